@@ -1,0 +1,80 @@
+"""The errors that fluxperf raises on purpose.
+
+    FluxperfError
+    |-- ConfigError              a request that no workload, model or rung can satisfy
+    |   `-- UnknownNameError     a name that is not in its list; lists the known ones
+    |-- ArgumentError            an argument of the wrong shape, dtype or value
+    |-- BindError                a phase that a device cannot run; lists every reason
+    |-- DeviceError              a device that is missing or cannot do what was asked
+    |   `-- TransferError        a host-device crossing where none is allowed
+    |-- CheckpointError          weights that are missing, damaged or of another model
+    `-- RecordError              a records file that cannot be read or written
+
+Every message says what was called, what was expected, what came, and what to do. The command line
+prints it alone, without a traceback, and exits with 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FluxperfError(Exception):
+    """Base of every error that fluxperf raises on purpose."""
+
+
+class ConfigError(FluxperfError):
+    """A request that no workload, model or rung can satisfy."""
+
+
+class UnknownNameError(ConfigError):
+    """A name that is not in its list.
+
+    Args:
+        kind: what the name stands for, such as ``"rung"``.
+        name: the name that came.
+        known: the names that exist, in the order in which they should be listed.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = list(known)
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        super().__init__(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.")
+
+
+class ArgumentError(FluxperfError):
+    """An argument of the wrong shape, dtype or value."""
+
+
+class BindError(FluxperfError):
+    """A phase that a device cannot run.
+
+    Args:
+        phase: name of the phase.
+        device: kind of the device.
+        problems: every reason, each a sentence; all are listed together.
+    """
+
+    def __init__(self, phase: str, device: str, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        count = len(self.problems)
+        head = f"phase {phase!r} cannot be bound on device {device!r}: {count} problem{'s' if count != 1 else ''}"
+        super().__init__("\n  - ".join([head, *self.problems]))
+
+
+class DeviceError(FluxperfError):
+    """A device that is missing or cannot do what was asked."""
+
+
+class TransferError(DeviceError):
+    """A host-device crossing where none is allowed, or one that does not go through the door."""
+
+
+class CheckpointError(FluxperfError):
+    """Weights that are missing, damaged or of another model."""
+
+
+class RecordError(FluxperfError):
+    """A records file that cannot be read or written."""

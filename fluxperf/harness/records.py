@@ -1,0 +1,251 @@
+"""Records: what one run of one implementation at one rung measured, as a line of JSON.
+
+The field names are fixed, so that any tool can read them: a later version adds fields and renames none.
+A record is immutable. It is appended when its measurement ends, flushed and synchronized to the disk, so a
+killed run loses nothing that was measured.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from fluxperf.errors import RecordError
+
+SCHEMA = 1
+
+Direction = Literal["d2h", "h2d"]
+
+
+class _Row(msgspec.Struct, frozen=True):
+    """Base of everything in a record: immutable, unknown fields ignored."""
+
+
+class Machine(_Row, kw_only=True):
+    """Where it ran. ``None`` says that the machine has no such thing."""
+
+    gpu: str | None
+    driver: str | None
+    cuda: str | None
+    cupy: str | None
+    cudnn: str | None
+    cpu: str
+    cores: int
+    memory_bytes: int
+    python: str
+    numpy: str
+    os: str
+
+
+class WorkloadRow(_Row, kw_only=True):
+    """What ran. Sizes in pixels and tokens; ``weights`` is "synthetic (seed N)" or a checkpoint's name."""
+
+    name: str
+    model: str
+    height: int
+    width: int
+    text_tokens: int
+    steps: int
+    batch: int
+    weights: str
+
+
+class Totals(_Row, kw_only=True):
+    """Exact counts. ``launches`` is ``None`` where nothing was launched on a GPU (host twins).
+
+    ``syncs`` counts what blocks the host: downloads, scalar reads and explicit waits. ``peak_bytes`` is the most
+    device memory in use at once, ``allocations`` the number of device allocations, ``op_calls`` the ops that ran.
+    """
+
+    d2h_copies: int
+    h2d_copies: int
+    d2h_bytes: int
+    h2d_bytes: int
+    launches: int | None
+    syncs: int
+    peak_bytes: int | None
+    allocations: int | None = None
+    op_calls: int | None = None
+
+
+class BlockRow(_Row, kw_only=True):
+    """Copies of one block of one forward: ``section`` is embed, double, single or final."""
+
+    section: str
+    index: int
+    d2h_copies: int
+    h2d_copies: int
+    d2h_bytes: int
+    h2d_bytes: int
+
+
+class LedgerRow(_Row, kw_only=True):
+    """Copies of one forward that share direction, label, op and section."""
+
+    direction: Direction
+    label: str
+    op: str
+    count: int
+    bytes: int
+    section: str = ""
+
+
+class OpRow(_Row, kw_only=True):
+    """One op of one forward: calls, seconds in all, bytes it must move and operations it must do.
+
+    ``within`` names the model op that a primitive was called from, where there is one. ``time_s`` comes from an
+    observed run and is never gated on.
+    """
+
+    op: str
+    count: int
+    time_s: float
+    bytes: int
+    flops: int
+    section: str = ""
+    within: str = ""
+
+
+class ErrorRow(_Row, kw_only=True):
+    """``relative`` is ``||out - ref|| / ||ref||`` over the final latents; ``against`` names the reference."""
+
+    relative: float
+    against: str
+
+
+class Record(_Row, kw_only=True):
+    """One run of one implementation at one rung."""
+
+    schema: int = SCHEMA
+    created_utc: str
+    fluxperf: str = ""
+    commit: str | None
+    dirty: bool | None
+    machine: Machine
+    workload: WorkloadRow
+    implementation: str
+    rung: str
+    ran_as: Literal["kernel", "twin", "peer"]
+    phase_table: dict[str, str]
+    times_s: dict[str, list[list[float]]]
+    totals: Totals
+    setup_totals: Totals
+    blocks: list[BlockRow] = []
+    ledger: list[LedgerRow]
+    ops: list[OpRow]
+    error: ErrorRow | None
+    witness: Totals | None = None
+    settings: dict[str, str] = {}
+
+
+class _Head(msgspec.Struct):
+    """The one field that every schema has."""
+
+    schema: int
+
+
+class RecordsFile(msgspec.Struct, frozen=True):
+    """What a records file held: the records, and a sentence for each line that could not be used."""
+
+    path: str
+    records: list[Record]
+    problems: list[str]
+
+
+def append_record(path: Path, record: Record) -> None:
+    """Appends one record as a line, and returns when it is on the disk.
+
+    A torn last line, which a killed run may have left, is closed first, so that it spoils only itself.
+
+    Raises:
+        RecordError: the file cannot be written.
+    """
+    line = msgspec.json.encode(record) + b"\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    line = b"\n" + line
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise RecordError(
+            f"cannot write records to {path}: {error.strerror}. Expected a file that can be appended to; "
+            "choose another with -o."
+        ) from error
+
+
+def read_records(path: Path) -> RecordsFile:
+    """Reads a records file; a line that cannot be used is skipped and named in ``problems``.
+
+    Raises:
+        RecordError: the file cannot be read, or holds no record at all.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise RecordError(
+            f"cannot read records from {path}: {error.strerror}. Expected a JSON Lines file written by `fluxperf run`."
+        ) from error
+    records: list[Record] = []
+    problems: list[str] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            records.append(_decode(line))
+        except msgspec.DecodeError as error:
+            torn = number == len(lines)
+            problems.append(f"{path}, line {number}: {_explain(line, error, torn=torn)}")
+    if not records:
+        problems = problems or [f"{path} is empty"]
+        raise RecordError("no record could be read. " + " ".join(problems) + " Write some with `fluxperf run --all -o FILE`.")
+    return RecordsFile(str(path), records, problems)
+
+
+def read_many(paths: Iterable[Path]) -> Iterator[RecordsFile]:
+    """Reads several records files, in order. A folder stands for the ``.jsonl`` files in it.
+
+    Raises:
+        RecordError: a file cannot be read, or a folder holds no records file.
+    """
+    for path in paths:
+        if not path.is_dir():
+            yield read_records(path)
+            continue
+        files = sorted(path.rglob("*.jsonl"))
+        if not files:
+            raise RecordError(f"no .jsonl file below {path}. Expected records written by `fluxperf run -o FILE.jsonl`.")
+        for file in files:
+            yield read_records(file)
+
+
+def _decode(line: bytes) -> Record:
+    head = msgspec.json.decode(line, type=_Head)
+    if head.schema != SCHEMA:
+        raise msgspec.ValidationError(f"schema {head.schema}")
+    return msgspec.json.decode(line, type=Record)
+
+
+def _explain(line: bytes, error: msgspec.DecodeError, *, torn: bool) -> str:
+    """A sentence about a line that is not a record: what was expected, what came, what to do."""
+    try:
+        schema = msgspec.json.decode(line, type=_Head).schema
+    except msgspec.ValidationError:
+        return f"expected a record of schema {SCHEMA}, got JSON without an integer field 'schema'; the line was skipped."
+    except msgspec.DecodeError:
+        what = "the last line is torn (a run was killed while writing it)" if torn else "the line is not JSON"
+        return f"{what}; expected one whole record, {len(line)} bytes came; the line was skipped, measure that rung again."
+    if schema != SCHEMA:
+        return (
+            f"expected schema {SCHEMA}, got schema {schema}; the line was skipped, "
+            "read it with the fluxperf that wrote it."
+        )
+    return f"expected a record of schema {SCHEMA}: {error}; the line was skipped."
