@@ -1,0 +1,64 @@
+"""What a report is told besides the records: the ladder, and the published figures it is compared with.
+
+The harness knows no engine, so whoever calls it describes both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class RungInfo(NamedTuple):
+    """One rung of the ladder, in order.
+
+    ``phase`` is the mission's name for it ("Phase 1", "beyond"), ``change`` what differs from the rung before, and
+    ``expected`` the speedup over the rung before that was expected beforehand (lowest, highest), or ``None``.
+    """
+
+    name: str
+    phase: str
+    change: str
+    expected: tuple[float, float] | None
+
+
+class PhaseInfo(NamedTuple):
+    """One phase of the mission: the rung it starts from, the rung it ends at, and the speedup expected between."""
+
+    name: str
+    before: str
+    after: str
+    expected: tuple[float, float]
+
+
+class Published(NamedTuple):
+    """The published baseline. Seconds are for 4 steps at 1024x1024; copies for one forward of the full model.
+
+    ``named_costs`` are (op, seconds per call) that its authors named; ``source`` says where all of it is from.
+    """
+
+    baseline_s: float
+    peer_s: float
+    peer_name: str
+    target_s: float
+    baseline_block_s: float
+    peer_block_s: float
+    d2h_copies: int
+    h2d_copies: int
+    named_costs: Sequence[tuple[str, float]]
+    source: str
+
+    @property
+    def gap(self) -> float:
+        """How many times slower the baseline is than the peer."""
+        return self.baseline_s / self.peer_s
+
+
+class Context(NamedTuple):
+    """Everything a report is told besides the records."""
+
+    ladder: Sequence[RungInfo]
+    phases: Sequence[PhaseInfo]
+    published: Published
+    headline_workload: str
+    command: str
