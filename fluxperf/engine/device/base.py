@@ -1,0 +1,86 @@
+"""What every device owns: memory, the door and the clock."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol
+
+from fluxperf.engine.device.transfers import Door
+
+
+class Array(Protocol):
+    """An array in a device's memory: what the model and the ops may ask of it.
+
+    Views only: slicing, ``reshape`` and ``swapaxes`` never move data. Arithmetic belongs to ops.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> Any: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    def __getitem__(self, index: Any, /) -> Any: ...
+    def reshape(self, *shape: Any) -> Any: ...
+    def swapaxes(self, first: int, second: int, /) -> Any: ...
+
+
+class Memory:
+    """Counts device allocations: how many, bytes in use, and the most at once."""
+
+    def __init__(self) -> None:
+        self.allocations = 0
+        self.in_use_bytes = 0
+        self.peak_bytes = 0
+
+    def allocate(self, nbytes: int) -> None:
+        """Counts an allocation."""
+        self.allocations += 1
+        self.in_use_bytes += nbytes
+        self.peak_bytes = max(self.peak_bytes, self.in_use_bytes)
+
+    def free(self, nbytes: int) -> None:
+        """Counts a release."""
+        self.in_use_bytes -= nbytes
+
+    def reset_peak(self) -> None:
+        """Starts a new peak at what is in use now."""
+        self.peak_bytes = self.in_use_bytes
+
+
+class Device(ABC):
+    """Owns memory, the door and the clock. Everything that a run touches on it goes through one object."""
+
+    kind: ClassVar[str]
+    #: How a record names work done here: "kernel" on a GPU, "twin" for NumPy standing in for kernels.
+    ran_as: ClassVar[str]
+
+    door: Door
+    memory: Memory
+
+    @abstractmethod
+    def empty(self, shape: Sequence[int], dtype: str) -> Any:
+        """An uninitialized array of that shape and dtype."""
+
+    @abstractmethod
+    def draw_normal(self, key: Sequence[int], shape: Sequence[int], dtype: str, std: float, mean: float = 0.0) -> Any:
+        """Normal numbers drawn in the device's own memory from a seed sequence, without a copy.
+
+        *Numerics*: every number is rounded to bfloat16 first, whatever the dtype, so that the same key gives the same
+        numbers under every dtype policy (as a bfloat16 checkpoint does).
+        """
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Returns when the device has done all that it was given; counted as a synchronization."""
+
+    @abstractmethod
+    def mark(self) -> Any:
+        """A point in the device's time, to be given to `elapsed_s`."""
+
+    @abstractmethod
+    def elapsed_s(self, start: Any, end: Any) -> float:
+        """Seconds between two marks, on the device's clock."""

@@ -1,0 +1,214 @@
+"""The host device: NumPy memory that is as strict as a GPU's.
+
+A `HostArray` stands for device memory. It gives its numbers to nobody but the door and the functions launched on its
+device, so a copy that would be slow on a GPU cannot hide here.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+from fluxperf.engine.device.base import Device, Memory
+from fluxperf.engine.device.transfers import Door, HostNumbers
+from fluxperf.errors import ArgumentError, TransferError
+
+#: Names of dtypes that NumPy does not know by itself.
+_EXTRA_DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float8_e4m3fn": ml_dtypes.float8_e4m3fn}
+
+
+def host_dtype(name: str) -> np.dtype[Any]:
+    """NumPy dtype of that name, bfloat16 and float8_e4m3fn included."""
+    return np.dtype(_EXTRA_DTYPES.get(name, name))
+
+
+class _Pointer(NamedTuple):
+    """Address of an array's first element, under the name that CuPy gives it."""
+
+    ptr: int
+
+
+class HostArray:
+    """An array in the memory of a host device. Views are allowed, arithmetic and implicit copies are not."""
+
+    __slots__ = ("_data", "_device", "_owned", "base")
+
+    def __init__(self, device: HostDevice, data: npt.NDArray[Any], base: HostArray | None = None) -> None:
+        self._device = device
+        self._data = data
+        #: The array that owns the memory, or ``None`` for an owner.
+        self.base = base
+        self._owned = 0 if base is not None else data.nbytes
+        if base is None:
+            device.memory.allocate(data.nbytes)
+
+    def __del__(self) -> None:
+        if getattr(self, "base", self) is None:
+            self._device.memory.free(self._owned)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Extents."""
+        return self._data.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type."""
+        return self._data.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the elements (of the view, not of its owner)."""
+        return self._data.nbytes
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return self._data.size
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return self._data.ndim
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Bytes from one element to the next along each axis."""
+        return self._data.strides
+
+    @property
+    def data(self) -> _Pointer:
+        """Address of the first element."""
+        return _Pointer(self._data.ctypes.data)
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __repr__(self) -> str:
+        return f"HostArray(shape={self.shape}, dtype={self.dtype})"
+
+    def __getitem__(self, index: Any) -> HostArray:
+        return self._view(self._data[index], f"index {index!r}")
+
+    def reshape(self, *shape: Any) -> HostArray:
+        """A view with other extents.
+
+        Raises:
+            ArgumentError: the view would have to move data; on a GPU that would be a hidden launch.
+        """
+        try:
+            return self._view(self._data.reshape(*shape, copy=False), "reshape")
+        except ValueError as error:
+            raise ArgumentError(f"reshape{shape} of an array {self.shape}: {error}. Use an op that moves the data.") from error
+
+    def swapaxes(self, first: int, second: int) -> HostArray:
+        """A view with two axes exchanged."""
+        return self._view(self._data.swapaxes(first, second), "swapaxes")
+
+    def _view(self, data: Any, what: str) -> HostArray:
+        if not isinstance(data, np.ndarray) or (data.size and not np.may_share_memory(data, self._data)):
+            raise TransferError(f"{what} of a device array: expected a view, but it would copy elements. Use an op.")
+        return HostArray(self._device, data, self.base if self.base is not None else self)
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise TransferError(
+            f"{self!r} is device memory: expected an op or the door (to_host, read_scalar), got an implicit conversion "
+            "or arithmetic. Both would be hidden copies or launches on a GPU."
+        )
+
+    __array__ = __array_ufunc__ = __array_function__ = _refuse
+    __float__ = __int__ = __bool__ = __index__ = __iter__ = __complex__ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __matmul__ = _refuse
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    __hash__ = object.__hash__
+    item = tolist = astype = _refuse
+
+
+class HostDevice(Device):
+    """NumPy memory with a door and a clock. What CUDA runs as kernels runs here as plain NumPy functions, the twins."""
+
+    kind = "host"
+    ran_as = "twin"
+
+    def __init__(self) -> None:
+        self.door = Door(self._upload, self._download)
+        self.memory = Memory()
+
+    def empty(self, shape: Sequence[int], dtype: str) -> HostArray:
+        """An array of NaN (poison, so that an element that nobody writes is noticed)."""
+        poisoned = np.full(tuple(shape), np.nan, np.float32).astype(host_dtype(dtype))
+        return HostArray(self, poisoned)
+
+    def draw_normal(
+        self, key: Sequence[int], shape: Sequence[int], dtype: str, std: float, mean: float = 0.0
+    ) -> HostArray:
+        """Normal numbers from NumPy's default generator (PCG64) seeded with ``key``, rounded to bfloat16."""
+        numbers = np.random.default_rng(list(key)).standard_normal(math.prod(shape), np.float32)
+        numbers = (numbers * np.float32(std) + np.float32(mean)).astype(ml_dtypes.bfloat16)
+        return HostArray(self, numbers.reshape(tuple(shape)).astype(host_dtype(dtype)))
+
+    def synchronize(self) -> None:
+        """Nothing is pending on the host; counted all the same."""
+        self.door.ledger.syncs += 1
+
+    def mark(self) -> int:
+        """The host's performance counter, in nanoseconds."""
+        return time.perf_counter_ns()
+
+    def elapsed_s(self, start: int, end: int) -> float:
+        """Seconds between two marks."""
+        return (end - start) / 1e9
+
+    def launch(self, function: Callable[..., Any], *args: Any, out: HostArray | None = None, **options: Any) -> Any:
+        """Runs a plain NumPy function on the memory of this device's arrays, as CUDA runs a kernel.
+
+        Arguments may be host arrays, tuples of them (nested, named or not), and scalars; a plain NumPy array is refused.
+
+        Raises:
+            TransferError: a plain NumPy array came where device memory was expected.
+            ArgumentError: the result does not fit ``out``.
+        """
+        result = function(*(self._open(arg) for arg in args), **options)
+        if out is None:
+            return self._close(result)
+        if out.shape != result.shape:
+            raise ArgumentError(f"{function.__name__}: expected out of shape {result.shape}, got {out.shape}.")
+        out._data[...] = result
+        return out
+
+    def _open(self, value: Any) -> Any:
+        if isinstance(value, HostArray):
+            return value._data
+        if isinstance(value, np.ndarray):
+            raise TransferError(
+                f"expected device memory, got a plain NumPy array {value.shape}. Bring it in with to_device(array, label)."
+            )
+        if isinstance(value, tuple):
+            opened = [self._open(item) for item in value]
+            return type(value)(*opened) if hasattr(value, "_fields") else tuple(opened)
+        return value
+
+    def _close(self, value: Any) -> Any:
+        if isinstance(value, tuple):
+            closed = [self._close(item) for item in value]
+            return type(value)(*closed) if hasattr(value, "_fields") else tuple(closed)
+        return HostArray(self, np.ascontiguousarray(value))
+
+    def _upload(self, numbers: HostNumbers, out: HostArray | None) -> HostArray:
+        if out is None:
+            return HostArray(self, np.array(numbers, order="C"))
+        if out.shape != numbers.shape or out.dtype != numbers.dtype:
+            raise ArgumentError(
+                f"to_device into out: expected {out.dtype} {out.shape}, got {numbers.dtype} {numbers.shape}."
+            )
+        out._data[...] = numbers
+        return out
+
+    def _download(self, array: HostArray) -> HostNumbers:
+        return np.array(array._data, order="C")

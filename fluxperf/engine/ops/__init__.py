@@ -1,0 +1,1 @@
+"""Ops: one specification and oracle each, several implementations, bound by name to a device."""

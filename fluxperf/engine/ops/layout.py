@@ -1,0 +1,26 @@
+"""Views that share a buffer: recognizing two halves of one array, so that joining them moves nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def joined(first: Any, second: Any, axis: int) -> Any | None:
+    """The array whose two halves along ``axis`` are ``first`` and ``second``, or ``None`` if they are not.
+
+    Both must be views of one owner that covers exactly the joined extents, in order. The owner is an identity, not an
+    address: two allocations that happen to lie side by side are never taken for one.
+    """
+    owner = first.base
+    if owner is None or owner is not second.base or len(first.shape) != len(second.shape):
+        return None
+    axis %= len(first.shape)
+    extents = list(first.shape)
+    extents[axis] += second.shape[axis]
+    fits = (
+        tuple(extents) == tuple(owner.shape)
+        and first.strides == owner.strides == second.strides
+        and first.data.ptr == owner.data.ptr
+        and second.data.ptr == owner.data.ptr + first.shape[axis] * owner.strides[axis]
+    )
+    return owner if fits else None

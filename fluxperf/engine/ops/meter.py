@@ -1,0 +1,74 @@
+"""Per-op accounting of an observed run: calls, time, and the bytes and operations that the specification counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from fluxperf.engine.device.base import Device
+from fluxperf.engine.ops.specs import SPECS
+
+
+class OpKey(NamedTuple):
+    """What calls are summed under: op, section, and the composed op that called it, if any."""
+
+    op: str
+    section: str
+    within: str
+
+
+@dataclass
+class OpTotal:
+    """Sums over the calls of one key."""
+
+    count: int = 0
+    time_s: float = 0.0
+    bytes: int = 0
+    flops: int = 0
+
+
+class OpMeter:
+    """Observer that sums the ops which do the work; composed ops are named as their surroundings, not counted twice."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._sections: list[str] = []
+        self._open: list[tuple[str, bool, Any]] = []
+        self.totals: dict[OpKey, OpTotal] = {}
+
+    @property
+    def calls(self) -> int:
+        """Ops that did work, all keys together."""
+        return sum(total.count for total in self.totals.values())
+
+    def enter_section(self, section: str, index: int) -> None:
+        """Opens a section."""
+        self._sections.append(section)
+
+    def leave_section(self) -> None:
+        """Closes it."""
+        self._sections.pop()
+
+    def enter_op(self, op: str, composed: bool) -> None:
+        """Starts an op's clock."""
+        self._open.append((op, composed, self._device.mark()))
+
+    def leave_op(self, args: tuple[Any, ...], result: Any) -> None:
+        """Stops it, and adds the call."""
+        end = self._device.mark()
+        op, composed, start = self._open.pop()
+        if composed:
+            return
+        within = self._open[-1][0] if self._open else ""
+        total = self.totals.setdefault(OpKey(op, self._sections[-1] if self._sections else "", within), OpTotal())
+        total.count += 1
+        total.time_s += self._device.elapsed_s(start, end)
+        total.bytes += _nbytes(args) + _nbytes(result)
+        total.flops += SPECS[op].flops(*args)
+
+
+def _nbytes(value: Any) -> int:
+    """Bytes of every array in a value: each read or written once."""
+    if isinstance(value, tuple | list):
+        return sum(_nbytes(item) for item in value)
+    return int(getattr(value, "nbytes", 0))

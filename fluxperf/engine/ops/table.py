@@ -1,0 +1,88 @@
+"""The table of bound ops: what the model calls. One field per op; `specs` says what each means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from fluxperf.engine.device.base import Array, Device
+
+__all__ = ["SECTIONS", "Array", "Device", "Ops", "Quantized", "Settings"]
+
+#: The parts of the model that may be bound differently. ``loop`` is the sampler around the forward.
+SECTIONS = ("embed", "double", "single", "final", "loop")
+
+
+class Quantized(NamedTuple):
+    """Numbers in float8_e4m3fn with one float32 scale per row: ``value = data * scale``.
+
+    ``data`` is [.., K], ``scale`` [.., 1]. As a weight [N, K] that is one scale per output channel, as an activation
+    [B, L, K] one per token.
+    """
+
+    data: Array
+    scale: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Extents of the numbers."""
+        return self.data.shape
+
+    @property
+    def size(self) -> int:
+        """Number of the numbers."""
+        return self.data.size
+
+
+class Settings(NamedTuple):
+    """What a phase fixes for every op: the dtype of activations, and the widths that layout ops are asked for."""
+
+    activations: str
+
+
+Op = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Ops:
+    """One callable per op, bound to a device and, where sections differ, to a section of the model."""
+
+    device: Device
+    settings: Settings
+
+    # primitives
+    layer_norm: Op
+    modulate: Op
+    gated_residual: Op
+    add_broadcast: Op
+    batched_matmul: Op
+    scale: Op
+    rms_norm: Op
+    apply_rope: Op
+    softmax: Op
+    gelu: Op
+    silu: Op
+    linear: Op
+    concat_tokens: Op
+    split_tokens: Op
+    split_modulation: Op
+    transpose_heads: Op
+    cast: Op
+    euler_step: Op
+
+    # model ops
+    timestep_embedding: Op
+    rope_table: Op
+    silu_linear: Op
+    linear_gelu: Op
+    norm_modulate: Op
+    qkv_heads: Op
+    attention: Op
+    linear_gated_residual: Op
+    joined_halves: Op
+    join_features: Op
+
+
+#: Names of all ops, in the order of the table.
+OP_NAMES: tuple[str, ...] = tuple(name for name in Ops.__dataclass_fields__ if name not in ("device", "settings"))
