@@ -69,6 +69,7 @@ class Ops:
     split_modulation: Op
     transpose_heads: Op
     cast: Op
+    quantize_rows: Op
     euler_step: Op
 
     # model ops

@@ -1,0 +1,66 @@
+"""Where weights come from, and how they are placed on a device."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from typing import Any, Protocol
+
+from fluxperf.engine.config import FluxConfig
+from fluxperf.engine.device.base import Device
+from fluxperf.engine.model.weights import FluxWeights, assemble
+from fluxperf.engine.ops.bind import Bound
+
+
+class WeightSource(Protocol):
+    """Gives the tensors of one model. ``description`` goes into records."""
+
+    @property
+    def config(self) -> FluxConfig: ...
+    @property
+    def description(self) -> str: ...
+    def put(self, device: Device, path: str, shape: tuple[int, ...], dtype: str) -> Any:
+        """The tensor of a canonical path, on the device, in that dtype."""
+
+
+class SyntheticWeights:
+    """Normal numbers from a seed, of a model's shapes, drawn in the device's memory; nothing is copied.
+
+    Projections have standard deviation ``1/sqrt(K)``, so activations keep their size; modulations a smaller one, so that
+    57 gated blocks do not blow up; norms are near 1. Every tensor has a seed of its own, so order does not matter.
+    """
+
+    def __init__(self, config: FluxConfig, seed: int = 0) -> None:
+        self.config = config
+        self.seed = seed
+        self.description = f"synthetic (seed {seed})"
+
+    def put(self, device: Device, path: str, shape: tuple[int, ...], dtype: str) -> Any:
+        """Draws the tensor."""
+        key = (self.seed, zlib.crc32(path.encode()))
+        if path.endswith("norm"):
+            return device.draw_normal(key, shape, dtype, std=0.1, mean=1.0)
+        if path.endswith(".bias"):
+            return device.draw_normal(key, shape, dtype, std=0.02)
+        spread = 0.3 if path.startswith("modulation") else 1.0
+        return device.draw_normal(key, shape, dtype, std=spread / math.sqrt(shape[1]))
+
+
+def place(source: WeightSource, bound: Bound, dtype: str, e4m3: tuple[str, ...] = ()) -> FluxWeights:
+    """Weights of a source on a bound device.
+
+    Args:
+        source: where they come from.
+        bound: the phase's ops (quantization is one of them).
+        dtype: of every tensor that is not quantized.
+        e4m3: sections whose projections [N, K] are quantized, one scale per output channel.
+    """
+
+    def tensor(path: str, shape: tuple[int, ...]) -> Any:
+        array = source.put(bound.device, path, shape, dtype)
+        section = path.partition(".")[0]
+        if section in e4m3 and path.endswith(".weight"):
+            return bound.ops[section].quantize_rows(array)
+        return array
+
+    return assemble(source.config, tensor)

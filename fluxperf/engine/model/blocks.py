@@ -1,0 +1,123 @@
+"""The blocks of FLUX.1. Each takes the ops of its section first, and reads as the architecture does.
+
+Shapes: txt [B, T, D], img [B, I, D], rope (cos, sin) each [T + I, d]. Text tokens come first in the joint sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fluxperf.engine.model.weights import (
+    DoubleWeights,
+    Embedder,
+    FluxWeights,
+    Linear,
+    ModulationRows,
+    SingleWeights,
+    StreamWeights,
+)
+from fluxperf.engine.ops.table import Array, Ops
+
+#: Gives the modulation vectors [B, D] of one stream; `flux` has one that computes them and one that looks them up.
+Modulate = Callable[[Ops, ModulationRows], tuple[Array, ...]]
+
+
+def conditioning(
+    ops: Ops, weights: FluxWeights, timesteps: tuple[float, ...], pooled: Array, guidance: float | None
+) -> Array:
+    """Conditioning vectors ``time_mlp(t) + pooled_mlp(p) (+ guidance_mlp(g))``.
+
+    Args:
+        ops: ops of the section ``embed``.
+        weights: the model's.
+        timesteps: S times in [0, 1].
+        pooled: pooled text [B, P].
+        guidance: guidance scale, for models that embed one.
+
+    Returns:
+        [S B, D], timesteps outermost.
+    """
+    dtype = ops.settings.activations
+    time = _embedded(ops, ops.cast(ops.timestep_embedding(timesteps), dtype), weights.time_in)
+    text = _embedded(ops, ops.cast(pooled, dtype), weights.pooled_in)
+    total = ops.add_broadcast(time.reshape(len(timesteps), 1, time.shape[-1]), text)
+    if weights.guidance_in is not None and guidance is not None:
+        features = ops.cast(ops.timestep_embedding((guidance,)), dtype)
+        total = ops.add_broadcast(total, _embedded(ops, features, weights.guidance_in))
+    return total.reshape(-1, total.shape[-1])
+
+
+def modulations(ops: Ops, stacked: Linear, temb: Array, rows: slice) -> Array:
+    """Modulation vectors ``SiLU(temb) W^T + b`` [.., rows] for some rows of the stacked projection."""
+    return ops.silu_linear(temb, stacked.weight[rows], stacked.bias[rows])
+
+
+def embedded(ops: Ops, x: Array, projection: Linear) -> Array:
+    """Tokens [B, L, C] as [B, L, D], in the dtype of activations."""
+    return ops.linear(ops.cast(x, ops.settings.activations), projection.weight, projection.bias)
+
+
+def double_block(
+    ops: Ops, txt: Array, img: Array, modulate: Modulate, rope: tuple[Array, Array], w: DoubleWeights, heads: int
+) -> tuple[Array, Array]:
+    """Joint attention of two streams with weights of their own, then an MLP for each."""
+    streams, weights = (txt, img), (w.txt, w.img)
+    vectors = tuple(modulate(ops, stream.modulation) for stream in weights)
+    qkvs = tuple(
+        ops.linear(ops.norm_modulate(x, shift, scale), stream.qkv.weight)
+        for x, (shift, scale, *_), stream in zip(streams, vectors, weights, strict=True)
+    )
+    q, k, v = _heads(ops, qkvs, weights, rope, heads)
+    mixed = ops.split_tokens(ops.attention(q, k, v), txt.shape[1])
+    first, second = (
+        _attended(ops, *parts) for parts in zip(streams, mixed, vectors, weights, strict=True)
+    )
+    return first, second
+
+
+def _attended(ops: Ops, x: Array, mixed: Array, vectors: tuple[Array, ...], w: StreamWeights) -> Array:
+    """The second half of a stream: attention's residual, then the MLP's."""
+    _, _, gate, mlp_shift, mlp_scale, mlp_gate = vectors
+    x = ops.linear_gated_residual(x, gate, mixed, w.out.weight, w.out.bias)
+    hidden = ops.linear_gelu(ops.norm_modulate(x, mlp_shift, mlp_scale), w.mlp_up.weight, w.mlp_up.bias)
+    return ops.linear_gated_residual(x, mlp_gate, hidden, w.mlp_down.weight, w.mlp_down.bias)
+
+
+def single_block(
+    ops: Ops, txt: Array, img: Array, modulate: Modulate, rope: tuple[Array, Array], w: SingleWeights, heads: int
+) -> tuple[Array, Array]:
+    """Attention and MLP side by side over the joint sequence, one residual for both."""
+    x = ops.concat_tokens(txt, img)
+    shift, scale, gate = modulate(ops, w.modulation)
+    normed = ops.norm_modulate(x, shift, scale)
+    batch, tokens, dim = x.shape
+    left, right = ops.joined_halves(batch, tokens, dim, w.mlp_up.bias.shape[0], ops.settings.activations)
+    q, k, v = _heads(ops, (ops.linear(normed, w.qkv.weight),), (w,), rope, heads)
+    mixed = ops.attention(q, k, v, out=left)
+    hidden = ops.linear_gelu(normed, w.mlp_up.weight, w.mlp_up.bias, out=right)
+    joined = ops.join_features(mixed, hidden)
+    first, second = ops.split_tokens(
+        ops.linear_gated_residual(x, gate, joined, w.out.weight, w.out.bias), txt.shape[1]
+    )
+    return first, second
+
+
+def final_layer(ops: Ops, img: Array, modulate: Modulate, rows: ModulationRows, projection: Linear) -> Array:
+    """Velocity [B, I, C] of the image tokens."""
+    shift, scale = modulate(ops, rows)
+    return ops.linear(ops.norm_modulate(img, shift, scale), projection.weight, projection.bias)
+
+
+def _heads(
+    ops: Ops, qkvs: tuple[Array, ...], weights: tuple[Any, ...], rope: tuple[Array, Array], heads: int
+) -> tuple[Array, Array, Array]:
+    biases = tuple(stream.qkv.bias for stream in weights)
+    q_norms, k_norms = tuple(stream.q_norm for stream in weights), tuple(stream.k_norm for stream in weights)
+    q, k, v = ops.qkv_heads(qkvs, biases, q_norms, k_norms, *rope, heads)
+    return q, k, v
+
+
+def _embedded(ops: Ops, features: Array, mlp: Embedder) -> Array:
+    hidden = ops.linear(features, mlp.first.weight, mlp.first.bias)
+    return ops.silu_linear(hidden, mlp.second.weight, mlp.second.bias)

@@ -1,0 +1,104 @@
+"""FLUX.1: embeddings, double blocks, single blocks, final layer. Bound once; every call runs on the bound device."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from fluxperf.engine.config import FluxConfig
+from fluxperf.engine.model import blocks
+from fluxperf.engine.model.weights import FluxWeights, Linear, ModulationRows
+from fluxperf.engine.ops.table import Array, Ops
+
+
+class Sections(Protocol):
+    """What the model needs of a bound table: the ops of each section, and a way to make a function a block of one."""
+
+    @property
+    def ops(self) -> Any: ...
+    def section(self, section: str, function: Any, index: int = 0) -> Any: ...
+
+
+class Computed:
+    """Modulation vectors computed where they are needed, from the conditioning of one step.
+
+    Args:
+        stacked: all modulation projections.
+        temb: conditioning [B, D].
+    """
+
+    def __init__(self, stacked: Linear, temb: Array) -> None:
+        self._stacked, self._temb = stacked, temb
+
+    def __call__(self, ops: Ops, rows: ModulationRows) -> tuple[Array, ...]:
+        """``parts`` vectors [B, D]."""
+        vectors = blocks.modulations(ops, self._stacked, self._temb, slice(rows.start, rows.stop))
+        return tuple(ops.split_modulation(vectors, rows.parts))
+
+
+class Hoisted:
+    """Modulation vectors looked up in the product of all steps and blocks.
+
+    Args:
+        vectors: [S B, all rows], steps outermost.
+        step: which step.
+        batch: samples of a step, B.
+    """
+
+    def __init__(self, vectors: Array, step: int, batch: int) -> None:
+        self._vectors = vectors[step * batch : (step + 1) * batch]
+
+    def __call__(self, ops: Ops, rows: ModulationRows) -> tuple[Array, ...]:
+        """``parts`` vectors [B, D]."""
+        return tuple(ops.split_modulation(self._vectors[:, rows.start : rows.stop], rows.parts))
+
+
+class Flux:
+    """The transformer on a device.
+
+    Args:
+        config: its sizes.
+        weights: on the device, in the layout that the phase asks for.
+        bound: the phase's ops.
+    """
+
+    def __init__(self, config: FluxConfig, weights: FluxWeights, bound: Sections) -> None:
+        self.config, self.weights = config, weights
+        self._rope_table = bound.ops["embed"].rope_table
+        self._conditioning = bound.section("embed", blocks.conditioning)
+        self._modulations = bound.section("embed", blocks.modulations)
+        self._embedded = bound.section("embed", blocks.embedded)
+        self._double = [bound.section("double", blocks.double_block, index) for index in range(config.double_blocks)]
+        self._single = [bound.section("single", blocks.single_block, index) for index in range(config.single_blocks)]
+        self._final = bound.section("final", blocks.final_layer)
+
+    def rope(self, text_tokens: int, rows: int, columns: int) -> tuple[Array, Array]:
+        """cos and sin [T + rows columns, d], once per shape."""
+        cos, sin = self._rope_table(text_tokens, rows, columns, self.config.axes, float(self.config.theta))
+        return cos, sin
+
+    def conditioning(self, timesteps: tuple[float, ...], pooled: Array, guidance: float | None) -> Array:
+        """Conditioning [S B, D] of S timesteps; see `blocks.conditioning`."""
+        temb: Array = self._conditioning(self.weights, timesteps, pooled, guidance)
+        return temb
+
+    def all_modulations(self, temb: Array) -> Array:
+        """Modulation vectors [S B, all rows] of every block in one product."""
+        rows = slice(0, self.config.modulation_rows)
+        vectors: Array = self._modulations(self.weights.modulation, temb, rows)
+        return vectors
+
+    def embed_text(self, text: Array) -> Array:
+        """Text features [B, T, C] as tokens [B, T, D]."""
+        tokens: Array = self._embedded(text, self.weights.txt_in)
+        return tokens
+
+    def velocity(self, latents: Array, txt: Array, modulate: blocks.Modulate, rope: tuple[Array, Array]) -> Array:
+        """Velocity [B, I, C] of latents [B, I, C], given embedded text, modulation vectors and rotations."""
+        img = self._embedded(latents, self.weights.img_in)
+        heads = self.config.heads
+        for block, weights in zip(self._double, self.weights.double, strict=True):
+            txt, img = block(txt, img, modulate, rope, weights, heads)
+        for block, weights in zip(self._single, self.weights.single, strict=True):
+            txt, img = block(txt, img, modulate, rope, weights, heads)
+        velocity: Array = self._final(img, modulate, self.weights.final_modulation, self.weights.final_out)
+        return velocity

@@ -1,0 +1,33 @@
+"""The flow-matching schedule: noise levels from 1 to 0, along which Euler steps are taken."""
+
+from __future__ import annotations
+
+import math
+import struct
+
+#: Image tokens and shift at both ends of dev's linear rule (FLUX.1 ``sampling.py``; diffusers ``calculate_shift``).
+_SHIFT_ENDS = ((256, 0.5), (4096, 1.15))
+
+
+def sigmas(steps: int, image_tokens: int, shifted: bool) -> tuple[float, ...]:
+    """``steps + 1`` noise levels, the last 0.
+
+    ``sigma = linspace(1, 1/N, N)``. Shifted (dev): ``e^mu / (e^mu + 1/sigma - 1)`` with mu linear in the number of image
+    tokens. Each is rounded to float32, as both reference implementations keep them.
+
+    Args:
+        steps: number of Euler steps, at least 1.
+        image_tokens: length of the image sequence.
+        shifted: dev's rule (true) or schnell's (false).
+    """
+    levels = [1 - index * (1 - 1 / steps) / max(steps - 1, 1) for index in range(steps)]
+    if shifted:
+        (short, low), (long, high) = _SHIFT_ENDS
+        lift = math.exp(low + (high - low) * (image_tokens - short) / (long - short))
+        levels = [lift / (lift + 1 / level - 1) for level in levels]
+    return (*(_float32(level) for level in levels), 0.0)
+
+
+def _float32(value: float) -> float:
+    number: float = struct.unpack("f", struct.pack("f", value))[0]
+    return number

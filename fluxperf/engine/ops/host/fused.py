@@ -1,0 +1,112 @@
+"""Host twins of the fused kernels: one rounding where the composition has several.
+
+A product writes its result in the dtype of its operands, so an epilogue that is a kernel of its own reads rounded
+numbers, and one inside the product reads float32 accumulators. Each twin rounds at the same places.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from fluxperf.engine.ops.catalog import implements, twin
+from fluxperf.engine.ops.layout import joined
+
+
+def _f32(x: Any) -> Any:
+    return x.astype(np.float32, copy=False)
+
+
+def _product(x: Any, weight: Any) -> Any:
+    return np.matmul(_f32(x), _f32(weight).T)
+
+
+def _rms(x: Any, weight: Any, eps: float = 1e-6) -> Any:
+    return x / np.sqrt((x * x).mean(-1, keepdims=True, dtype=np.float32) + np.float32(eps)) * _f32(weight)
+
+
+@twin("norm_modulate", "fused")
+def norm_modulate(x: Any, shift: Any, scale: Any, eps: float = 1e-6) -> Any:
+    """Statistics, normalization and modulation of a row in registers; rounds once."""
+    wide = _f32(x)
+    centred = wide - wide.mean(-1, keepdims=True, dtype=np.float32)
+    normed = centred / np.sqrt((centred * centred).mean(-1, keepdims=True, dtype=np.float32) + np.float32(eps))
+    return (normed * (1 + _f32(scale)[:, None]) + _f32(shift)[:, None]).astype(x.dtype)
+
+
+@twin("qkv_heads", "fused")
+def qkv_heads(
+    qkvs: tuple[Any, ...], biases: tuple[Any, ...], q_norms: tuple[Any, ...], k_norms: tuple[Any, ...],
+    cos: Any, sin: Any, heads: int,
+) -> tuple[Any, Any, Any]:
+    """Bias, split, RMS norm, rotation and head layout of all streams in one launch; rounds once."""
+    batch, _, width = qkvs[0].shape
+    tokens, dim = sum(qkv.shape[1] for qkv in qkvs), width // (3 * heads)
+    q, k, v = (np.empty((batch, heads, tokens, dim), qkvs[0].dtype) for _ in range(3))
+    start = 0
+    for qkv, bias, q_norm, k_norm in zip(qkvs, biases, q_norms, k_norms, strict=True):
+        here = slice(start, start + qkv.shape[1])
+        split = (_f32(qkv) + _f32(bias)).reshape(batch, qkv.shape[1], 3, heads, dim).transpose(2, 0, 3, 1, 4)
+        for target, rows, weight in ((q, split[0], q_norm), (k, split[1], k_norm)):
+            normed = _rms(rows, weight)
+            even, odd = normed[..., 0::2], normed[..., 1::2]
+            cosine, sine = cos[here, 0::2], sin[here, 0::2]
+            target[:, :, here, 0::2] = even * cosine - odd * sine
+            target[:, :, here, 1::2] = odd * cosine + even * sine
+        v[:, :, here] = split[2]
+        start = here.stop
+    return q, k, v
+
+
+@twin("linear_gelu", "fused")
+def linear_gelu(x: Any, weight: Any, bias: Any) -> Any:
+    """Bias and tanh-GELU in the epilogue, on the accumulators; rounds once."""
+    wide = _product(x, weight) + _f32(bias)
+    inner = np.float32(math.sqrt(2 / math.pi)) * (wide + np.float32(0.044715) * wide * wide * wide)
+    return (np.float32(0.5) * wide * (1 + np.tanh(inner))).astype(x.dtype)
+
+
+@twin("linear_gated_residual", "fused")
+def linear_gated_residual(x: Any, gate: Any, y: Any, weight: Any, bias: Any) -> Any:
+    """A product without bias, rounded; then bias, gate and residual in one kernel, rounded."""
+    product = _product(y, weight).astype(x.dtype)
+    return (_f32(x) + _f32(gate)[:, None] * (_f32(product) + _f32(bias))).astype(x.dtype)
+
+
+@twin("silu_linear", "fused")
+def silu_linear(x: Any, weight: Any, bias: Any) -> Any:
+    """SiLU while the operand is read, bias in the epilogue."""
+    wide = _f32(x)
+    decay = np.exp(-np.abs(wide))
+    activated = (wide * np.where(wide >= 0, 1, decay) / (1 + decay)).astype(x.dtype)
+    return (_product(activated, weight) + _f32(bias)).astype(x.dtype)
+
+
+@twin("attention", "flash")
+def attention(q: Any, k: Any, v: Any) -> Any:
+    """Scores and softmax in float32, weights rounded as operands of the second product, divided by their sum at the end."""
+    batch, heads, tokens, dim = q.shape
+    scores = np.matmul(_f32(q), _f32(k).swapaxes(-1, -2)) * np.float32(1 / math.sqrt(dim))
+    weights = np.exp(scores - scores.max(-1, keepdims=True, initial=-np.inf))
+    mixed = np.matmul(_f32(weights.astype(v.dtype)), _f32(v)) / weights.sum(-1, keepdims=True, dtype=np.float32)
+    return mixed.astype(q.dtype).swapaxes(1, 2).reshape(batch, tokens, heads * dim)
+
+
+@implements("concat_tokens", "views", device="host")
+def concat_tokens(device: Any, first: Any, second: Any) -> Any:
+    """The buffer that both are halves of, if they are; else one launch that copies."""
+    whole = joined(first, second, 1)
+    return whole if whole is not None else device.launch(_side_by_side, first, second, axis=1)
+
+
+@implements("join_features", "views", device="host")
+def join_features(device: Any, first: Any, second: Any) -> Any:
+    """The buffer that both are halves of, if they are; else one launch that copies."""
+    whole = joined(first, second, -1)
+    return whole if whole is not None else device.launch(_side_by_side, first, second, axis=-1)
+
+
+def _side_by_side(first: Any, second: Any, axis: int) -> Any:
+    return np.concatenate([first, second], axis=axis)

@@ -1,0 +1,145 @@
+"""The phase table: what each rung of the ladder changes, and only that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fluxperf.engine.ops.table import Settings
+from fluxperf.errors import UnknownNameError
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One rung.
+
+    ``rows`` names the implementation of the ops that change (``"section.op"`` in one section only; ``None`` ends such an
+    exception), ``activations`` the dtype, ``e4m3`` the sections whose projections are quantized at load, ``executor`` how
+    forwards are run, ``copies`` whether a forward may cross the door, ``expected`` the speedup over the rung before.
+    """
+
+    name: str
+    mission: str
+    change: str
+    rows: Mapping[str, str | None]
+    activations: str = "float32"
+    e4m3: tuple[str, ...] = ()
+    executor: str = "eager"
+    copies: bool = False
+    expected: tuple[float, float] | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """What it fixes for every op."""
+        return Settings(activations=self.activations)
+
+
+PHASES: tuple[Phase, ...] = (
+    Phase(
+        "baseline", "starting point",
+        "numpy round trips for the fallback ops, batched matmul as a loop over heads, float32",
+        {
+            "layer_norm": "roundtrip", "modulate": "roundtrip", "gated_residual": "roundtrip", "scale": "roundtrip",
+            "apply_rope": "roundtrip", "concat_tokens": "roundtrip", "split_tokens": "roundtrip",
+            "split_modulation": "roundtrip", "join_features": "roundtrip", "timestep_embedding": "roundtrip",
+            "rope_table": "roundtrip", "euler_step": "roundtrip",
+            "batched_matmul": "looped", "linear": "transposing",
+            "add_broadcast": "primitives", "rms_norm": "primitives", "softmax": "primitives", "gelu": "primitives",
+            "silu": "primitives", "transpose_heads": "primitives", "cast": "primitives", "quantize_rows": "fp8",
+            "silu_linear": "composed", "linear_gelu": "composed", "norm_modulate": "composed", "qkv_heads": "composed",
+            "attention": "composed", "linear_gated_residual": "composed", "joined_halves": "composed",
+            "embed.add_broadcast": "roundtrip", "single.concat_tokens": "kept_on_host",
+            "single.linear_gelu": "host_reshape", "final.linear": "host_reshape",
+        },
+        copies=True,
+    ),
+    Phase(
+        "broadcast", "Phase 1",
+        "the fallback ops stay on the GPU, one launch each: no copies in the forward",
+        {
+            "layer_norm": "primitives", "modulate": "primitives", "gated_residual": "primitives", "scale": "primitives",
+            "apply_rope": "primitives", "concat_tokens": "primitives", "split_tokens": "primitives",
+            "split_modulation": "views", "join_features": "primitives", "timestep_embedding": "primitives",
+            "rope_table": "primitives", "euler_step": "primitives",
+            "embed.add_broadcast": None, "single.concat_tokens": None, "single.linear_gelu": None, "final.linear": None,
+        },
+        expected=(10, 20),
+    ),
+    Phase(
+        "batched", "Phase 2",
+        "batched matmul is one strided-batched call; weights are read as laid out at load",
+        {"batched_matmul": "strided", "linear": "laid_out"},
+        expected=(2, 3),
+    ),
+    Phase(
+        "tensorcore", "Phase 2",
+        "bfloat16 operands, float32 accumulation",
+        {},
+        activations="bfloat16",
+    ),
+    Phase(
+        "fused", "Phase 3",
+        "norm_modulate, qkv_heads, linear_gelu, linear_gated_residual and silu_linear are fused; flash attention; "
+        "streams and joined features are views of one buffer",
+        {
+            "norm_modulate": "fused", "qkv_heads": "fused", "linear_gelu": "fused", "linear_gated_residual": "fused",
+            "silu_linear": "fused", "attention": "flash", "concat_tokens": "views", "split_tokens": "views",
+            "joined_halves": "views", "join_features": "views",
+        },
+        activations="bfloat16",
+        expected=(1.5, 2),
+    ),
+    Phase(
+        "captured", "beyond",
+        "what does not depend on the image leaves the step: modulations of all steps in one product, text embedding; "
+        "the forward is replayed as a CUDA graph",
+        {},
+        activations="bfloat16",
+        executor="captured",
+    ),
+    Phase(
+        "fp8", "beyond",
+        "matrix products and attention of all blocks in e4m3, quantized by the kernels that produce their operands",
+        {
+            f"{section}.{op}": "fp8"
+            for section in ("double", "single")
+            for op in ("norm_modulate", "linear", "linear_gelu", "linear_gated_residual", "attention")
+        },
+        activations="bfloat16",
+        e4m3=("double", "single"),
+        executor="captured",
+    ),
+)
+
+#: Phases of the mission: rung before, rung after, and the speedup expected between them.
+MISSION: tuple[tuple[str, str, str, tuple[float, float]], ...] = (
+    ("Phase 1: GPU-native broadcast ops", "baseline", "broadcast", (10, 20)),
+    ("Phase 2: batched matmul", "broadcast", "tensorcore", (2, 3)),
+    ("Phase 3: fused ops", "tensorcore", "fused", (1.5, 2)),
+)
+
+
+def phase_named(name: str) -> Phase:
+    """Phase of that name.
+
+    Raises:
+        UnknownNameError: there is none; lists the known ones.
+    """
+    for phase in PHASES:
+        if phase.name == name:
+            return phase
+    raise UnknownNameError("rung", name, (phase.name for phase in PHASES))
+
+
+def table(name: str) -> dict[str, str]:
+    """The whole table of a rung: its own rows over those of all rungs before it."""
+    rows: dict[str, str] = {}
+    for phase in PHASES:
+        for row, implementation in phase.rows.items():
+            if implementation is None:
+                rows.pop(row, None)
+            else:
+                rows[row] = implementation
+        if phase.name == name:
+            return rows
+    raise UnknownNameError("rung", name, (phase.name for phase in PHASES))

@@ -1,0 +1,68 @@
+"""Text from outside, made safe to show: control characters visible, long names cut, data that ends no element.
+
+Labels, op names, commits and paths come from files that anyone may have written. HTML's own escaping is Jinja's;
+what it leaves alone is here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import unicodedata
+from typing import Any
+
+# Characters that move, hide or break other text: controls, formats (bidi, zero width), line and paragraph
+# separators, surrogates, private use, unassigned.
+_HIDDEN = frozenset({"Cc", "Cf", "Zl", "Zp", "Cs", "Co", "Cn"})
+
+# What matplotlib's DejaVu Sans surely draws, besides Latin-1; anything else would come out as an empty box.
+_DRAWN = frozenset("–—×→←↓↑…≤≥≈−")
+
+
+def _visible(char: str) -> str:
+    code = ord(char)
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+
+
+def neutral(text: str) -> str:
+    """``text`` with each character that could hide or reorder other text shown as an escape such as ``\\u202e``."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_visible(char) if unicodedata.category(char) in _HIDDEN else char for char in text)
+
+
+def shown(text: str, limit: int = 96) -> str:
+    """``text`` from outside as one harmless line of at most about ``limit`` characters, saying how much was cut.
+
+    What is empty or only spaces is shown as "(empty)", so that a cell is never silently blank.
+    """
+    if not text.strip():
+        return "(empty)"
+    if len(text) <= limit:
+        return neutral(text)
+    return f"{neutral(text[:limit])}… ({len(text):,} characters)"
+
+
+def drawn(text: str, limit: int = 28) -> str:
+    """``text`` for a plot: like `shown`, and what the plot's font may lack is shown as an escape."""
+    short = shown(text, limit)
+    return "".join(char if char in _DRAWN or ord(char) < 0x100 else _visible(char) for char in short)
+
+
+def script_json(value: Any) -> str:
+    """``value`` as JSON in ASCII that cannot end a script element: no ``<``, ``>`` or ``&`` is left in it.
+
+    Numbers that JSON does not have (infinities, not-a-number) become strings.
+    """
+    text = json.dumps(_finite(value), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

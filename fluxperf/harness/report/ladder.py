@@ -1,0 +1,235 @@
+"""The ladder: what each rung was expected to buy and what it did, with the plots of where time and copies went."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fluxperf.harness.records import Record
+from fluxperf.harness.report import plots, units
+from fluxperf.harness.report.escape import shown
+from fluxperf.harness.report.inputs import PhaseInfo
+from fluxperf.harness.report.study import Ladder, Rung, Speedup, Study, provenance, samples_of, speedup, summary_of
+from fluxperf.harness.report.svg import Figure
+from fluxperf.harness.report.tables import MISSING, Cell, Column, Table
+from fluxperf.harness.stats import Summary
+
+_COLUMNS = (
+    Column("Rung", number=False, hint="in the ladder's order"),
+    Column("What changes", number=False, wide=True),
+    Column("Expected", hint="speedup over the rung before that was expected beforehand"),
+    Column("Measured", hint="speedup over the rung before: median over median; range from all samples"),
+    Column("Over start", hint="speedup over the ladder's first rung"),
+    Column("Denoise", hint="all steps: median, with smallest and largest sample"),
+    Column("Step", hint="one step: median, with smallest and largest sample"),
+    Column("Samples", hint="processes × samples of each"),
+    Column("Copies down", hint="device to host, one forward"),
+    Column("Copies up", hint="host to device, one forward"),
+    Column("Bytes down", hint="device to host, one forward"),
+    Column("Bytes up", hint="host to device, one forward"),
+    Column("Ops", hint="op calls of one forward"),
+    Column("Launches", hint="kernel launches of one forward"),
+    Column("Syncs", hint="what blocks the host in one forward: downloads, scalar reads, explicit waits"),
+    Column("Peak", hint="most device memory in use at once"),
+    Column("Error", hint="relative error of the final latents"),
+)
+
+
+class LadderView(NamedTuple):
+    """One ladder as the page shows it."""
+
+    anchor: str
+    title: str
+    about: str
+    provenance: str
+    twin: bool
+    table: Table
+    phases: Table | None
+    notes: list[str]
+    figures: list[Figure]
+
+
+def build(study: Study) -> list[LadderView]:
+    """The ladders, then the peers, each with its table and plots."""
+    return [_view(study, ladder, f"ladder-{number}") for number, ladder in enumerate(study.ladders, start=1)]
+
+
+def _view(study: Study, ladder: Ladder, anchor: str) -> LadderView:
+    climbs = ladder.ran_as != "peer"
+    figures = []
+    if climbs:
+        figures = [figure for figure in (plots.waterfall(ladder, anchor), plots.copies(ladder, anchor)) if figure]
+    return LadderView(
+        anchor=anchor,
+        title=ladder.title,
+        about=_about(ladder),
+        provenance=provenance(ladder.records),
+        twin=ladder.twin,
+        table=_table(ladder),
+        phases=_phases(study, ladder) if climbs and study.context.phases else None,
+        notes=_notes(ladder),
+        figures=figures,
+    )
+
+
+def _about(ladder: Ladder) -> str:
+    row = ladder.workload
+    return (
+        f"{shown(row.model, 48)}, {row.height} × {row.width} pixels, {units.plural(row.text_tokens, 'text token')}, "
+        f"{units.plural(row.steps, 'step')}, batch {row.batch}; weights: {shown(row.weights)}."
+    )
+
+
+def _table(ladder: Ladder) -> Table:
+    start = summary_of(ladder.baseline)
+    rows = []
+    for position, rung in enumerate(ladder.rungs):
+        before = ladder.rungs[position - 1] if position else None
+        rows.append(_missing(rung, position) if rung.record is None else _row(ladder, rung, rung.record, position, before, start))
+    return Table(f"{ladder.title}: one row per rung; copies, bytes and calls are of one forward", _COLUMNS, rows)
+
+
+def _missing(rung: Rung, position: int) -> list[Cell]:
+    cells = [_name(rung, position), _change(rung), _expected(rung), Cell("no record", kind="missing")]
+    return cells + [MISSING] * (len(_COLUMNS) - len(cells))
+
+
+def _row(
+    ladder: Ladder, rung: Rung, record: Record, position: int, before: Rung | None, start: Summary | None
+) -> list[Cell]:
+    tag = "twin" if ladder.twin else ""
+    totals = record.totals
+    denoise = summary_of(record)
+    return [
+        _name(rung, position),
+        _change(rung),
+        _expected(rung),
+        _over(before, rung, denoise, tag),
+        _ratio(speedup(start, denoise), tag) if rung.name != ladder.start else Cell("1×", 1.0, "start"),
+        _time(denoise, tag),
+        _time(summary_of(record, "step"), tag),
+        Cell(samples_of(record), float(denoise.samples) if denoise else None, _of_many(rung)),
+        _count(totals.d2h_copies),
+        _count(totals.h2d_copies),
+        Cell(units.quantity(totals.d2h_bytes, "B"), totals.d2h_bytes),
+        Cell(units.quantity(totals.h2d_bytes, "B"), totals.h2d_bytes),
+        _count(totals.op_calls),
+        _count(totals.launches),
+        _count(totals.syncs),
+        MISSING if totals.peak_bytes is None else Cell(units.quantity(totals.peak_bytes, "B"), totals.peak_bytes),
+        _error(record),
+    ]
+
+
+def _name(rung: Rung, position: int) -> Cell:
+    return Cell(rung.label, position, rung.info.phase if rung.info else "not in the ladder")
+
+
+def _change(rung: Rung) -> Cell:
+    return Cell(rung.info.change) if rung.info else MISSING
+
+
+def _expected(rung: Rung) -> Cell:
+    if not rung.info or not rung.info.expected:
+        return MISSING
+    low, high = rung.info.expected
+    return Cell(units.times_range(low, high), low)
+
+
+def _over(before: Rung | None, rung: Rung, denoise: Summary | None, tag: str) -> Cell:
+    """The speedup over the rung before; none is given across a gap, where it would belong to several changes."""
+    if before is None or rung.info is None or before.info is None:
+        return MISSING
+    if before.record is None:
+        return Cell("—", None, f"no {before.label}", kind="missing")
+    return _ratio(speedup(summary_of(before.record), denoise), tag)
+
+
+def _ratio(found: Speedup | None, tag: str) -> Cell:
+    if not found:
+        return MISSING
+    note = "one sample" if found.single else units.times_range(found.low, found.high)
+    return Cell(units.times(found.ratio), found.ratio, note, tag)
+
+
+def _time(found: Summary | None, tag: str) -> Cell:
+    if not found:
+        return Cell("no time", kind="missing")
+    note = "one sample" if found.samples == 1 else units.time_range(found.low, found.high)
+    return Cell(units.time(found.median), found.median, note, tag)
+
+
+def _count(value: int | None) -> Cell:
+    return MISSING if value is None else Cell(units.count(value), value)
+
+
+def _of_many(rung: Rung) -> str:
+    return f"newest of {rung.count} records" if rung.count > 1 else ""
+
+
+def _error(record: Record) -> Cell:
+    if record.error is None:
+        return Cell("no figure", kind="missing")
+    return Cell(
+        units.error(record.error.relative), record.error.relative, f"against {shown(record.error.against, 32)}"
+    )
+
+
+def _phases(study: Study, ladder: Ladder) -> Table:
+    columns = (
+        Column("Mission phase", number=False),
+        Column("From", number=False),
+        Column("To", number=False),
+        Column("Expected"),
+        Column("Measured", hint="median over median; range from all samples"),
+        Column("Verdict", number=False),
+    )
+    rows = [_phase(phase, ladder, position) for position, phase in enumerate(study.context.phases)]
+    return Table(f"{ladder.title}: the mission's phases, expected beside measured", columns, rows)
+
+
+def _phase(phase: PhaseInfo, ladder: Ladder, position: int) -> list[Cell]:
+    low, high = phase.expected
+    found = speedup(summary_of(ladder.at(phase.before)), summary_of(ladder.at(phase.after)))
+    return [
+        Cell(phase.name, position),
+        Cell(phase.before),
+        Cell(phase.after),
+        Cell(units.times_range(low, high), low),
+        _ratio(found, "twin" if ladder.twin else ""),
+        _verdict(found, low, high, twin=ladder.twin),
+    ]
+
+
+def _verdict(found: Speedup | None, low: float, high: float, *, twin: bool) -> Cell:
+    """How the measured speedup lies to the expected one; twins get none, for the expectation is about a GPU."""
+    if not found:
+        return Cell("not measured", kind="missing")
+    if twin:
+        return Cell("not a GPU's time", kind="missing")
+    if found.ratio < low:
+        return Cell("below the expectation", kind="bad")
+    if found.ratio > high:
+        return Cell("above the expectation", kind="good")
+    return Cell("as expected", kind="good")
+
+
+def _notes(ladder: Ladder) -> list[str]:
+    notes = []
+    missing = [rung.label for rung in ladder.rungs if not rung.record]
+    if missing:
+        notes.append(f"No record of {units.listing(missing)}: no speedup is given across a missing rung.")
+    many = [f"{rung.label} ({rung.count})" for rung in ladder.measured if rung.count > 1]
+    if many:
+        notes.append(f"Several records of {units.listing(many)}: the newest is shown, the others are in the raw data.")
+    for rung in ladder.measured:
+        if rung.record and rung.record.witness and not _agrees(rung.record):
+            notes.append(f"{rung.label}: the witness counted other copies than the ledger did. One of them is wrong.")
+    confirmed = [rung.label for rung in ladder.measured if rung.record and rung.record.witness and _agrees(rung.record)]
+    if confirmed:
+        notes.append(f"A witness outside the process counted the same copies and bytes: {units.listing(confirmed)}.")
+    return notes
+
+
+def _agrees(record: Record) -> bool:
+    names = ("d2h_copies", "h2d_copies", "d2h_bytes", "h2d_bytes")
+    return all(getattr(record.totals, name) == getattr(record.witness, name) for name in names)

@@ -1,0 +1,160 @@
+"""The published baseline beside what was measured: times, named costs, and copies of one full forward."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fluxperf.harness.records import Record
+from fluxperf.harness.report import units
+from fluxperf.harness.report.escape import shown
+from fluxperf.harness.report.study import Ladder, Study, provenance, summary_of
+from fluxperf.harness.report.tables import MISSING, Cell, Column, Table
+
+# The blocks of the model whose copies were published: double, single.
+FULL_BLOCKS = (19, 38)
+
+
+class PublishedView(NamedTuple):
+    """The published figures as the page shows them."""
+
+    times: Table
+    costs: Table | None
+    copies: Table
+    source: str
+    provenance: str
+
+
+def blocks_of(record: Record) -> tuple[int, int]:
+    """How many double and single blocks the record's forward has."""
+    sections = [row.section for row in record.blocks]
+    return sections.count("double"), sections.count("single")
+
+
+def is_full(record: Record) -> bool:
+    """Whether the record's model has the blocks of the model whose copies were published."""
+    return blocks_of(record) == FULL_BLOCKS
+
+
+def build(study: Study) -> PublishedView:
+    """The published figures, and the baselines of the records beside them."""
+    ladders = [ladder for ladder in study.climbing if ladder.baseline]
+    records = [ladder.baseline for ladder in ladders if ladder.baseline]
+    return PublishedView(
+        times=_times(study),
+        costs=_costs(study),
+        copies=_copies(study, ladders),
+        source=study.context.published.source,
+        provenance=provenance(records) if records else "No record of the baseline is in these files.",
+    )
+
+
+def _gpu_baseline(study: Study) -> Record | None:
+    """The headline workload's baseline that a GPU ran: the only one that published times are set beside."""
+    name = study.context.headline_workload
+    found = [one.baseline for one in study.climbing if one.workload.name == name and not one.twin and one.baseline]
+    return found[0] if found else None
+
+
+def _times(study: Study) -> Table:
+    published = study.context.published
+    record = _gpu_baseline(study)
+    denoise = summary_of(record)
+    columns = (
+        Column("Quantity", number=False),
+        Column("Published baseline"),
+        Column(f"{shown(published.peer_name, 48)}, published"),
+        Column("Gap"),
+        Column("Our baseline on a GPU"),
+    )
+    ours = MISSING._replace(text="no GPU record")
+    if denoise:
+        note = "one sample" if denoise.samples == 1 else units.time_range(denoise.low, denoise.high)
+        ours = Cell(units.time(denoise.median), denoise.median, note)
+    block_gap = published.baseline_block_s / published.peer_block_s
+    rows = [
+        [
+            Cell("4 steps at 1024 × 1024"),
+            Cell(units.time(published.baseline_s), published.baseline_s),
+            Cell(units.time(published.peer_s), published.peer_s),
+            Cell(units.times(published.gap), published.gap),
+            ours,
+        ],
+        [
+            Cell("one block"),
+            Cell(units.time(published.baseline_block_s), published.baseline_block_s),
+            Cell(units.time(published.peer_block_s), published.peer_block_s),
+            Cell(units.times(block_gap), block_gap),
+            Cell("not measured by block", kind="missing"),
+        ],
+    ]
+    return Table("Published times", columns, rows)
+
+
+def _costs(study: Study) -> Table | None:
+    """The ops whose cost was published, per call; ours only where a GPU ran the headline workload's baseline."""
+    if not study.context.published.named_costs:
+        return None
+    record = _gpu_baseline(study)
+    columns = (
+        Column("Op", number=False),
+        Column("Published, per call"),
+        Column("Our baseline on a GPU, per call", hint="of an observed run"),
+    )
+    rows = []
+    for op, seconds in study.context.published.named_costs:
+        found = [row for row in record.ops if row.op == op] if record else []
+        calls = sum(row.count for row in found)
+        ours = Cell("no GPU record" if record is None else "not recorded", kind="missing")
+        if calls:
+            each = sum(row.time_s for row in found) / calls
+            ours = Cell(units.time(each), each, f"of {units.plural(calls, 'call')}")
+        rows.append([Cell(op), Cell(units.time(seconds), seconds), ours])
+    return Table("Named costs", columns, rows)
+
+
+def _copies(study: Study, ladders: list[Ladder]) -> Table:
+    published = study.context.published
+    full = f"{FULL_BLOCKS[0]} + {FULL_BLOCKS[1]}"
+    columns = (
+        Column("Baseline of", number=False),
+        Column("Blocks", hint="double + single"),
+        Column("Copies down", hint="device to host, one forward"),
+        Column("Copies up", hint="host to device, one forward"),
+        Column("Against the published count", number=False),
+    )
+    rows = [
+        [
+            Cell("published", None, f"model with {full} blocks"),
+            Cell(full, sum(FULL_BLOCKS)),
+            Cell(units.count(published.d2h_copies), published.d2h_copies),
+            Cell(units.count(published.h2d_copies), published.h2d_copies),
+            MISSING,
+        ]
+    ]
+    for ladder in ladders:
+        record = ladder.baseline
+        if record is None:
+            continue
+        double, single = blocks_of(record)
+        totals = record.totals
+        rows.append(
+            [
+                Cell(ladder.label, None, f"{ladder.way} on {ladder.machine}"),
+                Cell(f"{double} + {single}", double + single),
+                Cell(units.count(totals.d2h_copies), totals.d2h_copies),
+                Cell(units.count(totals.h2d_copies), totals.h2d_copies),
+                _compared(study, record),
+            ]
+        )
+    return Table("Copies of one full forward", columns, rows)
+
+
+def _compared(study: Study, record: Record) -> Cell:
+    published = study.context.published
+    if not is_full(record):
+        return Cell(f"other model: not {FULL_BLOCKS[0]} + {FULL_BLOCKS[1]} blocks", kind="missing")
+    down = record.totals.d2h_copies - published.d2h_copies
+    up = record.totals.h2d_copies - published.h2d_copies
+    if not down and not up:
+        return Cell("equal", kind="good")
+    return Cell("not equal", None, f"{down:+,} down, {up:+,} up", kind="bad")

@@ -1,0 +1,170 @@
+"""A matplotlib figure as SVG that belongs to the page: no ids but those it needs, theme colours, the page's font.
+
+matplotlib writes a whole document with fixed colours. It is read back as a tree, so that text from outside is never
+touched by a pattern, and written without prolog, metadata, style sheet and namespaces.
+"""
+
+from __future__ import annotations
+
+import io
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+
+_SVG = "{http://www.w3.org/2000/svg}"
+_HREF = "{http://www.w3.org/1999/xlink}href"
+_FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"
+
+
+class Figure(NamedTuple):
+    """One plot: its SVG, its title, what it shows in words, and its width in pixels."""
+
+    svg: str
+    title: str
+    words: str
+    width: int
+
+
+class Colour(NamedTuple):
+    """One colour: what matplotlib is given, the page's variable, and its value on white paper."""
+
+    token: str
+    css: str
+    paper: str
+
+
+# Okabe and Ito's palette; the page's dark theme has other shades of it. Tokens are colours that nothing else uses.
+INK = Colour("#010101", "var(--ink)", "#1c2024")
+MUTED = Colour("#010102", "var(--muted)", "#5a6470")
+GRID = Colour("#010103", "var(--line)", "#dfe3e8")
+PAPER = Colour("#010104", "var(--paper)", "#ffffff")
+DOWN = Colour("#010105", "var(--down)", "#0072b2")
+UP = Colour("#010106", "var(--up)", "#d55e00")
+LESS = Colour("#010107", "var(--less)", "#009e73")
+WHOLE = Colour("#010108", "var(--whole)", "#7b8794")
+TARGET = Colour("#010109", "var(--target)", "#cc79a7")
+_COLOURS = (INK, MUTED, GRID, PAPER, DOWN, UP, LESS, WHOLE, TARGET)
+
+
+def settings() -> AbstractContextManager[None]:
+    """matplotlib's settings for the report: text stays text, "$" means nothing, ids repeat from run to run."""
+    return matplotlib.rc_context(
+        {
+            "svg.fonttype": "none",
+            "svg.hashsalt": "fluxperf",
+            "text.parse_math": False,
+            "axes.formatter.use_mathtext": False,
+            "font.family": "DejaVu Sans",
+            "font.size": 12,
+            "text.color": INK.token,
+            "axes.edgecolor": GRID.token,
+            "axes.labelcolor": MUTED.token,
+            "xtick.color": GRID.token,
+            "ytick.color": GRID.token,
+            "xtick.labelcolor": INK.token,
+            "ytick.labelcolor": INK.token,
+            "hatch.color": PAPER.token,
+            "hatch.linewidth": 1.2,
+        }
+    )
+
+
+def canvas(width: int, height: int) -> Canvas:
+    """An empty figure whose unit is one pixel of the page."""
+    return Canvas(figsize=(width / 72, height / 72), dpi=72)
+
+
+def bare(axes: Axes, *, grid: str = "") -> None:
+    """Takes away the box around ``axes``, and draws thin lines across one axis where ``grid`` names it."""
+    for side in ("top", "right", "left", "bottom"):
+        axes.spines[side].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_axisbelow(True)
+    if grid == "x":
+        axes.grid(axis="x", color=GRID.token, linewidth=1)
+    elif grid == "y":
+        axes.grid(axis="y", color=GRID.token, linewidth=1)
+
+
+def inline(figure: Canvas, prefix: str, title: str, words: str) -> str:
+    """``figure`` as an SVG element for an HTML page; ``prefix`` keeps its ids apart from those of other plots."""
+    root = _tree(figure, prefix, on_paper=False)
+    for name in ("width", "height", "version"):
+        root.attrib.pop(name, None)
+    _describe(root, prefix, title, words)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def standalone(figure: Canvas, title: str, words: str) -> str:
+    """``figure`` as an SVG file of its own, on white."""
+    root = _tree(figure, "fluxperf", on_paper=True)
+    root.set("xmlns", "http://www.w3.org/2000/svg")
+    _, _, width, height = root.attrib["viewBox"].split()
+    root.set("width", width)
+    root.set("height", height)
+    _describe(root, "fluxperf", title, words)
+    background = ElementTree.Element("rect", {"width": width, "height": height, "fill": "#ffffff"})
+    root.insert(2, background)
+    return ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def _tree(figure: Canvas, prefix: str, *, on_paper: bool) -> ElementTree.Element:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    root = ElementTree.fromstring(buffer.getvalue())
+    for child in list(root):
+        if child.tag == f"{_SVG}metadata" or child.find(f"{_SVG}style") is not None:
+            root.remove(child)
+    needed = {element.attrib[_HREF][1:] for element in root.iter() if _HREF in element.attrib}
+    needed |= {element.attrib["id"] for element in root.iter() if element.tag in (f"{_SVG}clipPath", f"{_SVG}pattern")}
+    for element in root.iter():
+        _own(element, prefix, needed, on_paper=on_paper)
+    # What matplotlib says in its style sheet for everything, which would be everything on the page.
+    root.set("stroke-linejoin", "round")
+    root.set("stroke-linecap", "butt")
+    root.set("font-family", _FONT)
+    return root
+
+
+def _own(element: ElementTree.Element, prefix: str, needed: set[str], *, on_paper: bool) -> None:
+    """Makes one element the page's: tag without namespace, id only where needed, theme colours, no font name."""
+    element.tag = element.tag.removeprefix(_SVG)
+    attributes = element.attrib
+    if attributes.get("id") in needed:
+        attributes["id"] = f"{prefix}-{attributes['id']}"
+    else:
+        attributes.pop("id", None)
+    if _HREF in attributes:
+        attributes["href"] = f"#{prefix}-{attributes.pop(_HREF)[1:]}"
+    for name in ("clip-path", "fill", "style"):
+        if name in attributes:
+            attributes[name] = attributes[name].replace("url(#", f"url(#{prefix}-")
+    for name in ("fill", "stroke", "style"):
+        if name in attributes:
+            attributes[name] = _coloured(attributes[name], on_paper=on_paper)
+    if element.tag in ("path", "rect") and "d" in attributes:
+        attributes["d"] = " ".join(attributes["d"].split())
+    if element.tag != "text" and element.text is not None and not element.text.strip():
+        element.text = None
+    element.tail = None
+
+
+def _coloured(style: str, *, on_paper: bool) -> str:
+    kept = [part.strip() for part in style.split(";") if not part.strip().startswith("font-family")]
+    text = "; ".join(part for part in kept if part)
+    for colour in _COLOURS:
+        text = text.replace(colour.token, colour.paper if on_paper else colour.css)
+    return text
+
+
+def _describe(root: ElementTree.Element, prefix: str, title: str, words: str) -> None:
+    root.set("role", "img")
+    root.set("aria-labelledby", f"{prefix}-title {prefix}-words")
+    for position, (tag, text) in enumerate((("title", title), ("desc", words))):
+        element = ElementTree.Element(tag, {"id": f"{prefix}-{'title' if tag == 'title' else 'words'}"})
+        element.text = text
+        root.insert(position, element)

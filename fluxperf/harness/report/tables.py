@@ -1,0 +1,40 @@
+"""Tables as plain data. One template macro draws all of them, so that all sort, scroll and print alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Column(NamedTuple):
+    """One column. Numbers stand right-aligned, and sort by value; ``hint`` says what the column counts."""
+
+    title: str
+    number: bool = True
+    hint: str = ""
+    wide: bool = False
+
+
+class Cell(NamedTuple):
+    """One cell: what it says, what it sorts by, a muted second line, a tag such as "twin", and a kind for its style.
+
+    Kinds: ``missing``, ``changed``, ``same``, ``good``, ``bad``.
+    """
+
+    text: str
+    order: float | None = None
+    note: str = ""
+    tag: str = ""
+    kind: str = ""
+
+
+class Table(NamedTuple):
+    """A table: a caption, columns, and rows of cells; the first cell of a row is its heading."""
+
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+    tall: bool = False
+
+
+MISSING = Cell("—", kind="missing")

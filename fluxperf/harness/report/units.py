@@ -1,0 +1,93 @@
+"""Numbers as text, each with its unit. Prefixes are decimal: 1 MB is 10^6 bytes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+NBSP = "\N{NO-BREAK SPACE}"
+NONE = "—"
+
+_TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+_PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def digits(value: float, significant: int = 3) -> str:
+    """``value`` with ``significant`` digits, never in exponent form, with commas between thousands."""
+    if not math.isfinite(value):
+        return "not finite"
+    if value == 0:
+        return "0"
+    places = significant - 1 - math.floor(math.log10(abs(value)))
+    return f"{round(value, places):,.{max(0, places)}f}"
+
+
+def time(value_s: float | None) -> str:
+    """A duration given in seconds, in s, ms, µs or ns; a minute and more stays in seconds."""
+    if value_s is None:
+        return NONE
+    factor, unit = _time_unit(value_s)
+    return f"{digits(value_s / factor)}{NBSP}{unit}"
+
+
+def time_range(low_s: float, high_s: float) -> str:
+    """A range of durations given in seconds, in the unit of the larger."""
+    factor, unit = _time_unit(high_s)
+    return f"{digits(low_s / factor)}–{digits(high_s / factor)}{NBSP}{unit}"
+
+
+def _time_unit(value_s: float) -> tuple[float, str]:
+    if value_s == 0 or not math.isfinite(value_s):
+        return _TIMES[0]
+    return next((row for row in _TIMES if abs(value_s) >= 0.9995 * row[0]), _TIMES[-1])
+
+
+def quantity(value: float | None, unit: str) -> str:
+    """``value`` with a decimal prefix: ``quantity(12_300_000, "B")`` is "12.3 MB"."""
+    if value is None:
+        return NONE
+    for factor, prefix in _PREFIXES:
+        if math.isfinite(value) and abs(value) >= 0.9995 * factor:
+            return f"{digits(value / factor)}{NBSP}{prefix}{unit}"
+    return f"{digits(value) if value % 1 else f'{value:,.0f}'}{NBSP}{unit}"
+
+
+def count(value: int | None) -> str:
+    """An exact count, or a dash where nothing was counted."""
+    return NONE if value is None else f"{value:,}"
+
+
+def times(ratio: float) -> str:
+    """A ratio such as a speedup: "12.3×"."""
+    return f"{digits(ratio)}×"
+
+
+def times_range(low: float, high: float) -> str:
+    """A range of ratios: "10–20×"."""
+    return f"{digits(low)}–{digits(high)}×"
+
+
+def error(relative: float) -> str:
+    """A relative error in exponent form; zero is said to be exact."""
+    if not math.isfinite(relative):
+        return "not finite"
+    return "0 (exact)" if relative == 0 else f"{relative:.2e}"
+
+
+def percent(share: float) -> str:
+    """A share of one as a percentage."""
+    return f"{100 * share:.1f}{NBSP}%"
+
+
+def plural(number: int, word: str, words: str = "") -> str:
+    """``number`` with ``word`` in the number that fits: "1 copy", "2 copies"."""
+    return f"{number:,}{NBSP}{word if number == 1 else words or word + 's'}"
+
+
+def listing(names: Sequence[str], most: int = 8) -> str:
+    """Names as a phrase: "a, b and c"; beyond ``most``, how many more there are."""
+    if len(names) > most:
+        return f"{', '.join(names[:most])} and {len(names) - most} more"
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}"
