@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from fluxperf.engine.model.flux import Computed, Flux, Hoisted
+from fluxperf.engine.model.flux import Flux, Hoisted
 from fluxperf.engine.ops.bind import Bound
 from fluxperf.engine.ops.table import Array
 
@@ -46,7 +46,7 @@ class EagerForwards:
         model, request = self._model, self._request
         temb = model.conditioning((request.sigmas[step],), request.pooled, request.guidance)
         txt = model.embed_text(request.text)
-        return model.velocity(latents, txt, Computed(model.weights.modulation, temb), request.rope)
+        return model.velocity(latents, txt, model.computed(temb), request.rope)
 
 
 class CapturedForwards:

@@ -21,17 +21,20 @@ class Sections(Protocol):
 class Computed:
     """Modulation vectors computed where they are needed, from the conditioning of one step.
 
+    The product is one of the section ``embed``, wherever it is called from: it keeps that section's precision.
+
     Args:
+        embed: ops of the section ``embed``.
         stacked: all modulation projections.
         temb: conditioning [B, D].
     """
 
-    def __init__(self, stacked: Linear, temb: Array) -> None:
-        self._stacked, self._temb = stacked, temb
+    def __init__(self, embed: Ops, stacked: Linear, temb: Array) -> None:
+        self._embed, self._stacked, self._temb = embed, stacked, temb
 
     def __call__(self, ops: Ops, rows: ModulationRows) -> tuple[Array, ...]:
         """``parts`` vectors [B, D]."""
-        vectors = blocks.modulations(ops, self._stacked, self._temb, slice(rows.start, rows.stop))
+        vectors = blocks.modulations(self._embed, self._stacked, self._temb, slice(rows.start, rows.stop))
         return tuple(ops.split_modulation(vectors, rows.parts))
 
 
@@ -63,7 +66,7 @@ class Flux:
 
     def __init__(self, config: FluxConfig, weights: FluxWeights, bound: Sections) -> None:
         self.config, self.weights = config, weights
-        self._rope_table = bound.ops["embed"].rope_table
+        self._embed: Ops = bound.ops["embed"]
         self._conditioning = bound.section("embed", blocks.conditioning)
         self._modulations = bound.section("embed", blocks.modulations)
         self._embedded = bound.section("embed", blocks.embedded)
@@ -73,13 +76,17 @@ class Flux:
 
     def rope(self, text_tokens: int, rows: int, columns: int) -> tuple[Array, Array]:
         """cos and sin [T + rows columns, d], once per shape."""
-        cos, sin = self._rope_table(text_tokens, rows, columns, self.config.axes, float(self.config.theta))
+        cos, sin = self._embed.rope_table(text_tokens, rows, columns, self.config.axes, float(self.config.theta))
         return cos, sin
 
     def conditioning(self, timesteps: tuple[float, ...], pooled: Array, guidance: float | None) -> Array:
         """Conditioning [S B, D] of S timesteps; see `blocks.conditioning`."""
         temb: Array = self._conditioning(self.weights, timesteps, pooled, guidance)
         return temb
+
+    def computed(self, temb: Array) -> Computed:
+        """Modulation vectors computed from the conditioning [B, D] of one step, where they are needed."""
+        return Computed(self._embed, self.weights.modulation, temb)
 
     def all_modulations(self, temb: Array) -> Array:
         """Modulation vectors [S B, all rows] of every block in one product."""

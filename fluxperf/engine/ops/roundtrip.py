@@ -130,7 +130,7 @@ def linear(ops: Any, x: Any, weight: Any, bias: Any = None) -> Any:
 def timestep_embedding(device: Any, values: tuple[float, ...], features: int = 256) -> Any:
     """Computed on the host in float32. Up: the features."""
     half = features // 2
-    frequencies = np.exp(-np.log(np.float32(10_000)) * np.arange(half, dtype=np.float32) / np.float32(half))
+    frequencies = (10_000 ** -(np.arange(half) / half)).astype(np.float32)
     angles = np.asarray(values, np.float32)[:, None] * np.float32(1000) * frequencies
     return device.door.to_device(np.concatenate([np.cos(angles), np.sin(angles)], axis=-1), "timestep_embedding.result")
 

@@ -16,7 +16,7 @@ from typing import Any
 _HIDDEN = frozenset({"Cc", "Cf", "Zl", "Zp", "Cs", "Co", "Cn"})
 
 # What matplotlib's DejaVu Sans surely draws, besides Latin-1; anything else would come out as an empty box.
-_DRAWN = frozenset("–—×→←↓↑…≤≥≈−")
+_DRAWN = frozenset("\N{EN DASH}—\N{MULTIPLICATION SIGN}→←↓↑…≤≥≈\N{MINUS SIGN}")
 
 
 def _visible(char: str) -> str:
@@ -25,7 +25,7 @@ def _visible(char: str) -> str:
 
 
 def neutral(text: str) -> str:
-    """``text`` with each character that could hide or reorder other text shown as an escape such as ``\\u202e``."""
+    """``text`` with each character that could hide or reorder other text shown as its escape, such as U+202E as u202e."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(_visible(char) if unicodedata.category(char) in _HIDDEN else char for char in text)

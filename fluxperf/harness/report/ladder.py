@@ -21,7 +21,7 @@ _COLUMNS = (
     Column("Over start", hint="speedup over the ladder's first rung"),
     Column("Denoise", hint="all steps: median, with smallest and largest sample"),
     Column("Step", hint="one step: median, with smallest and largest sample"),
-    Column("Samples", hint="processes × samples of each"),
+    Column("Samples", hint=f"processes {units.BY} samples of each"),
     Column("Copies down", hint="device to host, one forward"),
     Column("Copies up", hint="host to device, one forward"),
     Column("Bytes down", hint="device to host, one forward"),
@@ -74,7 +74,7 @@ def _view(study: Study, ladder: Ladder, anchor: str) -> LadderView:
 def _about(ladder: Ladder) -> str:
     row = ladder.workload
     return (
-        f"{shown(row.model, 48)}, {row.height} × {row.width} pixels, {units.plural(row.text_tokens, 'text token')}, "
+        f"{shown(row.model, 48)}, {row.height} {units.BY} {row.width} pixels, {units.plural(row.text_tokens, 'text token')}, "
         f"{units.plural(row.steps, 'step')}, batch {row.batch}; weights: {shown(row.weights)}."
     )
 
@@ -84,7 +84,10 @@ def _table(ladder: Ladder) -> Table:
     rows = []
     for position, rung in enumerate(ladder.rungs):
         before = ladder.rungs[position - 1] if position else None
-        rows.append(_missing(rung, position) if rung.record is None else _row(ladder, rung, rung.record, position, before, start))
+        if rung.record is None:
+            rows.append(_missing(rung, position))
+        else:
+            rows.append(_row(ladder, rung, rung.record, position, before, start))
     return Table(f"{ladder.title}: one row per rung; copies, bytes and calls are of one forward", _COLUMNS, rows)
 
 
@@ -104,7 +107,7 @@ def _row(
         _change(rung),
         _expected(rung),
         _over(before, rung, denoise, tag),
-        _ratio(speedup(start, denoise), tag) if rung.name != ladder.start else Cell("1×", 1.0, "start"),
+        _ratio(speedup(start, denoise), tag) if rung.name != ladder.start else Cell(units.times(1.0), 1.0, "start"),
         _time(denoise, tag),
         _time(summary_of(record, "step"), tag),
         Cell(samples_of(record), float(denoise.samples) if denoise else None, _of_many(rung)),
@@ -163,15 +166,13 @@ def _count(value: int | None) -> Cell:
 
 
 def _of_many(rung: Rung) -> str:
-    return f"newest of {rung.count} records" if rung.count > 1 else ""
+    return f"newest of {rung.held} records" if rung.held > 1 else ""
 
 
 def _error(record: Record) -> Cell:
     if record.error is None:
         return Cell("no figure", kind="missing")
-    return Cell(
-        units.error(record.error.relative), record.error.relative, f"against {shown(record.error.against, 32)}"
-    )
+    return Cell(units.error(record.error.relative), record.error.relative, f"against {shown(record.error.against, 32)}")
 
 
 def _phases(study: Study, ladder: Ladder) -> Table:
@@ -218,7 +219,7 @@ def _notes(ladder: Ladder) -> list[str]:
     missing = [rung.label for rung in ladder.rungs if not rung.record]
     if missing:
         notes.append(f"No record of {units.listing(missing)}: no speedup is given across a missing rung.")
-    many = [f"{rung.label} ({rung.count})" for rung in ladder.measured if rung.count > 1]
+    many = [f"{rung.label} ({rung.held})" for rung in ladder.measured if rung.held > 1]
     if many:
         notes.append(f"Several records of {units.listing(many)}: the newest is shown, the others are in the raw data.")
     for rung in ladder.measured:

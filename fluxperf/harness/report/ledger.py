@@ -83,11 +83,14 @@ def _section(name: str) -> Cell:
 def _elsewhere(key: _Key, later: Sequence[Rung]) -> Cell:
     if not later:
         return MISSING._replace(note="no later record")
-    found = [(rung.label, sum(row.count for row in rung.record.ledger if _key(row) == key)) for rung in later if rung.record]
+    found = [
+        (rung.label, sum(row.count for row in rung.record.ledger if _key(row) == key)) for rung in later if rung.record
+    ]
     total = sum(number for _, number in found)
     if not total:
         return Cell("0", 0, kind="same")
-    return Cell(units.count(total), total, "in " + units.listing([name for name, number in found if number], 3), kind="bad")
+    names = units.listing([name for name, number in found if number], 3)
+    return Cell(units.count(total), total, f"in {names}", kind="bad")
 
 
 def _by_op(base: Record) -> Table:
@@ -124,12 +127,14 @@ def _blocks(ladder: Ladder) -> Table:
     sections = [name for name in _SECTIONS if name in seen] + sorted(seen - set(_SECTIONS))
     columns = [Column("Rung", number=False)]
     for name in sections:
-        columns.append(Column(f"{shown(name, 24)} block" if name in ("double", "single") else shown(name, 24), number=False))
+        title = f"{name} block" if name in ("double", "single") else shown(name, 24)
+        columns.append(Column(title, number=False))
     columns += [Column("Whole forward", number=False), Column("Outside the forward", number=False)]
     rows = []
     for position, rung in enumerate(ladder.rungs):
         if not rung.record:
-            rows.append([Cell(rung.label, position), Cell("no record", kind="missing"), *[MISSING] * (len(columns) - 2)])
+            gap = [MISSING._replace(text="no record"), *[MISSING] * (len(columns) - 2)]
+            rows.append([Cell(rung.label, position), *gap])
             continue
         totals, setup = rung.record.totals, rung.record.setup_totals
         rows.append(
@@ -164,7 +169,7 @@ def block_cell(rows: Sequence[BlockRow]) -> Cell:
 
 def _span(values: Sequence[int]) -> str:
     low, high = min(values), max(values)
-    return f"{low:,}" if low == high else f"{low:,}–{high:,}"
+    return f"{low:,}" if low == high else f"{low:,}{units.TO}{high:,}"
 
 
 def _notes(ladder: Ladder, later: Sequence[Rung]) -> list[str]:

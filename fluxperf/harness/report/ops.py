@@ -108,7 +108,7 @@ def _phases(ladder: Ladder) -> PhasesView:
 
 def _implementation(name: str | None, before: str | None, *, first: bool) -> Cell:
     if name is None:
-        return MISSING
+        return MISSING if before is None else Cell("none", tag="changed", kind="changed")
     text = shown(name, 40)
     if first:
         return Cell(text)

@@ -63,7 +63,7 @@ def draw_waterfall(axes: Axes, rungs: Sequence[Rung], last: Rung, *, twin: bool)
         change = now - level
         colour = WHOLE if row == 0 else LESS if change <= 0 else UP
         _bar(axes, row, level, change, colour, twin=twin)
-        sign = "" if row == 0 else "+" if change > 0 else "−"
+        sign = "" if row == 0 else "+" if change > 0 else units.MINUS
         text = f"{sign}{units.time(abs(change) * factor)}"
         axes.text(max(level, now), row, f" {text}", color=INK.token, va="center", fontsize=12)
         axes.plot([now, now], [row + 0.3, row + 0.7], color=MUTED.token, linewidth=1)
@@ -258,7 +258,8 @@ def _copies_words(ladder: Ladder) -> str:
     parts = []
     for rung in ladder.rungs:
         counts = rung.record.totals if rung.record else None
-        parts.append(f"{rung.label}: " + (f"{counts.d2h_copies:,} down, {counts.h2d_copies:,} up" if counts else "no record"))
+        text = f"{counts.d2h_copies:,} down, {counts.h2d_copies:,} up" if counts else "no record"
+        parts.append(f"{rung.label}: {text}")
     return "; ".join(parts) + "."
 
 
@@ -275,7 +276,8 @@ def _progress_words(study: Study, ladders: Sequence[Ladder]) -> str:
         if summary_of(rung.record)
     ]
     if not dots:
-        return f"{lines} No GPU record of {shown(study.context.headline_workload)} is in these files, so there is no dot."
+        headline = shown(study.context.headline_workload)
+        return f"{lines} No GPU record of {headline} is in these files, so there is no dot."
     return f"{lines} Dots: {'; '.join(dots)}."
 
 
@@ -348,5 +350,5 @@ def _readme_source(ladder: Ladder) -> str:
     samples = unique(samples_of(record) for record in ladder.records)
     return (
         f"{drawn(ladder.way)} on {drawn(ladder.machine, 48)} · commit {units.listing(commits, 2)} · "
-        f"samples (processes × each): {units.listing(samples, 3)}"
+        f"samples (processes {units.BY} each): {units.listing(samples, 3)}"
     )

@@ -73,7 +73,7 @@ def _times(study: Study) -> Table:
     block_gap = published.baseline_block_s / published.peer_block_s
     rows = [
         [
-            Cell("4 steps at 1024 × 1024"),
+            Cell(f"4 steps at 1024 {units.BY} 1024"),
             Cell(units.time(published.baseline_s), published.baseline_s),
             Cell(units.time(published.peer_s), published.peer_s),
             Cell(units.times(published.gap), published.gap),

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from fluxperf.harness.records import Record, RecordsFile, WorkloadRow
 from fluxperf.harness.report.escape import shown
 from fluxperf.harness.report.inputs import Context, RungInfo
-from fluxperf.harness.report.units import NBSP, listing, plural
+from fluxperf.harness.report.units import BY, NBSP, listing, plural
 from fluxperf.harness.stats import Summary, summarize
 
 TWIN_NOTE = "host twin: says what crosses and whether the numbers agree, not how fast a GPU is"
@@ -31,7 +31,7 @@ class Rung(NamedTuple):
     name: str
     info: RungInfo | None
     record: Record | None
-    count: int
+    held: int
 
     @property
     def label(self) -> str:
@@ -123,7 +123,8 @@ def survey(files: Sequence[RecordsFile], context: Context) -> Study:
     groups: dict[tuple[object, ...], list[Record]] = {}
     for record in (record for file in files for record in file.records):
         row = record.workload
-        key = (*(getattr(row, name) for name in row.__struct_fields__), where(record), record.ran_as, record.implementation)
+        what = (getattr(row, name) for name in row.__struct_fields__)
+        key = (*what, where(record), record.ran_as, record.implementation)
         groups.setdefault(key, []).append(record)
     labels = _workload_labels([group[0].workload for group in groups.values()])
     ladders = [_ladder(group, context, label) for group, label in zip(groups.values(), labels, strict=True)]
@@ -153,13 +154,16 @@ def _workload_labels(rows: Sequence[WorkloadRow]) -> list[str]:
         kinds.setdefault(row.name, [])
         if row not in kinds[row.name]:
             kinds[row.name].append(row)
-    return [shown(row.name, 48) if len(kinds[row.name]) == 1 else f"{shown(row.name, 48)} ({sizes(row)})" for row in rows]
+    names = [shown(row.name, 48) for row in rows]
+    return [
+        name if len(kinds[row.name]) == 1 else f"{name} ({sizes(row)})" for name, row in zip(names, rows, strict=True)
+    ]
 
 
 def sizes(row: WorkloadRow) -> str:
     """What a workload computes, in words."""
     return (
-        f"{shown(row.model, 48)}, {row.height}×{row.width}{NBSP}px, {plural(row.text_tokens, 'text token')}, "
+        f"{shown(row.model, 48)}, {row.height}{BY}{row.width}{NBSP}px, {plural(row.text_tokens, 'text token')}, "
         f"{plural(row.steps, 'step')}, batch{NBSP}{row.batch}, weights {shown(row.weights, 64)}"
     )
 
@@ -223,14 +227,14 @@ def unique(values: Iterable[str]) -> list[str]:
 
 
 def samples_of(record: Record, metric: str = "denoise") -> str:
-    """How many samples there are in how many processes: "3 × 5", or "5 + 4" where processes differ."""
+    """How many samples there are in how many processes: 3 x 5, or "5 + 4" where processes differ."""
     sizes_ = [len(samples) for samples in record.times_s.get(metric, []) if samples]
     if not sizes_:
         return "none"
     if sum(sizes_) == 1:
         return "1"
     if len(set(sizes_)) == 1:
-        return f"{len(sizes_)}{NBSP}×{NBSP}{sizes_[0]}"
+        return f"{len(sizes_)}{NBSP}{BY}{NBSP}{sizes_[0]}"
     return " + ".join(str(size) for size in sizes_)
 
 
@@ -241,5 +245,5 @@ def provenance(records: Sequence[Record]) -> str:
     samples = unique(samples_of(record) for record in records)
     return (
         f"Machine: {listing(machines, 3)}. {'Commit' if len(commits) == 1 else 'Commits'}: {listing(commits, 4)}. "
-        f"Samples (processes × samples of each): {listing(samples, 4)}."
+        f"Samples (processes {BY} samples of each): {listing(samples, 4)}."
     )

@@ -51,7 +51,7 @@ _COLOURS = (INK, MUTED, GRID, PAPER, DOWN, UP, LESS, WHOLE, TARGET)
 
 
 def settings() -> AbstractContextManager[None]:
-    """matplotlib's settings for the report: text stays text, "$" means nothing, ids repeat from run to run."""
+    """Matplotlib's settings for the report: text stays text, "$" means nothing, ids repeat from run to run."""
     return matplotlib.rc_context(
         {
             "svg.fonttype": "none",

@@ -29,12 +29,16 @@ class Cell(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table: a caption, columns, and rows of cells; the first cell of a row is its heading."""
+    """A table: a caption, columns, and rows of cells; the first cell of a row is its heading.
+
+    A ``tall`` table scrolls in its own height on a screen.
+    """
 
     caption: str
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
     tall: bool = False
+    sortable: bool = True
 
 
 MISSING = Cell("—", kind="missing")

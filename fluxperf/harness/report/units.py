@@ -6,6 +6,9 @@ import math
 from collections.abc import Sequence
 
 NBSP = "\N{NO-BREAK SPACE}"
+BY = "\N{MULTIPLICATION SIGN}"
+TO = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
 NONE = "—"
 
 _TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
@@ -33,7 +36,7 @@ def time(value_s: float | None) -> str:
 def time_range(low_s: float, high_s: float) -> str:
     """A range of durations given in seconds, in the unit of the larger."""
     factor, unit = _time_unit(high_s)
-    return f"{digits(low_s / factor)}–{digits(high_s / factor)}{NBSP}{unit}"
+    return f"{digits(low_s / factor)}{TO}{digits(high_s / factor)}{NBSP}{unit}"
 
 
 def _time_unit(value_s: float) -> tuple[float, str]:
@@ -58,13 +61,13 @@ def count(value: int | None) -> str:
 
 
 def times(ratio: float) -> str:
-    """A ratio such as a speedup: "12.3×"."""
-    return f"{digits(ratio)}×"
+    """A ratio such as a speedup, such as 12.3 with the sign of multiplication."""
+    return f"{digits(ratio)}{BY}"
 
 
 def times_range(low: float, high: float) -> str:
-    """A range of ratios: "10–20×"."""
-    return f"{digits(low)}–{digits(high)}×"
+    """A range of ratios."""
+    return f"{digits(low)}{TO}{digits(high)}{BY}"
 
 
 def error(relative: float) -> str:

@@ -134,10 +134,13 @@ def euler_step(latents: Any, velocity: Any, delta: float) -> Any:
 
 @twin("timestep_embedding", "primitives")
 def timestep_embedding(values: tuple[float, ...], features: int = 256) -> Any:
-    """Float32 throughout, as diffusers and the original; the values travel as parameters of the launch."""
+    """Angles in float32, as diffusers and the original; the values travel as parameters of the launch.
+
+    The frequencies are correctly rounded: an angle of 1000 radians and more turns one bit of them into 1e-4.
+    """
     half = features // 2
-    exponent = np.float32(-math.log(10_000)) * np.arange(half, dtype=np.float32) / np.float32(half)
-    angles = (np.asarray(values, np.float32) * np.float32(1000))[:, None] * np.exp(exponent)
+    frequencies = np.exp(-math.log(10_000) * np.arange(half) / half).astype(np.float32)
+    angles = (np.asarray(values, np.float32) * np.float32(1000))[:, None] * frequencies
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=-1)
 
 

@@ -1,0 +1,187 @@
+"""A FLUX.1 checkpoint on disk: found, recognized, checked whole, then read tensor by tensor."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fluxperf.engine.checkpoints import layouts
+from fluxperf.engine.checkpoints.files import TensorFiles, read_json
+from fluxperf.engine.checkpoints.layouts import Piece
+from fluxperf.engine.config import CONFIGS, FluxConfig
+from fluxperf.engine.device.base import Device
+from fluxperf.engine.device.host import host_dtype
+from fluxperf.engine.model.weights import parameters
+from fluxperf.errors import CheckpointError
+
+_CLASS = "FluxTransformer2DModel"
+_STEM = "diffusion_pytorch_model.safetensors"
+#: ``config.json`` key of each size; the names are diffusers'.
+_KEYS = {
+    "num_layers": "double_blocks", "num_single_layers": "single_blocks", "num_attention_heads": "heads",
+    "attention_head_dim": "head_dim", "in_channels": "in_channels", "joint_attention_dim": "text_dim",
+    "pooled_projection_dim": "pooled_dim", "guidance_embeds": "guidance",
+}
+_SHOWN = 4
+
+
+class Checkpoint:
+    """Weights of one model on disk; a `WeightSource`.
+
+    Args:
+        path: a diffusers model folder (with ``transformer/`` in it, or that folder itself), one safetensors file of it
+            beside its ``config.json``, or the original single file.
+
+    Raises:
+        CheckpointError: nothing usable is there; every missing tensor and wrong shape is in one message.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._files, settings = _find(path)
+        names = self._files.names
+        if any(name.startswith("double_blocks.") for name in names):
+            self.config = _inferred(self._files, path)
+            self._recipes = layouts.original(self.config)
+        elif any(name.startswith("transformer_blocks.") for name in names) and settings is not None:
+            self.config = _configured(settings)
+            self._recipes = layouts.diffusers(self.config)
+        else:
+            raise CheckpointError(_unrecognized(path, names, settings))
+        self.description = f"{path.name} ({self.config.name})"
+        self._check()
+
+    def put(self, device: Device, path: str, shape: tuple[int, ...], dtype: str) -> Any:
+        """Uploads a canonical tensor piece by piece, converted to ``dtype`` on the host.
+
+        Raises:
+            CheckpointError: a number is not finite, or an element type is unknown.
+        """
+        target = device.empty(shape, dtype)
+        row = 0
+        for piece in self._recipes[path]:
+            numbers = self._files.read(piece.name)[piece.start : piece.stop]
+            if not np.isfinite(numbers.astype(np.float32, copy=False)).all():
+                raise CheckpointError(
+                    f"{self._files.where(piece.name)}: tensor {piece.name!r} holds NaN or infinity; expected finite "
+                    "numbers. The file is damaged or was saved from a diverged run; download it again."
+                )
+            part = target[row : row + len(numbers)]
+            device.door.to_device(numbers.astype(host_dtype(dtype)), "weights", out=part)
+            row += len(numbers)
+        return target
+
+    def _check(self) -> None:
+        """Every tensor is there, in the right shape; all complaints together."""
+        problems = []
+        for path, shape in parameters(self.config).items():
+            pieces = self._recipes[path]
+            missing = [piece.name for piece in pieces if piece.name not in self._files.names]
+            problems += [f"tensor {name!r} is missing" for name in missing]
+            if not missing:
+                problems += _shape_problems(self._files, pieces, shape)
+        if problems:
+            more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+            raise CheckpointError(
+                f"{self.path}: expected the weights of a {self.config.name} model "
+                f"({self.config.double_blocks} + {self.config.single_blocks} blocks of width {self.config.dim}), but "
+                f"{'; '.join(problems[:_SHOWN])}{more}. Check that config and weights belong together."
+            )
+
+
+def _shape_problems(files: TensorFiles, pieces: list[Piece], shape: tuple[int, ...]) -> list[str]:
+    """A sentence if the pieces do not stack to a shape."""
+    have = [files.shape(piece.name) for piece in pieces]
+    rows = 0
+    for piece, extents in zip(pieces, have, strict=True):
+        if len(extents) != len(shape) or extents[1:] != shape[1:] or extents[0] < (piece.stop or 0):
+            return [f"tensor {piece.name!r} has shape {list(extents)}, expected {_expected(piece, pieces, shape)}"]
+        rows += (piece.stop or extents[0]) - piece.start
+    if rows != shape[0]:
+        return [f"{', '.join(piece.name for piece in pieces[:3])} have {rows} rows in all, expected {shape[0]}"]
+    return []
+
+
+def _expected(piece: Piece, pieces: list[Piece], shape: tuple[int, ...]) -> str:
+    rows = str(shape[0]) if len(pieces) == 1 and piece.stop is None else f"at least {piece.stop or 1}"
+    return "[" + ", ".join([rows, *(str(extent) for extent in shape[1:])]) + "]"
+
+
+def _find(path: Path) -> tuple[TensorFiles, Mapping[str, Any] | None]:
+    """Files of a checkpoint, and the ``config.json`` beside them, if any."""
+    if path.is_dir():
+        folder = path / "transformer" if (path / "transformer").is_dir() else path
+        index, single = folder / f"{_STEM}.index.json", folder / _STEM
+        if not index.is_file() and not single.is_file():
+            raise CheckpointError(
+                f"{folder}: expected {_STEM} or {index.name} of a diffusers model, found "
+                f"{', '.join(sorted(item.name for item in folder.iterdir())[:6]) or 'an empty folder'}."
+            )
+        files = TensorFiles.sharded(index) if index.is_file() else TensorFiles.single(single)
+        return files, read_json(folder / "config.json")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: expected a diffusers folder or a safetensors file, found nothing there.")
+    settings = path.parent / "config.json"
+    return TensorFiles.single(path), read_json(settings) if settings.is_file() else None
+
+
+def _configured(settings: Mapping[str, Any]) -> FluxConfig:
+    """Sizes from diffusers' ``config.json``."""
+    kind = settings.get("_class_name", _CLASS)
+    if kind != _CLASS:
+        raise CheckpointError(f"config.json: expected a {_CLASS} (FLUX.1), got a {kind}, which is another model.")
+    missing = [key for key in _KEYS if key not in settings]
+    if missing:
+        raise CheckpointError(f"config.json: expected {', '.join(_KEYS)}; missing: {', '.join(missing)}.")
+    sizes = {ours: settings[key] for key, ours in _KEYS.items()}
+    return _named({**sizes, "axes": tuple(settings.get("axes_dims_rope", FluxConfig.axes))})
+
+
+def _inferred(files: TensorFiles, path: Path) -> FluxConfig:
+    """Sizes from the shapes of an original single file, which has no config."""
+
+    def extent(name: str, axis: int) -> int:
+        if name not in files.names:
+            raise CheckpointError(f"{path}: expected an original FLUX.1 file, but tensor {name!r} is missing.")
+        return files.shape(name)[axis]
+
+    head_dim = extent("double_blocks.0.img_attn.norm.query_norm.scale", 0)
+    axes = {config.head_dim: config.axes for config in CONFIGS.values()}
+    if head_dim not in axes:
+        raise CheckpointError(
+            f"{path}: expected a head dimension of {' or '.join(map(str, sorted(axes)))}, got {head_dim}. "
+            "Convert the file to a diffusers folder, whose config.json names the RoPE axes."
+        )
+    return _named({
+        "double_blocks": _count(files.names, "double_blocks"), "single_blocks": _count(files.names, "single_blocks"),
+        "heads": extent("img_in.weight", 0) // head_dim, "head_dim": head_dim, "axes": axes[head_dim],
+        "in_channels": extent("img_in.weight", 1), "text_dim": extent("txt_in.weight", 1),
+        "pooled_dim": extent("vector_in.in_layer.weight", 1),
+        "guidance": any(name.startswith("guidance_in.") for name in files.names),
+    })
+
+
+def _count(names: Iterable[str], prefix: str) -> int:
+    return len({match[1] for name in names if (match := re.match(rf"{prefix}\.(\d+)\.", name))})
+
+
+def _named(sizes: Mapping[str, Any]) -> FluxConfig:
+    """The known configuration of those sizes, or one named "custom"."""
+    custom = FluxConfig("custom", **sizes)
+    for config in CONFIGS.values():
+        if config == FluxConfig(config.name, **sizes):
+            return config
+    return custom
+
+
+def _unrecognized(path: Path, names: frozenset[str], settings: Mapping[str, Any] | None) -> str:
+    if any(name.startswith("transformer_blocks.") for name in names) and settings is None:
+        return f"{path}: expected config.json beside a diffusers file, found none. Give the model's folder instead."
+    return (
+        f"{path}: expected the tensors of FLUX.1 (transformer_blocks.* or double_blocks.*), got "
+        f"{', '.join(sorted(names)[:_SHOWN]) or 'none'}. Is it the transformer, not the VAE or a text encoder?"
+    )

@@ -1,0 +1,131 @@
+"""Safetensors files on disk: one, or shards with an index; memory-mapped, every complaint with the file's name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+
+from fluxperf.errors import CheckpointError
+
+#: Element types that a FLUX.1 checkpoint may have, by their names in the header.
+DTYPES: dict[str, np.dtype[Any]] = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+}
+
+
+class TensorFiles:
+    """The tensors of one checkpoint, whatever files they lie in.
+
+    Args:
+        owners: file of each tensor, by the tensor's name in the files.
+    """
+
+    def __init__(self, owners: dict[str, Path]) -> None:
+        self._owners = owners
+        self._open: dict[Path, Any] = {}
+
+    @classmethod
+    def single(cls, path: Path) -> TensorFiles:
+        """All tensors of one file.
+
+        Raises:
+            CheckpointError: it cannot be opened as safetensors.
+        """
+        handle = _opened(path)
+        files = cls(dict.fromkeys(handle.keys(), path))
+        files._open[path] = handle
+        return files
+
+    @classmethod
+    def sharded(cls, index: Path) -> TensorFiles:
+        """All tensors that an index names.
+
+        Raises:
+            CheckpointError: the index cannot be read, or names a shard that is not there or does not open.
+        """
+        names = read_json(index).get("weight_map")
+        if not isinstance(names, dict) or not names:
+            raise CheckpointError(f"{index}: expected an index with a 'weight_map' of tensor names to files, found none.")
+        owners = {str(tensor): index.parent / str(file) for tensor, file in names.items()}
+        missing = sorted({path.name for path in owners.values() if not path.is_file()})
+        if missing:
+            raise CheckpointError(
+                f"{index}: expected {len(set(owners.values()))} shards beside it, {len(missing)} missing: "
+                f"{', '.join(missing)}. Download them again, or remove the index if one file holds everything."
+            )
+        files = cls(owners)
+        for tensor, path in owners.items():
+            if tensor not in files._handle(path).keys():
+                raise CheckpointError(
+                    f"{index}: expected tensor {tensor!r} in {path.name}, which does not hold it. "
+                    "Index and shards are of different checkpoints; download them again."
+                )
+        return files
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of the tensors."""
+        return frozenset(self._owners)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Extents of a tensor, from the header alone."""
+        return tuple(self._handle(self._owners[name]).get_slice(name).get_shape())
+
+    def read(self, name: str) -> npt.NDArray[Any]:
+        """Numbers of a tensor.
+
+        Raises:
+            CheckpointError: its element type is none that a checkpoint may have.
+        """
+        path = self._owners[name]
+        kind = self._handle(path).get_slice(name).get_dtype()
+        if kind not in DTYPES:
+            raise CheckpointError(
+                f"{path}: tensor {name!r} has dtype {kind}; expected one of {', '.join(DTYPES)}. "
+                "Use the original, unquantized checkpoint: fluxperf quantizes at load."
+            )
+        numbers: npt.NDArray[Any] = self._handle(path).get_tensor(name)
+        return numbers
+
+    def where(self, name: str) -> str:
+        """File of a tensor, for messages."""
+        return str(self._owners[name])
+
+    def _handle(self, path: Path) -> Any:
+        if path not in self._open:
+            self._open[path] = _opened(path)
+        return self._open[path]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Object in a JSON file.
+
+    Raises:
+        CheckpointError: the file cannot be read, or holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: expected a JSON object, but {error}.") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, got {type(value).__name__}.")
+    return value
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="numpy").__enter__()
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path}: expected a complete safetensors file, but it does not open ({error}). "
+            "It may be truncated or of another format; download it again."
+        ) from error

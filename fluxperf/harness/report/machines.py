@@ -1,0 +1,111 @@
+"""Machines, and what must not be compared: other machines, other commits, changed trees, host twins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from fluxperf.harness.records import Machine, Record
+from fluxperf.harness.report import units
+from fluxperf.harness.report.escape import shown
+from fluxperf.harness.report.study import TWIN_NOTE, Ladder, Study, commit_of, provenance, unique, where
+from fluxperf.harness.report.tables import MISSING, Cell, Column, Table
+
+_FIELDS: tuple[tuple[str, Callable[[Machine], str | None]], ...] = (
+    ("GPU", lambda machine: machine.gpu or "none"),
+    ("Driver", lambda machine: machine.driver),
+    ("CUDA", lambda machine: machine.cuda),
+    ("CuPy", lambda machine: machine.cupy),
+    ("cuDNN", lambda machine: machine.cudnn),
+    ("CPU", lambda machine: machine.cpu),
+    ("CPU cores", lambda machine: units.count(machine.cores)),
+    ("Memory", lambda machine: units.quantity(machine.memory_bytes, "B")),
+    ("Python", lambda machine: machine.python),
+    ("NumPy", lambda machine: machine.numpy),
+    ("System", lambda machine: machine.os),
+)
+
+
+class MachinesView(NamedTuple):
+    """The machines, and sentences about what may be compared; each with whether it is a warning."""
+
+    table: Table
+    provenance: str
+    remarks: list[tuple[bool, str]]
+
+
+def build(study: Study) -> MachinesView:
+    """The machines as columns, and what may be compared."""
+    machines: list[Machine] = []
+    for record in study.records:
+        if record.machine not in machines:
+            machines.append(record.machine)
+    numbers = [str(number) for number in range(1, len(machines) + 1)]
+    columns = [Column("", number=False), *(Column(f"Machine {number}", number=False) for number in numbers)]
+    rows = [[Cell(name), *(_cell(read(machine)) for machine in machines)] for name, read in _FIELDS]
+    groups = [[record for record in study.records if record.machine == machine] for machine in machines]
+    rows.append([Cell("Workloads"), *(Cell(units.listing(_workloads(group), 4)) for group in groups)])
+    rows.append([Cell("Commits"), *(Cell(units.listing(unique(map(commit_of, group)), 4)) for group in groups)])
+    rows.append([Cell("Records"), *(Cell(units.count(len(group))) for group in groups)])
+    return MachinesView(Table("Machines", columns, rows, sortable=False), provenance(study.records), remarks(study))
+
+
+def _cell(text: str | None) -> Cell:
+    return MISSING if text is None else Cell(shown(text))
+
+
+def _workloads(records: list[Record]) -> list[str]:
+    return unique(shown(record.workload.name, 48) for record in records)
+
+
+def remarks(study: Study) -> list[tuple[bool, str]]:
+    """What may be compared and what not, as sentences; ``True`` marks a warning."""
+    found: list[tuple[bool, str]] = []
+    for name in unique(record.workload.name for record in study.records):
+        machines = unique(where(record) for record in study.records if record.workload.name == name)
+        if len(machines) > 1:
+            text = f"{shown(name, 48)} was measured on {len(machines)} machines: {units.listing(machines)}. "
+            found.append((True, text + "Each has its own ladder; times of different machines are not compared."))
+    for ladder in study.ladders:
+        found += [(True, text) for text in _within(ladder)]
+    if not found and study.records:
+        found.append((False, "All records come from one machine and one clean commit: rungs may be compared."))
+    if any(ladder.twin for ladder in study.ladders):
+        text = f"Times marked “twin” are of a {TWIN_NOTE}. They are never compared with a GPU's."
+        found.append((False, text))
+    return found
+
+
+def _within(ladder: Ladder) -> list[str]:
+    """What differs between the records of one ladder, though they are shown side by side."""
+    records = ladder.records
+    texts = []
+    commits = unique(shown(record.commit or "not recorded", 16) for record in records)
+    if len(commits) > 1:
+        texts.append(
+            f"{ladder.title}: the rungs come from {len(commits)} commits ({units.listing(commits, 4)}). "
+            "A difference between them may come from the commit."
+        )
+    dirty = _names(ladder, lambda record: bool(record.dirty))
+    if dirty:
+        texts.append(
+            f"{ladder.title}: measured in a tree with uncommitted changes: {units.listing(dirty)}. "
+            "The commit does not say which code ran."
+        )
+    unknown = _names(ladder, lambda record: record.commit is None or record.dirty is None)
+    if unknown:
+        texts.append(f"{ladder.title}: commit, or whether its tree was clean, not recorded: {units.listing(unknown)}.")
+    for name, read in _FIELDS:
+        values = unique(shown(read(record.machine) or "none", 40) for record in records)
+        if len(values) > 1:
+            texts.append(f"{ladder.title}: {name} differs between rungs ({units.listing(values, 4)}).")
+    for name in sorted({key for record in records for key in record.settings}):
+        values = unique(shown(record.settings.get(name, "not set"), 40) for record in records)
+        if len(values) > 1:
+            what = f"setting {shown(name, 40)} differs between rungs"
+            texts.append(f"{ladder.title}: {what} ({units.listing(values, 4)}).")
+    return texts
+
+
+def _names(ladder: Ladder, test: Callable[[Record], bool]) -> list[str]:
+    return [rung.label for rung in ladder.measured if rung.record and test(rung.record)]
