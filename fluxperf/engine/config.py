@@ -50,7 +50,8 @@ class FluxConfig:
     def __post_init__(self) -> None:
         if sum(self.axes) != self.head_dim or any(axis % 2 for axis in self.axes):
             raise ConfigError(
-                f"model {self.name!r}: RoPE axes {self.axes} must be even and sum to the head dimension {self.head_dim}."
+                f"model {self.name!r}: expected even RoPE axes that sum to the head dimension {self.head_dim}, "
+                f"got {self.axes}."
             )
 
 

@@ -1,7 +1,7 @@
 """Executors: how the forwards of one image are run, from the same model.
 
-``eager`` computes everything in every step. ``captured`` first computes what does not depend on the image, for all steps
-at once, and then replays the rest; on the host device a replay is an eager run of what is left.
+``eager`` computes everything in every step. ``captured`` first computes what does not depend on the image, for all
+steps at once, and then replays the rest; on the host device a replay is an eager run of what is left.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from fluxperf.engine.ops.table import Array
 class Request(NamedTuple):
     """What one generation is asked for, on the device.
 
-    ``text`` [B, T, C], ``pooled`` [B, P], ``rope`` two tables [T + I, d], ``sigmas`` steps + 1 noise levels, ``guidance``
-    a scale for models that embed one.
+    ``text`` [B, T, C], ``pooled`` [B, P], ``rope`` two tables [T + I, d], ``sigmas`` steps + 1 noise levels,
+    ``guidance`` a scale for models that embed one.
     """
 
     text: Array

@@ -13,9 +13,10 @@ from fluxperf.errors import UnknownNameError
 class Phase:
     """One rung.
 
-    ``rows`` names the implementation of the ops that change (``"section.op"`` in one section only; ``None`` ends such an
-    exception), ``activations`` the dtype, ``e4m3`` the sections whose projections are quantized at load, ``executor`` how
-    forwards are run, ``copies`` whether a forward may cross the door, ``expected`` the speedup over the rung before.
+    ``rows`` names the implementation of the ops that change (``"section.op"`` in one section only; ``None`` ends such
+    an exception), ``activations`` the dtype, ``e4m3`` the sections whose projections are quantized at load,
+    ``executor`` how forwards are run, ``copies`` whether a forward may cross the door, ``expected`` the speedup over
+    the rung before.
     """
 
     name: str

@@ -21,11 +21,7 @@ SCHEMA = 1
 Direction = Literal["d2h", "h2d"]
 
 
-class _Row(msgspec.Struct, frozen=True):
-    """Base of everything in a record: immutable, unknown fields ignored."""
-
-
-class Machine(_Row, kw_only=True):
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """Where it ran. ``None`` says that the machine has no such thing."""
 
     gpu: str | None
@@ -41,7 +37,7 @@ class Machine(_Row, kw_only=True):
     os: str
 
 
-class WorkloadRow(_Row, kw_only=True):
+class WorkloadRow(msgspec.Struct, frozen=True, kw_only=True):
     """What ran. Sizes in pixels and tokens; ``weights`` is "synthetic (seed N)" or a checkpoint's name."""
 
     name: str
@@ -54,7 +50,7 @@ class WorkloadRow(_Row, kw_only=True):
     weights: str
 
 
-class Totals(_Row, kw_only=True):
+class Totals(msgspec.Struct, frozen=True, kw_only=True):
     """Exact counts. ``launches`` is ``None`` where nothing was launched on a GPU (host twins).
 
     ``syncs`` counts what blocks the host: downloads, scalar reads and explicit waits. ``peak_bytes`` is the most
@@ -72,7 +68,7 @@ class Totals(_Row, kw_only=True):
     op_calls: int | None = None
 
 
-class BlockRow(_Row, kw_only=True):
+class BlockRow(msgspec.Struct, frozen=True, kw_only=True):
     """Copies of one block of one forward: ``section`` is embed, double, single or final."""
 
     section: str
@@ -83,7 +79,7 @@ class BlockRow(_Row, kw_only=True):
     h2d_bytes: int
 
 
-class LedgerRow(_Row, kw_only=True):
+class LedgerRow(msgspec.Struct, frozen=True, kw_only=True):
     """Copies of one forward that share direction, label, op and section."""
 
     direction: Direction
@@ -94,7 +90,7 @@ class LedgerRow(_Row, kw_only=True):
     section: str = ""
 
 
-class OpRow(_Row, kw_only=True):
+class OpRow(msgspec.Struct, frozen=True, kw_only=True):
     """One op of one forward: calls, seconds in all, bytes it must move and operations it must do.
 
     ``within`` names the model op that a primitive was called from, where there is one. ``time_s`` comes from an
@@ -110,14 +106,14 @@ class OpRow(_Row, kw_only=True):
     within: str = ""
 
 
-class ErrorRow(_Row, kw_only=True):
+class ErrorRow(msgspec.Struct, frozen=True, kw_only=True):
     """``relative`` is ``||out - ref|| / ||ref||`` over the final latents; ``against`` names the reference."""
 
     relative: float
     against: str
 
 
-class Record(_Row, kw_only=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One run of one implementation at one rung."""
 
     schema: int = SCHEMA
@@ -206,7 +202,7 @@ def read_records(path: Path) -> RecordsFile:
             problems.append(f"{path}, line {number}: {_explain(line, error, torn=torn)}")
     if not records:
         problems = problems or [f"{path} is empty"]
-        raise RecordError("no record could be read. " + " ".join(problems) + " Write some with `fluxperf run --all -o FILE`.")
+        raise RecordError(f"no record could be read: {' '.join(problems)} Write some with `fluxperf run -o FILE`.")
     return RecordsFile(str(path), records, problems)
 
 
@@ -239,10 +235,10 @@ def _explain(line: bytes, error: msgspec.DecodeError, *, torn: bool) -> str:
     try:
         schema = msgspec.json.decode(line, type=_Head).schema
     except msgspec.ValidationError:
-        return f"expected a record of schema {SCHEMA}, got JSON without an integer field 'schema'; the line was skipped."
+        return f"expected a record with an integer 'schema' {SCHEMA}, got other JSON; the line was skipped."
     except msgspec.DecodeError:
         what = "the last line is torn (a run was killed while writing it)" if torn else "the line is not JSON"
-        return f"{what}; expected one whole record, {len(line)} bytes came; the line was skipped, measure that rung again."
+        return f"{what}; expected a whole record, got {len(line)} bytes; the line was skipped, measure that rung again."
     if schema != SCHEMA:
         return (
             f"expected schema {SCHEMA}, got schema {schema}; the line was skipped, "

@@ -32,6 +32,7 @@ class TensorFiles:
     def __init__(self, owners: dict[str, Path]) -> None:
         self._owners = owners
         self._open: dict[Path, Any] = {}
+        self._held: dict[Path, frozenset[str]] = {}
 
     @classmethod
     def single(cls, path: Path) -> TensorFiles:
@@ -54,7 +55,7 @@ class TensorFiles:
         """
         names = read_json(index).get("weight_map")
         if not isinstance(names, dict) or not names:
-            raise CheckpointError(f"{index}: expected an index with a 'weight_map' of tensor names to files, found none.")
+            raise CheckpointError(f"{index}: expected a 'weight_map' of tensor names to files, found none.")
         owners = {str(tensor): index.parent / str(file) for tensor, file in names.items()}
         missing = sorted({path.name for path in owners.values() if not path.is_file()})
         if missing:
@@ -64,7 +65,7 @@ class TensorFiles:
             )
         files = cls(owners)
         for tensor, path in owners.items():
-            if tensor not in files._handle(path).keys():
+            if tensor not in files._names(path):
                 raise CheckpointError(
                     f"{index}: expected tensor {tensor!r} in {path.name}, which does not hold it. "
                     "Index and shards are of different checkpoints; download them again."
@@ -100,6 +101,11 @@ class TensorFiles:
         """File of a tensor, for messages."""
         return str(self._owners[name])
 
+    def _names(self, path: Path) -> frozenset[str]:
+        if path not in self._held:
+            self._held[path] = frozenset(self._handle(path).keys())
+        return self._held[path]
+
     def _handle(self, path: Path) -> Any:
         if path not in self._open:
             self._open[path] = _opened(path)
@@ -123,7 +129,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _opened(path: Path) -> Any:
     try:
-        return safe_open(path, framework="numpy").__enter__()
+        return safe_open(path, framework="numpy")
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path}: expected a complete safetensors file, but it does not open ({error}). "

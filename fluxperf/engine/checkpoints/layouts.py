@@ -38,7 +38,10 @@ def diffusers(config: FluxConfig) -> Recipes:
         modulations += [Piece(f"{block}.norm1.linear"), Piece(f"{block}.norm1_context.linear")]
         for stream, names in (
             ("img", ("to_q", "to_k", "to_v", "to_out.0", "norm_q", "norm_k", "ff")),
-            ("txt", ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "norm_added_q", "norm_added_k", "ff_context")),
+            (
+                "txt",
+                ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "norm_added_q", "norm_added_k", "ff_context"),
+            ),
         ):
             path = f"double.{index}.{stream}"
             q, k, v, out, q_norm, k_norm, mlp = names

@@ -16,9 +16,13 @@ class WeightSource(Protocol):
     """Gives the tensors of one model. ``description`` goes into records."""
 
     @property
-    def config(self) -> FluxConfig: ...
+    def config(self) -> FluxConfig:
+        """Sizes of the model."""
+
     @property
-    def description(self) -> str: ...
+    def description(self) -> str:
+        """Where the weights are from."""
+
     def put(self, device: Device, path: str, shape: tuple[int, ...], dtype: str) -> Any:
         """The tensor of a canonical path, on the device, in that dtype."""
 
@@ -26,8 +30,8 @@ class WeightSource(Protocol):
 class SyntheticWeights:
     """Normal numbers from a seed, of a model's shapes, drawn in the device's memory; nothing is copied.
 
-    Projections have standard deviation ``1/sqrt(K)``, so activations keep their size; modulations a smaller one, so that
-    57 gated blocks do not blow up; norms are near 1. Every tensor has a seed of its own, so order does not matter.
+    Projections have standard deviation ``1/sqrt(K)``, so activations keep their size; modulations a smaller one, so
+    that 57 gated blocks do not blow up; norms are near 1. Every tensor has a seed of its own: order does not matter.
     """
 
     def __init__(self, config: FluxConfig, seed: int = 0) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from fluxperf.engine.device.transfers import Door
 
@@ -16,16 +16,28 @@ class Array(Protocol):
     """
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """Extents."""
+
     @property
-    def dtype(self) -> Any: ...
+    def dtype(self) -> Any:
+        """Element type."""
+
     @property
-    def nbytes(self) -> int: ...
+    def nbytes(self) -> int:
+        """Bytes of the elements."""
+
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Number of elements."""
+
     def __getitem__(self, index: Any, /) -> Any: ...
-    def reshape(self, *shape: Any) -> Any: ...
-    def swapaxes(self, first: int, second: int, /) -> Any: ...
+
+    def reshape(self, *shape: Any) -> Any:
+        """A view with other extents."""
+
+    def swapaxes(self, first: int, second: int, /) -> Any:
+        """A view with two axes exchanged."""
 
 
 class Memory:
@@ -56,7 +68,7 @@ class Device(ABC):
 
     kind: ClassVar[str]
     #: How a record names work done here: "kernel" on a GPU, "twin" for NumPy standing in for kernels.
-    ran_as: ClassVar[str]
+    ran_as: ClassVar[Literal["kernel", "twin"]]
 
     door: Door
     memory: Memory

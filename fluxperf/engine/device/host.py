@@ -25,7 +25,8 @@ _EXTRA_DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float8_e4m3fn": ml_dtypes.floa
 
 def host_dtype(name: str) -> np.dtype[Any]:
     """NumPy dtype of that name, bfloat16 and float8_e4m3fn included."""
-    return np.dtype(_EXTRA_DTYPES.get(name, name))
+    dtype: np.dtype[Any] = np.dtype(_EXTRA_DTYPES.get(name, name))
+    return dtype
 
 
 class _Pointer(NamedTuple):
@@ -105,7 +106,9 @@ class HostArray:
         try:
             return self._view(self._data.reshape(*shape, copy=False), "reshape")
         except ValueError as error:
-            raise ArgumentError(f"reshape{shape} of an array {self.shape}: {error}. Use an op that moves the data.") from error
+            raise ArgumentError(
+                f"reshape{shape} of an array {self.shape}: {error}. Use an op that moves the data."
+            ) from error
 
     def swapaxes(self, first: int, second: int) -> HostArray:
         """A view with two axes exchanged."""
@@ -168,7 +171,7 @@ class HostDevice(Device):
     def launch(self, function: Callable[..., Any], *args: Any, out: HostArray | None = None, **options: Any) -> Any:
         """Runs a plain NumPy function on the memory of this device's arrays, as CUDA runs a kernel.
 
-        Arguments may be host arrays, tuples of them (nested, named or not), and scalars; a plain NumPy array is refused.
+        Arguments may be host arrays, tuples of them (nested, named or not) and scalars, but no plain NumPy arrays.
 
         Raises:
             TransferError: a plain NumPy array came where device memory was expected.
@@ -187,7 +190,8 @@ class HostDevice(Device):
             return value._data
         if isinstance(value, np.ndarray):
             raise TransferError(
-                f"expected device memory, got a plain NumPy array {value.shape}. Bring it in with to_device(array, label)."
+                f"expected device memory, got a plain NumPy array {value.shape}. "
+                "Bring it in with to_device(array, label)."
             )
         if isinstance(value, tuple):
             opened = [self._open(item) for item in value]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,8 @@ Direction = Literal["d2h", "h2d"]
 HostNumbers = npt.NDArray[Any]
 
 
-class Crossing(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Crossing:
     """One copy through the door. ``op``, ``section`` and ``index`` are empty where nothing observes them."""
 
     order: int
@@ -96,7 +97,7 @@ class Door:
             ArgumentError: the array is already on the host, or the label is empty.
         """
         if isinstance(array, np.ndarray):
-            raise ArgumentError(f"to_host({label!r}): expected a device array, got a NumPy array, which is there already.")
+            raise ArgumentError(f"to_host({label!r}): expected a device array, got a NumPy array, already on the host.")
         self._pass(label, "to_host")
         self.ledger.write("d2h", array.nbytes, label)
         self.ledger.syncs += 1

@@ -45,7 +45,8 @@ def conditioning(
     if weights.guidance_in is not None and guidance is not None:
         features = ops.cast(ops.timestep_embedding((guidance,)), dtype)
         total = ops.add_broadcast(total, _embedded(ops, features, weights.guidance_in))
-    return total.reshape(-1, total.shape[-1])
+    temb: Array = total.reshape(-1, total.shape[-1])
+    return temb
 
 
 def modulations(ops: Ops, stacked: Linear, temb: Array, rows: slice) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from fluxperf.engine.config import FluxConfig
@@ -14,8 +15,11 @@ class Sections(Protocol):
     """What the model needs of a bound table: the ops of each section, and a way to make a function a block of one."""
 
     @property
-    def ops(self) -> Any: ...
-    def section(self, section: str, function: Any, index: int = 0) -> Any: ...
+    def ops(self) -> Mapping[str, Ops]:
+        """Ops by section."""
+
+    def section(self, section: str, function: Any, index: int = 0) -> Any:
+        """``function`` with the ops of a section as first argument, as its block ``index``."""
 
 
 class Computed:
@@ -66,7 +70,7 @@ class Flux:
 
     def __init__(self, config: FluxConfig, weights: FluxWeights, bound: Sections) -> None:
         self.config, self.weights = config, weights
-        self._embed: Ops = bound.ops["embed"]
+        self._embed = bound.ops["embed"]
         self._conditioning = bound.section("embed", blocks.conditioning)
         self._modulations = bound.section("embed", blocks.modulations)
         self._embedded = bound.section("embed", blocks.embedded)
@@ -105,7 +109,7 @@ class Flux:
         heads = self.config.heads
         for block, weights in zip(self._double, self.weights.double, strict=True):
             txt, img = block(txt, img, modulate, rope, weights, heads)
-        for block, weights in zip(self._single, self.weights.single, strict=True):
-            txt, img = block(txt, img, modulate, rope, weights, heads)
+        for block, merged in zip(self._single, self.weights.single, strict=True):
+            txt, img = block(txt, img, modulate, rope, merged, heads)
         velocity: Array = self._final(img, modulate, self.weights.final_modulation, self.weights.final_out)
         return velocity

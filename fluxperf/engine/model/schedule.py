@@ -12,8 +12,8 @@ _SHIFT_ENDS = ((256, 0.5), (4096, 1.15))
 def sigmas(steps: int, image_tokens: int, shifted: bool) -> tuple[float, ...]:
     """``steps + 1`` noise levels, the last 0.
 
-    ``sigma = linspace(1, 1/N, N)``. Shifted (dev): ``e^mu / (e^mu + 1/sigma - 1)`` with mu linear in the number of image
-    tokens. Each is rounded to float32, as both reference implementations keep them.
+    ``sigma = linspace(1, 1/N, N)``. Shifted (dev): ``e^mu / (e^mu + 1/sigma - 1)`` with mu linear in the number of
+    image tokens. Each is rounded to float32, as both reference implementations keep them.
 
     Args:
         steps: number of Euler steps, at least 1.

@@ -63,7 +63,10 @@ class DoubleWeights:
 
 @dataclass(frozen=True)
 class SingleWeights:
-    """A single block. ``out`` [D, D + M] takes attention and activated MLP together. ``modulation``: shift, scale, gate."""
+    """A single block. ``out`` [D, D + M] takes attention and activated MLP together.
+
+    ``modulation``: shift, scale, gate.
+    """
 
     modulation: ModulationRows
     qkv: Linear

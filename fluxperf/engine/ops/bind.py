@@ -150,7 +150,9 @@ def _observed_section(
     return observed
 
 
-def _observed_op(call: Callable[..., Any], op: str, composed: bool, observers: tuple[Observer, ...]) -> Callable[..., Any]:
+def _observed_op(
+    call: Callable[..., Any], op: str, composed: bool, observers: tuple[Observer, ...]
+) -> Callable[..., Any]:
     def observed(*args: Any, **options: Any) -> Any:
         for observer in observers:
             observer.enter_op(op, composed)

@@ -18,9 +18,9 @@ _MODULES = {
 
 #: What each implementation name stands for, in the order of the ladder.
 METHODS = {
-    "roundtrip": "copies its inputs to the host, computes with NumPy and copies the result back, as the published baseline",
+    "roundtrip": "copies its inputs to the host, computes with NumPy, copies the result back: the published baseline",
     "kept_on_host": "as roundtrip, but the result stays on the host for the ops behind it",
-    "host_reshape": "copies a tensor to the host and back only to reshape it, as the published baseline",
+    "host_reshape": "copies a tensor to the host and back only to reshape it: the published baseline",
     "looped": "a product per head, one after the other",
     "transposing": "a product that transposes its weight anew in each call",
     "primitives": "one kernel for one primitive",
@@ -37,9 +37,10 @@ METHODS = {
 
 @dataclass(frozen=True)
 class Implementation:
-    """One way to compute an op. ``function`` takes the device, or the bound table if ``composed``, then the op's arguments.
+    """One way to compute an op.
 
-    ``rests_on_host`` says that results may stay in host memory inside a section (the published baseline does so).
+    ``function`` takes the device, or the bound table if ``composed``, then the op's arguments. ``rests_on_host`` says
+    that results may stay in host memory inside a section (the published baseline does so).
     """
 
     op: str

@@ -39,7 +39,7 @@ def qkv_heads(
     ops: Any, qkvs: tuple[Any, ...], biases: tuple[Any, ...], q_norms: tuple[Any, ...], k_norms: tuple[Any, ...],
     cos: Any, sin: Any, heads: int,
 ) -> tuple[Any, Any, Any]:
-    """Per stream `add_broadcast` and `rms_norm`; then `concat_tokens`, `apply_rope` and `transpose_heads` for Q, K, V."""
+    """Per stream `add_broadcast` and `rms_norm`; then `concat_tokens`, `apply_rope` and `transpose_heads`."""
     queries, keys, values = [], [], []
     for qkv, bias, q_norm, k_norm in zip(qkvs, biases, q_norms, k_norms, strict=True):
         batch, tokens, width = qkv.shape
@@ -55,7 +55,7 @@ def qkv_heads(
 
 @implements("attention", "composed", composed=True)
 def attention(ops: Any, q: Any, k: Any, v: Any, out: Any = None) -> Any:
-    """`batched_matmul`, `scale`, `softmax`, `batched_matmul`, `transpose_heads`: the matrix of scores is written out."""
+    """`batched_matmul`, `scale`, `softmax`, `batched_matmul`, `transpose_heads`: the scores are written out."""
     _no_destination("attention", out)
     batch, heads, tokens, dim = q.shape
     scores = ops.batched_matmul(q, k.swapaxes(-1, -2), float32=True)
@@ -73,5 +73,6 @@ def _in_token_order(ops: Any, streams: list[Any]) -> Any:
 def _no_destination(op: str, out: Any) -> None:
     if out is not None:
         raise ArgumentError(
-            f"{op} 'composed': expected no out=, got one. Bind joined_halves to 'composed', or {op} to a fused implementation."
+            f"{op} 'composed': expected no out=, got one. "
+            f"Bind joined_halves to 'composed', or {op} to a fused implementation."
         )

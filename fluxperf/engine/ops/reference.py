@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Numbers = npt.NDArray[Any]
+#: float64 once inside; Any, because NumPy's stubs lose the dtype in arithmetic.
+Numbers = Any
 
 
 def _f64(x: Any) -> Numbers:
@@ -25,7 +25,8 @@ def layer_norm(x: Numbers, eps: float = 1e-6) -> Numbers:
 
 def modulate(x: Numbers, scale: Numbers, shift: Numbers) -> Numbers:
     """``x (1 + scale) + shift``, scale and shift per sample (Peebles and Xie 2023, adaLN)."""
-    return np.stack([_f64(row) * (1 + _f64(s)) + _f64(h) for row, s, h in zip(x, scale, shift, strict=True)]) if len(x) else _f64(x)
+    rows = [_f64(row) * (1 + _f64(s)) + _f64(h) for row, s, h in zip(x, scale, shift, strict=True)]
+    return np.array(rows).reshape(x.shape)
 
 
 def gated_residual(x: Numbers, gate: Numbers, y: Numbers) -> Numbers:
@@ -172,7 +173,7 @@ def qkv_heads(
 
 
 def attention(q: Numbers, k: Numbers, v: Numbers) -> Numbers:
-    """``softmax(Q K^T / sqrt(d)) V`` per head, heads side by side: 3 x [B, H, L, d] to [B, L, H d] (Vaswani et al. 2017)."""
+    """``softmax(Q K^T / sqrt(d)) V`` per head: 3 x [B, H, L, d] to [B, L, H d] (Vaswani et al. 2017)."""
     q, k, v = _f64(q), _f64(k), _f64(v)
     weights = softmax(np.einsum("bhqd,bhkd->bhqk", q, k, optimize=True) / math.sqrt(q.shape[-1]))
     batch, heads, tokens, dim = q.shape

@@ -41,7 +41,8 @@ class Settings(NamedTuple):
     activations: str
 
 
-Op = Callable[..., Any]
+Op = Callable[..., Array]
+ManyOp = Callable[..., tuple[Any, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,8 @@ class Ops:
     silu: Op
     linear: Op
     concat_tokens: Op
-    split_tokens: Op
-    split_modulation: Op
+    split_tokens: ManyOp
+    split_modulation: ManyOp
     transpose_heads: Op
     cast: Op
     quantize_rows: Op
@@ -74,14 +75,14 @@ class Ops:
 
     # model ops
     timestep_embedding: Op
-    rope_table: Op
+    rope_table: ManyOp
     silu_linear: Op
     linear_gelu: Op
     norm_modulate: Op
-    qkv_heads: Op
+    qkv_heads: ManyOp
     attention: Op
     linear_gated_residual: Op
-    joined_halves: Op
+    joined_halves: ManyOp
     join_features: Op
 
 

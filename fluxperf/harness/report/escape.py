@@ -25,7 +25,7 @@ def _visible(char: str) -> str:
 
 
 def neutral(text: str) -> str:
-    """``text`` with each character that could hide or reorder other text shown as its escape, such as U+202E as u202e."""
+    """``text`` with each character that could hide or reorder other text shown as an escape with its code point."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(_visible(char) if unicodedata.category(char) in _HIDDEN else char for char in text)

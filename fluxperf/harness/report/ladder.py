@@ -18,7 +18,7 @@ _COLUMNS = (
     Column("What changes", number=False, wide=True),
     Column("Expected", hint="speedup over the rung before that was expected beforehand"),
     Column("Measured", hint="speedup over the rung before: median over median; range from all samples"),
-    Column("Over start", hint="speedup over the ladder's first rung"),
+    Column("Over baseline", hint="speedup over the ladder's first rung"),
     Column("Denoise", hint="all steps: median, with smallest and largest sample"),
     Column("Step", hint="one step: median, with smallest and largest sample"),
     Column("Samples", hint=f"processes {units.BY} samples of each"),
@@ -32,6 +32,9 @@ _COLUMNS = (
     Column("Peak", hint="most device memory in use at once"),
     Column("Error", hint="relative error of the final latents"),
 )
+
+# The columns after the first and before this one compare rungs, which peers do not have.
+_CLIMB = 5
 
 
 class LadderView(NamedTuple):
@@ -74,8 +77,9 @@ def _view(study: Study, ladder: Ladder, anchor: str) -> LadderView:
 def _about(ladder: Ladder) -> str:
     row = ladder.workload
     return (
-        f"{shown(row.model, 48)}, {row.height} {units.BY} {row.width} pixels, {units.plural(row.text_tokens, 'text token')}, "
-        f"{units.plural(row.steps, 'step')}, batch {row.batch}; weights: {shown(row.weights)}."
+        f"{shown(row.model, 48)}, {row.height} {units.BY} {row.width} pixels, "
+        f"{units.plural(row.text_tokens, 'text token')}, {units.plural(row.steps, 'step')}, "
+        f"batch {row.batch}; weights: {shown(row.weights)}."
     )
 
 
@@ -88,7 +92,15 @@ def _table(ladder: Ladder) -> Table:
             rows.append(_missing(rung, position))
         else:
             rows.append(_row(ladder, rung, rung.record, position, before, start))
-    return Table(f"{ladder.title}: one row per rung; copies, bytes and calls are of one forward", _COLUMNS, rows)
+    caption = "One row per rung; copies, bytes, calls and launches are of one forward"
+    against = {record.error.against for record in ladder.records if record.error}
+    if len(against) == 1:
+        # Said once above the table instead of in every row.
+        caption += f"; errors are against {shown(against.pop(), 64)}"
+        rows = [[*row[:-1], row[-1]._replace(note="")] for row in rows]
+    if ladder.ran_as == "peer":
+        return Table(caption, [_COLUMNS[0], *_COLUMNS[_CLIMB:]], [[row[0], *row[_CLIMB:]] for row in rows])
+    return Table(caption, _COLUMNS, rows)
 
 
 def _missing(rung: Rung, position: int) -> list[Cell]:
@@ -103,7 +115,7 @@ def _row(
     totals = record.totals
     denoise = summary_of(record)
     return [
-        _name(rung, position),
+        _name(rung, position, peer=ladder.ran_as == "peer"),
         _change(rung),
         _expected(rung),
         _over(before, rung, denoise, tag),
@@ -123,8 +135,8 @@ def _row(
     ]
 
 
-def _name(rung: Rung, position: int) -> Cell:
-    return Cell(rung.label, position, rung.info.phase if rung.info else "not in the ladder")
+def _name(rung: Rung, position: int, *, peer: bool = False) -> Cell:
+    return Cell(rung.label, position, rung.info.phase if rung.info else "" if peer else "not in the ladder")
 
 
 def _change(rung: Rung) -> Cell:
@@ -135,7 +147,7 @@ def _expected(rung: Rung) -> Cell:
     if not rung.info or not rung.info.expected:
         return MISSING
     low, high = rung.info.expected
-    return Cell(units.times_range(low, high), low)
+    return Cell(units.bounds(low, high), low)
 
 
 def _over(before: Rung | None, rung: Rung, denoise: Summary | None, tag: str) -> Cell:
@@ -185,7 +197,7 @@ def _phases(study: Study, ladder: Ladder) -> Table:
         Column("Verdict", number=False),
     )
     rows = [_phase(phase, ladder, position) for position, phase in enumerate(study.context.phases)]
-    return Table(f"{ladder.title}: the mission's phases, expected beside measured", columns, rows)
+    return Table("The mission's phases, expected beside measured", columns, rows)
 
 
 def _phase(phase: PhaseInfo, ladder: Ladder, position: int) -> list[Cell]:
@@ -195,7 +207,7 @@ def _phase(phase: PhaseInfo, ladder: Ladder, position: int) -> list[Cell]:
         Cell(phase.name, position),
         Cell(phase.before),
         Cell(phase.after),
-        Cell(units.times_range(low, high), low),
+        Cell(units.bounds(low, high), low),
         _ratio(found, "twin" if ladder.twin else ""),
         _verdict(found, low, high, twin=ladder.twin),
     ]

@@ -160,7 +160,7 @@ def block_cell(rows: Sequence[BlockRow]) -> Cell:
     pairs = {(row.d2h_copies, row.h2d_copies) for row in rows}
     if len(pairs) == 1:
         down, up = pairs.pop()
-        return _pair(down, up, f"each of {len(rows)}, all equal" if len(rows) > 1 else "one")
+        return _pair(down, up, f"each of {len(rows)}, all equal" if len(rows) > 1 else "")
     downs = [row.d2h_copies for row in rows]
     ups = [row.h2d_copies for row in rows]
     text = f"{_span(downs)} down / {_span(ups)} up"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from fluxperf.harness.records import Machine, Record
 from fluxperf.harness.report import units
 from fluxperf.harness.report.escape import shown
-from fluxperf.harness.report.study import TWIN_NOTE, Ladder, Study, commit_of, provenance, unique, where
+from fluxperf.harness.report.study import TWIN_SAYS, Ladder, Study, commit_of, provenance, unique, where
 from fluxperf.harness.report.tables import MISSING, Cell, Column, Table
 
 _FIELDS: tuple[tuple[str, Callable[[Machine], str | None]], ...] = (
@@ -71,7 +71,7 @@ def remarks(study: Study) -> list[tuple[bool, str]]:
     if not found and study.records:
         found.append((False, "All records come from one machine and one clean commit: rungs may be compared."))
     if any(ladder.twin for ladder in study.ladders):
-        text = f"Times marked “twin” are of a {TWIN_NOTE}. They are never compared with a GPU's."
+        text = f"Times marked “twin” are of host twins: they {TWIN_SAYS} They are never compared with a GPU's."
         found.append((False, text))
     return found
 

@@ -57,7 +57,7 @@ def draw_waterfall(axes: Axes, rungs: Sequence[Rung], last: Rung, *, twin: bool)
     for row, rung in enumerate(rungs):
         found = summary_of(rung.record)
         if not found:
-            axes.text(level, row, " no record", color=MUTED.token, va="center", fontsize=11)
+            _label(axes, level, row, "no record", MUTED)
             continue
         now = found.median / factor
         change = now - level
@@ -65,12 +65,12 @@ def draw_waterfall(axes: Axes, rungs: Sequence[Rung], last: Rung, *, twin: bool)
         _bar(axes, row, level, change, colour, twin=twin)
         sign = "" if row == 0 else "+" if change > 0 else units.MINUS
         text = f"{sign}{units.time(abs(change) * factor)}"
-        axes.text(max(level, now), row, f" {text}", color=INK.token, va="center", fontsize=12)
+        _label(axes, max(level, now), row, text)
         axes.plot([now, now], [row + 0.3, row + 0.7], color=MUTED.token, linewidth=1)
         level = now
     _bar(axes, len(rungs), 0, level, WHOLE, twin=twin)
-    axes.text(level, len(rungs), f" {units.time(level * factor)}", color=INK.token, va="center", fontsize=12)
-    remains = f"at {drawn(last.name, 14)}"
+    _label(axes, level, len(rungs), units.time(level * factor))
+    remains = f"left at {drawn(last.name, 14)}"
     _rows(axes, [*(drawn(rung.name, 18) for rung in rungs), remains])
     axes.set_xlim(0, largest / factor * 1.22)
     axes.set_xlabel(f"{unit} for all steps (median)", fontsize=11)
@@ -97,15 +97,15 @@ def draw_copies(axes: Axes, rungs: Sequence[Rung], least: int = 0) -> None:
     most = max([least, 1, *(max(row.d2h_copies, row.h2d_copies) for row in totals)])
     for row, rung in enumerate(rungs):
         if not rung.record:
-            axes.text(0, row, " no record", color=MUTED.token, va="center", fontsize=11)
+            _label(axes, 0, row, "no record", MUTED)
             continue
         pair = ((-0.17, rung.record.totals.d2h_copies, DOWN), (0.17, rung.record.totals.h2d_copies, UP))
         if not pair[0][1] and not pair[1][1]:
-            axes.text(0, row, " 0", color=MUTED.token, va="center", fontsize=12)
+            _label(axes, 0, row, "0", MUTED)
             continue
         for offset, number, colour in pair:
             axes.barh(row + offset, number, height=0.3, color=colour.token)
-            axes.text(number, row + offset, f" {number:,}", color=INK.token, va="center", fontsize=11)
+            _label(axes, number, row + offset, f"{number:,}")
     _rows(axes, [drawn(rung.name, 18) for rung in rungs])
     axes.set_xlim(0, most * 1.15)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
@@ -120,7 +120,7 @@ def progress(study: Study, prefix: str) -> Figure:
     words = f"{title}. {_progress_words(study, ladders)}"
     with svg.settings():
         canvas = svg.canvas(1000, 440)
-        axes = canvas.add_axes((0.07, 0.11, 0.74, 0.85))
+        axes = canvas.add_axes((0.07, 0.11, 0.74, 0.79))
         draw_progress(axes, study, ladders)
         return Figure(svg.inline(canvas, prefix, title, words), title, words, 1000)
 
@@ -171,8 +171,8 @@ def _lines(axes: Axes, published: Published, fontsize: int) -> None:
     right = axes.get_xlim()[1]
     for value, name, colour, style in rows:
         axes.axhline(value, color=colour.token, linewidth=2, linestyle=style, zorder=1)
-        text = f" {units.time(value)}\n {name}"
-        axes.text(right, value, text, color=INK.token, va="center", fontsize=fontsize - 1, linespacing=1.3)
+        text = f"{units.given(value)}\n{name}"
+        _label(axes, right, value, text, fontsize=fontsize - 1)
 
 
 def _dots(axes: Axes, ladder: Ladder, names: Sequence[str], marker: str, fontsize: int) -> list[float]:
@@ -185,6 +185,8 @@ def _dots(axes: Axes, ladder: Ladder, names: Sequence[str], marker: str, fontsiz
         colour = TARGET if ladder.ran_as == "peer" else DOWN
         axes.plot([x, x], [found.low, found.high], color=colour.token, linewidth=2, zorder=3)
         axes.plot([x], [found.median], marker, color=colour.token, markersize=9, zorder=4)
+        # The label covers the line that it may stand on, but no dot.
+        box = {"facecolor": PAPER.token, "edgecolor": "none", "pad": 1.0}
         axes.annotate(
             units.time(found.median),
             (x, found.median),
@@ -193,6 +195,8 @@ def _dots(axes: Axes, ladder: Ladder, names: Sequence[str], marker: str, fontsiz
             ha="center",
             color=INK.token,
             fontsize=fontsize,
+            bbox=box,
+            zorder=3.5,
         )
         values += [found.low, found.high]
     return values
@@ -200,16 +204,22 @@ def _dots(axes: Axes, ladder: Ladder, names: Sequence[str], marker: str, fontsiz
 
 def _legend(axes: Axes, ladders: Sequence[Ladder], fontsize: int) -> None:
     for number, ladder in enumerate(ladders):
-        y = 0.97 - 0.06 * number
+        x = 0.02 + 0.5 * (number % 2)
+        y = 1.03 + 0.06 * (number // 2)
         mark = _MARKERS[number % len(_MARKERS)]
         colour = TARGET if ladder.ran_as == "peer" else DOWN
-        axes.plot([0.47], [y], mark, color=colour.token, transform=axes.transAxes, markersize=8)
+        axes.plot([x], [y], mark, color=colour.token, transform=axes.transAxes, markersize=8, clip_on=False)
         text = drawn(f"{ladder.way}, {ladder.machine}", 52)
-        axes.text(0.49, y, text, transform=axes.transAxes, va="center", fontsize=fontsize - 1)
+        axes.text(x + 0.02, y, text, transform=axes.transAxes, va="center", fontsize=fontsize - 1)
 
 
 def _place(rung: Rung) -> str:
     return drawn(rung.name, 16)
+
+
+def _label(axes: Axes, x: float, y: float, text: str, colour: svg.Colour = INK, fontsize: int = 11) -> None:
+    """Writes ``text`` a little to the right of a point."""
+    axes.annotate(text, (x, y), (5, 0), textcoords="offset points", va="center", color=colour.token, fontsize=fontsize)
 
 
 def _axes(canvas: Canvas, left: float, top: float) -> Axes:
@@ -266,8 +276,8 @@ def _copies_words(ladder: Ladder) -> str:
 def _progress_words(study: Study, ladders: Sequence[Ladder]) -> str:
     published = study.context.published
     lines = (
-        f"Lines: published baseline {units.time(published.baseline_s)}, target {units.time(published.target_s)}, "
-        f"{shown(published.peer_name)} (published) {units.time(published.peer_s)}."
+        f"Lines: published baseline {units.given(published.baseline_s)}, target {units.given(published.target_s)}, "
+        f"{shown(published.peer_name)} (published) {units.given(published.peer_s)}."
     )
     dots = [
         f"{rung.label} {units.time(_median(rung))} ({ladder.way}, {ladder.machine})"
@@ -338,7 +348,7 @@ def _readme_times(axes: Axes, ladder: Ladder) -> None:
         now = _median(rung)
         _bar(axes, row, 0, now, WHOLE, twin=ladder.twin)
         text = units.time(now) if now else "no time" if rung.record else "no record"
-        axes.text(now, row, f" {text}", color=INK.token if now else MUTED.token, va="center", fontsize=11)
+        _label(axes, now, row, text, INK if now else MUTED)
     _rows(axes, [drawn(rung.name, 18) for rung in ladder.rungs])
     axes.set_xlim(0, (largest or 1.0) * 1.25)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: units.time(value)))

@@ -74,15 +74,15 @@ def _times(study: Study) -> Table:
     rows = [
         [
             Cell(f"4 steps at 1024 {units.BY} 1024"),
-            Cell(units.time(published.baseline_s), published.baseline_s),
-            Cell(units.time(published.peer_s), published.peer_s),
+            Cell(units.given(published.baseline_s), published.baseline_s),
+            Cell(units.given(published.peer_s), published.peer_s),
             Cell(units.times(published.gap), published.gap),
             ours,
         ],
         [
             Cell("one block"),
-            Cell(units.time(published.baseline_block_s), published.baseline_block_s),
-            Cell(units.time(published.peer_block_s), published.peer_block_s),
+            Cell(units.given(published.baseline_block_s), published.baseline_block_s),
+            Cell(units.given(published.peer_block_s), published.peer_block_s),
             Cell(units.times(block_gap), block_gap),
             Cell("not measured by block", kind="missing"),
         ],
@@ -108,7 +108,7 @@ def _costs(study: Study) -> Table | None:
         if calls:
             each = sum(row.time_s for row in found) / calls
             ours = Cell(units.time(each), each, f"of {units.plural(calls, 'call')}")
-        rows.append([Cell(op), Cell(units.time(seconds), seconds), ours])
+        rows.append([Cell(op), Cell(units.given(seconds), seconds), ours])
     return Table("Named costs", columns, rows)
 
 

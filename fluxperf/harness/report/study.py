@@ -16,6 +16,7 @@ from fluxperf.harness.report.inputs import Context, RungInfo
 from fluxperf.harness.report.units import BY, NBSP, listing, plural
 from fluxperf.harness.stats import Summary, summarize
 
+TWIN_SAYS = "say what crosses and whether the numbers agree, not how fast a GPU is."
 TWIN_NOTE = "host twin: says what crosses and whether the numbers agree, not how fast a GPU is"
 
 _ORDER = {"kernel": 0, "peer": 1, "twin": 2}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from fluxperf.harness.records import Record
@@ -10,6 +10,7 @@ from fluxperf.harness.report import units
 from fluxperf.harness.report.escape import neutral, shown
 from fluxperf.harness.report.published import is_full
 from fluxperf.harness.report.study import (
+    TWIN_SAYS,
     Ladder,
     Study,
     commit_of,
@@ -32,11 +33,18 @@ class Figure(NamedTuple):
     source: str
 
 
+class Answer(NamedTuple):
+    """One paragraph of the answer, and what it is about where that needs saying."""
+
+    about: str
+    text: str
+
+
 class SummaryView(NamedTuple):
     """The summary as the page shows it."""
 
     measured: str
-    answer: list[str]
+    answer: list[Answer]
     figures: list[Figure]
     unmeasured: list[str]
     problems: list[str]
@@ -61,7 +69,7 @@ def _measured(study: Study) -> str:
     workloads = unique(ladder.label for ladder in study.ladders)
     machines = unique(where(record) for record in study.records)
     ways = unique(ladder.way for ladder in study.ladders)
-    rungs = unique(rung.label for ladder in study.ladders for rung in ladder.measured)
+    rungs = unique(rung.label for ladder in study.climbing for rung in ladder.measured)
     return (
         f"{units.plural(len(study.records), 'record')} of {units.listing(workloads, 4)}, "
         f"run as {units.listing(ways, 3)} on {units.listing(machines, 3)}, "
@@ -69,52 +77,60 @@ def _measured(study: Study) -> str:
     )
 
 
-def answer(study: Study) -> list[str]:
-    """What came out, in a few sentences; those that hold for several ladders are said once."""
-    several = len({ladder.label for ladder in study.climbing}) > 1
-    parts: list[Callable[[Ladder, str], str]] = [
-        _copies,
-        lambda ladder, name: _published(study, ladder, name),
-        lambda ladder, name: _time(study, ladder, name),
-        _error,
-    ]
-    texts = [
-        part(ladder, f"{ladder.label}: " if several else "")
-        for part in parts
-        for ladder in study.climbing
-        if ladder.measured
-    ]
-    if study.climbing and all(ladder.twin for ladder in study.climbing):
-        texts.append(
-            "All times are of host twins on a CPU: they say what crosses and whether the numbers agree, "
-            "not how fast a GPU is."
-        )
-    return unique(text for text in texts if text)
+def answer(study: Study) -> list[Answer]:
+    """What came out, in a few sentences; one that holds for several ladders is said once."""
+    ladders = [ladder for ladder in study.climbing if ladder.measured]
+    kernels = {ladder.label for ladder in ladders if not ladder.twin}
+    told: dict[tuple[str, str], list[Ladder]] = {}
+    for ladder in ladders:
+        texts = [_copies(ladder)]
+        if not ladder.twin or ladder.label not in kernels:
+            texts += [_published(study, ladder), _time(study, ladder), _error(ladder)]
+        for text in filter(None, texts):
+            told.setdefault((ladder.label, text), []).append(ladder)
+    answers: list[Answer] = []
+    for (label, text), held in told.items():
+        about = _about(ladders, label, held)
+        if about and answers and answers[-1].about == about:
+            answers[-1] = Answer(about, f"{answers[-1].text} {text}")
+        else:
+            answers.append(Answer(about, text))
+    if ladders and all(ladder.twin for ladder in ladders):
+        answers.append(Answer("", "All times here are of host twins: they " + TWIN_SAYS))
+    return answers
 
 
-def _copies(ladder: Ladder, name: str) -> str:
+def _about(ladders: Sequence[Ladder], label: str, held: Sequence[Ladder]) -> str:
+    """What a sentence is about, said only as far as there is something else it could be about."""
+    if len({ladder.label for ladder in ladders}) == 1 and len(held) == len(ladders):
+        return ""
+    same = [ladder for ladder in ladders if ladder.label == label]
+    return label if len(held) == len(same) else held[0].title
+
+
+def _copies(ladder: Ladder) -> str:
     base = ladder.baseline
     if not base:
-        return f"{name}there is no record of {shown(ladder.start)}, so nothing to count the other rungs against."
+        return f"There is no record of {shown(ladder.start)}, so nothing to count the other rungs against."
     totals = base.totals
     text = (
-        f"{name}the {shown(ladder.start)} makes {_copied(totals.d2h_copies)} down and {totals.h2d_copies:,} up "
+        f"The {shown(ladder.start)} makes {_copied(totals.d2h_copies)} down and {totals.h2d_copies:,} up "
         f"in one forward ({units.quantity(totals.d2h_bytes, 'B')} down, {units.quantity(totals.h2d_bytes, 'B')} up)"
     )
     later = [rung for rung in ladder.measured if rung.name != ladder.start]
     if not later:
-        return _sentence(f"{text}; no later rung has a record.")
+        return f"{text}; no later rung has a record."
     copying = [rung for rung in later if rung.record and _all_copies(rung.record)]
     if not copying:
         whole = all(rung.record for rung in ladder.rungs)
-        return _sentence(f"{text}; every later rung{'' if whole else ' that has a record'} makes none.")
+        return f"{text}; every later rung{'' if whole else ' that has a record'} makes none."
     counts = [
         f"{rung.label} {rung.record.totals.d2h_copies:,} down and {rung.record.totals.h2d_copies:,} up"
         for rung in copying
         if rung.record
     ]
     rest = "; the other later rungs make none" if len(copying) < len(later) else ""
-    return _sentence(f"{text}; of the later rungs, these still copy: {units.listing(counts, 6)}{rest}.")
+    return f"{text}; of the later rungs, these still copy: {units.listing(counts, 6)}{rest}."
 
 
 def _all_copies(record: Record) -> int:
@@ -125,11 +141,7 @@ def _copied(number: int) -> str:
     return units.plural(number, "copy", "copies")
 
 
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _published(study: Study, ladder: Ladder, name: str) -> str:
+def _published(study: Study, ladder: Ladder) -> str:
     base = ladder.baseline
     if not base or not is_full(base):
         return ""
@@ -137,39 +149,36 @@ def _published(study: Study, ladder: Ladder, name: str) -> str:
     pair = (published.d2h_copies, published.h2d_copies)
     same = (base.totals.d2h_copies, base.totals.h2d_copies) == pair
     verb = "equals" if same else "does not equal"
-    return _sentence(f"{name}the baseline's count {verb} the published one ({pair[0]:,} down, {pair[1]:,} up).")
+    return f"The baseline's count {verb} the published one ({pair[0]:,} down, {pair[1]:,} up)."
 
 
-def _time(study: Study, ladder: Ladder, name: str) -> str:
+def _time(study: Study, ladder: Ladder) -> str:
     """The last timed rung's time against the first one's and the target; twins' times are no answer."""
     timed = [(rung, found) for rung in ladder.measured if rung.info and (found := summary_of(rung.record))]
     if ladder.twin or not timed:
         return ""
     rung, found = min(timed, key=lambda pair: pair[1].median)
-    text = f"{name}on {ladder.machine}, {rung.label} takes {units.time(found.median)} ({_spread(found)})"
+    text = f"On {ladder.machine}, {rung.label} takes {units.time(found.median)} ({_spread(found)})"
     gain = speedup(summary_of(ladder.baseline), found)
     if gain and rung.name != ladder.start:
         between = "one sample" if gain.single else units.times_range(gain.low, gain.high)
         text += f", {units.times(gain.ratio)} ({between}) over the {shown(ladder.start)}"
     if ladder.workload.name == study.context.headline_workload:
         target = study.context.published.target_s
-        text += f"; the target of {units.time(target)} is {'met' if found.median < target else 'not met'}"
-    return _sentence(f"{text}.")
+        text += f"; the target of {units.given(target)} is {'met' if found.median < target else 'not met'}"
+    return f"{text}."
 
 
 def _spread(found: Summary) -> str:
     return "one sample" if found.samples == 1 else units.time_range(found.low, found.high)
 
 
-def _error(ladder: Ladder, name: str) -> str:
+def _error(ladder: Ladder) -> str:
     errors = [(rung.record.error, rung.label) for rung in ladder.measured if rung.record and rung.record.error]
     if not errors:
         return ""
     worst, rung = max(errors, key=lambda pair: pair[0].relative)
-    return _sentence(
-        f"{name}the largest relative error is {units.error(worst.relative)} ({rung}), "
-        f"against {shown(worst.against, 64)}."
-    )
+    return f"The largest relative error is {units.error(worst.relative)} ({rung}), against {shown(worst.against, 64)}."
 
 
 def _figures(study: Study) -> list[Figure]:

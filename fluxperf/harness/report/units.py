@@ -33,6 +33,12 @@ def time(value_s: float | None) -> str:
     return f"{digits(value_s / factor)}{NBSP}{unit}"
 
 
+def given(value_s: float) -> str:
+    """A duration that was given, not measured: as short as it was given."""
+    factor, unit = _time_unit(value_s)
+    return f"{round(value_s / factor, 6):g}{NBSP}{unit}"
+
+
 def time_range(low_s: float, high_s: float) -> str:
     """A range of durations given in seconds, in the unit of the larger."""
     factor, unit = _time_unit(high_s)
@@ -68,6 +74,11 @@ def times(ratio: float) -> str:
 def times_range(low: float, high: float) -> str:
     """A range of ratios."""
     return f"{digits(low)}{TO}{digits(high)}{BY}"
+
+
+def bounds(low: float, high: float) -> str:
+    """An expected range of ratios, as short as it was given."""
+    return f"{low:g}{BY}" if low == high else f"{low:g}{TO}{high:g}{BY}"
 
 
 def error(relative: float) -> str:

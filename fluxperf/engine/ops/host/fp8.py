@@ -22,30 +22,31 @@ def _f32(x: Any) -> Any:
     return x.astype(np.float32, copy=False)
 
 
-def _quantized(wide: Any, axes: int | tuple[int, ...] = -1) -> Quantized:
+def _quantized(wide: Any, axes: int | tuple[int, ...] = -1) -> Any:
     """Numbers rounded to e4m3 with one scale over ``axes``; an all-zero row gets scale 1."""
     largest = np.abs(wide).max(axis=axes, keepdims=True, initial=0)
-    scale = np.where(largest > 0, largest / _E4M3_MAX, 1).astype(np.float32)
-    return Quantized(np.clip(wide / scale, -_E4M3_MAX, _E4M3_MAX).astype(ml_dtypes.float8_e4m3fn), scale)
+    scale: Any = np.where(largest > 0, largest / _E4M3_MAX, 1).astype(np.float32)
+    data: Any = np.clip(wide / scale, -_E4M3_MAX, _E4M3_MAX).astype(ml_dtypes.float8_e4m3fn)
+    return Quantized(data, scale)
 
 
-def _operand(x: Any) -> Quantized:
+def _operand(x: Any) -> Any:
     return x if isinstance(x, Quantized) else _quantized(_f32(x))
 
 
-def _product(x: Any, weight: Quantized) -> Any:
+def _product(x: Any, weight: Any) -> Any:
     left = _operand(x)
     return np.matmul(_f32(left.data), _f32(weight.data).T) * left.scale * weight.scale.reshape(-1)
 
 
 @twin("quantize_rows", "fp8")
-def quantize_rows(x: Any) -> Quantized:
+def quantize_rows(x: Any) -> Any:
     """A weight [N, K] with one scale per output channel, or activations with one per token."""
     return _quantized(_f32(x))
 
 
 @twin("norm_modulate", "fp8")
-def norm_modulate(x: Any, shift: Any, scale: Any, eps: float = 1e-6) -> Quantized:
+def norm_modulate(x: Any, shift: Any, scale: Any, eps: float = 1e-6) -> Any:
     """Normalized, modulated and quantized per token in one kernel, without a bfloat16 result in between."""
     wide = _f32(x)
     centred = wide - wide.mean(-1, keepdims=True, dtype=np.float32)
@@ -54,14 +55,14 @@ def norm_modulate(x: Any, shift: Any, scale: Any, eps: float = 1e-6) -> Quantize
 
 
 @twin("linear", "fp8")
-def linear(x: Any, weight: Quantized, bias: Any = None) -> Any:
+def linear(x: Any, weight: Any, bias: Any = None) -> Any:
     """Operands in e4m3, both scales in the epilogue."""
     result = _product(x, weight)
     return (result if bias is None else result + _f32(bias)).astype(ml_dtypes.bfloat16)
 
 
 @twin("linear_gelu", "fp8")
-def linear_gelu(x: Any, weight: Quantized, bias: Any) -> Any:
+def linear_gelu(x: Any, weight: Any, bias: Any) -> Any:
     """Bias and tanh-GELU in the epilogue; the result is bfloat16."""
     wide = _product(x, weight) + _f32(bias)
     inner = np.float32(math.sqrt(2 / math.pi)) * (wide + np.float32(0.044715) * wide * wide * wide)
@@ -69,8 +70,8 @@ def linear_gelu(x: Any, weight: Quantized, bias: Any) -> Any:
 
 
 @twin("linear_gated_residual", "fp8")
-def linear_gated_residual(x: Any, gate: Any, y: Any, weight: Quantized, bias: Any) -> Any:
-    """y quantized per token by a kernel of its own; product rounded to bfloat16; bias, gate and residual in one kernel."""
+def linear_gated_residual(x: Any, gate: Any, y: Any, weight: Any, bias: Any) -> Any:
+    """y quantized per token by a kernel of its own, product rounded to bfloat16, then bias, gate and residual."""
     product = _product(y, weight).astype(ml_dtypes.bfloat16)
     return (_f32(x) + _f32(gate)[:, None] * (_f32(product) + _f32(bias))).astype(x.dtype)
 

@@ -86,7 +86,7 @@ def silu_linear(x: Any, weight: Any, bias: Any) -> Any:
 
 @twin("attention", "flash")
 def attention(q: Any, k: Any, v: Any) -> Any:
-    """Scores and softmax in float32, weights rounded as operands of the second product, divided by their sum at the end."""
+    """Softmax in float32, its weights rounded as operands of the second product, divided by their sum at the end."""
     batch, heads, tokens, dim = q.shape
     scores = np.matmul(_f32(q), _f32(k).swapaxes(-1, -2)) * np.float32(1 / math.sqrt(dim))
     weights = np.exp(scores - scores.max(-1, keepdims=True, initial=-np.inf))

@@ -1,0 +1,44 @@
+"""``fluxperf phases``: the ladder, or the whole op table of one rung."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fluxperf.engine.ops.catalog import METHODS
+from fluxperf.engine.ops.table import OP_NAMES
+from fluxperf.engine.phases import PHASES, phase_named, table
+
+
+def phases(
+    rung: Annotated[str | None, typer.Option("--rung", help="Show the op table of this rung instead.")] = None,
+) -> None:
+    """Show the ladder: what each rung changes, and only that."""
+    console = Console()
+    if rung is not None:
+        console.print(_rows(rung))
+        return
+    view = Table(title="The ladder", title_justify="left")
+    for column in ("rung", "mission", "expected", "what changes"):
+        view.add_column(column, no_wrap=column != "what changes")
+    for phase in PHASES:
+        expected = f"{phase.expected[0]:g}-{phase.expected[1]:g}x" if phase.expected else ""
+        view.add_row(phase.name, phase.mission, expected, phase.change)
+    console.print(view)
+    console.print("Expected: speedup over the rung before. `fluxperf phases --rung NAME` shows a rung's op table.")
+
+
+def _rows(name: str) -> Table:
+    """Op table of a rung; what it changes is marked."""
+    phase = phase_named(name)
+    dtype = phase.activations + (f", projections of {' and '.join(phase.e4m3)} blocks in e4m3" if phase.e4m3 else "")
+    view = Table(title=f"Rung {name}: {phase.change}\n{dtype}; executor {phase.executor}", title_justify="left")
+    for column in ("op", "implementation", "changed", "how"):
+        view.add_column(column, no_wrap=column != "how")
+    order = list(OP_NAMES)
+    for op, implementation in sorted(table(name).items(), key=lambda row: order.index(row[0].rpartition(".")[2])):
+        view.add_row(op, implementation, "yes" if op in phase.rows else "", METHODS[implementation])
+    return view

@@ -1,0 +1,1 @@
+"""Measuring: where a run happened, and how long it took."""

@@ -1,0 +1,72 @@
+"""Where a run happens: the machine, the libraries, the commit. Read, never changed."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from fluxperf.harness.records import Machine
+
+
+def machine() -> Machine:
+    """The machine as a record names it. GPU fields are ``None`` where no GPU is used."""
+    return Machine(
+        gpu=None, driver=None, cuda=None, cupy=None, cudnn=None,
+        cpu=_cpu(), cores=len(os.sched_getaffinity(0)), memory_bytes=memory_bytes(),
+        python=platform.python_version(), numpy=installed("numpy") or "", os=platform.platform(terse=True),
+    )
+
+
+def memory_bytes() -> int:
+    """Physical memory of the host."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def installed(package: str) -> str | None:
+    """Version of an installed distribution, or ``None``."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def driver() -> tuple[str, int] | None:
+    """NVIDIA driver version and the newest CUDA major that it supports, or ``None`` without a driver."""
+    text = _printed("nvidia-smi")
+    if text is None:
+        return None
+    words = text.replace("|", " ").split()
+    values = {name: words[index + 2] for index, name in enumerate(words[:-2]) if words[index + 1] == "Version:"}
+    cuda = values.get("CUDA", "0").partition(".")[0]
+    return values.get("Driver", "unknown"), int(cuda) if cuda.isdigit() else 0
+
+
+def commit(folder: Path) -> tuple[str | None, bool | None]:
+    """Commit of the checkout that holds a folder, and whether tracked files differ from it; ``None`` outside of one."""
+    if not (folder / ".git").exists():
+        return None, None
+    revision = _printed("git", "-C", str(folder), "rev-parse", "HEAD")
+    changes = _printed("git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no")
+    if revision is None or changes is None:
+        return None, None
+    return revision.strip(), bool(changes.strip())
+
+
+def _printed(*command: str) -> str | None:
+    """What a command prints, or ``None`` if it is missing or fails."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,45 @@
+"""Published figures that every report stands beside: the 140x baseline, its peer, and the target."""
+
+from __future__ import annotations
+
+from fluxperf.engine.phases import MISSION, PHASES
+from fluxperf.harness.report.inputs import Context, PhaseInfo, Published, RungInfo
+from fluxperf.workloads import HEADLINE
+
+#: 4 steps at 1024x1024; the copies were counted by reading the implementation's source.
+BASELINE = Published(
+    baseline_s=420.0,
+    peer_s=3.0,
+    peer_name="diffusers",
+    target_s=10.0,
+    baseline_block_s=0.517,
+    peer_block_s=0.005,
+    d2h_copies=1374,
+    h2d_copies=955,
+    named_costs=(
+        ("batched matmul (loop over heads)", 0.058),
+        ("layer norm (numpy)", 0.015),
+        ("gated residual (numpy)", 0.011),
+        ("modulate (numpy)", 0.009),
+    ),
+    source=(
+        "PyGPUkit's FLUX.1: times as its authors published them, copies counted in its source "
+        "(diffusion/models/flux at v0.2.20). Its authors' own count was about 58 copies per forward; "
+        "that is one double block and one single block, not a forward."
+    ),
+)
+
+
+def context(command: str) -> Context:
+    """What a report is told besides the records: the ladder, the mission's phases, the published figures.
+
+    Args:
+        command: the command that measures what the report shows.
+    """
+    return Context(
+        ladder=[RungInfo(phase.name, phase.mission, phase.change, phase.expected) for phase in PHASES],
+        phases=[PhaseInfo(*row) for row in MISSION],
+        published=BASELINE,
+        headline_workload=HEADLINE,
+        command=command,
+    )

@@ -1,0 +1,208 @@
+"""Workloads: a name or sizes become a rung that is ready to run on a device, with weights and inputs in place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fluxperf.engine.checkpoints.sources import SyntheticWeights, WeightSource, place
+from fluxperf.engine.config import config_named
+from fluxperf.engine.device import open_device
+from fluxperf.engine.device.base import Device
+from fluxperf.engine.device.observers import NvtxRanges, Observer
+from fluxperf.engine.executors import Request, Sampler
+from fluxperf.engine.model.flux import Flux
+from fluxperf.engine.model.schedule import sigmas
+from fluxperf.engine.model.weights import FluxWeights, parameters
+from fluxperf.engine.ops.bind import Bound, bind
+from fluxperf.engine.ops.table import OP_NAMES
+from fluxperf.engine.phases import Phase, phase_named, table
+from fluxperf.errors import ConfigError, DeviceError, UnknownNameError
+from fluxperf.harness.measure.environment import memory_bytes
+
+#: Pixels per image token along each side: the VAE's 8, times patches of 2.
+PIXELS_PER_TOKEN = 16
+
+#: Guidance scale of models that embed one; the default of the FLUX.1-dev model card.
+GUIDANCE = 3.5
+
+#: Models up to this many parameters are checked against the float64 oracle; it costs about ten forwards of theirs.
+ORACLE_PARAMETERS = 50_000_000
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is run: a model, and sizes in pixels, tokens and steps."""
+
+    name: str
+    model: str
+    height: int
+    width: int
+    text_tokens: int
+    steps: int
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        for field in ("height", "width"):
+            value = getattr(self, field)
+            if value <= 0 or value % PIXELS_PER_TOKEN:
+                near = max(PIXELS_PER_TOKEN, round(value / PIXELS_PER_TOKEN) * PIXELS_PER_TOKEN)
+                raise ConfigError(
+                    f"--{field} {value}: expected a positive multiple of {PIXELS_PER_TOKEN} pixels "
+                    f"(one image token is {PIXELS_PER_TOKEN} x {PIXELS_PER_TOKEN}); use {near}."
+                )
+        for field in ("text_tokens", "steps", "batch"):
+            if getattr(self, field) < 1:
+                raise ConfigError(f"--{field.replace('_', '-')} {getattr(self, field)}: expected at least 1.")
+
+    @property
+    def rows(self) -> int:
+        """Image tokens down."""
+        return self.height // PIXELS_PER_TOKEN
+
+    @property
+    def columns(self) -> int:
+        """Image tokens across."""
+        return self.width // PIXELS_PER_TOKEN
+
+
+WORKLOADS: dict[str, Workload] = {
+    workload.name: workload
+    for workload in (
+        Workload("tiny", "tiny", 128, 128, 16, 4),
+        Workload("tiny-dev", "tiny-dev", 128, 128, 16, 28),
+        Workload("tiny-57", "tiny-57", 128, 128, 16, 4),
+        Workload("schnell-512", "schnell", 512, 512, 512, 4),
+        Workload("schnell-1024", "schnell", 1024, 1024, 512, 4),
+        Workload("schnell-1024-t256", "schnell", 1024, 1024, 256, 4),
+        Workload("dev-1024", "dev", 1024, 1024, 512, 28),
+    )
+}
+
+#: The workload of the published baseline and of every target.
+HEADLINE = "schnell-1024"
+
+
+def workload_named(name: str, **sizes: int | None) -> Workload:
+    """Workload of that name; sizes that are given replace its own and make it "custom".
+
+    Raises:
+        UnknownNameError: there is none; lists the known ones.
+        ConfigError: a size that cannot be.
+    """
+    if name not in WORKLOADS:
+        raise UnknownNameError("workload", name, WORKLOADS)
+    base = WORKLOADS[name]
+    changed = {field: value for field, value in sizes.items() if value is not None and value != getattr(base, field)}
+    return replace(base, name="custom", **changed) if changed else base  # type: ignore[arg-type]
+
+
+class Prepared:
+    """One rung of a workload on a device, ready to run. Weights are placed once; runs are observed or not.
+
+    Args:
+        device: where.
+        phase: the rung.
+        rows: its table.
+        workload: what.
+        source: weights.
+        seed: of latents, text and pooled text.
+        observers: what watches timed runs as well (NVTX ranges).
+    """
+
+    def __init__(
+        self, device: Device, phase: Phase, rows: dict[str, str], workload: Workload, source: WeightSource,
+        seed: int = 0, observers: Sequence[Observer] = (),
+    ) -> None:
+        self.device, self.phase, self.rows, self.workload, self.source = device, phase, rows, workload, source
+        bound = bind(phase.name, rows, device, phase.settings, observers)
+        self._weights = place(source, bound, phase.activations, phase.e4m3)
+        self.latents, self.request = _inputs(device, bound, self._weights, workload, source, seed)
+        self._sampler = self._sampled(bound)
+        #: Crossings of the door so far: weights, tables and inputs.
+        self.setup_crossings = len(device.door.ledger.crossings)
+
+    def denoise(self, on_step: Callable[[int], Any] | None = None) -> Any:
+        """Final latents [B, I, C] on the device."""
+        return self._sampler.denoise(self.latents, self.request, on_step)
+
+    def observed(self, *observers: Observer) -> Sampler:
+        """The same rung and weights with observers attached."""
+        return self._sampled(bind(self.phase.name, self.rows, self.device, self.phase.settings, observers))
+
+    def _sampled(self, bound: Bound) -> Sampler:
+        return Sampler(bound, Flux(self.source.config, self._weights, bound), self.phase.executor)
+
+
+def prepare(
+    name: str, workload: Workload, source: WeightSource | None = None, device: str = "auto", seed: int = 0,
+    nvtx: bool = False,
+) -> Prepared:
+    """A rung of a workload on a fresh device.
+
+    Args:
+        name: rung, or ``"oracle"`` for float64.
+        workload: what to run.
+        source: weights; synthetic ones of the workload's model if none.
+        device: kind.
+        seed: of the inputs.
+        nvtx: attach NVTX ranges to every run.
+
+    Raises:
+        FluxperfError: an unknown name, sizes that do not fit, a device that cannot.
+    """
+    source = source or SyntheticWeights(config_named(workload.model))
+    if name == "oracle":
+        phase, rows = Phase("oracle", "", "float64", {}, activations="float64"), dict.fromkeys(OP_NAMES, "oracle")
+    else:
+        phase, rows = phase_named(name), table(name)
+    opened = open_device(device)
+    _check_memory(opened, phase, source)
+    return Prepared(opened, phase, rows, workload, source, seed, observers=(NvtxRanges(),) if nvtx else ())
+
+
+def reference_latents(workload: Workload, source: WeightSource, seed: int = 0) -> Any | None:
+    """Final latents in float64 by the oracle, as host numbers, or ``None`` where the model is too large for it."""
+    if _parameters(source) > ORACLE_PARAMETERS:
+        return None
+    prepared = prepare("oracle", workload, source, "host", seed)
+    return prepared.device.door.to_host(prepared.denoise(), "latents")
+
+
+def _inputs(
+    device: Device, bound: Bound, weights: FluxWeights, workload: Workload, source: WeightSource, seed: int
+) -> tuple[Any, Request]:
+    """Latents and a request of a workload's sizes, drawn on the device from a seed."""
+    config, batch = source.config, workload.batch
+    tokens = workload.rows * workload.columns
+
+    def draw(key: int, *shape: int) -> Any:
+        return device.draw_normal((seed, key), shape, "float32", std=1.0)
+
+    request = Request(
+        text=draw(1, batch, workload.text_tokens, config.text_dim),
+        pooled=draw(2, batch, config.pooled_dim),
+        rope=Flux(config, weights, bound).rope(workload.text_tokens, workload.rows, workload.columns),
+        sigmas=sigmas(workload.steps, tokens, shifted=config.guidance),
+        guidance=GUIDANCE if config.guidance else None,
+    )
+    return draw(3, batch, tokens, config.in_channels), request
+
+
+def _check_memory(device: Device, phase: Phase, source: WeightSource) -> None:
+    """Refuses weights that the host cannot hold, before the machine starts to swap."""
+    itemsize = {"float64": 8, "float32": 4}.get(phase.activations, 2)
+    need = itemsize * _parameters(source)
+    have = memory_bytes()
+    if device.kind == "host" and need > 0.8 * have:
+        raise DeviceError(
+            f"rung {phase.name!r} of model {source.config.name!r}: its weights take {need / 1e9:.1f} GB in "
+            f"{phase.activations}, this host has {have / 1e9:.1f} GB. Use a smaller workload (tiny, tiny-57) or a GPU."
+        )
+
+
+def _parameters(source: WeightSource) -> int:
+    """Number of a model's parameters."""
+    return sum(math.prod(shape) for shape in parameters(source.config).values())

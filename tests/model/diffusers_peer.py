@@ -1,0 +1,156 @@
+"""The peer: diffusers' FLUX.1 on PyTorch CPU, with checkpoint files of the same weights in every layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import diffusers
+import numpy as np
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from diffusers.models import embeddings
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+from rung_runs import Case, Inputs, inputs
+from safetensors.torch import save_file
+from weight_files import STEM, Sizes, diffusers_shapes, original_layout, random_state
+
+from fluxperf.engine.config import FluxConfig
+
+#: Forward passes here are tiny: more threads than one only wait for each other.
+torch.set_num_threads(1)
+diffusers.logging.set_verbosity_error()
+
+#: Scheduler settings of the model cards, ``scheduler/scheduler_config.json``.
+SCHEDULERS: dict[bool, dict[str, Any]] = {
+    False: {"num_train_timesteps": 1000, "shift": 1.0, "use_dynamic_shifting": False},
+    True: {
+        "num_train_timesteps": 1000, "shift": 3.0, "use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15,
+        "base_image_seq_len": 256, "max_image_seq_len": 4096,
+    },
+}
+
+
+def sizes_of(config: FluxConfig) -> Sizes:
+    """Sizes that names and shapes depend on."""
+    return Sizes(
+        config.double_blocks, config.single_blocks, config.heads, config.head_dim, config.in_channels, config.text_dim,
+        config.pooled_dim, config.guidance,
+    )
+
+
+def scheduler(steps: int, image_tokens: int, guidance: bool) -> FlowMatchEulerDiscreteScheduler:
+    """diffusers' scheduler, set as ``FluxPipeline`` sets it."""
+    made = FlowMatchEulerDiscreteScheduler(**SCHEDULERS[guidance])
+    made.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=calculate_shift(image_tokens))
+    return made
+
+
+class Peer:
+    """One model in three dtypes, and its weights on disk.
+
+    ``layouts`` holds a path for each: ``folder`` (one float32 file), ``shards`` (an index and at least three), ``original``
+    (the single file, bfloat16) and ``original32`` (the same in float32).
+    """
+
+    def __init__(self, config: FluxConfig, folder: Path, seed: int) -> None:
+        self.config, self.sizes = config, sizes_of(config)
+        self.state = random_state(diffusers_shapes(self.sizes), seed)
+        self._models = {torch.float32: self._built()}
+        self._models[torch.float64] = self._built().double()
+        self._models[torch.bfloat16] = self._built().bfloat16()
+        self._known: dict[Any, np.ndarray] = {}
+        self.layouts = self._saved(folder)
+
+    def _built(self) -> FluxTransformer2DModel:
+        config = self.config
+        model = FluxTransformer2DModel(
+            num_layers=config.double_blocks, num_single_layers=config.single_blocks, num_attention_heads=config.heads,
+            attention_head_dim=config.head_dim, in_channels=config.in_channels, joint_attention_dim=config.text_dim,
+            pooled_projection_dim=config.pooled_dim, guidance_embeds=config.guidance, axes_dims_rope=config.axes,
+        )
+        model.load_state_dict({name: torch.from_numpy(x) for name, x in self.state.items()}, strict=True)
+        return model.eval()
+
+    def _saved(self, folder: Path) -> dict[str, Path]:
+        paths = {"folder": folder / "folder", "shards": folder / "shards"}
+        self._models[torch.float32].save_pretrained(paths["folder"])
+        self._models[torch.float32].save_pretrained(paths["shards"], max_shard_size="500KB")
+        tensors = {name: torch.from_numpy(x) for name, x in original_layout(self.state, self.sizes).items()}
+        for name, dtype in (("original", torch.bfloat16), ("original32", torch.float32)):
+            paths[name] = folder / f"{name}.safetensors"
+            save_file({key: x.to(dtype) for key, x in tensors.items()}, paths[name])
+        assert len(list(paths["shards"].glob("*.safetensors"))) >= 3
+        assert (paths["folder"] / STEM).is_file()
+        return paths
+
+    def velocity(self, dtype: str, case: Case, sigma: float, guidance: float) -> np.ndarray:
+        """Velocity of one forward in a dtype; remembered."""
+        key = (dtype, case, sigma, guidance)
+        if key not in self._known:
+            given = inputs(self.config, case)
+            time = torch.full((case.batch,), sigma, dtype=torch.float64)
+            self._known[key] = self._forward(dtype, given, case)(torch.from_numpy(given.latents), time, guidance)
+        return self._known[key]
+
+    def denoised(self, dtype: str, case: Case, steps: int, guidance: float) -> np.ndarray:
+        """Final latents of ``FluxPipeline``'s loop, which keeps latents in the model's dtype; remembered."""
+        key = (dtype, case, steps, guidance)
+        if key not in self._known:
+            self._known[key] = self._loop(dtype, case, steps, guidance)
+        return self._known[key]
+
+    def _loop(self, dtype: str, case: Case, steps: int, guidance: float) -> np.ndarray:
+        given, kind = inputs(self.config, case), getattr(torch, dtype)
+        made = scheduler(steps, case.image_tokens, self.config.guidance)
+        forward, latents = self._forward(dtype, given, case), torch.from_numpy(given.latents).to(kind)
+        for t in made.timesteps:
+            velocity = torch.from_numpy(forward(latents, t.expand(case.batch).to(kind) / 1000, guidance)).to(kind)
+            latents = made.step(velocity, t, latents, return_dict=False)[0]
+        assert latents.dtype == kind
+        return latents.double().numpy()
+
+    def _forward(self, dtype: str, given: Inputs, case: Case) -> Callable[..., np.ndarray]:
+        kind = getattr(torch, dtype)
+        ids = torch.zeros(case.rows, case.columns, 3)
+        ids[..., 1] += torch.arange(case.rows)[:, None]
+        ids[..., 2] += torch.arange(case.columns)[None]
+        text, pooled = (torch.from_numpy(x).to(kind) for x in (given.text, given.pooled))
+
+        def forward(latents: torch.Tensor, time: torch.Tensor, guidance: float) -> np.ndarray:
+            scale = torch.full((case.batch,), guidance, dtype=torch.float32) if self.config.guidance else None
+            with torch.no_grad():
+                return self._models[kind](
+                    hidden_states=latents.to(kind), encoder_hidden_states=text, pooled_projections=pooled,
+                    timestep=time.to(kind), guidance=scale, img_ids=ids.reshape(-1, 3),
+                    txt_ids=torch.zeros(case.text_tokens, 3), return_dict=False,
+                )[0].double().numpy()
+
+        return forward
+
+    def forget(self) -> None:
+        """Drops remembered results."""
+        self._known.clear()
+
+
+def _timestep_embedding64(timesteps: torch.Tensor, embedding_dim: int, **_: Any) -> torch.Tensor:
+    half = embedding_dim // 2
+    frequencies = 10_000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
+    angles = timesteps[:, None].double() * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+@contextmanager
+def without_float32_islands() -> Iterator[None]:
+    """diffusers with its own float32 parts in float64: timestep features, RoPE tables, and Q and K as they are rotated.
+
+    The last two are ``.float()`` in its source, so that method becomes ``.double()`` here.
+    """
+    with (
+        mock.patch.object(embeddings, "get_timestep_embedding", _timestep_embedding64),
+        mock.patch.object(torch.Tensor, "float", torch.Tensor.double),
+    ):
+        yield

@@ -1,0 +1,168 @@
+"""Runs an implementation on a device and compares its result with the oracle."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fluxperf.engine.device.host import HostArray, HostDevice
+from fluxperf.engine.ops import catalog
+from fluxperf.engine.ops.bind import bind
+from fluxperf.engine.ops.catalog import Implementation
+from fluxperf.engine.ops.specs import SPECS
+from fluxperf.engine.ops.table import Ops, Quantized, Settings
+from fluxperf.engine.phases import table
+from tests.ops.cases import CALLS, SIZES, Call, Draw, Sizes, Weight
+
+#: Implementations of the published baseline, which is float32 throughout.
+FLOAT32_ONLY = ("roundtrip", "kept_on_host", "host_reshape")
+
+#: Ops that compute nothing; `test_views` covers them.
+WITHOUT_NUMBERS = ("joined_halves",)
+
+
+class Trial(NamedTuple):
+    """One implementation in one case."""
+
+    implementation: Implementation
+    dtype: str
+    variant: str
+    size: str
+
+    @property
+    def op(self) -> str:
+        return self.implementation.op
+
+    @property
+    def key(self) -> str:
+        """What its tolerance is listed under."""
+        return "fp8" if self.implementation.name == "fp8" else self.dtype
+
+    @property
+    def tolerance(self) -> float:
+        return SPECS[self.op].tolerance[self.key]
+
+    def __str__(self) -> str:
+        return "-".join(part for part in (self.op, self.implementation.name, self.dtype, self.variant, self.size) if part)
+
+
+def under_test() -> list[Implementation]:
+    """Every implementation that the host device has, but the oracle."""
+    return [row for row in catalog.implementations("host") if row.name != "oracle"]
+
+
+def dtypes(implementation: Implementation) -> tuple[str, ...]:
+    if implementation.name == "fp8":
+        return ("bfloat16",)
+    return ("float32",) if implementation.name in FLOAT32_ONLY else ("float32", "bfloat16")
+
+
+def trials() -> Iterator[Trial]:
+    """Implementations x dtypes x variants x sizes."""
+    for implementation in under_test():
+        if implementation.op not in WITHOUT_NUMBERS:
+            axes = dtypes(implementation), CALLS[implementation.op], SIZES
+            yield from (Trial(implementation, *rest) for rest in itertools.product(*axes))
+
+
+def drawn(trial: Trial) -> Call:
+    """The trial's call. Dtypes and implementations of a case see the same seed."""
+    seed = [*trial.op.encode(), *trial.variant.encode(), *trial.size.encode()]
+    return CALLS[trial.op][trial.variant](Draw(seed, trial.dtype), SIZES[trial.size])
+
+
+def bound_ops(device: HostDevice, implementation: Implementation, dtype: str) -> Ops:
+    """A full table with that implementation in one section, so that it may be composed of the op it stands in for."""
+    rows = table("tensorcore" if dtype == "bfloat16" else "broadcast")
+    rows[f"single.{implementation.op}"] = implementation.name
+    return bind("a test", rows, device, Settings(dtype)).ops["single"]
+
+
+def place(device: HostDevice, value: Any, sizes: Sizes, quantize: Any = None) -> Any:
+    """Arguments on the device; weights quantized where ``quantize`` is given."""
+    if isinstance(value, tuple):
+        return tuple(place(device, item, sizes, quantize) for item in value)
+    if isinstance(value, Weight):
+        placed = place(device, value.numbers, sizes)
+        return quantize(placed) if quantize else placed
+    if not isinstance(value, np.ndarray):
+        return value
+    return _strided(device, value) if sizes.strided else device.door.to_device(value, "argument")
+
+
+def _strided(device: HostDevice, numbers: Any) -> HostArray:
+    """A view of a larger device array that is NaN around it."""
+    larger = np.full([extent + 3 for extent in numbers.shape], np.nan, numbers.dtype)
+    inside = tuple(slice(1, 1 + extent) for extent in numbers.shape)
+    larger[inside] = numbers
+    return device.door.to_device(larger, "argument")[inside]
+
+
+def perform(device: HostDevice, trial: Trial, call: Call) -> Any:
+    """The implementation's own result."""
+    ops = bound_ops(device, trial.implementation, trial.dtype)
+    quantize = ops.quantize_rows if trial.key == "fp8" else None
+    return getattr(ops, trial.op)(*place(device, call.args, SIZES[trial.size], quantize), **call.options)
+
+
+def oracle(trial: Trial, call: Call) -> list[Any]:
+    """What it should be, in float64 from the rounded operands."""
+    function = SPECS[trial.op].oracle
+    assert function is not None
+    return listed(function(*bare(call.args), **call.options))
+
+
+def bare(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(bare(item) for item in value)
+    return value.numbers if isinstance(value, Weight) else value
+
+
+def listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, tuple) and not isinstance(value, Quantized) else [value]
+
+
+def on_host(device: HostDevice, value: Any) -> Any:
+    """Numbers in float64: of a host or device array, or of quantized rows."""
+    if isinstance(value, Quantized):
+        return on_host(device, value.data) * on_host(device, value.scale)
+    numbers = value if isinstance(value, np.ndarray) else device.door.to_host(value, "result")
+    return numbers.astype(np.float64)
+
+
+def relative_error(result: Any, expected: Any) -> float:
+    """``||result - expected|| / ||expected||``; infinite for what is not a number or not of that shape."""
+    if result.shape != expected.shape or not np.isfinite(result).all():
+        return float("inf")
+    wrong, size = np.linalg.norm(result - expected), np.linalg.norm(expected)
+    return float(wrong / size) if size else 0.0 if wrong == 0 else float("inf")
+
+
+def judge(trial: Trial, results: list[Any], expected: list[Any]) -> float:
+    """The worst relative error of the results.
+
+    Raises:
+        AssertionError: it is over the op's tolerance; the message says how much of the allowed error is used.
+    """
+    assert len(results) == len(expected), f"{trial}: {len(results)} results, the oracle gives {len(expected)}"
+    worst = 0.0
+    for place_, (result, reference) in enumerate(zip(results, expected, strict=True)):
+        assert result.shape == reference.shape, f"{trial}: result {place_} is {result.shape}, not {reference.shape}"
+        error = relative_error(result, reference)
+        used = f"{error / trial.tolerance:.0%} of the allowed error used" if trial.tolerance else "it must be exact"
+        assert error <= trial.tolerance, f"{trial}: result {place_}: {used} ({error:.2e} of {trial.tolerance:.2e})"
+        worst = max(worst, error)
+    return worst
+
+
+@cache
+def measured(trial: Trial) -> float:
+    """The worst relative error of a trial."""
+    device = HostDevice()
+    call = drawn(trial)
+    results = [on_host(device, value) for value in listed(perform(device, trial, call))]
+    return judge(trial, results, oracle(trial, call))
