@@ -73,8 +73,11 @@ def count(prepared: Prepared) -> tuple[Counts, Any]:
             forwards.velocity(prepared.latents, 0)
     forward = ledger.crossings[start:]
     totals = _totals(
-        forward, syncs=ledger.syncs - syncs, peak_bytes=device.memory.peak_bytes,
-        allocations=device.memory.allocations - allocations, op_calls=meter.calls,
+        forward,
+        syncs=ledger.syncs - syncs,
+        peak_bytes=device.memory.peak_bytes,
+        allocations=device.memory.allocations - allocations,
+        op_calls=meter.calls,
     )
     start = len(ledger.crossings)
     numbers = device.door.to_host(prepared.denoise(), "latents")
@@ -85,8 +88,12 @@ def count(prepared: Prepared) -> tuple[Counts, Any]:
 def _totals(crossings: list[Crossing], **others: int) -> Totals:
     copies, sizes = _sums(crossings)
     return Totals(
-        d2h_copies=copies["d2h"], h2d_copies=copies["h2d"], d2h_bytes=sizes["d2h"], h2d_bytes=sizes["h2d"],
-        launches=None, **others,
+        d2h_copies=copies["d2h"],
+        h2d_copies=copies["h2d"],
+        d2h_bytes=sizes["d2h"],
+        h2d_bytes=sizes["h2d"],
+        launches=None,
+        **others,
     )
 
 
@@ -95,9 +102,13 @@ def _outside(around: list[Crossing], forward: Totals, steps: int) -> Totals:
     copies, sizes = _sums(around)
     down = copies["d2h"] - steps * forward.d2h_copies
     return Totals(
-        d2h_copies=down, h2d_copies=copies["h2d"] - steps * forward.h2d_copies,
-        d2h_bytes=sizes["d2h"] - steps * forward.d2h_bytes, h2d_bytes=sizes["h2d"] - steps * forward.h2d_bytes,
-        launches=None, syncs=down, peak_bytes=None,
+        d2h_copies=down,
+        h2d_copies=copies["h2d"] - steps * forward.h2d_copies,
+        d2h_bytes=sizes["d2h"] - steps * forward.d2h_bytes,
+        h2d_bytes=sizes["h2d"] - steps * forward.h2d_bytes,
+        launches=None,
+        syncs=down,
+        peak_bytes=None,
     )
 
 
@@ -129,8 +140,13 @@ def _record(prepared: Prepared, counts: Counts, samples: Samples, error: ErrorRo
         dirty=dirty,
         machine=machine(),
         workload=WorkloadRow(
-            name=workload.name, model=config.name, height=workload.height, width=workload.width,
-            text_tokens=workload.text_tokens, steps=workload.steps, batch=workload.batch,
+            name=workload.name,
+            model=config.name,
+            height=workload.height,
+            width=workload.width,
+            text_tokens=workload.text_tokens,
+            steps=workload.steps,
+            batch=workload.batch,
             weights=prepared.source.description,
         ),
         implementation="fluxperf",
@@ -144,7 +160,12 @@ def _record(prepared: Prepared, counts: Counts, samples: Samples, error: ErrorRo
         ledger=_ledger(counts.forward),
         ops=_ops(counts.meter),
         error=error,
-        settings={"activations": phase.activations, "executor": phase.executor, "e4m3": " ".join(phase.e4m3)},
+        settings={
+            "activations": phase.activations,
+            "executor": phase.executor,
+            "e4m3": " ".join(phase.e4m3),
+            "nvtx": "on" if prepared.observers else "off",
+        },
     )
 
 
@@ -156,8 +177,12 @@ def _blocks(crossings: list[Crossing], double: int, single: int) -> list[BlockRo
         copies, sizes = _sums(row for row in crossings if (row.section, row.index) == (section, index))
         rows.append(
             BlockRow(
-                section=section, index=index, d2h_copies=copies["d2h"], h2d_copies=copies["h2d"],
-                d2h_bytes=sizes["d2h"], h2d_bytes=sizes["h2d"],
+                section=section,
+                index=index,
+                d2h_copies=copies["d2h"],
+                h2d_copies=copies["h2d"],
+                d2h_bytes=sizes["d2h"],
+                h2d_bytes=sizes["h2d"],
             )
         )
     return rows
@@ -179,8 +204,13 @@ def _ledger(crossings: list[Crossing]) -> list[LedgerRow]:
 def _ops(meter: OpMeter) -> list[OpRow]:
     return [
         OpRow(
-            op=key.op, section=key.section, within=key.within, count=total.count, time_s=total.time_s,
-            bytes=total.bytes, flops=total.flops,
+            op=key.op,
+            section=key.section,
+            within=key.within,
+            count=total.count,
+            time_s=total.time_s,
+            bytes=total.bytes,
+            flops=total.flops,
         )
         for key, total in meter.totals.items()
     ]

@@ -113,10 +113,17 @@ class Prepared:
     """
 
     def __init__(
-        self, device: Device, phase: Phase, rows: dict[str, str], workload: Workload, source: WeightSource,
-        seed: int = 0, observers: Sequence[Observer] = (),
+        self,
+        device: Device,
+        phase: Phase,
+        rows: dict[str, str],
+        workload: Workload,
+        source: WeightSource,
+        seed: int = 0,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self.device, self.phase, self.rows, self.workload, self.source = device, phase, rows, workload, source
+        self.observers = tuple(observers)
         bound = bind(phase.name, rows, device, phase.settings, observers)
         self._weights = place(source, bound, phase.activations, phase.e4m3)
         self.latents, self.request = _inputs(device, bound, self._weights, workload, source, seed)
@@ -137,7 +144,11 @@ class Prepared:
 
 
 def prepare(
-    name: str, workload: Workload, source: WeightSource | None = None, device: str = "auto", seed: int = 0,
+    name: str,
+    workload: Workload,
+    source: WeightSource | None = None,
+    device: str = "auto",
+    seed: int = 0,
     nvtx: bool = False,
 ) -> Prepared:
     """A rung of a workload on a fresh device.

@@ -9,11 +9,7 @@ import typer
 from rich.console import Console
 
 import fluxperf
-from fluxperf.cli.doctor import doctor
-from fluxperf.cli.ops import ops
-from fluxperf.cli.phases import phases
-from fluxperf.cli.report import report
-from fluxperf.cli.run import run
+from fluxperf.cli import doctor, ops, phases, report, run
 from fluxperf.errors import FluxperfError
 
 app = typer.Typer(
@@ -25,7 +21,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-for _command in (run, report, phases, ops, doctor):
+for _command in (run.run, report.report, phases.phases, ops.ops, doctor.doctor):
     app.command()(_command)
 
 

@@ -21,9 +21,7 @@ def report(
         typer.Argument(help=f"Records files, or folders of them; {_RECORDS} if none is given.", metavar="[RECORDS]..."),
     ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The page.")] = Path("reports/out/index.html"),
-    chart: Annotated[
-        Path | None, typer.Option(help="Also write the ladder as one SVG picture (the README's).")
-    ] = None,
+    chart: Annotated[Path | None, typer.Option(help="Also write the ladder as one SVG picture (the README's).")] = None,
 ) -> None:
     """Make one offline HTML page from records: ladder, ledger, waterfall, progress.
 

@@ -38,7 +38,9 @@ def run(
     rung: Annotated[
         list[str] | None, typer.Option("--rung", "-r", help="Rung to measure; repeat for several. All if not given.")
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every rung of the ladder; the default, said aloud.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every rung of the ladder; the default, said aloud.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, host or cuda.")] = "auto",
     repeat: Annotated[int, typer.Option(min=1, help="Timed generations per rung, after one warm-up.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Of synthetic weights and inputs.")] = 0,
@@ -64,7 +66,13 @@ def run(
 
 
 def _measure_all(
-    names: list[str], workload: Workload, source: WeightSource, device: str, repeat: int, seed: int, nvtx: bool,
+    names: list[str],
+    workload: Workload,
+    source: WeightSource,
+    device: str,
+    repeat: int,
+    seed: int,
+    nvtx: bool,
     output: Path | None,
 ) -> list[Record]:
     """Records of the rungs, each appended when it is done."""
@@ -91,9 +99,13 @@ def _summary(workload: Workload, records: list[Record]) -> Table:
         title=f"{workload.name}: {workload.height} x {workload.width} pixels, {workload.text_tokens} text tokens, "
         f"{workload.steps} steps, batch {workload.batch}\non {machine.gpu or machine.cpu}, {machine.cores} cores",
         caption="Copies and MB are those of one forward, exact. Times are medians of n generations."
-        + (" Host twins:\nsays what crosses and whether the numbers agree, not how long a GPU takes."
-           if records[0].ran_as == "twin" else ""),
-        title_justify="left", caption_justify="left",
+        + (
+            " Host twins:\nsays what crosses and whether the numbers agree, not how long a GPU takes."
+            if records[0].ran_as == "twin"
+            else ""
+        ),
+        title_justify="left",
+        caption_justify="left",
     )
     for heading in ("rung", "time", "ms/step", "n", "down", "up", "MB", "op calls", "error"):
         view.add_column(heading, justify="left" if heading == "rung" else "right", no_wrap=True)
@@ -101,9 +113,14 @@ def _summary(workload: Workload, records: list[Record]) -> Table:
         whole, step = summarize(record.times_s["denoise"]), summarize(record.times_s["step"])
         totals = record.totals
         view.add_row(
-            record.rung, f"{whole.median * 1e3:.1f} ms" if whole else "", f"{step.median * 1e3:.2f}" if step else "",
-            str(whole.samples) if whole else "0", str(totals.d2h_copies), str(totals.h2d_copies),
-            f"{(totals.d2h_bytes + totals.h2d_bytes) / 1e6:.2f}", str(totals.op_calls),
+            record.rung,
+            f"{whole.median * 1e3:.1f} ms" if whole else "",
+            f"{step.median * 1e3:.2f}" if step else "",
+            str(whole.samples) if whole else "0",
+            str(totals.d2h_copies),
+            str(totals.h2d_copies),
+            f"{(totals.d2h_bytes + totals.h2d_bytes) / 1e6:.2f}",
+            str(totals.op_calls),
             f"{record.error.relative:.1e}" if record.error else "",
         )
     return view

@@ -144,6 +144,10 @@ class _Head(msgspec.Struct):
     schema: int
 
 
+#: What decoding a damaged line raises: msgspec's own, and what it lets through for bad UTF-8 and for deep nesting.
+_NOT_A_RECORD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
 class RecordsFile(msgspec.Struct, frozen=True):
     """What a records file held: the records, and a sentence for each line that could not be used."""
 
@@ -197,11 +201,11 @@ def read_records(path: Path) -> RecordsFile:
             continue
         try:
             records.append(_decode(line))
-        except msgspec.DecodeError as error:
+        except _NOT_A_RECORD as error:
             torn = number == len(lines)
             problems.append(f"{path}, line {number}: {_explain(line, error, torn=torn)}")
     if not records:
-        problems = problems or [f"{path} is empty"]
+        problems = problems or [f"{path} is empty."]
         raise RecordError(f"no record could be read: {' '.join(problems)} Write some with `fluxperf run -o FILE`.")
     return RecordsFile(str(path), records, problems)
 
@@ -230,13 +234,13 @@ def _decode(line: bytes) -> Record:
     return msgspec.json.decode(line, type=Record)
 
 
-def _explain(line: bytes, error: msgspec.DecodeError, *, torn: bool) -> str:
+def _explain(line: bytes, error: Exception, *, torn: bool) -> str:
     """A sentence about a line that is not a record: what was expected, what came, what to do."""
     try:
         schema = msgspec.json.decode(line, type=_Head).schema
     except msgspec.ValidationError:
         return f"expected a record with an integer 'schema' {SCHEMA}, got other JSON; the line was skipped."
-    except msgspec.DecodeError:
+    except _NOT_A_RECORD:
         what = "the last line is torn (a run was killed while writing it)" if torn else "the line is not JSON"
         return f"{what}; expected a whole record, got {len(line)} bytes; the line was skipped, measure that rung again."
     if schema != SCHEMA:

@@ -22,9 +22,14 @@ _CLASS = "FluxTransformer2DModel"
 _STEM = "diffusion_pytorch_model.safetensors"
 #: ``config.json`` key of each size; the names are diffusers'.
 _KEYS = {
-    "num_layers": "double_blocks", "num_single_layers": "single_blocks", "num_attention_heads": "heads",
-    "attention_head_dim": "head_dim", "in_channels": "in_channels", "joint_attention_dim": "text_dim",
-    "pooled_projection_dim": "pooled_dim", "guidance_embeds": "guidance",
+    "num_layers": "double_blocks",
+    "num_single_layers": "single_blocks",
+    "num_attention_heads": "heads",
+    "attention_head_dim": "head_dim",
+    "in_channels": "in_channels",
+    "joint_attention_dim": "text_dim",
+    "pooled_projection_dim": "pooled_dim",
+    "guidance_embeds": "guidance",
 }
 _SHOWN = 4
 
@@ -156,13 +161,19 @@ def _inferred(files: TensorFiles, path: Path) -> FluxConfig:
             f"{path}: expected a head dimension of {' or '.join(map(str, sorted(axes)))}, got {head_dim}. "
             "Convert the file to a diffusers folder, whose config.json names the RoPE axes."
         )
-    return _named({
-        "double_blocks": _count(files.names, "double_blocks"), "single_blocks": _count(files.names, "single_blocks"),
-        "heads": extent("img_in.weight", 0) // head_dim, "head_dim": head_dim, "axes": axes[head_dim],
-        "in_channels": extent("img_in.weight", 1), "text_dim": extent("txt_in.weight", 1),
-        "pooled_dim": extent("vector_in.in_layer.weight", 1),
-        "guidance": any(name.startswith("guidance_in.") for name in files.names),
-    })
+    return _named(
+        {
+            "double_blocks": _count(files.names, "double_blocks"),
+            "single_blocks": _count(files.names, "single_blocks"),
+            "heads": extent("img_in.weight", 0) // head_dim,
+            "head_dim": head_dim,
+            "axes": axes[head_dim],
+            "in_channels": extent("img_in.weight", 1),
+            "text_dim": extent("txt_in.weight", 1),
+            "pooled_dim": extent("vector_in.in_layer.weight", 1),
+            "guidance": any(name.startswith("guidance_in.") for name in files.names),
+        }
+    )
 
 
 def _count(names: Iterable[str], prefix: str) -> int:

@@ -130,6 +130,8 @@ class HostArray:
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __matmul__ = _refuse
     __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
     __hash__ = object.__hash__
+    __neg__ = __pos__ = __abs__ = __pow__ = __rpow__ = __mod__ = __floordiv__ = __rfloordiv__ = __rmatmul__ = _refuse
+    __setitem__ = __copy__ = __deepcopy__ = __reduce_ex__ = _refuse
     item = tolist = astype = _refuse
 
 
@@ -180,8 +182,10 @@ class HostDevice(Device):
         result = function(*(self._open(arg) for arg in args), **options)
         if out is None:
             return self._close(result)
-        if out.shape != result.shape:
-            raise ArgumentError(f"{function.__name__}: expected out of shape {result.shape}, got {out.shape}.")
+        if out.shape != result.shape or out.dtype != result.dtype:
+            raise ArgumentError(
+                f"{function.__name__}: expected out {result.dtype} {result.shape}, got {out.dtype} {out.shape}."
+            )
         out._data[...] = result
         return out
 

@@ -86,8 +86,9 @@ class Door:
         if not isinstance(numbers, np.ndarray):
             raise ArgumentError(f"to_device({label!r}): expected a NumPy array, got {type(numbers).__name__}.")
         self._pass(label, "to_device")
+        array = self._upload(numbers, out)
         self.ledger.write("h2d", numbers.nbytes, label)
-        return self._upload(numbers, out)
+        return array
 
     def to_host(self, array: Any, label: str) -> HostNumbers:
         """Host numbers with a copy of a device array; waits for the device.
@@ -99,9 +100,10 @@ class Door:
         if isinstance(array, np.ndarray):
             raise ArgumentError(f"to_host({label!r}): expected a device array, got a NumPy array, already on the host.")
         self._pass(label, "to_host")
-        self.ledger.write("d2h", array.nbytes, label)
+        numbers = self._download(array)
+        self.ledger.write("d2h", numbers.nbytes, label)
         self.ledger.syncs += 1
-        return self._download(array)
+        return numbers
 
     def read_scalar(self, array: Any, label: str) -> float:
         """The one number in a device array of size 1; waits for the device.

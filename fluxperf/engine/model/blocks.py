@@ -71,9 +71,7 @@ def double_block(
     )
     q, k, v = _heads(ops, qkvs, weights, rope, heads)
     mixed = ops.split_tokens(ops.attention(q, k, v), txt.shape[1])
-    first, second = (
-        _attended(ops, *parts) for parts in zip(streams, mixed, vectors, weights, strict=True)
-    )
+    first, second = (_attended(ops, *parts) for parts in zip(streams, mixed, vectors, weights, strict=True))
     return first, second
 
 
@@ -98,9 +96,7 @@ def single_block(
     mixed = ops.attention(q, k, v, out=left)
     hidden = ops.linear_gelu(normed, w.mlp_up.weight, w.mlp_up.bias, out=right)
     joined = ops.join_features(mixed, hidden)
-    first, second = ops.split_tokens(
-        ops.linear_gated_residual(x, gate, joined, w.out.weight, w.out.bias), txt.shape[1]
-    )
+    first, second = ops.split_tokens(ops.linear_gated_residual(x, gate, joined, w.out.weight, w.out.bias), txt.shape[1])
     return first, second
 
 

@@ -121,8 +121,11 @@ def assemble(config: FluxConfig, tensor: Tensor) -> FluxWeights:
 
     def stream(path: str) -> StreamWeights:
         return StreamWeights(
-            rows(6), *attention(path), linear(f"{path}.out", dim, dim),
-            linear(f"{path}.mlp_up", mlp, dim), linear(f"{path}.mlp_down", dim, mlp),
+            rows(6),
+            *attention(path),
+            linear(f"{path}.out", dim, dim),
+            linear(f"{path}.mlp_up", mlp, dim),
+            linear(f"{path}.mlp_down", dim, mlp),
         )
 
     def double(path: str) -> DoubleWeights:

@@ -93,6 +93,7 @@ def find(op: str, name: str, device: str) -> Implementation:
     Raises:
         UnknownNameError: there is none; lists those that the device has.
     """
+    load(device)
     for kind in (device, "any"):
         if (op, name, kind) in _CATALOG:
             return _CATALOG[op, name, kind]

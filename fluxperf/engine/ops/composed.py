@@ -36,8 +36,14 @@ def linear_gated_residual(ops: Any, x: Any, gate: Any, y: Any, weight: Any, bias
 
 @implements("qkv_heads", "composed", composed=True)
 def qkv_heads(
-    ops: Any, qkvs: tuple[Any, ...], biases: tuple[Any, ...], q_norms: tuple[Any, ...], k_norms: tuple[Any, ...],
-    cos: Any, sin: Any, heads: int,
+    ops: Any,
+    qkvs: tuple[Any, ...],
+    biases: tuple[Any, ...],
+    q_norms: tuple[Any, ...],
+    k_norms: tuple[Any, ...],
+    cos: Any,
+    sin: Any,
+    heads: int,
 ) -> tuple[Any, Any, Any]:
     """Per stream `add_broadcast` and `rms_norm`; then `concat_tokens`, `apply_rope` and `transpose_heads`."""
     queries, keys, values = [], [], []

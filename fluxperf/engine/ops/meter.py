@@ -57,7 +57,7 @@ class OpMeter:
         """Stops it, and adds the call."""
         end = self._device.mark()
         op, composed, start = self._open.pop()
-        if composed:
+        if composed or result is None:  # an op that raised has no result
             return
         within = self._open[-1][0] if self._open else ""
         total = self.totals.setdefault(OpKey(op, self._sections[-1] if self._sections else "", within), OpTotal())

@@ -157,8 +157,13 @@ def norm_modulate(x: Numbers, shift: Numbers, scale: Numbers) -> Numbers:
 
 
 def qkv_heads(
-    qkvs: Sequence[Numbers], biases: Sequence[Numbers], q_norms: Sequence[Numbers], k_norms: Sequence[Numbers],
-    cos: Numbers, sin: Numbers, heads: int,
+    qkvs: Sequence[Numbers],
+    biases: Sequence[Numbers],
+    q_norms: Sequence[Numbers],
+    k_norms: Sequence[Numbers],
+    cos: Numbers,
+    sin: Numbers,
+    heads: int,
 ) -> tuple[Numbers, Numbers, Numbers]:
     """Per stream bias and RMS norm; streams in token order; rotated; [B, H, L, d] for Q, K and V."""
     parts: list[list[Numbers]] = [[], [], []]

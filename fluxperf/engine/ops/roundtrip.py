@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fluxperf.engine.ops.catalog import implements
+from fluxperf.errors import ArgumentError
 
 
 def _down(device: Any, value: Any, label: str) -> Any:
@@ -115,6 +116,8 @@ def join_features(device: Any, first: Any, second: Any) -> Any:
 @implements("linear_gelu", "host_reshape", composed=True)
 def linear_gelu(ops: Any, x: Any, weight: Any, bias: Any, out: Any = None) -> Any:
     """The input goes down and up again only to become a matrix of tokens; the product itself runs on the device."""
+    if out is not None:
+        raise ArgumentError("linear_gelu 'host_reshape': expected no out=, got one. Bind joined_halves to 'composed'.")
     door = ops.device.door
     x = door.to_device(door.to_host(x, "linear_gelu.x"), "linear_gelu.x")
     return ops.gelu(ops.linear(x, weight, bias))

@@ -14,9 +14,17 @@ from fluxperf.harness.records import Machine
 def machine() -> Machine:
     """The machine as a record names it. GPU fields are ``None`` where no GPU is used."""
     return Machine(
-        gpu=None, driver=None, cuda=None, cupy=None, cudnn=None,
-        cpu=_cpu(), cores=len(os.sched_getaffinity(0)), memory_bytes=memory_bytes(),
-        python=platform.python_version(), numpy=installed("numpy") or "", os=platform.platform(terse=True),
+        gpu=None,
+        driver=None,
+        cuda=None,
+        cupy=None,
+        cudnn=None,
+        cpu=_cpu(),
+        cores=len(os.sched_getaffinity(0)),
+        memory_bytes=memory_bytes(),
+        python=platform.python_version(),
+        numpy=installed("numpy") or "",
+        os=platform.platform(terse=True),
     )
 
 

@@ -102,7 +102,7 @@ def _phases(ladder: Ladder) -> PhasesView:
             cells.append(_implementation(table.get(op), before, first=position == 0))
             before = table.get(op)
         rows.append(cells)
-    caption = "Implementation of each op; marked where it differs from the rung before"
+    caption = "Implementation of each op; marked where it differs from the last rung before that has a record"
     return PhasesView(ladder.title, provenance(ladder.records), Table(caption, columns, rows))
 
 

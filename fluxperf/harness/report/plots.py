@@ -41,7 +41,7 @@ def waterfall(ladder: Ladder, prefix: str) -> Figure | None:
     if len(timed) < 2 or timed[0].name != ladder.start:
         return None
     title = "Where the denoise time went" + (f" ({TWIN_TITLE})" if ladder.twin else "")
-    words = f"{title}. {_waterfall_words(timed)}"
+    words = f"{title}. {_waterfall_words(ladder)}"
     rungs = [rung for rung in ladder.rungs if rung.info]
     with svg.settings():
         canvas = svg.canvas(620, 76 + _ROW * (len(rungs) + 1))
@@ -54,9 +54,11 @@ def draw_waterfall(axes: Axes, rungs: Sequence[Rung], last: Rung, *, twin: bool)
     largest = max(found.median for found in (summary_of(rung.record) for rung in rungs) if found)
     factor, unit = (1.0, "s") if largest >= 1 else (1e-3, "ms")
     level = 0.0
+    gap: list[str] = []
     for row, rung in enumerate(rungs):
         found = summary_of(rung.record)
         if not found:
+            gap.append(drawn(rung.name, 14))
             _label(axes, level, row, "no record", MUTED)
             continue
         now = found.median / factor
@@ -64,7 +66,8 @@ def draw_waterfall(axes: Axes, rungs: Sequence[Rung], last: Rung, *, twin: bool)
         colour = WHOLE if row == 0 else LESS if change <= 0 else UP
         _bar(axes, row, level, change, colour, twin=twin)
         sign = "" if row == 0 else "+" if change > 0 else units.MINUS
-        text = f"{sign}{units.time(abs(change) * factor)}"
+        text = f"{sign}{units.time(abs(change) * factor)}" + (f", with {units.listing(gap, 2)}" if gap else "")
+        gap = []
         _label(axes, max(level, now), row, text)
         axes.plot([now, now], [row + 0.3, row + 0.7], color=MUTED.token, linewidth=1)
         level = now
@@ -241,11 +244,14 @@ def _bar(axes: Axes, row: float, left: float, width: float, colour: svg.Colour, 
     axes.barh(row, width, left=left, height=0.6, color=colour.token, hatch="//" if twin else None, linewidth=0)
 
 
-def _waterfall_words(timed: Sequence[Rung]) -> str:
-    parts = []
+def _waterfall_words(ladder: Ladder) -> str:
+    parts: list[str] = []
     before: float | None = None
-    for rung in timed:
+    for rung in (rung for rung in ladder.rungs if rung.info):
         now = _median(rung)
+        if not now:
+            parts.append(f"{rung.label}: no time")
+            continue
         if before is None:
             parts.append(f"{rung.label}: {units.time(now)}")
         else:
@@ -308,9 +314,8 @@ def readme_chart(files: Sequence[RecordsFile], context: Context, workload: str) 
             f"write one with `fluxperf run --all --workload {workload} -o FILE`."
         )
     ladder = max(ladders, key=lambda one: (not one.twin, len(one.measured)))
-    timed = _timed(ladder)
     title = f"{drawn(ladder.workload.name)}: copies and time, rung by rung"
-    words = f"{title}. Copies in one forward: {_copies_words(ladder)} " + (_waterfall_words(timed) if timed else "")
+    words = f"{title}. Copies in one forward: {_copies_words(ladder)} " + _waterfall_words(ladder)
     with svg.settings():
         canvas = svg.canvas(900, 420)
         canvas.text(0.02, 0.935, title, fontsize=17, weight="bold")
@@ -351,7 +356,7 @@ def _readme_times(axes: Axes, ladder: Ladder) -> None:
         _label(axes, now, row, text, INK if now else MUTED)
     _rows(axes, [drawn(rung.name, 18) for rung in ladder.rungs])
     axes.set_xlim(0, (largest or 1.0) * 1.25)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: units.time(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: units.given(value)))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
 
 

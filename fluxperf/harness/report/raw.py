@@ -68,7 +68,13 @@ def _title(record: Record) -> str:
 
 
 def _files(study: Study) -> Table:
-    columns = (Column("File", number=False), Column("Records"), Column("Problems"), Column("Oldest"), Column("Newest"))
+    columns = (
+        Column("File", number=False),
+        Column("Records"),
+        Column("Problems"),
+        Column("Oldest", number=False),
+        Column("Newest", number=False),
+    )
     rows = []
     for file in study.files:
         moments = sorted(record.created_utc for record in file.records) or ["—"]

@@ -38,8 +38,13 @@ def norm_modulate(x: Any, shift: Any, scale: Any, eps: float = 1e-6) -> Any:
 
 @twin("qkv_heads", "fused")
 def qkv_heads(
-    qkvs: tuple[Any, ...], biases: tuple[Any, ...], q_norms: tuple[Any, ...], k_norms: tuple[Any, ...],
-    cos: Any, sin: Any, heads: int,
+    qkvs: tuple[Any, ...],
+    biases: tuple[Any, ...],
+    q_norms: tuple[Any, ...],
+    k_norms: tuple[Any, ...],
+    cos: Any,
+    sin: Any,
+    heads: int,
 ) -> tuple[Any, Any, Any]:
     """Bias, split, RMS norm, rotation and head layout of all streams in one launch; rounds once."""
     batch, _, width = qkvs[0].shape

@@ -1,0 +1,119 @@
+"""Bad input: one message that says what was expected, what came and what to do; exit code 2; nothing half-written."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from fluxperf.engine.phases import PHASES
+from fluxperf.workloads import WORKLOADS
+
+QUICK = ("--rung", "captured", "--repeat", "1", "--steps", "1")
+
+
+def complains(result, *phrases):
+    assert result.code == 2
+    assert "Traceback" not in result.out + result.err
+    text = " ".join(result.err.split())
+    for phrase in phrases:
+        assert phrase in text, text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "phrases"),
+    [
+        (("--workload", "shnell-1024"), ("unknown workload 'shnell-1024'", "Did you mean 'schnell-1024'?", *WORKLOADS)),
+        (("--rung", "fussed"), ("unknown rung 'fussed'", "Did you mean 'fused'?", *(phase.name for phase in PHASES))),
+        (("--device", "gpu"), ("unknown device 'gpu'", "auto, host, cuda")),
+        (("--device", "cuda"), ("device 'cuda'", "expected", "--device host")),
+        (("--height", "100"), ("--height 100", "multiple of 16", "use 96")),
+        (("--width", "-32"), ("--width -32", "positive multiple of 16", "use 16")),
+        (("--height", "0"), ("--height 0", "use 16")),
+        (("--text-tokens", "0"), ("--text-tokens 0", "at least 1")),
+        (("--steps", "0"), ("--steps 0", "at least 1")),
+        (("--batch", "0"), ("--batch 0", "at least 1")),
+        (("--all", "--rung", "fused"), ("either --all or --rung", "Leave one out")),
+        (("--workload", "schnell-1024"), ("schnell", "47.6 GB", "Use a smaller workload")),
+    ],
+)
+def test_run_refuses(fluxperf, tmp_path, arguments, phrases):
+    records = tmp_path / "records.jsonl"
+    complains(fluxperf("run", *arguments, "-o", records), *phrases)
+    assert not records.exists()
+
+
+@pytest.mark.parametrize("arguments", [("--repeat", "0"), ("--repeat", "many"), ("--nonsense",)])
+def test_usage_errors_exit_with_2(fluxperf, arguments):
+    result = fluxperf("run", *arguments)
+    assert result.code == 2
+    assert "Traceback" not in result.err
+
+
+def test_weights_that_are_not_there(fluxperf, tmp_path):
+    complains(fluxperf("run", "--weights", tmp_path / "none"), "expected a diffusers folder or a safetensors file")
+
+
+def test_weights_of_another_model(fluxperf, tmp_path):
+    path = tmp_path / "vae.safetensors"
+    save_file({"decoder.conv_in.weight": np.ones((4, 4), np.float32)}, path)
+    complains(fluxperf("run", "--weights", path), "expected the tensors of FLUX.1", "decoder.conv_in.weight", "VAE")
+
+
+def test_records_folder_that_cannot_be_written(fluxperf, tmp_path):
+    (tmp_path / "file").write_text("")
+    complains(fluxperf("run", *QUICK, "-o", tmp_path / "file" / "records.jsonl"), "cannot write records", "-o")
+
+
+@pytest.fixture
+def records(fluxperf, tmp_path):
+    path = tmp_path / "records.jsonl"
+    assert fluxperf("run", *QUICK, "-o", path).code == 0
+    return path
+
+
+def test_report_skips_and_names_a_torn_last_line(fluxperf, records, tmp_path):
+    whole = records.read_bytes()
+    records.write_bytes(whole + whole[: len(whole) // 2])
+    page = tmp_path / "page.html"
+    complains(fluxperf("report", records, "-o", page), "line 2", "torn", "measure that rung again")
+    assert "captured" in page.read_text(encoding="utf-8")
+
+
+def test_a_run_appends_behind_a_torn_line(fluxperf, records):
+    records.write_bytes(records.read_bytes()[:-200])
+    assert fluxperf("run", *QUICK, "-o", records).code == 0
+    lines = records.read_bytes().splitlines()
+    assert len(lines) == 2
+    assert json.loads(lines[1])["rung"] == "captured"
+
+
+def test_report_refuses_another_schema(fluxperf, records, tmp_path):
+    other = {**json.loads(records.read_text()), "schema": 7}
+    records.write_text(json.dumps(other) + "\n")
+    page = tmp_path / "page.html"
+    complains(fluxperf("report", records, "-o", page), "expected schema 1, got schema 7", "read it with the fluxperf")
+    assert not page.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "phrase"), [("", "is empty"), ("hello\n", "not JSON"), ("{}\n", "integer 'schema'")]
+)
+def test_report_refuses_files_without_records(fluxperf, tmp_path, content, phrase):
+    path = tmp_path / "records.jsonl"
+    path.write_text(content)
+    complains(fluxperf("report", path), phrase, "fluxperf run")
+
+
+def test_report_refuses_a_missing_file_and_an_empty_folder(fluxperf, tmp_path, monkeypatch):
+    complains(fluxperf("report", tmp_path / "none.jsonl"), "cannot read records", "fluxperf run")
+    complains(fluxperf("report", tmp_path), "no .jsonl file", "fluxperf run")
+    monkeypatch.chdir(tmp_path)
+    complains(fluxperf("report"), "expected records files, got none")
+
+
+def test_unknown_names_in_the_other_commands(fluxperf):
+    complains(fluxperf("phases", "--rung", "fast"), "unknown rung 'fast'", "baseline")
+    complains(fluxperf("ops", "layernorm"), "unknown op 'layernorm'", "Did you mean 'layer_norm'?")

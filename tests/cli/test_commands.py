@@ -1,0 +1,149 @@
+"""The commands as a user meets them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import fluxperf as package
+from fluxperf.engine.ops.specs import SPECS
+from fluxperf.engine.phases import PHASES, table
+from fluxperf.harness.records import read_records
+
+
+def test_run_measures_every_rung_and_records_it(fluxperf, tmp_path):
+    path = tmp_path / "deep" / "records.jsonl"
+    result = fluxperf("run", "--all", "--workload", "tiny", "--repeat", "2", "-o", path)
+    assert result.code == 0, result.err
+    assert f"7 records appended to {path}" in result.out.replace("\n", " ").replace("  ", " ")
+    records = read_records(path).records
+    assert [record.rung for record in records] == [phase.name for phase in PHASES]
+    for record in records:
+        assert record.phase_table == table(record.rung)
+        assert record.ran_as == "twin"
+        assert [len(samples) for samples in record.times_s["denoise"]] == [2]
+        assert [len(samples) for samples in record.times_s["step"]] == [8]
+        assert min(record.times_s["denoise"][0]) > 0
+        assert record.error is not None
+        assert 0 < record.error.relative < (1e-5 if record.settings["activations"] == "float32" else 0.05)
+        assert record.totals.op_calls == sum(row.count for row in record.ops)
+        assert len(record.blocks) == 6
+    down = [record.totals.d2h_copies for record in records]
+    up = [record.totals.h2d_copies for record in records]
+    assert down == [116, 0, 0, 0, 0, 0, 0]
+    assert up == [83, 0, 0, 0, 0, 0, 0]
+
+
+def test_ledger_sums_to_the_totals(fluxperf, tmp_path):
+    path = tmp_path / "records.jsonl"
+    assert fluxperf("run", "--rung", "baseline", "--workload", "tiny-57", "--repeat", "1", "-o", path).code == 0
+    (record,) = read_records(path).records
+    for direction, copies, size in (("d2h", 1374, record.totals.d2h_bytes), ("h2d", 955, record.totals.h2d_bytes)):
+        rows = [row for row in record.ledger if row.direction == direction]
+        assert sum(row.count for row in rows) == copies == getattr(record.totals, f"{direction}_copies")
+        assert sum(row.bytes for row in rows) == size
+        assert sum(getattr(row, f"{direction}_copies") for row in record.blocks) == copies
+    # Outside of the forwards: two RoPE tables up, per step two down and one up for Euler, the latents down.
+    assert (record.setup_totals.d2h_copies, record.setup_totals.h2d_copies) == (4 * 2 + 1, 2 + 4)
+
+
+def test_sizes_make_a_custom_workload(fluxperf, tmp_path):
+    path = tmp_path / "records.jsonl"
+    sizes = ("--height", "64", "--width", "96", "--text-tokens", "5", "--steps", "3", "--batch", "2")
+    assert fluxperf("run", "--rung", "fused", "--repeat", "1", *sizes, "-o", path).code == 0
+    workload = read_records(path).records[0].workload
+    assert (workload.name, workload.height, workload.width) == ("custom", 64, 96)
+    assert (workload.text_tokens, workload.steps, workload.batch) == (5, 3, 2)
+
+
+def test_nvtx_ranges_change_nothing_that_is_measured(fluxperf, tmp_path):
+    path = tmp_path / "records.jsonl"
+    for extra in ((), ("--nvtx",)):
+        assert fluxperf("run", "--rung", "fused", "--repeat", "1", *extra, "-o", path).code == 0
+    plain, ranged = read_records(path).records
+    assert plain.totals == ranged.totals
+    assert plain.error == ranged.error
+    assert (plain.settings["nvtx"], ranged.settings["nvtx"]) == ("off", "on")
+
+
+def test_a_killed_run_keeps_every_finished_record(tmp_path):
+    path = tmp_path / "records.jsonl"
+    command = [sys.executable, "-m", "fluxperf", "run", "--workload", "tiny-57", "--repeat", "50", "-o", str(path)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    deadline = time.monotonic() + 120
+    try:
+        while not (path.exists() and path.read_bytes().count(b"\n") >= 1):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    found = read_records(path)
+    assert [record.rung for record in found.records] == [phase.name for phase in PHASES[: len(found.records)]]
+    assert not found.problems
+
+
+def test_report_makes_the_page_and_the_chart(fluxperf, tmp_path):
+    path, page, chart = tmp_path / "records.jsonl", tmp_path / "out" / "index.html", tmp_path / "chart.svg"
+    assert fluxperf("run", "--all", "--repeat", "1", "-o", path).code == 0
+    result = fluxperf("report", path, "-o", page, "--chart", chart)
+    assert result.code == 0, result.err
+    assert "7 records" in result.out
+    html = page.read_text(encoding="utf-8")
+    assert html.lower().startswith("<!doctype html>")
+    for phase in PHASES:
+        assert phase.name in html
+    assert "<svg" in chart.read_text(encoding="utf-8")
+
+
+def test_phases_lists_every_rung_with_its_expected_speedup(fluxperf):
+    text = fluxperf("phases").out
+    for phase in PHASES:
+        assert phase.name in text
+    assert "10-20x" in text
+    rows = fluxperf("phases", "--rung", "fp8").out
+    assert "double.attention" in rows
+    assert "e4m3" in rows
+
+
+def test_ops_lists_every_op_and_explains_one(fluxperf):
+    text = fluxperf("ops").out
+    for op in SPECS:
+        assert op in text
+    one = fluxperf("ops", "modulate").out
+    assert "x [B, L, D], scale [B, D], shift [B, D] -> [B, L, D]" in one
+    assert "roundtrip" in one
+
+
+def test_doctor_says_what_is_there_and_what_is_missing(fluxperf):
+    text = fluxperf("doctor").out
+    assert package.__version__ in text
+    assert "numpy" in text
+    assert "device of `--device auto`" in text
+
+
+def test_doctor_names_the_extra_that_fits_the_driver(fluxperf, monkeypatch):
+    monkeypatch.setattr("fluxperf.cli.doctor.driver", lambda: ("580.10", 13))
+    monkeypatch.setattr("fluxperf.cli.doctor.installed", lambda package: None)
+    assert "fluxperf[cuda13]" in fluxperf("doctor").out
+    monkeypatch.setattr("fluxperf.cli.doctor.driver", lambda: ("535.10", 12))
+    assert "fluxperf[cuda12]" in fluxperf("doctor").out
+
+
+def test_version(fluxperf):
+    assert fluxperf("--version").out.strip() == f"fluxperf {package.__version__}"
+
+
+@pytest.mark.parametrize("command", ["run", "report", "phases", "ops", "doctor"])
+def test_every_command_has_help(fluxperf, command):
+    result = fluxperf(command, "--help")
+    assert result.code == 0
+    assert "Usage" in result.out
