@@ -36,8 +36,12 @@ def context(command: str) -> Context:
     Args:
         command: the command that measures what the report shows.
     """
+    steps = {(mission.before, mission.after): mission.expected for mission in MISSION}
     return Context(
-        ladder=[RungInfo(phase.name, phase.mission, phase.change, phase.expected) for phase in PHASES],
+        ladder=[
+            RungInfo(phase.name, phase.mission, phase.change, steps.get((before.name, phase.name)))
+            for before, phase in zip((PHASES[0], *PHASES), PHASES, strict=False)
+        ],
         phases=[PhaseInfo(*row) for row in MISSION],
         published=BASELINE,
         headline_workload=HEADLINE,

@@ -14,5 +14,5 @@ def device() -> Iterator[HostDevice]:
     """A host device. After the test its door is open again, and no section or op is left in its ledger."""
     device = HostDevice()
     yield device
-    assert device.door._sealed == "", "the test left the door sealed"
+    assert device.door._sealed is None, "the test left the door sealed"
     assert (device.door.ledger.section, device.door.ledger.op) == ("", ""), "the test left a section or an op open"

@@ -10,13 +10,17 @@ from rich.table import Table
 
 from fluxperf.engine.ops.catalog import METHODS
 from fluxperf.engine.ops.table import OP_NAMES
-from fluxperf.engine.phases import PHASES, phase_named, table
+from fluxperf.engine.phases import MISSION, PHASES, Phase, phase_named, table
 
 
 def phases(
     rung: Annotated[str | None, typer.Option("--rung", help="Show the op table of this rung instead.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the ladder as a Markdown table.")] = False,
 ) -> None:
     """Show the ladder: what each rung changes, and only that."""
+    if markdown:
+        typer.echo(as_markdown())
+        return
     console = Console()
     if rung is not None:
         console.print(_rows(rung))
@@ -25,10 +29,26 @@ def phases(
     for column in ("rung", "mission", "expected", "what changes"):
         view.add_column(column, no_wrap=column != "what changes")
     for phase in PHASES:
-        expected = f"{phase.expected[0]:g}-{phase.expected[1]:g}x" if phase.expected else ""
-        view.add_row(phase.name, phase.mission, expected, phase.change)
+        view.add_row(phase.name, phase.mission, _expected(phase), phase.change)
     console.print(view)
-    console.print("Expected: speedup over the rung before. `fluxperf phases --rung NAME` shows a rung's op table.")
+    console.print("`fluxperf phases --rung NAME` shows the op table of a rung.")
+
+
+def as_markdown() -> str:
+    """The ladder as a Markdown table, as the README has it."""
+    lines = ["| rung | mission | dtype | expected | what changes, and only that |", "|---|---|---|---|---|"]
+    for phase in PHASES:
+        dtype = phase.activations + (" + e4m3" if phase.e4m3 else "")
+        lines.append(f"| `{phase.name}` | {phase.mission} | {dtype} | {_expected(phase)} | {phase.change} |")
+    return "\n".join(lines)
+
+
+def _expected(phase: Phase) -> str:
+    """Speedup expected of the mission's phase that ends at a rung, as text."""
+    for mission in MISSION:
+        if mission.after == phase.name:
+            return f"{mission.expected[0]:g}-{mission.expected[1]:g}x over {mission.before}"
+    return ""
 
 
 def _rows(name: str) -> Table:

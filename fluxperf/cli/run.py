@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
+from fluxperf.cli.ladder import ladder
 from fluxperf.engine.checkpoints.checkpoint import Checkpoint
 from fluxperf.engine.checkpoints.sources import SyntheticWeights, WeightSource
 from fluxperf.engine.config import config_named
@@ -17,7 +17,6 @@ from fluxperf.engine.device import open_device
 from fluxperf.engine.phases import PHASES, phase_named
 from fluxperf.errors import ConfigError
 from fluxperf.harness.records import Record, append_record
-from fluxperf.harness.stats import summarize
 from fluxperf.recording import EXTRA_RUNS, measure
 from fluxperf.workloads import WORKLOADS, Workload, prepare, reference_latents, workload_named
 
@@ -60,7 +59,7 @@ def run(
     kind = open_device(device).kind
     source: WeightSource = Checkpoint(weights) if weights else SyntheticWeights(config_named(chosen.model), seed)
     records = _measure_all(names, chosen, source, kind, repeat, seed, nvtx, output)
-    Console().print(_summary(chosen, records))
+    Console().print(ladder(records))
     if output is not None:
         typer.echo(f"{len(records)} records appended to {output}. `fluxperf report {output}` makes a page of them.")
 
@@ -90,37 +89,3 @@ def _measure_all(
             if output is not None:
                 append_record(output, record)
     return records
-
-
-def _summary(workload: Workload, records: list[Record]) -> Table:
-    """The ladder as a table that fits 80 columns: median times, copies of one forward, error."""
-    machine = records[0].machine
-    view = Table(
-        title=f"{workload.name}: {workload.height} x {workload.width} pixels, {workload.text_tokens} text tokens, "
-        f"{workload.steps} steps, batch {workload.batch}\non {machine.gpu or machine.cpu}, {machine.cores} cores",
-        caption="Copies and MB are those of one forward, exact. Times are medians of n generations."
-        + (
-            " Host twins:\nsays what crosses and whether the numbers agree, not how long a GPU takes."
-            if records[0].ran_as == "twin"
-            else ""
-        ),
-        title_justify="left",
-        caption_justify="left",
-    )
-    for heading in ("rung", "time", "ms/step", "n", "down", "up", "MB", "op calls", "error"):
-        view.add_column(heading, justify="left" if heading == "rung" else "right", no_wrap=True)
-    for record in records:
-        whole, step = summarize(record.times_s["denoise"]), summarize(record.times_s["step"])
-        totals = record.totals
-        view.add_row(
-            record.rung,
-            f"{whole.median * 1e3:.1f} ms" if whole else "",
-            f"{step.median * 1e3:.2f}" if step else "",
-            str(whole.samples) if whole else "0",
-            str(totals.d2h_copies),
-            str(totals.h2d_copies),
-            f"{(totals.d2h_bytes + totals.h2d_bytes) / 1e6:.2f}",
-            str(totals.op_calls),
-            f"{record.error.relative:.1e}" if record.error else "",
-        )
-    return view

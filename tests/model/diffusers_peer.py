@@ -87,6 +87,10 @@ class Peer:
         assert (paths["folder"] / STEM).is_file()
         return paths
 
+    def named_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every tensor, as diffusers has them."""
+        return {name: tuple(x.shape) for name, x in self._models[torch.float32].state_dict().items()}
+
     def velocity(self, dtype: str, case: Case, sigma: float, guidance: float) -> np.ndarray:
         """Velocity of one forward in a dtype; remembered."""
         key = (dtype, case, sigma, guidance)

@@ -64,31 +64,37 @@ class Checkpoint:
         """Uploads a canonical tensor piece by piece, converted to ``dtype`` on the host.
 
         Raises:
-            CheckpointError: a number is not finite, or an element type is unknown.
+            CheckpointError: a number is not finite in ``dtype``, or an element type is unknown.
         """
         target = device.empty(shape, dtype)
         row = 0
         for piece in self._recipes[path]:
             numbers = self._files.read(piece.name)[piece.start : piece.stop]
-            if not np.isfinite(numbers.astype(np.float32, copy=False)).all():
+            with np.errstate(over="ignore"):
+                numbers = numbers.astype(host_dtype(dtype), copy=False)
+            if not np.isfinite(numbers).all():
                 raise CheckpointError(
-                    f"{self._files.where(piece.name)}: tensor {piece.name!r} holds NaN or infinity; expected finite "
-                    "numbers. The file is damaged or was saved from a diverged run; download it again."
+                    f"{self._files.where(piece.name)}: tensor {piece.name!r} holds NaN or infinity, or a number beyond the "
+                    f"range of {dtype}; expected finite numbers. The file is damaged or was saved from a diverged run; "
+                    "download it again."
                 )
             part = target[row : row + len(numbers)]
-            device.door.to_device(numbers.astype(host_dtype(dtype)), "weights", out=part)
+            device.door.to_device(numbers, "weights", out=part)
             row += len(numbers)
         return target
 
     def _check(self) -> None:
-        """Every tensor is there, in the right shape; all complaints together."""
-        problems = []
+        """Every tensor is there, in the right shape, and no other one is; all complaints together."""
+        problems: list[str] = []
         for path, shape in parameters(self.config).items():
             pieces = self._recipes[path]
             missing = [piece.name for piece in pieces if piece.name not in self._files.names]
             problems += [f"tensor {name!r} is missing" for name in missing]
             if not missing:
                 problems += _shape_problems(self._files, pieces, shape)
+        used = {piece.name for pieces in self._recipes.values() for piece in pieces}
+        problems += [f"tensor {name!r} is none of its tensors" for name in sorted(self._files.names - used)]
+        problems = list(dict.fromkeys(problems))  # two tensors may be made of one that is missing
         if problems:
             more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
             raise CheckpointError(
@@ -103,7 +109,9 @@ def _shape_problems(files: TensorFiles, pieces: list[Piece], shape: tuple[int, .
     have = [files.shape(piece.name) for piece in pieces]
     rows = 0
     for piece, extents in zip(pieces, have, strict=True):
-        if len(extents) != len(shape) or extents[1:] != shape[1:] or extents[0] < (piece.stop or 0):
+        alone = len(pieces) == 1 and piece.stop is None
+        fits = extents == shape if alone else extents[1:] == shape[1:] and extents[:1] >= (piece.stop or 0,)
+        if len(extents) != len(shape) or not fits:
             return [f"tensor {piece.name!r} has shape {list(extents)}, expected {_expected(piece, pieces, shape)}"]
         rows += (piece.stop or extents[0]) - piece.start
     if rows != shape[0]:
@@ -142,8 +150,22 @@ def _configured(settings: Mapping[str, Any]) -> FluxConfig:
     missing = [key for key in _KEYS if key not in settings]
     if missing:
         raise CheckpointError(f"config.json: expected {', '.join(_KEYS)}; missing: {', '.join(missing)}.")
-    sizes = {ours: settings[key] for key, ours in _KEYS.items()}
-    return _named({**sizes, "axes": tuple(settings.get("axes_dims_rope", FluxConfig.axes))})
+    for key, ours in _KEYS.items():
+        flag, value = ours == "guidance", settings[key]
+        if not (isinstance(value, bool) if flag else _is_size(value)):
+            wanted = "true or false" if flag else "a whole number of at least 1"
+            raise CheckpointError(f"config.json: {key}: expected {wanted}, got {value!r}. Download it again.")
+    axes = settings.get("axes_dims_rope", FluxConfig.axes)
+    if not isinstance(axes, list | tuple) or len(axes) != len(FluxConfig.axes) or not all(map(_is_size, axes)):
+        raise CheckpointError(
+            f"config.json: axes_dims_rope: expected {len(FluxConfig.axes)} whole numbers of at least 1, got {axes!r}. "
+            "Download it again."
+        )
+    return _named({**{ours: settings[key] for key, ours in _KEYS.items()}, "axes": tuple(axes)})
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and value >= 1
 
 
 def _inferred(files: TensorFiles, path: Path) -> FluxConfig:
@@ -152,7 +174,13 @@ def _inferred(files: TensorFiles, path: Path) -> FluxConfig:
     def extent(name: str, axis: int) -> int:
         if name not in files.names:
             raise CheckpointError(f"{path}: expected an original FLUX.1 file, but tensor {name!r} is missing.")
-        return files.shape(name)[axis]
+        shape = files.shape(name)
+        if axis >= len(shape):
+            raise CheckpointError(
+                f"{path}: tensor {name!r} has shape {list(shape)}, expected at least {axis + 1} axes. "
+                "It is no original FLUX.1 file, or a damaged one; download it again."
+            )
+        return shape[axis]
 
     head_dim = extent("double_blocks.0.img_attn.norm.query_norm.scale", 0)
     axes = {config.head_dim: config.axes for config in CONFIGS.values()}

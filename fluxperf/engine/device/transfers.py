@@ -68,7 +68,7 @@ class Door:
     def __init__(self, upload: Callable[[HostNumbers, Any], Any], download: Callable[[Any], HostNumbers]) -> None:
         self._upload = upload
         self._download = download
-        self._sealed = ""
+        self._sealed: str | None = None
         self.ledger = Ledger()
 
     def to_device(self, numbers: HostNumbers, label: str, out: Any = None) -> Any:
@@ -128,7 +128,7 @@ class Door:
     def _pass(self, label: str, call: str) -> None:
         if not label:
             raise ArgumentError(f"{call}: expected a label that says what is moved, got an empty one.")
-        if self._sealed:
+        if self._sealed is not None:
             ledger = self.ledger
             where = f" in {ledger.section} {ledger.index} / {ledger.op}" if ledger.section else ""
             raise TransferError(

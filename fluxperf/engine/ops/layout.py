@@ -15,10 +15,10 @@ def joined(first: Any, second: Any, axis: int) -> Any | None:
     if owner is None or owner is not second.base or len(first.shape) != len(second.shape):
         return None
     axis %= len(first.shape)
-    extents = list(first.shape)
-    extents[axis] += second.shape[axis]
+    extents, beside = list(first.shape), list(second.shape)
+    extents[axis] = beside[axis] = first.shape[axis] + second.shape[axis]
     fits = (
-        tuple(extents) == tuple(owner.shape)
+        tuple(extents) == tuple(beside) == tuple(owner.shape)
         and first.strides == owner.strides == second.strides
         and first.data.ptr == owner.data.ptr
         and second.data.ptr == owner.data.ptr + first.shape[axis] * owner.strides[axis]

@@ -44,7 +44,7 @@ _F32 = 2.0**-23
 _ELEMENTWISE = {"float32": _F32, "bfloat16": _BF16}
 _SUMS = {"float32": 4 * _F32, "bfloat16": _BF16}
 _CHAIN = {"float32": 4 * _F32, "bfloat16": 2 * _BF16}
-# Two e4m3 operands (3 mantissa bits: at most 2^-4, over many numbers 2^-5.2 relative each) in a sum of independent errors.
+# Two e4m3 operands (3 mantissa bits: at most 2^-4 relative each, over many numbers 2^-5.2), their errors independent.
 _FP8 = {"fp8": 0.06}
 # Float32 results whatever the dtype of activations.
 _WIDE = {"float32": _F32, "bfloat16": _F32}

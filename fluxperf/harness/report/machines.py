@@ -8,7 +8,7 @@ from typing import NamedTuple
 from fluxperf.harness.records import Machine, Record
 from fluxperf.harness.report import units
 from fluxperf.harness.report.escape import shown
-from fluxperf.harness.report.study import TWIN_SAYS, Ladder, Study, commit_of, provenance, unique, where
+from fluxperf.harness.report.study import TWIN_SAYS, Ladder, Study, commit_of, provenance, short, unique, where
 from fluxperf.harness.report.tables import MISSING, Cell, Column, Table
 
 _FIELDS: tuple[tuple[str, Callable[[Machine], str | None]], ...] = (
@@ -66,6 +66,11 @@ def remarks(study: Study) -> list[tuple[bool, str]]:
         if len(machines) > 1:
             text = f"{shown(name, 48)} was measured on {len(machines)} machines: {units.listing(machines)}. "
             found.append((True, text + "Each has its own ladder; times of different machines are not compared."))
+        ladders = [ladder for ladder in study.ladders if ladder.workload.name == name]
+        commits = _commits([record for one in ladders for record in one.records])
+        if len(ladders) > 1 and len(commits) > 1:
+            text = f"{shown(name, 48)}: its ladders come from {len(commits)} commits ({units.listing(commits, 4)})."
+            found.append((True, text))
     for ladder in study.ladders:
         found += [(True, text) for text in _within(ladder)]
     if not found and study.records:
@@ -80,7 +85,7 @@ def _within(ladder: Ladder) -> list[str]:
     """What differs between the records of one ladder, though they are shown side by side."""
     records = ladder.records
     texts = []
-    commits = unique(shown(record.commit or "not recorded", 16) for record in records)
+    commits = _commits(records)
     if len(commits) > 1:
         texts.append(
             f"{ladder.title}: the rungs come from {len(commits)} commits ({units.listing(commits, 4)}). "
@@ -105,6 +110,10 @@ def _within(ladder: Ladder) -> list[str]:
             what = f"setting {shown(name, 40)} differs between rungs"
             texts.append(f"{ladder.title}: {what} ({units.listing(values, 4)}).")
     return texts
+
+
+def _commits(records: list[Record]) -> list[str]:
+    return [short(commit) for commit in dict.fromkeys(record.commit for record in records)]
 
 
 def _names(ladder: Ladder, test: Callable[[Record], bool]) -> list[str]:

@@ -82,7 +82,7 @@ def _table(record: Record, name: str, *, twin: bool) -> Table:
 def whole_time(rows: Sequence[OpRow]) -> float:
     """Seconds of all ops; one that ran within another that has a row of its own is part of that one."""
     outer = {(row.op, row.section) for row in rows}
-    return sum(row.time_s for row in rows if not row.within or (row.within, row.section) not in outer)
+    return sum(row.time_s for row in rows if row.within in ("", row.op) or (row.within, row.section) not in outer)
 
 
 def build_phases(study: Study) -> list[PhasesView]:

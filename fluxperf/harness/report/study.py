@@ -212,11 +212,18 @@ def speedup(before: Summary | None, after: Summary | None) -> Speedup | None:
     return Speedup(before.median / after.median, before.low / after.high, before.high / after.low, single)
 
 
+def short(commit: str | None) -> str:
+    """A commit as it is shown: the first ten digits of a full one, anything else bounded."""
+    if commit is None:
+        return "not recorded"
+    return shown(commit[:10] if len(commit) == 40 else commit, 24)
+
+
 def commit_of(record: Record) -> str:
     """The record's commit, shortened, and whether the tree held changes that no commit has."""
     if record.commit is None:
         return "commit not recorded"
-    text = shown(record.commit[:10] if len(record.commit) == 40 else record.commit, 24)
+    text = short(record.commit)
     if record.dirty is None:
         return f"{text} (not known whether clean)"
     return f"{text} + uncommitted changes" if record.dirty else text

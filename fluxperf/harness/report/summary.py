@@ -166,7 +166,23 @@ def _time(study: Study, ladder: Ladder) -> str:
     if ladder.workload.name == study.context.headline_workload:
         target = study.context.published.target_s
         text += f"; the target of {units.given(target)} is {'met' if found.median < target else 'not met'}"
-    return f"{text}."
+    return f"{text}.{_beside(study, ladder, found)}"
+
+
+def _beside(study: Study, ladder: Ladder, ours: Summary) -> str:
+    """The quickest peer of the same workload on the same machine, as one more sentence."""
+    peers = [
+        (found, f"{shown(one.implementation, 48)} ({rung.label})")
+        for one in study.ladders
+        if one.ran_as == "peer" and one.workload == ladder.workload and one.machine == ladder.machine
+        for rung in one.measured
+        if (found := summary_of(rung.record))
+    ]
+    if not peers:
+        return ""
+    best, name = min(peers, key=lambda pair: pair[0].median)
+    ratio = units.times(best.median / ours.median)
+    return f" On the same machine {name} takes {units.time(best.median)} ({_spread(best)}), {ratio} our time."
 
 
 def _spread(found: Summary) -> str:

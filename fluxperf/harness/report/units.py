@@ -21,8 +21,9 @@ def digits(value: float, significant: int = 3) -> str:
         return "not finite"
     if value == 0:
         return "0"
-    places = significant - 1 - math.floor(math.log10(abs(value)))
-    return f"{round(value, places):,.{max(0, places)}f}"
+    rounded = float(f"{value:.{significant - 1}e}")
+    places = significant - 1 - math.floor(math.log10(abs(rounded)))
+    return f"{rounded:,.{max(0, places)}f}"
 
 
 def time(value_s: float | None) -> str:

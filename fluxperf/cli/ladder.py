@@ -1,0 +1,47 @@
+"""The ladder as text: a row per record, as ``run`` prints it and the README shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from fluxperf.harness.records import Record
+from fluxperf.harness.stats import summarize
+
+_HEADINGS = ("rung", "time", "ms/step", "n", "down", "up", "MB", "op calls", "error")
+
+
+def ladder(records: Sequence[Record]) -> Table:
+    """Records of one workload as a table that fits 80 columns: median times, copies of one forward, error."""
+    workload, machine = records[0].workload, records[0].machine
+    twins = any(record.ran_as == "twin" for record in records)
+    note = "\nHost twins: what crosses and whether the numbers agree, not how long a GPU takes." if twins else ""
+    view = Table(
+        title=f"{workload.name}: {workload.height} x {workload.width} pixels, {workload.text_tokens} text tokens, "
+        f"{workload.steps} steps, batch {workload.batch}\non {machine.gpu or machine.cpu}, {machine.cores} cores",
+        caption=f"Copies and MB of one forward, exact; times are medians of n generations.{note}",
+        title_justify="left",
+        caption_justify="left",
+    )
+    for heading in _HEADINGS:
+        view.add_column(heading, justify="left" if heading == "rung" else "right", no_wrap=True)
+    for record in records:
+        view.add_row(*_row(record))
+    return view
+
+
+def _row(record: Record) -> tuple[str, ...]:
+    whole, step = summarize(record.times_s["denoise"]), summarize(record.times_s["step"])
+    totals = record.totals
+    return (
+        record.rung,
+        f"{whole.median * 1e3:.1f} ms" if whole else "",
+        f"{step.median * 1e3:.2f}" if step else "",
+        str(whole.samples) if whole else "0",
+        str(totals.d2h_copies),
+        str(totals.h2d_copies),
+        f"{(totals.d2h_bytes + totals.h2d_bytes) / 1e6:.2f}",
+        str(totals.op_calls),
+        f"{record.error.relative:.1e}" if record.error else "",
+    )

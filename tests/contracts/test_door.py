@@ -1,0 +1,62 @@
+"""The door is the only place where bytes cross: nothing else in the engine reads an array's numbers."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.contracts import tree
+
+DOOR = "fluxperf/engine/device/transfers.py"
+HOST = "fluxperf/engine/device/host.py"
+READS = {"asnumpy", "item", "tolist"}
+
+
+def crossings(module: ast.Module) -> list[str]:
+    """Calls that copy an array to the host: ``x.item()``, ``x.tolist()``, ``cupy.asnumpy(x)``, ``x.get()``."""
+    calls = [node for node in ast.walk(module) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+    return [
+        ast.unparse(call)
+        for call in calls
+        if call.func.attr in READS or (call.func.attr == "get" and not call.args and not call.keywords)  # type: ignore[attr-defined]
+    ]
+
+
+def private(module: ast.Module) -> list[str]:
+    """Reads of a host array's memory."""
+    return [ast.unparse(node) for node in ast.walk(module) if isinstance(node, ast.Attribute) and node.attr == "_data"]
+
+
+ENGINE = [path for path in tree.python_files("fluxperf/engine") if tree.name(path) not in (DOOR, HOST)]
+
+
+@pytest.mark.parametrize("path", ENGINE, ids=tree.name)
+def test_no_copy_goes_beside_the_door(path: Path) -> None:
+    assert crossings(tree.parsed(path)) == []
+
+
+@pytest.mark.parametrize("path", [*ENGINE, tree.ROOT / DOOR], ids=tree.name)
+def test_nobody_opens_a_host_array(path: Path) -> None:
+    assert private(tree.parsed(path)) == []
+
+
+def test_the_host_device_itself_does() -> None:
+    assert private(tree.parsed(tree.ROOT / HOST)), "the scan sees nothing"
+
+
+@pytest.mark.parametrize("code", ["x.get()", "y = cp.asnumpy(x)", "x[0].item()", "f(x.tolist())"])
+def test_the_scan_sees_every_kind(code: str) -> None:
+    assert len(crossings(ast.parse(code))) == 1
+
+
+@pytest.mark.parametrize("code", ["d.get('a')", "d.get('a', 1)", "d.get(key=1)", "x.items()", "get()"])
+def test_the_scan_lets_others_pass(code: str) -> None:
+    assert crossings(ast.parse(code)) == []
+
+
+def test_the_model_knows_neither_door_nor_numpy() -> None:
+    for path in tree.python_files("fluxperf/engine/model"):
+        text = path.read_text()
+        assert not {"to_host", "to_device", "read_scalar", "numpy"} & set(text.replace("(", " ").replace(".", " ").split())

@@ -1,0 +1,80 @@
+"""Who may import whom: import-linter's contracts, and CuPy in its places only."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.contracts import tree
+
+#: Where CuPy may be imported, by prefix of the path.
+CUPY_PLACES = (
+    "fluxperf/engine/device/cuda.py", "fluxperf/engine/nvrtc/", "fluxperf/engine/ops/cuda/", "fluxperf/gpu.py",
+)
+
+EVERY_MODULE = """
+import importlib, importlib.abc, pkgutil, sys
+
+class Blocker(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {blocked!r}:
+            raise ImportError(f"{{name}} is blocked")
+
+sys.meta_path.insert(0, Blocker())
+import fluxperf
+names = [module.name for module in pkgutil.walk_packages(fluxperf.__path__, "fluxperf.")]
+for name in names:
+    if not name.endswith("__main__"):
+        importlib.import_module(name)
+print(len(names))
+"""
+
+
+def _python(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *args], cwd=tree.ROOT, capture_output=True, text=True, check=False)
+
+
+def test_import_contracts_are_kept() -> None:
+    done = _python("-c", "from importlinter.cli import lint_imports_command as main; main()", "--no-cache")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "kept, 0 broken" in done.stdout
+
+
+def test_everything_imports_without_gpu_and_torch_libraries() -> None:
+    blocked = {"cupy", "torch", "diffusers", "transformers", "nvmath", "cudnn", "cupti", "pytest"}
+    done = _python("-W", "error::ImportWarning", "-c", EVERY_MODULE.format(blocked=blocked))
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 40
+
+
+def imported(module: ast.Module) -> set[str]:
+    """Top-level names of everything that a module imports, wherever in it, by statement or by `import_module`."""
+    names = set()
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ("import_module", "__import__"):
+            names |= {arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)}
+    return {name.partition(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("path", tree.python_files("fluxperf"), ids=tree.name)
+def test_gpu_libraries_are_imported_in_their_places_only(path: Path) -> None:
+    names = imported(tree.parsed(path))
+    assert "torch" not in names
+    assert "cupy" not in names or tree.name(path).startswith(CUPY_PLACES)
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import cupy", "import cupy.cuda as c", "from cupy import ndarray", "def f():\n  from cupy.cuda import Event",
+     "import importlib\nimportlib.import_module('cupy')", "__import__('cupy')"],
+)
+def test_every_way_to_import_is_seen(code: str) -> None:
+    assert "cupy" in imported(ast.parse(code))

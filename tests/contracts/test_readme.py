@@ -1,0 +1,80 @@
+"""The README says what is: its table is the phase table, its figures are records, its commands run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from fluxperf.cli.ladder import ladder
+from fluxperf.cli.phases import as_markdown
+from fluxperf.harness.records import read_records
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"`(fluxperf [^`]+)`", README)
+
+
+def between(mark: str) -> str:
+    """What stands between two comments of the README."""
+    found = re.search(rf"<!-- {mark}: (.*?) -->\n(.*?)<!-- /{mark} -->", README, re.DOTALL)
+    assert found, f"README has no part {mark!r}"
+    return found[2]
+
+
+def test_the_phase_table_is_the_one_in_phases_py():
+    assert between("phases").strip() == as_markdown()
+
+
+def test_the_run_shown_is_a_committed_record():
+    name = re.search(r"<!-- run: (.*?) -->", README)[1]
+    records = read_records(ROOT / name).records
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    with console.file:
+        console.print(ladder(records))
+    shown = between("run").strip().removeprefix("```").removesuffix("```")
+    assert [line.rstrip() for line in shown.strip().splitlines()] == [
+        line.rstrip() for line in console.export_text().strip().splitlines()
+    ]
+
+
+def test_the_copies_quoted_are_those_of_the_record():
+    baseline = read_records(ROOT / "reports/records/host-tiny-57.jsonl").records[0]
+    assert baseline.rung == "baseline"
+    assert f"{baseline.totals.d2h_copies} copies down and {baseline.totals.h2d_copies} up" in README
+
+
+def test_files_and_folders_that_the_readme_names_exist():
+    linked = re.findall(r"\]\(([^)#]+)\)", README)
+    named = [word for row in re.findall(r"^\| (`[^|]+) \|", between_layout(), re.MULTILINE) for word in re.findall(r"`([^`]+)`", row)]
+    for path in linked + [name if "/" in name else f"fluxperf/{name}" for name in named]:
+        assert (ROOT / path).exists() or (ROOT / "fluxperf" / path).exists(), path
+
+
+def between_layout() -> str:
+    return README.split("## Layout")[1].split("## ")[0]
+
+
+@pytest.mark.parametrize("target", re.findall(r"`?(make \w+)`?", README))
+def test_make_targets_exist(target):
+    done = subprocess.run(["make", "-n", target.split()[1]], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_commands_run(tmp_path):
+    assert len(COMMANDS) >= 8
+    for command in COMMANDS:
+        if "DIR" in command:
+            continue
+        words = shlex.split(command)[1:]
+        done = subprocess.run(
+            [sys.executable, "-m", "fluxperf", *words], cwd=tmp_path, capture_output=True, text=True, check=False,
+            env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+    assert (tmp_path / "page.html").exists()

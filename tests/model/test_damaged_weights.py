@@ -1,0 +1,229 @@
+"""Weights that are missing, damaged or of another model: one CheckpointError that says what was expected, what came, what to do."""
+
+from __future__ import annotations
+
+import json
+import struct
+
+import ml_dtypes
+import numpy as np
+import pytest
+from rung_runs import Case, Rung, inputs, scheduled
+from safetensors.numpy import save_file
+from weight_files import SMALL, STEM, diffusers_shapes, original_layout, random_state, write_folder, write_shards, write_tensors
+
+from fluxperf.engine.checkpoints.checkpoint import Checkpoint
+from fluxperf.errors import CheckpointError
+
+DIFFUSERS = random_state(diffusers_shapes(SMALL), seed=3)
+ORIGINAL = original_layout(DIFFUSERS, SMALL)
+
+
+def _loaded(path):
+    """Every tensor of a checkpoint, placed on a device; returns nothing."""
+    Rung("tensorcore", Checkpoint(path))
+
+
+def _complaint(path):
+    """Message of the one error that loading raises."""
+    with pytest.raises(CheckpointError) as caught:
+        _loaded(path)
+    message = str(caught.value)
+    assert type(caught.value) is CheckpointError
+    assert "Traceback" not in message
+    assert message.endswith((".", "?"))
+    return message
+
+
+def _says(message, *phrases):
+    missing = [phrase for phrase in phrases if phrase not in message]
+    assert not missing, f"{missing} not in: {message}"
+
+
+@pytest.fixture(params=["diffusers", "original"])
+def layout(request, tmp_path):
+    """Writes a state in a layout, after a change; gives the path. The tensors of both layouts, by one name each."""
+
+    def write(change):
+        state = dict(DIFFUSERS if request.param == "diffusers" else ORIGINAL)
+        change(state)
+        if request.param == "diffusers":
+            return write_folder(tmp_path / "model", state)
+        return write_tensors(tmp_path / "model.safetensors", state)
+
+    names = {"diffusers": "transformer_blocks.0.ff.net.2.weight", "original": "double_blocks.0.img_mlp.2.weight"}
+    write.name = names[request.param]
+    write.biases = [name for name in (DIFFUSERS if request.param == "diffusers" else ORIGINAL) if name.endswith(".bias")]
+    return write
+
+
+def test_undamaged_weights_load_and_run(layout):
+    rung = Rung("batched", Checkpoint(layout(lambda state: None)))
+    case = Case(1, 3, 2, 2)
+    assert np.isfinite(rung.velocity(inputs(rung.config, case), case, scheduled(rung.config, case))).all()
+
+
+def test_a_missing_tensor_is_named(layout):
+    message = _complaint(layout(lambda state: state.pop(layout.name)))
+    _says(message, f"tensor {layout.name!r} is missing", "expected the weights of a custom model", "1 + 1 blocks", "Check that")
+    assert "more" not in message
+
+
+def test_all_missing_tensors_are_counted(layout):
+    message = _complaint(layout(lambda state: [state.pop(name) for name in layout.biases]))
+    assert message.count("is missing") == 4
+    _says(message, f"and {len(layout.biases) - 4} more")
+
+
+def test_a_wrong_shape_is_named_with_both_shapes(layout):
+    def cut(state):
+        state[layout.name] = state[layout.name][:, :-1]
+
+    _says(_complaint(layout(cut)), repr(layout.name), "has shape [32, 127]", "expected [32, 128]")
+
+
+def test_too_many_rows_are_named(layout):
+    def grow(state):
+        state[layout.name] = np.concatenate([state[layout.name]] * 2)
+
+    _says(_complaint(layout(grow)), repr(layout.name), "has shape [64, 128]", "expected [32, 128]")
+
+
+def test_rows_of_pieces_are_summed(tmp_path):
+    name = "transformer_blocks.0.attn.to_k.weight"
+    message = _complaint(write_folder(tmp_path, {**DIFFUSERS, name: DIFFUSERS[name][:-2]}))
+    _says(message, name, "have 94 rows in all, expected 96")
+
+
+def test_a_tensor_that_belongs_to_nothing_is_named(layout):
+    """A config of fewer blocks than the weights would otherwise run another model without a word."""
+    other = layout.name.replace("blocks.0", "blocks.7").replace("double_blocks.7", "double_blocks.0.more")
+
+    def add(state):
+        state[other] = state[layout.name]
+
+    _says(_complaint(layout(add)), f"tensor {other!r} is none of its tensors", "Check that config and weights belong")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_not_finite_are_refused(layout, bad):
+    def spoil(state):
+        state[layout.name] = state[layout.name].copy()
+        state[layout.name][3, 5] = bad
+
+    _says(_complaint(layout(spoil)), repr(layout.name), "NaN or infinity", "expected finite numbers", "download it again")
+
+
+@pytest.mark.parametrize(("dtype", "large"), [(np.float64, 1e300), (np.float32, 3.4e38)])
+def test_numbers_beyond_the_range_of_activations_are_refused(tmp_path, dtype, large):
+    """3.4e38 is finite in float32 and infinite in bfloat16."""
+    state = {name: x.astype(dtype) for name, x in ORIGINAL.items()}
+    state["img_in.weight"][0, 0] = large
+    path = tmp_path / "model.safetensors"
+    save_file(state, path)
+    _says(_complaint(path), "'img_in.weight'", "beyond the range of bfloat16", "expected finite numbers")
+
+
+@pytest.mark.parametrize(("dtype", "name"), [(ml_dtypes.float8_e4m3fn, "F8_E4M3"), (np.int8, "I8"), (np.bool_, "BOOL")])
+def test_an_unknown_dtype_is_named(layout, dtype, name):
+    def quantize(state):
+        state[layout.name] = state[layout.name].astype(dtype)
+
+    message = _complaint(layout(quantize))
+    _says(message, repr(layout.name), f"has dtype {name}", "expected one of F64, F32, F16, BF16", "unquantized")
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, ml_dtypes.bfloat16])
+def test_known_dtypes_give_the_same_weights(tmp_path, dtype):
+    path = write_tensors(tmp_path / "model.safetensors", ORIGINAL, dtype)
+    rung = Rung("tensorcore", Checkpoint(path))
+    expected = np.concatenate([ORIGINAL["img_in.weight"], ORIGINAL["txt_in.weight"]], axis=1)
+    got = [rung.download(linear.weight) for linear in (rung.model.weights.img_in, rung.model.weights.txt_in)]
+    tolerance = 2**-11 if dtype is np.float16 else 0
+    np.testing.assert_allclose(np.concatenate(got, axis=1), expected, rtol=2**-8 if tolerance else 0, atol=tolerance)
+
+
+@pytest.mark.parametrize("share", [0, 3, 8, 9, 200, 0.03, 0.5, 0.99, -1])
+def test_a_truncated_file_is_refused(layout, share):
+    path = layout(lambda state: None)
+    file = path / STEM if path.is_dir() else path
+    data = file.read_bytes()
+    file.write_bytes(data[: int(share * len(data)) if isinstance(share, float) else share])
+    _says(_complaint(path), file.name, "expected a complete safetensors file", "truncated", "download it again")
+
+
+@pytest.mark.parametrize("content", [b"\n".join([b"not weights at all"] * 40), b"<!DOCTYPE html>", b"{}", b"\xff" * 64])
+def test_another_file_under_the_name_is_refused(tmp_path, content):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    _says(_complaint(path), str(path), "expected a complete safetensors file", "download it again")
+
+
+def test_a_file_without_tensors_is_refused(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", 2) + b"{}")
+    _says(_complaint(path), "expected the tensors of FLUX.1", "got none")
+
+
+def test_tensors_of_another_model_are_refused(tmp_path):
+    vae = {"encoder.conv_in.weight": np.zeros((4, 3, 3, 3), np.float32), "decoder.conv_in.bias": np.zeros(4, np.float32)}
+    _says(
+        _complaint(write_tensors(tmp_path / "ae.safetensors", vae)),
+        "expected the tensors of FLUX.1", "decoder.conv_in.bias, encoder.conv_in.weight", "not the VAE",
+    )
+
+
+def test_nothing_there_is_said(tmp_path):
+    _says(_complaint(tmp_path / "nowhere"), "nowhere", "expected a diffusers folder or a safetensors file", "found nothing")
+
+
+@pytest.mark.parametrize("content", [(), ("README.md", "model.bin")])
+def test_a_folder_without_weights_lists_what_it_has(tmp_path, content):
+    for name in content:
+        (tmp_path / name).write_text("x")
+    _says(_complaint(tmp_path), f"expected {STEM} or {STEM}.index.json", ", ".join(content) or "an empty folder")
+
+
+def test_one_file_of_a_folder_needs_its_config(tmp_path):
+    path = write_tensors(tmp_path / STEM, DIFFUSERS)
+    _says(_complaint(path), "expected config.json beside a diffusers file", "Give the model's folder")
+
+
+def test_an_original_file_of_unknown_head_dimension_is_refused(tmp_path):
+    state = {**ORIGINAL, "double_blocks.0.img_attn.norm.query_norm.scale": np.ones(12, np.float32)}
+    message = _complaint(write_tensors(tmp_path / "model.safetensors", state))
+    _says(message, "expected a head dimension of 16 or 128", "got 12", "Convert the file")
+
+
+@pytest.mark.parametrize("name", ["img_in.weight", "txt_in.weight", "double_blocks.0.img_attn.norm.query_norm.scale"])
+@pytest.mark.parametrize("shape", [(), (16,), (16, 1, 1)])
+def test_tensors_that_sizes_are_read_from_may_have_any_shape(tmp_path, name, shape):
+    path = write_tensors(tmp_path / "model.safetensors", {**ORIGINAL, name: np.ones(shape, np.float32)})
+    if ORIGINAL[name].shape == shape:
+        _loaded(path)
+    else:
+        _says(_complaint(path), name, "expected")
+
+
+def test_missing_shards_are_all_named(tmp_path):
+    folder = write_shards(tmp_path, DIFFUSERS, 4)
+    gone = sorted(folder.glob("*.safetensors"))[1:3]
+    for path in gone:
+        path.unlink()
+    _says(_complaint(folder), "expected 4 shards", "2 missing", *(path.name for path in gone), "Download them again")
+
+
+def test_a_truncated_shard_is_named(tmp_path):
+    folder = write_shards(tmp_path, DIFFUSERS, 3)
+    shard = sorted(folder.glob("*.safetensors"))[1]
+    shard.write_bytes(shard.read_bytes()[:-100])
+    _says(_complaint(folder), shard.name, "expected a complete safetensors file")
+
+
+def test_a_tensor_that_its_shard_lacks_is_named(tmp_path):
+    folder = write_shards(tmp_path, DIFFUSERS, 3)
+    index = folder / f"{STEM}.index.json"
+    contents = json.loads(index.read_text())
+    other = {"proj_out.weight": next(file for file in contents["weight_map"].values() if file != contents["weight_map"]["proj_out.weight"])}
+    index.write_text(json.dumps({"weight_map": contents["weight_map"] | other}))
+    _says(_complaint(folder), f"expected tensor 'proj_out.weight' in {other['proj_out.weight']}", "does not hold it")

@@ -1,0 +1,43 @@
+"""Summaries of samples grouped by process."""
+
+from __future__ import annotations
+
+from statistics import median
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fluxperf.harness.stats import Summary, summarize
+
+TIMES = st.floats(1e-6, 1e3, allow_nan=False)
+
+
+def test_the_process_is_the_unit() -> None:
+    """Ninety slow samples of one process do not outweigh two other processes."""
+    assert summarize([[5.0] * 90, [1.0], [2.0, 4.0]]) == Summary(3.0, 1.0, 5.0, 93, 3)
+
+
+def test_one_process() -> None:
+    assert summarize([[3.0, 1.0, 2.0]]) == Summary(2.0, 1.0, 3.0, 3, 1)
+    assert summarize([[1.0, 2.0]]) == Summary(1.5, 1.0, 2.0, 2, 1)
+
+
+@pytest.mark.parametrize("processes", [[], [[]], [[], []], ()])
+def test_no_sample_gives_no_summary(processes: list[list[float]]) -> None:
+    assert summarize(processes) is None
+
+
+def test_a_process_without_samples_is_not_counted() -> None:
+    assert summarize([[], [1.0], []]) == Summary(1.0, 1.0, 1.0, 1, 1)
+
+
+@given(st.lists(st.lists(TIMES, max_size=6), min_size=1, max_size=6).filter(any))
+def test_summary_of_anything(processes: list[list[float]]) -> None:
+    summary = summarize(processes)
+    assert summary is not None
+    flat = [value for process in processes for value in process]
+    assert summary.low == min(flat) <= summary.median <= max(flat) == summary.high
+    assert summary.samples == len(flat)
+    assert summary.median == median(median(process) for process in processes if process)
+    assert summarize([list(reversed(process)) for process in reversed(processes)]) == summary
