@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from fluxperf.harness.records import Record
 from fluxperf.harness.report import units
-from fluxperf.harness.report.escape import neutral, shown
+from fluxperf.harness.report.escape import shown
 from fluxperf.harness.report.published import is_full
 from fluxperf.harness.report.study import (
     TWIN_SAYS,
@@ -22,6 +22,8 @@ from fluxperf.harness.report.study import (
     where,
 )
 from fluxperf.harness.stats import Summary
+
+_MOST_PROBLEMS = 20
 
 
 class Figure(NamedTuple):
@@ -58,9 +60,17 @@ def build(study: Study) -> SummaryView:
         answer=answer(study),
         figures=_figures(study),
         unmeasured=unmeasured(study),
-        problems=[neutral(problem) for file in study.files for problem in file.problems],
+        problems=_problems(study),
         provenance=provenance(study.used),
     )
+
+
+def _problems(study: Study) -> list[str]:
+    """What was wrong with the files, as far as a reader can take it in."""
+    texts = [shown(problem, 600) for file in study.files for problem in file.problems]
+    if len(texts) <= _MOST_PROBLEMS:
+        return texts
+    return [*texts[:_MOST_PROBLEMS], f"{len(texts) - _MOST_PROBLEMS:,} more problems."]
 
 
 def _measured(study: Study) -> str:
