@@ -160,12 +160,8 @@ def _record(prepared: Prepared, counts: Counts, samples: Samples, error: ErrorRo
         ledger=_ledger(counts.forward),
         ops=_ops(counts.meter),
         error=error,
-        settings={
-            "activations": phase.activations,
-            "executor": phase.executor,
-            "e4m3": " ".join(phase.e4m3),
-            "nvtx": "on" if prepared.observers else "off",
-        },
+        policy={"activations": phase.activations, "executor": phase.executor, "e4m3": " ".join(phase.e4m3)},
+        settings={"nvtx": "on" if prepared.observers else "off"},
     )
 
 

@@ -114,7 +114,11 @@ class ErrorRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """One run of one implementation at one rung."""
+    """One run of one implementation at one rung.
+
+    ``phase_table`` and ``policy`` are what makes the rung: implementation by op, and dtype, executor and the like.
+    ``settings`` are how the run was made; runs compare only where those agree.
+    """
 
     schema: int = SCHEMA
     created_utc: str
@@ -127,6 +131,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     rung: str
     ran_as: Literal["kernel", "twin", "peer"]
     phase_table: dict[str, str]
+    policy: dict[str, str] = {}
     times_s: dict[str, list[list[float]]]
     totals: Totals
     setup_totals: Totals

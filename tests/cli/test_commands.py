@@ -30,7 +30,7 @@ def test_run_measures_every_rung_and_records_it(fluxperf, tmp_path):
         assert [len(samples) for samples in record.times_s["step"]] == [8]
         assert min(record.times_s["denoise"][0]) > 0
         assert record.error is not None
-        assert 0 < record.error.relative < (1e-5 if record.settings["activations"] == "float32" else 0.05)
+        assert 0 < record.error.relative < (1e-5 if record.policy["activations"] == "float32" else 0.05)
         assert record.totals.op_calls == sum(row.count for row in record.ops)
         assert len(record.blocks) == 6
     down = [record.totals.d2h_copies for record in records]

@@ -74,9 +74,9 @@ class Checkpoint:
                 numbers = numbers.astype(host_dtype(dtype), copy=False)
             if not np.isfinite(numbers).all():
                 raise CheckpointError(
-                    f"{self._files.where(piece.name)}: tensor {piece.name!r} holds NaN or infinity, or a number beyond the "
-                    f"range of {dtype}; expected finite numbers. The file is damaged or was saved from a diverged run; "
-                    "download it again."
+                    f"{self._files.where(piece.name)}: tensor {piece.name!r} holds NaN or infinity, or a number beyond "
+                    f"the range of {dtype}; expected finite numbers. The file is damaged or was saved from a diverged "
+                    "run; download it again."
                 )
             part = target[row : row + len(numbers)]
             device.door.to_device(numbers, "weights", out=part)
