@@ -13,7 +13,10 @@ from tests.contracts import tree
 
 #: Where CuPy may be imported, by prefix of the path.
 CUPY_PLACES = (
-    "fluxperf/engine/device/cuda.py", "fluxperf/engine/nvrtc/", "fluxperf/engine/ops/cuda/", "fluxperf/gpu.py",
+    "fluxperf/engine/device/cuda.py",
+    "fluxperf/engine/nvrtc/",
+    "fluxperf/engine/ops/cuda/",
+    "fluxperf/gpu.py",
 )
 
 EVERY_MODULE = """
@@ -59,7 +62,10 @@ def imported(module: ast.Module) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             names.add(node.module or "")
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ("import_module", "__import__"):
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in (
+            "import_module",
+            "__import__",
+        ):
             names |= {arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)}
     return {name.partition(".")[0] for name in names}
 
@@ -73,8 +79,14 @@ def test_gpu_libraries_are_imported_in_their_places_only(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "code",
-    ["import cupy", "import cupy.cuda as c", "from cupy import ndarray", "def f():\n  from cupy.cuda import Event",
-     "import importlib\nimportlib.import_module('cupy')", "__import__('cupy')"],
+    [
+        "import cupy",
+        "import cupy.cuda as c",
+        "from cupy import ndarray",
+        "def f():\n  from cupy.cuda import Event",
+        "import importlib\nimportlib.import_module('cupy')",
+        "__import__('cupy')",
+    ],
 )
 def test_every_way_to_import_is_seen(code: str) -> None:
     assert "cupy" in imported(ast.parse(code))

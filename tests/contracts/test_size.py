@@ -8,7 +8,7 @@ import pytest
 
 from tests.contracts import tree
 
-CODE = tree.python_files("fluxperf", "tests", "benchmarks") if (tree.ROOT / "benchmarks").is_dir() else []
+CODE = tree.python_files("fluxperf", "tests", "benchmarks")
 DRAWERS = {"utils", "helpers", "common", "util", "misc"}
 
 

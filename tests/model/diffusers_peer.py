@@ -52,8 +52,8 @@ def scheduler(steps: int, image_tokens: int, guidance: bool) -> FlowMatchEulerDi
 class Peer:
     """One model in three dtypes, and its weights on disk.
 
-    ``layouts`` holds a path for each: ``folder`` (one float32 file), ``shards`` (an index and at least three), ``original``
-    (the single file, bfloat16) and ``original32`` (the same in float32).
+    ``layouts`` holds a path for each: ``folder`` (one float32 file), ``shards`` (an index and at least three),
+    ``original`` (the single file, bfloat16) and ``original32`` (the same in float32).
     """
 
     def __init__(self, config: FluxConfig, folder: Path, seed: int) -> None:
@@ -93,7 +93,7 @@ class Peer:
 
     def velocity(self, dtype: str, case: Case, sigma: float, guidance: float) -> np.ndarray:
         """Velocity of one forward in a dtype; remembered."""
-        key = (dtype, case, sigma, guidance)
+        key = ("velocity", dtype, case, sigma, guidance)
         if key not in self._known:
             given = inputs(self.config, case)
             time = torch.full((case.batch,), sigma, dtype=torch.float64)
@@ -102,7 +102,7 @@ class Peer:
 
     def denoised(self, dtype: str, case: Case, steps: int, guidance: float) -> np.ndarray:
         """Final latents of ``FluxPipeline``'s loop, which keeps latents in the model's dtype; remembered."""
-        key = (dtype, case, steps, guidance)
+        key = ("latents", dtype, case, steps, guidance)
         if key not in self._known:
             self._known[key] = self._loop(dtype, case, steps, guidance)
         return self._known[key]

@@ -73,9 +73,9 @@ class Inputs(NamedTuple):
 def inputs(config: FluxConfig, case: Case, seed: int = 0) -> Inputs:
     """Normal numbers for a model and a case."""
     rng = np.random.default_rng([seed, *case])
-    latents = (case.batch, case.image_tokens, config.in_channels)
-    text = (case.batch, case.text_tokens, config.text_dim)
-    return Inputs(*(as_bfloat16(rng.standard_normal(shape)) for shape in (latents, text, (case.batch, config.pooled_dim))))
+    latents, text = (case.image_tokens, config.in_channels), (case.text_tokens, config.text_dim)
+    shapes = ((case.batch, *rest) for rest in (latents, text, (config.pooled_dim,)))
+    return Inputs(*(as_bfloat16(rng.standard_normal(shape)) for shape in shapes))
 
 
 class Rung:

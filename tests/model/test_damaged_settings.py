@@ -54,7 +54,9 @@ def test_an_index_that_is_no_object_is_refused(tmp_path, content):
     assert f"{STEM}.index.json: expected a JSON object" in _complaint(folder)
 
 
-@pytest.mark.parametrize("content", [{}, {"metadata": {}}, {"weight_map": []}, {"weight_map": {}}, {"weight_map": "x"}], ids=_short)
+@pytest.mark.parametrize(
+    "content", [{}, {"metadata": {}}, {"weight_map": []}, {"weight_map": {}}, {"weight_map": "x"}], ids=_short
+)
 def test_an_index_without_a_weight_map_is_refused(tmp_path, content):
     folder = write_shards(tmp_path, STATE, 3)
     (folder / f"{STEM}.index.json").write_text(json.dumps(content))
@@ -90,7 +92,9 @@ def test_all_missing_keys_are_named_together(tmp_path):
 
 
 @pytest.mark.parametrize("value", ["two", -1, 0, 2.5, [2], {}, True], ids=_short)
-@pytest.mark.parametrize("key", ["num_layers", "num_single_layers", "num_attention_heads", "in_channels", "pooled_projection_dim"])
+@pytest.mark.parametrize(
+    "key", ["num_layers", "num_single_layers", "num_attention_heads", "in_channels", "pooled_projection_dim"]
+)
 def test_a_size_that_is_no_number_of_anything_is_refused(tmp_path, key, value):
     message = _complaint(write_folder(tmp_path, STATE, **{key: value}))
     assert f"config.json: {key}: expected a whole number of at least 1, got {value!r}" in message
@@ -102,7 +106,12 @@ def test_guidance_is_true_or_false(tmp_path, value):
     assert f"guidance_embeds: expected true or false, got {value!r}" in message
 
 
-@pytest.mark.parametrize("axes", [[4, 6, 8], [5, 5, 6], [8, 8], [4, 4, 4, 4], [16], [], 16, "4,6,6", [4, "6", 6], [4, 6.0, 6], [-4, 10, 10]], ids=_short)
+ODD_AXES = [
+    [4, 6, 8], [5, 5, 6], [8, 8], [4, 4, 4, 4], [16], [], 16, "4,6,6", [4, "6", 6], [4, 6.0, 6], [-4, 10, 10],
+]
+
+
+@pytest.mark.parametrize("axes", ODD_AXES, ids=_short)
 def test_odd_axes_are_refused(tmp_path, axes):
     message = _complaint(write_folder(tmp_path, STATE, axes_dims_rope=axes), FluxperfError)
     assert "axes" in message

@@ -1,4 +1,4 @@
-"""Weights that are missing, damaged or of another model: one CheckpointError that says what was expected, what came, what to do."""
+"""Weights that are missing, damaged or of another model: one error, of what was expected, what came, what to do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 from rung_runs import Case, Rung, inputs, scheduled
 from safetensors.numpy import save_file
-from weight_files import SMALL, STEM, diffusers_shapes, original_layout, random_state, write_folder, write_shards, write_tensors
+from weight_files import (
+    SMALL,
+    STEM,
+    diffusers_shapes,
+    original_layout,
+    random_state,
+    write_folder,
+    write_shards,
+    write_tensors,
+)
 
 from fluxperf.engine.checkpoints.checkpoint import Checkpoint
 from fluxperf.errors import CheckpointError
@@ -42,18 +51,19 @@ def _says(message, *phrases):
 
 @pytest.fixture(params=["diffusers", "original"])
 def layout(request, tmp_path):
-    """Writes a state in a layout, after a change; gives the path. The tensors of both layouts, by one name each."""
+    """Writes a state in either layout, after a change; gives the path. ``name`` is the same tensor in both."""
+    published = request.param == "diffusers"
+    tensors = DIFFUSERS if published else ORIGINAL
 
     def write(change):
-        state = dict(DIFFUSERS if request.param == "diffusers" else ORIGINAL)
+        state = dict(tensors)
         change(state)
-        if request.param == "diffusers":
+        if published:
             return write_folder(tmp_path / "model", state)
         return write_tensors(tmp_path / "model.safetensors", state)
 
-    names = {"diffusers": "transformer_blocks.0.ff.net.2.weight", "original": "double_blocks.0.img_mlp.2.weight"}
-    write.name = names[request.param]
-    write.biases = [name for name in (DIFFUSERS if request.param == "diffusers" else ORIGINAL) if name.endswith(".bias")]
+    write.name = "transformer_blocks.0.ff.net.2.weight" if published else "double_blocks.0.img_mlp.2.weight"
+    write.biases = [name for name in tensors if name.endswith(".bias")]
     return write
 
 
@@ -65,7 +75,8 @@ def test_undamaged_weights_load_and_run(layout):
 
 def test_a_missing_tensor_is_named(layout):
     message = _complaint(layout(lambda state: state.pop(layout.name)))
-    _says(message, f"tensor {layout.name!r} is missing", "expected the weights of a custom model", "1 + 1 blocks", "Check that")
+    _says(message, f"tensor {layout.name!r} is missing", "expected the weights of a custom model", "1 + 1 blocks")
+    _says(message, "Check that config and weights belong together")
     assert "more" not in message
 
 
@@ -111,7 +122,8 @@ def test_numbers_that_are_not_finite_are_refused(layout, bad):
         state[layout.name] = state[layout.name].copy()
         state[layout.name][3, 5] = bad
 
-    _says(_complaint(layout(spoil)), repr(layout.name), "NaN or infinity", "expected finite numbers", "download it again")
+    message = _complaint(layout(spoil))
+    _says(message, repr(layout.name), "NaN or infinity", "expected finite numbers", "download it again")
 
 
 @pytest.mark.parametrize(("dtype", "large"), [(np.float64, 1e300), (np.float32, 3.4e38)])
@@ -166,15 +178,15 @@ def test_a_file_without_tensors_is_refused(tmp_path):
 
 
 def test_tensors_of_another_model_are_refused(tmp_path):
-    vae = {"encoder.conv_in.weight": np.zeros((4, 3, 3, 3), np.float32), "decoder.conv_in.bias": np.zeros(4, np.float32)}
-    _says(
-        _complaint(write_tensors(tmp_path / "ae.safetensors", vae)),
-        "expected the tensors of FLUX.1", "decoder.conv_in.bias, encoder.conv_in.weight", "not the VAE",
-    )
+    shapes = {"encoder.conv_in.weight": (4, 3, 3, 3), "decoder.conv_in.bias": (4,)}
+    vae = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    message = _complaint(write_tensors(tmp_path / "ae.safetensors", vae))
+    _says(message, "expected the tensors of FLUX.1", "decoder.conv_in.bias, encoder.conv_in.weight", "not the VAE")
 
 
 def test_nothing_there_is_said(tmp_path):
-    _says(_complaint(tmp_path / "nowhere"), "nowhere", "expected a diffusers folder or a safetensors file", "found nothing")
+    message = _complaint(tmp_path / "nowhere")
+    _says(message, "nowhere", "expected a diffusers folder or a safetensors file", "found nothing")
 
 
 @pytest.mark.parametrize("content", [(), ("README.md", "model.bin")])
@@ -223,7 +235,7 @@ def test_a_truncated_shard_is_named(tmp_path):
 def test_a_tensor_that_its_shard_lacks_is_named(tmp_path):
     folder = write_shards(tmp_path, DIFFUSERS, 3)
     index = folder / f"{STEM}.index.json"
-    contents = json.loads(index.read_text())
-    other = {"proj_out.weight": next(file for file in contents["weight_map"].values() if file != contents["weight_map"]["proj_out.weight"])}
-    index.write_text(json.dumps({"weight_map": contents["weight_map"] | other}))
-    _says(_complaint(folder), f"expected tensor 'proj_out.weight' in {other['proj_out.weight']}", "does not hold it")
+    owners = json.loads(index.read_text())["weight_map"]
+    other = next(file for file in owners.values() if file != owners["proj_out.weight"])
+    index.write_text(json.dumps({"weight_map": owners | {"proj_out.weight": other}}))
+    _says(_complaint(folder), f"expected tensor 'proj_out.weight' in {other}", "does not hold it")

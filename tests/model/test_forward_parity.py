@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from error_bounds import BFLOAT16_RATIO, FLOAT32_BOUND, FP8_BOUND
 from rung_runs import BFLOAT16_RUNGS, FAIR, FLOAT32_RUNGS, RUNGS, Case, inputs, relative_error, scheduled
 
 pytestmark = pytest.mark.peer
@@ -14,18 +15,6 @@ CASES = [
     for rows, columns in ((4, 4), (4, 6))
 ]
 MODELS = ("schnell", "dev")
-#: Float32 rungs against float32: rounding of sums, and the frequencies of the timestep features (see the float64 test).
-FLOAT32_BOUND = 1e-5
-#: Error of a bfloat16 rung over the error of diffusers' own bfloat16 model, both against diffusers in float32.
-BFLOAT16_RATIO = 1.1
-#: From first principles. e4m3 keeps 3 bits of mantissa: within a binade numbers lie 2^-3 apart, so a rounding error is
-#: uniform up to 2^-4, RMS 2^-4 / sqrt(3) = 3.6 % of the binade's lower end, or 2.5 % of a number's RMS, as numbers lie
-#: anywhere between the ends. A product has two rounded operands with independent errors: 3.5 % of its result. A branch is
-#: two such products behind each other (qkv and out with V and the weights between; both halves of an MLP): about 5 %.
-#: Residuals stay in bfloat16, and a branch is 4 to 12 % of the stream it is added to (measured in float64 with these
-#: weights); six of them, independent, are 22 %. So 5 % of 22 % = 1.1 %, and 0.5 % of bfloat16 beside it, 1.2 % in all.
-#: Measured 0.9 to 1.6 %; the bound is twice that.
-FP8_BOUND = 0.03
 
 
 def _layout(model: int, case: int) -> str:

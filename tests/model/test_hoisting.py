@@ -52,12 +52,11 @@ def test_eager_computes_modulations_in_every_block_of_every_step(model):
     forwards = rung.sampler.begin(request)
     assert calls.since("silu_linear") == {}
     config = rung.config
+    expected = {"double": 2 * config.double_blocks, "single": config.single_blocks, "final": 1}
     for step in range(STEPS):
         calls.forget()
         forwards.velocity(latents, step)
-        assert calls.since("silu_linear") == {
-            "embed": 2 + config.guidance, "double": 2 * config.double_blocks, "single": config.single_blocks, "final": 1,
-        }
+        assert calls.since("silu_linear") == {"embed": 2 + config.guidance, **expected}
         assert calls.since("linear")["embed"] == 4 + config.guidance
 
 
@@ -116,9 +115,12 @@ def test_samples_of_a_batch_keep_their_own_modulations():
     made, _ = _metered("captured", "tiny")
     given, alone = inputs(made.config, CASE), CASE._replace(batch=1)
     levels = sigmas(STEPS, CASE.image_tokens, False)
-    both = made.download(made.sampler.begin(made.request(given, CASE, levels, 0.0)).velocity(made.upload(given.latents), 1))
+
+    def velocity(part, case):
+        forwards = made.sampler.begin(made.request(part, case, levels, 0.0))
+        return made.download(forwards.velocity(made.upload(part.latents), 1))
+
+    both = velocity(given, CASE)
     for sample in range(CASE.batch):
         part = type(given)(*(numbers[sample : sample + 1] for numbers in given))
-        forwards = made.sampler.begin(made.request(part, alone, levels, 0.0))
-        single = made.download(forwards.velocity(made.upload(part.latents), 1))
-        assert relative_error(both[sample : sample + 1], single) <= SAME
+        assert relative_error(both[sample : sample + 1], velocity(part, alone)) <= SAME

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from error_bounds import BFLOAT16_RATIO, LATENTS_FLOAT32_BOUND, LATENTS_FP8_BOUND
 from rung_runs import BFLOAT16_RUNGS, FLOAT32_RUNGS, Case, inputs, relative_error
 
 from fluxperf.engine.model.schedule import sigmas
@@ -11,15 +12,10 @@ from fluxperf.engine.model.schedule import sigmas
 pytestmark = pytest.mark.peer
 
 CASES = (Case(1, 77, 4, 4), Case(2, 77, 4, 6))
-#: Steps and guidance: those of the model cards, and short runs whose 1000 t and 1000 g are exact in bfloat16 (1000, 500,
-#: 4000), where diffusers in bfloat16 does not lose most of its accuracy to the timestep.
+#: Steps and guidance: those of the model cards, and short runs whose 1000 t and 1000 g are exact in bfloat16 (1000,
+#: 500, 4000), where diffusers in bfloat16 does not lose most of its accuracy to the timestep.
 PUBLISHED = {"schnell": (4, 0.0), "dev": (28, 3.5)}
 EXACT = {"schnell": (2, 0.0), "dev": (1, 4.0)}
-#: 28 velocities, each off by up to 6e-6 from the float32 timestep features alone (see the float64 test).
-FLOAT32_BOUND = 2e-5
-BFLOAT16_RATIO = 1.1
-#: Noise is exact and is most of the latents' norm, so they are less off than the velocities (0.03, derived there).
-FP8_BOUND = 0.014
 #: diffusers shifts in float32: 1/s, - 1, + e^mu, e^mu / .., each rounded; fluxperf rounds once.
 LEVEL_ULPS = {"schnell": 0, "dev": 2}
 
@@ -41,7 +37,7 @@ def _errors(peers, rung_of, rung, model, case, how):
 def test_a_float32_rung_ends_where_diffusers_does(peers, rung_of, measure, rung, model, case):
     error, _ = _errors(peers, rung_of, rung, model, case, PUBLISHED[model])
     measure(f"latents float32 error, {model}", rung, error)
-    assert error <= FLOAT32_BOUND
+    assert error <= LATENTS_FLOAT32_BOUND
 
 
 @loops
@@ -59,7 +55,7 @@ def test_a_bfloat16_rung_ends_as_close_as_diffusers_in_bfloat16(peers, rung_of, 
 def test_fp8_ends_within_its_rounding(peers, rung_of, measure, model, case):
     error, _ = _errors(peers, rung_of, "fp8", model, case, PUBLISHED[model])
     measure(f"latents fp8 error, {model}", "fp8", error)
-    assert error <= FP8_BOUND
+    assert error <= LATENTS_FP8_BOUND
 
 
 @pytest.mark.parametrize("model", ["schnell", "dev"])

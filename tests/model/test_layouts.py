@@ -1,4 +1,4 @@
-"""The test's own knowledge of the published layouts, checked against diffusers; and that parity notices a changed model."""
+"""The tests' own knowledge of the layouts, checked against diffusers; and that parity notices a changed model."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import types
 
 import numpy as np
 import pytest
+from error_bounds import FLOAT32_BOUND, FP8_BOUND
 from rung_runs import FAIR, Case, Rung, inputs, relative_error
-from test_forward_parity import FLOAT32_BOUND, FP8_BOUND
 from weight_files import diffusers_shapes, original_layout, write_folder, write_tensors
 
 from fluxperf.engine.checkpoints.checkpoint import Checkpoint

@@ -69,7 +69,7 @@ def diffusers_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
 
 
 def random_state(shapes: dict[str, tuple[int, ...]], seed: int) -> State:
-    """Numbers that keep activations near 1: norms around 1, biases that are not zero, modulations smaller than the rest."""
+    """Numbers that keep activations near 1: norms around 1, biases not zero, modulations smaller than the rest."""
     rng = np.random.default_rng(seed)
     state = {}
     for name in sorted(shapes):

@@ -47,7 +47,8 @@ class Trial(NamedTuple):
         return SPECS[self.op].tolerance[self.key]
 
     def __str__(self) -> str:
-        return "-".join(part for part in (self.op, self.implementation.name, self.dtype, self.variant, self.size) if part)
+        parts = self.op, self.implementation.name, self.dtype, self.variant, self.size
+        return "-".join(part for part in parts if part)
 
 
 def under_test() -> list[Implementation]:

@@ -22,8 +22,15 @@ def sizes(draw: st.DrawFn) -> Sizes:
     extent = st.integers(1, 9)
     grid = (draw(extent), draw(extent))
     return Sizes(
-        draw(st.integers(0, 3)), draw(extent), draw(extent), draw(st.integers(1, 5)), sum(axes), axes,
-        draw(st.integers(1, 70)), grid, draw(st.booleans()),
+        draw(st.integers(0, 3)),
+        draw(extent),
+        draw(extent),
+        draw(st.integers(1, 5)),
+        sum(axes),
+        axes,
+        draw(st.integers(1, 70)),
+        grid,
+        draw(st.booleans()),
     )
 
 
@@ -35,7 +42,9 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("implementation", "dtype"), CASES, ids=[f"{row.op}-{row.name}-{dtype}" for row, dtype in CASES])
+@pytest.mark.parametrize(
+    ("implementation", "dtype"), CASES, ids=[f"{row.op}-{row.name}-{dtype}" for row, dtype in CASES]
+)
 @settings(max_examples=6, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow])
 @given(extents=sizes(), seed=st.integers(0, 2**32 - 1))
 def test_any_sizes(implementation: checking.Implementation, dtype: str, extents: Sizes, seed: int) -> None:

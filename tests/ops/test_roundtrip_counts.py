@@ -96,7 +96,9 @@ def test_bytes_are_those_of_the_operands(device: HostDevice) -> None:
     gate = device.door.to_device(np.ones((2, 8), np.float32), "gate")
     roundtrip.gated_residual(device, x, gate, x)
     assert [(row.label, row.bytes) for row in device.door.ledger.crossings[2:]] == [
-        ("gated_residual.x", 192), ("gated_residual.gate", 64), ("gated_residual.y", 192),
+        ("gated_residual.x", 192),
+        ("gated_residual.gate", 64),
+        ("gated_residual.y", 192),
     ]
 
 

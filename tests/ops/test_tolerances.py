@@ -83,7 +83,9 @@ def test_a_result_of_another_shape_or_number_fails() -> None:
         checking.judge(trial, results * 2, expected)
 
 
-@pytest.mark.parametrize(("op", "variant", "mistake", "keys"), MUTANTS, ids=lambda value: getattr(value, "__name__", None))
+@pytest.mark.parametrize(
+    ("op", "variant", "mistake", "keys"), MUTANTS, ids=lambda value: getattr(value, "__name__", None)
+)
 def test_a_wrong_formula_fails(op: str, variant: str, mistake: Callable[..., Any], keys: tuple[str, ...]) -> None:
     for key in keys or tuple(SPECS[op].tolerance):
         trial = next(trial for trial in GROUPS[op, key] if (trial.variant, trial.size) == (variant, "odd"))

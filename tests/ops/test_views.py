@@ -142,9 +142,28 @@ def _every_other(device: HostDevice, ops: Ops) -> tuple[Any, Any]:
     return whole[:, 0::2], whole[:, 1::2]
 
 
+def _every_other_then_the_rest(device: HostDevice, ops: Ops) -> tuple[Any, Any]:
+    whole = _array(device, 2, 4, 4)
+    return whole[:, 0:4:2], whole[:, 2:]
+
+
+def _transposed_halves(device: HostDevice, ops: Ops) -> tuple[Any, Any]:
+    first, second = ops.split_tokens(_array(device, 2, 6, 4, 4), 2)
+    return first.swapaxes(2, 3), second.swapaxes(2, 3)
+
+
 NOT_HALVES = [
-    _apart, _exchanged, _with_a_gap, _overlapping, _not_all, _of_two_wholes, _of_a_transposed_whole,
-    _of_a_reshaped_whole, _every_other,
+    _every_other_then_the_rest,
+    _transposed_halves,
+    _apart,
+    _exchanged,
+    _with_a_gap,
+    _overlapping,
+    _not_all,
+    _of_two_wholes,
+    _of_a_transposed_whole,
+    _of_a_reshaped_whole,
+    _every_other,
 ]
 
 

@@ -1,4 +1,4 @@
-"""Binding: all complaints together, overrides in one section, results that rest on the host, seams that are observed."""
+"""Binding: all complaints together, overrides in one section, results that rest on the host."""
 
 from __future__ import annotations
 
@@ -43,7 +43,13 @@ def test_a_bound_table_is_frozen(device: HostDevice) -> None:
 def test_all_problems_come_at_once(device: HostDevice) -> None:
     rows = table("fused")
     del rows["softmax"], rows["rope_table"]
-    rows |= {"warp_tokens": "primitives", "dubble.linear": "laid_out", "gelu": "erf", "single.warp": "fused", "silu": "flash"}
+    rows |= {
+        "warp_tokens": "primitives",
+        "dubble.linear": "laid_out",
+        "gelu": "erf",
+        "single.warp": "fused",
+        "silu": "flash",
+    }
     with pytest.raises(BindError) as caught:
         bind("mine", rows, device, FLOAT32)
     problems = caught.value.problems
@@ -52,7 +58,9 @@ def test_all_problems_come_at_once(device: HostDevice) -> None:
     text = {key: next(problem for problem in problems if key in problem) for key in ("warp_tokens", "dubble", "'erf'")}
     assert "row 'warp_tokens': unknown op 'warp_tokens'." in text["warp_tokens"]
     assert f"Known: {', '.join(OP_NAMES)}." in text["warp_tokens"]
-    assert "unknown section 'dubble'. Did you mean 'double'? Known: embed, double, single, final, loop." in text["dubble"]
+    assert (
+        "unknown section 'dubble'. Did you mean 'double'? Known: embed, double, single, final, loop." in text["dubble"]
+    )
     assert "implementation of gelu on device 'host': 'erf'" in text["'erf'"]
     assert "Known: primitives, oracle." in text["'erf'"]
     missing = [problem for problem in problems if "has no row" in problem]

@@ -9,8 +9,11 @@ import pytest
 from fluxperf import errors
 from fluxperf.errors import BindError, FluxperfError, UnknownNameError
 
-ROWS = [(match.start(1), match.group(1)) for line in (errors.__doc__ or "").splitlines()
-        if (match := re.match(r"^    [|`\- ]*(\w+Error)\b", line))]
+ROWS = [
+    (match.start(1), match.group(1))
+    for line in (errors.__doc__ or "").splitlines()
+    if (match := re.match(r"^    [|`\- ]*(\w+Error)\b", line))
+]
 
 
 def _drawn() -> dict[str, str]:
@@ -25,7 +28,9 @@ def _drawn() -> dict[str, str]:
 
 
 def test_the_tree_in_the_docstring_is_the_tree_of_classes() -> None:
-    classes = [value for value in vars(errors).values() if isinstance(value, type) and value.__module__ == errors.__name__]
+    classes = [
+        value for value in vars(errors).values() if isinstance(value, type) and value.__module__ == errors.__name__
+    ]
     assert _drawn() == {cls.__name__: cls.__base__.__name__ for cls in classes}
     assert _drawn()["TransferError"] == "DeviceError"
     assert len(ROWS) == len(classes) == 9
@@ -36,9 +41,7 @@ def test_all_are_caught_as_one() -> None:
     assert not issubclass(FluxperfError, (ValueError, OSError))
 
 
-@pytest.mark.parametrize(
-    ("name", "hint"), [("basline", "'baseline'"), ("fuse", "'fused'"), ("zzz", ""), ("", "")]
-)
+@pytest.mark.parametrize(("name", "hint"), [("basline", "'baseline'"), ("fuse", "'fused'"), ("zzz", ""), ("", "")])
 def test_unknown_name_lists_the_known_and_the_closest(name: str, hint: str) -> None:
     message = str(UnknownNameError("rung", name, (known for known in ("baseline", "fused"))))
     assert message.startswith(f"unknown rung {name!r}.")

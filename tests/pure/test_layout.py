@@ -27,10 +27,12 @@ def test_two_halves_are_their_owner(extents: list[int], data: st.DataObject) -> 
     assert joined(first, second, axis) is owner
 
 
-SLICES = st.builds(slice, st.none() | st.integers(-4, 4), st.none() | st.integers(-4, 4), st.sampled_from([None, 1, 2, -1]))
+SLICES = st.builds(
+    slice, st.none() | st.integers(-4, 4), st.none() | st.integers(-4, 4), st.sampled_from([None, 1, 2, -1])
+)
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(st.tuples(*[st.integers(1, 4)] * 3), st.data())
 def test_what_is_recognized_is_the_concatenation(shape: tuple[int, int, int], data: st.DataObject) -> None:
     device = HostDevice()

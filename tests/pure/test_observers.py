@@ -46,8 +46,16 @@ def test_every_seam_is_told_in_order(device: HostDevice) -> None:
     with bound.span("step", 2):
         bound.section("double", lambda ops: ops.norm_modulate(x, vector, vector), 7)()
     assert diary.lines == [
-        ">step 2", ">double 7", "(norm_modulate composed", "(layer_norm", ")1 HostArray",
-        "(modulate", ")3 HostArray", ")3 HostArray", "<", "<",
+        ">step 2",
+        ">double 7",
+        "(norm_modulate composed",
+        "(layer_norm",
+        ")1 HostArray",
+        "(modulate",
+        ")3 HostArray",
+        ")3 HostArray",
+        "<",
+        "<",
     ]
 
 
@@ -70,7 +78,14 @@ def test_seams_are_left_when_something_is_raised(device: HostDevice) -> None:
     with pytest.raises(AttributeError), bound.span("step", 0):
         bound.section("single", block, 3)()
     assert diary.lines == [
-        ">step 0", ">single 3", "(silu_linear composed", "(silu", ")1 NoneType", ")3 NoneType", "<", "<",
+        ">step 0",
+        ">single 3",
+        "(silu_linear composed",
+        "(silu",
+        ")1 NoneType",
+        ")3 NoneType",
+        "<",
+        "<",
     ]
 
 

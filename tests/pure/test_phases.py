@@ -62,7 +62,6 @@ def test_values_are_valid(phase: Phase) -> None:
     assert set(phase.e4m3) <= set(SECTIONS)
     assert phase.mission
     assert phase.change
-    assert phase.expected is None or 1 < phase.expected[0] <= phase.expected[1]
 
 
 def test_copies_are_allowed_at_the_baseline_alone() -> None:
@@ -104,7 +103,9 @@ def test_an_unknown_rung_lists_the_known() -> None:
 
 def test_phases_of_the_mission_run_up_the_ladder() -> None:
     assert [(row[1], row[2]) for row in phases.MISSION] == [
-        ("baseline", "broadcast"), ("broadcast", "tensorcore"), ("tensorcore", "fused"),
+        ("baseline", "broadcast"),
+        ("broadcast", "tensorcore"),
+        ("tensorcore", "fused"),
     ]
     expected = np.array([row[3] for row in phases.MISSION])
     assert (expected[:, 0] < expected[:, 1]).all()

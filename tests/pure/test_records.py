@@ -27,8 +27,17 @@ from fluxperf.harness.records import (
 )
 
 MACHINE = Machine(
-    gpu=None, driver=None, cuda=None, cupy=None, cudnn=None, cpu="Löwe™ 9", cores=2, memory_bytes=2**34,
-    python="3.11.7", numpy="2.4", os="Linux",
+    gpu=None,
+    driver=None,
+    cuda=None,
+    cupy=None,
+    cudnn=None,
+    cpu="Löwe™ 9",
+    cores=2,
+    memory_bytes=2**34,
+    python="3.11.7",
+    numpy="2.4",
+    os="Linux",
 )
 WORKLOAD = WorkloadRow(
     name="tiny", model="tiny", height=64, width=64, text_tokens=8, steps=4, batch=1, weights="synthetic (seed 0)"
@@ -38,9 +47,18 @@ TOTALS = Totals(d2h_copies=3, h2d_copies=2, d2h_bytes=24, h2d_bytes=16, launches
 
 def make(rung: str) -> Record:
     return Record(
-        created_utc="2026-01-02T03:04:05Z", commit="a" * 40, dirty=False, machine=MACHINE, workload=WORKLOAD,
-        implementation="fluxperf", rung=rung, ran_as="twin", phase_table={"linear": "laid_out"},
-        times_s={"forward": [[0.1, 0.25], [1 / 3]]}, totals=TOTALS, setup_totals=TOTALS,
+        created_utc="2026-01-02T03:04:05Z",
+        commit="a" * 40,
+        dirty=False,
+        machine=MACHINE,
+        workload=WORKLOAD,
+        implementation="fluxperf",
+        rung=rung,
+        ran_as="twin",
+        phase_table={"linear": "laid_out"},
+        times_s={"forward": [[0.1, 0.25], [1 / 3]]},
+        totals=TOTALS,
+        setup_totals=TOTALS,
         blocks=[BlockRow(section="double", index=0, d2h_copies=1, h2d_copies=0, d2h_bytes=8, h2d_bytes=0)],
         ledger=[LedgerRow(direction="d2h", label="x", op="modulate", count=3, bytes=24)],
         ops=[OpRow(op="linear", count=2, time_s=0.5, bytes=10, flops=20)],
@@ -78,8 +96,25 @@ def test_field_names_of_schema_1_are_fixed() -> None:
     """A later version adds fields and renames none: rows written today must be read then."""
     names = {field.name for field in msgspec.structs.fields(Record)}
     assert names >= {
-        "schema", "created_utc", "fluxperf", "commit", "dirty", "machine", "workload", "implementation", "rung",
-        "ran_as", "phase_table", "times_s", "totals", "setup_totals", "blocks", "ledger", "ops", "error", "witness",
+        "schema",
+        "created_utc",
+        "fluxperf",
+        "commit",
+        "dirty",
+        "machine",
+        "workload",
+        "implementation",
+        "rung",
+        "ran_as",
+        "phase_table",
+        "times_s",
+        "totals",
+        "setup_totals",
+        "blocks",
+        "ledger",
+        "ops",
+        "error",
+        "witness",
         "settings",
     }
     assert records.SCHEMA == 1

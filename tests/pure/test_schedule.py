@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -43,5 +45,5 @@ def test_levels_fall_from_one_to_zero_in_float32(steps: int, tokens: int, shifte
     levels = sigmas(steps, tokens, shifted)
     assert len(levels) == steps + 1
     assert (levels[0], levels[-1]) == (1, 0)
-    assert all(high > low for high, low in zip(levels, levels[1:], strict=False))
+    assert all(high > low for high, low in pairwise(levels))
     assert all(type(level) is float and float(np.float32(level)) == level for level in levels)

@@ -15,7 +15,14 @@ NUMBERS = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 
 def test_numbers_come_back_as_they_went(device: HostDevice) -> None:
-    for numbers in (NUMBERS, NUMBERS.astype(ml_dtypes.bfloat16), np.array(7), np.zeros((0, 3)), NUMBERS[:, ::2], NUMBERS.T):
+    for numbers in (
+        NUMBERS,
+        NUMBERS.astype(ml_dtypes.bfloat16),
+        np.array(7),
+        np.zeros((0, 3)),
+        NUMBERS[:, ::2],
+        NUMBERS.T,
+    ):
         back = device.door.to_host(device.door.to_device(numbers, "there"), "back")
         assert (back.dtype, back.shape) == (numbers.dtype, numbers.shape)
         assert np.array_equal(back, numbers)
@@ -154,11 +161,12 @@ def test_seals_nest_and_the_innermost_gives_the_reason(device: HostDevice) -> No
 
 
 def test_an_exception_opens_the_door_again(device: HostDevice) -> None:
-    with pytest.raises(ZeroDivisionError), device.door.sealed("outer"):
+    with device.door.sealed("outer"):
         with pytest.raises(KeyError), device.door.sealed("inner"):
             raise KeyError
         with pytest.raises(TransferError, match="outer"):
             device.door.to_device(NUMBERS, "x")
+    with pytest.raises(ZeroDivisionError), device.door.sealed("outer"):
         raise ZeroDivisionError
     device.door.to_device(NUMBERS, "x")
 

@@ -36,9 +36,10 @@ class Spec:
     public: str = ""
 
 
-# One rounding to bfloat16 is at most 2^-8 relative, and 0.44 of that over many numbers where truncation is 0.88: three
-# quarters tell them apart. A composition of n rounded ops is given n of them. One rounding to float32 is at most 2^-24; an
-# op made of a few is given two, one with long sums eight. The host's implementations use a fifth to four fifths of each.
+# One rounding to bfloat16 is at most 2^-8 relative, and 0.44 of that over many numbers where truncation is 0.88:
+# three quarters tell them apart. A composition of n rounded ops is given n of them. One rounding to float32 is at
+# most 2^-24; an op made of a few is given two, one with long sums eight. The host's implementations use a fifth to
+# four fifths of each.
 _BF16 = 0.75 * 2.0**-8
 _F32 = 2.0**-23
 _ELEMENTWISE = {"float32": _F32, "bfloat16": _BF16}
@@ -118,7 +119,8 @@ _ROWS = (
           "modulation [B, n D], n -> n x [B, D]", _none, _MOVED),
     _spec("transpose_heads", "primitive", "tokens by heads, or back",
           "x [B, L, H, d] -> [B, H, L, d]", _none, _MOVED),
-    _spec("cast", "primitive", "the same numbers in another dtype", "x [..], dtype -> [..]", _none, {"float32": 0.0, "bfloat16": _BF16}),
+    _spec("cast", "primitive", "the same numbers in another dtype",
+          "x [..], dtype -> [..]", _none, {"float32": 0.0, "bfloat16": _BF16}),
     _spec("quantize_rows", "primitive", "e4m3 with a float32 scale per row",
           "x [.., K] -> data [.., K] in e4m3, scale [.., 1]", _per_element(3), {"fp8": 0.04}),
     _spec("euler_step", "primitive", "latents + delta velocity, latents in float32",
@@ -133,7 +135,8 @@ _ROWS = (
     _spec("linear_gelu", "model", "tanh-GELU of linear",
           "x [.., K], weight [N, K], bias [N] -> [.., N]", _linear, {**_CHAIN, **_FP8}),
     _spec("norm_modulate", "model", "layer norm, times (1 + scale), plus shift",
-          "x [B, L, D], shift [B, D], scale [B, D] -> [B, L, D]", _per_element(11), {"float32": _F32, "bfloat16": 2 * _BF16, "fp8": 0.04}),
+          "x [B, L, D], shift [B, D], scale [B, D] -> [B, L, D]", _per_element(11),
+          {"float32": _F32, "bfloat16": 2 * _BF16, "fp8": 0.04}),
     _spec("qkv_heads", "model", "per stream bias, split, RMS norm, rotation; by head, streams in token order",
           "n x (qkv [B, Li, 3 H d], bias [3 H d], norms [d], [d]), cos, sin [L, d], H -> 3 x [B, H, L, d]", _qkv,
           {"float32": _F32, "bfloat16": 3 * _BF16}),
