@@ -157,7 +157,7 @@ PHASES: tuple[Phase, ...] = (
 
 
 class MissionPhase(NamedTuple):
-    """One optimization that was named beforehand: the rung it starts from, the rung it ends at, the speedup expected."""
+    """One optimization named beforehand: the rung it starts from, the rung it ends at, the speedup expected."""
 
     name: str
     before: str

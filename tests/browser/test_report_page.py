@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
 import subprocess
 from html import unescape
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from fluxperf.harness.report.html import render, write
+from tests.report import pages as synthetic
 
 CHROMIUM = shutil.which("chromium") or ("/usr/bin/chromium" if Path("/usr/bin/chromium").exists() else None)
 
@@ -70,17 +69,6 @@ addEventListener("message", (event) => {{
 """
 
 
-def synthetic() -> ModuleType:
-    """The factory of synthetic records, which lives beside the pure tests."""
-    path = Path(__file__).parents[1] / "pure" / "test_report.py"
-    spec = importlib.util.spec_from_file_location("report_records", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def chromium(folder: Path, page: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """Opens ``page`` headless; every name resolves to nowhere and the proxy leads there too."""
     assert CHROMIUM
@@ -110,7 +98,7 @@ def chromium(folder: Path, page: Path, *options: str) -> subprocess.CompletedPro
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the report of many records, and its copy that measures itself."""
     folder = tmp_path_factory.mktemp("page")
-    made = synthetic()
+    made = synthetic
     records = [*made.twins("tensorcore"), *(made.on_gpu(rung, seconds) for rung, seconds in made.GPU_SECONDS.items())]
     records.append(made.hostile("\u202e</script>" + "x" * 10_000))
     html = render(made.files_of(*records, problems=("a.jsonl, line 3: torn " + "y" * 300,)), made.CONTEXT)

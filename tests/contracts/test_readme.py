@@ -51,7 +51,8 @@ def test_the_copies_quoted_are_those_of_the_record():
 
 def test_files_and_folders_that_the_readme_names_exist():
     linked = re.findall(r"\]\(([^)#]+)\)", README)
-    named = [word for row in re.findall(r"^\| (`[^|]+) \|", between_layout(), re.MULTILINE) for word in re.findall(r"`([^`]+)`", row)]
+    rows = re.findall(r"^\| (`[^|]+) \|", between_layout(), re.MULTILINE)
+    named = [word for row in rows for word in re.findall(r"`([^`]+)`", row)]
     for path in linked + [name if "/" in name else f"fluxperf/{name}" for name in named]:
         assert (ROOT / path).exists() or (ROOT / "fluxperf" / path).exists(), path
 
@@ -73,7 +74,11 @@ def test_commands_run(tmp_path):
             continue
         words = shlex.split(command)[1:]
         done = subprocess.run(
-            [sys.executable, "-m", "fluxperf", *words], cwd=tmp_path, capture_output=True, text=True, check=False,
+            [sys.executable, "-m", "fluxperf", *words],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
             env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
         )
         assert done.returncode == 0, f"{command}: {done.stderr}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -12,9 +11,6 @@ from rung_runs import Rung
 
 from fluxperf.engine.checkpoints.checkpoint import Checkpoint
 from fluxperf.engine.config import CONFIGS
-
-#: Products here are tiny: threads that wait for each other cost twice the time. Workers of pytest-xdist inherit this.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 if TYPE_CHECKING:
     from diffusers_peer import Peer

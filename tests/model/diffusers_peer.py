@@ -28,8 +28,13 @@ diffusers.logging.set_verbosity_error()
 SCHEDULERS: dict[bool, dict[str, Any]] = {
     False: {"num_train_timesteps": 1000, "shift": 1.0, "use_dynamic_shifting": False},
     True: {
-        "num_train_timesteps": 1000, "shift": 3.0, "use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15,
-        "base_image_seq_len": 256, "max_image_seq_len": 4096,
+        "num_train_timesteps": 1000,
+        "shift": 3.0,
+        "use_dynamic_shifting": True,
+        "base_shift": 0.5,
+        "max_shift": 1.15,
+        "base_image_seq_len": 256,
+        "max_image_seq_len": 4096,
     },
 }
 
@@ -37,8 +42,14 @@ SCHEDULERS: dict[bool, dict[str, Any]] = {
 def sizes_of(config: FluxConfig) -> Sizes:
     """Sizes that names and shapes depend on."""
     return Sizes(
-        config.double_blocks, config.single_blocks, config.heads, config.head_dim, config.in_channels, config.text_dim,
-        config.pooled_dim, config.guidance,
+        config.double_blocks,
+        config.single_blocks,
+        config.heads,
+        config.head_dim,
+        config.in_channels,
+        config.text_dim,
+        config.pooled_dim,
+        config.guidance,
     )
 
 
@@ -68,9 +79,15 @@ class Peer:
     def _built(self) -> FluxTransformer2DModel:
         config = self.config
         model = FluxTransformer2DModel(
-            num_layers=config.double_blocks, num_single_layers=config.single_blocks, num_attention_heads=config.heads,
-            attention_head_dim=config.head_dim, in_channels=config.in_channels, joint_attention_dim=config.text_dim,
-            pooled_projection_dim=config.pooled_dim, guidance_embeds=config.guidance, axes_dims_rope=config.axes,
+            num_layers=config.double_blocks,
+            num_single_layers=config.single_blocks,
+            num_attention_heads=config.heads,
+            attention_head_dim=config.head_dim,
+            in_channels=config.in_channels,
+            joint_attention_dim=config.text_dim,
+            pooled_projection_dim=config.pooled_dim,
+            guidance_embeds=config.guidance,
+            axes_dims_rope=config.axes,
         )
         model.load_state_dict({name: torch.from_numpy(x) for name, x in self.state.items()}, strict=True)
         return model.eval()
@@ -127,11 +144,20 @@ class Peer:
         def forward(latents: torch.Tensor, time: torch.Tensor, guidance: float) -> np.ndarray:
             scale = torch.full((case.batch,), guidance, dtype=torch.float32) if self.config.guidance else None
             with torch.no_grad():
-                return self._models[kind](
-                    hidden_states=latents.to(kind), encoder_hidden_states=text, pooled_projections=pooled,
-                    timestep=time.to(kind), guidance=scale, img_ids=ids.reshape(-1, 3),
-                    txt_ids=torch.zeros(case.text_tokens, 3), return_dict=False,
-                )[0].double().numpy()
+                return (
+                    self._models[kind](
+                        hidden_states=latents.to(kind),
+                        encoder_hidden_states=text,
+                        pooled_projections=pooled,
+                        timestep=time.to(kind),
+                        guidance=scale,
+                        img_ids=ids.reshape(-1, 3),
+                        txt_ids=torch.zeros(case.text_tokens, 3),
+                        return_dict=False,
+                    )[0]
+                    .double()
+                    .numpy()
+                )
 
         return forward
 

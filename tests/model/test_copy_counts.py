@@ -20,12 +20,27 @@ FORWARDS = {"tiny": (116, 83), "tiny-dev": (117, 84), "tiny-57": (1374, 955)}
 
 #: What the copies of a block move: label, down, up.
 DOUBLE_LABELS = {
-    "split_modulation": (2, 8), "layer_norm": (4, 6), "modulate": (8, 4), "concat_tokens": (6, 3), "apply_rope": (6, 2),
-    "scale": (1, 1), "split_tokens": (1, 2), "gated_residual": (10, 0), "double": (0, 2),
+    "split_modulation": (2, 8),
+    "layer_norm": (4, 6),
+    "modulate": (8, 4),
+    "concat_tokens": (6, 3),
+    "apply_rope": (6, 2),
+    "scale": (1, 1),
+    "split_tokens": (1, 2),
+    "gated_residual": (10, 0),
+    "double": (0, 2),
 }
 SINGLE_LABELS = {
-    "concat_tokens": (2, 0), "split_modulation": (1, 1), "layer_norm": (1, 2), "modulate": (1, 1), "apply_rope": (6, 2),
-    "scale": (1, 1), "linear_gelu": (1, 1), "join_features": (2, 1), "gated_residual": (2, 0), "split_tokens": (0, 2),
+    "concat_tokens": (2, 0),
+    "split_modulation": (1, 1),
+    "layer_norm": (1, 2),
+    "modulate": (1, 1),
+    "apply_rope": (6, 2),
+    "scale": (1, 1),
+    "linear_gelu": (1, 1),
+    "join_features": (2, 1),
+    "gated_residual": (2, 0),
+    "split_tokens": (0, 2),
 }
 
 

@@ -104,7 +104,9 @@ def test_what_was_computed_once_belongs_to_its_request(rung):
     first = velocity()
     assert (velocity() == first).all()
     changes = {
-        "another prompt": {"seed": 1}, "another step": {"step": 1}, "another guidance": {"guidance": 1.0},
+        "another prompt": {"seed": 1},
+        "another step": {"step": 1},
+        "another guidance": {"guidance": 1.0},
         "another schedule": {"levels": (0.7, 0.3, 0.0)},
     }
     for name, change in changes.items():

@@ -60,7 +60,11 @@ def _repeat(data: bytearray, rng: np.random.Generator) -> bytearray:
 
 
 DAMAGES: tuple[Callable[[bytearray, np.random.Generator], bytearray], ...] = (
-    _flip_header, _exchange_digits, _flip_anywhere, _truncate, _repeat,
+    _flip_header,
+    _exchange_digits,
+    _flip_anywhere,
+    _truncate,
+    _repeat,
 )
 
 

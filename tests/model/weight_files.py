@@ -138,9 +138,15 @@ def _double_block(block: str, source: str, stack: Any, norms: Any) -> None:
 def settings(sizes: Sizes) -> dict[str, Any]:
     """Contents of diffusers' ``config.json``."""
     return {
-        "_class_name": "FluxTransformer2DModel", "num_layers": sizes.double, "num_single_layers": sizes.single,
-        "num_attention_heads": sizes.heads, "attention_head_dim": sizes.head_dim, "in_channels": sizes.channels,
-        "joint_attention_dim": sizes.text, "pooled_projection_dim": sizes.pooled, "guidance_embeds": sizes.guidance,
+        "_class_name": "FluxTransformer2DModel",
+        "num_layers": sizes.double,
+        "num_single_layers": sizes.single,
+        "num_attention_heads": sizes.heads,
+        "attention_head_dim": sizes.head_dim,
+        "in_channels": sizes.channels,
+        "joint_attention_dim": sizes.text,
+        "pooled_projection_dim": sizes.pooled,
+        "guidance_embeds": sizes.guidance,
         "axes_dims_rope": [4, 6, 6],
     }
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fluxperf.engine.model.schedule import sigmas
+from fluxperf.errors import ArgumentError
 
 STEPS = [1, 2, 4, 28, 50]
 
@@ -47,3 +48,8 @@ def test_levels_fall_from_one_to_zero_in_float32(steps: int, tokens: int, shifte
     assert (levels[0], levels[-1]) == (1, 0)
     assert all(high > low for high, low in pairwise(levels))
     assert all(type(level) is float and float(np.float32(level)) == level for level in levels)
+
+
+def test_no_steps_are_refused() -> None:
+    with pytest.raises(ArgumentError, match="at least 1 step, got 0"):
+        sigmas(0, 64, shifted=False)

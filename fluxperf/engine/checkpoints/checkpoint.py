@@ -86,14 +86,17 @@ class Checkpoint:
     def _check(self) -> None:
         """Every tensor is there, in the right shape, and no other one is; all complaints together."""
         problems: list[str] = []
+        used: dict[str, int] = {}
+        for piece in (piece for pieces in self._recipes.values() for piece in pieces):
+            used[piece.name] = max(used.get(piece.name, 0), piece.stop or 0)
+        whole = {name: rows for name, rows in used.items() if rows}
         for path, shape in parameters(self.config).items():
             pieces = self._recipes[path]
             missing = [piece.name for piece in pieces if piece.name not in self._files.names]
             problems += [f"tensor {name!r} is missing" for name in missing]
             if not missing:
-                problems += _shape_problems(self._files, pieces, shape)
-        used = {piece.name for pieces in self._recipes.values() for piece in pieces}
-        problems += [f"tensor {name!r} is none of its tensors" for name in sorted(self._files.names - used)]
+                problems += _shape_problems(self._files, pieces, shape, whole)
+        problems += [f"tensor {name!r} is none of its tensors" for name in sorted(self._files.names - used.keys())]
         problems = list(dict.fromkeys(problems))  # two tensors may be made of one that is missing
         if problems:
             more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
@@ -104,23 +107,27 @@ class Checkpoint:
             )
 
 
-def _shape_problems(files: TensorFiles, pieces: list[Piece], shape: tuple[int, ...]) -> list[str]:
-    """A sentence if the pieces do not stack to a shape."""
+def _shape_problems(
+    files: TensorFiles, pieces: list[Piece], shape: tuple[int, ...], whole: Mapping[str, int]
+) -> list[str]:
+    """A sentence if the pieces do not stack to a shape; ``whole`` has the rows of tensors that are taken in parts."""
     have = [files.shape(piece.name) for piece in pieces]
     rows = 0
     for piece, extents in zip(pieces, have, strict=True):
         alone = len(pieces) == 1 and piece.stop is None
-        fits = extents == shape if alone else extents[1:] == shape[1:] and extents[:1] >= (piece.stop or 0,)
+        rows_wanted = whole.get(piece.name, *extents[:1])
+        fits = extents == shape if alone else extents[1:] == shape[1:] and extents[:1] == (rows_wanted,)
         if len(extents) != len(shape) or not fits:
-            return [f"tensor {piece.name!r} has shape {list(extents)}, expected {_expected(piece, pieces, shape)}"]
+            expected = _expected(piece, pieces, shape, whole)
+            return [f"tensor {piece.name!r} has shape {list(extents)}, expected {expected}"]
         rows += (piece.stop or extents[0]) - piece.start
     if rows != shape[0]:
         return [f"{', '.join(piece.name for piece in pieces[:3])} have {rows} rows in all, expected {shape[0]}"]
     return []
 
 
-def _expected(piece: Piece, pieces: list[Piece], shape: tuple[int, ...]) -> str:
-    rows = str(shape[0]) if len(pieces) == 1 and piece.stop is None else f"at least {piece.stop or 1}"
+def _expected(piece: Piece, pieces: list[Piece], shape: tuple[int, ...], whole: Mapping[str, int]) -> str:
+    rows = str(whole.get(piece.name, shape[0] if len(pieces) == 1 else "some rows"))
     return "[" + ", ".join([rows, *(str(extent) for extent in shape[1:])]) + "]"
 
 

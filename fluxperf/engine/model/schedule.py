@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import struct
 
+from fluxperf.errors import ArgumentError
+
 #: Image tokens and shift at both ends of dev's linear rule (FLUX.1 ``sampling.py``; diffusers ``calculate_shift``).
 _SHIFT_ENDS = ((256, 0.5), (4096, 1.15))
 
@@ -19,7 +21,12 @@ def sigmas(steps: int, image_tokens: int, shifted: bool) -> tuple[float, ...]:
         steps: number of Euler steps, at least 1.
         image_tokens: length of the image sequence.
         shifted: dev's rule (true) or schnell's (false).
+
+    Raises:
+        ArgumentError: fewer than 1 step.
     """
+    if steps < 1:
+        raise ArgumentError(f"sigmas: expected at least 1 step, got {steps}.")
     levels = [1 - index * (1 - 1 / steps) / max(steps - 1, 1) for index in range(steps)]
     if shifted:
         (short, low), (long, high) = _SHIFT_ENDS
