@@ -9,7 +9,7 @@ from rich.table import Table
 from fluxperf.harness.records import Record
 from fluxperf.harness.stats import summarize
 
-_HEADINGS = ("rung", "time", "ms/step", "n", "down", "up", "MB", "op calls", "error")
+_HEADINGS = ("rung", "time", "ms/step", "n", "down", "up", "MB", "ops", "error")
 
 
 def ladder(records: Sequence[Record]) -> Table:
