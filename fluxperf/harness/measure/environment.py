@@ -24,7 +24,7 @@ def machine() -> Machine:
         memory_bytes=memory_bytes(),
         python=platform.python_version(),
         numpy=installed("numpy") or "",
-        os=platform.platform(terse=True),
+        os=_os(),
     )
 
 
@@ -69,6 +69,11 @@ def _printed(*command: str) -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _os() -> str:
+    """System, kernel version and C library, without what a distributor adds to them."""
+    return f"{platform.system()} {platform.release().partition('-')[0]}, {' '.join(platform.libc_ver())}"
 
 
 def _cpu() -> str:
