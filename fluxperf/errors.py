@@ -6,7 +6,8 @@
     |-- ArgumentError            an argument of the wrong shape, dtype or value
     |-- BindError                a phase that a device cannot run; lists every reason
     |-- DeviceError              a device that is missing or cannot do what was asked
-    |   `-- TransferError        a host-device crossing where none is allowed
+    |   |-- TransferError        a host-device crossing where none is allowed
+    |   `-- KernelError          a kernel that cannot be found, compiled or loaded
     |-- CheckpointError          weights that are missing, damaged or of another model
     `-- RecordError              a records file that cannot be read or written
 
@@ -70,6 +71,10 @@ class DeviceError(FluxperfError):
 
 class TransferError(DeviceError):
     """A host-device crossing where none is allowed, or one that does not go through the door."""
+
+
+class KernelError(DeviceError):
+    """A kernel that cannot be found, compiled or loaded; a compiler's error comes with options and log."""
 
 
 class CheckpointError(FluxperfError):

@@ -4,108 +4,218 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 import fluxperf
 from fluxperf.engine.device.observers import LedgerScopes
 from fluxperf.engine.device.transfers import Crossing
+from fluxperf.engine.executors import Forwards
 from fluxperf.engine.ops.meter import OpMeter
 from fluxperf.harness.measure.environment import commit, machine
-from fluxperf.harness.measure.sampler import Samples, sample
+from fluxperf.harness.measure.sampler import Run, Samples, Variant, interleave
 from fluxperf.harness.records import BlockRow, ErrorRow, LedgerRow, OpRow, Record, Totals, WorkloadRow
+from fluxperf.harness.timeline.witness import Witness
+from fluxperf.peers import Peer
 from fluxperf.workloads import Prepared
 
-#: Runs that `measure` makes besides the timed ones: one counted, one to warm up.
-EXTRA_RUNS = 2
+
+class Reference(NamedTuple):
+    """Final latents that errors are stated against, and what they are."""
+
+    latents: Any
+    name: str
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What one forward did, and what a whole generation did besides its forwards."""
+    """What one forward did."""
 
-    forward: list[Crossing]
-    outside: Totals
+    crossings: list[Crossing]
     totals: Totals
     meter: OpMeter
+    witness: Totals | None
 
 
 def measure(
-    prepared: Prepared, repeat: int, reference: Any | None = None, on_sample: Callable[[], None] = lambda: None
-) -> Record:
-    """Counts one forward and one generation of a prepared rung, then times it unobserved.
+    prepared: Prepared,
+    repeat: int,
+    reference: Reference | None = None,
+    warmup: int = 1,
+    witness: bool = False,
+    peers: Sequence[Peer] = (),
+    on_sample: Callable[[], None] = lambda: None,
+) -> tuple[list[Record], Any]:
+    """Counts one forward of a prepared rung, then times whole generations unobserved, in turns with those of peers.
 
     Args:
         prepared: the rung.
-        repeat: timed generations, after one warm-up.
-        reference: final latents [B, I, C] to state the error against, or ``None``.
-        on_sample: called after the counted and after each timed generation.
+        repeat: timed generations, at least 1.
+        reference: latents to state the error against, or ``None``.
+        warmup: generations before the timed ones.
+        witness: count one more forward from outside, through CUPTI.
+        peers: other implementations of the same workload.
+        on_sample: called after the counted forward and after each generation.
+
+    Returns:
+        The rung's record and those of the peers, and the rung's final latents [B, I, C] as host numbers.
 
     Raises:
         TransferError: a rung that makes no copies made one.
     """
-    counts, numbers = count(prepared)
-    on_sample()
-    samples = sample(prepared.device, prepared.denoise, repeat, on_sample=on_sample)
-    return _record(prepared, counts, samples, _error(numbers, reference))
+    device = prepared.device
+    run: Run = prepared.denoise
+    tally = None
+    if prepared.phase.copies and device.launches is not None:
+        # A forward of minutes is counted in the first timed generation; what counting costs is lost in it.
+        tally = _FirstForward(prepared)
+        run = tally.denoise
+    else:
+        counts = count(prepared, witness)
+        on_sample()
+    start = len(device.door.ledger.crossings)
+    variants = [Variant(device, run), *(Variant(peer.clock, peer.denoise) for peer in peers)]
+    samples, *others = interleave(variants, repeat, warmup, on_sample)
+    if tally is not None:
+        counts = tally.counts(_witnessed(prepared) if witness else None)
+    generations = device.door.ledger.crossings[start:]
+    start = len(device.door.ledger.crossings)
+    numbers = device.door.to_host(samples.last, "latents")
+    around = device.door.ledger.crossings[: prepared.setup_crossings] + device.door.ledger.crossings[start:]
+    outside = _outside(around, generations, repeat + warmup, counts.totals, prepared.workload.steps)
+    error = _error(numbers, reference)
+    records = [_record(prepared, counts, outside, samples, error)]
+    records += [_peer_record(records[0], peer, times) for peer, times in zip(peers, others, strict=True)]
+    return records, numbers
 
 
-def count(prepared: Prepared) -> tuple[Counts, Any]:
-    """Exact counts of a prepared rung, and the final latents as host numbers.
+class _Tally:
+    """What a device has counted so far, and what it counts from here on.
 
-    The forward is the first step's, sealed unless the phase may copy. Outside of the forwards lie weights, tables and
-    inputs, what the executor does once per image, the sampler's own steps, and the latents' way down.
+    Args:
+        prepared: the rung.
+        meter: counts its ops.
     """
-    device, ledger = prepared.device, prepared.device.door.ledger
+
+    def __init__(self, prepared: Prepared, meter: OpMeter) -> None:
+        self._device, self._meter = prepared.device, meter
+        device, ledger = self._device, self._device.door.ledger
+        meter.totals.clear()
+        self._start, self._syncs = len(ledger.crossings), ledger.syncs
+        self._allocations, self._launches = device.memory.allocations, device.launches or 0
+        device.memory.reset_peak()
+
+    def counts(self, witness: Totals | None = None) -> Counts:
+        """Counts from the beginning until now."""
+        device, ledger = self._device, self._device.door.ledger
+        crossings = ledger.crossings[self._start :]
+        totals = _totals(
+            crossings,
+            launches=None if device.launches is None else device.launches - self._launches,
+            syncs=ledger.syncs - self._syncs,
+            peak_bytes=device.memory.peak_bytes,
+            allocations=device.memory.allocations - self._allocations,
+            op_calls=self._meter.calls,
+        )
+        return Counts(crossings, totals, self._meter, witness)
+
+
+class _FirstForward:
+    """Generations of a prepared rung of which the first forward is counted."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self._prepared = prepared
+        self._meter = OpMeter(prepared.device)
+        self._observed = prepared.observed(LedgerScopes(prepared.device.door.ledger), self._meter)
+        self._counts: Counts | None = None
+
+    def denoise(self, on_step: Callable[[int], Any]) -> Any:
+        """A generation; the first one is observed."""
+        if self._counts is not None:
+            return self._prepared.denoise(on_step)
+        tally = _Tally(self._prepared, self._meter)
+
+        def note(step: int) -> None:
+            if self._counts is None:
+                found = tally.counts()
+                totals = {key: replace(total) for key, total in self._meter.totals.items()}
+                self._counts = replace(found, meter=OpMeter(self._prepared.device, totals))
+
+        return self._observed.denoise(self._prepared.latents, self._prepared.request, on_step, note)
+
+    def counts(self, witness: Totals | None) -> Counts:
+        """Counts of the first forward."""
+        if self._counts is None:  # an internal truth: at least one generation ran
+            raise AssertionError("no generation was run")
+        return replace(self._counts, witness=witness)
+
+
+def count(prepared: Prepared, witness: bool = False) -> Counts:
+    """Exact counts of the first forward of a prepared rung, sealed unless the phase may copy."""
+    device = prepared.device
     meter = OpMeter(device)
-    forwards = prepared.observed(LedgerScopes(ledger), meter).begin(prepared.request)
-    meter.totals.clear()
-    start, syncs, allocations = len(ledger.crossings), ledger.syncs, device.memory.allocations
-    device.memory.reset_peak()
+    forwards = prepared.observed(LedgerScopes(device.door.ledger), meter).begin(prepared.request)
+    if device.launches is not None:
+        _forward(prepared, forwards)  # the first call compiles kernels and searches for algorithms
+    tally = _Tally(prepared, meter)
+    _forward(prepared, forwards)
+    counts = tally.counts()
+    return replace(counts, witness=_witnessed(prepared)) if witness else counts
+
+
+def _forward(prepared: Prepared, forwards: Forwards) -> None:
     if prepared.phase.copies:
         forwards.velocity(prepared.latents, 0)
-    else:
-        with device.door.sealed(f"rung {prepared.phase.name!r} makes no copies in a forward"):
-            forwards.velocity(prepared.latents, 0)
-    forward = ledger.crossings[start:]
-    totals = _totals(
-        forward,
-        syncs=ledger.syncs - syncs,
-        peak_bytes=device.memory.peak_bytes,
-        allocations=device.memory.allocations - allocations,
-        op_calls=meter.calls,
-    )
-    start = len(ledger.crossings)
-    numbers = device.door.to_host(prepared.denoise(), "latents")
-    around = ledger.crossings[: prepared.setup_crossings] + ledger.crossings[start:]
-    return Counts(forward, _outside(around, totals, prepared.workload.steps), totals, meter), numbers
+        return
+    with prepared.device.door.sealed(f"rung {prepared.phase.name!r} makes no copies in a forward"):
+        forwards.velocity(prepared.latents, 0)
 
 
-def _totals(crossings: list[Crossing], **others: int) -> Totals:
+def _witnessed(prepared: Prepared) -> Totals:
+    """Counts of one forward from outside."""
+    forwards = prepared.observed().begin(prepared.request)
+    prepared.device.synchronize()
+    with Witness() as seen:
+        _forward(prepared, forwards)
+        prepared.device.synchronize()
+    return seen.totals
+
+
+def _totals(crossings: list[Crossing], launches: int | None, **others: Any) -> Totals:
     copies, sizes = _sums(crossings)
     return Totals(
         d2h_copies=copies["d2h"],
         h2d_copies=copies["h2d"],
         d2h_bytes=sizes["d2h"],
         h2d_bytes=sizes["h2d"],
-        launches=None,
+        launches=launches,
         **others,
     )
 
 
-def _outside(around: list[Crossing], forward: Totals, steps: int) -> Totals:
-    """Totals of everything less those of the forwards in it."""
+def _outside(around: list[Crossing], generations: list[Crossing], number: int, forward: Totals, steps: int) -> Totals:
+    """Copies of a generation outside its forwards: weights, tables, inputs, the sampler's steps, the latents' way down.
+
+    Args:
+        around: crossings before and after the generations.
+        generations: crossings of ``number`` generations.
+        number: how many generations those were.
+        forward: totals of one forward.
+        steps: forwards of a generation.
+    """
     copies, sizes = _sums(around)
-    down = copies["d2h"] - steps * forward.d2h_copies
+    whole, whole_bytes = _sums(generations)
+    down = copies["d2h"] + whole["d2h"] // number - steps * forward.d2h_copies
     return Totals(
         d2h_copies=down,
-        h2d_copies=copies["h2d"] - steps * forward.h2d_copies,
-        d2h_bytes=sizes["d2h"] - steps * forward.d2h_bytes,
-        h2d_bytes=sizes["h2d"] - steps * forward.h2d_bytes,
+        h2d_copies=copies["h2d"] + whole["h2d"] // number - steps * forward.h2d_copies,
+        d2h_bytes=sizes["d2h"] + whole_bytes["d2h"] // number - steps * forward.d2h_bytes,
+        h2d_bytes=sizes["h2d"] + whole_bytes["h2d"] // number - steps * forward.h2d_bytes,
         launches=None,
         syncs=down,
         peak_bytes=None,
@@ -122,15 +232,15 @@ def _sums(crossings: Iterable[Crossing]) -> tuple[Counter[str], Counter[str]]:
     return copies, sizes
 
 
-def _error(numbers: Any, reference: Any | None) -> ErrorRow | None:
+def _error(numbers: Any, reference: Reference | None) -> ErrorRow | None:
     """``||out - ref|| / ||ref||`` of the final latents."""
     if reference is None:
         return None
-    relative = float(np.linalg.norm(numbers - reference) / np.linalg.norm(reference))
-    return ErrorRow(relative=relative, against="float64 oracle, final latents")
+    relative = float(np.linalg.norm(numbers - reference.latents) / np.linalg.norm(reference.latents))
+    return ErrorRow(relative=relative, against=reference.name)
 
 
-def _record(prepared: Prepared, counts: Counts, samples: Samples, error: ErrorRow | None) -> Record:
+def _record(prepared: Prepared, counts: Counts, outside: Totals, samples: Samples, error: ErrorRow | None) -> Record:
     workload, phase, config = prepared.workload, prepared.phase, prepared.source.config
     revision, dirty = commit(Path(fluxperf.__file__).resolve().parent.parent)
     return Record(
@@ -138,7 +248,7 @@ def _record(prepared: Prepared, counts: Counts, samples: Samples, error: ErrorRo
         fluxperf=fluxperf.__version__,
         commit=revision,
         dirty=dirty,
-        machine=machine(),
+        machine=machine(prepared.device.describe()),
         workload=WorkloadRow(
             name=workload.name,
             model=config.name,
@@ -153,15 +263,47 @@ def _record(prepared: Prepared, counts: Counts, samples: Samples, error: ErrorRo
         rung=phase.name,
         ran_as=prepared.device.ran_as,
         phase_table=prepared.rows,
-        times_s={"denoise": [samples.whole_s], "step": [samples.steps_s], "warmup": [samples.warmup_s]},
+        times_s=_times(samples),
         totals=counts.totals,
-        setup_totals=counts.outside,
-        blocks=_blocks(counts.forward, config.double_blocks, config.single_blocks),
-        ledger=_ledger(counts.forward),
+        setup_totals=outside,
+        blocks=_blocks(counts.crossings, config.double_blocks, config.single_blocks),
+        ledger=_ledger(counts.crossings),
         ops=_ops(counts.meter),
         error=error,
+        witness=counts.witness,
+        choices=prepared.device.choices(),
         policy={"activations": phase.activations, "executor": phase.executor, "e4m3": " ".join(phase.e4m3)},
         settings={"nvtx": "on" if prepared.observers else "off"},
+    )
+
+
+def _times(samples: Samples) -> dict[str, list[list[float]]]:
+    """Samples by metric; all are of this one process."""
+    return {"denoise": [samples.whole_s], "step": [samples.steps_s], "warmup": [samples.warmup_s]}
+
+
+def _peer_record(own: Record, peer: Peer, samples: Samples) -> Record:
+    """Record of a peer beside a rung: the same machine and workload, its own times, counts from outside."""
+    with Witness() as seen:
+        peer.forward()
+        peer.clock.synchronize()
+    return msgspec.structs.replace(
+        own,
+        workload=msgspec.structs.replace(own.workload, weights="random, drawn by the peer"),
+        implementation=peer.name,
+        rung=peer.name,
+        ran_as="peer",
+        phase_table={},
+        times_s=_times(samples),
+        error=None,
+        policy={"form": peer.form},
+        totals=seen.totals,
+        setup_totals=_totals([], launches=None, syncs=0, peak_bytes=None),
+        blocks=[],
+        ledger=[],
+        ops=[],
+        witness=seen.totals,
+        choices={},
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,14 +13,14 @@ from fluxperf.engine.config import config_named
 from fluxperf.engine.device import open_device
 from fluxperf.engine.device.base import Device
 from fluxperf.engine.device.observers import NvtxRanges, Observer
-from fluxperf.engine.executors import Request, Sampler
+from fluxperf.engine.executors import RUNS_ON, Request, Sampler
 from fluxperf.engine.model.flux import Flux
 from fluxperf.engine.model.schedule import sigmas
 from fluxperf.engine.model.weights import FluxWeights, parameters
-from fluxperf.engine.ops.bind import Bound, bind
+from fluxperf.engine.ops.bind import Bound, bind, missing
 from fluxperf.engine.ops.table import OP_NAMES
 from fluxperf.engine.phases import Phase, phase_named, table
-from fluxperf.errors import ConfigError, DeviceError, UnknownNameError
+from fluxperf.errors import BindError, ConfigError, DeviceError, UnknownNameError
 from fluxperf.harness.measure.environment import memory_bytes
 
 #: Pixels per image token along each side: the VAE's 8, times patches of 2.
@@ -131,6 +132,12 @@ class Prepared:
         #: Crossings of the door so far: weights, tables and inputs.
         self.setup_crossings = len(device.door.ledger.crossings)
 
+    def close(self) -> None:
+        """Lets go of weights and inputs, and closes the device."""
+        del self._weights, self._sampler, self.latents, self.request
+        gc.collect()
+        self.device.close()
+
     def denoise(self, on_step: Callable[[int], Any] | None = None) -> Any:
         """Final latents [B, I, C] on the device."""
         return self._sampler.denoise(self.latents, self.request, on_step)
@@ -141,6 +148,13 @@ class Prepared:
 
     def _sampled(self, bound: Bound) -> Sampler:
         return Sampler(bound, Flux(self.source.config, self._weights, bound), self.phase.executor)
+
+
+def obstacles(phase: Phase, device: str) -> list[str]:
+    """Why devices of a kind cannot run a rung, a sentence each; nothing if they can."""
+    executor = phase.executor
+    problems = [] if device in RUNS_ON[executor] else [f"executor {executor!r} does not run on {device!r} yet."]
+    return problems + missing(table(phase.name), device)
 
 
 def prepare(
@@ -170,6 +184,9 @@ def prepare(
     else:
         phase, rows = phase_named(name), table(name)
     opened = open_device(device)
+    problems = obstacles(phase, opened.kind) if name != "oracle" else []
+    if problems:
+        raise BindError(name, opened.kind, problems)
     _check_memory(opened, phase, source)
     return Prepared(opened, phase, rows, workload, source, seed, observers=(NvtxRanges(),) if nvtx else ())
 

@@ -36,12 +36,17 @@ def _row(record: Record) -> tuple[str, ...]:
     totals = record.totals
     return (
         record.rung,
-        f"{whole.median * 1e3:.1f} ms" if whole else "",
-        f"{step.median * 1e3:.2f}" if step else "",
+        f"{whole.median * 1e3:.1f} ms" if whole and whole.median < 10 else f"{whole.median:.1f} s" if whole else "",
+        f"{step.median * 1e3:.{2 if step.median < 1 else 0}f}" if step else "",
         str(whole.samples) if whole else "0",
         str(totals.d2h_copies),
         str(totals.h2d_copies),
-        f"{(totals.d2h_bytes + totals.h2d_bytes) / 1e6:.2f}",
-        str(totals.op_calls),
+        _megabytes(totals.d2h_bytes + totals.h2d_bytes),
+        "" if totals.op_calls is None else str(totals.op_calls),
         f"{record.error.relative:.1e}" if record.error else "",
     )
+
+
+def _megabytes(size: int) -> str:
+    """MB with two decimals, without any from 1 GB on."""
+    return f"{size / 1e6:.{2 if size < 1e9 else 0}f}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 from rich.console import Console
@@ -17,8 +17,9 @@ from fluxperf.engine.device import open_device
 from fluxperf.engine.phases import PHASES, phase_named
 from fluxperf.errors import ConfigError
 from fluxperf.harness.records import Record, append_record
-from fluxperf.recording import EXTRA_RUNS, measure
-from fluxperf.workloads import WORKLOADS, Workload, prepare, reference_latents, workload_named
+from fluxperf.peers import open_peer
+from fluxperf.recording import Reference, measure
+from fluxperf.workloads import WORKLOADS, Workload, obstacles, prepare, reference_latents, workload_named
 
 
 def run(
@@ -41,8 +42,16 @@ def run(
         bool, typer.Option("--all", help="Every rung of the ladder; the default, said aloud.")
     ] = False,
     device: Annotated[str, typer.Option(help="auto, host or cuda.")] = "auto",
-    repeat: Annotated[int, typer.Option(min=1, help="Timed generations per rung, after one warm-up.")] = 5,
+    repeat: Annotated[int, typer.Option(min=1, help="Timed generations per rung.")] = 5,
+    warmup: Annotated[int, typer.Option(min=0, help="Generations before the timed ones.")] = 1,
+    witness: Annotated[
+        bool, typer.Option("--witness", help="Count a forward from outside too, through CUPTI.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of synthetic weights and inputs.")] = 0,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option("--peer", help="Measure this peer in turns with the last rung; repeat for several. Needs a GPU."),
+    ] = None,
     nvtx: Annotated[bool, typer.Option("--nvtx", help="Push NVTX ranges in timed runs, for a profiler.")] = False,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Append the records to this JSON Lines file.")
@@ -55,37 +64,77 @@ def run(
     chosen = workload_named(workload, height=height, width=width, text_tokens=text_tokens, steps=steps, batch=batch)
     if everything and rung:
         raise ConfigError("run: expected either --all or --rung, got both. Leave one out.")
-    names = [phase_named(name).name for name in rung] if rung else [phase.name for phase in PHASES]
     kind = open_device(device).kind
     source: WeightSource = Checkpoint(weights) if weights else SyntheticWeights(config_named(chosen.model), seed)
-    records = _measure_all(names, chosen, source, kind, repeat, seed, nvtx, output)
+    if peer and kind != "cuda":
+        raise ConfigError(
+            f"--peer {peer[0]}: expected a GPU, but this run is on the host device, where no time counts."
+        )
+    how = _How(kind, repeat, warmup, seed, nvtx, witness, tuple(peer or ()))
+    names = [phase_named(name).name for name in rung] if rung else _every_rung(kind)
+    records = _measure_all(names, chosen, source, how, output)
     Console().print(ladder(records))
     if output is not None:
         typer.echo(f"{len(records)} records appended to {output}. `fluxperf report {output}` makes a page of them.")
 
 
+class _How(NamedTuple):
+    """How rungs are run."""
+
+    device: str
+    repeat: int
+    warmup: int
+    seed: int
+    nvtx: bool
+    witness: bool
+    peers: tuple[str, ...]
+
+
+def _every_rung(device: str) -> list[str]:
+    """Every rung that a device runs; the others are named, with the reason."""
+    names = []
+    for phase in PHASES:
+        problems = obstacles(phase, device)
+        if problems:
+            typer.echo(f"rung {phase.name} is left out on {device}: {problems[0]}", err=True)
+        else:
+            names.append(phase.name)
+    return names
+
+
+def _oracle(workload: Workload, source: WeightSource, device: str, seed: int) -> Reference | None:
+    """Latents of the oracle, which runs on the host: none for a model that is too large, or on another device.
+
+    Synthetic numbers are drawn by each device in its own way, so a host's latents say nothing of a GPU's.
+    """
+    if device != "host":
+        return None
+    latents = reference_latents(workload, source, seed)
+    return None if latents is None else Reference(latents, "float64 oracle, final latents")
+
+
 def _measure_all(
-    names: list[str],
-    workload: Workload,
-    source: WeightSource,
-    device: str,
-    repeat: int,
-    seed: int,
-    nvtx: bool,
-    output: Path | None,
+    names: list[str], workload: Workload, source: WeightSource, how: _How, output: Path | None
 ) -> list[Record]:
     """Records of the rungs, each appended when it is done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     records: list[Record] = []
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("oracle", total=1 + len(names) * (repeat + EXTRA_RUNS))
-        reference = reference_latents(workload, source, seed)
+        task = progress.add_task("oracle", total=1 + len(names) * (1 + how.warmup + how.repeat))
+        reference = _oracle(workload, source, how.device, how.seed)
         progress.advance(task)
         for name in names:
             progress.update(task, description=name)
-            prepared = prepare(name, workload, source, device, seed=seed, nvtx=nvtx)
-            record = measure(prepared, repeat, reference, on_sample=lambda: progress.advance(task))
-            records.append(record)
+            prepared = prepare(name, workload, source, how.device, seed=how.seed, nvtx=how.nvtx)
+            peers = [open_peer(peer, workload) for peer in how.peers] if name == names[-1] else []
+            measured, latents = measure(
+                prepared, how.repeat, reference, how.warmup, how.witness, peers, lambda: progress.advance(task)
+            )
+            records += measured
             if output is not None:
-                append_record(output, record)
+                for record in measured:
+                    append_record(output, record)
+            if reference is None and prepared.phase.activations == "float32":
+                reference = Reference(latents, f"rung {name} (float32) of the same run, final latents")
+            prepared.close()
     return records

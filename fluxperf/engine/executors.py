@@ -64,6 +64,9 @@ class CapturedForwards:
         return self._model.velocity(latents, self._txt, modulate, self._rope)
 
 
+#: Devices that each executor runs on. Replaying a captured graph on CUDA is not written yet.
+RUNS_ON: Mapping[str, tuple[str, ...]] = {"eager": ("host", "cuda"), "captured": ("host",)}
+
 EXECUTORS: Mapping[str, Callable[[Flux, Request], Forwards]] = {"eager": EagerForwards, "captured": CapturedForwards}
 
 
@@ -84,18 +87,28 @@ class Sampler:
         """The forwards of a request; does what an executor does once per image."""
         return self._begin(self._model, request)
 
-    def denoise(self, latents: Array, request: Request, on_step: Callable[[int], Any] | None = None) -> Array:
+    def denoise(
+        self,
+        latents: Array,
+        request: Request,
+        on_step: Callable[[int], Any] | None = None,
+        on_forward: Callable[[int], Any] | None = None,
+    ) -> Array:
         """Final latents [B, I, C] in float32.
 
         Args:
             latents: noise [B, I, C] in float32.
             request: the rest.
             on_step: called with the index of each step when it has been given to the device.
+            on_forward: the same of each forward, before its Euler step.
         """
         forwards = self.begin(request)
         for step, (sigma, following) in enumerate(zip(request.sigmas, request.sigmas[1:], strict=False)):
             with self._bound.span("step", step):
-                latents = self._step(latents, forwards.velocity(latents, step), following - sigma)
+                velocity = forwards.velocity(latents, step)
+                if on_forward is not None:
+                    on_forward(step)
+                latents = self._step(latents, velocity, following - sigma)
             if on_step is not None:
                 on_step(step)
         return latents

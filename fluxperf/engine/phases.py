@@ -61,7 +61,6 @@ PHASES: tuple[Phase, ...] = (
             "silu": "primitives",
             "transpose_heads": "primitives",
             "cast": "primitives",
-            "quantize_rows": "fp8",
             "silu_linear": "composed",
             "linear_gelu": "composed",
             "norm_modulate": "composed",
@@ -145,9 +144,12 @@ PHASES: tuple[Phase, ...] = (
         "beyond",
         "matrix products and attention of all blocks in e4m3, quantized by the kernels that produce their operands",
         {
-            f"{section}.{op}": "fp8"
-            for section in ("double", "single")
-            for op in ("norm_modulate", "linear", "linear_gelu", "linear_gated_residual", "attention")
+            "quantize_rows": "fp8",
+            **{
+                f"{section}.{op}": "fp8"
+                for section in ("double", "single")
+                for op in ("norm_modulate", "linear", "linear_gelu", "linear_gated_residual", "attention")
+            },
         },
         activations="bfloat16",
         e4m3=("double", "single"),

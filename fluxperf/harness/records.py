@@ -117,7 +117,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One run of one implementation at one rung.
 
     ``phase_table`` and ``policy`` are what makes the rung: implementation by op, and dtype, executor and the like.
-    ``settings`` are how the run was made; runs compare only where those agree.
+    ``settings`` are how the run was made; runs compare only where those agree. ``choices`` are algorithms of libraries
+    that were chosen by trial.
     """
 
     schema: int = SCHEMA
@@ -141,6 +142,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     error: ErrorRow | None
     witness: Totals | None = None
     settings: dict[str, str] = {}
+    choices: dict[str, str] = {}
 
 
 class _Head(msgspec.Struct):

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fluxperf.engine.device.host import HostArray, HostDevice
+from fluxperf.engine.device.base import Device
+from fluxperf.engine.device.host import HostDevice
 from fluxperf.engine.ops import catalog
 from fluxperf.engine.ops.bind import bind
 from fluxperf.engine.ops.catalog import Implementation
@@ -51,9 +52,9 @@ class Trial(NamedTuple):
         return "-".join(part for part in parts if part)
 
 
-def under_test() -> list[Implementation]:
-    """Every implementation that the host device has, but the oracle."""
-    return [row for row in catalog.implementations("host") if row.name != "oracle"]
+def under_test(kind: str = "host") -> list[Implementation]:
+    """Every implementation that devices of a kind have, but the oracle."""
+    return [row for row in catalog.implementations(kind) if row.name != "oracle"]
 
 
 def dtypes(implementation: Implementation) -> tuple[str, ...]:
@@ -62,9 +63,9 @@ def dtypes(implementation: Implementation) -> tuple[str, ...]:
     return ("float32",) if implementation.name in FLOAT32_ONLY else ("float32", "bfloat16")
 
 
-def trials() -> Iterator[Trial]:
+def trials(kind: str = "host") -> Iterator[Trial]:
     """Implementations x dtypes x variants x sizes."""
-    for implementation in under_test():
+    for implementation in under_test(kind):
         if implementation.op not in WITHOUT_NUMBERS:
             axes = dtypes(implementation), CALLS[implementation.op], SIZES
             yield from (Trial(implementation, *rest) for rest in itertools.product(*axes))
@@ -76,14 +77,16 @@ def drawn(trial: Trial) -> Call:
     return CALLS[trial.op][trial.variant](Draw(seed, trial.dtype), SIZES[trial.size])
 
 
-def bound_ops(device: HostDevice, implementation: Implementation, dtype: str) -> Ops:
+def bound_ops(device: Device, implementation: Implementation, dtype: str) -> Ops:
     """A full table with that implementation in one section, so that it may be composed of the op it stands in for."""
     rows = table("tensorcore" if dtype == "bfloat16" else "broadcast")
-    rows[f"single.{implementation.op}"] = implementation.name
+    rows |= {f"single.{implementation.op}": implementation.name}
+    if implementation.name == "fp8":
+        rows["quantize_rows"] = "fp8"
     return bind("a test", rows, device, Settings(dtype)).ops["single"]
 
 
-def place(device: HostDevice, value: Any, sizes: Sizes, quantize: Any = None) -> Any:
+def place(device: Device, value: Any, sizes: Sizes, quantize: Any = None) -> Any:
     """Arguments on the device; weights quantized where ``quantize`` is given."""
     if isinstance(value, tuple):
         return tuple(place(device, item, sizes, quantize) for item in value)
@@ -95,7 +98,7 @@ def place(device: HostDevice, value: Any, sizes: Sizes, quantize: Any = None) ->
     return _strided(device, value) if sizes.strided else device.door.to_device(value, "argument")
 
 
-def _strided(device: HostDevice, numbers: Any) -> HostArray:
+def _strided(device: Device, numbers: Any) -> Any:
     """A view of a larger device array that is NaN around it."""
     larger = np.full([extent + 3 for extent in numbers.shape], np.nan, numbers.dtype)
     inside = tuple(slice(1, 1 + extent) for extent in numbers.shape)
@@ -103,7 +106,7 @@ def _strided(device: HostDevice, numbers: Any) -> HostArray:
     return device.door.to_device(larger, "argument")[inside]
 
 
-def perform(device: HostDevice, trial: Trial, call: Call) -> Any:
+def perform(device: Device, trial: Trial, call: Call) -> Any:
     """The implementation's own result."""
     ops = bound_ops(device, trial.implementation, trial.dtype)
     quantize = ops.quantize_rows if trial.key == "fp8" else None
@@ -127,7 +130,7 @@ def listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, tuple) and not isinstance(value, Quantized) else [value]
 
 
-def on_host(device: HostDevice, value: Any) -> Any:
+def on_host(device: Device, value: Any) -> Any:
     """Numbers in float64: of a host or device array, or of quantized rows."""
     if isinstance(value, Quantized):
         return on_host(device, value.data) * on_host(device, value.scale)

@@ -12,9 +12,9 @@ import pytest
 from fluxperf.engine.device.host import HostArray, HostDevice
 from fluxperf.engine.ops import catalog
 from fluxperf.engine.ops.bind import Bound, bind
-from fluxperf.engine.ops.table import OP_NAMES, SECTIONS, Settings
+from fluxperf.engine.ops.table import OP_NAMES, OPTIONAL, SECTIONS, Settings
 from fluxperf.engine.phases import table
-from fluxperf.errors import BindError, UnknownNameError
+from fluxperf.errors import ArgumentError, BindError, UnknownNameError
 
 FLOAT32 = Settings("float32")
 X = np.arange(1, 13, dtype=np.float32).reshape(1, 3, 4)
@@ -73,7 +73,7 @@ def test_all_problems_come_at_once(device: HostDevice) -> None:
 def test_an_empty_table_misses_every_op(device: HostDevice) -> None:
     with pytest.raises(BindError) as caught:
         bind("nothing", {}, device, FLOAT32)
-    assert len(caught.value.problems) == len(OP_NAMES)
+    assert len(caught.value.problems) == len(set(OP_NAMES) - set(OPTIONAL))
     assert device.memory.allocations == 0
 
 
@@ -180,3 +180,9 @@ def test_a_section_that_rests_nothing_adds_nothing_to_a_call(device: HostDevice)
 def test_baseline_settles_where_something_rests(device: HostDevice) -> None:
     assert _bound(device, "baseline").settling == set(SECTIONS)
     assert _bound(device, "batched").settling == frozenset()
+
+
+def test_an_op_that_a_table_may_lack_raises_when_it_is_called(device: HostDevice) -> None:
+    bound = bind("plain", table("broadcast"), device, FLOAT32)
+    with pytest.raises(ArgumentError, match="quantize_rows: expected a phase whose table has a row"):
+        bound.ops["double"].quantize_rows(device.empty((2, 4), "float32"))

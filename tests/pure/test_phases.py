@@ -9,7 +9,7 @@ from fluxperf.engine import phases
 from fluxperf.engine.device.host import HostDevice
 from fluxperf.engine.executors import EXECUTORS
 from fluxperf.engine.ops.bind import bind
-from fluxperf.engine.ops.table import OP_NAMES, SECTIONS
+from fluxperf.engine.ops.table import OP_NAMES, OPTIONAL, SECTIONS
 from fluxperf.engine.phases import PHASES, Phase, phase_named, table
 from fluxperf.errors import UnknownNameError
 
@@ -74,7 +74,9 @@ def test_copies_are_allowed_at_the_baseline_alone() -> None:
 
 def test_a_table_has_a_row_for_every_op_and_no_ended_exception() -> None:
     for name in NAMES:
-        assert {row for row in table(name) if "." not in row} == set(OP_NAMES)
+        rows = {row for row in table(name) if "." not in row}
+        assert rows | set(OPTIONAL) == set(OP_NAMES)
+        assert ("quantize_rows" in rows) == (name == "fp8")
         assert None not in table(name).values()
     assert "final.linear" in table("baseline")
     assert "final.linear" not in table("broadcast")

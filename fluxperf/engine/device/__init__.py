@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from fluxperf.engine.device import cuda
 from fluxperf.engine.device.base import Device
 from fluxperf.engine.device.host import HostDevice
-from fluxperf.errors import DeviceError, UnknownNameError
+from fluxperf.errors import UnknownNameError
 
 #: Every kind that ``--device`` takes, in order of preference of ``auto``.
 KINDS = ("auto", "host", "cuda")
 
 
 def open_device(kind: str) -> Device:
-    """A device of that kind; ``auto`` takes the best one that this release and this machine have.
+    """A device of that kind; ``auto`` takes the GPU where there is one that works.
 
     Raises:
         UnknownNameError: no such kind.
@@ -19,9 +20,6 @@ def open_device(kind: str) -> Device:
     """
     if kind not in KINDS:
         raise UnknownNameError("device", kind, KINDS)
-    if kind == "cuda":
-        raise DeviceError(
-            "device 'cuda': expected a release with CUDA kernels, but this one runs on the host device only. "
-            "Use --device host (every rung runs there as a host twin)."
-        )
+    if kind == "cuda" or (kind == "auto" and cuda.available()):
+        return cuda.CudaDevice()
     return HostDevice()

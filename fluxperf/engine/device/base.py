@@ -72,6 +72,19 @@ class Device(ABC):
 
     door: Door
     memory: Memory
+    #: Kernels launched so far, or ``None`` where nothing is launched on a GPU.
+    launches: int | None = None
+
+    def describe(self) -> dict[str, str]:
+        """What a record's ``machine`` says of this device besides the host."""
+        return {}
+
+    def choices(self) -> dict[str, str]:
+        """What the device's libraries chose by trial, in words, for the record."""
+        return {}
+
+    def close(self) -> None:  # noqa: B027 (most devices hold nothing)
+        """Gives back what the device holds; it is not used afterwards."""
 
     @abstractmethod
     def empty(self, shape: Sequence[int], dtype: str) -> Any:

@@ -17,8 +17,8 @@ from fluxperf.engine.device.base import Device
 from fluxperf.engine.device.observers import Observer
 from fluxperf.engine.ops import catalog
 from fluxperf.engine.ops.catalog import Implementation
-from fluxperf.engine.ops.table import OP_NAMES, SECTIONS, Ops, Settings
-from fluxperf.errors import BindError, UnknownNameError
+from fluxperf.engine.ops.table import OP_NAMES, OPTIONAL, SECTIONS, Ops, Settings
+from fluxperf.errors import ArgumentError, BindError, UnknownNameError
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def bind(
     chosen, problems = _choose(table, device.kind)
     if problems:
         raise BindError(name, device.kind, problems)
-    general = {op: chosen[op] for op in OP_NAMES}
+    general = {op: chosen[op] for op in OP_NAMES if op in chosen}
     plain = _make(general, {}, device, settings, observers, None)
     ops, settling = {}, set()
     for section in SECTIONS:
@@ -80,6 +80,11 @@ def bind(
         if any(row.rests_on_host for row in {**general, **overrides}.values()):
             settling.add(section)
     return Bound(device, ops, tuple(observers), frozenset(settling))
+
+
+def missing(table: Mapping[str, str], kind: str) -> list[str]:
+    """A sentence for every row of a table that devices of a kind cannot run."""
+    return _choose(table, kind)[1]
 
 
 def _choose(table: Mapping[str, str], kind: str) -> tuple[dict[str, Implementation], list[str]]:
@@ -100,7 +105,7 @@ def _choose(table: Mapping[str, str], kind: str) -> tuple[dict[str, Implementati
     problems += [
         f"op {op!r} has no row; implementations here: {', '.join(catalog.names(op, kind)) or 'none'}."
         for op in OP_NAMES
-        if op not in table
+        if op not in table and op not in OPTIONAL
     ]
     return chosen, problems
 
@@ -117,6 +122,8 @@ def _make(
     ops = object.__new__(Ops)
     object.__setattr__(ops, "device", device)
     object.__setattr__(ops, "settings", settings)
+    for op in OPTIONAL:
+        object.__setattr__(ops, op, partial(_absent, op))
     for op, row in {**general, **overrides}.items():
         around = plain if op in overrides else ops
         call: Callable[..., Any] = partial(row.function, around if row.composed else device)
@@ -124,6 +131,10 @@ def _make(
             call = _observed_op(call, op, row.composed, tuple(observers))
         object.__setattr__(ops, op, call)
     return ops
+
+
+def _absent(op: str, *_: Any, **__: Any) -> Any:
+    raise ArgumentError(f"{op}: expected a phase whose table has a row for it, but this one has none. Add the row.")
 
 
 def _settled(call: Callable[..., Any], device: Device, section: str) -> Callable[..., Any]:

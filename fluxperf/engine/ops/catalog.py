@@ -14,6 +14,7 @@ from fluxperf.errors import UnknownNameError
 _MODULES = {
     "any": ("composed", "roundtrip", "views"),
     "host": ("host.primitives", "host.matmul", "host.fused", "host.fp8", "host.oracle"),
+    "cuda": ("cuda.primitives", "cuda.moves", "cuda.tables", "cuda.matmul", "cuda.fused", "cuda.attention"),
 }
 
 #: What each implementation name stands for, in the order of the ladder.

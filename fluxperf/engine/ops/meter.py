@@ -30,11 +30,11 @@ class OpTotal:
 class OpMeter:
     """Observer that sums the ops which do the work; composed ops are named as their surroundings, not counted twice."""
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, totals: dict[OpKey, OpTotal] | None = None) -> None:
         self._device = device
         self._sections: list[str] = []
         self._open: list[tuple[str, bool, Any]] = []
-        self.totals: dict[OpKey, OpTotal] = {}
+        self.totals: dict[OpKey, OpTotal] = totals or {}
 
     @property
     def calls(self) -> int:

@@ -86,5 +86,8 @@ class Ops:
     join_features: Op
 
 
+#: Ops that only some phases have; a table without a row for one binds all the same.
+OPTIONAL = ("quantize_rows",)
+
 #: Names of all ops, in the order of the table.
 OP_NAMES: tuple[str, ...] = tuple(name for name in Ops.__dataclass_fields__ if name not in ("device", "settings"))

@@ -5,20 +5,27 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from fluxperf.harness.records import Machine
 
 
-def machine() -> Machine:
-    """The machine as a record names it. GPU fields are ``None`` where no GPU is used."""
+def machine(device: Mapping[str, str] | None = None) -> Machine:
+    """The machine as a record names it.
+
+    Args:
+        device: GPU and libraries that were used (``gpu``, ``cuda``, ``cupy``, ``cudnn``); none for the host alone.
+    """
+    used = dict(device or {})
+    found = driver() if used else None
     return Machine(
-        gpu=None,
-        driver=None,
-        cuda=None,
-        cupy=None,
-        cudnn=None,
+        gpu=used.get("gpu"),
+        driver=found[0] if found else None,
+        cuda=used.get("cuda"),
+        cupy=used.get("cupy"),
+        cudnn=used.get("cudnn"),
         cpu=_cpu(),
         cores=len(os.sched_getaffinity(0)),
         memory_bytes=memory_bytes(),
@@ -53,9 +60,14 @@ def driver() -> tuple[str, int] | None:
 
 
 def commit(folder: Path) -> tuple[str | None, bool | None]:
-    """Commit of the checkout that holds a folder, and whether tracked files differ from it; ``None`` outside of one."""
+    """Commit of the checkout that holds a folder, and whether tracked files differ from it.
+
+    Outside of a checkout (in a container image, say) the environment variable ``FLUXPERF_COMMIT`` names the commit that
+    was installed; without it both are ``None``.
+    """
     if not (folder / ".git").exists():
-        return None, None
+        installed_from = os.environ.get("FLUXPERF_COMMIT")
+        return installed_from, False if installed_from else None
     revision = _printed("git", "-C", str(folder), "rev-parse", "HEAD")
     changes = _printed("git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no")
     if revision is None or changes is None:

@@ -1,0 +1,119 @@
+"""diffusers' FLUX.1 transformer on the same GPU: eager, and as its authors compile it.
+
+Weights are random numbers of the same spread as fluxperf's synthetic ones, drawn on the card; only times are compared.
+The loop is that of diffusers' pipeline: bfloat16 latents, the scheduler's Euler step in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from diffusers import FluxTransformer2DModel
+
+from fluxperf.engine.config import config_named
+from fluxperf.engine.model.schedule import sigmas
+from fluxperf.workloads import GUIDANCE, Workload
+
+#: Forms of this peer, by the name that `fluxperf run --peer` takes.
+FORMS = {"diffusers": "eager", "diffusers-compiled": "fused QKV, cuDNN attention, compile_repeated_blocks"}
+
+
+class TorchClock:
+    """CUDA events of PyTorch's current stream."""
+
+    def mark(self) -> Any:
+        """An event recorded now."""
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def elapsed_s(self, start: Any, end: Any) -> float:
+        """Seconds between two events."""
+        end.synchronize()
+        return float(start.elapsed_time(end)) / 1e3
+
+    def synchronize(self) -> None:
+        """Waits for the GPU."""
+        torch.cuda.synchronize()
+
+
+class Peer:
+    """One form of diffusers, ready to run a workload.
+
+    Args:
+        form: a key of `FORMS`.
+        workload: what to run.
+    """
+
+    def __init__(self, form: str, workload: Workload) -> None:
+        self.name, self.form, self.clock = form, FORMS[form], TorchClock()
+        config = config_named(workload.model)
+        self._model = _model(config)
+        if form == "diffusers-compiled":
+            self._model.fuse_qkv_projections()
+            self._model.set_attention_backend("_native_cudnn")
+            self._model.compile_repeated_blocks(fullgraph=True)
+        tokens = workload.rows * workload.columns
+        self._sigmas = sigmas(workload.steps, tokens, shifted=config.guidance)
+        self._latents = _normal(workload.batch, tokens, config.in_channels)
+        ids = torch.zeros(workload.rows, workload.columns, 3, device="cuda")
+        ids[..., 1] = torch.arange(workload.rows, device="cuda")[:, None]
+        ids[..., 2] = torch.arange(workload.columns, device="cuda")[None]
+        self._inputs = {
+            "encoder_hidden_states": _normal(workload.batch, workload.text_tokens, config.text_dim),
+            "pooled_projections": _normal(workload.batch, config.pooled_dim),
+            "img_ids": ids.reshape(-1, 3),
+            "txt_ids": torch.zeros(workload.text_tokens, 3, device="cuda"),
+            "guidance": torch.full((workload.batch,), GUIDANCE, device="cuda") if config.guidance else None,
+        }
+        self._times = torch.tensor(self._sigmas[:-1], device="cuda", dtype=torch.bfloat16)
+
+    @torch.inference_mode()
+    def denoise(self, on_step: Callable[[int], Any] | None = None) -> Any:
+        """Final latents."""
+        latents = self._latents
+        for step, (sigma, following) in enumerate(zip(self._sigmas, self._sigmas[1:], strict=False)):
+            velocity = self.forward(latents, step)
+            latents = (latents.float() + (following - sigma) * velocity).to(latents.dtype)
+            if on_step is not None:
+                on_step(step)
+        return latents
+
+    @torch.inference_mode()
+    def forward(self, latents: Any | None = None, step: int = 0) -> Any:
+        """Velocity at a step."""
+        latents = self._latents if latents is None else latents
+        timestep = self._times[step].expand(latents.shape[0])
+        return self._model(hidden_states=latents, timestep=timestep, return_dict=False, **self._inputs)[0]
+
+
+def _normal(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, device="cuda", dtype=torch.bfloat16)
+
+
+def _model(config: Any) -> Any:
+    with torch.device("meta"):
+        model = FluxTransformer2DModel(
+            num_layers=config.double_blocks,
+            num_single_layers=config.single_blocks,
+            num_attention_heads=config.heads,
+            attention_head_dim=config.head_dim,
+            in_channels=config.in_channels,
+            joint_attention_dim=config.text_dim,
+            pooled_projection_dim=config.pooled_dim,
+            guidance_embeds=config.guidance,
+            axes_dims_rope=config.axes,
+        ).to(torch.bfloat16)
+    model = model.to_empty(device="cuda").eval().requires_grad_(False)
+    generator = torch.Generator("cuda").manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 2:
+            spread = (0.3 if ".norm" in name or name.startswith("norm_out") else 1.0) / parameter.shape[1] ** 0.5
+            parameter.normal_(0, spread, generator=generator)
+        elif "norm_" in name and name.endswith("weight"):
+            parameter.normal_(1, 0.1, generator=generator)
+        else:
+            parameter.normal_(0, 0.02, generator=generator)
+    return model

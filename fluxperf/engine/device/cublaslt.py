@@ -1,0 +1,186 @@
+"""Matrix products by cuBLASLt, with the algorithm of every shape chosen by trial on its first call.
+
+Row-major ``D [M, N] = A [M, K] B`` with B either [K, N] or, as weights are, [N, K]. cuBLASLt computes the transposed
+product in its column-major order, so a bias runs along output features. Accumulation is float32; float32 operands are
+multiplied in float32, not TF32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fluxperf.errors import DeviceError
+
+#: Candidates tried per shape, launches of each in a row, rounds of that, and scratch memory offered.
+_CANDIDATES, _TRIALS, _ROUNDS, _WORKSPACE = 12, 8, 3, 64 << 20
+
+#: cudaDataType_t of operands.
+_TYPES = {"float32": 0, "bfloat16": 14}
+_COMPUTE_32F = 68
+_SCALE_32F = 0
+
+
+class Product(NamedTuple):
+    """Everything that a plan depends on; strides in elements, ``offset`` from one batch to the next."""
+
+    m: int
+    n: int
+    k: int
+    dtype: str
+    out_dtype: str
+    b_transposed: bool
+    lda: int
+    ldb: int
+    ldd: int
+    batch: int = 1
+    offset_a: int = 0
+    offset_b: int = 0
+    offset_d: int = 0
+    epilogue: str = "DEFAULT"
+    #: Bytes that every address and row is a multiple of; algorithms with wide accesses need 16.
+    alignment: int = 16
+
+
+class Choice(NamedTuple):
+    """What was chosen for a product: which candidate of how many, and their times in seconds."""
+
+    candidate: int
+    times_s: tuple[float, ...]
+
+    def __str__(self) -> str:
+        best = self.times_s[self.candidate] * 1e6
+        return f"candidate {self.candidate} of {len(self.times_s)}, {best:.1f} us"
+
+
+class _Plan(NamedTuple):
+    descriptor: int
+    layouts: tuple[int, int, int]
+    algorithm: Any
+    choice: Choice
+
+
+def _alignment(addresses: int) -> int:
+    """Largest power of two, up to 256, that divides every address, given their bits or-ed together."""
+    return min(addresses & -addresses, 256)
+
+
+class CublasLt:
+    """A cuBLASLt handle with its plans.
+
+    Args:
+        device: the CUDA device; its stream is used.
+
+    Raises:
+        DeviceError: nvmath-python or cuBLAS is missing.
+    """
+
+    def __init__(self, device: Any) -> None:
+        try:
+            from nvmath.bindings import cublasLt
+        except ImportError as error:
+            raise DeviceError(
+                f"cuBLASLt: expected nvmath-python, but it does not import ({error}). "
+                "Install fluxperf[cuda12] or fluxperf[cuda13]."
+            ) from error
+        self._lt = cublasLt
+        self._device = device
+        self._handle = cublasLt.create()
+        self._workspace = device.empty((_WORKSPACE,), "uint8")
+        self._one, self._zero = np.ones(1, np.float32), np.zeros(1, np.float32)
+        self._plans: dict[Product, _Plan] = {}
+
+    @property
+    def choices(self) -> dict[Product, Choice]:
+        """What was chosen, by product."""
+        return {product: plan.choice for product, plan in self._plans.items()}
+
+    def __call__(self, product: Product, a: int, b: int, d: int, bias: int = 0) -> None:
+        """Launches a product on device addresses of A, B, D and, for epilogues with a bias, of that."""
+        if (a | b | d | bias) % 16:
+            product = product._replace(alignment=_alignment(a | b | d | bias))
+        plan = self._plans.get(product) or self._planned(product, a, b, d, bias)
+        if bias:
+            self._set(plan.descriptor, "BIAS_POINTER", bias)
+        self._launch(plan.descriptor, plan.layouts, plan.algorithm, a, b, d)
+        self._device.launches += 1
+
+    def _launch(self, descriptor: int, layouts: tuple[int, int, int], algorithm: Any, a: int, b: int, d: int) -> None:
+        first, second, result = layouts
+        self._lt.matmul(
+            self._handle, descriptor, self._one.ctypes.data, b, first, a, second, self._zero.ctypes.data,
+            d, result, d, result, algorithm.ptr, self._workspace.data.ptr, _WORKSPACE, self._device.stream.ptr,
+        )  # fmt: skip
+
+    def _planned(self, product: Product, a: int, b: int, d: int, bias: int) -> _Plan:
+        """Plan of a product: its candidates are timed on the operands of the first call."""
+        descriptor = self._lt.matmul_desc_create(_COMPUTE_32F, _SCALE_32F)
+        self._set(descriptor, "TRANSA", int(product.b_transposed))
+        self._set(descriptor, "EPILOGUE", int(self._lt.Epilogue[product.epilogue]))
+        if bias:
+            self._set(descriptor, "BIAS_POINTER", bias)
+            self._set(descriptor, "BIAS_DATA_TYPE", _TYPES[product.dtype])
+        p = product
+        rows, columns = (p.k, p.n) if p.b_transposed else (p.n, p.k)
+        layouts = (
+            self._layout(p.dtype, rows, columns, p.ldb, p.batch, p.offset_b),
+            self._layout(p.dtype, p.k, p.m, p.lda, p.batch, p.offset_a),
+            self._layout(p.out_dtype, p.n, p.m, p.ldd, p.batch, p.offset_d),
+        )
+        candidates = self._candidates(product, descriptor, layouts)
+
+        def run(algorithm: Any) -> float:
+            return self._timed(lambda: self._launch(descriptor, layouts, algorithm, a, b, d))
+
+        # In rounds, so that a card that warms up slows all candidates alike.
+        rounds = [[run(algorithm) for algorithm in candidates] for _ in range(_ROUNDS)]
+        times = [median(samples) for samples in zip(*rounds, strict=True)]
+        best = times.index(min(times))
+        plan = _Plan(descriptor, layouts, candidates[best], Choice(best, tuple(times)))
+        self._plans[product] = plan
+        return plan
+
+    def _candidates(self, product: Product, descriptor: int, layouts: tuple[int, int, int]) -> list[Any]:
+        lt = self._lt
+        preference = lt.matmul_preference_create()
+        wishes: dict[str, Any] = {"MAX_WORKSPACE_BYTES": np.uint64(_WORKSPACE)}
+        wishes |= {f"MIN_ALIGNMENT_{matrix}_BYTES": np.uint32(product.alignment) for matrix in "ABCD"}
+        for name, value in wishes.items():
+            held = np.array([value])
+            attribute = int(lt.MatmulPreferenceAttribute[name])
+            lt.matmul_preference_set_attribute(preference, attribute, held.ctypes.data, held.nbytes)
+        results, found = lt.MatmulHeuristicResult(_CANDIDATES), np.zeros(1, np.int32)
+        first, second, result = layouts
+        lt.matmul_algo_get_heuristic(
+            self._handle, descriptor, first, second, result, result, preference, _CANDIDATES, results.ptr,
+            found.ctypes.data,
+        )  # fmt: skip
+        lt.matmul_preference_destroy(preference)
+        if not found[0]:
+            raise DeviceError(f"cuBLASLt: expected an algorithm for {product}, got none. This shape is not supported.")
+        return [results[index : index + 1] for index in range(int(found[0]))]
+
+    def _timed(self, run: Callable[[], None]) -> float:
+        """Mean seconds of a few runs after one."""
+        run()
+        start = self._device.mark()
+        for _ in range(_TRIALS):
+            run()
+        return float(self._device.elapsed_s(start, self._device.mark())) / _TRIALS
+
+    def _layout(self, dtype: str, rows: int, columns: int, leading: int, batch: int, offset: int) -> int:
+        layout: int = self._lt.matrix_layout_create(_TYPES[dtype], rows, columns, leading)
+        if batch > 1:
+            names = self._lt.MatrixLayoutAttribute
+            for name, value in ((names.BATCH_COUNT, np.int32(batch)), (names.STRIDED_BATCH_OFFSET, np.int64(offset))):
+                held = np.array([value])
+                self._lt.matrix_layout_set_attribute(layout, int(name), held.ctypes.data, held.nbytes)
+        return layout
+
+    def _set(self, descriptor: int, name: str, value: int) -> None:
+        attribute = int(self._lt.MatmulDescAttribute[name])
+        held = np.array([value], self._lt.get_matmul_desc_attribute_dtype(attribute))
+        self._lt.matmul_desc_set_attribute(descriptor, attribute, held.ctypes.data, held.nbytes)

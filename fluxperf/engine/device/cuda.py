@@ -1,0 +1,230 @@
+"""The CUDA device: CuPy memory on one GPU, one stream, events as clock."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fluxperf.engine.device.base import Device, Memory
+from fluxperf.engine.device.host import host_dtype
+from fluxperf.engine.device.transfers import Door, HostNumbers
+from fluxperf.errors import ArgumentError, DeviceError
+
+#: Oldest architecture with bfloat16 tensor cores.
+_OLDEST = (8, 0)
+
+#: Random numbers are drawn in pieces of this many, so that the largest tensor needs little besides itself.
+_DRAW = 1 << 27
+
+
+#: CuPy wants every memory hook of a thread under a name of its own.
+_HOOKS = itertools.count()
+
+
+def available() -> bool:
+    """Whether CuPy is installed and sees a GPU."""
+    try:
+        return bool(_cupy().cuda.runtime.getDeviceCount())
+    except (DeviceError, RuntimeError):
+        return False
+
+
+def _cupy() -> Any:
+    """CuPy, imported in this one place for the device.
+
+    Raises:
+        DeviceError: it is not installed or does not fit the driver.
+    """
+    try:
+        import cupy
+    except ImportError as error:
+        raise DeviceError(
+            f"device 'cuda': expected CuPy, but it does not import ({error}). Install the extra that fits the driver: "
+            "pip install 'fluxperf[cuda12]' or 'fluxperf[cuda13]' (`fluxperf doctor` says which), or use --device host."
+        ) from error
+    return cupy
+
+
+@functools.cache
+def _stream(ordinal: int) -> Any:
+    """The one stream of a GPU: two device objects of a process never run beside each other."""
+    return _cupy().cuda.Stream(non_blocking=True)
+
+
+class CudaDevice(Device):
+    """One GPU through CuPy. Work runs on one stream; the door stages through pinned memory and blocks.
+
+    Args:
+        ordinal: which GPU.
+
+    Raises:
+        DeviceError: no CuPy, no driver, no GPU, or one that is too old.
+    """
+
+    kind = "cuda"
+    ran_as = "kernel"
+
+    def __init__(self, ordinal: int = 0) -> None:
+        self._cp = _cupy()
+        runtime = self._cp.cuda.runtime
+        try:
+            self._gpu = self._cp.cuda.Device(ordinal)
+            self._gpu.use()
+            self.properties: dict[str, Any] = runtime.getDeviceProperties(ordinal)
+        except runtime.CUDARuntimeError as error:
+            raise DeviceError(
+                f"device 'cuda': expected a GPU with a working driver, got: {error}. Check `nvidia-smi`, and that the "
+                "CuPy that is installed fits the driver's CUDA version (`fluxperf doctor`)."
+            ) from error
+        major, minor = self.properties["major"], self.properties["minor"]
+        if (major, minor) < _OLDEST:
+            raise DeviceError(
+                f"device 'cuda': expected compute capability {_OLDEST[0]}.{_OLDEST[1]} or newer, got {major}.{minor} "
+                f"({self.name}). Use --device host."
+            )
+        # Hopper's own instructions are only in the architecture-specific target.
+        self.architecture = f"sm_{major}{minor}" + ("a" if (major, minor) == (9, 0) else "")
+        self.stream = _stream(ordinal)
+        self.stream.use()
+        self.door = Door(self._upload, self._download)
+        self.memory = Memory()
+        self.launches: int = 0
+        self._hook = _pool_counter(self._cp, self.memory)
+        self._hook.__enter__()
+
+    @property
+    def name(self) -> str:
+        """Name of the GPU."""
+        return str(self.properties["name"].decode())
+
+    @functools.cached_property
+    def kernels(self) -> Any:
+        """Kernels compiled for this GPU, from a cache on disk where possible."""
+        from fluxperf.engine.nvrtc.loader import Kernels
+
+        return Kernels(self.architecture)
+
+    @functools.cached_property
+    def products(self) -> Any:
+        """Matrix products, with the algorithms chosen so far."""
+        from fluxperf.engine.device.cublaslt import CublasLt
+
+        return CublasLt(self)
+
+    @functools.cached_property
+    def attention(self) -> Any:
+        """Attention plans."""
+        from fluxperf.engine.device.cudnn import Cudnn
+
+        return Cudnn(self)
+
+    def empty(self, shape: Sequence[int], dtype: str) -> Any:
+        """An uninitialized array."""
+        return self._cp.empty(tuple(shape), host_dtype(dtype))
+
+    def draw_normal(self, key: Sequence[int], shape: Sequence[int], dtype: str, std: float, mean: float = 0.0) -> Any:
+        """Normal numbers from cuRAND's XORWOW seeded with ``key``, rounded to bfloat16."""
+        random = self._cp.random
+        generator = random.Generator(random.XORWOW(int(np.random.SeedSequence(list(key)).generate_state(1)[0])))
+        result = self.empty((math.prod(shape),), dtype)
+        for start in range(0, result.size, _DRAW):
+            part = result[start : start + _DRAW]
+            numbers = generator.standard_normal(part.size, dtype=np.float32)
+            numbers *= np.float32(std)
+            numbers += np.float32(mean)
+            part[...] = numbers.astype(host_dtype("bfloat16")).astype(part.dtype)
+        return result.reshape(tuple(shape))
+
+    def synchronize(self) -> None:
+        """Waits for the stream."""
+        self.door.ledger.syncs += 1
+        self.stream.synchronize()
+
+    def mark(self) -> Any:
+        """An event recorded on the stream."""
+        event = self._cp.cuda.Event()
+        event.record(self.stream)
+        return event
+
+    def elapsed_s(self, start: Any, end: Any) -> float:
+        """Seconds between two events, on the GPU's clock."""
+        end.synchronize()
+        return float(self._cp.cuda.get_elapsed_time(start, end)) / 1e3
+
+    def describe(self) -> dict[str, str]:
+        """GPU and library versions, under the names of a record's ``machine``."""
+        runtime = self._cp.cuda.runtime
+        version = runtime.driverGetVersion()
+        return {
+            "gpu": self.name,
+            "cuda": f"{version // 1000}.{version % 1000 // 10}",
+            "cupy": self._cp.__version__,
+            **({"cudnn": self.attention.version} if "attention" in self.__dict__ else {}),
+        }
+
+    def choices(self) -> dict[str, str]:
+        """Algorithm that was chosen for each product and attention, with its time."""
+        chosen = {}
+        if "products" in self.__dict__:
+            for p, choice in self.products.choices.items():
+                batch = f" batch {p.batch}" if p.batch > 1 else ""
+                chosen[f"{p.m} x {p.n} x {p.k} {p.dtype} {p.epilogue}{batch}"] = str(choice)
+        if "attention" in self.__dict__:
+            for layout, choice in self.attention.choices.items():
+                chosen[f"attention {' x '.join(map(str, layout.shape))} {layout.dtype}"] = str(choice)
+        return chosen
+
+    def close(self) -> None:
+        """Gives the memory pools back to the driver."""
+        self._hook.__exit__(None, None, None)
+        self._cp.get_default_memory_pool().free_all_blocks()
+        self._cp.get_default_pinned_memory_pool().free_all_blocks()
+
+    def _upload(self, numbers: HostNumbers, out: Any) -> Any:
+        """One copy from pinned memory, waited for: the pinned block may serve the next copy at once."""
+        if out is None:
+            out = self._cp.empty(numbers.shape, numbers.dtype)
+        if out.shape != numbers.shape or out.dtype != numbers.dtype or not out.flags.c_contiguous:
+            raise ArgumentError(
+                f"to_device into out: expected contiguous {out.dtype} {out.shape}, got {numbers.dtype} {numbers.shape}."
+            )
+        if numbers.nbytes:
+            staged = self._pinned(numbers.shape, numbers.dtype)
+            staged[...] = numbers
+            out.data.copy_from_host_async(staged.ctypes.data, numbers.nbytes, self.stream)
+            self.stream.synchronize()
+        return out
+
+    def _download(self, array: Any) -> HostNumbers:
+        """One copy into pinned memory, which the result keeps until it is dropped."""
+        array = self._cp.ascontiguousarray(array)
+        numbers = self._pinned(array.shape, array.dtype)
+        if array.nbytes:
+            array.data.copy_to_host_async(numbers.ctypes.data, array.nbytes, self.stream)
+            self.stream.synchronize()
+        return numbers
+
+    def _pinned(self, shape: tuple[int, ...], dtype: Any) -> HostNumbers:
+        count = math.prod(shape)
+        block = self._cp.cuda.alloc_pinned_memory(max(count * dtype.itemsize, 1))
+        return np.frombuffer(block, dtype, count).reshape(shape)
+
+
+def _pool_counter(cupy: Any, memory: Memory) -> Any:
+    """A CuPy memory hook that counts what the pool hands out and takes back."""
+
+    class PoolCounter(cupy.cuda.MemoryHook):  # type: ignore[misc]
+        name = f"fluxperf {next(_HOOKS)}"
+
+        def malloc_postprocess(self, device_id: int, size: int, mem_size: int, mem_ptr: int, pmem_id: int) -> None:
+            memory.allocate(mem_size)
+
+        def free_postprocess(self, device_id: int, mem_size: int, mem_ptr: int, pmem_id: int) -> None:
+            memory.free(mem_size)
+
+    return PoolCounter()

@@ -1,0 +1,99 @@
+"""Launching: parameters packed into one buffer, handed to the driver with the grid and the current stream."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from typing import Any
+
+#: Bytes of C types by their letter in `struct`, which on every CUDA host are also their alignment.
+_SIZES = {"P": 8, "q": 8, "d": 8, "i": 4, "f": 4}
+
+
+def offsets(layout: str) -> list[tuple[int, int]]:
+    """Offset and size in bytes of each parameter of a layout, as C places the members of a struct.
+
+    A parameter's letters stand in descending order of size, so that it holds no gaps (its end may need one: ``2q3i``).
+    """
+    places, end = [], 0
+    for parameter in layout.split():
+        alignment = _SIZES[parameter.lstrip("0123456789")[0]]
+        start = -(-end // alignment) * alignment
+        end = start + struct.calcsize("=" + parameter.replace("P", "Q"))
+        places.append((start, -(-(end - start) // alignment) * alignment))
+        end = sum(places[-1])
+    return places
+
+
+class Kernel:
+    """An entry point and the buffer that its parameters are packed into.
+
+    The driver copies the parameters when a kernel is launched, so one buffer serves all launches. A kernel is not
+    launched from several threads at once.
+
+    Args:
+        entry: its name.
+        function: CuPy's handle; kept, because it keeps the module loaded.
+        layout: parameters in order, separated by spaces, in the letters of `struct` (P pointer, q, i, d, f), several
+            letters for a struct passed by value: ``"P P 2q i f"``.
+    """
+
+    __slots__ = ("_addresses", "_buffer", "_function", "_pack", "entry", "handle", "layout", "parameters")
+
+    def __init__(self, entry: str, function: Any, layout: str) -> None:
+        places = offsets(layout)
+        self.entry, self.layout = entry, layout
+        self._function = function
+        self.handle = function.ptr
+        self._buffer = ctypes.create_string_buffer(sum(places[-1]))
+        base = ctypes.addressof(self._buffer)
+        self._addresses = (ctypes.c_void_p * len(places))(*(base + start for start, _ in places))
+        #: Address of the array of pointers to parameters, as cuLaunchKernel takes it.
+        self.parameters = ctypes.addressof(self._addresses)
+        self._pack = struct.Struct(_padded(layout)).pack_into
+
+    def fill(self, *values: Any) -> None:
+        """Packs parameters, structs flattened."""
+        self._pack(self._buffer, 0, *values)
+
+
+def _padded(layout: str) -> str:
+    """Format of `struct` for a whole layout, gaps written out."""
+    parts, end = ["="], 0
+    for parameter, (start, size) in zip(layout.split(), offsets(layout), strict=True):
+        letters = parameter.replace("P", "Q")
+        parts.append(f"{start - end}x{letters}")
+        end = start + struct.calcsize("=" + letters)
+        parts.append(f"{start + size - end}x")
+        end = start + size
+    return "".join(parts)
+
+
+def launch(device: Any, kernel: Kernel, grid: tuple[int, int], threads: int, *values: Any) -> None:
+    """Launches a kernel on the current stream and counts it in ``device.launches``.
+
+    Args:
+        device: counts launches.
+        kernel: from `Kernels.get`.
+        grid: blocks along x and y.
+        threads: per block.
+        values: parameters in order, structs flattened: addresses and integers as int, numbers as float.
+    """
+    launch_kernel, current_stream = _driver()
+    kernel.fill(*values)
+    launch_kernel(
+        kernel.handle, grid[0], grid[1], 1, threads, 1, 1, 0, current_stream().ptr, kernel.parameters, 0
+    )  # fmt: skip
+    device.launches += 1
+
+
+_CALLS: list[Any] = []
+
+
+def _driver() -> list[Any]:
+    """CuPy's calls for launching, imported once."""
+    if not _CALLS:
+        from cupy.cuda import driver, get_current_stream
+
+        _CALLS.extend((driver.launchKernel, get_current_stream))
+    return _CALLS

@@ -1,0 +1,216 @@
+"""Compiles kernels with NVRTC, keeps the machine code on disk, and loads it when an entry point is first asked for.
+
+The cache is keyed by a digest of source, includes, options, architecture and NVRTC version, so nothing in it can be
+stale; it survives processes and is safe to delete. CuPy is imported only when something is compiled or loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import tempfile
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from fluxperf.engine.nvrtc.launch import Kernel
+from fluxperf.engine.nvrtc.sources import Folder, Source, read_source
+from fluxperf.errors import KernelError
+
+#: No fast math and no flush to zero: kernels are held to the tolerances of the specification.
+OPTIONS = ("--std=c++17", "-lineinfo")
+
+#: What the file of machine code starts with: a digest of the rest in hexadecimal, then a line feed.
+_HEAD = 65
+
+
+def default_cache() -> Path:
+    """``$FLUXPERF_CACHE/kernels``, else ``$XDG_CACHE_HOME/fluxperf/kernels``, else ``~/.cache/fluxperf/kernels``."""
+    own = os.environ.get("FLUXPERF_CACHE")
+    if own:
+        return Path(own) / "kernels"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fluxperf" / "kernels"
+
+
+class Kernels:
+    """Kernels for one architecture, compiled and loaded when first asked for.
+
+    Args:
+        architecture: NVRTC's name of it, such as ``"sm_90a"``.
+        cache: folder for machine code; `default_cache` unless given.
+        folder: where the sources are; the package's own unless given.
+    """
+
+    def __init__(self, architecture: str, cache: Path | None = None, folder: Folder | None = None) -> None:
+        self.architecture = architecture
+        self.cache = cache if cache is not None else default_cache()
+        #: Files compiled by this object, as opposed to found in the cache.
+        self.compiled: list[str] = []
+        self._folder = folder
+        self._modules: dict[str, Any] = {}
+        self._kernels: dict[str, Kernel] = {}
+
+    def get(self, file: str, entry: str, layout: str) -> Kernel:
+        """The entry point of that name, ready to be launched.
+
+        Args:
+            file: of `kernels/`, such as ``"modulate.cu"``.
+            entry: such as ``"modulate_bf16_w8"``; unique over all files.
+            layout: its parameters, as `Kernel` describes them.
+
+        Raises:
+            KernelError: the file does not compile or has no such entry point.
+        """
+        kernel = self._kernels.get(entry)
+        if kernel is None:
+            kernel = self._kernels[entry] = self._load(file, entry, layout)
+        return kernel
+
+    def machine_code(self, file: str) -> bytes:
+        """CUBIN of a kernel file, from the cache if it is there and whole.
+
+        Raises:
+            KernelError: it does not compile.
+        """
+        source = read_source(file, self._folder)
+        options = (*OPTIONS, *_header_options(source))
+        path = self.cache / f"{Path(file).stem}-{_key(source, options, self.architecture)}.cubin"
+        code = _read_whole(path)
+        if code is None:
+            code = compile_source(source, self.architecture, options)
+            self.compiled.append(file)
+            _write_whole(path, code)
+        return code
+
+    def _load(self, file: str, entry: str, layout: str) -> Kernel:
+        from cupy.cuda import driver, function
+
+        if file not in self._modules:
+            module = function.Module()
+            try:
+                module.load(self.machine_code(file))
+            except driver.CUDADriverError as error:
+                raise KernelError(
+                    f"kernel {file!r}: the driver does not load its machine code for {self.architecture} ({error}). "
+                    "Check that the driver is as new as the NVRTC of the installed CuPy (`fluxperf doctor`)."
+                ) from error
+            self._modules[file] = module
+        try:
+            return Kernel(entry, self._modules[file].get_function(entry), layout)
+        except driver.CUDADriverError as error:
+            raise KernelError(
+                f"kernel {file!r}: expected an entry point {entry!r}, there is none ({error}). "
+                "Correct ops/cuda/entries.py."
+            ) from error
+
+
+def compile_source(source: Source, architecture: str, options: tuple[str, ...] = OPTIONS) -> bytes:
+    """CUBIN of a source for a real architecture (``sm_..``), PTX for a virtual one (``compute_..``).
+
+    Raises:
+        KernelError: it does not compile; has the file, the architecture, the options and the compiler's log.
+    """
+    nvrtc = _nvrtc()
+    program = nvrtc.createProgram(
+        source.text.decode(), source.name, list(source.includes.values()), [name.encode() for name in source.includes]
+    )
+    try:
+        nvrtc.compileProgram(program, (f"-arch={architecture}", *options))
+        code: Any = nvrtc.getCUBIN(program) if architecture.startswith("sm_") else nvrtc.getPTX(program)
+    except nvrtc.NVRTCError as error:
+        log = nvrtc.getProgramLog(program).strip()
+        raise KernelError(
+            f"kernel kernels/{source.name} does not compile for {architecture} (NVRTC {_version()}: {error}).\n"
+            f"options: {' '.join(options)}\n{log or 'the compiler wrote no log: it may not know the architecture.'}"
+        ) from error
+    finally:
+        nvrtc.destroyProgram(program)
+    return code if isinstance(code, bytes) else str(code).encode()
+
+
+def cuda_headers() -> tuple[Path, ...]:
+    """Folders of the CUDA toolkit's headers: of the wheels, else of ``CUDA_PATH``, ``CUDA_HOME`` or /usr/local/cuda.
+
+    Raises:
+        KernelError: there are none.
+    """
+    for folder in _header_places():
+        if (folder / "cuda_bf16.h").is_file():
+            inside = folder / "cccl"  # where CUDA 13 keeps the headers that cuda_bf16.h includes
+            return (folder, inside) if inside.is_dir() else (folder,)
+    raise KernelError(
+        "CUDA headers: expected cuda_bf16.h in the wheel nvidia-cuda-runtime, or under CUDA_PATH, CUDA_HOME or "
+        "/usr/local/cuda, found none. Install the extra fluxperf[cuda12] or fluxperf[cuda13], or set CUDA_PATH."
+    )
+
+
+def _header_places() -> list[Path]:
+    places = []
+    with suppress(ImportError):
+        pathfinder: Any = importlib.import_module("cuda.pathfinder")
+        found = pathfinder.find_nvidia_header_directory("cudart")
+        places += [Path(found)] if found else []
+    roots = (os.environ.get("CUDA_PATH"), os.environ.get("CUDA_HOME"), "/usr/local/cuda")
+    return places + [Path(root) / "include" for root in roots if root]
+
+
+def _header_options(source: Source) -> tuple[str, ...]:
+    return tuple(f"-I{folder}" for folder in cuda_headers()) if source.needs_cuda_headers else ()
+
+
+def _nvrtc() -> Any:
+    """CuPy's NVRTC.
+
+    Raises:
+        KernelError: CuPy or the library is not installed.
+    """
+    try:
+        from cupy.cuda import nvrtc
+
+        nvrtc.getVersion()
+    except (ImportError, RuntimeError, OSError) as error:
+        raise KernelError(
+            f"NVRTC: expected CuPy with its compiler, got: {error}. Install the extra fluxperf[cuda12] or "
+            "fluxperf[cuda13] (`fluxperf doctor` says which)."
+        ) from error
+    return nvrtc
+
+
+@cache
+def _version() -> str:
+    return ".".join(map(str, _nvrtc().getVersion()))
+
+
+def _key(source: Source, options: tuple[str, ...], architecture: str) -> str:
+    parts = (source.digest, *options, architecture, _version())
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _read_whole(path: Path) -> bytes | None:
+    """What `_write_whole` wrote, or ``None`` if there is nothing or it is damaged."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    head, code = content[:_HEAD], content[_HEAD:]
+    return code if head == _digest_line(code) else None
+
+
+def _write_whole(path: Path, code: bytes) -> None:
+    """Writes beside the path and renames, so that no reader sees half a file; goes without where it cannot write."""
+    temporary = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(_digest_line(code) + code)
+        os.replace(temporary, path)
+    except OSError:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def _digest_line(code: bytes) -> bytes:
+    return hashlib.sha256(code).hexdigest().encode() + b"\n"

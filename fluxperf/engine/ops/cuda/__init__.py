@@ -1,0 +1,1 @@
+"""CUDA implementations: kernels of `kernels/`, products by cuBLASLt, attention by cuDNN. CuPy is imported lazily."""

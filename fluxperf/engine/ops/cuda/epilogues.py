@@ -1,0 +1,45 @@
+"""What follows a product in the same op: bias, gate and residual in one kernel. Registers nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fluxperf.engine.ops.cuda import plans
+from fluxperf.engine.ops.cuda.arrays import address, described, element
+from fluxperf.engine.ops.cuda.entries import start
+
+
+def bias_gated_residual(device: Any, x: Any, gate: Any, y: Any, bias: Any, out: Any = None) -> Any:
+    """``x + gate (y + bias)``, in one launch.
+
+    Args:
+        device: the CUDA device.
+        x: [B, L, D], float32 or bfloat16; strides as they come, as of y and out.
+        gate: [B, D].
+        y: [B, L, D], a product without its bias; not to overlap ``out``.
+        bias: [D], or none.
+        out: destination [B, L, D]; may be x itself. A new array unless given.
+
+    *Numerics*: float32; rounds once.
+
+    Raises:
+        ArgumentError: a shape, a dtype or a stride along the last axis does not fit.
+    """
+    op = "gated_residual"
+    first = address(op, "x", x)
+    layout = described(x)
+    if out is None:
+        out = device.empty(x.shape, element(op, "x", layout).name)
+    places = (
+        first,
+        address(op, "gate", gate),
+        address(op, "y", y),
+        0 if bias is None else address(op, "bias", bias),
+        address(op, "out", out),
+    )
+    bits = places[0] | places[1] | places[2] | places[3] | places[4]
+    plan = plans.gated_residual(
+        layout, described(gate), described(y), None if bias is None else described(bias), described(out), bits & 15 == 0
+    )
+    start(device, plan.entry, plan.grid, plan.threads, *places, *plan.tail)
+    return out

@@ -1,0 +1,183 @@
+"""Matrix products on the GPU, all by cuBLASLt: projections, attention's two products, and fused epilogues."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fluxperf.engine.device.cublaslt import Product
+from fluxperf.engine.ops.catalog import implements
+from fluxperf.engine.ops.cuda.epilogues import bias_gated_residual
+from fluxperf.errors import ArgumentError
+
+
+def _leading(x: Any, what: str) -> tuple[int, int, int]:
+    """Rows, features and row stride (in elements) of x [.., K] as one matrix; its rows must be evenly spaced."""
+    features, item = x.shape[-1], x.itemsize
+    if x.ndim > 1 and x.strides[-1] != item and features > 1:
+        raise ArgumentError(f"{what}: expected unit stride along the last axis, got strides {x.strides} of {x.shape}.")
+    rows = 1
+    stride = x.strides[-2] // item if x.ndim > 1 else features
+    for extent, step in zip(reversed(x.shape[:-1]), reversed(x.strides[:-1]), strict=True):
+        if extent > 1 and rows > 1 and step != rows * stride * item:
+            raise ArgumentError(
+                f"{what}: expected evenly spaced rows, got shape {x.shape} with strides {x.strides} in bytes. "
+                "Pass one sample at a time."
+            )
+        if extent > 1 and rows == 1:
+            stride = step // item
+        rows *= extent
+    return rows, features, max(stride, features)
+
+
+def _even(x: Any) -> bool:
+    """Whether the samples of x [B, L, K] follow each other at the spacing of its rows."""
+    return bool(x.ndim < 3 or x.shape[0] == 1 or x.strides[0] == x.shape[1] * x.strides[1])
+
+
+def _project(
+    device: Any, x: Any, weight: Any, bias: Any = None, out: Any = None, gelu: bool = False, transposed: bool = True
+) -> Any:
+    """``x W^T (+ b) (GELU)`` into ``out`` or a new array; unevenly spaced samples one by one."""
+    outputs = weight.shape[0] if transposed else weight.shape[1]
+    if out is None:
+        out = device.empty((*x.shape[:-1], outputs), str(x.dtype))
+    if x.size == 0:
+        return out
+    if not (_even(x) and _even(out)):
+        for source, target in zip(x, out, strict=True):
+            _project(device, source, weight, bias, target, gelu, transposed)
+        return out
+    rows, features, lda = _leading(x, "linear x")
+    epilogue = ("GELU_BIAS" if gelu else "BIAS") if bias is not None else "DEFAULT"
+    product = Product(
+        m=rows, n=outputs, k=features, dtype=str(x.dtype), out_dtype=str(out.dtype), b_transposed=transposed,
+        lda=lda, ldb=weight.strides[0] // weight.itemsize, ldd=_leading(out, "linear out")[2], epilogue=epilogue,
+    )  # fmt: skip
+    device.products(product, x.data.ptr, weight.data.ptr, out.data.ptr, bias.data.ptr if bias is not None else 0)
+    return out
+
+
+@implements("linear", "laid_out", device="cuda")
+def laid_out(device: Any, x: Any, weight: Any, bias: Any = None) -> Any:
+    """x [.., K], weight [N, K] read where it lies; bias in the epilogue."""
+    return _project(device, x, weight, bias)
+
+
+@implements("linear", "transposing", device="cuda")
+def transposing(device: Any, x: Any, weight: Any, bias: Any = None) -> Any:
+    """Writes the transposed weight [K, N] out in each call, as the published baseline, then multiplies."""
+    flipped = device.empty((weight.shape[1], weight.shape[0]), str(weight.dtype))
+    flipped[...] = weight.T
+    device.launches += 1
+    return _project(device, x, flipped, bias, transposed=False)
+
+
+@implements("linear_gelu", "fused", device="cuda")
+def linear_gelu(device: Any, x: Any, weight: Any, bias: Any, out: Any = None) -> Any:
+    """Bias and tanh-GELU in the epilogue, on the accumulators; ``out`` may be half of a joined buffer.
+
+    *Numerics*: the library's tanh is approximate, well within a bfloat16 rounding and far outside a float32 one.
+
+    Raises:
+        ArgumentError: x is not bfloat16.
+    """
+    if str(x.dtype) != "bfloat16":
+        raise ArgumentError(
+            f"linear_gelu 'fused': expected x in bfloat16, got {x.dtype}. Bind linear_gelu to 'composed' for {x.dtype}."
+        )
+    return _project(device, x, weight, bias, out, gelu=True)
+
+
+@implements("silu_linear", "fused", device="cuda", composed=True)
+def silu_linear(ops: Any, x: Any, weight: Any, bias: Any) -> Any:
+    """SiLU of the few conditioning vectors in a kernel of its own, bias in the product's epilogue."""
+    return ops.linear(ops.silu(x), weight, bias)
+
+
+@implements("linear_gated_residual", "fused", device="cuda")
+def linear_gated_residual(device: Any, x: Any, gate: Any, y: Any, weight: Any, bias: Any) -> Any:
+    """A product without bias (an epilogue with one costs up to 8 %), then bias, gate and residual in one kernel."""
+    return bias_gated_residual(device, x, gate, _project(device, y, weight), bias)
+
+
+@implements("batched_matmul", "strided", device="cuda")
+def strided(device: Any, a: Any, b: Any, float32: bool = False) -> Any:
+    """One strided-batched call for all heads and samples; ``float32`` keeps the accumulators.
+
+    Heads that are not evenly spaced in memory (a slice of a larger tensor) are multiplied sample by sample.
+    """
+    out = device.empty((*a.shape[:-1], b.shape[-1]), "float32" if float32 else str(a.dtype))
+    _batches(device, a, b, out)
+    return out
+
+
+@implements("batched_matmul", "looped", device="cuda")
+def looped(device: Any, a: Any, b: Any, float32: bool = False) -> Any:
+    """A product per head and sample, one after the other, as the published baseline."""
+    out = device.empty((*a.shape[:-1], b.shape[-1]), "float32" if float32 else str(a.dtype))
+    _each(device, a, b, out)
+    return out
+
+
+def _batches(device: Any, a: Any, b: Any, out: Any) -> None:
+    """Multiplies as many matrices at once as are evenly spaced in all three tensors."""
+    if out.size == 0:
+        return
+    offsets = [_spacing(x) for x in (a, b, out)]
+    if out.ndim > 2 and None in offsets:
+        for one, other, target in zip(a, b, out, strict=True):
+            _batches(device, one, other, target)
+        return
+    _multiply(device, a, b, out, out.size // (out.shape[-1] * out.shape[-2]), offsets)
+
+
+def _each(device: Any, a: Any, b: Any, out: Any) -> None:
+    """Multiplies one pair of matrices after the other."""
+    if out.size == 0:
+        return
+    if out.ndim == 2:
+        _multiply(device, a, b, out, 1, [0, 0, 0])
+        return
+    for one, other, target in zip(a, b, out, strict=True):
+        _each(device, one, other, target)
+
+
+def _spacing(x: Any) -> int | None:
+    """Elements from one matrix of x [.., M, N] to the next, or ``None`` if that differs from pair to pair."""
+    step, spacing, count = 0, 0, 1
+    for extent, stride in zip(reversed(x.shape[:-2]), reversed(x.strides[:-2]), strict=True):
+        if extent == 1:
+            continue
+        if count == 1:
+            spacing = step = stride
+        elif stride != step * count:
+            return None
+        count *= extent
+    return int(spacing // x.itemsize)
+
+
+def _multiply(device: Any, a: Any, b: Any, out: Any, batch: int, offsets: list[Any]) -> None:
+    """``out = a b`` for evenly spaced batches; b [.., K, N] may be a transposed view of [.., N, K]."""
+    transposed = b.strides[-1] != b.itemsize and b.shape[-1] > 1
+    product = Product(
+        m=a.shape[-2],
+        n=b.shape[-1],
+        k=a.shape[-1],
+        dtype=str(a.dtype),
+        out_dtype=str(out.dtype),
+        b_transposed=transposed,
+        lda=_row_step(a, -2),
+        ldb=_row_step(b, -1 if transposed else -2),
+        ldd=_row_step(out, -2),
+        batch=batch,
+        offset_a=offsets[0],
+        offset_b=offsets[1],
+        offset_d=offsets[2],
+    )
+    device.products(product, a.data.ptr, b.data.ptr, out.data.ptr)
+
+
+def _row_step(x: Any, axis: int) -> int:
+    """Elements from one row to the next; at least a row's own length, as cuBLASLt wants it even of a single row."""
+    length = x.shape[-1] if axis == -2 else x.shape[-2]
+    return int(max(x.strides[axis] // x.itemsize, length))

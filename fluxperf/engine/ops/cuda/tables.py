@@ -1,0 +1,41 @@
+"""Tables computed on the GPU from numbers that travel as parameters of the launch: nothing is copied."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fluxperf.engine.ops.catalog import implements
+from fluxperf.engine.ops.cuda.arrays import grid
+from fluxperf.engine.ops.cuda.entries import start
+from fluxperf.errors import ArgumentError
+
+#: Timesteps that one launch takes.
+_TIMESTEPS = 64
+
+
+@implements("timestep_embedding", "primitives", device="cuda")
+def timestep_embedding(device: Any, values: tuple[float, ...], features: int = 256) -> Any:
+    """S timesteps to [S, features] float32, cosines first; frequencies correctly rounded, angles in float32."""
+    if features % 2:
+        raise ArgumentError(f"timestep_embedding: expected an even number of features, got {features}. Round it up.")
+    out = device.empty((len(values), features), "float32")
+    for first in range(0, len(values), _TIMESTEPS):
+        part = values[first : first + _TIMESTEPS]
+        padded = (*map(float, part), *(0.0,) * (_TIMESTEPS - len(part)))
+        place = out.data.ptr + first * features * 4
+        start(device, "timestep_embedding_f32", (len(part) if features else 0, 1), 128, place, *padded, features // 2)
+    return out
+
+
+@implements("rope_table", "primitives", device="cuda")
+def rope_table(
+    device: Any, text_tokens: int, rows: int, columns: int, axes: tuple[int, ...], theta: float
+) -> tuple[Any, Any]:
+    """cos and sin [T + rows columns, d] float32; angles in float64."""
+    if len(axes) != 3 or any(width % 2 for width in axes):
+        raise ArgumentError(f"rope_table: expected three even widths in axes, got {axes}. Check the configuration.")
+    shape = (text_tokens + rows * columns, sum(axes))
+    cos, sin = device.empty(shape, "float32"), device.empty(shape, "float32")
+    blocks = grid("rope_table", shape[0] if shape[1] else 0)
+    start(device, "rope_table_f32", blocks, 128, cos.data.ptr, sin.data.ptr, float(theta), *axes, text_tokens, columns)
+    return cos, sin

@@ -1,0 +1,69 @@
+"""Peers: other implementations of a workload, each a file in ``benchmarks/peers`` of the checkout."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import fluxperf
+from fluxperf.errors import DeviceError, UnknownNameError
+from fluxperf.harness.measure.sampler import Clock
+from fluxperf.workloads import Workload
+
+_FOLDER = Path(fluxperf.__file__).resolve().parent.parent / "benchmarks" / "peers"
+
+
+class Peer(Protocol):
+    """One form of another implementation, ready to run a workload on the GPU."""
+
+    @property
+    def name(self) -> str:
+        """Its name in records."""
+
+    @property
+    def form(self) -> str:
+        """How it was set up, in words."""
+
+    @property
+    def clock(self) -> Clock:
+        """Clock of the stream that it runs on."""
+
+    def denoise(self, on_step: Callable[[int], Any] | None = None) -> Any:
+        """One generation."""
+
+    def forward(self) -> Any:
+        """One forward."""
+
+
+def open_peer(name: str, workload: Workload) -> Peer:
+    """Peer of that name, ready to run a workload.
+
+    Args:
+        name: a file in ``benchmarks/peers``, or one of its forms after a hyphen, such as ``diffusers-compiled``.
+        workload: what to run.
+
+    Raises:
+        UnknownNameError: there is no such file or form.
+        DeviceError: what the peer needs is not installed.
+    """
+    files = {path.stem: path for path in sorted(_FOLDER.glob("[!_]*.py"))}
+    stem = name.partition("-")[0]
+    if stem not in files:
+        raise UnknownNameError("peer", name, files)
+    spec = importlib.util.spec_from_file_location(f"fluxperf_peer_{stem}", files[stem])
+    if spec is None or spec.loader is None:
+        raise DeviceError(f"peer {name!r}: expected a Python file, {files[stem]} is none.")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except ImportError as error:
+        raise DeviceError(
+            f"peer {name!r}: expected its libraries, but they do not import ({error}). "
+            "Install the CUDA builds of torch and diffusers beside fluxperf."
+        ) from error
+    if name not in module.FORMS:
+        raise UnknownNameError("peer", name, module.FORMS)
+    peer: Peer = module.Peer(name, workload)
+    return peer

@@ -1,0 +1,22 @@
+// join_features: out = first beside second along the last axis.
+//
+// Shapes: first [B, L, D], second [B, L, M], any batch and token stride; out [B, L, D + M] contiguous.
+// No arithmetic: words are copied as they are, whatever the element type.
+// Alignment: the widest word (16, 4 or 2 bytes) that addresses, strides and extents allow.
+//
+// Versions:
+//   b16  16-byte words, both parts in one launch, COPY_WORDS loads in flight per thread. Loses when rows are a little over a
+//        power of two words: threads beyond the row idle.
+//   b4, b2  narrower words, for odd sizes and misaligned views.
+#include "common/boxes.cuh"
+
+#define COPY(NAME, WORD)                                                                                                   \
+    extern "C" __global__ void __launch_bounds__(COPY_THREADS) NAME(                                                       \
+        const __grid_constant__ Box first, const __grid_constant__ Box second, unsigned blocks                             \
+    ) {                                                                                                                    \
+        copy_boxes<WORD>(first, second, blocks);                                                                           \
+    }
+
+COPY(join_features_b16, uint4)
+COPY(join_features_b4, unsigned)
+COPY(join_features_b2, unsigned short)

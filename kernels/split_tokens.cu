@@ -1,0 +1,22 @@
+// split_tokens: the first tokens along axis 1, and the rest, each a copy of its own.
+//
+// Shapes: x [B, L, ..], three or four axes of any stride but the last; results [B, T, ..] and [B, L - T, ..] contiguous.
+// No arithmetic: words are copied as they are, whatever the element type.
+// Alignment: the widest word (16, 4 or 2 bytes) that addresses, strides and extents allow.
+//
+// Versions:
+//   b16  16-byte words, both parts in one launch, COPY_WORDS loads in flight per thread. Loses when rows are a little over a
+//        power of two words: threads beyond the row idle.
+//   b4, b2  narrower words, for odd sizes and misaligned views.
+#include "common/boxes.cuh"
+
+#define COPY(NAME, WORD)                                                                                                   \
+    extern "C" __global__ void __launch_bounds__(COPY_THREADS) NAME(                                                       \
+        const __grid_constant__ Box first, const __grid_constant__ Box second, unsigned blocks                             \
+    ) {                                                                                                                    \
+        copy_boxes<WORD>(first, second, blocks);                                                                           \
+    }
+
+COPY(split_tokens_b16, uint4)
+COPY(split_tokens_b4, unsigned)
+COPY(split_tokens_b2, unsigned short)

@@ -1,0 +1,270 @@
+"""Kernels compile for every architecture, take what the launchers give, and are kept on disk. No GPU is needed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fluxperf.engine.nvrtc import loader
+from fluxperf.engine.nvrtc.launch import Kernel, offsets
+from fluxperf.engine.nvrtc.loader import OPTIONS, Kernels, compile_source, cuda_headers, default_cache
+from fluxperf.engine.nvrtc.sources import kernels_folder, read_source
+from fluxperf.engine.ops.cuda.entries import ENTRIES
+from fluxperf.errors import KernelError
+
+ARCHITECTURES = ("sm_80", "sm_89", "sm_90a", "sm_100", "sm_120")
+FOLDER = Path(str(kernels_folder()))
+FILES = sorted(path.name for path in FOLDER.glob("*.cu"))
+
+
+def missing() -> str:
+    """Why nothing can be compiled here, or an empty string."""
+    try:
+        loader._nvrtc()
+    except KernelError as error:
+        return " ".join(str(error).split())
+    return ""
+
+
+MISSING = missing()
+compiles = pytest.mark.skipif(bool(MISSING), reason=MISSING)
+
+
+def sections(code: bytes) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of the sections of an ELF file."""
+    (table,) = struct.unpack_from("<Q", code, 40)
+    size, count, names = struct.unpack_from("<HHH", code, 58)
+    rows = [struct.unpack_from("<IIQQQQ", code, table + index * size) for index in range(count)]
+    for name, kind, _, _, start, length in rows:
+        begin = rows[names][4] + name
+        content = b"" if kind == 8 else code[start : start + length]  # 8: takes no room in the file
+        yield code[begin : code.index(b"\0", begin)].decode(), content
+
+
+def parameters(info: bytes) -> list[tuple[int, int]]:
+    """Offset and size of every parameter, from a kernel's ``.nv.info`` section (attribute 0x17)."""
+    found, at = {}, 0
+    while at < len(info):
+        form, attribute, length = struct.unpack_from("<BBH", info, at)
+        at += 4
+        if form != 4:  # the value is in the head
+            continue
+        if attribute == 0x17:
+            _, ordinal, offset, flags = struct.unpack_from("<IHHI", info, at)
+            found[ordinal] = (offset, flags >> 18)
+        at += length
+    return [found[ordinal] for ordinal in sorted(found)]
+
+
+def entry_points(code: bytes) -> dict[str, list[tuple[int, int]]]:
+    """Kernels in machine code, and the places of their parameters."""
+    head = ".nv.info."
+    return {name.removeprefix(head): parameters(info) for name, info in sections(code) if name.startswith(head)}
+
+
+def named(file: str) -> dict[str, list[tuple[int, int]]]:
+    """Entry points that the launchers name, and the places where they put parameters."""
+    return {name: offsets(entry.layout) for name, entry in ENTRIES.items() if entry.file == file}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small folder of kernels: one that includes a header, which includes another."""
+    folder = tmp_path_factory.mktemp("kernels")
+    (folder / "common").mkdir()
+    (folder / "common/inner.cuh").write_text("#pragma once\n#define FACTOR 2.0f\n")
+    (folder / "common/outer.cuh").write_text('#pragma once\n#include "common/inner.cuh"\n')
+    (folder / "twice.cu").write_text(
+        '#include "common/outer.cuh"\nextern "C" __global__ void twice(float* x) { *x *= FACTOR; }\n'
+    )
+    (folder / "broken.cu").write_text('extern "C" __global__ void broken(float* x) { *x = nothing_of_that_name; }\n')
+    (folder / "astray.cu").write_text('#include "common/absent.cuh"\n')
+    (folder / "toolkit.cu").write_text(
+        "#include <cuda_bf16.h>\n"
+        'extern "C" __global__ void toolkit(__nv_bfloat16* x) { *x = __float2bfloat16(1.0f); }\n'
+    )
+    return folder
+
+
+@pytest.fixture
+def editable(folder: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may change."""
+    return Path(shutil.copytree(folder, tmp_path / "kernels"))
+
+
+def test_every_file_is_launched_by_somebody() -> None:
+    assert {entry.file for entry in ENTRIES.values()} == set(FILES)
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.rglob("*.cu*")), ids=lambda path: path.name)
+def test_a_kernel_file_is_short_and_begins_with_its_comment(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 300
+    assert lines[0].startswith("// ")
+    if path.suffix == ".cu":
+        head = "\n".join(lines[: next(i for i, line in enumerate(lines) if not line.startswith("//"))])
+        assert "Versions" in head
+        assert "float32" in head or "No arithmetic" in head
+        assert path.stem in lines[0]
+
+
+@compiles
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_compiles_and_takes_what_launchers_give(architecture: str, file: str) -> None:
+    assert entry_points(compile_source(read_source(file), architecture)) == named(file)
+
+
+@compiles
+@pytest.mark.parametrize("file", FILES)
+def test_wide_versions_move_sixteen_bytes_at_once(file: str) -> None:
+    """In PTX, an entry for w4, w8 or b16 stores vectors only; and reads its activations so."""
+    ptx = compile_source(read_source(file), "compute_90a").decode()
+    bodies = re.split(r"^(?:\.visible )?\.entry ", ptx, flags=re.MULTILINE)[1:]
+    wide = {body[: body.index("(")]: body for body in bodies if re.match(r"\w+_(w4|w8|b16)\b|\w+_(w4|w8)_", body)}
+    assert len(bodies) == len(named(file))
+    for name, body in wide.items():
+        stores, loads = (re.findall(rf"\b{what}\.global[\w.]*", body) for what in ("st", "ld"))
+        assert stores, name
+        assert all(".v4." in store or ".v2." in store for store in stores), f"{name}: {stores}"
+        assert any(".v4." in load or ".v2." in load for load in loads), f"{name}: {loads}"
+
+
+@compiles
+@pytest.mark.parametrize("file", FILES)
+def test_no_fast_math_and_no_flushing(file: str) -> None:
+    assert not any("fast" in option or "ftz" in option for option in OPTIONS)
+    ptx = compile_source(read_source(file), "compute_80").decode()
+    assert not re.findall(r"\b(?:add|sub|mul|fma|div|sqrt)\.\w*\.?ftz\b", ptx)
+
+
+@compiles
+def test_the_cache_is_used_again(folder: Path, tmp_path: Path) -> None:
+    first = Kernels("sm_90a", tmp_path, folder)
+    code = first.machine_code("twice.cu")
+    assert (first.compiled, list(entry_points(code))) == (["twice.cu"], ["twice"])
+    second = Kernels("sm_90a", tmp_path, folder)
+    assert second.machine_code("twice.cu") == code
+    assert second.compiled == []
+    assert len(list(tmp_path.iterdir())) == 1, "a temporary file is left"
+
+
+@compiles
+@pytest.mark.parametrize("changed", ["twice.cu", "common/outer.cuh", "common/inner.cuh"])
+def test_a_change_in_an_include_makes_a_new_entry(changed: str, editable: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    Kernels("sm_90a", cache, editable).machine_code("twice.cu")
+    (editable / changed).write_text((editable / changed).read_text() + "// changed\n")
+    kernels = Kernels("sm_90a", cache, editable)
+    kernels.machine_code("twice.cu")
+    assert kernels.compiled == ["twice.cu"]
+    assert len(list(cache.iterdir())) == 2
+
+
+@compiles
+def test_architectures_do_not_share_an_entry(folder: Path, tmp_path: Path) -> None:
+    codes = {Kernels(architecture, tmp_path, folder).machine_code("twice.cu") for architecture in ARCHITECTURES}
+    assert len(codes) == len(list(tmp_path.iterdir())) == len(ARCHITECTURES)
+
+
+@compiles
+@pytest.mark.parametrize("damage", [b"", b"\0" * 400, None], ids=["empty", "zeros", "cut"])
+def test_a_damaged_entry_is_rebuilt(damage: bytes | None, folder: Path, tmp_path: Path) -> None:
+    code = Kernels("sm_90a", tmp_path, folder).machine_code("twice.cu")
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[:-7] if damage is None else damage)
+    kernels = Kernels("sm_90a", tmp_path, folder)
+    assert kernels.machine_code("twice.cu") == code
+    assert kernels.compiled == ["twice.cu"]
+    assert Kernels("sm_90a", tmp_path, folder).machine_code("twice.cu") == code
+
+
+@compiles
+def test_no_reader_sees_half_an_entry(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer that dies before the rename leaves nothing that is read."""
+
+    def die(*_: Any) -> None:
+        raise OSError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loader.os, "replace", die)
+        Kernels("sm_90a", tmp_path, folder).machine_code("twice.cu")
+    assert list(tmp_path.iterdir()) == []
+    kernels = Kernels("sm_90a", tmp_path, folder)
+    kernels.machine_code("twice.cu")
+    assert kernels.compiled == ["twice.cu"]
+
+
+@compiles
+def test_a_cache_that_cannot_be_written_is_done_without(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    assert Kernels("sm_90a", tmp_path / "file", folder).machine_code("twice.cu").startswith(b"\x7fELF")
+
+
+@compiles
+def test_a_broken_kernel_says_file_architecture_options_and_log(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(KernelError) as caught:
+        Kernels("sm_90a", tmp_path, folder).machine_code("broken.cu")
+    for part in ("kernels/broken.cu", "sm_90a", *OPTIONS, "nothing_of_that_name", "broken.cu(1)"):
+        assert part in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@compiles
+def test_an_unknown_architecture_is_an_error(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(KernelError, match="sm_31"):
+        Kernels("sm_31", tmp_path, folder).machine_code("twice.cu")
+
+
+@compiles
+def test_the_toolkits_headers_are_found_for_a_kernel_that_wants_them(folder: Path, tmp_path: Path) -> None:
+    try:
+        cuda_headers()
+    except KernelError as error:
+        pytest.skip(str(error))
+    assert list(entry_points(Kernels("sm_90a", tmp_path, folder).machine_code("toolkit.cu"))) == ["toolkit"]
+
+
+def test_no_kernel_of_ours_needs_them() -> None:
+    assert not any(read_source(file).needs_cuda_headers for file in FILES)
+
+
+def test_a_missing_file_and_a_missing_include_are_named(folder: Path) -> None:
+    with pytest.raises(KernelError, match=r"kernel 'absent\.cu'"):
+        read_source("absent.cu", folder)
+    with pytest.raises(KernelError, match=r"include 'common/absent\.cuh' of 'astray\.cu'"):
+        read_source("astray.cu", folder)
+
+
+def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    monkeypatch.setenv("FLUXPERF_CACHE", "/own")
+    assert default_cache() == Path("/own/kernels")
+    monkeypatch.delenv("FLUXPERF_CACHE")
+    assert default_cache() == Path("/somewhere/fluxperf/kernels")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert default_cache() == Path.home() / ".cache/fluxperf/kernels"
+
+
+class Handle:
+    """Stands for CuPy's function."""
+
+    ptr = 1
+
+
+def test_parameters_are_packed_as_c_places_them() -> None:
+    layout = "P i 2q i 4P2i f 3i d"
+    assert offsets(layout) == [(0, 8), (8, 4), (16, 16), (32, 4), (40, 40), (80, 4), (84, 12), (96, 8)]
+    kernel = Kernel("k", Handle(), layout)
+    kernel.fill(1, 2, 3, -4, 5, 6, 7, 8, 9, 10, 11, 0.5, 12, 13, 14, 0.25)
+    packed = kernel._buffer.raw
+    assert struct.unpack_from("<Q", packed, 0) == (1,)
+    assert struct.unpack_from("<qq", packed, 16) == (3, -4)
+    assert struct.unpack_from("<4Q2i", packed, 40) == (6, 7, 8, 9, 10, 11)
+    assert struct.unpack_from("<f3id", packed, 80) == (0.5, 12, 13, 14, 0.25)

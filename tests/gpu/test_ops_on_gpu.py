@@ -1,0 +1,61 @@
+"""Every CUDA implementation in every case against the oracle: the trials of `tests/ops`, on the GPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fluxperf.engine.device import cuda
+from fluxperf.engine.device.cuda import CudaDevice
+from fluxperf.engine.ops.table import OP_NAMES, OPTIONAL
+from tests.ops import checking
+from tests.ops.cases import SIZES
+from tests.ops.checking import Trial
+
+#: Without a GPU one test stands for all, so that what is skipped is said once.
+TRIALS = list(checking.trials("cuda")) if cuda.available() else []
+
+
+def unsupported(trial: Trial) -> str:
+    """Why a library cannot run a trial, in words; nothing if it can."""
+    if (trial.op, trial.implementation.name, trial.dtype) == ("linear_gelu", "fused", "float32"):
+        return "cuBLASLt's GELU epilogue is exact enough for bfloat16 only"
+    if trial.implementation.name != "flash":
+        return ""
+    if trial.dtype != "bfloat16":
+        return "cuDNN attention takes bfloat16"
+    return "cuDNN attention needs head dimensions that are multiples of 8" if SIZES[trial.size].dim % 8 else ""
+
+
+@pytest.mark.parametrize("trial", TRIALS, ids=str)
+def test_is_within_tolerance_of_the_oracle(trial: Trial, gpu: CudaDevice) -> None:
+    reason = unsupported(trial)
+    if reason:
+        pytest.skip(reason)
+    call = checking.drawn(trial)
+    results = checking.listed(checking.perform(gpu, trial, call))
+    checking.judge(trial, [checking.on_host(gpu, value) for value in results], checking.oracle(trial, call))
+    for result in results:
+        assert str(result.dtype) == (call.result or trial.dtype)
+        assert trial.implementation.rests_on_host or not isinstance(result, np.ndarray)
+
+
+def test_every_op_has_an_implementation_on_the_gpu(gpu: CudaDevice) -> None:
+    there = {row.op for row in checking.under_test("cuda")}
+    assert there == set(OP_NAMES) - set(OPTIONAL)
+
+
+def test_door_counts_what_crosses(gpu: CudaDevice) -> None:
+    numbers = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
+    start = len(gpu.door.ledger.crossings)
+    array = gpu.door.to_device(numbers, "numbers")
+    assert np.array_equal(gpu.door.to_host(array[:, 1:3], "part"), numbers[:, 1:3])
+    up, down = gpu.door.ledger.crossings[start:]
+    assert (up.direction, up.bytes, down.direction, down.bytes) == ("h2d", 60, "d2h", 24)
+
+
+def test_drawn_numbers_are_the_same_under_every_dtype(gpu: CudaDevice) -> None:
+    wide, narrow = (gpu.draw_normal((1, 2), (1000,), dtype, 1.0) for dtype in ("float32", "bfloat16"))
+    first, second = (gpu.door.to_host(array, "drawn").astype(np.float32) for array in (wide, narrow))
+    assert np.array_equal(first, second)
+    assert abs(first.std() - 1) < 0.1
