@@ -13,7 +13,7 @@ from tests.contracts import tree
 
 #: Where CuPy may be imported, by prefix of the path.
 CUPY_PLACES = (
-    "fluxperf/engine/device/cuda.py",
+    "fluxperf/engine/device/gpu.py",
     "fluxperf/engine/nvrtc/",
     "fluxperf/engine/ops/cuda/",
     "fluxperf/gpu.py",

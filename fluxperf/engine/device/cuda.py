@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from fluxperf.engine.device.base import Device, Memory
+from fluxperf.engine.device.gpu import Gpu, available, cupy
 from fluxperf.engine.device.host import host_dtype
 from fluxperf.engine.device.transfers import Door, HostNumbers
-from fluxperf.errors import ArgumentError, DeviceError
+from fluxperf.errors import ArgumentError
 
-#: Oldest architecture with bfloat16 tensor cores.
-_OLDEST = (8, 0)
+__all__ = ["CudaDevice", "available"]
 
 #: Random numbers are drawn in pieces of this many, so that the largest tensor needs little besides itself.
 _DRAW = 1 << 27
@@ -26,37 +26,13 @@ _DRAW = 1 << 27
 _HOOKS = itertools.count()
 
 
-def available() -> bool:
-    """Whether CuPy is installed and sees a GPU."""
-    try:
-        return bool(_cupy().cuda.runtime.getDeviceCount())
-    except (DeviceError, RuntimeError):
-        return False
-
-
-def _cupy() -> Any:
-    """CuPy, imported in this one place for the device.
-
-    Raises:
-        DeviceError: it is not installed or does not fit the driver.
-    """
-    try:
-        import cupy
-    except ImportError as error:
-        raise DeviceError(
-            f"device 'cuda': expected CuPy, but it does not import ({error}). Install the extra that fits the driver: "
-            "pip install 'fluxperf[cuda12]' or 'fluxperf[cuda13]' (`fluxperf doctor` says which), or use --device host."
-        ) from error
-    return cupy
-
-
 @functools.cache
 def _stream(ordinal: int) -> Any:
     """The one stream of a GPU: two device objects of a process never run beside each other."""
-    return _cupy().cuda.Stream(non_blocking=True)
+    return cupy().cuda.Stream(non_blocking=True)
 
 
-class CudaDevice(Device):
+class CudaDevice(Gpu, Device):
     """One GPU through CuPy. Work runs on one stream; the door stages through pinned memory and blocks.
 
     Args:
@@ -70,51 +46,18 @@ class CudaDevice(Device):
     ran_as = "kernel"
 
     def __init__(self, ordinal: int = 0) -> None:
-        self._cp = _cupy()
-        runtime = self._cp.cuda.runtime
-        try:
-            self._gpu = self._cp.cuda.Device(ordinal)
-            self._gpu.use()
-            self.properties: dict[str, Any] = runtime.getDeviceProperties(ordinal)
-        except runtime.CUDARuntimeError as error:
-            raise DeviceError(
-                f"device 'cuda': expected a GPU with a working driver, got: {error}. Check `nvidia-smi`, and that the "
-                "CuPy that is installed fits the driver's CUDA version (`fluxperf doctor`)."
-            ) from error
-        major, minor = self.properties["major"], self.properties["minor"]
-        if (major, minor) < _OLDEST:
-            raise DeviceError(
-                f"device 'cuda': expected compute capability {_OLDEST[0]}.{_OLDEST[1]} or newer, got {major}.{minor} "
-                f"({self.name}). Use --device host."
-            )
-        # Hopper's own instructions are only in the architecture-specific target.
-        self.architecture = f"sm_{major}{minor}" + ("a" if (major, minor) == (9, 0) else "")
-        self.stream = _stream(ordinal)
-        self.stream.use()
+        super().__init__(ordinal)
+        self._own_stream = _stream(ordinal)
+        self._own_stream.use()
         self.door = Door(self._upload, self._download)
         self.memory = Memory()
-        self.launches: int = 0
         self._hook = _pool_counter(self._cp, self.memory)
         self._hook.__enter__()
 
     @property
-    def name(self) -> str:
-        """Name of the GPU."""
-        return str(self.properties["name"].decode())
-
-    @functools.cached_property
-    def kernels(self) -> Any:
-        """Kernels compiled for this GPU, from a cache on disk where possible."""
-        from fluxperf.engine.nvrtc.loader import Kernels
-
-        return Kernels(self.architecture)
-
-    @functools.cached_property
-    def products(self) -> Any:
-        """Matrix products, with the algorithms chosen so far."""
-        from fluxperf.engine.device.cublaslt import CublasLt
-
-        return CublasLt(self)
+    def stream(self) -> Any:
+        """The process's stream for this GPU, current since the device was opened."""
+        return self._own_stream
 
     @functools.cached_property
     def attention(self) -> Any:
@@ -122,10 +65,6 @@ class CudaDevice(Device):
         from fluxperf.engine.device.cudnn import Cudnn
 
         return Cudnn(self)
-
-    def empty(self, shape: Sequence[int], dtype: str) -> Any:
-        """An uninitialized array."""
-        return self._cp.empty(tuple(shape), host_dtype(dtype))
 
     def draw_normal(self, key: Sequence[int], shape: Sequence[int], dtype: str, std: float, mean: float = 0.0) -> Any:
         """Normal numbers from cuRAND's XORWOW seeded with ``key``, rounded to bfloat16."""
@@ -144,17 +83,6 @@ class CudaDevice(Device):
         """Waits for the stream."""
         self.door.ledger.syncs += 1
         self.stream.synchronize()
-
-    def mark(self) -> Any:
-        """An event recorded on the stream."""
-        event = self._cp.cuda.Event()
-        event.record(self.stream)
-        return event
-
-    def elapsed_s(self, start: Any, end: Any) -> float:
-        """Seconds between two events, on the GPU's clock."""
-        end.synchronize()
-        return float(self._cp.cuda.get_elapsed_time(start, end)) / 1e3
 
     def describe(self) -> dict[str, str]:
         """GPU and library versions, under the names of a record's ``machine``."""
@@ -215,10 +143,10 @@ class CudaDevice(Device):
         return np.frombuffer(block, dtype, count).reshape(shape)
 
 
-def _pool_counter(cupy: Any, memory: Memory) -> Any:
+def _pool_counter(cp: Any, memory: Memory) -> Any:
     """A CuPy memory hook that counts what the pool hands out and takes back."""
 
-    class PoolCounter(cupy.cuda.MemoryHook):  # type: ignore[misc]
+    class PoolCounter(cp.cuda.MemoryHook):  # type: ignore[misc]
         name = f"fluxperf {next(_HOOKS)}"
 
         def malloc_postprocess(self, device_id: int, size: int, mem_size: int, mem_ptr: int, pmem_id: int) -> None:

@@ -1,0 +1,119 @@
+"""A GPU as kernels and libraries need it: architecture, memory, CuPy's current stream, events."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from fluxperf.engine.device.host import host_dtype
+from fluxperf.errors import DeviceError
+
+#: Oldest architecture with bfloat16 tensor cores.
+_OLDEST = (8, 0)
+
+
+def available() -> bool:
+    """Whether CuPy is installed and sees a GPU."""
+    try:
+        return bool(cupy().cuda.runtime.getDeviceCount())
+    except (DeviceError, RuntimeError):
+        return False
+
+
+def cupy() -> Any:
+    """CuPy, imported in this one place for devices.
+
+    Raises:
+        DeviceError: it is not installed or does not fit the driver.
+    """
+    try:
+        import cupy as module
+    except ImportError as error:
+        raise DeviceError(
+            f"device 'cuda': expected CuPy, but it does not import ({error}). Install the extra that fits the driver: "
+            "pip install 'fluxperf[cuda12]' or 'fluxperf[cuda13]' (`fluxperf doctor` says which), or use --device host."
+        ) from error
+    return module
+
+
+class Gpu:
+    """One GPU. Work goes to CuPy's current stream.
+
+    Args:
+        ordinal: which GPU.
+
+    Raises:
+        DeviceError: no CuPy, no driver, no GPU, or one that is too old.
+    """
+
+    def __init__(self, ordinal: int = 0) -> None:
+        self._cp = cupy()
+        runtime = self._cp.cuda.runtime
+        try:
+            self._cp.cuda.Device(ordinal).use()
+            self.properties: dict[str, Any] = runtime.getDeviceProperties(ordinal)
+        except runtime.CUDARuntimeError as error:
+            raise DeviceError(
+                f"device 'cuda': expected a GPU with a working driver, got: {error}. Check `nvidia-smi`, and that the "
+                "CuPy that is installed fits the driver's CUDA version (`fluxperf doctor`)."
+            ) from error
+        major, minor = self.properties["major"], self.properties["minor"]
+        if (major, minor) < _OLDEST:
+            raise DeviceError(
+                f"device 'cuda': expected compute capability {_OLDEST[0]}.{_OLDEST[1]} or newer, got {major}.{minor} "
+                f"({self.name}). Use --device host."
+            )
+        # Hopper's own instructions are only in the architecture-specific target.
+        self.architecture = f"sm_{major}{minor}" + ("a" if (major, minor) == (9, 0) else "")
+        self.launches: int | None = 0
+
+    @property
+    def name(self) -> str:
+        """Name of the GPU."""
+        return str(self.properties["name"].decode())
+
+    @property
+    def stream(self) -> Any:
+        """CuPy's current stream."""
+        return self._cp.cuda.get_current_stream()
+
+    @functools.cached_property
+    def kernels(self) -> Any:
+        """Kernels compiled for this GPU, from a cache on disk where possible."""
+        from fluxperf.engine.nvrtc.loader import Kernels
+
+        return Kernels(self.architecture)
+
+    @functools.cached_property
+    def products(self) -> Any:
+        """Matrix products, with the algorithms chosen so far."""
+        from fluxperf.engine.device.cublaslt import CublasLt
+
+        return CublasLt(self)
+
+    def empty(self, shape: Sequence[int], dtype: str) -> Any:
+        """An uninitialized array.
+
+        Raises:
+            DeviceError: the GPU's memory is full.
+        """
+        try:
+            return self._cp.empty(tuple(shape), host_dtype(dtype))
+        except self._cp.cuda.memory.OutOfMemoryError as error:
+            free, total = self._cp.cuda.runtime.memGetInfo()
+            raise DeviceError(
+                f"{self.name}: expected room for {dtype} {tuple(shape)}, but the memory is full ({free / 1e9:.1f} of "
+                f"{total / 1e9:.1f} GB free). Use a smaller workload or batch, or a bfloat16 rung: float32 needs twice."
+            ) from error
+
+    def mark(self) -> Any:
+        """An event recorded on the stream."""
+        event = self._cp.cuda.Event()
+        event.record(self.stream)
+        return event
+
+    def elapsed_s(self, start: Any, end: Any) -> float:
+        """Seconds between two events, on the GPU's clock."""
+        end.synchronize()
+        return float(self._cp.cuda.get_elapsed_time(start, end)) / 1e3

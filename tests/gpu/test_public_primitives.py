@@ -1,0 +1,95 @@
+"""`fluxperf.gpu`, as a program that knows nothing else of fluxperf calls it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fluxperf import gpu as primitives
+from fluxperf.engine.device import cuda
+from fluxperf.engine.device.host import host_dtype
+from fluxperf.engine.ops import reference
+from fluxperf.errors import ArgumentError, FluxperfError
+
+needs_gpu = pytest.mark.skipif(not cuda.available(), reason="needs a GPU and CuPy")
+
+CALLS = {
+    "gpu_layer_norm": (reference.layer_norm, [(2, 9, 96)]),
+    "gpu_modulate": (reference.modulate, [(2, 9, 96), (2, 96), (2, 96)]),
+    "gpu_gated_residual": (reference.gated_residual, [(2, 9, 96), (2, 96), (2, 9, 96)]),
+    "gpu_add_broadcast": (reference.add_broadcast, [(2, 9, 96), (9, 1)]),
+    "gpu_batched_matmul": (reference.batched_matmul, [(2, 3, 9, 64), (2, 3, 64, 24)]),
+}
+
+
+@needs_gpu
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", CALLS)
+def test_agrees_with_the_oracle(name: str, dtype: str) -> None:
+    import cupy
+
+    formula, shapes = CALLS[name]
+    draw = np.random.default_rng(3)
+    numbers = [draw.standard_normal(shape).astype(host_dtype(dtype)) for shape in shapes]
+    with cupy.cuda.Stream(non_blocking=True) as stream:
+        result = getattr(primitives, name)(*map(cupy.asarray, numbers))
+        stream.synchronize()
+        assert cupy.cuda.get_current_stream() == stream, "the caller's stream stays current"
+    assert str(result.dtype) == dtype
+    expected = formula(*numbers)
+    error = np.linalg.norm(cupy.asnumpy(result).astype(np.float64) - expected) / np.linalg.norm(expected)
+    assert error < (5e-7 if dtype == "float32" else 3e-3)
+
+
+@needs_gpu
+def test_transposed_views_are_multiplied_in_place() -> None:
+    import cupy
+
+    a, b = (cupy.random.standard_normal((3, 16, 32), dtype=cupy.float32) for _ in range(2))
+    result = primitives.gpu_batched_matmul(a, b.swapaxes(-1, -2))
+    assert cupy.allclose(result, cupy.einsum("bmk,bnk->bmn", a, b), atol=1e-4)
+
+
+@needs_gpu
+@pytest.mark.parametrize(
+    ("name", "shapes", "phrase"),
+    [
+        ("gpu_modulate", [(2, 9, 96), (2, 95), (2, 96)], "scale"),
+        ("gpu_gated_residual", [(2, 9, 96), (3, 96), (2, 9, 96)], "gate"),
+        ("gpu_add_broadcast", [(2, 9, 96), (5,)], "broadcast"),
+        ("gpu_batched_matmul", [(2, 9, 64), (3, 64, 9)], r"\[\.\., M, K\]"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(name: str, shapes: list[Any], phrase: str) -> None:
+    import cupy
+
+    with pytest.raises(ArgumentError, match=phrase):
+        getattr(primitives, name)(*(cupy.ones(shape, cupy.float32) for shape in shapes))
+
+
+@needs_gpu
+def test_other_dtypes_are_refused() -> None:
+    import cupy
+
+    with pytest.raises(ArgumentError, match="float16"):
+        primitives.gpu_layer_norm(cupy.ones((2, 8), cupy.float16))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_numpy_arrays_are_refused_and_not_copied(name: str) -> None:
+    pytest.importorskip("cupy", reason="needs CuPy")
+    shapes = CALLS[name][1]
+    with pytest.raises(
+        ArgumentError, match=rf"{name}: expected \w+ to be a CuPy array, got ndarray\. Use cupy\.asarray"
+    ):
+        getattr(primitives, name)(*(np.ones(shape, np.float32) for shape in shapes))
+
+
+def test_without_cupy_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(FluxperfError, match=r"expected CuPy.*fluxperf\[cuda12\]"):
+        primitives.gpu_layer_norm(np.ones((2, 8), np.float32))
