@@ -15,8 +15,8 @@
 #include "common/norm.cuh"
 #include "common/rows.cuh"
 
-// Four warps, so this over four tokens each. The launcher divides by it.
-constexpr int TOKENS_PER_BLOCK = 4;
+// Warps of a block, a token each; the launcher divides by it.
+constexpr int WARPS = 6;
 
 template <class T, int W> struct Modulation {
     const T* __restrict__ shift;
@@ -45,12 +45,9 @@ template <class T, int W> struct SharedModulation {
     }
 };
 
-// Waits for the vectors, once.
+// Waits for the vectors.
 struct Arrived {
-    const bool first;
-
     __device__ __forceinline__ void operator()() const {
-        if (!first) return;
         asm volatile("cp.async.wait_all;" ::: "memory");
         __syncthreads();
     }
@@ -62,29 +59,25 @@ __device__ __forceinline__ void copy_async(void* shared, const void* global) {
 }
 
 #define NORM_MODULATE_WARP(NAME, T, W, P)                                                                                  \
-    extern "C" __global__ void __launch_bounds__(128) NAME(                                                                \
+    extern "C" __global__ void __launch_bounds__(32 * WARPS) NAME(                                                         \
         const T* __restrict__ x, const T* __restrict__ shift, const T* __restrict__ scale, T* __restrict__ out,            \
         const TokenStrides x_strides, i64 shift_stride, i64 scale_stride, int tokens, int packs, float eps                 \
     ) {                                                                                                                    \
         __shared__ Pack<T, W> vectors[2][32 * P];                                                                          \
-        const i64 sample = blockIdx.y;                                                                                     \
-        for (int p = threadIdx.x; p < packs; p += 128) {                                                                   \
+        const i64 token = static_cast<i64>(blockIdx.x) * WARPS + threadIdx.x / 32, sample = blockIdx.y;                    \
+        for (int p = threadIdx.x; p < packs; p += 32 * WARPS) {                                                            \
             copy_async(&vectors[0][p], shift + sample * shift_stride + static_cast<i64>(p) * W);                           \
             copy_async(&vectors[1][p], scale + sample * scale_stride + static_cast<i64>(p) * W);                           \
         }                                                                                                                  \
-        const SharedModulation<T, W> modulation = {vectors[0], vectors[1]};                                                \
-        const i64 first = static_cast<i64>(blockIdx.x) * TOKENS_PER_BLOCK + threadIdx.x / 32;                              \
-        _Pragma("unroll 1") for (int turn = 0; turn < TOKENS_PER_BLOCK / 4; ++turn) {                                      \
-            const i64 token = first + 4 * turn;                                                                            \
-            if (token < tokens) {                                                                                          \
-                norm_by_warp<W, P>(                                                                                        \
-                    x + sample * x_strides.batch + token * x_strides.token, out + (sample * tokens + token) * packs * W,   \
-                    packs, eps, Arrived{turn == 0}, modulation                                                             \
-                );                                                                                                         \
-            } else if (turn == 0) {                                                                                        \
-                Arrived{true}();                                                                                           \
-            }                                                                                                              \
+        if (token >= tokens) {                                                                                             \
+            Arrived()();                                                                                                   \
+            return;                                                                                                        \
         }                                                                                                                  \
+        const SharedModulation<T, W> modulation = {vectors[0], vectors[1]};                                                \
+        norm_by_warp<W, P>(                                                                                                \
+            x + sample * x_strides.batch + token * x_strides.token, out + (sample * tokens + token) * packs * W, packs,    \
+            eps, Arrived(), modulation                                                                                     \
+        );                                                                                                                 \
     }
 
 #define NORM_MODULATE_BLOCK(NAME, T, W)                                                                                    \

@@ -29,6 +29,8 @@ from fluxperf.errors import ArgumentError
 
 #: As in the kernels: tokens per thread, threads and packs per thread of a map, threads per block of rms_norm.
 _ROWS, _MAP_THREADS, _MAP_PACKS, _RMS_THREADS = 4, 128, 4, 256
+#: As in `norm_modulate.cu`: warps of a block, a token each.
+_NORM_WARPS = 6
 #: Packs per lane that a warp can hold, by element type.
 _HELD = {"f32": (8, 24), "bf16": (4, 12, 16)}
 
@@ -123,9 +125,9 @@ def norm_modulate(x: Layout, shift: Layout, scale: Layout, eps: float, aligned: 
     strides = (*xs[:2], plus[0], by[0])
     w = _width(kind, aligned, width, *strides)
     held = _held(kind, w, width // w)
-    blocks = grid("norm_modulate", _up(tokens, 4 if held else 1) if width else 0, batch)
+    blocks = grid("norm_modulate", _up(tokens, _NORM_WARPS if held else 1) if width else 0, batch)
     entry = f"norm_modulate_{kind.code}_w{w}_{held or 'block'}"
-    return Plan(entry, blocks, 128 if held else 256, (*strides, tokens, width // w, eps))
+    return Plan(entry, blocks, 32 * _NORM_WARPS if held else 256, (*strides, tokens, width // w, eps))
 
 
 def _held(kind: Element, w: int, packs: int) -> str:
