@@ -16,7 +16,7 @@
 #include "common/rows.cuh"
 
 // Warps of a block, a token each; the launcher divides by it.
-constexpr int WARPS = 6;
+constexpr int WARPS = 4;
 
 template <class T, int W> struct Modulation {
     const T* __restrict__ shift;
@@ -31,52 +31,73 @@ template <class T, int W> struct Modulation {
     }
 };
 
-// The same vectors in shared memory, for the tokens of a block.
-template <class T, int W> struct SharedModulation {
-    const Pack<T, W>* shift;
-    const Pack<T, W>* scale;
+// The same vectors for the tokens of a block, as floats in shared memory: widened, and 1 added, once. Each quarter of four
+// floats lies apart, so that lanes that follow each other read words that do.
+template <int W, int P> struct SharedModulation {
+    static constexpr int QUADS = W / 4;
+    float4 (*shift)[32 * P];
+    float4 (*scale)[32 * P];
 
     __device__ __forceinline__ void operator()(float (&value)[W], int p) const {
-        float by[W], plus[W];
-        expand(scale[p], by);
-        expand(shift[p], plus);
 #pragma unroll
-        for (int i = 0; i < W; ++i) value[i] = fmaf(value[i], 1.0f + by[i], plus[i]);
+        for (int q = 0; q < QUADS; ++q) {
+            const float4 by = scale[q][p], plus = shift[q][p];
+            value[4 * q] = fmaf(value[4 * q], by.x, plus.x);
+            value[4 * q + 1] = fmaf(value[4 * q + 1], by.y, plus.y);
+            value[4 * q + 2] = fmaf(value[4 * q + 2], by.z, plus.z);
+            value[4 * q + 3] = fmaf(value[4 * q + 3], by.w, plus.w);
+        }
     }
 };
 
-// Waits for the vectors.
-struct Arrived {
+// A thread's share of the vectors: loaded before the row, put into shared memory once the row has been reduced.
+template <class T, int W, int P> struct Arriving {
+    static constexpr int SHARE = P / WARPS;
+    SharedModulation<W, P> shared;
+    Pack<T, W> shift[SHARE], scale[SHARE];
+
+    __device__ __forceinline__ void request(const T* __restrict__ shifts, const T* __restrict__ scales, int packs) {
+#pragma unroll
+        for (int k = 0; k < SHARE; ++k) {
+            const int p = threadIdx.x + 32 * WARPS * k;
+            shift[k] = p < packs ? load<W>(shifts + p * W) : zero_pack<T, W>();
+            scale[k] = p < packs ? load<W>(scales + p * W) : zero_pack<T, W>();
+        }
+    }
+
     __device__ __forceinline__ void operator()() const {
-        asm volatile("cp.async.wait_all;" ::: "memory");
+#pragma unroll
+        for (int k = 0; k < SHARE; ++k) {
+            const int p = threadIdx.x + 32 * WARPS * k;
+            float by[W], plus[W];
+            expand(scale[k], by);
+            expand(shift[k], plus);
+#pragma unroll
+            for (int q = 0; q < W / 4; ++q) {
+                shared.scale[q][p] = make_float4(1.0f + by[4 * q], 1.0f + by[4 * q + 1], 1.0f + by[4 * q + 2], 1.0f + by[4 * q + 3]);
+                shared.shift[q][p] = make_float4(plus[4 * q], plus[4 * q + 1], plus[4 * q + 2], plus[4 * q + 3]);
+            }
+        }
         __syncthreads();
     }
 };
-
-__device__ __forceinline__ void copy_async(void* shared, const void* global) {
-    const unsigned to = static_cast<unsigned>(__cvta_generic_to_shared(shared));
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(global) : "memory");
-}
 
 #define NORM_MODULATE_WARP(NAME, T, W, P)                                                                                  \
     extern "C" __global__ void __launch_bounds__(32 * WARPS) NAME(                                                         \
         const T* __restrict__ x, const T* __restrict__ shift, const T* __restrict__ scale, T* __restrict__ out,            \
         const TokenStrides x_strides, i64 shift_stride, i64 scale_stride, int tokens, int packs, float eps                 \
     ) {                                                                                                                    \
-        __shared__ Pack<T, W> vectors[2][32 * P];                                                                          \
+        __shared__ float4 shifts[W / 4][32 * P], scales[W / 4][32 * P];                                                    \
         const i64 token = static_cast<i64>(blockIdx.x) * WARPS + threadIdx.x / 32, sample = blockIdx.y;                    \
-        for (int p = threadIdx.x; p < packs; p += 32 * WARPS) {                                                            \
-            copy_async(&vectors[0][p], shift + sample * shift_stride + static_cast<i64>(p) * W);                           \
-            copy_async(&vectors[1][p], scale + sample * scale_stride + static_cast<i64>(p) * W);                           \
-        }                                                                                                                  \
+        Arriving<T, W, P> vectors = {{shifts, scales}};                                                                    \
+        vectors.request(shift + sample * shift_stride, scale + sample * scale_stride, packs);                              \
         if (token >= tokens) {                                                                                             \
-            Arrived()();                                                                                                   \
+            vectors();                                                                                                     \
             return;                                                                                                        \
         }                                                                                                                  \
-        const SharedModulation<T, W> modulation = {vectors[0], vectors[1]};                                                \
         norm_by_warp<W, P>(                                                                                                \
             x + sample * x_strides.batch + token * x_strides.token, out + (sample * tokens + token) * packs * W, packs,    \
-            eps, Arrived(), modulation                                                                                     \
+            eps, vectors, vectors.shared                                                                                   \
         );                                                                                                                 \
     }
 

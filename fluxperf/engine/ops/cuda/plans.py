@@ -30,7 +30,7 @@ from fluxperf.errors import ArgumentError
 #: As in the kernels: tokens per thread, threads and packs per thread of a map, threads per block of rms_norm.
 _ROWS, _MAP_THREADS, _MAP_PACKS, _RMS_THREADS = 4, 128, 4, 256
 #: As in `norm_modulate.cu`: warps of a block, a token each.
-_NORM_WARPS = 6
+_NORM_WARPS = 4
 #: Packs per lane that a warp can hold, by element type.
 _HELD = {"f32": (8, 24), "bf16": (4, 12, 16)}
 
