@@ -289,14 +289,13 @@ def _peer_record(own: Record, peer: Peer, samples: Samples) -> Record:
         peer.clock.synchronize()
     return msgspec.structs.replace(
         own,
-        workload=msgspec.structs.replace(own.workload, weights="random, drawn by the peer"),
         implementation=peer.name,
         rung=peer.name,
         ran_as="peer",
         phase_table={},
         times_s=_times(samples),
         error=None,
-        policy={"form": peer.form},
+        policy={"form": peer.form, "weights": "random numbers of the same shapes, drawn by the peer"},
         totals=seen.totals,
         setup_totals=_totals([], launches=None, syncs=0, peak_bytes=None),
         blocks=[],

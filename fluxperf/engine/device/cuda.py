@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fluxperf.engine.device import cudnn
 from fluxperf.engine.device.base import Device, Memory
 from fluxperf.engine.device.gpu import Gpu, available, cupy
 from fluxperf.engine.device.host import host_dtype
@@ -62,9 +63,7 @@ class CudaDevice(Gpu, Device):
     @functools.cached_property
     def attention(self) -> Any:
         """Attention plans."""
-        from fluxperf.engine.device.cudnn import Cudnn
-
-        return Cudnn(self)
+        return cudnn.Cudnn(self)
 
     def draw_normal(self, key: Sequence[int], shape: Sequence[int], dtype: str, std: float, mean: float = 0.0) -> Any:
         """Normal numbers from cuRAND's XORWOW seeded with ``key``, rounded to bfloat16."""
@@ -87,12 +86,12 @@ class CudaDevice(Gpu, Device):
     def describe(self) -> dict[str, str]:
         """GPU and library versions, under the names of a record's ``machine``."""
         runtime = self._cp.cuda.runtime
-        version = runtime.driverGetVersion()
+        version, library = runtime.driverGetVersion(), cudnn.version()
         return {
             "gpu": self.name,
             "cuda": f"{version // 1000}.{version % 1000 // 10}",
             "cupy": self._cp.__version__,
-            **({"cudnn": self.attention.version} if "attention" in self.__dict__ else {}),
+            **({"cudnn": library} if library else {}),
         }
 
     def choices(self) -> dict[str, str]:

@@ -15,6 +15,16 @@ _TRIALS, _ROUNDS = 8, 3
 _TYPES = {"bfloat16": "BFLOAT16", "float16": "HALF"}
 
 
+def version() -> str | None:
+    """Version of the cuDNN library that would be used, or ``None`` if there is none."""
+    try:
+        import cudnn
+    except (ImportError, OSError):
+        return None
+    number = int(cudnn.backend_version())
+    return f"{number // 10000}.{number % 10000 // 100}.{number % 100}"
+
+
 class Layout(NamedTuple):
     """Extents of Q, K, V [B, H, L, d] and strides of all four tensors, in elements."""
 
@@ -60,12 +70,6 @@ class Cudnn:
     def choices(self) -> dict[Layout, Choice]:
         """What was chosen, by layout."""
         return {layout: plan.choice for layout, plan in self._plans.items()}
-
-    @property
-    def version(self) -> str:
-        """Version of the cuDNN library that was loaded."""
-        number = int(self._cudnn.backend_version())
-        return f"{number // 10000}.{number % 10000 // 100}.{number % 100}"
 
     def attention(self, layout: Layout, q: int, k: int, v: int, o: int) -> None:
         """Launches ``softmax(Q K^T / sqrt d) V`` on device addresses."""

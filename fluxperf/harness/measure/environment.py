@@ -65,13 +65,11 @@ def commit(folder: Path) -> tuple[str | None, bool | None]:
     Outside of a checkout (in a container image, say) the environment variable ``FLUXPERF_COMMIT`` names the commit that
     was installed; without it both are ``None``.
     """
-    if not (folder / ".git").exists():
-        installed_from = os.environ.get("FLUXPERF_COMMIT")
-        return installed_from, False if installed_from else None
     revision = _printed("git", "-C", str(folder), "rev-parse", "HEAD")
     changes = _printed("git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no")
-    if revision is None or changes is None:
-        return None, None
+    if not (folder / ".git").exists() or revision is None or changes is None:
+        installed_from = os.environ.get("FLUXPERF_COMMIT")
+        return installed_from, False if installed_from else None
     return revision.strip(), bool(changes.strip())
 
 
