@@ -9,9 +9,8 @@
 //   block  a block per token, the row read three times (twice from cache). Any D. Loses wherever a row fits one warp's
 //          registers: two block-wide reductions with barriers per token.
 //   warp   a warp per token, the row in registers (p is packs per lane; 12 packs of 8 bf16 hold D = 3072), read once with
-//          all loads in flight; shift and scale are copied to shared memory meanwhile, once for the block's tokens
-//          (read through L1 after the reductions they cost a quarter of the time). Up to 32 p packs. Loses when there are
-//          few tokens: 512 fill 128 blocks of four.
+//          all loads in flight; shift and scale are read meanwhile and lie in shared memory as floats for the block's four
+//          tokens. Up to 32 p packs. Loses when there are few tokens: 512 fill 128 blocks of four.
 #include "common/norm.cuh"
 #include "common/rows.cuh"
 

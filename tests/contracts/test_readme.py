@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import shlex
 import subprocess
@@ -84,3 +85,13 @@ def test_commands_run(tmp_path):
         )
         assert done.returncode == 0, f"{command}: {done.stderr}"
     assert (tmp_path / "page.html").exists()
+
+
+def test_bandwidths_of_the_kernels_are_those_of_the_record():
+    text = (ROOT / "kernels" / "README.md").read_text(encoding="utf-8")
+    record = json.loads((ROOT / "reports/records/h100-kernels.json").read_text(encoding="utf-8"))
+    measured = {(f"{row['gb_s']:.0f}", f"{100 * row['of_copy']:.1f}") for row in record["kernels"]}
+    shown = re.findall(r"\| (\d+) \| ([\d.]+) \|$", text, re.MULTILINE)
+    assert len(shown) >= 10
+    assert set(shown) <= measured
+    assert f"{record['copy_gb_s']:.0f} GB/s" in text

@@ -364,6 +364,12 @@ def _readme_source(ladder: Ladder) -> str:
     commits = unique(drawn(commit_of(record), 40) for record in ladder.records)
     samples = unique(samples_of(record) for record in ladder.records)
     return (
-        f"{drawn(ladder.way)} on {drawn(ladder.machine, 48)} · commit {units.listing(commits, 2)} · "
+        f"{drawn(ladder.way)} on {drawn(ladder.machine, 48)} · {_commits(commits)} · "
         f"samples (processes {units.BY} each): {units.listing(samples, 3)}"
     )
+
+
+def _commits(commits: Sequence[str]) -> str:
+    """Commits in words; one that is not recorded says so by itself."""
+    listed = units.listing(commits, 2)
+    return listed if listed.startswith("commit") else f"commit {listed}"
