@@ -19,6 +19,7 @@ from fluxperf.engine.device.cuda import CudaDevice
 from fluxperf.engine.ops.bind import bind
 from fluxperf.engine.ops.table import Settings
 from fluxperf.engine.phases import table
+from fluxperf.harness.measure.environment import commit
 
 #: Sets to rotate among, launches between two events, and repetitions.
 SETS, LAUNCHES, REPEATS = 8, 40, 9
@@ -126,7 +127,10 @@ def main() -> None:
                 {"kernel": name, "dtype": dtype, "us": seconds * 1e6, "gb_s": rate / 1e9, "of_copy": rate / ceiling}
             )
             print(f"{dtype:9} {name:34} {seconds * 1e6:8.1f} us {rate / 1e9:7.0f} GB/s {rate / ceiling:6.1%}")
+    revision, dirty = commit(Path(__file__).resolve().parent.parent)
     head = {
+        "commit": revision,
+        "dirty": dirty,
         "machine": device.describe(),
         "copy_gb_s": ceiling / 1e9,
         "sets": SETS,

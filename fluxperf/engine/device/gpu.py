@@ -56,7 +56,7 @@ class Gpu:
         except runtime.CUDARuntimeError as error:
             raise DeviceError(
                 f"device 'cuda': expected a GPU with a working driver, got: {error}. Check `nvidia-smi`, and that the "
-                "CuPy that is installed fits the driver's CUDA version (`fluxperf doctor`)."
+                "CuPy that is installed fits the driver's CUDA version (`fluxperf doctor`), or use --device host."
             ) from error
         major, minor = self.properties["major"], self.properties["minor"]
         if (major, minor) < _OLDEST:
