@@ -51,10 +51,12 @@ class WorkloadRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
-    """Exact counts. ``launches`` is ``None`` where nothing was launched on a GPU (host twins).
+    """Exact counts.
 
-    ``syncs`` counts what blocks the host: downloads, scalar reads and explicit waits. ``peak_bytes`` is the most
-    device memory in use at once, ``allocations`` the number of device allocations, ``op_calls`` the ops that ran.
+    ``launches`` counts calls that launch, one for a kernel or a library's product; it is ``None`` where nothing
+    was launched on a GPU (host twins). A witness counts the kernels themselves: a library's call may launch several.
+    ``syncs`` counts what blocks the host: downloads, scalar reads and explicit waits. ``peak_bytes`` is the most device
+    memory in use at once, ``allocations`` the number of device allocations, ``op_calls`` the ops that ran.
     """
 
     d2h_copies: int

@@ -8,7 +8,7 @@ import pytest
 
 from tests.contracts import tree
 
-CODE = tree.python_files("fluxperf", "tests")
+CODE = tree.python_files("fluxperf", "tests", "benchmarks")
 DRAWERS = {"utils", "helpers", "common", "util", "misc"}
 
 
@@ -46,6 +46,6 @@ def test_there_is_no_drawer() -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("folder", ["fluxperf", "kernels", "reports", "tests"])
+@pytest.mark.parametrize("folder", ["fluxperf", "kernels", "benchmarks", "reports", "tests"])
 def test_top_level_folders(folder: str) -> None:
     assert (tree.ROOT / folder).is_dir()
