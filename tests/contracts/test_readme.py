@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 
 import pytest
 from rich.console import Console
@@ -95,3 +96,49 @@ def test_bandwidths_of_the_kernels_are_those_of_the_record():
     assert len(shown) >= 10
     assert set(shown) <= measured
     assert f"{record['copy_gb_s']:.0f} GB/s" in text
+
+
+@pytest.mark.parametrize(
+    "text", [README, (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")], ids=["readme", "changelog"]
+)
+def test_times_on_the_gpu_are_medians_of_the_records(text: str):
+    names = ("h100-schnell-1024", "h100-schnell-1024-peers")
+    records = [row for name in names for row in read_records(ROOT / f"reports/records/{name}.jsonl").records]
+    medians = [median(row.times_s["denoise"][0]) for row in records]
+    known = {f"{seconds * 1e3:.1f} ms" for seconds in medians} | {f"{seconds:.1f} s" for seconds in medians}
+    shown = set(re.findall(r"\b\d+\.\d (?:ms|s)\b", text)) - twin_times()
+    assert len(shown) >= 4
+    assert shown <= known
+
+
+def twin_times() -> set[str]:
+    rows = read_records(ROOT / "reports/records/host-tiny-57.jsonl").records
+    return {f"{median(row.times_s['denoise'][0]) * 1e3:.1f} ms" for row in rows}
+
+
+def test_bytes_of_the_baseline_are_those_of_the_record():
+    baseline = read_records(ROOT / "reports/records/h100-schnell-1024.jsonl").records[0]
+    moved = sum(row.bytes for row in baseline.ledger)
+    scores = sum(row.bytes for row in baseline.ledger if row.op == "scale")
+    assert f"{moved / 1e9:.0f} GB per forward, three quarters of it attention scores" in " ".join(README.split())
+    assert abs(scores / moved - 0.75) < 0.01
+
+
+def test_the_witness_agrees_in_the_record_that_says_so():
+    for row in read_records(ROOT / "reports/records/h100-schnell-512.jsonl").records:
+        for field in ("d2h_copies", "h2d_copies", "d2h_bytes", "h2d_bytes"):
+            assert getattr(row.witness, field) == getattr(row.totals, field), (row.rung, field)
+
+
+@pytest.mark.parametrize(("cuda", "extra"), [("12.4", "[cuda12]"), ("13.0", "[cuda13]"), (None, "")])
+def test_make_picks_the_cuda_extra_of_the_driver(tmp_path, cuda, extra):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(
+        f"#!/bin/sh\necho '| Driver Version: 580.1   CUDA Version: {cuda} |'\n" if cuda else "#!/bin/sh\nexit 9\n"
+    )
+    tool.chmod(0o755)
+    command = ["make", "-n", "-B", "report"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    )
+    assert f'--editable ".{extra}"' in done.stdout
