@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fluxperf.engine.config import CONFIGS
 from fluxperf.engine.phases import MISSION, PHASES
 from fluxperf.harness.report.inputs import Context, PhaseInfo, Published, RungInfo
 from fluxperf.workloads import HEADLINE
@@ -27,6 +28,7 @@ BASELINE = Published(
         "(diffusion/models/flux at v0.2.20). Its authors' own count was about 58 copies per forward; "
         "that is one double block and one single block, not a forward."
     ),
+    guided=tuple(config.name for config in CONFIGS.values() if config.guidance),
 )
 
 

@@ -184,6 +184,16 @@ def test_published_copies_are_judged_only_for_the_full_model(twin_page: Page, gp
     assert "does not equal" in page.sections["summary"]
 
 
+def test_a_model_with_guidance_makes_one_more_copy_each_way():
+    published = CONTEXT.published._replace(guided=("dev",))
+    guided = on_gpu("baseline", 400.0, workload=workload("schnell-1024", model="dev"))
+    totals = msgspec.structs.replace(guided.totals, d2h_copies=1375, h2d_copies=956)
+    guided = msgspec.structs.replace(guided, totals=totals)
+    page = page_of(guided, context=CONTEXT._replace(published=published))
+    assert page.row("schnell-1024", 5)[4] == "equal"
+    assert "equals the published one (1,375 down, 956 up)" in page.sections["summary"]
+
+
 def test_published_times_stand_beside_a_gpu_only(twin_page: Page, gpu_page: Page):
     assert twin_page.row("4 steps", 5)[1:] == ["420 s", "3 s", "140×", "no GPU record"]
     assert gpu_page.row("4 steps", 5)[4].startswith("422 s")

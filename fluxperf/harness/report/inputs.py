@@ -35,6 +35,7 @@ class Published(NamedTuple):
     """The published baseline. Seconds are for 4 steps at 1024x1024; copies for one forward of the full model.
 
     ``named_costs`` are (op, seconds per call) that its authors named; ``source`` says where all of it is from.
+    ``guided`` names the models that embed a guidance scale.
     """
 
     baseline_s: float
@@ -47,6 +48,12 @@ class Published(NamedTuple):
     h2d_copies: int
     named_costs: Sequence[tuple[str, float]]
     source: str
+    guided: tuple[str, ...] = ()
+
+    def copies_of(self, model: str) -> tuple[int, int]:
+        """Copies down and up of one forward of a model: one more each way if it embeds a guidance scale."""
+        more = int(model in self.guided)
+        return self.d2h_copies + more, self.h2d_copies + more
 
     @property
     def gap(self) -> float:

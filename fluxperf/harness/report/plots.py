@@ -337,12 +337,13 @@ def readme_chart(files: Sequence[RecordsFile], context: Context, workload: str) 
 def _readme_copies(axes: Axes, ladder: Ladder, published: Published) -> None:
     base = ladder.baseline
     full = base is not None and is_full(base)
-    draw_copies(axes, ladder.rungs, max(published.d2h_copies, published.h2d_copies) if full else 0)
+    down, up = published.copies_of(base.workload.model) if base is not None else (0, 0)
+    draw_copies(axes, ladder.rungs, max(down, up) if full else 0)
     axes.set_title("Copies in one forward", loc="left", fontsize=12, pad=24)
     axes.text(0, 1.03, "■ down", transform=axes.transAxes, color=DOWN.token, fontsize=11)
     axes.text(0.19, 1.03, "■ up", transform=axes.transAxes, color=UP.token, fontsize=11)
     if full:
-        for offset, number in ((-0.17, published.d2h_copies), (0.17, published.h2d_copies)):
+        for offset, number in ((-0.17, down), (0.17, up)):
             axes.plot([number, number], [offset - 0.19, offset + 0.19], color=INK.token, linewidth=2.5)
         axes.text(0.33, 1.03, "| published count", transform=axes.transAxes, color=INK.token, fontsize=11)
 

@@ -153,8 +153,8 @@ def _compared(study: Study, record: Record) -> Cell:
     published = study.context.published
     if not is_full(record):
         return Cell(f"other model: not {FULL_BLOCKS[0]} + {FULL_BLOCKS[1]} blocks", kind="missing")
-    down = record.totals.d2h_copies - published.d2h_copies
-    up = record.totals.h2d_copies - published.h2d_copies
+    expected = published.copies_of(record.workload.model)
+    down, up = record.totals.d2h_copies - expected[0], record.totals.h2d_copies - expected[1]
     if not down and not up:
         return Cell("equal", kind="good")
     return Cell("not equal", None, f"{down:+,} down, {up:+,} up", kind="bad")

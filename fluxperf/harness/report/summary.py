@@ -155,8 +155,7 @@ def _published(study: Study, ladder: Ladder) -> str:
     base = ladder.baseline
     if not base or not is_full(base):
         return ""
-    published = study.context.published
-    pair = (published.d2h_copies, published.h2d_copies)
+    pair = study.context.published.copies_of(base.workload.model)
     same = (base.totals.d2h_copies, base.totals.h2d_copies) == pair
     verb = "equals" if same else "does not equal"
     return f"The baseline's count {verb} the published one ({pair[0]:,} down, {pair[1]:,} up)."
