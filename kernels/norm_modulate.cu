@@ -2,15 +2,20 @@
 //
 // Shapes: x [B, L, D] with any batch and token stride, shift and scale [B, D] with any batch stride; out [B, L, D]
 // contiguous. Blocks: x over tokens, y over samples.
-// Numerics: float32 throughout, variance of the centred row; rounds once.
+// Numerics: float32 throughout, variance of the centred row (team: of each warp's share about its own mean, then joined by
+// the formula of Chan, Golub and LeVeque, 1979); rounds once.
 // Alignment: w8 and w4 need 16-byte aligned rows and D a multiple of the width; w1 takes anything.
 //
 // Versions:
-//   block  a block per token, the row read three times (twice from cache). Any D. Loses wherever a row fits one warp's
-//          registers: two block-wide reductions with barriers per token.
-//   warp   a warp per token, the row in registers (p is packs per lane; 12 packs of 8 bf16 hold D = 3072), read once with
+//   block  a block per token, the row read three times (twice from cache). Any D. Loses wherever a row fits registers: two
+//          block-wide reductions with barriers per token.
+//   warp   a warp per token, the row in registers (p is packs per lane; 24 packs of 4 floats hold D = 3072), read once with
 //          all loads in flight; shift and scale are read meanwhile and lie in shared memory as floats for the block's four
-//          tokens. Up to 32 p packs. Loses when there are few tokens: 512 fill 128 blocks of four.
+//          tokens. Up to 32 p packs. Loses in bfloat16, where a lane has twice the numbers per byte and computes too long
+//          while nothing is in flight.
+//   team   four warps share a token (t is packs per thread; 3 packs of 8 bf16 hold D = 3072) and walk over tokens with the
+//          next row in flight; shift and scale stay packed in registers, one barrier per token. Up to 128 t packs. Blocks
+//          are as many as the card holds at once, so none starts late. Loses with float32, whose vectors fill the registers.
 #include "common/norm.cuh"
 #include "common/rows.cuh"
 
@@ -81,6 +86,104 @@ template <class T, int W, int P> struct Arriving {
     }
 };
 
+// Threads that share a token, and blocks of them that an SM must hold; the launcher counts on both.
+constexpr int TEAM = 128, TEAM_WARPS = TEAM / 32, RESIDENT = 5;
+
+// Numbers that each warp of a team has of a row, and one over that (0 of none).
+struct Shares {
+    float count[TEAM_WARPS], inverse[TEAM_WARPS];
+
+    template <int W, int P> __device__ __forceinline__ void of(int packs) {
+#pragma unroll
+        for (int w = 0; w < TEAM_WARPS; ++w) {
+            int mine = 0;
+#pragma unroll
+            for (int k = 0; k < P; ++k) mine += min(max(packs - TEAM * k - 32 * w, 0), 32);
+            count[w] = static_cast<float>(mine * W);
+            inverse[w] = mine ? 1.0f / count[w] : 0.0f;
+        }
+    }
+};
+
+// A thread's packs of a row; nothing of a row that is not there.
+template <int W, int P, class T>
+__device__ __forceinline__ void load_share(Pack<T, W> (&held)[P], const T* __restrict__ row, int packs, bool exists) {
+#pragma unroll
+    for (int k = 0; k < P; ++k) {
+        const int p = threadIdx.x + TEAM * k;
+        held[k] = exists && p < packs ? load<W>(row + p * W) : zero_pack<T, W>();
+    }
+}
+
+// Mean and variance of the row that a team holds. `scratch` is not that of the token before: one barrier then suffices.
+template <int W, int P>
+__device__ __forceinline__ float2 moments(const float (&value)[P][W], int packs, const Shares& shares, float2* scratch) {
+    const int warp = threadIdx.x / 32;
+    float sum = 0.0f, squares = 0.0f, near = 0.0f;
+#pragma unroll
+    for (int k = 0; k < P; ++k) {
+#pragma unroll
+        for (int i = 0; i < W; ++i) sum += value[k][i];
+    }
+    sum = warp_sum(sum);
+#pragma unroll
+    for (int w = 0; w < TEAM_WARPS; ++w) near = w == warp ? sum * shares.inverse[w] : near;
+#pragma unroll
+    for (int k = 0; k < P; ++k) {
+        if (threadIdx.x + TEAM * k >= packs) continue;
+#pragma unroll
+        for (int i = 0; i < W; ++i) squares += (value[k][i] - near) * (value[k][i] - near);
+    }
+    squares = warp_sum(squares);
+    if (threadIdx.x % 32 == 0) scratch[warp] = make_float2(sum, squares);
+    __syncthreads();
+    float total = 0.0f, mean = 0.0f, spread = 0.0f;
+#pragma unroll
+    for (int w = 0; w < TEAM_WARPS; ++w) total += shares.count[w], mean += scratch[w].x;
+    mean /= total;
+#pragma unroll
+    for (int w = 0; w < TEAM_WARPS; ++w) {
+        const float off = scratch[w].x - shares.count[w] * mean;
+        spread += scratch[w].y + off * off * shares.inverse[w];
+    }
+    return make_float2(mean, spread / total);
+}
+
+#define NORM_MODULATE_TEAM(NAME, T, W, P)                                                                                  \
+    extern "C" __global__ void __launch_bounds__(TEAM, RESIDENT) NAME(                                                     \
+        const T* __restrict__ x, const T* __restrict__ shift, const T* __restrict__ scale, T* __restrict__ out,            \
+        const TokenStrides x_strides, i64 shift_stride, i64 scale_stride, int tokens, int packs, float eps                 \
+    ) {                                                                                                                    \
+        __shared__ float2 scratch[2][TEAM_WARPS];                                                                          \
+        const i64 sample = blockIdx.y;                                                                                     \
+        const T* const rows = x + sample * x_strides.batch;                                                                \
+        T* const results = out + sample * tokens * packs * W;                                                              \
+        Pack<T, W> held[P], by[P], plus[P];                                                                                \
+        load_share(held, rows + blockIdx.x * x_strides.token, packs, true);                                                \
+        load_share(by, scale + sample * scale_stride, packs, true);                                                        \
+        load_share(plus, shift + sample * shift_stride, packs, true);                                                      \
+        Shares shares;                                                                                                     \
+        shares.of<W, P>(packs);                                                                                            \
+        for (i64 token = blockIdx.x, turn = 0; token < tokens; token += gridDim.x, turn ^= 1) {                            \
+            float value[P][W];                                                                                             \
+            _Pragma("unroll") for (int k = 0; k < P; ++k) expand(held[k], value[k]);                                       \
+            const i64 next = token + gridDim.x;                                                                            \
+            load_share(held, rows + next * x_strides.token, packs, next < tokens);                                         \
+            const float2 row = moments<W, P>(value, packs, shares, scratch[turn]);                                         \
+            const float inverse = inverse_sqrt(row.y + eps), minus = -row.x * inverse;                                     \
+            _Pragma("unroll") for (int k = 0; k < P; ++k) {                                                                \
+                const int p = threadIdx.x + TEAM * k;                                                                      \
+                if (p >= packs) continue;                                                                                  \
+                float factor[W], term[W];                                                                                  \
+                expand(by[k], factor);                                                                                     \
+                expand(plus[k], term);                                                                                     \
+                _Pragma("unroll") for (int i = 0; i < W; ++i)                                                              \
+                    value[k][i] = fmaf(fmaf(value[k][i], inverse, minus), 1.0f + factor[i], term[i]);                      \
+                store<W>(results + (token * packs + p) * W, value[k]);                                                     \
+            }                                                                                                              \
+        }                                                                                                                  \
+    }
+
 #define NORM_MODULATE_WARP(NAME, T, W, P)                                                                                  \
     extern "C" __global__ void __launch_bounds__(32 * WARPS) NAME(                                                         \
         const T* __restrict__ x, const T* __restrict__ shift, const T* __restrict__ scale, T* __restrict__ out,            \
@@ -119,6 +222,6 @@ NORM_MODULATE_BLOCK(norm_modulate_bf16_w1_block, bf16, 1)
 NORM_MODULATE_BLOCK(norm_modulate_bf16_w8_block, bf16, 8)
 NORM_MODULATE_WARP(norm_modulate_f32_w4_p8, float, 4, 8)
 NORM_MODULATE_WARP(norm_modulate_f32_w4_p24, float, 4, 24)
-NORM_MODULATE_WARP(norm_modulate_bf16_w8_p4, bf16, 8, 4)
-NORM_MODULATE_WARP(norm_modulate_bf16_w8_p12, bf16, 8, 12)
-NORM_MODULATE_WARP(norm_modulate_bf16_w8_p16, bf16, 8, 16)
+NORM_MODULATE_TEAM(norm_modulate_bf16_w8_t1, bf16, 8, 1)
+NORM_MODULATE_TEAM(norm_modulate_bf16_w8_t3, bf16, 8, 3)
+NORM_MODULATE_TEAM(norm_modulate_bf16_w8_t4, bf16, 8, 4)

@@ -16,7 +16,8 @@ class Phase:
 
     ``rows`` names the implementation of the ops that change (``"section.op"`` in one section only; ``None`` ends such
     an exception), ``activations`` the dtype, ``e4m3`` the sections whose projections are quantized at load,
-    ``executor`` how forwards are run, ``copies`` whether a forward may cross the door.
+    ``executor`` how forwards are run, ``overlaps`` whether independent work may run side by side, ``copies`` whether
+    a forward may cross the door.
     """
 
     name: str
@@ -26,12 +27,13 @@ class Phase:
     activations: str = "float32"
     e4m3: tuple[str, ...] = ()
     executor: str = "eager"
+    overlaps: bool = False
     copies: bool = False
 
     @property
     def settings(self) -> Settings:
         """What it fixes for every op."""
-        return Settings(activations=self.activations)
+        return Settings(activations=self.activations, overlaps=self.overlaps)
 
 
 PHASES: tuple[Phase, ...] = (
@@ -129,6 +131,8 @@ PHASES: tuple[Phase, ...] = (
             "join_features": "views",
         },
         activations="bfloat16",
+        executor="stacked",
+        overlaps=True,
     ),
     Phase(
         "captured",
@@ -138,6 +142,7 @@ PHASES: tuple[Phase, ...] = (
         {},
         activations="bfloat16",
         executor="captured",
+        overlaps=True,
     ),
     Phase(
         "fp8",
@@ -154,6 +159,7 @@ PHASES: tuple[Phase, ...] = (
         activations="bfloat16",
         e4m3=("double", "single"),
         executor="captured",
+        overlaps=True,
     ),
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
 from fluxperf.engine.device.transfers import Door
@@ -85,6 +85,14 @@ class Device(ABC):
 
     def close(self) -> None:  # noqa: B027 (most devices hold nothing)
         """Gives back what the device holds; it is not used afterwards."""
+
+    def beside(self, *work: Callable[[], Any]) -> tuple[Any, ...]:
+        """Results of pieces of work that do not depend on each other; a device may let them overlap.
+
+        Args:
+            work: called in order. What a piece reads must be held by the caller until this returns.
+        """
+        return tuple(piece() for piece in work)
 
     @abstractmethod
     def empty(self, shape: Sequence[int], dtype: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,13 +28,14 @@ _HOOKS = itertools.count()
 
 
 @functools.cache
-def _stream(ordinal: int) -> Any:
-    """The one stream of a GPU: two device objects of a process never run beside each other."""
+def _stream(ordinal: int, beside: bool = False) -> Any:
+    """The main stream of a GPU, or the one beside it: two device objects of a process never run beside each other."""
     return cupy().cuda.Stream(non_blocking=True)
 
 
 class CudaDevice(Gpu, Device):
-    """One GPU through CuPy. Work runs on one stream; the door stages through pinned memory and blocks.
+    """One GPU through CuPy. Work runs on one stream, and what may overlap on a second one beside it; the door stages
+    through pinned memory and blocks.
 
     Args:
         ordinal: which GPU.
@@ -48,17 +49,29 @@ class CudaDevice(Gpu, Device):
 
     def __init__(self, ordinal: int = 0) -> None:
         super().__init__(ordinal)
-        self._own_stream = _stream(ordinal)
-        self._own_stream.use()
+        self._main, self._beside = _stream(ordinal), _stream(ordinal, beside=True)
+        self._main.use()
+        self._events = tuple(self._cp.cuda.Event(disable_timing=True) for _ in range(2))
         self.door = Door(self._upload, self._download)
         self.memory = Memory()
         self._hook = _pool_counter(self._cp, self.memory)
         self._hook.__enter__()
 
-    @property
-    def stream(self) -> Any:
-        """The process's stream for this GPU, current since the device was opened."""
-        return self._own_stream
+    def beside(self, *work: Callable[[], Any]) -> tuple[Any, ...]:
+        """The first piece runs on the main stream, the others on one beside it, which waits for all work so far.
+
+        Both streams wait for each other here and at the end, so memory that either frees is written again only when
+        the other has read it: CuPy hands a block out again on the stream that it was allocated on.
+        """
+        forked, joined = self._events
+        forked.record(self._main)
+        self._beside.wait_event(forked)
+        results = [work[0]()]
+        with self._beside:
+            results += [piece() for piece in work[1:]]
+            joined.record(self._beside)
+        self._main.wait_event(joined)
+        return tuple(results)
 
     @functools.cached_property
     def attention(self) -> Any:

@@ -66,6 +66,7 @@ class Gpu:
             )
         # Hopper's own instructions are only in the architecture-specific target.
         self.architecture = f"sm_{major}{minor}" + ("a" if (major, minor) == (9, 0) else "")
+        self.processors = int(self.properties["multiProcessorCount"])
         self.launches: int | None = 0
 
     @property
