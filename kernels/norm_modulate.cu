@@ -87,100 +87,115 @@ template <class T, int W, int P> struct Arriving {
 };
 
 // Threads that share a token, and blocks of them that an SM must hold; the launcher counts on both.
-constexpr int TEAM = 128, TEAM_WARPS = TEAM / 32, RESIDENT = 5;
+constexpr int TEAM = 128, TEAM_WARPS = TEAM / 32;
+template <int P> constexpr int RESIDENT = P > 3 ? 4 : 5;
 
-// Numbers that each warp of a team has of a row, and one over that (0 of none).
-struct Shares {
-    float count[TEAM_WARPS], inverse[TEAM_WARPS];
-
-    template <int W, int P> __device__ __forceinline__ void of(int packs) {
-#pragma unroll
-        for (int w = 0; w < TEAM_WARPS; ++w) {
-            int mine = 0;
-#pragma unroll
-            for (int k = 0; k < P; ++k) mine += min(max(packs - TEAM * k - 32 * w, 0), 32);
-            count[w] = static_cast<float>(mine * W);
-            inverse[w] = mine ? 1.0f / count[w] : 0.0f;
-        }
-    }
-};
-
-// A thread's packs of a row; nothing of a row that is not there.
+// A thread's packs of a row, of which `mine` is its first; nothing of a row that is not there.
 template <int W, int P, class T>
-__device__ __forceinline__ void load_share(Pack<T, W> (&held)[P], const T* __restrict__ row, int packs, bool exists) {
+__device__ __forceinline__ void load_share(Pack<T, W> (&held)[P], const T* __restrict__ mine, int packs, bool exists) {
 #pragma unroll
     for (int k = 0; k < P; ++k) {
-        const int p = threadIdx.x + TEAM * k;
-        held[k] = exists && p < packs ? load<W>(row + p * W) : zero_pack<T, W>();
+        held[k] = exists && static_cast<int>(threadIdx.x) + TEAM * k < packs ? load<W>(mine + TEAM * W * k) : zero_pack<T, W>();
     }
 }
 
-// Mean and variance of the row that a team holds. `scratch` is not that of the token before: one barrier then suffices.
+// Keeps packs as they are: the compiler would widen them ahead of the loop, and run out of registers.
+template <int P, class Held> __device__ __forceinline__ void keep_packed(Held (&held)[P]) {
+#pragma unroll
+    for (int k = 0; k < P; ++k) {
+#pragma unroll
+        for (unsigned& word : held[k].word) asm volatile("" : "+r"(word));
+    }
+}
+
+// What a team shares of the token at hand: mean of each warp's numbers and their squares about it. Tokens take turns, so one
+// barrier per token suffices. And of all tokens: how many numbers each warp has, one over that (0 of none), one over all.
+struct Partial {
+    float2 of[2][TEAM_WARPS];
+    float count[TEAM_WARPS], share[TEAM_WARPS], whole;
+};
+
+// How many numbers of a row of that many packs this thread's warp has.
+template <int W, int P> __device__ __forceinline__ float warp_share(int packs) {
+    int mine = 0;
+#pragma unroll
+    for (int k = 0; k < P; ++k) mine += min(max(packs - TEAM * k - static_cast<int>(threadIdx.x & ~31u), 0), 32);
+    return static_cast<float>(mine * W);
+}
+
+// Mean and variance of the row that a team holds.
 template <int W, int P>
-__device__ __forceinline__ float2 moments(const float (&value)[P][W], int packs, const Shares& shares, float2* scratch) {
+__device__ __forceinline__ float2 moments(const float (&value)[P][W], int packs, Partial& partial, int turn) {
     const int warp = threadIdx.x / 32;
-    float sum = 0.0f, squares = 0.0f, near = 0.0f;
+    float sum = 0.0f, squares = 0.0f;
 #pragma unroll
     for (int k = 0; k < P; ++k) {
 #pragma unroll
         for (int i = 0; i < W; ++i) sum += value[k][i];
     }
-    sum = warp_sum(sum);
-#pragma unroll
-    for (int w = 0; w < TEAM_WARPS; ++w) near = w == warp ? sum * shares.inverse[w] : near;
+    const float near = warp_sum(sum) * partial.share[warp];
 #pragma unroll
     for (int k = 0; k < P; ++k) {
-        if (threadIdx.x + TEAM * k >= packs) continue;
+        if (static_cast<int>(threadIdx.x) + TEAM * k >= packs) continue;
 #pragma unroll
         for (int i = 0; i < W; ++i) squares += (value[k][i] - near) * (value[k][i] - near);
     }
     squares = warp_sum(squares);
-    if (threadIdx.x % 32 == 0) scratch[warp] = make_float2(sum, squares);
+    if (threadIdx.x % 32 == 0) partial.of[turn][warp] = make_float2(near, squares);
     __syncthreads();
-    float total = 0.0f, mean = 0.0f, spread = 0.0f;
+    float mean = 0.0f, spread = 0.0f;
 #pragma unroll
-    for (int w = 0; w < TEAM_WARPS; ++w) total += shares.count[w], mean += scratch[w].x;
-    mean /= total;
+    for (int w = 0; w < TEAM_WARPS; ++w) mean += partial.of[turn][w].x * partial.count[w];
+    mean *= partial.whole;
 #pragma unroll
     for (int w = 0; w < TEAM_WARPS; ++w) {
-        const float off = scratch[w].x - shares.count[w] * mean;
-        spread += scratch[w].y + off * off * shares.inverse[w];
+        const float off = partial.of[turn][w].x - mean;
+        spread += partial.of[turn][w].y + partial.count[w] * off * off;
     }
-    return make_float2(mean, spread / total);
+    return make_float2(mean, spread * partial.whole);
 }
 
 #define NORM_MODULATE_TEAM(NAME, T, W, P)                                                                                  \
-    extern "C" __global__ void __launch_bounds__(TEAM, RESIDENT) NAME(                                                     \
+    extern "C" __global__ void __launch_bounds__(TEAM, RESIDENT<P>) NAME(                                                  \
         const T* __restrict__ x, const T* __restrict__ shift, const T* __restrict__ scale, T* __restrict__ out,            \
         const TokenStrides x_strides, i64 shift_stride, i64 scale_stride, int tokens, int packs, float eps                 \
     ) {                                                                                                                    \
-        __shared__ float2 scratch[2][TEAM_WARPS];                                                                          \
+        __shared__ Partial partial;                                                                                        \
         const i64 sample = blockIdx.y;                                                                                     \
-        const T* const rows = x + sample * x_strides.batch;                                                                \
-        T* const results = out + sample * tokens * packs * W;                                                              \
+        const i64 column = threadIdx.x * W, first = blockIdx.x;                                                            \
+        const T* from = x + sample * x_strides.batch + first * x_strides.token + column;                                   \
+        T* to = out + (sample * tokens + first) * packs * W + column;                                                      \
         Pack<T, W> held[P], by[P], plus[P];                                                                                \
-        load_share(held, rows + blockIdx.x * x_strides.token, packs, true);                                                \
-        load_share(by, scale + sample * scale_stride, packs, true);                                                        \
-        load_share(plus, shift + sample * shift_stride, packs, true);                                                      \
-        Shares shares;                                                                                                     \
-        shares.of<W, P>(packs);                                                                                            \
-        for (i64 token = blockIdx.x, turn = 0; token < tokens; token += gridDim.x, turn ^= 1) {                            \
+        load_share<W>(held, from, packs, true);                                                                            \
+        load_share<W>(by, scale + sample * scale_stride + column, packs, true);                                            \
+        load_share<W>(plus, shift + sample * shift_stride + column, packs, true);                                          \
+        if (threadIdx.x % 32 == 0) {                                                                                       \
+            const float count = warp_share<W, P>(packs);                                                                   \
+            partial.count[threadIdx.x / 32] = count;                                                                       \
+            partial.share[threadIdx.x / 32] = count > 0.0f ? 1.0f / count : 0.0f;                                          \
+            partial.whole = 1.0f / static_cast<float>(packs * W);                                                          \
+        }                                                                                                                  \
+        __syncthreads();                                                                                                   \
+        int turn = 0;                                                                                                      \
+        for (int token = blockIdx.x; token < tokens; token += gridDim.x, turn ^= 1) {                                      \
             float value[P][W];                                                                                             \
             _Pragma("unroll") for (int k = 0; k < P; ++k) expand(held[k], value[k]);                                       \
-            const i64 next = token + gridDim.x;                                                                            \
-            load_share(held, rows + next * x_strides.token, packs, next < tokens);                                         \
-            const float2 row = moments<W, P>(value, packs, shares, scratch[turn]);                                         \
+            from += gridDim.x * x_strides.token;                                                                           \
+            load_share<W>(held, from, packs, token + static_cast<int>(gridDim.x) < tokens);                                \
+            keep_packed(by);                                                                                               \
+            keep_packed(plus);                                                                                             \
+            const float2 row = moments<W, P>(value, packs, partial, turn);                                                 \
             const float inverse = inverse_sqrt(row.y + eps), minus = -row.x * inverse;                                     \
             _Pragma("unroll") for (int k = 0; k < P; ++k) {                                                                \
-                const int p = threadIdx.x + TEAM * k;                                                                      \
-                if (p >= packs) continue;                                                                                  \
+                if (static_cast<int>(threadIdx.x) + TEAM * k >= packs) continue;                                           \
                 float factor[W], term[W];                                                                                  \
                 expand(by[k], factor);                                                                                     \
                 expand(plus[k], term);                                                                                     \
                 _Pragma("unroll") for (int i = 0; i < W; ++i)                                                              \
                     value[k][i] = fmaf(fmaf(value[k][i], inverse, minus), 1.0f + factor[i], term[i]);                      \
-                store<W>(results + (token * packs + p) * W, value[k]);                                                     \
+                store<W>(to + TEAM * W * k, value[k]);                                                                     \
             }                                                                                                              \
+            to += static_cast<i64>(gridDim.x) * packs * W;                                                                 \
         }                                                                                                                  \
     }
 

@@ -67,9 +67,12 @@ class CudaDevice(Gpu, Device):
         forked.record(self._main)
         self._beside.wait_event(forked)
         results = [work[0]()]
-        with self._beside:
+        self._beside.use()  # a `with` block would leave CuPy's null stream behind it, not the one before
+        try:
             results += [piece() for piece in work[1:]]
             joined.record(self._beside)
+        finally:
+            self._main.use()
         self._main.wait_event(joined)
         return tuple(results)
 

@@ -29,10 +29,10 @@ from fluxperf.errors import ArgumentError
 
 #: As in the kernels: tokens per thread, threads and packs per thread of a map, threads per block of rms_norm.
 _ROWS, _MAP_THREADS, _MAP_PACKS, _RMS_THREADS = 4, 128, 4, 256
-#: As in `norm_modulate.cu`: warps of a block with a token each; threads that share a token, blocks of them that an SM holds,
-#: and packs per thread.
-_NORM_WARPS = 4
-_TEAM, _RESIDENT, _TEAM_PACKS = 128, 5, (1, 3, 4)
+#: As in `norm_modulate.cu`: warps of a block with a token each; threads that share a token; and blocks of such threads that
+#: a multiprocessor holds, by packs per thread.
+_NORM_WARPS, _TEAM = 4, 128
+_RESIDENT = {1: 5, 3: 5, 4: 4}
 #: Packs per lane that a warp can hold, by element type.
 _HELD = {"f32": (8, 24), "bf16": (4, 12, 16)}
 
@@ -128,10 +128,10 @@ def norm_modulate(x: Layout, shift: Layout, scale: Layout, eps: float, aligned: 
     w = _width(kind, aligned, width, *strides)
     packs = width // w
     tail = (*strides, tokens, packs, eps)
-    team = next((t for t in _TEAM_PACKS if kind is BFLOAT16 and w > 1 and packs <= _TEAM * t), 0)
+    team = next((t for t in _RESIDENT if kind is BFLOAT16 and w > 1 and packs <= _TEAM * t), 0)
     if team:
         # As many tokens per block as leave no block waiting for another one to end.
-        each = max(_up(tokens * batch, processors * _RESIDENT), 1)
+        each = max(_up(tokens * batch, processors * _RESIDENT[team]), 1)
         blocks = grid("norm_modulate", _up(tokens, each) if width else 0, batch)
         return Plan(f"norm_modulate_{kind.code}_w{w}_t{team}", blocks, _TEAM, tail)
     held = _held(kind, w, packs) if kind is FLOAT32 else ""
