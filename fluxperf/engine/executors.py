@@ -1,8 +1,8 @@
 """Executors: how the forwards of one image are run, from the same model.
 
 ``eager`` computes everything in every step, where it is needed; ``stacked`` too, but the modulation vectors of all
-blocks in one product at the beginning of the step. ``captured`` first computes what does not depend on the image, for all
-steps at once, and then replays the rest; on the host device a replay is an eager run of what is left.
+blocks in one product at the beginning of the step. ``captured`` first computes what does not depend on the image, for
+all steps at once, and then replays the rest; on the host device a replay is an eager run of what is left.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class EagerForwards:
 
 
 class StackedForwards(EagerForwards):
-    """Every step computes its conditioning and text tokens anew, and the modulations of all its blocks in one product."""
+    """Every step computes conditioning and text tokens anew, and the modulations of all its blocks in one product."""
 
     def velocity(self, latents: Array, step: int) -> Array:
         """Velocity [B, I, C] at a step."""

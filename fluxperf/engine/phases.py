@@ -117,7 +117,8 @@ PHASES: tuple[Phase, ...] = (
         "fused",
         "Phase 3",
         "norm_modulate, qkv_heads, linear_gelu, linear_gated_residual and silu_linear are fused; flash attention; "
-        "streams and joined features are views of one buffer",
+        "streams and joined features are views of one buffer; modulations of a step in one product; independent work "
+        "of a block overlaps on two streams",
         {
             "norm_modulate": "fused",
             "qkv_heads": "fused",

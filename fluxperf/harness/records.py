@@ -71,7 +71,10 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BlockRow(msgspec.Struct, frozen=True, kw_only=True):
-    """Copies of one block of one forward: ``section`` is embed, double, single or final."""
+    """One block of one forward: ``section`` is embed, double, single or final.
+
+    ``time_s`` comes from an observed run and is never gated on; ``None`` in records that have none.
+    """
 
     section: str
     index: int
@@ -79,6 +82,7 @@ class BlockRow(msgspec.Struct, frozen=True, kw_only=True):
     h2d_copies: int
     d2h_bytes: int
     h2d_bytes: int
+    time_s: float | None = None
 
 
 class LedgerRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -144,6 +144,7 @@ class CublasLt:
         def run(algorithm: Any) -> float:
             return self._timed(lambda: self._launch(descriptor, layouts, algorithm, a, b, d))
 
+        self._device.quiet()
         # In rounds, so that a card that warms up slows all candidates alike.
         rounds = [[run(algorithm) for algorithm in candidates] for _ in range(_ROUNDS)]
         times = [median(samples) for samples in zip(*rounds, strict=True)]

@@ -34,8 +34,7 @@ def _stream(ordinal: int, beside: bool = False) -> Any:
 
 
 class CudaDevice(Gpu, Device):
-    """One GPU through CuPy. Work runs on one stream, and what may overlap on a second one beside it; the door stages
-    through pinned memory and blocks.
+    """One GPU through CuPy: a stream, and one beside it for work that may overlap; a door that stages and blocks.
 
     Args:
         ordinal: which GPU.

@@ -81,6 +81,7 @@ class Cudnn:
     def _planned(self, layout: Layout, operands: dict[int, int]) -> _Plan:
         """Plan of a layout: the library's candidates are timed on the operands of the first call."""
         graph = self._graph(layout)
+        self._device.quiet()
         try:
             graph.validate()
             graph.build_operation_graph()

@@ -108,6 +108,10 @@ class Gpu:
                 f"{total / 1e9:.1f} GB free). Use a smaller workload or batch, or a bfloat16 rung: float32 needs twice."
             ) from error
 
+    def quiet(self) -> None:
+        """Waits until nothing runs on the GPU, on any stream: what is timed by trial runs alone."""
+        self._cp.cuda.runtime.deviceSynchronize()
+
     def mark(self) -> Any:
         """An event recorded on the stream."""
         event = self._cp.cuda.Event()

@@ -29,8 +29,8 @@ from fluxperf.errors import ArgumentError
 
 #: As in the kernels: tokens per thread, threads and packs per thread of a map, threads per block of rms_norm.
 _ROWS, _MAP_THREADS, _MAP_PACKS, _RMS_THREADS = 4, 128, 4, 256
-#: As in `norm_modulate.cu`: warps of a block with a token each; threads that share a token; and blocks of such threads that
-#: a multiprocessor holds, by packs per thread.
+#: As in `norm_modulate.cu`: warps of a block with a token each; threads that share a token; and blocks of such threads
+#: that a multiprocessor holds, by packs per thread.
 _NORM_WARPS, _TEAM = 4, 128
 _RESIDENT = {1: 5, 3: 5, 4: 4}
 #: Packs per lane that a warp can hold, by element type.
