@@ -83,6 +83,13 @@ class Device(ABC):
         """What the device's libraries chose by trial, in words, for the record."""
         return {}
 
+    def prepare(self) -> None:  # noqa: B027 (most devices need nothing)
+        """Opens the libraries that ops need, so that a complaint about one comes before any work.
+
+        Raises:
+            DeviceError: one is missing or does not fit.
+        """
+
     def close(self) -> None:  # noqa: B027 (most devices hold nothing)
         """Gives back what the device holds; it is not used afterwards."""
 

@@ -81,14 +81,15 @@ class CublasLt:
     def __init__(self, device: Any) -> None:
         try:
             from nvmath.bindings import cublasLt
-        except ImportError as error:
+
+            self._handle = cublasLt.create()
+        except (ImportError, OSError, RuntimeError) as error:
             raise DeviceError(
-                f"cuBLASLt: expected nvmath-python, but it does not import ({error}). "
-                "Install fluxperf[cuda12] or fluxperf[cuda13]."
+                f"cuBLASLt: expected nvmath-python and cuBLAS, but they do not load ({error}). "
+                "Install fluxperf[cuda12] or fluxperf[cuda13], whichever fits the driver (`fluxperf doctor`)."
             ) from error
         self._lt = cublasLt
         self._device = device
-        self._handle = cublasLt.create()
         self._workspaces: dict[int, int] = {}
         self._held: list[Any] = []
         self._one, self._zero = np.ones(1, np.float32), np.zeros(1, np.float32)

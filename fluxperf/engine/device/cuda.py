@@ -83,15 +83,21 @@ class CudaDevice(Gpu, Device):
     def draw_normal(self, key: Sequence[int], shape: Sequence[int], dtype: str, std: float, mean: float = 0.0) -> Any:
         """Normal numbers from cuRAND's XORWOW seeded with ``key``, rounded to bfloat16."""
         random = self._cp.random
-        generator = random.Generator(random.XORWOW(int(np.random.SeedSequence(list(key)).generate_state(1)[0])))
+        seed = int(np.random.SeedSequence(list(key)).generate_state(1)[0])
         result = self.empty((math.prod(shape),), dtype)
-        for start in range(0, result.size, _DRAW):
-            part = result[start : start + _DRAW]
-            numbers = generator.standard_normal(part.size, dtype=np.float32)
-            numbers *= np.float32(std)
-            numbers += np.float32(mean)
-            part[...] = numbers.astype(host_dtype("bfloat16")).astype(part.dtype)
+        with self.room(f"random numbers of {dtype} {tuple(shape)}"):
+            generator = random.Generator(random.XORWOW(seed))
+            for start in range(0, result.size, _DRAW):
+                part = result[start : start + _DRAW]
+                numbers = generator.standard_normal(part.size, dtype=np.float32)
+                numbers *= np.float32(std)
+                numbers += np.float32(mean)
+                part[...] = numbers.astype(host_dtype("bfloat16")).astype(part.dtype)
         return result.reshape(tuple(shape))
+
+    def prepare(self) -> None:
+        """Opens cuBLASLt and cuDNN."""
+        _ = self.products, self.attention
 
     def synchronize(self) -> None:
         """Waits for the stream."""
@@ -130,7 +136,8 @@ class CudaDevice(Gpu, Device):
     def _upload(self, numbers: HostNumbers, out: Any) -> Any:
         """One copy from pinned memory, waited for: the pinned block may serve the next copy at once."""
         if out is None:
-            out = self._cp.empty(numbers.shape, numbers.dtype)
+            with self.room(f"{numbers.dtype} {numbers.shape} from the host"):
+                out = self._cp.empty(numbers.shape, numbers.dtype)
         if out.shape != numbers.shape or out.dtype != numbers.dtype or not out.flags.c_contiguous:
             raise ArgumentError(
                 f"to_device into out: expected contiguous {out.dtype} {out.shape}, got {numbers.dtype} {numbers.shape}."
@@ -144,7 +151,8 @@ class CudaDevice(Gpu, Device):
 
     def _download(self, array: Any) -> HostNumbers:
         """One copy into pinned memory, which the result keeps until it is dropped."""
-        array = self._cp.ascontiguousarray(array)
+        with self.room(f"{array.dtype} {array.shape} in one piece"):
+            array = self._cp.ascontiguousarray(array)
         numbers = self._pinned(array.shape, array.dtype)
         if array.nbytes:
             array.data.copy_to_host_async(numbers.ctypes.data, array.nbytes, self.stream)

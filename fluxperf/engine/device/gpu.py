@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from fluxperf.engine.device.host import host_dtype
@@ -99,12 +100,22 @@ class Gpu:
         Raises:
             DeviceError: the GPU's memory is full.
         """
-        try:
+        with self.room(f"{dtype} {tuple(shape)}"):
             return self._cp.empty(tuple(shape), host_dtype(dtype))
+
+    @contextmanager
+    def room(self, what: str) -> Iterator[None]:
+        """A region that allocates.
+
+        Raises:
+            DeviceError: the GPU's memory is full; says what there was no room for.
+        """
+        try:
+            yield
         except self._cp.cuda.memory.OutOfMemoryError as error:
             free, total = self._cp.cuda.runtime.memGetInfo()
             raise DeviceError(
-                f"{self.name}: expected room for {dtype} {tuple(shape)}, but the memory is full ({free / 1e9:.1f} of "
+                f"{self.name}: expected room for {what}, but the memory is full ({free / 1e9:.1f} of "
                 f"{total / 1e9:.1f} GB free). Use a smaller workload or batch, or a bfloat16 rung: float32 needs twice."
             ) from error
 
