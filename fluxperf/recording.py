@@ -17,9 +17,21 @@ from fluxperf.engine.device.observers import LedgerScopes
 from fluxperf.engine.device.transfers import Crossing
 from fluxperf.engine.executors import Forwards
 from fluxperf.engine.ops.meter import OpMeter
+from fluxperf.harness.measure.clocks import Watch
 from fluxperf.harness.measure.environment import commit, machine
 from fluxperf.harness.measure.sampler import Run, Samples, Variant, interleave
-from fluxperf.harness.records import BlockRow, ErrorRow, LedgerRow, OpRow, Record, Totals, WorkloadRow
+from fluxperf.harness.measure.stopping import Until
+from fluxperf.harness.records import (
+    BlockRow,
+    Conditions,
+    ErrorRow,
+    LedgerRow,
+    OpRow,
+    Record,
+    SamplingRow,
+    Totals,
+    WorkloadRow,
+)
 from fluxperf.harness.timeline.witness import Witness
 from fluxperf.peers import Peer
 from fluxperf.workloads import Prepared
@@ -50,17 +62,19 @@ def measure(
     witness: bool = False,
     peers: Sequence[Peer] = (),
     on_sample: Callable[[], None] = lambda: None,
+    until: Until | None = None,
 ) -> tuple[list[Record], Any]:
     """Counts one forward of a prepared rung, then times whole generations unobserved, in turns with those of peers.
 
     Args:
         prepared: the rung.
-        repeat: timed generations, at least 1.
+        repeat: timed generations, at least 1; with ``until`` the least number.
         reference: latents to state the error against, or ``None``.
-        warmup: generations before the timed ones.
+        warmup: generations before the timed ones; with ``until`` the least number.
         witness: count one more forward from outside, through CUPTI.
         peers: other implementations of the same workload.
         on_sample: called after the counted forward and after each generation.
+        until: go on until the median is known this well, or a bound is reached.
 
     Returns:
         The rung's record and those of the peers, and the rung's final latents [B, I, C] as host numbers.
@@ -80,16 +94,18 @@ def measure(
         on_sample()
     start = len(device.door.ledger.crossings)
     variants = [Variant(device, run), *(Variant(peer.clock, peer.denoise) for peer in peers)]
-    samples, *others = interleave(variants, repeat, warmup, on_sample)
+    with Watch(device.bus_id) as watch:
+        samples, *others = interleave(variants, repeat, warmup, on_sample, until)
     if tally is not None:
         counts = tally.counts(_witnessed(prepared) if witness else None)
     generations = device.door.ledger.crossings[start:]
     start = len(device.door.ledger.crossings)
     numbers = device.door.to_host(samples.last, "latents")
     around = device.door.ledger.crossings[: prepared.setup_crossings] + device.door.ledger.crossings[start:]
-    outside = _outside(around, generations, repeat + warmup, counts.totals, prepared.workload.steps)
+    number = len(samples.whole_s) + len(samples.warmup_s)
+    outside = _outside(around, generations, number, counts.totals, prepared.workload.steps)
     error = _error(numbers, reference)
-    records = [_record(prepared, counts, outside, samples, error)]
+    records = [_record(prepared, counts, outside, samples, error, watch.conditions)]
     records += [_peer_record(records[0], peer, times) for peer, times in zip(peers, others, strict=True)]
     return records, numbers
 
@@ -240,7 +256,14 @@ def _error(numbers: Any, reference: Reference | None) -> ErrorRow | None:
     return ErrorRow(relative=relative, against=reference.name)
 
 
-def _record(prepared: Prepared, counts: Counts, outside: Totals, samples: Samples, error: ErrorRow | None) -> Record:
+def _record(
+    prepared: Prepared,
+    counts: Counts,
+    outside: Totals,
+    samples: Samples,
+    error: ErrorRow | None,
+    conditions: Conditions | None,
+) -> Record:
     workload, phase, config = prepared.workload, prepared.phase, prepared.source.config
     revision, dirty = commit(Path(fluxperf.__file__).resolve().parent.parent)
     return Record(
@@ -274,12 +297,24 @@ def _record(prepared: Prepared, counts: Counts, outside: Totals, samples: Sample
         choices=prepared.device.choices(),
         policy={"activations": phase.activations, "executor": phase.executor, "e4m3": " ".join(phase.e4m3)},
         settings={"nvtx": "on" if prepared.observers else "off"},
+        sampling=_sampling(samples),
+        conditions=None if conditions is None else [conditions],
     )
 
 
 def _times(samples: Samples) -> dict[str, list[list[float]]]:
     """Samples by metric; all are of this one process."""
-    return {"denoise": [samples.whole_s], "step": [samples.steps_s], "warmup": [samples.warmup_s]}
+    return {
+        "denoise": [samples.whole_s],
+        "step": [samples.steps_s],
+        "warmup": [samples.warmup_s],
+        "warmup_step": [samples.warmup_steps_s],
+    }
+
+
+def _sampling(samples: Samples) -> list[SamplingRow]:
+    """How this one process sampled."""
+    return [SamplingRow(**samples.outcome._asdict())]
 
 
 def _peer_record(own: Record, peer: Peer, samples: Samples) -> Record:
@@ -294,6 +329,7 @@ def _peer_record(own: Record, peer: Peer, samples: Samples) -> Record:
         ran_as="peer",
         phase_table={},
         times_s=_times(samples),
+        sampling=_sampling(samples),
         error=None,
         policy={"form": peer.form, "weights": "random numbers of the same shapes, drawn by the peer"},
         totals=seen.totals,

@@ -74,6 +74,8 @@ class Device(ABC):
     memory: Memory
     #: Kernels launched so far, or ``None`` where nothing is launched on a GPU.
     launches: int | None = None
+    #: PCI bus id of a GPU, by which other libraries find it; ``None`` for the host.
+    bus_id: str | None = None
 
     def describe(self) -> dict[str, str]:
         """What a record's ``machine`` says of this device besides the host."""
@@ -109,3 +111,10 @@ class Device(ABC):
     @abstractmethod
     def elapsed_s(self, start: Any, end: Any) -> float:
         """Seconds between two marks, on the device's clock."""
+
+    @abstractmethod
+    def flush(self, busy_s: float = 0.0) -> None:
+        """Gives the device writes that leave nothing else in its caches, and that last ``busy_s`` at least.
+
+        Where work is asynchronous it returns at once, and what is given to the device next queues up behind.
+        """

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from fluxperf.engine.device.host import host_dtype
 from fluxperf.errors import DeviceError
 
 #: Oldest architecture with bfloat16 tensor cores.
 _OLDEST = (8, 0)
+
+#: Bytes that a flush writes, in multiples of the L2 cache. One would do if the cache evicted strictly the oldest lines.
+_FLUSH_CACHES = 4
+
+
+class _Scratch(NamedTuple):
+    """Memory that a flush writes to, and the seconds of one write."""
+
+    pointer: Any
+    nbytes: int
+    seconds: float
 
 
 def available() -> bool:
@@ -67,6 +79,7 @@ class Gpu:
         # Hopper's own instructions are only in the architecture-specific target.
         self.architecture = f"sm_{major}{minor}" + ("a" if (major, minor) == (9, 0) else "")
         self.launches: int | None = 0
+        self.bus_id: str | None = runtime.deviceGetPCIBusId(ordinal)
 
     @property
     def name(self) -> str:
@@ -117,3 +130,31 @@ class Gpu:
         """Seconds between two events, on the GPU's clock."""
         end.synchronize()
         return float(self._cp.cuda.get_elapsed_time(start, end)) / 1e3
+
+    def flush(self, busy_s: float = 0.0) -> None:
+        """Overwrites the L2 cache several times, again and again for ``busy_s`` at least; returns when that is queued.
+
+        Raises:
+            DeviceError: the GPU's memory is full.
+        """
+        scratch = self._scratch
+        for _ in range(max(1, math.ceil(busy_s / scratch.seconds))):
+            scratch.pointer.memset_async(0, scratch.nbytes, self.stream)
+
+    @functools.cached_property
+    def _scratch(self) -> _Scratch:
+        """Outside of CuPy's pool, so that no allocation or peak that a record counts holds it."""
+        cuda = self._cp.cuda
+        nbytes = _FLUSH_CACHES * max(int(self.properties["l2CacheSize"]), 16 << 20)
+        try:
+            pointer = cuda.MemoryPointer(cuda.Memory(nbytes), 0)
+        except cuda.runtime.CUDARuntimeError as error:
+            raise DeviceError(
+                f"{self.name}: flush expected {nbytes / 1e6:.0f} MB of memory besides CuPy's pool, got: {error}. "
+                "Measure before the memory is full, or free the pool."
+            ) from error
+        marks = []
+        for _ in range(2):  # the first write is not timed
+            marks.append(self.mark())
+            pointer.memset_async(0, nbytes, self.stream)
+        return _Scratch(pointer, nbytes, self.elapsed_s(marks[1], self.mark()))
