@@ -20,12 +20,13 @@ def ladder(records: Sequence[Record]) -> Table:
     note = "\nHost twins: what crosses and whether the numbers agree, not how long a GPU takes." if twins else ""
     if throttled := throttling_note(records):
         note += f"\n{throttled}"
+    times = "n generations"
     if any(len(record.times_s["denoise"]) > 1 for record in records):
-        note = f" n: processes x generations;\na time is the median of the processes' medians.{note}"
+        times = "the processes' medians;\nn is processes x generations"
     view = Table(
         title=f"{workload.name}: {workload.height} x {workload.width} pixels, {workload.text_tokens} text tokens, "
         f"{workload.steps} steps, batch {workload.batch}\non {machine.gpu or machine.cpu}, {machine.cores} cores",
-        caption=f"Copies and MB of one forward, exact; times are medians of n generations.{note}",
+        caption=f"Copies and MB of one forward, exact; times are medians of {times}.{note}",
         title_justify="left",
         caption_justify="left",
     )

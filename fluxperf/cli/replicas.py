@@ -29,7 +29,7 @@ def measured_in_processes(context: typer.Context, processes: int, output: Path |
 
     Raises:
         ProcessError: a process failed or was interrupted, or the processes disagree about exact counts. What was
-            finished and agrees is appended and shown before; the processes' own records are kept beside the output.
+            finished and agrees is appended and shown before. Where they disagree, their own records are kept.
     """
     folder = folder_for(output)
     command = [sys.executable, "-m", "fluxperf", "run", *options(context)]
@@ -38,15 +38,17 @@ def measured_in_processes(context: typer.Context, processes: int, output: Path |
     for note in (replicas.notes, *notes):
         if note:
             typer.echo(note, err=True)
+    if problems:
+        problems.append(f"The processes' own records are in {folder}.")
+    else:
+        shutil.rmtree(folder)
     if replicas.failure:
         problems.insert(0, f"{replicas.failure}\n{_kept(merged, output)}")
     if not problems:
-        shutil.rmtree(folder)
         return merged
     if merged:
         Console().print(ladder(merged))
-    where = f"The processes' own records are in {folder}."
-    raise ProcessError("\n".join([f"run --processes {processes}: {problems[0]}", *problems[1:], where]))
+    raise ProcessError(f"run --processes {processes}: " + "\n".join(problems))
 
 
 def options(context: typer.Context) -> list[str]:
@@ -80,6 +82,9 @@ def _replicated(command: list[str], processes: int, folder: Path) -> Replicas:
 
 
 def _kept(merged: list[Record], output: Path | None) -> str:
-    """What became of the processes that were finished."""
-    number = f"{len(merged)} record{'' if len(merged) == 1 else 's'} of finished processes"
-    return f"{number} {'shown above' if output is None else f'appended to {output}'}. Run the rest again."
+    """What became of what was finished before a process failed."""
+    if not merged:
+        return "No rung was finished before."
+    number = f"{len(merged)} record{'' if len(merged) == 1 else 's'}"
+    where = "shown above" if output is None else f"appended to {output}"
+    return f"What was finished before is kept: {number} {where}."
