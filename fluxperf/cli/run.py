@@ -64,8 +64,9 @@ def run(
         typer.Option(min=0.01, help="Sample until the median is known to this many percent; --repeat is the least."),
     ] = None,
     time_limit_s: Annotated[
-        float, typer.Option(min=0, help="With --precision: seconds of sampling per rung at most.")
-    ] = 60.0,
+        float | None,
+        typer.Option(min=0, help="With --precision: seconds per rung at most, 60 if not given; a third for warm-up."),
+    ] = None,
     nvtx: Annotated[bool, typer.Option("--nvtx", help="Push NVTX ranges in timed runs, for a profiler.")] = False,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Append the records to this JSON Lines file.")
@@ -79,6 +80,7 @@ def run(
     if everything and rung:
         raise ConfigError("run: expected either --all or --rung, got both. Leave one out.")
     names = [phase_named(name).name for name in rung or []]
+    until = _until(precision, time_limit_s)
     if processes > 1:
         _show(measured_in_processes(context, processes, output), output)
         return
@@ -88,9 +90,21 @@ def run(
         raise ConfigError(
             f"--peer {peer[0]}: expected a GPU, but this run is on the host device, where no time counts."
         )
-    until = None if precision is None else Until(precision / 100, most_s=time_limit_s)
     how = _How(kind, repeat, warmup, seed, nvtx, witness, tuple(peer or ()), until)
     _show(_measure_all(names or _every_rung(kind), chosen, source, how, output), output)
+
+
+def _until(precision: float | None, time_limit_s: float | None) -> Until | None:
+    """Bounds of sampling; ``None`` for a fixed number of samples."""
+    if precision is None:
+        if time_limit_s is not None:
+            raise ConfigError(
+                f"--time-limit-s {time_limit_s:g}: expected --precision beside it, got a fixed number of samples. "
+                "Add --precision, or leave it out."
+            )
+        return None
+    limit_s = 60.0 if time_limit_s is None else time_limit_s
+    return Until(precision / 100, most_s=limit_s, warmup_s=limit_s / 3)
 
 
 def _show(records: list[Record], output: Path | None) -> None:

@@ -152,6 +152,22 @@ def test_a_crash_before_the_first_record(fluxperf, stand_in, tmp_path):
     assert left(path) == []
 
 
+@pytest.mark.parametrize(
+    ("second", "phrase"),
+    [
+        ({"lines": [record("fused", [2.0])]}, "process 2 of 2 wrote 1 records, where process 1 wrote 2"),
+        ({"lines": []}, "process 2 of 2 wrote no record"),
+        ({"lines": [record("fused", [2.0])], "torn": "{"}, "process 2 of 2 wrote what cannot be read"),
+    ],
+    ids=["fewer", "none", "torn"],
+)
+def test_a_process_that_says_it_succeeded_must_have_written_all(fluxperf, stand_in, tmp_path, second, phrase):
+    stand_in({"lines": [record("fused", [1.0]), record("fp8", [1.0])]}, second)
+    result = fluxperf("run", "--processes", "2", "-o", tmp_path / "r.jsonl")
+    assert result.code == 2
+    assert phrase in result.err
+
+
 def test_ctrl_c_keeps_what_was_finished(fluxperf, stand_in, tmp_path, monkeypatch):
     path = tmp_path / "r.jsonl"
     calls = stand_in({"lines": [record("fused", [1.0])]}, {"lines": [], "hangs": True})
@@ -194,7 +210,13 @@ def test_an_interrupted_command_ends_its_process_and_exits_with_2(tmp_path):
 
 def test_bad_names_are_refused_before_any_process(fluxperf, stand_in, tmp_path):
     calls = stand_in({"lines": []})
-    for bad in (("--rung", "fussed"), ("--workload", "huge"), ("--processes", "0"), ("--height", "7")):
+    for bad in (
+        ("--rung", "fussed"),
+        ("--workload", "huge"),
+        ("--processes", "0"),
+        ("--height", "7"),
+        ("--time-limit-s", "3"),
+    ):
         assert fluxperf("run", "--processes", "2", *bad, "-o", tmp_path / "r.jsonl").code == 2
     (tmp_path / "file").write_text("")
     result = fluxperf("run", "--processes", "2", "-o", tmp_path / "file" / "r.jsonl")

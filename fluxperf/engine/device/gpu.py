@@ -13,8 +13,9 @@ from fluxperf.errors import DeviceError
 #: Oldest architecture with bfloat16 tensor cores.
 _OLDEST = (8, 0)
 
-#: Bytes that a flush writes, in multiples of the L2 cache. One would do if the cache evicted strictly the oldest lines.
-_FLUSH_CACHES = 4
+#: Bytes that one write of a flush has: multiples of the L2 cache, as a cache need not evict strictly the oldest lines,
+#: and enough that few writes fill a long time.
+_FLUSH_CACHES, _FLUSH_BYTES = 4, 256 << 20
 
 
 class _Scratch(NamedTuple):
@@ -145,7 +146,7 @@ class Gpu:
     def _scratch(self) -> _Scratch:
         """Outside of CuPy's pool, so that no allocation or peak that a record counts holds it."""
         cuda = self._cp.cuda
-        nbytes = _FLUSH_CACHES * max(int(self.properties["l2CacheSize"]), 16 << 20)
+        nbytes = max(_FLUSH_CACHES * int(self.properties["l2CacheSize"]), _FLUSH_BYTES)
         try:
             pointer = cuda.MemoryPointer(cuda.Memory(nbytes), 0)
         except cuda.runtime.CUDARuntimeError as error:

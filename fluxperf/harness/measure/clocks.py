@@ -37,7 +37,7 @@ THROTTLING = (
 )
 
 #: Readings that are kept at most: a region that gives more loses every second one and is read half as often.
-_MOST = 240
+_MOST = 60
 
 
 def nvml() -> Any | None:

@@ -79,7 +79,11 @@ def replicate(
     for number in range(1, processes + 1):
         output = folder / f"process-{number}.jsonl"
         failure, said = _run([*command, "-o", str(output)], output, partial(on_progress, number))
-        records.append(_finished(output))
+        written, problem = _finished(output)
+        records.append(written)
+        failure = failure or problem
+        if not failure and len(written) != len(records[0]):
+            failure = f"wrote {len(written)} records, where process 1 wrote {len(records[0])}"
         notes = said if number == 1 else notes
         if failure:
             head = f"process {number} of {processes} {failure}"
@@ -137,12 +141,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             process.wait()
 
 
-def _finished(path: Path) -> list[Record]:
-    """Records that a process has written; none if it was ended before its first."""
+def _finished(path: Path) -> tuple[list[Record], str]:
+    """Records that a process has written, and what is wrong with them, such as that there is none."""
     try:
-        return read_records(path).records
+        file = read_records(path)
     except RecordError:
-        return []
+        return [], "wrote no record"
+    return file.records, f"wrote what cannot be read: {' '.join(file.problems)}" if file.problems else ""
 
 
 def _lines(path: Path) -> int:

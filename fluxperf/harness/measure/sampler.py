@@ -88,7 +88,7 @@ class Series(NamedTuple):
         kind: ``"cold"`` or ``"batch"``.
         times_s: seconds of one call, by sample; in a batch the mean over its calls.
         warmup_s: the same of the warm-up.
-        exposed: samples, without warm-ups, that hold launch gaps: giving the calls took the host longer than the
+        exposed: samples, without warm-ups, that may hold launch gaps: giving the calls took the host longer than the
             device was busy before them. All of them on a device that works while it is called.
         outcome: how sampling ended.
     """
@@ -228,17 +228,18 @@ class _Hidden:
         clock, run = self._call
         clock.synchronize()
         before = clock.mark()
-        given = self._now()
+        begun = self._now()
         clock.flush(self._busy_s)
+        flushed = self._now()
         start = clock.mark()
         for _ in range(self._launches):
             run()
         end = clock.mark()
-        given_s = self._now() - given
+        given = self._now()
         clock.synchronize()
-        # The device begins with the flush after ``given`` at the earliest: it is still busy when the last call comes.
-        hidden = given_s <= clock.elapsed_s(before, start)
-        self._busy_s = min(max(_BUSY_S, 2 * given_s), _MOST_BUSY_S)
+        # The device begins with the flush after ``begun`` at the earliest: it is still busy when the last call comes.
+        hidden = given - begun <= clock.elapsed_s(before, start)
+        self._busy_s = min(max(_BUSY_S, 2 * (given - flushed)), _MOST_BUSY_S)
         return _Taken(clock.elapsed_s(start, end) / self._launches, hidden=hidden)
 
 
