@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 import fluxperf
-from fluxperf.engine.device.observers import LedgerScopes
+from fluxperf.engine.device.observers import LedgerScopes, SectionTimes
 from fluxperf.engine.device.transfers import Crossing
 from fluxperf.engine.executors import Forwards
 from fluxperf.engine.ops.meter import OpMeter
@@ -21,17 +21,7 @@ from fluxperf.harness.measure.clocks import Watch
 from fluxperf.harness.measure.environment import commit, machine
 from fluxperf.harness.measure.sampler import Run, Samples, Variant, interleave
 from fluxperf.harness.measure.stopping import Until
-from fluxperf.harness.records import (
-    BlockRow,
-    Conditions,
-    ErrorRow,
-    LedgerRow,
-    OpRow,
-    Record,
-    SamplingRow,
-    Totals,
-    WorkloadRow,
-)
+from fluxperf.harness.records import BlockRow, ErrorRow, LedgerRow, OpRow, Record, Totals, WorkloadRow
 from fluxperf.harness.timeline.witness import Witness
 from fluxperf.peers import Peer
 from fluxperf.workloads import Prepared
@@ -46,12 +36,13 @@ class Reference(NamedTuple):
 
 @dataclass(frozen=True)
 class Counts:
-    """What one forward did."""
+    """What one forward did, and how long each of its sections took in seconds, by section and index."""
 
     crossings: list[Crossing]
     totals: Totals
     meter: OpMeter
     witness: Totals | None
+    sections_s: Mapping[tuple[str, int], float]
 
 
 def measure(
@@ -105,7 +96,8 @@ def measure(
     number = len(samples.whole_s) + len(samples.warmup_s)
     outside = _outside(around, generations, number, counts.totals, prepared.workload.steps)
     error = _error(numbers, reference)
-    records = [_record(prepared, counts, outside, samples, error, watch.conditions)]
+    conditions = [watch.conditions] if watch.conditions else None
+    records = [msgspec.structs.replace(_record(prepared, counts, outside, samples, error), conditions=conditions)]
     records += [_peer_record(records[0], peer, times) for peer, times in zip(peers, others, strict=True)]
     return records, numbers
 
@@ -138,7 +130,7 @@ class _Tally:
             allocations=device.memory.allocations - self._allocations,
             op_calls=self._meter.calls,
         )
-        return Counts(crossings, totals, self._meter, witness)
+        return Counts(crossings, totals, self._meter, witness, {})
 
 
 class _FirstForward:
@@ -146,8 +138,8 @@ class _FirstForward:
 
     def __init__(self, prepared: Prepared) -> None:
         self._prepared = prepared
-        self._meter = OpMeter(prepared.device)
-        self._observed = prepared.observed(LedgerScopes(prepared.device.door.ledger), self._meter)
+        self._meter, self._times = OpMeter(prepared.device), SectionTimes(prepared.device)
+        self._observed = prepared.observed(LedgerScopes(prepared.device.door.ledger), self._meter, self._times)
         self._counts: Counts | None = None
 
     def denoise(self, on_step: Callable[[int], Any]) -> Any:
@@ -160,7 +152,8 @@ class _FirstForward:
             if self._counts is None:
                 found = tally.counts()
                 totals = {key: replace(total) for key, total in self._meter.totals.items()}
-                self._counts = replace(found, meter=OpMeter(self._prepared.device, totals))
+                meter = OpMeter(self._prepared.device, totals)
+                self._counts = replace(found, meter=meter, sections_s=self._times.seconds())
 
         return self._observed.denoise(self._prepared.latents, self._prepared.request, on_step, note)
 
@@ -180,8 +173,15 @@ def count(prepared: Prepared, witness: bool = False) -> Counts:
         _forward(prepared, forwards)  # the first call compiles kernels and searches for algorithms
     tally = _Tally(prepared, meter)
     _forward(prepared, forwards)
-    counts = tally.counts()
+    counts = replace(tally.counts(), sections_s=_section_times(prepared))
     return replace(counts, witness=_witnessed(prepared)) if witness else counts
+
+
+def _section_times(prepared: Prepared) -> dict[tuple[str, int], float]:
+    """Seconds of every section of one forward, in which nothing else is observed."""
+    times = SectionTimes(prepared.device)
+    _forward(prepared, prepared.observed(times).begin(prepared.request))
+    return times.seconds()
 
 
 def _forward(prepared: Prepared, forwards: Forwards) -> None:
@@ -256,14 +256,7 @@ def _error(numbers: Any, reference: Reference | None) -> ErrorRow | None:
     return ErrorRow(relative=relative, against=reference.name)
 
 
-def _record(
-    prepared: Prepared,
-    counts: Counts,
-    outside: Totals,
-    samples: Samples,
-    error: ErrorRow | None,
-    conditions: Conditions | None,
-) -> Record:
+def _record(prepared: Prepared, counts: Counts, outside: Totals, samples: Samples, error: ErrorRow | None) -> Record:
     workload, phase, config = prepared.workload, prepared.phase, prepared.source.config
     revision, dirty = commit(Path(fluxperf.__file__).resolve().parent.parent)
     return Record(
@@ -289,7 +282,7 @@ def _record(
         times_s=_times(samples),
         totals=counts.totals,
         setup_totals=outside,
-        blocks=_blocks(counts.crossings, config.double_blocks, config.single_blocks),
+        blocks=_blocks(counts, config.double_blocks, config.single_blocks),
         ledger=_ledger(counts.crossings),
         ops=_ops(counts.meter),
         error=error,
@@ -297,8 +290,7 @@ def _record(
         choices=prepared.device.choices(),
         policy={"activations": phase.activations, "executor": phase.executor, "e4m3": " ".join(phase.e4m3)},
         settings={"nvtx": "on" if prepared.observers else "off"},
-        sampling=_sampling(samples),
-        conditions=None if conditions is None else [conditions],
+        sampling=[samples.outcome],
     )
 
 
@@ -310,11 +302,6 @@ def _times(samples: Samples) -> dict[str, list[list[float]]]:
         "warmup": [samples.warmup_s],
         "warmup_step": [samples.warmup_steps_s],
     }
-
-
-def _sampling(samples: Samples) -> list[SamplingRow]:
-    """How this one process sampled."""
-    return [SamplingRow(**samples.outcome._asdict())]
 
 
 def _peer_record(own: Record, peer: Peer, samples: Samples) -> Record:
@@ -329,7 +316,7 @@ def _peer_record(own: Record, peer: Peer, samples: Samples) -> Record:
         ran_as="peer",
         phase_table={},
         times_s=_times(samples),
-        sampling=_sampling(samples),
+        sampling=[samples.outcome],
         error=None,
         policy={"form": peer.form, "weights": "random numbers of the same shapes, drawn by the peer"},
         totals=seen.totals,
@@ -342,12 +329,12 @@ def _peer_record(own: Record, peer: Peer, samples: Samples) -> Record:
     )
 
 
-def _blocks(crossings: list[Crossing], double: int, single: int) -> list[BlockRow]:
-    """Copies of every block, in the order of the forward."""
+def _blocks(counts: Counts, double: int, single: int) -> list[BlockRow]:
+    """Copies and time of every block, in the order of the forward."""
     sections = {"embed": 1, "double": double, "single": single, "final": 1}
     rows = []
     for section, index in ((section, index) for section, number in sections.items() for index in range(number)):
-        copies, sizes = _sums(row for row in crossings if (row.section, row.index) == (section, index))
+        copies, sizes = _sums(row for row in counts.crossings if (row.section, row.index) == (section, index))
         rows.append(
             BlockRow(
                 section=section,
@@ -356,6 +343,7 @@ def _blocks(crossings: list[Crossing], double: int, single: int) -> list[BlockRo
                 h2d_copies=copies["h2d"],
                 d2h_bytes=sizes["d2h"],
                 h2d_bytes=sizes["h2d"],
+                time_s=counts.sections_s.get((section, index)),
             )
         )
     return rows

@@ -188,6 +188,7 @@ def prepare(
     if problems:
         raise BindError(name, opened.kind, problems)
     _check_memory(opened, phase, source)
+    opened.prepare()
     return Prepared(opened, phase, rows, workload, source, seed, observers=(NvtxRanges(),) if nvtx else ())
 
 

@@ -19,6 +19,7 @@ from fluxperf.errors import RecordError
 SCHEMA = 1
 
 Direction = Literal["d2h", "h2d"]
+Stopped = Literal["count", "precision", "time"]
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +72,10 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BlockRow(msgspec.Struct, frozen=True, kw_only=True):
-    """Copies of one block of one forward: ``section`` is embed, double, single or final."""
+    """One block of one forward: ``section`` is embed, double, single or final.
+
+    ``time_s`` comes from an observed run and is never gated on; ``None`` in records that have none.
+    """
 
     section: str
     index: int
@@ -79,6 +83,7 @@ class BlockRow(msgspec.Struct, frozen=True, kw_only=True):
     h2d_copies: int
     d2h_bytes: int
     h2d_bytes: int
+    time_s: float | None = None
 
 
 class LedgerRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,14 +121,14 @@ class ErrorRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SamplingRow(msgspec.Struct, frozen=True, kw_only=True):
-    """How one process sampled.
+    """How one process sampled; ``harness/measure/stopping.py`` holds the rules.
 
-    ``stopped`` says why it took no more samples: ``count``, ``precision`` or ``time``. ``settled`` says whether its
-    warm-up had settled, ``half_width`` how well it knew the median of ``denoise``; ``None`` for too few runs to tell.
-    ``harness/measure/stopping.py`` holds the rules.
+    ``stopped`` is ``precision`` (the median's interval is narrow enough), ``count`` (all samples that were asked for or
+    allowed) or ``time``. ``settled`` says whether the warm-up had settled when it ended; ``half_width`` is half of the
+    interval of ``denoise``'s median, over that median. Both are ``None`` for too few runs to tell.
     """
 
-    stopped: str
+    stopped: Stopped
     settled: bool | None
     half_width: float | None
 

@@ -10,6 +10,7 @@ from fluxperf.engine.device.host import HostDevice
 from fluxperf.errors import ArgumentError
 from fluxperf.harness.measure.sampler import Call, Variant, batch, cold, interleave
 from fluxperf.harness.measure.stopping import Until
+from fluxperf.harness.records import SamplingRow
 from tests.pure.fake_device import FakeDevice
 
 
@@ -35,7 +36,7 @@ def test_every_sample_is_kept_warmups_and_their_steps_too() -> None:
     assert samples.steps_s == [2.0, 2.0, 1.0, 1.0, 1.0, 1.0]
     assert samples.last == "work 10"
     assert len(turns) == 5
-    assert samples.outcome == ("count", None, None)
+    assert samples.outcome == SamplingRow(stopped="count", settled=None, half_width=None)
 
 
 def test_a_generation_starts_on_an_idle_device() -> None:
@@ -52,7 +53,7 @@ def test_warm_up_ends_when_it_has_settled() -> None:
     (samples,) = interleave([run], 6, 1, until=Until(warmup_s=1e9, most_s=1e9), now=device.now)
     assert samples.warmup_s == [9.0, 5.0, 3.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0]
     assert samples.whole_s == [1.0] * 6
-    assert samples.outcome == ("precision", True, 0.0)
+    assert samples.outcome == SamplingRow(stopped="precision", settled=True, half_width=0.0)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
 from fluxperf.engine.device.transfers import Door
@@ -74,8 +74,11 @@ class Device(ABC):
     memory: Memory
     #: Kernels launched so far, or ``None`` where nothing is launched on a GPU.
     launches: int | None = None
-    #: PCI bus id of a GPU, by which other libraries find it; ``None`` for the host.
-    bus_id: str | None = None
+
+    @property
+    def bus_id(self) -> str | None:
+        """PCI bus id, which other libraries know a GPU by; ``None`` for the host."""
+        return None
 
     def describe(self) -> dict[str, str]:
         """What a record's ``machine`` says of this device besides the host."""
@@ -85,8 +88,23 @@ class Device(ABC):
         """What the device's libraries chose by trial, in words, for the record."""
         return {}
 
+    def prepare(self) -> None:  # noqa: B027 (most devices need nothing)
+        """Opens the libraries that ops need, so that a complaint about one comes before any work.
+
+        Raises:
+            DeviceError: one is missing or does not fit.
+        """
+
     def close(self) -> None:  # noqa: B027 (most devices hold nothing)
         """Gives back what the device holds; it is not used afterwards."""
+
+    def beside(self, *work: Callable[[], Any]) -> tuple[Any, ...]:
+        """Results of pieces of work that do not depend on each other; a device may let them overlap.
+
+        Args:
+            work: called in order. What a piece reads must be held by the caller until this returns.
+        """
+        return tuple(piece() for piece in work)
 
     @abstractmethod
     def empty(self, shape: Sequence[int], dtype: str) -> Any:

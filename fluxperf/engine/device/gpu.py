@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from fluxperf.engine.device.host import host_dtype
@@ -79,8 +80,14 @@ class Gpu:
             )
         # Hopper's own instructions are only in the architecture-specific target.
         self.architecture = f"sm_{major}{minor}" + ("a" if (major, minor) == (9, 0) else "")
+        self.processors = int(self.properties["multiProcessorCount"])
         self.launches: int | None = 0
-        self.bus_id: str | None = runtime.deviceGetPCIBusId(ordinal)
+        self._ordinal = ordinal
+
+    @property
+    def bus_id(self) -> str | None:
+        """PCI bus id, which other libraries know this GPU by."""
+        return str(self._cp.cuda.runtime.deviceGetPCIBusId(self._ordinal))
 
     @property
     def name(self) -> str:
@@ -112,14 +119,28 @@ class Gpu:
         Raises:
             DeviceError: the GPU's memory is full.
         """
-        try:
+        with self.room(f"{dtype} {tuple(shape)}"):
             return self._cp.empty(tuple(shape), host_dtype(dtype))
+
+    @contextmanager
+    def room(self, what: str) -> Iterator[None]:
+        """A region that allocates.
+
+        Raises:
+            DeviceError: the GPU's memory is full; says what there was no room for.
+        """
+        try:
+            yield
         except self._cp.cuda.memory.OutOfMemoryError as error:
             free, total = self._cp.cuda.runtime.memGetInfo()
             raise DeviceError(
-                f"{self.name}: expected room for {dtype} {tuple(shape)}, but the memory is full ({free / 1e9:.1f} of "
+                f"{self.name}: expected room for {what}, but the memory is full ({free / 1e9:.1f} of "
                 f"{total / 1e9:.1f} GB free). Use a smaller workload or batch, or a bfloat16 rung: float32 needs twice."
             ) from error
+
+    def quiet(self) -> None:
+        """Waits until nothing runs on the GPU, on any stream: what is timed by trial runs alone."""
+        self._cp.cuda.runtime.deviceSynchronize()
 
     def mark(self) -> Any:
         """An event recorded on the stream."""

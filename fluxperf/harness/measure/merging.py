@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from fluxperf.harness.records import Conditions, ErrorRow, OpRow, Record, Totals
+from fluxperf.harness.records import BlockRow, Conditions, ErrorRow, OpRow, Record, Totals
+
+_Row = TypeVar("_Row", OpRow, BlockRow)
 
 #: Fields that make two records the same measurement.
 _IDENTITY = (
@@ -42,9 +44,9 @@ class Merged(NamedTuple):
 def merge(records: Sequence[Record]) -> Merged:
     """One record of several processes' records of the same rung; samples, sampling and conditions by process.
 
-    Counts are those of every process. The error is the largest one, times of ops are medians over the processes, and
-    ``created_utc`` is the first. An algorithm that a library chose differently is kept with the process that chose it;
-    the kernels counted from outside and the peak of memory, which follow from it, are then the largest.
+    Counts are those of every process. The error is the largest one, times of ops and blocks are medians over the
+    processes, and ``created_utc`` is the first. Algorithms that a library chose differently are all
+    kept; the kernels counted from outside and the peak of memory, which follow from them, are then the largest.
 
     Args:
         records: one of each process, in the order of the processes, at least one.
@@ -70,7 +72,8 @@ def merge(records: Sequence[Record]) -> Merged:
         conditions=_conditions(records),
         totals=_largest([record.totals for record in records]),
         witness=_largest([record.witness for record in records if record.witness]) if first.witness else None,
-        ops=_ops(records),
+        ops=_timed([record.ops for record in records]),
+        blocks=_timed([record.blocks for record in records]),
         error=_error(records),
         choices=_choices(records),
     )
@@ -140,11 +143,13 @@ def _largest(totals: Sequence[Totals]) -> Totals:
     return msgspec.structs.replace(totals[0], **largest)
 
 
-def _ops(records: Sequence[Record]) -> list[OpRow]:
-    return [
-        msgspec.structs.replace(rows[0], time_s=median(row.time_s for row in rows))
-        for rows in zip(*(record.ops for record in records), strict=True)
-    ]
+def _timed(processes: Sequence[Sequence[_Row]]) -> list[_Row]:
+    """Rows of ops or blocks, with the median of the processes' times where they have some."""
+    merged = []
+    for rows in zip(*processes, strict=True):
+        times = [row.time_s for row in rows if row.time_s is not None]
+        merged.append(msgspec.structs.replace(rows[0], time_s=median(times)) if times else rows[0])
+    return merged
 
 
 def _error(records: Sequence[Record]) -> ErrorRow | None:

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple, Protocol
 
 from fluxperf.errors import ArgumentError
 from fluxperf.harness.measure import stopping
-from fluxperf.harness.measure.stopping import Outcome, Stopped, Until
+from fluxperf.harness.measure.stopping import Until
+from fluxperf.harness.records import SamplingRow
 
 Run = Callable[[Callable[[int], None]], Any]
 Now = Callable[[], float]
@@ -71,7 +72,7 @@ class Samples(NamedTuple):
     warmup_s: list[float]
     warmup_steps_s: list[float]
     last: Any
-    outcome: Outcome
+    outcome: SamplingRow
 
 
 class Call(NamedTuple):
@@ -97,7 +98,7 @@ class Series(NamedTuple):
     times_s: list[float]
     warmup_s: list[float]
     exposed: int
-    outcome: Outcome
+    outcome: SamplingRow
 
 
 class _Taken(NamedTuple):
@@ -113,7 +114,7 @@ class _Course(NamedTuple):
 
     warmup: list[_Taken]
     kept: list[_Taken]
-    outcome: Outcome
+    outcome: SamplingRow
 
 
 def interleave(
@@ -276,14 +277,9 @@ def _in_turns(
     while (why := stopping.stopped(_seconds(kept), repeat, until, now() - start)) is None:
         turn(kept)
     return [
-        _Course(before, taken, _outcome(why, first, seconds))
+        _Course(before, taken, stopping.outcome(why, first, seconds))
         for before, taken, first, seconds in zip(warmups, kept, _seconds(warmups), _seconds(kept), strict=True)
     ]
-
-
-def _outcome(why: Stopped, warmup_s: Sequence[float], times_s: Sequence[float]) -> Outcome:
-    known = len(warmup_s) >= stopping.WINDOW
-    return Outcome(why, stopping.settled(warmup_s) if known else None, stopping.half_width(times_s))
 
 
 def _seconds(series: Sequence[Sequence[_Taken]]) -> list[list[float]]:

@@ -10,7 +10,9 @@ import math
 from collections.abc import Sequence
 from itertools import combinations
 from statistics import median
-from typing import Literal, NamedTuple
+from typing import NamedTuple
+
+from fluxperf.harness.records import SamplingRow, Stopped
 
 #: Samples of a warm-up that must agree before it has settled; twice as many are searched for a trend.
 WINDOW = 5
@@ -25,8 +27,6 @@ _TREND = 1.96
 
 #: Confidence of the interval that sampling stops at.
 CONFIDENCE = 0.95
-
-Stopped = Literal["count", "precision", "time"]
 
 
 class Until(NamedTuple):
@@ -45,20 +45,6 @@ class Until(NamedTuple):
     most_s: float = 60.0
     warmup_most: int = 50
     warmup_s: float = 20.0
-
-
-class Outcome(NamedTuple):
-    """How sampling of one variant ended.
-
-    ``stopped`` is ``"precision"`` (the median's interval is narrow enough), ``"count"`` (all samples that were asked
-    for or allowed) or ``"time"``. ``settled`` says whether the warm-up had settled when it ended, ``None`` for one of
-    fewer than `WINDOW` runs; ``half_width`` is the relative half width of the median's interval, ``None`` for fewer
-    than six samples.
-    """
-
-    stopped: Stopped
-    settled: bool | None
-    half_width: float | None
 
 
 def settled(samples_s: Sequence[float]) -> bool:
@@ -151,3 +137,15 @@ def stopped(series: Sequence[Sequence[float]], least: int, until: Until | None, 
     if passed_s >= until.most_s:
         return "time"
     return "count" if count >= until.most else None
+
+
+def outcome(why: Stopped, warmup_s: Sequence[float], times_s: Sequence[float]) -> SamplingRow:
+    """How sampling of one variant ended, as a record has it.
+
+    Args:
+        why: why it took no more samples.
+        warmup_s: all samples of its warm-up, in seconds.
+        times_s: all samples after that, in seconds.
+    """
+    known = len(warmup_s) >= WINDOW
+    return SamplingRow(stopped=why, settled=settled(warmup_s) if known else None, half_width=half_width(times_s))
