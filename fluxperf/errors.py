@@ -9,7 +9,8 @@
     |   |-- TransferError        a host-device crossing where none is allowed
     |   `-- KernelError          a kernel that cannot be found, compiled or loaded
     |-- CheckpointError          weights that are missing, damaged or of another model
-    `-- RecordError              a records file that cannot be read or written
+    |-- RecordError              a records file that cannot be read or written
+    `-- ProcessError             a process of a replicated run that failed, or processes that disagree
 
 Every message says what was called, what was expected, what came, and what to do. The command line
 prints it alone, without a traceback, and exits with 2.
@@ -83,3 +84,7 @@ class CheckpointError(FluxperfError):
 
 class RecordError(FluxperfError):
     """A records file that cannot be read or written."""
+
+
+class ProcessError(FluxperfError):
+    """A process of a replicated run that failed, or processes that disagree about what is exact."""

@@ -17,8 +17,10 @@ from fluxperf.engine.device.observers import LedgerScopes, SectionTimes
 from fluxperf.engine.device.transfers import Crossing
 from fluxperf.engine.executors import Forwards
 from fluxperf.engine.ops.meter import OpMeter
+from fluxperf.harness.measure.clocks import Watch
 from fluxperf.harness.measure.environment import commit, machine
 from fluxperf.harness.measure.sampler import Run, Samples, Variant, interleave
+from fluxperf.harness.measure.stopping import Until
 from fluxperf.harness.records import BlockRow, ErrorRow, LedgerRow, OpRow, Record, Totals, WorkloadRow
 from fluxperf.harness.timeline.witness import Witness
 from fluxperf.peers import Peer
@@ -51,17 +53,19 @@ def measure(
     witness: bool = False,
     peers: Sequence[Peer] = (),
     on_sample: Callable[[], None] = lambda: None,
+    until: Until | None = None,
 ) -> tuple[list[Record], Any]:
     """Counts one forward of a prepared rung, then times whole generations unobserved, in turns with those of peers.
 
     Args:
         prepared: the rung.
-        repeat: timed generations, at least 1.
+        repeat: timed generations, at least 1; with ``until`` the least number.
         reference: latents to state the error against, or ``None``.
-        warmup: generations before the timed ones.
+        warmup: generations before the timed ones; with ``until`` the least number.
         witness: count one more forward from outside, through CUPTI.
         peers: other implementations of the same workload.
         on_sample: called after the counted forward and after each generation.
+        until: go on until the median is known this well, or a bound is reached.
 
     Returns:
         The rung's record and those of the peers, and the rung's final latents [B, I, C] as host numbers.
@@ -81,16 +85,19 @@ def measure(
         on_sample()
     start = len(device.door.ledger.crossings)
     variants = [Variant(device, run), *(Variant(peer.clock, peer.denoise) for peer in peers)]
-    samples, *others = interleave(variants, repeat, warmup, on_sample)
+    with Watch(device.bus_id) as watch:
+        samples, *others = interleave(variants, repeat, warmup, on_sample, until)
     if tally is not None:
         counts = tally.counts(_witnessed(prepared) if witness else None)
     generations = device.door.ledger.crossings[start:]
     start = len(device.door.ledger.crossings)
     numbers = device.door.to_host(samples.last, "latents")
     around = device.door.ledger.crossings[: prepared.setup_crossings] + device.door.ledger.crossings[start:]
-    outside = _outside(around, generations, repeat + warmup, counts.totals, prepared.workload.steps)
+    number = len(samples.whole_s) + len(samples.warmup_s)
+    outside = _outside(around, generations, number, counts.totals, prepared.workload.steps)
     error = _error(numbers, reference)
-    records = [_record(prepared, counts, outside, samples, error)]
+    conditions = [watch.conditions] if watch.conditions else None
+    records = [msgspec.structs.replace(_record(prepared, counts, outside, samples, error), conditions=conditions)]
     records += [_peer_record(records[0], peer, times) for peer, times in zip(peers, others, strict=True)]
     return records, numbers
 
@@ -283,12 +290,18 @@ def _record(prepared: Prepared, counts: Counts, outside: Totals, samples: Sample
         choices=prepared.device.choices(),
         policy={"activations": phase.activations, "executor": phase.executor, "e4m3": " ".join(phase.e4m3)},
         settings={"nvtx": "on" if prepared.observers else "off"},
+        sampling=[samples.outcome],
     )
 
 
 def _times(samples: Samples) -> dict[str, list[list[float]]]:
     """Samples by metric; all are of this one process."""
-    return {"denoise": [samples.whole_s], "step": [samples.steps_s], "warmup": [samples.warmup_s]}
+    return {
+        "denoise": [samples.whole_s],
+        "step": [samples.steps_s],
+        "warmup": [samples.warmup_s],
+        "warmup_step": [samples.warmup_steps_s],
+    }
 
 
 def _peer_record(own: Record, peer: Peer, samples: Samples) -> Record:
@@ -303,6 +316,7 @@ def _peer_record(own: Record, peer: Peer, samples: Samples) -> Record:
         ran_as="peer",
         phase_table={},
         times_s=_times(samples),
+        sampling=[samples.outcome],
         error=None,
         policy={"form": peer.form, "weights": "random numbers of the same shapes, drawn by the peer"},
         totals=seen.totals,

@@ -8,6 +8,7 @@ from statistics import median
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from fluxperf.harness.measure.clocks import throttling_note
 from fluxperf.harness.records import Record
 from fluxperf.harness.stats import summarize
 
@@ -28,10 +29,15 @@ def _copies(records: Sequence[Record]) -> Table:
     workload, machine = records[0].workload, records[0].machine
     twins = any(record.ran_as == "twin" for record in records)
     note = "\nHost twins: what crosses and whether the numbers agree, not how long a GPU takes." if twins else ""
+    if throttled := throttling_note(records):
+        note += f"\n{throttled}"
+    times = "n generations"
+    if any(len(record.times_s["denoise"]) > 1 for record in records):
+        times = "the processes' medians;\nn is processes x generations"
     view = Table(
         title=f"{workload.name}: {workload.height} x {workload.width} pixels, {workload.text_tokens} text tokens, "
         f"{workload.steps} steps, batch {workload.batch}\non {machine.gpu or machine.cpu}, {machine.cores} cores",
-        caption=f"Copies and MB of one forward, exact; times are medians of n generations.{note}",
+        caption=f"Copies and MB of one forward, exact; times are medians of {times}.{note}",
         title_justify="left",
         caption_justify="left",
     )
@@ -49,13 +55,21 @@ def _row(record: Record) -> tuple[str, ...]:
         _name(record),
         f"{whole.median * 1e3:.1f} ms" if whole and whole.median < 10 else f"{whole.median:.1f} s" if whole else "",
         f"{step.median * 1e3:.{2 if step.median < 1 else 0}f}" if step else "",
-        str(whole.samples) if whole else "0",
+        _samples(record.times_s["denoise"]),
         str(totals.d2h_copies),
         str(totals.h2d_copies),
         _megabytes(totals.d2h_bytes + totals.h2d_bytes),
         "" if totals.op_calls is None else str(totals.op_calls),
         f"{record.error.relative:.1e}" if record.error else "",
     )
+
+
+def _samples(processes: Sequence[Sequence[float]]) -> str:
+    """Number of samples; of several processes theirs, such as ``3 x 5``, or ``5 + 4`` where they differ."""
+    sizes = [len(samples) for samples in processes]
+    if len(sizes) < 2:
+        return str(sum(sizes))
+    return f"{len(sizes)} x {sizes[0]}" if len(set(sizes)) == 1 else " + ".join(map(str, sizes))
 
 
 def _speeds(records: Sequence[Record]) -> Table:

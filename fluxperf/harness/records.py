@@ -19,6 +19,7 @@ from fluxperf.errors import RecordError
 SCHEMA = 1
 
 Direction = Literal["d2h", "h2d"]
+Stopped = Literal["count", "precision", "time"]
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,12 +120,49 @@ class ErrorRow(msgspec.Struct, frozen=True, kw_only=True):
     against: str
 
 
+class SamplingRow(msgspec.Struct, frozen=True, kw_only=True):
+    """How one process sampled; ``harness/measure/stopping.py`` holds the rules.
+
+    ``stopped`` is ``precision`` (the median's interval is narrow enough), ``count`` (all samples that were asked for or
+    allowed) or ``time``. ``settled`` says whether the warm-up had settled when it ended; ``half_width`` is half of the
+    interval of ``denoise``'s median, over that median. Both are ``None`` for too few runs to tell.
+    """
+
+    stopped: Stopped
+    settled: bool | None
+    half_width: float | None
+
+
+class ClockReading(msgspec.Struct, frozen=True, kw_only=True):
+    """The GPU's state at one moment; ``None`` for what it does not tell.
+
+    ``at_s`` counts from the beginning of the timed region. ``reasons`` are the driver's words for why clocks are not at
+    their highest; an idle GPU gives ``idle``.
+    """
+
+    at_s: float
+    sm_mhz: int | None
+    memory_mhz: int | None
+    power_w: float | None
+    temperature_c: int | None
+    reasons: list[str] | None
+
+
+class Conditions(msgspec.Struct, frozen=True, kw_only=True):
+    """The GPU's state around and during the timed region of one process; no reading where it could not be read."""
+
+    readings: list[ClockReading]
+    power_limit_w: float | None = None
+    sm_highest_mhz: int | None = None
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One run of one implementation at one rung.
 
     ``phase_table`` and ``policy`` are what makes the rung: implementation by op, and dtype, executor and the like.
     ``settings`` are how the run was made; runs compare only where those agree. ``choices`` are algorithms of libraries
-    that were chosen by trial.
+    that were chosen by trial. ``sampling`` and ``conditions`` have a row for each process of ``times_s``, in its order;
+    ``conditions`` is ``None`` where no GPU was asked (no NVML, or no GPU).
     """
 
     schema: int = SCHEMA
@@ -149,6 +187,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     witness: Totals | None = None
     settings: dict[str, str] = {}
     choices: dict[str, str] = {}
+    sampling: list[SamplingRow] = []
+    conditions: list[Conditions] | None = None
 
 
 class _Head(msgspec.Struct):

@@ -75,6 +75,11 @@ class Device(ABC):
     #: Kernels launched so far, or ``None`` where nothing is launched on a GPU.
     launches: int | None = None
 
+    @property
+    def bus_id(self) -> str | None:
+        """PCI bus id, which other libraries know a GPU by; ``None`` for the host."""
+        return None
+
     def describe(self) -> dict[str, str]:
         """What a record's ``machine`` says of this device besides the host."""
         return {}
@@ -124,3 +129,10 @@ class Device(ABC):
     @abstractmethod
     def elapsed_s(self, start: Any, end: Any) -> float:
         """Seconds between two marks, on the device's clock."""
+
+    @abstractmethod
+    def flush(self, busy_s: float = 0.0) -> None:
+        """Gives the device writes that leave nothing else in its caches, and that last ``busy_s`` at least.
+
+        Where work is asynchronous it returns at once, and what is given to the device next queues up behind.
+        """

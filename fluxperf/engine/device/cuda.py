@@ -130,6 +130,7 @@ class CudaDevice(Gpu, Device):
     def close(self) -> None:
         """Gives the memory pools back to the driver."""
         self._hook.__exit__(None, None, None)
+        self.__dict__.pop("_scratch", None)
         self._cp.get_default_memory_pool().free_all_blocks()
         self._cp.get_default_pinned_memory_pool().free_all_blocks()
 

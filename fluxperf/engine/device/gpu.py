@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from fluxperf.engine.device.host import host_dtype
 from fluxperf.errors import DeviceError
 
 #: Oldest architecture with bfloat16 tensor cores.
 _OLDEST = (8, 0)
+
+#: Bytes that one write of a flush has: multiples of the L2 cache, as a cache need not evict strictly the oldest lines,
+#: and enough that few writes fill a long time.
+_FLUSH_CACHES, _FLUSH_BYTES = 4, 256 << 20
+
+
+class _Scratch(NamedTuple):
+    """Memory that a flush writes to, and the seconds of one write."""
+
+    pointer: Any
+    nbytes: int
+    seconds: float
 
 
 def available() -> bool:
@@ -69,6 +82,12 @@ class Gpu:
         self.architecture = f"sm_{major}{minor}" + ("a" if (major, minor) == (9, 0) else "")
         self.processors = int(self.properties["multiProcessorCount"])
         self.launches: int | None = 0
+        self._ordinal = ordinal
+
+    @property
+    def bus_id(self) -> str | None:
+        """PCI bus id, which other libraries know this GPU by."""
+        return str(self._cp.cuda.runtime.deviceGetPCIBusId(self._ordinal))
 
     @property
     def name(self) -> str:
@@ -133,3 +152,31 @@ class Gpu:
         """Seconds between two events, on the GPU's clock."""
         end.synchronize()
         return float(self._cp.cuda.get_elapsed_time(start, end)) / 1e3
+
+    def flush(self, busy_s: float = 0.0) -> None:
+        """Overwrites the L2 cache several times, again and again for ``busy_s`` at least; returns when that is queued.
+
+        Raises:
+            DeviceError: the GPU's memory is full.
+        """
+        scratch = self._scratch
+        for _ in range(max(1, math.ceil(busy_s / scratch.seconds))):
+            scratch.pointer.memset_async(0, scratch.nbytes, self.stream)
+
+    @functools.cached_property
+    def _scratch(self) -> _Scratch:
+        """Outside of CuPy's pool, so that no allocation or peak that a record counts holds it."""
+        cuda = self._cp.cuda
+        nbytes = max(_FLUSH_CACHES * int(self.properties["l2CacheSize"]), _FLUSH_BYTES)
+        try:
+            pointer = cuda.MemoryPointer(cuda.Memory(nbytes), 0)
+        except cuda.runtime.CUDARuntimeError as error:
+            raise DeviceError(
+                f"{self.name}: flush expected {nbytes / 1e6:.0f} MB of memory besides CuPy's pool, got: {error}. "
+                "Measure before the memory is full, or free the pool."
+            ) from error
+        marks = []
+        for _ in range(2):  # the first write is not timed
+            marks.append(self.mark())
+            pointer.memset_async(0, nbytes, self.stream)
+        return _Scratch(pointer, nbytes, self.elapsed_s(marks[1], self.mark()))
