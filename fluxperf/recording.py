@@ -54,6 +54,7 @@ def measure(
     peers: Sequence[Peer] = (),
     on_sample: Callable[[], None] = lambda: None,
     until: Until | None = None,
+    rest_s: float = 0.0,
 ) -> tuple[list[Record], Any]:
     """Counts one forward of a prepared rung, then times whole generations unobserved, in turns with those of peers.
 
@@ -66,6 +67,7 @@ def measure(
         peers: other implementations of the same workload.
         on_sample: called after the counted forward and after each generation.
         until: go on until the median is known this well, or a bound is reached.
+        rest_s: idle seconds before each generation.
 
     Returns:
         The rung's record and those of the peers, and the rung's final latents [B, I, C] as host numbers.
@@ -86,7 +88,7 @@ def measure(
     start = len(device.door.ledger.crossings)
     variants = [Variant(device, run), *(Variant(peer.clock, peer.denoise) for peer in peers)]
     with Watch(device.bus_id) as watch:
-        samples, *others = interleave(variants, repeat, warmup, on_sample, until)
+        samples, *others = interleave(variants, repeat, warmup, on_sample, until, rest_s=rest_s)
     if tally is not None:
         counts = tally.counts(_witnessed(prepared) if witness else None)
     generations = device.door.ledger.crossings[start:]
@@ -97,7 +99,9 @@ def measure(
     outside = _outside(around, generations, number, counts.totals, prepared.workload.steps)
     error = _error(numbers, reference)
     conditions = [watch.conditions] if watch.conditions else None
-    records = [msgspec.structs.replace(_record(prepared, counts, outside, samples, error), conditions=conditions)]
+    own = _record(prepared, counts, outside, samples, error)
+    settings = {**own.settings, **({"rest_s": f"{rest_s:g}"} if rest_s else {})}
+    records = [msgspec.structs.replace(own, conditions=conditions, settings=settings)]
     records += [_peer_record(records[0], peer, times) for peer, times in zip(peers, others, strict=True)]
     return records, numbers
 

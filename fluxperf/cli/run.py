@@ -67,6 +67,9 @@ def run(
         float | None,
         typer.Option(min=0, help="With --precision: seconds per rung at most, 60 if not given; a third for warm-up."),
     ] = None,
+    rest_s: Annotated[
+        float, typer.Option(min=0, help="Idle seconds before each generation: a card without a pause clocks down.")
+    ] = 0.0,
     nvtx: Annotated[bool, typer.Option("--nvtx", help="Push NVTX ranges in timed runs, for a profiler.")] = False,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Append the records to this JSON Lines file.")
@@ -90,7 +93,7 @@ def run(
         raise ConfigError(
             f"--peer {peer[0]}: expected a GPU, but this run is on the host device, where no time counts."
         )
-    how = _How(kind, repeat, warmup, seed, nvtx, witness, tuple(peer or ()), until)
+    how = _How(kind, repeat, warmup, seed, nvtx, witness, tuple(peer or ()), until, rest_s)
     _show(_measure_all(names or _every_rung(kind), chosen, source, how, output), output)
 
 
@@ -125,6 +128,7 @@ class _How(NamedTuple):
     witness: bool
     peers: tuple[str, ...]
     until: Until | None
+    rest_s: float
 
 
 def _every_rung(device: str) -> list[str]:
@@ -171,7 +175,7 @@ def _measure_all(
             peers = [open_peer(peer, workload) for peer in how.peers] if name == names[-1] else []
             advance = partial(progress.advance, task)
             measured, latents = measure(
-                prepared, how.repeat, reference, how.warmup, how.witness, peers, advance, how.until
+                prepared, how.repeat, reference, how.warmup, how.witness, peers, advance, how.until, how.rest_s
             )
             records += measured
             if output is not None:

@@ -164,3 +164,16 @@ def test_a_batch_without_launches_is_refused() -> None:
     device = FakeDevice()
     with pytest.raises(ArgumentError, match="at least 1 launch between two marks, got 0"):
         batch([Call(device, device.kernel)], launches=0, repeat=1)
+
+
+def test_every_generation_rests_before_it_when_asked_to() -> None:
+    device = FakeDevice(0.0)
+    rests = []
+
+    def sleep(seconds: float) -> None:
+        rests.append(seconds)
+        device.log.append(".")
+
+    interleave(variants(device, "a", "b"), repeat=2, warmup=1, rest_s=0.5, sleep=sleep)
+    assert "".join(device.log) == ".a.b.b.a.a.b"
+    assert rests == [0.5] * 6

@@ -124,6 +124,8 @@ def interleave(
     on_sample: Callable[[], None] = lambda: None,
     until: Until | None = None,
     now: Now = time.perf_counter,
+    rest_s: float = 0.0,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> list[Samples]:
     """Times generations of several variants in turns.
 
@@ -134,11 +136,17 @@ def interleave(
         on_sample: called after each turn of all variants, for a progress bar.
         until: go on until the warm-up has settled and the median is known this well, or a bound is reached.
         now: seconds of the host's clock, which bounds are kept by.
+        rest_s: idle seconds before each generation. A card that works without a pause lowers its clock at its limit of
+            power; one image after a pause is another measurement, and both are of use.
+        sleep: waits on the host.
     """
     last: list[Any] = [None] * len(variants)
 
     def taker(index: int) -> Callable[[], _Taken]:
         def take() -> _Taken:
+            if rest_s:
+                variants[index].clock.synchronize()
+                sleep(rest_s)
             whole, steps, last[index] = _generation(variants[index])
             return _Taken(whole, steps)
 
