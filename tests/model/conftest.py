@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from rung_runs import Rung
 
 from fluxperf.engine.checkpoints.checkpoint import Checkpoint
 from fluxperf.engine.config import CONFIGS
+from tests.model.rung_runs import Rung
 
 if TYPE_CHECKING:
-    from diffusers_peer import Peer
+    from tests.model.diffusers_peer import Peer
 
 _MEASURED = "measured"
 
@@ -23,7 +23,7 @@ def peers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Peer]:
     """diffusers' models of the sizes of ``tiny``: without a guidance embedding (schnell) and with one (dev)."""
     for module in ("torch", "diffusers"):
         pytest.importorskip(module, reason=f"compares with diffusers; {module} is in the test extra")
-    from diffusers_peer import Peer
+    from tests.model.diffusers_peer import Peer
 
     folder = tmp_path_factory.mktemp("peers")
     return {

@@ -14,11 +14,11 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 from diffusers.models import embeddings
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
-from rung_runs import Case, Inputs, inputs
 from safetensors.torch import save_file
-from weight_files import STEM, Sizes, diffusers_shapes, original_layout, random_state
 
 from fluxperf.engine.config import FluxConfig
+from tests.model.rung_runs import Case, Inputs, inputs
+from tests.model.weight_files import STEM, Sizes, diffusers_shapes, original_layout, random_state
 
 #: Forward passes here are tiny: more threads than one only wait for each other.
 torch.set_num_threads(1)

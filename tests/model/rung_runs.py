@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from weight_files import as_bfloat16
 
 from fluxperf.engine.checkpoints.sources import WeightSource, place
 from fluxperf.engine.config import FluxConfig
@@ -18,6 +17,7 @@ from fluxperf.engine.model.schedule import sigmas
 from fluxperf.engine.ops.bind import bind
 from fluxperf.engine.ops.table import OP_NAMES
 from fluxperf.engine.phases import PHASES, Phase, phase_named, table
+from tests.model.weight_files import as_bfloat16
 
 RUNGS = tuple(phase.name for phase in PHASES)
 FLOAT32_RUNGS = tuple(phase.name for phase in PHASES if phase.activations == "float32")

@@ -109,7 +109,7 @@ def test_merged_projections_have_the_rows_of_the_split_ones() -> None:
 @pytest.mark.parametrize("rows", [1, 16, 37])
 @torch.no_grad()
 def test_a_product_is_off_by_the_rounding_of_e4m3(rows: int) -> None:
-    """Two operands with 2.5 % rounding error each, independent: 3.6 % of the product (`tests/model/error_bounds.py`)."""
+    """Two operands with 2.5 % rounding error each, independent: 3.6 % of the product (see error_bounds)."""
     torch.manual_seed(2)
     linear = torch.nn.Linear(256, 48).bfloat16()
     linear.bias.zero_()
