@@ -17,7 +17,7 @@ DIFFUSERS = "diffusers bfloat16"
 
 
 class Finding(NamedTuple):
-    """A measured relative error and its bound."""
+    """A measured relative error and its bound (infinite where none is set)."""
 
     quantity: str
     subject: str
@@ -39,7 +39,7 @@ class Finding(NamedTuple):
             "image_tokens": [case.rows, case.columns],
             "t": self.t,
             "error": self.error,
-            "bound": self.bound,
+            "bound": self.bound if math.isfinite(self.bound) else None,
         }
 
 
