@@ -8,15 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from fluxperf.engine.device import cuda
-from fluxperf.harness.measure.environment import commit, installed, machine
+from tests.model import agreement
 
 #: Environment variable with the file that the figures of parity are written to.
 _OUT = "FLUXPERF_PARITY_OUT"
-_LIBRARIES = ("torch", "diffusers", "cupy-cuda13x", "cupy-cuda12x", "nvidia-cudnn-frontend", "nvmath-python")
 
 
 @pytest.fixture(scope="session")
@@ -30,20 +28,6 @@ def gpu() -> Iterator[cuda.CudaDevice]:
     device.close()
 
 
-def parity_record(rows: list[dict[str, Any]], device: dict[str, str]) -> dict[str, Any]:
-    """Figures of parity with where they come from; a row that several tests found is there once."""
-    revision, changed = commit(Path(__file__).resolve().parents[2])
-    return {
-        "what": "relative errors |x - reference| / |reference| of one forward, in Frobenius norms; the reference is "
-        "diffusers in float32 without TF32, on the same weights",
-        "commit": revision,
-        "uncommitted_changes": changed,
-        "machine": msgspec.to_builtins(machine(device)),
-        "versions": {name: version for name in _LIBRARIES if (version := installed(name))},
-        "rows": list({json.dumps(row): row for row in rows}.values()),
-    }
-
-
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Writes the figures of parity, of tests that failed too: each row has its bound."""
     out, stats = os.environ.get(_OUT), terminalreporter.stats
@@ -54,5 +38,5 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         device = next((value for name, value in notes if name == "device"), {})
         path = Path(out)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(parity_record(rows, device), indent=1) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(agreement.record(rows, device), indent=1) + "\n", encoding="utf-8")
         terminalreporter.write_line(f"{len(rows)} figures of parity: {path}")

@@ -23,7 +23,8 @@ from tests.model.rung_runs import BFLOAT16_RUNGS, FLOAT32_RUNGS, Case
 if TYPE_CHECKING:
     from tests.model.same_numbers import Pair
 
-pytestmark = pytest.mark.peer
+#: One worker runs them all: memory is for one model at a time.
+pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("models on the GPU")]
 
 #: FLUX.1-schnell's width with few blocks: float32 rungs have a copy of the weights of their own.
 WIDE = FluxConfig("schnell-2-4", double_blocks=2, single_blocks=4)

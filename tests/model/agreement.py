@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
+from fluxperf.harness.measure.environment import commit, installed, machine
 from tests.model.error_bounds import BFLOAT16_RATIO, FLOAT32_BOUND
 from tests.model.rung_runs import FAIR, Case, Moment, relative_error
 
@@ -14,6 +19,9 @@ if TYPE_CHECKING:
 
 #: diffusers in its own bfloat16, among names of rungs.
 DIFFUSERS = "diffusers bfloat16"
+
+#: Distributions whose versions the figures depend on.
+_LIBRARIES = ("torch", "diffusers", "cupy-cuda13x", "cupy-cuda12x", "nvidia-cudnn-frontend", "nvmath-python")
 
 
 class Finding(NamedTuple):
@@ -78,3 +86,17 @@ def apart(pair: Pair, first: str, second: str, case: Case) -> Iterator[Finding]:
 
 def _own_error(pair: Pair, case: Case, moment: Moment) -> float:
     return relative_error(pair.theirs("bfloat16", case, moment), pair.theirs("float32", case, moment))
+
+
+def record(rows: list[dict[str, Any]], device: dict[str, str]) -> dict[str, Any]:
+    """Findings as rows, with where they come from; a row that several tests found is there once."""
+    revision, changed = commit(Path(__file__).resolve().parents[2])
+    return {
+        "what": "relative errors |x - reference| / |reference| of one forward, in Frobenius norms; the reference is "
+        "diffusers in float32 without TF32, on the same weights; a difference is relative to its second subject",
+        "commit": revision,
+        "uncommitted_changes": changed,
+        "machine": msgspec.to_builtins(machine(device)),
+        "versions": {name: version for name in _LIBRARIES if (version := installed(name))},
+        "rows": list({json.dumps(row): row for row in rows}.values()),
+    }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 pytest.importorskip("torch", reason="compares with diffusers; torch is in the test extra")
@@ -107,6 +109,15 @@ def test_two_bfloat16_results_are_as_far_apart_as_their_errors_put_them(pair: Pa
     for finding in agreement.apart(pair, first, second, CASE):
         assert 0 < finding.error <= finding.bound, finding
         assert finding.row(pair)["subject"] == f"{first} - {second}"
+
+
+def test_a_record_of_findings_is_json_and_says_where_it_is_from(pair: Pair) -> None:
+    findings = list(agreement.bfloat16(pair, "tensorcore", CASE))
+    made = agreement.record([finding.row(pair) for finding in [*findings, *findings]], {})
+    assert json.loads(json.dumps(made, allow_nan=False)) == made
+    assert len(made["rows"]) == len(findings) == 2 * len(FAIR)
+    assert [row["bound"] is None for row in made["rows"]] == [True, False] * len(FAIR)
+    assert {"torch", "diffusers"} <= made["versions"].keys()
 
 
 def test_an_exchange_of_final_shift_and_scale_exceeds_the_bound() -> None:
