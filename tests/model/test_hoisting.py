@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from rung_runs import Case, Rung, inputs, relative_error
 
 from fluxperf.engine.checkpoints.sources import SyntheticWeights
 from fluxperf.engine.config import CONFIGS
 from fluxperf.engine.model.schedule import sigmas
 from fluxperf.engine.ops.meter import OpMeter
+from tests.model.rung_runs import Case, Rung, inputs, relative_error
 
 CASE = Case(2, 7, 2, 3)
 STEPS = 3
