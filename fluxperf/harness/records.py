@@ -119,12 +119,22 @@ class ErrorRow(msgspec.Struct, frozen=True, kw_only=True):
     against: str
 
 
+class LoadRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Weights from files to the device: bytes in the files, and seconds until all were there, converted if need be.
+
+    One sample, of this process; whether the files were in the page cache is not known.
+    """
+
+    bytes: int
+    time_s: float
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One run of one implementation at one rung.
 
     ``phase_table`` and ``policy`` are what makes the rung: implementation by op, and dtype, executor and the like.
     ``settings`` are how the run was made; runs compare only where those agree. ``choices`` are algorithms of libraries
-    that were chosen by trial.
+    that were chosen by trial. ``load`` is ``None`` where no weights were read from files.
     """
 
     schema: int = SCHEMA
@@ -149,6 +159,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     witness: Totals | None = None
     settings: dict[str, str] = {}
     choices: dict[str, str] = {}
+    load: LoadRow | None = None
 
 
 class _Head(msgspec.Struct):

@@ -16,18 +16,18 @@ from fluxperf.errors import CheckpointError
 
 
 class Stretch(NamedTuple):
-    """Numbers of one tensor that lie together in a file: ``count`` of them from a byte ``offset`` on."""
+    """Numbers of one tensor that lie together in a file: ``size`` of them from a byte ``offset`` on."""
 
     tensor: str
     path: Path
     offset: int
-    count: int
+    size: int
     dtype: np.dtype[Any]
 
     @property
     def nbytes(self) -> int:
         """Bytes in the file."""
-        return self.count * self.dtype.itemsize
+        return self.size * self.dtype.itemsize
 
 
 class Descriptors:
@@ -85,11 +85,11 @@ class Reader:
         numbers = memory.view(self._dtype)
         first, done = offset // self._dtype.itemsize, 0
         for stretch in self._stretches:
-            skipped = min(first, stretch.count)
+            skipped = min(first, stretch.size)
             first -= skipped
-            taken = min(stretch.count - skipped, len(numbers) - done)
+            taken = min(stretch.size - skipped, len(numbers) - done)
             if taken:
-                part = stretch._replace(offset=stretch.offset + skipped * stretch.dtype.itemsize, count=taken)
+                part = stretch._replace(offset=stretch.offset + skipped * stretch.dtype.itemsize, size=taken)
                 self._read(part, numbers[done : done + taken])
                 done += taken
         if done != len(numbers):  # an internal truth: the stretches are as long as the tensor
@@ -99,7 +99,7 @@ class Reader:
         if stretch.dtype == self._dtype:
             self._read_bytes(stretch, numbers.view(np.uint8))
         else:
-            stored = np.empty(stretch.count, stretch.dtype)
+            stored = np.empty(stretch.size, stretch.dtype)
             self._read_bytes(stretch, stored.view(np.uint8))
             with np.errstate(over="ignore"):
                 np.copyto(numbers, stored, casting="unsafe")
@@ -113,11 +113,11 @@ class Reader:
 
     def _read_bytes(self, stretch: Stretch, memory: npt.NDArray[np.uint8]) -> None:
         """Fills memory [n] from the file."""
-        done = 0
+        view, done = memory.data, 0
         try:
             with self._descriptors.of(stretch.path) as number:
                 while done < len(memory):
-                    read = os.preadv(number, [memory[done:]], stretch.offset + done)
+                    read = os.preadv(number, [view[done:]], stretch.offset + done)
                     if not read:
                         break
                     done += read

@@ -204,7 +204,7 @@ class Door:
         Args:
             out: contiguous device array to fill.
             fill: called as ``fill(offset, memory)`` from several threads at once, for chunks in any order: writes the
-                bytes of ``out`` that begin at ``offset`` into all of ``memory`` [n], uint8. Chunks end between elements.
+                bytes of ``out`` that begin at ``offset`` into all of ``memory`` [n], uint8. Chunks hold whole elements.
             label: what is moved.
 
         Raises:
