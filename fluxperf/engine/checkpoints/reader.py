@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -145,10 +146,16 @@ def all_finite(numbers: npt.NDArray[Any]) -> bool:
     """
     if not numbers.size:
         return True
-    width = numbers.dtype.itemsize
-    infinity = int(np.array(np.inf, numbers.dtype).view(f"u{width}"))
-    sign = 1 << (8 * width - 1)
-    return bool(numbers.view(f"i{width}").max() < infinity and numbers.view(f"u{width}").max() < infinity + sign)
+    signed, unsigned, infinity, negative = _infinities(numbers.dtype)
+    return bool(numbers.view(signed).max() < infinity and numbers.view(unsigned).max() < negative)
+
+
+@functools.cache
+def _infinities(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], np.dtype[Any], int, int]:
+    """Integer dtypes of the same width, signed and unsigned, and the infinities read as those."""
+    width = dtype.itemsize
+    infinities = np.array([np.inf, -np.inf], dtype).view(f"u{width}")
+    return np.dtype(f"i{width}"), np.dtype(f"u{width}"), int(infinities[0]), int(infinities[1])
 
 
 def _close(idle: dict[Path, list[int]]) -> None:
