@@ -102,7 +102,7 @@ class Reader:
         else:
             stored = np.empty(stretch.size, stretch.dtype)
             self._read_bytes(stretch, stored.view(np.uint8))
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore", invalid="ignore"):  # told below, by name
                 np.copyto(numbers, stored, casting="unsafe")
         if not all_finite(numbers):
             raise CheckpointError(
