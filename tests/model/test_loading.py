@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import gc
+import io
+import json
 import os
+import re
+import subprocess
+import sys
 
 import ml_dtypes
 import numpy as np
 import pytest
+from rich.console import Console
 from rung_runs import Rung
 from safetensors.numpy import load_file, save_file
 from weight_files import (
@@ -21,12 +27,19 @@ from weight_files import (
     write_tensors,
 )
 
+from fluxperf.cli.loading import LoadingBar
+from fluxperf.cli.loading import loaded as in_words
 from fluxperf.engine.checkpoints import layouts
 from fluxperf.engine.checkpoints.checkpoint import Checkpoint
 from fluxperf.engine.checkpoints.reader import Descriptors, Reader, Stretch, all_finite
+from fluxperf.engine.checkpoints.sources import SyntheticWeights
+from fluxperf.engine.config import config_named
 from fluxperf.engine.device.host import HostDevice, host_dtype
 from fluxperf.engine.model.weights import parameters
+from fluxperf.engine.phases import phase_named, table
 from fluxperf.errors import CheckpointError
+from fluxperf.harness.records import LoadRow, read_records
+from fluxperf.workloads import Prepared, workload_named
 
 STATE = random_state(diffusers_shapes(SMALL), seed=9)
 ORIGINAL = original_layout(STATE, SMALL)
@@ -194,3 +207,66 @@ def test_a_folder_that_is_opened_by_file_streams_too(tmp_path):
     one, _ = loaded(folder / STEM, "bfloat16")
     two, _ = loaded(folder, "bfloat16")
     assert all(one[key].tobytes() == numbers.tobytes() for key, numbers in two.items())
+
+
+def test_a_run_says_and_records_what_loading_took(tmp_path):
+    path = write_tensors(tmp_path / "model.safetensors", ORIGINAL)
+    records = tmp_path / "records.jsonl"
+    options = ["--rung", "batched", "--rung", "fp8", "--device", "host", "--repeat", "1", "--text-tokens", "3"]
+    command = [sys.executable, "-m", "fluxperf", "run", "--weights", str(path), "-o", str(records), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said = re.findall(r"^weights: \d+\.\d MB in \d+\.\d s, \d+\.\d MB/s$", done.stderr, re.MULTILINE)
+    assert len(said) == 2
+    batched, fp8 = read_records(records).records
+    tensors = len(parameters(Checkpoint(path).config))
+    for record in (batched, fp8):
+        assert record.load.bytes == sum(2 * x.size for x in ORIGINAL.values())
+        assert record.load.time_s > 0
+        # Weights, two RoPE tables, and one up per step for Euler.
+        assert record.setup_totals.h2d_copies == tensors + 2 + 4
+    assert batched.error.relative < 1e-5 < fp8.error.relative < 0.1
+
+
+def test_synthetic_weights_load_nothing():
+    source = SyntheticWeights(config_named("tiny"))
+    prepared = Prepared(HostDevice(), phase_named("batched"), table("batched"), workload_named("tiny"), source)
+    assert prepared.load is None
+
+
+def test_the_bar_shows_bytes_and_goes(tmp_path):
+    source = Checkpoint(write_tensors(tmp_path / "model.safetensors", ORIGINAL))
+    bar = LoadingBar(source)
+    source.on_bytes(1)  # nothing is shown yet
+    bar.begin()
+    Rung("tensorcore", source)
+    (task,) = bar.progress.tasks
+    assert task.completed == task.total == source.stored_bytes
+    console = Console(file=io.StringIO(), width=100)
+    console.print(bar.progress)
+    assert "weights" in console.file.getvalue()
+    bar.end()
+    assert bar.progress.tasks == []
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "seconds", "text"),
+    [(23.8e9, 4.1, "weights: 23.8 GB in 4.1 s, 5.8 GB/s"), (5e6, 0.5, "weights: 5.0 MB in 0.5 s, 10.0 MB/s")],
+)
+def test_what_loading_took_in_words(nbytes, seconds, text):
+    assert in_words(LoadRow(bytes=int(nbytes), time_s=seconds)) == text
+
+
+def test_the_benchmark_runs_on_the_host(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.loading", "--folder", tmp_path / "disk", "--device", "host"]
+    done = subprocess.run(
+        [*map(str, command), "--model", "tiny-57", "--repeat", "1", "-o", str(tmp_path / "loading.json")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "loading.json").read_text())
+    assert [row["what"] for row in result["runs"]] == ["read, cold", "load, cold", "read, warm", "load, warm"]
+    assert all(row["gb_s"] > 0 for row in result["runs"])
+    assert list((tmp_path / "disk").iterdir()) == []
