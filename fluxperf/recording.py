@@ -221,6 +221,8 @@ def _totals(crossings: list[Crossing], launches: int | None, **others: Any) -> T
 def _outside(around: list[Crossing], generations: list[Crossing], number: int, forward: Totals, steps: int) -> Totals:
     """Copies of a generation outside its forwards: weights, tables, inputs, the sampler's steps, the latents' way down.
 
+    Weights from files are one copy for each of the model's tensors, as the door counts a stream.
+
     Args:
         around: crossings before and after the generations.
         generations: crossings of ``number`` generations.
@@ -295,6 +297,7 @@ def _record(prepared: Prepared, counts: Counts, outside: Totals, samples: Sample
         policy={"activations": phase.activations, "executor": phase.executor, "e4m3": " ".join(phase.e4m3)},
         settings={"nvtx": "on" if prepared.observers else "off"},
         sampling=[samples.outcome],
+        load=prepared.load,
     )
 
 
@@ -330,6 +333,7 @@ def _peer_record(own: Record, peer: Peer, samples: Samples) -> Record:
         ops=[],
         witness=seen.totals,
         choices={},
+        load=None,
     )
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fluxperf.cli.ladder import ladder
+from fluxperf.cli.loading import LoadingBar, loaded
 from fluxperf.cli.replicas import measured_in_processes
 from fluxperf.engine.checkpoints.checkpoint import Checkpoint
 from fluxperf.engine.checkpoints.sources import SyntheticWeights, WeightSource
@@ -165,13 +167,20 @@ def _measure_all(
     """Records of the rungs, each appended when it is done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     records: list[Record] = []
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    progress, bar = Progress(*columns), LoadingBar(source)
+    with Live(Group(progress, bar.progress), console=Console(stderr=True), transient=True) as live:
         task = progress.add_task("oracle", total=_turns(len(names), how))
+        bar.begin()
         reference = _oracle(workload, source, how.device, how.seed)
+        bar.end()
         progress.advance(task)
         for name in names:
             progress.update(task, description=name)
+            bar.begin()
             prepared = prepare(name, workload, source, how.device, seed=how.seed, nvtx=how.nvtx)
+            bar.end()
+            if prepared.load is not None:
+                live.console.print(loaded(prepared.load), highlight=False)
             peers = [open_peer(peer, workload) for peer in how.peers] if name == names[-1] else []
             advance = partial(progress.advance, task)
             measured, latents = measure(

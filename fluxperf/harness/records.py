@@ -156,13 +156,24 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     sm_highest_mhz: int | None = None
 
 
+class LoadRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Weights from files to the device: bytes in the files, and seconds until all were there, converted if need be.
+
+    One sample, of this process; whether the files were in the page cache is not known.
+    """
+
+    bytes: int
+    time_s: float
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One run of one implementation at one rung.
 
     ``phase_table`` and ``policy`` are what makes the rung: implementation by op, and dtype, executor and the like.
     ``settings`` are how the run was made; runs compare only where those agree. ``choices`` are algorithms of libraries
     that were chosen by trial. ``sampling`` and ``conditions`` have a row for each process of ``times_s``, in its order;
-    ``conditions`` is ``None`` where no GPU was asked (no NVML, or no GPU).
+    ``conditions`` is ``None`` where no GPU was asked (no NVML, or no GPU), ``load`` where no weights were read from
+    files.
     """
 
     schema: int = SCHEMA
@@ -189,6 +200,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     choices: dict[str, str] = {}
     sampling: list[SamplingRow] = []
     conditions: list[Conditions] | None = None
+    load: LoadRow | None = None
 
 
 class _Head(msgspec.Struct):

@@ -51,7 +51,7 @@ class CudaDevice(Gpu, Device):
         self._main, self._beside = _stream(ordinal), _stream(ordinal, beside=True)
         self._main.use()
         self._events = tuple(self._cp.cuda.Event(disable_timing=True) for _ in range(2))
-        self.door = Door(self._upload, self._download)
+        self.door = Door(self._upload, self._download, self._pinned_lane)
         self.memory = Memory()
         self._hook = _pool_counter(self._cp, self.memory)
         self._hook.__enter__()
@@ -160,10 +160,41 @@ class CudaDevice(Gpu, Device):
             self.stream.synchronize()
         return numbers
 
+    def _pinned_lane(self, chunk_bytes: int) -> _PinnedLane:
+        return _PinnedLane(self._cp, self._main, chunk_bytes)
+
     def _pinned(self, shape: tuple[int, ...], dtype: Any) -> HostNumbers:
         count = math.prod(shape)
         block = self._cp.cuda.alloc_pinned_memory(max(count * dtype.itemsize, 1))
         return np.frombuffer(block, dtype, count).reshape(shape)
+
+
+class _PinnedLane:
+    """A pinned block, the stream that copies out of it, and an event behind the last copy.
+
+    Threads other than the device's own call it: a copy and an event need no current device, as both name theirs.
+    """
+
+    def __init__(self, cp: Any, stream: Any, chunk_bytes: int) -> None:
+        self._cp, self._stream = cp, stream
+        self._room = max(chunk_bytes, 16)  # a chunk has at least one element
+        #: Waiting for it gives the core to another reader.
+        self._sent = cp.cuda.Event(block=True, disable_timing=True)
+        self._block: Any = None
+
+    def memory(self, out: Any, start: int, stop: int) -> HostNumbers:
+        if self._block is None:
+            self._block = self._cp.cuda.alloc_pinned_memory(self._room)
+        self._sent.synchronize()
+        return np.frombuffer(self._block, np.uint8, stop - start)
+
+    def send(self, out: Any, start: int, stop: int) -> None:
+        (out.data + start).copy_from_host_async(self._block.ptr, stop - start, self._stream)
+        self._sent.record(self._stream)
+
+    def close(self) -> None:
+        self._sent.synchronize()
+        self._block = None
 
 
 def _pool_counter(cp: Any, memory: Memory) -> Any:
