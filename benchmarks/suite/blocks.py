@@ -65,4 +65,4 @@ class Blocks:
         times = [run.device.elapsed_s(start, end) for section, start, end in marks.spans if section == block]
         return sum(times) / len(times)
 
-    track_block.unit = "seconds"  # type: ignore[attr-defined]
+    track_block.unit = "seconds"

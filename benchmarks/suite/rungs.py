@@ -92,7 +92,7 @@ def samples(device: Any, call: Callable[[], Any]) -> dict[str, Any]:
         call: what is timed.
     """
     timed(device, call, 1)
-    calls = math.ceil(SAMPLE_S / max(timed(device, call, 1), SHORTEST_S))
+    calls = max(1, math.ceil(SAMPLE_S / max(timed(device, call, 1), SHORTEST_S)))
     return {"samples": [timed(device, call, calls) for _ in range(SAMPLES)], "number": 1}
 
 

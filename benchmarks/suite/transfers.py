@@ -35,7 +35,7 @@ def setup_cache() -> Totals:
     return totals
 
 
-setup_cache.timeout = 600  # type: ignore[attr-defined]
+setup_cache.timeout = 600
 
 
 def _of(totals: Totals, rung: str, name: str) -> int:
@@ -72,8 +72,8 @@ class Copies:
         """Bytes copied, exact."""
         return _of(totals, rung, f"{direction}_bytes")
 
-    track_copies.unit = "copies"  # type: ignore[attr-defined]
-    track_bytes.unit = "bytes"  # type: ignore[attr-defined]
+    track_copies.unit = "copies"
+    track_bytes.unit = "bytes"
 
 
 class Counts:
