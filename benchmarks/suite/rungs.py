@@ -38,9 +38,7 @@ def device_kind() -> str:
     """The kind of device that runs get here: "cuda" or "host"."""
     from fluxperf.engine.device import open_device
 
-    device = open_device("auto")
-    device.close()
-    return device.kind
+    return open_device("auto").kind
 
 
 def need_gpu_for(workload: str, rung: str) -> None:

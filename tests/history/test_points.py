@@ -93,7 +93,7 @@ def test_names_and_paths_that_do_not_fit(tmp_path, path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RecordError, match="cannot write points to"):
         merge_points(tmp_path / "file" / f"a{SUFFIX}", [point(1, 1.0)])
-    with pytest.raises(RecordError, match="cannot read points from .*No such file"):
+    with pytest.raises(RecordError, match=r"cannot read points from .*No such file"):
         read_points(path)
 
 
