@@ -10,7 +10,9 @@ from __future__ import annotations
 import functools
 import math
 import os
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 # Products here are tiny: threads that wait for each other cost twice the time. Read when NumPy is imported.
@@ -35,7 +37,9 @@ SHORTEST_S = 1e-7
 
 @functools.cache
 def device_kind() -> str:
-    """The kind of device that runs get here: "cuda" or "host"."""
+    """The kind of device that runs get here: "cuda" or "host"; without a driver nothing has to be imported to know."""
+    if shutil.which("nvidia-smi") is None and not Path("/dev/nvidiactl").exists():
+        return "host"
     from fluxperf.engine.device import open_device
 
     return open_device("auto").kind
