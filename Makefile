@@ -26,12 +26,13 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The suite is sound and every benchmark runs, at some of its parameters; nothing is kept. asv writes what it knows of machines into the home folder.
+# The suite is sound and every benchmark runs, at some of its parameters; nothing is kept. asv writes what it knows of
+# machines into the home folder: here another one.
 asv: $(VENV)/.installed-dev
 	@mkdir -p .asv && HOME=$(CURDIR)/.asv $(BIN)/asv machine --yes >/dev/null
 	HOME=$(CURDIR)/.asv $(BIN)/asv check -E existing:$(BIN)/python
 	HOME=$(CURDIR)/.asv FLUXPERF_ASV_SAMPLES=2 $(BIN)/asv run --quick -E existing:$(BIN)/python \
-	  --bench "tiny'|startup|Accuracy|transfers.*(baseline|fused)"
+	  --bench "Ops.*tiny', 'fused'|double.*tiny'|Model.*tiny'|startup.*(tiny|fluxperf)|error.*fused|transfers.*fused"
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
