@@ -81,7 +81,7 @@ def _place(series: Series) -> str:
 
 def _table(place: str, rows: list[Series]) -> Table:
     """A row per series: its newest value, and how often its level changed."""
-    view = Table(title=place, title_justify="left")
+    view = Table(title=escape(place), title_justify="left")
     view.add_column("series", overflow="fold")
     for heading in ("commits", "missing", "newest", "changes"):
         view.add_column(heading, justify="right", no_wrap=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -14,7 +15,7 @@ from fluxperf.engine.device.host import HostDevice
 from fluxperf.engine.ops.table import OP_NAMES
 from fluxperf.engine.phases import PHASES
 from fluxperf.workloads import WORKLOADS
-from tests.suite.conftest import ROOT
+from tests.suite.conftest import ROOT, configuration
 
 DISCOVER = """
 import json, sys
@@ -64,6 +65,12 @@ def test_the_suite_has_what_it_says(found):
         "transfers.Copies.track_copies",
         "transfers.Counts.track_count",
     }
+
+
+def test_asv_and_its_runner_are_pinned():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    runner = configuration(ROOT, ROOT)["matrix"]["req"]["asv_runner"]
+    assert {"asv==0.6.6", f"asv_runner=={runner[0]}"} <= set(project)
 
 
 def test_versions_are_set_by_hand(found):
