@@ -15,9 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Products here are tiny: threads that wait for each other cost twice the time. Read when NumPy is imported.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
 #: The ladder. Written out, because asv asks for parameters at one commit and runs them at others.
 RUNGS = ("baseline", "broadcast", "batched", "tensorcore", "fused", "captured", "fp8")
 
