@@ -9,7 +9,9 @@
     |   |-- TransferError        a host-device crossing where none is allowed
     |   `-- KernelError          a kernel that cannot be found, compiled or loaded
     |-- CheckpointError          weights that are missing, damaged or of another model
-    `-- RecordError              a records file that cannot be read or written
+    |-- RecordError              a records file that cannot be read or written
+    |-- PolicyError              a gate's policy or calibration that cannot be used
+    `-- BuildError               a revision that cannot be built, or whose processes fail
 
 Every message says what was called, what was expected, what came, and what to do. The command line
 prints it alone, without a traceback, and exits with 2.
@@ -83,3 +85,11 @@ class CheckpointError(FluxperfError):
 
 class RecordError(FluxperfError):
     """A records file that cannot be read or written."""
+
+
+class PolicyError(FluxperfError):
+    """A gate's policy or calibration that cannot be used."""
+
+
+class BuildError(FluxperfError):
+    """A revision that cannot be built, or whose processes fail; the last lines of their output come with it."""
