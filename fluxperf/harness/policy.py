@@ -1,4 +1,4 @@
-"""The gate's policy: what is gated, how, and from what size on. Thresholds live in ``reports/policy.toml``, not here."""
+"""The gate's policy: what is gated, how, and from what size on. Thresholds live in ``reports/policy.toml``."""
 
 from __future__ import annotations
 
