@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import NamedTuple
 
+from fluxperf.errors import RecordError
 from fluxperf.harness.exact import Place
 from fluxperf.harness.policy import Noisy, Pairs
 from fluxperf.harness.significance import PATTERNS, detectable, holm, pairs_needed, sign_flip, spread
@@ -85,6 +86,18 @@ def judge(tasks: Sequence[Task], pairs: Pairs, looks: int = 1) -> list[Row]:
         else:
             rows.append(_judged(item, next(slower), next(faster), pairs, alpha, len(usable)))
     return rows
+
+
+def logarithms(task: Task) -> list[float]:
+    """Logarithm of worse over better of each pair of processes.
+
+    Raises:
+        RecordError: samples that are missing, not finite or not above zero.
+    """
+    found = _pair(task)
+    if isinstance(found, Row):
+        raise RecordError(found.message)
+    return found.logs
 
 
 def _judged(item: _Paired, slower: float, faster: float, pairs: Pairs, alpha: float, tests: int) -> Row:

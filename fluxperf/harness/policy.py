@@ -122,6 +122,10 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             if not name.startswith("times."):
                 raise ValueError(f"[noisy.{name!r}]: expected a metric of times_s, such as 'times.denoise'")
 
+    def only_exact(self) -> Policy:
+        """The same policy without noisy metrics, for records that hold no times."""
+        return msgspec.structs.replace(self, noisy={})
+
     def acceptance(self, metric: str) -> Accepted | None:
         """The latest acceptance of a metric of one rung, if there is one."""
         found = [row for row in self.accepted if row.metric == metric]

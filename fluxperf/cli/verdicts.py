@@ -1,0 +1,81 @@
+"""A verdict as the commands print and write it; not a command."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fluxperf.errors import ConfigError
+from fluxperf.harness.files import write_whole
+from fluxperf.harness.formats.github import append_summary, workflow_commands
+from fluxperf.harness.formats.junit import junit
+from fluxperf.harness.formats.markdown import markdown
+from fluxperf.harness.formats.sarif import sarif
+from fluxperf.harness.report.escape import shown
+from fluxperf.harness.verdict import Verdict
+
+#: Rows that are printed; the files have more.
+_MOST_PRINTED = 30
+
+_STYLES = {"error": "red", "regression": "red", "unsure": "yellow", "pass": "", "ungated": "dim"}
+
+
+class Outputs(NamedTuple):
+    """Where a verdict is written, besides the terminal."""
+
+    json: Path | None = None
+    junit: Path | None = None
+    sarif: Path | None = None
+    markdown: Path | None = None
+    github: bool = False
+
+
+def conclude(verdict: Verdict, outputs: Outputs) -> None:
+    """Prints and writes a verdict, and ends the command with its exit code.
+
+    Raises:
+        ConfigError: GitHub's summary was asked for outside of GitHub Actions.
+        RecordError: a file cannot be written.
+    """
+    _print(verdict)
+    files = {
+        outputs.json: lambda: msgspec.json.format(msgspec.json.encode(verdict)).decode() + "\n",
+        outputs.junit: lambda: junit(verdict),
+        outputs.sarif: lambda: sarif(verdict),
+        outputs.markdown: lambda: markdown(verdict),
+    }
+    for path, render in files.items():
+        if path is not None:
+            write_whole(path, render())
+    if outputs.github:
+        place = os.environ.get("GITHUB_STEP_SUMMARY")
+        if not place:
+            raise ConfigError("--github: expected GITHUB_STEP_SUMMARY to name a file, as GitHub Actions sets it.")
+        append_summary(verdict, Path(place))
+        for line in workflow_commands(verdict):
+            typer.echo(line)
+    raise typer.Exit(verdict.exit_code)
+
+
+def _print(verdict: Verdict) -> None:
+    console = Console()
+    rows = verdict.telling
+    if rows:
+        view = Table(show_lines=False)
+        for heading in ("verdict", "metric", "why"):
+            view.add_column(heading, overflow="fold")
+        for row in rows[:_MOST_PRINTED]:
+            cells = (row.verdict, shown(row.id, 160), shown(row.message, 600))
+            view.add_row(*(Text(cell, style=_STYLES[row.outcome]) for cell in cells))
+        console.print(view)
+    if len(rows) > _MOST_PRINTED:
+        console.print(f"{len(rows) - _MOST_PRINTED} more rows; --json FILE writes all of them.")
+    counts = ", ".join(f"{number} {name}" for name, number in sorted(verdict.counts.items()))
+    console.print(f"Gate: {verdict.outcome}. {len(verdict.rows)} rows: {counts}.", markup=False, highlight=False)
