@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fluxperf.baselines import WORKLOADS, counted, write_baseline
 from fluxperf.cli.verdicts import Outputs, conclude
@@ -203,9 +203,8 @@ def _against(
     try:
         found = read_records(baseline)
         rows += [problem("damaged_file", text) for text in found.problems]
-        kept = [
-            row for row in found.records if row.workload.name in wanted[0] and (row.rung in wanted[1] or not wanted[1])
-        ]
+        workloads, rungs = wanted
+        kept = [row for row in found.records if row.workload.name in workloads and (not rungs or row.rung in rungs)]
     except RecordError as error:
         rows.append(problem("unreadable", f"{error} Make the baseline with `fluxperf gate exact --remake`."))
     compared = compare(kept, records, policy.only_exact(), against_baseline=True) if kept else None
@@ -241,7 +240,6 @@ def _git_user() -> str:
 
 def _progress() -> Progress:
     columns = (
-        SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),

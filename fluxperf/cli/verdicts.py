@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -19,7 +19,7 @@ from fluxperf.harness.formats.junit import junit
 from fluxperf.harness.formats.markdown import markdown
 from fluxperf.harness.formats.sarif import sarif
 from fluxperf.harness.report.escape import shown
-from fluxperf.harness.verdict import Verdict
+from fluxperf.harness.verdict import Verdict, as_json
 
 #: Rows that are printed; the files have more.
 _MOST_PRINTED = 30
@@ -45,15 +45,15 @@ def conclude(verdict: Verdict, outputs: Outputs) -> None:
         RecordError: a file cannot be written.
     """
     _print(verdict)
-    files = {
-        outputs.json: lambda: msgspec.json.format(msgspec.json.encode(verdict)).decode() + "\n",
-        outputs.junit: lambda: junit(verdict),
-        outputs.sarif: lambda: sarif(verdict),
-        outputs.markdown: lambda: markdown(verdict),
-    }
-    for path, render in files.items():
+    files: tuple[tuple[Path | None, Callable[[Verdict], str]], ...] = (
+        (outputs.json, as_json),
+        (outputs.junit, junit),
+        (outputs.sarif, sarif),
+        (outputs.markdown, markdown),
+    )
+    for path, render in files:
         if path is not None:
-            write_whole(path, render())
+            write_whole(path, render(verdict))
     if outputs.github:
         place = os.environ.get("GITHUB_STEP_SUMMARY")
         if not place:

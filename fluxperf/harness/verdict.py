@@ -155,6 +155,11 @@ def problem(reason: str, message: str, *, workload: str = "", rung: str = "", me
     )
 
 
+def as_json(verdict: Verdict) -> str:
+    """The verdict as JSON, every row of it."""
+    return msgspec.json.format(msgspec.json.encode(verdict)).decode() + "\n"
+
+
 def finite(value: float) -> float | None:
     """``value``, or ``None`` where it is no finite number and so no JSON either."""
     return value if math.isfinite(value) else None

@@ -56,10 +56,8 @@ def workflow_commands(verdict: Verdict) -> list[str]:
     for kind, found in lines.items():
         if len(found) > MOST_ANNOTATIONS:
             more = len(found) - MOST_ANNOTATIONS + 1
-            found = [
-                *found[: MOST_ANNOTATIONS - 1],
-                f"::{kind} title=fluxperf gate::{more} more are in the step summary.",
-            ]
+            last = f"::{kind} title=fluxperf gate::{more} more are in the step summary."
+            found = [*found[: MOST_ANNOTATIONS - 1], last]
         kept += found
     return kept
 
