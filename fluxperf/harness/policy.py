@@ -198,7 +198,7 @@ def accept(path: Path, row: Accepted) -> None:
 def _known(message: str) -> str:
     """The keys that a table of the policy has, for a message about one that it lacks or does not know."""
     found = re.search(r"`\$(?:\.(\w+))?", message)
-    if not found or "field" not in message:
+    if "field" not in message:
         return ""
-    table = _TABLES.get(found[1] or "", Policy)
+    table = _TABLES.get((found[1] or "") if found else "", Policy)
     return f" Known there: {', '.join(table.__struct_fields__)}."

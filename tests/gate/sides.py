@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from fluxperf.harness.noisy import Task
 from fluxperf.harness.exact import Place
+from fluxperf.harness.noisy import Task
 from fluxperf.harness.policy import Policy, read_policy
 from fluxperf.harness.records import Record
 from tests.report.pages import make, on_gpu
@@ -32,7 +32,7 @@ def drawn(
     disturbed: float = 0.0,
     level_s: float = 0.5,
 ) -> tuple[list[list[float]], list[list[float]]]:
-    """Samples of both sides: processes of a spread on a machine that drifts and swings, interleaved, base head head base.
+    """Samples of both sides: processes of a spread on a machine that drifts and swings, in turns, A B B A.
 
     ``disturbed`` is the chance that a sample is up to several times slower, and (halved) that a whole process is.
     """
