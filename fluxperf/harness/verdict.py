@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -156,8 +157,8 @@ def problem(reason: str, message: str, *, workload: str = "", rung: str = "", me
 
 
 def as_json(verdict: Verdict) -> str:
-    """The verdict as JSON, every row of it."""
-    return msgspec.json.format(msgspec.json.encode(verdict)).decode() + "\n"
+    """The verdict as JSON in ASCII, every row of it."""
+    return json.dumps(msgspec.to_builtins(verdict), indent=1, allow_nan=False) + "\n"
 
 
 def finite(value: float) -> float | None:

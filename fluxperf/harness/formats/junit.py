@@ -14,7 +14,7 @@ _ELEMENT = {"regression": "failure", "unsure": "failure", "error": "error", "ung
 
 
 def junit(verdict: Verdict) -> str:
-    """The verdict as JUnit XML that keeps to the schemas of Ant and of Jenkins' xUnit plugin."""
+    """The verdict as JUnit XML that keeps to Ant's JUnit schema."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in verdict.rows:
         groups.setdefault((row.workload, row.rung), []).append(row)
