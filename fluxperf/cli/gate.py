@@ -204,7 +204,9 @@ def _against(
         found = read_records(baseline)
         rows += [problem("damaged_file", text) for text in found.problems]
         workloads, rungs = wanted
+        failed = {(row.workload, row.rung) for row in failures}
         kept = [row for row in found.records if row.workload.name in workloads and (not rungs or row.rung in rungs)]
+        kept = [row for row in kept if (row.workload.name, row.rung) not in failed]
     except RecordError as error:
         rows.append(problem("unreadable", f"{error} Make the baseline with `fluxperf gate exact --remake`."))
     compared = compare(kept, records, policy.only_exact(), against_baseline=True) if kept else None

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from fluxperf.errors import ConfigError
@@ -67,14 +66,9 @@ def conclude(verdict: Verdict, outputs: Outputs) -> None:
 def _print(verdict: Verdict) -> None:
     console = Console()
     rows = verdict.telling
-    if rows:
-        view = Table(show_lines=False)
-        for heading in ("verdict", "metric", "why"):
-            view.add_column(heading, overflow="fold")
-        for row in rows[:_MOST_PRINTED]:
-            cells = (row.verdict, shown(row.id, 160), shown(row.message, 600))
-            view.add_row(*(Text(cell, style=_STYLES[row.outcome]) for cell in cells))
-        console.print(view)
+    for row in rows[:_MOST_PRINTED]:
+        line = Text.assemble((row.verdict, f"bold {_STYLES[row.outcome]}".strip()), f" {shown(row.id, 160)}\n  ")
+        console.print(line.append(shown(row.message, 600)), soft_wrap=True, highlight=False)
     if len(rows) > _MOST_PRINTED:
         console.print(f"{len(rows) - _MOST_PRINTED} more rows; --json FILE writes all of them.")
     counts = ", ".join(f"{number} {name}" for name, number in sorted(verdict.counts.items()))

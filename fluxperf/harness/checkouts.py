@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import fluxperf
 from fluxperf.errors import BuildError
 from fluxperf.harness.gate import Side
 from fluxperf.harness.records import Record, read_records
@@ -53,7 +54,8 @@ class Processes:
         output = self._folder / f"{side}-{self._taken}.jsonl"
         python, commit = self._sides[side]
         command = [str(python), "-P", "-m", "fluxperf", "run", *self._arguments, "-o", str(output)]
-        environment = {**os.environ, "FLUXPERF_COMMIT": commit} if commit else dict(os.environ)
+        more = {"FLUXPERF_COMMIT": commit} if commit else {"PYTHONPATH": _here()}
+        environment = {**os.environ, **more}
         _call(command, self._folder, f"measuring {side} {commit[:10]}".rstrip(), environment)
         found = read_records(output)
         if found.problems:
@@ -97,6 +99,12 @@ def installed(repository: Path, refs: dict[Side, str], extra: str = "") -> Itera
 def running() -> Installed:
     """The program that runs now."""
     return Installed(Path(sys.executable), "")
+
+
+def _here() -> str:
+    """Search path on which a fresh process finds the fluxperf that runs now, installed or not."""
+    paths = (str(Path(fluxperf.__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", ""))
+    return os.pathsep.join(path for path in paths if path)
 
 
 def _build(repository: Path, tree: Path, venv: Path, commit: str, extra: str) -> Path:

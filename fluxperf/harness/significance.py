@@ -69,7 +69,7 @@ def _patterns(number: int, seed: int) -> npt.NDArray[np.float64]:
     else:
         bits = np.random.default_rng(seed).integers(0, 2, (PATTERNS, number))
         bits[0] = 0
-    return 1.0 - 2.0 * bits
+    return np.asarray(1.0 - 2.0 * bits, np.float64)
 
 
 def smallest_p(pairs: int) -> float:
