@@ -93,7 +93,6 @@ def installed(repository: Path, refs: dict[Side, str], extra: str = "") -> Itera
         finally:
             for tree in trees:
                 _git(repository, "worktree", "remove", "--force", str(tree))
-            _git(repository, "worktree", "prune")
 
 
 def running() -> Installed:

@@ -169,3 +169,20 @@ def test_without_calibration_alarms_stay_at_the_level() -> None:
 def test_three_percent_is_seen_with_eight_pairs() -> None:
     found = verdicts(200, change=0.03, spread=0.005)
     assert found["SLOWER"] >= 190, found
+
+
+@pytest.mark.parametrize(("change", "verdict", "least"), [(0.0, "SAME", 390), (0.03, "SLOWER", 380)])
+def test_looking_again_while_unsure_raises_no_alarms_and_sees_more(change: float, verdict: str, least: int) -> None:
+    """As the gate does: 8 pairs, and 8 more while unsure, on a machine that is disturbed now and then."""
+    rng, found = np.random.default_rng(9), Counter()
+    pairs = policy().pairs
+    for _ in range(400):
+        base, head = drawn(rng, pairs.most, change=change, spread=0.01, disturbed=0.05)
+        for taken in range(pairs.first, pairs.most + 1, pairs.step):
+            one = task(base[:taken], head[:taken])
+            said = judge([one], pairs, pairs.looks(pairs.first))[0].verdict
+            if said != "UNSURE":
+                break
+        found[said] += 1
+    assert found[verdict] >= least, found
+    assert change or found["SLOWER"] <= 4
