@@ -12,8 +12,6 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import brentq
-from scipy.stats import nct, norm, t
 
 from fluxperf.errors import ArgumentError
 
@@ -149,6 +147,10 @@ def detectable(spread: float, pairs: int, alpha: float, power: float, margin: fl
 @lru_cache
 def _shift(pairs: int, alpha: float, power: float) -> float:
     """The shift beyond the margin, in units of the spread, that shows with that power."""
+    # SciPy takes a second to import, which commands that test nothing need not pay.
+    from scipy.optimize import brentq
+    from scipy.stats import nct, norm, t
+
     critical, root = t.isf(alpha, pairs - 1), math.sqrt(pairs)
     shift = brentq(lambda d: nct.sf(critical, pairs - 1, d * root) - power, 0.0, 20.0 + critical)
     if 4 * smallest_p(pairs) > alpha:

@@ -7,7 +7,6 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import binom, bootstrap
 
 from fluxperf.errors import ArgumentError
 
@@ -59,6 +58,9 @@ def median_interval(values: Sequence[float], confidence: float = 0.95) -> Interv
     Raises:
         ArgumentError: a confidence outside of 0 to 1, or a value that is not finite.
     """
+    # SciPy takes a second to import, which commands that only summarize need not pay.
+    from scipy.stats import binom
+
     _check("median_interval", values, confidence)
     ordered, number = sorted(values), len(values)
     k = 0
@@ -94,6 +96,8 @@ def ratio_interval(
     Raises:
         ArgumentError: a value that is not finite or not above zero, or pairs of unequal number.
     """
+    from scipy.stats import bootstrap
+
     _check("ratio_interval", [*base, *head], confidence)
     if min([*base, *head], default=1.0) <= 0:
         raise ArgumentError("ratio_interval: expected values above zero, got one that is not. Leave such samples out.")
