@@ -18,7 +18,7 @@ report: $(VENV)/.installed
 	echo "Open $(CURDIR)/$(OUT)/index.html"
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 gate: $(VENV)/.installed
 	@mkdir -p $(OUT)

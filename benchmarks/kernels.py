@@ -3,12 +3,13 @@
     python -m benchmarks.kernels -o reports/records/kernels.json
 
 Bytes are those that the op must move: each tensor read or written once. Launches are back to back between two events,
-queued behind a long copy, and rotate among several sets of tensors, so that no set stays in the L2 cache.
+queued behind a long write, and rotate among several sets of tensors, so that no set stays in the L2 cache.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -20,27 +21,20 @@ from fluxperf.engine.ops.bind import bind
 from fluxperf.engine.ops.table import Settings
 from fluxperf.engine.phases import table
 from fluxperf.harness.measure.environment import commit
+from fluxperf.harness.measure.sampler import Call, Series, batch
 
-#: Sets to rotate among, launches between two events, and repetitions.
-SETS, LAUNCHES, REPEATS = 8, 40, 9
+#: Sets to rotate among, launches between two events, batches that are kept, and batches before them.
+SETS, LAUNCHES, REPEATS, WARMUP = 8, 40, 9, 2
 
 TEXT, IMAGE, HEADS, DIM = 512, 4096, 24, 128
 WIDTH = HEADS * DIM
 
 
-def measured(device: CudaDevice, calls: list[Callable[[], Any]]) -> float:
-    """Median seconds of one launch. A long copy goes first, behind which all launches queue up: no gap is timed."""
-    source, target = device.empty((1 << 30,), "float32"), device.empty((1 << 30,), "float32")
-    for call in calls:
-        call()
-    times = []
-    for _ in range(REPEATS):
-        target.data.copy_from_device_async(source.data, source.nbytes, device.stream)
-        start = device.mark()
-        for index in range(LAUNCHES):
-            calls[index % len(calls)]()
-        times.append(device.elapsed_s(start, device.mark()) / LAUNCHES)
-    return median(times)
+def measured(device: CudaDevice, calls: list[Callable[[], Any]]) -> Series:
+    """Batches of launches that rotate among the calls."""
+    rotating = itertools.cycle(calls)
+    (series,) = batch([Call(device, lambda: next(rotating)())], LAUNCHES, REPEATS, WARMUP)
+    return series
 
 
 def kernels(device: CudaDevice, dtype: str) -> dict[str, tuple[int, list[Callable[[], Any]]]]:
@@ -108,7 +102,7 @@ def copy_bandwidth(device: CudaDevice) -> float:
         lambda pair=pair: pair[1].data.copy_from_device_async(pair[0].data, pair[0].nbytes, device.stream)
         for pair in pairs
     ]
-    return 2 * pairs[0][0].nbytes / measured(device, calls)
+    return 2 * pairs[0][0].nbytes / median(measured(device, calls).times_s)
 
 
 def main() -> None:
@@ -121,10 +115,19 @@ def main() -> None:
     rows = []
     for dtype in ("bfloat16", "float32"):
         for name, (nbytes, calls) in kernels(device, dtype).items():
-            seconds = measured(device, calls)
+            series = measured(device, calls)
+            seconds = median(series.times_s)
             rate = nbytes / seconds
             rows.append(
-                {"kernel": name, "dtype": dtype, "us": seconds * 1e6, "gb_s": rate / 1e9, "of_copy": rate / ceiling}
+                {
+                    "kernel": name,
+                    "dtype": dtype,
+                    "us": seconds * 1e6,
+                    "gb_s": rate / 1e9,
+                    "of_copy": rate / ceiling,
+                    "samples_us": [sample * 1e6 for sample in series.times_s],
+                    "exposed": series.exposed,
+                }
             )
             print(f"{dtype:9} {name:34} {seconds * 1e6:8.1f} us {rate / 1e9:7.0f} GB/s {rate / ceiling:6.1%}")
     revision, dirty = commit(Path(__file__).resolve().parent.parent)
@@ -136,6 +139,7 @@ def main() -> None:
         "sets": SETS,
         "launches": LAUNCHES,
         "repeats": REPEATS,
+        "warmup": WARMUP,
     }
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps({**head, "kernels": rows}, indent=1) + "\n", encoding="utf-8")

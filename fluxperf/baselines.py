@@ -96,4 +96,8 @@ def _without_times(record: Record) -> Record:
         record,
         times_s={"denoise": [], "step": []},
         ops=[msgspec.structs.replace(row, time_s=0.0) for row in record.ops],
+        blocks=[msgspec.structs.replace(row, time_s=None) for row in record.blocks],
+        sampling=[],
+        conditions=None,
+        load=None,
     )

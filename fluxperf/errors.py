@@ -10,6 +10,7 @@
     |   `-- KernelError          a kernel that cannot be found, compiled or loaded
     |-- CheckpointError          weights that are missing, damaged or of another model
     |-- RecordError              a records file that cannot be read or written
+    |-- ProcessError             a process of a replicated run that failed, or processes that disagree
     |-- PolicyError              a gate's policy or calibration that cannot be used
     `-- BuildError               a revision that cannot be built, or whose processes fail
 
@@ -85,6 +86,10 @@ class CheckpointError(FluxperfError):
 
 class RecordError(FluxperfError):
     """A records file that cannot be read or written."""
+
+
+class ProcessError(FluxperfError):
+    """A process of a replicated run that failed, or processes that disagree about what is exact."""
 
 
 class PolicyError(FluxperfError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -56,6 +57,7 @@ def open_peer(name: str, workload: Workload) -> Peer:
     if spec is None or spec.loader is None:
         raise DeviceError(f"peer {name!r}: expected a Python file, {files[stem]} is none.")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # a compiler of peers looks their modules up by name
     try:
         spec.loader.exec_module(module)
     except ImportError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,12 +13,14 @@ import msgspec
 import numpy as np
 
 import fluxperf
-from fluxperf.engine.device.observers import LedgerScopes
+from fluxperf.engine.device.observers import LedgerScopes, SectionTimes
 from fluxperf.engine.device.transfers import Crossing
 from fluxperf.engine.executors import Forwards
 from fluxperf.engine.ops.meter import OpMeter
+from fluxperf.harness.measure.clocks import Watch
 from fluxperf.harness.measure.environment import commit, machine
 from fluxperf.harness.measure.sampler import Run, Samples, Variant, interleave
+from fluxperf.harness.measure.stopping import Until
 from fluxperf.harness.records import BlockRow, ErrorRow, LedgerRow, OpRow, Record, Totals, WorkloadRow
 from fluxperf.harness.timeline.witness import Witness
 from fluxperf.peers import Peer
@@ -34,12 +36,13 @@ class Reference(NamedTuple):
 
 @dataclass(frozen=True)
 class Counts:
-    """What one forward did."""
+    """What one forward did, and how long each of its sections took in seconds, by section and index."""
 
     crossings: list[Crossing]
     totals: Totals
     meter: OpMeter
     witness: Totals | None
+    sections_s: Mapping[tuple[str, int], float]
 
 
 def measure(
@@ -50,17 +53,21 @@ def measure(
     witness: bool = False,
     peers: Sequence[Peer] = (),
     on_sample: Callable[[], None] = lambda: None,
+    until: Until | None = None,
+    rest_s: float = 0.0,
 ) -> tuple[list[Record], Any]:
     """Counts one forward of a prepared rung, then times whole generations unobserved, in turns with those of peers.
 
     Args:
         prepared: the rung.
-        repeat: timed generations, at least 1.
+        repeat: timed generations, at least 1; with ``until`` the least number.
         reference: latents to state the error against, or ``None``.
-        warmup: generations before the timed ones.
+        warmup: generations before the timed ones; with ``until`` the least number.
         witness: count one more forward from outside, through CUPTI.
         peers: other implementations of the same workload.
         on_sample: called after the counted forward and after each generation.
+        until: go on until the median is known this well, or a bound is reached.
+        rest_s: idle seconds before each generation.
 
     Returns:
         The rung's record and those of the peers, and the rung's final latents [B, I, C] as host numbers.
@@ -80,16 +87,21 @@ def measure(
         on_sample()
     start = len(device.door.ledger.crossings)
     variants = [Variant(device, run), *(Variant(peer.clock, peer.denoise) for peer in peers)]
-    samples, *others = interleave(variants, repeat, warmup, on_sample)
+    with Watch(device.bus_id) as watch:
+        samples, *others = interleave(variants, repeat, warmup, on_sample, until, rest_s=rest_s)
     if tally is not None:
         counts = tally.counts(_witnessed(prepared) if witness else None)
     generations = device.door.ledger.crossings[start:]
     start = len(device.door.ledger.crossings)
     numbers = device.door.to_host(samples.last, "latents")
     around = device.door.ledger.crossings[: prepared.setup_crossings] + device.door.ledger.crossings[start:]
-    outside = _outside(around, generations, repeat + warmup, counts.totals, prepared.workload.steps)
+    number = len(samples.whole_s) + len(samples.warmup_s)
+    outside = _outside(around, generations, number, counts.totals, prepared.workload.steps)
     error = _error(numbers, reference)
-    records = [_record(prepared, counts, outside, samples, error)]
+    conditions = [watch.conditions] if watch.conditions else None
+    own = _record(prepared, counts, outside, samples, error)
+    settings = {**own.settings, **({"rest_s": f"{rest_s:g}"} if rest_s else {})}
+    records = [msgspec.structs.replace(own, conditions=conditions, settings=settings)]
     records += [_peer_record(records[0], peer, times) for peer, times in zip(peers, others, strict=True)]
     return records, numbers
 
@@ -122,7 +134,7 @@ class _Tally:
             allocations=device.memory.allocations - self._allocations,
             op_calls=self._meter.calls,
         )
-        return Counts(crossings, totals, self._meter, witness)
+        return Counts(crossings, totals, self._meter, witness, {})
 
 
 class _FirstForward:
@@ -130,8 +142,8 @@ class _FirstForward:
 
     def __init__(self, prepared: Prepared) -> None:
         self._prepared = prepared
-        self._meter = OpMeter(prepared.device)
-        self._observed = prepared.observed(LedgerScopes(prepared.device.door.ledger), self._meter)
+        self._meter, self._times = OpMeter(prepared.device), SectionTimes(prepared.device)
+        self._observed = prepared.observed(LedgerScopes(prepared.device.door.ledger), self._meter, self._times)
         self._counts: Counts | None = None
 
     def denoise(self, on_step: Callable[[int], Any]) -> Any:
@@ -144,7 +156,8 @@ class _FirstForward:
             if self._counts is None:
                 found = tally.counts()
                 totals = {key: replace(total) for key, total in self._meter.totals.items()}
-                self._counts = replace(found, meter=OpMeter(self._prepared.device, totals))
+                meter = OpMeter(self._prepared.device, totals)
+                self._counts = replace(found, meter=meter, sections_s=self._times.seconds())
 
         return self._observed.denoise(self._prepared.latents, self._prepared.request, on_step, note)
 
@@ -164,8 +177,15 @@ def count(prepared: Prepared, witness: bool = False) -> Counts:
         _forward(prepared, forwards)  # the first call compiles kernels and searches for algorithms
     tally = _Tally(prepared, meter)
     _forward(prepared, forwards)
-    counts = tally.counts()
+    counts = replace(tally.counts(), sections_s=_section_times(prepared))
     return replace(counts, witness=_witnessed(prepared)) if witness else counts
+
+
+def _section_times(prepared: Prepared) -> dict[tuple[str, int], float]:
+    """Seconds of every section of one forward, in which nothing else is observed."""
+    times = SectionTimes(prepared.device)
+    _forward(prepared, prepared.observed(times).begin(prepared.request))
+    return times.seconds()
 
 
 def _forward(prepared: Prepared, forwards: Forwards) -> None:
@@ -200,6 +220,8 @@ def _totals(crossings: list[Crossing], launches: int | None, **others: Any) -> T
 
 def _outside(around: list[Crossing], generations: list[Crossing], number: int, forward: Totals, steps: int) -> Totals:
     """Copies of a generation outside its forwards: weights, tables, inputs, the sampler's steps, the latents' way down.
+
+    Weights from files are one copy for each of the model's tensors, as the door counts a stream.
 
     Args:
         around: crossings before and after the generations.
@@ -266,7 +288,7 @@ def _record(prepared: Prepared, counts: Counts, outside: Totals, samples: Sample
         times_s=_times(samples),
         totals=counts.totals,
         setup_totals=outside,
-        blocks=_blocks(counts.crossings, config.double_blocks, config.single_blocks),
+        blocks=_blocks(counts, config.double_blocks, config.single_blocks),
         ledger=_ledger(counts.crossings),
         ops=_ops(counts.meter),
         error=error,
@@ -274,12 +296,19 @@ def _record(prepared: Prepared, counts: Counts, outside: Totals, samples: Sample
         choices=prepared.device.choices(),
         policy={"activations": phase.activations, "executor": phase.executor, "e4m3": " ".join(phase.e4m3)},
         settings={"nvtx": "on" if prepared.observers else "off"},
+        sampling=[samples.outcome],
+        load=prepared.load,
     )
 
 
 def _times(samples: Samples) -> dict[str, list[list[float]]]:
     """Samples by metric; all are of this one process."""
-    return {"denoise": [samples.whole_s], "step": [samples.steps_s], "warmup": [samples.warmup_s]}
+    return {
+        "denoise": [samples.whole_s],
+        "step": [samples.steps_s],
+        "warmup": [samples.warmup_s],
+        "warmup_step": [samples.warmup_steps_s],
+    }
 
 
 def _peer_record(own: Record, peer: Peer, samples: Samples) -> Record:
@@ -294,6 +323,7 @@ def _peer_record(own: Record, peer: Peer, samples: Samples) -> Record:
         ran_as="peer",
         phase_table={},
         times_s=_times(samples),
+        sampling=[samples.outcome],
         error=None,
         policy={"form": peer.form, "weights": "random numbers of the same shapes, drawn by the peer"},
         totals=seen.totals,
@@ -303,15 +333,16 @@ def _peer_record(own: Record, peer: Peer, samples: Samples) -> Record:
         ops=[],
         witness=seen.totals,
         choices={},
+        load=None,
     )
 
 
-def _blocks(crossings: list[Crossing], double: int, single: int) -> list[BlockRow]:
-    """Copies of every block, in the order of the forward."""
+def _blocks(counts: Counts, double: int, single: int) -> list[BlockRow]:
+    """Copies and time of every block, in the order of the forward."""
     sections = {"embed": 1, "double": double, "single": single, "final": 1}
     rows = []
     for section, index in ((section, index) for section, number in sections.items() for index in range(number)):
-        copies, sizes = _sums(row for row in crossings if (row.section, row.index) == (section, index))
+        copies, sizes = _sums(row for row in counts.crossings if (row.section, row.index) == (section, index))
         rows.append(
             BlockRow(
                 section=section,
@@ -320,6 +351,7 @@ def _blocks(crossings: list[Crossing], double: int, single: int) -> list[BlockRo
                 h2d_copies=copies["h2d"],
                 d2h_bytes=sizes["d2h"],
                 h2d_bytes=sizes["h2d"],
+                time_s=counts.sections_s.get((section, index)),
             )
         )
     return rows

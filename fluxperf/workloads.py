@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,6 +23,7 @@ from fluxperf.engine.ops.table import OP_NAMES
 from fluxperf.engine.phases import Phase, phase_named, table
 from fluxperf.errors import BindError, ConfigError, DeviceError, UnknownNameError
 from fluxperf.harness.measure.environment import memory_bytes
+from fluxperf.harness.records import LoadRow
 
 #: Pixels per image token along each side: the VAE's 8, times patches of 2.
 PIXELS_PER_TOKEN = 16
@@ -126,7 +128,11 @@ class Prepared:
         self.device, self.phase, self.rows, self.workload, self.source = device, phase, rows, workload, source
         self.observers = tuple(observers)
         bound = bind(phase.name, rows, device, phase.settings, observers)
+        start_s = time.perf_counter()
         self._weights = place(source, bound, phase.activations, phase.e4m3)
+        seconds = time.perf_counter() - start_s
+        #: What loading took, or ``None`` where no weights were read from files.
+        self.load = LoadRow(bytes=source.stored_bytes, time_s=seconds) if source.stored_bytes else None
         self.latents, self.request = _inputs(device, bound, self._weights, workload, source, seed)
         self._sampler = self._sampled(bound)
         #: Crossings of the door so far: weights, tables and inputs.
@@ -188,6 +194,7 @@ def prepare(
     if problems:
         raise BindError(name, opened.kind, problems)
     _check_memory(opened, phase, source)
+    opened.prepare()
     return Prepared(opened, phase, rows, workload, source, seed, observers=(NvtxRanges(),) if nvtx else ())
 
 

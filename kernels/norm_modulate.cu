@@ -2,15 +2,20 @@
 //
 // Shapes: x [B, L, D] with any batch and token stride, shift and scale [B, D] with any batch stride; out [B, L, D]
 // contiguous. Blocks: x over tokens, y over samples.
-// Numerics: float32 throughout, variance of the centred row; rounds once.
+// Numerics: float32 throughout, variance of the centred row (team: of each warp's share about its own mean, then joined by
+// the formula of Chan, Golub and LeVeque, 1979); rounds once.
 // Alignment: w8 and w4 need 16-byte aligned rows and D a multiple of the width; w1 takes anything.
 //
 // Versions:
-//   block  a block per token, the row read three times (twice from cache). Any D. Loses wherever a row fits one warp's
-//          registers: two block-wide reductions with barriers per token.
-//   warp   a warp per token, the row in registers (p is packs per lane; 12 packs of 8 bf16 hold D = 3072), read once with
+//   block  a block per token, the row read three times (twice from cache). Any D. Loses wherever a row fits registers: two
+//          block-wide reductions with barriers per token.
+//   warp   a warp per token, the row in registers (p is packs per lane; 24 packs of 4 floats hold D = 3072), read once with
 //          all loads in flight; shift and scale are read meanwhile and lie in shared memory as floats for the block's four
-//          tokens. Up to 32 p packs. Loses when there are few tokens: 512 fill 128 blocks of four.
+//          tokens. Up to 32 p packs. Loses in bfloat16, where a lane has twice the numbers per byte and computes too long
+//          while nothing is in flight.
+//   team   four warps share a token (t is packs per thread; 3 packs of 8 bf16 hold D = 3072) and walk over tokens with the
+//          next row in flight; shift and scale stay packed in registers, one barrier per token. Up to 128 t packs. Blocks
+//          are as many as the card holds at once, so none starts late. Loses with float32, whose vectors fill the registers.
 #include "common/norm.cuh"
 #include "common/rows.cuh"
 
@@ -81,6 +86,119 @@ template <class T, int W, int P> struct Arriving {
     }
 };
 
+// Threads that share a token, and blocks of them that an SM must hold; the launcher counts on both.
+constexpr int TEAM = 128, TEAM_WARPS = TEAM / 32;
+template <int P> constexpr int RESIDENT = P > 3 ? 4 : 5;
+
+// A thread's packs of a row, of which `mine` is its first; nothing of a row that is not there.
+template <int W, int P, class T>
+__device__ __forceinline__ void load_share(Pack<T, W> (&held)[P], const T* __restrict__ mine, int packs, bool exists) {
+#pragma unroll
+    for (int k = 0; k < P; ++k) {
+        held[k] = exists && static_cast<int>(threadIdx.x) + TEAM * k < packs ? load<W>(mine + TEAM * W * k) : zero_pack<T, W>();
+    }
+}
+
+// Keeps packs as they are: the compiler would widen them ahead of the loop, and run out of registers.
+template <int P, class Held> __device__ __forceinline__ void keep_packed(Held (&held)[P]) {
+#pragma unroll
+    for (int k = 0; k < P; ++k) {
+#pragma unroll
+        for (unsigned& word : held[k].word) asm volatile("" : "+r"(word));
+    }
+}
+
+// What a team shares of the token at hand: mean of each warp's numbers and their squares about it. Tokens take turns, so one
+// barrier per token suffices. And of all tokens: how many numbers each warp has, one over that (0 of none), one over all.
+struct Partial {
+    float2 of[2][TEAM_WARPS];
+    float count[TEAM_WARPS], share[TEAM_WARPS], whole;
+};
+
+// How many numbers of a row of that many packs this thread's warp has.
+template <int W, int P> __device__ __forceinline__ float warp_share(int packs) {
+    int mine = 0;
+#pragma unroll
+    for (int k = 0; k < P; ++k) mine += min(max(packs - TEAM * k - static_cast<int>(threadIdx.x & ~31u), 0), 32);
+    return static_cast<float>(mine * W);
+}
+
+// Mean and variance of the row that a team holds.
+template <int W, int P>
+__device__ __forceinline__ float2 moments(const float (&value)[P][W], int packs, Partial& partial, int turn) {
+    const int warp = threadIdx.x / 32;
+    float sum = 0.0f, squares = 0.0f;
+#pragma unroll
+    for (int k = 0; k < P; ++k) {
+#pragma unroll
+        for (int i = 0; i < W; ++i) sum += value[k][i];
+    }
+    const float near = warp_sum(sum) * partial.share[warp];
+#pragma unroll
+    for (int k = 0; k < P; ++k) {
+        if (static_cast<int>(threadIdx.x) + TEAM * k >= packs) continue;
+#pragma unroll
+        for (int i = 0; i < W; ++i) squares += (value[k][i] - near) * (value[k][i] - near);
+    }
+    squares = warp_sum(squares);
+    if (threadIdx.x % 32 == 0) partial.of[turn][warp] = make_float2(near, squares);
+    __syncthreads();
+    float mean = 0.0f, spread = 0.0f;
+#pragma unroll
+    for (int w = 0; w < TEAM_WARPS; ++w) mean += partial.of[turn][w].x * partial.count[w];
+    mean *= partial.whole;
+#pragma unroll
+    for (int w = 0; w < TEAM_WARPS; ++w) {
+        const float off = partial.of[turn][w].x - mean;
+        spread += partial.of[turn][w].y + partial.count[w] * off * off;
+    }
+    return make_float2(mean, spread * partial.whole);
+}
+
+#define NORM_MODULATE_TEAM(NAME, T, W, P)                                                                                  \
+    extern "C" __global__ void __launch_bounds__(TEAM, RESIDENT<P>) NAME(                                                  \
+        const T* __restrict__ x, const T* __restrict__ shift, const T* __restrict__ scale, T* __restrict__ out,            \
+        const TokenStrides x_strides, i64 shift_stride, i64 scale_stride, int tokens, int packs, float eps                 \
+    ) {                                                                                                                    \
+        __shared__ Partial partial;                                                                                        \
+        const i64 sample = blockIdx.y;                                                                                     \
+        const i64 column = threadIdx.x * W, first = blockIdx.x;                                                            \
+        const T* from = x + sample * x_strides.batch + first * x_strides.token + column;                                   \
+        T* to = out + (sample * tokens + first) * packs * W + column;                                                      \
+        Pack<T, W> held[P], by[P], plus[P];                                                                                \
+        load_share<W>(held, from, packs, true);                                                                            \
+        load_share<W>(by, scale + sample * scale_stride + column, packs, true);                                            \
+        load_share<W>(plus, shift + sample * shift_stride + column, packs, true);                                          \
+        if (threadIdx.x % 32 == 0) {                                                                                       \
+            const float count = warp_share<W, P>(packs);                                                                   \
+            partial.count[threadIdx.x / 32] = count;                                                                       \
+            partial.share[threadIdx.x / 32] = count > 0.0f ? 1.0f / count : 0.0f;                                          \
+            partial.whole = 1.0f / static_cast<float>(packs * W);                                                          \
+        }                                                                                                                  \
+        __syncthreads();                                                                                                   \
+        int turn = 0;                                                                                                      \
+        for (int token = blockIdx.x; token < tokens; token += gridDim.x, turn ^= 1) {                                      \
+            float value[P][W];                                                                                             \
+            _Pragma("unroll") for (int k = 0; k < P; ++k) expand(held[k], value[k]);                                       \
+            from += gridDim.x * x_strides.token;                                                                           \
+            load_share<W>(held, from, packs, token + static_cast<int>(gridDim.x) < tokens);                                \
+            keep_packed(by);                                                                                               \
+            keep_packed(plus);                                                                                             \
+            const float2 row = moments<W, P>(value, packs, partial, turn);                                                 \
+            const float inverse = inverse_sqrt(row.y + eps), minus = -row.x * inverse;                                     \
+            _Pragma("unroll") for (int k = 0; k < P; ++k) {                                                                \
+                if (static_cast<int>(threadIdx.x) + TEAM * k >= packs) continue;                                           \
+                float factor[W], term[W];                                                                                  \
+                expand(by[k], factor);                                                                                     \
+                expand(plus[k], term);                                                                                     \
+                _Pragma("unroll") for (int i = 0; i < W; ++i)                                                              \
+                    value[k][i] = fmaf(fmaf(value[k][i], inverse, minus), 1.0f + factor[i], term[i]);                      \
+                store<W>(to + TEAM * W * k, value[k]);                                                                     \
+            }                                                                                                              \
+            to += static_cast<i64>(gridDim.x) * packs * W;                                                                 \
+        }                                                                                                                  \
+    }
+
 #define NORM_MODULATE_WARP(NAME, T, W, P)                                                                                  \
     extern "C" __global__ void __launch_bounds__(32 * WARPS) NAME(                                                         \
         const T* __restrict__ x, const T* __restrict__ shift, const T* __restrict__ scale, T* __restrict__ out,            \
@@ -119,6 +237,6 @@ NORM_MODULATE_BLOCK(norm_modulate_bf16_w1_block, bf16, 1)
 NORM_MODULATE_BLOCK(norm_modulate_bf16_w8_block, bf16, 8)
 NORM_MODULATE_WARP(norm_modulate_f32_w4_p8, float, 4, 8)
 NORM_MODULATE_WARP(norm_modulate_f32_w4_p24, float, 4, 24)
-NORM_MODULATE_WARP(norm_modulate_bf16_w8_p4, bf16, 8, 4)
-NORM_MODULATE_WARP(norm_modulate_bf16_w8_p12, bf16, 8, 12)
-NORM_MODULATE_WARP(norm_modulate_bf16_w8_p16, bf16, 8, 16)
+NORM_MODULATE_TEAM(norm_modulate_bf16_w8_t1, bf16, 8, 1)
+NORM_MODULATE_TEAM(norm_modulate_bf16_w8_t3, bf16, 8, 3)
+NORM_MODULATE_TEAM(norm_modulate_bf16_w8_t4, bf16, 8, 4)

@@ -1,9 +1,11 @@
-"""Fixtures that every folder of tests may use."""
+"""Fixtures that every folder of tests may use, and the numbers that tests measured, at the end of the run."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any
 
 # Products here are tiny: threads that wait for each other cost twice the time. Read when NumPy is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -11,6 +13,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import pytest
 
 from fluxperf.engine.device.host import HostDevice
+
+#: Name of the property under which a test notes what it measured.
+_MEASURED = "measured"
 
 
 @pytest.fixture
@@ -20,3 +25,25 @@ def device() -> Iterator[HostDevice]:
     yield device
     assert device.door._sealed is None, "the test left the door sealed"
     assert (device.door.ledger.section, device.door.ledger.op) == ("", ""), "the test left a section or an op open"
+
+
+@pytest.fixture
+def measure(request: pytest.FixtureRequest) -> Callable[[str, str, float], None]:
+    """Notes a number under a quantity and a rung; the end of the run prints the largest of each."""
+
+    def note(quantity: str, rung: str, value: float) -> None:
+        request.node.user_properties.append((_MEASURED, (quantity, rung, float(value))))
+
+    return note
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Prints the largest number of each quantity and rung."""
+    largest: dict[str, dict[str, float]] = defaultdict(dict)
+    for report in [*terminalreporter.stats.get("passed", []), *terminalreporter.stats.get("failed", [])]:
+        for name, value in getattr(report, "user_properties", []):
+            if name == _MEASURED and report.when == "call":
+                quantity, rung, number = value
+                largest[quantity][rung] = max(number, largest[quantity].get(rung, 0.0))
+    for quantity, rungs in sorted(largest.items()):
+        terminalreporter.write_line(f"{quantity}: " + ", ".join(f"{rung} {rungs[rung]:.3g}" for rung in rungs))

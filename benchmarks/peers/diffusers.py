@@ -1,4 +1,4 @@
-"""diffusers' FLUX.1 transformer on the same GPU: eager, and as its authors compile it.
+"""diffusers' FLUX.1 transformer on the same GPU: eager, as its authors compile it, and compiled with products in e4m3.
 
 Weights are random numbers of the same spread as fluxperf's synthetic ones, drawn on the card; only times are compared.
 The loop is that of diffusers' pipeline: bfloat16 latents, the scheduler's Euler step in float32.
@@ -17,7 +17,18 @@ from fluxperf.engine.model.schedule import sigmas
 from fluxperf.workloads import GUIDANCE, Workload
 
 #: Forms of this peer, by the name that `fluxperf run --peer` takes.
-FORMS = {"diffusers": "eager", "diffusers-compiled": "fused QKV, cuDNN attention, compile_repeated_blocks"}
+FORMS = {
+    "diffusers": "eager",
+    "diffusers-compiled": "fused QKV, cuDNN attention, compile_repeated_blocks",
+    "diffusers-fp8": "e4m3 products with a scale per row and output channel (torch._scaled_mm), fused QKV, "
+    "cuDNN attention, compile_repeated_blocks",
+}
+
+#: Largest number of e4m3, and the least scale: a row of zeros is divided by it.
+_E4M3_MAX, _LEAST_SCALE = 448.0, 1e-12
+
+#: What `torch._scaled_mm` wants rows, inputs and outputs to be multiples of.
+_ALIGNMENT = 16
 
 
 class TorchClock:
@@ -53,6 +64,9 @@ class Peer:
         self._model = _model(config)
         if form == "diffusers-compiled":
             self._model.fuse_qkv_projections()
+        if form == "diffusers-fp8":
+            quantize_blocks(self._model)
+        if form != "diffusers":
             self._model.set_attention_backend("_native_cudnn")
             self._model.compile_repeated_blocks(fullgraph=True)
         tokens = workload.rows * workload.columns
@@ -87,6 +101,67 @@ class Peer:
         latents = self._latents if latents is None else latents
         timestep = self._times[step].expand(latents.shape[0])
         return self._model(hidden_states=latents, timestep=timestep, return_dict=False, **self._inputs)[0]
+
+
+class E4m3Linear(torch.nn.Module):
+    """``x W^T + b`` of e4m3 numbers: one scale per row of x, found when it runs, and one per output channel.
+
+    *Numerics*: scales are float32, ``amax / 448``; sums are those of the tensor cores (``use_fast_accum``), the result
+    is bfloat16.
+
+    Args:
+        linear: weight [N, K] and bias [N]; N and K are multiples of 16.
+    """
+
+    def __init__(self, linear: torch.nn.Linear) -> None:
+        super().__init__()
+        weight, scale = quantized(linear.weight.detach())
+        self.register_buffer("weight", weight)
+        self.register_buffer("scale", scale.reshape(1, -1))
+        self.register_buffer("bias", linear.bias.detach())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[.., K] -> [.., N]."""
+        rows = x.reshape(-1, x.shape[-1])
+        count = rows.shape[0]
+        if count % _ALIGNMENT:
+            rows = torch.nn.functional.pad(rows, (0, 0, 0, -count % _ALIGNMENT))
+        numbers, scale = quantized(rows)
+        result = torch._scaled_mm(
+            numbers,
+            self.weight.t(),
+            scale_a=scale,
+            scale_b=self.scale,
+            bias=self.bias,
+            out_dtype=torch.bfloat16,
+            use_fast_accum=True,
+        )
+        return result[:count].reshape(*x.shape[:-1], -1)
+
+
+def quantized(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of x [M, K] in e4m3, and their scales [M, 1] in float32."""
+    wide = x.float()
+    scale = (wide.abs().amax(dim=-1, keepdim=True) / _E4M3_MAX).clamp(min=_LEAST_SCALE)
+    return (wide / scale).clamp(-_E4M3_MAX, _E4M3_MAX).to(torch.float8_e4m3fn), scale
+
+
+@torch.no_grad()
+def quantize_blocks(model: Any) -> None:
+    """Merges the QKV projections of all blocks and puts every projection of tokens into e4m3, one after the other.
+
+    Modulations (one row), embedders and the final layer stay as they are. What is replaced is let go at once: the
+    memory in use never exceeds that of the bfloat16 model by more than a projection.
+    """
+    for block in [*model.transformer_blocks, *model.single_transformer_blocks]:
+        block.attn.fuse_projections()
+        for name in ("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj"):
+            if hasattr(block.attn, name):
+                delattr(block.attn, name)
+        linears = [name for name, module in block.named_modules() if isinstance(module, torch.nn.Linear)]
+        for name in linears:
+            if not name.startswith("norm"):
+                block.set_submodule(name, E4m3Linear(block.get_submodule(name)))
 
 
 def _normal(*shape: int) -> torch.Tensor:

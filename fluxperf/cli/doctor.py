@@ -21,6 +21,7 @@ _PACKAGES: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("matrix products", ("nvmath-python",), "cuda"),
     ("attention", ("nvidia-cudnn-frontend",), "cuda"),
     ("copy witness", ("cupti-python",), "cuda"),
+    ("clocks and throttling", ("nvidia-ml-py",), "cuda"),
     ("parity tests", ("torch", "diffusers", "transformers"), "test"),
 )
 

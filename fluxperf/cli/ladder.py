@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 
+from rich.console import Group, RenderableType
 from rich.table import Table
 
+from fluxperf.harness.measure.clocks import throttling_note
 from fluxperf.harness.records import Record
 from fluxperf.harness.stats import summarize
 
 _HEADINGS = ("rung", "time", "ms/step", "n", "down", "up", "MB", "ops", "error")
 
 
-def ladder(records: Sequence[Record]) -> Table:
-    """Records of one workload as a table that fits 80 columns: median times, copies of one forward, error."""
+def ladder(records: Sequence[Record]) -> RenderableType:
+    """Records of one workload as tables that fit 80 columns: median times, copies of one forward, error.
+
+    Where something ran on a GPU a second table says what each rung does there: time per block, launches, memory, and
+    speedups. Times of host twins are those of a CPU and are compared with nothing.
+    """
+    copies = _copies(records)
+    return copies if all(record.ran_as == "twin" for record in records) else Group(copies, "", _speeds(records))
+
+
+def _copies(records: Sequence[Record]) -> Table:
     workload, machine = records[0].workload, records[0].machine
     twins = any(record.ran_as == "twin" for record in records)
     note = "\nHost twins: what crosses and whether the numbers agree, not how long a GPU takes." if twins else ""
+    if throttled := throttling_note(records):
+        note += f"\n{throttled}"
+    times = "n generations"
+    if any(len(record.times_s["denoise"]) > 1 for record in records):
+        times = "the processes' medians;\nn is processes x generations"
     view = Table(
         title=f"{workload.name}: {workload.height} x {workload.width} pixels, {workload.text_tokens} text tokens, "
         f"{workload.steps} steps, batch {workload.batch}\non {machine.gpu or machine.cpu}, {machine.cores} cores",
-        caption=f"Copies and MB of one forward, exact; times are medians of n generations.{note}",
+        caption=f"Copies and MB of one forward, exact; times are medians of {times}.{note}",
         title_justify="left",
         caption_justify="left",
     )
@@ -35,16 +52,71 @@ def _row(record: Record) -> tuple[str, ...]:
     whole, step = summarize(record.times_s["denoise"]), summarize(record.times_s["step"])
     totals = record.totals
     return (
-        record.rung,
+        _name(record),
         f"{whole.median * 1e3:.1f} ms" if whole and whole.median < 10 else f"{whole.median:.1f} s" if whole else "",
         f"{step.median * 1e3:.{2 if step.median < 1 else 0}f}" if step else "",
-        str(whole.samples) if whole else "0",
+        _samples(record.times_s["denoise"]),
         str(totals.d2h_copies),
         str(totals.h2d_copies),
         _megabytes(totals.d2h_bytes + totals.h2d_bytes),
         "" if totals.op_calls is None else str(totals.op_calls),
         f"{record.error.relative:.1e}" if record.error else "",
     )
+
+
+def _samples(processes: Sequence[Sequence[float]]) -> str:
+    """Number of samples; of several processes theirs, such as ``3 x 5``, or ``5 + 4`` where they differ."""
+    sizes = [len(samples) for samples in processes]
+    if len(sizes) < 2:
+        return str(sum(sizes))
+    return f"{len(sizes)} x {sizes[0]}" if len(set(sizes)) == 1 else " + ".join(map(str, sizes))
+
+
+def _speeds(records: Sequence[Record]) -> Table:
+    """What each rung does on the GPU, and its speedup over the baseline and each peer."""
+    peers = [record for record in records if record.ran_as == "peer"]
+    baseline = next((record for record in records if record.rung == "baseline" and record.ran_as == "kernel"), None)
+    others = ([baseline] if baseline else []) + peers
+    names = ", ".join(f"{other.rung} (x{number})" for number, other in enumerate(others, start=1)) or "nothing"
+    view = Table(
+        caption="double, single: ms of a block, median over those of one observed forward. Launches: calls of one "
+        f"forward (of a peer its kernels). GB: peak memory of one forward, with weights. Speedups over {names}.",
+        title_justify="left",
+        caption_justify="left",
+    )
+    against = [f"x{number}" for number in range(1, len(others) + 1)]
+    for heading in ("rung", "double", "single", "launches", "GB", *against):
+        view.add_column(heading, justify="left" if heading == "rung" else "right", no_wrap=True)
+    for record in records:
+        peak = record.totals.peak_bytes
+        view.add_row(
+            _name(record),
+            *(_block_ms(record, section) for section in ("double", "single")),
+            "" if record.totals.launches is None else str(record.totals.launches),
+            "" if peak is None else f"{peak / 1e9:.1f}",
+            *(_speedup(record, other) for other in others),
+        )
+    return view
+
+
+def _name(record: Record) -> str:
+    """The rung, or a peer's form on lines of its own."""
+    return record.rung.replace("-", "-\n")
+
+
+def _block_ms(record: Record, section: str) -> str:
+    """Median milliseconds of the blocks of a section."""
+    times = [row.time_s for row in record.blocks if row.section == section and row.time_s is not None]
+    return f"{median(times) * 1e3:.2f}" if times else ""
+
+
+def _speedup(record: Record, other: Record) -> str:
+    """Speedup of a record's generation over another's."""
+    own, theirs = summarize(record.times_s["denoise"]), summarize(other.times_s["denoise"])
+    if own is None or theirs is None:
+        return ""
+    ratio = theirs.median / own.median
+    return f"{ratio:.{2 if ratio < 10 else 1}f}" if ratio < 100 else f"{ratio:.0f}"
 
 
 def _megabytes(size: int) -> str:

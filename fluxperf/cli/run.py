@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fluxperf.cli.ladder import ladder
+from fluxperf.cli.loading import LoadingBar, loaded
+from fluxperf.cli.replicas import measured_in_processes
 from fluxperf.engine.checkpoints.checkpoint import Checkpoint
 from fluxperf.engine.checkpoints.sources import SyntheticWeights, WeightSource
 from fluxperf.engine.config import config_named
 from fluxperf.engine.device import open_device
 from fluxperf.engine.phases import PHASES, phase_named
 from fluxperf.errors import ConfigError
+from fluxperf.harness.measure.stopping import Until
 from fluxperf.harness.records import Record, append_record
 from fluxperf.peers import open_peer
 from fluxperf.recording import Reference, measure
@@ -23,6 +28,7 @@ from fluxperf.workloads import WORKLOADS, Workload, obstacles, prepare, referenc
 
 
 def run(
+    context: typer.Context,
     workload: Annotated[
         str, typer.Option("--workload", "-w", help=f"One of {', '.join(WORKLOADS)}; the sizes below replace its own.")
     ] = "tiny",
@@ -52,6 +58,20 @@ def run(
         list[str] | None,
         typer.Option("--peer", help="Measure this peer in turns with the last rung; repeat for several. Needs a GPU."),
     ] = None,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Fresh processes, one after another; their samples are kept apart in one record.")
+    ] = 1,
+    precision: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="Sample until the median is known to this many percent; --repeat is the least."),
+    ] = None,
+    time_limit_s: Annotated[
+        float | None,
+        typer.Option(min=0, help="With --precision: seconds per rung at most, 60 if not given; a third for warm-up."),
+    ] = None,
+    rest_s: Annotated[
+        float, typer.Option(min=0, help="Idle seconds before each generation: a card without a pause clocks down.")
+    ] = 0.0,
     nvtx: Annotated[bool, typer.Option("--nvtx", help="Push NVTX ranges in timed runs, for a profiler.")] = False,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Append the records to this JSON Lines file.")
@@ -64,15 +84,36 @@ def run(
     chosen = workload_named(workload, height=height, width=width, text_tokens=text_tokens, steps=steps, batch=batch)
     if everything and rung:
         raise ConfigError("run: expected either --all or --rung, got both. Leave one out.")
+    names = [phase_named(name).name for name in rung or []]
+    until = _until(precision, time_limit_s)
+    if processes > 1:
+        _show(measured_in_processes(context, processes, output), output)
+        return
     kind = open_device(device).kind
     source: WeightSource = Checkpoint(weights) if weights else SyntheticWeights(config_named(chosen.model), seed)
     if peer and kind != "cuda":
         raise ConfigError(
             f"--peer {peer[0]}: expected a GPU, but this run is on the host device, where no time counts."
         )
-    how = _How(kind, repeat, warmup, seed, nvtx, witness, tuple(peer or ()))
-    names = [phase_named(name).name for name in rung] if rung else _every_rung(kind)
-    records = _measure_all(names, chosen, source, how, output)
+    how = _How(kind, repeat, warmup, seed, nvtx, witness, tuple(peer or ()), until, rest_s)
+    _show(_measure_all(names or _every_rung(kind), chosen, source, how, output), output)
+
+
+def _until(precision: float | None, time_limit_s: float | None) -> Until | None:
+    """Bounds of sampling; ``None`` for a fixed number of samples."""
+    if precision is None:
+        if time_limit_s is not None:
+            raise ConfigError(
+                f"--time-limit-s {time_limit_s:g}: expected --precision beside it, got a fixed number of samples. "
+                "Add --precision, or leave it out."
+            )
+        return None
+    limit_s = 60.0 if time_limit_s is None else time_limit_s
+    return Until(precision / 100, most_s=limit_s, warmup_s=limit_s / 3)
+
+
+def _show(records: list[Record], output: Path | None) -> None:
+    """Prints the ladder, and where the records went."""
     Console().print(ladder(records))
     if output is not None:
         typer.echo(f"{len(records)} records appended to {output}. `fluxperf report {output}` makes a page of them.")
@@ -88,6 +129,8 @@ class _How(NamedTuple):
     nvtx: bool
     witness: bool
     peers: tuple[str, ...]
+    until: Until | None
+    rest_s: float
 
 
 def _every_rung(device: str) -> list[str]:
@@ -113,22 +156,35 @@ def _oracle(workload: Workload, source: WeightSource, device: str, seed: int) ->
     return None if latents is None else Reference(latents, "float64 oracle, final latents")
 
 
+def _turns(rungs: int, how: _How) -> int | None:
+    """Turns of all rungs, the oracle's included; not known where the samples decide."""
+    return None if how.until else 1 + rungs * (1 + how.warmup + how.repeat)
+
+
 def _measure_all(
     names: list[str], workload: Workload, source: WeightSource, how: _How, output: Path | None
 ) -> list[Record]:
     """Records of the rungs, each appended when it is done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     records: list[Record] = []
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("oracle", total=1 + len(names) * (1 + how.warmup + how.repeat))
+    progress, bar = Progress(*columns), LoadingBar(source)
+    with Live(Group(progress, bar.progress), console=Console(stderr=True), transient=True) as live:
+        task = progress.add_task("oracle", total=_turns(len(names), how))
+        bar.begin()
         reference = _oracle(workload, source, how.device, how.seed)
+        bar.end()
         progress.advance(task)
         for name in names:
             progress.update(task, description=name)
+            bar.begin()
             prepared = prepare(name, workload, source, how.device, seed=how.seed, nvtx=how.nvtx)
+            bar.end()
+            if prepared.load is not None:
+                live.console.print(loaded(prepared.load), highlight=False)
             peers = [open_peer(peer, workload) for peer in how.peers] if name == names[-1] else []
+            advance = partial(progress.advance, task)
             measured, latents = measure(
-                prepared, how.repeat, reference, how.warmup, how.witness, peers, lambda: progress.advance(task)
+                prepared, how.repeat, reference, how.warmup, how.witness, peers, advance, how.until, how.rest_s
             )
             records += measured
             if output is not None:

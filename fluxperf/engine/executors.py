@@ -1,7 +1,8 @@
 """Executors: how the forwards of one image are run, from the same model.
 
-``eager`` computes everything in every step. ``captured`` first computes what does not depend on the image, for all
-steps at once, and then replays the rest; on the host device a replay is an eager run of what is left.
+``eager`` computes everything in every step, where it is needed; ``stacked`` too, but the modulation vectors of all
+blocks in one product at the beginning of the step. ``captured`` first computes what does not depend on the image, for
+all steps at once, and then replays the rest; on the host device a replay is an eager run of what is left.
 """
 
 from __future__ import annotations
@@ -49,6 +50,17 @@ class EagerForwards:
         return model.velocity(latents, txt, model.computed(temb), request.rope)
 
 
+class StackedForwards(EagerForwards):
+    """Every step computes conditioning and text tokens anew, and the modulations of all its blocks in one product."""
+
+    def velocity(self, latents: Array, step: int) -> Array:
+        """Velocity [B, I, C] at a step."""
+        model, request = self._model, self._request
+        temb = model.conditioning((request.sigmas[step],), request.pooled, request.guidance)
+        modulate = Hoisted(model.all_modulations(temb), 0, request.text.shape[0])
+        return model.velocity(latents, model.embed_text(request.text), modulate, request.rope)
+
+
 class CapturedForwards:
     """Conditioning, text tokens and the modulations of all steps are computed once; steps run what is left."""
 
@@ -65,9 +77,17 @@ class CapturedForwards:
 
 
 #: Devices that each executor runs on. Replaying a captured graph on CUDA is not written yet.
-RUNS_ON: Mapping[str, tuple[str, ...]] = {"eager": ("host", "cuda"), "captured": ("host",)}
+RUNS_ON: Mapping[str, tuple[str, ...]] = {
+    "eager": ("host", "cuda"),
+    "stacked": ("host", "cuda"),
+    "captured": ("host",),
+}
 
-EXECUTORS: Mapping[str, Callable[[Flux, Request], Forwards]] = {"eager": EagerForwards, "captured": CapturedForwards}
+EXECUTORS: Mapping[str, Callable[[Flux, Request], Forwards]] = {
+    "eager": EagerForwards,
+    "stacked": StackedForwards,
+    "captured": CapturedForwards,
+}
 
 
 class Sampler:

@@ -16,7 +16,8 @@ class Phase:
 
     ``rows`` names the implementation of the ops that change (``"section.op"`` in one section only; ``None`` ends such
     an exception), ``activations`` the dtype, ``e4m3`` the sections whose projections are quantized at load,
-    ``executor`` how forwards are run, ``copies`` whether a forward may cross the door.
+    ``executor`` how forwards are run, ``overlaps`` whether independent work may run side by side, ``copies`` whether
+    a forward may cross the door.
     """
 
     name: str
@@ -26,12 +27,13 @@ class Phase:
     activations: str = "float32"
     e4m3: tuple[str, ...] = ()
     executor: str = "eager"
+    overlaps: bool = False
     copies: bool = False
 
     @property
     def settings(self) -> Settings:
         """What it fixes for every op."""
-        return Settings(activations=self.activations)
+        return Settings(activations=self.activations, overlaps=self.overlaps)
 
 
 PHASES: tuple[Phase, ...] = (
@@ -115,7 +117,8 @@ PHASES: tuple[Phase, ...] = (
         "fused",
         "Phase 3",
         "norm_modulate, qkv_heads, linear_gelu, linear_gated_residual and silu_linear are fused; flash attention; "
-        "streams and joined features are views of one buffer",
+        "streams and joined features are views of one buffer; modulations of a step in one product; independent work "
+        "of a block overlaps on two streams",
         {
             "norm_modulate": "fused",
             "qkv_heads": "fused",
@@ -129,6 +132,8 @@ PHASES: tuple[Phase, ...] = (
             "join_features": "views",
         },
         activations="bfloat16",
+        executor="stacked",
+        overlaps=True,
     ),
     Phase(
         "captured",
@@ -138,6 +143,7 @@ PHASES: tuple[Phase, ...] = (
         {},
         activations="bfloat16",
         executor="captured",
+        overlaps=True,
     ),
     Phase(
         "fp8",
@@ -154,6 +160,7 @@ PHASES: tuple[Phase, ...] = (
         activations="bfloat16",
         e4m3=("double", "single"),
         executor="captured",
+        overlaps=True,
     ),
 )
 

@@ -19,6 +19,7 @@ from fluxperf.errors import RecordError
 SCHEMA = 1
 
 Direction = Literal["d2h", "h2d"]
+Stopped = Literal["count", "precision", "time"]
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +72,10 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BlockRow(msgspec.Struct, frozen=True, kw_only=True):
-    """Copies of one block of one forward: ``section`` is embed, double, single or final."""
+    """One block of one forward: ``section`` is embed, double, single or final.
+
+    ``time_s`` comes from an observed run and is never gated on; ``None`` in records that have none.
+    """
 
     section: str
     index: int
@@ -79,6 +83,7 @@ class BlockRow(msgspec.Struct, frozen=True, kw_only=True):
     h2d_copies: int
     d2h_bytes: int
     h2d_bytes: int
+    time_s: float | None = None
 
 
 class LedgerRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,12 +120,60 @@ class ErrorRow(msgspec.Struct, frozen=True, kw_only=True):
     against: str
 
 
+class SamplingRow(msgspec.Struct, frozen=True, kw_only=True):
+    """How one process sampled; ``harness/measure/stopping.py`` holds the rules.
+
+    ``stopped`` is ``precision`` (the median's interval is narrow enough), ``count`` (all samples that were asked for or
+    allowed) or ``time``. ``settled`` says whether the warm-up had settled when it ended; ``half_width`` is half of the
+    interval of ``denoise``'s median, over that median. Both are ``None`` for too few runs to tell.
+    """
+
+    stopped: Stopped
+    settled: bool | None
+    half_width: float | None
+
+
+class ClockReading(msgspec.Struct, frozen=True, kw_only=True):
+    """The GPU's state at one moment; ``None`` for what it does not tell.
+
+    ``at_s`` counts from the beginning of the timed region. ``reasons`` are the driver's words for why clocks are not at
+    their highest; an idle GPU gives ``idle``.
+    """
+
+    at_s: float
+    sm_mhz: int | None
+    memory_mhz: int | None
+    power_w: float | None
+    temperature_c: int | None
+    reasons: list[str] | None
+
+
+class Conditions(msgspec.Struct, frozen=True, kw_only=True):
+    """The GPU's state around and during the timed region of one process; no reading where it could not be read."""
+
+    readings: list[ClockReading]
+    power_limit_w: float | None = None
+    sm_highest_mhz: int | None = None
+
+
+class LoadRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Weights from files to the device: bytes in the files, and seconds until all were there, converted if need be.
+
+    One sample, of this process; whether the files were in the page cache is not known.
+    """
+
+    bytes: int
+    time_s: float
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One run of one implementation at one rung.
 
     ``phase_table`` and ``policy`` are what makes the rung: implementation by op, and dtype, executor and the like.
     ``settings`` are how the run was made; runs compare only where those agree. ``choices`` are algorithms of libraries
-    that were chosen by trial.
+    that were chosen by trial. ``sampling`` and ``conditions`` have a row for each process of ``times_s``, in its order;
+    ``conditions`` is ``None`` where no GPU was asked (no NVML, or no GPU), ``load`` where no weights were read from
+    files.
     """
 
     schema: int = SCHEMA
@@ -145,6 +198,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     witness: Totals | None = None
     settings: dict[str, str] = {}
     choices: dict[str, str] = {}
+    sampling: list[SamplingRow] = []
+    conditions: list[Conditions] | None = None
+    load: LoadRow | None = None
 
 
 class _Head(msgspec.Struct):

@@ -117,3 +117,17 @@ def test_report_refuses_a_missing_file_and_an_empty_folder(fluxperf, tmp_path, m
 def test_unknown_names_in_the_other_commands(fluxperf):
     complains(fluxperf("phases", "--rung", "fast"), "unknown rung 'fast'", "baseline")
     complains(fluxperf("ops", "layernorm"), "unknown op 'layernorm'", "Did you mean 'layer_norm'?")
+
+
+def test_a_gpu_that_is_not_there_is_one_message_and_exit_code_2(fluxperf, monkeypatch):
+    from fluxperf.engine.device import gpu
+    from fluxperf.errors import DeviceError
+
+    def missing():
+        raise DeviceError("device 'cuda': expected CuPy, but it does not import. Use --device host.")
+
+    monkeypatch.setattr(gpu, "cupy", missing)
+    result = fluxperf("run", "--workload", "tiny", "--device", "cuda")
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("fluxperf: device 'cuda': expected CuPy")
+    assert "Traceback" not in result.err

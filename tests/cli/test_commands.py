@@ -148,3 +148,12 @@ def test_every_command_has_help(fluxperf, command):
     result = fluxperf(command, "--help")
     assert result.code == 0
     assert "Usage" in result.out
+
+
+def test_a_rest_before_each_generation_is_a_setting_of_the_record(fluxperf, tmp_path):
+    path = tmp_path / "records.jsonl"
+    arguments = ("run", "--rung", "fused", "--workload", "tiny", "--device", "host", "--repeat", 1, "--warmup", 0)
+    assert fluxperf(*arguments, "--rest-s", "0.01", "-o", path).code == 0
+    assert fluxperf(*arguments, "-o", path).code == 0
+    rested, plain = read_records(path).records
+    assert (rested.settings["rest_s"], "rest_s" in plain.settings) == ("0.01", False)

@@ -48,7 +48,7 @@ def test_import_contracts_are_kept() -> None:
 
 
 def test_everything_imports_without_gpu_and_torch_libraries() -> None:
-    blocked = {"cupy", "torch", "diffusers", "transformers", "nvmath", "cudnn", "cupti", "pytest"}
+    blocked = {"cupy", "torch", "diffusers", "transformers", "nvmath", "cudnn", "cupti", "pynvml", "pytest"}
     done = _python("-W", "error::ImportWarning", "-c", EVERY_MODULE.format(blocked=blocked))
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 40

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import diffusers
 import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 from diffusers.models import embeddings
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
-from rung_runs import Case, Inputs, inputs
 from safetensors.torch import save_file
-from weight_files import STEM, Sizes, diffusers_shapes, original_layout, random_state
 
 from fluxperf.engine.config import FluxConfig
-
-#: Forward passes here are tiny: more threads than one only wait for each other.
-torch.set_num_threads(1)
-diffusers.logging.set_verbosity_error()
+from tests.model.diffusers_model import built, forward
+from tests.model.rung_runs import Case, inputs
+from tests.model.weight_files import STEM, Sizes, diffusers_shapes, original_layout, random_state
 
 #: Scheduler settings of the model cards, ``scheduler/scheduler_config.json``.
 SCHEDULERS: dict[bool, dict[str, Any]] = {
@@ -77,20 +73,9 @@ class Peer:
         self.layouts = self._saved(folder)
 
     def _built(self) -> FluxTransformer2DModel:
-        config = self.config
-        model = FluxTransformer2DModel(
-            num_layers=config.double_blocks,
-            num_single_layers=config.single_blocks,
-            num_attention_heads=config.heads,
-            attention_head_dim=config.head_dim,
-            in_channels=config.in_channels,
-            joint_attention_dim=config.text_dim,
-            pooled_projection_dim=config.pooled_dim,
-            guidance_embeds=config.guidance,
-            axes_dims_rope=config.axes,
-        )
+        model = built(self.config)
         model.load_state_dict({name: torch.from_numpy(x) for name, x in self.state.items()}, strict=True)
-        return model.eval()
+        return model
 
     def _saved(self, folder: Path) -> dict[str, Path]:
         paths = {"folder": folder / "folder", "shards": folder / "shards"}
@@ -112,9 +97,9 @@ class Peer:
         """Velocity of one forward in a dtype; remembered."""
         key = ("velocity", dtype, case, sigma, guidance)
         if key not in self._known:
-            given = inputs(self.config, case)
-            time = torch.full((case.batch,), sigma, dtype=torch.float64)
-            self._known[key] = self._forward(dtype, given, case)(torch.from_numpy(given.latents), time, guidance)
+            given, kind = inputs(self.config, case), getattr(torch, dtype)
+            latents, time = torch.from_numpy(given.latents).to(kind), torch.full((case.batch,), sigma, dtype=kind)
+            self._known[key] = forward(self._models[kind], given, case, latents, time, guidance)
         return self._known[key]
 
     def denoised(self, dtype: str, case: Case, steps: int, guidance: float) -> np.ndarray:
@@ -127,39 +112,13 @@ class Peer:
     def _loop(self, dtype: str, case: Case, steps: int, guidance: float) -> np.ndarray:
         given, kind = inputs(self.config, case), getattr(torch, dtype)
         made = scheduler(steps, case.image_tokens, self.config.guidance)
-        forward, latents = self._forward(dtype, given, case), torch.from_numpy(given.latents).to(kind)
+        latents = torch.from_numpy(given.latents).to(kind)
         for t in made.timesteps:
-            velocity = torch.from_numpy(forward(latents, t.expand(case.batch).to(kind) / 1000, guidance)).to(kind)
-            latents = made.step(velocity, t, latents, return_dict=False)[0]
+            time = t.expand(case.batch).to(kind) / 1000
+            velocity = forward(self._models[kind], given, case, latents, time, guidance)
+            latents = made.step(torch.from_numpy(velocity).to(kind), t, latents, return_dict=False)[0]
         assert latents.dtype == kind
         return latents.double().numpy()
-
-    def _forward(self, dtype: str, given: Inputs, case: Case) -> Callable[..., np.ndarray]:
-        kind = getattr(torch, dtype)
-        ids = torch.zeros(case.rows, case.columns, 3)
-        ids[..., 1] += torch.arange(case.rows)[:, None]
-        ids[..., 2] += torch.arange(case.columns)[None]
-        text, pooled = (torch.from_numpy(x).to(kind) for x in (given.text, given.pooled))
-
-        def forward(latents: torch.Tensor, time: torch.Tensor, guidance: float) -> np.ndarray:
-            scale = torch.full((case.batch,), guidance, dtype=torch.float32) if self.config.guidance else None
-            with torch.no_grad():
-                return (
-                    self._models[kind](
-                        hidden_states=latents.to(kind),
-                        encoder_hidden_states=text,
-                        pooled_projections=pooled,
-                        timestep=time.to(kind),
-                        guidance=scale,
-                        img_ids=ids.reshape(-1, 3),
-                        txt_ids=torch.zeros(case.text_tokens, 3),
-                        return_dict=False,
-                    )[0]
-                    .double()
-                    .numpy()
-                )
-
-        return forward
 
     def forget(self) -> None:
         """Drops remembered results."""

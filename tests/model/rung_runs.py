@@ -1,4 +1,4 @@
-"""Runs of rungs on the host device: what goes in, a bound rung, one velocity, a whole denoising."""
+"""Runs of rungs: what goes in, a bound rung, one velocity, a whole denoising."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from weight_files import as_bfloat16
 
 from fluxperf.engine.checkpoints.sources import WeightSource, place
 from fluxperf.engine.config import FluxConfig
@@ -18,6 +17,7 @@ from fluxperf.engine.model.schedule import sigmas
 from fluxperf.engine.ops.bind import bind
 from fluxperf.engine.ops.table import OP_NAMES
 from fluxperf.engine.phases import PHASES, Phase, phase_named, table
+from tests.model.weight_files import as_bfloat16
 
 RUNGS = tuple(phase.name for phase in PHASES)
 FLOAT32_RUNGS = tuple(phase.name for phase in PHASES if phase.activations == "float32")
@@ -79,20 +79,25 @@ def inputs(config: FluxConfig, case: Case, seed: int = 0) -> Inputs:
 
 
 class Rung:
-    """A rung with weights, on a host device of its own.
+    """A rung with weights, on a host device of its own or on one that is given.
 
     Args:
         name: a rung of the ladder, or ``"oracle"`` for every op in float64.
         source: the weights.
         observers: makes observers for the device.
+        device: where it runs; a new host device if none.
     """
 
     def __init__(
-        self, name: str, source: WeightSource, observers: Callable[[Device], Sequence[Any]] = lambda device: ()
+        self,
+        name: str,
+        source: WeightSource,
+        observers: Callable[[Device], Sequence[Any]] = lambda device: (),
+        device: Device | None = None,
     ) -> None:
         self.phase = ORACLE if name == "oracle" else phase_named(name)
         rows = dict.fromkeys(OP_NAMES, "oracle") if name == "oracle" else table(name)
-        self.config, self.device = source.config, HostDevice()
+        self.config, self.device = source.config, device or HostDevice()
         self.observers = tuple(observers(self.device))
         self.bound = bind(name, rows, self.device, self.phase.settings, self.observers)
         weights = place(source, self.bound, self.phase.activations, self.phase.e4m3)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from rung_runs import RUNGS, Case, Rung, inputs
 
 from fluxperf.engine.checkpoints.sources import SyntheticWeights
 from fluxperf.engine.config import CONFIGS
 from fluxperf.engine.device.observers import LedgerScopes
 from fluxperf.engine.model.schedule import sigmas
 from fluxperf.errors import TransferError
+from tests.model.rung_runs import RUNGS, Case, Rung, inputs
 
 CASE = Case(1, 7, 2, 3)
 #: Copies down and up by section, read from the published implementation's source (see `fluxperf.engine.ops.roundtrip`).

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from rung_runs import Rung
-from weight_files import SMALL, STEM, diffusers_shapes, random_state, write_folder, write_shards
 
 from fluxperf.engine.checkpoints.checkpoint import Checkpoint
 from fluxperf.errors import CheckpointError, FluxperfError
+from tests.model.rung_runs import Rung
+from tests.model.weight_files import SMALL, STEM, diffusers_shapes, random_state, write_folder, write_shards
 
 STATE = random_state(diffusers_shapes(SMALL), seed=4)
 #: Nested deeper than the parser goes.

@@ -8,9 +8,12 @@ import struct
 import ml_dtypes
 import numpy as np
 import pytest
-from rung_runs import Case, Rung, inputs, scheduled
 from safetensors.numpy import save_file
-from weight_files import (
+
+from fluxperf.engine.checkpoints.checkpoint import Checkpoint
+from fluxperf.errors import CheckpointError
+from tests.model.rung_runs import Case, Rung, inputs, scheduled
+from tests.model.weight_files import (
     SMALL,
     STEM,
     diffusers_shapes,
@@ -20,9 +23,6 @@ from weight_files import (
     write_shards,
     write_tensors,
 )
-
-from fluxperf.engine.checkpoints.checkpoint import Checkpoint
-from fluxperf.errors import CheckpointError
 
 DIFFUSERS = random_state(diffusers_shapes(SMALL), seed=3)
 ORIGINAL = original_layout(DIFFUSERS, SMALL)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from rung_runs import FAIR, Case, Moment, inputs, relative_error, scheduled
+
+from tests.model.rung_runs import FAIR, Case, Moment, inputs, relative_error, scheduled
 
 pytestmark = pytest.mark.peer
 
@@ -34,7 +35,7 @@ def _error(peers, rung_of, model, case, moment, layout="folder"):
 @pytest.fixture
 def float64_throughout(peers):
     """diffusers without its float32 islands, and without results remembered from before or kept for later."""
-    from diffusers_peer import without_float32_islands
+    from tests.model.diffusers_peer import without_float32_islands
 
     def forget():
         for peer in peers.values():

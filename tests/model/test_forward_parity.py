@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from error_bounds import BFLOAT16_RATIO, FLOAT32_BOUND, FP8_BOUND
-from rung_runs import BFLOAT16_RUNGS, FAIR, FLOAT32_RUNGS, RUNGS, Case, inputs, relative_error, scheduled
+
+from tests.model.error_bounds import BFLOAT16_RATIO, FLOAT32_BOUND, FP8_BOUND
+from tests.model.rung_runs import BFLOAT16_RUNGS, FAIR, FLOAT32_RUNGS, RUNGS, Case, inputs, relative_error, scheduled
 
 pytestmark = pytest.mark.peer
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from rung_runs import Case, Rung, inputs, relative_error
 
 from fluxperf.engine.checkpoints.sources import SyntheticWeights
 from fluxperf.engine.config import CONFIGS
 from fluxperf.engine.model.schedule import sigmas
 from fluxperf.engine.ops.meter import OpMeter
+from tests.model.rung_runs import Case, Rung, inputs, relative_error
 
 CASE = Case(2, 7, 2, 3)
 STEPS = 3
@@ -47,17 +47,31 @@ def _request(rung, case=CASE, seed=0, levels=None, guidance=3.5):
 
 @pytest.mark.parametrize("model", ["tiny", "tiny-dev"])
 def test_eager_computes_modulations_in_every_block_of_every_step(model):
-    rung, calls = _metered("fused", model)
+    rung, calls = _metered("tensorcore", model)
     request, latents = _request(rung)
     forwards = rung.sampler.begin(request)
-    assert calls.since("silu_linear") == {}
+    assert calls.since("silu") == {}
     config = rung.config
     expected = {"double": 2 * config.double_blocks, "single": config.single_blocks, "final": 1}
     for step in range(STEPS):
         calls.forget()
         forwards.velocity(latents, step)
-        assert calls.since("silu_linear") == {"embed": 2 + config.guidance, **expected}
-        assert calls.since("linear")["embed"] == 4 + config.guidance
+        # Two or three embedders, then each block's own.
+        assert calls.since("silu") == {"embed": 2 + config.guidance, **expected}
+
+
+@pytest.mark.parametrize("model", ["tiny", "tiny-dev"])
+def test_stacked_computes_those_of_a_step_in_one_product(model):
+    rung, calls = _metered("fused", model)
+    request, latents = _request(rung)
+    forwards = rung.sampler.begin(request)
+    assert calls.since("silu_linear") == {}
+    guided = rung.config.guidance
+    for step in range(STEPS):
+        calls.forget()
+        forwards.velocity(latents, step)
+        assert calls.since("silu_linear") == {"embed": 3 + guided}
+        assert calls.since("linear")["embed"] == 4 + guided
 
 
 @pytest.mark.parametrize("rung", ["captured", "fp8"])

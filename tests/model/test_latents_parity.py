@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from error_bounds import BFLOAT16_RATIO, LATENTS_FLOAT32_BOUND, LATENTS_FP8_BOUND
-from rung_runs import BFLOAT16_RUNGS, FLOAT32_RUNGS, Case, inputs, relative_error
 
 from fluxperf.engine.model.schedule import sigmas
+from tests.model.error_bounds import BFLOAT16_RATIO, LATENTS_FLOAT32_BOUND, LATENTS_FP8_BOUND
+from tests.model.rung_runs import BFLOAT16_RUNGS, FLOAT32_RUNGS, Case, inputs, relative_error
 
 pytestmark = pytest.mark.peer
 
@@ -62,7 +62,7 @@ def test_fp8_ends_within_its_rounding(peers, rung_of, measure, model, case):
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 8, 20, 28, 50])
 @pytest.mark.parametrize("image_tokens", [16, 256, 1024, 4096, 8160])
 def test_noise_levels_are_those_of_the_scheduler(peers, measure, model, steps, image_tokens):
-    from diffusers_peer import scheduler
+    from tests.model.diffusers_peer import scheduler
 
     ours = np.array(sigmas(steps, image_tokens, model == "dev"), np.float32)
     theirs = scheduler(steps, image_tokens, model == "dev").sigmas.numpy()

@@ -6,11 +6,11 @@ import types
 
 import numpy as np
 import pytest
-from error_bounds import FLOAT32_BOUND, FP8_BOUND
-from rung_runs import FAIR, Case, Rung, inputs, relative_error
-from weight_files import diffusers_shapes, original_layout, write_folder, write_tensors
 
 from fluxperf.engine.checkpoints.checkpoint import Checkpoint
+from tests.model.error_bounds import FLOAT32_BOUND, FP8_BOUND
+from tests.model.rung_runs import FAIR, Case, Rung, inputs, relative_error
+from tests.model.weight_files import diffusers_shapes, original_layout, write_folder, write_tensors
 
 pytestmark = pytest.mark.peer
 

@@ -7,8 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from rung_runs import Rung
-from weight_files import (
+
+from fluxperf.engine.checkpoints.checkpoint import Checkpoint
+from fluxperf.errors import FluxperfError
+from tests.model.rung_runs import Rung
+from tests.model.weight_files import (
     SMALL,
     STEM,
     diffusers_shapes,
@@ -18,9 +21,6 @@ from weight_files import (
     write_shards,
     write_tensors,
 )
-
-from fluxperf.engine.checkpoints.checkpoint import Checkpoint
-from fluxperf.errors import FluxperfError
 
 #: Damaged files per kind of damage and layout.
 ROUNDS = 20

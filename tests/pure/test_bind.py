@@ -186,3 +186,11 @@ def test_an_op_that_a_table_may_lack_raises_when_it_is_called(device: HostDevice
     bound = bind("plain", table("broadcast"), device, FLOAT32)
     with pytest.raises(ArgumentError, match="quantize_rows: expected a phase whose table has a row"):
         bound.ops["double"].quantize_rows(device.empty((2, 4), "float32"))
+
+
+def test_independent_work_runs_in_turn_on_the_host_and_keeps_its_order(device):
+    seen = []
+    for overlaps in (False, True):
+        ops = bind("x", table("fused"), device, Settings("bfloat16", overlaps)).ops["double"]
+        assert ops.beside(lambda: seen.append("a") or 1, lambda: seen.append("b") or 2) == (1, 2)
+    assert seen == ["a", "b", "a", "b"]

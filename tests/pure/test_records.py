@@ -116,6 +116,8 @@ def test_field_names_of_schema_1_are_fixed() -> None:
         "error",
         "witness",
         "settings",
+        "sampling",
+        "conditions",
     }
     assert records.SCHEMA == 1
 

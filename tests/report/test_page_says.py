@@ -101,8 +101,8 @@ def test_every_time_of_a_twin_is_marked(twin_page: Page, gpu_page: Page):
 
 
 def test_a_twin_gets_no_verdict_on_an_expected_gpu_speedup(twin_page: Page, gpu_page: Page):
-    assert twin_page.row("Phase 1", 6)[5] == "not a GPU's time"
-    assert gpu_page.row("Phase 1", 6)[5] == "as expected"
+    assert twin_page.row("Phase 1", 7)[5] == "not a GPU's time"
+    assert gpu_page.row("Phase 1", 7)[5] == "as expected"
 
 
 def test_newest_record_of_a_rung_is_used_and_the_others_are_counted():
@@ -305,3 +305,17 @@ def test_peculiar_numbers_do_not_break_the_page():
     page = page_of(make(), odd)
     assert page.row("fp8", 17)[16].startswith("not finite")
     assert page.row("fp8", 17)[5] == "no time"
+
+
+def test_a_phase_of_the_mission_says_which_ops_made_its_speedup():
+    def timed(rung: str, seconds: float, **by_op: float):
+        record = on_gpu(rung, seconds)
+        ops = [msgspec.structs.replace(record.ops[0], op=op, within="", time_s=time) for op, time in by_op.items()]
+        within = msgspec.structs.replace(record.ops[0], op="softmax", within="attention", time_s=2.0)
+        return msgspec.structs.replace(record, ops=[*ops, within])
+
+    before = timed("baseline", 400.0, attention=48.0, modulate=9.0, gelu=1.0, linear=0.5)
+    after = timed("broadcast", 8.0, attention=1.0, modulate=0.5, gelu=1.0, linear=0.4)
+    text = page_of(before, after).sections["ladder"]
+    assert "attention 50.0 s to 3.00 s; modulate 9.00 s to 500 ms; linear 500 ms to 400 ms" in text.replace("\xa0", " ")
+    assert "gelu 1.00" not in text.replace("\xa0", " ")

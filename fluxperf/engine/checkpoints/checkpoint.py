@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from fluxperf.engine.checkpoints import layouts
 from fluxperf.engine.checkpoints.files import TensorFiles, read_json
 from fluxperf.engine.checkpoints.layouts import Piece
+from fluxperf.engine.checkpoints.reader import Descriptors, Reader
 from fluxperf.engine.config import CONFIGS, FluxConfig
 from fluxperf.engine.device.base import Device
 from fluxperf.engine.device.host import host_dtype
@@ -47,6 +46,9 @@ class Checkpoint:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        #: Called by reading threads with the bytes that each has read.
+        self.on_bytes: Callable[[int], None] = lambda nbytes: None
+        self._descriptors = Descriptors()
         self._files, settings = _find(path)
         names = self._files.names
         if any(name.startswith("double_blocks.") for name in names):
@@ -60,27 +62,23 @@ class Checkpoint:
         self.description = f"{path.name} ({self.config.name})"
         self._check()
 
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of its tensors in the files."""
+        return sum(self._files.stretch(*piece).nbytes for pieces in self._recipes.values() for piece in pieces)
+
     def put(self, device: Device, path: str, shape: tuple[int, ...], dtype: str) -> Any:
-        """Uploads a canonical tensor piece by piece, converted to ``dtype`` on the host.
+        """Streams a canonical tensor from the files, its pieces one after the other, converted to ``dtype``.
+
+        In a region ``device.door.streaming()`` it may return earlier than the numbers are there.
 
         Raises:
-            CheckpointError: a number is not finite in ``dtype``, or an element type is unknown.
+            CheckpointError: a number is not finite in ``dtype``, an element type is unknown, or a file cannot be read.
         """
+        stretches = [self._files.stretch(*piece) for piece in self._recipes[path]]
         target = device.empty(shape, dtype)
-        row = 0
-        for piece in self._recipes[path]:
-            numbers = self._files.read(piece.name)[piece.start : piece.stop]
-            with np.errstate(over="ignore"):
-                numbers = numbers.astype(host_dtype(dtype), copy=False)
-            if not np.isfinite(numbers).all():
-                raise CheckpointError(
-                    f"{self._files.where(piece.name)}: tensor {piece.name!r} holds NaN or infinity, or a number beyond "
-                    f"the range of {dtype}; expected finite numbers. The file is damaged or was saved from a diverged "
-                    "run; download it again."
-                )
-            part = target[row : row + len(numbers)]
-            device.door.to_device(numbers, "weights", out=part)
-            row += len(numbers)
+        reader = Reader(stretches, host_dtype(dtype), self._descriptors, self.on_bytes)
+        device.door.stream(target, reader, "weights")
         return target
 
     def _check(self) -> None:

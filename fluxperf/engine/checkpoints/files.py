@@ -1,16 +1,18 @@
-"""Safetensors files on disk: one, or shards with an index; memory-mapped, every complaint with the file's name."""
+"""Safetensors files on disk: one, or shards with an index; what their headers say, complaints with the file's name."""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
-import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
+from fluxperf.engine.checkpoints.reader import Stretch
 from fluxperf.errors import CheckpointError
 
 #: Element types that a FLUX.1 checkpoint may have, by their names in the header.
@@ -33,6 +35,7 @@ class TensorFiles:
         self._owners = owners
         self._open: dict[Path, Any] = {}
         self._held: dict[Path, frozenset[str]] = {}
+        self._headers: dict[Path, tuple[int, Mapping[str, Any]]] = {}
 
     @classmethod
     def single(cls, path: Path) -> TensorFiles:
@@ -81,25 +84,35 @@ class TensorFiles:
         """Extents of a tensor, from the header alone."""
         return tuple(self._handle(self._owners[name]).get_slice(name).get_shape())
 
-    def read(self, name: str) -> npt.NDArray[Any]:
-        """Numbers of a tensor.
+    def stretch(self, name: str, start: int = 0, stop: int | None = None) -> Stretch:
+        """Where rows ``start`` to ``stop`` of a tensor lie (all of it where ``stop`` is ``None``).
 
         Raises:
-            CheckpointError: its element type is none that a checkpoint may have.
+            CheckpointError: its element type is none that a checkpoint may have, or its bytes are not in the file.
         """
-        path = self._owners[name]
+        path, shape = self._owners[name], self.shape(name)
         kind = self._handle(path).get_slice(name).get_dtype()
         if kind not in DTYPES:
             raise CheckpointError(
                 f"{path}: tensor {name!r} has dtype {kind}; expected one of {', '.join(DTYPES)}. "
                 "Use the original, unquantized checkpoint: fluxperf quantizes at load."
             )
-        numbers: npt.NDArray[Any] = self._handle(path).get_tensor(name)
-        return numbers
+        begin, row = self._begin(path, name), math.prod(shape[1:])
+        rows = (shape[0] if stop is None else stop) - start if shape else 1
+        return Stretch(name, path, begin + start * row * DTYPES[kind].itemsize, rows * row, DTYPES[kind])
 
-    def where(self, name: str) -> str:
-        """File of a tensor, for messages."""
-        return str(self._owners[name])
+    def _begin(self, path: Path, name: str) -> int:
+        """Byte of a file at which a tensor begins. The library that checked the file does not tell."""
+        try:
+            if path not in self._headers:
+                self._headers[path] = _header(path)
+            data, entries = self._headers[path]
+            return data + int(entries[name]["data_offsets"][0])
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+            raise CheckpointError(
+                f"{path}: expected the place of tensor {name!r} in the header, but {error!r}. "
+                "The file is damaged or being written; download it again."
+            ) from error
 
     def _names(self, path: Path) -> frozenset[str]:
         if path not in self._held:
@@ -125,6 +138,13 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: expected a JSON object, got {type(value).__name__}.")
     return value
+
+
+def _header(path: Path) -> tuple[int, Mapping[str, Any]]:
+    """Byte at which the data of a safetensors file begin, and its header: after 8 bytes (its length), as JSON."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        return 8 + length, json.loads(file.read(length))
 
 
 def _opened(path: Path) -> Any:

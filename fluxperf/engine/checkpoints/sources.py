@@ -23,8 +23,12 @@ class WeightSource(Protocol):
     def description(self) -> str:
         """Where the weights are from."""
 
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that are read from files to place all of them; 0 where nothing is."""
+
     def put(self, device: Device, path: str, shape: tuple[int, ...], dtype: str) -> Any:
-        """The tensor of a canonical path, on the device, in that dtype."""
+        """The tensor of a canonical path, on the device, in that dtype; its numbers may follow (`Door.streaming`)."""
 
 
 class SyntheticWeights:
@@ -33,6 +37,8 @@ class SyntheticWeights:
     Projections have standard deviation ``1/sqrt(K)``, so activations keep their size; modulations a smaller one, so
     that 57 gated blocks do not blow up; norms are near 1. Every tensor has a seed of its own: order does not matter.
     """
+
+    stored_bytes = 0
 
     def __init__(self, config: FluxConfig, seed: int = 0) -> None:
         self.config = config
@@ -51,7 +57,7 @@ class SyntheticWeights:
 
 
 def place(source: WeightSource, bound: Bound, dtype: str, e4m3: tuple[str, ...] = ()) -> FluxWeights:
-    """Weights of a source on a bound device.
+    """Weights of a source on a bound device; those from files in one stream, without a pause between tensors.
 
     Args:
         source: where they come from.
@@ -64,7 +70,9 @@ def place(source: WeightSource, bound: Bound, dtype: str, e4m3: tuple[str, ...] 
         array = source.put(bound.device, path, shape, dtype)
         section = path.partition(".")[0]
         if section in e4m3 and path.endswith(".weight"):
+            bound.device.door.settle()
             return bound.ops[section].quantize_rows(array)
         return array
 
-    return assemble(source.config, tensor)
+    with bound.device.door.streaming():
+        return assemble(source.config, tensor)

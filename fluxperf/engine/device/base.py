@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
 from fluxperf.engine.device.transfers import Door
@@ -75,6 +75,11 @@ class Device(ABC):
     #: Kernels launched so far, or ``None`` where nothing is launched on a GPU.
     launches: int | None = None
 
+    @property
+    def bus_id(self) -> str | None:
+        """PCI bus id, which other libraries know a GPU by; ``None`` for the host."""
+        return None
+
     def describe(self) -> dict[str, str]:
         """What a record's ``machine`` says of this device besides the host."""
         return {}
@@ -83,8 +88,23 @@ class Device(ABC):
         """What the device's libraries chose by trial, in words, for the record."""
         return {}
 
+    def prepare(self) -> None:  # noqa: B027 (most devices need nothing)
+        """Opens the libraries that ops need, so that a complaint about one comes before any work.
+
+        Raises:
+            DeviceError: one is missing or does not fit.
+        """
+
     def close(self) -> None:  # noqa: B027 (most devices hold nothing)
         """Gives back what the device holds; it is not used afterwards."""
+
+    def beside(self, *work: Callable[[], Any]) -> tuple[Any, ...]:
+        """Results of pieces of work that do not depend on each other; a device may let them overlap.
+
+        Args:
+            work: called in order. What a piece reads must be held by the caller until this returns.
+        """
+        return tuple(piece() for piece in work)
 
     @abstractmethod
     def empty(self, shape: Sequence[int], dtype: str) -> Any:
@@ -109,3 +129,10 @@ class Device(ABC):
     @abstractmethod
     def elapsed_s(self, start: Any, end: Any) -> float:
         """Seconds between two marks, on the device's clock."""
+
+    @abstractmethod
+    def flush(self, busy_s: float = 0.0) -> None:
+        """Gives the device writes that leave nothing else in its caches, and that last ``busy_s`` at least.
+
+        Where work is asynchronous it returns at once, and what is given to the device next queues up behind.
+        """

@@ -81,15 +81,17 @@ class CublasLt:
     def __init__(self, device: Any) -> None:
         try:
             from nvmath.bindings import cublasLt
-        except ImportError as error:
+
+            self._handle = cublasLt.create()
+        except (ImportError, OSError, RuntimeError) as error:
             raise DeviceError(
-                f"cuBLASLt: expected nvmath-python, but it does not import ({error}). "
-                "Install fluxperf[cuda12] or fluxperf[cuda13]."
+                f"cuBLASLt: expected nvmath-python and cuBLAS, but they do not load ({error}). "
+                "Install fluxperf[cuda12] or fluxperf[cuda13], whichever fits the driver (`fluxperf doctor`)."
             ) from error
         self._lt = cublasLt
         self._device = device
-        self._handle = cublasLt.create()
-        self._workspace = device.empty((_WORKSPACE,), "uint8")
+        self._workspaces: dict[int, int] = {}
+        self._held: list[Any] = []
         self._one, self._zero = np.ones(1, np.float32), np.zeros(1, np.float32)
         self._plans: dict[Product, _Plan] = {}
 
@@ -110,10 +112,18 @@ class CublasLt:
 
     def _launch(self, descriptor: int, layouts: tuple[int, int, int], algorithm: Any, a: int, b: int, d: int) -> None:
         first, second, result = layouts
+        stream = self._device.stream.ptr
+        workspace = self._workspaces.get(stream) or self._workspace(stream)
         self._lt.matmul(
             self._handle, descriptor, self._one.ctypes.data, b, first, a, second, self._zero.ctypes.data,
-            d, result, d, result, algorithm.ptr, self._workspace.data.ptr, _WORKSPACE, self._device.stream.ptr,
+            d, result, d, result, algorithm.ptr, workspace, _WORKSPACE, stream,
         )  # fmt: skip
+
+    def _workspace(self, stream: int) -> int:
+        """Scratch memory of a stream: products on two streams may run at once."""
+        self._held.append(self._device.empty((_WORKSPACE,), "uint8"))
+        self._workspaces[stream] = address = int(self._held[-1].data.ptr)
+        return address
 
     def _planned(self, product: Product, a: int, b: int, d: int, bias: int) -> _Plan:
         """Plan of a product: its candidates are timed on the operands of the first call."""
@@ -135,6 +145,7 @@ class CublasLt:
         def run(algorithm: Any) -> float:
             return self._timed(lambda: self._launch(descriptor, layouts, algorithm, a, b, d))
 
+        self._device.quiet()
         # In rounds, so that a card that warms up slows all candidates alike.
         rounds = [[run(algorithm) for algorithm in candidates] for _ in range(_ROUNDS)]
         times = [median(samples) for samples in zip(*rounds, strict=True)]

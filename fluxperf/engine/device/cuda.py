@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,13 +28,13 @@ _HOOKS = itertools.count()
 
 
 @functools.cache
-def _stream(ordinal: int) -> Any:
-    """The one stream of a GPU: two device objects of a process never run beside each other."""
+def _stream(ordinal: int, beside: bool = False) -> Any:
+    """The main stream of a GPU, or the one beside it: two device objects of a process never run beside each other."""
     return cupy().cuda.Stream(non_blocking=True)
 
 
 class CudaDevice(Gpu, Device):
-    """One GPU through CuPy. Work runs on one stream; the door stages through pinned memory and blocks.
+    """One GPU through CuPy: a stream, and one beside it for work that may overlap; a door that stages and blocks.
 
     Args:
         ordinal: which GPU.
@@ -48,17 +48,32 @@ class CudaDevice(Gpu, Device):
 
     def __init__(self, ordinal: int = 0) -> None:
         super().__init__(ordinal)
-        self._own_stream = _stream(ordinal)
-        self._own_stream.use()
-        self.door = Door(self._upload, self._download)
+        self._main, self._beside = _stream(ordinal), _stream(ordinal, beside=True)
+        self._main.use()
+        self._events = tuple(self._cp.cuda.Event(disable_timing=True) for _ in range(2))
+        self.door = Door(self._upload, self._download, self._pinned_lane)
         self.memory = Memory()
         self._hook = _pool_counter(self._cp, self.memory)
         self._hook.__enter__()
 
-    @property
-    def stream(self) -> Any:
-        """The process's stream for this GPU, current since the device was opened."""
-        return self._own_stream
+    def beside(self, *work: Callable[[], Any]) -> tuple[Any, ...]:
+        """The first piece runs on the main stream, the others on one beside it, which waits for all work so far.
+
+        Both streams wait for each other here and at the end, so memory that either frees is written again only when
+        the other has read it: CuPy hands a block out again on the stream that it was allocated on.
+        """
+        forked, joined = self._events
+        forked.record(self._main)
+        self._beside.wait_event(forked)
+        results = [work[0]()]
+        self._beside.use()  # a `with` block would leave CuPy's null stream behind it, not the one before
+        try:
+            results += [piece() for piece in work[1:]]
+            joined.record(self._beside)
+        finally:
+            self._main.use()
+        self._main.wait_event(joined)
+        return tuple(results)
 
     @functools.cached_property
     def attention(self) -> Any:
@@ -68,15 +83,21 @@ class CudaDevice(Gpu, Device):
     def draw_normal(self, key: Sequence[int], shape: Sequence[int], dtype: str, std: float, mean: float = 0.0) -> Any:
         """Normal numbers from cuRAND's XORWOW seeded with ``key``, rounded to bfloat16."""
         random = self._cp.random
-        generator = random.Generator(random.XORWOW(int(np.random.SeedSequence(list(key)).generate_state(1)[0])))
+        seed = int(np.random.SeedSequence(list(key)).generate_state(1)[0])
         result = self.empty((math.prod(shape),), dtype)
-        for start in range(0, result.size, _DRAW):
-            part = result[start : start + _DRAW]
-            numbers = generator.standard_normal(part.size, dtype=np.float32)
-            numbers *= np.float32(std)
-            numbers += np.float32(mean)
-            part[...] = numbers.astype(host_dtype("bfloat16")).astype(part.dtype)
+        with self.room(f"random numbers of {dtype} {tuple(shape)}"):
+            generator = random.Generator(random.XORWOW(seed))
+            for start in range(0, result.size, _DRAW):
+                part = result[start : start + _DRAW]
+                numbers = generator.standard_normal(part.size, dtype=np.float32)
+                numbers *= np.float32(std)
+                numbers += np.float32(mean)
+                part[...] = numbers.astype(host_dtype("bfloat16")).astype(part.dtype)
         return result.reshape(tuple(shape))
+
+    def prepare(self) -> None:
+        """Opens cuBLASLt and cuDNN."""
+        _ = self.products, self.attention
 
     def synchronize(self) -> None:
         """Waits for the stream."""
@@ -109,13 +130,15 @@ class CudaDevice(Gpu, Device):
     def close(self) -> None:
         """Gives the memory pools back to the driver."""
         self._hook.__exit__(None, None, None)
+        self.__dict__.pop("_scratch", None)
         self._cp.get_default_memory_pool().free_all_blocks()
         self._cp.get_default_pinned_memory_pool().free_all_blocks()
 
     def _upload(self, numbers: HostNumbers, out: Any) -> Any:
         """One copy from pinned memory, waited for: the pinned block may serve the next copy at once."""
         if out is None:
-            out = self._cp.empty(numbers.shape, numbers.dtype)
+            with self.room(f"{numbers.dtype} {numbers.shape} from the host"):
+                out = self._cp.empty(numbers.shape, numbers.dtype)
         if out.shape != numbers.shape or out.dtype != numbers.dtype or not out.flags.c_contiguous:
             raise ArgumentError(
                 f"to_device into out: expected contiguous {out.dtype} {out.shape}, got {numbers.dtype} {numbers.shape}."
@@ -129,17 +152,49 @@ class CudaDevice(Gpu, Device):
 
     def _download(self, array: Any) -> HostNumbers:
         """One copy into pinned memory, which the result keeps until it is dropped."""
-        array = self._cp.ascontiguousarray(array)
+        with self.room(f"{array.dtype} {array.shape} in one piece"):
+            array = self._cp.ascontiguousarray(array)
         numbers = self._pinned(array.shape, array.dtype)
         if array.nbytes:
             array.data.copy_to_host_async(numbers.ctypes.data, array.nbytes, self.stream)
             self.stream.synchronize()
         return numbers
 
+    def _pinned_lane(self, chunk_bytes: int) -> _PinnedLane:
+        return _PinnedLane(self._cp, self._main, chunk_bytes)
+
     def _pinned(self, shape: tuple[int, ...], dtype: Any) -> HostNumbers:
         count = math.prod(shape)
         block = self._cp.cuda.alloc_pinned_memory(max(count * dtype.itemsize, 1))
         return np.frombuffer(block, dtype, count).reshape(shape)
+
+
+class _PinnedLane:
+    """A pinned block, the stream that copies out of it, and an event behind the last copy.
+
+    Threads other than the device's own call it: a copy and an event need no current device, as both name theirs.
+    """
+
+    def __init__(self, cp: Any, stream: Any, chunk_bytes: int) -> None:
+        self._cp, self._stream = cp, stream
+        self._room = max(chunk_bytes, 16)  # a chunk has at least one element
+        #: Waiting for it gives the core to another reader.
+        self._sent = cp.cuda.Event(block=True, disable_timing=True)
+        self._block: Any = None
+
+    def memory(self, out: Any, start: int, stop: int) -> HostNumbers:
+        if self._block is None:
+            self._block = self._cp.cuda.alloc_pinned_memory(self._room)
+        self._sent.synchronize()
+        return np.frombuffer(self._block, np.uint8, stop - start)
+
+    def send(self, out: Any, start: int, stop: int) -> None:
+        (out.data + start).copy_from_host_async(self._block.ptr, stop - start, self._stream)
+        self._sent.record(self._stream)
+
+    def close(self) -> None:
+        self._sent.synchronize()
+        self._block = None
 
 
 def _pool_counter(cp: Any, memory: Memory) -> Any:

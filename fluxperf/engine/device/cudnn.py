@@ -55,13 +55,14 @@ class Cudnn:
     def __init__(self, device: Any) -> None:
         try:
             import cudnn
-        except (ImportError, OSError) as error:
+
+            self._handle = cudnn.create_handle()
+        except (ImportError, OSError, RuntimeError) as error:
             raise DeviceError(
-                f"attention: expected cudnn-frontend and cuDNN, but they do not import ({error}). "
-                "Install fluxperf[cuda12] or fluxperf[cuda13]."
+                f"attention: expected cudnn-frontend and cuDNN, but they do not load ({error}). "
+                "Install fluxperf[cuda12] or fluxperf[cuda13], whichever fits the driver (`fluxperf doctor`)."
             ) from error
         self._cudnn, self._device = cudnn, device
-        self._handle = cudnn.create_handle()
         cudnn.set_stream(self._handle, device.stream.ptr)
         self._errors = (RuntimeError, ValueError, cudnn.cudnnGraphNotSupportedError)
         self._plans: dict[Layout, _Plan] = {}
@@ -81,6 +82,7 @@ class Cudnn:
     def _planned(self, layout: Layout, operands: dict[int, int]) -> _Plan:
         """Plan of a layout: the library's candidates are timed on the operands of the first call."""
         graph = self._graph(layout)
+        self._device.quiet()
         try:
             graph.validate()
             graph.build_operation_graph()

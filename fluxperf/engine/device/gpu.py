@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import Any
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 from fluxperf.engine.device.host import host_dtype
 from fluxperf.errors import DeviceError
 
 #: Oldest architecture with bfloat16 tensor cores.
 _OLDEST = (8, 0)
+
+#: Bytes that one write of a flush has: multiples of the L2 cache, as a cache need not evict strictly the oldest lines,
+#: and enough that few writes fill a long time.
+_FLUSH_CACHES, _FLUSH_BYTES = 4, 256 << 20
+
+
+class _Scratch(NamedTuple):
+    """Memory that a flush writes to, and the seconds of one write."""
+
+    pointer: Any
+    nbytes: int
+    seconds: float
 
 
 def available() -> bool:
@@ -66,7 +80,14 @@ class Gpu:
             )
         # Hopper's own instructions are only in the architecture-specific target.
         self.architecture = f"sm_{major}{minor}" + ("a" if (major, minor) == (9, 0) else "")
+        self.processors = int(self.properties["multiProcessorCount"])
         self.launches: int | None = 0
+        self._ordinal = ordinal
+
+    @property
+    def bus_id(self) -> str | None:
+        """PCI bus id, which other libraries know this GPU by."""
+        return str(self._cp.cuda.runtime.deviceGetPCIBusId(self._ordinal))
 
     @property
     def name(self) -> str:
@@ -98,14 +119,28 @@ class Gpu:
         Raises:
             DeviceError: the GPU's memory is full.
         """
-        try:
+        with self.room(f"{dtype} {tuple(shape)}"):
             return self._cp.empty(tuple(shape), host_dtype(dtype))
+
+    @contextmanager
+    def room(self, what: str) -> Iterator[None]:
+        """A region that allocates.
+
+        Raises:
+            DeviceError: the GPU's memory is full; says what there was no room for.
+        """
+        try:
+            yield
         except self._cp.cuda.memory.OutOfMemoryError as error:
             free, total = self._cp.cuda.runtime.memGetInfo()
             raise DeviceError(
-                f"{self.name}: expected room for {dtype} {tuple(shape)}, but the memory is full ({free / 1e9:.1f} of "
+                f"{self.name}: expected room for {what}, but the memory is full ({free / 1e9:.1f} of "
                 f"{total / 1e9:.1f} GB free). Use a smaller workload or batch, or a bfloat16 rung: float32 needs twice."
             ) from error
+
+    def quiet(self) -> None:
+        """Waits until nothing runs on the GPU, on any stream: what is timed by trial runs alone."""
+        self._cp.cuda.runtime.deviceSynchronize()
 
     def mark(self) -> Any:
         """An event recorded on the stream."""
@@ -117,3 +152,31 @@ class Gpu:
         """Seconds between two events, on the GPU's clock."""
         end.synchronize()
         return float(self._cp.cuda.get_elapsed_time(start, end)) / 1e3
+
+    def flush(self, busy_s: float = 0.0) -> None:
+        """Overwrites the L2 cache several times, again and again for ``busy_s`` at least; returns when that is queued.
+
+        Raises:
+            DeviceError: the GPU's memory is full.
+        """
+        scratch = self._scratch
+        for _ in range(max(1, math.ceil(busy_s / scratch.seconds))):
+            scratch.pointer.memset_async(0, scratch.nbytes, self.stream)
+
+    @functools.cached_property
+    def _scratch(self) -> _Scratch:
+        """Outside of CuPy's pool, so that no allocation or peak that a record counts holds it."""
+        cuda = self._cp.cuda
+        nbytes = max(_FLUSH_CACHES * int(self.properties["l2CacheSize"]), _FLUSH_BYTES)
+        try:
+            pointer = cuda.MemoryPointer(cuda.Memory(nbytes), 0)
+        except cuda.runtime.CUDARuntimeError as error:
+            raise DeviceError(
+                f"{self.name}: flush expected {nbytes / 1e6:.0f} MB of memory besides CuPy's pool, got: {error}. "
+                "Measure before the memory is full, or free the pool."
+            ) from error
+        marks = []
+        for _ in range(2):  # the first write is not timed
+            marks.append(self.mark())
+            pointer.memset_async(0, nbytes, self.stream)
+        return _Scratch(pointer, nbytes, self.elapsed_s(marks[1], self.mark()))

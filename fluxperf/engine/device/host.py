@@ -22,6 +22,9 @@ from fluxperf.errors import ArgumentError, TransferError
 #: Names of dtypes that NumPy does not know by itself.
 _EXTRA_DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float8_e4m3fn": ml_dtypes.float8_e4m3fn}
 
+#: Written by a flush: more than a core's L2 and its share of L3 on current machines.
+_FLUSH_BYTES = 64 << 20
+
 
 def host_dtype(name: str) -> np.dtype[Any]:
     """NumPy dtype of that name, bfloat16 and float8_e4m3fn included."""
@@ -135,6 +138,23 @@ class HostArray:
     item = tolist = astype = _refuse
 
 
+class _OwnMemory:
+    """A lane of the host device: bytes are written where they belong, and nothing is left to send."""
+
+    def __init__(self, chunk_bytes: int) -> None:
+        self.chunk_bytes = chunk_bytes
+
+    def memory(self, out: HostArray, start: int, stop: int) -> HostNumbers:
+        numbers: HostNumbers = out._data.reshape(-1).view(np.uint8)[start:stop]
+        return numbers
+
+    def send(self, out: HostArray, start: int, stop: int) -> None:
+        """Nothing is left to do."""
+
+    def close(self) -> None:
+        """Nothing is under way."""
+
+
 class HostDevice(Device):
     """NumPy memory with a door and a clock. What CUDA runs as kernels runs here as plain NumPy functions, the twins."""
 
@@ -142,7 +162,7 @@ class HostDevice(Device):
     ran_as = "twin"
 
     def __init__(self) -> None:
-        self.door = Door(self._upload, self._download)
+        self.door = Door(self._upload, self._download, _OwnMemory)
         self.memory = Memory()
 
     def empty(self, shape: Sequence[int], dtype: str) -> HostArray:
@@ -169,6 +189,10 @@ class HostDevice(Device):
     def elapsed_s(self, start: int, end: int) -> float:
         """Seconds between two marks."""
         return (end - start) / 1e9
+
+    def flush(self, busy_s: float = 0.0) -> None:
+        """Writes more than a core's caches hold. It is done when it returns, so nothing queues up behind it."""
+        np.zeros(_FLUSH_BYTES, np.uint8).fill(1)
 
     def launch(self, function: Callable[..., Any], *args: Any, out: HostArray | None = None, **options: Any) -> Any:
         """Runs a plain NumPy function on the memory of this device's arrays, as CUDA runs a kernel.

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import nvtx
 
+from fluxperf.engine.device.base import Device
 from fluxperf.engine.device.transfers import Ledger
 
 
@@ -54,6 +55,40 @@ class LedgerScopes:
     def leave_op(self, args: tuple[Any, ...], result: Any) -> None:
         """Goes back to the op around it."""
         self._ledger.op = self._ops.pop()
+
+
+class SectionTimes:
+    """Times every section between two marks on the device's clock; nothing waits while they are set.
+
+    Args:
+        device: whose marks.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._open: list[tuple[str, int, Any]] = []
+        self._closed: list[tuple[str, int, Any, Any]] = []
+
+    def enter_section(self, section: str, index: int) -> None:
+        """Sets a mark."""
+        self._open.append((section, index, self._device.mark()))
+
+    def leave_section(self) -> None:
+        """Sets another one."""
+        self._closed.append((*self._open.pop(), self._device.mark()))
+
+    def enter_op(self, op: str, composed: bool) -> None:
+        """Nothing: ops are not timed."""
+
+    def leave_op(self, args: tuple[Any, ...], result: Any) -> None:
+        """Nothing."""
+
+    def seconds(self) -> dict[tuple[str, int], float]:
+        """Seconds by section and index, those of several visits added; waits for the last mark."""
+        total: dict[tuple[str, int], float] = {}
+        for section, index, start, end in self._closed:
+            total[section, index] = total.get((section, index), 0.0) + self._device.elapsed_s(start, end)
+        return total
 
 
 class NvtxRanges:

@@ -7,9 +7,11 @@ exact, testable and gateable without a GPU. Inside `sealed` any crossing raises.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from queue import SimpleQueue
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,15 @@ from fluxperf.errors import ArgumentError, TransferError
 
 Direction = Literal["d2h", "h2d"]
 HostNumbers = npt.NDArray[Any]
+#: Writes the bytes of a tensor that begin at an offset into host memory (uint8), from any thread.
+Fill = Callable[[int, HostNumbers], None]
+
+#: Bytes that one reader fills and sends at a time.
+CHUNK_BYTES = 1 << 22
+#: Threads that fill chunks. More than a disk needs cores: most of them wait for it.
+READERS = 16
+#: Lanes per reader: one is filled while the copy out of the other is under way.
+LANES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +68,97 @@ class Ledger:
         return sum(crossing.bytes for crossing in self.crossings[since:] if crossing.direction == direction)
 
 
+class Lane(Protocol):
+    """Host memory through which a device takes bytes, one chunk at a time. Used by one thread at a time."""
+
+    def memory(self, out: Any, start: int, stop: int) -> HostNumbers:
+        """Host memory (uint8) for bytes ``start`` to ``stop`` of a device array; waits until the lane is free."""
+
+    def send(self, out: Any, start: int, stop: int) -> None:
+        """Copies what the memory holds into the array; may return before the copy is done."""
+
+    def close(self) -> None:
+        """Waits for the copy under way, if any."""
+
+
+class _Streams:
+    """Chunks under way: threads fill lanes with the caller's bytes and send them, in any order.
+
+    Args:
+        lane: makes a lane for chunks of that many bytes.
+        chunk_bytes: of a chunk, at least one element.
+        readers: number of threads.
+    """
+
+    def __init__(self, lane: Callable[[int], Lane], chunk_bytes: int, readers: int) -> None:
+        self._chunk_bytes = chunk_bytes
+        self._lanes = [lane(chunk_bytes) for _ in range(LANES * readers)]
+        self._free: SimpleQueue[Lane] = SimpleQueue()
+        for made in self._lanes:
+            self._free.put(made)
+        self._pool = ThreadPoolExecutor(readers, "fluxperf-stream")
+        self._running: list[Future[None]] = []
+        self._stopped = False
+
+    def add(self, out: Any, fill: Fill) -> None:
+        """Begins with the chunks of an array."""
+        step = max(self._chunk_bytes // out.dtype.itemsize, 1) * out.dtype.itemsize
+        for start in range(0, out.nbytes, step):
+            stop = min(start + step, out.nbytes)
+            self._running.append(self._pool.submit(self._carry, out, fill, start, stop))
+
+    def settle(self) -> None:
+        """Returns when every chunk is sent; raises what a ``fill`` raised."""
+        wait(self._running)
+        running, self._running = self._running, []
+        for chunk in running:
+            chunk.result()
+
+    def close(self) -> None:
+        """Lets go of what has not begun, and returns when no memory of a lane is in use."""
+        self._stopped = True
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for lane in self._lanes:
+            lane.close()
+
+    def _carry(self, out: Any, fill: Fill, start: int, stop: int) -> None:
+        if self._stopped:
+            return
+        lane = self._free.get()
+        try:
+            fill(start, lane.memory(out, start, stop))
+            lane.send(out, start, stop)
+        except BaseException:
+            self._stopped = True
+            raise
+        finally:
+            self._free.put(lane)
+
+
 class Door:
     """Moves arrays between host and device, and writes down each move.
 
     Args:
         upload: device's own copy from host numbers into a new device array, or into ``out``.
         download: device's own copy into new host numbers; it blocks.
+        lane: makes a `Lane` of the device, for chunks of that many bytes.
     """
 
-    def __init__(self, upload: Callable[[HostNumbers, Any], Any], download: Callable[[Any], HostNumbers]) -> None:
+    def __init__(
+        self,
+        upload: Callable[[HostNumbers, Any], Any],
+        download: Callable[[Any], HostNumbers],
+        lane: Callable[[int], Lane],
+    ) -> None:
         self._upload = upload
         self._download = download
+        self._lane = lane
         self._sealed: str | None = None
+        self._streaming = False
+        self._streams: _Streams | None = None
+        self._unwritten: list[tuple[int, str]] = []
+        self.chunk_bytes = CHUNK_BYTES
+        self.readers = READERS
         self.ledger = Ledger()
 
     def to_device(self, numbers: HostNumbers, label: str, out: Any = None) -> Any:
@@ -105,6 +195,71 @@ class Door:
         self.ledger.syncs += 1
         return numbers
 
+    def stream(self, out: Any, fill: Fill, label: str) -> None:
+        """Fills a device array chunk by chunk with bytes that the caller writes into host memory, in several threads.
+
+        It is one crossing of all bytes, however many chunks they take, written down when it is done. In a region
+        `streaming` it may return earlier: see there.
+
+        Args:
+            out: contiguous device array to fill.
+            fill: called as ``fill(offset, memory)`` from several threads at once, for chunks in any order: writes the
+                bytes of ``out`` that begin at ``offset`` into all of ``memory`` [n], uint8. Chunks hold whole elements.
+            label: what is moved.
+
+        Raises:
+            TransferError: the door is sealed.
+            ArgumentError: the array is on the host or not contiguous, or the label is empty.
+            Exception: what ``fill`` raised, once nothing is under way any more; ``out`` is then not to be used.
+        """
+        if isinstance(out, np.ndarray):
+            raise ArgumentError(f"stream({label!r}): expected a device array to fill, got a NumPy array.")
+        if not _contiguous(out):
+            raise ArgumentError(f"stream({label!r}): expected a contiguous array, got strides {out.strides}.")
+        self._check_open(label, "stream")
+        with self.streaming():
+            if self._streams is None:
+                self._streams = _Streams(self._lane, self.chunk_bytes, self.readers)
+            self._streams.add(out, fill)
+            self._unwritten.append((out.nbytes, label))
+
+    @contextmanager
+    def streaming(self) -> Iterator[None]:
+        """A region in which `stream` returns before its bytes are there, so that tensors follow without a pause.
+
+        They are there after `settle`, after any other crossing, and at the end of the region.
+
+        Raises:
+            Exception: what a ``fill`` raised, once nothing is under way any more.
+        """
+        if self._streaming:
+            yield
+            return
+        self._streaming = True
+        try:
+            yield
+            self.settle()
+        finally:
+            self._streaming = False
+            self._end_streams()
+
+    def settle(self) -> None:
+        """Returns when work given to the device from now on finds the bytes of every `stream` so far.
+
+        Raises:
+            Exception: what a ``fill`` raised, once nothing is under way any more.
+        """
+        if self._streams is None:
+            return
+        try:
+            self._streams.settle()
+        except BaseException:
+            self._end_streams()
+            raise
+        written, self._unwritten = self._unwritten, []
+        for nbytes, label in written:
+            self.ledger.write("h2d", nbytes, label)
+
     def read_scalar(self, array: Any, label: str) -> float:
         """The one number in a device array of size 1; waits for the device.
 
@@ -119,13 +274,23 @@ class Door:
     @contextmanager
     def sealed(self, reason: str = "this region makes no copies") -> Iterator[None]:
         """A region in which any crossing raises `TransferError`; regions may nest."""
+        self.settle()
         before, self._sealed = self._sealed, reason
         try:
             yield
         finally:
             self._sealed = before
 
+    def _end_streams(self) -> None:
+        streams, self._streams, self._unwritten = self._streams, None, []
+        if streams is not None:
+            streams.close()
+
     def _pass(self, label: str, call: str) -> None:
+        self._check_open(label, call)
+        self.settle()
+
+    def _check_open(self, label: str, call: str) -> None:
         if not label:
             raise ArgumentError(f"{call}: expected a label that says what is moved, got an empty one.")
         if self._sealed is not None:
@@ -135,3 +300,13 @@ class Door:
                 f"{call}({label!r}){where}: the door is sealed ({self._sealed}). Expected no host-device copy here; "
                 "keep the value on the device or move the copy out of the sealed region."
             )
+
+
+def _contiguous(array: Any) -> bool:
+    """Whether elements lie in order without gaps."""
+    expected = array.dtype.itemsize
+    for extent, stride in zip(reversed(array.shape), reversed(array.strides), strict=True):
+        if extent != 1 and stride != expected and array.size:
+            return False
+        expected *= extent
+    return True

@@ -6,6 +6,7 @@ Shapes: txt [B, T, D], img [B, I, D], rope (cos, sin) each [T + I, d]. Text toke
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from fluxperf.engine.model.weights import (
@@ -65,14 +66,19 @@ def double_block(
     """Joint attention of two streams with weights of their own, then an MLP for each."""
     streams, weights = (txt, img), (w.txt, w.img)
     vectors = tuple(modulate(ops, stream.modulation) for stream in weights)
-    qkvs = tuple(
-        ops.linear(ops.norm_modulate(x, shift, scale), stream.qkv.weight)
-        for x, (shift, scale, *_), stream in zip(streams, vectors, weights, strict=True)
-    )
+    qkvs = ops.beside(*(partial(_projected, ops, *parts) for parts in zip(streams, vectors, weights, strict=True)))
     q, k, v = _heads(ops, qkvs, weights, rope, heads)
     mixed = ops.split_tokens(ops.attention(q, k, v), txt.shape[1])
-    first, second = (_attended(ops, *parts) for parts in zip(streams, mixed, vectors, weights, strict=True))
+    first, second = ops.beside(
+        *(partial(_attended, ops, *parts) for parts in zip(streams, mixed, vectors, weights, strict=True))
+    )
     return first, second
+
+
+def _projected(ops: Ops, x: Array, vectors: tuple[Array, ...], w: StreamWeights) -> Array:
+    """Queries, keys and values of a stream [B, L, 3 H d], before their bias."""
+    shift, scale, *_ = vectors
+    return ops.linear(ops.norm_modulate(x, shift, scale), w.qkv.weight)
 
 
 def _attended(ops: Ops, x: Array, mixed: Array, vectors: tuple[Array, ...], w: StreamWeights) -> Array:
@@ -92,9 +98,15 @@ def single_block(
     normed = ops.norm_modulate(x, shift, scale)
     batch, tokens, dim = x.shape
     left, right = ops.joined_halves(batch, tokens, dim, w.mlp_up.bias.shape[0], ops.settings.activations)
-    q, k, v = _heads(ops, (ops.linear(normed, w.qkv.weight),), (w,), rope, heads)
-    mixed = ops.attention(q, k, v, out=left)
-    hidden = ops.linear_gelu(normed, w.mlp_up.weight, w.mlp_up.bias, out=right)
+
+    def attended() -> Array:
+        q, k, v = _heads(ops, (ops.linear(normed, w.qkv.weight),), (w,), rope, heads)
+        return ops.attention(q, k, v, out=left)
+
+    def expanded() -> Array:
+        return ops.linear_gelu(normed, w.mlp_up.weight, w.mlp_up.bias, out=right)
+
+    mixed, hidden = ops.beside(attended, expanded)
     joined = ops.join_features(mixed, hidden)
     first, second = ops.split_tokens(ops.linear_gated_residual(x, gate, joined, w.out.weight, w.out.bias), txt.shape[1])
     return first, second

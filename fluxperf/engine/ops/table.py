@@ -36,9 +36,10 @@ class Quantized(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """What a phase fixes for every op: the dtype of activations, and the widths that layout ops are asked for."""
+    """What a phase fixes for every op: the dtype of activations, and whether independent work may overlap."""
 
     activations: str
+    overlaps: bool = False
 
 
 Op = Callable[..., Array]
@@ -84,6 +85,13 @@ class Ops:
     linear_gated_residual: Op
     joined_halves: ManyOp
     join_features: Op
+
+    def beside(self, *work: Callable[[], Any]) -> tuple[Any, ...]:
+        """Results of pieces of work that do not depend on each other, in order. Not an op: it computes nothing.
+
+        They may overlap where the phase and the device let them. What a piece reads must be held until all are done.
+        """
+        return self.device.beside(*work) if self.settings.overlaps else tuple(piece() for piece in work)
 
 
 #: Ops that only some phases have; a table without a row for one binds all the same.

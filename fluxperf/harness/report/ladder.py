@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import NamedTuple
 
 from fluxperf.harness.records import Record
@@ -35,6 +36,9 @@ _COLUMNS = (
 
 # The columns after the first and before this one compare rungs, which peers do not have.
 _CLIMB = 5
+
+# Ops that are named as the reason of a phase's speedup.
+_MOVERS = 3
 
 
 class LadderView(NamedTuple):
@@ -195,6 +199,7 @@ def _phases(study: Study, ladder: Ladder) -> Table:
         Column("Expected"),
         Column("Measured", hint="median over median; range from all samples"),
         Column("Verdict", number=False),
+        Column("Why: ops that changed most", number=False, hint="seconds of one observed forward, before and after"),
     )
     rows = [_phase(phase, ladder, position) for position, phase in enumerate(study.context.phases)]
     return Table("The mission's phases, expected beside measured", columns, rows)
@@ -210,7 +215,25 @@ def _phase(phase: PhaseInfo, ladder: Ladder, position: int) -> list[Cell]:
         Cell(units.bounds(low, high), low),
         _ratio(found, "twin" if ladder.twin else ""),
         _verdict(found, low, high, twin=ladder.twin),
+        _movers(ladder.at(phase.before), ladder.at(phase.after), twin=ladder.twin),
     ]
+
+
+def _movers(before: Record | None, after: Record | None, *, twin: bool) -> Cell:
+    """The ops whose time changed most between two rungs; a primitive counts with the model op that called it."""
+    if before is None or after is None or twin:
+        return MISSING
+    old, new = _seconds_by_op(before), _seconds_by_op(after)
+    changed = sorted(old.keys() | new.keys(), key=lambda op: -abs(old[op] - new[op]))[:_MOVERS]
+    found = [f"{shown(op, 32)} {units.time(old[op])} to {units.time(new[op])}" for op in changed if old[op] != new[op]]
+    return Cell("; ".join(found)) if found else MISSING
+
+
+def _seconds_by_op(record: Record) -> defaultdict[str, float]:
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for row in record.ops:
+        seconds[row.within or row.op] += row.time_s
+    return seconds
 
 
 def _verdict(found: Speedup | None, low: float, high: float, *, twin: bool) -> Cell:

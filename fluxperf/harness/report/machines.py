@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from fluxperf.harness.measure.clocks import throttling_note
 from fluxperf.harness.records import Machine, Record
 from fluxperf.harness.report import units
 from fluxperf.harness.report.escape import shown
@@ -100,6 +101,8 @@ def _within(ladder: Ladder) -> list[str]:
     unknown = _names(ladder, lambda record: record.commit is None or record.dirty is None)
     if unknown:
         texts.append(f"{ladder.title}: commit, or whether its tree was clean, not recorded: {units.listing(unknown)}.")
+    if throttled := throttling_note(records):
+        texts.append(f"{ladder.title}: {shown(throttled, 400)}")
     for name, read in _FIELDS:
         values = unique(shown(read(record.machine) or "none", 40) for record in records)
         if len(values) > 1:

@@ -26,7 +26,7 @@ _FAMILIES = (
     ("layer_norm", "P P 4i 4q i i f",
      "f32_w1_block f32_w4_block f32_w4_p8 f32_w4_p24 bf16_w1_block bf16_w8_block bf16_w8_p4 bf16_w8_p12 bf16_w8_p16"),
     ("norm_modulate", "P P P P 2q q q i i f",
-     "f32_w1_block f32_w4_block f32_w4_p8 f32_w4_p24 bf16_w1_block bf16_w8_block bf16_w8_p4 bf16_w8_p12 bf16_w8_p16"),
+     "f32_w1_block f32_w4_block f32_w4_p8 f32_w4_p24 bf16_w1_block bf16_w8_block bf16_w8_t1 bf16_w8_t3 bf16_w8_t4"),
     ("modulate", "P P P P 2q q q i i i", "f32_w1 f32_w4 bf16_w1 bf16_w8"),
     ("gated_residual", "P P P P P 2q q 2q 2q i i i", "f32_w1 f32_w4 bf16_w1 bf16_w8"),
     ("add_broadcast", _MAP_TWO, "f32_w1 f32_w4 bf16_w1 bf16_w8"),

@@ -19,7 +19,7 @@ def norm_modulate(device: Any, x: Any, shift: Any, scale: Any, eps: float = 1e-6
     op, layout = "norm_modulate", described(x)
     places = address(op, "x", x), address(op, "shift", shift), address(op, "scale", scale)
     aligned = (places[0] | places[1] | places[2]) & 15 == 0
-    plan = plans.norm_modulate(layout, described(shift), described(scale), eps, aligned)
+    plan = plans.norm_modulate(layout, described(shift), described(scale), eps, aligned, device.processors)
     out = device.empty(x.shape, element(op, "x", layout).name)
     start(device, plan.entry, plan.grid, plan.threads, *places, out.data.ptr, *plan.tail)
     return out

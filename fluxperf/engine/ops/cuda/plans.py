@@ -29,8 +29,10 @@ from fluxperf.errors import ArgumentError
 
 #: As in the kernels: tokens per thread, threads and packs per thread of a map, threads per block of rms_norm.
 _ROWS, _MAP_THREADS, _MAP_PACKS, _RMS_THREADS = 4, 128, 4, 256
-#: As in `norm_modulate.cu`: warps of a block, a token each.
-_NORM_WARPS = 4
+#: As in `norm_modulate.cu`: warps of a block with a token each; threads that share a token; and blocks of such threads
+#: that a multiprocessor holds, by packs per thread.
+_NORM_WARPS, _TEAM = 4, 128
+_RESIDENT = {1: 5, 3: 5, 4: 4}
 #: Packs per lane that a warp can hold, by element type.
 _HELD = {"f32": (8, 24), "bf16": (4, 12, 16)}
 
@@ -115,8 +117,8 @@ def layer_norm(x: Layout, eps: float, aligned: bool) -> Plan:
 
 
 @_remembered
-def norm_modulate(x: Layout, shift: Layout, scale: Layout, eps: float, aligned: bool) -> Plan:
-    """Plan of a layer norm with modulation."""
+def norm_modulate(x: Layout, shift: Layout, scale: Layout, eps: float, aligned: bool, processors: int) -> Plan:
+    """Plan of a layer norm with modulation, on a card of that many multiprocessors."""
     batch, tokens, width = _three("norm_modulate", x)
     kind = element("norm_modulate", "x", x)
     xs = steps("norm_modulate", "x", x, kind)
@@ -124,10 +126,18 @@ def norm_modulate(x: Layout, shift: Layout, scale: Layout, eps: float, aligned: 
     by = need("norm_modulate", "scale", scale, (batch, width), kind, "[B, D]")
     strides = (*xs[:2], plus[0], by[0])
     w = _width(kind, aligned, width, *strides)
-    held = _held(kind, w, width // w)
+    packs = width // w
+    tail = (*strides, tokens, packs, eps)
+    team = next((t for t in _RESIDENT if kind is BFLOAT16 and w > 1 and packs <= _TEAM * t), 0)
+    if team:
+        # As many tokens per block as leave no block waiting for another one to end.
+        each = max(_up(tokens * batch, processors * _RESIDENT[team]), 1)
+        blocks = grid("norm_modulate", _up(tokens, each) if width else 0, batch)
+        return Plan(f"norm_modulate_{kind.code}_w{w}_t{team}", blocks, _TEAM, tail)
+    held = _held(kind, w, packs) if kind is FLOAT32 else ""
     blocks = grid("norm_modulate", _up(tokens, _NORM_WARPS if held else 1) if width else 0, batch)
     entry = f"norm_modulate_{kind.code}_w{w}_{held or 'block'}"
-    return Plan(entry, blocks, 32 * _NORM_WARPS if held else 256, (*strides, tokens, width // w, eps))
+    return Plan(entry, blocks, 32 * _NORM_WARPS if held else 256, tail)
 
 
 def _held(kind: Element, w: int, packs: int) -> str:

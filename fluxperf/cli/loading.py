@@ -1,0 +1,64 @@
+"""How loading of weights is shown: a bar with bytes and rate while it runs, a line when it is done."""
+
+from __future__ import annotations
+
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from fluxperf.engine.checkpoints.checkpoint import Checkpoint
+from fluxperf.engine.checkpoints.sources import WeightSource
+from fluxperf.harness.records import LoadRow
+
+
+class LoadingBar:
+    """A bar that is seen while a checkpoint is read, once for every rung; none for weights that are drawn.
+
+    Args:
+        source: weights that are about to be placed, any number of times.
+    """
+
+    def __init__(self, source: WeightSource) -> None:
+        columns = (
+            TextColumn("weights"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
+        #: To be shown by a `rich` display.
+        self.progress = Progress(*columns)
+        self._task: TaskID | None = None
+        self._total = source.stored_bytes
+        if isinstance(source, Checkpoint):
+            source.on_bytes = self._advance
+
+    def begin(self) -> None:
+        """The weights are placed from now on."""
+        if self._total:
+            self._task = self.progress.add_task("weights", total=self._total)
+
+    def end(self) -> None:
+        """They are there: the bar goes."""
+        if self._task is not None:
+            self.progress.remove_task(self._task)
+            self._task = None
+
+    def _advance(self, nbytes: int) -> None:
+        if self._task is not None:
+            self.progress.advance(self._task, nbytes)
+
+
+def loaded(row: LoadRow) -> str:
+    """What loading took, in words: ``weights: 23.8 GB in 4.1 s, 5.8 GB/s``."""
+    return f"weights: {_size(row.bytes)} in {row.time_s:.1f} s, {_size(row.bytes / row.time_s)}/s"
+
+
+def _size(nbytes: float) -> str:
+    return f"{nbytes / 1e9:.1f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.1f} MB"

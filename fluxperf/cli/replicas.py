@@ -1,0 +1,90 @@
+"""``fluxperf run --processes``: the same run in fresh processes, merged into one record per rung."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from fluxperf.cli.ladder import ladder
+from fluxperf.errors import ProcessError
+from fluxperf.harness.measure.processes import Replicas, folder_for, merge_all, replicate
+from fluxperf.harness.records import Record
+
+#: Options that belong to the run as a whole and are not given to its processes.
+_OF_THE_WHOLE = ("processes", "output")
+
+
+def measured_in_processes(context: typer.Context, processes: int, output: Path | None) -> list[Record]:
+    """Records of a run in fresh processes, merged by rung and appended to the output.
+
+    Args:
+        context: of the command, whose other options are passed on.
+        processes: how many, one after another.
+        output: records file, or ``None``.
+
+    Raises:
+        ProcessError: a process failed or was interrupted, or the processes disagree about exact counts. What was
+            finished and agrees is appended and shown before. Where they disagree, their own records are kept.
+    """
+    folder = folder_for(output)
+    command = [sys.executable, "-m", "fluxperf", "run", *options(context)]
+    replicas = _replicated(command, processes, folder)
+    merged, problems, notes = merge_all(replicas, processes, output)
+    for note in (replicas.notes, *notes):
+        if note:
+            typer.echo(note, err=True)
+    if problems:
+        problems.append(f"The processes' own records are in {folder}.")
+    else:
+        shutil.rmtree(folder)
+    if replicas.failure:
+        problems.insert(0, f"{replicas.failure}\n{_kept(merged, output)}")
+    if not problems:
+        return merged
+    if merged:
+        Console().print(ladder(merged))
+    raise ProcessError(f"run --processes {processes}: " + "\n".join(problems))
+
+
+def options(context: typer.Context) -> list[str]:
+    """Options of a command as they were given, without those of the whole."""
+    words = []
+    for option in context.command.params:
+        name = option.name or ""
+        source = context.get_parameter_source(name)
+        if name in _OF_THE_WHOLE or source is None or source.name != "COMMANDLINE":
+            continue
+        value = context.params[name]
+        if isinstance(value, bool):
+            words += [option.opts[0]] if value else []
+        else:
+            values = value if isinstance(value, list | tuple) else [value]
+            words += [f"{max(option.opts, key=len)}={one}" for one in values]
+    return words
+
+
+def _replicated(command: list[str], processes: int, folder: Path) -> Replicas:
+    """What the processes wrote, with a progress bar."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("processes", total=processes)
+
+        def show(number: int, records: int) -> None:
+            what = f"process {number} of {processes}, {records} record{'' if records == 1 else 's'} so far"
+            progress.update(task, description=what, completed=number - 1)
+
+        return replicate(command, processes, folder, show)
+
+
+def _kept(merged: list[Record], output: Path | None) -> str:
+    """What became of what was finished before a process failed."""
+    if not merged:
+        return "No rung was finished before."
+    number = f"{len(merged)} record{'' if len(merged) == 1 else 's'}"
+    where = "shown above" if output is None else f"appended to {output}"
+    return f"What was finished before is kept: {number} {where}."

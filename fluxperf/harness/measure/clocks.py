@@ -1,0 +1,178 @@
+"""Clocks, power, temperature and throttling of the GPU while something is timed, read through NVML.
+
+NVML is only asked, never told: no clock, limit or mode is changed. Without NVML, or without a GPU, nothing is read.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from types import TracebackType
+from typing import Any
+
+from fluxperf.harness.records import ClockReading, Conditions, Record
+
+#: Bits of NVML's clocks event reasons (``nvmlClocksEventReasons`` in nvml.h).
+REASONS = {
+    0x1: "idle",
+    0x2: "application clocks",
+    0x4: "power cap",
+    0x8: "hardware slowdown",
+    0x10: "sync boost",
+    0x20: "software thermal slowdown",
+    0x40: "hardware thermal slowdown",
+    0x80: "power brake",
+    0x100: "display clocks",
+}
+
+#: Reasons that hold the clocks of a busy GPU down without anybody having set them.
+THROTTLING = (
+    "power cap",
+    "hardware slowdown",
+    "software thermal slowdown",
+    "hardware thermal slowdown",
+    "power brake",
+)
+
+#: Readings that are kept at most: a region that gives more loses every second one and is read half as often.
+_MOST = 60
+
+
+def nvml() -> Any | None:
+    """NVML's Python module, initialized, or ``None`` where it is not installed or finds no driver."""
+    try:
+        module = import_module("pynvml")
+    except ImportError:
+        return None
+    try:
+        module.nvmlInit()
+    except module.NVMLError:
+        return None
+    return module
+
+
+class Watch:
+    """Reads the GPU's state at entry and exit of a ``with`` block, and in between on a thread of its own.
+
+    Args:
+        bus_id: PCI bus id of the GPU, such as ``"0000:18:00.0"``; nothing is read for ``None``.
+        interval_s: seconds between two readings in between.
+        library: NVML's module; the one that is installed if none is given.
+        now: seconds of the host's clock.
+    """
+
+    def __init__(
+        self,
+        bus_id: str | None,
+        interval_s: float = 0.5,
+        library: Any | None = None,
+        now: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._nvml = (library or nvml()) if bus_id is not None else None
+        self._bus_id, self._interval_s, self._now = bus_id, interval_s, now
+        self._handle: Any = None
+        self._readings: list[ClockReading] = []
+        self._start = 0.0
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def conditions(self) -> Conditions | None:
+        """What was read so far, or ``None`` without NVML."""
+        if self._handle is None:
+            return None
+        return Conditions(
+            readings=list(self._readings),
+            power_limit_w=_watts(self._ask("nvmlDeviceGetEnforcedPowerLimit")),
+            sm_highest_mhz=self._ask("nvmlDeviceGetMaxClockInfo", self._nvml.NVML_CLOCK_SM) if self._nvml else None,
+        )
+
+    def __enter__(self) -> Watch:
+        if self._nvml is None:
+            return self
+        try:
+            self._handle = self._nvml.nvmlDeviceGetHandleByPciBusId(self._bus_id)
+        except self._nvml.NVMLError:
+            return self
+        self._start = self._now()
+        self._read()
+        self._thread = threading.Thread(target=self._go_on, name="fluxperf clocks", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._thread is None:
+            return
+        self._over.set()
+        self._thread.join()
+        self._read()
+
+    def _go_on(self) -> None:
+        while not self._over.wait(self._interval_s):
+            self._read()
+            if len(self._readings) >= _MOST:
+                del self._readings[1::2]
+                self._interval_s *= 2
+
+    def _read(self) -> None:
+        library = self._nvml
+        if library is None:
+            return
+        self._readings.append(
+            ClockReading(
+                at_s=round(self._now() - self._start, 3),
+                sm_mhz=self._ask("nvmlDeviceGetClockInfo", library.NVML_CLOCK_SM),
+                memory_mhz=self._ask("nvmlDeviceGetClockInfo", library.NVML_CLOCK_MEM),
+                power_w=_watts(self._ask("nvmlDeviceGetPowerUsage")),
+                temperature_c=self._ask("nvmlDeviceGetTemperature", library.NVML_TEMPERATURE_GPU),
+                reasons=self._reasons(),
+            )
+        )
+
+    def _reasons(self) -> list[str] | None:
+        """NVML renamed throttle reasons to event reasons in its release 12.2; the bits stayed."""
+        bits = self._ask("nvmlDeviceGetCurrentClocksEventReasons")
+        if bits is None:
+            bits = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons")
+        return None if bits is None else named(bits)
+
+    def _ask(self, function: str, *args: Any) -> int | None:
+        """What NVML says of the GPU, or ``None`` where this GPU, driver or release of NVML does not tell."""
+        library = self._nvml
+        if library is None or not hasattr(library, function):
+            return None
+        try:
+            return int(getattr(library, function)(self._handle, *args))
+        except library.NVMLError:
+            return None
+
+
+def _watts(milliwatts: int | None) -> float | None:
+    return None if milliwatts is None else milliwatts / 1e3
+
+
+def named(bits: int) -> list[str]:
+    """Words for a mask of reasons, in the order of the bits; a bit without a word gives its number."""
+    known = [name for bit, name in REASONS.items() if bits & bit]
+    rest = bits & ~sum(REASONS)
+    return [*known, f"reason {rest:#x}"] if rest else known
+
+
+def throttling(record: Record) -> list[str]:
+    """Reasons that held the clocks down at some reading of a record's timed regions; none without readings."""
+    readings = [reading for process in record.conditions or [] for reading in process.readings]
+    seen = {reason for reading in readings for reason in reading.reasons or []}
+    return [reason for reason in THROTTLING if reason in seen]
+
+
+def throttling_note(records: Iterable[Record]) -> str:
+    """A sentence that names the rungs whose clocks were held down, and why; empty if none were."""
+    held = {record.rung: reasons for record in records if (reasons := throttling(record))}
+    if not held:
+        return ""
+    which = "; ".join(f"{rung} ({', '.join(reasons)})" for rung, reasons in held.items())
+    return f"Clocks were held down while timing {which}."

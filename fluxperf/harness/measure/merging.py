@@ -1,0 +1,163 @@
+"""Merging: records of the same rung by several processes become one, with the samples of each process kept apart.
+
+What is exact must agree between the processes. Where it does not, nothing is merged: a count that depends on the
+process is a finding, and an average of it would hide that.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from statistics import median
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from fluxperf.harness.records import BlockRow, Conditions, ErrorRow, OpRow, Record, Totals
+
+_Row = TypeVar("_Row", OpRow, BlockRow)
+
+#: Fields that make two records the same measurement.
+_IDENTITY = (
+    "schema", "fluxperf", "commit", "dirty", "machine", "workload", "implementation", "rung", "ran_as", "phase_table",
+    "policy", "settings",
+)  # fmt: skip
+
+#: Fields that are counted exactly.
+_COUNTED = ("totals", "setup_totals", "witness", "blocks", "ledger", "ops")
+
+#: A library that chooses another algorithm in another process launches other kernels and needs another workspace.
+_OF_A_CHOICE = ("peak_bytes", "witness.launches")
+
+#: At most so many rows that differ are named.
+_MOST_ROWS = 12
+
+
+class Merged(NamedTuple):
+    """Outcome of merging one rung: its record, or ``None`` and the rows that differ; notes about what may differ."""
+
+    record: Record | None
+    differences: list[str]
+    notes: list[str]
+
+
+def merge(records: Sequence[Record]) -> Merged:
+    """One record of several processes' records of the same rung; samples, sampling and conditions by process.
+
+    Counts are those of every process. The error is the largest one, times of ops and blocks are medians over the
+    processes, and ``created_utc`` is the first. Algorithms that a library chose differently are all
+    kept; the kernels counted from outside and the peak of memory, which follow from them, are then the largest.
+
+    Args:
+        records: one of each process, in the order of the processes, at least one.
+    """
+    first = records[0]
+    chosen = first.ran_as == "peer" or len({str(_algorithms(record)) for record in records}) > 1
+    differences: list[str] = []
+    notes: list[str] = []
+    for row, values in _unequal(records):
+        said = f"{row}: {', '.join(map(str, values))}"
+        (notes if chosen and _follows_from_a_choice(row, first) else differences).append(said)
+    if differences:
+        more = len(differences) - _MOST_ROWS
+        rest = [f"and {more} rows more"] if more > 0 else []
+        return Merged(None, differences[:_MOST_ROWS] + rest, notes)
+    merged = msgspec.structs.replace(
+        first,
+        times_s={
+            metric: [samples for record in records for samples in record.times_s.get(metric, [])]
+            for metric in dict.fromkeys(metric for record in records for metric in record.times_s)
+        },
+        sampling=[row for record in records for row in record.sampling],
+        conditions=_conditions(records),
+        totals=_largest([record.totals for record in records]),
+        witness=_largest([record.witness for record in records if record.witness]) if first.witness else None,
+        ops=_timed([record.ops for record in records]),
+        blocks=_timed([record.blocks for record in records]),
+        error=_error(records),
+        choices=_choices(records),
+    )
+    return Merged(merged, [], notes)
+
+
+def _unequal(records: Sequence[Record]) -> Iterator[tuple[str, list[Any]]]:
+    """Rows that are not the same in all records: the row's name, and its value in each."""
+    for field in (*_IDENTITY, *_COUNTED):
+        flat = [dict(_rows(field, msgspec.to_builtins(getattr(record, field)))) for record in records]
+        for row in dict.fromkeys(row for rows in flat for row in rows):
+            values = [rows.get(row, "none") for rows in flat]
+            if any(value != values[0] for value in values):
+                yield row, values
+
+
+def _rows(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """A field as rows of plain values; what is timed is left out, and a list's rows are called by what they are of."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _rows(f"{name}.{key}", inner)
+    elif isinstance(value, list):
+        seen: dict[str, int] = {}
+        for row in value:
+            words = [str(row[key]) for key in _TITLES if row.get(key) not in (None, "")]
+            title = f"{name} [{' '.join(words)}]"
+            seen[title] = seen.get(title, 0) + 1
+            again = f" {seen[title]}" if seen[title] > 1 else ""
+            for key, inner in row.items():
+                if key not in _TITLES and key != "time_s":
+                    yield f"{title}{again}.{key}", inner
+    else:
+        yield name, value
+
+
+#: What rows of blocks, ledgers and ops are called by.
+_TITLES = ("section", "index", "within", "op", "label", "direction")
+
+
+def _follows_from_a_choice(row: str, first: Record) -> bool:
+    if first.ran_as == "peer" and row == "totals.launches":  # a peer's totals are counted from outside
+        return True
+    return row.endswith(_OF_A_CHOICE)
+
+
+def _algorithms(record: Record) -> dict[str, str]:
+    """Choices without the times that led to them."""
+    return {what: re.sub(r", [\d.]+ us$", "", choice) for what, choice in record.choices.items()}
+
+
+def _choices(records: Sequence[Record]) -> dict[str, str]:
+    """Choices of the first process; where another chose otherwise, those of all."""
+    joined = {}
+    for what in dict.fromkeys(what for record in records for what in record.choices):
+        algorithms = [_algorithms(record).get(what, "none") for record in records]
+        said = [record.choices.get(what, "none") for record in records]
+        joined[what] = said[0] if len(set(algorithms)) == 1 else "; ".join(said)
+    return joined
+
+
+def _largest(totals: Sequence[Totals]) -> Totals:
+    """Totals with the largest launches and peak; all else is the same in all of them."""
+    largest = {
+        field: max((value for one in totals if (value := getattr(one, field)) is not None), default=None)
+        for field in ("launches", "peak_bytes")
+    }
+    return msgspec.structs.replace(totals[0], **largest)
+
+
+def _timed(processes: Sequence[Sequence[_Row]]) -> list[_Row]:
+    """Rows of ops or blocks, with the median of the processes' times where they have some."""
+    merged = []
+    for rows in zip(*processes, strict=True):
+        times = [row.time_s for row in rows if row.time_s is not None]
+        merged.append(msgspec.structs.replace(rows[0], time_s=median(times)) if times else rows[0])
+    return merged
+
+
+def _error(records: Sequence[Record]) -> ErrorRow | None:
+    errors = [record.error for record in records if record.error]
+    return max(errors, key=lambda error: error.relative) if errors else None
+
+
+def _conditions(records: Sequence[Record]) -> list[Conditions] | None:
+    if all(record.conditions is None for record in records):
+        return None
+    return [process for record in records for process in record.conditions or [Conditions(readings=[])]]

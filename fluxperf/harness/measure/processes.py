@@ -1,0 +1,190 @@
+"""Processes: the same run again in fresh processes, one after another, because the process is the unit of analysis.
+
+Where code and data lie in memory, which algorithms libraries choose and how clocks stand differ from process to process
+and stay within one, so samples of a single process cannot say how far a number would move if it were measured again
+(Kalibera and Jones, "Rigorous benchmarking in reasonable time", ISMM 2013).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from fluxperf.errors import RecordError
+from fluxperf.harness.measure.merging import merge
+from fluxperf.harness.records import Record, append_record, read_records
+
+#: Seconds between two looks at what a process has written.
+_POLL_S = 0.1
+
+#: Seconds that a process gets to end after it was asked to.
+_GRACE_S = 10.0
+
+#: Lines of a failed process's messages that are repeated.
+_MOST_LINES = 12
+
+
+class Replicas(NamedTuple):
+    """What the processes wrote: records by process, in order; what the first one said on its way.
+
+    ``failure`` says which process failed and how, with the end of its messages; it is empty if none did.
+    """
+
+    records: list[list[Record]]
+    notes: str
+    failure: str
+
+
+def folder_for(output: Path | None) -> Path:
+    """A new folder for the processes' own records: beside the output, so that a killed run leaves them there.
+
+    Args:
+        output: file that the merged records go to; without one the folder is a temporary one.
+
+    Raises:
+        RecordError: it cannot be made.
+    """
+    try:
+        if output is None:
+            return Path(tempfile.mkdtemp(prefix="fluxperf-processes-"))
+        output.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f"{output.name}.processes-", dir=output.parent))
+    except OSError as error:
+        raise RecordError(
+            f"cannot write records to {output}: {error.strerror}. Expected a file that can be appended to; "
+            "choose another with -o."
+        ) from error
+
+
+def replicate(
+    command: Sequence[str], processes: int, folder: Path, on_progress: Callable[[int, int], None] = lambda *_: None
+) -> Replicas:
+    """Runs a command in fresh processes, one after another, until all are done, one fails, or Ctrl-C comes.
+
+    Args:
+        command: what to run; ``-o FILE`` is added, to which it appends records.
+        processes: how many.
+        folder: where those files go, ``process-1.jsonl`` and so on.
+        on_progress: called now and then with the number of the process, from 1, and the records that it has written.
+    """
+    records: list[list[Record]] = []
+    notes = ""
+    for number in range(1, processes + 1):
+        output = folder / f"process-{number}.jsonl"
+        failure, said = _run([*command, "-o", str(output)], output, partial(on_progress, number))
+        written, problem = _finished(output)
+        records.append(written)
+        failure = failure or problem
+        if not failure and len(written) != len(records[0]):
+            failure = f"wrote {len(written)} records, where process 1 wrote {len(records[0])}"
+        notes = said if number == 1 else notes
+        if failure:
+            head = f"process {number} of {processes} {failure}"
+            return Replicas(records, "", f"{head}\n{said}" if said else head)
+    return Replicas(records, notes, "")
+
+
+def _run(command: Sequence[str], output: Path, on_count: Callable[[int], None]) -> tuple[str, str]:
+    """How a process failed, or nothing; and the end of its messages."""
+    with tempfile.TemporaryFile() as messages:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=messages, env=_environment()
+        )
+        try:
+            failure = _failure(_watched(process, output, on_count))
+        except KeyboardInterrupt:
+            failure = "was interrupted"
+        finally:
+            _end(process)
+        messages.seek(0)
+        lines = messages.read().decode(errors="replace").strip().splitlines()
+    return failure, "\n".join(lines[-_MOST_LINES:])
+
+
+def _watched(process: subprocess.Popen[bytes], output: Path, on_count: Callable[[int], None]) -> int:
+    """Exit code of a process, negative for a signal; its records are counted meanwhile."""
+    while True:
+        try:
+            return process.wait(_POLL_S)
+        except subprocess.TimeoutExpired:
+            on_count(_lines(output))
+
+
+def _failure(code: int) -> str:
+    """How a process ended, or nothing for a success."""
+    if code == 0:
+        return ""
+    return f"ended with exit code {code}" if code > 0 else f"was ended by {signal.Signals(-code).name}"
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment, and its module search path, so that both run the same code."""
+    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+    return {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process that still runs, and kills it if it does not; records that it has written are on the disk."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(_GRACE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _finished(path: Path) -> tuple[list[Record], str]:
+    """Records that a process has written, and what is wrong with them, such as that there is none."""
+    try:
+        file = read_records(path)
+    except RecordError:
+        return [], "wrote no record"
+    return file.records, f"wrote what cannot be read: {' '.join(file.problems)}" if file.problems else ""
+
+
+def _lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def merge_all(replicas: Replicas, processes: int, output: Path | None) -> tuple[list[Record], list[str], list[str]]:
+    """Merged records of every rung, appended to the output; and sentences about what differed.
+
+    Each rung has the processes that finished it, which may be fewer than were asked for.
+
+    Args:
+        replicas: what the processes wrote.
+        processes: how many were asked for.
+        output: records file, or ``None``.
+
+    Returns:
+        The merged records, a problem for each rung that was not merged, and notes about counts that may differ.
+    """
+    merged: list[Record] = []
+    problems: list[str] = []
+    notes: list[str] = []
+    for index in range(max(map(len, replicas.records), default=0)):
+        group = [records[index] for records in replicas.records if index < len(records)]
+        outcome = merge(group)
+        if outcome.record is None:
+            rows = "\n  - ".join(outcome.differences)
+            problems.append(
+                f"rung {group[0].rung}: expected the same exact counts in all {len(group)} processes, but these rows "
+                f"differ, so no record of it was made:\n  - {rows}"
+            )
+            continue
+        rung = group[0].rung
+        notes += [f"rung {rung}: {note} (a library chose otherwise in another process)" for note in outcome.notes]
+        if len(group) < processes:
+            notes.append(f"rung {rung}: measured by {len(group)} of {processes} processes")
+        merged.append(outcome.record)
+        if output is not None:
+            append_record(output, outcome.record)
+    return merged, problems, notes

@@ -1,0 +1,151 @@
+"""When sampling stops: after a warm-up that has settled, at a median that is known well enough, or at a bound.
+
+Both rules look at samples of one process. They say how many samples that process should take, and nothing about other
+processes; what is reported of a median comes from several of those.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import combinations
+from statistics import median
+from typing import NamedTuple
+
+from fluxperf.harness.records import SamplingRow, Stopped
+
+#: Samples of a warm-up that must agree before it has settled; twice as many are searched for a trend.
+WINDOW = 5
+
+#: Relative range within which the newest ``WINDOW`` samples agree. Georges, Buytaert and Eeckhout ("Statistically
+#: rigorous Java performance evaluation", OOPSLA 2007, section 4) bound the coefficient of variation of the last k
+#: iterations by 0.01 or 0.02; a range is at least as strict.
+SPREAD = 0.02
+
+#: Two-sided 5 % point of the normal distribution, for the trend.
+_TREND = 1.96
+
+#: Confidence of the interval that sampling stops at.
+CONFIDENCE = 0.95
+
+
+class Until(NamedTuple):
+    """How long to sample where the number of samples is not fixed beforehand.
+
+    Args:
+        half_width: stop when half the median's interval, over the median, is at most this.
+        most: samples of each variant at most.
+        most_s: seconds of sampling at most, all variants together. A turn that has begun is finished.
+        warmup_most: warm-up runs of each variant at most.
+        warmup_s: seconds of warm-up at most, all variants together.
+    """
+
+    half_width: float = 0.01
+    most: int = 200
+    most_s: float = 60.0
+    warmup_most: int = 50
+    warmup_s: float = 20.0
+
+
+def settled(samples_s: Sequence[float]) -> bool:
+    """Whether a warm-up has settled: its newest samples agree, or the newest twice as many show no trend.
+
+    The newest `WINDOW` samples agree when ``(max - min) / median <= SPREAD``. On a machine that is noisier than that,
+    the newest ``2 * WINDOW`` samples show no trend when the Mann-Kendall statistic, S = number of pairs that rise minus
+    number of pairs that fall, has ``(|S| - 1) / sqrt(n (n - 1) (2 n + 5) / 18) < 1.96`` (Mann, "Nonparametric tests
+    against trend", Econometrica 13, 1945; Kendall, "Rank Correlation Methods", 1975).
+
+    Args:
+        samples_s: all warm-up samples so far, in order, in seconds.
+    """
+    newest = samples_s[-WINDOW:]
+    if len(newest) == WINDOW and max(newest) - min(newest) <= SPREAD * median(newest):
+        return True
+    longer = samples_s[-2 * WINDOW :]
+    count = len(longer)
+    if count < 2 * WINDOW:
+        return False
+    rises = sum((after > before) - (after < before) for before, after in combinations(longer, 2))
+    deviation = math.sqrt(count * (count - 1) * (2 * count + 5) / 18)
+    return (abs(rises) - 1) / deviation < _TREND
+
+
+def half_width(samples_s: Sequence[float]) -> float | None:
+    """Half of the median's interval over the median, or ``None`` for too few samples.
+
+    The interval reaches from the l-th smallest to the l-th largest sample, with the largest l for which it covers the
+    median with at least `CONFIDENCE`, whatever the distribution: ``1 - 2 P(B < l) >= 0.95`` with B binomial(n, 1/2)
+    (Conover, "Practical Nonparametric Statistics", section 3.2; Le Boudec, "Performance Evaluation", theorem 2.1). It
+    takes six samples at least. Looked at after every sample it covers less than that: it decides when to stop, and is
+    no interval to report.
+
+    Args:
+        samples_s: positive, in any order, in seconds.
+    """
+    rank = _rank(len(samples_s))
+    if rank == 0:
+        return None
+    ordered = sorted(samples_s)
+    return (ordered[-rank] - ordered[rank - 1]) / 2 / median(ordered)
+
+
+def _rank(count: int) -> int:
+    """The largest l, counted from 1, whose order statistics cover the median with `CONFIDENCE`; 0 if none does."""
+    rank, below = 0, 0.0
+    while True:
+        below += math.comb(count, rank) / 2**count
+        if 1 - 2 * below < CONFIDENCE:
+            return rank
+        rank += 1
+
+
+def warm(series: Sequence[Sequence[float]], least: int, until: Until | None, passed_s: float) -> bool:
+    """Whether the warm-up of several variants is over.
+
+    Args:
+        series: warm-up samples so far, by variant.
+        least: runs of each; exactly so many without ``until``.
+        until: bounds, or ``None``.
+        passed_s: seconds of warm-up so far.
+    """
+    count = min(map(len, series))
+    if until is None or count < least:
+        return count >= least
+    return count >= until.warmup_most or passed_s >= until.warmup_s or all(map(settled, series))
+
+
+def stopped(series: Sequence[Sequence[float]], least: int, until: Until | None, passed_s: float) -> Stopped | None:
+    """Why sampling of several variants is over, or ``None`` while it is not.
+
+    All variants go on until the last of them is known well enough, so that their turns stay interleaved.
+
+    Args:
+        series: samples so far, by variant.
+        least: samples of each; exactly so many without ``until``.
+        until: precision and bounds, or ``None``.
+        passed_s: seconds of sampling so far.
+    """
+    count = min(map(len, series))
+    if count < least:
+        # A bound in time holds here too: each variant has at least one sample by then.
+        return "time" if until and count and passed_s >= until.most_s else None
+    if until is None:
+        return "count"
+    widths = [half_width(samples) for samples in series]
+    if all(width is not None and width <= until.half_width for width in widths):
+        return "precision"
+    if passed_s >= until.most_s:
+        return "time"
+    return "count" if count >= until.most else None
+
+
+def outcome(why: Stopped, warmup_s: Sequence[float], times_s: Sequence[float]) -> SamplingRow:
+    """How sampling of one variant ended, as a record has it.
+
+    Args:
+        why: why it took no more samples.
+        warmup_s: all samples of its warm-up, in seconds.
+        times_s: all samples after that, in seconds.
+    """
+    known = len(warmup_s) >= WINDOW
+    return SamplingRow(stopped=why, settled=settled(warmup_s) if known else None, half_width=half_width(times_s))

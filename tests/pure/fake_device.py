@@ -1,0 +1,57 @@
+"""A device in two times: the host gives work, the device does it in order. No test waits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+
+class FakeDevice:
+    """Host and device seconds that pass only when work is given.
+
+    ``give_s`` is what giving one piece of work takes the host. ``cached`` says whether something ran since the last
+    flush; ``log`` names what was given.
+    """
+
+    def __init__(self, give_s: float = 1e-5) -> None:
+        self.give_s = give_s
+        self.host = self.free = 0.0
+        self.cached = False
+        self.log: list[str] = []
+
+    def give(self, seconds: float, name: str = "work") -> None:
+        self.host += self.give_s
+        self.free = max(self.free, self.host) + seconds
+        self.log.append(name)
+
+    def mark(self) -> float:
+        return max(self.free, self.host)
+
+    def elapsed_s(self, start: float, end: float) -> float:
+        return end - start
+
+    def synchronize(self) -> None:
+        self.host = max(self.host, self.free)
+
+    def flush(self, busy_s: float = 0.0) -> None:
+        self.give(max(busy_s, 1e-4), "flush")
+        self.cached = False
+
+    def now(self) -> float:
+        return self.host
+
+    def kernel(self) -> None:
+        """Twenty microseconds cold, five from the cache."""
+        self.give(5e-6 if self.cached else 20e-6, "kernel")
+        self.cached = True
+
+    def generations(self, seconds: Iterator[float], name: str = "work", steps: int = 2):
+        """A generation of some steps whose seconds come from an iterator."""
+
+        def run(on_step):
+            each = next(seconds) / steps
+            for step in range(steps):
+                self.give(each, name)
+                on_step(step)
+            return f"{name} {len(self.log)}"
+
+        return run

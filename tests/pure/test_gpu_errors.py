@@ -1,0 +1,117 @@
+"""What is wrong with a GPU or its libraries is said in one message with what to do, and the command exits with 2."""
+
+from __future__ import annotations
+
+import builtins
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fluxperf.engine.device import gpu
+from fluxperf.engine.device.cublaslt import CublasLt
+from fluxperf.engine.device.cuda import CudaDevice
+from fluxperf.engine.device.cudnn import Cudnn
+from fluxperf.errors import DeviceError
+
+
+class CudaError(RuntimeError):
+    """Stands for CuPy's error of a CUDA call."""
+
+
+class FullError(Exception):
+    """Stands for CuPy's error of an allocation."""
+
+
+def _stand_in(monkeypatch: pytest.MonkeyPatch, capability=(9, 0), failure: str = "", full: bool = False) -> None:
+    """A CuPy without a GPU, as far as opening a device goes."""
+
+    def check(*_: Any) -> Any:
+        if failure:
+            raise CudaError(failure)
+        return SimpleNamespace(use=lambda: None)
+
+    def empty(*_: Any) -> Any:
+        if full:
+            raise FullError
+        return None
+
+    runtime = SimpleNamespace(
+        CUDARuntimeError=CudaError,
+        getDeviceProperties=lambda _: {
+            "major": capability[0], "minor": capability[1], "name": b"Stand-in", "multiProcessorCount": 1,
+        },
+        getDeviceCount=check,
+        memGetInfo=lambda: (1_000_000_000, 80_000_000_000),
+    )  # fmt: skip
+    cuda = SimpleNamespace(runtime=runtime, Device=check, memory=SimpleNamespace(OutOfMemoryError=FullError))
+    monkeypatch.setattr(gpu, "cupy", lambda: SimpleNamespace(cuda=cuda, empty=empty))
+
+
+def _without(monkeypatch: pytest.MonkeyPatch, package: str, error: Exception) -> None:
+    """Importing a package, or anything of it, fails."""
+    real = builtins.__import__
+
+    def importing(name: str, *args: Any, **options: Any) -> Any:
+        if name.partition(".")[0] == package:
+            raise error
+        return real(name, *args, **options)
+
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(builtins, "__import__", importing)
+
+
+def test_without_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
+    _without(monkeypatch, "cupy", ImportError("No module named 'cupy'"))
+    with pytest.raises(DeviceError, match=r"expected CuPy.*pip install 'fluxperf\[cuda12\]'.*--device host"):
+        CudaDevice()
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        "cudaErrorNoDevice: no CUDA-capable device is detected",
+        "cudaErrorInsufficientDriver: CUDA driver version is insufficient for CUDA runtime version",
+    ],
+)
+def test_without_a_driver_or_with_one_of_another_cuda(monkeypatch: pytest.MonkeyPatch, failure: str) -> None:
+    _stand_in(monkeypatch, failure=failure)
+    assert not gpu.available()
+    with pytest.raises(DeviceError, match=rf"{failure}.*nvidia-smi.*fits the driver's CUDA version.*--device host"):
+        CudaDevice()
+
+
+def test_an_architecture_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    _stand_in(monkeypatch, capability=(7, 5))
+    with pytest.raises(DeviceError, match=r"expected compute capability 8\.0 or newer, got 7\.5 \(Stand-in\)"):
+        CudaDevice()
+
+
+def test_memory_that_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    _stand_in(monkeypatch, full=True)
+    with pytest.raises(DeviceError, match=r"room for bfloat16 \(7, 3\).*1\.0 of 80\.0 GB free.*smaller workload"):
+        gpu.Gpu().empty((7, 3), "bfloat16")
+    with (
+        pytest.raises(DeviceError, match=r"room for random numbers of float32 \(5,\).*full"),
+        gpu.Gpu().room("random numbers of float32 (5,)"),
+    ):
+        raise FullError
+
+
+@pytest.mark.parametrize(
+    ("library", "package", "error"),
+    [
+        (CublasLt, "nvmath", ImportError("No module named 'nvmath'")),
+        (CublasLt, "nvmath", RuntimeError("libcublasLt.so.13 is not found")),
+        (Cudnn, "cudnn", ImportError("No module named 'cudnn'")),
+        (Cudnn, "cudnn", OSError("libcudnn.so.9: cannot open shared object file")),
+    ],
+)
+def test_libraries_that_are_missing(monkeypatch: pytest.MonkeyPatch, library: Any, package: str, error: Exception):
+    _without(monkeypatch, package, error)
+    with pytest.raises(DeviceError) as caught:
+        library(SimpleNamespace())
+    for part in (str(error), "expected", "fluxperf[cuda12] or fluxperf[cuda13]", "fluxperf doctor"):
+        assert part in str(caught.value)

@@ -1,0 +1,179 @@
+"""The sampler on a fake device: known answers for every kind of measurement."""
+
+from __future__ import annotations
+
+from itertools import chain, count, repeat
+
+import pytest
+
+from fluxperf.engine.device.host import HostDevice
+from fluxperf.errors import ArgumentError
+from fluxperf.harness.measure.sampler import Call, Variant, batch, cold, interleave
+from fluxperf.harness.measure.stopping import Until
+from fluxperf.harness.records import SamplingRow
+from tests.pure.fake_device import FakeDevice
+
+
+def variants(device: FakeDevice, *names: str) -> list[Variant]:
+    return [Variant(device, device.generations(repeat(1.0), name, steps=1)) for name in names]
+
+
+def test_variants_take_turns_a_b_b_a() -> None:
+    device = FakeDevice(0.0)
+    interleave(variants(device, "a", "b", "c"), repeat=3, warmup=1)
+    assert "".join(device.log) == "abccbaabccba"
+
+
+def test_every_sample_is_kept_warmups_and_their_steps_too() -> None:
+    device = FakeDevice(0.0)
+    seconds = iter([8.0, 6.0, 4.0, 2.0, 2.0])
+    turns = []
+    run = Variant(device, device.generations(seconds))
+    (samples,) = interleave([run], repeat=3, warmup=2, on_sample=lambda: turns.append(1))
+    assert samples.warmup_s == [8.0, 6.0]
+    assert samples.warmup_steps_s == [4.0, 4.0, 3.0, 3.0]
+    assert samples.whole_s == [4.0, 2.0, 2.0]
+    assert samples.steps_s == [2.0, 2.0, 1.0, 1.0, 1.0, 1.0]
+    assert samples.last == "work 10"
+    assert len(turns) == 5
+    assert samples.outcome == SamplingRow(stopped="count", settled=None, half_width=None)
+
+
+def test_a_generation_starts_on_an_idle_device() -> None:
+    device = FakeDevice(0.0)
+    device.give(7.0)
+    (samples,) = interleave(variants(device, "a"), repeat=1, warmup=0)
+    assert samples.whole_s == [1.0]
+
+
+def test_warm_up_ends_when_it_has_settled() -> None:
+    device = FakeDevice(0.0)
+    slow = iter([9.0, 5.0, 3.0, 2.0])
+    run = Variant(device, device.generations(chain(slow, repeat(1.0)), steps=1))
+    (samples,) = interleave([run], 6, 1, until=Until(warmup_s=1e9, most_s=1e9), now=device.now)
+    assert samples.warmup_s == [9.0, 5.0, 3.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    assert samples.whole_s == [1.0] * 6
+    assert samples.outcome == SamplingRow(stopped="precision", settled=True, half_width=0.0)
+
+
+@pytest.mark.parametrize(
+    ("until", "warmups"),
+    [(Until(warmup_most=7, warmup_s=1e9), 7), (Until(warmup_most=99, warmup_s=270.0), 3), (Until(warmup_s=0.0), 1)],
+    ids=["count", "time", "at least what was asked for"],
+)
+def test_warm_up_that_never_settles_ends_at_its_bound(until: Until, warmups: int) -> None:
+    device = FakeDevice(0.0)
+    run = Variant(device, device.generations((100.0 - n for n in count()), steps=1))
+    (samples,) = interleave([run], 6, 1, until=until, now=device.now)
+    assert len(samples.warmup_s) == warmups
+    assert samples.outcome.settled is (None if warmups < 5 else False)
+
+
+def alternating(low: float, high: float):
+    return (value for _ in count() for value in (low, high))
+
+
+@pytest.mark.parametrize(
+    ("until", "stopped", "samples"),
+    [
+        (Until(half_width=0.2, most_s=1e9), "precision", 6),
+        (Until(half_width=0.01, most=30, most_s=1e9), "count", 30),
+        (Until(half_width=0.01, most_s=14.5), "time", 15),
+        (Until(half_width=0.01, most_s=2.5), "time", 3),
+    ],
+)
+def test_sampling_says_why_it_stopped(until: Until, stopped: str, samples: int) -> None:
+    device = FakeDevice(0.0)
+    run = Variant(device, device.generations(alternating(0.9, 1.1), steps=1))
+    (taken,) = interleave([run], 5, 0, until=until, now=device.now)
+    assert (taken.outcome.stopped, len(taken.whole_s)) == (stopped, samples)
+
+
+def test_variants_go_on_until_the_last_is_known() -> None:
+    device = FakeDevice(0.0)
+    steady = Variant(device, device.generations(repeat(1.0), steps=1))
+    noisy = Variant(device, device.generations(alternating(0.9, 1.1), steps=1))
+    until = Until(half_width=0.05, most=12, most_s=1e9)
+    first, second = interleave([steady, noisy], 5, 0, until=until, now=device.now)
+    assert len(first.whole_s) == len(second.whole_s) == 12
+    assert first.outcome.half_width == 0.0
+
+
+def test_cold_flushes_before_each_call_and_hides_the_gap() -> None:
+    device = FakeDevice()
+    (series,) = cold([Call(device, device.kernel)], repeat=4, warmup=2, now=device.now)
+    assert device.log == ["flush", "kernel"] * 6
+    assert series.kind == "cold"
+    assert series.times_s == pytest.approx([20e-6] * 4)
+    assert series.warmup_s == pytest.approx([20e-6] * 2)
+    assert series.exposed == 0
+
+
+def test_batch_is_back_to_back_and_finds_its_caches_warm() -> None:
+    device = FakeDevice()
+    (series,) = batch([Call(device, device.kernel)], launches=40, repeat=3, now=device.now)
+    assert device.log == (["flush"] + ["kernel"] * 40) * 4
+    assert series.kind == "batch"
+    assert series.times_s == pytest.approx([(20e-6 + 39 * 5e-6) / 40] * 3)
+    assert series.exposed == 0
+
+
+def test_the_device_is_kept_busy_for_as_long_as_giving_takes() -> None:
+    """4 ms to give: the first batch is exposed, and times the host; the next are not."""
+    device = FakeDevice()
+    (series,) = batch([Call(device, device.kernel)], launches=400, repeat=3, now=device.now)
+    assert series.warmup_s[0] > 7e-6
+    assert series.times_s == pytest.approx([5.0375e-6] * 3)
+    assert series.exposed == 0
+
+
+def test_what_cannot_be_hidden_is_said() -> None:
+    device = FakeDevice(give_s=1.0)
+    (series,) = cold([Call(device, device.kernel)], repeat=3, now=device.now)
+    assert series.exposed == 3
+
+
+def test_cold_calls_take_turns() -> None:
+    device = FakeDevice()
+    calls = [Call(device, lambda name=name: device.give(1e-6, name)) for name in "ab"]
+    cold(calls, repeat=1, warmup=1, now=device.now)
+    assert [name for name in device.log if name != "flush"] == ["a", "b", "b", "a"]
+
+
+def test_cold_stops_by_the_same_rules() -> None:
+    device = FakeDevice()
+    (series,) = cold([Call(device, device.kernel)], repeat=3, until=Until(), now=device.now)
+    assert len(series.warmup_s) == 5
+    assert len(series.times_s) == 6
+    assert series.outcome.stopped == "precision"
+
+
+def test_the_host_device_works_while_it_is_called(device: HostDevice) -> None:
+    (series,) = cold([Call(device, lambda: None)], repeat=2)
+    assert series.exposed in (0, 1, 2)
+    assert min(series.times_s) >= 0
+
+
+@pytest.mark.parametrize(("number", "repeats", "warmups"), [(0, 1, 1), (1, 0, 1), (1, 1, -1)])
+def test_nothing_to_sample_is_refused(number: int, repeats: int, warmups: int) -> None:
+    with pytest.raises(ArgumentError, match="at least 1 sample and no negative warm-up"):
+        interleave(variants(FakeDevice(), *"a" * number), repeats, warmups)
+
+
+def test_a_batch_without_launches_is_refused() -> None:
+    device = FakeDevice()
+    with pytest.raises(ArgumentError, match="at least 1 launch between two marks, got 0"):
+        batch([Call(device, device.kernel)], launches=0, repeat=1)
+
+
+def test_every_generation_rests_before_it_when_asked_to() -> None:
+    device = FakeDevice(0.0)
+    rests = []
+
+    def sleep(seconds: float) -> None:
+        rests.append(seconds)
+        device.log.append(".")
+
+    interleave(variants(device, "a", "b"), repeat=2, warmup=1, rest_s=0.5, sleep=sleep)
+    assert "".join(device.log) == ".a.b.b.a.a.b"
+    assert rests == [0.5] * 6

@@ -1,0 +1,99 @@
+"""The rules of when to stop: known answers, and what holds for any samples."""
+
+from __future__ import annotations
+
+import random
+from statistics import median
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+from fluxperf.harness.measure.stopping import CONFIDENCE, Until, _rank, half_width, settled, stopped, warm
+
+TIMES = st.floats(1e-6, 1e3, allow_nan=False)
+SERIES = st.lists(TIMES, min_size=0, max_size=40)
+
+
+@pytest.mark.parametrize(
+    ("samples", "answer"),
+    [
+        ([1.0] * 4, False),
+        ([1.0] * 5, True),
+        ([1.0, 1.0, 1.0, 1.0, 1.021], False),
+        ([1.0, 1.0, 1.0, 1.0, 1.019], True),
+        ([9.0, 5.0, 1.0, 1.0, 1.0, 1.0, 1.0], True),
+        ([10.0 - n / 2 for n in range(10)], False),
+        ([1.0 + n / 2 for n in range(10)], False),
+        ([0.9, 1.1] * 4, False),
+        ([0.9, 1.1] * 5, True),
+    ],
+)
+def test_settled(samples: list[float], answer: bool) -> None:
+    assert settled(samples) is answer
+
+
+def test_noise_settles_and_a_warming_machine_does_not() -> None:
+    """Ten samples with 10 % noise settle nearly always; the same falling by 5 % a run nearly never."""
+    draw = random.Random(0)
+    noise = [[draw.gauss(1.0, 0.1) for _ in range(10)] for _ in range(1000)]
+    falling = [[value * 0.9**n for n, value in enumerate(samples)] for samples in noise]
+    assert sum(map(settled, noise)) > 930
+    assert sum(map(settled, falling)) < 50
+
+
+@pytest.mark.parametrize(
+    ("count", "rank"), [(0, 0), (1, 0), (5, 0), (6, 1), (8, 1), (9, 2), (12, 3), (20, 6), (50, 18), (100, 40)]
+)
+def test_ranks_are_those_of_the_tables(count: int, rank: int) -> None:
+    """Le Boudec, table A.1: 6 and 8 samples give the extremes, 9 the second, 20 the sixth, 50 the eighteenth."""
+    assert _rank(count) == rank
+
+
+@pytest.mark.parametrize("count", range(6, 200, 7))
+def test_ranks_are_the_largest_that_cover(count: int) -> None:
+    rank = _rank(count)
+    assert 1 - 2 * binom.cdf(rank - 1, count, 0.5) >= CONFIDENCE
+    assert 1 - 2 * binom.cdf(rank, count, 0.5) < CONFIDENCE
+
+
+def test_half_width() -> None:
+    assert half_width([1.0] * 5) is None
+    assert half_width([1.0] * 6) == 0.0
+    assert half_width([9.0, 10.0, 10.0, 10.0, 10.0, 11.0]) == pytest.approx(0.1)
+    assert half_width([1.0, 10.0, 10.0, 10.0, 10.0, 10.0, 10.0, 10.0, 99.0]) == 0.0, (
+        "nine samples lose one on each side"
+    )
+
+
+@given(st.lists(TIMES, min_size=6, max_size=60), st.floats(1e-3, 1e3))
+def test_half_width_of_anything(samples: list[float], factor: float) -> None:
+    width = half_width(samples)
+    assert width is not None
+    assert 0 <= width <= (max(samples) - min(samples)) / 2 / median(samples) * (1 + 1e-12)
+    assert half_width(list(reversed(samples))) == width
+    assert half_width([sample * factor for sample in samples]) == pytest.approx(width, rel=1e-9, abs=1e-12)
+
+
+@given(st.lists(SERIES, min_size=1, max_size=4), st.integers(0, 20), st.floats(0, 1e4))
+def test_a_fixed_number_is_exactly_that(series: list[list[float]], least: int, passed_s: float) -> None:
+    enough = min(map(len, series)) >= least
+    assert warm(series, least, None, passed_s) is enough
+    assert stopped(series, least, None, passed_s) == ("count" if enough else None)
+
+
+@given(st.lists(SERIES, min_size=1, max_size=4), st.integers(1, 20), st.floats(0, 100))
+def test_bounds_always_hold(series: list[list[float]], least: int, passed_s: float) -> None:
+    until = Until(half_width=0.01, most=30, most_s=50.0, warmup_most=20, warmup_s=50.0)
+    count = min(map(len, series))
+    why = stopped(series, least, until, passed_s)
+    if count >= 30 or (count and passed_s >= 50.0):
+        assert why is not None
+    if why == "precision":
+        assert count >= max(least, 6)
+        assert all(half_width(samples) <= 0.01 for samples in series)
+    if count >= max(20, least) or (count >= least and passed_s >= 50.0):
+        assert warm(series, least, until, passed_s)
+    if count < least:
+        assert not warm(series, least, until, passed_s)
