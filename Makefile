@@ -8,7 +8,7 @@ OUT    := reports/out
 CUDA_MAJOR := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: *\([0-9]*\).*/\1/p')
 EXTRA      := $(if $(CUDA_MAJOR),$(if $(filter 10 11 12,$(CUDA_MAJOR)),[cuda12],[cuda13]),)
 
-.PHONY: report test check asv clean
+.PHONY: report test gate check asv clean
 
 report: $(VENV)/.installed
 	@stamp=$$(date -u +%Y%m%dT%H%M%SZ); records=$(OUT)/records-$$stamp.jsonl; mkdir -p $(OUT); \
@@ -19,6 +19,11 @@ report: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n auto --dist loadgroup
+
+gate: $(VENV)/.installed
+	@mkdir -p $(OUT)
+	$(BIN)/fluxperf gate exact --json $(OUT)/gate.json --junit $(OUT)/gate.xml --sarif $(OUT)/gate.sarif \
+	  $(if $(GITHUB_STEP_SUMMARY),--github)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -10,7 +10,9 @@
     |   `-- KernelError          a kernel that cannot be found, compiled or loaded
     |-- CheckpointError          weights that are missing, damaged or of another model
     |-- RecordError              a records file that cannot be read or written
-    `-- ProcessError             a process of a replicated run that failed, or processes that disagree
+    |-- ProcessError             a process of a replicated run that failed, or processes that disagree
+    |-- PolicyError              a gate's policy or calibration that cannot be used
+    `-- BuildError               a revision that cannot be built, or whose processes fail
 
 Every message says what was called, what was expected, what came, and what to do. The command line
 prints it alone, without a traceback, and exits with 2.
@@ -88,3 +90,11 @@ class RecordError(FluxperfError):
 
 class ProcessError(FluxperfError):
     """A process of a replicated run that failed, or processes that disagree about what is exact."""
+
+
+class PolicyError(FluxperfError):
+    """A gate's policy or calibration that cannot be used."""
+
+
+class BuildError(FluxperfError):
+    """A revision that cannot be built, or whose processes fail; the last lines of their output come with it."""

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fluxperf.errors import ArgumentError
 
 
 class Summary(NamedTuple):
@@ -15,6 +19,14 @@ class Summary(NamedTuple):
     high: float
     samples: int
     processes: int
+
+
+class Interval(NamedTuple):
+    """An interval of confidence, and the probability with which such intervals hold the true value."""
+
+    low: float
+    high: float
+    coverage: float
 
 
 def summarize(processes: Sequence[Sequence[float]]) -> Summary | None:
@@ -28,3 +40,93 @@ def summarize(processes: Sequence[Sequence[float]]) -> Summary | None:
         return None
     flat = [value for samples in groups for value in samples]
     return Summary(median(median(samples) for samples in groups), min(flat), max(flat), len(flat), len(groups))
+
+
+def median_interval(values: Sequence[float], confidence: float = 0.95) -> Interval | None:
+    """Interval of confidence of a median between two order statistics, or ``None`` where there are too few values.
+
+    ``[x_(k), x_(n+1-k)]`` with the largest ``k`` for which ``2 P(Binomial(n, 1/2) < k) <= 1 - confidence``.
+
+    It assumes independent values and nothing about their distribution. Five values never reach 0.95; six do.
+    Source: W. R. Thompson, "On confidence ranges for the median and other expectation distributions for populations
+    of unknown distribution form", Annals of Mathematical Statistics 7 (1936), 122-128.
+
+    Args:
+        values: one number of each process, or of each pair of processes.
+        confidence: lowest coverage, between 0 and 1.
+
+    Raises:
+        ArgumentError: a confidence outside of 0 to 1, or a value that is not finite.
+    """
+    # SciPy takes a second to import, which commands that only summarize need not pay.
+    from scipy.stats import binom
+
+    _check("median_interval", values, confidence)
+    ordered, number = sorted(values), len(values)
+    k = 0
+    while k < number // 2 and 2 * binom.cdf(k, number, 0.5) <= 1 - confidence:
+        k += 1
+    if k == 0:
+        return None
+    return Interval(ordered[k - 1], ordered[number - k], float(1 - 2 * binom.cdf(k - 1, number, 0.5)))
+
+
+def ratio_interval(
+    base: Sequence[float],
+    head: Sequence[float],
+    confidence: float = 0.95,
+    paired: bool = False,
+    resamples: int = 4000,
+    seed: int = 0,
+) -> Interval | None:
+    """Percentile bootstrap interval of ``median(head) / median(base)``, or ``None`` with fewer than three of a side.
+
+    Processes are drawn with replacement, pairs of them together where they are paired. It assumes that processes are
+    independent draws of one distribution per side; with fewer than about eight its true coverage is below the
+    nominal one. Source: B. Efron and R. J. Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13.
+
+    Args:
+        base: the median of each process before.
+        head: the median of each process after.
+        confidence: nominal coverage, between 0 and 1.
+        paired: whether process ``i`` of one side ran beside process ``i`` of the other.
+        resamples: draws.
+        seed: of the draws; the same seed gives the same interval.
+
+    Raises:
+        ArgumentError: a value that is not finite or not above zero, or pairs of unequal number.
+    """
+    from scipy.stats import bootstrap
+
+    _check("ratio_interval", [*base, *head], confidence)
+    if min([*base, *head], default=1.0) <= 0:
+        raise ArgumentError("ratio_interval: expected values above zero, got one that is not. Leave such samples out.")
+    if paired and len(base) != len(head):
+        raise ArgumentError(
+            f"ratio_interval: expected as many processes before as after, got {len(base)} and {len(head)}. "
+            "Pass pairs, or paired=False."
+        )
+    if min(len(base), len(head)) < 3:
+        return None
+
+    def ratio(after: Any, before: Any, axis: int) -> Any:
+        return np.median(after, axis=axis) / np.median(before, axis=axis)
+
+    found = bootstrap(
+        (np.asarray(head), np.asarray(base)),
+        ratio,
+        paired=paired,
+        vectorized=True,
+        confidence_level=confidence,
+        method="percentile",
+        n_resamples=resamples,
+        rng=seed,
+    ).confidence_interval
+    return Interval(float(found.low), float(found.high), confidence)
+
+
+def _check(call: str, values: Sequence[float], confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise ArgumentError(f"{call}: expected a confidence between 0 and 1, got {confidence}.")
+    if not np.isfinite(np.asarray(values, float)).all():
+        raise ArgumentError(f"{call}: expected finite values, got one that is not. Leave such samples out.")

@@ -143,7 +143,7 @@ def test_version(fluxperf):
     assert fluxperf("--version").out.strip() == f"fluxperf {package.__version__}"
 
 
-@pytest.mark.parametrize("command", ["run", "report", "phases", "ops", "doctor"])
+@pytest.mark.parametrize("command", ["run", "report", "gate", "phases", "ops", "doctor"])
 def test_every_command_has_help(fluxperf, command):
     result = fluxperf(command, "--help")
     assert result.code == 0

@@ -1,0 +1,75 @@
+"""A verdict as the commands print and write it; not a command."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from fluxperf.errors import ConfigError
+from fluxperf.harness.files import write_whole
+from fluxperf.harness.formats.github import append_summary, workflow_commands
+from fluxperf.harness.formats.junit import junit
+from fluxperf.harness.formats.markdown import markdown
+from fluxperf.harness.formats.sarif import sarif
+from fluxperf.harness.report.escape import shown
+from fluxperf.harness.verdict import Verdict, as_json
+
+#: Rows that are printed; the files have more.
+_MOST_PRINTED = 30
+
+_STYLES = {"error": "red", "regression": "red", "unsure": "yellow", "pass": "", "ungated": "dim"}
+
+
+class Outputs(NamedTuple):
+    """Where a verdict is written, besides the terminal."""
+
+    json: Path | None = None
+    junit: Path | None = None
+    sarif: Path | None = None
+    markdown: Path | None = None
+    github: bool = False
+
+
+def conclude(verdict: Verdict, outputs: Outputs) -> None:
+    """Prints and writes a verdict, and ends the command with its exit code.
+
+    Raises:
+        ConfigError: GitHub's summary was asked for outside of GitHub Actions.
+        RecordError: a file cannot be written.
+    """
+    _print(verdict)
+    files: tuple[tuple[Path | None, Callable[[Verdict], str]], ...] = (
+        (outputs.json, as_json),
+        (outputs.junit, junit),
+        (outputs.sarif, sarif),
+        (outputs.markdown, markdown),
+    )
+    for path, render in files:
+        if path is not None:
+            write_whole(path, render(verdict))
+    if outputs.github:
+        place = os.environ.get("GITHUB_STEP_SUMMARY")
+        if not place:
+            raise ConfigError("--github: expected GITHUB_STEP_SUMMARY to name a file, as GitHub Actions sets it.")
+        append_summary(verdict, Path(place))
+        for line in workflow_commands(verdict):
+            typer.echo(line)
+    raise typer.Exit(verdict.exit_code)
+
+
+def _print(verdict: Verdict) -> None:
+    console = Console()
+    rows = verdict.telling
+    for row in rows[:_MOST_PRINTED]:
+        line = Text.assemble((row.verdict, f"bold {_STYLES[row.outcome]}".strip()), f" {shown(row.id, 160)}\n  ")
+        console.print(line.append(shown(row.message, 600)), soft_wrap=True, highlight=False)
+    if len(rows) > _MOST_PRINTED:
+        console.print(f"{len(rows) - _MOST_PRINTED} more rows; --json FILE writes all of them.")
+    counts = ", ".join(f"{number} {name}" for name, number in sorted(verdict.counts.items()))
+    console.print(f"Gate: {verdict.outcome}. {len(verdict.rows)} rows: {counts}.", markup=False, highlight=False)

@@ -1,0 +1,163 @@
+"""Two revisions of a repository, each installed in a virtual environment of its own and measured in fresh processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import fluxperf
+from fluxperf.errors import BuildError
+from fluxperf.harness.gate import Side
+from fluxperf.harness.records import Record, read_records
+
+#: Seconds until a build, or a process that measures, is given up.
+PATIENCE_S = 3600.0
+
+#: Lines of a failed command's output that its error shows.
+_LAST_LINES = 12
+
+
+class Installed(NamedTuple):
+    """A program to measure: its interpreter, and the commit that it was installed from (empty: the one running)."""
+
+    python: Path
+    commit: str
+
+
+class Processes:
+    """Measures a side by ``fluxperf run`` in a fresh process.
+
+    Args:
+        sides: the program of each side.
+        arguments: of ``fluxperf run``: workload, rungs, repetitions.
+        folder: where records and the processes' working directory are; nothing is imported from it.
+    """
+
+    def __init__(self, sides: dict[Side, Installed], arguments: Sequence[str], folder: Path) -> None:
+        self._sides, self._arguments, self._folder = sides, tuple(arguments), folder
+        self._taken = 0
+
+    def measure(self, side: Side) -> list[Record]:
+        """Records of one process, one for each rung.
+
+        Raises:
+            BuildError: the process failed.
+            RecordError: it wrote no record, or half of one.
+        """
+        self._taken += 1
+        output = self._folder / f"{side}-{self._taken}.jsonl"
+        python, commit = self._sides[side]
+        command = [str(python), "-P", "-m", "fluxperf", "run", *self._arguments, "-o", str(output)]
+        more = {"FLUXPERF_COMMIT": commit} if commit else {"PYTHONPATH": _here()}
+        environment = {**os.environ, **more}
+        _call(command, self._folder, f"measuring {side} {commit[:10]}".rstrip(), environment)
+        found = read_records(output)
+        if found.problems:
+            raise BuildError(f"measuring {side}: {found.problems[0]} Run the gate again.")
+        return found.records
+
+
+@contextmanager
+def installed(repository: Path, refs: dict[Side, str], extra: str = "") -> Iterator[tuple[dict[Side, Installed], Path]]:
+    """Both revisions, each built in a worktree and a virtual environment of its own, and a folder for their records.
+
+    Everything is removed in the end. Revisions with the same commit share one build.
+
+    Args:
+        repository: a checkout of it.
+        refs: what to build: commits, branches or tags.
+        extra: of the package, such as ``cuda12``.
+
+    Raises:
+        BuildError: a revision that does not exist, or does not install.
+    """
+    commits = {side: _resolved(repository, side, ref) for side, ref in refs.items()}
+    with tempfile.TemporaryDirectory(prefix="fluxperf-gate-") as name:
+        folder = Path(name)
+        trees: list[Path] = []
+        try:
+            builds: dict[str, Path] = {}
+            for side, commit in commits.items():
+                if commit in builds:
+                    continue
+                tree = folder / f"tree-{side}"
+                trees.append(tree)
+                builds[commit] = _build(repository, tree, folder / f"venv-{side}", commit, extra)
+            yield {side: Installed(builds[commit], commit) for side, commit in commits.items()}, folder
+        finally:
+            for tree in trees:
+                _git(repository, "worktree", "remove", "--force", str(tree))
+
+
+def running() -> Installed:
+    """The program that runs now."""
+    return Installed(Path(sys.executable), "")
+
+
+def _here() -> str:
+    """Search path on which a fresh process finds the fluxperf that runs now, installed or not."""
+    paths = (str(Path(fluxperf.__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", ""))
+    return os.pathsep.join(path for path in paths if path)
+
+
+def _build(repository: Path, tree: Path, venv: Path, commit: str, extra: str) -> Path:
+    """Interpreter of a fresh environment in which a commit is installed."""
+    what = f"building {commit[:10]}"
+    _call(["git", "-C", str(repository), "worktree", "add", "--detach", str(tree), commit], repository, what)
+    _call([sys.executable, "-m", "venv", str(venv)], tree, what)
+    python = venv / "bin" / "python"
+    package = f"{tree}[{extra}]" if extra else str(tree)
+    _call([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", package], tree, what)
+    return python
+
+
+def _resolved(repository: Path, side: str, ref: str) -> str:
+    """Commit that a reference stands for."""
+    done = _git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
+    if done.returncode:
+        raise BuildError(
+            f"gate --{side} {ref}: expected a commit, branch or tag of {repository}, it is none. "
+            "List them with git log, or fetch them first."
+        )
+    return done.stdout.strip()
+
+
+def _git(repository: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(["git", "-C", str(repository), *arguments], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise BuildError(f"gate: expected git to be installed, it does not start ({error.strerror}).") from error
+
+
+def _call(command: Sequence[str], folder: Path, what: str, environment: dict[str, str] | None = None) -> None:
+    """Runs a command to its end.
+
+    Raises:
+        BuildError: it does not start, fails, or takes too long; comes with the last lines that it printed.
+    """
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=PATIENCE_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BuildError(f"{what}: expected an end within {PATIENCE_S:g} s, there was none. It was stopped.") from error
+    except OSError as error:
+        raise BuildError(f"{what}: {command[0]} does not start ({error.strerror}). Install it.") from error
+    if done.returncode:
+        last = "\n".join(done.stdout.rstrip().splitlines()[-_LAST_LINES:])
+        raise BuildError(f"{what}: expected exit code 0, got {done.returncode}. Correct what it says:\n{last}")

@@ -1,0 +1,70 @@
+"""A verdict for GitHub Actions: a step summary within its size, and annotations within their number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fluxperf.errors import RecordError
+from fluxperf.harness.formats.markdown import MOST_ROWS, markdown
+from fluxperf.harness.report.escape import shown
+from fluxperf.harness.verdict import Verdict
+
+#: Bytes of a step summary that GitHub still shows.
+SUMMARY_BYTES = 1 << 20
+
+#: Annotations of one kind that GitHub still shows of one step.
+MOST_ANNOTATIONS = 10
+
+_KIND = {"regression": "error", "error": "error", "unsure": "warning"}
+
+
+def summary(verdict: Verdict, room: int = SUMMARY_BYTES) -> str:
+    """The verdict as Markdown of at most ``room`` bytes: rows are left out, and their number said, until it fits."""
+    rows = MOST_ROWS
+    text = markdown(verdict, rows)
+    while len(text.encode()) > room and rows:
+        rows //= 2
+        text = markdown(verdict, rows)
+    return text if len(text.encode()) <= room else text.encode()[:room].decode(errors="ignore")
+
+
+def append_summary(verdict: Verdict, path: Path) -> None:
+    """Appends the summary to the file that ``GITHUB_STEP_SUMMARY`` names, within the room that is left in it.
+
+    Raises:
+        RecordError: the file cannot be written.
+    """
+    try:
+        used = path.stat().st_size if path.exists() else 0
+        with path.open("a", encoding="utf-8") as file:
+            file.write(summary(verdict, max(0, SUMMARY_BYTES - used)))
+    except OSError as error:
+        raise RecordError(
+            f"cannot write the step summary to {path}: {error.strerror}. "
+            "Expected the file that GITHUB_STEP_SUMMARY names."
+        ) from error
+
+
+def workflow_commands(verdict: Verdict) -> list[str]:
+    """Annotations of the rows that do not pass: at most ten of each kind, the last one saying what is left out."""
+    lines: dict[str, list[str]] = {"error": [], "warning": []}
+    for row in verdict.telling:
+        if kind := _KIND.get(row.outcome):
+            title = _property(f"{row.verdict} {shown(row.id, 120)}")
+            lines[kind].append(f"::{kind} title={title}::{_data(shown(row.message, 600))}")
+    kept: list[str] = []
+    for kind, found in lines.items():
+        if len(found) > MOST_ANNOTATIONS:
+            more = len(found) - MOST_ANNOTATIONS + 1
+            last = f"::{kind} title=fluxperf gate::{more} more are in the step summary."
+            found = [*found[: MOST_ANNOTATIONS - 1], last]
+        kept += found
+    return kept
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")

@@ -1,0 +1,75 @@
+"""A verdict as Markdown: the outcome in one line, then a table of what tells something."""
+
+from __future__ import annotations
+
+from fluxperf.harness.report.escape import shown
+from fluxperf.harness.verdict import Row, Verdict
+
+#: Rows of the table; the JSON verdict has every row.
+MOST_ROWS = 200
+
+#: Characters that mean something to Markdown or HTML, as entities.
+_ENTITIES = {ord(char): f"&#{ord(char)};" for char in "\\`*_[]<>|~&@#"}
+
+_SAYS = {
+    "pass": "passes",
+    "regression": "a regression",
+    "error": "an error: nothing is proven",
+    "unsure": "unsure: neither a change nor its absence is shown",
+    "ungated": "nothing gated",
+}
+
+
+def markdown(verdict: Verdict, most_rows: int = MOST_ROWS) -> str:
+    """The verdict as GitHub-flavoured Markdown, with at most ``most_rows`` rows in its table."""
+    counts = ", ".join(f"{number} {name}" for name, number in sorted(verdict.counts.items()))
+    lines = [
+        f"## Performance gate: {_SAYS[verdict.outcome]}",
+        "",
+        f"Base {cell(verdict.base)}, head {cell(verdict.head)}. {len(verdict.rows)} rows: {counts}. "
+        f"Exit code {verdict.exit_code}.",
+    ]
+    rows = verdict.telling
+    if rows:
+        lines += ["", "| | verdict | metric | base | head | change | smallest that shows | why |"]
+        lines += ["|---|---|---|---|---|---|---|---|"]
+        lines += [_line(row) for row in rows[:most_rows]]
+    if len(rows) > most_rows:
+        lines += ["", f"{len(rows) - most_rows} more rows are in the JSON verdict."]
+    if verdict.notes:
+        lines += ["", "Different, without keeping the sides apart: " + "; ".join(cell(note) for note in verdict.notes)]
+    return "\n".join(lines) + "\n"
+
+
+def cell(text: str, limit: int = 400) -> str:
+    """Text from outside for a table cell: one line, and nothing in it is Markdown, HTML or a mention."""
+    return shown(text, limit).translate(_ENTITIES)
+
+
+def _line(row: Row) -> str:
+    mark = {"error": "ERROR", "regression": "FAIL", "unsure": "?", "ungated": "not gated"}.get(row.outcome, "ok")
+    values = (_value(row.base, row), _value(row.head, row), _change(row), _least(row))
+    return f"| {mark} | {row.verdict} | {cell(row.id)} | {' | '.join(values)} | {cell(row.message)} |"
+
+
+def _value(value: float | int | str | None, row: Row) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return cell(value, 48)
+    if row.unit == "s":
+        return f"{value * 1e3:.3f} ms"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+
+
+def _change(row: Row) -> str:
+    if row.change is None:
+        return ""
+    ends = f" ({row.low:+.2%} to {row.high:+.2%})" if row.low is not None and row.high is not None else ""
+    return f"{row.change:+.2%}{ends}"
+
+
+def _least(row: Row) -> str:
+    if row.detectable is None:
+        return ""
+    return f"{row.detectable:.2%}" if row.kind == "noisy" else f"{row.detectable:g}"

@@ -1,0 +1,216 @@
+"""``fluxperf gate`` as a user meets it: exit codes, what is named, and files that stay whole."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+
+import pytest
+
+from fluxperf.baselines import WORKLOADS
+from fluxperf.engine import phases
+from fluxperf.engine.ops import catalog
+from fluxperf.engine.phases import PHASES
+from fluxperf.harness.records import append_record, read_records
+from tests.gate.sides import POLICY_FILE, ROOT, both, twin, with_totals
+
+HOST = ROOT / "reports" / "baselines" / "host.jsonl"
+QUICK = ("--workload", "tiny", "--rung", "baseline", "--rung", "fused")
+
+
+@pytest.fixture
+def gate(fluxperf, monkeypatch):
+    """Runs the gate from the checkout, so that it finds policy and baselines."""
+    monkeypatch.chdir(ROOT)
+    return lambda *arguments: fluxperf("gate", *arguments)
+
+
+@pytest.fixture
+def outputs(tmp_path):
+    names = {name: tmp_path / f"verdict.{name}" for name in ("json", "junit", "sarif", "markdown")}
+    return names, [word for name, path in names.items() for word in (f"--{name}", path)]
+
+
+def write(path, *records):
+    for record in records:
+        append_record(path, record)
+    return path
+
+
+def words(result):
+    return " ".join((result.out + result.err).split())
+
+
+def test_exact_passes_on_this_checkout_within_a_minute(gate):
+    start = time.process_time()
+    result = gate("exact")
+    assert result.code == 0, result.out + result.err
+    assert "Gate: pass." in result.out
+    assert time.process_time() - start < 60
+
+
+def plant(monkeypatch, op, name):
+    """Makes an implementation copy its result to the host as well, under the label "planted"."""
+    real = catalog.find(op, name, "host")
+
+    def function(device, *arguments, **options):
+        result = real.function(device, *arguments, **options)
+        device.door.to_host(result, "planted")
+        return result
+
+    monkeypatch.setitem(catalog._CATALOG, (op, name, real.device), replace(real, function=function))
+
+
+def test_an_extra_copy_in_one_op_is_named_by_label_and_op(gate, monkeypatch, outputs):
+    plant(monkeypatch, "norm_modulate", "fused")
+    names, options = outputs
+    result = gate("exact", *QUICK, *options)
+    assert result.code == 1
+    assert "'planted' by op 'norm_modulate' in section 'double': 0 before, 8 now (+8)" in words(result)
+    failing = [row for row in json.loads(names["json"].read_text())["rows"] if row["outcome"] == "regression"]
+    assert {row["rung"] for row in failing} == {"fused"}
+    assert "ledger[d2h double norm_modulate planted].count" in {row["metric"] for row in failing}
+    assert len(ET.parse(names["junit"]).findall(".//failure")) == len(failing)
+    assert json.loads(names["sarif"].read_text())["runs"][0]["invocations"][0]["exitCode"] == 1
+    assert "planted" in names["markdown"].read_text()
+
+
+def test_another_implementation_is_named_by_its_row(gate, monkeypatch):
+    changed = [
+        replace(row, rows={**row.rows, "silu_linear": "composed"}) if row.name == "fused" else row for row in PHASES
+    ]
+    monkeypatch.setattr(phases, "PHASES", tuple(changed))
+    result = gate("exact", *QUICK)
+    assert result.code == 1
+    assert "phase_table row 'silu_linear': 'fused' before, 'composed' now" in words(result)
+    assert "tiny/baseline/" not in words(result)
+
+
+def test_a_rung_that_crashes_is_an_error(gate, monkeypatch):
+    def broken(*arguments, **options):
+        raise ValueError("out of tune")
+
+    real = catalog.find("norm_modulate", "fused", "host")
+    monkeypatch.setitem(catalog._CATALOG, ("norm_modulate", "fused", real.device), replace(real, function=broken))
+    result = gate("exact", *QUICK)
+    assert result.code == 2
+    assert "rung 'fused' failed while it was counted: ValueError: out of tune" in words(result)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"hello", "torn"])
+def test_a_baseline_that_is_not_whole_is_an_error(gate, tmp_path, content):
+    path = tmp_path / "host.jsonl"
+    if content is not None:
+        path.write_bytes(HOST.read_bytes()[:-50] if content == "torn" else content)
+    result = gate("exact", *QUICK, "--baseline", path)
+    assert result.code == 2
+    assert str(path)[-20:] in words(result).replace(" ", "")
+
+
+def test_the_committed_baseline_has_every_rung_and_no_times():
+    records = read_records(HOST).records
+    assert [(row.workload.name, row.rung) for row in records] == [
+        (workload, phase.name) for workload in WORKLOADS for phase in PHASES
+    ]
+    assert all(row.times_s == {"denoise": [], "step": []} for row in records)
+    assert {op.time_s for row in records for op in row.ops} == {0.0}
+
+
+def test_remaking_is_whole_or_not_at_all(gate, tmp_path, monkeypatch):
+    path = tmp_path / "deep" / "host.jsonl"
+    assert gate("exact", "--remake", "--rung", "fused", "--baseline", path).code == 2
+    assert not path.exists()
+    monkeypatch.setattr("fluxperf.cli.gate.WORKLOADS", ("tiny",))
+    assert gate("exact", "--remake", "--baseline", path).code == 0
+    assert [row.rung for row in read_records(path).records] == [phase.name for phase in PHASES]
+    assert gate("exact", "--baseline", path).code == 0
+
+
+def test_files_and_their_exit_codes(gate, tmp_path):
+    base = write(tmp_path / "base.jsonl", twin())
+    worse = write(tmp_path / "worse.jsonl", with_totals(twin(), d2h_copies=999))
+    few, head = (write(tmp_path / f"{n}.jsonl", row) for n, row in enumerate(both(pairs=5)))
+    codes = [
+        gate("--baseline", a, "--candidate", b).code for a, b in ((base, base), (base, worse), (base, few), (few, head))
+    ]
+    assert codes == [0, 1, 2, 3]
+    assert gate("--baseline", base, "--candidate", tmp_path / "none.jsonl").code == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("--baseline", "a"), ("--base", "a"), ("--baseline", "a", "--head", "b"), ("--base", "a", "--candidate", "b")],
+)
+def test_half_a_question_is_an_error(gate, arguments):
+    result = gate(*arguments)
+    assert result.code == 2
+    assert "expected either --baseline FILE --candidate FILE or --base REF --head REF" in words(result)
+
+
+def test_a_revision_that_does_not_exist_is_an_error(gate):
+    result = gate("--base", "no-such-revision", "--head", "HEAD")
+    assert result.code == 2
+    assert "--base no-such-revision: expected a commit" in words(result)
+
+
+def test_a_head_that_does_not_build_is_an_error_and_leaves_nothing(gate, tmp_path, monkeypatch):
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    git = ["git", "-C", str(repository), "-c", "user.name=a", "-c", "user.email=a@b"]
+    (repository / "pyproject.toml").write_text("this is no TOML")
+    for words_ in (["init", "-q"], ["add", "."], ["commit", "-qm", "broken"]):
+        subprocess.run([*git, *words_], check=True)
+    monkeypatch.chdir(repository)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    result = gate("--base", "HEAD", "--head", "HEAD", "--policy", POLICY_FILE)
+    assert result.code == 2
+    assert "expected exit code 0" in words(result)
+    assert not list(tmp_path.glob("fluxperf-gate-*"))
+    listed = subprocess.run([*git, "worktree", "list"], capture_output=True, text=True, check=True)
+    assert len(listed.stdout.splitlines()) == 1
+
+
+def test_accept_records_reason_author_and_date(gate, tmp_path):
+    policy = tmp_path / "policy.toml"
+    policy.write_bytes(POLICY_FILE.read_bytes())
+    base = write(tmp_path / "base.jsonl", twin())
+    worse = write(tmp_path / "worse.jsonl", with_totals(twin(), d2h_copies=120))
+    options = ("--baseline", base, "--candidate", worse, "--policy", policy)
+    assert gate(*options).code == 1
+    arguments = ("tiny/baseline/totals.d2h_copies", "--reason", "needed", "--author", "A. Uthor", "--up-to", "120")
+    assert gate("accept", *arguments, "--policy", policy).code == 0
+    assert policy.read_bytes().startswith(POLICY_FILE.read_bytes())
+    result = gate(*options)
+    assert result.code == 0
+    assert "Accepted: needed (A. Uthor, 20" in words(result)
+    assert gate("accept", "tiny/x/totals.syncs", "--reason", " ", "--author", "a", "--policy", policy).code == 2
+
+
+def test_calibrate_stores_what_the_machine_can_show(gate, tmp_path):
+    arguments = ("--rung", "fused", "--pairs", "2", "--repeat", "1", "--baselines", tmp_path)
+    result = gate("calibrate", *arguments)
+    assert result.code == 0, result.err
+    assert "tiny/fused/times.denoise: A/A spread" in words(result)
+    (path,) = tmp_path.iterdir()
+    assert set(json.loads(path.read_text())["rows"]) == {"tiny/fused/times.denoise", "tiny/fused/times.step"}
+
+
+def test_the_step_summary_of_github(gate, tmp_path, monkeypatch):
+    base = write(tmp_path / "base.jsonl", twin())
+    worse = write(tmp_path / "worse.jsonl", with_totals(twin(), d2h_copies=999))
+    place = tmp_path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(place))
+    result = gate("--baseline", base, "--candidate", worse, "--github")
+    assert result.code == 1
+    assert "::error title=SLOWER tiny/baseline/totals.d2h_copies::" in result.out
+    assert "Performance gate: a regression" in place.read_text()
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY")
+    assert gate("--baseline", base, "--candidate", base, "--github").code == 2
+
+
+@pytest.mark.parametrize("command", ["exact", "calibrate", "accept"])
+def test_every_command_of_the_gate_has_help(gate, command):
+    assert "Usage" in gate(command, "--help").out

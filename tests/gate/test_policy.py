@@ -1,0 +1,106 @@
+"""The policy file: thresholds in one place, errors that name keys, acceptances that keep the file as it is."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+import pytest
+
+from fluxperf.errors import PolicyError, UnknownNameError
+from fluxperf.harness.compare import compare
+from fluxperf.harness.policy import EXACT_METRICS, Accepted, accept, read_policy
+from tests.gate.sides import POLICY_FILE, both, twin, with_totals
+
+TEXT = POLICY_FILE.read_text(encoding="utf-8")
+DAY = datetime.date(2026, 7, 26)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "policy.toml"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+def test_the_committed_policy_names_existing_metrics_only() -> None:
+    found = read_policy(POLICY_FILE)
+    assert set(found.exact) <= set(EXACT_METRICS)
+    assert set(found.noisy) == {"times.denoise", "times.step"}
+    assert found.pairs.alpha == 0.02
+    assert found.pairs.looks(found.pairs.first) == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "phrases"),
+    [
+        ("fewest = 6", "fewset = 6", ("fewset", "Known there: alpha, power, confidence, fewest")),
+        ("schema = 1", "schema = 2", ("expected schema 1, got 2",)),
+        ("schema = 1", "shema = 1", ("shema", "Known there: schema, pairs, noisy")),
+        ("fewest = 6", "fewest = 5", ("5 pairs can never reach alpha 0.02", "fewest >= 6")),
+        ("first = 8", "first = 48", ("fewest <= first <= most",)),
+        ("alpha = 0.02", "alpha = 2", ("pairs.alpha",)),
+        ("margin = 0.005", "margin = 0.5", ("margin <= floor_relative <= same_within",)),
+        ('[noisy."times.step"]', '[noisy."time.step"]', ("times_s", "times.denoise")),
+        ('worse = "higher"', 'worse = "more"', ("noisy",)),
+        ("schema = 1", "schema = = 1", ("expected TOML",)),
+        ('ledger = { rule = "equal" }', 'ledger = { rul = "equal" }', ("rul", "Known there: rule, slack, against")),
+    ],
+)
+def test_what_means_nothing_is_refused(path: Path, old: str, new: str, phrases: tuple[str, ...]) -> None:
+    assert old in TEXT
+    path.write_text(TEXT.replace(old, new), encoding="utf-8")
+    with pytest.raises(PolicyError) as caught:
+        read_policy(path)
+    for phrase in (*phrases, str(path)):
+        assert phrase in str(caught.value), str(caught.value)
+
+
+def test_unknown_metric_lists_the_known(path: Path) -> None:
+    path.write_text(TEXT.replace('"totals.syncs"', '"totals.sync"'), encoding="utf-8")
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'totals\.syncs'"):
+        read_policy(path)
+
+
+def test_a_policy_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match="--policy"):
+        read_policy(tmp_path / "none.toml")
+
+
+def test_accepting_adds_to_the_end_and_changes_nothing_else(path: Path) -> None:
+    for metric, bound in (("tiny/fused/totals.syncs", 3.0), ("tiny/fused/ledger[d2h double x 'y\"z'].count", None)):
+        accept(path, Accepted(metric=metric, reason='it "is"\nworth it', author="A. Uthor", date=DAY, up_to=bound))
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith(TEXT)
+    found = read_policy(path)
+    assert found.accepted[1].metric == "tiny/fused/ledger[d2h double x 'y\"z'].count"
+    assert found.accepted[0] == Accepted(
+        metric="tiny/fused/totals.syncs", reason='it "is"\nworth it', author="A. Uthor", date=DAY, up_to=3.0
+    )
+    assert list(path.parent.iterdir()) == [path], "no half-written file is left"
+
+
+@pytest.mark.parametrize("metric", ["totals.syncs", "tiny/totals.syncs", "//totals.syncs", ""])
+def test_accepting_needs_the_whole_name(path: Path, metric: str) -> None:
+    row = Accepted(metric=metric, reason="r", author="a", date=DAY)
+    with pytest.raises(PolicyError, match="workload/rung/metric"):
+        accept(path, row)
+    with pytest.raises(UnknownNameError, match=r"Known: times\.denoise"):
+        accept(path, Accepted(metric="tiny/fused/nonsense", reason="r", author="a", date=DAY))
+    assert path.read_text(encoding="utf-8") == TEXT
+
+
+def test_an_accepted_regression_passes_up_to_its_bound(path: Path) -> None:
+    accept(path, Accepted(metric="tiny/baseline/totals.syncs", reason="why", author="who", date=DAY, up_to=70))
+    accept(path, Accepted(metric="schnell-1024/fused/times.denoise", reason="why", author="who", date=DAY, up_to=1.06))
+    found = read_policy(path)
+    for syncs, outcome in ((70, "pass"), (71, "regression")):
+        rows = compare([with_totals(twin(), syncs=60)], [with_totals(twin(), syncs=syncs)], found).rows
+        row = next(row for row in rows if row.metric == "totals.syncs")
+        assert (row.verdict, row.outcome) == ("SLOWER", outcome)
+        assert "why" in row.message
+    for change, outcome in ((0.04, "pass"), (0.09, "regression")):
+        base, head = both(change=change)
+        row = next(row for row in compare([base], [head], found).rows if row.metric == "times.denoise")
+        assert (row.verdict, row.outcome) == ("SLOWER", outcome)
+    assert row.accepted == ""
