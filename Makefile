@@ -8,7 +8,7 @@ OUT    := reports/out
 CUDA_MAJOR := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: *\([0-9]*\).*/\1/p')
 EXTRA      := $(if $(CUDA_MAJOR),$(if $(filter 10 11 12,$(CUDA_MAJOR)),[cuda12],[cuda13]),)
 
-.PHONY: report test gate check clean
+.PHONY: report test gate check asv clean
 
 report: $(VENV)/.installed
 	@stamp=$$(date -u +%Y%m%dT%H%M%SZ); records=$(OUT)/records-$$stamp.jsonl; mkdir -p $(OUT); \
@@ -30,6 +30,14 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The suite is sound and every benchmark runs, at some of its parameters; nothing is kept. asv writes what it knows of
+# machines into the home folder: here another one.
+asv: $(VENV)/.installed-dev
+	@mkdir -p .asv && HOME=$(CURDIR)/.asv $(BIN)/asv machine --yes >/dev/null
+	HOME=$(CURDIR)/.asv $(BIN)/asv check -E existing:$(BIN)/python
+	HOME=$(CURDIR)/.asv OPENBLAS_NUM_THREADS=1 FLUXPERF_ASV_SAMPLES=2 $(BIN)/asv run --quick -E existing:$(BIN)/python \
+	  --bench "Ops.*tiny', 'fused'|double.*tiny'|Model.*tiny'|startup.*(tiny|fluxperf)|error.*fused|transfers.*fused"
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

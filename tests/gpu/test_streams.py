@@ -49,7 +49,7 @@ def test_results_are_in_order_and_work_is_on_two_streams(gpu: CudaDevice) -> Non
     assert second != main
 
 
-def test_the_main_stream_is_current_after_an_error(gpu: CudaDevice) -> None:
+def test_the_stream_of_before_is_current_after_an_error(gpu: CudaDevice) -> None:
     main = gpu.stream.ptr
 
     def fail() -> None:

@@ -57,13 +57,14 @@ class CudaDevice(Gpu, Device):
         self._hook.__enter__()
 
     def beside(self, *work: Callable[[], Any]) -> tuple[Any, ...]:
-        """The first piece runs on the main stream, the others on one beside it, which waits for all work so far.
+        """The first piece runs on the current stream, the others on one beside it, which waits for all work so far.
 
         Both streams wait for each other here and at the end, so memory that either frees is written again only when
         the other has read it: CuPy hands a block out again on the stream that it was allocated on.
         """
         forked, joined = self._events
-        forked.record(self._main)
+        current = self.stream
+        forked.record(current)
         self._beside.wait_event(forked)
         results = [work[0]()]
         self._beside.use()  # a `with` block would leave CuPy's null stream behind it, not the one before
@@ -71,8 +72,8 @@ class CudaDevice(Gpu, Device):
             results += [piece() for piece in work[1:]]
             joined.record(self._beside)
         finally:
-            self._main.use()
-        self._main.wait_event(joined)
+            current.use()
+        current.wait_event(joined)
         return tuple(results)
 
     @functools.cached_property

@@ -63,7 +63,7 @@ class Cudnn:
                 "Install fluxperf[cuda12] or fluxperf[cuda13], whichever fits the driver (`fluxperf doctor`)."
             ) from error
         self._cudnn, self._device = cudnn, device
-        cudnn.set_stream(self._handle, device.stream.ptr)
+        self._stream: int | None = None
         self._errors = (RuntimeError, ValueError, cudnn.cudnnGraphNotSupportedError)
         self._plans: dict[Layout, _Plan] = {}
 
@@ -75,6 +75,10 @@ class Cudnn:
     def attention(self, layout: Layout, q: int, k: int, v: int, o: int) -> None:
         """Launches ``softmax(Q K^T / sqrt d) V`` on device addresses."""
         operands = {1: q, 2: k, 3: v, 4: o}
+        stream = self._device.stream.ptr
+        if stream != self._stream:
+            self._cudnn.set_stream(self._handle, stream)
+            self._stream = stream
         plan = self._plans.get(layout) or self._planned(layout, operands)
         plan.graph.execute_plan_at_index(operands, plan.workspace.data.ptr, plan.choice.candidate, self._handle)
         self._device.launches += 1

@@ -62,14 +62,15 @@ def driver() -> tuple[str, int] | None:
 def commit(folder: Path) -> tuple[str | None, bool | None]:
     """Commit of the checkout that holds a folder, and whether tracked files differ from it.
 
-    Outside of a checkout (in a container image, say) the environment variable ``FLUXPERF_COMMIT`` names the commit that
-    was installed; without it both are ``None``.
+    The environment variable ``FLUXPERF_COMMIT`` names the commit where there is no checkout or one of something else
+    (in a container image, say); it is believed. Without either both are ``None``.
     """
+    if named := os.environ.get("FLUXPERF_COMMIT"):
+        return named, False
     revision = _printed("git", "-C", str(folder), "rev-parse", "HEAD")
     changes = _printed("git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no")
     if not (folder / ".git").exists() or revision is None or changes is None:
-        installed_from = os.environ.get("FLUXPERF_COMMIT")
-        return installed_from, False if installed_from else None
+        return None, None
     return revision.strip(), bool(changes.strip())
 
 

@@ -1,0 +1,134 @@
+"""``fluxperf history``: every metric over commits, and where its level changed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from fluxperf.harness.history import Change, History, Series, load
+from fluxperf.harness.history import history as series_of
+from fluxperf.harness.report import units
+from fluxperf.harness.steps import FEWEST
+
+#: Variants that every series has, and that a table need not say.
+_USUAL = {("weights", "synthetic (seed 0)"), ("setting nvtx", "off")}
+
+
+def history(
+    folder: Annotated[Path, typer.Argument(help="Folder of records files and imported points.")],
+    metric: Annotated[
+        str | None, typer.Option("--metric", "-m", help="Only this metric; * and ? match several.")
+    ] = None,
+    machine: Annotated[str | None, typer.Option("--machine", help="Only this machine; * and ? match several.")] = None,
+    repo: Annotated[Path, typer.Option("--repo", help="Git checkout that knows the order of the commits.")] = Path(),
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON document.")] = False,
+) -> None:
+    """Show every metric over commits, and the commits where its level changed.
+
+    Lines that cannot be read are skipped and named; the rest is shown, and the exit code is 2.
+    """
+    points, problems = load(folder)
+    found = series_of(points, repo, metric, machine, problems)
+    if as_json:
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(found), indent=1).decode() + "\n")
+    else:
+        _show(found)
+    for problem in found.problems:
+        typer.echo(f"fluxperf: {problem}", err=True)
+    if found.problems:
+        sys.exit(2)
+
+
+def _show(found: History) -> None:
+    console = Console(highlight=False)
+    measured = [series for series in found.series if series.present]
+    for place in dict.fromkeys(map(_place, measured)):
+        console.print(_table(place, [series for series in measured if _place(series) == place]))
+    changed = [series for series in measured if series.changes]
+    for series in changed:
+        console.print(f"{_name(series)}, on {_place(series)}", markup=False, style="bold", soft_wrap=True)
+        for change in series.changes:
+            console.print(_sentence(series, change), markup=False, soft_wrap=True)
+    for note in _notes(found, len(measured), len(changed)):
+        console.print(note, markup=False, soft_wrap=True)
+
+
+def _notes(found: History, measured: int, changed: int) -> list[str]:
+    """What the tables do not say."""
+    notes = [f"{measured} series, {changed} with changes."]
+    unjudged = sum(not series.judged for series in found.series if series.present)
+    if len(found.series) > measured:
+        notes.append(f"{len(found.series) - measured} more have no value at any commit: failed or skipped.")
+    if unjudged:
+        notes.append(f"?: {unjudged} series of times with fewer than {FEWEST} commits, not searched for changes.")
+    if any(series.order == "time" for series in found.series):
+        notes.append("Some commits are not in this checkout; their series are in order of time. --repo names another.")
+    return notes
+
+
+def _place(series: Series) -> str:
+    """Machine, how things ran there, and asv's environment: what times depend on besides the commit."""
+    environment = series.variant.get("environment", "")
+    return ", ".join(part for part in (series.machine, series.ran_as, environment) if part)
+
+
+def _table(place: str, rows: list[Series]) -> Table:
+    """A row per series: its newest value, and how often its level changed."""
+    view = Table(title=escape(place), title_justify="left")
+    view.add_column("series", overflow="fold")
+    for heading in ("commits", "missing", "newest", "changes"):
+        view.add_column(heading, justify="right", no_wrap=True)
+    for series in rows:
+        present = series.present
+        view.add_row(
+            escape(_name(series)),
+            str(len(series.points)),
+            str(len(series.points) - len(present) or ""),
+            shown(present[-1].value, series.unit),
+            str(len(series.changes) or "") if series.judged else "?",
+        )
+    return view
+
+
+def _name(series: Series) -> str:
+    """Workload, rung and metric, with what else tells its series apart."""
+    told = [
+        f"{name} {value}"
+        for name, value in series.variant.items()
+        if (name, value) not in _USUAL and name not in ("environment", "version")
+    ]
+    name = " ".join(part for part in (series.workload, series.rung, series.metric) if part)
+    return f"{name} ({', '.join(told)})" if told else name
+
+
+def _sentence(series: Series, change: Change) -> str:
+    """A change in words."""
+    percent = "from zero" if change.percent is None else f"{change.percent:+.1f} %"
+    also = "".join(f"; {name} {versions}" for name, versions in change.environment.items())
+    return (
+        f"  {_short(change.before)} -> {_short(change.after)}  {shown(change.old, series.unit)} -> "
+        f"{shown(change.new, series.unit)}  {percent}  ({change.old_commits} and {change.new_commits} commits{also})"
+    )
+
+
+def _short(name: str) -> str:
+    """A commit's first ten digits, with its mark of changed files."""
+    return name if name.startswith("no commit") else f"{name[:10]}{'+' if name.endswith('+') else ''}"
+
+
+def shown(value: float | None, unit: str) -> str:
+    """A value with its unit."""
+    if value is None:
+        return "none"
+    if unit == "seconds":
+        return units.time(value).replace(units.NBSP, " ")
+    if unit == "bytes":
+        return units.quantity(value, "B").replace(units.NBSP, " ")
+    return f"{value:g}" if unit == "relative error" else f"{value:,.0f}"

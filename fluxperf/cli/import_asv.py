@@ -1,0 +1,37 @@
+"""``fluxperf import-asv``: asv's results become points of a history."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fluxperf.harness.asv_results import import_results
+from fluxperf.harness.points import SUFFIX, merge_points
+
+
+def import_asv(
+    results: Annotated[Path, typer.Argument(help="asv's results folder: the results_dir of asv.conf.json.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help=f"File of points, ending in {SUFFIX}; what it holds is kept.")
+    ] = Path(f"reports/out/asv{SUFFIX}"),
+) -> None:
+    """Bring asv's results into a history, for `fluxperf history`.
+
+    What failed or was skipped stays missing. Files and benchmarks that are damaged are left out and named; the rest is
+    imported, and the exit code is 2. Importing again changes nothing.
+    """
+    imported = import_results(results)
+    new, replaced = merge_points(output, imported.points)
+    commits = {point.commit for point in imported.points}
+    missing = sum(point.value is None for point in imported.points)
+    typer.echo(
+        f"{len(imported.points)} points of {len(commits)} commits -> {output} "
+        f"({new} new, {replaced} replaced; {missing} without a value: failed or skipped)."
+    )
+    for problem in imported.problems:
+        typer.echo(f"fluxperf: {problem}", err=True)
+    if imported.problems:
+        sys.exit(2)

@@ -1,0 +1,226 @@
+"""asv results as points of a history.
+
+Read are the files that asv 0.6 writes: ``benchmarks.json`` (api version 2) with units and parameter names, and per
+machine a folder with ``machine.json`` (1) and one file per commit and environment (2). In a result, a number is a
+value, ``null`` a benchmark that failed, NaN one that was skipped or not selected. asv says nothing of how a thing ran,
+so its environment's name tells series apart.
+"""
+
+from __future__ import annotations
+
+import ast
+import datetime
+import itertools
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fluxperf.errors import RecordError
+from fluxperf.harness.points import Point
+
+#: Api versions of the files, by what they are.
+VERSIONS = {"benchmarks.json": 2, "machine.json": 1, "results": 2}
+
+
+class Imported(NamedTuple):
+    """Points of all results, and a sentence for each file or benchmark that could not be used."""
+
+    points: list[Point]
+    problems: list[str]
+
+
+class _DamagedError(Exception):
+    """A file or row that is not as asv writes it; its text ends the sentence that names it."""
+
+
+class _File(NamedTuple):
+    """What all rows of a result file share."""
+
+    machine: str
+    commit: str
+    date_utc: str
+    environment: dict[str, str]
+    columns: list[str]
+    variant: dict[str, str]
+
+
+def import_results(folder: Path) -> Imported:
+    """Points of every machine, commit and benchmark below asv's results folder.
+
+    A file or benchmark that is damaged is left out and named; the rest is imported.
+
+    Args:
+        folder: asv's ``results_dir``, which holds ``benchmarks.json`` and a folder per machine.
+
+    Raises:
+        RecordError: it is no such folder, or holds nothing that can be used.
+    """
+    try:
+        benchmarks = _loaded(folder / "benchmarks.json", "benchmarks.json")
+    except _DamagedError as error:
+        raise RecordError(
+            f"import-asv {folder}: expected a folder of asv results with its benchmarks.json; {error} "
+            "Name the results_dir of asv.conf.json."
+        ) from error
+    points: list[Point] = []
+    problems: list[str] = []
+    for machine_file in sorted(folder.glob("*/machine.json")):
+        try:
+            machine = str(_loaded(machine_file, "machine.json")["machine"])
+        except (_DamagedError, KeyError) as error:
+            problems.append(f"{machine_file.parent}: left out, because of its machine.json; {error}")
+            continue
+        for path in sorted(machine_file.parent.glob("*.json")):
+            if path != machine_file:
+                _import_file(path, machine, benchmarks, points, problems)
+    if not points:
+        said = " ".join(problems) or f"there is no result of any machine below {folder}."
+        raise RecordError(f"import-asv {folder}: nothing could be imported: {said} Run `asv run` first.")
+    return Imported(points, problems)
+
+
+def _import_file(
+    path: Path, machine: str, benchmarks: Mapping[str, Any], points: list[Point], problems: list[str]
+) -> None:
+    """Adds the points of one result file, or what is wrong with it."""
+    try:
+        data = _loaded(path, "results")
+        file = _described(data, machine)
+    except _DamagedError as error:
+        problems.append(f"{path}: left out; {error}")
+        return
+    for name, row in data["results"].items():
+        try:
+            points.extend(_points(file, name, row, benchmarks.get(name)))
+        except _DamagedError as error:
+            problems.append(f"{path}, benchmark {name}: left out; {error}")
+
+
+def _loaded(path: Path, kind: str) -> dict[str, Any]:
+    """A JSON object whose ``version`` is the one that is read here."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _DamagedError(f"{path.name} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise _DamagedError(f"{path.name} is not JSON ({error}); it was damaged or not written to its end.") from error
+    if not isinstance(data, dict):
+        raise _DamagedError(f"{path.name}: expected a JSON object, got {type(data).__name__}.")
+    if data.get("version") != VERSIONS[kind]:
+        raise _DamagedError(
+            f"{path.name}: expected api version {VERSIONS[kind]} of asv 0.6, got {data.get('version')!r}; "
+            "`asv update` rewrites files of an older asv."
+        )
+    return data
+
+
+def _described(data: Mapping[str, Any], machine: str) -> _File:
+    """What a result file says of all its rows."""
+    try:
+        params: Mapping[str, Any] = data["params"]
+        environment = {name: str(params[name]) for name in ("os", "cpu", "ram") if params.get(name)}
+        file = _File(
+            machine=machine,
+            commit=str(data["commit_hash"]),
+            date_utc=_utc(data["date"]),
+            environment=environment,
+            columns=[str(name) for name in data["result_columns"]],
+            variant={"environment": str(data["env_name"])},
+        )
+        rows = data["results"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _DamagedError(
+            f"expected the fields that asv 0.6 writes, but {error} is missing or of another type."
+        ) from error
+    if not isinstance(rows, dict) or not {"result", "params", "version"} <= set(file.columns):
+        raise _DamagedError("expected results with columns result, params and version.")
+    return file
+
+
+def _utc(milliseconds: Any) -> str:
+    """A commit's date as asv keeps it, in milliseconds, as ISO 8601."""
+    if not isinstance(milliseconds, int | float) or not math.isfinite(milliseconds):
+        raise _DamagedError(f"expected a date in milliseconds, got {milliseconds!r}.")
+    try:
+        return datetime.datetime.fromtimestamp(milliseconds / 1e3, datetime.UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError) as error:
+        raise _DamagedError(f"expected a date in milliseconds, got {milliseconds!r}.") from error
+
+
+def _points(file: _File, name: str, row: Any, benchmark: Any) -> Iterator[Point]:
+    """Points of one benchmark, one for each combination of its parameters."""
+    if not isinstance(row, list) or len(row) > len(file.columns):
+        raise _DamagedError(f"expected a row of at most {len(file.columns)} columns, got {str(row)[:60]}.")
+    if not isinstance(benchmark, dict):
+        raise _DamagedError(
+            "benchmarks.json does not know it, so its unit is unknown; `asv run` at the current commit."
+        )
+    columns = dict(zip(file.columns, row, strict=False))
+    combinations = _combinations(columns.get("params") or [])
+    lists = {
+        column: _aligned(column, columns.get(column), len(combinations))
+        for column in ("result", "stats_ci_99_a", "stats_ci_99_b", "stats_repeat")
+    }
+    names = [str(parameter) for parameter in benchmark.get("param_names", [])]
+    unit = str(benchmark.get("unit", ""))
+    for index, combination in enumerate(combinations):
+        value, missing = _value(lists["result"][index])
+        parameters = dict(zip(names, combination, strict=False))
+        samples = lists["stats_repeat"][index]
+        yield Point(
+            source="asv",
+            commit=file.commit,
+            date_utc=file.date_utc,
+            machine=file.machine,
+            environment=file.environment,
+            metric=name,
+            workload=parameters.pop("workload", ""),
+            rung=parameters.pop("rung", ""),
+            variant={**file.variant, **parameters, "version": str(columns.get("version"))[:8]},
+            unit=unit,
+            exact=benchmark.get("type") == "track" and unit != "seconds",
+            value=value,
+            missing=missing,
+            low=_value(lists["stats_ci_99_a"][index])[0],
+            high=_value(lists["stats_ci_99_b"][index])[0],
+            samples=int(samples) if isinstance(samples, int | float) and math.isfinite(samples) else 0,
+        )
+
+
+def _combinations(params: Any) -> list[tuple[str, ...]]:
+    """Every combination of parameters, as asv orders them: the last one changes first."""
+    if not isinstance(params, list) or not all(isinstance(values, list) for values in params):
+        raise _DamagedError(f"expected lists of parameters, got {str(params)[:60]}.")
+    return list(itertools.product(*([_plain(value) for value in values] for values in params)))
+
+
+def _plain(value: Any) -> str:
+    """A parameter as text: asv keeps its ``repr``, so that text comes in quotes."""
+    try:
+        plain = ast.literal_eval(str(value))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return str(value)
+    return plain if isinstance(plain, str) else str(value)
+
+
+def _aligned(column: str, values: Any, number: int) -> list[Any]:
+    """A column as one value per combination; asv writes ``null`` where all are missing."""
+    if values is None:
+        return [None] * number
+    if not isinstance(values, list) or len(values) != number:
+        got = len(values) if isinstance(values, list) else type(values).__name__
+        raise _DamagedError(f"expected {number} values of {column}, one per combination of parameters, got {got}.")
+    return values
+
+
+def _value(value: Any) -> tuple[float | None, str]:
+    """A value, or ``None`` and why there is none."""
+    if value is None:
+        return None, "failed"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None, "not a number"
+    if math.isnan(value):
+        return None, "skipped"
+    return (float(value), "") if math.isfinite(value) else (None, "not finite")

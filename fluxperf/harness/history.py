@@ -1,0 +1,211 @@
+"""History: records and points of many commits and machines as series, with the commits where a level changed."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from fluxperf.errors import RecordError, UnknownNameError
+from fluxperf.harness.points import SUFFIX, Key, Point, merged, of_series, points_of, read_points
+from fluxperf.harness.records import read_records
+from fluxperf.harness.revisions import positions
+from fluxperf.harness.steps import Step, steps_of_counts, steps_of_times
+
+SCHEMA = 1
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """A step between two neighbouring commits that were measured.
+
+    ``old`` and ``new`` are levels, of ``old_commits`` and ``new_commits`` commits. ``percent`` is the change of the
+    level, or ``None`` from a level of zero. ``environment`` names versions that changed at the same place, which are
+    another explanation than the commit.
+    """
+
+    before: str
+    after: str
+    date_utc: str
+    old: float
+    new: float
+    old_commits: int
+    new_commits: int
+    percent: float | None
+    environment: dict[str, str]
+
+
+class Series(msgspec.Struct, frozen=True, kw_only=True):
+    """Points of one metric, workload, rung and machine, one per commit, in order; and where their level changes.
+
+    ``judged`` is false for a series of times that has too few values to be searched for changes.
+    """
+
+    metric: str
+    workload: str
+    rung: str
+    machine: str
+    ran_as: str
+    variant: dict[str, str]
+    unit: str
+    exact: bool
+    order: Literal["commits", "time"]
+    points: list[Point]
+    changes: list[Change]
+    judged: bool
+
+    @property
+    def present(self) -> list[Point]:
+        """Points that have a value."""
+        return [point for point in self.points if point.value is not None]
+
+
+class History(msgspec.Struct, frozen=True, kw_only=True):
+    """Every series of a folder, and a sentence for each line that could not be used."""
+
+    schema: int = SCHEMA
+    series: list[Series]
+    problems: list[str]
+
+
+def load(folder: Path) -> tuple[list[Point], list[str]]:
+    """Points of every records file (``.jsonl``) and points file below a folder, and what could not be read.
+
+    Raises:
+        RecordError: it is no folder, or no file below it could be used.
+    """
+    if not folder.is_dir():
+        raise RecordError(
+            f"history {folder}: expected a folder of records and points, got "
+            f"{'a file' if folder.exists() else 'a path where nothing is'}. Records come from `fluxperf run -o`."
+        )
+    points: list[Point] = []
+    problems: list[str] = []
+    for path in sorted(folder.rglob("*.jsonl")):
+        try:
+            file = read_records(path)
+        except RecordError as error:
+            problems.append(str(error))
+            continue
+        points.extend(point for record in file.records for point in points_of(record))
+        problems.extend(file.problems)
+    for path in sorted(folder.rglob(f"*{SUFFIX}")):
+        stored = read_points(path)
+        points.extend(stored.points)
+        problems.extend(stored.problems)
+    if not points:
+        said = " ".join(problems) or f"there is neither a .jsonl nor a {SUFFIX} file below it."
+        raise RecordError(
+            f"history {folder}: nothing could be read: {said} "
+            "Write records with `fluxperf run -o`, import asv's results with `fluxperf import-asv`."
+        )
+    return points, problems
+
+
+def history(
+    points: Iterable[Point],
+    checkout: Path,
+    metric: str | None = None,
+    machine: str | None = None,
+    problems: Sequence[str] = (),
+) -> History:
+    """Series of points, with their changes.
+
+    Commits are in the order of the checkout where it knows all of a series, else in that of their dates.
+
+    Args:
+        points: in any order.
+        checkout: a folder of the git checkout that knows the commits.
+        metric: only metrics of this name, or that match it as a pattern (``*`` and ``?``).
+        machine: the same of machines.
+        problems: what could not be read, to be handed on.
+
+    Raises:
+        UnknownNameError: no metric or machine is so named; lists those that there are.
+    """
+    chosen = _matching(list(points), "metric", metric, lambda point: point.metric)
+    chosen = _matching(chosen, "machine", machine, lambda point: point.machine)
+    known = positions(checkout)
+    ordered = {key: _ordered(_by_commit(rows), known) for key, rows in of_series(chosen).items()}
+    noisy = [key for key in ordered if not key.exact]
+    found = dict(zip(noisy, steps_of_times([_values(ordered[key][0]) for key in noisy]), strict=True))
+    series = []
+    for key, (rows, order) in ordered.items():
+        steps = steps_of_counts(_values(rows)) if key.exact else found[key]
+        series.append(_series(key, rows, order, steps))
+    return History(series=series, problems=list(problems))
+
+
+def _matching(points: list[Point], kind: str, wanted: str | None, name: Callable[[Point], str]) -> list[Point]:
+    """Points whose name is the wanted one or matches it."""
+    if wanted is None:
+        return points
+    names = dict.fromkeys(name(point) for point in points)
+    fitting = {known for known in names if known == wanted or fnmatch.fnmatchcase(known, wanted)}
+    if not fitting:
+        raise UnknownNameError(kind, wanted, names)
+    return [point for point in points if name(point) in fitting]
+
+
+def _by_commit(rows: Sequence[Point]) -> list[Point]:
+    """One point per commit; what was measured without a commit, or on changed files, stays by itself."""
+    groups: dict[tuple[str | None, bool, str], list[Point]] = {}
+    for row in rows:
+        alone = row.date_utc if row.commit is None or row.dirty else ""
+        groups.setdefault((row.commit, row.dirty, alone), []).append(row)
+    return [group[0] if len(group) == 1 else merged(group) for group in groups.values()]
+
+
+def _ordered(rows: list[Point], known: Mapping[str, int]) -> tuple[list[Point], Literal["commits", "time"]]:
+    """Points in the order of their commits, or of their dates where a commit is not known."""
+    if all(row.commit in known for row in rows):
+        return sorted(rows, key=lambda row: (known[row.commit or ""], row.dirty, row.date_utc)), "commits"
+    return sorted(rows, key=lambda row: (row.date_utc, row.dirty)), "time"
+
+
+def _values(rows: Iterable[Point]) -> list[float]:
+    return [row.value for row in rows if row.value is not None]
+
+
+def _series(key: Key, rows: list[Point], order: Literal["commits", "time"], steps: list[Step] | None) -> Series:
+    present = [row for row in rows if row.value is not None]
+    pairs = list(zip(steps or [], (steps or [])[1:], strict=False))
+    return Series(
+        metric=key.metric,
+        workload=key.workload,
+        rung=key.rung,
+        machine=key.machine,
+        ran_as=key.ran_as,
+        variant=dict(key.variant),
+        unit=key.unit,
+        exact=key.exact,
+        order=order,
+        points=rows,
+        changes=[_change(present[old.end - 1], present[new.first], old, new) for old, new in pairs],
+        judged=steps is not None,
+    )
+
+
+def _change(before: Point, after: Point, old: Step, new: Step) -> Change:
+    names = sorted({*before.environment, *after.environment})
+    versions = {name: (before.environment.get(name, "none"), after.environment.get(name, "none")) for name in names}
+    return Change(
+        before=label(before),
+        after=label(after),
+        date_utc=after.date_utc,
+        old=old.level,
+        new=new.level,
+        old_commits=old.end - old.first,
+        new_commits=new.end - new.first,
+        percent=100 * (new.level - old.level) / abs(old.level) if old.level else None,
+        environment={name: f"{was} -> {now}" for name, (was, now) in versions.items() if was != now},
+    )
+
+
+def label(point: Point) -> str:
+    """A commit's name, with "+" if files were changed; or the date of what was measured without one."""
+    if point.commit is None:
+        return f"no commit, {point.date_utc}"
+    return f"{point.commit}{'+' if point.dirty else ''}"

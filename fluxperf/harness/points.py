@@ -1,0 +1,284 @@
+"""Points: one value of one metric at one commit on one machine, the form in which history is kept and read.
+
+Records are the evidence of fluxperf's own runs; history makes points of them when it reads them. Results of other tools
+(asv) have no record: their points are stored, as JSON Lines in files that end in ``.points.ndjson``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from fluxperf.errors import RecordError
+from fluxperf.harness.records import Machine, Record, Totals, WorkloadRow
+from fluxperf.harness.stats import summarize
+
+SCHEMA = 1
+
+#: How the name of a file of points ends.
+SUFFIX = ".points.ndjson"
+
+
+class Key(NamedTuple):
+    """What makes points one series. Points of different keys are never compared.
+
+    ``workload`` and ``rung`` are "" where a metric has none. ``ran_as`` is "kernel", "twin", "peer", or "" if nobody
+    said. ``variant`` is whatever else tells runs apart, in words: settings, weights, parameters, environment.
+    """
+
+    metric: str
+    workload: str
+    rung: str
+    machine: str
+    ran_as: str
+    variant: tuple[tuple[str, str], ...]
+    unit: str
+    exact: bool
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """One value. ``None`` is a value that is missing, and ``missing`` says why; it is never zero.
+
+    ``date_utc`` is when the commit was made, or, for a record, when it was measured. ``exact`` marks counts, of which
+    any change is a fact; others are medians of ``samples`` samples. ``low`` and ``high`` bound the value where its
+    source gave an interval. ``environment`` are versions that may change from one commit to the next.
+    """
+
+    schema: int = SCHEMA
+    source: Literal["record", "asv"]
+    commit: str | None
+    dirty: bool = False
+    date_utc: str
+    machine: str
+    environment: dict[str, str] = {}
+    metric: str
+    workload: str = ""
+    rung: str = ""
+    ran_as: str = ""
+    variant: dict[str, str] = {}
+    unit: str
+    exact: bool
+    value: float | None
+    missing: str = ""
+    low: float | None = None
+    high: float | None = None
+    samples: int = 0
+
+    @property
+    def key(self) -> Key:
+        """The series that it belongs to."""
+        return Key(
+            self.metric,
+            self.workload,
+            self.rung,
+            self.machine,
+            self.ran_as,
+            tuple(sorted(self.variant.items())),
+            self.unit,
+            self.exact,
+        )
+
+
+class PointsFile(msgspec.Struct, frozen=True):
+    """What a file of points held: the points, and a sentence for each line that could not be used."""
+
+    path: str
+    points: list[Point]
+    problems: list[str]
+
+
+_DECODER = msgspec.json.Decoder(Point)
+
+#: What decoding a damaged line raises: msgspec's own, and what it lets through for bad UTF-8 and for deep nesting.
+_NOT_A_POINT = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+#: Exact counts of a forward by metric, with unit.
+_COUNTS = (
+    ("d2h_copies", "copies"),
+    ("h2d_copies", "copies"),
+    ("d2h_bytes", "bytes"),
+    ("h2d_bytes", "bytes"),
+    ("launches", "launches"),
+    ("syncs", "syncs"),
+    ("allocations", "allocations"),
+    ("peak_bytes", "bytes"),
+    ("op_calls", "calls"),
+)
+
+
+def points_of(record: Record) -> Iterator[Point]:
+    """Points of a record: median times in seconds (warm-ups left out), counts of a forward, error of the latents."""
+    base: Callable[..., Point] = _shared(record)
+    for metric, processes in record.times_s.items():
+        times = None if metric == "warmup" else summarize(processes)
+        if times is not None:
+            yield base(
+                metric=metric,
+                unit="seconds",
+                exact=False,
+                value=times.median,
+                low=times.low,
+                high=times.high,
+                samples=times.samples,
+            )
+    for metric, unit in _COUNTS:
+        number = _count(record.totals, metric)
+        if number is not None:
+            yield base(metric=metric, unit=unit, exact=True, value=float(number))
+    if record.error is not None:
+        yield base(metric="error", unit="relative error", exact=True, value=record.error.relative)
+
+
+def read_points(path: Path) -> PointsFile:
+    """Reads a file of points; a line that cannot be used is skipped and named in ``problems``.
+
+    Raises:
+        RecordError: the file cannot be read.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise RecordError(
+            f"cannot read points from {path}: {error.strerror}. Expected a file written by `fluxperf import-asv`."
+        ) from error
+    points: list[Point] = []
+    problems: list[str] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            point = _DECODER.decode(line)
+            if point.schema != SCHEMA:
+                raise msgspec.ValidationError(f"got schema {point.schema}")
+            points.append(point)
+        except _NOT_A_POINT as error:
+            problems.append(
+                f"{path}, line {number}: expected a point of schema {SCHEMA}: {error}; the line was skipped, "
+                "import the results again."
+            )
+    return PointsFile(str(path), points, problems)
+
+
+def merge_points(path: Path, points: Sequence[Point]) -> tuple[int, int]:
+    """Writes points into a file, in place of those of the same series, commit and date that it holds.
+
+    The file is replaced as a whole when it is on the disk, so a killed run leaves the old one.
+
+    Args:
+        path: the file; its name ends in `SUFFIX`.
+        points: what to write.
+
+    Returns:
+        How many points are new, and how many took the place of another.
+
+    Raises:
+        RecordError: the name does not fit, the file is damaged, or it cannot be written.
+    """
+    if not path.name.endswith(SUFFIX):
+        raise RecordError(
+            f"points go to a file whose name ends in {SUFFIX}, by which `fluxperf history` knows it; got {path}."
+        )
+    old = read_points(path) if path.exists() else PointsFile(str(path), [], [])
+    if old.problems:
+        raise RecordError(f"cannot merge into {path}: {' '.join(old.problems)} Remove the file, or choose another.")
+    rows = {(point.key, point.commit, point.dirty, point.date_utc): point for point in old.points}
+    before = len(rows)
+    rows.update({(point.key, point.commit, point.dirty, point.date_utc): point for point in points})
+    _replace(path, b"".join(msgspec.json.encode(point) + b"\n" for point in rows.values()))
+    added = len(rows) - before
+    return added, len(points) - added
+
+
+def merged(points: Sequence[Point]) -> Point:
+    """One point of several of the same series and commit: the latest, with the median of the values that are there.
+
+    Counts that differ are not averaged: the latest stands.
+    """
+    latest = max(points, key=lambda point: point.date_utc)
+    present = [point for point in points if point.value is not None]
+    if len(points) == 1 or not present:
+        return latest
+    if latest.exact:
+        return max(present, key=lambda point: point.date_utc)
+    return msgspec.structs.replace(
+        max(present, key=lambda point: point.date_utc),
+        value=median(point.value for point in present if point.value is not None),
+        low=min((point.low for point in present if point.low is not None), default=None),
+        high=max((point.high for point in present if point.high is not None), default=None),
+        samples=sum(point.samples for point in present),
+    )
+
+
+def _shared(record: Record) -> Callable[..., Point]:
+    """A maker of points, given what all points of a record share."""
+    machine, workload = record.machine, record.workload
+    variant = {f"setting {name}": value for name, value in record.settings.items()}
+    variant["weights"] = workload.weights
+    if record.implementation not in ("fluxperf", record.rung):
+        variant["implementation"] = record.implementation
+
+    def make(**fields: object) -> Point:
+        return Point(
+            source="record",
+            commit=record.commit,
+            dirty=bool(record.dirty),
+            date_utc=record.created_utc,
+            machine=machine.gpu or f"{machine.cpu}, {machine.cores} cores",
+            environment=_environment(machine),
+            workload=_workload(workload),
+            rung=record.rung,
+            ran_as=record.ran_as,
+            variant=variant,
+            **fields,  # type: ignore[arg-type]
+        )
+
+    return make
+
+
+def _environment(machine: Machine) -> dict[str, str]:
+    """Versions on a machine that may change without the machine becoming another."""
+    names = ("driver", "cuda", "cupy", "cudnn", "cpu", "python", "numpy", "os")
+    values = {name: getattr(machine, name) for name in names}
+    return {name: str(value) for name, value in values.items() if value is not None}
+
+
+def _workload(row: WorkloadRow) -> str:
+    """A workload's name; sizes of its own are said in full."""
+    if row.name != "custom":
+        return row.name
+    return f"{row.model} {row.height}x{row.width} t{row.text_tokens} s{row.steps} b{row.batch}"
+
+
+def _count(totals: Totals, name: str) -> int | None:
+    number: int | None = getattr(totals, name)
+    return number
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Puts a file in the place of another once it is on the disk."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise RecordError(f"cannot write points to {path}: {error.strerror}. Choose another file with -o.") from error
+
+
+def of_series(points: Iterable[Point]) -> dict[Key, list[Point]]:
+    """Points by series, in order of first appearance."""
+    series: dict[Key, list[Point]] = {}
+    for point in points:
+        series.setdefault(point.key, []).append(point)
+    return series

@@ -1,0 +1,16 @@
+"""Revisions: the order of commits, as a git checkout knows it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+
+def positions(checkout: Path) -> dict[str, int]:
+    """Position of every commit that a checkout knows, parents before children; nothing where there is no checkout."""
+    command = ["git", "-C", str(checkout), "rev-list", "--date-order", "--reverse", "--all"]
+    try:
+        listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {commit: position for position, commit in enumerate(listed)}

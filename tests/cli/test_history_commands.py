@@ -1,0 +1,110 @@
+"""`fluxperf import-asv` and `fluxperf history` as a user meets them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from fluxperf.harness.points import SUFFIX, merge_points
+from fluxperf.harness.records import append_record
+from tests.history.making import commit, point, record
+from tests.history.test_asv_results import REAL
+
+
+@pytest.fixture
+def wide(monkeypatch):
+    """A terminal in which no row is folded."""
+    monkeypatch.setenv("COLUMNS", "160")
+
+
+def test_asv_results_become_a_history(fluxperf, tmp_path, wide):
+    path = tmp_path / "history" / f"asv{SUFFIX}"
+    done = fluxperf("import-asv", REAL, "-o", path)
+    assert done.code == 0, done.err
+    assert "points of 3 commits" in done.out
+    assert "0 replaced" in done.out
+    again = fluxperf("import-asv", REAL, "-o", path)
+    assert "(0 new," in again.out
+    shown = fluxperf("history", path.parent, "--metric", "*track_forward")
+    assert shown.code == 0, shown.err
+    assert "tiny fused model.Model.track_forward" in shown.out
+    assert "7 more have no value at any commit: failed or skipped." in shown.out
+    assert "?: 7 series of times with fewer than 8 commits" in shown.out
+
+
+def test_changes_are_told_with_commits_levels_and_percent(fluxperf, tmp_path, wide):
+    for number in range(10):
+        row = record(number, times_s={"denoise": [[1.0 if number < 5 else 1.25]], "step": []})
+        append_record(tmp_path / "r.jsonl", row)
+    done = fluxperf("history", tmp_path, "--metric", "denoise")
+    assert done.code == 0, done.err
+    assert f"{commit(4)[:10]} -> {commit(5)[:10]}  1.00 s -> 1.25 s  +25.0 %  (5 and 5 commits)" in done.out
+    assert "1 series, 1 with changes." in done.out
+    assert "(twin)" in done.out or ", twin" in done.out
+
+
+def test_a_copy_that_came_back_is_a_change_at_once(fluxperf, tmp_path, wide):
+    points = [point(n, value, exact=True, unit="copies", metric="d2h_copies") for n, value in enumerate([0.0, 2.0])]
+    merge_points(tmp_path / f"a{SUFFIX}", points)
+    assert "0 -> 2  from zero  (1 and 1 commits)" in fluxperf("history", tmp_path).out
+
+
+def test_everything_as_json(fluxperf, tmp_path):
+    merge_points(tmp_path / f"a{SUFFIX}", [point(0, 1.0), point(1, None)])
+    data = json.loads(fluxperf("history", tmp_path, "--json").out)
+    assert data["schema"] == 1
+    (series,) = data["series"]
+    assert [row["value"] for row in series["points"]] == [1.0, None]
+    assert series["judged"] is False
+    assert data["problems"] == []
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_is_shown(fluxperf, tmp_path, wide):
+    results = tmp_path / "results"
+    shutil.copytree(REAL, results)
+    victim = next(path for path in (results / "host").glob("*.json") if path.name != "machine.json")
+    victim.write_text("{")
+    done = fluxperf("import-asv", results, "-o", tmp_path / "h" / f"a{SUFFIX}")
+    assert done.code == 2
+    assert "points of 2 commits" in done.out
+    assert f"{victim}: left out" in done.err
+    (tmp_path / "h" / "torn.jsonl").write_text('{"schema": 1')
+    shown = fluxperf("history", tmp_path / "h")
+    assert shown.code == 2
+    assert "torn" in shown.err
+    assert "track_copies" in shown.out
+
+
+def test_markup_in_names_is_text(fluxperf, tmp_path, wide):
+    merge_points(tmp_path / f"a{SUFFIX}", [point(0, 1.0, machine="[bold]m", metric="[/red]x", variant={"[a]": "[b]"})])
+    shown = fluxperf("history", tmp_path)
+    assert shown.code == 0, shown.err
+    assert "[bold]m" in shown.out
+    assert "[/red]x ([a] [b])" in shown.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "phrases"),
+    [
+        (("history", "none"), ("expected a folder of records and points", "fluxperf run -o")),
+        (("history", "."), ("there is neither a .jsonl nor a .points.ndjson file", "fluxperf import-asv")),
+        (("import-asv", "."), ("benchmarks.json cannot be read", "results_dir")),
+        (("import-asv", REAL, "-o", "x.jsonl"), ("ends in .points.ndjson", "got x.jsonl")),
+    ],
+)
+def test_messages(fluxperf, tmp_path, monkeypatch, arguments, phrases):
+    monkeypatch.chdir(tmp_path)
+    done = fluxperf(*arguments)
+    assert done.code == 2
+    assert "Traceback" not in done.out + done.err
+    for phrase in phrases:
+        assert phrase in " ".join(done.err.split())
+
+
+def test_unknown_metrics_list_the_known_ones(fluxperf, tmp_path):
+    merge_points(tmp_path / f"a{SUFFIX}", [point(0, 1.0)])
+    done = fluxperf("history", tmp_path, "--metric", "foward")
+    assert done.code == 2
+    assert "unknown metric 'foward'. Did you mean 'forward'? Known: forward." in " ".join(done.err.split())

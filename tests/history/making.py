@@ -1,0 +1,49 @@
+"""Points and records to make histories of."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from fluxperf.harness.points import Point
+from fluxperf.harness.records import Record, read_records
+
+ROOT = Path(__file__).resolve().parents[2]
+START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+
+
+def commit(number: int) -> str:
+    """A commit's name, made of its number."""
+    return f"{number:08x}" + "c" * 32
+
+
+def when(number: int) -> str:
+    """A date, an hour later per number."""
+    return (START + datetime.timedelta(hours=number)).isoformat(timespec="seconds")
+
+
+def point(number: int, value: float | None, **fields: Any) -> Point:
+    """A point of commit ``number``."""
+    usual = {
+        "source": "asv",
+        "commit": commit(number),
+        "date_utc": when(number),
+        "machine": "here",
+        "metric": "forward",
+        "unit": "seconds",
+        "exact": False,
+        "value": value,
+        "missing": "" if value is not None else "failed",
+    }
+    return Point(**{**usual, **fields})
+
+
+def record(number: int, rung: str = "fused", **changes: Any) -> Record:
+    """A committed host record of ``tiny`` at another commit, with other fields."""
+    rows = read_records(ROOT / "reports/records/host-tiny.jsonl").records
+    row = next(row for row in rows if row.rung == rung)
+    fields = {"commit": commit(number), "dirty": False, "created_utc": when(number), **changes}
+    return msgspec.structs.replace(row, **fields)

@@ -1,0 +1,164 @@
+"""History: series that belong together and no others, in the order of commits, with their changes."""
+
+from __future__ import annotations
+
+import random
+import resource
+import subprocess
+
+import msgspec
+import pytest
+
+from fluxperf.errors import RecordError, UnknownNameError
+from fluxperf.harness.history import history, label, load
+from fluxperf.harness.points import SUFFIX, merge_points, points_of
+from fluxperf.harness.records import append_record
+from tests.history.making import commit, point, record
+
+LEVELS = [1.0, 1.01, 0.99, 1.0, 1.02, 1.0, 0.99, 1.0, 1.2, 1.21, 1.19, 1.2, 1.22, 1.2, 1.19, 1.21]
+
+
+def test_a_change_says_between_which_commits_and_how_much(tmp_path):
+    (series,) = history([point(n, value) for n, value in enumerate(LEVELS)], tmp_path).series
+    (change,) = series.changes
+    assert (change.before, change.after) == (commit(7), commit(8))
+    assert (change.old, change.new) == pytest.approx((1.0, 1.2), rel=0.01)
+    assert change.percent == pytest.approx(20, abs=1)
+    assert (change.old_commits, change.new_commits) == (8, 8)
+    assert change.environment == {}
+    assert (series.order, series.judged) == ("time", True)
+
+
+def test_a_change_of_versions_at_the_same_place_is_told(tmp_path):
+    points = [
+        point(n, value, environment={"driver": "580" if n < 8 else "590", "python": "3.11"})
+        for n, value in enumerate(LEVELS)
+    ]
+    assert history(points, tmp_path).series[0].changes[0].environment == {"driver": "580 -> 590"}
+
+
+def test_one_change_of_a_count_is_enough(tmp_path):
+    points = [point(n, value, exact=True, unit="copies") for n, value in enumerate([1374.0, 1374.0, 0.0, 3.0])]
+    first, second = history(points, tmp_path).series[0].changes
+    assert (first.before, first.after, first.old, first.new, first.percent) == (commit(1), commit(2), 1374, 0, -100)
+    assert second.percent is None, "a change from zero has no percent"
+
+
+def test_missing_values_are_kept_and_never_zero(tmp_path):
+    values = [*LEVELS[:8], None, None, *LEVELS[8:]]
+    (series,) = history([point(n, value) for n, value in enumerate(values)], tmp_path).series
+    assert [row.value for row in series.points] == values
+    assert len(series.present) == len(LEVELS)
+    (change,) = series.changes
+    assert (change.before, change.after) == (commit(7), commit(10))
+
+
+def test_twins_and_kernels_are_never_one_series(tmp_path):
+    rows = [record(n, ran_as=ran_as) for n in range(3) for ran_as in ("twin", "kernel")]
+    found = history([point for row in rows for point in points_of(row)], tmp_path, metric="denoise")
+    assert [(series.ran_as, len(series.points)) for series in found.series] == [("twin", 3), ("kernel", 3)]
+
+
+def test_a_series_of_missing_values_only(tmp_path):
+    (series,) = history([point(n, None) for n in range(9)], tmp_path).series
+    assert (series.present, series.changes, series.judged) == ([], [], False)
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A repository of three commits whose dates run backwards."""
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    names = []
+    for number in range(3):
+        date = f"2026-01-0{9 - number}T00:00:00+00:00"
+        identity = {f"GIT_{who}_{what}": "x@y" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+        environment = {**identity, "GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date, "PATH": "/usr/bin:/bin"}
+
+        def git(*words, environment=environment):
+            command = ["git", "-C", str(folder), *words]
+            return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+
+        if not number:
+            git("init", "-q")
+        git("commit", "-q", "--allow-empty", "-m", str(number))
+        names.append(git("rev-parse", "HEAD"))
+    return folder, names
+
+
+def test_commits_are_in_the_order_of_the_checkout(checkout):
+    folder, names = checkout
+    points = [point(9 - n, float(n), commit=name) for n, name in enumerate(names)]
+    (series,) = history(reversed(points), folder).series
+    assert series.order == "commits"
+    assert [row.commit for row in series.points] == names
+    (series,) = history([*points, point(99, 9.0)], folder).series
+    assert series.order == "time"
+    assert [row.value for row in series.points] == [2.0, 1.0, 0.0, 9.0]
+
+
+def test_measurements_of_one_commit_are_one_point_unless_files_were_changed(tmp_path):
+    points = [point(1, 1.0), point(1, 3.0), point(1, 9.0, dirty=True), point(2, 5.0, commit=None)]
+    (series,) = history(points, tmp_path).series
+    assert [row.value for row in series.points] == [2.0, 9.0, 5.0]
+    assert [label(row) for row in series.points] == [
+        commit(1),
+        f"{commit(1)}+",
+        "no commit, 2026-01-01T02:00:00+00:00",
+    ]
+
+
+def test_filters_take_names_and_patterns_and_know_the_others(tmp_path):
+    points = [point(1, 1.0, metric=metric, machine=where) for metric in ("a", "ab", "c") for where in ("x", "y")]
+    assert {series.metric for series in history(points, tmp_path, metric="a*").series} == {"a", "ab"}
+    assert {series.machine for series in history(points, tmp_path, machine="y").series} == {"y"}
+    with pytest.raises(UnknownNameError, match=r"unknown metric 'd'.*Known: a, ab, c"):
+        history(points, tmp_path, metric="d")
+    with pytest.raises(UnknownNameError, match=r"unknown machine 'z'.*Known: x, y"):
+        history(points, tmp_path, machine="z")
+
+
+def test_a_folder_of_records_and_points(tmp_path):
+    append_record(tmp_path / "deeper" / "r.jsonl", record(1))
+    merge_points(tmp_path / f"a{SUFFIX}", [point(1, 1.0)])
+    (tmp_path / "torn.jsonl").write_text("{")
+    (tmp_path / "notes.txt").write_text("nothing")
+    points, problems = load(tmp_path)
+    assert {row.source for row in points} == {"record", "asv"}
+    (problem,) = problems
+    assert "torn.jsonl" in problem
+
+
+def test_folders_without_anything(tmp_path):
+    with pytest.raises(RecordError, match="nothing could be read: there is neither"):
+        load(tmp_path)
+    (tmp_path / "bad.jsonl").write_text("hello\n")
+    with pytest.raises(RecordError, match=r"nothing could be read: .*not JSON"):
+        load(tmp_path)
+    with pytest.raises(RecordError, match=r"got a file"):
+        load(tmp_path / "bad.jsonl")
+    with pytest.raises(RecordError, match=r"nothing is"):
+        load(tmp_path / "none")
+
+
+def _cpu_s() -> float:
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def test_a_thousand_commits_of_fifty_metrics_take_five_seconds_of_two_cores(tmp_path):
+    """Counted in CPU seconds, own and of child processes, so that what else runs on the machine does not count."""
+    draw = random.Random(0)
+    rows = []
+    for metric in range(50):
+        for number in range(1000):
+            level = (metric + 1) * (1e-3 if number < 700 else 1.05e-3)
+            rows.append(point(number, level * (1 + 0.01 * draw.gauss(0, 1)), metric=f"m{metric}", samples=10))
+    (tmp_path / f"a{SUFFIX}").write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+    start = _cpu_s()
+    points, _ = load(tmp_path)
+    found = history(points, tmp_path)
+    assert _cpu_s() - start < 2 * 5
+    assert len(found.series) == 50
+    places = [[int(change.after[:8], 16) for change in series.changes] for series in found.series]
+    assert all(any(695 <= place <= 705 for place in changes) for changes in places)
