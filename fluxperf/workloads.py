@@ -79,6 +79,7 @@ WORKLOADS: dict[str, Workload] = {
         Workload("tiny-57", "tiny-57", 128, 128, 16, 4),
         Workload("schnell-512", "schnell", 512, 512, 512, 4),
         Workload("schnell-1024", "schnell", 1024, 1024, 512, 4),
+        Workload("schnell-1024-blocks", "schnell-blocks", 1024, 1024, 512, 4),
         Workload("schnell-1024-t256", "schnell", 1024, 1024, 256, 4),
         Workload("dev-1024", "dev", 1024, 1024, 512, 28),
     )

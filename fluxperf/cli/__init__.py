@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 import fluxperf
-from fluxperf.cli import doctor, gate, history, import_asv, ops, phases, report, run
+from fluxperf.cli import doctor, gate, history, import_asv, kernels, ops, phases, report, run
 from fluxperf.errors import FluxperfError
 
 app = typer.Typer(
@@ -21,7 +21,11 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-for _command in (run.run, report.report, history.history, import_asv.import_asv, phases.phases, ops.ops, doctor.doctor):
+_COMMANDS = (
+    run.run, kernels.kernels, report.report, history.history, import_asv.import_asv, phases.phases, ops.ops,
+    doctor.doctor,
+)  # fmt: skip
+for _command in _COMMANDS:
     app.command()(_command)
 app.add_typer(gate.app, name="gate")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -19,14 +21,15 @@ from fluxperf.errors import BuildError, ConfigError, RecordError
 from fluxperf.harness import verdict as verdicts
 from fluxperf.harness.calibration import calibrate as calibrated
 from fluxperf.harness.calibration import file_of, kind_of, read_calibration, store, take
-from fluxperf.harness.checkouts import Processes, installed, running
+from fluxperf.harness.checkouts import Installed, Processes, as_it_is, installed, running
 from fluxperf.harness.compare import compare
-from fluxperf.harness.gate import gate_files, gate_pairs, made
+from fluxperf.harness.gate import Side, gate_files, gate_pairs, made
 from fluxperf.harness.measure.environment import driver
 from fluxperf.harness.policy import Accepted, Policy, read_policy
 from fluxperf.harness.policy import accept as record_acceptance
 from fluxperf.harness.records import Record, read_records
 from fluxperf.harness.verdict import Verdict, problem
+from fluxperf.kernel_times import KERNELS
 
 _POLICY = Path("reports/policy.toml")
 _BASELINES = Path("reports/baselines")
@@ -50,9 +53,14 @@ def gate(
     context: typer.Context,
     baseline: Annotated[Path | None, typer.Option(help="Records before; with --candidate.")] = None,
     candidate: Annotated[Path | None, typer.Option(help="Records after; with --baseline.")] = None,
-    base: Annotated[str | None, typer.Option(help="Revision before, built and measured; with --head.")] = None,
-    head: Annotated[str | None, typer.Option(help="Revision after, built and measured; with --base.")] = None,
-    workload: Annotated[str, typer.Option("--workload", "-w", help="What both revisions run.")] = "tiny",
+    base: Annotated[
+        str | None,
+        typer.Option(help="Revision before, built and measured; or a checkout's folder, as it is. With --head."),
+    ] = None,
+    head: Annotated[str | None, typer.Option(help="Revision after, or a folder; with --base.")] = None,
+    workload: Annotated[
+        str, typer.Option("--workload", "-w", help="What both run; 'kernels' for every kernel by itself.")
+    ] = "tiny",
     rung: Rungs = None,
     pairs: Annotated[int | None, typer.Option(min=1, help="Process pairs to begin with; the policy's if none.")] = None,
     repeat: Annotated[int, typer.Option(min=1, help="Timed generations of each process.")] = 5,
@@ -80,7 +88,7 @@ def gate(
     if baseline is not None and candidate is not None:
         found = gate_files(baseline, candidate, thresholds, _spreads_of(baseline, baselines))
     else:
-        arguments = ["--workload", workload, "--repeat", str(repeat), *(f"--rung={name}" for name in rung or [])]
+        arguments = _command(workload, repeat, rung)
         found = _revisions((str(base), str(head)), arguments, thresholds, baselines, pairs)
     conclude(found, outputs)
 
@@ -130,7 +138,7 @@ def calibrate(
     """Compare this machine with itself (A/A), and store its spread and the smallest change that shows on it."""
     thresholds = read_policy(policy)
     number = pairs or thresholds.pairs.first
-    arguments = ["--workload", workload, "--repeat", str(repeat), *(f"--rung={name}" for name in rung or [])]
+    arguments = _command(workload, repeat, rung)
     with tempfile.TemporaryDirectory(prefix="fluxperf-gate-") as folder, _progress() as progress:
         task = progress.add_task("pairs", total=number)
         runner = Processes({"base": running(), "head": running()}, arguments, Path(folder))
@@ -165,10 +173,39 @@ def accept(
     typer.echo(f"{metric} is accepted {bound} in {policy}. Commit the file.")
 
 
+def _command(workload: str, repeat: int, rungs: list[str] | None) -> list[str]:
+    """What each process does: the command of a workload, and its options."""
+    chosen = [f"--rung={name}" for name in rungs or []]
+    if workload == KERNELS:
+        return ["kernels", "--repeat", str(repeat), *chosen]
+    return ["run", "--workload", workload, "--repeat", str(repeat), *chosen]
+
+
+@contextmanager
+def _sides(refs: tuple[str, str], extra: str) -> Iterator[tuple[dict[Side, Installed], Path]]:
+    """Both programs and a folder for their records: folders as they are, everything else built.
+
+    Raises:
+        BuildError: a revision does not build, or one side is a folder and the other is none.
+    """
+    folders = [Path(ref).is_dir() for ref in refs]
+    if not any(folders):
+        with installed(Path.cwd(), {"base": refs[0], "head": refs[1]}, extra) as built:
+            yield built
+        return
+    if not all(folders):
+        raise BuildError(
+            f"gate --base {refs[0]} --head {refs[1]}: expected two revisions, or two folders with checkouts, got one "
+            "of each. What is built and what is not have other libraries."
+        )
+    with tempfile.TemporaryDirectory(prefix="fluxperf-gate-") as folder:
+        yield {"base": as_it_is("base", Path(refs[0])), "head": as_it_is("head", Path(refs[1]))}, Path(folder)
+
+
 def _revisions(
     refs: tuple[str, str], arguments: list[str], policy: Policy, baselines: Path, pairs: int | None
 ) -> Verdict:
-    """The verdict on two revisions of the checkout around the working directory."""
+    """The verdict on two revisions of the checkout around the working directory, or on two checkouts."""
     names = (f"base {refs[0]}", f"head {refs[1]}")
     extra = ""
     if open_device("auto").kind == "cuda" and (found := driver()):
@@ -176,7 +213,7 @@ def _revisions(
     with _progress() as progress:
         task = progress.add_task("building", total=None)
         try:
-            with installed(Path.cwd(), {"base": refs[0], "head": refs[1]}, extra) as (sides, folder):
+            with _sides(refs, extra) as (sides, folder):
                 progress.update(task, description="pairs")
                 return gate_pairs(
                     Processes(sides, arguments, folder),

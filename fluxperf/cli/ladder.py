@@ -32,7 +32,7 @@ def _copies(records: Sequence[Record]) -> Table:
     if throttled := throttling_note(records):
         note += f"\n{throttled}"
     times = "n generations"
-    if any(len(record.times_s["denoise"]) > 1 for record in records):
+    if any(len(record.times_s.get("denoise", [])) > 1 for record in records):
         times = "the processes' medians;\nn is processes x generations"
     view = Table(
         title=f"{workload.name}: {workload.height} x {workload.width} pixels, {workload.text_tokens} text tokens, "
@@ -49,13 +49,13 @@ def _copies(records: Sequence[Record]) -> Table:
 
 
 def _row(record: Record) -> tuple[str, ...]:
-    whole, step = summarize(record.times_s["denoise"]), summarize(record.times_s["step"])
+    whole, step = summarize(record.times_s.get("denoise", [])), summarize(record.times_s.get("step", []))
     totals = record.totals
     return (
         _name(record),
         f"{whole.median * 1e3:.1f} ms" if whole and whole.median < 10 else f"{whole.median:.1f} s" if whole else "",
         f"{step.median * 1e3:.{2 if step.median < 1 else 0}f}" if step else "",
-        _samples(record.times_s["denoise"]),
+        _samples(record.times_s.get("denoise", [])),
         str(totals.d2h_copies),
         str(totals.h2d_copies),
         _megabytes(totals.d2h_bytes + totals.h2d_bytes),
@@ -112,7 +112,7 @@ def _block_ms(record: Record, section: str) -> str:
 
 def _speedup(record: Record, other: Record) -> str:
     """Speedup of a record's generation over another's."""
-    own, theirs = summarize(record.times_s["denoise"]), summarize(other.times_s["denoise"])
+    own, theirs = summarize(record.times_s.get("denoise", [])), summarize(other.times_s.get("denoise", []))
     if own is None or theirs is None:
         return ""
     ratio = theirs.median / own.median

@@ -63,6 +63,8 @@ CONFIGS: dict[str, FluxConfig] = {
     for config in (
         FluxConfig("schnell"),
         FluxConfig("dev", guidance=True),
+        # One block of each kind at full width: starts in seconds, and its times are those of the model's blocks.
+        FluxConfig("schnell-blocks", double_blocks=1, single_blocks=1),
         FluxConfig("tiny", **_TINY, **_TINY_TEXT),  # type: ignore[arg-type]
         FluxConfig("tiny-dev", **_TINY, **_TINY_TEXT, guidance=True),  # type: ignore[arg-type]
         # The depth of FLUX.1 at the width of tiny: its copy counts are those of the real model.

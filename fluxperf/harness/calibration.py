@@ -96,7 +96,7 @@ def calibrate(measured: AA, policy: Policy) -> dict[str, Calibrated]:
     rows = {}
     for place in dict.fromkeys(place_of(record) for record in measured.base):
         sides = [[record for record in side if place_of(record) == place] for side in measured]
-        for name, rule in policy.noisy.items():
+        for name, rule in policy.noisy_of(place.workload).items():
             base, head = (samples_of(records, name.removeprefix("times.")) for records in sides)
             logs = logarithms(Task(place, name, base, head, rule))
             width, test = spread(logs), policy.pairs

@@ -24,18 +24,22 @@ _LAST_LINES = 12
 
 
 class Installed(NamedTuple):
-    """A program to measure: its interpreter, and the commit that it was installed from (empty: the one running)."""
+    """A program to measure: its interpreter, and the commit that it was installed from.
+
+    Without a commit it is not installed: fluxperf is imported from ``folder``, or is the one running.
+    """
 
     python: Path
     commit: str
+    folder: Path | None = None
 
 
 class Processes:
-    """Measures a side by ``fluxperf run`` in a fresh process.
+    """Measures a side by a fluxperf command in a fresh process.
 
     Args:
         sides: the program of each side.
-        arguments: of ``fluxperf run``: workload, rungs, repetitions.
+        arguments: the command, ``run`` or ``kernels``, and its options: workload, rungs, repetitions.
         folder: where records and the processes' working directory are; nothing is imported from it.
     """
 
@@ -52,9 +56,9 @@ class Processes:
         """
         self._taken += 1
         output = self._folder / f"{side}-{self._taken}.jsonl"
-        python, commit = self._sides[side]
-        command = [str(python), "-P", "-m", "fluxperf", "run", *self._arguments, "-o", str(output)]
-        more = {"FLUXPERF_COMMIT": commit} if commit else {"PYTHONPATH": _here()}
+        python, commit, source = self._sides[side]
+        command = [str(python), "-P", "-m", "fluxperf", *self._arguments, "-o", str(output)]
+        more = {"FLUXPERF_COMMIT": commit} if commit else {"PYTHONPATH": _path(source)}
         environment = {**os.environ, **more}
         _call(command, self._folder, f"measuring {side} {commit[:10]}".rstrip(), environment)
         found = read_records(output)
@@ -100,10 +104,21 @@ def running() -> Installed:
     return Installed(Path(sys.executable), "")
 
 
-def _here() -> str:
-    """Search path on which a fresh process finds the fluxperf that runs now, installed or not."""
-    paths = (str(Path(fluxperf.__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", ""))
-    return os.pathsep.join(path for path in paths if path)
+def as_it_is(side: Side, folder: Path) -> Installed:
+    """A checkout that is not built: measured where it lies, with what the running interpreter has installed.
+
+    Raises:
+        BuildError: it is no checkout of fluxperf.
+    """
+    if not (folder / "fluxperf" / "__init__.py").is_file():
+        raise BuildError(f"gate --{side} {folder}: expected a checkout of fluxperf, there is no fluxperf/__init__.py.")
+    return Installed(Path(sys.executable), "", folder.resolve())
+
+
+def _path(folder: Path | None) -> str:
+    """Search path on which a fresh process finds a checkout's fluxperf, or the one that runs now."""
+    first = folder or Path(fluxperf.__file__).resolve().parent.parent
+    return os.pathsep.join(path for path in (str(first), os.environ.get("PYTHONPATH", "")) if path)
 
 
 def _build(repository: Path, tree: Path, venv: Path, commit: str, extra: str) -> Path:

@@ -147,7 +147,7 @@ def _times(
             rule,
             spreads.get(f"{place.workload}/{place.rung}/{name}", 0.0),
         )
-        for name, rule in policy.noisy.items()
+        for name, rule in policy.noisy_of(place.workload).items()
     ]
     reason = "twin_times" if base[0].ran_as == "twin" else ""
     if not reason and any(record.settings.get("nvtx") == "on" for record in [*base, *head]):

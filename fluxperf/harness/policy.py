@@ -67,7 +67,7 @@ class Noisy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     ``worse`` is the direction of a regression. A change up to ``margin`` (or the machine's calibrated spread, if that
     is larger) is not to be shown. A change counts from both floors on. "No change" is said where a change of
-    ``same_within`` is ruled out.
+    ``same_within`` is ruled out. ``only`` names the workloads that have the metric; every other one has those without.
     """
 
     worse: Literal["higher", "lower"]
@@ -75,6 +75,7 @@ class Noisy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     floor_relative: Share
     floor_absolute: Annotated[float, Meta(ge=0)]
     same_within: Annotated[float, Meta(gt=0, lt=1)]
+    only: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.margin <= self.floor_relative <= self.same_within:
@@ -125,6 +126,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def only_exact(self) -> Policy:
         """The same policy without noisy metrics, for records that hold no times."""
         return msgspec.structs.replace(self, noisy={})
+
+    def noisy_of(self, workload: str) -> dict[str, Noisy]:
+        """The noisy metrics that a workload has: those of its own, or else those that name no workload."""
+        own = {name: rule for name, rule in self.noisy.items() if workload in rule.only}
+        return own or {name: rule for name, rule in self.noisy.items() if not rule.only}
 
     def acceptance(self, metric: str) -> Accepted | None:
         """The latest acceptance of a metric of one rung, if there is one."""

@@ -77,3 +77,10 @@ def replaced(record: Record, **changes: Any) -> Record:
 
 def with_totals(record: Record, **changes: Any) -> Record:
     return replaced(record, totals=replaced(record.totals, **changes))
+
+
+def kernel(name: str, processes: list[list[float]]) -> Record:
+    """Record of a kernel by itself."""
+    made = on_gpu("fused", 0.5)
+    row = replaced(made.workload, name="kernels")
+    return replaced(made, workload=row, rung=name, times_s={"call": processes}, blocks=[], ledger=[], ops=[])

@@ -179,7 +179,7 @@ def program(folder: Path, body: str) -> Installed:
 def test_a_side_is_measured_in_a_fresh_process(tmp_path: Path) -> None:
     write(tmp_path / "made.jsonl", twin())
     one = program(tmp_path, f'cp {tmp_path}/made.jsonl "$last"; echo "$FLUXPERF_COMMIT $*" >> {tmp_path}/said')
-    runner = Processes({"base": one, "head": one}, ["--workload", "tiny"], tmp_path)
+    runner = Processes({"base": one, "head": one}, ["run", "--workload", "tiny"], tmp_path)
     assert runner.measure("base") == runner.measure("head") == [twin()]
     said = (tmp_path / "said").read_text().splitlines()
     assert said[0].startswith("0123456789abcdef -P -m fluxperf run --workload tiny -o")
