@@ -26,7 +26,7 @@ def path(tmp_path: Path) -> Path:
 def test_the_committed_policy_names_existing_metrics_only() -> None:
     found = read_policy(POLICY_FILE)
     assert set(found.exact) <= set(EXACT_METRICS)
-    assert set(found.noisy) == {"times.denoise", "times.step"}
+    assert set(found.noisy) == {"times.denoise", "times.step", "times.call"}
     assert found.pairs.alpha == 0.02
     assert found.pairs.looks(found.pairs.first) == 3
 
