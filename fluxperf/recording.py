@@ -294,6 +294,7 @@ def _record(prepared: Prepared, counts: Counts, outside: Totals, samples: Sample
         error=error,
         witness=counts.witness,
         choices=prepared.device.choices(),
+        trials_s=prepared.device.trials_s(),
         policy={"activations": phase.activations, "executor": phase.executor, "e4m3": " ".join(phase.e4m3)},
         settings={"nvtx": "on" if prepared.observers else "off"},
         sampling=[samples.outcome],
@@ -333,6 +334,7 @@ def _peer_record(own: Record, peer: Peer, samples: Samples) -> Record:
         ops=[],
         witness=seen.totals,
         choices={},
+        trials_s={},
         load=None,
     )
 

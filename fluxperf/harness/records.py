@@ -171,9 +171,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     ``phase_table`` and ``policy`` are what makes the rung: implementation by op, and dtype, executor and the like.
     ``settings`` are how the run was made; runs compare only where those agree. ``choices`` are algorithms of libraries
-    that were chosen by trial. ``sampling`` and ``conditions`` have a row for each process of ``times_s``, in its order;
-    ``conditions`` is ``None`` where no GPU was asked (no NVML, or no GPU), ``load`` where no weights were read from
-    files.
+    that were chosen by trial, ``trials_s`` the seconds of each candidate in one process, ``None`` for one that does not
+    run. ``sampling`` and ``conditions`` have a row for each process of ``times_s``, in its order; ``conditions`` is
+    ``None`` where no GPU was asked (no NVML, or no GPU), ``load`` where no weights were read from files.
     """
 
     schema: int = SCHEMA
@@ -198,6 +198,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     witness: Totals | None = None
     settings: dict[str, str] = {}
     choices: dict[str, str] = {}
+    trials_s: dict[str, list[float | None]] = {}
     sampling: list[SamplingRow] = []
     conditions: list[Conditions] | None = None
     load: LoadRow | None = None

@@ -88,6 +88,10 @@ class Device(ABC):
         """What the device's libraries chose by trial, in words, for the record."""
         return {}
 
+    def trials_s(self) -> dict[str, list[float | None]]:
+        """Seconds of every candidate, by what `choices` chose among them; ``None`` for one that does not run."""
+        return {}
+
     def prepare(self) -> None:  # noqa: B027 (most devices need nothing)
         """Opens the libraries that ops need, so that a complaint about one comes before any work.
 

@@ -52,8 +52,7 @@ class Choice(NamedTuple):
     times_s: tuple[float, ...]
 
     def __str__(self) -> str:
-        best = self.times_s[self.candidate] * 1e6
-        return f"candidate {self.candidate} of {len(self.times_s)}, {best:.1f} us"
+        return f"candidate {self.candidate} of {len(self.times_s)}"
 
 
 class _Plan(NamedTuple):

@@ -12,6 +12,7 @@ import numpy as np
 
 from fluxperf.engine.device import cudnn
 from fluxperf.engine.device.base import Device, Memory
+from fluxperf.engine.device.cublaslt import Choice
 from fluxperf.engine.device.gpu import Gpu, available, cupy
 from fluxperf.engine.device.host import host_dtype
 from fluxperf.engine.device.transfers import Door, HostNumbers
@@ -117,15 +118,25 @@ class CudaDevice(Gpu, Device):
         }
 
     def choices(self) -> dict[str, str]:
-        """Algorithm that was chosen for each product and attention, with its time."""
+        """Algorithm that was chosen for each product and attention."""
+        return {what: str(choice) for what, choice in self._chosen().items()}
+
+    def trials_s(self) -> dict[str, list[float | None]]:
+        """Seconds of each candidate of each product and attention."""
+        return {
+            what: [seconds if math.isfinite(seconds) else None for seconds in choice.times_s]
+            for what, choice in self._chosen().items()
+        }
+
+    def _chosen(self) -> dict[str, Choice]:
         chosen = {}
         if "products" in self.__dict__:
             for p, choice in self.products.choices.items():
                 batch = f" batch {p.batch}" if p.batch > 1 else ""
-                chosen[f"{p.m} x {p.n} x {p.k} {p.dtype} {p.epilogue}{batch}"] = str(choice)
+                chosen[f"{p.m} x {p.n} x {p.k} {p.dtype} {p.epilogue}{batch}"] = choice
         if "attention" in self.__dict__:
             for layout, choice in self.attention.choices.items():
-                chosen[f"attention {' x '.join(map(str, layout.shape))} {layout.dtype}"] = str(choice)
+                chosen[f"attention {' x '.join(map(str, layout.shape))} {layout.dtype}"] = choice
         return chosen
 
     def close(self) -> None:

@@ -6,7 +6,6 @@ process is a finding, and an average of it would hide that.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from statistics import median
 from typing import Any, NamedTuple, TypeVar
@@ -52,7 +51,7 @@ def merge(records: Sequence[Record]) -> Merged:
         records: one of each process, in the order of the processes, at least one.
     """
     first = records[0]
-    chosen = first.ran_as == "peer" or len({str(_algorithms(record)) for record in records}) > 1
+    chosen = first.ran_as == "peer" or len({str(record.choices) for record in records}) > 1
     differences: list[str] = []
     notes: list[str] = []
     for row, values in _unequal(records):
@@ -119,18 +118,12 @@ def _follows_from_a_choice(row: str, first: Record) -> bool:
     return row.endswith(_OF_A_CHOICE)
 
 
-def _algorithms(record: Record) -> dict[str, str]:
-    """Choices without the times that led to them."""
-    return {what: re.sub(r", [\d.]+ us$", "", choice) for what, choice in record.choices.items()}
-
-
 def _choices(records: Sequence[Record]) -> dict[str, str]:
     """Choices of the first process; where another chose otherwise, those of all."""
     joined = {}
     for what in dict.fromkeys(what for record in records for what in record.choices):
-        algorithms = [_algorithms(record).get(what, "none") for record in records]
         said = [record.choices.get(what, "none") for record in records]
-        joined[what] = said[0] if len(set(algorithms)) == 1 else "; ".join(said)
+        joined[what] = said[0] if len(set(said)) == 1 else "; ".join(said)
     return joined
 
 
