@@ -7,6 +7,7 @@ from statistics import median
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from fluxperf.harness.stats import Summary, summarize
 
@@ -41,3 +42,21 @@ def test_summary_of_anything(processes: list[list[float]]) -> None:
     assert summary.samples == len(flat)
     assert summary.median == median(median(process) for process in processes if process)
     assert summarize([list(reversed(process)) for process in reversed(processes)]) == summary
+
+
+@pytest.mark.parametrize(
+    ("count", "rank"), [(0, 0), (1, 0), (5, 0), (6, 1), (8, 1), (9, 2), (12, 3), (20, 6), (50, 18), (100, 40)]
+)
+def test_ranks_of_the_median_interval_are_those_of_the_tables(count: int, rank: int) -> None:
+    """Le Boudec, "Performance Evaluation", table A.1: 6 and 8 samples give the extremes, 9 the second, 20 the sixth."""
+    found = median_interval([float(number) for number in range(1, count + 1)])
+    assert (found.low if found else 0) == rank
+    assert not found or found.high == count + 1 - rank
+
+
+@pytest.mark.parametrize("count", range(6, 200, 7))
+def test_ranks_of_the_median_interval_are_the_largest_that_cover(count: int) -> None:
+    found = median_interval([float(number) for number in range(1, count + 1)])
+    assert found is not None
+    assert found.coverage == pytest.approx(1 - 2 * binom.cdf(found.low - 1, count, 0.5), abs=1e-12)
+    assert found.coverage >= 0.95 > 1 - 2 * binom.cdf(found.low, count, 0.5)

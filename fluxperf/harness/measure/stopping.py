@@ -13,6 +13,7 @@ from statistics import median
 from typing import NamedTuple
 
 from fluxperf.harness.records import SamplingRow, Stopped
+from fluxperf.harness.stats import median_interval
 
 #: Samples of a warm-up that must agree before it has settled; twice as many are searched for a trend.
 WINDOW = 5
@@ -73,30 +74,14 @@ def settled(samples_s: Sequence[float]) -> bool:
 def half_width(samples_s: Sequence[float]) -> float | None:
     """Half of the median's interval over the median, or ``None`` for too few samples.
 
-    The interval reaches from the l-th smallest to the l-th largest sample, with the largest l for which it covers the
-    median with at least `CONFIDENCE`, whatever the distribution: ``1 - 2 P(B < l) >= 0.95`` with B binomial(n, 1/2)
-    (Conover, "Practical Nonparametric Statistics", section 3.2; Le Boudec, "Performance Evaluation", theorem 2.1). It
-    takes six samples at least. Looked at after every sample it covers less than that: it decides when to stop, and is
-    no interval to report.
+    The interval is `stats.median_interval`, which takes six samples at least. Looked at after every sample it covers
+    less than that: it decides when to stop, and is no interval to report.
 
     Args:
         samples_s: positive, in any order, in seconds.
     """
-    rank = _rank(len(samples_s))
-    if rank == 0:
-        return None
-    ordered = sorted(samples_s)
-    return (ordered[-rank] - ordered[rank - 1]) / 2 / median(ordered)
-
-
-def _rank(count: int) -> int:
-    """The largest l, counted from 1, whose order statistics cover the median with `CONFIDENCE`; 0 if none does."""
-    rank, below = 0, 0.0
-    while True:
-        below += math.comb(count, rank) / 2**count
-        if 1 - 2 * below < CONFIDENCE:
-            return rank
-        rank += 1
+    interval = median_interval(samples_s, CONFIDENCE)
+    return None if interval is None else (interval.high - interval.low) / 2 / median(samples_s)
 
 
 def warm(series: Sequence[Sequence[float]], least: int, until: Until | None, passed_s: float) -> bool:
