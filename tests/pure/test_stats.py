@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from fluxperf.harness.stats import Summary, summarize
+from fluxperf.harness.stats import Summary, median_interval, summarize
 
 TIMES = st.floats(1e-6, 1e3, allow_nan=False)
 
