@@ -18,6 +18,9 @@ from fluxperf.errors import DeviceError
 #: Candidates tried per shape, launches of each in a row, rounds of that, and scratch memory offered.
 _CANDIDATES, _TRIALS, _ROUNDS, _WORKSPACE = 12, 8, 3, 64 << 20
 
+#: Streams that keep scratch memory; a program with more of them allocates again.
+_STREAMS = 8
+
 #: cudaDataType_t of operands.
 _TYPES = {"float32": 0, "bfloat16": 14}
 _COMPUTE_32F = 68
@@ -89,8 +92,7 @@ class CublasLt:
             ) from error
         self._lt = cublasLt
         self._device = device
-        self._workspaces: dict[int, int] = {}
-        self._held: list[Any] = []
+        self._workspaces: dict[int, Any] = {}
         self._one, self._zero = np.ones(1, np.float32), np.zeros(1, np.float32)
         self._plans: dict[Product, _Plan] = {}
 
@@ -112,17 +114,22 @@ class CublasLt:
     def _launch(self, descriptor: int, layouts: tuple[int, int, int], algorithm: Any, a: int, b: int, d: int) -> None:
         first, second, result = layouts
         stream = self._device.stream.ptr
-        workspace = self._workspaces.get(stream) or self._workspace(stream)
+        held = self._workspaces.get(stream)
+        workspace = (self._workspace(stream) if held is None else held).data.ptr
         self._lt.matmul(
             self._handle, descriptor, self._one.ctypes.data, b, first, a, second, self._zero.ctypes.data,
             d, result, d, result, algorithm.ptr, workspace, _WORKSPACE, stream,
         )  # fmt: skip
 
-    def _workspace(self, stream: int) -> int:
-        """Scratch memory of a stream: products on two streams may run at once."""
-        self._held.append(self._device.empty((_WORKSPACE,), "uint8"))
-        self._workspaces[stream] = address = int(self._held[-1].data.ptr)
-        return address
+    def _workspace(self, stream: int) -> Any:
+        """Scratch memory of a stream: products on two streams may run at once.
+
+        It is allocated on that stream, so what is let go of serves nothing before the stream's own products are done.
+        """
+        if len(self._workspaces) == _STREAMS:
+            del self._workspaces[next(iter(self._workspaces))]
+        self._workspaces[stream] = self._device.empty((_WORKSPACE,), "uint8")
+        return self._workspaces[stream]
 
     def _planned(self, product: Product, a: int, b: int, d: int, bias: int) -> _Plan:
         """Plan of a product: its candidates are timed on the operands of the first call."""
