@@ -14,18 +14,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from rich.console import Console
-from rung_runs import Rung
 from safetensors.numpy import load_file, save_file
-from weight_files import (
-    SMALL,
-    STEM,
-    diffusers_shapes,
-    original_layout,
-    random_state,
-    write_folder,
-    write_shards,
-    write_tensors,
-)
 
 from fluxperf.cli.loading import LoadingBar
 from fluxperf.cli.loading import loaded as in_words
@@ -40,6 +29,17 @@ from fluxperf.engine.phases import phase_named, table
 from fluxperf.errors import CheckpointError
 from fluxperf.harness.records import LoadRow, read_records
 from fluxperf.workloads import Prepared, workload_named
+from tests.model.rung_runs import Rung
+from tests.model.weight_files import (
+    SMALL,
+    STEM,
+    diffusers_shapes,
+    original_layout,
+    random_state,
+    write_folder,
+    write_shards,
+    write_tensors,
+)
 
 STATE = random_state(diffusers_shapes(SMALL), seed=9)
 ORIGINAL = original_layout(STATE, SMALL)
