@@ -110,7 +110,7 @@ def _check_schema(export: Export) -> str:
             f"{export.source}: expected an export of Nsight Systems, with a table META_DATA_EXPORT; found {found}. "
             f"Make one with: {_EXPORT}"
         )
-    version = dict(export.texts("META_DATA_EXPORT", "name", "value")).get("EXPORT_SCHEMA_VERSION", "")
+    version: str = dict(export.texts("META_DATA_EXPORT", "name", "value")).get("EXPORT_SCHEMA_VERSION", "")
     major = version.partition(".")[0]
     if not major.isdecimal() or int(major) not in KNOWN_MAJORS:
         known = ", ".join(f"{known}.x" for known in KNOWN_MAJORS)
@@ -147,5 +147,3 @@ def _needed(export: Export) -> Iterator[tuple[str, tuple[str, ...]]]:
             yield table, columns
     if export.count("NVTX_EVENTS"):
         yield "NVTX_EVENTS", ("start", "end", "eventType", "globalTid")
-
-

@@ -32,7 +32,9 @@ ACTIVITIES = {
 _PUSHED, _STARTED, _DOMAIN = 59, 60, 75
 
 # Names of the ENUM_* tables, for exports that were made without them.
-_COPY_KINDS = dict(enumerate(("UNKNOWN", *"HTOD DTOH HTOA ATOH ATOA ATOD DTOA DTOD HTOH PTOP UVM_HTOD UVM_DTOH".split())))
+_COPY_KINDS = dict(
+    enumerate(("UNKNOWN", *"HTOD DTOH HTOA ATOH ATOA ATOD DTOA DTOD HTOH PTOP UVM_HTOD UVM_DTOH".split()))
+)
 _COPY_KINDS[13] = "UVM_DTOD"
 _MEMORY_KINDS = dict(
     enumerate(("Pageable", "Pinned", "Device", "Array", "Managed", "Device Static", "Managed Static", "Unknown"))
@@ -217,9 +219,7 @@ def _copies(export: Export, gpus: dict[tuple[int, int], int]) -> Iterator[Work]:
     labels = export.labels("ENUM_CUDA_MEMCPY_OPER", "label", {})
     memories = export.labels("ENUM_CUDA_MEM_KIND", "label", _MEMORY_KINDS)
     known: dict[Any, Copy] = {}
-    for row in export.numbers(
-        _MEMCPY, *_ON_GPU, "bytes", "graphNodeId", "copyKind", "srcKind", "dstKind", "copyCount"
-    ):
+    for row in export.numbers(_MEMCPY, *_ON_GPU, "bytes", "graphNodeId", "copyKind", "srcKind", "dstKind", "copyCount"):
         if row[8:] not in known:
             kind, source, target, count = row[8:]
             found = _DIRECTION.search(kinds.get(kind, ""))
@@ -298,5 +298,7 @@ def _ranges(export: Export, last_ns: int, notes: list[str]) -> list[Range]:
 
 
 def _threads(export: Export, used: set[int]) -> list[Thread]:
-    names = {thread: export.strings.get(name, "") for thread, name in export.numbers("ThreadNames", "globalTid", "nameId")}
+    names = {
+        thread: export.strings.get(name, "") for thread, name in export.numbers("ThreadNames", "globalTid", "nameId")
+    }
     return [Thread(process=thread >> 24 << 24, id=thread, name=names.get(thread, "")) for thread in sorted(used)]
