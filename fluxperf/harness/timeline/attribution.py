@@ -29,8 +29,8 @@ def attribute(timeline: Timeline) -> None:
     unlaunched = _join(timeline.work, launches, timeline.calls)
     if unlaunched:
         timeline.notes.append(
-            f"{unlaunched} of {len(timeline.work)} pieces of GPU work have no launch call in the capture (migrations of "
-            "unified memory, a capture that began after the call, or calls that were not traced): they are under "
+            f"{unlaunched} of {len(timeline.work)} pieces of GPU work have no launch call in the capture (migrations "
+            "of unified memory, a capture that began after the call, or calls that were not traced): they are under "
             "(no range)."
         )
 

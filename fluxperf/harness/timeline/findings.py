@@ -1,13 +1,14 @@
 """What a timeline shows that costs time and need not be: each finding with its range, its count and its cost.
 
-Costs are what the capture shows, not a promise: findings overlap (a tiny pageable copy in a forward is three of them), and
-host time that hides behind GPU work would not be won back. Tracing itself slows the host.
+Costs are what the capture shows, not a promise: findings overlap (a tiny pageable copy in a forward is three of
+them), and host time that hides behind GPU work would not be won back. Tracing itself slows the host.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import msgspec
@@ -126,7 +127,7 @@ def _items(timeline: Timeline, places: Places) -> Iterator[_Hit]:
     for index in sorted(telling, key=lambda index: timeline.calls[index].start_ns):
         by_thread[timeline.calls[index].thread].append(index)
     for calls in by_thread.values():
-        following.update(zip(calls, calls[1:], strict=False))
+        following.update(pairwise(calls))
     for row in timeline.work:
         if row.copy is None or row.copy.crossing != "d2h" or row.bytes > TINY_BYTES * row.copy.count:
             continue
@@ -203,7 +204,7 @@ KINDS: dict[str, Kind] = {
         _starved,
     ),
     "repeated-kernel": Kind(
-        "the same kernel of the same shape many times in a row; the cost is all but the longest of them, an upper bound",
+        "the same kernel of the same shape many times in a row; its cost is all but the longest, an upper bound",
         "Make it one batched launch.",
         _repeated,
     ),

@@ -45,10 +45,10 @@ def read_capture(path: Path) -> Timeline:
             schema = _check_schema(export)
             _check_content(export)
             timeline = timeline_of(export, schema)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise TimelineError(
-            f"cannot read {path}: SQLite says {shown(str(error))!r}. Expected a whole export; the file is damaged or was "
-            f"cut off. Export it again: {_EXPORT}"
+            f"cannot read {path}: SQLite says {shown(str(error))!r}. Expected a whole export; the file is damaged or "
+            f"was cut off. Export it again: {_EXPORT}"
         ) from error
     attribute(timeline)
     return timeline
@@ -61,8 +61,8 @@ def _read_report(path: Path) -> Timeline:
     program = shutil.which("nsys")
     if program is None:
         raise TimelineError(
-            f"cannot read {path}: expected nsys on PATH to export it, found none. Where Nsight Systems is installed run: "
-            f"{_EXPORT}; then give the .sqlite file."
+            f"cannot read {path}: expected nsys on PATH to export it, found none. Where Nsight Systems is installed "
+            f"run: {_EXPORT}; then give the .sqlite file."
         )
     with tempfile.TemporaryDirectory(prefix="fluxperf-") as folder:
         target = Path(folder) / "export.sqlite"
@@ -71,8 +71,8 @@ def _read_report(path: Path) -> Timeline:
         if done.returncode or not target.is_file():
             said = shown((done.stderr or done.stdout).strip()[-400:], 400)
             raise TimelineError(
-                f"cannot export {path}: nsys exited with {done.returncode} and said: {said}. Expected a report that this "
-                "version of nsys can read; export it with the version that wrote it."
+                f"cannot export {path}: nsys exited with {done.returncode} and said: {said}. Expected a report that "
+                "this version of nsys can read; export it with the version that wrote it."
             )
         timeline = read_capture(target)
     timeline.source = str(path)
@@ -91,7 +91,8 @@ def _check_file(path: Path) -> None:
         ) from error
     if not head.startswith(_MAGIC):
         raise TimelineError(
-            f"cannot read {path}: expected an SQLite file, got {size:,} bytes of something else. Make one with: {_EXPORT}"
+            f"cannot read {path}: expected an SQLite file, got {size:,} bytes of something else. "
+            f"Make one with: {_EXPORT}"
         )
     page = int.from_bytes(head[16:18], "big")
     whole = (65536 if page == 1 else page) * int.from_bytes(head[28:32], "big")
@@ -115,8 +116,8 @@ def _check_schema(export: Export) -> str:
     if not major.isdecimal() or int(major) not in KNOWN_MAJORS:
         known = ", ".join(f"{known}.x" for known in KNOWN_MAJORS)
         raise TimelineError(
-            f"{export.source}: expected an EXPORT_SCHEMA_VERSION of {known}, got {shown(version, 40)!r}. Export the report "
-            "with a version of Nsight Systems that writes a known schema, or update fluxperf."
+            f"{export.source}: expected an EXPORT_SCHEMA_VERSION of {known}, got {shown(version, 40)!r}. Export the "
+            "report with a version of Nsight Systems that writes a known schema, or update fluxperf."
         )
     return version
 
@@ -134,8 +135,8 @@ def _check_content(export: Export) -> None:
         if missing:
             what = f"columns {', '.join(missing)} of table {table}" if table in export.tables else f"table {table}"
             raise TimelineError(
-                f"{export.source}: expected {what}, which every export of schema {KNOWN_MAJORS[-1]}.x has; it is missing. "
-                f"Export the whole report again, without --tables: {_EXPORT}"
+                f"{export.source}: expected {what}, which every export of schema {KNOWN_MAJORS[-1]}.x has; it is "
+                f"missing. Export the whole report again, without --tables: {_EXPORT}"
             )
 
 

@@ -144,8 +144,8 @@ def _note_gaps(
     """Says what the capture cannot show."""
     if mode.lower() == "graph" or any(row.kind == "graph" for row in work):
         notes.append(
-            "CUDA graphs were traced as a whole: kernels and copies inside a graph are not in the capture, and not in any "
-            "count here. Capture with --cuda-graph-trace=node."
+            "CUDA graphs were traced as a whole: kernels and copies inside a graph are not in the capture, and not in "
+            "any count here. Capture with --cuda-graph-trace=node."
         )
     if not calls:
         notes.append("No CUDA calls were captured, so no work can be attributed to a range.")
