@@ -82,6 +82,8 @@ def _show(summary: Summary, found: list[Finding], top: int) -> None:
     console.print(_table(summary, top))
     if summary.by != "kernel" and summary.total.top_kernels:
         console.print(_kernels(summary.total))
+    if summary.total.copies:
+        console.print(_copies(summary.total))
     if found:
         console.print(_findings(found, top))
         for name in dict.fromkeys(row.finding for row in found[:top]):
@@ -150,6 +152,19 @@ def _kernels(total: Row) -> Table:
     for row in total.top_kernels:
         share = _plain(units.percent(row.gpu_ms / total.gpu_sum_ms)) if total.gpu_sum_ms else ""
         view.add_row(Text(shown(row.name, 120)), str(row.count), _figure(row.gpu_ms), share)
+    return view
+
+
+def _copies(total: Row) -> Table:
+    view = Table(title="copies", title_justify="left")
+    view.add_column("direction", overflow="fold")
+    view.add_column("memory", overflow="fold")
+    for heading in ("count", "size", "ms"):
+        view.add_column(heading, justify="right", no_wrap=True)
+    for row in sorted(total.copies, key=lambda row: -row.gpu_ms):
+        memory = Text(f"{shown(row.source_memory, 40)} to {shown(row.target_memory, 40)}")
+        direction = Text(shown(row.direction, 60))
+        view.add_row(direction, memory, str(row.count), _plain(units.quantity(row.bytes, "B")), _figure(row.gpu_ms))
     return view
 
 

@@ -169,7 +169,16 @@ class Capture:
         self._gpu("SYNCHRONIZATION", start, end, correlation, pid, 0, 7, syncType=kind, eventId=0)
 
     def launch(
-        self, name: str, call_at: int, run_at: int, lasts: int, *, pid: int = 100, tid: int = 1, gpu: int = 0, grid: int = 1
+        self,
+        name: str,
+        call_at: int,
+        run_at: int,
+        lasts: int,
+        *,
+        pid: int = 100,
+        tid: int = 1,
+        gpu: int = 0,
+        grid: int = 1,
     ) -> None:
         """A launch call of 2 us, and its kernel."""
         number = self.call("cudaLaunchKernel_v7000", call_at, call_at + 2 * US, pid=pid, tid=tid)

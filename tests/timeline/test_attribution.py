@@ -145,7 +145,9 @@ spans = st.tuples(times, st.integers(0, 5_000))
 
 @settings(max_examples=60, deadline=None)
 @given(
-    ranges=st.lists(st.tuples(st.sampled_from(["step 1", "double 2", "op", "other"]), spans, st.integers(1, 2)), max_size=12),
+    ranges=st.lists(
+        st.tuples(st.sampled_from(["step 1", "double 2", "op", "other"]), spans, st.integers(1, 2)), max_size=12
+    ),
     started=st.lists(st.tuples(spans, st.integers(1, 2), st.integers(1, 2)), max_size=4),
     work=st.lists(st.tuples(times, spans, st.integers(1, 3), st.integers(0, 1)), min_size=1, max_size=30),
 )

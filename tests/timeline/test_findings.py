@@ -30,7 +30,11 @@ def test_the_example_has_one_of_each_with_known_costs(variant, tmp_path: Path):
         (embed, 2, pytest.approx(0.02), f"{direction[1]}, 8 B"),
     ]
     pageable = rows["pageable-copy", embed]
-    assert (pageable.count, pageable.cost_ms, pageable.seen) == (2, pytest.approx(0.8), "Pageable to Device, 8,000,000 B")
+    assert (pageable.count, pageable.cost_ms, pageable.seen) == (
+        2,
+        pytest.approx(0.8),
+        "Pageable to Device, 8,000,000 B",
+    )
     item = rows["item-sync", embed]
     assert (item.count, item.cost_ms) == (2, pytest.approx(0.32))
     # 24 kernels of 20 us: from the first's beginning to the last's end, less one.
@@ -121,10 +125,16 @@ def test_kernels_of_other_shapes_are_not_repeated(tmp_path: Path):
 def test_rows_of_the_example_by_step_block_op_and_kernel(tmp_path: Path):
     timeline = example().read(tmp_path)
     steps = summarize(timeline, "step").rows
-    assert [(row.name, row.calls, row.kernels, row.syncs) for row in steps] == [("step 0", 1, 26, 1), ("step 1", 1, 26, 1)]
+    assert [(row.name, row.calls, row.kernels, row.syncs) for row in steps] == [
+        ("step 0", 1, 26, 1),
+        ("step 1", 1, 26, 1),
+    ]
     assert [row.host_ms for row in steps] == pytest.approx([3, 3])
     blocks = summarize(timeline, "block").rows
-    assert [(row.name, row.calls, row.kernels) for row in blocks if row.kernels] == [("embed 0", 2, 2), ("double 0", 2, 50)]
+    assert [(row.name, row.calls, row.kernels) for row in blocks if row.kernels] == [
+        ("embed 0", 2, 2),
+        ("double 0", 2, 50),
+    ]
     ops = {row.name: row for row in summarize(timeline, "op").rows}
     assert {name: (row.calls, row.kernels) for name, row in ops.items() if row.calls} == {
         "embed": (2, 2),
@@ -162,6 +172,6 @@ def test_another_program_goes_by_path_and_turns_of_a_loop_are_one_row(tmp_path: 
 def test_unknown_names_list_the_known_ones(tmp_path: Path):
     with pytest.raises(UnknownNameError, match=r"unknown grouping 'blok'. Did you mean 'block'\?"):
         summarize(example().read(tmp_path), "blok")
-    with pytest.raises(UnknownNameError, match="unknown finding 'item'.*Known: host-copy, pageable-copy"):
+    with pytest.raises(UnknownNameError, match=r"unknown finding 'item'.*Known: host-copy, pageable-copy"):
         known_findings(["item"])
     assert known_findings(KINDS) == list(KINDS)

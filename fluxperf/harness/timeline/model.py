@@ -1,9 +1,9 @@
 """A timeline as plain data: what the host called, what a GPU did, and the NVTX ranges around the calls.
 
 Times are nanoseconds on the capture's own clock. A process is known by the id that the capture gives it
-(``globalPid``), since two machines may use one pid; a GPU by its id on the machine, since two processes may number the same GPU
-differently. Work belongs to the innermost range that was open when its *launch call* began: a GPU runs behind the host,
-so what executes during a range may have been launched before it.
+(``globalPid``), since two machines may use one pid; a GPU by its id on the machine, since two processes may number the
+same GPU differently. Work belongs to the innermost range that was open when its *launch call* began: a GPU runs behind
+the host, so what executes during a range may have been launched before it.
 """
 
 from __future__ import annotations

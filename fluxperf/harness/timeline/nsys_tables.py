@@ -32,10 +32,21 @@ ACTIVITIES = {
 _PUSHED, _STARTED, _DOMAIN = 59, 60, 75
 
 # Names of the ENUM_* tables, for exports that were made without them.
-_COPY_KINDS = dict(
-    enumerate(("UNKNOWN", *"HTOD DTOH HTOA ATOH ATOA ATOD DTOA DTOD HTOH PTOP UVM_HTOD UVM_DTOH".split()))
-)
-_COPY_KINDS[13] = "UVM_DTOD"
+_COPY_KINDS = {
+    1: "HTOD",
+    2: "DTOH",
+    3: "HTOA",
+    4: "ATOH",
+    5: "ATOA",
+    6: "ATOD",
+    7: "DTOA",
+    8: "DTOD",
+    9: "HTOH",
+    10: "PTOP",
+    11: "UVM_HTOD",
+    12: "UVM_DTOH",
+    13: "UVM_DTOD",
+}
 _MEMORY_KINDS = dict(
     enumerate(("Pageable", "Pinned", "Device", "Array", "Managed", "Device Static", "Managed Static", "Unknown"))
 )

@@ -1,9 +1,9 @@
 """A timeline in the trace event format, which ui.perfetto.dev and chrome://tracing open.
 
-Host threads are tracks of their process; each GPU is a process of its own whose tracks are streams. Slices of one track
-must nest, so push/pop ranges and calls are slices of their thread, start/end ranges are asynchronous events, and work
-that overlaps other work of its stream goes to a further track of that stream. An arrow leads from each launch call to its
-work. Times are microseconds since the first event.
+Host threads are tracks of their process; each GPU is a process of its own whose tracks are streams. Slices of one
+track must nest, so push/pop ranges and calls are slices of their thread, start/end ranges are asynchronous events, and
+work that overlaps other work of its stream goes to a further track of that stream. An arrow leads from each launch call
+to its work. Times are microseconds since the first event.
 """
 
 from __future__ import annotations
