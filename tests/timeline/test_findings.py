@@ -71,6 +71,17 @@ def test_a_wait_that_comes_again_and_again(tmp_path: Path):
     assert (row.count, row.cost_ms, row.seen) == (6, pytest.approx(0.6), "Context sync")
 
 
+@pytest.mark.parametrize(("name", "loops"), [("step", True), ("request", False)])
+def test_turns_of_steps_are_one_loop_and_other_outermost_ranges_are_not(name, loops, tmp_path: Path):
+    capture = Capture()
+    for turn in range(5):
+        at = turn * MS
+        capture.range(f"{name} {turn}", at, at + MS)
+        number = capture.call("cudaDeviceSynchronize", at + 10 * US, at + 110 * US)
+        capture.sync(4, at + 10 * US, at + 110 * US, number)
+    assert (("sync-in-loop", f"{name} *") in found(capture, tmp_path)) == loops
+
+
 def test_a_copy_outside_of_every_forward_is_no_host_copy(tmp_path: Path):
     capture = Capture()
     capture.range("load", 0, 50 * US)

@@ -225,6 +225,24 @@ def test_a_report_is_exported_with_nsys(tmp_path: Path, monkeypatch: pytest.Monk
             assert read_capture(report).source == str(report)
 
 
+def test_ranges_that_never_close_and_ranges_that_overlap_stay_cheap(tmp_path: Path):
+    capture = Capture()
+    for index in range(10_000):
+        at = index * 10 * US
+        capture.range("leaked", at, None, tid=1)
+        capture.started("request", at, at + 15 * US, tid=2)
+        capture.launch("kernel", at + US, at + 4 * US, US, tid=1 + index % 2)
+    path = capture.write(tmp_path / "x.sqlite")
+    begun = time.perf_counter()
+    timeline = read_capture(path)
+    summary = summarize(timeline)
+    findings(timeline)
+    assert time.perf_counter() - begun < 10
+    assert summary.total.kernels == 10_000
+    assert max(len(row.name) for row in summary.rows) < 1_100
+    assert all(row.range >= 0 for row in timeline.work)
+
+
 def test_two_hundred_thousand_events_take_less_than_ten_seconds(tmp_path: Path):
     capture = Capture()
     for index in range(50_000):

@@ -81,6 +81,9 @@ def _nest(ranges: list[Range], indices: list[int], thread: int) -> None:
         row = ranges[index]
         while stack and ranges[stack[-1]].end_ns <= row.start_ns:
             stack.pop()
+        if stack and ranges[stack[-1]].end_ns < row.end_ns:
+            # Start/end ranges that overlap leave closed ones below the top; without them the search stays short.
+            stack = [i for i in stack if ranges[i].end_ns > row.start_ns]
         if row.thread == thread:
             row.parent = next((i for i in reversed(stack) if ranges[i].end_ns >= row.end_ns), NONE)
         stack.append(index)

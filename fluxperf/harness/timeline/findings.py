@@ -24,7 +24,7 @@ TINY_BYTES = 64
 #: Shortest gap that counts; kernels that were queued in time follow each other within about a microsecond.
 SHORTEST_GAP_NS = 1_000
 
-#: Launches in a row that make a repeated kernel, and synchronizations in one outermost range that make a loop.
+#: Launches in a row that make a repeated kernel, and synchronizations in one place that make a loop.
 FEWEST_REPEATS = 8
 FEWEST_SYNCS = 4
 
@@ -172,12 +172,16 @@ def _identity(row: Work) -> tuple[str, str, tuple[int, ...], int]:
 
 
 def _loops(timeline: Timeline, places: Places) -> Iterator[_Hit]:
-    """Blocking synchronizations that come again and again in one place of one outermost range."""
-    groups: dict[tuple[str, str, int], list[Sync]] = defaultdict(list)
+    """Blocking synchronizations that come again and again in one place.
+
+    In steps and blocks all turns of a process count, in other ranges those inside of one outermost range.
+    """
+    groups: dict[tuple[str, str, int, int], list[Sync]] = defaultdict(list)
     for sync in timeline.syncs:
         if sync.blocks and sync.range != NONE:
-            groups[places.path(sync.range), sync.kind, places.root(sync.range)].append(sync)
-    for (place, kind, _), syncs in groups.items():
+            turn = NONE if places.in_step(sync.range) else places.root(sync.range)
+            groups[places.path(sync.range), sync.kind, sync.process, turn].append(sync)
+    for (place, kind, _, _), syncs in groups.items():
         if len(syncs) >= FEWEST_SYNCS:
             yield _Hit(place, kind, sum(map(_duration, syncs)), len(syncs))
 

@@ -20,7 +20,18 @@ NO_RANGE = "(no range)"
 _STEP = re.compile(r"step \d+")
 _BLOCK = re.compile(r"(?:embed|double|single|final) \d+")
 _FORWARD = re.compile(r"(?<!\w)forward\b", re.IGNORECASE)
+#: Characters from which on a path is not continued: ranges that a loop opens and never closes nest without end.
+_LONGEST = 1000
+_CUT = " / .."
+
 _NUMBER = re.compile(r"(?<=[ =:#\[(])\d+\b")
+
+
+def _below(path: str, name: str) -> str:
+    """The path of a range inside of another."""
+    if len(path) > _LONGEST:
+        return path if path.endswith(_CUT) else path + _CUT
+    return f"{path} / {name}"
 
 
 class _Around(NamedTuple):
@@ -48,7 +59,7 @@ class Places:
             if row.name not in collapsed:
                 collapsed[row.name] = _NUMBER.sub("*", row.name)
             name = collapsed[row.name]
-            self._paths[index] = name if row.parent == NONE else f"{self._paths[row.parent]} / {name}"
+            self._paths[index] = name if row.parent == NONE else _below(self._paths[row.parent], name)
             self._around[index] = self._entered(index)
         self._knows_forward = any(around.forward for around in self._around)
 
@@ -74,6 +85,10 @@ class Places:
     def in_forward(self, index: int) -> bool:
         """Whether a range lies in a step, a block, or a range named forward; where none does, whether it is a range."""
         return index != NONE and (self._around[index].forward or not self._knows_forward)
+
+    def in_step(self, index: int) -> bool:
+        """Whether a range is, or lies in, a step or a block."""
+        return index != NONE and (self._around[index].step != NONE or self._around[index].block != NONE)
 
     def at(self, index: int, level: Level) -> tuple[str, int]:
         """Name of a range's place at a level, and the index of the range that makes it (or ``NONE``)."""
