@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fluxperf.errors import UnknownNameError
+from fluxperf.errors import TimelineError, UnknownNameError
 from fluxperf.harness.files import write_whole
 from fluxperf.harness.report import units
 from fluxperf.harness.report.escape import neutral, shown
-from fluxperf.harness.timeline.findings import KINDS, Finding, findings, known_findings
+from fluxperf.harness.timeline.findings import KINDS, Finding, blind_spots, findings, known_findings
 from fluxperf.harness.timeline.nsys import read_capture
 from fluxperf.harness.timeline.places import Places
 from fluxperf.harness.timeline.summary import GROUPINGS, Row, Summary, summarize
@@ -70,6 +70,12 @@ def timeline(
     if failed:
         typer.echo(f"fluxperf: found {', '.join(failed)}, as --fail-on names.", err=True)
         raise typer.Exit(1)
+    blind = blind_spots(capture)
+    unproven = [f"{name} ({blind[name]})" for name in wanted if name in blind]
+    if unproven:
+        raise TimelineError(
+            f"{file}: --fail-on expected a capture that can show what it names, but it cannot: {'; '.join(unproven)}."
+        )
 
 
 def _show(summary: Summary, found: list[Finding], top: int) -> None:

@@ -20,6 +20,7 @@ _COLUMNS: dict[str, str] = {
     "META_DATA_CAPTURE": "name value",
     "StringIds": "id value",
     "ThreadNames": "nameId priority globalTid",
+    "DIAGNOSTIC_EVENT": "timestamp severity text",
     "PROCESSES": "globalPid pid name",
     "TARGET_INFO_GPU": "id name smCount",
     "TARGET_INFO_CUDA_DEVICE": "gpuId cudaId pid uuid",

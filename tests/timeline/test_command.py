@@ -74,6 +74,43 @@ def test_a_finding_that_is_named_fails_and_others_do_not(run):
     assert (code, json.loads(out)["failed_on"]) == (1, ["host-copy"])
 
 
+def without_ranges(capture: Capture) -> None:
+    del capture.rows["NVTX_EVENTS"]
+
+
+def without_calls(capture: Capture) -> None:
+    del capture.rows["CUPTI_ACTIVITY_KIND_RUNTIME"]
+
+
+def with_a_whole_graph(capture: Capture) -> None:
+    capture.rows["META_DATA_CAPTURE"][0]["value"] = "Graph"
+    capture.call("cudaGraphLaunch_v10000", 0, US)
+
+
+def with_lost_events(capture: Capture) -> None:
+    capture.add("DIAGNOSTIC_EVENT", severity=3, text="CUDA: 12 events were dropped")
+
+
+@pytest.mark.parametrize(
+    ("change", "finding", "says"),
+    [
+        (without_ranges, "sync-in-loop", "no NVTX ranges"),
+        (without_calls, "item-sync", "no CUDA calls"),
+        (with_a_whole_graph, "repeated-kernel", "graphs were traced as a whole"),
+        (with_lost_events, "sync-in-loop", "lost events"),
+    ],
+)
+def test_what_a_capture_cannot_show_is_an_error_and_never_a_pass(run, tmp_path, change, finding, says):
+    capture = Capture() if finding == "repeated-kernel" else example()
+    capture.launch("kernel", 10 * US, 20 * US, US)
+    change(capture)
+    capture.write(tmp_path / "blind.sqlite")
+    code, _, err = run("blind.sqlite", "--fail-on", finding)
+    assert code == 2
+    assert says in err
+    assert run("blind.sqlite")[0] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

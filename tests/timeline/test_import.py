@@ -93,6 +93,15 @@ def test_graphs_that_were_traced_as_a_whole_are_told(tmp_path: Path):
     assert any("inside a graph are not in the capture" in note for note in timeline.notes)
 
 
+@pytest.mark.parametrize("text", [None, ""])
+def test_a_name_is_its_text_or_else_a_registered_one(text, tmp_path: Path):
+    capture = Capture()
+    capture.launch("kernel", 5 * US, 10 * US, 10 * US)
+    for text_id in (capture.string("registered"), None):
+        capture.add("NVTX_EVENTS", start=0, end=US, eventType=59, text=text, textId=text_id, globalTid=1)
+    assert [row.name for row in capture.read(tmp_path).ranges] == ["registered", "(unnamed)"]
+
+
 def test_a_range_that_never_closed_lasts_to_the_end(tmp_path: Path):
     capture = Capture()
     capture.range("open", US, None)

@@ -94,6 +94,25 @@ def known_findings(names: Iterable[str]) -> list[str]:
     return wanted
 
 
+def blind_spots(timeline: Timeline) -> dict[str, str]:
+    """Why the absence of a finding proves nothing in this capture, for each finding of which that is so."""
+    whole = timeline.graph_mode.lower() == "graph" and any("GraphLaunch" in call.name for call in timeline.calls)
+    reasons: dict[str, str] = {}
+    if whole or any(row.kind == "graph" for row in timeline.work):
+        reason = "graphs were traced as a whole; capture with --cuda-graph-trace=node"
+        reasons |= dict.fromkeys(("host-copy", "pageable-copy", "item-sync", "repeated-kernel"), reason)
+    if not timeline.ranges:
+        reasons |= dict.fromkeys(
+            ("host-copy", "sync-in-loop"), "the capture has no NVTX ranges; capture with -t cuda,nvtx"
+        )
+    if not timeline.calls:
+        reason = "the capture has no CUDA calls; capture with -t cuda"
+        reasons |= dict.fromkeys(("host-copy", "item-sync", "launch-bound", "sync-in-loop"), reason)
+    if timeline.lost:
+        reasons |= dict.fromkeys(KINDS, "Nsight Systems lost events; capture a shorter stretch")
+    return reasons
+
+
 def _duration(row: Work | Call | Sync) -> int:
     return row.end_ns - row.start_ns
 

@@ -124,7 +124,7 @@ class Sync(msgspec.Struct, gc=False):
 
 
 class Timeline(msgspec.Struct):
-    """One capture. ``notes`` are sentences about what it cannot show."""
+    """One capture. ``notes`` are sentences about what it cannot show; ``lost`` says that the tool dropped events."""
 
     source: str
     product: str
@@ -138,6 +138,7 @@ class Timeline(msgspec.Struct):
     work: list[Work]
     syncs: list[Sync]
     notes: list[str]
+    lost: bool = False
 
     def chain(self, index: int) -> list[int]:
         """Indices of a range and of those around it, the outermost first; empty for ``NONE``."""

@@ -54,6 +54,7 @@ _SYNC_KINDS = {1: "EVENT_SYNCHRONIZE", 2: "STREAM_WAIT_EVENT", 3: "STREAM_SYNCHR
 
 _DIRECTION = re.compile(r"(?:^|_)(UVM_)?([HDAP])TO([HDAP])$")
 _SIDES: dict[str, Side] = {"H": "host", "D": "device", "A": "device", "P": "device"}
+_LOST = re.compile(r"\b(?:dropped|lost)\b", re.IGNORECASE)
 _VERSION = re.compile(r"_v\d+$")
 
 
@@ -130,7 +131,9 @@ def timeline_of(export: Export, schema: str) -> Timeline:
     last = max((row.end_ns for rows in (timed, calls, syncs) for row in rows), default=0)
     ranges = _ranges(export, last, notes)
     mode = capture.get("CUDA_GRAPH_TRACE_OPTIONS:MODE", "")
-    _note_gaps(export, mode, calls, ranges, timed, notes)
+    _note_gaps(mode, calls, ranges, timed, notes)
+    lost = [text for _, text in export.texts("DIAGNOSTIC_EVENT", "severity", "text") if _LOST.search(text)]
+    notes.extend(f"Nsight Systems says: {text}" for text in lost[:5])
     seen = {row.process for rows in (calls, ranges, timed) for row in rows}
     names = dict(export.texts("PROCESSES", "globalPid", "name"))
     return Timeline(
@@ -146,12 +149,11 @@ def timeline_of(export: Export, schema: str) -> Timeline:
         work=timed,
         syncs=syncs,
         notes=notes,
+        lost=bool(lost),
     )
 
 
-def _note_gaps(
-    export: Export, mode: str, calls: list[Call], ranges: list[Range], work: list[Work], notes: list[str]
-) -> None:
+def _note_gaps(mode: str, calls: list[Call], ranges: list[Range], work: list[Work], notes: list[str]) -> None:
     """Says what the capture cannot show."""
     if mode.lower() == "graph" or any(row.kind == "graph" for row in work):
         notes.append(
@@ -162,8 +164,6 @@ def _note_gaps(
         notes.append("No CUDA calls were captured, so no work can be attributed to a range.")
     if not ranges:
         notes.append("No NVTX ranges were captured: run the program with ranges, and nsys with -t cuda,nvtx.")
-    lost = [text for _, text in export.texts("DIAGNOSTIC_EVENT", "severity", "text") if re.search("dropped|lost", text)]
-    notes.extend(f"Nsight Systems says: {text}" for text in lost[:5])
 
 
 def _calls(export: Export) -> Iterator[Call]:
@@ -293,7 +293,7 @@ def _ranges(export: Export, last_ns: int, notes: list[str]) -> list[Range]:
         unclosed += end is None
         found.append(
             Range(
-                name=text if text is not None else export.strings.get(text_id, "(unnamed)"),
+                name=text or export.strings.get(text_id, "(unnamed)"),
                 domain=domains.get((thread >> 24, domain or 0), ""),
                 start_ns=start,
                 end_ns=max(start, last_ns if end is None else end),
