@@ -11,6 +11,7 @@
     |-- CheckpointError          weights that are missing, damaged or of another model
     |-- RecordError              a records file that cannot be read or written
     |-- ProcessError             a process of a replicated run that failed, or processes that disagree
+    |-- TimelineError            a capture that cannot be read, or holds nothing that can be judged
     |-- PolicyError              a gate's policy or calibration that cannot be used
     `-- BuildError               a revision that cannot be built, or whose processes fail
 
@@ -90,6 +91,10 @@ class RecordError(FluxperfError):
 
 class ProcessError(FluxperfError):
     """A process of a replicated run that failed, or processes that disagree about what is exact."""
+
+
+class TimelineError(FluxperfError):
+    """A capture that cannot be read, or holds nothing that can be judged."""
 
 
 class PolicyError(FluxperfError):

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 import fluxperf
-from fluxperf.cli import doctor, gate, history, import_asv, kernels, ops, phases, report, run
+from fluxperf.cli import doctor, gate, history, import_asv, kernels, ops, phases, report, run, timeline
 from fluxperf.errors import FluxperfError
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ app = typer.Typer(
 
 _COMMANDS = (
     run.run, kernels.kernels, report.report, history.history, import_asv.import_asv, phases.phases, ops.ops,
-    doctor.doctor,
+    timeline.timeline, doctor.doctor,
 )  # fmt: skip
 for _command in _COMMANDS:
     app.command()(_command)

@@ -1,0 +1,190 @@
+"""``fluxperf timeline``: what each NVTX range of a capture cost, and what need not be."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fluxperf.errors import TimelineError, UnknownNameError
+from fluxperf.harness.files import write_whole
+from fluxperf.harness.report import units
+from fluxperf.harness.report.escape import neutral, shown
+from fluxperf.harness.timeline.findings import KINDS, Finding, blind_spots, findings, known_findings
+from fluxperf.harness.timeline.nsys import read_capture
+from fluxperf.harness.timeline.places import Places
+from fluxperf.harness.timeline.summary import GROUPINGS, Row, Summary, summarize
+from fluxperf.harness.timeline.trace import trace
+
+
+class _Document(msgspec.Struct, frozen=True):
+    """What ``--json`` prints."""
+
+    schema: int
+    summary: Summary
+    findings: list[Finding]
+    failed_on: list[str]
+
+
+def timeline(
+    file: Annotated[
+        Path, typer.Argument(help="A capture: .sqlite by `nsys export`, or .nsys-rep where nsys is installed.")
+    ],
+    by: Annotated[str, typer.Option("--by", help=f"A row for each: {', '.join(GROUPINGS)}.")] = "op",
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON document.")] = False,
+    fail_on: Annotated[
+        list[str] | None, typer.Option("--fail-on", help=f"Exit with 1 if it is found: {', '.join(KINDS)}. Repeatable.")
+    ] = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="Rows of each table.")] = 20,
+    trace_to: Annotated[
+        Path | None, typer.Option("--trace", help="Write a trace for ui.perfetto.dev to this JSON file.")
+    ] = None,
+) -> None:
+    """Show what each NVTX range of a capture of Nsight Systems cost: GPU time, idle, copies, waits, and findings.
+
+    Work belongs to the range that its launch call was made in, not to what happened to be open while it ran.
+    """
+    if by not in GROUPINGS:
+        raise UnknownNameError("grouping", by, GROUPINGS)
+    wanted = known_findings(fail_on or [])
+    capture = read_capture(file)
+    places = Places(capture)
+    summary, found = summarize(capture, by, places), findings(capture, places)
+    if trace_to is not None:
+        write_whole(trace_to, trace(capture))
+    kinds = {row.finding for row in found}
+    failed = [name for name in dict.fromkeys(wanted) if name in kinds]
+    if as_json:
+        document = _Document(1, summary, found, failed)
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(document), indent=1).decode() + "\n")
+    else:
+        _show(summary, found, top)
+    if trace_to is not None:
+        typer.echo(f"Trace written to {neutral(str(trace_to))}; open it at ui.perfetto.dev.", err=True)
+    if failed:
+        typer.echo(f"fluxperf: found {', '.join(failed)}, as --fail-on names.", err=True)
+        raise typer.Exit(1)
+    blind = blind_spots(capture)
+    unproven = [f"{name} ({blind[name]})" for name in wanted if name in blind]
+    if unproven:
+        raise TimelineError(
+            f"{file}: --fail-on expected a capture that can show what it names, but it cannot: {'; '.join(unproven)}."
+        )
+
+
+def _show(summary: Summary, found: list[Finding], top: int) -> None:
+    console = Console(highlight=False)
+    console.print(Text(_heading(summary)), soft_wrap=True)
+    for gpu in summary.gpus:
+        share = units.percent(gpu.busy_ms / gpu.span_ms) if gpu.span_ms else units.NONE
+        name = f" {shown(gpu.name, 60)}" if gpu.name else ""
+        console.print(_plain(f"GPU {gpu.gpu}{name}: busy {share} of {_ms(gpu.span_ms)}"), soft_wrap=True)
+    console.print(_table(summary, top))
+    if summary.by != "kernel" and summary.total.top_kernels:
+        console.print(_kernels(summary.total))
+    if summary.total.copies:
+        console.print(_copies(summary.total))
+    if found:
+        console.print(_findings(found, top))
+        for name in dict.fromkeys(row.finding for row in found[:top]):
+            console.print(Text(f"{name}: {KINDS[name].meaning}. {KINDS[name].advice}"))
+    else:
+        console.print("No findings.")
+    for note in summary.notes:
+        console.print(Text(f"Note: {shown(note, 400)}"))
+
+
+def _heading(summary: Summary) -> str:
+    counts = f"{units.plural(summary.processes, 'process', 'processes')}, {units.plural(summary.threads, 'thread')}"
+    return _plain(
+        f"{shown(summary.source, 200)}: Nsight Systems {shown(summary.product, 40)}, "
+        f"schema {shown(summary.schema, 40)}, {counts}"
+    )
+
+
+def _plain(text: str) -> str:
+    return text.replace(units.NBSP, " ")
+
+
+def _ms(value: float) -> str:
+    return _plain(units.time(value / 1e3))
+
+
+def _figure(value: float) -> str:
+    """Milliseconds without their unit, which the heading has; blank for none."""
+    return f"{value:,.3f}" if value else ""
+
+
+def _table(summary: Summary, top: int) -> Table:
+    """A row for each range, and one of totals."""
+    view = Table(title=f"by {summary.by}, times in ms", title_justify="left")
+    view.add_column(summary.by, overflow="fold")
+    for heading in ("calls", "host", "GPU", "idle", "kernels", "copies", "MB", "waits"):
+        view.add_column(heading, justify="right", no_wrap=True)
+    for row in summary.rows[:top]:
+        view.add_row(Text(shown(row.name, 160)), *_cells(row))
+    if len(summary.rows) > top:
+        view.add_row(Text(f"{len(summary.rows) - top} more rows (--top)", style="dim"))
+    view.add_section()
+    view.add_row("total", *_cells(summary.total))
+    return view
+
+
+def _cells(row: Row) -> list[str]:
+    moved = sum(copy.bytes for copy in row.copies)
+    return [
+        str(row.calls or ""),
+        _figure(row.host_ms),
+        _figure(row.gpu_ms),
+        _figure(row.idle_ms),
+        str(row.kernels or ""),
+        str(sum(copy.count for copy in row.copies) or ""),
+        f"{moved / 1e6:,.2f}" if moved else "",
+        str(row.syncs or ""),
+    ]
+
+
+def _kernels(total: Row) -> Table:
+    view = Table(title="top kernels", title_justify="left")
+    view.add_column("kernel", overflow="fold")
+    for heading in ("launches", "ms", "share"):
+        view.add_column(heading, justify="right", no_wrap=True)
+    for row in total.top_kernels:
+        share = _plain(units.percent(row.gpu_ms / total.gpu_sum_ms)) if total.gpu_sum_ms else ""
+        view.add_row(Text(shown(row.name, 120)), str(row.count), _figure(row.gpu_ms), share)
+    return view
+
+
+def _copies(total: Row) -> Table:
+    view = Table(title="copies", title_justify="left")
+    view.add_column("direction", overflow="fold")
+    view.add_column("memory", overflow="fold")
+    for heading in ("count", "size", "ms"):
+        view.add_column(heading, justify="right", no_wrap=True)
+    for row in sorted(total.copies, key=lambda row: -row.gpu_ms):
+        memory = Text(f"{shown(row.source_memory, 40)} to {shown(row.target_memory, 40)}")
+        direction = Text(shown(row.direction, 60))
+        view.add_row(direction, memory, str(row.count), _plain(units.quantity(row.bytes, "B")), _figure(row.gpu_ms))
+    return view
+
+
+def _findings(found: list[Finding], top: int) -> Table:
+    view = Table(title="findings, by cost", title_justify="left")
+    view.add_column("finding", no_wrap=True)
+    view.add_column("range", overflow="fold")
+    view.add_column("seen", overflow="fold")
+    view.add_column("count", justify="right", no_wrap=True)
+    view.add_column("ms", justify="right", no_wrap=True)
+    for row in found[:top]:
+        view.add_row(
+            row.finding, Text(shown(row.range, 160)), Text(shown(row.seen)), str(row.count), f"{row.cost_ms:,.3f}"
+        )
+    if len(found) > top:
+        view.add_row(Text(f"{len(found) - top} more (--top)", style="dim"))
+    return view

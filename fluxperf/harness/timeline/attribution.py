@@ -1,0 +1,112 @@
+"""Which range a call, a copy or a kernel belongs to: by launch call and thread, never by overlap in time."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from fluxperf.harness.timeline.model import NONE, Call, Range, Sync, Timeline, Work
+
+
+def attribute(timeline: Timeline) -> None:
+    """Fills in ``parent`` of ranges, ``range`` of calls, and ``call`` and ``range`` of work and synchronizations.
+
+    A correlation id is unique within its process only. A graph's nodes share the correlation id of the call that
+    launched the graph. Work without a call in the capture keeps ``NONE``; a sentence in ``notes`` counts it.
+    """
+    by_thread = _by_thread(timeline.ranges)
+    for thread, indices in by_thread.items():
+        _nest(timeline.ranges, indices, thread)
+    calls_of: dict[int, list[Call]] = defaultdict(list)
+    for call in timeline.calls:
+        calls_of[call.thread].append(call)
+    for thread, calls in calls_of.items():
+        open_ranges = _Open(timeline.ranges, by_thread.get(thread, []))
+        for call in sorted(calls, key=lambda call: call.start_ns):
+            call.range = open_ranges.innermost(call.start_ns)
+    launches = _launches(timeline.calls)
+    _join(timeline.syncs, launches, timeline.calls)
+    unlaunched = _join(timeline.work, launches, timeline.calls)
+    if unlaunched:
+        timeline.notes.append(
+            f"{unlaunched} of {len(timeline.work)} pieces of GPU work have no launch call in the capture (migrations "
+            "of unified memory, a capture that began after the call, or calls that were not traced): they are under "
+            "(no range)."
+        )
+
+
+def _by_thread(ranges: list[Range]) -> dict[int, list[int]]:
+    """Indices of ranges by thread, in the order in which they began; of two that began together the longer first."""
+    found: dict[int, list[int]] = defaultdict(list)
+    for index, row in enumerate(ranges):
+        for thread in {row.thread, row.end_thread}:
+            found[thread].append(index)
+    for indices in found.values():
+        indices.sort(key=lambda index: (ranges[index].start_ns, -ranges[index].end_ns, index))
+    return found
+
+
+class _Open:
+    """The ranges of one thread that are open, as time goes on.
+
+    Whatever began last is on top of the stack, so dropping closed ranges from the top alone finds the innermost, also
+    where start/end ranges overlap without nesting; what closed below is dropped when it comes up.
+    """
+
+    def __init__(self, ranges: list[Range], indices: list[int]) -> None:
+        self._ranges = ranges
+        self._indices = indices
+        self._next = 0
+        self._stack: list[int] = []
+
+    def innermost(self, at_ns: int) -> int:
+        """Index of the innermost range that is open at a time, or ``NONE``; times must not fall from call to call."""
+        ranges, stack = self._ranges, self._stack
+        while self._next < len(self._indices) and ranges[self._indices[self._next]].start_ns <= at_ns:
+            self._drop(ranges[self._indices[self._next]].start_ns)
+            stack.append(self._indices[self._next])
+            self._next += 1
+        self._drop(at_ns)
+        return stack[-1] if stack else NONE
+
+    def _drop(self, at_ns: int) -> None:
+        while self._stack and self._ranges[self._stack[-1]].end_ns <= at_ns:
+            self._stack.pop()
+
+
+def _nest(ranges: list[Range], indices: list[int], thread: int) -> None:
+    """Sets the parent of each range that began on this thread: the innermost earlier one that holds all of it."""
+    stack: list[int] = []
+    for index in indices:
+        row = ranges[index]
+        while stack and ranges[stack[-1]].end_ns <= row.start_ns:
+            stack.pop()
+        if stack and ranges[stack[-1]].end_ns < row.end_ns:
+            # Start/end ranges that overlap leave closed ones below the top; without them the search stays short.
+            stack = [i for i in stack if ranges[i].end_ns > row.start_ns]
+        if row.thread == thread:
+            row.parent = next((i for i in reversed(stack) if ranges[i].end_ns >= row.end_ns), NONE)
+        stack.append(index)
+
+
+def _launches(calls: list[Call]) -> dict[tuple[int, int], int]:
+    """Index of the call of each process and correlation id; of several the one that began first."""
+    found: dict[tuple[int, int], int] = {}
+    for index, call in enumerate(calls):
+        key = (call.process, call.correlation)
+        before = found.get(key)
+        if before is None or call.start_ns < calls[before].start_ns:
+            found[key] = index
+    return found
+
+
+def _join(rows: Sequence[Work] | Sequence[Sync], launches: dict[tuple[int, int], int], calls: list[Call]) -> int:
+    """Sets call and range of each row, and returns how many have no call."""
+    missing = 0
+    for row in rows:
+        row.call = launches.get((row.process, row.correlation), NONE)
+        if row.call == NONE:
+            missing += 1
+        else:
+            row.range = calls[row.call].range
+    return missing

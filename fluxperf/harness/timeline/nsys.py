@@ -1,0 +1,150 @@
+"""Reads a capture of Nsight Systems: an SQLite file written by ``nsys export``, or a ``.nsys-rep`` through it.
+
+Tables and columns come and go between versions, so each table is read through what ``PRAGMA table_info`` says is there;
+`nsys_tables` holds what is read from them. Schema facts: NVIDIA's "SQLite Export Schema Reference", and real exports of
+schema 3.24 and 3.25.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from fluxperf.errors import TimelineError
+from fluxperf.harness.report.escape import shown
+from fluxperf.harness.timeline.attribution import attribute
+from fluxperf.harness.timeline.model import Timeline
+from fluxperf.harness.timeline.nsys_tables import ACTIVITIES, Export, timeline_of
+
+#: Majors of ``EXPORT_SCHEMA_VERSION`` whose tables are known. A new major may give a column another meaning.
+KNOWN_MAJORS = (3,)
+
+_MAGIC = b"SQLite format 3\0"
+_CAPTURE = "nsys profile -t cuda,nvtx --cuda-graph-trace=node --sample=none --cpuctxsw=none -o FILE PROGRAM"
+_EXPORT = "nsys export --type sqlite -o FILE.sqlite FILE.nsys-rep"
+
+
+def read_capture(path: Path) -> Timeline:
+    """Reads a capture and attributes its work to ranges.
+
+    Raises:
+        TimelineError: the file cannot be read, is damaged, empty, of an unknown schema, or not a capture.
+    """
+    if path.suffix == ".nsys-rep":
+        return _read_report(path)
+    _check_file(path)
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+            export = Export(connection, str(path))
+            schema = _check_schema(export)
+            _check_content(export)
+            timeline = timeline_of(export, schema)
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        raise TimelineError(
+            f"cannot read {path}: SQLite says {shown(str(error))!r}. Expected a whole export; the file is damaged or "
+            f"was cut off. Export it again: {_EXPORT}"
+        ) from error
+    attribute(timeline)
+    return timeline
+
+
+def _read_report(path: Path) -> Timeline:
+    """Exports a report with the installed nsys, and reads that."""
+    if not path.is_file():
+        raise TimelineError(f"cannot read {path}: no such file. Expected a capture made by: {_CAPTURE}")
+    program = shutil.which("nsys")
+    if program is None:
+        raise TimelineError(
+            f"cannot read {path}: expected nsys on PATH to export it, found none. Where Nsight Systems is installed "
+            f"run: {_EXPORT}; then give the .sqlite file."
+        )
+    with tempfile.TemporaryDirectory(prefix="fluxperf-") as folder:
+        target = Path(folder) / "export.sqlite"
+        command = [program, "export", "--type", "sqlite", "-o", str(target), str(path.resolve())]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        if done.returncode or not target.is_file():
+            said = shown((done.stderr or done.stdout).strip()[-400:], 400)
+            raise TimelineError(
+                f"cannot export {path}: nsys exited with {done.returncode} and said: {said}. Expected a report that "
+                "this version of nsys can read; export it with the version that wrote it."
+            )
+        timeline = read_capture(target)
+    timeline.source = str(path)
+    return timeline
+
+
+def _check_file(path: Path) -> None:
+    """Refuses what is not an SQLite file, or has fewer bytes than its header says."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(100)
+    except OSError as error:
+        raise TimelineError(
+            f"cannot read {path}: {error.strerror}. Expected an export of Nsight Systems, made by: {_EXPORT}"
+        ) from error
+    if not head.startswith(_MAGIC):
+        raise TimelineError(
+            f"cannot read {path}: expected an SQLite file, got {size:,} bytes of something else. "
+            f"Make one with: {_EXPORT}"
+        )
+    page = int.from_bytes(head[16:18], "big")
+    whole = (65536 if page == 1 else page) * int.from_bytes(head[28:32], "big")
+    counted = head[24:28] == head[92:96]  # else an old writer left the number of pages unset
+    if len(head) < 100 or (counted and size < whole):
+        raise TimelineError(
+            f"cannot read {path}: it was cut off, with {size:,} of {whole:,} bytes. Copy or export it again: {_EXPORT}"
+        )
+
+
+def _check_schema(export: Export) -> str:
+    """The schema's version, if its major is known."""
+    if "META_DATA_EXPORT" not in export.tables:
+        found = ", ".join(shown(name, 40) for name in sorted(export.tables)[:8]) or "no table at all"
+        raise TimelineError(
+            f"{export.source}: expected an export of Nsight Systems, with a table META_DATA_EXPORT; found {found}. "
+            f"Make one with: {_EXPORT}"
+        )
+    version: str = dict(export.texts("META_DATA_EXPORT", "name", "value")).get("EXPORT_SCHEMA_VERSION", "")
+    major = version.partition(".")[0]
+    if not major.isdecimal() or int(major) not in KNOWN_MAJORS:
+        known = ", ".join(f"{known}.x" for known in KNOWN_MAJORS)
+        raise TimelineError(
+            f"{export.source}: expected an EXPORT_SCHEMA_VERSION of {known}, got {shown(version, 40)!r}. Export the "
+            "report with a version of Nsight Systems that writes a known schema, or update fluxperf."
+        )
+    return version
+
+
+def _check_content(export: Export) -> None:
+    """Refuses a capture in which nothing of CUDA happened, and one whose tables cannot be told apart."""
+    if not any(export.count(table) for table in ACTIVITIES):
+        have = "it has NVTX ranges, but " if export.count("NVTX_EVENTS") else ""
+        raise TimelineError(
+            f"{export.source}: the capture is empty: {have}no kernel, copy or CUDA call is in it. Expected CUDA to be "
+            f"traced while the program used a GPU: {_CAPTURE}"
+        )
+    for table, columns in _needed(export):
+        missing = [column for column in columns if column not in export.tables.get(table, ())]
+        if missing:
+            what = f"columns {', '.join(missing)} of table {table}" if table in export.tables else f"table {table}"
+            raise TimelineError(
+                f"{export.source}: expected {what}, which every export of schema {KNOWN_MAJORS[-1]}.x has; it is "
+                f"missing. Export the whole report again, without --tables: {_EXPORT}"
+            )
+
+
+def _needed(export: Export) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Tables without which the rest cannot be read, and their columns."""
+    yield "StringIds", ("id", "value")
+    for table, columns in ACTIVITIES.items():
+        if export.count(table):
+            yield table, columns
+    if export.count("NVTX_EVENTS"):
+        yield "NVTX_EVENTS", ("start", "end", "eventType", "globalTid")

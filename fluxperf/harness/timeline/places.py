@@ -1,0 +1,101 @@
+"""Where in a program something happened: steps, blocks and ops by the names of ranges, or the path of ranges.
+
+fluxperf names its ranges ``step 2 / double 7 / qkv_heads``: a step is "step N", a block "embed N", "double N",
+"single N" or "final N", an op is the outermost range inside of those. Ranges outside of any step and block, which is
+all of them in another program, go by their path, in which numbers that stand alone are ``*``, so that turns of a loop
+are one place.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, NamedTuple
+
+from fluxperf.harness.timeline.model import NONE, Timeline
+
+Level = Literal["op", "block", "step", "range"]
+
+NO_RANGE = "(no range)"
+
+_STEP = re.compile(r"step \d+")
+_BLOCK = re.compile(r"(?:embed|double|single|final) \d+")
+_FORWARD = re.compile(r"(?<!\w)forward\b", re.IGNORECASE)
+#: Characters from which on a path is not continued: ranges that a loop opens and never closes nest without end.
+_LONGEST = 1000
+_CUT = " / .."
+
+_NUMBER = re.compile(r"(?<=[ =:#\[(])\d+\b")
+
+
+def _below(path: str, name: str) -> str:
+    """The path of a range inside of another."""
+    if len(path) > _LONGEST:
+        return path if path.endswith(_CUT) else path + _CUT
+    return f"{path} / {name}"
+
+
+class _Around(NamedTuple):
+    """Indices of the ranges that make a range's place."""
+
+    root: int
+    step: int
+    block: int
+    op: int
+    forward: bool
+
+
+class Places:
+    """The place of every range of a timeline."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        ranges = timeline.ranges
+        self._ranges = ranges
+        self._around: list[_Around] = [_Around(NONE, NONE, NONE, NONE, False)] * len(ranges)
+        self._paths: list[str] = [""] * len(ranges)
+        collapsed: dict[str, str] = {}
+        # Whatever is around a range began before it, or with it and was longer.
+        for index in sorted(range(len(ranges)), key=lambda i: (ranges[i].start_ns, -ranges[i].end_ns, i)):
+            row = ranges[index]
+            if row.name not in collapsed:
+                collapsed[row.name] = _NUMBER.sub("*", row.name)
+            name = collapsed[row.name]
+            self._paths[index] = name if row.parent == NONE else _below(self._paths[row.parent], name)
+            self._around[index] = self._entered(index)
+        self._knows_forward = any(around.forward for around in self._around)
+
+    def _entered(self, index: int) -> _Around:
+        row = self._ranges[index]
+        above = _Around(index, NONE, NONE, NONE, False) if row.parent == NONE else self._around[row.parent]
+        if _STEP.fullmatch(row.name):
+            return above._replace(step=index, block=NONE, op=NONE, forward=True)
+        if _BLOCK.fullmatch(row.name):
+            return above._replace(block=index, op=NONE, forward=True)
+        if above.op == NONE and (above.step != NONE or above.block != NONE):
+            return above._replace(op=index)
+        return above._replace(forward=above.forward or bool(_FORWARD.search(row.name)))
+
+    def root(self, index: int) -> int:
+        """The outermost range around a range, or itself."""
+        return NONE if index == NONE else self._around[index].root
+
+    def path(self, index: int) -> str:
+        """Names from the outermost range to this one."""
+        return NO_RANGE if index == NONE else self._paths[index]
+
+    def in_forward(self, index: int) -> bool:
+        """Whether a range lies in a step, a block, or a range named forward; where none does, whether it is a range."""
+        return index != NONE and (self._around[index].forward or not self._knows_forward)
+
+    def in_step(self, index: int) -> bool:
+        """Whether a range is, or lies in, a step or a block."""
+        return index != NONE and (self._around[index].step != NONE or self._around[index].block != NONE)
+
+    def at(self, index: int, level: Level) -> tuple[str, int]:
+        """Name of a range's place at a level, and the index of the range that makes it (or ``NONE``)."""
+        if index == NONE:
+            return NO_RANGE, NONE
+        around = self._around[index]
+        if level == "range" or (around.step == NONE and around.block == NONE):
+            return self._paths[index], index
+        owner = {"op": around.op, "block": around.block, "step": around.step}[level]
+        return (f"(outside {level}s)", NONE) if owner == NONE else (self._ranges[owner].name, owner)
