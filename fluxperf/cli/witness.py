@@ -66,8 +66,8 @@ def witness(
         raise DeviceError(problem)
     if absent:
         raise ConfigError(
-            f"witness --fail-on-copies-in: expected a range named {printable(', '.join(absent))}, but the program opened "
-            f"none. Opened: {printable(', '.join(sorted(tracer.ranges_seen))) or 'none'}."
+            f"witness --fail-on-copies-in: expected a range named {printable(', '.join(absent))}, but the program "
+            f"opened none. Opened: {printable(', '.join(sorted(tracer.ranges_seen))) or 'none'}."
         )
     raise typer.Exit(1 if found else 0)
 

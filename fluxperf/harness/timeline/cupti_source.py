@@ -55,8 +55,8 @@ class CuptiSource:
         self._cupti = cupti or _bindings()
         if on_call and not all(hasattr(self._cupti, name) for name in ("subscribe", "enable_callback", "unsubscribe")):
             raise DeviceError(
-                "witness: expected a cupti-python with the callback API (subscribe, enable_callback), but the installed "
-                "one has none. Install a newer cupti-python of the same CUDA version."
+                "witness: expected a cupti-python with the callback API (subscribe, enable_callback), but the "
+                "installed one has none. Install a newer cupti-python of the same CUDA version."
             )
         self.kinds = self._cupti.ActivityKind
         self._enabled = [getattr(self.kinds, name) for name in kinds]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fluxperf.harness.timeline import driver
 from fluxperf.harness.timeline.tracer import Copy, Sync, Tracer
 
 
@@ -19,6 +20,7 @@ class Transfers:
 
     def start(self) -> None:
         """Begins to count, from zero; work that is under way is waited for, and not counted."""
+        driver.settle()
         self._tracer.start()
 
     def stop(self) -> None:
