@@ -1,6 +1,6 @@
 """The witness of any program on a real GPU: copies planted in scripts are found at their lines.
 
-In a script, ``# d2h`` and ``# h2d`` mark the lines that copy. Copies down are compared exactly; copies up may have more,
+In a script, ``# d2h`` and ``# h2d`` mark the lines that copy. Copies down are compared exactly; copies up may be more,
 since libraries upload tables of their own.
 """
 

@@ -25,9 +25,7 @@ MEMORY = {
 }  # fmt: skip
 
 #: Calls that may cause a copy or block the host. Launches of kernels are left out: they are most of all calls.
-_CALLS = re.compile(
-    r"(cuda|cu|cu64)(Memcpy\w*|\w*Synchronize(_\w+)?|GraphLaunch\w*|ModuleLoad\w*|LibraryLoad\w*|Free\w*|MemFree\w*)"
-)
+_CALLS = re.compile(r"(cuda|cu|cu64)(Memcpy\w*|\w*Synchronize(_\w+)?|GraphLaunch\w*|ModuleLoad\w*|LibraryLoad\w*)")
 
 _BUFFER_BYTES = 8 << 20
 
