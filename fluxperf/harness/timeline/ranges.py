@@ -95,10 +95,12 @@ def _patch_nvtx(module: ModuleType) -> None:
     for name in ("push_range", "pop_range"):
         setattr(module, name, getattr(inner, name))
     _patch_annotate(inner.annotate)
-    for kind in (inner.Domain, inner.DummyDomain):
+    dummy = getattr(inner, "DummyDomain", None)  # not in nvtx 0.2.11, whose domains do not push
+    for kind in (inner.Domain, dummy):
         _wrap(kind, "pop_range", after=lambda self: RANGES.pop(id(self)))
     _wrap(inner.Domain, "push_range", before=_pushed_in_domain)
-    _patch_dummy(inner.DummyDomain)
+    if dummy:
+        _patch_dummy(dummy)
 
 
 def _pushed(
