@@ -43,6 +43,10 @@ NVTX = """
             raise ValueError
     except ValueError:
         fakegpu.copy()
+    try:
+        nvtx.push_range("refused", colour="red")
+    except TypeError:
+        fakegpu.copy()
 """
 
 CUPY = """
@@ -79,7 +83,7 @@ TORCH = """
 @pytest.mark.parametrize(
     ("script", "ranges"),
     [
-        (NVTX, ["decorated", "bare", "with", "pushed", "prepared", "changed", "keyword", None]),
+        (NVTX, ["decorated", "bare", "with", "pushed", "prepared", "changed", "keyword", None, None]),
         (CUPY, ["cupy", "coloured", None]),
         pytest.param(TORCH, ["pushed", "block 3", None], marks=pytest.mark.peer),
     ],

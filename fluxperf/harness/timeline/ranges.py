@@ -59,21 +59,22 @@ class _Attributes:
         self.message = message
 
 
-def _wrap(owner: Any, name: str, before: Callable[..., None] | None = None, after: Any = None) -> None:
-    """Has a function of a module or class preceded, or followed whatever happens, by another with its arguments."""
+def _wrap(owner: Any, name: str, opens: Callable[..., None] | None = None, closes: Any = None) -> None:
+    """Has another function called with the same arguments: ``opens`` after success, ``closes`` whatever happens."""
     original = getattr(owner, name, None)
     if original is None:
         return
 
     @functools.wraps(original)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        if before:
-            before(*args, **kwargs)
         try:
-            return original(*args, **kwargs)
+            result = original(*args, **kwargs)
         finally:
-            if after:
-                after(*args, **kwargs)
+            if closes:
+                closes(*args, **kwargs)
+        if opens:
+            opens(*args, **kwargs)
+        return result
 
     setattr(owner, name, wrapped)
 
@@ -81,8 +82,8 @@ def _wrap(owner: Any, name: str, before: Callable[..., None] | None = None, afte
 def _functions(push: Sequence[str], pop: str) -> Callable[[ModuleType], None]:
     def patch(module: ModuleType) -> None:
         for name in push:
-            _wrap(module, name, before=lambda message, *_, **__: RANGES.push(message))
-        _wrap(module, pop, after=lambda *_, **__: RANGES.pop())
+            _wrap(module, name, opens=lambda message, *_, **__: RANGES.push(message))
+        _wrap(module, pop, closes=lambda *_, **__: RANGES.pop())
 
     return patch
 
@@ -90,15 +91,15 @@ def _functions(push: Sequence[str], pop: str) -> Callable[[ModuleType], None]:
 def _patch_nvtx(module: ModuleType) -> None:
     """The package ``nvtx``: annotations, functions, domains, and the domain that it has without a tool."""
     inner = sys.modules["nvtx.nvtx"]
-    _wrap(inner, "push_range", before=_pushed)
-    _wrap(inner, "pop_range", after=lambda domain=None: RANGES.pop(("nvtx", domain)))
+    _wrap(inner, "push_range", opens=_pushed)
+    _wrap(inner, "pop_range", closes=lambda domain=None: RANGES.pop(("nvtx", domain)))
     for name in ("push_range", "pop_range"):
         setattr(module, name, getattr(inner, name))
     _patch_annotate(inner.annotate)
     dummy = getattr(inner, "DummyDomain", None)  # not in nvtx 0.2.11, whose domains do not push
     for kind in (inner.Domain, dummy):
-        _wrap(kind, "pop_range", after=lambda self: RANGES.pop(id(self)))
-    _wrap(inner.Domain, "push_range", before=_pushed_in_domain)
+        _wrap(kind, "pop_range", closes=lambda self: RANGES.pop(id(self)))
+    _wrap(inner.Domain, "push_range", opens=_pushed_in_domain)
     if dummy:
         _patch_dummy(dummy)
 
@@ -117,9 +118,9 @@ def _patch_annotate(annotate: Any) -> None:
     def remember(self: Any, message: object = None, *_: object, **__: object) -> None:
         self._witnessed = message
 
-    _wrap(annotate, "__init__", before=remember)
-    _wrap(annotate, "__enter__", before=lambda self: RANGES.push(getattr(self, "_witnessed", None), "annotate"))
-    _wrap(annotate, "__exit__", after=lambda self, *_: RANGES.pop("annotate"))
+    _wrap(annotate, "__init__", opens=remember)
+    _wrap(annotate, "__enter__", opens=lambda self: RANGES.push(getattr(self, "_witnessed", None), "annotate"))
+    _wrap(annotate, "__exit__", closes=lambda self, *_: RANGES.pop("annotate"))
     decorate = annotate.__call__
 
     @functools.wraps(decorate)
