@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 import fluxperf
-from fluxperf.cli import doctor, gate, history, import_asv, kernels, ops, phases, report, run, timeline
+from fluxperf.cli import doctor, gate, history, import_asv, kernels, ops, phases, report, run, timeline, witness
 from fluxperf.errors import FluxperfError
 
 app = typer.Typer(
@@ -27,6 +27,8 @@ _COMMANDS = (
 )  # fmt: skip
 for _command in _COMMANDS:
     app.command()(_command)
+# What follows the program's name is the program's own, options too.
+app.command(context_settings={"allow_interspersed_args": False})(witness.witness)
 app.add_typer(gate.app, name="gate")
 
 

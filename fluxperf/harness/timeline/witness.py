@@ -5,22 +5,13 @@ It knows nothing of a door or a ledger, so it can testify for one. Tracing slows
 
 from __future__ import annotations
 
-import ctypes
 from collections import Counter
 from types import TracebackType
 from typing import Any, NamedTuple
 
 from fluxperf.errors import DeviceError
 from fluxperf.harness.records import Totals
-
-#: CUPTI's memory copy kinds that cross between host and device (``CUpti_ActivityMemcpyKind``).
-_CROSSINGS = {1: "h2d", 2: "d2h"}
-
-#: Synchronizations that block the host (``CUpti_ActivitySynchronizationType``): event, stream, context. A stream that
-#: waits for an event (2) does not.
-_BLOCKING = {1, 3, 4}
-
-_BUFFER_BYTES = 8 << 20
+from fluxperf.harness.timeline.cupti_source import BLOCKING, CROSSINGS, CuptiSource
 
 
 class Kernel(NamedTuple):
@@ -33,22 +24,16 @@ class Kernel(NamedTuple):
 class Witness:
     """Counts what a GPU does between entry and exit of a ``with`` block.
 
+    Args:
+        cupti: what stands in for CUPTI's bindings in a test.
+
     Raises:
         DeviceError: CUPTI's Python bindings are missing, another tool subscribes already, or records were dropped.
     """
 
-    def __init__(self) -> None:
-        try:
-            from cupti import cupti
-        except (ImportError, OSError) as error:
-            raise DeviceError(
-                f"witness: expected cupti-python, but it does not import ({error}). "
-                "Install fluxperf[cuda12] or fluxperf[cuda13]."
-            ) from error
-        self._cupti = cupti
-        self._kinds = [
-            getattr(cupti.ActivityKind, name) for name in ("MEMCPY", "CONCURRENT_KERNEL", "SYNCHRONIZATION", "MEMSET")
-        ]
+    def __init__(self, cupti: Any = None) -> None:
+        kinds = ("MEMCPY", "CONCURRENT_KERNEL", "SYNCHRONIZATION", "MEMSET")
+        self._source = CuptiSource(kinds, self._read, cupti=cupti)
         self.copies: Counter[str] = Counter()
         self.bytes: Counter[str] = Counter()
         self.kernels: dict[str, Kernel] = {}
@@ -68,42 +53,28 @@ class Witness:
         )
 
     def __enter__(self) -> Witness:
-        cupti = self._cupti
-        try:
-            cupti.activity_register_callbacks(lambda: (_BUFFER_BYTES, 0), self._read)
-            for kind in self._kinds:
-                cupti.activity_enable(kind)
-        except cupti.cuptiError as error:
-            raise DeviceError(
-                f"witness: CUPTI refused to trace ({error}). Expected to be the only tool: run without nsys or ncu."
-            ) from error
+        self._source.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        cupti = self._cupti
-        cupti.activity_flush_all(1)
-        for activity in self._kinds:
-            cupti.activity_disable(activity)
-        dropped = ctypes.c_size_t(0)
-        cupti.activity_get_num_dropped_records(0, 0, ctypes.addressof(dropped))
-        if dropped.value and error is None:
-            raise DeviceError(
-                f"witness: CUPTI dropped {dropped.value} records, so its counts are too low. Witness a shorter region."
-            )
+        try:
+            self._source.stop()
+        except DeviceError:
+            if error is None:
+                raise
 
-    def _read(self, activities: list[Any]) -> None:
-        kinds = self._cupti.ActivityKind
-        for activity in activities:
-            if activity.kind == kinds.MEMCPY:
-                crossing = _CROSSINGS.get(int(activity.copy_kind))
-                if crossing:
-                    self.copies[crossing] += max(1, int(getattr(activity, "copy_count", 1)))
-                    self.bytes[crossing] += int(activity.bytes)
-            elif activity.kind == kinds.CONCURRENT_KERNEL:
-                before = self.kernels.get(activity.name, Kernel(0, 0.0))
-                seconds = (activity.end - activity.start) / 1e9
-                self.kernels[activity.name] = Kernel(before.launches + 1, before.seconds + seconds)
-            elif activity.kind == kinds.SYNCHRONIZATION and int(activity.type) in _BLOCKING:
-                self.syncs += 1
+    def _read(self, activity: Any) -> None:
+        kinds = self._source.kinds
+        if activity.kind == kinds.MEMCPY:
+            crossing = CROSSINGS.get(int(activity.copy_kind))
+            if crossing:
+                self.copies[crossing] += max(1, int(getattr(activity, "copy_count", 1)))
+                self.bytes[crossing] += int(activity.bytes)
+        elif activity.kind == kinds.CONCURRENT_KERNEL:
+            before = self.kernels.get(activity.name, Kernel(0, 0.0))
+            seconds = (activity.end - activity.start) / 1e9
+            self.kernels[activity.name] = Kernel(before.launches + 1, before.seconds + seconds)
+        elif activity.kind == kinds.SYNCHRONIZATION and int(activity.type) in BLOCKING:
+            self.syncs += 1

@@ -1,0 +1,113 @@
+"""``fluxperf witness``: every host-device copy of any Python program, with the line that caused it."""
+
+from __future__ import annotations
+
+import json as json_text
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fluxperf.errors import ConfigError, DeviceError
+from fluxperf.harness.timeline.call_sites import printable
+from fluxperf.harness.timeline.program import program, run
+from fluxperf.harness.timeline.traced import Event, copies_in, groups, totals, write_rows
+from fluxperf.harness.timeline.tracer import Copy, Tracer
+
+_ROWS = 40
+
+
+def witness(
+    command: Annotated[
+        list[str], typer.Argument(metavar="-- python FILE [ARGS]", help="The program; also -m MODULE or -c CODE.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write every copy and wait to this JSON Lines file.")
+    ] = None,
+    fail_on_copies_in: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RANGE", help="Exit with 1 if a copy happens inside an NVTX range of that name; repeat."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as one line of JSON to stdout.")] = False,
+) -> None:
+    """Run a Python program and tell every host-device copy and blocking wait, with range and call site; needs a GPU.
+
+    The program runs in this process, under fluxperf's own interpreter, whatever CUDA library it uses. Its child
+    processes are not seen. Exit codes: the program's own if it is not 0; 1 a copy where none may be; 2 an error, when
+    nothing is proven.
+    """
+    wanted, guarded = program(command), fail_on_copies_in or []
+    tracer = Tracer()
+    tracer.start()
+    code = run(wanted)
+    problem = _stopped(tracer)
+    events = tracer.events
+    found = copies_in(events, guarded)
+    absent = [name for name in guarded if name not in tracer.ranges_seen]
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    if output is not None:
+        write_rows(output, events)
+    if json:
+        _print_json(events, found, code, problem)
+    else:
+        console.print(_table(events))
+    for copy in found:
+        text = f"{copy} in range {printable(', '.join(n for n in copy.call.ranges if n in guarded))}"
+        console.print(Text(f"fluxperf: {text}", style="red"))
+    if code:
+        console.print(f"fluxperf: the program exited with {code}.{f' {problem}' if problem else ''}")
+        raise typer.Exit(code)
+    if problem:
+        raise DeviceError(problem)
+    if absent:
+        raise ConfigError(
+            f"witness --fail-on-copies-in: expected a range named {printable(', '.join(absent))}, but the program "
+            f"opened none. Opened: {printable(', '.join(sorted(tracer.ranges_seen))) or 'none'}."
+        )
+    raise typer.Exit(1 if found else 0)
+
+
+def _stopped(tracer: Tracer) -> str:
+    """Ends tracing; says what makes the counts too low, if anything does."""
+    try:
+        tracer.stop()
+    except DeviceError as error:
+        return str(error)
+    return ""
+
+
+def _print_json(events: Sequence[Event], found: Sequence[Copy], code: int, problem: str) -> None:
+    summary = {
+        "exit_code": code,
+        "complete": not problem,
+        **totals(events),
+        "copies_where_none_may_be": [str(copy) for copy in found],
+        "groups": [group.row() for group in groups(events)],
+    }
+    sys.stdout.write(json_text.dumps(summary) + "\n")
+
+
+def _table(events: Sequence[Event]) -> Table:
+    """Sums per kind, range and call site."""
+    rows, sums = groups(events), totals(events)
+    caption = (
+        f"{sums['d2h_copies']} copies down, {sums['h2d_copies']} up, {sums['syncs']} blocking waits. "
+        "ms: of copies on the device, of waits on the host."
+    )
+    if len(rows) > _ROWS:
+        caption += f" {len(rows) - _ROWS} more rows: -o FILE has them all."
+    view = Table(caption=caption, caption_justify="left")
+    for heading in ("what", "n", "bytes", "ms", "memory", "range", "call site"):
+        view.add_column(heading, justify="right" if heading in ("n", "bytes", "ms") else "left", overflow="fold")
+    for group in rows[:_ROWS]:
+        what = group.name if group.kind == "copy" else f"wait for {group.name}"
+        size = str(group.bytes) if group.kind == "copy" else ""
+        cells = (what, str(group.number), size, f"{group.seconds * 1e3:.3f}", group.memory)
+        place = (printable(group.call.range or ""), group.call.where)
+        view.add_row(*(Text(cell) for cell in (*cells, *place)))
+    return view

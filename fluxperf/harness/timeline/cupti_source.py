@@ -1,0 +1,151 @@
+"""CUPTI as a source: activity records, and a callback as the calls that cause them are entered.
+
+The only place that talks to CUPTI. What it needs of the ``cupti`` module can be stood in for, so tests need no GPU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from fluxperf.errors import DeviceError
+
+#: CUPTI's memory copy kinds that cross between host and device (``CUpti_ActivityMemcpyKind``), arrays included.
+CROSSINGS = {1: "h2d", 2: "d2h", 3: "h2d", 4: "d2h"}
+
+#: Synchronizations that block the host (``CUpti_ActivitySynchronizationType``). A stream that waits for an event (2)
+#: does not.
+BLOCKING = {1: "event", 3: "stream", 4: "context"}
+
+#: Kinds of memory (``CUpti_ActivityMemoryKind``). Nsight Systems counts them from 0.
+MEMORY = {
+    1: "pageable", 2: "pinned", 3: "device", 4: "array", 5: "managed", 6: "device static", 7: "managed static",
+}  # fmt: skip
+
+#: Calls that may cause a copy or block the host. Launches of kernels are left out: they are most of all calls.
+_CALLS = re.compile(r"(cuda|cu|cu64)(Memcpy\w*|\w*Synchronize(_\w+)?|GraphLaunch\w*|ModuleLoad\w*|LibraryLoad\w*)")
+
+_BUFFER_BYTES = 8 << 20
+
+
+class CuptiSource:
+    """Reads CUPTI's activity records between ``start`` and ``stop``.
+
+    Args:
+        kinds: names of activity kinds, such as ``"MEMCPY"``.
+        on_activity: takes each record; it must copy what it keeps, since the record's memory is reused.
+        on_call: takes the correlation id of each call that may copy or block, as it is entered, in its own thread.
+        cupti: what stands in for ``cupti.cupti`` in a test.
+
+    Raises:
+        DeviceError: CUPTI's Python bindings are missing, or too old for ``on_call``.
+    """
+
+    def __init__(
+        self,
+        kinds: Iterable[str],
+        on_activity: Callable[[Any], None],
+        on_call: Callable[[int], None] | None = None,
+        cupti: Any = None,
+    ) -> None:
+        self._cupti = cupti or _bindings()
+        if on_call and not all(hasattr(self._cupti, name) for name in ("subscribe", "enable_callback", "unsubscribe")):
+            raise DeviceError(
+                "witness: expected a cupti-python with the callback API (subscribe, enable_callback), but the "
+                "installed one has none. Install a newer cupti-python of the same CUDA version."
+            )
+        self.kinds = self._cupti.ActivityKind
+        self._enabled = [getattr(self.kinds, name) for name in kinds]
+        self._on_activity, self._on_call = on_activity, on_call
+        self._subscriber: int | None = None
+
+    def start(self) -> None:
+        """Begins to trace.
+
+        Raises:
+            DeviceError: there is no driver, or another tool traces already.
+        """
+        cupti = self._cupti
+        try:
+            if self._on_call:
+                self._subscriber = cupti.subscribe(self._called, None)
+                for domain, number in _calls(cupti):
+                    cupti.enable_callback(1, self._subscriber, domain, number)
+            cupti.activity_register_callbacks(lambda: (_BUFFER_BYTES, 0), self._read)
+            for kind in self._enabled:
+                cupti.activity_enable(kind)
+        except (cupti.cuptiError, RuntimeError) as error:
+            self._unsubscribe()
+            raise DeviceError(
+                f"witness: CUPTI refused to trace ({error}). Expected a GPU with its driver, and to be the only tool: "
+                "run without nsys, ncu or another profiler."
+            ) from error
+
+    def flush(self) -> None:
+        """Has every record of work that is done read now.
+
+        Raises:
+            DeviceError: records were dropped.
+        """
+        self._cupti.activity_flush_all(1)
+        self._check()
+
+    def stop(self) -> None:
+        """Reads what is left and ends tracing.
+
+        Raises:
+            DeviceError: records were dropped.
+        """
+        cupti = self._cupti
+        self._unsubscribe()
+        cupti.activity_flush_all(1)
+        for kind in self._enabled:
+            cupti.activity_disable(kind)
+        self._check()
+
+    def _unsubscribe(self) -> None:
+        if self._subscriber is not None:
+            self._cupti.unsubscribe(self._subscriber)
+            self._subscriber = None
+
+    def _check(self) -> None:
+        dropped = ctypes.c_size_t(0)
+        self._cupti.activity_get_num_dropped_records(0, 0, ctypes.addressof(dropped))
+        if dropped.value:
+            raise DeviceError(
+                f"witness: CUPTI dropped {dropped.value} records, so its counts are too low. Witness a shorter region."
+            )
+
+    def _read(self, activities: list[Any]) -> None:
+        for activity in activities:
+            self._on_activity(activity)
+
+    def _called(self, _user: Any, _domain: int, _callback: int, data: Any) -> None:
+        if self._on_call and data.callback_site == self._cupti.ApiCallbackSite.API_ENTER:
+            self._on_call(int(data.correlation_id))
+
+
+def _bindings() -> Any:
+    try:
+        from cupti import cupti
+    except (ImportError, OSError) as error:
+        raise DeviceError(
+            f"witness: expected cupti-python, but it does not import ({error}). "
+            "Install fluxperf[cuda12] or fluxperf[cuda13]."
+        ) from error
+    return cupti
+
+
+def _calls(cupti: Any) -> list[tuple[int, int]]:
+    """Domain and number of every call in ``_CALLS``, runtime and driver. Older bindings name the lists otherwise."""
+    lists = {
+        cupti.CallbackDomain.RUNTIME_API: ("RuntimeApiTraceCbid", "Runtime_api_trace_cbid"),
+        cupti.CallbackDomain.DRIVER_API: ("DriverApiTraceCbid", "Driver_api_trace_cbid"),
+    }
+    found = []
+    for domain, names in lists.items():
+        numbers = next(getattr(cupti, name) for name in names if hasattr(cupti, name))
+        found += [(domain, number) for name, number in numbers.__members__.items() if _CALLS.fullmatch(name)]
+    return found
