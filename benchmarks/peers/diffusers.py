@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from diffusers import FluxTransformer2DModel
 
-from fluxperf.engine.config import config_named
+from fluxperf.engine.config import FluxConfig, config_named
 from fluxperf.engine.model.schedule import sigmas
 from fluxperf.workloads import GUIDANCE, Workload
 
@@ -168,20 +168,25 @@ def _normal(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, device="cuda", dtype=torch.bfloat16)
 
 
-def _model(config: Any) -> Any:
+def built(config: FluxConfig) -> FluxTransformer2DModel:
+    """The model of a configuration, with diffusers' own initial weights, on the device that PyTorch is told to use."""
+    return FluxTransformer2DModel(
+        num_layers=config.double_blocks,
+        num_single_layers=config.single_blocks,
+        num_attention_heads=config.heads,
+        attention_head_dim=config.head_dim,
+        in_channels=config.in_channels,
+        joint_attention_dim=config.text_dim,
+        pooled_projection_dim=config.pooled_dim,
+        guidance_embeds=config.guidance,
+        axes_dims_rope=config.axes,
+    ).eval()
+
+
+def _model(config: FluxConfig) -> Any:
     with torch.device("meta"):
-        model = FluxTransformer2DModel(
-            num_layers=config.double_blocks,
-            num_single_layers=config.single_blocks,
-            num_attention_heads=config.heads,
-            attention_head_dim=config.head_dim,
-            in_channels=config.in_channels,
-            joint_attention_dim=config.text_dim,
-            pooled_projection_dim=config.pooled_dim,
-            guidance_embeds=config.guidance,
-            axes_dims_rope=config.axes,
-        ).to(torch.bfloat16)
-    model = model.to_empty(device="cuda").eval().requires_grad_(False)
+        model = built(config).to(torch.bfloat16)
+    model = model.to_empty(device="cuda").requires_grad_(False)
     generator = torch.Generator("cuda").manual_seed(0)
     for name, parameter in model.named_parameters():
         if parameter.ndim == 2:

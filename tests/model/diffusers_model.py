@@ -7,27 +7,11 @@ import numpy as np
 import torch
 from diffusers import FluxTransformer2DModel
 
-from fluxperf.engine.config import FluxConfig
 from tests.model.rung_runs import Case, Inputs
 
 #: Forward passes on the CPU are tiny: more threads than one only wait for each other.
 torch.set_num_threads(1)
 diffusers.logging.set_verbosity_error()
-
-
-def built(config: FluxConfig) -> FluxTransformer2DModel:
-    """The model, with weights of diffusers' own choice, on the device that PyTorch is told to use."""
-    return FluxTransformer2DModel(
-        num_layers=config.double_blocks,
-        num_single_layers=config.single_blocks,
-        num_attention_heads=config.heads,
-        attention_head_dim=config.head_dim,
-        in_channels=config.in_channels,
-        joint_attention_dim=config.text_dim,
-        pooled_projection_dim=config.pooled_dim,
-        guidance_embeds=config.guidance,
-        axes_dims_rope=config.axes,
-    ).eval()
 
 
 def forward(

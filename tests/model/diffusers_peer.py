@@ -15,8 +15,9 @@ from diffusers.models import embeddings
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from safetensors.torch import save_file
 
+from benchmarks.peers.diffusers import built
 from fluxperf.engine.config import FluxConfig
-from tests.model.diffusers_model import built, forward
+from tests.model.diffusers_model import forward
 from tests.model.rung_runs import Case, inputs
 from tests.model.weight_files import STEM, Sizes, diffusers_shapes, original_layout, random_state
 

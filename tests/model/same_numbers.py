@@ -18,12 +18,13 @@ import torch
 from diffusers import FluxTransformer2DModel
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from benchmarks.peers.diffusers import built
 from fluxperf.engine.checkpoints import layouts
 from fluxperf.engine.checkpoints.sources import SyntheticWeights
 from fluxperf.engine.config import FluxConfig
 from fluxperf.engine.device.base import Device
 from fluxperf.engine.model.weights import parameters
-from tests.model.diffusers_model import built, forward
+from tests.model.diffusers_model import forward
 from tests.model.rung_runs import Case, Moment, Rung, inputs
 
 

@@ -12,12 +12,13 @@ pytest.importorskip("diffusers", reason="compares with diffusers; diffusers is i
 import numpy as np
 import torch
 
+from benchmarks.peers.diffusers import built
 from fluxperf.engine.checkpoints.checkpoint import Checkpoint
 from fluxperf.engine.config import CONFIGS
 from fluxperf.engine.device.host import HostDevice
 from fluxperf.engine.model.weights import parameters
 from tests.model import agreement
-from tests.model.diffusers_model import built, forward
+from tests.model.diffusers_model import forward
 from tests.model.error_bounds import FLOAT32_BOUND
 from tests.model.rung_runs import BFLOAT16_RUNGS, FAIR, FLOAT32_RUNGS, Case, inputs, relative_error
 from tests.model.same_numbers import Pair, SharedWeights, as_torch, assigned, on_meta, sources, widened
