@@ -29,6 +29,9 @@ _CALLS = re.compile(r"(cuda|cu|cu64)(Memcpy\w*|\w*Synchronize(_\w+)?|GraphLaunch
 
 _BUFFER_BYTES = 8 << 20
 
+#: CUPTI's status (``CUptiResult``) for a number of a call that it does not know.
+_INVALID_PARAMETER = 1
+
 
 class CuptiSource:
     """Reads CUPTI's activity records between ``start`` and ``stop``.
@@ -71,8 +74,7 @@ class CuptiSource:
         try:
             if self._on_call:
                 self._subscriber = cupti.subscribe(self._called, None)
-                for domain, number in _calls(cupti):
-                    cupti.enable_callback(1, self._subscriber, domain, number)
+                self._ask_for_calls(self._subscriber)
             cupti.activity_register_callbacks(lambda: (_BUFFER_BYTES, 0), self._read)
             for kind in self._enabled:
                 cupti.activity_enable(kind)
@@ -104,6 +106,21 @@ class CuptiSource:
         for kind in self._enabled:
             cupti.activity_disable(kind)
         self._check()
+
+    def _ask_for_calls(self, subscriber: int) -> None:
+        """Asks for a callback at each call; raises CUPTI's error where it knows none of them."""
+        cupti, known, refused = self._cupti, 0, None
+        for domain, number in _calls(cupti):
+            try:
+                cupti.enable_callback(1, subscriber, domain, number)
+                known += 1
+            except cupti.cuptiError as error:
+                # The bindings name calls of newer CUDA releases too, which the library beside them cannot trace.
+                if getattr(error, "status", None) != _INVALID_PARAMETER:
+                    raise
+                refused = error
+        if refused and not known:
+            raise refused
 
     def _unsubscribe(self) -> None:
         if self._subscriber is not None:
