@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Literal, NamedTuple
 
-from fluxperf.harness.timeline.model import NONE, Timeline
+from fluxperf.harness.timeline.model import NONE, Timeline, Work
 
 Level = Literal["op", "block", "step", "range"]
 
@@ -81,6 +81,18 @@ class Places:
     def path(self, index: int) -> str:
         """Names from the outermost range to this one."""
         return NO_RANGE if index == NONE else self._paths[index]
+
+    def of(self, row: Work, level: Level) -> tuple[str, int]:
+        """`at` of the range that launched a piece of work; op and block of a graph's node are those of its capture."""
+        captured = row.captured != NONE and level in ("op", "block")
+        return self.at(row.captured if captured else row.range, level)
+
+    def path_of(self, row: Work) -> str:
+        """`path` of the range that launched a piece of work, and of the one that captured it."""
+        if row.captured == NONE:
+            return self.path(row.range)
+        captured = self._paths[row.captured]
+        return captured if row.range == NONE else _below(self._paths[row.range], captured)
 
     def in_forward(self, index: int) -> bool:
         """Whether a range lies in a step, a block, or a range named forward; where none does, whether it is a range."""
