@@ -1,9 +1,9 @@
 """Where in a program something happened: steps, blocks and ops by the names of ranges, or the path of ranges.
 
 fluxperf names its ranges ``step 2 / double 7 / qkv_heads``: a step is "step N", a block "embed N", "double N",
-"single N" or "final N", an op is the outermost range inside of those. Ranges outside of any step and block, which is
-all of them in another program, go by their path, in which numbers that stand alone are ``*``, so that turns of a loop
-are one place.
+"single N", "final N" or "loop N" (the sampler's own), an op is the outermost range inside of those. Ranges outside of
+any step and block, which is all of them in another program, go by their path, in which numbers that stand alone are
+``*``, so that turns of a loop are one place.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Level = Literal["op", "block", "step", "range"]
 NO_RANGE = "(no range)"
 
 _STEP = re.compile(r"step \d+")
-_BLOCK = re.compile(r"(?:embed|double|single|final) \d+")
+_BLOCK = re.compile(r"(?:embed|double|single|final|loop) \d+")
 _FORWARD = re.compile(r"(?<!\w)forward\b", re.IGNORECASE)
 #: Characters from which on a path is not continued: ranges that a loop opens and never closes nest without end.
 _LONGEST = 1000

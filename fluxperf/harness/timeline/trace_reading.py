@@ -6,8 +6,9 @@ memory of copies. They are refused.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -31,6 +32,11 @@ from fluxperf.harness.timeline.trace import CATEGORIES, FIRST_GPU, VERSION
 _WRITE = "fluxperf profile --output FOLDER/NAME`, or `fluxperf timeline FILE --trace OUT.json"
 
 
+_Id = Annotated[int, msgspec.Meta(ge=0, lt=1 << 24)]
+_Pid = Annotated[int, msgspec.Meta(ge=0, lt=1 << 25)]
+_Time = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
+
+
 class _About(msgspec.Struct):
     """What the trace says of itself."""
 
@@ -40,10 +46,10 @@ class _About(msgspec.Struct):
     product: str = ""
     schema: str = ""
     graph_mode: str = msgspec.field(default="", name="graph mode")
-    processes: dict[str, str] = {}
-    threads: list[tuple[int, int, str]] = []
-    gpus: dict[str, str] = {}
-    nodes: list[tuple[int, int | None, int, int, int]] = []
+    processes: dict[int, str] = {}
+    threads: list[tuple[_Pid, _Id, str]] = []
+    gpus: dict[int, str] = {}
+    nodes: list[tuple[int, int | None, int, _Pid, _Id]] = []
     notes: list[str] = []
     lost: bool = False
 
@@ -55,7 +61,7 @@ class _Args(msgspec.Struct):
     payload: int | None = None
     ended_by: int | None = msgspec.field(default=None, name="ended by")
     correlation: int = 0
-    process: int = 0
+    process: _Pid = 0
     gpu: int = 0
     stream: int = 0
     blocks: bool = False
@@ -78,10 +84,10 @@ class _Event(msgspec.Struct):
     ph: str
     name: str = ""
     cat: str = ""
-    ts: float = 0.0
-    dur: float = 0.0
-    pid: int = 0
-    tid: int = 0
+    ts: _Time = 0.0
+    dur: _Time = 0.0
+    pid: _Pid = 0
+    tid: _Id = 0
     id: int = 0
     args: _Args | None = None
 
@@ -133,33 +139,43 @@ class _Reader:
 
     def __init__(self, document: _Document) -> None:
         self._about = document.other
-        self._slices: dict[str, list[_Event]] = {}
-        self._begun: dict[tuple[str, int], _Event] = {}
-        self._pairs: dict[str, list[tuple[_Event, _Event]]] = {}
+        self._begun: dict[str, list[_Event]] = {}
+        self._ended: dict[tuple[str, int], _Event] = {}
         for event in document.events:
+            if event.ph in ("X", "b"):
+                self._begun.setdefault(event.cat, []).append(event)
+            elif event.ph == "e":
+                self._ended[event.cat, event.id] = event
+
+    def _of(self, category: str) -> Iterator[tuple[_Event, int]]:
+        """Slices and asynchronous events of a category, in their order, with the time at which they end."""
+        for event in self._begun.get(category, []):
             if event.ph == "X":
-                self._slices.setdefault(event.cat, []).append(event)
-            elif event.ph == "b":
-                self._begun[event.cat, event.id] = event
-            elif event.ph == "e" and (begun := self._begun.pop((event.cat, event.id), None)):
-                self._pairs.setdefault(event.cat, []).append((begun, event))
+                yield event, _ns(event.ts) + _ns(event.dur)
+            elif (event.cat, event.id) in self._ended:
+                yield event, _ns(self._ended[event.cat, event.id].ts)
 
     def timeline(self, source: str) -> Timeline:
         """The timeline, not attributed yet."""
         about = self._about
+        ranges = [self._range(event, end_ns) for event, end_ns in self._of("user_annotation")]
+        calls = [*self._calls("runtime"), *self._calls("driver")]
+        work = self._work()
+        named = {_process(pid): name for pid, name in about.processes.items()}
+        seen = {row.process for rows in (ranges, calls, work) for row in rows}
         return Timeline(
             source=source,
             tool=about.tool,
             product=about.product,
             schema=about.schema,
             graph_mode=about.graph_mode,
-            processes={_process(int(pid)): name for pid, name in about.processes.items()},
+            processes=named | dict.fromkeys(sorted(seen - set(named)), ""),
             threads=[Thread(_process(pid), _thread(pid, tid), name) for pid, tid, name in about.threads],
-            gpus={int(gpu): name for gpu, name in about.gpus.items()},
-            ranges=[*self._pushed(), *self._started()],
-            calls=[*self._calls("runtime"), *self._calls("driver")],
-            work=self._work(),
-            syncs=[self._sync(*pair) for pair in self._pairs.get("cuda_sync", [])],
+            gpus=about.gpus,
+            ranges=ranges,
+            calls=calls,
+            work=work,
+            syncs=[self._sync(event, end_ns) for event, end_ns in self._of("cuda_sync")],
             notes=about.notes,
             lost=about.lost,
             nodes=[
@@ -168,24 +184,17 @@ class _Reader:
             ],
         )
 
-    def _pushed(self) -> list[Range]:
-        return [self._range(event, _end(event), True) for event in self._slices.get("user_annotation", [])]
-
-    def _started(self) -> list[Range]:
-        pairs = self._pairs.get("user_annotation", [])
-        return [self._range(begun, _ns(ended.ts), False) for begun, ended in pairs]
-
-    def _range(self, event: _Event, end_ns: int, pushed: bool) -> Range:
+    def _range(self, event: _Event, end_ns: int) -> Range:
         args, thread = event.args or _Args(), _thread(event.pid, event.tid)
         return Range(
             name=event.name,
             domain=args.domain,
             start_ns=_ns(event.ts),
-            end_ns=end_ns,
+            end_ns=max(_ns(event.ts), end_ns),
             process=_process(event.pid),
             thread=thread,
             end_thread=thread if args.ended_by is None else _thread(event.pid, args.ended_by),
-            pushed=pushed,
+            pushed=event.ph == "X",
             payload=args.payload,
         )
 
@@ -195,23 +204,23 @@ class _Reader:
                 name=event.name,
                 api=api,
                 start_ns=_ns(event.ts),
-                end_ns=_end(event),
+                end_ns=end_ns,
                 process=_process(event.pid),
                 thread=_thread(event.pid, event.tid),
                 correlation=(event.args or _Args()).correlation,
             )
-            for event in self._slices.get(f"cuda_{api}", [])
+            for event, end_ns in self._of(f"cuda_{api}")
         ]
 
     def _work(self) -> list[Work]:
         found = [
-            self._piece(event, event.args or _Args())
+            self._piece(event, end_ns, event.args or _Args())
             for category in sorted(set(CATEGORIES.values()))
-            for event in self._slices.get(category, [])
+            for event, end_ns in self._of(category)
         ]
         return sorted(found, key=lambda row: (row.start_ns, row.end_ns))
 
-    def _piece(self, event: _Event, args: _Args) -> Work:
+    def _piece(self, event: _Event, end_ns: int, args: _Args) -> Work:
         copy = None
         if args.copies is not None:
             memory = (args.source_memory, args.target_memory)
@@ -220,7 +229,7 @@ class _Reader:
             kind=args.kind,
             name=event.name,
             start_ns=_ns(event.ts),
-            end_ns=_end(event),
+            end_ns=end_ns,
             process=_process(args.process),
             gpu=event.pid - FIRST_GPU,
             stream=args.stream,
@@ -232,14 +241,14 @@ class _Reader:
             copy=copy,
         )
 
-    def _sync(self, begun: _Event, ended: _Event) -> Sync:
-        args = begun.args or _Args()
+    def _sync(self, event: _Event, end_ns: int) -> Sync:
+        args = event.args or _Args()
         return Sync(
-            kind=begun.name,
+            kind=event.name,
             blocks=args.blocks,
-            start_ns=_ns(begun.ts),
-            end_ns=_ns(ended.ts),
-            process=_process(begun.pid),
+            start_ns=_ns(event.ts),
+            end_ns=max(_ns(event.ts), end_ns),
+            process=_process(event.pid),
             gpu=args.gpu,
             stream=args.stream,
             correlation=args.correlation,
@@ -248,7 +257,3 @@ class _Reader:
 
 def _ns(microseconds: float) -> int:
     return round(microseconds * 1e3)
-
-
-def _end(event: _Event) -> int:
-    return _ns(event.ts) + _ns(event.dur)
