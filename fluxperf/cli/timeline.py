@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fluxperf.errors import TimelineError, UnknownNameError
+from fluxperf.errors import ConfigError, TimelineError, UnknownNameError
 from fluxperf.harness.files import write_whole
 from fluxperf.harness.report import units
 from fluxperf.harness.report.escape import neutral, shown
@@ -22,6 +22,7 @@ from fluxperf.harness.timeline.places import Places
 from fluxperf.harness.timeline.reading import read_timeline
 from fluxperf.harness.timeline.summary import GROUPINGS, Row, Summary, summarize
 from fluxperf.harness.timeline.trace import trace
+from fluxperf.harness.timeline.trimming import trim
 
 
 class _Document(msgspec.Struct, frozen=True):
@@ -48,6 +49,10 @@ def timeline(
         Path | None,
         typer.Option("--ledger", help="Compare with this ledger of `fluxperf profile`; exit with 1 if it differs."),
     ] = None,
+    trimmed: Annotated[
+        Path | None,
+        typer.Option("--trimmed", help="Write the export without what is not read or tells of its machine."),
+    ] = None,
     trace_to: Annotated[
         Path | None, typer.Option("--trace", help="Write a trace for ui.perfetto.dev to this JSON file.")
     ] = None,
@@ -59,12 +64,15 @@ def timeline(
     if by not in GROUPINGS:
         raise UnknownNameError("grouping", by, GROUPINGS)
     wanted = known_findings(fail_on or [])
+    if trimmed is not None and file.suffix in (".json", ".nsys-rep"):
+        raise ConfigError(f"timeline --trimmed: expected an .sqlite export to trim, got {file}.")
     counted = read_ledger(ledger) if ledger is not None else None
     capture = read_timeline(file)
     places = Places(capture)
     summary, found = summarize(capture, by, places), findings(capture, places)
     if trace_to is not None:
         write_whole(trace_to, trace(capture))
+    sizes = None if trimmed is None else trim(file, trimmed)
     kinds = {row.finding for row in found}
     comparison = None if counted is None else compare(capture, counted)
     failed = [name for name in dict.fromkeys(wanted) if name in kinds]
@@ -77,6 +85,8 @@ def timeline(
             show_comparison(comparison)
     if trace_to is not None:
         typer.echo(f"Trace written to {neutral(str(trace_to))}; open it at ui.perfetto.dev.", err=True)
+    if sizes is not None:
+        typer.echo(f"{neutral(str(trimmed))}: {sizes.after:,} B of {sizes.before:,} B.", err=True)
     if failed:
         typer.echo(f"fluxperf: found {', '.join(failed)}, as --fail-on names.", err=True)
         raise typer.Exit(1)
