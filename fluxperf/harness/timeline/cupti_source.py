@@ -41,6 +41,7 @@ class CuptiSource:
         on_activity: takes each record; it must copy what it keeps, since the record's memory is reused.
         on_call: takes the correlation id of each call that may copy or block, as it is entered, in its own thread.
         cupti: what stands in for ``cupti.cupti`` in a test.
+        command: which command asks, for messages.
 
     Raises:
         DeviceError: CUPTI's Python bindings are missing, or too old for ``on_call``.
@@ -52,11 +53,13 @@ class CuptiSource:
         on_activity: Callable[[Any], None],
         on_call: Callable[[int], None] | None = None,
         cupti: Any = None,
+        command: str = "witness",
     ) -> None:
-        self._cupti = cupti or _bindings()
+        self._command = command
+        self._cupti = cupti or bindings(command)
         if on_call and not all(hasattr(self._cupti, name) for name in ("subscribe", "enable_callback", "unsubscribe")):
             raise DeviceError(
-                "witness: expected a cupti-python with the callback API (subscribe, enable_callback), but the "
+                f"{command}: expected a cupti-python with the callback API (subscribe, enable_callback), but the "
                 "installed one has none. Install a newer cupti-python of the same CUDA version."
             )
         self.kinds = self._cupti.ActivityKind
@@ -81,8 +84,8 @@ class CuptiSource:
         except (cupti.cuptiError, RuntimeError) as error:
             self._unsubscribe()
             raise DeviceError(
-                f"witness: CUPTI refused to trace ({error}). Expected a GPU with its driver, and to be the only tool: "
-                "run without nsys, ncu or another profiler."
+                f"{self._command}: CUPTI refused to trace ({error}). Expected a GPU with its driver, and to be the "
+                "only tool: run without nsys, ncu or another profiler."
             ) from error
 
     def flush(self) -> None:
@@ -132,7 +135,8 @@ class CuptiSource:
         self._cupti.activity_get_num_dropped_records(0, 0, ctypes.addressof(dropped))
         if dropped.value:
             raise DeviceError(
-                f"witness: CUPTI dropped {dropped.value} records, so its counts are too low. Witness a shorter region."
+                f"{self._command}: CUPTI dropped {dropped.value} records, so its counts are too low. "
+                "Trace a shorter region."
             )
 
     def _read(self, activities: list[Any]) -> None:
@@ -144,12 +148,17 @@ class CuptiSource:
             self._on_call(int(data.correlation_id))
 
 
-def _bindings() -> Any:
+def bindings(command: str = "witness") -> Any:
+    """The module ``cupti.cupti``.
+
+    Raises:
+        DeviceError: it does not import.
+    """
     try:
         from cupti import cupti
     except (ImportError, OSError) as error:
         raise DeviceError(
-            f"witness: expected cupti-python, but it does not import ({error}). "
+            f"{command}: expected cupti-python, but it does not import ({error}). "
             "Install fluxperf[cuda12] or fluxperf[cuda13]."
         ) from error
     return cupti

@@ -74,9 +74,14 @@ class GpuRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """A timeline by op, block, step, range or kernel, with a row of totals."""
+    """A timeline by op, block, step, range or kernel, with a row of totals.
+
+    ``in_ops`` is the share of the GPU time of all steps (durations added) that lies in their ops; ``None`` where no GPU
+    worked in a step.
+    """
 
     source: str
+    tool: str
     product: str
     schema: str
     graph_mode: str
@@ -87,6 +92,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     total: Row
     rows: list[Row]
     notes: list[str]
+    in_ops: float | None
 
 
 class Gap(msgspec.Struct, frozen=True, gc=False):
@@ -138,6 +144,7 @@ def summarize(timeline: Timeline, by: str = "op", places: Places | None = None) 
         found.sort(key=lambda row: (-row.gpu_ms, -row.host_ms, row.name))
     return Summary(
         source=timeline.source,
+        tool=timeline.tool,
         product=timeline.product,
         schema=timeline.schema,
         graph_mode=timeline.graph_mode,
@@ -148,6 +155,7 @@ def summarize(timeline: Timeline, by: str = "op", places: Places | None = None) 
         total=total,
         rows=found,
         notes=timeline.notes,
+        in_ops=_in_ops(timeline, places),
     )
 
 
@@ -191,7 +199,7 @@ class _Rows:
     def _work_name(self, row: Work) -> str:
         if self._level is None:
             return row.name if row.copy is None else f"copy {row.name}"
-        return self._places.at(row.range, self._level)[0]
+        return self._places.of(row, self._level)[0]
 
     def add_ranges(self) -> None:
         """Counts ranges, in the order in which they began, and the time in them."""
@@ -275,6 +283,17 @@ class _Rows:
                 for name, spent in self._kernel_ns[key].most_common(_TOP)
             ]
         return list(self._rows.values()), self._total
+
+
+def _in_ops(timeline: Timeline, places: Places) -> float | None:
+    """Share of the GPU time of steps that lies in ops."""
+    steps_ns = ops_ns = 0
+    for row in timeline.work:
+        if places.at(row.range, "step")[1] != NONE and places.in_step(row.range):
+            lasts = row.end_ns - row.start_ns
+            steps_ns += lasts
+            ops_ns += lasts if places.of(row, "op")[1] != NONE else 0
+    return ops_ns / steps_ns if steps_ns else None
 
 
 def _gpu_rows(timeline: Timeline) -> list[GpuRow]:
