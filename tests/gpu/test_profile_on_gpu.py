@@ -61,7 +61,11 @@ def profiled(gpu: CudaDevice, tmp_path_factory: pytest.TempPathFactory) -> Run:
                 capture_output=True,
                 text=True,
                 check=False,
-                env={**os.environ, "PYTHONPATH": str(tree.ROOT), "COLUMNS": "160"},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join([str(tree.ROOT), *filter(None, sys.path)]),
+                    "COLUMNS": "160",
+                },
             )
             assert done.returncode == 0, done.stdout + done.stderr
             trace = read_timeline(Path(f"{stem}.json"))
@@ -184,7 +188,11 @@ def test_a_profile_that_exists_is_kept(profiled: Run, gpu: CudaDevice, tmp_path:
     (tmp_path / "x.json").write_text("{}")
     command = [sys.executable, "-m", "fluxperf", "profile", "--tool", "cupti", "-o", str(tmp_path / "x")]
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(tree.ROOT)}
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tree.ROOT), *filter(None, sys.path)])},
     )
     assert done.returncode == 2, done.stderr
     assert json.loads((tmp_path / "x.json").read_text()) == {}
