@@ -136,10 +136,10 @@ def show_comparison(comparison: Comparison) -> None:
 
 def _heading(summary: Summary) -> str:
     counts = f"{units.plural(summary.processes, 'process', 'processes')}, {units.plural(summary.threads, 'thread')}"
-    return _plain(
-        f"{shown(summary.source, 200)}: {shown(summary.tool, 40)} {shown(summary.product, 40)}, "
-        f"{f'schema {shown(summary.schema, 40)}, ' if summary.schema else ''}{counts}"
-    )
+    about = [f"{shown(summary.tool, 40)} {shown(summary.product, 40) if summary.product else ''}".rstrip()]
+    if summary.schema:
+        about.append(f"schema {shown(summary.schema, 40)}")
+    return _plain(f"{shown(summary.source, 200)}: {', '.join([*about, counts])}")
 
 
 def _plain(text: str) -> str:
