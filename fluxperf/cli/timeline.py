@@ -57,7 +57,7 @@ def timeline(
         Path | None, typer.Option("--trace", help="Write a trace for ui.perfetto.dev to this JSON file.")
     ] = None,
 ) -> None:
-    """Show what each NVTX range of a capture of Nsight Systems cost: GPU time, idle, copies, waits, and findings.
+    """Show what each NVTX range of a capture cost: GPU time, idle, copies, waits, and findings.
 
     Work belongs to the range that its launch call was made in, not to what happened to be open while it ran.
     """

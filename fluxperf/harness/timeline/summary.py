@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from fluxperf.errors import UnknownNameError
+from fluxperf.harness.timeline.busy import busy_ns, gaps
 from fluxperf.harness.timeline.model import NONE, Timeline, Work
 from fluxperf.harness.timeline.places import NO_RANGE, Level, Places
 
@@ -95,36 +96,6 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     in_ops: float | None
 
 
-class Gap(msgspec.Struct, frozen=True, gc=False):
-    """A time in which a GPU did nothing, ended by the work of this index."""
-
-    start_ns: int
-    end_ns: int
-    work: int
-
-
-def gaps(timeline: Timeline, places: Places) -> list[Gap]:
-    """Times in which a GPU did nothing between its first and its last work.
-
-    A gap begins no earlier than the outermost range around the launch of the work that ended it: what lies before that
-    range is not its doing.
-    """
-    found = []
-    busy_until: dict[int, int] = {}
-    ranges = timeline.ranges
-    for index, row in enumerate(timeline.work):
-        start_ns, end_ns, gpu = row.start_ns, row.end_ns, row.gpu
-        before = busy_until.get(gpu, start_ns)
-        if start_ns > before:
-            root = places.root(row.range)
-            begun = before if root == NONE else max(before, ranges[root].start_ns)
-            if start_ns > begun:
-                found.append(Gap(begun, start_ns, index))
-        if end_ns > before or gpu not in busy_until:
-            busy_until[gpu] = end_ns if end_ns > before else before
-    return found
-
-
 def summarize(timeline: Timeline, by: str = "op", places: Places | None = None) -> Summary:
     """Sums a timeline up.
 
@@ -163,19 +134,6 @@ def summarize(timeline: Timeline, by: str = "op", places: Places | None = None) 
         notes=timeline.notes,
         in_ops=_in_ops(timeline, places),
     )
-
-
-def _busy_ns(rows: Iterable[Work]) -> int:
-    """Union of the intervals of work that comes in the order of its beginnings, GPUs added."""
-    union = 0
-    busy_until: dict[int, int] = {}
-    for row in rows:
-        start_ns, end_ns = row.start_ns, row.end_ns
-        until = busy_until.get(row.gpu, start_ns)
-        if end_ns > until:
-            union += end_ns - (until if until > start_ns else start_ns)
-            busy_until[row.gpu] = end_ns
-    return union
 
 
 class _Sums:
@@ -289,7 +247,7 @@ class _Rows:
         sums.add(work)
         sums.write(target)
         self._sums.join(sums)
-        target.gpu_ms = _busy_ns(work) / 1e6
+        target.gpu_ms = busy_ns(work) / 1e6
         target.gpu_sum_ms = sum(row.end_ns - row.start_ns for row in work) / 1e6
         target.memsets = sum(row.kind == "memset" for row in work)
         target.graphs = sum(row.kind == "graph" for row in work)
@@ -346,7 +304,7 @@ def _gpu_rows(timeline: Timeline) -> list[GpuRow]:
             gpu=gpu,
             name=timeline.gpus.get(gpu, ""),
             span_ms=(max(row.end_ns for row in rows) - rows[0].start_ns) / 1e6,
-            busy_ms=_busy_ns(rows) / 1e6,
+            busy_ms=busy_ns(rows) / 1e6,
         )
         for gpu, rows in sorted(work.items())
     ]
