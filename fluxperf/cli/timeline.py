@@ -57,7 +57,7 @@ def timeline(
         Path | None, typer.Option("--trace", help="Write a trace for ui.perfetto.dev to this JSON file.")
     ] = None,
 ) -> None:
-    """Show what each NVTX range of a capture of Nsight Systems cost: GPU time, idle, copies, waits, and findings.
+    """Show what each NVTX range of a capture cost: GPU time, idle, copies, waits, and findings.
 
     Work belongs to the range that its launch call was made in, not to what happened to be open while it ran.
     """
@@ -136,10 +136,10 @@ def show_comparison(comparison: Comparison) -> None:
 
 def _heading(summary: Summary) -> str:
     counts = f"{units.plural(summary.processes, 'process', 'processes')}, {units.plural(summary.threads, 'thread')}"
-    return _plain(
-        f"{shown(summary.source, 200)}: {shown(summary.tool, 40)} {shown(summary.product, 40)}, "
-        f"{f'schema {shown(summary.schema, 40)}, ' if summary.schema else ''}{counts}"
-    )
+    about = [f"{shown(summary.tool, 40)} {shown(summary.product, 40) if summary.product else ''}".rstrip()]
+    if summary.schema:
+        about.append(f"schema {shown(summary.schema, 40)}")
+    return _plain(f"{shown(summary.source, 200)}: {', '.join([*about, counts])}")
 
 
 def _plain(text: str) -> str:

@@ -215,6 +215,11 @@ def test_the_range_of_a_copy_that_fails_is_closed(device: HostDevice) -> None:
     assert domain.calls[-2:] == ["push x", "pop"]
 
 
+def test_ranges_know_whether_anything_takes_them() -> None:
+    assert NvtxRanges(domain=Domain()).enabled
+    assert not NvtxRanges().enabled, "no tool is attached to this process"
+
+
 def test_nvtx_takes_category_and_payload() -> None:
     prepare = nvtx.get_domain("fluxperf").get_event_attributes
     inspect.signature(prepare).bind("x", category="fused", payload=12)

@@ -56,6 +56,14 @@ def test_nodes_are_in_the_ops_that_were_captured_and_in_the_steps_that_launched_
     assert summarize(timeline).in_ops == 1
 
 
+def test_a_copy_that_is_told_as_created_too_goes_by_its_original(tmp_path: Path):
+    capture = captured()
+    capture.range("instantiate", 95 * US, 120 * US)
+    for index in range(len(OPS)):
+        capture.node(100 - index, 99 * US)
+    assert set(rows(capture.read(tmp_path), "op")) == set(OPS)
+
+
 def test_findings_name_both_places(tmp_path: Path):
     capture = captured()
     for node, at in ((100, 500), (99, 600)):

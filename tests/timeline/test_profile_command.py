@@ -221,7 +221,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(run, tmp_path, monkeypatch):
         (("--rung", "captured"), "executor 'captured' does not run on 'cuda' yet"),
         (("--measured-steps", 9), "expected at most the 4 steps of workload 'tiny'"),
         (("--warmup", 5), "profile --warmup 5"),
-        (("--tool", "nsys", "--nsys", "nowhere/nsys"), "profile --nsys nowhere/nsys: expected a program"),
+        (("--tool", "nsys", "--nsys", "nowhere/nsys"), "--nsys nowhere/nsys: expected a program"),
         (("-o", "."), "expected FOLDER/NAME"),
         (("-o", "bin/nsys/x"), "cannot write to bin/nsys"),
         (("--tool", "cupti"), "profile: "),

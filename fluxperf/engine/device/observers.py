@@ -122,8 +122,8 @@ class NvtxRanges:
 
     @property
     def enabled(self) -> bool:
-        """Whether anything takes the ranges; ``nvtx`` has a domain of another type where no tool is attached."""
-        return type(self._domain).__name__ != "DummyDomain"
+        """Whether anything takes the ranges: without a tool, a domain of ``nvtx`` prepares nothing."""
+        return self._prepared("fluxperf") is not None
 
     def _prepared(self, name: str, nbytes: int | None = None) -> Any:
         return self._domain.get_event_attributes(name, category=self._category, payload=nbytes)

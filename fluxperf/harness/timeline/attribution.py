@@ -100,8 +100,9 @@ def _capture(timeline: Timeline, by_thread: dict[int, list[int]]) -> None:
             continue
         key = (row.process, row.graph_node)
         seen = {key}
-        while key not in places and key in originals and (row.process, originals[key]) not in seen:
-            key = (row.process, originals[key])  # a graph may be cloned before it is instantiated
+        # A graph may be cloned before it is instantiated; a copy may be told as created, too, where it was made.
+        while key in originals and (row.process, originals[key]) not in seen:
+            key = (row.process, originals[key])
             seen.add(key)
         row.captured = places.get(key, NONE)
         if row.captured == NONE:

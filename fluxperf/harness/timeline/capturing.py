@@ -43,7 +43,7 @@ def find_nsys(path: Path | None = None) -> Path | None:
     found = shutil.which(given)
     if found is None:
         origin = "--nsys" if path else VARIABLE
-        raise ConfigError(f"profile {origin} {given}: expected a program that can be run, found none there.")
+        raise ConfigError(f"{origin} {given}: expected a program that can be run, found none there.")
     return Path(found)
 
 

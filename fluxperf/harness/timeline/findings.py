@@ -14,9 +14,9 @@ from typing import NamedTuple
 import msgspec
 
 from fluxperf.errors import UnknownNameError
+from fluxperf.harness.timeline.busy import gaps
 from fluxperf.harness.timeline.model import NONE, Call, Sync, Timeline, Work
 from fluxperf.harness.timeline.places import Places
-from fluxperf.harness.timeline.summary import gaps
 
 #: Bytes up to which a copy to the host is tiny: one value, not an array.
 TINY_BYTES = 64
