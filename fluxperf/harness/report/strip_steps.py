@@ -1,0 +1,127 @@
+"""Which stretch of a capture the strip shows first, and which it can be set to.
+
+Steps are what a strip is for. Where a capture has none, an outermost range stands for a step; without ranges the whole
+capture is the only stretch.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import NamedTuple
+
+from fluxperf.harness.report import units
+from fluxperf.harness.report.escape import shown
+from fluxperf.harness.timeline.model import NONE, Timeline, process_id
+from fluxperf.harness.timeline.places import Places
+from fluxperf.harness.timeline.summary import Busy
+
+#: Stretches that the strip offers: those nearest to the one it shows first.
+MOST_WINDOWS = 200
+
+
+class Window(NamedTuple):
+    """A stretch of a capture: from its range's beginning to the end of the range, or of the work launched in it.
+
+    ``range`` is the index of the step's range, or ``NONE`` for the whole capture; ``gpu_ns`` is the time in which GPUs
+    ran work that was launched in it.
+    """
+
+    name: str
+    start_ns: int
+    end_ns: int
+    range: int
+    gpu_ns: int
+
+
+class Windows(NamedTuple):
+    """The stretches in the order of time, the position of the one that is shown first, and why it is that one."""
+
+    rows: list[Window]
+    first: int
+    why: str
+
+    @property
+    def shown(self) -> Window:
+        """The stretch that is shown first."""
+        return self.rows[self.first]
+
+
+def windows(timeline: Timeline, places: Places) -> Windows:
+    """Steps with GPU work and the one of median GPU time; else outermost ranges; else the whole capture."""
+    owners = [places.step(row.range) for row in timeline.work]
+    stepped = any(owner != NONE for owner in owners)
+    if not stepped:
+        owners = [places.root(row.range) for row in timeline.work]
+    rows = _owned(timeline, owners)
+    if not rows:
+        return Windows([whole(timeline)], 0, _WHOLE)
+    groups: dict[str, list[Window]] = defaultdict(list)
+    for row in rows:
+        groups["" if stepped else places.path(row.range)].append(row)
+    group = max(groups.values(), key=lambda group: sum(row.gpu_ns for row in group))
+    # Of an even number the earlier of the two in the middle: a stretch that was there, not a mean of two.
+    median = sorted(group, key=lambda row: (row.gpu_ns, row.start_ns))[(len(group) - 1) // 2]
+    first = rows.index(median)
+    least = max(0, min(first - MOST_WINDOWS // 2, len(rows) - MOST_WINDOWS))
+    kept = rows[least : least + MOST_WINDOWS]
+    return Windows(_told_apart(timeline, kept), first - least, _reason(median, group, stepped=stepped))
+
+
+_WHOLE = "The capture has no range that launched GPU work, so all of it is shown."
+
+
+def whole(timeline: Timeline) -> Window:
+    """The whole capture as one stretch."""
+    starts = [row.start_ns for rows in (timeline.work, timeline.calls, timeline.syncs) for row in rows]
+    ends = [row.end_ns for rows in (timeline.work, timeline.calls, timeline.syncs) for row in rows]
+    busy = Busy()
+    for row in timeline.work:
+        busy.add(row)
+    start = min(starts, default=0)
+    return Window("whole capture", start, max(ends, default=start), NONE, busy.union_ns)
+
+
+def _owned(timeline: Timeline, owners: list[int]) -> list[Window]:
+    busy: dict[int, Busy] = defaultdict(Busy)
+    ends: dict[int, int] = {}
+    for row, owner in zip(timeline.work, owners, strict=True):
+        if owner != NONE:
+            busy[owner].add(row)
+            ends[owner] = max(ends.get(owner, 0), row.end_ns)
+    found = [
+        Window(
+            timeline.ranges[owner].name,
+            timeline.ranges[owner].start_ns,
+            max(end, timeline.ranges[owner].end_ns),
+            owner,
+            busy[owner].union_ns,
+        )
+        for owner, end in ends.items()
+    ]
+    return sorted(found, key=lambda row: (row.start_ns, row.range))
+
+
+def _told_apart(timeline: Timeline, rows: list[Window]) -> list[Window]:
+    """The rows with names that tell processes apart, and stretches of one name by their turn."""
+    several = len({timeline.ranges[row.range].process for row in rows}) > 1
+    turns: dict[str, int] = defaultdict(int)
+    named = []
+    for row in rows:
+        process = timeline.ranges[row.range].process
+        named.append(shown(row.name, 60) + (f", process {process_id(process)}" if several else ""))
+    repeated = {name for name in named if named.count(name) > 1}
+    for position, name in enumerate(named):
+        if name in repeated:
+            turns[name] += 1
+            named[position] = f"{name} (turn {turns[name]})"
+    return [row._replace(name=name) for row, name in zip(rows, named, strict=True)]
+
+
+def _reason(row: Window, group: list[Window], *, stepped: bool) -> str:
+    kind = "step" if stepped else "outermost range"
+    time = units.time(row.gpu_ns / 1e9)
+    if len(group) == 1:
+        text = f"It is the only {kind} of the capture with GPU work ({time} of it)."
+    else:
+        text = f"Of {len(group)} {kind}s with GPU work it is the one of median GPU time ({time})."
+    return text if stepped else f"The capture has no range named “step N”. {text}"
