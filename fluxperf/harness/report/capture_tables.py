@@ -114,7 +114,7 @@ def kernels(by_kernel: Summary) -> Table | None:
     if rest:
         name = f"{len(rest):,} other kernels"
         cells.append(_kernel(name, sum(row.gpu_sum_ms for row in rest), sum(row.kernels for row in rest), whole))
-    return Table("Top kernels", _KERNELS, cells, tall=len(cells) > 16)
+    return Table("Kernels by GPU time", _KERNELS, cells, tall=len(cells) > 16)
 
 
 def _kernel(name: str, spent_ms: float, launches: int, whole_ms: float) -> list[Cell]:
@@ -146,7 +146,7 @@ def copies(summary: Summary) -> Table | None:
         ]
         for row in rows
     ]
-    return Table("Copies", _COPIES, cells)
+    return Table("Copies by direction and memory", _COPIES, cells)
 
 
 class Advice(NamedTuple):

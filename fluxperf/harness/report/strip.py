@@ -75,7 +75,7 @@ def scripts() -> str:
 
 def provenance(timeline: Timeline) -> str:
     """Where a capture's figures come from, in one line."""
-    gpus = [f"GPU {gpu} {shown(name, 60) if name else '(not named)'}" for gpu, name in timeline.gpus.items()]
+    gpus = [f"GPU {gpu} {shown(name, 60) if name else '(not named)'}" for gpu, name in sorted(timeline.gpus.items())]
     return (
         f"{shown(timeline.source, 160)}: Nsight Systems {shown(timeline.product, 40)}, export schema "
         f"{shown(timeline.schema, 40)}; {units.listing(gpus) or 'no GPU work'}. Tracing slows the host: read shares "

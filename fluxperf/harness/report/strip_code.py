@@ -51,7 +51,7 @@ def strip_of(
     while True:
         kept, span = _span(timeline, found, most_items)
         rows, merged_ns = _merged(rows_of(timeline, places, span), most_items)
-        text = script_json(_document(timeline, rows, kept))
+        text = script_json(_document(timeline, rows, kept, span))
         if len(text) <= most_bytes:
             return Strip(rows, kept, text, [*_absent(found, kept, merged_ns), *rows.left_out])
         most_items = min(rows.number, most_items) * most_bytes // len(text) * 9 // 10
@@ -160,7 +160,7 @@ class _Table:
         return self._places[value]
 
 
-def _document(timeline: Timeline, rows: Rows, kept: Windows) -> dict[str, Any]:
+def _document(timeline: Timeline, rows: Rows, kept: Windows, span: Window) -> dict[str, Any]:
     """The data as they stand in the page."""
     zero = kept.shown.start_ns
     texts, things = _Table(), _Table()
@@ -183,6 +183,7 @@ def _document(timeline: Timeline, rows: Rows, kept: Windows) -> dict[str, Any]:
             for row in kept.rows
         ],
         "first": kept.first,
+        "span": [span.start_ns - zero, span.end_ns - zero],
     }
 
 

@@ -72,8 +72,9 @@ _WHOLE = "The capture has no range that launched GPU work, so all of it is shown
 
 def whole(timeline: Timeline) -> Window:
     """The whole capture as one stretch."""
-    starts = [row.start_ns for rows in (timeline.work, timeline.calls, timeline.syncs) for row in rows]
-    ends = [row.end_ns for rows in (timeline.work, timeline.calls, timeline.syncs) for row in rows]
+    listed = (timeline.ranges, timeline.work, timeline.calls, timeline.syncs)
+    starts = [row.start_ns for rows in listed for row in rows]
+    ends = [row.end_ns for rows in listed for row in rows]
     busy = Busy()
     for row in timeline.work:
         busy.add(row)

@@ -78,20 +78,9 @@ class StripData {
     });
     this.windows = raw.windows.map(([name, start, end, range, gpu]) => ({ name, start, end, range, gpu }));
     this.firstWindow = raw.first;
-    this.bounds();
-    this.owners();
-  }
-
-  // From the first to the last of what is in the page; ranges around all of it do not stretch it.
-  bounds() {
-    this.low = Math.min(...this.windows.map((window) => window.start));
-    this.high = Math.max(...this.windows.map((window) => window.end));
-    for (const row of this.rows) {
-      if (row.of !== "stream" || !row.size) continue;
-      this.low = Math.min(this.low, row.start[0]);
-      this.high = Math.max(this.high, row.end[row.size - 1]);
-    }
+    [this.low, this.high] = raw.span;
     if (!(this.high > this.low)) this.high = this.low + 1;
+    this.owners();
   }
 
   // Which window each item was launched in, and what each call launched. What is around an item stands before it.
