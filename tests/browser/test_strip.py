@@ -204,7 +204,7 @@ def test_keys_select_items_and_rows(shown: Shown):
     browser.press(",")
     assert shown.text(".strip-live").startswith("Host-to-Device")
     browser.press("ArrowDown")
-    assert "overlapping" in shown.text(".strip-live")
+    assert "stream 7, 100, further row" in shown.text(".strip-live")
     browser.press("ArrowUp")
     browser.press("ArrowUp")
     assert "CUDA call" in shown.text(".strip-live")

@@ -259,7 +259,7 @@ def _gpus(timeline: Timeline, places: Places, inside: _Inside, window: Window, l
         for process, stream in keys:
             label = f"stream {stream}" + (f", {process_id(process)}" if several else "")
             stacked = enumerate(_stacked(found[process, stream], _OVERLAPPING))
-            rows += [Row("stream", f"{label}, overlapping" if at else label, items) for at, items in stacked]
+            rows += [Row("stream", "overlapping" if at else label, items) for at, items in stacked]
         name = shown(timeline.gpus.get(gpu) or "", 60) if timeline.gpus.get(gpu) else ""
         rows += [Row("idle", "idle", _stacked(idle[gpu], 1)[0])] if idle[gpu] else []
         groups.append(Group(f"GPU {gpu} {name}".strip(), rows))

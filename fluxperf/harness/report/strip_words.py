@@ -6,7 +6,7 @@ from collections import defaultdict
 
 from fluxperf.harness.report import units
 from fluxperf.harness.report.escape import shown
-from fluxperf.harness.report.strip_rows import KINDS, Item, Row, Rows
+from fluxperf.harness.report.strip_rows import KINDS, Item, Rows
 from fluxperf.harness.report.strip_steps import Window
 from fluxperf.harness.report.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.timeline.model import NONE, Timeline
@@ -40,18 +40,20 @@ def longest(rows: Rows, places: Places, window: Window) -> Table:
     """The longest items of each row in a window, row by row."""
     cells = []
     for group in rows.groups:
+        label = ""
         for row in group.rows:
+            label = label if row.label in ("", "overlapping") else row.label
             inside = [item for item in row.items if item.start_ns <= window.end_ns and item.end_ns >= window.start_ns]
             inside.sort(key=lambda item: (item.start_ns - item.end_ns, item.start_ns))
-            cells += [_item(group.label, row, item, places, window) for item in inside[:LONGEST]]
+            cells += [_item(group.label, label, item, places, window) for item in inside[:LONGEST]]
     return Table(f"The {LONGEST} longest items of each row", _ITEMS, cells, tall=True)
 
 
-def _item(group: str, row: Row, item: Item, places: Places, window: Window) -> list[Cell]:
+def _item(group: str, row: str, item: Item, places: Places, window: Window) -> list[Cell]:
     start, length = item.start_ns - window.start_ns, item.end_ns - item.start_ns
     note = f"{units.count(item.merged)} short ones that follow each other" if item.merged > 1 else ""
     return [
-        Cell(shown(group, 60), note=row.label or f"{row.of}, overlapping"),
+        Cell(shown(group, 60), note=row),
         Cell(shown(item.name, 96), note=note or (shown(item.detail, 60) if item.detail else "")),
         Cell(KINDS[item.kind]),
         Cell(units.signed_time(start / 1e9), start),

@@ -4,7 +4,7 @@ class StripPainter {
   static heights = { ranges: 20, calls: 15, waits: 15, stream: 32, idle: 15 };
   // Copies to the host keep to the lower half of their row, copies to the device to the upper half: not by colour alone.
   static bands = { h2d: [0, 0.5], d2h: [0.5, 1], copy: [0.25, 0.75], memset: [0.25, 0.75] };
-  static patterns = { h2d: "up", d2h: "down", copy: "dots", memset: "bars", wait: "cross", order: "dots", late: "up" };
+  static patterns = { h2d: "up", d2h: "down", copy: "dots", memset: "bars", graph: "dots", wait: "cross", order: "dots", late: "up" };
   static arrows = { h2d: "↑ ", d2h: "↓ ", copy: "→ " };
   static HEADING = 24;
   static GAP = 3;

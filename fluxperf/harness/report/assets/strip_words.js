@@ -21,9 +21,12 @@ const StripWords = {
     return (factor === 1 ? value.toLocaleString("en") : StripWords.digits(value / factor)) + " " + prefix + unit;
   },
 
+  // Rows of what overlaps or is nested follow the row that bears the name.
   where(data, item) {
-    const row = item.row.label || { stream: "stream", ranges: "ranges", calls: "CUDA calls", waits: "waits" }[item.row.of];
-    return `${data.groups[item.row.group]}, ${row}`;
+    let place = item.rowPlace;
+    while (place > 0 && ["", "overlapping"].includes(data.rows[place].label)) place--;
+    const further = place === item.rowPlace ? "" : ", further row";
+    return `${data.groups[item.row.group]}, ${data.rows[place].label}${further}`;
   },
 
   // Pairs of a term and what it is.
