@@ -221,6 +221,39 @@ def test_keys_select_items_and_rows(shown: Shown):
     assert browser.run(f"{STRIP}.state.selected") == -1
 
 
+def test_a_stretch_is_measured_by_mouse(shown: Shown):
+    browser = shown.browser
+    x, y = shown.place("qkv")
+    low, _ = shown.view()
+    ends = [shown.left + (time - low) * shown.width / (1.03 * 1.8e6) for time in (50_000, 350_000)]
+    browser.mouse("Pressed", ends[0], y, modifiers=8)
+    browser.mouse("Moved", x, y, button="left", buttons=1, modifiers=8)
+    browser.mouse("Moved", ends[1], y, button="left", buttons=1, modifiers=8)
+    browser.mouse("Released", ends[1], y, modifiers=8)
+    assert shown.view()[0] == low, "it does not pan"
+    text = shown.text(".strip-detail")
+    assert "Measured: 300 µs" in text
+    assert f"busy 100.0 %; 1 {units.BY} copy, host to device; 3 {units.BY} kernel; 4.00 MB" in text
+    shown.focus()
+    browser.press("Escape")
+    assert browser.run(f"{STRIP}.state.stretch") is None
+    assert browser.run("document.querySelector('.strip-detail').hidden") is True
+
+
+def test_a_stretch_is_measured_by_keys(shown: Shown):
+    browser = shown.browser
+    shown.focus()
+    browser.press(".")
+    browser.press("m")
+    assert "Measured: 100 µs" in shown.text(".strip-live")
+    for _ in range(3):
+        browser.press(".")
+    browser.press("m")
+    said = shown.text(".strip-live")
+    assert "Measured: 970 µs" in said, "from the copy to the end of flash"
+    assert "GPU 0 Example GPU busy 88.7 %" in said
+
+
 def test_search_counts_and_goes_from_match_to_match(shown: Shown):
     browser = shown.browser
     browser.run("document.querySelector('.strip-search').focus()")

@@ -274,7 +274,7 @@ def test_the_tables_say_what_the_strip_shows():
     )
     table = longest(found.rows, places, shown)
     first = [row for row in table.rows if row[0].note == "stream 7, 100"]
-    assert [row[1].text for row in first] == ["flash", "qkv", "Host-to-Device", "graph", "Device-to-Device"]
+    assert [row[1].text for row in first] == ["flash", "qkv", "Host-to-Device", "graph", "Device-to-Device", "overlap"]
     assert first[0][4].text.replace("\N{NO-BREAK SPACE}", " ") == "300 µs"
 
 
@@ -287,7 +287,10 @@ def test_by_op_of_the_whole_capture_agrees_with_the_summary():
     assert row[1].order == summarize(timeline, "op", places).total.gpu_sum_ms * 1e6
 
 
-@pytest.mark.parametrize("name", ["strip_data.js", "strip_draw.js", "strip_words.js", "strip.js", "page.js"])
+@pytest.mark.parametrize(
+    "name",
+    ["strip_data.js", "strip_draw.js", "strip_words.js", "strip_measure.js", "strip_input.js", "strip.js", "page.js"],
+)
 def test_scripts_write_text_and_never_markup(name: str):
     from fluxperf.harness.report.templates import asset
 

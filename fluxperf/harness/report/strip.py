@@ -23,7 +23,7 @@ from fluxperf.harness.timeline.places import Places
 from fluxperf.harness.timeline.summary import summarize
 
 #: Scripts in the order in which they must come; the last one draws every strip of the page.
-_SCRIPTS = ("strip_data.js", "strip_draw.js", "strip_words.js", "strip.js")
+_SCRIPTS = ("strip_data.js", "strip_draw.js", "strip_words.js", "strip_measure.js", "strip_input.js", "strip.js")
 
 
 class Section(NamedTuple):

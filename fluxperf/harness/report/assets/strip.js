@@ -13,12 +13,11 @@ class Strip {
     this.axis = this.find("axis");
     this.frame = this.find("frame");
     this.tip = this.find("tip");
-    this.state = { selected: -1, found: null, window: this.data.firstWindow };
+    this.state = { selected: -1, found: null, stretch: null, window: this.data.firstWindow };
     this.row = -1;
-    this.pointers = new Map();
     for (const name of ["bar", "frame", "keys", "legend"]) this.find(name).hidden = false;
     this.labels();
-    this.listen();
+    this.input = new StripInput(this);
     this.recolour();
     this.resize();
     this.show(this.data.firstWindow);
@@ -153,7 +152,7 @@ class Strip {
     if (number >= 0) {
       const item = this.data.item(number);
       this.row = item.rowPlace;
-      detail.append(...StripWords.list(this.data, item));
+      detail.append(...StripWords.list(item.name, StripWords.facts(this.data, item)));
       this.find("live").textContent = StripWords.sentence(this.data, item);
       if (reveal) this.reveal(item);
     } else {
@@ -201,6 +200,38 @@ class Strip {
     const { start, end } = this.data.item(number);
     const margin = Math.max(10, (end - start) * 0.2);
     this.look(start - margin, end + margin);
+  }
+
+  // Measuring
+
+  measure(low, high) {
+    this.state.stretch = { low: Math.min(low, high), high: Math.max(low, high) };
+    this.redraw();
+  }
+
+  // Says what is in the stretch; one of less than a pixel was a click.
+  measured() {
+    const { stretch } = this.state;
+    if (!stretch || (stretch.high - stretch.low) * this.view.scale < 2) return this.forget();
+    const title = `Measured: ${StripWords.time(stretch.high - stretch.low)}`;
+    const facts = StripMeasure.facts(this.data, stretch);
+    const detail = this.find("detail");
+    detail.hidden = false;
+    detail.replaceChildren(...StripWords.list(title, facts));
+    this.find("live").textContent = `${title}; ${facts.map((pair) => pair.join(" ")).join("; ")}`;
+  }
+
+  // By keys: the selected item, then up to each that is added; without an item what is in view.
+  extend() {
+    const { selected, stretch } = this.state;
+    const { start, end } = selected < 0 ? { start: this.low, end: this.high } : this.data.item(selected);
+    this.measure(Math.min(start, stretch?.low ?? start), Math.max(end, stretch?.high ?? end));
+    this.measured();
+  }
+
+  forget() {
+    this.state.stretch = null;
+    this.select(this.state.selected);
   }
 
   // Search
@@ -254,6 +285,7 @@ class Strip {
       ",": () => this.step(-1),
       ".": () => this.step(1),
       Enter: () => this.zoomTo(this.state.selected),
+      m: () => this.extend(),
       Escape: () => this.leave(),
     };
     if (!Object.hasOwn(actions, name)) return false;
@@ -271,46 +303,11 @@ class Strip {
 
   leave() {
     if (!this.tip.hidden) this.tip.hidden = true;
+    else if (this.state.stretch) this.forget();
     else this.select(-1);
   }
 
-  // Events
-
-  listen() {
-    const { canvas } = this;
-    canvas.addEventListener("keydown", (event) => {
-      if (event.ctrlKey || event.metaKey || event.altKey) return;
-      if (this.key(event.key)) event.preventDefault();
-    });
-    canvas.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
-    canvas.addEventListener("dblclick", (event) => this.zoomTo(this.hit(event)));
-    canvas.addEventListener("pointerdown", (event) => this.press(event));
-    canvas.addEventListener("pointermove", (event) => this.move(event));
-    canvas.addEventListener("pointerup", (event) => this.release(event));
-    canvas.addEventListener("pointercancel", (event) => this.pointers.delete(event.pointerId));
-    canvas.addEventListener("pointerleave", () => (this.tip.hidden = true));
-    this.find("choice").addEventListener("change", (event) => {
-      this.show(Number(event.target.value));
-      canvas.setAttribute("aria-label", `Timeline of ${event.target.selectedOptions[0].textContent}`);
-    });
-    const box = this.find("search");
-    box.addEventListener("input", () => this.search(box.value));
-    box.addEventListener("keydown", (event) => {
-      if (event.key === "Enter") this.next(event.shiftKey ? -1 : 1);
-    });
-    for (const button of this.root.querySelectorAll("button[data-key]")) {
-      const jumps = { Enter: 1, "Shift+Enter": -1 };
-      const { key } = button.dataset;
-      button.addEventListener("click", () => (key in jumps ? this.next(jumps[key]) : this.key(key)));
-    }
-    new ResizeObserver(() => this.fit()).observe(this.frame);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-      this.recolour();
-      this.redraw();
-    });
-    addEventListener("beforeprint", () => this.print(true));
-    addEventListener("afterprint", () => this.print(false));
-  }
+  // Sizes and paper
 
   fit() {
     if (Math.floor(this.canvas.getBoundingClientRect().width) === this.width) return;
@@ -325,61 +322,6 @@ class Strip {
     this.recolour();
     this.resize();
     this.draw();
-  }
-
-  wheel(event) {
-    const sideways = Math.abs(event.deltaX) > Math.abs(event.deltaY);
-    const zooms = !sideways && !event.shiftKey && (event.ctrlKey || event.metaKey || document.activeElement === this.canvas);
-    if (!zooms && !sideways && !event.shiftKey) return;
-    event.preventDefault();
-    const pixels = (sideways ? event.deltaX : event.deltaY) * (event.deltaMode === 1 ? 24 : 1);
-    if (!zooms) return this.pan(pixels / this.width);
-    const box = this.canvas.getBoundingClientRect();
-    this.zoom(1.0018 ** Math.max(-400, Math.min(400, pixels)), this.timeAt(event.clientX - box.left));
-  }
-
-  press(event) {
-    if (event.button > 0) return;
-    this.canvas.setPointerCapture(event.pointerId);
-    this.pointers.set(event.pointerId, event);
-    this.moved = this.pointers.size > 1;
-    this.tip.hidden = true;
-  }
-
-  move(event) {
-    const before = this.pointers.get(event.pointerId);
-    if (!before) return this.hover(event);
-    const others = [...this.pointers.values()].filter((one) => one.pointerId !== event.pointerId);
-    if (others.length) {
-      const left = this.canvas.getBoundingClientRect().left;
-      const far = (one) => Math.max(8, Math.abs(one.clientX - others[0].clientX));
-      this.zoom(far(before) / far(event), this.timeAt((event.clientX + others[0].clientX) / 2 - left));
-    } else {
-      if (!this.moved && Math.abs(event.clientX - before.clientX) < 4) return;
-      this.pan((before.clientX - event.clientX) / this.width);
-    }
-    this.moved = true;
-    this.pointers.set(event.pointerId, event);
-  }
-
-  release(event) {
-    if (!this.pointers.delete(event.pointerId)) return;
-    if (!this.moved && !this.pointers.size) this.select(this.hit(event));
-  }
-
-  hover(event) {
-    const number = this.hit(event);
-    this.tip.hidden = number < 0;
-    this.canvas.style.cursor = number < 0 ? "grab" : "pointer";
-    if (number < 0) return;
-    this.tip.replaceChildren(...StripWords.tip(this.data, this.data.item(number)));
-    const box = this.frame.getBoundingClientRect();
-    const x = event.clientX - box.left;
-    const y = event.clientY - box.top;
-    const { offsetWidth: wide, offsetHeight: tall } = this.tip;
-    const left = Math.max(0, Math.min(x + 14, box.width - wide - 2));
-    const below = event.clientY + tall + 24 < innerHeight;
-    this.tip.style.transform = `translate(${left}px, ${below ? y + 18 : y - tall - 12}px)`;
   }
 }
 

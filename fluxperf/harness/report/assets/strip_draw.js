@@ -82,6 +82,7 @@ class StripPainter {
       this.cover = new Float32Array(width * 3 * this.kinds.length);
     }
     this.data.rows.forEach((row, place) => this.row(pen, row, this.tops[place], view, state));
+    if (state.stretch) this.stretch(pen, view, state.stretch);
     if (state.selected >= 0) this.selection(pen, view, state);
   }
 
@@ -245,6 +246,24 @@ class StripPainter {
       pen.stroke();
     }
     pen.setLineDash([]);
+  }
+
+  // The stretch that is measured, with its length.
+  stretch(pen, view, { low, high }) {
+    const left = (low - view.low) * view.scale;
+    const right = (high - view.low) * view.scale;
+    pen.fillStyle = this.colours.ink;
+    pen.globalAlpha = 0.1;
+    pen.fillRect(left, 0, right - left, this.height);
+    pen.globalAlpha = 1;
+    pen.fillRect(left - 1, 0, 2, this.height);
+    pen.fillRect(right - 1, 0, 2, this.height);
+    const text = StripWords.time(high - low);
+    const wide = pen.measureText(text).width + 10;
+    const x = Math.min(Math.max(2, (left + right - wide) / 2), view.width - wide - 2);
+    pen.fillRect(x, 3, wide, 18);
+    pen.fillStyle = this.colours.paper;
+    pen.fillText(text, x + 5, 12.5);
   }
 
   // A sample of a kind, for the legend.

@@ -67,14 +67,14 @@ const StripWords = {
     return made;
   },
 
-  list(data, item) {
+  list(title, facts) {
     const list = document.createElement("dl");
-    for (const [term, text] of StripWords.facts(data, item)) {
+    for (const [term, text] of facts) {
       const pair = document.createElement("div");
       pair.append(StripWords.element("dt", term), StripWords.element("dd", text));
       list.append(pair);
     }
-    return [StripWords.element("p", item.name, "strip-name"), list];
+    return [StripWords.element("p", title, "strip-name"), list];
   },
 
   tip(data, item) {
