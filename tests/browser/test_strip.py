@@ -171,6 +171,41 @@ def test_dragging_pans_and_selects_nothing(shown: Shown):
     assert shown.view()[1] - shown.view()[0] == pytest.approx(high - low)
 
 
+def test_two_fingers_zoom_where_they_are(shown: Shown):
+    browser = shown.browser
+    x, y = shown.place("flash")
+    low, high = shown.view()
+    browser.send("Emulation.setTouchEmulationEnabled", enabled=True, maxTouchPoints=2)
+    try:
+        for kind, apart in (("touchStart", 50), ("touchMove", 75), ("touchMove", 100)):
+            points = [{"x": x - apart, "y": y, "id": 1}, {"x": x + apart, "y": y, "id": 2}]
+            browser.send("Input.dispatchTouchEvent", type=kind, touchPoints=points)
+        browser.send("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+    finally:
+        browser.send("Emulation.setTouchEmulationEnabled", enabled=False)
+    assert shown.view()[1] - shown.view()[0] == pytest.approx((high - low) / 2, rel=0.05)
+    assert shown.place("flash")[0] == pytest.approx(x, abs=30)
+    assert browser.run(f"{STRIP}.state.selected") == -1
+
+
+def test_the_theme_may_change_while_it_is_shown(shown: Shown):
+    light = shown.browser.run(f"{STRIP}.painter.fills.kernel")
+    shown.browser.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+    shown.browser.frame()
+    assert shown.browser.run(f"{STRIP}.painter.fills.kernel") != light
+
+
+def test_a_narrower_window_is_filled_again(shown: Shown):
+    shown.browser.send("Emulation.setDeviceMetricsOverride", width=800, height=900, deviceScaleFactor=2, mobile=False)
+    shown.browser.frame()
+    width, pixels, drawn = shown.browser.run(
+        f"[document.querySelector('.strip-canvas').getBoundingClientRect().width, {STRIP}.canvas.width, {STRIP}.width]"
+    )
+    assert width < shown.width
+    assert drawn == int(width)
+    assert pixels == 2 * drawn
+
+
 def test_the_pointer_shows_what_it_is_over(shown: Shown):
     shown.browser.mouse("Moved", *shown.place("Host-to-Device"))
     text = shown.text(".strip-tip")

@@ -181,6 +181,17 @@ def test_sections_can_stand_on_another_page():
     assert "new Strip(root)" in scripts()
 
 
+def test_times_beyond_any_clock_are_drawn_all_the_same():
+    made = Making()
+    made.range("step 0", -(2**62), 2**62)
+    made.run("before", -(2**62), -(2**61), 2**60)
+    made.run("after", 0, 2**61, 2**61)
+    made.run("nothing", 5, 5, 0)
+    html = page(made.done())
+    assert "step 0" in Page(html).sections["strip"]
+    json.loads(embedded(html))
+
+
 def embedded(html: str) -> str:
     (block,) = re.findall(r'<script type="application/json" class="strip-data">(.*?)</script>', html, re.DOTALL)
     return str(block)
@@ -238,3 +249,9 @@ def test_any_number_of_events_stays_below_the_limits():
     timeline = many(70_000, steps=1, per_op=200)
     assert events(timeline) > 140_000
     assert sum(len(section.html.encode()) for section in sections(timeline)) < 2_500_000
+
+
+def test_without_scripts_the_words_stay_and_no_empty_picture(html: str):
+    hidden = {str(attrs.get("class")) for _, attrs in Page(html).tags if "hidden" in attrs}
+    assert {"strip-bar", "strip-frame", "strip-keys", "strip-legend", "strip-detail"} <= hidden
+    assert "<noscript><p" in html

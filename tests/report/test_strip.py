@@ -232,7 +232,7 @@ def test_a_capture_that_is_too_large_keeps_the_first_step_and_says_what_is_missi
     assert 1 <= len(part.windows.rows) < 10
     assert part.windows.shown == whole.windows.shown
     assert part.rows.number <= 2000
-    assert f"{len(part.windows.rows)} of 10 stretches are in it" in part.left_out[0]
+    assert f"{len(part.windows.rows)} of 10 steps are in it" in part.left_out[0]
 
 
 def test_a_step_that_is_too_large_joins_short_neighbours_and_counts_them():

@@ -34,7 +34,15 @@ class Section(NamedTuple):
     html: Markup
 
 
-def sections(timeline: Timeline, prefix: str = "strip", places: Places | None = None) -> list[Section]:
+class Sections(NamedTuple):
+    """What a page shows of one capture: the strip of one step, the gaps, and the top kernels."""
+
+    strip: Section
+    gaps: Section
+    kernels: Section
+
+
+def sections(timeline: Timeline, prefix: str = "strip", places: Places | None = None) -> Sections:
     """The strip of one step, the gaps with the launch-bound test, and the top kernels of a capture.
 
     Args:
@@ -43,24 +51,28 @@ def sections(timeline: Timeline, prefix: str = "strip", places: Places | None = 
         places: the timeline's places, where they are known already.
 
     Returns:
-        Three sections, with the anchors ``prefix``, ``prefix-gaps`` and ``prefix-kernels``. The same timeline gives the
-        same sections. The strip's data take up to 2.3 MB; about 17 bytes an item.
+        Sections with the anchors ``prefix``, ``prefix-gaps`` and ``prefix-kernels``. The same timeline gives the same
+        sections. The strip's data take up to 2.3 MB; about 17 bytes an item.
     """
     places = places or Places(timeline)
     by_kernel = summarize(timeline, "kernel", places)
     source = provenance(timeline)
-    views: dict[str, tuple[str, Any]] = {
-        prefix: ("Timeline of one step", _strip(timeline, places)),
-        f"{prefix}-gaps": ("Gaps and the launch-bound test", gaps.build(timeline, places, by_kernel, f"{prefix}-gaps")),
-        f"{prefix}-kernels": ("Top kernels", capture_tables.kernels(by_kernel)),
-    }
-    drawing = environment()
-    found = []
-    for template, (anchor, (title, view)) in zip(("strip", "gaps", "kernels"), views.items(), strict=True):
-        html = drawing.get_template(f"{template}.html.j2").render(view=view, prefix=anchor, source_text=source)
+
+    def section(template: str, part: str, title: str, view: Any) -> Section:
+        html = (
+            environment()
+            .get_template(f"{template}.html.j2")
+            .render(view=view, prefix=prefix + part, source_text=source)
+        )
         # Safe as markup: Jinja escaped whatever came from outside.
-        found.append(Section(anchor, title, Markup(html)))
-    return found
+        return Section(prefix + part, title, Markup(html))
+
+    found = gaps.build(timeline, places, by_kernel, f"{prefix}-gaps")
+    return Sections(
+        section("strip", "", "Timeline of one step", _strip(timeline, places)),
+        section("strip_gaps", "-gaps", "Gaps and the launch-bound test", found),
+        section("strip_kernels", "-kernels", "Top kernels", capture_tables.kernels(by_kernel)),
+    )
 
 
 def styles() -> str:

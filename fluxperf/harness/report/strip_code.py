@@ -79,7 +79,7 @@ def _span(timeline: Timeline, found: Windows, most_items: int) -> tuple[Windows,
             if number(start, end) <= most_items * 2 // 3:  # a third is left for idle times
                 low, high, grown = near_low, near_high, True
     rows = found.rows[low : high + 1]
-    kept = Windows(rows, found.first - low, found.why)
+    kept = found._replace(rows=rows, first=found.first - low)
     return kept, rows[0]._replace(end_ns=max(row.end_ns for row in rows))
 
 
@@ -134,8 +134,8 @@ def _absent(found: Windows, kept: Windows, merged_ns: int) -> list[str]:
     texts = []
     if len(kept.rows) < len(found.rows):
         texts.append(
-            f"The capture is too large for one page: {len(kept.rows)} of {len(found.rows)} stretches are in it, from "
-            f"{kept.rows[0].name} to {kept.rows[-1].name}."
+            f"The capture is too large for one page: {len(kept.rows)} of {len(found.rows)} {found.kind} are in it, "
+            f"from {kept.rows[0].name} to {kept.rows[-1].name}."
         )
     if merged_ns:
         texts.append(

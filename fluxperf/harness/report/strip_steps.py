@@ -34,11 +34,15 @@ class Window(NamedTuple):
 
 
 class Windows(NamedTuple):
-    """The stretches in the order of time, the position of the one that is shown first, and why it is that one."""
+    """The stretches in the order of time, the position of the one that is shown first, and why it is that one.
+
+    ``kind`` is what they are: steps, outermost ranges, or captures.
+    """
 
     rows: list[Window]
     first: int
     why: str
+    kind: str
 
     @property
     def shown(self) -> Window:
@@ -54,7 +58,7 @@ def windows(timeline: Timeline, places: Places) -> Windows:
         owners = [places.root(row.range) for row in timeline.work]
     rows = _owned(timeline, owners)
     if not rows:
-        return Windows([whole(timeline)], 0, _WHOLE)
+        return Windows([whole(timeline)], 0, _WHOLE, "captures")
     groups: dict[str, list[Window]] = defaultdict(list)
     for row in rows:
         groups["" if stepped else places.path(row.range)].append(row)
@@ -64,7 +68,12 @@ def windows(timeline: Timeline, places: Places) -> Windows:
     first = rows.index(median)
     least = max(0, min(first - MOST_WINDOWS // 2, len(rows) - MOST_WINDOWS))
     kept = rows[least : least + MOST_WINDOWS]
-    return Windows(_told_apart(timeline, kept), first - least, _reason(median, group, stepped=stepped))
+    kind = "steps" if stepped else "outermost ranges"
+    why = _reason(median, group, kind)
+    why += (
+        f" The {len(kept)} of {len(rows)} {kind} that are nearest to it can be chosen." if len(kept) < len(rows) else ""
+    )
+    return Windows(_told_apart(timeline, kept), first - least, why, kind)
 
 
 _WHOLE = "The capture has no range that launched GPU work, so all of it is shown."
@@ -118,11 +127,10 @@ def _told_apart(timeline: Timeline, rows: list[Window]) -> list[Window]:
     return [row._replace(name=name) for row, name in zip(rows, named, strict=True)]
 
 
-def _reason(row: Window, group: list[Window], *, stepped: bool) -> str:
-    kind = "step" if stepped else "outermost range"
+def _reason(row: Window, group: list[Window], kind: str) -> str:
     time = units.time(row.gpu_ns / 1e9)
     if len(group) == 1:
-        text = f"It is the only {kind} of the capture with GPU work ({time} of it)."
+        text = f"No other of the {kind} in the capture has GPU work ({time} of it)."
     else:
-        text = f"Of {len(group)} {kind}s with GPU work it is the one of median GPU time ({time})."
-    return text if stepped else f"The capture has no range named “step N”. {text}"
+        text = f"Of {len(group)} {kind} with GPU work it is the one of median GPU time ({time})."
+    return text if kind == "steps" else f"The capture has no range named “step N”. {text}"
