@@ -11,9 +11,8 @@ from typing import NamedTuple
 
 from fluxperf.harness.report import units
 from fluxperf.harness.report.escape import shown
-from fluxperf.harness.timeline.model import NONE, Timeline, process_id
+from fluxperf.harness.timeline.model import NONE, Timeline, Work, process_id
 from fluxperf.harness.timeline.places import Places
-from fluxperf.harness.timeline.summary import Busy
 
 #: Stretches that the strip offers: those nearest to the one it shows first.
 MOST_WINDOWS = 200
@@ -84,29 +83,35 @@ def whole(timeline: Timeline) -> Window:
     listed = (timeline.ranges, timeline.work, timeline.calls, timeline.syncs)
     starts = [row.start_ns for rows in listed for row in rows]
     ends = [row.end_ns for rows in listed for row in rows]
-    busy = Busy()
-    for row in timeline.work:
-        busy.add(row)
     start = min(starts, default=0)
-    return Window("whole capture", start, max(ends, default=start), NONE, busy.union_ns)
+    return Window("whole capture", start, max(ends, default=start), NONE, _busy_ns(timeline.work))
+
+
+def _busy_ns(rows: list[Work]) -> int:
+    """Union of the intervals of work that comes in the order of its beginnings, GPUs added."""
+    union = 0
+    until: dict[int, int] = {}
+    for row in rows:
+        start = max(row.start_ns, until.get(row.gpu, row.start_ns))
+        union += max(0, row.end_ns - start)
+        until[row.gpu] = max(start, row.end_ns)
+    return union
 
 
 def _owned(timeline: Timeline, owners: list[int]) -> list[Window]:
-    busy: dict[int, Busy] = defaultdict(Busy)
-    ends: dict[int, int] = {}
+    work: dict[int, list[Work]] = defaultdict(list)
     for row, owner in zip(timeline.work, owners, strict=True):
         if owner != NONE:
-            busy[owner].add(row)
-            ends[owner] = max(ends.get(owner, 0), row.end_ns)
+            work[owner].append(row)
     found = [
         Window(
             timeline.ranges[owner].name,
             timeline.ranges[owner].start_ns,
-            max(end, timeline.ranges[owner].end_ns),
+            max(timeline.ranges[owner].end_ns, *(row.end_ns for row in rows)),
             owner,
-            busy[owner].union_ns,
+            _busy_ns(rows),
         )
-        for owner, end in ends.items()
+        for owner, rows in work.items()
     ]
     return sorted(found, key=lambda row: (row.start_ns, row.range))
 

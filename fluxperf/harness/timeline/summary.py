@@ -151,7 +151,7 @@ def summarize(timeline: Timeline, by: str = "op", places: Places | None = None) 
     )
 
 
-class Busy:
+class _Busy:
     """Sum and union of intervals that come in the order of their beginnings, by GPU."""
 
     def __init__(self) -> None:
@@ -160,7 +160,6 @@ class Busy:
         self._until: dict[int, int] = {}
 
     def add(self, row: Work) -> None:
-        """Adds the interval of one piece of work."""
         until = self._until.get(row.gpu, row.start_ns)
         self.sum_ns += row.end_ns - row.start_ns
         if row.end_ns > until:
@@ -178,7 +177,7 @@ class _Rows:
         self._level: Level | None = None if by == "kernel" else by  # type: ignore[assignment]
         self._rows: dict[str, Row] = {}
         self._total = Row(name="total")
-        self._busy: dict[str | None, Busy] = defaultdict(Busy)
+        self._busy: dict[str | None, _Busy] = defaultdict(_Busy)
         self._kernels: dict[str | None, Counter[str]] = defaultdict(Counter)
         self._kernel_ns: dict[str | None, Counter[str]] = defaultdict(Counter)
         self._copies: dict[str | None, dict[tuple[str, str, str], list[int]]] = defaultdict(dict)
@@ -280,7 +279,7 @@ class _Rows:
 
 def _gpu_rows(timeline: Timeline) -> list[GpuRow]:
     """Span and busy time of each GPU."""
-    busy: dict[int, Busy] = defaultdict(Busy)
+    busy: dict[int, _Busy] = defaultdict(_Busy)
     first: dict[int, int] = {}
     last: dict[int, int] = {}
     for row in timeline.work:
