@@ -11,7 +11,7 @@ import pytest
 from fluxperf.harness.report import units
 from fluxperf.harness.report.capture_page import page
 from tests.browser.devtools import CHROMIUM, Browser
-from tests.report.captures import everything, many
+from tests.report.captures import MS, Making, everything, many
 
 pytestmark = [
     pytest.mark.browser,
@@ -105,6 +105,39 @@ def test_it_draws(shown: Shown):
       return seen.size;
     })()""")
     assert colours > 12
+
+
+def alpha(browser: Browser, x: float, y: float) -> int:
+    """How opaque the picture is at a place of the canvas."""
+    told = browser.run(f"{STRIP}.canvas.getContext('2d').getImageData({x}, {y}, 1, 1).data[3]")
+    return int(told)
+
+
+def test_copies_to_the_device_are_above_and_copies_to_the_host_below(shown: Shown):
+    rows = shown.browser.run(f"({STRIP}).painter.tops[{STRIP}.data.rows.findIndex((row) => row.of === 'stream')]")
+    for name, upper, lower in (("Host-to-Device", 255, 0), ("Device-to-Host", 0, 255), ("flash", 255, 255)):
+        x = int(shown.place(name)[0] - shown.left)
+        assert (alpha(shown.browser, x, rows + 4), alpha(shown.browser, x, rows + 28)) == (upper, lower), name
+
+
+def test_what_is_thinner_than_a_pixel_is_as_dark_as_it_covers(browser: Browser, tmp_path: Path):
+    made = Making()
+    made.range("step 0", 0, 100 * MS)
+    for start, distance in ((10 * MS, 1000), (30 * MS, 2000), (50 * MS, 8000)):
+        for turn in range(2 * MS // distance):
+            made.run("tiny", turn, start + turn * distance, 1000, called_for=1)
+    path = tmp_path / "dense.html"
+    path.write_text(page(made.done()), encoding="utf-8")
+    shown = Shown(browser, path)
+    y = browser.run(f"{STRIP}.painter.tops[{STRIP}.data.rows.findIndex((row) => row.of === 'stream')]") + 16
+    low, high = shown.view()
+    x = [int((at * MS - low) * shown.width / (high - low)) for at in (11, 31, 51, 80)]
+    full, half, eighth, none = (alpha(browser, at, y) for at in x)
+    assert full == 255
+    assert 255 > half > eighth > none == 0
+    browser.run(f"{STRIP}.look({10 * MS}, {10 * MS} + 20_000)")
+    browser.frame()
+    assert alpha(browser, 100, y) == 255, "one by one they are as dark as any"
 
 
 def test_the_first_view_is_the_step(shown: Shown):

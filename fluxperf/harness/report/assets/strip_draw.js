@@ -144,7 +144,7 @@ class StripPainter {
       } else {
         const channel = tone * kinds + kind;
         const pixel = Math.min(width - 1, Math.max(0, Math.floor(x)));
-        this.cover[channel * width + pixel] += Math.max(wide, 0.1);
+        this.cover[channel * width + pixel] += Math.max(wide, 1e-6);
         touched.add(channel);
       }
     }
