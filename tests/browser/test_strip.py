@@ -131,7 +131,7 @@ def test_what_is_thinner_than_a_pixel_is_as_dark_as_it_covers(browser: Browser, 
     shown = Shown(browser, path)
     y = browser.run(f"{STRIP}.painter.tops[{STRIP}.data.rows.findIndex((row) => row.of === 'stream')]") + 16
     low, high = shown.view()
-    x = [int((at * MS - low) * shown.width / (high - low)) for at in (11, 31, 51, 80)]
+    x = [int((at * MS - low) * shown.width / (high - low)) for at in (11, 31, 51, 77)]
     full, half, eighth, none = (alpha(browser, at, y) for at in x)
     assert full == 255
     assert 255 > half > eighth > none == 0

@@ -32,7 +32,7 @@ class Strip {
       made.title = text;
       list.append(made);
     };
-    this.painter.headings.forEach((top, place) => label(this.data.groups[place], top, "strip-group"));
+    this.painter.headings.forEach((top, place) => label(this.data.groups[place], top + 1, "strip-group"));
     this.data.rows.forEach((row, place) => label(row.label, this.painter.tops[place], `strip-${row.of}`));
     list.style.height = `${this.painter.height}px`;
   }

@@ -6,6 +6,8 @@ class StripPainter {
   static bands = { h2d: [0, 0.5], d2h: [0.5, 1], copy: [0.25, 0.75], memset: [0.25, 0.75] };
   static patterns = { h2d: "up", d2h: "down", copy: "dots", memset: "bars", graph: "dots", wait: "cross", order: "dots", late: "up" };
   static arrows = { h2d: "↑ ", d2h: "↓ ", copy: "→ " };
+  // What must not be overlooked is never at its palest.
+  static rare = new Set(["h2d", "d2h", "wait"]);
   static HEADING = 24;
   static GAP = 3;
 
@@ -207,11 +209,12 @@ class StripPainter {
     const [top, tall] = this.band(kind, y, height);
     pen.fillStyle = tone === 2 ? this.colours.ink : this.fills[kind];
     const base = channel * width;
+    const least = StripPainter.rare.has(kind) ? 2 : 1;
     let from = 0;
     let level = 0;
     for (let pixel = 0; pixel <= width; pixel++) {
       const covered = pixel < width ? this.cover[base + pixel] : 0;
-      const now = covered === 0 ? 0 : Math.min(4, 1 + Math.floor(covered * 4));
+      const now = covered === 0 ? 0 : Math.min(4, least + Math.floor(covered * 4));
       if (now === level) continue;
       if (level) {
         pen.globalAlpha = (0.25 + 0.1875 * level) * (tone === 1 ? 0.3 : 1);
