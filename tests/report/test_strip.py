@@ -131,6 +131,27 @@ def test_steps_of_two_processes_are_told_apart():
     ]
 
 
+def test_steps_of_two_threads_are_told_apart():
+    made = Making()
+    for thread in (1, 2):
+        made.range("step 0", 0, MS, thread=thread)
+        made.run("kernel", US, 10 * US, US, thread=thread, gpu=thread)
+    timeline = made.done()
+    assert [row.name for row in windows(timeline, Places(timeline)).rows] == ["step 0, thread 1", "step 0, thread 2"]
+
+
+def test_the_nearest_of_very_many_stretches_can_be_chosen():
+    made = Making()
+    for turn in range(500):
+        made.range("iteration", turn * 10 * US, turn * 10 * US + 9 * US)
+        made.run("kernel", turn * 10 * US, turn * 10 * US + 3 * US, 1000 + turn)
+    timeline = made.done()
+    found = windows(timeline, Places(timeline))
+    assert len(found.rows) == 200
+    assert found.shown.gpu_ns == 1000 + 249
+    assert "The 200 of 500 outermost ranges that are nearest to it can be chosen." in found.why
+
+
 # Rows
 
 

@@ -99,6 +99,8 @@ def _strip(timeline: Timeline, places: Places) -> dict[str, Any]:
     """What the strip's template shows."""
     strip = strip_of(timeline, places, windows(timeline, places))
     shown_first = strip.windows.shown
+    by_op = strip_words.by_op(timeline, places, shown_first)
+    longest = strip_words.longest(strip.rows, places, shown_first)
     used = {item.kind for group in strip.rows.groups for row in group.rows for item in row.items}
     return {
         # Safe as markup: `script_json` leaves no <, > or & in it.
@@ -108,8 +110,9 @@ def _strip(timeline: Timeline, places: Places) -> dict[str, Any]:
         "first": shown_first,
         "legend": [(kind, words) for kind, words in KINDS.items() if kind in used],
         "left_out": strip.left_out,
-        "number": units.count(strip.rows.number),
+        "counts": f"{units.plural(len(by_op.rows), 'op')}, {units.plural(len(longest.rows), 'longest item')} of "
+        f"{units.count(strip.rows.number)}",
         "groups": strip.rows.groups,
-        "by_op": strip_words.by_op(timeline, places, shown_first),
-        "longest": strip_words.longest(strip.rows, places, shown_first),
+        "by_op": by_op,
+        "longest": longest,
     }

@@ -6,12 +6,12 @@ capture is the only stretch.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import NamedTuple
 
 from fluxperf.harness.report import units
 from fluxperf.harness.report.escape import shown
-from fluxperf.harness.timeline.model import NONE, Timeline, Work, process_id
+from fluxperf.harness.timeline.model import NONE, Timeline, Work, process_id, thread_id
 from fluxperf.harness.timeline.places import Places
 
 #: Stretches that the strip offers: those nearest to the one it shows first.
@@ -117,19 +117,21 @@ def _owned(timeline: Timeline, owners: list[int]) -> list[Window]:
 
 
 def _told_apart(timeline: Timeline, rows: list[Window]) -> list[Window]:
-    """The rows with names that tell processes apart, and stretches of one name by their turn."""
-    several = len({timeline.ranges[row.range].process for row in rows}) > 1
-    turns: dict[str, int] = defaultdict(int)
-    named = []
-    for row in rows:
-        process = timeline.ranges[row.range].process
-        named.append(shown(row.name, 60) + (f", process {process_id(process)}" if several else ""))
-    repeated = {name for name in named if named.count(name) > 1}
-    for position, name in enumerate(named):
-        if name in repeated:
+    """The rows with names that tell processes and threads apart, and stretches of one name by their turn."""
+    ranges = [timeline.ranges[row.range] for row in rows]
+    processes = len({row.process for row in ranges}) > 1
+    threads = len({(row.process, row.thread) for row in ranges}) > len({row.process for row in ranges})
+    names = []
+    for row, around in zip(rows, ranges, strict=True):
+        process = f", process {process_id(around.process)}" if processes else ""
+        thread = f", thread {thread_id(around.thread)}" if threads else ""
+        names.append(shown(row.name, 60) + process + thread)
+    counts, turns = Counter(names), Counter[str]()
+    for position, name in enumerate(names):
+        if counts[name] > 1:
             turns[name] += 1
-            named[position] = f"{name} (turn {turns[name]})"
-    return [row._replace(name=name) for row, name in zip(rows, named, strict=True)]
+            names[position] = f"{name} (turn {turns[name]})"
+    return [row._replace(name=name) for row, name in zip(rows, names, strict=True)]
 
 
 def _reason(row: Window, group: list[Window], kind: str) -> str:
