@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from fluxperf.errors import UnknownNameError
-from fluxperf.harness.timeline.busy import gaps
+from fluxperf.harness.timeline.busy import Gap, gaps
 from fluxperf.harness.timeline.model import NONE, Call, Sync, Timeline, Work
 from fluxperf.harness.timeline.places import Places
 
@@ -169,13 +169,8 @@ def _items(timeline: Timeline, places: Places) -> Iterator[_Hit]:
 
 
 def _late(timeline: Timeline, places: Places) -> dict[int, int]:
-    """Nanoseconds for which a GPU had nothing to do because the launch call of a piece of work had not returned yet."""
-    found: dict[int, int] = {}
-    for gap in gaps(timeline, places):
-        row, idle = timeline.work[gap.work], gap.end_ns - gap.start_ns
-        if row.call != NONE and idle >= SHORTEST_GAP_NS and timeline.calls[row.call].end_ns > gap.start_ns:
-            found[gap.work] = idle
-    return found
+    """Nanoseconds for which a GPU had nothing to do because a launch came late, by the work that ended them."""
+    return {gap.work: gap.end_ns - gap.start_ns for gap in gaps(timeline, places) if launched_late(timeline, gap)}
 
 
 def _starved(timeline: Timeline, places: Places) -> Iterator[_Hit]:
@@ -183,6 +178,13 @@ def _starved(timeline: Timeline, places: Places) -> Iterator[_Hit]:
     for index, idle in _late(timeline, places).items():
         if not _round_trip(timeline.work[index], places):
             yield _Hit(places.path_of(timeline.work[index]), "GPU idle before a launch", idle)
+
+
+def launched_late(timeline: Timeline, gap: Gap) -> bool:
+    """Whether a gap that counts ended with work whose launch call had not returned when the GPU ran out of work."""
+    call = timeline.work[gap.work].call
+    counts = gap.end_ns - gap.start_ns >= SHORTEST_GAP_NS
+    return call != NONE and counts and timeline.calls[call].end_ns > gap.start_ns
 
 
 def _repeated(timeline: Timeline, places: Places) -> Iterator[_Hit]:
