@@ -1,4 +1,4 @@
-"""Files that are replaced whole: a reader sees the old text or the new one, never half of either."""
+"""Files that are replaced whole: a reader sees the old content or the new one, never half of either."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ from pathlib import Path
 from fluxperf.errors import RecordError
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file beside its place, synchronizes it to the disk, and moves it there.
+def write_whole(path: Path, content: str | bytes, durable: bool = True) -> None:
+    """Writes a file beside its place, synchronizes it to the disk, and moves it there; nothing half-written is left.
+
+    Args:
+        path: of the file; folders above it are made.
+        content: text is written as UTF-8.
+        durable: wait until the disk has it. Without, a crash of the machine may lose it; a reader never sees half.
 
     Raises:
         RecordError: the file cannot be written.
@@ -19,11 +24,12 @@ def write_whole(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=".", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
             beside = Path(file.name)
-            file.write(text)
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         beside.chmod(mode)
         beside.replace(path)
     except OSError as error:
