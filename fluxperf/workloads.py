@@ -210,13 +210,13 @@ def prepare(
     return drawn(placed(name, source, device, nvtx), workload, seed)
 
 
-def placed(name: str, source: WeightSource, device: str = "auto", nvtx: bool = False) -> Placed:
-    """A rung with a model's weights on a fresh device.
+def placed(name: str, source: WeightSource, device: str | Device = "auto", nvtx: bool = False) -> Placed:
+    """A rung with a model's weights on a device.
 
     Args:
         name: rung, or ``"oracle"`` for float64.
         source: weights.
-        device: kind.
+        device: kind of a fresh one, or one that is open.
         nvtx: attach NVTX ranges to every run.
 
     Raises:
@@ -226,7 +226,7 @@ def placed(name: str, source: WeightSource, device: str = "auto", nvtx: bool = F
         phase, rows = Phase("oracle", "", "float64", {}, activations="float64"), dict.fromkeys(OP_NAMES, "oracle")
     else:
         phase, rows = phase_named(name), table(name)
-    opened = open_device(device)
+    opened = open_device(device) if isinstance(device, str) else device
     problems = obstacles(phase, opened.kind) if name != "oracle" else []
     if problems:
         raise BindError(name, opened.kind, problems)

@@ -129,7 +129,7 @@ def _not_fetched(file: Path) -> str:
         start = stream.read(200)
     if start.startswith(_POINTER):
         return "is a git-lfs pointer, not the file itself: run git lfs pull"
-    if file.suffix == ".safetensors" and file.stat().st_size < 4096 and not start[8:9] == b"{":
+    if file.suffix == ".safetensors" and file.stat().st_size < 4096 and start[8:9] != b"{":
         line = start.decode("utf-8", "replace").strip().splitlines()
         return f"is no weights but text, probably a refused download: {line[0][:80]!r}" if line else "is empty"
     return ""

@@ -78,8 +78,8 @@ def open_folder(path: Path, parts: tuple[str, ...] = (*TRANSFORMER, *TEXT, *VAE)
 def _no_folder(path: Path) -> str:
     if path.is_file():
         return (
-            f"{path}: expected a diffusers model folder with model_index.json, got a file. A single checkpoint holds the "
-            f"transformer alone: measure it with `fluxperf run --weights {path}`; for pictures download the whole folder."
+            f"{path}: expected a diffusers model folder with model_index.json, got a file. A single checkpoint holds "
+            f"the transformer alone: measure it with `fluxperf run --weights {path}`; for pictures download the folder."
         )
     text = f"{path}: expected a diffusers model folder, found nothing there."
     if len(path.parts) == 2 and not path.is_absolute():
@@ -119,8 +119,8 @@ def _no_index(path: Path) -> str:
 
 def _how_to_get(path: Path) -> str:
     return (
-        "Download it whole again: FLUX.1-dev and FLUX.1-schnell may ask for their license to be accepted first, on the "
-        f"page of the model; then hf auth login, and hf download MODEL --local-dir {path}. After git clone: git lfs pull."
+        "Download it whole again. A gated model asks for its license to be accepted first, on its page; then "
+        f"hf auth login, and hf download MODEL --local-dir {path}. After git clone: git lfs pull."
     )
 
 
@@ -155,7 +155,7 @@ def _schedule(path: Path) -> tuple[bool, list[str]]:
     settings = read_json(path)
     kind = settings.get("_class_name", "FlowMatchEulerDiscreteScheduler")
     if kind != "FlowMatchEulerDiscreteScheduler":
-        return False, [f"scheduler is a {kind}, expected FlowMatchEulerDiscreteScheduler: Euler steps are what there is"]
+        return False, [f"scheduler is a {kind}, expected FlowMatchEulerDiscreteScheduler"]
     shifted = bool(settings.get("use_dynamic_shifting", False))
     expected: Mapping[str, Any] = {**_SCHEDULE, **(_SHIFTED if shifted else {"shift": 1.0})}
     return shifted, [

@@ -2,8 +2,8 @@
 
 Rows are filtered against the row above (type 2, "up") and deflated in strips by several threads: zlib lets go of the
 interpreter's lock, and strips that end on a byte boundary may simply follow one another in one stream (RFC 1950, 1951;
-PNG third edition, sections 9 and 11). One thread of a library that compresses a picture of 1024 x 1024 takes as long as
-a step of the transformer.
+PNG third edition, sections 9 and 11). Image libraries deflate in one thread, which is most of what a picture costs
+once it is on the host.
 """
 
 from __future__ import annotations

@@ -1,0 +1,154 @@
+"""Text encoders: prompts become embeddings on the device. CLIP gives the pooled text, T5 the text tokens.
+
+Source: ``encode_prompt`` of diffusers' ``FluxPipeline``; both are the libraries' own modules and tokenizers.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from fluxperf.errors import UnknownNameError
+from fluxperf.pipeline import t5
+from fluxperf.pipeline.bridge import Bridge
+from fluxperf.pipeline.embeddings import Embedded, Key, PromptCache
+from fluxperf.pipeline.folder import ModelFolder
+from fluxperf.pipeline.libraries import library
+
+#: What becomes of T5 when a prompt is encoded: it stays on the device, waits in the host's memory, or is let go of and
+#: read from the disk again when there is a new prompt.
+T5Keeping = Literal["keep", "offload", "free"]
+#: What its weights are stored as: the dtype of the activations, or e4m3 with one scale per output channel.
+T5Precision = Literal["full", "fp8"]
+
+
+class TextEncoders:
+    """CLIP and T5 of a model folder.
+
+    Args:
+        folder: the model's.
+        bridge: PyTorch on the device.
+        dtype: of weights and activations, ``float32`` or ``bfloat16``.
+        cached: prompts whose embeddings are kept.
+        keeping: what becomes of T5 between prompts.
+        precision: of its weights.
+        on_bytes: told of the bytes that are read of T5.
+
+    Raises:
+        DeviceError: PyTorch or transformers is missing.
+        UnknownNameError: no such keeping or precision.
+        CheckpointError: weights that do not fit.
+    """
+
+    def __init__(
+        self,
+        folder: ModelFolder,
+        bridge: Bridge,
+        dtype: str,
+        cached: int = 16,
+        keeping: T5Keeping = "keep",
+        precision: T5Precision = "full",
+        on_bytes: Callable[[int], None] = lambda nbytes: None,
+    ) -> None:
+        for name, value, known in (("t5", keeping, T5Keeping), ("t5_precision", precision, T5Precision)):
+            if value not in get_args(known):
+                raise UnknownNameError(name, value, get_args(known))
+        transformers = library("transformers")
+        self._bridge, self._dtype, self._keeping, self._precision = bridge, dtype, keeping, precision
+        self._path, self._on_bytes = folder.path / "text_encoder_2", on_bytes
+        self.cache = PromptCache(cached)
+        self._clip_tokenizer = transformers.CLIPTokenizer.from_pretrained(folder.path / "tokenizer")
+        self._t5_tokenizer = transformers.T5TokenizerFast.from_pretrained(folder.path / "tokenizer_2")
+        with bridge.work():
+            clip = transformers.CLIPTextModel.from_pretrained(
+                folder.path / "text_encoder", torch_dtype=getattr(bridge.torch, dtype)
+            )
+            self._clip = clip.eval().to(bridge.place)
+        self._t5: Any = None
+        if keeping != "free":
+            self._load_t5()
+            self._park_t5()
+
+    def encode(self, prompts: Sequence[str], prompts_2: Sequence[str], tokens: int) -> tuple[list[Embedded], list[str]]:
+        """Embeddings of prompts, and a sentence for each that was cut.
+
+        Those that are known cost nothing; the others' token ids go up in two copies, one for each encoder.
+
+        Args:
+            prompts: what CLIP reads.
+            prompts_2: what T5 reads, as many.
+            tokens: length of T5's sequence.
+        """
+        keys = [Key(*both, tokens) for both in zip(prompts, prompts_2, strict=True)]
+        known = {key: self.cache.get(key) for key in keys}
+        new = [key for key, value in known.items() if value is None]
+        clip_ids, clip_cut = _ids(self._clip_tokenizer, [key.prompt for key in new or keys], None)
+        t5_ids, t5_cut = _ids(self._t5_tokenizer, [key.prompt_2 for key in new or keys], tokens)
+        notes = [f"CLIP {cut} Its pooled text steers the picture as a whole; T5 has the words." for cut in clip_cut]
+        notes += [f"T5 {cut} What is cut has no effect on the picture." for cut in t5_cut]
+        if new:
+            with self._bridge.work():
+                for key, text, pooled in zip(new, self._texts(t5_ids), self._pooled(clip_ids), strict=True):
+                    known[key] = Embedded(text, pooled)
+                    self.cache.put(key, Embedded(text, pooled))
+        return [value for key in keys if (value := known[key]) is not None], notes
+
+    def _pooled(self, ids: Any) -> Any:
+        """CLIP's pooled text [N, P]."""
+        return self._clip(self._bridge.up(ids, "prompt ids"), output_hidden_states=False).pooler_output.float()
+
+    def _texts(self, ids: Any) -> Any:
+        """T5's text tokens [N, T, C]."""
+        if self._t5 is None:
+            self._load_t5()
+        elif self._keeping == "offload":
+            self._t5.to(self._bridge.place)
+        texts = self._t5(self._bridge.up(ids, "prompt ids"), output_hidden_states=False)[0].float()
+        self._park_t5()
+        return texts
+
+    def _load_t5(self) -> None:
+        with self._bridge.work():
+            self._t5 = t5.load_t5(self._path, self._bridge, self._dtype, self._on_bytes)
+            if self._precision == "fp8":
+                t5.quantize(self._t5)
+
+    def _park_t5(self) -> None:
+        """Puts T5 where it waits for the next prompt."""
+        if self._keeping == "keep":
+            return
+        if self._keeping == "offload":
+            self._t5.to("cpu")
+        else:
+            self._t5 = None
+        gc.collect()
+
+
+def _ids(tokenizer: Any, prompts: Sequence[str], tokens: int | None) -> tuple[Any, list[str]]:
+    """Token ids [N, T] as int64, and a sentence for each prompt that was cut.
+
+    Args:
+        tokenizer: of an encoder.
+        prompts: texts.
+        tokens: length of a row, the tokenizer's own if none.
+    """
+    length = tokenizer.model_max_length if tokens is None else tokens
+    # Length is judged here, where the tokenizer need not warn of it.
+    whole = tokenizer(list(prompts), padding=False, truncation=False, verbose=False).input_ids
+    cut = tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True).input_ids
+    notes = []
+    for prompt, ids in zip(prompts, whole, strict=True):
+        if len(ids) > length:
+            lost = tokenizer.decode(ids[length - 1 : -1], skip_special_tokens=True)
+            notes.append(
+                f"takes {length} tokens, the prompt {_short(prompt)} has {len(ids)}: cut before {_short(lost)}."
+            )
+    return np.asarray(cut, np.int64), notes
+
+
+def _short(text: str) -> str:
+    words = " ".join(text.split())
+    return repr(words if len(words) <= 60 else f"{words[:57]}...")
