@@ -2,9 +2,9 @@
 
     python -m benchmarks.flux_folder DIR --model schnell
 
-Full size takes 34 GB: a transformer of 24 GB in three shards, T5-XXL, CLIP-L, the VAE, and tokenizers made here. Numbers
-are drawn on the GPU where there is one. They keep activations near 1, and pictures have contrast: with PyTorch's own
-initial weights every picture is one grey, and comparisons of pictures say nothing.
+Full size takes 34 GB: a transformer of 24 GB in three shards, T5-XXL, CLIP-L, the VAE, and tokenizers made here.
+Numbers are drawn on the GPU where there is one. They keep activations near 1, and pictures have contrast: with initial
+weights of PyTorch every picture is one grey, and comparisons of pictures say nothing.
 """
 
 from __future__ import annotations

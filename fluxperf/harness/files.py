@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -37,3 +38,22 @@ def write_whole(path: Path, content: str | bytes, durable: bool = True) -> None:
     finally:
         if beside is not None:
             beside.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Complains now, rather than after long work, if a file could not be written.
+
+    Args:
+        path: of a file that is to be; folders above it are made.
+
+    Raises:
+        RecordError: its folder cannot be made or written to, or it is a folder itself.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix="."):
+            pass
+    except OSError as error:
+        raise RecordError(f"cannot write {path}: {error.strerror}. Expected a place that can be written to.") from error

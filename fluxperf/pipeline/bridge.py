@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from fluxperf.engine.device.base import Device
+from fluxperf.errors import DeviceError
 from fluxperf.pipeline.libraries import library, place_of
 
 
@@ -36,15 +37,30 @@ class Bridge:
 
     @contextmanager
     def work(self) -> Iterator[None]:
-        """A region in which PyTorch works on the device's stream and records no gradients."""
+        """A region in which PyTorch works on the device's stream and records no gradients.
+
+        Raises:
+            DeviceError: PyTorch has no memory left.
+        """
         torch = self.torch
-        with torch.inference_mode():
-            if self.place.type == "cpu":
+        try:
+            with torch.inference_mode(), self._on_stream():
                 yield
-                return
-            stream = torch.cuda.ExternalStream(self.device.stream.ptr, device=self.place)  # type: ignore[attr-defined]
-            with torch.cuda.device(self.place), torch.cuda.stream(stream):
-                yield
+        except torch.OutOfMemoryError as error:
+            raise DeviceError(
+                f"text encoders and VAE: expected room on the device, but its memory is full ({error}). Use a smaller "
+                "picture, --t5 offload or --t5 free, or --t5-precision fp8."
+            ) from error
+
+    @contextmanager
+    def _on_stream(self) -> Iterator[None]:
+        if self.place.type == "cpu":
+            yield
+            return
+        cuda = self.torch.cuda
+        stream = cuda.ExternalStream(self.device.stream.ptr, device=self.place)  # type: ignore[attr-defined]
+        with cuda.device(self.place), cuda.stream(stream):
+            yield
 
     def tensor(self, array: Any) -> Any:
         """A device array as a tensor on the same memory; bfloat16 stays bfloat16."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from fluxperf.pipeline.bridge import Bridge
 from fluxperf.pipeline.folder import ModelFolder
-from fluxperf.pipeline.libraries import library
+from fluxperf.pipeline.libraries import quiet
 from fluxperf.pipeline.packing import unpacked
 
 
@@ -27,11 +27,11 @@ class Decoder:
     """
 
     def __init__(self, folder: ModelFolder, bridge: Bridge, dtype: str) -> None:
-        diffusers = library("diffusers")
         self._bridge, self._dtype = bridge, getattr(bridge.torch, dtype)
-        with bridge.work():
-            vae = diffusers.AutoencoderKL.from_pretrained(folder.path / "vae", torch_dtype=self._dtype)
-            self._vae = vae.eval().requires_grad_(False).to(bridge.place)
+        with bridge.work(), quiet("diffusers") as diffusers:
+            # Without accelerate, which the library would otherwise ask for; the weights are few.
+            vae = diffusers.AutoencoderKL.from_pretrained(folder.path / "vae", low_cpu_mem_usage=False)
+            self._vae = vae.eval().requires_grad_(False).to(bridge.place, self._dtype)
 
     def images(self, latents: Any, rows: int, columns: int) -> Any:
         """Pictures [B, 3, H, W] in [0, 1] as a float32 tensor on the device.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors.numpy import load, save
 from fluxperf.engine.config import FluxConfig
 from fluxperf.errors import ArgumentError, CheckpointError
 from fluxperf.harness.files import write_whole
+from fluxperf.pipeline.latents import metadata_of
 
 #: Names of the tensors in a file, those of diffusers' arguments.
 TEXT, POOLED = "prompt_embeds", "pooled_prompt_embeds"
@@ -104,7 +104,7 @@ def load_embeddings(path: Path, config: FluxConfig) -> tuple[list[Embedded], lis
     try:
         data = path.read_bytes()
         found = load(data)
-        prompts = _metadata(data).get("prompts", "").split("\n")
+        prompts = metadata_of(data).get("prompts", "").split("\n")
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(
             f"{path}: expected a safetensors file with {TEXT} and {POOLED}, but it does not open ({error}). "
@@ -135,9 +135,3 @@ def _float32(numbers: npt.NDArray[Any], path: Path, name: str) -> npt.NDArray[np
     if not np.isfinite(numbers).all():
         raise CheckpointError(f"{path}: {name} holds NaN or infinity; write it again, in bfloat16 or float32.")
     return numbers
-
-
-def _metadata(data: bytes) -> dict[str, str]:
-    """Metadata of a safetensors file: in its header, which the library's loader keeps to itself."""
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    return {str(key): str(value) for key, value in (header.get("__metadata__") or {}).items()}

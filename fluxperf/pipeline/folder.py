@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxperf.engine.checkpoints.files import read_json
+from fluxperf.engine.config import FluxConfig
 from fluxperf.errors import CheckpointError
 from fluxperf.pipeline import contents
 
@@ -73,6 +74,31 @@ def open_folder(path: Path, parts: tuple[str, ...] = (*TRANSFORMER, *TEXT, *VAE)
             f"{path}: expected a complete FLUX.1 model folder, but:{listed}{more}\n{_how_to_get(path)}"
         )
     return ModelFolder(path.resolve(), parts, shifted)
+
+
+def check_fit(folder: ModelFolder, config: FluxConfig) -> None:
+    """Complains about parts that belong to different models.
+
+    Args:
+        folder: checked.
+        config: of its transformer.
+
+    Raises:
+        CheckpointError: a size that two of them share is not the same.
+    """
+    shared = (
+        ("text_encoder", "hidden_size", 1, config.pooled_dim, "pooled_projection_dim"),
+        ("text_encoder_2", "d_model", 1, config.text_dim, "joint_attention_dim"),
+        ("vae", "latent_channels", 4, config.in_channels, "in_channels"),
+    )
+    for part, key, factor, expected, name in shared:
+        found = read_json(folder.path / part / "config.json").get(key) if part in folder.parts else None
+        if found is not None and factor * found != expected:
+            times = f" (times {factor}, a patch)" if factor > 1 else ""
+            raise CheckpointError(
+                f"{folder.path}: expected parts of one model, but {part}/config.json has {key} {found}{times} and "
+                f"transformer/config.json {name} {expected}. {_how_to_get(folder.path)}"
+            )
 
 
 def _no_folder(path: Path) -> str:

@@ -67,16 +67,11 @@ class Generation:
         self._parts, self.device, self.config = parts, parts.device, parts.config
         self._ropes: dict[tuple[int, int, int], tuple[Any, Any]] = {}
 
-    def encode(self, prompts: Sequence[str], tokens: int = MOST_TOKENS) -> tuple[list[Embedded], list[str]]:
-        """Embeddings of prompts as NumPy arrays on the host, and a sentence for each that was cut.
-
-        Raises:
-            ConfigError: the pipeline was made without text encoders.
-        """
-        embedded, notes = self._parts.encoders().encode(prompts, prompts, tokens)
-        bridge = self._parts.torch()
-        with bridge.work():
-            return [Embedded(*(bridge.down(x, "prompt embeddings") for x in one)) for one in embedded], notes
+    def ahead(self, prompts: Sequence[tuple[str, str]], tokens: int = MOST_TOKENS) -> None:
+        """Encodes prompts (what CLIP reads, what T5 reads) at one go, where T5 does not stay on the device."""
+        encoders = self._parts.encoders()
+        if prompts and encoders.keeping != "keep":
+            encoders.encode([first for first, _ in prompts], [second for _, second in prompts], tokens)
 
     def batch(
         self,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fluxperf.errors import DeviceError
@@ -32,6 +34,29 @@ def library(name: str) -> Any:
             "'fluxperf[pipeline]' (beside fluxperf[cuda12] or [cuda13], with PyTorch's build for the same CUDA). "
             "Without it the transformer still runs: fluxperf generate --embeddings FILE --latents-out FILE."
         ) from error
+
+
+@contextmanager
+def quiet(name: str) -> Iterator[Any]:
+    """A region in which transformers or diffusers shows errors only, and no bars of its own.
+
+    Args:
+        name: of the library, which is given to the region.
+
+    Raises:
+        DeviceError: it does not import.
+    """
+    module = library(name)
+    talk = importlib.import_module(f"{name}.utils.logging")
+    level, bars = talk.get_verbosity(), talk.is_progress_bar_enabled()
+    talk.set_verbosity_error()
+    talk.disable_progress_bar()
+    try:
+        yield module
+    finally:
+        talk.set_verbosity(level)
+        if bars:
+            talk.enable_progress_bar()
 
 
 def place_of(kind: str, ordinal: int) -> Any:

@@ -36,14 +36,23 @@ def seeds_of(seed: int | Sequence[int] | None, count: int) -> list[int]:
     return seeds
 
 
-def generators_of(seeds: Sequence[int], where: NoiseFrom, bridge: Bridge) -> list[Any]:
-    """A generator of PyTorch for each seed.
+def check_place(where: str) -> None:
+    """Complains about a place where no noise is drawn.
 
     Raises:
         UnknownNameError: no such place.
     """
     if where not in get_args(NoiseFrom):
         raise UnknownNameError("noise_from", where, get_args(NoiseFrom))
+
+
+def generators_of(seeds: Sequence[int], where: NoiseFrom, bridge: Bridge) -> list[Any]:
+    """A generator of PyTorch for each seed.
+
+    Raises:
+        UnknownNameError: no such place.
+    """
+    check_place(where)
     place = bridge.place if where == "device" else "cpu"
     return [bridge.torch.Generator(place).manual_seed(seed) for seed in seeds]
 

@@ -17,9 +17,9 @@ from fluxperf.errors import ConfigError, UnknownNameError
 from fluxperf.harness.records import LoadRow
 from fluxperf.pipeline.bridge import Bridge
 from fluxperf.pipeline.decoder import Decoder
-from fluxperf.pipeline.folder import TEXT, TRANSFORMER, VAE, ModelFolder, open_folder
+from fluxperf.pipeline.folder import TEXT, TRANSFORMER, VAE, ModelFolder, check_fit, open_folder
 from fluxperf.pipeline.libraries import library
-from fluxperf.pipeline.text import T5Keeping, T5Precision, TextEncoders
+from fluxperf.pipeline.text import T5Keeping, T5Precision, TextEncoders, check_t5
 from fluxperf.workloads import Placed, obstacles, placed
 
 #: Of text encoders and VAE.
@@ -134,6 +134,7 @@ def load_parts(
         FluxperfError: an unknown rung or device, or one that does not run the other.
     """
     start = time.perf_counter()
+    check_t5(t5, t5_precision)
     parts = (*TRANSFORMER, *(TEXT if text_encoders else ()), *(VAE if vae else ()))
     folder = open_folder(path, parts)
     opened = open_device(device)
@@ -145,6 +146,7 @@ def load_parts(
         library("diffusers")
     source = Checkpoint(folder.path)
     source.on_bytes = on_bytes
+    check_fit(folder, source.config)
     transformer = placed(rung or best_rung(opened.kind), source, opened, nvtx)
     loads = {"transformer": transformer.load} if transformer.load else {}
     encoders = decoder = None
@@ -156,6 +158,27 @@ def load_parts(
             decoder = Decoder(folder, bridge, kept)
     whole = LoadRow(bytes=sum(row.bytes for row in loads.values()), time_s=time.perf_counter() - start)
     return Parts(folder, transformer, encoders, decoder, bridge, kept, {**loads, "ready": whole})
+
+
+def load_encoders(
+    path: Path,
+    device: str = "auto",
+    dtype: str = "bfloat16",
+    t5_precision: T5Precision = "full",
+    on_bytes: Callable[[int], None] = lambda nbytes: None,
+) -> tuple[TextEncoders, Bridge]:
+    """The text encoders of a model folder alone, and PyTorch on their device; see `Pipeline.from_pretrained`."""
+    folder = open_folder(path, TEXT)
+    bridge = Bridge(open_device(device))
+    encoders = TextEncoders(folder, bridge, _checked_dtype(dtype), 1, "keep", t5_precision, on_bytes)
+    return encoders, bridge
+
+
+def load_decoder(path: Path, device: str = "auto", dtype: str = "bfloat16") -> tuple[Decoder, Bridge]:
+    """The VAE's decoder of a model folder alone, and PyTorch on its device; see `Pipeline.from_pretrained`."""
+    folder = open_folder(path, VAE)
+    bridge = Bridge(open_device(device))
+    return Decoder(folder, bridge, _checked_dtype(dtype)), bridge
 
 
 def _checked_dtype(name: str) -> str:

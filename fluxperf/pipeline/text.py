@@ -16,13 +16,27 @@ from fluxperf.pipeline import t5
 from fluxperf.pipeline.bridge import Bridge
 from fluxperf.pipeline.embeddings import Embedded, Key, PromptCache
 from fluxperf.pipeline.folder import ModelFolder
-from fluxperf.pipeline.libraries import library
+from fluxperf.pipeline.libraries import quiet
+
+#: Prompts that are encoded at once.
+_AT_ONCE = 8
 
 #: What becomes of T5 when a prompt is encoded: it stays on the device, waits in the host's memory, or is let go of and
 #: read from the disk again when there is a new prompt.
 T5Keeping = Literal["keep", "offload", "free"]
 #: What its weights are stored as: the dtype of the activations, or e4m3 with one scale per output channel.
 T5Precision = Literal["full", "fp8"]
+
+
+def check_t5(keeping: str, precision: str) -> None:
+    """Complains about what cannot become of T5.
+
+    Raises:
+        UnknownNameError: no such keeping or precision.
+    """
+    for name, value, known in (("t5", keeping, T5Keeping), ("t5_precision", precision, T5Precision)):
+        if value not in get_args(known):
+            raise UnknownNameError(name, value, get_args(known))
 
 
 class TextEncoders:
@@ -53,20 +67,15 @@ class TextEncoders:
         precision: T5Precision = "full",
         on_bytes: Callable[[int], None] = lambda nbytes: None,
     ) -> None:
-        for name, value, known in (("t5", keeping, T5Keeping), ("t5_precision", precision, T5Precision)):
-            if value not in get_args(known):
-                raise UnknownNameError(name, value, get_args(known))
-        transformers = library("transformers")
-        self._bridge, self._dtype, self._keeping, self._precision = bridge, dtype, keeping, precision
+        check_t5(keeping, precision)
+        self._bridge, self._dtype, self.keeping, self._precision = bridge, dtype, keeping, precision
         self._path, self._on_bytes = folder.path / "text_encoder_2", on_bytes
         self.cache = PromptCache(cached)
-        self._clip_tokenizer = transformers.CLIPTokenizer.from_pretrained(folder.path / "tokenizer")
-        self._t5_tokenizer = transformers.T5TokenizerFast.from_pretrained(folder.path / "tokenizer_2")
-        with bridge.work():
-            clip = transformers.CLIPTextModel.from_pretrained(
-                folder.path / "text_encoder", torch_dtype=getattr(bridge.torch, dtype)
-            )
-            self._clip = clip.eval().to(bridge.place)
+        with bridge.work(), quiet("transformers") as transformers:
+            self._clip_tokenizer = transformers.CLIPTokenizer.from_pretrained(folder.path / "tokenizer")
+            self._t5_tokenizer = transformers.T5TokenizerFast.from_pretrained(folder.path / "tokenizer_2")
+            clip = transformers.CLIPTextModel.from_pretrained(folder.path / "text_encoder")
+            self._clip = clip.eval().requires_grad_(False).to(bridge.place, getattr(bridge.torch, dtype))
         self._t5: Any = None
         if keeping != "free":
             self._load_t5()
@@ -75,7 +84,7 @@ class TextEncoders:
     def encode(self, prompts: Sequence[str], prompts_2: Sequence[str], tokens: int) -> tuple[list[Embedded], list[str]]:
         """Embeddings of prompts, and a sentence for each that was cut.
 
-        Those that are known cost nothing; the others' token ids go up in two copies, one for each encoder.
+        Those that are known cost nothing; the others' token ids go up in two copies, one for each encoder, for every 8.
 
         Args:
             prompts: what CLIP reads.
@@ -84,17 +93,29 @@ class TextEncoders:
         """
         keys = [Key(*both, tokens) for both in zip(prompts, prompts_2, strict=True)]
         known = {key: self.cache.get(key) for key in keys}
+        clip_ids, clip_cut = _ids(self._clip_tokenizer, [key.prompt for key in known], None)
+        t5_ids, t5_cut = _ids(self._t5_tokenizer, [key.prompt_2 for key in known], tokens)
         new = [key for key, value in known.items() if value is None]
-        clip_ids, clip_cut = _ids(self._clip_tokenizer, [key.prompt for key in new or keys], None)
-        t5_ids, t5_cut = _ids(self._t5_tokenizer, [key.prompt_2 for key in new or keys], tokens)
+        rows = [row for row, value in enumerate(known.values()) if value is None]
         notes = [f"CLIP {cut} Its pooled text steers the picture as a whole; T5 has the words." for cut in clip_cut]
         notes += [f"T5 {cut} What is cut has no effect on the picture." for cut in t5_cut]
         if new:
             with self._bridge.work():
-                for key, text, pooled in zip(new, self._texts(t5_ids), self._pooled(clip_ids), strict=True):
-                    known[key] = Embedded(text, pooled)
-                    self.cache.put(key, Embedded(text, pooled))
+                self._wake_t5()
+                for first in range(0, len(new), _AT_ONCE):
+                    some = slice(first, first + _AT_ONCE)
+                    texts, pooleds = self._texts(t5_ids[rows[some]]), self._pooled(clip_ids[rows[some]])
+                    for key, text, pooled in zip(new[some], texts, pooleds, strict=True):
+                        known[key] = Embedded(text, pooled)
+                        self.cache.put(key, Embedded(text, pooled))
+                self._park_t5()
         return [value for key in keys if (value := known[key]) is not None], notes
+
+    def stored(self, prompts: Sequence[str], tokens: int) -> tuple[list[Embedded], list[str]]:
+        """Embeddings of prompts as NumPy arrays on the host, and a sentence for each that was cut."""
+        embedded, notes = self.encode(prompts, prompts, tokens)
+        with self._bridge.work():
+            return [Embedded(*(self._bridge.down(x, "prompt embeddings") for x in one)) for one in embedded], notes
 
     def _pooled(self, ids: Any) -> Any:
         """CLIP's pooled text [N, P]."""
@@ -102,13 +123,14 @@ class TextEncoders:
 
     def _texts(self, ids: Any) -> Any:
         """T5's text tokens [N, T, C]."""
+        return self._t5(self._bridge.up(ids, "prompt ids"), output_hidden_states=False)[0].float()
+
+    def _wake_t5(self) -> None:
+        """Puts T5 on the device, if it is elsewhere."""
         if self._t5 is None:
             self._load_t5()
-        elif self._keeping == "offload":
+        elif self.keeping == "offload":
             self._t5.to(self._bridge.place)
-        texts = self._t5(self._bridge.up(ids, "prompt ids"), output_hidden_states=False)[0].float()
-        self._park_t5()
-        return texts
 
     def _load_t5(self) -> None:
         with self._bridge.work():
@@ -118,9 +140,9 @@ class TextEncoders:
 
     def _park_t5(self) -> None:
         """Puts T5 where it waits for the next prompt."""
-        if self._keeping == "keep":
+        if self.keeping == "keep":
             return
-        if self._keeping == "offload":
+        if self.keeping == "offload":
             self._t5.to("cpu")
         else:
             self._t5 = None
