@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -33,7 +34,7 @@ class BytesBar:
             TimeRemainingColumn(),
         )
         #: To be shown by a `rich` display.
-        self.progress = Progress(*columns)
+        self.progress = Progress(*columns, console=Console(stderr=True), transient=True)
         self._task: TaskID | None = None
         self._total = total
 

@@ -73,7 +73,7 @@ def make_pictures(
         lines = [Line(prompt=one) for one in prompts]
     jobs = jobs_of(lines, embedded, given, output, latents_out)
     if not embedded:
-        pipeline.generation.ahead([(job.prompt or "", job.prompt_2 or job.prompt or "") for job in jobs], how.tokens)
+        pipeline.generation.ahead([(job.prompt, job.prompt_2 or job.prompt) for job in jobs], how.tokens)
     done = 0
     try:
         for number, job in enumerate(jobs, start=1):
@@ -105,8 +105,9 @@ def _loaded(how: How, text_encoders: bool, vae: bool, cached: int) -> Pipeline:
     """The pipeline, with a bar while it is read and a line when it is there."""
     folders = ["transformer", *(["text_encoder_2"] if text_encoders else [])]
     bar = BytesBar(sum(file.stat().st_size for name in folders for file in (how.model / name).glob("*.safetensors")))
-    bar.begin()
     console = Console(stderr=True)
+    bar.progress.disable = not console.is_terminal
+    bar.begin()
     with bar.progress:
         pipeline = Pipeline.from_pretrained(
             how.model,
@@ -121,7 +122,10 @@ def _loaded(how: How, text_encoders: bool, vae: bool, cached: int) -> Pipeline:
             on_bytes=bar.advance,
         )
         bar.end()
-    console.print(f"{loaded(pipeline.parts.loads['ready'])}, ready to generate", highlight=False)
+    loads = dict(pipeline.parts.loads)
+    ready = loads.pop("ready")
+    read = "; ".join(f"{name.replace('_', ' ')} {loaded(row)}" for name, row in loads.items())
+    console.print(f"ready in {ready.time_s:.1f} s: {read.replace('weights: ', '')}", highlight=False, soft_wrap=True)
     return pipeline
 
 
@@ -130,7 +134,7 @@ def _picture(pipeline: Pipeline, how: How, job: Job, title: str) -> None:
     start = time.perf_counter()
     wanted = asked(
         pipeline.config,
-        job.prompt,
+        job.prompt if job.embedded is None else None,
         job.prompt_2,
         given=0 if job.embedded is None else 1,
         text_tokens=how.tokens if job.embedded is None else job.embedded.text.shape[0],
@@ -147,6 +151,7 @@ def _picture(pipeline: Pipeline, how: How, job: Job, title: str) -> None:
             noise_from=how.noise_from,  # type: ignore[arg-type]
             decode="no" if job.output is None else "pixels",
             on_step=on_step,
+            labels=() if job.embedded is None else [job.prompt],
         )
     for note in made.notes:
         typer.echo(f"note: {note}", err=True)
@@ -163,7 +168,9 @@ def _picture(pipeline: Pipeline, how: How, job: Job, title: str) -> None:
 def _bar(title: str, steps: int) -> Iterator[OnStep]:
     """A bar of steps with the milliseconds of the last one."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"))
-    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    quiet = not console.is_terminal
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True, disable=quiet) as progress:
         task = progress.add_task(title, total=steps, speed="")
 
         def on_step(step: int, seconds: float) -> None:
@@ -189,7 +196,9 @@ def encode_prompts(how: How, prompts: list[str], output: Path) -> None:
     for note in notes:
         typer.echo(f"note: {note}", err=True)
     save_embeddings(output, prompts, embedded)
-    typer.echo(f"{output}: embeddings of {len(prompts)} prompts, {how.tokens} tokens each")
+    typer.echo(
+        f"{output}: embeddings of {len(prompts)} prompt{'' if len(prompts) == 1 else 's'}, {how.tokens} tokens each"
+    )
 
 
 def decode_latents(how: How, path: Path, output: Path | None) -> None:

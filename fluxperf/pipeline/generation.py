@@ -83,6 +83,7 @@ class Generation:
         latents: Any = None,
         decode: Literal["pixels", "images", "no"] = "pixels",
         on_step: OnStep | None = None,
+        labels: Sequence[str] = (),
     ) -> Generated:
         """One batch: its latents, and its pictures if they are to be decoded.
 
@@ -95,6 +96,7 @@ class Generation:
             latents: see `Pipeline.__call__`.
             decode: down to ``pixels``, to ``images`` on the device, or ``no``.
             on_step: told of each step when it is done.
+            labels: prompts that embeddings are of, for the metadata.
 
         Raises:
             FluxperfError: see `Pipeline.__call__`.
@@ -115,11 +117,18 @@ class Generation:
                 images = self._parts.vae().images(final, workload.rows, workload.columns)
                 pixels = self._parts.vae().pixels(images) if decode == "pixels" else None
         drawn = "given" if latents is not None else self._noise_name(noise_from, generator)
-        metadata = [self._metadata(wanted, index, one, drawn) for index, one in enumerate(seeds)]
+        metadata = [
+            self._metadata(wanted, index, one, drawn, labels or wanted.prompts) for index, one in enumerate(seeds)
+        ]
         seconds = [self.device.elapsed_s(*pair) for pair in pairwise(steps_s)]
         return Generated(
             final, images, seeds, metadata, workload, seconds, stages.rows(), [*wanted.notes, *notes], pixels
         )
+
+    def inputs(self, wanted: Asked, seed: int) -> tuple[Any, Request]:
+        """Noise [B, I, C] and the rest of what the transformer is asked for, for prompts and a seed."""
+        text, pooled, _ = self._conditions(wanted, ())
+        return self._start(wanted, seed, "device", None, None)[0], self.request(wanted, text, pooled)
 
     def request(self, wanted: Asked, text: Any, pooled: Any) -> Request:
         """What the transformer is asked for: text [B, T, C], pooled text [B, P] on the device, and a call's sizes."""
@@ -189,7 +198,9 @@ class Generation:
             on_step(len(marks) - 2, device.elapsed_s(*marks[-2:]))
         return final, marks
 
-    def _metadata(self, wanted: Asked, index: int, seed: int | None, drawn: str) -> dict[str, str]:
+    def _metadata(
+        self, wanted: Asked, index: int, seed: int | None, drawn: str, prompts: Sequence[str]
+    ) -> dict[str, str]:
         """What is written into the file of a picture."""
         number, workload = index // wanted.per_prompt, wanted.workload
         texts = {
@@ -202,10 +213,10 @@ class Generation:
             "text_tokens": str(workload.text_tokens),
             "noise": drawn,
         }
-        if wanted.prompts:
-            texts["prompt"] = wanted.prompts[number]
-            if wanted.prompts_2[number] != wanted.prompts[number]:
-                texts["prompt_2"] = wanted.prompts_2[number]
+        if prompts and prompts[number]:
+            texts["prompt"] = prompts[number]
+        if wanted.prompts_2 and wanted.prompts_2[number] != wanted.prompts[number]:
+            texts["prompt_2"] = wanted.prompts_2[number]
         if wanted.guidance is not None:
             texts["guidance"] = f"{wanted.guidance:g}"
         if seed is not None:

@@ -41,9 +41,9 @@ class Defaults(NamedTuple):
 
 
 class Job(NamedTuple):
-    """One picture: of a prompt or of embeddings, and where it goes."""
+    """One picture: of a prompt, or of embeddings whose prompt is known or "", and where it goes."""
 
-    prompt: str | None
+    prompt: str
     prompt_2: str | None
     embedded: Embedded | None
     seed: int
@@ -112,8 +112,8 @@ def jobs_of(
             picture = numbered(output, number, total, ".png") if named is None else numbered(named, index + 1, count)
             found.append(
                 Job(
-                    prompt=None if embedded else line.prompt,
-                    prompt_2=None if embedded else line.prompt_2,
+                    prompt=line.prompt,
+                    prompt_2=line.prompt_2,
                     embedded=embedded[position] if embedded else None,
                     seed=seed + index,
                     height=given.height if line.height is None else line.height,
