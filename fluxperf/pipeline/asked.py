@@ -112,6 +112,8 @@ def asked(
 def _texts(name: str, value: str | Sequence[str] | None) -> tuple[str, ...]:
     if value is None:
         return ()
+    if not isinstance(value, str | list | tuple):
+        raise ConfigError(f"{name}: expected text or a list of texts, got {type(value).__name__}.")
     texts = (value,) if isinstance(value, str) else tuple(value)
     if not texts:
         raise ConfigError(f"{name}: expected at least one text, got an empty list.")
