@@ -144,7 +144,10 @@ def _small_parts(
         use_quant_conv=False,
         use_post_quant_conv=False,
     ).eval()
-    with_contrast(vae.to(place)).to(dtype).save_pretrained(folder / "vae")
+    with_contrast(vae.to(place))
+    for parameter in vae.parameters():
+        parameter.data = parameter.data.to(dtype)
+    vae.save_pretrained(folder / "vae")
 
 
 @torch.no_grad()

@@ -94,7 +94,7 @@ def pictures_of(
             pipeline = Pipeline.from_pretrained(weights, rung=name, device=how.device, nvtx=how.nvtx)
             progress.update(task, description=name)
             try:
-                record = measure_pictures(
+                record, _ = measure_pictures(
                     pipeline, workload, how.repeat, how.warmup, how.seed, how.witness,
                     lambda: progress.advance(task), how.until, how.rest_s,
                 )  # fmt: skip

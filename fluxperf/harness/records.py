@@ -185,6 +185,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     run. ``sampling`` and ``conditions`` have a row for each process of ``times_s``, in its order; ``conditions`` is
     ``None`` where no GPU was asked (no NVML, or no GPU), ``load`` where no weights were read from files. ``stages`` and
     ``loads`` are of runs from prompt to picture: exact counts by stage, and what loading took by part of the model.
+    ``picture_witness`` are the counts of one such run from outside, whatever library made them.
     """
 
     schema: int = SCHEMA
@@ -215,6 +216,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     load: LoadRow | None = None
     stages: list[StageRow] = []
     loads: dict[str, LoadRow] = {}
+    picture_witness: Totals | None = None
 
 
 class _Head(msgspec.Struct):

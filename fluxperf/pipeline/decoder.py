@@ -31,7 +31,7 @@ class Decoder:
         with bridge.work(), quiet("diffusers") as diffusers:
             # Without accelerate, which the library would otherwise ask for; the weights are few.
             vae = diffusers.AutoencoderKL.from_pretrained(folder.path / "vae", low_cpu_mem_usage=False)
-            self._vae = vae.eval().requires_grad_(False).to(bridge.place, self._dtype)
+            self.vae = vae.eval().requires_grad_(False).to(bridge.place, self._dtype)
 
     def images(self, latents: Any, rows: int, columns: int) -> Any:
         """Pictures [B, 3, H, W] in [0, 1] as a float32 tensor on the device.
@@ -42,10 +42,10 @@ class Decoder:
             columns: image tokens across.
         """
         with self._bridge.work():
-            settings = self._vae.config
+            settings = self.vae.config
             spatial = unpacked(self._bridge.tensor(latents), rows, columns)
             spatial = spatial / settings.scaling_factor + (settings.shift_factor or 0.0)
-            decoded = self._vae.decode(spatial.to(self._dtype), return_dict=False)[0]
+            decoded = self.vae.decode(spatial.to(self._dtype), return_dict=False)[0]
             return (decoded.float() * 0.5 + 0.5).clamp(0, 1)
 
     def pixels(self, images: Any) -> Any:

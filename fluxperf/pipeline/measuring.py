@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from fluxperf.engine.device.transfers import Crossing
 from fluxperf.harness.measure.clocks import Watch
 from fluxperf.harness.measure.sampler import Samples, Variant, interleave
 from fluxperf.harness.measure.stopping import Until
-from fluxperf.harness.records import Record, StageRow
+from fluxperf.harness.records import Record, StageRow, Totals
+from fluxperf.harness.timeline.witness import Witness
 from fluxperf.pipeline.asked import Asked, asked
 from fluxperf.pipeline.embeddings import PromptCache
 from fluxperf.pipeline.generation import Generated
@@ -39,7 +41,8 @@ def measure_pictures(
     on_sample: Callable[[], None] = lambda: None,
     until: Until | None = None,
     rest_s: float = 0.0,
-) -> Record:
+    beside: Sequence[Variant] = (),
+) -> tuple[Record, list[Samples]]:
     """Makes the same picture again and again, each time from the prompt to a file; the prompt is never known already.
 
     Args:
@@ -48,13 +51,14 @@ def measure_pictures(
         repeat: pictures that are kept; with ``until`` the least number.
         warmup: pictures before them; with ``until`` the least number.
         seed: of the noise.
-        witness: count one more forward from outside, through CUPTI.
+        witness: count one more forward, and one more picture, from outside, through CUPTI.
         on_sample: called after the counted forward and after each picture.
         until: go on until the median is known this well, or a bound is reached.
         rest_s: idle seconds before each picture.
+        beside: others that make the same picture, in turns.
 
     Returns:
-        A record whose ``times_s`` have ``picture`` (from prompt to file), every stage, and ``step``.
+        A record whose ``times_s`` have ``picture`` (from prompt to file), every stage, and ``step``; samples of others.
 
     Raises:
         FluxperfError: sizes that cannot be, a part that was not loaded.
@@ -71,23 +75,27 @@ def measure_pictures(
             on_sample()
             start = len(device.door.ledger.crossings)
             made: list[Generated] = []
+            picture = partial(_picture, pipeline, wanted, seed, Path(folder))
             with Watch(device.bus_id) as watch:
-                variant = Variant(device, lambda _: made.append(_picture(pipeline, wanted, seed, Path(folder))))
-                (samples,) = interleave([variant], repeat, warmup, on_sample, until, rest_s=rest_s)
+                variants = [Variant(device, lambda _: made.append(picture())), *beside]
+                samples, *others = interleave(variants, repeat, warmup, on_sample, until, rest_s=rest_s)
+            generations = device.door.ledger.crossings[start:]
+            seen = _witnessed(picture) if witness else None
     finally:
         encoders.cache = before
-    generations = device.door.ledger.crossings[start:]
     around = outside(setup, generations, len(made), counts.totals, workload.steps)
     record = record_of(prepared, counts, around, samples)
     settings = {"end_to_end": "prompt to PNG", "t5": encoders.keeping, "encoders": pipeline.parts.dtype}
-    return msgspec.structs.replace(
+    record = msgspec.structs.replace(
         record,
         times_s=_times(samples, made),
         stages=_stages(made[-1]),
         loads=pipeline.parts.loads,
         settings={**record.settings, **settings, **({"rest_s": f"{rest_s:g}"} if rest_s else {})},
         conditions=[watch.conditions] if watch.conditions else None,
+        picture_witness=seen,
     )
+    return record, others
 
 
 def _wanted(pipeline: Pipeline, workload: Workload) -> Asked:
@@ -109,6 +117,13 @@ def _picture(pipeline: Pipeline, wanted: Asked, seed: int, folder: Path) -> Gene
         made.save(folder / f"{index}.png", index)
     made.latents = made.images = made.pixels = None
     return made
+
+
+def _witnessed(picture: Callable[[], Generated]) -> Totals:
+    """Counts of one picture from outside: those of PyTorch's libraries too."""
+    with Witness() as seen:
+        picture()
+    return seen.totals
 
 
 def _weights(crossings: list[Crossing]) -> list[Crossing]:

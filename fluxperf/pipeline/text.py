@@ -72,11 +72,12 @@ class TextEncoders:
         self._path, self._on_bytes = folder.path / "text_encoder_2", on_bytes
         self.cache = PromptCache(cached)
         with bridge.work(), quiet("transformers") as transformers:
-            self._clip_tokenizer = transformers.CLIPTokenizer.from_pretrained(folder.path / "tokenizer")
-            self._t5_tokenizer = transformers.T5TokenizerFast.from_pretrained(folder.path / "tokenizer_2")
+            self.clip_tokenizer = transformers.CLIPTokenizer.from_pretrained(folder.path / "tokenizer")
+            self.t5_tokenizer = transformers.T5TokenizerFast.from_pretrained(folder.path / "tokenizer_2")
             clip = transformers.CLIPTextModel.from_pretrained(folder.path / "text_encoder")
-            self._clip = clip.eval().requires_grad_(False).to(bridge.place, getattr(bridge.torch, dtype))
-        self._t5: Any = None
+            self.clip = clip.eval().requires_grad_(False).to(bridge.place, getattr(bridge.torch, dtype))
+        #: T5's encoder, or ``None`` while it is let go of.
+        self.t5: Any = None
         if keeping != "free":
             self._load_t5()
             self._park_t5()
@@ -93,8 +94,8 @@ class TextEncoders:
         """
         keys = [Key(*both, tokens) for both in zip(prompts, prompts_2, strict=True)]
         known = {key: self.cache.get(key) for key in keys}
-        clip_ids, clip_cut = _ids(self._clip_tokenizer, [key.prompt for key in known], None)
-        t5_ids, t5_cut = _ids(self._t5_tokenizer, [key.prompt_2 for key in known], tokens)
+        clip_ids, clip_cut = _ids(self.clip_tokenizer, [key.prompt for key in known], None)
+        t5_ids, t5_cut = _ids(self.t5_tokenizer, [key.prompt_2 for key in known], tokens)
         new = [key for key, value in known.items() if value is None]
         rows = [row for row, value in enumerate(known.values()) if value is None]
         notes = [f"CLIP {cut} Its pooled text steers the picture as a whole; T5 has the words." for cut in clip_cut]
@@ -119,33 +120,33 @@ class TextEncoders:
 
     def _pooled(self, ids: Any) -> Any:
         """CLIP's pooled text [N, P]."""
-        return self._clip(self._bridge.up(ids, "prompt ids"), output_hidden_states=False).pooler_output.float()
+        return self.clip(self._bridge.up(ids, "prompt ids"), output_hidden_states=False).pooler_output.float()
 
     def _texts(self, ids: Any) -> Any:
         """T5's text tokens [N, T, C]."""
-        return self._t5(self._bridge.up(ids, "prompt ids"), output_hidden_states=False)[0].float()
+        return self.t5(self._bridge.up(ids, "prompt ids"), output_hidden_states=False)[0].float()
 
     def _wake_t5(self) -> None:
         """Puts T5 on the device, if it is elsewhere."""
-        if self._t5 is None:
+        if self.t5 is None:
             self._load_t5()
         elif self.keeping == "offload":
-            self._t5.to(self._bridge.place)
+            self.t5.to(self._bridge.place)
 
     def _load_t5(self) -> None:
         with self._bridge.work():
-            self._t5 = t5.load_t5(self._path, self._bridge, self._dtype, self._on_bytes)
+            self.t5 = t5.load_t5(self._path, self._bridge, self._dtype, self._on_bytes)
             if self._precision == "fp8":
-                t5.quantize(self._t5)
+                t5.quantize(self.t5)
 
     def _park_t5(self) -> None:
         """Puts T5 where it waits for the next prompt."""
         if self.keeping == "keep":
             return
         if self.keeping == "offload":
-            self._t5.to("cpu")
+            self.t5.to("cpu")
         else:
-            self._t5 = None
+            self.t5 = None
         gc.collect()
 
 

@@ -175,13 +175,13 @@ class Pipeline:
         if kind == "pil":
             image = library("PIL.Image")
             return [image.fromarray(one) for one in made.pixels]
+        # The device is done with them; a copy of the caller's own is memory of the caller's stream.
         if kind == "pt":
-            return made.images
+            return made.images.clone()
         if kind == "latent":
             if self.parts.bridge is None:
                 return self.parts.device.door.to_host(made.latents, "latents")
-            with self.parts.bridge.work():
-                return self.parts.bridge.tensor(made.latents)
+            return self.parts.bridge.tensor(made.latents).clone()
         bridge = self.parts.torch()
         with bridge.work():
             return bridge.down(made.images.permute(0, 2, 3, 1), "images")

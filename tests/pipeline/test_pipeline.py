@@ -99,7 +99,7 @@ def test_what_becomes_of_t5_changes_no_picture(saved, schnell, keeping):
     t5 = sum(read) - weights
     size = (folder / "text_encoder_2" / "model.safetensors").stat().st_size
     assert t5 // (size - 20_000) == (2 if keeping == "free" else 1), "T5 is read again for every prompt if it is freed"
-    assert (pipeline.parts.encoders()._t5 is None) == (keeping == "free")
+    assert (pipeline.parts.encoders().t5 is None) == (keeping == "free")
     pipeline.close()
 
 
@@ -113,9 +113,9 @@ def test_t5_in_fp8_takes_half_the_memory_and_stays_close(saved, schnell, measure
         measure("T5 embeddings, relative error", "fp8", error)
         assert 1e-4 < error < 0.06
         assert np.array_equal(ours.pooled, exact.pooled), "CLIP stays as it is"
-    model = pipeline.parts.encoders()._t5
+    model = pipeline.parts.encoders().t5
     stored = {name: x for name, x in model.named_buffers() if name.endswith("stored")}
-    projections = [x for name, x in schnell.parts.encoders()._t5.named_parameters() if x.ndim == 2 and "block" in name]
+    projections = [x for name, x in schnell.parts.encoders().t5.named_parameters() if x.ndim == 2 and "block" in name]
     biases = [x for x in projections if x.shape[1] == 4]  # relative positions by head, an embedding
     assert len(stored) == len(projections) - len(biases) == 2 * (4 + 3)
     assert {x.dtype.itemsize for x in stored.values()} == {1}
