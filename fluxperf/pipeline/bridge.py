@@ -1,9 +1,9 @@
 """Where PyTorch and fluxperf share a device: one stream, the same memory, and every byte of the host through the door.
 
 PyTorch works on the device's own CUDA stream (`Bridge.work`), which first waits for the caller's. So everything is in
-one order: no event is needed where an array changes hands, and memory that either library's allocator hands out again is
-written after its last reader, as both reuse memory in the order of the stream that it was allocated on. Arrays cross by
-DLPack, as float32, integers or 16-bit patterns; bfloat16 has no NumPy dtype that every CuPy takes through DLPack.
+one order: no event is needed where an array changes hands, and memory that either library's allocator hands out again
+is written after its last reader, as both reuse memory in the order of the stream that it was allocated on. Arrays cross
+by DLPack, as float32, integers or 16-bit patterns; bfloat16 has no NumPy dtype that every CuPy takes through DLPack.
 """
 
 from __future__ import annotations
