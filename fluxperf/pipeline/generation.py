@@ -67,6 +67,10 @@ class Generation:
         self._parts, self.device, self.config = parts, parts.device, parts.config
         self._ropes: dict[tuple[int, int, int], tuple[Any, Any]] = {}
 
+    def forget(self) -> None:
+        """Lets go of what is kept between calls."""
+        self._ropes.clear()
+
     def ahead(self, prompts: Sequence[tuple[str, str]], tokens: int = MOST_TOKENS) -> None:
         """Encodes prompts (what CLIP reads, what T5 reads) at one go, where T5 does not stay on the device."""
         encoders = self._parts.encoders()
@@ -109,7 +113,7 @@ class Generation:
         with stages.stage("noise"):
             start, seeds = self._start(wanted, seed, noise_from, generator, latents)
         with stages.stage("denoise"):
-            final, steps_s = self._denoised(start, self.request(wanted, text, pooled), on_step)
+            final, marks = self._denoised(start, self.request(wanted, text, pooled), on_step)
         workload = wanted.workload
         images = pixels = None
         if decode != "no":
@@ -120,7 +124,7 @@ class Generation:
         metadata = [
             self._metadata(wanted, index, one, drawn, labels or wanted.prompts) for index, one in enumerate(seeds)
         ]
-        seconds = [self.device.elapsed_s(*pair) for pair in pairwise(steps_s)]
+        seconds = [self.device.elapsed_s(*pair) for pair in pairwise(marks)]
         return Generated(
             final, images, seeds, metadata, workload, seconds, stages.rows(), [*wanted.notes, *notes], pixels
         )
@@ -148,15 +152,25 @@ class Generation:
             tokens = wanted.workload.text_tokens
             embedded, notes = self._parts.encoders().encode(wanted.prompts, wanted.prompts_2, tokens)
         each = [one for one in embedded for _ in range(wanted.per_prompt)]
-        columns = (("text", [one.text for one in each]), ("pooled", [one.pooled for one in each]))
-        if isinstance(each[0].text, np.ndarray):
-            door = self.device.door
-            text, pooled = (door.to_device(np.stack(rows), f"prompt embeddings, {name}") for name, rows in columns)
-        else:
-            bridge = self._parts.torch()
-            with bridge.work():
-                text, pooled = (bridge.array(bridge.torch.stack(rows).to(bridge.place)) for _, rows in columns)
+        found = (each[0].text.shape[-1], each[0].pooled.shape[-1])
+        if found != (self.config.text_dim, self.config.pooled_dim):
+            raise ConfigError(
+                f"prompt_embeds and pooled_prompt_embeds: expected {self.config.text_dim} and {self.config.pooled_dim} "
+                f"features, got {found[0]} and {found[1]}. They are of another model's text encoders."
+            )
+        text, pooled = (self._stacked(rows) for rows in zip(*each, strict=True))
         return text, pooled, notes
+
+    def _stacked(self, rows: Sequence[Any]) -> Any:
+        """Rows of a batch as one device array: tensors of the device as they are, others through the door."""
+        if isinstance(rows[0], np.ndarray):
+            return self.device.door.to_device(np.stack(rows), "prompt embeddings")
+        bridge = self._parts.torch()
+        with bridge.work():
+            stacked = bridge.torch.stack(tuple(rows))
+            if stacked.device.type == bridge.place.type:
+                return bridge.array(stacked)
+            return self.device.door.to_device(stacked.cpu().numpy(), "prompt embeddings")
 
     def _start(
         self, wanted: Asked, seed: int | Sequence[int] | None, where: noise.NoiseFrom, generator: Any, latents: Any

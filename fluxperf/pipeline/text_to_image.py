@@ -88,6 +88,7 @@ class Pipeline:
 
     def close(self) -> None:
         """Lets go of everything, and closes the device."""
+        self.generation.forget()
         self.parts.close()
 
     def __call__(

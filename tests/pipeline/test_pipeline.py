@@ -211,6 +211,11 @@ def test_default_steps_are_the_model_cards(pipeline_of):
         ({"latents": np.zeros((1, 4, 64), np.float32)}, ArgumentError, r"expected packed latents \[1, 24, 64\]"),
         ({"latents": np.zeros((1, 24, 64)), "seed": 1}, ConfigError, "one of seed, generator and latents"),
         ({"prompt_embeds": np.zeros((1, 8, 32))}, ConfigError, r"expected prompt_embeds \[B, T, C\]"),
+        (
+            {"prompt": None, "prompt_embeds": np.zeros((1, 8, 48)), "pooled_prompt_embeds": np.zeros((1, 24))},
+            ConfigError,
+            "expected 32 and 24 features, got 48 and 24",
+        ),
         ({"negative_prompt": "blurry"}, ConfigError, "negative_prompt: classifier-free guidance"),
         ({"hight": 64}, UnknownNameError, "Did you mean 'height'"),
     ],
