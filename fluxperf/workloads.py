@@ -232,7 +232,12 @@ def placed(name: str, source: WeightSource, device: str | Device = "auto", nvtx:
         raise BindError(name, opened.kind, problems)
     _check_memory(opened, phase, source)
     opened.prepare()
-    return Placed(opened, phase, rows, source, observers=(NvtxRanges(),) if nvtx else ())
+    if not nvtx:
+        return Placed(opened, phase, rows, source)
+    ranges = NvtxRanges(name)
+    made = Placed(opened, phase, rows, source, observers=(ranges,))
+    opened.door.watch = ranges
+    return made
 
 
 def reference_latents(workload: Workload, source: WeightSource, seed: int = 0) -> Any | None:

@@ -18,6 +18,7 @@ from fluxperf.cli import (
     kernels,
     ops,
     phases,
+    profile,
     report,
     run,
     timeline,
@@ -36,7 +37,7 @@ app = typer.Typer(
 
 _COMMANDS = (
     generate.generate, run.run, kernels.kernels, report.report, history.history, import_asv.import_asv, phases.phases,
-    ops.ops, timeline.timeline, doctor.doctor,
+    ops.ops, profile.profile, timeline.timeline, doctor.doctor,
 )  # fmt: skip
 for _command in _COMMANDS:
     app.command()(_command)

@@ -32,5 +32,5 @@ def test_an_unknown_kernel_lists_the_known_ones(gpu: CudaDevice) -> None:
 
 
 def test_versions_for_what_does_not_fit_are_timed(gpu: CudaDevice) -> None:
-    whole, odd = records(gpu, 2, ["modulate bfloat16", "modulate (misaligned) bfloat16"])
+    whole, odd = records(gpu, 2, ["gated_residual bfloat16", "gated_residual (misaligned) bfloat16"])
     assert min(odd.times_s["call"][0]) > 1.2 * max(whole.times_s["call"][0])

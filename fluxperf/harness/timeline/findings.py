@@ -14,9 +14,9 @@ from typing import NamedTuple
 import msgspec
 
 from fluxperf.errors import UnknownNameError
+from fluxperf.harness.timeline.busy import gaps
 from fluxperf.harness.timeline.model import NONE, Call, Sync, Timeline, Work
 from fluxperf.harness.timeline.places import Places
-from fluxperf.harness.timeline.summary import gaps
 
 #: Bytes up to which a copy to the host is tiny: one value, not an array.
 TINY_BYTES = 64
@@ -126,7 +126,7 @@ def _host_copies(timeline: Timeline, places: Places) -> Iterator[_Hit]:
     """Copies between host and device inside a forward."""
     for row in timeline.work:
         if row.copy is not None and row.copy.crossing and places.in_forward(row.range):
-            yield _Hit(places.path(row.range), row.copy.direction, _copy_cost(timeline, row), row.copy.count, row.bytes)
+            yield _Hit(places.path_of(row), row.copy.direction, _copy_cost(timeline, row), row.copy.count, row.bytes)
 
 
 def _pageable(timeline: Timeline, places: Places) -> Iterator[_Hit]:
@@ -134,7 +134,7 @@ def _pageable(timeline: Timeline, places: Places) -> Iterator[_Hit]:
     for row in timeline.work:
         if row.copy is not None and row.copy.crossing and row.copy.pageable:
             seen = f"{row.copy.source_memory} to {row.copy.target_memory}"
-            yield _Hit(places.path(row.range), seen, _copy_cost(timeline, row), row.copy.count, row.bytes)
+            yield _Hit(places.path_of(row), seen, _copy_cost(timeline, row), row.copy.count, row.bytes)
 
 
 def _items(timeline: Timeline, places: Places) -> Iterator[_Hit]:
@@ -155,10 +155,10 @@ def _items(timeline: Timeline, places: Places) -> Iterator[_Hit]:
         wait = waits.get(following.get(row.call, NONE))
         if wait is not None:
             cost = _copy_cost(timeline, row) + max(_duration(wait), _duration(timeline.calls[wait.call]))
-            yield _Hit(places.path(row.range), f"then {wait.kind}", cost, row.copy.count, row.bytes)
+            yield _Hit(places.path_of(row), f"then {wait.kind}", cost, row.copy.count, row.bytes)
         elif row.call in waits or "Async" not in timeline.calls[row.call].name:
             name = timeline.calls[row.call].name
-            yield _Hit(places.path(row.range), name, _copy_cost(timeline, row), row.copy.count, row.bytes)
+            yield _Hit(places.path_of(row), name, _copy_cost(timeline, row), row.copy.count, row.bytes)
 
 
 def _starved(timeline: Timeline, places: Places) -> Iterator[_Hit]:
@@ -167,7 +167,7 @@ def _starved(timeline: Timeline, places: Places) -> Iterator[_Hit]:
         row = timeline.work[gap.work]
         idle = gap.end_ns - gap.start_ns
         if row.call != NONE and idle >= SHORTEST_GAP_NS and timeline.calls[row.call].end_ns > gap.start_ns:
-            yield _Hit(places.path(row.range), "GPU idle before a launch", idle)
+            yield _Hit(places.path_of(row), "GPU idle before a launch", idle)
 
 
 def _repeated(timeline: Timeline, places: Places) -> Iterator[_Hit]:
@@ -183,11 +183,11 @@ def _repeated(timeline: Timeline, places: Places) -> Iterator[_Hit]:
             run, start = rows[start:index], index
             if run[0].kind == "kernel" and len(run) >= FEWEST_REPEATS:
                 span = max(row.end_ns for row in run) - run[0].start_ns
-                yield _Hit(places.path(run[0].range), run[0].name, span - max(map(_duration, run)), len(run))
+                yield _Hit(places.path_of(run[0]), run[0].name, span - max(map(_duration, run)), len(run))
 
 
-def _identity(row: Work) -> tuple[str, str, tuple[int, ...], int]:
-    return row.kind, row.full_name, row.shape, row.range
+def _identity(row: Work) -> tuple[str, str, tuple[int, ...], int, int]:
+    return row.kind, row.full_name, row.shape, row.range, row.captured
 
 
 def _loops(timeline: Timeline, places: Places) -> Iterator[_Hit]:
