@@ -37,6 +37,7 @@ from fluxperf.engine.config import config_named
 from fluxperf.harness.measure.environment import commit, installed, machine
 from fluxperf.harness.measure.sampler import Variant
 from fluxperf.harness.records import append_record
+from fluxperf.pipeline.asked import asked
 from fluxperf.pipeline.embeddings import PromptCache
 from fluxperf.pipeline.measuring import PROMPT, measure_pictures
 from fluxperf.workloads import PIXELS_PER_TOKEN, Workload, workload_named
@@ -156,14 +157,9 @@ def first_pictures(ours: Pipeline, workload: Workload, folder: Path) -> dict[str
     ours.parts.encoders().cache = PromptCache(0)
 
     def picture(prompt: str, height: int, width: int) -> float:
-        sizes = {"height": height, "width": width, "num_inference_steps": workload.steps}
-        return seconds_of(
-            lambda: (
-                ours(prompt, seed=SEED, max_sequence_length=workload.text_tokens, **sizes)
-                .images[0]
-                .save(folder / "x.png")
-            )
-        )
+        tokens, steps = workload.text_tokens, workload.steps
+        wanted = asked(ours.config, prompt, text_tokens=tokens, height=height, width=width, steps=steps)
+        return seconds_of(lambda: ours.generation.batch(wanted, seed=SEED).save(folder / "picture.png"))
 
     height, width = workload.height, workload.width
     other = tuple(max(1, round(size / PIXELS_PER_TOKEN)) * PIXELS_PER_TOKEN for size in (0.75 * height, 1.25 * width))

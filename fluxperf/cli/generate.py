@@ -81,7 +81,7 @@ def generate(
     device: _Device = "auto",
     nvtx: _Nvtx = False,
 ) -> None:
-    """Make pictures of prompts with a FLUX.1 checkpoint.
+    r"""Make pictures of prompts with a FLUX.1 checkpoint.
 
     [bold]Examples[/bold]
 
@@ -97,7 +97,7 @@ def generate(
 
     fluxperf generate --decode latents.safetensors -m FLUX.1-schnell -o fox.png
 
-    Text encoders and VAE need the extra: pip install 'fluxperf[pipeline]'.
+    Text encoders and VAE need the extra: pip install 'fluxperf\[pipeline]'.
     """
     if model is None:
         raise ConfigError("generate: expected --model DIR, the folder of FLUX.1-schnell or FLUX.1-dev, got none.")

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fluxperf.cli.loading import BytesBar, loaded
-from fluxperf.engine.config import config_named
+from fluxperf.engine.config import FluxConfig, config_named
 from fluxperf.errors import ConfigError
 from fluxperf.pipeline import png
-from fluxperf.pipeline.asked import asked
+from fluxperf.pipeline.asked import Asked, asked
 from fluxperf.pipeline.embeddings import Embedded, load_embeddings, save_embeddings
 from fluxperf.pipeline.generation import Generated, OnStep
 from fluxperf.pipeline.jobs import Defaults, Job, Line, jobs_of
@@ -63,8 +63,8 @@ def make_pictures(
         FluxperfError: a request, a model or a place that cannot be.
     """
     if lines:  # complains before gigabytes are read; embeddings are judged by the model's sizes
-        jobs_of(lines, [], given, output, latents_out)
-        _check(lines, given, how.tokens)
+        for job in jobs_of(lines, [], given, output, latents_out):
+            _wanted(config_named("dev"), job, how.tokens)
     count = len(lines) * given.num_images
     pipeline = _loaded(how, text_encoders=embeddings is None, vae=output is not None, cached=max(16, count))
     embedded: list[Embedded] = []
@@ -86,19 +86,19 @@ def make_pictures(
         pipeline.close()
 
 
-def _check(lines: list[Line], given: Defaults, tokens: int) -> None:
-    """Complains about what no model could do, before one is loaded."""
-    for line in lines:
-        asked(
-            config_named("dev"),
-            line.prompt,
-            line.prompt_2,
-            text_tokens=tokens,
-            height=line.height or given.height,
-            width=line.width or given.width,
-            steps=line.steps or given.steps,
-            guidance=given.guidance if line.guidance is None else line.guidance,
-        )
+def _wanted(config: FluxConfig, job: Job, tokens: int) -> Asked:
+    """A job's request, checked."""
+    return asked(
+        config,
+        job.prompt if job.embedded is None else None,
+        job.prompt_2,
+        given=0 if job.embedded is None else 1,
+        text_tokens=tokens if job.embedded is None else job.embedded.text.shape[0],
+        height=job.height,
+        width=job.width,
+        steps=job.steps,
+        guidance=job.guidance,
+    )
 
 
 def _loaded(how: How, text_encoders: bool, vae: bool, cached: int) -> Pipeline:
@@ -132,17 +132,7 @@ def _loaded(how: How, text_encoders: bool, vae: bool, cached: int) -> Pipeline:
 def _picture(pipeline: Pipeline, how: How, job: Job, title: str) -> None:
     """Makes one picture, and says what it took."""
     start = time.perf_counter()
-    wanted = asked(
-        pipeline.config,
-        job.prompt if job.embedded is None else None,
-        job.prompt_2,
-        given=0 if job.embedded is None else 1,
-        text_tokens=how.tokens if job.embedded is None else job.embedded.text.shape[0],
-        height=job.height,
-        width=job.width,
-        steps=job.steps,
-        guidance=job.guidance,
-    )
+    wanted = _wanted(pipeline.config, job, how.tokens)
     with _bar(title, wanted.workload.steps) as on_step:
         made = pipeline.generation.batch(
             wanted,

@@ -40,7 +40,7 @@ _EndToEnd = Annotated[
     typer.Option(
         "--end-to-end",
         help="From a prompt to a PNG file, with the stages of a picture. --weights is a folder of the whole pipeline; "
-        "needs fluxperf[pipeline].",
+        "needs the extra: fluxperf\\[pipeline].",
     ),
 ]
 

@@ -153,6 +153,7 @@ def test_a_long_prompt_is_cut_and_that_is_said(generate):
         (("--prompts", "none.txt"), "none.txt: expected a text file of prompts"),
         (("--prompts", "empty.txt"), "empty.txt: expected prompts, one per line, found none"),
         (("--prompts", "bad.jsonl"), "bad.jsonl, line 2: expected an object with prompt"),
+        (("--prompts", "flat.jsonl"), "--height 0: expected a positive multiple of 16"),
         (("--prompts", "twice.jsonl", "-o", "d/"), "expected a file for each picture, got this one for two"),
         (("--embeddings", "empty.txt"), "expected a safetensors file with prompt_embeds"),
         (("--decode", "empty.txt"), "expected latents that fluxperf generate --latents-out wrote"),
@@ -165,6 +166,7 @@ def test_bad_input_is_one_message_and_leaves_nothing(fluxperf, saved, tmp_path, 
     Path("blocked").write_text("a file where a folder should be")
     Path("empty.txt").write_text("\n")
     Path("bad.jsonl").write_text('{"prompt": "a fox"}\n{"promt": "a fox"}\n')
+    Path("flat.jsonl").write_text('{"prompt": "a fox", "height": 0}')
     Path("twice.jsonl").write_text('{"prompt": "a", "output": "x.png"}\n{"prompt": "b", "output": "x.png"}\n')
     before = sorted(os.listdir())
     model = () if "--model" in arguments else ("--model", saved["schnell"].folder)
@@ -173,6 +175,14 @@ def test_bad_input_is_one_message_and_leaves_nothing(fluxperf, saved, tmp_path, 
     assert says in result.err
     assert "Traceback" not in result.err
     assert [name for name in sorted(os.listdir()) if name != "d"] == before
+
+
+@pytest.mark.parametrize("command", ["generate", "run"])
+def test_help_names_the_extra(fluxperf, command, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("COLUMNS", "200")
+    result = fluxperf(command, "--help")
+    assert result.code == 0
+    assert "fluxperf[pipeline]" in result.out
 
 
 def test_without_a_model_it_says_so(fluxperf):  # noqa: F811
