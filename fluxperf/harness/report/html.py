@@ -6,24 +6,20 @@ with the section's name in ``assets/``.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fluxperf.errors import RecordError
 from fluxperf.harness.records import RecordsFile
 from fluxperf.harness.report import ladder, ledger, machines, ops, plots, published, raw, summary
-from fluxperf.harness.report.escape import neutral
 from fluxperf.harness.report.inputs import Context
 from fluxperf.harness.report.study import TWIN_NOTE, Study, provenance, survey
+from fluxperf.harness.report.templates import asset, environment, script_hash
 
 
 class Section(NamedTuple):
@@ -56,18 +52,18 @@ SECTIONS = (
 def render(files: Sequence[RecordsFile], context: Context) -> str:
     """The whole page as HTML. The same records give the same page, to the byte."""
     study = survey(files, context)
-    script = _asset("page.js")
+    script = asset("page.js")
     return (
-        _environment()
+        environment()
         .get_template("page.html.j2")
         .render(
             sections=[(section, section.build(study)) for section in SECTIONS],
             study=study,
             twin_note=TWIN_NOTE,
             # Safe as markup: both are files of this package.
-            style=Markup(_asset("style.css")),
+            style=Markup(asset("style.css")),
             script=Markup(script),
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            script_hash=script_hash(script),
         )
     )
 
@@ -93,23 +89,3 @@ def write(html: str, path: Path) -> None:
             f"cannot write the report to {path}: {error.strerror}. Expected a file in a folder that can be written to; "
             "choose another with -o."
         ) from error
-
-
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("fluxperf.harness.report", "assets"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_harmless,
-    )
-
-
-def _harmless(value: Any) -> Any:
-    """Whatever a template prints, without characters that hide or reorder text; markup is ours and stays."""
-    return neutral(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _asset(name: str) -> str:
-    return (resources.files("fluxperf.harness.report") / "assets" / name).read_text(encoding="utf-8")

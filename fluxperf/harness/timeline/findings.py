@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from fluxperf.errors import UnknownNameError
-from fluxperf.harness.timeline.busy import gaps
+from fluxperf.harness.timeline.busy import Gap, gaps
 from fluxperf.harness.timeline.model import NONE, Call, Sync, Timeline, Work
 from fluxperf.harness.timeline.places import Places
 
@@ -123,10 +123,17 @@ def _copy_cost(timeline: Timeline, row: Work) -> int:
 
 
 def _host_copies(timeline: Timeline, places: Places) -> Iterator[_Hit]:
-    """Copies between host and device inside a forward."""
-    for row in timeline.work:
-        if row.copy is not None and row.copy.crossing and places.in_forward(row.range):
-            yield _Hit(places.path_of(row), row.copy.direction, _copy_cost(timeline, row), row.copy.count, row.bytes)
+    """Copies between host and device inside a forward, with the time for which a GPU waited for them to begin."""
+    waited = _late(timeline, places)
+    for index, row in enumerate(timeline.work):
+        if _round_trip(row, places):
+            cost = _copy_cost(timeline, row) + waited.get(index, 0)
+            yield _Hit(places.path_of(row), row.copy.direction, cost, row.copy.count, row.bytes)  # type: ignore[union-attr]
+
+
+def _round_trip(row: Work, places: Places) -> bool:
+    """Whether a piece of work is a copy between host and device inside a forward."""
+    return row.copy is not None and bool(row.copy.crossing) and places.in_forward(row.range)
 
 
 def _pageable(timeline: Timeline, places: Places) -> Iterator[_Hit]:
@@ -161,13 +168,23 @@ def _items(timeline: Timeline, places: Places) -> Iterator[_Hit]:
             yield _Hit(places.path_of(row), name, _copy_cost(timeline, row), row.copy.count, row.bytes)
 
 
+def _late(timeline: Timeline, places: Places) -> dict[int, int]:
+    """Nanoseconds for which a GPU had nothing to do because a launch came late, by the work that ended them."""
+    return {gap.work: gap.end_ns - gap.start_ns for gap in gaps(timeline, places) if launched_late(timeline, gap)}
+
+
 def _starved(timeline: Timeline, places: Places) -> Iterator[_Hit]:
-    """Gaps that ended with work whose launch call had not returned when the GPU ran out of work."""
-    for gap in gaps(timeline, places):
-        row = timeline.work[gap.work]
-        idle = gap.end_ns - gap.start_ns
-        if row.call != NONE and idle >= SHORTEST_GAP_NS and timeline.calls[row.call].end_ns > gap.start_ns:
-            yield _Hit(places.path_of(row), "GPU idle before a launch", idle)
+    """GPUs idle before a launch. What a copy inside a forward was late by is that copy's cost, not a late launch's."""
+    for index, idle in _late(timeline, places).items():
+        if not _round_trip(timeline.work[index], places):
+            yield _Hit(places.path_of(timeline.work[index]), "GPU idle before a launch", idle)
+
+
+def launched_late(timeline: Timeline, gap: Gap) -> bool:
+    """Whether a gap that counts ended with work whose launch call had not returned when the GPU ran out of work."""
+    call = timeline.work[gap.work].call
+    counts = gap.end_ns - gap.start_ns >= SHORTEST_GAP_NS
+    return call != NONE and counts and timeline.calls[call].end_ns > gap.start_ns
 
 
 def _repeated(timeline: Timeline, places: Places) -> Iterator[_Hit]:
@@ -207,7 +224,7 @@ def _loops(timeline: Timeline, places: Places) -> Iterator[_Hit]:
 
 KINDS: dict[str, Kind] = {
     "host-copy": Kind(
-        "a copy between host and device inside a forward",
+        "a copy between host and device inside a forward; its cost holds what the GPU waited for it to begin",
         "Keep the value on the GPU, or make it once before the loop.",
         _host_copies,
     ),
