@@ -201,7 +201,7 @@ def prepare(
         source: weights; synthetic ones of the workload's model if none.
         device: kind.
         seed: of the inputs.
-        nvtx: attach NVTX ranges to every run.
+        nvtx: attach NVTX ranges to every run, where a tool takes them.
 
     Raises:
         FluxperfError: an unknown name, sizes that do not fit, a device that cannot.
@@ -217,7 +217,7 @@ def placed(name: str, source: WeightSource, device: str | Device = "auto", nvtx:
         name: rung, or ``"oracle"`` for float64.
         source: weights.
         device: kind of a fresh one, or one that is open.
-        nvtx: attach NVTX ranges to every run.
+        nvtx: attach NVTX ranges to every run, where a tool takes them.
 
     Raises:
         FluxperfError: an unknown name, weights that do not fit, a device that cannot.
@@ -232,9 +232,9 @@ def placed(name: str, source: WeightSource, device: str | Device = "auto", nvtx:
         raise BindError(name, opened.kind, problems)
     _check_memory(opened, phase, source)
     opened.prepare()
-    if not nvtx:
+    ranges = NvtxRanges(name) if nvtx else None
+    if ranges is None or not ranges.enabled:  # what nothing takes is not attached, and so costs nothing
         return Placed(opened, phase, rows, source)
-    ranges = NvtxRanges(name)
     made = Placed(opened, phase, rows, source, observers=(ranges,))
     opened.door.watch = ranges
     return made

@@ -88,7 +88,9 @@ def run(
     rest_s: Annotated[
         float, typer.Option(min=0, help="Idle seconds before each generation: a card without a pause clocks down.")
     ] = 0.0,
-    nvtx: Annotated[bool, typer.Option("--nvtx", help="Push NVTX ranges in timed runs, for a profiler.")] = False,
+    nvtx: Annotated[
+        bool, typer.Option("--nvtx", help="Push NVTX ranges in timed runs, where a profiler takes them.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Append the records to this JSON Lines file.")
     ] = None,
