@@ -1,5 +1,5 @@
 "use strict";
-// Sorts tables, shows embedded records, and opens what is folded for the printer.
+// Sorts tables, switches between machines and workloads, shows embedded records, and opens what is folded for printing.
 
 function order(row, column) {
   const cell = row.cells[column];
@@ -26,6 +26,35 @@ function sort(header) {
 
 for (const button of document.querySelectorAll("th button")) {
   button.addEventListener("click", () => sort(button.parentElement));
+}
+
+// The switch hides what belongs to another workload or machine; without it everything stands one below the other.
+const choice = document.getElementById("switch");
+const belonging = Array.from(document.querySelectorAll("[data-view]"));
+
+function show(view) {
+  for (const element of belonging) element.hidden = view !== "" && element.dataset.view !== view;
+  const hidden = belonging.filter((element) => element.hidden).length;
+  choice.value = view;
+  document.querySelector(".switch-note").textContent =
+    hidden ? "Tables and plots of other workloads and machines are hidden; summary, machines and history show all." : "";
+}
+
+// A link into something hidden shows what it belongs to.
+function follow() {
+  const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const within = target && target.closest("[data-view]");
+  if (within && within.hidden) {
+    show(within.dataset.view);
+    target.scrollIntoView();
+  }
+}
+
+if (choice) {
+  choice.closest(".switch").hidden = false;
+  choice.addEventListener("change", () => show(choice.value));
+  addEventListener("hashchange", follow);
+  show("");
 }
 
 // Characters that could reorder or hide the text around them are shown as escapes.
