@@ -73,8 +73,8 @@ def _ladder(ladder: Ladder) -> str:
 
 def _row(rung: Rung, record: Record, before: Rung | None) -> str:
     found = summary_of(record)
-    gain = speedup(before.record, record) if before and before.record and rung.info else None
     twin = " (twin)" if record.ran_as == "twin" else ""
+    gain = speedup(before.record, record) if before and before.record and rung.info and not twin else None
     cells = [
         rung.label,
         f"{units.time(found.median)}{twin}" if found else "no time",

@@ -91,9 +91,16 @@ def _ceilings(given: Given) -> list[Ceiling]:
     return found
 
 
+def _from(point: Point, file: RecordsFile, given: Given) -> Point:
+    """A point of a sample says so, and is no part of a series that was measured here."""
+    if file.path not in given.samples:
+        return point
+    return msgspec.structs.replace(point, variant={**point.variant, "origin": "sample"})
+
+
 def _history(files: Sequence[RecordsFile], given: Given) -> History:
     """Series of the records and of the folder of history, each value once."""
-    points: list[Point] = [point for file in files for record in file.records for point in points_of(record)]
+    points = [_from(point, file, given) for file in files for record in file.records for point in points_of(record)]
     problems: list[str] = []
     if given.history:
         more, problems = load(given.history)
