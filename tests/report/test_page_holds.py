@@ -162,6 +162,9 @@ def test_shown_text_is_cut_and_says_so():
     assert shown("") == "(empty)"
     assert shown("a\u202eb") == "a\\u202eb"
     assert drawn("🙂") == "\\U0001f642"
+    assert drawn("x" * 10_000, 12) == "x" * 11 + "…"
+    assert drawn("x" * 12, 12) == "x" * 12
+    assert len(drawn("🙂" * 9, 12)) == 12
 
 
 @given(

@@ -52,7 +52,7 @@ def label(axes: Axes, x: float, y: float, text: str, colour: Colour = INK, fonts
 def seconds(axes: Axes, values: Sequence[float]) -> None:
     """A logarithmic axis of seconds around values."""
     axes.set_yscale("log")
-    axes.set_ylim(min(values) / 1.9, max(values) * 1.7)
+    axes.set_ylim(min(values) / 1.9, max(values) * 2.4)
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: units.given(value)))
     axes.yaxis.set_minor_formatter(NullFormatter())
