@@ -72,9 +72,15 @@ for (const details of document.querySelectorAll("details.raw")) {
   });
 }
 
+// Paper unfolds everything, help that several tables share once.
 let folded = [];
 addEventListener("beforeprint", () => {
-  folded = Array.from(document.querySelectorAll("details:not([open]):not(.raw)"));
+  const said = new Set();
+  folded = Array.from(document.querySelectorAll("details:not([open]):not(.raw)")).filter((details) => {
+    const known = details.matches(".help") && said.has(details.textContent);
+    said.add(details.textContent);
+    return !known;
+  });
   for (const details of folded) details.open = true;
 });
 addEventListener("afterprint", () => {

@@ -1,0 +1,49 @@
+"""A page of a thousand commits and fifty metrics: soon made, small enough, and soon on the screen."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from fluxperf.harness.report.html import render, write
+from fluxperf.harness.report.inputs import Extras
+from tests.browser.conftest import Opener
+from tests.report import evidence
+from tests.report import pages as made
+
+pytestmark = pytest.mark.browser
+
+PAINTED = """() => new Promise((done) => {
+  const seen = (entries) => {
+    const first = entries.find((entry) => entry.name === "first-contentful-paint");
+    if (first) done(first.startTime);
+  };
+  new PerformanceObserver((list) => seen(list.getEntries())).observe({type: "paint", buffered: true});
+})"""
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """The page, and the seconds of two cores that making it took: own and of the processes that searched for steps."""
+    began = time.process_time(), time.perf_counter()
+    files = made.files_of(*evidence.ladder(), *evidence.peers())
+    extras = Extras(history=evidence.course(1000, 50), ceilings=evidence.CEILINGS)
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    write(render(files, made.CONTEXT, extras), path)
+    return path, max(time.process_time() - began[0], 0.5 * (time.perf_counter() - began[1]))
+
+
+def test_it_is_made_in_ten_seconds(report: tuple[Path, float]):
+    assert report[1] < 10
+
+
+def test_it_is_below_five_megabytes(report: tuple[Path, float]):
+    assert 500_000 < report[0].stat().st_size < 5_000_000
+
+
+def test_it_is_on_the_screen_within_a_second(report: tuple[Path, float], opened: Opener):
+    page = opened(report[0])
+    assert page.evaluate(PAINTED) < 1000
+    assert page.locator("#history .spark").count() == 50
