@@ -1,5 +1,8 @@
 """``fluxperf report`` with evidence besides records, and its other renderings."""
 
+# The page writes ranges with an en dash and ratios with a multiplication sign.
+# ruff: noqa: RUF001
+
 from __future__ import annotations
 
 import json
