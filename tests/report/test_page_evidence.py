@@ -249,11 +249,21 @@ def test_places_for_the_timeline_say_that_none_was_given():
         assert "--timeline FILE" in page.sections[anchor]
 
 
+def test_what_is_fast():
+    text = page_with(Extras(ceilings=evidence.CEILINGS), *evidence.ladder(), *evidence.peers()).sections["summary"]
+    assert (
+        "ahead of diffusers (1.46×, interval) and diffusers-compiled (1.13×, interval), measured in the same way"
+        in text
+    )
+    assert "What is fast" not in page_with(NOTHING, *twins()).sections["summary"], "nothing is fast on a CPU"
+
+
 def test_what_is_slow_and_what_to_do_next():
     ladder = [record for record in evidence.ladder() if record.rung != "captured"]
     slow = msgspec.structs.replace(on_gpu("fp8", 9.0), ops=ladder[-1].ops, policy={"activations": "float32"})
     text = page_with(Extras(ceilings=evidence.CEILINGS), *ladder[:-1], slow, *evidence.peers()).sections["summary"]
     assert "ahead of us when measured in the same way: diffusers" in text
+    assert "more than was expected: Phase 3" not in text
     assert "measure captured." in text
     assert "--rung captured" in text
     assert "Look at" in text

@@ -1,4 +1,4 @@
-"""What is slow, and what to do next: drawn from the records by rules that the sentences name."""
+"""What is fast, what is slow, and what to do next: drawn from the records by rules that the sentences name."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ _MOST_LADDERS = 2
 #: Ops named as what is to be gained most from.
 _MOST_OPS = 3
 
+#: Share of its ceiling from which on an op is near it.
+_NEAR = 0.8
+
 #: Seconds from which on a generation is not advised to be repeated.
 _LONG_S = 60.0
 
@@ -32,6 +35,42 @@ class Step(NamedTuple):
 
     text: str
     command: str = ""
+
+
+def fast(study: Study) -> list[str]:
+    """What is fast, as sentences: peers behind, phases above what was expected, ops near their ceilings."""
+    texts = []
+    for ladder in (one for one in study.climbing if not one.twin and one.best):
+        texts += [f"{ladder.title}: {text}" for text in _fast(study, ladder)]
+    return texts
+
+
+def _fast(study: Study, ladder: Ladder) -> list[str]:
+    texts = []
+    behind = [
+        f"{peer.label} ({units.times(found.ratio)}, {found.kind})"
+        for peer, _, found in beside_peers(study, ladder)
+        if found.ratio > 1
+    ]
+    if behind:
+        texts.append(f"ahead of {units.listing(behind)}, measured in the same way.")
+    above = [
+        f"{shown(climb.name, 48)} ({units.times(climb.found.ratio)}, expected {units.bounds(*climb.expected)})"
+        for climb in climbs(study, ladder)
+        if climb.found and climb.expected and climb.found.ratio > climb.expected[1]
+    ]
+    if above:
+        texts.append(f"more than was expected: {units.listing(above)}.")
+    best = ladder.best
+    ceilings = study.ceilings_of(ladder.machine)
+    near = [
+        f"{shown(rate.op, 48)} ({units.percent(found.share)})"
+        for rate in rates_of(best.record if best else None)
+        if best and best.record and (found := reached(best.record, rate, ceilings)) and _NEAR <= found.share <= 1
+    ]
+    if near:
+        texts.append(f"near their ceilings at the quickest rung: {units.listing(near)}.")
+    return texts
 
 
 def slow(study: Study) -> list[str]:

@@ -26,7 +26,8 @@ def comment(study: Study) -> str:
     if seen.problems:
         head += ["**Problems in the files**", _listed(seen.problems)]
     head.append(_listed([f"{one.about}: {one.text}" if one.about else one.text for one in seen.answer]))
-    tail = [
+    tail = ["**What is fast**", _listed(seen.fast)] if seen.fast else []
+    tail += [
         "**What is slow**",
         _listed(seen.slow),
         "**What to do next**",

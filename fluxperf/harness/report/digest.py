@@ -28,6 +28,7 @@ def digest(study: Study) -> str:
         "summary": {
             "measured": seen.measured,
             "answer": [f"{one.about}. {one.text}" if one.about else one.text for one in seen.answer],
+            "fast": seen.fast,
             "slow": seen.slow,
             "next": [one._asdict() for one in seen.next_steps],
             "not_measured": seen.unmeasured,

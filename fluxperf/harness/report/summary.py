@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from fluxperf.harness.records import Record
 from fluxperf.harness.report import units
-from fluxperf.harness.report.advice import Step, next_steps, slow
+from fluxperf.harness.report.advice import Step, fast, next_steps, slow
 from fluxperf.harness.report.escape import shown
 from fluxperf.harness.report.floor import floor_of
 from fluxperf.harness.report.headline import beside_peers
@@ -42,6 +42,7 @@ class SummaryView(NamedTuple):
     measured: str
     answer: list[Answer]
     figures: list[Figure]
+    fast: list[str]
     slow: list[str]
     next_steps: list[Step]
     unmeasured: list[str]
@@ -55,6 +56,7 @@ def build(study: Study) -> SummaryView:
         measured=_measured(study),
         answer=answer(study),
         figures=_figures(study),
+        fast=fast(study),
         slow=slow(study),
         next_steps=next_steps(study),
         unmeasured=unmeasured(study),

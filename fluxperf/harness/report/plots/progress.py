@@ -20,12 +20,13 @@ _MARKERS = "osD^v"
 
 
 class Line(NamedTuple):
-    """A line across the axis: seconds, what it is, its colour and its style."""
+    """A line across the axis: seconds, what it is, its colour, its style, and whether it was given, not measured."""
 
     value: float
     name: str
     colour: Colour
     style: str = "-"
+    given: bool = False
 
 
 def progress(study: Study, prefix: str) -> Figure:
@@ -58,9 +59,9 @@ def published_lines(study: Study) -> list[Line]:
     """The published figures: baseline, target, peer."""
     published = study.context.published
     return [
-        Line(published.baseline_s, "published baseline", WHOLE),
-        Line(published.target_s, "target", TARGET, "--"),
-        Line(published.peer_s, f"{drawn(published.peer_name, 20)}, published", LESS),
+        Line(published.baseline_s, "published baseline", WHOLE, "-", True),
+        Line(published.target_s, "target", TARGET, "--", True),
+        Line(published.peer_s, f"{drawn(published.peer_name, 20)}, published", LESS, "-", True),
     ]
 
 
@@ -84,7 +85,7 @@ def draw_lines(axes: Axes, lines: Sequence[Line], fontsize: int = 11) -> None:
 
 
 def _value(line: Line) -> str:
-    return units.given(line.value) if line.value >= 1 else units.time(line.value)
+    return units.given(line.value) if line.given else units.time(line.value)
 
 
 def draw_progress(
