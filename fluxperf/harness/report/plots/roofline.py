@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 from fluxperf.harness.report import svg, units
 from fluxperf.harness.report.ceilings import MEMORY, Ceiling
 from fluxperf.harness.report.escape import drawn, shown
-from fluxperf.harness.report.plots.frame import BOX, legend, place_of
+from fluxperf.harness.report.plots.frame import BOX, legend, place_of, side_labels
 from fluxperf.harness.report.provenance import provenance
 from fluxperf.harness.report.rates import OpRate, rates_of
 from fluxperf.harness.report.study import Ladder, Rung
@@ -30,7 +30,7 @@ def roofline(ladder: Ladder, prefix: str, ceilings: Mapping[str, Ceiling]) -> Fi
     words = f"{title}. {_ceiling_words(ceilings)} {_words(rows)}"
     with svg.settings():
         canvas = svg.canvas(1000, 520)
-        axes = canvas.add_axes((0.085, 0.11, 0.895, 0.75))
+        axes = canvas.add_axes((0.085, 0.11, 0.67, 0.75))
         for number, (_, rates) in enumerate(rows):
             colour, marker = SERIES[number % len(SERIES)]
             xs, ys = [rate.intensity for rate in rates], [rate.flops_s for rate in rates]
@@ -87,14 +87,12 @@ def _roofs(axes: Axes, ceilings: Mapping[str, Ceiling]) -> None:
     axes.annotate(
         text, (at, memory * at), (-8, 8), textcoords="offset points", ha="right", color=INK.token, fontsize=11, bbox=BOX
     )
+    names = [f"{units.quantity(one.rate, 'FLOP/s')} {drawn(one.what, 14)}{_kind(one)}" for one in products]
+    side_labels(axes, [(one.rate, name, MUTED) for one, name in zip(products, names, strict=True)])
     for one in products:
         start = max(left, one.rate / memory)
         if start < right:
             axes.plot([start, right], [one.rate, one.rate], color=MUTED.token, linewidth=2, zorder=1)
-            name = f"{units.quantity(one.rate, 'FLOP/s')} {drawn(one.what, 14)}{_kind(one)}"
-            axes.annotate(
-                name, (right, one.rate), (-4, 6), textcoords="offset points", ha="right", color=INK.token, fontsize=11
-            )
 
 
 def _kind(ceiling: Ceiling) -> str:
@@ -105,15 +103,16 @@ def _names(axes: Axes, ladder: Ladder, rows: Sequence[tuple[Rung, list[OpRate]]]
     """Names of the ops that take most of the quickest rung's time."""
     best = ladder.best
     rates = next((found for rung, found in rows if best and rung.name == best.name), [])
-    for number, rate in enumerate(sorted(rates, key=lambda one: -one.time_s)[:NAMED]):
+    named = sorted(rates, key=lambda one: -one.time_s)[:NAMED]
+    # From right to left, so that the lines to the names do not cross.
+    for number, rate in enumerate(sorted(named, key=lambda one: -one.intensity)):
         axes.annotate(
             drawn(rate.op, 24),
             (rate.intensity, rate.flops_s),
-            (0.79, 0.36 - 0.075 * number),
+            (1.022, 0.62 - 0.075 * number),
             textcoords="axes fraction",
             va="center",
             fontsize=11,
-            bbox=BOX,
             arrowprops={"arrowstyle": "-", "color": MUTED.token, "linewidth": 1, "relpos": (0, 0.5), "shrinkB": 4},
             zorder=2,
         )
