@@ -1,4 +1,4 @@
-"""What is fast, what is slow, and what to do next: drawn from the records by rules that the sentences name."""
+"""What does well, what does not, and what to do next: drawn from the records by rules that the sentences name."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Step(NamedTuple):
 
 
 def fast(study: Study) -> list[str]:
-    """What is fast, as sentences: peers behind, phases above what was expected, ops near their ceilings."""
+    """What does well, as sentences: peers behind, phases above what was expected, ops near their ceilings."""
     texts = []
     for ladder in (one for one in study.climbing if not one.twin and one.best):
         texts += [f"{ladder.title}: {text}" for text in _fast(study, ladder)]
