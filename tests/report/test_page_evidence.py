@@ -79,6 +79,24 @@ def test_a_calibration_of_another_machine_is_not_used():
     assert next(row for row in page.rows if len(row) == 9 and row[0] == "fused")[6] == "not calibrated"
 
 
+def test_processes_that_were_measured_alike_stand_together():
+    def one(number: int, **changes):
+        seconds = [[4.0 + 0.01 * number, 4.001 + 0.01 * number]]
+        options = {"created_utc": f"2026-07-{number + 1:02}T00:00:00Z"} | changes
+        return on_gpu("fused", 4.0, times=seconds, **options)
+
+    records = [one(number) for number in range(4)]
+    page = page_with(NOTHING, *records, records[0], one(5, settings={"rest_s": "1"}), one(6, commit="b" * 40))
+    row = next(row for row in page.rows if len(row) == 9 and row[0] == "fused")
+    assert row[1:3] == ["1", "1 × 2"], "the newest record is of another commit"
+    page = page_with(NOTHING, *records, records[0], one(5, settings={"rest_s": "1"}, created_utc="2026-01-01"))
+    row = next(row for row in page.rows if len(row) == 9 and row[0] == "fused")
+    assert row[1:3] == ["4", "4 × 2"]
+    assert "taken together: fused (4)." in page.sections["samples"]
+    page = page_with(NOTHING, *[msgspec.structs.replace(record, dirty=True) for record in records])
+    assert next(row for row in page.rows if len(row) == 9 and row[0] == "fused")[1] == "1", "a tree is no commit"
+
+
 def test_one_sample_has_neither_spread_nor_band():
     page = page_with(NOTHING, make(times=[[0.08]]))
     row = next(row for row in page.rows if len(row) == 9 and row[0] == "baseline")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from statistics import median
 from typing import NamedTuple
 
+import msgspec
+
 from fluxperf.harness.calibration import Calibrated, kind_of
 from fluxperf.harness.records import Record
 from fluxperf.harness.report import units
@@ -16,7 +18,11 @@ from fluxperf.harness.report.study import Ladder, Rung, Study
 from fluxperf.harness.report.svg import Figure
 from fluxperf.harness.report.tables import MISSING, Cell, Column, Table
 
-_METRIC = "times.denoise"
+_DENOISE = "denoise"
+_METRIC = f"times.{_DENOISE}"
+
+#: What records of one rung share that were measured alike.
+_ALIKE = ("commit", "dirty", "machine", "settings", "policy")
 
 _COLUMNS = (
     Column("Rung", number=False),
@@ -56,7 +62,30 @@ def calibrated(study: Study, record: Record) -> Calibrated | None:
     return next((row for row in rows if row), None)
 
 
-def _view(study: Study, ladder: Ladder, prefix: str) -> StabilityView:
+def pooled(rung: Rung) -> Rung:
+    """A rung with the processes of every record that was measured like its newest one: one commit, one set of versions.
+
+    A gate measures each process by itself, into a record of its own. A tree with changes is no commit: of it the newest
+    record stands alone.
+    """
+    newest = rung.record
+    if newest is None or not _committed(newest):
+        return rung
+    # A file that was given twice holds no more processes than once.
+    once = {(row.created_utc, repr(row.times_s.get(_DENOISE))): row for row in rung.records}.values()
+    same = [row for row in once if all(getattr(row, name) == getattr(newest, name) for name in _ALIKE)]
+    times = {_DENOISE: [samples for row in same for samples in usable(row)]}
+    merged = msgspec.structs.replace(newest, times_s=times, sampling=[one for row in same for one in row.sampling])
+    return rung._replace(record=merged, records=tuple(same))
+
+
+def _committed(record: Record | None) -> bool:
+    """Whether a record names the commit that ran, and nothing else did."""
+    return record is not None and record.commit is not None and record.dirty is False
+
+
+def _view(study: Study, source: Ladder, prefix: str) -> StabilityView:
+    ladder = source._replace(rungs=tuple(map(pooled, source.rungs)))
     found = {rung.name: calibrated(study, rung.record) for rung in ladder.measured if rung.record}
     bands = {name: row.spread for name, row in found.items() if row}
     rows = [_row(rung, rung.record, found[rung.name]) for rung in ladder.measured if rung.record]
@@ -105,6 +134,9 @@ def _detectable(known: Calibrated | None) -> Cell:
 
 def _notes(ladder: Ladder, bands: dict[str, float]) -> list[str]:
     notes = []
+    many = [f"{rung.label} ({rung.held})" for rung in ladder.measured if _committed(rung.record) and rung.held > 1]
+    if many:
+        notes.append(f"Records of one commit, measured alike, are taken together: {units.listing(many)}.")
     few = [
         rung.label
         for rung in ladder.measured
