@@ -24,8 +24,8 @@ _WAYS = {"d2h": "↓", "h2d": "↑"}
 
 
 def copies(ladder: Ladder, prefix: str) -> Figure | None:
-    """Copies of one forward at each rung, down and up, or ``None`` without a record."""
-    if not ladder.measured:
+    """Copies of one forward at each rung, down and up, or ``None`` without two rungs to compare."""
+    if len(ladder.measured) < 2:
         return None
     title = "Copies in one forward"
     words = f"{title}. {copies_words(ladder)}"
