@@ -45,6 +45,9 @@ def timeline(
     trace_to: Annotated[
         Path | None, typer.Option("--trace", help="Write a trace for ui.perfetto.dev to this JSON file.")
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write one offline page to this file: tables, findings, timeline.")
+    ] = None,
 ) -> None:
     """Show what each NVTX range of a capture of Nsight Systems cost: GPU time, idle, copies, waits, and findings.
 
@@ -58,6 +61,11 @@ def timeline(
     summary, found = summarize(capture, by, places), findings(capture, places)
     if trace_to is not None:
         write_whole(trace_to, trace(capture))
+    if html is not None:
+        # matplotlib takes a second to import, which the tables need not pay.
+        from fluxperf.harness.report.capture_page import page
+
+        write_whole(html, page(capture, places, found))
     kinds = {row.finding for row in found}
     failed = [name for name in dict.fromkeys(wanted) if name in kinds]
     if as_json:
@@ -67,6 +75,8 @@ def timeline(
         _show(summary, found, top)
     if trace_to is not None:
         typer.echo(f"Trace written to {neutral(str(trace_to))}; open it at ui.perfetto.dev.", err=True)
+    if html is not None:
+        typer.echo(f"Page written to {neutral(str(html))}; open it in a browser.", err=True)
     if failed:
         typer.echo(f"fluxperf: found {', '.join(failed)}, as --fail-on names.", err=True)
         raise typer.Exit(1)

@@ -16,7 +16,7 @@ import msgspec
 from fluxperf.errors import UnknownNameError
 from fluxperf.harness.timeline.model import NONE, Call, Sync, Timeline, Work
 from fluxperf.harness.timeline.places import Places
-from fluxperf.harness.timeline.summary import gaps
+from fluxperf.harness.timeline.summary import Gap, gaps
 
 #: Bytes up to which a copy to the host is tiny: one value, not an array.
 TINY_BYTES = 64
@@ -165,9 +165,15 @@ def _starved(timeline: Timeline, places: Places) -> Iterator[_Hit]:
     """Gaps that ended with work whose launch call had not returned when the GPU ran out of work."""
     for gap in gaps(timeline, places):
         row = timeline.work[gap.work]
-        idle = gap.end_ns - gap.start_ns
-        if row.call != NONE and idle >= SHORTEST_GAP_NS and timeline.calls[row.call].end_ns > gap.start_ns:
-            yield _Hit(places.path(row.range), "GPU idle before a launch", idle)
+        if launched_late(timeline, gap):
+            yield _Hit(places.path(row.range), "GPU idle before a launch", gap.end_ns - gap.start_ns)
+
+
+def launched_late(timeline: Timeline, gap: Gap) -> bool:
+    """Whether a gap that counts ended with work whose launch call had not returned when the GPU ran out of work."""
+    call = timeline.work[gap.work].call
+    counts = gap.end_ns - gap.start_ns >= SHORTEST_GAP_NS
+    return call != NONE and counts and timeline.calls[call].end_ns > gap.start_ns
 
 
 def _repeated(timeline: Timeline, places: Places) -> Iterator[_Hit]:
