@@ -54,7 +54,7 @@ def main() -> None:
                     "exposed": series.exposed,
                 }
             )
-            print(f"{dtype:9} {name:34} {seconds * 1e6:8.1f} us {rate / 1e9:7.0f} GB/s {rate / ceiling:6.1%}")
+            print(f"{dtype:9} {name:44} {seconds * 1e6:8.1f} us {rate / 1e9:7.0f} GB/s {rate / ceiling:6.1%}")
     revision, dirty = commit(Path(__file__).resolve().parent.parent)
     head = {
         "commit": revision,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,9 +32,15 @@ SETS, LAUNCHES, WARMUP = 8, 40, 2
 
 DTYPES = ("bfloat16", "float32")
 TEXT, IMAGE, HEADS, DIM = 512, 4096, 24, 128
-WIDTH = HEADS * DIM
+WIDTH, TOKENS = HEADS * DIM, TEXT + IMAGE
+
+#: Ops whose kernels exist in fused form alone, and one that is shown for the kernel beside its product.
+FUSED_OPS = ("norm_modulate", "qkv_heads", "linear_gated_residual")
+_SHOWN = {"linear_gated_residual": "gated_residual with bias"}
 
 _Call = Callable[[], Any]
+_Function = Callable[[dict[str, Any]], Any]
+_Sets = Sequence[dict[str, Any]]
 
 
 class Kernel(NamedTuple):
@@ -46,41 +53,55 @@ class Kernel(NamedTuple):
 
 
 def kernels(device: CudaDevice, dtype: str) -> dict[str, Kernel]:
-    """Every memory-bound kernel by name; those of a fused op are marked so."""
+    """Every memory-bound kernel by name; in brackets what is fused, and what makes an op take another version.
+
+    ``misaligned`` tensors begin one element behind a 16-byte boundary, which single elements must serve; rows that are
+    ``long`` do not fit into registers.
+    """
     fused = bind(KERNELS, table("fused"), device, Settings(dtype)).ops["double"]
     plain = bind(KERNELS, table("batched"), device, Settings(dtype)).ops["double"]
-    sets = _sets(device, dtype)
-    bias, norm = _draw(device, dtype, 3 * WIDTH), _draw(device, dtype, DIM)
+    sets, odd = _sets(device, dtype), _sets(device, dtype, 1)
+    bias, norm = _draw(device, dtype, (3 * WIDTH,)), _draw(device, dtype, (DIM,))
     cos, sin = plain.rope_table(TEXT, 64, 64, (16, 56, 56), 10_000.0)
-    tokens, item = TEXT + IMAGE, 2 if dtype == "bfloat16" else 4
-    size, heads = tokens * WIDTH * item, (1, TEXT + IMAGE, HEADS, DIM)
+    item = 2 if dtype == "bfloat16" else 4
+    size, heads = TOKENS * WIDTH * item, (1, TOKENS, HEADS, DIM)
+    rows, scores = (1, TOKENS // 2, 2 * WIDTH), 2 * TOKENS * TOKENS * (4 + item)
+    found: dict[str, Kernel] = {}
 
-    def rotating(function: Callable[[dict[str, Any]], Any]) -> list[_Call]:
-        return [lambda one=one: function(one) for one in sets]  # type: ignore[misc]
+    def add(op: str, nbytes: int, function: _Function, note: str = "", operands: _Sets = sets) -> None:
+        phase = "fused" if op in FUSED_OPS else "batched"
+        notes = ", ".join(word for word in ("fused" if phase == "fused" else "", note) if word)
+        name = _SHOWN.get(op, op) + (f" ({notes})" if notes else "")
+        found[name] = Kernel(op, phase, nbytes, [lambda one=one: function(one) for one in operands])  # type: ignore[misc]
 
-    def primitive(op: str, nbytes: int, function: Callable[[dict[str, Any]], Any]) -> tuple[str, Kernel]:
-        return op, Kernel(op, "batched", nbytes, rotating(function))
-
-    def of_fused(name: str, op: str, nbytes: int, function: Callable[[dict[str, Any]], Any]) -> tuple[str, Kernel]:
-        return f"{name} (fused)", Kernel(op, "fused", nbytes, rotating(function))
+    def both(op: str, nbytes: int, function: _Function) -> None:
+        add(op, nbytes, function)
+        add(op, nbytes, function, "misaligned", odd)
 
     streams = (bias, bias), (norm, norm), (norm, norm), cos, sin, HEADS
-    return dict([
-        primitive("layer_norm", 2 * size, lambda s: plain.layer_norm(s["x"])),
-        primitive("modulate", 2 * size, lambda s: plain.modulate(s["x"], s["row"], s["row"])),
-        primitive("gated_residual", 3 * size, lambda s: plain.gated_residual(s["x"], s["row"], s["y"])),
-        primitive("add_broadcast", 6 * IMAGE * WIDTH * item, lambda s: plain.add_broadcast(s["img"], bias)),
-        primitive("gelu", 2 * size, lambda s: plain.gelu(s["x"])),
-        primitive("silu", 2 * size, lambda s: plain.silu(s["x"])),
-        primitive("scale", 2 * size, lambda s: plain.scale(s["x"], 0.5)),
-        primitive("rms_norm", 2 * size, lambda s: plain.rms_norm(s["x"].reshape(*heads), norm)),
-        primitive("apply_rope", 2 * size, lambda s: plain.apply_rope(s["x"].reshape(*heads), cos, sin)),
-        primitive("transpose_heads", 2 * size, lambda s: plain.transpose_heads(s["x"].reshape(*heads))),
-        primitive("concat_tokens", 2 * size, lambda s: plain.concat_tokens(s["x"][:, :TEXT], s["y"][:, TEXT:])),
-        of_fused("norm_modulate", "norm_modulate", 2 * size, lambda s: fused.norm_modulate(s["x"], s["row"], s["row"])),
-        of_fused("qkv_heads", "qkv_heads", 6 * size, lambda s: fused.qkv_heads((s["txt"], s["img"]), *streams)),
-        of_fused("gated_residual with bias", "linear_gated_residual", 3 * size, lambda s: _epilogue(device, s)),
-    ])  # fmt: skip
+    both("layer_norm", 2 * size, lambda s: plain.layer_norm(s["x"]))
+    add("layer_norm", 2 * size, lambda s: plain.layer_norm(s["x"].reshape(rows)), "long rows")
+    both("modulate", 2 * size, lambda s: plain.modulate(s["x"], s["row"], s["row"]))
+    both("gated_residual", 3 * size, lambda s: plain.gated_residual(s["x"], s["row"], s["y"]))
+    both("add_broadcast", 6 * IMAGE * WIDTH * item, lambda s: plain.add_broadcast(s["img"], s["wide"]))
+    add("add_broadcast", 2 * size, lambda s: plain.add_broadcast(s["x"], s["column"]), "along the last axis")
+    both("gelu", 2 * size, lambda s: plain.gelu(s["x"]))
+    both("silu", 2 * size, lambda s: plain.silu(s["x"]))
+    both("scale", 2 * size, lambda s: plain.scale(s["x"], 0.5))
+    both("rms_norm", 2 * size, lambda s: plain.rms_norm(s["x"].reshape(heads), norm))
+    both("apply_rope", 2 * size, lambda s: plain.apply_rope(s["x"].reshape(heads), cos, sin))
+    both("transpose_heads", 2 * size, lambda s: plain.transpose_heads(s["x"].reshape(heads)))
+    both("concat_tokens", 2 * size, lambda s: plain.concat_tokens(s["x"][:, :TEXT], s["y"][:, TEXT:]))
+    both("softmax", scores, lambda s: plain.softmax(s["scores"], dtype))
+    both("cast", 6 * TOKENS * WIDTH, lambda s: plain.cast(s["x"], "float32" if dtype == "bfloat16" else "bfloat16"))
+    both("euler_step", 2 * 4 * TOKENS * WIDTH + size, lambda s: plain.euler_step(s["latents"], s["x"], -0.25))
+    add("timestep_embedding", 4 * 256, lambda s: plain.timestep_embedding((0.5,)))
+    add("rope_table", 8 * TOKENS * DIM, lambda s: plain.rope_table(TEXT, 64, 64, (16, 56, 56), 10_000.0))
+    both("norm_modulate", 2 * size, lambda s: fused.norm_modulate(s["x"], s["row"], s["row"]))
+    add("norm_modulate", 2 * size, lambda s: fused.norm_modulate(s["x"].reshape(rows), s["two"], s["two"]), "long rows")
+    both("qkv_heads", 6 * size, lambda s: fused.qkv_heads((s["txt"], s["img"]), *streams))
+    both("linear_gated_residual", 3 * size, lambda s: _epilogue(device, s))
+    return found
 
 
 def timed(device: CudaDevice, calls: Sequence[_Call], repeat: int) -> Series:
@@ -144,17 +165,23 @@ def _record(device: CudaDevice, name: str, dtype: str, kernel: Kernel, repeat: i
     )
 
 
-def _sets(device: CudaDevice, dtype: str) -> list[dict[str, Any]]:
-    tokens = TEXT + IMAGE
+def _sets(device: CudaDevice, dtype: str, skipped: int = 0) -> _Sets:
+    """Sets of operands, each that many elements behind the beginning of its memory."""
     shapes = {
-        "x": (1, tokens, WIDTH), "y": (1, tokens, WIDTH), "row": (1, WIDTH),
-        "img": (1, IMAGE, 3 * WIDTH), "txt": (1, TEXT, 3 * WIDTH),
+        "x": (1, TOKENS, WIDTH), "y": (1, TOKENS, WIDTH), "row": (1, WIDTH), "two": (1, 2 * WIDTH),
+        "wide": (3 * WIDTH,), "column": (1, TOKENS, 1), "img": (1, IMAGE, 3 * WIDTH), "txt": (1, TEXT, 3 * WIDTH),
     }  # fmt: skip
-    return [{name: _draw(device, dtype, *shape) for name, shape in shapes.items()} for _ in range(SETS)]
+    single = {"scores": (1, 2, TOKENS, TOKENS), "latents": (1, TOKENS, WIDTH)}
+    return [
+        {name: _draw(device, dtype, shape, skipped) for name, shape in shapes.items()}
+        | {name: _draw(device, "float32", shape, skipped) for name, shape in single.items()}
+        for _ in range(SETS)
+    ]
 
 
-def _draw(device: CudaDevice, dtype: str, *shape: int) -> Any:
-    return device.draw_normal((len(shape), *shape), shape, dtype, 1.0)
+def _draw(device: CudaDevice, dtype: str, shape: tuple[int, ...], skipped: int = 0) -> Any:
+    size = math.prod(shape) + skipped
+    return device.draw_normal((len(shape), *shape), (size,), dtype, 1.0)[skipped:].reshape(shape)
 
 
 def _epilogue(device: CudaDevice, one: dict[str, Any]) -> Any:

@@ -196,7 +196,12 @@ def prepare(
         raise BindError(name, opened.kind, problems)
     _check_memory(opened, phase, source)
     opened.prepare()
-    return Prepared(opened, phase, rows, workload, source, seed, observers=(NvtxRanges(),) if nvtx else ())
+    if not nvtx:
+        return Prepared(opened, phase, rows, workload, source, seed)
+    ranges = NvtxRanges(name)
+    prepared = Prepared(opened, phase, rows, workload, source, seed, observers=(ranges,))
+    opened.door.watch = ranges
+    return prepared
 
 
 def reference_latents(workload: Workload, source: WeightSource, seed: int = 0) -> Any | None:

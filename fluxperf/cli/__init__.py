@@ -9,7 +9,20 @@ import typer
 from rich.console import Console
 
 import fluxperf
-from fluxperf.cli import doctor, gate, history, import_asv, kernels, ops, phases, report, run, timeline, witness
+from fluxperf.cli import (
+    doctor,
+    gate,
+    history,
+    import_asv,
+    kernels,
+    ops,
+    phases,
+    profile,
+    report,
+    run,
+    timeline,
+    witness,
+)
 from fluxperf.errors import FluxperfError
 
 app = typer.Typer(
@@ -23,7 +36,7 @@ app = typer.Typer(
 
 _COMMANDS = (
     run.run, kernels.kernels, report.report, history.history, import_asv.import_asv, phases.phases, ops.ops,
-    timeline.timeline, doctor.doctor,
+    profile.profile, timeline.timeline, doctor.doctor,
 )  # fmt: skip
 for _command in _COMMANDS:
     app.command()(_command)

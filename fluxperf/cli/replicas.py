@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Container
 from pathlib import Path
 
 import typer
@@ -32,7 +33,7 @@ def measured_in_processes(context: typer.Context, processes: int, output: Path |
             finished and agrees is appended and shown before. Where they disagree, their own records are kept.
     """
     folder = folder_for(output)
-    command = [sys.executable, "-m", "fluxperf", "run", *options(context)]
+    command = [sys.executable, "-m", "fluxperf", "run", *options(context, _OF_THE_WHOLE)]
     replicas = _replicated(command, processes, folder)
     merged, problems, notes = merge_all(replicas, processes, output)
     for note in (replicas.notes, *notes):
@@ -51,13 +52,13 @@ def measured_in_processes(context: typer.Context, processes: int, output: Path |
     raise ProcessError(f"run --processes {processes}: " + "\n".join(problems))
 
 
-def options(context: typer.Context) -> list[str]:
-    """Options of a command as they were given, without those of the whole."""
+def options(context: typer.Context, without: Container[str]) -> list[str]:
+    """Options of a command as they were given, without some."""
     words = []
     for option in context.command.params:
         name = option.name or ""
         source = context.get_parameter_source(name)
-        if name in _OF_THE_WHOLE or source is None or source.name != "COMMANDLINE":
+        if name in without or source is None or source.name != "COMMANDLINE":
             continue
         value = context.params[name]
         if isinstance(value, bool):

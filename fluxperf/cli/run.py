@@ -67,7 +67,11 @@ def run(
     ] = None,
     time_limit_s: Annotated[
         float | None,
-        typer.Option(min=0, help="With --precision: seconds per rung at most, 60 if not given; a third for warm-up."),
+        typer.Option(
+            min=0,
+            help="Seconds of sampling per rung at most, beside a third of it for warm-up. A generation that takes as "
+            "long by itself is measured once, without a warm-up. With --precision 60 if not given.",
+        ),
     ] = None,
     rest_s: Annotated[
         float, typer.Option(min=0, help="Idle seconds before each generation: a card without a pause clocks down.")
@@ -85,7 +89,7 @@ def run(
     if everything and rung:
         raise ConfigError("run: expected either --all or --rung, got both. Leave one out.")
     names = [phase_named(name).name for name in rung or []]
-    until = _until(precision, time_limit_s)
+    until = _until(precision, time_limit_s, repeat, warmup)
     if processes > 1:
         _show(measured_in_processes(context, processes, output), output)
         return
@@ -99,15 +103,13 @@ def run(
     _show(_measure_all(names or _every_rung(kind), chosen, source, how, output), output)
 
 
-def _until(precision: float | None, time_limit_s: float | None) -> Until | None:
-    """Bounds of sampling; ``None`` for a fixed number of samples."""
+def _until(precision: float | None, time_limit_s: float | None, repeat: int, warmup: int) -> Until | None:
+    """Bounds of sampling; ``None`` for a fixed number of samples without a bound in time."""
     if precision is None:
-        if time_limit_s is not None:
-            raise ConfigError(
-                f"--time-limit-s {time_limit_s:g}: expected --precision beside it, got a fixed number of samples. "
-                "Add --precision, or leave it out."
-            )
-        return None
+        if time_limit_s is None:
+            return None
+        # The numbers asked for are the most that is sampled, not the least.
+        return Until(0.0, most=repeat, most_s=time_limit_s, warmup_most=warmup, warmup_s=time_limit_s / 3)
     limit_s = 60.0 if time_limit_s is None else time_limit_s
     return Until(precision / 100, most_s=limit_s, warmup_s=limit_s / 3)
 

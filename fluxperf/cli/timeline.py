@@ -12,15 +12,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fluxperf.errors import TimelineError, UnknownNameError
+from fluxperf.errors import ConfigError, TimelineError, UnknownNameError
 from fluxperf.harness.files import write_whole
 from fluxperf.harness.report import units
 from fluxperf.harness.report.escape import neutral, shown
 from fluxperf.harness.timeline.findings import KINDS, Finding, blind_spots, findings, known_findings
-from fluxperf.harness.timeline.nsys import read_capture
+from fluxperf.harness.timeline.ledger import Comparison, compare, read_ledger
 from fluxperf.harness.timeline.places import Places
+from fluxperf.harness.timeline.reading import read_timeline
 from fluxperf.harness.timeline.summary import GROUPINGS, Row, Summary, summarize
 from fluxperf.harness.timeline.trace import trace
+from fluxperf.harness.timeline.trimming import trim
 
 
 class _Document(msgspec.Struct, frozen=True):
@@ -30,11 +32,12 @@ class _Document(msgspec.Struct, frozen=True):
     summary: Summary
     findings: list[Finding]
     failed_on: list[str]
+    ledger: Comparison | None
 
 
 def timeline(
     file: Annotated[
-        Path, typer.Argument(help="A capture: .sqlite by `nsys export`, or .nsys-rep where nsys is installed.")
+        Path, typer.Argument(help="A capture: .sqlite, .nsys-rep where nsys is installed, or a trace of ours, .json.")
     ],
     by: Annotated[str, typer.Option("--by", help=f"A row for each: {', '.join(GROUPINGS)}.")] = "op",
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON document.")] = False,
@@ -42,6 +45,14 @@ def timeline(
         list[str] | None, typer.Option("--fail-on", help=f"Exit with 1 if it is found: {', '.join(KINDS)}. Repeatable.")
     ] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Rows of each table.")] = 20,
+    ledger: Annotated[
+        Path | None,
+        typer.Option("--ledger", help="Compare with this ledger of `fluxperf profile`; exit with 1 if it differs."),
+    ] = None,
+    trimmed: Annotated[
+        Path | None,
+        typer.Option("--trimmed", help="Write the export without what is not read or tells of its machine."),
+    ] = None,
     trace_to: Annotated[
         Path | None, typer.Option("--trace", help="Write a trace for ui.perfetto.dev to this JSON file.")
     ] = None,
@@ -49,14 +60,17 @@ def timeline(
         Path | None, typer.Option("--html", help="Write one offline page to this file: tables, findings, timeline.")
     ] = None,
 ) -> None:
-    """Show what each NVTX range of a capture of Nsight Systems cost: GPU time, idle, copies, waits, and findings.
+    """Show what each NVTX range of a capture cost: GPU time, idle, copies, waits, and findings.
 
     Work belongs to the range that its launch call was made in, not to what happened to be open while it ran.
     """
     if by not in GROUPINGS:
         raise UnknownNameError("grouping", by, GROUPINGS)
     wanted = known_findings(fail_on or [])
-    capture = read_capture(file)
+    if trimmed is not None and file.suffix in (".json", ".nsys-rep"):
+        raise ConfigError(f"timeline --trimmed: expected an .sqlite export to trim, got {file}.")
+    counted = read_ledger(ledger) if ledger is not None else None
+    capture = read_timeline(file)
     places = Places(capture)
     summary, found = summarize(capture, by, places), findings(capture, places)
     if trace_to is not None:
@@ -66,19 +80,27 @@ def timeline(
         from fluxperf.harness.report.capture_page import page
 
         write_whole(html, page(capture, places, found))
+    sizes = None if trimmed is None else trim(file, trimmed)
     kinds = {row.finding for row in found}
+    comparison = None if counted is None else compare(capture, counted)
     failed = [name for name in dict.fromkeys(wanted) if name in kinds]
     if as_json:
-        document = _Document(1, summary, found, failed)
+        document = _Document(1, summary, found, failed, comparison)
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(document), indent=1).decode() + "\n")
     else:
-        _show(summary, found, top)
+        show(summary, found, top)
+        if comparison is not None:
+            show_comparison(comparison)
     if trace_to is not None:
         typer.echo(f"Trace written to {neutral(str(trace_to))}; open it at ui.perfetto.dev.", err=True)
     if html is not None:
         typer.echo(f"Page written to {neutral(str(html))}; open it in a browser.", err=True)
+    if sizes is not None:
+        typer.echo(f"{neutral(str(trimmed))}: {sizes.after:,} B of {sizes.before:,} B.", err=True)
     if failed:
         typer.echo(f"fluxperf: found {', '.join(failed)}, as --fail-on names.", err=True)
+        raise typer.Exit(1)
+    if comparison is not None and comparison.problems:
         raise typer.Exit(1)
     blind = blind_spots(capture)
     unproven = [f"{name} ({blind[name]})" for name in wanted if name in blind]
@@ -88,14 +110,24 @@ def timeline(
         )
 
 
-def _show(summary: Summary, found: list[Finding], top: int) -> None:
+#: Columns of a terminal that names keep, however wide the figures beside them are.
+_NARROWEST = 9
+
+#: Columns from which on there is room between the figures and the lines of a table.
+_ROOMY = 90
+
+
+def show(summary: Summary, found: list[Finding], top: int) -> None:
+    """Prints a summary, what was found, and what to do."""
     console = Console(highlight=False)
     console.print(Text(_heading(summary)), soft_wrap=True)
     for gpu in summary.gpus:
         share = units.percent(gpu.busy_ms / gpu.span_ms) if gpu.span_ms else units.NONE
         name = f" {shown(gpu.name, 60)}" if gpu.name else ""
         console.print(_plain(f"GPU {gpu.gpu}{name}: busy {share} of {_ms(gpu.span_ms)}"), soft_wrap=True)
-    console.print(_table(summary, top))
+    if summary.in_ops is not None:
+        console.print(_plain(f"Steps: ops hold {units.percent(summary.in_ops)} of their GPU time"))
+    console.print(_table(summary, top, 0 if console.width < _ROOMY else 1))
     if summary.by != "kernel" and summary.total.top_kernels:
         console.print(_kernels(summary.total))
     if summary.total.copies:
@@ -110,12 +142,21 @@ def _show(summary: Summary, found: list[Finding], top: int) -> None:
         console.print(Text(f"Note: {shown(note, 400)}"))
 
 
+def show_comparison(comparison: Comparison) -> None:
+    """Prints what agrees with the ledger, and what does not."""
+    console = Console(highlight=False)
+    for line in comparison.agreed:
+        console.print(Text(neutral(line)), soft_wrap=True)
+    for line in comparison.problems:
+        console.print(Text(f"DIFFERS: {neutral(line)}", style="red"), soft_wrap=True)
+
+
 def _heading(summary: Summary) -> str:
     counts = f"{units.plural(summary.processes, 'process', 'processes')}, {units.plural(summary.threads, 'thread')}"
-    return _plain(
-        f"{shown(summary.source, 200)}: Nsight Systems {shown(summary.product, 40)}, "
-        f"schema {shown(summary.schema, 40)}, {counts}"
-    )
+    about = [f"{shown(summary.tool, 40)} {shown(summary.product, 40) if summary.product else ''}".rstrip()]
+    if summary.schema:
+        about.append(f"schema {shown(summary.schema, 40)}")
+    return _plain(f"{shown(summary.source, 200)}: {', '.join([*about, counts])}")
 
 
 def _plain(text: str) -> str:
@@ -127,14 +168,16 @@ def _ms(value: float) -> str:
 
 
 def _figure(value: float) -> str:
-    """Milliseconds without their unit, which the heading has; blank for none."""
-    return f"{value:,.3f}" if value else ""
+    """A figure without its unit, which the heading has: three decimals, none from 1000 on; blank for none."""
+    if not value:
+        return ""
+    return f"{value:,.3f}" if value < 100 else f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"
 
 
-def _table(summary: Summary, top: int) -> Table:
+def _table(summary: Summary, top: int, padding: int) -> Table:
     """A row for each range, and one of totals."""
-    view = Table(title=f"by {summary.by}, times in ms", title_justify="left")
-    view.add_column(summary.by, overflow="fold")
+    view = Table(title=f"by {summary.by}, times in ms", title_justify="left", padding=(0, padding))
+    view.add_column(summary.by, overflow="fold", min_width=_NARROWEST)
     for heading in ("calls", "host", "GPU", "idle", "kernels", "copies", "MB", "waits"):
         view.add_column(heading, justify="right", no_wrap=True)
     for row in summary.rows[:top]:
@@ -155,7 +198,7 @@ def _cells(row: Row) -> list[str]:
         _figure(row.idle_ms),
         str(row.kernels or ""),
         str(sum(copy.count for copy in row.copies) or ""),
-        f"{moved / 1e6:,.2f}" if moved else "",
+        _figure(moved / 1e6),
         str(row.syncs or ""),
     ]
 
@@ -193,7 +236,7 @@ def _findings(found: list[Finding], top: int) -> Table:
     view.add_column("ms", justify="right", no_wrap=True)
     for row in found[:top]:
         view.add_row(
-            row.finding, Text(shown(row.range, 160)), Text(shown(row.seen)), str(row.count), f"{row.cost_ms:,.3f}"
+            row.finding, Text(shown(row.range, 160)), Text(shown(row.seen)), str(row.count), _figure(row.cost_ms)
         )
     if len(found) > top:
         view.add_row(Text(f"{len(found) - top} more (--top)", style="dim"))

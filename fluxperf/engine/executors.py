@@ -113,17 +113,20 @@ class Sampler:
         request: Request,
         on_step: Callable[[int], Any] | None = None,
         on_forward: Callable[[int], Any] | None = None,
+        steps: int | None = None,
     ) -> Array:
-        """Final latents [B, I, C] in float32.
+        """Final latents [B, I, C] in float32, or those after the first ``steps``.
 
         Args:
             latents: noise [B, I, C] in float32.
             request: the rest.
             on_step: called with the index of each step when it has been given to the device.
             on_forward: the same of each forward, before its Euler step.
+            steps: how many of the request's steps to take, all if not given.
         """
         forwards = self.begin(request)
-        for step, (sigma, following) in enumerate(zip(request.sigmas, request.sigmas[1:], strict=False)):
+        levels = list(zip(request.sigmas, request.sigmas[1:], strict=False))
+        for step, (sigma, following) in enumerate(levels[:steps]):
             with self._bound.span("step", step):
                 velocity = forwards.velocity(latents, step)
                 if on_forward is not None:

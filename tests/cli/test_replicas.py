@@ -215,7 +215,6 @@ def test_bad_names_are_refused_before_any_process(fluxperf, stand_in, tmp_path):
         ("--workload", "huge"),
         ("--processes", "0"),
         ("--height", "7"),
-        ("--time-limit-s", "3"),
     ):
         assert fluxperf("run", "--processes", "2", *bad, "-o", tmp_path / "r.jsonl").code == 2
     (tmp_path / "file").write_text("")
@@ -235,3 +234,12 @@ def test_precision_says_how_sampling_ended(fluxperf, tmp_path):
     assert row.half_width is None or row.half_width > 1e-4
     assert len(found.times_s["warmup"][0]) >= 1
     assert len(found.times_s["warmup_step"][0]) == 4 * len(found.times_s["warmup"][0])
+
+
+def test_a_bound_in_time_alone_keeps_the_one_generation_that_it_allows(fluxperf, tmp_path):
+    path = tmp_path / "records.jsonl"
+    assert fluxperf("run", "--rung", "baseline", "--time-limit-s", "0", "--repeat", "3", "-o", path).code == 0
+    found = only(path)
+    assert found.sampling[0].stopped == "time"
+    assert found.times_s["warmup"] == [[]]
+    assert len(found.times_s["denoise"][0]) == 1

@@ -73,7 +73,11 @@ def test_make_targets_exist(target):
 def test_commands_run(tmp_path):
     assert len(COMMANDS) >= 8
     for command in COMMANDS:
-        if "DIR" in command or "--peer" in command or command.startswith(("fluxperf kernels", "fluxperf witness")):
+        if (
+            "DIR" in command
+            or "--peer" in command
+            or command.startswith(("fluxperf kernels", "fluxperf witness", "fluxperf profile"))
+        ):
             continue  # needs a checkpoint, or a GPU
         if command.startswith("fluxperf timeline"):
             continue  # needs a capture: tests/timeline/test_command.py

@@ -27,4 +27,10 @@ def test_every_kernel_has_a_record(gpu: CudaDevice) -> None:
 def test_an_unknown_kernel_lists_the_known_ones(gpu: CudaDevice) -> None:
     with pytest.raises(UnknownNameError, match="norm_modulate"):
         records(gpu, 1, ["norm_modulat"])
-    assert "qkv_heads (fused)" in kernels(gpu, "bfloat16")
+    known = kernels(gpu, "bfloat16")
+    assert {"qkv_heads (fused)", "qkv_heads (fused, misaligned)", "norm_modulate (fused, long rows)"} <= set(known)
+
+
+def test_versions_for_what_does_not_fit_are_timed(gpu: CudaDevice) -> None:
+    whole, odd = records(gpu, 2, ["gated_residual bfloat16", "gated_residual (misaligned) bfloat16"])
+    assert min(odd.times_s["call"][0]) > 1.2 * max(whole.times_s["call"][0])

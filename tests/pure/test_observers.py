@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from typing import Any
 
 import numpy as np
+import nvtx
 import pytest
 
 from fluxperf.engine.device.host import HostDevice
@@ -12,6 +15,7 @@ from fluxperf.engine.device.observers import LedgerScopes, NvtxRanges, Observer
 from fluxperf.engine.ops.bind import Bound, bind
 from fluxperf.engine.ops.table import Settings
 from fluxperf.engine.phases import table
+from fluxperf.errors import ArgumentError
 
 X = np.ones((1, 3, 4), np.float32)
 
@@ -156,25 +160,75 @@ def test_ranges_run_without_a_tool(device: HostDevice) -> None:
             bound.section("double", lambda ops: ops.gelu(x), index)()
 
 
-def test_a_range_is_pushed_and_popped_per_seam_and_prepared_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    ranges, calls = NvtxRanges(), []
+class Domain:
+    """Writes down what NVTX would be told."""
 
-    class Domain:
-        def get_event_attributes(self, message: str) -> str:
-            calls.append(f"prepare {message}")
-            return message
+    def __init__(self) -> None:
+        self.calls: list[str] = []
 
-        def push_range(self, attributes: str) -> None:
-            calls.append(f"push {attributes}")
+    def get_event_attributes(self, message: str, *, category: str | None, payload: int | None) -> str:
+        self.calls.append(f"prepare {message} of {category} with {payload}")
+        return message
 
-        def pop_range(self) -> None:
-            calls.append("pop")
+    def push_range(self, attributes: str) -> None:
+        self.calls.append(f"push {attributes}")
 
-    monkeypatch.setattr(ranges, "_domain", Domain())
+    def pop_range(self) -> None:
+        self.calls.append("pop")
+
+
+def test_a_range_is_pushed_and_popped_per_seam_and_prepared_once() -> None:
+    domain = Domain()
+    ranges = NvtxRanges("fused", domain)
     for _ in range(2):
         ranges.enter_section("double", 7)
         ranges.enter_op("modulate", False)
         ranges.leave_op((), None)
         ranges.leave_section()
-    again = ["push double 7", "push modulate", "pop", "pop"]
-    assert calls == ["prepare double 7", "push double 7", "prepare modulate", "push modulate", "pop", "pop", *again]
+    first = ["prepare double 7 of fused with None", "push double 7"]
+    first += ["prepare modulate of fused with None", "push modulate", "pop", "pop"]
+    assert domain.calls == [*first, "push double 7", "push modulate", "pop", "pop"]
+
+
+def test_a_copy_is_a_range_with_its_bytes_inside_of_its_op(device: HostDevice) -> None:
+    domain = Domain()
+    ranges = NvtxRanges("baseline", domain)
+    bound = _bound(device, ranges, rung="baseline")
+    x, vector = device.door.to_device(X, "x"), device.door.to_device(X[:, 0], "vector")
+    assert domain.calls == [], "nobody watches the door yet"
+    device.door.watch = ranges
+    bound.section("double", lambda ops: ops.modulate(x, vector, vector), 3)()
+    copies = [row for row in device.door.ledger.crossings if row.label.startswith("modulate.")]
+    prepared = [f"prepare {row.label} of baseline with {row.bytes}" for row in copies]
+    assert [call for call in domain.calls if "with" in call and "None" not in call] == prepared
+    pushed = [call for call in domain.calls if not call.startswith("prepare")]
+    inner = [line for row in copies[:-1] for line in (f"push {row.label}", "pop")]
+    assert pushed[: 2 + len(inner)] == ["push double 3", "push modulate", *inner]
+    assert pushed.count("pop") * 2 == len(pushed)
+
+
+def test_the_range_of_a_copy_that_fails_is_closed(device: HostDevice) -> None:
+    domain = Domain()
+    device.door.watch = NvtxRanges(domain=domain)
+    with pytest.raises(ArgumentError):
+        device.door.to_device(X, "x", out=device.empty((1,), "float32"))
+    assert domain.calls[-2:] == ["push x", "pop"]
+
+
+def test_ranges_know_whether_anything_takes_them() -> None:
+    assert NvtxRanges(domain=Domain()).enabled
+    assert not NvtxRanges().enabled, "no tool is attached to this process"
+
+
+def test_nvtx_takes_category_and_payload() -> None:
+    prepare = nvtx.get_domain("fluxperf").get_event_attributes
+    inspect.signature(prepare).bind("x", category="fused", payload=12)
+
+
+def test_a_door_that_nobody_watches_calls_its_device_directly(device: HostDevice) -> None:
+    door = device.door
+    assert door.watch is None
+    called: list[str] = []
+    door._upload = lambda numbers, out: called.append(sys._getframe(2).f_code.co_name)  # type: ignore[method-assign]
+    door.to_device(X, "x")
+    assert called == ["to_device"], "one function between the door and the device's own copy"

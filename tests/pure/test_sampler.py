@@ -58,7 +58,11 @@ def test_warm_up_ends_when_it_has_settled() -> None:
 
 @pytest.mark.parametrize(
     ("until", "warmups"),
-    [(Until(warmup_most=7, warmup_s=1e9), 7), (Until(warmup_most=99, warmup_s=270.0), 3), (Until(warmup_s=0.0), 1)],
+    [
+        (Until(warmup_most=7, warmup_s=1e9), 7),
+        (Until(warmup_most=99, warmup_s=270.0), 3),
+        (Until(warmup_s=0.0, most=6, most_s=1e9), 1),
+    ],
     ids=["count", "time", "at least what was asked for"],
 )
 def test_warm_up_that_never_settles_ends_at_its_bound(until: Until, warmups: int) -> None:
@@ -87,6 +91,16 @@ def test_sampling_says_why_it_stopped(until: Until, stopped: str, samples: int) 
     run = Variant(device, device.generations(alternating(0.9, 1.1), steps=1))
     (taken,) = interleave([run], 5, 0, until=until, now=device.now)
     assert (taken.outcome.stopped, len(taken.whole_s)) == (stopped, samples)
+
+
+@pytest.mark.parametrize(("seconds", "warmups", "samples"), [(100.0, 0, 1), (8.0, 1, 4), (1.0, 2, 5)])
+def test_a_generation_as_long_as_the_bound_is_measured_once(seconds: float, warmups: int, samples: int) -> None:
+    device = FakeDevice(0.0)
+    run = Variant(device, device.generations(repeat(seconds), steps=1))
+    until = Until(0.0, most=5, most_s=30.0, warmup_most=2, warmup_s=1e9 if warmups == 2 else 8.0)
+    (taken,) = interleave([run], 5, 1, until=until, now=device.now)
+    assert (len(taken.warmup_s), len(taken.whole_s)) == (warmups, samples)
+    assert taken.outcome.stopped == ("count" if samples == 5 else "time")
 
 
 def test_variants_go_on_until_the_last_is_known() -> None:

@@ -24,13 +24,14 @@ _COLUMNS: dict[str, str] = {
     "PROCESSES": "globalPid pid name",
     "TARGET_INFO_GPU": "id name smCount",
     "TARGET_INFO_CUDA_DEVICE": "gpuId cudaId pid uuid",
-    "NVTX_EVENTS": "start end eventType rangeId text globalTid endGlobalTid textId domainId",
+    "NVTX_EVENTS": "start end eventType rangeId text globalTid endGlobalTid textId domainId category int64Value",
     "CUPTI_ACTIVITY_KIND_RUNTIME": "start end eventClass globalTid correlationId nameId returnValue",
     "CUPTI_ACTIVITY_KIND_KERNEL": f"{_ON_GPU} demangledName shortName gridX gridY gridZ blockX blockY blockZ "
     "graphNodeId graphId",
     "CUPTI_ACTIVITY_KIND_MEMCPY": f"{_ON_GPU} bytes copyKind srcKind dstKind graphNodeId copyCount",
     "CUPTI_ACTIVITY_KIND_MEMSET": f"{_ON_GPU} value bytes memKind graphNodeId",
     "CUPTI_ACTIVITY_KIND_GRAPH_TRACE": f"{_ON_GPU} graphId graphExecId",
+    "CUDA_GRAPH_NODE_EVENTS": "start end nameId eventClass globalTid graphNodeId originalGraphNodeId",
     "CUPTI_ACTIVITY_KIND_SYNCHRONIZATION": f"{_ON_GPU} syncType eventId",
     "ENUM_CUDA_MEMCPY_OPER": "id name label",
     "ENUM_CUDA_MEM_KIND": "id name label",
@@ -99,10 +100,20 @@ class Capture:
         self._correlation += 1
         return self._correlation
 
-    def range(self, name: str, start: int, end: int | None, *, pid: int = 100, tid: int = 1, domain: int = 0) -> None:
+    def range(
+        self,
+        name: str,
+        start: int,
+        end: int | None,
+        *,
+        pid: int = 100,
+        tid: int = 1,
+        domain: int = 0,
+        payload: int | None = None,
+    ) -> None:
         """A push/pop range; younger exports register its name."""
         named = {"text": name} if self.variant == "2023" else {"textId": self.string(name)}
-        where = {"globalTid": thread(pid, tid), "domainId": domain}
+        where = {"globalTid": thread(pid, tid), "domainId": domain, "int64Value": payload}
         self.add("NVTX_EVENTS", start=start, end=end, eventType=59, **named, **where)
 
     def started(self, name: str, start: int, end: int, *, pid: int = 100, tid: int = 1, end_tid: int = 0) -> None:
@@ -162,6 +173,12 @@ class Capture:
     ) -> None:
         more = {"bytes": size, "copyKind": kind, "srcKind": source, "dstKind": target, "copyCount": count}
         self._gpu("MEMCPY", start, end, correlation, pid, gpu, 7, graphNodeId=node, **more)
+
+    def node(self, number: int, at: int, original: int | None = None, *, pid: int = 100, tid: int = 1) -> None:
+        """A node of a graph is created by capture, or as a copy of another."""
+        named = {"nameId": self.string("Graph Node Creation"), "eventClass": 0}
+        where = {"globalTid": thread(pid, tid), "graphNodeId": number, "originalGraphNodeId": original}
+        self.add("CUDA_GRAPH_NODE_EVENTS", start=at, end=at, **named, **where)
 
     def memset(self, start: int, end: int, correlation: int, size: int) -> None:
         self._gpu("MEMSET", start, end, correlation, 100, 0, 7, bytes=size, value=0)

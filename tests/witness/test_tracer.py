@@ -178,6 +178,17 @@ def test_bindings_without_callbacks_are_refused(fake):
         Tracer(without)
 
 
+def test_a_library_that_knows_none_of_the_calls_is_refused(fake, monkeypatch):
+    monkeypatch.setenv("FAKE_CUPTI", "strange")
+    with pytest.raises(DeviceError, match="CUPTI refused to trace"):
+        Tracer().start()
+    monkeypatch.delenv("FAKE_CUPTI")
+    tracer = Tracer()
+    tracer.start()
+    assert 554 not in {number for _, number in fake.cupti.STATE.callbacks}, "newer than the library, and skipped"
+    tracer.stop()
+
+
 def test_older_bindings_name_their_lists_otherwise(fake, monkeypatch):
     for name in ("Runtime", "Driver"):
         monkeypatch.setattr(fake.cupti, f"{name}_api_trace_cbid", getattr(fake.cupti, f"{name}ApiTraceCbid"), False)

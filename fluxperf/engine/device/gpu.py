@@ -138,6 +138,14 @@ class Gpu:
                 f"{total / 1e9:.1f} GB free). Use a smaller workload or batch, or a bfloat16 rung: float32 needs twice."
             ) from error
 
+    def start_profiler(self) -> None:
+        """Begins what a profiler captures, if one is attached that waits for it."""
+        self._cp.cuda.runtime.profilerStart()
+
+    def stop_profiler(self) -> None:
+        """Ends it."""
+        self._cp.cuda.runtime.profilerStop()
+
     def quiet(self) -> None:
         """Waits until nothing runs on the GPU, on any stream: what is timed by trial runs alone."""
         self._cp.cuda.runtime.deviceSynchronize()

@@ -81,6 +81,16 @@ class Lane(Protocol):
         """Waits for the copy under way, if any."""
 
 
+class CopyWatch(Protocol):
+    """Told of every copy that the door makes while a caller waits; a `stream` leaves from threads of its own."""
+
+    def enter_copy(self, label: str, nbytes: int) -> None:
+        """A copy of that many bytes begins."""
+
+    def leave_copy(self) -> None:
+        """It is done, or has failed."""
+
+
 class _Streams:
     """Chunks under way: threads fill lanes with the caller's bytes and send them, in any order.
 
@@ -160,6 +170,8 @@ class Door:
         self.chunk_bytes = CHUNK_BYTES
         self.readers = READERS
         self.ledger = Ledger()
+        #: Who is told of copies as they are made; nobody, if not attached.
+        self.watch: CopyWatch | None = None
 
     def to_device(self, numbers: HostNumbers, label: str, out: Any = None) -> Any:
         """A device array with a copy of the host numbers, or ``out`` filled with them.
@@ -176,7 +188,7 @@ class Door:
         if not isinstance(numbers, np.ndarray):
             raise ArgumentError(f"to_device({label!r}): expected a NumPy array, got {type(numbers).__name__}.")
         self._pass(label, "to_device")
-        array = self._upload(numbers, out)
+        array = self._moved(label, numbers.nbytes, self._upload, numbers, out)
         self.ledger.write("h2d", numbers.nbytes, label)
         return array
 
@@ -190,7 +202,7 @@ class Door:
         if isinstance(array, np.ndarray):
             raise ArgumentError(f"to_host({label!r}): expected a device array, got a NumPy array, already on the host.")
         self._pass(label, "to_host")
-        numbers = self._download(array)
+        numbers: HostNumbers = self._moved(label, array.nbytes, self._download, array)
         self.ledger.write("d2h", numbers.nbytes, label)
         self.ledger.syncs += 1
         return numbers
@@ -280,6 +292,15 @@ class Door:
             yield
         finally:
             self._sealed = before
+
+    def _moved(self, label: str, nbytes: int, move: Callable[..., Any], *what: Any) -> Any:
+        if self.watch is None:
+            return move(*what)
+        self.watch.enter_copy(label, nbytes)
+        try:
+            return move(*what)
+        finally:
+            self.watch.leave_copy()
 
     def _end_streams(self) -> None:
         streams, self._streams, self._unwritten = self._streams, None, []

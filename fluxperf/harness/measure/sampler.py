@@ -281,7 +281,11 @@ def _in_turns(
     start = now()
     while not stopping.warm(_seconds(warmups), warmup, until, now() - start):
         turn(warmups)
-    start = now()
+    if until is not None and len(warmups[0]) == 1 and now() - start >= until.most_s:
+        # One turn took all the time there is for samples: it is the sample, and there was no warm-up.
+        warmups, kept = kept, warmups
+    else:
+        start = now()
     while (why := stopping.stopped(_seconds(kept), repeat, until, now() - start)) is None:
         turn(kept)
     return [

@@ -34,7 +34,7 @@ class Until(NamedTuple):
     """How long to sample where the number of samples is not fixed beforehand.
 
     Args:
-        half_width: stop when half the median's interval, over the median, is at most this.
+        half_width: stop when half the median's interval, over the median, is at most this; 0 is never reached.
         most: samples of each variant at most.
         most_s: seconds of sampling at most, all variants together. A turn that has begun is finished.
         warmup_most: warm-up runs of each variant at most.
@@ -117,7 +117,7 @@ def stopped(series: Sequence[Sequence[float]], least: int, until: Until | None, 
     if until is None:
         return "count"
     widths = [half_width(samples) for samples in series]
-    if all(width is not None and width <= until.half_width for width in widths):
+    if until.half_width and all(width is not None and width <= until.half_width for width in widths):
         return "precision"
     if passed_s >= until.most_s:
         return "time"

@@ -1,6 +1,6 @@
 """Idle time of the GPUs by the length of its gaps, and how much of it late launches explain: the launch-bound test.
 
-A gap is a time in which a GPU did nothing between two pieces of work, as `fluxperf.harness.timeline.summary.gaps` has
+A gap is a time in which a GPU did nothing between two pieces of work, as `fluxperf.harness.timeline.busy.gaps` has
 it. It is a late launch's if the call that launched the next work had not returned when the GPU ran out of work.
 """
 
@@ -16,10 +16,11 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from fluxperf.harness.report import svg, units
 from fluxperf.harness.report.svg import DOWN, INK, UP, WHOLE, Colour, Figure
 from fluxperf.harness.report.tables import Cell, Column, Table
+from fluxperf.harness.timeline.busy import gaps
 from fluxperf.harness.timeline.findings import SHORTEST_GAP_NS, launched_late
 from fluxperf.harness.timeline.model import NONE, Timeline
 from fluxperf.harness.timeline.places import Places
-from fluxperf.harness.timeline.summary import Summary, gaps
+from fluxperf.harness.timeline.summary import Summary
 
 #: Share of the idle time from which on late launches are called its main cause, and share of the span below which idle
 #: time is called small.

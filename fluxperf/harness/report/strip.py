@@ -88,10 +88,11 @@ def scripts() -> str:
 def provenance(timeline: Timeline) -> str:
     """Where a capture's figures come from, in one line."""
     gpus = [f"GPU {gpu} {shown(name, 60) if name else '(not named)'}" for gpu, name in sorted(timeline.gpus.items())]
+    about = f"{shown(timeline.tool, 40)} {shown(timeline.product, 40) if timeline.product else ''}".rstrip()
+    about += f", export schema {shown(timeline.schema, 40)}" if timeline.schema else ""
     return (
-        f"{shown(timeline.source, 160)}: Nsight Systems {shown(timeline.product, 40)}, export schema "
-        f"{shown(timeline.schema, 40)}; {units.listing(gpus) or 'no GPU work'}. Tracing slows the host: read shares "
-        "and counts here, and times from an untraced run."
+        f"{shown(timeline.source, 160)}: {about}; {units.listing(gpus) or 'no GPU work'}. Tracing slows the host: read "
+        "shares and counts here, and times from an untraced run."
     )
 
 

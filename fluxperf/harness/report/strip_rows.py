@@ -13,10 +13,10 @@ from typing import NamedTuple
 from fluxperf.harness.report import units
 from fluxperf.harness.report.escape import shown
 from fluxperf.harness.report.strip_steps import Window
+from fluxperf.harness.timeline.busy import gaps
 from fluxperf.harness.timeline.findings import SHORTEST_GAP_NS, launched_late
 from fluxperf.harness.timeline.model import NONE, Call, Range, Sync, Timeline, Work, process_id, thread_id
 from fluxperf.harness.timeline.places import Places
-from fluxperf.harness.timeline.summary import gaps
 
 #: Kinds of items, with the words for them; the page's script knows them by position.
 KINDS = {
@@ -235,7 +235,7 @@ def _gpus(timeline: Timeline, places: Places, inside: _Inside, window: Window, l
     streams: dict[int, dict[tuple[int, int], list[Item]]] = defaultdict(lambda: defaultdict(list))
     for index in inside.work:
         row = timeline.work[index]
-        streams[row.gpu][row.process, row.stream].append(_work_item(row))
+        streams[row.gpu][row.process, row.stream].append(_work_item(row, places))
     idle: dict[int, list[Item]] = defaultdict(list)
     for gap in gaps(timeline, places):
         row = timeline.work[gap.work]
@@ -266,7 +266,7 @@ def _gpus(timeline: Timeline, places: Places, inside: _Inside, window: Window, l
     return groups
 
 
-def _work_item(row: Work) -> Item:
+def _work_item(row: Work, places: Places) -> Item:
     kind: str = row.kind
     detail = ""
     if row.copy is not None:
@@ -276,6 +276,8 @@ def _work_item(row: Work) -> Item:
     elif row.kind == "kernel" and row.shape and None not in row.shape:
         grid, block = (units.BY.join(map(str, part)) for part in (row.shape[:3], row.shape[3:]))
         detail = f"grid {grid}, block {block}"
+    if row.graph_node is not None:
+        detail += ", graph node" if row.captured == NONE else f", graph node, captured in {places.path(row.captured)}"
     return Item(
         row.start_ns,
         row.end_ns,
@@ -285,5 +287,5 @@ def _work_item(row: Work) -> Item:
         row.call,
         bytes=row.bytes,
         full_name="" if row.full_name == row.name else row.full_name,
-        detail=detail + (", graph node" if row.graph_node is not None else ""),
+        detail=detail.removeprefix(", "),
     )

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from fluxperf.harness.report import units
 from fluxperf.harness.report.escape import shown
+from fluxperf.harness.timeline.busy import busy_ns
 from fluxperf.harness.timeline.model import NONE, Timeline, Work, process_id, thread_id
 from fluxperf.harness.timeline.places import Places
 
@@ -84,18 +85,7 @@ def whole(timeline: Timeline) -> Window:
     starts = [row.start_ns for rows in listed for row in rows]
     ends = [row.end_ns for rows in listed for row in rows]
     start = min(starts, default=0)
-    return Window("whole capture", start, max(ends, default=start), NONE, _busy_ns(timeline.work))
-
-
-def _busy_ns(rows: list[Work]) -> int:
-    """Union of the intervals of work that comes in the order of its beginnings, GPUs added."""
-    union = 0
-    until: dict[int, int] = {}
-    for row in rows:
-        start = max(row.start_ns, until.get(row.gpu, row.start_ns))
-        union += max(0, row.end_ns - start)
-        until[row.gpu] = max(start, row.end_ns)
-    return union
+    return Window("whole capture", start, max(ends, default=start), NONE, busy_ns(timeline.work))
 
 
 def _owned(timeline: Timeline, owners: list[int]) -> list[Window]:
@@ -109,7 +99,7 @@ def _owned(timeline: Timeline, owners: list[int]) -> list[Window]:
             timeline.ranges[owner].start_ns,
             max(timeline.ranges[owner].end_ns, *(row.end_ns for row in rows)),
             owner,
-            _busy_ns(rows),
+            busy_ns(rows),
         )
         for owner, rows in work.items()
     ]

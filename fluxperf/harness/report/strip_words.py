@@ -72,7 +72,7 @@ def by_op(timeline: Timeline, places: Places, window: Window) -> Table:
     for row in timeline.work:
         if not launched_in(timeline, places, row.range, window):
             continue
-        op = places.at(row.range, "op")[0]
+        op = places.of(row, "op")[0]
         time[op] += row.end_ns - row.start_ns
         kernels[op] += row.kind == "kernel"
         if row.copy is not None and row.copy.crossing:

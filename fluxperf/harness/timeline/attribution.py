@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from fluxperf.harness.timeline.model import NONE, Call, Range, Sync, Timeline, Work
+from fluxperf.harness.timeline.model import NONE, Call, Node, Range, Sync, Timeline, Work
 
 
 def attribute(timeline: Timeline) -> None:
     """Fills in ``parent`` of ranges, ``range`` of calls, and ``call`` and ``range`` of work and synchronizations.
 
     A correlation id is unique within its process only. A graph's nodes share the correlation id of the call that
-    launched the graph. Work without a call in the capture keeps ``NONE``; a sentence in ``notes`` counts it.
+    launched the graph, and get the range in which they were captured, where the capture saw that. Work without a call
+    in the capture keeps ``NONE``; a sentence in ``notes`` counts it.
     """
     by_thread = _by_thread(timeline.ranges)
     for thread, indices in by_thread.items():
@@ -24,6 +25,7 @@ def attribute(timeline: Timeline) -> None:
         open_ranges = _Open(timeline.ranges, by_thread.get(thread, []))
         for call in sorted(calls, key=lambda call: call.start_ns):
             call.range = open_ranges.innermost(call.start_ns)
+    _capture(timeline, by_thread)
     launches = _launches(timeline.calls)
     _join(timeline.syncs, launches, timeline.calls)
     unlaunched = _join(timeline.work, launches, timeline.calls)
@@ -72,6 +74,44 @@ class _Open:
     def _drop(self, at_ns: int) -> None:
         while self._stack and self._ranges[self._stack[-1]].end_ns <= at_ns:
             self._stack.pop()
+
+
+def _capture(timeline: Timeline, by_thread: dict[int, list[int]]) -> None:
+    """Sets the range in which each node of a graph was captured.
+
+    A node that runs is a copy, made when the graph was instantiated, of one that was created while a stream was
+    captured, in the order of the captured calls: the range is the one that was open then on that thread.
+    """
+    originals: dict[tuple[int, int], int] = {}
+    places: dict[tuple[int, int], int] = {}
+    created: dict[int, list[Node]] = defaultdict(list)
+    for node in timeline.nodes:
+        if node.original is None:
+            created[node.thread].append(node)
+        else:
+            originals.setdefault((node.process, node.id), node.original)
+    for thread, nodes in created.items():
+        open_ranges = _Open(timeline.ranges, by_thread.get(thread, []))
+        for node in sorted(nodes, key=lambda node: node.start_ns):
+            places[node.process, node.id] = open_ranges.innermost(node.start_ns)
+    unknown = set()
+    for row in timeline.work:
+        if row.graph_node is None:
+            continue
+        key = (row.process, row.graph_node)
+        seen = {key}
+        # A graph may be cloned before it is instantiated; a copy may be told as created, too, where it was made.
+        while key in originals and (row.process, originals[key]) not in seen:
+            key = (row.process, originals[key])
+            seen.add(key)
+        row.captured = places.get(key, NONE)
+        if row.captured == NONE:
+            unknown.add((row.process, row.graph_node))
+    if unknown:
+        timeline.notes.append(
+            f"{len(unknown)} nodes of CUDA graphs were captured outside of any range, or before the capture began: "
+            "their work is under the range that launched the graph."
+        )
 
 
 def _nest(ranges: list[Range], indices: list[int], thread: int) -> None:

@@ -29,6 +29,9 @@ _CALLS = re.compile(r"(cuda|cu|cu64)(Memcpy\w*|\w*Synchronize(_\w+)?|GraphLaunch
 
 _BUFFER_BYTES = 8 << 20
 
+#: CUPTI's status (``CUptiResult``) for a number of a call that it does not know.
+_INVALID_PARAMETER = 1
+
 
 class CuptiSource:
     """Reads CUPTI's activity records between ``start`` and ``stop``.
@@ -38,6 +41,7 @@ class CuptiSource:
         on_activity: takes each record; it must copy what it keeps, since the record's memory is reused.
         on_call: takes the correlation id of each call that may copy or block, as it is entered, in its own thread.
         cupti: what stands in for ``cupti.cupti`` in a test.
+        command: which command asks, for messages.
 
     Raises:
         DeviceError: CUPTI's Python bindings are missing, or too old for ``on_call``.
@@ -49,11 +53,13 @@ class CuptiSource:
         on_activity: Callable[[Any], None],
         on_call: Callable[[int], None] | None = None,
         cupti: Any = None,
+        command: str = "witness",
     ) -> None:
-        self._cupti = cupti or _bindings()
+        self._command = command
+        self._cupti = cupti or bindings(command)
         if on_call and not all(hasattr(self._cupti, name) for name in ("subscribe", "enable_callback", "unsubscribe")):
             raise DeviceError(
-                "witness: expected a cupti-python with the callback API (subscribe, enable_callback), but the "
+                f"{command}: expected a cupti-python with the callback API (subscribe, enable_callback), but the "
                 "installed one has none. Install a newer cupti-python of the same CUDA version."
             )
         self.kinds = self._cupti.ActivityKind
@@ -71,16 +77,15 @@ class CuptiSource:
         try:
             if self._on_call:
                 self._subscriber = cupti.subscribe(self._called, None)
-                for domain, number in _calls(cupti):
-                    cupti.enable_callback(1, self._subscriber, domain, number)
+                self._ask_for_calls(self._subscriber)
             cupti.activity_register_callbacks(lambda: (_BUFFER_BYTES, 0), self._read)
             for kind in self._enabled:
                 cupti.activity_enable(kind)
         except (cupti.cuptiError, RuntimeError) as error:
             self._unsubscribe()
             raise DeviceError(
-                f"witness: CUPTI refused to trace ({error}). Expected a GPU with its driver, and to be the only tool: "
-                "run without nsys, ncu or another profiler."
+                f"{self._command}: CUPTI refused to trace ({error}). Expected a GPU with its driver, and to be the "
+                "only tool: run without nsys, ncu or another profiler."
             ) from error
 
     def flush(self) -> None:
@@ -105,6 +110,21 @@ class CuptiSource:
             cupti.activity_disable(kind)
         self._check()
 
+    def _ask_for_calls(self, subscriber: int) -> None:
+        """Asks for a callback at each call; raises CUPTI's error where it knows none of them."""
+        cupti, known, refused = self._cupti, 0, None
+        for domain, number in _calls(cupti):
+            try:
+                cupti.enable_callback(1, subscriber, domain, number)
+                known += 1
+            except cupti.cuptiError as error:
+                # The bindings name calls of newer CUDA releases too, which the library beside them cannot trace.
+                if getattr(error, "status", None) != _INVALID_PARAMETER:
+                    raise
+                refused = error
+        if refused and not known:
+            raise refused
+
     def _unsubscribe(self) -> None:
         if self._subscriber is not None:
             self._cupti.unsubscribe(self._subscriber)
@@ -115,7 +135,8 @@ class CuptiSource:
         self._cupti.activity_get_num_dropped_records(0, 0, ctypes.addressof(dropped))
         if dropped.value:
             raise DeviceError(
-                f"witness: CUPTI dropped {dropped.value} records, so its counts are too low. Witness a shorter region."
+                f"{self._command}: CUPTI dropped {dropped.value} records, so its counts are too low. "
+                "Trace a shorter region."
             )
 
     def _read(self, activities: list[Any]) -> None:
@@ -127,12 +148,17 @@ class CuptiSource:
             self._on_call(int(data.correlation_id))
 
 
-def _bindings() -> Any:
+def bindings(command: str = "witness") -> Any:
+    """The module ``cupti.cupti``.
+
+    Raises:
+        DeviceError: it does not import.
+    """
     try:
         from cupti import cupti
     except (ImportError, OSError) as error:
         raise DeviceError(
-            f"witness: expected cupti-python, but it does not import ({error}). "
+            f"{command}: expected cupti-python, but it does not import ({error}). "
             "Install fluxperf[cuda12] or fluxperf[cuda13]."
         ) from error
     return cupti

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import msgspec
 
 from fluxperf.errors import UnknownNameError
+from fluxperf.harness.timeline.busy import Gap, gaps
 from fluxperf.harness.timeline.model import NONE, Call, Sync, Timeline, Work
 from fluxperf.harness.timeline.places import Places
-from fluxperf.harness.timeline.summary import Gap, gaps
 
 #: Bytes up to which a copy to the host is tiny: one value, not an array.
 TINY_BYTES = 64
@@ -123,10 +123,17 @@ def _copy_cost(timeline: Timeline, row: Work) -> int:
 
 
 def _host_copies(timeline: Timeline, places: Places) -> Iterator[_Hit]:
-    """Copies between host and device inside a forward."""
-    for row in timeline.work:
-        if row.copy is not None and row.copy.crossing and places.in_forward(row.range):
-            yield _Hit(places.path(row.range), row.copy.direction, _copy_cost(timeline, row), row.copy.count, row.bytes)
+    """Copies between host and device inside a forward, with the time for which a GPU waited for them to begin."""
+    waited = _late(timeline, places)
+    for index, row in enumerate(timeline.work):
+        if _round_trip(row, places):
+            cost = _copy_cost(timeline, row) + waited.get(index, 0)
+            yield _Hit(places.path_of(row), row.copy.direction, cost, row.copy.count, row.bytes)  # type: ignore[union-attr]
+
+
+def _round_trip(row: Work, places: Places) -> bool:
+    """Whether a piece of work is a copy between host and device inside a forward."""
+    return row.copy is not None and bool(row.copy.crossing) and places.in_forward(row.range)
 
 
 def _pageable(timeline: Timeline, places: Places) -> Iterator[_Hit]:
@@ -134,7 +141,7 @@ def _pageable(timeline: Timeline, places: Places) -> Iterator[_Hit]:
     for row in timeline.work:
         if row.copy is not None and row.copy.crossing and row.copy.pageable:
             seen = f"{row.copy.source_memory} to {row.copy.target_memory}"
-            yield _Hit(places.path(row.range), seen, _copy_cost(timeline, row), row.copy.count, row.bytes)
+            yield _Hit(places.path_of(row), seen, _copy_cost(timeline, row), row.copy.count, row.bytes)
 
 
 def _items(timeline: Timeline, places: Places) -> Iterator[_Hit]:
@@ -155,18 +162,19 @@ def _items(timeline: Timeline, places: Places) -> Iterator[_Hit]:
         wait = waits.get(following.get(row.call, NONE))
         if wait is not None:
             cost = _copy_cost(timeline, row) + max(_duration(wait), _duration(timeline.calls[wait.call]))
-            yield _Hit(places.path(row.range), f"then {wait.kind}", cost, row.copy.count, row.bytes)
+            yield _Hit(places.path_of(row), f"then {wait.kind}", cost, row.copy.count, row.bytes)
         elif row.call in waits or "Async" not in timeline.calls[row.call].name:
             name = timeline.calls[row.call].name
-            yield _Hit(places.path(row.range), name, _copy_cost(timeline, row), row.copy.count, row.bytes)
+            yield _Hit(places.path_of(row), name, _copy_cost(timeline, row), row.copy.count, row.bytes)
 
 
-def _starved(timeline: Timeline, places: Places) -> Iterator[_Hit]:
-    """Gaps that ended with work whose launch call had not returned when the GPU ran out of work."""
+def _late(timeline: Timeline, places: Places) -> dict[int, int]:
+    """Nanoseconds for which a GPU had nothing to do because the launch call of a piece of work had not returned yet."""
+    found: dict[int, int] = {}
     for gap in gaps(timeline, places):
-        row = timeline.work[gap.work]
         if launched_late(timeline, gap):
-            yield _Hit(places.path(row.range), "GPU idle before a launch", gap.end_ns - gap.start_ns)
+            found[gap.work] = gap.end_ns - gap.start_ns
+    return found
 
 
 def launched_late(timeline: Timeline, gap: Gap) -> bool:
@@ -174,6 +182,13 @@ def launched_late(timeline: Timeline, gap: Gap) -> bool:
     call = timeline.work[gap.work].call
     counts = gap.end_ns - gap.start_ns >= SHORTEST_GAP_NS
     return call != NONE and counts and timeline.calls[call].end_ns > gap.start_ns
+
+
+def _starved(timeline: Timeline, places: Places) -> Iterator[_Hit]:
+    """GPUs idle before a launch. What a copy inside a forward was late by is that copy's cost, not a late launch's."""
+    for index, idle in _late(timeline, places).items():
+        if not _round_trip(timeline.work[index], places):
+            yield _Hit(places.path_of(timeline.work[index]), "GPU idle before a launch", idle)
 
 
 def _repeated(timeline: Timeline, places: Places) -> Iterator[_Hit]:
@@ -189,11 +204,11 @@ def _repeated(timeline: Timeline, places: Places) -> Iterator[_Hit]:
             run, start = rows[start:index], index
             if run[0].kind == "kernel" and len(run) >= FEWEST_REPEATS:
                 span = max(row.end_ns for row in run) - run[0].start_ns
-                yield _Hit(places.path(run[0].range), run[0].name, span - max(map(_duration, run)), len(run))
+                yield _Hit(places.path_of(run[0]), run[0].name, span - max(map(_duration, run)), len(run))
 
 
-def _identity(row: Work) -> tuple[str, str, tuple[int, ...], int]:
-    return row.kind, row.full_name, row.shape, row.range
+def _identity(row: Work) -> tuple[str, str, tuple[int, ...], int, int]:
+    return row.kind, row.full_name, row.shape, row.range, row.captured
 
 
 def _loops(timeline: Timeline, places: Places) -> Iterator[_Hit]:
@@ -213,7 +228,7 @@ def _loops(timeline: Timeline, places: Places) -> Iterator[_Hit]:
 
 KINDS: dict[str, Kind] = {
     "host-copy": Kind(
-        "a copy between host and device inside a forward",
+        "a copy between host and device inside a forward; its cost holds what the GPU waited for it to begin",
         "Keep the value on the GPU, or make it once before the loop.",
         _host_copies,
     ),

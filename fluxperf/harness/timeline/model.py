@@ -32,6 +32,7 @@ class Range(msgspec.Struct, gc=False):
 
     A push/pop range belongs to one thread. A start/end range belongs to the thread that began it and to the one that
     ended it (``end_thread``). ``parent`` is the index of the innermost range around it on its thread, or ``NONE``.
+    ``payload`` is a whole number that came with it: fluxperf gives the ranges of copies their bytes.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Range(msgspec.Struct, gc=False):
     end_thread: int
     pushed: bool
     parent: int = NONE
+    payload: int | None = None
 
 
 class Call(msgspec.Struct, gc=False):
@@ -87,8 +89,9 @@ class Copy(msgspec.Struct, frozen=True, gc=False):
 class Work(msgspec.Struct, gc=False):
     """What a GPU did: a kernel, a copy, a memset, or a whole graph where its nodes were not traced.
 
-    ``call`` and ``range`` are indices of its launch call and of that call's range;
-    ``full_name`` is a kernel's name with its template arguments, ``shape`` its grid and block.
+    ``call`` and ``range`` are indices of its launch call and of that call's range; for a node of a graph that is the
+    graph's launch, and ``captured`` is the range in which the node was captured. ``full_name`` is a kernel's name with
+    its template arguments, ``shape`` its grid and block.
     """
 
     kind: WorkKind
@@ -106,6 +109,17 @@ class Work(msgspec.Struct, gc=False):
     copy: Copy | None = None
     call: int = NONE
     range: int = NONE
+    captured: int = NONE
+
+
+class Node(msgspec.Struct, frozen=True, gc=False):
+    """The creation of a node of a CUDA graph, by capture or, where ``original`` names another node, as its copy."""
+
+    id: int
+    original: int | None
+    start_ns: int
+    process: int
+    thread: int
 
 
 class Sync(msgspec.Struct, gc=False):
@@ -124,7 +138,7 @@ class Sync(msgspec.Struct, gc=False):
 
 
 class Timeline(msgspec.Struct):
-    """One capture. ``notes`` are sentences about what it cannot show; ``lost`` says that the tool dropped events."""
+    """One capture by a tool. ``notes`` say what it cannot show; ``lost`` says that the tool dropped events."""
 
     source: str
     product: str
@@ -139,6 +153,8 @@ class Timeline(msgspec.Struct):
     syncs: list[Sync]
     notes: list[str]
     lost: bool = False
+    nodes: list[Node] = []
+    tool: str = "Nsight Systems"
 
     def chain(self, index: int) -> list[int]:
         """Indices of a range and of those around it, the outermost first; empty for ``NONE``."""

@@ -7,7 +7,6 @@ schema 3.24 and 3.25.
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 import subprocess
 import tempfile
@@ -18,6 +17,7 @@ from pathlib import Path
 from fluxperf.errors import TimelineError
 from fluxperf.harness.report.escape import shown
 from fluxperf.harness.timeline.attribution import attribute
+from fluxperf.harness.timeline.capturing import find_nsys
 from fluxperf.harness.timeline.model import Timeline
 from fluxperf.harness.timeline.nsys_tables import ACTIVITIES, Export, timeline_of
 
@@ -58,7 +58,7 @@ def _read_report(path: Path) -> Timeline:
     """Exports a report with the installed nsys, and reads that."""
     if not path.is_file():
         raise TimelineError(f"cannot read {path}: no such file. Expected a capture made by: {_CAPTURE}")
-    program = shutil.which("nsys")
+    program = find_nsys()
     if program is None:
         raise TimelineError(
             f"cannot read {path}: expected nsys on PATH to export it, found none. Where Nsight Systems is installed "
@@ -66,7 +66,7 @@ def _read_report(path: Path) -> Timeline:
         )
     with tempfile.TemporaryDirectory(prefix="fluxperf-") as folder:
         target = Path(folder) / "export.sqlite"
-        command = [program, "export", "--type", "sqlite", "-o", str(target), str(path.resolve())]
+        command = [str(program), "export", "--type", "sqlite", "-o", str(target), str(path.resolve())]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         if done.returncode or not target.is_file():
             said = shown((done.stderr or done.stdout).strip()[-400:], 400)

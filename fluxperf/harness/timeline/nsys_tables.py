@@ -7,7 +7,19 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
-from fluxperf.harness.timeline.model import Call, Copy, Range, Side, Sync, Thread, Timeline, Work, WorkKind, process_id
+from fluxperf.harness.timeline.model import (
+    Call,
+    Copy,
+    Node,
+    Range,
+    Side,
+    Sync,
+    Thread,
+    Timeline,
+    Work,
+    WorkKind,
+    process_id,
+)
 
 _KERNEL = "CUPTI_ACTIVITY_KIND_KERNEL"
 _MEMCPY = "CUPTI_ACTIVITY_KIND_MEMCPY"
@@ -15,6 +27,7 @@ _MEMSET = "CUPTI_ACTIVITY_KIND_MEMSET"
 _GRAPH = "CUPTI_ACTIVITY_KIND_GRAPH_TRACE"
 _SYNC = "CUPTI_ACTIVITY_KIND_SYNCHRONIZATION"
 _CALLS = "CUPTI_ACTIVITY_KIND_RUNTIME"
+_NODES = "CUDA_GRAPH_NODE_EVENTS"
 
 _ON_GPU = ("start", "end", "deviceId", "streamId", "correlationId", "globalPid")
 
@@ -90,11 +103,16 @@ class Export:
                 yield row
 
     def nvtx(self, where: str) -> Iterator[Any]:
-        """Rows of NVTX events: start, end, type, thread, end thread, domain, text, id of a registered text."""
+        """Rows of NVTX events: start, end, type, thread, end thread, domain, text, id of a registered text, payload."""
         columns = ("start", "end", "eventType", "globalTid", "endGlobalTid", "domainId")
         return self._rows(
             "NVTX_EVENTS",
-            [*((column, "INTEGER") for column in columns), ("text", "TEXT"), ("textId", "INTEGER")],
+            [
+                *((column, "INTEGER") for column in columns),
+                ("text", "TEXT"),
+                ("textId", "INTEGER"),
+                ("int64Value", "INTEGER"),
+            ],
             where,
         )
 
@@ -150,6 +168,7 @@ def timeline_of(export: Export, schema: str) -> Timeline:
         syncs=syncs,
         notes=notes,
         lost=bool(lost),
+        nodes=list(_nodes(export)),
     )
 
 
@@ -259,6 +278,15 @@ def _graphs(export: Export, gpus: dict[tuple[int, int], int]) -> Iterator[Work]:
         yield _work("graph", f"graph {row[8]}" if row[8] is not None else "graph", row, gpus)
 
 
+def _nodes(export: Export) -> Iterator[Node]:
+    """Nodes of graphs as they were created; those without a node or a thread say nothing."""
+    for start, thread, node, original in export.numbers(
+        _NODES, "start", "globalTid", "graphNodeId", "originalGraphNodeId"
+    ):
+        if node and thread:
+            yield Node(node, original or None, start or 0, thread >> 24 << 24, thread)
+
+
 def _syncs(export: Export, gpus: dict[tuple[int, int], int], called: set[tuple[int, int]]) -> Iterator[Sync]:
     names = export.labels("ENUM_CUPTI_SYNC_TYPE", "name", _SYNC_KINDS)
     labels = export.labels("ENUM_CUPTI_SYNC_TYPE", "label", {})
@@ -286,7 +314,7 @@ def _ranges(export: Export, last_ns: int, notes: list[str]) -> list[Range]:
         domains[(row[3] or 0) >> 24, row[5] or 0] = row[6] or export.strings.get(row[7], "")
     found = []
     unclosed = 0
-    for start, end, kind, thread, end_thread, domain, text, text_id in export.nvtx(
+    for start, end, kind, thread, end_thread, domain, text, text_id, payload in export.nvtx(
         f"WHERE eventType IN ({_PUSHED}, {_STARTED})"
     ):
         start, thread = start or 0, thread or 0
@@ -301,6 +329,7 @@ def _ranges(export: Export, last_ns: int, notes: list[str]) -> list[Range]:
                 thread=thread,
                 end_thread=thread if kind == _PUSHED else end_thread or thread,
                 pushed=kind == _PUSHED,
+                payload=payload,
             )
         )
     if unclosed:

@@ -1,9 +1,9 @@
 """Where in a program something happened: steps, blocks and ops by the names of ranges, or the path of ranges.
 
 fluxperf names its ranges ``step 2 / double 7 / qkv_heads``: a step is "step N", a block "embed N", "double N",
-"single N" or "final N", an op is the outermost range inside of those. Ranges outside of any step and block, which is
-all of them in another program, go by their path, in which numbers that stand alone are ``*``, so that turns of a loop
-are one place.
+"single N", "final N" or "loop N" (the sampler's own), an op is the outermost range inside of those. Ranges outside of
+any step and block, which is all of them in another program, go by their path, in which numbers that stand alone are
+``*``, so that turns of a loop are one place.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from __future__ import annotations
 import re
 from typing import Literal, NamedTuple
 
-from fluxperf.harness.timeline.model import NONE, Timeline
+from fluxperf.harness.timeline.model import NONE, Timeline, Work
 
 Level = Literal["op", "block", "step", "range"]
 
 NO_RANGE = "(no range)"
 
 _STEP = re.compile(r"step \d+")
-_BLOCK = re.compile(r"(?:embed|double|single|final) \d+")
+_BLOCK = re.compile(r"(?:embed|double|single|final|loop) \d+")
 _FORWARD = re.compile(r"(?<!\w)forward\b", re.IGNORECASE)
 #: Characters from which on a path is not continued: ranges that a loop opens and never closes nest without end.
 _LONGEST = 1000
@@ -85,6 +85,18 @@ class Places:
     def path(self, index: int) -> str:
         """Names from the outermost range to this one."""
         return NO_RANGE if index == NONE else self._paths[index]
+
+    def of(self, row: Work, level: Level) -> tuple[str, int]:
+        """`at` of the range that launched a piece of work; op and block of a graph's node are those of its capture."""
+        captured = row.captured != NONE and level in ("op", "block")
+        return self.at(row.captured if captured else row.range, level)
+
+    def path_of(self, row: Work) -> str:
+        """`path` of the range that launched a piece of work, and of the one that captured it."""
+        if row.captured == NONE:
+            return self.path(row.range)
+        captured = self._paths[row.captured]
+        return captured if row.range == NONE else _below(self._paths[row.range], captured)
 
     def in_forward(self, index: int) -> bool:
         """Whether a range lies in a step, a block, or a range named forward; where none does, whether it is a range."""

@@ -7,12 +7,13 @@ nothing before work of the row began, as far as it lies inside the outermost ran
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from typing import Literal, get_args
+from collections.abc import Iterable
+from typing import Any, Literal, get_args
 
 import msgspec
 
 from fluxperf.errors import UnknownNameError
+from fluxperf.harness.timeline.busy import busy_ns, gaps
 from fluxperf.harness.timeline.model import NONE, Timeline, Work
 from fluxperf.harness.timeline.places import NO_RANGE, Level, Places
 
@@ -74,9 +75,14 @@ class GpuRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """A timeline by op, block, step, range or kernel, with a row of totals."""
+    """A timeline by op, block, step, range or kernel, with a row of totals.
+
+    ``in_ops`` is the share of the GPU time of all steps (durations added) that lies in their ops; ``None`` where no GPU
+    worked in a step.
+    """
 
     source: str
+    tool: str
     product: str
     schema: str
     graph_mode: str
@@ -87,32 +93,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     total: Row
     rows: list[Row]
     notes: list[str]
-
-
-class Gap(msgspec.Struct, frozen=True, gc=False):
-    """A time in which a GPU did nothing, ended by the work of this index."""
-
-    start_ns: int
-    end_ns: int
-    work: int
-
-
-def gaps(timeline: Timeline, places: Places) -> list[Gap]:
-    """Times in which a GPU did nothing between its first and its last work.
-
-    A gap begins no earlier than the outermost range around the launch of the work that ended it: what lies before that
-    range is not its doing.
-    """
-    found = []
-    busy_until: dict[int, int] = {}
-    for index, row in enumerate(timeline.work):
-        before = busy_until.get(row.gpu, row.start_ns)
-        root = places.root(row.range)
-        begun = before if root == NONE else max(before, timeline.ranges[root].start_ns)
-        if row.start_ns > begun:
-            found.append(Gap(begun, row.start_ns, index))
-        busy_until[row.gpu] = max(before, row.end_ns)
-    return found
+    in_ops: float | None
 
 
 def summarize(timeline: Timeline, by: str = "op", places: Places | None = None) -> Summary:
@@ -129,47 +110,81 @@ def summarize(timeline: Timeline, by: str = "op", places: Places | None = None) 
     if by not in GROUPINGS:
         raise UnknownNameError("grouping", by, GROUPINGS)
     places = places or Places(timeline)
+    gpus = _gpu_rows(timeline)
     rows = _Rows(timeline, places, by)
     rows.add_ranges()
     rows.add_work()
     rows.add_syncs()
     found, total = rows.finished()
+    total.gpu_ms = sum(gpu.busy_ms for gpu in gpus)
     if by not in ("step", "block"):
         found.sort(key=lambda row: (-row.gpu_ms, -row.host_ms, row.name))
     return Summary(
         source=timeline.source,
+        tool=timeline.tool,
         product=timeline.product,
         schema=timeline.schema,
         graph_mode=timeline.graph_mode,
         by=by,
         processes=len(timeline.processes),
         threads=len(timeline.threads),
-        gpus=_gpu_rows(timeline),
+        gpus=gpus,
         total=total,
         rows=found,
         notes=timeline.notes,
+        in_ops=_in_ops(timeline, places),
     )
 
 
-class _Busy:
-    """Sum and union of intervals that come in the order of their beginnings, by GPU."""
+class _Sums:
+    """What the work of one row adds up to: by kernel its launches and their time, by copy number, bytes and time."""
 
     def __init__(self) -> None:
-        self.sum_ns = 0
-        self.union_ns = 0
-        self._until: dict[int, int] = {}
+        self.kernels: dict[str, list[int]] = {}
+        self.copies: dict[tuple[str, str, str], list[int]] = {}
 
-    def add(self, row: Work) -> None:
-        until = self._until.get(row.gpu, row.start_ns)
-        self.sum_ns += row.end_ns - row.start_ns
-        if row.end_ns > until:
-            self.union_ns += row.end_ns - max(until, row.start_ns)
-            until = row.end_ns
-        self._until[row.gpu] = until
+    def add(self, rows: Iterable[Work]) -> None:
+        """Adds kernels and copies."""
+        for row in rows:
+            lasts = row.end_ns - row.start_ns
+            if row.kind == "kernel":
+                _plus(self.kernels, row.name, 1, lasts)
+            elif row.copy is not None:
+                copy = row.copy
+                kind = (copy.direction, copy.source_memory, copy.target_memory)
+                _plus(self.copies, kind, copy.count, row.bytes, lasts)
+
+    def join(self, other: _Sums) -> None:
+        """Adds the sums of another row."""
+        for name, sums in other.kernels.items():
+            _plus(self.kernels, name, *sums)
+        for kind, sums in other.copies.items():
+            _plus(self.copies, kind, *sums)
+
+    def write(self, row: Row) -> None:
+        """Fills a row in."""
+        row.kernels = sum(count for count, _ in self.kernels.values())
+        row.copies = [
+            CopyRow(
+                direction=kind[0], source_memory=kind[1], target_memory=kind[2], count=n, bytes=size, gpu_ms=ns / 1e6
+            )
+            for kind, (n, size, ns) in self.copies.items()
+        ]
+        longest = sorted(self.kernels.items(), key=lambda item: -item[1][1])[:_TOP]
+        row.top_kernels = [KernelRow(name=name, count=n, gpu_ms=ns / 1e6) for name, (n, ns) in longest]
+
+
+def _plus(sums: dict[Any, list[int]], key: Any, *values: int) -> None:
+    held = sums.get(key)
+    if held is None:
+        sums[key] = list(values)
+    else:
+        for index, value in enumerate(values):
+            held[index] += value
 
 
 class _Rows:
-    """Rows while they are added up, with one of totals under the name ``None``."""
+    """Rows while they are added up, and one of totals."""
 
     def __init__(self, timeline: Timeline, places: Places, by: str) -> None:
         self._timeline = timeline
@@ -177,21 +192,27 @@ class _Rows:
         self._level: Level | None = None if by == "kernel" else by  # type: ignore[assignment]
         self._rows: dict[str, Row] = {}
         self._total = Row(name="total")
-        self._busy: dict[str | None, _Busy] = defaultdict(_Busy)
-        self._kernels: dict[str | None, Counter[str]] = defaultdict(Counter)
-        self._kernel_ns: dict[str | None, Counter[str]] = defaultdict(Counter)
-        self._copies: dict[str | None, dict[tuple[str, str, str], list[int]]] = defaultdict(dict)
-        self._work_names = [self._work_name(row) for row in timeline.work]
+        self._sums = _Sums()
 
     def _row(self, name: str) -> Row:
         if name not in self._rows:
             self._rows[name] = Row(name=name)
         return self._rows[name]
 
-    def _work_name(self, row: Work) -> str:
-        if self._level is None:
-            return row.name if row.copy is None else f"copy {row.name}"
-        return self._places.at(row.range, self._level)[0]
+    def _work_names(self) -> list[str]:
+        """The row that each piece of work belongs to."""
+        work, level = self._timeline.work, self._level
+        if level is None:
+            return [row.name if row.copy is None else f"copy {row.name}" for row in work]
+        known: dict[tuple[int, int], str] = {}
+        names = []
+        for row in work:
+            key = (row.range, row.captured)
+            name = known.get(key)
+            if name is None:
+                name = known[key] = self._places.of(row, level)[0]
+            names.append(name)
+        return names
 
     def add_ranges(self) -> None:
         """Counts ranges, in the order in which they began, and the time in them."""
@@ -210,39 +231,31 @@ class _Rows:
 
     def add_work(self) -> None:
         """Counts what GPUs did, and what they did not."""
-        called: set[tuple[str, int]] = set()
-        for row, name in zip(self._timeline.work, self._work_names, strict=True):
-            self._row(name)
-            for key in (name, None):
-                self._add(row, key)
-            if self._level is None:
-                self._rows[name].calls += 1
-                if row.call != NONE and (name, row.call) not in called:
-                    called.add((name, row.call))
-                    call = self._timeline.calls[row.call]
-                    self._rows[name].host_ms += (call.end_ns - call.start_ns) / 1e6
+        names = self._work_names()
+        groups: dict[str, list[Work]] = {}
+        for row, name in zip(self._timeline.work, names, strict=True):
+            groups.setdefault(name, []).append(row)
+        for name, work in groups.items():
+            self._add(self._row(name), work)
         for gap in gaps(self._timeline, self._places):
             idle_ms = (gap.end_ns - gap.start_ns) / 1e6
-            self._rows[self._work_names[gap.work]].idle_ms += idle_ms
+            self._rows[names[gap.work]].idle_ms += idle_ms
             self._total.idle_ms += idle_ms
 
-    def _add(self, row: Work, key: str | None) -> None:
-        self._busy[key].add(row)
-        target = self._total if key is None else self._rows[key]
-        if row.kind == "kernel":
-            target.kernels += 1
-            self._kernels[key][row.name] += 1
-            self._kernel_ns[key][row.name] += row.end_ns - row.start_ns
-        elif row.kind == "memset":
-            target.memsets += 1
-        elif row.kind == "graph":
-            target.graphs += 1
-        if row.copy is not None:
-            kind = (row.copy.direction, row.copy.source_memory, row.copy.target_memory)
-            sums = self._copies[key].setdefault(kind, [0, 0, 0])
-            sums[0] += row.copy.count
-            sums[1] += row.bytes
-            sums[2] += row.end_ns - row.start_ns
+    def _add(self, target: Row, work: list[Work]) -> None:
+        sums = _Sums()
+        sums.add(work)
+        sums.write(target)
+        self._sums.join(sums)
+        target.gpu_ms = busy_ns(work) / 1e6
+        target.gpu_sum_ms = sum(row.end_ns - row.start_ns for row in work) / 1e6
+        target.memsets = sum(row.kind == "memset" for row in work)
+        target.graphs = sum(row.kind == "graph" for row in work)
+        if self._level is None:
+            target.calls = len(work)
+            launches = {row.call for row in work if row.call != NONE}
+            calls = (self._timeline.calls[index] for index in launches)
+            target.host_ms = sum(call.end_ns - call.start_ns for call in calls) / 1e6
 
     def add_syncs(self) -> None:
         """Counts synchronizations that block the host."""
@@ -255,38 +268,43 @@ class _Rows:
                     row.sync_ms += blocked_ms
 
     def finished(self) -> tuple[list[Row], Row]:
-        """The rows, and the row of totals."""
-        for key, row in (*self._rows.items(), (None, self._total)):
-            row.gpu_ms = self._busy[key].union_ns / 1e6
-            row.gpu_sum_ms = self._busy[key].sum_ns / 1e6
-            row.copies = [
-                CopyRow(
-                    direction=kind[0],
-                    source_memory=kind[1],
-                    target_memory=kind[2],
-                    count=sums[0],
-                    bytes=sums[1],
-                    gpu_ms=sums[2] / 1e6,
-                )
-                for kind, sums in self._copies[key].items()
-            ]
-            row.top_kernels = [
-                KernelRow(name=name, count=self._kernels[key][name], gpu_ms=spent / 1e6)
-                for name, spent in self._kernel_ns[key].most_common(_TOP)
-            ]
-        return list(self._rows.values()), self._total
+        """The rows, and the row of totals but for its GPU time."""
+        rows, total = list(self._rows.values()), self._total
+        self._sums.write(total)
+        total.memsets = sum(row.memsets for row in rows)
+        total.graphs = sum(row.graphs for row in rows)
+        total.gpu_sum_ms = sum(row.gpu_sum_ms for row in rows)
+        return rows, total
+
+
+def _in_ops(timeline: Timeline, places: Places) -> float | None:
+    """Share of the GPU time of steps that lies in ops."""
+    spent: dict[tuple[int, int], int] = {}
+    like: dict[tuple[int, int], Work] = {}
+    for row in timeline.work:
+        key = (row.range, row.captured)
+        if key not in like:
+            like[key], spent[key] = row, 0
+        spent[key] += row.end_ns - row.start_ns
+    steps_ns = ops_ns = 0
+    for key, row in like.items():
+        if places.in_step(row.range) and places.at(row.range, "step")[1] != NONE:
+            steps_ns += spent[key]
+            ops_ns += spent[key] if places.of(row, "op")[1] != NONE else 0
+    return ops_ns / steps_ns if steps_ns else None
 
 
 def _gpu_rows(timeline: Timeline) -> list[GpuRow]:
     """Span and busy time of each GPU."""
-    busy: dict[int, _Busy] = defaultdict(_Busy)
-    first: dict[int, int] = {}
-    last: dict[int, int] = {}
+    work: dict[int, list[Work]] = {}
     for row in timeline.work:
-        busy[row.gpu].add(row)
-        first.setdefault(row.gpu, row.start_ns)
-        last[row.gpu] = max(last.get(row.gpu, 0), row.end_ns)
+        work.setdefault(row.gpu, []).append(row)
     return [
-        GpuRow(gpu=gpu, name=name, span_ms=(last[gpu] - first[gpu]) / 1e6, busy_ms=busy[gpu].union_ns / 1e6)
-        for gpu, name in timeline.gpus.items()
+        GpuRow(
+            gpu=gpu,
+            name=timeline.gpus.get(gpu, ""),
+            span_ms=(max(row.end_ns for row in rows) - rows[0].start_ns) / 1e6,
+            busy_ms=busy_ns(rows) / 1e6,
+        )
+        for gpu, rows in sorted(work.items())
     ]

@@ -1,0 +1,196 @@
+"""``fluxperf profile``: steps of a workload under Nsight Systems or CUPTI, checked against the ledger."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import typer
+from rich.console import Console
+
+from fluxperf.cli.replicas import options
+from fluxperf.cli.timeline import show, show_comparison
+from fluxperf.engine.checkpoints.checkpoint import Checkpoint
+from fluxperf.engine.checkpoints.sources import SyntheticWeights
+from fluxperf.engine.config import config_named
+from fluxperf.engine.device.cuda import CudaDevice
+from fluxperf.engine.device.observers import NvtxRanges
+from fluxperf.engine.phases import phase_named
+from fluxperf.errors import BindError, ConfigError, DeviceError, UnknownNameError
+from fluxperf.harness.files import write_whole
+from fluxperf.harness.report.escape import neutral
+from fluxperf.harness.timeline import driver
+from fluxperf.harness.timeline.capturing import VARIABLE, capture, find_nsys
+from fluxperf.harness.timeline.findings import findings
+from fluxperf.harness.timeline.ledger import compare, read_ledger, write_ledger
+from fluxperf.harness.timeline.model import Timeline
+from fluxperf.harness.timeline.nsys import read_capture
+from fluxperf.harness.timeline.profile_files import ProfileFiles, files_of, staged
+from fluxperf.harness.timeline.recorder import Recorder
+from fluxperf.harness.timeline.summary import GROUPINGS, summarize
+from fluxperf.harness.timeline.trace import trace
+from fluxperf.profiling import check_steps
+from fluxperf.profiling import profile as profiled
+from fluxperf.workloads import WORKLOADS, Prepared, Workload, obstacles, prepare, workload_named
+
+TOOLS = ("auto", "nsys", "cupti")
+
+#: Options that say what is made of a capture, and do not belong to the process that is captured.
+_OF_THE_WHOLE = ("tool", "nsys", "output", "overwrite", "by", "top")
+
+
+class _Wanted(NamedTuple):
+    """What is to be profiled."""
+
+    workload: Workload
+    rung: str
+    weights: Path | None
+    seed: int
+    measured: int
+    warmup: int
+
+
+def profile(
+    context: typer.Context,
+    workload: Annotated[
+        str, typer.Option("--workload", "-w", help=f"One of {', '.join(WORKLOADS)}; the sizes below replace its own.")
+    ] = "tiny",
+    height: Annotated[int | None, typer.Option(help="Pixels, a multiple of 16.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels, a multiple of 16.")] = None,
+    text_tokens: Annotated[int | None, typer.Option(help="Length of the text sequence.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Euler steps.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images at once.")] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="FLUX.1 checkpoint: diffusers folder or single file. Synthetic weights if not given."),
+    ] = None,
+    rung: Annotated[str, typer.Option("--rung", "-r", help="Rung to profile.")] = "fused",
+    measured_steps: Annotated[int, typer.Option(min=1, help="Steps that are captured, from the first on.")] = 1,
+    warmup: Annotated[
+        int, typer.Option(min=0, help="Steps before them, not captured: the first compiles and chooses algorithms.")
+    ] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of synthetic weights and inputs.")] = 0,
+    tool: Annotated[
+        str, typer.Option(help="nsys, or cupti where Nsight Systems is missing; auto takes nsys if it is there.")
+    ] = "auto",
+    nsys: Annotated[
+        Path | None, typer.Option("--nsys", help=f"The program, if not on PATH; else {VARIABLE} of the environment.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="FOLDER/NAME of the files, profiles/WORKLOAD-RUNG if none."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files of that name.")] = False,
+    by: Annotated[str, typer.Option("--by", help=f"A row for each: {', '.join(GROUPINGS)}.")] = "op",
+    top: Annotated[int, typer.Option("--top", min=1, help="Rows of each table.")] = 20,
+    inside: Annotated[Path | None, typer.Option("--inside", hidden=True)] = None,
+) -> None:
+    """Capture steps of a rung under Nsight Systems or CUPTI, and check the capture against the ledger; needs a GPU.
+
+    Exit codes: 0 copies, bytes and launches are those that the run counted; 1 they are not; 2 an error.
+    """
+    chosen = workload_named(workload, height=height, width=width, text_tokens=text_tokens, steps=steps, batch=batch)
+    wanted = _Wanted(chosen, phase_named(rung).name, weights, seed, measured_steps, warmup)
+    check_steps(chosen, measured_steps, warmup)
+    if inside is not None:
+        _profile_inside(wanted, inside)
+        return
+    for kind, name, known in (("tool", tool, TOOLS), ("grouping", by, GROUPINGS)):
+        if name not in known:
+            raise UnknownNameError(kind, name, known)
+    program = None if tool == "cupti" else find_nsys(nsys)
+    if tool == "nsys" and program is None:
+        raise ConfigError(
+            f"profile --tool nsys: expected nsys on PATH, found none. Install Nsight Systems, name it with --nsys or "
+            f"{VARIABLE}, or use --tool cupti."
+        )
+    problems = obstacles(phase_named(rung), "cuda")
+    if problems:
+        raise BindError(rung, "cuda", problems)
+    if not driver.device_count():
+        raise DeviceError("profile: expected a GPU with its driver, found none. Check `nvidia-smi`.")
+    final = files_of(output or Path("profiles") / f"{chosen.name}-{wanted.rung}")
+    with staged(final, overwrite) as files:
+        if program is not None:
+            timeline = _with_nsys(program, options(context, _OF_THE_WHOLE), files)
+        else:
+            timeline = _with_cupti(wanted, files)
+        timeline.source = str(final.trace if program is None else final.export)
+        write_whole(files.trace, trace(timeline))
+        ledger = read_ledger(files.ledger)
+    show(summarize(timeline, by), findings(timeline), top)
+    comparison = compare(timeline, ledger)
+    show_comparison(comparison)
+    _say_where(final)
+    if comparison.problems:
+        raise typer.Exit(1)
+
+
+def _say_where(final: ProfileFiles) -> None:
+    """Where the files are, and what reads them."""
+    typer.echo(f"Written: {', '.join(neutral(str(path)) for path in final.there())}.", err=True)
+    read = final.export if final.export.exists() else final.trace
+    typer.echo(
+        f"`fluxperf timeline {neutral(str(read))} --ledger {neutral(str(final.ledger))}` reads them again; "
+        f"{neutral(str(final.trace))} opens at ui.perfetto.dev.",
+        err=True,
+    )
+
+
+def _with_nsys(program: Path, words: list[str], files: ProfileFiles) -> Timeline:
+    """The timeline of a process of its own under nsys."""
+    command = [sys.executable, "-m", "fluxperf", "profile", *words, f"--inside={files.ledger}"]
+    stem = files.trace.with_suffix("")
+    with Console(stderr=True).status(f"profiling under {program}"):
+        _, export = capture(program, command, stem)
+    if not files.ledger.exists():
+        raise DeviceError(f"profile: {program} captured something, but the profiled run wrote no ledger. Try again.")
+    return read_capture(export)
+
+
+def _profile_inside(wanted: _Wanted, ledger: Path) -> None:
+    """Runs in the process that nsys captures."""
+    prepared = _prepared(wanted)
+    device = prepared.device
+    if not isinstance(device, CudaDevice):
+        raise DeviceError(f"profile: expected a GPU, got device {device.kind!r}.")
+    counted = profiled(
+        prepared, wanted.measured, wanted.warmup, lambda: _attached(wanted.rung), device.start_profiler,
+        device.stop_profiler,
+    )  # fmt: skip
+    write_ledger(ledger, counted)
+    prepared.close()
+
+
+def _attached(rung: str) -> NvtxRanges:
+    """NVTX ranges that a tool sees."""
+    ranges = NvtxRanges(rung)
+    if not ranges.enabled:
+        raise DeviceError("profile: expected NVTX to be traced by nsys, but no tool is attached to it.")
+    return ranges
+
+
+def _with_cupti(wanted: _Wanted, files: ProfileFiles) -> Timeline:
+    """The timeline of this process."""
+    recorder = Recorder(os.getpid())
+    with Console(stderr=True).status("profiling under CUPTI"):
+        prepared = _prepared(wanted)
+        counted = profiled(
+            prepared, wanted.measured, wanted.warmup, lambda: NvtxRanges(wanted.rung, recorder.domain), recorder.start,
+            recorder.stop,
+        )  # fmt: skip
+        gpu = prepared.device.describe().get("gpu", "")
+        prepared.close()
+    write_ledger(files.ledger, counted)
+    return recorder.timeline(str(files.trace), {0: gpu}, "python")
+
+
+def _prepared(wanted: _Wanted) -> Prepared:
+    source = (
+        Checkpoint(wanted.weights)
+        if wanted.weights
+        else SyntheticWeights(config_named(wanted.workload.model), wanted.seed)
+    )
+    return prepare(wanted.rung, wanted.workload, source, "cuda", seed=wanted.seed)

@@ -1,0 +1,197 @@
+"""What a profiled run itself counted, written beside its timeline, and whether the two agree.
+
+Copies are compared by block, op, label and direction, number and bytes: a copy that did not go through the door, or one
+that the timeline lacks, is a difference. Kernels are at least the launches that were counted, as a call of a library
+may launch several.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from fluxperf.errors import TimelineError
+from fluxperf.harness.files import write_whole
+from fluxperf.harness.report.escape import shown
+from fluxperf.harness.timeline.model import Timeline
+from fluxperf.harness.timeline.summary import summarize
+
+SCHEMA = 1
+
+#: Share of the steps' GPU time that must lie in ops.
+LEAST_IN_OPS = 0.98
+
+#: Differences that are named one by one.
+_MOST = 12
+
+_SECTION = re.compile(r"[a-z]+ \d+")
+
+
+class CopyCount(msgspec.Struct, frozen=True, kw_only=True):
+    """Copies of the profiled steps that share block, op, label and direction. ``block`` is as in ``double 7``."""
+
+    block: str
+    op: str
+    label: str
+    direction: Literal["d2h", "h2d"]
+    count: int
+    bytes: int
+
+
+class LaunchCount(msgspec.Struct, frozen=True, kw_only=True):
+    """Calls that launch, of one op in one block."""
+
+    block: str
+    op: str
+    launches: int
+
+
+class Ledger(msgspec.Struct, frozen=True, kw_only=True):
+    """What the run counted in its profiled steps. Seconds are those of the host, under the tool."""
+
+    schema: int = SCHEMA
+    fluxperf: str
+    workload: str
+    rung: str
+    steps: int
+    warmup: int
+    seconds: float
+    copies: list[CopyCount]
+    launches: list[LaunchCount]
+
+
+class Comparison(NamedTuple):
+    """What agrees, and what does not, in sentences."""
+
+    agreed: list[str]
+    problems: list[str]
+
+
+def write_ledger(path: Path, ledger: Ledger) -> None:
+    """Writes a ledger.
+
+    Raises:
+        RecordError: the file cannot be written.
+    """
+    write_whole(path, msgspec.json.format(msgspec.json.encode(ledger), indent=1).decode() + "\n")
+
+
+def read_ledger(path: Path) -> Ledger:
+    """Reads a ledger.
+
+    Raises:
+        TimelineError: it cannot be read, or is none.
+    """
+    try:
+        ledger = msgspec.json.decode(path.read_bytes(), type=Ledger)
+    except OSError as error:
+        raise TimelineError(
+            f"cannot read {path}: {error.strerror}. Expected the ledger that `fluxperf profile` writes with a capture."
+        ) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise TimelineError(
+            f"cannot read {path}: expected a ledger written by `fluxperf profile`, got: {shown(str(error), 200)}. "
+            "Profile again."
+        ) from error
+    if ledger.schema != SCHEMA:
+        raise TimelineError(
+            f"cannot read {path}: expected a ledger of schema {SCHEMA}, got {ledger.schema}. Read it with the fluxperf "
+            "that wrote it."
+        )
+    return ledger
+
+
+def compare(timeline: Timeline, ledger: Ledger) -> Comparison:
+    """Compares an attributed timeline of profiled steps with their ledger."""
+    labels = {row.label for row in ledger.copies}
+    places = [_place(timeline, index, labels) for index in range(len(timeline.ranges))]
+    agreed, problems = _copies(timeline, ledger, places)
+    launched = _launches(timeline, ledger, places)
+    agreed += launched.agreed
+    problems += launched.problems
+    share = summarize(timeline).in_ops
+    if share is None or share < LEAST_IN_OPS:
+        held = "no GPU time" if share is None else f"{100 * share:.1f} % of the GPU time"
+        problems.append(f"Ops hold {held} of the steps, expected at least {100 * LEAST_IN_OPS:.0f} %.")
+    if timeline.lost:
+        problems.append("The tool lost events: capture fewer steps.")
+    return Comparison(agreed, problems)
+
+
+class _Place(NamedTuple):
+    block: str
+    op: str
+    label: str
+
+
+_NOWHERE = _Place("", "", "")
+
+
+def _place(timeline: Timeline, index: int, labels: set[str]) -> _Place:
+    """Block, innermost op and label of a range, as the ledger knows them."""
+    names = [timeline.ranges[i].name for i in timeline.chain(index)]
+    label = names.pop() if names and names[-1] in labels else ""
+    op = names.pop() if names and not _SECTION.fullmatch(names[-1]) else ""
+    block = next((name for name in reversed(names) if _SECTION.fullmatch(name)), "")
+    return _Place(block, op, label)
+
+
+def _copies(timeline: Timeline, ledger: Ledger, places: list[_Place]) -> Comparison:
+    expected: dict[tuple[str, ...], tuple[int, int]] = {
+        (row.block, row.op, row.label, row.direction): (row.count, row.bytes) for row in ledger.copies
+    }
+    counts: Counter[tuple[str, ...]] = Counter()
+    sizes: Counter[tuple[str, ...]] = Counter()
+    for row in timeline.work:
+        if row.copy is not None and row.copy.crossing:
+            place = places[row.captured] if row.captured >= 0 else places[row.range] if row.range >= 0 else _NOWHERE
+            key: tuple[str, ...] = (*place, row.copy.crossing)
+            counts[key] += row.copy.count
+            sizes[key] += row.bytes
+    problems = []
+    for key in [*expected, *(key for key in counts if key not in expected)]:
+        wanted, came = expected.get(key, (0, 0)), (counts[key], sizes[key])
+        if wanted != came:
+            problems.append(
+                f"{_named(key)}: the ledger has {_amount(*wanted)}, the timeline {_amount(*came)}."
+                + ("" if key[2] else " It did not go through the door.")
+            )
+    if problems:
+        more = len(problems) - _MOST
+        return Comparison([], problems[:_MOST] + ([f"{more} more differences in copies."] if more > 0 else []))
+    total = _amount(sum(counts.values()), sum(sizes.values()))
+    return Comparison([f"copies and bytes: equal to the ledger, {total} in {len(expected)} places"], [])
+
+
+def _launches(timeline: Timeline, ledger: Ledger, places: list[_Place]) -> Comparison:
+    expected = {(row.block, row.op): row.launches for row in ledger.launches}
+    kernels: Counter[tuple[str, str]] = Counter()
+    for row in timeline.work:
+        if row.kind == "kernel":
+            place = places[row.captured] if row.captured >= 0 else places[row.range] if row.range >= 0 else _NOWHERE
+            kernels[place.block, place.op] += 1
+    missing = [key for key, number in expected.items() if kernels[key] < number]
+    if missing:
+        named = [f"{_named(key)}: {expected[key]} launches, {kernels[key]} kernels" for key in missing[:_MOST]]
+        return Comparison([], [f"The timeline has fewer kernels than were launched. {'; '.join(named)}."])
+    more: Counter[str] = Counter()
+    for key, number in kernels.items():
+        more[key[1] or key[0] or "outside of any range"] += number - expected.get(key, 0)
+    extra = ", ".join(f"{op} {number}" for op, number in more.most_common() if number)
+    text = f"launches: {sum(expected.values())} counted, {sum(kernels.values())} kernels"
+    return Comparison(
+        [f"{text}; more than one kernel for a call: {extra}" if extra else f"{text}, equal in every op"], []
+    )
+
+
+def _named(key: Iterable[str]) -> str:
+    return " / ".join(part for part in key if part) or "outside of any range"
+
+
+def _amount(count: int, nbytes: int) -> str:
+    return f"{count} {'copy' if count == 1 else 'copies'} of {nbytes:,} B"

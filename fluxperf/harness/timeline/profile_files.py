@@ -1,0 +1,72 @@
+"""The files of one profile: they appear together when all is done, and replace others only if told to."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from fluxperf.errors import ConfigError, RecordError
+
+
+class ProfileFiles(NamedTuple):
+    """Paths of one profile: report and export of nsys, trace, and the ledger of the run."""
+
+    report: Path
+    export: Path
+    trace: Path
+    ledger: Path
+
+    def there(self) -> list[Path]:
+        """Those that exist."""
+        return [path for path in self if path.exists()]
+
+
+def files_of(stem: Path) -> ProfileFiles:
+    """Paths that begin with a folder and a name.
+
+    Raises:
+        ConfigError: there is no name.
+    """
+    if not stem.name or stem.is_dir():
+        raise ConfigError(
+            f"profile --output {stem}: expected FOLDER/NAME, to which .nsys-rep, .sqlite, .json and .ledger.json are "
+            "added, got a folder. Add a name."
+        )
+    return ProfileFiles(*(stem.with_name(stem.name + end) for end in (".nsys-rep", ".sqlite", ".json", ".ledger.json")))
+
+
+@contextmanager
+def staged(final: ProfileFiles, overwrite: bool) -> Iterator[ProfileFiles]:
+    """Paths to write to, in a folder beside the final ones; what is there at the end is moved to its place.
+
+    Whatever is raised leaves nothing behind, and the files that were there before as they were.
+
+    Raises:
+        ConfigError: one of the files exists.
+        RecordError: the place cannot be written to.
+    """
+    before = final.there()
+    if before and not overwrite:
+        raise ConfigError(
+            f"profile: expected no file at {', '.join(map(str, before))}. Choose another --output, or add --overwrite."
+        )
+    folder = final.trace.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".fluxperf-profile-") as beside:
+            made = ProfileFiles(*(Path(beside) / path.name for path in final))
+            yield made
+            for old in final.there():
+                old.unlink()
+            for path, target in zip(made, final, strict=True):
+                if path.exists():
+                    os.replace(path, target)
+    except OSError as error:
+        raise RecordError(
+            f"profile: cannot write to {folder}: {error.strerror}. Expected a folder that can be written to, with room "
+            "for the capture."
+        ) from error

@@ -1,0 +1,278 @@
+"""Records a timeline of this process through CUPTI, where Nsight Systems is missing.
+
+CUPTI gives calls and what they had a GPU do; the ranges come from whoever pushes them into a `RecordedDomain`, which
+stands in for a domain of NVTX and reads CUPTI's clock.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from fluxperf.harness.timeline import driver
+from fluxperf.harness.timeline.attribution import attribute
+from fluxperf.harness.timeline.cupti_source import BLOCKING, MEMORY, CuptiSource, bindings
+from fluxperf.harness.timeline.kernel_names import demangled, short_name
+from fluxperf.harness.timeline.model import Call, Copy, Range, Side, Sync, Thread, Timeline, Work
+
+_KINDS = ("CONCURRENT_KERNEL", "MEMCPY", "MEMSET", "SYNCHRONIZATION", "RUNTIME", "DRIVER")
+
+#: What CUPTI's kinds of copies are called by Nsight Systems, and their sides (``CUpti_ActivityMemcpyKind``).
+_COPIES: dict[int, tuple[str, Side, Side]] = {
+    1: ("Host-to-Device", "host", "device"),
+    2: ("Device-to-Host", "device", "host"),
+    3: ("Host-to-Array", "host", "device"),
+    4: ("Array-to-Host", "device", "host"),
+    5: ("Array-to-Array", "device", "device"),
+    6: ("Array-to-Device", "device", "device"),
+    7: ("Device-to-Array", "device", "device"),
+    8: ("Device-to-Device", "device", "device"),
+    9: ("Host-to-Host", "host", "host"),
+    10: ("Peer-to-Peer", "device", "device"),
+}
+#: What its synchronizations are called there (``CUpti_ActivitySynchronizationType``).
+_SYNCS = {1: "Event sync", 2: "Stream wait sync", 3: "Stream sync", 4: "Context sync"}
+
+_CALL_VERSION = re.compile(r"_v\d+\Z")
+
+
+class Attributes(NamedTuple):
+    """What a range is pushed with."""
+
+    name: str
+    payload: int | None
+
+
+class RecordedDomain:
+    """Ranges with their times, pushed as into a domain of ``nvtx``.
+
+    Args:
+        name: of the domain.
+        clock: nanoseconds on the clock of the records that the ranges are to be joined with.
+    """
+
+    def __init__(self, name: str, clock: Callable[[], int]) -> None:
+        self.name = name
+        self._clock = clock
+        self._local = threading.local()
+        self._closed: list[tuple[Attributes, int, int, int]] = []
+        self._threads: dict[int, int] = {}
+        self.active = False
+
+    def get_event_attributes(self, message: str, *, category: str | None, payload: int | None) -> Attributes:
+        """Name and payload; a category would be the same in every range."""
+        return Attributes(message, payload)
+
+    def push_range(self, attributes: Attributes) -> None:
+        """Opens a range on the calling thread."""
+        if not hasattr(self._local, "open"):
+            self._local.open = []
+            self._threads[threading.get_ident()] = threading.get_native_id()
+        self._local.open.append((attributes, self._clock() if self.active else None))
+
+    def pop_range(self) -> None:
+        """Closes the innermost range; one that was opened or closed outside of the recording is not kept."""
+        attributes, start_ns = self._local.open.pop()
+        if self.active and start_ns is not None:
+            self._closed.append((attributes, start_ns, self._clock(), threading.get_native_id()))
+
+    def known_threads(self) -> dict[int, int]:
+        """System's ids of threads by the lower half of their pthread ids, which CUPTI may name them by."""
+        return {ident & 0xFFFFFFFF: native for ident, native in self._threads.items()}
+
+    def ranges(self, process: int) -> list[Range]:
+        """What was recorded, in the order in which it began."""
+        rows = [
+            Range(
+                name=attributes.name,
+                domain=self.name,
+                start_ns=start_ns,
+                end_ns=end_ns,
+                process=process,
+                thread=process | native,
+                end_thread=process | native,
+                pushed=True,
+                payload=attributes.payload,
+            )
+            for attributes, start_ns, end_ns, native in self._closed
+        ]
+        return sorted(rows, key=lambda row: (row.start_ns, -row.end_ns))
+
+
+class Recorder:
+    """Records between ``start`` and ``stop``.
+
+    Args:
+        pid: the system's number of this process.
+        cupti: what stands in for CUPTI's bindings in a test.
+        settle: waits for the work under way.
+
+    Raises:
+        DeviceError: CUPTI's Python bindings are missing.
+    """
+
+    def __init__(self, pid: int, cupti: Any = None, settle: Callable[[], None] = driver.settle) -> None:
+        self._cupti = cupti or bindings("profile")
+        self._source = CuptiSource(_KINDS, self._read, cupti=self._cupti, command="profile")
+        self._settle = settle
+        self._process = pid << 24
+        self._calls: list[Call] = []
+        self._work: list[Work] = []
+        self._syncs: list[Sync] = []
+        self._names: dict[tuple[int, int], str] = {}
+        self._kernels: dict[str, tuple[str, str]] = {}
+        self._copies: dict[tuple[int, int, int, int], Copy] = {}
+        self.domain = RecordedDomain("fluxperf", self._cupti.get_timestamp)
+
+    def start(self) -> None:
+        """Begins to record.
+
+        Raises:
+            DeviceError: there is no driver, or another tool traces already.
+        """
+        self._settle()
+        self._source.start()
+        self.domain.active = True
+
+    def stop(self) -> None:
+        """Waits for the work under way, reads its records and ends recording.
+
+        Raises:
+            DeviceError: records were dropped.
+        """
+        self._settle()
+        self.domain.active = False
+        self._source.stop()
+
+    def timeline(self, source: str, gpus: dict[int, str], command: str) -> Timeline:
+        """What was recorded, attributed.
+
+        Args:
+            source: name of the file that it will be in.
+            gpus: names by number.
+            command: name of the process.
+        """
+        process, native = self._process, self.domain.known_threads()
+        for call in self._calls:
+            number = call.thread - process
+            call.thread = process | native.get(number, number & 0xFFFFFF)
+        work = sorted((row for row in self._work if row.end_ns > 0), key=lambda row: (row.start_ns, row.end_ns))
+        telling = {row.correlation for row in work} | {row.correlation for row in self._syncs}
+        calls = _outer(self._calls, telling)
+        ranges = self.domain.ranges(process)
+        used = sorted({row.thread for row in calls} | {row.thread for row in ranges})
+        notes = [f"{len(self._work) - len(work)} pieces of GPU work have no times and were left out."]
+        timeline = Timeline(
+            source=source,
+            tool="CUPTI",
+            product=_version(),
+            schema="",
+            graph_mode="Node",
+            processes={process: command},
+            threads=[Thread(process, thread) for thread in used],
+            gpus={gpu: gpus.get(gpu, "") for gpu in sorted({row.gpu for row in work})},
+            ranges=ranges,
+            calls=calls,
+            work=work,
+            syncs=self._syncs,
+            notes=notes if len(work) < len(self._work) else [],
+        )
+        attribute(timeline)
+        return timeline
+
+    def _read(self, activity: Any) -> None:
+        kinds, kind = self._source.kinds, activity.kind
+        if kind in (kinds.RUNTIME, kinds.DRIVER):
+            self._calls.append(self._call(activity, runtime=kind == kinds.RUNTIME))
+        elif kind == kinds.SYNCHRONIZATION:
+            self._syncs.append(self._sync(activity))
+        elif kind == kinds.CONCURRENT_KERNEL:
+            self._work.append(self._kernel(activity))
+        elif kind == kinds.MEMCPY:
+            self._work.append(self._copy(activity))
+        elif kind == kinds.MEMSET:
+            self._work.append(self._piece(activity, "memset", "memset", int(activity.bytes)))
+
+    def _call(self, activity: Any, runtime: bool) -> Call:
+        key = (int(runtime), int(activity.cbid))
+        if key not in self._names:
+            domains = self._cupti.CallbackDomain
+            name = self._cupti.get_callback_name(domains.RUNTIME_API if runtime else domains.DRIVER_API, key[1])
+            text = name.decode() if isinstance(name, bytes) else str(name)
+            self._names[key] = _CALL_VERSION.sub("", text)
+        return Call(
+            name=self._names[key],
+            api="runtime" if runtime else "driver",
+            start_ns=int(activity.start),
+            end_ns=int(activity.end),
+            process=self._process,
+            thread=self._process + int(activity.thread_id),
+            correlation=int(activity.correlation_id),
+        )
+
+    def _piece(self, activity: Any, kind: Any, name: str, nbytes: int = 0) -> Work:
+        return Work(
+            kind=kind,
+            name=name,
+            start_ns=int(activity.start),
+            end_ns=int(activity.end),
+            process=self._process,
+            gpu=int(activity.device_id),
+            stream=int(activity.stream_id),
+            correlation=int(activity.correlation_id),
+            bytes=nbytes,
+            graph_node=int(activity.graph_node_id) or None,
+        )
+
+    def _kernel(self, activity: Any) -> Work:
+        name = activity.name
+        if name not in self._kernels:
+            full = demangled(name)
+            self._kernels[name] = (short_name(full), full)
+        work = self._piece(activity, "kernel", self._kernels[name][0])
+        work.full_name = self._kernels[name][1]
+        sizes = ("grid_x", "grid_y", "grid_z", "block_x", "block_y", "block_z")
+        work.shape = tuple(int(getattr(activity, size)) for size in sizes)
+        return work
+
+    def _copy(self, activity: Any) -> Work:
+        count = max(1, int(getattr(activity, "copy_count", 1)))
+        key = (int(activity.copy_kind), int(activity.src_kind), int(activity.dst_kind), count)
+        if key not in self._copies:
+            direction, source, target = _COPIES.get(key[0], (f"kind {key[0]}", "", ""))
+            memory = [MEMORY.get(kind, "unknown").title() for kind in key[1:3]]
+            self._copies[key] = Copy(direction, source, target, memory[0], memory[1], count)
+        copy = self._copies[key]
+        work = self._piece(activity, "copy", copy.direction, int(activity.bytes))
+        work.copy = copy
+        return work
+
+    def _sync(self, activity: Any) -> Sync:
+        kind = int(activity.type)
+        return Sync(
+            kind=_SYNCS.get(kind, f"kind {kind}"),
+            blocks=kind in BLOCKING,
+            start_ns=int(activity.start),
+            end_ns=int(activity.end),
+            process=self._process,
+            gpu=0,
+            stream=int(activity.stream_id),
+            correlation=int(activity.correlation_id),
+        )
+
+
+def _outer(calls: list[Call], telling: set[int]) -> list[Call]:
+    """Calls without those of the driver that calls of the runtime make, as far as nothing is correlated with them."""
+    runtime = {call.correlation for call in calls if call.api == "runtime"}
+    return [call for call in calls if call.api == "runtime" or call.correlation in telling - runtime]
+
+
+def _version() -> str:
+    """Version of the bindings, which is that of the CUDA toolkit that they are for."""
+    try:
+        return importlib.metadata.version("cupti-python")
+    except importlib.metadata.PackageNotFoundError:
+        return ""

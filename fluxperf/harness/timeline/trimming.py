@@ -1,0 +1,177 @@
+"""Trims an export of Nsight Systems to what is read from it, without what tells of the machine it was made on.
+
+Kept are the tables and columns that `nsys_tables` reads, calls that work or a synchronization came from, and strings
+that something kept refers to. Times begin at 0. Paths in strings, names of processes and threads other than Python's,
+and what the export says of host, environment, command line and user are gone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import tempfile
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+from fluxperf.errors import RecordError
+from fluxperf.harness.timeline.nsys import read_capture
+
+_ON_GPU = "start end deviceId streamId correlationId globalPid graphNodeId"
+_CALLS = "CUPTI_ACTIVITY_KIND_RUNTIME"
+
+#: Columns that are kept, by table. Those with a time are moved to begin at 0.
+_KEPT = {
+    "NVTX_EVENTS": "start end eventType text globalTid endGlobalTid textId domainId category int64Value",
+    _CALLS: "start end globalTid correlationId nameId",
+    "CUPTI_ACTIVITY_KIND_KERNEL": f"{_ON_GPU} shortName demangledName gridX gridY gridZ blockX blockY blockZ",
+    "CUPTI_ACTIVITY_KIND_MEMCPY": f"{_ON_GPU} bytes copyKind srcKind dstKind copyCount",
+    "CUPTI_ACTIVITY_KIND_MEMSET": f"{_ON_GPU} bytes",
+    "CUPTI_ACTIVITY_KIND_GRAPH_TRACE": f"{_ON_GPU} graphId",
+    "CUPTI_ACTIVITY_KIND_SYNCHRONIZATION": f"{_ON_GPU} syncType",
+    "CUDA_GRAPH_NODE_EVENTS": "start globalTid graphNodeId originalGraphNodeId",
+    "ENUM_CUDA_MEMCPY_OPER": "id name label",
+    "ENUM_CUDA_MEM_KIND": "id name label",
+    "ENUM_CUPTI_SYNC_TYPE": "id name label",
+    "TARGET_INFO_GPU": "id name",
+    "TARGET_INFO_CUDA_DEVICE": "gpuId cudaId pid",
+    "PROCESSES": "globalPid pid name",
+    "ThreadNames": "nameId globalTid",
+    "META_DATA_EXPORT": "name value",
+    "META_DATA_CAPTURE": "name value",
+    "DIAGNOSTIC_EVENT": "severity text",
+    "StringIds": "id value",
+}
+
+#: Rows that are kept of tables that say more than may be told.
+_WHERE = {
+    "META_DATA_EXPORT": "name IN ('EXPORT_SCHEMA_VERSION', 'EXPORT_PRODUCT_VERSION')",
+    "META_DATA_CAPTURE": "name = 'CUDA_GRAPH_TRACE_OPTIONS:MODE'",
+    "DIAGNOSTIC_EVENT": "text LIKE '%dropped%' OR text LIKE '%lost%'",
+}
+
+#: Columns with the number of a string.
+_STRINGS = {
+    "NVTX_EVENTS": ("textId",),
+    _CALLS: ("nameId",),
+    "CUPTI_ACTIVITY_KIND_KERNEL": ("shortName", "demangledName"),
+    "ThreadNames": ("nameId",),
+}
+
+#: Columns with text of the program, or of the tool about it.
+_TEXTS = {"NVTX_EVENTS": "text", "DIAGNOSTIC_EVENT": "text", "StringIds": "value"}
+
+_PATH = re.compile(r"(?:[A-Za-z]:)?(?<![\w)>])[/\\](?:[^\s/\\:;,'\"<>()]+[/\\])+[^\s/\\:;,'\"<>()]*")
+_PYTHON = re.compile(r"python[\d.]*\Z")
+_OTHER = "process"
+
+
+class Trimmed(NamedTuple):
+    """Bytes before and after."""
+
+    before: int
+    after: int
+
+
+def trim(path: Path, out: Path) -> Trimmed:
+    """Writes the trimmed export beside its place, checks that it reads, and moves it there; replaces what is there.
+
+    Raises:
+        TimelineError: the export cannot be read.
+        RecordError: the trimmed one cannot be written, or would replace the export.
+    """
+    read_capture(path)
+    if out.exists() and out.samefile(path):
+        raise RecordError(f"--trimmed {out}: expected another file than the export itself, got the same.")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".fluxperf-") as folder:
+            made = Path(folder).resolve() / "trimmed.sqlite"
+            with closing(sqlite3.connect(made.as_uri(), uri=True)) as connection:
+                _copy(connection, path)
+            read_capture(made)
+            os.replace(made, out)
+    except (OSError, sqlite3.Error) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise RecordError(f"cannot write {out}: {why}. Expected a place that can be written to.") from error
+    return Trimmed(path.stat().st_size, out.stat().st_size)
+
+
+def _copy(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute("ATTACH DATABASE ? AS whole", (f"{path.resolve().as_uri()}?mode=ro",))
+    connection.create_function("scrubbed", 1, _scrubbed, deterministic=True)
+    connection.create_function("python_only", 1, _python_only, deterministic=True)
+    there = {name for (name,) in connection.execute("SELECT name FROM whole.sqlite_master WHERE type = 'table'")}
+    columns = {table: _columns(connection, table, wanted.split()) for table, wanted in _KEPT.items() if table in there}
+    first = _first(connection, columns)
+    for table, names in columns.items():
+        values = ", ".join(_value(table, name, first) for name in names)
+        where = f"WHERE {_WHERE[table]}" if table in _WHERE else ""
+        connection.execute(f'CREATE TABLE "{table}" ({", ".join(names)})')
+        connection.execute(f'INSERT INTO "{table}" SELECT {values} FROM whole."{table}" {where}')
+    _drop_calls(connection, columns)
+    _drop_strings(connection, columns)
+    connection.commit()
+    connection.execute("DETACH DATABASE whole")
+    connection.execute("VACUUM")
+
+
+def _columns(connection: sqlite3.Connection, table: str, wanted: Iterable[str]) -> list[str]:
+    there = {str(row[1]) for row in connection.execute(f'PRAGMA whole.table_info("{table}")')}
+    return [f'"{name}"' for name in wanted if name in there]
+
+
+def _first(connection: sqlite3.Connection, columns: dict[str, list[str]]) -> int:
+    """The earliest beginning of anything that has a range of time."""
+    timed = [table for table, names in columns.items() if '"start"' in names and '"end"' in names]
+    where = {"NVTX_EVENTS": "WHERE eventType IN (59, 60)"}
+    found = [connection.execute(f'SELECT min(start) FROM whole."{t}" {where.get(t, "")}').fetchone()[0] for t in timed]
+    return min((int(start) for start in found if start is not None), default=0)
+
+
+def _value(table: str, name: str, first: int) -> str:
+    """What is written of a column."""
+    if name in ('"start"', '"end"'):
+        return f"max(0, {name} - {first})" if table != "NVTX_EVENTS" else f"{name} - {first}"
+    if name == f'"{_TEXTS.get(table)}"':
+        return f"scrubbed({name})"
+    return f"python_only({name})" if table == "PROCESSES" and name == '"name"' else name
+
+
+def _drop_calls(connection: sqlite3.Connection, columns: dict[str, list[str]]) -> None:
+    """Drops calls that nothing came from."""
+    if _CALLS not in columns:
+        return
+    kept = " UNION ".join(
+        f'SELECT correlationId FROM "{table}"'
+        for table, names in columns.items()
+        if table != _CALLS and '"correlationId"' in names
+    )
+    if kept:
+        connection.execute(f'DELETE FROM "{_CALLS}" WHERE correlationId NOT IN ({kept})')
+
+
+def _drop_strings(connection: sqlite3.Connection, columns: dict[str, list[str]]) -> None:
+    """Drops names of threads that are not Python's, and strings that nothing refers to."""
+    if "ThreadNames" in columns:
+        named = "SELECT id FROM StringIds WHERE value GLOB 'python*' OR value = 'main'"
+        connection.execute(f"DELETE FROM ThreadNames WHERE nameId NOT IN ({named})")
+    used = " UNION ".join(
+        f'SELECT {name} FROM "{table}" WHERE {name} IS NOT NULL'
+        for table, names in _STRINGS.items()
+        for name in names
+        if f'"{name}"' in columns.get(table, ())
+    )
+    connection.execute(f"DELETE FROM StringIds WHERE id NOT IN ({used})" if used else "DELETE FROM StringIds")
+
+
+def _scrubbed(text: str | bytes | float | None) -> str | bytes | float | None:
+    return _PATH.sub("(path)", text) if isinstance(text, str) else text
+
+
+def _python_only(name: object) -> str:
+    """The name of an interpreter without its folder; any other process is only that."""
+    last = re.split(r"[/\\]", str(name))[-1]
+    return last if _PYTHON.fullmatch(last) else _OTHER
