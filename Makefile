@@ -15,14 +15,16 @@ report: $(VENV)/.installed
 	@stamp=$$(date -u +%Y%m%dT%H%M%SZ); records=$(OUT)/records-$$stamp.jsonl; mkdir -p $(OUT); \
 	$(BIN)/fluxperf run --all --workload tiny -o $$records && \
 	$(BIN)/fluxperf run --all --workload tiny-57 --repeat 3 -o $$records && \
-	$(BIN)/fluxperf report $$records --sample reports/sample -o $(OUT)/index.html && \
+	$(BIN)/fluxperf report $$records --sample reports/sample --timeline reports/sample/$(notdir $(CAPTURE)) \
+	  -o $(OUT)/index.html && \
 	echo "Open $(CURDIR)/$(OUT)/index.html"
 
 # A whole ladder of one H100, to be seen beside what a machine without a GPU measures: the records as they are.
-SAMPLE := $(wildcard reports/records/h100-schnell-1024*.jsonl) reports/records/h100-kernels.json
+SAMPLE  := $(wildcard reports/records/h100-schnell-1024*.jsonl) reports/records/h100-kernels.json
+CAPTURE := tests/timeline/exports/h100-schnell-1024-fused.sqlite
 
 sample:
-	@mkdir -p reports/sample && rm -f reports/sample/*.json reports/sample/*.jsonl && cp $(SAMPLE) reports/sample/
+	@mkdir -p reports/sample && rm -f reports/sample/h100-* && cp $(SAMPLE) $(CAPTURE) reports/sample/
 	@ls -l reports/sample
 
 # The README's picture.

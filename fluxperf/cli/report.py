@@ -45,6 +45,10 @@ def report(
             help="Rates of a machine, by `python -m benchmarks.kernels`; those in folders of records are found."
         ),
     ] = None,
+    timeline: Annotated[
+        Path | None,
+        typer.Option(help="What `fluxperf profile` or Nsight Systems captured, for the parts on one step's timeline."),
+    ] = None,
     baselines: Annotated[Path, typer.Option(help="Folder of A/A calibrations.")] = _BASELINES,
     repo: Annotated[Path, typer.Option("--repo", help="Git checkout that knows the order of the commits.")] = Path(),
     show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
@@ -79,6 +83,7 @@ def report(
             ceilings=ceilings or [],
             baselines=baselines,
             checkout=repo,
+            timeline=timeline,
             command=_command(),
         )
         extras = gathered([*files, *samples], given)

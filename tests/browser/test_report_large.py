@@ -1,4 +1,4 @@
-"""A page of a thousand commits and fifty metrics: soon made, small enough, and soon on the screen."""
+"""A page of a thousand commits, fifty metrics and a timeline of fifty thousand events: small, and soon there."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 
 from fluxperf.harness.report.html import render, write
 from fluxperf.harness.report.inputs import Extras
+from fluxperf.harness.report.strip import sections
 from tests.browser.conftest import Opener
-from tests.report import evidence
+from tests.report import captures, evidence
 from tests.report import pages as made
 
 pytestmark = pytest.mark.browser
@@ -28,9 +29,11 @@ PAINTED = """() => new Promise((done) => {
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     """The page, and the seconds that two idle cores need for it: own, and half of the processes that find steps."""
+    timeline = captures.many(24_500)
+    assert captures.events(timeline) > 50_000
     began = _seconds()
     files = made.files_of(*evidence.ladder(), *evidence.peers())
-    extras = Extras(history=evidence.course(1000, 50), ceilings=evidence.CEILINGS)
+    extras = Extras(history=evidence.course(1000, 50), ceilings=evidence.CEILINGS, timeline=sections(timeline))
     path = tmp_path_factory.mktemp("page") / "report.html"
     write(render(files, made.CONTEXT, extras), path)
     return path, _seconds() - began

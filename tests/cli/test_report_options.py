@@ -195,6 +195,18 @@ def test_old_records_without_later_fields_render_again(fluxperf, tmp_path):
 
 def test_the_sample_is_a_copy_of_the_records():
     files = [path for path in sorted((ROOT / "reports" / "sample").iterdir()) if path.suffix != ".md"]
-    assert len(files) >= 4
+    assert {path.suffix for path in files} == {".jsonl", ".json", ".sqlite"}
     for path in files:
-        assert path.read_bytes() == (ROOT / "reports" / "records" / path.name).read_bytes(), "make sample renews it"
+        folder = ROOT / ("tests/timeline/exports" if path.suffix == ".sqlite" else "reports/records")
+        assert path.read_bytes() == (folder / path.name).read_bytes(), "make sample renews it"
+
+
+def test_a_timeline_is_shown(fluxperf, records, tmp_path):
+    page = tmp_path / "page.html"
+    capture = ROOT / "reports" / "sample" / "h100-schnell-1024-fused.sqlite"
+    result = fluxperf("report", records, "--timeline", capture, "-o", page)
+    assert result.code == 0, result.err
+    html = page.read_text(encoding="utf-8")
+    assert "No timeline was given" not in html
+    assert "h100-schnell-1024-fused.sqlite" in html
+    complains(fluxperf("report", records, "--timeline", tmp_path / "none.sqlite", "-o", page), "none.sqlite")

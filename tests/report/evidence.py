@@ -12,7 +12,9 @@ from fluxperf.harness.points import Point
 from fluxperf.harness.records import Record, RecordsFile, SamplingRow
 from fluxperf.harness.report.ceilings import MEMORY, Ceiling
 from fluxperf.harness.report.inputs import Extras
+from fluxperf.harness.report.strip import sections
 from fluxperf.harness.verdict import Row, Verdict, conclude
+from tests.report import captures
 from tests.report.pages import GPU_SECONDS, H100, LAPTOP, RUNGS, files_of, make, on_gpu, twins
 
 CEILINGS = [
@@ -143,6 +145,7 @@ def everything(*more: Record) -> tuple[list[RecordsFile], Extras]:
         calibrations=[calibration()],
         ceilings=CEILINGS,
         history=course(40, 3),
+        timeline=sections(captures.everything()),
         command="fluxperf report a.jsonl --sample sample.jsonl -o page.html",
     )
     return files, extras

@@ -5,6 +5,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
+
 import msgspec
 import pytest
 
@@ -12,8 +16,9 @@ from fluxperf.harness.report.ceilings import MEMORY, PUBLISHED, Ceiling, ceiling
 from fluxperf.harness.report.floor import floor_of
 from fluxperf.harness.report.html import render
 from fluxperf.harness.report.inputs import NOTHING, Extras
+from fluxperf.harness.report.strip import sections
 from fluxperf.harness.report.study import survey
-from tests.report import evidence
+from tests.report import captures, evidence
 from tests.report.pages import CONTEXT, Page, files_of, make, on_gpu, twins
 
 
@@ -265,6 +270,19 @@ def test_places_for_the_timeline_say_that_none_was_given():
     for anchor in ("timeline", "gaps"):
         assert "No timeline was given" in page.sections[anchor]
         assert "--timeline FILE" in page.sections[anchor]
+
+
+def test_a_timeline_stands_in_its_parts():
+    html = render(files_of(*evidence.ladder()), CONTEXT, Extras(timeline=sections(captures.everything())))
+    page = Page(html)
+    assert "No timeline was given" not in html
+    for anchor in ("timeline", "gaps"):
+        assert len(page.sections[anchor]) > 500
+    assert "Top kernels of the timeline" in page.sections["ops"]
+    script = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    assert len(script) == 1
+    digest = base64.b64encode(hashlib.sha256(script[0].encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in html, "the policy allows the strip's script too"
 
 
 def test_what_is_fast():

@@ -16,6 +16,7 @@ from fluxperf.harness.points import Point, points_of
 from fluxperf.harness.records import Record, RecordsFile
 from fluxperf.harness.report.ceilings import Ceiling, read_ceilings
 from fluxperf.harness.report.inputs import Extras
+from fluxperf.harness.timeline.reading import read_timeline
 from fluxperf.harness.verdict import SCHEMA, Verdict
 
 
@@ -29,6 +30,7 @@ class Given(NamedTuple):
     ceilings: Sequence[Path]
     baselines: Path
     checkout: Path
+    timeline: Path | None
     command: str
 
 
@@ -38,7 +40,11 @@ def gathered(files: Sequence[RecordsFile], given: Given) -> Extras:
     Raises:
         RecordError: a file cannot be read or is of another kind.
         PolicyError: a calibration cannot be used.
+        TimelineError: a timeline cannot be read.
     """
+    # It draws, and what draws takes a second to import.
+    from fluxperf.harness.report.strip import sections
+
     records = [record for file in files for record in file.records]
     return Extras(
         samples=given.samples,
@@ -46,6 +52,7 @@ def gathered(files: Sequence[RecordsFile], given: Given) -> Extras:
         calibrations=_calibrations(records, given.baselines),
         ceilings=_ceilings(given),
         history=_history(files, given),
+        timeline=sections(read_timeline(given.timeline)) if given.timeline else None,
         command=given.command,
     )
 

@@ -32,6 +32,7 @@ from fluxperf.harness.report import (
 )
 from fluxperf.harness.report.commands import commands
 from fluxperf.harness.report.inputs import NOTHING, Context, Extras
+from fluxperf.harness.report.strip import Sections, scripts, styles
 from fluxperf.harness.report.study import SAMPLE_NOTE, TWIN_NOTE, Study, survey
 from fluxperf.harness.report.templates import asset, environment, script_hash
 from fluxperf.harness.report.terms import TERMS
@@ -62,8 +63,8 @@ def _ops(study: Study) -> dict[str, Any]:
     return {"ops": ops.build(study), "kernels": kernels.build(study)}
 
 
-def _timeline(study: Study) -> Any:
-    """What the parts on the timeline draw: nothing is built of it here."""
+def _timeline(study: Study) -> Sections | None:
+    """What the parts on the timeline show; it was drawn when the capture was read."""
     return study.extras.timeline
 
 
@@ -90,7 +91,7 @@ SECTIONS = (
     Section("ledger", "Transfer ledger", ledger.build, ("ledger", "down, up", "exact", "witness")),
     Section("ops", "Ops and kernels", _ops, ("op", "observed run", "ceiling")),
     Section("roofline", "Roofline", roofline.build, ("ceiling", "arithmetic intensity", "observed run")),
-    Section("gaps", "Gaps between launches", _timeline, ("captured",)),
+    Section("gaps", "Gaps and the launch-bound test", _timeline, ("captured",)),
     Section("history", "History", past.build, ("history", "change", "exact")),
     Section("raw", "Raw data", raw.build),
 )
@@ -103,7 +104,9 @@ def render(files: Sequence[RecordsFile], context: Context, extras: Extras = NOTH
 
 def page(study: Study) -> str:
     """The whole page of a study as HTML."""
-    script = asset("page.js")
+    style, script = asset("style.css"), asset("page.js")
+    if study.extras.timeline:
+        style, script = f"{style}\n{styles()}", f"{script}\n{scripts()}"
     parts = [Part(section, section.build(study), commands(study, section.anchor)) for section in SECTIONS]
     return (
         environment()
@@ -114,8 +117,8 @@ def page(study: Study) -> str:
             terms=TERMS,
             twin_note=TWIN_NOTE,
             sample_note=SAMPLE_NOTE,
-            # Safe as markup: both are files of this package.
-            style=Markup(asset("style.css")),
+            # Safe as markup: both are made of files of this package.
+            style=Markup(style),
             script=Markup(script),
             script_hash=script_hash(script),
         )

@@ -6,12 +6,16 @@ The harness knows no engine, so whoever calls it describes ladder and figures.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fluxperf.harness.calibration import Calibration
 from fluxperf.harness.history import History
 from fluxperf.harness.report.ceilings import Ceiling
 from fluxperf.harness.verdict import Verdict
+
+if TYPE_CHECKING:
+    # It draws, and what draws takes a second to import.
+    from fluxperf.harness.report.strip import Sections
 
 
 class RungInfo(NamedTuple):
@@ -82,7 +86,7 @@ class Extras(NamedTuple):
     ``samples`` are paths of records files that were measured elsewhere and are shown beside the others, marked and
     never compared with them. ``verdict`` is what a gate said, ``calibrations`` A/A spreads by kind of machine,
     ``ceilings`` rates that a machine reaches, ``history`` series over commits. ``timeline`` is what the parts on the
-    timeline draw. ``command`` is the command that makes this page.
+    timeline show of a capture. ``command`` is the command that makes this page.
     """
 
     samples: frozenset[str] = frozenset()
@@ -90,7 +94,7 @@ class Extras(NamedTuple):
     calibrations: Sequence[Calibration] = ()
     ceilings: Sequence[Ceiling] = ()
     history: History | None = None
-    timeline: Any = None
+    timeline: Sections | None = None
     command: str = ""
 
 
