@@ -18,7 +18,8 @@ pytestmark = pytest.mark.browser
 #: Words that a reader sees in the page, without what paper has no use for.
 WORDS = """() => Array.from(document.querySelectorAll(
     "main h2, main h3, main p, main li, main td, main th, main dt, main dd"))
-  .filter((element) => !element.closest("nav, noscript, .terms, .again, .folded, .switch"))
+  .filter((element) => !element.closest(
+    "noscript, .terms, .again, .folded, .switch, .strip-bar, .strip-keys, .strip-tip"))
   .map((element) => element.textContent)"""
 
 

@@ -78,6 +78,15 @@ def test_the_calibrated_spread_stands_beside_the_rungs_that_have_one():
     assert "A/A band 0.8 % to either side" in figure
 
 
+def test_a_dot_of_one_sample_is_hollow():
+    def hollow(times) -> int:
+        html = render(files_of(on_gpu("baseline", 400.0), on_gpu("fused", 5.0, times=times)), CONTEXT)
+        progress = next(svg for svg in html.split("<svg ")[1:] if "from the published baseline toward" in svg)
+        return len(re.findall(r'<use [^>]*style="fill: var\(--paper\)', progress.split("</svg>")[0]))
+
+    assert (hollow([[5.0]]), hollow([[5.0, 5.1]])) == (1, 0)
+
+
 def test_a_calibration_of_another_machine_is_not_used():
     other = msgspec.structs.replace(evidence.calibration(), machine="another-kind")
     page = page_with(Extras(calibrations=[other]))

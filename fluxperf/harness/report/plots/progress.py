@@ -14,7 +14,7 @@ from fluxperf.harness.report.plots.frame import BOX, place_of, seconds, side_lab
 from fluxperf.harness.report.provenance import provenance
 from fluxperf.harness.report.samples import summary_of
 from fluxperf.harness.report.study import Ladder, Study, median_of
-from fluxperf.harness.report.svg import DOWN, INK, LESS, MUTED, TARGET, WHOLE, Colour, Figure
+from fluxperf.harness.report.svg import DOWN, INK, LESS, MUTED, PAPER, TARGET, WHOLE, Colour, Figure
 
 _MARKERS = "osD^v"
 
@@ -124,7 +124,8 @@ def _dots(axes: Axes, ladder: Ladder, names: Sequence[str], marker: str, fontsiz
         x = names.index(place_of(rung))
         colour = TARGET if ladder.ran_as == "peer" else DOWN
         axes.plot([x, x], [found.low, found.high], color=colour.token, linewidth=2, zorder=3)
-        axes.plot([x], [found.median], marker, color=colour.token, markersize=9, zorder=4)
+        face = PAPER.token if found.samples == 1 else colour.token
+        axes.plot([x], [found.median], marker, color=colour.token, markerfacecolor=face, markersize=9, zorder=4)
         # The label covers the line that it may stand on, but no dot.
         axes.annotate(
             units.time(found.median),

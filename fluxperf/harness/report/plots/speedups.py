@@ -15,7 +15,7 @@ from fluxperf.harness.report.plots.frame import label
 from fluxperf.harness.report.provenance import provenance
 from fluxperf.harness.report.samples import Speedup, speedup
 from fluxperf.harness.report.study import Ladder, Study
-from fluxperf.harness.report.svg import BAND, DOWN, GRID, INK, MUTED, Figure
+from fluxperf.harness.report.svg import BAND, DOWN, GRID, INK, MUTED, PAPER, Figure
 
 
 class Climb(NamedTuple):
@@ -56,7 +56,7 @@ def speedups(study: Study, ladder: Ladder, prefix: str) -> Figure | None:
         _draw(axes, rows)
         axes.text(0, 1.03, "■", transform=axes.transAxes, color=BAND.token, fontsize=15)
         axes.text(0.045, 1.035, "expected", transform=axes.transAxes, fontsize=11)
-        axes.text(0.24, 1.035, "●— measured, with its interval", transform=axes.transAxes, fontsize=11)
+        axes.text(0.24, 1.035, "●— measured, ○ of one sample", transform=axes.transAxes, fontsize=11)
         source = provenance([record for row in rows for record in (row.before, row.after) if record])
         return Figure(svg.inline(canvas, f"{prefix}-speedups", title, words), title, words, 620, source)
 
@@ -70,7 +70,8 @@ def _draw(axes: Axes, rows: Sequence[Climb]) -> None:
             values += [low, high]
         if row.found:
             axes.plot([row.found.low, row.found.high], [place, place], color=DOWN.token, linewidth=2.5, zorder=3)
-            axes.plot([row.found.ratio], [place], "o", color=DOWN.token, markersize=9, zorder=4)
+            face = PAPER.token if row.found.kind == "single" else DOWN.token
+            axes.plot([row.found.ratio], [place], "o", color=DOWN.token, markerfacecolor=face, markersize=9, zorder=4)
             values += [row.found.low, row.found.high, row.found.ratio]
     axes.set_xscale("log")
     axes.set_xlim(min(values) / 1.25, max(values) * 1.35)
