@@ -263,7 +263,9 @@ def test_every_section_says_how_to_make_it_again():
     assert (
         "fluxperf run --workload schnell-1024 --all --processes 6 --repeat 3 -o FILE.jsonl" in page.sections["ladder"]
     )
-    assert "fluxperf report a.jsonl -o b.html --timeline TIMELINE" in page.sections["timeline"]
+    assert "fluxperf report a.jsonl -o b.html --timeline profiles/step.sqlite" in page.sections["timeline"]
+    page = page_with(Extras(command="fluxperf report a.jsonl --timeline x.json -o b.html"))
+    assert "fluxperf report a.jsonl --timeline x.json -o b.html\n" in page.sections["timeline"]
 
 
 def test_terms_of_sections_are_explained_on_the_page():

@@ -58,6 +58,11 @@ def _peers(study: Study) -> list[str]:
     return found
 
 
+def _with(page: str, option: str, value: str) -> str:
+    """The page's command with one more option, unless it has that one."""
+    return page if f" {option} " in page else f"{page} {option} {value}"
+
+
 def commands(study: Study, section: str) -> list[str]:
     """The commands that make a section of the page again, in the order in which to run them."""
     first = next((ladder for ladder in study.climbing if not ladder.twin), None)
@@ -70,14 +75,14 @@ def commands(study: Study, section: str) -> list[str]:
         "ladder": _runs(study)[:6],
         "samples": [*_runs(study)[:2], *([calibrate_command(first)] if first else [])],
         "timeline": [
-            f"fluxperf profile --workload {workload} --rung RUNG -o TIMELINE",
-            f"{page} --timeline TIMELINE",
+            f"fluxperf profile --workload {workload} --rung RUNG -o profiles/step",
+            _with(page, "--timeline", "profiles/step.sqlite"),
         ],
         "ledger": ["fluxperf gate exact", *_runs(study)[:3]],
         "ops": [*_runs(study)[:3], "fluxperf kernels -o kernels.jsonl"],
-        "roofline": ["python -m benchmarks.kernels -o kernels.json", f"{page} --ceilings kernels.json"],
-        "gaps": [f"{page} --timeline TIMELINE"],
-        "history": ["fluxperf history FOLDER", f"{page} --history FOLDER"],
+        "roofline": ["python -m benchmarks.kernels -o kernels.json", _with(page, "--ceilings", "kernels.json")],
+        "gaps": [_with(page, "--timeline", "profiles/step.sqlite")],
+        "history": ["fluxperf history FOLDER", _with(page, "--history", "FOLDER")],
         "raw": [page],
     }
     return [shown(command, 600) for command in known.get(section, [])]
