@@ -172,7 +172,7 @@ def draw(axes: Axes, bins: list[Bin]) -> None:
     axes.set_xticks(
         [at - 0.5 for at in range(len(bins) + 1)], [_short(one.low_ns) for one in bins] + [_short(bins[-1].high_ns)]
     )
-    axes.tick_params(axis="x", labelsize=10, rotation=0 if len(bins) < 14 else 40)
+    axes.tick_params(axis="x", labelsize=10, pad=9, rotation=0 if len(bins) < 14 else 40)
     axes.set_xlim(-0.6, max(len(bins), 4) - 0.4)
     axes.set_ylim(0, longest / factor * 1.12)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
