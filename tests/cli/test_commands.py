@@ -66,6 +66,7 @@ def test_nvtx_ranges_change_nothing_that_is_measured(fluxperf, tmp_path, monkeyp
     path = tmp_path / "records.jsonl"
     run = ("run", "--rung", "fused", "--repeat", "1", "-o", path)
     assert fluxperf(*run).code == 0
+    monkeypatch.setattr(NvtxRanges, "enabled", False)
     assert fluxperf(*run, "--nvtx").code == 0
     monkeypatch.setattr(NvtxRanges, "enabled", True)
     assert fluxperf(*run, "--nvtx").code == 0
