@@ -166,6 +166,17 @@ class LoadRow(msgspec.Struct, frozen=True, kw_only=True):
     time_s: float
 
 
+class GraphRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A step captured as a CUDA graph: launches inside it, bytes that it keeps, seconds from eager inputs to a graph.
+
+    The seconds hold the step's first run, with what is compiled and chosen in it.
+    """
+
+    launches: int
+    bytes: int
+    capture_s: float
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One run of one implementation at one rung.
 
@@ -174,6 +185,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     that were chosen by trial, ``trials_s`` the seconds of each candidate in one process, ``None`` for one that does not
     run. ``sampling`` and ``conditions`` have a row for each process of ``times_s``, in its order; ``conditions`` is
     ``None`` where no GPU was asked (no NVML, or no GPU), ``load`` where no weights were read from files.
+
+    ``graph`` is there if timed steps were launches of a graph; ``totals`` and ``witness`` are then of such a step, its
+    Euler step included, but ``op_calls``, ``ops`` and times of ``blocks`` of an eager forward of the same ops. It is
+    ``None`` if every op was launched.
     """
 
     schema: int = SCHEMA
@@ -202,6 +217,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     sampling: list[SamplingRow] = []
     conditions: list[Conditions] | None = None
     load: LoadRow | None = None
+    graph: GraphRow | None = None
 
 
 class _Head(msgspec.Struct):
