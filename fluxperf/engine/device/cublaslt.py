@@ -133,7 +133,7 @@ class CublasLt:
         """
         if len(self._workspaces) == _STREAMS:
             del self._workspaces[next(iter(self._workspaces))]
-        self._workspaces[stream] = self._device.empty((_WORKSPACE,), "uint8")
+        self._workspaces[stream] = self._device.workspace(_WORKSPACE)
         return self._workspaces[stream]
 
     def _planned(self, product: Product, a: int, b: int, d: int, bias: int) -> _Plan:

@@ -175,7 +175,15 @@ class Graphs:
 
         Returns:
             What must be held, with the vectors, until the last step is given to the device.
+
+        Raises:
+            ArgumentError: the vectors are not contiguous from a multiple of 16 bytes on.
         """
+        if vectors.data.ptr % 16 or not vectors.flags.c_contiguous:
+            raise ArgumentError(
+                f"begin: expected contiguous vectors from a multiple of 16 bytes on, got strides {vectors.strides} of "
+                f"{vectors.shape} at {vectors.data.ptr:#x}. Write them out first."
+            )
         lengths = self._device.empty((len(deltas),), "float32")
         for first in range(0, len(deltas), _DELTAS):
             part = deltas[first : first + _DELTAS]
