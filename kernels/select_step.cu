@@ -12,10 +12,10 @@
 template <typename Word>
 __device__ __forceinline__ void select(long long* state, Word* __restrict__ out, long long words) {
     const long long step = state[0];
-    const Word* __restrict__ const source = reinterpret_cast<const Word*>(state[2]) + step * words;
+    const Word* const source = reinterpret_cast<const Word*>(state[2]) + step * words;
     const long long stride = static_cast<long long>(gridDim.x) * blockDim.x;
     for (long long i = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x; i < words; i += stride) {
-        out[i] = source[i];
+        out[i] = __ldg(source + i);
     }
     if (blockIdx.x == 0 && threadIdx.x == 0) {
         const long long following = step + 1;
