@@ -1,4 +1,5 @@
 # Two commands: `make report` measures and shows, `make test` proves. Both install what they need into .venv.
+# `make sample` and `make picture` renew what is committed from the records in reports/records.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -8,14 +9,27 @@ OUT    := reports/out
 CUDA_MAJOR := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: *\([0-9]*\).*/\1/p')
 EXTRA      := $(if $(CUDA_MAJOR),$(if $(filter 10 11 12,$(CUDA_MAJOR)),[cuda12],[cuda13]),)
 
-.PHONY: report test gate check asv clean
+.PHONY: report sample picture test gate check asv clean
 
 report: $(VENV)/.installed
 	@stamp=$$(date -u +%Y%m%dT%H%M%SZ); records=$(OUT)/records-$$stamp.jsonl; mkdir -p $(OUT); \
 	$(BIN)/fluxperf run --all --workload tiny -o $$records && \
 	$(BIN)/fluxperf run --all --workload tiny-57 --repeat 3 -o $$records && \
-	$(BIN)/fluxperf report $$records -o $(OUT)/index.html && \
+	$(BIN)/fluxperf report $$records --sample reports/sample --timeline reports/sample/$(notdir $(CAPTURE)) \
+	  -o $(OUT)/index.html && \
 	echo "Open $(CURDIR)/$(OUT)/index.html"
+
+# A whole ladder of one H100, to be seen beside what a machine without a GPU measures: the records as they are.
+SAMPLE  := $(wildcard reports/records/h100-schnell-1024*.jsonl) reports/records/h100-kernels.json
+CAPTURE := tests/timeline/exports/h100-schnell-1024-fused.sqlite
+
+sample:
+	@mkdir -p reports/sample && rm -f reports/sample/h100-* && cp $(SAMPLE) $(CAPTURE) reports/sample/
+	@ls -l reports/sample
+
+# The README's picture.
+picture: $(VENV)/.installed
+	$(BIN)/fluxperf report reports/sample -o $(OUT)/sample.html --chart reports/ladder.svg
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n auto --dist loadgroup

@@ -98,10 +98,10 @@ def measure(
     numbers = device.door.to_host(samples.last, "latents")
     around = device.door.ledger.crossings[: prepared.setup_crossings] + device.door.ledger.crossings[start:]
     number = len(samples.whole_s) + len(samples.warmup_s)
-    outside = _outside(around, generations, number, counts.totals, prepared.workload.steps)
+    around_forwards = outside(around, generations, number, counts.totals, prepared.workload.steps)
     error = _error(numbers, reference)
     conditions = [watch.conditions] if watch.conditions else None
-    own = _record(prepared, counts, outside, samples, error)
+    own = record_of(prepared, counts, around_forwards, samples, error)
     settings = {**own.settings, **({"rest_s": f"{rest_s:g}"} if rest_s else {})}
     records = [msgspec.structs.replace(own, conditions=conditions, settings=settings)]
     records += [_peer_record(records[0], peer, times) for peer, times in zip(peers, others, strict=True)]
@@ -245,7 +245,7 @@ def _totals(crossings: list[Crossing], launches: int | None, **others: Any) -> T
     )
 
 
-def _outside(around: list[Crossing], generations: list[Crossing], number: int, forward: Totals, steps: int) -> Totals:
+def outside(around: list[Crossing], generations: list[Crossing], number: int, forward: Totals, steps: int) -> Totals:
     """Copies of a generation outside its forwards: weights, tables, inputs, the sampler's steps, the latents' way down.
 
     Weights from files are one copy for each of the model's tensors, as the door counts a stream.
@@ -279,7 +279,10 @@ def _error(numbers: Any, reference: Reference | None) -> ErrorRow | None:
     return ErrorRow(relative=relative, against=reference.name)
 
 
-def _record(prepared: Prepared, counts: Counts, outside: Totals, samples: Samples, error: ErrorRow | None) -> Record:
+def record_of(
+    prepared: Prepared, counts: Counts, setup: Totals, samples: Samples, error: ErrorRow | None = None
+) -> Record:
+    """Record of a rung: what one forward did, what lies outside of forwards, and the samples of generations."""
     workload, phase, config = prepared.workload, prepared.phase, prepared.source.config
     revision, dirty = commit(Path(fluxperf.__file__).resolve().parent.parent)
     return Record(
@@ -304,7 +307,7 @@ def _record(prepared: Prepared, counts: Counts, outside: Totals, samples: Sample
         phase_table=prepared.rows,
         times_s=_times(samples),
         totals=counts.totals,
-        setup_totals=outside,
+        setup_totals=setup,
         blocks=block_rows(counts.crossings, counts.sections_s, config.double_blocks, config.single_blocks),
         ledger=ledger_rows(counts.crossings),
         ops=op_rows(counts.meter),

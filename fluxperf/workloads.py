@@ -17,8 +17,8 @@ from fluxperf.engine.device.observers import NvtxRanges, Observer
 from fluxperf.engine.executors import Request, Sampler, Steps
 from fluxperf.engine.model.flux import Flux
 from fluxperf.engine.model.schedule import sigmas
-from fluxperf.engine.model.weights import FluxWeights, parameters
-from fluxperf.engine.ops.bind import Bound, bind, missing
+from fluxperf.engine.model.weights import parameters
+from fluxperf.engine.ops.bind import bind, missing
 from fluxperf.engine.ops.table import OP_NAMES
 from fluxperf.engine.phases import Phase, phase_named, table
 from fluxperf.errors import BindError, ConfigError, DeviceError, UnknownNameError
@@ -103,16 +103,14 @@ def workload_named(name: str, **sizes: int | None) -> Workload:
     return replace(base, name="custom", **changed) if changed else base  # type: ignore[arg-type]
 
 
-class Prepared:
-    """One rung of a workload on a device, ready to run. Weights are placed once; runs are observed or not.
+class Placed:
+    """One rung with a model's weights on a device. Weights are placed once; runs are observed or not.
 
     Args:
         device: where.
         phase: the rung.
         rows: its table.
-        workload: what.
         source: weights.
-        seed: of latents, text and pooled text.
         observers: what watches timed runs as well (NVTX ranges).
     """
 
@@ -121,12 +119,10 @@ class Prepared:
         device: Device,
         phase: Phase,
         rows: dict[str, str],
-        workload: Workload,
         source: WeightSource,
-        seed: int = 0,
         observers: Sequence[Observer] = (),
     ) -> None:
-        self.device, self.phase, self.rows, self.workload, self.source = device, phase, rows, workload, source
+        self.device, self.phase, self.rows, self.source = device, phase, rows, source
         self.observers = tuple(observers)
         bound = bind(phase.name, rows, device, phase.settings, observers)
         start_s = time.perf_counter()
@@ -134,36 +130,61 @@ class Prepared:
         seconds = time.perf_counter() - start_s
         #: What loading took, or ``None`` where no weights were read from files.
         self.load = LoadRow(bytes=source.stored_bytes, time_s=seconds) if source.stored_bytes else None
-        self.latents, self.request = _inputs(device, bound, self._weights, workload, source, seed)
-        self._sampler = self._sampled(bound)
-        #: Crossings of the door so far: weights, tables and inputs.
-        self.setup_crossings = len(device.door.ledger.crossings)
+        self._model = Flux(source.config, self._weights, bound)
+        #: Runs the steps, unobserved but for ``observers``.
+        self.sampler = Sampler(bound, self._model, phase.executor)
 
     def close(self) -> None:
-        """Lets go of weights and inputs, and closes the device."""
-        del self._weights, self._sampler, self.latents, self.request
+        """Lets go of the weights, and closes the device."""
+        del self._weights, self._model, self.sampler
         gc.collect()
         self.device.close()
 
+    def observed(self, *observers: Observer) -> Sampler:
+        """The same rung and weights with observers attached."""
+        bound = bind(self.phase.name, self.rows, self.device, self.phase.settings, observers)
+        return Sampler(bound, Flux(self.source.config, self._weights, bound), self.phase.executor)
+
+    def rope(self, text_tokens: int, rows: int, columns: int) -> tuple[Any, Any]:
+        """cos and sin [T + rows columns, d] of a picture's size."""
+        return self._model.rope(text_tokens, rows, columns)
+
+
+class Prepared:
+    """One rung of a workload on a device, ready to run.
+
+    Args:
+        placed: the rung with its weights.
+        workload: what.
+        latents: noise [B, I, C] in float32.
+        request: the rest of what goes in.
+    """
+
+    def __init__(self, placed: Placed, workload: Workload, latents: Any, request: Request) -> None:
+        self._placed, self.workload = placed, workload
+        self.device, self.phase, self.rows, self.source = placed.device, placed.phase, placed.rows, placed.source
+        self.observers, self.load, self.observed = placed.observers, placed.load, placed.observed
+        self.latents, self.request = latents, request
+        #: Crossings of the door so far: weights, tables and inputs.
+        self.setup_crossings = len(placed.device.door.ledger.crossings)
+
+    def close(self) -> None:
+        """Lets go of weights and inputs, and closes the device."""
+        del self.latents, self.request, self.observed
+        self._placed.close()
+
     def denoise(self, on_step: Callable[[int], Any] | None = None) -> Any:
         """Final latents [B, I, C] on the device."""
-        return self._sampler.denoise(self.latents, self.request, on_step)
+        return self._placed.sampler.denoise(self.latents, self.request, on_step)
 
     @property
     def replays(self) -> bool:
         """Whether a step of `denoise` is one launch of a graph."""
-        return self._sampler.replays
+        return self._placed.sampler.replays
 
     def start(self) -> Steps:
         """The steps that `denoise` takes, one at a time."""
-        return self._sampler.start(self.latents, self.request)
-
-    def observed(self, *observers: Observer) -> Sampler:
-        """The same rung and weights with observers attached."""
-        return self._sampled(bind(self.phase.name, self.rows, self.device, self.phase.settings, observers))
-
-    def _sampled(self, bound: Bound) -> Sampler:
-        return Sampler(bound, Flux(self.source.config, self._weights, bound), self.phase.executor)
+        return self._placed.sampler.start(self.latents, self.request)
 
 
 def obstacles(phase: Phase, device: str) -> list[str]:
@@ -187,28 +208,43 @@ def prepare(
         source: weights; synthetic ones of the workload's model if none.
         device: kind.
         seed: of the inputs.
-        nvtx: attach NVTX ranges to every run.
+        nvtx: attach NVTX ranges to every run, where a tool takes them.
 
     Raises:
         FluxperfError: an unknown name, sizes that do not fit, a device that cannot.
     """
     source = source or SyntheticWeights(config_named(workload.model))
+    return drawn(placed(name, source, device, nvtx), workload, seed)
+
+
+def placed(name: str, source: WeightSource, device: str | Device = "auto", nvtx: bool = False) -> Placed:
+    """A rung with a model's weights on a device.
+
+    Args:
+        name: rung, or ``"oracle"`` for float64.
+        source: weights.
+        device: kind of a fresh one, or one that is open.
+        nvtx: attach NVTX ranges to every run, where a tool takes them.
+
+    Raises:
+        FluxperfError: an unknown name, weights that do not fit, a device that cannot.
+    """
     if name == "oracle":
         phase, rows = Phase("oracle", "", "float64", {}, activations="float64"), dict.fromkeys(OP_NAMES, "oracle")
     else:
         phase, rows = phase_named(name), table(name)
-    opened = open_device(device)
+    opened = open_device(device) if isinstance(device, str) else device
     problems = obstacles(phase, opened.kind) if name != "oracle" else []
     if problems:
         raise BindError(name, opened.kind, problems)
     _check_memory(opened, phase, source)
     opened.prepare()
-    if not nvtx:
-        return Prepared(opened, phase, rows, workload, source, seed)
-    ranges = NvtxRanges(name)
-    prepared = Prepared(opened, phase, rows, workload, source, seed, observers=(ranges,))
+    ranges = NvtxRanges(name) if nvtx else None
+    if ranges is None or not ranges.enabled:  # what nothing takes is not attached, and so costs nothing
+        return Placed(opened, phase, rows, source)
+    made = Placed(opened, phase, rows, source, observers=(ranges,))
     opened.door.watch = ranges
-    return prepared
+    return made
 
 
 def reference_latents(workload: Workload, source: WeightSource, seed: int = 0) -> Any | None:
@@ -219,11 +255,9 @@ def reference_latents(workload: Workload, source: WeightSource, seed: int = 0) -
     return prepared.device.door.to_host(prepared.denoise(), "latents")
 
 
-def _inputs(
-    device: Device, bound: Bound, weights: FluxWeights, workload: Workload, source: WeightSource, seed: int
-) -> tuple[Any, Request]:
-    """Latents and a request of a workload's sizes, drawn on the device from a seed."""
-    config, batch = source.config, workload.batch
+def drawn(placed: Placed, workload: Workload, seed: int = 0) -> Prepared:
+    """A placed rung with inputs of a workload's sizes, drawn on the device from a seed."""
+    config, batch, device = placed.source.config, workload.batch, placed.device
     tokens = workload.rows * workload.columns
 
     def draw(key: int, *shape: int) -> Any:
@@ -232,11 +266,11 @@ def _inputs(
     request = Request(
         text=draw(1, batch, workload.text_tokens, config.text_dim),
         pooled=draw(2, batch, config.pooled_dim),
-        rope=Flux(config, weights, bound).rope(workload.text_tokens, workload.rows, workload.columns),
+        rope=placed.rope(workload.text_tokens, workload.rows, workload.columns),
         sigmas=sigmas(workload.steps, tokens, shifted=config.guidance),
         guidance=GUIDANCE if config.guidance else None,
     )
-    return draw(3, batch, tokens, config.in_channels), request
+    return Prepared(placed, workload, draw(3, batch, tokens, config.in_channels), request)
 
 
 def _check_memory(device: Device, phase: Phase, source: WeightSource) -> None:

@@ -12,6 +12,7 @@ import fluxperf
 from fluxperf.cli import (
     doctor,
     gate,
+    generate,
     history,
     import_asv,
     kernels,
@@ -35,8 +36,8 @@ app = typer.Typer(
 )
 
 _COMMANDS = (
-    run.run, kernels.kernels, report.report, history.history, import_asv.import_asv, phases.phases, ops.ops,
-    profile.profile, timeline.timeline, doctor.doctor,
+    generate.generate, run.run, kernels.kernels, report.report, history.history, import_asv.import_asv, phases.phases,
+    ops.ops, profile.profile, timeline.timeline, doctor.doctor,
 )  # fmt: skip
 for _command in _COMMANDS:
     app.command()(_command)

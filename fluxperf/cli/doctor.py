@@ -23,7 +23,7 @@ _PACKAGES: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("attention", ("nvidia-cudnn-frontend",), "cuda"),
     ("copy witness", ("cupti-python",), "cuda"),
     ("clocks and throttling", ("nvidia-ml-py",), "cuda"),
-    ("parity tests", ("torch", "diffusers", "transformers"), "test"),
+    ("text encoders, VAE", ("torch", "diffusers", "transformers", "pillow"), "pipeline"),
 )
 
 

@@ -12,13 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fluxperf.harness.history import Change, History, Series, load
+from fluxperf.harness.history import Change, History, Series, distinction, load
 from fluxperf.harness.history import history as series_of
 from fluxperf.harness.report import units
 from fluxperf.harness.steps import FEWEST
-
-#: Variants that every series has, and that a table need not say.
-_USUAL = {("weights", "synthetic (seed 0)"), ("setting nvtx", "off")}
 
 
 def history(
@@ -99,13 +96,9 @@ def _table(place: str, rows: list[Series]) -> Table:
 
 def _name(series: Series) -> str:
     """Workload, rung and metric, with what else tells its series apart."""
-    told = [
-        f"{name} {value}"
-        for name, value in series.variant.items()
-        if (name, value) not in _USUAL and name not in ("environment", "version")
-    ]
     name = " ".join(part for part in (series.workload, series.rung, series.metric) if part)
-    return f"{name} ({', '.join(told)})" if told else name
+    told = distinction(series)
+    return f"{name} ({told})" if told else name
 
 
 def _sentence(series: Series, change: Change) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -17,14 +18,14 @@ from fluxperf.engine.checkpoints.sources import WeightSource
 from fluxperf.harness.records import LoadRow
 
 
-class LoadingBar:
-    """A bar that is seen while a checkpoint is read, once for every rung; none for weights that are drawn.
+class BytesBar:
+    """A bar that is seen while files are read.
 
     Args:
-        source: weights that are about to be placed, any number of times.
+        total: bytes that will be read between `begin` and `end`; no bar for 0.
     """
 
-    def __init__(self, source: WeightSource) -> None:
+    def __init__(self, total: int) -> None:
         columns = (
             TextColumn("weights"),
             BarColumn(),
@@ -33,11 +34,9 @@ class LoadingBar:
             TimeRemainingColumn(),
         )
         #: To be shown by a `rich` display.
-        self.progress = Progress(*columns)
+        self.progress = Progress(*columns, console=Console(stderr=True), transient=True)
         self._task: TaskID | None = None
-        self._total = source.stored_bytes
-        if isinstance(source, Checkpoint):
-            source.on_bytes = self._advance
+        self._total = total
 
     def begin(self) -> None:
         """The weights are placed from now on."""
@@ -50,9 +49,23 @@ class LoadingBar:
             self.progress.remove_task(self._task)
             self._task = None
 
-    def _advance(self, nbytes: int) -> None:
+    def advance(self, nbytes: int) -> None:
+        """So many more have been read; any thread may call it."""
         if self._task is not None:
             self.progress.advance(self._task, nbytes)
+
+
+class LoadingBar(BytesBar):
+    """The bar of a checkpoint, once for every rung; none for weights that are drawn.
+
+    Args:
+        source: weights that are about to be placed, any number of times.
+    """
+
+    def __init__(self, source: WeightSource) -> None:
+        super().__init__(source.stored_bytes)
+        if isinstance(source, Checkpoint):
+            source.on_bytes = self.advance
 
 
 def loaded(row: LoadRow) -> str:

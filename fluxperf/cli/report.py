@@ -1,8 +1,10 @@
-"""``fluxperf report``: one offline HTML page from records."""
+"""``fluxperf report``: one offline HTML page from records, and the same as Markdown, JSON or text."""
 
 from __future__ import annotations
 
+import shlex
 import sys
+import webbrowser
 from pathlib import Path
 from typing import Annotated
 
@@ -11,10 +13,16 @@ from rich.console import Console
 
 from fluxperf.cli.ladder import ladder
 from fluxperf.errors import RecordError
-from fluxperf.harness.records import RecordsFile, read_many
+from fluxperf.harness.records import Record, RecordsFile, read_many
+from fluxperf.harness.report.evidence import Given, gathered
+from fluxperf.harness.report.inputs import Context, Extras
 from fluxperf.published import context
 
 _RECORDS = Path("reports/records")
+_BASELINES = Path("reports/baselines")
+
+#: What a path says that stands for standard output.
+_STDOUT = Path("-")
 
 
 def report(
@@ -23,38 +31,110 @@ def report(
         typer.Argument(help=f"Records files, or folders of them; {_RECORDS} if none is given.", metavar="[RECORDS]..."),
     ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The page.")] = Path("reports/out/index.html"),
+    sample: Annotated[
+        list[Path] | None,
+        typer.Option("--sample", help="Records of another machine to show beside, marked as such; repeat for several."),
+    ] = None,
+    verdict: Annotated[Path | None, typer.Option(help="What `fluxperf gate --json` wrote, for the first part.")] = None,
+    history: Annotated[
+        Path | None, typer.Option(help="Folder of records and points of many commits; the records alone if none.")
+    ] = None,
+    ceilings: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Rates of a machine, by `python -m benchmarks.kernels`; those in folders of records are found."
+        ),
+    ] = None,
+    timeline: Annotated[
+        Path | None,
+        typer.Option(help="What `fluxperf profile` or Nsight Systems captured, for the parts on one step's timeline."),
+    ] = None,
+    baselines: Annotated[Path, typer.Option(help="Folder of A/A calibrations.")] = _BASELINES,
+    repo: Annotated[Path, typer.Option("--repo", help="Git checkout that knows the order of the commits.")] = Path(),
+    show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Also write a comment for a pull request, as Markdown; - prints it.")
+    ] = None,
+    as_json: Annotated[
+        Path | None, typer.Option("--json", help="Also write the figures as JSON; - prints them.")
+    ] = None,
     text: Annotated[bool, typer.Option("--text", help="Print the ladder as text instead of making a page.")] = False,
     chart: Annotated[Path | None, typer.Option(help="Also write the ladder as one SVG picture (the README's).")] = None,
 ) -> None:
-    """Make one offline HTML page from records: ladder, ledger, waterfall, progress.
+    """Make one offline HTML page from records: headline, ladder, samples, ledger, ops, roofline, history.
 
     Lines that are no whole record are skipped and named; the page is made from the rest, and the exit code is 2.
     """
     if not records and not _RECORDS.is_dir():
         raise RecordError(f"report: expected records files, got none, and there is no {_RECORDS} here. Name some.")
+    if [markdown, as_json].count(_STDOUT) > 1:
+        raise RecordError("report: expected one of --markdown and --json to print to standard output, got both.")
     paths = records or [_RECORDS]
     files = list(read_many(paths))
+    samples = [file for file in read_many(sample or []) if file.path not in {one.path for one in files}]
     if text:
-        for file in files:
-            for name in dict.fromkeys(record.workload.name for record in file.records):
-                Console().print(ladder([record for record in file.records if record.workload.name == name]))
+        _text([*files, *samples])
     else:
-        _page(files, paths, output, chart)
-    problems = [problem for file in files for problem in file.problems]
+        given = Given(
+            paths=[*paths, *(sample or [])],
+            samples=frozenset(file.path for file in samples),
+            verdict=verdict,
+            history=history,
+            ceilings=ceilings or [],
+            baselines=baselines,
+            checkout=repo,
+            timeline=timeline,
+            command=_command(),
+        )
+        extras = gathered([*files, *samples], given)
+        _page([*files, *samples], extras, output, markdown, as_json, chart)
+        if show:
+            webbrowser.open(output.resolve().as_uri())
+    problems = [problem for file in [*files, *samples] for problem in file.problems]
     for problem in problems:
         typer.echo(f"fluxperf: {problem}", err=True)
     if problems:
         sys.exit(2)
 
 
-def _page(files: list[RecordsFile], paths: list[Path], output: Path, chart: Path | None) -> None:
-    # matplotlib takes a second to import, which the other commands need not pay.
-    from fluxperf.harness.report.html import render, write
-    from fluxperf.harness.report.plots import readme_chart
+def _text(files: list[RecordsFile]) -> None:
+    for file in files:
+        for name in dict.fromkeys(record.workload.name for record in file.records):
+            chosen: list[Record] = [record for record in file.records if record.workload.name == name]
+            Console().print(ladder(chosen))
 
-    described = context(f"fluxperf run --all -o {paths[0]}")
-    write(render(files, described), output)
-    typer.echo(f"{sum(len(file.records) for file in files)} records -> {output}")
+
+def _command() -> str:
+    """The command line as it was given, for the page to say how it was made."""
+    return shlex.join(["fluxperf", *sys.argv[1:]])
+
+
+def _page(
+    files: list[RecordsFile],
+    extras: Extras,
+    output: Path,
+    markdown: Path | None,
+    as_json: Path | None,
+    chart: Path | None,
+) -> None:
+    # matplotlib takes a second to import, which the other commands need not pay.
+    from fluxperf.harness.report.comment import comment
+    from fluxperf.harness.report.digest import digest
+    from fluxperf.harness.report.html import page, write
+    from fluxperf.harness.report.plots.readme import readme_chart
+    from fluxperf.harness.report.study import survey
+
+    described: Context = context("fluxperf run --all -o FILE.jsonl")
+    study = survey(files, described, extras)
+    aside = _STDOUT in (markdown, as_json)
+    write(page(study), output)
+    typer.echo(f"{len(study.records)} records -> {output}", err=aside)
+    for path, rendered, name in ((markdown, comment, "comment"), (as_json, digest, "figures")):
+        if path == _STDOUT:
+            sys.stdout.write(rendered(study))
+        elif path is not None:
+            write(rendered(study), path)
+            typer.echo(f"{name} -> {path}", err=aside)
     if chart is not None:
-        write(readme_chart(files, described, files[0].records[0].workload.name), chart)
-        typer.echo(f"chart -> {chart}")
+        write(readme_chart(files, described, files[0].records[0].workload.name, extras), chart)
+        typer.echo(f"chart -> {chart}", err=aside)

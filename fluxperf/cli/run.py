@@ -11,6 +11,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from fluxperf.cli.end_to_end import pictures_of, show_pictures
 from fluxperf.cli.ladder import ladder
 from fluxperf.cli.loading import LoadingBar, loaded
 from fluxperf.cli.replicas import measured_in_processes
@@ -25,6 +26,23 @@ from fluxperf.harness.records import Record, append_record
 from fluxperf.peers import open_peer
 from fluxperf.recording import Reference, measure
 from fluxperf.workloads import WORKLOADS, Workload, obstacles, prepare, reference_latents, workload_named
+
+_TimeLimit = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help="Seconds of sampling per rung at most, beside a third of it for warm-up. A generation that takes as "
+        "long by itself is measured once, without a warm-up. With --precision 60 if not given.",
+    ),
+]
+_EndToEnd = Annotated[
+    bool,
+    typer.Option(
+        "--end-to-end",
+        help="From a prompt to a PNG file, with the stages of a picture. --weights is a folder of the whole pipeline; "
+        "needs the extra: fluxperf\\[pipeline].",
+    ),
+]
 
 
 def run(
@@ -65,18 +83,14 @@ def run(
         float | None,
         typer.Option(min=0.01, help="Sample until the median is known to this many percent; --repeat is the least."),
     ] = None,
-    time_limit_s: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            help="Seconds of sampling per rung at most, beside a third of it for warm-up. A generation that takes as "
-            "long by itself is measured once, without a warm-up. With --precision 60 if not given.",
-        ),
-    ] = None,
+    time_limit_s: _TimeLimit = None,
+    end_to_end: _EndToEnd = False,
     rest_s: Annotated[
         float, typer.Option(min=0, help="Idle seconds before each generation: a card without a pause clocks down.")
     ] = 0.0,
-    nvtx: Annotated[bool, typer.Option("--nvtx", help="Push NVTX ranges in timed runs, for a profiler.")] = False,
+    nvtx: Annotated[
+        bool, typer.Option("--nvtx", help="Push NVTX ranges in timed runs, where a profiler takes them.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Append the records to this JSON Lines file.")
     ] = None,
@@ -94,12 +108,15 @@ def run(
         _show(measured_in_processes(context, processes, output), output)
         return
     kind = open_device(device).kind
+    how = _How(kind, repeat, warmup, seed, nvtx, witness, tuple(peer or ()), until, rest_s)
+    if end_to_end:
+        show_pictures(pictures_of(names or _every_rung(kind), chosen, weights, how, output), output)
+        return
     source: WeightSource = Checkpoint(weights) if weights else SyntheticWeights(config_named(chosen.model), seed)
     if peer and kind != "cuda":
         raise ConfigError(
             f"--peer {peer[0]}: expected a GPU, but this run is on the host device, where no time counts."
         )
-    how = _How(kind, repeat, warmup, seed, nvtx, witness, tuple(peer or ()), until, rest_s)
     _show(_measure_all(names or _every_rung(kind), chosen, source, how, output), output)
 
 

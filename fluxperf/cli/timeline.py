@@ -56,6 +56,9 @@ def timeline(
     trace_to: Annotated[
         Path | None, typer.Option("--trace", help="Write a trace for ui.perfetto.dev to this JSON file.")
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write one offline page to this file: tables, findings, timeline.")
+    ] = None,
 ) -> None:
     """Show what each NVTX range of a capture cost: GPU time, idle, copies, waits, and findings.
 
@@ -73,6 +76,11 @@ def timeline(
     if trace_to is not None:
         write_whole(trace_to, trace(capture))
     sizes = None if trimmed is None else trim(file, trimmed)
+    if html is not None:
+        # matplotlib takes a second to import, which the tables need not pay.
+        from fluxperf.harness.report.capture_page import page
+
+        write_whole(html, page(capture, places, found))
     kinds = {row.finding for row in found}
     comparison = None if counted is None else compare(capture, counted)
     failed = [name for name in dict.fromkeys(wanted) if name in kinds]
@@ -87,6 +95,8 @@ def timeline(
         typer.echo(f"Trace written to {neutral(str(trace_to))}; open it at ui.perfetto.dev.", err=True)
     if sizes is not None:
         typer.echo(f"{neutral(str(trimmed))}: {sizes.after:,} B of {sizes.before:,} B.", err=True)
+    if html is not None:
+        typer.echo(f"Page written to {neutral(str(html))}; open it in a browser.", err=True)
     if failed:
         typer.echo(f"fluxperf: found {', '.join(failed)}, as --fail-on names.", err=True)
         raise typer.Exit(1)
@@ -100,6 +110,13 @@ def timeline(
         )
 
 
+#: Columns of a terminal that names keep, however wide the figures beside them are.
+_NARROWEST = 9
+
+#: Columns from which on there is room between the figures and the lines of a table.
+_ROOMY = 90
+
+
 def show(summary: Summary, found: list[Finding], top: int) -> None:
     """Prints a summary, what was found, and what to do."""
     console = Console(highlight=False)
@@ -110,7 +127,7 @@ def show(summary: Summary, found: list[Finding], top: int) -> None:
         console.print(_plain(f"GPU {gpu.gpu}{name}: busy {share} of {_ms(gpu.span_ms)}"), soft_wrap=True)
     if summary.in_ops is not None:
         console.print(_plain(f"Steps: ops hold {units.percent(summary.in_ops)} of their GPU time"))
-    console.print(_table(summary, top))
+    console.print(_table(summary, top, 0 if console.width < _ROOMY else 1))
     if summary.by != "kernel" and summary.total.top_kernels:
         console.print(_kernels(summary.total))
     if summary.total.copies:
@@ -151,14 +168,16 @@ def _ms(value: float) -> str:
 
 
 def _figure(value: float) -> str:
-    """Milliseconds without their unit, which the heading has; blank for none."""
-    return f"{value:,.3f}" if value else ""
+    """A figure without its unit, which the heading has: three decimals, none from 1000 on; blank for none."""
+    if not value:
+        return ""
+    return f"{value:,.3f}" if value < 100 else f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"
 
 
-def _table(summary: Summary, top: int) -> Table:
+def _table(summary: Summary, top: int, padding: int) -> Table:
     """A row for each range, and one of totals."""
-    view = Table(title=f"by {summary.by}, times in ms", title_justify="left")
-    view.add_column(summary.by, overflow="fold")
+    view = Table(title=f"by {summary.by}, times in ms", title_justify="left", padding=(0, padding))
+    view.add_column(summary.by, overflow="fold", min_width=_NARROWEST)
     for heading in ("calls", "host", "GPU", "idle", "kernels", "copies", "MB", "waits"):
         view.add_column(heading, justify="right", no_wrap=True)
     for row in summary.rows[:top]:
@@ -179,7 +198,7 @@ def _cells(row: Row) -> list[str]:
         _figure(row.idle_ms),
         str(row.kernels or ""),
         str(sum(copy.count for copy in row.copies) or ""),
-        f"{moved / 1e6:,.2f}" if moved else "",
+        _figure(moved / 1e6),
         str(row.syncs or ""),
     ]
 
@@ -217,7 +236,7 @@ def _findings(found: list[Finding], top: int) -> Table:
     view.add_column("ms", justify="right", no_wrap=True)
     for row in found[:top]:
         view.add_row(
-            row.finding, Text(shown(row.range, 160)), Text(shown(row.seen)), str(row.count), f"{row.cost_ms:,.3f}"
+            row.finding, Text(shown(row.range, 160)), Text(shown(row.seen)), str(row.count), _figure(row.cost_ms)
         )
     if len(found) > top:
         view.add_row(Text(f"{len(found) - top} more (--top)", style="dim"))

@@ -61,7 +61,8 @@ def kind_of(record: Record) -> str:
     """The kind of machine that a calibration belongs to: GPU and driver class, or the CPU of host twins."""
     machine = record.machine
     name = f"{machine.gpu} driver {driver_class(machine)}" if machine.gpu else f"{machine.cpu} {machine.cores} cores"
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unknown"
+    # It names a file: no file system takes much longer names.
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:120] or "unknown"
 
 
 def file_of(folder: Path, record: Record) -> Path:

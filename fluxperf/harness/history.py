@@ -17,6 +17,9 @@ from fluxperf.harness.steps import Step, steps_of_counts, steps_of_times
 
 SCHEMA = 1
 
+#: Variants that nearly every series has, and that nobody need be told.
+_USUAL = {("weights", "synthetic (seed 0)"), ("setting nvtx", "off")}
+
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
     """A step between two neighbouring commits that were measured.
@@ -202,6 +205,16 @@ def _change(before: Point, after: Point, old: Step, new: Step) -> Change:
         percent=100 * (new.level - old.level) / abs(old.level) if old.level else None,
         environment={name: f"{was} -> {now}" for name, (was, now) in versions.items() if was != now},
     )
+
+
+def distinction(series: Series) -> str:
+    """What tells a series apart besides workload, rung and metric, in words, without what nearly every series has."""
+    told = [
+        f"{name} {value}"
+        for name, value in series.variant.items()
+        if (name, value) not in _USUAL and name not in ("environment", "version")
+    ]
+    return ", ".join(told)
 
 
 def label(point: Point) -> str:

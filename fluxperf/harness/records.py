@@ -177,6 +177,16 @@ class GraphRow(msgspec.Struct, frozen=True, kw_only=True):
     capture_s: float
 
 
+class StageRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What crossed between host and device in one stage of one picture; the stages' times are in ``times_s``."""
+
+    stage: str
+    h2d_copies: int
+    d2h_copies: int
+    h2d_bytes: int
+    d2h_bytes: int
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One run of one implementation at one rung.
 
@@ -184,7 +194,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     ``settings`` are how the run was made; runs compare only where those agree. ``choices`` are algorithms of libraries
     that were chosen by trial, ``trials_s`` the seconds of each candidate in one process, ``None`` for one that does not
     run. ``sampling`` and ``conditions`` have a row for each process of ``times_s``, in its order; ``conditions`` is
-    ``None`` where no GPU was asked (no NVML, or no GPU), ``load`` where no weights were read from files.
+    ``None`` where no GPU was asked (no NVML, or no GPU), ``load`` where no weights were read from files. ``stages`` and
+    ``loads`` are of runs from prompt to picture: exact counts by stage, and what loading took by part of the model.
+    ``picture_witness`` are the counts of one such run from outside, whatever library made them.
 
     ``graph`` is there if timed steps were launches of a graph; ``totals`` and ``witness`` are then of such a step, its
     Euler step included, but ``op_calls``, ``ops`` and times of ``blocks`` of an eager forward of the same ops. It is
@@ -218,6 +230,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     conditions: list[Conditions] | None = None
     load: LoadRow | None = None
     graph: GraphRow | None = None
+    stages: list[StageRow] = []
+    loads: dict[str, LoadRow] = {}
+    picture_witness: Totals | None = None
 
 
 class _Head(msgspec.Struct):

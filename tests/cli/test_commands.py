@@ -11,6 +11,7 @@ import time
 import pytest
 
 import fluxperf as package
+from fluxperf.engine.device.observers import NvtxRanges
 from fluxperf.engine.ops.specs import SPECS
 from fluxperf.engine.phases import PHASES, table
 from fluxperf.harness.records import read_records
@@ -61,14 +62,17 @@ def test_sizes_make_a_custom_workload(fluxperf, tmp_path):
     assert (workload.text_tokens, workload.steps, workload.batch) == (5, 3, 2)
 
 
-def test_nvtx_ranges_change_nothing_that_is_measured(fluxperf, tmp_path):
+def test_nvtx_ranges_change_nothing_that_is_measured(fluxperf, tmp_path, monkeypatch):
     path = tmp_path / "records.jsonl"
-    for extra in ((), ("--nvtx",)):
-        assert fluxperf("run", "--rung", "fused", "--repeat", "1", *extra, "-o", path).code == 0
-    plain, ranged = read_records(path).records
-    assert plain.totals == ranged.totals
-    assert plain.error == ranged.error
-    assert (plain.settings["nvtx"], ranged.settings["nvtx"]) == ("off", "on")
+    run = ("run", "--rung", "fused", "--repeat", "1", "-o", path)
+    assert fluxperf(*run).code == 0
+    assert fluxperf(*run, "--nvtx").code == 0
+    monkeypatch.setattr(NvtxRanges, "enabled", True)
+    assert fluxperf(*run, "--nvtx").code == 0
+    plain, unseen, ranged = read_records(path).records
+    assert plain.totals == unseen.totals == ranged.totals
+    assert plain.error == unseen.error == ranged.error
+    assert [row.settings["nvtx"] for row in (plain, unseen, ranged)] == ["off", "off", "on"], "no tool, no ranges"
 
 
 def test_a_killed_run_keeps_every_finished_record(tmp_path):

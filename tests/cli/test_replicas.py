@@ -226,7 +226,7 @@ def test_bad_names_are_refused_before_any_process(fluxperf, stand_in, tmp_path):
 
 def test_precision_says_how_sampling_ended(fluxperf, tmp_path):
     path = tmp_path / "records.jsonl"
-    options = ("--precision", "0.01", "--time-limit-s", "1", "--repeat", "2")
+    options = ("--precision", "0.01", "--time-limit-s", "3", "--repeat", "2")
     assert fluxperf("run", "--rung", "fused", *options, "-o", path).code == 0
     found = only(path)
     (row,) = found.sampling

@@ -82,6 +82,6 @@ def test_the_models_functions_state_shapes(path: Path) -> None:
 
 
 def test_exported_names() -> None:
-    assert sorted(fluxperf.__all__) == ["__version__"]
+    assert sorted(fluxperf.__all__) == ["Pipeline", "__version__"]
     assert all(hasattr(fluxperf, name) for name in fluxperf.__all__)
     assert re.fullmatch(r"\d+\.\d+\.\d+", fluxperf.__version__)

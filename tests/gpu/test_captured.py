@@ -17,7 +17,7 @@ from fluxperf.engine.ops.bind import bind
 from fluxperf.engine.phases import phase_named, table
 from fluxperf.engine.replays import KEPT
 from fluxperf.recording import count
-from fluxperf.workloads import Prepared, Workload, _inputs, prepare, workload_named
+from fluxperf.workloads import Prepared, Workload, drawn, prepare, workload_named
 
 #: Results of a product may differ with the number of its rows, by rounding.
 ROUNDING = 2e-2
@@ -36,8 +36,8 @@ class Forms(NamedTuple):
         return self.prepared.device
 
     def inputs(self, workload: Workload, seed: int) -> tuple[Any, Request]:
-        bound = bind("fused", table("fused"), self.device, self.prepared.phase.settings)
-        return _inputs(self.device, bound, self.prepared._weights, workload, self.prepared.source, seed)
+        made = drawn(self.prepared._placed, workload, seed)
+        return made.latents, made.request
 
     def down(self, latents: Any) -> np.ndarray:
         return self.device.door.to_host(latents, "result")
@@ -45,10 +45,10 @@ class Forms(NamedTuple):
 
 def forms(name: str) -> Forms:
     prepared = prepare("captured", workload_named(name), device="cuda")
-    device = prepared.device
+    device, placed = prepared.device, prepared._placed
     bound = bind("fused", table("fused"), device, phase_named("fused").settings)
-    fused = Sampler(bound, Flux(prepared.source.config, prepared._weights, bound), "stacked")
-    return Forms(prepared, prepared._sampler, prepared.observed(LedgerScopes(device.door.ledger)), fused)
+    fused = Sampler(bound, Flux(prepared.source.config, placed._weights, bound), "stacked")
+    return Forms(prepared, placed.sampler, prepared.observed(LedgerScopes(device.door.ledger)), fused)
 
 
 @pytest.fixture

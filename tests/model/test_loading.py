@@ -28,7 +28,7 @@ from fluxperf.engine.model.weights import parameters
 from fluxperf.engine.phases import phase_named, table
 from fluxperf.errors import CheckpointError
 from fluxperf.harness.records import LoadRow, read_records
-from fluxperf.workloads import Prepared, workload_named
+from fluxperf.workloads import Placed, drawn, workload_named
 from tests.model.rung_runs import Rung
 from tests.model.weight_files import (
     SMALL,
@@ -229,7 +229,7 @@ def test_a_run_says_and_records_what_loading_took(tmp_path):
 
 def test_synthetic_weights_load_nothing():
     source = SyntheticWeights(config_named("tiny"))
-    prepared = Prepared(HostDevice(), phase_named("batched"), table("batched"), workload_named("tiny"), source)
+    prepared = drawn(Placed(HostDevice(), phase_named("batched"), table("batched"), source), workload_named("tiny"))
     assert prepared.load is None
 
 

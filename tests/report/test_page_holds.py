@@ -23,11 +23,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fluxperf.errors import RecordError
+from fluxperf.harness.history import history
 from fluxperf.harness.records import Record
-from fluxperf.harness.report import plots, summary, units
+from fluxperf.harness.report import summary, units
+from fluxperf.harness.report.ceilings import MEMORY, Ceiling
 from fluxperf.harness.report.escape import drawn, neutral, script_json, shown
 from fluxperf.harness.report.html import render, write
-from fluxperf.harness.report.study import samples_of, speedup, summary_of, survey
+from fluxperf.harness.report.inputs import Extras
+from fluxperf.harness.report.plots.frame import TWIN_TITLE
+from fluxperf.harness.report.plots.readme import readme_chart
+from fluxperf.harness.report.samples import samples_of, speedup
+from fluxperf.harness.report.study import survey
+from tests.report import evidence
 from tests.report.pages import CONTEXT, GPU_SECONDS, Page, files_of, hostile, make, on_gpu, twins
 
 # What the page may not do
@@ -101,7 +108,26 @@ def skeleton(html: str) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def hostile_page(text: str) -> str:
-    return render(files_of(hostile(text), problems=(text,), path=text), CONTEXT)
+    """A page with ``text`` wherever records, single kernels, a verdict, a history or ceilings may hold text."""
+    kernel = msgspec.structs.replace(evidence.kernels()[0], rung=text, commit=text, settings={"bytes": text})
+    gpu = msgspec.structs.replace(kernel.machine, gpu=text)
+    files = files_of(hostile(text), msgspec.structs.replace(kernel, machine=gpu), problems=(text,), path=text)
+    row = evidence.row("UNSURE", "unsure", metric=text, message=text, base=text, accepted=text, rung=text)
+    verdict = msgspec.structs.replace(evidence.verdict(row), base=text, head=text, notes=[text], fluxperf=text)
+    points = [
+        msgspec.structs.replace(point, commit=None if number == 3 else f"{text}{number}", metric=text, rung=text)
+        for number, point in enumerate(evidence.points(10))
+    ]
+    odd = [msgspec.structs.replace(point, machine=text, environment={text: str(point.value)}) for point in points]
+    ceilings = [Ceiling(text, MEMORY, 1e12, "measured", text)]
+    extras = Extras(
+        samples=frozenset({text}),
+        verdict=verdict,
+        ceilings=ceilings,
+        history=history([*odd, *evidence.points(10)], Path("no checkout"), problems=[text]),
+        command=text,
+    )
+    return render(files, CONTEXT, extras)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +140,7 @@ def test_hostile_text_adds_no_element(text: str, plain_skeleton: list[tuple[str,
     html = hostile_page(text)
     assert skeleton(html) == plain_skeleton
     assert not re.search("[\u202a-\u202e\u2066-\u2069\u200e\u200f\u2028\u2029\x00\x1b]", html)
-    assert len(html) < 400_000
+    assert len(html) < 600_000
     html.encode()
 
 
@@ -159,6 +185,9 @@ def test_shown_text_is_cut_and_says_so():
     assert shown("") == "(empty)"
     assert shown("a\u202eb") == "a\\u202eb"
     assert drawn("🙂") == "\\U0001f642"
+    assert drawn("x" * 10_000, 12) == "x" * 11 + "…"
+    assert drawn("x" * 12, 12) == "x" * 12
+    assert len(drawn("🙂" * 9, 12)) == 12
 
 
 @given(
@@ -202,12 +231,26 @@ def test_numbers_have_units(text: str, expected: str):
 
 
 def test_speedup_is_median_over_median_with_the_range_of_all_samples():
-    before = summary_of(make(times=[[10.0, 12.0], [20.0]]))
-    after = summary_of(make(times=[[1.0, 3.0]]))
+    before, after = make(times=[[10.0, 12.0], [20.0]]), make(times=[[1.0, 3.0]])
     found = speedup(before, after)
     assert found is not None
-    assert (found.ratio, found.low, found.high, found.single) == (15.5 / 2, 10 / 3, 20.0, False)
+    assert (found.ratio, found.low, found.high, found.kind) == (15.5 / 2, 10 / 3, 20.0, "range")
     assert speedup(before, None) is None
+
+
+def test_speedup_of_several_processes_has_an_interval():
+    before = make(times=[[10.0 + 0.1 * i] for i in range(6)])
+    after = make(times=[[1.0 + 0.01 * i] for i in range(6)])
+    found = speedup(before, after)
+    assert found is not None
+    assert found.kind == "interval"
+    assert 10.0 / 1.05 < found.low < found.ratio < found.high < 10.5 / 1.0
+
+
+def test_speedup_of_a_single_sample_has_no_spread():
+    found = speedup(make(times=[[10.0]]), make(times=[[1.0, 2.0]]))
+    assert found is not None
+    assert (found.kind, found.spread) == ("single", "one sample, no spread")
 
 
 def test_samples_are_said_by_process():
@@ -232,10 +275,10 @@ def test_largest_error_is_the_answer():
 
 def test_readme_chart_is_one_svg_file_on_white():
     records = [on_gpu(rung, seconds) for rung, seconds in GPU_SECONDS.items()]
-    svg = plots.readme_chart(files_of(*records), CONTEXT, "schnell-1024")
+    svg = readme_chart(files_of(*records), CONTEXT, "schnell-1024")
     root = ElementTree.fromstring(svg)
     assert root.attrib["width"] == "900"
-    assert svg == plots.readme_chart(files_of(*records), CONTEXT, "schnell-1024")
+    assert svg == readme_chart(files_of(*records), CONTEXT, "schnell-1024")
     text = "".join(root.itertext()).replace(units.NBSP, " ")
     assert "1,374" in text
     assert "published count" in text
@@ -246,16 +289,16 @@ def test_readme_chart_is_one_svg_file_on_white():
 
 
 def test_readme_chart_of_twins_says_so():
-    svg = plots.readme_chart(files_of(*twins()), CONTEXT, "tiny")
+    svg = readme_chart(files_of(*twins()), CONTEXT, "tiny")
     text = "".join(ElementTree.fromstring(svg).itertext())
-    assert plots.TWIN_TITLE in text
+    assert TWIN_TITLE in text
     assert "116" in text
     assert "published count" not in text, "tiny is another model"
 
 
 def test_readme_chart_of_an_unknown_workload_says_what_there_is():
     with pytest.raises(RecordError, match=r"no record of workload 'dev-1024'.*tiny"):
-        plots.readme_chart(files_of(make()), CONTEXT, "dev-1024")
+        readme_chart(files_of(make()), CONTEXT, "dev-1024")
 
 
 # Writing

@@ -17,6 +17,11 @@ from tests.report.pages import CONTEXT, H100, LAPTOP, RUNGS, Page, make, on_gpu,
 # What the page says
 
 
+def ladders_of(page: Page) -> list[str]:
+    ids = [str(attrs.get("id")) for tag, attrs in page.tags if tag == "article"]
+    return [name for name in ids if name.startswith("ladder-")]
+
+
 def test_factory_reproduces_the_known_counts():
     tiny, full = make().totals, on_gpu("baseline", 400.0).totals
     assert (tiny.d2h_copies, tiny.h2d_copies) == (116, 83)
@@ -25,7 +30,7 @@ def test_factory_reproduces_the_known_counts():
 
 def test_sections_stand_in_their_order(twin_page: Page):
     anchors = [attrs["id"] for tag, attrs in twin_page.tags if tag == "section"]
-    assert anchors == [section.anchor for section in SECTIONS]
+    assert anchors == [*(section.anchor for section in SECTIONS), "words"]
     assert all(twin_page.sections[str(anchor)].strip() for anchor in anchors)
 
 
@@ -121,7 +126,7 @@ def test_equal_or_unreadable_times_fall_back_to_the_order_of_the_file():
 def test_machines_and_ways_have_their_own_ladders():
     other = msgspec.structs.replace(LAPTOP, cpu="Intel Xeon 8488C")
     page = page_of(make(), make(machine=other), make("broadcast"), make("broadcast", machine=H100, ran_as="kernel"))
-    assert len([attrs for tag, attrs in page.tags if tag == "article" and "id" in attrs]) == 3
+    assert len(ladders_of(page)) == 3
     text = page.sections["machines"]
     assert "tiny was measured on 3 machines" in text
     assert "not compared" in text
@@ -129,8 +134,7 @@ def test_machines_and_ways_have_their_own_ladders():
 
 def test_other_sizes_under_one_name_are_another_ladder():
     page = page_of(make(), make("broadcast", workload=workload(steps=1)))
-    titles = [attrs for tag, attrs in page.tags if tag == "article" and "id" in attrs]
-    assert len(titles) == 2
+    assert len(ladders_of(page)) == 2
     assert "1 step," in page.sections["ladder"]
 
 
@@ -240,12 +244,29 @@ def test_progress_shows_gpu_records_of_the_headline_workload_only(gpu_page: Page
 def test_peers_are_drawn_and_listed():
     peer = on_gpu("compiled", 3.3, implementation="diffusers", ran_as="peer")
     page = page_of(on_gpu("fused", 4.61), peer)
-    assert "peer of diffusers" in page.sections["ladder"]
+    assert "peers on NVIDIA H100" in page.sections["ladder"]
     figure = next(text for text in page.figures if "published baseline toward" in text)
     assert "compiled" in figure
     text = page.sections["summary"]
     assert "No peer was measured" not in text
-    assert "On the same machine diffusers (compiled) takes 3.34 s (3.30–3.37 s), 0.716× our time." in text
+    assert "Measured in the same way, diffusers (compiled) takes 3.34 s (3.30–3.37 s), 0.716×" in text
+    assert "our 4.66 s." in text
+    row = page.row("diffusers (compiled)", 6)
+    assert row[1:3] == ["3.34 s3.30–3.37 s", "4.66 s4.61–4.71 s"]
+    assert "95 %" in row[3], "six processes of each give an interval"
+
+
+def test_peers_measured_in_another_way_are_not_compared():
+    peer = on_gpu("compiled", 3.3, implementation="diffusers", ran_as="peer", settings={"rest_s": "1"})
+    page = page_of(on_gpu("fused", 4.61), peer)
+    assert (
+        "Not compared, for no record of ours was measured in the same way: diffusers (compiled)."
+        in page.sections["headline"]
+    )
+    assert "Measured in the same way" not in page.sections["summary"]
+    rested = on_gpu("fused", 4.2, settings={"rest_s": "1"}, created_utc="2026-07-25T12:00:00Z")
+    page = page_of(rested, on_gpu("fused", 4.61), peer)
+    assert page.row("diffusers (compiled)", 6)[2].startswith("4.25 s"), "the older record is the one that rested"
 
 
 def test_gpu_answer_names_time_speedup_and_target(gpu_page: Page):
@@ -258,11 +279,12 @@ def test_gpu_answer_names_time_speedup_and_target(gpu_page: Page):
 
 def test_every_plot_has_words_and_a_name(twin_page: Page):
     plots_ = [attrs for tag, attrs in twin_page.tags if tag == "svg"]
-    assert len(plots_) == 3
+    assert len(plots_) == 5
     names = {attrs.get("id") for _, attrs in twin_page.tags}
     for attrs in plots_:
         assert attrs["role"] == "img"
         assert set(str(attrs["aria-labelledby"]).split()) <= names
+    assert sum(text.count("This plot in words") for text in twin_page.sections.values()) == len(plots_)
     assert twin_page.sections["ladder"].count("This plot in words") == 2
     assert "broadcast takes away" in twin_page.sections["ladder"]
 

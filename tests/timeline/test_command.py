@@ -134,6 +134,26 @@ def test_the_trace_is_written(run, tmp_path):
     assert len(json.loads((tmp_path / "trace.json").read_text())["traceEvents"]) > 100
 
 
+def test_the_page_is_written_beside_what_is_printed(run, tmp_path):
+    plain = run("example.sqlite")
+    code, out, err = run("example.sqlite", "--html", "new/page.html")
+    assert (code, out) == plain[:2]
+    assert "Page written to new/page.html" in err
+    html = (tmp_path / "new" / "page.html").read_text(encoding="utf-8")
+    assert html.startswith("<!DOCTYPE html>")
+    assert html.rstrip().endswith("</html>")
+    assert "step 0" in html
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["page.html"]
+
+
+def test_a_page_that_cannot_be_written_leaves_nothing(run, tmp_path):
+    (tmp_path / "file").write_text("kept")
+    code, _, err = run("example.sqlite", "--html", "file/page.html")
+    assert code == 2
+    assert "cannot write file/page.html" in " ".join(err.split())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["example.sqlite", "file"]
+
+
 def test_hostile_names_are_shown_as_text(run, tmp_path):
     capture = Capture()
     capture.add("TARGET_INFO_GPU", id=0, name=HOSTILE)

@@ -133,6 +133,22 @@ class Device(ABC):
         """
 
     @abstractmethod
+    def lend(self, array: Any) -> Any:
+        """An object on the same memory that speaks DLPack, for another library that works on this device.
+
+        bfloat16 goes as int16, because DLPack has no NumPy dtype for it. Nothing is copied; whoever takes the memory
+        orders its work behind this device's stream, as DLPack asks for.
+        """
+
+    @abstractmethod
+    def borrow(self, tensor: Any) -> Any:
+        """An array of this device on the memory of another library's tensor, which it keeps alive.
+
+        Args:
+            tensor: speaks DLPack, on this device, of a dtype that NumPy has.
+        """
+
+    @abstractmethod
     def synchronize(self) -> None:
         """Returns when the device has done all that it was given; counted as a synchronization."""
 

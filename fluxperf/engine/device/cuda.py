@@ -107,6 +107,14 @@ class CudaDevice(Gpu, Device):
         """Opens cuBLASLt and cuDNN."""
         _ = self.products, self.attention
 
+    def lend(self, array: Any) -> Any:
+        """The CuPy array itself; bfloat16 as int16."""
+        return array.view("int16") if array.dtype == host_dtype("bfloat16") else array
+
+    def borrow(self, tensor: Any) -> Any:
+        """A CuPy array on the tensor's memory; the current stream waits for the one that the tensor was written on."""
+        return self._cp.from_dlpack(tensor)
+
     def synchronize(self) -> None:
         """Waits for the stream."""
         self.door.ledger.syncs += 1

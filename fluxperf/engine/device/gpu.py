@@ -82,12 +82,13 @@ class Gpu:
         self.architecture = f"sm_{major}{minor}" + ("a" if (major, minor) == (9, 0) else "")
         self.processors = int(self.properties["multiProcessorCount"])
         self.launches: int | None = 0
-        self._ordinal = ordinal
+        #: Which GPU, as CUDA counts those that are visible.
+        self.ordinal = ordinal
 
     @property
     def bus_id(self) -> str | None:
         """PCI bus id, which other libraries know this GPU by."""
-        return str(self._cp.cuda.runtime.deviceGetPCIBusId(self._ordinal))
+        return str(self._cp.cuda.runtime.deviceGetPCIBusId(self.ordinal))
 
     @property
     def name(self) -> str:

@@ -43,17 +43,19 @@ class HostArray:
 
     __slots__ = ("_data", "_device", "_owned", "base")
 
-    def __init__(self, device: HostDevice, data: npt.NDArray[Any], base: HostArray | None = None) -> None:
+    def __init__(
+        self, device: HostDevice, data: npt.NDArray[Any], base: HostArray | None = None, borrowed: bool = False
+    ) -> None:
         self._device = device
         self._data = data
         #: The array that owns the memory, or ``None`` for an owner.
         self.base = base
-        self._owned = 0 if base is not None else data.nbytes
-        if base is None:
+        self._owned = 0 if base is not None or borrowed else data.nbytes
+        if base is None and not borrowed:
             device.memory.allocate(data.nbytes)
 
     def __del__(self) -> None:
-        if getattr(self, "base", self) is None:
+        if getattr(self, "_owned", 0):
             self._device.memory.free(self._owned)
 
     @property
@@ -177,6 +179,15 @@ class HostDevice(Device):
         numbers = np.random.default_rng(list(key)).standard_normal(math.prod(shape), np.float32)
         numbers = (numbers * np.float32(std) + np.float32(mean)).astype(ml_dtypes.bfloat16)
         return HostArray(self, numbers.reshape(tuple(shape)).astype(host_dtype(dtype)))
+
+    def lend(self, array: HostArray) -> npt.NDArray[Any]:
+        """The memory as a NumPy array; bfloat16 as int16."""
+        data = array._data
+        return data.view(np.int16) if data.dtype == host_dtype("bfloat16") else data
+
+    def borrow(self, tensor: Any) -> HostArray:
+        """The memory of a tensor of the host; it is not counted as this device's."""
+        return HostArray(self, np.from_dlpack(tensor), borrowed=True)
 
     def synchronize(self) -> None:
         """Nothing is pending on the host; counted all the same."""

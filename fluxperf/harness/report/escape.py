@@ -44,9 +44,13 @@ def shown(text: str, limit: int = 96) -> str:
 
 
 def drawn(text: str, limit: int = 28) -> str:
-    """``text`` for a plot: like `shown`, and what the plot's font may lack is shown as an escape."""
-    short = shown(text, limit)
-    return "".join(char if char in _DRAWN or ord(char) < 0x100 else _visible(char) for char in short)
+    """``text`` for a plot: at most ``limit`` characters, and what the plot's font may lack is shown as an escape.
+
+    The words beside the plot have more of it.
+    """
+    short = shown(text[: limit + 1], limit + 1)
+    safe = "".join(char if char in _DRAWN or ord(char) < 0x100 else _visible(char) for char in short)
+    return safe if len(safe) <= limit else f"{safe[: limit - 1]}…"
 
 
 def script_json(value: Any) -> str:

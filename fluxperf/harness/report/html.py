@@ -6,68 +6,121 @@ with the section's name in ``assets/``.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fluxperf.errors import RecordError
 from fluxperf.harness.records import RecordsFile
-from fluxperf.harness.report import ladder, ledger, machines, ops, plots, published, raw, summary
-from fluxperf.harness.report.escape import neutral
-from fluxperf.harness.report.inputs import Context
-from fluxperf.harness.report.study import TWIN_NOTE, Study, provenance, survey
+from fluxperf.harness.report import (
+    headline,
+    judgement,
+    kernels,
+    ladder,
+    ledger,
+    machines,
+    ops,
+    past,
+    raw,
+    roofline,
+    stability,
+    summary,
+)
+from fluxperf.harness.report.commands import commands
+from fluxperf.harness.report.inputs import NOTHING, Context, Extras
+from fluxperf.harness.report.strip import Sections, scripts, styles
+from fluxperf.harness.report.study import SAMPLE_NOTE, TWIN_NOTE, Study, survey
+from fluxperf.harness.report.templates import asset, environment, script_hash
+from fluxperf.harness.report.terms import TERMS
 
 
 class Section(NamedTuple):
-    """One section of the page; ``assets/<anchor>.html.j2`` draws what ``build`` returns."""
+    """One section of the page; ``assets/<anchor>.html.j2`` draws what ``build`` returns. ``terms`` are its words."""
 
     anchor: str
     title: str
     build: Callable[[Study], Any]
+    terms: tuple[str, ...] = ()
 
 
-def _progress(study: Study) -> dict[str, Any]:
-    records = [record for one in plots.on_axis(study) for record in one.records]
-    where = provenance(records) if records else "The lines are published figures; no record of these files is drawn."
-    return {"figure": plots.progress(study, "progress"), "provenance": where}
+class Part(NamedTuple):
+    """A section with what its template draws, and the commands that make it again."""
+
+    section: Section
+    view: Any
+    commands: list[str]
+
+
+def _ladders(study: Study) -> dict[str, Any]:
+    return {"ladders": ladder.build(study), "phases": ops.build_phases(study)}
+
+
+def _ops(study: Study) -> dict[str, Any]:
+    return {"ops": ops.build(study), "kernels": kernels.build(study)}
+
+
+def _timeline(study: Study) -> Sections | None:
+    """What the parts on the timeline show; it was drawn when the capture was read."""
+    return study.extras.timeline
 
 
 SECTIONS = (
-    Section("summary", "Summary", summary.build),
-    Section("machines", "Machines and comparability", machines.build),
-    Section("ladder", "The ladder", ladder.build),
-    Section("ledger", "Transfer ledger", ledger.build),
-    Section("published", "The published baseline", published.build),
-    Section("progress", "Progress toward the target", _progress),
-    Section("ops", "Ops", ops.build),
-    Section("phases", "Phase tables", ops.build_phases),
+    Section("summary", "Summary", summary.build, ("rung", "forward", "twin", "peer", "floor")),
+    Section(
+        "verdict",
+        "Verdict",
+        judgement.build,
+        ("verdict", "outcome", "UNSURE", "base, head", "exact", "minimum detectable effect"),
+    ),
+    Section("machines", "Machines and comparability", machines.build, ("twin", "sample")),
+    Section(
+        "headline", "Headline", headline.build, ("denoise", "step", "peer", "floor", "ceiling", "interval", "range")
+    ),
+    Section("ladder", "The ladder", _ladders, ("rung", "phase", "interval", "range", "twin", "down, up", "sync")),
+    Section(
+        "samples",
+        "Samples of each process",
+        stability.build,
+        ("process", "sample", "A/A", "A/A band", "minimum detectable effect"),
+    ),
+    Section("timeline", "Timeline of one step", _timeline, ("step",)),
+    Section("ledger", "Transfer ledger", ledger.build, ("ledger", "down, up", "exact", "witness")),
+    Section("ops", "Ops and kernels", _ops, ("op", "observed run", "ceiling")),
+    Section("roofline", "Roofline", roofline.build, ("ceiling", "arithmetic intensity", "observed run")),
+    Section("gaps", "Gaps and the launch-bound test", _timeline, ("captured",)),
+    Section("history", "History", past.build, ("history", "change", "exact")),
     Section("raw", "Raw data", raw.build),
 )
 
 
-def render(files: Sequence[RecordsFile], context: Context) -> str:
-    """The whole page as HTML. The same records give the same page, to the byte."""
-    study = survey(files, context)
-    script = _asset("page.js")
+def render(files: Sequence[RecordsFile], context: Context, extras: Extras = NOTHING) -> str:
+    """The whole page as HTML. The same records and evidence give the same page, to the byte."""
+    return page(survey(files, context, extras))
+
+
+def page(study: Study) -> str:
+    """The whole page of a study as HTML."""
+    style, script = asset("style.css"), asset("page.js")
+    if study.extras.timeline:
+        style, script = f"{style}\n{styles()}", f"{script}\n{scripts()}"
+    parts = [Part(section, section.build(study), commands(study, section.anchor)) for section in SECTIONS]
     return (
-        _environment()
+        environment()
         .get_template("page.html.j2")
         .render(
-            sections=[(section, section.build(study)) for section in SECTIONS],
+            parts=parts,
             study=study,
+            terms=TERMS,
             twin_note=TWIN_NOTE,
-            # Safe as markup: both are files of this package.
-            style=Markup(_asset("style.css")),
+            sample_note=SAMPLE_NOTE,
+            # Safe as markup: both are made of files of this package.
+            style=Markup(style),
             script=Markup(script),
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            script_hash=script_hash(script),
         )
     )
 
@@ -93,23 +146,3 @@ def write(html: str, path: Path) -> None:
             f"cannot write the report to {path}: {error.strerror}. Expected a file in a folder that can be written to; "
             "choose another with -o."
         ) from error
-
-
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("fluxperf.harness.report", "assets"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_harmless,
-    )
-
-
-def _harmless(value: Any) -> Any:
-    """Whatever a template prints, without characters that hide or reorder text; markup is ours and stays."""
-    return neutral(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _asset(name: str) -> str:
-    return (resources.files("fluxperf.harness.report") / "assets" / name).read_text(encoding="utf-8")

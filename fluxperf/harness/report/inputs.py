@@ -1,12 +1,21 @@
-"""What a report is told besides the records: the ladder, and the published figures it is compared with.
+"""What a report is told besides the records: the ladder, published figures, and other evidence that it shows.
 
-The harness knows no engine, so whoever calls it describes both.
+The harness knows no engine, so whoever calls it describes ladder and figures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from fluxperf.harness.calibration import Calibration
+from fluxperf.harness.history import History
+from fluxperf.harness.report.ceilings import Ceiling
+from fluxperf.harness.verdict import Verdict
+
+if TYPE_CHECKING:
+    # It draws, and what draws takes a second to import.
+    from fluxperf.harness.report.strip import Sections
 
 
 class RungInfo(NamedTuple):
@@ -69,3 +78,25 @@ class Context(NamedTuple):
     published: Published
     headline_workload: str
     command: str
+
+
+class Extras(NamedTuple):
+    """Evidence besides records; the page says of each what is missing, and how to make it.
+
+    ``samples`` are paths of records files that were measured elsewhere and are shown beside the others, marked and
+    never compared with them. ``verdict`` is what a gate said, ``calibrations`` A/A spreads by kind of machine,
+    ``ceilings`` rates that a machine reaches, ``history`` series over commits. ``timeline`` is what the parts on the
+    timeline show of a capture. ``command`` is the command that makes this page.
+    """
+
+    samples: frozenset[str] = frozenset()
+    verdict: Verdict | None = None
+    calibrations: Sequence[Calibration] = ()
+    ceilings: Sequence[Ceiling] = ()
+    history: History | None = None
+    timeline: Sections | None = None
+    command: str = ""
+
+
+#: A report that is given nothing besides records.
+NOTHING = Extras()

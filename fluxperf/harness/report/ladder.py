@@ -6,19 +6,32 @@ from collections import defaultdict
 from typing import NamedTuple
 
 from fluxperf.harness.records import Record
-from fluxperf.harness.report import plots, units
+from fluxperf.harness.report import units
 from fluxperf.harness.report.escape import shown
 from fluxperf.harness.report.inputs import PhaseInfo
-from fluxperf.harness.report.study import Ladder, Rung, Speedup, Study, provenance, samples_of, speedup, summary_of
+from fluxperf.harness.report.plots.copies import copies
+from fluxperf.harness.report.plots.speedups import speedups
+from fluxperf.harness.report.plots.waterfall import waterfall
+from fluxperf.harness.report.provenance import provenance
+from fluxperf.harness.report.samples import Speedup, samples_of, speedup, spread_of, summary_of
+from fluxperf.harness.report.study import Ladder, Rung, Study
 from fluxperf.harness.report.svg import Figure
 from fluxperf.harness.report.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.stats import Summary
+
+_MEASURED = (
+    "speedup over the rung before, median over median; with a 95 % bootstrap interval over processes where both have "
+    "three or more, else with the range that all samples give"
+)
 
 _COLUMNS = (
     Column("Rung", number=False, hint="in the ladder's order"),
     Column("What changes", number=False, wide=True),
     Column("Expected", hint="speedup over the rung before that was expected beforehand"),
-    Column("Measured", hint="speedup over the rung before: median over median; range from all samples"),
+    Column(
+        "Measured",
+        hint=_MEASURED,
+    ),
     Column("Over baseline", hint="speedup over the ladder's first rung"),
     Column("Denoise", hint="all steps: median, with smallest and largest sample"),
     Column("Step", hint="one step: median, with smallest and largest sample"),
@@ -45,10 +58,12 @@ class LadderView(NamedTuple):
     """One ladder as the page shows it."""
 
     anchor: str
+    view: str
     title: str
     about: str
     provenance: str
     twin: bool
+    sample: bool
     table: Table
     phases: Table | None
     notes: list[str]
@@ -64,13 +79,16 @@ def _view(study: Study, ladder: Ladder, anchor: str) -> LadderView:
     climbs = ladder.ran_as != "peer"
     figures = []
     if climbs:
-        figures = [figure for figure in (plots.waterfall(ladder, anchor), plots.copies(ladder, anchor)) if figure]
+        drawn = (waterfall(ladder, anchor), speedups(study, ladder, anchor), copies(ladder, anchor))
+        figures = [figure for figure in drawn if figure]
     return LadderView(
         anchor=anchor,
+        view=ladder.view,
         title=ladder.title,
         about=_about(ladder),
         provenance=provenance(ladder.records),
         twin=ladder.twin,
+        sample=ladder.sample,
         table=_table(ladder),
         phases=_phases(study, ladder) if climbs and study.context.phases else None,
         notes=_notes(ladder),
@@ -88,7 +106,7 @@ def _about(ladder: Ladder) -> str:
 
 
 def _table(ladder: Ladder) -> Table:
-    start = summary_of(ladder.baseline)
+    start = ladder.baseline
     rows = []
     for position, rung in enumerate(ladder.rungs):
         before = ladder.rungs[position - 1] if position else None
@@ -113,7 +131,7 @@ def _missing(rung: Rung, position: int) -> list[Cell]:
 
 
 def _row(
-    ladder: Ladder, rung: Rung, record: Record, position: int, before: Rung | None, start: Summary | None
+    ladder: Ladder, rung: Rung, record: Record, position: int, before: Rung | None, start: Record | None
 ) -> list[Cell]:
     tag = "twin" if ladder.twin else ""
     totals = record.totals
@@ -122,8 +140,8 @@ def _row(
         _name(rung, position, peer=ladder.ran_as == "peer"),
         _change(rung),
         _expected(rung),
-        _over(before, rung, denoise, tag),
-        _ratio(speedup(start, denoise), tag) if rung.name != ladder.start else Cell(units.times(1.0), 1.0, "start"),
+        _over(before, rung, tag),
+        _ratio(speedup(start, record), tag) if rung.name != ladder.start else Cell(units.times(1.0), 1.0, "start"),
         _time(denoise, tag),
         _time(summary_of(record, "step"), tag),
         Cell(samples_of(record), float(denoise.samples) if denoise else None, _of_many(rung)),
@@ -154,27 +172,25 @@ def _expected(rung: Rung) -> Cell:
     return Cell(units.bounds(low, high), low)
 
 
-def _over(before: Rung | None, rung: Rung, denoise: Summary | None, tag: str) -> Cell:
+def _over(before: Rung | None, rung: Rung, tag: str) -> Cell:
     """The speedup over the rung before; none is given across a gap, where it would belong to several changes."""
     if before is None or rung.info is None or before.info is None:
         return MISSING
     if before.record is None:
         return Cell("—", None, f"no {before.label}", kind="missing")
-    return _ratio(speedup(summary_of(before.record), denoise), tag)
+    return _ratio(speedup(before.record, rung.record), tag)
 
 
 def _ratio(found: Speedup | None, tag: str) -> Cell:
     if not found:
         return MISSING
-    note = "one sample" if found.single else units.times_range(found.low, found.high)
-    return Cell(units.times(found.ratio), found.ratio, note, tag)
+    return Cell(units.times(found.ratio), found.ratio, found.spread, tag)
 
 
 def _time(found: Summary | None, tag: str) -> Cell:
     if not found:
         return Cell("no time", kind="missing")
-    note = "one sample" if found.samples == 1 else units.time_range(found.low, found.high)
-    return Cell(units.time(found.median), found.median, note, tag)
+    return Cell(units.time(found.median), found.median, spread_of(found), tag)
 
 
 def _count(value: int | None) -> Cell:
@@ -197,7 +213,7 @@ def _phases(study: Study, ladder: Ladder) -> Table:
         Column("From", number=False),
         Column("To", number=False),
         Column("Expected"),
-        Column("Measured", hint="median over median; range from all samples"),
+        Column("Measured", hint="median over median, with interval or range"),
         Column("Verdict", number=False),
         Column("Why: ops that changed most", number=False, hint="seconds of one observed forward, before and after"),
     )
@@ -207,7 +223,7 @@ def _phases(study: Study, ladder: Ladder) -> Table:
 
 def _phase(phase: PhaseInfo, ladder: Ladder, position: int) -> list[Cell]:
     low, high = phase.expected
-    found = speedup(summary_of(ladder.at(phase.before)), summary_of(ladder.at(phase.after)))
+    found = speedup(ladder.at(phase.before), ladder.at(phase.after))
     return [
         Cell(phase.name, position),
         Cell(phase.before),

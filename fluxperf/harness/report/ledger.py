@@ -8,7 +8,10 @@ from typing import NamedTuple
 from fluxperf.harness.records import BlockRow, LedgerRow, Record
 from fluxperf.harness.report import units
 from fluxperf.harness.report.escape import shown
-from fluxperf.harness.report.study import Ladder, Rung, Study, provenance
+from fluxperf.harness.report.plots.copies import labels
+from fluxperf.harness.report.provenance import provenance
+from fluxperf.harness.report.study import Ladder, Rung, Study
+from fluxperf.harness.report.svg import Figure
 from fluxperf.harness.report.tables import MISSING, Cell, Column, Table
 
 _SECTIONS = ("embed", "double", "single", "final")
@@ -20,8 +23,10 @@ _Key = tuple[str, str, str, str]
 class LedgerView(NamedTuple):
     """The ledger of one ladder as the page shows it."""
 
+    view: str
     title: str
     provenance: str
+    figure: Figure | None
     ledger: Table | None
     by_op: Table | None
     blocks: Table
@@ -30,15 +35,18 @@ class LedgerView(NamedTuple):
 
 def build(study: Study) -> list[LedgerView]:
     """The ledger of each ladder that has a record."""
-    return [_view(ladder) for ladder in study.climbing if ladder.measured]
+    shown_ones = [ladder for ladder in study.climbing if ladder.measured]
+    return [_view(ladder, f"ledger-{number}") for number, ladder in enumerate(shown_ones, start=1)]
 
 
-def _view(ladder: Ladder) -> LedgerView:
+def _view(ladder: Ladder, prefix: str) -> LedgerView:
     base = ladder.baseline
     later = [rung for rung in ladder.measured if rung.name != ladder.start]
     return LedgerView(
+        view=ladder.view,
         title=ladder.title,
         provenance=provenance(ladder.records),
+        figure=labels(ladder, prefix),
         ledger=_ledger(base, later) if base and base.ledger else None,
         by_op=_by_op(base) if base and base.ledger else None,
         blocks=_blocks(ladder),

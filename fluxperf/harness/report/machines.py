@@ -9,7 +9,8 @@ from fluxperf.harness.measure.clocks import throttling_note
 from fluxperf.harness.records import Machine, Record
 from fluxperf.harness.report import units
 from fluxperf.harness.report.escape import shown
-from fluxperf.harness.report.study import TWIN_SAYS, Ladder, Study, commit_of, provenance, short, unique, where
+from fluxperf.harness.report.provenance import commit_of, provenance, short, unique, where
+from fluxperf.harness.report.study import SAMPLE_NOTE, TWIN_SAYS, Ladder, Study
 from fluxperf.harness.report.tables import MISSING, Cell, Column, Table
 
 _FIELDS: tuple[tuple[str, Callable[[Machine], str | None]], ...] = (
@@ -42,7 +43,7 @@ def build(study: Study) -> MachinesView:
         if record.machine not in machines:
             machines.append(record.machine)
     numbers = [str(number) for number in range(1, len(machines) + 1)]
-    columns = [Column("", number=False), *(Column(f"Machine {number}", number=False) for number in numbers)]
+    columns = [Column("What", number=False), *(Column(f"Machine {number}", number=False) for number in numbers)]
     rows = [[Cell(name), *(_cell(read(machine)) for machine in machines)] for name, read in _FIELDS]
     groups = [[record for record in study.records if record.machine == machine] for machine in machines]
     rows.append([Cell("Workloads"), *(Cell(units.listing(_workloads(group), 4)) for group in groups)])
@@ -76,6 +77,8 @@ def remarks(study: Study) -> list[tuple[bool, str]]:
         found += [(True, text) for text in _within(ladder)]
     if not found and study.records:
         found.append((False, "All records come from one machine and one clean commit: rungs may be compared."))
+    if any(ladder.sample for ladder in study.ladders):
+        found.append((False, f"What is called a sample is {SAMPLE_NOTE}."))
     if any(ladder.twin for ladder in study.ladders):
         text = f"Times marked “twin” are of host twins: they {TWIN_SAYS} They are never compared with a GPU's."
         found.append((False, text))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
-from fluxperf.harness.records import OpRow, Record
+from fluxperf.harness.records import Record
 from fluxperf.harness.report import units
+from fluxperf.harness.report.ceilings import Ceiling
 from fluxperf.harness.report.escape import shown
-from fluxperf.harness.report.study import Ladder, Study, provenance
+from fluxperf.harness.report.floor import outer
+from fluxperf.harness.report.provenance import provenance
+from fluxperf.harness.report.rates import OpRate, rates_of, reached
+from fluxperf.harness.report.study import Ladder, Rung, Study, median_of
 from fluxperf.harness.report.tables import MISSING, Cell, Column, Table
 
 _COLUMNS = (
@@ -23,6 +26,13 @@ _COLUMNS = (
 )
 
 
+#: Ops of the quickest rung that the first table shows.
+_TOP = 12
+
+#: A change of an op's time up to this share is not called one: times of observed runs are single.
+_NEGLIGIBLE = 0.02
+
+
 class OpsRung(NamedTuple):
     """The ops of one rung."""
 
@@ -32,37 +42,104 @@ class OpsRung(NamedTuple):
 
 
 class OpsView(NamedTuple):
-    """The ops of one ladder, rung by rung."""
+    """The ops of one ladder: those that take most of its quickest rung, then all of them rung by rung."""
 
+    view: str
     title: str
     twin: bool
+    top: Table | None
+    top_source: str
     rungs: list[OpsRung]
 
 
 class PhasesView(NamedTuple):
     """Which implementation each op has, rung by rung, in one ladder."""
 
+    view: str
     title: str
     provenance: str
     table: Table
 
 
 def build(study: Study) -> list[OpsView]:
-    """The op tables of every ladder."""
-    return [_view(ladder) for ladder in study.ladders if ladder.measured]
+    """The op tables of every ladder that has op rows."""
+    return [_view(study, ladder) for ladder in study.ladders if any(record.ops for record in ladder.records)]
 
 
-def _view(ladder: Ladder) -> OpsView:
+def _view(study: Study, ladder: Ladder) -> OpsView:
     rungs = []
     for rung in ladder.measured:
         if rung.record:
             table = _table(rung.record, rung.label, twin=ladder.twin) if rung.record.ops else None
             rungs.append(OpsRung(rung.label, provenance([rung.record]), table))
-    return OpsView(ladder.title, ladder.twin, rungs)
+    chosen = [rung for rung in ladder.timed if rung.record and rung.record.ops]
+    best = min(chosen, key=lambda rung: median_of(rung.record), default=None)
+    before = [rung for rung in chosen if best and rung.info and chosen.index(rung) < chosen.index(best)]
+    table = _top(study, ladder, best, before[-1] if before else None) if best else None
+    source = provenance([best.record]) if best and best.record else ""
+    return OpsView(ladder.view, ladder.title, ladder.twin, table, source, rungs)
+
+
+def _top(study: Study, ladder: Ladder, best: Rung, before: Rung | None) -> Table | None:
+    """The ops that take most of a rung's time, each with its change since the rung before and its ceiling."""
+    record = best.record
+    if record is None:
+        return None
+    rates, old = rates_of(record), {rate.op: rate for rate in rates_of(before.record if before else None)}
+    whole = sum(rate.time_s for rate in rates)
+    ceilings = {} if ladder.twin else study.ceilings_of(ladder.machine)
+    since = f"since {before.label}" if before else "since the rung before"
+    columns = (
+        Column("Op", number=False),
+        Column("Calls"),
+        Column("Time", hint="all calls of one forward, of an observed run"),
+        Column("Share", hint="of the time of all ops"),
+        Column(f"Change {since}", hint="of the time of the same op; an op that is new there has none"),
+        Column("Of its ceiling", hint="least time that bytes and operations need, over the time that it took"),
+        Column("Bound by", number=False, hint="memory, or products of a dtype: what the least time comes from"),
+    )
+    rows = [
+        [
+            Cell(shown(rate.op, 64)),
+            Cell(units.count(rate.calls), rate.calls),
+            Cell(units.time(rate.time_s), rate.time_s, tag="twin" if ladder.twin else ""),
+            Cell(units.percent(rate.time_s / whole), rate.time_s) if whole > 0 else MISSING,
+            _changed(rate, old.get(rate.op)),
+            *_ceiling(record, rate, ceilings),
+        ]
+        for rate in rates[:_TOP]
+    ]
+    left = f"; {len(rates) - _TOP} more below" if len(rates) > _TOP else ""
+    return Table(f"Ops of {best.label}, the quickest rung, longest first{left}", columns, rows)
+
+
+def _changed(rate: OpRate, old: OpRate | None) -> Cell:
+    if old is None or old.time_s <= 0:
+        return Cell("new here" if old is None else "—", kind="missing")
+    change = rate.time_s / old.time_s - 1
+    kind = "good" if change < -_NEGLIGIBLE else "bad" if change > _NEGLIGIBLE else "same"
+    return Cell(f"{100 * change:+.1f}{units.NBSP}%", change, f"from {units.time(old.time_s)}", kind=kind)
+
+
+def _ceiling(record: Record, rate: OpRate, ceilings: dict[str, Ceiling]) -> tuple[Cell, Cell]:
+    found = reached(record, rate, ceilings)
+    if found is None:
+        return MISSING, MISSING
+    ceiling = ceilings[found.by]
+    note = "" if ceiling.kind == "measured" else "published peak"
+    if found.share > 1:
+        # Whoever moves all bytes cannot be above the ceiling.
+        text = f"over 100{units.NBSP}%"
+        return Cell(text, found.share, "views or caches: not all bytes moved", kind="missing"), Cell(
+            found.by, None, note
+        )
+    return Cell(units.percent(found.share), found.share, f"least {units.time(found.least_s)}"), Cell(
+        found.by, None, note
+    )
 
 
 def _table(record: Record, name: str, *, twin: bool) -> Table:
-    whole = whole_time(record.ops)
+    whole = sum(row.time_s for row in outer(record.ops))
     rows = [
         [
             Cell(shown(row.op, 64)),
@@ -77,12 +154,6 @@ def _table(record: Record, name: str, *, twin: bool) -> Table:
         for row in sorted(record.ops, key=lambda row: -row.time_s)
     ]
     return Table(f"{name}: ops of one forward", _COLUMNS, rows)
-
-
-def whole_time(rows: Sequence[OpRow]) -> float:
-    """Seconds of all ops; one that ran within another that has a row of its own is part of that one."""
-    outer = {(row.op, row.section) for row in rows}
-    return sum(row.time_s for row in rows if row.within in ("", row.op) or (row.within, row.section) not in outer)
 
 
 def build_phases(study: Study) -> list[PhasesView]:
@@ -103,7 +174,7 @@ def _phases(ladder: Ladder) -> PhasesView:
             before = table.get(op)
         rows.append(cells)
     caption = "Implementation of each op; marked where it differs from the last rung before that has a record"
-    return PhasesView(ladder.title, provenance(ladder.records), Table(caption, columns, rows))
+    return PhasesView(ladder.view, ladder.title, provenance(ladder.records), Table(caption, columns, rows))
 
 
 def _implementation(name: str | None, before: str | None, *, first: bool) -> Cell:

@@ -7,7 +7,9 @@ from typing import NamedTuple
 from fluxperf.harness.records import Record
 from fluxperf.harness.report import units
 from fluxperf.harness.report.escape import shown
-from fluxperf.harness.report.study import Ladder, Study, provenance, summary_of
+from fluxperf.harness.report.provenance import provenance
+from fluxperf.harness.report.samples import spread_of, summary_of
+from fluxperf.harness.report.study import Ladder, Study
 from fluxperf.harness.report.tables import MISSING, Cell, Column, Table
 
 # The blocks of the model whose copies were published: double, single.
@@ -68,8 +70,7 @@ def _times(study: Study) -> Table:
     )
     ours = MISSING._replace(text="no GPU record")
     if denoise:
-        note = "one sample" if denoise.samples == 1 else units.time_range(denoise.low, denoise.high)
-        ours = Cell(units.time(denoise.median), denoise.median, note)
+        ours = Cell(units.time(denoise.median), denoise.median, spread_of(denoise))
     block_gap = published.baseline_block_s / published.peer_block_s
     rows = [
         [

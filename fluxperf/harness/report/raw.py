@@ -10,7 +10,8 @@ from markupsafe import Markup
 from fluxperf.harness.records import Record
 from fluxperf.harness.report import units
 from fluxperf.harness.report.escape import script_json, shown
-from fluxperf.harness.report.study import Study, commit_of
+from fluxperf.harness.report.provenance import commit_of
+from fluxperf.harness.report.study import Study
 from fluxperf.harness.report.tables import Cell, Column, Table
 
 # So that the page stays below its 2 MB even with many records.
@@ -52,7 +53,7 @@ def build(study: Study) -> RawView:
         f"{units.plural(missing, 'record')} more would make the page too large; see the files." if missing else ""
     )
     return RawView(
-        command=shown(study.context.command, 400),
+        command=shown(study.extras.command or study.context.command, 400),
         table=_files(study),
         amount=f"{units.plural(len(study.records), 'record')}, of which {len(used)} are shown above",
         records=embedded,
@@ -80,7 +81,7 @@ def _files(study: Study) -> Table:
         moments = sorted(record.created_utc for record in file.records) or ["—"]
         rows.append(
             [
-                Cell(shown(file.path, 160)),
+                Cell(shown(file.path, 160), tag="sample" if file.path in study.extras.samples else ""),
                 Cell(units.count(len(file.records)), len(file.records)),
                 Cell(units.count(len(file.problems)), len(file.problems), kind="bad" if file.problems else ""),
                 Cell(shown(moments[0], 40)),

@@ -1,30 +1,33 @@
 """Records sorted into ladders: what a report compares, and what it keeps apart.
 
-Records are compared only where workload, machine, implementation and the way they ran are the same. Each such group
-is a ladder, with the newest record at each rung.
+Records are compared only where workload, machine, implementation, origin and the way they ran are the same. Each such
+group is a ladder, with the newest record at each rung. Peers of one workload on one machine stand together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from fluxperf.harness.records import Record, RecordsFile, WorkloadRow
+from fluxperf.harness.report.ceilings import Ceiling, ceilings_for, tried_ceilings
 from fluxperf.harness.report.escape import shown
-from fluxperf.harness.report.inputs import Context, RungInfo
-from fluxperf.harness.report.units import BY, NBSP, listing, plural
-from fluxperf.harness.stats import Summary, summarize
+from fluxperf.harness.report.inputs import NOTHING, Context, Extras, RungInfo
+from fluxperf.harness.report.provenance import unique, where
+from fluxperf.harness.report.samples import summary_of
+from fluxperf.harness.report.units import BY, NBSP, plural
 
 TWIN_SAYS = "say what crosses and whether the numbers agree, not how fast a GPU is."
 TWIN_NOTE = "host twin: says what crosses and whether the numbers agree, not how fast a GPU is"
+SAMPLE_NOTE = "a committed record of another machine, shown beside what was measured here and never compared with it"
 
 _ORDER = {"kernel": 0, "peer": 1, "twin": 2}
-_WAYS = {"kernel": "GPU kernels", "peer": "peer", "twin": "host twins"}
+_WAYS = {"kernel": "GPU kernels", "peer": "peers", "twin": "host twins"}
 
 
 class Rung(NamedTuple):
-    """One rung of one ladder: its newest record, or ``None``, and how many records there were.
+    """One rung of one ladder: its newest record, or ``None``, and every record that there is of it.
 
     ``info`` is ``None`` for a rung that the ladder does not have.
     """
@@ -32,21 +35,17 @@ class Rung(NamedTuple):
     name: str
     info: RungInfo | None
     record: Record | None
-    held: int
+    records: tuple[Record, ...]
+
+    @property
+    def held(self) -> int:
+        """How many records there are of it."""
+        return len(self.records)
 
     @property
     def label(self) -> str:
         """The rung's name, harmless and of bounded length."""
         return shown(self.name, 48)
-
-
-class Speedup(NamedTuple):
-    """Median over median; ``low`` and ``high`` follow from the extremes of the samples."""
-
-    ratio: float
-    low: float
-    high: float
-    single: bool
 
 
 class Ladder(NamedTuple):
@@ -59,6 +58,8 @@ class Ladder(NamedTuple):
     implementation: str
     rungs: tuple[Rung, ...]
     start: str
+    sample: bool = False
+    view: str = ""
 
     @property
     def twin(self) -> bool:
@@ -68,18 +69,23 @@ class Ladder(NamedTuple):
     @property
     def way(self) -> str:
         """How it ran, in words."""
-        who = "" if self.implementation == "fluxperf" else f" of {shown(self.implementation, 48)}"
+        who = "" if self.implementation in ("", "fluxperf") else f" of {shown(self.implementation, 48)}"
         return _WAYS.get(self.ran_as, shown(self.ran_as)) + who
 
     @property
     def title(self) -> str:
         """What the ladder holds, in one line."""
-        return f"{self.label}, {self.way} on {self.machine}"
+        return f"{'Sample: ' if self.sample else ''}{self.label}, {self.way} on {self.machine}"
 
     @property
     def measured(self) -> list[Rung]:
         """The rungs that have a record."""
         return [rung for rung in self.rungs if rung.record]
+
+    @property
+    def timed(self) -> list[Rung]:
+        """The rungs of the ladder that have a time, in its order."""
+        return [rung for rung in self.rungs if rung.info and summary_of(rung.record)]
 
     @property
     def records(self) -> list[Record]:
@@ -91,17 +97,34 @@ class Ladder(NamedTuple):
         """The record of the ladder's first rung."""
         return self.at(self.start)
 
+    @property
+    def best(self) -> Rung | None:
+        """The rung with the shortest time; ``None`` where none has a time."""
+        return min(self.timed, key=lambda rung: median_of(rung.record), default=None)
+
     def at(self, name: str) -> Record | None:
         """The record of the rung called ``name``."""
         return next((rung.record for rung in self.rungs if rung.name == name and rung.record), None)
 
 
+class View(NamedTuple):
+    """What the page's switch shows at once: one workload on one machine, from one origin."""
+
+    id: str
+    label: str
+    machine: str
+    sample: bool
+
+
 class Study(NamedTuple):
-    """Everything that a section is built from."""
+    """Everything that a section is built from. ``kernels`` are records of single kernels, which are no rungs."""
 
     files: Sequence[RecordsFile]
     context: Context
+    extras: Extras
     ladders: tuple[Ladder, ...]
+    kernels: tuple[Record, ...]
+    tried: tuple[Ceiling, ...]
 
     @property
     def records(self) -> list[Record]:
@@ -111,41 +134,72 @@ class Study(NamedTuple):
     @property
     def used(self) -> list[Record]:
         """The newest records, of which the page's numbers are."""
-        return [record for ladder in self.ladders for record in ladder.records]
+        return [record for ladder in self.ladders for record in ladder.records] + list(self.kernels)
 
     @property
     def climbing(self) -> list[Ladder]:
         """The ladders that climb: those of peers have no rungs in common with ours."""
         return [ladder for ladder in self.ladders if ladder.ran_as != "peer"]
 
+    @property
+    def views(self) -> list[View]:
+        """What the switch may show, in the page's order."""
+        return list({row.view: View(row.view, row.label, row.machine, row.sample) for row in self.ladders}.values())
 
-def survey(files: Sequence[RecordsFile], context: Context) -> Study:
-    """The records of ``files`` sorted into ladders: the headline workload first, kernels before twins."""
+    def peers_of(self, ladder: Ladder) -> list[Rung]:
+        """Measured peers of a ladder's workload on its machine, from the same origin."""
+        same = [one for one in self.ladders if one.ran_as == "peer" and one.view == ladder.view]
+        return [rung for one in same for rung in one.measured]
+
+    def ceilings_of(self, machine: str) -> dict[str, Ceiling]:
+        """What a machine can reach, by what it bounds; nothing where nobody measured or published it."""
+        return ceilings_for(machine, self.extras.ceilings, self.tried)
+
+
+def survey(files: Sequence[RecordsFile], context: Context, extras: Extras = NOTHING) -> Study:
+    """The records of ``files`` sorted into ladders: what was measured here first, then samples.
+
+    Within each, the headline workload is first, and kernels are before peers and twins.
+    """
     groups: dict[tuple[object, ...], list[Record]] = {}
-    for record in (record for file in files for record in file.records):
-        row = record.workload
-        what = (getattr(row, name) for name in row.__struct_fields__)
-        key = (*what, where(record), record.ran_as, record.implementation)
-        groups.setdefault(key, []).append(record)
+    kernels = []
+    for file in files:
+        sample = file.path in extras.samples
+        for record in file.records:
+            if "call" in record.times_s and "denoise" not in record.times_s:
+                kernels.append(record)
+            else:
+                groups.setdefault(_key(record, sample), []).append(record)
     labels = _workload_labels([group[0].workload for group in groups.values()])
-    ladders = [_ladder(group, context, label) for group, label in zip(groups.values(), labels, strict=True)]
+    ladders = [
+        _ladder(group, context, label, sample=bool(key[0]))
+        for (key, group), label in zip(groups.items(), labels, strict=True)
+    ]
     ladders.sort(
         key=lambda ladder: (
+            ladder.sample,
             ladder.workload.name != context.headline_workload,
             ladder.label,
-            _ORDER.get(ladder.ran_as, 9),
+            ladder.twin,
             ladder.machine,
+            _ORDER.get(ladder.ran_as, 9),
         )
     )
-    return Study(files, context, tuple(ladders))
+    places = unique("\0".join(_place(ladder)) for ladder in ladders)
+    named = [one._replace(view=f"view-{places.index(chr(0).join(_place(one))) + 1}") for one in ladders]
+    tried = tried_ceilings(record for file in files for record in file.records)
+    return Study(files, context, extras, tuple(named), tuple(kernels), tuple(tried))
 
 
-def where(record: Record) -> str:
-    """The machine that the record's times belong to: its GPU, or its CPU for a host twin."""
-    machine = record.machine
-    if machine.gpu and record.ran_as != "twin":
-        return shown(machine.gpu)
-    return f"{shown(machine.cpu)} ({plural(machine.cores, 'core')})"
+def _key(record: Record, sample: bool) -> tuple[object, ...]:
+    row = record.workload
+    what = (getattr(row, name) for name in row.__struct_fields__)
+    who = "" if record.ran_as == "peer" else record.implementation
+    return (sample, *what, where(record), record.ran_as, who)
+
+
+def _place(ladder: Ladder) -> tuple[str, str, str]:
+    return ("sample" if ladder.sample else "", ladder.label, ladder.machine)
 
 
 def _workload_labels(rows: Sequence[WorkloadRow]) -> list[str]:
@@ -169,22 +223,31 @@ def sizes(row: WorkloadRow) -> str:
     )
 
 
-def _ladder(group: Sequence[Record], context: Context, label: str) -> Ladder:
+def _ladder(group: Sequence[Record], context: Context, label: str, *, sample: bool) -> Ladder:
     first = group[0]
+    peers = first.ran_as == "peer"
     by_rung: dict[str, list[Record]] = {}
     for record in group:
-        by_rung.setdefault(record.rung, []).append(record)
+        by_rung.setdefault(_peer(record) if peers else record.rung, []).append(record)
     rungs = []
-    if first.ran_as != "peer":
+    if not peers:
         for info in context.ladder:
             found = by_rung.pop(info.name, [])
-            rungs.append(Rung(info.name, info, _newest(found), len(found)))
-    rungs += [Rung(name, None, _newest(found), len(found)) for name, found in by_rung.items()]
+            rungs.append(Rung(info.name, info, newest(found), tuple(found)))
+    rungs += [Rung(name, None, newest(found), tuple(found)) for name, found in by_rung.items()]
     start = context.ladder[0].name if context.ladder else ""
-    return Ladder(first.workload, label, where(first), first.ran_as, first.implementation, tuple(rungs), start)
+    who = "" if peers else first.implementation
+    return Ladder(first.workload, label, where(first), first.ran_as, who, tuple(rungs), start, sample)
 
 
-def _newest(records: Sequence[Record]) -> Record | None:
+def _peer(record: Record) -> str:
+    """What tells a peer from others: its name, and its form where the name does not hold it."""
+    if record.rung.startswith(record.implementation):
+        return record.rung
+    return f"{record.implementation} ({record.rung})"
+
+
+def newest(records: Sequence[Record]) -> Record | None:
     """The record with the latest time; of equal or unreadable times, the one that was appended last."""
     best = max(enumerate(records), key=lambda pair: (_moment(pair[1].created_utc), pair[0]), default=None)
     return best[1] if best else None
@@ -198,60 +261,7 @@ def _moment(text: str) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def summary_of(record: Record | None, metric: str = "denoise") -> Summary | None:
-    """Summary of a record's samples of one metric, or ``None`` where it has none above zero."""
-    found = summarize(record.times_s.get(metric, [])) if record else None
-    return found if found and found.low > 0 else None
-
-
-def speedup(before: Summary | None, after: Summary | None) -> Speedup | None:
-    """How many times shorter ``after`` is than ``before``, or ``None`` where one of them has no samples."""
-    if not before or not after:
-        return None
-    single = before.samples == 1 or after.samples == 1
-    return Speedup(before.median / after.median, before.low / after.high, before.high / after.low, single)
-
-
-def short(commit: str | None) -> str:
-    """A commit as it is shown: the first ten digits of a full one, anything else bounded."""
-    if commit is None:
-        return "not recorded"
-    return shown(commit[:10] if len(commit) == 40 else commit, 24)
-
-
-def commit_of(record: Record) -> str:
-    """The record's commit, shortened, and whether the tree held changes that no commit has."""
-    if record.commit is None:
-        return "commit not recorded"
-    text = short(record.commit)
-    if record.dirty is None:
-        return f"{text} (not known whether clean)"
-    return f"{text} + uncommitted changes" if record.dirty else text
-
-
-def unique(values: Iterable[str]) -> list[str]:
-    """The values without repetition, in order."""
-    return list(dict.fromkeys(values))
-
-
-def samples_of(record: Record, metric: str = "denoise") -> str:
-    """How many samples there are in how many processes: 3 x 5, or "5 + 4" where processes differ."""
-    sizes_ = [len(samples) for samples in record.times_s.get(metric, []) if samples]
-    if not sizes_:
-        return "none"
-    if sum(sizes_) == 1:
-        return "1"
-    if len(set(sizes_)) == 1:
-        return f"{len(sizes_)}{NBSP}{BY}{NBSP}{sizes_[0]}"
-    return " + ".join(str(size) for size in sizes_)
-
-
-def provenance(records: Sequence[Record]) -> str:
-    """Where numbers come from: machine, commit and samples, as one line under a section's title."""
-    machines = unique(where(record) for record in records)
-    commits = unique(commit_of(record) for record in records)
-    samples = unique(samples_of(record) for record in records)
-    return (
-        f"Machine: {listing(machines, 3)}. {'Commit' if len(commits) == 1 else 'Commits'}: {listing(commits, 4)}. "
-        f"Samples (processes {BY} samples of each): {listing(samples, 4)}."
-    )
+def median_of(record: Record | None) -> float:
+    """The median time of all steps, or infinity where there is none."""
+    found = summary_of(record)
+    return found.median if found else float("inf")

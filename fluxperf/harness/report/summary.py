@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from fluxperf.harness.records import Record
 from fluxperf.harness.report import units
+from fluxperf.harness.report.advice import Step, fast, next_steps, slow
 from fluxperf.harness.report.escape import shown
+from fluxperf.harness.report.floor import floor_of
+from fluxperf.harness.report.headline import beside_peers
+from fluxperf.harness.report.provenance import commit_of, provenance, unique, where
 from fluxperf.harness.report.published import is_full
-from fluxperf.harness.report.study import (
-    TWIN_SAYS,
-    Ladder,
-    Study,
-    commit_of,
-    provenance,
-    samples_of,
-    speedup,
-    summary_of,
-    unique,
-    where,
-)
-from fluxperf.harness.stats import Summary
+from fluxperf.harness.report.samples import samples_of, speedup, spread_of, summary_of
+from fluxperf.harness.report.study import TWIN_SAYS, Ladder, Study
+from fluxperf.harness.report.unmeasured import unmeasured
 
 _MOST_PROBLEMS = 20
 
@@ -48,6 +42,9 @@ class SummaryView(NamedTuple):
     measured: str
     answer: list[Answer]
     figures: list[Figure]
+    fast: list[str]
+    slow: list[str]
+    next_steps: list[Step]
     unmeasured: list[str]
     problems: list[str]
     provenance: str
@@ -59,6 +56,9 @@ def build(study: Study) -> SummaryView:
         measured=_measured(study),
         answer=answer(study),
         figures=_figures(study),
+        fast=fast(study),
+        slow=slow(study),
+        next_steps=next_steps(study),
         unmeasured=unmeasured(study),
         problems=_problems(study),
         provenance=provenance(study.used),
@@ -90,14 +90,14 @@ def _measured(study: Study) -> str:
 def answer(study: Study) -> list[Answer]:
     """What came out, in a few sentences; one that holds for several ladders is said once."""
     ladders = [ladder for ladder in study.climbing if ladder.measured]
-    kernels = {ladder.label for ladder in ladders if not ladder.twin}
+    kernels = {_name(ladder) for ladder in ladders if not ladder.twin}
     told: dict[tuple[str, str], list[Ladder]] = {}
     for ladder in ladders:
         texts = [_copies(ladder)]
-        if not ladder.twin or ladder.label not in kernels:
+        if not ladder.twin or _name(ladder) not in kernels:
             texts += [_published(study, ladder), _time(study, ladder), _error(ladder)]
         for text in filter(None, texts):
-            told.setdefault((ladder.label, text), []).append(ladder)
+            told.setdefault((_name(ladder), text), []).append(ladder)
     answers: list[Answer] = []
     for (label, text), held in told.items():
         about = _about(ladders, label, held)
@@ -112,9 +112,9 @@ def answer(study: Study) -> list[Answer]:
 
 def _about(ladders: Sequence[Ladder], label: str, held: Sequence[Ladder]) -> str:
     """What a sentence is about, said only as far as there is something else it could be about."""
-    if len({ladder.label for ladder in ladders}) == 1 and len(held) == len(ladders):
+    if len({_name(ladder) for ladder in ladders}) == 1 and len(held) == len(ladders):
         return ""
-    same = [ladder for ladder in ladders if ladder.label == label]
+    same = [ladder for ladder in ladders if _name(ladder) == label]
     return label if len(held) == len(same) else held[0].title
 
 
@@ -162,40 +162,40 @@ def _published(study: Study, ladder: Ladder) -> str:
 
 
 def _time(study: Study, ladder: Ladder) -> str:
-    """The last timed rung's time against the first one's and the target; twins' times are no answer."""
-    timed = [(rung, found) for rung in ladder.measured if rung.info and (found := summary_of(rung.record))]
-    if ladder.twin or not timed:
+    """The quickest rung's time against the first one's, the target, peers and the floor; twins' times are no answer."""
+    rung = ladder.best
+    found = summary_of(rung.record) if rung else None
+    if ladder.twin or not rung or not found:
         return ""
-    rung, found = min(timed, key=lambda pair: pair[1].median)
-    text = f"On {ladder.machine}, {rung.label} takes {units.time(found.median)} ({_spread(found)})"
-    gain = speedup(summary_of(ladder.baseline), found)
+    text = f"On {ladder.machine}, {rung.label} takes {units.time(found.median)} ({spread_of(found)})"
+    gain = speedup(ladder.baseline, rung.record)
     if gain and rung.name != ladder.start:
-        between = "one sample" if gain.single else units.times_range(gain.low, gain.high)
-        text += f", {units.times(gain.ratio)} ({between}) over the {shown(ladder.start)}"
+        text += f", {units.times(gain.ratio)} ({gain.spread}) over the {shown(ladder.start)}"
     if ladder.workload.name == study.context.headline_workload:
         target = study.context.published.target_s
         text += f"; the target of {units.given(target)} is {'met' if found.median < target else 'not met'}"
-    return f"{text}.{_beside(study, ladder, found)}"
+    return f"{text}.{_beside(study, ladder)}{_floor(study, ladder)}"
 
 
-def _beside(study: Study, ladder: Ladder, ours: Summary) -> str:
-    """The quickest peer of the same workload on the same machine, as one more sentence."""
-    peers = [
-        (found, f"{shown(one.implementation, 48)} ({rung.label})")
-        for one in study.ladders
-        if one.ran_as == "peer" and one.workload == ladder.workload and one.machine == ladder.machine
-        for rung in one.measured
-        if (found := summary_of(rung.record))
-    ]
-    if not peers:
+def _beside(study: Study, ladder: Ladder) -> str:
+    """The quickest peer on the same machine, measured in the same way, as one more sentence."""
+    rows = beside_peers(study, ladder)
+    if not rows:
         return ""
-    best, name = min(peers, key=lambda pair: pair[0].median)
-    ratio = units.times(best.median / ours.median)
-    return f" On the same machine {name} takes {units.time(best.median)} ({_spread(best)}), {ratio} our time."
+    peer, ours, gain = min(rows, key=lambda row: row[2].ratio)
+    theirs, mine = summary_of(peer.record), summary_of(ours)
+    if not theirs or not mine:
+        return ""
+    said = f" Measured in the same way, {peer.label} takes {units.time(theirs.median)} ({spread_of(theirs)}), "
+    return said + f"{units.times(gain.ratio)} ({gain.spread}) our {units.time(mine.median)}."
 
 
-def _spread(found: Summary) -> str:
-    return "one sample" if found.samples == 1 else units.time_range(found.low, found.high)
+def _floor(study: Study, ladder: Ladder) -> str:
+    floor = floor_of(study, ladder)
+    if not floor:
+        return ""
+    kind = "what this machine was measured to reach" if floor.measured else "published peaks"
+    return f" The floor under {kind} is {units.time(floor.time_s)}, {units.percent(floor.share)} of that."
 
 
 def _error(ladder: Ladder) -> str:
@@ -207,7 +207,7 @@ def _error(ladder: Ladder) -> str:
 
 
 def _figures(study: Study) -> list[Figure]:
-    """Three numbers of the first ladder, or fewer; each says where it comes from."""
+    """Three numbers of the first ladder and the time of the first that a GPU ran; each says where it comes from."""
     ladder = next((ladder for ladder in study.climbing if ladder.baseline), None)
     base = ladder.baseline if ladder else None
     if ladder is None or base is None:
@@ -217,67 +217,37 @@ def _figures(study: Study) -> list[Figure]:
     if last.record and last.name != ladder.start:
         before, after = _all_copies(base), _all_copies(last.record)
         meaning = f"copies in one forward, {shown(ladder.start)} to {last.label}"
-        figures.append(Figure(ladder.label, f"{before:,} → {after:,}", meaning, _source(ladder, [base, last.record])))
-    found, gain = summary_of(last.record), speedup(summary_of(base), summary_of(last.record))
-    if not ladder.twin and found and gain and last.record and last.name != ladder.start:
-        meaning = f"over the {shown(ladder.start)}: {last.label} takes {units.time(found.median)} ({_spread(found)})"
-        figures.append(Figure(ladder.label, units.times(gain.ratio), meaning, _source(ladder, [base, last.record])))
+        figures.append(Figure(_name(ladder), f"{before:,} → {after:,}", meaning, _source(ladder, [base, last.record])))
+    timed = next((one for one in study.climbing if not one.twin and one.best), None)
+    figures += _times(timed) if timed else []
     known = [rung for rung in ladder.rungs if rung.info]
     value = f"{len([rung for rung in known if rung.record])} of {len(known)}"
     meaning = f"rungs of the ladder have a record, {ladder.way}"
-    figures.append(Figure(ladder.label, value, meaning, _source(ladder, ladder.records)))
+    figures.append(Figure(_name(ladder), value, meaning, _source(ladder, ladder.records)))
     return figures
+
+
+def _times(ladder: Ladder) -> list[Figure]:
+    """Time and speedup of a ladder's quickest rung."""
+    best = ladder.best
+    found = summary_of(best.record) if best else None
+    if not best or not best.record or not found:
+        return []
+    meaning = f"all {best.record.workload.steps} steps at {best.label} ({spread_of(found)})"
+    figures = [Figure(_name(ladder), units.time(found.median), meaning, _source(ladder, [best.record]))]
+    gain = speedup(ladder.baseline, best.record)
+    if gain and ladder.baseline and best.name != ladder.start:
+        meaning = f"over the {shown(ladder.start)}, {best.label} ({gain.spread})"
+        source = _source(ladder, [ladder.baseline, best.record])
+        figures.append(Figure(_name(ladder), units.times(gain.ratio), meaning, source))
+    return figures
+
+
+def _name(ladder: Ladder) -> str:
+    return f"Sample: {ladder.label}" if ladder.sample else ladder.label
 
 
 def _source(ladder: Ladder, records: list[Record]) -> str:
     commits = unique(map(commit_of, records))
     samples = unique(map(samples_of, records))
     return f"{ladder.machine}; {units.listing(commits, 2)}; samples {units.listing(samples, 2)}"
-
-
-def unmeasured(study: Study) -> list[str]:
-    """What the files do not say, as sentences."""
-    texts = []
-    kernels = [ladder for ladder in study.ladders if ladder.ran_as == "kernel"]
-    headline = shown(study.context.headline_workload, 48)
-    if not kernels:
-        texts.append("No record ran on a GPU: there is no GPU time, no launch count and no GPU speedup here.")
-    elif not any(ladder.workload.name == study.context.headline_workload for ladder in kernels):
-        texts.append(f"No GPU record of {headline}, the workload that the target is set for.")
-    for ladder in study.climbing:
-        missing = [rung.label for rung in ladder.rungs if not rung.record]
-        if missing:
-            texts.append(f"{ladder.title}: no record of {units.listing(missing)}.")
-    tests: tuple[tuple[str, Callable[[Record], bool]], ...] = (
-        ("One sample only, so no spread", lambda record: _samples(record) == 1),
-        ("No denoise time", lambda record: _samples(record) == 0),
-        ("No error figure", lambda record: record.error is None),
-        ("Launches not counted", lambda record: record.totals.launches is None),
-        ("Peak memory not counted", lambda record: record.totals.peak_bytes is None),
-        ("Counts not confirmed by a witness from outside", lambda record: record.witness is None),
-    )
-    for what, test in tests:
-        texts += _lacking(study, what, test)
-    if not any(ladder.ran_as == "peer" for ladder in study.ladders):
-        texts.append("No peer was measured beside these records.")
-    return texts
-
-
-def _samples(record: Record) -> int:
-    found = summary_of(record)
-    return found.samples if found else 0
-
-
-def _lacking(study: Study, what: str, test: Callable[[Record], bool]) -> list[str]:
-    used = study.used
-    short = [record for record in used if test(record)]
-    if not short:
-        return []
-    if len(short) == len(used):
-        return [f"{what}: all {units.plural(len(used), 'record')}."] if len(used) > 1 else [f"{what}: the one record."]
-    texts = []
-    for ladder in study.ladders:
-        names = [rung.label for rung in ladder.measured if rung.record and test(rung.record)]
-        if names:
-            texts.append(f"{what}: {ladder.title}: {units.listing(names)}.")
-    return texts

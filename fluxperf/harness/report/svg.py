@@ -21,12 +21,13 @@ _FONT = "-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'Liberation
 
 
 class Figure(NamedTuple):
-    """One plot: its SVG, its title, what it shows in words, and its width in pixels."""
+    """One plot: its SVG, its title, what it shows in words, its width in pixels, and where its numbers are from."""
 
     svg: str
     title: str
     words: str
     width: int
+    source: str = ""
 
 
 class Colour(NamedTuple):
@@ -45,9 +46,15 @@ PAPER = Colour("#010104", "var(--paper)", "#ffffff")
 DOWN = Colour("#010105", "var(--down)", "#0072b2")
 UP = Colour("#010106", "var(--up)", "#d55e00")
 LESS = Colour("#010107", "var(--less)", "#009e73")
-WHOLE = Colour("#010108", "var(--whole)", "#7b8794")
-TARGET = Colour("#010109", "var(--target)", "#cc79a7")
-_COLOURS = (INK, MUTED, GRID, PAPER, DOWN, UP, LESS, WHOLE, TARGET)
+WHOLE = Colour("#010108", "var(--whole)", "#525d69")
+TARGET = Colour("#010109", "var(--target)", "#b5578d")
+BAND = Colour("#010110", "var(--band)", "#dbe7ef")
+AMBER = Colour("#010111", "var(--amber)", "#b98300")
+SKY = Colour("#010112", "var(--sky)", "#3fa3dd")
+COLOURS = (INK, MUTED, GRID, PAPER, DOWN, UP, LESS, WHOLE, TARGET, BAND, AMBER, SKY)
+
+#: What tells series of one plot apart, in this order, each with a marker of its own.
+SERIES = ((DOWN, "o"), (UP, "s"), (LESS, "D"), (TARGET, "^"), (AMBER, "v"), (SKY, "P"), (INK, "X"), (WHOLE, "*"))
 
 
 def settings() -> AbstractContextManager[None]:
@@ -156,7 +163,7 @@ def _own(element: ElementTree.Element, prefix: str, needed: set[str], *, on_pape
 def _coloured(style: str, *, on_paper: bool) -> str:
     kept = [part.strip() for part in style.split(";") if not part.strip().startswith("font-family")]
     text = "; ".join(part for part in kept if part)
-    for colour in _COLOURS:
+    for colour in COLOURS:
         text = text.replace(colour.token, colour.paper if on_paper else colour.css)
     return text
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from markupsafe import Markup
+
 
 class Column(NamedTuple):
     """One column. Numbers stand right-aligned, and sort by value; ``hint`` says what the column counts."""
@@ -18,7 +20,7 @@ class Column(NamedTuple):
 class Cell(NamedTuple):
     """One cell: what it says, what it sorts by, a muted second line, a tag such as "twin", and a kind for its style.
 
-    Kinds: ``missing``, ``changed``, ``same``, ``good``, ``bad``.
+    Kinds: ``missing``, ``changed``, ``same``, ``good``, ``bad``, ``warn``. ``drawing`` is an SVG element of our own.
     """
 
     text: str
@@ -26,6 +28,7 @@ class Cell(NamedTuple):
     note: str = ""
     tag: str = ""
     kind: str = ""
+    drawing: Markup = Markup("")
 
 
 class Table(NamedTuple):

@@ -34,6 +34,11 @@ def time(value_s: float | None) -> str:
     return f"{digits(value_s / factor)}{NBSP}{unit}"
 
 
+def signed_time(value_s: float) -> str:
+    """A moment given in seconds from another: with the sign of what lies before it."""
+    return f"{MINUS if value_s < 0 else ''}{time(abs(value_s))}"
+
+
 def given(value_s: float) -> str:
     """A duration that was given, not measured: as short as it was given."""
     factor, unit = _time_unit(value_s)

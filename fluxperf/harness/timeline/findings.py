@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from fluxperf.errors import UnknownNameError
-from fluxperf.harness.timeline.busy import gaps
+from fluxperf.harness.timeline.busy import Gap, gaps
 from fluxperf.harness.timeline.model import NONE, Call, Sync, Timeline, Work
 from fluxperf.harness.timeline.places import Places
 
@@ -27,6 +27,10 @@ SHORTEST_GAP_NS = 1_000
 #: Launches in a row that make a repeated kernel, and synchronizations in one place that make a loop.
 FEWEST_REPEATS = 8
 FEWEST_SYNCS = 4
+
+
+#: Nanoseconds for which a GPU had nothing to do because a launch came late, by the index of the work that ended them.
+_Late = dict[int, int]
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,16 +59,17 @@ class Kind(NamedTuple):
 
     meaning: str
     advice: str
-    find: Callable[[Timeline, Places], Iterator[_Hit]]
+    find: Callable[[Timeline, Places, _Late], Iterator[_Hit]]
 
 
 def findings(timeline: Timeline, places: Places | None = None) -> list[Finding]:
     """All findings of an attributed timeline, the costliest first."""
     places = places or Places(timeline)
+    late = _launches_late(timeline, places)
     found = []
     for name, kind in KINDS.items():
         hits: dict[tuple[str, str], list[_Hit]] = defaultdict(list)
-        for hit in kind.find(timeline, places):
+        for hit in kind.find(timeline, places, late):
             hits[hit.place, hit.seen].append(hit)
         for (place, seen), group in hits.items():
             size = sum(hit.size for hit in group)
@@ -122,14 +127,20 @@ def _copy_cost(timeline: Timeline, row: Work) -> int:
     return _duration(row) if row.call == NONE else max(_duration(row), _duration(timeline.calls[row.call]))
 
 
-def _host_copies(timeline: Timeline, places: Places) -> Iterator[_Hit]:
-    """Copies between host and device inside a forward."""
-    for row in timeline.work:
-        if row.copy is not None and row.copy.crossing and places.in_forward(row.range):
-            yield _Hit(places.path_of(row), row.copy.direction, _copy_cost(timeline, row), row.copy.count, row.bytes)
+def _host_copies(timeline: Timeline, places: Places, late: _Late) -> Iterator[_Hit]:
+    """Copies between host and device inside a forward, with the time for which a GPU waited for them to begin."""
+    for index, row in enumerate(timeline.work):
+        if _round_trip(row, places):
+            cost = _copy_cost(timeline, row) + late.get(index, 0)
+            yield _Hit(places.path_of(row), row.copy.direction, cost, row.copy.count, row.bytes)  # type: ignore[union-attr]
 
 
-def _pageable(timeline: Timeline, places: Places) -> Iterator[_Hit]:
+def _round_trip(row: Work, places: Places) -> bool:
+    """Whether a piece of work is a copy between host and device inside a forward."""
+    return row.copy is not None and bool(row.copy.crossing) and places.in_forward(row.range)
+
+
+def _pageable(timeline: Timeline, places: Places, late: _Late) -> Iterator[_Hit]:
     """Copies between host and device from or to pageable memory, wherever they are."""
     for row in timeline.work:
         if row.copy is not None and row.copy.crossing and row.copy.pageable:
@@ -137,7 +148,7 @@ def _pageable(timeline: Timeline, places: Places) -> Iterator[_Hit]:
             yield _Hit(places.path_of(row), seen, _copy_cost(timeline, row), row.copy.count, row.bytes)
 
 
-def _items(timeline: Timeline, places: Places) -> Iterator[_Hit]:
+def _items(timeline: Timeline, places: Places, late: _Late) -> Iterator[_Hit]:
     """Tiny copies to the host that the host waits for before it launches anything else."""
     waits: dict[int, Sync] = {sync.call: sync for sync in timeline.syncs if sync.blocks and sync.call != NONE}
     telling = {row.call for row in timeline.work if row.call != NONE} | set(waits)
@@ -161,16 +172,26 @@ def _items(timeline: Timeline, places: Places) -> Iterator[_Hit]:
             yield _Hit(places.path_of(row), name, _copy_cost(timeline, row), row.copy.count, row.bytes)
 
 
-def _starved(timeline: Timeline, places: Places) -> Iterator[_Hit]:
-    """Gaps that ended with work whose launch call had not returned when the GPU ran out of work."""
-    for gap in gaps(timeline, places):
-        row = timeline.work[gap.work]
-        idle = gap.end_ns - gap.start_ns
-        if row.call != NONE and idle >= SHORTEST_GAP_NS and timeline.calls[row.call].end_ns > gap.start_ns:
+def _launches_late(timeline: Timeline, places: Places) -> _Late:
+    return {gap.work: gap.end_ns - gap.start_ns for gap in gaps(timeline, places) if launched_late(timeline, gap)}
+
+
+def _starved(timeline: Timeline, places: Places, late: _Late) -> Iterator[_Hit]:
+    """GPUs idle before a launch. What a copy inside a forward was late by is that copy's cost, not a late launch's."""
+    for index, idle in late.items():
+        row = timeline.work[index]
+        if not _round_trip(row, places):
             yield _Hit(places.path_of(row), "GPU idle before a launch", idle)
 
 
-def _repeated(timeline: Timeline, places: Places) -> Iterator[_Hit]:
+def launched_late(timeline: Timeline, gap: Gap) -> bool:
+    """Whether a gap that counts ended with work whose launch call had not returned when the GPU ran out of work."""
+    call = timeline.work[gap.work].call
+    counts = gap.end_ns - gap.start_ns >= SHORTEST_GAP_NS
+    return call != NONE and counts and timeline.calls[call].end_ns > gap.start_ns
+
+
+def _repeated(timeline: Timeline, places: Places, late: _Late) -> Iterator[_Hit]:
     """Kernels of one name and shape, launched many times in a row by one range on one stream."""
     streams: dict[tuple[int, int, int], list[Work]] = defaultdict(list)
     for row in timeline.work:
@@ -190,7 +211,7 @@ def _identity(row: Work) -> tuple[str, str, tuple[int, ...], int, int]:
     return row.kind, row.full_name, row.shape, row.range, row.captured
 
 
-def _loops(timeline: Timeline, places: Places) -> Iterator[_Hit]:
+def _loops(timeline: Timeline, places: Places, late: _Late) -> Iterator[_Hit]:
     """Blocking synchronizations that come again and again in one place.
 
     In steps and blocks all turns of a process count, in other ranges those inside of one outermost range.
@@ -207,7 +228,7 @@ def _loops(timeline: Timeline, places: Places) -> Iterator[_Hit]:
 
 KINDS: dict[str, Kind] = {
     "host-copy": Kind(
-        "a copy between host and device inside a forward",
+        "a copy between host and device inside a forward; its cost holds what the GPU waited for it to begin",
         "Keep the value on the GPU, or make it once before the loop.",
         _host_copies,
     ),

@@ -78,6 +78,10 @@ class Places:
         """The outermost range around a range, or itself."""
         return NONE if index == NONE else self._around[index].root
 
+    def step(self, index: int) -> int:
+        """The step that a range is or lies in, or ``NONE``."""
+        return NONE if index == NONE else self._around[index].step
+
     def path(self, index: int) -> str:
         """Names from the outermost range to this one."""
         return NO_RANGE if index == NONE else self._paths[index]

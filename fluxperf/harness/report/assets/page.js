@@ -1,5 +1,5 @@
 "use strict";
-// Sorts tables, shows embedded records, and opens what is folded for the printer.
+// Sorts tables, switches between machines and workloads, shows embedded records, and opens what is folded for printing.
 
 function order(row, column) {
   const cell = row.cells[column];
@@ -28,6 +28,35 @@ for (const button of document.querySelectorAll("th button")) {
   button.addEventListener("click", () => sort(button.parentElement));
 }
 
+// The switch hides what belongs to another workload or machine; without it everything stands one below the other.
+const choice = document.getElementById("switch");
+const belonging = Array.from(document.querySelectorAll("[data-view]"));
+
+function show(view) {
+  for (const element of belonging) element.hidden = view !== "" && element.dataset.view !== view;
+  const hidden = belonging.filter((element) => element.hidden).length;
+  choice.value = view;
+  document.querySelector(".switch-note").textContent =
+    hidden ? "Tables and plots of other workloads and machines are hidden; summary, machines and history show all." : "";
+}
+
+// A link into something hidden shows what it belongs to.
+function follow() {
+  const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const within = target && target.closest("[data-view]");
+  if (within && within.hidden) {
+    show(within.dataset.view);
+    target.scrollIntoView();
+  }
+}
+
+if (choice) {
+  choice.closest(".switch").hidden = false;
+  choice.addEventListener("change", () => show(choice.value));
+  addEventListener("hashchange", follow);
+  show("");
+}
+
 // Characters that could reorder or hide the text around them are shown as escapes.
 function visible(text) {
   return text.replace(/[^\P{C}\n]|[\u2028\u2029]/gu, (char) => "\\u" + char.codePointAt(0).toString(16).padStart(4, "0"));
@@ -43,9 +72,15 @@ for (const details of document.querySelectorAll("details.raw")) {
   });
 }
 
+// Paper unfolds everything, help that several tables share once.
 let folded = [];
 addEventListener("beforeprint", () => {
-  folded = Array.from(document.querySelectorAll("details:not([open]):not(.raw)"));
+  const said = new Set();
+  folded = Array.from(document.querySelectorAll("details:not([open]):not(.raw)")).filter((details) => {
+    const known = details.matches(".help") && said.has(details.textContent);
+    said.add(details.textContent);
+    return !known;
+  });
   for (const details of folded) details.open = true;
 });
 addEventListener("afterprint", () => {

@@ -1,0 +1,145 @@
+"""``fluxperf run --end-to-end``: rungs measured from a prompt to a file, and the stages of a picture as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Protocol
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from fluxperf.errors import ConfigError
+from fluxperf.harness.measure.stopping import Until
+from fluxperf.harness.records import Record, append_record
+from fluxperf.pipeline.measuring import measure_pictures
+from fluxperf.pipeline.stages import STAGES
+from fluxperf.pipeline.text_to_image import Pipeline
+from fluxperf.workloads import Workload
+
+
+class How(Protocol):
+    """How rungs are run, as ``fluxperf run`` was told."""
+
+    @property
+    def device(self) -> str:
+        """Kind."""
+
+    @property
+    def repeat(self) -> int:
+        """Pictures that are kept."""
+
+    @property
+    def warmup(self) -> int:
+        """Pictures before them."""
+
+    @property
+    def seed(self) -> int:
+        """Of the noise."""
+
+    @property
+    def nvtx(self) -> bool:
+        """Ranges of steps, blocks and ops."""
+
+    @property
+    def witness(self) -> bool:
+        """Counts from outside."""
+
+    @property
+    def peers(self) -> tuple[str, ...]:
+        """Other implementations."""
+
+    @property
+    def until(self) -> Until | None:
+        """Bounds of sampling."""
+
+    @property
+    def rest_s(self) -> float:
+        """Idle seconds before each picture."""
+
+
+def pictures_of(
+    names: Sequence[str], workload: Workload, weights: Path | None, how: How, output: Path | None
+) -> list[Record]:
+    """Records of rungs, each appended when it is done.
+
+    Args:
+        names: rungs.
+        workload: sizes.
+        weights: folder of the whole pipeline.
+        how: as ``fluxperf run`` was told.
+        output: records file, or ``None``.
+
+    Raises:
+        ConfigError: no folder, or peers beside.
+    """
+    if weights is None:
+        raise ConfigError("run --end-to-end: expected --weights DIR, the folder of a whole pipeline, got none.")
+    if how.peers:
+        raise ConfigError(
+            f"run --end-to-end --peer {how.peers[0]}: peers are measured from latents to latents only. Leave --peer "
+            "out; benchmarks/end_to_end.py measures diffusers' pipeline beside."
+        )
+    records: list[Record] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        turns = None if how.until else len(names) * (1 + how.warmup + how.repeat)
+        task = progress.add_task("loading", total=turns)
+        for name in names:
+            progress.update(task, description=f"{name}: loading")
+            pipeline = Pipeline.from_pretrained(weights, rung=name, device=how.device, nvtx=how.nvtx)
+            progress.update(task, description=name)
+            try:
+                record, _ = measure_pictures(
+                    pipeline, workload, how.repeat, how.warmup, how.seed, how.witness,
+                    lambda: progress.advance(task), how.until, how.rest_s,
+                )  # fmt: skip
+            finally:
+                pipeline.close()
+            if output is not None:
+                append_record(output, record)
+            records.append(record)
+    return records
+
+
+def show_pictures(records: Sequence[Record], output: Path | None) -> None:
+    """Prints the stages, and where the records went."""
+    Console().print(stage_table(records))
+    if output is not None:
+        typer.echo(f"{len(records)} records appended to {output}.")
+
+
+def stage_table(records: Sequence[Record]) -> Table:
+    """Median milliseconds from prompt to file and of each stage, and what crossed, by rung."""
+    workload, machine = records[0].workload, records[0].machine
+    twins = " Host twins: not how long a GPU takes." if records[0].ran_as == "twin" else ""
+    view = Table(
+        title=f"prompt to PNG: {workload.height} x {workload.width} pixels, {workload.text_tokens} text tokens, "
+        f"{workload.steps} steps, batch {workload.batch}\non {machine.gpu or machine.cpu}",
+        caption=f"Medians of n pictures in ms. Up, down: copies of one picture, exact.{twins}",
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 0, 0, 1),
+    )
+    short = {"text_encode": "text", "vae_decode": "vae"}
+    for heading in ("rung", "picture", *(short.get(stage, stage) for stage in STAGES), "/step", "n", "up", "down"):
+        view.add_column(heading, justify="left" if heading == "rung" else "right", no_wrap=True)
+    for record in records:
+        times = {name: [x for one in samples for x in one] for name, samples in record.times_s.items()}
+        view.add_row(
+            record.rung,
+            *(_milliseconds(median(times[name])) for name in ("picture", *STAGES, "step")),
+            str(len(times["picture"])),
+            str(sum(row.h2d_copies for row in record.stages)),
+            str(sum(row.d2h_copies for row in record.stages)),
+        )
+    return view
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.{1 if seconds < 10 else 0}f}"

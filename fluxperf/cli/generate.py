@@ -1,0 +1,131 @@
+"""``fluxperf generate``: prompts become PNG files, with a bar per step and what each stage took."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fluxperf.cli.pictures import How, decode_latents, encode_prompts, make_pictures
+from fluxperf.errors import ConfigError
+from fluxperf.harness.files import check_writable
+from fluxperf.pipeline.asked import MOST_TOKENS
+from fluxperf.pipeline.jobs import Defaults, Line, read_prompts
+from fluxperf.pipeline.noise import check_place, seeds_of
+from fluxperf.pipeline.text import check_t5
+
+_Prompt = Annotated[str | None, typer.Argument(help="What the picture shows.")]
+_Model = Annotated[
+    Path | None, typer.Option("--model", "-m", help="Folder of FLUX.1-schnell or -dev as diffusers saves it.")
+]
+_Output = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", help="PNG file, or a folder; out.png if not given. Several files get a number."),
+]
+_Prompts = Annotated[
+    Path | None,
+    typer.Option(help="File of prompts: one per line, or .jsonl with an object per line (prompt, seed, steps, ..)."),
+]
+_Rung = Annotated[
+    str | None, typer.Option("--rung", "-r", help="Of the ladder; captured, or fused where that does not run yet.")
+]
+_Steps = Annotated[int | None, typer.Option(min=1, help="Euler steps; 4 for schnell and 28 for dev if not given.")]
+_Pixels = Annotated[int, typer.Option(help="Pixels, a multiple of 16.")]
+_Seed = Annotated[
+    int | None,
+    typer.Option(min=0, help="Of the first picture of each prompt; the next has the next number. Random if not given."),
+]
+_NumImages = Annotated[int, typer.Option(min=1, help="Pictures of each prompt.")]
+_Guidance = Annotated[float | None, typer.Option(help="Scale, for dev; 3.5 if not given.")]
+_Tokens = Annotated[int, typer.Option(min=1, max=MOST_TOKENS, help="Tokens that T5 reads of a prompt.")]
+_Embeddings = Annotated[
+    Path | None, typer.Option(help="Prompt embeddings (safetensors) instead of a prompt; needs no text encoders.")
+]
+_EmbeddingsOut = Annotated[
+    Path | None, typer.Option(help="Write the prompts' embeddings here, for --embeddings; no picture without -o.")
+]
+_LatentsOut = Annotated[
+    Path | None, typer.Option(help="Write final latents here (safetensors); without -o the VAE is not needed.")
+]
+_Decode = Annotated[
+    Path | None, typer.Option(help="Decode latents that --latents-out wrote; needs nothing but the VAE.")
+]
+_NoiseFrom = Annotated[str, typer.Option(help="Who draws a seed's noise: PyTorch on the device, or on the cpu.")]
+_T5 = Annotated[str, typer.Option(help="T5 between prompts: keep (on the device), offload (to the host) or free.")]
+_T5Precision = Annotated[str, typer.Option(help="T5's weights: full, or fp8 (half the memory).")]
+_Device = Annotated[str, typer.Option(help="auto, host or cuda.")]
+_Nvtx = Annotated[bool, typer.Option("--nvtx", help="NVTX ranges for steps, blocks and ops too; stages have theirs.")]
+
+
+def generate(
+    prompt: _Prompt = None,
+    model: _Model = None,
+    output: _Output = None,
+    prompts: _Prompts = None,
+    rung: _Rung = None,
+    steps: _Steps = None,
+    height: _Pixels = 1024,
+    width: _Pixels = 1024,
+    seed: _Seed = None,
+    num_images: _NumImages = 1,
+    guidance: _Guidance = None,
+    max_sequence_length: _Tokens = MOST_TOKENS,
+    embeddings: _Embeddings = None,
+    embeddings_out: _EmbeddingsOut = None,
+    latents_out: _LatentsOut = None,
+    decode: _Decode = None,
+    noise_from: _NoiseFrom = "device",
+    t5: _T5 = "keep",
+    t5_precision: _T5Precision = "full",
+    device: _Device = "auto",
+    nvtx: _Nvtx = False,
+) -> None:
+    r"""Make pictures of prompts with a FLUX.1 checkpoint.
+
+    [bold]Examples[/bold]
+
+    fluxperf generate "a red fox in the snow" --model FLUX.1-schnell -o fox.png
+
+    fluxperf generate --prompts prompts.txt --model FLUX.1-dev --steps 28 --seed 7 --num-images 2 -o pictures/
+
+    Text on one machine, the transformer without PyTorch on another, the picture on the first:
+
+    fluxperf generate "a red fox" -m FLUX.1-schnell --embeddings-out fox.safetensors
+
+    fluxperf generate --embeddings fox.safetensors -m FLUX.1-schnell --latents-out latents.safetensors
+
+    fluxperf generate --decode latents.safetensors -m FLUX.1-schnell -o fox.png
+
+    Text encoders and VAE need the extra: pip install 'fluxperf\[pipeline]'.
+    """
+    if model is None:
+        raise ConfigError("generate: expected --model DIR, the folder of FLUX.1-schnell or FLUX.1-dev, got none.")
+    sources = {"PROMPT": prompt, "--prompts": prompts, "--embeddings": embeddings, "--decode": decode}
+    named = [name for name, value in sources.items() if value is not None]
+    if len(named) != 1:
+        raise ConfigError(f"generate: expected one of {', '.join(sources)}, got {' and '.join(named) or 'none'}.")
+    check_t5(t5, t5_precision)
+    check_place(noise_from)
+    how = How(model, rung, device, max_sequence_length, noise_from, t5, t5_precision, nvtx)
+    if output is None and latents_out is None and embeddings_out is None:
+        output = Path("out.png")
+    _check_outputs(output, latents_out, embeddings_out)
+    if decode is not None:
+        decode_latents(how, decode, output)
+        return
+    lines = read_prompts(prompts) if prompts else [Line(prompt=prompt)] if prompt is not None else []
+    if embeddings_out is not None:
+        encode_prompts(how, [line.prompt_2 or line.prompt for line in lines], embeddings_out)
+        if output is None and latents_out is None:
+            return
+    first = seeds_of(seed, 1)[0]
+    given = Defaults(height, width, steps, guidance, first, num_images)
+    make_pictures(how, lines, embeddings, given, output, latents_out)
+
+
+def _check_outputs(*paths: Path | None) -> None:
+    """Complains about a place that cannot be written to before anything is loaded."""
+    for path in paths:
+        if path is not None:
+            check_writable(path / "picture" if path.is_dir() or not path.suffix else path)

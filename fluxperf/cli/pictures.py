@@ -1,0 +1,203 @@
+"""Making pictures for a command: bars while it works, a line for each picture with what its stages took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from fluxperf.cli.loading import BytesBar, loaded
+from fluxperf.engine.config import FluxConfig, config_named
+from fluxperf.errors import ConfigError
+from fluxperf.pipeline import png
+from fluxperf.pipeline.asked import Asked, asked
+from fluxperf.pipeline.embeddings import Embedded, load_embeddings, save_embeddings
+from fluxperf.pipeline.generation import Generated, OnStep
+from fluxperf.pipeline.jobs import Defaults, Job, Line, jobs_of
+from fluxperf.pipeline.latents import load_latents, save_latents
+from fluxperf.pipeline.parts import load_decoder, load_encoders
+from fluxperf.pipeline.text_to_image import Pipeline
+
+#: Exit code of a shell for what SIGINT ended.
+_INTERRUPTED = 130
+
+
+class How(NamedTuple):
+    """How pictures are made."""
+
+    model: Path
+    rung: str | None
+    device: str
+    tokens: int
+    noise_from: str
+    t5: str
+    t5_precision: str
+    nvtx: bool
+
+
+def make_pictures(
+    how: How,
+    lines: list[Line],
+    embeddings: Path | None,
+    given: Defaults,
+    output: Path | None,
+    latents_out: Path | None,
+) -> None:
+    """Loads the model and makes every picture.
+
+    Args:
+        how: pictures are made.
+        lines: prompts; none where embeddings are given.
+        embeddings: file of embeddings.
+        given: the command's values for all pictures.
+        output: file or folder of pictures.
+        latents_out: the same of latents.
+
+    Raises:
+        FluxperfError: a request, a model or a place that cannot be.
+    """
+    if lines:  # complains before gigabytes are read; embeddings are judged by the model's sizes
+        for job in jobs_of(lines, [], given, output, latents_out):
+            _wanted(config_named("dev"), job, how.tokens)
+    count = len(lines) * given.num_images
+    pipeline = _loaded(how, text_encoders=embeddings is None, vae=output is not None, cached=max(16, count))
+    embedded: list[Embedded] = []
+    if embeddings is not None:
+        embedded, prompts = load_embeddings(embeddings, pipeline.config)
+        lines = [Line(prompt=one) for one in prompts]
+    jobs = jobs_of(lines, embedded, given, output, latents_out)
+    if not embedded:
+        pipeline.generation.ahead([(job.prompt, job.prompt_2 or job.prompt) for job in jobs], how.tokens)
+    done = 0
+    try:
+        for number, job in enumerate(jobs, start=1):
+            _picture(pipeline, how, job, f"picture {number} of {len(jobs)}")
+            done += 1
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted: {done} of {len(jobs)} pictures are done, nothing half-written is left.", err=True)
+        raise typer.Exit(_INTERRUPTED) from None
+    finally:
+        pipeline.close()
+
+
+def _wanted(config: FluxConfig, job: Job, tokens: int) -> Asked:
+    """A job's request, checked."""
+    return asked(
+        config,
+        job.prompt if job.embedded is None else None,
+        job.prompt_2,
+        given=0 if job.embedded is None else 1,
+        text_tokens=tokens if job.embedded is None else job.embedded.text.shape[0],
+        height=job.height,
+        width=job.width,
+        steps=job.steps,
+        guidance=job.guidance,
+    )
+
+
+def _loaded(how: How, text_encoders: bool, vae: bool, cached: int) -> Pipeline:
+    """The pipeline, with a bar while it is read and a line when it is there."""
+    folders = ["transformer", *(["text_encoder_2"] if text_encoders else [])]
+    bar = BytesBar(sum(file.stat().st_size for name in folders for file in (how.model / name).glob("*.safetensors")))
+    console = Console(stderr=True)
+    bar.progress.disable = not console.is_terminal
+    bar.begin()
+    with bar.progress:
+        pipeline = Pipeline.from_pretrained(
+            how.model,
+            rung=how.rung,
+            device=how.device,
+            t5=how.t5,  # type: ignore[arg-type]
+            t5_precision=how.t5_precision,  # type: ignore[arg-type]
+            cache_prompts=cached,
+            text_encoders=text_encoders,
+            vae=vae,
+            nvtx=how.nvtx,
+            on_bytes=bar.advance,
+        )
+        bar.end()
+    loads = dict(pipeline.parts.loads)
+    ready = loads.pop("ready")
+    read = "; ".join(f"{name.replace('_', ' ')} {loaded(row)}" for name, row in loads.items())
+    console.print(f"ready in {ready.time_s:.1f} s: {read.replace('weights: ', '')}", highlight=False, soft_wrap=True)
+    return pipeline
+
+
+def _picture(pipeline: Pipeline, how: How, job: Job, title: str) -> None:
+    """Makes one picture, and says what it took."""
+    start = time.perf_counter()
+    wanted = _wanted(pipeline.config, job, how.tokens)
+    with _bar(title, wanted.workload.steps) as on_step:
+        made = pipeline.generation.batch(
+            wanted,
+            embedded=() if job.embedded is None else [job.embedded],
+            seed=job.seed,
+            noise_from=how.noise_from,  # type: ignore[arg-type]
+            decode="no" if job.output is None else "pixels",
+            on_step=on_step,
+            labels=() if job.embedded is None else [job.prompt],
+        )
+    for note in made.notes:
+        typer.echo(f"note: {note}", err=True)
+    if job.latents_out is not None:
+        numbers = pipeline.parts.device.door.to_host(made.latents, "latents")
+        save_latents(job.latents_out, numbers, made.metadata[0])
+    if job.output is not None:
+        made.save(job.output)
+    where = " and ".join(str(path) for path in (job.output, job.latents_out) if path is not None)
+    typer.echo(f"{where}: {_told(made)}; {time.perf_counter() - start:.2f} s")
+
+
+@contextmanager
+def _bar(title: str, steps: int) -> Iterator[OnStep]:
+    """A bar of steps with the milliseconds of the last one."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"))
+    console = Console(stderr=True)
+    quiet = not console.is_terminal
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True, disable=quiet) as progress:
+        task = progress.add_task(title, total=steps, speed="")
+
+        def on_step(step: int, seconds: float) -> None:
+            progress.update(task, completed=step + 1, speed=f"{seconds * 1e3:.1f} ms/step")
+
+        yield on_step
+
+
+def _told(made: Generated) -> str:
+    """A picture's size, seed and stages in words."""
+    workload, stages = made.workload, ", ".join(f"{one.name} {one.seconds * 1e3:.1f} ms" for one in made.stages)
+    per_step = sum(made.steps_s) / len(made.steps_s) * 1e3
+    size = f"{workload.width} x {workload.height}"
+    return f"{size}, seed {made.seeds[0]}, {workload.steps} steps of {per_step:.1f} ms; {stages}"
+
+
+def encode_prompts(how: How, prompts: list[str], output: Path) -> None:
+    """Writes embeddings of prompts."""
+    if not prompts:
+        raise ConfigError("--embeddings-out: expected a prompt or --prompts, got none.")
+    encoders, _ = load_encoders(how.model, how.device, t5_precision=how.t5_precision)  # type: ignore[arg-type]
+    embedded, notes = encoders.stored(prompts, how.tokens)
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
+    save_embeddings(output, prompts, embedded)
+    typer.echo(
+        f"{output}: embeddings of {len(prompts)} prompt{'' if len(prompts) == 1 else 's'}, {how.tokens} tokens each"
+    )
+
+
+def decode_latents(how: How, path: Path, output: Path | None) -> None:
+    """Writes the picture of stored latents."""
+    if output is None:
+        raise ConfigError("--decode: expected -o, a file for the picture, got another output alone.")
+    latents, rows, columns, metadata = load_latents(path)
+    decoder, bridge = load_decoder(how.model, how.device)
+    images = decoder.images(bridge.device.door.to_device(latents, "latents"), rows, columns)
+    target = output / f"{path.stem}.png" if output.is_dir() or not output.suffix else output
+    png.write(target, decoder.pixels(images)[0], metadata)
+    typer.echo(f"{target}: {metadata['size']}, decoded from {path}")

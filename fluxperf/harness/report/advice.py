@@ -1,0 +1,173 @@
+"""What does well, what does not, and what to do next: drawn from the records by rules that the sentences name."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple
+
+from fluxperf.harness.report import units
+from fluxperf.harness.report.commands import calibrate_command, run_command
+from fluxperf.harness.report.escape import shown
+from fluxperf.harness.report.headline import beside_peers
+from fluxperf.harness.report.plots.speedups import climbs
+from fluxperf.harness.report.rates import OpRate, Reached, rates_of, reached
+from fluxperf.harness.report.samples import FEWEST_PROCESSES, summary_of
+from fluxperf.harness.report.study import Ladder, Study, median_of
+
+#: Ladders that steps are advised for: the first of the page.
+_MOST_LADDERS = 2
+
+#: Ops named as what is to be gained most from.
+_MOST_OPS = 3
+
+#: Share of its ceiling from which on an op is near it.
+_NEAR = 0.8
+
+#: Seconds from which on a generation is not advised to be repeated.
+_LONG_S = 60.0
+
+#: Steps that are advised at once.
+_MOST_STEPS = 6
+
+
+class Step(NamedTuple):
+    """Something to do: why, and the command that does it, where there is one."""
+
+    text: str
+    command: str = ""
+
+
+def fast(study: Study) -> list[str]:
+    """What does well, as sentences: peers behind, phases above what was expected, ops near their ceilings."""
+    texts = []
+    for ladder in (one for one in study.climbing if not one.twin and one.best):
+        texts += [f"{ladder.title}: {text}" for text in _fast(study, ladder)]
+    return texts
+
+
+def _fast(study: Study, ladder: Ladder) -> list[str]:
+    texts = []
+    behind = [
+        f"{peer.label} ({units.times(found.ratio)}, {found.kind})"
+        for peer, _, found in beside_peers(study, ladder)
+        if found.ratio > 1
+    ]
+    if behind:
+        texts.append(f"ahead of {units.listing(behind)}, measured in the same way.")
+    above = [
+        f"{shown(climb.name, 48)} ({units.times(climb.found.ratio)}, expected {units.bounds(*climb.expected)})"
+        for climb in climbs(study, ladder)
+        if climb.found and climb.expected and climb.found.ratio > climb.expected[1]
+    ]
+    if above:
+        texts.append(f"more than was expected: {units.listing(above)}.")
+    best = ladder.best
+    ceilings = study.ceilings_of(ladder.machine)
+    near = [
+        f"{shown(rate.op, 48)} ({units.percent(found.share)})"
+        for rate in rates_of(best.record if best else None)
+        if best and best.record and (found := reached(best.record, rate, ceilings)) and _NEAR <= found.share <= 1
+    ]
+    if near:
+        texts.append(f"near their ceilings at the quickest rung: {units.listing(near)}.")
+    return texts
+
+
+def slow(study: Study) -> list[str]:
+    """What is slow, as sentences: ops far below their ceilings, rungs and phases that lose, peers that win."""
+    texts = []
+    for ladder in (one for one in study.climbing if not one.twin and one.best):
+        texts += [f"{ladder.title}: {text}" for text in _slow(study, ladder)]
+    if not texts and not any(not ladder.twin for ladder in study.climbing):
+        return ["Nothing can be said of a GPU: no record ran on one."]
+    return texts or ["Nothing stands out: no peer, phase, rung or op is behind what it is held to here."]
+
+
+def _slow(study: Study, ladder: Ladder) -> list[str]:
+    texts = []
+    ahead = [
+        f"{peer.label} ({units.times(1 / found.ratio)}, {found.kind})"
+        for peer, _, found in beside_peers(study, ladder)
+        if found.ratio < 1
+    ]
+    if ahead:
+        texts.append(f"ahead of us when measured in the same way: {units.listing(ahead)}.")
+    for climb in climbs(study, ladder):
+        if climb.found and climb.expected and climb.found.ratio < climb.expected[0]:
+            expected = units.bounds(*climb.expected)
+            texts.append(f"{shown(climb.name, 48)} gives {units.times(climb.found.ratio)}, expected {expected}.")
+    timed = ladder.timed
+    for before, after in pairwise(timed):
+        if median_of(after.record) > median_of(before.record):
+            more = median_of(after.record) / median_of(before.record)
+            texts.append(f"{after.label} takes {units.times(more)} as long as {before.label}, the rung before it.")
+    costly = gains(study, ladder)
+    if costly:
+        told = [
+            f"{shown(rate.op, 48)} ({units.time(rate.time_s)} of a forward, {units.percent(near.share)} of its ceiling)"
+            for rate, near in costly
+        ]
+        texts.append(f"most time above the least that its work needs, at the quickest rung: {units.listing(told)}.")
+    return texts
+
+
+def gains(study: Study, ladder: Ladder) -> list[tuple[OpRate, Reached]]:
+    """Ops of the quickest rung by the time that they take above the least that bytes and operations need."""
+    best = ladder.best
+    if ladder.twin or not best or not best.record:
+        return []
+    ceilings = study.ceilings_of(ladder.machine)
+    rows = [(rate, near) for rate in rates_of(best.record) if (near := reached(best.record, rate, ceilings))]
+    rows = [(rate, near) for rate, near in rows if near.least_s < rate.time_s]
+    return sorted(rows, key=lambda row: row[1].least_s - row[0].time_s)[:_MOST_OPS]
+
+
+def next_steps(study: Study) -> list[Step]:
+    """What to do next: what could be gained, then what would have to be measured to be sure of these numbers."""
+    steps = []
+    ladders = [ladder for ladder in study.climbing if ladder.measured]
+    ours = ([ladder for ladder in ladders if not ladder.sample] or ladders)[:_MOST_LADDERS]
+    for ladder in [one for one in ladders if not one.twin][:1]:
+        for rate, near in gains(study, ladder)[:1]:
+            saved = (rate.time_s - near.least_s) * ladder.workload.steps
+            text = (
+                f"Look at {shown(rate.op, 48)} first ({ladder.title}): bound by {near.by}, it would save up to "
+                f"{units.time(saved)} of all {ladder.workload.steps} steps at its ceiling."
+            )
+            steps.append(Step(text, f"fluxperf ops {shown(rate.op, 48)}"))
+    for ladder in ours:
+        missing = [rung.name for rung in ladder.rungs if rung.info and not rung.record]
+        if missing and (len(missing) < len(ladder.measured) or ladder.workload.name == study.context.headline_workload):
+            names = units.listing([shown(name, 48) for name in missing])
+            steps.append(Step(f"{ladder.title}: measure {names}.", run_command(ladder, missing)))
+        few = [
+            rung.name
+            for rung in ladder.timed
+            if (found := summary_of(rung.record)) and found.processes < FEWEST_PROCESSES and not ladder.twin
+            # Whoever has a rung of minutes need not be told to repeat it.
+            if found.median < _LONG_S
+        ]
+        if few:
+            names = units.listing([shown(name, 48) for name in few])
+            text = f"{ladder.title}: {names} ran in fewer than {FEWEST_PROCESSES} processes; more give an interval."
+            steps.append(Step(text, run_command(ladder, few, processes=6)))
+    if study.context.headline_workload not in {ladder.workload.name for ladder in ladders if not ladder.twin}:
+        name = shown(study.context.headline_workload, 48)
+        steps.append(
+            Step(
+                f"Measure {name} on a GPU: the target is set for it.",
+                f"fluxperf run --all --workload {name} --processes 6 -o FILE.jsonl",
+            )
+        )
+    kernels = [ladder for ladder in ours if ladder.ran_as == "kernel"]
+    if kernels and not study.extras.calibrations:
+        text = "Calibrate this machine, so that it is known how small a change would show."
+        steps.append(Step(text, calibrate_command(kernels[0])))
+    if study.extras.verdict is None:
+        steps.append(
+            Step(
+                "Judge a change against its base, and give the verdict with --verdict.",
+                "fluxperf gate --base REF --head REF --json verdict.json",
+            )
+        )
+    return steps[:_MOST_STEPS]

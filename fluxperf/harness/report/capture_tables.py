@@ -1,0 +1,195 @@
+"""Tables of a capture: what each op, block and step cost, the top kernels, the copies, and the findings."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import NamedTuple
+
+from fluxperf.harness.report import units
+from fluxperf.harness.report.escape import shown
+from fluxperf.harness.report.tables import MISSING, Cell, Column, Table
+from fluxperf.harness.timeline.findings import KINDS, Finding
+from fluxperf.harness.timeline.summary import Row, Summary
+
+#: Rows of a table; what is beyond them is added up in one more.
+MOST_ROWS = 200
+MOST_KERNELS = 25
+
+_COSTS = (
+    Column("Calls", hint="ranges that the row adds up"),
+    Column("Host", hint="time in those ranges on their threads, with what is nested in them"),
+    Column("GPU", hint="time in which a GPU ran work that was launched in them"),
+    Column("Share", hint="of the GPU time of all rows"),
+    Column("Idle", hint="time in which a GPU did nothing before work of the row began"),
+    Column("Kernels"),
+    Column("Copies"),
+    Column("Copied"),
+    Column("Waits", hint="synchronizations that block the host"),
+    Column("Waited"),
+)
+
+_KERNELS = (
+    Column("Kernel", number=False, wide=True),
+    Column("GPU time", hint="durations of all launches added"),
+    Column("Share", hint="of the GPU time of kernels, copies and memsets"),
+    Column("Launches"),
+    Column("Mean", hint="of the launches of this capture"),
+)
+
+_COPIES = (
+    Column("Direction", number=False),
+    Column("From", number=False),
+    Column("To", number=False),
+    Column("Copies"),
+    Column("Bytes"),
+    Column("GPU time"),
+    Column("Rate", hint="bytes over GPU time"),
+)
+
+_FINDINGS = (
+    Column("Finding", number=False),
+    Column("Range", number=False, wide=True),
+    Column("Seen", number=False, wide=True),
+    Column("Count"),
+    Column("Cost", hint="what the capture shows; costs overlap, and none is a promise"),
+)
+
+
+def costs(summary: Summary) -> Table:
+    """What each range of a summary cost, with a row of totals."""
+    rows = summary.rows[:MOST_ROWS]
+    # The sum of rows, not the total: work of two rows may overlap.
+    whole = sum(row.gpu_ms for row in summary.rows)
+    cells = [_cost(row, shown(row.name, 120), whole) for row in rows]
+    if len(summary.rows) > len(rows):
+        cells.append(_left_out(len(summary.rows) - len(rows), len(_COSTS)))
+    cells.append(_cost(summary.total, "all of the capture", whole))
+    title = f"By {summary.by}"
+    return Table(title, (Column(summary.by.capitalize(), number=False), *_COSTS), cells, tall=len(cells) > 16)
+
+
+def _left_out(number: int, columns: int) -> list[Cell]:
+    return [Cell(f"{number:,} more rows"), *[MISSING] * columns]
+
+
+def _cost(row: Row, name: str, whole_ms: float) -> list[Cell]:
+    copies, moved = sum(copy.count for copy in row.copies), sum(copy.bytes for copy in row.copies)
+    share = Cell(units.percent(row.gpu_ms / whole_ms), row.gpu_ms) if whole_ms else MISSING
+    return [
+        Cell(name),
+        _count(row.calls),
+        _time(row.host_ms),
+        _time(row.gpu_ms),
+        share,
+        _time(row.idle_ms),
+        _count(row.kernels),
+        _count(copies),
+        Cell(units.quantity(moved, "B"), moved) if moved else MISSING,
+        _count(row.syncs),
+        _time(row.sync_ms),
+    ]
+
+
+def _count(value: int) -> Cell:
+    return Cell(units.count(value), value) if value else MISSING
+
+
+def _time(value_ms: float) -> Cell:
+    return Cell(units.time(value_ms / 1e3), value_ms) if value_ms else MISSING
+
+
+def kernels(by_kernel: Summary) -> Table | None:
+    """The kernels with the most GPU time, and all others in one row; ``None`` without a kernel.
+
+    Args:
+        by_kernel: the capture's summary by kernel.
+    """
+    rows = [row for row in by_kernel.rows if row.kernels]
+    rows.sort(key=lambda row: (-row.gpu_sum_ms, row.name))
+    if not rows:
+        return None
+    whole = by_kernel.total.gpu_sum_ms
+    cells = [_kernel(shown(row.name, 160), row.gpu_sum_ms, row.kernels, whole) for row in rows[:MOST_KERNELS]]
+    rest = rows[MOST_KERNELS:]
+    if rest:
+        name = f"{len(rest):,} other kernels"
+        cells.append(_kernel(name, sum(row.gpu_sum_ms for row in rest), sum(row.kernels for row in rest), whole))
+    return Table("Kernels by GPU time", _KERNELS, cells, tall=len(cells) > 16)
+
+
+def _kernel(name: str, spent_ms: float, launches: int, whole_ms: float) -> list[Cell]:
+    return [
+        Cell(name),
+        Cell(units.time(spent_ms / 1e3), spent_ms),
+        Cell(units.percent(spent_ms / whole_ms), spent_ms) if whole_ms else MISSING,
+        Cell(units.count(launches), launches),
+        Cell(units.time(spent_ms / launches / 1e3), spent_ms / launches),
+    ]
+
+
+def copies(summary: Summary) -> Table | None:
+    """Copies by direction and memory, the longest in all first; ``None`` without a copy."""
+    rows = sorted(summary.total.copies, key=lambda row: -row.gpu_ms)
+    if not rows:
+        return None
+    cells = [
+        [
+            Cell(shown(row.direction, 60)),
+            Cell(shown(row.source_memory, 40)),
+            Cell(shown(row.target_memory, 40)),
+            Cell(units.count(row.count), row.count),
+            Cell(units.quantity(row.bytes, "B"), row.bytes),
+            _time(row.gpu_ms),
+            Cell(units.quantity(row.bytes / row.gpu_ms * 1e3, "B/s"), row.bytes / row.gpu_ms)
+            if row.gpu_ms
+            else MISSING,
+        ]
+        for row in rows
+    ]
+    return Table("Copies by direction and memory", _COPIES, cells)
+
+
+class Advice(NamedTuple):
+    """One kind of finding: its name, how often it was found and what that cost, what it is, and what to do."""
+
+    name: str
+    found: str
+    meaning: str
+    advice: str
+
+
+def advice(found: list[Finding]) -> list[Advice]:
+    """What to do about the kinds of findings that there are, the costliest kind first."""
+    costs: dict[str, float] = defaultdict(float)
+    counts: dict[str, int] = defaultdict(int)
+    for row in found:
+        costs[row.finding] += row.cost_ms
+        counts[row.finding] += row.count
+    return [
+        Advice(
+            name,
+            f"{units.count(counts[name])} times, {units.time(cost / 1e3)}",
+            f"{KINDS[name].meaning[0].upper()}{KINDS[name].meaning[1:]}.",
+            KINDS[name].advice,
+        )
+        for name, cost in sorted(costs.items(), key=lambda pair: (-pair[1], pair[0]))
+    ]
+
+
+def findings(found: list[Finding]) -> Table | None:
+    """Findings range by range, the costliest first; ``None`` if there is none."""
+    cells = [
+        [
+            Cell(row.finding),
+            Cell(shown(row.range, 160)),
+            Cell(shown(row.seen, 120)),
+            Cell(units.count(row.count), row.count),
+            Cell(units.time(row.cost_ms / 1e3), row.cost_ms),
+        ]
+        for row in found[:MOST_ROWS]
+    ]
+    if not cells:
+        return None
+    if len(found) > MOST_ROWS:
+        cells.append(_left_out(len(found) - MOST_ROWS, len(_FINDINGS) - 1))
+    return Table("Findings by range and cost", _FINDINGS, cells, tall=len(cells) > 12)

@@ -1,0 +1,164 @@
+"""Ceilings: rates that a machine can reach, each with where the figure is from, and what they make of an op.
+
+Measured ceilings come from a file of rates (``python -m benchmarks.kernels`` measures the device copy), or from the
+products that a library timed when it chose among its algorithms (``choices`` and ``trials_s`` of a record). Where there
+is none, the vendor's published peak stands in, and is called so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from fluxperf.errors import RecordError
+from fluxperf.harness.records import OpRow, Record
+from fluxperf.harness.report.escape import shown
+from fluxperf.harness.report.provenance import commit_of
+
+MEMORY = "memory"
+
+Kind = Literal["measured", "published"]
+
+
+class Ceiling(NamedTuple):
+    """A rate of one machine: of ``memory`` in B/s, or of products of one dtype in FLOP/s; and its source in words."""
+
+    gpu: str
+    what: str
+    rate: float
+    kind: Kind
+    source: str
+
+
+class Bound(NamedTuple):
+    """The least time of an op under a machine's ceilings, and which of them it meets: a dtype, or ``memory``."""
+
+    time_s: float
+    by: str
+
+
+_H100 = "NVIDIA H100 Tensor Core GPU data sheet, SXM, without sparsity"
+_H200 = "NVIDIA H200 Tensor Core GPU data sheet, SXM, without sparsity"
+_A100 = "NVIDIA A100 Tensor Core GPU data sheet, 80 GB SXM, without sparsity"
+
+#: Published peaks. FLOP/s of float32 are those of the CUDA cores.
+PUBLISHED: tuple[Ceiling, ...] = tuple(
+    Ceiling(gpu, what, rate, "published", source)
+    for gpu, source, rates in (
+        (
+            "NVIDIA H100 80GB HBM3",
+            _H100,
+            {MEMORY: 3.35e12, "bfloat16": 989.4e12, "e4m3": 1978.9e12, "float32": 66.9e12},
+        ),
+        ("NVIDIA H200", _H200, {MEMORY: 4.8e12, "bfloat16": 989.4e12, "e4m3": 1978.9e12, "float32": 66.9e12}),
+        ("NVIDIA A100-SXM4-80GB", _A100, {MEMORY: 2.039e12, "bfloat16": 312e12, "float32": 19.5e12}),
+    )
+    for what, rate in rates.items()
+)
+
+
+class _Machine(msgspec.Struct):
+    gpu: str
+
+
+class _Rates(msgspec.Struct):
+    """What a file of rates must hold: the commit, the GPU, and the rate of its copy, in units of 10^9 B/s."""
+
+    machine: _Machine
+    copy_gb_s: float
+    commit: str | None = None
+    dirty: bool | None = None
+
+
+def read_ceilings(path: Path) -> list[Ceiling]:
+    """Ceilings of a file that ``python -m benchmarks.kernels`` wrote.
+
+    Raises:
+        RecordError: the file cannot be read, or holds no rate above zero.
+    """
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=_Rates)
+    except OSError as error:
+        raise RecordError(f"cannot read ceilings from {path}: {error.strerror}.") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RecordError(
+            f"ceilings {path}: expected what `python -m benchmarks.kernels -o FILE` writes, got something else: {error}"
+        ) from error
+    if not 0 < found.copy_gb_s < float("inf"):
+        raise RecordError(f"ceilings {path}: expected copy_gb_s above zero, got {found.copy_gb_s}. Measure again.")
+    commit = f"commit {found.commit[:10]}" if found.commit else "commit not recorded"
+    source = f"a device copy, read and written, measured at {commit}{' + uncommitted changes' if found.dirty else ''}"
+    return [Ceiling(found.machine.gpu, MEMORY, found.copy_gb_s * 1e9, "measured", f"{source} ({path.name})")]
+
+
+#: Names that libraries have for a dtype of the ladder.
+_ALIASES = {"float8_e4m3fn": "e4m3", "float8_e4m3": "e4m3"}
+
+_PRODUCT = re.compile(r"(\d{1,9}) x (\d{1,9}) x (\d{1,9}) (\w{1,16})\b")
+_CHOSEN = re.compile(r"([\d.]{1,12}) us$")
+
+
+def _tried(record: Record) -> Iterable[tuple[str, str, float]]:
+    """Dtype, shape and rate of each product whose algorithm was chosen by trial, M x N x K at 2 M N K FLOP."""
+    for name, choice in record.choices.items():
+        product = _PRODUCT.match(name)
+        if not product:
+            continue
+        said = _CHOSEN.search(choice)
+        seconds = [time for time in record.trials_s.get(name, []) if time is not None and time > 0]
+        least = min(seconds) if seconds else float(said[1]) * 1e-6 if said else 0.0
+        if least > 0:
+            rows, columns, inner = (int(product[place]) for place in (1, 2, 3))
+            yield (
+                _ALIASES.get(product[4], product[4]),
+                f"{rows} x {columns} x {inner}",
+                2 * rows * columns * inner / least,
+            )
+
+
+def tried_ceilings(records: Iterable[Record]) -> list[Ceiling]:
+    """The highest rate of a product by GPU and dtype that a library's trials reached while records were made."""
+    best: dict[tuple[str, str], Ceiling] = {}
+    for record in records:
+        if record.ran_as != "kernel" or not record.machine.gpu:
+            continue
+        for dtype, shape, rate in _tried(record):
+            key = (record.machine.gpu, dtype)
+            if key not in best or rate > best[key].rate:
+                source = f"the highest of the products that cuBLASLt timed, {shape}, at {commit_of(record)}"
+                best[key] = Ceiling(record.machine.gpu, dtype, rate, "measured", source)
+    return list(best.values())
+
+
+def ceilings_for(gpu: str, given: Sequence[Ceiling], tried: Sequence[Ceiling]) -> dict[str, Ceiling]:
+    """Ceilings of one GPU by what they bound: those that were given, else those tried, else published ones."""
+    found: dict[str, Ceiling] = {}
+    for ceiling in (*given, *tried, *PUBLISHED):
+        if shown(ceiling.gpu) == gpu:
+            found.setdefault(ceiling.what, ceiling)
+    return found
+
+
+def dtype_of(record: Record, row: OpRow) -> str:
+    """The dtype of the products that an op may use at a record's rung."""
+    if row.section in record.policy.get("e4m3", "").split():
+        return "e4m3"
+    return record.policy.get("activations", "")
+
+
+def bound(record: Record, row: OpRow, ceilings: dict[str, Ceiling]) -> Bound | None:
+    """Least seconds of an op's calls: ``max(bytes / memory, flops / products)``; ``None`` without those ceilings.
+
+    Source: S. Williams, A. Waterman and D. Patterson, "Roofline: an insightful visual performance model for multicore
+    architectures", Communications of the ACM 52 (2009), 65-76.
+    """
+    memory, products = ceilings.get(MEMORY), ceilings.get(dtype_of(record, row))
+    if memory is None or (products is None and row.flops):
+        return None
+    moving = row.bytes / memory.rate
+    computing = row.flops / products.rate if products else 0.0
+    return Bound(computing, products.what) if products and computing > moving else Bound(moving, MEMORY)

@@ -1,0 +1,88 @@
+"""The commands that make each part of the page again, as far as the records tell how they were made."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from fluxperf.harness.report.escape import shown
+from fluxperf.harness.report.samples import usable
+from fluxperf.harness.report.study import Ladder, Study
+
+
+def run_command(ladder: Ladder, rungs: Sequence[str] = (), processes: int = 0) -> str:
+    """The command that measures a ladder, or some of its rungs, as its newest record was measured."""
+    row, record = ladder.workload, ladder.records[-1]
+    samples = usable(record)
+    parts = ["fluxperf run"]
+    if row.name == "custom":
+        sizes = {"height": row.height, "width": row.width, "text-tokens": row.text_tokens, "steps": row.steps}
+        parts += [f"--{name} {value}" for name, value in sizes.items()]
+    else:
+        parts.append(f"--workload {_word(row.name)}")
+    parts += [f"--rung {_word(name)}" for name in rungs] or ["--all"]
+    if max(processes, len(samples)) > 1:
+        parts.append(f"--processes {max(processes, len(samples))}")
+    if samples:
+        parts.append(f"--repeat {len(samples[0])}")
+    if "rest_s" in record.settings:
+        parts.append(f"--rest-s {_word(record.settings['rest_s'])}")
+    if ladder.twin:
+        parts.append("--device host")
+    return " ".join([*parts, "-o FILE.jsonl"])
+
+
+def calibrate_command(ladder: Ladder) -> str:
+    """The command that calibrates a ladder's machine on its workload."""
+    return f"fluxperf gate calibrate --workload {_word(ladder.workload.name)}"
+
+
+def _word(text: str) -> str:
+    return shlex.quote(shown(text, 80))
+
+
+def _runs(study: Study) -> list[str]:
+    climbing = [ladder for ladder in study.climbing if ladder.measured]
+    return list(dict.fromkeys(run_command(ladder) for ladder in climbing)) or ["fluxperf run --all -o FILE.jsonl"]
+
+
+def _peers(study: Study) -> list[str]:
+    found = []
+    for ladder in study.climbing:
+        peers = [_word(rung.name) for rung in study.peers_of(ladder)]
+        if peers and ladder.best:
+            options = " ".join(f"--peer {name}" for name in peers)
+            found.append(
+                f"{run_command(ladder, [ladder.best.name]).removesuffix(' -o FILE.jsonl')} {options} -o FILE.jsonl"
+            )
+    return found
+
+
+def _with(page: str, option: str, value: str) -> str:
+    """The page's command with one more option, unless it has that one."""
+    return page if f" {option} " in page else f"{page} {option} {value}"
+
+
+def commands(study: Study, section: str) -> list[str]:
+    """The commands that make a section of the page again, in the order in which to run them."""
+    first = next((ladder for ladder in study.climbing if not ladder.twin), None)
+    workload = _word(first.workload.name) if first else "WORKLOAD"
+    page = study.extras.command or "fluxperf report RECORDS -o PAGE.html"
+    known = {
+        "verdict": [f"fluxperf gate --base REF --head REF --workload {workload} --json verdict.json"],
+        "machines": ["fluxperf doctor"],
+        "headline": [*_runs(study)[:3], *_peers(study)[:3]],
+        "ladder": _runs(study)[:6],
+        "samples": [*_runs(study)[:2], *([calibrate_command(first)] if first else [])],
+        "timeline": [
+            f"fluxperf profile --workload {workload} --rung RUNG -o profiles/step",
+            _with(page, "--timeline", "profiles/step.sqlite"),
+        ],
+        "ledger": ["fluxperf gate exact", *_runs(study)[:3]],
+        "ops": [*_runs(study)[:3], "fluxperf kernels -o kernels.jsonl"],
+        "roofline": ["python -m benchmarks.kernels -o kernels.json", _with(page, "--ceilings", "kernels.json")],
+        "gaps": [_with(page, "--timeline", "profiles/step.sqlite")],
+        "history": ["fluxperf history FOLDER", _with(page, "--history", "FOLDER")],
+        "raw": [page],
+    }
+    return [shown(command, 600) for command in known.get(section, [])]

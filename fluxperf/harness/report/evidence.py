@@ -1,0 +1,116 @@
+"""Evidence besides records, read from files: a verdict, calibrations, ceilings, history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from fluxperf.errors import RecordError
+from fluxperf.harness.calibration import Calibration, file_of, read_calibration
+from fluxperf.harness.history import History, load
+from fluxperf.harness.history import history as series_of
+from fluxperf.harness.points import Point, points_of
+from fluxperf.harness.records import Record, RecordsFile
+from fluxperf.harness.report.ceilings import Ceiling, read_ceilings
+from fluxperf.harness.report.inputs import Extras
+from fluxperf.harness.timeline.reading import read_timeline
+from fluxperf.harness.verdict import SCHEMA, Verdict
+
+
+class Given(NamedTuple):
+    """Where the evidence lies. ``paths`` are those of the records: folders among them may hold ceilings too."""
+
+    paths: Sequence[Path]
+    samples: frozenset[str]
+    verdict: Path | None
+    history: Path | None
+    ceilings: Sequence[Path]
+    baselines: Path
+    checkout: Path
+    timeline: Path | None
+    command: str
+
+
+def gathered(files: Sequence[RecordsFile], given: Given) -> Extras:
+    """Everything that was given, read.
+
+    Raises:
+        RecordError: a file cannot be read or is of another kind.
+        PolicyError: a calibration cannot be used.
+        TimelineError: a timeline cannot be read.
+    """
+    # It draws, and what draws takes a second to import.
+    from fluxperf.harness.report.strip import sections
+
+    records = [record for file in files for record in file.records]
+    return Extras(
+        samples=given.samples,
+        verdict=read_verdict(given.verdict) if given.verdict else None,
+        calibrations=_calibrations(records, given.baselines),
+        ceilings=_ceilings(given),
+        history=_history(files, given),
+        timeline=sections(read_timeline(given.timeline)) if given.timeline else None,
+        command=given.command,
+    )
+
+
+def read_verdict(path: Path) -> Verdict:
+    """The verdict in a file that ``fluxperf gate --json`` wrote.
+
+    Raises:
+        RecordError: the file cannot be read, or holds something else.
+    """
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=Verdict)
+    except OSError as error:
+        raise RecordError(
+            f"cannot read a verdict from {path}: {error.strerror}. Write one with `fluxperf gate ... --json {path}`."
+        ) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RecordError(
+            f"verdict {path}: expected what `fluxperf gate ... --json FILE` writes, got something else ({error})."
+        ) from error
+    if found.schema != SCHEMA:
+        raise RecordError(
+            f"verdict {path}: expected schema {SCHEMA}, got {found.schema}. Judge again with this fluxperf."
+        )
+    return found
+
+
+def _calibrations(records: Iterable[Record], folder: Path) -> list[Calibration]:
+    """Calibrations of the machines that records were measured on."""
+    paths = dict.fromkeys(file_of(folder, record) for record in records)
+    return [found for path in paths if (found := read_calibration(path))]
+
+
+def _ceilings(given: Given) -> list[Ceiling]:
+    """Ceilings of the files that were named, then of those that lie in folders of records."""
+    found = [ceiling for path in given.ceilings for ceiling in read_ceilings(path)]
+    for folder in (path for path in given.paths if path.is_dir()):
+        for path in sorted(folder.glob("*.json")):
+            try:
+                found += read_ceilings(path)
+            except RecordError:
+                continue  # some other JSON: only a file that was named must be one of rates
+    return found
+
+
+def _from(point: Point, file: RecordsFile, given: Given) -> Point:
+    """A point of a sample says so, and is no part of a series that was measured here."""
+    if file.path not in given.samples:
+        return point
+    return msgspec.structs.replace(point, variant={**point.variant, "origin": "sample"})
+
+
+def _history(files: Sequence[RecordsFile], given: Given) -> History:
+    """Series of the records and of the folder of history, each value once."""
+    points = [_from(point, file, given) for file in files for record in file.records for point in points_of(record)]
+    problems: list[str] = []
+    if given.history:
+        more, problems = load(given.history)
+        points += more
+    once = {(point.key, point.commit, point.dirty, point.date_utc, point.value): point for point in points}
+    return series_of(list(once.values()), given.checkout, problems=problems)

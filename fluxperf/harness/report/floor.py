@@ -1,0 +1,77 @@
+"""The floor: the least time in which a machine could do what the ops of a rung must do, under its ceilings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from fluxperf.harness.records import OpRow, Record
+from fluxperf.harness.report import units
+from fluxperf.harness.report.ceilings import MEMORY, Ceiling, bound
+from fluxperf.harness.report.samples import summary_of
+from fluxperf.harness.report.study import Ladder, Study
+
+
+class Floor(NamedTuple):
+    """The floor of a ladder at its quickest rung: seconds of all steps, and the ceilings it stands on."""
+
+    time_s: float
+    rung: str
+    share: float
+    ceilings: tuple[Ceiling, ...]
+
+    @property
+    def measured(self) -> bool:
+        """Whether every ceiling was measured."""
+        return all(ceiling.kind == "measured" for ceiling in self.ceilings)
+
+    @property
+    def source(self) -> str:
+        """The ceilings in words."""
+        return "; ".join(rate(ceiling) for ceiling in self.ceilings) + "."
+
+
+def rate(ceiling: Ceiling) -> str:
+    """A ceiling in words, with its source."""
+    unit = "B/s" if ceiling.what == MEMORY else "FLOP/s"
+    what = "memory" if ceiling.what == MEMORY else f"products in {ceiling.what}"
+    kind = "" if ceiling.kind == "measured" else "published peak, "
+    return f"{what} {units.quantity(ceiling.rate, unit)} ({kind}{ceiling.source})"
+
+
+def outer(rows: Sequence[OpRow]) -> list[OpRow]:
+    """Ops that are no part of another one that has a row of its own."""
+    own = {(row.op, row.section) for row in rows}
+    return [row for row in rows if row.within in ("", row.op) or (row.within, row.section) not in own]
+
+
+def floor_of(study: Study, ladder: Ladder) -> Floor | None:
+    """The floor of a ladder that a GPU ran, or ``None`` without op rows, a time, or ceilings for all of them.
+
+    The sum over the ops of one forward of ``max(bytes / memory, flops / products)``, times the steps. It holds for the
+    ops as the rung splits them: fusing more moves fewer bytes and lowers it. An op that took less than its bytes would
+    need did not move them all (views, caches), and counts with the time that it took.
+    """
+    best = ladder.best
+    found = summary_of(best.record) if best else None
+    if ladder.twin or not best or not best.record or not found or not best.record.ops:
+        return None
+    ceilings = study.ceilings_of(ladder.machine)
+    least = _least(best.record, ceilings)
+    if least is None:
+        return None
+    seconds, used = least
+    whole = seconds * best.record.workload.steps
+    return Floor(whole, best.label, whole / found.median, tuple(ceilings[name] for name in used))
+
+
+def _least(record: Record, ceilings: dict[str, Ceiling]) -> tuple[float, list[str]] | None:
+    whole, used = 0.0, []
+    for row in outer(record.ops):
+        least = bound(record, row, ceilings)
+        if least is None:
+            return None
+        whole += min(least.time_s, row.time_s)
+        if least.by not in used:
+            used.append(least.by)
+    return (whole, used) if whole > 0 else None

@@ -1,0 +1,218 @@
+"""Idle time of the GPUs by the length of its gaps, and how much of it late launches explain: the launch-bound test.
+
+A gap is a time in which a GPU did nothing between two pieces of work, as `fluxperf.harness.timeline.busy.gaps` has
+it. It is a late launch's if the call that launched the next work had not returned when the GPU ran out of work.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from fluxperf.harness.report import svg, units
+from fluxperf.harness.report.svg import DOWN, INK, UP, WHOLE, Colour, Figure
+from fluxperf.harness.report.tables import Cell, Column, Table
+from fluxperf.harness.timeline.busy import gaps
+from fluxperf.harness.timeline.findings import SHORTEST_GAP_NS, launched_late
+from fluxperf.harness.timeline.model import NONE, Timeline
+from fluxperf.harness.timeline.places import Places
+from fluxperf.harness.timeline.summary import Summary
+
+#: Share of the idle time from which on late launches are called its main cause, and share of the span below which idle
+#: time is called small.
+MAIN_SHARE = 0.5
+SMALL_SHARE = 0.05
+
+
+class Cause(NamedTuple):
+    """Why a GPU was idle: a name, what it means, and how the plot draws it."""
+
+    name: str
+    meaning: str
+    colour: Colour
+    hatch: str | None
+
+
+CAUSES = {
+    "late": Cause("late launch", "the next launch call had not returned when the GPU ran out of work", UP, "//"),
+    "queued": Cause(
+        "queued in time", "the launch had returned: the work waited for a copy, an event or a stream", DOWN, None
+    ),
+    "short": Cause("under 1 µs", "the usual distance of work that was queued in time", WHOLE, None),
+    "unknown": Cause("no launch call", "the capture does not hold the call, so nothing can be said", INK, ".."),
+}
+
+
+class Bin(NamedTuple):
+    """Gaps of ``low_ns`` up to ``high_ns``, by cause: how many, and the nanoseconds in them."""
+
+    low_ns: int
+    high_ns: int
+    counts: dict[str, int]
+    idle_ns: dict[str, int]
+
+
+class GapsView(NamedTuple):
+    """The gaps as the page shows them."""
+
+    verdict: str
+    sentences: list[str]
+    figure: Figure | None
+    table: Table | None
+
+
+def build(timeline: Timeline, places: Places, summary: Summary, prefix: str) -> GapsView:
+    """Histogram, verdict and table of all gaps of a capture."""
+    bins = histogram(timeline, places)
+    if not bins:
+        return GapsView("No GPU of this capture was idle between two pieces of work.", [], None, None)
+    verdict, sentences = judged(bins, summary)
+    return GapsView(verdict, sentences, _figure(bins, prefix, verdict), _table(bins))
+
+
+def histogram(timeline: Timeline, places: Places) -> list[Bin]:
+    """Gaps by length, three bins to a factor of ten (1, 2, 5), from the shortest that there is to the longest."""
+    bins: dict[int, Bin] = {}
+    for gap in gaps(timeline, places):
+        length = gap.end_ns - gap.start_ns
+        step = _step(length)
+        if step not in bins:
+            bins[step] = Bin(_edge(step), _edge(step + 1), dict.fromkeys(CAUSES, 0), dict.fromkeys(CAUSES, 0))
+        cause = (
+            "short" if length < SHORTEST_GAP_NS
+            else "unknown" if timeline.work[gap.work].call == NONE
+            else "late" if launched_late(timeline, gap)
+            else "queued"
+        )  # fmt: skip
+        bins[step].counts[cause] += 1
+        bins[step].idle_ns[cause] += length
+    empty = dict.fromkeys(CAUSES, 0)
+    steps = range(min(bins), max(bins) + 1) if bins else ()
+    return [bins.get(step) or Bin(_edge(step), _edge(step + 1), empty, empty) for step in steps]
+
+
+def _edge(step: int) -> int:
+    return int((1, 2, 5)[step % 3] * 10 ** (step // 3))
+
+
+def _step(length_ns: int) -> int:
+    """The last step whose edge is not above a length of at least 1."""
+    step = 3 * int(math.log10(length_ns))
+    while _edge(step + 1) <= length_ns:
+        step += 1
+    while _edge(step) > length_ns:
+        step -= 1
+    return step
+
+
+def judged(bins: list[Bin], summary: Summary) -> tuple[str, list[str]]:
+    """The launch-bound test: a verdict in one sentence, and what it rests on."""
+    idle = {cause: sum(one.idle_ns[cause] for one in bins) for cause in CAUSES}
+    counts = {cause: sum(one.counts[cause] for one in bins) for cause in CAUSES}
+    whole = sum(idle.values())
+    span_ns = sum(gpu.span_ms for gpu in summary.gpus) * 1e6
+    share, late = whole / span_ns if span_ns else 0.0, idle["late"] / whole
+    size = f"{units.time(whole / 1e9)} of {units.time(span_ns / 1e9)} ({units.percent(share)})"
+    if idle["unknown"] > whole / 2:
+        verdict = "Nothing can be said: most of the idle time ended with work whose launch call is not in the capture."
+    elif share < SMALL_SHARE:
+        verdict = f"Idle time is small: {size}."
+    elif late >= MAIN_SHARE:
+        verdict = f"Launch-bound: the host is late for {units.percent(late)} of the idle time, which is {size}."
+    else:
+        verdict = f"Not launch-bound: late launches explain {units.percent(late)} of the idle time, which is {size}."
+    sentences = [
+        f"{CAUSES[cause].name}: {units.time(idle[cause] / 1e9)} in {units.plural(counts[cause], 'gap')} "
+        f"({units.percent(idle[cause] / whole)}); {CAUSES[cause].meaning}."
+        for cause in CAUSES
+        if counts[cause]
+    ]
+    sentences.append(
+        "Tracing slows the host, so a program without a tool has less of the first kind. Time before the outermost "
+        "range around a launch is in no gap, though it is in the span."
+    )
+    return verdict, sentences
+
+
+def _figure(bins: list[Bin], prefix: str, verdict: str) -> Figure:
+    title = "Idle time by length of the gap"
+    words = f"{title}. {verdict} " + "; ".join(_bin_words(one) for one in bins if sum(one.counts.values())) + "."
+    with svg.settings():
+        canvas = svg.canvas(760, 330)
+        draw(canvas.add_axes((0.09, 0.2, 0.9, 0.64)), bins)
+        return Figure(svg.inline(canvas, f"{prefix}-plot", title, words), title, words, 760)
+
+
+def draw(axes: Axes, bins: list[Bin]) -> None:
+    """A bar for each bin, as high as the time in its gaps, with their number above it."""
+    longest = max(sum(one.idle_ns.values()) for one in bins)
+    factor, unit = next((row for row in ((1e9, "s"), (1e6, "ms"), (1e3, "µs")) if longest >= row[0]), (1.0, "ns"))
+    for position, one in enumerate(bins):
+        bottom = 0.0
+        for name, cause in CAUSES.items():
+            height = one.idle_ns[name] / factor
+            if height:
+                axes.bar(position, height, 0.86, bottom, color=cause.colour.token, hatch=cause.hatch, linewidth=0)
+            bottom += height
+        number = sum(one.counts.values())
+        if number:
+            axes.annotate(
+                f"{number:,}", (position, bottom), (0, 3), textcoords="offset points", ha="center", fontsize=10
+            )
+    used = [name for name in CAUSES if any(one.counts[name] for one in bins)]
+    for place, name in enumerate(used):
+        cause = CAUSES[name]
+        x = place * 0.25
+        axes.add_patch(_swatch(axes, x, cause))
+        axes.text(x + 0.035, 1.13, cause.name, transform=axes.transAxes, fontsize=11, va="center")
+    axes.set_xticks(
+        [at - 0.5 for at in range(len(bins) + 1)], [_short(one.low_ns) for one in bins] + [_short(bins[-1].high_ns)]
+    )
+    axes.tick_params(axis="x", labelsize=10, pad=9, rotation=0 if len(bins) < 14 else 40)
+    axes.set_xlim(-0.6, max(len(bins), 4) - 0.4)
+    axes.set_ylim(0, longest / factor * 1.12)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_ylabel(f"idle, {unit}", fontsize=11)
+    axes.set_xlabel("length of a gap (log scale); above a bar: gaps", fontsize=11)
+    svg.bare(axes, grid="y")
+
+
+def _swatch(axes: Axes, x: float, cause: Cause) -> Rectangle:
+    return Rectangle(
+        (x, 1.1), 0.025, 0.06, transform=axes.transAxes, clip_on=False, facecolor=cause.colour.token, hatch=cause.hatch,
+        linewidth=0,
+    )  # fmt: skip
+
+
+def _short(value_ns: int) -> str:
+    return units.given(value_ns / 1e9)
+
+
+def _bin_words(one: Bin) -> str:
+    parts = [f"{one.counts[name]:,} {CAUSES[name].name}" for name in CAUSES if one.counts[name]]
+    total = units.time(sum(one.idle_ns.values()) / 1e9)
+    return f"{_short(one.low_ns)} to {_short(one.high_ns)}: {total} in gaps ({units.listing(parts)})"
+
+
+def _table(bins: list[Bin]) -> Table:
+    used = [name for name in CAUSES if any(one.counts[name] for one in bins)]
+    columns = [Column("Length of a gap", number=False), Column("Gaps"), Column("Idle")]
+    columns += [Column(CAUSES[name].name, hint=CAUSES[name].meaning) for name in used]
+    rows = [
+        [
+            Cell(f"{_short(one.low_ns)} to {_short(one.high_ns)}", one.low_ns),
+            Cell(units.count(sum(one.counts.values())), sum(one.counts.values())),
+            Cell(units.time(sum(one.idle_ns.values()) / 1e9), sum(one.idle_ns.values())),
+            *(
+                Cell(units.time(one.idle_ns[name] / 1e9), one.idle_ns[name], note=units.plural(one.counts[name], "gap"))
+                for name in used
+            ),
+        ]
+        for one in bins
+    ]
+    return Table("Gaps by length and cause", columns, rows)

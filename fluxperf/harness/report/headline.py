@@ -1,0 +1,158 @@
+"""The headline: time of all steps and of one, against baseline, peers on the same card, target and floor."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from fluxperf.harness.records import Record
+from fluxperf.harness.report import published, units
+from fluxperf.harness.report.escape import shown
+from fluxperf.harness.report.floor import floor_of
+from fluxperf.harness.report.plots.progress import progress
+from fluxperf.harness.report.provenance import commit_of, provenance
+from fluxperf.harness.report.samples import Speedup, samples_of, speedup, spread_of, summary_of
+from fluxperf.harness.report.study import Ladder, Rung, Study, newest
+from fluxperf.harness.report.tables import MISSING, Cell, Column, Table
+
+_COLUMNS = (
+    Column("Against", number=False),
+    Column("Its time", hint="all steps: median, with smallest and largest sample"),
+    Column("Ours", hint="of the record that was measured in the same way"),
+    Column("Times as long as ours", hint="median over median; above 1, ours is shorter"),
+    Column("Samples", hint=f"theirs, then ours; processes {units.BY} samples of each"),
+    Column("From", number=False, wide=True),
+)
+
+
+class HeadlineView(NamedTuple):
+    """One ladder's headline as the page shows it."""
+
+    view: str
+    title: str
+    about: str
+    provenance: str
+    table: Table
+    notes: list[str]
+
+
+class Headline(NamedTuple):
+    """The whole part: a headline for each ladder that a GPU ran, progress toward the target, the published figures."""
+
+    views: list[HeadlineView]
+    figure: Any
+    published: published.PublishedView
+
+
+def build(study: Study) -> Headline:
+    """The headlines, the plot of progress, and the published figures."""
+    views = [_view(study, one) for one in study.climbing if not one.twin and one.best]
+    return Headline(views, progress(study, "progress"), published.build(study))
+
+
+def matched(rung: Rung, other: Record) -> Record | None:
+    """The newest record of a rung that was measured with the settings of another record, if there is one."""
+    return newest([record for record in rung.records if record.settings == other.settings and summary_of(record)])
+
+
+def beside_peers(study: Study, ladder: Ladder) -> list[tuple[Rung, Record, Speedup]]:
+    """Each peer on the same machine with our record of the best rung, measured in the same way, and the ratio.
+
+    A peer whose settings no record of ours shares is left out: such times are not compared.
+    """
+    best = ladder.best
+    rows = []
+    for peer in study.peers_of(ladder) if best else []:
+        ours = matched(best, peer.record) if best and peer.record else None
+        found = speedup(peer.record, ours)
+        if ours and found:
+            rows.append((peer, ours, found))
+    return rows
+
+
+def _view(study: Study, ladder: Ladder) -> HeadlineView:
+    best = ladder.best
+    record = best.record if best else None
+    found = summary_of(record)
+    assert best
+    assert record
+    assert found, "a headline is made of ladders with a time only"
+    step = summary_of(record, "step")
+    each = f", {units.time(step.median)} a step ({spread_of(step)})" if step else ""
+    steps = units.plural(record.workload.steps, "step")
+    return HeadlineView(
+        view=ladder.view,
+        title=ladder.title,
+        about=f"Quickest rung: {best.label}, {steps} in {units.time(found.median)} ({spread_of(found)}){each}.",
+        provenance=provenance([record]),
+        table=Table("The quickest rung against everything it is held to", _COLUMNS, _rows(study, ladder, best, record)),
+        notes=_notes(study, ladder),
+    )
+
+
+def _rows(study: Study, ladder: Ladder, best: Rung, record: Record) -> list[list[Cell]]:
+    rows = []
+    base = ladder.baseline
+    if base and best.name != ladder.start:
+        rows.append(_measured(f"our {shown(ladder.start, 48)}", base, record, speedup(base, record)))
+    rows += [_measured(peer.label, peer.record, ours, found) for peer, ours, found in beside_peers(study, ladder)]
+    ours = summary_of(record)
+    if ladder.workload.name == study.context.headline_workload and ours:
+        published_ = study.context.published
+        where = "published, on other hardware"
+        rows.append(_given("target", published_.target_s, ours.median, "set beforehand", record))
+        rows.append(_given("published baseline", published_.baseline_s, ours.median, where, record))
+        rows.append(
+            _given(f"{shown(published_.peer_name, 32)}, published", published_.peer_s, ours.median, where, record)
+        )
+    floor = floor_of(study, ladder)
+    if floor and ours:
+        kind = "the floor" if floor.measured else "the floor at published peaks"
+        rows.append(_given(kind, floor.time_s, ours.median, floor.source, record))
+    return rows
+
+
+def _measured(name: str, other: Record | None, ours: Record, found: Speedup | None) -> list[Cell]:
+    theirs, mine = summary_of(other), summary_of(ours)
+    if other is None or theirs is None or mine is None or found is None:
+        return [Cell(name), Cell("no time", kind="missing"), *[MISSING] * (len(_COLUMNS) - 2)]
+    settings = _settings(other) if other.settings == ours.settings else "other settings than ours: see machines"
+    return [
+        Cell(name),
+        Cell(units.time(theirs.median), theirs.median, spread_of(theirs)),
+        Cell(units.time(mine.median), mine.median, spread_of(mine)),
+        Cell(units.times(found.ratio), found.ratio, found.spread, kind="good" if found.ratio > 1 else "bad"),
+        Cell(f"{samples_of(other)}; {samples_of(ours)}", theirs.samples),
+        Cell(f"measured, {commit_of(other)}", None, settings),
+    ]
+
+
+def _settings(record: Record) -> str:
+    told = [f"{shown(name, 24)} {shown(value, 24)}" for name, value in record.settings.items()]
+    form = shown(record.policy.get("form", ""), 200) if record.policy.get("form") else ""
+    return "; ".join(filter(None, [form, f"settings: {units.listing(told)}" if told else ""]))
+
+
+def _given(name: str, seconds: float, ours: float, source: str, record: Record) -> list[Cell]:
+    ratio = seconds / ours
+    text = units.given(seconds) if seconds >= 1 else units.time(seconds)
+    return [
+        Cell(name),
+        Cell(text, seconds),
+        Cell(units.time(ours), ours),
+        Cell(units.times(ratio), ratio, kind="good" if ratio > 1 else ""),
+        Cell(f"—; {samples_of(record)}"),
+        Cell(shown(source, 500)),
+    ]
+
+
+def _notes(study: Study, ladder: Ladder) -> list[str]:
+    notes = []
+    told = {peer.name for peer, _, _ in beside_peers(study, ladder)}
+    other = [peer.label for peer in study.peers_of(ladder) if peer.name not in told]
+    if other:
+        notes.append(f"Not compared, for no record of ours was measured in the same way: {units.listing(other)}.")
+    if not study.peers_of(ladder):
+        notes.append("No peer was measured on this machine.")
+    if not floor_of(study, ladder):
+        notes.append("No floor: op rows, or a ceiling of memory or of the products' dtype, are missing.")
+    return notes

@@ -1,0 +1,129 @@
+"""The gate's verdict as the page shows it: outcome, reason, and a row for everything that is no plain pass."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fluxperf.harness.report import units
+from fluxperf.harness.report.escape import shown
+from fluxperf.harness.report.study import Study
+from fluxperf.harness.report.tables import MISSING, Cell, Column, Table
+from fluxperf.harness.verdict import REASONS, Outcome, Row, Verdict
+
+#: Rows of the table; the JSON verdict has every row.
+MOST_ROWS = 200
+
+_SAYS: dict[Outcome, tuple[str, str, str]] = {
+    "pass": ("Pass", "good", "Nothing that is gated got worse."),
+    "regression": ("Regression", "bad", "Something that is gated got worse."),
+    "error": ("Error", "bad", "Something could not be judged, so nothing is proven: this is no pass."),
+    "unsure": (
+        "Unsure",
+        "warn",
+        "The samples neither show a change nor rule out one of the size that matters: this is no pass.",
+    ),
+    "ungated": ("Nothing gated", "warn", "Nothing that was compared is gated."),
+}
+
+_KINDS = {"regression": "bad", "error": "bad", "unsure": "warn", "pass": "good", "ungated": "missing"}
+
+_COLUMNS = (
+    Column("Metric", number=False, hint="workload / rung / metric"),
+    Column("Verdict", number=False),
+    Column("Base"),
+    Column("Head"),
+    Column("Change", hint="head over base, minus one, with its interval of confidence"),
+    Column("Pairs", hint="process pairs, base and head run one after the other"),
+    Column("p", hint="adjusted p-value of the verdict (sign-flip, Holm)"),
+    Column("Smallest that shows", hint="minimum detectable effect, or 1 for a count"),
+    Column("Why", number=False, wide=True),
+)
+
+
+class VerdictView(NamedTuple):
+    """The verdict as the page shows it; ``None`` for its parts where none was given."""
+
+    title: str
+    kind: str
+    meaning: str
+    about: str
+    counts: str
+    table: Table | None
+    notes: list[str]
+
+
+def build(study: Study) -> VerdictView | None:
+    """The verdict, or ``None`` where the report was given none."""
+    verdict = study.extras.verdict
+    if verdict is None:
+        return None
+    title, kind, meaning = _SAYS[verdict.outcome]
+    rows = verdict.telling
+    return VerdictView(
+        title=title,
+        kind=kind,
+        meaning=meaning,
+        about=(
+            f"Base {shown(verdict.base, 160)}, head {shown(verdict.head, 160)}; judged "
+            f"{shown(verdict.created_utc, 40)} by fluxperf {shown(verdict.fluxperf or 'of unknown version', 24)}; "
+            f"exit code {verdict.exit_code}."
+        ),
+        counts=_counts(verdict),
+        table=_table(rows) if rows else None,
+        notes=[shown(note, 400) for note in verdict.notes],
+    )
+
+
+def _counts(verdict: Verdict) -> str:
+    told = [f"{number:,} {shown(name, 24)}" for name, number in sorted(verdict.counts.items())]
+    telling = len(verdict.telling)
+    rest = f" {telling:,} of them tell something and are listed." if telling else " All of them are plain passes."
+    return f"{units.plural(len(verdict.rows), 'metric')} compared: {units.listing(told)}.{rest}"
+
+
+def _table(rows: list[Row]) -> Table:
+    left = f"; {len(rows) - MOST_ROWS:,} more are in the JSON verdict" if len(rows) > MOST_ROWS else ""
+    cells = [_row(row) for row in rows[:MOST_ROWS]]
+    return Table(
+        f"What tells something: errors first, then regressions, doubt, changes{left}", _COLUMNS, cells, tall=True
+    )
+
+
+def _row(row: Row) -> list[Cell]:
+    accepted = f"accepted: {shown(row.accepted, 200)}" if row.accepted else ""
+    return [
+        Cell(shown(row.id, 120)),
+        Cell(row.verdict, None, row.outcome if row.outcome != "pass" else "", kind=_KINDS[row.outcome]),
+        _value(row.base, row.unit),
+        _value(row.head, row.unit),
+        _change(row),
+        MISSING if row.pairs is None else Cell(units.count(row.pairs), row.pairs),
+        MISSING if row.p is None else Cell(f"{row.p:.2g}", row.p),
+        _least(row),
+        Cell(shown(row.message, 500), None, accepted or REASONS.get(row.reason, shown(row.reason, 48))),
+    ]
+
+
+def _value(value: float | int | str | None, unit: str) -> Cell:
+    if value is None:
+        return MISSING
+    if isinstance(value, str):
+        return Cell(shown(value, 48))
+    if unit == "s":
+        return Cell(units.time(value), float(value))
+    return Cell(f"{value:,}" if isinstance(value, int) else units.digits(value), float(value))
+
+
+def _change(row: Row) -> Cell:
+    if row.change is None:
+        return MISSING
+    ends = row.low is not None and row.high is not None
+    note = f"{100 * (row.low or 0):+.2f} to {100 * (row.high or 0):+.2f}{units.NBSP}%" if ends else "no interval"
+    return Cell(f"{100 * row.change:+.2f}{units.NBSP}%", row.change, note if row.kind == "noisy" else "")
+
+
+def _least(row: Row) -> Cell:
+    if row.detectable is None:
+        return MISSING
+    text = f"{100 * row.detectable:.2f}{units.NBSP}%" if row.kind == "noisy" else f"{row.detectable:g}"
+    return Cell(text, row.detectable)

@@ -1,0 +1,60 @@
+"""Kernels by themselves: their times back to back, and what share of the machine's copy bandwidth they reach."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fluxperf.harness.records import Record
+from fluxperf.harness.report import units
+from fluxperf.harness.report.ceilings import MEMORY
+from fluxperf.harness.report.escape import shown
+from fluxperf.harness.report.provenance import provenance, unique, where
+from fluxperf.harness.report.samples import samples_of, spread_of, summary_of
+from fluxperf.harness.report.study import Study, newest
+from fluxperf.harness.report.tables import MISSING, Cell, Column, Table
+
+_COLUMNS = (
+    Column("Kernel", number=False),
+    Column("Time of a call", hint="median of batches of calls back to back, with smallest and largest batch"),
+    Column("Batches", hint=f"processes {units.BY} batches of each"),
+    Column("Rate", hint="bytes that the op must move, over the time of a call"),
+    Column("Of the memory's rate", hint="share of the ceiling of memory"),
+)
+
+
+class KernelsView(NamedTuple):
+    """Single kernels of one machine as the page shows them."""
+
+    title: str
+    provenance: str
+    table: Table
+
+
+def build(study: Study) -> list[KernelsView]:
+    """A table of kernels for each machine that has records of them."""
+    machines = unique(map(where, study.kernels))
+    return [_view(study, name, [row for row in study.kernels if where(row) == name]) for name in machines]
+
+
+def _view(study: Study, machine: str, records: list[Record]) -> KernelsView:
+    latest = [newest([row for row in records if row.rung == name]) for name in unique(row.rung for row in records)]
+    chosen = [record for record in latest if record]
+    ceiling = study.ceilings_of(machine).get(MEMORY)
+    rows = [_row(record, ceiling.rate if ceiling else None) for record in chosen]
+    caption = "Kernels by themselves" + (f"; memory: {ceiling.source}" if ceiling else "; no rate of memory is known")
+    return KernelsView(f"Single kernels on {machine}", provenance(chosen, "call"), Table(caption, _COLUMNS, rows))
+
+
+def _row(record: Record, memory: float | None) -> list[Cell]:
+    found = summary_of(record, "call")
+    size = record.settings.get("bytes", "")
+    if not found:
+        return [Cell(shown(record.rung, 64)), Cell("no time", kind="missing"), MISSING, MISSING, MISSING]
+    rate = int(size) / found.median if size.isdecimal() and len(size) < 20 else None
+    return [
+        Cell(shown(record.rung, 64)),
+        Cell(units.time(found.median), found.median, spread_of(found)),
+        Cell(samples_of(record, "call"), found.samples),
+        Cell(units.quantity(rate, "B/s"), rate) if rate is not None else MISSING,
+        Cell(units.percent(rate / memory), rate / memory) if rate is not None and memory else MISSING,
+    ]

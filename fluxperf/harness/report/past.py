@@ -1,0 +1,190 @@
+"""History: series over commits, where their level changed, and the way toward the target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from markupsafe import Markup
+
+from fluxperf.harness.history import Change, History, Series, distinction
+from fluxperf.harness.report import units
+from fluxperf.harness.report.escape import shown
+from fluxperf.harness.report.plots.commits import commits
+from fluxperf.harness.report.plots.progress import floor_lines, on_axis, peer_lines, published_lines
+from fluxperf.harness.report.plots.sparkline import sparkline
+from fluxperf.harness.report.provenance import short, unique
+from fluxperf.harness.report.study import Study
+from fluxperf.harness.report.svg import Figure
+from fluxperf.harness.report.tables import MISSING, Cell, Column, Table
+from fluxperf.harness.steps import FEWEST
+
+#: Series and changes that the tables show; `fluxperf history` shows all.
+MOST_SERIES, MOST_CHANGES = 400, 200
+
+_SERIES = (
+    Column("Series", number=False),
+    Column("Machine", number=False),
+    Column("Commits"),
+    Column("Missing", hint="commits without a value: failed or skipped"),
+    Column("Oldest"),
+    Column("Newest", hint="with the interval that its source gave"),
+    Column("Samples", hint="of the newest value"),
+    Column("Changes", hint="places where the level is another from then on"),
+    Column("Course", number=False, hint="values over commits from lowest to highest, a ring at each change"),
+)
+
+_CHANGES = (
+    Column("Series", number=False),
+    Column("Before", number=False, hint="the last commit at the old level"),
+    Column("After", number=False, hint="the first commit at the new level"),
+    Column("Old level"),
+    Column("New level"),
+    Column("Change"),
+    Column("Commits", hint="of the old and of the new level"),
+    Column("What else changed there", number=False, hint="versions that explain it as well as the commit does"),
+)
+
+
+class PastView(NamedTuple):
+    """The history as the page shows it."""
+
+    figure: Figure | None
+    series: Table | None
+    changes: Table | None
+    notes: list[str]
+
+
+def build(study: Study) -> PastView:
+    """The history that the report was given, or nothing with the reason."""
+    found = study.extras.history
+    if found is None or not found.series:
+        return PastView(None, None, None, ["No history was given."])
+    present = [one for one in found.series if one.present]
+    courses = [one for one in present if len(one.present) > 1]
+    changed = [(one, change) for one in present for change in one.changes]
+    notes = _notes(found, present, courses, len(changed))
+    return PastView(_figure(study, present), _series(courses) if courses else None, _changes(changed), notes)
+
+
+def _figure(study: Study, series: Sequence[Series]) -> Figure | None:
+    """Times of the headline workload on GPUs; without any, those of the workload with most commits."""
+    times = [one for one in series if one.metric in ("denoise", "time_denoise") and one.ran_as != "peer"]
+    headline = study.context.headline_workload
+    chosen = [one for one in times if one.workload == headline and one.ran_as != "twin"]
+    lines = []
+    what = f"{shown(headline, 48)} on a GPU"
+    if chosen:
+        ladders = on_axis(study)
+        lines = [*published_lines(study), *peer_lines(ladders), *floor_lines(study, ladders)]
+    elif times:
+        largest = max(times, key=lambda one: len(one.present))
+        chosen = [one for one in times if (one.workload, one.machine) == (largest.workload, largest.machine)]
+        what = f"{shown(largest.workload, 48)}, {'host twins' if largest.ran_as == 'twin' else shown(largest.ran_as)}"
+    points = [point for one in chosen for point in one.present]
+    known = len({point.commit for point in points if point.commit})
+    machines = unique(shown(one.machine) for one in chosen)
+    source = (
+        f"Machine: {units.listing(machines, 3)}. {units.plural(known, 'commit')}, "
+        f"{units.plural(sum(point.samples for point in points), 'sample')} in all; a value is a commit's median, "
+        "its bar the range of samples; a ring marks a change of level."
+    )
+    return commits(chosen, lines, "history", f"Time to denoise over commits: {what}", source)
+
+
+def name_of(one: Series) -> str:
+    """Workload, rung and metric of a series, with how it ran and what else tells it apart."""
+    name = " ".join(part for part in (one.workload, one.rung, one.metric) if part)
+    told = ", ".join(part for part in (one.ran_as, distinction(one), one.variant.get("environment", "")) if part)
+    return shown(f"{name} ({told})" if told else name, 160)
+
+
+def value_of(value: float | None, unit: str) -> str:
+    """A value with its unit."""
+    if value is None:
+        return units.NONE
+    if unit == "seconds":
+        return units.time(value)
+    if unit == "bytes":
+        return units.quantity(value, "B")
+    return units.error(value) if unit == "relative error" else units.digits(value) if value % 1 else f"{value:,.0f}"
+
+
+def _series(series: Sequence[Series]) -> Table:
+    rows = []
+    order = sorted(series, key=lambda one: (-len(one.changes), -len(one.present)))
+    for one in order[:MOST_SERIES]:
+        first, last = one.present[0], one.present[-1]
+        bounds = last.low is not None and last.high is not None and last.low != last.high
+        note = f"{value_of(last.low, one.unit)} to {value_of(last.high, one.unit)}" if bounds else ""
+        rows.append(
+            [
+                Cell(name_of(one)),
+                Cell(shown(one.machine, 64)),
+                Cell(units.count(len(one.points)), len(one.points)),
+                Cell(units.count(len(one.points) - len(one.present)), len(one.points) - len(one.present)),
+                Cell(value_of(first.value, one.unit), first.value),
+                Cell(value_of(last.value, one.unit), last.value, note),
+                Cell("exact") if one.exact else Cell(units.count(last.samples) if last.samples else "—", last.samples),
+                Cell(units.count(len(one.changes)), len(one.changes)) if one.judged else Cell("?", kind="missing"),
+                # Safe as markup: it is drawn of numbers alone.
+                Cell("", len(one.present), drawing=Markup(sparkline(one))) if len(one.present) > 1 else MISSING,
+            ]
+        )
+    left = len(series) - len(rows)
+    caption = "Every series, those with changes first" + (f"; {left} more by fluxperf history" if left > 0 else "")
+    return Table(caption, _SERIES, rows, tall=True)
+
+
+def _changes(rows: Sequence[tuple[Series, Change]]) -> Table | None:
+    if not rows:
+        return None
+    newest = sorted(rows, key=lambda row: row[1].date_utc, reverse=True)
+    left = len(rows) - MOST_CHANGES
+    caption = "Changes of level, newest first" + (f"; {left} more by fluxperf history" if left > 0 else "")
+    return Table(caption, _CHANGES, [_change(*row) for row in newest[:MOST_CHANGES]], tall=True)
+
+
+def _change(one: Series, change: Change) -> list[Cell]:
+    percent = change.percent
+    better = one.unit in ("seconds", "copies", "bytes", "launches", "syncs", "allocations", "calls", "relative error")
+    kind = "" if percent is None or not better else "good" if percent < 0 else "bad"
+    return [
+        Cell(name_of(one), None, shown(one.machine, 64)),
+        Cell(_commit(change.before)),
+        Cell(_commit(change.after), None, shown(change.date_utc[:10], 24)),
+        Cell(value_of(change.old, one.unit), change.old),
+        Cell(value_of(change.new, one.unit), change.new),
+        Cell("from zero" if percent is None else f"{percent:+.1f}{units.NBSP}%", percent, kind=kind),
+        Cell(f"{change.old_commits} and {change.new_commits}"),
+        Cell(shown("; ".join(f"{name} {said}" for name, said in change.environment.items()), 300))
+        if change.environment
+        else Cell("nothing that is recorded", kind="missing"),
+    ]
+
+
+def _commit(name: str) -> str:
+    if name.startswith("no commit"):
+        return shown(name, 48)
+    return short(name.removesuffix("+")) + (" + uncommitted changes" if name.endswith("+") else "")
+
+
+def _notes(found: History, present: Sequence[Series], courses: Sequence[Series], changed: int) -> list[str]:
+    notes = [f"{units.plural(len(courses), 'series', 'series')} of several commits, {units.plural(changed, 'change')}."]
+    if len(present) > len(courses):
+        notes.append(
+            f"{units.plural(len(present) - len(courses), 'series', 'series')} of one commit: a history begins with the "
+            "second; records of other commits add to it."
+        )
+    unjudged = [one for one in courses if not one.judged]
+    if unjudged:
+        notes.append(
+            f"{units.plural(len(unjudged), 'series', 'series')} of times with fewer than {FEWEST} commits: not "
+            "searched for changes, for so few values of pure noise often look like one."
+        )
+    if len(found.series) > len(present):
+        notes.append(f"{len(found.series) - len(present)} more series have no value at any commit: failed or skipped.")
+    if any(one.order == "time" for one in present):
+        notes.append("Some commits are not in the checkout of --repo: their series are in order of time.")
+    notes += [shown(problem, 400) for problem in found.problems[:10]]
+    return notes

@@ -1,0 +1,116 @@
+"""Progress over commits: times of the headline workload on a logarithmic axis, with lines and change points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from fluxperf.harness.history import Series, label
+from fluxperf.harness.report import svg, units
+from fluxperf.harness.report.escape import drawn, shown
+from fluxperf.harness.report.plots.frame import legend, seconds
+from fluxperf.harness.report.plots.progress import Line, draw_lines, lines_words
+from fluxperf.harness.report.provenance import short
+from fluxperf.harness.report.svg import INK, SERIES, Figure
+
+#: Series that are drawn; of more, those with most commits.
+MOST_SERIES = len(SERIES)
+
+#: Commits up to which every one is named below the axis.
+NAMED = 8
+
+
+def commits(series: Sequence[Series], lines: Sequence[Line], prefix: str, title: str, source: str) -> Figure | None:
+    """The series over commits; ``None`` without a value."""
+    drawn_ones = sorted((one for one in series if one.present), key=lambda one: -len(one.present))[:MOST_SERIES]
+    if not drawn_ones:
+        return None
+    order = commit_order(drawn_ones)
+    words = f"{title}. {lines_words(lines)} {'; '.join(map(_words, drawn_ones))}."
+    with svg.settings():
+        canvas = svg.canvas(1000, 480)
+        axes = canvas.add_axes((0.07, 0.13, 0.7, 0.74))
+        entries = []
+        for number, one in enumerate(drawn_ones):
+            colour, marker = SERIES[number % len(SERIES)]
+            _line(axes, one, order, colour, marker)
+            entries.append((drawn(_name(one, drawn_ones), 34), colour, marker))
+        values = [value for one in drawn_ones for point in one.present for value in (point.value,) if value]
+        seconds(axes, [*values, *(line.value for line in lines)])
+        _commit_axis(axes, order)
+        draw_lines(axes, lines)
+        legend(axes, entries, columns=3 if max(len(name) for name, _, _ in entries) > 20 else 4)
+        return Figure(svg.inline(canvas, prefix, title, words), title, words, 1000, source)
+
+
+def commit_order(series: Sequence[Series]) -> dict[str, int]:
+    """The place of every commit: in the order of the longest series, others' behind their predecessor or by date."""
+    order: list[str] = []
+    dates: dict[str, str] = {}
+    for one in sorted(series, key=lambda row: -len(row.present)):
+        before = -1
+        for point in one.present:
+            name = label(point)
+            if name in dates:
+                before = order.index(name)
+                continue
+            earlier = (place for place in range(len(order), 0, -1) if dates[order[place - 1]] <= point.date_utc)
+            before = next(earlier, 0) if before < 0 else before + 1
+            order.insert(before, name)
+            dates[name] = point.date_utc
+    return {name: place for place, name in enumerate(order)}
+
+
+def _line(axes: Axes, one: Series, order: dict[str, int], colour: svg.Colour, marker: str) -> None:
+    points = [(order[label(point)], point) for point in one.present if point.value]
+    xs, ys = [place for place, _ in points], [point.value or 0.0 for _, point in points]
+    few = len(points) <= 60
+    axes.plot(
+        xs, ys, color=colour.token, linewidth=1.6, marker=marker if few else None, markersize=7, alpha=0.9, zorder=3
+    )
+    for place, point in points if few else ():
+        if point.low and point.high:
+            axes.plot([place, place], [point.low, point.high], color=colour.token, linewidth=1.6, zorder=3)
+    for change in one.changes:
+        if change.after in order and change.new > 0:
+            axes.plot([order[change.after]], [change.new], "o", color=INK.token, markerfacecolor="none", markersize=13)
+
+
+def _commit_axis(axes: Axes, order: dict[str, int]) -> None:
+    names = list(order)
+    axes.set_xlim(-0.6, max(1.0, len(names) - 0.4))
+    if len(names) <= NAMED:
+        axes.set_xticks(range(len(names)), [_tick(name) for name in names], fontsize=10)
+        axes.set_xlabel("commit" if len(names) > 1 else "the one commit: a history begins with the second", fontsize=11)
+        return
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+    axes.set_xlabel(f"commits in their order, {_tick(names[0])} to {_tick(names[-1])}", fontsize=11)
+
+
+def _tick(name: str) -> str:
+    """A commit's first ten digits; a day for what was measured without one."""
+    if name.startswith("no commit"):
+        return f"no commit,\n{drawn(name[11:21], 12)}"
+    return drawn(short(name.removesuffix("+")), 12) + ("+" if name.endswith("+") else "")
+
+
+def _name(one: Series, among: Sequence[Series] = ()) -> str:
+    """A series by its rung; what tells it apart where several have that one."""
+    same = [other for other in among if other.rung == one.rung]
+    keys = sorted({key for other in same for key in other.variant})
+    told = [key for key in keys if len({other.variant.get(key) for other in same}) > 1]
+    said = [f"{key.removeprefix('setting ')} {one.variant.get(key, 'none')}" for key in told]
+    name = one.rung or one.metric
+    return f"{name} ({', '.join(said)})" if said else name
+
+
+def _words(one: Series) -> str:
+    present = one.present
+    first, last = present[0].value or 0.0, present[-1].value or 0.0
+    changes = f", {units.plural(len(one.changes), 'change')}" if one.judged else ", too few commits to look for changes"
+    return (
+        f"{shown(_name(one), 48)}: {units.plural(len(present), 'commit')}, first {units.time(first)}, "
+        f"newest {units.time(last)}{changes}"
+    )

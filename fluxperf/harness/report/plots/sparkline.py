@@ -1,0 +1,42 @@
+"""Sparklines: a series of one table row, from its lowest value at the bottom to its highest at the top."""
+
+from __future__ import annotations
+
+from fluxperf.harness.history import Series, label
+
+#: Size in pixels, and columns: of many values each column shows the lowest and the highest.
+_WIDTH, _HEIGHT, _COLUMNS = 160, 26, 80
+
+
+def sparkline(series: Series) -> str:
+    """A series as an SVG element of numbers alone, hidden from readers of text: the row says what matters."""
+    values = [point.value for point in series.present if point.value is not None]
+    low, high = min(values), max(values)
+    span = (high - low) or 1.0
+
+    def at(place: float, value: float) -> str:
+        x = 4 + (_WIDTH - 8) * place / max(1, len(values) - 1)
+        y = _HEIGHT - 4 - (_HEIGHT - 8) * ((value - low) / span if high > low else 0.5)
+        return f"{x:.1f} {y:.1f}"
+
+    path = "M" + "L".join(at(place, value) for place, value in _thinned(values))
+    places = {label(point): place for place, point in enumerate(series.present)}
+    rings = [at(places[change.after], change.new).split() for change in series.changes if change.after in places]
+    drawn = "".join(f'<circle cx="{x}" cy="{y}" r="3.2"/>' for x, y in rings[:40])
+    return (
+        f'<svg class="spark" viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" height="{_HEIGHT}" aria-hidden="true">'
+        f'<path d="{path}"/>{drawn}</svg>'
+    )
+
+
+def _thinned(values: list[float]) -> list[tuple[int, float]]:
+    """Places and values, of many the lowest and the highest of each column, in their order."""
+    if len(values) <= 2 * _COLUMNS:
+        return list(enumerate(values))
+    kept = []
+    for column in range(_COLUMNS):
+        first, end = column * len(values) // _COLUMNS, (column + 1) * len(values) // _COLUMNS
+        places = range(first, end)
+        pair = {min(places, key=lambda place: values[place]), max(places, key=lambda place: values[place])}
+        kept += [(place, values[place]) for place in sorted(pair)]
+    return kept

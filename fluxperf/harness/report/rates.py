@@ -1,0 +1,72 @@
+"""Rates of ops: the rows of one record summed by op, without those that are part of another."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fluxperf.harness.records import OpRow, Record
+from fluxperf.harness.report.ceilings import Ceiling, bound
+from fluxperf.harness.report.floor import outer
+
+
+class OpRate(NamedTuple):
+    """One op over all blocks of one forward: calls, seconds of an observed run, bytes and operations it must do."""
+
+    op: str
+    calls: int
+    time_s: float
+    bytes: int
+    flops: int
+    rows: tuple[OpRow, ...]
+
+    @property
+    def intensity(self) -> float:
+        """FLOP per byte."""
+        return self.flops / self.bytes
+
+    @property
+    def flops_s(self) -> float:
+        """FLOP per second."""
+        return self.flops / self.time_s
+
+    @property
+    def bytes_s(self) -> float:
+        """Bytes per second."""
+        return self.bytes / self.time_s
+
+
+class Reached(NamedTuple):
+    """How near an op comes to the machine's ceilings: its least seconds, their share, and what bounds most of them."""
+
+    least_s: float
+    share: float
+    by: str
+
+
+def rates_of(record: Record | None) -> list[OpRate]:
+    """The outer ops of a record, longest first; a primitive counts with the model op that called it."""
+    groups: dict[str, list[OpRow]] = {}
+    for row in outer(record.ops) if record else ():
+        groups.setdefault(row.within or row.op, []).append(row)
+    rates = [
+        OpRate(
+            op,
+            sum(row.count for row in rows),
+            sum(row.time_s for row in rows),
+            sum(row.bytes for row in rows),
+            sum(row.flops for row in rows),
+            tuple(rows),
+        )
+        for op, rows in groups.items()
+    ]
+    return sorted(rates, key=lambda rate: -rate.time_s)
+
+
+def reached(record: Record, rate: OpRate, ceilings: dict[str, Ceiling]) -> Reached | None:
+    """How near an op comes to the ceilings; ``None`` where one is missing, or it took or needs no time."""
+    parts = [bound(record, row, ceilings) for row in rate.rows]
+    known = [part for part in parts if part]
+    least = sum(part.time_s for part in known)
+    if len(known) < len(parts) or rate.time_s <= 0 or least <= 0:
+        return None
+    return Reached(least, least / rate.time_s, max(known, key=lambda part: part.time_s).by)

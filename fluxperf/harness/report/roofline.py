@@ -1,0 +1,77 @@
+"""The roofline of each ladder: its plot, the ceilings that it stands under, and where those figures are from."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fluxperf.harness.report import units
+from fluxperf.harness.report.ceilings import MEMORY, Ceiling, dtype_of
+from fluxperf.harness.report.escape import shown
+from fluxperf.harness.report.plots.roofline import roofline
+from fluxperf.harness.report.study import Ladder, Study
+from fluxperf.harness.report.svg import Figure
+from fluxperf.harness.report.tables import Cell, Column, Table
+
+_COLUMNS = (
+    Column("Ceiling", number=False),
+    Column("Rate"),
+    Column("Measured or published", number=False),
+    Column("Source", number=False, wide=True),
+)
+
+
+class RooflineView(NamedTuple):
+    """One ladder's roofline as the page shows it; ``missing`` says why there is none."""
+
+    view: str
+    title: str
+    figure: Figure | None
+    ceilings: Table | None
+    missing: str
+
+
+def build(study: Study) -> list[RooflineView]:
+    """The roofline of every ladder that has op rows."""
+    ladders = [ladder for ladder in study.climbing if any(record.ops for record in ladder.records)]
+    return [_view(study, ladder, f"roofline-{number}") for number, ladder in enumerate(ladders, start=1)]
+
+
+def _view(study: Study, ladder: Ladder, prefix: str) -> RooflineView:
+    if ladder.twin:
+        text = "Host twins run on a CPU: their rates are not a GPU's, so no roofline is drawn of them."
+        return RooflineView(ladder.view, ladder.title, None, None, text)
+    ceilings = {
+        name: one
+        for name, one in study.ceilings_of(ladder.machine).items()
+        if name == MEMORY or name in _dtypes(ladder)
+    }
+    figure = roofline(ladder, prefix, ceilings)
+    missing = "" if figure else _missing(ladder, ceilings)
+    return RooflineView(ladder.view, ladder.title, figure, _table(ceilings) if ceilings else None, missing)
+
+
+def _dtypes(ladder: Ladder) -> set[str]:
+    """Dtypes that products of some rung have."""
+    return {dtype_of(record, row) for record in ladder.records for row in record.ops}
+
+
+def _missing(ladder: Ladder, ceilings: dict[str, Ceiling]) -> str:
+    if MEMORY not in ceilings:
+        return (
+            f"No rate of memory is known of {ladder.machine}. Measure it there with "
+            "python -m benchmarks.kernels -o FILE, and give the file with --ceilings."
+        )
+    return "No op with operations, bytes and a time was recorded."
+
+
+def _table(ceilings: dict[str, Ceiling]) -> Table:
+    rows = [
+        [
+            Cell("memory" if name == MEMORY else f"products, {shown(name, 24)}"),
+            Cell(units.quantity(one.rate, "B/s" if name == MEMORY else "FLOP/s"), one.rate),
+            Cell(one.kind if one.kind == "measured" else "published peak"),
+            Cell(shown(one.source, 240)),
+        ]
+        for name, one in ceilings.items()
+    ]
+    return Table("Ceilings", _COLUMNS, rows)

@@ -1,0 +1,87 @@
+"""Samples in words and ratios: summaries, speedups with their interval, and how many samples there were."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+from typing import Literal, NamedTuple
+
+from fluxperf.harness.records import Record
+from fluxperf.harness.report import units
+from fluxperf.harness.report.units import BY, NBSP
+from fluxperf.harness.stats import Summary, ratio_interval, summarize
+
+#: Processes of each side from which on an interval of confidence is given.
+FEWEST_PROCESSES = 3
+
+#: Confidence of intervals, as a share and in words.
+CONFIDENCE = 0.95
+
+
+class Speedup(NamedTuple):
+    """Median over median, with ``low`` and ``high``.
+
+    ``kind`` says what these are: an ``interval`` of confidence over processes, the ``range`` that the extremes of the
+    samples give where there are too few processes, or ``single`` where a side has one sample and so no spread.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    kind: Literal["interval", "range", "single"]
+
+    @property
+    def spread(self) -> str:
+        """The bounds in words, with what they are."""
+        if self.kind == "single":
+            return "one sample, no spread"
+        bounds = units.times_range(self.low, self.high)
+        return f"95{NBSP}%: {bounds}" if self.kind == "interval" else f"range {bounds}"
+
+
+def usable(record: Record | None, metric: str = "denoise") -> list[list[float]]:
+    """Samples of a record by process, without empty processes."""
+    return [list(samples) for samples in record.times_s.get(metric, []) if samples] if record else []
+
+
+def summary_of(record: Record | None, metric: str = "denoise") -> Summary | None:
+    """Summary of a record's samples of one metric, or ``None`` where it has none above zero."""
+    found = summarize(usable(record, metric))
+    return found if found and found.low > 0 else None
+
+
+def speedup(before: Record | None, after: Record | None, metric: str = "denoise") -> Speedup | None:
+    """How many times shorter ``after`` is than ``before``, or ``None`` where one of them has no samples."""
+    old, new = summary_of(before, metric), summary_of(after, metric)
+    if not old or not new:
+        return None
+    ratio = old.median / new.median
+    if old.samples == 1 or new.samples == 1:
+        return Speedup(ratio, ratio, ratio, "single")
+    if min(old.processes, new.processes) >= FEWEST_PROCESSES:
+        sides = _medians(usable(after, metric)), _medians(usable(before, metric))
+        found = ratio_interval(*sides, confidence=CONFIDENCE, resamples=2000)
+        if found:
+            return Speedup(ratio, found.low, found.high, "interval")
+    return Speedup(ratio, old.low / new.high, old.high / new.low, "range")
+
+
+def _medians(processes: Sequence[Sequence[float]]) -> list[float]:
+    return [median(samples) for samples in processes]
+
+
+def spread_of(found: Summary) -> str:
+    """The range of the samples in words."""
+    return "one sample" if found.samples == 1 else units.time_range(found.low, found.high)
+
+
+def samples_of(record: Record, metric: str = "denoise") -> str:
+    """How many samples there are in how many processes: 3 x 5, or "5 + 4" where processes differ."""
+    sizes = [len(samples) for samples in usable(record, metric)]
+    if not sizes:
+        return "none"
+    if sum(sizes) == 1:
+        return "1"
+    if len(set(sizes)) == 1:
+        return f"{len(sizes)}{NBSP}{BY}{NBSP}{sizes[0]}"
+    return " + ".join(str(size) for size in sizes)

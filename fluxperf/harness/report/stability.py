@@ -1,0 +1,163 @@
+"""Samples per process: spread, A/A band and the smallest change that would show, for each rung."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import NamedTuple
+
+import msgspec
+
+from fluxperf.harness.calibration import Calibrated, kind_of
+from fluxperf.harness.records import Record
+from fluxperf.harness.report import units
+from fluxperf.harness.report.commands import calibrate_command
+from fluxperf.harness.report.plots.spread import spread
+from fluxperf.harness.report.provenance import provenance
+from fluxperf.harness.report.samples import FEWEST_PROCESSES, samples_of, spread_of, summary_of, usable
+from fluxperf.harness.report.study import Ladder, Rung, Study
+from fluxperf.harness.report.svg import Figure
+from fluxperf.harness.report.tables import MISSING, Cell, Column, Table
+
+_DENOISE = "denoise"
+_METRIC = f"times.{_DENOISE}"
+
+#: What records of one rung share that were measured alike.
+_ALIKE = ("commit", "dirty", "machine", "settings", "policy")
+
+_COLUMNS = (
+    Column("Rung", number=False),
+    Column("Processes"),
+    Column("Samples", hint=f"processes {units.BY} samples of each"),
+    Column("Median", hint="of the processes' medians, with smallest and largest sample"),
+    Column("Between processes", hint="largest deviation of a process's median from the median"),
+    Column("Within processes", hint="largest deviation of a sample from the median of its process"),
+    Column("A/A spread", hint="standard deviation of log ratios of pairs of the same program on this kind of machine"),
+    Column("Smallest change that shows", hint="minimum detectable effect: with the pairs, alpha and power beside it"),
+    Column("Stopped by", number=False, hint="why a process took no more samples: count, precision or time"),
+)
+
+
+class StabilityView(NamedTuple):
+    """One ladder's samples as the page shows them."""
+
+    view: str
+    title: str
+    provenance: str
+    twin: bool
+    figure: Figure | None
+    table: Table
+    notes: list[str]
+
+
+def build(study: Study) -> list[StabilityView]:
+    """The samples of every ladder that has a time, peers too."""
+    ladders = [ladder for ladder in study.ladders if any(usable(record) for record in ladder.records)]
+    return [_view(study, ladder, f"samples-{number}") for number, ladder in enumerate(ladders, start=1)]
+
+
+def calibrated(study: Study, record: Record) -> Calibrated | None:
+    """The A/A calibration of a record's rung on its kind of machine."""
+    name = f"{record.workload.name}/{record.rung}/{_METRIC}"
+    rows = (one.rows.get(name) for one in study.extras.calibrations if one.machine == kind_of(record))
+    return next((row for row in rows if row), None)
+
+
+def pooled(rung: Rung) -> Rung:
+    """A rung with the processes of every record that was measured like its newest one: one commit, one set of versions.
+
+    A gate measures each process by itself, into a record of its own. A tree with changes is no commit: of it the newest
+    record stands alone.
+    """
+    newest = rung.record
+    if newest is None or not _committed(newest):
+        return rung
+    # A file that was given twice holds no more processes than once.
+    once = {(row.created_utc, repr(row.times_s.get(_DENOISE))): row for row in rung.records}.values()
+    same = [row for row in once if all(getattr(row, name) == getattr(newest, name) for name in _ALIKE)]
+    times = {_DENOISE: [samples for row in same for samples in usable(row)]}
+    merged = msgspec.structs.replace(newest, times_s=times, sampling=[one for row in same for one in row.sampling])
+    return rung._replace(record=merged, records=tuple(same))
+
+
+def _committed(record: Record | None) -> bool:
+    """Whether a record names the commit that ran, and nothing else did."""
+    return record is not None and record.commit is not None and record.dirty is False
+
+
+def _view(study: Study, source: Ladder, prefix: str) -> StabilityView:
+    ladder = source._replace(rungs=tuple(map(pooled, source.rungs)))
+    found = {rung.name: calibrated(study, rung.record) for rung in ladder.measured if rung.record}
+    bands = {name: row.spread for name, row in found.items() if row}
+    rows = [_row(rung, rung.record, found[rung.name]) for rung in ladder.measured if rung.record]
+    return StabilityView(
+        view=ladder.view,
+        title=ladder.title,
+        provenance=provenance(ladder.records),
+        twin=ladder.twin,
+        figure=spread(ladder, prefix, bands),
+        table=Table("Spread of all steps' time at each rung", _COLUMNS, rows),
+        notes=_notes(ladder, bands),
+    )
+
+
+def _row(rung: Rung, record: Record, known: Calibrated | None) -> list[Cell]:
+    found, processes = summary_of(record), usable(record)
+    if not found:
+        return [Cell(rung.label), *[MISSING] * (len(_COLUMNS) - 2), Cell("no time", kind="missing")]
+    middles = [median(samples) for samples in processes]
+    between = max(abs(middle / found.median - 1) for middle in middles)
+    within = max(
+        abs(value / middle - 1) for samples, middle in zip(processes, middles, strict=True) for value in samples
+    )
+    several = any(len(samples) > 1 for samples in processes)
+    return [
+        Cell(rung.label),
+        Cell(units.count(found.processes), found.processes),
+        Cell(samples_of(record), found.samples),
+        Cell(units.time(found.median), found.median, spread_of(found)),
+        Cell(units.percent(between), between) if found.processes > 1 else Cell("one process", kind="missing"),
+        Cell(units.percent(within), within) if several else Cell("one sample", kind="missing"),
+        Cell(units.percent(known.spread), known.spread) if known else Cell("not calibrated", kind="missing"),
+        _detectable(known),
+        Cell(units.listing(sorted({row.stopped for row in record.sampling})) or "not recorded"),
+    ]
+
+
+def _detectable(known: Calibrated | None) -> Cell:
+    if known is None:
+        return Cell("not known", kind="missing")
+    if known.detectable is None:
+        return Cell("none", None, f"{known.pairs} pairs are too few", kind="bad")
+    note = f"{known.pairs} pairs, alpha {known.alpha:g}, power {known.power:g}"
+    return Cell(units.percent(known.detectable), known.detectable, note)
+
+
+def _notes(ladder: Ladder, bands: dict[str, float]) -> list[str]:
+    notes = []
+    many = [f"{rung.label} ({rung.held})" for rung in ladder.measured if _committed(rung.record) and rung.held > 1]
+    if many:
+        notes.append(f"Records of one commit, measured alike, are taken together: {units.listing(many)}.")
+    few = [
+        rung.label
+        for rung in ladder.measured
+        if (found := summary_of(rung.record)) and found.processes < FEWEST_PROCESSES
+    ]
+    if few:
+        notes.append(
+            f"Fewer than {FEWEST_PROCESSES} processes: {units.listing(few)}. Samples of one process are not "
+            "independent, so these have a range and no interval of confidence."
+        )
+    unsettled = [
+        rung.label
+        for rung in ladder.measured
+        if rung.record and any(row.settled is False for row in rung.record.sampling)
+    ]
+    if unsettled:
+        notes.append(f"The warm-up had not settled when sampling began: {units.listing(unsettled)}.")
+    lacking = [rung.label for rung in ladder.measured if rung.name not in bands]
+    if lacking and ladder.ran_as == "kernel":
+        notes.append(
+            f"Not calibrated on this kind of machine: {units.listing(lacking)}. "
+            f"{calibrate_command(ladder)} measures its A/A spread."
+        )
+    return notes

@@ -1,0 +1,133 @@
+"""Which stretch of a capture the strip shows first, and which it can be set to.
+
+Steps are what a strip is for. Where a capture has none, an outermost range stands for a step; without ranges the whole
+capture is the only stretch.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import NamedTuple
+
+from fluxperf.harness.report import units
+from fluxperf.harness.report.escape import shown
+from fluxperf.harness.timeline.busy import busy_ns
+from fluxperf.harness.timeline.model import NONE, Timeline, Work, process_id, thread_id
+from fluxperf.harness.timeline.places import Places
+
+#: Stretches that the strip offers: those nearest to the one it shows first.
+MOST_WINDOWS = 200
+
+
+class Window(NamedTuple):
+    """A stretch of a capture: from its range's beginning to the end of the range, or of the work launched in it.
+
+    ``range`` is the index of the step's range, or ``NONE`` for the whole capture; ``gpu_ns`` is the time in which GPUs
+    ran work that was launched in it.
+    """
+
+    name: str
+    start_ns: int
+    end_ns: int
+    range: int
+    gpu_ns: int
+
+
+class Windows(NamedTuple):
+    """The stretches in the order of time, the position of the one that is shown first, and why it is that one.
+
+    ``kind`` is what they are: steps, outermost ranges, or captures.
+    """
+
+    rows: list[Window]
+    first: int
+    why: str
+    kind: str
+
+    @property
+    def shown(self) -> Window:
+        """The stretch that is shown first."""
+        return self.rows[self.first]
+
+
+def windows(timeline: Timeline, places: Places) -> Windows:
+    """Steps with GPU work and the one of median GPU time; else outermost ranges; else the whole capture."""
+    owners = [places.step(row.range) for row in timeline.work]
+    stepped = any(owner != NONE for owner in owners)
+    if not stepped:
+        owners = [places.root(row.range) for row in timeline.work]
+    rows = _owned(timeline, owners)
+    if not rows:
+        return Windows([whole(timeline)], 0, _WHOLE, "captures")
+    groups: dict[str, list[Window]] = defaultdict(list)
+    for row in rows:
+        groups["" if stepped else places.path(row.range)].append(row)
+    group = max(groups.values(), key=lambda group: sum(row.gpu_ns for row in group))
+    # Of an even number the earlier of the two in the middle: a stretch that was there, not a mean of two.
+    median = sorted(group, key=lambda row: (row.gpu_ns, row.start_ns))[(len(group) - 1) // 2]
+    first = rows.index(median)
+    least = max(0, min(first - MOST_WINDOWS // 2, len(rows) - MOST_WINDOWS))
+    kept = rows[least : least + MOST_WINDOWS]
+    kind = "steps" if stepped else "outermost ranges"
+    why = _reason(median, group, kind)
+    why += (
+        f" The {len(kept)} of {len(rows)} {kind} that are nearest to it can be chosen." if len(kept) < len(rows) else ""
+    )
+    return Windows(_told_apart(timeline, kept), first - least, why, kind)
+
+
+_WHOLE = "The capture has no range that launched GPU work, so all of it is shown."
+
+
+def whole(timeline: Timeline) -> Window:
+    """The whole capture as one stretch."""
+    listed = (timeline.ranges, timeline.work, timeline.calls, timeline.syncs)
+    starts = [row.start_ns for rows in listed for row in rows]
+    ends = [row.end_ns for rows in listed for row in rows]
+    start = min(starts, default=0)
+    return Window("whole capture", start, max(ends, default=start), NONE, busy_ns(timeline.work))
+
+
+def _owned(timeline: Timeline, owners: list[int]) -> list[Window]:
+    work: dict[int, list[Work]] = defaultdict(list)
+    for row, owner in zip(timeline.work, owners, strict=True):
+        if owner != NONE:
+            work[owner].append(row)
+    found = [
+        Window(
+            timeline.ranges[owner].name,
+            timeline.ranges[owner].start_ns,
+            max(timeline.ranges[owner].end_ns, *(row.end_ns for row in rows)),
+            owner,
+            busy_ns(rows),
+        )
+        for owner, rows in work.items()
+    ]
+    return sorted(found, key=lambda row: (row.start_ns, row.range))
+
+
+def _told_apart(timeline: Timeline, rows: list[Window]) -> list[Window]:
+    """The rows with names that tell processes and threads apart, and stretches of one name by their turn."""
+    ranges = [timeline.ranges[row.range] for row in rows]
+    processes = len({row.process for row in ranges}) > 1
+    threads = len({(row.process, row.thread) for row in ranges}) > len({row.process for row in ranges})
+    names = []
+    for row, around in zip(rows, ranges, strict=True):
+        process = f", process {process_id(around.process)}" if processes else ""
+        thread = f", thread {thread_id(around.thread)}" if threads else ""
+        names.append(shown(row.name, 60) + process + thread)
+    counts, turns = Counter(names), Counter[str]()
+    for position, name in enumerate(names):
+        if counts[name] > 1:
+            turns[name] += 1
+            names[position] = f"{name} (turn {turns[name]})"
+    return [row._replace(name=name) for row, name in zip(rows, names, strict=True)]
+
+
+def _reason(row: Window, group: list[Window], kind: str) -> str:
+    time = units.time(row.gpu_ns / 1e9)
+    if len(group) == 1:
+        text = f"No other of the {kind} in the capture has GPU work ({time} of it)."
+    else:
+        text = f"Of {len(group)} {kind} with GPU work it is the one of median GPU time ({time})."
+    return text if kind == "steps" else f"The capture has no range named “step N”. {text}"

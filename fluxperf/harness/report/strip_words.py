@@ -1,0 +1,101 @@
+"""The strip in words: what the stretch that it shows first cost by op, and the longest items of each row."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from fluxperf.harness.report import units
+from fluxperf.harness.report.escape import shown
+from fluxperf.harness.report.strip_rows import KINDS, Item, Rows
+from fluxperf.harness.report.strip_steps import Window
+from fluxperf.harness.report.tables import MISSING, Cell, Column, Table
+from fluxperf.harness.timeline.model import NONE, Timeline
+from fluxperf.harness.timeline.places import Places
+
+#: Items that the table names of each row.
+LONGEST = 5
+
+_ITEMS = (
+    Column("Row", number=False),
+    Column("Item", number=False, wide=True),
+    Column("Kind", number=False),
+    Column("Start", hint="from the beginning of the stretch"),
+    Column("Duration"),
+    Column("Bytes"),
+    Column("Range", number=False, wide=True, hint="the innermost range around it, or around its launch call"),
+)
+
+_OPS = (
+    Column("Op", number=False),
+    Column("GPU time", hint="durations of kernels, copies and memsets added"),
+    Column("Share", hint="of the GPU time of the stretch"),
+    Column("Kernels"),
+    Column("Down", hint="copies from device to host"),
+    Column("Up", hint="copies from host to device"),
+    Column("Bytes copied", hint="between host and device"),
+)
+
+
+def longest(rows: Rows, places: Places, window: Window) -> Table:
+    """The longest items of each row in a window, row by row."""
+    cells = []
+    for group in rows.groups:
+        label = ""
+        for row in group.rows:
+            label = label if row.label in ("", "overlapping") else row.label
+            inside = [item for item in row.items if item.start_ns <= window.end_ns and item.end_ns >= window.start_ns]
+            inside.sort(key=lambda item: (item.start_ns - item.end_ns, item.start_ns))
+            cells += [_item(group.label, label, item, places, window) for item in inside[:LONGEST]]
+    return Table(f"The {LONGEST} longest items of each row", _ITEMS, cells, tall=True)
+
+
+def _item(group: str, row: str, item: Item, places: Places, window: Window) -> list[Cell]:
+    start, length = item.start_ns - window.start_ns, item.end_ns - item.start_ns
+    note = f"{units.count(item.merged)} short ones that follow each other" if item.merged > 1 else ""
+    return [
+        Cell(shown(group, 60), note=row),
+        Cell(shown(item.name, 96), note=note or (shown(item.detail, 60) if item.detail else "")),
+        Cell(KINDS[item.kind]),
+        Cell(units.signed_time(start / 1e9), start),
+        Cell(units.time(length / 1e9), length),
+        Cell(units.quantity(item.bytes, "B"), item.bytes) if item.bytes else MISSING,
+        Cell(shown(places.path(item.range), 120)) if item.range != NONE else MISSING,
+    ]
+
+
+def by_op(timeline: Timeline, places: Places, window: Window) -> Table:
+    """GPU time, kernels and copies of the work that was launched in a window, by op."""
+    time: dict[str, int] = defaultdict(int)
+    kernels: dict[str, int] = defaultdict(int)
+    copies: dict[tuple[str, str], int] = defaultdict(int)
+    moved: dict[str, int] = defaultdict(int)
+    for row in timeline.work:
+        if not launched_in(timeline, places, row.range, window):
+            continue
+        op = places.of(row, "op")[0]
+        time[op] += row.end_ns - row.start_ns
+        kernels[op] += row.kind == "kernel"
+        if row.copy is not None and row.copy.crossing:
+            copies[op, row.copy.crossing] += row.copy.count
+            moved[op] += row.bytes
+    whole = sum(time.values())
+    cells = [
+        [
+            Cell(shown(op, 96)),
+            Cell(units.time(spent / 1e9), spent),
+            Cell(units.percent(spent / whole), spent) if whole else MISSING,
+            Cell(units.count(kernels[op]), kernels[op]),
+            Cell(units.count(copies[op, "d2h"]), copies[op, "d2h"]),
+            Cell(units.count(copies[op, "h2d"]), copies[op, "h2d"]),
+            Cell(units.quantity(moved[op], "B"), moved[op]),
+        ]
+        for op, spent in sorted(time.items(), key=lambda pair: (-pair[1], pair[0]))
+    ]
+    return Table(f"{window.name}, by op: what was launched in it", _OPS, cells, tall=len(cells) > 16)
+
+
+def launched_in(timeline: Timeline, places: Places, index: int, window: Window) -> bool:
+    """Whether a range is, or lies in, the range of a window; the whole capture holds all."""
+    if window.range == NONE:
+        return True
+    return index != NONE and window.range in (places.step(index), places.root(index))

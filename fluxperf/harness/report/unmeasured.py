@@ -1,0 +1,74 @@
+"""What the files do not say, as sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fluxperf.harness.records import Record
+from fluxperf.harness.report import units
+from fluxperf.harness.report.escape import shown
+from fluxperf.harness.report.samples import summary_of
+from fluxperf.harness.report.study import Study
+
+_NO_ERROR, _NO_LAUNCHES, _NO_PEAK = "No error figure", "Launches not counted", "Peak memory not counted"
+
+#: What only our own records have.
+_OURS = (_NO_ERROR, _NO_LAUNCHES, _NO_PEAK)
+
+
+def unmeasured(study: Study) -> list[str]:
+    """What the files do not say, as sentences."""
+    texts = []
+    kernels = [ladder for ladder in study.ladders if ladder.ran_as == "kernel"]
+    headline = shown(study.context.headline_workload, 48)
+    if not kernels:
+        texts.append("No record ran on a GPU: there is no GPU time, no launch count and no GPU speedup here.")
+    elif not any(ladder.workload.name == study.context.headline_workload for ladder in kernels):
+        texts.append(f"No GPU record of {headline}, the workload that the target is set for.")
+    for ladder in study.climbing:
+        missing = [rung.label for rung in ladder.rungs if not rung.record]
+        if missing:
+            texts.append(f"{ladder.title}: no record of {units.listing(missing)}.")
+    tests: tuple[tuple[str, Callable[[Record], bool]], ...] = (
+        ("One sample only, so no spread", lambda record: _samples(record) == 1),
+        ("No denoise time", lambda record: _samples(record) == 0),
+        (_NO_ERROR, lambda record: record.error is None),
+        (_NO_LAUNCHES, lambda record: record.totals.launches is None),
+        (_NO_PEAK, lambda record: record.totals.peak_bytes is None),
+        ("Counts not confirmed by a witness from outside", lambda record: record.witness is None),
+    )
+    for what, test in tests:
+        texts += _lacking(study, what, test)
+    if not any(ladder.ran_as == "peer" for ladder in study.ladders):
+        texts.append("No peer was measured beside these records.")
+    extras = study.extras
+    if extras.verdict is None:
+        texts.append("No verdict of a gate was given: nothing here says whether a change made something worse.")
+    if kernels and not extras.calibrations:
+        texts.append("No A/A calibration of these machines was given: how small a change would show is not known.")
+    if extras.timeline is None:
+        texts.append("No timeline was given: gaps between launches, and what overlaps, are not shown.")
+    return texts
+
+
+def _samples(record: Record) -> int:
+    found = summary_of(record)
+    return found.samples if found else 0
+
+
+def _lacking(study: Study, what: str, test: Callable[[Record], bool]) -> list[str]:
+    ladders = study.climbing if what in _OURS else study.ladders
+    used = [record for ladder in ladders for record in ladder.records]
+    short = [record for record in used if test(record)]
+    if not short:
+        return []
+    if len(short) == len(used):
+        return [f"{what}: all {units.plural(len(used), 'record')}."] if len(used) > 1 else [f"{what}: the one record."]
+    parts = []
+    for ladder in ladders:
+        names = [rung.label for rung in ladder.measured if rung.record and test(rung.record)]
+        if names:
+            parts.append(
+                f"{ladder.title} ({'every rung' if len(names) == len(ladder.rungs) else units.listing(names)})"
+            )
+    return [f"{what}: {'; '.join(parts)}."]

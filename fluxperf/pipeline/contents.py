@@ -1,0 +1,153 @@
+"""What is in the subfolders of a model folder: weights that are whole, and of a model that can be used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+#: First bytes of the file that stands for a large one until git-lfs has fetched it.
+_POINTER = b"version https://git-lfs"
+
+#: Classes that a part of FLUX.1 has, by subfolder.
+_CLASSES = {
+    "transformer": "FluxTransformer2DModel",
+    "vae": "AutoencoderKL",
+    "text_encoder": "CLIPTextModel",
+    "text_encoder_2": "T5EncoderModel",
+}
+#: Input channels of the transformers that take a picture besides noise.
+_WITH_PICTURE = {128: "Depth or Canny", 384: "Fill"}
+
+#: Latent pixels per image token, and image pixels per latent pixel, along each side.
+_PATCH, _VAE_SCALE = 2, 8
+
+
+def model_problems(folder: Path) -> Iterator[str]:
+    """What is wrong with a subfolder of weights, a sentence each."""
+    name = folder.name
+    settings = _settings(folder / "config.json")
+    if isinstance(settings, str):
+        yield f"{name}/config.json {settings}"
+        return
+    yield from _setting_problems(name, settings)
+    stem = "model" if name.startswith("text_encoder") else "diffusion_pytorch_model"
+    yield from _file_problems(folder, stem)
+
+
+def tokenizer_problems(folder: Path) -> Iterator[str]:
+    """What is wrong with a tokenizer's subfolder."""
+    if folder.name == "tokenizer":
+        whole, parts = "tokenizer.json", ("vocab.json", "merges.txt")
+        there = (folder / whole).is_file() or all((folder / part).is_file() for part in parts)
+        wanted = f"{whole}, or {' and '.join(parts)}"
+    else:
+        there = any((folder / file).is_file() for file in ("tokenizer.json", "spiece.model"))
+        wanted = "tokenizer.json or spiece.model"
+    if not there:
+        yield f"{folder.name}/ has no {wanted}"
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and (problem := _not_fetched(file)):
+            yield f"{folder.name}/{file.name} {problem}"
+
+
+def _settings(path: Path) -> Mapping[str, Any] | str:
+    """Contents of a ``config.json``, or what is wrong with it."""
+    if not path.is_file():
+        return "is missing"
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return f"{_not_fetched(path) or 'is no JSON'}"
+    return value if isinstance(value, dict) else "is no JSON object"
+
+
+def _setting_problems(name: str, settings: Mapping[str, Any]) -> Iterator[str]:
+    kind = settings.get("_class_name") or next(iter(settings.get("architectures") or []), _CLASSES[name])
+    if kind != _CLASSES[name]:
+        other = ", which is FLUX.2's" if "2Transformer" in str(kind) or "Flux2" in str(kind) else ""
+        yield f"{name}/ is a {kind}{other}; expected {_CLASSES[name]}"
+        return
+    if settings.get("quantization_config"):
+        method = dict(settings["quantization_config"]).get("quant_method", "some method")
+        yield (
+            f"{name}/ is quantized ({method}); expected the original bfloat16 weights: fluxperf quantizes at load "
+            "(--rung fp8, --t5-precision fp8)"
+        )
+    if name == "transformer" and (channels := settings.get("in_channels")) in _WITH_PICTURE:
+        yield (
+            f"transformer/ takes {channels} channels, a FLUX.1 {_WITH_PICTURE[channels]} model; expected 64 "
+            "(schnell or dev)"
+        )
+    if name == "vae":
+        scale = _VAE_SCALE if (blocks := settings.get("block_out_channels")) is None else 2 ** (len(blocks) - 1)
+        if scale != _VAE_SCALE:
+            yield f"vae/ scales by {scale}, expected {_VAE_SCALE} as FLUX.1's does"
+
+
+def _file_problems(folder: Path, stem: str) -> Iterator[str]:
+    """What is wrong with the safetensors files of a subfolder."""
+    single, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
+    if index.is_file():
+        value = _settings(index)
+        names = {} if isinstance(value, str) else value.get("weight_map")
+        if not isinstance(names, dict) or not names:
+            problem = value if isinstance(value, str) else "has no 'weight_map'"
+            yield f"{folder.name}/{index.name} {problem}"
+            return
+        files = sorted({str(file) for file in names.values()})
+        missing = [file for file in files if not (folder / file).is_file()]
+        if missing:
+            yield f"{folder.name}/ lacks {len(missing)} of {len(files)} shards: {', '.join(missing[:4])}"
+        files = [file for file in files if file not in missing]
+    elif single.is_file():
+        files = [single.name]
+    else:
+        yield f"{folder.name}/ has no {single.name}{_instead(folder, stem)}"
+        return
+    for file in files:
+        if problem := _not_fetched(folder / file) or _not_whole(folder / file):
+            yield f"{folder.name}/{file} {problem}"
+
+
+def _instead(folder: Path, stem: str) -> str:
+    """What there is in place of the file that is missing."""
+    names = sorted(file.name for file in folder.iterdir() if file.is_file())
+    variants = [name for name in names if name.startswith(f"{stem}.") and name.endswith(".safetensors")]
+    if variants:
+        return f", but the variant {variants[0]}: download the main one, or rename it"
+    others = [name for name in names if name.endswith((".bin", ".pt", ".gguf", ".msgpack", ".onnx"))]
+    if others:
+        return f", but {others[0]}, of another format: download the safetensors files"
+    return f" (it holds {', '.join(names[:4]) or 'nothing'})"
+
+
+def _not_fetched(file: Path) -> str:
+    """What a small file is that stands in the place of another, or nothing."""
+    with file.open("rb") as stream:
+        start = stream.read(200)
+    if start.startswith(_POINTER):
+        return "is a git-lfs pointer, not the file itself: run git lfs pull"
+    if file.suffix == ".safetensors" and file.stat().st_size < 4096 and start[8:9] != b"{":
+        line = start.decode("utf-8", "replace").strip().splitlines()
+        return f"is no weights but text, probably a refused download: {line[0][:80]!r}" if line else "is empty"
+    return ""
+
+
+def _not_whole(file: Path) -> str:
+    """Whether a safetensors file is as long as its header says, or what is wrong."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if length > size:
+            return f"is damaged: its header would be {length} bytes of {size}"
+        try:
+            header = json.loads(stream.read(length))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return "is no safetensors file, or a damaged one"
+    expected = 8 + length + max(ends, default=0)
+    if size < expected:
+        return f"has {size} of {expected} bytes: its download did not finish"
+    return ""

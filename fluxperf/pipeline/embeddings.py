@@ -1,0 +1,137 @@
+"""Prompt embeddings: of one prompt, stored in a file, kept in a cache."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from fluxperf.engine.config import FluxConfig
+from fluxperf.errors import ArgumentError, CheckpointError
+from fluxperf.harness.files import write_whole
+from fluxperf.pipeline.latents import metadata_of
+
+#: Names of the tensors in a file, those of diffusers' arguments.
+TEXT, POOLED = "prompt_embeds", "pooled_prompt_embeds"
+
+
+class Embedded(NamedTuple):
+    """One prompt as the transformer takes it: text [T, C] and pooled text [P], float32.
+
+    Both are tensors on the device, or NumPy arrays where they come from a file.
+    """
+
+    text: Any
+    pooled: Any
+
+
+class Key(NamedTuple):
+    """What embeddings depend on: what CLIP reads, what T5 reads, and the length of T5's sequence."""
+
+    prompt: str
+    prompt_2: str
+    tokens: int
+
+
+class PromptCache:
+    """Embeddings of the prompts that were used last.
+
+    Args:
+        most: how many prompts are kept; 0 keeps none. One of 512 tokens takes 8.4 MB.
+
+    Raises:
+        ArgumentError: fewer than 0.
+    """
+
+    def __init__(self, most: int) -> None:
+        if most < 0:
+            raise ArgumentError(f"cache_prompts: expected at least 0 prompts, got {most}.")
+        self._most = most
+        self._kept: OrderedDict[Key, Embedded] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, key: Key) -> Embedded | None:
+        """What is known of a prompt."""
+        if key in self._kept:
+            self._kept.move_to_end(key)
+        return self._kept.get(key)
+
+    def put(self, key: Key, value: Embedded) -> None:
+        """Keeps it, and lets go of what was not used for longest."""
+        self._kept[key] = value
+        self._kept.move_to_end(key)
+        while len(self._kept) > self._most:
+            self._kept.popitem(last=False)
+
+
+def save_embeddings(path: Path, prompts: Sequence[str], embedded: Sequence[Embedded]) -> None:
+    """Writes embeddings of prompts, all of one length, as safetensors: text [N, T, C], pooled text [N, P], float32.
+
+    Args:
+        path: of the file.
+        prompts: what they are of; goes into the file's metadata.
+        embedded: as NumPy arrays.
+
+    Raises:
+        RecordError: the file cannot be written.
+    """
+    tensors = {TEXT: np.stack([one.text for one in embedded]), POOLED: np.stack([one.pooled for one in embedded])}
+    metadata = {"format": "fluxperf prompt embeddings", "prompts": "\n".join(" ".join(one.split()) for one in prompts)}
+    write_whole(path, save(tensors, metadata))
+
+
+def load_embeddings(path: Path, config: FluxConfig) -> tuple[list[Embedded], list[str]]:
+    """Embeddings in a safetensors file, and the prompts that its metadata names ("" where it names none).
+
+    Tensors ``prompt_embeds`` [N, T, C] and ``pooled_prompt_embeds`` [N, P], of any float dtype; N may be left out.
+
+    Args:
+        path: of the file.
+        config: of the model that they are for.
+
+    Raises:
+        CheckpointError: the file cannot be read, lacks a tensor, or holds other shapes or numbers that are not finite.
+    """
+    try:
+        data = path.read_bytes()
+        found = load(data)
+        prompts = metadata_of(data).get("prompts", "").split("\n")
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: expected a safetensors file with {TEXT} and {POOLED}, but it does not open ({error}). "
+            "Write one with fluxperf generate --embeddings-out FILE."
+        ) from error
+    missing = [name for name in (TEXT, POOLED) if name not in found]
+    if missing:
+        raise CheckpointError(
+            f"{path}: expected tensors {TEXT} and {POOLED}, found {', '.join(sorted(found)) or 'none'}."
+        )
+    text, pooled = (_float32(found[name], path, name) for name in (TEXT, POOLED))
+    text, pooled = text.reshape(-1, *text.shape[-2:]), pooled.reshape(-1, pooled.shape[-1])
+    wanted = (config.text_dim, config.pooled_dim)
+    if (text.shape[-1], pooled.shape[-1]) != wanted or len(text) != len(pooled) or not text.size:
+        raise CheckpointError(
+            f"{path}: expected {TEXT} [N, T, {wanted[0]}] and {POOLED} [N, {wanted[1]}] of the model, got "
+            f"{list(text.shape)} and {list(pooled.shape)}. They are of another model's text encoders."
+        )
+    names = prompts if len(prompts) == len(text) else [""] * len(text)
+    return [Embedded(*both) for both in zip(text, pooled, strict=True)], names
+
+
+def _float32(numbers: npt.NDArray[Any], path: Path, name: str) -> npt.NDArray[np.float32]:
+    floating = np.issubdtype(numbers.dtype, np.floating) or numbers.dtype == ml_dtypes.bfloat16
+    if not floating or numbers.ndim not in ((2, 3) if name == TEXT else (1, 2)):
+        raise CheckpointError(f"{path}: {name}: expected floating-point numbers, got {numbers.dtype} {numbers.shape}.")
+    numbers = numbers.astype(np.float32)
+    if not np.isfinite(numbers).all():
+        raise CheckpointError(f"{path}: {name} holds NaN or infinity; write it again, in bfloat16 or float32.")
+    return numbers

@@ -1,0 +1,191 @@
+"""The folder of a FLUX.1 model as diffusers saves it: found, checked whole before anything is loaded, and described.
+
+Files are judged by their beginnings and headers; complaints come all together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fluxperf.engine.checkpoints.files import read_json
+from fluxperf.engine.config import FluxConfig
+from fluxperf.errors import CheckpointError
+from fluxperf.pipeline import contents
+
+#: Parts that generation from stored embeddings needs, and those that text and pictures need besides.
+TRANSFORMER = ("transformer", "scheduler")
+TEXT = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+VAE = ("vae",)
+
+#: Pipelines whose folders look alike and are other models, by diffusers' class, in words.
+_OTHERS = {
+    "Flux2": "FLUX.2, which is another architecture",
+    "FluxKontext": "FLUX.1 Kontext, which edits a picture that it is given",
+    "FluxFill": "FLUX.1 Fill, which fills in a picture that it is given",
+    "FluxControl": "FLUX.1 with a control picture (Depth or Canny)",
+    "FluxPriorRedux": "FLUX.1 Redux, which takes a picture instead of a prompt",
+    "StableDiffusion": "Stable Diffusion",
+}
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A folder that has been checked.
+
+    ``shifted`` says whether the sampler shifts its noise levels with the size of the picture (dev) or not (schnell).
+    """
+
+    path: Path
+    parts: tuple[str, ...]
+    shifted: bool
+
+    @property
+    def name(self) -> str:
+        """Name of the folder, for metadata and records."""
+        return self.path.name
+
+
+def open_folder(path: Path, parts: tuple[str, ...] = (*TRANSFORMER, *TEXT, *VAE)) -> ModelFolder:
+    """The model folder at a path.
+
+    Args:
+        path: of the folder that holds ``model_index.json``.
+        parts: subfolders that will be read.
+
+    Raises:
+        CheckpointError: it is none, is another model's, or lacks something; everything that is wrong is in one message.
+    """
+    path = path.expanduser()
+    if not path.is_dir():
+        raise CheckpointError(_no_folder(path))
+    _check_kind(path)
+    problems = [problem for part in parts for problem in _part_problems(path, part)]
+    shifted = False
+    if "scheduler" in parts and not any(problem.startswith("scheduler") for problem in problems):
+        shifted, complaints = _schedule(path / "scheduler" / "scheduler_config.json")
+        problems += complaints
+    if problems:
+        more = f"\n  - and {len(problems) - 8} more" if len(problems) > 8 else ""
+        listed = "\n  - ".join(["", *problems[:8]])
+        raise CheckpointError(
+            f"{path}: expected a complete FLUX.1 model folder, but:{listed}{more}\n{_how_to_get(path)}"
+        )
+    return ModelFolder(path.resolve(), parts, shifted)
+
+
+def check_fit(folder: ModelFolder, config: FluxConfig) -> None:
+    """Complains about parts that belong to different models.
+
+    Args:
+        folder: checked.
+        config: of its transformer.
+
+    Raises:
+        CheckpointError: a size that two of them share is not the same.
+    """
+    shared = (
+        ("text_encoder", "hidden_size", 1, config.pooled_dim, "pooled_projection_dim"),
+        ("text_encoder_2", "d_model", 1, config.text_dim, "joint_attention_dim"),
+        ("vae", "latent_channels", 4, config.in_channels, "in_channels"),
+    )
+    for part, key, factor, expected, name in shared:
+        found = read_json(folder.path / part / "config.json").get(key) if part in folder.parts else None
+        if found is not None and factor * found != expected:
+            times = f" (times {factor}, a patch)" if factor > 1 else ""
+            raise CheckpointError(
+                f"{folder.path}: expected parts of one model, but {part}/config.json has {key} {found}{times} and "
+                f"transformer/config.json {name} {expected}. {_how_to_get(folder.path)}"
+            )
+
+
+def _no_folder(path: Path) -> str:
+    if path.is_file():
+        return (
+            f"{path}: expected a diffusers model folder with model_index.json, got a file. A single checkpoint holds "
+            f"the transformer alone: measure it with `fluxperf run --weights {path}`; for pictures download the folder."
+        )
+    text = f"{path}: expected a diffusers model folder, found nothing there."
+    if len(path.parts) == 2 and not path.is_absolute():
+        text += f" fluxperf downloads nothing. Get it first: hf download {path} --local-dir {path.name}"
+    return text
+
+
+def _check_kind(path: Path) -> None:
+    """Complains about a folder that is of another kind altogether."""
+    snapshots = path / "snapshots"
+    if snapshots.is_dir():
+        found = sorted(item for item in snapshots.iterdir() if item.is_dir())
+        hint = f"give {found[-1]}" if found else "its download did not finish"
+        raise CheckpointError(f"{path}: expected a model folder, got the download cache of one: {hint}.")
+    index = path / "model_index.json"
+    if not index.is_file():
+        raise CheckpointError(_no_index(path))
+    kind = str(read_json(index).get("_class_name", ""))
+    if kind == "FluxPipeline":
+        return
+    other = next((words for start, words in _OTHERS.items() if kind.startswith(start)), "another model")
+    raise CheckpointError(
+        f"{index}: expected a FluxPipeline (FLUX.1-schnell or FLUX.1-dev), got {kind or 'no class name'}: {other}."
+    )
+
+
+def _no_index(path: Path) -> str:
+    config = path / "config.json"
+    if config.is_file():
+        kind = str(read_json(config).get("_class_name", "one model"))
+        above = path.parent / "model_index.json"
+        hint = f"give {path.parent}" if above.is_file() else "give the folder of the whole pipeline"
+        return f"{path}: expected model_index.json, got the folder of {kind} alone; {hint}."
+    names = ", ".join(sorted(item.name for item in path.iterdir())[:6]) or "nothing"
+    return f"{path}: expected a diffusers model folder with model_index.json, found {names}. {_how_to_get(path)}"
+
+
+def _how_to_get(path: Path) -> str:
+    return (
+        "Download it whole again. A gated model asks for its license to be accepted first, on its page; then "
+        f"hf auth login, and hf download MODEL --local-dir {path}. After git clone: git lfs pull."
+    )
+
+
+def _part_problems(path: Path, part: str) -> Iterator[str]:
+    folder = path / part
+    if not folder.is_dir():
+        yield f"{part}/ is missing"
+    elif part == "scheduler":
+        if not (folder / "scheduler_config.json").is_file():
+            yield "scheduler/scheduler_config.json is missing"
+    elif part.startswith("tokenizer"):
+        yield from contents.tokenizer_problems(folder)
+    else:
+        yield from contents.model_problems(folder)
+
+
+#: Settings of the scheduler that change its noise levels, and the values that the sampler has.
+_SCHEDULE = {
+    "time_shift_type": "exponential",
+    "invert_sigmas": False,
+    "shift_terminal": None,
+    "stochastic_sampling": False,
+    "use_beta_sigmas": False,
+    "use_exponential_sigmas": False,
+    "use_karras_sigmas": False,
+}
+_SHIFTED = {"base_shift": 0.5, "max_shift": 1.15, "base_image_seq_len": 256, "max_image_seq_len": 4096}
+
+
+def _schedule(path: Path) -> tuple[bool, list[str]]:
+    """Whether noise levels are shifted, and what in the scheduler's settings the sampler does not do."""
+    settings = read_json(path)
+    kind = settings.get("_class_name", "FlowMatchEulerDiscreteScheduler")
+    if kind != "FlowMatchEulerDiscreteScheduler":
+        return False, [f"scheduler is a {kind}, expected FlowMatchEulerDiscreteScheduler"]
+    shifted = bool(settings.get("use_dynamic_shifting", False))
+    expected: Mapping[str, Any] = {**_SCHEDULE, **(_SHIFTED if shifted else {"shift": 1.0})}
+    return shifted, [
+        f"scheduler_config.json: {key} is {settings[key]!r}, expected {value!r} as FLUX.1 has it"
+        for key, value in expected.items()
+        if key in settings and settings[key] != value
+    ]

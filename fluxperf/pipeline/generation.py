@@ -1,0 +1,248 @@
+"""Generation: one batch of prompts or embeddings becomes latents and pictures, stage by stage."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+import fluxperf
+from fluxperf.engine.executors import Request
+from fluxperf.engine.model.schedule import sigmas
+from fluxperf.errors import ConfigError
+from fluxperf.pipeline import noise, png
+from fluxperf.pipeline.asked import MOST_TOKENS, Asked
+from fluxperf.pipeline.embeddings import Embedded
+from fluxperf.pipeline.parts import Parts
+from fluxperf.pipeline.stages import Stage, Stages, on_host
+from fluxperf.workloads import Workload
+
+#: Told of each step when the device has done it: its index, and its seconds.
+OnStep = Callable[[int, float], Any]
+
+#: Sizes whose rotations are kept.
+_SIZES = 8
+
+
+@dataclass
+class Generated:
+    """Pictures of one call. ``latents`` [B, I, C] are on the device, and ``images`` [B, 3, H, W] too, if decoded.
+
+    ``metadata`` is what goes into a file; ``notes`` are sentences about what was cut or ignored.
+    """
+
+    latents: Any
+    images: Any
+    seeds: list[int | None]
+    metadata: list[dict[str, str]]
+    workload: Workload
+    steps_s: list[float]
+    stages: list[Stage]
+    notes: list[str]
+    pixels: Any = None
+
+    def save(self, path: Path, index: int = 0) -> None:
+        """Writes a picture as PNG with its metadata, whole or not at all; adds the stage ``png``.
+
+        Raises:
+            RecordError: the file cannot be written.
+        """
+        with on_host("png", time.perf_counter, self.stages):
+            png.write(path, self.pixels[index], self.metadata[index])
+
+
+class Generation:
+    """Runs the parts of a pipeline.
+
+    Args:
+        parts: loaded.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts, self.device, self.config = parts, parts.device, parts.config
+        self._ropes: dict[tuple[int, int, int], tuple[Any, Any]] = {}
+
+    def forget(self) -> None:
+        """Lets go of what is kept between calls."""
+        self._ropes.clear()
+
+    def ahead(self, prompts: Sequence[tuple[str, str]], tokens: int = MOST_TOKENS) -> None:
+        """Encodes prompts (what CLIP reads, what T5 reads) at one go, where T5 does not stay on the device."""
+        encoders = self._parts.encoders()
+        if prompts and encoders.keeping != "keep":
+            encoders.encode([first for first, _ in prompts], [second for _, second in prompts], tokens)
+
+    def batch(
+        self,
+        wanted: Asked,
+        embedded: Sequence[Embedded] = (),
+        seed: int | Sequence[int] | None = None,
+        noise_from: noise.NoiseFrom = "device",
+        generator: Any = None,
+        latents: Any = None,
+        decode: Literal["pixels", "images", "no"] = "pixels",
+        on_step: OnStep | None = None,
+        labels: Sequence[str] = (),
+    ) -> Generated:
+        """One batch: its latents, and its pictures if they are to be decoded.
+
+        Args:
+            wanted: the call, checked.
+            embedded: one for each prompt, where there are no prompts.
+            seed: see `Pipeline.__call__`.
+            noise_from: see `Pipeline.__call__`.
+            generator: see `Pipeline.__call__`.
+            latents: see `Pipeline.__call__`.
+            decode: down to ``pixels``, to ``images`` on the device, or ``no``.
+            on_step: told of each step when it is done.
+            labels: prompts that embeddings are of, for the metadata.
+
+        Raises:
+            FluxperfError: see `Pipeline.__call__`.
+        """
+        if decode != "no":
+            self._parts.vae()
+        stages = Stages(self.device)
+        with stages.stage("text_encode"):
+            text, pooled, notes = self._conditions(wanted, embedded)
+        with stages.stage("noise"):
+            start, seeds = self._start(wanted, seed, noise_from, generator, latents)
+        with stages.stage("denoise"):
+            final, marks = self._denoised(start, self.request(wanted, text, pooled), on_step)
+        workload = wanted.workload
+        images = pixels = None
+        if decode != "no":
+            with stages.stage("vae_decode"):
+                images = self._parts.vae().images(final, workload.rows, workload.columns)
+                pixels = self._parts.vae().pixels(images) if decode == "pixels" else None
+        drawn = "given" if latents is not None else self._noise_name(noise_from, generator)
+        metadata = [
+            self._metadata(wanted, index, one, drawn, labels or wanted.prompts) for index, one in enumerate(seeds)
+        ]
+        seconds = [self.device.elapsed_s(*pair) for pair in pairwise(marks)]
+        return Generated(
+            final, images, seeds, metadata, workload, seconds, stages.rows(), [*wanted.notes, *notes], pixels
+        )
+
+    def inputs(self, wanted: Asked, seed: int) -> tuple[Any, Request]:
+        """Noise [B, I, C] and the rest of what the transformer is asked for, for prompts and a seed."""
+        text, pooled, _ = self._conditions(wanted, ())
+        return self._start(wanted, seed, "device", None, None)[0], self.request(wanted, text, pooled)
+
+    def request(self, wanted: Asked, text: Any, pooled: Any) -> Request:
+        """What the transformer is asked for: text [B, T, C], pooled text [B, P] on the device, and a call's sizes."""
+        workload = wanted.workload
+        size = (text.shape[1], workload.rows, workload.columns)
+        if size not in self._ropes:
+            if len(self._ropes) == _SIZES:
+                del self._ropes[next(iter(self._ropes))]
+            self._ropes[size] = self._parts.transformer.rope(*size)
+        levels = sigmas(workload.steps, workload.rows * workload.columns, shifted=self._parts.folder.shifted)
+        return Request(text, pooled, self._ropes[size], levels, wanted.guidance)
+
+    def _conditions(self, wanted: Asked, embedded: Sequence[Embedded]) -> tuple[Any, Any, list[str]]:
+        """Text [B, T, C] and pooled text [B, P] on the device, and what was cut."""
+        notes: list[str] = []
+        if wanted.prompts:
+            tokens = wanted.workload.text_tokens
+            embedded, notes = self._parts.encoders().encode(wanted.prompts, wanted.prompts_2, tokens)
+        each = [one for one in embedded for _ in range(wanted.per_prompt)]
+        found = (each[0].text.shape[-1], each[0].pooled.shape[-1])
+        if found != (self.config.text_dim, self.config.pooled_dim):
+            raise ConfigError(
+                f"prompt_embeds and pooled_prompt_embeds: expected {self.config.text_dim} and {self.config.pooled_dim} "
+                f"features, got {found[0]} and {found[1]}. They are of another model's text encoders."
+            )
+        text, pooled = (self._stacked(rows) for rows in zip(*each, strict=True))
+        return text, pooled, notes
+
+    def _stacked(self, rows: Sequence[Any]) -> Any:
+        """Rows of a batch as one device array: tensors of the device as they are, others through the door."""
+        if isinstance(rows[0], np.ndarray):
+            return self.device.door.to_device(np.stack(rows), "prompt embeddings")
+        bridge = self._parts.torch()
+        with bridge.work():
+            stacked = bridge.torch.stack(tuple(rows))
+            if stacked.device.type == bridge.place.type:
+                return bridge.array(stacked)
+            return self.device.door.to_device(stacked.cpu().numpy(), "prompt embeddings")
+
+    def _start(
+        self, wanted: Asked, seed: int | Sequence[int] | None, where: noise.NoiseFrom, generator: Any, latents: Any
+    ) -> tuple[Any, list[int | None]]:
+        """Latents to start from, and the seed of each picture (``None`` for latents that were given)."""
+        workload, channels = wanted.workload, self.config.in_channels
+        if sum(source is not None for source in (seed, generator, latents)) > 1:
+            raise ConfigError("expected one of seed, generator and latents, got several. Leave the others out.")
+        tokens = workload.rows * workload.columns
+        if latents is not None:
+            shape = (workload.batch, tokens, channels)
+            return noise.given(latents, shape, self.device, self._parts.bridge), [None] * workload.batch
+        if generator is None:
+            seeds = noise.seeds_of(seed, workload.batch)
+            if self._parts.bridge is None:
+                return noise.drawn_without_torch(seeds, tokens, channels, self.device), list(seeds)
+            generator = noise.generators_of(seeds, where, self._parts.bridge)
+        several = list(generator) if isinstance(generator, list | tuple) else [generator]
+        seeds_known = [int(one.initial_seed()) for one in several]
+        spatial = (workload.batch, channels // 4, 2 * workload.rows, 2 * workload.columns)
+        start = noise.drawn(generator, spatial, self._parts.dtype, self._parts.torch())
+        return start, [*seeds_known, *[None] * workload.batch][: workload.batch]
+
+    def _denoised(self, start: Any, request: Request, on_step: OnStep | None) -> tuple[Any, list[Any]]:
+        """Final latents, and marks around every step.
+
+        Who is told of steps is told one step late, when the next one has been given: the device never waits for it.
+        """
+        device = self.device
+        marks = [device.mark()]
+
+        def note(step: int) -> None:
+            marks.append(device.mark())
+            if on_step is not None and step:
+                on_step(step - 1, device.elapsed_s(*marks[-3:-1]))
+
+        final = self._parts.transformer.sampler.denoise(start, request, note)
+        if on_step is not None:
+            on_step(len(marks) - 2, device.elapsed_s(*marks[-2:]))
+        return final, marks
+
+    def _metadata(
+        self, wanted: Asked, index: int, seed: int | None, drawn: str, prompts: Sequence[str]
+    ) -> dict[str, str]:
+        """What is written into the file of a picture."""
+        number, workload = index // wanted.per_prompt, wanted.workload
+        texts = {
+            "Software": f"fluxperf {fluxperf.__version__}",
+            "model": f"{self._parts.folder.name} ({self.config.name})",
+            "rung": self._parts.transformer.phase.name,
+            "device": self.device.describe().get("gpu", "host"),
+            "size": f"{workload.width} x {workload.height}",
+            "steps": str(workload.steps),
+            "text_tokens": str(workload.text_tokens),
+            "noise": drawn,
+        }
+        if prompts and prompts[number]:
+            texts["prompt"] = prompts[number]
+        if wanted.prompts_2 and wanted.prompts_2[number] != wanted.prompts[number]:
+            texts["prompt_2"] = wanted.prompts_2[number]
+        if wanted.guidance is not None:
+            texts["guidance"] = f"{wanted.guidance:g}"
+        if seed is not None:
+            texts["seed"] = str(seed)
+        return texts
+
+    def _noise_name(self, where: str, generator: Any) -> str:
+        """Whose numbers a seed stands for, in words."""
+        if self._parts.bridge is None:
+            return "NumPy PCG64"
+        place = self._parts.bridge.place.type if where == "device" else "cpu"
+        if generator is not None:
+            first = generator[0] if isinstance(generator, list | tuple) else generator
+            place = first.device.type
+        return f"torch.Generator({place!r}), drawn in {self._parts.dtype}"

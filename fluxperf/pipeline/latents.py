@@ -1,0 +1,63 @@
+"""Final latents in a file: made on one machine, decoded on another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from fluxperf.errors import CheckpointError
+from fluxperf.harness.files import write_whole
+
+_TENSOR = "latents"
+
+
+def save_latents(path: Path, latents: npt.NDArray[Any], metadata: Mapping[str, str]) -> None:
+    """Writes packed latents [1, I, C] of one picture in float32 as safetensors, with the metadata of the picture.
+
+    Raises:
+        RecordError: the file cannot be written.
+    """
+    write_whole(path, save({_TENSOR: np.ascontiguousarray(latents, np.float32)}, dict(metadata)))
+
+
+def load_latents(path: Path) -> tuple[npt.NDArray[np.float32], int, int, dict[str, str]]:
+    """Packed latents [1, I, C] in a file, image tokens down and across, and the metadata of the picture.
+
+    Raises:
+        CheckpointError: the file cannot be read, or is none that `save_latents` wrote.
+    """
+    try:
+        data = path.read_bytes()
+        found = load(data)
+        metadata = metadata_of(data)
+        width, height = (int(size) // 16 for size in metadata.get("size", "").split(" x "))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: expected latents that fluxperf generate --latents-out wrote, but {error}."
+        ) from error
+    latents = found.get(_TENSOR)
+    if latents is None or latents.dtype != np.float32 or latents.ndim != 3 or latents.shape[:2] != (1, width * height):
+        shape = "none" if latents is None else f"{latents.dtype} {list(latents.shape)}"
+        raise CheckpointError(
+            f"{path}: expected float32 latents [1, {width * height}, C] of {metadata['size']} pixels, got {shape}."
+        )
+    if not np.isfinite(latents).all():
+        raise CheckpointError(f"{path}: latents hold NaN or infinity; generate them again.")
+    return latents, height, width, metadata
+
+
+def metadata_of(data: bytes) -> dict[str, str]:
+    """Metadata of a safetensors file: in its header, which the library's loader of bytes keeps to itself.
+
+    Raises:
+        ValueError: it is none.
+    """
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return {str(key): str(value) for key, value in (header.get("__metadata__") or {}).items()}

@@ -1,0 +1,80 @@
+"""The libraries of the extra ``pipeline``, each imported in this one place and only when it is needed."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fluxperf.errors import DeviceError
+
+_NEEDED_FOR = {
+    "torch": "text encoders, VAE and noise",
+    "transformers": "text encoders",
+    "diffusers": "the VAE",
+    "PIL": "output_type 'pil'",
+}
+
+
+def library(name: str) -> Any:
+    """A library of the extra, imported.
+
+    Args:
+        name: ``torch``, ``transformers``, ``diffusers`` or ``PIL``.
+
+    Raises:
+        DeviceError: it does not import; names the extra, and what goes without it.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise DeviceError(
+            f"{_NEEDED_FOR[name]}: expected {name}, but it does not import ({error}). Install the extra: pip install "
+            "'fluxperf[pipeline]' (beside fluxperf[cuda12] or [cuda13], with PyTorch's build for the same CUDA). "
+            "Without it the transformer still runs: fluxperf generate --embeddings FILE --latents-out FILE."
+        ) from error
+
+
+@contextmanager
+def quiet(name: str) -> Iterator[Any]:
+    """A region in which transformers or diffusers shows errors only, and no bars of its own.
+
+    Args:
+        name: of the library, which is given to the region.
+
+    Raises:
+        DeviceError: it does not import.
+    """
+    module = library(name)
+    talk = importlib.import_module(f"{name}.utils.logging")
+    level, bars = talk.get_verbosity(), talk.is_progress_bar_enabled()
+    talk.set_verbosity_error()
+    talk.disable_progress_bar()
+    try:
+        yield module
+    finally:
+        talk.set_verbosity(level)
+        if bars:
+            talk.enable_progress_bar()
+
+
+def place_of(kind: str, ordinal: int) -> Any:
+    """PyTorch's name of a device.
+
+    Args:
+        kind: ``host`` or ``cuda``.
+        ordinal: which GPU.
+
+    Raises:
+        DeviceError: PyTorch is not installed, or has no CUDA for a device that is a GPU.
+    """
+    torch = library("torch")
+    if kind == "host":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise DeviceError(
+            f"text encoders and VAE: expected a PyTorch that sees the GPU, but torch {torch.__version__} does not. "
+            "Install its build for the CUDA version of the driver (`fluxperf doctor`), or use --device host."
+        )
+    return torch.device("cuda", ordinal)

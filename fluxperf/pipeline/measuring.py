@@ -1,0 +1,164 @@
+"""From prompt to file, measured: a record with the stages of a picture beside the counts of a forward."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from fluxperf.engine.device.transfers import Crossing
+from fluxperf.harness.measure.clocks import Watch
+from fluxperf.harness.measure.sampler import Samples, Variant, interleave
+from fluxperf.harness.measure.stopping import Until
+from fluxperf.harness.records import Record, StageRow, Totals
+from fluxperf.harness.timeline.witness import Witness
+from fluxperf.pipeline.asked import Asked, asked
+from fluxperf.pipeline.embeddings import PromptCache
+from fluxperf.pipeline.generation import Generated
+from fluxperf.pipeline.stages import STAGES
+from fluxperf.pipeline.text_to_image import Pipeline
+from fluxperf.recording import count, outside, record_of
+from fluxperf.workloads import Prepared, Workload
+
+#: What is measured with: about as long as prompts in use are.
+PROMPT = (
+    "A red fox in fresh snow at dawn, low sun behind birch trees, its breath visible in the cold air, photographed "
+    "with a long lens, shallow depth of field, fine detail in the fur"
+)
+
+
+def measure_pictures(
+    pipeline: Pipeline,
+    workload: Workload,
+    repeat: int,
+    warmup: int = 1,
+    seed: int = 0,
+    witness: bool = False,
+    on_sample: Callable[[], None] = lambda: None,
+    until: Until | None = None,
+    rest_s: float = 0.0,
+    beside: Sequence[Variant] = (),
+) -> tuple[Record, list[Samples]]:
+    """Makes the same picture again and again, each time from the prompt to a file; the prompt is never known already.
+
+    Args:
+        pipeline: with text encoders and VAE.
+        workload: sizes; the batch is pictures of one prompt.
+        repeat: pictures that are kept; with ``until`` the least number.
+        warmup: pictures before them; with ``until`` the least number.
+        seed: of the noise.
+        witness: count one more forward, and one more picture, from outside, through CUPTI.
+        on_sample: called after the counted forward and after each picture.
+        until: go on until the median is known this well, or a bound is reached.
+        rest_s: idle seconds before each picture.
+        beside: others that make the same picture, in turns.
+
+    Returns:
+        A record whose ``times_s`` have ``picture`` (from prompt to file), every stage, and ``step``; samples of others.
+
+    Raises:
+        FluxperfError: sizes that cannot be, a part that was not loaded.
+    """
+    wanted = _wanted(pipeline, workload)
+    device = pipeline.parts.device
+    encoders = pipeline.parts.encoders()
+    before, encoders.cache = encoders.cache, PromptCache(0)
+    try:
+        with tempfile.TemporaryDirectory(prefix="fluxperf-") as folder:
+            prepared = Prepared(pipeline.parts.transformer, workload, *pipeline.generation.inputs(wanted, seed))
+            setup = _weights(device.door.ledger.crossings)
+            counts = count(prepared, witness)
+            on_sample()
+            start = len(device.door.ledger.crossings)
+            made: list[Generated] = []
+            picture = partial(_picture, pipeline, wanted, seed, Path(folder))
+            with Watch(device.bus_id) as watch:
+                variants = [Variant(device, lambda _: made.append(picture())), *beside]
+                samples, *others = interleave(variants, repeat, warmup, on_sample, until, rest_s=rest_s)
+            generations = device.door.ledger.crossings[start:]
+            seen = _witnessed(picture) if witness else None
+    finally:
+        encoders.cache = before
+    around = outside(setup, generations, len(made), counts.totals, workload.steps)
+    record = record_of(prepared, counts, around, samples)
+    settings = {"end_to_end": "prompt to PNG", "t5": encoders.keeping, "encoders": pipeline.parts.dtype}
+    record = msgspec.structs.replace(
+        record,
+        times_s=_times(samples, made),
+        stages=_stages(made[-1]),
+        loads=pipeline.parts.loads,
+        settings={**record.settings, **settings, **({"rest_s": f"{rest_s:g}"} if rest_s else {})},
+        conditions=[watch.conditions] if watch.conditions else None,
+        picture_witness=seen,
+    )
+    return record, others
+
+
+def _wanted(pipeline: Pipeline, workload: Workload) -> Asked:
+    return asked(
+        pipeline.config,
+        PROMPT,
+        text_tokens=workload.text_tokens,
+        height=workload.height,
+        width=workload.width,
+        steps=workload.steps,
+        per_prompt=workload.batch,
+    )
+
+
+def _picture(pipeline: Pipeline, wanted: Asked, seed: int, folder: Path) -> Generated:
+    """One batch, from prompt to files; nothing large of it is kept."""
+    made = pipeline.generation.batch(wanted, seed=seed)
+    for index in range(len(made.seeds)):
+        made.save(folder / f"{index}.png", index)
+    made.latents = made.images = made.pixels = None
+    return made
+
+
+def _witnessed(picture: Callable[[], Generated]) -> Totals:
+    """Counts of one picture from outside: those of PyTorch's libraries too."""
+    with Witness() as seen:
+        picture()
+    return seen.totals
+
+
+def _weights(crossings: list[Crossing]) -> list[Crossing]:
+    """Crossings of loading: weights of the transformer and of T5."""
+    return [crossing for crossing in crossings if "weights" in crossing.label]
+
+
+def _times(samples: Samples, made: list[Generated]) -> dict[str, list[list[float]]]:
+    """Samples by metric; those of warm-ups, which came first, are kept apart."""
+    warm = len(samples.warmup_s)
+    kept, first = made[warm:], made[:warm]
+
+    def of(stage: str, several: list[Generated]) -> list[float]:
+        return [sum(one.seconds for one in each.stages if one.name == stage) for each in several]
+
+    times: dict[str, Any] = {"picture": [samples.whole_s]}
+    times |= {stage: [of(stage, kept)] for stage in STAGES}
+    times |= {"step": [[seconds for each in kept for seconds in each.steps_s]]}
+    times |= {"warmup": [of("denoise", first)], "warmup_picture": [samples.warmup_s]}
+    times |= {"warmup_step": [[seconds for each in first for seconds in each.steps_s]]}
+    return times
+
+
+def _stages(made: Generated) -> list[StageRow]:
+    """Copies by stage; several files of one batch are one stage."""
+    rows = []
+    for name in STAGES:
+        some = [one for one in made.stages if one.name == name]
+        rows.append(
+            StageRow(
+                stage=name,
+                h2d_copies=sum(one.h2d_copies for one in some),
+                d2h_copies=sum(one.d2h_copies for one in some),
+                h2d_bytes=sum(one.h2d_bytes for one in some),
+                d2h_bytes=sum(one.d2h_bytes for one in some),
+            )
+        )
+    return rows

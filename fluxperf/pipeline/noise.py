@@ -1,0 +1,114 @@
+"""Noise: the latents that a generation starts from, given or drawn from seeds."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from fluxperf.engine.device.base import Device
+from fluxperf.errors import ArgumentError, UnknownNameError
+from fluxperf.pipeline.bridge import Bridge
+from fluxperf.pipeline.packing import packed
+
+#: Where a seed's noise is drawn: by PyTorch on the device, or by PyTorch on the CPU (which costs a copy up).
+NoiseFrom = Literal["device", "cpu"]
+
+#: Seeds fit what PyTorch, NumPy and every reader of metadata take.
+_SEEDS = 1 << 32
+
+
+def seeds_of(seed: int | Sequence[int] | None, count: int) -> list[int]:
+    """Seed of every picture: a list as it is given, those that follow a number, or random ones.
+
+    Raises:
+        ArgumentError: another number of seeds than pictures, or one that is no whole number from 0 to 2^63 - 1.
+    """
+    if seed is None:
+        seed = secrets.randbelow(_SEEDS)
+    seeds = [seed + index for index in range(count)] if isinstance(seed, int) else list(seed)
+    if len(seeds) != count:
+        raise ArgumentError(f"seed: expected one number, or one for each of {count} pictures, got {len(seeds)}.")
+    if not all(isinstance(one, int) and 0 <= one < 1 << 63 for one in seeds):
+        raise ArgumentError(f"seed: expected whole numbers from 0 to 2^63 - 1, got {seed!r}.")
+    return seeds
+
+
+def check_place(where: str) -> None:
+    """Complains about a place where no noise is drawn.
+
+    Raises:
+        UnknownNameError: no such place.
+    """
+    if where not in get_args(NoiseFrom):
+        raise UnknownNameError("noise_from", where, get_args(NoiseFrom))
+
+
+def generators_of(seeds: Sequence[int], where: NoiseFrom, bridge: Bridge) -> list[Any]:
+    """A generator of PyTorch for each seed.
+
+    Raises:
+        UnknownNameError: no such place.
+    """
+    check_place(where)
+    place = bridge.place if where == "device" else "cpu"
+    return [bridge.torch.Generator(place).manual_seed(seed) for seed in seeds]
+
+
+def drawn(generators: Any, shape: tuple[int, int, int, int], dtype: str, bridge: Bridge) -> Any:
+    """Packed noise [B, (h/2) (w/2), 4 C] in float32 on the device, as diffusers' ``randn_tensor`` draws it.
+
+    Args:
+        generators: one of PyTorch's for the whole batch, or a list with one for each picture.
+        shape: B, C, h, w.
+        dtype: that the numbers are drawn in, the text encoders'; diffusers draws in theirs.
+        bridge: PyTorch on the device.
+
+    Raises:
+        ArgumentError: another number of generators than pictures.
+    """
+    torch = bridge.torch
+    if isinstance(generators, list | tuple) and len(generators) != shape[0]:
+        raise ArgumentError(f"generator: expected one, or {shape[0]} (a picture each), got {len(generators)}.")
+    several = list(generators) if isinstance(generators, list | tuple) else [generators]
+    extents = shape if len(several) == 1 else (1, *shape[1:])
+    with bridge.work():
+        parts = [torch.randn(extents, generator=one, device=one.device, dtype=getattr(torch, dtype)) for one in several]
+        tokens = packed(torch.cat(parts)).float()
+        if tokens.device.type == bridge.place.type:
+            return bridge.array(tokens)
+        return bridge.device.door.to_device(tokens.numpy(), "noise")
+
+
+def drawn_without_torch(seeds: Sequence[int], tokens: int, channels: int, device: Device) -> Any:
+    """Packed noise [B, I, C] in float32 on the device, from NumPy's PCG64: other numbers than PyTorch's for a seed."""
+    numbers = [np.random.default_rng(seed).standard_normal((tokens, channels), np.float32) for seed in seeds]
+    return device.door.to_device(np.stack(numbers), "noise")
+
+
+def given(latents: Any, shape: tuple[int, int, int], device: Device, bridge: Bridge | None) -> Any:
+    """Packed latents that a caller gives, in float32 on the device.
+
+    Args:
+        latents: a tensor of PyTorch or a NumPy array [B, I, C], packed as diffusers packs them.
+        shape: that they must have.
+        device: where they go.
+        bridge: PyTorch on the device, if it is there.
+
+    Raises:
+        ArgumentError: another shape, or something else than an array.
+    """
+    extents = tuple(getattr(latents, "shape", ()))
+    if extents != shape:
+        raise ArgumentError(f"latents: expected packed latents {list(shape)}, got {list(extents)}.")
+    if isinstance(latents, np.ndarray):
+        return device.door.to_device(np.ascontiguousarray(latents, np.float32), "latents")
+    if bridge is None or not isinstance(latents, bridge.torch.Tensor):
+        raise ArgumentError(f"latents: expected a NumPy array or a tensor, got {type(latents).__name__}.")
+    with bridge.work():
+        wide = latents.detach().float()
+        if wide.device.type == bridge.place.type:
+            return bridge.array(wide)
+        return device.door.to_device(np.ascontiguousarray(wide.cpu().numpy()), "latents")

@@ -1,0 +1,82 @@
+"""Stages of a picture: each an NVTX range in the domain ``fluxperf``, timed by the device, its copies counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import nvtx
+
+from fluxperf.engine.device.base import Device
+
+#: In their order. ``noise`` draws the latents, ``vae_decode`` ends with the pixels on the host, ``png`` with a file.
+STAGES = ("text_encode", "noise", "denoise", "vae_decode", "png")
+
+#: Stages that the host works in; they are timed by its clock, and the others by the device's.
+ON_HOST = ("png",)
+
+
+class Stage(NamedTuple):
+    """What one stage took, and what crossed between host and device in it."""
+
+    name: str
+    seconds: float
+    h2d_copies: int
+    d2h_copies: int
+    h2d_bytes: int
+    d2h_bytes: int
+
+
+class Stages:
+    """Notes the stages of one call as they happen; nothing waits for the device until they are asked for.
+
+    Args:
+        device: whose clock, and whose door.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self._device, self._domain = device, nvtx.get_domain("fluxperf")
+        self._found: list[tuple[str, Callable[[], float], int, int]] = []
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """A region that is one stage. What raises in it leaves no range open, and no row."""
+        device, ledger = self._device, self._device.door.ledger
+        self._domain.push_range(self._domain.get_event_attributes(message=name))
+        try:
+            first, start = len(ledger.crossings), device.mark()
+            yield
+            end, last = device.mark(), len(ledger.crossings)
+        finally:
+            self._domain.pop_range()
+        self._found.append((name, lambda: device.elapsed_s(start, end), first, last))
+
+    def rows(self) -> list[Stage]:
+        """The stages in order; waits until the device is done with them."""
+        ledger = self._device.door.ledger
+        return [_stage(name, seconds(), ledger.crossings[first:last]) for name, seconds, first, last in self._found]
+
+
+def _stage(name: str, seconds: float, crossings: list[Any]) -> Stage:
+    copies = {way: [row.bytes for row in crossings if row.direction == way] for way in ("h2d", "d2h")}
+    return Stage(name, seconds, len(copies["h2d"]), len(copies["d2h"]), sum(copies["h2d"]), sum(copies["d2h"]))
+
+
+@contextmanager
+def on_host(name: str, now: Callable[[], float], into: list[Stage]) -> Iterator[None]:
+    """A region that is a stage of the host's: no copies, the host's clock.
+
+    Args:
+        name: of the stage.
+        now: seconds of the host's clock.
+        into: gets the row at the end.
+    """
+    domain = nvtx.get_domain("fluxperf")
+    domain.push_range(domain.get_event_attributes(message=name))
+    start = now()
+    try:
+        yield
+    finally:
+        domain.pop_range()
+    into.append(Stage(name, now() - start, 0, 0, 0, 0))

@@ -1,0 +1,177 @@
+"""Text encoders: prompts become embeddings on the device. CLIP gives the pooled text, T5 the text tokens.
+
+Source: ``encode_prompt`` of diffusers' ``FluxPipeline``; both are the libraries' own modules and tokenizers.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from fluxperf.errors import UnknownNameError
+from fluxperf.pipeline import t5
+from fluxperf.pipeline.bridge import Bridge
+from fluxperf.pipeline.embeddings import Embedded, Key, PromptCache
+from fluxperf.pipeline.folder import ModelFolder
+from fluxperf.pipeline.libraries import quiet
+
+#: Prompts that are encoded at once.
+_AT_ONCE = 8
+
+#: What becomes of T5 when a prompt is encoded: it stays on the device, waits in the host's memory, or is let go of and
+#: read from the disk again when there is a new prompt.
+T5Keeping = Literal["keep", "offload", "free"]
+#: What its weights are stored as: the dtype of the activations, or e4m3 with one scale per output channel.
+T5Precision = Literal["full", "fp8"]
+
+
+def check_t5(keeping: str, precision: str) -> None:
+    """Complains about what cannot become of T5.
+
+    Raises:
+        UnknownNameError: no such keeping or precision.
+    """
+    for name, value, known in (("t5", keeping, T5Keeping), ("t5_precision", precision, T5Precision)):
+        if value not in get_args(known):
+            raise UnknownNameError(name, value, get_args(known))
+
+
+class TextEncoders:
+    """CLIP and T5 of a model folder.
+
+    Args:
+        folder: the model's.
+        bridge: PyTorch on the device.
+        dtype: of weights and activations, ``float32`` or ``bfloat16``.
+        cached: prompts whose embeddings are kept.
+        keeping: what becomes of T5 between prompts.
+        precision: of its weights.
+        on_bytes: told of the bytes that are read of T5.
+
+    Raises:
+        DeviceError: PyTorch or transformers is missing.
+        UnknownNameError: no such keeping or precision.
+        CheckpointError: weights that do not fit.
+    """
+
+    def __init__(
+        self,
+        folder: ModelFolder,
+        bridge: Bridge,
+        dtype: str,
+        cached: int = 16,
+        keeping: T5Keeping = "keep",
+        precision: T5Precision = "full",
+        on_bytes: Callable[[int], None] = lambda nbytes: None,
+    ) -> None:
+        check_t5(keeping, precision)
+        self._bridge, self._dtype, self.keeping, self._precision = bridge, dtype, keeping, precision
+        self._path, self._on_bytes = folder.path / "text_encoder_2", on_bytes
+        self.cache = PromptCache(cached)
+        with bridge.work(), quiet("transformers") as transformers:
+            self.clip_tokenizer = transformers.CLIPTokenizer.from_pretrained(folder.path / "tokenizer")
+            self.t5_tokenizer = transformers.T5TokenizerFast.from_pretrained(folder.path / "tokenizer_2")
+            clip = transformers.CLIPTextModel.from_pretrained(folder.path / "text_encoder")
+            self.clip = clip.eval().requires_grad_(False).to(bridge.place, getattr(bridge.torch, dtype))
+        #: T5's encoder, or ``None`` while it is let go of.
+        self.t5: Any = None
+        if keeping != "free":
+            self._load_t5()
+            self._park_t5()
+
+    def encode(self, prompts: Sequence[str], prompts_2: Sequence[str], tokens: int) -> tuple[list[Embedded], list[str]]:
+        """Embeddings of prompts, and a sentence for each that was cut.
+
+        Those that are known cost nothing; the others' token ids go up in two copies, one for each encoder, for every 8.
+
+        Args:
+            prompts: what CLIP reads.
+            prompts_2: what T5 reads, as many.
+            tokens: length of T5's sequence.
+        """
+        keys = [Key(*both, tokens) for both in zip(prompts, prompts_2, strict=True)]
+        known = {key: self.cache.get(key) for key in keys}
+        clip_ids, clip_cut = _ids(self.clip_tokenizer, [key.prompt for key in known], None)
+        t5_ids, t5_cut = _ids(self.t5_tokenizer, [key.prompt_2 for key in known], tokens)
+        new = [key for key, value in known.items() if value is None]
+        rows = [row for row, value in enumerate(known.values()) if value is None]
+        notes = [f"CLIP {cut} Its pooled text steers the picture as a whole; T5 has the words." for cut in clip_cut]
+        notes += [f"T5 {cut} What is cut has no effect on the picture." for cut in t5_cut]
+        if new:
+            with self._bridge.work():
+                self._wake_t5()
+                for first in range(0, len(new), _AT_ONCE):
+                    some = slice(first, first + _AT_ONCE)
+                    texts, pooleds = self._texts(t5_ids[rows[some]]), self._pooled(clip_ids[rows[some]])
+                    for key, text, pooled in zip(new[some], texts, pooleds, strict=True):
+                        known[key] = Embedded(text, pooled)
+                        self.cache.put(key, Embedded(text, pooled))
+                self._park_t5()
+        return [value for key in keys if (value := known[key]) is not None], notes
+
+    def stored(self, prompts: Sequence[str], tokens: int) -> tuple[list[Embedded], list[str]]:
+        """Embeddings of prompts as NumPy arrays on the host, and a sentence for each that was cut."""
+        embedded, notes = self.encode(prompts, prompts, tokens)
+        with self._bridge.work():
+            return [Embedded(*(self._bridge.down(x, "prompt embeddings") for x in one)) for one in embedded], notes
+
+    def _pooled(self, ids: Any) -> Any:
+        """CLIP's pooled text [N, P]."""
+        return self.clip(self._bridge.up(ids, "prompt ids"), output_hidden_states=False).pooler_output.float()
+
+    def _texts(self, ids: Any) -> Any:
+        """T5's text tokens [N, T, C]."""
+        return self.t5(self._bridge.up(ids, "prompt ids"), output_hidden_states=False)[0].float()
+
+    def _wake_t5(self) -> None:
+        """Puts T5 on the device, if it is elsewhere."""
+        if self.t5 is None:
+            self._load_t5()
+        elif self.keeping == "offload":
+            self.t5.to(self._bridge.place)
+
+    def _load_t5(self) -> None:
+        with self._bridge.work():
+            self.t5 = t5.load_t5(self._path, self._bridge, self._dtype, self._on_bytes)
+            if self._precision == "fp8":
+                t5.quantize(self.t5)
+
+    def _park_t5(self) -> None:
+        """Puts T5 where it waits for the next prompt."""
+        if self.keeping == "keep":
+            return
+        if self.keeping == "offload":
+            self.t5.to("cpu")
+        else:
+            self.t5 = None
+        gc.collect()
+
+
+def _ids(tokenizer: Any, prompts: Sequence[str], tokens: int | None) -> tuple[Any, list[str]]:
+    """Token ids [N, T] as int64, and a sentence for each prompt that was cut.
+
+    Args:
+        tokenizer: of an encoder.
+        prompts: texts.
+        tokens: length of a row, the tokenizer's own if none.
+    """
+    length = tokenizer.model_max_length if tokens is None else tokens
+    # Length is judged here, where the tokenizer need not warn of it.
+    whole = tokenizer(list(prompts), padding=False, truncation=False, verbose=False).input_ids
+    cut = tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True).input_ids
+    notes = []
+    for prompt, ids in zip(prompts, whole, strict=True):
+        if len(ids) > length:
+            lost = tokenizer.decode(ids[length - 1 : -1], skip_special_tokens=True)
+            notes.append(
+                f"takes {length} tokens, the prompt {_short(prompt)} has {len(ids)}: cut before {_short(lost)}."
+            )
+    return np.asarray(cut, np.int64), notes
+
+
+def _short(text: str) -> str:
+    words = " ".join(text.split())
+    return repr(words if len(words) <= 60 else f"{words[:57]}...")

@@ -1,0 +1,207 @@
+"""The pipeline: a model folder becomes an object that turns prompts into pictures."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fluxperf.errors import ConfigError
+from fluxperf.pipeline.asked import MOST_TOKENS, asked, checked_output, refuse
+from fluxperf.pipeline.embeddings import Embedded
+from fluxperf.pipeline.generation import Generated, Generation, OnStep
+from fluxperf.pipeline.libraries import library
+from fluxperf.pipeline.noise import NoiseFrom
+from fluxperf.pipeline.parts import Parts, load_parts
+from fluxperf.pipeline.stages import Stage
+from fluxperf.pipeline.text import T5Keeping, T5Precision
+
+
+@dataclass
+class PipelineOutput:
+    """What a call returns: ``images`` as diffusers does, and what fluxperf knows besides."""
+
+    images: Any
+    seeds: list[int | None]
+    steps_s: list[float] = field(default_factory=list)
+    stages: list[Stage] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+class Pipeline:
+    """FLUX.1 on a device: `from_pretrained` makes it, a call makes pictures.
+
+    Args:
+        parts: loaded from a model folder.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts, self.config = parts, parts.config
+        self.generation = Generation(parts)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        rung: str | None = None,
+        device: str = "auto",
+        dtype: str | None = None,
+        t5: T5Keeping = "keep",
+        t5_precision: T5Precision = "full",
+        cache_prompts: int = 16,
+        text_encoders: bool = True,
+        vae: bool = True,
+        nvtx: bool = False,
+        on_bytes: Callable[[int], None] = lambda nbytes: None,
+    ) -> Pipeline:
+        """A pipeline of a model folder, ready.
+
+        Args:
+            path: folder as diffusers saves it, with ``model_index.json``.
+            rung: of the ladder; ``captured`` or, where a device does not run it yet, ``fused``, if none.
+            device: ``auto``, ``host`` or ``cuda``.
+            dtype: of text encoders and VAE, ``float32`` or ``bfloat16``; the rung's activations' if none.
+            t5: ``keep`` it on the device, ``offload`` it to the host's memory between prompts, or ``free`` it and read
+                it again for a prompt that is not known.
+            t5_precision: ``full`` (of ``dtype``) or ``fp8`` (e4m3 with a scale per output channel).
+            cache_prompts: embeddings that are kept.
+            text_encoders: load them; without, calls need embeddings.
+            vae: load it; without, calls give latents.
+            nvtx: a range for every step, block and op; stages have theirs in any case.
+            on_bytes: told of the bytes of transformer and T5 as they are read.
+
+        Raises:
+            CheckpointError: the folder is none of FLUX.1, or not whole; everything that is wrong is in one message.
+            DeviceError: a library of the extra ``pipeline`` is missing, or the device cannot.
+            FluxperfError: an unknown rung or device, or one that does not run the other.
+        """
+        return cls(
+            load_parts(
+                Path(path), rung, device, dtype, t5, t5_precision, cache_prompts, text_encoders, vae, nvtx, on_bytes
+            )
+        )
+
+    def close(self) -> None:
+        """Lets go of everything, and closes the device."""
+        self.generation.forget()
+        self.parts.close()
+
+    def __call__(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        prompt_2: str | Sequence[str] | None = None,
+        *,
+        height: int = 1024,
+        width: int = 1024,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        num_images_per_prompt: int = 1,
+        generator: Any = None,
+        seed: int | Sequence[int] | None = None,
+        noise_from: NoiseFrom = "device",
+        latents: Any = None,
+        prompt_embeds: Any = None,
+        pooled_prompt_embeds: Any = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        max_sequence_length: int = MOST_TOKENS,
+        on_step: OnStep | None = None,
+        **others: Any,
+    ) -> PipelineOutput | tuple[Any]:
+        """Pictures of prompts. Arguments are named as those of diffusers' ``FluxPipeline``, and mean the same.
+
+        Args:
+            prompt: one or several.
+            prompt_2: what T5 reads instead, if anything.
+            height: pixels, a multiple of 16.
+            width: pixels, a multiple of 16.
+            num_inference_steps: 4 for schnell and 28 for dev if none.
+            guidance_scale: for dev, 3.5 if none.
+            num_images_per_prompt: pictures of each prompt, in one batch.
+            generator: one of PyTorch's for the batch, or a list with one for each picture; instead of ``seed``.
+            seed: of the first picture, the next one has the next number; or one for each. Random if none. A seed's
+                noise is that of ``torch.Generator(device).manual_seed(seed)`` in diffusers, on the same device.
+            noise_from: ``device``, or ``cpu`` for noise that does not depend on the GPU and costs a copy up.
+            latents: packed noise [B, I, C] to start from, a tensor or a NumPy array.
+            prompt_embeds: text [B, T, C] instead of a prompt, a tensor or a NumPy array.
+            pooled_prompt_embeds: pooled text [B, P] with it.
+            output_type: ``pil``, ``np`` [B, H, W, 3] in [0, 1], ``pt`` [B, 3, H, W] in [0, 1], or ``latent`` [B, I, C].
+            return_dict: an object with ``images``; a tuple with them if false.
+            max_sequence_length: T5's tokens, 512 at most.
+            on_step: told of each step when it is done.
+            others: arguments of diffusers that are not done here, if they are not ``None``.
+
+        Raises:
+            ConfigError: arguments that cannot be.
+            FluxperfError: a part that was not loaded, or whatever goes wrong on the device.
+
+        Warns:
+            UserWarning: a prompt that was cut, an argument without effect.
+        """
+        refuse(others)
+        checked_output(output_type)
+        embedded = _given(prompt_embeds, pooled_prompt_embeds)
+        made = self.generation.batch(
+            asked(
+                self.config,
+                prompt,
+                prompt_2,
+                given=len(embedded),
+                text_tokens=embedded[0].text.shape[0] if embedded else max_sequence_length,
+                height=height,
+                width=width,
+                steps=num_inference_steps,
+                guidance=guidance_scale,
+                per_prompt=num_images_per_prompt,
+            ),
+            embedded=embedded,
+            seed=seed,
+            noise_from=noise_from,
+            generator=generator,
+            latents=latents,
+            decode="no" if output_type == "latent" else "pixels" if output_type == "pil" else "images",
+            on_step=on_step,
+        )
+        for note in made.notes:
+            warnings.warn(note, stacklevel=2)
+        images = self._output(made, output_type)
+        return PipelineOutput(images, made.seeds, made.steps_s, made.stages, made.notes) if return_dict else (images,)
+
+    def _output(self, made: Generated, kind: str) -> Any:
+        if kind == "pil":
+            image = library("PIL.Image")
+            return [image.fromarray(one) for one in made.pixels]
+        # The device is done with them; a copy of the caller's own is memory of the caller's stream.
+        if kind == "pt":
+            return made.images.clone()
+        if kind == "latent":
+            if self.parts.bridge is None:
+                return self.parts.device.door.to_host(made.latents, "latents")
+            return self.parts.bridge.tensor(made.latents).clone()
+        bridge = self.parts.torch()
+        with bridge.work():
+            return bridge.down(made.images.permute(0, 2, 3, 1), "images")
+
+
+def _given(text: Any, pooled: Any) -> list[Embedded]:
+    """Embeddings that a caller gives, by prompt."""
+    if text is None and pooled is None:
+        return []
+    shapes = [tuple(getattr(x, "shape", ())) for x in (text, pooled)]
+    if [len(shape) for shape in shapes] != [3, 2] or shapes[0][0] != shapes[1][0] or not shapes[0][0]:
+        raise ConfigError(
+            f"expected prompt_embeds [B, T, C] and pooled_prompt_embeds [B, P], got {list(shapes[0])} and "
+            f"{list(shapes[1])}."
+        )
+    if isinstance(text, np.ndarray) != isinstance(pooled, np.ndarray):
+        raise ConfigError("prompt_embeds and pooled_prompt_embeds: expected arrays or tensors, got one of each.")
+    if isinstance(text, np.ndarray):
+        text, pooled = text.astype(np.float32), pooled.astype(np.float32)
+    else:
+        text, pooled = text.detach().float(), pooled.detach().float()
+    return [Embedded(*both) for both in zip(text, pooled, strict=True)]

@@ -1,0 +1,60 @@
+"""One chromium for all tests: without a network, and with every request and console message noted."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or ("/usr/bin/chromium" if Path("/usr/bin/chromium").exists() else None)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="drives chromium; comes with the test extra")
+    if CHROMIUM is None:
+        pytest.skip("needs Debian's chromium on PATH")
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--host-resolver-rules=MAP * ~NOTFOUND"],
+        )
+        yield browser
+        browser.close()
+
+
+Opener = Callable[..., Any]
+
+
+@pytest.fixture
+def opened(browser: Any) -> Iterator[Opener]:
+    """Opens a file at a width and in a theme; at the end no page may have asked for anything or complained."""
+    contexts, heard = [], []
+
+    def open_file(path: Path, width: int = 1440, theme: str = "light", scripts: bool = True, height: int = 900) -> Any:
+        context = browser.new_context(
+            viewport={"width": width, "height": height},
+            color_scheme=theme,
+            offline=True,
+            java_script_enabled=scripts,
+            reduced_motion="reduce",
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: heard.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: heard.append(f"error: {error}"))
+        page.on("request", lambda request: heard.append(f"request: {request.url[:100]}") if asks(request.url) else None)
+        page.heard = heard
+        page.goto(path.as_uri())
+        return page
+
+    def asks(url: str) -> bool:
+        return not url.startswith(("file:", "data:"))
+
+    yield open_file
+    for context in contexts:
+        context.close()
+    assert heard == []

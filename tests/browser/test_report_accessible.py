@@ -1,0 +1,48 @@
+"""The report for everybody: axe-core finds nothing serious, in both themes, with everything unfolded."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from fluxperf.harness.report.html import render, write
+from tests.browser.conftest import Opener
+from tests.report import evidence
+from tests.report import pages as made
+
+pytestmark = pytest.mark.browser
+
+RUN = """async () => (await axe.run(document, {resultTypes: ["violations"]})).violations
+  .map((one) => [one.impact, one.id, one.nodes.length, one.nodes[0].html.slice(0, 160)])"""
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    pytest.importorskip("axe_playwright_python", reason="holds axe-core; comes with the test extra")
+    return (resources.files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    files, extras = evidence.everything()
+    write(render(files, made.CONTEXT, extras), path)
+    return path
+
+
+@pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (390, "dark")])
+def test_axe_finds_no_violation(report: Path, opened: Opener, axe: str, width: int, theme: str):
+    page = opened(report, width, theme)
+    folded = "details.help, figure details" if width == 1440 else "details.help"
+    page.evaluate(f"document.querySelectorAll('{folded}').forEach((one) => {{ one.open = true; }})")
+    page.evaluate(axe)
+    assert page.evaluate(RUN) == []
+
+
+def test_axe_would_find_one(report: Path, opened: Opener, axe: str):
+    page = opened(report)
+    page.evaluate("document.querySelector('main').insertAdjacentHTML('beforeend', '<button></button>')")
+    page.evaluate(axe)
+    assert [found[:2] for found in page.evaluate(RUN)] == [["critical", "button-name"]]

@@ -1,0 +1,64 @@
+"""The report on paper: A4, everything unfolded, and no word of a table or paragraph lost."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+from fluxperf.harness.report.html import render, write
+from tests.browser.conftest import Opener
+from tests.report import evidence
+from tests.report import pages as made
+
+pytestmark = pytest.mark.browser
+
+#: Words that a reader sees in the page, without what paper has no use for.
+WORDS = """() => Array.from(document.querySelectorAll(
+    "main h2, main h3, main p, main li, main td, main th, main dt, main dd"))
+  .filter((element) => !element.closest(
+    "noscript, .terms, .again, .folded, .switch, .strip-bar, .strip-keys, .strip-tip"))
+  .map((element) => element.textContent)"""
+
+
+#: What leaves the sheet, were it laid out on paper; in plots what lies outside of their frame is cut off anyway.
+OUTSIDE = """() => Array.from(document.querySelectorAll("main *:not(svg *)"))
+  .filter((element) => element.getBoundingClientRect().right > innerWidth + 1)
+  .map((element) => element.outerHTML.slice(0, 120))"""
+
+#: Pixels of A4's long side without the page's margins.
+ACROSS = round((297 - 24) / 25.4 * 96)
+
+
+def letters(text: str) -> str:
+    """What is left of a text wherever its lines are broken."""
+    return re.sub(r"\s+", "", text)
+
+
+def test_it_prints_to_a4_without_losing_content(tmp_path: Path, opened: Opener):
+    pypdf = pytest.importorskip("pypdf", reason="reads what was printed; comes with the test extra")
+    path = tmp_path / "report.html"
+    files, extras = evidence.everything()
+    write(render(files, made.CONTEXT, extras), path)
+    page = opened(path)
+    page.select_option("#switch", "view-1")  # what the switch hides is printed all the same
+    printed = pypdf.PdfReader(io.BytesIO(page.pdf(prefer_css_page_size=True, print_background=True)))
+    for sheet in printed.pages:
+        assert {round(float(side) * 25.4 / 72) for side in sheet.mediabox[2:]} == {210, 297}
+    text = letters("".join(sheet.extract_text() for sheet in printed.pages))
+    assert len(printed.pages) < 120
+    wanted = [word for said in page.evaluate(WORDS) for word in said.split() if len(word) > 3]
+    assert len(wanted) > 2000
+    assert [word for word in wanted if letters(word) not in text] == []
+
+
+def test_nothing_leaves_the_sheet(tmp_path: Path, opened: Opener):
+    path = tmp_path / "report.html"
+    files, extras = evidence.everything(made.hostile("x" * 10_000))
+    write(render(files, made.CONTEXT, extras), path)
+    page = opened(path, ACROSS)
+    page.emulate_media(media="print")
+    page.evaluate("document.querySelectorAll('details:not(.raw)').forEach((one) => { one.open = true; })")
+    assert page.evaluate(OUTSIDE) == []

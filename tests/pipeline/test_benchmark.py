@@ -1,0 +1,70 @@
+"""The end-to-end benchmark in its tiny form: it runs, and writes what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fluxperf.harness.records import read_records
+from fluxperf.pipeline.folder import open_folder
+
+pytestmark = pytest.mark.peer
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_it_measures_rungs_beside_diffusers_in_one_run(saved, tmp_path):
+    folder, output = tmp_path / "model", tmp_path / "out" / "end-to-end.json"
+    options = "--model tiny-dev --workload tiny --device host --rung batched --rung fused --peer diffusers --repeat 2"
+    places = ["--folder", str(folder), "-o", str(output)]
+    command = [sys.executable, "-m", "benchmarks.end_to_end", *options.split(), *places]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    open_folder(folder)
+    result = json.loads(output.read_text(encoding="utf-8"))
+    assert result["workload"]["model"] == "tiny-dev"
+    assert result["folder_bytes"] == sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+    first, last = result["rungs"]
+    assert (first["rung"], first["peers"], last["rung"]) == ("batched", [], "fused")
+    for row in (first, last):
+        assert row["loads"].keys() == {"transformer", "text_encoders", "vae", "ready"}
+        assert list(row["pictures_s"]) == [
+            "first", "again", "another prompt", "96 x 160, first", "96 x 160, again"
+        ]  # fmt: skip
+    (peer,) = last["peers"]
+    assert (peer["name"], peer["form"]) == ("diffusers", "eager")
+    assert len(peer["picture_s"]) == len(peer["fluxperf_picture_s"]) == 2
+    assert peer["stages_s"].keys() == {"text_encode", "denoise", "vae_decode", "png"}
+    assert peer["psnr_db"] > 25, "the same noise and prompt; both in bfloat16"
+    records = read_records(output.with_suffix(".jsonl")).records
+    assert [record.rung for record in records] == ["batched", "fused", "fused"]
+    assert all(record.workload.weights == "model (tiny-dev)" for record in records)
+
+
+def test_shards_of_the_folder_are_those_of_its_index(tmp_path):
+    pytest.importorskip("diffusers")
+    import dataclasses
+
+    import torch
+    from diffusers import FluxTransformer2DModel
+    from transformers import T5EncoderModel
+
+    from benchmarks.flux_folder import TINY, write
+    from fluxperf.engine.config import config_named
+
+    folder = write(tmp_path / "m", config_named("tiny"), dataclasses.replace(TINY, shards=3), torch.float32, seed=5)
+    assert len(list((folder / "transformer").glob("*-of-00003.safetensors"))) == 3
+    assert len(list((folder / "text_encoder_2").glob("*-of-00002.safetensors"))) == 2
+    open_folder(folder)
+    whole = write(tmp_path / "whole", config_named("tiny"), TINY, torch.float32, seed=5)
+    for kind, part in ((FluxTransformer2DModel, "transformer"), (T5EncoderModel, "text_encoder_2")):
+        options = {"low_cpu_mem_usage": False} if part == "transformer" else {}
+        first, second = (kind.from_pretrained(one / part, **options).state_dict() for one in (folder, whole))
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[name], second[name]) for name in first)

@@ -1,0 +1,318 @@
+"""What the page makes of evidence besides records: verdict, calibration, ceilings, history, kernels, samples."""
+
+# The page writes ranges with an en dash and ratios with a multiplication sign.
+# ruff: noqa: RUF001
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+
+import msgspec
+import pytest
+
+from fluxperf.harness.report.ceilings import MEMORY, PUBLISHED, Ceiling, ceilings_for, tried_ceilings
+from fluxperf.harness.report.floor import floor_of
+from fluxperf.harness.report.html import render
+from fluxperf.harness.report.inputs import NOTHING, Extras
+from fluxperf.harness.report.strip import sections
+from fluxperf.harness.report.study import survey
+from tests.report import captures, evidence
+from tests.report.pages import CONTEXT, Page, files_of, make, on_gpu, twins
+
+
+def page_with(extras: Extras, *records) -> Page:
+    return Page(render(files_of(*(records or evidence.ladder())), CONTEXT, extras))
+
+
+# The verdict
+
+
+@pytest.mark.parametrize(
+    ("rows", "title"),
+    [
+        ([evidence.row()], "Pass"),
+        ([evidence.row(), evidence.row("UNSURE", "unsure")], "Unsure"),
+        ([evidence.row("UNSURE", "unsure"), evidence.row("SLOWER", "regression")], "Regression"),
+        ([evidence.row("SLOWER", "regression"), evidence.row("ERROR", "error")], "Error"),
+        ([evidence.row(outcome="ungated")], "Error"),
+    ],
+)
+def test_the_verdict_is_shown_for_what_it_is(rows, title):
+    text = page_with(Extras(verdict=evidence.verdict(*rows))).sections["verdict"]
+    assert f"\n{title} " in text
+    assert ("this is no pass" in text) == (title in ("Unsure", "Error"))
+
+
+def test_rows_that_tell_something_are_listed_with_their_numbers():
+    slower = evidence.row("SLOWER", "regression", reason="shown_slower", change=0.06, low=0.04, high=0.08, p=0.004)
+    page = page_with(Extras(verdict=evidence.verdict(evidence.row(rung="batched"), slower)))
+    row = page.row("schnell-1024/fused/times.denoise", 9)
+    assert row[1] == "SLOWERregression"
+    assert row[2:8] == ["483 ms", "485 ms", "+6.00 %+4.00 to +8.00 %", "8", "0.004", "2.10 %"]
+    assert "beyond margin and floors" in row[8]
+    assert not any("batched/times" in cell for row in page.rows for cell in row), "a plain pass is not listed"
+
+
+def test_without_a_verdict_the_page_says_how_to_get_one():
+    text = page_with(NOTHING).sections["verdict"]
+    assert "No verdict was given" in text
+    assert "--verdict" in text
+
+
+# Samples
+
+
+def test_the_calibrated_spread_stands_beside_the_rungs_that_have_one():
+    page = page_with(Extras(calibrations=[evidence.calibration()]))
+    row = next(row for row in page.rows if len(row) == 9 and row[0] == "fused")
+    assert row[6:8] == ["0.8 %", "2.1 %8 pairs, alpha 0.02, power 0.95"]
+    assert next(row for row in page.rows if len(row) == 9 and row[0] == "batched")[6] == "not calibrated"
+    assert (
+        "Not calibrated on this kind of machine: baseline, broadcast, batched and tensorcore"
+        in page.sections["samples"]
+    )
+    figure = next(text for text in page.figures if text.startswith("Samples of each process"))
+    assert "A/A band of this machine" in figure
+    assert "A/A band 0.8 % to either side" in figure
+
+
+def test_a_dot_of_one_sample_is_hollow():
+    def hollow(times) -> int:
+        html = render(files_of(on_gpu("baseline", 400.0), on_gpu("fused", 5.0, times=times)), CONTEXT)
+        progress = next(svg for svg in html.split("<svg ")[1:] if "from the published baseline toward" in svg)
+        return len(re.findall(r'<use [^>]*style="fill: var\(--paper\)', progress.split("</svg>")[0]))
+
+    assert (hollow([[5.0]]), hollow([[5.0, 5.1]])) == (1, 0)
+
+
+def test_a_calibration_of_another_machine_is_not_used():
+    other = msgspec.structs.replace(evidence.calibration(), machine="another-kind")
+    page = page_with(Extras(calibrations=[other]))
+    assert next(row for row in page.rows if len(row) == 9 and row[0] == "fused")[6] == "not calibrated"
+
+
+def test_processes_that_were_measured_alike_stand_together():
+    def one(number: int, **changes):
+        seconds = [[4.0 + 0.01 * number, 4.001 + 0.01 * number]]
+        options = {"created_utc": f"2026-07-{number + 1:02}T00:00:00Z"} | changes
+        return on_gpu("fused", 4.0, times=seconds, **options)
+
+    records = [one(number) for number in range(4)]
+    page = page_with(NOTHING, *records, records[0], one(5, settings={"rest_s": "1"}), one(6, commit="b" * 40))
+    row = next(row for row in page.rows if len(row) == 9 and row[0] == "fused")
+    assert row[1:3] == ["1", "1 × 2"], "the newest record is of another commit"
+    page = page_with(NOTHING, *records, records[0], one(5, settings={"rest_s": "1"}, created_utc="2026-01-01"))
+    row = next(row for row in page.rows if len(row) == 9 and row[0] == "fused")
+    assert row[1:3] == ["4", "4 × 2"]
+    assert "taken together: fused (4)." in page.sections["samples"]
+    page = page_with(NOTHING, *[msgspec.structs.replace(record, dirty=True) for record in records])
+    assert next(row for row in page.rows if len(row) == 9 and row[0] == "fused")[1] == "1", "a tree is no commit"
+
+
+def test_one_sample_has_neither_spread_nor_band():
+    page = page_with(NOTHING, make(times=[[0.08]]))
+    row = next(row for row in page.rows if len(row) == 9 and row[0] == "baseline")
+    assert row[3:6] == ["80.0 msone sample", "one process", "one sample"]
+    assert "baseline: one sample, so no spread" in page.sections["samples"]
+
+
+# Ceilings
+
+
+def test_given_ceilings_come_before_tried_ones_and_published_peaks():
+    gpu = "NVIDIA H100 80GB HBM3"
+    tried = [Ceiling(gpu, "bfloat16", 7e14, "measured", "a trial")]
+    found = ceilings_for(gpu, [Ceiling(gpu, MEMORY, 2.9e12, "measured", "a copy")], tried)
+    assert (found[MEMORY].rate, found["bfloat16"].rate, found["e4m3"].kind) == (2.9e12, 7e14, "published")
+    assert ceilings_for("some other card", [], tried) == {}
+    assert all(one.rate > 1e12 and one.source for one in PUBLISHED)
+
+
+def test_the_highest_rate_of_a_tried_product_is_a_ceiling():
+    record = msgspec.structs.replace(
+        on_gpu("fused", 1.0),
+        choices={
+            "1024 x 1024 x 1024 bfloat16 BIAS": "candidate 1 of 2, 20.0 us",
+            "2048 x 1024 x 1024 bfloat16": "candidate 0 of 2",
+            "not a product": "5 us",
+        },
+        trials_s={"2048 x 1024 x 1024 bfloat16": [None, 1e-5, 8e-6]},
+    )
+    (found,) = tried_ceilings([record, make()])
+    assert (found.what, found.rate) == ("bfloat16", 2 * 2048 * 1024 * 1024 / 8e-6)
+    assert "2048 x 1024 x 1024" in found.source
+
+
+def test_the_floor_is_what_bytes_and_operations_need():
+    study = survey(files_of(*evidence.ladder()), CONTEXT, Extras(ceilings=evidence.CEILINGS))
+    floor = floor_of(study, study.ladders[0])
+    assert floor is not None
+    # norm_modulate and attention are bound by memory and by products; layer_norm and modulate are parts of the former.
+    least = 1.27e6 / 2.9e12 + 1.23e9 / 5e13 + 3.4e8 / 5e13
+    assert floor.time_s == pytest.approx(4 * least, rel=1e-6)
+    assert floor.measured
+    text = page_with(Extras(ceilings=evidence.CEILINGS)).sections
+    assert "The floor under what this machine was measured to reach is" in text["summary"]
+    assert "the floor" in text["headline"]
+
+
+def test_without_ceilings_there_is_no_floor_and_no_roofline():
+    other = msgspec.structs.replace(on_gpu("fused", 1.0).machine, gpu="some other card")
+    records = evidence.ladder(machine=other)
+    page = page_with(NOTHING, *records)
+    assert "No floor: op rows, or a ceiling" in page.sections["headline"]
+    assert "No rate of memory is known of some other card" in page.sections["roofline"]
+    assert not any(text.startswith("Roofline") for text in page.figures)
+
+
+def test_published_peaks_are_called_so():
+    page = page_with(NOTHING)
+    assert "data sheet" in page.sections["roofline"]
+    assert "published peak" in page.sections["roofline"]
+    assert "The floor under published peaks is" in page.sections["summary"]
+
+
+def test_the_roofline_has_a_dot_for_each_op_and_rung():
+    html = render(files_of(*evidence.ladder()), CONTEXT, Extras(ceilings=evidence.CEILINGS))
+    page = Page(html)
+    figure = next(text for text in page.figures if text.startswith("Roofline"))
+    for rung in CONTEXT.ladder:
+        assert f"{rung.name}: " in figure
+    assert "2.90 TB/s memory" in figure
+    assert "50.0 TFLOP/s float32" in figure
+
+
+def test_twins_get_no_roofline():
+    assert "Host twins run on a CPU" in page_with(NOTHING, *twins()).sections["roofline"]
+
+
+# Kernels, history, samples
+
+
+def test_kernels_by_themselves_are_no_ladder():
+    page = page_with(Extras(ceilings=evidence.CEILINGS), *evidence.ladder(), *evidence.kernels())
+    row = page.row("layer_norm bfloat16", 5)
+    assert row == ["layer_norm bfloat16", "21.5 µs21.0–22.0 µs", "1 × 3", "2.63 TB/s", "90.8 %"]
+    assert "layer_norm bfloat16" not in page.sections["ladder"]
+
+
+def test_history_shows_changes_and_lines():
+    page = page_with(
+        Extras(history=evidence.course(40), ceilings=evidence.CEILINGS), *evidence.ladder(), *evidence.peers()
+    )
+    figure = next(text for text in page.figures if text.startswith("Time to denoise over commits"))
+    for line in (
+        "published baseline 420 s",
+        "target 10 s",
+        "diffusers, published 3 s",
+        "diffusers-compiled, measured",
+        "floor",
+    ):
+        assert line in figure
+    assert "40 commits" in figure
+    rows = [row for row in page.rows if len(row) == 8 and row[0].startswith("schnell-1024 fused denoise")]
+    assert len(rows) == 4, "the course has five levels"
+    assert all(row[5].startswith("-") for row in rows)
+    assert page.tags.count(("path", {"d": "x"})) == 0
+    assert len([attrs for tag, attrs in page.tags if tag == "svg" and attrs.get("class") == "spark"]) == 1
+
+
+def test_few_commits_are_not_searched_for_changes():
+    text = page_with(Extras(history=evidence.course(5))).sections["history"]
+    assert "fewer than 8 commits: not searched for changes" in text
+
+
+def test_a_sample_is_marked_and_never_mixed_with_what_was_measured_here():
+    here = files_of(*evidence.ladder(), path="here.jsonl")
+    there = files_of(on_gpu("fused", 1.0, created_utc="2027-01-01T00:00:00Z"), path="there.jsonl")
+    study = survey([*here, *there], CONTEXT, Extras(samples=frozenset({"there.jsonl"})))
+    assert [(ladder.sample, len(ladder.measured)) for ladder in study.ladders] == [(False, 7), (True, 1)]
+    assert len(study.views) == 2
+    page = Page(render([*here, *there], CONTEXT, Extras(samples=frozenset({"there.jsonl"}))))
+    assert "Sample: schnell-1024, GPU kernels" in page.sections["ladder"]
+    assert "shown beside what was measured here and never compared with it" in page.sections["ladder"]
+    assert page.row("there.jsonl", 5)[0] == "there.jsonlsample"
+    assert "sample: schnell-1024" in page.sections[""], "the switch says so too"
+
+
+def test_the_switch_is_there_for_several_views_only():
+    assert not any(tag == "select" for tag, _ in page_with(NOTHING, *twins()).tags)
+    several = page_with(NOTHING, *twins(), *evidence.ladder())
+    views = {attrs["data-view"] for tag, attrs in several.tags if "data-view" in attrs}
+    options = {attrs["value"] for tag, attrs in several.tags if tag == "option"}
+    assert options == {"", *views} == {"", "view-1", "view-2"}
+
+
+def test_every_section_says_how_to_make_it_again():
+    page = page_with(Extras(command="fluxperf report a.jsonl -o b.html"))
+    for anchor in (
+        "verdict",
+        "machines",
+        "headline",
+        "ladder",
+        "samples",
+        "timeline",
+        "ledger",
+        "ops",
+        "roofline",
+        "raw",
+    ):
+        assert "Make this part again" in page.sections[anchor]
+    assert (
+        "fluxperf run --workload schnell-1024 --all --processes 6 --repeat 3 -o FILE.jsonl" in page.sections["ladder"]
+    )
+    assert "fluxperf report a.jsonl -o b.html --timeline profiles/step.sqlite" in page.sections["timeline"]
+    page = page_with(Extras(command="fluxperf report a.jsonl --timeline x.json -o b.html"))
+    assert "fluxperf report a.jsonl --timeline x.json -o b.html\n" in page.sections["timeline"]
+
+
+def test_terms_of_sections_are_explained_on_the_page():
+    page = page_with(NOTHING)
+    targets = [attrs["popovertarget"] for tag, attrs in page.tags if "popovertarget" in attrs]
+    asides = {attrs["id"] for tag, attrs in page.tags if tag == "aside"}
+    assert len(targets) > 30
+    assert set(targets) <= asides
+
+
+def test_places_for_the_timeline_say_that_none_was_given():
+    page = page_with(NOTHING)
+    for anchor in ("timeline", "gaps"):
+        assert "No timeline was given" in page.sections[anchor]
+        assert "--timeline FILE" in page.sections[anchor]
+
+
+def test_a_timeline_stands_in_its_parts():
+    html = render(files_of(*evidence.ladder()), CONTEXT, Extras(timeline=sections(captures.everything())))
+    page = Page(html)
+    assert "No timeline was given" not in html
+    for anchor in ("timeline", "gaps"):
+        assert len(page.sections[anchor]) > 500
+    assert "Top kernels of the timeline" in page.sections["ops"]
+    script = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    assert len(script) == 1
+    digest = base64.b64encode(hashlib.sha256(script[0].encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in html, "the policy allows the strip's script too"
+
+
+def test_what_is_fast():
+    text = page_with(Extras(ceilings=evidence.CEILINGS), *evidence.ladder(), *evidence.peers()).sections["summary"]
+    assert (
+        "ahead of diffusers (1.46×, interval) and diffusers-compiled (1.13×, interval), measured in the same way"
+        in text
+    )
+    assert "What is fast" not in page_with(NOTHING, *twins()).sections["summary"], "nothing is fast on a CPU"
+
+
+def test_what_is_slow_and_what_to_do_next():
+    ladder = [record for record in evidence.ladder() if record.rung != "captured"]
+    slow = msgspec.structs.replace(on_gpu("fp8", 9.0), ops=ladder[-1].ops, policy={"activations": "float32"})
+    text = page_with(Extras(ceilings=evidence.CEILINGS), *ladder[:-1], slow, *evidence.peers()).sections["summary"]
+    assert "ahead of us when measured in the same way: diffusers" in text
+    assert "more than was expected: Phase 3" not in text
+    assert "measure captured." in text
+    assert "--rung captured" in text
+    assert "Look at" in text
+    single = page_with(NOTHING, *[on_gpu(rung, 5.0, times=[[5.0]]) for rung in ("baseline", "fused")])
+    assert "ran in fewer than 3 processes" in single.sections["summary"]
