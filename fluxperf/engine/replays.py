@@ -72,7 +72,7 @@ class _Shape:
                 device.synchronize()
                 self.replay = self._graphs.capture(self._arena, self._step)
         except BaseException:
-            self._arena.close()
+            self._release()
             raise
         del held
         self.info = GraphInfo(self.replay.launches, self._arena.nbytes, time.perf_counter() - start_s)
@@ -97,7 +97,12 @@ class _Shape:
         """Gives its memory back when its last launch is done."""
         self.turn += 1
         self._device.synchronize()
-        del self.replay, self.latents, self._txt, self._rope, self._vectors, self._state
+        self._release()
+
+    def _release(self) -> None:
+        """Lets go of the graph first, then of what lies in the arena, then of the arena."""
+        for name in ("replay", "latents", "_txt", "_rope", "_vectors", "_state"):
+            self.__dict__.pop(name, None)
         self._arena.close()
 
     def _step(self) -> None:
