@@ -98,7 +98,8 @@ def profile(
     """
     device, door = prepared.device, prepared.device.door
     if warmup:
-        prepared.observed().denoise(prepared.latents, prepared.request, steps=warmup)
+        # Observed as the profiled steps are, so that what they launch is loaded: a graph would launch other kernels.
+        prepared.observed(OpLaunches(device)).denoise(prepared.latents, prepared.request, steps=warmup)
     device.synchronize()
     start()
     try:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import datetime
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,9 +21,10 @@ from fluxperf.harness.measure.clocks import Watch
 from fluxperf.harness.measure.environment import commit, machine
 from fluxperf.harness.measure.sampler import Run, Samples, Variant, interleave
 from fluxperf.harness.measure.stopping import Until
-from fluxperf.harness.records import BlockRow, ErrorRow, LedgerRow, OpRow, Record, Totals, WorkloadRow
+from fluxperf.harness.records import ErrorRow, GraphRow, Record, Totals, WorkloadRow
 from fluxperf.harness.timeline.witness import Witness
 from fluxperf.peers import Peer
+from fluxperf.record_rows import block_rows, ledger_rows, op_rows, sums
 from fluxperf.workloads import Prepared
 
 
@@ -43,6 +44,7 @@ class Counts:
     meter: OpMeter
     witness: Totals | None
     sections_s: Mapping[tuple[str, int], float]
+    graph: GraphRow | None = None
 
 
 def measure(
@@ -169,7 +171,10 @@ class _FirstForward:
 
 
 def count(prepared: Prepared, witness: bool = False) -> Counts:
-    """Exact counts of the first forward of a prepared rung, sealed unless the phase may copy."""
+    """Exact counts of the first forward of a prepared rung, sealed unless the phase may copy.
+
+    Where steps are launches of a graph, ops are counted in a forward without one, all else in such a step.
+    """
     device = prepared.device
     meter = OpMeter(device)
     forwards = prepared.observed(LedgerScopes(device.door.ledger), meter).begin(prepared.request)
@@ -178,7 +183,22 @@ def count(prepared: Prepared, witness: bool = False) -> Counts:
     tally = _Tally(prepared, meter)
     _forward(prepared, forwards)
     counts = replace(tally.counts(), sections_s=_section_times(prepared))
+    if prepared.replays:
+        counts = _replayed(prepared, counts)
     return replace(counts, witness=_witnessed(prepared)) if witness else counts
+
+
+def _replayed(prepared: Prepared, eager: Counts) -> Counts:
+    """Counts of a step that is a launch of a graph, with the ops of an eager forward."""
+    steps = prepared.start()
+    tally = _Tally(prepared, OpMeter(prepared.device))
+    _sealed(prepared, steps.take)
+    found = tally.counts()
+    totals = msgspec.structs.replace(found.totals, op_calls=eager.totals.op_calls)
+    graph = None
+    if steps.graph is not None:
+        graph = GraphRow(launches=steps.graph.launches, bytes=steps.graph.arena_bytes, capture_s=steps.graph.capture_s)
+    return replace(eager, crossings=found.crossings, totals=totals, graph=graph)
 
 
 def _section_times(prepared: Prepared) -> dict[tuple[str, int], float]:
@@ -191,23 +211,30 @@ def _section_times(prepared: Prepared) -> dict[tuple[str, int], float]:
 def _forward(prepared: Prepared, forwards: Forwards) -> None:
     if prepared.phase.copies:
         forwards.velocity(prepared.latents, 0)
-        return
+    else:
+        _sealed(prepared, lambda: forwards.velocity(prepared.latents, 0))
+
+
+def _sealed(prepared: Prepared, run: Callable[[], Any]) -> None:
     with prepared.device.door.sealed(f"rung {prepared.phase.name!r} makes no copies in a forward"):
-        forwards.velocity(prepared.latents, 0)
+        run()
 
 
 def _witnessed(prepared: Prepared) -> Totals:
-    """Counts of one forward from outside."""
-    forwards = prepared.observed().begin(prepared.request)
+    """Counts of one forward from outside, or of one step where that is a launch of a graph."""
+    if prepared.replays:
+        take = partial(_sealed, prepared, prepared.start().take)
+    else:
+        take = partial(_forward, prepared, prepared.observed().begin(prepared.request))
     prepared.device.synchronize()
     with Witness() as seen:
-        _forward(prepared, forwards)
+        take()
         prepared.device.synchronize()
     return seen.totals
 
 
 def _totals(crossings: list[Crossing], launches: int | None, **others: Any) -> Totals:
-    copies, sizes = _sums(crossings)
+    copies, sizes = sums(crossings)
     return Totals(
         d2h_copies=copies["d2h"],
         h2d_copies=copies["h2d"],
@@ -230,8 +257,8 @@ def outside(around: list[Crossing], generations: list[Crossing], number: int, fo
         forward: totals of one forward.
         steps: forwards of a generation.
     """
-    copies, sizes = _sums(around)
-    whole, whole_bytes = _sums(generations)
+    copies, sizes = sums(around)
+    whole, whole_bytes = sums(generations)
     down = copies["d2h"] + whole["d2h"] // number - steps * forward.d2h_copies
     return Totals(
         d2h_copies=down,
@@ -242,16 +269,6 @@ def outside(around: list[Crossing], generations: list[Crossing], number: int, fo
         syncs=down,
         peak_bytes=None,
     )
-
-
-def _sums(crossings: Iterable[Crossing]) -> tuple[Counter[str], Counter[str]]:
-    """Copies and bytes by direction."""
-    copies: Counter[str] = Counter()
-    sizes: Counter[str] = Counter()
-    for crossing in crossings:
-        copies[crossing.direction] += 1
-        sizes[crossing.direction] += crossing.bytes
-    return copies, sizes
 
 
 def _error(numbers: Any, reference: Reference | None) -> ErrorRow | None:
@@ -291,9 +308,9 @@ def record_of(
         times_s=_times(samples),
         totals=counts.totals,
         setup_totals=setup,
-        blocks=_blocks(counts, config.double_blocks, config.single_blocks),
-        ledger=_ledger(counts.crossings),
-        ops=_ops(counts.meter),
+        blocks=block_rows(counts.crossings, counts.sections_s, config.double_blocks, config.single_blocks),
+        ledger=ledger_rows(counts.crossings),
+        ops=op_rows(counts.meter),
         error=error,
         witness=counts.witness,
         choices=prepared.device.choices(),
@@ -302,6 +319,7 @@ def record_of(
         settings={"nvtx": "on" if prepared.observers else "off"},
         sampling=[samples.outcome],
         load=prepared.load,
+        graph=counts.graph,
     )
 
 
@@ -339,52 +357,5 @@ def _peer_record(own: Record, peer: Peer, samples: Samples) -> Record:
         choices={},
         trials_s={},
         load=None,
+        graph=None,
     )
-
-
-def _blocks(counts: Counts, double: int, single: int) -> list[BlockRow]:
-    """Copies and time of every block, in the order of the forward."""
-    sections = {"embed": 1, "double": double, "single": single, "final": 1}
-    rows = []
-    for section, index in ((section, index) for section, number in sections.items() for index in range(number)):
-        copies, sizes = _sums(row for row in counts.crossings if (row.section, row.index) == (section, index))
-        rows.append(
-            BlockRow(
-                section=section,
-                index=index,
-                d2h_copies=copies["d2h"],
-                h2d_copies=copies["h2d"],
-                d2h_bytes=sizes["d2h"],
-                h2d_bytes=sizes["h2d"],
-                time_s=counts.sections_s.get((section, index)),
-            )
-        )
-    return rows
-
-
-def _ledger(crossings: list[Crossing]) -> list[LedgerRow]:
-    """Copies summed by section, op, label and direction, in order of first appearance."""
-    keys = [(row.section, row.op, row.label, row.direction) for row in crossings]
-    counts = Counter(keys)
-    sizes: Counter[tuple[str, ...]] = Counter()
-    for key, row in zip(keys, crossings, strict=True):
-        sizes[key] += row.bytes
-    return [
-        LedgerRow(direction=key[3], label=key[2], op=key[1], section=key[0], count=number, bytes=sizes[key])
-        for key, number in counts.items()
-    ]
-
-
-def _ops(meter: OpMeter) -> list[OpRow]:
-    return [
-        OpRow(
-            op=key.op,
-            section=key.section,
-            within=key.within,
-            count=total.count,
-            time_s=total.time_s,
-            bytes=total.bytes,
-            flops=total.flops,
-        )
-        for key, total in meter.totals.items()
-    ]

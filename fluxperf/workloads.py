@@ -14,7 +14,7 @@ from fluxperf.engine.config import config_named
 from fluxperf.engine.device import open_device
 from fluxperf.engine.device.base import Device
 from fluxperf.engine.device.observers import NvtxRanges, Observer
-from fluxperf.engine.executors import RUNS_ON, Request, Sampler
+from fluxperf.engine.executors import Request, Sampler, Steps
 from fluxperf.engine.model.flux import Flux
 from fluxperf.engine.model.schedule import sigmas
 from fluxperf.engine.model.weights import parameters
@@ -177,12 +177,19 @@ class Prepared:
         """Final latents [B, I, C] on the device."""
         return self._placed.sampler.denoise(self.latents, self.request, on_step)
 
+    @property
+    def replays(self) -> bool:
+        """Whether a step of `denoise` is one launch of a graph."""
+        return self._placed.sampler.replays
+
+    def start(self) -> Steps:
+        """The steps that `denoise` takes, one at a time."""
+        return self._placed.sampler.start(self.latents, self.request)
+
 
 def obstacles(phase: Phase, device: str) -> list[str]:
     """Why devices of a kind cannot run a rung, a sentence each; nothing if they can."""
-    executor = phase.executor
-    problems = [] if device in RUNS_ON[executor] else [f"executor {executor!r} does not run on {device!r} yet."]
-    return problems + missing(table(phase.name), device)
+    return missing(table(phase.name), device)
 
 
 def prepare(

@@ -22,7 +22,7 @@ class Model:
         prepared(rung, workload)
 
     def track_forward(self, rung: str, workload: str) -> dict[str, Any]:
-        """Seconds of one forward."""
+        """Seconds of one forward, op by op; a generation of `captured` replays a graph instead."""
         run = prepared(rung, workload)
         forwards = run.observed().begin(run.request)
         return samples(run.device, lambda: forwards.velocity(run.latents, 0))

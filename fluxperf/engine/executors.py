@@ -2,7 +2,8 @@
 
 ``eager`` computes everything in every step, where it is needed; ``stacked`` too, but the modulation vectors of all
 blocks in one product at the beginning of the step. ``captured`` first computes what does not depend on the image, for
-all steps at once, and then replays the rest; on the host device a replay is an eager run of what is left.
+all steps at once, and runs what is left of each step; where the device has graphs and nothing observes the run, that
+and the Euler step are a graph that is launched once per step. Observed or not, results are the same bit for bit.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 from fluxperf.engine.model.flux import Flux, Hoisted
 from fluxperf.engine.ops.bind import Bound
 from fluxperf.engine.ops.table import Array
+from fluxperf.engine.replays import GraphInfo, Inputs, Replays
 
 
 class Request(NamedTuple):
@@ -67,21 +69,64 @@ class CapturedForwards:
     def __init__(self, model: Flux, request: Request) -> None:
         self._model, self._rope, self._batch = model, request.rope, request.text.shape[0]
         temb = model.conditioning(request.sigmas[:-1], request.pooled, request.guidance)
-        self._vectors = model.all_modulations(temb)
-        self._txt = model.embed_text(request.text)
+        #: Modulation vectors [S B, all rows] of all steps, and text tokens [B, T, D].
+        self.vectors = model.all_modulations(temb)
+        self.txt = model.embed_text(request.text)
 
     def velocity(self, latents: Array, step: int) -> Array:
         """Velocity [B, I, C] at a step."""
-        modulate = Hoisted(self._vectors, step, self._batch)
-        return self._model.velocity(latents, self._txt, modulate, self._rope)
+        modulate = Hoisted(self.vectors, step, self._batch)
+        return self._model.velocity(latents, self.txt, modulate, self._rope)
 
 
-#: Devices that each executor runs on. Replaying a captured graph on CUDA is not written yet.
-RUNS_ON: Mapping[str, tuple[str, ...]] = {
-    "eager": ("host", "cuda"),
-    "stacked": ("host", "cuda"),
-    "captured": ("host",),
-}
+class Steps(Protocol):
+    """The Euler steps of one generation, taken one after the other."""
+
+    @property
+    def graph(self) -> GraphInfo | None:
+        """What is launched for a step; ``None`` where every op is launched."""
+
+    def take(self) -> None:
+        """Gives the next step to the device."""
+
+    def latents(self) -> Array:
+        """Latents [B, I, C] float32 behind the steps so far."""
+
+
+class _EulerSteps:
+    """A forward, and an Euler step of its own behind it.
+
+    Args:
+        forwards: of the generation.
+        euler: ``latents + delta velocity``.
+        latents: noise.
+        deltas: step lengths.
+        on_forward: called with the index of each forward, before its Euler step.
+    """
+
+    graph: GraphInfo | None = None
+
+    def __init__(
+        self,
+        forwards: Forwards,
+        euler: Callable[[Array, Array, float], Array],
+        latents: Array,
+        deltas: tuple[float, ...],
+        on_forward: Callable[[int], Any] | None = None,
+    ) -> None:
+        self._forwards, self._euler, self._latents = forwards, euler, latents
+        self._deltas, self._on_forward, self._taken = deltas, on_forward, 0
+
+    def take(self) -> None:
+        velocity = self._forwards.velocity(self._latents, self._taken)
+        if self._on_forward is not None:
+            self._on_forward(self._taken)
+        self._latents = self._euler(self._latents, velocity, self._deltas[self._taken])
+        self._taken += 1
+
+    def latents(self) -> Array:
+        return self._latents
+
 
 EXECUTORS: Mapping[str, Callable[[Flux, Request], Forwards]] = {
     "eager": EagerForwards,
@@ -102,10 +147,33 @@ class Sampler:
     def __init__(self, bound: Bound, model: Flux, executor: str) -> None:
         self._bound, self._model, self._begin = bound, model, EXECUTORS[executor]
         self._step = bound.section("loop", lambda ops, x, v, delta: ops.euler_step(x, v, delta))
+        graphs = executor == "captured" and bound.device.graphs is not None
+        #: Where steps are captured, ``None`` where every op is launched.
+        self._replays = Replays(model, bound.device) if graphs and not bound.observers else None
+
+    @property
+    def replays(self) -> bool:
+        """Whether a step is one launch of a graph."""
+        return self._replays is not None
 
     def begin(self, request: Request) -> Forwards:
-        """The forwards of a request; does what an executor does once per image."""
+        """The forwards of a request, op by op; does what an executor does once per image."""
         return self._begin(self._model, request)
+
+    def start(self, latents: Array, request: Request, on_forward: Callable[[int], Any] | None = None) -> Steps:
+        """The steps of a generation; does what an executor does once per image.
+
+        Args:
+            latents: noise [B, I, C] in float32.
+            request: the rest.
+            on_forward: called with the index of each forward, before its Euler step; ops are then launched one by one,
+                as a graph has no place between the two.
+        """
+        deltas = tuple(following - sigma for sigma, following in zip(request.sigmas, request.sigmas[1:], strict=False))
+        forwards = self.begin(request)
+        if self._replays is None or on_forward is not None or not isinstance(forwards, CapturedForwards):
+            return _EulerSteps(forwards, self._step, latents, deltas, on_forward)
+        return self._replays.start(Inputs(latents, forwards.txt, forwards.vectors, request.rope, deltas))
 
     def denoise(
         self,
@@ -124,14 +192,11 @@ class Sampler:
             on_forward: the same of each forward, before its Euler step.
             steps: how many of the request's steps to take, all if not given.
         """
-        forwards = self.begin(request)
-        levels = list(zip(request.sigmas, request.sigmas[1:], strict=False))
-        for step, (sigma, following) in enumerate(levels[:steps]):
+        taken = self.start(latents, request, on_forward)
+        number = len(request.sigmas) - 1
+        for step in range(number if steps is None else min(steps, number)):
             with self._bound.span("step", step):
-                velocity = forwards.velocity(latents, step)
-                if on_forward is not None:
-                    on_forward(step)
-                latents = self._step(latents, velocity, following - sigma)
+                taken.take()
             if on_step is not None:
                 on_step(step)
-        return latents
+        return taken.latents()

@@ -166,6 +166,17 @@ class LoadRow(msgspec.Struct, frozen=True, kw_only=True):
     time_s: float
 
 
+class GraphRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A step captured as a CUDA graph: launches inside it, bytes that it keeps, seconds from eager inputs to a graph.
+
+    The seconds hold the step's first run, with what is compiled and chosen in it.
+    """
+
+    launches: int
+    bytes: int
+    capture_s: float
+
+
 class StageRow(msgspec.Struct, frozen=True, kw_only=True):
     """What crossed between host and device in one stage of one picture; the stages' times are in ``times_s``."""
 
@@ -186,6 +197,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     ``None`` where no GPU was asked (no NVML, or no GPU), ``load`` where no weights were read from files. ``stages`` and
     ``loads`` are of runs from prompt to picture: exact counts by stage, and what loading took by part of the model.
     ``picture_witness`` are the counts of one such run from outside, whatever library made them.
+
+    ``graph`` is there if timed steps were launches of a graph; ``totals`` and ``witness`` are then of such a step, its
+    Euler step included, but ``op_calls``, ``ops`` and times of ``blocks`` of an eager forward of the same ops. It is
+    ``None`` if every op was launched.
     """
 
     schema: int = SCHEMA
@@ -214,6 +229,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     sampling: list[SamplingRow] = []
     conditions: list[Conditions] | None = None
     load: LoadRow | None = None
+    graph: GraphRow | None = None
     stages: list[StageRow] = []
     loads: dict[str, LoadRow] = {}
     picture_witness: Totals | None = None

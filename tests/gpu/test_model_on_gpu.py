@@ -19,7 +19,7 @@ RUNGS = [phase.name for phase in PHASES if not obstacles(phase, "cuda")]
 
 
 def test_rungs_that_the_gpu_runs() -> None:
-    assert RUNGS == ["baseline", "broadcast", "batched", "tensorcore", "fused"]
+    assert RUNGS == ["baseline", "broadcast", "batched", "tensorcore", "fused", "captured"]
 
 
 @pytest.mark.parametrize("rung", RUNGS)

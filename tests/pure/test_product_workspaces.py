@@ -14,11 +14,11 @@ def _products(made: list[Any]) -> tuple[CublasLt, SimpleNamespace, list[tuple[in
     device = SimpleNamespace(stream=SimpleNamespace(ptr=0))
     launched: list[tuple[int, int]] = []
 
-    def empty(shape: tuple[int, ...], dtype: str) -> Any:
+    def workspace(nbytes: int) -> Any:
         made.append(SimpleNamespace(data=SimpleNamespace(ptr=1000 + len(made)), stream=device.stream.ptr))
         return made[-1]
 
-    device.empty = empty
+    device.workspace = workspace
     products = object.__new__(CublasLt)
     products._device, products._workspaces, products._handle = device, {}, 0
     products._one = products._zero = SimpleNamespace(ctypes=SimpleNamespace(data=0))

@@ -58,6 +58,11 @@ class Memory:
         """Counts a release."""
         self.in_use_bytes -= nbytes
 
+    def reserve(self, nbytes: int) -> None:
+        """Counts memory that is kept from all others without being allocated; less of it if negative."""
+        self.in_use_bytes += nbytes
+        self.peak_bytes = max(self.peak_bytes, self.in_use_bytes)
+
     def reset_peak(self) -> None:
         """Starts a new peak at what is in use now."""
         self.peak_bytes = self.in_use_bytes
@@ -78,6 +83,11 @@ class Device(ABC):
     @property
     def bus_id(self) -> str | None:
         """PCI bus id, which other libraries know a GPU by; ``None`` for the host."""
+        return None
+
+    @property
+    def graphs(self) -> Any:
+        """What captures work to launch it as a whole, as `graphs.Graphs`; ``None`` where work cannot be captured."""
         return None
 
     def describe(self) -> dict[str, str]:

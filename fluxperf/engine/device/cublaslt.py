@@ -101,6 +101,11 @@ class CublasLt:
         """What was chosen, by product."""
         return {product: plan.choice for product, plan in self._plans.items()}
 
+    @property
+    def workspaces(self) -> tuple[Any, ...]:
+        """Scratch memory of all streams: held by whoever launches a product again without this object."""
+        return tuple(self._workspaces.values())
+
     def __call__(self, product: Product, a: int, b: int, d: int, bias: int = 0) -> None:
         """Launches a product on device addresses of A, B, D and, for epilogues with a bias, of that."""
         if (a | b | d | bias) % 16:
@@ -128,7 +133,7 @@ class CublasLt:
         """
         if len(self._workspaces) == _STREAMS:
             del self._workspaces[next(iter(self._workspaces))]
-        self._workspaces[stream] = self._device.empty((_WORKSPACE,), "uint8")
+        self._workspaces[stream] = self._device.workspace(_WORKSPACE)
         return self._workspaces[stream]
 
     def _planned(self, product: Product, a: int, b: int, d: int, bias: int) -> _Plan:

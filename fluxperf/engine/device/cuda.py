@@ -14,6 +14,7 @@ from fluxperf.engine.device import cudnn
 from fluxperf.engine.device.base import Device, Memory
 from fluxperf.engine.device.cublaslt import Choice
 from fluxperf.engine.device.gpu import Gpu, available, cupy
+from fluxperf.engine.device.graphs import Graphs
 from fluxperf.engine.device.host import host_dtype
 from fluxperf.engine.device.transfers import Door, HostNumbers
 from fluxperf.errors import ArgumentError
@@ -81,6 +82,11 @@ class CudaDevice(Gpu, Device):
     def attention(self) -> Any:
         """Attention plans."""
         return cudnn.Cudnn(self)
+
+    @functools.cached_property
+    def graphs(self) -> Graphs:
+        """Graphs of captured work."""
+        return Graphs(self)
 
     def draw_normal(self, key: Sequence[int], shape: Sequence[int], dtype: str, std: float, mean: float = 0.0) -> Any:
         """Normal numbers from cuRAND's XORWOW seeded with ``key``, rounded to bfloat16."""

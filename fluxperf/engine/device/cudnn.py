@@ -117,7 +117,7 @@ class Cudnn:
         return median(times)
 
     def _workspace(self, graph: Any, index: int) -> Any:
-        return self._device.empty((max(graph.get_workspace_size_plan_at_index(index), 1),), "uint8")
+        return self._device.workspace(max(graph.get_workspace_size_plan_at_index(index), 1))
 
     def _graph(self, layout: Layout) -> Any:
         cudnn = self._cudnn

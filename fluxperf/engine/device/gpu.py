@@ -123,6 +123,15 @@ class Gpu:
         with self.room(f"{dtype} {tuple(shape)}"):
             return self._cp.empty(tuple(shape), host_dtype(dtype))
 
+    def workspace(self, nbytes: int) -> Any:
+        """Bytes that a library keeps: from CuPy's own pool, whichever arena is open, so that they may outlive it.
+
+        Raises:
+            DeviceError: the GPU's memory is full.
+        """
+        with self._cp.cuda.using_allocator(self._cp.get_default_memory_pool().malloc):
+            return self.empty((nbytes,), "uint8")
+
     @contextmanager
     def room(self, what: str) -> Iterator[None]:
         """A region that allocates.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from fluxperf.engine.device import graphs
 from fluxperf.engine.nvrtc.launch import launch
 
 
@@ -49,6 +50,7 @@ _FAMILIES = (
     ("rope_table", "P P d 3i i i", "f32"),
     ("qkv_heads", "4P2q2i 4P2q2i 5P2q4if i",
      "f32_w2 f32_w4_g4 f32_w4_g8 f32_w4_g16 f32_w4_g32 bf16_w2 bf16_w8_g4 bf16_w8_g8 bf16_w8_g16 bf16_w8_g32"),
+    *graphs.FAMILIES,
 )  # fmt: skip
 
 ENTRIES: dict[str, Entry] = {

@@ -1,0 +1,71 @@
+"""Rows of a record, from what a device's door and observers noted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from fluxperf.engine.device.transfers import Crossing
+from fluxperf.engine.ops.meter import OpMeter
+from fluxperf.harness.records import BlockRow, LedgerRow, OpRow
+
+
+def sums(crossings: Iterable[Crossing]) -> tuple[Counter[str], Counter[str]]:
+    """Copies and bytes by direction."""
+    copies: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for crossing in crossings:
+        copies[crossing.direction] += 1
+        sizes[crossing.direction] += crossing.bytes
+    return copies, sizes
+
+
+def block_rows(
+    crossings: list[Crossing], sections_s: Mapping[tuple[str, int], float], double: int, single: int
+) -> list[BlockRow]:
+    """Copies and time of every block, in the order of the forward."""
+    sections = {"embed": 1, "double": double, "single": single, "final": 1}
+    rows = []
+    for section, index in ((section, index) for section, number in sections.items() for index in range(number)):
+        copies, sizes = sums(row for row in crossings if (row.section, row.index) == (section, index))
+        rows.append(
+            BlockRow(
+                section=section,
+                index=index,
+                d2h_copies=copies["d2h"],
+                h2d_copies=copies["h2d"],
+                d2h_bytes=sizes["d2h"],
+                h2d_bytes=sizes["h2d"],
+                time_s=sections_s.get((section, index)),
+            )
+        )
+    return rows
+
+
+def ledger_rows(crossings: list[Crossing]) -> list[LedgerRow]:
+    """Copies summed by section, op, label and direction, in order of first appearance."""
+    keys = [(row.section, row.op, row.label, row.direction) for row in crossings]
+    counts = Counter(keys)
+    sizes: Counter[tuple[str, ...]] = Counter()
+    for key, row in zip(keys, crossings, strict=True):
+        sizes[key] += row.bytes
+    return [
+        LedgerRow(direction=key[3], label=key[2], op=key[1], section=key[0], count=number, bytes=sizes[key])
+        for key, number in counts.items()
+    ]
+
+
+def op_rows(meter: OpMeter) -> list[OpRow]:
+    """Calls, time, bytes and operations of every op that did work."""
+    return [
+        OpRow(
+            op=key.op,
+            section=key.section,
+            within=key.within,
+            count=total.count,
+            time_s=total.time_s,
+            bytes=total.bytes,
+            flops=total.flops,
+        )
+        for key, total in meter.totals.items()
+    ]

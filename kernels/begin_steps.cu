@@ -1,0 +1,26 @@
+// begin_steps: sets the state of a generation's steps: state = {0, 0, vectors, deltas}, deltas[first + i] = values[i].
+//
+// Shapes: state 4 words of 8 bytes: the step to be taken, the one behind it, the addresses of what `select_step` takes slices
+// of and of the step lengths; deltas [S] float32; up to 64 values as a parameter of the launch, so that nothing is copied.
+// Numerics: float32 values, stored as they come.
+//
+// Versions: one. A thread per value, a launch per 64 steps; launched once per image, so nothing is to be gained.
+
+struct Values {
+    float at[64];
+};
+
+extern "C" __global__ void __launch_bounds__(64) begin_steps_f32(
+    long long* state, const void* vectors, float* deltas, const __grid_constant__ Values values, int first, int count
+) {
+    const int i = threadIdx.x;
+    if (i < count) {
+        deltas[first + i] = values.at[i];
+    }
+    if (i == 0) {
+        state[0] = 0;
+        state[1] = 0;
+        state[2] = reinterpret_cast<long long>(vectors);
+        state[3] = reinterpret_cast<long long>(deltas);
+    }
+}

@@ -1,0 +1,32 @@
+// select_step: out = vectors[step], the slice of the step that a state says, so that a captured graph finds it in one place.
+//
+// Shapes: state as `begin_steps` sets it; vectors [S, n] and out [n] contiguous, n counted in words.
+// Numerics: No arithmetic.
+// Order: this kernel reads state[0] and writes state[1], `advance_latents` the other way round. So no block reads what another
+// one of the same launch writes, and the step counts itself up, without the host.
+// Alignment: b16 moves words of 16 bytes, so addresses and slices must be multiples of them; b2 takes any of 2 bytes.
+//
+// Versions: one, with two word sizes. Some megabytes per step, copied in the time of a launch.
+#include "common/access.cuh"
+
+template <typename Word>
+__device__ __forceinline__ void select(long long* state, Word* __restrict__ out, long long words) {
+    const long long step = state[0];
+    const Word* const source = reinterpret_cast<const Word*>(state[2]) + step * words;
+    const long long stride = static_cast<long long>(gridDim.x) * blockDim.x;
+    for (long long i = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x; i < words; i += stride) {
+        out[i] = __ldg(source + i);
+    }
+    if (blockIdx.x == 0 && threadIdx.x == 0) {
+        const long long following = step + 1;
+        store_8_bytes(state + 1, static_cast<unsigned>(following), static_cast<unsigned>(following >> 32));
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(256) select_step_b16(long long* state, uint4* out, long long words) {
+    select<uint4>(state, out, words);
+}
+
+extern "C" __global__ void __launch_bounds__(256) select_step_b2(long long* state, unsigned short* out, long long words) {
+    select<unsigned short>(state, out, words);
+}
