@@ -9,8 +9,10 @@ any step and block, which is all of them in another program, go by their path, i
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import Literal, NamedTuple
 
+from fluxperf.harness.timeline.busy import Gap, gaps
 from fluxperf.harness.timeline.model import NONE, Timeline, Work
 
 Level = Literal["op", "block", "step", "range"]
@@ -44,35 +46,59 @@ class _Around(NamedTuple):
     forward: bool
 
 
+class _Name(NamedTuple):
+    """What the name of a range says: its form in a path, and what the range is."""
+
+    in_path: str
+    is_step: bool
+    is_block: bool
+    is_forward: bool
+
+
+def _read(name: str) -> _Name:
+    step, block, forward = _STEP.fullmatch(name), _BLOCK.fullmatch(name), _FORWARD.search(name)
+    return _Name(_NUMBER.sub("*", name), bool(step), bool(block), bool(forward))
+
+
 class Places:
     """The place of every range of a timeline."""
 
     def __init__(self, timeline: Timeline) -> None:
         ranges = timeline.ranges
+        self._timeline = timeline
         self._ranges = ranges
         self._around: list[_Around] = [_Around(NONE, NONE, NONE, NONE, False)] * len(ranges)
         self._paths: list[str] = [""] * len(ranges)
-        collapsed: dict[str, str] = {}
+        known: dict[str, _Name] = {}
         # Whatever is around a range began before it, or with it and was longer.
         for index in sorted(range(len(ranges)), key=lambda i: (ranges[i].start_ns, -ranges[i].end_ns, i)):
             row = ranges[index]
-            if row.name not in collapsed:
-                collapsed[row.name] = _NUMBER.sub("*", row.name)
-            name = collapsed[row.name]
-            self._paths[index] = name if row.parent == NONE else _below(self._paths[row.parent], name)
-            self._around[index] = self._entered(index)
+            name = known.get(row.name)
+            if name is None:
+                name = known[row.name] = _read(row.name)
+            self._paths[index] = name.in_path if row.parent == NONE else _below(self._paths[row.parent], name.in_path)
+            self._around[index] = self._entered(index, name)
         self._knows_forward = any(around.forward for around in self._around)
 
-    def _entered(self, index: int) -> _Around:
-        row = self._ranges[index]
-        above = _Around(index, NONE, NONE, NONE, False) if row.parent == NONE else self._around[row.parent]
-        if _STEP.fullmatch(row.name):
-            return above._replace(step=index, block=NONE, op=NONE, forward=True)
-        if _BLOCK.fullmatch(row.name):
-            return above._replace(block=index, op=NONE, forward=True)
-        if above.op == NONE and (above.step != NONE or above.block != NONE):
-            return above._replace(op=index)
-        return above._replace(forward=above.forward or bool(_FORWARD.search(row.name)))
+    def _entered(self, index: int, name: _Name) -> _Around:
+        parent = self._ranges[index].parent
+        if parent == NONE:
+            root, step, block, op, forward = index, NONE, NONE, NONE, False
+        else:
+            root, step, block, op, forward = self._around[parent]
+        if name.is_step:
+            return _Around(root, index, NONE, NONE, True)
+        if name.is_block:
+            return _Around(root, step, index, NONE, True)
+        if op == NONE and (step != NONE or block != NONE):
+            return _Around(root, step, block, index, forward)
+        return _Around(root, step, block, op, forward or name.is_forward)
+
+    @cached_property
+    def gaps(self) -> list[Gap]:
+        """Times in which a GPU did nothing, in the order of their ends; found once."""
+        ranges = self._ranges
+        return gaps(self._timeline.work, [ranges[around.root].start_ns for around in self._around])
 
     def root(self, index: int) -> int:
         """The outermost range around a range, or itself."""
@@ -113,5 +139,5 @@ class Places:
         around = self._around[index]
         if level == "range" or (around.step == NONE and around.block == NONE):
             return self._paths[index], index
-        owner = {"op": around.op, "block": around.block, "step": around.step}[level]
+        owner: int = getattr(around, level)
         return (f"(outside {level}s)", NONE) if owner == NONE else (self._ranges[owner].name, owner)
