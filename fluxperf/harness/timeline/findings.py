@@ -191,22 +191,21 @@ def _launches_late(timeline: Timeline, places: Places) -> _Late:
 
 def _starved(timeline: Timeline, places: Places, late: _Late) -> Iterator[_Hit]:
     """GPUs idle before a launch. What a copy inside a forward was late by is that copy's cost, not a late launch's."""
-    spent: dict[int | tuple[int, int], list[int]] = {}
-    like: dict[int | tuple[int, int], Work] = {}
     work = timeline.work
+    spent: dict[str, list[int]] = {}
     for index, idle in late.items():
         row = work[index]
         if row.copy is not None and _round_trip(row, places):
             continue
-        key = row.range if row.captured == NONE else (row.range, row.captured)
-        held = spent.get(key)
+        place = places.path_of(row)
+        held = spent.get(place)
         if held is None:
-            like[key], spent[key] = row, [idle, 1]
+            spent[place] = [idle, 1]
         else:
             held[0] += idle
             held[1] += 1
-    for key, (idle, times) in spent.items():
-        yield _Hit(places.path_of(like[key]), "GPU idle before a launch", idle, times)
+    for place, (idle, times) in spent.items():
+        yield _Hit(place, "GPU idle before a launch", idle, times)
 
 
 def launched_late(timeline: Timeline, gap: Gap) -> bool:

@@ -36,16 +36,6 @@ def _below(path: str, name: str) -> str:
     return f"{path} / {name}"
 
 
-class _Around(NamedTuple):
-    """Indices of the ranges that make a range's place."""
-
-    root: int
-    step: int
-    block: int
-    op: int
-    forward: bool
-
-
 class _Name(NamedTuple):
     """What the name of a range says: its form in a path, and what the range is."""
 
@@ -67,8 +57,10 @@ class Places:
         ranges = timeline.ranges
         self._timeline = timeline
         self._ranges = ranges
-        self._around: list[_Around] = [_Around(NONE, NONE, NONE, NONE, False)] * len(ranges)
         self._paths: list[str] = [""] * len(ranges)
+        # By index of a range that of the range which makes its place at a level, a list for each level.
+        self._root, self._step, self._block, self._op = ([NONE] * len(ranges) for _ in range(4))
+        self._forward = bytearray(len(ranges))
         known: dict[str, _Name] = {}
         # Whatever is around a range began before it, or with it and was longer.
         for index in sorted(range(len(ranges)), key=lambda i: (ranges[i].start_ns, -ranges[i].end_ns, i)):
@@ -77,36 +69,39 @@ class Places:
             if name is None:
                 name = known[row.name] = _read(row.name)
             self._paths[index] = name.in_path if row.parent == NONE else _below(self._paths[row.parent], name.in_path)
-            self._around[index] = self._entered(index, name)
-        self._knows_forward = any(around.forward for around in self._around)
+            self._enter(index, row.parent, name)
+        self._knows_forward = any(self._forward)
 
-    def _entered(self, index: int, name: _Name) -> _Around:
-        parent = self._ranges[index].parent
+    def _enter(self, index: int, parent: int, name: _Name) -> None:
         if parent == NONE:
-            root, step, block, op, forward = index, NONE, NONE, NONE, False
+            root, step, block, op, forward = index, NONE, NONE, NONE, 0
         else:
-            root, step, block, op, forward = self._around[parent]
+            root, step, block = self._root[parent], self._step[parent], self._block[parent]
+            op, forward = self._op[parent], self._forward[parent]
         if name.is_step:
-            return _Around(root, index, NONE, NONE, True)
-        if name.is_block:
-            return _Around(root, step, index, NONE, True)
-        if op == NONE and (step != NONE or block != NONE):
-            return _Around(root, step, block, index, forward)
-        return _Around(root, step, block, op, forward or name.is_forward)
+            step, block, op, forward = index, NONE, NONE, 1
+        elif name.is_block:
+            block, op, forward = index, NONE, 1
+        elif op == NONE and (step != NONE or block != NONE):
+            op = index
+        elif name.is_forward:
+            forward = 1
+        self._root[index], self._step[index], self._block[index] = root, step, block
+        self._op[index], self._forward[index] = op, forward
 
     @cached_property
     def gaps(self) -> list[Gap]:
         """Times in which a GPU did nothing, in the order of their ends; found once."""
         ranges = self._ranges
-        return gaps(self._timeline.work, [ranges[around.root].start_ns for around in self._around])
+        return gaps(self._timeline.work, [ranges[root].start_ns for root in self._root])
 
     def root(self, index: int) -> int:
         """The outermost range around a range, or itself."""
-        return NONE if index == NONE else self._around[index].root
+        return NONE if index == NONE else self._root[index]
 
     def step(self, index: int) -> int:
         """The step that a range is or lies in, or ``NONE``."""
-        return NONE if index == NONE else self._around[index].step
+        return NONE if index == NONE else self._step[index]
 
     def path(self, index: int) -> str:
         """Names from the outermost range to this one."""
@@ -126,18 +121,17 @@ class Places:
 
     def in_forward(self, index: int) -> bool:
         """Whether a range lies in a step, a block, or a range named forward; where none does, whether it is a range."""
-        return index != NONE and (self._around[index].forward or not self._knows_forward)
+        return index != NONE and (bool(self._forward[index]) or not self._knows_forward)
 
     def in_step(self, index: int) -> bool:
         """Whether a range is, or lies in, a step or a block."""
-        return index != NONE and (self._around[index].step != NONE or self._around[index].block != NONE)
+        return index != NONE and (self._step[index] != NONE or self._block[index] != NONE)
 
     def at(self, index: int, level: Level) -> tuple[str, int]:
         """Name of a range's place at a level, and the index of the range that makes it (or ``NONE``)."""
         if index == NONE:
             return NO_RANGE, NONE
-        around = self._around[index]
-        if level == "range" or (around.step == NONE and around.block == NONE):
+        if level == "range" or (self._step[index] == NONE and self._block[index] == NONE):
             return self._paths[index], index
-        owner: int = getattr(around, level)
+        owner = (self._op if level == "op" else self._block if level == "block" else self._step)[index]
         return (f"(outside {level}s)", NONE) if owner == NONE else (self._ranges[owner].name, owner)

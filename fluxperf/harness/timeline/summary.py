@@ -295,20 +295,20 @@ class _Rows:
 
 def _in_ops(timeline: Timeline, places: Places) -> float | None:
     """Share of the GPU time of steps that lies in ops."""
-    spent: dict[_Key, int] = {}
-    like: dict[_Key, Work] = {}
+    outside, in_step, in_op = 0, 1, 2
+    known: dict[_Key, int] = {}
+    spent = [0, 0, 0]
     for row in timeline.work:
         key = row.range if row.captured == NONE else (row.range, row.captured)
-        before = spent.get(key)
-        if before is None:
-            like[key], before = row, 0
-        spent[key] = before + row.end_ns - row.start_ns
-    steps_ns = ops_ns = 0
-    for key, row in like.items():
-        if places.in_step(row.range) and places.at(row.range, "step")[1] != NONE:
-            steps_ns += spent[key]
-            ops_ns += spent[key] if places.of(row, "op")[1] != NONE else 0
-    return ops_ns / steps_ns if steps_ns else None
+        where = known.get(key)
+        if where is None:
+            where = outside if places.step(row.range) == NONE else in_step
+            if where == in_step and places.of(row, "op")[1] != NONE:
+                where = in_op
+            known[key] = where
+        spent[where] += row.end_ns - row.start_ns
+    steps_ns = spent[in_step] + spent[in_op]
+    return spent[in_op] / steps_ns if steps_ns else None
 
 
 def _gpu_rows(timeline: Timeline) -> list[GpuRow]:
