@@ -46,7 +46,8 @@ def _by_thread(ranges: list[Range]) -> dict[int, list[int]]:
         for thread in {row.thread, row.end_thread}:
             found[thread].append(index)
     for indices in found.values():
-        indices.sort(key=lambda index: (ranges[index].start_ns, -ranges[index].end_ns, index))
+        indices.sort(key=lambda index: ranges[index].end_ns, reverse=True)
+        indices.sort(key=lambda index: ranges[index].start_ns)
     return found
 
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-from fluxperf.harness.timeline.model import NONE, Work
+from fluxperf.harness.timeline.model import Work
+
+#: Whole numbers, one for each row.
+Column = NDArray[np.int64]
 
 
 class Busy(NamedTuple):
@@ -47,7 +53,24 @@ class Gap(msgspec.Struct, frozen=True, gc=False):
     work: int
 
 
-def gaps(work: Sequence[Work], opened_ns: Sequence[int]) -> list[Gap]:
+class Gaps(NamedTuple):
+    """`Gap` after `Gap`, a column for each field, in the order of the work that ended them."""
+
+    start_ns: Column
+    end_ns: Column
+    work: Column
+
+    def rows(self) -> list[Gap]:
+        """The same as one object for each."""
+        return [Gap(*row) for row in zip(*(column.tolist() for column in self), strict=True)]
+
+
+def column(rows: Sequence[Any], name: str) -> Column:
+    """One field of all rows."""
+    return np.fromiter(map(attrgetter(name), rows), np.int64, len(rows))
+
+
+def gaps(work: Sequence[Work], opened_ns: Sequence[int]) -> Gaps:
     """Times in which a GPU did nothing between its first and its last work.
 
     A gap begins no earlier than the outermost range around the launch of the work that ended it: what lies before that
@@ -57,19 +80,17 @@ def gaps(work: Sequence[Work], opened_ns: Sequence[int]) -> list[Gap]:
         work: in the order of its beginnings.
         opened_ns: for each range, when the outermost one around it began.
     """
+    starts, ends, gpus = column(work, "start_ns"), column(work, "end_ns"), column(work, "gpu")
+    # NONE, which is -1, finds the last: no range, which keeps no gap from beginning.
+    opened = np.array([*opened_ns, np.iinfo(np.int64).min], np.int64)[column(work, "range")]
     found = []
-    busy_until: dict[int, int] = {}
-    for index, row in enumerate(work):
-        start_ns, end_ns, gpu = row.start_ns, row.end_ns, row.gpu
-        before = busy_until.get(gpu)
-        if before is None:
-            busy_until[gpu] = end_ns
-            continue
-        if start_ns > before:
-            opened = before if row.range == NONE else opened_ns[row.range]
-            begun = opened if opened > before else before
-            if start_ns > begun:
-                found.append(Gap(begun, start_ns, index))
-        if end_ns > before:
-            busy_until[gpu] = end_ns
-    return found
+    for gpu in sorted(set(gpus.tolist())):
+        indices = np.flatnonzero(gpus == gpu)
+        busy_until = np.maximum.accumulate(ends[indices])[:-1]
+        indices = indices[1:]
+        begun = np.maximum(busy_until, opened[indices])
+        idle = starts[indices] > begun
+        found.append((begun[idle], indices[idle]))
+    begun, indices = (np.concatenate([row[i] for row in found] or [np.zeros(0, np.int64)]) for i in range(2))
+    order = np.argsort(indices)
+    return Gaps(begun[order], starts[indices[order]], indices[order])

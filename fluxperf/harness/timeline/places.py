@@ -12,7 +12,7 @@ import re
 from functools import cached_property
 from typing import Literal, NamedTuple
 
-from fluxperf.harness.timeline.busy import Gap, gaps
+from fluxperf.harness.timeline.busy import Gap, Gaps, gaps
 from fluxperf.harness.timeline.model import NONE, Timeline, Work
 
 Level = Literal["op", "block", "step", "range"]
@@ -90,10 +90,15 @@ class Places:
         self._op[index], self._forward[index] = op, forward
 
     @cached_property
-    def gaps(self) -> list[Gap]:
+    def idle(self) -> Gaps:
         """Times in which a GPU did nothing, in the order of their ends; found once."""
         ranges = self._ranges
         return gaps(self._timeline.work, [ranges[root].start_ns for root in self._root])
+
+    @cached_property
+    def gaps(self) -> list[Gap]:
+        """`idle`, as one object for each gap."""
+        return self.idle.rows()
 
     def root(self, index: int) -> int:
         """The outermost range around a range, or itself."""

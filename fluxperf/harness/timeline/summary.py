@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any, Literal, get_args
 
 import msgspec
+import numpy as np
 
 from fluxperf.errors import UnknownNameError
 from fluxperf.harness.timeline.busy import busy, busy_ns
@@ -258,10 +259,13 @@ class _Rows:
             groups[name].append(row)
         for name, work in groups.items():
             self._add(self._row(name), work)
-        for gap in self._places.gaps:
-            idle_ms = (gap.end_ns - gap.start_ns) / 1e6
-            self._rows[names[gap.work]].idle_ms += idle_ms
-            self._total.idle_ms += idle_ms
+        idle = self._places.idle
+        idle_ms = (idle.end_ns - idle.start_ns) / 1e6
+        number = {name: index for index, name in enumerate(groups)}
+        rows = np.fromiter(map(number.__getitem__, names), np.int64, len(names))[idle.work]
+        for name, spent_ms in zip(groups, np.bincount(rows, idle_ms, len(groups)).tolist(), strict=True):
+            self._rows[name].idle_ms += spent_ms
+        self._total.idle_ms += float(np.bincount(np.zeros_like(rows), idle_ms, 1)[0])
 
     def _add(self, target: Row, work: list[Work]) -> None:
         sums = _Sums()
