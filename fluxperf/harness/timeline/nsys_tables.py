@@ -86,13 +86,15 @@ def timeline_of(export: Export, schema: str) -> Timeline:
     # Two sorts by a number each, the second of which keeps the order of the first, cost less than one by pairs.
     timed.sort(key=attrgetter("end_ns"))
     timed.sort(key=attrgetter("start_ns"))
-    syncs = list(_syncs(export, gpus, {call.process for call in calls}))
+    callers = {call.thread for call in calls}
+    syncs = list(_syncs(export, gpus, {_process_of(thread) for thread in callers}))
     ranges = _ranges(export, (timed, calls, syncs), notes)
     mode = capture.get("CUDA_GRAPH_TRACE_OPTIONS:MODE", "")
     _note_gaps(mode, calls, ranges, timed, notes)
     lost = [text for _, text in export.texts("DIAGNOSTIC_EVENT", "severity", "text") if _LOST.search(text)]
     notes.extend(f"Nsight Systems says: {text}" for text in lost[:5])
-    seen = {row.process for rows in (calls, ranges, timed) for row in rows}
+    threads = callers | {row.thread for row in ranges}
+    seen = {_process_of(thread) for thread in threads} | {row.process for row in timed}
     names = dict(export.texts("PROCESSES", "globalPid", "name"))
     return Timeline(
         source=export.source,
@@ -100,7 +102,7 @@ def timeline_of(export: Export, schema: str) -> Timeline:
         schema=schema,
         graph_mode=mode,
         processes={process: names.get(process, "") for process in sorted(seen)},
-        threads=_threads(export, {row.thread for row in calls} | {row.thread for row in ranges}),
+        threads=_threads(export, threads),
         gpus=_gpu_names(export, {row.gpu for row in timed}),
         ranges=ranges,
         calls=calls,
@@ -110,6 +112,11 @@ def timeline_of(export: Export, schema: str) -> Timeline:
         lost=bool(lost),
         nodes=list(_nodes(export)),
     )
+
+
+def _process_of(thread: int) -> int:
+    """The capture's id of the process of a ``globalTid``."""
+    return thread >> 24 << 24
 
 
 def _note_gaps(mode: str, calls: list[Call], ranges: list[Range], work: list[Work], notes: list[str]) -> None:
@@ -135,7 +142,7 @@ def _calls(export: Export) -> list[Call]:
         if held is None:
             thread, name = same[0] or 0, _VERSION.sub("", export.strings.get(same[1], "(unknown call)"))
             api: Literal["runtime", "driver"] = "runtime" if name.startswith("cuda") else "driver"
-            held = known[same] = (name, api, thread >> 24 << 24, thread)
+            held = known[same] = (name, api, _process_of(thread), thread)
         name, api, process, thread = held
         start, end = row[0] or 0, row[1] or 0
         found.append(Call(name, api, start, end if end > start else start, process, thread, row[2] or 0))
@@ -249,7 +256,7 @@ def _nodes(export: Export) -> Iterator[Node]:
         _NODES, "start", "globalTid", "graphNodeId", "originalGraphNodeId"
     ):
         if node and thread:
-            yield Node(node, original or None, start or 0, thread >> 24 << 24, thread)
+            yield Node(node, original or None, start or 0, _process_of(thread), thread)
 
 
 def _syncs(export: Export, gpus: dict[tuple[int, int], int], processes: set[int]) -> Iterator[Sync]:
@@ -286,7 +293,7 @@ def _ranges(export: Export, others: Iterable[list[Any]], notes: list[str]) -> li
             domain=domains.get((thread >> 24, domain or 0), ""),
             start_ns=start,
             end_ns=start if end is None or end < start else end,
-            process=thread >> 24 << 24,
+            process=_process_of(thread),
             thread=thread,
             end_thread=thread if kind == _PUSHED else end_thread or thread,
             pushed=kind == _PUSHED,
@@ -307,4 +314,4 @@ def _threads(export: Export, used: set[int]) -> list[Thread]:
     names = {
         thread: export.strings.get(name, "") for thread, name in export.numbers("ThreadNames", "globalTid", "nameId")
     }
-    return [Thread(process=thread >> 24 << 24, id=thread, name=names.get(thread, "")) for thread in sorted(used)]
+    return [Thread(process=_process_of(thread), id=thread, name=names.get(thread, "")) for thread in sorted(used)]
