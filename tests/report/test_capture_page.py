@@ -144,7 +144,7 @@ def test_the_histogram_has_its_words_and_its_table():
     assert 'aria-labelledby="one-plot-title one-plot-words"' in view.figure.svg
     whole = sum(sum(one.idle_ns.values()) for one in histogram(timeline))
     assert sum(row[2].order or 0 for row in view.table.rows) == whole
-    assert sum(gap.end_ns - gap.start_ns for gap in gaps.gaps(timeline, places)) == whole
+    assert sum(gap.end_ns - gap.start_ns for gap in places.gaps) == whole
 
 
 # What it withstands

@@ -16,7 +16,6 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from fluxperf.harness.report import svg, units
 from fluxperf.harness.report.svg import DOWN, INK, UP, WHOLE, Colour, Figure
 from fluxperf.harness.report.tables import Cell, Column, Table
-from fluxperf.harness.timeline.busy import gaps
 from fluxperf.harness.timeline.findings import SHORTEST_GAP_NS, launched_late
 from fluxperf.harness.timeline.model import NONE, Timeline
 from fluxperf.harness.timeline.places import Places
@@ -77,7 +76,7 @@ def build(timeline: Timeline, places: Places, summary: Summary, prefix: str) -> 
 def histogram(timeline: Timeline, places: Places) -> list[Bin]:
     """Gaps by length, three bins to a factor of ten (1, 2, 5), from the shortest that there is to the longest."""
     bins: dict[int, Bin] = {}
-    for gap in gaps(timeline, places):
+    for gap in places.gaps:
         length = gap.end_ns - gap.start_ns
         step = _step(length)
         if step not in bins:

@@ -13,7 +13,6 @@ from typing import NamedTuple
 from fluxperf.harness.report import units
 from fluxperf.harness.report.escape import shown
 from fluxperf.harness.report.strip_steps import Window
-from fluxperf.harness.timeline.busy import gaps
 from fluxperf.harness.timeline.findings import SHORTEST_GAP_NS, launched_late
 from fluxperf.harness.timeline.model import NONE, Call, Range, Sync, Timeline, Work, process_id, thread_id
 from fluxperf.harness.timeline.places import Places
@@ -237,7 +236,7 @@ def _gpus(timeline: Timeline, places: Places, inside: _Inside, window: Window, l
         row = timeline.work[index]
         streams[row.gpu][row.process, row.stream].append(_work_item(row, places))
     idle: dict[int, list[Item]] = defaultdict(list)
-    for gap in gaps(timeline, places):
+    for gap in places.gaps:
         row = timeline.work[gap.work]
         if (
             gap.end_ns - gap.start_ns >= SHORTEST_GAP_NS

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from operator import attrgetter
 
 from fluxperf.harness.timeline.model import NONE, Call, Node, Range, Sync, Timeline, Work
 
@@ -22,9 +23,10 @@ def attribute(timeline: Timeline) -> None:
     for call in timeline.calls:
         calls_of[call.thread].append(call)
     for thread, calls in calls_of.items():
-        open_ranges = _Open(timeline.ranges, by_thread.get(thread, []))
-        for call in sorted(calls, key=lambda call: call.start_ns):
-            call.range = open_ranges.innermost(call.start_ns)
+        calls.sort(key=attrgetter("start_ns"))
+        around = _innermost(calls, timeline.ranges, by_thread.get(thread, []))
+        for call, index in zip(calls, around, strict=True):
+            call.range = index
     _capture(timeline, by_thread)
     launches = _launches(timeline.calls)
     _join(timeline.syncs, launches, timeline.calls)
@@ -44,36 +46,30 @@ def _by_thread(ranges: list[Range]) -> dict[int, list[int]]:
         for thread in {row.thread, row.end_thread}:
             found[thread].append(index)
     for indices in found.values():
-        indices.sort(key=lambda index: (ranges[index].start_ns, -ranges[index].end_ns, index))
+        indices.sort(key=lambda index: ranges[index].end_ns, reverse=True)
+        indices.sort(key=lambda index: ranges[index].start_ns)
     return found
 
 
-class _Open:
-    """The ranges of one thread that are open, as time goes on.
+def _innermost(rows: Iterable[Call] | Iterable[Node], ranges: list[Range], indices: list[int]) -> Iterator[int]:
+    """For each row of one thread, in the order of time, the innermost range that is open when it begins, or ``NONE``.
 
     Whatever began last is on top of the stack, so dropping closed ranges from the top alone finds the innermost, also
     where start/end ranges overlap without nesting; what closed below is dropped when it comes up.
     """
-
-    def __init__(self, ranges: list[Range], indices: list[int]) -> None:
-        self._ranges = ranges
-        self._indices = indices
-        self._next = 0
-        self._stack: list[int] = []
-
-    def innermost(self, at_ns: int) -> int:
-        """Index of the innermost range that is open at a time, or ``NONE``; times must not fall from call to call."""
-        ranges, stack = self._ranges, self._stack
-        while self._next < len(self._indices) and ranges[self._indices[self._next]].start_ns <= at_ns:
-            self._drop(ranges[self._indices[self._next]].start_ns)
-            stack.append(self._indices[self._next])
-            self._next += 1
-        self._drop(at_ns)
-        return stack[-1] if stack else NONE
-
-    def _drop(self, at_ns: int) -> None:
-        while self._stack and self._ranges[self._stack[-1]].end_ns <= at_ns:
-            self._stack.pop()
+    stack: list[int] = []
+    to_come = iter(indices)
+    following = next(to_come, NONE)
+    for row in rows:
+        at_ns = row.start_ns
+        while following != NONE and (begins_ns := ranges[following].start_ns) <= at_ns:
+            while stack and ranges[stack[-1]].end_ns <= begins_ns:
+                stack.pop()
+            stack.append(following)
+            following = next(to_come, NONE)
+        while stack and ranges[stack[-1]].end_ns <= at_ns:
+            stack.pop()
+        yield stack[-1] if stack else NONE
 
 
 def _capture(timeline: Timeline, by_thread: dict[int, list[int]]) -> None:
@@ -91,9 +87,9 @@ def _capture(timeline: Timeline, by_thread: dict[int, list[int]]) -> None:
         else:
             originals.setdefault((node.process, node.id), node.original)
     for thread, nodes in created.items():
-        open_ranges = _Open(timeline.ranges, by_thread.get(thread, []))
-        for node in sorted(nodes, key=lambda node: node.start_ns):
-            places[node.process, node.id] = open_ranges.innermost(node.start_ns)
+        nodes.sort(key=attrgetter("start_ns"))
+        around = _innermost(nodes, timeline.ranges, by_thread.get(thread, []))
+        places.update(((node.process, node.id), index) for node, index in zip(nodes, around, strict=True))
     unknown = set()
     for row in timeline.work:
         if row.graph_node is None:
@@ -129,24 +125,26 @@ def _nest(ranges: list[Range], indices: list[int], thread: int) -> None:
         stack.append(index)
 
 
-def _launches(calls: list[Call]) -> dict[tuple[int, int], int]:
-    """Index of the call of each process and correlation id; of several the one that began first."""
-    found: dict[tuple[int, int], int] = {}
+def _launches(calls: list[Call]) -> dict[int, dict[int, int]]:
+    """By process and correlation id the index of the call; of several the one that began first."""
+    found: dict[int, dict[int, int]] = defaultdict(dict)
     for index, call in enumerate(calls):
-        key = (call.process, call.correlation)
-        before = found.get(key)
-        if before is None or call.start_ns < calls[before].start_ns:
-            found[key] = index
+        of_process = found[call.process]
+        before = of_process.setdefault(call.correlation, index)
+        if before != index and call.start_ns < calls[before].start_ns:
+            of_process[call.correlation] = index
     return found
 
 
-def _join(rows: Sequence[Work] | Sequence[Sync], launches: dict[tuple[int, int], int], calls: list[Call]) -> int:
+def _join(rows: Sequence[Work] | Sequence[Sync], launches: dict[int, dict[int, int]], calls: list[Call]) -> int:
     """Sets call and range of each row, and returns how many have no call."""
     missing = 0
+    nothing: dict[int, int] = {}
     for row in rows:
-        row.call = launches.get((row.process, row.correlation), NONE)
-        if row.call == NONE:
+        index = launches.get(row.process, nothing).get(row.correlation, NONE)
+        row.call = index
+        if index == NONE:
             missing += 1
         else:
-            row.range = calls[row.call].range
+            row.range = calls[index].range
     return missing

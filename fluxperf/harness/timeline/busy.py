@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-from fluxperf.harness.timeline.model import NONE, Timeline, Work
-from fluxperf.harness.timeline.places import Places
+from fluxperf.harness.timeline.model import Work
+
+#: Whole numbers, one for each row.
+Column = NDArray[np.int64]
+
+
+class Busy(NamedTuple):
+    """A GPU from its first to its last work, and the union of the intervals in between in which it worked."""
+
+    first_ns: int
+    last_ns: int
+    busy_ns: int
+
+
+def busy(rows: Iterable[Work]) -> dict[int, Busy]:
+    """What each GPU did in work that comes in the order of its beginnings."""
+    found: dict[int, list[int]] = {}
+    for row in rows:
+        start_ns, end_ns = row.start_ns, row.end_ns
+        held = found.get(row.gpu)
+        if held is None:
+            found[row.gpu] = [start_ns, end_ns, end_ns - start_ns]
+            continue
+        until_ns = held[1]
+        if end_ns > until_ns:
+            held[1] = end_ns
+            held[2] += end_ns - (until_ns if until_ns > start_ns else start_ns)
+    return {gpu: Busy(*held) for gpu, held in found.items()}
 
 
 def busy_ns(rows: Iterable[Work]) -> int:
     """Union of the intervals of work that comes in the order of its beginnings, GPUs added."""
-    union = 0
-    busy_until: dict[int, int] = {}
-    for row in rows:
-        start_ns, end_ns = row.start_ns, row.end_ns
-        until = busy_until.get(row.gpu, start_ns)
-        if end_ns > until:
-            union += end_ns - (until if until > start_ns else start_ns)
-            busy_until[row.gpu] = end_ns
-    return union
+    return sum(gpu.busy_ns for gpu in busy(rows).values())
 
 
 class Gap(msgspec.Struct, frozen=True, gc=False):
@@ -31,23 +53,44 @@ class Gap(msgspec.Struct, frozen=True, gc=False):
     work: int
 
 
-def gaps(timeline: Timeline, places: Places) -> list[Gap]:
+class Gaps(NamedTuple):
+    """`Gap` after `Gap`, a column for each field, in the order of the work that ended them."""
+
+    start_ns: Column
+    end_ns: Column
+    work: Column
+
+    def rows(self) -> list[Gap]:
+        """The same as one object for each."""
+        return [Gap(*row) for row in zip(*(column.tolist() for column in self), strict=True)]
+
+
+def column(rows: Sequence[Any], name: str) -> Column:
+    """One field of all rows."""
+    return np.fromiter(map(attrgetter(name), rows), np.int64, len(rows))
+
+
+def gaps(work: Sequence[Work], opened_ns: Sequence[int]) -> Gaps:
     """Times in which a GPU did nothing between its first and its last work.
 
     A gap begins no earlier than the outermost range around the launch of the work that ended it: what lies before that
     range is not its doing.
+
+    Args:
+        work: in the order of its beginnings.
+        opened_ns: for each range, when the outermost one around it began.
     """
+    starts, ends, gpus = column(work, "start_ns"), column(work, "end_ns"), column(work, "gpu")
+    # NONE, which is -1, finds the last: no range, which keeps no gap from beginning.
+    opened = np.array([*opened_ns, np.iinfo(np.int64).min], np.int64)[column(work, "range")]
     found = []
-    busy_until: dict[int, int] = {}
-    ranges = timeline.ranges
-    for index, row in enumerate(timeline.work):
-        start_ns, end_ns, gpu = row.start_ns, row.end_ns, row.gpu
-        before = busy_until.get(gpu, start_ns)
-        if start_ns > before:
-            root = places.root(row.range)
-            begun = before if root == NONE else max(before, ranges[root].start_ns)
-            if start_ns > begun:
-                found.append(Gap(begun, start_ns, index))
-        if end_ns > before or gpu not in busy_until:
-            busy_until[gpu] = end_ns if end_ns > before else before
-    return found
+    for gpu in sorted(set(gpus.tolist())):
+        indices = np.flatnonzero(gpus == gpu)
+        busy_until = np.maximum.accumulate(ends[indices])[:-1]
+        indices = indices[1:]
+        begun = np.maximum(busy_until, opened[indices])
+        idle = starts[indices] > begun
+        found.append((begun[idle], indices[idle]))
+    begun, indices = (np.concatenate([row[i] for row in found] or [np.zeros(0, np.int64)]) for i in range(2))
+    order = np.argsort(indices)
+    return Gaps(begun[order], starts[indices[order]], indices[order])

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from itertools import pairwise
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
 from fluxperf.errors import UnknownNameError
-from fluxperf.harness.timeline.busy import Gap, gaps
-from fluxperf.harness.timeline.model import NONE, Call, Sync, Timeline, Work
+from fluxperf.harness.timeline.busy import Gap, column
+from fluxperf.harness.timeline.model import NONE, Call, Copy, Sync, Timeline, Work
 from fluxperf.harness.timeline.places import Places
 
 #: Bytes up to which a copy to the host is tiny: one value, not an array.
@@ -130,9 +130,9 @@ def _copy_cost(timeline: Timeline, row: Work) -> int:
 def _host_copies(timeline: Timeline, places: Places, late: _Late) -> Iterator[_Hit]:
     """Copies between host and device inside a forward, with the time for which a GPU waited for them to begin."""
     for index, row in enumerate(timeline.work):
-        if _round_trip(row, places):
+        if row.copy is not None and _round_trip(row, places):
             cost = _copy_cost(timeline, row) + late.get(index, 0)
-            yield _Hit(places.path_of(row), row.copy.direction, cost, row.copy.count, row.bytes)  # type: ignore[union-attr]
+            yield _Hit(places.path_of(row), row.copy.direction, cost, row.copy.count, row.bytes)
 
 
 def _round_trip(row: Work, places: Places) -> bool:
@@ -150,45 +150,78 @@ def _pageable(timeline: Timeline, places: Places, late: _Late) -> Iterator[_Hit]
 
 def _items(timeline: Timeline, places: Places, late: _Late) -> Iterator[_Hit]:
     """Tiny copies to the host that the host waits for before it launches anything else."""
+    tiny = [row for row in timeline.work if row.copy is not None and row.call != NONE and _is_tiny(row, row.copy)]
     waits: dict[int, Sync] = {sync.call: sync for sync in timeline.syncs if sync.blocks and sync.call != NONE}
-    telling = {row.call for row in timeline.work if row.call != NONE} | set(waits)
-    following: dict[int, int] = {}
-    by_thread: dict[int, list[int]] = defaultdict(list)
-    for index in sorted(telling, key=lambda index: timeline.calls[index].start_ns):
-        by_thread[timeline.calls[index].thread].append(index)
-    for calls in by_thread.values():
-        following.update(pairwise(calls))
-    for row in timeline.work:
-        if row.copy is None or row.copy.crossing != "d2h" or row.bytes > TINY_BYTES * row.copy.count:
-            continue
-        if row.call == NONE:
-            continue
+    following = _following(timeline, {row.call for row in tiny}, set(waits))
+    for row in tiny:
         wait = waits.get(following.get(row.call, NONE))
+        copies = row.copy.count  # type: ignore[union-attr]
         if wait is not None:
             cost = _copy_cost(timeline, row) + max(_duration(wait), _duration(timeline.calls[wait.call]))
-            yield _Hit(places.path_of(row), f"then {wait.kind}", cost, row.copy.count, row.bytes)
+            yield _Hit(places.path_of(row), f"then {wait.kind}", cost, copies, row.bytes)
         elif row.call in waits or "Async" not in timeline.calls[row.call].name:
             name = timeline.calls[row.call].name
-            yield _Hit(places.path_of(row), name, _copy_cost(timeline, row), row.copy.count, row.bytes)
+            yield _Hit(places.path_of(row), name, _copy_cost(timeline, row), copies, row.bytes)
+
+
+def _is_tiny(row: Work, copy: Copy) -> bool:
+    return copy.crossing == "d2h" and row.bytes <= TINY_BYTES * copy.count
+
+
+def _following(timeline: Timeline, wanted: set[int], waits: set[int]) -> dict[int, int]:
+    """For wanted calls the next one of their thread that launched work or waited; nothing for the last."""
+    if not wanted:
+        return {}
+    telling = {row.call for row in timeline.work} | waits
+    telling.discard(NONE)
+    last: dict[int, int] = {}
+    found: dict[int, int] = {}
+    calls = timeline.calls
+    for index in sorted(telling, key=lambda index: calls[index].start_ns):
+        thread = calls[index].thread
+        before = last.get(thread, NONE)
+        if before in wanted:
+            found[before] = index
+        last[thread] = index
+    return found
 
 
 def _launches_late(timeline: Timeline, places: Places) -> _Late:
-    return {gap.work: gap.end_ns - gap.start_ns for gap in gaps(timeline, places) if launched_late(timeline, gap)}
+    """`launched_late` for all gaps at once."""
+    idle = places.idle
+    lengths = idle.end_ns - idle.start_ns
+    calls = column(timeline.work, "call")[idle.work]
+    # NONE, which is -1, finds the last: no call, which returned before anything.
+    returned = np.append(column(timeline.calls, "end_ns"), np.iinfo(np.int64).min)[calls]
+    late = (lengths >= SHORTEST_GAP_NS) & (returned > idle.start_ns)
+    return dict(zip(idle.work[late].tolist(), lengths[late].tolist(), strict=True))
 
 
 def _starved(timeline: Timeline, places: Places, late: _Late) -> Iterator[_Hit]:
     """GPUs idle before a launch. What a copy inside a forward was late by is that copy's cost, not a late launch's."""
+    work = timeline.work
+    spent: dict[str, list[int]] = {}
     for index, idle in late.items():
-        row = timeline.work[index]
-        if not _round_trip(row, places):
-            yield _Hit(places.path_of(row), "GPU idle before a launch", idle)
+        row = work[index]
+        if row.copy is not None and _round_trip(row, places):
+            continue
+        place = places.path_of(row)
+        held = spent.get(place)
+        if held is None:
+            spent[place] = [idle, 1]
+        else:
+            held[0] += idle
+            held[1] += 1
+    for place, (idle, times) in spent.items():
+        yield _Hit(place, "GPU idle before a launch", idle, times)
 
 
 def launched_late(timeline: Timeline, gap: Gap) -> bool:
     """Whether a gap that counts ended with work whose launch call had not returned when the GPU ran out of work."""
+    if gap.end_ns - gap.start_ns < SHORTEST_GAP_NS:
+        return False
     call = timeline.work[gap.work].call
-    counts = gap.end_ns - gap.start_ns >= SHORTEST_GAP_NS
-    return call != NONE and counts and timeline.calls[call].end_ns > gap.start_ns
+    return call != NONE and timeline.calls[call].end_ns > gap.start_ns
 
 
 def _repeated(timeline: Timeline, places: Places, late: _Late) -> Iterator[_Hit]:
@@ -197,18 +230,29 @@ def _repeated(timeline: Timeline, places: Places, late: _Late) -> Iterator[_Hit]
     for row in timeline.work:
         streams[row.process, row.gpu, row.stream].append(row)
     for rows in streams.values():
-        start = 0
-        for index in range(1, len(rows) + 1):
-            if index < len(rows) and _identity(rows[index]) == _identity(rows[start]):
-                continue
-            run, start = rows[start:index], index
-            if run[0].kind == "kernel" and len(run) >= FEWEST_REPEATS:
+        for run in _runs(rows):
+            if run[0].kind == "kernel":
                 span = max(row.end_ns for row in run) - run[0].start_ns
                 yield _Hit(places.path_of(run[0]), run[0].name, span - max(map(_duration, run)), len(run))
 
 
-def _identity(row: Work) -> tuple[str, str, tuple[int, ...], int, int]:
-    return row.kind, row.full_name, row.shape, row.range, row.captured
+def _runs(rows: list[Work]) -> Iterator[list[Work]]:
+    """Stretches of work of one identity, as far as they are long enough to count."""
+    start, first = 0, rows[0]
+    for index, row in enumerate(rows):
+        # The range differs most often, so it is compared first.
+        if (
+            row.range != first.range
+            or row.full_name != first.full_name
+            or row.kind != first.kind
+            or row.shape != first.shape
+            or row.captured != first.captured
+        ):
+            if index - start >= FEWEST_REPEATS:
+                yield rows[start:index]
+            start, first = index, row
+    if len(rows) - start >= FEWEST_REPEATS:
+        yield rows[start:]
 
 
 def _loops(timeline: Timeline, places: Places, late: _Late) -> Iterator[_Hit]:

@@ -19,7 +19,8 @@ from fluxperf.harness.report.escape import shown
 from fluxperf.harness.timeline.attribution import attribute
 from fluxperf.harness.timeline.capturing import find_nsys
 from fluxperf.harness.timeline.model import Timeline
-from fluxperf.harness.timeline.nsys_tables import ACTIVITIES, Export, timeline_of
+from fluxperf.harness.timeline.nsys_export import Export
+from fluxperf.harness.timeline.nsys_tables import ACTIVITIES, timeline_of
 
 #: Majors of ``EXPORT_SCHEMA_VERSION`` whose tables are known. A new major may give a column another meaning.
 KNOWN_MAJORS = (3,)
@@ -124,8 +125,8 @@ def _check_schema(export: Export) -> str:
 
 def _check_content(export: Export) -> None:
     """Refuses a capture in which nothing of CUDA happened, and one whose tables cannot be told apart."""
-    if not any(export.count(table) for table in ACTIVITIES):
-        have = "it has NVTX ranges, but " if export.count("NVTX_EVENTS") else ""
+    if not any(export.has_rows(table) for table in ACTIVITIES):
+        have = "it has NVTX ranges, but " if export.has_rows("NVTX_EVENTS") else ""
         raise TimelineError(
             f"{export.source}: the capture is empty: {have}no kernel, copy or CUDA call is in it. Expected CUDA to be "
             f"traced while the program used a GPU: {_CAPTURE}"
@@ -144,7 +145,7 @@ def _needed(export: Export) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Tables without which the rest cannot be read, and their columns."""
     yield "StringIds", ("id", "value")
     for table, columns in ACTIVITIES.items():
-        if export.count(table):
+        if export.has_rows(table):
             yield table, columns
-    if export.count("NVTX_EVENTS"):
+    if export.has_rows("NVTX_EVENTS"):
         yield "NVTX_EVENTS", ("start", "end", "eventType", "globalTid")

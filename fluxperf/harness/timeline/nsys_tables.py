@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import sqlite3
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
+from typing import Any, Literal, NamedTuple
 
 from fluxperf.harness.timeline.model import (
     Call,
@@ -20,6 +20,7 @@ from fluxperf.harness.timeline.model import (
     WorkKind,
     process_id,
 )
+from fluxperf.harness.timeline.nsys_export import Export
 
 _KERNEL = "CUPTI_ACTIVITY_KIND_KERNEL"
 _MEMCPY = "CUPTI_ACTIVITY_KIND_MEMCPY"
@@ -71,88 +72,29 @@ _LOST = re.compile(r"\b(?:dropped|lost)\b", re.IGNORECASE)
 _VERSION = re.compile(r"_v\d+$")
 
 
-class Export:
-    """An open export: its tables with their columns, and rows of those columns that are there."""
-
-    def __init__(self, connection: sqlite3.Connection, source: str) -> None:
-        self.source = source
-        self._connection = connection
-        names = [str(name) for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        self.tables = {name: self._columns(name) for name in names}
-        self.strings = dict(self.texts("StringIds", "id", "value")) if "StringIds" in self.tables else {}
-
-    def _columns(self, table: str) -> frozenset[str]:
-        return frozenset(str(row[1]) for row in self._connection.execute(f"PRAGMA table_info({_quoted(table)})"))
-
-    def count(self, table: str) -> int:
-        """Rows of a table; none if it is missing."""
-        if table not in self.tables:
-            return 0
-        (found,) = self._connection.execute(f"SELECT count(*) FROM {_quoted(table)}").fetchone()
-        return int(found)
-
-    def numbers(self, table: str, *columns: str, where: str = "") -> Iterator[Any]:
-        """Rows of whole numbers; ``None`` for a column that is missing or empty. Nothing if the table is missing."""
-        return self._rows(table, [(column, "INTEGER") for column in columns], where)
-
-    def texts(self, table: str, key: str, value: str) -> Iterator[tuple[Any, str]]:
-        """Pairs of a key and a text that is not null."""
-        kind = "TEXT" if key == "name" else "INTEGER"
-        for row in self._rows(table, [(key, kind), (value, "TEXT")], ""):
-            if row[0] is not None and row[1] is not None:
-                yield row
-
-    def nvtx(self, where: str) -> Iterator[Any]:
-        """Rows of NVTX events: start, end, type, thread, end thread, domain, text, id of a registered text, payload."""
-        columns = ("start", "end", "eventType", "globalTid", "endGlobalTid", "domainId")
-        return self._rows(
-            "NVTX_EVENTS",
-            [
-                *((column, "INTEGER") for column in columns),
-                ("text", "TEXT"),
-                ("textId", "INTEGER"),
-                ("int64Value", "INTEGER"),
-            ],
-            where,
-        )
-
-    def labels(self, table: str, column: str, default: dict[int, str]) -> dict[int, str]:
-        """Names of an ``ENUM_*`` table, or those known where it is missing."""
-        return {**default, **dict(self.texts(table, "id", column))}
-
-    def _rows(self, table: str, columns: list[tuple[str, str]], where: str) -> Iterator[Any]:
-        there = self.tables.get(table)
-        if there is None:
-            return iter(())
-        # Any value may stand in any column of an SQLite file: a cast leaves numbers and text only.
-        wanted = [f"CAST({_quoted(name)} AS {kind})" if name in there else "NULL" for name, kind in columns]
-        return self._connection.execute(f"SELECT {', '.join(wanted)} FROM {_quoted(table)} {where}")
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
 def timeline_of(export: Export, schema: str) -> Timeline:
     """The timeline of an export, not attributed yet."""
     about = dict(export.texts("META_DATA_EXPORT", "name", "value"))
     capture = dict(export.texts("META_DATA_CAPTURE", "name", "value"))
     notes: list[str] = []
-    calls = list(_calls(export))
+    calls = _calls(export)
     gpus = _gpu_ids(export)
     work = [*_kernels(export, gpus), *_copies(export, gpus), *_memsets(export, gpus), *_graphs(export, gpus)]
     timed = [row for row in work if row.end_ns > 0]
     if len(timed) < len(work):
         notes.append(f"{len(work) - len(timed)} pieces of GPU work have no times and were left out.")
-    timed.sort(key=lambda row: (row.start_ns, row.end_ns))
-    syncs = list(_syncs(export, gpus, {(call.process, call.correlation) for call in calls}))
-    last = max((row.end_ns for rows in (timed, calls, syncs) for row in rows), default=0)
-    ranges = _ranges(export, last, notes)
+    # Two sorts by a number each, the second of which keeps the order of the first, cost less than one by pairs.
+    timed.sort(key=attrgetter("end_ns"))
+    timed.sort(key=attrgetter("start_ns"))
+    callers = {call.thread for call in calls}
+    syncs = list(_syncs(export, gpus, {_process_of(thread) for thread in callers}))
+    ranges = _ranges(export, (timed, calls, syncs), notes)
     mode = capture.get("CUDA_GRAPH_TRACE_OPTIONS:MODE", "")
     _note_gaps(mode, calls, ranges, timed, notes)
     lost = [text for _, text in export.texts("DIAGNOSTIC_EVENT", "severity", "text") if _LOST.search(text)]
     notes.extend(f"Nsight Systems says: {text}" for text in lost[:5])
-    seen = {row.process for rows in (calls, ranges, timed) for row in rows}
+    threads = callers | {row.thread for row in ranges}
+    seen = {_process_of(thread) for thread in threads} | {row.process for row in timed}
     names = dict(export.texts("PROCESSES", "globalPid", "name"))
     return Timeline(
         source=export.source,
@@ -160,7 +102,7 @@ def timeline_of(export: Export, schema: str) -> Timeline:
         schema=schema,
         graph_mode=mode,
         processes={process: names.get(process, "") for process in sorted(seen)},
-        threads=_threads(export, {row.thread for row in calls} | {row.thread for row in ranges}),
+        threads=_threads(export, threads),
         gpus=_gpu_names(export, {row.gpu for row in timed}),
         ranges=ranges,
         calls=calls,
@@ -170,6 +112,11 @@ def timeline_of(export: Export, schema: str) -> Timeline:
         lost=bool(lost),
         nodes=list(_nodes(export)),
     )
+
+
+def _process_of(thread: int) -> int:
+    """The capture's id of the process of a ``globalTid``."""
+    return thread >> 24 << 24
 
 
 def _note_gaps(mode: str, calls: list[Call], ranges: list[Range], work: list[Work], notes: list[str]) -> None:
@@ -185,24 +132,21 @@ def _note_gaps(mode: str, calls: list[Call], ranges: list[Range], work: list[Wor
         notes.append("No NVTX ranges were captured: run the program with ranges, and nsys with -t cuda,nvtx.")
 
 
-def _calls(export: Export) -> Iterator[Call]:
-    strings = export.strings
-    names: dict[Any, str] = {}
-    for start, end, thread, correlation, name in export.numbers(
-        _CALLS, "start", "end", "globalTid", "correlationId", "nameId"
-    ):
-        if name not in names:
-            names[name] = _VERSION.sub("", strings.get(name, "(unknown call)"))
-        thread = thread or 0
-        yield Call(
-            name=names[name],
-            api="runtime" if names[name].startswith("cuda") else "driver",
-            start_ns=start or 0,
-            end_ns=max(start or 0, end or 0),
-            process=thread >> 24 << 24,
-            thread=thread,
-            correlation=correlation or 0,
-        )
+def _calls(export: Export) -> list[Call]:
+    """Calls; what a thread and a name say is found once for each pair of them."""
+    known: dict[Any, tuple[str, Literal["runtime", "driver"], int, int]] = {}
+    found = []
+    for row in export.numbers(_CALLS, "start", "end", "correlationId", "globalTid", "nameId"):
+        same = row[3:]
+        held = known.get(same)
+        if held is None:
+            thread, name = same[0] or 0, _VERSION.sub("", export.strings.get(same[1], "(unknown call)"))
+            api: Literal["runtime", "driver"] = "runtime" if name.startswith("cuda") else "driver"
+            held = known[same] = (name, api, _process_of(thread), thread)
+        name, api, process, thread = held
+        start, end = row[0] or 0, row[1] or 0
+        found.append(Call(name, api, start, end if end > start else start, process, thread, row[2] or 0))
+    return found
 
 
 def _gpu_ids(export: Export) -> dict[tuple[int, int], int]:
@@ -216,66 +160,94 @@ def _gpu_names(export: Export, used: set[int]) -> dict[int, str]:
     return {gpu: names.get(gpu, "") for gpu in sorted(used)}
 
 
-def _work(kind: WorkKind, name: str, row: Any, gpus: dict[tuple[int, int], int]) -> Work:
-    """Work from a row that begins with the columns of ``_ON_GPU``, size and graph node."""
-    start, end, device, stream, correlation, process, size, node = row[:8]
-    start, process, device = start or 0, process or 0, device or 0
-    return Work(
-        kind=kind,
-        name=name,
-        start_ns=start,
-        end_ns=max(start, end or 0),
-        process=process,
-        gpu=gpus.get((process_id(process), device), device),
-        stream=stream or 0,
-        correlation=correlation or 0,
-        bytes=max(0, size or 0),
-        graph_node=node or None,
-    )
+class _What(NamedTuple):
+    """What many pieces of work have in common."""
+
+    name: str
+    full_name: str = ""
+    shape: tuple[int, ...] = ()
+    copy: Copy | None = None
 
 
-def _kernels(export: Export, gpus: dict[tuple[int, int], int]) -> Iterator[Work]:
+def _work(
+    export: Export,
+    kind: WorkKind,
+    table: str,
+    gpus: dict[tuple[int, int], int],
+    size: str,
+    columns: tuple[str, ...],
+    what: Callable[..., _What],
+) -> list[Work]:
+    """Work of one table. Of what it is, and where it ran, a capture holds few combinations: each is looked up once.
+
+    Args:
+        export: the export.
+        kind: kind of the work.
+        table: its table.
+        gpus: what `_gpu_ids` found.
+        size: the column with its bytes, or empty.
+        columns: what ``what`` is told.
+        what: gives what work is from the values of these columns.
+    """
+    known: dict[Any, tuple[int, int, int, _What]] = {}
+    found = []
+    where = ("globalPid", "deviceId", "streamId")
+    for row in export.numbers(table, "start", "end", "correlationId", "graphNodeId", size, *where, *columns):
+        same = row[5:]
+        held = known.get(same)
+        if held is None:
+            process, device = same[0] or 0, same[1] or 0
+            gpu = gpus.get((process_id(process), device), device)
+            held = known[same] = (process, gpu, same[2] or 0, what(*same[3:]))
+        process, gpu, stream, (name, full_name, shape, copy) = held
+        start, end, length = row[0] or 0, row[1] or 0, row[4] or 0
+        end, length = end if end > start else start, length if length > 0 else 0
+        correlation, node = row[2] or 0, row[3] or None
+        found.append(
+            Work(kind, name, start, end, process, gpu, stream, correlation, length, node, full_name, shape, copy)
+        )
+    return found
+
+
+def _kernels(export: Export, gpus: dict[tuple[int, int], int]) -> list[Work]:
+    def what(short_name: int | None, full_name: int | None, *shape: int) -> _What:
+        name = export.strings.get(short_name, "(unknown kernel)")
+        return _What(name, export.strings.get(full_name, name), shape)  # type: ignore[arg-type]
+
     shape = ("gridX", "gridY", "gridZ", "blockX", "blockY", "blockZ")
-    shapes: dict[Any, Any] = {}
-    for row in export.numbers(_KERNEL, *_ON_GPU, "", "graphNodeId", "shortName", "demangledName", *shape):
-        work = _work("kernel", export.strings.get(row[8], "(unknown kernel)"), row, gpus)
-        work.full_name = export.strings.get(row[9], work.name)
-        work.shape = shapes.setdefault(row[10:], row[10:])
-        yield work
+    return _work(export, "kernel", _KERNEL, gpus, "", ("shortName", "demangledName", *shape), what)
 
 
-def _copies(export: Export, gpus: dict[tuple[int, int], int]) -> Iterator[Work]:
+def _copies(export: Export, gpus: dict[tuple[int, int], int]) -> list[Work]:
     kinds = export.labels("ENUM_CUDA_MEMCPY_OPER", "name", _COPY_KINDS)
     labels = export.labels("ENUM_CUDA_MEMCPY_OPER", "label", {})
     memories = export.labels("ENUM_CUDA_MEM_KIND", "label", _MEMORY_KINDS)
-    known: dict[Any, Copy] = {}
-    for row in export.numbers(_MEMCPY, *_ON_GPU, "bytes", "graphNodeId", "copyKind", "srcKind", "dstKind", "copyCount"):
-        if row[8:] not in known:
-            kind, source, target, count = row[8:]
-            found = _DIRECTION.search(kinds.get(kind, ""))
-            known[row[8:]] = Copy(
-                direction=labels.get(kind) or (found[0].strip("_") if found else f"kind {kind}"),
-                source=_SIDES[found[2]] if found else "",
-                target=_SIDES[found[3]] if found else "",
-                source_memory=memories.get(source, "Unknown"),
-                target_memory=memories.get(target, "Unknown"),
-                count=max(1, count or 1),
-                unified=bool(found and found[1]),
-            )
-        copy = known[row[8:]]
-        work = _work("copy", copy.direction, row, gpus)
-        work.copy = copy
-        yield work
+
+    def what(kind: int, source: int, target: int, count: int | None) -> _What:
+        found = _DIRECTION.search(kinds.get(kind, ""))
+        copy = Copy(
+            direction=labels.get(kind) or (found[0].strip("_") if found else f"kind {kind}"),
+            source=_SIDES[found[2]] if found else "",
+            target=_SIDES[found[3]] if found else "",
+            source_memory=memories.get(source, "Unknown"),
+            target_memory=memories.get(target, "Unknown"),
+            count=max(1, count or 1),
+            unified=bool(found and found[1]),
+        )
+        return _What(copy.direction, copy=copy)
+
+    return _work(export, "copy", _MEMCPY, gpus, "bytes", ("copyKind", "srcKind", "dstKind", "copyCount"), what)
 
 
-def _memsets(export: Export, gpus: dict[tuple[int, int], int]) -> Iterator[Work]:
-    for row in export.numbers(_MEMSET, *_ON_GPU, "bytes", "graphNodeId"):
-        yield _work("memset", "memset", row, gpus)
+def _memsets(export: Export, gpus: dict[tuple[int, int], int]) -> list[Work]:
+    return _work(export, "memset", _MEMSET, gpus, "bytes", (), lambda: _What("memset"))
 
 
-def _graphs(export: Export, gpus: dict[tuple[int, int], int]) -> Iterator[Work]:
-    for row in export.numbers(_GRAPH, *_ON_GPU, "", "", "graphId"):
-        yield _work("graph", f"graph {row[8]}" if row[8] is not None else "graph", row, gpus)
+def _graphs(export: Export, gpus: dict[tuple[int, int], int]) -> list[Work]:
+    def what(graph: int | None) -> _What:
+        return _What("graph" if graph is None else f"graph {graph}")
+
+    return _work(export, "graph", _GRAPH, gpus, "", ("graphId",), what)
 
 
 def _nodes(export: Export) -> Iterator[Node]:
@@ -284,14 +256,13 @@ def _nodes(export: Export) -> Iterator[Node]:
         _NODES, "start", "globalTid", "graphNodeId", "originalGraphNodeId"
     ):
         if node and thread:
-            yield Node(node, original or None, start or 0, thread >> 24 << 24, thread)
+            yield Node(node, original or None, start or 0, _process_of(thread), thread)
 
 
-def _syncs(export: Export, gpus: dict[tuple[int, int], int], called: set[tuple[int, int]]) -> Iterator[Sync]:
+def _syncs(export: Export, gpus: dict[tuple[int, int], int], processes: set[int]) -> Iterator[Sync]:
     names = export.labels("ENUM_CUPTI_SYNC_TYPE", "name", _SYNC_KINDS)
     labels = export.labels("ENUM_CUPTI_SYNC_TYPE", "label", {})
-    only = {process for process, _ in called}
-    alone = only.pop() if len(only) == 1 else 0
+    alone = next(iter(processes)) if len(processes) == 1 else 0
     for start, end, device, stream, correlation, process, kind in export.numbers(_SYNC, *_ON_GPU, "syncType"):
         start, process, device = start or 0, process or alone, device or 0
         name = names.get(kind, f"kind {kind}")
@@ -307,33 +278,35 @@ def _syncs(export: Export, gpus: dict[tuple[int, int], int], called: set[tuple[i
         )
 
 
-def _ranges(export: Export, last_ns: int, notes: list[str]) -> list[Range]:
-    """Push/pop and start/end ranges; one that was never closed lasts to the end of the capture."""
+def _ranges(export: Export, others: Iterable[list[Any]], notes: list[str]) -> list[Range]:
+    """Push/pop and start/end ranges; one that was never closed lasts to the end of the others."""
     domains: dict[tuple[int, int], str] = {}
     for row in export.nvtx(f"WHERE eventType = {_DOMAIN}"):
         domains[(row[3] or 0) >> 24, row[5] or 0] = row[6] or export.strings.get(row[7], "")
-    found = []
-    unclosed = 0
+    found, unclosed = [], []
     for start, end, kind, thread, end_thread, domain, text, text_id, payload in export.nvtx(
         f"WHERE eventType IN ({_PUSHED}, {_STARTED})"
     ):
         start, thread = start or 0, thread or 0
-        unclosed += end is None
-        found.append(
-            Range(
-                name=text or export.strings.get(text_id, "(unnamed)"),
-                domain=domains.get((thread >> 24, domain or 0), ""),
-                start_ns=start,
-                end_ns=max(start, last_ns if end is None else end),
-                process=thread >> 24 << 24,
-                thread=thread,
-                end_thread=thread if kind == _PUSHED else end_thread or thread,
-                pushed=kind == _PUSHED,
-                payload=payload,
-            )
+        row = Range(
+            name=text or export.strings.get(text_id, "(unnamed)"),
+            domain=domains.get((thread >> 24, domain or 0), ""),
+            start_ns=start,
+            end_ns=start if end is None or end < start else end,
+            process=_process_of(thread),
+            thread=thread,
+            end_thread=thread if kind == _PUSHED else end_thread or thread,
+            pushed=kind == _PUSHED,
+            payload=payload,
         )
+        found.append(row)
+        if end is None:
+            unclosed.append(row)
     if unclosed:
-        notes.append(f"{unclosed} ranges were still open when the capture ended; they count up to there.")
+        last = max((row.end_ns for rows in others for row in rows), default=0)
+        for row in unclosed:
+            row.end_ns = max(row.start_ns, last)
+        notes.append(f"{len(unclosed)} ranges were still open when the capture ended; they count up to there.")
     return found
 
 
@@ -341,4 +314,4 @@ def _threads(export: Export, used: set[int]) -> list[Thread]:
     names = {
         thread: export.strings.get(name, "") for thread, name in export.numbers("ThreadNames", "globalTid", "nameId")
     }
-    return [Thread(process=thread >> 24 << 24, id=thread, name=names.get(thread, "")) for thread in sorted(used)]
+    return [Thread(process=_process_of(thread), id=thread, name=names.get(thread, "")) for thread in sorted(used)]

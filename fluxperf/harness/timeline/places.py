@@ -9,8 +9,10 @@ any step and block, which is all of them in another program, go by their path, i
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import Literal, NamedTuple
 
+from fluxperf.harness.timeline.busy import Gap, Gaps, gaps
 from fluxperf.harness.timeline.model import NONE, Timeline, Work
 
 Level = Literal["op", "block", "step", "range"]
@@ -34,14 +36,18 @@ def _below(path: str, name: str) -> str:
     return f"{path} / {name}"
 
 
-class _Around(NamedTuple):
-    """Indices of the ranges that make a range's place."""
+class _Name(NamedTuple):
+    """What the name of a range says: its form in a path, and what the range is."""
 
-    root: int
-    step: int
-    block: int
-    op: int
-    forward: bool
+    in_path: str
+    is_step: bool
+    is_block: bool
+    is_forward: bool
+
+
+def _read(name: str) -> _Name:
+    step, block, forward = _STEP.fullmatch(name), _BLOCK.fullmatch(name), _FORWARD.search(name)
+    return _Name(_NUMBER.sub("*", name), bool(step), bool(block), bool(forward))
 
 
 class Places:
@@ -49,38 +55,58 @@ class Places:
 
     def __init__(self, timeline: Timeline) -> None:
         ranges = timeline.ranges
+        self._timeline = timeline
         self._ranges = ranges
-        self._around: list[_Around] = [_Around(NONE, NONE, NONE, NONE, False)] * len(ranges)
         self._paths: list[str] = [""] * len(ranges)
-        collapsed: dict[str, str] = {}
+        # By index of a range that of the range which makes its place at a level, a list for each level.
+        self._root, self._step, self._block, self._op = ([NONE] * len(ranges) for _ in range(4))
+        self._forward = bytearray(len(ranges))
+        known: dict[str, _Name] = {}
         # Whatever is around a range began before it, or with it and was longer.
         for index in sorted(range(len(ranges)), key=lambda i: (ranges[i].start_ns, -ranges[i].end_ns, i)):
             row = ranges[index]
-            if row.name not in collapsed:
-                collapsed[row.name] = _NUMBER.sub("*", row.name)
-            name = collapsed[row.name]
-            self._paths[index] = name if row.parent == NONE else _below(self._paths[row.parent], name)
-            self._around[index] = self._entered(index)
-        self._knows_forward = any(around.forward for around in self._around)
+            name = known.get(row.name)
+            if name is None:
+                name = known[row.name] = _read(row.name)
+            self._paths[index] = name.in_path if row.parent == NONE else _below(self._paths[row.parent], name.in_path)
+            self._enter(index, row.parent, name)
+        self._knows_forward = any(self._forward)
 
-    def _entered(self, index: int) -> _Around:
-        row = self._ranges[index]
-        above = _Around(index, NONE, NONE, NONE, False) if row.parent == NONE else self._around[row.parent]
-        if _STEP.fullmatch(row.name):
-            return above._replace(step=index, block=NONE, op=NONE, forward=True)
-        if _BLOCK.fullmatch(row.name):
-            return above._replace(block=index, op=NONE, forward=True)
-        if above.op == NONE and (above.step != NONE or above.block != NONE):
-            return above._replace(op=index)
-        return above._replace(forward=above.forward or bool(_FORWARD.search(row.name)))
+    def _enter(self, index: int, parent: int, name: _Name) -> None:
+        if parent == NONE:
+            root, step, block, op, forward = index, NONE, NONE, NONE, 0
+        else:
+            root, step, block = self._root[parent], self._step[parent], self._block[parent]
+            op, forward = self._op[parent], self._forward[parent]
+        if name.is_step:
+            step, block, op, forward = index, NONE, NONE, 1
+        elif name.is_block:
+            block, op, forward = index, NONE, 1
+        elif op == NONE and (step != NONE or block != NONE):
+            op = index
+        elif name.is_forward:
+            forward = 1
+        self._root[index], self._step[index], self._block[index] = root, step, block
+        self._op[index], self._forward[index] = op, forward
+
+    @cached_property
+    def idle(self) -> Gaps:
+        """Times in which a GPU did nothing, in the order of their ends; found once."""
+        ranges = self._ranges
+        return gaps(self._timeline.work, [ranges[root].start_ns for root in self._root])
+
+    @cached_property
+    def gaps(self) -> list[Gap]:
+        """`idle`, as one object for each gap."""
+        return self.idle.rows()
 
     def root(self, index: int) -> int:
         """The outermost range around a range, or itself."""
-        return NONE if index == NONE else self._around[index].root
+        return NONE if index == NONE else self._root[index]
 
     def step(self, index: int) -> int:
         """The step that a range is or lies in, or ``NONE``."""
-        return NONE if index == NONE else self._around[index].step
+        return NONE if index == NONE else self._step[index]
 
     def path(self, index: int) -> str:
         """Names from the outermost range to this one."""
@@ -100,18 +126,17 @@ class Places:
 
     def in_forward(self, index: int) -> bool:
         """Whether a range lies in a step, a block, or a range named forward; where none does, whether it is a range."""
-        return index != NONE and (self._around[index].forward or not self._knows_forward)
+        return index != NONE and (bool(self._forward[index]) or not self._knows_forward)
 
     def in_step(self, index: int) -> bool:
         """Whether a range is, or lies in, a step or a block."""
-        return index != NONE and (self._around[index].step != NONE or self._around[index].block != NONE)
+        return index != NONE and (self._step[index] != NONE or self._block[index] != NONE)
 
     def at(self, index: int, level: Level) -> tuple[str, int]:
         """Name of a range's place at a level, and the index of the range that makes it (or ``NONE``)."""
         if index == NONE:
             return NO_RANGE, NONE
-        around = self._around[index]
-        if level == "range" or (around.step == NONE and around.block == NONE):
+        if level == "range" or (self._step[index] == NONE and self._block[index] == NONE):
             return self._paths[index], index
-        owner = {"op": around.op, "block": around.block, "step": around.step}[level]
+        owner = (self._op if level == "op" else self._block if level == "block" else self._step)[index]
         return (f"(outside {level}s)", NONE) if owner == NONE else (self._ranges[owner].name, owner)

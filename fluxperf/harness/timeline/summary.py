@@ -7,18 +7,23 @@ nothing before work of the row began, as far as it lies inside the outermost ran
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any, Literal, get_args
 
 import msgspec
+import numpy as np
 
 from fluxperf.errors import UnknownNameError
-from fluxperf.harness.timeline.busy import busy_ns, gaps
+from fluxperf.harness.timeline.busy import busy, busy_ns
 from fluxperf.harness.timeline.model import NONE, Timeline, Work
 from fluxperf.harness.timeline.places import NO_RANGE, Level, Places
 
 By = Literal["op", "block", "step", "range", "kernel"]
 GROUPINGS: tuple[str, ...] = get_args(By)
+
+#: Ranges that launched and captured a piece of work: the first alone where nothing was captured, which costs less.
+_Key = int | tuple[int, int]
 
 #: Kernels that a row names.
 _TOP = 5
@@ -142,17 +147,28 @@ class _Sums:
     def __init__(self) -> None:
         self.kernels: dict[str, list[int]] = {}
         self.copies: dict[tuple[str, str, str], list[int]] = {}
+        self.kinds: Counter[str] = Counter()
+        self.gpu_ns = 0
 
     def add(self, rows: Iterable[Work]) -> None:
-        """Adds kernels and copies."""
+        """Adds pieces of work."""
+        kernels = self.kernels
         for row in rows:
             lasts = row.end_ns - row.start_ns
-            if row.kind == "kernel":
-                _plus(self.kernels, row.name, 1, lasts)
-            elif row.copy is not None:
-                copy = row.copy
-                kind = (copy.direction, copy.source_memory, copy.target_memory)
-                _plus(self.copies, kind, copy.count, row.bytes, lasts)
+            self.gpu_ns += lasts
+            if row.kind != "kernel":
+                self._add_other(row, lasts)
+            elif (held := kernels.get(row.name)) is None:
+                kernels[row.name] = [1, lasts]
+            else:
+                held[0] += 1
+                held[1] += lasts
+
+    def _add_other(self, row: Work, lasts: int) -> None:
+        self.kinds[row.kind] += 1
+        if (copy := row.copy) is not None:
+            kind = (copy.direction, copy.source_memory, copy.target_memory)
+            _plus(self.copies, kind, copy.count, row.bytes, lasts)
 
     def join(self, other: _Sums) -> None:
         """Adds the sums of another row."""
@@ -160,9 +176,13 @@ class _Sums:
             _plus(self.kernels, name, *sums)
         for kind, sums in other.copies.items():
             _plus(self.copies, kind, *sums)
+        self.kinds += other.kinds
+        self.gpu_ns += other.gpu_ns
 
     def write(self, row: Row) -> None:
         """Fills a row in."""
+        row.gpu_sum_ms = self.gpu_ns / 1e6
+        row.memsets, row.graphs = self.kinds["memset"], self.kinds["graph"]
         row.kernels = sum(count for count, _ in self.kernels.values())
         row.copies = [
             CopyRow(
@@ -204,10 +224,10 @@ class _Rows:
         work, level = self._timeline.work, self._level
         if level is None:
             return [row.name if row.copy is None else f"copy {row.name}" for row in work]
-        known: dict[tuple[int, int], str] = {}
+        known: dict[_Key, str] = {}
         names = []
         for row in work:
-            key = (row.range, row.captured)
+            key = row.range if row.captured == NONE else (row.range, row.captured)
             name = known.get(key)
             if name is None:
                 name = known[key] = self._places.of(row, level)[0]
@@ -218,29 +238,34 @@ class _Rows:
         """Counts ranges, in the order in which they began, and the time in them."""
         timeline = self._timeline
         order = sorted(range(len(timeline.ranges)), key=lambda index: timeline.ranges[index].start_ns)
+        self._total.calls += len(order)
         for index in order:
             row = timeline.ranges[index]
-            self._total.calls += 1
+            host_ms = (row.end_ns - row.start_ns) / 1e6
             if row.parent == NONE:
-                self._total.host_ms += (row.end_ns - row.start_ns) / 1e6
+                self._total.host_ms += host_ms
             if self._level is not None:
                 name, owner = self._places.at(index, self._level)
                 if owner == index:
-                    self._row(name).calls += 1
-                    self._row(name).host_ms += (row.end_ns - row.start_ns) / 1e6
+                    target = self._row(name)
+                    target.calls += 1
+                    target.host_ms += host_ms
 
     def add_work(self) -> None:
         """Counts what GPUs did, and what they did not."""
         names = self._work_names()
-        groups: dict[str, list[Work]] = {}
+        groups: dict[str, list[Work]] = defaultdict(list)
         for row, name in zip(self._timeline.work, names, strict=True):
-            groups.setdefault(name, []).append(row)
+            groups[name].append(row)
         for name, work in groups.items():
             self._add(self._row(name), work)
-        for gap in gaps(self._timeline, self._places):
-            idle_ms = (gap.end_ns - gap.start_ns) / 1e6
-            self._rows[names[gap.work]].idle_ms += idle_ms
-            self._total.idle_ms += idle_ms
+        idle = self._places.idle
+        idle_ms = (idle.end_ns - idle.start_ns) / 1e6
+        number = {name: index for index, name in enumerate(groups)}
+        rows = np.fromiter(map(number.__getitem__, names), np.int64, len(names))[idle.work]
+        for name, spent_ms in zip(groups, np.bincount(rows, idle_ms, len(groups)).tolist(), strict=True):
+            self._rows[name].idle_ms += spent_ms
+        self._total.idle_ms += float(np.bincount(np.zeros_like(rows), idle_ms, 1)[0])
 
     def _add(self, target: Row, work: list[Work]) -> None:
         sums = _Sums()
@@ -248,9 +273,6 @@ class _Rows:
         sums.write(target)
         self._sums.join(sums)
         target.gpu_ms = busy_ns(work) / 1e6
-        target.gpu_sum_ms = sum(row.end_ns - row.start_ns for row in work) / 1e6
-        target.memsets = sum(row.kind == "memset" for row in work)
-        target.graphs = sum(row.kind == "graph" for row in work)
         if self._level is None:
             target.calls = len(work)
             launches = {row.call for row in work if row.call != NONE}
@@ -271,40 +293,36 @@ class _Rows:
         """The rows, and the row of totals but for its GPU time."""
         rows, total = list(self._rows.values()), self._total
         self._sums.write(total)
-        total.memsets = sum(row.memsets for row in rows)
-        total.graphs = sum(row.graphs for row in rows)
         total.gpu_sum_ms = sum(row.gpu_sum_ms for row in rows)
         return rows, total
 
 
 def _in_ops(timeline: Timeline, places: Places) -> float | None:
     """Share of the GPU time of steps that lies in ops."""
-    spent: dict[tuple[int, int], int] = {}
-    like: dict[tuple[int, int], Work] = {}
+    outside, in_step, in_op = 0, 1, 2
+    known: dict[_Key, int] = {}
+    spent = [0, 0, 0]
     for row in timeline.work:
-        key = (row.range, row.captured)
-        if key not in like:
-            like[key], spent[key] = row, 0
-        spent[key] += row.end_ns - row.start_ns
-    steps_ns = ops_ns = 0
-    for key, row in like.items():
-        if places.in_step(row.range) and places.at(row.range, "step")[1] != NONE:
-            steps_ns += spent[key]
-            ops_ns += spent[key] if places.of(row, "op")[1] != NONE else 0
-    return ops_ns / steps_ns if steps_ns else None
+        key = row.range if row.captured == NONE else (row.range, row.captured)
+        where = known.get(key)
+        if where is None:
+            where = outside if places.step(row.range) == NONE else in_step
+            if where == in_step and places.of(row, "op")[1] != NONE:
+                where = in_op
+            known[key] = where
+        spent[where] += row.end_ns - row.start_ns
+    steps_ns = spent[in_step] + spent[in_op]
+    return spent[in_op] / steps_ns if steps_ns else None
 
 
 def _gpu_rows(timeline: Timeline) -> list[GpuRow]:
     """Span and busy time of each GPU."""
-    work: dict[int, list[Work]] = {}
-    for row in timeline.work:
-        work.setdefault(row.gpu, []).append(row)
     return [
         GpuRow(
             gpu=gpu,
             name=timeline.gpus.get(gpu, ""),
-            span_ms=(max(row.end_ns for row in rows) - rows[0].start_ns) / 1e6,
-            busy_ms=busy_ns(rows) / 1e6,
+            span_ms=(found.last_ns - found.first_ns) / 1e6,
+            busy_ms=found.busy_ns / 1e6,
         )
-        for gpu, rows in sorted(work.items())
+        for gpu, found in sorted(busy(timeline.work).items())
     ]
