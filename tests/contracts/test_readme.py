@@ -110,7 +110,8 @@ def test_bandwidths_of_the_kernels_are_those_of_the_record():
     "text", [README, (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")], ids=["readme", "changelog"]
 )
 def test_times_on_the_gpu_are_medians_of_the_records(text: str):
-    names = ("h100-schnell-1024", "h100-schnell-1024-peers", "h100-schnell-1024-sustained")
+    kinds = ("", "-peers", "-sustained", "-captured", "-captured-sustained")
+    names = [f"h100-schnell-1024{kind}" for kind in kinds]
     records = [row for name in names for row in read_records(ROOT / f"reports/records/{name}.jsonl").records]
     medians = [median(row.times_s["denoise"][0]) for row in records]
     known = {f"{seconds * 1e3:.1f} ms" for seconds in medians} | {f"{seconds:.1f} s" for seconds in medians}
