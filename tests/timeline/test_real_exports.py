@@ -11,9 +11,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from fluxperf.harness.report.gaps import histogram, judged
 from fluxperf.harness.timeline.findings import findings
 from fluxperf.harness.timeline.ledger import Ledger, compare, read_ledger
 from fluxperf.harness.timeline.model import Timeline
+from fluxperf.harness.timeline.places import Places
 from fluxperf.harness.timeline.reading import read_timeline
 from fluxperf.harness.timeline.summary import summarize
 
@@ -79,6 +81,15 @@ def test_findings_of_the_baseline_rank_the_round_trip_of_the_attention_scale_fir
     assert sum(row.count for row in trips) == 2332
     assert sum(row.cost_ms for row in trips) > 0.8 * 93_798
     assert [row.cost_ms for row in found] == sorted((row.cost_ms for row in found), reverse=True)
+
+
+def test_the_gaps_of_the_baseline_are_round_trips_and_fused_has_few(captured):
+    said = {}
+    for rung, (timeline, _) in captured.items():
+        places = Places(timeline)
+        said[rung] = judged(histogram(timeline, places), summarize(timeline, "op", places))[0]
+    assert said["baseline"].startswith("Bound by round trips: copies between host and device come late for 9")
+    assert said["fused"].startswith("Idle time is small")
 
 
 def test_findings_of_fused_hold_no_round_trip(captured):

@@ -1,7 +1,8 @@
 """Idle time of the GPUs by the length of its gaps, and how much of it late launches explain: the launch-bound test.
 
 A gap is a time in which a GPU did nothing between two pieces of work, as `fluxperf.harness.timeline.busy.gaps` has
-it. It is a late launch's if the call that launched the next work had not returned when the GPU ran out of work.
+it. It is a late launch's if the call that launched the next work had not returned when the GPU ran out of work; a round
+trip's, if that work is a copy between host and device inside a forward.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from fluxperf.harness.report import svg, units
-from fluxperf.harness.report.svg import DOWN, INK, UP, WHOLE, Colour, Figure
+from fluxperf.harness.report.svg import AMBER, DOWN, INK, UP, WHOLE, Colour, Figure
 from fluxperf.harness.report.tables import Cell, Column, Table
-from fluxperf.harness.timeline.findings import SHORTEST_GAP_NS, launched_late
+from fluxperf.harness.timeline.findings import SHORTEST_GAP_NS, launched_late, round_trip
 from fluxperf.harness.timeline.model import NONE, Timeline
 from fluxperf.harness.timeline.places import Places
 from fluxperf.harness.timeline.summary import Summary
@@ -38,6 +39,9 @@ class Cause(NamedTuple):
 
 CAUSES = {
     "late": Cause("late launch", "the next launch call had not returned when the GPU ran out of work", UP, "//"),
+    "trip": Cause(
+        "host round trip", "the same, and the work is a copy between host and device inside a forward", AMBER, "xx"
+    ),
     "queued": Cause(
         "queued in time", "the launch had returned: the work waited for a copy, an event or a stream", DOWN, None
     ),
@@ -81,11 +85,13 @@ def histogram(timeline: Timeline, places: Places) -> list[Bin]:
         step = _step(length)
         if step not in bins:
             bins[step] = Bin(_edge(step), _edge(step + 1), dict.fromkeys(CAUSES, 0), dict.fromkeys(CAUSES, 0))
+        row = timeline.work[gap.work]
         cause = (
             "short" if length < SHORTEST_GAP_NS
-            else "unknown" if timeline.work[gap.work].call == NONE
-            else "late" if launched_late(timeline, gap)
-            else "queued"
+            else "unknown" if row.call == NONE
+            else "queued" if not launched_late(timeline, gap)
+            else "trip" if round_trip(row, places)
+            else "late"
         )  # fmt: skip
         bins[step].counts[cause] += 1
         bins[step].idle_ns[cause] += length
@@ -114,12 +120,17 @@ def judged(bins: list[Bin], summary: Summary) -> tuple[str, list[str]]:
     counts = {cause: sum(one.counts[cause] for one in bins) for cause in CAUSES}
     whole = sum(idle.values())
     span_ns = sum(gpu.span_ms for gpu in summary.gpus) * 1e6
-    share, late = whole / span_ns if span_ns else 0.0, idle["late"] / whole
+    share, late, trip = whole / span_ns if span_ns else 0.0, idle["late"] / whole, idle["trip"] / whole
     size = f"{units.time(whole / 1e9)} of {units.time(span_ns / 1e9)} ({units.percent(share)})"
     if idle["unknown"] > whole / 2:
         verdict = "Nothing can be said: most of the idle time ended with work whose launch call is not in the capture."
     elif share < SMALL_SHARE:
         verdict = f"Idle time is small: {size}."
+    elif trip >= MAIN_SHARE:
+        verdict = (
+            f"Bound by round trips: copies between host and device come late for {units.percent(trip)} of the idle "
+            f"time, which is {size}. Keep on the GPU what the host computes between a copy down and a copy up."
+        )
     elif late >= MAIN_SHARE:
         verdict = f"Launch-bound: the host is late for {units.percent(late)} of the idle time, which is {size}."
     else:
@@ -131,7 +142,7 @@ def judged(bins: list[Bin], summary: Summary) -> tuple[str, list[str]]:
         if counts[cause]
     ]
     sentences.append(
-        "Tracing slows the host, so a program without a tool has less of the first kind. Time before the outermost "
+        "Tracing slows the host, so a program without a tool has fewer late launches. Time before the outermost "
         "range around a launch is in no gap, though it is in the span."
     )
     return verdict, sentences
@@ -165,7 +176,7 @@ def draw(axes: Axes, bins: list[Bin]) -> None:
     used = [name for name in CAUSES if any(one.counts[name] for one in bins)]
     for place, name in enumerate(used):
         cause = CAUSES[name]
-        x = place * 0.25
+        x = place / max(len(used), 4)
         axes.add_patch(_swatch(axes, x, cause))
         axes.text(x + 0.035, 1.13, cause.name, transform=axes.transAxes, fontsize=11, va="center")
     axes.set_xticks(

@@ -130,12 +130,12 @@ def _copy_cost(timeline: Timeline, row: Work) -> int:
 def _host_copies(timeline: Timeline, places: Places, late: _Late) -> Iterator[_Hit]:
     """Copies between host and device inside a forward, with the time for which a GPU waited for them to begin."""
     for index, row in enumerate(timeline.work):
-        if row.copy is not None and _round_trip(row, places):
+        if row.copy is not None and round_trip(row, places):
             cost = _copy_cost(timeline, row) + late.get(index, 0)
             yield _Hit(places.path_of(row), row.copy.direction, cost, row.copy.count, row.bytes)
 
 
-def _round_trip(row: Work, places: Places) -> bool:
+def round_trip(row: Work, places: Places) -> bool:
     """Whether a piece of work is a copy between host and device inside a forward."""
     return row.copy is not None and bool(row.copy.crossing) and places.in_forward(row.range)
 
@@ -203,7 +203,7 @@ def _starved(timeline: Timeline, places: Places, late: _Late) -> Iterator[_Hit]:
     spent: dict[str, list[int]] = {}
     for index, idle in late.items():
         row = work[index]
-        if row.copy is not None and _round_trip(row, places):
+        if row.copy is not None and round_trip(row, places):
             continue
         place = places.path_of(row)
         held = spent.get(place)
