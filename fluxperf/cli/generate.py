@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fluxperf.cli.options import Pixels
 from fluxperf.cli.pictures import How, decode_latents, encode_prompts, make_pictures
 from fluxperf.errors import ConfigError
 from fluxperf.harness.files import check_writable
@@ -27,11 +28,8 @@ _Prompts = Annotated[
     Path | None,
     typer.Option(help="File of prompts: one per line, or .jsonl with an object per line (prompt, seed, steps, ..)."),
 ]
-_Rung = Annotated[
-    str | None, typer.Option("--rung", "-r", help="Of the ladder; captured, or fused where that does not run yet.")
-]
+_Rung = Annotated[str | None, typer.Option("--rung", "-r", help="Of the ladder; captured if not given.")]
 _Steps = Annotated[int | None, typer.Option(min=1, help="Euler steps; 4 for schnell and 28 for dev if not given.")]
-_Pixels = Annotated[int, typer.Option(help="Pixels, a multiple of 16.")]
 _Seed = Annotated[
     int | None,
     typer.Option(min=0, help="Of the first picture of each prompt; the next has the next number. Random if not given."),
@@ -65,8 +63,8 @@ def generate(
     prompts: _Prompts = None,
     rung: _Rung = None,
     steps: _Steps = None,
-    height: _Pixels = 1024,
-    width: _Pixels = 1024,
+    height: Pixels = 1024,
+    width: Pixels = 1024,
     seed: _Seed = None,
     num_images: _NumImages = 1,
     guidance: _Guidance = None,

@@ -10,6 +10,7 @@ from typing import Annotated, NamedTuple
 import typer
 from rich.console import Console
 
+from fluxperf.cli.options import Batch, OwnPixels, Seed, Steps, TextTokens, Weights, WorkloadName
 from fluxperf.cli.replicas import options
 from fluxperf.cli.timeline import show, show_comparison
 from fluxperf.engine.checkpoints.checkpoint import Checkpoint
@@ -33,7 +34,7 @@ from fluxperf.harness.timeline.summary import GROUPINGS, summarize
 from fluxperf.harness.timeline.trace import trace
 from fluxperf.profiling import check_steps
 from fluxperf.profiling import profile as profiled
-from fluxperf.workloads import WORKLOADS, Prepared, Workload, obstacles, prepare, workload_named
+from fluxperf.workloads import Prepared, Workload, obstacles, prepare, workload_named
 
 TOOLS = ("auto", "nsys", "cupti")
 
@@ -54,24 +55,19 @@ class _Wanted(NamedTuple):
 
 def profile(
     context: typer.Context,
-    workload: Annotated[
-        str, typer.Option("--workload", "-w", help=f"One of {', '.join(WORKLOADS)}; the sizes below replace its own.")
-    ] = "tiny",
-    height: Annotated[int | None, typer.Option(help="Pixels, a multiple of 16.")] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels, a multiple of 16.")] = None,
-    text_tokens: Annotated[int | None, typer.Option(help="Length of the text sequence.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Euler steps.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Images at once.")] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(help="FLUX.1 checkpoint: diffusers folder or single file. Synthetic weights if not given."),
-    ] = None,
+    workload: WorkloadName = "tiny",
+    height: OwnPixels = None,
+    width: OwnPixels = None,
+    text_tokens: TextTokens = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    weights: Weights = None,
     rung: Annotated[str, typer.Option("--rung", "-r", help="Rung to profile.")] = "fused",
     measured_steps: Annotated[int, typer.Option(min=1, help="Steps that are captured, from the first on.")] = 1,
     warmup: Annotated[
         int, typer.Option(min=0, help="Steps before them, not captured: the first compiles and chooses algorithms.")
     ] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Of synthetic weights and inputs.")] = 0,
+    seed: Seed = 0,
     tool: Annotated[
         str, typer.Option(help="nsys, or cupti where Nsight Systems is missing; auto takes nsys if it is there.")
     ] = "auto",

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from fluxperf.cli.end_to_end import pictures_of, show_pictures
 from fluxperf.cli.ladder import ladder
 from fluxperf.cli.loading import LoadingBar, loaded
+from fluxperf.cli.options import Batch, OwnPixels, Seed, Steps, TextTokens, Weights, WorkloadName
 from fluxperf.cli.replicas import measured_in_processes
 from fluxperf.engine.checkpoints.checkpoint import Checkpoint
 from fluxperf.engine.checkpoints.sources import SyntheticWeights, WeightSource
@@ -25,7 +26,7 @@ from fluxperf.harness.measure.stopping import Until
 from fluxperf.harness.records import Record, append_record
 from fluxperf.peers import open_peer
 from fluxperf.recording import Reference, measure
-from fluxperf.workloads import WORKLOADS, Workload, obstacles, prepare, reference_latents, workload_named
+from fluxperf.workloads import Workload, obstacles, prepare, reference_latents, workload_named
 
 _TimeLimit = Annotated[
     float | None,
@@ -47,18 +48,13 @@ _EndToEnd = Annotated[
 
 def run(
     context: typer.Context,
-    workload: Annotated[
-        str, typer.Option("--workload", "-w", help=f"One of {', '.join(WORKLOADS)}; the sizes below replace its own.")
-    ] = "tiny",
-    height: Annotated[int | None, typer.Option(help="Pixels, a multiple of 16.")] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels, a multiple of 16.")] = None,
-    text_tokens: Annotated[int | None, typer.Option(help="Length of the text sequence.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Euler steps.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Images at once.")] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(help="FLUX.1 checkpoint: diffusers folder or single file. Synthetic weights if not given."),
-    ] = None,
+    workload: WorkloadName = "tiny",
+    height: OwnPixels = None,
+    width: OwnPixels = None,
+    text_tokens: TextTokens = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    weights: Weights = None,
     rung: Annotated[
         list[str] | None, typer.Option("--rung", "-r", help="Rung to measure; repeat for several. All if not given.")
     ] = None,
@@ -71,7 +67,7 @@ def run(
     witness: Annotated[
         bool, typer.Option("--witness", help="Count a forward from outside too, through CUPTI.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of synthetic weights and inputs.")] = 0,
+    seed: Seed = 0,
     peer: Annotated[
         list[str] | None,
         typer.Option("--peer", help="Measure this peer in turns with the last rung; repeat for several. Needs a GPU."),
