@@ -20,7 +20,10 @@ from fluxperf.pipeline.decoder import Decoder
 from fluxperf.pipeline.folder import TEXT, TRANSFORMER, VAE, ModelFolder, check_fit, open_folder
 from fluxperf.pipeline.libraries import library
 from fluxperf.pipeline.text import T5Keeping, T5Precision, TextEncoders, check_t5
-from fluxperf.workloads import Placed, obstacles, placed
+from fluxperf.workloads import Placed, placed
+
+#: The highest rung in bfloat16.
+BEST_RUNG = "captured"
 
 #: Of text encoders and VAE.
 _DTYPES = ("float32", "bfloat16")
@@ -93,12 +96,6 @@ class Parts:
         return self.bridge
 
 
-def best_rung(device: str) -> str:
-    """The highest rung in bfloat16 that a kind of device runs."""
-    names = [name for name in ("captured", "fused") if not obstacles(phase_named(name), device)]
-    return names[0]
-
-
 def load_parts(
     path: Path,
     rung: str | None = None,
@@ -116,7 +113,7 @@ def load_parts(
 
     Args:
         path: folder as diffusers saves it, with ``model_index.json``.
-        rung: of the ladder; ``captured`` or, where a device does not run it yet, ``fused``, if none.
+        rung: of the ladder; ``captured`` if none.
         device: ``auto``, ``host`` or ``cuda``.
         dtype: of text encoders and VAE, ``float32`` or ``bfloat16``; the rung's activations' if none.
         t5: ``keep`` it on the device, ``offload`` it to the host's memory between prompts, or ``free`` it and read it
@@ -138,7 +135,7 @@ def load_parts(
     parts = (*TRANSFORMER, *(TEXT if text_encoders else ()), *(VAE if vae else ()))
     folder = open_folder(path, parts)
     opened = open_device(device)
-    kept = _checked_dtype(dtype or phase_named(rung or best_rung(opened.kind)).activations)
+    kept = _checked_dtype(dtype or phase_named(rung or BEST_RUNG).activations)
     bridge = Bridge(opened) if text_encoders or vae else None  # complains before gigabytes are read
     if text_encoders:
         library("transformers")
@@ -147,7 +144,7 @@ def load_parts(
     source = Checkpoint(folder.path)
     source.on_bytes = on_bytes
     check_fit(folder, source.config)
-    transformer = placed(rung or best_rung(opened.kind), source, opened, nvtx)
+    transformer = placed(rung or BEST_RUNG, source, opened, nvtx)
     loads = {"transformer": transformer.load} if transformer.load else {}
     encoders = decoder = None
     if bridge is not None and text_encoders:

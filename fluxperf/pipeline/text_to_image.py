@@ -63,7 +63,7 @@ class Pipeline:
 
         Args:
             path: folder as diffusers saves it, with ``model_index.json``.
-            rung: of the ladder; ``captured`` or, where a device does not run it yet, ``fused``, if none.
+            rung: of the ladder; ``captured`` if none.
             device: ``auto``, ``host`` or ``cuda``.
             dtype: of text encoders and VAE, ``float32`` or ``bfloat16``; the rung's activations' if none.
             t5: ``keep`` it on the device, ``offload`` it to the host's memory between prompts, or ``free`` it and read
