@@ -12,7 +12,8 @@
 // Alignment: 16-byte aligned rows and d a multiple of 8.
 //
 // Versions: by G, the lanes that hold one head's row (16 for d = 128), one pack of Q, K and V each, as in qkv_heads; scales of
-// columns are packed to bf16, which holds powers of two exactly.
+// columns are packed to bf16, which holds powers of two exactly. One token in flight per thread: with two, the columns would not
+// fit into registers.
 #include "common/heads.cuh"
 #include "common/heads_fp8.cuh"
 
@@ -84,41 +85,32 @@ __device__ __forceinline__ void qkv_heads_fp8(
         }
         const bf16* row = stream.qkv + blockIdx.y * stream.batch_stride + first * stream.token_stride + at;
         i64 to = ((static_cast<i64>(blockIdx.y) * all.heads + head) * all.length + stream.start + first) * all.dim + column;
-        for (int pair = first; pair < last; pair += 2) {
-            Pack<bf16, W> held[2][3];
-            float power[2];
+        for (int token = first; token < last; ++token) {
+            Pack<bf16, W> held[3];
 #pragma unroll
-            for (int u = 0; u < 2; ++u) {
-                const bool here = mine && pair + u < last;
-#pragma unroll
-                for (int j = 0; j < 3; ++j) held[u][j] = here ? load_once<W>(row + j * part) : zero_pack<bf16, W>();
-                power[u] = here ? rows[(pair + u) * stream.row_stride] : 0.0f;
-                row += stream.token_stride;
+            for (int j = 0; j < 3; ++j) held[j] = mine ? load_once<W>(row + j * part) : zero_pack<bf16, W>();
+            row += stream.token_stride;
+            const float power = rows[token * stream.row_stride];
+            const i64 place = stream.start + token;
+            Rotation<W> rotation = {};
+            Pack<bf16, W> q_norm = zero_pack<bf16, W>(), k_norm = zero_pack<bf16, W>();
+            if (mine) {
+                q_norm = load<W>(stream.q_norm + column);
+                k_norm = load<W>(stream.k_norm + column);
+                rotation = rotation_at<W>(
+                    all.cos + place * all.cos_stride + column, all.sin + place * all.sin_stride + column
+                );
             }
-#pragma unroll
-            for (int u = 0; u < 2; ++u) {
-                const bool here = mine && pair + u < last;
-                const i64 token = stream.start + pair + u;
-                Rotation<W> rotation = {};
-                Pack<bf16, W> q_norm = zero_pack<bf16, W>(), k_norm = zero_pack<bf16, W>();
-                if (here) {
-                    q_norm = load<W>(stream.q_norm + column);
-                    k_norm = load<W>(stream.k_norm + column);
-                    rotation = rotation_at<W>(
-                        all.cos + token * all.cos_stride + column, all.sin + token * all.sin_stride + column
-                    );
-                }
-                float value[W];
-                scaled(held[u][0], power[u], by[0], plus[0], value);
-                norm_and_rotate<G, W>(value, q_norm, rotation, inverse_dim, all.eps);
-                if (here) store_e4m3<W>(all.q + to, value, q_down);
-                scaled(held[u][1], power[u], by[1], plus[1], value);
-                norm_and_rotate<G, W>(value, k_norm, rotation, inverse_dim, all.eps);
-                if (here) store_e4m3<W>(all.k + to, value, k_down);
-                scaled(held[u][2], power[u], by[2], plus[2], value);
-                if (here) store_e4m3<W>(all.v + to, value, v_down);
-                to += all.dim;
-            }
+            float value[W];
+            scaled(held[0], power, by[0], plus[0], value);
+            norm_and_rotate<G, W>(value, q_norm, rotation, inverse_dim, all.eps);
+            if (mine) store_e4m3<W>(all.q + to, value, q_down);
+            scaled(held[1], power, by[1], plus[1], value);
+            norm_and_rotate<G, W>(value, k_norm, rotation, inverse_dim, all.eps);
+            if (mine) store_e4m3<W>(all.k + to, value, k_down);
+            scaled(held[2], power, by[2], plus[2], value);
+            if (mine) store_e4m3<W>(all.v + to, value, v_down);
+            to += all.dim;
         }
     }
 }

@@ -80,7 +80,12 @@ def linear_gelu(device: Any, x: Any, weight: Quantized, bias: Any, out: Any = No
 
     ``out``: e4m3 [B, L, M] with any batch and token stride.
     """
-    op, product = "linear_gelu", linear(device, x, weight)
+    return quantized_gelu(device, linear(device, x, weight), bias, out)
+
+
+def quantized_gelu(device: Any, product: Unscaled, bias: Any, out: Any = None) -> Quantized:
+    """Tanh-GELU of a product behind its scales and bias, in one kernel."""
+    op = "linear_gelu"
     if out is None:
         out = device.empty(product.shape, E4M3)
     powers = device.empty((*product.shape[:-1], 1), "float32")
@@ -95,7 +100,12 @@ def linear_gelu(device: Any, x: Any, weight: Quantized, bias: Any, out: Any = No
 @implements("linear_gated_residual", "fp8", device="cuda")
 def linear_gated_residual(device: Any, x: Any, gate: Any, y: Any, weight: Quantized, bias: Any) -> Any:
     """A product; then scales, bias, gate and residual in one kernel, rounded once to bfloat16."""
-    op, product = "linear_gated_residual", linear(device, y, weight)
+    return scaled_gated_residual(device, x, gate, linear(device, y, weight), bias)
+
+
+def scaled_gated_residual(device: Any, x: Any, gate: Any, product: Unscaled, bias: Any) -> Any:
+    """``x + gate (y + bias)``, y a product behind its scales, in one kernel."""
+    op = "linear_gated_residual"
     out = device.empty(x.shape, "bfloat16")
     operands = x, gate, product.data, product.rows, product.columns, bias, out
     names = "x", "gate", "y", "y", "weight", "bias", "out"
@@ -238,8 +248,9 @@ def _check(x: Any, weight: Any) -> None:
             f"linear 'fp8': expected weight quantized, with a scale per output channel, got {type(weight).__name__}. "
             "Quantize it with quantize_rows."
         )
-    extents = (weight.shape[0], weight.shape[1], *x.data.strides[:-1], *weight.data.strides[:-1])
-    if any(extent % _ALIGNMENT for extent in (*extents, x.data.data.ptr, weight.data.data.ptr)):
+    numbers: Any = weight.data
+    extents = (weight.shape[0], weight.shape[1], *x.data.strides[:-1], *numbers.strides[:-1])
+    if any(extent % _ALIGNMENT for extent in (*extents, x.data.data.ptr, numbers.data.ptr)):
         raise ArgumentError(
             f"linear 'fp8': expected addresses, rows, inputs and outputs that are multiples of {_ALIGNMENT}, got x "
             f"{x.shape} with strides {x.data.strides} and weight {weight.shape}. Use a bfloat16 rung."

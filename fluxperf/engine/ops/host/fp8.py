@@ -126,13 +126,17 @@ def attention(device: Any, q: Any, k: Any, v: Any, out: Any = None) -> Any:
 
 def _attention(q: Any, k: Any, v: Any) -> Any:
     batch, heads, tokens, dim = q.shape
-    q, k, v = (x if isinstance(x, Quantized) else _quantized(_f32(x), axes=(0, 1, 2, 3)) for x in (q, k, v))
+    q, k, v = (_one_scale(x) for x in (q, k, v))
     scores = np.matmul(_f32(q.data), _f32(k.data).swapaxes(-1, -2)) * (q.scale * k.scale * np.float32(dim**-0.5))
     weights = np.exp(scores - scores.max(-1, keepdims=True, initial=-np.inf))
     rounded = _f32((weights * np.float32(_E4M3_MOST)).astype(ml_dtypes.float8_e4m3fn)) / np.float32(_E4M3_MOST)
     mixed = np.matmul(rounded, _f32(v.data)) / weights.sum(-1, keepdims=True, dtype=np.float32)
     numbers = _rounded(mixed, np.float32(1)).swapaxes(1, 2).reshape(batch, tokens, heads * dim)
     return Quantized(numbers, np.broadcast_to(v.scale.reshape(1, 1, 1), (batch, tokens, 1)))
+
+
+def _one_scale(x: Any) -> Any:
+    return x if isinstance(x, Quantized) else _quantized(_f32(x), axes=(0, 1, 2, 3))
 
 
 @implements("joined_halves", "fp8", device="host")
