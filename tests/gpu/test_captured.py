@@ -24,7 +24,7 @@ ROUNDING = 2e-2
 
 
 class Forms(NamedTuple):
-    """One rung in its two forms, and with nothing computed ahead (for `captured` that is `fused`), on the same weights."""
+    """One rung in its two forms, and with nothing computed ahead: for `captured` that is `fused`."""
 
     prepared: Prepared
     graph: Sampler
