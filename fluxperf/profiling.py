@@ -1,18 +1,32 @@
-"""Profiling: steps of a prepared rung run under a tool, and what they did is counted. Engine and harness meet here."""
+"""Profiling: steps of a prepared rung run under a tool, and what they did is counted. Engine and harness meet here.
+
+Where steps of the rung are launches of a CUDA graph, the graph is what is profiled: it is captured anew when the tool
+is on, with observers that mark what each node is captured for, and nothing but launches of it is in the profile. Its
+op-by-op form, with the gaps between launches that the graph has not, can be asked for.
+"""
 
 from __future__ import annotations
 
+import datetime
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import fluxperf
 from fluxperf.engine.device.base import Device
-from fluxperf.engine.device.observers import LedgerScopes, NvtxRanges
+from fluxperf.engine.device.observers import LedgerScopes, NvtxRanges, Observer
 from fluxperf.engine.device.transfers import Crossing
+from fluxperf.engine.executors import Sampler
+from fluxperf.engine.ops.meter import OpMeter
+from fluxperf.engine.ops.specs import PRODUCTS
 from fluxperf.errors import ConfigError
+from fluxperf.harness.measure.environment import commit, machine
+from fluxperf.harness.records import OpRow
 from fluxperf.harness.timeline.ledger import CopyCount, LaunchCount, Ledger
+from fluxperf.record_rows import op_rows, policy_of, workload_row
 from fluxperf.workloads import Prepared, Workload
 
 
@@ -74,6 +88,94 @@ def check_steps(workload: Workload, measured: int, warmup: int) -> None:
             )
 
 
+class _Form(Protocol):
+    """How steps are run: made ready before the tool is on, told of observers when it is, then taken."""
+
+    name: Literal["ops", "graph"]
+    untraced_steps_s: list[float]
+
+    def attach(self, *observers: Observer) -> None:
+        """Has observers told of the steps to come."""
+
+    def take(self, measured: int) -> Counter[tuple[str, str]]:
+        """Runs the first steps of a generation; launches by block and op, of a graph those inside of it."""
+
+
+class _ByOp:
+    """Every op is launched.
+
+    Args:
+        prepared: the rung.
+        warmup: steps to run first, as a generation of their own.
+    """
+
+    name: Literal["ops", "graph"] = "ops"
+
+    def __init__(self, prepared: Prepared, warmup: int) -> None:
+        self._prepared, self.untraced_steps_s = prepared, list[float]()
+        self._launches = OpLaunches(prepared.device)
+        self._sampler: Sampler | None = None
+        if warmup:
+            # Observed as the profiled steps are, so that what they launch is loaded: a graph may launch other kernels.
+            observed = prepared.observed(OpLaunches(prepared.device))
+            observed.denoise(prepared.latents, prepared.request, steps=warmup)
+
+    def attach(self, *observers: Observer) -> None:
+        self._launches = OpLaunches(self._prepared.device)
+        self._sampler = self._prepared.observed(self._launches, *observers)
+
+    def take(self, measured: int) -> Counter[tuple[str, str]]:
+        if self._sampler is not None:
+            self._sampler.denoise(self._prepared.latents, self._prepared.request, steps=measured)
+        return self._launches.counts
+
+
+class _AsGraph:
+    """A step is one launch of a graph.
+
+    What is done once per image is done before the tool is on, and so is the first capture: what it compiles, chooses
+    and allocates is there when the step is captured again.
+
+    Args:
+        prepared: the rung, whose steps are launches of a graph.
+        warmup: steps to run first, as a generation of their own.
+    """
+
+    name: Literal["ops", "graph"] = "graph"
+
+    def __init__(self, prepared: Prepared, warmup: int) -> None:
+        self._prepared = prepared
+        steps = prepared.start()
+        for _ in range(warmup):
+            steps.take()
+        self.untraced_steps_s = _timed_steps(prepared)
+        self._steps = prepared.start()
+        self._captured: Counter[tuple[str, str]] = Counter()
+        self._sampler: Sampler | None = None
+
+    def attach(self, *observers: Observer) -> None:
+        launches = OpLaunches(self._prepared.device)
+        self._prepared.observed(launches, *observers).recapture(self._steps)
+        self._captured = launches.counts
+        self._sampler = self._prepared.observed(*observers)
+
+    def take(self, measured: int) -> Counter[tuple[str, str]]:
+        if self._sampler is not None:
+            self._sampler.take(self._steps, measured)
+        return self._captured
+
+
+def _timed_steps(prepared: Prepared) -> list[float]:
+    """Seconds of each step of one generation on the device's clock, which nothing observes."""
+    device, steps = prepared.device, prepared.start()
+    device.synchronize()
+    marks = [device.mark()]
+    for _ in range(prepared.workload.steps):
+        steps.take()
+        marks.append(device.mark())
+    return [device.elapsed_s(*pair) for pair in itertools.pairwise(marks)]
+
+
 def profile(
     prepared: Prepared,
     measured: int,
@@ -81,6 +183,7 @@ def profile(
     open_ranges: Callable[[], NvtxRanges],
     start: Callable[[], None],
     stop: Callable[[], None],
+    by_op: bool = False,
 ) -> Ledger:
     """Runs the first steps of a generation between two calls that switch a tool on and off.
 
@@ -92,27 +195,28 @@ def profile(
             names.
         start: switches the tool on; called when the device has nothing to do.
         stop: switches it off; called when the device has done all that was profiled.
+        by_op: launch every op, also where a step is a launch of a graph.
 
     Returns:
         What the profiled steps did, as counted by the run itself.
     """
     device, door = prepared.device, prepared.device.door
-    if warmup:
-        # Observed as the profiled steps are, so that what they launch is loaded: a graph would launch other kernels.
-        prepared.observed(OpLaunches(device)).denoise(prepared.latents, prepared.request, steps=warmup)
+    form: _Form = _AsGraph(prepared, warmup) if prepared.replays and not by_op else _ByOp(prepared, warmup)
     device.synchronize()
     start()
     try:
-        ranges, launches = open_ranges(), OpLaunches(device)
-        sampler = prepared.observed(LedgerScopes(door.ledger), launches, ranges)
+        ranges = open_ranges()
+        form.attach(LedgerScopes(door.ledger), ranges)
         since, door.watch = len(door.ledger.crossings), ranges
         begun_s = time.perf_counter()
-        sampler.denoise(prepared.latents, prepared.request, steps=measured)
+        launches = form.take(measured)
         device.synchronize()
         seconds = time.perf_counter() - begun_s
+        crossings = door.ledger.crossings[since:]
     finally:
         door.watch = None
         stop()
+    revision, dirty = commit(Path(fluxperf.__file__).resolve().parent.parent)
     return Ledger(
         fluxperf=fluxperf.__version__,
         workload=prepared.workload.name,
@@ -120,9 +224,30 @@ def profile(
         steps=measured,
         warmup=warmup,
         seconds=seconds,
-        copies=_copies(door.ledger.crossings[since:]),
-        launches=[LaunchCount(block=block, op=op, launches=n) for (block, op), n in launches.counts.items()],
+        copies=_copies(crossings),
+        launches=[LaunchCount(block=block, op=op, launches=n) for (block, op), n in launches.items()],
+        form=form.name,
+        created_utc=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        commit=revision,
+        dirty=dirty,
+        machine=machine(device.describe()),
+        sizes=workload_row(prepared),
+        policy=policy_of(prepared),
+        ops=_ops_of_a_step(prepared),
+        products=list(PRODUCTS),
+        choices=device.choices(),
+        trials_s=device.trials_s(),
+        untraced_steps_s=form.untraced_steps_s,
     )
+
+
+def _ops_of_a_step(prepared: Prepared) -> list[OpRow]:
+    """Ops of one step, launched one by one and counted; what an executor does once per image is not among them."""
+    meter = OpMeter(prepared.device)
+    steps = prepared.observed(meter).start(prepared.latents, prepared.request)
+    meter.totals.clear()
+    steps.take()
+    return op_rows(meter)
 
 
 def _copies(crossings: list[Crossing]) -> list[CopyCount]:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from fluxperf.engine.device.transfers import Crossing
 from fluxperf.engine.ops.meter import OpMeter
-from fluxperf.harness.records import BlockRow, LedgerRow, OpRow
+from fluxperf.harness.records import BlockRow, LedgerRow, OpRow, WorkloadRow
+from fluxperf.workloads import Prepared
 
 
 def sums(crossings: Iterable[Crossing]) -> tuple[Counter[str], Counter[str]]:
@@ -53,6 +54,27 @@ def ledger_rows(crossings: list[Crossing]) -> list[LedgerRow]:
         LedgerRow(direction=key[3], label=key[2], op=key[1], section=key[0], count=number, bytes=sizes[key])
         for key, number in counts.items()
     ]
+
+
+def workload_row(prepared: Prepared) -> WorkloadRow:
+    """What a prepared rung runs."""
+    workload = prepared.workload
+    return WorkloadRow(
+        name=workload.name,
+        model=prepared.source.config.name,
+        height=workload.height,
+        width=workload.width,
+        text_tokens=workload.text_tokens,
+        steps=workload.steps,
+        batch=workload.batch,
+        weights=prepared.source.description,
+    )
+
+
+def policy_of(prepared: Prepared) -> dict[str, str]:
+    """What a rung fixes besides its table: dtype, executor, sections in e4m3."""
+    phase = prepared.phase
+    return {"activations": phase.activations, "executor": phase.executor, "e4m3": " ".join(phase.e4m3)}
 
 
 def op_rows(meter: OpMeter) -> list[OpRow]:

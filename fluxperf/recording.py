@@ -21,10 +21,10 @@ from fluxperf.harness.measure.clocks import Watch
 from fluxperf.harness.measure.environment import commit, machine
 from fluxperf.harness.measure.sampler import Run, Samples, Variant, interleave
 from fluxperf.harness.measure.stopping import Until
-from fluxperf.harness.records import ErrorRow, GraphRow, Record, Totals, WorkloadRow
+from fluxperf.harness.records import ErrorRow, GraphRow, Record, Totals
 from fluxperf.harness.timeline.witness import Witness
 from fluxperf.peers import Peer
-from fluxperf.record_rows import block_rows, ledger_rows, op_rows, sums
+from fluxperf.record_rows import block_rows, ledger_rows, op_rows, policy_of, sums, workload_row
 from fluxperf.workloads import Prepared
 
 
@@ -283,7 +283,7 @@ def record_of(
     prepared: Prepared, counts: Counts, setup: Totals, samples: Samples, error: ErrorRow | None = None
 ) -> Record:
     """Record of a rung: what one forward did, what lies outside of forwards, and the samples of generations."""
-    workload, phase, config = prepared.workload, prepared.phase, prepared.source.config
+    config = prepared.source.config
     revision, dirty = commit(Path(fluxperf.__file__).resolve().parent.parent)
     return Record(
         created_utc=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -291,18 +291,9 @@ def record_of(
         commit=revision,
         dirty=dirty,
         machine=machine(prepared.device.describe()),
-        workload=WorkloadRow(
-            name=workload.name,
-            model=config.name,
-            height=workload.height,
-            width=workload.width,
-            text_tokens=workload.text_tokens,
-            steps=workload.steps,
-            batch=workload.batch,
-            weights=prepared.source.description,
-        ),
+        workload=workload_row(prepared),
         implementation="fluxperf",
-        rung=phase.name,
+        rung=prepared.phase.name,
         ran_as=prepared.device.ran_as,
         phase_table=prepared.rows,
         times_s=_times(samples),
@@ -315,7 +306,7 @@ def record_of(
         witness=counts.witness,
         choices=prepared.device.choices(),
         trials_s=prepared.device.trials_s(),
-        policy={"activations": phase.activations, "executor": phase.executor, "e4m3": " ".join(phase.e4m3)},
+        policy=policy_of(prepared),
         settings={"nvtx": "on" if prepared.observers else "off"},
         sampling=[samples.outcome],
         load=prepared.load,

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from fluxperf.cli.options import Batch, OwnPixels, Seed, Steps, TextTokens, Weights, WorkloadName
+from fluxperf.cli.per_op import Ceilings, PerOpFile, rates_of, show_per_op, table_per_op
 from fluxperf.cli.replicas import options
 from fluxperf.cli.timeline import show, show_comparison
 from fluxperf.engine.checkpoints.checkpoint import Checkpoint
@@ -39,7 +40,7 @@ from fluxperf.workloads import Prepared, Workload, obstacles, prepare, workload_
 TOOLS = ("auto", "nsys", "cupti")
 
 #: Options that say what is made of a capture, and do not belong to the process that is captured.
-_OF_THE_WHOLE = ("tool", "nsys", "output", "overwrite", "by", "top")
+_OF_THE_WHOLE = ("tool", "nsys", "output", "overwrite", "by", "top", "per_op", "ceilings")
 
 
 class _Wanted(NamedTuple):
@@ -51,6 +52,7 @@ class _Wanted(NamedTuple):
     seed: int
     measured: int
     warmup: int
+    by_op: bool
 
 
 def profile(
@@ -67,6 +69,14 @@ def profile(
     warmup: Annotated[
         int, typer.Option(min=0, help="Steps before them, not captured: the first compiles and chooses algorithms.")
     ] = 1,
+    eager_form: Annotated[
+        bool,
+        typer.Option(
+            "--eager-form",
+            help="Launch every op by itself, also on rungs whose step is one launch of a CUDA graph: gaps between "
+            "launches are then those of this form.",
+        ),
+    ] = False,
     seed: Seed = 0,
     tool: Annotated[
         str, typer.Option(help="nsys, or cupti where Nsight Systems is missing; auto takes nsys if it is there.")
@@ -81,18 +91,49 @@ def profile(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files of that name.")] = False,
     by: Annotated[str, typer.Option("--by", help=f"A row for each: {', '.join(GROUPINGS)}.")] = "op",
     top: Annotated[int, typer.Option("--top", min=1, help="Rows of each table.")] = 20,
+    per_op: PerOpFile = None,
+    ceilings: Ceilings = None,
     inside: Annotated[Path | None, typer.Option("--inside", hidden=True)] = None,
 ) -> None:
     """Capture steps of a rung under Nsight Systems or CUPTI, and check the capture against the ledger; needs a GPU.
 
+    Where a step is one launch of a CUDA graph, that is what is captured, each kernel under the op that it is from.
+
     Exit codes: 0 copies, bytes and launches are those that the run counted; 1 they are not; 2 an error.
     """
     chosen = workload_named(workload, height=height, width=width, text_tokens=text_tokens, steps=steps, batch=batch)
-    wanted = _Wanted(chosen, phase_named(rung).name, weights, seed, measured_steps, warmup)
+    wanted = _Wanted(chosen, phase_named(rung).name, weights, seed, measured_steps, warmup, eager_form)
     check_steps(chosen, measured_steps, warmup)
     if inside is not None:
         _profile_inside(wanted, inside)
         return
+    program = _program(tool, nsys, rung, by)
+    rates = rates_of(ceilings)
+    final = files_of(output or Path("profiles") / f"{chosen.name}-{wanted.rung}")
+    with staged(final, overwrite) as files:
+        if program is not None:
+            timeline = _with_nsys(program, options(context, _OF_THE_WHOLE), files)
+        else:
+            timeline = _with_cupti(wanted, files)
+        timeline.source = str(final.trace if program is None else final.export)
+        write_whole(files.trace, trace(timeline))
+        ledger = read_ledger(files.ledger)
+    summary = summarize(timeline, by)
+    show(summary, findings(timeline), top)
+    comparison = compare(timeline, ledger)
+    show_comparison(comparison)
+    show_per_op(table_per_op(timeline, ledger, rates, summary.in_ops, per_op))
+    _say_where(final)
+    if comparison.problems:
+        raise typer.Exit(1)
+
+
+def _program(tool: str, nsys: Path | None, rung: str, by: str) -> Path | None:
+    """The nsys to profile with, ``None`` for CUPTI, once nothing else stands in the way.
+
+    Raises:
+        FluxperfError: an unknown name, no nsys where it was asked for, a rung that GPUs cannot run, or no GPU.
+    """
     for kind, name, known in (("tool", tool, TOOLS), ("grouping", by, GROUPINGS)):
         if name not in known:
             raise UnknownNameError(kind, name, known)
@@ -107,21 +148,7 @@ def profile(
         raise BindError(rung, "cuda", problems)
     if not driver.device_count():
         raise DeviceError("profile: expected a GPU with its driver, found none. Check `nvidia-smi`.")
-    final = files_of(output or Path("profiles") / f"{chosen.name}-{wanted.rung}")
-    with staged(final, overwrite) as files:
-        if program is not None:
-            timeline = _with_nsys(program, options(context, _OF_THE_WHOLE), files)
-        else:
-            timeline = _with_cupti(wanted, files)
-        timeline.source = str(final.trace if program is None else final.export)
-        write_whole(files.trace, trace(timeline))
-        ledger = read_ledger(files.ledger)
-    show(summarize(timeline, by), findings(timeline), top)
-    comparison = compare(timeline, ledger)
-    show_comparison(comparison)
-    _say_where(final)
-    if comparison.problems:
-        raise typer.Exit(1)
+    return program
 
 
 def _say_where(final: ProfileFiles) -> None:
@@ -154,7 +181,7 @@ def _profile_inside(wanted: _Wanted, ledger: Path) -> None:
         raise DeviceError(f"profile: expected a GPU, got device {device.kind!r}.")
     counted = profiled(
         prepared, wanted.measured, wanted.warmup, lambda: _attached(wanted.rung), device.start_profiler,
-        device.stop_profiler,
+        device.stop_profiler, wanted.by_op,
     )  # fmt: skip
     write_ledger(ledger, counted)
     prepared.close()
@@ -175,7 +202,7 @@ def _with_cupti(wanted: _Wanted, files: ProfileFiles) -> Timeline:
         prepared = _prepared(wanted)
         counted = profiled(
             prepared, wanted.measured, wanted.warmup, lambda: NvtxRanges(wanted.rung, recorder.domain), recorder.start,
-            recorder.stop,
+            recorder.stop, wanted.by_op,
         )  # fmt: skip
         gpu = prepared.device.describe().get("gpu", "")
         prepared.close()

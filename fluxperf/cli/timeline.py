@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import typer
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fluxperf.cli.per_op import Ceilings, PerOpFile, rates_of, show_per_op, table_per_op
 from fluxperf.errors import ConfigError, TimelineError, UnknownNameError
 from fluxperf.harness.files import write_whole
 from fluxperf.harness.report import units
@@ -33,6 +34,8 @@ class _Document(msgspec.Struct, frozen=True):
     findings: list[Finding]
     failed_on: list[str]
     ledger: Comparison | None
+    #: A `PerOp` of the report; its module reads records with SciPy, which is not imported for a table without one.
+    per_op: Any
 
 
 def timeline(
@@ -47,8 +50,13 @@ def timeline(
     top: Annotated[int, typer.Option("--top", min=1, help="Rows of each table.")] = 20,
     ledger: Annotated[
         Path | None,
-        typer.Option("--ledger", help="Compare with this ledger of `fluxperf profile`; exit with 1 if it differs."),
+        typer.Option(
+            "--ledger",
+            help="Compare with this ledger of `fluxperf profile` and show the ops of a step; exit with 1 if it differs.",
+        ),
     ] = None,
+    per_op: PerOpFile = None,
+    ceilings: Ceilings = None,
     trimmed: Annotated[
         Path | None,
         typer.Option("--trimmed", help="Write the export without what is not read or tells of its machine."),
@@ -70,6 +78,7 @@ def timeline(
     if trimmed is not None and file.suffix in (".json", ".nsys-rep"):
         raise ConfigError(f"timeline --trimmed: expected an .sqlite export to trim, got {file}.")
     counted = read_ledger(ledger) if ledger is not None else None
+    rates = rates_of(ceilings) if counted is not None else None
     capture = read_timeline(file)
     places = Places(capture)
     summary, found = summarize(capture, by, places), findings(capture, places)
@@ -84,19 +93,22 @@ def timeline(
     kinds = {row.finding for row in found}
     comparison = None if counted is None else compare(capture, counted)
     failed = [name for name in dict.fromkeys(wanted) if name in kinds]
+    table = table_per_op(capture, counted, rates, summary.in_ops, per_op)
     if as_json:
-        document = _Document(1, summary, found, failed, comparison)
+        document = _Document(1, summary, found, failed, comparison, table)
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(document), indent=1).decode() + "\n")
     else:
         show(summary, found, top)
         if comparison is not None:
             show_comparison(comparison)
-    if trace_to is not None:
-        typer.echo(f"Trace written to {neutral(str(trace_to))}; open it at ui.perfetto.dev.", err=True)
-    if sizes is not None:
-        typer.echo(f"{neutral(str(trimmed))}: {sizes.after:,} B of {sizes.before:,} B.", err=True)
-    if html is not None:
-        typer.echo(f"Page written to {neutral(str(html))}; open it in a browser.", err=True)
+        show_per_op(table)
+    written = {
+        f"Trace written to {trace_to}; open it at ui.perfetto.dev.": trace_to is not None,
+        f"{trimmed}: {sizes.after:,} B of {sizes.before:,} B." if sizes else "": sizes is not None,
+        f"Page written to {html}; open it in a browser.": html is not None,
+    }
+    for text in (text for text, done in written.items() if done):
+        typer.echo(neutral(text), err=True)
     if failed:
         typer.echo(f"fluxperf: found {', '.join(failed)}, as --fail-on names.", err=True)
         raise typer.Exit(1)

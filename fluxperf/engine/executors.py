@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, Protocol
 from fluxperf.engine.model.flux import Flux, Hoisted
 from fluxperf.engine.ops.bind import Bound
 from fluxperf.engine.ops.table import Array
-from fluxperf.engine.replays import GraphInfo, Inputs, Replays
+from fluxperf.engine.replays import GraphInfo, Inputs, Replayed, Replays
+from fluxperf.errors import ArgumentError
 
 
 class Request(NamedTuple):
@@ -149,7 +150,7 @@ class Sampler:
         self._step = bound.section("loop", lambda ops, x, v, delta: ops.euler_step(x, v, delta))
         graphs = executor == "captured" and bound.device.graphs is not None
         #: Where steps are captured, ``None`` where every op is launched.
-        self._replays = Replays(model, bound.device) if graphs and not bound.observers else None
+        self._replays = Replays(model, bound) if graphs and not bound.observers else None
 
     @property
     def replays(self) -> bool:
@@ -194,9 +195,38 @@ class Sampler:
         """
         taken = self.start(latents, request, on_forward)
         number = len(request.sigmas) - 1
-        for step in range(number if steps is None else min(steps, number)):
+        self.take(taken, number if steps is None else min(steps, number), on_step)
+        return taken.latents()
+
+    def take(self, steps: Steps, number: int, on_step: Callable[[int], Any] | None = None) -> None:
+        """Takes steps of a generation that another sampler may have started; observers are told of each.
+
+        Args:
+            steps: of the generation.
+            number: how many.
+            on_step: called with the index of each when it has been given to the device, counted from here.
+        """
+        for step in range(number):
             with self._bound.span("step", step):
-                taken.take()
+                steps.take()
             if on_step is not None:
                 on_step(step)
-        return taken.latents()
+
+    def recapture(self, steps: Steps) -> None:
+        """Captures anew what steps launch, from the ops of this sampler; its observers are told of each.
+
+        Nothing is launched, so observers may mark and count, but not time. Replays have no observers to tell.
+
+        Args:
+            steps: of a sampler of the same rung and weights that `replays`.
+
+        Raises:
+            ArgumentError: they are not launches of a graph, or another generation of their shape has begun.
+            DeviceError: the memory is full, or something cannot be captured.
+        """
+        if not isinstance(steps, Replayed):
+            raise ArgumentError(
+                "recapture: expected steps that are launches of a graph, got steps that launch every op. Start them "
+                "with a sampler that replays."
+            )
+        steps.recapture(self._model, self._bound)

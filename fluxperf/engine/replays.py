@@ -12,7 +12,8 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 from fluxperf.engine.model.flux import Flux, Hoisted
-from fluxperf.engine.ops.table import Array, Device
+from fluxperf.engine.ops.bind import Bound
+from fluxperf.engine.ops.table import Array
 from fluxperf.errors import ArgumentError, DeviceError
 
 #: Shapes that are kept captured; the one not used for longest makes room for the next.
@@ -46,16 +47,17 @@ class _Shape:
 
     Args:
         model: unobserved.
-        device: has graphs.
+        bound: its ops; the device has graphs.
         inputs: of the generation that it is captured for.
 
     Raises:
         DeviceError: the memory is full, or something cannot be captured.
     """
 
-    def __init__(self, model: Flux, device: Device, inputs: Inputs) -> None:
+    def __init__(self, model: Flux, bound: Bound, inputs: Inputs) -> None:
         start_s = time.perf_counter()
-        self._model, self._device, self._graphs = model, device, device.graphs
+        device = bound.device
+        self._device, self._graphs = device, device.graphs
         self._batch = inputs.latents.shape[0]
         #: Which generation the places belong to.
         self.turn = 0
@@ -68,13 +70,29 @@ class _Shape:
                 self._vectors = device.empty((self._batch, inputs.vectors.shape[1]), str(inputs.vectors.dtype))
                 self._state = self._graphs.state()
                 held = self.begin(inputs)
-                self._step()  # compiles, chooses algorithms, and gives the arena its memory
+                self._step(model, bound)  # compiles, chooses algorithms, and gives the arena its memory
                 device.synchronize()
-                self.replay = self._graphs.capture(self._arena, self._step)
+                self.replay = self._graphs.capture(self._arena, lambda: self._step(model, bound))
         except BaseException:
             self._release()
             raise
         del held
+        self.info = GraphInfo(self.replay.launches, self._arena.nbytes, time.perf_counter() - start_s)
+
+    def recapture(self, model: Flux, bound: Bound) -> None:
+        """Captures the step again, in the same memory; what was captured before stays if that fails.
+
+        Args:
+            model: of the same weights; its observers are told of what is captured.
+            bound: its ops.
+
+        Raises:
+            DeviceError: the memory is full, or something cannot be captured.
+        """
+        start_s = time.perf_counter()
+        self._device.synchronize()  # the graph that goes may be under way
+        with self._arena.opened():
+            self.replay = self._graphs.capture(self._arena, lambda: self._step(model, bound))
         self.info = GraphInfo(self.replay.launches, self._arena.nbytes, time.perf_counter() - start_s)
 
     def begin(self, inputs: Inputs) -> tuple[Array, Array]:
@@ -105,11 +123,11 @@ class _Shape:
             self.__dict__.pop(name, None)
         self._arena.close()
 
-    def _step(self) -> None:
-        self._graphs.select(self._state, self._vectors)
+    def _step(self, model: Flux, bound: Bound) -> None:
+        bound.beside_table("loop", "select_step", self._graphs.select)(self._state, self._vectors)
         modulate = Hoisted(self._vectors, 0, self._batch)
-        velocity = self._model.velocity(self.latents, self._txt, modulate, self._rope)
-        self._graphs.advance(self._state, self.latents, velocity)
+        velocity = model.velocity(self.latents, self._txt, modulate, self._rope)
+        bound.beside_table("loop", "euler_step", self._graphs.advance)(self._state, self.latents, velocity)
 
     def _like(self, array: Array) -> Array:
         empty: Array = self._device.empty(array.shape, str(array.dtype))
@@ -125,6 +143,17 @@ class Replayed:
         self._turn = shape.turn
         #: What is launched for a step.
         self.graph: GraphInfo | None = shape.info
+
+    def recapture(self, model: Flux, bound: Bound) -> None:
+        """Captures the step of this shape again, from a model whose observers are told of it; nothing is launched.
+
+        Raises:
+            ArgumentError: another generation of this shape has begun meanwhile.
+            DeviceError: the memory is full, or something cannot be captured.
+        """
+        self._check()
+        self._shape.recapture(model, bound)
+        self.graph = self._shape.info
 
     def take(self) -> None:
         """Takes the next step.
@@ -160,12 +189,12 @@ class Replays:
 
     Args:
         model: unobserved.
-        device: has graphs.
+        bound: its ops; the device has graphs.
         kept: how many shapes.
     """
 
-    def __init__(self, model: Flux, device: Device, kept: int = KEPT) -> None:
-        self._model, self._device, self._kept = model, device, kept
+    def __init__(self, model: Flux, bound: Bound, kept: int = KEPT) -> None:
+        self._model, self._bound, self._kept = model, bound, kept
         self._shapes: OrderedDict[tuple[tuple[int, ...], ...], _Shape] = OrderedDict()
 
     def start(self, inputs: Inputs) -> Replayed:
@@ -185,13 +214,13 @@ class Replays:
 
     def _captured(self, inputs: Inputs) -> _Shape:
         try:
-            return _Shape(self._model, self._device, inputs)
+            return _Shape(self._model, self._bound, inputs)
         except DeviceError:
             if not self._shapes:
                 raise
         while self._shapes:  # their memory may be what is missing
             self._drop()
-        return _Shape(self._model, self._device, inputs)
+        return _Shape(self._model, self._bound, inputs)
 
     def _drop(self) -> None:
         _, oldest = self._shapes.popitem(last=False)

@@ -125,11 +125,12 @@ class GraphHost(HostDevice):
         return self._graphs
 
     def give(self, node: Callable[[], None]) -> None:
-        """Does work now, and again in every replay if it is captured."""
+        """Does work now, or in every replay if it is captured."""
         self.launches += 1
-        node()
         if self.tape is not None:
             self.tape.append(node)
+        else:
+            node()
 
     def launch(self, function: Callable[..., Any], *args: Any, out: Any = None, **options: Any) -> Any:
         result = super().launch(function, *args, out=out, **options)

@@ -40,6 +40,12 @@ class Bound:
             call = _observed_section(call, section, index, self.observers)
         return call
 
+    def beside_table(self, section: str, op: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function`` as it is, told to the observers as an op of a section: work that is no op of the table."""
+        if not self.observers:
+            return function
+        return _observed_section(_observed_op(function, op, False, self.observers), section, 0, self.observers)
+
     @contextmanager
     def span(self, name: str, index: int) -> Iterator[None]:
         """A region around sections (a step of the sampler), told to the observers."""

@@ -304,6 +304,9 @@ _ROWS = (
     ),
 )
 
+#: Ops whose work is in matrix products.
+PRODUCTS = ("batched_matmul", "linear", "silu_linear", "linear_gelu", "attention", "linear_gated_residual")
+
 SPECS: dict[str, Spec] = {row.name: row for row in _ROWS}
 
 if set(SPECS) != set(OP_NAMES):  # an internal truth: both files are ours

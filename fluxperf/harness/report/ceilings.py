@@ -8,7 +8,7 @@ is none, the vendor's published peak stands in, and is called so.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -95,6 +95,17 @@ def read_ceilings(path: Path) -> list[Ceiling]:
     return [Ceiling(found.machine.gpu, MEMORY, found.copy_gb_s * 1e9, "measured", f"{source} ({path.name})")]
 
 
+def rates_in(folder: Path) -> list[Ceiling]:
+    """Ceilings of those JSON files in a folder that hold rates: only a file that is named must be one of them."""
+    found: list[Ceiling] = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found += read_ceilings(path)
+        except RecordError:
+            continue
+    return found
+
+
 #: Names that libraries have for a dtype of the ladder.
 _ALIASES = {"float8_e4m3fn": "e4m3", "float8_e4m3": "e4m3"}
 
@@ -102,14 +113,16 @@ _PRODUCT = re.compile(r"(\d{1,9}) x (\d{1,9}) x (\d{1,9}) (\w{1,16})\b")
 _CHOSEN = re.compile(r"([\d.]{1,12}) us$")
 
 
-def _tried(record: Record) -> Iterable[tuple[str, str, float]]:
+def _tried(
+    choices: Mapping[str, str], trials_s: Mapping[str, Sequence[float | None]]
+) -> Iterable[tuple[str, str, float]]:
     """Dtype, shape and rate of each product whose algorithm was chosen by trial, M x N x K at 2 M N K FLOP."""
-    for name, choice in record.choices.items():
+    for name, choice in choices.items():
         product = _PRODUCT.match(name)
         if not product:
             continue
         said = _CHOSEN.search(choice)
-        seconds = [time for time in record.trials_s.get(name, []) if time is not None and time > 0]
+        seconds = [time for time in trials_s.get(name, []) if time is not None and time > 0]
         least = min(seconds) if seconds else float(said[1]) * 1e-6 if said else 0.0
         if least > 0:
             rows, columns, inner = (int(product[place]) for place in (1, 2, 3))
@@ -122,15 +135,32 @@ def _tried(record: Record) -> Iterable[tuple[str, str, float]]:
 
 def tried_ceilings(records: Iterable[Record]) -> list[Ceiling]:
     """The highest rate of a product by GPU and dtype that a library's trials reached while records were made."""
+    return highest(
+        ceiling
+        for record in records
+        if record.ran_as == "kernel" and record.machine.gpu
+        for ceiling in trial_ceilings(record.machine.gpu, record.choices, record.trials_s, f"at {commit_of(record)}")
+    )
+
+
+def trial_ceilings(
+    gpu: str, choices: Mapping[str, str], trials_s: Mapping[str, Sequence[float | None]], where: str
+) -> list[Ceiling]:
+    """Rates of the products that one process tried; ``where`` says which process, in the words of the source."""
+    text = "the highest of the products that cuBLASLt timed"
+    return [
+        Ceiling(gpu, dtype, rate, "measured", f"{text}, {shape}, {where}")
+        for dtype, shape, rate in _tried(choices, trials_s)
+    ]
+
+
+def highest(ceilings: Iterable[Ceiling]) -> list[Ceiling]:
+    """The highest of each GPU and of what each bounds, of equals the first."""
     best: dict[tuple[str, str], Ceiling] = {}
-    for record in records:
-        if record.ran_as != "kernel" or not record.machine.gpu:
-            continue
-        for dtype, shape, rate in _tried(record):
-            key = (record.machine.gpu, dtype)
-            if key not in best or rate > best[key].rate:
-                source = f"the highest of the products that cuBLASLt timed, {shape}, at {commit_of(record)}"
-                best[key] = Ceiling(record.machine.gpu, dtype, rate, "measured", source)
+    for ceiling in ceilings:
+        key = (ceiling.gpu, ceiling.what)
+        if key not in best or ceiling.rate > best[key].rate:
+            best[key] = ceiling
     return list(best.values())
 
 
@@ -145,18 +175,26 @@ def ceilings_for(gpu: str, given: Sequence[Ceiling], tried: Sequence[Ceiling]) -
 
 def dtype_of(record: Record, row: OpRow) -> str:
     """The dtype of the products that an op may use at a record's rung."""
-    if row.section in record.policy.get("e4m3", "").split():
-        return "e4m3"
-    return record.policy.get("activations", "")
+    return dtype_in(record.policy, row.section)
+
+
+def dtype_in(policy: Mapping[str, str], section: str) -> str:
+    """The dtype of the products of a section under a rung's policy."""
+    return "e4m3" if section in policy.get("e4m3", "").split() else policy.get("activations", "")
 
 
 def bound(record: Record, row: OpRow, ceilings: dict[str, Ceiling]) -> Bound | None:
+    """`least` of a record's row."""
+    return least(row, dtype_of(record, row), ceilings)
+
+
+def least(row: OpRow, dtype: str, ceilings: Mapping[str, Ceiling]) -> Bound | None:
     """Least seconds of an op's calls: ``max(bytes / memory, flops / products)``; ``None`` without those ceilings.
 
     Source: S. Williams, A. Waterman and D. Patterson, "Roofline: an insightful visual performance model for multicore
     architectures", Communications of the ACM 52 (2009), 65-76.
     """
-    memory, products = ceilings.get(MEMORY), ceilings.get(dtype_of(record, row))
+    memory, products = ceilings.get(MEMORY), ceilings.get(dtype)
     if memory is None or (products is None and row.flops):
         return None
     moving = row.bytes / memory.rate

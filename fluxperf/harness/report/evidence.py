@@ -14,7 +14,7 @@ from fluxperf.harness.history import History, load
 from fluxperf.harness.history import history as series_of
 from fluxperf.harness.points import Point, points_of
 from fluxperf.harness.records import Record, RecordsFile
-from fluxperf.harness.report.ceilings import Ceiling, read_ceilings
+from fluxperf.harness.report.ceilings import Ceiling, rates_in, read_ceilings
 from fluxperf.harness.report.inputs import Extras
 from fluxperf.harness.timeline.reading import read_timeline
 from fluxperf.harness.verdict import SCHEMA, Verdict
@@ -90,11 +90,7 @@ def _ceilings(given: Given) -> list[Ceiling]:
     """Ceilings of the files that were named, then of those that lie in folders of records."""
     found = [ceiling for path in given.ceilings for ceiling in read_ceilings(path)]
     for folder in (path for path in given.paths if path.is_dir()):
-        for path in sorted(folder.glob("*.json")):
-            try:
-                found += read_ceilings(path)
-            except RecordError:
-                continue  # some other JSON: only a file that was named must be one of rates
+        found += rates_in(folder)
     return found
 
 

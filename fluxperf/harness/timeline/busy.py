@@ -45,6 +45,25 @@ def busy_ns(rows: Iterable[Work]) -> int:
     return sum(gpu.busy_ns for gpu in busy(rows).values())
 
 
+def shares_ns(work: Sequence[Work]) -> NDArray[np.float64]:
+    """Nanoseconds that each piece of work has of its GPU's busy time, which is all they add up to.
+
+    Where k pieces run side by side, each has 1/k of that time.
+    """
+    starts, ends, gpus = column(work, "start_ns"), column(work, "end_ns"), column(work, "gpu")
+    shares = np.zeros(len(work))
+    for gpu in np.unique(gpus):
+        own = np.flatnonzero(gpus == gpu)
+        times = np.unique(np.concatenate((starts[own], ends[own])))
+        first, last = np.searchsorted(times, starts[own]), np.searchsorted(times, ends[own])
+        change = np.bincount(first, minlength=len(times)) - np.bincount(last, minlength=len(times))
+        running = np.cumsum(change)[:-1]
+        each = np.divide(np.diff(times), running, out=np.zeros(len(running)), where=running > 0)
+        until = np.concatenate((np.zeros(1), np.cumsum(each)))
+        shares[own] = until[last] - until[first]
+    return shares
+
+
 class Gap(msgspec.Struct, frozen=True, gc=False):
     """A time in which a GPU did nothing, ended by the work of this index."""
 

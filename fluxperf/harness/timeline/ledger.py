@@ -2,7 +2,7 @@
 
 Copies are compared by block, op, label and direction, number and bytes: a copy that did not go through the door, or one
 that the timeline lacks, is a difference. Kernels are at least the launches that were counted, as a call of a library
-may launch several.
+may launch several. Where steps were launches of a graph, those that were captured are counted again in every step.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ import msgspec
 
 from fluxperf.errors import TimelineError
 from fluxperf.harness.files import write_whole
+from fluxperf.harness.records import Machine, OpRow, WorkloadRow
 from fluxperf.harness.report.escape import shown
 from fluxperf.harness.timeline.model import Timeline
+from fluxperf.harness.timeline.replayed import check_replays
 from fluxperf.harness.timeline.summary import summarize
 
 SCHEMA = 1
@@ -52,7 +54,14 @@ class LaunchCount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ledger(msgspec.Struct, frozen=True, kw_only=True):
-    """What the run counted in its profiled steps. Seconds are those of the host, under the tool."""
+    """What the run counted in its profiled steps. Seconds are those of the host, under the tool.
+
+    ``form`` is ``graph`` where each step was one launch of a CUDA graph; ``launches`` are then those inside of it.
+    ``ops`` are the calls, bytes and operations of one step, and the seconds that they took one by one, observed and
+    outside of the profile; ``products`` names those whose work is in matrix products. ``policy``, ``choices`` and
+    ``trials_s`` are as in a record. ``untraced_steps_s`` are steps of the same process while the tool did not trace,
+    on the device's clock; none where ops were launched one by one. Ledgers of before have none of these.
+    """
 
     schema: int = SCHEMA
     fluxperf: str
@@ -63,6 +72,18 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     copies: list[CopyCount]
     launches: list[LaunchCount]
+    form: Literal["ops", "graph"] = "ops"
+    created_utc: str = ""
+    commit: str | None = None
+    dirty: bool | None = None
+    machine: Machine | None = None
+    sizes: WorkloadRow | None = None
+    policy: dict[str, str] = {}
+    ops: list[OpRow] = []
+    products: list[str] = []
+    choices: dict[str, str] = {}
+    trials_s: dict[str, list[float | None]] = {}
+    untraced_steps_s: list[float] = []
 
 
 class Comparison(NamedTuple):
@@ -114,6 +135,10 @@ def compare(timeline: Timeline, ledger: Ledger) -> Comparison:
     launched = _launches(timeline, ledger, places)
     agreed += launched.agreed
     problems += launched.problems
+    if ledger.form == "graph":
+        replays = check_replays(timeline, ledger.steps)
+        agreed += replays[0]
+        problems += replays[1]
     share = summarize(timeline).in_ops
     if share is None or share < LEAST_IN_OPS:
         held = "no GPU time" if share is None else f"{100 * share:.1f} % of the GPU time"
@@ -169,7 +194,8 @@ def _copies(timeline: Timeline, ledger: Ledger, places: list[_Place]) -> Compari
 
 
 def _launches(timeline: Timeline, ledger: Ledger, places: list[_Place]) -> Comparison:
-    expected = {(row.block, row.op): row.launches for row in ledger.launches}
+    times = ledger.steps if ledger.form == "graph" else 1
+    expected = {(row.block, row.op): times * row.launches for row in ledger.launches}
     kernels: Counter[tuple[str, str]] = Counter()
     for row in timeline.work:
         if row.kind == "kernel":
