@@ -45,7 +45,7 @@ Github = Annotated[
 Rungs = Annotated[list[str] | None, typer.Option("--rung", "-r", help="Rung; repeat for several. All if not given.")]
 Baselines = Annotated[Path, typer.Option("--baselines", help="Folder of baselines and calibrations.")]
 
-app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich")
+app = typer.Typer(invoke_without_command=True, add_completion=False, rich_markup_mode="rich")
 
 
 @app.callback()
