@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -51,16 +50,16 @@ def _stand_in(monkeypatch: pytest.MonkeyPatch, capability=(9, 0), failure: str =
 
 def _without(monkeypatch: pytest.MonkeyPatch, package: str, error: Exception) -> None:
     """Importing a package, or anything of it, fails."""
-    real = builtins.__import__
 
-    def importing(name: str, *args: Any, **options: Any) -> Any:
-        if name.partition(".")[0] == package:
-            raise error
-        return real(name, *args, **options)
+    class Failing:
+        @staticmethod
+        def find_spec(name: str, path: Any = None, target: Any = None) -> None:
+            if name.partition(".")[0] == package:
+                raise error
 
     for name in [name for name in sys.modules if name.partition(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(builtins, "__import__", importing)
+    monkeypatch.setattr(sys, "meta_path", [Failing, *sys.meta_path])
 
 
 def test_without_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
