@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -75,10 +76,14 @@ def _root(
     pass
 
 
-def main() -> None:
-    """Runs the command line. An error that fluxperf raises on purpose is one message, and exit code 2."""
+def main(words: Sequence[str] | None = None) -> None:
+    """Runs the command line. An error that fluxperf raises on purpose is one message, and exit code 2.
+
+    Args:
+        words: of the command, after the program's name; those that this program was called with if not given.
+    """
     try:
-        app()
+        app(words)
     except FluxperfError as error:
         from rich.console import Console
 

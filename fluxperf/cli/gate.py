@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fluxperf.baselines import WORKLOADS, counted, write_baseline
+from fluxperf.cli import main
 from fluxperf.cli.verdicts import Outputs, conclude
 from fluxperf.engine.device import open_device
 from fluxperf.errors import BuildError, ConfigError, RecordError
@@ -24,7 +25,8 @@ from fluxperf.harness.checkouts import Installed, Processes, as_it_is, installed
 from fluxperf.harness.compare import compare
 from fluxperf.harness.comparisons import again, begun, continued, in_words, write
 from fluxperf.harness.files import check_writable
-from fluxperf.harness.gate import Side, gate_files, gate_pairs, made
+from fluxperf.harness.forks import Forks
+from fluxperf.harness.gate import Runner, Side, gate_files, gate_pairs, made
 from fluxperf.harness.measure.environment import driver
 from fluxperf.harness.policy import Accepted, Policy, read_policy
 from fluxperf.harness.policy import accept as record_acceptance
@@ -143,6 +145,9 @@ def calibrate(
         float | None,
         typer.Option(min=0, help="Begin no comparison that would end later than after so many seconds."),
     ] = None,
+    forked: Annotated[
+        bool, typer.Option("--forked", help="Fork processes from one that has imported everything: they start sooner.")
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Keep every comparison in this JSON file; what it has is continued."),
@@ -156,7 +161,7 @@ def calibrate(
     """
     thresholds = read_policy(policy)
     arguments = _command(workload, repeat, rung, warmup)
-    found = begun(workload, arguments, pairs or thresholds.pairs.first, thresholds)
+    found = begun(workload, arguments, pairs or thresholds.pairs.first, thresholds, forked=forked)
     if output is not None:
         check_writable(output)
         found = continued(output, found)
@@ -166,7 +171,9 @@ def calibrate(
         def on_pair(comparison: int, pair: int) -> None:
             progress.update(task, description=f"pairs of comparison {comparison}", completed=pair)
 
-        runner = Processes({"base": running(), "head": running()}, arguments, Path(folder))
+        runner: Runner = Processes({"base": running(), "head": running()}, arguments, Path(folder))
+        if forked:
+            runner = Forks(main, arguments, Path(folder), ["fluxperf.cli.preloaded"])
         for latest in again(runner, found, thresholds, comparisons, time_limit_s, on_pair):
             found = latest
             if output is not None:

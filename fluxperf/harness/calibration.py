@@ -24,7 +24,8 @@ class Calibrated(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """One metric of one rung, A/A. ``spread`` is the standard deviation of the logarithms of pairs' ratios.
 
     ``detectable`` is the smallest relative change that so many ``pairs`` show with the policy's power; ``None`` if none
-    is. ``measured`` counts the pairs that the spread is of; 0 says that they are the same.
+    is. ``measured`` counts the pairs that the spread is of; 0 says that they are the same. ``forked`` says that the
+    processes were forked, so that their libraries lay at the same addresses.
     """
 
     spread: float
@@ -34,6 +35,7 @@ class Calibrated(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     alpha: float
     power: float
     ran_as: str
+    forked: bool = False
     created_utc: str
 
 
@@ -64,7 +66,7 @@ def file_of(folder: Path, record: Record) -> Path:
 
 
 def calibrated(
-    logs: Sequence[float], pairs: int, rule: Noisy, *, alpha: float, power: float, ran_as: str
+    logs: Sequence[float], pairs: int, rule: Noisy, *, alpha: float, power: float, ran_as: str, forked: bool
 ) -> Calibrated:
     """What pairs of A/A say of a metric: their spread, and the smallest change that ``pairs`` of them show.
 
@@ -75,6 +77,7 @@ def calibrated(
         alpha: level of the test.
         power: probability with which the change is to be shown.
         ran_as: what the processes ran.
+        forked: how they were started.
     """
     width = spread(logs)
     return Calibrated(
@@ -85,6 +88,7 @@ def calibrated(
         alpha=alpha,
         power=power,
         ran_as=ran_as,
+        forked=forked,
         created_utc=made()[0],
     )
 

@@ -174,5 +174,10 @@ def _call(command: Sequence[str], folder: Path, what: str, environment: dict[str
     except OSError as error:
         raise BuildError(f"{what}: {command[0]} does not start ({error.strerror}). Install it.") from error
     if done.returncode:
-        last = "\n".join(done.stdout.rstrip().splitlines()[-_LAST_LINES:])
+        last = last_lines(done.stdout)
         raise BuildError(f"{what}: expected exit code 0, got {done.returncode}. Correct what it says:\n{last}")
+
+
+def last_lines(text: str) -> str:
+    """The end of what a command printed."""
+    return "\n".join(text.rstrip().splitlines()[-_LAST_LINES:])

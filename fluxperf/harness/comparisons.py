@@ -73,12 +73,16 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Comparisons(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A/A comparisons of one command on one kind of machine, by one set of rules."""
+    """A/A comparisons of one command on one kind of machine, by one set of rules.
+
+    ``forked`` says how processes were started: forked from one that had imported everything, or each anew.
+    """
 
     schema: int = SCHEMA
     machine: str = ""
     ran_as: str = ""
     command: list[str]
+    forked: bool = False
     pairs: int
     alpha: float
     power: float
@@ -92,10 +96,11 @@ class Comparisons(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return sum(any(map(_alarm, found.rows)) for found in self.comparisons)
 
 
-def begun(workload: str, command: Sequence[str], pairs: int, policy: Policy) -> Comparisons:
+def begun(workload: str, command: Sequence[str], pairs: int, policy: Policy, *, forked: bool = False) -> Comparisons:
     """No comparisons yet, of so many pairs of processes that run a command each."""
     return Comparisons(
         command=list(command),
+        forked=forked,
         pairs=pairs,
         alpha=policy.pairs.alpha,
         power=policy.pairs.power,
@@ -118,7 +123,7 @@ def continued(path: Path, wanted: Comparisons) -> Comparisons:
             f"{path}: expected comparisons that `fluxperf gate calibrate -o` wrote, got something else ({error}). "
             "Choose another file."
         ) from error
-    for name in ("schema", "command", "pairs", "alpha", "power", "noisy"):
+    for name in ("schema", "command", "forked", "pairs", "alpha", "power", "noisy"):
         old, new = getattr(found, name), getattr(wanted, name)
         if old != new:
             raise RecordError(
@@ -267,5 +272,13 @@ def _metric(name: str, found: Comparisons) -> Metric:
     return Metric(
         verdicts=dict(verdicts),
         process_spread=math.sqrt(fmean(within)),
-        calibrated=calibrated(logs, found.pairs, rule, alpha=found.alpha, power=found.power, ran_as=found.ran_as),
+        calibrated=calibrated(
+            logs,
+            found.pairs,
+            rule,
+            alpha=found.alpha,
+            power=found.power,
+            ran_as=found.ran_as,
+            forked=found.forked,
+        ),
     )
