@@ -14,6 +14,7 @@ from typing import NamedTuple
 import fluxperf
 from fluxperf.errors import BuildError
 from fluxperf.harness.gate import Side
+from fluxperf.harness.measure.processes import compiled_in
 from fluxperf.harness.records import Record, read_records
 
 #: Seconds until a build, or a process that measures, is given up.
@@ -59,7 +60,7 @@ class Processes:
         python, commit, source = self._sides[side]
         command = [str(python), "-P", "-m", "fluxperf", *self._arguments, "-o", str(output)]
         more = {"FLUXPERF_COMMIT": commit} if commit else {"PYTHONPATH": _path(source)}
-        environment = {**os.environ, **more}
+        environment = {**os.environ, **compiled_in(self._folder), **more}
         _call(command, self._folder, f"measuring {side} {commit[:10]}".rstrip(), environment)
         found = read_records(output)
         if found.problems:

@@ -17,7 +17,7 @@ from fluxperf.engine.device.bindings import cublaslt
 from fluxperf.errors import DeviceError
 
 #: Candidates tried per shape, launches of each in a row, rounds of that, and scratch memory offered.
-_CANDIDATES, _TRIALS, _ROUNDS, _WORKSPACE = 12, 8, 3, 64 << 20
+_CANDIDATES, _TRIALS, _ROUNDS, _WORKSPACE = 12, 4, 3, 64 << 20
 
 #: Streams that keep scratch memory; a program with more of them allocates again.
 _STREAMS = 8

@@ -10,7 +10,7 @@ from fluxperf.engine.device.cublaslt import Choice
 from fluxperf.errors import DeviceError
 
 #: Launches of each candidate in a row, and rounds of that.
-_TRIALS, _ROUNDS = 8, 3
+_TRIALS, _ROUNDS = 4, 3
 
 _TYPES = {"bfloat16": "BFLOAT16", "float16": "HALF"}
 
