@@ -72,7 +72,7 @@ def opened(e4m3: bool, source: WeightSource, device: Device) -> Iterator[Any]:
     try:
         yield model
     finally:
-        del model
+        model.to("meta")  # whoever still names it holds no memory
         gc.collect()
         if device.kind == "cuda":
             torch.cuda.empty_cache()
