@@ -94,8 +94,28 @@ def ratios(rows: Sequence[Row]) -> Iterator[Ratio]:
                     yield _ratio(row, row.figures, peer, peer.figures)
 
 
+def headings(result: Result) -> tuple[str, ...]:
+    """Of the columns that `cells` fills."""
+    return ("", "step 1", f"step {result.workload.steps}", "worst step", "final latents", "1 - cosine")
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """A row as text, the largest of all seeds: name, error of the first, the last and the worst velocity, the rest."""
+    name = row.name if row.group != "layers" else f"{row.precision}: {row.name}"
+    if row.figures is None:
+        return (name, *["skipped"] * 5)
+    forward = row.figures.forward
+    shown = (
+        max(steps[0] for steps in forward),
+        max(steps[-1] for steps in forward),
+        max(map(max, forward)),
+        max(steps[-1] for steps in row.figures.latents),
+    )
+    return (name, *map(_share, shown), f"{1 - min(row.figures.cosine):.1e}")
+
+
 def view(result: Result) -> Table:
-    """The rows as a table, the largest of all seeds."""
+    """The rows as a table."""
     seeds = "" if len(result.seeds) == 1 else f", the largest of {len(result.seeds)} seeds"
     table = Table(
         title=f"{result.workload.name}: errors against {result.reference}{seeds}",
@@ -103,10 +123,10 @@ def view(result: Result) -> Table:
         "of a generation of its own.",
         caption_justify="left",
     )
-    for heading in ("", "first step", f"step {result.workload.steps}", "any step", "latents", "1 - cosine"):
+    for heading in headings(result):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for row in result.rows:
-        table.add_row(row.name if row.group != "layers" else f"e4m3: {row.name}", *_cells(row))
+        table.add_row(*cells(row))
     return table
 
 
@@ -145,14 +165,6 @@ def _ratio(row: Row, ours: Figures, peer: Row, theirs: Figures) -> Ratio:
     return Ratio(of=row.name, against=peer.name, forward=mean, forward_largest=max(each), latents=max(ends))
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    if row.figures is None:
-        return ("skipped",)
-    forward = row.figures.forward
-    shown = (
-        max(steps[0] for steps in forward),
-        max(steps[-1] for steps in forward),
-        max(map(max, forward)),
-        max(steps[-1] for steps in row.figures.latents),
-    )
-    return (*(f"{error:.2e}" for error in shown), f"{1 - min(row.figures.cosine):.1e}")
+def _share(error: float) -> str:
+    """In percent, or as a power of ten where that would show nothing."""
+    return f"{100 * error:.2f} %" if error >= 1e-4 else f"{error:.1e}"
