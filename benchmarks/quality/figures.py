@@ -96,7 +96,7 @@ def ratios(rows: Sequence[Row]) -> Iterator[Ratio]:
 
 def headings(result: Result) -> tuple[str, ...]:
     """Of the columns that `cells` fills."""
-    return ("", "step 1", f"step {result.workload.steps}", "worst step", "final latents", "1 - cosine")
+    return ("", "step 1", f"step {result.workload.steps}", "worst", "latents", "1 - cos")
 
 
 def cells(row: Row) -> tuple[str, ...]:
