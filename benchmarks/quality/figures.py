@@ -27,7 +27,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One run; ``skipped`` says why there are no figures.
+    """One run, and its figures or the reason why there are none.
 
     ``group``: rung, layers (of one type in e4m3) or peer; ``precision`` of its products: float32, bfloat16 or e4m3.
     """
@@ -37,7 +37,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     precision: str
     what: str
     figures: Figures | None = None
-    skipped: str | None = None
+    reason: str | None = None
     time_s: float = 0.0
 
 
@@ -56,7 +56,7 @@ class Ratio(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """The file: where and on what, and all rows. ``seeds`` are those of the inputs."""
+    """The file: where and on what, and all rows. ``seeds`` are those of the inputs, ``dirty`` is the checkout."""
 
     schema: int = 1
     created_utc: str
@@ -67,13 +67,14 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     device: str
     workload: WorkloadRow
     reference: str
+    reference_s: float
     seeds: list[int]
-    rows: list[Row]
-    ratios: list[Ratio]
+    rows: list[Row] = []
+    ratios: list[Ratio] = []
 
 
-def compared(run: Run, references: Sequence[Reference]) -> Figures:
-    """Figures of a run against references, one for each seed."""
+def compared(run: Run, references: Sequence[Reference]) -> Figures | str:
+    """Figures of a run against references, one for each seed; or why there are none: results that are no numbers."""
     forward, latents, cosines = [], [], []
     for reference in references:
         given, behind = reference.latents[:-1], reference.latents[1:]
@@ -81,6 +82,11 @@ def compared(run: Run, references: Sequence[Reference]) -> Figures:
         found = run.denoised(reference.inputs)
         latents.append(_errors(found, behind))
         cosines.append(_cosine(found[-1], behind[-1]))
+    for what, errors in (("velocity", forward), ("latents", latents)):
+        for seed, steps in enumerate(errors):
+            if not np.isfinite(steps).all():
+                first = int(np.isfinite(steps).argmin()) + 1
+                return f"expected finite numbers, got others in the {what} of step {first} with seed {seed}."
     return Figures(forward=forward, latents=latents, cosine=cosines)
 
 
@@ -103,7 +109,7 @@ def cells(row: Row) -> tuple[str, ...]:
     """A row as text, the largest of all seeds: name, error of the first, the last and the worst velocity, the rest."""
     name = row.name if row.group != "layers" else f"{row.precision}: {row.name}"
     if row.figures is None:
-        return (name, *["skipped"] * 5)
+        return (name, *["none"] * 5)
     forward = row.figures.forward
     shown = (
         max(steps[0] for steps in forward),
@@ -131,15 +137,15 @@ def view(result: Result) -> Table:
 
 
 def sentences(result: Result) -> Iterator[str]:
-    """Ratios in words, and what was skipped."""
+    """Ratios in words, and why rows have no figures."""
     for ratio in result.ratios:
         yield (
             f"{ratio.of} over {ratio.against}: forward {ratio.forward:.2f} (at most {ratio.forward_largest:.2f}), "
             f"final latents {ratio.latents:.2f}"
         )
     for row in result.rows:
-        if row.skipped is not None:
-            yield f"{row.name} was skipped: {row.skipped}"
+        if row.reason is not None:
+            yield f"{row.name} has no figures: {row.reason}"
 
 
 def relative_error(x: Numbers, reference: Numbers) -> float:
@@ -161,7 +167,7 @@ def _ratio(row: Row, ours: Figures, peer: Row, theirs: Figures) -> Ratio:
     each = [x / y for mine, other in zip(ours.forward, theirs.forward, strict=True)
             for x, y in zip(mine, other, strict=True)]  # fmt: skip
     ends = [mine[-1] / other[-1] for mine, other in zip(ours.latents, theirs.latents, strict=True)]
-    mean = math.exp(sum(map(math.log, each)) / len(each))
+    mean = math.exp(sum(map(math.log, each)) / len(each)) if all(each) else 0.0
     return Ratio(of=row.name, against=peer.name, forward=mean, forward_largest=max(each), latents=max(ends))
 
 

@@ -39,11 +39,11 @@ FORMS = {
 }
 
 
-def obstacle(form: Form, device: Device) -> str | None:
-    """Why PyTorch cannot run a form on a device of that kind here, or ``None`` if it can."""
+def obstacle(e4m3: bool, device: Device) -> str | None:
+    """Why PyTorch cannot run forms in e4m3, or others, on a device of that kind here; ``None`` if it can."""
     if device.kind == "cuda" and not torch.cuda.is_available():
         return "this PyTorch is one for the CPU"
-    if not form.e4m3:
+    if not e4m3:
         return None
     place = _place(device)
     try:

@@ -8,11 +8,15 @@ import subprocess
 import sys
 
 import msgspec
+import numpy as np
 import pytest
 
 from benchmarks.quality import __main__ as command
+from benchmarks.quality.asked import PEERS
 from benchmarks.quality.figures import Result
 from benchmarks.quality.layers import LAYERS
+from fluxperf.engine.ops.host import fp8
+from fluxperf.engine.ops.table import Quantized
 from tests.contracts.tree import ROOT
 
 TINY = ["--workload", "tiny", "--device", "host"]
@@ -55,8 +59,8 @@ def test_everything_is_measured_by_default(tmp_path, capsys) -> None:
     pytest.importorskip("diffusers")
     result = run(tmp_path)
     groups = {group: [row.name for row in result.rows if row.group == group] for group in ("rung", "layers", "peer")}
-    assert groups == {"rung": ["fused", "captured", "fp8"], "layers": list(LAYERS), "peer": list(command.PEERS)}
-    assert [row.skipped for row in result.rows if row.skipped] == []
+    assert groups == {"rung": ["fused", "captured", "fp8"], "layers": list(LAYERS), "peer": list(PEERS)}
+    assert [row.reason for row in result.rows if row.reason] == []
     assert {(ratio.of, ratio.against) for ratio in result.ratios} == {
         (ours, f"diffusers{form}{exact}")
         for ours, form in (("fused", ""), ("captured", ""), ("fp8", "-fp8"), ("products", "-fp8"))
@@ -97,8 +101,8 @@ def test_a_peer_whose_libraries_are_missing_is_skipped(tmp_path, monkeypatch, ca
     monkeypatch.setattr(builtins, "__import__", without_torch)
     result = run(tmp_path, "--rung", "fused", "--layers", "none", "--peer", "diffusers")
     assert [(row.name, row.figures is None) for row in result.rows] == [("fused", False), ("diffusers", True)]
-    assert "No module named 'torch'" in result.rows[1].skipped
-    assert "diffusers was skipped: its libraries do not import" in capsys.readouterr().out
+    assert "No module named 'torch'" in result.rows[1].reason
+    assert "diffusers has no figures: its libraries do not import" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -111,7 +115,7 @@ def test_a_peer_whose_libraries_are_missing_is_skipped(tmp_path, monkeypatch, ca
         (["--workload", "tinny"], "Did you mean 'tiny'?"),
         (["--device", "cpu"], "Known: auto, host, cuda"),
         (["--seeds", "0"], "--seeds 0: expected at least 1"),
-        (["--rung", "none", "--layers", "none", "--peer", "none"], "nothing to do"),
+        (["--rung", "none", "--layers", "none", "--peer", "none"], "got none of them"),
         (["--weights", "nowhere"], "nowhere"),
     ],
 )
@@ -121,6 +125,25 @@ def test_bad_input_is_said_before_any_work(tmp_path, capsys, words, said) -> Non
     assert caught.value.code == 2
     assert said in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.json"))
+
+
+def test_numbers_that_overflow_are_a_failure(tmp_path, monkeypatch, capsys) -> None:
+    right = fp8._quantized
+
+    def wrong(wide, axes=-1):
+        data, scale = right(wide, axes)
+        return Quantized(data, scale * np.float32("nan"))
+
+    monkeypatch.setattr(fp8, "_quantized", wrong)
+    with pytest.raises(SystemExit) as caught:
+        run(tmp_path, "--rung", "fp8", "--rung", "fused", "--layers", "attention", "--peer", "none")
+    assert caught.value.code == 1
+    result = msgspec.json.decode((tmp_path / "out" / "quality.json").read_bytes(), type=Result)
+    assert [(row.name, row.figures is None) for row in result.rows] == [
+        ("fp8", True), ("fused", False), ("attention", True),
+    ]  # fmt: skip
+    said = "fp8 has no figures: expected finite numbers, got others in the velocity of step 1 with seed 0."
+    assert said in capsys.readouterr().out
 
 
 def test_a_run_that_dies_leaves_what_was_measured(tmp_path, monkeypatch) -> None:

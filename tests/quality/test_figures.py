@@ -56,7 +56,7 @@ ROWS = [
     row("products", "layers", "e4m3", [0.02, 0.02], 0.02),
     row("theirs", "peer", "bfloat16", [0.02, 0.02], 0.02),
     row("theirs-fp8", "peer", "e4m3", [0.04, 0.04], 0.06),
-    Row(name="other", group="peer", precision="e4m3", what="", skipped="it is not there"),
+    Row(name="other", group="peer", precision="e4m3", what="", reason="it is not there"),
 ]
 
 
@@ -70,6 +70,18 @@ def test_figures_are_relative_errors_and_a_cosine() -> None:
     assert len(figures.forward) == 2
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_results_that_are_no_numbers_have_no_figures(number: float) -> None:
+    class Broken(Known):
+        def denoised(self, inputs):
+            first, last = super().denoised(inputs)
+            return [first, last * number]
+
+    assert (
+        compared(Broken(), [REFERENCE]) == "expected finite numbers, got others in the latents of step 2 with seed 0."
+    )
+
+
 def test_shapes_must_agree() -> None:
     with pytest.raises(AssertionError, match="expected"):
         relative_error(np.zeros((2, 1)), np.ones(2))
@@ -80,12 +92,16 @@ def test_ratios_are_of_the_same_precision() -> None:
     assert found.keys() == {("fused", "theirs"), ("fp8", "theirs-fp8"), ("products", "theirs-fp8")}
     ratio = found["fp8", "theirs-fp8"]
     assert (ratio.forward, ratio.forward_largest, ratio.latents) == pytest.approx((1, 2, 0.5))
+    same = row("the reference itself", "rung", "e4m3", [0.0, 0.0], 0.0)
+    (ratio,) = ratios([same, ROWS[5]])
+    assert (ratio.forward, ratio.forward_largest, ratio.latents) == (0, 0, 0)
 
 
 def test_the_table_and_the_sentences_say_all_of_it() -> None:
     sizes = WorkloadRow(**{**vars(workload_named("tiny")), "weights": "synthetic (seed 0)"})
     result = Result(created_utc="", commit=None, dirty=None, machine=machine(), versions={}, device="host",
-                    workload=sizes, reference="batched", seeds=[0], rows=ROWS, ratios=list(ratios(ROWS)))  # fmt: skip
+                    workload=sizes, reference="batched", reference_s=1.0, seeds=[0], rows=ROWS,
+                    ratios=list(ratios(ROWS)))  # fmt: skip
     console = Console(width=80, file=io.StringIO())
     console.print(view(result))
     shown = console.file.getvalue()
@@ -94,10 +110,10 @@ def test_the_table_and_the_sentences_say_all_of_it() -> None:
         "fp8", "2.00 %", "8.00 %", "8.00 %", "3.00 %", "1.0e-02",
     ]  # fmt: skip
     assert "e4m3: qkv" in shown
-    assert "skipped" in shown
+    assert shown.count("none") == 5
     said = list(sentences(result))
     assert "fp8 over theirs-fp8: forward 1.00 (at most 2.00), final latents 0.50" in said
-    assert said[-1] == "other was skipped: it is not there"
+    assert said[-1] == "other has no figures: it is not there"
     assert msgspec.json.decode(msgspec.json.encode(result), type=Result) == result
 
 
@@ -126,10 +142,16 @@ def test_a_velocity_is_the_step_between_latents(expected) -> None:
 
 
 def test_nothing_is_left_of_the_reference() -> None:
-    device = HostDevice()
+    class Closed(HostDevice):
+        left = -1
+
+        def close(self) -> None:
+            self.left = self.memory.in_use_bytes
+
+    device = Closed()
     references("batched", SOURCE, device, workload_named("tiny"), 1)
     assert device.memory.peak_bytes > 1e6
-    assert device.memory.in_use_bytes == 0
+    assert device.left == 0, "the pools go back to the driver when all is free"
 
 
 def test_nothing_is_left_of_a_rung_that_failed() -> None:

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.peers import diffusers as torch_peer
 from benchmarks.quality import peer
-from benchmarks.quality.__main__ import PEERS
+from benchmarks.quality.asked import PEERS
 from benchmarks.quality.figures import Figures, compared
 from benchmarks.quality.runs import Ours, references
 from fluxperf.engine.checkpoints.sources import SharedWeights, SyntheticWeights
@@ -35,7 +35,7 @@ def largest(figures: Figures) -> float:
 
 def test_forms_are_those_that_the_command_knows() -> None:
     assert tuple(peer.FORMS) == PEERS
-    assert all(peer.obstacle(form, HostDevice()) is None for form in peer.FORMS.values())
+    assert all(peer.obstacle(e4m3, HostDevice()) is None for e4m3 in (False, True))
 
 
 def test_the_peer_is_as_far_off_as_we_are(expected, of_rung, measure) -> None:
@@ -92,6 +92,6 @@ def test_a_product_that_does_not_run_is_an_obstacle(monkeypatch) -> None:
         raise RuntimeError("needs compute capability 8.9\nand more")
 
     monkeypatch.setattr(torch, "_scaled_mm", refuse)
-    assert peer.obstacle(peer.FORMS["diffusers"], HostDevice()) is None
-    said = peer.obstacle(peer.FORMS["diffusers-fp8"], HostDevice())
+    assert peer.obstacle(False, HostDevice()) is None
+    said = peer.obstacle(True, HostDevice())
     assert said == "torch._scaled_mm does not run here: needs compute capability 8.9"
