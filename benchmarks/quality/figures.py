@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from rich.table import Table
 
+from benchmarks.quality.layers import PLAIN, QUANTIZED
 from benchmarks.quality.runs import Numbers, Reference, Run
 from fluxperf.harness.records import Machine, WorkloadRow
 
@@ -100,6 +101,22 @@ def ratios(rows: Sequence[Row]) -> Iterator[Ratio]:
                     yield _ratio(row, row.figures, peer, peer.figures)
 
 
+def shares(rows: Sequence[Row]) -> dict[str, float]:
+    """Of the squared error that e4m3 adds to a forward, the part of each type of layer, over all steps and seeds.
+
+    ``(e_type^2 - e_plain^2) / (e_fp8^2 - e_plain^2)``, means of squares. Empty without both of those rungs.
+    """
+    squares = {(row.group, row.name): _mean_square(row.figures) for row in rows if row.figures is not None}
+    plain, whole = squares.get(("rung", PLAIN)), squares.get(("rung", QUANTIZED))
+    if plain is None or whole is None or whole == plain:
+        return {}
+    return {
+        name: (square - plain) / (whole - plain)
+        for (group, name), square in squares.items()
+        if group == "layers" and name != "all"
+    }
+
+
 def headings(result: Result) -> tuple[str, ...]:
     """Of the columns that `cells` fills."""
     return ("", "step 1", f"step {result.workload.steps}", "worst", "latents", "1 - cos")
@@ -137,7 +154,10 @@ def view(result: Result) -> Table:
 
 
 def sentences(result: Result) -> Iterator[str]:
-    """Ratios in words, and why rows have no figures."""
+    """Where the error comes from, ratios in words, and why rows have no figures."""
+    if parts := shares(result.rows):
+        listed = ", ".join(f"{name} {100 * part:.0f} %" for name, part in parts.items())
+        yield f"of the squared error that e4m3 adds to a forward: {listed}"
     for ratio in result.ratios:
         yield (
             f"{ratio.of} over {ratio.against}: forward {ratio.forward:.2f} (at most {ratio.forward_largest:.2f}), "
@@ -153,6 +173,10 @@ def relative_error(x: Numbers, reference: Numbers) -> float:
     if x.shape != reference.shape:
         raise AssertionError(f"shape {x.shape}, expected {reference.shape}")
     return float(np.linalg.norm(x - reference) / np.linalg.norm(reference))
+
+
+def _mean_square(figures: Figures) -> float:
+    return float(np.mean(np.square(figures.forward)))
 
 
 def _errors(found: Sequence[Numbers], expected: Sequence[Numbers]) -> list[float]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks.quality.figures import Figures, Result, Row, compared, ratios, relative_error, sentences, view
+from benchmarks.quality.figures import Figures, Result, Row, compared, ratios, relative_error, sentences, shares, view
 from benchmarks.quality.runs import Inputs, Reference, alone, references
 from fluxperf.engine.device.host import HostDevice
 from fluxperf.harness.measure.environment import machine
@@ -95,6 +95,13 @@ def test_ratios_are_of_the_same_precision() -> None:
     same = row("the reference itself", "rung", "e4m3", [0.0, 0.0], 0.0)
     (ratio,) = ratios([same, ROWS[5]])
     assert (ratio.forward, ratio.forward_largest, ratio.latents) == (0, 0, 0)
+
+
+def test_shares_are_of_what_e4m3_adds_in_squares() -> None:
+    rungs = [row("captured", "rung", "bfloat16", [0.1, 0.3], 0), row("fp8", "rung", "e4m3", [0.3, 0.5], 0)]
+    types = [row(name, "layers", "e4m3", errors, 0) for name, errors in (("qkv", [0.2, 0.3]), ("all", [0.3, 0.5]))]
+    assert shares([*rungs, *types]) == pytest.approx({"qkv": (0.13 - 0.10) / (0.34 - 0.10)})
+    assert shares(types) == shares([rungs[1], *types]) == shares([rungs[0], *types]) == {}
 
 
 def test_the_table_and_the_sentences_say_all_of_it() -> None:
