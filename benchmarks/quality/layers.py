@@ -1,16 +1,17 @@
 """Rungs in which only some layers are in e4m3: what each type of layer adds to the error of ``fp8``.
 
 All else is that of the rung before. Which layers are in e4m3 is one table, `LAYERS`; ops follow the weights that they
-are given.
+are given, and what an op in e4m3 leaves for one that is not is made plain in between.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
+from benchmarks.quality.plain import plainer
 from fluxperf.engine.checkpoints.sources import WeightSource, place
 from fluxperf.engine.device.base import Device
 from fluxperf.engine.executors import Sampler
@@ -18,25 +19,28 @@ from fluxperf.engine.model.flux import Flux
 from fluxperf.engine.ops.bind import Bound, bind
 from fluxperf.engine.ops.table import Ops, Quantized
 from fluxperf.engine.phases import phase_named, table
-from fluxperf.errors import ArgumentError, UnknownNameError
+from fluxperf.errors import UnknownNameError
 
 #: The rung whose layers are taken one type at a time, and the one that the rest is taken from.
 QUANTIZED, PLAIN = "fp8", "captured"
+#: Rows of the rest in which halves of a row are copied together: they may come in different types.
+_APART = {"joined_halves": "composed", "join_features": "primitives"}
 
 
 class Layers(NamedTuple):
     """Layers of one type.
 
     ``projections``: whose weights are quantized, as `place` takes them. ``ops``: those that are the quantized rung's
-    whatever their operands; of ops with a weight it is the weight that decides.
+    whatever their operands; of others with a weight it is the weight that decides.
     """
 
     projections: tuple[str, ...]
     ops: tuple[str, ...] = ()
 
 
-#: Types of layers. ``norm_modulate`` quantizes its result, so it can be the quantized rung's only where every
-#: projection that reads it is; elsewhere its bfloat16 result is quantized behind it. ``all`` is ``fp8`` itself.
+_PROJECTIONS = ("double", "single")
+#: Types of layers. A product of one type rounds its own operands: a norm or a GELU in front of it stays plain, and
+#: quantizes its result only where every projection is quantized. Attention's result is in e4m3. ``all`` is ``fp8``.
 LAYERS: dict[str, Layers] = {
     "qkv": Layers(("double.qkv", "single.qkv")),
     "attention": Layers((), ("qkv_heads", "attention")),
@@ -44,16 +48,17 @@ LAYERS: dict[str, Layers] = {
     "mlp up": Layers(("double.mlp_up", "single.mlp_up")),
     "mlp down": Layers(("double.mlp_down",)),
     "single out": Layers(("single.out",)),
-    "products": Layers(("double", "single"), ("norm_modulate",)),
-    "all": Layers(("double", "single"), ("norm_modulate", "qkv_heads", "attention")),
+    "products": Layers(_PROJECTIONS, ("norm_modulate", "linear_gelu")),
+    "all": Layers(
+        _PROJECTIONS,
+        ("norm_modulate", "linear_gelu", "qkv_heads", "attention", "joined_halves", "join_features"),
+    ),
 }
 
-#: Ops with a weight: its place among the arguments, and that of the operand which a norm in front of it left plain.
-_PRODUCTS: dict[str, tuple[int, int | None]] = {
-    "linear": (1, 0),
-    "linear_gelu": (1, 0),
-    "linear_gated_residual": (3, None),
-}
+#: Ops with a weight, and its place among the arguments.
+_WEIGHTS = {"linear": 1, "linear_gelu": 1, "linear_gated_residual": 3}
+#: The same in plain sections: they take plain operands only.
+_OTHERS = ("norm_modulate", "qkv_heads", "attention", "joined_halves", "join_features")
 
 
 def layers_named(name: str) -> Layers:
@@ -85,33 +90,44 @@ def partly(source: WeightSource, device: Device, layers: Layers) -> tuple[Sample
 
 
 def _mixed(device: Device, layers: Layers) -> Bound:
-    plain, quantized = (bind(name, table(name), device, phase_named(name).settings) for name in (PLAIN, QUANTIZED))
-    sections = phase_named(QUANTIZED).e4m3
+    settings = phase_named(QUANTIZED).settings
+    plain = bind(PLAIN, {**table(PLAIN), **_APART}, device, settings)
+    quantized = bind(QUANTIZED, table(QUANTIZED), device, settings)
+    sections, to_plain = phase_named(QUANTIZED).e4m3, plainer(device)
     ops = {
-        section: _following(plain.ops[section], quantized.ops[section], layers.ops) if section in sections else bound
+        section: _following(bound, quantized.ops[section], layers.ops, to_plain) if section in sections else bound
         for section, bound in plain.ops.items()
     }
     return replace(plain, ops=ops)
 
 
-def _following(plain: Ops, quantized: Ops, taken: Sequence[str]) -> Ops:
+def _following(plain: Ops, quantized: Ops, taken: tuple[str, ...], to_plain: Callable[[Any], Any]) -> Ops:
     """Ops of a section: ``taken`` from the quantized table, and those with a weight by what the weight is."""
-    products = {op: partial(_product, op, getattr(plain, op), getattr(quantized, op), quantized) for op in _PRODUCTS}
-    others = {op: getattr(quantized, op) for op in ("quantize_rows", *taken)}
-    return replace(plain, **products, **others)
+    made = {op: partial(_of_plain, getattr(plain, op), to_plain) for op in (*_WEIGHTS, *_OTHERS)}
+    chosen = {op: getattr(quantized, op) for op in (*_WEIGHTS, *taken)}
+    if "linear_gelu" not in taken:
+        chosen["linear_gelu"] = partial(_gelu_of_product, plain.gelu, quantized.linear, to_plain)
+    weighted = {op: partial(_by_weight, at, made[op], chosen[op]) for op, at in _WEIGHTS.items()}
+    others = {op: chosen.get(op, made[op]) for op in _OTHERS}
+    return replace(plain, **weighted, **others, quantize_rows=quantized.quantize_rows)
 
 
-def _product(
-    op: str, plain: Callable[..., Any], quantized: Callable[..., Any], ops: Ops, *args: Any, **more: Any
+def _of_plain(op: Callable[..., Any], to_plain: Callable[[Any], Any], *args: Any, **more: Any) -> Any:
+    return op(*to_plain(args), **more)
+
+
+def _by_weight(at: int, plain: Callable[..., Any], quantized: Callable[..., Any], *args: Any, **more: Any) -> Any:
+    return (quantized if isinstance(args[at], Quantized) else plain)(*args, **more)
+
+
+def _gelu_of_product(
+    gelu: Callable[..., Any],
+    linear: Callable[..., Any],
+    to_plain: Callable[[Any], Any],
+    x: Any,
+    weight: Any,
+    bias: Any,
+    out: None = None,
 ) -> Any:
-    weight, operand = _PRODUCTS[op]
-    if isinstance(args[weight], Quantized):
-        if operand is not None and not isinstance(args[operand], Quantized):
-            args = (*args[:operand], ops.quantize_rows(args[operand]), *args[operand + 1 :])
-        return quantized(*args, **more)
-    if any(isinstance(arg, Quantized) for arg in args):
-        raise ArgumentError(
-            f"{op}: expected operands in bfloat16 for a weight that is not quantized, got one in e4m3. The op that "
-            "made it may be the quantized rung's only where every projection that reads it is."
-        )
-    return plain(*args, **more)
+    """A product in e4m3, and a GELU that leaves its result plain. There is no ``out``: halves are copied together."""
+    return gelu(to_plain(linear(x, weight, bias)))

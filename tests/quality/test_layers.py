@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 
+from benchmarks.quality import plain
 from benchmarks.quality.layers import LAYERS, PLAIN, QUANTIZED, Layers, layers_named, partly
+from benchmarks.quality.plain import plainer
 from benchmarks.quality.runs import Ours
 from fluxperf.engine.checkpoints.sources import SharedWeights, place
 from fluxperf.engine.config import CONFIGS
@@ -13,9 +16,9 @@ from fluxperf.engine.device.host import HostDevice
 from fluxperf.engine.model.weights import assemble, parameters
 from fluxperf.engine.ops.bind import bind
 from fluxperf.engine.ops.host import fp8
-from fluxperf.engine.ops.table import OP_NAMES, Quantized
+from fluxperf.engine.ops.table import OP_NAMES, Quantized, Unscaled
 from fluxperf.engine.phases import phase_named, table
-from fluxperf.errors import ArgumentError, UnknownNameError
+from fluxperf.errors import UnknownNameError
 from fluxperf.workloads import placed
 from tests.model.graph_host import GraphHost
 from tests.quality.conftest import SOURCE
@@ -91,7 +94,7 @@ def test_a_rung_that_replays_a_graph_is_measured_as_one_without(expected) -> Non
         assert rung.sampler.replays == (device.graphs is not None)
         found.append([Ours(device, rung.sampler, rung).denoised(given.inputs) for given in expected])
     assert np.array_equal(*found)
-    steps, mixed = len(expected[0].velocities), partly(SOURCE, device, LAYERS["all"])
+    steps, mixed = len(expected[0].velocities), partly(SOURCE, device, NOTHING)
     for one_by_one in (False, True):
         run, counts = Ours(device, *mixed, one_by_one=one_by_one), []
         for _ in range(2):  # the first generation of a shape captures it
@@ -135,9 +138,27 @@ def test_a_wrong_scale_is_seen_in_its_own_type(of_layers, of_rung, monkeypatch, 
     assert (np.array(of_rung(QUANTIZED).forward) > 1.5 * np.array(honest.forward)).all()
 
 
-def test_a_norm_that_quantizes_needs_all_that_read_it(of_layers) -> None:
-    with pytest.raises(ArgumentError, match="linear_gelu: expected operands in bfloat16"):
-        of_layers(Layers(("double.qkv", "single.qkv"), ("norm_modulate",)))
+def test_what_is_made_plain_is_the_same_number() -> None:
+    device = HostDevice()
+    to_plain, up = plainer(device), device.door.to_device
+    x = np.random.default_rng(0).standard_normal((3, 5, 16)).astype(np.float32) * np.logspace(-9, 9, 5)[:, None]
+    quantized = fp8._quantized(x.astype(np.float32))
+    product = Unscaled(x[..., :8].astype(ml_dtypes.bfloat16), quantized.scale, np.float32([2.0**k for k in range(8)]))
+    for kept in (quantized, product):
+        (found, same) = to_plain((type(kept)(*(None if part is None else up(part, "x") for part in kept)), 3))
+        assert same == 3
+        exact = [part.astype(np.float64) for part in kept if part is not None]
+        numbers = device.door.to_host(found, "x")
+        assert str(numbers.dtype) == "bfloat16"
+        assert np.array_equal(numbers.astype(np.float64), np.prod(np.broadcast_arrays(*exact), axis=0))
+
+
+def test_codes_of_a_gpu_are_looked_up() -> None:
+    """CuPy has no e4m3: its numbers are bytes there. The same expressions, on NumPy's arrays."""
+    x = fp8._quantized(np.linspace(-3, 3, 64, dtype=np.float32).reshape(2, 32))
+    codes = np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float32)
+    looked_up = plain._numbers(Quantized(x.data.view(np.uint8), x.scale), decoded=codes)
+    assert np.array_equal(looked_up, plain._numbers(x))
 
 
 def test_weights_that_are_shared_stay_as_they_are(expected) -> None:
