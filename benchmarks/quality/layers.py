@@ -57,7 +57,7 @@ LAYERS: dict[str, Layers] = {
 
 #: Ops with a weight, and its place among the arguments.
 _WEIGHTS = {"linear": 1, "linear_gelu": 1, "linear_gated_residual": 3}
-#: The same in plain sections: they take plain operands only.
+#: Other ops of which the two rungs have implementations of their own.
 _OTHERS = ("norm_modulate", "qkv_heads", "attention", "joined_halves", "join_features")
 
 
