@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from fluxperf.engine.config import FluxConfig
@@ -56,7 +57,13 @@ class SyntheticWeights:
         return device.draw_normal(key, shape, dtype, std=spread / math.sqrt(shape[1]))
 
 
-def place(source: WeightSource, bound: Bound, dtype: str, e4m3: tuple[str, ...] = ()) -> FluxWeights:
+def place(
+    source: WeightSource,
+    bound: Bound,
+    dtype: str,
+    e4m3: tuple[str, ...] = (),
+    keep: Callable[[str, Any], Any] = lambda path, tensor: tensor,
+) -> FluxWeights:
     """Weights of a source on a bound device; those from files in one stream, without a pause between tensors.
 
     Args:
@@ -64,6 +71,7 @@ def place(source: WeightSource, bound: Bound, dtype: str, e4m3: tuple[str, ...] 
         bound: the phase's ops (quantization is one of them).
         dtype: of every tensor that is not quantized.
         e4m3: sections whose projections [N, K] are quantized, one scale per output channel.
+        keep: called with path and tensor, quantized if it is, but not settled; returns what becomes the weight.
     """
 
     def tensor(path: str, shape: tuple[int, ...]) -> Any:
@@ -71,8 +79,8 @@ def place(source: WeightSource, bound: Bound, dtype: str, e4m3: tuple[str, ...] 
         section = path.partition(".")[0]
         if section in e4m3 and path.endswith(".weight"):
             bound.device.door.settle()
-            return bound.ops[section].quantize_rows(array)
-        return array
+            array = bound.ops[section].quantize_rows(array)
+        return keep(path, array)
 
     with bound.device.door.streaming():
         return assemble(source.config, tensor)

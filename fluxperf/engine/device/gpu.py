@@ -160,6 +160,10 @@ class Gpu:
         """Waits until nothing runs on the GPU, on any stream: what is timed by trial runs alone."""
         self._cp.cuda.runtime.deviceSynchronize()
 
+    def untimed_event(self) -> Any:
+        """An event that orders streams and takes no time; not recorded yet."""
+        return self._cp.cuda.Event(disable_timing=True)
+
     def mark(self) -> Any:
         """An event recorded on the stream."""
         event = self._cp.cuda.Event()
