@@ -124,8 +124,12 @@ class Device(ABC):
         """
         return tuple(piece() for piece in work)
 
-    def limit(self, nbytes: int) -> None:  # noqa: B027 (a host has no limit of its own)
-        """From now on no more memory than that is handed out, until the device is closed.
+    def drawing_bytes(self, size: int) -> int:
+        """Memory that `draw_normal` takes besides its result, for so many numbers."""
+        return 0
+
+    def limit(self, nbytes: int | None) -> None:  # noqa: B027 (a host has no limit of its own)
+        """From now on no more memory than that is handed out, until the device is closed; without a limit if none.
 
         Raises:
             ConfigError: the device has less.

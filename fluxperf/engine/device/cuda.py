@@ -115,6 +115,10 @@ class CudaDevice(Gpu, Device):
                 part[...] = numbers.astype(host_dtype("bfloat16")).astype(part.dtype)
         return result.reshape(tuple(shape))
 
+    def drawing_bytes(self, size: int) -> int:
+        """Float32 numbers of a piece, rounded twice, and as much again as the pool may not fit together."""
+        return 12 * min(size, _DRAW)
+
     def prepare(self) -> None:
         """Opens cuBLASLt and cuDNN."""
         _ = self.products, self.attention
@@ -127,20 +131,20 @@ class CudaDevice(Gpu, Device):
         """A CuPy array on the tensor's memory; the current stream waits for the one that the tensor was written on."""
         return self._cp.from_dlpack(tensor)
 
-    def limit(self, nbytes: int) -> None:
+    def limit(self, nbytes: int | None) -> None:
         """A limit of CuPy's pool. Captured steps have arenas of their own, which it does not count.
 
         Raises:
             ConfigError: the GPU has less memory.
         """
         _, total = self._cp.cuda.runtime.memGetInfo()
-        budget = nbytes + self.outside_bytes
-        if budget > total:
+        budget = (nbytes or 0) + self.outside_bytes
+        if nbytes and budget > total:
             raise ConfigError(
                 f"memory budget of {budget / 1e9:.1f} GB: expected at most the {total / 1e9:.1f} GB of {self.name}. "
                 "Give less, or leave the budget out."
             )
-        self._cp.get_default_memory_pool().set_limit(size=nbytes)
+        self._cp.get_default_memory_pool().set_limit(size=nbytes or 0)  # 0 is none
 
     def trim(self) -> None:
         """Gives blocks that are free and whole back to the driver, which waits for the GPU."""
@@ -215,7 +219,7 @@ class CudaDevice(Gpu, Device):
         """Gives the memory pools back to the driver."""
         self._hook.__exit__(None, None, None)
         self.__dict__.pop("_scratch", None)
-        self._cp.get_default_memory_pool().set_limit(size=0)
+        self.limit(None)
         self._cp.get_default_memory_pool().free_all_blocks()
         self._cp.get_default_pinned_memory_pool().free_all_blocks()
 

@@ -7,7 +7,7 @@ unit lies in one piece of memory and is copied by one copy. All of this is arith
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from fluxperf.engine.config import FluxConfig
@@ -29,13 +29,18 @@ PIECE_SLOTS = 2
 #: The projection of all modulation vectors, read once per image or step.
 MODULATION = "modulation.weight"
 
-#: Device memory that activations take at once, in tensors [B, T + I, D]; float32 tensors of attention scores
-#: [B, H, T + I, T + I] of rungs that write them out; bytes per number of a tensor that is being placed (drawn in
-#: float32, rounded, quantized), and the numbers that are drawn at a time.
-_ACTIVATIONS, _SCORES, _PLACING, _DRAWN = 32, 4, 12, 1 << 27
+#: Device memory that activations take at once, in tensors [B, T + I, D], and in float32 tensors of attention scores
+#: [B, H, T + I, T + I] of rungs that write them out.
+_ACTIVATIONS, _SCORES = 32, 4
+#: Bytes per number of a tensor that is being placed: it, and what quantizing it takes.
+_PLACING = 8
 
 #: Share of all units' bytes whose copies are taken to cost nothing, because the other units compute meanwhile.
 _HIDDEN = 0.25
+
+
+#: Bytes that drawing so many numbers takes besides them.
+Drawing = Callable[[int], int]
 
 
 class Sizes(NamedTuple):
@@ -151,7 +156,9 @@ def modulation_pieces(config: FluxConfig) -> tuple[ModulationRows, ...]:
     return tuple(sorted(found, key=lambda rows: rows.start))
 
 
-def demand_of(config: FluxConfig, form: Form, sizes: Sizes, scratch_bytes: int = 0) -> Demand:
+def demand_of(
+    config: FluxConfig, form: Form, sizes: Sizes, scratch_bytes: int = 0, drawing: Drawing | None = None
+) -> Demand:
     """What a model takes on a device.
 
     Args:
@@ -159,7 +166,9 @@ def demand_of(config: FluxConfig, form: Form, sizes: Sizes, scratch_bytes: int =
         form: of the rung.
         sizes: of its forwards.
         scratch_bytes: what libraries keep on the device.
+        drawing: bytes that drawing so many numbers takes besides them; none where weights are read from files.
     """
+    drawn = drawing or (lambda size: 0)
     units: dict[str, int] = {}
     fixed = modulation = largest = 0
     for path, shape in parameters(config).items():
@@ -176,8 +185,8 @@ def demand_of(config: FluxConfig, form: Form, sizes: Sizes, scratch_bytes: int =
     work = _ACTIVATIONS * tokens * dim * form.itemsize + 2 * sizes.batch * sizes.text_tokens * config.text_dim * 4
     work += 2 * sizes.steps * sizes.batch * config.modulation_rows * form.itemsize
     work += _SCORES * tokens * sizes.tokens * config.heads * 4 if form.scores else 0
-    work = max(work, _PLACING * largest) + scratch_bytes
-    loading = fixed + modulation + _PLACING * min(config.modulation_rows * dim, _DRAWN)
+    work = max(work, _PLACING * largest + drawn(largest)) + scratch_bytes
+    loading = fixed + modulation + drawn(config.modulation_rows * dim)
     piece = max(rows.stop - rows.start for rows in modulation_pieces(config)) * dim * form.itemsize
     return Demand(tuple(Unit(*item) for item in units.items()), fixed, modulation, piece, work, loading)
 

@@ -27,6 +27,8 @@ def run_command(ladder: Ladder, rungs: Sequence[str] = (), processes: int = 0) -
         parts.append(f"--repeat {len(samples[0])}")
     if "rest_s" in record.settings:
         parts.append(f"--rest-s {_word(record.settings['rest_s'])}")
+    if "memory_gb" in record.settings:
+        parts.append(f"--memory-gb {_word(record.settings['memory_gb'])}")
     if ladder.twin:
         parts.append("--device host")
     return " ".join([*parts, "-o FILE.jsonl"])
