@@ -143,6 +143,11 @@ class Gpu:
             yield
         except self._cp.cuda.memory.OutOfMemoryError as error:
             free, total = self._cp.cuda.runtime.memGetInfo()
+            if limit := self._cp.get_default_memory_pool().get_limit():
+                raise DeviceError(
+                    f"{self.name}: expected room for {what}, but the {limit / 1e9:.1f} GB that the memory budget "
+                    "leaves are full. Give a larger one, or use a smaller picture or batch."
+                ) from error
             raise DeviceError(
                 f"{self.name}: expected room for {what}, but the memory is full ({free / 1e9:.1f} of "
                 f"{total / 1e9:.1f} GB free). Use a smaller workload or batch, or a bfloat16 rung: float32 needs twice."
