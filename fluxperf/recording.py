@@ -229,10 +229,13 @@ def _witnessed(prepared: Prepared) -> Totals:
         take = partial(_sealed, prepared, prepared.start().take)
     else:
         take = partial(_forward, prepared, prepared.observed().begin(prepared.request))
-    prepared.device.synchronize()
+    device = prepared.device
+    # Streamed weights are copied beside the compute: those of another forward must be done, and those of this one too.
+    wait = device.synchronize if prepared.plan is None else device.quiet
+    wait()
     with Witness() as seen:
         take()
-        prepared.device.synchronize()
+        wait()
     return seen.totals
 
 

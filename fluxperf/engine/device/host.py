@@ -305,5 +305,7 @@ class HostDevice(Device):
     def _download(self, array: HostArray, out: HostNumbers | None = None) -> HostNumbers:
         if out is None:
             return np.array(array._data, order="C")
+        if out.nbytes != array.nbytes:
+            raise ArgumentError(f"to_host into out: expected {array.nbytes} bytes, got {out.nbytes}.")
         out[...] = np.ascontiguousarray(array._data).reshape(-1).view(np.uint8)
         return out
