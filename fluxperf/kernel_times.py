@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import fluxperf
 from fluxperf.engine.device.cuda import CudaDevice
 from fluxperf.engine.ops.bind import bind
-from fluxperf.engine.ops.table import Settings
+from fluxperf.engine.ops.table import Quantized, Settings, Unscaled
 from fluxperf.engine.phases import table
 from fluxperf.errors import UnknownNameError
 from fluxperf.harness.measure.clocks import Watch
@@ -101,7 +101,42 @@ def kernels(device: CudaDevice, dtype: str) -> dict[str, Kernel]:
     add("norm_modulate", 2 * size, lambda s: fused.norm_modulate(s["x"].reshape(rows), s["two"], s["two"]), "long rows")
     both("qkv_heads", 6 * size, lambda s: fused.qkv_heads((s["txt"], s["img"]), *streams))
     both("linear_gated_residual", 3 * size, lambda s: _epilogue(device, s))
+    if dtype == "bfloat16":
+        _add_fp8(device, found, sets, bias, norm, (cos, sin))
     return found
+
+
+def _add_fp8(
+    device: CudaDevice, found: dict[str, Kernel], sets: _Sets, bias: Any, norm: Any, tables: tuple[Any, Any]
+) -> None:
+    """The kernels that quantize, and those behind a product in e4m3."""
+    from fluxperf.engine.ops.cuda.fp8 import quantized_gelu, scaled_gated_residual
+
+    ops, size = bind(KERNELS, table("fp8"), device, Settings("bfloat16")).ops["single"], TOKENS * WIDTH
+    scales = device.empty((1, TOKENS, 1), "float32"), device.empty((4 * WIDTH,), "float32")
+    for scale in scales:
+        scale.fill(1)
+    rows, columns = scales
+
+    def unscaled(x: Any) -> Unscaled:
+        return Unscaled(x, rows[:, : x.shape[1]], columns[: x.shape[2]])
+
+    def add(op: str, name: str, nbytes: int, function: _Function) -> None:
+        found[f"{name} (fp8)"] = Kernel(op, "fp8", nbytes, [lambda one=one: function(one) for one in sets])  # type: ignore[misc]
+
+    left, right = ops.joined_halves(1, TOKENS, WIDTH, 4 * WIDTH, "bfloat16")
+    doubled = device.empty(rows.shape, "float32")
+    doubled.fill(2)
+    streams = (bias, bias), (norm, norm), (norm, norm), *tables, HEADS
+    # The second half's scale is the larger one, as is usual: only the first half is written.
+    add("join_features", "join_features", 2 * size,
+        lambda s: ops.join_features(Quantized(left, rows), Quantized(right, doubled)))  # fmt: skip
+    add("quantize_rows", "quantize_rows", 3 * size, lambda s: ops.quantize_rows(s["x"]))
+    add("norm_modulate", "norm_modulate", 3 * size, lambda s: ops.norm_modulate(s["x"], s["row"], s["row"]))
+    add("qkv_heads", "qkv_heads", 9 * size, lambda s: ops.qkv_heads((unscaled(s["txt"]), unscaled(s["img"])), *streams))
+    add("linear_gelu", "gelu with bias", 12 * size, lambda s: quantized_gelu(device, unscaled(s["mlp"]), s["up"]))
+    add("linear_gated_residual", "gated_residual with bias", 6 * size,
+        lambda s: scaled_gated_residual(device, s["x"], s["row"], unscaled(s["y"]), s["row"].reshape(-1)))  # fmt: skip
 
 
 def timed(device: CudaDevice, calls: Sequence[_Call], repeat: int) -> Series:
@@ -170,6 +205,7 @@ def _sets(device: CudaDevice, dtype: str, skipped: int = 0) -> _Sets:
     shapes = {
         "x": (1, TOKENS, WIDTH), "y": (1, TOKENS, WIDTH), "row": (1, WIDTH), "two": (1, 2 * WIDTH),
         "wide": (3 * WIDTH,), "column": (1, TOKENS, 1), "img": (1, IMAGE, 3 * WIDTH), "txt": (1, TEXT, 3 * WIDTH),
+        "mlp": (1, TOKENS, 4 * WIDTH), "up": (4 * WIDTH,),
     }  # fmt: skip
     single = {"scores": (1, 2, TOKENS, TOKENS), "latents": (1, TOKENS, WIDTH)}
     return [

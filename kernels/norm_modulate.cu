@@ -18,6 +18,7 @@
 //          are as many as the card holds at once, so none starts late. Loses with float32, whose vectors fill the registers.
 #include "common/norm.cuh"
 #include "common/rows.cuh"
+#include "common/team.cuh"
 
 // Warps of a block, a token each; the launcher divides by it.
 constexpr int WARPS = 4;
@@ -85,75 +86,6 @@ template <class T, int W, int P> struct Arriving {
         __syncthreads();
     }
 };
-
-// Threads that share a token, and blocks of them that an SM must hold; the launcher counts on both.
-constexpr int TEAM = 128, TEAM_WARPS = TEAM / 32;
-template <int P> constexpr int RESIDENT = P > 3 ? 4 : 5;
-
-// A thread's packs of a row, of which `mine` is its first; nothing of a row that is not there.
-template <int W, int P, class T>
-__device__ __forceinline__ void load_share(Pack<T, W> (&held)[P], const T* __restrict__ mine, int packs, bool exists) {
-#pragma unroll
-    for (int k = 0; k < P; ++k) {
-        held[k] = exists && static_cast<int>(threadIdx.x) + TEAM * k < packs ? load<W>(mine + TEAM * W * k) : zero_pack<T, W>();
-    }
-}
-
-// Keeps packs as they are: the compiler would widen them ahead of the loop, and run out of registers.
-template <int P, class Held> __device__ __forceinline__ void keep_packed(Held (&held)[P]) {
-#pragma unroll
-    for (int k = 0; k < P; ++k) {
-#pragma unroll
-        for (unsigned& word : held[k].word) asm volatile("" : "+r"(word));
-    }
-}
-
-// What a team shares of the token at hand: mean of each warp's numbers and their squares about it. Tokens take turns, so one
-// barrier per token suffices. And of all tokens: how many numbers each warp has, one over that (0 of none), one over all.
-struct Partial {
-    float2 of[2][TEAM_WARPS];
-    float count[TEAM_WARPS], share[TEAM_WARPS], whole;
-};
-
-// How many numbers of a row of that many packs this thread's warp has.
-template <int W, int P> __device__ __forceinline__ float warp_share(int packs) {
-    int mine = 0;
-#pragma unroll
-    for (int k = 0; k < P; ++k) mine += min(max(packs - TEAM * k - static_cast<int>(threadIdx.x & ~31u), 0), 32);
-    return static_cast<float>(mine * W);
-}
-
-// Mean and variance of the row that a team holds.
-template <int W, int P>
-__device__ __forceinline__ float2 moments(const float (&value)[P][W], int packs, Partial& partial, int turn) {
-    const int warp = threadIdx.x / 32;
-    float sum = 0.0f, squares = 0.0f;
-#pragma unroll
-    for (int k = 0; k < P; ++k) {
-#pragma unroll
-        for (int i = 0; i < W; ++i) sum += value[k][i];
-    }
-    const float near = warp_sum(sum) * partial.share[warp];
-#pragma unroll
-    for (int k = 0; k < P; ++k) {
-        if (static_cast<int>(threadIdx.x) + TEAM * k >= packs) continue;
-#pragma unroll
-        for (int i = 0; i < W; ++i) squares += (value[k][i] - near) * (value[k][i] - near);
-    }
-    squares = warp_sum(squares);
-    if (threadIdx.x % 32 == 0) partial.of[turn][warp] = make_float2(near, squares);
-    __syncthreads();
-    float mean = 0.0f, spread = 0.0f;
-#pragma unroll
-    for (int w = 0; w < TEAM_WARPS; ++w) mean += partial.of[turn][w].x * partial.count[w];
-    mean *= partial.whole;
-#pragma unroll
-    for (int w = 0; w < TEAM_WARPS; ++w) {
-        const float off = partial.of[turn][w].x - mean;
-        spread += partial.of[turn][w].y + partial.count[w] * off * off;
-    }
-    return make_float2(mean, spread * partial.whole);
-}
 
 #define NORM_MODULATE_TEAM(NAME, T, W, P)                                                                                  \
     extern "C" __global__ void __launch_bounds__(TEAM, RESIDENT<P>) NAME(                                                  \

@@ -15,8 +15,7 @@
 //           stay in registers over the tokens. Six loads per thread are in flight (two tokens). Loses when there are few heads
 //           or few tokens: blocks are then small or few.
 //   w2      a warp per head, single elements, rows read twice. Any even d; every shape that the others take, slower.
-#include "common/reduce.cuh"
-#include "common/rope.cuh"
+#include "common/heads.cuh"
 
 constexpr int MOST_THREADS = 384, PLAIN_THREADS = 128;
 
@@ -40,21 +39,6 @@ template <int W, class T> __device__ __forceinline__ void add_expanded(const Pac
     expand(b, plus);
 #pragma unroll
     for (int i = 0; i < W; ++i) sum[i] += plus[i];
-}
-
-// Normalized by its mean square over the G lanes of a head, weighted and rotated.
-template <int G, int W, class T>
-__device__ __forceinline__ void norm_and_rotate(
-    float (&value)[W], const Pack<T, W>& norm, const Rotation<W>& rotation, float inverse_dim, float eps
-) {
-    float squares = 0.0f, weight[W];
-#pragma unroll
-    for (int i = 0; i < W; ++i) squares += value[i] * value[i];
-    const float inverse = inverse_sqrt(group_sum<G>(squares) * inverse_dim + eps);
-    expand(norm, weight);
-#pragma unroll
-    for (int i = 0; i < W; ++i) value[i] = value[i] * inverse * weight[i];
-    rotate<W>(value, rotation);
 }
 
 template <class T, int W, int G> __device__ __forceinline__ void qkv_heads(const Stream& stream, const Heads& all, int block) {

@@ -154,8 +154,10 @@ PHASES: tuple[Phase, ...] = (
             **{
                 f"{section}.{op}": "fp8"
                 for section in ("double", "single")
-                for op in ("norm_modulate", "linear", "linear_gelu", "linear_gated_residual", "attention")
+                for op in ("norm_modulate", "linear", "qkv_heads", "attention", "linear_gelu", "linear_gated_residual")
             },
+            "single.joined_halves": "fp8",
+            "single.join_features": "fp8",
         },
         activations="bfloat16",
         e4m3=("double", "single"),

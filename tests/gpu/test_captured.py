@@ -24,7 +24,7 @@ ROUNDING = 2e-2
 
 
 class Forms(NamedTuple):
-    """One rung in its two forms, and `fused` on the same weights."""
+    """One rung in its two forms, and with nothing computed ahead (for `captured` that is `fused`), on the same weights."""
 
     prepared: Prepared
     graph: Sampler
@@ -43,10 +43,11 @@ class Forms(NamedTuple):
         return self.device.door.to_host(latents, "result")
 
 
-def forms(name: str) -> Forms:
-    prepared = prepare("captured", workload_named(name), device="cuda")
+def forms(name: str, rung: str = "captured") -> Forms:
+    prepared = prepare(rung, workload_named(name), device="cuda")
     device, placed = prepared.device, prepared._placed
-    bound = bind("fused", table("fused"), device, phase_named("fused").settings)
+    plain = "fused" if rung == "captured" else rung
+    bound = bind(plain, table(plain), device, phase_named(plain).settings)
     fused = Sampler(bound, Flux(prepared.source.config, placed._weights, bound), "stacked")
     return Forms(prepared, placed.sampler, prepared.observed(LedgerScopes(device.door.ledger)), fused)
 
@@ -89,8 +90,9 @@ def test_a_state_selects_the_step_and_its_length(gpu: CudaDevice, batch: int, ro
 
 @pytest.mark.parametrize("name", ["tiny", "tiny-dev", "tiny-57"])
 @pytest.mark.parametrize("batch", [1, 2])
-def test_a_replay_has_the_bits_of_the_eager_form(gpu: CudaDevice, name: str, batch: int) -> None:
-    made = forms(name)
+@pytest.mark.parametrize("rung", ["captured", "fp8"])
+def test_a_replay_has_the_bits_of_the_eager_form(gpu: CudaDevice, rung: str, name: str, batch: int) -> None:
+    made = forms(name, rung)
     workload = workload_named(name, batch=batch)
     for seed in range(3):
         given = made.inputs(workload, seed)

@@ -132,7 +132,11 @@ def test_wide_versions_move_sixteen_bytes_at_once(file: str) -> None:
     for name, body in wide.items():
         stores, loads = (re.findall(rf"\b{what}\.global[\w.]*", body) for what in ("st", "ld"))
         assert stores, name
-        assert all(".v4." in store or ".v2." in store for store in stores), f"{name}: {stores}"
+        whole = [store for store in stores if ".v4." in store or ".v2." in store]
+        # What quantizes also stores a scale per row, or three.
+        scales = 3 if "fp8" in name or name.startswith("quantize_rows") else 0
+        assert whole or not scales, f"{name}: {stores}"
+        assert len(stores) - len(whole) <= scales, f"{name}: {stores}"
         assert any(".v4." in load or ".v2." in load for load in loads), f"{name}: {loads}"
 
 

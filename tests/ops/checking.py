@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 
 from fluxperf.engine.device.base import Device
@@ -15,7 +16,7 @@ from fluxperf.engine.ops import catalog
 from fluxperf.engine.ops.bind import bind
 from fluxperf.engine.ops.catalog import Implementation
 from fluxperf.engine.ops.specs import SPECS
-from fluxperf.engine.ops.table import Ops, Quantized, Settings
+from fluxperf.engine.ops.table import Ops, Quantized, Settings, Unscaled
 from fluxperf.engine.phases import table
 from tests.ops.cases import CALLS, SIZES, Call, Draw, Sizes, Weight
 
@@ -127,15 +128,27 @@ def bare(value: Any) -> Any:
 
 
 def listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, tuple) and not isinstance(value, Quantized) else [value]
+    return list(value) if isinstance(value, tuple) and not isinstance(value, Quantized | Unscaled) else [value]
 
 
 def on_host(device: Device, value: Any) -> Any:
-    """Numbers in float64: of a host or device array, or of quantized rows."""
+    """Numbers in float64: of a host or device array, of quantized rows, or of a product before its scales."""
     if isinstance(value, Quantized):
-        return on_host(device, value.data) * on_host(device, value.scale)
-    numbers = value if isinstance(value, np.ndarray) else device.door.to_host(value, "result")
-    return numbers.astype(np.float64)
+        return _e4m3(on_host_as_it_is(device, value.data)) * on_host(device, value.scale)
+    if isinstance(value, Unscaled):
+        product = on_host(device, value.data) * on_host(device, value.rows) * on_host(device, value.columns)
+        return product if value.bias is None else product + on_host(device, value.bias)
+    return on_host_as_it_is(device, value).astype(np.float64)
+
+
+def on_host_as_it_is(device: Device, value: Any) -> Any:
+    return value if isinstance(value, np.ndarray) else device.door.to_host(value, "result")
+
+
+def _e4m3(numbers: Any) -> Any:
+    """Numbers in float64 of e4m3, which lies in bytes where a device has no such type."""
+    held = numbers.view(ml_dtypes.float8_e4m3fn) if numbers.dtype == np.uint8 else numbers
+    return held.astype(np.float64)
 
 
 def relative_error(result: Any, expected: Any) -> float:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from fluxperf.engine.device.host import HostArray, HostDevice
 from fluxperf.engine.ops.specs import SPECS
-from fluxperf.engine.ops.table import OP_NAMES, Quantized
+from fluxperf.engine.ops.table import OP_NAMES, Quantized, Unscaled
 from tests.ops import checking
-from tests.ops.cases import CALLS, SIZES
+from tests.ops.cases import CALLS, SIZES, Call
 from tests.ops.checking import Trial
 
 TRIALS = list(checking.trials())
@@ -21,13 +23,21 @@ def test_is_within_tolerance_of_the_oracle(trial: Trial, device: HostDevice) -> 
     results = checking.listed(checking.perform(device, trial, call))
     checking.judge(trial, [checking.on_host(device, value) for value in results], checking.oracle(trial, call))
     for result in results:
-        if isinstance(result, Quantized):
-            assert (str(result.data.dtype), str(result.scale.dtype)) == ("float8_e4m3fn", "float32")
-            assert trial.key == "fp8"
-        else:
-            assert str(result.dtype) == (call.result or trial.dtype)
-        on_device = isinstance(result, HostArray | Quantized)
+        assert_is_of_its_types(result, trial, call, "float8_e4m3fn")
+        on_device = isinstance(result, HostArray | Quantized | Unscaled)
         assert on_device or trial.implementation.rests_on_host, f"{trial} left its result on the host"
+
+
+def assert_is_of_its_types(result: Any, trial: Trial, call: Call, e4m3: str) -> None:
+    """Dtypes of a result; ``e4m3`` is what a device keeps such numbers in."""
+    if isinstance(result, Quantized):
+        assert (str(result.data.dtype), str(result.scale.dtype)) == (e4m3, "float32")
+        assert trial.key == "fp8"
+    elif isinstance(result, Unscaled):
+        assert [str(x.dtype) for x in result[:3]] == ["bfloat16", "float32", "float32"]
+        assert trial.key == "fp8"
+    else:
+        assert str(result.dtype) == (call.result or trial.dtype)
 
 
 def test_every_implementation_is_covered() -> None:

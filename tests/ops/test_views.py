@@ -41,14 +41,17 @@ def test_writes_into_its_half(op: str, name: str, size: str, dtype: str, device:
     expected = checking.oracle(trial, call)[0]
     batch, tokens, width = expected.shape
     for half in (0, 1):
-        halves = _ops(device).joined_halves(batch, tokens, width, width, trial.dtype)
+        section = "single" if name == "fp8" else "double"
+        halves = _ops(device, section).joined_halves(batch, tokens, width, width, trial.dtype)
         quantize = _ops(device).quantize_rows if name == "fp8" else None
         args = checking.place(device, call.args, checking.SIZES[size], quantize)
         function = getattr(checking.bound_ops(device, trial.implementation, trial.dtype), op)
         before = device.memory.allocations
         result = function(*args, out=halves[half])
-        assert result is halves[half]
-        assert device.memory.allocations == before
+        numbers = result.data if name == "fp8" else result
+        assert numbers is halves[half]
+        # In e4m3 there are scales beside it, and results of the launch that a GPU would write in place.
+        assert device.memory.allocations - before == (2 if name == "fp8" else 0)
         checking.judge(trial, [checking.on_host(device, result)], [expected])
         assert np.isnan(_numbers(device, halves[1 - half]).astype(np.float32)).all(), "wrote beside its half"
 

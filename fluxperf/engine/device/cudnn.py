@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from statistics import median
 from typing import Any, NamedTuple
@@ -12,7 +13,14 @@ from fluxperf.errors import DeviceError
 #: Launches of each candidate in a row, and rounds of that.
 _TRIALS, _ROUNDS = 8, 3
 
-_TYPES = {"bfloat16": "BFLOAT16", "float16": "HALF"}
+_TYPES = {"bfloat16": "BFLOAT16", "float16": "HALF", "float8_e4m3fn": "FP8_E4M3"}
+
+#: Largest number of e4m3. Weights of attention, in [0, 1], are rounded to e4m3 times this.
+_E4M3_MOST = 448.0
+
+#: Identifiers of a graph's tensors: Q, K, V, O; scales in e4m3: those to multiply Q, K, V and weights by once they are
+#: read, those to multiply weights and O by before they are rounded.
+_Q, _K, _V, _O, _DESCALE_Q, _DESCALE_K, _DESCALE_V, _DESCALE_S, _SCALE_S, _SCALE_O = range(1, 11)
 
 
 def version() -> str | None:
@@ -72,9 +80,19 @@ class Cudnn:
         """What was chosen, by layout."""
         return {layout: plan.choice for layout, plan in self._plans.items()}
 
-    def attention(self, layout: Layout, q: int, k: int, v: int, o: int) -> None:
-        """Launches ``softmax(Q K^T / sqrt d) V`` on device addresses."""
-        operands = {1: q, 2: k, 3: v, 4: o}
+    def attention(self, layout: Layout, q: int, k: int, v: int, o: int, scales: tuple[int, ...] = ()) -> None:
+        """Launches ``softmax(Q K^T / sqrt d) V`` on device addresses.
+
+        Args:
+            layout: extents, strides and dtype.
+            q, k, v, o: the tensors.
+            scales: in e4m3, the scales of q and of k: a float32 each. O comes in units of v, whatever those are.
+        """
+        operands = {_Q: q, _K: k, _V: v, _O: o}
+        if scales:
+            one, most, inverse = self._numbers
+            operands |= {_DESCALE_Q: scales[0], _DESCALE_K: scales[1], _DESCALE_V: one, _SCALE_O: one}
+            operands |= {_DESCALE_S: inverse, _SCALE_S: most}
         stream = self._device.stream.ptr
         if stream != self._stream:
             self._cudnn.set_stream(self._handle, stream)
@@ -82,6 +100,16 @@ class Cudnn:
         plan = self._plans.get(layout) or self._planned(layout, operands)
         plan.graph.execute_plan_at_index(operands, plan.workspace.data.ptr, plan.choice.candidate, self._handle)
         self._device.launches += 1
+
+    @functools.cached_property
+    def _numbers(self) -> tuple[int, int, int]:
+        """Addresses of 1, of the largest e4m3 number, and of one over that, in float32 on the device."""
+        self._constants = self._device.workspace(12).view("float32")
+        values = (1.0, _E4M3_MOST, 1 / _E4M3_MOST)
+        for index, value in enumerate(values):
+            self._constants[index : index + 1].fill(value)
+        first = int(self._constants.data.ptr)
+        return first, first + 4, first + 8
 
     def _planned(self, layout: Layout, operands: dict[int, int]) -> _Plan:
         """Plan of a layout: the library's candidates are timed on the operands of the first call."""
@@ -129,17 +157,19 @@ class Cudnn:
             handle=self._handle,
         )
         inputs = []
-        for uid, (name, stride) in enumerate((("q", layout.q), ("k", layout.k), ("v", layout.v)), start=1):
+        for uid, (name, stride) in enumerate((("q", layout.q), ("k", layout.k), ("v", layout.v)), start=_Q):
             tensor = graph.tensor(name=name, dim=list(layout.shape), stride=list(stride), data_type=kind)
             inputs.append(tensor.set_uid(uid))
-        result, _ = graph.sdpa(
-            name="attention",
-            q=inputs[0],
-            k=inputs[1],
-            v=inputs[2],
-            attn_scale=1 / math.sqrt(layout.shape[-1]),
-            generate_stats=False,
-            use_causal_mask=False,
-        )
-        result.set_output(True).set_uid(4).set_dim(list(layout.shape)).set_stride(list(layout.o)).set_data_type(kind)
+        options = {"attn_scale": 1 / math.sqrt(layout.shape[-1]), "generate_stats": False, "use_causal_mask": False}
+        if layout.dtype == "float8_e4m3fn":
+            scales = [self._scalar(graph, uid) for uid in range(_DESCALE_Q, _SCALE_O + 1)]
+            result, *_ = graph.sdpa_fp8(*inputs, *scales, name="attention", **options)
+        else:
+            result, _ = graph.sdpa(name="attention", q=inputs[0], k=inputs[1], v=inputs[2], **options)
+        result.set_output(True).set_uid(_O).set_dim(list(layout.shape)).set_stride(list(layout.o)).set_data_type(kind)
         return graph
+
+    def _scalar(self, graph: Any, uid: int) -> Any:
+        ones = [1, 1, 1, 1]
+        kind = self._cudnn.data_type.FLOAT
+        return graph.tensor(name=f"scale {uid}", dim=ones, stride=ones, data_type=kind).set_uid(uid)

@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 from fluxperf.engine.device.host import host_dtype
 from fluxperf.errors import DeviceError
 
+#: Name of the 8-bit float dtype of operands, as ml_dtypes has it.
+E4M3 = "float8_e4m3fn"
+
 #: Oldest architecture with bfloat16 tensor cores.
 _OLDEST = (8, 0)
 
@@ -79,6 +82,7 @@ class Gpu:
                 f"({self.name}). Use --device host."
             )
         # Hopper's own instructions are only in the architecture-specific target.
+        self.capability = (int(major), int(minor))
         self.architecture = f"sm_{major}{minor}" + ("a" if (major, minor) == (9, 0) else "")
         self.processors = int(self.properties["multiProcessorCount"])
         self.launches: int | None = 0
@@ -115,13 +119,13 @@ class Gpu:
         return CublasLt(self)
 
     def empty(self, shape: Sequence[int], dtype: str) -> Any:
-        """An uninitialized array.
+        """An uninitialized array; one of e4m3 numbers is of bytes, as CuPy has no such type.
 
         Raises:
             DeviceError: the GPU's memory is full.
         """
         with self.room(f"{dtype} {tuple(shape)}"):
-            return self._cp.empty(tuple(shape), host_dtype(dtype))
+            return self._cp.empty(tuple(shape), "uint8" if dtype == E4M3 else host_dtype(dtype))
 
     def workspace(self, nbytes: int) -> Any:
         """Bytes that a library keeps: from CuPy's own pool, whichever arena is open, so that they may outlive it.

@@ -257,7 +257,7 @@ class HostDevice(Device):
     def launch(self, function: Callable[..., Any], *args: Any, out: HostArray | None = None, **options: Any) -> Any:
         """Runs a plain NumPy function on the memory of this device's arrays, as CUDA runs a kernel.
 
-        Arguments may be host arrays, tuples of them (nested, named or not) and scalars, but no plain NumPy arrays.
+        Arguments may be host arrays, tuples of them (nested, named or not), scalars and none, no plain NumPy arrays.
 
         Raises:
             TransferError: a plain NumPy array came where device memory was expected.
@@ -290,7 +290,7 @@ class HostDevice(Device):
         if isinstance(value, tuple):
             closed = [self._close(item) for item in value]
             return type(value)(*closed) if hasattr(value, "_fields") else tuple(closed)
-        return HostArray(self, np.ascontiguousarray(value))
+        return None if value is None else HostArray(self, np.ascontiguousarray(value))
 
     def _upload(self, numbers: HostNumbers, out: HostArray | None) -> HostArray:
         if out is None:

@@ -14,7 +14,7 @@ from fluxperf.errors import UnknownNameError
 _MODULES = {
     "any": ("composed", "roundtrip", "views"),
     "host": ("host.primitives", "host.matmul", "host.fused", "host.fp8", "host.oracle"),
-    "cuda": ("cuda.primitives", "cuda.moves", "cuda.tables", "cuda.matmul", "cuda.fused", "cuda.attention"),
+    "cuda": ("cuda.primitives", "cuda.moves", "cuda.tables", "cuda.matmul", "cuda.fused", "cuda.attention", "cuda.fp8"),
 }
 
 #: What each implementation name stands for, in the order of the ladder.
@@ -31,7 +31,7 @@ METHODS = {
     "laid_out": "a product that reads the weight as it was laid out at load",
     "fused": "one kernel, or one product with an epilogue, for the whole op",
     "flash": "one pass over keys and values, without the matrix of scores",
-    "fp8": "operands rounded to e4m3 with a scale per row, quantized by the kernel that produces them",
+    "fp8": "operands rounded to e4m3, quantized by the kernel that produces them; scales are powers of two",
     "oracle": "float64, for checking",
 }
 

@@ -207,7 +207,7 @@ _ROWS = (
     _spec(
         "quantize_rows",
         "primitive",
-        "e4m3 with a float32 scale per row",
+        "e4m3 with a scale per row, a power of two",
         "x [.., K] -> data [.., K] in e4m3, scale [.., 1]",
         _per_element(3),
         {"fp8": 0.04},
@@ -267,7 +267,7 @@ _ROWS = (
         "per stream bias, split, RMS norm, rotation; by head, streams in token order",
         "n x (qkv [B, Li, 3 H d], bias [3 H d], norms [d], [d]), cos, sin [L, d], H -> 3 x [B, H, L, d]",
         _qkv,
-        {"float32": _F32, "bfloat16": 3 * _BF16},
+        {"float32": _F32, "bfloat16": 3 * _BF16, "fp8": 0.04},
     ),
     # Two long sums, and the exponential turns the error of a score into a relative one.
     _spec(
@@ -300,7 +300,7 @@ _ROWS = (
         "two tensors side by side, e.g. attention and activated MLP half",
         "first [B, L, D], second [B, L, M] -> [B, L, D + M]",
         _none,
-        _MOVED,
+        {**_MOVED, "fp8": 0.04},
     ),
 )
 

@@ -8,21 +8,45 @@ from typing import Any, NamedTuple
 
 from fluxperf.engine.device.base import Array, Device
 
-__all__ = ["SECTIONS", "Array", "Device", "Ops", "Quantized", "Settings"]
+__all__ = ["SECTIONS", "Array", "Device", "Ops", "Quantized", "Settings", "Unscaled"]
 
 #: The parts of the model that may be bound differently. ``loop`` is the sampler around the forward.
 SECTIONS = ("embed", "double", "single", "final", "loop")
 
 
 class Quantized(NamedTuple):
-    """Numbers in float8_e4m3fn with one float32 scale per row: ``value = data * scale``.
+    """Numbers in float8_e4m3fn with float32 scales, each a power of two: ``value = data * scale``.
 
     ``data`` is [.., K], ``scale`` [.., 1]. As a weight [N, K] that is one scale per output channel, as an activation
-    [B, L, K] one per token.
+    [B, L, K] one per token; queries, keys and values [B, H, L, d] have one scale [1, 1, 1, 1].
     """
 
     data: Array
     scale: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Extents of the numbers."""
+        return self.data.shape
+
+    @property
+    def size(self) -> int:
+        """Number of the numbers."""
+        return self.data.size
+
+
+class Unscaled(NamedTuple):
+    """A product of two `Quantized` before its scales, and its bias: ``value = data * rows * columns + bias``.
+
+    ``data`` [.., L, N] in the dtype of activations, ``rows`` [.., L, 1] and ``columns`` [N] in float32, ``bias`` [N] or
+    none. The kernel that reads the product multiplies and adds as it reads: that costs nothing there, and time in the
+    product.
+    """
+
+    data: Array
+    rows: Array
+    columns: Array
+    bias: Array | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:

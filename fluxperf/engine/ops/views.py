@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fluxperf.engine.ops.catalog import implements
+from fluxperf.engine.ops.table import Quantized
 
 
 @implements("split_modulation", "views")
@@ -16,7 +17,10 @@ def split_modulation(device: Any, modulation: Any, parts: int) -> tuple[Any, ...
 
 @implements("split_tokens", "views")
 def split_tokens(device: Any, x: Any, tokens: int) -> tuple[Any, Any]:
-    """The first tokens, and the rest."""
+    """The first tokens, and the rest; of quantized ones with their scales."""
+    if isinstance(x, Quantized):
+        first, rest = (split_tokens(device, part, tokens) for part in x)
+        return Quantized(first[0], rest[0]), Quantized(first[1], rest[1])
     return x[:, :tokens], x[:, tokens:]
 
 

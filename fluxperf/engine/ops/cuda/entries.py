@@ -18,8 +18,9 @@ class Entry(NamedTuple):
     layout: str
 
 
-# Parameters passed by value: extents (4i) and strides (4q) of leading axes, batch and token stride (2q), a box to copy.
-_BOX = "2P6q6i"
+# Parameters passed by value: extents (4i) and strides (4q) of leading axes, batch and token stride (2q), a box to copy,
+# a stream of a product in e4m3.
+_BOX, _SCALED = "2P6q6i", "6P4q2i"
 _MAP, _MAP_TWO = "P P 4i 4q i i", "P P P 4i 4q 4q i i"
 _COPIES = "b16 b4 b2"
 
@@ -50,6 +51,14 @@ _FAMILIES = (
     ("rope_table", "P P d 3i i i", "f32"),
     ("qkv_heads", "4P2q2i 4P2q2i 5P2q4if i",
      "f32_w2 f32_w4_g4 f32_w4_g8 f32_w4_g16 f32_w4_g32 bf16_w2 bf16_w8_g4 bf16_w8_g8 bf16_w8_g16 bf16_w8_g32"),
+    ("quantize_rows", "P P P 4i 4q i", "f32_w1 f32_w4 bf16_w1 bf16_w8"),
+    ("norm_modulate_fp8", "P P P P P 2q q q i i f",
+     "bf16_w1_block bf16_w8_block bf16_w8_t1 bf16_w8_t3 bf16_w8_t4"),
+    ("value_peaks", f"{_SCALED} {_SCALED} P i i i", "bf16"),
+    ("qkv_heads_fp8", f"{_SCALED} {_SCALED} 7P2q5if i", "bf16_g4 bf16_g8 bf16_g16 bf16_g32"),
+    ("gelu_fp8", "P P P P P P 2q 2q 2q i i", "bf16_w1_block bf16_w8_block bf16_w8_t1 bf16_w8_t3"),
+    ("join_features_fp8", "P P P 2q 2q i i i", "b1 b16"),
+    ("gated_residual_fp8", "P P P P P P P 2q q 2q 2q 2q i i i", "bf16_w1 bf16_w8"),
     *graphs.FAMILIES,
 )  # fmt: skip
 

@@ -7,60 +7,14 @@ from typing import Any
 from fluxperf.engine.device.cublaslt import Product
 from fluxperf.engine.ops.catalog import implements
 from fluxperf.engine.ops.cuda.epilogues import bias_gated_residual
+from fluxperf.engine.ops.cuda.projection import project
 from fluxperf.errors import ArgumentError
-
-
-def _leading(x: Any, what: str) -> tuple[int, int, int]:
-    """Rows, features and row stride (in elements) of x [.., K] as one matrix; its rows must be evenly spaced."""
-    features, item = x.shape[-1], x.itemsize
-    if x.ndim > 1 and x.strides[-1] != item and features > 1:
-        raise ArgumentError(f"{what}: expected unit stride along the last axis, got strides {x.strides} of {x.shape}.")
-    rows = 1
-    stride = x.strides[-2] // item if x.ndim > 1 else features
-    for extent, step in zip(reversed(x.shape[:-1]), reversed(x.strides[:-1]), strict=True):
-        if extent > 1 and rows > 1 and step != rows * stride * item:
-            raise ArgumentError(
-                f"{what}: expected evenly spaced rows, got shape {x.shape} with strides {x.strides} in bytes. "
-                "Pass one sample at a time."
-            )
-        if extent > 1 and rows == 1:
-            stride = step // item
-        rows *= extent
-    return rows, features, max(stride, features)
-
-
-def _even(x: Any) -> bool:
-    """Whether the samples of x [B, L, K] follow each other at the spacing of its rows."""
-    return bool(x.ndim < 3 or x.shape[0] == 1 or x.strides[0] == x.shape[1] * x.strides[1])
-
-
-def _project(
-    device: Any, x: Any, weight: Any, bias: Any = None, out: Any = None, gelu: bool = False, transposed: bool = True
-) -> Any:
-    """``x W^T (+ b) (GELU)`` into ``out`` or a new array; unevenly spaced samples one by one."""
-    outputs = weight.shape[0] if transposed else weight.shape[1]
-    if out is None:
-        out = device.empty((*x.shape[:-1], outputs), str(x.dtype))
-    if x.size == 0:
-        return out
-    if not (_even(x) and _even(out)):
-        for source, target in zip(x, out, strict=True):
-            _project(device, source, weight, bias, target, gelu, transposed)
-        return out
-    rows, features, lda = _leading(x, "linear x")
-    epilogue = ("GELU_BIAS" if gelu else "BIAS") if bias is not None else "DEFAULT"
-    product = Product(
-        m=rows, n=outputs, k=features, dtype=str(x.dtype), out_dtype=str(out.dtype), b_transposed=transposed,
-        lda=lda, ldb=weight.strides[0] // weight.itemsize, ldd=_leading(out, "linear out")[2], epilogue=epilogue,
-    )  # fmt: skip
-    device.products(product, x.data.ptr, weight.data.ptr, out.data.ptr, bias.data.ptr if bias is not None else 0)
-    return out
 
 
 @implements("linear", "laid_out", device="cuda")
 def laid_out(device: Any, x: Any, weight: Any, bias: Any = None) -> Any:
     """x [.., K], weight [N, K] read where it lies; bias in the epilogue."""
-    return _project(device, x, weight, bias)
+    return project(device, x, weight, bias)
 
 
 @implements("linear", "transposing", device="cuda")
@@ -69,7 +23,7 @@ def transposing(device: Any, x: Any, weight: Any, bias: Any = None) -> Any:
     flipped = device.empty((weight.shape[1], weight.shape[0]), str(weight.dtype))
     flipped[...] = weight.T
     device.launches += 1
-    return _project(device, x, flipped, bias, transposed=False)
+    return project(device, x, flipped, bias, transposed=False)
 
 
 @implements("linear_gelu", "fused", device="cuda")
@@ -85,7 +39,7 @@ def linear_gelu(device: Any, x: Any, weight: Any, bias: Any, out: Any = None) ->
         raise ArgumentError(
             f"linear_gelu 'fused': expected x in bfloat16, got {x.dtype}. Bind linear_gelu to 'composed' for {x.dtype}."
         )
-    return _project(device, x, weight, bias, out, gelu=True)
+    return project(device, x, weight, bias, out, gelu=True)
 
 
 @implements("silu_linear", "fused", device="cuda", composed=True)
@@ -97,7 +51,7 @@ def silu_linear(ops: Any, x: Any, weight: Any, bias: Any) -> Any:
 @implements("linear_gated_residual", "fused", device="cuda")
 def linear_gated_residual(device: Any, x: Any, gate: Any, y: Any, weight: Any, bias: Any) -> Any:
     """A product without bias (an epilogue with one costs up to 8 %), then bias, gate and residual in one kernel."""
-    return bias_gated_residual(device, x, gate, _project(device, y, weight), bias)
+    return bias_gated_residual(device, x, gate, project(device, y, weight), bias)
 
 
 @implements("batched_matmul", "strided", device="cuda")

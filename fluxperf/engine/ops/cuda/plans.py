@@ -31,12 +31,14 @@ from fluxperf.errors import ArgumentError
 _ROWS, _MAP_THREADS, _MAP_PACKS, _RMS_THREADS = 4, 128, 4, 256
 #: As in `norm_modulate.cu`: warps of a block with a token each; threads that share a token; and blocks of such threads
 #: that a multiprocessor holds, by packs per thread.
-_NORM_WARPS, _TEAM = 4, 128
-_RESIDENT = {1: 5, 3: 5, 4: 4}
+_NORM_WARPS, TEAM = 4, 128
+RESIDENT = {1: 5, 3: 5, 4: 4}
+#: Tokens of a block that makes heads.
+HEADS_TOKENS = 4
 #: Packs per lane that a warp can hold, by element type.
 _HELD = {"f32": (8, 24), "bf16": (4, 12, 16)}
 
-_remembered = lru_cache(maxsize=4096)
+remembered = lru_cache(maxsize=4096)
 
 
 class Plan(NamedTuple):
@@ -48,39 +50,41 @@ class Plan(NamedTuple):
     tail: tuple[Any, ...]
 
 
-def _three(op: str, x: Layout) -> tuple[int, int, int]:
+def three(op: str, x: Layout) -> tuple[int, int, int]:
+    """Samples, tokens and width of x [B, L, D]."""
     if len(x.shape) != 3:
         raise mismatch(op, "x", "[B, L, D]", x, "Reshape it to samples, tokens and width.")
     batch, tokens, width = x.shape
     return batch, tokens, length(op, width)
 
 
-def _width(kind: Element, aligned: bool, columns: int, *strides: int) -> int:
+def access_width(kind: Element, aligned: bool, columns: int, *strides: int) -> int:
     """Elements per access: those of 16 bytes if every row begins on 16 bytes and is a multiple of them, else 1."""
     fits = aligned and columns % kind.width == 0 and all(stride % kind.width == 0 for stride in strides)
     return kind.width if fits else 1
 
 
-def _up(value: int, unit: int) -> int:
+def up(value: int, unit: int) -> int:
+    """How many units hold a value."""
     return -(-value // unit)
 
 
-@_remembered
+@remembered
 def modulate(x: Layout, scale: Layout, shift: Layout, aligned: bool) -> Plan:
     """Plan of ``x (1 + scale) + shift``."""
-    batch, tokens, width = _three("modulate", x)
+    batch, tokens, width = three("modulate", x)
     kind = element("modulate", "x", x)
     xs = steps("modulate", "x", x, kind)
     by = need("modulate", "scale", scale, (batch, width), kind, "[B, D]")
     plus = need("modulate", "shift", shift, (batch, width), kind, "[B, D]")
-    w = _width(kind, aligned, width, *xs[:2], by[0], plus[0])
-    return _by_token(f"modulate_{kind.code}_w{w}", "modulate", x.shape, w, (*xs[:2], by[0], plus[0], tokens))
+    w = access_width(kind, aligned, width, *xs[:2], by[0], plus[0])
+    return by_token(f"modulate_{kind.code}_w{w}", "modulate", x.shape, w, (*xs[:2], by[0], plus[0], tokens))
 
 
-@_remembered
+@remembered
 def gated_residual(x: Layout, gate: Layout, y: Layout, bias: Layout | None, out: Layout, aligned: bool) -> Plan:
     """Plan of ``x + gate (y + bias)`` into ``out``."""
-    batch, tokens, width = _three("gated_residual", x)
+    batch, tokens, width = three("gated_residual", x)
     kind = element("gated_residual", "x", x)
     xs = steps("gated_residual", "x", x, kind)
     by = need("gated_residual", "gate", gate, (batch, width), kind, "[B, D]")
@@ -89,53 +93,53 @@ def gated_residual(x: Layout, gate: Layout, y: Layout, bias: Layout | None, out:
     if bias is not None:
         need("gated_residual", "bias", bias, (width,), kind, "[D]")
     strides = (*xs[:2], by[0], *ys[:2], *to[:2])
-    w = _width(kind, aligned, width, *strides)
-    return _by_token(f"gated_residual_{kind.code}_w{w}", "gated_residual", x.shape, w, (*strides, tokens))
+    w = access_width(kind, aligned, width, *strides)
+    return by_token(f"gated_residual_{kind.code}_w{w}", "gated_residual", x.shape, w, (*strides, tokens))
 
 
-def _by_token(entry: str, op: str, shape: tuple[int, ...], w: int, tail: tuple[int, ...]) -> Plan:
+def by_token(entry: str, op: str, shape: tuple[int, ...], w: int, tail: tuple[int, ...]) -> Plan:
     """Blocks along x are groups of tokens times tiles of the width, along y samples."""
     batch, tokens, width = shape
     packs = width // w
-    threads = 128 if packs >= 128 else 32 * max(_up(packs, 32), 1)
-    tiles = max(_up(packs, threads), 1)
-    blocks = grid(op, _up(tokens, _ROWS) * tiles if width else 0, batch)
+    threads = 128 if packs >= 128 else 32 * max(up(packs, 32), 1)
+    tiles = max(up(packs, threads), 1)
+    blocks = grid(op, up(tokens, _ROWS) * tiles if width else 0, batch)
     return Plan(entry, blocks, threads, (*tail, packs, tiles))
 
 
-@_remembered
+@remembered
 def layer_norm(x: Layout, eps: float, aligned: bool) -> Plan:
     """Plan of a layer norm over the last axis."""
     kind, xs = _vector_rows("layer_norm", x)
     rows = rows_of("layer_norm", x.shape[:-1], (xs[:-1],))
-    w = _width(kind, aligned, x.shape[-1], *rows.strides[0])
+    w = access_width(kind, aligned, x.shape[-1], *rows.strides[0])
     packs, held = x.shape[-1] // w, _held(kind, w, x.shape[-1] // w)
     tail = (*rows.extents, *rows.strides[0], rows.number, packs, eps)
     per_block = 4 if held else 1
-    blocks = grid("layer_norm", _up(rows.number, per_block) if packs else 0)
+    blocks = grid("layer_norm", up(rows.number, per_block) if packs else 0)
     return Plan(f"layer_norm_{kind.code}_w{w}_{held or 'block'}", blocks, 128 if held else 256, tail)
 
 
-@_remembered
+@remembered
 def norm_modulate(x: Layout, shift: Layout, scale: Layout, eps: float, aligned: bool, processors: int) -> Plan:
     """Plan of a layer norm with modulation, on a card of that many multiprocessors."""
-    batch, tokens, width = _three("norm_modulate", x)
+    batch, tokens, width = three("norm_modulate", x)
     kind = element("norm_modulate", "x", x)
     xs = steps("norm_modulate", "x", x, kind)
     plus = need("norm_modulate", "shift", shift, (batch, width), kind, "[B, D]")
     by = need("norm_modulate", "scale", scale, (batch, width), kind, "[B, D]")
     strides = (*xs[:2], plus[0], by[0])
-    w = _width(kind, aligned, width, *strides)
+    w = access_width(kind, aligned, width, *strides)
     packs = width // w
     tail = (*strides, tokens, packs, eps)
-    team = next((t for t in _RESIDENT if kind is BFLOAT16 and w > 1 and packs <= _TEAM * t), 0)
+    team = next((t for t in RESIDENT if kind is BFLOAT16 and w > 1 and packs <= TEAM * t), 0)
     if team:
         # As many tokens per block as leave no block waiting for another one to end.
-        each = max(_up(tokens * batch, processors * _RESIDENT[team]), 1)
-        blocks = grid("norm_modulate", _up(tokens, each) if width else 0, batch)
-        return Plan(f"norm_modulate_{kind.code}_w{w}_t{team}", blocks, _TEAM, tail)
+        each = max(up(tokens * batch, processors * RESIDENT[team]), 1)
+        blocks = grid("norm_modulate", up(tokens, each) if width else 0, batch)
+        return Plan(f"norm_modulate_{kind.code}_w{w}_t{team}", blocks, TEAM, tail)
     held = _held(kind, w, packs) if kind is FLOAT32 else ""
-    blocks = grid("norm_modulate", _up(tokens, _NORM_WARPS if held else 1) if width else 0, batch)
+    blocks = grid("norm_modulate", up(tokens, _NORM_WARPS if held else 1) if width else 0, batch)
     entry = f"norm_modulate_{kind.code}_w{w}_{held or 'block'}"
     return Plan(entry, blocks, 32 * _NORM_WARPS if held else 256, tail)
 
@@ -154,21 +158,21 @@ def _vector_rows(op: str, x: Layout) -> tuple[Element, tuple[int, ...]]:
     return kind, steps(op, "x", x, kind)
 
 
-@_remembered
+@remembered
 def rms_norm(x: Layout, weight: Layout, eps: float, aligned: bool) -> Plan:
     """Plan of an RMS norm over the last axis."""
     kind, xs = _vector_rows("rms_norm", x)
     need("rms_norm", "weight", weight, x.shape[-1:], kind, "[d]")
     rows = rows_of("rms_norm", x.shape[:-1], (xs[:-1],))
-    w = _width(kind, aligned, x.shape[-1], *rows.strides[0])
+    w = access_width(kind, aligned, x.shape[-1], *rows.strides[0])
     packs = x.shape[-1] // w
     lanes = min(power_of_two(packs), 32)
     tail = (*rows.extents, *rows.strides[0], rows.number, packs, lanes, eps)
-    blocks = grid("rms_norm", _up(rows.number, _RMS_THREADS // lanes) if packs else 0)
+    blocks = grid("rms_norm", up(rows.number, _RMS_THREADS // lanes) if packs else 0)
     return Plan(f"rms_norm_{kind.code}_w{w}", blocks, _RMS_THREADS, tail)
 
 
-@_remembered
+@remembered
 def apply_rope(x: Layout, cos: Layout, sin: Layout, aligned: bool) -> Plan:
     """Plan of a rotation of adjacent pairs."""
     if len(x.shape) != 4 or x.shape[-1] % 2:
@@ -178,14 +182,14 @@ def apply_rope(x: Layout, cos: Layout, sin: Layout, aligned: bool) -> Plan:
     xs = steps("apply_rope", "x", x, kind)
     cosine = need("apply_rope", "cos", cos, (tokens, dim), FLOAT32, "[L, d]")
     sine = need("apply_rope", "sin", sin, (tokens, dim), FLOAT32, "[L, d]")
-    w = max(_width(kind, aligned, dim, *xs[:3]), 2)
+    w = max(access_width(kind, aligned, dim, *xs[:3]), 2)
     packs = dim // w
     lanes = min(power_of_two(packs), 128)
     blocks = grid("apply_rope", tokens if heads * dim else 0, batch)
     return Plan(f"apply_rope_{kind.code}_w{w}", blocks, 128, (*xs[:3], cosine[0], sine[0], heads, packs, lanes))
 
 
-@_remembered
+@remembered
 def softmax(x: Layout, result: str, aligned: bool) -> Plan:
     """Plan of a softmax over the last axis."""
     kind, xs = _vector_rows("softmax", x)
@@ -194,7 +198,7 @@ def softmax(x: Layout, result: str, aligned: bool) -> Plan:
     columns = x.shape[-1]
     whole = aligned and columns % 4 == 0 and columns <= 16384 and all(stride % 4 == 0 for stride in rows.strides[0])
     packs = columns // 4 if whole else columns
-    threads = min(32 * _up(_up(packs, 4) if whole else min(packs, 256), 32), 1024)
+    threads = min(32 * up(up(packs, 4) if whole else min(packs, 256), 32), 1024)
     version = "w4_held" if whole else "w1"
     blocks = grid("softmax", rows.number if columns else 0)
     tail = (*rows.extents, *rows.strides[0], packs)
@@ -208,21 +212,21 @@ def _named(op: str, name: str) -> Element:
     raise ArgumentError(f"{op}: expected dtype 'float32' or 'bfloat16', got {name!r}. Choose one of them.")
 
 
-@_remembered
+@remembered
 def elementwise(op: str, x: Layout, aligned: bool) -> Plan:
     """Plan of a map of one array that keeps its dtype."""
     kind = element(op, "x", x)
     return _map(f"{op}_{kind.code}", op, (x,), (kind,), kind.width, aligned)
 
 
-@_remembered
+@remembered
 def cast(x: Layout, to: str, aligned: bool) -> Plan:
     """Plan of a conversion."""
     kind, result = element("cast", "x", x), _named("cast", to)
     return _map(f"cast_{kind.code}_{result.code}", "cast", (x,), (kind,), 4, aligned)
 
 
-@_remembered
+@remembered
 def euler_step(latents: Layout, velocity: Layout, aligned: bool) -> Plan:
     """Plan of ``latents + delta velocity``."""
     kind = element("euler_step", "velocity", velocity)
@@ -252,7 +256,7 @@ def _mapped(
 
 
 def _tiles(packs: int) -> int:
-    return _up(packs, _MAP_THREADS * _MAP_PACKS)
+    return up(packs, _MAP_THREADS * _MAP_PACKS)
 
 
 def _rows_and_columns(op: str, shape: tuple[int, ...], strides: list[tuple[int, ...]]) -> tuple[Rows, int]:
@@ -260,7 +264,7 @@ def _rows_and_columns(op: str, shape: tuple[int, ...], strides: list[tuple[int, 
     return rows_of(op, extents[:-1], [operand[:-1] for operand in kept]), length(op, extents[-1])
 
 
-@_remembered
+@remembered
 def add_broadcast(x: Layout, y: Layout, shape: tuple[int, ...], aligned: bool) -> Plan:
     """Plan of ``x + y`` of a broadcast shape."""
     kind = element("add_broadcast", "x", x)
@@ -298,7 +302,7 @@ class HeadsPlan(NamedTuple):
     blocks: int
 
 
-@_remembered
+@remembered
 def qkv_heads(
     streams: tuple[tuple[Layout, Layout, Layout, Layout], ...], cos: Layout, sin: Layout, heads: int, aligned: bool
 ) -> HeadsPlan:
@@ -317,9 +321,9 @@ def qkv_heads(
         places.append((spaced[0], spaced[1], qkv.shape[1], start))
         start += qkv.shape[1]
     tables = [need(op, name, table, (start, dim), FLOAT32, "[L, d]")[0] for name, table in (("cos", cos), ("sin", sin))]
-    w = _width(kind, aligned, dim, *(step for place in places for step in place[:2]))
+    w = access_width(kind, aligned, dim, *(step for place in places for step in place[:2]))
     version, per_block, threads = _heads_version(dim // w, w, heads)
-    blocks = [_up(place[2], per_block) for place in places]
+    blocks = [up(place[2], per_block) for place in places]
     return HeadsPlan(
         f"qkv_heads_{kind.code}_{version}", grid(op, sum(blocks) if width else 0, batch), threads,
         (*places, (0, 0, 0, 0))[:2], (tables[0], tables[1]), (heads, dim, start, per_block), blocks[0],
@@ -330,6 +334,11 @@ def _heads_version(packs: int, w: int, heads: int) -> tuple[str, int, int]:
     """Version, tokens per block and threads: lanes of all heads, or of an even share of them."""
     if w == 1 or packs > 32:
         return "w2", 1, 128
+    lanes, threads = heads_lanes(packs, heads)
+    return f"w{w}_g{lanes}", HEADS_TOKENS, threads
+
+
+def heads_lanes(packs: int, heads: int) -> tuple[int, int]:
+    """Lanes that hold one head's row, and threads of a block: lanes of all heads, or of an even share of them."""
     lanes = max(power_of_two(packs), 4)
-    rounds = _up(heads * lanes, 384)
-    return f"w{w}_g{lanes}", 4, 32 * _up(_up(heads, rounds) * lanes, 32)
+    return lanes, 32 * up(up(heads, up(heads * lanes, 384)) * lanes, 32)

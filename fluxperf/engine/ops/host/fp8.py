@@ -1,7 +1,7 @@
-"""Host twins of the fp8 kernels: e4m3 operands with a float32 scale per row, float32 accumulation, bfloat16 results.
+"""Host twins of the fp8 kernels: e4m3 operands, scales that are powers of two, float32 accumulation, bfloat16 products.
 
-Quantization is part of the kernel that produces an operand, or of a kernel of its own where that is a product. The
-scale of a row is its largest magnitude over 448, the largest e4m3 number.
+Quantization is part of the kernel that produces an operand. A product leaves its scales, and its bias, to the kernel
+that reads it (`Unscaled`): rounded to bfloat16 before a power of two or after it, a number is the same.
 """
 
 from __future__ import annotations
@@ -12,31 +12,48 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from fluxperf.engine.ops.catalog import twin
-from fluxperf.engine.ops.table import Quantized
+from fluxperf.engine.ops.catalog import implements, twin
+from fluxperf.engine.ops.host.heads import heads_of
+from fluxperf.engine.ops.table import Quantized, Unscaled
+from fluxperf.errors import ArgumentError
 
-_E4M3_MAX = np.float32(448)
+_E4M3_MOST = 448.0
+
+#: Exponents of scales; their inverse is then a normal float32 number too.
+_EXPONENTS = (-126, 120)
 
 
 def _f32(x: Any) -> Any:
     return x.astype(np.float32, copy=False)
 
 
+def _power(most: Any) -> Any:
+    """The least power of two s with ``most / s <= 448``; 1 for zero."""
+    mantissa, exponent = np.frexp(_f32(most))  # 448 is 0.875 times 2^9
+    powers = np.ldexp(np.float32(1), np.clip(exponent - 9 + (mantissa > 0.875), *_EXPONENTS))
+    return np.where(most > 0, powers, 1).astype(np.float32)
+
+
+def _rounded(wide: Any, scale: Any) -> Any:
+    return np.clip(wide / scale, -_E4M3_MOST, _E4M3_MOST).astype(ml_dtypes.float8_e4m3fn)
+
+
 def _quantized(wide: Any, axes: int | tuple[int, ...] = -1) -> Any:
-    """Numbers rounded to e4m3 with one scale over ``axes``; an all-zero row gets scale 1."""
-    largest = np.abs(wide).max(axis=axes, keepdims=True, initial=0)
-    scale: Any = np.where(largest > 0, largest / _E4M3_MAX, 1).astype(np.float32)
-    data: Any = np.clip(wide / scale, -_E4M3_MAX, _E4M3_MAX).astype(ml_dtypes.float8_e4m3fn)
-    return Quantized(data, scale)
+    """Numbers rounded to e4m3 with one scale over ``axes``."""
+    scale: Any = _power(np.abs(wide).max(axis=axes, keepdims=True, initial=0))
+    return Quantized(_rounded(wide, scale), scale)
 
 
-def _operand(x: Any) -> Any:
+def _operand(x: Any) -> Quantized:
     return x if isinstance(x, Quantized) else _quantized(_f32(x))
 
 
-def _product(x: Any, weight: Any) -> Any:
-    left = _operand(x)
-    return np.matmul(_f32(left.data), _f32(weight.data).T) * left.scale * weight.scale.reshape(-1)
+def _value(x: Any) -> Any:
+    """Numbers in float32, of a product behind its scales and bias."""
+    if not isinstance(x, Unscaled):
+        return _f32(x)
+    value = _f32(x.data) * x.rows * x.columns
+    return value if x.bias is None else value + _f32(x.bias)
 
 
 @twin("quantize_rows", "fp8")
@@ -56,35 +73,94 @@ def norm_modulate(x: Any, shift: Any, scale: Any, eps: float = 1e-6) -> Any:
 
 @twin("linear", "fp8")
 def linear(x: Any, weight: Any, bias: Any = None) -> Any:
-    """Operands in e4m3, both scales in the epilogue."""
-    result = _product(x, weight)
-    return (result if bias is None else result + _f32(bias)).astype(ml_dtypes.bfloat16)
+    """Operands in e4m3; scales and bias are left to the kernel behind it."""
+    left = _operand(x)
+    product = np.matmul(_f32(left.data), _f32(weight.data).T).astype(ml_dtypes.bfloat16)
+    return Unscaled(product, left.scale, weight.scale.reshape(-1), bias)
 
 
-@twin("linear_gelu", "fp8")
-def linear_gelu(x: Any, weight: Any, bias: Any) -> Any:
-    """Bias and tanh-GELU in the epilogue; the result is bfloat16."""
-    wide = _product(x, weight) + _f32(bias)
+@implements("linear_gelu", "fp8", device="host")
+def linear_gelu(device: Any, x: Any, weight: Any, bias: Any, out: Any = None) -> Any:
+    """A product; then scales, bias, tanh-GELU and rounding to e4m3 in one kernel."""
+    return _placed(device, device.launch(_gelu, x, weight, bias), out)
+
+
+def _gelu(x: Any, weight: Any, bias: Any) -> Any:
+    wide = _value(linear(x, weight, bias))
     inner = np.float32(math.sqrt(2 / math.pi)) * (wide + np.float32(0.044715) * wide * wide * wide)
-    return (np.float32(0.5) * wide * (1 + np.tanh(inner))).astype(ml_dtypes.bfloat16)
+    return _quantized(np.float32(0.5) * wide * (1 + np.tanh(inner)))
 
 
 @twin("linear_gated_residual", "fp8")
 def linear_gated_residual(x: Any, gate: Any, y: Any, weight: Any, bias: Any) -> Any:
-    """y quantized per token by a kernel of its own, product rounded to bfloat16, then bias, gate and residual."""
-    product = _product(y, weight).astype(ml_dtypes.bfloat16)
-    return (_f32(x) + _f32(gate)[:, None] * (_f32(product) + _f32(bias))).astype(x.dtype)
+    """A product rounded to bfloat16; then scales, bias, gate and residual in one kernel."""
+    return (_f32(x) + _f32(gate)[:, None] * _value(linear(y, weight, bias))).astype(ml_dtypes.bfloat16)
 
 
-@twin("attention", "fp8")
-def attention(q: Any, k: Any, v: Any) -> Any:
-    """Q, K and V in e4m3 with a scale per head; the weights, in [0, 1], in e4m3 times 448."""
+@twin("qkv_heads", "fp8")
+def qkv_heads(
+    qkvs: tuple[Any, ...],
+    biases: tuple[Any, ...],
+    q_norms: tuple[Any, ...],
+    k_norms: tuple[Any, ...],
+    cos: Any,
+    sin: Any,
+    heads: int,
+) -> tuple[Any, Any, Any]:
+    """As the fused kernel, into e4m3. The norms bound Q and K; V has the scale of its largest number."""
+    if any(isinstance(qkv, Unscaled) and qkv.bias is not None for qkv in qkvs):
+        raise ArgumentError("qkv_heads 'fp8': expected a product without bias, got one with. Pass it in biases.")
+    q, k, v = heads_of(tuple(_value(qkv) for qkv in qkvs), biases, q_norms, k_norms, cos, sin, heads)
+    longest = math.sqrt(q.shape[-1])
+    bounds = [longest * max(float(np.abs(_f32(norm)).max()) for norm in norms) for norms in (q_norms, k_norms)]
+    scales = [_power(np.float32(bound)).reshape(1, 1, 1, 1) for bound in bounds]
+    first, second = (Quantized(_rounded(x, scale), scale) for x, scale in zip((q, k), scales, strict=True))
+    return first, second, _quantized(v, axes=(0, 1, 2, 3))
+
+
+@implements("attention", "fp8", device="host")
+def attention(device: Any, q: Any, k: Any, v: Any, out: Any = None) -> Any:
+    """Q, K and V [B, H, L, d] to [B, L, H d] in units of V's scale; the weights, in [0, 1], in e4m3 times 448."""
+    return _placed(device, device.launch(_attention, q, k, v), out)
+
+
+def _attention(q: Any, k: Any, v: Any) -> Any:
     batch, heads, tokens, dim = q.shape
-    quantized = [_quantized(_f32(x), axes=(-2, -1)) for x in (q, k, v)]
-    wide_q, wide_k, wide_v = (_f32(x.data) for x in quantized)
-    scales = quantized[0].scale * quantized[1].scale * np.float32(1 / math.sqrt(dim))
-    scores = np.matmul(wide_q, wide_k.swapaxes(-1, -2)) * scales
+    q, k, v = (_one_scale(x) for x in (q, k, v))
+    scores = np.matmul(_f32(q.data), _f32(k.data).swapaxes(-1, -2)) * (q.scale * k.scale * np.float32(dim**-0.5))
     weights = np.exp(scores - scores.max(-1, keepdims=True, initial=-np.inf))
-    rounded = _f32((weights * _E4M3_MAX).astype(ml_dtypes.float8_e4m3fn)) / _E4M3_MAX
-    mixed = np.matmul(rounded, wide_v) * quantized[2].scale / weights.sum(-1, keepdims=True, dtype=np.float32)
-    return mixed.astype(q.dtype).swapaxes(1, 2).reshape(batch, tokens, heads * dim)
+    rounded = _f32((weights * np.float32(_E4M3_MOST)).astype(ml_dtypes.float8_e4m3fn)) / np.float32(_E4M3_MOST)
+    mixed = np.matmul(rounded, _f32(v.data)) / weights.sum(-1, keepdims=True, dtype=np.float32)
+    numbers = _rounded(mixed, np.float32(1)).swapaxes(1, 2).reshape(batch, tokens, heads * dim)
+    return Quantized(numbers, np.broadcast_to(v.scale.reshape(1, 1, 1), (batch, tokens, 1)))
+
+
+def _one_scale(x: Any) -> Any:
+    return x if isinstance(x, Quantized) else _quantized(_f32(x), axes=(0, 1, 2, 3))
+
+
+@implements("joined_halves", "fp8", device="host")
+def joined_halves(device: Any, batch: int, tokens: int, left: int, right: int, dtype: str) -> tuple[Any, Any]:
+    """Two column slices of one buffer in e4m3, whatever the dtype of activations."""
+    whole = device.empty((batch, tokens, left + right), "float8_e4m3fn")
+    return whole[:, :, :left], whole[:, :, left:]
+
+
+@twin("join_features", "fp8")
+def join_features(first: Any, second: Any) -> Any:
+    """Two halves at one scale per row: the second's wherever the first fits it, else that which the first needs."""
+    left, right = _operand(first), _operand(second)
+    most = np.abs(_f32(left.data)).max(-1, keepdims=True, initial=0) * left.scale
+    fits = (left.scale <= right.scale) | (most == 0)
+    scale = np.where(fits, right.scale, np.maximum(right.scale, _power(most))).astype(np.float32)
+    halves = [_rounded(_f32(half.data) * half.scale, scale) for half in (left, right)]
+    return Quantized(np.concatenate(halves, axis=-1), scale)
+
+
+def _placed(device: Any, result: Any, out: Any) -> Any:
+    """A result with its numbers in ``out``, if there is one."""
+    return result if out is None else Quantized(device.launch(_same, result.data, out=out), result.scale)
+
+
+def _same(x: Any) -> Any:
+    return x

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fluxperf.engine.ops.catalog import implements, twin
+from fluxperf.engine.ops.host.heads import heads_of
 from fluxperf.engine.ops.layout import joined
 
 
@@ -21,10 +22,6 @@ def _f32(x: Any) -> Any:
 
 def _product(x: Any, weight: Any) -> Any:
     return np.matmul(_f32(x), _f32(weight).T)
-
-
-def _rms(x: Any, weight: Any, eps: float = 1e-6) -> Any:
-    return x / np.sqrt((x * x).mean(-1, keepdims=True, dtype=np.float32) + np.float32(eps)) * _f32(weight)
 
 
 @twin("norm_modulate", "fused")
@@ -47,22 +44,9 @@ def qkv_heads(
     heads: int,
 ) -> tuple[Any, Any, Any]:
     """Bias, split, RMS norm, rotation and head layout of all streams in one launch; rounds once."""
-    batch, _, width = qkvs[0].shape
-    tokens, dim = sum(qkv.shape[1] for qkv in qkvs), width // (3 * heads)
-    q, k, v = (np.empty((batch, heads, tokens, dim), qkvs[0].dtype) for _ in range(3))
-    start = 0
-    for qkv, bias, q_norm, k_norm in zip(qkvs, biases, q_norms, k_norms, strict=True):
-        here = slice(start, start + qkv.shape[1])
-        split = (_f32(qkv) + _f32(bias)).reshape(batch, qkv.shape[1], 3, heads, dim).transpose(2, 0, 3, 1, 4)
-        for target, rows, weight in ((q, split[0], q_norm), (k, split[1], k_norm)):
-            normed = _rms(rows, weight)
-            even, odd = normed[..., 0::2], normed[..., 1::2]
-            cosine, sine = cos[here, 0::2], sin[here, 0::2]
-            target[:, :, here, 0::2] = even * cosine - odd * sine
-            target[:, :, here, 1::2] = odd * cosine + even * sine
-        v[:, :, here] = split[2]
-        start = here.stop
-    return q, k, v
+    q, k, v = heads_of(tuple(map(_f32, qkvs)), biases, q_norms, k_norms, cos, sin, heads)
+    dtype = qkvs[0].dtype
+    return q.astype(dtype), k.astype(dtype), v.astype(dtype)
 
 
 @twin("linear_gelu", "fused")

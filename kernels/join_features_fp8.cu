@@ -1,0 +1,71 @@
+// join_features_fp8: two halves of rows in e4m3, each with a scale, brought to one scale per row, in place.
+//
+// Shapes: rows of `left` + `right` bytes, any batch and token stride; left_powers [B, L] float32 with any batch and token stride,
+// powers [B, L] float32: on entry the scales of the right halves, afterwards those of whole rows. Blocks: x over groups of WARPS
+// tokens, y over samples; a warp per token.
+// Numerics: float32 in between; scales are powers of two, so a number keeps its bits unless it ends up below 2^-6 of the new scale, where e4m3 has fewer.
+// Alignment: b16 needs 16-byte aligned rows and halves that are multiples of 16; b1 takes anything.
+//
+// Versions: b16 moves 16 bytes per access, b1 single ones. The scale of the right half is kept wherever the left half fits it, so that only the left half is written; where it does not,
+// the row takes the larger scale and both are. Rows whose halves share a scale already are not touched.
+#include "common/e4m3.cuh"
+#include "common/reduce.cuh"
+#include "common/rows.cuh"
+
+constexpr int WARPS = 4;
+
+// The words of W bytes, as numbers.
+template <int W> __device__ __forceinline__ void load_e4m3(const e4m3* from, float (&value)[W]) {
+    if constexpr (W == 1) {
+        value[0] = e4m3_value(from->bits);
+    } else {
+        const uint4 bits = *reinterpret_cast<const uint4*>(from);
+        const unsigned word[4] = {bits.x, bits.y, bits.z, bits.w};
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            expand_pair(word[i] & 0xffffu, value[4 * i], value[4 * i + 1]);
+            expand_pair(word[i] >> 16, value[4 * i + 2], value[4 * i + 3]);
+        }
+    }
+}
+
+template <int W> __device__ __forceinline__ float largest_of(const e4m3* row, int packs) {
+    float most = 0.0f, value[W];
+    for (int p = threadIdx.x % 32; p < packs; p += 32) {
+        load_e4m3<W>(row + p * W, value);
+        most = fmaxf(most, largest(value));
+    }
+    return warp_max(most);
+}
+
+template <int W> __device__ __forceinline__ void rescale(e4m3* row, int packs, float by) {
+    float value[W];
+    for (int p = threadIdx.x % 32; p < packs; p += 32) {
+        load_e4m3<W>(row + p * W, value);
+        store_e4m3<W>(row + p * W, value, by);
+    }
+}
+
+#define JOIN_FEATURES_FP8(NAME, W)                                                                                         \
+    extern "C" __global__ void __launch_bounds__(32 * WARPS) NAME(                                                         \
+        e4m3* whole, const float* __restrict__ left_powers, float* powers, const TokenStrides strides,                     \
+        const TokenStrides left_strides, int tokens, int left, int right                                                   \
+    ) {                                                                                                                    \
+        const int token = blockIdx.x * WARPS + threadIdx.x / 32;                                                           \
+        if (token >= tokens) return;                                                                                       \
+        const i64 sample = blockIdx.y;                                                                                     \
+        e4m3* const row = whole + sample * strides.batch + token * strides.token;                                          \
+        const float mine = left_powers[sample * left_strides.batch + token * left_strides.token];                          \
+        const float kept = powers[sample * tokens + token];                                                                \
+        if (mine == kept) return;                                                                                          \
+        float power = kept;                                                                                                \
+        if (mine > kept) power = fmaxf(kept, power_scale(largest_of<W>(row, left) * mine));                                \
+        rescale<W>(row, left, mine * power_inverse(power));                                                                \
+        if (power == kept) return;                                                                                         \
+        rescale<W>(row + left * W, right, kept * power_inverse(power));                                                    \
+        __syncwarp();                                                                                                      \
+        if (threadIdx.x % 32 == 0) powers[sample * tokens + token] = power;                                                \
+    }
+
+JOIN_FEATURES_FP8(join_features_fp8_b1, 1)
+JOIN_FEATURES_FP8(join_features_fp8_b16, 16)

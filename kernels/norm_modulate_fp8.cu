@@ -1,0 +1,128 @@
+// norm_modulate_fp8: layer_norm(x) (1 + scale) + shift in e4m3, with one scale per token.
+//
+// Shapes: x [B, L, D] bf16 with any batch and token stride, shift and scale [B, D] with any batch stride; data [B, L, D]
+// contiguous, powers [B, L] float32. Blocks: x over tokens, y over samples.
+// Numerics: as norm_modulate, float32 throughout; rounds once, to e4m3.
+// Alignment: w8 needs 16-byte aligned rows and D a multiple of 8; w1 takes anything.
+//
+// Versions:
+//   block  a block per token, the row read four times (three times from cache). Any D. Loses wherever a row fits registers.
+//   team   as in norm_modulate, with a second barrier per token: the largest number must be known before the first is rounded.
+#include "common/e4m3.cuh"
+#include "common/rows.cuh"
+#include "common/team.cuh"
+
+#define NORM_MODULATE_FP8_TEAM(NAME, W, P)                                                                                 \
+    extern "C" __global__ void __launch_bounds__(TEAM, RESIDENT<P>) NAME(                                                  \
+        const bf16* __restrict__ x, const bf16* __restrict__ shift, const bf16* __restrict__ scale,                        \
+        e4m3* __restrict__ data, float* __restrict__ powers, const TokenStrides x_strides, i64 shift_stride,               \
+        i64 scale_stride, int tokens, int packs, float eps                                                                 \
+    ) {                                                                                                                    \
+        __shared__ Partial partial;                                                                                        \
+        __shared__ float peaks[2][TEAM_WARPS];                                                                             \
+        const i64 sample = blockIdx.y;                                                                                     \
+        const i64 column = threadIdx.x * W, first = blockIdx.x;                                                            \
+        const bf16* from = x + sample * x_strides.batch + first * x_strides.token + column;                                \
+        e4m3* to = data + (sample * tokens + first) * packs * W + column;                                                  \
+        Pack<bf16, W> held[P], by[P], plus[P];                                                                             \
+        load_share<W>(held, from, packs, true);                                                                            \
+        load_share<W>(by, scale + sample * scale_stride + column, packs, true);                                            \
+        load_share<W>(plus, shift + sample * shift_stride + column, packs, true);                                          \
+        if (threadIdx.x % 32 == 0) {                                                                                       \
+            const float count = warp_share<W, P>(packs);                                                                   \
+            partial.count[threadIdx.x / 32] = count;                                                                       \
+            partial.share[threadIdx.x / 32] = count > 0.0f ? 1.0f / count : 0.0f;                                          \
+            partial.whole = 1.0f / static_cast<float>(packs * W);                                                          \
+        }                                                                                                                  \
+        __syncthreads();                                                                                                   \
+        int turn = 0;                                                                                                      \
+        for (int token = blockIdx.x; token < tokens; token += gridDim.x, turn ^= 1) {                                      \
+            float value[P][W];                                                                                             \
+            _Pragma("unroll") for (int k = 0; k < P; ++k) expand(held[k], value[k]);                                       \
+            from += gridDim.x * x_strides.token;                                                                           \
+            load_share<W>(held, from, packs, token + static_cast<int>(gridDim.x) < tokens);                                \
+            keep_packed(by);                                                                                               \
+            keep_packed(plus);                                                                                             \
+            const float2 row = moments<W, P>(value, packs, partial, turn);                                                 \
+            const float inverse = inverse_sqrt(row.y + eps), minus = -row.x * inverse;                                     \
+            float most = 0.0f;                                                                                             \
+            _Pragma("unroll") for (int k = 0; k < P; ++k) {                                                                \
+                if (static_cast<int>(threadIdx.x) + TEAM * k >= packs) continue;                                           \
+                float factor[W], term[W];                                                                                  \
+                expand(by[k], factor);                                                                                     \
+                expand(plus[k], term);                                                                                     \
+                _Pragma("unroll") for (int i = 0; i < W; ++i)                                                              \
+                    value[k][i] = fmaf(fmaf(value[k][i], inverse, minus), 1.0f + factor[i], term[i]);                      \
+                most = fmaxf(most, largest(value[k]));                                                                     \
+            }                                                                                                              \
+            most = warp_max(most);                                                                                         \
+            if (threadIdx.x % 32 == 0) peaks[turn][threadIdx.x / 32] = most;                                               \
+            __syncthreads();                                                                                               \
+            _Pragma("unroll") for (int w = 0; w < TEAM_WARPS; ++w) most = fmaxf(most, peaks[turn][w]);                     \
+            const float power = power_scale(most), down = power_inverse(power);                                            \
+            _Pragma("unroll") for (int k = 0; k < P; ++k) {                                                                \
+                if (static_cast<int>(threadIdx.x) + TEAM * k < packs) store_e4m3<W>(to + TEAM * W * k, value[k], down);    \
+            }                                                                                                              \
+            if (threadIdx.x == 0) powers[sample * tokens + token] = power;                                                 \
+            to += static_cast<i64>(gridDim.x) * packs * W;                                                                 \
+        }                                                                                                                  \
+    }
+
+template <int W>
+__device__ __forceinline__ void norm_modulate_fp8_row(
+    const bf16* __restrict__ row, const bf16* __restrict__ shift, const bf16* __restrict__ scale, e4m3* __restrict__ data,
+    float* power, int packs, float eps
+) {
+    __shared__ float scratch[32];
+    const float count = static_cast<float>(packs) * W;
+    float value[W], sum = 0.0f, squares = 0.0f, most = 0.0f;
+    for (int p = threadIdx.x; p < packs; p += blockDim.x) {
+        expand(load<W>(row + static_cast<i64>(p) * W), value);
+#pragma unroll
+        for (int i = 0; i < W; ++i) sum += value[i];
+    }
+    const float mean = block_sum(sum, scratch) / count;
+    for (int p = threadIdx.x; p < packs; p += blockDim.x) {
+        expand(load<W>(row + static_cast<i64>(p) * W), value);
+#pragma unroll
+        for (int i = 0; i < W; ++i) squares += (value[i] - mean) * (value[i] - mean);
+    }
+    const float inverse = inverse_sqrt(block_sum(squares, scratch) / count + eps);
+    const auto finished = [&](int p) {
+        float factor[W], term[W];
+        expand(load<W>(row + static_cast<i64>(p) * W), value);
+        expand(load<W>(scale + static_cast<i64>(p) * W), factor);
+        expand(load<W>(shift + static_cast<i64>(p) * W), term);
+#pragma unroll
+        for (int i = 0; i < W; ++i) value[i] = fmaf((value[i] - mean) * inverse, 1.0f + factor[i], term[i]);
+    };
+    for (int p = threadIdx.x; p < packs; p += blockDim.x) {
+        finished(p);
+        most = fmaxf(most, largest(value));
+    }
+    const float s = power_scale(block_max(most, scratch)), by = power_inverse(s);
+    for (int p = threadIdx.x; p < packs; p += blockDim.x) {
+        finished(p);
+        store_e4m3<W>(data + static_cast<i64>(p) * W, value, by);
+    }
+    if (threadIdx.x == 0) *power = s;
+}
+
+#define NORM_MODULATE_FP8_BLOCK(NAME, W)                                                                                   \
+    extern "C" __global__ void __launch_bounds__(256) NAME(                                                                \
+        const bf16* __restrict__ x, const bf16* __restrict__ shift, const bf16* __restrict__ scale,                        \
+        e4m3* __restrict__ data, float* __restrict__ powers, const TokenStrides x_strides, i64 shift_stride,               \
+        i64 scale_stride, int tokens, int packs, float eps                                                                 \
+    ) {                                                                                                                    \
+        const i64 token = blockIdx.x, sample = blockIdx.y, place = sample * tokens + token;                                \
+        norm_modulate_fp8_row<W>(                                                                                          \
+            x + sample * x_strides.batch + token * x_strides.token, shift + sample * shift_stride,                         \
+            scale + sample * scale_stride, data + place * packs * W, powers + place, packs, eps                            \
+        );                                                                                                                 \
+    }
+
+NORM_MODULATE_FP8_BLOCK(norm_modulate_fp8_bf16_w1_block, 1)
+NORM_MODULATE_FP8_BLOCK(norm_modulate_fp8_bf16_w8_block, 8)
+NORM_MODULATE_FP8_TEAM(norm_modulate_fp8_bf16_w8_t1, 8, 1)
+NORM_MODULATE_FP8_TEAM(norm_modulate_fp8_bf16_w8_t3, 8, 3)
+NORM_MODULATE_FP8_TEAM(norm_modulate_fp8_bf16_w8_t4, 8, 4)
