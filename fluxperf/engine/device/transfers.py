@@ -91,9 +91,7 @@ class Slot(Protocol):
     buffer: Any
 
     def fill(self, memory: HostNumbers) -> None:
-        """Begins a copy from lasting (pinned) host memory to the buffer's beginning, behind what was given to the
-        device before `release`; ``memory`` stays as it is until the slot is filled again or `Device.quiet` returns.
-        """  # noqa: D205
+        """Begins a copy of lasting host memory to the buffer's beginning, behind what was given before `release`."""
 
     def acquire(self) -> None:
         """Work that is given to the device's stream from now on finds the bytes."""
