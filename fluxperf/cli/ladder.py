@@ -100,8 +100,8 @@ def _speeds(records: Sequence[Record]) -> Table:
 
 
 def _name(record: Record) -> str:
-    """The rung, with a memory budget if it has one; or a peer's form on lines of its own."""
-    return variant(record).replace("-", "-\n")
+    """The rung, or a peer's form on lines of its own, or a memory budget on one."""
+    return variant(record).replace("-", "-\n").replace(" in ", "\nin ")
 
 
 def _block_ms(record: Record, section: str) -> str:

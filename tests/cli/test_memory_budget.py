@@ -11,6 +11,7 @@ from fluxperf.harness.compare import compare, place_of
 from fluxperf.harness.points import points_of
 from fluxperf.harness.policy import read_policy
 from fluxperf.harness.records import read_records
+from fluxperf.harness.report.commands import commands, run_command
 from fluxperf.harness.report.study import survey
 from tests.contracts.tree import ROOT
 from tests.report.pages import CONTEXT
@@ -34,7 +35,7 @@ def test_a_run_says_what_stays_and_what_is_streamed(pair):
         r"streamed in each step through \d slots, 0\.\d MB are left to work in",
         within.err,
     )
-    assert "fp8 in 0.0008 GB" in within.out
+    assert "in 0.0008 GB" in within.out
     assert "memory budget" not in without.err
     assert "0.0008" not in without.out
 
@@ -67,6 +68,10 @@ def test_a_report_does_not_take_it_for_the_rung(pair):
     (ladder,) = survey([found], CONTEXT).ladders
     assert ladder.at("fp8") == found.records[1]
     assert [rung.name for rung in ladder.measured if rung.info is None] == ["fp8 in 0.0008 GB"]
+    ways = [run_command(ladder, budget=budget) for budget in (None, "0.0008")]
+    assert ["--memory-gb" in way for way in ways] == [False, True]
+    assert "--rung fp8 --repeat 1 --memory-gb 0.0008 " in ways[1]
+    assert [way in commands(survey([found], CONTEXT), "ladder") for way in ways] == [True, True]
 
 
 def test_processes_are_given_the_budget(fluxperf, tmp_path):
