@@ -12,12 +12,14 @@
 // Versions:
 //   block  a block per token, computed twice. Any M. Loses wherever a row fits registers.
 //   team   a block walks over tokens with the next row in flight (t is packs per thread; 3 packs of 8 bf16 and 512 threads hold
-//          M = 12288); bias and columns stay packed in registers. Blocks are as many as the card holds at once.
+//          M = 12288); bias and columns come through L1: kept in registers they leave room for one block an SM, which then
+//          waits at its own barrier. Blocks are as many as the card holds at once.
 #include "common/e4m3.cuh"
 #include "common/reduce.cuh"
 #include "common/rows.cuh"
 
-constexpr int THREADS = 512, WARPS = THREADS / 32;
+// Of a team; and teams that an SM holds, which the launcher counts on.
+constexpr int THREADS = 512, WARPS = THREADS / 32, RESIDENT = 2;
 
 // exp and 1 / x as the hardware approximates them.
 __device__ __forceinline__ float gelu(float x) {
@@ -29,61 +31,68 @@ __device__ __forceinline__ float gelu(float x) {
     return x * inverse;
 }
 
+template <int W, int P>
+__device__ __forceinline__ void gelu_fp8_team(
+    const bf16* __restrict__ y, const float* __restrict__ rows, const float* __restrict__ columns,
+    const bf16* __restrict__ bias, e4m3* __restrict__ data, float* __restrict__ powers, const TokenStrides& y_strides,
+    const TokenStrides& row_strides, const TokenStrides& out_strides, int tokens, int packs
+) {
+    __shared__ float peaks[2][WARPS];
+    const i64 sample = blockIdx.y;
+    const int column = threadIdx.x * W;
+    y += sample * y_strides.batch + column;
+    rows += sample * row_strides.batch;
+    data += sample * out_strides.batch + column;
+    Pack<bf16, W> held[P];
+    const auto fetch = [&](int token) {
+#pragma unroll
+        for (int k = 0; k < P; ++k) {
+            const bool there = token < tokens && static_cast<int>(threadIdx.x) + THREADS * k < packs;
+            held[k] = there ? load_once<W>(y + token * y_strides.token + THREADS * W * k) : zero_pack<bf16, W>();
+        }
+    };
+    fetch(blockIdx.x);
+    int turn = 0;
+    for (int token = blockIdx.x; token < tokens; token += gridDim.x, turn ^= 1) {
+        const float row = rows[token * row_strides.token];
+        float value[P][W], most = 0.0f;
+#pragma unroll
+        for (int k = 0; k < P; ++k) expand(held[k], value[k]);
+        fetch(token + static_cast<int>(gridDim.x));
+#pragma unroll
+        for (int k = 0; k < P; ++k) {
+            if (static_cast<int>(threadIdx.x) + THREADS * k >= packs) continue;
+            float factor[W], term[W];
+            load_floats(columns + column + THREADS * W * k, factor);
+            expand(load<W>(bias + column + THREADS * W * k), term);
+#pragma unroll
+            for (int i = 0; i < W; ++i) value[k][i] = gelu(fmaf(value[k][i] * row, factor[i], term[i]));
+            most = fmaxf(most, largest(value[k]));
+        }
+        most = warp_max(most);
+        if (threadIdx.x % 32 == 0) peaks[turn][threadIdx.x / 32] = most;
+        __syncthreads();
+#pragma unroll
+        for (int w = 0; w < WARPS; ++w) most = fmaxf(most, peaks[turn][w]);
+        const float power = power_scale(most), down = power_inverse(power);
+        e4m3* const to = data + token * out_strides.token;
+#pragma unroll
+        for (int k = 0; k < P; ++k) {
+            if (static_cast<int>(threadIdx.x) + THREADS * k < packs) store_e4m3<W>(to + THREADS * W * k, value[k], down);
+        }
+        if (threadIdx.x == 0) powers[sample * tokens + token] = power;
+    }
+}
+
 #define GELU_FP8_TEAM(NAME, W, P)                                                                                          \
-    extern "C" __global__ void __launch_bounds__(THREADS, 1) NAME(                                                         \
+    extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) NAME(                                                  \
         const bf16* __restrict__ y, const float* __restrict__ rows, const float* __restrict__ columns,                     \
         const bf16* __restrict__ bias, e4m3* __restrict__ data, float* __restrict__ powers, const TokenStrides y_strides,  \
         const TokenStrides row_strides, const TokenStrides out_strides, int tokens, int packs                              \
     ) {                                                                                                                    \
-        __shared__ float peaks[2][WARPS];                                                                                  \
-        const i64 sample = blockIdx.y;                                                                                     \
-        const int column = threadIdx.x * W;                                                                                \
-        y += sample * y_strides.batch + column;                                                                            \
-        rows += sample * row_strides.batch;                                                                                \
-        data += sample * out_strides.batch + column;                                                                       \
-        powers += sample * tokens;                                                                                         \
-        Pack<bf16, W> held[P], by[P], plus[P];                                                                             \
-        _Pragma("unroll") for (int k = 0; k < P; ++k) {                                                                    \
-            const bool mine = static_cast<int>(threadIdx.x) + THREADS * k < packs;                                         \
-            const int at = column + THREADS * W * k;                                                                       \
-            held[k] = mine ? load_once<W>(y + blockIdx.x * y_strides.token + THREADS * W * k) : zero_pack<bf16, W>();      \
-            by[k] = mine ? packed_powers<W>(columns + at) : zero_pack<bf16, W>();                                          \
-            plus[k] = mine ? load<W>(bias + at) : zero_pack<bf16, W>();                                                    \
-        }                                                                                                                  \
-        float next = rows[blockIdx.x * row_strides.token];                                                                 \
-        int turn = 0;                                                                                                      \
-        for (int token = blockIdx.x; token < tokens; token += gridDim.x, turn ^= 1) {                                      \
-            const int following = token + static_cast<int>(gridDim.x);                                                     \
-            const float row = next;                                                                                        \
-            float value[P][W], most = 0.0f;                                                                                \
-            _Pragma("unroll") for (int k = 0; k < P; ++k) {                                                                \
-                expand(held[k], value[k]);                                                                                 \
-                const bool mine = following < tokens && static_cast<int>(threadIdx.x) + THREADS * k < packs;               \
-                held[k] = mine ? load_once<W>(y + following * y_strides.token + THREADS * W * k) : zero_pack<bf16, W>();   \
-            }                                                                                                              \
-            if (following < tokens) next = rows[following * row_strides.token];                                            \
-            _Pragma("unroll") for (int k = 0; k < P; ++k) {                                                                \
-                _Pragma("unroll") for (unsigned& word : by[k].word) asm volatile("" : "+r"(word));                         \
-                _Pragma("unroll") for (unsigned& word : plus[k].word) asm volatile("" : "+r"(word));                       \
-                float factor[W], term[W];                                                                                  \
-                expand(by[k], factor);                                                                                     \
-                expand(plus[k], term);                                                                                     \
-                _Pragma("unroll") for (int i = 0; i < W; ++i)                                                              \
-                    value[k][i] = gelu(fmaf(value[k][i] * row, factor[i], term[i]));                                       \
-                most = fmaxf(most, largest(value[k]));                                                                     \
-            }                                                                                                              \
-            most = warp_max(most);                                                                                         \
-            if (threadIdx.x % 32 == 0) peaks[turn][threadIdx.x / 32] = most;                                               \
-            __syncthreads();                                                                                               \
-            _Pragma("unroll") for (int w = 0; w < WARPS; ++w) most = fmaxf(most, peaks[turn][w]);                          \
-            const float power = power_scale(most), down = power_inverse(power);                                            \
-            e4m3* const to = data + token * out_strides.token;                                                             \
-            _Pragma("unroll") for (int k = 0; k < P; ++k) {                                                                \
-                if (static_cast<int>(threadIdx.x) + THREADS * k < packs)                                                   \
-                    store_e4m3<W>(to + THREADS * W * k, value[k], down);                                                   \
-            }                                                                                                              \
-            if (threadIdx.x == 0) powers[token] = power;                                                                   \
-        }                                                                                                                  \
+        gelu_fp8_team<W, P>(                                                                                               \
+            y, rows, columns, bias, data, powers, y_strides, row_strides, out_strides, tokens, packs                       \
+        );                                                                                                                 \
     }
 
 template <int W>

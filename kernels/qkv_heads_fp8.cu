@@ -11,9 +11,8 @@
 // them as well as one each. V has the scale of its largest number.
 // Alignment: 16-byte aligned rows and d a multiple of 8.
 //
-// Versions: by G, the lanes that hold one head's row (16 for d = 128), one pack of Q, K and V each, as in qkv_heads; scales of
-// columns are packed to bf16, which holds powers of two exactly. One token in flight per thread: with two, the columns would not
-// fit into registers.
+// Versions: by G, the lanes that hold one head's row (16 for d = 128), one pack of Q, K and V each, as in qkv_heads. Scales of
+// columns, bias and norms are read through L1 for each token: kept in registers, they leave room for fewer warps and cost 8 us of 65.
 #include "common/heads.cuh"
 #include "common/heads_fp8.cuh"
 
@@ -45,16 +44,16 @@ __device__ __forceinline__ float largest_norm(const bf16* first, const bf16* sec
     return most;
 }
 
-// Numbers of a pack behind their scales and bias.
+// Numbers of a pack behind their scales and bias; zeros for an idle lane, whose squares are summed too.
 __device__ __forceinline__ void scaled(
-    const Pack<bf16, W>& product, float row, const Pack<bf16, W>& columns, const Pack<bf16, W>& bias, float (&value)[W]
+    const Pack<bf16, W>& product, float row, const float* columns, const bf16* bias, bool mine, float (&value)[W]
 ) {
     float factor[W], plus[W];
     expand(product, value);
-    expand(columns, factor);
-    expand(bias, plus);
+    load_floats(columns, factor);
+    expand(load<W>(bias), plus);
 #pragma unroll
-    for (int i = 0; i < W; ++i) value[i] = fmaf(value[i] * row, factor[i], plus[i]);
+    for (int i = 0; i < W; ++i) value[i] = mine ? fmaf(value[i] * row, factor[i], plus[i]) : 0.0f;
 }
 
 template <int G>
@@ -76,13 +75,7 @@ __device__ __forceinline__ void qkv_heads_fp8(
     const float* const rows = stream.rows + blockIdx.y * stream.row_batch_stride;
     for (int head = threadIdx.x / G, round = 0; round < all.heads; head += groups, round += groups) {
         const bool mine = column_exists && head < all.heads;  // idle lanes stay for the shuffles
-        const int at = head * all.dim + column;
-        Pack<bf16, W> plus[3], by[3];
-#pragma unroll
-        for (int j = 0; j < 3; ++j) {
-            plus[j] = mine ? load<W>(stream.bias + j * part + at) : zero_pack<bf16, W>();
-            by[j] = mine ? packed_powers<W>(stream.columns + j * part + at) : zero_pack<bf16, W>();
-        }
+        const int at = mine ? head * all.dim + column : 0, norm_at = mine ? column : 0;
         const bf16* row = stream.qkv + blockIdx.y * stream.batch_stride + first * stream.token_stride + at;
         i64 to = ((static_cast<i64>(blockIdx.y) * all.heads + head) * all.length + stream.start + first) * all.dim + column;
         for (int token = first; token < last; ++token) {
@@ -92,23 +85,17 @@ __device__ __forceinline__ void qkv_heads_fp8(
             row += stream.token_stride;
             const float power = rows[token * stream.row_stride];
             const i64 place = stream.start + token;
-            Rotation<W> rotation = {};
-            Pack<bf16, W> q_norm = zero_pack<bf16, W>(), k_norm = zero_pack<bf16, W>();
-            if (mine) {
-                q_norm = load<W>(stream.q_norm + column);
-                k_norm = load<W>(stream.k_norm + column);
-                rotation = rotation_at<W>(
-                    all.cos + place * all.cos_stride + column, all.sin + place * all.sin_stride + column
-                );
-            }
+            const Rotation<W> rotation = rotation_at<W>(
+                all.cos + place * all.cos_stride + norm_at, all.sin + place * all.sin_stride + norm_at
+            );
             float value[W];
-            scaled(held[0], power, by[0], plus[0], value);
-            norm_and_rotate<G, W>(value, q_norm, rotation, inverse_dim, all.eps);
+            scaled(held[0], power, stream.columns + at, stream.bias + at, mine, value);
+            norm_and_rotate<G, W>(value, load<W>(stream.q_norm + norm_at), rotation, inverse_dim, all.eps);
             if (mine) store_e4m3<W>(all.q + to, value, q_down);
-            scaled(held[1], power, by[1], plus[1], value);
-            norm_and_rotate<G, W>(value, k_norm, rotation, inverse_dim, all.eps);
+            scaled(held[1], power, stream.columns + part + at, stream.bias + part + at, mine, value);
+            norm_and_rotate<G, W>(value, load<W>(stream.k_norm + norm_at), rotation, inverse_dim, all.eps);
             if (mine) store_e4m3<W>(all.k + to, value, k_down);
-            scaled(held[2], power, by[2], plus[2], value);
+            scaled(held[2], power, stream.columns + 2 * part + at, stream.bias + 2 * part + at, mine, value);
             if (mine) store_e4m3<W>(all.v + to, value, v_down);
             to += all.dim;
         }
@@ -116,7 +103,7 @@ __device__ __forceinline__ void qkv_heads_fp8(
 }
 
 #define QKV_HEADS_FP8(NAME, G)                                                                                             \
-    extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) NAME(                                                    \
+    extern "C" __global__ void __launch_bounds__(MOST_THREADS, 3) NAME(                                                    \
         const __grid_constant__ ScaledStream first, const __grid_constant__ ScaledStream second,                           \
         const __grid_constant__ Heads all, int blocks                                                                      \
     ) {                                                                                                                    \

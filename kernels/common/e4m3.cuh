@@ -101,14 +101,9 @@ template <int W> __device__ __forceinline__ float largest(const float (&value)[W
     return most;
 }
 
-// W floats, each a power of two or such a number's opposite, packed as bf16: nothing is lost.
-template <int W> __device__ __forceinline__ Pack<bf16, W> packed_powers(const float* from) {
-    Pack<bf16, W> pack;
-    if constexpr (W == 1) {
-        pack.word[0] = __float_as_uint(*from) >> 16;
-    } else {
-#pragma unroll
-        for (int i = 0; i < W; i += 2) pack.word[i / 2] = rounded_pair(from[i], from[i + 1]);
-    }
-    return pack;
+// 8 floats from a 16-byte boundary on.
+__device__ __forceinline__ void load_floats(const float* from, float (&to)[8]) {
+    const float4 low = reinterpret_cast<const float4*>(from)[0], high = reinterpret_cast<const float4*>(from)[1];
+    to[0] = low.x, to[1] = low.y, to[2] = low.z, to[3] = low.w;
+    to[4] = high.x, to[5] = high.y, to[6] = high.z, to[7] = high.w;
 }

@@ -9,12 +9,12 @@ from fluxperf.engine.device import cuda
 from fluxperf.engine.device.cuda import CudaDevice
 from fluxperf.engine.ops.table import OP_NAMES
 from tests.ops import checking
-from tests.ops.cases import SIZES
+from tests.ops.cases import SIZES, Sizes
 from tests.ops.checking import Trial
 from tests.ops.test_against_oracle import assert_is_of_its_types
 
 #: Without a GPU one test stands for all, so that what is skipped is said once.
-_HEADS = ("attention", "qkv_heads")
+_HEADS, _PRODUCTS = ("attention", "qkv_heads"), ("linear", "linear_gelu", "linear_gated_residual")
 TRIALS = list(checking.trials("cuda")) if cuda.available() else []
 
 
@@ -22,15 +22,23 @@ def unsupported(trial: Trial) -> str:
     """Why a library cannot run a trial, in words; nothing if it can."""
     if (trial.op, trial.implementation.name, trial.dtype) == ("linear_gelu", "fused", "float32"):
         return "cuBLASLt's GELU epilogue is exact enough for bfloat16 only"
-    if trial.implementation.name == "fp8" and SIZES[trial.size].width % 16:
-        return "products in e4m3 need multiples of 16"
-    if trial.implementation.name == "fp8" and trial.op in _HEADS and SIZES[trial.size].dim % 16:
-        return "attention in e4m3 needs head dimensions that are multiples of 16"
+    if trial.implementation.name == "fp8":
+        return _unsupported_in_e4m3(trial.op, SIZES[trial.size])
     if trial.implementation.name != "flash":
         return ""
     if trial.dtype != "bfloat16":
         return "cuDNN attention takes bfloat16"
     return "cuDNN attention needs head dimensions that are multiples of 8" if SIZES[trial.size].dim % 8 else ""
+
+
+def _unsupported_in_e4m3(op: str, sizes: Sizes) -> str:
+    if op in _PRODUCTS and (sizes.width % 16 or sizes.features % 16):
+        return "products in e4m3 need multiples of 16"
+    if op in _HEADS and sizes.dim % 16:
+        return "attention in e4m3 needs head dimensions that are multiples of 16"
+    if op == "attention" and sizes.tokens == 1:
+        return "cuDNN attention in e4m3 needs more than one token"
+    return ""
 
 
 @pytest.mark.parametrize("trial", TRIALS, ids=str)

@@ -28,9 +28,9 @@ from fluxperf.engine.ops.cuda.plans import (
     up,
 )
 
-#: As in the kernels: threads of a team of `gelu_fp8`, packs that each may hold, warps of `join_features_fp8`, tokens of
-#: a block of `value_peaks`, lanes that `qkv_heads_fp8` has versions for.
-_GELU_TEAM, _GELU_PACKS, _JOIN_WARPS, _PEAK_TOKENS, _LANES = 512, (1, 3), 4, 16, 32
+#: As in the kernels: threads of a team of `gelu_fp8`, packs that each may hold, teams of a multiprocessor; warps of
+#: `join_features_fp8`; tokens of a block of `value_peaks`; lanes that `qkv_heads_fp8` has versions for.
+_GELU_TEAM, _GELU_PACKS, _GELU_RESIDENT, _JOIN_WARPS, _PEAK_TOKENS, _LANES = 512, (1, 3), 2, 4, 16, 32
 
 
 def _bfloat16(op: str, argument: str, layout: Layout) -> None:
@@ -80,13 +80,13 @@ def gelu(y: Layout, rows: Layout, columns: Layout, bias: Layout, out: Layout, al
     rs = need(op, "its scales by token", rows, (batch, tokens, 1), FLOAT32, "[B, L, 1]")
     need(op, "its scales by column", columns, (width,), FLOAT32, "[M]")
     need(op, "bias", bias, (width,), BFLOAT16, "[M]")
-    if out.shape != y.shape or (width > 1 and out.strides[-1] != 1):
+    if out.shape != y.shape or (y.shape[0] and width > 1 and out.strides[-1] != 1):
         raise mismatch(op, "out", f"[B, L, M] = {list(y.shape)} in e4m3, unit stride last", out, "See joined_halves.")
     w = access_width(BFLOAT16, aligned, width, *ys[:2], *out.strides[:2])
     tail = (*ys[:2], *rs[:2], *out.strides[:2], tokens, width // w)
     team = next((t for t in _GELU_PACKS if w > 1 and width // w <= _GELU_TEAM * t), 0)
     if team:
-        each = max(up(tokens * batch, processors), 1)
+        each = max(up(tokens * batch, processors * _GELU_RESIDENT), 1)
         blocks = grid(op, up(tokens, each) if width else 0, batch)
         return Plan(f"gelu_fp8_bf16_w{w}_t{team}", blocks, _GELU_TEAM, tail)
     return Plan(f"gelu_fp8_bf16_w{w}_block", grid(op, tokens if width else 0, batch), 256, tail)

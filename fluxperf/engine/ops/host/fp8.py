@@ -44,7 +44,7 @@ def _quantized(wide: Any, axes: int | tuple[int, ...] = -1) -> Any:
     return Quantized(_rounded(wide, scale), scale)
 
 
-def _operand(x: Any) -> Quantized:
+def _operand(x: Any) -> Any:
     return x if isinstance(x, Quantized) else _quantized(_f32(x))
 
 
@@ -132,7 +132,8 @@ def _attention(q: Any, k: Any, v: Any) -> Any:
     rounded = _f32((weights * np.float32(_E4M3_MOST)).astype(ml_dtypes.float8_e4m3fn)) / np.float32(_E4M3_MOST)
     mixed = np.matmul(rounded, _f32(v.data)) / weights.sum(-1, keepdims=True, dtype=np.float32)
     numbers = _rounded(mixed, np.float32(1)).swapaxes(1, 2).reshape(batch, tokens, heads * dim)
-    return Quantized(numbers, np.broadcast_to(v.scale.reshape(1, 1, 1), (batch, tokens, 1)))
+    scale: Any = np.broadcast_to(v.scale.reshape(1, 1, 1), (batch, tokens, 1))
+    return Quantized(numbers, scale)
 
 
 def _one_scale(x: Any) -> Any:
@@ -152,9 +153,10 @@ def join_features(first: Any, second: Any) -> Any:
     left, right = _operand(first), _operand(second)
     most = np.abs(_f32(left.data)).max(-1, keepdims=True, initial=0) * left.scale
     fits = (left.scale <= right.scale) | (most == 0)
-    scale = np.where(fits, right.scale, np.maximum(right.scale, _power(most))).astype(np.float32)
+    scale: Any = np.where(fits, right.scale, np.maximum(right.scale, _power(most))).astype(np.float32)
     halves = [_rounded(_f32(half.data) * half.scale, scale) for half in (left, right)]
-    return Quantized(np.concatenate(halves, axis=-1), scale)
+    numbers: Any = np.concatenate(halves, axis=-1)
+    return Quantized(numbers, scale)
 
 
 def _placed(device: Any, result: Any, out: Any) -> Any:
