@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from fluxperf.engine.config import FluxConfig
@@ -75,7 +76,13 @@ class SharedWeights:
         return self._arrays[path, dtype]
 
 
-def place(source: WeightSource, bound: Bound, dtype: str, e4m3: tuple[str, ...] = ()) -> FluxWeights:
+def place(
+    source: WeightSource,
+    bound: Bound,
+    dtype: str,
+    e4m3: tuple[str, ...] = (),
+    keep: Callable[[str, Any], Any] = lambda path, tensor: tensor,
+) -> FluxWeights:
     """Weights of a source on a bound device; those from files in one stream, without a pause between tensors.
 
     Args:
@@ -84,6 +91,7 @@ def place(source: WeightSource, bound: Bound, dtype: str, e4m3: tuple[str, ...] 
         dtype: of every tensor that is not quantized.
         e4m3: whose projections [N, K] are quantized, one scale per output channel: sections (``"double"``), or those
             of one name in a section (``"double.qkv"``).
+        keep: called with path and tensor, quantized if it is, but not settled; returns what becomes the weight.
     """
 
     def tensor(path: str, shape: tuple[int, ...]) -> Any:
@@ -91,8 +99,8 @@ def place(source: WeightSource, bound: Bound, dtype: str, e4m3: tuple[str, ...] 
         parts = path.split(".")
         if parts[-1] == "weight" and not {parts[0], f"{parts[0]}.{parts[-2]}"}.isdisjoint(e4m3):
             bound.device.door.settle()
-            return bound.ops[parts[0]].quantize_rows(array)
-        return array
+            array = bound.ops[parts[0]].quantize_rows(array)
+        return keep(path, array)
 
     with bound.device.door.streaming():
         return assemble(source.config, tensor)
