@@ -26,7 +26,7 @@ from fluxperf.errors import ConfigError
 from fluxperf.harness.measure.environment import commit, machine
 from fluxperf.harness.records import OpRow
 from fluxperf.harness.timeline.ledger import CopyCount, LaunchCount, Ledger
-from fluxperf.record_rows import op_rows, policy_of, workload_row
+from fluxperf.record_rows import op_rows, rung_policy, workload_row
 from fluxperf.workloads import Prepared, Workload
 
 
@@ -232,7 +232,7 @@ def profile(
         dirty=dirty,
         machine=machine(device.describe()),
         sizes=workload_row(prepared),
-        policy=policy_of(prepared),
+        policy=rung_policy(prepared),
         ops=_ops_of_a_step(prepared),
         products=list(PRODUCTS),
         choices=device.choices(),

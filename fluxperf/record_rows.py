@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from fluxperf.budgets import policy_of
 from fluxperf.engine.device.transfers import Crossing
 from fluxperf.engine.ops.meter import OpMeter
 from fluxperf.harness.records import BlockRow, LedgerRow, OpRow, WorkloadRow
@@ -71,10 +72,11 @@ def workload_row(prepared: Prepared) -> WorkloadRow:
     )
 
 
-def policy_of(prepared: Prepared) -> dict[str, str]:
-    """What a rung fixes besides its table: dtype, executor, sections in e4m3."""
+def rung_policy(prepared: Prepared) -> dict[str, str]:
+    """What a rung fixes besides its table: dtype, executor, sections in e4m3, and what its budget makes of it."""
     phase = prepared.phase
-    return {"activations": phase.activations, "executor": phase.executor, "e4m3": " ".join(phase.e4m3)}
+    fixed = {"activations": phase.activations, "executor": phase.executor, "e4m3": " ".join(phase.e4m3)}
+    return {**fixed, **policy_of(prepared.plan)}
 
 
 def op_rows(meter: OpMeter) -> list[OpRow]:

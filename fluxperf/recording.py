@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 import fluxperf
+from fluxperf.budgets import settings_of
 from fluxperf.engine.device.observers import LedgerScopes, SectionTimes
 from fluxperf.engine.device.transfers import Crossing
 from fluxperf.engine.executors import Forwards
@@ -24,7 +25,7 @@ from fluxperf.harness.measure.stopping import Until
 from fluxperf.harness.records import ErrorRow, GraphRow, Record, Totals
 from fluxperf.harness.timeline.witness import Witness
 from fluxperf.peers import Peer
-from fluxperf.record_rows import block_rows, ledger_rows, op_rows, policy_of, sums, workload_row
+from fluxperf.record_rows import block_rows, ledger_rows, op_rows, rung_policy, sums, workload_row
 from fluxperf.workloads import Prepared
 
 
@@ -216,7 +217,9 @@ def _forward(prepared: Prepared, forwards: Forwards) -> None:
 
 
 def _sealed(prepared: Prepared, run: Callable[[], Any]) -> None:
-    with prepared.device.door.sealed(f"rung {prepared.phase.name!r} makes no copies in a forward"):
+    streams = prepared.plan is not None
+    what = "copies nothing but streamed weights" if streams else "makes no copies"
+    with prepared.device.door.sealed(f"rung {prepared.phase.name!r} {what} in a forward", fetches=streams):
         run()
 
 
@@ -226,10 +229,13 @@ def _witnessed(prepared: Prepared) -> Totals:
         take = partial(_sealed, prepared, prepared.start().take)
     else:
         take = partial(_forward, prepared, prepared.observed().begin(prepared.request))
-    prepared.device.synchronize()
+    device = prepared.device
+    # Streamed weights are copied beside the compute: those of another forward must be done, and those of this one too.
+    wait = device.synchronize if prepared.plan is None else device.quiet
+    wait()
     with Witness() as seen:
         take()
-        prepared.device.synchronize()
+        wait()
     return seen.totals
 
 
@@ -306,8 +312,8 @@ def record_of(
         witness=counts.witness,
         choices=prepared.device.choices(),
         trials_s=prepared.device.trials_s(),
-        policy=policy_of(prepared),
-        settings={"nvtx": "on" if prepared.observers else "off"},
+        policy=rung_policy(prepared),
+        settings={"nvtx": "on" if prepared.observers else "off", **settings_of(prepared.budget)},
         sampling=[samples.outcome],
         load=prepared.load,
         graph=counts.graph,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fluxperf.budgets import Budget, plan_of
 from fluxperf.engine.checkpoints.sources import SyntheticWeights, WeightSource, place
 from fluxperf.engine.config import config_named
 from fluxperf.engine.device import open_device
@@ -21,6 +23,8 @@ from fluxperf.engine.model.weights import parameters
 from fluxperf.engine.ops.bind import bind, missing
 from fluxperf.engine.ops.table import OP_NAMES
 from fluxperf.engine.phases import Phase, phase_named, table
+from fluxperf.engine.residence.placing import place_within
+from fluxperf.engine.residence.plan import Plan, Sizes
 from fluxperf.errors import BindError, ConfigError, DeviceError, UnknownNameError
 from fluxperf.harness.measure.environment import memory_bytes
 from fluxperf.harness.records import LoadRow
@@ -70,6 +74,12 @@ class Workload:
         """Image tokens across."""
         return self.width // PIXELS_PER_TOKEN
 
+    @property
+    def sizes(self) -> Sizes:
+        """Of its forwards, for a memory budget."""
+        tokens = self.rows * self.columns + self.text_tokens
+        return Sizes(tokens, self.text_tokens, self.batch, self.steps)
+
 
 WORKLOADS: dict[str, Workload] = {
     workload.name: workload
@@ -112,6 +122,8 @@ class Placed:
         rows: its table.
         source: weights.
         observers: what watches timed runs as well (NVTX ranges).
+        budget: of device memory, if it has one.
+        plan: of that budget.
     """
 
     def __init__(
@@ -121,18 +133,23 @@ class Placed:
         rows: dict[str, str],
         source: WeightSource,
         observers: Sequence[Observer] = (),
+        budget: Budget | None = None,
+        plan: Plan | None = None,
     ) -> None:
         self.device, self.phase, self.rows, self.source = device, phase, rows, source
-        self.observers = tuple(observers)
+        self.observers, self.budget, self.plan = tuple(observers), budget, plan
         bound = bind(phase.name, rows, device, phase.settings, observers)
         start_s = time.perf_counter()
-        self._weights = place(source, bound, phase.activations, phase.e4m3)
+        if plan is None:
+            self._weights = place(source, bound, phase.activations, phase.e4m3)
+        else:
+            self._weights = place_within(source, bound, phase.activations, phase.e4m3, plan)
         seconds = time.perf_counter() - start_s
         #: What loading took, or ``None`` where no weights were read from files.
         self.load = LoadRow(bytes=source.stored_bytes, time_s=seconds) if source.stored_bytes else None
         self._model = Flux(source.config, self._weights, bound)
         #: Runs the steps, unobserved but for ``observers``.
-        self.sampler = Sampler(bound, self._model, phase.executor)
+        self.sampler = Sampler(bound, self._model, phase.executor, capture=plan is None)
 
     def close(self) -> None:
         """Lets go of the weights, and closes the device."""
@@ -143,7 +160,8 @@ class Placed:
     def observed(self, *observers: Observer) -> Sampler:
         """The same rung and weights with observers attached."""
         bound = bind(self.phase.name, self.rows, self.device, self.phase.settings, observers)
-        return Sampler(bound, Flux(self.source.config, self._weights, bound), self.phase.executor)
+        model = Flux(self.source.config, self._weights, bound)
+        return Sampler(bound, model, self.phase.executor, capture=self.plan is None)
 
     def rope(self, text_tokens: int, rows: int, columns: int) -> tuple[Any, Any]:
         """cos and sin [T + rows columns, d] of a picture's size."""
@@ -164,6 +182,7 @@ class Prepared:
         self._placed, self.workload = placed, workload
         self.device, self.phase, self.rows, self.source = placed.device, placed.phase, placed.rows, placed.source
         self.observers, self.load, self.observed = placed.observers, placed.load, placed.observed
+        self.budget, self.plan = placed.budget, placed.plan
         self.latents, self.request = latents, request
         #: Crossings of the door so far: weights, tables and inputs.
         self.setup_crossings = len(placed.device.door.ledger.crossings)
@@ -199,6 +218,7 @@ def prepare(
     device: str = "auto",
     seed: int = 0,
     nvtx: bool = False,
+    memory_gb: float | None = None,
 ) -> Prepared:
     """A rung of a workload on a fresh device.
 
@@ -209,15 +229,19 @@ def prepare(
         device: kind.
         seed: of the inputs.
         nvtx: attach NVTX ranges to every run, where a tool takes them.
+        memory_gb: budget of device memory, without one if none.
 
     Raises:
-        FluxperfError: an unknown name, sizes that do not fit, a device that cannot.
+        FluxperfError: an unknown name, sizes that do not fit, a device that cannot, a budget that is too small.
     """
     source = source or SyntheticWeights(config_named(workload.model))
-    return drawn(placed(name, source, device, nvtx), workload, seed)
+    budget = None if memory_gb is None else Budget(memory_gb, workload.sizes)
+    return drawn(placed(name, source, device, nvtx, budget), workload, seed)
 
 
-def placed(name: str, source: WeightSource, device: str | Device = "auto", nvtx: bool = False) -> Placed:
+def placed(
+    name: str, source: WeightSource, device: str | Device = "auto", nvtx: bool = False, budget: Budget | None = None
+) -> Placed:
     """A rung with a model's weights on a device.
 
     Args:
@@ -225,6 +249,7 @@ def placed(name: str, source: WeightSource, device: str | Device = "auto", nvtx:
         source: weights.
         device: kind of a fresh one, or one that is open.
         nvtx: attach NVTX ranges to every run, where a tool takes them.
+        budget: of device memory, without one if none.
 
     Raises:
         FluxperfError: an unknown name, weights that do not fit, a device that cannot.
@@ -238,13 +263,27 @@ def placed(name: str, source: WeightSource, device: str | Device = "auto", nvtx:
     if problems:
         raise BindError(name, opened.kind, problems)
     _check_memory(opened, phase, source)
-    opened.prepare()
+    plan = None if budget is None else plan_of(opened, phase, rows, source, budget)
     ranges = NvtxRanges(name) if nvtx else None
-    if ranges is None or not ranges.enabled:  # what nothing takes is not attached, and so costs nothing
-        return Placed(opened, phase, rows, source)
-    made = Placed(opened, phase, rows, source, observers=(ranges,))
-    opened.door.watch = ranges
+    watching = [ranges] if ranges is not None and ranges.enabled else []  # what nothing takes costs nothing
+    with _limited(opened, plan):
+        opened.prepare()
+        made = Placed(opened, phase, rows, source, watching, budget, plan)
+    if watching:
+        opened.door.watch = ranges
     return made
+
+
+@contextmanager
+def _limited(device: Device, plan: Plan | None) -> Iterator[None]:
+    """Holds a device to a plan, from now on unless placing fails."""
+    if plan is not None:
+        device.limit(plan.room_bytes)
+    try:
+        yield
+    except BaseException:
+        device.limit(None)
+        raise
 
 
 def reference_latents(workload: Workload, source: WeightSource, seed: int = 0) -> Any | None:

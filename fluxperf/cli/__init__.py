@@ -3,30 +3,55 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from typer.core import TyperGroup
 
 import fluxperf
-from fluxperf.cli import (
-    doctor,
-    gate,
-    generate,
-    history,
-    import_asv,
-    kernels,
-    ops,
-    phases,
-    profile,
-    report,
-    run,
-    timeline,
-    witness,
-)
 from fluxperf.errors import FluxperfError
 
+#: Commands in the order of the help. Each is a file of this folder, and in it a function of the same name, or an
+#: ``app`` with commands of its own; dashes are underscores there.
+COMMANDS = (
+    "generate", "run", "kernels", "report", "history", "import-asv", "phases", "ops", "profile", "timeline", "doctor",
+    "witness", "gate",
+)  # fmt: skip
+
+
+class _Commands(TyperGroup):
+    """Imports a command when it is asked for: each needs libraries that the others do not, and a run starts sooner."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        # A name that is unknown is compared with all others, to suggest one.
+        for name in (cmd_name,) if cmd_name in COMMANDS else COMMANDS:
+            if name not in self.commands:
+                self.commands[name] = _made(name)
+        return super().get_command(ctx, cmd_name)
+
+
+def _made(name: str) -> Any:
+    """The command of that name, from its file."""
+    word = name.replace("-", "_")
+    module = import_module(f"fluxperf.cli.{word}")
+    app = getattr(module, "app", None)
+    if app is None:
+        app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+        # What follows the program's name is the program's own, options too.
+        settings = {"allow_interspersed_args": False} if name == "witness" else None
+        app.command(name, context_settings=settings)(getattr(module, word))
+    made = typer.main.get_command(app)
+    made.name = name
+    return made
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="fluxperf",
     help="FLUX.1 fast on NVIDIA GPUs without PyTorch, and the harness that proves every step of it.",
     no_args_is_help=True,
@@ -34,16 +59,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-
-_COMMANDS = (
-    generate.generate, run.run, kernels.kernels, report.report, history.history, import_asv.import_asv, phases.phases,
-    ops.ops, profile.profile, timeline.timeline, doctor.doctor,
-)  # fmt: skip
-for _command in _COMMANDS:
-    app.command()(_command)
-# What follows the program's name is the program's own, options too.
-app.command(context_settings={"allow_interspersed_args": False})(witness.witness)
-app.add_typer(gate.app, name="gate")
 
 
 def _version(wanted: bool) -> None:
@@ -61,10 +76,16 @@ def _root(
     pass
 
 
-def main() -> None:
-    """Runs the command line. An error that fluxperf raises on purpose is one message, and exit code 2."""
+def main(words: Sequence[str] | None = None) -> None:
+    """Runs the command line. An error that fluxperf raises on purpose is one message, and exit code 2.
+
+    Args:
+        words: of the command, after the program's name; those that this program was called with if not given.
+    """
     try:
-        app()
+        app(words)
     except FluxperfError as error:
+        from rich.console import Console
+
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"fluxperf: {error}", style="red", markup=False)
         sys.exit(2)

@@ -15,15 +15,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fluxperf.baselines import WORKLOADS, counted, write_baseline
+from fluxperf.cli import main
 from fluxperf.cli.verdicts import Outputs, conclude
 from fluxperf.engine.device import open_device
 from fluxperf.errors import BuildError, ConfigError, RecordError
 from fluxperf.harness import verdict as verdicts
-from fluxperf.harness.calibration import calibrate as calibrated
-from fluxperf.harness.calibration import file_of, kind_of, read_calibration, store, take
+from fluxperf.harness.calibration import file_of, read_calibration, store
 from fluxperf.harness.checkouts import Installed, Processes, as_it_is, installed, running
 from fluxperf.harness.compare import compare
-from fluxperf.harness.gate import Side, gate_files, gate_pairs, made
+from fluxperf.harness.comparisons import again, begun, continued, in_words, write
+from fluxperf.harness.files import check_writable
+from fluxperf.harness.forks import Forks
+from fluxperf.harness.gate import Runner, Side, gate_files, gate_pairs, made
 from fluxperf.harness.measure.environment import driver
 from fluxperf.harness.policy import Accepted, Policy, read_policy
 from fluxperf.harness.policy import accept as record_acceptance
@@ -45,7 +48,7 @@ Github = Annotated[
 Rungs = Annotated[list[str] | None, typer.Option("--rung", "-r", help="Rung; repeat for several. All if not given.")]
 Baselines = Annotated[Path, typer.Option("--baselines", help="Folder of baselines and calibrations.")]
 
-app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich")
+app = typer.Typer(invoke_without_command=True, add_completion=False, rich_markup_mode="rich")
 
 
 @app.callback()
@@ -128,29 +131,59 @@ def exact(
 
 @app.command()
 def calibrate(
-    workload: Annotated[str, typer.Option("--workload", "-w", help="What is run.")] = "tiny",
+    workload: Annotated[str, typer.Option("--workload", "-w", help="What is run; 'kernels' as well.")] = "tiny",
     rung: Rungs = None,
-    pairs: Annotated[int | None, typer.Option(min=2, help="Process pairs; the policy's first if not given.")] = None,
+    pairs: Annotated[
+        int | None, typer.Option(min=2, help="Process pairs of a comparison; the policy's first if not given.")
+    ] = None,
+    comparisons: Annotated[int, typer.Option(min=1, help="Comparisons of so many pairs each.")] = 1,
     repeat: Annotated[int, typer.Option(min=1, help="Timed generations of each process.")] = 5,
+    warmup: Annotated[
+        int | None, typer.Option(min=0, help="Generations of each process before them; not of kernels.")
+    ] = None,
+    time_limit_s: Annotated[
+        float | None,
+        typer.Option(min=0, help="Begin no comparison that would end later than after so many seconds."),
+    ] = None,
+    forked: Annotated[
+        bool, typer.Option("--forked", help="Fork processes from one that has imported everything: they start sooner.")
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Keep every comparison in this JSON file; what it has is continued."),
+    ] = None,
     policy: PolicyFile = _POLICY,
     baselines: Baselines = _BASELINES,
 ) -> None:
-    """Compare this machine with itself (A/A), and store its spread and the smallest change that shows on it."""
+    """Compare this machine with itself (A/A): how often the gate is wrong, its spread, the smallest change that shows.
+
+    The first pair of processes is a warm-up. Exit code 1 if a comparison says SLOWER, which is a false alarm.
+    """
     thresholds = read_policy(policy)
-    number = pairs or thresholds.pairs.first
-    arguments = _command(workload, repeat, rung)
+    arguments = _command(workload, repeat, rung, warmup)
+    found = begun(workload, arguments, pairs or thresholds.pairs.first, thresholds, forked=forked)
+    if output is not None:
+        check_writable(output)
+        found = continued(output, found)
     with tempfile.TemporaryDirectory(prefix="fluxperf-gate-") as folder, _progress() as progress:
-        task = progress.add_task("pairs", total=number)
-        runner = Processes({"base": running(), "head": running()}, arguments, Path(folder))
-        measured = take(runner, number, lambda taken: progress.update(task, completed=taken))
-    first = measured.base[0]
-    rows = calibrated(measured, thresholds)
-    path = file_of(baselines, first)
-    store(path, kind_of(first), rows)
-    for name, row in rows.items():
-        least = f"{row.detectable:.2%}" if row.detectable is not None else "no change"
-        typer.echo(f"{name}: A/A spread {row.spread:.2%}, {row.pairs} pairs show {least} with power {row.power:.0%}")
-    typer.echo(f"{len(rows)} rows -> {path}")
+        task = progress.add_task("warm-up", total=found.pairs)
+
+        def on_pair(comparison: int, pair: int) -> None:
+            progress.update(task, description=f"pairs of comparison {comparison}", completed=pair)
+
+        runner: Runner = Processes({"base": running(), "head": running()}, arguments, Path(folder))
+        if forked:
+            runner = Forks(main, arguments, Path(folder), ["fluxperf.cli.preloaded"])
+        for latest in again(runner, found, thresholds, comparisons, time_limit_s, on_pair):
+            found = latest
+            if output is not None:
+                write(output, found)
+    path = baselines / f"calibration-{found.machine}.json"
+    store(path, found.machine, {name: metric.calibrated for name, metric in found.metrics.items()})
+    for line in in_words(found):
+        typer.echo(line)
+    typer.echo(f"{len(found.metrics)} rows -> {path}")
+    raise typer.Exit(1 if found.alarms else 0)
 
 
 @app.command()
@@ -173,12 +206,15 @@ def accept(
     typer.echo(f"{metric} is accepted {bound} in {policy}. Commit the file.")
 
 
-def _command(workload: str, repeat: int, rungs: list[str] | None) -> list[str]:
+def _command(workload: str, repeat: int, rungs: list[str] | None, warmup: int | None = None) -> list[str]:
     """What each process does: the command of a workload, and its options."""
     chosen = [f"--rung={name}" for name in rungs or []]
     if workload == KERNELS:
+        if warmup is not None:
+            raise ConfigError("--warmup: expected a workload of generations, kernels warm up by themselves.")
         return ["kernels", "--repeat", str(repeat), *chosen]
-    return ["run", "--workload", workload, "--repeat", str(repeat), *chosen]
+    before = [] if warmup is None else ["--warmup", str(warmup)]
+    return ["run", "--workload", workload, "--repeat", str(repeat), *before, *chosen]
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fluxperf.cli.options import Pixels
+from fluxperf.cli.options import MemoryGb, Pixels
 from fluxperf.cli.pictures import How, decode_latents, encode_prompts, make_pictures
 from fluxperf.errors import ConfigError
 from fluxperf.harness.files import check_writable
@@ -78,6 +78,7 @@ def generate(
     t5_precision: _T5Precision = "full",
     device: _Device = "auto",
     nvtx: _Nvtx = False,
+    memory_gb: MemoryGb = None,
 ) -> None:
     r"""Make pictures of prompts with a FLUX.1 checkpoint.
 
@@ -105,7 +106,7 @@ def generate(
         raise ConfigError(f"generate: expected one of {', '.join(sources)}, got {' and '.join(named) or 'none'}.")
     check_t5(t5, t5_precision)
     check_place(noise_from)
-    how = How(model, rung, device, max_sequence_length, noise_from, t5, t5_precision, nvtx)
+    how = How(model, rung, device, max_sequence_length, noise_from, t5, t5_precision, nvtx, memory_gb)
     if output is None and latents_out is None and embeddings_out is None:
         output = Path("out.png")
     _check_outputs(output, latents_out, embeddings_out)

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from fluxperf.harness.measure.clocks import throttling_note
-from fluxperf.harness.records import Record
+from fluxperf.harness.records import Record, variant
 from fluxperf.harness.stats import summarize
 
 _HEADINGS = ("rung", "time", "ms/step", "n", "down", "up", "MB", "ops", "error")
@@ -100,8 +100,8 @@ def _speeds(records: Sequence[Record]) -> Table:
 
 
 def _name(record: Record) -> str:
-    """The rung, or a peer's form on lines of its own."""
-    return record.rung.replace("-", "-\n")
+    """The rung, or a peer's form on lines of its own, or a memory budget on one."""
+    return variant(record).replace("-", "-\n").replace(" in ", "\nin ")
 
 
 def _block_ms(record: Record, section: str) -> str:

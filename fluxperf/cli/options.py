@@ -24,4 +24,13 @@ Weights = Annotated[
     Path | None,
     typer.Option(help="FLUX.1 checkpoint: diffusers folder or single file. Synthetic weights if not given."),
 ]
+MemoryGb = Annotated[
+    float | None,
+    typer.Option(
+        "--memory-gb",
+        min=0,
+        help="Budget of device memory, in 10^9 bytes, for all that the transformer takes: weights that do not fit are "
+        "kept in pinned host memory and streamed beside the compute.",
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Of synthetic weights and inputs.")]

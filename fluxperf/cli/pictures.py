@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from fluxperf.budgets import in_words
 from fluxperf.cli.loading import BytesBar, loaded
 from fluxperf.engine.config import FluxConfig, config_named
 from fluxperf.errors import ConfigError
@@ -39,6 +40,7 @@ class How(NamedTuple):
     t5: str
     t5_precision: str
     nvtx: bool
+    memory_gb: float | None
 
 
 def make_pictures(
@@ -120,8 +122,12 @@ def _loaded(how: How, text_encoders: bool, vae: bool, cached: int) -> Pipeline:
             vae=vae,
             nvtx=how.nvtx,
             on_bytes=bar.advance,
+            memory_gb=how.memory_gb,
         )
         bar.end()
+    placed = pipeline.parts.transformer
+    if placed.plan is not None and placed.budget is not None:
+        console.print(in_words(placed.plan, placed.budget), highlight=False, soft_wrap=True)
     loads = dict(pipeline.parts.loads)
     ready = loads.pop("ready")
     read = "; ".join(f"{name.replace('_', ' ')} {loaded(row)}" for name, row in loads.items())

@@ -11,10 +11,11 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from fluxperf.budgets import in_words
 from fluxperf.cli.end_to_end import pictures_of, show_pictures
 from fluxperf.cli.ladder import ladder
 from fluxperf.cli.loading import LoadingBar, loaded
-from fluxperf.cli.options import Batch, OwnPixels, Seed, Steps, TextTokens, Weights, WorkloadName
+from fluxperf.cli.options import Batch, MemoryGb, OwnPixels, Seed, Steps, TextTokens, Weights, WorkloadName
 from fluxperf.cli.replicas import measured_in_processes
 from fluxperf.engine.checkpoints.checkpoint import Checkpoint
 from fluxperf.engine.checkpoints.sources import SyntheticWeights, WeightSource
@@ -81,6 +82,7 @@ def run(
     ] = None,
     time_limit_s: _TimeLimit = None,
     end_to_end: _EndToEnd = False,
+    memory_gb: MemoryGb = None,
     rest_s: Annotated[
         float, typer.Option(min=0, help="Idle seconds before each generation: a card without a pause clocks down.")
     ] = 0.0,
@@ -104,7 +106,9 @@ def run(
         _show(measured_in_processes(context, processes, output), output)
         return
     kind = open_device(device).kind
-    how = _How(kind, repeat, warmup, seed, nvtx, witness, tuple(peer or ()), until, rest_s)
+    how = _How(kind, repeat, warmup, seed, nvtx, witness, tuple(peer or ()), until, rest_s, memory_gb)
+    if memory_gb is not None:
+        _check_budget(memory_gb, names, how, end_to_end)
     if end_to_end:
         show_pictures(pictures_of(names or _every_rung(kind), chosen, weights, how, output), output)
         return
@@ -127,6 +131,23 @@ def _until(precision: float | None, time_limit_s: float | None, repeat: int, war
     return Until(precision / 100, most_s=limit_s, warmup_s=limit_s / 3)
 
 
+def _check_budget(memory_gb: float, names: list[str], how: _How, end_to_end: bool) -> None:
+    """Refuses what a memory budget does not go with."""
+    given = f"--memory-gb {memory_gb:g}"
+    if not names:
+        raise ConfigError(f"{given}: expected the rungs that it is for, got none. Name each with --rung, such as fp8.")
+    if how.peers:
+        raise ConfigError(
+            f"{given} --peer {how.peers[0]}: expected no peer, as the budget does not hold for those. "
+            "Measure peers in a run of their own."
+        )
+    if end_to_end:
+        raise ConfigError(
+            f"{given} --end-to-end: expected a run from latents to latents, as text encoders and VAE have memory of "
+            "their own. Leave one out; `fluxperf generate` takes a budget for the transformer."
+        )
+
+
 def _show(records: list[Record], output: Path | None) -> None:
     """Prints the ladder, and where the records went."""
     Console().print(ladder(records))
@@ -146,6 +167,7 @@ class _How(NamedTuple):
     peers: tuple[str, ...]
     until: Until | None
     rest_s: float
+    memory_gb: float | None
 
 
 def _every_rung(device: str) -> list[str]:
@@ -192,8 +214,10 @@ def _measure_all(
         for name in names:
             progress.update(task, description=name)
             bar.begin()
-            prepared = prepare(name, workload, source, how.device, seed=how.seed, nvtx=how.nvtx)
+            prepared = prepare(name, workload, source, how.device, how.seed, how.nvtx, how.memory_gb)
             bar.end()
+            if prepared.plan is not None and prepared.budget is not None:
+                live.console.print(in_words(prepared.plan, prepared.budget), highlight=False, soft_wrap=True)
             if prepared.load is not None:
                 live.console.print(loaded(prepared.load), highlight=False)
             peers = [open_peer(peer, workload) for peer in how.peers] if name == names[-1] else []

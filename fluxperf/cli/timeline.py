@@ -52,7 +52,7 @@ def timeline(
         Path | None,
         typer.Option(
             "--ledger",
-            help="Compare with this ledger of `fluxperf profile` and show the ops of a step; exit with 1 if it differs.",
+            help="Compare with this ledger of `fluxperf profile` and show ops of a step; exit with 1 if it differs.",
         ),
     ] = None,
     per_op: PerOpFile = None,

@@ -70,7 +70,7 @@ class CapturedForwards:
     def __init__(self, model: Flux, request: Request) -> None:
         self._model, self._rope, self._batch = model, request.rope, request.text.shape[0]
         temb = model.conditioning(request.sigmas[:-1], request.pooled, request.guidance)
-        #: Modulation vectors [S B, all rows] of all steps, and text tokens [B, T, D].
+        #: Modulation vectors [S B, all rows] of all steps, by row where they come in pieces; text tokens [B, T, D].
         self.vectors = model.all_modulations(temb)
         self.txt = model.embed_text(request.text)
 
@@ -143,12 +143,13 @@ class Sampler:
         bound: the phase's ops, for the step itself.
         model: the transformer.
         executor: name of how forwards are run.
+        capture: whether steps may be captured; not those that copy weights.
     """
 
-    def __init__(self, bound: Bound, model: Flux, executor: str) -> None:
+    def __init__(self, bound: Bound, model: Flux, executor: str, capture: bool = True) -> None:
         self._bound, self._model, self._begin = bound, model, EXECUTORS[executor]
         self._step = bound.section("loop", lambda ops, x, v, delta: ops.euler_step(x, v, delta))
-        graphs = executor == "captured" and bound.device.graphs is not None
+        graphs = capture and executor == "captured" and bound.device.graphs is not None
         #: Where steps are captured, ``None`` where every op is launched.
         self._replays = Replays(model, bound) if graphs and not bound.observers else None
 
@@ -174,7 +175,8 @@ class Sampler:
         forwards = self.begin(request)
         if self._replays is None or on_forward is not None or not isinstance(forwards, CapturedForwards):
             return _EulerSteps(forwards, self._step, latents, deltas, on_forward)
-        return self._replays.start(Inputs(latents, forwards.txt, forwards.vectors, request.rope, deltas))
+        vectors: Any = forwards.vectors  # whole: weights that come in pieces are never captured
+        return self._replays.start(Inputs(latents, forwards.txt, vectors, request.rope, deltas))
 
     def denoise(
         self,

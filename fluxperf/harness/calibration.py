@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
-from fluxperf.errors import PolicyError, RecordError
-from fluxperf.harness.compare import compare, driver_class, place_of, samples_of
+from fluxperf.errors import PolicyError
+from fluxperf.harness.compare import driver_class
 from fluxperf.harness.files import write_whole
-from fluxperf.harness.gate import Runner, Side, made
-from fluxperf.harness.noisy import Task, logarithms
-from fluxperf.harness.policy import Policy
+from fluxperf.harness.gate import made
+from fluxperf.harness.policy import Noisy
 from fluxperf.harness.records import Record
 from fluxperf.harness.significance import detectable, spread
 from fluxperf.harness.verdict import finite
@@ -25,15 +23,19 @@ SCHEMA = 1
 class Calibrated(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One metric of one rung, A/A. ``spread`` is the standard deviation of the logarithms of pairs' ratios.
 
-    ``detectable`` is the smallest relative change that as many pairs show with the policy's power; ``None`` if none is.
+    ``detectable`` is the smallest relative change that so many ``pairs`` show with the policy's power; ``None`` if none
+    is. ``measured`` counts the pairs that the spread is of; 0 says that they are the same. ``forked`` says that the
+    processes were forked, so that their libraries lay at the same addresses.
     """
 
     spread: float
     detectable: float | None
     pairs: int
+    measured: int = 0
     alpha: float
     power: float
     ran_as: str
+    forked: bool = False
     created_utc: str
 
 
@@ -50,13 +52,6 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return {name: row.spread for name, row in self.rows.items()}
 
 
-class AA(NamedTuple):
-    """Records of two sides of one and the same program."""
-
-    base: list[Record]
-    head: list[Record]
-
-
 def kind_of(record: Record) -> str:
     """The kind of machine that a calibration belongs to: GPU and driver class, or the CPU of host twins."""
     machine = record.machine
@@ -70,48 +65,32 @@ def file_of(folder: Path, record: Record) -> Path:
     return folder / f"calibration-{kind_of(record)}.json"
 
 
-def take(runner: Runner, pairs: int, on_pair: Callable[[int], None] = lambda number: None) -> AA:
-    """Measures both sides of pairs in fresh processes, in the order that the gate uses.
+def calibrated(
+    logs: Sequence[float], pairs: int, rule: Noisy, *, alpha: float, power: float, ran_as: str, forked: bool
+) -> Calibrated:
+    """What pairs of A/A say of a metric: their spread, and the smallest change that ``pairs`` of them show.
 
-    Raises:
-        FluxperfError: a process failed.
+    Args:
+        logs: logarithm of worse over better of each pair that was measured.
+        pairs: of a comparison.
+        rule: of the metric, whose margin holds where the spread is smaller.
+        alpha: level of the test.
+        power: probability with which the change is to be shown.
+        ran_as: what the processes ran.
+        forked: how they were started.
     """
-    found = AA([], [])
-    order: tuple[Side, Side] = ("base", "head")
-    for number in range(pairs):
-        for side in order if number % 2 == 0 else order[::-1]:
-            getattr(found, side).extend(runner.measure(side))
-        on_pair(number + 1)
-    return found
-
-
-def calibrate(measured: AA, policy: Policy) -> dict[str, Calibrated]:
-    """Spread and minimum detectable effect of each noisy metric of the policy, of each rung.
-
-    Raises:
-        RecordError: the two sides cannot be compared, or a metric has no usable samples.
-    """
-    refused = [row for row in compare(measured.base, measured.head, policy).rows if row.outcome == "error"]
-    if refused:
-        raise RecordError(f"gate calibrate: {refused[0].message} ({len(refused)} such rows; {refused[0].id})")
-    rows = {}
-    for place in dict.fromkeys(place_of(record) for record in measured.base):
-        sides = [[record for record in side if place_of(record) == place] for side in measured]
-        for name, rule in policy.noisy_of(place.workload).items():
-            base, head = (samples_of(records, name.removeprefix("times.")) for records in sides)
-            logs = logarithms(Task(place, name, base, head, rule))
-            width, test = spread(logs), policy.pairs
-            margin = max(width, rule.margin)
-            rows[f"{place.workload}/{place.rung}/{name}"] = Calibrated(
-                spread=width,
-                detectable=finite(detectable(width, len(logs), test.alpha, test.power, margin)),
-                pairs=len(logs),
-                alpha=test.alpha,
-                power=test.power,
-                ran_as=sides[0][0].ran_as,
-                created_utc=made()[0],
-            )
-    return rows
+    width = spread(logs)
+    return Calibrated(
+        spread=width,
+        detectable=finite(detectable(width, pairs, alpha, power, max(width, rule.margin))),
+        pairs=pairs,
+        measured=len(logs),
+        alpha=alpha,
+        power=power,
+        ran_as=ran_as,
+        forked=forked,
+        created_utc=made()[0],
+    )
 
 
 def read_calibration(path: Path) -> Calibration | None:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import fluxperf
 from fluxperf.errors import BuildError
 from fluxperf.harness.gate import Side
+from fluxperf.harness.measure.processes import compiled_in
 from fluxperf.harness.records import Record, read_records
 
 #: Seconds until a build, or a process that measures, is given up.
@@ -59,7 +60,7 @@ class Processes:
         python, commit, source = self._sides[side]
         command = [str(python), "-P", "-m", "fluxperf", *self._arguments, "-o", str(output)]
         more = {"FLUXPERF_COMMIT": commit} if commit else {"PYTHONPATH": _path(source)}
-        environment = {**os.environ, **more}
+        environment = {**os.environ, **compiled_in(self._folder), **more}
         _call(command, self._folder, f"measuring {side} {commit[:10]}".rstrip(), environment)
         found = read_records(output)
         if found.problems:
@@ -174,5 +175,10 @@ def _call(command: Sequence[str], folder: Path, what: str, environment: dict[str
     except OSError as error:
         raise BuildError(f"{what}: {command[0]} does not start ({error.strerror}). Install it.") from error
     if done.returncode:
-        last = "\n".join(done.stdout.rstrip().splitlines()[-_LAST_LINES:])
+        last = last_lines(done.stdout)
         raise BuildError(f"{what}: expected exit code 0, got {done.returncode}. Correct what it says:\n{last}")
+
+
+def last_lines(text: str) -> str:
+    """The end of what a command printed."""
+    return "\n".join(text.rstrip().splitlines()[-_LAST_LINES:])

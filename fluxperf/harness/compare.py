@@ -10,7 +10,7 @@ import msgspec
 from fluxperf.harness.exact import Place, compare_exact, exact_values
 from fluxperf.harness.noisy import Task, judge
 from fluxperf.harness.policy import Policy
-from fluxperf.harness.records import Machine, Record, WorkloadRow
+from fluxperf.harness.records import Machine, Record, WorkloadRow, variant
 from fluxperf.harness.verdict import Row, problem
 
 #: Machine fields that are named in notes when they differ; GPU and driver decide by themselves.
@@ -118,8 +118,8 @@ def label(workload: WorkloadRow) -> str:
 
 
 def place_of(record: Record) -> Place:
-    """Which rung of which workload a record is of; a peer's record has the peer's name for its rung."""
-    return Place(label(record.workload), record.rung)
+    """Which rung of which workload a record is of; a peer's record has the peer's name, a memory budget is told."""
+    return Place(label(record.workload), variant(record))
 
 
 def samples_of(records: Sequence[Record], metric: str) -> list[list[float]]:

@@ -235,6 +235,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     picture_witness: Totals | None = None
 
 
+def variant(record: Record) -> str:
+    """The record's rung, with its budget if it was run within one: ``fp8 in 16 GB`` is compared with nothing else."""
+    budget = record.settings.get("memory_gb")
+    return record.rung if budget is None else f"{record.rung} in {budget} GB"
+
+
 class _Head(msgspec.Struct):
     """The one field that every schema has."""
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fluxperf.budgets import Budget
 from fluxperf.engine.checkpoints.checkpoint import Checkpoint
 from fluxperf.engine.config import FluxConfig
 from fluxperf.engine.device import open_device
@@ -20,10 +21,13 @@ from fluxperf.pipeline.decoder import Decoder
 from fluxperf.pipeline.folder import TEXT, TRANSFORMER, VAE, ModelFolder, check_fit, open_folder
 from fluxperf.pipeline.libraries import library
 from fluxperf.pipeline.text import T5Keeping, T5Precision, TextEncoders, check_t5
-from fluxperf.workloads import Placed, placed
+from fluxperf.workloads import WORKLOADS, Placed, placed
 
 #: The highest rung in bfloat16.
 BEST_RUNG = "captured"
+
+#: Workload that a memory budget has to be enough for, without and with a guidance embedding.
+_LARGEST = {False: "schnell-1024", True: "dev-1024"}
 
 #: Of text encoders and VAE.
 _DTYPES = ("float32", "bfloat16")
@@ -108,6 +112,7 @@ def load_parts(
     vae: bool = True,
     nvtx: bool = False,
     on_bytes: Callable[[int], None] = lambda nbytes: None,
+    memory_gb: float | None = None,
 ) -> Parts:
     """The parts of a model folder, on a device; arguments are those of `Pipeline.from_pretrained`.
 
@@ -124,6 +129,8 @@ def load_parts(
         vae: load it; without, calls give latents.
         nvtx: a range for every step, block and op; stages have theirs in any case.
         on_bytes: told of the bytes of transformer and T5 as they are read.
+        memory_gb: budget of device memory for the transformer, for pictures of up to 1024 x 1024, one at a time;
+            weights that do not fit are streamed. Text encoders and VAE are beside it.
 
     Raises:
         CheckpointError: the folder is none of FLUX.1, or not whole; everything that is wrong is in one message.
@@ -144,7 +151,8 @@ def load_parts(
     source = Checkpoint(folder.path)
     source.on_bytes = on_bytes
     check_fit(folder, source.config)
-    transformer = placed(rung or BEST_RUNG, source, opened, nvtx)
+    budget = None if memory_gb is None else Budget(memory_gb, WORKLOADS[_LARGEST[source.config.guidance]].sizes)
+    transformer = placed(rung or BEST_RUNG, source, opened, nvtx, budget)
     loads = {"transformer": transformer.load} if transformer.load else {}
     encoders = decoder = None
     if bridge is not None and text_encoders:

@@ -58,6 +58,7 @@ class Pipeline:
         vae: bool = True,
         nvtx: bool = False,
         on_bytes: Callable[[int], None] = lambda nbytes: None,
+        memory_gb: float | None = None,
     ) -> Pipeline:
         """A pipeline of a model folder, ready.
 
@@ -74,17 +75,16 @@ class Pipeline:
             vae: load it; without, calls give latents.
             nvtx: a range for every step, block and op; stages have theirs in any case.
             on_bytes: told of the bytes of transformer and T5 as they are read.
+            memory_gb: budget of device memory for the transformer, for pictures of up to 1024 x 1024, one at a time;
+                weights that do not fit are streamed. Text encoders and VAE are beside it.
 
         Raises:
             CheckpointError: the folder is none of FLUX.1, or not whole; everything that is wrong is in one message.
             DeviceError: a library of the extra ``pipeline`` is missing, or the device cannot.
             FluxperfError: an unknown rung or device, or one that does not run the other.
         """
-        return cls(
-            load_parts(
-                Path(path), rung, device, dtype, t5, t5_precision, cache_prompts, text_encoders, vae, nvtx, on_bytes
-            )
-        )
+        keeping = t5, t5_precision, cache_prompts
+        return cls(load_parts(Path(path), rung, device, dtype, *keeping, text_encoders, vae, nvtx, on_bytes, memory_gb))
 
     def close(self) -> None:
         """Lets go of everything, and closes the device."""

@@ -11,10 +11,28 @@ import time
 import pytest
 
 import fluxperf as package
+from fluxperf.cli import COMMANDS
 from fluxperf.engine.device.observers import NvtxRanges
 from fluxperf.engine.ops.specs import SPECS
 from fluxperf.engine.phases import PHASES, table
 from fluxperf.harness.records import read_records
+
+
+def test_every_command_is_listed_and_answers_for_itself(fluxperf):
+    listed = fluxperf("--help")
+    assert listed.code == 0
+    rows = [line.split() for line in listed.out.splitlines()]
+    assert [words[1] for words in rows if len(words) > 2 and words[1] in COMMANDS] == list(COMMANDS)
+    for name in COMMANDS:
+        asked = fluxperf(name, "--help")
+        assert asked.code == 0
+        assert f"fluxperf {name} [OPTIONS]" in asked.out
+
+
+def test_a_misspelt_command_is_told_the_nearest_one(fluxperf):
+    result = fluxperf("timelin")
+    assert result.code == 2
+    assert "Did you mean 'timeline'?" in result.err
 
 
 def test_run_measures_every_rung_and_records_it(fluxperf, tmp_path):

@@ -15,7 +15,7 @@ from fluxperf.engine import phases
 from fluxperf.engine.ops import catalog
 from fluxperf.engine.phases import PHASES
 from fluxperf.harness.records import append_record, read_records
-from tests.gate.sides import POLICY_FILE, ROOT, both, twin, with_totals
+from tests.gate.sides import POLICY_FILE, ROOT, Fake, both, twin, with_totals
 
 HOST = ROOT / "reports" / "baselines" / "host.jsonl"
 QUICK = ("--workload", "tiny", "--rung", "baseline", "--rung", "fused")
@@ -194,8 +194,42 @@ def test_calibrate_stores_what_the_machine_can_show(gate, tmp_path):
     result = gate("calibrate", *arguments)
     assert result.code == 0, result.err
     assert "tiny/fused/times.denoise: A/A spread" in words(result)
+    assert "1 comparison of 2 pairs: nothing SLOWER." in words(result)
     (path,) = tmp_path.iterdir()
     assert set(json.loads(path.read_text())["rows"]) == {"tiny/fused/times.denoise", "tiny/fused/times.step"}
+
+
+def test_comparisons_are_kept_continued_and_fail_on_an_alarm(gate, tmp_path, monkeypatch):
+    asked = []
+
+    def processes(change):
+        def made(sides, arguments, folder):
+            assert sides["base"] == sides["head"]
+            asked.append(arguments)
+            return Fake(change)
+
+        monkeypatch.setattr("fluxperf.cli.gate.Processes", made)
+
+    path, baselines = tmp_path / "deep" / "aa.json", tmp_path / "baselines"
+    options = ("-w", "schnell-1024", "-r", "fused", "--repeat", "15", "--warmup", "3", "--baselines", baselines)
+    processes(0.0)
+    result = gate("calibrate", *options, "--comparisons", "3", "--pairs", "8", "-o", path)
+    assert result.code == 0, result.err
+    assert asked == [["run", "--workload", "schnell-1024", "--repeat", "15", "--warmup", "3", "--rung=fused"]]
+    assert "3 comparisons of 8 pairs: nothing SLOWER." in words(result)
+    assert gate("calibrate", *options, "-o", path, "--time-limit-s", "0", "--comparisons", "9").code == 0
+    kept = json.loads(path.read_text())
+    assert len(kept["comparisons"]) == 4
+    (calibration,) = baselines.iterdir()
+    row = json.loads(calibration.read_text())["rows"]["schnell-1024/fused/times.denoise"]
+    assert (row["pairs"], row["measured"]) == (8, 4 * 8)
+    assert gate("calibrate", *options, "--pairs", "6", "-o", path).code == 2
+    processes(0.05)
+    worse = gate("calibrate", *options, "-o", path)
+    assert worse.code == 1
+    assert "5 comparisons of 8 pairs: 1 with a regression, a false alarm." in words(worse)
+    assert gate("calibrate", *options, "-o", tmp_path).code == 2
+    assert gate("calibrate", "-w", "kernels", "--warmup", "1").code == 2
 
 
 def test_the_step_summary_of_github(gate, tmp_path, monkeypatch):

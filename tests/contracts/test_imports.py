@@ -98,3 +98,25 @@ def test_gpu_libraries_are_imported_in_their_places_only(path: Path) -> None:
 )
 def test_every_way_to_import_is_seen(code: str) -> None:
     assert "cupy" in imported(ast.parse(code))
+
+
+STARTING = """
+import sys
+from fluxperf.cli import main
+sys.argv = ["fluxperf", "run", "--workload", "tiny", "--rung", "fused", "--repeat", "1", "--device", "host"]
+try:
+    main()
+except SystemExit as stop:
+    assert not stop.code, stop.code
+print(" ".join(sys.modules))
+"""
+
+
+def test_a_run_imports_neither_other_commands_nor_libraries_of_pages_and_statistics() -> None:
+    done = _python("-c", STARTING)
+    assert done.returncode == 0, done.stderr
+    imported = set(done.stdout.splitlines()[-1].split())
+    assert {"fluxperf.cli.run", "numpy"} <= imported
+    others = {f"fluxperf.cli.{name}" for name in ("gate", "report", "history", "profile", "timeline", "witness")}
+    heavy = {"scipy", "pandas", "matplotlib", "jinja2", "asv", "tomlkit", "torch"}
+    assert not imported & (others | heavy)

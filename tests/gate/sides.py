@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import msgspec
 import numpy as np
 
 from fluxperf.harness.exact import Place
+from fluxperf.harness.gate import Side
 from fluxperf.harness.noisy import Task
 from fluxperf.harness.policy import Policy, read_policy
 from fluxperf.harness.records import Record
@@ -84,3 +86,19 @@ def kernel(name: str, processes: list[list[float]]) -> Record:
     made = on_gpu("fused", 0.5)
     row = replaced(made.workload, name="kernels")
     return replaced(made, workload=row, rung=name, times_s={"call": processes}, blocks=[], ledger=[], ops=[])
+
+
+class Fake:
+    """A machine of a process spread, on which the head is slower by a share."""
+
+    def __init__(self, change: float = 0.0, spread: float = 0.005, rungs: Sequence[str] = ("fused",)) -> None:
+        self.sides: list[Side] = []
+        self._rng, self._change, self._spread, self._rungs = np.random.default_rng(5), change, spread, rungs
+
+    def measure(self, side: Side) -> list[Record]:
+        self.sides.append(side)
+        level = 0.5 * (1 + self._change * (side == "head"))
+        return [
+            timed(on_gpu(rung, 0.5), [(level * np.exp(self._rng.normal(0, self._spread)) * np.ones(3)).tolist()])
+            for rung in self._rungs
+        ]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree as ET
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import msgspec
@@ -19,7 +21,7 @@ from fluxperf.harness.formats.junit import junit
 from fluxperf.harness.formats.markdown import markdown
 from fluxperf.harness.formats.sarif import sarif
 from fluxperf.harness.verdict import Row, Verdict, as_json, conclude
-from tests.gate.shapes import JUNIT, SARIF
+from tests.gate.schemas import SARIF_URI, junit_schema, sarif_validator
 from tests.gate.sides import both, policy, twin, with_totals
 
 MADE = ("2026-07-26T12:00:00+00:00", "0.1.0")
@@ -66,9 +68,19 @@ def test_a_verdict_has_every_kind_of_row() -> None:
     assert {found.outcome for found in VERDICTS["mixed"].rows} == {"pass", "regression", "error", "unsure", "ungated"}
 
 
-def test_junit_has_the_shape_that_readers_expect(verdict: Verdict) -> None:
+@pytest.fixture(scope="module")
+def junit_xsd() -> xmlschema.XMLSchema:
+    return junit_schema()
+
+
+@pytest.fixture(scope="module")
+def sarif_schema(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return sarif_validator(tmp_path_factory.mktemp("schemas"))
+
+
+def test_junit_keeps_to_the_schema(verdict: Verdict, junit_xsd: xmlschema.XMLSchema) -> None:
     text = junit(verdict)
-    xmlschema.XMLSchema(JUNIT).validate(text)
+    junit_xsd.validate(text)
     root = ET.fromstring(text)
     assert len(root.findall(".//testcase")) == len(verdict.rows)
     outcomes = Counter(found.outcome for found in verdict.rows)
@@ -80,17 +92,33 @@ def test_junit_has_the_shape_that_readers_expect(verdict: Verdict) -> None:
         assert int(suite.get("failures", "")) == len(suite.findall("testcase/failure"))
 
 
-def test_the_schema_refuses_what_is_not_junit() -> None:
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("<testcase ", "<testcas "),
+        ("<failure ", "<fail "),
+        (' tests="', ' test="'),
+        (' classname="', ' class="'),
+        (' timestamp="2026-07-26T12:00:00"', ' timestamp="2026-07-26T12:00:00+00:00"'),
+        (' failures="', ' failures="none, '),
+        ("<system-out", "<system-err"),
+        ("<properties>", '<properties why="">'),
+    ],
+)
+def test_the_schema_refuses_what_is_not_junit(junit_xsd: xmlschema.XMLSchema, old: str, new: str) -> None:
     text = junit(VERDICTS["mixed"])
-    for old, new in (("<testcase ", "<testcas "), (' tests="', ' test="'), ("<failure ", "<fail ")):
-        with pytest.raises((xmlschema.XMLSchemaException, ET.ParseError)):
-            xmlschema.XMLSchema(JUNIT).validate(text.replace(old, new, 1))
+    assert old in text
+    with pytest.raises((xmlschema.XMLSchemaException, ET.ParseError)):
+        junit_xsd.validate(text.replace(old, new, 1))
 
 
-def test_sarif_has_the_shape_of_its_standard(verdict: Verdict) -> None:
+def test_sarif_keeps_to_the_schema(verdict: Verdict, sarif_schema: Any) -> None:
     log = json.loads(sarif(verdict))
-    jsonschema.Draft202012Validator(SARIF).validate(log)
+    sarif_schema.validate(log)
+    assert log["$schema"] == SARIF_URI
     (run,) = log["runs"]
+    # A date's format is no more than a remark to a validator.
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", run["invocations"][0]["endTimeUtc"])
     rules = [rule["id"] for rule in run["tool"]["driver"]["rules"]]
     assert all(rules[found["ruleIndex"]] == found["ruleId"] for found in run["results"])
     assert len(run["results"]) + run["properties"]["left_out"] == len(verdict.telling)
@@ -99,11 +127,32 @@ def test_sarif_has_the_shape_of_its_standard(verdict: Verdict) -> None:
     assert sum(found["level"] == "error" for found in run["results"]) == failing
 
 
-def test_the_schema_refuses_what_is_not_sarif() -> None:
+@pytest.mark.parametrize(
+    ("place", "key", "value"),
+    [
+        ((), "version", "2.2.0"),
+        ((), "run", []),
+        (("runs", 0), "columnKind", "bytes"),
+        (("runs", 0, "tool", "driver"), "name", None),
+        (("runs", 0, "invocations", 0), "exitCode", "1"),
+        (("runs", 0, "results", 0), "level", "fatal"),
+        (("runs", 0, "results", 0), "message", "a sentence"),
+        (("runs", 0, "results", 0), "ruleIndex", -2),
+        (("runs", 0, "results", 0), "outcome", "regression"),
+        (("runs", 0, "results", 0, "locations", 0, "physicalLocation", "region"), "startLine", 0),
+    ],
+)
+def test_the_schema_refuses_what_is_not_sarif(
+    sarif_schema: Any, place: tuple[str | int, ...], key: str, value: Any
+) -> None:
     log = json.loads(sarif(VERDICTS["mixed"]))
-    log["runs"][0]["results"][0]["level"] = "fatal"
+    sarif_schema.validate(log)
+    inner = log
+    for step in place:
+        inner = inner[step]
+    inner[key] = value
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.Draft202012Validator(SARIF).validate(log)
+        sarif_schema.validate(log)
 
 
 def test_json_reads_back_as_the_same_verdict() -> None:

@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from fluxperf.errors import BuildError, PolicyError, RecordError
-from fluxperf.harness.calibration import calibrate, file_of, kind_of, read_calibration, store, take
+from fluxperf.errors import BuildError, RecordError
 from fluxperf.harness.checkouts import Installed, Processes, installed
 from fluxperf.harness.gate import Side, gate_files, gate_pairs
 from fluxperf.harness.records import Record, append_record
-from tests.gate.sides import policy, timed, twin, with_totals
-from tests.report.pages import on_gpu
+from tests.gate.sides import Fake, policy, twin, with_totals
 
 NAMES = ("base abc", "head def")
-
-
-class Fake:
-    """A machine of a process spread, on which the head is slower by a share."""
-
-    def __init__(self, change: float = 0.0, spread: float = 0.005, rungs: Sequence[str] = ("fused",)) -> None:
-        self.sides: list[Side] = []
-        self._rng, self._change, self._spread, self._rungs = np.random.default_rng(5), change, spread, rungs
-
-    def measure(self, side: Side) -> list[Record]:
-        self.sides.append(side)
-        level = 0.5 * (1 + self._change * (side == "head"))
-        return [
-            timed(on_gpu(rung, 0.5), [(level * np.exp(self._rng.normal(0, self._spread)) * np.ones(3)).tolist()])
-            for rung in self._rungs
-        ]
 
 
 class Broken(Fake):
@@ -101,33 +82,6 @@ def test_a_process_that_fails_is_an_error(at: int, error: Exception) -> None:
     verdict = gate_pairs(Broken(at, error), policy(), names=NAMES)
     assert (verdict.outcome, verdict.exit_code) == ("error", 2)
     assert str(error) in verdict.rows[0].message
-
-
-def test_calibration_finds_the_spread_and_is_stored_for_its_kind_of_machine(tmp_path: Path) -> None:
-    measured = take(Fake(spread=0.01), 20)
-    rows = calibrate(measured, policy())
-    row = rows["schnell-1024/fused/times.denoise"]
-    assert row.spread == pytest.approx(0.014, rel=0.4)
-    assert row.detectable is not None
-    assert row.spread < row.detectable < 0.05
-    path = file_of(tmp_path, measured.base[0])
-    assert path.name == "calibration-nvidia-h100-80gb-hbm3-driver-580.json"
-    store(path, kind_of(measured.base[0]), rows)
-    store(path, kind_of(measured.base[0]), {"another/rung/times.step": row})
-    found = read_calibration(path)
-    assert found is not None
-    assert set(found.rows) == {*rows, "another/rung/times.step"}
-    assert read_calibration(tmp_path / "none.json") is None
-    path.write_text(path.read_text()[:100])
-    with pytest.raises(PolicyError, match="calibrate again"):
-        read_calibration(path)
-
-
-def test_calibration_refuses_what_the_gate_would() -> None:
-    measured = take(Fake(), 6)
-    measured.head[0] = with_totals(measured.head[0], d2h_copies=7)
-    with pytest.raises(RecordError, match="to agree"):
-        calibrate(measured, policy())
 
 
 def write(path: Path, *records: Record) -> Path:

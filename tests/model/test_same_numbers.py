@@ -13,7 +13,9 @@ import numpy as np
 import torch
 
 from benchmarks.peers.diffusers import built
+from benchmarks.same_weights import as_torch, assigned, on_meta, sources
 from fluxperf.engine.checkpoints.checkpoint import Checkpoint
+from fluxperf.engine.checkpoints.sources import SharedWeights, SyntheticWeights
 from fluxperf.engine.config import CONFIGS
 from fluxperf.engine.device.host import HostDevice
 from fluxperf.engine.model.weights import parameters
@@ -21,7 +23,7 @@ from tests.model import agreement
 from tests.model.diffusers_model import forward
 from tests.model.error_bounds import FLOAT32_BOUND
 from tests.model.rung_runs import BFLOAT16_RUNGS, FAIR, FLOAT32_RUNGS, Case, inputs, relative_error
-from tests.model.same_numbers import Pair, SharedWeights, as_torch, assigned, on_meta, sources, widened
+from tests.model.same_numbers import Pair, widened
 
 pytestmark = pytest.mark.peer
 
@@ -51,7 +53,7 @@ def test_what_the_loader_reads_from_that_model_is_what_it_was_made_of(model: str
     config, device = CONFIGS[model], HostDevice()
     pair = Pair(config, device)
     pair.model.save_pretrained(tmp_path)
-    source, loaded = SharedWeights(config), Checkpoint(tmp_path)
+    source, loaded = SharedWeights(SyntheticWeights(config)), Checkpoint(tmp_path)
     for path, shape in parameters(config).items():
         drawn, read = (
             device.door.to_host(each.put(device, path, shape, "bfloat16"), "weights") for each in (source, loaded)
@@ -69,7 +71,7 @@ def test_parameters_are_views_of_the_canonical_tensors() -> None:
 
 
 def test_all_rungs_have_the_same_arrays(device: HostDevice) -> None:
-    source = SharedWeights(CONFIGS["tiny"])
+    source = SharedWeights(SyntheticWeights(CONFIGS["tiny"]))
     first, again, wide = (
         source.put(device, "img_in.weight", (64, 64), kind) for kind in ("bfloat16",) * 2 + ("float32",)
     )

@@ -313,3 +313,18 @@ def test_end_to_end_needs_a_whole_pipeline(fluxperf, options, says):  # noqa: F8
     result = fluxperf("run", "--end-to-end", "--device", "host", "--rung", "fused", *options)
     assert result.code == 2
     assert says in result.err
+
+
+def test_a_memory_budget_is_told_and_gives_the_same_picture(generate):
+    sizes = (*SMALL[:6], "--rung", "captured", *SMALL[8:])
+    options = ("a red fox", "--seed", "7", "--steps", "2")
+    assert generate(*options, "-o", "whole.png", sizes=sizes).code == 0
+    refused = generate(*options, "--memory-gb", "0.001", "-o", "none.png", sizes=sizes)
+    assert refused.code == 2
+    assert not Path("none.png").exists()
+    least = " ".join(refused.err.split()).partition("expected at least ")[2].split()[0]
+    result = generate(*options, "--memory-gb", least, "-o", "streamed.png", sizes=sizes)
+    assert result.code == 0, result.err
+    assert f"memory budget of {float(least):g} GB: " in result.err
+    assert "are streamed in each step" in result.err
+    assert (_pixels("streamed.png") == _pixels("whole.png")).all()

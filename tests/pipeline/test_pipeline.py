@@ -262,3 +262,24 @@ def test_options_that_cannot_be_are_told_before_weights_are_read(saved, options,
     with pytest.raises(UnknownNameError, match=says):
         Pipeline.from_pretrained(saved["schnell"].folder, on_bytes=read.append, **{"device": "host", **options})
     assert read == []
+
+
+def test_a_memory_budget_changes_no_pixel_and_is_kept(saved):
+    from fluxperf import Pipeline
+
+    how = {"rung": "captured", "device": "host"}
+    whole = Pipeline.from_pretrained(saved["schnell"].folder, **how)
+    expected = _pictures(whole, PROMPTS[0], seed=1)
+    whole.close()
+    with pytest.raises(ConfigError, match=r"memory budget of 0\.01\d* GB: expected at least (0\.\d+) GB") as caught:
+        Pipeline.from_pretrained(saved["schnell"].folder, memory_gb=0.01, **how)
+    least = float(str(caught.value).partition("at least ")[2].split()[0])
+    pipeline = Pipeline.from_pretrained(saved["schnell"].folder, memory_gb=least, **how)
+    placed = pipeline.parts.transformer
+    assert len(placed.plan.streamed) == len(placed.plan.demand.units)
+    for _ in range(2):
+        start = len(placed.device.door.ledger.crossings)
+        assert np.array_equal(_pictures(pipeline, PROMPTS[0], seed=1), expected)
+        labels = [row.label for row in placed.device.door.ledger.crossings[start:]]
+        assert sum(label.startswith(("stream.double", "stream.single")) for label in labels) == 4 * 6
+    pipeline.close()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from fluxperf.harness.measure.environment import commit, machine
+from fluxperf.harness.measure.environment import commit, driver, machine
 
 
 @pytest.fixture
@@ -49,3 +52,51 @@ def test_the_machine_names_what_the_device_says() -> None:
     assert machine().gpu is None
     row = machine({"gpu": "some GPU", "cuda": "13.0", "cupy": "14.2.0"})
     assert (row.gpu, row.cuda, row.cupy, row.cudnn) == ("some GPU", "13.0", "14.2.0", None)
+
+
+class NvmlError(Exception):
+    """What NVML says where it cannot answer."""
+
+
+def nvml(release: Any = "580.159.04", cuda: int | None = 13000) -> SimpleNamespace:
+    """A made-up NVML; without a CUDA version it is one that is too old to tell."""
+
+    def version() -> int:
+        if cuda is None:
+            raise NvmlError("Function Not Found")
+        return cuda
+
+    return SimpleNamespace(
+        NVMLError=NvmlError,
+        nvmlInit=lambda: None,
+        nvmlSystemGetDriverVersion=lambda: release,
+        nvmlSystemGetCudaDriverVersion_v2=version,
+    )
+
+
+@pytest.fixture
+def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in that prints another driver than NVML, and the only program on the path."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho '| NVIDIA-SMI 535.1   Driver Version: 535.10   CUDA Version: 12.2 |'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return program
+
+
+@pytest.mark.parametrize("release", ["580.159.04", b"580.159.04"])
+def test_nvml_names_the_driver_without_another_process(
+    nvidia_smi: Path, monkeypatch: pytest.MonkeyPatch, release: Any
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", nvml(release))
+    assert driver() == ("580.159.04", 13)
+
+
+@pytest.mark.parametrize("library", [None, nvml(cuda=None)])
+def test_without_nvml_nvidia_smi_names_the_driver(
+    nvidia_smi: Path, monkeypatch: pytest.MonkeyPatch, library: Any
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    assert driver() == ("535.10", 12)
+    nvidia_smi.unlink()
+    assert driver() is None

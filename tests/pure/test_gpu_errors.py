@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +23,9 @@ class FullError(Exception):
     """Stands for CuPy's error of an allocation."""
 
 
-def _stand_in(monkeypatch: pytest.MonkeyPatch, capability=(9, 0), failure: str = "", full: bool = False) -> None:
+def _stand_in(
+    monkeypatch: pytest.MonkeyPatch, capability=(9, 0), failure: str = "", full: bool = False, limit: int = 0
+) -> None:
     """A CuPy without a GPU, as far as opening a device goes."""
 
     def check(*_: Any) -> Any:
@@ -46,21 +47,22 @@ def _stand_in(monkeypatch: pytest.MonkeyPatch, capability=(9, 0), failure: str =
         memGetInfo=lambda: (1_000_000_000, 80_000_000_000),
     )  # fmt: skip
     cuda = SimpleNamespace(runtime=runtime, Device=check, memory=SimpleNamespace(OutOfMemoryError=FullError))
-    monkeypatch.setattr(gpu, "cupy", lambda: SimpleNamespace(cuda=cuda, empty=empty))
+    pool = lambda: SimpleNamespace(get_limit=lambda: limit)  # noqa: E731
+    monkeypatch.setattr(gpu, "cupy", lambda: SimpleNamespace(cuda=cuda, empty=empty, get_default_memory_pool=pool))
 
 
 def _without(monkeypatch: pytest.MonkeyPatch, package: str, error: Exception) -> None:
     """Importing a package, or anything of it, fails."""
-    real = builtins.__import__
 
-    def importing(name: str, *args: Any, **options: Any) -> Any:
-        if name.partition(".")[0] == package:
-            raise error
-        return real(name, *args, **options)
+    class Failing:
+        @staticmethod
+        def find_spec(name: str, path: Any = None, target: Any = None) -> None:
+            if name.partition(".")[0] == package:
+                raise error
 
     for name in [name for name in sys.modules if name.partition(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(builtins, "__import__", importing)
+    monkeypatch.setattr(sys, "meta_path", [Failing, *sys.meta_path])
 
 
 def test_without_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,6 +100,12 @@ def test_memory_that_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
         gpu.Gpu().room("random numbers of float32 (5,)"),
     ):
         raise FullError
+
+
+def test_a_memory_budget_that_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    _stand_in(monkeypatch, full=True, limit=15_000_000_000)
+    with pytest.raises(DeviceError, match=r"room for bfloat16 \(7, 3\).*the 15\.0 GB that the memory budget leaves"):
+        gpu.Gpu().empty((7, 3), "bfloat16")
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,14 @@ def test_the_calibrated_spread_stands_beside_the_rungs_that_have_one():
     assert "A/A band 0.8 % to either side" in figure
 
 
+def test_a_calibration_of_forked_processes_says_so():
+    known = evidence.calibration()
+    rows = {name: msgspec.structs.replace(row, forked=True) for name, row in known.rows.items()}
+    page = page_with(Extras(calibrations=[msgspec.structs.replace(known, rows=rows)]))
+    row = next(row for row in page.rows if len(row) == 9 and row[0] == "fused")
+    assert row[7] == "2.1 %8 pairs, alpha 0.02, power 0.95, of forked processes"
+
+
 def test_a_dot_of_one_sample_is_hollow():
     def hollow(times) -> int:
         html = render(files_of(on_gpu("baseline", 400.0), on_gpu("fused", 5.0, times=times)), CONTEXT)

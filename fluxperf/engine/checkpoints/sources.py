@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from fluxperf.engine.config import FluxConfig
@@ -56,23 +57,50 @@ class SyntheticWeights:
         return device.draw_normal(key, shape, dtype, std=spread / math.sqrt(shape[1]))
 
 
-def place(source: WeightSource, bound: Bound, dtype: str, e4m3: tuple[str, ...] = ()) -> FluxWeights:
+class SharedWeights:
+    """Another source's weights, each put once for each dtype and kept: all rungs of a device have the same arrays.
+
+    Args:
+        source: what they are.
+    """
+
+    def __init__(self, source: WeightSource) -> None:
+        self.config, self.description, self.stored_bytes = source.config, source.description, source.stored_bytes
+        self._source = source
+        self._arrays: dict[tuple[str, str], Any] = {}
+
+    def put(self, device: Device, path: str, shape: tuple[int, ...], dtype: str) -> Any:
+        """The tensor, from the source when it is asked for first."""
+        if (path, dtype) not in self._arrays:
+            self._arrays[path, dtype] = self._source.put(device, path, shape, dtype)
+        return self._arrays[path, dtype]
+
+
+def place(
+    source: WeightSource,
+    bound: Bound,
+    dtype: str,
+    e4m3: tuple[str, ...] = (),
+    keep: Callable[[str, Any], Any] = lambda path, tensor: tensor,
+) -> FluxWeights:
     """Weights of a source on a bound device; those from files in one stream, without a pause between tensors.
 
     Args:
         source: where they come from.
         bound: the phase's ops (quantization is one of them).
         dtype: of every tensor that is not quantized.
-        e4m3: sections whose projections [N, K] are quantized, one scale per output channel.
+        e4m3: whose projections [N, K] are quantized, one scale per output channel: sections (``"double"``), or those
+            of one name in a section (``"double.qkv"``).
+        keep: called with path and tensor, quantized if it is, but not settled; returns what becomes the weight.
     """
 
     def tensor(path: str, shape: tuple[int, ...]) -> Any:
         array = source.put(bound.device, path, shape, dtype)
-        section = path.partition(".")[0]
-        if section in e4m3 and path.endswith(".weight"):
+        parts = path.split(".")
+        if parts[-1] == "weight" and not {parts[0], f"{parts[0]}.{parts[-2]}"}.isdisjoint(e4m3):
             bound.device.door.settle()
-            return bound.ops[section].quantize_rows(array)
-        return array
+            array = bound.ops[parts[0]].quantize_rows(array)
+        return keep(path, array)
 
     with bound.device.door.streaming():
         return assemble(source.config, tensor)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from fluxperf.engine.device import cuda
+from contextlib import suppress
+from importlib import import_module
+
+from fluxperf.engine.device import bindings, cuda
 from fluxperf.engine.device.base import Device
 from fluxperf.engine.device.host import HostDevice
 from fluxperf.errors import UnknownNameError
@@ -23,3 +26,15 @@ def open_device(kind: str) -> Device:
     if kind == "cuda" or (kind == "auto" and cuda.available()):
         return cuda.CudaDevice()
     return HostDevice()
+
+
+def load_libraries() -> None:
+    """Loads what a GPU needs, and touches no GPU. What is not installed is missed when it is used."""
+    for module in ("cupy", "cudnn", "pynvml", "cuda.bindings.driver"):
+        with suppress(ImportError, OSError, RuntimeError):
+            import_module(module)
+    with suppress(ImportError, OSError, RuntimeError):
+        bindings.cublaslt()
+    for library in ("cublasLt", "nvrtc"):
+        with suppress(ImportError, OSError, RuntimeError):
+            import_module("cuda.pathfinder").load_nvidia_dynamic_lib(library)

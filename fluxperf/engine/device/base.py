@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
-from fluxperf.engine.device.transfers import Door
+from fluxperf.engine.device.transfers import Door, HostNumbers, Slot
 
 
 class Array(Protocol):
@@ -79,6 +79,10 @@ class Device(ABC):
     memory: Memory
     #: Kernels launched so far, or ``None`` where nothing is launched on a GPU.
     launches: int | None = None
+    #: Memory that a budget has to leave to others: what driver and libraries take for themselves, outside of what the
+    #: device hands out; and what libraries keep of that for scratch.
+    outside_bytes: int = 0
+    scratch_bytes: int = 0
 
     @property
     def bus_id(self) -> str | None:
@@ -119,6 +123,43 @@ class Device(ABC):
             work: called in order. What a piece reads must be held by the caller until this returns.
         """
         return tuple(piece() for piece in work)
+
+    def drawing_bytes(self, size: int) -> int:
+        """Memory that `draw_normal` takes besides its result, for so many numbers."""
+        return 0
+
+    def limit(self, nbytes: int | None) -> None:  # noqa: B027 (a host has no limit of its own)
+        """From now on no more memory than that is handed out, until the device is closed; without a limit if none.
+
+        Raises:
+            ConfigError: the device has less.
+        """
+
+    def trim(self) -> None:  # noqa: B027 (most devices keep nothing back)
+        """Gives back memory that is handed out to nobody, so that what is allocated next lies in one piece."""
+
+    def quiet(self) -> None:  # noqa: B027 (most devices have done what they were given)
+        """Waits until nothing runs on the device, copies included; not a synchronization of a run."""
+
+    @abstractmethod
+    def lasting(self, nbytes: int) -> HostNumbers:
+        """Host memory (uint8) that the device can copy from by itself. Held by the caller while it does.
+
+        Raises:
+            DeviceError: the host has no room.
+        """
+
+    @abstractmethod
+    def slot(self, nbytes: int) -> Slot:
+        """A slot of that many bytes, released."""
+
+    @abstractmethod
+    def view(self, buffer: Any, offset: int, shape: Sequence[int], dtype: str) -> Any:
+        """An array in a buffer (uint8), from a byte ``offset`` on, which keeps the buffer's memory alive."""
+
+    @abstractmethod
+    def copy(self, source: Any, out: Any) -> None:
+        """Copies an array to another one of the device; shapes and dtypes agree."""
 
     @abstractmethod
     def empty(self, shape: Sequence[int], dtype: str) -> Any:

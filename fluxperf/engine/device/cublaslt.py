@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fluxperf.engine.device.bindings import cublaslt
 from fluxperf.errors import DeviceError
 
 #: Candidates tried per shape, launches of each in a row, rounds of that, and scratch memory offered.
-_CANDIDATES, _TRIALS, _ROUNDS, _WORKSPACE = 12, 8, 3, 64 << 20
+_CANDIDATES, _TRIALS, _ROUNDS, _WORKSPACE = 12, 4, 3, 64 << 20
 
 #: The first round launches fewer, and leaves only candidates that took at most so many times the best one's time.
 _FIRST_TRIALS, _NEAR = 2, 1.15
@@ -87,15 +88,14 @@ class CublasLt:
 
     def __init__(self, device: Any) -> None:
         try:
-            from nvmath.bindings import cublasLt
-
-            self._handle = cublasLt.create()
+            bindings: Any = cublaslt()
+            self._handle = bindings.create()
         except (ImportError, OSError, RuntimeError) as error:
             raise DeviceError(
                 f"cuBLASLt: expected nvmath-python and cuBLAS, but they do not load ({error}). "
                 "Install fluxperf[cuda12] or fluxperf[cuda13], whichever fits the driver (`fluxperf doctor`)."
             ) from error
-        self._lt = cublasLt
+        self._lt = bindings
         self._device = device
         self._workspaces: dict[int, Any] = {}
         self._one, self._zero = np.ones(1, np.float32), np.zeros(1, np.float32)

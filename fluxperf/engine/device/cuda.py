@@ -16,14 +16,19 @@ from fluxperf.engine.device.cublaslt import Choice
 from fluxperf.engine.device.gpu import Gpu, available, cupy
 from fluxperf.engine.device.graphs import Graphs
 from fluxperf.engine.device.host import host_dtype
+from fluxperf.engine.device.slots import CudaSlot
 from fluxperf.engine.device.transfers import Door, HostNumbers
-from fluxperf.errors import ArgumentError
+from fluxperf.errors import ArgumentError, ConfigError, DeviceError
 
 __all__ = ["CudaDevice", "available"]
 
 #: Random numbers are drawn in pieces of this many, so that the largest tensor needs little besides itself.
 _DRAW = 1 << 27
 
+
+#: What a budget leaves to others. Outside of CuPy's pool: the driver's context, kernels that are loaded, cuBLAS, cuDNN.
+#: Inside: scratch memory of products on two streams and of attention, with as much again for what lies between blocks.
+_OUTSIDE_BYTES, _SCRATCH_BYTES = 1_000_000_000, 256 << 20
 
 #: CuPy wants every memory hook of a thread under a name of its own.
 _HOOKS = itertools.count()
@@ -32,6 +37,12 @@ _HOOKS = itertools.count()
 @functools.cache
 def _stream(ordinal: int, beside: bool = False) -> Any:
     """The main stream of a GPU, or the one beside it: two device objects of a process never run beside each other."""
+    return cupy().cuda.Stream(non_blocking=True)
+
+
+@functools.cache
+def _copies(ordinal: int) -> Any:
+    """The stream that slots of a GPU are filled on. Its copies wait for events only, and take no multiprocessor."""
     return cupy().cuda.Stream(non_blocking=True)
 
 
@@ -47,12 +58,13 @@ class CudaDevice(Gpu, Device):
 
     kind = "cuda"
     ran_as = "kernel"
+    outside_bytes, scratch_bytes = _OUTSIDE_BYTES, _SCRATCH_BYTES
 
     def __init__(self, ordinal: int = 0) -> None:
         super().__init__(ordinal)
         self._main, self._beside = _stream(ordinal), _stream(ordinal, beside=True)
         self._main.use()
-        self._events = tuple(self._cp.cuda.Event(disable_timing=True) for _ in range(2))
+        self._events = tuple(self.untimed_event() for _ in range(2))
         self.door = Door(self._upload, self._download, self._pinned_lane)
         self.memory = Memory()
         self._hook = _pool_counter(self._cp, self.memory)
@@ -103,6 +115,10 @@ class CudaDevice(Gpu, Device):
                 part[...] = numbers.astype(host_dtype("bfloat16")).astype(part.dtype)
         return result.reshape(tuple(shape))
 
+    def drawing_bytes(self, size: int) -> int:
+        """Float32 numbers of a piece, rounded twice, and as much again as the pool may not fit together."""
+        return 12 * min(size, _DRAW)
+
     def prepare(self) -> None:
         """Opens cuBLASLt and cuDNN."""
         _ = self.products, self.attention
@@ -114,6 +130,52 @@ class CudaDevice(Gpu, Device):
     def borrow(self, tensor: Any) -> Any:
         """A CuPy array on the tensor's memory; the current stream waits for the one that the tensor was written on."""
         return self._cp.from_dlpack(tensor)
+
+    def limit(self, nbytes: int | None) -> None:
+        """A limit of CuPy's pool. Captured steps have arenas of their own, which it does not count.
+
+        Raises:
+            ConfigError: the GPU has less memory.
+        """
+        _, total = self._cp.cuda.runtime.memGetInfo()
+        budget = (nbytes or 0) + self.outside_bytes
+        if nbytes and budget > total:
+            raise ConfigError(
+                f"memory budget of {budget / 1e9:.1f} GB: expected at most the {total / 1e9:.1f} GB of {self.name}. "
+                "Give less, or leave the budget out."
+            )
+        self._cp.get_default_memory_pool().set_limit(size=nbytes or 0)  # 0 is none
+
+    def trim(self) -> None:
+        """Gives blocks that are free and whole back to the driver, which waits for the GPU."""
+        self._cp.get_default_memory_pool().free_all_blocks()
+
+    def lasting(self, nbytes: int) -> HostNumbers:
+        """Pinned memory from CuPy's pool, which hands it out again when it is dropped: `quiet` comes before that.
+
+        Raises:
+            DeviceError: the host has no room.
+        """
+        try:
+            block = self._cp.cuda.alloc_pinned_memory(max(nbytes, 1))
+        except self._cp.cuda.runtime.CUDARuntimeError as error:
+            raise DeviceError(
+                f"pinned memory: expected {nbytes / 1e6:.0f} MB more of the host's memory, got: {error}. "
+                "Free some, or give the device a larger budget."
+            ) from error
+        return np.frombuffer(block, np.uint8, nbytes)
+
+    def slot(self, nbytes: int) -> CudaSlot:
+        """A slot whose copies go over a stream of their own."""
+        return CudaSlot(self, _copies(self.ordinal), nbytes)
+
+    def view(self, buffer: Any, offset: int, shape: Sequence[int], dtype: str) -> Any:
+        """A CuPy array on the buffer's memory."""
+        return self._cp.ndarray(tuple(shape), host_dtype(dtype), memptr=buffer.data + offset)
+
+    def copy(self, source: Any, out: Any) -> None:
+        """One copy on the current stream."""
+        self.graphs.copy(source, out)
 
     def synchronize(self) -> None:
         """Waits for the stream."""
@@ -157,6 +219,7 @@ class CudaDevice(Gpu, Device):
         """Gives the memory pools back to the driver."""
         self._hook.__exit__(None, None, None)
         self.__dict__.pop("_scratch", None)
+        self.limit(None)
         self._cp.get_default_memory_pool().free_all_blocks()
         self._cp.get_default_pinned_memory_pool().free_all_blocks()
 
@@ -176,11 +239,13 @@ class CudaDevice(Gpu, Device):
             self.stream.synchronize()
         return out
 
-    def _download(self, array: Any) -> HostNumbers:
-        """One copy into pinned memory, which the result keeps until it is dropped."""
+    def _download(self, array: Any, out: HostNumbers | None = None) -> HostNumbers:
+        """One copy into pinned memory, which the result keeps until it is dropped; or into ``out``, which is pinned."""
         with self.room(f"{array.dtype} {array.shape} in one piece"):
             array = self._cp.ascontiguousarray(array)
-        numbers = self._pinned(array.shape, array.dtype)
+        numbers = self._pinned(array.shape, array.dtype) if out is None else out
+        if array.nbytes != numbers.nbytes:
+            raise ArgumentError(f"to_host into out: expected {array.nbytes} bytes, got {numbers.nbytes}.")
         if array.nbytes:
             array.data.copy_to_host_async(numbers.ctypes.data, array.nbytes, self.stream)
             self.stream.synchronize()

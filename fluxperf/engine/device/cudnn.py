@@ -11,7 +11,7 @@ from fluxperf.engine.device.cublaslt import Choice
 from fluxperf.errors import DeviceError
 
 #: Launches of each candidate in a row, and rounds of that.
-_TRIALS, _ROUNDS = 8, 3
+_TRIALS, _ROUNDS = 4, 3
 
 _TYPES = {"bfloat16": "BFLOAT16", "float16": "HALF", "float8_e4m3fn": "FP8_E4M3"}
 

@@ -147,6 +147,11 @@ class Gpu:
             yield
         except self._cp.cuda.memory.OutOfMemoryError as error:
             free, total = self._cp.cuda.runtime.memGetInfo()
+            if limit := self._cp.get_default_memory_pool().get_limit():
+                raise DeviceError(
+                    f"{self.name}: expected room for {what}, but the {limit / 1e9:.1f} GB that the memory budget "
+                    "leaves are full. Give a larger one, or use a smaller picture or batch."
+                ) from error
             raise DeviceError(
                 f"{self.name}: expected room for {what}, but the memory is full ({free / 1e9:.1f} of "
                 f"{total / 1e9:.1f} GB free). Use a smaller workload or batch, or a bfloat16 rung: float32 needs twice."
@@ -163,6 +168,10 @@ class Gpu:
     def quiet(self) -> None:
         """Waits until nothing runs on the GPU, on any stream: what is timed by trial runs alone."""
         self._cp.cuda.runtime.deviceSynchronize()
+
+    def untimed_event(self) -> Any:
+        """An event that orders streams and takes no time; not recorded yet."""
+        return self._cp.cuda.Event(disable_timing=True)
 
     def mark(self) -> Any:
         """An event recorded on the stream."""

@@ -22,6 +22,9 @@ from fluxperf.errors import ArgumentError, TransferError
 #: Names of dtypes that NumPy does not know by itself.
 _EXTRA_DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float8_e4m3fn": ml_dtypes.float8_e4m3fn}
 
+#: Bytes of NaN in every dtype of a weight.
+_POISON = 0xFF
+
 #: Written by a flush: more than a core's L2 and its share of L3 on current machines.
 _FLUSH_BYTES = 64 << 20
 
@@ -157,6 +160,30 @@ class _OwnMemory:
         """Nothing is under way."""
 
 
+class _HostSlot:
+    """A slot of the host device, as strict as a GPU's: bytes are there from `acquire` to `release` and poison else."""
+
+    def __init__(self, buffer: HostArray) -> None:
+        self.buffer = buffer
+        self._filling: HostNumbers | None = None
+        self._held = False
+
+    def fill(self, memory: HostNumbers) -> None:
+        if self._held:
+            raise AssertionError("a slot was filled while it was read")
+        self._filling = memory
+
+    def acquire(self) -> None:
+        if self._filling is None or self._held:
+            raise AssertionError("a slot was read that nothing was fetched into")
+        self.buffer._data[: self._filling.size] = self._filling
+        self._filling, self._held = None, True
+
+    def release(self) -> None:
+        self.buffer._data.fill(_POISON)
+        self._filling, self._held = None, False
+
+
 class HostDevice(Device):
     """NumPy memory with a door and a clock. What CUDA runs as kernels runs here as plain NumPy functions, the twins."""
 
@@ -168,9 +195,11 @@ class HostDevice(Device):
         self.memory = Memory()
 
     def empty(self, shape: Sequence[int], dtype: str) -> HostArray:
-        """An array of NaN (poison, so that an element that nobody writes is noticed)."""
-        poisoned = np.full(tuple(shape), np.nan, np.float32).astype(host_dtype(dtype))
-        return HostArray(self, poisoned)
+        """An array of NaN, or of the largest integer (poison, so that an element that nobody writes is noticed)."""
+        kind = host_dtype(dtype)
+        if kind.kind in "iu":
+            return HostArray(self, np.full(tuple(shape), np.iinfo(kind).max, kind))
+        return HostArray(self, np.full(tuple(shape), np.nan, np.float32).astype(kind))
 
     def draw_normal(
         self, key: Sequence[int], shape: Sequence[int], dtype: str, std: float, mean: float = 0.0
@@ -188,6 +217,26 @@ class HostDevice(Device):
     def borrow(self, tensor: Any) -> HostArray:
         """The memory of a tensor of the host; it is not counted as this device's."""
         return HostArray(self, np.from_dlpack(tensor), borrowed=True)
+
+    def lasting(self, nbytes: int) -> HostNumbers:
+        """Plain memory, which stands in for pinned memory."""
+        return np.empty(nbytes, np.uint8)
+
+    def slot(self, nbytes: int) -> _HostSlot:
+        """A slot whose copies are done when it is acquired."""
+        made = _HostSlot(self.empty((nbytes,), "uint8"))
+        made.release()
+        return made
+
+    def view(self, buffer: HostArray, offset: int, shape: Sequence[int], dtype: str) -> HostArray:
+        """A view of the buffer's bytes as other numbers."""
+        kind = host_dtype(dtype)
+        numbers = buffer._data[offset : offset + math.prod(shape) * kind.itemsize].view(kind).reshape(tuple(shape))
+        return HostArray(self, numbers, buffer.base if buffer.base is not None else buffer)
+
+    def copy(self, source: HostArray, out: HostArray) -> None:
+        """Writes the numbers into the other array's memory."""
+        out._data[...] = source._data
 
     def synchronize(self) -> None:
         """Nothing is pending on the host; counted all the same."""
@@ -253,5 +302,10 @@ class HostDevice(Device):
         out._data[...] = numbers
         return out
 
-    def _download(self, array: HostArray) -> HostNumbers:
-        return np.array(array._data, order="C")
+    def _download(self, array: HostArray, out: HostNumbers | None = None) -> HostNumbers:
+        if out is None:
+            return np.array(array._data, order="C")
+        if out.nbytes != array.nbytes:
+            raise ArgumentError(f"to_host into out: expected {array.nbytes} bytes, got {out.nbytes}.")
+        out[...] = np.ascontiguousarray(array._data).reshape(-1).view(np.uint8)
+        return out

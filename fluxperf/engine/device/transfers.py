@@ -81,6 +81,25 @@ class Lane(Protocol):
         """Waits for the copy under way, if any."""
 
 
+class Slot(Protocol):
+    """Device memory that is filled from the host beside the compute, again and again.
+
+    Its life is ``fill``, ``acquire``, work that reads ``buffer``, ``release``, and ``fill`` again; a new slot is
+    released. Calls come from one thread.
+    """
+
+    buffer: Any
+
+    def fill(self, memory: HostNumbers) -> None:
+        """Begins a copy of lasting host memory to the buffer's beginning, behind what was given before `release`."""
+
+    def acquire(self) -> None:
+        """Work that is given to the device's stream from now on finds the bytes."""
+
+    def release(self) -> None:
+        """Nothing that is given to the device from now on reads the buffer."""
+
+
 class CopyWatch(Protocol):
     """Told of every copy that the door makes while a caller waits; a `stream` leaves from threads of its own."""
 
@@ -150,20 +169,21 @@ class Door:
 
     Args:
         upload: device's own copy from host numbers into a new device array, or into ``out``.
-        download: device's own copy into new host numbers; it blocks.
+        download: device's own copy into new host numbers, or into the bytes of a second argument; it blocks.
         lane: makes a `Lane` of the device, for chunks of that many bytes.
     """
 
     def __init__(
         self,
         upload: Callable[[HostNumbers, Any], Any],
-        download: Callable[[Any], HostNumbers],
+        download: Callable[..., HostNumbers],
         lane: Callable[[int], Lane],
     ) -> None:
         self._upload = upload
         self._download = download
         self._lane = lane
         self._sealed: str | None = None
+        self._fetching = True
         self._streaming = False
         self._streams: _Streams | None = None
         self._unwritten: list[tuple[int, str]] = []
@@ -192,8 +212,13 @@ class Door:
         self.ledger.write("h2d", numbers.nbytes, label)
         return array
 
-    def to_host(self, array: Any, label: str) -> HostNumbers:
-        """Host numbers with a copy of a device array; waits for the device.
+    def to_host(self, array: Any, label: str, out: HostNumbers | None = None) -> HostNumbers:
+        """Host numbers with a copy of a device array, or ``out`` filled with its bytes; waits for the device.
+
+        Args:
+            array: on the device.
+            label: what is moved.
+            out: as many bytes (uint8) of host memory, to fill instead of new memory.
 
         Raises:
             TransferError: the door is sealed.
@@ -202,7 +227,7 @@ class Door:
         if isinstance(array, np.ndarray):
             raise ArgumentError(f"to_host({label!r}): expected a device array, got a NumPy array, already on the host.")
         self._pass(label, "to_host")
-        numbers: HostNumbers = self._moved(label, array.nbytes, self._download, array)
+        numbers: HostNumbers = self._moved(label, array.nbytes, self._download, array, *(() if out is None else (out,)))
         self.ledger.write("d2h", numbers.nbytes, label)
         self.ledger.syncs += 1
         return numbers
@@ -272,6 +297,17 @@ class Door:
         for nbytes, label in written:
             self.ledger.write("h2d", nbytes, label)
 
+    def fetch(self, slot: Slot, memory: HostNumbers, label: str) -> None:
+        """Begins a copy of host memory into a slot, one crossing; it is under way when this returns.
+
+        Raises:
+            TransferError: the door is sealed, and not but for fetches.
+            ArgumentError: the label is empty.
+        """
+        self._check_open(label, "fetch", shut=not self._fetching)
+        self._moved(label, memory.nbytes, slot.fill, memory)
+        self.ledger.write("h2d", memory.nbytes, label)
+
     def read_scalar(self, array: Any, label: str) -> float:
         """The one number in a device array of size 1; waits for the device.
 
@@ -284,14 +320,15 @@ class Door:
         return float(self.to_host(array, label).reshape(()).astype(np.float64))
 
     @contextmanager
-    def sealed(self, reason: str = "this region makes no copies") -> Iterator[None]:
-        """A region in which any crossing raises `TransferError`; regions may nest."""
+    def sealed(self, reason: str = "this region makes no copies", fetches: bool = False) -> Iterator[None]:
+        """A region in which any crossing raises `TransferError`, but for `fetch` if ``fetches``; regions may nest."""
         self.settle()
-        before, self._sealed = self._sealed, reason
+        before = self._sealed, self._fetching
+        self._sealed, self._fetching = reason, fetches and self._fetching
         try:
             yield
         finally:
-            self._sealed = before
+            self._sealed, self._fetching = before
 
     def _moved(self, label: str, nbytes: int, move: Callable[..., Any], *what: Any) -> Any:
         if self.watch is None:
@@ -311,10 +348,10 @@ class Door:
         self._check_open(label, call)
         self.settle()
 
-    def _check_open(self, label: str, call: str) -> None:
+    def _check_open(self, label: str, call: str, shut: bool = True) -> None:
         if not label:
             raise ArgumentError(f"{call}: expected a label that says what is moved, got an empty one.")
-        if self._sealed is not None:
+        if self._sealed is not None and shut:
             ledger = self.ledger
             where = f" in {ledger.section} {ledger.index} / {ledger.op}" if ledger.section else ""
             raise TransferError(

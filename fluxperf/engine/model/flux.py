@@ -46,17 +46,19 @@ class Hoisted:
     """Modulation vectors looked up in the product of all steps and blocks.
 
     Args:
-        vectors: [S B, all rows], steps outermost.
+        vectors: [S B, all rows], steps outermost; or [S B, rows] by the row that each product begins with.
         step: which step.
         batch: samples of a step, B.
     """
 
-    def __init__(self, vectors: Array, step: int, batch: int) -> None:
-        self._vectors = vectors[step * batch : (step + 1) * batch]
+    def __init__(self, vectors: Array | Mapping[int, Array], step: int, batch: int) -> None:
+        self._vectors, self._samples = vectors, slice(step * batch, (step + 1) * batch)
 
     def __call__(self, ops: Ops, rows: ModulationRows) -> tuple[Array, ...]:
         """``parts`` vectors [B, D]."""
-        return tuple(ops.split_modulation(self._vectors[:, rows.start : rows.stop], rows.parts))
+        if isinstance(self._vectors, Mapping):
+            return tuple(ops.split_modulation(self._vectors[rows.start][self._samples], rows.parts))
+        return tuple(ops.split_modulation(self._vectors[self._samples, rows.start : rows.stop], rows.parts))
 
 
 class Flux:
@@ -90,13 +92,17 @@ class Flux:
 
     def computed(self, temb: Array) -> Computed:
         """Modulation vectors computed from the conditioning [B, D] of one step, where they are needed."""
+        if not isinstance(self.weights.modulation, Linear):  # an internal truth: plans keep it for such an executor
+            raise AssertionError("pieces of the modulation projection are read in their order only")
         return Computed(self._embed, self.weights.modulation, temb)
 
-    def all_modulations(self, temb: Array) -> Array:
-        """Modulation vectors [S B, all rows] of every block in one product."""
-        rows = slice(0, self.config.modulation_rows)
-        vectors: Array = self._modulations(self.weights.modulation, temb, rows)
-        return vectors
+    def all_modulations(self, temb: Array) -> Array | Mapping[int, Array]:
+        """Modulation vectors [S B, all rows] of every block in one product, or in one for each piece, by its row."""
+        stacked = self.weights.modulation
+        if isinstance(stacked, Linear):
+            vectors: Array = self._modulations(stacked, temb, slice(0, self.config.modulation_rows))
+            return vectors
+        return {start: self._modulations(piece, temb, slice(0, None)) for start, piece in stacked}
 
     def embed_text(self, text: Array) -> Array:
         """Text features [B, T, C] as tokens [B, T, D]."""

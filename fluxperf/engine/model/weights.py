@@ -6,9 +6,9 @@ timestep, pooled text and guidance. Weights are [out, in], biases [out], norms [
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from fluxperf.engine.config import FluxConfig
 
@@ -76,18 +76,37 @@ class SingleWeights:
     out: Linear
 
 
+Block = TypeVar("Block", covariant=True)
+
+
+class Blocks(Protocol[Block]):
+    """Weights of the blocks of a section, in their order."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Block]: ...
+
+
+#: Rows of the stacked modulation projection that begin at a row, in their order.
+Pieces = Blocks[tuple[int, Linear]]
+
+
 @dataclass(frozen=True)
 class FluxWeights:
-    """All of it. ``final_modulation``: shift, then scale (diffusers stores scale first)."""
+    """All of it. ``final_modulation``: shift, then scale (diffusers stores scale first).
+
+    Blocks are iterated once per forward: in memory mode those of a streamed block are on the device only from when it
+    is given until the next is asked for. ``modulation`` may then be pieces, each with the row that it begins with.
+    """
 
     img_in: Linear
     txt_in: Linear
     time_in: Embedder
     pooled_in: Embedder
     guidance_in: Embedder | None
-    modulation: Linear
-    double: tuple[DoubleWeights, ...]
-    single: tuple[SingleWeights, ...]
+    modulation: Linear | Pieces
+    double: Blocks[DoubleWeights]
+    single: Blocks[SingleWeights]
     final_modulation: ModulationRows
     final_out: Linear
 

@@ -6,9 +6,11 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from fluxperf.harness.measure.clocks import nvml
 from fluxperf.harness.records import Machine
 
 
@@ -49,7 +51,19 @@ def installed(package: str) -> str | None:
 
 
 def driver() -> tuple[str, int] | None:
-    """NVIDIA driver version and the newest CUDA major that it supports, or ``None`` without a driver."""
+    """NVIDIA driver version and the newest CUDA major that it supports, or ``None`` without a driver.
+
+    NVML is asked, as a process that measures has it open anyway; without its module, `nvidia-smi`.
+    """
+    if (library := nvml()) is not None:
+        with suppress(library.NVMLError):
+            release = library.nvmlSystemGetDriverVersion()
+            cuda = int(library.nvmlSystemGetCudaDriverVersion_v2()) // 1000
+            return release.decode() if isinstance(release, bytes) else str(release), cuda
+    return _told_by_nvidia_smi()
+
+
+def _told_by_nvidia_smi() -> tuple[str, int] | None:
     text = _printed("nvidia-smi")
     if text is None:
         return None

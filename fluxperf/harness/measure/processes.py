@@ -95,7 +95,11 @@ def _run(command: Sequence[str], output: Path, on_count: Callable[[int], None]) 
     """How a process failed, or nothing; and the end of its messages."""
     with tempfile.TemporaryFile() as messages:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=messages, env=_environment()
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=messages,
+            env={**_environment(), **compiled_in(output.parent)},
         )
         try:
             failure = _failure(_watched(process, output, on_count))
@@ -128,6 +132,16 @@ def _environment() -> dict[str, str]:
     """This process's environment, and its module search path, so that both run the same code."""
     path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
     return {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+
+
+def compiled_in(folder: Path) -> dict[str, str]:
+    """What makes processes share compiled modules in a folder, where Python writes none beside the sources.
+
+    Container images often tell it so: every process would compile all that it imports, which takes a second.
+    """
+    if not sys.dont_write_bytecode:
+        return {}
+    return {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder.absolute() / "bytecode")}
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

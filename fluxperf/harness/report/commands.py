@@ -10,9 +10,15 @@ from fluxperf.harness.report.samples import usable
 from fluxperf.harness.report.study import Ladder, Study
 
 
-def run_command(ladder: Ladder, rungs: Sequence[str] = (), processes: int = 0) -> str:
-    """The command that measures a ladder, or some of its rungs, as its newest record was measured."""
-    row, record = ladder.workload, ladder.records[-1]
+def run_command(ladder: Ladder, rungs: Sequence[str] = (), processes: int = 0, budget: str | None = None) -> str:
+    """The command that measures a ladder, or some of its rungs, as its newest record was measured.
+
+    With a memory budget it is that of the rungs that were measured within it.
+    """
+    alike = [record for record in ladder.records if record.settings.get("memory_gb") == budget]
+    row, record = ladder.workload, (alike or ladder.records)[-1]
+    if budget is not None:
+        rungs = [record.rung for record in alike]
     samples = usable(record)
     parts = ["fluxperf run"]
     if row.name == "custom":
@@ -27,6 +33,8 @@ def run_command(ladder: Ladder, rungs: Sequence[str] = (), processes: int = 0) -
         parts.append(f"--repeat {len(samples[0])}")
     if "rest_s" in record.settings:
         parts.append(f"--rest-s {_word(record.settings['rest_s'])}")
+    if budget is not None:
+        parts.append(f"--memory-gb {_word(budget)}")
     if ladder.twin:
         parts.append("--device host")
     return " ".join([*parts, "-o FILE.jsonl"])
@@ -42,8 +50,12 @@ def _word(text: str) -> str:
 
 
 def _runs(study: Study) -> list[str]:
-    climbing = [ladder for ladder in study.climbing if ladder.measured]
-    return list(dict.fromkeys(run_command(ladder) for ladder in climbing)) or ["fluxperf run --all -o FILE.jsonl"]
+    found = [
+        run_command(ladder, budget=budget)
+        for ladder in study.climbing
+        for budget in dict.fromkeys(record.settings.get("memory_gb") for record in ladder.records)
+    ]
+    return list(dict.fromkeys(found)) or ["fluxperf run --all -o FILE.jsonl"]
 
 
 def _peers(study: Study) -> list[str]:

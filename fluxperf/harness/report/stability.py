@@ -128,7 +128,8 @@ def _detectable(known: Calibrated | None) -> Cell:
         return Cell("not known", kind="missing")
     if known.detectable is None:
         return Cell("none", None, f"{known.pairs} pairs are too few", kind="bad")
-    note = f"{known.pairs} pairs, alpha {known.alpha:g}, power {known.power:g}"
+    forked = ", of forked processes" if known.forked else ""
+    note = f"{known.pairs} pairs, alpha {known.alpha:g}, power {known.power:g}{forked}"
     return Cell(units.percent(known.detectable), known.detectable, note)
 
 

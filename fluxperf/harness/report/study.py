@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from fluxperf.harness.records import Record, RecordsFile, WorkloadRow
+from fluxperf.harness.records import Record, RecordsFile, WorkloadRow, variant
 from fluxperf.harness.report.ceilings import Ceiling, ceilings_for, tried_ceilings
 from fluxperf.harness.report.escape import shown
 from fluxperf.harness.report.inputs import NOTHING, Context, Extras, RungInfo
@@ -228,7 +228,7 @@ def _ladder(group: Sequence[Record], context: Context, label: str, *, sample: bo
     peers = first.ran_as == "peer"
     by_rung: dict[str, list[Record]] = {}
     for record in group:
-        by_rung.setdefault(_peer(record) if peers else record.rung, []).append(record)
+        by_rung.setdefault(_peer(record) if peers else variant(record), []).append(record)
     rungs = []
     if not peers:
         for info in context.ladder:

@@ -1,6 +1,6 @@
 """Ops in e4m3: operands quantized by the kernel that produces them, products by cuBLASLt, attention by cuDNN.
 
-A product leaves its scales to the kernel behind it (`Unscaled`): cuBLASLt is up to 8 % faster without them, and every
+A product leaves its scales to the kernel behind it (`Unscaled`): it takes up to 8 % less time without them, and every
 such product has a kernel behind it that reads its result anyway. All scales are powers of two: see
 `kernels/common/e4m3.cuh`.
 """

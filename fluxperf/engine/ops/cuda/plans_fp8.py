@@ -28,8 +28,8 @@ from fluxperf.engine.ops.cuda.plans import (
     up,
 )
 
-#: As in the kernels: threads of a team of `gelu_fp8`, packs that each may hold, teams of a multiprocessor, warps of `join_features_fp8`, tokens of
-#: a block of `value_peaks`, lanes that `qkv_heads_fp8` has versions for.
+#: As in the kernels: threads of a team of `gelu_fp8`, packs that each may hold, teams of a multiprocessor; warps of
+#: `join_features_fp8`; tokens of a block of `value_peaks`; lanes that `qkv_heads_fp8` has versions for.
 _GELU_TEAM, _GELU_PACKS, _GELU_RESIDENT, _JOIN_WARPS, _PEAK_TOKENS, _LANES = 512, (1, 3), 2, 4, 16, 32
 
 

@@ -1,0 +1,93 @@
+"""What a run of the benchmark is asked for: every name is known, and the device can do it, before any work."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.quality.layers import LAYERS, QUANTIZED, layers_named
+from fluxperf.engine.checkpoints.checkpoint import Checkpoint
+from fluxperf.engine.checkpoints.sources import SyntheticWeights, WeightSource
+from fluxperf.engine.config import config_named
+from fluxperf.engine.device import open_device
+from fluxperf.engine.phases import phase_named
+from fluxperf.errors import BindError, ConfigError, UnknownNameError
+from fluxperf.harness.files import check_writable
+from fluxperf.workloads import HEADLINE, Workload, obstacles, workload_named
+
+RUNGS = ("fused", "captured", "fp8")
+#: Forms of the peer; `benchmarks.quality.peer` says what they are, and needs PyTorch.
+PEERS = ("diffusers", "diffusers-exact", "diffusers-fp8", "diffusers-fp8-exact")
+_NONE = "none"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is measured on what. ``device`` is a kind that is there, ``described`` says which, as records have it."""
+
+    workload: Workload
+    source: WeightSource
+    device: str
+    described: dict[str, str]
+    reference: str
+    rungs: tuple[str, ...]
+    layers: tuple[str, ...]
+    peers: tuple[str, ...]
+    seeds: int
+    output: Path
+
+
+def asked(description: str, words: Sequence[str] | None = None) -> Asked:
+    """The command line.
+
+    Raises:
+        FluxperfError: an unknown name, nothing to do, a device that is not to be had or cannot, weights that cannot be
+            read, a place that cannot be written to.
+    """
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=description)
+    parser.add_argument("--workload", default=HEADLINE)
+    parser.add_argument("--weights", type=Path, help="FLUX.1 checkpoint. Synthetic weights if not given.")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--reference", default="batched", help="Rung, or oracle (float64, on the host).")
+    for option, known in (("rung", RUNGS), ("layers", tuple(LAYERS)), ("peer", PEERS)):
+        text = f"Repeat for several. By default {', '.join(known)}; {_NONE} for none."
+        parser.add_argument(f"--{option}", action="append", help=text)
+    parser.add_argument("--seeds", type=int, default=1, help="How many inputs are drawn, from seeds 0, 1, ...")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    given = parser.parse_args(words)
+    rungs, layers, peers = (
+        tuple(name for name in names or known if name != _NONE)
+        for names, known in ((given.rung, RUNGS), (given.layers, LAYERS), (given.peer, PEERS))
+    )
+    _check_names(rungs, layers, peers)
+    if given.seeds < 1:
+        raise ConfigError(f"--seeds {given.seeds}: expected at least 1.")
+    workload = workload_named(given.workload)
+    with closing(open_device(given.device)) as device:
+        kind, described = device.kind, device.describe()
+    _check_rungs((given.reference, *rungs, *([QUANTIZED] if layers else [])), kind)
+    source = Checkpoint(given.weights) if given.weights else SyntheticWeights(config_named(workload.model))
+    check_writable(given.output)
+    return Asked(workload, source, kind, described, given.reference, rungs, layers, peers, given.seeds, given.output)
+
+
+def _check_names(rungs: Sequence[str], layers: Sequence[str], peers: Sequence[str]) -> None:
+    for name in rungs:
+        phase_named(name)
+    for name in layers:
+        layers_named(name)
+    for name in peers:
+        if name not in PEERS:
+            raise UnknownNameError("peer", name, PEERS)
+    if not (*rungs, *layers, *peers):
+        raise ConfigError("quality: expected a rung, a type of layer or a peer, got none of them. Leave one in.")
+
+
+def _check_rungs(names: Sequence[str], kind: str) -> None:
+    for name in dict.fromkeys(names):
+        problems = obstacles(phase_named(name), kind) if (name, kind) != ("oracle", "host") else []
+        if problems:
+            raise BindError(name, kind, problems)

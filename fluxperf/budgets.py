@@ -1,0 +1,89 @@
+"""Memory budgets: gigabytes, a rung, a model and the size of its forwards become a plan of what stays on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from fluxperf.engine.checkpoints.sources import WeightSource
+from fluxperf.engine.device.base import Device
+from fluxperf.engine.device.host import host_dtype
+from fluxperf.engine.phases import Phase
+from fluxperf.engine.residence.plan import Form, Plan, Sizes, demand_of, planned
+from fluxperf.errors import ConfigError
+
+#: How often an executor reads the modulation projection as a whole.
+_PRODUCTS = {"eager": "none", "stacked": "step", "captured": "image"}
+
+
+class Budget(NamedTuple):
+    """Gigabytes (10^9 bytes) of device memory for weights, activations and libraries; and for what forwards."""
+
+    gigabytes: float
+    sizes: Sizes
+
+
+def plan_of(device: Device, phase: Phase, rows: Mapping[str, str], source: WeightSource, budget: Budget) -> Plan:
+    """The plan of a budget.
+
+    Args:
+        device: where.
+        phase: the rung.
+        rows: its table.
+        source: weights; those that are drawn need more room while they are placed than those from files.
+        budget: for all of it.
+
+    Raises:
+        ConfigError: the rung copies anyway, or the budget is too small; says what is needed.
+    """
+    if phase.copies:
+        raise ConfigError(
+            f"memory budget: expected a rung whose forward makes no copies of its own, got {phase.name!r}. "
+            "Choose another, or leave the budget out."
+        )
+    form = Form(
+        itemsize=host_dtype(phase.activations).itemsize,
+        e4m3=phase.e4m3,
+        scores=rows.get("attention") == "composed",
+        products=_PRODUCTS[phase.executor],
+    )
+    drawing = None if source.stored_bytes else device.drawing_bytes
+    demand = demand_of(source.config, form, budget.sizes, device.scratch_bytes, drawing)
+    room = int(budget.gigabytes * 1e9) - device.outside_bytes
+    return planned(demand, form, budget.sizes.steps, room, device.outside_bytes)
+
+
+def in_words(plan: Plan, budget: Budget) -> str:
+    """What stays and what is streamed, in a line."""
+    units = len(plan.demand.units)
+    told = [f"memory budget of {budget.gigabytes:g} GB: {_size(plan.resident_bytes)} of weights stay"]
+    if plan.streamed:
+        told.append(
+            f"{_size(plan.step_bytes)} ({len(plan.streamed)} of {units} half or single blocks) are streamed in each "
+            f"step through {plan.slots} slots"
+        )
+    if plan.pieces:
+        told.append(f"{_size(plan.image_bytes)} (the modulation projection) are streamed for each product of it")
+    told.append(f"{_size(plan.demand.work)} are left to work in")
+    return ", ".join(told)
+
+
+def settings_of(budget: Budget | None) -> dict[str, str]:
+    """What a record's settings say of a budget: records with another one, or none, are not compared."""
+    return {} if budget is None else {"memory_gb": f"{budget.gigabytes:g}"}
+
+
+def policy_of(plan: Plan | None) -> dict[str, str]:
+    """What a record's policy says of a plan."""
+    if plan is None:
+        return {}
+    return {
+        "resident_bytes": str(plan.resident_bytes),
+        "streamed_bytes_per_step": str(plan.step_bytes),
+        "streamed_bytes_per_modulation": str(plan.image_bytes),
+        "slots": f"{plan.slots} of {plan.slot_bytes} bytes",
+    }
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / 1e9:.1f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.1f} MB"

@@ -1,0 +1,284 @@
+"""A/A comparisons: one program on both sides of the gate, again and again, to see how often the gate would be wrong.
+
+Each comparison is judged once, by itself, with the margin of the policy and no calibration: it says SLOWER sooner than
+a gate that knows the machine. Medians of all processes are kept, so that spreads can be computed anew.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import fmean, median, variance
+from typing import NamedTuple
+
+import msgspec
+
+from fluxperf.errors import RecordError
+from fluxperf.harness.calibration import Calibrated, calibrated, kind_of
+from fluxperf.harness.compare import compare, place_of, samples_of
+from fluxperf.harness.files import write_whole
+from fluxperf.harness.gate import Runner, Side, made
+from fluxperf.harness.noisy import Task, logarithms
+from fluxperf.harness.policy import Noisy, Policy
+from fluxperf.harness.records import Record
+from fluxperf.harness.verdict import Outcome, Row, conclude
+
+SCHEMA = 1
+
+
+class AA(NamedTuple):
+    """Records of two sides of one and the same program."""
+
+    base: list[Record]
+    head: list[Record]
+
+
+class Medians(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Median of each process of both sides, in pairs."""
+
+    base: list[float]
+    head: list[float]
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One A/A comparison: what the gate says of it, and the medians by ``workload/rung/metric``.
+
+    ``rows`` has the noisy metrics, and whatever is no pass; ``counts`` counts all rows by their verdict.
+    """
+
+    created_utc: str
+    fluxperf: str
+    commit: str | None
+    dirty: bool | None
+    outcome: Outcome
+    counts: dict[str, int]
+    rows: list[Row]
+    medians: dict[str, Medians]
+
+
+class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One metric over all comparisons: how often which verdict, and spreads on the scale of logarithms.
+
+    ``process_spread`` is the standard deviation of processes within a comparison; ``calibrated`` has that of pairs, and
+    the smallest change that the pairs of one comparison show.
+    """
+
+    verdicts: dict[str, int]
+    process_spread: float
+    calibrated: Calibrated
+
+
+class Comparisons(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A/A comparisons of one command on one kind of machine, by one set of rules.
+
+    ``forked`` says how processes were started: forked from one that had imported everything, or each anew.
+    """
+
+    schema: int = SCHEMA
+    machine: str = ""
+    ran_as: str = ""
+    command: list[str]
+    forked: bool = False
+    pairs: int
+    alpha: float
+    power: float
+    noisy: dict[str, Noisy]
+    metrics: dict[str, Metric] = {}
+    comparisons: list[Comparison] = []
+
+    @property
+    def alarms(self) -> int:
+        """Comparisons in which something is a regression, which can only be a false alarm."""
+        return sum(any(map(_alarm, found.rows)) for found in self.comparisons)
+
+
+def begun(workload: str, command: Sequence[str], pairs: int, policy: Policy, *, forked: bool = False) -> Comparisons:
+    """No comparisons yet, of so many pairs of processes that run a command each."""
+    return Comparisons(
+        command=list(command),
+        forked=forked,
+        pairs=pairs,
+        alpha=policy.pairs.alpha,
+        power=policy.pairs.power,
+        noisy=policy.noisy_of(workload),
+    )
+
+
+def continued(path: Path, wanted: Comparisons) -> Comparisons:
+    """What a file has of the comparisons that are wanted, or ``wanted`` where there is no such file.
+
+    Raises:
+        RecordError: the file has something else, or comparisons that were made in another way.
+    """
+    if not path.exists():
+        return wanted
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=Comparisons)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RecordError(
+            f"{path}: expected comparisons that `fluxperf gate calibrate -o` wrote, got something else ({error}). "
+            "Choose another file."
+        ) from error
+    for name in ("schema", "command", "forked", "pairs", "alpha", "power", "noisy"):
+        old, new = getattr(found, name), getattr(wanted, name)
+        if old != new:
+            raise RecordError(
+                f"{path}: its comparisons have {name} {msgspec.to_builtins(old)}, those that are asked for "
+                f"{msgspec.to_builtins(new)}. Comparisons of one file are made alike: choose another file."
+            )
+    return found
+
+
+def write(path: Path, found: Comparisons) -> None:
+    """Replaces the file whole.
+
+    Raises:
+        RecordError: it cannot be written.
+    """
+    write_whole(path, msgspec.json.format(msgspec.json.encode(found)).decode() + "\n")
+
+
+def again(
+    runner: Runner,
+    before: Comparisons,
+    policy: Policy,
+    number: int = 1,
+    time_limit_s: float | None = None,
+    on_pair: Callable[[int, int], None] = lambda comparison, pair: None,
+    now: Callable[[], float] = time.monotonic,
+) -> Iterator[Comparisons]:
+    """Makes comparisons, and yields all that there are after each.
+
+    The first process of each side is a warm-up and not counted: it finds a cool machine and empty caches.
+
+    Args:
+        runner: measures a side in a fresh process; both sides are the same program.
+        before: comparisons so far.
+        policy: by which a comparison is judged.
+        number: of comparisons to make.
+        time_limit_s: after the first, none is begun that would end later than this, were it as slow as the slowest.
+        on_pair: told the number of the comparison, from 1, and the pairs that it has, from 0.
+        now: seconds of a clock.
+
+    Raises:
+        FluxperfError: a process failed; or the two sides cannot be compared; or this is another machine.
+    """
+    start = now()
+    warm = [*runner.measure("base"), *runner.measure("head")]
+    machine, ran_as = kind_of(warm[0]), warm[0].ran_as
+    if before.comparisons and (before.machine, before.ran_as) != (machine, ran_as):
+        raise RecordError(
+            f"comparisons of {before.machine} ({before.ran_as}): expected the same machine, got {machine} ({ran_as}). "
+            "Choose another file for it."
+        )
+    found = msgspec.structs.replace(before, machine=machine, ran_as=ran_as)
+    longest = 0.0
+    for done in range(number):
+        begin = now()
+        if time_limit_s is not None and done and begin - start + longest > time_limit_s:
+            return
+        told = partial(on_pair, len(found.comparisons) + 1)
+        told(0)
+        found = added(found, take(runner, found.pairs, told), policy)
+        longest = max(longest, now() - begin)
+        yield found
+
+
+def take(runner: Runner, pairs: int, on_pair: Callable[[int], None] = lambda number: None) -> AA:
+    """Measures both sides of pairs in fresh processes, in the order that the gate uses.
+
+    Raises:
+        FluxperfError: a process failed.
+    """
+    found = AA([], [])
+    order: tuple[Side, Side] = ("base", "head")
+    for number in range(pairs):
+        for side in order if number % 2 == 0 else order[::-1]:
+            getattr(found, side).extend(runner.measure(side))
+        on_pair(number + 1)
+    return found
+
+
+def added(before: Comparisons, measured: AA, policy: Policy) -> Comparisons:
+    """The comparisons with one more, and what follows from all of them.
+
+    Raises:
+        RecordError: the two sides cannot be compared, or a metric has no usable samples.
+    """
+    verdict = conclude(compare(measured.base, measured.head, policy).rows, base="A", head="A", made=made())
+    refused = [row for row in verdict.rows if row.outcome == "error"]
+    if refused:
+        raise RecordError(f"gate calibrate: {refused[0].message} ({len(refused)} such rows; {refused[0].id})")
+    first = measured.base[0]
+    comparison = Comparison(
+        created_utc=verdict.created_utc,
+        fluxperf=verdict.fluxperf,
+        commit=first.commit,
+        dirty=first.dirty,
+        outcome=verdict.outcome,
+        counts=verdict.counts,
+        rows=[row for row in verdict.rows if row.kind == "noisy" or _alarm(row) or row.outcome == "unsure"],
+        medians=_medians(measured, policy),
+    )
+    found = msgspec.structs.replace(before, comparisons=[*before.comparisons, comparison])
+    return msgspec.structs.replace(found, metrics={name: _metric(name, found) for name in comparison.medians})
+
+
+def in_words(found: Comparisons) -> Iterator[str]:
+    """A line for each metric, and one for all comparisons."""
+    number = len(found.comparisons)
+    for name, metric in found.metrics.items():
+        row = metric.calibrated
+        least = f"{row.detectable:.2%}" if row.detectable is not None else "no change"
+        verdicts = ", ".join(f"{count} {verdict}" for verdict, count in metric.verdicts.items())
+        yield (
+            f"{name}: A/A spread {row.spread:.2%} of {row.measured} pairs (processes {metric.process_spread:.2%}); "
+            f"{row.pairs} pairs show {least} with power {row.power:.0%}. {verdicts}."
+        )
+    alarms = f"{found.alarms} with a regression, a false alarm" if found.alarms else "nothing SLOWER"
+    yield f"{number} comparison{'' if number == 1 else 's'} of {found.pairs} pairs: {alarms}."
+
+
+def _alarm(row: Row) -> bool:
+    """Whether a row is a regression, even one that somebody accepted: that was of a change, and here is none."""
+    return row.outcome == "regression" or bool(row.accepted)
+
+
+def _medians(measured: AA, policy: Policy) -> dict[str, Medians]:
+    """Medians of the processes of both sides, by ``workload/rung/metric``, of every noisy metric of the policy."""
+    found = {}
+    for place in dict.fromkeys(place_of(record) for record in measured.base):
+        sides = [[record for record in side if place_of(record) == place] for side in measured]
+        for name, rule in policy.noisy_of(place.workload).items():
+            base, head = (samples_of(records, name.removeprefix("times.")) for records in sides)
+            logarithms(Task(place, name, base, head, rule))  # complains of samples that are none
+            found[f"{place.workload}/{place.rung}/{name}"] = Medians(
+                base=[median(samples) for samples in base], head=[median(samples) for samples in head]
+            )
+    return found
+
+
+def _metric(name: str, found: Comparisons) -> Metric:
+    rule = found.noisy[name.rpartition("/")[2]]
+    sign = 1 if rule.worse == "higher" else -1
+    medians = [one.medians[name] for one in found.comparisons]
+    logs = [sign * math.log(head / base) for one in medians for base, head in zip(one.base, one.head, strict=True)]
+    within = [variance([math.log(value) for value in (*one.base, *one.head)]) for one in medians]
+    verdicts: Counter[str] = Counter(row.verdict for one in found.comparisons for row in one.rows if row.id == name)
+    return Metric(
+        verdicts=dict(verdicts),
+        process_spread=math.sqrt(fmean(within)),
+        calibrated=calibrated(
+            logs,
+            found.pairs,
+            rule,
+            alpha=found.alpha,
+            power=found.power,
+            ran_as=found.ran_as,
+            forked=found.forked,
+        ),
+    )

@@ -1,0 +1,59 @@
+"""docs/fp8.md: its tables are the committed files, and its types of layers those that are measured."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.quality.document import as_markdown, main, read
+from benchmarks.quality.layers import LAYERS
+from fluxperf.errors import RecordError
+from tests.contracts.tree import ROOT
+
+TEXT = (ROOT / "docs/fp8.md").read_text(encoding="utf-8")
+FILES = re.findall(r"<!-- quality: (.*?) -->", TEXT)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_tables_are_those_of_the_files(name: str) -> None:
+    found = re.search(rf"<!-- quality: {re.escape(name)} -->\n(.*?)\n<!-- /quality -->", TEXT, re.DOTALL)
+    assert found, f"no end of {name}"
+    assert found[1] == as_markdown(read(ROOT / name))
+
+
+def test_there_is_a_table_and_every_type_is_told_of() -> None:
+    assert "reports/records/host-tiny-quality.json" in FILES
+    assert [name for name in LAYERS if f"`{name}`" not in TEXT and name != "attention"] == []
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_fp8_is_not_worse_than_the_peer(name: str) -> None:
+    """The like form of the peer, on the same numbers: within 5 %, which no user can see."""
+    result = read(ROOT / name)
+    ratios = {(ratio.of, ratio.against): ratio for ratio in result.ratios}
+    ratio = ratios["fp8", "diffusers-fp8-exact"]
+    assert max(ratio.forward, ratio.latents) <= 1.05
+
+
+def test_the_command_prints_it() -> None:
+    command = [sys.executable, "-m", "benchmarks.quality.document", FILES[0]]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, as_markdown(read(ROOT / FILES[0])) + "\n")
+
+
+@pytest.mark.parametrize(("content", "said"), [(None, "cannot read"), ("{}", "expected a file of benchmarks.quality")])
+def test_another_file_is_refused(tmp_path, monkeypatch, capsys, content, said) -> None:
+    path = tmp_path / "x.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(RecordError, match=said):
+        read(path)
+    for words in (["document", str(path)], ["document"]):
+        monkeypatch.setattr(sys, "argv", words)
+        with pytest.raises(SystemExit) as caught:
+            main()
+        assert caught.value.code == 2
+        assert (said if len(words) > 1 else "usage") in capsys.readouterr().err
