@@ -136,17 +136,26 @@ class GraphHost(HostDevice):
         result = super().launch(function, *args, out=out, **options)
         self.launches += 1
         if self.tape is not None:
-            arrays = result if isinstance(result, tuple) else (result,)
+            arrays = list(_arrays(result))
             self.results += [array for array in arrays if out is None and not _inside(array, args)]
 
             def node() -> None:
                 again = function(*(self._open(arg) for arg in args), **options)
-                for target, source in zip(arrays, again if isinstance(again, tuple) else (again,), strict=True):
+                for target, source in zip(arrays, _arrays(again), strict=True):
                     target._data[...] = source
 
             self.tape.append(node)
         return result
 
 
+def _arrays(value: Any) -> Iterator[Any]:
+    """Arrays of a result or an argument, also of one that is made of several."""
+    if isinstance(value, tuple):
+        for part in value:
+            yield from _arrays(part)
+    elif isinstance(value, HostArray | np.ndarray):
+        yield value
+
+
 def _inside(array: HostArray, args: tuple[Any, ...]) -> bool:
-    return any(isinstance(x, HostArray) and np.may_share_memory(array._data, x._data) for x in args)
+    return any(np.may_share_memory(array._data, x._data) for x in _arrays(args) if isinstance(x, HostArray))

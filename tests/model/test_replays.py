@@ -7,8 +7,12 @@ import pytest
 
 from fluxperf.engine.checkpoints.sources import SyntheticWeights
 from fluxperf.engine.config import CONFIGS
+from fluxperf.engine.executors import Sampler
+from fluxperf.engine.model.flux import Flux
 from fluxperf.engine.model.schedule import sigmas
+from fluxperf.engine.ops.bind import bind
 from fluxperf.engine.ops.meter import OpMeter
+from fluxperf.engine.phases import phase_named, table
 from fluxperf.engine.replays import KEPT
 from fluxperf.errors import ArgumentError, DeviceError
 from fluxperf.recording import count
@@ -194,3 +198,60 @@ def test_a_record_counts_a_step_of_the_graph(monkeypatch):
     assert ops.totals.launches > 40
     assert counts.meter.totals
     assert {section for section, _ in counts.sections_s} == {"embed", "double", "single", "final"}
+
+
+def test_a_step_is_captured_again_with_observers_that_see_every_op_and_nothing_else_changes():
+    pair = Pair()
+    expected = pair.check()
+    seen = Seen()
+    bound = bind("captured", table("captured"), pair.device, phase_named("captured").settings, [seen])
+    observed = Sampler(bound, Flux(pair.graph.config, pair.graph.model.weights, bound), "captured")
+    assert not observed.replays
+    steps = pair.start()
+    steps.take()
+    launches, before = pair.device.launches, steps.graph
+    observed.recapture(steps)
+    assert pair.device.launches == launches
+    assert steps.graph.launches == before.launches
+    told = list(seen.told)
+    assert [name for name in told if name.startswith("loop")] == ["loop 0", "loop 0"]
+    assert told[1] == "select_step"
+    assert told[-1] == "euler_step"
+    assert {"embed 0", "double 1", "single 1", "final 0"} <= set(told)
+    observed.take(steps, STEPS - 1)
+    assert seen.told[len(told) :] == [f"step {step}" for step in range(STEPS - 1)]
+    assert (pair.graph.download(steps.latents()) == expected).all()
+    assert (pair.check() == expected).all()
+    assert pair.captures == 1
+
+
+class Seen:
+    """Observer that writes down what it is told of."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def enter_section(self, section: str, index: int) -> None:
+        self.told.append(f"{section} {index}")
+
+    def leave_section(self) -> None:
+        pass
+
+    def enter_op(self, op: str, composed: bool) -> None:
+        self.told.append(op)
+
+    def leave_op(self, args, result) -> None:
+        pass
+
+
+def test_only_the_latest_generation_of_a_graph_is_captured_again():
+    pair = Pair()
+    steps = pair.start()
+    pair.start()
+    with pytest.raises(ArgumentError, match="latest generation"):
+        pair.graph.sampler.recapture(steps)
+    given = inputs(pair.eager.config, CASE, 0)
+    request = pair.eager.request(given, CASE, sigmas(STEPS, CASE.image_tokens, False), 3.5)
+    eager = pair.eager.sampler.start(pair.eager.upload(given.latents), request)
+    with pytest.raises(ArgumentError, match="recapture: expected steps that are launches of a graph"):
+        pair.graph.sampler.recapture(eager)

@@ -218,7 +218,6 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(run, tmp_path, monkeypatch):
         (("--tool", "nsight"), "unknown tool 'nsight'. Known: auto, nsys, cupti"),
         (("--by", "stop"), "unknown grouping 'stop'"),
         (("--rung", "fussed"), "unknown rung 'fussed'. Did you mean 'fused'?"),
-        (("--rung", "fp8"), "unknown implementation of quantize_rows on device 'cuda'"),
         (("--measured-steps", 9), "expected at most the 4 steps of workload 'tiny'"),
         (("--warmup", 5), "profile --warmup 5"),
         (("--tool", "nsys", "--nsys", "nowhere/nsys"), "--nsys nowhere/nsys: expected a program"),
@@ -233,6 +232,15 @@ def test_requests_that_cannot_be_met(run, tmp_path, arguments, says):
     assert done.code == 2
     assert says in done.err
     assert files(tmp_path / "profiles") == set()
+    assert not (tmp_path / "log").exists()
+
+
+def test_a_rung_that_gpus_cannot_run(run, tmp_path, monkeypatch):
+    run.install()
+    monkeypatch.setattr(command, "obstacles", lambda phase, kind: [f"planted: {phase.name} on {kind}."])
+    done = run("--rung", "fp8")
+    assert done.code == 2
+    assert "planted: fp8 on cuda." in done.err
     assert not (tmp_path / "log").exists()
 
 

@@ -1,4 +1,4 @@
-"""CUPTI as a source: activity records, and a callback as the calls that cause them are entered.
+"""CUPTI as a source: activity records, callbacks as the calls that cause them are entered, and nodes of graphs.
 
 The only place that talks to CUPTI. What it needs of the ``cupti`` module can be stood in for, so tests need no GPU.
 """
@@ -42,6 +42,8 @@ class CuptiSource:
         on_call: takes the correlation id of each call that may copy or block, as it is entered, in its own thread.
         cupti: what stands in for ``cupti.cupti`` in a test.
         command: which command asks, for messages.
+        on_node: takes the id of each node of a CUDA graph as it is created, in the thread that does, and that of the
+            node that it is a copy of, or ``None``. What cannot be told is not an error; `untold` says why.
 
     Raises:
         DeviceError: CUPTI's Python bindings are missing, or too old for ``on_call``.
@@ -54,6 +56,7 @@ class CuptiSource:
         on_call: Callable[[int], None] | None = None,
         cupti: Any = None,
         command: str = "witness",
+        on_node: Callable[[int, int | None], None] | None = None,
     ) -> None:
         self._command = command
         self._cupti = cupti or bindings(command)
@@ -64,8 +67,11 @@ class CuptiSource:
             )
         self.kinds = self._cupti.ActivityKind
         self._enabled = [getattr(self.kinds, name) for name in kinds]
-        self._on_activity, self._on_call = on_activity, on_call
+        self._on_activity, self._on_call, self._on_node = on_activity, on_call, on_node
         self._subscriber: int | None = None
+        self._node_ids: dict[int, bool] = {}
+        #: Why nodes of graphs are not told, empty while they are.
+        self.untold = ""
 
     def start(self) -> None:
         """Begins to trace.
@@ -75,9 +81,7 @@ class CuptiSource:
         """
         cupti = self._cupti
         try:
-            if self._on_call:
-                self._subscriber = cupti.subscribe(self._called, None)
-                self._ask_for_calls(self._subscriber)
+            self._subscribe()
             cupti.activity_register_callbacks(lambda: (_BUFFER_BYTES, 0), self._read)
             for kind in self._enabled:
                 cupti.activity_enable(kind)
@@ -109,6 +113,36 @@ class CuptiSource:
         for kind in self._enabled:
             cupti.activity_disable(kind)
         self._check()
+
+    def _subscribe(self) -> None:
+        """Asks for callbacks; raises CUPTI's error where another tool has subscribed already."""
+        if self._on_node:
+            self._find_node_ids()
+        if self._on_call or self._node_ids:
+            self._subscriber = self._cupti.subscribe(self._called, None)
+        if self._on_call and self._subscriber is not None:
+            self._ask_for_calls(self._subscriber)
+        if self._node_ids and self._subscriber is not None:
+            self._ask_for_nodes(self._subscriber)
+
+    def _find_node_ids(self) -> None:
+        """Numbers of the callbacks for nodes, by whether what they tell of is a copy; none in bindings without them."""
+        cupti, needed = self._cupti, ("subscribe", "enable_callback", "unsubscribe", "GraphData", "get_graph_node_id")
+        numbers = getattr(getattr(cupti, "CallbackIdResource", None), "__members__", {})
+        names = {"GRAPHNODE_CREATED": False, "GRAPHNODE_CLONED": True}
+        if not all(hasattr(cupti, name) for name in needed) or not all(name in numbers for name in names):
+            self.untold = "the installed cupti-python has no callbacks for them"
+            return
+        self._node_ids = {int(numbers[name]): copied for name, copied in names.items()}
+
+    def _ask_for_nodes(self, subscriber: int) -> None:
+        """Asks for a callback at each node; without one nodes are not told."""
+        cupti = self._cupti
+        try:
+            for number in self._node_ids:
+                cupti.enable_callback(1, subscriber, cupti.CallbackDomain.RESOURCE, number)
+        except cupti.cuptiError as error:
+            self.untold = f"CUPTI refused to tell of them ({error})"
 
     def _ask_for_calls(self, subscriber: int) -> None:
         """Asks for a callback at each call; raises CUPTI's error where it knows none of them."""
@@ -143,9 +177,25 @@ class CuptiSource:
         for activity in activities:
             self._on_activity(activity)
 
-    def _called(self, _user: Any, _domain: int, _callback: int, data: Any) -> None:
-        if self._on_call and data.callback_site == self._cupti.ApiCallbackSite.API_ENTER:
+    def _called(self, _user: Any, domain: int, callback: int, data: Any) -> None:
+        if self._node_ids and domain == self._cupti.CallbackDomain.RESOURCE:
+            self._created(int(callback), data)
+        elif self._on_call and data.callback_site == self._cupti.ApiCallbackSite.API_ENTER:
             self._on_call(int(data.correlation_id))
+
+    def _created(self, callback: int, data: Any) -> None:
+        """Tells of a node. What goes wrong is kept: no error may leave a callback of the driver."""
+        cupti, copied = self._cupti, self._node_ids.get(callback)
+        if copied is None or self._on_node is None:
+            return
+        try:
+            graph = cupti.GraphData.from_ptr(data.resource_descriptor)
+            node = int(cupti.get_graph_node_id(graph.node))
+            original = int(cupti.get_graph_node_id(graph.original_node)) if copied else None
+        except (cupti.cuptiError, AttributeError, TypeError, ValueError) as error:
+            self.untold = f"CUPTI gave a node without its number ({error})"
+            return
+        self._on_node(node, original)
 
 
 def bindings(command: str = "witness") -> Any:

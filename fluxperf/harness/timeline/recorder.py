@@ -16,7 +16,7 @@ from fluxperf.harness.timeline import driver
 from fluxperf.harness.timeline.attribution import attribute
 from fluxperf.harness.timeline.cupti_source import BLOCKING, MEMORY, CuptiSource, bindings
 from fluxperf.harness.timeline.kernel_names import demangled, short_name
-from fluxperf.harness.timeline.model import Call, Copy, Range, Side, Sync, Thread, Timeline, Work
+from fluxperf.harness.timeline.model import Call, Copy, Node, Range, Side, Sync, Thread, Timeline, Work
 
 _KINDS = ("CONCURRENT_KERNEL", "MEMCPY", "MEMSET", "SYNCHRONIZATION", "RUNTIME", "DRIVER")
 
@@ -116,12 +116,13 @@ class Recorder:
 
     def __init__(self, pid: int, cupti: Any = None, settle: Callable[[], None] = driver.settle) -> None:
         self._cupti = cupti or bindings("profile")
-        self._source = CuptiSource(_KINDS, self._read, cupti=self._cupti, command="profile")
+        self._source = CuptiSource(_KINDS, self._read, cupti=self._cupti, command="profile", on_node=self._created)
         self._settle = settle
         self._process = pid << 24
         self._calls: list[Call] = []
         self._work: list[Work] = []
         self._syncs: list[Sync] = []
+        self._nodes: list[Node] = []
         self._names: dict[tuple[int, int], str] = {}
         self._kernels: dict[str, tuple[str, str]] = {}
         self._copies: dict[tuple[int, int, int, int], Copy] = {}
@@ -164,7 +165,7 @@ class Recorder:
         calls = _outer(self._calls, telling)
         ranges = self.domain.ranges(process)
         used = sorted({row.thread for row in calls} | {row.thread for row in ranges})
-        notes = [f"{len(self._work) - len(work)} pieces of GPU work have no times and were left out."]
+        notes = self._notes(work)
         timeline = Timeline(
             source=source,
             tool="CUPTI",
@@ -178,10 +179,28 @@ class Recorder:
             calls=calls,
             work=work,
             syncs=self._syncs,
-            notes=notes if len(work) < len(self._work) else [],
+            notes=notes,
+            nodes=self._nodes,
         )
         attribute(timeline)
         return timeline
+
+    def _notes(self, work: list[Work]) -> list[str]:
+        """What the recording does not show, given the work that it does."""
+        notes = []
+        if len(work) < len(self._work):
+            notes.append(f"{len(self._work) - len(work)} pieces of GPU work have no times and were left out.")
+        if self._source.untold and any(row.graph_node is not None for row in work):
+            notes.append(
+                f"Nodes of CUDA graphs were not told as they were created, since {self._source.untold}: their work is "
+                "under the range that launched the graph. Profile with nsys to have it under ops."
+            )
+        return notes
+
+    def _created(self, node: int, original: int | None) -> None:
+        """Runs in the thread that creates a node, inside of its call."""
+        thread = self._process | threading.get_native_id()
+        self._nodes.append(Node(node, original, int(self._cupti.get_timestamp()), self._process, thread))
 
     def _read(self, activity: Any) -> None:
         kinds, kind = self._source.kinds, activity.kind
