@@ -98,12 +98,21 @@ def show_per_op(table: PerOp | None) -> None:
         view.add_row(name, "", "", "", f"{value:.3f}", _percent(value / table.step_ms))
     view.add_row("step", "", "", "", f"{table.step_ms:.3f}", _percent(1.0))
     console.print(view)
-    untraced = f"; without the tool a step took {table.untraced_step_ms:.3f} ms" if table.untraced_step_ms else ""
     console.print(
-        f"Ops explain {_percent(table.explained)} of the step. Kernel times add up to {table.kernel_sum_ms:.3f} ms "
-        f"where {table.ops_ms + table.outside_ops_ms:.3f} ms were busy (overlap){untraced}.",
+        f"Ops explain {_percent(table.explained)} of the step. Kernel times add up to {table.kernel_sum_ms:.3f} ms in "
+        f"the {table.ops_ms + table.outside_ops_ms:.3f} ms that the GPU was busy.",
         soft_wrap=True,
     )
+    if table.untraced_step_ms and table.ops_of_untraced_step:
+        console.print(
+            f"Without the tool a step took {table.untraced_step_ms:.3f} ms; the sum of the ops is "
+            f"{_percent(table.ops_of_untraced_step)} of that.",
+            soft_wrap=True,
+        )
+    if table.form == "graph" and not table.well_explained:
+        console.print(
+            "Less than 97 % of the step is explained: look for what the GPU waits for.", style="red", soft_wrap=True
+        )
     for ceiling in table.ceilings:
         kind = "" if ceiling.kind == "measured" else ", published peak"
         what = "memory" if ceiling.what == "memory" else f"products in {ceiling.what}"
@@ -116,15 +125,15 @@ def show_per_op(table: PerOp | None) -> None:
 def _cells(line: OpLine) -> list[str]:
     rate = ""
     if line.product and line.tflop_per_s:
-        rate = units.quantity(line.tflop_per_s * 1e12, "FLOP/s")
+        rate = f"{units.digits(line.tflop_per_s)} TFLOP/s"
     elif line.gb_per_s:
-        rate = units.quantity(line.gb_per_s * 1e9, "B/s")
+        rate = f"{units.digits(line.gb_per_s)} GB/s"
     return [
         "" if line.calls_per_step is None else f"{line.calls_per_step:,}",
         f"{line.kernels_per_step:,.10g}",
         f"{line.gpu_ms:.3f}",
         _percent(line.share),
-        _plain(rate),
+        rate,
         "" if line.of_ceiling is None else "over 100 %" if line.of_ceiling > 1 else _percent(line.of_ceiling),
         line.bound_by or "",
     ]

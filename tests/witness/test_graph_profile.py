@@ -132,10 +132,12 @@ def test_op_by_op_it_is_as_other_rungs_are(fake: Any) -> None:
     assert compare(timeline, ledger).problems == []
 
 
-@pytest.mark.parametrize("how", ["refused", "old bindings", "no number"])
+@pytest.mark.parametrize("how", ["refused", "no subscriber", "old bindings", "no number"])
 def test_without_nodes_it_says_that_ops_need_nsys(fake: Any, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     if how == "refused":
         fake.cupti.STATE.nodes_refused = True
+    elif how == "no subscriber":
+        monkeypatch.setenv("FAKE_CUPTI", "busy")
     elif how == "old bindings":
         monkeypatch.delattr(fake.cupti, "GraphData")
     else:

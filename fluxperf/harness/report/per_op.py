@@ -95,7 +95,7 @@ class PerOp(msgspec.Struct, frozen=True, kw_only=True):
 
     ``step_ms`` is from the first to the last work of all profiled steps, over their number: the ops' ``gpu_ms``, what
     ran outside of ops, and ``idle_ms``. ``explained`` is the share of ``step_ms`` in ops. ``untraced_step_ms`` is the
-    median step of the same process without the tool.
+    median step of the same process without the tool, ``ops_of_untraced_step`` the sum of the ops over that.
     """
 
     schema: int = SCHEMA
@@ -119,6 +119,7 @@ class PerOp(msgspec.Struct, frozen=True, kw_only=True):
     explained: float
     kernel_sum_ms: float
     untraced_step_ms: float | None
+    ops_of_untraced_step: float | None
     ceilings: list[CeilingLine]
     notes: list[str]
 
@@ -165,6 +166,7 @@ def per_op(timeline: Timeline, ledger: Ledger, ceilings: Mapping[str, Ceiling]) 
     outside = [line for line in lines if line.op == _OUTSIDE]
     ops_ms = sum(line.gpu_ms for line in lines if line.op != _OUTSIDE)
     outside_ms = sum(line.gpu_ms for line in outside)
+    untraced_ms = 1e3 * median(ledger.untraced_steps_s) if ledger.untraced_steps_s else None
     used = [name for name in ceilings if name == MEMORY or name in {line.bound_by for line in lines}]
     return PerOp(
         created_utc=ledger.created_utc,
@@ -181,11 +183,12 @@ def per_op(timeline: Timeline, ledger: Ledger, ceilings: Mapping[str, Ceiling]) 
         ops=lines,
         ops_ms=ops_ms,
         outside_ops_ms=outside_ms,
-        idle_ms=step_ns / 1e6 - ops_ms - outside_ms,
+        idle_ms=max(0.0, step_ns / 1e6 - ops_ms - outside_ms),  # a rounding error may be left of none
         step_ms=step_ns / 1e6,
         explained=ops_ms / (step_ns / 1e6),
         kernel_sum_ms=sum(line.kernel_sum_ms for line in lines),
-        untraced_step_ms=1e3 * median(ledger.untraced_steps_s) if ledger.untraced_steps_s else None,
+        untraced_step_ms=untraced_ms,
+        ops_of_untraced_step=ops_ms / untraced_ms if untraced_ms else None,
         ceilings=[_ceiling_line(ceilings[name]) for name in used],
         notes=_notes(lines, ceilings),
     )
@@ -301,7 +304,7 @@ def _notes(lines: Sequence[OpLine], ceilings: Mapping[str, Ceiling]) -> list[str
     notes = []
     if any(line.op == "attention" and line.of_ceiling for line in lines):
         notes.append(ATTENTION)
-    for bounded, why in ((True, "not all of its bytes came from memory (caches)"), (False, _QUICKER)):
+    for bounded, why in ((True, "not all of its bytes moved (views, caches)"), (False, _QUICKER)):
         above = [line for line in lines if (line.of_ceiling or 0) > 1 and (line.bound_by == MEMORY) == bounded]
         if above:
             names = ", ".join(f"{line.section} {line.op}".strip() for line in above)

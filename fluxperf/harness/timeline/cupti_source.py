@@ -115,15 +115,14 @@ class CuptiSource:
         self._check()
 
     def _subscribe(self) -> None:
-        """Asks for callbacks; raises CUPTI's error where another tool has subscribed already."""
+        """Asks for callbacks; raises CUPTI's error where it gives none of calls, and tells no nodes without any."""
         if self._on_node:
             self._find_node_ids()
-        if self._on_call or self._node_ids:
+        if self._on_call:
             self._subscriber = self._cupti.subscribe(self._called, None)
-        if self._on_call and self._subscriber is not None:
             self._ask_for_calls(self._subscriber)
-        if self._node_ids and self._subscriber is not None:
-            self._ask_for_nodes(self._subscriber)
+        if self._node_ids:
+            self._ask_for_nodes()
 
     def _find_node_ids(self) -> None:
         """Numbers of the callbacks for nodes, by whether what they tell of is a copy; none in bindings without them."""
@@ -135,12 +134,14 @@ class CuptiSource:
             return
         self._node_ids = {int(numbers[name]): copied for name, copied in names.items()}
 
-    def _ask_for_nodes(self, subscriber: int) -> None:
+    def _ask_for_nodes(self) -> None:
         """Asks for a callback at each node; without one nodes are not told."""
         cupti = self._cupti
         try:
+            if self._subscriber is None:
+                self._subscriber = cupti.subscribe(self._called, None)
             for number in self._node_ids:
-                cupti.enable_callback(1, subscriber, cupti.CallbackDomain.RESOURCE, number)
+                cupti.enable_callback(1, self._subscriber, cupti.CallbackDomain.RESOURCE, number)
         except cupti.cuptiError as error:
             self.untold = f"CUPTI refused to tell of them ({error})"
 
@@ -192,7 +193,7 @@ class CuptiSource:
             graph = cupti.GraphData.from_ptr(data.resource_descriptor)
             node = int(cupti.get_graph_node_id(graph.node))
             original = int(cupti.get_graph_node_id(graph.original_node)) if copied else None
-        except (cupti.cuptiError, AttributeError, TypeError, ValueError) as error:
+        except (cupti.cuptiError, AttributeError, RuntimeError, TypeError, ValueError) as error:
             self.untold = f"CUPTI gave a node without its number ({error})"
             return
         self._on_node(node, original)
