@@ -1,4 +1,7 @@
-"""``fluxperf profile`` on a real GPU: what CUPTI and Nsight Systems see is what the run counted, op by op."""
+"""``fluxperf profile`` on a real GPU: what CUPTI and Nsight Systems see is what the run counted, op by op.
+
+Steps of `captured` and `fp8` are one launch of a graph each: there every node has the op that it was captured for.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import pytest
 
 from fluxperf.engine.device.cuda import CudaDevice
+from fluxperf.harness.report.per_op import PerOp, Rates, machine_ceilings, per_op
 from fluxperf.harness.timeline.capturing import find_nsys
 from fluxperf.harness.timeline.findings import Finding, findings
 from fluxperf.harness.timeline.ledger import Ledger, compare, read_ledger
@@ -34,30 +39,32 @@ class Profiled(NamedTuple):
     trace: Timeline
     ledger: Ledger
     out: str
+    ops: PerOp
 
     @property
     def found(self) -> list[Finding]:
         return findings(self.timeline)
 
 
-Run = Callable[[str, str], Profiled]
+Run = Callable[..., Profiled]
 
 
 @pytest.fixture(scope="module")
 def profiled(gpu: CudaDevice, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Profiles two steps of ``tiny``, once for each rung and tool."""
-    known: dict[tuple[str, str], Profiled] = {}
+    """Profiles two steps of ``tiny`` or what else is asked for, once for each rung, tool and further options."""
+    known: dict[tuple[str, ...], Profiled] = {}
 
-    def run(rung: str, tool: str) -> Profiled:
+    def run(rung: str, tool: str, *options: str) -> Profiled:
         if tool == "nsys" and find_nsys() is None:
             pytest.skip("needs nsys on PATH or in FLUXPERF_NSYS")
         if tool == "cupti" and importlib.util.find_spec("cupti") is None:
             pytest.skip("needs cupti-python")
-        if (rung, tool) not in known:
+        if (rung, tool, *options) not in known:
             stem = tmp_path_factory.mktemp("profiles") / f"{rung}-{tool}"
             command = [sys.executable, "-m", "fluxperf", "profile", "--rung", rung, "--tool", tool]
+            words = ["--measured-steps", "2", "--warmup", "2", "-o", str(stem), "--per-op", f"{stem}.ops.json"]
             done = subprocess.run(
-                [*command, "--measured-steps", "2", "--warmup", "2", "-o", str(stem)],
+                [*command, *words, *options],
                 capture_output=True,
                 text=True,
                 check=False,
@@ -72,8 +79,10 @@ def profiled(gpu: CudaDevice, tmp_path_factory: pytest.TempPathFactory) -> Run:
             export = Path(f"{stem}.sqlite")
             assert export.exists() == (tool == "nsys")
             timeline = read_timeline(export) if tool == "nsys" else trace
-            known[rung, tool] = Profiled(timeline, trace, read_ledger(Path(f"{stem}.ledger.json")), done.stdout)
-        return known[rung, tool]
+            ops = msgspec.json.decode(Path(f"{stem}.ops.json").read_bytes(), type=PerOp)
+            ledger = read_ledger(Path(f"{stem}.ledger.json"))
+            known[rung, tool, *options] = Profiled(timeline, trace, ledger, done.stdout, ops)
+        return known[rung, tool, *options]
 
     return run
 
@@ -190,6 +199,85 @@ def test_the_two_tools_agree(profiled: Run) -> None:
             for each in (one, two)
         ]
         assert counts[0] == counts[1]
+
+
+GRAPHS = pytest.mark.parametrize(
+    ("rung", "tool"), [(rung, tool) for tool in ("cupti", "nsys") for rung in ("captured", "fp8")]
+)
+
+
+@GRAPHS
+def test_a_graphs_steps_are_one_launch_each_of_nodes_that_have_their_ops(profiled: Run, rung: str, tool: str) -> None:
+    done = profiled(rung, tool)
+    timeline, ledger = done.timeline, done.ledger
+    assert ledger.form == "graph"
+    assert ledger.copies == []
+    assert compare(timeline, ledger).problems == []
+    assert "graph: 2 steps, one launch each" in done.out
+    assert "copies and bytes: equal to the ledger, 0 copies of 0 B" in done.out
+    launches = [call.name for call in timeline.calls if "GraphLaunch" in call.name]
+    assert len(launches) == 2
+    places = Counter(tuple(names(timeline, row.captured)) for row in timeline.work)
+    assert all(len(place) >= 2 for place in places), [place for place in places if len(place) < 2]
+    assert {place[0] for place in places} >= {"embed 0", "double 0", "single 0", "final 0", "loop 0"}
+    assert places["loop 0", "euler_step"] == places["loop 0", "select_step"] == 2
+    assert summarize(timeline).in_ops == 1
+    assert {name for row in timeline.work for name in names(timeline, row.range)} == {"step 0", "step 1"}
+
+
+@GRAPHS
+def test_ops_of_a_graph_add_up_to_its_step(profiled: Run, rung: str, tool: str) -> None:
+    done = profiled(rung, tool)
+    table = done.ops
+    assert (table.form, table.steps, table.rung) == ("graph", 2, rung)
+    assert table.outside_ops_ms == 0
+    assert table.ops_ms + table.idle_ms == pytest.approx(table.step_ms)
+    lines = {(line.section, line.op): line for line in table.ops}
+    attention = lines["single", "attention"]
+    assert attention.tflop_per_s
+    assert attention.calls_per_step == 2
+    assert all(line.gb_per_s for line in table.ops if line.op == "norm_modulate")
+    assert table.untraced_step_ms is not None
+    assert 0.2 < table.ops_ms / table.untraced_step_ms < 2
+    ceilings = machine_ceilings(Rates([], []), done.timeline, done.ledger)
+    dtype = "e4m3" if rung == "fp8" else "bfloat16"
+    assert ceilings[dtype].kind == "measured", "the process tried products of this dtype"
+    again = per_op(done.trace, done.ledger, ceilings)
+    assert [(line.section, line.op, line.kernels_per_step) for line in again.ops] == [
+        (line.section, line.op, line.kernels_per_step) for line in table.ops
+    ]
+    assert again.ops_ms == pytest.approx(table.ops_ms, rel=1e-6)
+
+
+@pytest.mark.parametrize("tool", ["cupti", "nsys"])
+def test_captured_steps_can_be_profiled_op_by_op(profiled: Run, tool: str) -> None:
+    done = profiled("captured", tool, "--eager-form")
+    assert done.ledger.form == "ops"
+    assert {row.graph_node for row in done.timeline.work} == {None}
+    graph = profiled("captured", tool)
+    # A product may take one kernel or several: each process chooses algorithms by its own trials.
+    own = ("norm_modulate", "qkv_heads", "cast", "euler_step")
+    one, two = (
+        {(line.section, line.op): line.kernels_per_step for line in each.ops.ops if line.op in own}
+        for each in (done, graph)
+    )
+    assert one.items() >= two.items()
+    assert {section for section, _ in two} == {"embed", "double", "single", "final", "loop"}
+
+
+@pytest.mark.full_size
+@pytest.mark.parametrize("tool", ["nsys", "cupti"])
+@pytest.mark.parametrize("rung", ["captured", "fp8"])
+def test_ops_explain_the_step_of_schnell(profiled: Run, gpu: CudaDevice, rung: str, tool: str) -> None:
+    if gpu.properties["totalGlobalMem"] < 40e9:
+        pytest.skip("needs 40 GB of GPU memory for the whole model")
+    done = profiled(rung, tool, "--workload", "schnell-1024")
+    assert compare(done.timeline, done.ledger).problems == []
+    assert done.ops.well_explained, done.out
+    assert done.ops.ops_of_untraced_step == pytest.approx(1, abs=0.05)
+    within = [line for line in done.ops.ops if line.product and line.of_ceiling]
+    assert {line.op for line in within} >= {"attention", "linear", "linear_gelu", "linear_gated_residual"}
+    assert all(0 < (line.of_ceiling or 0) < 1.1 for line in within), [(line.op, line.of_ceiling) for line in within]
 
 
 def test_a_profile_that_exists_is_kept(profiled: Run, gpu: CudaDevice, tmp_path: Path) -> None:

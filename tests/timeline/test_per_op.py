@@ -23,6 +23,7 @@ from fluxperf.harness.report.per_op import ATTENTION, PerOp, machine_ceilings, p
 from fluxperf.harness.timeline.busy import busy_ns, shares_ns
 from fluxperf.harness.timeline.ledger import LaunchCount, Ledger, compare, read_ledger, write_ledger
 from fluxperf.harness.timeline.model import Work
+from fluxperf.harness.timeline.nsys import read_capture
 from tests.contracts import tree
 from tests.timeline.making import MS, US, Capture
 
@@ -300,3 +301,19 @@ def test_ledgers_of_before_are_read(tmp_path: Path):
     exports = Path(__file__).parent / "exports"
     ledger = read_ledger(exports / "h100-schnell-1024-fused.ledger.json")
     assert (ledger.form, ledger.ops, ledger.machine, ledger.untraced_steps_s) == ("ops", [], None, [])
+
+
+def test_the_document_shows_what_it_prints(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    rates_file(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    _, out, _ = run("--ledger", "x.ledger.json", "--ceilings", "rates.json")
+    printed = [line.rstrip() for line in out[out.index("ops of a step") :].splitlines()]
+    shown = (tree.ROOT / "docs" / "timeline.md").read_text(encoding="utf-8").split("```")
+    assert [part.strip().splitlines() for part in shown if part.strip().startswith("ops of a step")] == [printed]
+
+
+def test_a_trimmed_export_gives_the_same_table(run, tmp_path: Path):
+    run("--ledger", "x.ledger.json", "--trimmed", "small.sqlite")
+    whole, small = (per_op(read_capture(tmp_path / name), LEDGER, {}) for name in ("x.sqlite", "small.sqlite"))
+    assert small == whole
+    assert compare(read_capture(tmp_path / "small.sqlite"), LEDGER).problems == []
