@@ -19,6 +19,7 @@ from fluxperf.harness.report import units
 from fluxperf.harness.report.escape import neutral, shown
 from fluxperf.harness.timeline.findings import KINDS, Finding, blind_spots, findings, known_findings
 from fluxperf.harness.timeline.ledger import Comparison, compare, read_ledger
+from fluxperf.harness.timeline.model import Timeline
 from fluxperf.harness.timeline.places import Places
 from fluxperf.harness.timeline.reading import read_timeline
 from fluxperf.harness.timeline.summary import GROUPINGS, Row, Summary, summarize
@@ -114,6 +115,11 @@ def timeline(
         raise typer.Exit(1)
     if comparison is not None and comparison.problems:
         raise typer.Exit(1)
+    _check_shown(capture, wanted, file)
+
+
+def _check_shown(capture: Timeline, wanted: list[str], file: Path) -> None:
+    """Refuses to call a capture free of findings that it cannot show."""
     blind = blind_spots(capture)
     unproven = [f"{name} ({blind[name]})" for name in wanted if name in blind]
     if unproven:
