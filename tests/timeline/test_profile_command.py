@@ -127,6 +127,34 @@ def test_a_profile_is_written_summed_up_and_compared(run, tmp_path):
     assert exported[:2] == ["export", "--type=sqlite"]
 
 
+def test_the_captured_process_is_told_of_the_form_and_not_of_the_table(run, tmp_path):
+    run.install()
+    (tmp_path / "rates.json").write_text('{"machine": {"gpu": "Example GPU"}, "copy_gb_s": 1.0}')
+    done = run("--rung", "captured", "--eager-form", "--ceilings", "rates.json", "--top", 3)
+    assert done.code == 0, done.err
+    profiled = eval((tmp_path / "log").read_text().splitlines()[0])
+    inner = profiled[profiled.index("-m") :]
+    assert inner[3:-1] == ["--rung=captured", "--eager-form"]
+    assert inner[-1].startswith("--inside=")
+
+
+def test_a_table_of_ops_needs_counts_of_them(run, tmp_path):
+    run.install()
+    done = run("--rung", "baseline", "--per-op", "ops.json")
+    assert done.code == 2
+    assert "expected a ledger with the bytes and operations of each op" in done.err
+    assert not (tmp_path / "ops.json").exists()
+    assert files(tmp_path / "profiles") == WHOLE
+
+
+def test_rates_that_cannot_be_read_are_told_before_anything_runs(run, tmp_path):
+    run.install()
+    done = run("--rung", "baseline", "--ceilings", "none.json")
+    assert done.code == 2
+    assert "cannot read ceilings from none.json" in done.err
+    assert not (tmp_path / "log").exists()
+
+
 def test_what_it_says_to_run_next_gives_the_same_comparison(run, tmp_path, monkeypatch, capsys):
     run.install()
     done = run("--rung", "baseline", "-o", "some/where/a.b")

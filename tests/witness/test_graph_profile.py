@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from fluxperf.cli import main
+from fluxperf.cli import profile as cli
 from fluxperf.engine.checkpoints.sources import SyntheticWeights
 from fluxperf.engine.config import config_named
 from fluxperf.engine.device.observers import NvtxRanges
 from fluxperf.harness.records import OpRow
 from fluxperf.harness.report.ceilings import MEMORY, Ceiling
-from fluxperf.harness.report.per_op import per_op
+from fluxperf.harness.report.per_op import PerOp, per_op
 from fluxperf.harness.timeline.ledger import Ledger, compare, read_ledger, write_ledger
 from fluxperf.harness.timeline.model import NONE, Timeline
 from fluxperf.harness.timeline.reading import read_timeline
@@ -152,6 +156,54 @@ def test_without_nodes_it_says_that_ops_need_nsys(fake: Any, monkeypatch: pytest
     problems = " ".join(compare(timeline, ledger).problems)
     assert "nodes of the graph have no op: nothing saw them created." in problems
     assert {row.captured for row in timeline.work} == {NONE}
+
+
+@pytest.fixture
+def command(
+    fake: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """``fluxperf`` where there is a GPU, and no nsys."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr(cli.driver, "device_count", lambda: 1)
+    monkeypatch.setattr(cli, "Recorder", partial(Recorder, cupti=fake.cupti, settle=lambda: None))
+    monkeypatch.setattr(cli, "_prepared", lambda wanted: prepared_on(fake.gpu, wanted.rung))
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["fluxperf", *words])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        done = capsys.readouterr()
+        return code, done.out, " ".join(done.err.split())
+
+    return call
+
+
+@pytest.mark.parametrize("rung", ["captured", "fp8"])
+def test_the_command_profiles_the_graph_and_shows_its_ops(command: Any, tmp_path: Path, rung: str) -> None:
+    code, out, err = command("profile", "--rung", rung, "--measured-steps", "2", "-o", "x", "--per-op", "ops.json")
+    assert code == 0, err
+    assert "graph: 2 steps, one launch each, of " in out
+    assert "ops of a step (one launch of a graph, mean of 2)" in out
+    table = msgspec.json.decode((tmp_path / "ops.json").read_bytes(), type=PerOp)
+    assert (table.rung, table.form, table.steps, table.tool) == (rung, "graph", 2, "CUPTI")
+    assert table.workload is not None
+    assert (table.workload.name, table.workload.steps) == ("tiny", 4)
+    assert table.machine is not None
+    code, again, _ = command("timeline", "x.json", "--ledger", "x.ledger.json")
+    assert code == 0
+    assert again == out
+
+
+def test_the_command_has_the_other_form(command: Any) -> None:
+    code, out, err = command("profile", "--rung", "captured", "--eager-form", "-o", "x")
+    assert code == 0, err
+    assert "ops of a step (ops launched one by one, mean of 1)" in out
+    assert "graph: " not in out
 
 
 def planted(timeline: Timeline, what: str) -> None:
