@@ -218,7 +218,6 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(run, tmp_path, monkeypatch):
         (("--tool", "nsight"), "unknown tool 'nsight'. Known: auto, nsys, cupti"),
         (("--by", "stop"), "unknown grouping 'stop'"),
         (("--rung", "fussed"), "unknown rung 'fussed'. Did you mean 'fused'?"),
-        (("--rung", "fp8"), "unknown implementation of quantize_rows on device 'cuda'"),
         (("--measured-steps", 9), "expected at most the 4 steps of workload 'tiny'"),
         (("--warmup", 5), "profile --warmup 5"),
         (("--tool", "nsys", "--nsys", "nowhere/nsys"), "--nsys nowhere/nsys: expected a program"),
