@@ -20,7 +20,8 @@ report: $(VENV)/.installed
 	echo "Open $(CURDIR)/$(OUT)/index.html"
 
 # A whole ladder of one H100, to be seen beside what a machine without a GPU measures: the records as they are.
-SAMPLE  := $(wildcard reports/records/h100-schnell-1024*.jsonl) reports/records/h100-kernels.json
+SAMPLE  := $(patsubst %,reports/records/h100-%,schnell-1024.jsonl schnell-1024-peers.jsonl schnell-1024-fp8.jsonl \
+             kernels.json)
 CAPTURE := tests/timeline/exports/h100-schnell-1024-fused.sqlite
 
 sample:

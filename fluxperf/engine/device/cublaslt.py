@@ -1,4 +1,4 @@
-"""Matrix products by cuBLASLt, with the algorithm of every shape chosen by trial on its first call.
+"""Matrix products by cuBLASLt, with the algorithm of every shape chosen by trial on its first call anywhere.
 
 Row-major ``D [M, N] = A [M, K] B`` with B either [K, N] or, as weights are, [N, K]. cuBLASLt computes the transposed
 product in its column-major order, so a bias runs along output features. Accumulation is float32; float32 operands are
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fluxperf.engine.device.bindings import cublaslt
+from fluxperf.engine.device.choices import Choice
 from fluxperf.errors import DeviceError
 
 #: Candidates tried per shape, launches of each in a row, rounds of that, and scratch memory offered.
@@ -29,6 +30,8 @@ _STREAMS = 8
 
 #: cudaDataType_t of operands.
 _TYPES = {"float32": 0, "bfloat16": 14, "float8_e4m3fn": 28}
+#: Bytes of what cuBLASLt calls an algorithm: what it is, to be kept and compared.
+_ALGORITHM = 64
 _COMPUTE_32F = 68
 _SCALE_32F = 0
 
@@ -52,16 +55,6 @@ class Product(NamedTuple):
     epilogue: str = "DEFAULT"
     #: Bytes that every address and row is a multiple of; algorithms with wide accesses need 16.
     alignment: int = 16
-
-
-class Choice(NamedTuple):
-    """What was chosen for a product: which candidate of how many, and their times in seconds."""
-
-    candidate: int
-    times_s: tuple[float, ...]
-
-    def __str__(self) -> str:
-        return f"candidate {self.candidate} of {len(self.times_s)}"
 
 
 class _Plan(NamedTuple):
@@ -142,7 +135,7 @@ class CublasLt:
         return self._workspaces[stream]
 
     def _planned(self, product: Product, a: int, b: int, d: int, bias: int) -> _Plan:
-        """Plan of a product: its candidates are timed on the operands of the first call."""
+        """Plan of a product: its candidates are timed on the operands of the first call, unless a choice was kept."""
         descriptor = self._lt.matmul_desc_create(_COMPUTE_32F, _SCALE_32F)
         self._set(descriptor, "TRANSA", int(product.b_transposed))
         self._set(descriptor, "EPILOGUE", int(self._lt.Epilogue[product.epilogue]))
@@ -159,6 +152,20 @@ class CublasLt:
             self._layout(p.out_dtype, p.n, p.m, p.ldd, p.batch, p.offset_d),
         )
         candidates = self._candidates(product, descriptor, layouts)
+        names = [bytes(memoryview(candidate))[:_ALGORITHM].hex() for candidate in candidates]
+        what = f"cuBLASLt {self._lt.get_version()} {' '.join(map(str, product))}"
+        choice = self._device.choices_kept.find(what, names)
+        if choice is None:
+            choice = self._tried(descriptor, layouts, candidates, a, b, d)
+            self._device.choices_kept.keep(what, names, choice)
+        plan = _Plan(descriptor, layouts, candidates[choice.candidate], choice)
+        self._plans[product] = plan
+        return plan
+
+    def _tried(
+        self, descriptor: int, layouts: tuple[int, int, int], candidates: list[Any], a: int, b: int, d: int
+    ) -> Choice:
+        """The candidate that takes the least time on these operands."""
 
         def run(algorithm: Any, trials: int) -> float:
             return self._timed(lambda: self._launch(descriptor, layouts, algorithm, a, b, d), trials)
@@ -172,10 +179,7 @@ class CublasLt:
             times[index] = median(samples)
         slowest = max(times[index] for index in near)
         times = [seconds if index in near else max(seconds, slowest) for index, seconds in enumerate(times)]
-        best = times.index(min(times))
-        plan = _Plan(descriptor, layouts, candidates[best], Choice(best, tuple(times)))
-        self._plans[product] = plan
-        return plan
+        return Choice(times.index(min(times)), tuple(times))
 
     def _candidates(self, product: Product, descriptor: int, layouts: tuple[int, int, int]) -> list[Any]:
         lt = self._lt

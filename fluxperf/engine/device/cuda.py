@@ -12,7 +12,7 @@ import numpy as np
 
 from fluxperf.engine.device import cudnn
 from fluxperf.engine.device.base import Device, Memory
-from fluxperf.engine.device.cublaslt import Choice
+from fluxperf.engine.device.choices import Choice
 from fluxperf.engine.device.gpu import Gpu, available, cupy
 from fluxperf.engine.device.graphs import Graphs
 from fluxperf.engine.device.host import host_dtype

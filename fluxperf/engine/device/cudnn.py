@@ -7,7 +7,7 @@ import math
 from statistics import median
 from typing import Any, NamedTuple
 
-from fluxperf.engine.device.cublaslt import Choice
+from fluxperf.engine.device.choices import Choice
 from fluxperf.errors import DeviceError
 
 #: Launches of each candidate in a row, and rounds of that.
@@ -112,7 +112,7 @@ class Cudnn:
         return first, first + 4, first + 8
 
     def _planned(self, layout: Layout, operands: dict[int, int]) -> _Plan:
-        """Plan of a layout: the library's candidates are timed on the operands of the first call."""
+        """Plan of a layout: the candidates are timed on the operands of the first call, unless a choice was kept."""
         graph = self._graph(layout)
         self._device.quiet()
         try:
@@ -120,11 +120,18 @@ class Cudnn:
             graph.build_operation_graph()
             graph.create_execution_plans([self._cudnn.heur_mode.A])
             graph.check_support()
-            times = [self._timed(graph, index, operands) for index in range(graph.get_execution_plan_count())]
+            names = [graph.get_plan_name_at_index(index) for index in range(graph.get_execution_plan_count())]
+            what = f"cuDNN {self._cudnn.backend_version()} {' '.join(map(str, layout))}"
+            choice = self._device.choices_kept.find(what, names)
+            if choice is None:
+                times = tuple(self._timed(graph, index, operands) for index in range(len(names)))
+                choice = Choice(times.index(min(times)), times)
+                self._device.choices_kept.keep(what, names, choice)
+            else:
+                graph.build_plan_at_index(choice.candidate)
         except self._errors as error:
             raise DeviceError(f"attention: expected a cuDNN plan for {layout}, got: {error}.") from error
-        best = times.index(min(times))
-        plan = _Plan(graph, self._workspace(graph, best), Choice(best, tuple(times)))
+        plan = _Plan(graph, self._workspace(graph, choice.candidate), choice)
         self._plans[layout] = plan
         return plan
 

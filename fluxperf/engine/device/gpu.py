@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from fluxperf.engine.device.choices import Choices
 from fluxperf.engine.device.host import host_dtype
 from fluxperf.errors import DeviceError
 
@@ -110,6 +111,11 @@ class Gpu:
         from fluxperf.engine.nvrtc.loader import Kernels
 
         return Kernels(self.architecture)
+
+    @functools.cached_property
+    def choices_kept(self) -> Choices:
+        """Algorithms that were chosen for this kind of GPU, by this process or earlier ones."""
+        return Choices(self.name)
 
     @functools.cached_property
     def products(self) -> Any:

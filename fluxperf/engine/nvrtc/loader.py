@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
-import tempfile
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from fluxperf.engine.cache import cache_folder, read_whole, write_whole
 from fluxperf.engine.nvrtc.launch import Kernel
 from fluxperf.engine.nvrtc.sources import Folder, Source, read_source
 from fluxperf.errors import KernelError
@@ -22,16 +22,10 @@ from fluxperf.errors import KernelError
 #: No fast math and no flush to zero: kernels are held to the tolerances of the specification.
 OPTIONS = ("--std=c++17", "-lineinfo")
 
-#: What the file of machine code starts with: a digest of the rest in hexadecimal, then a line feed.
-_HEAD = 65
-
 
 def default_cache() -> Path:
-    """``$FLUXPERF_CACHE/kernels``, else ``$XDG_CACHE_HOME/fluxperf/kernels``, else ``~/.cache/fluxperf/kernels``."""
-    own = os.environ.get("FLUXPERF_CACHE")
-    if own:
-        return Path(own) / "kernels"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fluxperf" / "kernels"
+    """Folder of machine code; see `cache.cache_folder`."""
+    return cache_folder("kernels")
 
 
 class Kernels:
@@ -77,11 +71,11 @@ class Kernels:
         source = read_source(file, self._folder)
         options = (*OPTIONS, *_header_options(source))
         path = self.cache / f"{Path(file).stem}-{_key(source, options, self.architecture)}.cubin"
-        code = _read_whole(path)
+        code = read_whole(path)
         if code is None:
             code = compile_source(source, self.architecture, options)
             self.compiled.append(file)
-            _write_whole(path, code)
+            write_whole(path, code)
         return code
 
     def _load(self, file: str, entry: str, layout: str) -> Kernel:
@@ -186,31 +180,3 @@ def _version() -> str:
 def _key(source: Source, options: tuple[str, ...], architecture: str) -> str:
     parts = (source.digest, *options, architecture, _version())
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
-
-
-def _read_whole(path: Path) -> bytes | None:
-    """What `_write_whole` wrote, or ``None`` if there is nothing or it is damaged."""
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return None
-    head, code = content[:_HEAD], content[_HEAD:]
-    return code if head == _digest_line(code) else None
-
-
-def _write_whole(path: Path, code: bytes) -> None:
-    """Writes beside the path and renames, so that no reader sees half a file; goes without where it cannot write."""
-    temporary = ""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(_digest_line(code) + code)
-        os.replace(temporary, path)
-    except OSError:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-
-
-def _digest_line(code: bytes) -> bytes:
-    return hashlib.sha256(code).hexdigest().encode() + b"\n"

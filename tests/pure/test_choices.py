@@ -1,0 +1,124 @@
+"""Choices of algorithms that are kept: found again, and only where they still hold."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fluxperf.engine.cache import cache_folder, read_whole, write_whole
+from fluxperf.engine.device.choices import Choice, Choices
+from fluxperf.engine.device.cublaslt import CublasLt, Product
+
+NAMES = ["aa", "bb", "cc"]
+CHOICE = Choice(1, (3e-4, 2e-4, math.inf))
+
+
+def test_a_later_process_finds_it(tmp_path: Path) -> None:
+    assert Choices("NVIDIA H100 80GB HBM3", tmp_path).find("product", NAMES) is None
+    Choices("NVIDIA H100 80GB HBM3", tmp_path).keep("product", NAMES, CHOICE)
+    assert Choices("NVIDIA H100 80GB HBM3", tmp_path).find("product", NAMES) == CHOICE
+    assert [path.name for path in tmp_path.iterdir()] == ["nvidia-h100-80gb-hbm3.json"]
+    assert Choices("NVIDIA A100", tmp_path).find("product", NAMES) is None
+    assert Choices("NVIDIA H100 80GB HBM3", tmp_path).find("another product", NAMES) is None
+
+
+@pytest.mark.parametrize("names", [["aa", "cc", "bb"], ["aa", "bb"], [*NAMES, "dd"], ["aa", "", "cc"]])
+def test_it_holds_only_while_the_library_offers_the_same(names: list[str], tmp_path: Path) -> None:
+    Choices("gpu", tmp_path).keep("product", NAMES, CHOICE)
+    assert Choices("gpu", tmp_path).find("product", names) is None
+    assert Choices("gpu", tmp_path).find("product", ["xx", "bb", "yy"]) == CHOICE  # the others may be what they are
+
+
+def test_two_processes_keep_what_both_found(tmp_path: Path) -> None:
+    first, second = Choices("gpu", tmp_path), Choices("gpu", tmp_path)
+    assert first.find("one", NAMES) is second.find("two", NAMES) is None
+    first.keep("one", NAMES, CHOICE)
+    second.keep("two", NAMES, CHOICE._replace(candidate=0))
+    third = Choices("gpu", tmp_path)
+    assert (third.find("one", NAMES), third.find("two", NAMES)) == (CHOICE, CHOICE._replace(candidate=0))
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"product": 7}', b'{"product": [9, "bb", [1, 2, 3]]}'])
+def test_a_damaged_file_is_none(content: bytes, tmp_path: Path) -> None:
+    choices = Choices("gpu", tmp_path)
+    write_whole(choices.path, content)
+    assert choices.find("product", NAMES) is None
+    choices.path.write_bytes(content)  # without its digest
+    assert Choices("gpu", tmp_path).find("product", NAMES) is None
+    choices.keep("product", NAMES, CHOICE)
+    assert Choices("gpu", tmp_path).find("product", NAMES) == CHOICE
+
+
+def test_a_folder_that_cannot_be_written_is_gone_without(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    choices = Choices("gpu", tmp_path / "file")
+    choices.keep("product", NAMES, CHOICE)
+    assert choices.find("product", NAMES) == CHOICE  # for this process
+    assert read_whole(choices.path) is None
+
+
+def test_it_lies_beside_the_other_caches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLUXPERF_CACHE", "/own")
+    assert Choices("gpu").path == cache_folder("choices") / "gpu.json" == Path("/own/choices/gpu.json")
+
+
+class _Library:
+    """cuBLASLt with three algorithms, told apart by their bytes."""
+
+    def __init__(self, order: str = "abc", version: int = 13) -> None:
+        self.order, self.version, self.Epilogue = order, version, {"DEFAULT": 0}
+
+    def get_version(self) -> int:
+        return self.version
+
+    def matmul_desc_create(self, *_: int) -> int:
+        return 1
+
+
+def _products(folder: Path, library: _Library, monkeypatch: pytest.MonkeyPatch) -> tuple[CublasLt, list[str]]:
+    """Products of a process whose launches take 3, 1 and 2 seconds by algorithm."""
+    tried: list[str] = []
+    products = object.__new__(CublasLt)
+    products._device = SimpleNamespace(quiet=lambda: None, choices_kept=Choices("gpu", folder))
+    products._lt, products._plans = library, {}
+    monkeypatch.setattr(CublasLt, "_set", lambda *_: None)
+    monkeypatch.setattr(CublasLt, "_layout", lambda *_: 0)
+    algorithms = [np.frombuffer(letter.encode() * 96, np.uint8) for letter in library.order]
+    monkeypatch.setattr(CublasLt, "_candidates", lambda *_: algorithms)
+    running: list[str] = []
+    monkeypatch.setattr(CublasLt, "_launch", lambda self, d, lay, algorithm, a, b, c: running.append(chr(algorithm[0])))
+
+    def timed(self: CublasLt, run: Any, trials: int) -> float:
+        run()
+        tried.append(running[-1])
+        return {"a": 3.0, "b": 1.0, "c": 2.0}[running[-1]]
+
+    monkeypatch.setattr(CublasLt, "_timed", timed)
+    return products, tried
+
+
+PRODUCT = Product(16, 16, 16, "bfloat16", "bfloat16", True, 16, 16, 16)
+
+
+def test_a_product_is_tried_once_for_all_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def chosen(library: _Library) -> tuple[str, list[str]]:
+        products, tried = _products(tmp_path, library, monkeypatch)
+        return chr(products._planned(PRODUCT, 0, 0, 0, 0).algorithm[0]), tried
+
+    first, tried = chosen(_Library())
+    assert first == "b"
+    assert set(tried) == set("abc")
+    assert chosen(_Library()) == ("b", [])
+    # Another version, or another order of its candidates, is tried anew.
+    for library in (_Library(version=14), _Library(order="bca")):
+        again, tried = chosen(library)
+        assert again == "b"
+        assert set(tried) == set("abc")
+    other, tried = _products(tmp_path, _Library(order="bca"), monkeypatch)
+    other._planned(PRODUCT._replace(m=32), 0, 0, 0, 0)
+    assert set(tried) == set("abc")
