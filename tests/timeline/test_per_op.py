@@ -162,7 +162,9 @@ def test_rates_and_shares_of_measured_ceilings(tmp_path: Path):
     )
     assert {line.kind for line in found.ceilings} == {"measured"}
     assert ATTENTION in found.notes
-    assert all("in the process that was profiled" in line.source for line in found.ceilings if line.what != MEMORY)
+    assert all(
+        "by the profiled process or one before it" in line.source for line in found.ceilings if line.what != MEMORY
+    )
 
 
 def test_without_ceilings_rates_stay_and_shares_are_missing(tmp_path: Path):
