@@ -124,7 +124,7 @@ def show_per_op(table: PerOp | None) -> None:
 
 def _cells(line: OpLine) -> list[str]:
     rate = ""
-    if line.product and line.tflop_per_s:
+    if line.is_product and line.tflop_per_s:
         rate = f"{units.digits(line.tflop_per_s)} TFLOP/s"
     elif line.gb_per_s:
         rate = f"{units.digits(line.gb_per_s)} GB/s"
@@ -132,7 +132,7 @@ def _cells(line: OpLine) -> list[str]:
         "" if line.calls_per_step is None else f"{line.calls_per_step:,}",
         f"{line.kernels_per_step:,.10g}",
         f"{line.gpu_ms:.3f}",
-        _percent(line.share),
+        _percent(line.share_of_step),
         rate,
         "" if line.of_ceiling is None else "over 100 %" if line.of_ceiling > 1 else _percent(line.of_ceiling),
         line.bound_by or "",

@@ -275,7 +275,7 @@ def test_ops_explain_the_step_of_schnell(profiled: Run, gpu: CudaDevice, rung: s
     assert compare(done.timeline, done.ledger).problems == []
     assert done.ops.well_explained, done.out
     assert done.ops.ops_of_untraced_step == pytest.approx(1, abs=0.05)
-    within = [line for line in done.ops.ops if line.product and line.of_ceiling]
+    within = [line for line in done.ops.ops if line.is_product and line.of_ceiling]
     assert {line.op for line in within} >= {"attention", "linear", "linear_gelu", "linear_gated_residual"}
     assert all(0 < (line.of_ceiling or 0) < 1.1 for line in within), [(line.op, line.of_ceiling) for line in within]
 

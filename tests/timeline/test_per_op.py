@@ -127,7 +127,7 @@ def test_shares_of_overlapping_work_and_idle_add_up_to_the_step(tmp_path: Path):
     assert found.explained == pytest.approx(0.98 / 0.995)
     assert found.well_explained
     assert found.kernel_sum_ms == pytest.approx(1.18)
-    assert sum(line.share for line in found.ops) == pytest.approx(found.explained)
+    assert sum(line.share_of_step for line in found.ops) == pytest.approx(found.explained)
     assert found.untraced_step_ms == pytest.approx(1.01)
     assert found.ops_of_untraced_step == pytest.approx(0.98 / 1.01)
 
@@ -142,12 +142,12 @@ def test_rates_and_shares_of_measured_ceilings(tmp_path: Path):
     found = table(captured(), tmp_path, rates=[rates_file(tmp_path)])
     lines = {(line.section, line.op): line for line in found.ops}
     linear = lines["double", "linear"]
-    assert linear.product
+    assert linear.is_product
     assert linear.tflop_per_s == pytest.approx(4e11 / 0.4e-3 / 1e12)
     assert linear.bound_by == "e4m3"
     assert linear.of_ceiling == pytest.approx(4e11 / 2e15 / 0.4e-3)
     norm = lines["double", "norm_modulate"]
-    assert not norm.product
+    assert not norm.is_product
     assert norm.gb_per_s == pytest.approx(2e8 / 0.1e-3 / 1e9)
     assert (norm.bound_by, norm.of_ceiling) == (MEMORY, pytest.approx(0.5))
     assert lines["final", "linear"].bound_by == "bfloat16"

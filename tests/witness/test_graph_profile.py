@@ -254,7 +254,7 @@ def test_ops_with_their_rates_add_up_to_the_step(fake: Any, tmp_path: Path) -> N
     assert table.outside_ops_ms == 0
     assert sum(line.gpu_ms for line in table.ops) == pytest.approx(table.ops_ms)
     assert table.ops_ms + table.idle_ms == pytest.approx(table.step_ms)
-    assert sum(line.share for line in table.ops) == pytest.approx(table.explained)
+    assert sum(line.share_of_step for line in table.ops) == pytest.approx(table.explained)
     assert table.kernel_sum_ms > 10 * table.ops_ms  # the stand-in's graph runs everything at once
     attention = lines["double", "attention"]
     assert (attention.calls_per_step, attention.kernels_per_step) == (2, 2)

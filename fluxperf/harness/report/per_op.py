@@ -57,9 +57,9 @@ class OpLine(msgspec.Struct, frozen=True, kw_only=True):
     """One op in one section, per step.
 
     ``gpu_ms`` is its share of the busy time, ``kernel_sum_ms`` its durations added: that is more where work overlaps.
-    ``share`` is of the step. Rates are of ``gpu_ms``; ``least_ms`` is the time that its bytes and operations need under
-    the ceilings, ``of_ceiling`` that over ``gpu_ms``, and ``bound_by`` the ceiling that most of it comes from. ``None``
-    is what was not counted, or has no ceiling.
+    Rates are of ``gpu_ms``; ``least_ms`` is the time that its bytes and operations need under the ceilings,
+    ``of_ceiling`` that over ``gpu_ms``, and ``bound_by`` the ceiling that most of it comes from. ``None`` is what was
+    not counted, or has no ceiling.
     """
 
     section: str
@@ -69,10 +69,10 @@ class OpLine(msgspec.Struct, frozen=True, kw_only=True):
     copies_and_memsets_per_step: float
     gpu_ms: float
     kernel_sum_ms: float
-    share: float
+    share_of_step: float
     flop_per_step: int | None
     bytes_per_step: int | None
-    product: bool
+    is_product: bool
     tflop_per_s: float | None
     gb_per_s: float | None
     least_ms: float | None
@@ -109,7 +109,7 @@ class PerOp(msgspec.Struct, frozen=True, kw_only=True):
     rung: str
     form: str
     tool: str
-    product: str
+    tool_version: str
     steps: int
     ops: list[OpLine]
     ops_ms: float
@@ -178,7 +178,7 @@ def per_op(timeline: Timeline, ledger: Ledger, ceilings: Mapping[str, Ceiling]) 
         rung=ledger.rung,
         form=ledger.form,
         tool=timeline.tool,
-        product=timeline.product,
+        tool_version=timeline.product,
         steps=window.steps,
         ops=lines,
         ops_ms=ops_ms,
@@ -271,10 +271,10 @@ def _line(
         copies_and_memsets_per_step=(len(work) - kernels) / steps,
         gpu_ms=gpu_ms,
         kernel_sum_ms=sum(row.end_ns - row.start_ns for row in work) / steps / 1e6,
-        share=gpu_ms * 1e6 / step_ns,
+        share_of_step=gpu_ms * 1e6 / step_ns,
         flop_per_step=flops,
         bytes_per_step=nbytes,
-        product=key.op in ledger.products,
+        is_product=key.op in ledger.products,
         tflop_per_s=flops / gpu_ms / 1e9 if flops and gpu_ms > 0 else None,
         gb_per_s=nbytes / gpu_ms / 1e6 if nbytes and gpu_ms > 0 else None,
         least_ms=least_ms if whole else None,
