@@ -16,7 +16,7 @@ from rich.console import Console
 
 from fluxperf.cli.ladder import ladder
 from fluxperf.cli.phases import as_markdown
-from fluxperf.harness.records import read_records
+from fluxperf.harness.records import Record, read_records
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -110,14 +110,55 @@ def test_bandwidths_of_the_kernels_are_those_of_the_record():
     "text", [README, (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")], ids=["readme", "changelog"]
 )
 def test_times_on_the_gpu_are_medians_of_the_records(text: str):
-    kinds = ("", "-peers", "-sustained", "-captured", "-captured-sustained")
-    names = [f"h100-schnell-1024{kind}" for kind in kinds]
-    records = [row for name in names for row in read_records(ROOT / f"reports/records/{name}.jsonl").records]
+    files = sorted((ROOT / "reports/records").glob("h100-schnell-1024*.jsonl"))
+    records = [row for file in files for row in read_records(file).records]
     medians = [median(row.times_s["denoise"][0]) for row in records]
+    pictures = json.loads((ROOT / "reports/records/h100-end-to-end.json").read_text(encoding="utf-8"))["rungs"]
+    medians += [row["loads"]["ready"]["time_s"] for row in pictures]
     known = {f"{seconds * 1e3:.1f} ms" for seconds in medians} | {f"{seconds:.1f} s" for seconds in medians}
     shown = set(re.findall(r"\b\d+\.\d (?:ms|s)\b", text)) - twin_times()
     assert len(shown) >= 4
     assert shown <= known
+
+
+def floor_s(row: Record) -> float:
+    """Seconds of a forward's products and attention at the rates that the text names."""
+    assert "705 TFLOP/s in\nbfloat16 and 1340 in e4m3, and of attention at 605 and 902" in README
+    products, attention = (1340e12, 902e12) if row.rung == "fp8" else (705e12, 605e12)
+    work = {"attention": 0, "linear": 0}
+    for op in row.ops:
+        kind = op.op.partition("_")[0]
+        if kind in work and op.section in ("double", "single"):
+            work[kind] += op.flops
+    return work["linear"] / products + work["attention"] / attention
+
+
+def test_other_sizes_are_those_of_the_records():
+    table = README.split("Other sizes (")[1].split("**From a prompt")[0]
+    records = read_records(ROOT / "reports/records/h100-scaling.jsonl").records
+    records += [
+        row
+        for row in read_records(ROOT / "reports/records/h100-schnell-1024-fp8.jsonl").records
+        if row.implementation == "fluxperf"
+    ]
+    expected = set()
+    for row in records:
+        seconds = median(row.times_s["denoise"][0]) / row.workload.steps
+        expected.add((f"{seconds * 1e3:.1f}", f"{floor_s(row) / seconds:.0%}".replace("%", " %")))
+    assert len(expected) == 12
+    assert set(re.findall(r"([\d.]+) \| (\d+ %)", table)) == expected
+
+
+def test_pictures_from_prompt_to_file_are_those_of_the_record():
+    record = json.loads((ROOT / "reports/records/h100-end-to-end.json").read_text(encoding="utf-8"))
+    rows = read_records(ROOT / "reports/records/h100-end-to-end.jsonl").records
+    shown = {
+        "captured": next(row for row in rows if row.rung == "captured").times_s["picture"][0],
+        "fp8": next(row for row in rows if row.rung == "fp8").times_s["picture"][0],
+    } | {peer["name"]: peer["picture_s"] for peer in record["rungs"][-1]["peers"]}
+    said = README.split("**From a prompt to a PNG file**")[1].split("\n\n")[0]
+    numbers = [f"{median(samples) * 1e3:.0f} ms" for samples in shown.values()]
+    assert sorted(re.findall(r"\d+ ms", said)) == sorted(numbers)
 
 
 def twin_times() -> set[str]:

@@ -20,10 +20,10 @@ from fluxperf.engine.device.choices import Choice
 from fluxperf.errors import DeviceError
 
 #: Candidates tried per shape, launches of each in a row, rounds of that, and scratch memory offered.
-_CANDIDATES, _TRIALS, _ROUNDS, _WORKSPACE = 12, 4, 3, 64 << 20
+_CANDIDATES, _TRIALS, _ROUNDS, _WORKSPACE = 12, 3, 3, 64 << 20
 
 #: The first round launches fewer, and leaves only candidates that took at most so many times the best one's time.
-_FIRST_TRIALS, _NEAR = 2, 1.15
+_FIRST_TRIALS, _NEAR = 2, 1.08
 
 #: Streams that keep scratch memory; a program with more of them allocates again.
 _STREAMS = 8
