@@ -109,6 +109,19 @@ def test_the_example_is_a_graphs_replays(tmp_path: Path):
     assert "graph: 2 steps, one launch each, of 7 nodes (7 kernels)" in comparison.agreed
 
 
+@pytest.mark.parametrize("at", [300 * US, MS + 20 * US])
+def test_what_capturing_copies_is_not_of_the_steps(tmp_path: Path, at: int):
+    capture = captured()
+    call = capture.call("cudaMemcpyAsync_v3020", at, at + 1 * US)
+    capture.copy(1, at + 1 * US, at + 2 * US, call, 4096)
+    problems = " ".join(compare(capture.read(tmp_path), LEDGER).problems)
+    if at < MS:
+        assert problems == ""
+    else:
+        assert "the ledger has 0 copies of 0 B, the timeline 1 copy of 4,096 B." in problems
+        assert "step 0: 1 pieces of GPU work are no nodes of the graph." in problems
+
+
 def test_shares_of_overlapping_work_and_idle_add_up_to_the_step(tmp_path: Path):
     found = table(captured(), tmp_path)
     lines = {(line.section, line.op): line for line in found.ops}

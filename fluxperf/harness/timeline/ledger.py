@@ -19,7 +19,7 @@ from fluxperf.errors import TimelineError
 from fluxperf.harness.files import write_whole
 from fluxperf.harness.records import Machine, OpRow, WorkloadRow
 from fluxperf.harness.report.escape import shown
-from fluxperf.harness.timeline.model import Timeline
+from fluxperf.harness.timeline.model import Timeline, Work
 from fluxperf.harness.timeline.replayed import check_replays
 from fluxperf.harness.timeline.summary import summarize
 
@@ -32,6 +32,7 @@ LEAST_IN_OPS = 0.98
 _MOST = 12
 
 _SECTION = re.compile(r"[a-z]+ \d+")
+_STEP = re.compile(r"step \d+")
 
 
 class CopyCount(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,13 +167,24 @@ def _place(timeline: Timeline, index: int, labels: set[str]) -> _Place:
     return _Place(block, op, label)
 
 
+def _counted(timeline: Timeline, ledger: Ledger) -> list[Work]:
+    """Work that the ledger counts too: of a graph that of its launches, not of its capture."""
+    if ledger.form != "graph":
+        return timeline.work
+    known: dict[int, bool] = {}
+    for row in timeline.work:
+        if row.range not in known:
+            known[row.range] = any(_STEP.fullmatch(timeline.ranges[i].name) for i in timeline.chain(row.range))
+    return [row for row in timeline.work if known[row.range]]
+
+
 def _copies(timeline: Timeline, ledger: Ledger, places: list[_Place]) -> Comparison:
     expected: dict[tuple[str, ...], tuple[int, int]] = {
         (row.block, row.op, row.label, row.direction): (row.count, row.bytes) for row in ledger.copies
     }
     counts: Counter[tuple[str, ...]] = Counter()
     sizes: Counter[tuple[str, ...]] = Counter()
-    for row in timeline.work:
+    for row in _counted(timeline, ledger):
         if row.copy is not None and row.copy.crossing:
             place = places[row.captured] if row.captured >= 0 else places[row.range] if row.range >= 0 else _NOWHERE
             key: tuple[str, ...] = (*place, row.copy.crossing)
@@ -197,7 +209,7 @@ def _launches(timeline: Timeline, ledger: Ledger, places: list[_Place]) -> Compa
     times = ledger.steps if ledger.form == "graph" else 1
     expected = {(row.block, row.op): times * row.launches for row in ledger.launches}
     kernels: Counter[tuple[str, str]] = Counter()
-    for row in timeline.work:
+    for row in _counted(timeline, ledger):
         if row.kind == "kernel":
             place = places[row.captured] if row.captured >= 0 else places[row.range] if row.range >= 0 else _NOWHERE
             kernels[place.block, place.op] += 1
