@@ -124,13 +124,13 @@ def _add_fp8(
     def add(op: str, name: str, nbytes: int, function: _Function) -> None:
         found[f"{name} (fp8)"] = Kernel(op, "fp8", nbytes, [lambda one=one: function(one) for one in sets])  # type: ignore[misc]
 
-    left, right = ops.joined_halves(1, TOKENS, WIDTH, 4 * WIDTH, "bfloat16")
+    halves = itertools.cycle([ops.joined_halves(1, TOKENS, WIDTH, 4 * WIDTH, "bfloat16") for _ in sets])
     doubled = device.empty(rows.shape, "float32")
     doubled.fill(2)
     streams = (bias, bias), (norm, norm), (norm, norm), *tables, HEADS
     # The second half's scale is the larger one, as is usual: only the first half is written.
     add("join_features", "join_features", 2 * size,
-        lambda s: ops.join_features(Quantized(left, rows), Quantized(right, doubled)))  # fmt: skip
+        lambda s: ops.join_features(*map(Quantized, next(halves), (rows, doubled))))  # fmt: skip
     add("quantize_rows", "quantize_rows", 3 * size, lambda s: ops.quantize_rows(s["x"]))
     add("norm_modulate", "norm_modulate", 3 * size, lambda s: ops.norm_modulate(s["x"], s["row"], s["row"]))
     add("qkv_heads", "qkv_heads", 9 * size, lambda s: ops.qkv_heads((unscaled(s["txt"]), unscaled(s["img"])), *streams))
