@@ -277,7 +277,7 @@ def test_readme_chart_is_one_svg_file_on_white():
     records = [on_gpu(rung, seconds) for rung, seconds in GPU_SECONDS.items()]
     svg = readme_chart(files_of(*records), CONTEXT, "schnell-1024")
     root = ElementTree.fromstring(svg)
-    assert root.attrib["width"] == "900"
+    assert root.attrib["width"] == "980"
     assert svg == readme_chart(files_of(*records), CONTEXT, "schnell-1024")
     text = "".join(root.itertext()).replace(units.NBSP, " ")
     assert "1,374" in text

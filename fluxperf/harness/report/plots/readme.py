@@ -41,7 +41,7 @@ def readme_chart(files: Sequence[RecordsFile], context: Context, workload: str, 
     title = f"{drawn(ladder.workload.name)}: copies and time, rung by rung"
     words = f"{title}. Copies in one forward: {copies_words(ladder)} " + waterfall_words(ladder)
     with svg.settings():
-        canvas = svg.canvas(900, 420)
+        canvas = svg.canvas(980, 420)
         canvas.text(0.02, 0.935, title, fontsize=17, weight="bold")
         _copies(canvas.add_axes((0.105, 0.2, 0.37, 0.58)), ladder, context.published)
         right = canvas.add_axes((0.605, 0.2, 0.375, 0.58))
@@ -53,9 +53,9 @@ def readme_chart(files: Sequence[RecordsFile], context: Context, workload: str, 
 def _right(axes: Axes, study: Study, ladder: Ladder) -> str:
     """Draws the times; returns their heading."""
     if ladder in on_axis(study):
-        axes.set_position((0.545, 0.2, 0.27, 0.58))
+        axes.set_position((0.535, 0.2, 0.31, 0.58))
         lines = [*published_lines(study), *floor_lines(study, [ladder])]
-        draw_progress(axes, study, [ladder], lines, fontsize=10)
+        draw_progress(axes, study, [ladder], lines, fontsize=9.5)
         axes.tick_params(axis="x", rotation=30)
         return "Time to denoise, on the GPU (median)"
     _times(axes, ladder)
