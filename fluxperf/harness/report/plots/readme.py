@@ -55,7 +55,7 @@ def _right(axes: Axes, study: Study, ladder: Ladder) -> str:
     if ladder in on_axis(study):
         axes.set_position((0.535, 0.2, 0.31, 0.58))
         lines = [*published_lines(study), *floor_lines(study, [ladder])]
-        draw_progress(axes, study, [ladder], lines, fontsize=9.5)
+        draw_progress(axes, study, [ladder], lines, fontsize=9)
         axes.tick_params(axis="x", rotation=30)
         return "Time to denoise, on the GPU (median)"
     _times(axes, ladder)
