@@ -7,7 +7,7 @@
 // Blocks: x over tokens, y over samples.
 // Numerics: float32; rows and columns are powers of two, so nothing is rounded before the bias is added. The tanh form is
 // u / (1 + exp(-2 ..)), by the hardware's exponential and reciprocal: within 2^-20, where e4m3 keeps 2^-4. Rounds once, to e4m3.
-// Alignment: w8 needs y 16-byte and data 8-byte aligned rows and M a multiple of 8; w1 takes anything.
+// Alignment: w8 needs y, columns and bias 16-byte and data 8-byte aligned rows and M a multiple of 8; w1 takes anything.
 //
 // Versions:
 //   block  a block per token, computed twice. Any M. Loses wherever a row fits registers.

@@ -9,7 +9,7 @@
 // Numerics: float32 throughout; rounds once, to e4m3. An RMS-normalized row is at most sqrt(d) long before its weight, and a
 // rotation keeps lengths: so sqrt(d) max |norm| bounds Q and K without a look at them. All heads share norms, so one scale serves
 // them as well as one each. V has the scale of its largest number.
-// Alignment: 16-byte aligned rows and d a multiple of 8.
+// Alignment: 16-byte aligned rows, columns, bias and norms, and d a multiple of 8.
 //
 // Versions: by G, the lanes that hold one head's row (16 for d = 128), one pack of Q, K and V each, as in qkv_heads. Scales of
 // columns, bias and norms are read through L1 for each token: kept in registers, they leave room for fewer warps and cost 8 us of 65.

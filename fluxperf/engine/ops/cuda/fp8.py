@@ -91,7 +91,7 @@ def quantized_gelu(device: Any, product: Unscaled, bias: Any, out: Any = None) -
     powers = device.empty((*product.shape[:-1], 1), "float32")
     operands = product.data, product.rows, product.columns, bias
     places = [address(op, name, a) for name, a in zip(("x", "x", "weight", "bias"), operands, strict=True)]
-    aligned = (places[0] | places[3]) % 16 == 0 and out.data.ptr % 8 == 0
+    aligned = (places[0] | places[2] | places[3]) % 16 == 0 and out.data.ptr % 8 == 0
     plan = plans.gelu(*map(described, operands), described(out), aligned, device.processors)
     start(device, plan.entry, plan.grid, plan.threads, *places, out.data.ptr, powers.data.ptr, *plan.tail)
     return Quantized(out, powers)
@@ -145,7 +145,7 @@ def qkv_heads(
     names = ("qkvs", "qkvs", "qkvs", "biases", "q_norms", "k_norms")
     places = [[address(op, name, x) for name, x in zip(names, stream, strict=True)] for stream in streams]
     bits = 0
-    for product_at, _, _, *others in places:
+    for product_at, _, *others in places:  # all but scales by token are read 16 bytes at a time
         for at in (product_at, *others):
             bits |= at
     layouts = tuple(plans.Stream(*map(described, stream)) for stream in streams)

@@ -1,0 +1,123 @@
+"""Kernels that quantize, and those behind products in e4m3, beside their twins: where the trials do not reach."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from fluxperf.engine.device.cuda import CudaDevice
+from fluxperf.engine.device.host import HostDevice
+from fluxperf.engine.ops.bind import bind
+from fluxperf.engine.ops.table import Quantized, Settings, Unscaled
+from fluxperf.engine.phases import table
+from tests.ops.checking import on_host
+from tests.ops.e4m3 import BOUNDARIES, joined_by_hand, rows_of_every_size
+
+#: Share of numbers that may round to the neighbour: sums and exponentials differ in their last bits.
+NEIGHBOURS = 0.002
+
+
+def _ops(device: Any) -> Any:
+    return bind("fp8", table("fp8"), device, Settings("bfloat16")).ops["single"]
+
+
+def _up(device: Any, numbers: Any, dtype: Any = ml_dtypes.bfloat16) -> Any:
+    return device.door.to_device(np.asarray(numbers).astype(dtype), "argument")
+
+
+def _bytes(device: Any, array: Any) -> Any:
+    return device.door.to_host(array, "result").view(np.uint8)
+
+
+def _draw(seed: int, *shape: int) -> Any:
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def _alike(gpu: CudaDevice, result: Quantized, twin: Quantized, host: HostDevice) -> None:
+    """The same scales, and the same numbers but for few that are a step of e4m3 apart."""
+    ours, theirs = _bytes(gpu, result.data).astype(int), _bytes(host, twin.data).astype(int)
+    scales = [on_host(device, x.scale) for device, x in ((gpu, result), (host, twin))]
+    same = scales[0] == scales[1]
+    assert same.mean() >= 1 - NEIGHBOURS  # a largest number at the edge of a power of two
+    apart = np.abs(ours - theirs)[np.broadcast_to(same, ours.shape)]
+    assert apart.max() <= 1
+    assert (apart != 0).mean() <= NEIGHBOURS
+
+
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("width", [128, 127])
+def test_rows_have_the_bits_of_the_twin(gpu: CudaDevice, dtype: Any, width: int) -> None:
+    rows = rows_of_every_size()[:, :width]
+    edges = np.zeros((len(BOUNDARIES), width))
+    edges[:, 3] = [largest for largest, _ in BOUNDARIES]
+    host, numbers = HostDevice(), np.concatenate([rows, edges, np.zeros((1, width))])
+    result, twin = (_ops(device).quantize_rows(_up(device, numbers, dtype)) for device in (gpu, host))
+    assert np.array_equal(_bytes(gpu, result.data), _bytes(host, twin.data))
+    assert np.array_equal(on_host(gpu, result.scale), on_host(host, twin.scale))
+    if dtype is np.float32:
+        assert on_host(gpu, result.scale)[-len(BOUNDARIES) - 1 : -1, 0].tolist() == [scale for _, scale in BOUNDARIES]
+
+
+@pytest.mark.parametrize("widths", [(64, 192), (60, 20)])
+def test_halves_have_the_bits_of_the_twin(gpu: CudaDevice, widths: tuple[int, int]) -> None:
+    """Scales of the first half below, at and above those of the second; rows that fit and rows that do not."""
+    left, right = widths
+    first = (_draw(1, 2, 30, left) * 60).astype(ml_dtypes.float8_e4m3fn)
+    second = (_draw(2, 2, 30, right) * 60).astype(ml_dtypes.float8_e4m3fn)
+    scales = 2.0 ** np.random.default_rng(3).integers(-12, 12, (2, 30, 1)).astype(np.float32)
+    ones = np.ones((2, 30, 1), np.float32)
+    numbers, scale = joined_by_hand(Quantized(first, scales), Quantized(second, ones))
+    for apart in (False, True):  # halves of one buffer, and two arrays that are copied into one
+        halves = gpu.empty((2, 30, left), "uint8"), gpu.empty((2, 30, right), "uint8")
+        if not apart:
+            halves = _ops(gpu).joined_halves(2, 30, left, right, "bfloat16")
+        for half, data in zip(halves, (first, second), strict=True):
+            half[...] = _up(gpu, data.view(np.uint8), np.uint8)
+        operands = Quantized(halves[0], _up(gpu, scales, np.float32)), Quantized(halves[1], _up(gpu, ones, np.float32))
+        result = _ops(gpu).join_features(*operands)
+        assert np.array_equal(on_host(gpu, result.scale), scale)
+        assert np.array_equal(on_host(gpu, result), numbers * scale)
+
+
+@pytest.mark.parametrize("width", [48, 1024, 3072, 4096, 6144, 100])
+def test_norms_of_every_version(gpu: CudaDevice, width: int) -> None:
+    host = HostDevice()
+    numbers = _draw(1, 2, 67, width) * 3 + 0.5, _draw(2, 2, width), _draw(3, 2, width)
+    results = [_ops(device).norm_modulate(*(_up(device, x) for x in numbers)) for device in (gpu, host)]
+    _alike(gpu, *results, host)
+
+
+@pytest.mark.parametrize("width", [48, 2048, 12288, 14336, 100])
+def test_gelu_of_every_version(gpu: CudaDevice, width: int) -> None:
+    from fluxperf.engine.ops.cuda.fp8 import quantized_gelu
+    from fluxperf.engine.ops.host.fp8 import _quantized
+
+    host, power = HostDevice(), np.random.default_rng(4)
+    product = (_draw(1, 2, 67, width) * 300).astype(ml_dtypes.bfloat16)
+    rows, columns = (2.0 ** power.integers(-5, -2, shape).astype(np.float32) for shape in ((2, 67, 1), (width,)))
+    bias = _draw(2, width).astype(ml_dtypes.bfloat16)
+    arguments = _up(gpu, product), _up(gpu, rows, np.float32), _up(gpu, columns, np.float32)
+    result = quantized_gelu(gpu, Unscaled(*arguments), _up(gpu, bias))
+    wide = product.astype(np.float32) * rows * columns + bias.astype(np.float32)
+    inner = np.float32(0.7978845608028654) * (wide + np.float32(0.044715) * wide**3)
+    twin = _quantized(np.float32(0.5) * wide * (1 + np.tanh(inner)))
+    _alike(gpu, result, Quantized(*(host.door.to_device(part, "twin") for part in twin)), host)
+
+
+@pytest.mark.parametrize("width", [48, 3072, 100])
+def test_residuals_of_every_version(gpu: CudaDevice, width: int) -> None:
+    from fluxperf.engine.ops.cuda.fp8 import scaled_gated_residual
+
+    x, gate, product, bias = (_draw(seed, *shape) for seed, shape in enumerate(
+        ((2, 67, width), (2, width), (2, 67, width), (width,))
+    ))  # fmt: skip
+    rows, columns = 2.0 ** (np.arange(134).reshape(2, 67, 1) % 7 - 3.0), 2.0 ** (np.arange(width) % 5 - 2.0)
+    arguments = _up(gpu, product * 100), _up(gpu, rows, np.float32), _up(gpu, columns, np.float32)
+    result = scaled_gated_residual(gpu, _up(gpu, x), _up(gpu, gate), Unscaled(*arguments), _up(gpu, bias))
+    wide = [value.astype(ml_dtypes.bfloat16).astype(np.float64) for value in (x, gate, product * 100, bias)]
+    expected = wide[0] + wide[1][:, None] * (wide[2] * rows * columns + wide[3])
+    error = np.linalg.norm(on_host(gpu, result) - expected) / np.linalg.norm(expected)
+    assert error <= 0.75 * 2**-8

@@ -1,0 +1,44 @@
+"""Cases for numbers in e4m3, for the twins and for kernels: they must agree to the bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+#: Largest numbers of a row, and the scale that they need. 448 is 1.75 times 2^8.
+BOUNDARIES = [
+    (448.0, 1.0),
+    (448.0 * (1 + 2**-20), 2.0),
+    (449.0, 2.0),
+    (447.0, 1.0),
+    (224.0, 0.5),
+    (1.0, 2.0**-8),
+    (1.75, 2.0**-8),
+    (1.7501, 2.0**-7),
+    (3e4, 128.0),
+    (2.0**100, 2.0**92),
+    (2.0**-100, 2.0**-108),
+    (1e-38, 2.0**-126),
+]
+
+
+def rows_of_every_size() -> Any:
+    """Random rows [60, 128] from 2^-30 to 2^29, float64."""
+    draw = np.random.default_rng(5)
+    return draw.standard_normal((60, 128)) * 2.0 ** np.arange(-30, 30)[:, None]
+
+
+def joined_by_hand(left: Any, right: Any) -> tuple[Any, Any]:
+    """Numbers and scales, in float64, of two halves (data, scale) brought to one scale per row.
+
+    It is the right one's wherever the left half fits it, else the least power of two that holds the left half.
+    """
+    wide = [half.data.astype(np.float64) * half.scale for half in (left, right)]
+    scale = right.scale.astype(np.float64).copy()
+    for place in np.ndindex(scale.shape[:-1]):
+        while np.abs(wide[0][place]).max() > 448 * scale[place][0]:
+            scale[place] *= 2
+    numbers = np.concatenate(wide, axis=-1) / scale
+    return numbers.astype(np.float32).astype(ml_dtypes.float8_e4m3fn).astype(np.float64), scale

@@ -1,0 +1,114 @@
+"""Numbers in e4m3 on the host: scales are powers of two, nothing saturates, halves of a row come to one scale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fluxperf.engine.device.host import HostDevice
+from fluxperf.engine.ops.bind import bind
+from fluxperf.engine.ops.table import Quantized, Settings, Unscaled
+from fluxperf.engine.phases import table
+from fluxperf.errors import ArgumentError
+from tests.ops.e4m3 import BOUNDARIES, joined_by_hand, rows_of_every_size
+
+MOST = 448.0
+
+
+def _ops(device: HostDevice) -> Any:
+    return bind("fp8", table("fp8"), device, Settings("bfloat16")).ops["single"]
+
+
+def _up(device: HostDevice, numbers: Any, dtype: Any = ml_dtypes.bfloat16) -> Any:
+    return device.door.to_device(np.asarray(numbers).astype(dtype), "argument")
+
+
+def _down(device: HostDevice, array: Any) -> Any:
+    return device.door.to_host(array, "result").astype(np.float64)
+
+
+@pytest.mark.parametrize(("largest", "scale"), BOUNDARIES)
+def test_a_scale_is_the_least_power_of_two_that_keeps_a_row_within_448(
+    largest: float, scale: float, device: HostDevice
+) -> None:
+    numbers = np.zeros((3, 16))
+    numbers[1, 5], numbers[2, 7] = largest, -largest
+    result = _ops(device).quantize_rows(_up(device, numbers, np.float32))
+    assert _down(device, result.scale).ravel().tolist() == [1.0, scale, scale]
+    assert np.abs(_down(device, result.data)).max() <= MOST
+    assert abs(_down(device, result.data)[1, 5] * scale / largest - 1) <= 2**-4
+
+
+def test_rows_of_every_size_keep_three_bits(device: HostDevice) -> None:
+    numbers = rows_of_every_size().astype(ml_dtypes.bfloat16).astype(np.float64)
+    result = _ops(device).quantize_rows(_up(device, numbers))
+    back = _down(device, result.data) * _down(device, result.scale)
+    errors = np.linalg.norm(back - numbers, axis=-1) / np.linalg.norm(numbers, axis=-1)
+    assert errors.max() <= 0.04
+
+
+@settings(max_examples=30, deadline=None, derandomize=True, database=None)
+@given(left=st.integers(-20, 20), right=st.integers(-20, 20), peak=st.floats(1, MOST), seed=st.integers(0, 2**32 - 1))
+def test_halves_keep_their_numbers_at_one_scale(left: int, right: int, peak: float, seed: int) -> None:
+    """Exactly, but for those that the larger half makes too small for the dtype; and none saturates."""
+    device, draw = HostDevice(), np.random.default_rng(seed)
+    halves = []
+    for exponent, width in ((left, 16), (right, 48)):
+        numbers = (draw.uniform(-1, 1, (1, 5, width)) * peak).astype(ml_dtypes.float8_e4m3fn)
+        scale = np.full((1, 5, 1), 2.0**exponent, np.float32)
+        halves.append(Quantized(numbers, scale))
+    on_device = [Quantized(*(device.door.to_device(part, "half") for part in half)) for half in halves]
+    result = _ops(device).join_features(*on_device)
+    numbers, scale = joined_by_hand(*halves)
+    assert np.array_equal(_down(device, result.scale), scale)
+    assert np.array_equal(_down(device, result.data), numbers)
+    assert np.abs(numbers).max() <= MOST
+    whole = np.concatenate([half.data.astype(np.float64) * half.scale for half in halves], axis=-1)
+    assert np.abs(numbers * scale - whole).max() <= 2**-10 * scale.max()
+
+
+def test_norms_bound_queries_and_keys(device: HostDevice) -> None:
+    """The longest row that a norm leaves, all of it in one number, is not cut off."""
+    heads, dim = 2, 16
+    product = np.zeros((1, 4, 3 * heads * dim))
+    product[..., ::dim] = 50.0
+    rows, columns = np.ones((1, 4, 1), np.float32), np.ones(3 * heads * dim, np.float32)
+    norm = np.full(dim, 0.75)
+    norm[3] = -1.875
+    arguments = (
+        (Unscaled(_up(device, product), _up(device, rows, np.float32), _up(device, columns, np.float32)),),
+        (_up(device, np.zeros(3 * heads * dim)),), (_up(device, norm),), (_up(device, norm),),
+        _up(device, np.ones((4, dim)), np.float32), _up(device, np.zeros((4, dim)), np.float32), heads,
+    )  # fmt: skip
+    for result, largest in zip(_ops(device).qkv_heads(*arguments), (0.75 * 4, 0.75 * 4, 50.0), strict=True):
+        numbers = _down(device, result.data) * _down(device, result.scale)
+        assert numbers.max() == pytest.approx(largest, rel=2**-4)
+        assert result.scale.shape == (1, 1, 1, 1)
+
+
+def test_heads_refuse_a_product_with_a_bias_of_its_own(device: HostDevice) -> None:
+    ops, width = _ops(device), 3 * 2 * 16
+    product = Unscaled(
+        _up(device, np.ones((1, 2, width))), _up(device, np.ones((1, 2, 1)), np.float32),
+        _up(device, np.ones(width), np.float32), _up(device, np.ones(width)),
+    )  # fmt: skip
+    norm, table_ = _up(device, np.ones(16)), _up(device, np.ones((2, 16)), np.float32)
+    with pytest.raises(ArgumentError, match="expected a product without bias"):
+        ops.qkv_heads((product,), (_up(device, np.ones(width)),), (norm,), (norm,), table_, table_, 2)
+
+
+def test_attention_is_in_units_of_its_values(device: HostDevice) -> None:
+    """One value for all tokens comes back as it is, however large: a mean never saturates."""
+    draw = np.random.default_rng(3)
+    q, k = (draw.standard_normal((1, 2, 5, 16)) for _ in range(2))
+    v = np.broadcast_to(draw.standard_normal((1, 2, 1, 16)) * 1e4, (1, 2, 5, 16))
+    operands = [_up(device, x) for x in (q, k, v)]
+    result = _ops(device).attention(*operands)
+    numbers = _down(device, result.data) * _down(device, result.scale)
+    expected = v.swapaxes(1, 2).reshape(1, 5, 32)
+    assert np.linalg.norm(numbers - expected) / np.linalg.norm(expected) <= 0.06
