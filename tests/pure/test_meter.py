@@ -72,6 +72,16 @@ def test_bytes_and_operations_are_those_of_the_specification(ticking: Ticking) -
     assert total.time_s == 1.0
 
 
+def test_the_device_is_occupied_before_each_op_that_is_timed(ticking: Ticking, monkeypatch: pytest.MonkeyPatch) -> None:
+    bound, meter = _metered(ticking)
+    seen: list[int] = []
+    monkeypatch.setattr(Ticking, "occupy", lambda self: seen.append(self.now), raising=False)
+    vector = _array(ticking, 2, 8)
+    bound.ops["double"].norm_modulate(_array(ticking, 2, 5, 8), vector, vector)
+    assert len(seen) == meter.calls == 2  # layer norm and modulate, and not what they are parts of
+    assert seen == [1_000_000_000, 3_000_000_000], "before the mark that the op's time begins at"
+
+
 def test_time_of_a_composed_op_is_not_counted_twice(ticking: Ticking) -> None:
     bound, meter = _metered(ticking)
     vector = _array(ticking, 2, 8)

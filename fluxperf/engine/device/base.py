@@ -201,6 +201,12 @@ class Device(ABC):
     def elapsed_s(self, start: Any, end: Any) -> float:
         """Seconds between two marks, on the device's clock."""
 
+    def occupy(self) -> None:  # noqa: B027 (most devices have done what they were given)
+        """Keeps an asynchronous device busy while the host launches one op, whose time is then without gaps.
+
+        It is no work of the program: nothing counts it. Other devices need none.
+        """
+
     @abstractmethod
     def flush(self, busy_s: float = 0.0) -> None:
         """Gives the device writes that leave nothing else in its caches, and that last ``busy_s`` at least.

@@ -50,7 +50,9 @@ class OpMeter:
         self._sections.pop()
 
     def enter_op(self, op: str, composed: bool) -> None:
-        """Starts an op's clock."""
+        """Starts an op's clock, behind what keeps the device busy until the op has been launched."""
+        if not composed:
+            self._device.occupy()
         self._open.append((op, composed, self._device.mark()))
 
     def leave_op(self, args: tuple[Any, ...], result: Any) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from fluxperf.engine.device import graphs
+from fluxperf.engine.device import cuda, graphs
 from fluxperf.engine.nvrtc.launch import launch
 
 
@@ -59,6 +59,7 @@ _FAMILIES = (
     ("gelu_fp8", "P P P P P P 2q 2q 2q i i", "bf16_w1_block bf16_w8_block bf16_w8_t1 bf16_w8_t3"),
     ("join_features_fp8", "P P P 2q 2q i i i", "b1 b16"),
     ("gated_residual_fp8", "P P P P P P P 2q q 2q 2q 2q i i i", "bf16_w1 bf16_w8"),
+    ("spin", cuda.SPIN, "ns"),
     *graphs.FAMILIES,
 )  # fmt: skip
 
