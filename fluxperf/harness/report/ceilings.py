@@ -139,7 +139,9 @@ def tried_ceilings(records: Iterable[Record]) -> list[Ceiling]:
         ceiling
         for record in records
         if record.ran_as == "kernel" and record.machine.gpu
-        for ceiling in trial_ceilings(record.machine.gpu, record.choices, record.trials_s, f"at {commit_of(record)}")
+        for ceiling in trial_ceilings(
+            record.machine.gpu, record.choices, record.trials_s, f"in a record of {commit_of(record)}"
+        )
     )
 
 
