@@ -3,11 +3,13 @@
 // Shapes: rows of `left` + `right` bytes, any batch and token stride; left_powers [B, L] float32 with any batch and token stride,
 // powers [B, L] float32: on entry the scales of the right halves, afterwards those of whole rows. Blocks: x over groups of WARPS
 // tokens, y over samples; a warp per token.
-// Numerics: float32 in between; scales are powers of two, so a number keeps its bits unless it ends up below 2^-6 of the new scale, where e4m3 has fewer.
+// Numerics: float32 in between; scales are powers of two, so a number keeps its bits unless it ends up below 2^-6 of the new scale,
+// where e4m3 has fewer.
 // Alignment: b16 needs 16-byte aligned rows and halves that are multiples of 16; b1 takes anything.
 //
-// Versions: b16 moves 16 bytes per access, b1 single ones. The scale of the right half is kept wherever the left half fits it, so that only the left half is written; where it does not,
-// the row takes the larger scale and both are. Rows whose halves share a scale already are not touched.
+// Versions: b16 moves 16 bytes per access, b1 single ones. The scale of the right half is kept wherever the left half fits it, so
+// that only the left half is written; where it does not, the row takes the larger scale and both are. Rows whose halves share a
+// scale already are not touched.
 #include "common/e4m3.cuh"
 #include "common/reduce.cuh"
 #include "common/rows.cuh"
@@ -59,7 +61,11 @@ template <int W> __device__ __forceinline__ void rescale(e4m3* row, int packs, f
         const float kept = powers[sample * tokens + token];                                                                \
         if (mine == kept) return;                                                                                          \
         float power = kept;                                                                                                \
-        if (mine > kept) power = fmaxf(kept, power_scale(largest_of<W>(row, left) * mine));                                \
+        if (mine > kept) {                                                                                                 \
+            const float most = largest_of<W>(row, left) * mine;                                                            \
+            if (most == 0.0f) return; /* zeros fit every scale */                                                          \
+            power = fmaxf(kept, power_scale(most));                                                                        \
+        }                                                                                                                  \
         rescale<W>(row, left, mine * power_inverse(power));                                                                \
         if (power == kept) return;                                                                                         \
         rescale<W>(row + left * W, right, kept * power_inverse(power));                                                    \

@@ -8,7 +8,8 @@
 // Numerics: float32; exact but for the sum with the bias.
 // Alignment: 16-byte aligned rows and H d a multiple of 8.
 //
-// Versions: one; four tokens in flight per thread. `qkv_heads_fp8` takes the largest of all: attention takes one scale for all of V, which must be known before V is rounded.
+// Versions: one; four tokens in flight per thread. `qkv_heads_fp8` takes the largest of all: attention takes one scale for all of V,
+// which must be known before V is rounded.
 #include "common/heads_fp8.cuh"
 #include "common/reduce.cuh"
 

@@ -13,6 +13,7 @@ from fluxperf.engine.device.host import HostDevice
 from fluxperf.engine.ops.bind import bind
 from fluxperf.engine.ops.table import Quantized, Settings, Unscaled
 from fluxperf.engine.phases import table
+from fluxperf.errors import ArgumentError
 from tests.ops.checking import on_host
 from tests.ops.e4m3 import BOUNDARIES, joined_by_hand, rows_of_every_size
 
@@ -36,13 +37,16 @@ def _draw(seed: int, *shape: int) -> Any:
     return np.random.default_rng(seed).standard_normal(shape)
 
 
+def _steps(numbers: Any) -> Any:
+    """How many numbers of e4m3 lie between each one and zero, with its sign: neighbours are 1 apart."""
+    return np.where(numbers < 128, 1, -1) * (numbers & 127).astype(int)
+
+
 def _alike(gpu: CudaDevice, result: Quantized, twin: Quantized, host: HostDevice) -> None:
     """The same scales, and the same numbers but for few that are a step of e4m3 apart."""
-    ours, theirs = _bytes(gpu, result.data).astype(int), _bytes(host, twin.data).astype(int)
-    scales = [on_host(device, x.scale) for device, x in ((gpu, result), (host, twin))]
-    same = scales[0] == scales[1]
-    assert same.mean() >= 1 - NEIGHBOURS  # a largest number at the edge of a power of two
-    apart = np.abs(ours - theirs)[np.broadcast_to(same, ours.shape)]
+    ours, theirs = (_steps(_bytes(*place)) for place in ((gpu, result.data), (host, twin.data)))
+    assert np.array_equal(on_host(gpu, result.scale), on_host(host, twin.scale))
+    apart = np.abs(ours - theirs)
     assert apart.max() <= 1
     assert (apart != 0).mean() <= NEIGHBOURS
 
@@ -68,16 +72,21 @@ def test_halves_have_the_bits_of_the_twin(gpu: CudaDevice, widths: tuple[int, in
     first = (_draw(1, 2, 30, left) * 60).astype(ml_dtypes.float8_e4m3fn)
     second = (_draw(2, 2, 30, right) * 60).astype(ml_dtypes.float8_e4m3fn)
     scales = 2.0 ** np.random.default_rng(3).integers(-12, 12, (2, 30, 1)).astype(np.float32)
-    ones = np.ones((2, 30, 1), np.float32)
-    numbers, scale = joined_by_hand(Quantized(first, scales), Quantized(second, ones))
+    behind = 2.0 ** np.random.default_rng(4).integers(-12, 4, (2, 30, 1)).astype(np.float32)
+    first[:, ::5] = 0  # zeros fit every scale
+    numbers, scale = joined_by_hand(Quantized(first, scales), Quantized(second, behind))
+    assert (scale != behind).any()
+    assert (scale == behind).any()
     for apart in (False, True):  # halves of one buffer, and two arrays that are copied into one
         halves = gpu.empty((2, 30, left), "uint8"), gpu.empty((2, 30, right), "uint8")
         if not apart:
             halves = _ops(gpu).joined_halves(2, 30, left, right, "bfloat16")
         for half, data in zip(halves, (first, second), strict=True):
             half[...] = _up(gpu, data.view(np.uint8), np.uint8)
-        operands = Quantized(halves[0], _up(gpu, scales, np.float32)), Quantized(halves[1], _up(gpu, ones, np.float32))
+        powers = _up(gpu, behind, np.float32)
+        operands = Quantized(halves[0], _up(gpu, scales, np.float32)), Quantized(halves[1], powers)
         result = _ops(gpu).join_features(*operands)
+        assert not apart or np.array_equal(on_host(gpu, powers), behind), "what was copied is not written to"
         assert np.array_equal(on_host(gpu, result.scale), scale)
         assert np.array_equal(on_host(gpu, result), numbers * scale)
 
@@ -100,11 +109,50 @@ def test_gelu_of_every_version(gpu: CudaDevice, width: int) -> None:
     rows, columns = (2.0 ** power.integers(-5, -2, shape).astype(np.float32) for shape in ((2, 67, 1), (width,)))
     bias = _draw(2, width).astype(ml_dtypes.bfloat16)
     arguments = _up(gpu, product), _up(gpu, rows, np.float32), _up(gpu, columns, np.float32)
-    result = quantized_gelu(gpu, Unscaled(*arguments), _up(gpu, bias))
+    results = [quantized_gelu(gpu, Unscaled(*arguments), _up(gpu, bias))]
+    _, half = _ops(gpu).joined_halves(2, 67, 64, width, "bfloat16")
+    results.append(quantized_gelu(gpu, Unscaled(*arguments), _up(gpu, bias), half))
+    assert results[1].data is half
     wide = product.astype(np.float32) * rows * columns + bias.astype(np.float32)
     inner = np.float32(0.7978845608028654) * (wide + np.float32(0.044715) * wide**3)
     twin = _quantized(np.float32(0.5) * wide * (1 + np.tanh(inner)))
-    _alike(gpu, result, Quantized(*(host.door.to_device(part, "twin") for part in twin)), host)
+    for result in results:
+        _alike(gpu, result, Quantized(*(host.door.to_device(part, "twin") for part in twin)), host)
+
+
+def test_numbers_that_are_none_have_the_bits_of_the_twin(gpu: CudaDevice) -> None:
+    host, numbers = HostDevice(), _draw(1, 5, 64)
+    numbers[0, 3], numbers[1, 4], numbers[2, :2], numbers[3] = np.inf, -np.inf, (np.nan, 7.0), np.nan
+    result, twin = (_ops(device).quantize_rows(_up(device, numbers, np.float32)) for device in (gpu, host))
+    assert np.array_equal(on_host(gpu, result.scale), on_host(host, twin.scale))
+    ours, theirs = _bytes(gpu, result.data), _bytes(host, twin.data)
+    assert np.array_equal(np.isnan(numbers), (ours & 127) == 127)
+    assert np.array_equal(np.isnan(numbers), (theirs & 127) == 127)
+    assert np.array_equal(ours[~np.isnan(numbers)], theirs[~np.isnan(numbers)])
+
+
+def test_halves_must_have_the_same_rows(gpu: CudaDevice) -> None:
+    ops = _ops(gpu)
+    left, right = (ops.quantize_rows(_up(gpu, _draw(1, 2, tokens, 32))) for tokens in (5, 6))
+    with pytest.raises(ArgumentError, match="expected halves with the same rows"):
+        ops.join_features(left, right)
+
+
+def test_attention_takes_one_shape_and_writes_to_its_own(gpu: CudaDevice) -> None:
+    q, k = (_up(gpu, _draw(1, 1, 2, tokens, 32)) for tokens in (16, 17))
+    for ops in (_ops(gpu), bind("a test", table("fused"), gpu, Settings("bfloat16")).ops["single"]):
+        with pytest.raises(ArgumentError, match=r"expected q, k and v of one shape \[B, H, L, d\]"):
+            ops.attention(q, k, k)
+        with pytest.raises(ArgumentError, match=r"expected out \[B, L, H d\] = \[1, 16, 64\]"):
+            ops.attention(q, q, q, out=gpu.empty((1, 16, 65), "uint8")[..., :64][:, :15])
+
+
+def test_a_product_takes_as_many_features_as_its_weight(gpu: CudaDevice) -> None:
+    x, weight = _up(gpu, _draw(1, 1, 8, 32)), _up(gpu, _draw(2, 64, 48))
+    narrow, wide = _ops(gpu), bind("a test", table("fused"), gpu, Settings("bfloat16")).ops["single"]
+    for ops, placed in ((narrow, narrow.quantize_rows(weight)), (wide, weight)):
+        with pytest.raises(ArgumentError, match=r"expected x \[\.\., 48\]"):
+            ops.linear(x, placed)
 
 
 @pytest.mark.parametrize("width", [48, 3072, 100])

@@ -44,6 +44,26 @@ def test_a_scale_is_the_least_power_of_two_that_keeps_a_row_within_448(
     assert abs(_down(device, result.data)[1, 5] * scale / largest - 1) <= 2**-4
 
 
+def test_infinity_has_the_largest_scale_and_what_is_no_number_none(device: HostDevice) -> None:
+    numbers = np.ones((4, 16))
+    numbers[0, 3], numbers[1, 3], numbers[2, 3], numbers[3] = np.inf, -np.inf, np.nan, np.nan
+    result = _ops(device).quantize_rows(_up(device, numbers, np.float32))
+    assert _down(device, result.scale).ravel().tolist() == [2.0**120, 2.0**120, 2.0**-8, 1.0]
+    data = _down(device, result.data)
+    assert (data[0, 3], data[1, 3], data[2, 0]) == (MOST, -MOST, 256.0)
+    assert np.array_equal(np.isnan(data), np.isnan(numbers))
+
+
+def test_a_half_of_zeros_leaves_the_other_at_its_scale(device: HostDevice) -> None:
+    left = Quantized(np.zeros((1, 1, 16), ml_dtypes.float8_e4m3fn), np.full((1, 1, 1), 2.0**-4, np.float32))
+    draw = np.random.default_rng(2).standard_normal((1, 1, 32)) * 100
+    right = Quantized(draw.astype(ml_dtypes.float8_e4m3fn), np.full((1, 1, 1), 2.0**-8, np.float32))
+    on_device = [Quantized(*(device.door.to_device(part, "half") for part in half)) for half in (left, right)]
+    result = _ops(device).join_features(*on_device)
+    assert _down(device, result.scale).item() == 2.0**-8
+    assert np.array_equal(_down(device, result.data)[..., 16:], right.data.astype(np.float64))
+
+
 def test_rows_of_every_size_keep_three_bits(device: HostDevice) -> None:
     numbers = rows_of_every_size().astype(ml_dtypes.bfloat16).astype(np.float64)
     result = _ops(device).quantize_rows(_up(device, numbers))

@@ -123,22 +123,33 @@ class Cudnn:
             names = [graph.get_plan_name_at_index(index) for index in range(graph.get_execution_plan_count())]
             what = f"cuDNN {self._cudnn.backend_version()} {' '.join(map(str, layout))}"
             choice = self._device.choices_kept.find(what, names)
-            if choice is None:
+            if choice is None or not self._builds(graph, choice.candidate):
                 times = tuple(self._timed(graph, index, operands) for index in range(len(names)))
-                choice = Choice(times.index(min(times)), times)
+                choice = Choice(times.index(min(times)), times) if names else None
+                if choice is None or not math.isfinite(times[choice.candidate]):
+                    raise DeviceError(
+                        f"attention: expected a cuDNN plan for {layout}, got {len(names)} candidates of which none "
+                        "runs. This shape is not supported, or the GPU's memory is full (`fluxperf doctor`)."
+                    )
                 self._device.choices_kept.keep(what, names, choice)
-            else:
-                graph.build_plan_at_index(choice.candidate)
+            plan = _Plan(graph, self._workspace(graph, choice.candidate), choice)
         except self._errors as error:
             raise DeviceError(f"attention: expected a cuDNN plan for {layout}, got: {error}.") from error
-        plan = _Plan(graph, self._workspace(graph, choice.candidate), choice)
         self._plans[layout] = plan
         return plan
 
-    def _timed(self, graph: Any, index: int, operands: dict[int, int]) -> float:
-        """Median of the mean seconds of a few runs; infinite for a candidate that does not build."""
+    def _builds(self, graph: Any, index: int) -> bool:
         try:
             graph.build_plan_at_index(index)
+        except self._errors:
+            return False
+        return True
+
+    def _timed(self, graph: Any, index: int, operands: dict[int, int]) -> float:
+        """Median of the mean seconds of a few runs; infinite for a candidate that does not build or run."""
+        if not self._builds(graph, index):
+            return float("inf")
+        try:
             workspace = self._workspace(graph, index)
             graph.execute_plan_at_index(operands, workspace.data.ptr, index, self._handle)
         except self._errors:

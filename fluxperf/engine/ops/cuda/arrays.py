@@ -115,6 +115,23 @@ def steps(op: str, argument: str, layout: Layout, kind: Element) -> tuple[int, .
     return (*(stride // kind.itemsize if extent > 1 else 0 for extent, stride in pairs), 1)
 
 
+def check_heads(q: Any, k: Any, v: Any, out: Any) -> None:
+    """Complains about tensors that are not of one shape [B, H, L, d], or not written to [B, L, H d].
+
+    Raises:
+        ArgumentError: so it is.
+    """
+    shapes = [tuple(x.shape) for x in (q, k, v)]
+    if len(shapes[0]) != 4 or len(set(shapes)) > 1:
+        raise ArgumentError(f"attention: expected q, k and v of one shape [B, H, L, d], got {shapes}. See qkv_heads.")
+    batch, heads, tokens, dim = shapes[0]
+    if out is not None and (tuple(out.shape) != (batch, tokens, heads * dim) or out.strides[-1] != out.itemsize):
+        raise ArgumentError(
+            f"attention: expected out [B, L, H d] = {[batch, tokens, heads * dim]} with unit stride last, got "
+            f"{list(out.shape)} with strides {out.strides} in bytes. See joined_halves."
+        )
+
+
 class Rows(NamedTuple):
     """Leading axes of some operands as kernels take them: how many rows, four extents, four strides per operand."""
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from fluxperf.engine.device.cudnn import Layout
 from fluxperf.engine.ops.catalog import implements
+from fluxperf.engine.ops.cuda.arrays import check_heads
 
 
 @implements("attention", "flash", device="cuda")
@@ -14,6 +15,7 @@ def attention(device: Any, q: Any, k: Any, v: Any, out: Any = None) -> Any:
 
     *Numerics*: bfloat16 operands, float32 scores and sums, one rounding of the result.
     """
+    check_heads(q, k, v, out)
     batch, heads, tokens, dim = q.shape
     if out is None:
         out = device.empty((batch, tokens, heads * dim), str(q.dtype))

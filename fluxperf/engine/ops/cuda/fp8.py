@@ -13,7 +13,7 @@ from fluxperf.engine.device.cudnn import Layout as AttentionLayout
 from fluxperf.engine.device.gpu import E4M3, cupy
 from fluxperf.engine.ops.catalog import implements
 from fluxperf.engine.ops.cuda import plans_fp8 as plans
-from fluxperf.engine.ops.cuda.arrays import address, described
+from fluxperf.engine.ops.cuda.arrays import address, check_heads, described
 from fluxperf.engine.ops.cuda.entries import start
 from fluxperf.engine.ops.cuda.projection import project
 from fluxperf.engine.ops.layout import joined
@@ -174,6 +174,7 @@ def attention(device: Any, q: Any, k: Any, v: Any, out: Any = None) -> Quantized
 
     ``out``: e4m3 [B, L, H d], may be half of a joined buffer.
     """
+    check_heads(q, k, v, out)
     batch, heads, tokens, dim = q.shape
     q, k, v = (_whole(device, x) for x in (q, k, v))
     if out is None:
@@ -204,16 +205,22 @@ def join_features(device: Any, first: Any, second: Any) -> Quantized:
     Halves that are not of one buffer are copied into one.
     """
     left, right = _operand(device, first), _operand(device, second)
-    whole = joined(left.data, right.data, -1)
+    if left.shape[:-1] != right.shape[:-1]:
+        raise ArgumentError(
+            f"join_features: expected halves with the same rows, got {tuple(left.shape)} and {tuple(right.shape)}. "
+            "Only the last axis may differ."
+        )
+    whole, powers = joined(left.data, right.data, -1), right.scale
     if whole is None:
         width = left.shape[-1]
-        whole = device.empty((*left.shape[:-1], width + right.shape[-1]), E4M3)
+        whole, powers = device.empty((*left.shape[:-1], width + right.shape[-1]), E4M3), powers.copy()
         whole[..., :width], whole[..., width:] = left.data, right.data
-        device.launches += 2
-    plan = plans.join_features(described(whole), described(left.scale), left.shape[-1], whole.data.ptr % 16 == 0)
-    places = whole.data.ptr, left.scale.data.ptr, right.scale.data.ptr
+        device.launches += 3
+    layouts = described(whole), described(left.scale), described(powers)
+    plan = plans.join_features(*layouts, left.shape[-1], whole.data.ptr % 16 == 0)
+    places = whole.data.ptr, left.scale.data.ptr, powers.data.ptr
     start(device, plan.entry, plan.grid, plan.threads, *places, *plan.tail)
-    return Quantized(whole, right.scale)
+    return Quantized(whole, powers)
 
 
 def _operand(device: Any, x: Any) -> Any:

@@ -113,11 +113,14 @@ def gated_residual(
 
 
 @remembered
-def join_features(whole: Layout, powers: Layout, left: int, aligned: bool) -> Plan:
-    """Plan of rows [B, L, D + M] in e4m3 brought to one scale each; the scales of the left half are ``powers``."""
+def join_features(whole: Layout, first: Layout, second: Layout, left: int, aligned: bool) -> Plan:
+    """Plan of rows [B, L, D + M] in e4m3 brought to one scale each, from ``first`` and ``second`` of their halves."""
     op = "join_features"
     batch, tokens, width = three(op, whole)
-    scales = need(op, "first's scales", powers, (batch, tokens, 1), FLOAT32, "[B, L, 1]")
+    scales = need(op, "first's scales", first, (batch, tokens, 1), FLOAT32, "[B, L, 1]")
+    behind = need(op, "second's scales", second, (batch, tokens, 1), FLOAT32, "[B, L, 1]")
+    if (tokens > 1 and behind[1] != 1) or (batch > 1 and behind[0] != tokens):
+        raise mismatch(op, "second's scales", "side by side, as its rows' scales are written there", second, "Copy it.")
     strides = whole.strides[:2]
     wide = aligned and all(extent % 16 == 0 for extent in (left, width, *strides))
     word = 16 if wide else 1
@@ -176,10 +179,12 @@ def qkv_heads(streams: tuple[Stream, ...], cos: Layout, sin: Layout, heads: int,
         places.append((*spaced[:2], *rows[:2], tokens, start))
         start += tokens
     tables = tuple(need(op, name, x, (start, dim), FLOAT32, "[L, d]")[0] for name, x in (("cos", cos), ("sin", sin)))
-    if not aligned or any(step % 8 for place in places for step in place[:2]) or dim // 8 > _LANES:
+    if dim // 8 > _LANES:
+        raise mismatch(op, "qkvs[0]", f"with heads of at most {8 * _LANES}", f"d = {dim}", "Use a bfloat16 rung.")
+    if not aligned or any(step % 8 for place in places for step in place[:2]):
         raise mismatch(
-            op, "qkvs, biases and norms", "in rows of 16 bytes and more, heads of at most 256", first,
-            "Use a bfloat16 rung.",
+            op, "qkvs, scales by column, biases and norms", "at addresses and row strides of 16 bytes and multiples",
+            first, "Copy what is not.",
         )  # fmt: skip
     lanes, threads = heads_lanes(dim // 8, heads)
     blocks = [up(place[4], HEADS_TOKENS) for place in places]

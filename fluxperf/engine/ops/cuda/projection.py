@@ -46,7 +46,14 @@ def project(
 
     Operands of bytes are e4m3 numbers; their product needs an ``out``.
     """
-    outputs = weight.shape[0] if transposed else weight.shape[1]
+    outputs, inputs = weight.shape if transposed else weight.shape[::-1]
+    if x.shape[-1] != inputs:
+        raise ArgumentError(
+            f"linear: expected x [.., {inputs}], as many features as the weight {tuple(weight.shape)} takes, got "
+            f"{tuple(x.shape)}. Pass the tensor that this weight belongs to."
+        )
+    if out is not None and tuple(out.shape) != (*x.shape[:-1], outputs):
+        raise ArgumentError(f"linear: expected out {(*x.shape[:-1], outputs)}, got {tuple(out.shape)}.")
     if out is None:
         out = device.empty((*x.shape[:-1], outputs), str(x.dtype))
     if x.size == 0:

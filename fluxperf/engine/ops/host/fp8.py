@@ -28,10 +28,16 @@ def _f32(x: Any) -> Any:
 
 
 def _power(most: Any) -> Any:
-    """The least power of two s with ``most / s <= 448``; 1 for zero."""
+    """The least power of two s with ``most / s <= 448``; 1 for zero, the largest scale for infinity."""
     mantissa, exponent = np.frexp(_f32(most))  # 448 is 0.875 times 2^9
+    exponent = np.where(np.isinf(most), _EXPONENTS[1] + 9, exponent)
     powers = np.ldexp(np.float32(1), np.clip(exponent - 9 + (mantissa > 0.875), *_EXPONENTS))
     return np.where(most > 0, powers, 1).astype(np.float32)
+
+
+def _largest(wide: Any, axes: int | tuple[int, ...] = -1) -> Any:
+    """Largest size over ``axes``; what is not a number has none, as in the kernels."""
+    return np.fmax.reduce(np.abs(wide), axis=axes, keepdims=True, initial=0)
 
 
 def _rounded(wide: Any, scale: Any) -> Any:
@@ -40,7 +46,7 @@ def _rounded(wide: Any, scale: Any) -> Any:
 
 def _quantized(wide: Any, axes: int | tuple[int, ...] = -1) -> Any:
     """Numbers rounded to e4m3 with one scale over ``axes``."""
-    scale: Any = _power(np.abs(wide).max(axis=axes, keepdims=True, initial=0))
+    scale: Any = _power(_largest(wide, axes))
     return Quantized(_rounded(wide, scale), scale)
 
 
@@ -151,7 +157,7 @@ def joined_halves(device: Any, batch: int, tokens: int, left: int, right: int, d
 def join_features(first: Any, second: Any) -> Any:
     """Two halves at one scale per row: the second's wherever the first fits it, else that which the first needs."""
     left, right = _operand(first), _operand(second)
-    most = np.abs(_f32(left.data)).max(-1, keepdims=True, initial=0) * left.scale
+    most = _largest(_f32(left.data)) * left.scale
     fits = (left.scale <= right.scale) | (most == 0)
     scale: Any = np.where(fits, right.scale, np.maximum(right.scale, _power(most))).astype(np.float32)
     halves = [_rounded(_f32(half.data) * half.scale, scale) for half in (left, right)]

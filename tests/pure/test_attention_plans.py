@@ -1,0 +1,88 @@
+"""Attention plans: of cuDNN's candidates the one that runs in the least time, and a clear error where none does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fluxperf.engine.device.choices import Choice, Choices
+from fluxperf.engine.device.cudnn import Cudnn, Layout
+from fluxperf.errors import DeviceError
+
+LAYOUT = Layout((1, 2, 16, 64), "bfloat16", *(((2048, 1024, 64, 1),) * 4))
+NAMES = ["first", "second", "third"]
+
+
+class _Graph:
+    """A graph whose candidates take so many seconds; ``None`` does not run, a missing one does not build."""
+
+    def __init__(self, seconds: dict[int, float | None], names: list[str]) -> None:
+        self.seconds, self.names, self.ran = seconds, names, [0]
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: None
+
+    def get_plan_name_at_index(self, index: int) -> str:
+        return self.names[index]
+
+    def get_execution_plan_count(self) -> int:
+        return len(self.names)
+
+    def build_plan_at_index(self, index: int) -> None:
+        if index not in self.seconds:
+            raise RuntimeError("does not build")
+
+    def get_workspace_size_plan_at_index(self, index: int) -> int:
+        return 16
+
+    def execute_plan_at_index(self, operands: Any, workspace: int, index: int, handle: Any) -> None:
+        if self.seconds[index] is None:
+            raise RuntimeError("does not run")
+        self.ran.append(index)
+
+
+def _attention(graph: _Graph, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Cudnn:
+    attention = object.__new__(Cudnn)
+    attention._cudnn = SimpleNamespace(heur_mode=SimpleNamespace(A=0), backend_version=lambda: 91900)
+    attention._device = SimpleNamespace(
+        quiet=lambda: None, choices_kept=Choices("gpu", folder), mark=lambda: 0,
+        elapsed_s=lambda *_: graph.seconds[graph.ran[-1]],
+        workspace=lambda nbytes: SimpleNamespace(data=SimpleNamespace(ptr=nbytes)),
+    )  # fmt: skip
+    attention._handle, attention._errors, attention._plans = 0, (RuntimeError,), {}
+    monkeypatch.setattr(Cudnn, "_graph", lambda self, layout: graph)
+    return attention
+
+
+def test_the_candidate_that_takes_the_least_time_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = _Graph({1: 3.0, 2: 2.0}, NAMES)
+    assert _attention(graph, tmp_path, monkeypatch)._planned(LAYOUT, {}).choice.candidate == 2
+    again = _Graph({1: 3.0, 2: 2.0}, NAMES)
+    plan = _attention(again, tmp_path, monkeypatch)._planned(LAYOUT, {})
+    assert (plan.choice.candidate, again.ran) == (2, [0])
+
+
+def test_a_kept_candidate_that_builds_no_more_is_chosen_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _attention(_Graph({1: 3.0, 2: 2.0}, NAMES), tmp_path, monkeypatch)._planned(LAYOUT, {})
+    plan = _attention(_Graph({0: 4.0, 1: 3.0}, NAMES), tmp_path, monkeypatch)._planned(LAYOUT, {})
+    assert plan.choice.candidate == 1
+
+
+@pytest.mark.parametrize("seconds", [{}, {0: None, 2: None}])
+@pytest.mark.parametrize("names", [NAMES, []])
+def test_where_none_runs_nothing_is_kept(
+    seconds: dict[int, None], names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attention = _attention(_Graph(dict(seconds), names), tmp_path, monkeypatch)
+    with pytest.raises(DeviceError, match=f"got {len(names)} candidates of which none runs"):
+        attention._planned(LAYOUT, {})
+    assert not attention.choices
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_choice_of_infinite_time_is_none(tmp_path: Path) -> None:
+    Choices("gpu", tmp_path).keep("what", NAMES, Choice(1, (1.0, float("inf"), 2.0)))
+    assert Choices("gpu", tmp_path).find("what", NAMES) is None
