@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,10 +11,8 @@ import numpy as np
 import pytest
 
 from fluxperf.engine.cache import cache_folder, read_whole, write_whole
-from fluxperf.engine.device import cublaslt
 from fluxperf.engine.device.choices import Choice, Choices
 from fluxperf.engine.device.cublaslt import CublasLt, Product
-from fluxperf.engine.device.trials import Search, quickest
 
 NAMES = ["aa", "bb", "cc"]
 CHOICE = Choice(1, (3e-4, 2e-4, math.inf))
@@ -82,42 +79,35 @@ def test_it_lies_beside_the_other_caches(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 class _Library:
-    """cuBLASLt with algorithms that are told apart by their bytes; more of them where multiprocessors are left out."""
+    """cuBLASLt with three algorithms, told apart by their bytes."""
 
-    cuBLASLtError = RuntimeError  # noqa: N815 (as the bindings call it)
-
-    def __init__(self, order: str = "abc", version: int = 13, spared: str = "cde") -> None:
-        self.order, self.version, self.spared, self.Epilogue = order, version, spared, {"DEFAULT": 0}
+    def __init__(self, order: str = "abc", version: int = 13) -> None:
+        self.order, self.version, self.Epilogue = order, version, {"DEFAULT": 0}
 
     def get_version(self) -> int:
         return self.version
 
-    def offered(self, target: int) -> list[Any]:
-        if target == PROCESSORS - 20:
-            raise RuntimeError("not supported")
-        letters = self.order if not target else self.spared if target == PROCESSORS - 4 else "a"
-        return [np.frombuffer(letter.encode() * 96, np.uint8) for letter in letters]
-
-
-PROCESSORS = 132
-SECONDS = {"a": 3.0, "b": 1.0, "c": 2.0, "d": 0.9, "e": math.inf}
+    def matmul_desc_create(self, *_: int) -> int:
+        return 1
 
 
 def _products(folder: Path, library: _Library, monkeypatch: pytest.MonkeyPatch) -> tuple[CublasLt, list[str]]:
-    """Products of a process whose launches take so many seconds by algorithm; a descriptor is its target."""
+    """Products of a process whose launches take 3, 1 and 2 seconds by algorithm."""
     tried: list[str] = []
     products = object.__new__(CublasLt)
-    kept = Choices("gpu", folder)
-    products._device = SimpleNamespace(quiet=lambda: None, choices_kept=kept, processors=PROCESSORS)
-    products._lt, products._plans, products.gains, products.thorough = library, {}, {}, False
+    products._device = SimpleNamespace(quiet=lambda: None, choices_kept=Choices("gpu", folder))
+    products._lt, products._plans = library, {}
+    monkeypatch.setattr(CublasLt, "_set", lambda *_: None)
     monkeypatch.setattr(CublasLt, "_layout", lambda *_: 0)
-    monkeypatch.setattr(CublasLt, "_descriptor", lambda self, product, bias, target: target)
-    monkeypatch.setattr(CublasLt, "_offered", lambda self, product, descriptor, layouts: library.offered(descriptor))
+    algorithms = [np.frombuffer(letter.encode() * 96, np.uint8) for letter in library.order]
+    monkeypatch.setattr(CublasLt, "_candidates", lambda *_: algorithms)
+    running: list[str] = []
+    monkeypatch.setattr(CublasLt, "_launch", lambda self, d, lay, algorithm, a, b, c: running.append(chr(algorithm[0])))
 
-    def timed(self: CublasLt, candidate: Any, *words: Any) -> float:
-        letter = chr(candidate.algorithm[0])
-        tried.append(f"{letter}{candidate.descriptor or ''}")
-        return SECONDS[letter]
+    def timed(self: CublasLt, run: Any, trials: int) -> float:
+        run()
+        tried.append(running[-1])
+        return {"a": 3.0, "b": 1.0, "c": 2.0}[running[-1]]
 
     monkeypatch.setattr(CublasLt, "_timed", timed)
     return products, tried
@@ -143,61 +133,3 @@ def test_a_product_is_tried_once_for_all_processes(tmp_path: Path, monkeypatch: 
     other, tried = _products(tmp_path, _Library(order="bca"), monkeypatch)
     other._planned(PRODUCT._replace(m=32), 0, 0, 0, 0)
     assert set(tried) == set("abc")
-
-
-def test_a_thorough_search_asks_for_more_and_serves_all_later_processes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    quick, _ = _products(tmp_path, _Library(), monkeypatch)
-    assert chr(quick._planned(PRODUCT, 0, 0, 0, 0).algorithm[0]) == "b"
-    thorough, tried = _products(tmp_path, _Library(), monkeypatch)
-    thorough.thorough = True
-    plan = thorough._planned(PRODUCT, 0, 0, 0, 0)
-    assert (chr(plan.algorithm[0]), plan.descriptor) == ("d", PROCESSORS - 4)
-    gain = thorough.gains[PRODUCT]
-    assert (gain.chosen_s, gain.offered_s, gain.candidates) == (0.9, 1.0, len(set(tried)))
-    for again in (False, True):
-        later, tried = _products(tmp_path, _Library(), monkeypatch)
-        later.thorough = again
-        plan = later._planned(PRODUCT, 0, 0, 0, 0)
-        assert (chr(plan.algorithm[0]), plan.descriptor, tried) == ("d", PROCESSORS - 4, [])
-        assert not later.gains
-        later._planned(PRODUCT._replace(m=32), 0, 0, 0, 0)
-        assert bool(later.gains) is again
-
-
-def test_a_candidate_that_does_not_run_takes_forever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    products = object.__new__(CublasLt)
-    products._lt = _Library()
-    monkeypatch.setattr(CublasLt, "_launch", lambda *_: (_ for _ in ()).throw(RuntimeError("not supported")))
-    candidate = cublaslt._Candidate(0, None, "")
-    assert products._timed(candidate, (0, 0, 0), 0, 0, 0, 1) == math.inf
-
-
-def _runs(seconds: list[list[float]], launched: list[tuple[int, int]]) -> list[Any]:
-    """Candidates that take other times from launch to launch; which ran is written down."""
-
-    def timed(index: int, trials: int) -> float:
-        launched.append((index, trials))
-        times = seconds[index]
-        return times.pop(0) if len(times) > 1 else times[0]
-
-    return [partial(timed, index) for index in range(len(seconds))]
-
-
-def test_trials_go_on_with_what_is_near_the_fastest() -> None:
-    launched: list[tuple[int, int]] = []
-    search = Search("", (None,), first=2, near=1.1, most=2, trials=5, rounds=3)
-    # The fourth is the fastest at first and not later; the second is far off; the first is the library's own.
-    times = [[2.0], [3.0], [1.05, 1.0], [1.0, 1.04, 9.0, 1.04]]
-    choice = quickest(search, 1, _runs(times, launched))
-    assert launched == [(0, 2), (1, 2), (2, 2), (3, 2), *[(3, 5), (2, 5), (0, 5)] * 3]
-    assert choice.candidate == 2
-    assert choice.times_s == (2.0, 3.0, 1.0, 1.04)
-
-
-def test_no_candidate_left_out_looks_faster_than_one_that_was_tried_further() -> None:
-    search = Search("", (None,), first=1, near=1.02, most=9, trials=1, rounds=1)
-    choice = quickest(search, 2, _runs([[1.0, 1.5], [1.1]], []))
-    assert choice.candidate == 0
-    assert min(choice.times_s) == choice.times_s[choice.candidate] == 1.5

@@ -45,24 +45,16 @@ class Choices:
             what: library with its version, and all that a plan depends on.
             candidates: what each candidate is, in words or bytes that differ.
         """
+        if self._known is None:
+            self._known = self._read()
         try:
-            chosen, name, times = self._all[what]
+            chosen, name, times = self._known[what]
             found = Choice(int(chosen), tuple(math.inf if time is None else float(time) for time in times))
             same = 0 <= found.candidate < len(candidates) and candidates[found.candidate] == name
             same = same and len(found.times_s) == len(candidates) and math.isfinite(found.times_s[found.candidate])
         except (KeyError, ValueError, TypeError, IndexError):
             return None
         return found if same else None
-
-    def known(self, what: str) -> bool:
-        """Whether there is a choice of that name, which may hold or not."""
-        return what in self._all
-
-    @property
-    def _all(self) -> dict[str, Any]:
-        if self._known is None:
-            self._known = self._read()
-        return self._known
 
     def keep(self, what: str, candidates: list[str], choice: Choice) -> None:
         """Keeps a choice, beside those that other processes have kept meanwhile."""

@@ -9,19 +9,21 @@ where rounding the operands costs 4 %.
 
 from __future__ import annotations
 
-import math
-from functools import partial
+from collections.abc import Callable
+from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fluxperf.engine.device.bindings import cublaslt
 from fluxperf.engine.device.choices import Choice
-from fluxperf.engine.device.trials import QUICK, THOROUGH, Search, quickest
 from fluxperf.errors import DeviceError
 
-#: Candidates that one request asks for, and scratch memory offered.
-_CANDIDATES, _WORKSPACE = 12, 64 << 20
+#: Candidates tried per shape, launches of each in a row, rounds of that, and scratch memory offered.
+_CANDIDATES, _TRIALS, _ROUNDS, _WORKSPACE = 12, 3, 3, 64 << 20
+
+#: The first round launches fewer, and leaves only candidates that took at most so many times the best one's time.
+_FIRST_TRIALS, _NEAR = 2, 1.08
 
 #: Streams that keep scratch memory; a program with more of them allocates again.
 _STREAMS = 8
@@ -55,26 +57,11 @@ class Product(NamedTuple):
     alignment: int = 16
 
 
-class _Candidate(NamedTuple):
-    descriptor: int
-    algorithm: Any
-    #: It and what the library was asked for, in words that differ.
-    name: str
-
-
 class _Plan(NamedTuple):
     descriptor: int
     layouts: tuple[int, int, int]
     algorithm: Any
     choice: Choice
-
-
-class Gain(NamedTuple):
-    """Seconds of what a thorough search chose, and of the best that the library offers of itself; how many it tried."""
-
-    chosen_s: float
-    offered_s: float
-    candidates: int
 
 
 def _alignment(addresses: int) -> int:
@@ -106,10 +93,6 @@ class CublasLt:
         self._workspaces: dict[int, Any] = {}
         self._one, self._zero = np.ones(1, np.float32), np.zeros(1, np.float32)
         self._plans: dict[Product, _Plan] = {}
-        #: Search every product thoroughly from now on that has no such choice yet.
-        self.thorough = False
-        #: What thorough searches of this process found.
-        self.gains: dict[Product, Gain] = {}
 
     @property
     def choices(self) -> dict[Product, Choice]:
@@ -153,69 +136,7 @@ class CublasLt:
 
     def _planned(self, product: Product, a: int, b: int, d: int, bias: int) -> _Plan:
         """Plan of a product: its candidates are timed on the operands of the first call, unless a choice was kept."""
-        p = product
-        rows, columns = (p.k, p.n) if p.b_transposed else (p.n, p.k)
-        layouts = (
-            self._layout(p.dtype, rows, columns, p.ldb, p.batch, p.offset_b),
-            self._layout(p.dtype, p.k, p.m, p.lda, p.batch, p.offset_a),
-            self._layout(p.out_dtype, p.n, p.m, p.ldd, p.batch, p.offset_d),
-        )
-        kept, what = self._device.choices_kept, f"cuBLASLt {self._lt.get_version()} {' '.join(map(str, product))}"
-        search = THOROUGH if self.thorough or kept.known(f"{what} {THOROUGH.name}") else QUICK
-        candidates = self._candidates(product, layouts, search, bias)
-        names, name = [candidate.name for candidate in candidates], f"{what} {search.name}".rstrip()
-        choice = kept.find(name, names)
-        if choice is None:
-            choice = self._tried(product, search, layouts, candidates, a, b, d)
-            kept.keep(name, names, choice)
-        chosen = candidates[choice.candidate]
-        plan = _Plan(chosen.descriptor, layouts, chosen.algorithm, choice)
-        self._plans[product] = plan
-        return plan
-
-    def _tried(
-        self,
-        product: Product,
-        search: Search,
-        layouts: tuple[int, int, int],
-        candidates: list[_Candidate],
-        a: int,
-        b: int,
-        d: int,
-    ) -> Choice:
-        """The candidate that takes the least time on these operands."""
-        own = sum(candidate.descriptor == candidates[0].descriptor for candidate in candidates)
-        self._device.quiet()
-        choice = quickest(search, own, [partial(self._timed, each, layouts, a, b, d) for each in candidates])
-        if search is THOROUGH:
-            times = choice.times_s
-            self.gains[product] = Gain(times[choice.candidate], min(times[:own]), len(times))
-        return choice
-
-    def _candidates(
-        self, product: Product, layouts: tuple[int, int, int], search: Search, bias: int
-    ) -> list[_Candidate]:
-        """What the library offers, each once: of itself first, then with multiprocessors left out."""
-        found: dict[tuple[bytes, int], _Candidate] = {}
-        for spared in search.spared:
-            target = 0 if spared is None else self._device.processors - spared
-            descriptor = self._descriptor(product, bias, target)
-            try:
-                offered = self._offered(product, descriptor, layouts)
-            except self._lt.cuBLASLtError:
-                if spared is None:
-                    raise
-                continue  # a library may not know this wish for a shape
-            for algorithm in offered:
-                number = bytes(memoryview(algorithm))[:_ALGORITHM]
-                name = number.hex() + (f" on {target}" if target else "")
-                found.setdefault((number, target), _Candidate(descriptor, algorithm, name))
-        if not found:
-            raise DeviceError(f"cuBLASLt: expected an algorithm for {product}, got none. This shape is not supported.")
-        return list(found.values())
-
-    def _descriptor(self, product: Product, bias: int, target: int) -> int:
-        descriptor: int = self._lt.matmul_desc_create(_COMPUTE_32F, _SCALE_32F)
+        descriptor = self._lt.matmul_desc_create(_COMPUTE_32F, _SCALE_32F)
         self._set(descriptor, "TRANSA", int(product.b_transposed))
         self._set(descriptor, "EPILOGUE", int(self._lt.Epilogue[product.epilogue]))
         if product.dtype == "float8_e4m3fn":
@@ -223,12 +144,44 @@ class CublasLt:
         if bias:
             self._set(descriptor, "BIAS_POINTER", bias)
             self._set(descriptor, "BIAS_DATA_TYPE", _TYPES[product.dtype])
-        if target:
-            self._set(descriptor, "SM_COUNT_TARGET", target)
-        return descriptor
+        p = product
+        rows, columns = (p.k, p.n) if p.b_transposed else (p.n, p.k)
+        layouts = (
+            self._layout(p.dtype, rows, columns, p.ldb, p.batch, p.offset_b),
+            self._layout(p.dtype, p.k, p.m, p.lda, p.batch, p.offset_a),
+            self._layout(p.out_dtype, p.n, p.m, p.ldd, p.batch, p.offset_d),
+        )
+        candidates = self._candidates(product, descriptor, layouts)
+        names = [bytes(memoryview(candidate))[:_ALGORITHM].hex() for candidate in candidates]
+        what = f"cuBLASLt {self._lt.get_version()} {' '.join(map(str, product))}"
+        choice = self._device.choices_kept.find(what, names)
+        if choice is None:
+            choice = self._tried(descriptor, layouts, candidates, a, b, d)
+            self._device.choices_kept.keep(what, names, choice)
+        plan = _Plan(descriptor, layouts, candidates[choice.candidate], choice)
+        self._plans[product] = plan
+        return plan
 
-    def _offered(self, product: Product, descriptor: int, layouts: tuple[int, int, int]) -> list[Any]:
-        """Algorithms by the library's own expectation, the best first."""
+    def _tried(
+        self, descriptor: int, layouts: tuple[int, int, int], candidates: list[Any], a: int, b: int, d: int
+    ) -> Choice:
+        """The candidate that takes the least time on these operands."""
+
+        def run(algorithm: Any, trials: int) -> float:
+            return self._timed(lambda: self._launch(descriptor, layouts, algorithm, a, b, d), trials)
+
+        self._device.quiet()
+        times = [run(algorithm, _FIRST_TRIALS) for algorithm in candidates]
+        near = [index for index, seconds in enumerate(times) if seconds <= _NEAR * min(times)]
+        # In rounds, so that a card that warms up slows all candidates alike.
+        rounds = [[run(candidates[index], _TRIALS) for index in near] for _ in range(_ROUNDS)]
+        for index, samples in zip(near, zip(*rounds, strict=True), strict=True):
+            times[index] = median(samples)
+        slowest = max(times[index] for index in near)
+        times = [seconds if index in near else max(seconds, slowest) for index, seconds in enumerate(times)]
+        return Choice(times.index(min(times)), tuple(times))
+
+    def _candidates(self, product: Product, descriptor: int, layouts: tuple[int, int, int]) -> list[Any]:
         lt = self._lt
         preference = lt.matmul_preference_create()
         wishes: dict[str, Any] = {"MAX_WORKSPACE_BYTES": np.uint64(_WORKSPACE)}
@@ -244,20 +197,16 @@ class CublasLt:
             found.ctypes.data,
         )  # fmt: skip
         lt.matmul_preference_destroy(preference)
+        if not found[0]:
+            raise DeviceError(f"cuBLASLt: expected an algorithm for {product}, got none. This shape is not supported.")
         return [results[index : index + 1] for index in range(int(found[0]))]
 
-    def _timed(
-        self, candidate: _Candidate, layouts: tuple[int, int, int], a: int, b: int, d: int, trials: int
-    ) -> float:
-        """Mean seconds of a few launches after one; infinite for a candidate that does not run."""
-        descriptor, algorithm, _ = candidate
-        try:
-            self._launch(descriptor, layouts, algorithm, a, b, d)
-        except self._lt.cuBLASLtError:
-            return math.inf
+    def _timed(self, run: Callable[[], None], trials: int) -> float:
+        """Mean seconds of a few runs after one."""
+        run()
         start = self._device.mark()
         for _ in range(trials):
-            self._launch(descriptor, layouts, algorithm, a, b, d)
+            run()
         return float(self._device.elapsed_s(start, self._device.mark())) / trials
 
     def _layout(self, dtype: str, rows: int, columns: int, leading: int, batch: int, offset: int) -> int:

@@ -119,7 +119,7 @@ def join_features(whole: Layout, first: Layout, second: Layout, left: int, align
     batch, tokens, width = three(op, whole)
     scales = need(op, "first's scales", first, (batch, tokens, 1), FLOAT32, "[B, L, 1]")
     behind = need(op, "second's scales", second, (batch, tokens, 1), FLOAT32, "[B, L, 1]")
-    if (tokens > 1 and behind[1] != 1) or (batch > 1 and behind[0] != tokens):
+    if batch and ((tokens > 1 and behind[1] != 1) or (batch > 1 and behind[0] != tokens)):
         raise mismatch(op, "second's scales", "side by side, as its rows' scales are written there", second, "Copy it.")
     strides = whole.strides[:2]
     wide = aligned and all(extent % 16 == 0 for extent in (left, width, *strides))
