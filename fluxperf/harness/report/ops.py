@@ -118,7 +118,7 @@ def _changed(rate: OpRate, old: OpRate | None) -> Cell:
         return Cell("new here" if old is None else "—", kind="missing")
     change = rate.time_s / old.time_s - 1
     kind = "good" if change < -_NEGLIGIBLE else "bad" if change > _NEGLIGIBLE else "same"
-    return Cell(f"{100 * change:+.1f}{units.NBSP}%", change, f"from {units.time(old.time_s)}", kind=kind)
+    return Cell(units.change(change), change, f"from {units.time(old.time_s)}", kind=kind)
 
 
 def _ceiling(record: Record, rate: OpRate, ceilings: dict[str, Ceiling]) -> tuple[Cell, Cell]:

@@ -127,9 +127,9 @@ def _detectable(known: Calibrated | None) -> Cell:
     if known is None:
         return Cell("not known", kind="missing")
     if known.detectable is None:
-        return Cell("none", None, f"{known.pairs} pairs are too few", kind="bad")
+        return Cell("none", None, f"{units.plural(known.pairs, 'pair is', 'pairs are')} too few", kind="bad")
     forked = ", of forked processes" if known.forked else ""
-    note = f"{known.pairs} pairs, alpha {known.alpha:g}, power {known.power:g}{forked}"
+    note = f"{units.plural(known.pairs, 'pair')}, alpha {known.alpha:g}, power {known.power:g}{forked}"
     return Cell(units.percent(known.detectable), known.detectable, note)
 
 

@@ -70,7 +70,7 @@ def _problems(study: Study) -> list[str]:
     texts = [shown(problem, 600) for file in study.files for problem in file.problems]
     if len(texts) <= _MOST_PROBLEMS:
         return texts
-    return [*texts[:_MOST_PROBLEMS], f"{len(texts) - _MOST_PROBLEMS:,} more problems."]
+    return [*texts[:_MOST_PROBLEMS], f"{units.plural(len(texts) - _MOST_PROBLEMS, 'more problem')}."]
 
 
 def _measured(study: Study) -> str:
