@@ -85,7 +85,15 @@ def slow(study: Study) -> list[str]:
         texts += [f"{ladder.title}: {text}" for text in _slow(study, ladder)]
     if not texts and not any(not ladder.twin for ladder in study.climbing):
         return ["Nothing can be said of a GPU: no record ran on one."]
-    return texts or ["Nothing stands out: no peer, phase, rung or op is behind what it is held to here."]
+    if texts:
+        return texts
+    judged = [one.best for one in study.climbing if not one.twin and one.best]
+    if any(beyond_step(best.record) for best in judged):
+        return [
+            "Nothing stands out: no peer, phase or rung is behind what it is held to here. Ops are not judged where "
+            "their times add up to more than a step."
+        ]
+    return ["Nothing stands out: no peer, phase, rung or op is behind what it is held to here."]
 
 
 def _slow(study: Study, ladder: Ladder) -> list[str]:
