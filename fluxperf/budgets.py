@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -23,6 +24,19 @@ class Budget(NamedTuple):
     sizes: Sizes
 
 
+def check_gigabytes(gigabytes: float) -> None:
+    """Complains of a budget that is no size.
+
+    Raises:
+        ConfigError: it is not a finite number above zero.
+    """
+    if not 0 < gigabytes < math.inf:
+        raise ConfigError(
+            f"memory budget of {gigabytes:g} GB: expected a number above 0, in 10^9 bytes, such as "
+            "--memory-gb 24. Without a budget all weights stay on the device."
+        )
+
+
 def plan_of(device: Device, phase: Phase, rows: Mapping[str, str], source: WeightSource, budget: Budget) -> Plan:
     """The plan of a budget.
 
@@ -34,8 +48,9 @@ def plan_of(device: Device, phase: Phase, rows: Mapping[str, str], source: Weigh
         budget: for all of it.
 
     Raises:
-        ConfigError: the rung copies anyway, or the budget is too small; says what is needed.
+        ConfigError: the budget is no size, the rung copies anyway, or it is too small; says what is needed.
     """
+    check_gigabytes(budget.gigabytes)
     if phase.copies:
         raise ConfigError(
             f"memory budget: expected a rung whose forward makes no copies of its own, got {phase.name!r}. "

@@ -6,6 +6,7 @@
     |-- ArgumentError            an argument of the wrong shape, dtype or value
     |-- BindError                a phase that a device cannot run; lists every reason
     |-- DeviceError              a device that is missing or cannot do what was asked
+    |   |-- NoGpuError           no GPU where one is needed
     |   |-- TransferError        a host-device crossing where none is allowed
     |   `-- KernelError          a kernel that cannot be found, compiled or loaded
     |-- CheckpointError          weights that are missing, damaged or of another model
@@ -23,6 +24,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+from fluxperf.words import plural
 
 
 class FluxperfError(Exception):
@@ -64,13 +67,32 @@ class BindError(FluxperfError):
 
     def __init__(self, phase: str, device: str, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
-        count = len(self.problems)
-        head = f"phase {phase!r} cannot be bound on device {device!r}: {count} problem{'s' if count != 1 else ''}"
+        head = f"phase {phase!r} cannot be bound on device {device!r}: {plural(len(self.problems), 'problem')}"
         super().__init__("\n  - ".join([head, *self.problems]))
 
 
 class DeviceError(FluxperfError):
     """A device that is missing or cannot do what was asked."""
+
+
+#: What needs a GPU needs this, in whatever message says so.
+WORKING_GPU = "NVIDIA GPU with a working driver"
+
+
+class NoGpuError(DeviceError):
+    """No GPU where one is needed.
+
+    Args:
+        asked: what was called, such as ``"profile"`` or ``"run --peer"``.
+        found: what is there instead.
+        instead: what goes without a GPU, a sentence.
+    """
+
+    def __init__(self, asked: str, found: str = "none", instead: str = "") -> None:
+        super().__init__(
+            f"{asked}: expected an {WORKING_GPU}, found {found}. Check `nvidia-smi`, and with `fluxperf doctor` "
+            f"that CuPy fits the driver.{f' {instead}' if instead else ''}"
+        )
 
 
 class TransferError(DeviceError):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,6 +39,44 @@ class Peer(Protocol):
         """One forward."""
 
 
+def known_peers() -> list[str]:
+    """Every form of every peer, as its file names them; no library of a peer is imported for it.
+
+    Raises:
+        DeviceError: there is no file of a peer.
+    """
+    files = _files()
+    if not files:
+        raise DeviceError(
+            f"peers: expected files in {_FOLDER}, found none. They come with a checkout: install it with pip's option "
+            "--editable, or leave peers out."
+        )
+    return [form for path in files.values() for form in _forms(path)]
+
+
+def check_peer(name: str) -> None:
+    """Complains of a name that no peer has.
+
+    Raises:
+        UnknownNameError: it is not among `known_peers`.
+        DeviceError: there are no peers here.
+    """
+    known = known_peers()
+    if name not in known:
+        raise UnknownNameError("peer", name, known)
+
+
+def _files() -> dict[str, Path]:
+    return {path.stem: path for path in sorted(_FOLDER.glob("[!_]*.py"))}
+
+
+def _forms(path: Path) -> Iterator[str]:
+    """The keys of the file's ``FORMS``, a literal."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and any(isinstance(to, ast.Name) and to.id == "FORMS" for to in node.targets):
+            yield from ast.literal_eval(node.value)
+
+
 def open_peer(name: str, workload: Workload) -> Peer:
     """Peer of that name, ready to run a workload.
 
@@ -47,12 +86,11 @@ def open_peer(name: str, workload: Workload) -> Peer:
 
     Raises:
         UnknownNameError: there is no such file or form.
-        DeviceError: what the peer needs is not installed.
+        DeviceError: what the peer needs is not installed, or there are no peers here.
     """
-    files = {path.stem: path for path in sorted(_FOLDER.glob("[!_]*.py"))}
+    check_peer(name)
     stem = name.partition("-")[0]
-    if stem not in files:
-        raise UnknownNameError("peer", name, files)
+    files = _files()
     spec = importlib.util.spec_from_file_location(f"fluxperf_peer_{stem}", files[stem])
     if spec is None or spec.loader is None:
         raise DeviceError(f"peer {name!r}: expected a Python file, {files[stem]} is none.")
@@ -65,7 +103,5 @@ def open_peer(name: str, workload: Workload) -> Peer:
             f"peer {name!r}: expected its libraries, but they do not import ({error}). "
             "Install the CUDA builds of torch and diffusers beside fluxperf."
         ) from error
-    if name not in module.FORMS:
-        raise UnknownNameError("peer", name, module.FORMS)
     peer: Peer = module.Peer(name, workload)
     return peer

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fluxperf.errors import WORKING_GPU
+
 if TYPE_CHECKING:
     from fluxperf.harness.timeline.transfers import Transfers
 
-_NO_GPU = "needs a GPU: host-device copies are counted through CUPTI"
+_NO_GPU = f"needs an {WORKING_GPU}: host-device copies are counted through CUPTI"
 _KEY = pytest.StashKey["Transfers"]()
 
 

@@ -19,6 +19,7 @@ from fluxperf.harness.records import Record, append_record
 from fluxperf.pipeline.measuring import measure_pictures
 from fluxperf.pipeline.stages import STAGES
 from fluxperf.pipeline.text_to_image import Pipeline
+from fluxperf.words import plural
 from fluxperf.workloads import Workload
 
 
@@ -110,7 +111,7 @@ def show_pictures(records: Sequence[Record], output: Path | None) -> None:
     """Prints the stages, and where the records went."""
     Console().print(stage_table(records))
     if output is not None:
-        typer.echo(f"{len(records)} records appended to {output}.")
+        typer.echo(f"{plural(len(records), 'record')} appended to {output}.")
 
 
 def stage_table(records: Sequence[Record]) -> Table:

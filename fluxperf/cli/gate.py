@@ -23,7 +23,7 @@ from fluxperf.harness import verdict as verdicts
 from fluxperf.harness.calibration import file_of, read_calibration, store
 from fluxperf.harness.checkouts import Installed, Processes, as_it_is, installed, running
 from fluxperf.harness.compare import compare
-from fluxperf.harness.comparisons import again, begun, continued, in_words, write
+from fluxperf.harness.comparisons import again, begun, continued, in_words, too_few, write
 from fluxperf.harness.files import check_writable
 from fluxperf.harness.forks import Forks
 from fluxperf.harness.gate import Runner, Side, gate_files, gate_pairs, made
@@ -33,6 +33,7 @@ from fluxperf.harness.policy import accept as record_acceptance
 from fluxperf.harness.records import Record, read_records
 from fluxperf.harness.verdict import Verdict, problem
 from fluxperf.kernel_times import KERNELS
+from fluxperf.words import plural
 
 _POLICY = Path("reports/policy.toml")
 _BASELINES = Path("reports/baselines")
@@ -123,7 +124,7 @@ def exact(
         if rows:
             raise RecordError(f"gate exact --remake: {rows[0].message} The baseline was left as it is.")
         write_baseline(baseline, records)
-        typer.echo(f"{len(records)} records -> {baseline}. Commit it with the change that it follows from.")
+        typer.echo(f"{plural(len(records), 'record')} -> {baseline}. Commit it with the change that it follows from.")
         return
     found = _against(baseline, records, rows, thresholds, wanted=(workloads, rung or []))
     conclude(found, Outputs(json, junit, sarif, markdown, github))
@@ -162,6 +163,8 @@ def calibrate(
     thresholds = read_policy(policy)
     arguments = _command(workload, repeat, rung, warmup)
     found = begun(workload, arguments, pairs or thresholds.pairs.first, thresholds, forked=forked)
+    if said := too_few(found):
+        typer.echo(said, err=True)
     if output is not None:
         check_writable(output)
         found = continued(output, found)
@@ -182,7 +185,7 @@ def calibrate(
     store(path, found.machine, {name: metric.calibrated for name, metric in found.metrics.items()})
     for line in in_words(found):
         typer.echo(line)
-    typer.echo(f"{len(found.metrics)} rows -> {path}")
+    typer.echo(f"{plural(len(found.metrics), 'row')} -> {path}")
     raise typer.Exit(1 if found.alarms else 0)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fluxperf.budgets import check_gigabytes
 from fluxperf.cli.options import MemoryGb, Pixels
 from fluxperf.cli.pictures import How, decode_latents, encode_prompts, make_pictures
 from fluxperf.errors import ConfigError
@@ -104,6 +105,8 @@ def generate(
     named = [name for name, value in sources.items() if value is not None]
     if len(named) != 1:
         raise ConfigError(f"generate: expected one of {', '.join(sources)}, got {' and '.join(named) or 'none'}.")
+    if memory_gb is not None:
+        check_gigabytes(memory_gb)
     check_t5(t5, t5_precision)
     check_place(noise_from)
     how = How(model, rung, device, max_sequence_length, noise_from, t5, t5_precision, nvtx, memory_gb)

@@ -16,6 +16,7 @@ from fluxperf.harness.history import Change, History, Series, distinction, load
 from fluxperf.harness.history import history as series_of
 from fluxperf.harness.report import units
 from fluxperf.harness.steps import FEWEST
+from fluxperf.words import plural
 
 
 def history(
@@ -59,12 +60,14 @@ def _show(found: History) -> None:
 
 def _notes(found: History, measured: int, changed: int) -> list[str]:
     """What the tables do not say."""
-    notes = [f"{measured} series, {changed} with changes."]
+    notes = [f"{plural(measured, 'series', 'series')}, {changed} with changes."]
     unjudged = sum(not series.judged for series in found.series if series.present)
     if len(found.series) > measured:
         notes.append(f"{len(found.series) - measured} more have no value at any commit: failed or skipped.")
     if unjudged:
-        notes.append(f"?: {unjudged} series of times with fewer than {FEWEST} commits, not searched for changes.")
+        notes.append(
+            f'"?" under changes: {unjudged} series of times with fewer than {FEWEST} commits, not searched for changes.'
+        )
     if any(series.order == "time" for series in found.series):
         notes.append("Some commits are not in this checkout; their series are in order of time. --repo names another.")
     return notes
@@ -103,12 +106,14 @@ def _name(series: Series) -> str:
 
 def _sentence(series: Series, change: Change) -> str:
     """A change in words."""
-    percent = "from zero" if change.percent is None else f"{change.percent:+.1f} %"
+    percent = "from zero" if change.percent is None else units.change(change.percent / 100).replace(units.NBSP, " ")
+    old, new = shown(change.old, series.unit), shown(change.new, series.unit)
+    if old == new and series.unit == "bytes":
+        # A change is a fact however small it is; rounded, both sides look the same.
+        old, new = f"{change.old:,.0f} B", f"{change.new:,.0f} B"
     also = "".join(f"; {name} {versions}" for name, versions in change.environment.items())
-    return (
-        f"  {_short(change.before)} -> {_short(change.after)}  {shown(change.old, series.unit)} -> "
-        f"{shown(change.new, series.unit)}  {percent}  ({change.old_commits} and {change.new_commits} commits{also})"
-    )
+    commits = f"{change.old_commits} and {plural(change.new_commits, 'commit')}"
+    return f"  {_short(change.before)} -> {_short(change.after)}  {old} -> {new}  {percent}  ({commits}{also})"
 
 
 def _short(name: str) -> str:

@@ -10,6 +10,7 @@ import typer
 
 from fluxperf.harness.asv_results import import_results
 from fluxperf.harness.points import SUFFIX, merge_points
+from fluxperf.words import plural
 
 
 def import_asv(
@@ -28,7 +29,7 @@ def import_asv(
     commits = {point.commit for point in imported.points}
     missing = sum(point.value is None for point in imported.points)
     typer.echo(
-        f"{len(imported.points)} points of {len(commits)} commits -> {output} "
+        f"{plural(len(imported.points), 'point')} of {plural(len(commits), 'commit')} -> {output} "
         f"({new} new, {replaced} replaced; {missing} without a value: failed or skipped)."
     )
     for problem in imported.problems:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fluxperf.engine.device.cuda import CudaDevice
+from fluxperf.errors import NoGpuError
 from fluxperf.harness.records import append_record
 from fluxperf.kernel_times import records
 
@@ -29,7 +30,11 @@ def kernels(
 
     The gate compares such times of two revisions: ``fluxperf gate --workload kernels``.
     """
-    found = records(CudaDevice(), repeat, rung or ())
+    try:
+        device = CudaDevice()
+    except NoGpuError as error:
+        raise NoGpuError("kernels") from error
+    found = records(device, repeat, rung or ())
     view = Table(caption="Medians of batches of 40 calls.", caption_justify="left")
     for heading in ("kernel", "us", "GB/s"):
         view.add_column(heading, justify="left" if heading == "kernel" else "right")

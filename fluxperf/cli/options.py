@@ -28,7 +28,6 @@ MemoryGb = Annotated[
     float | None,
     typer.Option(
         "--memory-gb",
-        min=0,
         help="Budget of device memory, in 10^9 bytes, for all that the transformer takes: weights that do not fit are "
         "kept in pinned host memory and streamed beside the compute.",
     ),

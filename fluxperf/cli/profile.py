@@ -20,7 +20,7 @@ from fluxperf.engine.config import config_named
 from fluxperf.engine.device.cuda import CudaDevice
 from fluxperf.engine.device.observers import NvtxRanges
 from fluxperf.engine.phases import phase_named
-from fluxperf.errors import BindError, ConfigError, DeviceError, UnknownNameError
+from fluxperf.errors import BindError, ConfigError, DeviceError, NoGpuError, UnknownNameError
 from fluxperf.harness.files import write_whole
 from fluxperf.harness.report.escape import neutral
 from fluxperf.harness.timeline import driver
@@ -147,7 +147,7 @@ def _program(tool: str, nsys: Path | None, rung: str, by: str) -> Path | None:
     if problems:
         raise BindError(rung, "cuda", problems)
     if not driver.device_count():
-        raise DeviceError("profile: expected a GPU with its driver, found none. Check `nvidia-smi`.")
+        raise NoGpuError("profile")
     return program
 
 
@@ -178,7 +178,7 @@ def _profile_inside(wanted: _Wanted, ledger: Path) -> None:
     prepared = _prepared(wanted)
     device = prepared.device
     if not isinstance(device, CudaDevice):
-        raise DeviceError(f"profile: expected a GPU, got device {device.kind!r}.")
+        raise NoGpuError("profile", f"device {device.kind!r}")
     counted = profiled(
         prepared, wanted.measured, wanted.warmup, lambda: _attached(wanted.rung), device.start_profiler,
         device.stop_profiler, wanted.by_op,

@@ -15,6 +15,7 @@ from fluxperf.cli.ladder import ladder
 from fluxperf.errors import ProcessError
 from fluxperf.harness.measure.processes import Replicas, folder_for, merge_all, replicate
 from fluxperf.harness.records import Record
+from fluxperf.words import plural
 
 #: Options that belong to the run as a whole and are not given to its processes.
 _OF_THE_WHOLE = ("processes", "output")
@@ -76,7 +77,7 @@ def _replicated(command: list[str], processes: int, folder: Path) -> Replicas:
         task = progress.add_task("processes", total=processes)
 
         def show(number: int, records: int) -> None:
-            what = f"process {number} of {processes}, {records} record{'' if records == 1 else 's'} so far"
+            what = f"process {number} of {processes}, {plural(records, 'record')} so far"
             progress.update(task, description=what, completed=number - 1)
 
         return replicate(command, processes, folder, show)
@@ -86,6 +87,6 @@ def _kept(merged: list[Record], output: Path | None) -> str:
     """What became of what was finished before a process failed."""
     if not merged:
         return "No rung was finished before."
-    number = f"{len(merged)} record{'' if len(merged) == 1 else 's'}"
+    number = plural(len(merged), "record")
     where = "shown above" if output is None else f"appended to {output}"
     return f"What was finished before is kept: {number} {where}."

@@ -17,6 +17,7 @@ from fluxperf.harness.records import Record, RecordsFile, read_many
 from fluxperf.harness.report.evidence import Given, gathered
 from fluxperf.harness.report.inputs import Context, Extras
 from fluxperf.published import context
+from fluxperf.words import first_few, plural
 
 _RECORDS = Path("reports/records")
 _BASELINES = Path("reports/baselines")
@@ -90,7 +91,11 @@ def report(
         _page([*files, *samples], extras, output, markdown, as_json, chart)
         if show:
             webbrowser.open(output.resolve().as_uri())
-    problems = [problem for file in [*files, *samples] for problem in file.problems]
+    problems = [
+        text
+        for file in [*files, *samples]
+        for text in first_few(file.problems, f"line of {file.path}", f"lines of {file.path}")
+    ]
     for problem in problems:
         typer.echo(f"fluxperf: {problem}", err=True)
     if problems:
@@ -128,7 +133,7 @@ def _page(
     study = survey(files, described, extras)
     aside = _STDOUT in (markdown, as_json)
     write(page(study), output)
-    typer.echo(f"{len(study.records)} records -> {output}", err=aside)
+    typer.echo(f"{plural(len(study.records), 'record')} -> {output}", err=aside)
     for path, rendered, name in ((markdown, comment, "comment"), (as_json, digest, "figures")):
         if path == _STDOUT:
             sys.stdout.write(rendered(study))

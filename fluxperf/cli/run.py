@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -11,7 +12,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from fluxperf.budgets import in_words
+from fluxperf.budgets import check_gigabytes, in_words
 from fluxperf.cli.end_to_end import pictures_of, show_pictures
 from fluxperf.cli.ladder import ladder
 from fluxperf.cli.loading import LoadingBar, loaded
@@ -22,11 +23,12 @@ from fluxperf.engine.checkpoints.sources import SyntheticWeights, WeightSource
 from fluxperf.engine.config import config_named
 from fluxperf.engine.device import open_device
 from fluxperf.engine.phases import PHASES, phase_named
-from fluxperf.errors import ConfigError
+from fluxperf.errors import ConfigError, NoGpuError
 from fluxperf.harness.measure.stopping import Until
 from fluxperf.harness.records import Record, append_record
-from fluxperf.peers import open_peer
+from fluxperf.peers import check_peer, open_peer
 from fluxperf.recording import Reference, measure
+from fluxperf.words import plural
 from fluxperf.workloads import Workload, obstacles, prepare, reference_latents, workload_named
 
 _TimeLimit = Annotated[
@@ -102,6 +104,10 @@ def run(
         raise ConfigError("run: expected either --all or --rung, got both. Leave one out.")
     names = [phase_named(name).name for name in rung or []]
     until = _until(precision, time_limit_s, repeat, warmup)
+    if memory_gb is not None:
+        check_gigabytes(memory_gb)
+    for name in peer or ():
+        check_peer(name)
     if processes > 1:
         _show(measured_in_processes(context, processes, output), output)
         return
@@ -109,14 +115,12 @@ def run(
     how = _How(kind, repeat, warmup, seed, nvtx, witness, tuple(peer or ()), until, rest_s, memory_gb)
     if memory_gb is not None:
         _check_budget(memory_gb, names, how, end_to_end)
+    if kind != "cuda":
+        _check_host(device, how.peers, witness)
     if end_to_end:
         show_pictures(pictures_of(names or _every_rung(kind), chosen, weights, how, output), output)
         return
     source: WeightSource = Checkpoint(weights) if weights else SyntheticWeights(config_named(chosen.model), seed)
-    if peer and kind != "cuda":
-        raise ConfigError(
-            f"--peer {peer[0]}: expected a GPU, but this run is on the host device, where no time counts."
-        )
     _show(_measure_all(names or _every_rung(kind), chosen, source, how, output), output)
 
 
@@ -129,6 +133,17 @@ def _until(precision: float | None, time_limit_s: float | None, repeat: int, war
         return Until(0.0, most=repeat, most_s=time_limit_s, warmup_most=warmup, warmup_s=time_limit_s / 3)
     limit_s = 60.0 if time_limit_s is None else time_limit_s
     return Until(precision / 100, most_s=limit_s, warmup_s=limit_s / 3)
+
+
+def _check_host(device: str, peers: Sequence[str], witness: bool) -> None:
+    """Refuses what goes on a GPU only."""
+    found = "device 'host'" if device == "host" else "none"
+    if peers:
+        raise NoGpuError(f"run --peer {peers[0]}", found, "A peer's time on the host counts for nothing: leave it out.")
+    if witness:
+        raise NoGpuError(
+            "run --witness", found, "On the host nothing crosses for CUPTI to count: leave it out, the ledger counts."
+        )
 
 
 def _check_budget(memory_gb: float, names: list[str], how: _How, end_to_end: bool) -> None:
@@ -152,7 +167,9 @@ def _show(records: list[Record], output: Path | None) -> None:
     """Prints the ladder, and where the records went."""
     Console().print(ladder(records))
     if output is not None:
-        typer.echo(f"{len(records)} records appended to {output}. `fluxperf report {output}` makes a page of them.")
+        typer.echo(
+            f"{plural(len(records), 'record')} appended to {output}. `fluxperf report {output}` makes a page of them."
+        )
 
 
 class _How(NamedTuple):

@@ -25,6 +25,7 @@ from fluxperf.harness.timeline.reading import read_timeline
 from fluxperf.harness.timeline.summary import GROUPINGS, Row, Summary, summarize
 from fluxperf.harness.timeline.trace import trace
 from fluxperf.harness.timeline.trimming import trim
+from fluxperf.words import plural
 
 
 class _Document(msgspec.Struct, frozen=True):
@@ -201,7 +202,7 @@ def _table(summary: Summary, top: int, padding: int) -> Table:
     for row in summary.rows[:top]:
         view.add_row(Text(shown(row.name, 160)), *_cells(row))
     if len(summary.rows) > top:
-        view.add_row(Text(f"{len(summary.rows) - top} more rows (--top)", style="dim"))
+        view.add_row(Text(f"{plural(len(summary.rows) - top, 'more row')} (--top)", style="dim"))
     view.add_section()
     view.add_row("total", *_cells(summary.total))
     return view

@@ -19,6 +19,7 @@ from fluxperf.harness.formats.markdown import markdown
 from fluxperf.harness.formats.sarif import sarif
 from fluxperf.harness.report.escape import shown
 from fluxperf.harness.verdict import Verdict, as_json
+from fluxperf.words import plural
 
 #: Rows that are printed; the files have more.
 _MOST_PRINTED = 30
@@ -70,6 +71,8 @@ def _print(verdict: Verdict) -> None:
         line = Text.assemble((row.verdict, f"bold {_STYLES[row.outcome]}".strip()), f" {shown(row.id, 160)}\n  ")
         console.print(line.append(shown(row.message, 600)), soft_wrap=True, highlight=False)
     if len(rows) > _MOST_PRINTED:
-        console.print(f"{len(rows) - _MOST_PRINTED} more rows; --json FILE writes all of them.")
+        console.print(f"{plural(len(rows) - _MOST_PRINTED, 'more row')}; --json FILE writes all of them.")
     counts = ", ".join(f"{number} {name}" for name, number in sorted(verdict.counts.items()))
-    console.print(f"Gate: {verdict.outcome}. {len(verdict.rows)} rows: {counts}.", markup=False, highlight=False)
+    console.print(
+        f"Gate: {verdict.outcome}. {plural(len(verdict.rows), 'row')}: {counts}.", markup=False, highlight=False
+    )

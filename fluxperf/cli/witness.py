@@ -18,6 +18,7 @@ from fluxperf.harness.timeline.call_sites import printable
 from fluxperf.harness.timeline.program import program, run
 from fluxperf.harness.timeline.traced import Event, copies_in, groups, totals, write_rows
 from fluxperf.harness.timeline.tracer import Copy, Tracer
+from fluxperf.words import plural
 
 _ROWS = 40
 
@@ -96,11 +97,12 @@ def _table(events: Sequence[Event]) -> Table:
     """Sums per kind, range and call site."""
     rows, sums = groups(events), totals(events)
     caption = (
-        f"{sums['d2h_copies']} copies down, {sums['h2d_copies']} up, {sums['syncs']} blocking waits. "
+        f"{plural(sums['d2h_copies'], 'copy', 'copies')} down, {sums['h2d_copies']:,} up, "
+        f"{plural(sums['syncs'], 'blocking wait')}. "
         "ms: of copies on the device, of waits on the host."
     )
     if len(rows) > _ROWS:
-        caption += f" {len(rows) - _ROWS} more rows: -o FILE has them all."
+        caption += f" {plural(len(rows) - _ROWS, 'more row')}: -o FILE has them all."
     view = Table(caption=caption, caption_justify="left")
     for heading in ("what", "n", "bytes", "ms", "memory", "range", "call site"):
         view.add_column(heading, justify="right" if heading in ("n", "bytes", "ms") else "left", overflow="fold")

@@ -5,18 +5,44 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 #: What a file starts with: a digest of the rest in hexadecimal, then a line feed.
 _HEAD = 65
 
 
-def cache_folder(kind: str) -> Path:
-    """``$FLUXPERF_CACHE/kind``, else ``$XDG_CACHE_HOME/fluxperf/kind``, else ``~/.cache/fluxperf/kind``."""
+#: What is kept, each kind in a folder of its own.
+KINDS = ("kernels", "choices")
+
+
+def cache_root() -> Path:
+    """``$FLUXPERF_CACHE``, else ``$XDG_CACHE_HOME/fluxperf``, else ``~/.cache/fluxperf``."""
     own = os.environ.get("FLUXPERF_CACHE")
     if own:
-        return Path(own) / kind
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fluxperf" / kind
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fluxperf"
+
+
+def cache_folder(kind: str) -> Path:
+    """Folder of a kind below `cache_root`."""
+    return cache_root() / kind
+
+
+def held(kind: str) -> tuple[int, int]:
+    """Files of a kind, and their bytes; what vanishes while it is counted is left out."""
+    number = size = 0
+    for path in cache_folder(kind).rglob("*"):
+        with suppress(OSError):
+            if path.is_file():
+                number, size = number + 1, size + path.stat().st_size
+    return number, size
+
+
+def writable() -> bool:
+    """Whether `write_whole` can leave files below `cache_root`; what has to be made for it is not made yet."""
+    there = next(path for path in (cache_root().absolute(), *cache_root().absolute().parents) if path.exists())
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
 def read_whole(path: Path) -> bytes | None:

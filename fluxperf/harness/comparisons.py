@@ -25,7 +25,9 @@ from fluxperf.harness.gate import Runner, Side, made
 from fluxperf.harness.noisy import Task, logarithms
 from fluxperf.harness.policy import Noisy, Policy
 from fluxperf.harness.records import Record
+from fluxperf.harness.significance import pairs_needed
 from fluxperf.harness.verdict import Outcome, Row, conclude
+from fluxperf.words import plural
 
 SCHEMA = 1
 
@@ -212,7 +214,7 @@ def added(before: Comparisons, measured: AA, policy: Policy) -> Comparisons:
     verdict = conclude(compare(measured.base, measured.head, policy).rows, base="A", head="A", made=made())
     refused = [row for row in verdict.rows if row.outcome == "error"]
     if refused:
-        raise RecordError(f"gate calibrate: {refused[0].message} ({len(refused)} such rows; {refused[0].id})")
+        raise RecordError(f"gate calibrate: {refused[0].message} ({plural(len(refused), 'such row')}; {refused[0].id})")
     first = measured.base[0]
     comparison = Comparison(
         created_utc=verdict.created_utc,
@@ -236,11 +238,27 @@ def in_words(found: Comparisons) -> Iterator[str]:
         least = f"{row.detectable:.2%}" if row.detectable is not None else "no change"
         verdicts = ", ".join(f"{count} {verdict}" for verdict, count in metric.verdicts.items())
         yield (
-            f"{name}: A/A spread {row.spread:.2%} of {row.measured} pairs (processes {metric.process_spread:.2%}); "
-            f"{row.pairs} pairs show {least} with power {row.power:.0%}. {verdicts}."
+            f"{name}: A/A spread {row.spread:.2%} of {plural(row.measured, 'pair')} "
+            f"(processes {metric.process_spread:.2%}); "
+            f"{plural(row.pairs, 'pair shows', 'pairs show')} {least} with power {row.power:.0%}. {verdicts}."
         )
     alarms = f"{found.alarms} with a regression, a false alarm" if found.alarms else "nothing SLOWER"
-    yield f"{number} comparison{'' if number == 1 else 's'} of {found.pairs} pairs: {alarms}."
+    yield f"{plural(number, 'comparison')} of {plural(found.pairs, 'pair')}: {alarms}."
+    if said := too_few(found):
+        yield said
+
+
+def too_few(found: Comparisons) -> str:
+    """What to give instead, where so many pairs can show nothing at the level of the test; "" where they can."""
+    metrics = len(found.metrics)
+    alone, together = pairs_needed(1, found.alpha), pairs_needed(metrics, found.alpha)
+    if found.pairs >= alone:
+        return ""
+    more = f", and {together} for all {metrics} metrics at once (Holm)" if together > alone else ""
+    return (
+        f"{plural(found.pairs, 'pair')} can show no change, however large: alpha {found.alpha:g} takes at least {alone}"
+        f"{more}. Calibrate with --pairs {together} or more."
+    )
 
 
 def _alarm(row: Row) -> bool:

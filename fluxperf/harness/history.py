@@ -14,6 +14,7 @@ from fluxperf.harness.points import SUFFIX, Key, Point, merged, of_series, point
 from fluxperf.harness.records import read_records
 from fluxperf.harness.revisions import positions
 from fluxperf.harness.steps import Step, steps_of_counts, steps_of_times
+from fluxperf.words import first_few
 
 SCHEMA = 1
 
@@ -99,7 +100,10 @@ def load(folder: Path) -> tuple[list[Point], list[str]]:
         points.extend(stored.points)
         problems.extend(stored.problems)
     if not points:
-        said = " ".join(problems) or f"there is neither a .jsonl nor a {SUFFIX} file below it."
+        said = (
+            " ".join(first_few(problems, "file or line", "files or lines"))
+            or f"there is neither a .jsonl nor a {SUFFIX} file below it."
+        )
         raise RecordError(
             f"history {folder}: nothing could be read: {said} "
             "Write records with `fluxperf run -o`, import asv's results with `fluxperf import-asv`."

@@ -13,6 +13,7 @@ from fluxperf.harness.policy import Noisy, Pairs
 from fluxperf.harness.significance import PATTERNS, detectable, holm, pairs_needed, sign_flip, spread
 from fluxperf.harness.stats import median_interval
 from fluxperf.harness.verdict import Row, finite, problem
+from fluxperf.words import plural
 
 Processes = Sequence[Sequence[float]]
 
@@ -180,9 +181,10 @@ def _sentence(
     item: _Paired, change: float, least: float | None, p: float | None, pairs: Pairs, alpha: float, tests: int
 ) -> str:
     number, all_of_them = len(item.logs), max(len(item.task.base), len(item.task.head))
-    parts = [f"{item.task.metric}: {change:+.2%} over {number} process pairs, margin {math.expm1(item.margin):.2%}"]
+    over = plural(number, "process pair")
+    parts = [f"{item.task.metric}: {change:+z.2%} over {over}, margin {math.expm1(item.margin):.2%}"]
     if all_of_them > number:
-        parts.append(f"{all_of_them - number} processes had no partner and were left out")
+        parts.append(f"left out without a partner: {plural(all_of_them - number, 'process', 'processes')}")
     if p is not None:
         parts.append(f"p {p:.2g} at alpha {alpha:.2g}")
     parts.append("no change could have been shown" if least is None else f"the least that shows is {least:.2%}")

@@ -18,6 +18,7 @@ import msgspec
 from fluxperf.errors import RecordError
 from fluxperf.harness.records import Machine, Record, Totals, WorkloadRow
 from fluxperf.harness.stats import summarize
+from fluxperf.words import first_few, plural
 
 SCHEMA = 1
 
@@ -186,7 +187,8 @@ def merge_points(path: Path, points: Sequence[Point]) -> tuple[int, int]:
         )
     old = read_points(path) if path.exists() else PointsFile(str(path), [], [])
     if old.problems:
-        raise RecordError(f"cannot merge into {path}: {' '.join(old.problems)} Remove the file, or choose another.")
+        said = " ".join(first_few(old.problems, "damaged line"))
+        raise RecordError(f"cannot merge into {path}: {said} Remove the file, or choose another.")
     rows = {(point.key, point.commit, point.dirty, point.date_utc): point for point in old.points}
     before = len(rows)
     rows.update({(point.key, point.commit, point.dirty, point.date_utc): point for point in points})
@@ -229,7 +231,7 @@ def _shared(record: Record) -> Callable[..., Point]:
             commit=record.commit,
             dirty=bool(record.dirty),
             date_utc=record.created_utc,
-            machine=machine.gpu or f"{machine.cpu}, {machine.cores} cores",
+            machine=machine.gpu or f"{machine.cpu or 'unnamed CPU'}, {plural(machine.cores, 'core')}",
             environment=_environment(machine),
             workload=_workload(workload),
             rung=record.rung,

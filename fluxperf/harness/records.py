@@ -15,6 +15,7 @@ from typing import Literal
 import msgspec
 
 from fluxperf.errors import RecordError
+from fluxperf.words import first_few
 
 SCHEMA = 1
 
@@ -308,7 +309,9 @@ def read_records(path: Path) -> RecordsFile:
             torn = number == len(lines)
             problems.append(f"{path}, line {number}: {_explain(line, error, torn=torn)}")
     if not records:
-        problems = problems or [f"{path} is empty."]
+        problems = first_few(problems, "line that holds no record", "lines that hold no record") or [
+            f"{path} is empty."
+        ]
         raise RecordError(f"no record could be read: {' '.join(problems)} Write some with `fluxperf run -o FILE`.")
     return RecordsFile(str(path), records, problems)
 

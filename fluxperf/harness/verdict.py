@@ -10,6 +10,8 @@ from typing import Literal
 
 import msgspec
 
+from fluxperf.words import plural
+
 SCHEMA = 1
 
 Judgement = Literal["SAME", "FASTER", "SLOWER", "UNSURE", "NOT_COMPARABLE", "ERROR"]
@@ -123,8 +125,8 @@ def conclude(rows: Sequence[Row], *, base: str, head: str, made: tuple[str, str]
         found.append(
             problem(
                 "nothing_gated",
-                f"nothing that was compared is gated ({len(found)} rows). Expected at least one gated metric; "
-                "name it in the policy, or compare records that have it.",
+                f"nothing that was compared is gated ({plural(len(found), 'row')}). Expected at least one gated "
+                "metric; name it in the policy, or compare records that have it.",
             )
         )
     outcomes = {row.outcome for row in found}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ from safetensors.numpy import save_file
 
 from fluxperf.engine.phases import PHASES
 from fluxperf.workloads import WORKLOADS
+
+GPU = "expected an NVIDIA GPU with a working driver"
 
 QUICK = ("--rung", "captured", "--repeat", "1", "--steps", "1")
 
@@ -36,6 +40,13 @@ def complains(result, *phrases):
         (("--steps", "0"), ("--steps 0", "at least 1")),
         (("--batch", "0"), ("--batch 0", "at least 1")),
         (("--all", "--rung", "fused"), ("either --all or --rung", "Leave one out")),
+        (("--peer", "nope"), ("unknown peer 'nope'", "diffusers, diffusers-compiled, diffusers-fp8")),
+        (("--peer", "diffusers-fp9"), ("unknown peer 'diffusers-fp9'", "Did you mean 'diffusers-fp8'?")),
+        (
+            ("--peer", "diffusers", "--device", "host"),
+            (f"run --peer diffusers: {GPU}, found device 'host'", "leave it"),
+        ),
+        (("--witness", "--device", "host"), (f"run --witness: {GPU}, found device 'host'", "the ledger counts")),
         (("--workload", "schnell-1024"), ("schnell", "47.6 GB", "Use a smaller workload")),
     ],
 )
@@ -131,3 +142,65 @@ def test_a_gpu_that_is_not_there_is_one_message_and_exit_code_2(fluxperf, monkey
     assert (result.code, result.out) == (2, "")
     assert result.err.startswith("fluxperf: device 'cuda': expected CuPy")
     assert "Traceback" not in result.err
+
+
+@pytest.fixture
+def without_gpu(monkeypatch):
+    """A machine with CuPy but without a driver, whatever this one has."""
+    from fluxperf.engine.device import gpu
+    from fluxperf.harness.timeline import driver
+
+    class CudaRuntimeError(RuntimeError):
+        pass
+
+    def refused(*_):
+        raise CudaRuntimeError("cudaErrorInsufficientDriver")
+
+    runtime = SimpleNamespace(CUDARuntimeError=CudaRuntimeError, getDeviceCount=refused, getDeviceProperties=refused)
+    cupy = SimpleNamespace(cuda=SimpleNamespace(runtime=runtime, Device=refused))
+    monkeypatch.setattr(gpu, "cupy", lambda: cupy)
+    monkeypatch.setattr(driver, "device_count", lambda: 0)
+    monkeypatch.setitem(sys.modules, "cupti", None)
+    monkeypatch.setattr("fluxperf.cli.doctor.driver", lambda: None)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.mark.parametrize(
+    ("command", "asked"),
+    [
+        (("run", "--device", "cuda"), "device 'cuda'"),
+        (("run", "--peer", "diffusers"), "run --peer diffusers"),
+        (("run", "--witness"), "run --witness"),
+        (("kernels",), "kernels"),
+        (("profile", "--tool", "cupti"), "profile"),
+        (("witness", "--", "python", "-c", "pass"), "witness"),
+    ],
+)
+def test_every_command_says_in_the_same_words_that_there_is_no_gpu(fluxperf, without_gpu, command, asked):
+    complains(fluxperf(*command), f"fluxperf: {asked}: {GPU}, found none", "Check `nvidia-smi`", "`fluxperf doctor`")
+
+
+def test_doctor_says_it_in_those_words_too(fluxperf, without_gpu):
+    assert "No NVIDIA GPU with a working driver: rungs run as host twins." in fluxperf("doctor").out
+
+
+def test_a_file_of_something_else_is_told_by_its_first_lines(fluxperf, tmp_path):
+    path = tmp_path / "notes.md"
+    path.write_text("a line\n" * 20)
+    result = fluxperf("report", path)
+    complains(result, "line 1:", "line 3:", "And 17 more lines that hold no record.", "fluxperf run -o FILE")
+    assert "line 4:" not in result.err
+
+
+def test_damaged_lines_of_a_records_file_are_told_by_the_first(fluxperf, records, tmp_path):
+    records.write_bytes(records.read_bytes() + b"a line\n" * 4)
+    result = fluxperf("report", records, "-o", tmp_path / "page.html")
+    complains(result, "line 2:", "line 4:", f"And 1 more line of {records}.")
+    assert "line 5:" not in result.err
+
+
+def test_messages_say_one_record(fluxperf, records, tmp_path):
+    ran = fluxperf("run", *QUICK, "-o", tmp_path / "one.jsonl")
+    assert "1 record appended" in " ".join(ran.out.split())
+    made = fluxperf("report", records, "-o", tmp_path / "page.html")
+    assert "1 record -> " in made.out

@@ -154,6 +154,25 @@ def test_doctor_says_what_is_there_and_what_is_missing(fluxperf):
     assert "device of `--device auto`" in text
 
 
+def test_doctor_says_where_the_cache_is_and_what_it_holds(fluxperf, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("FLUXPERF_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert f"{tmp_path / 'fluxperf'}: empty" in fluxperf("doctor").out
+    assert not (tmp_path / "fluxperf").exists(), "asking makes nothing"
+    monkeypatch.setenv("FLUXPERF_CACHE", str(tmp_path / "own"))
+    for name, size in (("kernels/a.cubin", 3000), ("kernels/deep/b.cubin", 500), ("choices/gpu.json", 7)):
+        path = tmp_path / "own" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(size))
+    (tmp_path / "own" / "other").write_bytes(bytes(9999))
+    text = fluxperf("doctor").out
+    assert f"{tmp_path / 'own'}: 3 files, 3.51 kB (kernels 3.50 kB, choices 7 B)" in text
+    assert "cannot be written to" not in text
+    monkeypatch.setenv("FLUXPERF_CACHE", str(tmp_path / "own" / "other" / "deeper"))
+    assert "cannot be written to" in fluxperf("doctor").out
+
+
 def test_doctor_names_the_extra_that_fits_the_driver(fluxperf, monkeypatch):
     monkeypatch.setattr("fluxperf.cli.doctor.driver", lambda: ("580.10", 13))
     monkeypatch.setattr("fluxperf.cli.doctor.installed", lambda package: None)

@@ -195,6 +195,9 @@ def test_calibrate_stores_what_the_machine_can_show(gate, tmp_path):
     assert result.code == 0, result.err
     assert "tiny/fused/times.denoise: A/A spread" in words(result)
     assert "1 comparison of 2 pairs: nothing SLOWER." in words(result)
+    advice = "2 pairs can show no change, however large: alpha 0.02 takes at least 6"
+    assert f"{advice}. Calibrate with --pairs 6 or more." in " ".join(result.err.split()), "before it is measured"
+    assert f"{advice}, and 7 for all 2 metrics at once (Holm). Calibrate with --pairs 7 or more." in words(result)
     (path,) = tmp_path.iterdir()
     assert set(json.loads(path.read_text())["rows"]) == {"tiny/fused/times.denoise", "tiny/fused/times.step"}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
+import msgspec
 import pytest
 
 from fluxperf.harness.points import SUFFIX, merge_points
@@ -31,7 +32,7 @@ def test_asv_results_become_a_history(fluxperf, tmp_path, wide):
     assert shown.code == 0, shown.err
     assert "tiny fused model.Model.track_forward" in shown.out
     assert "7 more have no value at any commit: failed or skipped." in shown.out
-    assert "?: 7 series of times with fewer than 8 commits" in shown.out
+    assert '"?" under changes: 7 series of times with fewer than 8 commits' in shown.out
 
 
 def test_changes_are_told_with_commits_levels_and_percent(fluxperf, tmp_path, wide):
@@ -48,7 +49,7 @@ def test_changes_are_told_with_commits_levels_and_percent(fluxperf, tmp_path, wi
 def test_a_copy_that_came_back_is_a_change_at_once(fluxperf, tmp_path, wide):
     points = [point(n, value, exact=True, unit="copies", metric="d2h_copies") for n, value in enumerate([0.0, 2.0])]
     merge_points(tmp_path / f"a{SUFFIX}", points)
-    assert "0 -> 2  from zero  (1 and 1 commits)" in fluxperf("history", tmp_path).out
+    assert "0 -> 2  from zero  (1 and 1 commit)" in fluxperf("history", tmp_path).out
 
 
 def test_everything_as_json(fluxperf, tmp_path):
@@ -108,3 +109,18 @@ def test_unknown_metrics_list_the_known_ones(fluxperf, tmp_path):
     done = fluxperf("history", tmp_path, "--metric", "foward")
     assert done.code == 2
     assert "unknown metric 'foward'. Did you mean 'forward'? Known: forward." in " ".join(done.err.split())
+
+
+def test_a_change_that_rounds_to_nothing_has_no_sign_and_shows_its_bytes(fluxperf, tmp_path, wide):
+    values = [24_500_000_512.0, 24_500_000_000.0]
+    points = [point(n, value, exact=True, unit="bytes", metric="peak_bytes") for n, value in enumerate(values)]
+    merge_points(tmp_path / f"a{SUFFIX}", points)
+    assert "24,500,000,512 B -> 24,500,000,000 B  0.0 %  (1 and 1 commit)" in fluxperf("history", tmp_path).out
+
+
+@pytest.mark.parametrize(("cpu", "cores", "name"), [("EPYC", 2, "EPYC, 2 cores"), ("", 1, "unnamed CPU, 1 core")])
+def test_a_machine_without_a_gpu_has_a_name(fluxperf, tmp_path, wide, cpu, cores, name):
+    row = record(0)
+    here = msgspec.structs.replace(row.machine, gpu=None, cpu=cpu, cores=cores)
+    append_record(tmp_path / "r.jsonl", msgspec.structs.replace(row, machine=here))
+    assert f"{name}, twin" in fluxperf("history", tmp_path).out

@@ -87,7 +87,10 @@ def test_processes_are_given_the_budget(fluxperf, tmp_path):
     ("options", "says"),
     [
         (("--rung", "fp8", "--memory-gb", "0.0001"), "budget of 0.0001 GB: expected at least 0.0007 GB"),
-        (("--rung", "fp8", "--memory-gb", "-1"), "--memory-gb"),
+        *(
+            (("--memory-gb", size), f"memory budget of {size} GB: expected a number above 0, in 10^9 bytes, such as")
+            for size in ("0", "-1", "nan", "inf")
+        ),
         (("--memory-gb", "1"), "expected the rungs that it is for, got none. Name each with --rung"),
         (("--rung", "baseline", "--memory-gb", "1"), "makes no copies of its own, got 'baseline'"),
         (("--rung", "fp8", "--memory-gb", "1", "--peer", "diffusers"), "expected no peer"),
@@ -100,3 +103,9 @@ def test_budgets_that_cannot_be(fluxperf, tmp_path, options, says):
     assert result.code == 2
     assert says in " ".join(result.err.split())
     assert not path.exists()
+
+
+def test_generate_refuses_such_a_budget_before_it_looks_for_a_model(fluxperf, tmp_path):
+    result = fluxperf("generate", "a fox", "--model", tmp_path / "none", "--memory-gb", "0")
+    assert result.code == 2
+    assert "memory budget of 0 GB: expected a number above 0" in " ".join(result.err.split())

@@ -70,7 +70,7 @@ def test_two_processes_make_one_record(fluxperf, tmp_path):
     result = fluxperf(*TINY, "--processes", "2", "-o", path)
     assert result.code == 0, result.err
     assert "2 x 2" in result.out
-    assert "1 records appended" in result.out
+    assert "1 record appended" in result.out
     merged = only(path)
     assert [len(samples) for samples in merged.times_s["denoise"]] == [2, 2]
     assert [len(samples) for samples in merged.times_s["step"]] == [8, 8]
@@ -155,7 +155,7 @@ def test_a_crash_before_the_first_record(fluxperf, stand_in, tmp_path):
 @pytest.mark.parametrize(
     ("second", "phrase"),
     [
-        ({"lines": [record("fused", [2.0])]}, "process 2 of 2 wrote 1 records, where process 1 wrote 2"),
+        ({"lines": [record("fused", [2.0])]}, "process 2 of 2 wrote 1 record, where process 1 wrote 2"),
         ({"lines": []}, "process 2 of 2 wrote no record"),
         ({"lines": [record("fused", [2.0])], "torn": "{"}, "process 2 of 2 wrote what cannot be read"),
     ],

@@ -187,7 +187,7 @@ def test_a_summary_of_ten_thousand_metrics_is_within_its_limits(tmp_path: Path) 
     assert len(MANY.rows) == 10_000
     text = summary(MANY)
     assert len(text.encode()) <= SUMMARY_BYTES
-    assert "more rows are in the JSON verdict" in text
+    assert "The JSON verdict has" in text
     long = verdict_of(*(row(number, text="x<" * 5000) for number in range(300)))
     assert len(summary(long).encode()) <= SUMMARY_BYTES
     path = tmp_path / "summary.md"

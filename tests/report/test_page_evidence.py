@@ -13,13 +13,14 @@ import msgspec
 import pytest
 
 from fluxperf.harness.report.ceilings import MEMORY, PUBLISHED, Ceiling, ceilings_for, tried_ceilings
+from fluxperf.harness.report.commands import commands
 from fluxperf.harness.report.floor import floor_of
 from fluxperf.harness.report.html import render
 from fluxperf.harness.report.inputs import NOTHING, Extras
 from fluxperf.harness.report.strip import sections
 from fluxperf.harness.report.study import survey
 from tests.report import captures, evidence
-from tests.report.pages import CONTEXT, Page, files_of, make, on_gpu, twins
+from tests.report.pages import CONTEXT, Page, files_of, make, on_gpu, twins, workload
 
 
 def page_with(extras: Extras, *records) -> Page:
@@ -271,7 +272,7 @@ def test_every_section_says_how_to_make_it_again():
     assert (
         "fluxperf run --workload schnell-1024 --all --processes 6 --repeat 3 -o FILE.jsonl" in page.sections["ladder"]
     )
-    assert "fluxperf report a.jsonl -o b.html --timeline profiles/step.sqlite" in page.sections["timeline"]
+    assert "fluxperf report a.jsonl -o b.html --timeline profiles/step.json" in page.sections["timeline"]
     page = page_with(Extras(command="fluxperf report a.jsonl --timeline x.json -o b.html"))
     assert "fluxperf report a.jsonl --timeline x.json -o b.html\n" in page.sections["timeline"]
 
@@ -285,10 +286,24 @@ def test_terms_of_sections_are_explained_on_the_page():
 
 
 def test_places_for_the_timeline_say_that_none_was_given():
-    page = page_with(NOTHING)
+    page = page_with(Extras(command="fluxperf report a.jsonl -o b.html"))
     for anchor in ("timeline", "gaps"):
-        assert "No timeline was given" in page.sections[anchor]
-        assert "--timeline FILE" in page.sections[anchor]
+        hint = page.sections[anchor].partition("Make this part again")[0]
+        assert "No timeline was given" in hint
+        assert "fluxperf profile --workload schnell-1024 --rung fp8 -o profiles/step\n" in f"{hint}\n"
+        assert "fluxperf report a.jsonl -o b.html --timeline profiles/step.json" in hint
+
+
+def test_the_commands_of_a_timeline_are_those_of_the_quickest_rung_that_a_gpu_ran():
+    sizes = workload("custom", height=64, width=96, text_tokens=5, steps=3)
+    for records, words in (
+        ([on_gpu("fused", 1.0), on_gpu("captured", 2.0)], "--workload schnell-1024 --rung fused"),
+        ([on_gpu("fused", 1.0, workload=sizes)], "--height 64 --width 96 --text-tokens 5 --steps 3 --rung fused"),
+        (twins(), "--workload schnell-1024 --rung fp8"),
+    ):
+        study = survey(files_of(*records), CONTEXT)
+        for anchor in ("timeline", "gaps"):
+            assert commands(study, anchor)[0] == f"fluxperf profile {words} -o profiles/step"
 
 
 def test_a_timeline_stands_in_its_parts():
@@ -302,25 +317,3 @@ def test_a_timeline_stands_in_its_parts():
     assert len(script) == 1
     digest = base64.b64encode(hashlib.sha256(script[0].encode()).digest()).decode()
     assert f"script-src 'sha256-{digest}'" in html, "the policy allows the strip's script too"
-
-
-def test_what_is_fast():
-    text = page_with(Extras(ceilings=evidence.CEILINGS), *evidence.ladder(), *evidence.peers()).sections["summary"]
-    assert (
-        "ahead of diffusers (1.46×, interval) and diffusers-compiled (1.13×, interval), measured in the same way"
-        in text
-    )
-    assert "What is fast" not in page_with(NOTHING, *twins()).sections["summary"], "nothing is fast on a CPU"
-
-
-def test_what_is_slow_and_what_to_do_next():
-    ladder = [record for record in evidence.ladder() if record.rung != "captured"]
-    slow = msgspec.structs.replace(on_gpu("fp8", 9.0), ops=ladder[-1].ops, policy={"activations": "float32"})
-    text = page_with(Extras(ceilings=evidence.CEILINGS), *ladder[:-1], slow, *evidence.peers()).sections["summary"]
-    assert "ahead of us when measured in the same way: diffusers" in text
-    assert "more than was expected: Phase 3" not in text
-    assert "measure captured." in text
-    assert "--rung captured" in text
-    assert "Look at" in text
-    single = page_with(NOTHING, *[on_gpu(rung, 5.0, times=[[5.0]]) for rung in ("baseline", "fused")])
-    assert "ran in fewer than 3 processes" in single.sections["summary"]

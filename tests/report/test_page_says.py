@@ -50,56 +50,56 @@ def test_summary_names_the_rungs_that_still_copy():
 
 def test_every_rung_has_one_row_and_a_missing_one_says_so():
     page = page_of(*twins("tensorcore"))
-    table = [row for row in page.rows if len(row) == 17]
+    table = [row for row in page.rows if len(row) == 16]
     assert [row[0].split("Phase")[0].split("start")[0].split("beyond")[0] for row in table[1:]] == list(RUNGS)
-    assert "no record" in page.row("tensorcore", 17)[3]
-    assert "no tensorcore" in page.row("fused", 17)[3], "a speedup across a gap belongs to several changes"
+    assert "no record" in page.row("tensorcore", 16)[2]
+    assert "no tensorcore" in page.row("fused", 16)[2], "a speedup across a gap belongs to several changes"
     assert "no record of tensorcore" in page.sections["summary"]
 
 
 def test_measured_numbers_are_on_the_page():
     page = page_of(make(times=[[0.0800, 0.0820, 0.0840]]), make("broadcast", times=[[0.0040, 0.0041, 0.0042]]))
-    row = page.row("broadcast", 17)
-    assert row[2] == "10–20×"
-    assert row[3].startswith("20.0×")
-    assert "19.0–21.0×" in row[3]
-    assert row[5].startswith("4.10 ms")
-    assert "4.00–4.20 ms" in row[5]
-    assert row[7].startswith("1 × 3")
-    base = page.row("baseline", 17)
-    assert base[8:12] == ["116", "83", "1.90 MB", "1.36 MB"]
-    assert base[12:16] == ["174", "—", "116", "25.6 MB"]
-    assert row[16] == "3.10e-06"
+    row = page.row("broadcast", 16)
+    assert row[1] == "10–20×"
+    assert row[2].startswith("20.0×")
+    assert "19.0–21.0×" in row[2]
+    assert row[4].startswith("4.10 ms")
+    assert "4.00–4.20 ms" in row[4]
+    assert row[6].startswith("1 × 3")
+    base = page.row("baseline", 16)
+    assert base[7:11] == ["116", "83", "1.90 MB", "1.36 MB"]
+    assert base[11:15] == ["174", "—", "116", "25.6 MB"]
+    assert row[15] == "3.10e-06"
     assert "errors are against float64 oracle" in page.sections["ladder"]
 
 
 def test_errors_against_several_references_name_them_in_each_row():
     page = page_of(make(), make("broadcast", error=ErrorRow(relative=1e-3, against="diffusers")))
-    assert page.row("broadcast", 17)[16] == "1.00e-03against diffusers"
+    assert page.row("broadcast", 16)[15] == "1.00e-03against diffusers"
 
 
 def test_a_single_sample_is_shown_as_one():
     page = page_of(make(times=[[0.08]]), make("broadcast", times=[[0.004]]))
-    row = page.row("broadcast", 17)
-    assert row[7] == "1"
-    assert "one sample" in row[5]
-    assert "one sample" in row[3]
+    row = page.row("broadcast", 16)
+    assert row[6] == "1"
+    assert "one sample" in row[4]
+    assert "one sample" in row[2]
     assert "One sample only, so no spread" in page.sections["summary"]
 
 
 def test_a_record_without_times_says_so():
     page = page_of(make(), make("broadcast", times_s={}))
-    assert page.row("broadcast", 17)[5] == "no time"
+    assert page.row("broadcast", 16)[4] == "no time"
     assert "No denoise time" in page.sections["summary"]
 
 
 def test_every_time_of_a_twin_is_marked(twin_page: Page, gpu_page: Page):
     for rung in RUNGS:
-        row = twin_page.row(rung, 17)
+        row = twin_page.row(rung, 16)
+        assert "twin" in row[4]
         assert "twin" in row[5]
-        assert "twin" in row[6]
     assert "Host twin: says what crosses" in twin_page.sections["ladder"]
-    assert "twin" not in "".join(cell for rung in RUNGS for cell in gpu_page.row(rung, 17))
+    assert "twin" not in "".join(cell for rung in RUNGS for cell in gpu_page.row(rung, 16))
     observed = [row for row in twin_page.rows if len(row) == 8 and row[0] == "linear" and row[3].isdigit()]
     assert observed
     assert all("twin" in row[4] for row in observed)
@@ -113,14 +113,14 @@ def test_a_twin_gets_no_verdict_on_an_expected_gpu_speedup(twin_page: Page, gpu_
 def test_newest_record_of_a_rung_is_used_and_the_others_are_counted():
     old = make(times=[[9.0]], created_utc="2026-07-26T13:00:00+02:00")
     new = make(times=[[1.0]], created_utc="2026-07-26T11:30:00Z")
-    row = page_of(new, old).row("baseline", 17)
-    assert row[5].startswith("1.00 s"), "11:30 UTC is later than 13:00 at +02:00"
-    assert "newest of 2 records" in row[7]
+    row = page_of(new, old).row("baseline", 16)
+    assert row[4].startswith("1.00 s"), "11:30 UTC is later than 13:00 at +02:00"
+    assert "newest of 2" in row[6]
 
 
 def test_equal_or_unreadable_times_fall_back_to_the_order_of_the_file():
     first, second = make(times=[[9.0]], created_utc="?"), make(times=[[1.0]], created_utc="?")
-    assert page_of(first, second).row("baseline", 17)[5].startswith("1.00 s")
+    assert page_of(first, second).row("baseline", 16)[4].startswith("1.00 s")
 
 
 def test_machines_and_ways_have_their_own_ladders():
@@ -325,8 +325,8 @@ def test_witness_that_disagrees_is_said():
 def test_peculiar_numbers_do_not_break_the_page():
     odd = make("fp8", times=[[0.0]], error=ErrorRow(relative=float("nan"), against="oracle"))
     page = page_of(make(), odd)
-    assert page.row("fp8", 17)[16].startswith("not finite")
-    assert page.row("fp8", 17)[5] == "no time"
+    assert page.row("fp8", 16)[15].startswith("not finite")
+    assert page.row("fp8", 16)[4] == "no time"
 
 
 def test_a_phase_of_the_mission_says_which_ops_made_its_speedup():
@@ -341,3 +341,28 @@ def test_a_phase_of_the_mission_says_which_ops_made_its_speedup():
     text = page_of(before, after).sections["ladder"]
     assert "attention 50.0 s to 3.00 s; modulate 9.00 s to 500 ms; linear 500 ms to 400 ms" in text.replace("\xa0", " ")
     assert "gelu 1.00" not in text.replace("\xa0", " ")
+
+
+def test_what_a_rung_changes_stands_below_the_table_and_not_in_it(twin_page: Page):
+    (head,) = {tuple(row) for row in twin_page.rows if row[:2] == ["Rung", "Expected"]}
+    assert "What changes" not in head
+    text = twin_page.sections["ladder"]
+    assert "What each rung changes" in text
+    for info in CONTEXT.ladder:
+        assert info.change in text
+
+
+def test_copies_without_an_op_are_named():
+    rows = [
+        *make().ledger,
+        LedgerRow(direction="h2d", label="double.result", op="", count=2, bytes=8, section="double"),
+    ]
+    page = page_of(make(ledger=rows), make("broadcast"))
+    assert "(empty)" not in page.sections["ledger"]
+    assert page.row("(outside ops)", 6)[:3] == ["(outside ops)results of sections", "0", "2"]
+
+
+def test_a_rung_that_is_as_quick_as_the_one_before_is_not_called_slower():
+    text = page_of(on_gpu("fused", 1.0), on_gpu("captured", 1.001)).sections["summary"]
+    assert "as long as fused" not in text
+    assert "as long as fused" in page_of(on_gpu("fused", 1.0), on_gpu("captured", 1.1)).sections["summary"]

@@ -114,8 +114,8 @@ def test_a_profile_is_written_summed_up_and_compared(run, tmp_path):
     done = run("--rung", "baseline", "--warmup", 2, "--seed", 7)
     assert done.code == 0, done.err
     assert files(tmp_path / "profiles") == WHOLE
-    assert "copies and bytes: equal to the ledger, 1 copy of 4,096 B in 1 places" in done.out
-    assert "launches: 1 counted, 1 kernels, equal in every op" in done.out
+    assert "copies and bytes: equal to the ledger, 1 copy of 4,096 B in 1 place" in done.out
+    assert "launches: 1 counted, 1 kernel, equal in every op" in done.out
     assert "Steps: ops hold 100.0 % of their GPU time" in done.out
     assert "ui.perfetto.dev" in done.err
     profiled, exported = map(eval, (tmp_path / "log").read_text().splitlines())
@@ -163,7 +163,7 @@ def test_what_it_says_to_run_next_gives_the_same_comparison(run, tmp_path, monke
     for file in (words[2], "some/where/a.b.json"):
         monkeypatch.setattr("sys.argv", [*words[:2], file, *words[3:]])
         main_ends(0)
-        assert "copies and bytes: equal to the ledger, 1 copy of 4,096 B in 1 places" in capsys.readouterr().out
+        assert "copies and bytes: equal to the ledger, 1 copy of 4,096 B in 1 place" in capsys.readouterr().out
 
 
 def main_ends(code: int) -> None:
@@ -283,4 +283,4 @@ def test_without_nsys_or_a_gpu(run, tmp_path, monkeypatch):
     monkeypatch.setattr(command.driver, "device_count", lambda: 0)
     done = run("--rung", "baseline", "-o", "y")
     assert done.code == 2
-    assert "expected a GPU with its driver" in done.err
+    assert "profile: expected an NVIDIA GPU with a working driver, found none" in done.err

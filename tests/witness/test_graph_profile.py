@@ -224,8 +224,8 @@ def planted(timeline: Timeline, what: str) -> None:
     ("what", "says"),
     [
         ("missing node", "The steps differ"),
-        ("twice", "step 2: 1 nodes ran more than once."),
-        ("beside", "step 2: 1 pieces of GPU work are no nodes of the graph."),
+        ("twice", "step 2: more than once ran 1 node."),
+        ("beside", "step 2: outside of the graph ran 1 piece of GPU work."),
         ("two launches", "step 2: expected one launch of a graph, the timeline has 2 (2 x cudaGraphLaunch)."),
         ("missing steps", "Expected GPU work in 3 steps, the timeline has it in 1."),
     ],

@@ -129,10 +129,10 @@ def test_dropped_records_raise_wherever_they_are_noticed(fake):
     tracer = Tracer(fake.cupti)
     tracer.start()
     fake.gpu.copy(drop=True)
-    with pytest.raises(DeviceError, match="dropped 1 records"):
+    with pytest.raises(DeviceError, match="dropped 1 record,"):
         tracer.read()
     fake.gpu.copy(drop=True)
-    with pytest.raises(DeviceError, match="dropped 1 records"):
+    with pytest.raises(DeviceError, match="dropped 1 record,"):
         tracer.stop()
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from fluxperf.engine.device.choices import Choices
 from fluxperf.engine.device.host import host_dtype
-from fluxperf.errors import DeviceError
+from fluxperf.errors import DeviceError, NoGpuError
 
 #: Name of the 8-bit float dtype of operands, as ml_dtypes has it.
 E4M3 = "float8_e4m3fn"
@@ -72,10 +72,7 @@ class Gpu:
             self._cp.cuda.Device(ordinal).use()
             self.properties: dict[str, Any] = runtime.getDeviceProperties(ordinal)
         except runtime.CUDARuntimeError as error:
-            raise DeviceError(
-                f"device 'cuda': expected a GPU with a working driver, got: {error}. Check `nvidia-smi`, and that the "
-                "CuPy that is installed fits the driver's CUDA version (`fluxperf doctor`), or use --device host."
-            ) from error
+            raise NoGpuError("device 'cuda'", f"none ({error})", "Without a GPU use --device host.") from error
         major, minor = self.properties["major"], self.properties["minor"]
         if (major, minor) < _OLDEST:
             raise DeviceError(

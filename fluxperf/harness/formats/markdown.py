@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fluxperf.harness.report.escape import shown
 from fluxperf.harness.verdict import Row, Verdict
+from fluxperf.words import plural
 
 #: Rows of the table; the JSON verdict has every row.
 MOST_ROWS = 200
@@ -26,7 +27,7 @@ def markdown(verdict: Verdict, most_rows: int = MOST_ROWS) -> str:
     lines = [
         f"## Performance gate: {_SAYS[verdict.outcome]}",
         "",
-        f"Base {cell(verdict.base)}, head {cell(verdict.head)}. {len(verdict.rows)} rows: {counts}. "
+        f"Base {cell(verdict.base)}, head {cell(verdict.head)}. {plural(len(verdict.rows), 'row')}: {counts}. "
         f"Exit code {verdict.exit_code}.",
     ]
     rows = verdict.telling
@@ -35,7 +36,7 @@ def markdown(verdict: Verdict, most_rows: int = MOST_ROWS) -> str:
         lines += ["|---|---|---|---|---|---|---|---|"]
         lines += [_line(row) for row in rows[:most_rows]]
     if len(rows) > most_rows:
-        lines += ["", f"{len(rows) - most_rows} more rows are in the JSON verdict."]
+        lines += ["", f"The JSON verdict has {plural(len(rows) - most_rows, 'more row')}."]
     if verdict.notes:
         lines += ["", "Different, without keeping the sides apart: " + "; ".join(cell(note) for note in verdict.notes)]
     return "\n".join(lines) + "\n"
@@ -66,7 +67,7 @@ def _change(row: Row) -> str:
     if row.change is None:
         return ""
     ends = f" ({row.low:+.2%} to {row.high:+.2%})" if row.low is not None and row.high is not None else ""
-    return f"{row.change:+.2%}{ends}"
+    return f"{row.change:+z.2%}{ends}"
 
 
 def _least(row: Row) -> str:

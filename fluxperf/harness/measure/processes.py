@@ -20,6 +20,7 @@ from typing import NamedTuple
 from fluxperf.errors import RecordError
 from fluxperf.harness.measure.merging import merge
 from fluxperf.harness.records import Record, append_record, read_records
+from fluxperf.words import plural
 
 #: Seconds between two looks at what a process has written.
 _POLL_S = 0.1
@@ -83,7 +84,7 @@ def replicate(
         records.append(written)
         failure = failure or problem
         if not failure and len(written) != len(records[0]):
-            failure = f"wrote {len(written)} records, where process 1 wrote {len(records[0])}"
+            failure = f"wrote {plural(len(written), 'record')}, where process 1 wrote {len(records[0])}"
         notes = said if number == 1 else notes
         if failure:
             head = f"process {number} of {processes} {failure}"

@@ -6,12 +6,14 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from fluxperf.harness.report import units
-from fluxperf.harness.report.commands import calibrate_command, run_command
+from fluxperf.harness.report.bands import narrowed
+from fluxperf.harness.report.commands import calibrate_command, profile_command, run_command
 from fluxperf.harness.report.escape import shown
 from fluxperf.harness.report.headline import beside_peers
 from fluxperf.harness.report.plots.speedups import climbs
-from fluxperf.harness.report.rates import OpRate, Reached, rates_of, reached
+from fluxperf.harness.report.rates import OpRate, Reached, beyond_step, rates_of, reached
 from fluxperf.harness.report.samples import FEWEST_PROCESSES, summary_of
+from fluxperf.harness.report.stability import calibrated
 from fluxperf.harness.report.study import Ladder, Study, median_of
 
 #: Ladders that steps are advised for: the first of the page.
@@ -19,6 +21,9 @@ _MOST_LADDERS = 2
 
 #: Ops named as what is to be gained most from.
 _MOST_OPS = 3
+
+#: Ratio of times from which on a rung takes longer than the one before; less is shown as 1.00.
+_LONGER = 1.005
 
 #: Share of its ceiling from which on an op is near it.
 _NEAR = 0.8
@@ -80,7 +85,15 @@ def slow(study: Study) -> list[str]:
         texts += [f"{ladder.title}: {text}" for text in _slow(study, ladder)]
     if not texts and not any(not ladder.twin for ladder in study.climbing):
         return ["Nothing can be said of a GPU: no record ran on one."]
-    return texts or ["Nothing stands out: no peer, phase, rung or op is behind what it is held to here."]
+    if texts:
+        return texts
+    judged = [one.best for one in study.climbing if not one.twin and one.best]
+    if any(beyond_step(best.record) for best in judged):
+        return [
+            "Nothing stands out: no peer, phase or rung is behind what it is held to here. Ops are not judged where "
+            "their times add up to more than a step."
+        ]
+    return ["Nothing stands out: no peer, phase, rung or op is behind what it is held to here."]
 
 
 def _slow(study: Study, ladder: Ladder) -> list[str]:
@@ -98,8 +111,8 @@ def _slow(study: Study, ladder: Ladder) -> list[str]:
             texts.append(f"{shown(climb.name, 48)} gives {units.times(climb.found.ratio)}, expected {expected}.")
     timed = ladder.timed
     for before, after in pairwise(timed):
-        if median_of(after.record) > median_of(before.record):
-            more = median_of(after.record) / median_of(before.record)
+        more = median_of(after.record) / median_of(before.record)
+        if more >= _LONGER:
             texts.append(f"{after.label} takes {units.times(more)} as long as {before.label}, the rung before it.")
     costly = gains(study, ladder)
     if costly:
@@ -128,6 +141,7 @@ def next_steps(study: Study) -> list[Step]:
     ladders = [ladder for ladder in study.climbing if ladder.measured]
     ours = ([ladder for ladder in ladders if not ladder.sample] or ladders)[:_MOST_LADDERS]
     for ladder in [one for one in ladders if not one.twin][:1]:
+        steps += _profiled(study, ladder)
         for rate, near in gains(study, ladder)[:1]:
             saved = (rate.time_s - near.least_s) * ladder.workload.steps
             text = (
@@ -163,6 +177,7 @@ def next_steps(study: Study) -> list[Step]:
     if kernels and not study.extras.calibrations:
         text = "Calibrate this machine, so that it is known how small a change would show."
         steps.append(Step(text, calibrate_command(kernels[0])))
+    steps += [step for ladder in kernels for step in _bands(study, ladder)][:1]
     if study.extras.verdict is None:
         steps.append(
             Step(
@@ -171,3 +186,23 @@ def next_steps(study: Study) -> list[Step]:
             )
         )
     return steps[:_MOST_STEPS]
+
+
+def _profiled(study: Study, ladder: Ladder) -> list[Step]:
+    """Where the times of ops say too little of the quickest rung, the command that says more."""
+    best = ladder.best
+    over = beyond_step(best.record) if best else None
+    if best is None or over is None:
+        return []
+    text = f"See where a step of {best.label} goes ({ladder.title}): {over.reason}."
+    return [Step(text, profile_command(study, ladder))]
+
+
+def _bands(study: Study, ladder: Ladder) -> list[Step]:
+    """How to narrow the A/A band of a ladder's quickest calibrated rung, where it is too wide."""
+    for rung in sorted(ladder.timed, key=lambda one: median_of(one.record)):
+        known = calibrated(study, rung.record) if rung.record else None
+        if known is not None:
+            advice = narrowed(ladder, rung.name, known)
+            return [Step(f"{ladder.title}, {rung.label}: {advice.text}", advice.command)] if advice else []
+    return []

@@ -69,7 +69,7 @@ def costs(summary: Summary) -> Table:
 
 
 def _left_out(number: int, columns: int) -> list[Cell]:
-    return [Cell(f"{number:,} more rows"), *[MISSING] * columns]
+    return [Cell(units.plural(number, "more row")), *[MISSING] * columns]
 
 
 def _cost(row: Row, name: str, whole_ms: float) -> list[Cell]:
@@ -112,7 +112,7 @@ def kernels(by_kernel: Summary) -> Table | None:
     cells = [_kernel(shown(row.name, 160), row.gpu_sum_ms, row.kernels, whole) for row in rows[:MOST_KERNELS]]
     rest = rows[MOST_KERNELS:]
     if rest:
-        name = f"{len(rest):,} other kernels"
+        name = units.plural(len(rest), "other kernel")
         cells.append(_kernel(name, sum(row.gpu_sum_ms for row in rest), sum(row.kernels for row in rest), whole))
     return Table("Kernels by GPU time", _KERNELS, cells, tall=len(cells) > 16)
 
@@ -168,7 +168,7 @@ def advice(found: list[Finding]) -> list[Advice]:
     return [
         Advice(
             name,
-            f"{units.count(counts[name])} times, {units.time(cost / 1e3)}",
+            f"{units.plural(counts[name], 'time')}, {units.time(cost / 1e3)}",
             f"{KINDS[name].meaning[0].upper()}{KINDS[name].meaning[1:]}.",
             KINDS[name].advice,
         )

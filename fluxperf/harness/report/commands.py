@@ -5,9 +5,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
+from fluxperf.harness.records import WorkloadRow
 from fluxperf.harness.report.escape import shown
 from fluxperf.harness.report.samples import usable
 from fluxperf.harness.report.study import Ladder, Study
+
+#: Where a step is captured: a name of several files, of which the trace is there whichever tool captured.
+_CAPTURE = "profiles/step"
 
 
 def run_command(ladder: Ladder, rungs: Sequence[str] = (), processes: int = 0, budget: str | None = None) -> str:
@@ -20,12 +24,7 @@ def run_command(ladder: Ladder, rungs: Sequence[str] = (), processes: int = 0, b
     if budget is not None:
         rungs = [record.rung for record in alike]
     samples = usable(record)
-    parts = ["fluxperf run"]
-    if row.name == "custom":
-        sizes = {"height": row.height, "width": row.width, "text-tokens": row.text_tokens, "steps": row.steps}
-        parts += [f"--{name} {value}" for name, value in sizes.items()]
-    else:
-        parts.append(f"--workload {_word(row.name)}")
+    parts = ["fluxperf run", *_workload(row)]
     parts += [f"--rung {_word(name)}" for name in rungs] or ["--all"]
     if max(processes, len(samples)) > 1:
         parts.append(f"--processes {max(processes, len(samples))}")
@@ -40,9 +39,32 @@ def run_command(ladder: Ladder, rungs: Sequence[str] = (), processes: int = 0, b
     return " ".join([*parts, "-o FILE.jsonl"])
 
 
-def calibrate_command(ladder: Ladder) -> str:
-    """The command that calibrates a ladder's machine on its workload."""
-    return f"fluxperf gate calibrate --workload {_word(ladder.workload.name)}"
+def _workload(row: WorkloadRow) -> list[str]:
+    """The options that name a workload, or its sizes where they are its own."""
+    if row.name != "custom":
+        return [f"--workload {_word(row.name)}"]
+    sizes = {"height": row.height, "width": row.width, "text-tokens": row.text_tokens, "steps": row.steps}
+    return [f"--{name} {value}" for name, value in sizes.items()]
+
+
+def calibrate_command(ladder: Ladder, rung: str = "") -> str:
+    """The command that calibrates a ladder's machine on its workload, all rungs or one."""
+    command = f"fluxperf gate calibrate --workload {_word(ladder.workload.name)}"
+    return f"{command} --rung {_word(rung)}" if rung else command
+
+
+def profile_command(study: Study, ladder: Ladder | None = None) -> str:
+    """The command that captures a step of a ladder's quickest rung, by default of the first that a GPU ran.
+
+    Without any it is the last rung of the workload that the target is set for: only a GPU can be profiled.
+    """
+    ladder = ladder or next((one for one in study.climbing if not one.twin and one.best), None)
+    if ladder and ladder.best:
+        words = [*_workload(ladder.workload), f"--rung {_word(ladder.best.name)}"]
+    else:
+        last = [f"--rung {_word(info.name)}" for info in study.context.ladder[-1:]]
+        words = [f"--workload {_word(study.context.headline_workload)}", *last]
+    return " ".join(["fluxperf profile", *words, "-o", _CAPTURE])
 
 
 def _word(text: str) -> str:
@@ -87,13 +109,13 @@ def commands(study: Study, section: str) -> list[str]:
         "ladder": _runs(study)[:6],
         "samples": [*_runs(study)[:2], *([calibrate_command(first)] if first else [])],
         "timeline": [
-            f"fluxperf profile --workload {workload} --rung RUNG -o profiles/step",
-            _with(page, "--timeline", "profiles/step.sqlite"),
+            profile_command(study),
+            _with(page, "--timeline", f"{_CAPTURE}.json"),
         ],
         "ledger": ["fluxperf gate exact", *_runs(study)[:3]],
         "ops": [*_runs(study)[:3], "fluxperf kernels -o kernels.jsonl"],
         "roofline": ["python -m benchmarks.kernels -o kernels.json", _with(page, "--ceilings", "kernels.json")],
-        "gaps": [_with(page, "--timeline", "profiles/step.sqlite")],
+        "gaps": [profile_command(study), _with(page, "--timeline", f"{_CAPTURE}.json")],
         "history": ["fluxperf history FOLDER", _with(page, "--history", "FOLDER")],
         "raw": [page],
     }

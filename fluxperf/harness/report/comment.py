@@ -10,6 +10,7 @@ from fluxperf.harness.report import summary, units
 from fluxperf.harness.report.provenance import provenance
 from fluxperf.harness.report.samples import samples_of, speedup, spread_of, summary_of
 from fluxperf.harness.report.study import Ladder, Rung, Study
+from fluxperf.words import plural
 
 #: Characters of a comment; GitHub refuses more than 65,536.
 MOST_CHARACTERS = 60_000
@@ -39,7 +40,7 @@ def comment(study: Study) -> str:
     for number, ladder in enumerate(study.climbing):
         text = _ladder(ladder)
         if len(text) > room:
-            tables.append(f"{len(study.climbing) - number} more ladders are on the page.")
+            tables.append(f"The page has {plural(len(study.climbing) - number, 'more ladder')}.")
             break
         room -= len(text) + 2
         tables.append(text)

@@ -119,7 +119,7 @@ def _change(row: Row) -> Cell:
         return MISSING
     ends = row.low is not None and row.high is not None
     note = f"{100 * (row.low or 0):+.2f} to {100 * (row.high or 0):+.2f}{units.NBSP}%" if ends else "no interval"
-    return Cell(f"{100 * row.change:+.2f}{units.NBSP}%", row.change, note if row.kind == "noisy" else "")
+    return Cell(units.change(row.change, 2), row.change, note if row.kind == "noisy" else "")
 
 
 def _least(row: Row) -> Cell:

@@ -17,6 +17,7 @@ from fluxperf.harness.report.samples import Speedup, samples_of, speedup, spread
 from fluxperf.harness.report.study import Ladder, Rung, Study
 from fluxperf.harness.report.svg import Figure
 from fluxperf.harness.report.tables import MISSING, Cell, Column, Table
+from fluxperf.harness.report.terms import RELATIVE
 from fluxperf.harness.stats import Summary
 
 _MEASURED = (
@@ -26,7 +27,6 @@ _MEASURED = (
 
 _COLUMNS = (
     Column("Rung", number=False, hint="in the ladder's order"),
-    Column("What changes", number=False, wide=True),
     Column("Expected", hint="speedup over the rung before that was expected beforehand"),
     Column(
         "Measured",
@@ -35,7 +35,7 @@ _COLUMNS = (
     Column("Over baseline", hint="speedup over the ladder's first rung"),
     Column("Denoise", hint="all steps: median, with smallest and largest sample"),
     Column("Step", hint="one step: median, with smallest and largest sample"),
-    Column("Samples", hint=f"processes {units.BY} samples of each"),
+    Column("Samples", hint=f"processes {units.BY} samples of each; of several records the newest"),
     Column("Copies down", hint="device to host, one forward"),
     Column("Copies up", hint="host to device, one forward"),
     Column("Bytes down", hint="device to host, one forward"),
@@ -44,11 +44,11 @@ _COLUMNS = (
     Column("Launches", hint="kernel launches of one forward"),
     Column("Syncs", hint="what blocks the host in one forward: downloads, scalar reads, explicit waits"),
     Column("Peak", hint="most device memory in use at once"),
-    Column("Error", hint="relative error of the final latents"),
+    Column("Error", hint=f"relative L2 error of the final latents, {RELATIVE}"),
 )
 
 # The columns after the first and before this one compare rungs, which peers do not have.
-_CLIMB = 5
+_CLIMB = 4
 
 # Ops that are named as the reason of a phase's speedup.
 _MOVERS = 3
@@ -65,6 +65,7 @@ class LadderView(NamedTuple):
     twin: bool
     sample: bool
     table: Table
+    changes: list[tuple[str, str]]
     phases: Table | None
     notes: list[str]
     figures: list[Figure]
@@ -90,6 +91,7 @@ def _view(study: Study, ladder: Ladder, anchor: str) -> LadderView:
         twin=ladder.twin,
         sample=ladder.sample,
         table=_table(ladder),
+        changes=[(rung.label, rung.info.change) for rung in ladder.rungs if rung.info] if climbs else [],
         phases=_phases(study, ladder) if climbs and study.context.phases else None,
         notes=_notes(ladder),
         figures=figures,
@@ -126,7 +128,7 @@ def _table(ladder: Ladder) -> Table:
 
 
 def _missing(rung: Rung, position: int) -> list[Cell]:
-    cells = [_name(rung, position), _change(rung), _expected(rung), Cell("no record", kind="missing")]
+    cells = [_name(rung, position), _expected(rung), Cell("no record", kind="missing")]
     return cells + [MISSING] * (len(_COLUMNS) - len(cells))
 
 
@@ -138,7 +140,6 @@ def _row(
     denoise = summary_of(record)
     return [
         _name(rung, position, peer=ladder.ran_as == "peer"),
-        _change(rung),
         _expected(rung),
         _over(before, rung, tag),
         _ratio(speedup(start, record), tag) if rung.name != ladder.start else Cell(units.times(1.0), 1.0, "start"),
@@ -159,10 +160,6 @@ def _row(
 
 def _name(rung: Rung, position: int, *, peer: bool = False) -> Cell:
     return Cell(rung.label, position, rung.info.phase if rung.info else "" if peer else "not in the ladder")
-
-
-def _change(rung: Rung) -> Cell:
-    return Cell(rung.info.change) if rung.info else MISSING
 
 
 def _expected(rung: Rung) -> Cell:
@@ -198,7 +195,7 @@ def _count(value: int | None) -> Cell:
 
 
 def _of_many(rung: Rung) -> str:
-    return f"newest of {rung.held} records" if rung.held > 1 else ""
+    return f"newest of {rung.held}" if rung.held > 1 else ""
 
 
 def _error(record: Record) -> Cell:

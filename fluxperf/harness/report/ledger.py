@@ -74,7 +74,7 @@ def _ledger(base: Record, later: Sequence[Rung]) -> Table:
             [
                 Cell(shown(row.label, 64)),
                 Cell(_WAYS[row.direction]),
-                Cell(shown(row.op, 48)),
+                _op(row.op),
                 _section(row.section),
                 Cell(units.count(row.count), row.count),
                 Cell(units.quantity(row.bytes, "B"), row.bytes),
@@ -82,6 +82,11 @@ def _ledger(base: Record, later: Sequence[Rung]) -> Table:
             ]
         )
     return Table("Copies of one forward of the baseline, by label", columns, rows, tall=True)
+
+
+def _op(name: str) -> Cell:
+    """An op; or no op: what a section hands on is brought to where the next one works, as by the timeline's ranges."""
+    return Cell(shown(name, 48)) if name else Cell("(outside ops)", note="results of sections")
 
 
 def _section(name: str) -> Cell:
@@ -118,7 +123,7 @@ def _by_op(base: Record) -> Table:
     whole = sum(entry[0] + entry[1] for entry in sums.values()) or 1
     rows = [
         [
-            Cell(shown(op, 48)),
+            _op(op),
             Cell(units.count(entry[0]), entry[0]),
             Cell(units.count(entry[1]), entry[1]),
             Cell(units.quantity(entry[2], "B"), entry[2]),

@@ -10,7 +10,7 @@ from fluxperf.harness.report.ceilings import Ceiling
 from fluxperf.harness.report.escape import shown
 from fluxperf.harness.report.floor import outer
 from fluxperf.harness.report.provenance import provenance
-from fluxperf.harness.report.rates import OpRate, rates_of, reached
+from fluxperf.harness.report.rates import OpRate, beyond_step, rates_of, reached
 from fluxperf.harness.report.study import Ladder, Rung, Study, median_of
 from fluxperf.harness.report.tables import MISSING, Cell, Column, Table
 
@@ -110,7 +110,12 @@ def _top(study: Study, ladder: Ladder, best: Rung, before: Rung | None) -> Table
         for rate in rates[:_TOP]
     ]
     left = f"; {len(rates) - _TOP} more below" if len(rates) > _TOP else ""
-    return Table(f"Ops of {best.label}, the quickest rung, longest first{left}", columns, rows)
+    caption = f"Ops of {best.label}, the quickest rung, longest first{left}"
+    over = None if ladder.twin else beyond_step(record)
+    if over is None:
+        return Table(caption, columns, rows)
+    # Shares of a ceiling would be wrong, so both columns of it are left out.
+    return Table(f"{caption}. No share of a ceiling: {over.reason}", columns[:-2], [row[:-2] for row in rows])
 
 
 def _changed(rate: OpRate, old: OpRate | None) -> Cell:
@@ -118,7 +123,7 @@ def _changed(rate: OpRate, old: OpRate | None) -> Cell:
         return Cell("new here" if old is None else "—", kind="missing")
     change = rate.time_s / old.time_s - 1
     kind = "good" if change < -_NEGLIGIBLE else "bad" if change > _NEGLIGIBLE else "same"
-    return Cell(f"{100 * change:+.1f}{units.NBSP}%", change, f"from {units.time(old.time_s)}", kind=kind)
+    return Cell(units.change(change), change, f"from {units.time(old.time_s)}", kind=kind)
 
 
 def _ceiling(record: Record, rate: OpRate, ceilings: dict[str, Ceiling]) -> tuple[Cell, Cell]:

@@ -155,7 +155,7 @@ def _change(one: Series, change: Change) -> list[Cell]:
         Cell(_commit(change.after), None, shown(change.date_utc[:10], 24)),
         Cell(value_of(change.old, one.unit), change.old),
         Cell(value_of(change.new, one.unit), change.new),
-        Cell("from zero" if percent is None else f"{percent:+.1f}{units.NBSP}%", percent, kind=kind),
+        Cell("from zero" if percent is None else units.change(percent / 100), percent, kind=kind),
         Cell(f"{change.old_commits} and {change.new_commits}"),
         Cell(shown("; ".join(f"{name} {said}" for name, said in change.environment.items()), 300))
         if change.environment

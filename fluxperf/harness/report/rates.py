@@ -5,8 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fluxperf.harness.records import OpRow, Record
+from fluxperf.harness.report import units
 from fluxperf.harness.report.ceilings import Ceiling, bound
 from fluxperf.harness.report.floor import outer
+from fluxperf.harness.report.samples import summary_of
+
+#: Share by which ops may exceed a step: times of observed runs are single.
+_TOLERANCE = 0.02
 
 
 class OpRate(NamedTuple):
@@ -62,8 +67,38 @@ def rates_of(record: Record | None) -> list[OpRate]:
     return sorted(rates, key=lambda rate: -rate.time_s)
 
 
+class BeyondStep(NamedTuple):
+    """Seconds of all ops of a forward, timed one by one, that are more than the seconds of a step."""
+
+    ops_s: float
+    step_s: float
+
+    @property
+    def reason(self) -> str:
+        """Why such times are no part of a step, in words."""
+        return f"its ops, timed one by one, add up to {units.time(self.ops_s)}, a step takes {units.time(self.step_s)}"
+
+
+def beyond_step(record: Record | None) -> BeyondStep | None:
+    """The excess of a record's ops over its step, or ``None`` where there is none worth naming.
+
+    Timing an op by itself adds what lies between launches, and undoes what a graph or a second stream overlaps: such
+    times say which op takes most, and neither how near it comes to a ceiling nor what it would save there.
+    """
+    step = summary_of(record, "step") if record else None
+    ops_s = sum(rate.time_s for rate in rates_of(record))
+    if step is None or ops_s <= (1 + _TOLERANCE) * step.median:
+        return None
+    return BeyondStep(ops_s, step.median)
+
+
 def reached(record: Record, rate: OpRate, ceilings: dict[str, Ceiling]) -> Reached | None:
-    """How near an op comes to the ceilings; ``None`` where one is missing, or it took or needs no time."""
+    """How near an op comes to the ceilings.
+
+    ``None`` where one is missing, it took or needs no time, or the ops are `beyond_step`.
+    """
+    if beyond_step(record):
+        return None
     parts = [bound(record, row, ceilings) for row in rate.rows]
     known = [part for part in parts if part]
     least = sum(part.time_s for part in known)

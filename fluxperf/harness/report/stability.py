@@ -10,7 +10,9 @@ import msgspec
 from fluxperf.harness.calibration import Calibrated, kind_of
 from fluxperf.harness.records import Record
 from fluxperf.harness.report import units
+from fluxperf.harness.report.bands import narrowed
 from fluxperf.harness.report.commands import calibrate_command
+from fluxperf.harness.report.escape import shown
 from fluxperf.harness.report.plots.spread import spread
 from fluxperf.harness.report.provenance import provenance
 from fluxperf.harness.report.samples import FEWEST_PROCESSES, samples_of, spread_of, summary_of, usable
@@ -96,7 +98,7 @@ def _view(study: Study, source: Ladder, prefix: str) -> StabilityView:
         twin=ladder.twin,
         figure=spread(ladder, prefix, bands),
         table=Table("Spread of all steps' time at each rung", _COLUMNS, rows),
-        notes=_notes(ladder, bands),
+        notes=[*_notes(ladder, bands), *_wide(ladder, found)],
     )
 
 
@@ -127,9 +129,9 @@ def _detectable(known: Calibrated | None) -> Cell:
     if known is None:
         return Cell("not known", kind="missing")
     if known.detectable is None:
-        return Cell("none", None, f"{known.pairs} pairs are too few", kind="bad")
+        return Cell("none", None, f"{units.plural(known.pairs, 'pair is', 'pairs are')} too few", kind="bad")
     forked = ", of forked processes" if known.forked else ""
-    note = f"{known.pairs} pairs, alpha {known.alpha:g}, power {known.power:g}{forked}"
+    note = f"{units.plural(known.pairs, 'pair')}, alpha {known.alpha:g}, power {known.power:g}{forked}"
     return Cell(units.percent(known.detectable), known.detectable, note)
 
 
@@ -162,3 +164,9 @@ def _notes(ladder: Ladder, bands: dict[str, float]) -> list[str]:
             f"{calibrate_command(ladder)} measures its A/A spread."
         )
     return notes
+
+
+def _wide(ladder: Ladder, found: dict[str, Calibrated | None]) -> list[str]:
+    """What to do about each rung whose band is too wide."""
+    advice = {name: narrowed(ladder, name, known) for name, known in found.items()}
+    return [f"{shown(name, 48)}: {one.text} {one.command}" for name, one in advice.items() if one]

@@ -15,6 +15,7 @@ from fluxperf.harness.report.provenance import commit_of, provenance, unique, wh
 from fluxperf.harness.report.published import is_full
 from fluxperf.harness.report.samples import samples_of, speedup, spread_of, summary_of
 from fluxperf.harness.report.study import TWIN_SAYS, Ladder, Study
+from fluxperf.harness.report.terms import RELATIVE
 from fluxperf.harness.report.unmeasured import unmeasured
 
 _MOST_PROBLEMS = 20
@@ -70,7 +71,7 @@ def _problems(study: Study) -> list[str]:
     texts = [shown(problem, 600) for file in study.files for problem in file.problems]
     if len(texts) <= _MOST_PROBLEMS:
         return texts
-    return [*texts[:_MOST_PROBLEMS], f"{len(texts) - _MOST_PROBLEMS:,} more problems."]
+    return [*texts[:_MOST_PROBLEMS], f"{units.plural(len(texts) - _MOST_PROBLEMS, 'more problem')}."]
 
 
 def _measured(study: Study) -> str:
@@ -203,7 +204,10 @@ def _error(ladder: Ladder) -> str:
     if not errors:
         return ""
     worst, rung = max(errors, key=lambda pair: pair[0].relative)
-    return f"The largest relative error is {units.error(worst.relative)} ({rung}), against {shown(worst.against, 64)}."
+    return (
+        f"The largest relative L2 error, {RELATIVE}, is {units.error(worst.relative)} ({rung}); ref: "
+        f"{shown(worst.against, 64)}."
+    )
 
 
 def _figures(study: Study) -> list[Figure]:

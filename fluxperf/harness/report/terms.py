@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+#: How errors of latents are stated.
+RELATIVE = "‖out - ref‖ / ‖ref‖"
+
 TERMS: dict[str, str] = {
     "A/A": "A comparison of a program with itself: what it shows is noise of the machine.",
     "A/A band": "One calibrated A/A spread to either side of the median: what lies in it is nothing but noise.",

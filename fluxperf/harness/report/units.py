@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from fluxperf import words as words_of
+
 NBSP = "\N{NO-BREAK SPACE}"
 BY = "\N{MULTIPLICATION SIGN}"
 TO = "\N{EN DASH}"
@@ -99,9 +101,15 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}{NBSP}%"
 
 
+def change(share: float, places: int = 1) -> str:
+    """A change as a percentage with its sign; one that rounds to zero has none."""
+    text = f"{100 * share:+.{places}f}"
+    return f"{text if float(text) else text[1:]}{NBSP}%"
+
+
 def plural(number: int, word: str, words: str = "") -> str:
-    """``number`` with ``word`` in the number that fits: "1 copy", "2 copies"."""
-    return f"{number:,}{NBSP}{word if number == 1 else words or word + 's'}"
+    """`fluxperf.words.plural`, of which no line breaks the parts."""
+    return words_of.plural(number, word, words, NBSP)
 
 
 def listing(names: Sequence[str], most: int = 8) -> str:

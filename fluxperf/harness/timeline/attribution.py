@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 
 from fluxperf.harness.timeline.model import NONE, Call, Node, Range, Sync, Timeline, Work
+from fluxperf.words import plural
 
 
 def attribute(timeline: Timeline) -> None:
@@ -33,8 +34,8 @@ def attribute(timeline: Timeline) -> None:
     unlaunched = _join(timeline.work, launches, timeline.calls)
     if unlaunched:
         timeline.notes.append(
-            f"{unlaunched} of {len(timeline.work)} pieces of GPU work have no launch call in the capture (migrations "
-            "of unified memory, a capture that began after the call, or calls that were not traced): they are under "
+            f"{unlaunched} of {len(timeline.work)} pieces of GPU work without a launch call in the capture (migrations "
+            "of unified memory, a capture that began after the call, or calls that were not traced), which is under "
             "(no range)."
         )
 
@@ -105,8 +106,8 @@ def _capture(timeline: Timeline, by_thread: dict[int, list[int]]) -> None:
             unknown.add((row.process, row.graph_node))
     if unknown:
         timeline.notes.append(
-            f"{len(unknown)} nodes of CUDA graphs were captured outside of any range, or before the capture began: "
-            "their work is under the range that launched the graph."
+            f"Captured outside of any range, or before the capture began: {plural(len(unknown), 'node')} of CUDA "
+            "graphs. Such work is under the range that launched the graph."
         )
 
 

@@ -10,7 +10,9 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from fluxperf.errors import DeviceError
+from fluxperf.errors import WORKING_GPU, DeviceError, NoGpuError
+from fluxperf.harness.timeline import driver
+from fluxperf.words import plural
 
 #: CUPTI's memory copy kinds that cross between host and device (``CUpti_ActivityMemcpyKind``), arrays included.
 CROSSINGS = {1: "h2d", 2: "d2h", 3: "h2d", 4: "d2h"}
@@ -88,7 +90,7 @@ class CuptiSource:
         except (cupti.cuptiError, RuntimeError) as error:
             self._unsubscribe()
             raise DeviceError(
-                f"{self._command}: CUPTI refused to trace ({error}). Expected a GPU with its driver, and to be the "
+                f"{self._command}: CUPTI refused to trace ({error}). Expected an {WORKING_GPU}, and to be the "
                 "only tool: run without nsys, ncu or another profiler."
             ) from error
 
@@ -170,7 +172,7 @@ class CuptiSource:
         self._cupti.activity_get_num_dropped_records(0, 0, ctypes.addressof(dropped))
         if dropped.value:
             raise DeviceError(
-                f"{self._command}: CUPTI dropped {dropped.value} records, so its counts are too low. "
+                f"{self._command}: CUPTI dropped {plural(dropped.value, 'record')}, so its counts are too low. "
                 "Trace a shorter region."
             )
 
@@ -203,11 +205,14 @@ def bindings(command: str = "witness") -> Any:
     """The module ``cupti.cupti``.
 
     Raises:
+        NoGpuError: it does not import, and there is no GPU that it could trace.
         DeviceError: it does not import.
     """
     try:
         from cupti import cupti
     except (ImportError, OSError) as error:
+        if not driver.device_count():
+            raise NoGpuError(command) from error
         raise DeviceError(
             f"{command}: expected cupti-python, but it does not import ({error}). "
             "Install fluxperf[cuda12] or fluxperf[cuda13]."

@@ -22,6 +22,7 @@ from fluxperf.harness.report.escape import shown
 from fluxperf.harness.timeline.model import Timeline, Work
 from fluxperf.harness.timeline.replayed import check_replays
 from fluxperf.harness.timeline.summary import summarize
+from fluxperf.words import plural
 
 SCHEMA = 1
 
@@ -202,7 +203,7 @@ def _copies(timeline: Timeline, ledger: Ledger, places: list[_Place]) -> Compari
         more = len(problems) - _MOST
         return Comparison([], problems[:_MOST] + ([f"{more} more differences in copies."] if more > 0 else []))
     total = _amount(sum(counts.values()), sum(sizes.values()))
-    return Comparison([f"copies and bytes: equal to the ledger, {total} in {len(expected)} places"], [])
+    return Comparison([f"copies and bytes: equal to the ledger, {total} in {plural(len(expected), 'place')}"], [])
 
 
 def _launches(timeline: Timeline, ledger: Ledger, places: list[_Place]) -> Comparison:
@@ -215,13 +216,16 @@ def _launches(timeline: Timeline, ledger: Ledger, places: list[_Place]) -> Compa
             kernels[place.block, place.op] += 1
     missing = [key for key, number in expected.items() if kernels[key] < number]
     if missing:
-        named = [f"{_named(key)}: {expected[key]} launches, {kernels[key]} kernels" for key in missing[:_MOST]]
+        named = [
+            f"{_named(key)}: {plural(expected[key], 'launch', 'launches')}, {plural(kernels[key], 'kernel')}"
+            for key in missing[:_MOST]
+        ]
         return Comparison([], [f"The timeline has fewer kernels than were launched. {'; '.join(named)}."])
     more: Counter[str] = Counter()
     for key, number in kernels.items():
         more[key[1] or key[0] or "outside of any range"] += number - expected.get(key, 0)
     extra = ", ".join(f"{op} {number}" for op, number in more.most_common() if number)
-    text = f"launches: {sum(expected.values())} counted, {sum(kernels.values())} kernels"
+    text = f"launches: {sum(expected.values())} counted, {plural(sum(kernels.values()), 'kernel')}"
     return Comparison(
         [f"{text}; more than one kernel for a call: {extra}" if extra else f"{text}, equal in every op"], []
     )

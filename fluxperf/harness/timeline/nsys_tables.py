@@ -21,6 +21,7 @@ from fluxperf.harness.timeline.model import (
     process_id,
 )
 from fluxperf.harness.timeline.nsys_export import Export
+from fluxperf.words import plural
 
 _KERNEL = "CUPTI_ACTIVITY_KIND_KERNEL"
 _MEMCPY = "CUPTI_ACTIVITY_KIND_MEMCPY"
@@ -82,7 +83,7 @@ def timeline_of(export: Export, schema: str) -> Timeline:
     work = [*_kernels(export, gpus), *_copies(export, gpus), *_memsets(export, gpus), *_graphs(export, gpus)]
     timed = [row for row in work if row.end_ns > 0]
     if len(timed) < len(work):
-        notes.append(f"{len(work) - len(timed)} pieces of GPU work have no times and were left out.")
+        notes.append(f"Left out, without times: {plural(len(work) - len(timed), 'piece')} of GPU work.")
     # Two sorts by a number each, the second of which keeps the order of the first, cost less than one by pairs.
     timed.sort(key=attrgetter("end_ns"))
     timed.sort(key=attrgetter("start_ns"))
@@ -306,7 +307,7 @@ def _ranges(export: Export, others: Iterable[list[Any]], notes: list[str]) -> li
         last = max((row.end_ns for rows in others for row in rows), default=0)
         for row in unclosed:
             row.end_ns = max(row.start_ns, last)
-        notes.append(f"{len(unclosed)} ranges were still open when the capture ended; they count up to there.")
+        notes.append(f"Still open when the capture ended, and counted up to there: {plural(len(unclosed), 'range')}.")
     return found
 
 

@@ -17,6 +17,7 @@ from fluxperf.harness.timeline.attribution import attribute
 from fluxperf.harness.timeline.cupti_source import BLOCKING, MEMORY, CuptiSource, bindings
 from fluxperf.harness.timeline.kernel_names import demangled, short_name
 from fluxperf.harness.timeline.model import Call, Copy, Node, Range, Side, Sync, Thread, Timeline, Work
+from fluxperf.words import plural
 
 _KINDS = ("CONCURRENT_KERNEL", "MEMCPY", "MEMSET", "SYNCHRONIZATION", "RUNTIME", "DRIVER")
 
@@ -189,7 +190,7 @@ class Recorder:
         """What the recording does not show, given the work that it does."""
         notes = []
         if len(work) < len(self._work):
-            notes.append(f"{len(self._work) - len(work)} pieces of GPU work have no times and were left out.")
+            notes.append(f"Left out, without times: {plural(len(self._work) - len(work), 'piece')} of GPU work.")
         if self._source.untold and any(row.graph_node is not None for row in work):
             notes.append(
                 f"Nodes of CUDA graphs were not told as they were created, since {self._source.untold}: their work is "

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from fluxperf.harness.timeline.model import NONE, Timeline, Work
 from fluxperf.harness.timeline.places import Places
+from fluxperf.words import plural
 
 #: What names the nodes' ops if a tool does not tell when they were created.
 _OTHERWISE = "Profile with nsys, or op by op with --eager-form."
@@ -34,7 +35,7 @@ def check_replays(timeline: Timeline, steps: int) -> tuple[list[str], list[str]]
         return [], problems
     kernels = sum(row.kind == "kernel" for row in next(iter(found.values())))
     number = f"{steps} steps, one launch each" if steps > 1 else "1 step, one launch"
-    return [f"graph: {number}, of {len(nodes[0])} nodes ({kernels} kernels)"], []
+    return [f"graph: {number}, of {plural(len(nodes[0]), 'node')} ({plural(kernels, 'kernel')})"], []
 
 
 def _of_one(timeline: Timeline, name: str, rows: list[Work]) -> list[str]:
@@ -47,10 +48,10 @@ def _of_one(timeline: Timeline, name: str, rows: list[Work]) -> list[str]:
         problems.append(f"{name}: expected one launch of a graph, the timeline has {len(launches)} ({seen}).")
     beside = sum(row.graph_node is None for row in rows)
     if beside:
-        problems.append(f"{name}: {beside} pieces of GPU work are no nodes of the graph.")
+        problems.append(f"{name}: outside of the graph ran {plural(beside, 'piece')} of GPU work.")
     often = sum(number > 1 for node, number in Counter(row.graph_node for row in rows).items() if node is not None)
     if often:
-        problems.append(f"{name}: {often} nodes ran more than once.")
+        problems.append(f"{name}: more than once ran {plural(often, 'node')}.")
     return problems
 
 

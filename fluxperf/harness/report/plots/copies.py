@@ -16,6 +16,7 @@ from fluxperf.harness.report.plots.frame import ROW, axes_of, label, place_of, r
 from fluxperf.harness.report.provenance import provenance
 from fluxperf.harness.report.study import Ladder, Rung
 from fluxperf.harness.report.svg import DOWN, GRID, INK, MUTED, PAPER, UP, Figure
+from fluxperf.words import plural
 
 #: Labels that get a row; the rest are summed in one.
 MOST_LABELS = 18
@@ -92,7 +93,7 @@ def labels(ladder: Ladder, prefix: str) -> Figure | None:
                 number = sum(counts[rung.name][one] for one in ([key] if key else rest)) if rung.record else None
                 _cell(axes, column, row, number, max(whole.values()))
         names = [f"{_WAYS[way]} {drawn(name, 30)}" for way, name in named]
-        axes.set_yticks(range(len(rows)), [*names, *([f"{len(rest)} more labels"] if rest else [])], fontsize=11)
+        axes.set_yticks(range(len(rows)), [*names, *([plural(len(rest), "more label")] if rest else [])], fontsize=11)
         axes.set_xticks(range(len(ladder.rungs)), [place_of(rung) for rung in ladder.rungs], fontsize=11)
         axes.xaxis.tick_top()
         axes.set_xlim(-0.5, len(ladder.rungs) - 0.5)
