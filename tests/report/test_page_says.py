@@ -76,6 +76,9 @@ def test_measured_numbers_are_on_the_page():
 def test_errors_against_several_references_name_them_in_each_row():
     page = page_of(make(), make("broadcast", error=ErrorRow(relative=1e-3, against="diffusers")))
     assert page.row("broadcast", 16)[15] == "1.00e-03against diffusers"
+    same = ErrorRow(relative=1e-3, against="rung batched (float32) of the same run, final latents")
+    page = page_of(make(), make("broadcast", error=same))
+    assert page.row("broadcast", 16)[15] == "1.00e-03against rung batched (float32) of the same run"
 
 
 def test_a_single_sample_is_shown_as_one():

@@ -201,7 +201,8 @@ def _of_many(rung: Rung) -> str:
 def _error(record: Record) -> Cell:
     if record.error is None:
         return Cell("no figure", kind="missing")
-    return Cell(units.error(record.error.relative), record.error.relative, f"against {shown(record.error.against, 32)}")
+    reference, *_ = record.error.against.split(",")  # what follows, such as the final latents, is the same for all
+    return Cell(units.error(record.error.relative), record.error.relative, f"against {shown(reference, 48)}")
 
 
 def _phases(study: Study, ladder: Ladder) -> Table:
