@@ -5,7 +5,7 @@ from __future__ import annotations
 from fluxperf.engine.config import CONFIGS
 from fluxperf.engine.phases import MISSION, PHASES
 from fluxperf.harness.report.inputs import Context, PhaseInfo, Published, RungInfo
-from fluxperf.workloads import HEADLINE
+from fluxperf.workloads import HEADLINE, WORKLOADS
 
 #: 4 steps at 1024x1024; the copies were counted by reading the implementation's source.
 BASELINE = Published(
@@ -47,5 +47,6 @@ def context(command: str) -> Context:
         phases=[PhaseInfo(*row) for row in MISSION],
         published=BASELINE,
         headline_workload=HEADLINE,
+        bases={one.model: one.name for one in reversed(WORKLOADS.values())} | {WORKLOADS[HEADLINE].model: HEADLINE},
         command=command,
     )

@@ -76,16 +76,27 @@ def make_pictures(
     jobs = jobs_of(lines, embedded, given, output, latents_out)
     if not embedded:
         pipeline.generation.ahead([(job.prompt, job.prompt_2 or job.prompt) for job in jobs], how.tokens)
-    done = 0
+    before = [_written(job) for job in jobs]
     try:
         for number, job in enumerate(jobs, start=1):
             _picture(pipeline, how, job, f"picture {number} of {len(jobs)}")
-            done += 1
     except KeyboardInterrupt:
+        # Files tell, not a count beside them: the interrupt may come between a file and its count.
+        done = sum(_written(job) not in (None, old) for job, old in zip(jobs, before, strict=True))
         typer.echo(f"interrupted: {done} of {len(jobs)} pictures are done, nothing half-written is left.", err=True)
         raise typer.Exit(_INTERRUPTED) from None
     finally:
         pipeline.close()
+
+
+def _written(job: Job) -> tuple[int, int] | None:
+    """Which file lies where the job's last one goes: a whole new one is moved there."""
+    last = job.latents_out if job.output is None else job.output
+    try:
+        found = None if last is None else last.stat()
+    except FileNotFoundError:
+        return None
+    return found and (found.st_ino, found.st_mtime_ns)
 
 
 def _wanted(config: FluxConfig, job: Job, tokens: int) -> Asked:

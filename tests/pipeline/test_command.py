@@ -227,6 +227,27 @@ def test_an_interrupt_leaves_whole_files_only(saved, tmp_path):
         opened((out / name).read_bytes())
 
 
+def test_an_interrupt_behind_a_file_counts_it(generate, monkeypatch):
+    from fluxperf.cli import pictures
+
+    Path("prompts.txt").write_text("a red fox\n" * 3, encoding="utf-8")
+    Path("d").mkdir()
+    Path("d/0003.png").write_bytes(b"an older one")
+    told = []
+
+    def interrupted(made):
+        told.append(made)
+        if len(told) == 2:
+            raise KeyboardInterrupt
+        return "told"
+
+    monkeypatch.setattr(pictures, "_told", interrupted)
+    result = generate("--prompts", "prompts.txt", "-o", "d/", "--steps", "1")
+    assert result.code == 130
+    assert "interrupted: 2 of 3 pictures are done, nothing half-written is left." in result.err
+    assert Path("d/0003.png").read_bytes() == b"an older one"
+
+
 BLOCKED = """
 import importlib.abc, sys
 class Blocker(importlib.abc.MetaPathFinder):

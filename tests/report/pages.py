@@ -54,6 +54,7 @@ CONTEXT = Context(
         source="the implementation's own published source and notes",
     ),
     headline_workload="schnell-1024",
+    bases={"tiny": "tiny", "schnell": "schnell-1024"},
     command="fluxperf run --all --workload tiny -o tiny.jsonl",
 )
 

@@ -296,9 +296,14 @@ def test_places_for_the_timeline_say_that_none_was_given():
 
 def test_the_commands_of_a_timeline_are_those_of_the_quickest_rung_that_a_gpu_ran():
     sizes = workload("custom", height=64, width=96, text_tokens=5, steps=3)
+    other = msgspec.structs.replace(sizes, batch=4, weights="synthetic (seed 3)")
+    loaded = workload("schnell-1024", weights="FLUX.1-schnell (schnell)")
+    asked = "--workload tiny --height 64 --width 96 --text-tokens 5 --steps 3"
     for records, words in (
         ([on_gpu("fused", 1.0), on_gpu("captured", 2.0)], "--workload schnell-1024 --rung fused"),
-        ([on_gpu("fused", 1.0, workload=sizes)], "--height 64 --width 96 --text-tokens 5 --steps 3 --rung fused"),
+        ([on_gpu("fused", 1.0, workload=sizes)], f"{asked} --rung fused"),
+        ([on_gpu("fused", 1.0, workload=other)], f"{asked} --batch 4 --seed 3 --rung fused"),
+        ([on_gpu("fused", 1.0, workload=loaded)], "--workload schnell-1024 --weights DIR --rung fused"),
         (twins(), "--workload schnell-1024 --rung fp8"),
     ):
         study = survey(files_of(*records), CONTEXT)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 
-from fluxperf.harness.records import WorkloadRow
 from fluxperf.harness.report.escape import shown
 from fluxperf.harness.report.samples import usable
 from fluxperf.harness.report.study import Ladder, Study
@@ -20,11 +20,11 @@ def run_command(ladder: Ladder, rungs: Sequence[str] = (), processes: int = 0, b
     With a memory budget it is that of the rungs that were measured within it.
     """
     alike = [record for record in ladder.records if record.settings.get("memory_gb") == budget]
-    row, record = ladder.workload, (alike or ladder.records)[-1]
+    record = (alike or ladder.records)[-1]
     if budget is not None:
         rungs = [record.rung for record in alike]
     samples = usable(record)
-    parts = ["fluxperf run", *_workload(row)]
+    parts = ["fluxperf run", *_workload(ladder)]
     parts += [f"--rung {_word(name)}" for name in rungs] or ["--all"]
     if max(processes, len(samples)) > 1:
         parts.append(f"--processes {max(processes, len(samples))}")
@@ -39,17 +39,24 @@ def run_command(ladder: Ladder, rungs: Sequence[str] = (), processes: int = 0, b
     return " ".join([*parts, "-o FILE.jsonl"])
 
 
-def _workload(row: WorkloadRow) -> list[str]:
-    """The options that name a workload, or its sizes where they are its own."""
-    if row.name != "custom":
-        return [f"--workload {_word(row.name)}"]
-    sizes = {"height": row.height, "width": row.width, "text-tokens": row.text_tokens, "steps": row.steps}
-    return [f"--{name} {value}" for name, value in sizes.items()]
+def _workload(ladder: Ladder) -> list[str]:
+    """The options that name a workload, its sizes where they are its own, and weights that are not those of seed 0."""
+    row, words = ladder.workload, [f"--workload {_word(ladder.base)}"] if ladder.base else []
+    if row.name == "custom":
+        sizes = {"height": row.height, "width": row.width, "text-tokens": row.text_tokens, "steps": row.steps}
+        words += [f"--{name} {value}" for name, value in sizes.items()]
+        words += [f"--batch {row.batch}"] if row.batch != 1 else []
+    seed = re.fullmatch(r"synthetic \(seed (\d+)\)", row.weights)
+    if seed is None:
+        words.append("--weights DIR")
+    elif int(seed[1]):
+        words.append(f"--seed {seed[1]}")
+    return words
 
 
 def calibrate_command(ladder: Ladder, rung: str = "") -> str:
     """The command that calibrates a ladder's machine on its workload, all rungs or one."""
-    command = f"fluxperf gate calibrate --workload {_word(ladder.workload.name)}"
+    command = f"fluxperf gate calibrate --workload {_word(ladder.base or ladder.workload.name)}"
     return f"{command} --rung {_word(rung)}" if rung else command
 
 
@@ -60,7 +67,7 @@ def profile_command(study: Study, ladder: Ladder | None = None) -> str:
     """
     ladder = ladder or next((one for one in study.climbing if not one.twin and one.best), None)
     if ladder and ladder.best:
-        words = [*_workload(ladder.workload), f"--rung {_word(ladder.best.name)}"]
+        words = [*_workload(ladder), f"--rung {_word(ladder.best.name)}"]
     else:
         last = [f"--rung {_word(info.name)}" for info in study.context.ladder[-1:]]
         words = [f"--workload {_word(study.context.headline_workload)}", *last]

@@ -5,7 +5,7 @@ The harness knows no engine, so whoever calls it describes ladder and figures.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from fluxperf.harness.calibration import Calibration
@@ -71,13 +71,17 @@ class Published(NamedTuple):
 
 
 class Context(NamedTuple):
-    """Everything a report is told besides the records."""
+    """Everything a report is told besides the records.
+
+    ``bases`` names a workload for each model: other sizes of the model are given beside that name.
+    """
 
     ladder: Sequence[RungInfo]
     phases: Sequence[PhaseInfo]
     published: Published
     headline_workload: str
     command: str
+    bases: Mapping[str, str] = {}
 
 
 class Extras(NamedTuple):

@@ -60,6 +60,8 @@ class Ladder(NamedTuple):
     start: str
     sample: bool = False
     view: str = ""
+    #: A workload of the same model that has a name; this one's own where it has one.
+    base: str = ""
 
     @property
     def twin(self) -> bool:
@@ -237,7 +239,9 @@ def _ladder(group: Sequence[Record], context: Context, label: str, *, sample: bo
     rungs += [Rung(name, None, newest(found), tuple(found)) for name, found in by_rung.items()]
     start = context.ladder[0].name if context.ladder else ""
     who = "" if peers else first.implementation
-    return Ladder(first.workload, label, where(first), first.ran_as, who, tuple(rungs), start, sample)
+    named = first.workload.name
+    base = named if named != "custom" else context.bases.get(first.workload.model, "")
+    return Ladder(first.workload, label, where(first), first.ran_as, who, tuple(rungs), start, sample, base=base)
 
 
 def _peer(record: Record) -> str:
