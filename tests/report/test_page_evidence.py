@@ -311,6 +311,15 @@ def test_the_commands_of_a_timeline_are_those_of_the_quickest_rung_that_a_gpu_ra
             assert commands(study, anchor)[0] == f"fluxperf profile {words} -o profiles/step"
 
 
+def test_a_part_of_a_ladder_is_measured_again_without_the_rest():
+    for records, words in (
+        ([on_gpu("fused", 1.0), on_gpu("captured", 2.0)], "--rung fused --rung captured"),
+        ([on_gpu(info.name, 1.0) for info in CONTEXT.ladder], "--all"),
+    ):
+        first, *_ = commands(survey(files_of(*records), CONTEXT), "ladder")
+        assert first.startswith(f"fluxperf run --workload schnell-1024 {words} --repeat")
+
+
 def test_a_timeline_stands_in_its_parts():
     html = render(files_of(*evidence.ladder()), CONTEXT, Extras(timeline=sections(captures.everything())))
     page = Page(html)

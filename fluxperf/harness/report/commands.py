@@ -22,7 +22,9 @@ def run_command(ladder: Ladder, rungs: Sequence[str] = (), processes: int = 0, b
     alike = [record for record in ladder.records if record.settings.get("memory_gb") == budget]
     record = (alike or ladder.records)[-1]
     if budget is not None:
-        rungs = [record.rung for record in alike]
+        rungs = [one.rung for one in alike]
+    elif not rungs and any(not rung.record for rung in ladder.rungs):  # a baseline on a GPU takes minutes
+        rungs = [rung.name for rung in ladder.measured if rung.info]
     samples = usable(record)
     parts = ["fluxperf run", *_workload(ladder)]
     parts += [f"--rung {_word(name)}" for name in rungs] or ["--all"]
