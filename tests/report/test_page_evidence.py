@@ -317,7 +317,7 @@ def test_a_part_of_a_ladder_is_measured_again_without_the_rest():
         ([on_gpu(info.name, 1.0) for info in CONTEXT.ladder], "--all"),
     ):
         first, *_ = commands(survey(files_of(*records), CONTEXT), "ladder")
-        assert first.startswith(f"fluxperf run --workload schnell-1024 {words} --repeat")
+        assert first.startswith(f"fluxperf run --workload schnell-1024 {words} --processes")
 
 
 def test_a_timeline_stands_in_its_parts():
