@@ -202,7 +202,8 @@ def test_everything_is_given_back() -> None:
 @pytest.mark.parametrize(
     ("rung", "budget", "says"),
     [
-        ("fp8", 0.0, r"budget of 0\.0000 GB: expected at least 0\.000\d GB for this model, rung and size"),
+        ("fp8", 1e-6, r"budget of 0\.0000 GB: expected at least 0\.000\d GB for this model, rung and size"),
+        ("fp8", 0.0, r"budget of 0 GB: expected a number above 0, in 10\^9 bytes, such as --memory-gb 24"),
         ("fused", 1e-4, r"Give more, or use a smaller picture or batch"),
         ("baseline", 1.0, "expected a rung whose forward makes no copies of its own, got 'baseline'"),
     ],
