@@ -18,10 +18,10 @@ BASELINE = Published(
     d2h_copies=1374,
     h2d_copies=955,
     named_costs=(
-        ("batched matmul (loop over heads)", 0.058),
-        ("layer norm (numpy)", 0.015),
-        ("gated residual (numpy)", 0.011),
-        ("modulate (numpy)", 0.009),
+        ("batched_matmul", "loop over heads", 0.058),
+        ("layer_norm", "numpy", 0.015),
+        ("gated_residual", "numpy", 0.011),
+        ("modulate", "numpy", 0.009),
     ),
     source=(
         "PyGPUkit's FLUX.1: times as its authors published them, copies counted in its source "

@@ -355,6 +355,21 @@ def test_what_a_rung_changes_stands_below_the_table_and_not_in_it(twin_page: Pag
         assert info.change in text
 
 
+def test_costs_that_were_published_stand_beside_those_of_a_gpu_baseline():
+    baseline = on_gpu("baseline", 400.0)
+    assert page_of(baseline).row("one block", 5)[4] == "not measured by block"
+    blocks = [msgspec.structs.replace(row, time_s=1.5 if row.section == "double" else 0.5) for row in baseline.blocks]
+    page = page_of(msgspec.structs.replace(baseline, blocks=blocks))
+    assert page.row("one block", 5)[4] == "1.50 sa double one; single 500 ms"
+    name, published, ours = page.row("layer_norm", 3)
+    assert name == "layer_normnumpy"
+    assert published.startswith("15")
+    calls = sum(row.count for row in baseline.ops if row.op == "layer_norm")
+    assert calls
+    assert f"of {calls}" in ours
+    assert page_of(make()).row("one block", 5)[4] == "no GPU record"
+
+
 def test_copies_without_an_op_are_named():
     rows = [
         *make().ledger,

@@ -43,8 +43,8 @@ class PhaseInfo(NamedTuple):
 class Published(NamedTuple):
     """The published baseline. Seconds are for 4 steps at 1024x1024; copies for one forward of the full model.
 
-    ``named_costs`` are (op, seconds per call) that its authors named; ``source`` says where all of it is from.
-    ``guided`` names the models that embed a guidance scale.
+    ``named_costs`` are (op, how it is done, seconds per call) that its authors named; ``source`` says where all of it
+    is from. ``guided`` names the models that embed a guidance scale.
     """
 
     baseline_s: float
@@ -55,7 +55,7 @@ class Published(NamedTuple):
     peer_block_s: float
     d2h_copies: int
     h2d_copies: int
-    named_costs: Sequence[tuple[str, float]]
+    named_costs: Sequence[tuple[str, str, float]]
     source: str
     guided: tuple[str, ...] = ()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import NamedTuple
 
 from fluxperf.harness.records import Record
@@ -85,10 +86,22 @@ def _times(study: Study) -> Table:
             Cell(units.given(published.baseline_block_s), published.baseline_block_s),
             Cell(units.given(published.peer_block_s), published.peer_block_s),
             Cell(units.times(block_gap), block_gap),
-            Cell("not measured by block", kind="missing"),
+            _block(record),
         ],
     ]
     return Table("Published times", columns, rows)
+
+
+def _block(record: Record | None) -> Cell:
+    """The median time of a double block, beside that of a single one."""
+    if record is None:
+        return MISSING._replace(text="no GPU record")
+    kinds = ([row.time_s for row in record.blocks if row.section == kind] for kind in ("double", "single"))
+    double, single = ([seconds for seconds in times if seconds is not None] for times in kinds)
+    if not double or not single:
+        return Cell("not measured by block", kind="missing")
+    first, second = median(double), median(single)
+    return Cell(units.time(first), first, f"a double one; single {units.time(second)}")
 
 
 def _costs(study: Study) -> Table | None:
@@ -102,14 +115,14 @@ def _costs(study: Study) -> Table | None:
         Column("Our baseline on a GPU, per call", hint="of an observed run"),
     )
     rows = []
-    for op, seconds in study.context.published.named_costs:
+    for op, how, seconds in study.context.published.named_costs:
         found = [row for row in record.ops if row.op == op] if record else []
         calls = sum(row.count for row in found)
         ours = Cell("no GPU record" if record is None else "not recorded", kind="missing")
         if calls:
             each = sum(row.time_s for row in found) / calls
             ours = Cell(units.time(each), each, f"of {units.plural(calls, 'call')}")
-        rows.append([Cell(op), Cell(units.given(seconds), seconds), ours])
+        rows.append([Cell(op, None, how), Cell(units.given(seconds), seconds), ours])
     return Table("Named costs", columns, rows)
 
 
