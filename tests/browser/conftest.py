@@ -1,19 +1,28 @@
-"""One chromium for all tests: without a network, and with every request and console message noted."""
+"""Chromium for all tests, by Playwright or by its own protocol: without a network, every request and message noted."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-CHROMIUM = shutil.which("chromium") or ("/usr/bin/chromium" if Path("/usr/bin/chromium").exists() else None)
+from tests.browser.devtools import CHROMIUM, Browser
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A browser by its own protocol, for what draws and is drawn on."""
+    if CHROMIUM is None:
+        pytest.skip("needs Debian's chromium on PATH")
+    with Browser(tmp_path_factory.mktemp("browser")) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def driven() -> Iterator[Any]:
+    """A browser by Playwright, for what a reader does with a page."""
     playwright = pytest.importorskip("playwright.sync_api", reason="drives chromium; comes with the test extra")
     if CHROMIUM is None:
         pytest.skip("needs Debian's chromium on PATH")
@@ -30,12 +39,12 @@ Opener = Callable[..., Any]
 
 
 @pytest.fixture
-def opened(browser: Any) -> Iterator[Opener]:
+def opened(driven: Any) -> Iterator[Opener]:
     """Opens a file at a width and in a theme; at the end no page may have asked for anything or complained."""
     contexts, heard = [], []
 
     def open_file(path: Path, width: int = 1440, theme: str = "light", scripts: bool = True, height: int = 900) -> Any:
-        context = browser.new_context(
+        context = driven.new_context(
             viewport={"width": width, "height": height},
             color_scheme=theme,
             offline=True,

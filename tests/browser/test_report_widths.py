@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fluxperf.harness.report.html import render, write
 from fluxperf.published import context
-from tests.browser.devtools import CHROMIUM, Browser
+from tests.browser.devtools import Browser
 from tests.report import evidence
 from tests.report import pages as made
 
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium on PATH")]
+pytestmark = pytest.mark.browser
 
 #: Width that a table needs beyond what it has, by section.
 BEYOND = """Array.from(document.querySelectorAll(".table .scroll"))
   .filter((one) => one.offsetWidth && one.scrollWidth > one.clientWidth)
   .map((one) => [one.closest("section").id, one.scrollWidth - one.clientWidth])"""
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with Browser(tmp_path_factory.mktemp("chromium")) as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

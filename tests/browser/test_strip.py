@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fluxperf.harness.report import units
 from fluxperf.harness.report.capture_page import page
-from tests.browser.devtools import CHROMIUM, Browser
+from tests.browser.devtools import Browser
 from tests.browser.strips import STRIP, Shown, alpha
 from tests.report.captures import everything
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium on PATH"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with Browser(tmp_path_factory.mktemp("browser")) as browser:
-        yield browser
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fluxperf.harness.report.capture_page import page
-from tests.browser.devtools import CHROMIUM, Browser
+from tests.browser.devtools import Browser
 from tests.browser.strips import STRIP, Shown, alpha
 from tests.report.captures import MS, Making, everything, many
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium on PATH"),
-]
+pytestmark = pytest.mark.browser
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\u202e\n\0🙂" + "y" * 10_000
 
@@ -28,12 +24,6 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "hostile.html").write_text(page(everything(HOSTILE)), encoding="utf-8")
     (folder / "large.html").write_text(page(many(24_500)), encoding="utf-8")
     return folder
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with Browser(tmp_path_factory.mktemp("browser")) as browser:
-        yield browser
 
 
 @pytest.fixture
