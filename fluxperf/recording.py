@@ -145,7 +145,7 @@ class _FirstForward:
 
     def __init__(self, prepared: Prepared) -> None:
         self._prepared = prepared
-        self._meter, self._times = OpMeter(prepared.device), SectionTimes(prepared.device)
+        self._meter, self._times = _meter(prepared), SectionTimes(prepared.device)
         self._observed = prepared.observed(LedgerScopes(prepared.device.door.ledger), self._meter, self._times)
         self._counts: Counts | None = None
 
@@ -177,7 +177,7 @@ def count(prepared: Prepared, witness: bool = False) -> Counts:
     Where steps are launches of a graph, ops are counted in a forward without one, all else in such a step.
     """
     device = prepared.device
-    meter = OpMeter(device)
+    meter = _meter(prepared)
     forwards = prepared.observed(LedgerScopes(device.door.ledger), meter).begin(prepared.request)
     if device.launches is not None:
         _forward(prepared, forwards)  # the first call compiles kernels and searches for algorithms
@@ -187,6 +187,11 @@ def count(prepared: Prepared, witness: bool = False) -> Counts:
     if prepared.replays:
         counts = _replayed(prepared, counts)
     return replace(counts, witness=_witnessed(prepared)) if witness else counts
+
+
+def _meter(prepared: Prepared) -> OpMeter:
+    """A meter of its ops; where forwards copy, an op's time is that of host and device together."""
+    return OpMeter(prepared.device, gapless=not prepared.phase.copies)
 
 
 def _replayed(prepared: Prepared, eager: Counts) -> Counts:

@@ -14,6 +14,8 @@ from fluxperf.engine.ops.specs import SPECS
 from fluxperf.engine.ops.table import Quantized, Settings
 from fluxperf.engine.phases import table
 from fluxperf.errors import TransferError
+from fluxperf.recording import count
+from fluxperf.workloads import prepare, workload_named
 
 
 class Ticking(HostDevice):
@@ -80,6 +82,16 @@ def test_the_device_is_occupied_before_each_op_that_is_timed(ticking: Ticking, m
     bound.ops["double"].norm_modulate(_array(ticking, 2, 5, 8), vector, vector)
     assert len(seen) == meter.calls == 2  # layer norm and modulate, and not what they are parts of
     assert seen == [1_000_000_000, 3_000_000_000], "before the mark that the op's time begins at"
+
+
+def test_a_program_that_rests_on_the_host_is_timed_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the host does while a device is kept busy would be missing from the op's time."""
+    occupied: list[str] = []
+    for rung in ("baseline", "broadcast"):
+        prepared = prepare(rung, workload_named("tiny"), device="host")
+        monkeypatch.setattr(HostDevice, "occupy", lambda self, rung=rung: occupied.append(rung), raising=False)
+        count(prepared)
+    assert set(occupied) == {"broadcast"}
 
 
 def test_time_of_a_composed_op_is_not_counted_twice(ticking: Ticking) -> None:

@@ -28,10 +28,17 @@ class OpTotal:
 
 
 class OpMeter:
-    """Observer that sums the ops which do the work; composed ops are named as their surroundings, not counted twice."""
+    """Observer that sums the ops which do the work; composed ops are named as their surroundings, not counted twice.
 
-    def __init__(self, device: Device, totals: dict[OpKey, OpTotal] | None = None) -> None:
-        self._device = device
+    Args:
+        device: whose clock is read.
+        totals: to go on with.
+        gapless: launch each op behind what keeps the device busy. Not for a program whose ops rest on the host: what
+            the host does meanwhile is part of their time.
+    """
+
+    def __init__(self, device: Device, totals: dict[OpKey, OpTotal] | None = None, *, gapless: bool = True) -> None:
+        self._device, self._gapless = device, gapless
         self._sections: list[str] = []
         self._open: list[tuple[str, bool, Any]] = []
         self.totals: dict[OpKey, OpTotal] = totals or {}
@@ -51,7 +58,7 @@ class OpMeter:
 
     def enter_op(self, op: str, composed: bool) -> None:
         """Starts an op's clock, behind what keeps the device busy until the op has been launched."""
-        if not composed:
+        if self._gapless and not composed:
             self._device.occupy()
         self._open.append((op, composed, self._device.mark()))
 
