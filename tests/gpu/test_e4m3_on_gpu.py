@@ -15,18 +15,10 @@ from fluxperf.engine.ops.table import Quantized, Settings, Unscaled
 from fluxperf.engine.phases import table
 from fluxperf.errors import ArgumentError
 from tests.ops.checking import on_host
-from tests.ops.e4m3 import BOUNDARIES, joined_by_hand, rows_of_every_size
+from tests.ops.e4m3 import BOUNDARIES, joined_by_hand, ops_of, rows_of_every_size, up
 
 #: Share of numbers that may round to the neighbour: sums and exponentials differ in their last bits.
 NEIGHBOURS = 0.002
-
-
-def _ops(device: Any) -> Any:
-    return bind("fp8", table("fp8"), device, Settings("bfloat16")).ops["single"]
-
-
-def _up(device: Any, numbers: Any, dtype: Any = ml_dtypes.bfloat16) -> Any:
-    return device.door.to_device(np.asarray(numbers).astype(dtype), "argument")
 
 
 def _bytes(device: Any, array: Any) -> Any:
@@ -58,7 +50,7 @@ def test_rows_have_the_bits_of_the_twin(gpu: CudaDevice, dtype: Any, width: int)
     edges = np.zeros((len(BOUNDARIES), width))
     edges[:, 3] = [largest for largest, _ in BOUNDARIES]
     host, numbers = HostDevice(), np.concatenate([rows, edges, np.zeros((1, width))])
-    result, twin = (_ops(device).quantize_rows(_up(device, numbers, dtype)) for device in (gpu, host))
+    result, twin = (ops_of(device).quantize_rows(up(device, numbers, dtype)) for device in (gpu, host))
     assert np.array_equal(_bytes(gpu, result.data), _bytes(host, twin.data))
     assert np.array_equal(on_host(gpu, result.scale), on_host(host, twin.scale))
     if dtype is np.float32:
@@ -80,12 +72,12 @@ def test_halves_have_the_bits_of_the_twin(gpu: CudaDevice, widths: tuple[int, in
     for apart in (False, True):  # halves of one buffer, and two arrays that are copied into one
         halves = gpu.empty((2, 30, left), "uint8"), gpu.empty((2, 30, right), "uint8")
         if not apart:
-            halves = _ops(gpu).joined_halves(2, 30, left, right, "bfloat16")
+            halves = ops_of(gpu).joined_halves(2, 30, left, right, "bfloat16")
         for half, data in zip(halves, (first, second), strict=True):
-            half[...] = _up(gpu, data.view(np.uint8), np.uint8)
-        powers = _up(gpu, behind, np.float32)
-        operands = Quantized(halves[0], _up(gpu, scales, np.float32)), Quantized(halves[1], powers)
-        result = _ops(gpu).join_features(*operands)
+            half[...] = up(gpu, data.view(np.uint8), np.uint8)
+        powers = up(gpu, behind, np.float32)
+        operands = Quantized(halves[0], up(gpu, scales, np.float32)), Quantized(halves[1], powers)
+        result = ops_of(gpu).join_features(*operands)
         assert not apart or np.array_equal(on_host(gpu, powers), behind), "what was copied is not written to"
         assert np.array_equal(on_host(gpu, result.scale), scale)
         assert np.array_equal(on_host(gpu, result), numbers * scale)
@@ -95,7 +87,7 @@ def test_halves_have_the_bits_of_the_twin(gpu: CudaDevice, widths: tuple[int, in
 def test_norms_of_every_version(gpu: CudaDevice, width: int) -> None:
     host = HostDevice()
     numbers = _draw(1, 2, 67, width) * 3 + 0.5, _draw(2, 2, width), _draw(3, 2, width)
-    results = [_ops(device).norm_modulate(*(_up(device, x) for x in numbers)) for device in (gpu, host)]
+    results = [ops_of(device).norm_modulate(*(up(device, x) for x in numbers)) for device in (gpu, host)]
     _alike(gpu, *results, host)
 
 
@@ -108,10 +100,10 @@ def test_gelu_of_every_version(gpu: CudaDevice, width: int) -> None:
     product = (_draw(1, 2, 67, width) * 300).astype(ml_dtypes.bfloat16)
     rows, columns = (2.0 ** power.integers(-5, -2, shape).astype(np.float32) for shape in ((2, 67, 1), (width,)))
     bias = _draw(2, width).astype(ml_dtypes.bfloat16)
-    arguments = _up(gpu, product), _up(gpu, rows, np.float32), _up(gpu, columns, np.float32)
-    results = [quantized_gelu(gpu, Unscaled(*arguments), _up(gpu, bias))]
-    _, half = _ops(gpu).joined_halves(2, 67, 64, width, "bfloat16")
-    results.append(quantized_gelu(gpu, Unscaled(*arguments), _up(gpu, bias), half))
+    arguments = up(gpu, product), up(gpu, rows, np.float32), up(gpu, columns, np.float32)
+    results = [quantized_gelu(gpu, Unscaled(*arguments), up(gpu, bias))]
+    _, half = ops_of(gpu).joined_halves(2, 67, 64, width, "bfloat16")
+    results.append(quantized_gelu(gpu, Unscaled(*arguments), up(gpu, bias), half))
     assert results[1].data is half
     wide = product.astype(np.float32) * rows * columns + bias.astype(np.float32)
     inner = np.float32(0.7978845608028654) * (wide + np.float32(0.044715) * wide**3)
@@ -123,7 +115,7 @@ def test_gelu_of_every_version(gpu: CudaDevice, width: int) -> None:
 def test_numbers_that_are_none_have_the_bits_of_the_twin(gpu: CudaDevice) -> None:
     host, numbers = HostDevice(), _draw(1, 5, 64)
     numbers[0, 3], numbers[1, 4], numbers[2, :2], numbers[3] = np.inf, -np.inf, (np.nan, 7.0), np.nan
-    result, twin = (_ops(device).quantize_rows(_up(device, numbers, np.float32)) for device in (gpu, host))
+    result, twin = (ops_of(device).quantize_rows(up(device, numbers, np.float32)) for device in (gpu, host))
     assert np.array_equal(on_host(gpu, result.scale), on_host(host, twin.scale))
     ours, theirs = _bytes(gpu, result.data), _bytes(host, twin.data)
     assert np.array_equal(np.isnan(numbers), (ours & 127) == 127)
@@ -132,15 +124,15 @@ def test_numbers_that_are_none_have_the_bits_of_the_twin(gpu: CudaDevice) -> Non
 
 
 def test_halves_must_have_the_same_rows(gpu: CudaDevice) -> None:
-    ops = _ops(gpu)
-    left, right = (ops.quantize_rows(_up(gpu, _draw(1, 2, tokens, 32))) for tokens in (5, 6))
+    ops = ops_of(gpu)
+    left, right = (ops.quantize_rows(up(gpu, _draw(1, 2, tokens, 32))) for tokens in (5, 6))
     with pytest.raises(ArgumentError, match="expected halves with the same rows"):
         ops.join_features(left, right)
 
 
 def test_attention_takes_one_shape_and_writes_to_its_own(gpu: CudaDevice) -> None:
-    q, k = (_up(gpu, _draw(1, 1, 2, tokens, 32)) for tokens in (16, 17))
-    for ops in (_ops(gpu), bind("a test", table("fused"), gpu, Settings("bfloat16")).ops["single"]):
+    q, k = (up(gpu, _draw(1, 1, 2, tokens, 32)) for tokens in (16, 17))
+    for ops in (ops_of(gpu), bind("a test", table("fused"), gpu, Settings("bfloat16")).ops["single"]):
         with pytest.raises(ArgumentError, match=r"expected q, k and v of one shape \[B, H, L, d\]"):
             ops.attention(q, k, k)
         with pytest.raises(ArgumentError, match=r"expected out \[B, L, H d\] = \[1, 16, 64\]"):
@@ -148,8 +140,8 @@ def test_attention_takes_one_shape_and_writes_to_its_own(gpu: CudaDevice) -> Non
 
 
 def test_a_product_takes_as_many_features_as_its_weight(gpu: CudaDevice) -> None:
-    x, weight = _up(gpu, _draw(1, 1, 8, 32)), _up(gpu, _draw(2, 64, 48))
-    narrow, wide = _ops(gpu), bind("a test", table("fused"), gpu, Settings("bfloat16")).ops["single"]
+    x, weight = up(gpu, _draw(1, 1, 8, 32)), up(gpu, _draw(2, 64, 48))
+    narrow, wide = ops_of(gpu), bind("a test", table("fused"), gpu, Settings("bfloat16")).ops["single"]
     for ops, placed in ((narrow, narrow.quantize_rows(weight)), (wide, weight)):
         with pytest.raises(ArgumentError, match=r"expected x \[\.\., 48\]"):
             ops.linear(x, placed)
@@ -163,8 +155,8 @@ def test_residuals_of_every_version(gpu: CudaDevice, width: int) -> None:
         ((2, 67, width), (2, width), (2, 67, width), (width,))
     ))  # fmt: skip
     rows, columns = 2.0 ** (np.arange(134).reshape(2, 67, 1) % 7 - 3.0), 2.0 ** (np.arange(width) % 5 - 2.0)
-    arguments = _up(gpu, product * 100), _up(gpu, rows, np.float32), _up(gpu, columns, np.float32)
-    result = scaled_gated_residual(gpu, _up(gpu, x), _up(gpu, gate), Unscaled(*arguments), _up(gpu, bias))
+    arguments = up(gpu, product * 100), up(gpu, rows, np.float32), up(gpu, columns, np.float32)
+    result = scaled_gated_residual(gpu, up(gpu, x), up(gpu, gate), Unscaled(*arguments), up(gpu, bias))
     wide = [value.astype(ml_dtypes.bfloat16).astype(np.float64) for value in (x, gate, product * 100, bias)]
     expected = wide[0] + wide[1][:, None] * (wide[2] * rows * columns + wide[3])
     error = np.linalg.norm(on_host(gpu, result) - expected) / np.linalg.norm(expected)

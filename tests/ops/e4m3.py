@@ -7,6 +7,11 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from fluxperf.engine.device.base import Device
+from fluxperf.engine.ops.bind import bind
+from fluxperf.engine.ops.table import Settings
+from fluxperf.engine.phases import table
+
 #: Largest numbers of a row, and the scale that they need. 448 is 1.75 times 2^8.
 BOUNDARIES = [
     (448.0, 1.0),
@@ -22,6 +27,16 @@ BOUNDARIES = [
     (2.0**-100, 2.0**-108),
     (1e-38, 2.0**-126),
 ]
+
+
+def ops_of(device: Device) -> Any:
+    """The ops of a single block on the rung fp8."""
+    return bind("fp8", table("fp8"), device, Settings("bfloat16")).ops["single"]
+
+
+def up(device: Device, numbers: Any, dtype: Any = ml_dtypes.bfloat16) -> Any:
+    """Numbers on the device, rounded to a dtype."""
+    return device.door.to_device(np.asarray(numbers).astype(dtype), "argument")
 
 
 def rows_of_every_size() -> Any:

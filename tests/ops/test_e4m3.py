@@ -11,21 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fluxperf.engine.device.host import HostDevice
-from fluxperf.engine.ops.bind import bind
-from fluxperf.engine.ops.table import Quantized, Settings, Unscaled
-from fluxperf.engine.phases import table
+from fluxperf.engine.ops.table import Quantized, Unscaled
 from fluxperf.errors import ArgumentError
-from tests.ops.e4m3 import BOUNDARIES, joined_by_hand, rows_of_every_size
+from tests.ops.e4m3 import BOUNDARIES, joined_by_hand, ops_of, rows_of_every_size, up
 
 MOST = 448.0
-
-
-def _ops(device: HostDevice) -> Any:
-    return bind("fp8", table("fp8"), device, Settings("bfloat16")).ops["single"]
-
-
-def _up(device: HostDevice, numbers: Any, dtype: Any = ml_dtypes.bfloat16) -> Any:
-    return device.door.to_device(np.asarray(numbers).astype(dtype), "argument")
 
 
 def _down(device: HostDevice, array: Any) -> Any:
@@ -38,7 +28,7 @@ def test_a_scale_is_the_least_power_of_two_that_keeps_a_row_within_448(
 ) -> None:
     numbers = np.zeros((3, 16))
     numbers[1, 5], numbers[2, 7] = largest, -largest
-    result = _ops(device).quantize_rows(_up(device, numbers, np.float32))
+    result = ops_of(device).quantize_rows(up(device, numbers, np.float32))
     assert _down(device, result.scale).ravel().tolist() == [1.0, scale, scale]
     assert np.abs(_down(device, result.data)).max() <= MOST
     assert abs(_down(device, result.data)[1, 5] * scale / largest - 1) <= 2**-4
@@ -47,7 +37,7 @@ def test_a_scale_is_the_least_power_of_two_that_keeps_a_row_within_448(
 def test_infinity_has_the_largest_scale_and_what_is_no_number_none(device: HostDevice) -> None:
     numbers = np.ones((4, 16))
     numbers[0, 3], numbers[1, 3], numbers[2, 3], numbers[3] = np.inf, -np.inf, np.nan, np.nan
-    result = _ops(device).quantize_rows(_up(device, numbers, np.float32))
+    result = ops_of(device).quantize_rows(up(device, numbers, np.float32))
     assert _down(device, result.scale).ravel().tolist() == [2.0**120, 2.0**120, 2.0**-8, 1.0]
     data = _down(device, result.data)
     assert (data[0, 3], data[1, 3], data[2, 0]) == (MOST, -MOST, 256.0)
@@ -59,14 +49,14 @@ def test_a_half_of_zeros_leaves_the_other_at_its_scale(device: HostDevice) -> No
     draw = np.random.default_rng(2).standard_normal((1, 1, 32)) * 100
     right = Quantized(draw.astype(ml_dtypes.float8_e4m3fn), np.full((1, 1, 1), 2.0**-8, np.float32))
     on_device = [Quantized(*(device.door.to_device(part, "half") for part in half)) for half in (left, right)]
-    result = _ops(device).join_features(*on_device)
+    result = ops_of(device).join_features(*on_device)
     assert _down(device, result.scale).item() == 2.0**-8
     assert np.array_equal(_down(device, result.data)[..., 16:], right.data.astype(np.float64))
 
 
 def test_rows_of_every_size_keep_three_bits(device: HostDevice) -> None:
     numbers = rows_of_every_size().astype(ml_dtypes.bfloat16).astype(np.float64)
-    result = _ops(device).quantize_rows(_up(device, numbers))
+    result = ops_of(device).quantize_rows(up(device, numbers))
     back = _down(device, result.data) * _down(device, result.scale)
     errors = np.linalg.norm(back - numbers, axis=-1) / np.linalg.norm(numbers, axis=-1)
     assert errors.max() <= 0.04
@@ -83,7 +73,7 @@ def test_halves_keep_their_numbers_at_one_scale(left: int, right: int, peak: flo
         scale = np.full((1, 5, 1), 2.0**exponent, np.float32)
         halves.append(Quantized(numbers, scale))
     on_device = [Quantized(*(device.door.to_device(part, "half") for part in half)) for half in halves]
-    result = _ops(device).join_features(*on_device)
+    result = ops_of(device).join_features(*on_device)
     numbers, scale = joined_by_hand(*halves)
     assert np.array_equal(_down(device, result.scale), scale)
     assert np.array_equal(_down(device, result.data), numbers)
@@ -101,25 +91,25 @@ def test_norms_bound_queries_and_keys(device: HostDevice) -> None:
     norm = np.full(dim, 0.75)
     norm[3] = -1.875
     arguments = (
-        (Unscaled(_up(device, product), _up(device, rows, np.float32), _up(device, columns, np.float32)),),
-        (_up(device, np.zeros(3 * heads * dim)),), (_up(device, norm),), (_up(device, norm),),
-        _up(device, np.ones((4, dim)), np.float32), _up(device, np.zeros((4, dim)), np.float32), heads,
+        (Unscaled(up(device, product), up(device, rows, np.float32), up(device, columns, np.float32)),),
+        (up(device, np.zeros(3 * heads * dim)),), (up(device, norm),), (up(device, norm),),
+        up(device, np.ones((4, dim)), np.float32), up(device, np.zeros((4, dim)), np.float32), heads,
     )  # fmt: skip
-    for result, largest in zip(_ops(device).qkv_heads(*arguments), (0.75 * 4, 0.75 * 4, 50.0), strict=True):
+    for result, largest in zip(ops_of(device).qkv_heads(*arguments), (0.75 * 4, 0.75 * 4, 50.0), strict=True):
         numbers = _down(device, result.data) * _down(device, result.scale)
         assert numbers.max() == pytest.approx(largest, rel=2**-4)
         assert result.scale.shape == (1, 1, 1, 1)
 
 
 def test_heads_refuse_a_product_with_a_bias_of_its_own(device: HostDevice) -> None:
-    ops, width = _ops(device), 3 * 2 * 16
+    ops, width = ops_of(device), 3 * 2 * 16
     product = Unscaled(
-        _up(device, np.ones((1, 2, width))), _up(device, np.ones((1, 2, 1)), np.float32),
-        _up(device, np.ones(width), np.float32), _up(device, np.ones(width)),
+        up(device, np.ones((1, 2, width))), up(device, np.ones((1, 2, 1)), np.float32),
+        up(device, np.ones(width), np.float32), up(device, np.ones(width)),
     )  # fmt: skip
-    norm, table_ = _up(device, np.ones(16)), _up(device, np.ones((2, 16)), np.float32)
+    norm, table_ = up(device, np.ones(16)), up(device, np.ones((2, 16)), np.float32)
     with pytest.raises(ArgumentError, match="expected a product without bias"):
-        ops.qkv_heads((product,), (_up(device, np.ones(width)),), (norm,), (norm,), table_, table_, 2)
+        ops.qkv_heads((product,), (up(device, np.ones(width)),), (norm,), (norm,), table_, table_, 2)
 
 
 def test_attention_is_in_units_of_its_values(device: HostDevice) -> None:
@@ -127,8 +117,8 @@ def test_attention_is_in_units_of_its_values(device: HostDevice) -> None:
     draw = np.random.default_rng(3)
     q, k = (draw.standard_normal((1, 2, 5, 16)) for _ in range(2))
     v = np.broadcast_to(draw.standard_normal((1, 2, 1, 16)) * 1e4, (1, 2, 5, 16))
-    operands = [_up(device, x) for x in (q, k, v)]
-    result = _ops(device).attention(*operands)
+    operands = [up(device, x) for x in (q, k, v)]
+    result = ops_of(device).attention(*operands)
     numbers = _down(device, result.data) * _down(device, result.scale)
     expected = v.swapaxes(1, 2).reshape(1, 5, 32)
     assert np.linalg.norm(numbers - expected) / np.linalg.norm(expected) <= 0.06
