@@ -134,6 +134,14 @@ def reference_s(row: Record) -> float:
     return work["linear"] / products + work["attention"] / attention
 
 
+def test_rates_of_the_best_products_are_ceilings_of_the_records():
+    rates = {}
+    for rung in ("captured", "fp8"):
+        table = json.loads((ROOT / f"reports/records/h100-schnell-1024-{rung}-ops.json").read_text(encoding="utf-8"))
+        rates |= {row["what"]: f"{row['rate'] / 1e12:.0f}" for row in table["ceilings"]}
+    assert f"the best products reach {rates['bfloat16']} and {rates['e4m3']} (" in " ".join(README.split())
+
+
 def test_other_sizes_are_those_of_the_records():
     table = README.split("Other sizes (")[1].split("**From a prompt")[0]
     records = read_records(ROOT / "reports/records/h100-scaling.jsonl").records
