@@ -13,7 +13,7 @@ from fluxperf.engine.cache import KINDS, cache_root, held, writable
 from fluxperf.engine.device import open_device
 from fluxperf.errors import WORKING_GPU
 from fluxperf.harness.measure.environment import driver, installed, machine
-from fluxperf.harness.report import units
+from fluxperf.harness.text import units
 from fluxperf.words import plural
 
 #: Distributions by what they serve; alternatives for CUDA 12 and 13 share a row.

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from fluxperf.harness.history import Change, History, Series, distinction, load
 from fluxperf.harness.history import history as series_of
-from fluxperf.harness.report import units
 from fluxperf.harness.steps import FEWEST
+from fluxperf.harness.text import units
 from fluxperf.words import plural
 
 

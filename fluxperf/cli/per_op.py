@@ -13,8 +13,8 @@ from rich.text import Text
 
 from fluxperf.errors import ConfigError
 from fluxperf.harness.files import write_whole
-from fluxperf.harness.report import units
-from fluxperf.harness.report.escape import neutral, shown
+from fluxperf.harness.text import units
+from fluxperf.harness.text.escape import neutral, shown
 from fluxperf.harness.timeline.ledger import Ledger
 from fluxperf.harness.timeline.model import Timeline
 

@@ -22,7 +22,7 @@ from fluxperf.engine.device.observers import NvtxRanges
 from fluxperf.engine.phases import phase_named
 from fluxperf.errors import BindError, ConfigError, DeviceError, NoGpuError, UnknownNameError
 from fluxperf.harness.files import write_whole
-from fluxperf.harness.report.escape import neutral
+from fluxperf.harness.text.escape import neutral
 from fluxperf.harness.timeline import driver
 from fluxperf.harness.timeline.capturing import VARIABLE, capture, find_nsys
 from fluxperf.harness.timeline.findings import findings

@@ -15,8 +15,8 @@ from rich.text import Text
 from fluxperf.cli.per_op import Ceilings, PerOpFile, rates_of, show_per_op, table_per_op
 from fluxperf.errors import ConfigError, TimelineError, UnknownNameError
 from fluxperf.harness.files import write_whole
-from fluxperf.harness.report import units
-from fluxperf.harness.report.escape import neutral, shown
+from fluxperf.harness.text import units
+from fluxperf.harness.text.escape import neutral, shown
 from fluxperf.harness.timeline.findings import KINDS, Finding, blind_spots, findings, known_findings
 from fluxperf.harness.timeline.ledger import Comparison, compare, read_ledger
 from fluxperf.harness.timeline.model import Timeline

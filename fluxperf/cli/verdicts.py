@@ -17,7 +17,7 @@ from fluxperf.harness.formats.github import append_summary, workflow_commands
 from fluxperf.harness.formats.junit import junit
 from fluxperf.harness.formats.markdown import markdown
 from fluxperf.harness.formats.sarif import sarif
-from fluxperf.harness.report.escape import shown
+from fluxperf.harness.text.escape import shown
 from fluxperf.harness.verdict import Verdict, as_json
 from fluxperf.words import plural
 

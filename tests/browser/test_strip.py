@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fluxperf.harness.report import units
 from fluxperf.harness.report.capture_page import page
+from fluxperf.harness.text import units
 from tests.browser.devtools import Browser
 from tests.browser.strips import STRIP, Shown, alpha
 from tests.report.captures import everything

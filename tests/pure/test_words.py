@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fluxperf.harness.report import units
+from fluxperf.harness.text import units
 from fluxperf.words import first_few, plural
 
 

@@ -20,9 +20,9 @@ from fluxperf.harness.records import (
     Totals,
     WorkloadRow,
 )
-from fluxperf.harness.report import units
 from fluxperf.harness.report.html import render
 from fluxperf.harness.report.inputs import Context, PhaseInfo, Published, RungInfo
+from fluxperf.harness.text import units
 
 RUNGS = ("baseline", "broadcast", "batched", "tensorcore", "fused", "captured", "fp8")
 

@@ -25,15 +25,16 @@ from hypothesis import strategies as st
 from fluxperf.errors import RecordError
 from fluxperf.harness.history import history
 from fluxperf.harness.records import Record
-from fluxperf.harness.report import summary, units
+from fluxperf.harness.report import summary
 from fluxperf.harness.report.ceilings import MEMORY, Ceiling
-from fluxperf.harness.report.escape import drawn, neutral, script_json, shown
 from fluxperf.harness.report.html import render, write
 from fluxperf.harness.report.inputs import Extras
 from fluxperf.harness.report.plots.frame import TWIN_TITLE
 from fluxperf.harness.report.plots.readme import readme_chart
 from fluxperf.harness.report.samples import samples_of, speedup
 from fluxperf.harness.report.study import survey
+from fluxperf.harness.text import units
+from fluxperf.harness.text.escape import drawn, neutral, script_json, shown
 from tests.report import evidence
 from tests.report.pages import CONTEXT, GPU_SECONDS, Page, files_of, hostile, make, on_gpu, twins
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fluxperf.harness.report import units
 from fluxperf.harness.report.strip_code import strip_of
 from fluxperf.harness.report.strip_rows import KINDS, rows_of
 from fluxperf.harness.report.strip_steps import windows
 from fluxperf.harness.report.strip_words import by_op, longest
+from fluxperf.harness.text import units
 from fluxperf.harness.timeline.model import NONE, Timeline
 from fluxperf.harness.timeline.places import Places
 from fluxperf.harness.timeline.summary import summarize

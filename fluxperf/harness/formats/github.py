@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fluxperf.errors import RecordError
 from fluxperf.harness.formats.markdown import MOST_ROWS, markdown
-from fluxperf.harness.report.escape import shown
+from fluxperf.harness.text.escape import shown
 from fluxperf.harness.verdict import Verdict
 
 #: Bytes of a step summary that GitHub still shows.

@@ -6,7 +6,7 @@ import platform
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
-from fluxperf.harness.report.escape import neutral
+from fluxperf.harness.text.escape import neutral
 from fluxperf.harness.verdict import Row, Verdict
 
 #: What a case holds besides its name. Doubt is a failure: it is no pass.

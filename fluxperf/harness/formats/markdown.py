@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fluxperf.harness.report.escape import shown
+from fluxperf.harness.text.escape import shown
 from fluxperf.harness.verdict import Row, Verdict
 from fluxperf.words import plural
 

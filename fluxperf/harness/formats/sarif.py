@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from fluxperf.harness.report.escape import neutral
+from fluxperf.harness.text.escape import neutral
 from fluxperf.harness.verdict import REASONS, Row, Verdict
 
 #: Results that code hosts still show; the JSON verdict has every row.

@@ -5,16 +5,16 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import NamedTuple
 
-from fluxperf.harness.report import units
 from fluxperf.harness.report.bands import narrowed
 from fluxperf.harness.report.commands import calibrate_command, profile_command, run_command
-from fluxperf.harness.report.escape import shown
 from fluxperf.harness.report.headline import beside_peers
 from fluxperf.harness.report.plots.speedups import climbs
 from fluxperf.harness.report.rates import OpRate, Reached, beyond_step, rates_of, reached
 from fluxperf.harness.report.samples import FEWEST_PROCESSES, summary_of
 from fluxperf.harness.report.stability import calibrated
 from fluxperf.harness.report.study import Ladder, Study, median_of
+from fluxperf.harness.text import units
+from fluxperf.harness.text.escape import shown
 
 #: Ladders that steps are advised for: the first of the page.
 _MOST_LADDERS = 2

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fluxperf.harness.calibration import Calibrated
-from fluxperf.harness.report import units
 from fluxperf.harness.report.commands import calibrate_command
 from fluxperf.harness.report.study import Ladder
 from fluxperf.harness.significance import detectable
+from fluxperf.harness.text import units
 
 #: A smallest change that shows is too wide from here on: the policy's rules call less than this "no change".
 WIDE = 0.03

@@ -6,10 +6,11 @@ from typing import Any, Literal, NamedTuple
 
 from markupsafe import Markup
 
-from fluxperf.harness.report import capture_tables, units
-from fluxperf.harness.report.escape import shown
+from fluxperf.harness.report import capture_tables
 from fluxperf.harness.report.strip import provenance, scripts, sections, styles
 from fluxperf.harness.report.templates import asset, environment, script_hash
+from fluxperf.harness.text import units
+from fluxperf.harness.text.escape import shown
 from fluxperf.harness.timeline.findings import Finding, blind_spots, findings
 from fluxperf.harness.timeline.model import Timeline
 from fluxperf.harness.timeline.places import Places

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import NamedTuple
 
-from fluxperf.harness.report import units
-from fluxperf.harness.report.escape import shown
 from fluxperf.harness.report.tables import MISSING, Cell, Column, Table
+from fluxperf.harness.text import units
+from fluxperf.harness.text.escape import shown
 from fluxperf.harness.timeline.findings import KINDS, Finding
 from fluxperf.harness.timeline.summary import Row, Summary
 

@@ -16,8 +16,8 @@ import msgspec
 
 from fluxperf.errors import RecordError
 from fluxperf.harness.records import OpRow, Record
-from fluxperf.harness.report.escape import shown
 from fluxperf.harness.report.provenance import commit_of
+from fluxperf.harness.text.escape import shown
 
 MEMORY = "memory"
 

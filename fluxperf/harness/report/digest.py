@@ -14,7 +14,7 @@ from fluxperf.harness.report.headline import beside_peers
 from fluxperf.harness.report.plots.speedups import climbs
 from fluxperf.harness.report.samples import Speedup, speedup, summary_of
 from fluxperf.harness.report.study import Ladder, Rung, Study
-from fluxperf.harness.report.units import NBSP
+from fluxperf.harness.text.units import NBSP
 
 SCHEMA = 1
 

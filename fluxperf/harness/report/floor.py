@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fluxperf.harness.records import OpRow, Record
-from fluxperf.harness.report import units
 from fluxperf.harness.report.ceilings import MEMORY, Ceiling, bound
 from fluxperf.harness.report.samples import summary_of
 from fluxperf.harness.report.study import Ladder, Study
+from fluxperf.harness.text import units
 
 
 class Floor(NamedTuple):

@@ -35,7 +35,7 @@ from fluxperf.harness.report.inputs import NOTHING, Context, Extras
 from fluxperf.harness.report.strip import Sections, scripts, styles
 from fluxperf.harness.report.study import SAMPLE_NOTE, TWIN_NOTE, Study, survey
 from fluxperf.harness.report.templates import asset, environment, script_hash
-from fluxperf.harness.report.terms import TERMS
+from fluxperf.harness.text.terms import TERMS
 
 
 class Section(NamedTuple):

@@ -6,8 +6,6 @@ from collections import defaultdict
 from typing import NamedTuple
 
 from fluxperf.harness.records import Record
-from fluxperf.harness.report import units
-from fluxperf.harness.report.escape import shown
 from fluxperf.harness.report.inputs import PhaseInfo
 from fluxperf.harness.report.plots.copies import copies
 from fluxperf.harness.report.plots.speedups import speedups
@@ -17,8 +15,10 @@ from fluxperf.harness.report.samples import Speedup, samples_of, speedup, spread
 from fluxperf.harness.report.study import Ladder, Rung, Study
 from fluxperf.harness.report.svg import Figure
 from fluxperf.harness.report.tables import MISSING, Cell, Column, Table
-from fluxperf.harness.report.terms import RELATIVE
 from fluxperf.harness.stats import Summary
+from fluxperf.harness.text import units
+from fluxperf.harness.text.escape import shown
+from fluxperf.harness.text.terms import RELATIVE
 
 _MEASURED = (
     "speedup over the rung before, median over median; with a 95 % bootstrap interval over processes where both have "

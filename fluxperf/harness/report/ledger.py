@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fluxperf.harness.records import BlockRow, LedgerRow, Record
-from fluxperf.harness.report import units
-from fluxperf.harness.report.escape import shown
 from fluxperf.harness.report.plots.copies import labels
 from fluxperf.harness.report.provenance import provenance
 from fluxperf.harness.report.study import Ladder, Rung, Study
 from fluxperf.harness.report.svg import Figure
 from fluxperf.harness.report.tables import MISSING, Cell, Column, Table
+from fluxperf.harness.text import units
+from fluxperf.harness.text.escape import shown
 
 _SECTIONS = ("embed", "double", "single", "final")
 _WAYS = {"d2h": "down", "h2d": "up"}

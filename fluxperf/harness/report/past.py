@@ -8,8 +8,6 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from fluxperf.harness.history import Change, History, Series, distinction
-from fluxperf.harness.report import units
-from fluxperf.harness.report.escape import shown
 from fluxperf.harness.report.plots.commits import commits
 from fluxperf.harness.report.plots.progress import floor_lines, on_axis, peer_lines, published_lines
 from fluxperf.harness.report.plots.sparkline import sparkline
@@ -18,6 +16,8 @@ from fluxperf.harness.report.study import Study
 from fluxperf.harness.report.svg import Figure
 from fluxperf.harness.report.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.steps import FEWEST
+from fluxperf.harness.text import units
+from fluxperf.harness.text.escape import shown
 
 #: Series and changes that the tables show; `fluxperf history` shows all.
 MOST_SERIES, MOST_CHANGES = 400, 200

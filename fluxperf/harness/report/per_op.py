@@ -30,8 +30,8 @@ from fluxperf.harness.report.ceilings import (
     trial_ceilings,
     tried_ceilings,
 )
-from fluxperf.harness.report.escape import shown
 from fluxperf.harness.report.floor import outer
+from fluxperf.harness.text.escape import shown
 from fluxperf.harness.timeline.busy import shares_ns
 from fluxperf.harness.timeline.ledger import Ledger
 from fluxperf.harness.timeline.model import NONE, Timeline, Work

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from fluxperf.harness.records import Record
-from fluxperf.harness.report.escape import shown
 from fluxperf.harness.report.samples import samples_of
-from fluxperf.harness.report.units import BY, listing, plural
+from fluxperf.harness.text.escape import shown
+from fluxperf.harness.text.units import BY, listing, plural
 
 
 def where(record: Record) -> str:

@@ -6,12 +6,12 @@ from statistics import median
 from typing import NamedTuple
 
 from fluxperf.harness.records import Record
-from fluxperf.harness.report import units
-from fluxperf.harness.report.escape import shown
 from fluxperf.harness.report.provenance import provenance
 from fluxperf.harness.report.samples import spread_of, summary_of
 from fluxperf.harness.report.study import Ladder, Study
 from fluxperf.harness.report.tables import MISSING, Cell, Column, Table
+from fluxperf.harness.text import units
+from fluxperf.harness.text.escape import shown
 
 # The blocks of the model whose copies were published: double, single.
 FULL_BLOCKS = (19, 38)

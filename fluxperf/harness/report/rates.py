@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fluxperf.harness.records import OpRow, Record
-from fluxperf.harness.report import units
 from fluxperf.harness.report.ceilings import Ceiling, bound
 from fluxperf.harness.report.floor import outer
 from fluxperf.harness.report.samples import summary_of
+from fluxperf.harness.text import units
 
 #: Share by which ops may exceed a step: times of observed runs are single.
 _TOLERANCE = 0.02

@@ -8,11 +8,11 @@ import msgspec
 from markupsafe import Markup
 
 from fluxperf.harness.records import Record
-from fluxperf.harness.report import units
-from fluxperf.harness.report.escape import script_json, shown
 from fluxperf.harness.report.provenance import commit_of
 from fluxperf.harness.report.study import Study
 from fluxperf.harness.report.tables import Cell, Column, Table
+from fluxperf.harness.text import units
+from fluxperf.harness.text.escape import script_json, shown
 
 # So that the page stays below its 2 MB even with many records.
 _MOST_BYTES = 900_000

@@ -7,9 +7,9 @@ from statistics import median
 from typing import Literal, NamedTuple
 
 from fluxperf.harness.records import Record
-from fluxperf.harness.report import units
-from fluxperf.harness.report.units import BY, NBSP
 from fluxperf.harness.stats import Summary, ratio_interval, summarize
+from fluxperf.harness.text import units
+from fluxperf.harness.text.units import BY, NBSP
 
 #: Processes of each side from which on an interval of confidence is given.
 FEWEST_PROCESSES = 3

@@ -9,16 +9,16 @@ import msgspec
 
 from fluxperf.harness.calibration import Calibrated, kind_of
 from fluxperf.harness.records import Record
-from fluxperf.harness.report import units
 from fluxperf.harness.report.bands import narrowed
 from fluxperf.harness.report.commands import calibrate_command
-from fluxperf.harness.report.escape import shown
 from fluxperf.harness.report.plots.spread import spread
 from fluxperf.harness.report.provenance import provenance
 from fluxperf.harness.report.samples import FEWEST_PROCESSES, samples_of, spread_of, summary_of, usable
 from fluxperf.harness.report.study import Ladder, Rung, Study
 from fluxperf.harness.report.svg import Figure
 from fluxperf.harness.report.tables import MISSING, Cell, Column, Table
+from fluxperf.harness.text import units
+from fluxperf.harness.text.escape import shown
 
 _DENOISE = "denoise"
 _METRIC = f"times.{_DENOISE}"

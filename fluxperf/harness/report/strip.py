@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from fluxperf.harness.report import capture_tables, gaps, strip_words, units
-from fluxperf.harness.report.escape import shown
+from fluxperf.harness.report import capture_tables, gaps, strip_words
 from fluxperf.harness.report.strip_code import strip_of
 from fluxperf.harness.report.strip_rows import KINDS
 from fluxperf.harness.report.strip_steps import windows
 from fluxperf.harness.report.templates import asset, environment
+from fluxperf.harness.text import units
+from fluxperf.harness.text.escape import shown
 from fluxperf.harness.timeline.model import Timeline
 from fluxperf.harness.timeline.places import Places
 from fluxperf.harness.timeline.summary import summarize

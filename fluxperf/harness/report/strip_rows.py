@@ -10,9 +10,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from fluxperf.harness.report import units
-from fluxperf.harness.report.escape import shown
 from fluxperf.harness.report.strip_steps import Window
+from fluxperf.harness.text import units
+from fluxperf.harness.text.escape import shown
 from fluxperf.harness.timeline.findings import SHORTEST_GAP_NS, launched_late
 from fluxperf.harness.timeline.model import NONE, Call, Range, Sync, Timeline, Work, process_id, thread_id
 from fluxperf.harness.timeline.places import Places

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import NamedTuple
 
-from fluxperf.harness.report import units
-from fluxperf.harness.report.escape import shown
+from fluxperf.harness.text import units
+from fluxperf.harness.text.escape import shown
 from fluxperf.harness.timeline.busy import busy_ns
 from fluxperf.harness.timeline.model import NONE, Timeline, Work, process_id, thread_id
 from fluxperf.harness.timeline.places import Places

@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 from fluxperf.harness.records import Record, RecordsFile, WorkloadRow, variant
 from fluxperf.harness.report.ceilings import Ceiling, ceilings_for, tried_ceilings
-from fluxperf.harness.report.escape import shown
 from fluxperf.harness.report.inputs import NOTHING, Context, Extras, RungInfo
 from fluxperf.harness.report.provenance import unique, where
 from fluxperf.harness.report.samples import summary_of
-from fluxperf.harness.report.units import BY, NBSP, plural
+from fluxperf.harness.text.escape import shown
+from fluxperf.harness.text.units import BY, NBSP, plural
 
 TWIN_SAYS = "say what crosses and whether the numbers agree, not how fast a GPU is."
 TWIN_NOTE = "host twin: says what crosses and whether the numbers agree, not how fast a GPU is"

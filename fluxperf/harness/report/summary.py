@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fluxperf.harness.records import Record
-from fluxperf.harness.report import units
 from fluxperf.harness.report.advice import Step, fast, next_steps, slow
-from fluxperf.harness.report.escape import shown
 from fluxperf.harness.report.floor import floor_of
 from fluxperf.harness.report.headline import beside_peers
 from fluxperf.harness.report.provenance import commit_of, provenance, unique, where
 from fluxperf.harness.report.published import is_full
 from fluxperf.harness.report.samples import samples_of, speedup, spread_of, summary_of
 from fluxperf.harness.report.study import TWIN_SAYS, Ladder, Study
-from fluxperf.harness.report.terms import RELATIVE
 from fluxperf.harness.report.unmeasured import unmeasured
+from fluxperf.harness.text import units
+from fluxperf.harness.text.escape import shown
+from fluxperf.harness.text.terms import RELATIVE
 
 _MOST_PROBLEMS = 20
 

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from fluxperf.harness.report.escape import neutral
+from fluxperf.harness.text.escape import neutral
 
 
 def environment() -> Environment:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fluxperf.harness.records import Record
-from fluxperf.harness.report import units
-from fluxperf.harness.report.escape import shown
 from fluxperf.harness.report.samples import summary_of
 from fluxperf.harness.report.study import Study
+from fluxperf.harness.text import units
+from fluxperf.harness.text.escape import shown
 
 _NO_ERROR, _NO_LAUNCHES, _NO_PEAK = "No error figure", "Launches not counted", "Peak memory not counted"
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fluxperf.errors import ConfigError, TimelineError
-from fluxperf.harness.report.escape import shown
+from fluxperf.harness.text.escape import shown
 
 #: Environment variable with the path of nsys, where it is not on PATH.
 VARIABLE = "FLUXPERF_NSYS"

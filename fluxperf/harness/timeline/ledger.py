@@ -18,7 +18,7 @@ import msgspec
 from fluxperf.errors import TimelineError
 from fluxperf.harness.files import write_whole
 from fluxperf.harness.records import Machine, OpRow, WorkloadRow
-from fluxperf.harness.report.escape import shown
+from fluxperf.harness.text.escape import shown
 from fluxperf.harness.timeline.model import Timeline, Work
 from fluxperf.harness.timeline.replayed import check_replays
 from fluxperf.harness.timeline.summary import summarize

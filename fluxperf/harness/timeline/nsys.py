@@ -15,7 +15,7 @@ from contextlib import closing
 from pathlib import Path
 
 from fluxperf.errors import TimelineError
-from fluxperf.harness.report.escape import shown
+from fluxperf.harness.text.escape import shown
 from fluxperf.harness.timeline.attribution import attribute
 from fluxperf.harness.timeline.capturing import find_nsys
 from fluxperf.harness.timeline.model import Timeline

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from fluxperf.errors import TimelineError
-from fluxperf.harness.report.escape import shown
+from fluxperf.harness.text.escape import shown
 from fluxperf.harness.timeline.attribution import attribute
 from fluxperf.harness.timeline.model import (
     Call,

@@ -8,12 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from fluxperf.harness.history import Series, label
-from fluxperf.harness.report import svg, units
-from fluxperf.harness.report.escape import drawn, shown
+from fluxperf.harness.report import svg
 from fluxperf.harness.report.plots.frame import legend, seconds
 from fluxperf.harness.report.plots.progress import Line, draw_lines, lines_words
 from fluxperf.harness.report.provenance import short
 from fluxperf.harness.report.svg import INK, SERIES, Figure
+from fluxperf.harness.text import units
+from fluxperf.harness.text.escape import drawn, shown
 
 #: Series that are drawn; of more, those with most commits.
 MOST_SERIES = len(SERIES)

@@ -8,10 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from fluxperf.harness.report import svg, units
-from fluxperf.harness.report.escape import drawn
+from fluxperf.harness.report import svg
 from fluxperf.harness.report.study import Rung
 from fluxperf.harness.report.svg import GRID, INK, MUTED, PAPER, Colour
+from fluxperf.harness.text import units
+from fluxperf.harness.text.escape import drawn
 
 TWIN_TITLE = "host twins on a CPU: not a GPU's time"
 

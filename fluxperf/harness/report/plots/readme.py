@@ -9,8 +9,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from fluxperf.errors import RecordError
 from fluxperf.harness.records import RecordsFile
-from fluxperf.harness.report import svg, units
-from fluxperf.harness.report.escape import drawn, shown
+from fluxperf.harness.report import svg
 from fluxperf.harness.report.inputs import NOTHING, Context, Extras, Published
 from fluxperf.harness.report.plots.copies import copies_words, draw_copies
 from fluxperf.harness.report.plots.frame import TWIN_TITLE, bar, label, place_of, rows_of
@@ -21,6 +20,8 @@ from fluxperf.harness.report.published import is_full
 from fluxperf.harness.report.samples import samples_of, summary_of
 from fluxperf.harness.report.study import Ladder, Study, median_of, survey
 from fluxperf.harness.report.svg import DOWN, INK, MUTED, UP, WHOLE
+from fluxperf.harness.text import units
+from fluxperf.harness.text.escape import drawn, shown
 
 
 def readme_chart(files: Sequence[RecordsFile], context: Context, workload: str, extras: Extras = NOTHING) -> str:

@@ -9,13 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from fluxperf.harness.records import Record
-from fluxperf.harness.report import svg, units
-from fluxperf.harness.report.escape import drawn, shown
+from fluxperf.harness.report import svg
 from fluxperf.harness.report.plots.frame import label
 from fluxperf.harness.report.provenance import provenance
 from fluxperf.harness.report.samples import Speedup, speedup
 from fluxperf.harness.report.study import Ladder, Study
 from fluxperf.harness.report.svg import BAND, DOWN, GRID, INK, MUTED, PAPER, Figure
+from fluxperf.harness.text import units
+from fluxperf.harness.text.escape import drawn, shown
 
 
 class Climb(NamedTuple):
