@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 
 import pytest
 
 import fluxperf
 from fluxperf.engine.ops.specs import SPECS
 from tests.contracts import tree
+
+#: Files are parsed once, by one worker.
+pytestmark = pytest.mark.xdist_group("tree")
 
 SHAPE = re.compile(r"\[[A-Z.][^\]]*\]")
 BOASTS = re.compile(r"\b(fast|faster|fastest|blazing\w*|optimal\w*|lightning|efficient\w*|performant)\b", re.IGNORECASE)
@@ -35,50 +38,88 @@ def public(node: Documented, path: str = "") -> Iterator[tuple[str, Documented]]
             yield from public(child, f"{path}.{child.name}".lstrip("."))
 
 
-@pytest.mark.parametrize("path", FILES, ids=tree.name)
-def test_everything_public_has_one(path: Path) -> None:
-    missing = [where for where, node in public(tree.parsed(path)) if not ast.get_docstring(node) and not _is_stub(node)]
-    assert missing == []
+def missing(module: ast.Module) -> list[str]:
+    """What is public and says nothing of itself."""
+    return [where for where, node in public(module) if not ast.get_docstring(node) and not _is_stub(node)]
 
 
-@pytest.mark.parametrize("path", FILES, ids=tree.name)
-def test_none_boasts(path: Path) -> None:
-    documented = (node for node in ast.walk(tree.parsed(path)) if isinstance(node, Documented))
-    texts = [ast.get_docstring(node) or "" for node in documented]
-    allowed = {"fluxperf/__init__.py"}  # its first line is the mission
-    found = [match for text in texts for match in BOASTS.findall(text)]
-    assert found == [] or tree.name(path) in allowed
+def boasts(nodes: Iterable[ast.AST]) -> list[str]:
+    """Words of docstrings that praise."""
+    texts = [ast.get_docstring(node) or "" for node in nodes if isinstance(node, Documented)]
+    return [match for text in texts for match in BOASTS.findall(text)]
+
+
+def test_everything_public_has_one() -> None:
+    tree.check(FILES, lambda path: missing(tree.parsed(path)))
+
+
+def test_the_scan_sees_what_has_none() -> None:
+    code = "class Open:\n def f(self): return 1\n def _f(self): return 1\nclass _Own:\n def f(self): return 1"
+    assert missing(ast.parse(code)) == ["module", "Open", "Open.f"]
+    assert missing(ast.parse('"""A file."""\ndef stub() -> int: ...')) == []
+
+
+def test_none_boasts() -> None:
+    files = [path for path in FILES if tree.name(path) != "fluxperf/__init__.py"]  # its first line is the mission
+    tree.check(files, lambda path: boasts(tree.nodes(path)))
 
 
 def test_the_scan_sees_a_boast() -> None:
-    assert BOASTS.findall("A blazingly fast kernel.") == ["blazingly", "fast"]
-    assert BOASTS.findall("Breakfast, steadfastly.") == []
+    assert boasts(ast.walk(ast.parse('class A:\n """A blazingly fast kernel."""'))) == ["blazingly", "fast"]
+    assert boasts(ast.walk(ast.parse('"""Breakfast, steadfastly."""'))) == []
 
 
-@pytest.mark.parametrize("op", SPECS)
-def test_an_op_states_its_shapes(op: str) -> None:
+def shapeless(op: str) -> list[str]:
+    """What an op's row leaves unsaid: its meaning, or the shapes of what goes in and comes out."""
     arguments, arrow, results = SPECS[op].signature.partition("->")
-    assert arrow
-    assert SHAPE.search(results), results
     no_array = {"rope_table", "timestep_embedding", "joined_halves"}
-    assert SHAPE.search(arguments) or op in no_array, arguments
-    assert SPECS[op].meaning
+    said = {
+        "an arrow": arrow,
+        "shapes of results": SHAPE.search(results),
+        "shapes of arguments": SHAPE.search(arguments) or op in no_array,
+        "a meaning": SPECS[op].meaning,
+    }
+    return [what for what, there in said.items() if not there]
+
+
+def test_ops_state_their_shapes() -> None:
+    assert {op: lacks for op in SPECS if (lacks := shapeless(op))} == {}
+
+
+@pytest.mark.parametrize("signature", ["x: array -> [B]", "x: [B] -> array", "x: [B], y: [B]"])
+def test_the_scan_sees_an_op_without_shapes(signature: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = dataclasses.replace(SPECS["softmax"], signature=signature)
+    monkeypatch.setitem(SPECS, "softmax", spec)  # type: ignore[arg-type]
+    assert shapeless("softmax")
 
 
 def _takes_arrays(node: tree.Function) -> list[str]:
     return [arg.arg for arg in node.args.args if arg.annotation and "Array" in ast.unparse(arg.annotation)]
 
 
-@pytest.mark.parametrize("path", tree.python_files("fluxperf/engine/model"), ids=tree.name)
-def test_the_models_functions_state_shapes(path: Path) -> None:
-    """In their own docstring, or for every array by name in the module's."""
-    module = tree.parsed(path)
+def unshaped(module: ast.Module) -> list[str]:
+    """Functions of arrays that give no shapes in their own docstring, nor for every array by name in the module's."""
     told = ast.get_docstring(module) or ""
+    found = []
     for where, node in public(module):
         if isinstance(node, tree.Function) and ("Array" in ast.unparse(node.returns or node) or _takes_arrays(node)):
             own = SHAPE.search(ast.get_docstring(node) or "")
             named = [name for name in _takes_arrays(node) if re.search(rf"\b{name}\b[^\[]*\[", told)]
-            assert own or named == _takes_arrays(node), f"{tree.name(path)}: {where} states no shapes"
+            if not own and named != _takes_arrays(node):
+                found.append(where)
+    return found
+
+
+def test_the_models_functions_state_shapes() -> None:
+    files = tree.python_files("fluxperf/engine/model")
+    tree.check(files, lambda path: unshaped(tree.parsed(path)))
+
+
+def test_the_scan_sees_a_function_without_shapes() -> None:
+    function = "def f(x: Array) -> Array:\n"
+    assert unshaped(ast.parse(function + ' """Twice x."""')) == ["f"]
+    assert unshaped(ast.parse(function + ' """Twice x [B, L]."""')) == []
+    assert unshaped(ast.parse('"""Everywhere x is [B, L]."""\n' + function + ' """Twice x."""')) == []
 
 
 def test_exported_names() -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from tests.contracts import tree
+
+#: Files are parsed once, by one worker.
+pytestmark = pytest.mark.xdist_group("tree")
 
 #: Where CuPy may be imported, by prefix of the path.
 CUPY_PLACES = (
@@ -58,10 +62,10 @@ def test_everything_imports_without_gpu_and_torch_libraries() -> None:
     assert int(done.stdout) > 40
 
 
-def imported(module: ast.Module) -> set[str]:
+def imported(nodes: Iterable[ast.AST]) -> set[str]:
     """Top-level names of everything that a module imports, wherever in it, by statement or by `import_module`."""
     names = set()
-    for node in ast.walk(module):
+    for node in nodes:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -76,11 +80,26 @@ def imported(module: ast.Module) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
-@pytest.mark.parametrize("path", tree.python_files("fluxperf"), ids=tree.name)
-def test_gpu_libraries_are_imported_in_their_places_only(path: Path) -> None:
-    names = imported(tree.parsed(path))
-    assert not names & TORCH or tree.name(path).startswith(TORCH_PLACE)
-    assert "cupy" not in names or tree.name(path).startswith(CUPY_PLACES)
+def misplaced(path: Path) -> list[str]:
+    """Libraries of GPUs that a file imports though they have another place."""
+    names = imported(tree.nodes(path)) & (TORCH | {"cupy"})
+    places = {name: CUPY_PLACES if name == "cupy" else (TORCH_PLACE,) for name in names}
+    return [name for name, place in places.items() if not tree.name(path).startswith(place)]
+
+
+def test_gpu_libraries_are_imported_in_their_places_only() -> None:
+    tree.check(tree.python_files("fluxperf"), misplaced)
+
+
+def test_what_is_imported_elsewhere_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree, "ROOT", tmp_path)
+    path = tmp_path / "fluxperf" / "engine" / "nvrtc" / "new.py"
+    path.parent.mkdir(parents=True)
+    path.write_text("import cupy, torch, numpy")
+    assert misplaced(path) == ["torch"]
+    path = path.rename(tmp_path / "fluxperf" / "new.py")
+    path.write_text("import cupy")
+    assert misplaced(path) == ["cupy"]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +116,7 @@ def test_gpu_libraries_are_imported_in_their_places_only(path: Path) -> None:
     ],
 )
 def test_every_way_to_import_is_seen(code: str) -> None:
-    assert "cupy" in imported(ast.parse(code))
+    assert "cupy" in imported(ast.walk(ast.parse(code)))
 
 
 STARTING = """

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.contracts import tree
+
+#: Files are parsed once, by one worker.
+pytestmark = pytest.mark.xdist_group("tree")
 
 CODE = tree.python_files("fluxperf", "tests", "benchmarks")
 DRAWERS = {"utils", "helpers", "common", "util", "misc"}
@@ -31,21 +35,35 @@ def test_no_function_has_more_than_eighty_lines() -> None:
     assert {where: length for where, length in _lengths("").items() if length > 80} == {}
 
 
-@pytest.mark.parametrize("path", CODE, ids=tree.name)
-def test_a_python_file_has_four_hundred_lines_at_most(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 400
+def lines_over(most: int, path: Path) -> list[str]:
+    """What is said of a file that has more lines than that."""
+    lines = len(path.read_text().splitlines())
+    return [f"{lines} lines"] if lines > most else []
+
+
+def test_a_python_file_has_four_hundred_lines_at_most() -> None:
+    tree.check(CODE, partial(lines_over, 400))
 
 
 def test_a_kernel_file_has_three_hundred_lines_at_most() -> None:
     sources = [*(tree.ROOT / "kernels").rglob("*.cu"), *(tree.ROOT / "kernels").rglob("*.cuh")]
-    assert {tree.name(path) for path in sources if len(path.read_text().splitlines()) > 300} == set()
+    assert sources
+    tree.check(sources, partial(lines_over, 300))
+
+
+def test_a_line_too_many_is_seen_in_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree, "ROOT", tmp_path)
+    paths = [tmp_path / name for name in ("long.py", "fits.py", "longer.py")]
+    for path, lines in zip(paths, (5, 4, 6), strict=True):
+        path.write_text("x\n" * lines)
+    with pytest.raises(AssertionError, match=r"^\nlong\.py: 5 lines\nlonger\.py: 6 lines$"):
+        tree.check(paths, partial(lines_over, 4))
 
 
 def test_there_is_no_drawer() -> None:
-    found = [tree.name(path) for path in tree.python_files("fluxperf") if DRAWERS & {path.stem, *path.parent.parts}]
-    assert found == []
+    tree.check(tree.python_files("fluxperf"), lambda path: DRAWERS & {path.stem, *path.parent.parts})
 
 
-@pytest.mark.parametrize("folder", ["fluxperf", "kernels", "benchmarks", "reports", "tests"])
-def test_top_level_folders(folder: str) -> None:
-    assert (tree.ROOT / folder).is_dir()
+def test_top_level_folders() -> None:
+    folders = {"fluxperf", "kernels", "benchmarks", "reports", "tests"}
+    assert {folder for folder in folders if (tree.ROOT / folder).is_dir()} == folders

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -28,10 +28,24 @@ def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(), name(path))
 
 
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """Every node of a file. Walking costs more than parsing, and each rule asks for the nodes again."""
+    return tuple(ast.walk(parsed(path)))
+
+
 def functions(path: Path) -> Iterator[Function]:
-    for node in ast.walk(parsed(path)):
-        if isinstance(node, Function):
-            yield node
+    return (node for node in nodes(path) if isinstance(node, Function))
+
+
+def check(files: Iterable[Path], broken: Callable[[Path], Iterable[object]]) -> None:
+    """One rule over all files; the message has a line for everything that breaks it.
+
+    Raises:
+        AssertionError: something does.
+    """
+    found = [f"{name(path)}: {what}" for path in files for what in broken(path)]
+    assert not found, "\n".join(["", *found])
 
 
 def tracked() -> list[Path]:
