@@ -89,7 +89,7 @@ def timeline(
     sizes = None if trimmed is None else trim(file, trimmed)
     if html is not None:
         # matplotlib takes a second to import, which the tables need not pay.
-        from fluxperf.harness.report.capture_page import page
+        from fluxperf.harness.capture.page import page
 
         write_whole(html, page(capture, places, found))
     kinds = {row.finding for row in found}

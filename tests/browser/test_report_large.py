@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from fluxperf.harness.capture.strip import sections
 from fluxperf.harness.report.html import render, write
 from fluxperf.harness.report.inputs import Extras
-from fluxperf.harness.report.strip import sections
 from tests.browser.conftest import Opener
 from tests.report import captures, evidence
 from tests.report import pages as made

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fluxperf.harness.report.capture_page import page
+from fluxperf.harness.capture.page import page
 from fluxperf.harness.text import units
 from tests.browser.devtools import Browser
 from tests.browser.strips import STRIP, Shown, alpha

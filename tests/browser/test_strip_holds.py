@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fluxperf.harness.report.capture_page import page
+from fluxperf.harness.capture.page import page
 from tests.browser.devtools import Browser
 from tests.browser.strips import STRIP, Shown, alpha
 from tests.report.captures import MS, Making, everything, many

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fluxperf.harness.report import gaps
-from fluxperf.harness.report.capture_page import page
-from fluxperf.harness.report.strip import scripts, sections, styles
-from fluxperf.harness.report.templates import script_hash
+from fluxperf.harness.capture import gaps
+from fluxperf.harness.capture.page import page
+from fluxperf.harness.capture.strip import scripts, sections, styles
+from fluxperf.harness.pages.templates import script_hash
 from fluxperf.harness.text import units
 from fluxperf.harness.timeline.findings import KINDS, findings
 from fluxperf.harness.timeline.model import Timeline

@@ -9,9 +9,9 @@ from importlib import resources
 import numpy as np
 import pytest
 
-from fluxperf.harness.report.svg import COLOURS, SERIES
+from fluxperf.harness.pages.svg import COLOURS, SERIES
 
-STYLE = (resources.files("fluxperf.harness.report") / "assets" / "style.css").read_text(encoding="utf-8")
+STYLE = (resources.files("fluxperf.harness.pages") / "assets" / "style.css").read_text(encoding="utf-8")
 LIGHT, DARK = (dict(re.findall(r"--([\w-]+): (#[0-9a-f]{3,6});", block)) for block in STYLE.split("@media ")[:2])
 THEMES = {"light": LIGHT, "dark": LIGHT | DARK}
 

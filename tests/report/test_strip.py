@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import json
+from importlib import resources
+from importlib.resources.abc import Traversable
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fluxperf.harness.report.strip_code import strip_of
-from fluxperf.harness.report.strip_rows import KINDS, rows_of
-from fluxperf.harness.report.strip_steps import windows
-from fluxperf.harness.report.strip_words import by_op, longest
+from fluxperf.harness.capture.rows import KINDS, rows_of
+from fluxperf.harness.capture.strip_data import strip_of
+from fluxperf.harness.capture.windows import windows
+from fluxperf.harness.capture.words import by_op, longest
 from fluxperf.harness.text import units
 from fluxperf.harness.timeline.model import NONE, Timeline
 from fluxperf.harness.timeline.places import Places
 from fluxperf.harness.timeline.summary import summarize
 from tests.report.captures import MS, US, Making, everything, many
+
+SCRIPTS = sorted(
+    (
+        path
+        for house in ("capture", "pages")
+        for path in (resources.files(f"fluxperf.harness.{house}") / "assets").iterdir()
+        if path.name.endswith(".js")
+    ),
+    key=lambda path: path.name,
+)
 
 
 def strip(timeline: Timeline, **limits: int) -> Any:
@@ -308,14 +320,9 @@ def test_by_op_of_the_whole_capture_agrees_with_the_summary():
     assert row[1].order == summarize(timeline, "op", places).total.gpu_sum_ms * 1e6
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["strip_data.js", "strip_draw.js", "strip_words.js", "strip_measure.js", "strip_input.js", "strip.js", "page.js"],
-)
-def test_scripts_write_text_and_never_markup(name: str):
-    from fluxperf.harness.report.templates import asset
-
-    script = asset(name)
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_write_text_and_never_markup(script: Traversable):
+    text = script.read_text(encoding="utf-8")
     for way in (
         "innerHTML",
         "outerHTML",
@@ -326,4 +333,4 @@ def test_scripts_write_text_and_never_markup(name: str):
         "fetch(",
         "import(",
     ):
-        assert way not in script
+        assert way not in text

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fluxperf.harness.report.gaps import histogram, judged
+from fluxperf.harness.capture.gaps import histogram, judged
 from fluxperf.harness.timeline.findings import findings
 from fluxperf.harness.timeline.ledger import Ledger, compare, read_ledger
 from fluxperf.harness.timeline.model import Timeline

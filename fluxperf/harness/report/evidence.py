@@ -43,7 +43,7 @@ def gathered(files: Sequence[RecordsFile], given: Given) -> Extras:
         TimelineError: a timeline cannot be read.
     """
     # It draws, and what draws takes a second to import.
-    from fluxperf.harness.report.strip import sections
+    from fluxperf.harness.capture.strip import sections
 
     records = [record for file in files for record in file.records]
     return Extras(

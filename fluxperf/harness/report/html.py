@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from fluxperf.errors import RecordError
+from fluxperf.harness.capture.strip import Sections, scripts, styles
+from fluxperf.harness.pages.templates import asset, environment, script_hash
 from fluxperf.harness.records import RecordsFile
 from fluxperf.harness.report import (
     headline,
@@ -32,9 +34,7 @@ from fluxperf.harness.report import (
 )
 from fluxperf.harness.report.commands import commands
 from fluxperf.harness.report.inputs import NOTHING, Context, Extras
-from fluxperf.harness.report.strip import Sections, scripts, styles
 from fluxperf.harness.report.study import SAMPLE_NOTE, TWIN_NOTE, Study, survey
-from fluxperf.harness.report.templates import asset, environment, script_hash
 from fluxperf.harness.text.terms import TERMS
 
 
@@ -109,7 +109,7 @@ def page(study: Study) -> str:
         style, script = f"{style}\n{styles()}", f"{script}\n{scripts()}"
     parts = [Part(section, section.build(study), commands(study, section.anchor)) for section in SECTIONS]
     return (
-        environment()
+        environment("fluxperf.harness.report")
         .get_template("page.html.j2")
         .render(
             parts=parts,

@@ -15,7 +15,7 @@ from fluxperf.harness.verdict import Verdict
 
 if TYPE_CHECKING:
     # It draws, and what draws takes a second to import.
-    from fluxperf.harness.report.strip import Sections
+    from fluxperf.harness.capture.strip import Sections
 
 
 class RungInfo(NamedTuple):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from fluxperf.harness.report.strip_rows import KINDS, Item, Rows
-from fluxperf.harness.report.strip_steps import Window
-from fluxperf.harness.report.tables import MISSING, Cell, Column, Table
+from fluxperf.harness.capture.rows import KINDS, Item, Rows
+from fluxperf.harness.capture.windows import Window
+from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
 from fluxperf.harness.timeline.model import NONE, Timeline

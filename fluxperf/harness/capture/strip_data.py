@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from fluxperf.harness.report.strip_rows import KINDS, Item, Rows, rows_of
-from fluxperf.harness.report.strip_steps import Window, Windows, whole
+from fluxperf.harness.capture.rows import KINDS, Item, Rows, rows_of
+from fluxperf.harness.capture.windows import Window, Windows, whole
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import script_json, shown
 from fluxperf.harness.timeline.model import NONE, Timeline

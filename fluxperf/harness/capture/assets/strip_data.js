@@ -1,4 +1,4 @@
-// Reads a strip's data back (strip_code.py wrote them): rows of items in typed arrays, found by bisection.
+// Reads a strip's data back (strip_data.py wrote them): rows of items in typed arrays, found by bisection.
 
 class StripRow {
   constructor(raw, group, first) {

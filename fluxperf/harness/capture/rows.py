@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from fluxperf.harness.report.strip_steps import Window
+from fluxperf.harness.capture.windows import Window
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
 from fluxperf.harness.timeline.findings import SHORTEST_GAP_NS, launched_late

@@ -6,9 +6,9 @@ from typing import Any, Literal, NamedTuple
 
 from markupsafe import Markup
 
-from fluxperf.harness.report import capture_tables
-from fluxperf.harness.report.strip import provenance, scripts, sections, styles
-from fluxperf.harness.report.templates import asset, environment, script_hash
+from fluxperf.harness.capture import tables
+from fluxperf.harness.capture.strip import provenance, scripts, sections, styles
+from fluxperf.harness.pages.templates import asset, environment, script_hash
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
 from fluxperf.harness.timeline.findings import Finding, blind_spots, findings
@@ -51,7 +51,7 @@ def page(timeline: Timeline, places: Places | None = None, found: list[Finding] 
     summaries = {by: summarize(timeline, by, places) for by in levels}
     script = asset("page.js") + "\n" + scripts()
     return (
-        environment()
+        environment("fluxperf.harness.capture")
         .get_template("capture.html.j2")
         .render(
             view=_view(timeline, summaries, found),
@@ -72,10 +72,10 @@ def _view(timeline: Timeline, summaries: dict[str, Summary], found: list[Finding
         "provenance": provenance(timeline),
         "captured": _captured(timeline),
         "figures": _figures(by_op, found),
-        "advice": capture_tables.advice(found),
-        "findings": capture_tables.findings(found),
-        "costs": [capture_tables.costs(summary) for summary in summaries.values()],
-        "copies": capture_tables.copies(by_op),
+        "advice": tables.advice(found),
+        "findings": tables.findings(found),
+        "costs": [tables.costs(summary) for summary in summaries.values()],
+        "copies": tables.copies(by_op),
         "notes": [shown(note, 400) for note in timeline.notes],
         "blind": [f"Not finding “{name}” proves nothing here: {reason}." for name, reason in blind.items()],
         "limits": LIMITS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import NamedTuple
 
-from fluxperf.harness.report.tables import MISSING, Cell, Column, Table
+from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
 from fluxperf.harness.timeline.findings import KINDS, Finding

@@ -12,16 +12,18 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from fluxperf.harness.report import capture_tables, gaps, strip_words
-from fluxperf.harness.report.strip_code import strip_of
-from fluxperf.harness.report.strip_rows import KINDS
-from fluxperf.harness.report.strip_steps import windows
-from fluxperf.harness.report.templates import asset, environment
+from fluxperf.harness.capture import gaps, tables, words
+from fluxperf.harness.capture.rows import KINDS
+from fluxperf.harness.capture.strip_data import strip_of
+from fluxperf.harness.capture.windows import windows
+from fluxperf.harness.pages.templates import asset, environment
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
 from fluxperf.harness.timeline.model import Timeline
 from fluxperf.harness.timeline.places import Places
 from fluxperf.harness.timeline.summary import summarize
+
+_PACKAGE = "fluxperf.harness.capture"
 
 #: Scripts in the order in which they must come; the last one draws every strip of the page.
 _SCRIPTS = ("strip_data.js", "strip_draw.js", "strip_words.js", "strip_measure.js", "strip_input.js", "strip.js")
@@ -61,7 +63,7 @@ def sections(timeline: Timeline, prefix: str = "strip", places: Places | None = 
 
     def section(template: str, part: str, title: str, view: Any) -> Section:
         html = (
-            environment()
+            environment(_PACKAGE)
             .get_template(f"{template}.html.j2")
             .render(view=view, prefix=prefix + part, source_text=source)
         )
@@ -72,18 +74,18 @@ def sections(timeline: Timeline, prefix: str = "strip", places: Places | None = 
     return Sections(
         section("strip", "", "Timeline of one step", _strip(timeline, places)),
         section("strip_gaps", "-gaps", "Gaps and the launch-bound test", found),
-        section("strip_kernels", "-kernels", "Top kernels", capture_tables.kernels(by_kernel)),
+        section("strip_kernels", "-kernels", "Top kernels", tables.kernels(by_kernel)),
     )
 
 
 def styles() -> str:
     """The style sheet that sections need besides the page's own."""
-    return asset("strip.css")
+    return asset("strip.css", _PACKAGE)
 
 
 def scripts() -> str:
     """The script that sections need besides the page's own."""
-    return "\n".join(asset(name) for name in _SCRIPTS)
+    return "\n".join(asset(name, _PACKAGE) for name in _SCRIPTS)
 
 
 def provenance(timeline: Timeline) -> str:
@@ -101,8 +103,8 @@ def _strip(timeline: Timeline, places: Places) -> dict[str, Any]:
     """What the strip's template shows."""
     strip = strip_of(timeline, places, windows(timeline, places))
     shown_first = strip.windows.shown
-    by_op = strip_words.by_op(timeline, places, shown_first)
-    longest = strip_words.longest(strip.rows, places, shown_first)
+    by_op = words.by_op(timeline, places, shown_first)
+    longest = words.longest(strip.rows, places, shown_first)
     used = {item.kind for group in strip.rows.groups for row in group.rows for item in row.items}
     return {
         # Safe as markup: `script_json` leaves no <, > or & in it.
@@ -110,7 +112,7 @@ def _strip(timeline: Timeline, places: Places) -> dict[str, Any]:
         "windows": strip.windows,
         "span": units.time((shown_first.end_ns - shown_first.start_ns) / 1e9),
         "first": shown_first,
-        "legend": [(kind, words) for kind, words in KINDS.items() if kind in used],
+        "legend": [(kind, named) for kind, named in KINDS.items() if kind in used],
         "left_out": strip.left_out,
         "counts": f"{units.plural(len(by_op.rows), 'op')}, {units.plural(len(longest.rows), 'longest item')} of "
         f"{units.count(strip.rows.number)}",

@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from fluxperf.harness.report import svg
-from fluxperf.harness.report.svg import AMBER, DOWN, INK, UP, WHOLE, Colour, Figure
-from fluxperf.harness.report.tables import Cell, Column, Table
+from fluxperf.harness.pages import svg
+from fluxperf.harness.pages.svg import AMBER, DOWN, INK, UP, WHOLE, Colour, Figure
+from fluxperf.harness.pages.tables import Cell, Column, Table
 from fluxperf.harness.text import units
 from fluxperf.harness.timeline.findings import SHORTEST_GAP_NS, launched_late, round_trip
 from fluxperf.harness.timeline.model import NONE, Timeline

@@ -1,0 +1,48 @@
+"""Templates and other files of ``assets/``: how each becomes text of a page.
+
+A house of pages has its files in a folder ``assets`` of its own; the macros, the style sheet and the script that all
+pages share are in this package's.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from fluxperf.harness.text.escape import neutral
+
+_SHARED = "fluxperf.harness.pages"
+
+
+@cache
+def environment(package: str) -> Environment:
+    """Jinja for a package's templates: everything is escaped, and a name that is missing is an error."""
+    return Environment(
+        loader=ChoiceLoader([PackageLoader(name, "assets") for name in (package, _SHARED)]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_harmless,
+    )
+
+
+def asset(name: str, package: str = _SHARED) -> str:
+    """The text of a file of a package's ``assets/``."""
+    return (resources.files(package) / "assets" / name).read_text(encoding="utf-8")
+
+
+def script_hash(script: str) -> str:
+    """What a content security policy calls a script: its SHA-256, in base64."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _harmless(value: Any) -> Any:
+    """Whatever a template prints, without characters that hide or reorder text; markup is ours and stays."""
+    return neutral(value) if isinstance(value, str) and not isinstance(value, Markup) else value
