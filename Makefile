@@ -52,7 +52,7 @@ asv: $(VENV)/.installed-dev
 	@mkdir -p .asv && HOME=$(CURDIR)/.asv $(BIN)/asv machine --yes >/dev/null
 	HOME=$(CURDIR)/.asv $(BIN)/asv check -E existing:$(BIN)/python
 	HOME=$(CURDIR)/.asv OPENBLAS_NUM_THREADS=1 FLUXPERF_ASV_SAMPLES=2 $(BIN)/asv run --quick -E existing:$(BIN)/python \
-	  --bench "Ops.*tiny', 'fused'|double.*tiny'|Model.*tiny'|startup.*(tiny|fluxperf)|error.*fused|transfers.*fused"
+	  --bench "Ops.*(modulate|attention)', 'tiny', 'fused'|double.*tiny'|Model.*tiny'|startup.*(tiny|fluxperf)|error.*fused|transfers.*fused"
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

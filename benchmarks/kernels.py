@@ -39,7 +39,8 @@ def main() -> None:
     ceiling = copy_bandwidth(device)
     rows = []
     for dtype in DTYPES:
-        for name, (_, _, nbytes, calls) in kernels(device, dtype).items():
+        for name, kernel in kernels(device, dtype).items():
+            calls, nbytes = kernel.calls(device, dtype)
             series = timed(device, calls, REPEATS)
             seconds = median(series.times_s)
             rate = nbytes / seconds

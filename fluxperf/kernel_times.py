@@ -1,27 +1,31 @@
 """Kernels by themselves at the shapes of schnell-1024: calls, bytes and times of every memory-bound one.
 
-Bytes are those that the op must move: each tensor read or written once. Calls rotate among several sets of tensors, so
-that no set stays in the L2 cache.
+Operands are those of the ops' specifications. Bytes are those that the op must move: each tensor read or written once.
+Calls rotate among several sets of tensors, so that no set stays in the L2 cache.
 """
 
 from __future__ import annotations
 
 import datetime
 import itertools
-import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import fluxperf
 from fluxperf.engine.device.cuda import CudaDevice
 from fluxperf.engine.ops.bind import bind
-from fluxperf.engine.ops.table import Quantized, Settings, Unscaled
+from fluxperf.engine.ops.specs import PRODUCTS, SPECS, WORKLOAD_SIZES, Call, Case, Draw, Operands, Sizes
+from fluxperf.engine.ops.specs.spec import array_bytes, case, normal
+from fluxperf.engine.ops.table import Ops, Quantized, Settings, Unscaled
 from fluxperf.engine.phases import table
 from fluxperf.errors import UnknownNameError
+from fluxperf.harness.measure import sampler
 from fluxperf.harness.measure.clocks import Watch
 from fluxperf.harness.measure.environment import commit, machine
-from fluxperf.harness.measure.sampler import Call, Series, batch
+from fluxperf.harness.measure.sampler import Series
 from fluxperf.harness.records import Record, Totals, WorkloadRow
 
 #: Workload that their records name, and the gate.
@@ -31,25 +35,40 @@ KERNELS = "kernels"
 SETS, LAUNCHES, WARMUP = 8, 40, 2
 
 DTYPES = ("bfloat16", "float32")
-TEXT, IMAGE, HEADS, DIM = 512, 4096, 24, 128
-WIDTH, TOKENS = HEADS * DIM, TEXT + IMAGE
 
-#: Ops whose kernels exist in fused form alone, and one that is shown for the kernel beside its product.
-FUSED_OPS = ("norm_modulate", "qkv_heads", "linear_gated_residual")
-_SHOWN = {"linear_gated_residual": "gated_residual with bias"}
+#: Sizes of the joint sequence, of softmax with fewer heads (a tensor of all scores takes 2 GB), and of rows that do not
+#: fit into registers.
+JOINT = WORKLOAD_SIZES["schnell-1024"]
+_SMALLER = {"softmax": JOINT._replace(heads=2)}
+_LONG = {op: JOINT._replace(tokens=JOINT.tokens // 2, heads=2 * JOINT.heads) for op in ("layer_norm", "norm_modulate")}
+
+#: Rungs whose tables differ in kernels, and implementations that are kernels.
+_RUNGS, _METHODS = ("batched", "fused", "fp8"), ("primitives", "fused", "fp8")
 
 _Call = Callable[[], Any]
-_Function = Callable[[dict[str, Any]], Any]
-_Sets = Sequence[dict[str, Any]]
 
 
 class Kernel(NamedTuple):
-    """One kernel: the op, the phase whose implementation it is, the bytes that it must move, and its calls."""
+    """One kernel: the op, the phase whose implementation it is, and how it is called.
+
+    ``function`` takes what ``case`` draws, arrays ``skipped`` elements behind an alignment; ``nbytes`` must be moved,
+    all operands and results if it is 0.
+    """
 
     op: str
     phase: str
-    nbytes: int
-    calls: Sequence[_Call]
+    function: Callable[..., Any]
+    case: Case
+    sizes: Sizes = JOINT
+    skipped: int = 0
+    nbytes: int = 0
+
+    def calls(self, device: CudaDevice, dtype: str) -> tuple[list[_Call], int]:
+        """Calls on sets of operands of their own, and the bytes that each must move."""
+        sets = [self.case(Operands(device, dtype, self.skipped), self.sizes) for _ in range(SETS)]
+        first = sets[0]
+        moved = self.nbytes or array_bytes((first.args, self.function(*first.args, **first.options)))
+        return [partial(self.function, *one.args, **one.options) for one in sets], moved
 
 
 def kernels(device: CudaDevice, dtype: str) -> dict[str, Kernel]:
@@ -58,91 +77,94 @@ def kernels(device: CudaDevice, dtype: str) -> dict[str, Kernel]:
     ``misaligned`` tensors begin one element behind a 16-byte boundary, which single elements must serve; rows that are
     ``long`` do not fit into registers.
     """
-    fused = bind(KERNELS, table("fused"), device, Settings(dtype)).ops["double"]
-    plain = bind(KERNELS, table("batched"), device, Settings(dtype)).ops["double"]
-    sets, odd = _sets(device, dtype), _sets(device, dtype, 1)
-    bias, norm = _draw(device, dtype, (3 * WIDTH,)), _draw(device, dtype, (DIM,))
-    cos, sin = plain.rope_table(TEXT, 64, 64, (16, 56, 56), 10_000.0)
-    item = 2 if dtype == "bfloat16" else 4
-    size, heads = TOKENS * WIDTH * item, (1, TOKENS, HEADS, DIM)
-    rows, scores = (1, TOKENS // 2, 2 * WIDTH), 2 * TOKENS * TOKENS * (4 + item)
     found: dict[str, Kernel] = {}
-
-    def add(op: str, nbytes: int, function: _Function, note: str = "", operands: _Sets = sets) -> None:
-        phase = "fused" if op in FUSED_OPS else "batched"
-        notes = ", ".join(word for word in ("fused" if phase == "fused" else "", note) if word)
-        name = _SHOWN.get(op, op) + (f" ({notes})" if notes else "")
-        found[name] = Kernel(op, phase, nbytes, [lambda one=one: function(one) for one in operands])  # type: ignore[misc]
-
-    def both(op: str, nbytes: int, function: _Function) -> None:
-        add(op, nbytes, function)
-        add(op, nbytes, function, "misaligned", odd)
-
-    streams = (bias, bias), (norm, norm), (norm, norm), cos, sin, HEADS
-    both("layer_norm", 2 * size, lambda s: plain.layer_norm(s["x"]))
-    add("layer_norm", 2 * size, lambda s: plain.layer_norm(s["x"].reshape(rows)), "long rows")
-    both("modulate", 2 * size, lambda s: plain.modulate(s["x"], s["row"], s["row"]))
-    both("gated_residual", 3 * size, lambda s: plain.gated_residual(s["x"], s["row"], s["y"]))
-    both("add_broadcast", 6 * IMAGE * WIDTH * item, lambda s: plain.add_broadcast(s["img"], s["wide"]))
-    add("add_broadcast", 2 * size, lambda s: plain.add_broadcast(s["x"], s["column"]), "along the last axis")
-    both("gelu", 2 * size, lambda s: plain.gelu(s["x"]))
-    both("silu", 2 * size, lambda s: plain.silu(s["x"]))
-    both("scale", 2 * size, lambda s: plain.scale(s["x"], 0.5))
-    both("rms_norm", 2 * size, lambda s: plain.rms_norm(s["x"].reshape(heads), norm))
-    both("apply_rope", 2 * size, lambda s: plain.apply_rope(s["x"].reshape(heads), cos, sin))
-    both("transpose_heads", 2 * size, lambda s: plain.transpose_heads(s["x"].reshape(heads)))
-    both("concat_tokens", 2 * size, lambda s: plain.concat_tokens(s["x"][:, :TEXT], s["y"][:, TEXT:]))
-    both("softmax", scores, lambda s: plain.softmax(s["scores"], dtype))
-    both("cast", 6 * TOKENS * WIDTH, lambda s: plain.cast(s["x"], "float32" if dtype == "bfloat16" else "bfloat16"))
-    both("euler_step", 2 * 4 * TOKENS * WIDTH + size, lambda s: plain.euler_step(s["latents"], s["x"], -0.25))
-    add("timestep_embedding", 4 * 256, lambda s: plain.timestep_embedding((0.5,)))
-    add("rope_table", 8 * TOKENS * DIM, lambda s: plain.rope_table(TEXT, 64, 64, (16, 56, 56), 10_000.0))
-    both("norm_modulate", 2 * size, lambda s: fused.norm_modulate(s["x"], s["row"], s["row"]))
-    add("norm_modulate", 2 * size, lambda s: fused.norm_modulate(s["x"].reshape(rows), s["two"], s["two"]), "long rows")
-    both("qkv_heads", 6 * size, lambda s: fused.qkv_heads((s["txt"], s["img"]), *streams))
-    both("linear_gated_residual", 3 * size, lambda s: _epilogue(device, s))
-    if dtype == "bfloat16":
-        _add_fp8(device, found, sets, bias, norm, (cos, sin))
+    seen = set()
+    for rung in _RUNGS if dtype == "bfloat16" else _RUNGS[:-1]:
+        rows = table(rung)
+        ops = bind(KERNELS, rows, device, Settings(dtype)).ops["single"]
+        for op, spec in SPECS.items():
+            method = rows.get(f"single.{op}", rows.get(op, ""))
+            if op not in PRODUCTS and method in _METHODS and (op, method) not in seen:
+                seen.add((op, method))
+                for variant in spec.timed:
+                    words = ["" if method == "primitives" else method, variant if len(spec.timed) > 1 else ""]
+                    _add(found, words, Kernel(op, rung, getattr(ops, op), spec.cases[variant], _SMALLER.get(op, JOINT)))
+        found |= _behind_products(device, ops, rung)
     return found
 
 
-def _add_fp8(
-    device: CudaDevice, found: dict[str, Kernel], sets: _Sets, bias: Any, norm: Any, tables: tuple[Any, Any]
-) -> None:
-    """The kernels that quantize, and those behind a product in e4m3."""
+def _add(found: dict[str, Kernel], words: list[str], kernel: Kernel) -> None:
+    """Adds an op's kernel; and with operands that take other versions of it, where they are array operands."""
+    op, fp8 = kernel.op, kernel.phase == "fp8"
+    if fp8 and op == "qkv_heads":
+        kernel = kernel._replace(case=_scaled(kernel.case))
+    found[_name(op, *words)] = kernel
+    if fp8 or "[" not in SPECS[op].signature.partition("->")[0]:
+        return
+    found[_name(op, *words, "misaligned")] = kernel._replace(skipped=1)
+    if op in _LONG:
+        found[_name(op, *words, "long rows")] = kernel._replace(sizes=_LONG[op])
+
+
+def _name(op: str, *words: str) -> str:
+    notes = ", ".join(word for word in words if word)
+    return f"{op} ({notes})" if notes else op
+
+
+def _behind_products(device: CudaDevice, ops: Ops, rung: str) -> dict[str, Kernel]:
+    """Kernels that stand behind a product in the same op, without the product; and what joins two of them."""
+    from fluxperf.engine.ops.cuda.epilogues import bias_gated_residual
     from fluxperf.engine.ops.cuda.fp8 import quantized_gelu, scaled_gated_residual
 
-    ops, size = bind(KERNELS, table("fp8"), device, Settings("bfloat16")).ops["single"], TOKENS * WIDTH
-    scales = device.empty((1, TOKENS, 1), "float32"), device.empty((4 * WIDTH,), "float32")
-    for scale in scales:
-        scale.fill(1)
-    rows, columns = scales
+    gated = case(normal("B L D"), normal("B D"), normal("B L D"), normal("D"))
+    if rung == "fused":
+        kernel = Kernel("linear_gated_residual", rung, partial(bias_gated_residual, device), gated)
+        name = "gated_residual with bias"
+        return {_name(name, rung): kernel, _name(name, rung, "misaligned"): kernel._replace(skipped=1)}
+    if rung == "fp8":
+        gelu = _scaled(case(normal("B L 4D"), normal("4D")))
+        joined = Kernel("join_features", rung, ops.join_features, partial(_halves, ops))
+        return {
+            # The second half's scale is the larger one, as is usual: only the first half is written.
+            "join_features (fp8)": joined._replace(nbytes=2 * JOINT.tokens * JOINT.width),
+            "gelu with bias (fp8)": Kernel("linear_gelu", rung, partial(quantized_gelu, device), gelu),
+            "gated_residual with bias (fp8)": Kernel(
+                "linear_gated_residual", rung, partial(scaled_gated_residual, device), _scaled(gated, 2)
+            ),
+        }
+    return {}
 
-    def unscaled(x: Any) -> Unscaled:
-        return Unscaled(x, rows[:, : x.shape[1]], columns[: x.shape[2]])
 
-    def add(op: str, name: str, nbytes: int, function: _Function) -> None:
-        found[f"{name} (fp8)"] = Kernel(op, "fp8", nbytes, [lambda one=one: function(one) for one in sets])  # type: ignore[misc]
+def _halves(ops: Ops, draw: Draw, s: Sizes) -> Call:
+    """Two halves in e4m3 of one buffer, with scales of 1 and 2."""
+    scales = (draw(s.batch, s.tokens, 1, std=0.0, mean=scale, dtype="float32") for scale in (1.0, 2.0))
+    return Call(tuple(map(Quantized, ops.joined_halves(s.batch, s.tokens, s.width, 4 * s.width, "bfloat16"), scales)))
 
-    halves = itertools.cycle([ops.joined_halves(1, TOKENS, WIDTH, 4 * WIDTH, "bfloat16") for _ in sets])
-    doubled = device.empty(rows.shape, "float32")
-    doubled.fill(2)
-    streams = (bias, bias), (norm, norm), (norm, norm), *tables, HEADS
-    # The second half's scale is the larger one, as is usual: only the first half is written.
-    add("join_features", "join_features", 2 * size,
-        lambda s: ops.join_features(*map(Quantized, next(halves), (rows, doubled))))  # fmt: skip
-    add("quantize_rows", "quantize_rows", 3 * size, lambda s: ops.quantize_rows(s["x"]))
-    add("norm_modulate", "norm_modulate", 3 * size, lambda s: ops.norm_modulate(s["x"], s["row"], s["row"]))
-    add("qkv_heads", "qkv_heads", 9 * size, lambda s: ops.qkv_heads((unscaled(s["txt"]), unscaled(s["img"])), *streams))
-    add("linear_gelu", "gelu with bias", 12 * size, lambda s: quantized_gelu(device, unscaled(s["mlp"]), s["up"]))
-    add("linear_gated_residual", "gated_residual with bias", 6 * size,
-        lambda s: scaled_gated_residual(device, s["x"], s["row"], unscaled(s["y"]), s["row"].reshape(-1)))  # fmt: skip
+
+def _scaled(unscaled: Case, place: int = 0) -> Case:
+    """A case whose argument at that place is a product in e4m3, or several, before scales of 1."""
+
+    def product(draw: Draw, x: Any) -> Any:
+        if isinstance(x, tuple):
+            return tuple(product(draw, one) for one in x)
+        rows, columns = (
+            draw(*shape, std=0.0, mean=1.0, dtype="float32") for shape in ((*x.shape[:-1], 1), x.shape[-1:])
+        )
+        return Unscaled(x, rows, columns)
+
+    def scaled(draw: Draw, s: Sizes) -> Call:
+        call = unscaled(draw, s)
+        args = list(call.args)
+        args[place] = product(draw, args[place])
+        return replace(call, args=tuple(args))
+
+    return scaled
 
 
 def timed(device: CudaDevice, calls: Sequence[_Call], repeat: int) -> Series:
     """Batches of calls in rotation."""
     rotation = itertools.cycle(calls)
-    (series,) = batch([Call(device, lambda: next(rotation)())], LAUNCHES, repeat, WARMUP)
+    (series,) = sampler.batch([sampler.Call(device, lambda: next(rotation)())], LAUNCHES, repeat, WARMUP)
     return series
 
 
@@ -170,8 +192,9 @@ def records(device: CudaDevice, repeat: int, names: Sequence[str] = ()) -> list[
 
 
 def _record(device: CudaDevice, name: str, dtype: str, kernel: Kernel, repeat: int) -> Record:
+    calls, nbytes = kernel.calls(device, dtype)
     with Watch(device.bus_id) as watch:
-        series = timed(device, kernel.calls, repeat)
+        series = timed(device, calls, repeat)
     revision, dirty = commit(Path(fluxperf.__file__).resolve().parent.parent)
     nothing = Totals(d2h_copies=0, h2d_copies=0, d2h_bytes=0, h2d_bytes=0, launches=1, syncs=0, peak_bytes=None)
     return Record(
@@ -181,7 +204,14 @@ def _record(device: CudaDevice, name: str, dtype: str, kernel: Kernel, repeat: i
         dirty=dirty,
         machine=machine(device.describe()),
         workload=WorkloadRow(
-            name=KERNELS, model="schnell", height=1024, width=1024, text_tokens=TEXT, steps=1, batch=1, weights="none"
+            name=KERNELS,
+            model="schnell",
+            height=1024,
+            width=1024,
+            text_tokens=JOINT.text,
+            steps=1,
+            batch=1,
+            weights="none",
         ),
         implementation="fluxperf",
         rung=name,
@@ -194,33 +224,7 @@ def _record(device: CudaDevice, name: str, dtype: str, kernel: Kernel, repeat: i
         ledger=[],
         ops=[],
         error=None,
-        settings={"kind": series.kind, "launches": str(LAUNCHES), "bytes": str(kernel.nbytes)},
+        settings={"kind": series.kind, "launches": str(LAUNCHES), "bytes": str(nbytes)},
         sampling=[series.outcome],
         conditions=[watch.conditions] if watch.conditions else None,
     )
-
-
-def _sets(device: CudaDevice, dtype: str, skipped: int = 0) -> _Sets:
-    """Sets of operands, each that many elements behind the beginning of its memory."""
-    shapes = {
-        "x": (1, TOKENS, WIDTH), "y": (1, TOKENS, WIDTH), "row": (1, WIDTH), "two": (1, 2 * WIDTH),
-        "wide": (3 * WIDTH,), "column": (1, TOKENS, 1), "img": (1, IMAGE, 3 * WIDTH), "txt": (1, TEXT, 3 * WIDTH),
-        "mlp": (1, TOKENS, 4 * WIDTH), "up": (4 * WIDTH,),
-    }  # fmt: skip
-    single = {"scores": (1, 2, TOKENS, TOKENS), "latents": (1, TOKENS, WIDTH)}
-    return [
-        {name: _draw(device, dtype, shape, skipped) for name, shape in shapes.items()}
-        | {name: _draw(device, "float32", shape, skipped) for name, shape in single.items()}
-        for _ in range(SETS)
-    ]
-
-
-def _draw(device: CudaDevice, dtype: str, shape: tuple[int, ...], skipped: int = 0) -> Any:
-    size = math.prod(shape) + skipped
-    return device.draw_normal((len(shape), *shape), (size,), dtype, 1.0)[skipped:].reshape(shape)
-
-
-def _epilogue(device: CudaDevice, one: dict[str, Any]) -> Any:
-    from fluxperf.engine.ops.cuda.epilogues import bias_gated_residual
-
-    return bias_gated_residual(device, one["x"], one["row"], one["y"], one["row"].reshape(-1))

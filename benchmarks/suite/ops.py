@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
 
 from .rungs import need_gpu_for, samples
 
@@ -11,51 +13,37 @@ from .rungs import need_gpu_for, samples
 OP_RUNGS = ("baseline", "batched", "fused")
 
 
-class Shape(NamedTuple):
-    """Tokens, heads and features per head of the joint sequence."""
+def _specifications() -> Any:
+    """The specifications of this checkout, whatever commit is installed: every commit is asked for the same work.
 
-    tokens: int
-    heads: int
-    dim: int
-
-
-SHAPES = {"tiny": Shape(80, 4, 16), "schnell-1024": Shape(4608, 24, 128)}
-
-Draw = Callable[..., Any]
-
-#: Operands of each op, given a function that draws numbers of a shape in the rung's dtype.
-OPERANDS: dict[str, Callable[[Draw, Shape], tuple[Any, ...]]] = {
-    "layer_norm": lambda draw, s: (_tokens(draw, s),),
-    "modulate": lambda draw, s: (_tokens(draw, s), _row(draw, s), _row(draw, s)),
-    "norm_modulate": lambda draw, s: (_tokens(draw, s), _row(draw, s), _row(draw, s)),
-    "gated_residual": lambda draw, s: (_tokens(draw, s), _row(draw, s), _tokens(draw, s)),
-    "add_broadcast": lambda draw, s: (_tokens(draw, s), draw(s.heads * s.dim)),
-    "apply_rope": lambda draw, s: (
-        draw(1, s.tokens, s.heads, s.dim),
-        draw(s.tokens, s.dim, dtype="float32"),
-        draw(s.tokens, s.dim, dtype="float32"),
-    ),
-    "batched_matmul": lambda draw, s: (draw(1, s.heads, s.tokens, s.dim), draw(1, s.heads, s.dim, s.tokens)),
-    "attention": lambda draw, s: tuple(draw(1, s.heads, s.tokens, s.dim) for _ in range(3)),
-}
+    asv asks for parameters at one commit and runs them at others, by their number.
+    """
+    folder = Path(__file__).resolve().parents[2] / "fluxperf" / "engine" / "ops" / "specs"
+    name = f"{__name__}_specs"
+    found = importlib.util.spec_from_file_location(
+        name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    if found is None or found.loader is None:
+        raise ImportError(f"no specifications of ops in {folder}")
+    module = sys.modules[name] = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
 
 
-def _tokens(draw: Draw, shape: Shape) -> Any:
-    return draw(1, shape.tokens, shape.heads * shape.dim)
+SPECIFICATIONS = _specifications()
 
-
-def _row(draw: Draw, shape: Shape) -> Any:
-    return draw(1, shape.heads * shape.dim)
+#: Ops that benchmarks time, each with the first of its cases that it names for that; not those of fp8 alone.
+OPS = tuple(name for name, spec in SPECIFICATIONS.SPECS.items() if spec.timed and "float32" in spec.tolerance)
 
 
 class Ops:
     """Times of one op on numbers of a model's shape."""
 
-    params = (tuple(OPERANDS), tuple(SHAPES), OP_RUNGS)
+    params = (OPS, tuple(SPECIFICATIONS.WORKLOAD_SIZES), OP_RUNGS)
     param_names = ("op", "shape", "rung")
     timeout = 120
     unit = "seconds"
-    version = "1"
+    version = "2"
 
     def setup(self, op: str, shape: str, rung: str) -> None:
         """Skips what cannot run here."""
@@ -67,11 +55,11 @@ class Ops:
         from fluxperf.engine.ops.bind import bind
         from fluxperf.engine.phases import phase_named, table
 
-        phase, device = phase_named(rung), open_device("auto")
-        call = getattr(bind(rung, table(rung), device, phase.settings).ops["double"], op)
-
-        def draw(*extents: int, dtype: str = phase.activations) -> Any:
-            return device.draw_normal((len(extents), *extents), extents, dtype, 1.0)
-
-        operands = OPERANDS[op](draw, SHAPES[shape])
-        return samples(device, lambda: call(*operands))
+        phase, device, rows = phase_named(rung), open_device("auto"), table(rung)
+        if op not in rows:
+            raise NotImplementedError(f"this commit has no op {op!r} at rung {rung}")
+        call = getattr(bind(rung, rows, device, phase.settings).ops["double"], op)
+        spec = SPECIFICATIONS.SPECS[op]
+        draw = SPECIFICATIONS.Operands(device, phase.activations)
+        one = spec.cases[spec.timed[0]](draw, SPECIFICATIONS.WORKLOAD_SIZES[shape])
+        return samples(device, lambda: call(*one.args, **one.options))

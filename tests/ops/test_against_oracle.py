@@ -47,6 +47,14 @@ def test_every_implementation_is_covered() -> None:
     assert len(there) > 50
 
 
+def test_vocabulary_and_table_have_the_same_ops_in_the_same_order() -> None:
+    assert tuple(SPECS) == OP_NAMES
+
+
+def test_an_op_is_timed_in_cases_that_it_has() -> None:
+    assert {name: spec.timed for name, spec in SPECS.items() if not set(spec.timed) <= set(spec.cases)} == {}
+
+
 def test_every_op_has_calls_in_every_size() -> None:
     assert set(CALLS) | set(checking.WITHOUT_NUMBERS) == set(OP_NAMES)
     tried = {(trial.op, trial.size) for trial in TRIALS}

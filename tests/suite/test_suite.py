@@ -12,6 +12,7 @@ import pytest
 from benchmarks.suite import blocks, model, rungs, transfers
 from benchmarks.suite import ops as op_benchmarks
 from fluxperf.engine.device.host import HostDevice
+from fluxperf.engine.ops.specs import SPECS
 from fluxperf.engine.ops.table import OP_NAMES
 from fluxperf.engine.phases import PHASES
 from fluxperf.workloads import WORKLOADS
@@ -86,9 +87,9 @@ def test_times_have_the_unit_that_asv_takes_for_times(found):
 def test_names_of_the_suite_are_those_of_the_engine():
     assert tuple(phase.name for phase in PHASES) == rungs.RUNGS
     assert set(op_benchmarks.OP_RUNGS) <= set(rungs.RUNGS)
-    assert set(op_benchmarks.OPERANDS) <= set(OP_NAMES)
+    assert tuple(op for op in OP_NAMES if SPECS[op].timed and set(SPECS[op].tolerance) - {"fp8"}) == op_benchmarks.OPS
     assert {*rungs.WORKLOADS, transfers.WORKLOAD} <= set(WORKLOADS)
-    assert set(op_benchmarks.SHAPES) == set(rungs.WORKLOADS)
+    assert set(op_benchmarks.SPECIFICATIONS.WORKLOAD_SIZES) == set(rungs.WORKLOADS)
 
 
 def test_a_rung_is_prepared_once_per_process():
@@ -113,7 +114,25 @@ def test_a_rung_that_a_commit_does_not_have_is_skipped():
         rungs.prepared("next", "tiny")
 
 
-@pytest.mark.parametrize("op", op_benchmarks.OPERANDS)
+def test_specifications_are_those_of_the_checkout_not_of_what_is_installed(tmp_path):
+    """They are read with no fluxperf to import: an older one has others, or none."""
+    script = (
+        "import sys; sys.modules['fluxperf'] = None; sys.path.insert(0, sys.argv[1]); import suite.ops as ops; "
+        "print(*ops.OPS)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", script, str(ROOT / "benchmarks")], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stdout.split() == list(op_benchmarks.OPS), done.stderr
+
+
+def test_an_op_that_a_commit_does_not_have_is_skipped(monkeypatch):
+    monkeypatch.setattr("fluxperf.engine.phases.table", lambda rung: {})
+    with pytest.raises(NotImplementedError, match="no op 'gelu' at rung fused"):
+        op_benchmarks.Ops().track_op("gelu", "tiny", "fused")
+
+
+@pytest.mark.parametrize("op", op_benchmarks.OPS)
 def test_every_op_runs(op, monkeypatch):
     monkeypatch.setattr(rungs, "SAMPLE_S", 0.0)
     for rung in op_benchmarks.OP_RUNGS:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from fluxperf.engine.device.base import Device
 from fluxperf.engine.ops.specs import SPECS
+from fluxperf.engine.ops.specs.spec import array_bytes
 
 
 class OpKey(NamedTuple):
@@ -72,12 +73,5 @@ class OpMeter:
         total = self.totals.setdefault(OpKey(op, self._sections[-1] if self._sections else "", within), OpTotal())
         total.count += 1
         total.time_s += self._device.elapsed_s(start, end)
-        total.bytes += _nbytes(args) + _nbytes(result)
+        total.bytes += array_bytes((args, result))
         total.flops += SPECS[op].flops(*args)
-
-
-def _nbytes(value: Any) -> int:
-    """Bytes of every array in a value: each read or written once."""
-    if isinstance(value, tuple | list):
-        return sum(_nbytes(item) for item in value)
-    return int(getattr(value, "nbytes", 0))

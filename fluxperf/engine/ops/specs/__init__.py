@@ -1,0 +1,20 @@
+"""The vocabulary: one row per op, which tests, benchmarks, help and roofline columns are generated from.
+
+Axes: B samples, L tokens, T text tokens, D width of the residual stream, H heads, d head dimension, K and N features of
+a product, S timesteps, M width of the MLP. An argument is written as name and axes.
+
+These files import nothing of fluxperf: the asv suite reads those of its own checkout, whatever commit is measured.
+"""
+
+from __future__ import annotations
+
+from .model import MODEL_OPS
+from .primitives import PRIMITIVES
+from .spec import WORKLOAD_SIZES, Call, Case, Draw, Operands, Sizes, Spec
+
+__all__ = ["PRODUCTS", "SPECS", "WORKLOAD_SIZES", "Call", "Case", "Draw", "Operands", "Sizes", "Spec"]
+
+#: Ops whose work is in matrix products.
+PRODUCTS = ("batched_matmul", "linear", "silu_linear", "linear_gelu", "attention", "linear_gated_residual")
+
+SPECS: dict[str, Spec] = {row.name: row for row in (*PRIMITIVES, *MODEL_OPS)}
