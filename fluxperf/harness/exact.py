@@ -134,10 +134,9 @@ def _row(
             rung=place.rung,
             metric=name,
         )
-    bound = old * (1 + rule.slack)
     if new == old:
         verdict, reason, fails = "SAME", "equal", False
-    elif new > old and new <= bound:
+    elif max(old, new) <= min(old, new) * (1 + rule.slack):
         verdict, reason, fails = "SAME", "within_bound", False
     elif new > old:
         verdict, reason, fails = "SLOWER", "more", True
@@ -161,7 +160,10 @@ def _row(
 
 
 def _sentence(known: Value, old: Number, new: Number, rule: Exact) -> str:
-    allowed = "equality" if rule.rule == "equal" else f"at most {old * (1 + rule.slack):g}"
+    least, most = old / (1 + rule.slack), old * (1 + rule.slack)
+    allowed = f"at most {most:g}"
+    if rule.rule == "equal":
+        allowed = f"{least:g} to {most:g}" if rule.slack else "equality"
     if known.unit == "relative":
         return f"{known.words}: {old:.3g} before, {new:.3g} now; expected {allowed}."
     more = f" ({new - old:+d})" if isinstance(old, int) and isinstance(new, int) and new != old else ""

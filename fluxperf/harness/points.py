@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from fluxperf.errors import RecordError
-from fluxperf.harness.records import Machine, Record, Totals, WorkloadRow
+from fluxperf.harness.records import Machine, Record, Totals, WorkloadRow, is_warmup
 from fluxperf.harness.stats import summarize
 from fluxperf.words import first_few, plural
 
@@ -99,25 +99,15 @@ _DECODER = msgspec.json.Decoder(Point)
 #: What decoding a damaged line raises: msgspec's own, and what it lets through for bad UTF-8 and for deep nesting.
 _NOT_A_POINT = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
-#: Exact counts of a forward by metric, with unit.
-_COUNTS = (
-    ("d2h_copies", "copies"),
-    ("h2d_copies", "copies"),
-    ("d2h_bytes", "bytes"),
-    ("h2d_bytes", "bytes"),
-    ("launches", "launches"),
-    ("syncs", "syncs"),
-    ("allocations", "allocations"),
-    ("peak_bytes", "bytes"),
-    ("op_calls", "calls"),
-)
+#: Exact counts of a forward: every total, and its unit, which is how its name ends.
+_COUNTS = {name: name.rpartition("_")[2] for name in Totals.__struct_fields__}
 
 
 def points_of(record: Record) -> Iterator[Point]:
     """Points of a record: median times in seconds (warm-ups left out), counts of a forward, error of the latents."""
     base: Callable[..., Point] = _shared(record)
     for metric, processes in record.times_s.items():
-        times = None if metric == "warmup" else summarize(processes)
+        times = None if is_warmup(metric) else summarize(processes)
         if times is not None:
             yield base(
                 metric=metric,
@@ -128,8 +118,8 @@ def points_of(record: Record) -> Iterator[Point]:
                 high=times.high,
                 samples=times.samples,
             )
-    for metric, unit in _COUNTS:
-        number = _count(record.totals, metric)
+    for metric, unit in _COUNTS.items():
+        number: int | None = getattr(record.totals, metric)
         if number is not None:
             yield base(metric=metric, unit=unit, exact=True, value=float(number))
     if record.error is not None:
@@ -255,11 +245,6 @@ def _workload(row: WorkloadRow) -> str:
     if row.name != "custom":
         return row.name
     return f"{row.model} {row.height}x{row.width} t{row.text_tokens} s{row.steps} b{row.batch}"
-
-
-def _count(totals: Totals, name: str) -> int | None:
-    number: int | None = getattr(totals, name)
-    return number
 
 
 def _replace(path: Path, content: bytes) -> None:

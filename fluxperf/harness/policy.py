@@ -86,7 +86,9 @@ class Noisy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Exact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How an exact metric is judged: equality, or no more than the base (times ``1 + slack``).
+    """How an exact metric is judged: equality, or no more than the base.
+
+    A factor of up to ``1 + slack`` between the two sides is no change, whichever of them is larger.
 
     ``against`` says where it is gated: everywhere, or only against a committed baseline ("baseline"), because a change
     is what a new revision is for; it is shown all the same.

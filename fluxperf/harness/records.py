@@ -242,6 +242,11 @@ def variant(record: Record) -> str:
     return record.rung if budget is None else f"{record.rung} in {budget} GB"
 
 
+def is_warmup(metric: str) -> bool:
+    """Whether a metric of ``times_s`` holds samples of the warm-up: ``warmup``, or ``warmup_`` and what was timed."""
+    return metric.partition("_")[0] == "warmup"
+
+
 class _Head(msgspec.Struct):
     """The one field that every schema has."""
 

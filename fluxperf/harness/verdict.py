@@ -22,7 +22,7 @@ EXIT_CODES: dict[Outcome, int] = {"pass": 0, "regression": 1, "error": 2, "unsur
 #: Every reason code, and what it says.
 REASONS: dict[str, str] = {
     "equal": "The exact metric is what it was.",
-    "within_bound": "The exact metric is no more than the policy allows.",
+    "within_bound": "The exact metric moved by no more than the policy's slack, which is rounding.",
     "fewer": "The exact metric fell.",
     "more": "The exact metric rose.",
     "changed": "An implementation, setting or choice is another one.",

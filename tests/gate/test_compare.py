@@ -7,6 +7,7 @@ import math
 import pytest
 
 from fluxperf.harness.compare import compare
+from fluxperf.harness.policy import Exact
 from fluxperf.harness.records import LedgerRow, Record
 from fluxperf.harness.verdict import EXIT_CODES, REASONS, Row, conclude
 from tests.gate.sides import both, policy, replaced, timed, twin, with_totals
@@ -102,12 +103,38 @@ def test_equality_and_at_most() -> None:
         assert (one(found, metric).verdict, one(found, metric).outcome) == ("FASTER", outcome)
 
 
-def test_an_error_may_grow_within_its_slack() -> None:
-    def wrong(relative: float) -> Record:
-        return replaced(twin(), error=replaced(twin().error, relative=relative))  # type: ignore[arg-type]
+def wrong(relative: float) -> Record:
+    return replaced(twin(), error=replaced(twin().error, relative=relative))  # type: ignore[arg-type]
 
-    assert one(rows([wrong(1.0)], [wrong(1.2)]), "error.relative").reason == "within_bound"
-    assert one(rows([wrong(1.0)], [wrong(1.3)]), "error.relative").outcome == "regression"
+
+@pytest.mark.parametrize(
+    ("error", "verdict", "reason", "result"),
+    [
+        (1.0, "SAME", "equal", "pass"),
+        (1.2, "SAME", "within_bound", "pass"),
+        (1.25, "SAME", "within_bound", "pass"),
+        (1.3, "SLOWER", "more", "regression"),
+        (0.81, "SAME", "within_bound", "pass"),
+        (0.8, "SAME", "within_bound", "pass"),
+        (0.79, "FASTER", "fewer", "pass"),
+    ],
+)
+def test_rounding_within_the_slack_is_no_change_in_either_direction(
+    error: float, verdict: str, reason: str, result: str
+) -> None:
+    row = one(rows([wrong(1.0)], [wrong(error)]), "error.relative")
+    assert (row.verdict, row.reason, row.outcome) == (verdict, reason, result)
+
+
+def test_an_equality_with_slack_says_its_range() -> None:
+    rule = Exact(rule="equal", slack=0.25)
+    lenient = replaced(policy(), exact={"error.relative": rule})
+    found = [compare([wrong(1.0)], [wrong(error)], lenient).rows[0] for error in (0.9, 0.7, 1.3)]
+    assert [row.outcome for row in found] == ["pass", "regression", "regression"]
+    assert all("expected 0.8 to 1.25" in row.message for row in found)
+
+
+def test_an_error_that_is_no_number_is_an_error() -> None:
     assert one(rows([wrong(1.0)], [wrong(math.nan)]), "error.relative").reason == "not_finite"
 
 

@@ -41,7 +41,7 @@ class Twins(Fake):
         return [self._head(twin()) if side == "head" else twin()]
 
 
-def test_processes_come_in_turns_and_eight_pairs_are_enough_for_what_is_clear() -> None:
+def test_processes_come_in_turns_and_as_many_as_holm_needs_are_enough_for_what_is_clear() -> None:
     runner = Fake(change=0.08)
     verdict = gate_pairs(runner, policy(), names=NAMES)
     assert runner.sides[:6] == ["base", "head", "head", "base", "base", "head"]

@@ -171,6 +171,19 @@ def test_three_percent_is_seen_with_eight_pairs() -> None:
     assert found["SLOWER"] >= 190, found
 
 
+@pytest.mark.parametrize("sides", [(1.0, 1.1), (1.1, 1.0)], ids=["slower", "faster"])
+def test_each_look_at_growing_data_has_its_share_of_alpha(sides: tuple[float, float]) -> None:
+    """Six pairs that agree have a p of 1/64, which is below 0.02 and above a third of it."""
+    base, head = ([[seconds]] * 6 for seconds in sides)
+    pairs = policy().pairs
+    said = [judge([task(base, head)], pairs, looks)[0].verdict for looks in (1, 3)]
+    assert said == ["SLOWER" if sides[0] < sides[1] else "FASTER", "UNSURE"]
+    (row,) = judge([task(base, head)], pairs, 3)
+    assert row.reason == "too_few_pairs"
+    assert "at alpha 0.0067; no change could have been shown" in row.message
+    assert "take at least 8 pairs" in row.message
+
+
 @pytest.mark.parametrize(("change", "verdict", "least"), [(0.0, "SAME", 390), (0.03, "SLOWER", 380)])
 def test_looking_again_while_unsure_raises_no_alarms_and_sees_more(change: float, verdict: str, least: int) -> None:
     """As the gate does: 8 pairs, and 8 more while unsure, on a machine that is disturbed now and then."""

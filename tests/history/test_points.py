@@ -7,6 +7,7 @@ import pytest
 
 from fluxperf.errors import RecordError
 from fluxperf.harness.points import SUFFIX, merge_points, merged, points_of, read_points
+from fluxperf.harness.records import Totals
 from tests.history.making import commit, point, record
 
 
@@ -18,7 +19,6 @@ def test_a_record_gives_times_counts_and_error():
     row = record(1, "baseline")
     points = by_metric(row)
     assert set(points) >= {"denoise", "step", "d2h_copies", "h2d_copies", "syncs", "op_calls", "error"}
-    assert "warmup" not in points
     assert "launches" not in points, "host twins launch nothing: missing, not zero"
     assert points["d2h_copies"].value == row.totals.d2h_copies
     assert points["d2h_copies"].exact
@@ -26,6 +26,23 @@ def test_a_record_gives_times_counts_and_error():
     assert points["denoise"].samples == len(row.times_s["denoise"][0])
     assert points["denoise"].ran_as == "twin"
     assert points["error"].value == row.error.relative
+
+
+def test_warm_ups_are_no_series_whatever_was_timed():
+    """Those of a forward, of a step, of a picture, and of what somebody times next."""
+    row = record(1, times_s={f"{before}{metric}": [[1.0]] for metric in ("step", "new") for before in ("", "warmup_")})
+    assert not [metric for metric in by_metric(record(1)) if metric.startswith("warmup")]
+    timed = {metric for metric, point in by_metric(row).items() if not point.exact}
+    assert timed == {"step", "new"}
+    assert "warmup" in record(1).times_s
+
+
+def test_every_count_of_a_forward_is_a_series_in_its_unit():
+    counted = dict(zip(Totals.__struct_fields__, range(1, 99), strict=False))
+    points = by_metric(record(1, totals=Totals(**counted)))
+    assert {metric: point.value for metric, point in points.items() if metric in counted} == counted
+    units = {metric: points[metric].unit for metric in ("d2h_copies", "h2d_bytes", "peak_bytes", "syncs", "op_calls")}
+    assert list(units.values()) == ["copies", "bytes", "bytes", "syncs", "calls"]
 
 
 def test_times_are_medians_over_processes():
