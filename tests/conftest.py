@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -35,6 +37,23 @@ def measure(request: pytest.FixtureRequest) -> Callable[[str, str, float], None]
         request.node.user_properties.append((_MEASURED, (quantity, rung, float(value))))
 
     return note
+
+
+#: Modules that were there when the collector was last told to leave alone what is there.
+_seen_modules = 0
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """After imports, before the fixtures of a test: the collector leaves alone what is there, it stays to the end.
+
+    A run of a rung ends with a collection, which would look at every object of PyTorch and of this run's tests.
+    """
+    global _seen_modules
+    if len(sys.modules) > _seen_modules + 50:
+        _seen_modules = len(sys.modules)
+        gc.collect()
+        gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
