@@ -8,6 +8,8 @@
 // Versions: one, an element per access: a megabyte or two per step, done in the time of a launch.
 #include "common/element.cuh"
 
+constexpr int THREADS = 256;
+
 template <typename V>
 __device__ __forceinline__ void advance(long long* state, float* latents, const V* __restrict__ velocity, long long count) {
     const long long following = state[1];
@@ -24,7 +26,7 @@ __device__ __forceinline__ void advance(long long* state, float* latents, const 
 }
 
 #define ADVANCE_LATENTS(NAME, V)                                                                        \
-    extern "C" __global__ void __launch_bounds__(256) NAME(                                             \
+    extern "C" __global__ void __launch_bounds__(THREADS) NAME(                                             \
         long long* state, float* latents, const V* __restrict__ velocity, long long count              \
     ) {                                                                                                 \
         advance<V>(state, latents, velocity, count);                                                    \

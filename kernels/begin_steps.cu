@@ -6,11 +6,13 @@
 //
 // Versions: one. A thread per value, a launch per 64 steps; launched once per image, so nothing is to be gained.
 
+constexpr int DELTAS = 64;
+
 struct Values {
-    float at[64];
+    float at[DELTAS];
 };
 
-extern "C" __global__ void __launch_bounds__(64) begin_steps_f32(
+extern "C" __global__ void __launch_bounds__(DELTAS) begin_steps_f32(
     long long* state, const void* vectors, float* deltas, const __grid_constant__ Values values, int first, int count
 ) {
     const int i = threadIdx.x;

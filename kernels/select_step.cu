@@ -9,6 +9,8 @@
 // Versions: one, with two word sizes. Some megabytes per step, copied in the time of a launch.
 #include "common/access.cuh"
 
+constexpr int THREADS = 256;
+
 template <typename Word>
 __device__ __forceinline__ void select(long long* state, Word* __restrict__ out, long long words) {
     const long long step = state[0];
@@ -23,10 +25,10 @@ __device__ __forceinline__ void select(long long* state, Word* __restrict__ out,
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) select_step_b16(long long* state, uint4* out, long long words) {
+extern "C" __global__ void __launch_bounds__(THREADS) select_step_b16(long long* state, uint4* out, long long words) {
     select<uint4>(state, out, words);
 }
 
-extern "C" __global__ void __launch_bounds__(256) select_step_b2(long long* state, unsigned short* out, long long words) {
+extern "C" __global__ void __launch_bounds__(THREADS) select_step_b2(long long* state, unsigned short* out, long long words) {
     select<unsigned short>(state, out, words);
 }

@@ -6,8 +6,10 @@
 //
 // Versions: one. A thread per frequency, a block per timestep; launched once per run, so nothing is to be gained.
 
+constexpr int TIMESTEPS = 64;
+
 struct Timesteps {
-    float at[64];
+    float at[TIMESTEPS];
 };
 
 extern "C" __global__ void __launch_bounds__(128) timestep_embedding_f32(

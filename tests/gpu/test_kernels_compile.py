@@ -15,7 +15,7 @@ from fluxperf.engine.nvrtc import loader
 from fluxperf.engine.nvrtc.launch import Kernel, offsets
 from fluxperf.engine.nvrtc.loader import OPTIONS, Kernels, compile_source, cuda_headers, default_cache
 from fluxperf.engine.nvrtc.sources import kernels_folder, read_source
-from fluxperf.engine.ops.cuda.entries import ENTRIES
+from fluxperf.engine.ops.cuda.entries import known
 from fluxperf.errors import KernelError
 
 ARCHITECTURES = ("sm_80", "sm_89", "sm_90a", "sm_100", "sm_120")
@@ -70,7 +70,7 @@ def entry_points(code: bytes) -> dict[str, list[tuple[int, int]]]:
 
 def named(file: str) -> dict[str, list[tuple[int, int]]]:
     """Entry points that the launchers name, and the places where they put parameters."""
-    return {name: offsets(entry.layout) for name, entry in ENTRIES.items() if entry.file == file}
+    return {name: offsets(entry.layout) for name, entry in known().items() if entry.file == file}
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def editable(folder: Path, tmp_path: Path) -> Path:
 
 
 def test_every_file_is_launched_by_somebody() -> None:
-    assert {entry.file for entry in ENTRIES.values()} == set(FILES)
+    assert {entry.file for entry in known().values()} == set(FILES)
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.rglob("*.cu*")), ids=lambda path: path.name)

@@ -14,17 +14,18 @@ from fluxperf.engine.device.gpu import cupy
 from fluxperf.engine.nvrtc.launch import launch
 from fluxperf.errors import ArgumentError, DeviceError
 
+#: Step lengths that one launch takes; threads of a block. Kernels count on both, as a test compares.
+_DELTAS = 64  # DELTAS: begin_steps.cu
+_THREADS = 256  # THREADS: select_step.cu advance_latents.cu
+
 #: Entry points that steps need around what is captured: file, parameters, and variants, as the launchers of ops.
 FAMILIES = (
-    ("begin_steps", "P P P 64f i i", "f32"),
+    ("begin_steps", f"P P P {_DELTAS}f i i", "f32"),
     ("select_step", "P P q", "b16 b2"),
     ("advance_latents", "P P P q", "f32 bf16"),
 )
 _LAYOUTS = {f"{name}_{variant}": layout for name, layout, variants in FAMILIES for variant in variants.split()}
 _CODES = {"float32": "f32", "bfloat16": "bf16"}
-
-#: Step lengths that one launch takes; threads of a block.
-_DELTAS, _THREADS = 64, 256
 
 #: Words of 8 bytes in a `state`: the step to be taken, the one behind it, addresses of vectors and of step lengths.
 _STATE = 4

@@ -19,7 +19,9 @@ from fluxperf.engine.ops.cuda.arrays import (
 from fluxperf.engine.ops.cuda.entries import start
 from fluxperf.errors import ArgumentError
 
-_THREADS, _WORDS = 256, 4
+#: Threads of a block, and words that each has in flight; in the kernels too, as a test compares.
+_THREADS = 256  # COPY_THREADS: common/boxes.cuh
+_WORDS = 4  # COPY_WORDS: common/boxes.cuh
 #: A box with nothing in it.
 _NOTHING = (0,) * 6 + (0, 1, 1, 0, 1, 0)
 

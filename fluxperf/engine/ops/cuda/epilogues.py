@@ -6,7 +6,9 @@ from typing import Any
 
 from fluxperf.engine.ops.cuda import plans
 from fluxperf.engine.ops.cuda.arrays import address, described, element
-from fluxperf.engine.ops.cuda.entries import start
+from fluxperf.engine.ops.cuda.entries import family, start
+
+family("gated_residual", "P P P P P 2q q 2q 2q i i i", "f32_w1 f32_w4 bf16_w1 bf16_w8")
 
 
 def bias_gated_residual(device: Any, x: Any, gate: Any, y: Any, bias: Any, out: Any = None) -> Any:

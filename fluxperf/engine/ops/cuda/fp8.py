@@ -14,7 +14,7 @@ from fluxperf.engine.device.gpu import E4M3, cupy
 from fluxperf.engine.ops.catalog import implements
 from fluxperf.engine.ops.cuda import plans_fp8 as plans
 from fluxperf.engine.ops.cuda.arrays import address, check_heads, described
-from fluxperf.engine.ops.cuda.entries import start
+from fluxperf.engine.ops.cuda.entries import SCALED, family, start
 from fluxperf.engine.ops.cuda.projection import project
 from fluxperf.engine.ops.layout import joined
 from fluxperf.engine.ops.table import Quantized, Unscaled
@@ -25,6 +25,9 @@ _ALIGNMENT = 16
 
 #: Oldest architecture whose cuDNN has attention in e4m3.
 _OLDEST = (9, 0)
+
+
+family("quantize_rows", "P P P 4i 4q i", "f32_w1 f32_w4 bf16_w1 bf16_w8")
 
 
 @implements("quantize_rows", "fp8", device="cuda")
@@ -44,6 +47,9 @@ def quantize_rows(device: Any, x: Any) -> Quantized:
     data, scale = device.empty(x.shape, E4M3), device.empty((*x.shape[:-1], 1), "float32")
     start(device, plan.entry, plan.grid, plan.threads, place, data.data.ptr, scale.data.ptr, *plan.tail)
     return Quantized(data, scale)
+
+
+family("norm_modulate_fp8", "P P P P P 2q q q i i f", "bf16_w1_block bf16_w8_block bf16_w8_t1 bf16_w8_t3 bf16_w8_t4")
 
 
 @implements("norm_modulate", "fp8", device="cuda")
@@ -83,6 +89,9 @@ def linear_gelu(device: Any, x: Any, weight: Quantized, bias: Any, out: Any = No
     return quantized_gelu(device, linear(device, x, weight), bias, out)
 
 
+family("gelu_fp8", "P P P P P P 2q 2q 2q i i", "bf16_w1_block bf16_w8_block bf16_w8_t1 bf16_w8_t3")
+
+
 def quantized_gelu(device: Any, product: Unscaled, bias: Any, out: Any = None) -> Quantized:
     """Tanh-GELU of a product behind its scales and bias, in one kernel."""
     op = "linear_gelu"
@@ -103,6 +112,9 @@ def linear_gated_residual(device: Any, x: Any, gate: Any, y: Any, weight: Quanti
     return scaled_gated_residual(device, x, gate, linear(device, y, weight), bias)
 
 
+family("gated_residual_fp8", "P P P P P P P 2q q 2q 2q 2q i i i", "bf16_w1 bf16_w8")
+
+
 def scaled_gated_residual(device: Any, x: Any, gate: Any, product: Unscaled, bias: Any) -> Any:
     """``x + gate (y + bias)``, y a product behind its scales, in one kernel."""
     op = "linear_gated_residual"
@@ -114,6 +126,10 @@ def scaled_gated_residual(device: Any, x: Any, gate: Any, product: Unscaled, bia
     plan = plans.gated_residual(*map(described, operands), aligned)
     start(device, plan.entry, plan.grid, plan.threads, *places, *plan.tail)
     return out
+
+
+family("value_peaks", f"{SCALED} {SCALED} P i i i", "bf16")
+family("qkv_heads_fp8", f"{SCALED} {SCALED} 7P2q5if i", "bf16_g4 bf16_g8 bf16_g16 bf16_g32")
 
 
 @implements("qkv_heads", "fp8", device="cuda")
@@ -154,7 +170,16 @@ def qkv_heads(
     packed += [(0,) * 12] * (2 - len(packed))
     count = plan.peaks_grid[0] * plan.peaks_grid[1]
     peaks, powers = device.empty((count,), "float32"), device.empty((3,), "float32")
-    start(device, "value_peaks_bf16", plan.peaks_grid, 384, *packed[0], *packed[1], peaks.data.ptr, *plan.peaks_tail)
+    start(
+        device,
+        "value_peaks_bf16",
+        plan.peaks_grid,
+        plans.PEAK_THREADS,
+        *packed[0],
+        *packed[1],
+        peaks.data.ptr,
+        *plan.peaks_tail,
+    )
     _, dim, tokens, _ = plan.rest
     q, k, v = (device.empty((qkvs[0].shape[0], heads, tokens, dim), E4M3) for _ in range(3))
     tables = address(op, "cos", cos), address(op, "sin", sin)
@@ -196,6 +221,9 @@ def joined_halves(device: Any, batch: int, tokens: int, left: int, right: int, d
     """Two column slices of one buffer in e4m3, whatever the dtype of activations."""
     whole = device.empty((batch, tokens, left + right), E4M3)
     return whole[:, :, :left], whole[:, :, left:]
+
+
+family("join_features_fp8", "P P P 2q 2q i i i", "b1 b16")
 
 
 @implements("join_features", "fp8", device="cuda")

@@ -8,9 +8,15 @@ from fluxperf.engine.ops.catalog import implements
 from fluxperf.engine.ops.cuda import plans
 from fluxperf.engine.ops.cuda.arrays import address, described, element
 from fluxperf.engine.ops.cuda.boxes import side_by_side
-from fluxperf.engine.ops.cuda.entries import start
+from fluxperf.engine.ops.cuda.entries import family, start
 from fluxperf.engine.ops.layout import joined
 from fluxperf.errors import ArgumentError
+
+family(
+    "norm_modulate",
+    "P P P P 2q q q i i f",
+    "f32_w1_block f32_w4_block f32_w4_p8 f32_w4_p24 bf16_w1_block bf16_w8_block bf16_w8_t1 bf16_w8_t3 bf16_w8_t4",
+)
 
 
 @implements("norm_modulate", "fused", device="cuda")
@@ -23,6 +29,13 @@ def norm_modulate(device: Any, x: Any, shift: Any, scale: Any, eps: float = 1e-6
     out = device.empty(x.shape, element(op, "x", layout).name)
     start(device, plan.entry, plan.grid, plan.threads, *places, out.data.ptr, *plan.tail)
     return out
+
+
+family(
+    "qkv_heads",
+    "4P2q2i 4P2q2i 5P2q4if i",
+    "f32_w2 f32_w4_g4 f32_w4_g8 f32_w4_g16 f32_w4_g32 bf16_w2 bf16_w8_g4 bf16_w8_g8 bf16_w8_g16 bf16_w8_g32",
+)
 
 
 @implements("qkv_heads", "fused", device="cuda")

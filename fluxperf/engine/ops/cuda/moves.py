@@ -7,6 +7,9 @@ from typing import Any
 from fluxperf.engine.ops.catalog import implements
 from fluxperf.engine.ops.cuda.arrays import address, described, element, mismatch
 from fluxperf.engine.ops.cuda.boxes import Part, contiguous, copy, part_of, side_by_side
+from fluxperf.engine.ops.cuda.entries import BOX, COPIES, family
+
+family("concat_tokens", f"{BOX} {BOX} i", COPIES)
 
 
 @implements("concat_tokens", "primitives", device="cuda")
@@ -15,10 +18,16 @@ def concat_tokens(device: Any, first: Any, second: Any) -> Any:
     return side_by_side(device, "concat_tokens", first, second, axis=1)
 
 
+family("join_features", f"{BOX} {BOX} i", COPIES)
+
+
 @implements("join_features", "primitives", device="cuda")
 def join_features(device: Any, first: Any, second: Any) -> Any:
     """first [B, L, D] and second [B, L, M] along the last axis."""
     return side_by_side(device, "join_features", first, second, axis=-1)
+
+
+family("split_tokens", f"{BOX} {BOX} i", COPIES)
 
 
 @implements("split_tokens", "primitives", device="cuda")
@@ -40,6 +49,9 @@ def split_tokens(device: Any, x: Any, tokens: int) -> tuple[Any, Any]:
         results.append(out)
     copy(device, op, kind.itemsize, tuple(parts), tuple(places))
     return results[0], results[1]
+
+
+family("transpose_heads", BOX, COPIES)
 
 
 @implements("transpose_heads", "primitives", device="cuda")

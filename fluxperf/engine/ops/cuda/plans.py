@@ -27,14 +27,25 @@ from fluxperf.engine.ops.cuda.arrays import (
 )
 from fluxperf.errors import ArgumentError
 
-#: As in the kernels: tokens per thread, threads and packs per thread of a map, threads per block of rms_norm.
-_ROWS, _MAP_THREADS, _MAP_PACKS, _RMS_THREADS = 4, 128, 4, 256
-#: As in `norm_modulate.cu`: warps of a block with a token each; threads that share a token; and blocks of such threads
-#: that a multiprocessor holds, by packs per thread.
-_NORM_WARPS, TEAM = 4, 128
-RESIDENT = {1: 5, 3: 5, 4: 4}
-#: Tokens of a block that makes heads.
+# What kernels count on too stands with its name there and its files; a test compares both.
+#: Tokens per thread; threads and packs per thread of a map; threads of a block.
+_ROWS = 4  # ROWS: modulate.cu gated_residual.cu gated_residual_fp8.cu
+_MAP_THREADS = 128  # MAP_THREADS: common/map.cuh
+_MAP_PACKS = 4  # MAP_PACKS: common/map.cuh
+_RMS_THREADS = 256  # THREADS: rms_norm.cu
+_ROPE_THREADS = 128  # THREADS: apply_rope.cu
+#: Warps of a block with a token each; threads that share a token; and blocks of such threads that a multiprocessor
+#: holds, by packs per thread.
+_NORM_WARPS = 4  # WARPS: norm_modulate.cu
+TEAM = 128  # TEAM: common/team.cuh
+RESIDENT = {1: 5, 3: 5, 4: 4}  # RESIDENT: common/team.cuh
+#: Packs of four that a thread of a softmax holds, and threads that it has at most.
+_SOFTMAX_HELD = 4  # HELD: softmax.cu
+_SOFTMAX_THREADS = 1024
+#: Tokens of a block that makes heads; its threads at most, or where single elements are read.
 HEADS_TOKENS = 4
+_HEADS_THREADS = 384  # MOST_THREADS: qkv_heads.cu qkv_heads_fp8.cu
+_PLAIN_THREADS = 128  # PLAIN_THREADS: qkv_heads.cu
 #: Packs per lane that a warp can hold, by element type.
 _HELD = {"f32": (8, 24), "bf16": (4, 12, 16)}
 
@@ -184,9 +195,11 @@ def apply_rope(x: Layout, cos: Layout, sin: Layout, aligned: bool) -> Plan:
     sine = need("apply_rope", "sin", sin, (tokens, dim), FLOAT32, "[L, d]")
     w = max(access_width(kind, aligned, dim, *xs[:3]), 2)
     packs = dim // w
-    lanes = min(power_of_two(packs), 128)
+    lanes = min(power_of_two(packs), _ROPE_THREADS)
     blocks = grid("apply_rope", tokens if heads * dim else 0, batch)
-    return Plan(f"apply_rope_{kind.code}_w{w}", blocks, 128, (*xs[:3], cosine[0], sine[0], heads, packs, lanes))
+    return Plan(
+        f"apply_rope_{kind.code}_w{w}", blocks, _ROPE_THREADS, (*xs[:3], cosine[0], sine[0], heads, packs, lanes)
+    )
 
 
 @remembered
@@ -196,9 +209,10 @@ def softmax(x: Layout, result: str, aligned: bool) -> Plan:
     to = _named("softmax", result)
     rows = rows_of("softmax", x.shape[:-1], (xs[:-1],))
     columns = x.shape[-1]
-    whole = aligned and columns % 4 == 0 and columns <= 16384 and all(stride % 4 == 0 for stride in rows.strides[0])
+    most = 4 * _SOFTMAX_HELD * _SOFTMAX_THREADS
+    whole = aligned and columns % 4 == 0 and columns <= most and all(stride % 4 == 0 for stride in rows.strides[0])
     packs = columns // 4 if whole else columns
-    threads = min(32 * up(up(packs, 4) if whole else min(packs, 256), 32), 1024)
+    threads = min(32 * up(up(packs, _SOFTMAX_HELD) if whole else min(packs, 256), 32), _SOFTMAX_THREADS)
     version = "w4_held" if whole else "w1"
     blocks = grid("softmax", rows.number if columns else 0)
     tail = (*rows.extents, *rows.strides[0], packs)
@@ -333,7 +347,7 @@ def qkv_heads(
 def _heads_version(packs: int, w: int, heads: int) -> tuple[str, int, int]:
     """Version, tokens per block and threads: lanes of all heads, or of an even share of them."""
     if w == 1 or packs > 32:
-        return "w2", 1, 128
+        return "w2", 1, _PLAIN_THREADS
     lanes, threads = heads_lanes(packs, heads)
     return f"w{w}_g{lanes}", HEADS_TOKENS, threads
 
@@ -341,4 +355,4 @@ def _heads_version(packs: int, w: int, heads: int) -> tuple[str, int, int]:
 def heads_lanes(packs: int, heads: int) -> tuple[int, int]:
     """Lanes that hold one head's row, and threads of a block: lanes of all heads, or of an even share of them."""
     lanes = max(power_of_two(packs), 4)
-    return lanes, 32 * up(up(heads, up(heads * lanes, 384)) * lanes, 32)
+    return lanes, 32 * up(up(heads, up(heads * lanes, _HEADS_THREADS)) * lanes, 32)

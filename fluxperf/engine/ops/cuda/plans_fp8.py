@@ -28,9 +28,18 @@ from fluxperf.engine.ops.cuda.plans import (
     up,
 )
 
-#: As in the kernels: threads of a team of `gelu_fp8`, packs that each may hold, teams of a multiprocessor; warps of
-#: `join_features_fp8`; tokens of a block of `value_peaks`; lanes that `qkv_heads_fp8` has versions for.
-_GELU_TEAM, _GELU_PACKS, _GELU_RESIDENT, _JOIN_WARPS, _PEAK_TOKENS, _LANES = 512, (1, 3), 2, 4, 16, 32
+# What kernels count on too stands with its name there and its files; a test compares both.
+#: Threads of a team of `gelu_fp8`, packs that each may hold, teams of a multiprocessor.
+_GELU_TEAM = 512  # THREADS: gelu_fp8.cu
+_GELU_PACKS = (1, 3)
+_GELU_RESIDENT = 2  # RESIDENT: gelu_fp8.cu
+#: Warps of a block of `join_features_fp8`, a row each.
+_JOIN_WARPS = 4  # WARPS: join_features_fp8.cu
+#: Threads and tokens of a block of `value_peaks`; elements of a pack; lanes that `qkv_heads_fp8` has versions for.
+PEAK_THREADS = 384  # THREADS: value_peaks.cu
+_PEAK_TOKENS = 16
+_PACK = 8  # W: value_peaks.cu qkv_heads_fp8.cu
+_LANES = 32
 
 
 def _bfloat16(op: str, argument: str, layout: Layout) -> None:
@@ -161,9 +170,9 @@ _NO_STREAM = (0,) * 6
 def qkv_heads(streams: tuple[Stream, ...], cos: Layout, sin: Layout, heads: int, aligned: bool) -> HeadsPlan:
     """Plan for streams of a product in e4m3."""
     op, first = "qkv_heads", streams[0].product
-    if len(first.shape) != 3 or heads < 1 or first.shape[-1] % (24 * heads):
+    if len(first.shape) != 3 or heads < 1 or first.shape[-1] % (3 * _PACK * heads):
         raise mismatch(
-            op, "qkvs[0]", f"[B, L, 3 H d] with H = {heads} and d a multiple of 8", first, "Use a bfloat16 rung."
+            op, "qkvs[0]", f"[B, L, 3 H d] with H = {heads} and d a multiple of {_PACK}", first, "Use a bfloat16 rung."
         )
     batch, _, width = first.shape
     dim, start, places = width // (3 * heads), 0, []
@@ -179,14 +188,14 @@ def qkv_heads(streams: tuple[Stream, ...], cos: Layout, sin: Layout, heads: int,
         places.append((*spaced[:2], *rows[:2], tokens, start))
         start += tokens
     tables = tuple(need(op, name, x, (start, dim), FLOAT32, "[L, d]")[0] for name, x in (("cos", cos), ("sin", sin)))
-    if dim // 8 > _LANES:
-        raise mismatch(op, "qkvs[0]", f"with heads of at most {8 * _LANES}", f"d = {dim}", "Use a bfloat16 rung.")
-    if not aligned or any(step % 8 for place in places for step in place[:2]):
+    if dim // _PACK > _LANES:
+        raise mismatch(op, "qkvs[0]", f"with heads of at most {_PACK * _LANES}", f"d = {dim}", "Use a bfloat16 rung.")
+    if not aligned or any(step % _PACK for place in places for step in place[:2]):
         raise mismatch(
             op, "qkvs, scales by column, biases and norms", "at addresses and row strides of 16 bytes and multiples",
             first, "Copy what is not.",
         )  # fmt: skip
-    lanes, threads = heads_lanes(dim // 8, heads)
+    lanes, threads = heads_lanes(dim // _PACK, heads)
     blocks = [up(place[4], HEADS_TOKENS) for place in places]
     peaks = [up(place[4], _PEAK_TOKENS) for place in places]
     there = width and batch

@@ -13,7 +13,7 @@ import numpy as np
 from fluxperf.engine.ops.catalog import implements
 from fluxperf.engine.ops.cuda import plans
 from fluxperf.engine.ops.cuda.arrays import Layout, address, described, element, mismatch
-from fluxperf.engine.ops.cuda.entries import start
+from fluxperf.engine.ops.cuda.entries import MAP, MAP_TWO, family, start
 from fluxperf.engine.ops.cuda.epilogues import bias_gated_residual
 from fluxperf.engine.ops.cuda.plans import Plan
 
@@ -34,6 +34,13 @@ def _dtype(op: str, layout: Layout) -> str:
     return element(op, "x", layout).name
 
 
+family(
+    "layer_norm",
+    "P P 4i 4q i i f",
+    "f32_w1_block f32_w4_block f32_w4_p8 f32_w4_p24 bf16_w1_block bf16_w8_block bf16_w8_p4 bf16_w8_p12 bf16_w8_p16",
+)
+
+
 @implements("layer_norm", "primitives", device="cuda")
 def layer_norm(device: Any, x: Any, eps: float = 1e-6) -> Any:
     """x [.., D]: mean, then variance of the centred row, the row in registers where one warp can hold it."""
@@ -42,6 +49,9 @@ def layer_norm(device: Any, x: Any, eps: float = 1e-6) -> Any:
     out = device.empty(x.shape, _dtype("layer_norm", layout))
     _run(device, plan, place, out.data.ptr)
     return out
+
+
+family("modulate", "P P P P 2q q q i i i", "f32_w1 f32_w4 bf16_w1 bf16_w8")
 
 
 @implements("modulate", "primitives", device="cuda")
@@ -61,6 +71,10 @@ def gated_residual(device: Any, x: Any, gate: Any, y: Any) -> Any:
     return bias_gated_residual(device, x, gate, y, None)
 
 
+family("add_broadcast", MAP_TWO, "f32_w1 f32_w4 bf16_w1 bf16_w8")
+family("add_broadcast", f"{MAP_TWO} i i", "f32_any bf16_any")
+
+
 @implements("add_broadcast", "primitives", device="cuda")
 def add_broadcast(device: Any, x: Any, y: Any) -> Any:
     """Any two shapes that broadcast, of one dtype."""
@@ -78,16 +92,25 @@ def add_broadcast(device: Any, x: Any, y: Any) -> Any:
     return out
 
 
+family("scale", f"{MAP} f", "f32_w1 f32_w4 bf16_w1 bf16_w8")
+
+
 @implements("scale", "primitives", device="cuda")
 def scale(device: Any, x: Any, factor: float) -> Any:
     """x [..] times a number, which is rounded to float32."""
     return _elementwise(device, "scale", x, float(factor))
 
 
+family("gelu", MAP, "f32_w1 f32_w4 bf16_w1 bf16_w8")
+
+
 @implements("gelu", "primitives", device="cuda")
 def gelu(device: Any, x: Any) -> Any:
     """Tanh form, x [..]."""
     return _elementwise(device, "gelu", x)
+
+
+family("silu", MAP, "f32_w1 f32_w4 bf16_w1 bf16_w8")
 
 
 @implements("silu", "primitives", device="cuda")
@@ -104,6 +127,9 @@ def _elementwise(device: Any, op: str, x: Any, *last: float) -> Any:
     return out
 
 
+family("cast", MAP, "f32_bf16_w1 f32_bf16_w4 bf16_f32_w1 bf16_f32_w4")
+
+
 @implements("cast", "primitives", device="cuda")
 def cast(device: Any, x: Any, dtype: str) -> Any:
     """The array itself where the dtype is that already; else one rounding."""
@@ -116,6 +142,9 @@ def cast(device: Any, x: Any, dtype: str) -> Any:
     return out
 
 
+family("euler_step", f"{MAP_TWO} f", "f32_w1 f32_w4 bf16_w1 bf16_w4")
+
+
 @implements("euler_step", "primitives", device="cuda")
 def euler_step(device: Any, latents: Any, velocity: Any, delta: float) -> Any:
     """``latents + delta velocity``: latents [..] float32, velocity [..] of either dtype, the result float32."""
@@ -124,6 +153,9 @@ def euler_step(device: Any, latents: Any, velocity: Any, delta: float) -> Any:
     out = device.empty(latents.shape, "float32")
     _run(device, plan, *places, out.data.ptr, last=(float(delta),))
     return out
+
+
+family("rms_norm", "P P P 4i 4q i i i f", "f32_w1 f32_w4 bf16_w1 bf16_w8")
 
 
 @implements("rms_norm", "primitives", device="cuda")
@@ -136,6 +168,9 @@ def rms_norm(device: Any, x: Any, weight: Any, eps: float = 1e-6) -> Any:
     return out
 
 
+family("apply_rope", "P P P P 2q q q q i i i", "f32_w2 f32_w4 bf16_w2 bf16_w8")
+
+
 @implements("apply_rope", "primitives", device="cuda")
 def apply_rope(device: Any, x: Any, cos: Any, sin: Any) -> Any:
     """x [B, L, H, d], cos and sin [L, d] in float32; adjacent pairs are rotated."""
@@ -145,6 +180,14 @@ def apply_rope(device: Any, x: Any, cos: Any, sin: Any) -> Any:
     tables = address("apply_rope", "cos", cos), address("apply_rope", "sin", sin)
     _run(device, plan, place, *tables, out.data.ptr)
     return out
+
+
+family(
+    "softmax",
+    "P P 4i 4q i",
+    "f32_f32_w1 f32_f32_w4_held f32_bf16_w1 f32_bf16_w4_held bf16_f32_w1 bf16_f32_w4_held bf16_bf16_w1 "
+    "bf16_bf16_w4_held",
+)
 
 
 @implements("softmax", "primitives", device="cuda")

@@ -6,11 +6,14 @@ from typing import Any
 
 from fluxperf.engine.ops.catalog import implements
 from fluxperf.engine.ops.cuda.arrays import grid
-from fluxperf.engine.ops.cuda.entries import start
+from fluxperf.engine.ops.cuda.entries import family, start
 from fluxperf.errors import ArgumentError
 
-#: Timesteps that one launch takes.
-_TIMESTEPS = 64
+#: Timesteps that one launch takes; in the kernel too, as a test compares.
+_TIMESTEPS = 64  # TIMESTEPS: timestep_embedding.cu
+
+
+family("timestep_embedding", f"P {_TIMESTEPS}f i", "f32")
 
 
 @implements("timestep_embedding", "primitives", device="cuda")
@@ -25,6 +28,9 @@ def timestep_embedding(device: Any, values: tuple[float, ...], features: int = 2
         place = out.data.ptr + first * features * 4
         start(device, "timestep_embedding_f32", (len(part) if features else 0, 1), 128, place, *padded, features // 2)
     return out
+
+
+family("rope_table", "P P d 3i i i", "f32")
 
 
 @implements("rope_table", "primitives", device="cuda")

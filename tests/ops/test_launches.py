@@ -1,0 +1,186 @@
+"""Launches of CUDA implementations, without a GPU: a stand-in takes them, with real layouts of arrays and no kernel.
+
+Every entry point of a kernel is reached by some size; what is launched fits the layout of its parameters, its block the
+bound that the kernel is compiled for.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections import defaultdict
+from contextlib import suppress
+from functools import cache
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from fluxperf.engine.device.gpu import E4M3
+from fluxperf.engine.device.host import host_dtype
+from fluxperf.engine.nvrtc.launch import Kernel
+from fluxperf.engine.ops.catalog import Implementation
+from fluxperf.engine.ops.cuda import entries
+from fluxperf.engine.ops.specs import SPECS, Operands
+from fluxperf.engine.ops.table import Quantized
+from fluxperf.errors import ArgumentError
+from tests.ops import checking
+from tests.ops.cases import SIZES, Sizes
+from tests.ops.test_mirrored_constants import KERNELS, SOURCES, evaluated
+
+#: Rows of every length that has a version of its own, beside the sizes of all tests: heads, width, features.
+WIDTHS = tuple(
+    Sizes(1, 5, 2, heads, width // heads, (2, 2, 2), features, (2, 2))
+    for heads, width, features in (
+        (1, 32, 4096), (1, 64, 8192), (1, 128, 20480), (1, 256, 64), (8, 1024, 64), (24, 3072, 64), (32, 4096, 64),
+        (10, 20480, 64),
+    )
+)  # fmt: skip
+
+
+class Launch(NamedTuple):
+    """What a kernel was launched with."""
+
+    entry: str
+    grid: tuple[int, int]
+    threads: int
+
+
+class Function:
+    """Stands for the driver's handle of an entry point."""
+
+    ptr = 0
+
+
+class Block(np.ndarray[Any, Any]):
+    """An array in the memory of the stand-in, with an address as CuPy's has."""
+
+    @property
+    def data(self) -> Any:
+        return SimpleNamespace(ptr=self.ctypes.data)
+
+
+class StandIn:
+    """Takes what launchers ask of a CUDA device, checks parameters of launches and does nothing."""
+
+    processors, capability, name = 132, (9, 0), "stand-in"
+
+    def __init__(self) -> None:
+        self.kernels, self.products = self, lambda *_: None
+        self.launches = 0
+        self.noted: list[Launch] = []
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
+        return np.empty(shape, "uint8" if dtype == E4M3 else host_dtype(dtype)).view(Block)
+
+    def get(self, file: str, entry: str, layout: str, *_: Any) -> Kernel:
+        return Kernel(entry, Function(), layout)
+
+
+def note(device: StandIn, kernel: Kernel, grid: tuple[int, int], threads: int, *values: Any) -> None:
+    """Stands for `nvrtc.launch.launch`; raises where number or types of the parameters differ."""
+    kernel.fill(*values)
+    device.noted.append(Launch(kernel.entry, grid, threads))
+
+
+class Empty(Operands):
+    """Draws arrays of no numbers in particular, ``skipped`` elements behind an alignment of 16 bytes."""
+
+    def __init__(self, device: Any, dtype: str, skipped: int, strided: bool) -> None:
+        super().__init__(device, dtype, skipped)
+        self.behind, self.strided = skipped, strided
+
+    def __call__(self, *shape: int, std: float = 1.0, mean: float = 0.0, dtype: str = "") -> Any:
+        if self.strided:
+            larger = self.device.empty([extent + 3 for extent in shape], dtype or self.dtype)
+            return larger[tuple(slice(1, 1 + extent) for extent in shape)]
+        size = math.prod(shape)
+        whole = self.device.empty((size + 16 + self.behind,), dtype or self.dtype)
+        item = whole.itemsize
+        first = -(whole.data.ptr // item) % (16 // item) + self.behind
+        return whole[first : first + size].reshape(shape)
+
+
+def launchers() -> list[Implementation]:
+    """Implementations that launch kernels of ours, of ops that have cases; attention is a library's."""
+    return [
+        row
+        for row in checking.under_test("cuda")
+        if row.device == "cuda" and SPECS[row.op].cases and row.op != "attention" and not row.composed
+    ]
+
+
+@cache
+def launched(op: str, name: str) -> tuple[Launch, ...]:
+    """Launches of every case of an implementation that it takes, aligned and not."""
+    implementation = next(row for row in launchers() if (row.op, row.name) == (op, name))
+    device: Any = StandIn()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(entries, "launch", note)
+        for dtype, sizes, skipped in itertools.product(
+            checking.dtypes(implementation), (*SIZES.values(), *WIDTHS), (0, 1)
+        ):
+            draw = Empty(device, dtype, skipped, sizes.strided)
+            for case in SPECS[op].cases.values():
+                one = case(draw, sizes)
+                args = [_in_e4m3(device, implementation, place, x) for place, x in enumerate(one.args)]
+                with suppress(ArgumentError):  # what it does not take, it says in words
+                    implementation.function(device, *args, **one.options)
+    return tuple(device.noted)
+
+
+def _in_e4m3(device: Any, implementation: Implementation, place: int, x: Any) -> Any:
+    """A weight as implementations in e4m3 take it."""
+    names = re.findall(r"(\w+) \[", SPECS[implementation.op].signature.partition("->")[0])
+    if implementation.name != "fp8" or place >= len(names) or names[place] != "weight":
+        return x
+    return Quantized(device.empty(x.shape, E4M3), device.empty((x.shape[0], 1), "float32"))
+
+
+def bounds() -> dict[str, int]:
+    """The most threads of a block, by entry point, from the sources."""
+    found = {}
+    for file, text in SOURCES.items():
+        included = [file, *re.findall(r'#include "([^"]+)"', text)]
+        included += [deeper for one in included[1:] for deeper in re.findall(r'#include "([^"]+)"', SOURCES[one])]
+        there = {name: value for one in included for name, value in KERNELS.get(one, {}).items()}
+        names = {name: int(value) for name, value in there.items() if value.isdigit()}
+        flat = re.sub(r"\\\n\s*", " ", text)
+        bounded = r"__launch_bounds__\(([^(),]+)(?:, [^()]+)?\) (\w+(?:##\w+)?)\("
+        for macro, parameters, body in re.findall(r"^#define (\w+)\(([^)]*)\) (.*)$", flat, re.MULTILINE):
+            for arguments in re.findall(rf"^{macro}\(([^)]*)\)", flat, re.MULTILINE):
+                given = dict(zip(parameters.split(", "), arguments.split(", "), strict=True))
+                for bound, name in re.findall(bounded, body):
+                    found["".join(given.get(part, part) for part in name.split("##"))] = evaluated(bound, **names)
+        for bound, name in re.findall(bounded, flat):
+            if name.startswith(file.removesuffix(".cu")):
+                found[name] = evaluated(bound, **names)
+    return found
+
+
+BOUNDS = bounds()
+#: Versions for float32 beside e4m3, and for softmax of bfloat16 into float32, which no rung asks for.
+NOBODY_ASKS = {"quantize_rows_f32_w1", "quantize_rows_f32_w4", "softmax_bf16_f32_w1", "softmax_bf16_f32_w4_held"}
+ROWS = [(row.op, row.name) for row in launchers()]
+
+
+@pytest.mark.parametrize(("op", "name"), ROWS, ids=["-".join(row) for row in ROWS])
+def test_what_is_launched_fits_its_kernel(op: str, name: str) -> None:
+    for one in launched(op, name):
+        assert one.threads <= BOUNDS[one.entry], one
+        assert one.threads % 32 == 0, one
+        assert min(one.grid) > 0, one
+
+
+def test_every_entry_point_of_a_launcher_is_reached() -> None:
+    reached: dict[str, set[str]] = defaultdict(set)
+    for row in ROWS:
+        for one in launched(*row):
+            reached[entries.known()[one.entry].file].add(one.entry)
+    missing = {
+        name for name, entry in entries.known().items() if entry.file in reached and name not in reached[entry.file]
+    }
+    assert missing == NOBODY_ASKS
+    assert len(reached) > 25
