@@ -34,6 +34,7 @@ from benchmarks.flux_folder import FULL, TINY, write
 from benchmarks.peers.diffusers import TorchClock, built
 from fluxperf import Pipeline
 from fluxperf.engine.config import config_named
+from fluxperf.files import write_whole
 from fluxperf.harness.measure.environment import commit, installed, machine
 from fluxperf.harness.measure.sampler import Variant
 from fluxperf.harness.records import append_record
@@ -313,7 +314,7 @@ def main() -> None:
             "folder_write_s": write_s,
             "rungs": rows,
         }
-        arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_whole(arguments.output, json.dumps(result, indent=1) + "\n")
 
 
 def _described(device: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 
 from fluxperf.engine.device.cuda import CudaDevice
+from fluxperf.files import write_whole
 from fluxperf.harness.measure.environment import commit
 from fluxperf.kernel_times import DTYPES, LAUNCHES, SETS, WARMUP, kernels, timed
 
@@ -67,8 +68,7 @@ def main() -> None:
         "repeats": REPEATS,
         "warmup": WARMUP,
     }
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps({**head, "kernels": rows}, indent=1) + "\n", encoding="utf-8")
+    write_whole(output, json.dumps({**head, "kernels": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from fluxperf.engine.device.transfers import CHUNK_BYTES, READERS
 from fluxperf.engine.model.weights import parameters
 from fluxperf.engine.ops.bind import bind
 from fluxperf.engine.phases import phase_named, table
+from fluxperf.files import write_whole
 from fluxperf.harness.measure.environment import commit, machine
 
 RUNG = "tensorcore"
@@ -180,8 +181,7 @@ def main() -> None:
         "runs": rows,
     }
     print(", ".join(f"{cache}: {share:.0%} of the plain rate" for cache, share in result["of_storage"].items()))
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_whole(arguments.output, json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from fluxperf.files import write_whole
+
 _CHILD = """
 import json, sys, time
 marks = [("start", time.perf_counter())]
@@ -57,9 +59,8 @@ def main() -> None:
             )
             rows[name] = json.loads(done.stdout.splitlines()[-1])
             print(name, ", ".join(f"{step} {seconds:.2f} s" for step, seconds in rows[name].items()))
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"workload": arguments.workload, "rung": "fused", "seconds": rows}, indent=1)
-    arguments.output.write_text(text + "\n", encoding="utf-8")
+    write_whole(arguments.output, text + "\n")
 
 
 if __name__ == "__main__":

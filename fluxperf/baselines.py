@@ -13,7 +13,7 @@ from fluxperf.engine.checkpoints.sources import SyntheticWeights, WeightSource
 from fluxperf.engine.config import config_named
 from fluxperf.engine.phases import PHASES, phase_named
 from fluxperf.errors import FluxperfError
-from fluxperf.harness.files import write_whole
+from fluxperf.files import write_whole
 from fluxperf.harness.records import Record
 from fluxperf.harness.verdict import Row, problem
 from fluxperf.recording import Reference, measure

@@ -29,7 +29,7 @@ from fluxperf.engine.device import open_device
 from fluxperf.engine.device.base import Device
 from fluxperf.engine.phases import phase_named
 from fluxperf.errors import FluxperfError
-from fluxperf.harness.files import write_whole
+from fluxperf.files import write_whole
 from fluxperf.harness.measure.environment import commit, installed, machine
 from fluxperf.harness.records import WorkloadRow
 from fluxperf.workloads import placed

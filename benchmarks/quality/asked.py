@@ -15,7 +15,7 @@ from fluxperf.engine.config import config_named
 from fluxperf.engine.device import open_device
 from fluxperf.engine.phases import phase_named
 from fluxperf.errors import BindError, ConfigError, UnknownNameError
-from fluxperf.harness.files import check_writable
+from fluxperf.files import check_writable
 from fluxperf.workloads import HEADLINE, Workload, obstacles, workload_named
 
 RUNGS = ("fused", "captured", "fp8")

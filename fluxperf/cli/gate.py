@@ -19,12 +19,12 @@ from fluxperf.cli import main
 from fluxperf.cli.verdicts import Outputs, conclude
 from fluxperf.engine.device import open_device
 from fluxperf.errors import BuildError, ConfigError, RecordError
+from fluxperf.files import check_writable
 from fluxperf.harness import verdict as verdicts
 from fluxperf.harness.calibration import file_of, read_calibration, store
 from fluxperf.harness.checkouts import Installed, Processes, as_it_is, installed, running
 from fluxperf.harness.compare import compare
 from fluxperf.harness.comparisons import again, begun, continued, in_words, too_few, write
-from fluxperf.harness.files import check_writable
 from fluxperf.harness.forks import Forks
 from fluxperf.harness.gate import Runner, Side, gate_files, gate_pairs, made
 from fluxperf.harness.measure.environment import driver

@@ -11,7 +11,7 @@ from fluxperf.budgets import check_gigabytes
 from fluxperf.cli.options import MemoryGb, Pixels
 from fluxperf.cli.pictures import How, decode_latents, encode_prompts, make_pictures
 from fluxperf.errors import ConfigError
-from fluxperf.harness.files import check_writable
+from fluxperf.files import check_writable
 from fluxperf.pipeline.asked import MOST_TOKENS
 from fluxperf.pipeline.jobs import Defaults, Line, read_prompts
 from fluxperf.pipeline.noise import check_place, seeds_of

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fluxperf.errors import ConfigError
-from fluxperf.harness.files import write_whole
+from fluxperf.files import write_whole
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import neutral, shown
 from fluxperf.harness.timeline.ledger import Ledger

@@ -21,7 +21,7 @@ from fluxperf.engine.device.cuda import CudaDevice
 from fluxperf.engine.device.observers import NvtxRanges
 from fluxperf.engine.phases import phase_named
 from fluxperf.errors import BindError, ConfigError, DeviceError, NoGpuError, UnknownNameError
-from fluxperf.harness.files import write_whole
+from fluxperf.files import write_whole
 from fluxperf.harness.text.escape import neutral
 from fluxperf.harness.timeline import driver
 from fluxperf.harness.timeline.capturing import VARIABLE, capture, find_nsys

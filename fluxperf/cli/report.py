@@ -13,6 +13,7 @@ from rich.console import Console
 
 from fluxperf.cli.ladder import ladder
 from fluxperf.errors import RecordError
+from fluxperf.files import write_whole
 from fluxperf.harness.records import Record, RecordsFile, read_many
 from fluxperf.harness.report.evidence import Given, gathered
 from fluxperf.harness.report.inputs import Context, Extras
@@ -125,21 +126,21 @@ def _page(
     # matplotlib takes a second to import, which the other commands need not pay.
     from fluxperf.harness.report.comment import comment
     from fluxperf.harness.report.digest import digest
-    from fluxperf.harness.report.html import page, write
+    from fluxperf.harness.report.html import page
     from fluxperf.harness.report.plots.readme import readme_chart
     from fluxperf.harness.report.study import survey
 
     described: Context = context("fluxperf run --all -o FILE.jsonl")
     study = survey(files, described, extras)
     aside = _STDOUT in (markdown, as_json)
-    write(page(study), output)
+    write_whole(output, page(study))
     typer.echo(f"{plural(len(study.records), 'record')} -> {output}", err=aside)
     for path, rendered, name in ((markdown, comment, "comment"), (as_json, digest, "figures")):
         if path == _STDOUT:
             sys.stdout.write(rendered(study))
         elif path is not None:
-            write(rendered(study), path)
+            write_whole(path, rendered(study))
             typer.echo(f"{name} -> {path}", err=aside)
     if chart is not None:
-        write(readme_chart(files, described, files[0].records[0].workload.name, extras), chart)
+        write_whole(chart, readme_chart(files, described, files[0].records[0].workload.name, extras))
         typer.echo(f"chart -> {chart}", err=aside)

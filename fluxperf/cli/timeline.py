@@ -14,7 +14,7 @@ from rich.text import Text
 
 from fluxperf.cli.per_op import Ceilings, PerOpFile, rates_of, show_per_op, table_per_op
 from fluxperf.errors import ConfigError, TimelineError, UnknownNameError
-from fluxperf.harness.files import write_whole
+from fluxperf.files import write_whole
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import neutral, shown
 from fluxperf.harness.timeline.findings import KINDS, Finding, blind_spots, findings, known_findings

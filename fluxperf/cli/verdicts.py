@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from fluxperf.errors import ConfigError
-from fluxperf.harness.files import write_whole
+from fluxperf.files import write_whole
 from fluxperf.harness.formats.github import append_summary, workflow_commands
 from fluxperf.harness.formats.junit import junit
 from fluxperf.harness.formats.markdown import markdown

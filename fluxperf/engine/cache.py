@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from contextlib import suppress
 from pathlib import Path
+
+from fluxperf.errors import RecordError
+from fluxperf.files import write_whole
 
 #: What a file starts with: a digest of the rest in hexadecimal, then a line feed.
 _HEAD = 65
@@ -40,13 +42,13 @@ def held(kind: str) -> tuple[int, int]:
 
 
 def writable() -> bool:
-    """Whether `write_whole` can leave files below `cache_root`; what has to be made for it is not made yet."""
+    """Whether `remember` can leave files below `cache_root`; what has to be made for it is not made yet."""
     there = next(path for path in (cache_root().absolute(), *cache_root().absolute().parents) if path.exists())
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
-def read_whole(path: Path) -> bytes | None:
-    """What `write_whole` wrote, or ``None`` if there is nothing or it is damaged."""
+def recall(path: Path) -> bytes | None:
+    """What `remember` wrote, or ``None`` if there is nothing or it is damaged."""
     try:
         content = path.read_bytes()
     except OSError:
@@ -55,18 +57,10 @@ def read_whole(path: Path) -> bytes | None:
     return rest if head == _digest_line(rest) else None
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes beside the path and renames, so that no reader sees half a file; goes without where it cannot write."""
-    temporary = ""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(_digest_line(content) + content)
-        os.replace(temporary, path)
-    except OSError:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+def remember(path: Path, content: bytes) -> None:
+    """Writes content behind its digest, so that no reader takes half of it; goes without where it cannot write."""
+    with suppress(RecordError):
+        write_whole(path, _digest_line(content) + content, durable=False)
 
 
 def _digest_line(content: bytes) -> bytes:

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 
 from fluxperf.errors import PolicyError
+from fluxperf.files import write_whole
 from fluxperf.harness.compare import driver_class
-from fluxperf.harness.files import write_whole
 from fluxperf.harness.gate import made
 from fluxperf.harness.policy import Noisy
 from fluxperf.harness.records import Record

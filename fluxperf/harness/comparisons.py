@@ -18,9 +18,9 @@ from typing import NamedTuple
 import msgspec
 
 from fluxperf.errors import RecordError
+from fluxperf.files import write_whole
 from fluxperf.harness.calibration import Calibrated, calibrated, kind_of
 from fluxperf.harness.compare import compare, place_of, samples_of
-from fluxperf.harness.files import write_whole
 from fluxperf.harness.gate import Runner, Side, made
 from fluxperf.harness.noisy import Task, logarithms
 from fluxperf.harness.policy import Noisy, Policy

@@ -6,8 +6,6 @@ Records are the evidence of fluxperf's own runs; history makes points of them wh
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
@@ -16,6 +14,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from fluxperf.errors import RecordError
+from fluxperf.files import write_whole
 from fluxperf.harness.records import Machine, Record, Totals, WorkloadRow, is_warmup
 from fluxperf.harness.stats import summarize
 from fluxperf.words import first_few, plural
@@ -182,7 +181,7 @@ def merge_points(path: Path, points: Sequence[Point]) -> tuple[int, int]:
     rows = {(point.key, point.commit, point.dirty, point.date_utc): point for point in old.points}
     before = len(rows)
     rows.update({(point.key, point.commit, point.dirty, point.date_utc): point for point in points})
-    _replace(path, b"".join(msgspec.json.encode(point) + b"\n" for point in rows.values()))
+    write_whole(path, b"".join(msgspec.json.encode(point) + b"\n" for point in rows.values()))
     added = len(rows) - before
     return added, len(points) - added
 
@@ -245,22 +244,6 @@ def _workload(row: WorkloadRow) -> str:
     if row.name != "custom":
         return row.name
     return f"{row.model} {row.height}x{row.width} t{row.text_tokens} s{row.steps} b{row.batch}"
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Puts a file in the place of another once it is on the disk."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            draft.unlink()
-        raise RecordError(f"cannot write points to {path}: {error.strerror}. Choose another file with -o.") from error
 
 
 def of_series(points: Iterable[Point]) -> dict[Key, list[Point]]:

@@ -13,7 +13,7 @@ import tomlkit
 from msgspec import Meta
 
 from fluxperf.errors import PolicyError, UnknownNameError
-from fluxperf.harness.files import write_whole
+from fluxperf.files import write_whole
 from fluxperf.harness.records import Totals
 
 SCHEMA = 1

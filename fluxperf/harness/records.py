@@ -7,7 +7,6 @@ killed run loses nothing that was measured.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -15,6 +14,7 @@ from typing import Literal
 import msgspec
 
 from fluxperf.errors import RecordError
+from fluxperf.files import append_line
 from fluxperf.words import first_few
 
 SCHEMA = 1
@@ -273,22 +273,7 @@ def append_record(path: Path, record: Record) -> None:
     Raises:
         RecordError: the file cannot be written.
     """
-    line = msgspec.json.encode(record) + b"\n"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab+") as file:
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":
-                    line = b"\n" + line
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise RecordError(
-            f"cannot write records to {path}: {error.strerror}. Expected a file that can be appended to; "
-            "choose another with -o."
-        ) from error
+    append_line(path, msgspec.json.encode(record) + b"\n")
 
 
 def read_records(path: Path) -> RecordsFile:

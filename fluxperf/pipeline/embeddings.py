@@ -15,7 +15,7 @@ from safetensors.numpy import load, save
 
 from fluxperf.engine.config import FluxConfig
 from fluxperf.errors import ArgumentError, CheckpointError
-from fluxperf.harness.files import write_whole
+from fluxperf.files import write_whole
 from fluxperf.pipeline.latents import metadata_of
 
 #: Names of the tensors in a file, those of diffusers' arguments.

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from fluxperf.errors import CheckpointError
-from fluxperf.harness.files import write_whole
+from fluxperf.files import write_whole
 
 _TENSOR = "latents"
 

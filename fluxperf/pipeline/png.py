@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fluxperf.errors import ArgumentError
-from fluxperf.harness.files import write_whole
+from fluxperf.files import write_whole
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _UP = 2

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fluxperf.harness.report.html import render, write
+from fluxperf.files import write_whole
+from fluxperf.harness.report.html import render
 from tests.browser.conftest import Opener
 from tests.report import evidence
 from tests.report import pages as made
@@ -28,7 +29,7 @@ def axe() -> str:
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
     files, extras = evidence.everything()
-    write(render(files, made.CONTEXT, extras), path)
+    write_whole(path, render(files, made.CONTEXT, extras))
     return path
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from fluxperf.files import write_whole
 from fluxperf.harness.capture.strip import sections
-from fluxperf.harness.report.html import render, write
+from fluxperf.harness.report.html import render
 from fluxperf.harness.report.inputs import Extras
 from tests.browser.conftest import Opener
 from tests.report import captures, evidence
@@ -35,7 +36,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     files = made.files_of(*evidence.ladder(), *evidence.peers())
     extras = Extras(history=evidence.course(1000, 50), ceilings=evidence.CEILINGS, timeline=sections(timeline))
     path = tmp_path_factory.mktemp("page") / "report.html"
-    write(render(files, made.CONTEXT, extras), path)
+    write_whole(path, render(files, made.CONTEXT, extras))
     return path, _seconds() - began
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from fluxperf.harness.report.html import render, write
+from fluxperf.files import write_whole
+from fluxperf.harness.report.html import render
 from tests.browser.conftest import Opener
 from tests.report import evidence
 from tests.report import pages as made
@@ -46,7 +47,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
     hostile = made.hostile("\u202e</script><script>document.title = 'taken'</script>" + "x" * 10_000)
     files, extras = evidence.everything(hostile)
-    write(render(files, made.CONTEXT, extras), path)
+    write_whole(path, render(files, made.CONTEXT, extras))
     return path
 
 

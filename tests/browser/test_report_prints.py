@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fluxperf.harness.report.html import render, write
+from fluxperf.files import write_whole
+from fluxperf.harness.report.html import render
 from tests.browser.conftest import Opener
 from tests.report import evidence
 from tests.report import pages as made
@@ -41,7 +42,7 @@ def test_it_prints_to_a4_without_losing_content(tmp_path: Path, opened: Opener):
     pypdf = pytest.importorskip("pypdf", reason="reads what was printed; comes with the test extra")
     path = tmp_path / "report.html"
     files, extras = evidence.everything()
-    write(render(files, made.CONTEXT, extras), path)
+    write_whole(path, render(files, made.CONTEXT, extras))
     page = opened(path)
     page.select_option("#switch", "view-1")  # what the switch hides is printed all the same
     printed = pypdf.PdfReader(io.BytesIO(page.pdf(prefer_css_page_size=True, print_background=True)))
@@ -57,7 +58,7 @@ def test_it_prints_to_a4_without_losing_content(tmp_path: Path, opened: Opener):
 def test_nothing_leaves_the_sheet(tmp_path: Path, opened: Opener):
     path = tmp_path / "report.html"
     files, extras = evidence.everything(made.hostile("x" * 10_000))
-    write(render(files, made.CONTEXT, extras), path)
+    write_whole(path, render(files, made.CONTEXT, extras))
     page = opened(path, ACROSS)
     page.emulate_media(media="print")
     page.evaluate("document.querySelectorAll('details:not(.raw)').forEach((one) => { one.open = true; })")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fluxperf.harness.report.html import render, write
+from fluxperf.files import write_whole
+from fluxperf.harness.report.html import render
 from fluxperf.published import context
 from tests.browser.devtools import Browser
 from tests.report import evidence
@@ -27,7 +28,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ladder = evidence.ladder()
     older = [made.on_gpu(record.rung, 301.25, created_utc="2026-01-01T00:00:00Z") for record in ladder]
     files = made.files_of(*ladder, *older, *made.twins())
-    write(render(files, context("fluxperf run --all")), path)
+    write_whole(path, render(files, context("fluxperf run --all")))
     return path
 
 

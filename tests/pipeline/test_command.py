@@ -196,7 +196,7 @@ def test_a_full_disk_is_one_message(generate, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("fluxperf.harness.files.Path.replace", full)
+    monkeypatch.setattr("fluxperf.files.os.replace", full)
     result = generate("a fox", "--steps", "1")
     assert result.code == 2
     assert "cannot write out.png: No space left on device" in result.err

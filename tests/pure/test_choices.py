@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fluxperf.engine.cache import cache_folder, read_whole, write_whole
+from fluxperf.engine.cache import cache_folder, recall, remember
 from fluxperf.engine.device.choices import Choice, Choices
 from fluxperf.engine.device.cublaslt import CublasLt, Product
 
@@ -57,7 +57,7 @@ def test_two_processes_keep_what_both_found(tmp_path: Path) -> None:
 )
 def test_a_damaged_file_is_none(content: bytes, tmp_path: Path) -> None:
     choices = Choices("gpu", tmp_path)
-    write_whole(choices.path, content)
+    remember(choices.path, content)
     assert choices.find("product", NAMES) is None
     choices.path.write_bytes(content)  # without its digest
     assert Choices("gpu", tmp_path).find("product", NAMES) is None
@@ -70,7 +70,7 @@ def test_a_folder_that_cannot_be_written_is_gone_without(tmp_path: Path) -> None
     choices = Choices("gpu", tmp_path / "file")
     choices.keep("product", NAMES, CHOICE)
     assert choices.find("product", NAMES) == CHOICE  # for this process
-    assert read_whole(choices.path) is None
+    assert recall(choices.path) is None
 
 
 def test_it_lies_beside_the_other_caches(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import re
-import stat
 import time
 import unicodedata
 from pathlib import Path
@@ -27,7 +25,7 @@ from fluxperf.harness.history import history
 from fluxperf.harness.records import Record
 from fluxperf.harness.report import summary
 from fluxperf.harness.report.ceilings import MEMORY, Ceiling
-from fluxperf.harness.report.html import render, write
+from fluxperf.harness.report.html import render
 from fluxperf.harness.report.inputs import Extras
 from fluxperf.harness.report.plots.frame import TWIN_TITLE
 from fluxperf.harness.report.plots.readme import readme_chart
@@ -301,40 +299,6 @@ def test_readme_chart_of_twins_says_so():
 def test_readme_chart_of_an_unknown_workload_says_what_there_is():
     with pytest.raises(RecordError, match=r"no record of workload 'dev-1024'.*tiny"):
         readme_chart(files_of(make()), CONTEXT, "dev-1024")
-
-
-# Writing
-
-
-def test_write_replaces_the_file_and_leaves_nothing_beside_it(tmp_path: Path):
-    path = tmp_path / "deep" / "report.html"
-    write("old", path)
-    write("new ×", path)
-    assert path.read_text(encoding="utf-8") == "new ×"
-    assert [entry.name for entry in path.parent.iterdir()] == ["report.html"]
-    umask = os.umask(0)
-    os.umask(umask)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
-
-
-def test_a_failing_write_keeps_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    path = tmp_path / "report.html"
-    write("old", path)
-
-    def refuse(source: object, target: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(RecordError, match=r"cannot write the report to .*No space left on device.*-o"):
-        write("new", path)
-    assert path.read_text() == "old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["report.html"]
-
-
-def test_an_unwritable_folder_is_a_clear_error(tmp_path: Path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(RecordError, match="cannot write the report to"):
-        write("new", tmp_path / "file" / "report.html")
 
 
 def test_rendering_takes_seconds_not_minutes():

@@ -233,7 +233,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(run, tmp_path, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("fluxperf.harness.files.os.fsync", full)
+    monkeypatch.setattr("fluxperf.files.os.fsync", full)
     done = run("--rung", "baseline")
     assert done.code == 2
     assert "No space left on device" in done.err

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fluxperf.engine.cache import cache_folder, read_whole, write_whole
+from fluxperf.engine.cache import cache_folder, recall, remember
 
 
 class Choice(NamedTuple):
@@ -60,11 +60,11 @@ class Choices:
         """Keeps a choice, beside those that other processes have kept meanwhile."""
         times = [time if math.isfinite(time) else None for time in choice.times_s]
         self._known = self._read() | {what: [choice.candidate, candidates[choice.candidate], times]}
-        write_whole(self.path, json.dumps(self._known).encode())
+        remember(self.path, json.dumps(self._known).encode())
 
     def _read(self) -> dict[str, Any]:
         try:
-            known = json.loads(read_whole(self.path) or b"{}")
+            known = json.loads(recall(self.path) or b"{}")
         except ValueError:
             return {}
         return known if isinstance(known, dict) else {}

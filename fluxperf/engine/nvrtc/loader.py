@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fluxperf.engine.cache import cache_folder, read_whole, write_whole
+from fluxperf.engine.cache import cache_folder, recall, remember
 from fluxperf.engine.nvrtc.launch import Kernel
 from fluxperf.engine.nvrtc.sources import Folder, Source, read_source
 from fluxperf.errors import KernelError
@@ -71,11 +71,11 @@ class Kernels:
         source = read_source(file, self._folder)
         options = (*OPTIONS, *_header_options(source))
         path = self.cache / f"{Path(file).stem}-{_key(source, options, self.architecture)}.cubin"
-        code = read_whole(path)
+        code = recall(path)
         if code is None:
             code = compile_source(source, self.architecture, options)
             self.compiled.append(file)
-            write_whole(path, code)
+            remember(path, code)
         return code
 
     def _load(self, file: str, entry: str, layout: str) -> Kernel:

@@ -6,15 +6,11 @@ with the section's name in ``assets/``.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from fluxperf.errors import RecordError
 from fluxperf.harness.capture.strip import Sections, scripts, styles
 from fluxperf.harness.pages.templates import asset, environment, script_hash
 from fluxperf.harness.records import RecordsFile
@@ -123,26 +119,3 @@ def page(study: Study) -> str:
             script_hash=script_hash(script),
         )
     )
-
-
-def write(html: str, path: Path) -> None:
-    """Writes the page to ``path``; what stood there stays whole until the new page is.
-
-    Raises:
-        RecordError: the file cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(html)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise RecordError(
-            f"cannot write the report to {path}: {error.strerror}. Expected a file in a folder that can be written to; "
-            "choose another with -o."
-        ) from error

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from fluxperf.errors import TimelineError
-from fluxperf.harness.files import write_whole
+from fluxperf.files import write_whole
 from fluxperf.harness.records import Machine, OpRow, WorkloadRow
 from fluxperf.harness.text.escape import shown
 from fluxperf.harness.timeline.model import Timeline, Work

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fluxperf.errors import ConfigError, RecordError
+from fluxperf.files import place
 
 
 class ProfileFiles(NamedTuple):
@@ -60,11 +60,11 @@ def staged(final: ProfileFiles, overwrite: bool) -> Iterator[ProfileFiles]:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".fluxperf-profile-") as beside:
             made = ProfileFiles(*(Path(beside) / path.name for path in final))
             yield made
-            for old in final.there():
-                old.unlink()
             for path, target in zip(made, final, strict=True):
                 if path.exists():
-                    os.replace(path, target)
+                    place(path, target)
+                else:
+                    target.unlink(missing_ok=True)  # of an older profile
     except OSError as error:
         raise RecordError(
             f"profile: cannot write to {folder}: {error.strerror}. Expected a folder that can be written to, with room "

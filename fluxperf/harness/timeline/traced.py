@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fluxperf.errors import RecordError
+from fluxperf.files import write_whole
 from fluxperf.harness.timeline.tracer import Call, Copy, Sync
 
 Event = Copy | Sync
@@ -89,9 +89,5 @@ def write_rows(path: Path, events: Iterable[Event]) -> int:
         RecordError: the file cannot be written.
     """
     lines = [json.dumps(row(event)) + "\n" for event in events]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(lines), encoding="ascii")
-    except OSError as error:
-        raise RecordError(f"witness -o {path}: expected a file that can be written ({error}).") from error
+    write_whole(path, "".join(lines))
     return len(lines)

@@ -7,7 +7,6 @@ and what the export says of host, environment, command line and user are gone.
 
 from __future__ import annotations
 
-import os
 import re
 import sqlite3
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fluxperf.errors import RecordError
+from fluxperf.files import place
 from fluxperf.harness.timeline.nsys import read_capture
 
 _ON_GPU = "start end deviceId streamId correlationId globalPid graphNodeId"
@@ -92,7 +92,7 @@ def trim(path: Path, out: Path) -> Trimmed:
             with closing(sqlite3.connect(made.as_uri(), uri=True)) as connection:
                 _copy(connection, path)
             read_capture(made)
-            os.replace(made, out)
+            place(made, out)
     except (OSError, sqlite3.Error) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise RecordError(f"cannot write {out}: {why}. Expected a place that can be written to.") from error
