@@ -123,10 +123,4 @@ def _short(name: str) -> str:
 
 def shown(value: float | None, unit: str) -> str:
     """A value with its unit."""
-    if value is None:
-        return "none"
-    if unit == "seconds":
-        return units.time(value).replace(units.NBSP, " ")
-    if unit == "bytes":
-        return units.quantity(value, "B").replace(units.NBSP, " ")
-    return f"{value:g}" if unit == "relative error" else f"{value:,.0f}"
+    return "none" if value is None else units.written(value, unit).replace(units.NBSP, " ")

@@ -9,10 +9,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from fluxperf.harness.measure.clocks import throttling_note
+from fluxperf.harness.metrics import Metric, exact_metrics, value_of
 from fluxperf.harness.records import Record, variant
 from fluxperf.harness.stats import summarize
 
-_HEADINGS = ("rung", "time", "ms/step", "n", "down", "up", "MB", "ops", "error")
+#: How many bytes one of a column's unit has; what has no such unit is a count.
+_SIZES = {"GB": 1e9}
 
 
 def ladder(records: Sequence[Record]) -> RenderableType:
@@ -41,14 +43,28 @@ def _copies(records: Sequence[Record]) -> Table:
         title_justify="left",
         caption_justify="left",
     )
-    for heading in _HEADINGS:
+    counts = _counts(of_gpu=False)
+    headings = [metric.brief for metric in counts]
+    for heading in ("rung", "time", "ms/step", "n", *headings[:2], "MB", *headings[2:], "error"):
         view.add_column(heading, justify="left" if heading == "rung" else "right", no_wrap=True)
     for record in records:
-        view.add_row(*_row(record))
+        view.add_row(*_row(record, counts))
     return view
 
 
-def _row(record: Record) -> tuple[str, ...]:
+def _counts(*, of_gpu: bool) -> list[Metric]:
+    """The exact metrics that have a column: those that only a GPU tells, or the others, copies down and up first."""
+    return [metric for metric in exact_metrics() if metric.brief and metric.of_gpu == of_gpu]
+
+
+def _count(record: Record, metric: Metric) -> str:
+    value = value_of(record, metric)
+    if value is None:
+        return ""
+    return f"{value / _SIZES[metric.brief]:.1f}" if metric.brief in _SIZES else str(value)
+
+
+def _row(record: Record, counts: Sequence[Metric]) -> tuple[str, ...]:
     whole, step = summarize(record.times_s.get("denoise", [])), summarize(record.times_s.get("step", []))
     totals = record.totals
     return (
@@ -56,10 +72,9 @@ def _row(record: Record) -> tuple[str, ...]:
         f"{whole.median * 1e3:.1f} ms" if whole and whole.median < 10 else f"{whole.median:.1f} s" if whole else "",
         f"{step.median * 1e3:.{2 if step.median < 1 else 0}f}" if step else "",
         _samples(record.times_s.get("denoise", [])),
-        str(totals.d2h_copies),
-        str(totals.h2d_copies),
+        *(_count(record, metric) for metric in counts[:2]),
         _megabytes(totals.d2h_bytes + totals.h2d_bytes),
-        "" if totals.op_calls is None else str(totals.op_calls),
+        *(_count(record, metric) for metric in counts[2:]),
         f"{record.error.relative:.1e}" if record.error else "",
     )
 
@@ -85,15 +100,14 @@ def _speeds(records: Sequence[Record]) -> Table:
         caption_justify="left",
     )
     against = [f"x{number}" for number in range(1, len(others) + 1)]
-    for heading in ("rung", "double", "single", "launches", "GB", *against):
+    counts = _counts(of_gpu=True)
+    for heading in ("rung", "double", "single", *(metric.brief for metric in counts), *against):
         view.add_column(heading, justify="left" if heading == "rung" else "right", no_wrap=True)
     for record in records:
-        peak = record.totals.peak_bytes
         view.add_row(
             _name(record),
             *(_block_ms(record, section) for section in ("double", "single")),
-            "" if record.totals.launches is None else str(record.totals.launches),
-            "" if peak is None else f"{peak / 1e9:.1f}",
+            *(_count(record, metric) for metric in counts),
             *(_speedup(record, other) for other in others),
         )
     return view

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from fluxperf.harness import metrics
 from fluxperf.harness.exact import Place, compare_exact, exact_values
 from fluxperf.harness.noisy import Task, judge
 from fluxperf.harness.policy import Policy
@@ -123,8 +124,8 @@ def place_of(record: Record) -> Place:
 
 
 def samples_of(records: Sequence[Record], metric: str) -> list[list[float]]:
-    """Samples of a metric grouped by process, of records of one rung in their order."""
-    return [list(samples) for record in records for samples in record.times_s.get(metric, [])]
+    """Samples of a metric, such as ``times.denoise``, by process, of records of one rung in their order."""
+    return [list(samples) for record in records for samples in metrics.samples_of(record, metric)]
 
 
 def _grouped(records: Sequence[Record]) -> dict[Place, list[Record]]:
@@ -142,8 +143,8 @@ def _times(
         Task(
             place,
             name,
-            samples_of(base, name.removeprefix("times.")),
-            samples_of(head, name.removeprefix("times.")),
+            samples_of(base, name),
+            samples_of(head, name),
             rule,
             spreads.get(f"{place.workload}/{place.rung}/{name}", 0.0),
         )

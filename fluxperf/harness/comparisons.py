@@ -272,7 +272,7 @@ def _medians(measured: AA, policy: Policy) -> dict[str, Medians]:
     for place in dict.fromkeys(place_of(record) for record in measured.base):
         sides = [[record for record in side if place_of(record) == place] for side in measured]
         for name, rule in policy.noisy_of(place.workload).items():
-            base, head = (samples_of(records, name.removeprefix("times.")) for records in sides)
+            base, head = (samples_of(records, name) for records in sides)
             logarithms(Task(place, name, base, head, rule))  # complains of samples that are none
             found[f"{place.workload}/{place.rung}/{name}"] = Medians(
                 base=[median(samples) for samples in base], head=[median(samples) for samples in head]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from fluxperf.harness.metrics import exact_metrics, value_of
 from fluxperf.harness.policy import Exact, Policy
 from fluxperf.harness.records import Record
 from fluxperf.harness.verdict import Row, problem
@@ -30,20 +31,14 @@ class Value(NamedTuple):
 
 
 def exact_values(record: Record) -> dict[str, Value]:
-    """Every exact metric of a record, by name: totals, the ledger, ops, and what makes the rung, row by row."""
+    """Every exact metric of a record, by name: those of the metric table, the ledger, ops, and what makes the rung."""
     values: dict[str, Value] = {}
-    for group in ("totals", "setup_totals"):
-        totals = getattr(record, group)
-        for name in totals.__struct_fields__:
-            unit = "bytes" if name.endswith("bytes") else "count"
-            values[f"{group}.{name}"] = Value(getattr(totals, name), f"{group}.{name}", unit, name)
+    for metric in exact_metrics():
+        values[metric.name] = Value(value_of(record, metric), metric.name, metric.short, metric.words)
     values |= _ledger(record) | _ops(record)
     for family in ("phase_table", "policy", "choices"):
         for name, chosen in getattr(record, family).items():
             values[f"{family}[{name}]"] = Value(chosen, family, "", f"{family} row {name!r}")
-    error = record.error
-    words = "error against the reference"
-    values["error.relative"] = Value(error.relative if error else None, "error.relative", "relative", words)
     return values
 
 

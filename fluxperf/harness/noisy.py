@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from fluxperf.errors import RecordError
 from fluxperf.harness.exact import Place
+from fluxperf.harness.metrics import metric_of
 from fluxperf.harness.policy import Noisy, Pairs
 from fluxperf.harness.significance import PATTERNS, detectable, holm, pairs_needed, sign_flip, spread
 from fluxperf.harness.stats import median_interval
@@ -163,7 +164,7 @@ def _row(item: _Paired, verdict: str, reason: str, p: float | None, pairs: Pairs
         reason=reason,
         outcome=outcome,  # type: ignore[arg-type]
         message=_sentence(item, change, least, p, pairs, alpha, tests),
-        unit="s",
+        unit=metric_of(task.metric).short,
         base=median(item.base),
         head=median(item.head),
         change=change,

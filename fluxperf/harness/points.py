@@ -15,7 +15,8 @@ import msgspec
 
 from fluxperf.errors import RecordError
 from fluxperf.files import write_whole
-from fluxperf.harness.records import Machine, Record, Totals, WorkloadRow, is_warmup
+from fluxperf.harness.metrics import exact_metrics, sampled, value_of
+from fluxperf.harness.records import Machine, Record, WorkloadRow
 from fluxperf.harness.stats import summarize
 from fluxperf.words import first_few, plural
 
@@ -98,31 +99,26 @@ _DECODER = msgspec.json.Decoder(Point)
 #: What decoding a damaged line raises: msgspec's own, and what it lets through for bad UTF-8 and for deep nesting.
 _NOT_A_POINT = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
-#: Exact counts of a forward: every total, and its unit, which is how its name ends.
-_COUNTS = {name: name.rpartition("_")[2] for name in Totals.__struct_fields__}
-
 
 def points_of(record: Record) -> Iterator[Point]:
-    """Points of a record: median times in seconds (warm-ups left out), counts of a forward, error of the latents."""
+    """Points of a record: medians of its samples (warm-ups left out), counts of a forward, error of the latents."""
     base: Callable[..., Point] = _shared(record)
-    for metric, processes in record.times_s.items():
-        times = None if is_warmup(metric) else summarize(processes)
-        if times is not None:
+    for metric, processes in sampled(record):
+        found = summarize(processes)
+        if found is not None:
             yield base(
-                metric=metric,
-                unit="seconds",
+                metric=metric.series,
+                unit=metric.unit,
                 exact=False,
-                value=times.median,
-                low=times.low,
-                high=times.high,
-                samples=times.samples,
+                value=found.median,
+                low=found.low,
+                high=found.high,
+                samples=found.samples,
             )
-    for metric, unit in _COUNTS.items():
-        number: int | None = getattr(record.totals, metric)
+    for metric in exact_metrics():
+        number = value_of(record, metric) if metric.series else None
         if number is not None:
-            yield base(metric=metric, unit=unit, exact=True, value=float(number))
-    if record.error is not None:
-        yield base(metric="error", unit="relative error", exact=True, value=record.error.relative)
+            yield base(metric=metric.series, unit=metric.unit, exact=True, value=float(number))
 
 
 def read_points(path: Path) -> PointsFile:

@@ -14,21 +14,9 @@ from msgspec import Meta
 
 from fluxperf.errors import PolicyError, UnknownNameError
 from fluxperf.files import write_whole
-from fluxperf.harness.records import Totals
+from fluxperf.harness.metrics import SAMPLES, exact_names, metric_of
 
 SCHEMA = 1
-
-#: What exact comparisons know. Those that are tables (ledger, ops, phase_table, policy, choices) give a row each.
-EXACT_METRICS = (
-    *(f"totals.{name}" for name in Totals.__struct_fields__),
-    *(f"setup_totals.{name}" for name in Totals.__struct_fields__),
-    "ledger",
-    "ops",
-    "phase_table",
-    "policy",
-    "choices",
-    "error.relative",
-)
 
 Share = Annotated[float, Meta(ge=0, lt=1)]
 Level = Annotated[float, Meta(gt=0, lt=0.5)]
@@ -121,9 +109,12 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def __post_init__(self) -> None:
         if self.schema != SCHEMA:
             raise ValueError(f"expected schema {SCHEMA}, got {self.schema}")
-        for name in self.noisy:
-            if not name.startswith("times."):
-                raise ValueError(f"[noisy.{name!r}]: expected a metric of times_s, such as 'times.denoise'")
+        for name, rule in self.noisy.items():
+            if not any(name.startswith(f"{one.name}.") for one in SAMPLES):
+                fields = " or ".join(one.field for one in SAMPLES)
+                raise ValueError(f"[noisy.{name!r}]: expected a metric of {fields}, such as 'times.denoise'")
+            if rule.worse != (worse := metric_of(name).worse):
+                raise ValueError(f"[noisy.{name!r}]: expected worse = {worse!r}, got {rule.worse!r}")
 
     def only_exact(self) -> Policy:
         """The same policy without noisy metrics, for records that hold no times."""
@@ -161,8 +152,8 @@ def read_policy(path: Path) -> Policy:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise PolicyError(f"policy {path}: expected TOML, got something else ({error}). Correct the file.") from error
     for name in policy.exact:
-        if name not in EXACT_METRICS:
-            raise UnknownNameError("exact metric of the policy", name, EXACT_METRICS)
+        if name not in exact_names():
+            raise UnknownNameError("exact metric of the policy", name, exact_names())
     return policy
 
 

@@ -197,6 +197,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     run. ``sampling`` and ``conditions`` have a row for each process of ``times_s``, in its order; ``conditions`` is
     ``None`` where no GPU was asked (no NVML, or no GPU), ``load`` where no weights were read from files. ``stages`` and
     ``loads`` are of runs from prompt to picture: exact counts by stage, and what loading took by part of the model.
+    ``counts`` are exact counts of one forward that ``totals`` lacks, by names that `fluxperf.harness.metrics` knows.
     ``picture_witness`` are the counts of one such run from outside, whatever library made them.
 
     ``graph`` is there if timed steps were launches of a graph; ``totals`` and ``witness`` are then of such a step, its
@@ -219,6 +220,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     times_s: dict[str, list[list[float]]]
     totals: Totals
     setup_totals: Totals
+    counts: dict[str, int] = {}
     blocks: list[BlockRow] = []
     ledger: list[LedgerRow]
     ops: list[OpRow]

@@ -6,12 +6,13 @@ process is a finding, and an average of it would hide that.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
+from fluxperf.harness.metrics import METRICS, SAMPLES, Processes
 from fluxperf.harness.records import BlockRow, Conditions, ErrorRow, OpRow, Record, Totals
 
 _Row = TypeVar("_Row", OpRow, BlockRow)
@@ -23,10 +24,7 @@ _IDENTITY = (
 )  # fmt: skip
 
 #: Fields that are counted exactly.
-_COUNTED = ("totals", "setup_totals", "witness", "blocks", "ledger", "ops")
-
-#: A library that chooses another algorithm in another process launches other kernels and needs another workspace.
-_OF_A_CHOICE = ("peak_bytes", "witness.launches")
+_COUNTED = ("totals", "setup_totals", "counts", "witness", "blocks", "ledger", "ops")
 
 #: At most so many rows that differ are named.
 _MOST_ROWS = 12
@@ -63,10 +61,7 @@ def merge(records: Sequence[Record]) -> Merged:
         return Merged(None, differences[:_MOST_ROWS] + rest, notes)
     merged = msgspec.structs.replace(
         first,
-        times_s={
-            metric: [samples for record in records for samples in record.times_s.get(metric, [])]
-            for metric in dict.fromkeys(metric for record in records for metric in record.times_s)
-        },
+        **{one.field: _samples([getattr(record, one.field) for record in records]) for one in SAMPLES},
         sampling=[row for record in records for row in record.sampling],
         conditions=_conditions(records),
         totals=_largest([record.totals for record in records]),
@@ -77,6 +72,14 @@ def merge(records: Sequence[Record]) -> Merged:
         choices=_choices(records),
     )
     return Merged(merged, [], notes)
+
+
+def _samples(processes: Sequence[Mapping[str, Processes]]) -> dict[str, Processes]:
+    """Samples of all processes by metric."""
+    return {
+        metric: [samples for process in processes for samples in process.get(metric, [])]
+        for metric in dict.fromkeys(metric for process in processes for metric in process)
+    }
 
 
 def _unequal(records: Sequence[Record]) -> Iterator[tuple[str, list[Any]]]:
@@ -113,9 +116,12 @@ _TITLES = ("section", "index", "within", "op", "label", "direction")
 
 
 def _follows_from_a_choice(row: str, first: Record) -> bool:
-    if first.ran_as == "peer" and row == "totals.launches":  # a peer's totals are counted from outside
-        return True
-    return row.endswith(_OF_A_CHOICE)
+    # A library that chooses another algorithm in another process launches other kernels and needs another workspace.
+    # A peer's totals are counted from outside, as a witness counts.
+    field, _, key = row.partition(".")
+    if first.ran_as == "peer" and field == "totals":
+        field = "witness"
+    return any(metric.key == key and field in metric.chosen for metric in METRICS)
 
 
 def _choices(records: Sequence[Record]) -> dict[str, str]:
@@ -128,10 +134,11 @@ def _choices(records: Sequence[Record]) -> dict[str, str]:
 
 
 def _largest(totals: Sequence[Totals]) -> Totals:
-    """Totals with the largest launches and peak; all else is the same in all of them."""
+    """Totals with the largest of what follows from choices, launches and peak; all else is the same in all of them."""
     largest = {
-        field: max((value for one in totals if (value := getattr(one, field)) is not None), default=None)
-        for field in ("launches", "peak_bytes")
+        metric.key: max((value for one in totals if (value := getattr(one, metric.key)) is not None), default=None)
+        for metric in METRICS
+        if metric.chosen
     }
     return msgspec.structs.replace(totals[0], **largest)
 

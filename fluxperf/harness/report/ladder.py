@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import NamedTuple
 
+from fluxperf.harness.metrics import Metric, exact_metrics, value_of
 from fluxperf.harness.pages.svg import Figure
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.records import Record
@@ -25,7 +26,8 @@ _MEASURED = (
     "three or more, else with the range that all samples give"
 )
 
-_COLUMNS = (
+#: Before the columns of the metric table and that of the error.
+_FIRST = (
     Column("Rung", number=False, hint="in the ladder's order"),
     Column("Expected", hint="speedup over the rung before that was expected beforehand"),
     Column(
@@ -36,16 +38,9 @@ _COLUMNS = (
     Column("Denoise", hint="all steps: median, with smallest and largest sample"),
     Column("Step", hint="one step: median, with smallest and largest sample"),
     Column("Samples", hint=f"processes {units.BY} samples of each; of several records the newest"),
-    Column("Copies down", hint="device to host, one forward"),
-    Column("Copies up", hint="host to device, one forward"),
-    Column("Bytes down", hint="device to host, one forward"),
-    Column("Bytes up", hint="host to device, one forward"),
-    Column("Ops", hint="op calls of one forward"),
-    Column("Launches", hint="kernel launches of one forward"),
-    Column("Syncs", hint="what blocks the host in one forward: downloads, scalar reads, explicit waits"),
-    Column("Peak", hint="most device memory in use at once"),
-    Column("Error", hint=f"relative L2 error of the final latents, {RELATIVE}"),
 )
+
+_ERROR = Column("Error", hint=f"relative L2 error of the final latents, {RELATIVE}")
 
 # The columns after the first and before this one compare rungs, which peers do not have.
 _CLIMB = 4
@@ -122,21 +117,26 @@ def _table(ladder: Ladder) -> Table:
         # Said once above the table instead of in every row.
         caption += f"; errors are against {shown(against.pop(), 64)}"
         rows = [[*row[:-1], row[-1]._replace(note="")] for row in rows]
+    columns = [*_FIRST, *(Column(metric.heading, hint=metric.hint) for metric in _counts()), _ERROR]
     if ladder.ran_as == "peer":
-        return Table(caption, [_COLUMNS[0], *_COLUMNS[_CLIMB:]], [[row[0], *row[_CLIMB:]] for row in rows])
-    return Table(caption, _COLUMNS, rows)
+        return Table(caption, [columns[0], *columns[_CLIMB:]], [[row[0], *row[_CLIMB:]] for row in rows])
+    return Table(caption, columns, rows)
+
+
+def _counts() -> list[Metric]:
+    """The exact metrics that have a column."""
+    return [metric for metric in exact_metrics() if metric.heading]
 
 
 def _missing(rung: Rung, position: int) -> list[Cell]:
     cells = [_name(rung, position), _expected(rung), Cell("no record", kind="missing")]
-    return cells + [MISSING] * (len(_COLUMNS) - len(cells))
+    return cells + [MISSING] * (len(_FIRST) + len(_counts()) + 1 - len(cells))
 
 
 def _row(
     ladder: Ladder, rung: Rung, record: Record, position: int, before: Rung | None, start: Record | None
 ) -> list[Cell]:
     tag = "twin" if ladder.twin else ""
-    totals = record.totals
     denoise = summary_of(record)
     return [
         _name(rung, position, peer=ladder.ran_as == "peer"),
@@ -146,14 +146,7 @@ def _row(
         _time(denoise, tag),
         _time(summary_of(record, "step"), tag),
         Cell(samples_of(record), float(denoise.samples) if denoise else None, _of_many(rung)),
-        _count(totals.d2h_copies),
-        _count(totals.h2d_copies),
-        Cell(units.quantity(totals.d2h_bytes, "B"), totals.d2h_bytes),
-        Cell(units.quantity(totals.h2d_bytes, "B"), totals.h2d_bytes),
-        _count(totals.op_calls),
-        _count(totals.launches),
-        _count(totals.syncs),
-        MISSING if totals.peak_bytes is None else Cell(units.quantity(totals.peak_bytes, "B"), totals.peak_bytes),
+        *(_count(record, metric) for metric in _counts()),
         _error(record),
     ]
 
@@ -190,8 +183,9 @@ def _time(found: Summary | None, tag: str) -> Cell:
     return Cell(units.time(found.median), found.median, spread_of(found), tag)
 
 
-def _count(value: int | None) -> Cell:
-    return MISSING if value is None else Cell(units.count(value), value)
+def _count(record: Record, metric: Metric) -> Cell:
+    value = value_of(record, metric)
+    return MISSING if value is None else Cell(units.written(value, metric.unit), value)
 
 
 def _of_many(rung: Rung) -> str:

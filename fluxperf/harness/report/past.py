@@ -8,6 +8,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from fluxperf.harness.history import Change, History, Series, distinction
+from fluxperf.harness.metrics import worse_of
 from fluxperf.harness.pages.svg import Figure
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.report.plots.commits import commits
@@ -99,32 +100,21 @@ def name_of(one: Series) -> str:
     return shown(f"{name} ({told})" if told else name, 160)
 
 
-def value_of(value: float | None, unit: str) -> str:
-    """A value with its unit."""
-    if value is None:
-        return units.NONE
-    if unit == "seconds":
-        return units.time(value)
-    if unit == "bytes":
-        return units.quantity(value, "B")
-    return units.error(value) if unit == "relative error" else units.digits(value) if value % 1 else f"{value:,.0f}"
-
-
 def _series(series: Sequence[Series]) -> Table:
     rows = []
     order = sorted(series, key=lambda one: (-len(one.changes), -len(one.present)))
     for one in order[:MOST_SERIES]:
         first, last = one.present[0], one.present[-1]
         bounds = last.low is not None and last.high is not None and last.low != last.high
-        note = f"{value_of(last.low, one.unit)} to {value_of(last.high, one.unit)}" if bounds else ""
+        note = f"{units.written(last.low, one.unit)} to {units.written(last.high, one.unit)}" if bounds else ""
         rows.append(
             [
                 Cell(name_of(one)),
                 Cell(shown(one.machine, 64)),
                 Cell(units.count(len(one.points)), len(one.points)),
                 Cell(units.count(len(one.points) - len(one.present)), len(one.points) - len(one.present)),
-                Cell(value_of(first.value, one.unit), first.value),
-                Cell(value_of(last.value, one.unit), last.value, note),
+                Cell(units.written(first.value, one.unit), first.value),
+                Cell(units.written(last.value, one.unit), last.value, note),
                 Cell("exact") if one.exact else Cell(units.count(last.samples) if last.samples else "—", last.samples),
                 Cell(units.count(len(one.changes)), len(one.changes)) if one.judged else Cell("?", kind="missing"),
                 # Safe as markup: it is drawn of numbers alone.
@@ -147,14 +137,14 @@ def _changes(rows: Sequence[tuple[Series, Change]]) -> Table | None:
 
 def _change(one: Series, change: Change) -> list[Cell]:
     percent = change.percent
-    better = one.unit in ("seconds", "copies", "bytes", "launches", "syncs", "allocations", "calls", "relative error")
-    kind = "" if percent is None or not better else "good" if percent < 0 else "bad"
+    worse = worse_of(one.metric, one.unit)
+    kind = "" if percent is None or not worse else "bad" if (percent > 0) == (worse == "higher") else "good"
     return [
         Cell(name_of(one), None, shown(one.machine, 64)),
         Cell(_commit(change.before)),
         Cell(_commit(change.after), None, shown(change.date_utc[:10], 24)),
-        Cell(value_of(change.old, one.unit), change.old),
-        Cell(value_of(change.new, one.unit), change.new),
+        Cell(units.written(change.old, one.unit), change.old),
+        Cell(units.written(change.new, one.unit), change.new),
         Cell("from zero" if percent is None else units.change(percent / 100), percent, kind=kind),
         Cell(f"{change.old_commits} and {change.new_commits}"),
         Cell(shown("; ".join(f"{name} {said}" for name, said in change.environment.items()), 300))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from fluxperf import words as words_of
 
@@ -12,6 +13,31 @@ BY = "\N{MULTIPLICATION SIGN}"
 TO = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 NONE = "—"
+
+
+class Unit(NamedTuple):
+    """What values are counted in.
+
+    ``short`` is how verdicts name it; ``symbol`` is written after a value, with a prefix where it is a large one;
+    ``whole`` says that it comes in whole numbers.
+    """
+
+    short: str
+    symbol: str = ""
+    whole: bool = False
+
+
+#: Units of metrics by their names, which history keeps.
+UNITS: dict[str, Unit] = {
+    "seconds": Unit("s", "s"),
+    "copies": Unit("count", whole=True),
+    "bytes": Unit("bytes", "B", whole=True),
+    "launches": Unit("count", whole=True),
+    "syncs": Unit("count", whole=True),
+    "allocations": Unit("count", whole=True),
+    "calls": Unit("count", whole=True),
+    "relative error": Unit("relative"),
+}
 
 _TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 _PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -67,6 +93,19 @@ def quantity(value: float | None, unit: str) -> str:
         if math.isfinite(value) and abs(value) >= 0.9995 * factor:
             return f"{digits(value / factor)}{NBSP}{prefix}{unit}"
     return f"{digits(value) if value % 1 else f'{value:,.0f}'}{NBSP}{unit}"
+
+
+def written(value: float | None, unit: str) -> str:
+    """A value of a unit of `UNITS`, or of one that another tool named, as short as can be read."""
+    if value is None:
+        return NONE
+    if unit == "seconds":
+        return time(value)
+    if unit == "relative error":
+        return error(value)
+    if unit in UNITS and UNITS[unit].symbol:
+        return quantity(value, UNITS[unit].symbol)
+    return digits(value) if value % 1 else f"{value:,.0f}"
 
 
 def count(value: int | None) -> str:

@@ -1,0 +1,194 @@
+"""THE METRIC TABLE: what every number of a record is called, counted in, and worse in which direction.
+
+A metric's name is its place in a record: ``totals.launches`` and ``error.relative`` are fields, ``times.denoise`` are
+the samples of ``times_s["denoise"]``, by process. Records, history, gate, ladders and the page know metrics from here,
+so a new one is a row here and the code that measures it. An exact one that `fluxperf.harness.records.Totals` lacks goes
+into the record's ``counts``: its row is called ``counts.NAME``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from fluxperf.errors import UnknownNameError
+from fluxperf.harness.records import Record, is_warmup
+from fluxperf.harness.text.units import UNITS
+
+Worse = Literal["higher", "lower"]
+Processes = list[list[float]]
+
+
+class Metric(NamedTuple):
+    """One metric.
+
+    An ``exact`` one is a number of which any change is a fact; a noisy one has samples. ``worse`` is the direction of a
+    regression. ``words`` name it in a sentence. ``series`` is its name in history; "" for one that has none.
+
+    ``heading`` and ``hint`` are its column in the page's ladder, ``brief`` that of the ladder as text, among what only
+    a GPU tells if it is ``of_gpu``; "" for one that has none. ``chosen`` names the fields of a record in which
+    processes of one revision may differ, because it follows from an algorithm that a library chose; of those the
+    largest is kept.
+    """
+
+    name: str
+    unit: str
+    words: str
+    exact: bool = True
+    worse: Worse = "higher"
+    series: str = ""
+    heading: str = ""
+    hint: str = ""
+    brief: str = ""
+    of_gpu: bool = False
+    chosen: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Its name within its field of a record."""
+        return self.name.partition(".")[2]
+
+    @property
+    def short(self) -> str:
+        """Its unit as verdicts name it."""
+        return UNITS[self.unit].short
+
+
+class Samples(NamedTuple):
+    """A field of a record with samples by metric and process. ``name`` begins its metrics' names.
+
+    ``prefix`` begins their names in history, where times have none.
+    """
+
+    name: str
+    field: str
+    unit: str
+    worse: Worse = "higher"
+    prefix: str = ""
+
+
+#: The fields of a record that hold samples. A key that `METRICS` does not know is a metric all the same; one that
+#: `is_warmup` knows holds what was sampled before the samples that count, and is none.
+SAMPLES = (Samples("times", "times_s", "seconds"),)
+
+_ONE = "one forward"
+
+#: Counts of one forward. What lies outside of it is counted in ``setup_totals``, by the same names.
+_TOTALS = (
+    Metric(
+        "totals.d2h_copies", "copies", "d2h_copies", series="d2h_copies",
+        heading="Copies down", hint=f"device to host, {_ONE}", brief="down",
+    ),
+    Metric(
+        "totals.h2d_copies", "copies", "h2d_copies", series="h2d_copies",
+        heading="Copies up", hint=f"host to device, {_ONE}", brief="up",
+    ),
+    Metric(
+        "totals.d2h_bytes", "bytes", "d2h_bytes", series="d2h_bytes",
+        heading="Bytes down", hint=f"device to host, {_ONE}",
+    ),
+    Metric(
+        "totals.h2d_bytes", "bytes", "h2d_bytes", series="h2d_bytes",
+        heading="Bytes up", hint=f"host to device, {_ONE}",
+    ),
+    Metric(
+        "totals.op_calls", "calls", "op_calls", series="op_calls",
+        heading="Ops", hint=f"op calls of {_ONE}", brief="ops",
+    ),
+    Metric(
+        "totals.launches", "launches", "launches", series="launches",
+        heading="Launches", hint=f"kernel launches of {_ONE}", brief="launches", of_gpu=True, chosen=("witness",),
+    ),
+    Metric(
+        "totals.syncs", "syncs", "syncs", series="syncs",
+        heading="Syncs", hint=f"what blocks the host in {_ONE}: downloads, scalar reads, explicit waits",
+    ),
+    Metric("totals.allocations", "allocations", "allocations", series="allocations"),
+    Metric(
+        "totals.peak_bytes", "bytes", "peak_bytes", series="peak_bytes",
+        heading="Peak", hint="most device memory in use at once", brief="GB", of_gpu=True,
+        chosen=("totals", "setup_totals", "witness"),
+    ),
+)  # fmt: skip
+
+METRICS = (
+    Metric("times.denoise", "seconds", "all steps", exact=False, series="denoise"),
+    Metric("times.step", "seconds", "one step", exact=False, series="step"),
+    Metric("times.call", "seconds", "one call of a kernel", exact=False, series="call"),
+    Metric("times.picture", "seconds", "one picture", exact=False, series="picture"),
+    *_TOTALS,
+    *(Metric(f"setup_{row.name}", row.unit, row.words) for row in _TOTALS),
+    Metric("error.relative", "relative error", "error against the reference", series="error"),
+)
+
+#: Parts of a record that are tables of exact values, a row each; a policy names them as a whole.
+TABLES = ("ledger", "ops", "phase_table", "policy", "choices")
+
+
+def exact_metrics() -> list[Metric]:
+    """The metrics of which any change is a fact."""
+    return [metric for metric in METRICS if metric.exact]
+
+
+def exact_names() -> list[str]:
+    """What exact comparisons know: metrics, and tables of a record."""
+    return [*(metric.name for metric in exact_metrics()), *TABLES]
+
+
+def metric_of(name: str) -> Metric:
+    """The metric of a name; samples that have no row are a metric of their field.
+
+    Raises:
+        UnknownNameError: there is no such metric, nor a field of samples that it could be in.
+    """
+    for metric in METRICS:
+        if metric.name == name:
+            return metric
+    family, _, key = name.partition(".")
+    for samples in SAMPLES:
+        if samples.name == family and key:
+            return _sampled(samples, key)
+    raise UnknownNameError(
+        "metric", name, [*(metric.name for metric in METRICS), *(f"{one.name}.*" for one in SAMPLES)]
+    )
+
+
+def value_of(record: Record, metric: Metric) -> float | int | None:
+    """An exact metric's value in a record; ``None`` where it has none."""
+    field, _, key = metric.name.partition(".")
+    holder = getattr(record, field)
+    value: float | int | None = holder.get(key) if isinstance(holder, dict) else getattr(holder, key, None)
+    return value
+
+
+def samples_of(record: Record, name: str) -> Processes:
+    """Samples of a noisy metric by process; none where a record has none.
+
+    Args:
+        record: any record.
+        name: of the metric, such as ``times.denoise``.
+    """
+    family, _, key = name.partition(".")
+    return next((getattr(record, one.field).get(key, []) for one in SAMPLES if one.name == family), [])
+
+
+def sampled(record: Record) -> Iterator[tuple[Metric, Processes]]:
+    """Noisy metrics of a record with their samples by process, without those of warm-ups."""
+    rows = {metric.name: metric for metric in METRICS}
+    for samples in SAMPLES:
+        for key, processes in getattr(record, samples.field).items():
+            if not is_warmup(key):
+                yield rows.get(f"{samples.name}.{key}") or _sampled(samples, key), processes
+
+
+def worse_of(series: str, unit: str) -> Worse | None:
+    """Which direction of a series of history is worse; ``None`` where nobody knows, as of another tool's metric."""
+    row = next((metric for metric in METRICS if metric.series == series and metric.unit == unit), None)
+    if row is not None:
+        return row.worse
+    return "higher" if unit in UNITS else None
+
+
+def _sampled(samples: Samples, key: str) -> Metric:
+    name = f"{samples.name}.{key}"
+    return Metric(name, samples.unit, key, exact=False, worse=samples.worse, series=f"{samples.prefix}{key}")
