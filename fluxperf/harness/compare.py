@@ -118,7 +118,7 @@ def label(workload: WorkloadRow) -> str:
     )
 
 
-def place_of(record: Record) -> Place:
+def record_place(record: Record) -> Place:
     """Which rung of which workload a record is of; a peer's record has the peer's name, a memory budget is told."""
     return Place(label(record.workload), variant(record))
 
@@ -131,7 +131,7 @@ def samples_of(records: Sequence[Record], metric: str) -> list[list[float]]:
 def _grouped(records: Sequence[Record]) -> dict[Place, list[Record]]:
     groups: dict[Place, list[Record]] = {}
     for record in records:
-        groups.setdefault(place_of(record), []).append(record)
+        groups.setdefault(record_place(record), []).append(record)
     return groups
 
 

@@ -20,7 +20,7 @@ import msgspec
 from fluxperf.errors import RecordError
 from fluxperf.files import write_whole
 from fluxperf.harness.calibration import Calibrated, calibrated, kind_of
-from fluxperf.harness.compare import compare, place_of, samples_of
+from fluxperf.harness.compare import compare, record_place, samples_of
 from fluxperf.harness.gate import Runner, Side, made
 from fluxperf.harness.noisy import Task, logarithms
 from fluxperf.harness.policy import Noisy, Policy
@@ -269,8 +269,8 @@ def _alarm(row: Row) -> bool:
 def _medians(measured: AA, policy: Policy) -> dict[str, Medians]:
     """Medians of the processes of both sides, by ``workload/rung/metric``, of every noisy metric of the policy."""
     found = {}
-    for place in dict.fromkeys(place_of(record) for record in measured.base):
-        sides = [[record for record in side if place_of(record) == place] for side in measured]
+    for place in dict.fromkeys(record_place(record) for record in measured.base):
+        sides = [[record for record in side if record_place(record) == place] for side in measured]
         for name, rule in policy.noisy_of(place.workload).items():
             base, head = (samples_of(records, name) for records in sides)
             logarithms(Task(place, name, base, head, rule))  # complains of samples that are none

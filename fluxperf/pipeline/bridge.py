@@ -16,7 +16,7 @@ import numpy as np
 
 from fluxperf.engine.device.base import Device
 from fluxperf.errors import DeviceError
-from fluxperf.pipeline.libraries import library, place_of
+from fluxperf.pipeline.libraries import library, torch_device
 
 
 class Bridge:
@@ -33,7 +33,7 @@ class Bridge:
         self.device = device
         self.torch = library("torch")
         #: PyTorch's name of the device.
-        self.place = place_of(device.kind, getattr(device, "ordinal", 0))
+        self.place = torch_device(device.kind, getattr(device, "ordinal", 0))
 
     @contextmanager
     def work(self) -> Iterator[None]:

@@ -59,7 +59,7 @@ def quiet(name: str) -> Iterator[Any]:
             talk.enable_progress_bar()
 
 
-def place_of(kind: str, ordinal: int) -> Any:
+def torch_device(kind: str, ordinal: int) -> Any:
     """PyTorch's name of a device.
 
     Args:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from fluxperf.budgets import Budget
 from fluxperf.engine.checkpoints.checkpoint import Checkpoint
@@ -20,7 +21,7 @@ from fluxperf.pipeline.bridge import Bridge
 from fluxperf.pipeline.decoder import Decoder
 from fluxperf.pipeline.folder import TEXT, TRANSFORMER, VAE, ModelFolder, check_fit, open_folder
 from fluxperf.pipeline.libraries import library
-from fluxperf.pipeline.text import T5Keeping, T5Precision, TextEncoders, check_t5
+from fluxperf.pipeline.text import T5Precision, TextEncoders, TextOptions
 from fluxperf.workloads import WORKLOADS, Placed, placed
 
 #: The highest rung in bfloat16.
@@ -100,69 +101,63 @@ class Parts:
         return self.bridge
 
 
+class TransformerOptions(NamedTuple):
+    """The transformer's rung, whether every step, block and op has a range, and gigabytes of its memory budget."""
+
+    rung: str = BEST_RUNG
+    nvtx: bool = False
+    memory_gb: float | None = None
+
+
 def load_parts(
     path: Path,
-    rung: str | None = None,
-    device: str = "auto",
-    dtype: str | None = None,
-    t5: T5Keeping = "keep",
-    t5_precision: T5Precision = "full",
-    cache_prompts: int = 16,
-    text_encoders: bool = True,
-    vae: bool = True,
-    nvtx: bool = False,
-    on_bytes: Callable[[int], None] = lambda nbytes: None,
-    memory_gb: float | None = None,
+    device: str,
+    dtype: str | None,
+    transformer: TransformerOptions,
+    text: TextOptions | None,
+    vae: bool,
+    on_bytes: Callable[[int], None],
 ) -> Parts:
-    """The parts of a model folder, on a device; arguments are those of `Pipeline.from_pretrained`.
+    """The parts of a model folder, on a device; `Pipeline.from_pretrained` says more of each argument.
 
     Args:
-        path: folder as diffusers saves it, with ``model_index.json``.
-        rung: of the ladder; ``captured`` if none.
-        device: ``auto``, ``host`` or ``cuda``.
-        dtype: of text encoders and VAE, ``float32`` or ``bfloat16``; the rung's activations' if none.
-        t5: ``keep`` it on the device, ``offload`` it to the host's memory between prompts, or ``free`` it and read it
-            again for a prompt that is not known.
-        t5_precision: ``full`` (of ``dtype``) or ``fp8`` (e4m3 with a scale per output channel).
-        cache_prompts: embeddings that are kept.
-        text_encoders: load them; without, calls need embeddings.
-        vae: load it; without, calls give latents.
-        nvtx: a range for every step, block and op; stages have theirs in any case.
+        path: folder as diffusers saves it.
+        device: kind.
+        dtype: of text encoders and VAE; the rung's activations' if none.
+        transformer: how it is run.
+        text: how prompts are encoded; without text encoders if none.
+        vae: load it.
         on_bytes: told of the bytes of transformer and T5 as they are read.
-        memory_gb: budget of device memory for the transformer, for pictures of up to 1024 x 1024, one at a time;
-            weights that do not fit are streamed. Text encoders and VAE are beside it.
 
     Raises:
-        CheckpointError: the folder is none of FLUX.1, or not whole; everything that is wrong is in one message.
-        DeviceError: a library of the extra ``pipeline`` is missing, or the device cannot.
-        FluxperfError: an unknown rung or device, or one that does not run the other.
+        FluxperfError: whatever `Pipeline.from_pretrained` raises.
     """
     start = time.perf_counter()
-    check_t5(t5, t5_precision)
-    parts = (*TRANSFORMER, *(TEXT if text_encoders else ()), *(VAE if vae else ()))
+    parts = (*TRANSFORMER, *(TEXT if text else ()), *(VAE if vae else ()))
     folder = open_folder(path, parts)
     opened = open_device(device)
-    kept = _checked_dtype(dtype or phase_named(rung or BEST_RUNG).activations)
-    bridge = Bridge(opened) if text_encoders or vae else None  # complains before gigabytes are read
-    if text_encoders:
+    kept = _checked_dtype(dtype or phase_named(transformer.rung).activations)
+    bridge = Bridge(opened) if text or vae else None  # complains before gigabytes are read
+    if text:
         library("transformers")
     if vae:
         library("diffusers")
     source = Checkpoint(folder.path)
     source.on_bytes = on_bytes
     check_fit(folder, source.config)
-    budget = None if memory_gb is None else Budget(memory_gb, WORKLOADS[_LARGEST[source.config.guidance]].sizes)
-    transformer = placed(rung or BEST_RUNG, source, opened, nvtx, budget)
-    loads = {"transformer": transformer.load} if transformer.load else {}
+    sizes, memory_gb = WORKLOADS[_LARGEST[source.config.guidance]].sizes, transformer.memory_gb
+    budget = None if memory_gb is None else Budget(memory_gb, sizes)
+    denoiser = placed(transformer.rung, source, opened, transformer.nvtx, budget)
+    loads = {"transformer": denoiser.load} if denoiser.load else {}
     encoders = decoder = None
-    if bridge is not None and text_encoders:
+    if bridge is not None and text:
         with _timed(loads, "text_encoders", folder, TEXT[:2], opened):
-            encoders = TextEncoders(folder, bridge, kept, cache_prompts, t5, t5_precision, on_bytes)
+            encoders = TextEncoders(folder, bridge, kept, text, on_bytes)
     if bridge is not None and vae:
         with _timed(loads, "vae", folder, VAE, opened):
             decoder = Decoder(folder, bridge, kept)
     whole = LoadRow(bytes=sum(row.bytes for row in loads.values()), time_s=time.perf_counter() - start)
-    return Parts(folder, transformer, encoders, decoder, bridge, kept, {**loads, "ready": whole})
+    return Parts(folder, denoiser, encoders, decoder, bridge, kept, {**loads, "ready": whole})
 
 
 def load_encoders(
@@ -175,7 +170,7 @@ def load_encoders(
     """The text encoders of a model folder alone, and PyTorch on their device; see `Pipeline.from_pretrained`."""
     folder = open_folder(path, TEXT)
     bridge = Bridge(open_device(device))
-    encoders = TextEncoders(folder, bridge, _checked_dtype(dtype), 1, "keep", t5_precision, on_bytes)
+    encoders = TextEncoders(folder, bridge, _checked_dtype(dtype), TextOptions("keep", t5_precision, 1), on_bytes)
     return encoders, bridge
 
 

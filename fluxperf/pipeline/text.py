@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -39,6 +40,22 @@ def check_t5(keeping: str, precision: str) -> None:
             raise UnknownNameError(name, value, get_args(known))
 
 
+@dataclass(frozen=True)
+class TextOptions:
+    """How prompts are encoded: what becomes of T5 between them, precision of its weights, embeddings that are kept.
+
+    Raises:
+        UnknownNameError: no such keeping or precision.
+    """
+
+    t5: T5Keeping = "keep"
+    t5_precision: T5Precision = "full"
+    cached: int = 16
+
+    def __post_init__(self) -> None:
+        check_t5(self.t5, self.t5_precision)
+
+
 class TextEncoders:
     """CLIP and T5 of a model folder.
 
@@ -46,14 +63,11 @@ class TextEncoders:
         folder: the model's.
         bridge: PyTorch on the device.
         dtype: of weights and activations, ``float32`` or ``bfloat16``.
-        cached: prompts whose embeddings are kept.
-        keeping: what becomes of T5 between prompts.
-        precision: of its weights.
+        how: prompts are encoded.
         on_bytes: told of the bytes that are read of T5.
 
     Raises:
         DeviceError: PyTorch or transformers is missing.
-        UnknownNameError: no such keeping or precision.
         CheckpointError: weights that do not fit.
     """
 
@@ -62,15 +76,12 @@ class TextEncoders:
         folder: ModelFolder,
         bridge: Bridge,
         dtype: str,
-        cached: int = 16,
-        keeping: T5Keeping = "keep",
-        precision: T5Precision = "full",
+        how: TextOptions,
         on_bytes: Callable[[int], None] = lambda nbytes: None,
     ) -> None:
-        check_t5(keeping, precision)
-        self._bridge, self._dtype, self.keeping, self._precision = bridge, dtype, keeping, precision
+        self._bridge, self._dtype, self.keeping, self._precision = bridge, dtype, how.t5, how.t5_precision
         self._path, self._on_bytes = folder.path / "text_encoder_2", on_bytes
-        self.cache = PromptCache(cached)
+        self.cache = PromptCache(how.cached)
         with bridge.work(), quiet("transformers") as transformers:
             self.clip_tokenizer = transformers.CLIPTokenizer.from_pretrained(folder.path / "tokenizer")
             self.t5_tokenizer = transformers.T5TokenizerFast.from_pretrained(folder.path / "tokenizer_2")
@@ -78,7 +89,7 @@ class TextEncoders:
             self.clip = clip.eval().requires_grad_(False).to(bridge.place, getattr(bridge.torch, dtype))
         #: T5's encoder, or ``None`` while it is let go of.
         self.t5: Any = None
-        if keeping != "free":
+        if how.t5 != "free":
             self._load_t5()
             self._park_t5()
 

@@ -16,9 +16,9 @@ from fluxperf.pipeline.embeddings import Embedded
 from fluxperf.pipeline.generation import Generated, Generation, OnStep
 from fluxperf.pipeline.libraries import library
 from fluxperf.pipeline.noise import NoiseFrom
-from fluxperf.pipeline.parts import Parts, load_parts
+from fluxperf.pipeline.parts import BEST_RUNG, Parts, TransformerOptions, load_parts
 from fluxperf.pipeline.stages import Stage
-from fluxperf.pipeline.text import T5Keeping, T5Precision
+from fluxperf.pipeline.text import T5Keeping, T5Precision, TextOptions
 
 
 @dataclass
@@ -83,8 +83,9 @@ class Pipeline:
             DeviceError: a library of the extra ``pipeline`` is missing, or the device cannot.
             FluxperfError: an unknown rung or device, or one that does not run the other.
         """
-        keeping = t5, t5_precision, cache_prompts
-        return cls(load_parts(Path(path), rung, device, dtype, *keeping, text_encoders, vae, nvtx, on_bytes, memory_gb))
+        transformer = TransformerOptions(rung or BEST_RUNG, nvtx, memory_gb)
+        text = TextOptions(t5, t5_precision, cache_prompts)
+        return cls(load_parts(Path(path), device, dtype, transformer, text if text_encoders else None, vae, on_bytes))
 
     def close(self) -> None:
         """Lets go of everything, and closes the device."""

@@ -7,7 +7,7 @@ import re
 import msgspec
 import pytest
 
-from fluxperf.harness.compare import compare, place_of
+from fluxperf.harness.compare import compare, record_place
 from fluxperf.harness.points import points_of
 from fluxperf.harness.policy import read_policy
 from fluxperf.harness.records import read_records
@@ -51,7 +51,7 @@ def test_a_record_within_a_budget_says_so_and_is_compared_with_no_other(pair):
     assert within.error == without.error
     assert within.totals.peak_bytes < without.totals.peak_bytes
 
-    assert place_of(within) != place_of(without)
+    assert record_place(within) != record_place(without)
     rows = compare([without], [within], read_policy(ROOT / "reports" / "policy.toml")).rows
     assert {(row.rung, row.reason) for row in rows} == {
         ("fp8", "missing_record"),
@@ -60,7 +60,7 @@ def test_a_record_within_a_budget_says_so_and_is_compared_with_no_other(pair):
     keys = [{point.key for point in points_of(record)} for record in (within, without)]
     assert not keys[0] & keys[1]
     wider = msgspec.structs.replace(within, settings={**within.settings, "memory_gb": "0.0009"})
-    assert place_of(wider) != place_of(within)
+    assert record_place(wider) != record_place(within)
 
 
 def test_a_report_does_not_take_it_for_the_rung(pair):

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import nvtx
 
 from fluxperf.engine.device.base import Device
-from fluxperf.engine.device.transfers import Ledger
+from fluxperf.engine.device.transfers import DoorLedger
 
 
 class Observer(Protocol):
@@ -33,7 +33,7 @@ class Observer(Protocol):
 class LedgerScopes:
     """Writes the open section, block index and innermost op into a ledger, so that each crossing is attributed."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: DoorLedger) -> None:
         self._ledger = ledger
         self._sections: list[tuple[str, int]] = []
         self._ops: list[str] = []

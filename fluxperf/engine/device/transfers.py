@@ -45,7 +45,7 @@ class Crossing:
 
 
 @dataclass
-class Ledger:
+class DoorLedger:
     """Every crossing of a device, in order, under the scope that was open when it happened."""
 
     crossings: list[Crossing] = field(default_factory=list)
@@ -189,7 +189,7 @@ class Door:
         self._unwritten: list[tuple[int, str]] = []
         self.chunk_bytes = CHUNK_BYTES
         self.readers = READERS
-        self.ledger = Ledger()
+        self.ledger = DoorLedger()
         #: Who is told of copies as they are made; nobody, if not attached.
         self.watch: CopyWatch | None = None
 

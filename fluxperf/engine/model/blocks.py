@@ -18,7 +18,7 @@ from fluxperf.engine.model.weights import (
     SingleWeights,
     StreamWeights,
 )
-from fluxperf.engine.ops.table import Array, Ops
+from fluxperf.engine.ops.table import Array, Operand, Ops
 
 #: Gives the modulation vectors [B, D] of one stream; `flux` has one that computes them and one that looks them up.
 Modulate = Callable[[Ops, ModulationRows], tuple[Array, ...]]
@@ -55,7 +55,7 @@ def modulations(ops: Ops, stacked: Linear, temb: Array, rows: slice) -> Array:
     return ops.silu_linear(temb, stacked.weight[rows], stacked.bias[rows])
 
 
-def embedded(ops: Ops, x: Array, projection: Linear) -> Array:
+def embedded(ops: Ops, x: Array, projection: Linear) -> Operand:
     """Tokens [B, L, C] as [B, L, D], in the dtype of activations."""
     return ops.linear(ops.cast(x, ops.settings.activations), projection.weight, projection.bias)
 
@@ -75,13 +75,13 @@ def double_block(
     return first, second
 
 
-def _projected(ops: Ops, x: Array, vectors: tuple[Array, ...], w: StreamWeights) -> Array:
+def _projected(ops: Ops, x: Array, vectors: tuple[Array, ...], w: StreamWeights) -> Operand:
     """Queries, keys and values of a stream [B, L, 3 H d], before their bias."""
     shift, scale, *_ = vectors
     return ops.linear(ops.norm_modulate(x, shift, scale), w.qkv.weight)
 
 
-def _attended(ops: Ops, x: Array, mixed: Array, vectors: tuple[Array, ...], w: StreamWeights) -> Array:
+def _attended(ops: Ops, x: Array, mixed: Operand, vectors: tuple[Array, ...], w: StreamWeights) -> Array:
     """The second half of a stream: attention's residual, then the MLP's."""
     _, _, gate, mlp_shift, mlp_scale, mlp_gate = vectors
     x = ops.linear_gated_residual(x, gate, mixed, w.out.weight, w.out.bias)
@@ -99,11 +99,11 @@ def single_block(
     batch, tokens, dim = x.shape
     left, right = ops.joined_halves(batch, tokens, dim, w.mlp_up.bias.shape[0], ops.settings.activations)
 
-    def attended() -> Array:
+    def attended() -> Operand:
         q, k, v = _heads(ops, (ops.linear(normed, w.qkv.weight),), (w,), rope, heads)
         return ops.attention(q, k, v, out=left)
 
-    def expanded() -> Array:
+    def expanded() -> Operand:
         return ops.linear_gelu(normed, w.mlp_up.weight, w.mlp_up.bias, out=right)
 
     mixed, hidden = ops.beside(attended, expanded)
@@ -112,15 +112,15 @@ def single_block(
     return first, second
 
 
-def final_layer(ops: Ops, img: Array, modulate: Modulate, rows: ModulationRows, projection: Linear) -> Array:
+def final_layer(ops: Ops, img: Array, modulate: Modulate, rows: ModulationRows, projection: Linear) -> Operand:
     """Velocity [B, I, C] of the image tokens."""
     shift, scale = modulate(ops, rows)
     return ops.linear(ops.norm_modulate(img, shift, scale), projection.weight, projection.bias)
 
 
 def _heads(
-    ops: Ops, qkvs: tuple[Array, ...], weights: tuple[Any, ...], rope: tuple[Array, Array], heads: int
-) -> tuple[Array, Array, Array]:
+    ops: Ops, qkvs: tuple[Operand, ...], weights: tuple[Any, ...], rope: tuple[Array, Array], heads: int
+) -> tuple[Operand, Operand, Operand]:
     biases = tuple(stream.qkv.bias for stream in weights)
     q_norms, k_norms = tuple(stream.q_norm for stream in weights), tuple(stream.k_norm for stream in weights)
     q, k, v = ops.qkv_heads(qkvs, biases, q_norms, k_norms, *rope, heads)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from fluxperf.engine.device.base import Array, Device
+from fluxperf.engine.device.transfers import HostNumbers
 
-__all__ = ["SECTIONS", "Array", "Device", "Ops", "Quantized", "Settings", "Unscaled"]
+__all__ = ["SECTIONS", "Array", "Device", "Operand", "Ops", "Quantized", "Settings", "Unscaled"]
 
 #: The parts of the model that may be bound differently. ``loop`` is the sampler around the forward.
 SECTIONS = ("embed", "double", "single", "final", "loop")
@@ -66,7 +67,14 @@ class Settings(NamedTuple):
     overlaps: bool = False
 
 
+#: Numbers that an op may take and give inside a section: an array in the device's memory; in phases with e4m3 one with
+#: scales, or a product before its scales; in the published baseline numbers that rest in the host's memory. What leaves
+#: a section is an `Array`.
+Operand = Array | Quantized | Unscaled | HostNumbers
+
+#: An op that gives an array, resting or not; one that may give numbers in e4m3; one with several results.
 Op = Callable[..., Array]
+MixedOp = Callable[..., Operand]
 ManyOp = Callable[..., tuple[Any, ...]]
 
 
@@ -89,26 +97,26 @@ class Ops:
     softmax: Op
     gelu: Op
     silu: Op
-    linear: Op
+    linear: MixedOp
     concat_tokens: Op
     split_tokens: ManyOp
     split_modulation: ManyOp
     transpose_heads: Op
     cast: Op
-    quantize_rows: Op
+    quantize_rows: MixedOp
     euler_step: Op
 
     # model ops
     timestep_embedding: Op
     rope_table: ManyOp
     silu_linear: Op
-    linear_gelu: Op
-    norm_modulate: Op
+    linear_gelu: MixedOp
+    norm_modulate: MixedOp
     qkv_heads: ManyOp
-    attention: Op
+    attention: MixedOp
     linear_gated_residual: Op
     joined_halves: ManyOp
-    join_features: Op
+    join_features: MixedOp
 
     def beside(self, *work: Callable[[], Any]) -> tuple[Any, ...]:
         """Results of pieces of work that do not depend on each other, in order. Not an op: it computes nothing.
