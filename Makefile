@@ -4,12 +4,13 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 OUT    := reports/out
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # The CUDA extra that fits the driver, if there is one: its newest CUDA is 13 or above, or 12.
 CUDA_MAJOR := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: *\([0-9]*\).*/\1/p')
 EXTRA      := $(if $(CUDA_MAJOR),$(if $(filter 10 11 12,$(CUDA_MAJOR)),[cuda12],[cuda13]),)
 
-.PHONY: report sample picture test gate check asv clean
+.PHONY: report sample picture test gate check asv install clean
 
 report: $(VENV)/.installed
 	@stamp=$$(date -u +%Y%m%dT%H%M%SZ); records=$(OUT)/records-$$stamp.jsonl; mkdir -p $(OUT); \
@@ -54,14 +55,20 @@ asv: $(VENV)/.installed-dev
 	HOME=$(CURDIR)/.asv OPENBLAS_NUM_THREADS=1 FLUXPERF_ASV_SAMPLES=2 $(BIN)/asv run --quick -E existing:$(BIN)/python \
 	  --bench "Ops.*(modulate|attention)', 'tiny', 'fused'|double.*tiny'|Model.*tiny'|startup.*(tiny|fluxperf)|error.*fused|transfers.*fused"
 
-$(VENV)/.installed: pyproject.toml
+# All that these targets need.
+install: $(VENV)/.installed-dev
+
+$(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".$(EXTRA)"
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(PIP) --editable ".$(EXTRA)"
 	touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
-	touch $@
+# Everything at once: what `report` and `gate` need is among it. A GPU's libraries are installed before, if there is one.
+$(VENV)/.installed-dev: pyproject.toml $(if $(EXTRA),$(VENV)/.installed) | $(VENV)/bin/python
+	$(PIP) --editable ".[dev]"
+	touch $(VENV)/.installed $@
 
 clean:
 	rm -rf $(VENV) $(OUT) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import struct
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,19 @@ from fluxperf.engine.ops.cuda.entries import known
 from fluxperf.errors import KernelError
 
 ARCHITECTURES = ("sm_80", "sm_89", "sm_90a", "sm_100", "sm_120")
+
+#: Names the architectures to compile for: with ``all``, as at night, every one of them.
+VARIABLE = "FLUXPERF_TEST_ARCHITECTURES"
+
+
+def chosen(wanted: str) -> tuple[str, ...]:
+    """Architectures to compile for; if nothing is wanted, the one that has least and the one that records are from."""
+    if wanted not in ("", "all"):
+        raise ValueError(f"{VARIABLE}={wanted}: expected all, or nothing.")
+    return ARCHITECTURES if wanted else ("sm_80", "sm_90a")
+
+
+COMPILED = chosen(os.environ.get(VARIABLE, ""))
 FOLDER = Path(str(kernels_folder()))
 FILES = sorted(path.name for path in FOLDER.glob("*.cu"))
 
@@ -114,18 +129,39 @@ def test_a_kernel_file_is_short_and_begins_with_its_comment(path: Path) -> None:
         assert path.stem in lines[0]
 
 
+@cache
+def ptx_of(file: str) -> str:
+    """A kernel file as PTX, compiled once: widths of accesses and rounding are alike for every architecture."""
+    return compile_source(read_source(file), "compute_90a").decode()
+
+
+#: Tests that read the PTX of one file go to one worker.
+BY_FILE = [pytest.param(file, marks=pytest.mark.xdist_group(f"ptx of {file}")) for file in FILES]
+
+
 @compiles
 @pytest.mark.parametrize("file", FILES)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", COMPILED)
 def test_compiles_and_takes_what_launchers_give(architecture: str, file: str) -> None:
     assert entry_points(compile_source(read_source(file), architecture)) == named(file)
 
 
+def test_at_night_kernels_compile_for_every_architecture() -> None:
+    yaml = pytest.importorskip("yaml", reason="reads workflows; PyYAML comes with the test extra")
+    workflow = yaml.safe_load((Path(__file__).parents[2] / ".github/workflows/nightly.yml").read_text(encoding="utf-8"))
+    assert workflow["on" if "on" in workflow else True]["schedule"]
+    assert chosen(workflow["jobs"]["test"]["env"][VARIABLE]) == ARCHITECTURES
+    assert len(chosen("")) == 2
+    assert set(chosen("")) < set(ARCHITECTURES)
+    with pytest.raises(ValueError, match="sm_80: expected all"):
+        chosen("sm_80")
+
+
 @compiles
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("file", BY_FILE)
 def test_wide_versions_move_sixteen_bytes_at_once(file: str) -> None:
     """In PTX, an entry for w4, w8 or b16 stores vectors only; and reads its activations so."""
-    ptx = compile_source(read_source(file), "compute_90a").decode()
+    ptx = ptx_of(file)
     bodies = re.split(r"^(?:\.visible )?\.entry ", ptx, flags=re.MULTILINE)[1:]
     wide = {body[: body.index("(")]: body for body in bodies if re.match(r"\w+_(w4|w8|b16)\b|\w+_(w4|w8)_", body)}
     assert len(bodies) == len(named(file))
@@ -141,11 +177,10 @@ def test_wide_versions_move_sixteen_bytes_at_once(file: str) -> None:
 
 
 @compiles
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("file", BY_FILE)
 def test_no_fast_math_and_no_flushing(file: str) -> None:
     assert not any("fast" in option or "ftz" in option for option in OPTIONS)
-    ptx = compile_source(read_source(file), "compute_80").decode()
-    assert not re.findall(r"\b(?:add|sub|mul|fma|div|sqrt)\.\w*\.?ftz\b", ptx)
+    assert not re.findall(r"\b(?:add|sub|mul|fma|div|sqrt)\.\w*\.?ftz\b", ptx_of(file))
 
 
 @compiles
