@@ -15,7 +15,7 @@ import secrets
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -34,12 +34,12 @@ _CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP)
 Write = Callable[[IO[bytes]], object]
 
 
-def write_whole(path: Path, content: str | bytes, durable: bool = True) -> None:
+def write_whole(path: Path, content: str | bytes | Iterable[bytes], durable: bool = True) -> None:
     """Writes a file beside its place, synchronizes it to the disk, and moves it there; nothing half-written is left.
 
     Args:
         path: of the file; folders above it are made.
-        content: text is written as UTF-8.
+        content: text is written as UTF-8; of a large one its parts, as they are made.
         durable: wait until the disk has the file and its folder. Without, a crash of the machine may lose it; a reader
             never sees half.
 
@@ -47,11 +47,12 @@ def write_whole(path: Path, content: str | bytes, durable: bool = True) -> None:
         RecordError: the file cannot be written.
     """
     data = content.encode() if isinstance(content, str) else content
+    parts = [data] if isinstance(data, bytes) else data
     with _complaining(path):
         if _is_special(path):
-            _write_into(path, lambda file: file.write(data))
+            _write_into(path, lambda file: file.writelines(parts))
         else:
-            _write_beside(path, lambda file: file.write(data), durable)
+            _write_beside(path, lambda file: file.writelines(parts), durable)
 
 
 def place(made: Path, path: Path) -> None:

@@ -32,7 +32,7 @@ from fluxperf.harness.timeline.nsys import read_capture
 from fluxperf.harness.timeline.profile_files import ProfileFiles, files_of, staged
 from fluxperf.harness.timeline.recorder import Recorder
 from fluxperf.harness.timeline.summary import GROUPINGS, summarize
-from fluxperf.harness.timeline.trace import trace
+from fluxperf.harness.timeline.trace import trace_parts
 from fluxperf.profiling import check_steps
 from fluxperf.profiling import profile as profiled
 from fluxperf.workloads import Prepared, Workload, obstacles, prepare, workload_named
@@ -116,7 +116,7 @@ def profile(
         else:
             timeline = _with_cupti(wanted, files)
         timeline.source = str(final.trace if program is None else final.export)
-        write_whole(files.trace, trace(timeline))
+        write_whole(files.trace, trace_parts(timeline))
         ledger = read_ledger(files.ledger)
     summary = summarize(timeline, by)
     show(summary, findings(timeline), top)

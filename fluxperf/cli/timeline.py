@@ -17,13 +17,14 @@ from fluxperf.errors import ConfigError, TimelineError, UnknownNameError
 from fluxperf.files import write_whole
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import neutral, shown
-from fluxperf.harness.timeline.findings import KINDS, Finding, blind_spots, findings, known_findings
+from fluxperf.harness.timeline.blind import blind_spots
+from fluxperf.harness.timeline.findings import KINDS, Finding, findings, known_findings
 from fluxperf.harness.timeline.ledger import Comparison, compare, read_ledger
-from fluxperf.harness.timeline.model import Timeline
+from fluxperf.harness.timeline.model import Diagnostic, Loss
 from fluxperf.harness.timeline.places import Places
 from fluxperf.harness.timeline.reading import read_timeline
 from fluxperf.harness.timeline.summary import GROUPINGS, Row, Summary, summarize
-from fluxperf.harness.timeline.trace import trace
+from fluxperf.harness.timeline.trace import trace_parts
 from fluxperf.harness.timeline.trimming import trim
 from fluxperf.words import plural
 
@@ -35,6 +36,12 @@ class _Document(msgspec.Struct, frozen=True):
     summary: Summary
     findings: list[Finding]
     failed_on: list[str]
+    #: Findings that were named and whose absence proves nothing here, with the reason.
+    undecided: dict[str, str]
+    #: The same for all kinds of findings, whether they were named or not.
+    blind_spots: dict[str, str]
+    losses: list[Loss]
+    diagnostics: list[Diagnostic]
     ledger: Comparison | None
     #: A `PerOp` of the report; its module reads records with SciPy, which is not imported for a table without one.
     per_op: Any
@@ -85,19 +92,21 @@ def timeline(
     places = Places(capture)
     summary, found = summarize(capture, by, places), findings(capture, places)
     if trace_to is not None:
-        write_whole(trace_to, trace(capture))
+        write_whole(trace_to, trace_parts(capture))
     sizes = None if trimmed is None else trim(file, trimmed)
     if html is not None:
         # matplotlib takes a second to import, which the tables need not pay.
         from fluxperf.harness.capture.page import page
 
         write_whole(html, page(capture, places, found))
-    kinds = {row.finding for row in found}
+    kinds, blind = {row.finding for row in found}, blind_spots(capture, places)
+    undecided = {name: blind[name] for name in dict.fromkeys(wanted) if name in blind and name not in kinds}
     comparison = None if counted is None else compare(capture, counted)
     failed = [name for name in dict.fromkeys(wanted) if name in kinds]
     table = table_per_op(capture, counted, rates, summary.in_ops, per_op)
     if as_json:
-        document = _Document(1, summary, found, failed, comparison, table)
+        told = (capture.losses, capture.diagnostics)
+        document = _Document(1, summary, found, failed, undecided, blind, *told, comparison, table)
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(document), indent=1).decode() + "\n")
     else:
         show(summary, found, top)
@@ -116,16 +125,10 @@ def timeline(
         raise typer.Exit(1)
     if comparison is not None and comparison.problems:
         raise typer.Exit(1)
-    _check_shown(capture, wanted, file)
-
-
-def _check_shown(capture: Timeline, wanted: list[str], file: Path) -> None:
-    """Refuses to call a capture free of findings that it cannot show."""
-    blind = blind_spots(capture)
-    unproven = [f"{name} ({blind[name]})" for name in wanted if name in blind]
-    if unproven:
+    if undecided:
+        unproven = "; ".join(f"{name} ({reason})" for name, reason in undecided.items())
         raise TimelineError(
-            f"{file}: --fail-on expected a capture that can show what it names, but it cannot: {'; '.join(unproven)}."
+            f"{file}: --fail-on expected a capture that can show what it names, but it cannot: {shown(unproven, 2000)}."
         )
 
 
@@ -148,13 +151,16 @@ def show(summary: Summary, found: list[Finding], top: int) -> None:
         console.print(_plain(f"Steps: ops hold {units.percent(summary.in_ops)} of their GPU time"))
     console.print(_table(summary, top, 0 if console.width < _ROOMY else 1))
     if summary.by != "kernel" and summary.total.top_kernels:
-        console.print(_kernels(summary.total))
+        console.print(_kernels(summary.total, top))
     if summary.total.copies:
-        console.print(_copies(summary.total))
+        console.print(_copies(summary.total, top))
+    if summary.waits:
+        console.print(_waits(summary, top))
     if found:
         console.print(_findings(found, top))
         for name in dict.fromkeys(row.finding for row in found[:top]):
-            console.print(Text(f"{name}: {KINDS[name].meaning}. {KINDS[name].advice}"))
+            advice = dict.fromkeys(row.advice for row in found[:top] if row.finding == name)
+            console.print(Text(f"{name}: {KINDS[name].meaning}. {' '.join(advice)}"))
     else:
         console.print("No findings.")
     for note in summary.notes:
@@ -201,8 +207,7 @@ def _table(summary: Summary, top: int, padding: int) -> Table:
         view.add_column(heading, justify="right", no_wrap=True)
     for row in summary.rows[:top]:
         view.add_row(Text(shown(row.name, 160)), *_cells(row))
-    if len(summary.rows) > top:
-        view.add_row(Text(f"{plural(len(summary.rows) - top, 'more row')} (--top)", style="dim"))
+    _more(view, len(summary.rows), top)
     view.add_section()
     view.add_row("total", *_cells(summary.total))
     return view
@@ -222,27 +227,47 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def _kernels(total: Row) -> Table:
+def _more(view: Table, number: int, top: int) -> None:
+    """Says how many rows a table has not."""
+    if number > top:
+        view.add_row(Text(f"{plural(number - top, 'more row')} (--top)", style="dim"))
+
+
+def _kernels(total: Row, top: int) -> Table:
     view = Table(title="top kernels", title_justify="left")
     view.add_column("kernel", overflow="fold")
     for heading in ("launches", "ms", "share"):
         view.add_column(heading, justify="right", no_wrap=True)
-    for row in total.top_kernels:
+    for row in total.top_kernels[:top]:
         share = _plain(units.percent(row.gpu_ms / total.gpu_sum_ms)) if total.gpu_sum_ms else ""
         view.add_row(Text(shown(row.name, 120)), str(row.count), _figure(row.gpu_ms), share)
+    _more(view, total.kernel_names, top)
     return view
 
 
-def _copies(total: Row) -> Table:
+def _copies(total: Row, top: int) -> Table:
     view = Table(title="copies", title_justify="left")
     view.add_column("direction", overflow="fold")
     view.add_column("memory", overflow="fold")
     for heading in ("count", "size", "ms"):
         view.add_column(heading, justify="right", no_wrap=True)
-    for row in sorted(total.copies, key=lambda row: -row.gpu_ms):
+    for row in total.copies[:top]:
         memory = Text(f"{shown(row.source_memory, 40)} to {shown(row.target_memory, 40)}")
         direction = Text(shown(row.direction, 60))
         view.add_row(direction, memory, str(row.count), _plain(units.quantity(row.bytes, "B")), _figure(row.gpu_ms))
+    _more(view, len(total.copies), top)
+    return view
+
+
+def _waits(summary: Summary, top: int) -> Table:
+    view = Table(title="waits of the host", title_justify="left")
+    view.add_column("call", overflow="fold")
+    view.add_column("kind", overflow="fold")
+    for heading in ("count", "ms", "longest"):
+        view.add_column(heading, justify="right", no_wrap=True)
+    for row in summary.waits[:top]:
+        view.add_row(Text(shown(row.call, 80)), row.kind, str(row.count), _figure(row.ms), _figure(row.longest_ms))
+    _more(view, len(summary.waits), top)
     return view
 
 
@@ -257,6 +282,5 @@ def _findings(found: list[Finding], top: int) -> Table:
         view.add_row(
             row.finding, Text(shown(row.range, 160)), Text(shown(row.seen)), str(row.count), _figure(row.cost_ms)
         )
-    if len(found) > top:
-        view.add_row(Text(f"{len(found) - top} more (--top)", style="dim"))
+    _more(view, len(found), top)
     return view

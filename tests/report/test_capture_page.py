@@ -17,7 +17,7 @@ from fluxperf.harness.capture.strip import scripts, sections, styles
 from fluxperf.harness.pages.templates import script_hash
 from fluxperf.harness.text import units
 from fluxperf.harness.timeline.findings import KINDS, findings
-from fluxperf.harness.timeline.model import Timeline
+from fluxperf.harness.timeline.model import Loss, Timeline
 from fluxperf.harness.timeline.places import Places
 from fluxperf.harness.timeline.summary import summarize
 from tests.report.captures import MS, US, Making, events, everything, many
@@ -72,10 +72,10 @@ def test_tables_agree_with_the_summary(html: str):
 def test_notes_and_blind_spots_are_said():
     timeline = everything()
     timeline.notes.append("12 events were <dropped>")
-    timeline.lost = True
+    timeline.losses.append(Loss("cuda", "12 events were <dropped>"))
     said = Page(page(timeline)).sections
     assert "12 events were <dropped>" in said["summary"]
-    assert "proves nothing here: Nsight Systems lost events" in said["findings"]
+    assert "proves nothing here: Nsight Systems may have lost events (12 events were <dropped>)" in said["findings"]
 
 
 def test_a_capture_with_little_in_it_has_a_page_too():
@@ -100,7 +100,7 @@ def test_gaps_fall_into_their_bins_by_cause():
     made.run("late", 40 * US, 43 * US, 10 * US)  # the GPU was idle from 30.4 us
     made.run("queued", 44 * US, 75 * US, 10 * US)  # launched before 53 us, when the GPU ran out
     timeline = made.done()
-    timeline.work[-1].call = -1
+    timeline.work.call[-1] = -1
     unknown = histogram(timeline)
     timeline = made.done()
     found = {
@@ -130,8 +130,7 @@ def test_the_launch_bound_test_tells_the_three_cases_apart():
     assert judged(queued.done()).startswith("Not launch-bound: late launches explain 0.0 %")
     assert judged(busy.done()).startswith("Idle time is small")
     blind = queued.done()
-    for row in blind.work:
-        row.call = -1
+    blind.work.call[:] = -1
     assert judged(blind).startswith("Nothing can be said")
 
 

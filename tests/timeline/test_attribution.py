@@ -100,6 +100,7 @@ def test_gpus_are_those_of_the_machine_however_a_process_numbers_them(tmp_path: 
 def test_two_processes_on_one_gpu_are_busy_once(tmp_path: Path):
     capture = Capture()
     for pid in (100, 200):
+        capture.add("TARGET_INFO_CUDA_DEVICE", gpuId=0, cudaId=0, pid=pid)
         capture.launch("kernel", 0, 10 * US, 10 * US, pid=pid)
     total = summarize(capture.read(tmp_path)).total
     assert (total.gpu_ms, total.gpu_sum_ms) == pytest.approx((0.01, 0.02))

@@ -69,7 +69,7 @@ def test_a_wait_that_comes_again_and_again(tmp_path: Path):
     rows = found(capture, tmp_path)
     assert list(rows) == [("sync-in-loop", "generate / step *")]
     row = rows["sync-in-loop", "generate / step *"]
-    assert (row.count, row.cost_ms, row.seen) == (6, pytest.approx(0.6), "Context sync")
+    assert (row.count, row.cost_ms, row.seen) == (6, pytest.approx(0.6), "cudaDeviceSynchronize")
 
 
 @pytest.mark.parametrize(("name", "loops"), [("step", True), ("request", False)])

@@ -13,7 +13,7 @@ import pytest
 
 from fluxperf.errors import TimelineError
 from fluxperf.harness.timeline.findings import Finding, findings
-from fluxperf.harness.timeline.model import Timeline
+from fluxperf.harness.timeline.model import NONE, Timeline
 from fluxperf.harness.timeline.nsys import read_capture
 from fluxperf.harness.timeline.places import Places
 from fluxperf.harness.timeline.summary import Summary, summarize
@@ -105,15 +105,15 @@ def test_a_name_is_its_text_or_else_a_registered_one(text, tmp_path: Path):
     assert [row.name for row in capture.read(tmp_path).ranges] == ["registered", "(unnamed)"]
 
 
-def test_a_range_that_never_closed_lasts_to_the_end(tmp_path: Path):
+def test_a_range_that_never_closed_is_drawn_to_the_end_and_holds_nothing(tmp_path: Path):
     capture = Capture()
     capture.range("open", US, None)
     capture.launch("kernel", 5 * US, 10 * US, 10 * US)
     timeline = capture.read(tmp_path)
     assert timeline.ranges[0].end_ns == 20 * US
-    assert any(
-        "Still open when the capture ended, and counted up to there: 1 range." in note for note in timeline.notes
-    )
+    assert not timeline.ranges[0].closed
+    assert timeline.work[0].range == NONE
+    assert any("Never closed: 1 range ('open')." in note for note in timeline.notes)
 
 
 def test_a_file_that_is_not_there_and_a_folder(tmp_path: Path):
@@ -254,7 +254,7 @@ def test_ranges_that_never_close_and_ranges_that_overlap_stay_cheap(tmp_path: Pa
     assert time.perf_counter() - begun < 10
     assert summary.total.kernels == 10_000
     assert max(len(row.name) for row in summary.rows) < 1_100
-    assert all(row.range >= 0 for row in timeline.work)
+    assert [row.name for row in summary.rows if row.kernels] == ["request", "(no range)"]
 
 
 SHARE = 10

@@ -22,7 +22,7 @@ from fluxperf.harness.report.ceilings import MEMORY
 from fluxperf.harness.report.per_op import ATTENTION, PerOp, machine_ceilings, per_op, read_rates
 from fluxperf.harness.timeline.busy import busy_ns, shares_ns
 from fluxperf.harness.timeline.ledger import LaunchCount, Ledger, compare, read_ledger, write_ledger
-from fluxperf.harness.timeline.model import Work
+from fluxperf.harness.timeline.model import Work, Works
 from fluxperf.harness.timeline.nsys import read_capture
 from tests.contracts import tree
 from tests.timeline.making import MS, US, Capture
@@ -213,10 +213,10 @@ def test_what_it_cannot_be_made_from(tmp_path: Path):
     timeline = captured().read(tmp_path)
     with pytest.raises(TimelineError, match=r"of an earlier fluxperf\. Profile again"):
         per_op(timeline, msgspec.structs.replace(LEDGER, ops=[]), {})
-    timeline.work[0].gpu = 1
+    timeline.work.gpu[0] = 1
     with pytest.raises(TimelineError, match="expected steps on one GPU"):
         per_op(timeline, LEDGER, {})
-    timeline.work = []
+    timeline.work = Works()
     with pytest.raises(TimelineError, match="expected GPU work in ranges named step N"):
         per_op(timeline, LEDGER, {})
     (tmp_path / "empty").mkdir()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from fluxperf.cli import main
@@ -21,7 +22,7 @@ from fluxperf.harness.records import OpRow
 from fluxperf.harness.report.ceilings import MEMORY, Ceiling
 from fluxperf.harness.report.per_op import PerOp, per_op
 from fluxperf.harness.timeline.ledger import Ledger, compare, read_ledger, write_ledger
-from fluxperf.harness.timeline.model import NONE, Timeline
+from fluxperf.harness.timeline.model import NONE, Timeline, Works
 from fluxperf.harness.timeline.reading import read_timeline
 from fluxperf.harness.timeline.recorder import Recorder
 from fluxperf.harness.timeline.summary import summarize
@@ -207,17 +208,19 @@ def test_the_command_has_the_other_form(command: Any) -> None:
 
 
 def planted(timeline: Timeline, what: str) -> None:
-    last = timeline.work[-1]
+    work = timeline.work
+    last = work[-1]
     if what == "missing node":
-        del timeline.work[-1]
+        timeline.work = work.taken(np.arange(len(work) - 1))
     elif what == "twice":
-        timeline.work.append(msgspec.structs.replace(last, start_ns=last.end_ns, end_ns=last.end_ns + 10))
+        again = msgspec.structs.replace(last, start_ns=last.end_ns, end_ns=last.end_ns + 10)
+        timeline.work = Works.of([*work, again])
     elif what == "beside":
-        last.graph_node = None
+        work.graph_node[-1] = 0
     elif what == "two launches":
-        last.call = next(row.call for row in timeline.work if row.call != last.call)
+        work.call[-1] = work.call[work.call != last.call][0]
     else:
-        timeline.work[:] = [row for row in timeline.work if row.call == last.call]
+        timeline.work = work.taken(work.call == last.call)
 
 
 @pytest.mark.parametrize(

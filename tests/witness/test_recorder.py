@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from fluxperf.engine.device.observers import NvtxRanges
@@ -148,13 +149,13 @@ def test_a_copy_beside_the_door_is_named(fake: Any) -> None:
 def test_what_the_recording_lacks_is_named(fake: Any, what: str) -> None:
     timeline, ledger = recorded(fake)
     index = next(i for i, row in enumerate(timeline.work) if (row.kind == "kernel") == (what == "kernel"))
-    row = timeline.work[index]
+    work = timeline.work
     if what == "bytes":
-        row.bytes -= 4
+        work.bytes[index] -= 4
     elif what == "range":
-        row.range = NONE
+        work.range[index] = NONE
     else:
-        del timeline.work[index]
+        timeline.work = work.taken(np.arange(len(work)) != index)
     problems = compare(timeline, ledger).problems
     assert len(problems) == (2 if what == "range" else 1)
     assert "fewer kernels than were launched" in problems[0] if what == "kernel" else "the ledger has" in problems[0]
@@ -163,8 +164,9 @@ def test_what_the_recording_lacks_is_named(fake: Any, what: str) -> None:
 def test_work_outside_of_ops_is_told(fake: Any) -> None:
     timeline, ledger = recorded(fake, "fused")
     block = next(i for i, row in enumerate(timeline.ranges) if row.name == "double 0")
-    kernel = next(row for row in timeline.work if row.kind == "kernel" and row.range != NONE)
-    kernel.range, kernel.end_ns = block, kernel.start_ns + 10**9
+    work = timeline.work
+    kernel = next(i for i, row in enumerate(work) if row.kind == "kernel" and row.range != NONE)
+    work.range[kernel], work.end_ns[kernel] = block, work.start_ns[kernel] + 10**9
     assert any(problem.startswith("Ops hold 0") for problem in compare(timeline, ledger).problems)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -18,7 +19,8 @@ from fluxperf.harness.pages import svg
 from fluxperf.harness.pages.svg import AMBER, DOWN, INK, UP, WHOLE, Colour, Figure
 from fluxperf.harness.pages.tables import Cell, Column, Table
 from fluxperf.harness.text import units
-from fluxperf.harness.timeline.findings import SHORTEST_GAP_NS, launched_late, round_trip
+from fluxperf.harness.timeline.causes import SHORTEST_GAP_NS, launched_late
+from fluxperf.harness.timeline.findings import round_trips
 from fluxperf.harness.timeline.model import NONE, Timeline
 from fluxperf.harness.timeline.places import Places
 from fluxperf.harness.timeline.summary import Summary
@@ -80,24 +82,33 @@ def build(timeline: Timeline, places: Places, summary: Summary, prefix: str) -> 
 
 def histogram(timeline: Timeline, places: Places) -> list[Bin]:
     """Gaps by length, three bins to a factor of ten (1, 2, 5), from the shortest that there is to the longest."""
-    bins: dict[int, Bin] = {}
-    for gap in places.gaps:
-        length = gap.end_ns - gap.start_ns
-        step = _step(length)
-        if step not in bins:
-            bins[step] = Bin(_edge(step), _edge(step + 1), dict.fromkeys(CAUSES, 0), dict.fromkeys(CAUSES, 0))
-        row = timeline.work[gap.work]
-        cause = (
-            "short" if length < SHORTEST_GAP_NS
-            else "unknown" if row.call == NONE
-            else "queued" if not launched_late(timeline, gap)
-            else "trip" if round_trip(row, places)
-            else "late"
-        )  # fmt: skip
-        bins[step].counts[cause] += 1
-        bins[step].idle_ns[cause] += length
+    idle = places.idle
+    lengths = idle.lasted_ns
+    if not len(lengths):
+        return []
+    causes = np.select(
+        [
+            lengths < SHORTEST_GAP_NS,
+            timeline.work.call[idle.work] == NONE,
+            ~launched_late(timeline, idle),
+            round_trips(timeline, places)[idle.work],
+        ],
+        [list(CAUSES).index(name) for name in ("short", "unknown", "queued", "trip")],
+        list(CAUSES).index("late"),
+    )
+    first, last = _step(int(lengths.min())), _step(int(lengths.max()))
+    edges = np.array([_edge(step) for step in range(first, last + 2)], np.int64)
+    places_of = np.searchsorted(edges, lengths, "right") - 1
+    cells = places_of * len(CAUSES) + causes
+    shape = (last - first + 1, len(CAUSES))
+    counts = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape).tolist()
+    spent = np.bincount(cells, lengths, shape[0] * shape[1]).reshape(shape).tolist()
+    bins = {}
+    for step, number, ns in zip(range(first, last + 1), counts, spent, strict=True):
+        of_causes = (dict(zip(CAUSES, map(int, one), strict=True)) for one in (number, ns))
+        bins[step] = Bin(_edge(step), _edge(step + 1), *of_causes)
     empty = dict.fromkeys(CAUSES, 0)
-    steps = range(min(bins), max(bins) + 1) if bins else ()
+    steps = range(first, last + 1)
     return [bins.get(step) or Bin(_edge(step), _edge(step + 1), empty, empty) for step in steps]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 from markupsafe import Markup
 
 from fluxperf.harness.capture import tables
@@ -11,10 +12,11 @@ from fluxperf.harness.capture.strip import provenance, scripts, sections, styles
 from fluxperf.harness.pages.templates import asset, environment, script_hash
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
-from fluxperf.harness.timeline.findings import Finding, blind_spots, findings
+from fluxperf.harness.timeline.blind import blind_spots
+from fluxperf.harness.timeline.findings import Finding, findings
 from fluxperf.harness.timeline.model import Timeline
 from fluxperf.harness.timeline.places import Places
-from fluxperf.harness.timeline.summary import Summary, summarize
+from fluxperf.harness.timeline.summary import Row, Summary, summarize
 
 #: What no capture shows, whatever tool made it.
 LIMITS = (
@@ -54,7 +56,7 @@ def page(timeline: Timeline, places: Places | None = None, found: list[Finding] 
         environment("fluxperf.harness.capture")
         .get_template("capture.html.j2")
         .render(
-            view=_view(timeline, summaries, found),
+            view=_view(timeline, places, summaries, found),
             sections=sections(timeline, places=places),
             # Safe as markup: all are files of this package.
             style=Markup(asset("style.css") + "\n" + styles()),
@@ -64,13 +66,13 @@ def page(timeline: Timeline, places: Places | None = None, found: list[Finding] 
     )
 
 
-def _view(timeline: Timeline, summaries: dict[str, Summary], found: list[Finding]) -> dict[str, Any]:
+def _view(timeline: Timeline, places: Places, summaries: dict[str, Summary], found: list[Finding]) -> dict[str, Any]:
     by_op = summaries["op"]
-    blind = blind_spots(timeline)
+    blind = blind_spots(timeline, places)
     return {
         "name": shown(timeline.source.replace("\\", "/").rpartition("/")[2] or timeline.source, 80),
         "provenance": provenance(timeline),
-        "captured": _captured(timeline),
+        "captured": _captured(timeline, by_op.total),
         "figures": _figures(by_op, found),
         "advice": tables.advice(found),
         "findings": tables.findings(found),
@@ -84,14 +86,15 @@ def _view(timeline: Timeline, summaries: dict[str, Summary], found: list[Finding
 
 def _knows(timeline: Timeline, places: Places, level: Literal["block", "step"]) -> bool:
     """Whether a capture has ranges of a level; without them a summary by it repeats that by op."""
-    return any(places.in_step(index) and places.at(index, level)[1] == index for index in range(len(timeline.ranges)))
+    own = np.arange(len(timeline.ranges))
+    return bool(((places.owners(own, level) == own) & places.stepped).any())
 
 
-def _captured(timeline: Timeline) -> str:
+def _captured(timeline: Timeline, total: Row) -> str:
     counts = [
-        units.plural(sum(row.kind == "kernel" for row in timeline.work), "kernel"),
-        units.plural(sum(row.copy.count for row in timeline.work if row.copy is not None), "copy", "copies"),
-        units.plural(sum(row.blocks for row in timeline.syncs), "blocking wait"),
+        units.plural(total.kernels, "kernel"),
+        units.plural(sum(row.count for row in total.copies), "copy", "copies"),
+        units.plural(total.syncs, "blocking wait"),
         units.plural(len(timeline.calls), "CUDA call"),
         units.plural(len(timeline.ranges), "NVTX range"),
     ]

@@ -7,14 +7,16 @@ bisection. What overlaps in one stream, or lies inside another range, has a row 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
 from typing import NamedTuple
+
+import numpy as np
 
 from fluxperf.harness.capture.windows import Window
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
-from fluxperf.harness.timeline.findings import SHORTEST_GAP_NS, launched_late
-from fluxperf.harness.timeline.model import NONE, Call, Range, Sync, Timeline, Work, process_id, thread_id
+from fluxperf.harness.timeline.busy import Gaps
+from fluxperf.harness.timeline.causes import SHORTEST_GAP_NS, launched_late
+from fluxperf.harness.timeline.model import NONE, Calls, Ranges, Timeline, Waits, Work, Works, process_id, thread_id
 from fluxperf.harness.timeline.places import Places
 
 #: Kinds of items, with the words for them; the page's script knows them by position.
@@ -103,16 +105,17 @@ class _Inside:
     def __init__(self, timeline: Timeline, window: Window) -> None:
         start, end = window.start_ns, window.end_ns
 
-        def overlapping(rows: Iterable[Range | Call | Work | Sync]) -> list[int]:
-            return [index for index, row in enumerate(rows) if row.start_ns <= end and row.end_ns >= start]
+        def overlapping(rows: Ranges | Calls | Works | Waits) -> list[int]:
+            found: list[int] = np.flatnonzero((rows.start_ns <= end) & (rows.end_ns >= start)).tolist()
+            return found
 
         self.work = overlapping(timeline.work)
         self.syncs = overlapping(timeline.syncs)
-        launching = {timeline.work[index].call for index in self.work}
+        launching = set(timeline.work.call[self.work].tolist())
         self.calls = sorted(launching - {NONE} | set(overlapping(timeline.calls)))
-        around = {timeline.work[index].range for index in self.work}
-        around |= {timeline.calls[index].range for index in self.calls}
-        around |= {timeline.syncs[index].range for index in self.syncs}
+        around = set(timeline.work.range[self.work].tolist())
+        around |= set(timeline.calls.range[self.calls].tolist())
+        around |= set(timeline.syncs.range[self.syncs].tolist())
         self.ranges = set(overlapping(timeline.ranges))
         for index in around - {NONE}:
             self.ranges.update(timeline.chain(index) if index not in self.ranges else ())
@@ -236,15 +239,13 @@ def _gpus(timeline: Timeline, places: Places, inside: _Inside, window: Window, l
         row = timeline.work[index]
         streams[row.gpu][row.process, row.stream].append(_work_item(row, places))
     idle: dict[int, list[Item]] = defaultdict(list)
-    for gap in places.gaps:
-        row = timeline.work[gap.work]
-        if (
-            gap.end_ns - gap.start_ns >= SHORTEST_GAP_NS
-            and gap.start_ns <= window.end_ns
-            and gap.end_ns >= window.start_ns
-        ):
-            kind = "late" if launched_late(timeline, gap) else "idle"
-            idle[row.gpu].append(Item(gap.start_ns, gap.end_ns, kind, f"before {row.name}", row.range, row.call))
+    gaps = places.idle
+    inside_ns = (gaps.start_ns <= window.end_ns) & (gaps.end_ns >= window.start_ns)
+    gaps = Gaps(*(column[inside_ns & (gaps.lasted_ns >= SHORTEST_GAP_NS)] for column in gaps))
+    for late, start, end, index in zip(launched_late(timeline, gaps), *(one.tolist() for one in gaps), strict=True):
+        row = timeline.work[index]
+        kind = "late" if late else "idle"
+        idle[row.gpu].append(Item(start, end, kind, f"before {row.name}", row.range, row.call))
     several = len({process for found in streams.values() for process, _ in found}) > 1
     groups = []
     for gpu, found in sorted(streams.items()):

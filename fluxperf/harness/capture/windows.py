@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import NamedTuple
 
+import numpy as np
+
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
-from fluxperf.harness.timeline.busy import busy_ns
-from fluxperf.harness.timeline.model import NONE, Timeline, Work, process_id, thread_id
+from fluxperf.harness.timeline.busy import busy_by, busy_ns
+from fluxperf.harness.timeline.columns import Column, codes
+from fluxperf.harness.timeline.model import NONE, Timeline, process_id, thread_id
 from fluxperf.harness.timeline.places import Places
 
 #: Stretches that the strip offers: those nearest to the one it shows first.
@@ -52,10 +55,10 @@ class Windows(NamedTuple):
 
 def windows(timeline: Timeline, places: Places) -> Windows:
     """Steps with GPU work and the one of median GPU time; else outermost ranges; else the whole capture."""
-    owners = [places.step(row.range) for row in timeline.work]
-    stepped = any(owner != NONE for owner in owners)
+    owners = places.steps(timeline.work.range)
+    stepped = bool((owners != NONE).any())
     if not stepped:
-        owners = [places.root(row.range) for row in timeline.work]
+        owners = places.roots(timeline.work.range)
     rows = _owned(timeline, owners)
     if not rows:
         return Windows([whole(timeline)], 0, _WHOLE, "captures")
@@ -82,26 +85,29 @@ _WHOLE = "The capture has no range that launched GPU work, so all of it is shown
 def whole(timeline: Timeline) -> Window:
     """The whole capture as one stretch."""
     listed = (timeline.ranges, timeline.work, timeline.calls, timeline.syncs)
-    starts = [row.start_ns for rows in listed for row in rows]
-    ends = [row.end_ns for rows in listed for row in rows]
-    start = min(starts, default=0)
-    return Window("whole capture", start, max(ends, default=start), NONE, busy_ns(timeline.work))
+    start = min((int(rows.start_ns.min()) for rows in listed if len(rows)), default=0)
+    end = max((int(rows.end_ns.max()) for rows in listed if len(rows)), default=start)
+    return Window("whole capture", start, end, NONE, busy_ns(timeline.work))
 
 
-def _owned(timeline: Timeline, owners: list[int]) -> list[Window]:
-    work: dict[int, list[Work]] = defaultdict(list)
-    for row, owner in zip(timeline.work, owners, strict=True):
-        if owner != NONE:
-            work[owner].append(row)
+def _owned(timeline: Timeline, owners: Column) -> list[Window]:
+    ranges, work = timeline.ranges, timeline.work.taken(owners != NONE)
+    held = owners[owners != NONE]
+    if not len(held):
+        return []
+    numbers, firsts = codes(held)
+    spent = busy_by(work, numbers, len(firsts)).tolist()
+    last = np.zeros(len(firsts), np.int64)
+    np.maximum.at(last, numbers, work.end_ns)
     found = [
         Window(
-            timeline.ranges[owner].name,
-            timeline.ranges[owner].start_ns,
-            max(timeline.ranges[owner].end_ns, *(row.end_ns for row in rows)),
+            ranges.names[ranges.name[owner]],
+            int(ranges.start_ns[owner]),
+            int(max(ranges.end_ns[owner], end)),
             owner,
-            busy_ns(rows),
+            round(busy),
         )
-        for owner, rows in work.items()
+        for owner, end, busy in zip(held[firsts].tolist(), last.tolist(), spent, strict=True)
     ]
     return sorted(found, key=lambda row: (row.start_ns, row.range))
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fluxperf.harness.capture.rows import KINDS, Item, Rows
 from fluxperf.harness.capture.windows import Window
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
@@ -69,9 +72,7 @@ def by_op(timeline: Timeline, places: Places, window: Window) -> Table:
     kernels: dict[str, int] = defaultdict(int)
     copies: dict[tuple[str, str], int] = defaultdict(int)
     moved: dict[str, int] = defaultdict(int)
-    for row in timeline.work:
-        if not launched_in(timeline, places, row.range, window):
-            continue
+    for row in timeline.work.taken(_launched_in(timeline, places, window)):
         op = places.of(row, "op")[0]
         time[op] += row.end_ns - row.start_ns
         kernels[op] += row.kind == "kernel"
@@ -94,8 +95,10 @@ def by_op(timeline: Timeline, places: Places, window: Window) -> Table:
     return Table(f"{window.name}, by op: what was launched in it", _OPS, cells, tall=len(cells) > 16)
 
 
-def launched_in(timeline: Timeline, places: Places, index: int, window: Window) -> bool:
-    """Whether a range is, or lies in, the range of a window; the whole capture holds all."""
+def _launched_in(timeline: Timeline, places: Places, window: Window) -> NDArray[np.bool_]:
+    """Whether each piece of work was launched in the range of a window, or in one within it; the capture holds all."""
+    around = timeline.work.range
     if window.range == NONE:
-        return True
-    return index != NONE and window.range in (places.step(index), places.root(index))
+        return np.ones(len(around), bool)
+    found: NDArray[np.bool_] = (places.steps(around) == window.range) | (places.roots(around) == window.range)
+    return found

@@ -3,77 +3,118 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from operator import attrgetter
+from collections.abc import Iterator
 
-from fluxperf.harness.timeline.model import NONE, Call, Node, Range, Sync, Timeline, Work
+import numpy as np
+
+from fluxperf.harness.timeline.columns import Column, codes, empty, matched
+from fluxperf.harness.timeline.model import NONE, Node, Ranges, Timeline
+from fluxperf.harness.timeline.waiting import waits_of
 from fluxperf.words import plural
 
 
 def attribute(timeline: Timeline) -> None:
-    """Fills in ``parent`` of ranges, ``range`` of calls, and ``call`` and ``range`` of work and synchronizations.
+    """Fills in ``parent`` of ranges, ``range`` of calls, ``call`` and ``range`` of work, and what the host waited for.
 
     A correlation id is unique within its process only. A graph's nodes share the correlation id of the call that
     launched the graph, and get the range in which they were captured, where the capture saw that. Work without a call
-    in the capture keeps ``NONE``; a sentence in ``notes`` counts it.
+    in the capture keeps ``NONE``; a sentence in ``notes`` counts it. Ranges that were never closed hold nothing.
     """
-    by_thread = _by_thread(timeline.ranges)
-    for thread, indices in by_thread.items():
-        _nest(timeline.ranges, indices, thread)
-    calls_of: dict[int, list[Call]] = defaultdict(list)
-    for call in timeline.calls:
-        calls_of[call.thread].append(call)
-    for thread, calls in calls_of.items():
-        calls.sort(key=attrgetter("start_ns"))
-        around = _innermost(calls, timeline.ranges, by_thread.get(thread, []))
-        for call, index in zip(calls, around, strict=True):
-            call.range = index
-    _capture(timeline, by_thread)
-    launches = _launches(timeline.calls)
-    _join(timeline.syncs, launches, timeline.calls)
-    unlaunched = _join(timeline.work, launches, timeline.calls)
+    ranges, calls, work = timeline.ranges, timeline.calls, timeline.work
+    open_at = {thread: _Open(ranges, indices, thread) for thread, indices in _by_thread(ranges)}
+    calls.range = empty(len(calls), NONE)
+    for thread, rows in _groups(calls.thread):
+        if thread in open_at:
+            calls.range[rows] = open_at[thread].at(calls.start_ns[rows])
+    _capture(timeline, open_at)
+    in_time = np.argsort(calls.start_ns, kind="stable")
+    known = (calls.process[in_time], calls.correlation[in_time])
+    found = matched((work.process, work.correlation), known)
+    work.call = _at(in_time, found)
+    work.range = _at(calls.range, work.call)
+    timeline.syncs = waits_of(timeline.syncs, calls, timeline.notes)
+    unlaunched = int((work.call == NONE).sum())
     if unlaunched:
         timeline.notes.append(
-            f"{unlaunched} of {len(timeline.work)} pieces of GPU work without a launch call in the capture (migrations "
+            f"{unlaunched} of {len(work)} pieces of GPU work without a launch call in the capture (migrations "
             "of unified memory, a capture that began after the call, or calls that were not traced), which is under "
             "(no range)."
         )
 
 
-def _by_thread(ranges: list[Range]) -> dict[int, list[int]]:
-    """Indices of ranges by thread, in the order in which they began; of two that began together the longer first."""
-    found: dict[int, list[int]] = defaultdict(list)
-    for index, row in enumerate(ranges):
-        for thread in {row.thread, row.end_thread}:
-            found[thread].append(index)
-    for indices in found.values():
-        indices.sort(key=lambda index: ranges[index].end_ns, reverse=True)
-        indices.sort(key=lambda index: ranges[index].start_ns)
-    return found
+def _at(values: Column, indices: Column) -> Column:
+    """Values at indices, ``NONE`` at ``NONE``."""
+    return np.append(values, NONE)[indices]
 
 
-def _innermost(rows: Iterable[Call] | Iterable[Node], ranges: list[Range], indices: list[int]) -> Iterator[int]:
-    """For each row of one thread, in the order of time, the innermost range that is open when it begins, or ``NONE``.
+def _groups(values: Column) -> Iterator[tuple[int, Column]]:
+    """Each value and the rows that have it."""
+    if not len(values):
+        return
+    order = np.argsort(values, kind="stable")
+    edges = np.flatnonzero(np.diff(values[order])) + 1
+    for rows in np.split(order, edges):
+        yield int(values[rows[0]]), rows
+
+
+def _by_thread(ranges: Ranges) -> Iterator[tuple[int, Column]]:
+    """By thread the closed ranges in the order in which they began; of two that began together the longer first."""
+    closed = np.flatnonzero(ranges.closed)
+    elsewhere = closed[ranges.end_thread[closed] != ranges.thread[closed]]
+    indices = np.concatenate((closed, elsewhere))
+    threads = np.concatenate((ranges.thread[closed], ranges.end_thread[elsewhere]))
+    for thread, rows in _groups(threads):
+        found = indices[rows]
+        yield thread, found[np.lexsort((-ranges.end_ns[found], ranges.start_ns[found]))]
+
+
+class _Open:
+    """The innermost open range of one thread at any time: moments at which it changes, and what it is from then on.
 
     Whatever began last is on top of the stack, so dropping closed ranges from the top alone finds the innermost, also
-    where start/end ranges overlap without nesting; what closed below is dropped when it comes up.
+    where start/end ranges overlap without nesting; what closed below is dropped when it comes up. On the way each range
+    gets its parent: the innermost one before it that holds all of it.
     """
-    stack: list[int] = []
-    to_come = iter(indices)
-    following = next(to_come, NONE)
-    for row in rows:
-        at_ns = row.start_ns
-        while following != NONE and (begins_ns := ranges[following].start_ns) <= at_ns:
-            while stack and ranges[stack[-1]].end_ns <= begins_ns:
+
+    def __init__(self, ranges: Ranges, indices: Column, thread: int) -> None:
+        times, owners = [int(np.iinfo(np.int64).min)], [NONE]
+        stack: list[int] = []
+        starts, ends = ranges.start_ns[indices].tolist(), ranges.end_ns[indices].tolist()
+        own = (ranges.thread[indices] == thread).tolist()
+        named = indices.tolist()
+        parents = {}
+        for at, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            while stack and (closing := ends[stack[-1]]) <= start:
                 stack.pop()
-            stack.append(following)
-            following = next(to_come, NONE)
-        while stack and ranges[stack[-1]].end_ns <= at_ns:
-            stack.pop()
-        yield stack[-1] if stack else NONE
+                while stack and ends[stack[-1]] <= closing:
+                    stack.pop()
+                times.append(closing)
+                owners.append(named[stack[-1]] if stack else NONE)
+            if stack and ends[stack[-1]] < end:
+                # Start/end ranges that overlap leave closed ones below the top; without them the search stays short.
+                stack = [i for i in stack if ends[i] > start]
+            if own[at]:
+                holder = next((i for i in reversed(stack) if ends[i] >= end), NONE)
+                parents[named[at]] = NONE if holder == NONE else named[holder]
+            stack.append(at)
+            times.append(start)
+            owners.append(named[at])
+        while stack:
+            closing = ends[stack.pop()]
+            while stack and ends[stack[-1]] <= closing:
+                stack.pop()
+            times.append(closing)
+            owners.append(named[stack[-1]] if stack else NONE)
+        self._times, self._owners = np.array(times, np.int64), np.array(owners, np.int64)
+        ranges.parent[list(parents)] = list(parents.values())
+
+    def at(self, times: Column) -> Column:
+        """The range at each time, or ``NONE``."""
+        found: Column = self._owners[np.searchsorted(self._times, times, "right") - 1]
+        return found
 
 
-def _capture(timeline: Timeline, by_thread: dict[int, list[int]]) -> None:
+def _capture(timeline: Timeline, open_at: dict[int, _Open]) -> None:
     """Sets the range in which each node of a graph was captured.
 
     A node that runs is a copy, made when the graph was instantiated, of one that was created while a stream was
@@ -88,64 +129,27 @@ def _capture(timeline: Timeline, by_thread: dict[int, list[int]]) -> None:
         else:
             originals.setdefault((node.process, node.id), node.original)
     for thread, nodes in created.items():
-        nodes.sort(key=attrgetter("start_ns"))
-        around = _innermost(nodes, timeline.ranges, by_thread.get(thread, []))
+        times = np.array([node.start_ns for node in nodes], np.int64)
+        around = open_at[thread].at(times).tolist() if thread in open_at else [NONE] * len(nodes)
         places.update(((node.process, node.id), index) for node, index in zip(nodes, around, strict=True))
-    unknown = set()
-    for row in timeline.work:
-        if row.graph_node is None:
-            continue
-        key = (row.process, row.graph_node)
+    work = timeline.work
+    rows = np.flatnonzero(work.graph_node)
+    if not len(rows):
+        return
+    numbers, firsts = codes(work.process[rows], work.graph_node[rows])
+    owners, unknown = [], 0
+    for first in rows[firsts].tolist():
+        key = (int(work.process[first]), int(work.graph_node[first]))
         seen = {key}
         # A graph may be cloned before it is instantiated; a copy may be told as created, too, where it was made.
-        while key in originals and (row.process, originals[key]) not in seen:
-            key = (row.process, originals[key])
+        while key in originals and (key[0], originals[key]) not in seen:
+            key = (key[0], originals[key])
             seen.add(key)
-        row.captured = places.get(key, NONE)
-        if row.captured == NONE:
-            unknown.add((row.process, row.graph_node))
+        owners.append(places.get(key, NONE))
+        unknown += owners[-1] == NONE
+    work.captured[rows] = np.array(owners, np.int64)[numbers]
     if unknown:
         timeline.notes.append(
-            f"Captured outside of any range, or before the capture began: {plural(len(unknown), 'node')} of CUDA "
+            f"Captured outside of any range, or before the capture began: {plural(unknown, 'node')} of CUDA "
             "graphs. Such work is under the range that launched the graph."
         )
-
-
-def _nest(ranges: list[Range], indices: list[int], thread: int) -> None:
-    """Sets the parent of each range that began on this thread: the innermost earlier one that holds all of it."""
-    stack: list[int] = []
-    for index in indices:
-        row = ranges[index]
-        while stack and ranges[stack[-1]].end_ns <= row.start_ns:
-            stack.pop()
-        if stack and ranges[stack[-1]].end_ns < row.end_ns:
-            # Start/end ranges that overlap leave closed ones below the top; without them the search stays short.
-            stack = [i for i in stack if ranges[i].end_ns > row.start_ns]
-        if row.thread == thread:
-            row.parent = next((i for i in reversed(stack) if ranges[i].end_ns >= row.end_ns), NONE)
-        stack.append(index)
-
-
-def _launches(calls: list[Call]) -> dict[int, dict[int, int]]:
-    """By process and correlation id the index of the call; of several the one that began first."""
-    found: dict[int, dict[int, int]] = defaultdict(dict)
-    for index, call in enumerate(calls):
-        of_process = found[call.process]
-        before = of_process.setdefault(call.correlation, index)
-        if before != index and call.start_ns < calls[before].start_ns:
-            of_process[call.correlation] = index
-    return found
-
-
-def _join(rows: Sequence[Work] | Sequence[Sync], launches: dict[int, dict[int, int]], calls: list[Call]) -> int:
-    """Sets call and range of each row, and returns how many have no call."""
-    missing = 0
-    nothing: dict[int, int] = {}
-    for row in rows:
-        index = launches.get(row.process, nothing).get(row.correlation, NONE)
-        row.call = index
-        if index == NONE:
-            missing += 1
-        else:
-            row.range = calls[index].range
-    return missing

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from operator import attrgetter
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fluxperf.harness.timeline.model import Work
-
-#: Whole numbers, one for each row.
-Column = NDArray[np.int64]
+from fluxperf.harness.timeline.columns import Column, codes, column, empty, union_ns
+from fluxperf.harness.timeline.model import Work, Works
 
 
 class Busy(NamedTuple):
@@ -24,28 +21,35 @@ class Busy(NamedTuple):
     busy_ns: int
 
 
-def busy(rows: Iterable[Work]) -> dict[int, Busy]:
+def busy(rows: Works | Sequence[Work]) -> dict[int, Busy]:
     """What each GPU did in work that comes in the order of its beginnings."""
-    found: dict[int, list[int]] = {}
-    for row in rows:
-        start_ns, end_ns = row.start_ns, row.end_ns
-        held = found.get(row.gpu)
-        if held is None:
-            found[row.gpu] = [start_ns, end_ns, end_ns - start_ns]
-            continue
-        until_ns = held[1]
-        if end_ns > until_ns:
-            held[1] = end_ns
-            held[2] += end_ns - (until_ns if until_ns > start_ns else start_ns)
-    return {gpu: Busy(*held) for gpu, held in found.items()}
+    if not len(rows):
+        return {}
+    starts, ends, gpus = (column(rows, name) for name in ("start_ns", "end_ns", "gpu"))
+    numbers, firsts = codes(gpus)
+    spent = union_ns(starts, ends, numbers, len(firsts))
+    found = {}
+    for number, first in enumerate(firsts.tolist()):
+        own = numbers == number
+        found[int(gpus[first])] = Busy(int(starts[own].min()), int(ends[own].max()), int(spent[number]))
+    return found
 
 
-def busy_ns(rows: Iterable[Work]) -> int:
+def busy_ns(rows: Works | Sequence[Work]) -> int:
     """Union of the intervals of work that comes in the order of its beginnings, GPUs added."""
     return sum(gpu.busy_ns for gpu in busy(rows).values())
 
 
-def shares_ns(work: Sequence[Work]) -> NDArray[np.float64]:
+def busy_by(work: Works, groups: Column, number: int) -> NDArray[np.float64]:
+    """`busy_ns` of each group of work; groups go from 0 to ``number`` - 1."""
+    if not len(work):
+        return np.zeros(number)
+    both, firsts = codes(groups, work.gpu)
+    spent = union_ns(work.start_ns, work.end_ns, both, len(firsts))
+    return np.bincount(groups[firsts], spent, number).astype(np.float64)
+
+
+def shares_ns(work: Works | Sequence[Work]) -> NDArray[np.float64]:
     """Nanoseconds that each piece of work has of its GPU's busy time, which is all they add up to.
 
     Where k pieces run side by side, each has 1/k of that time.
@@ -79,17 +83,18 @@ class Gaps(NamedTuple):
     end_ns: Column
     work: Column
 
+    @property
+    def lasted_ns(self) -> Column:
+        """How long each was."""
+        found: Column = self.end_ns - self.start_ns
+        return found
+
     def rows(self) -> list[Gap]:
         """The same as one object for each."""
         return [Gap(*row) for row in zip(*(column.tolist() for column in self), strict=True)]
 
 
-def column(rows: Sequence[Any], name: str) -> Column:
-    """One field of all rows."""
-    return np.fromiter(map(attrgetter(name), rows), np.int64, len(rows))
-
-
-def gaps(work: Sequence[Work], opened_ns: Sequence[int]) -> Gaps:
+def gaps(work: Works, opened_ns: Column) -> Gaps:
     """Times in which a GPU did nothing between its first and its last work.
 
     A gap begins no earlier than the outermost range around the launch of the work that ended it: what lies before that
@@ -99,17 +104,16 @@ def gaps(work: Sequence[Work], opened_ns: Sequence[int]) -> Gaps:
         work: in the order of its beginnings.
         opened_ns: for each range, when the outermost one around it began.
     """
-    starts, ends, gpus = column(work, "start_ns"), column(work, "end_ns"), column(work, "gpu")
     # NONE, which is -1, finds the last: no range, which keeps no gap from beginning.
-    opened = np.array([*opened_ns, np.iinfo(np.int64).min], np.int64)[column(work, "range")]
+    opened = np.append(opened_ns, np.iinfo(np.int64).min)[work.range]
     found = []
-    for gpu in sorted(set(gpus.tolist())):
-        indices = np.flatnonzero(gpus == gpu)
-        busy_until = np.maximum.accumulate(ends[indices])[:-1]
+    for gpu in np.unique(work.gpu).tolist():
+        indices = np.flatnonzero(work.gpu == gpu)
+        busy_until = np.maximum.accumulate(work.end_ns[indices])[:-1]
         indices = indices[1:]
         begun = np.maximum(busy_until, opened[indices])
-        idle = starts[indices] > begun
+        idle = work.start_ns[indices] > begun
         found.append((begun[idle], indices[idle]))
-    begun, indices = (np.concatenate([row[i] for row in found] or [np.zeros(0, np.int64)]) for i in range(2))
+    begun, indices = (np.concatenate([row[i] for row in found] or [empty()]) for i in range(2))
     order = np.argsort(indices)
-    return Gaps(begun[order], starts[indices[order]], indices[order])
+    return Gaps(begun[order], work.start_ns[indices[order]], indices[order])

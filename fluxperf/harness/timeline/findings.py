@@ -6,31 +6,31 @@ them), and host time that hides behind GPU work would not be won back. Tracing i
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
+from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from fluxperf.errors import UnknownNameError
-from fluxperf.harness.timeline.busy import Gap, column
-from fluxperf.harness.timeline.model import NONE, Call, Copy, Sync, Timeline, Work
+from fluxperf.harness.timeline.causes import CAUSES, LOADS, PROFILED, Late, late_launches
+from fluxperf.harness.timeline.columns import Column, codes, empty
+from fluxperf.harness.timeline.model import NONE, Timeline, Work, Works
 from fluxperf.harness.timeline.places import Places
+from fluxperf.harness.timeline.waiting import blocking_copies
 
 #: Bytes up to which a copy to the host is tiny: one value, not an array.
 TINY_BYTES = 64
-
-#: Shortest gap that counts; kernels that were queued in time follow each other within about a microsecond.
-SHORTEST_GAP_NS = 1_000
 
 #: Launches in a row that make a repeated kernel, and synchronizations in one place that make a loop.
 FEWEST_REPEATS = 8
 FEWEST_SYNCS = 4
 
-
-#: Nanoseconds for which a GPU had nothing to do because a launch came late, by the index of the work that ended them.
-_Late = dict[int, int]
+#: The place of copies that no recorded call launched, such as migrations of unified memory.
+UNLAUNCHED = "(not launched by a call that was recorded)"
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,46 +44,110 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     advice: str
 
 
-class _Hit(NamedTuple):
-    """One occurrence; ``size`` is bytes, or launches in a row."""
+class _Hits(NamedTuple):
+    """Occurrences of one kind, a column each: place and what was seen, by their number; cost, how often and bytes."""
 
-    place: str
-    seen: str
-    cost_ns: int
-    times: int = 1
-    size: int = 0
+    place: Column
+    places: list[str]
+    seen: Column
+    words: list[str]
+    cost_ns: Column
+    times: Column
+    size: Column
 
 
 class Kind(NamedTuple):
-    """A kind of finding: what it is, what to do, and what finds it."""
+    """A kind of finding: what it is, what to do, what finds it, and which advice goes with what was seen."""
 
     meaning: str
     advice: str
-    find: Callable[[Timeline, Places, _Late], Iterator[_Hit]]
+    find: Callable[[Evidence], _Hits]
+    by_seen: Mapping[str, str] = MappingProxyType({})
+
+
+class Evidence:
+    """A timeline with what several kinds of findings look at."""
+
+    def __init__(self, timeline: Timeline, places: Places) -> None:
+        self.timeline, self.places = timeline, places
+        self.late = late_launches(timeline, places)
+
+    @cached_property
+    def work_paths(self) -> tuple[Column, list[str]]:
+        """The path of each piece of work."""
+        return self.places.paths_of(self.timeline.work)
+
+    @cached_property
+    def crossing(self) -> NDArray[np.bool_]:
+        """Which work is a copy between host and device."""
+        return crossing(self.timeline.work)
+
+    @cached_property
+    def trips(self) -> NDArray[np.bool_]:
+        """`round_trips` of the timeline."""
+        return round_trips(self.timeline, self.places)
+
+    @cached_property
+    def call_ns(self) -> Column:
+        """For each piece of work how long its launch call lasted; 0 without one."""
+        calls = self.timeline.calls
+        found: Column = np.append(calls.end_ns - calls.start_ns, 0)[self.timeline.work.call]
+        return found
+
+    @cached_property
+    def copy_ns(self) -> Column:
+        """The longer of work and its call: a call that waits holds the copy, one that does not runs beside it."""
+        found: Column = np.maximum(self.timeline.work.end_ns - self.timeline.work.start_ns, self.call_ns)
+        return found
+
+    def hits(self, rows: Column, word: Callable[[Work], str], cost_ns: Column) -> _Hits:
+        """Occurrences at copies; ``word`` says what was seen of a kind of copy."""
+        work, (place, names) = self.timeline.work, self.work_paths
+        unlaunched = work.call[rows] == NONE
+        place = np.where(unlaunched, len(names), place[rows])
+        numbers, firsts = codes(work.what[rows]) if len(rows) else (empty(), empty())
+        counts = np.array([what.copy.count if what.copy else 1 for what in work.kinds], np.int64)
+        words = [word(work[row]) for row in rows[firsts].tolist()]
+        return _Hits(place, [*names, UNLAUNCHED], numbers, words, cost_ns, counts[work.what[rows]], work.bytes[rows])
+
+
+def crossing(work: Works) -> NDArray[np.bool_]:
+    """Whether each piece of work is a copy between host and device."""
+    return work.where(what.copy is not None and bool(what.copy.crossing) for what in work.kinds)
+
+
+def round_trips(timeline: Timeline, places: Places) -> NDArray[np.bool_]:
+    """Whether each piece of work is a copy between host and device inside a forward."""
+    found: NDArray[np.bool_] = crossing(timeline.work) & (places.forwards(timeline.work.range) > 0)
+    return found
 
 
 def findings(timeline: Timeline, places: Places | None = None) -> list[Finding]:
     """All findings of an attributed timeline, the costliest first."""
-    places = places or Places(timeline)
-    late = _launches_late(timeline, places)
-    found = []
-    for name, kind in KINDS.items():
-        hits: dict[tuple[str, str], list[_Hit]] = defaultdict(list)
-        for hit in kind.find(timeline, places, late):
-            hits[hit.place, hit.seen].append(hit)
-        for (place, seen), group in hits.items():
-            size = sum(hit.size for hit in group)
-            found.append(
-                Finding(
-                    finding=name,
-                    range=place,
-                    count=sum(hit.times for hit in group),
-                    cost_ms=sum(hit.cost_ns for hit in group) / 1e6,
-                    seen=f"{seen}, {size:,} B" if size else seen,
-                    advice=kind.advice,
-                )
-            )
+    evidence = Evidence(timeline, places or Places(timeline))
+    found = [row for name, kind in KINDS.items() for row in _summed(name, kind, kind.find(evidence))]
     return sorted(found, key=lambda row: (-row.cost_ms, row.finding, row.range))
+
+
+def _summed(name: str, kind: Kind, hits: _Hits) -> Iterator[Finding]:
+    """A finding for each place and what was seen there."""
+    if not len(hits.place):
+        return
+    numbers, firsts = codes(hits.place, hits.seen)
+    cost, times, size = (
+        np.bincount(numbers, one, len(firsts)).tolist() for one in (hits.cost_ns, hits.times, hits.size)
+    )
+    for number, first in enumerate(firsts.tolist()):
+        seen = hits.words[hits.seen[first]]
+        moved = round(size[number])
+        yield Finding(
+            finding=name,
+            range=hits.places[hits.place[first]],
+            count=round(times[number]),
+            cost_ms=cost[number] / 1e6,
+            seen=f"{seen}, {moved:,} B" if moved else seen,
+            advice=kind.by_seen.get(seen, kind.advice),
+        )
 
 
 def known_findings(names: Iterable[str]) -> list[str]:
@@ -99,176 +163,127 @@ def known_findings(names: Iterable[str]) -> list[str]:
     return wanted
 
 
-def blind_spots(timeline: Timeline) -> dict[str, str]:
-    """Why the absence of a finding proves nothing in this capture, for each finding of which that is so."""
-    whole = timeline.graph_mode.lower() == "graph" and any("GraphLaunch" in call.name for call in timeline.calls)
-    reasons: dict[str, str] = {}
-    if whole or any(row.kind == "graph" for row in timeline.work):
-        reason = "graphs were traced as a whole; capture with --cuda-graph-trace=node"
-        reasons |= dict.fromkeys(("host-copy", "pageable-copy", "item-sync", "repeated-kernel"), reason)
-    if not timeline.ranges:
-        reasons |= dict.fromkeys(
-            ("host-copy", "sync-in-loop"), "the capture has no NVTX ranges; capture with -t cuda,nvtx"
-        )
-    if not timeline.calls:
-        reason = "the capture has no CUDA calls; capture with -t cuda"
-        reasons |= dict.fromkeys(("host-copy", "item-sync", "launch-bound", "sync-in-loop"), reason)
-    if timeline.lost:
-        reasons |= dict.fromkeys(KINDS, "Nsight Systems lost events; capture a shorter stretch")
-    return reasons
+def _host_copies(evidence: Evidence) -> _Hits:
+    """Copies between host and device inside a forward, with the time for which a GPU waited for them to begin.
+
+    Those that no recorded call launched may be in one, so they are among them.
+    """
+    work, late = evidence.timeline.work, evidence.late
+    waited = empty(len(work))
+    waited[late.work] = late.lasted_ns
+    rows = np.flatnonzero(evidence.trips | (evidence.crossing & (work.call == NONE)))
+    return evidence.hits(rows, lambda row: row.name, (evidence.copy_ns + waited)[rows])
 
 
-def _duration(row: Work | Call | Sync) -> int:
-    return row.end_ns - row.start_ns
-
-
-def _copy_cost(timeline: Timeline, row: Work) -> int:
-    """The longer of a copy and its call: a call that waits holds the copy, one that does not runs beside it."""
-    return _duration(row) if row.call == NONE else max(_duration(row), _duration(timeline.calls[row.call]))
-
-
-def _host_copies(timeline: Timeline, places: Places, late: _Late) -> Iterator[_Hit]:
-    """Copies between host and device inside a forward, with the time for which a GPU waited for them to begin."""
-    for index, row in enumerate(timeline.work):
-        if row.copy is not None and round_trip(row, places):
-            cost = _copy_cost(timeline, row) + late.get(index, 0)
-            yield _Hit(places.path_of(row), row.copy.direction, cost, row.copy.count, row.bytes)
-
-
-def round_trip(row: Work, places: Places) -> bool:
-    """Whether a piece of work is a copy between host and device inside a forward."""
-    return row.copy is not None and bool(row.copy.crossing) and places.in_forward(row.range)
-
-
-def _pageable(timeline: Timeline, places: Places, late: _Late) -> Iterator[_Hit]:
+def _pageable(evidence: Evidence) -> _Hits:
     """Copies between host and device from or to pageable memory, wherever they are."""
-    for row in timeline.work:
-        if row.copy is not None and row.copy.crossing and row.copy.pageable:
-            seen = f"{row.copy.source_memory} to {row.copy.target_memory}"
-            yield _Hit(places.path_of(row), seen, _copy_cost(timeline, row), row.copy.count, row.bytes)
+    work = evidence.timeline.work
+    pageable = work.where(what.copy is not None and what.copy.pageable for what in work.kinds)
+    rows = np.flatnonzero(evidence.crossing & pageable)
+
+    def word(row: Work) -> str:
+        return f"{row.copy.source_memory} to {row.copy.target_memory}" if row.copy else ""
+
+    return evidence.hits(rows, word, evidence.copy_ns[rows])
 
 
-def _items(timeline: Timeline, places: Places, late: _Late) -> Iterator[_Hit]:
+def _items(evidence: Evidence) -> _Hits:
     """Tiny copies to the host that the host waits for before it launches anything else."""
-    tiny = [row for row in timeline.work if row.copy is not None and row.call != NONE and _is_tiny(row, row.copy)]
-    waits: dict[int, Sync] = {sync.call: sync for sync in timeline.syncs if sync.blocks and sync.call != NONE}
-    following = _following(timeline, {row.call for row in tiny}, set(waits))
-    for row in tiny:
-        wait = waits.get(following.get(row.call, NONE))
-        copies = row.copy.count  # type: ignore[union-attr]
-        if wait is not None:
-            cost = _copy_cost(timeline, row) + max(_duration(wait), _duration(timeline.calls[wait.call]))
-            yield _Hit(places.path_of(row), f"then {wait.kind}", cost, copies, row.bytes)
-        elif row.call in waits or "Async" not in timeline.calls[row.call].name:
-            name = timeline.calls[row.call].name
-            yield _Hit(places.path_of(row), name, _copy_cost(timeline, row), copies, row.bytes)
+    timeline, work, calls = evidence.timeline, evidence.timeline.work, evidence.timeline.calls
+    counts = np.array([what.copy.count if what.copy else 1 for what in work.kinds], np.int64)
+    down = work.where(what.copy is not None and what.copy.crossing == "d2h" for what in work.kinds)
+    rows = np.flatnonzero(down & (work.call != NONE))
+    rows = rows[work.bytes[rows] <= TINY_BYTES * counts[work.what[rows]]]
+    blocked = np.isin(rows, blocking_copies(timeline))
+    waits = timeline.syncs.blocking
+    waits = waits.taken(waits.call != NONE)
+    wait_of = empty(len(calls) + 1, NONE)
+    wait_of[waits.call] = np.arange(len(waits))
+    following = wait_of[_following(timeline, work.call[rows], waits.call)]
+    waited = following != NONE
+    lasted = np.append(waits.end_ns - waits.start_ns, 0)[following]
+    told = waited | blocked | (wait_of[work.call[rows]] != NONE)
+    rows, lasted, waited, following = rows[told], lasted[told], waited[told], following[told]
+    words = [f"then {name}" for name in waits.kinds] + [name for name, _ in calls.names]
+    seen = np.where(waited, np.append(waits.what, 0)[following], len(waits.kinds) + calls.what[work.call[rows]])
+    hits = evidence.hits(rows, lambda row: row.name, evidence.copy_ns[rows] + np.where(waited, lasted, 0))
+    return hits._replace(seen=seen, words=words)
 
 
-def _is_tiny(row: Work, copy: Copy) -> bool:
-    return copy.crossing == "d2h" and row.bytes <= TINY_BYTES * copy.count
-
-
-def _following(timeline: Timeline, wanted: set[int], waits: set[int]) -> dict[int, int]:
-    """For wanted calls the next one of their thread that launched work or waited; nothing for the last."""
-    if not wanted:
-        return {}
-    telling = {row.call for row in timeline.work} | waits
-    telling.discard(NONE)
-    last: dict[int, int] = {}
-    found: dict[int, int] = {}
+def _following(timeline: Timeline, wanted: Column, waits: Column) -> Column:
+    """For wanted calls the next one of their thread that launched work or waited; ``NONE`` for the last."""
     calls = timeline.calls
-    for index in sorted(telling, key=lambda index: calls[index].start_ns):
-        thread = calls[index].thread
-        before = last.get(thread, NONE)
-        if before in wanted:
-            found[before] = index
-        last[thread] = index
+    telling = np.unique(np.concatenate((timeline.work.call, waits)))
+    telling = telling[telling != NONE]
+    order = telling[np.lexsort((calls.start_ns[telling], calls.thread[telling]))]
+    following = empty(len(calls) + 1, NONE)
+    same = calls.thread[order[1:]] == calls.thread[order[:-1]]
+    following[order[:-1][same]] = order[1:][same]
+    found: Column = following[wanted]
     return found
 
 
-def _launches_late(timeline: Timeline, places: Places) -> _Late:
-    """`launched_late` for all gaps at once."""
-    idle = places.idle
-    lengths = idle.end_ns - idle.start_ns
-    calls = column(timeline.work, "call")[idle.work]
-    # NONE, which is -1, finds the last: no call, which returned before anything.
-    returned = np.append(column(timeline.calls, "end_ns"), np.iinfo(np.int64).min)[calls]
-    late = (lengths >= SHORTEST_GAP_NS) & (returned > idle.start_ns)
-    return dict(zip(idle.work[late].tolist(), lengths[late].tolist(), strict=True))
-
-
-def _starved(timeline: Timeline, places: Places, late: _Late) -> Iterator[_Hit]:
+def _starved(evidence: Evidence) -> _Hits:
     """GPUs idle before a launch. What a copy inside a forward was late by is that copy's cost, not a late launch's."""
-    work = timeline.work
-    spent: dict[str, list[int]] = {}
-    for index, idle in late.items():
-        row = work[index]
-        if row.copy is not None and round_trip(row, places):
-            continue
-        place = places.path_of(row)
-        held = spent.get(place)
-        if held is None:
-            spent[place] = [idle, 1]
-        else:
-            held[0] += idle
-            held[1] += 1
-    for place, (idle, times) in spent.items():
-        yield _Hit(place, "GPU idle before a launch", idle, times)
+    late = evidence.late
+    return _late(evidence, ~np.isin(late.cause, (LOADS, PROFILED)) & ~evidence.trips[late.work])
 
 
-def launched_late(timeline: Timeline, gap: Gap) -> bool:
-    """Whether a gap that counts ended with work whose launch call had not returned when the GPU ran out of work."""
-    if gap.end_ns - gap.start_ns < SHORTEST_GAP_NS:
-        return False
-    call = timeline.work[gap.work].call
-    return call != NONE and timeline.calls[call].end_ns > gap.start_ns
+def _loading(evidence: Evidence) -> _Hits:
+    """GPUs idle while the runtime loaded or compiled code."""
+    return _late(evidence, evidence.late.cause == LOADS)
 
 
-def _repeated(timeline: Timeline, places: Places, late: _Late) -> Iterator[_Hit]:
+def _late(evidence: Evidence, which: NDArray[np.bool_]) -> _Hits:
+    late, (place, names) = evidence.late, evidence.work_paths
+    work, cause = late.work[which], late.cause[which]
+    ones = np.ones(len(work), np.int64)
+    return _Hits(place[work], names, cause, LATE_WORDS, late.lasted_ns[which], ones, ones * 0)
+
+
+def _repeated(evidence: Evidence) -> _Hits:
     """Kernels of one name and shape, launched many times in a row by one range on one stream."""
-    streams: dict[tuple[int, int, int], list[Work]] = defaultdict(list)
-    for row in timeline.work:
-        streams[row.process, row.gpu, row.stream].append(row)
-    for rows in streams.values():
-        for run in _runs(rows):
-            if run[0].kind == "kernel":
-                span = max(row.end_ns for row in run) - run[0].start_ns
-                yield _Hit(places.path_of(run[0]), run[0].name, span - max(map(_duration, run)), len(run))
+    work, (place, names) = evidence.timeline.work, evidence.work_paths
+    if not len(work):
+        return _Hits(empty(), [], empty(), [], empty(), empty(), empty())
+    streams, _ = codes(work.process, work.gpu, work.stream)
+    order = np.argsort(streams, kind="stable")
+    same = np.ones(len(order) - 1, bool)
+    for one in (streams, work.range, work.captured, work.what):
+        same &= one[order[1:]] == one[order[:-1]]
+    firsts = np.flatnonzero(np.r_[True, ~same])
+    lengths = np.diff(np.r_[firsts, len(order)])
+    long = (lengths >= FEWEST_REPEATS) & work.flags("kernel")[order[firsts]]
+    starts, ends = work.start_ns[order], work.end_ns[order]
+    last, longest = np.maximum.reduceat(ends, firsts), np.maximum.reduceat(ends - starts, firsts)
+    cost = (last - starts[firsts] - longest)[long]
+    head = order[firsts[long]]
+    words = [what.name for what in work.kinds]
+    return _Hits(place[head], names, work.what[head], words, cost, lengths[long], empty(len(head)))
 
 
-def _runs(rows: list[Work]) -> Iterator[list[Work]]:
-    """Stretches of work of one identity, as far as they are long enough to count."""
-    start, first = 0, rows[0]
-    for index, row in enumerate(rows):
-        # The range differs most often, so it is compared first.
-        if (
-            row.range != first.range
-            or row.full_name != first.full_name
-            or row.kind != first.kind
-            or row.shape != first.shape
-            or row.captured != first.captured
-        ):
-            if index - start >= FEWEST_REPEATS:
-                yield rows[start:index]
-            start, first = index, row
-    if len(rows) - start >= FEWEST_REPEATS:
-        yield rows[start:]
-
-
-def _loops(timeline: Timeline, places: Places, late: _Late) -> Iterator[_Hit]:
+def _loops(evidence: Evidence) -> _Hits:
     """Blocking synchronizations that come again and again in one place.
 
     In steps and blocks all turns of a process count, in other ranges those inside of one outermost range.
     """
-    groups: dict[tuple[str, str, int, int], list[Sync]] = defaultdict(list)
-    for sync in timeline.syncs:
-        if sync.blocks and sync.range != NONE:
-            turn = NONE if places.in_step(sync.range) else places.root(sync.range)
-            groups[places.path(sync.range), sync.kind, sync.process, turn].append(sync)
-    for (place, kind, _, _), syncs in groups.items():
-        if len(syncs) >= FEWEST_SYNCS:
-            yield _Hit(place, kind, sum(map(_duration, syncs)), len(syncs))
+    timeline, places = evidence.timeline, evidence.places
+    waits = timeline.syncs.blocking
+    waits = waits.taken(waits.range != NONE)
+    place, names = places.named(waits.range, "range")
+    if not len(waits):
+        return _Hits(place, names, empty(), [], empty(), empty(), empty())
+    turn = np.where(places.stepped[waits.range], NONE, places.roots(waits.range))
+    groups, firsts = codes(place, waits.what, waits.process, turn)
+    counts = np.bincount(groups, minlength=len(firsts))
+    spent = np.bincount(groups, waits.end_ns - waits.start_ns, len(firsts)).astype(np.int64)
+    many = counts >= FEWEST_SYNCS
+    head = firsts[many]
+    return _Hits(place[head], names, waits.what[head], waits.kinds, spent[many], counts[many], empty(len(head)))
 
+
+#: What was seen of a late launch, by the number of its cause.
+LATE_WORDS = [f"GPU idle: {CAUSES[number].seen}" for number in range(len(CAUSES))]
 
 KINDS: dict[str, Kind] = {
     "host-copy": Kind(
@@ -290,6 +305,12 @@ KINDS: dict[str, Kind] = {
         "a GPU that is idle because the next launch comes late",
         "Fuse small kernels, capture a CUDA graph, or take work off the host between launches.",
         _starved,
+        {word: CAUSES[number].advice for number, word in enumerate(LATE_WORDS)},
+    ),
+    "module-loading": Kind(
+        "a GPU that is idle while the runtime loads or compiles the code of a kernel, as at its first launch",
+        CAUSES[LOADS].advice,
+        _loading,
     ),
     "repeated-kernel": Kind(
         "the same kernel of the same shape many times in a row; its cost is all but the longest, an upper bound",
@@ -302,3 +323,5 @@ KINDS: dict[str, Kind] = {
         _loops,
     ),
 }
+
+__all__ = ["KINDS", "LATE_WORDS", "Evidence", "Finding", "Late", "findings", "known_findings"]

@@ -168,7 +168,7 @@ def _place(timeline: Timeline, index: int, labels: set[str]) -> _Place:
     return _Place(block, op, label)
 
 
-def _counted(timeline: Timeline, ledger: Ledger) -> list[Work]:
+def _counted(timeline: Timeline, ledger: Ledger) -> Iterable[Work]:
     """Work that the ledger counts too: of a graph that of its launches, not of its capture."""
     if ledger.form != "graph":
         return timeline.work

@@ -4,6 +4,9 @@ Times are nanoseconds on the capture's own clock. A process is known by the id t
 (``globalPid``), since two machines may use one pid; a GPU by its id on the machine, since two processes may number the
 same GPU differently. Work belongs to the innermost range that was open when its *launch call* began: a GPU runs behind
 the host, so what executes during a range may have been launched before it.
+
+A capture holds millions of rows, so they are kept in columns (`Ranges`, `Calls`, `Works`, `Waits`); a row is made an
+object (`Range`, `Call`, `Work`, `Sync`) where one is asked for.
 """
 
 from __future__ import annotations
@@ -12,11 +15,43 @@ from typing import Literal
 
 import msgspec
 
-Side = Literal["host", "device", ""]
-WorkKind = Literal["kernel", "copy", "memset", "graph"]
+from fluxperf.harness.timeline.rows import NONE, Api, Copy, Side, What, WorkKind
+from fluxperf.harness.timeline.tables import (
+    Call,
+    Calls,
+    Overheads,
+    Range,
+    Ranges,
+    Sync,
+    Waits,
+    Work,
+    Works,
+)
 
-#: Index of "no range", and of "no launch call".
-NONE = -1
+__all__ = [
+    "NONE",
+    "Api",
+    "Call",
+    "Calls",
+    "Copy",
+    "Diagnostic",
+    "Loss",
+    "Node",
+    "Overheads",
+    "Range",
+    "Ranges",
+    "Side",
+    "Sync",
+    "Thread",
+    "Timeline",
+    "Waits",
+    "What",
+    "Work",
+    "WorkKind",
+    "Works",
+    "process_id",
+    "thread_id",
+]
 
 
 class Thread(msgspec.Struct, frozen=True, gc=False):
@@ -25,91 +60,6 @@ class Thread(msgspec.Struct, frozen=True, gc=False):
     process: int
     id: int
     name: str = ""
-
-
-class Range(msgspec.Struct, gc=False):
-    """An NVTX range. ``pushed`` tells push/pop ranges, which nest, from start/end ranges, which need not.
-
-    A push/pop range belongs to one thread. A start/end range belongs to the thread that began it and to the one that
-    ended it (``end_thread``). ``parent`` is the index of the innermost range around it on its thread, or ``NONE``.
-    ``payload`` is a whole number that came with it: fluxperf gives the ranges of copies their bytes.
-    """
-
-    name: str
-    domain: str
-    start_ns: int
-    end_ns: int
-    process: int
-    thread: int
-    end_thread: int
-    pushed: bool
-    parent: int = NONE
-    payload: int | None = None
-
-
-class Call(msgspec.Struct, gc=False):
-    """A call of the CUDA runtime or driver; ``range`` is the index of the innermost range open on its thread."""
-
-    name: str
-    api: Literal["runtime", "driver"]
-    start_ns: int
-    end_ns: int
-    process: int
-    thread: int
-    correlation: int
-    range: int = NONE
-
-
-class Copy(msgspec.Struct, frozen=True, gc=False):
-    """What a copy moved: ``count`` copies, from one side and kind of memory to another.
-
-    ``direction`` and the memory kinds are the capture's words; ``source`` and ``target`` are host or device, or empty
-    where the capture does not say. ``unified`` copies are migrations of unified memory.
-    """
-
-    direction: str
-    source: Side
-    target: Side
-    source_memory: str
-    target_memory: str
-    count: int
-    unified: bool = False
-
-    @property
-    def crossing(self) -> str:
-        """``d2h``, ``h2d``, or empty for a copy that does not cross between host and device."""
-        return {("device", "host"): "d2h", ("host", "device"): "h2d"}.get((self.source, self.target), "")
-
-    @property
-    def pageable(self) -> bool:
-        """Whether one side is pageable host memory."""
-        return "pageable" in (self.source_memory.lower(), self.target_memory.lower())
-
-
-class Work(msgspec.Struct, gc=False):
-    """What a GPU did: a kernel, a copy, a memset, or a whole graph where its nodes were not traced.
-
-    ``call`` and ``range`` are indices of its launch call and of that call's range; for a node of a graph that is the
-    graph's launch, and ``captured`` is the range in which the node was captured. ``full_name`` is a kernel's name with
-    its template arguments, ``shape`` its grid and block.
-    """
-
-    kind: WorkKind
-    name: str
-    start_ns: int
-    end_ns: int
-    process: int
-    gpu: int
-    stream: int
-    correlation: int
-    bytes: int = 0
-    graph_node: int | None = None
-    full_name: str = ""
-    shape: tuple[int, ...] = ()
-    copy: Copy | None = None
-    call: int = NONE
-    range: int = NONE
-    captured: int = NONE
 
 
 class Node(msgspec.Struct, frozen=True, gc=False):
@@ -122,23 +72,24 @@ class Node(msgspec.Struct, frozen=True, gc=False):
     thread: int
 
 
-class Sync(msgspec.Struct, gc=False):
-    """A synchronization; ``blocks`` says whether the host waited in it."""
+class Diagnostic(msgspec.Struct, frozen=True):
+    """What the tool says of its own work; ``process`` is that which it speaks of, or 0."""
 
-    kind: str
-    blocks: bool
-    start_ns: int
-    end_ns: int
-    process: int
-    gpu: int
-    stream: int
-    correlation: int
-    call: int = NONE
-    range: int = NONE
+    severity: str
+    text: str
+    process: int = 0
+
+
+class Loss(msgspec.Struct, frozen=True):
+    """Events that the tool may have lost: of CUDA, or only of NVTX (``ranges``)."""
+
+    of: Literal["cuda", "ranges"]
+    text: str
+    process: int = 0
 
 
 class Timeline(msgspec.Struct):
-    """One capture by a tool. ``notes`` say what it cannot show; ``lost`` says that the tool dropped events."""
+    """One capture by a tool. ``notes`` say what it cannot show, ``losses`` what the tool may have dropped."""
 
     source: str
     product: str
@@ -147,21 +98,29 @@ class Timeline(msgspec.Struct):
     processes: dict[int, str]
     threads: list[Thread]
     gpus: dict[int, str]
-    ranges: list[Range]
-    calls: list[Call]
-    work: list[Work]
-    syncs: list[Sync]
+    ranges: Ranges
+    calls: Calls
+    work: Works
+    syncs: Waits
     notes: list[str]
-    lost: bool = False
+    losses: list[Loss] = []
+    diagnostics: list[Diagnostic] = []
+    overheads: Overheads = msgspec.field(default_factory=Overheads)
     nodes: list[Node] = []
     tool: str = "Nsight Systems"
+
+    @property
+    def lost(self) -> bool:
+        """Whether the tool may have dropped events of any kind."""
+        return bool(self.losses)
 
     def chain(self, index: int) -> list[int]:
         """Indices of a range and of those around it, the outermost first; empty for ``NONE``."""
         found: list[int] = []
+        parents = self.ranges.parent
         while index != NONE:
             found.append(index)
-            index = self.ranges[index].parent
+            index = int(parents[index])
         return found[::-1]
 
 

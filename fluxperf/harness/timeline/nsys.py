@@ -21,9 +21,7 @@ from fluxperf.harness.timeline.capturing import find_nsys
 from fluxperf.harness.timeline.model import Timeline
 from fluxperf.harness.timeline.nsys_export import Export
 from fluxperf.harness.timeline.nsys_tables import ACTIVITIES, timeline_of
-
-#: Majors of ``EXPORT_SCHEMA_VERSION`` whose tables are known. A new major may give a column another meaning.
-KNOWN_MAJORS = (3,)
+from fluxperf.harness.timeline.nsys_versions import KNOWN_MAJORS, TABLES, versions
 
 _MAGIC = b"SQLite format 3\0"
 _CAPTURE = "nsys profile -t cuda,nvtx --cuda-graph-trace=node --sample=none --cpuctxsw=none -o FILE PROGRAM"
@@ -106,19 +104,23 @@ def _check_file(path: Path) -> None:
 
 def _check_schema(export: Export) -> str:
     """The schema's version, if its major is known."""
-    if "META_DATA_EXPORT" not in export.tables:
+    if not any(table in export.tables for table in TABLES):
         found = ", ".join(shown(name, 40) for name in sorted(export.tables)[:8]) or "no table at all"
         raise TimelineError(
-            f"{export.source}: expected an export of Nsight Systems, with a table META_DATA_EXPORT; found {found}. "
+            f"{export.source}: expected an export of Nsight Systems, with a table {TABLES[0]}; found {found}. "
             f"Make one with: {_EXPORT}"
         )
-    version: str = dict(export.texts("META_DATA_EXPORT", "name", "value")).get("EXPORT_SCHEMA_VERSION", "")
+    said = versions(export)
+    version = said.get("EXPORT_SCHEMA_VERSION", "")
     major = version.partition(".")[0]
     if not major.isdecimal() or int(major) not in KNOWN_MAJORS:
         known = ", ".join(f"{known}.x" for known in KNOWN_MAJORS)
+        product = said.get("EXPORT_PRODUCT_VERSION", "")
+        by = f", written by Nsight Systems {shown(product, 40)}" if product else ""
         raise TimelineError(
-            f"{export.source}: expected an EXPORT_SCHEMA_VERSION of {known}, got {shown(version, 40)!r}. Export the "
-            "report with a version of Nsight Systems that writes a known schema, or update fluxperf."
+            f"{export.source}: expected an EXPORT_SCHEMA_VERSION of {known}, got {shown(version, 40)!r}{by}. Export "
+            "the report with a version of Nsight Systems that writes a known schema (2022.4 and later), or update "
+            "fluxperf."
         )
     return version
 

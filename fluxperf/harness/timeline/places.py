@@ -2,8 +2,8 @@
 
 fluxperf names its ranges ``step 2 / double 7 / qkv_heads``: a step is "step N", a block "embed N", "double N",
 "single N", "final N" or "loop N" (the sampler's own), an op is the outermost range inside of those. Ranges outside of
-any step and block, which is all of them in another program, go by their path, in which numbers that stand alone are
-``*``, so that turns of a loop are one place.
+any step and block, which is all of them in another program, go by their path. In a path and in the name of an op
+numbers that stand alone are ``*``, so that turns of a loop are one place.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ import re
 from functools import cached_property
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from fluxperf.harness.timeline.busy import Gap, Gaps, gaps
-from fluxperf.harness.timeline.model import NONE, Timeline, Work
+from fluxperf.harness.timeline.columns import Column, codes, empty
+from fluxperf.harness.timeline.model import NONE, Timeline, Work, Works
 
 Level = Literal["op", "block", "step", "range"]
 
@@ -22,11 +25,16 @@ NO_RANGE = "(no range)"
 _STEP = re.compile(r"step \d+")
 _BLOCK = re.compile(r"(?:embed|double|single|final|loop) \d+")
 _FORWARD = re.compile(r"(?<!\w)forward\b", re.IGNORECASE)
-#: Characters from which on a path is not continued: ranges that a loop opens and never closes nest without end.
+#: Characters from which on a path is not continued: ranges that nest without end, as of a recursion.
 _LONGEST = 1000
 _CUT = " / .."
 
-_NUMBER = re.compile(r"(?<=[ =:#\[(])\d+\b")
+_NUMBER = re.compile(r"(?<=[ =:,#\[(])\d+\b")
+
+
+def normal(name: str) -> str:
+    """The name of a range with ``*`` in place of numbers that stand alone."""
+    return _NUMBER.sub("*", name)
 
 
 def _below(path: str, name: str) -> str:
@@ -47,7 +55,7 @@ class _Name(NamedTuple):
 
 def _read(name: str) -> _Name:
     step, block, forward = _STEP.fullmatch(name), _BLOCK.fullmatch(name), _FORWARD.search(name)
-    return _Name(_NUMBER.sub("*", name), bool(step), bool(block), bool(forward))
+    return _Name(normal(name), bool(step), bool(block), bool(forward))
 
 
 class Places:
@@ -57,43 +65,50 @@ class Places:
         ranges = timeline.ranges
         self._timeline = timeline
         self._ranges = ranges
-        self._paths: list[str] = [""] * len(ranges)
+        names = [_read(name) for name in ranges.names]
+        #: Paths, and by index of a range the number of its path.
+        self.paths: list[str] = []
+        numbers, ids = [0] * len(ranges), dict[tuple[int, str], int]()
         # By index of a range that of the range which makes its place at a level, a list for each level.
-        self._root, self._step, self._block, self._op = ([NONE] * len(ranges) for _ in range(4))
-        self._forward = bytearray(len(ranges))
-        known: dict[str, _Name] = {}
+        root, step, block, op = ([NONE] * len(ranges) for _ in range(4))
+        forward = [False] * len(ranges)
+        parents, named = ranges.parent.tolist(), ranges.name.tolist()
         # Whatever is around a range began before it, or with it and was longer.
-        for index in sorted(range(len(ranges)), key=lambda i: (ranges[i].start_ns, -ranges[i].end_ns, i)):
-            row = ranges[index]
-            name = known.get(row.name)
-            if name is None:
-                name = known[row.name] = _read(row.name)
-            self._paths[index] = name.in_path if row.parent == NONE else _below(self._paths[row.parent], name.in_path)
-            self._enter(index, row.parent, name)
-        self._knows_forward = any(self._forward)
-
-    def _enter(self, index: int, parent: int, name: _Name) -> None:
-        if parent == NONE:
-            root, step, block, op, forward = index, NONE, NONE, NONE, 0
-        else:
-            root, step, block = self._root[parent], self._step[parent], self._block[parent]
-            op, forward = self._op[parent], self._forward[parent]
-        if name.is_step:
-            step, block, op, forward = index, NONE, NONE, 1
-        elif name.is_block:
-            block, op, forward = index, NONE, 1
-        elif op == NONE and (step != NONE or block != NONE):
-            op = index
-        elif name.is_forward:
-            forward = 1
-        self._root[index], self._step[index], self._block[index] = root, step, block
-        self._op[index], self._forward[index] = op, forward
+        for index in np.lexsort((-ranges.end_ns, ranges.start_ns)).tolist():
+            name, parent = names[named[index]], parents[index]
+            key = (NONE if parent == NONE else numbers[parent], name.in_path)
+            number = ids.get(key)
+            if number is None:
+                number = ids[key] = len(self.paths)
+                self.paths.append(name.in_path if parent == NONE else _below(self.paths[key[0]], name.in_path))
+            numbers[index] = number
+            if parent == NONE:
+                of_root, of_step, of_block, of_op, is_forward = index, NONE, NONE, NONE, False
+            else:
+                of_root, of_step, of_block = root[parent], step[parent], block[parent]
+                of_op, is_forward = op[parent], forward[parent]
+            if name.is_step:
+                of_step, of_block, of_op, is_forward = index, NONE, NONE, True
+            elif name.is_block:
+                of_block, of_op, is_forward = index, NONE, True
+            elif of_op == NONE and (of_step != NONE or of_block != NONE):
+                of_op = index
+            elif name.is_forward:
+                is_forward = True
+            root[index], step[index], block[index], op[index] = of_root, of_step, of_block, of_op
+            forward[index] = is_forward
+        self.path_numbers, self._root, self._step, self._block, self._op = (
+            np.array(one, np.int64) for one in (numbers, root, step, block, op)
+        )
+        self._forward = np.array(forward, bool)
+        #: Whether each range is, or lies in, a step or a block.
+        self.stepped = (self._step != NONE) | (self._block != NONE)
+        self._knows_forward = bool(self._forward.any())
 
     @cached_property
     def idle(self) -> Gaps:
         """Times in which a GPU did nothing, in the order of their ends; found once."""
-        ranges = self._ranges
-        return gaps(self._timeline.work, [ranges[root].start_ns for root in self._root])
+        return gaps(self._timeline.work, self._ranges.start_ns[self._root])
 
     @cached_property
     def gaps(self) -> list[Gap]:
@@ -102,15 +117,23 @@ class Places:
 
     def root(self, index: int) -> int:
         """The outermost range around a range, or itself."""
-        return NONE if index == NONE else self._root[index]
+        return NONE if index == NONE else int(self._root[index])
 
     def step(self, index: int) -> int:
         """The step that a range is or lies in, or ``NONE``."""
-        return NONE if index == NONE else self._step[index]
+        return NONE if index == NONE else int(self._step[index])
+
+    def roots(self, indices: Column) -> Column:
+        """`root` of each."""
+        return np.append(self._root, NONE)[indices]
+
+    def steps(self, indices: Column) -> Column:
+        """`step` of each."""
+        return np.append(self._step, NONE)[indices]
 
     def path(self, index: int) -> str:
         """Names from the outermost range to this one."""
-        return NO_RANGE if index == NONE else self._paths[index]
+        return NO_RANGE if index == NONE else self.paths[self.path_numbers[index]]
 
     def of(self, row: Work, level: Level) -> tuple[str, int]:
         """`at` of the range that launched a piece of work; op and block of a graph's node are those of its capture."""
@@ -119,24 +142,75 @@ class Places:
 
     def path_of(self, row: Work) -> str:
         """`path` of the range that launched a piece of work, and of the one that captured it."""
-        if row.captured == NONE:
-            return self.path(row.range)
-        captured = self._paths[row.captured]
-        return captured if row.range == NONE else _below(self._paths[row.range], captured)
+        return self._joined(row.range, row.captured)
+
+    def _joined(self, around: int, captured: int) -> str:
+        if captured == NONE:
+            return self.path(around)
+        inner = self.path(captured)
+        return inner if around == NONE else _below(self.path(around), inner)
+
+    def paths_of(self, work: Works) -> tuple[Column, list[str]]:
+        """`path_of` of all work: for each piece the place of its path in a list."""
+        if not len(work):
+            return empty(), []
+        if not len(self._ranges):
+            return empty(len(work)), [NO_RANGE]
+        by_path = np.append(self.path_numbers, NONE)
+        numbers, firsts = codes(by_path[work.range], by_path[work.captured])
+        pairs = zip(work.range[firsts].tolist(), work.captured[firsts].tolist(), strict=True)
+        return _merged(numbers, [self._joined(*pair) for pair in pairs])
+
+    def rows_of(self, work: Works, level: Level) -> tuple[Column, list[str]]:
+        """Names of the rows of a table at a level: for each piece of work the place of its row's in a list."""
+        if not len(work):
+            return empty(), []
+        around = np.where(work.captured != NONE, work.captured, work.range) if level in ("op", "block") else work.range
+        return self.named(around, level)
+
+    def named(self, indices: Column, level: Level) -> tuple[Column, list[str]]:
+        """Names of the places of ranges at a level: for each the place of its name in a list."""
+        if not len(indices):
+            return empty(), []
+        numbers, firsts = codes(indices)
+        return _merged(numbers, [self.at(index, level)[0] for index in indices[firsts].tolist()])
+
+    def owners(self, indices: Column, level: Level) -> Column:
+        """For each range the index of the one that makes its place at a level, or ``NONE``."""
+        if level == "range":
+            return indices
+        own = self._op if level == "op" else self._block if level == "block" else self._step
+        found = np.where(self.stepped, own, np.arange(len(own)))
+        return np.append(found, NONE)[indices]
 
     def in_forward(self, index: int) -> bool:
         """Whether a range lies in a step, a block, or a range named forward; where none does, whether it is a range."""
         return index != NONE and (bool(self._forward[index]) or not self._knows_forward)
 
+    def forwards(self, indices: Column) -> Column:
+        """`in_forward` of each, as 0 and 1."""
+        inside = self._forward if self._knows_forward else np.ones(len(self._forward), bool)
+        return np.append(inside, False)[indices].astype(np.int64)
+
     def in_step(self, index: int) -> bool:
         """Whether a range is, or lies in, a step or a block."""
-        return index != NONE and (self._step[index] != NONE or self._block[index] != NONE)
+        return index != NONE and bool(self.stepped[index])
 
     def at(self, index: int, level: Level) -> tuple[str, int]:
         """Name of a range's place at a level, and the index of the range that makes it (or ``NONE``)."""
         if index == NONE:
             return NO_RANGE, NONE
-        if level == "range" or (self._step[index] == NONE and self._block[index] == NONE):
-            return self._paths[index], index
-        owner = (self._op if level == "op" else self._block if level == "block" else self._step)[index]
-        return (f"(outside {level}s)", NONE) if owner == NONE else (self._ranges[owner].name, owner)
+        if level == "range" or not self.in_step(index):
+            return self.path(index), index
+        owner = int((self._op if level == "op" else self._block if level == "block" else self._step)[index])
+        if owner == NONE:
+            return f"(outside {level}s)", NONE
+        name = self._ranges.names[self._ranges.name[owner]]
+        return normal(name) if level == "op" else name, owner
+
+
+def _merged(numbers: Column, names: list[str]) -> tuple[Column, list[str]]:
+    """Numbers of names, equal names alike."""
+    known: dict[str, int] = {}
+    places = np.array([known.setdefault(name, len(known)) for name in names], np.int64)
+    return places[numbers], list(known)

@@ -12,11 +12,28 @@ import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import msgspec
+
 from fluxperf.harness.timeline import driver
 from fluxperf.harness.timeline.attribution import attribute
 from fluxperf.harness.timeline.cupti_source import BLOCKING, MEMORY, CuptiSource, bindings
 from fluxperf.harness.timeline.kernel_names import demangled, short_name
-from fluxperf.harness.timeline.model import Call, Copy, Node, Range, Side, Sync, Thread, Timeline, Work
+from fluxperf.harness.timeline.model import (
+    Call,
+    Calls,
+    Copy,
+    Node,
+    Range,
+    Ranges,
+    Side,
+    Sync,
+    Thread,
+    Timeline,
+    Waits,
+    Work,
+    WorkKind,
+    Works,
+)
 from fluxperf.words import plural
 
 _KINDS = ("CONCURRENT_KERNEL", "MEMCPY", "MEMSET", "SYNCHRONIZATION", "RUNTIME", "DRIVER")
@@ -158,12 +175,13 @@ class Recorder:
             command: name of the process.
         """
         process, native = self._process, self.domain.known_threads()
-        for call in self._calls:
-            number = call.thread - process
-            call.thread = process | native.get(number, number & 0xFFFFFF)
+        known = [
+            msgspec.structs.replace(call, thread=process | native.get(call.thread - process, call.thread & 0xFFFFFF))
+            for call in self._calls
+        ]
         work = sorted((row for row in self._work if row.end_ns > 0), key=lambda row: (row.start_ns, row.end_ns))
         telling = {row.correlation for row in work} | {row.correlation for row in self._syncs}
-        calls = _outer(self._calls, telling)
+        calls = _outer(known, telling)
         ranges = self.domain.ranges(process)
         used = sorted({row.thread for row in calls} | {row.thread for row in ranges})
         notes = self._notes(work)
@@ -176,10 +194,10 @@ class Recorder:
             processes={process: command},
             threads=[Thread(process, thread) for thread in used],
             gpus={gpu: gpus.get(gpu, "") for gpu in sorted({row.gpu for row in work})},
-            ranges=ranges,
-            calls=calls,
-            work=work,
-            syncs=self._syncs,
+            ranges=Ranges.of(ranges),
+            calls=Calls.of(calls),
+            work=Works.of(work),
+            syncs=Waits.of(self._syncs),
             notes=notes,
             nodes=self._nodes,
         )
@@ -233,7 +251,16 @@ class Recorder:
             correlation=int(activity.correlation_id),
         )
 
-    def _piece(self, activity: Any, kind: Any, name: str, nbytes: int = 0) -> Work:
+    def _piece(
+        self,
+        activity: Any,
+        kind: WorkKind,
+        name: str,
+        nbytes: int = 0,
+        full_name: str = "",
+        shape: tuple[int, ...] = (),
+        copy: Copy | None = None,
+    ) -> Work:
         return Work(
             kind=kind,
             name=name,
@@ -245,6 +272,9 @@ class Recorder:
             correlation=int(activity.correlation_id),
             bytes=nbytes,
             graph_node=int(activity.graph_node_id) or None,
+            full_name=full_name,
+            shape=shape,
+            copy=copy,
         )
 
     def _kernel(self, activity: Any) -> Work:
@@ -252,11 +282,10 @@ class Recorder:
         if name not in self._kernels:
             full = demangled(name)
             self._kernels[name] = (short_name(full), full)
-        work = self._piece(activity, "kernel", self._kernels[name][0])
-        work.full_name = self._kernels[name][1]
+        short, full = self._kernels[name]
         sizes = ("grid_x", "grid_y", "grid_z", "block_x", "block_y", "block_z")
-        work.shape = tuple(int(getattr(activity, size)) for size in sizes)
-        return work
+        shape = tuple(int(getattr(activity, size)) for size in sizes)
+        return self._piece(activity, "kernel", short, full_name=full, shape=shape)
 
     def _copy(self, activity: Any) -> Work:
         count = max(1, int(getattr(activity, "copy_count", 1)))
@@ -266,9 +295,7 @@ class Recorder:
             memory = [MEMORY.get(kind, "unknown").title() for kind in key[1:3]]
             self._copies[key] = Copy(direction, source, target, memory[0], memory[1], count)
         copy = self._copies[key]
-        work = self._piece(activity, "copy", copy.direction, int(activity.bytes))
-        work.copy = copy
-        return work
+        return self._piece(activity, "copy", copy.direction, int(activity.bytes), copy=copy)
 
     def _sync(self, activity: Any) -> Sync:
         kind = int(activity.type)

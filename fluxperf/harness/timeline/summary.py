@@ -7,26 +7,24 @@ nothing before work of the row began, as far as it lies inside the outermost ran
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections import defaultdict
 from typing import Any, Literal, get_args
 
 import msgspec
 import numpy as np
 
 from fluxperf.errors import UnknownNameError
-from fluxperf.harness.timeline.busy import busy, busy_ns
-from fluxperf.harness.timeline.model import NONE, Timeline, Work
-from fluxperf.harness.timeline.places import NO_RANGE, Level, Places
+from fluxperf.harness.timeline.busy import busy, busy_by
+from fluxperf.harness.timeline.columns import Column, codes, empty, numbered
+from fluxperf.harness.timeline.model import NONE, Timeline, Works
+from fluxperf.harness.timeline.places import Level, Places
+from fluxperf.harness.timeline.waiting import blocking_copies
 
 By = Literal["op", "block", "step", "range", "kernel"]
 GROUPINGS: tuple[str, ...] = get_args(By)
 
-#: Ranges that launched and captured a piece of work: the first alone where nothing was captured, which costs less.
-_Key = int | tuple[int, int]
-
-#: Kernels that a row names.
-_TOP = 5
+#: Kernels that a row names at most; a table shows fewer of them.
+MOST_KERNELS = 50
 
 
 class CopyRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,11 +46,22 @@ class KernelRow(msgspec.Struct, frozen=True, kw_only=True):
     gpu_ms: float
 
 
+class WaitRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Calls of one name in which the host waited; ``kind`` is a synchronization, or a copy that returns when done."""
+
+    call: str
+    kind: str
+    count: int
+    ms: float
+    longest_ms: float
+
+
 class Row(msgspec.Struct, kw_only=True):
     """One range, or one kernel: ``calls`` counts the ranges that the row adds up (for a kernel its launches).
 
     ``host_ms`` is the time in those ranges on their threads, what is nested in them included (for a kernel the time in
-    its launch calls). ``sync_ms`` is the host's time in the blocking synchronizations that ``syncs`` counts.
+    its launch calls). ``sync_ms`` is the host's time in the blocking synchronizations that ``syncs`` counts; copies
+    that return when they are done are in `WaitRow` only. Of ``kernel_names`` the longest are ``top_kernels``.
     """
 
     name: str
@@ -67,6 +76,7 @@ class Row(msgspec.Struct, kw_only=True):
     copies: list[CopyRow] = []
     syncs: int = 0
     sync_ms: float = 0.0
+    kernel_names: int = 0
     top_kernels: list[KernelRow] = []
 
 
@@ -97,6 +107,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     gpus: list[GpuRow]
     total: Row
     rows: list[Row]
+    waits: list[WaitRow]
     notes: list[str]
     in_ops: float | None
 
@@ -136,71 +147,74 @@ def summarize(timeline: Timeline, by: str = "op", places: Places | None = None) 
         gpus=gpus,
         total=total,
         rows=found,
+        waits=waits_by_call(timeline),
         notes=timeline.notes,
         in_ops=_in_ops(timeline, places),
     )
 
 
 class _Sums:
-    """What the work of one row adds up to: by kernel its launches and their time, by copy number, bytes and time."""
+    """Sums of work by row: what `Row` has of kernels, copies, memsets and graphs.
 
-    def __init__(self) -> None:
-        self.kernels: dict[str, list[int]] = {}
-        self.copies: dict[tuple[str, str, str], list[int]] = {}
-        self.kinds: Counter[str] = Counter()
-        self.gpu_ns = 0
+    Args:
+        work: the work.
+        rows: for each piece the number of its row.
+        number: of rows.
+    """
 
-    def add(self, rows: Iterable[Work]) -> None:
-        """Adds pieces of work."""
-        kernels = self.kernels
-        for row in rows:
-            lasts = row.end_ns - row.start_ns
-            self.gpu_ns += lasts
-            if row.kind != "kernel":
-                self._add_other(row, lasts)
-            elif (held := kernels.get(row.name)) is None:
-                kernels[row.name] = [1, lasts]
-            else:
-                held[0] += 1
-                held[1] += lasts
+    def __init__(self, work: Works, rows: Column, number: int) -> None:
+        lasted = work.end_ns - work.start_ns
+        self.gpu_ms = busy_by(work, rows, number) / 1e6
+        self.gpu_sum_ms = np.bincount(rows, lasted, number) / 1e6
+        self.counts = {
+            kind: np.bincount(rows[work.flags(kind)], minlength=number) for kind in ("kernel", "memset", "graph")
+        }
+        self._of_row: dict[int, list[tuple[int, int, float, float]]] = defaultdict(list)
+        self._kinds = work.kinds
+        if len(work):
+            groups, firsts = codes(rows, work.what)
+            times = np.bincount(groups, minlength=len(firsts))
+            spent, moved = np.bincount(groups, lasted), np.bincount(groups, work.bytes)
+            columns = (rows[firsts], work.what[firsts], times, spent, moved)
+            for row, what, *sums in zip(*(one.tolist() for one in columns), strict=True):
+                self._of_row[row].append((what, *sums))
 
-    def _add_other(self, row: Work, lasts: int) -> None:
-        self.kinds[row.kind] += 1
-        if (copy := row.copy) is not None:
-            kind = (copy.direction, copy.source_memory, copy.target_memory)
-            _plus(self.copies, kind, copy.count, row.bytes, lasts)
-
-    def join(self, other: _Sums) -> None:
-        """Adds the sums of another row."""
-        for name, sums in other.kernels.items():
-            _plus(self.kernels, name, *sums)
-        for kind, sums in other.copies.items():
-            _plus(self.copies, kind, *sums)
-        self.kinds += other.kinds
-        self.gpu_ns += other.gpu_ns
-
-    def write(self, row: Row) -> None:
+    def write(self, number: int, row: Row) -> None:
         """Fills a row in."""
-        row.gpu_sum_ms = self.gpu_ns / 1e6
-        row.memsets, row.graphs = self.kinds["memset"], self.kinds["graph"]
-        row.kernels = sum(count for count, _ in self.kernels.values())
+        row.gpu_ms, row.gpu_sum_ms = float(self.gpu_ms[number]), float(self.gpu_sum_ms[number])
+        row.kernels, row.memsets, row.graphs = (
+            int(self.counts[kind][number]) for kind in ("kernel", "memset", "graph")
+        )
+        kernels: dict[str, list[float]] = {}
+        copies: dict[tuple[str, str, str], list[float]] = {}
+        for place, times, spent, moved in self._of_row[number]:
+            what = self._kinds[place]
+            if what.copy is not None:
+                copy = what.copy
+                kind = (copy.direction, copy.source_memory, copy.target_memory)
+                _plus(copies, kind, times * copy.count, moved, spent)
+            elif what.kind == "kernel":
+                _plus(kernels, what.name, times, spent)
         row.copies = [
             CopyRow(
-                direction=kind[0], source_memory=kind[1], target_memory=kind[2], count=n, bytes=size, gpu_ms=ns / 1e6
+                direction=kind[0],
+                source_memory=kind[1],
+                target_memory=kind[2],
+                count=int(n),
+                bytes=int(size),
+                gpu_ms=ns / 1e6,
             )
-            for kind, (n, size, ns) in self.copies.items()
+            for kind, (n, size, ns) in sorted(copies.items(), key=lambda item: (-item[1][2], item[0]))
         ]
-        longest = sorted(self.kernels.items(), key=lambda item: -item[1][1])[:_TOP]
-        row.top_kernels = [KernelRow(name=name, count=n, gpu_ms=ns / 1e6) for name, (n, ns) in longest]
+        row.kernel_names = len(kernels)
+        longest = sorted(kernels.items(), key=lambda item: (-item[1][1], item[0]))[:MOST_KERNELS]
+        row.top_kernels = [KernelRow(name=name, count=int(n), gpu_ms=ns / 1e6) for name, (n, ns) in longest]
 
 
-def _plus(sums: dict[Any, list[int]], key: Any, *values: int) -> None:
-    held = sums.get(key)
-    if held is None:
-        sums[key] = list(values)
-    else:
-        for index, value in enumerate(values):
-            held[index] += value
+def _plus(sums: dict[Any, list[float]], key: Any, *values: float) -> None:
+    held = sums.setdefault(key, [0.0] * len(values))
+    for index, value in enumerate(values):
+        held[index] += value
 
 
 class _Rows:
@@ -212,107 +226,119 @@ class _Rows:
         self._level: Level | None = None if by == "kernel" else by  # type: ignore[assignment]
         self._rows: dict[str, Row] = {}
         self._total = Row(name="total")
-        self._sums = _Sums()
 
     def _row(self, name: str) -> Row:
         if name not in self._rows:
             self._rows[name] = Row(name=name)
         return self._rows[name]
 
-    def _work_names(self) -> list[str]:
-        """The row that each piece of work belongs to."""
-        work, level = self._timeline.work, self._level
-        if level is None:
-            return [row.name if row.copy is None else f"copy {row.name}" for row in work]
-        known: dict[_Key, str] = {}
-        names = []
-        for row in work:
-            key = row.range if row.captured == NONE else (row.range, row.captured)
-            name = known.get(key)
-            if name is None:
-                name = known[key] = self._places.of(row, level)[0]
-            names.append(name)
-        return names
+    def _work_rows(self) -> tuple[Column, list[str]]:
+        """The number of the row that each piece of work belongs to, and the names of rows."""
+        work = self._timeline.work
+        if self._level is not None:
+            return self._places.rows_of(work, self._level)
+        of_kind, names = numbered(what.name if what.copy is None else f"copy {what.name}" for what in work.kinds)
+        return of_kind[work.what], names
 
     def add_ranges(self) -> None:
         """Counts ranges, in the order in which they began, and the time in them."""
-        timeline = self._timeline
-        order = sorted(range(len(timeline.ranges)), key=lambda index: timeline.ranges[index].start_ns)
-        self._total.calls += len(order)
-        for index in order:
-            row = timeline.ranges[index]
-            host_ms = (row.end_ns - row.start_ns) / 1e6
-            if row.parent == NONE:
-                self._total.host_ms += host_ms
-            if self._level is not None:
-                name, owner = self._places.at(index, self._level)
-                if owner == index:
-                    target = self._row(name)
-                    target.calls += 1
-                    target.host_ms += host_ms
+        ranges = self._timeline.ranges
+        self._total.calls += len(ranges)
+        lasted_ms = (ranges.end_ns - ranges.start_ns) / 1e6
+        self._total.host_ms += float(lasted_ms[ranges.parent == NONE].sum())
+        if self._level is None or not len(ranges):
+            return
+        order = np.lexsort((-ranges.end_ns, ranges.start_ns))
+        rows, names = self._places.named(order, self._level)
+        own = self._places.owners(order, self._level) == order
+        counts, spent = np.bincount(rows[own], minlength=len(names)), np.bincount(rows[own], lasted_ms[order][own])
+        first = np.full(len(names), len(order))
+        np.minimum.at(first, rows[own], np.flatnonzero(own))
+        for number in np.argsort(first, kind="stable").tolist():
+            if counts[number]:
+                target = self._row(names[number])
+                target.calls += int(counts[number])
+                target.host_ms += float(spent[number])
 
     def add_work(self) -> None:
         """Counts what GPUs did, and what they did not."""
-        names = self._work_names()
-        groups: dict[str, list[Work]] = defaultdict(list)
-        for row, name in zip(self._timeline.work, names, strict=True):
-            groups[name].append(row)
-        for name, work in groups.items():
-            self._add(self._row(name), work)
-        idle = self._places.idle
-        idle_ms = (idle.end_ns - idle.start_ns) / 1e6
-        number = {name: index for index, name in enumerate(groups)}
-        rows = np.fromiter(map(number.__getitem__, names), np.int64, len(names))[idle.work]
-        for name, spent_ms in zip(groups, np.bincount(rows, idle_ms, len(groups)).tolist(), strict=True):
-            self._rows[name].idle_ms += spent_ms
-        self._total.idle_ms += float(np.bincount(np.zeros_like(rows), idle_ms, 1)[0])
+        work, idle = self._timeline.work, self._places.idle
+        rows, names = self._work_rows()
+        sums = _Sums(work, rows, len(names))
+        everything = _Sums(work, empty(len(work)), 1)
+        everything.write(0, self._total)
+        idle_ms = np.bincount(rows[idle.work], idle.lasted_ns / 1e6, len(names))
+        seen = np.unique(rows, return_index=True)
+        for number in seen[0][np.argsort(seen[1])].tolist():
+            row = self._row(names[number])
+            sums.write(number, row)
+            row.idle_ms += float(idle_ms[number])
+        self._total.idle_ms += float(idle.lasted_ns.sum() / 1e6)
+        if self._level is None and len(work):
+            self._add_launches(rows, names)
 
-    def _add(self, target: Row, work: list[Work]) -> None:
-        sums = _Sums()
-        sums.add(work)
-        sums.write(target)
-        self._sums.join(sums)
-        target.gpu_ms = busy_ns(work) / 1e6
-        if self._level is None:
-            target.calls = len(work)
-            launches = {row.call for row in work if row.call != NONE}
-            calls = (self._timeline.calls[index] for index in launches)
-            target.host_ms = sum(call.end_ns - call.start_ns for call in calls) / 1e6
+    def _add_launches(self, rows: Column, names: list[str]) -> None:
+        """In a table of kernels: launches, and the time in their calls, each once."""
+        work, calls = self._timeline.work, self._timeline.calls
+        known = work.call != NONE
+        _, firsts = codes(rows[known], work.call[known]) if known.any() else (empty(), empty())
+        launch = work.call[known][firsts]
+        spent = np.bincount(rows[known][firsts], calls.end_ns[launch] - calls.start_ns[launch], len(names))
+        for number, launches in enumerate(np.bincount(rows, minlength=len(names)).tolist()):
+            self._row(names[number]).calls = launches
+            self._row(names[number]).host_ms = float(spent[number]) / 1e6
 
     def add_syncs(self) -> None:
         """Counts synchronizations that block the host."""
-        for sync in self._timeline.syncs:
-            if sync.blocks:
-                blocked_ms = (sync.end_ns - sync.start_ns) / 1e6
-                name = NO_RANGE if self._level is None else self._places.at(sync.range, self._level)[0]
-                for row in (self._total, *([] if self._level is None else [self._row(name)])):
-                    row.syncs += 1
-                    row.sync_ms += blocked_ms
+        waits = self._timeline.syncs.blocking
+        blocked_ms = (waits.end_ns - waits.start_ns) / 1e6
+        self._total.syncs, self._total.sync_ms = len(waits), float(blocked_ms.sum())
+        if self._level is None:
+            return
+        rows, names = self._places.named(waits.range, self._level)
+        counts, spent = np.bincount(rows, minlength=len(names)), np.bincount(rows, blocked_ms, len(names))
+        for number, name in enumerate(names):
+            self._row(name).syncs += int(counts[number])
+            self._row(name).sync_ms += float(spent[number])
 
     def finished(self) -> tuple[list[Row], Row]:
-        """The rows, and the row of totals but for its GPU time."""
-        rows, total = list(self._rows.values()), self._total
-        self._sums.write(total)
-        total.gpu_sum_ms = sum(row.gpu_sum_ms for row in rows)
-        return rows, total
+        """The rows, and the row of totals."""
+        return list(self._rows.values()), self._total
 
 
 def _in_ops(timeline: Timeline, places: Places) -> float | None:
     """Share of the GPU time of steps that lies in ops."""
-    outside, in_step, in_op = 0, 1, 2
-    known: dict[_Key, int] = {}
-    spent = [0, 0, 0]
-    for row in timeline.work:
-        key = row.range if row.captured == NONE else (row.range, row.captured)
-        where = known.get(key)
-        if where is None:
-            where = outside if places.step(row.range) == NONE else in_step
-            if where == in_step and places.of(row, "op")[1] != NONE:
-                where = in_op
-            known[key] = where
-        spent[where] += row.end_ns - row.start_ns
-    steps_ns = spent[in_step] + spent[in_op]
-    return spent[in_op] / steps_ns if steps_ns else None
+    work = timeline.work
+    lasted = work.end_ns - work.start_ns
+    inside = places.steps(work.range) != NONE
+    in_step = int(lasted[inside].sum())
+    around = np.where(work.captured != NONE, work.captured, work.range)
+    in_op = int(lasted[inside & (places.owners(around, "op") != NONE)].sum())
+    return in_op / in_step if in_step else None
+
+
+def waits_by_call(timeline: Timeline) -> list[WaitRow]:
+    """What the host waited in, by call: synchronizations, and copies that return when they are done."""
+    waits = timeline.syncs.blocking
+    held = blocking_copies(timeline)
+    calls = timeline.calls
+    launch = np.unique(timeline.work.call[held])
+    launch = launch[~np.isin(launch, waits.call)]
+    names = [
+        *((name, "synchronization") for name in waits.kinds),
+        *((name, "copy to the host") for name, _ in calls.names),
+    ]
+    what = np.concatenate((waits.what, calls.what[launch] + len(waits.kinds)))
+    lasted = np.concatenate((waits.end_ns - waits.start_ns, calls.end_ns[launch] - calls.start_ns[launch]))
+    rows = []
+    for place in np.unique(what).tolist():
+        own = lasted[what == place]
+        name, kind = names[place]
+        row = WaitRow(
+            call=name, kind=kind, count=len(own), ms=float(own.sum()) / 1e6, longest_ms=float(own.max()) / 1e6
+        )
+        rows.append(row)
+    return sorted(rows, key=lambda row: (-row.ms, row.call))
 
 
 def _gpu_rows(timeline: Timeline) -> list[GpuRow]:

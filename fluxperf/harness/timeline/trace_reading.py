@@ -15,24 +15,34 @@ import msgspec
 from fluxperf.errors import TimelineError
 from fluxperf.harness.text.escape import shown
 from fluxperf.harness.timeline.attribution import attribute
+from fluxperf.harness.timeline.columns import distinct
 from fluxperf.harness.timeline.model import (
     Call,
+    Calls,
     Copy,
+    Diagnostic,
+    Loss,
     Node,
+    Overheads,
     Range,
+    Ranges,
     Side,
     Sync,
     Thread,
     Timeline,
+    Waits,
     Work,
     WorkKind,
+    Works,
 )
+from fluxperf.harness.timeline.tables import Overhead
 from fluxperf.harness.timeline.trace import CATEGORIES, FIRST_GPU, VERSION
 
 _WRITE = "fluxperf profile --output FOLDER/NAME`, or `fluxperf timeline FILE --trace OUT.json"
 
 
 _Id = Annotated[int, msgspec.Meta(ge=0, lt=1 << 24)]
+_Track = Annotated[int, msgspec.Meta(ge=0, lt=1 << 26)]
 _Pid = Annotated[int, msgspec.Meta(ge=0, lt=1 << 25)]
 _Time = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
 
@@ -52,6 +62,9 @@ class _About(msgspec.Struct):
     nodes: list[tuple[int, int | None, int, _Pid, _Id]] = []
     notes: list[str] = []
     lost: bool = False
+    losses: list[tuple[Literal["cuda", "ranges"], str, _Pid]] = []
+    diagnostics: list[tuple[str, str, _Pid]] = []
+    overheads: list[tuple[str, int, int, _Pid, _Id]] = []
 
 
 class _Args(msgspec.Struct):
@@ -59,6 +72,8 @@ class _Args(msgspec.Struct):
 
     domain: str = ""
     payload: int | None = None
+    closed: bool = True
+    thread: _Id | None = None
     ended_by: int | None = msgspec.field(default=None, name="ended by")
     correlation: int = 0
     process: _Pid = 0
@@ -87,8 +102,8 @@ class _Event(msgspec.Struct):
     ts: _Time = 0.0
     dur: _Time = 0.0
     pid: _Pid = 0
-    tid: _Id = 0
-    id: int = 0
+    tid: _Track = 0
+    id: int | str = 0
     args: _Args | None = None
 
 
@@ -140,7 +155,7 @@ class _Reader:
     def __init__(self, document: _Document) -> None:
         self._about = document.other
         self._begun: dict[str, list[_Event]] = {}
-        self._ended: dict[tuple[str, int], _Event] = {}
+        self._ended: dict[tuple[str, int | str], _Event] = {}
         for event in document.events:
             if event.ph in ("X", "b"):
                 self._begun.setdefault(event.cat, []).append(event)
@@ -158,11 +173,18 @@ class _Reader:
     def timeline(self, source: str) -> Timeline:
         """The timeline, not attributed yet."""
         about = self._about
-        ranges = [self._range(event, end_ns) for event, end_ns in self._of("user_annotation")]
-        calls = [*self._calls("runtime"), *self._calls("driver")]
-        work = self._work()
+        ranges = Ranges.of(self._range(event, end_ns) for event, end_ns in self._of("user_annotation"))
+        calls = Calls.of([*self._calls("runtime"), *self._calls("driver")])
+        work = Works.of(self._work())
+        losses = [Loss(of, text, _process(pid)) for of, text, pid in about.losses]
+        if about.lost and not losses:  # as older versions of fluxperf wrote it
+            losses = [Loss("cuda", "events were lost")]
         named = {_process(pid): name for pid, name in about.processes.items()}
-        seen = {row.process for rows in (ranges, calls, work) for row in rows}
+        seen = {
+            int(process)
+            for rows in (ranges.thread >> 24 << 24, calls.process, work.process)
+            for process in distinct(rows)
+        }
         return Timeline(
             source=source,
             tool=about.tool,
@@ -175,9 +197,13 @@ class _Reader:
             ranges=ranges,
             calls=calls,
             work=work,
-            syncs=[self._sync(event, end_ns) for event, end_ns in self._of("cuda_sync")],
+            syncs=Waits.of(self._sync(event, end_ns) for event, end_ns in self._of("cuda_sync")),
             notes=about.notes,
-            lost=about.lost,
+            losses=losses,
+            diagnostics=[Diagnostic(severity, text, _process(pid)) for severity, text, pid in about.diagnostics],
+            overheads=Overheads.of(
+                Overhead(kind, start, end, _thread(pid, tid)) for kind, start, end, pid, tid in about.overheads
+            ),
             nodes=[
                 Node(number, original, start, _process(pid), _thread(pid, tid))
                 for number, original, start, pid, tid in about.nodes
@@ -185,7 +211,8 @@ class _Reader:
         )
 
     def _range(self, event: _Event, end_ns: int) -> Range:
-        args, thread = event.args or _Args(), _thread(event.pid, event.tid)
+        args = event.args or _Args()
+        thread = _thread(event.pid, event.tid if args.thread is None else args.thread)
         return Range(
             name=event.name,
             domain=args.domain,
@@ -194,8 +221,9 @@ class _Reader:
             process=_process(event.pid),
             thread=thread,
             end_thread=thread if args.ended_by is None else _thread(event.pid, args.ended_by),
-            pushed=event.ph == "X",
+            pushed=args.ended_by is None,
             payload=args.payload,
+            closed=args.closed,
         )
 
     def _calls(self, api: Literal["runtime", "driver"]) -> list[Call]:

@@ -1,8 +1,9 @@
 """Trims an export of Nsight Systems to what is read from it, without what tells of the machine it was made on.
 
-Kept are the tables and columns that `nsys_tables` reads, calls that work or a synchronization came from, and strings
-that something kept refers to. Times begin at 0. Paths in strings, names of processes and threads other than Python's,
-and what the export says of host, environment, command line and user are gone.
+Kept are the tables and columns that `nsys_tables` reads, what the tool says of events that may be missing, and strings
+that something kept refers to; of calls those that only ask are dropped, if nothing came from them. Times begin at 0.
+Paths in strings, names of processes and threads other than Python's, and what the export says of host, environment,
+command line and user are gone.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from typing import NamedTuple
 
 from fluxperf.errors import RecordError
 from fluxperf.files import place
+from fluxperf.harness.timeline.losses import says_loss
 from fluxperf.harness.timeline.nsys import read_capture
+from fluxperf.harness.timeline.nsys_export import real_names
+from fluxperf.harness.timeline.waiting import only_asks
 
 _ON_GPU = "start end deviceId streamId correlationId globalPid graphNodeId"
 _CALLS = "CUPTI_ACTIVITY_KIND_RUNTIME"
@@ -31,25 +35,30 @@ _KEPT = {
     "CUPTI_ACTIVITY_KIND_MEMSET": f"{_ON_GPU} bytes",
     "CUPTI_ACTIVITY_KIND_GRAPH_TRACE": f"{_ON_GPU} graphId",
     "CUPTI_ACTIVITY_KIND_SYNCHRONIZATION": f"{_ON_GPU} syncType",
+    "CUPTI_ACTIVITY_KIND_OVERHEAD": "start end globalTid correlationId overheadType",
+    "PROFILER_OVERHEAD": "start end globalTid overheadType",
     "CUDA_GRAPH_NODE_EVENTS": "start globalTid graphNodeId originalGraphNodeId",
     "ENUM_CUDA_MEMCPY_OPER": "id name label",
     "ENUM_CUDA_MEM_KIND": "id name label",
     "ENUM_CUPTI_SYNC_TYPE": "id name label",
-    "TARGET_INFO_GPU": "id name",
+    "TARGET_INFO_GPU": "vmId id name",
     "TARGET_INFO_CUDA_DEVICE": "gpuId cudaId pid",
     "PROCESSES": "globalPid pid name",
     "ThreadNames": "nameId globalTid",
     "META_DATA_EXPORT": "name value",
+    "EXPORT_META_DATA": "name value",
     "META_DATA_CAPTURE": "name value",
-    "DIAGNOSTIC_EVENT": "severity text",
+    "DIAGNOSTIC_EVENT": "severity text globalPid",
+    "ENUM_DIAGNOSTIC_SEVERITY_LEVEL": "id label",
     "StringIds": "id value",
 }
 
 #: Rows that are kept of tables that say more than may be told.
 _WHERE = {
+    "EXPORT_META_DATA": "name IN ('EXPORT_SCHEMA_VERSION', 'EXPORT_PRODUCT_VERSION')",
     "META_DATA_EXPORT": "name IN ('EXPORT_SCHEMA_VERSION', 'EXPORT_PRODUCT_VERSION')",
     "META_DATA_CAPTURE": "name = 'CUDA_GRAPH_TRACE_OPTIONS:MODE'",
-    "DIAGNOSTIC_EVENT": "text LIKE '%dropped%' OR text LIKE '%lost%'",
+    "DIAGNOSTIC_EVENT": "says_loss(text)",
 }
 
 #: Columns with the number of a string.
@@ -62,6 +71,10 @@ _STRINGS = {
 
 #: Columns with text of the program, or of the tool about it.
 _TEXTS = {"NVTX_EVENTS": "text", "DIAGNOSTIC_EVENT": "text", "StringIds": "value"}
+
+#: Tables of GPU work, and what of it has no times: it is left out of a timeline.
+_ON_GPUS = tuple(f"CUPTI_ACTIVITY_KIND_{name}" for name in ("KERNEL", "MEMCPY", "MEMSET", "GRAPH_TRACE"))
+_UNTIMED = '(ifnull(start, 0) = 0 AND ifnull("end", 0) = 0)'
 
 _PATH = re.compile(r"(?:[A-Za-z]:)?(?<![\w)>])[/\\](?:[^\s/\\:;,'\"<>()]+[/\\])+[^\s/\\:;,'\"<>()]*")
 _PYTHON = re.compile(r"python[\d.]*\Z")
@@ -103,14 +116,19 @@ def _copy(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("ATTACH DATABASE ? AS whole", (f"{path.resolve().as_uri()}?mode=ro",))
     connection.create_function("scrubbed", 1, _scrubbed, deterministic=True)
     connection.create_function("python_only", 1, _python_only, deterministic=True)
-    there = {name for (name,) in connection.execute("SELECT name FROM whole.sqlite_master WHERE type = 'table'")}
-    columns = {table: _columns(connection, table, wanted.split()) for table, wanted in _KEPT.items() if table in there}
-    first = _first(connection, columns)
+    connection.create_function("says_loss", 1, says_loss, deterministic=True)
+    connection.create_function("only_asks", 1, only_asks, deterministic=True)
+    found = connection.execute("SELECT name FROM whole.sqlite_master WHERE type = 'table'")
+    real = real_names(str(name) for (name,) in found)
+    columns = {
+        table: _columns(connection, real[table], wanted.split()) for table, wanted in _KEPT.items() if table in real
+    }
+    first = _first(connection, columns, real)
     for table, names in columns.items():
         values = ", ".join(_value(table, name, first) for name in names)
         where = f"WHERE {_WHERE[table]}" if table in _WHERE else ""
         connection.execute(f'CREATE TABLE "{table}" ({", ".join(names)})')
-        connection.execute(f'INSERT INTO "{table}" SELECT {values} FROM whole."{table}" {where}')
+        connection.execute(f'INSERT INTO "{table}" SELECT {values} FROM whole."{real[table]}" {where}')
     _drop_calls(connection, columns)
     _drop_strings(connection, columns)
     connection.commit()
@@ -123,25 +141,27 @@ def _columns(connection: sqlite3.Connection, table: str, wanted: Iterable[str]) 
     return [f'"{name}"' for name in wanted if name in there]
 
 
-def _first(connection: sqlite3.Connection, columns: dict[str, list[str]]) -> int:
-    """The earliest beginning of anything that has a range of time."""
+def _first(connection: sqlite3.Connection, columns: dict[str, list[str]], real: dict[str, str]) -> int:
+    """The earliest beginning of anything that has a range of time, which may lie before the tool's zero."""
     timed = [table for table, names in columns.items() if '"start"' in names and '"end"' in names]
-    where = {"NVTX_EVENTS": "WHERE eventType IN (59, 60)"}
-    found = [connection.execute(f'SELECT min(start) FROM whole."{t}" {where.get(t, "")}').fetchone()[0] for t in timed]
+    where = {"NVTX_EVENTS": "WHERE eventType IN (59, 60)"} | dict.fromkeys(_ON_GPUS, f"WHERE NOT {_UNTIMED}")
+    asked = [f'SELECT min(CAST(start AS INTEGER)) FROM whole."{real[one]}" {where.get(one, "")}' for one in timed]
+    found = [connection.execute(text).fetchone()[0] for text in asked]
     return min((int(start) for start in found if start is not None), default=0)
 
 
 def _value(table: str, name: str, first: int) -> str:
     """What is written of a column."""
     if name in ('"start"', '"end"'):
-        return f"max(0, {name} - {first})" if table != "NVTX_EVENTS" else f"{name} - {first}"
+        moved = f"{name} - {first}"
+        return f"CASE WHEN {_UNTIMED} THEN 0 ELSE {moved} END" if table in _ON_GPUS else moved
     if name == f'"{_TEXTS.get(table)}"':
         return f"scrubbed({name})"
     return f"python_only({name})" if table == "PROCESSES" and name == '"name"' else name
 
 
 def _drop_calls(connection: sqlite3.Connection, columns: dict[str, list[str]]) -> None:
-    """Drops calls that nothing came from."""
+    """Drops calls that only ask and that nothing came from; a wait of which there is no record is told by its call."""
     if _CALLS not in columns:
         return
     kept = " UNION ".join(
@@ -150,7 +170,8 @@ def _drop_calls(connection: sqlite3.Connection, columns: dict[str, list[str]]) -
         if table != _CALLS and '"correlationId"' in names
     )
     if kept:
-        connection.execute(f'DELETE FROM "{_CALLS}" WHERE correlationId NOT IN ({kept})')
+        asking = "SELECT id FROM StringIds WHERE only_asks(value)"
+        connection.execute(f'DELETE FROM "{_CALLS}" WHERE correlationId NOT IN ({kept}) AND nameId IN ({asking})')
 
 
 def _drop_strings(connection: sqlite3.Connection, columns: dict[str, list[str]]) -> None:

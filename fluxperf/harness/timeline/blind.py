@@ -1,0 +1,80 @@
+"""What a capture cannot show: why the absence of a finding in it proves nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from fluxperf.harness.timeline.causes import SHORTEST_GAP_NS
+from fluxperf.harness.timeline.findings import FEWEST_SYNCS, KINDS, crossing
+from fluxperf.harness.timeline.model import NONE, Timeline
+from fluxperf.harness.timeline.places import Places
+from fluxperf.words import plural
+
+_OF_PLACES = ("host-copy", "sync-in-loop")
+
+#: Findings, and a reason why none of them proves nothing.
+_Reason = tuple[Iterable[str], str]
+
+
+def blind_spots(timeline: Timeline, places: Places | None = None) -> dict[str, str]:
+    """Why the absence of a finding proves nothing in this capture, for each finding of which that is so."""
+    reasons: dict[str, list[str]] = {name: [] for name in KINDS}
+    for names, reason in (*_missing(timeline), *_lost(timeline), *_unplaced(timeline, places or Places(timeline))):
+        for name in names:
+            reasons[name].append(reason)
+    return {name: "; ".join(found) for name, found in reasons.items() if found}
+
+
+def _missing(timeline: Timeline) -> Iterator[_Reason]:
+    """Whole kinds of rows that are not there."""
+    launched = any("GraphLaunch" in name for name, _ in timeline.calls.names)
+    if (timeline.graph_mode.lower() == "graph" and launched) or timeline.work.flags("graph").any():
+        reason = "graphs were traced as a whole; capture with --cuda-graph-trace=node"
+        yield ("host-copy", "pageable-copy", "item-sync", "repeated-kernel"), reason
+    if not len(timeline.ranges):
+        yield _OF_PLACES, "the capture has no NVTX ranges; capture with -t cuda,nvtx"
+    if not len(timeline.work):
+        yield KINDS, "the capture has no GPU work; capture with -t cuda while the program uses a GPU"
+    if not len(timeline.calls):
+        reason = "the capture has no CUDA calls; capture with -t cuda"
+        yield ("host-copy", "item-sync", "launch-bound", "module-loading", "sync-in-loop"), reason
+
+
+def _lost(timeline: Timeline) -> Iterator[_Reason]:
+    """Events that the tool may have dropped."""
+    for of, names in (("cuda", tuple(KINDS)), ("ranges", _OF_PLACES)):
+        said = [loss.text.strip() for loss in timeline.losses if loss.of == of]
+        if said:
+            yield names, f"{timeline.tool} may have lost events ({said[0][:200]}); capture a shorter stretch"
+
+
+def _unplaced(timeline: Timeline, places: Places) -> Iterator[_Reason]:
+    """What has no range or no call, so that nothing tells where it belongs."""
+    work, waits = timeline.work, timeline.syncs.blocking
+    stray = int((crossing(work) & (work.call != NONE) & (work.range == NONE)).sum())
+    if stray and len(timeline.ranges):
+        yield (
+            ("host-copy",),
+            (
+                f"outside of every range: {plural(stray, 'copy', 'copies')} between host and device; give them "
+                "a range, such as one around what is done before the loop"
+            ),
+        )
+    idle = places.idle
+    unknown = (work.call[idle.work] == NONE) & (idle.lasted_ns >= SHORTEST_GAP_NS)
+    if unknown.any():
+        yield (
+            ("launch-bound", "module-loading"),
+            (
+                f"ended by work whose launch call is not in the capture: {plural(int(unknown.sum()), 'gap')}; begin "
+                "the capture before the work is launched"
+            ),
+        )
+    outside = waits.what[waits.range == NONE]
+    if len(timeline.ranges) and np.bincount(outside, minlength=1).max() >= FEWEST_SYNCS:
+        yield (
+            ("sync-in-loop",),
+            (f"outside of every range: {plural(len(outside), 'wait')} of the host; give them a range"),
+        )

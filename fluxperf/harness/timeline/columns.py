@@ -1,0 +1,180 @@
+"""Columns of whole numbers: rows grouped by their values, and times that intervals cover."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Whole numbers, one for each row.
+Column = NDArray[np.int64]
+
+#: Longest distance from 0 of a time that is kept: sums and differences of two stay within 64 bits.
+FARTHEST_NS = 1 << 61
+
+# Odd numbers that spread what they multiply over all bits (the golden ratio's and those of xxHash).
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)
+_MIX = np.uint64(0xC2B2AE3D27D4EB4F)
+
+
+def empty(number: int = 0, value: int = 0) -> Column:
+    """A column of one value."""
+    return np.full(number, value, np.int64)
+
+
+def column(rows: Sequence[Any], name: str) -> Column:
+    """One field of all rows: of a table its column, of a list of objects their attribute."""
+    held = getattr(rows, name, None)
+    if isinstance(held, np.ndarray):
+        return held
+    return np.fromiter(map(attrgetter(name), rows), np.int64, len(rows))
+
+
+def codes(*columns: Column) -> tuple[Column, Column]:
+    """Numbers rows by their values, equal rows alike, and gives a row of each number.
+
+    Args:
+        columns: of one length, at least one.
+
+    Returns:
+        For each row its number, from 0 on; for each number the first row that has it.
+    """
+    if len(columns) == 1:
+        mixed = columns[0].view(np.uint64)
+    else:
+        mixed = np.zeros(len(columns[0]), np.uint64)
+        for one in columns:
+            mixed = (mixed ^ one.view(np.uint64)) * _SPREAD
+            mixed ^= mixed >> np.uint64(29)
+            mixed *= _MIX
+    _, firsts, numbers = np.unique(mixed, return_index=True, return_inverse=True)
+    if len(columns) > 1 and not all(np.array_equal(one[firsts][numbers], one) for one in columns):
+        _, firsts, numbers = np.unique(np.stack(columns, 1), axis=0, return_index=True, return_inverse=True)
+    return numbers.reshape(-1).astype(np.int64, copy=False), firsts.astype(np.int64, copy=False)
+
+
+def numbered(values: Iterable[Any]) -> tuple[Column, list[Any]]:
+    """Numbers values in the order in which they come first, equal ones alike, and gives one of each."""
+    known: dict[Any, int] = {}
+    found = [known.setdefault(value, len(known)) for value in values]
+    return np.array(found, np.int64), list(known)
+
+
+def matched(wanted: tuple[Column, Column], known: tuple[Column, Column]) -> Column:
+    """For each pair of numbers the first equal pair of others, or -1.
+
+    Args:
+        wanted: pairs that are looked up: a process and a number that is unique in it.
+        known: pairs that are looked in; of equal ones that in the first row is found.
+    """
+    if not len(known[0]) or not len(wanted[0]):
+        return empty(len(wanted[0]), -1)
+    keys = _keys(wanted, known)
+    if keys is None:
+        numbers, firsts = codes(*(np.concatenate(pair) for pair in zip(known, wanted, strict=True)))
+        found = firsts[numbers[len(known[0]) :]]
+        # `codes` gives the first row of each number: one of the known ones, if any has it, since they come first.
+        return np.where(found < len(known[0]), found, -1)
+    order = np.argsort(keys[1], kind="stable")
+    ordered = keys[1][order]
+    at = np.minimum(np.searchsorted(ordered, keys[0]), len(ordered) - 1)
+    return np.where(ordered[at] == keys[0], order[at], -1)
+
+
+def _keys(wanted: tuple[Column, Column], known: tuple[Column, Column]) -> tuple[Column, Column] | None:
+    """Each pair as one number, if the second of all is small and the first has few values."""
+    low = min(int(one[1].min()) for one in (wanted, known))
+    high = max(int(one[1].max()) for one in (wanted, known))
+    if low < 0 or high >= 1 << 40:
+        return None
+    firsts = distinct(known[0])
+    if len(firsts) >= 1 << 20:
+        return None
+    places = []
+    for one in (wanted, known):
+        place = np.minimum(np.searchsorted(firsts, one[0]), len(firsts) - 1)
+        places.append(np.where(firsts[place] == one[0], place, len(firsts)) << 40 | one[1])
+    return places[0], places[1]
+
+
+def distinct(values: Column) -> Column:
+    """The values that occur, in rising order; fast where they are few."""
+    left, found = values, list[int]()
+    while len(left) and len(found) < 16:
+        found.append(int(left[0]))
+        left = left[left != left[0]]
+    return np.unique(np.concatenate((np.array(found, np.int64), left)))
+
+
+def sums(groups: Column, values: Column, number: int) -> NDArray[np.float64]:
+    """The sum of the values of each group; groups go from 0 to ``number`` - 1."""
+    return np.bincount(groups, values, number).astype(np.float64)
+
+
+def union_ns(starts: Column, ends: Column, groups: Column, number: int) -> NDArray[np.float64]:
+    """Time that the intervals of each group cover.
+
+    Args:
+        starts: of the intervals, in rising order.
+        ends: none before its start.
+        groups: from 0 to ``number`` - 1.
+        number: of groups.
+    """
+    if not len(starts):
+        return np.zeros(number)
+    order = np.argsort(groups, kind="stable")
+    starts, ends, groups = starts[order], ends[order], groups[order]
+    first = np.r_[True, groups[1:] != groups[:-1]]
+    until = _running_maximum(ends, groups, first)
+    before = np.r_[starts[:1], until[:-1]]
+    before[first] = starts[first]
+    return sums(groups, np.maximum(0, ends - np.maximum(starts, before)), number)
+
+
+def _running_maximum(values: Column, groups: Column, first: NDArray[np.bool_]) -> Column:
+    """The highest value so far in the same group; groups lie one after the other."""
+    low, high = int(values.min()), int(values.max())
+    number = int(first.sum())
+    if number * (high - low + 1) < FARTHEST_NS:
+        # Each group is lifted above the one before, so that one maximum runs through all.
+        lift = (np.cumsum(first) - 1) * (high - low + 1)
+        found: Column = np.maximum.accumulate(values - low + lift) - lift + low
+        return found
+    edges = [*np.flatnonzero(first).tolist(), len(values)]
+    return np.concatenate([np.maximum.accumulate(values[a:b]) for a, b in itertools.pairwise(edges)])
+
+
+class Cover:
+    """Intervals that may overlap, and how much time they cover up to any moment.
+
+    Args:
+        starts: in any order.
+        ends: none before its start.
+    """
+
+    def __init__(self, starts: Column, ends: Column) -> None:
+        order = np.argsort(starts, kind="stable")
+        starts, ends = starts[order], ends[order]
+        until = np.maximum.accumulate(ends) if len(ends) else ends
+        first = np.r_[True, starts[1:] > until[:-1]] if len(starts) else np.zeros(0, bool)
+        self.starts = starts[first]
+        self.ends = until[np.r_[np.flatnonzero(first)[1:] - 1, len(until) - 1]] if len(until) else until
+        self._sums = np.r_[0, np.cumsum(self.ends - self.starts)]
+
+    def until(self, at: Column) -> Column:
+        """Time covered before each moment."""
+        index = np.searchsorted(self.starts, at, "right")
+        if not len(self.starts):
+            return empty(len(at))
+        last = np.maximum(index - 1, 0)
+        inside = np.minimum(at, self.ends[last]) - self.starts[last]
+        return np.where(index > 0, self._sums[last] + inside, 0)
+
+    def within(self, starts: Column, ends: Column) -> Column:
+        """Time covered in each interval."""
+        found: Column = self.until(ends) - self.until(starts)
+        return found

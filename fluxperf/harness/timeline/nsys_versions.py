@@ -1,0 +1,46 @@
+"""Which schema an export has, and what of it is not understood."""
+
+from __future__ import annotations
+
+from fluxperf.harness.timeline.nsys_export import Export
+from fluxperf.words import first_few
+
+#: Table of versions; up to schema 3.0 it had the other name.
+TABLES = ("META_DATA_EXPORT", "EXPORT_META_DATA")
+
+#: Majors of ``EXPORT_SCHEMA_VERSION`` whose tables are known. A new major may give a column another meaning.
+KNOWN_MAJORS = (3,)
+
+#: The newest minor of them that was seen.
+NEWEST = (3, 25)
+
+
+def versions(export: Export) -> dict[str, str]:
+    """What the export says of itself, by name; empty for another database."""
+    found: dict[str, str] = {}
+    for table in TABLES:
+        found |= dict(export.texts(table, "name", "value"))
+    return found
+
+
+#: Tables of CUDA activity that are known; those that nothing is read from hold nothing that is shown.
+_KNOWN_ACTIVITIES = frozenset(
+    f"CUPTI_ACTIVITY_KIND_{name}"
+    for name in (
+        "CUDA_EVENT", "GRAPH_TRACE", "KERNEL", "MEMCPY", "MEMCPY_P2P", "MEMSET", "MEMORY", "OPENACC_DATA",
+        "OPENACC_LAUNCH", "OPENACC_OTHER", "OPENMP", "OVERHEAD", "RUNTIME", "SYNCHRONIZATION",
+    )
+)  # fmt: skip
+
+
+def not_understood(export: Export, schema: str) -> list[str]:
+    """A sentence about a schema that is newer than those that are known, and about its tables that were not read."""
+    minor = schema.split(".")[1:2]
+    if not minor or not minor[0].isdecimal() or int(minor[0]) <= NEWEST[1]:
+        return []
+    tables = [name for name in sorted(export.tables) if name.startswith("CUPTI_ACTIVITY_KIND_")]
+    unread = [name for name in tables if name not in _KNOWN_ACTIVITIES and export.has_rows(name)]
+    known = ".".join(map(str, NEWEST))
+    text = f"Schema {schema} is newer than {known}, the newest that is known: read was what is as there."
+    named = ", ".join(first_few(unread, "table"))
+    return [f"{text} Not read, since they are not known: {named}." if unread else text]

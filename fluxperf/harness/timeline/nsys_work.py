@@ -1,0 +1,134 @@
+"""What GPUs did, as an Nsight Systems export tells it: kernels, copies, memsets, and graphs traced as a whole."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+
+from fluxperf.harness.timeline.columns import FARTHEST_NS, Column, codes
+from fluxperf.harness.timeline.model import Copy, Side, What, Works
+from fluxperf.harness.timeline.nsys_export import Export
+
+KERNEL = "CUPTI_ACTIVITY_KIND_KERNEL"
+MEMCPY = "CUPTI_ACTIVITY_KIND_MEMCPY"
+MEMSET = "CUPTI_ACTIVITY_KIND_MEMSET"
+GRAPH = "CUPTI_ACTIVITY_KIND_GRAPH_TRACE"
+
+# Names of the ENUM_* tables, for exports that were made without them.
+_COPY_KINDS = {
+    1: "HTOD",
+    2: "DTOH",
+    3: "HTOA",
+    4: "ATOH",
+    5: "ATOA",
+    6: "ATOD",
+    7: "DTOA",
+    8: "DTOD",
+    9: "HTOH",
+    10: "PTOP",
+    11: "UVM_HTOD",
+    12: "UVM_DTOH",
+    13: "UVM_DTOD",
+}
+_MEMORY_KINDS = dict(
+    enumerate(("Pageable", "Pinned", "Device", "Array", "Managed", "Device Static", "Managed Static", "Unknown"))
+)
+_DIRECTION = re.compile(r"(?:^|_)(UVM_)?([HDAP])TO([HDAP])$")
+_SIDES: dict[str, Side] = {"H": "host", "D": "device", "A": "device", "P": "device"}
+
+_SHAPE = ("gridX", "gridY", "gridZ", "blockX", "blockY", "blockZ")
+
+
+def all_work(export: Export, notes: list[str]) -> Works:
+    """Work in the order of time, with the number that its process gives the GPU."""
+    tables = [_kernels(export), _copies(export), _memsets(export), _graphs(export)]
+    work = Works.joined([table for table in tables if len(table)])
+    untimed = int(((work.start_ns == 0) & (work.end_ns == 0)).sum())
+    if untimed:
+        notes.append(f"Left out, without times: {untimed:,} {'piece' if untimed == 1 else 'pieces'} of GPU work.")
+        work = work.taken((work.start_ns != 0) | (work.end_ns != 0))
+    return work
+
+
+def bounded(starts: Column, ends: Column) -> tuple[Column, Column]:
+    """Times that can be reckoned with: within 73 years, no end before its start."""
+    starts = np.clip(starts, -FARTHEST_NS, FARTHEST_NS)
+    return starts, np.maximum(starts, np.clip(ends, -FARTHEST_NS, FARTHEST_NS))
+
+
+def _work(export: Export, table: str, size: str, columns: tuple[str, ...], what: Callable[..., What]) -> Works:
+    """Work of one table. Of what it is a capture holds few combinations: each is looked up once.
+
+    Args:
+        export: the export.
+        table: its table.
+        size: the column with its bytes, or empty.
+        columns: what ``what`` is told.
+        what: gives what work is from the values of these columns.
+    """
+    wanted = ("start", "end", "correlationId", "graphNodeId", size, "globalPid", "deviceId", "streamId", *columns)
+    start, end, correlation, node, length, process, device, stream, *told = export.columns(table, *wanted)
+    if not len(start):
+        return Works()
+    missing = {name for name in columns if name not in export.tables[table]}
+    numbers, firsts = codes(*told) if told else codes(np.zeros_like(start))
+    kinds = [
+        what(*(None if name in missing else int(one[first]) for name, one in zip(columns, told, strict=True)))
+        for first in firsts.tolist()
+    ]
+    start_ns, end_ns = bounded(start, end)
+    return Works(
+        kinds,
+        what=numbers,
+        start_ns=start_ns,
+        end_ns=end_ns,
+        process=process,
+        gpu=device,
+        stream=stream,
+        correlation=correlation,
+        bytes=np.clip(length, 0, FARTHEST_NS),
+        graph_node=node,
+    )
+
+
+def _kernels(export: Export) -> Works:
+    def what(short_name: int | None, full_name: int | None, *shape: int | None) -> What:
+        name = export.string(short_name, "(unknown kernel)")
+        sizes = () if None in shape else tuple(size or 0 for size in shape)
+        return What("kernel", name, export.string(full_name, name), sizes)
+
+    return _work(export, KERNEL, "", ("shortName", "demangledName", *_SHAPE), what)
+
+
+def _copies(export: Export) -> Works:
+    kinds = export.labels("ENUM_CUDA_MEMCPY_OPER", "name", _COPY_KINDS)
+    labels = export.labels("ENUM_CUDA_MEMCPY_OPER", "label", {})
+    memories = export.labels("ENUM_CUDA_MEM_KIND", "label", _MEMORY_KINDS)
+
+    def what(kind: int, source: int | None, target: int | None, count: int | None) -> What:
+        found = _DIRECTION.search(kinds.get(kind, ""))
+        copy = Copy(
+            direction=labels.get(kind) or (found[0].strip("_") if found else f"kind {kind}"),
+            source=_SIDES[found[2]] if found else "",
+            target=_SIDES[found[3]] if found else "",
+            source_memory=memories.get(source, "Unknown") if source is not None else "Unknown",
+            target_memory=memories.get(target, "Unknown") if target is not None else "Unknown",
+            count=max(1, count or 1),
+            unified=bool(found and found[1]),
+        )
+        return What("copy", copy.direction, copy=copy)
+
+    return _work(export, MEMCPY, "bytes", ("copyKind", "srcKind", "dstKind", "copyCount"), what)
+
+
+def _memsets(export: Export) -> Works:
+    return _work(export, MEMSET, "bytes", (), lambda: What("memset", "memset"))
+
+
+def _graphs(export: Export) -> Works:
+    def what(graph: int | None) -> What:
+        return What("graph", "graph" if graph is None else f"graph {graph}")
+
+    return _work(export, GRAPH, "", ("graphId",), what)

@@ -1,0 +1,50 @@
+"""What many rows of a timeline have in common: what work is, and what a copy moves."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import msgspec
+
+Side = Literal["host", "device", ""]
+WorkKind = Literal["kernel", "copy", "memset", "graph"]
+Api = Literal["runtime", "driver"]
+
+#: Index of "no range", and of "no launch call".
+NONE = -1
+
+
+class Copy(msgspec.Struct, frozen=True, gc=False):
+    """What a copy moved: ``count`` copies, from one side and kind of memory to another.
+
+    ``direction`` and the memory kinds are the capture's words; ``source`` and ``target`` are host or device, or empty
+    where the capture does not say. ``unified`` copies are migrations of unified memory.
+    """
+
+    direction: str
+    source: Side
+    target: Side
+    source_memory: str
+    target_memory: str
+    count: int
+    unified: bool = False
+
+    @property
+    def crossing(self) -> str:
+        """``d2h``, ``h2d``, or empty for a copy that does not cross between host and device."""
+        return {("device", "host"): "d2h", ("host", "device"): "h2d"}.get((self.source, self.target), "")
+
+    @property
+    def pageable(self) -> bool:
+        """Whether one side is pageable host memory."""
+        return "pageable" in (self.source_memory.lower(), self.target_memory.lower())
+
+
+class What(NamedTuple):
+    """What work is: ``full_name`` is a kernel's name with its template arguments, ``shape`` its grid and block."""
+
+    kind: WorkKind
+    name: str
+    full_name: str = ""
+    shape: tuple[int, ...] = ()
+    copy: Copy | None = None

@@ -1,0 +1,366 @@
+"""Tables of a timeline: a column for each number, and what many rows have in common only once.
+
+A table gives its rows as objects, one by its index or all in turn; whoever goes through all of a large one reads its
+columns instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import ClassVar, Generic, Self, SupportsIndex, TypeVar, overload
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fluxperf.harness.timeline.columns import Column, column, empty, numbered
+from fluxperf.harness.timeline.rows import NONE, Api, Copy, What, WorkKind
+
+#: Rows that are made objects at once.
+_CHUNK = 10_000
+
+
+class Range(msgspec.Struct, frozen=True, gc=False):
+    """An NVTX range. ``pushed`` tells push/pop ranges, which nest, from start/end ranges, which need not.
+
+    A push/pop range belongs to one thread. A start/end range belongs to the thread that began it and to the one that
+    ended it (``end_thread``). ``parent`` is the index of the innermost range around it on its thread, or ``NONE``.
+    ``payload`` is a whole number that came with it: fluxperf gives the ranges of copies their bytes. What was never
+    ``closed`` is drawn up to the end of the capture, and holds nothing.
+    """
+
+    name: str
+    domain: str
+    start_ns: int
+    end_ns: int
+    process: int
+    thread: int
+    end_thread: int
+    pushed: bool
+    parent: int = NONE
+    payload: int | None = None
+    closed: bool = True
+
+
+class Call(msgspec.Struct, frozen=True, gc=False):
+    """A call of the CUDA runtime or driver; ``range`` is the index of the innermost range open on its thread."""
+
+    name: str
+    api: Api
+    start_ns: int
+    end_ns: int
+    process: int
+    thread: int
+    correlation: int
+    range: int = NONE
+
+
+class Work(msgspec.Struct, frozen=True, gc=False):
+    """What a GPU did: a kernel, a copy, a memset, or a whole graph where its nodes were not traced.
+
+    ``call`` and ``range`` are indices of its launch call and of that call's range; for a node of a graph that is the
+    graph's launch, and ``captured`` is the range in which the node was captured. ``full_name`` is a kernel's name with
+    its template arguments, ``shape`` its grid and block.
+    """
+
+    kind: WorkKind
+    name: str
+    start_ns: int
+    end_ns: int
+    process: int
+    gpu: int
+    stream: int
+    correlation: int
+    bytes: int = 0
+    graph_node: int | None = None
+    full_name: str = ""
+    shape: tuple[int, ...] = ()
+    copy: Copy | None = None
+    call: int = NONE
+    range: int = NONE
+    captured: int = NONE
+
+
+class Sync(msgspec.Struct, frozen=True, gc=False):
+    """A synchronization; ``blocks`` says whether the host waited in it. ``kind`` is its call, or what records say."""
+
+    kind: str
+    blocks: bool
+    start_ns: int
+    end_ns: int
+    process: int
+    gpu: int
+    stream: int
+    correlation: int
+    call: int = NONE
+    range: int = NONE
+
+
+RowT = TypeVar("RowT")
+
+
+class Table(Sequence[RowT], Generic[RowT]):
+    """Rows as columns. ``numbers`` names those of whole numbers, which subclasses declare."""
+
+    numbers: ClassVar[tuple[str, ...]]
+    start_ns: Column
+    end_ns: Column
+
+    def __init__(self, **columns: Column) -> None:
+        known = [one for one in columns.values() if one is not None]
+        length = len(known[0]) if known else 0
+        for name in self.numbers:
+            held = columns.get(name)
+            setattr(self, name, empty(length, NONE if name in _INDICES else 0) if held is None else held)
+
+    def __len__(self) -> int:
+        return len(self.start_ns)
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> RowT: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[RowT]: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> RowT | list[RowT]:
+        if isinstance(index, slice):
+            return [self._row(*values) for values in zip(*(part.tolist() for part in self._parts(index)), strict=True)]
+        at = index.__index__()
+        if not -len(self) <= at < len(self):
+            raise IndexError(f"expected a row of {len(self)}, got {at}")
+        return self._row(*(getattr(self, name)[at].item() for name in self.numbers))
+
+    def __iter__(self) -> Iterator[RowT]:
+        for start in range(0, len(self), _CHUNK):
+            yield from self[start : start + _CHUNK]
+
+    def _parts(self, which: slice) -> list[Column]:
+        return [getattr(self, name)[which] for name in self.numbers]
+
+    def _row(self, *values: int) -> RowT:
+        raise NotImplementedError
+
+    def taken(self, which: Column | NDArray[np.bool_]) -> Self:
+        """The rows of these indices, or those for which a mask is true."""
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        for name in self.numbers:
+            setattr(made, name, getattr(self, name)[which])
+        return made
+
+
+#: Columns that hold indices of other rows.
+_INDICES = frozenset(("parent", "call", "range", "captured"))
+
+
+class Ranges(Table[Range]):
+    """Ranges. ``name`` and ``domain`` are places in ``names`` and ``domains``."""
+
+    numbers = (
+        "name", "domain", "start_ns", "end_ns", "thread", "end_thread", "pushed", "closed", "parent", "payload", "paid",
+    )  # fmt: skip
+    name: Column
+    domain: Column
+    thread: Column
+    end_thread: Column
+    pushed: Column
+    closed: Column
+    parent: Column
+    payload: Column
+    paid: Column
+
+    def __init__(self, names: Sequence[str] = (), domains: Sequence[str] = (), **columns: Column) -> None:
+        super().__init__(**columns)
+        self.names, self.domains = list(names), list(domains)
+
+    @classmethod
+    def of(cls, rows: Iterable[Range]) -> Self:
+        """The table of these rows."""
+        held = list(rows)
+        name, names = numbered(row.name for row in held)
+        domain, domains = numbered(row.domain for row in held)
+        plain = ("start_ns", "end_ns", "thread", "end_thread", "pushed", "closed", "parent")
+        return cls(
+            names,
+            domains,
+            name=name,
+            domain=domain,
+            payload=np.array([row.payload or 0 for row in held], np.int64),
+            paid=np.array([row.payload is not None for row in held], np.int64),
+            **{one: column(held, one) for one in plain},
+        )
+
+    def _row(self, *values: int) -> Range:
+        name, domain, start, end, thread, end_thread, pushed, closed, parent, payload, paid = values
+        return Range(
+            self.names[name],
+            self.domains[domain],
+            start,
+            end,
+            thread >> 24 << 24,
+            thread,
+            end_thread,
+            bool(pushed),
+            parent,
+            payload if paid else None,
+            bool(closed),
+        )
+
+
+class Calls(Table[Call]):
+    """Calls. ``what`` is a place in ``names``, name and API."""
+
+    numbers = ("what", "start_ns", "end_ns", "thread", "correlation", "range")
+    what: Column
+    thread: Column
+    correlation: Column
+    range: Column
+
+    def __init__(self, names: Sequence[tuple[str, Api]] = (), **columns: Column) -> None:
+        super().__init__(**columns)
+        self.names = list(names)
+
+    @classmethod
+    def of(cls, rows: Iterable[Call]) -> Self:
+        """The table of these rows."""
+        held = list(rows)
+        what, names = numbered((row.name, row.api) for row in held)
+        plain = ("start_ns", "end_ns", "thread", "correlation", "range")
+        return cls(names, what=what, **{one: column(held, one) for one in plain})
+
+    @property
+    def process(self) -> Column:
+        """The capture's id of each call's process."""
+        found: Column = self.thread >> 24 << 24
+        return found
+
+    def _row(self, *values: int) -> Call:
+        what, start, end, thread, correlation, around = values
+        return Call(*self.names[what], start, end, thread >> 24 << 24, thread, correlation, around)
+
+
+class Works(Table[Work]):
+    """GPU work. ``what`` is a place in ``kinds``; ``graph_node`` is 0 for what is no node."""
+
+    numbers = (
+        "what", "start_ns", "end_ns", "process", "gpu", "stream", "correlation", "bytes", "graph_node", "call", "range",
+        "captured",
+    )  # fmt: skip
+    what: Column
+    process: Column
+    gpu: Column
+    stream: Column
+    correlation: Column
+    bytes: Column
+    graph_node: Column
+    call: Column
+    range: Column
+    captured: Column
+
+    def __init__(self, kinds: Sequence[What] = (), **columns: Column) -> None:
+        super().__init__(**columns)
+        self.kinds = list(kinds)
+
+    @classmethod
+    def of(cls, rows: Iterable[Work]) -> Self:
+        """The table of these rows."""
+        held = list(rows)
+        what, kinds = numbered(What(row.kind, row.name, row.full_name, row.shape, row.copy) for row in held)
+        plain = [name for name in cls.numbers if name not in ("what", "graph_node")]
+        nodes = np.array([row.graph_node or 0 for row in held], np.int64)
+        return cls(kinds, what=what, graph_node=nodes, **{one: column(held, one) for one in plain})
+
+    @classmethod
+    def joined(cls, tables: Sequence[Self]) -> Self:
+        """The rows of several tables in the order of time."""
+        kinds: list[What] = []
+        parts = []
+        for table in tables:
+            parts.append(table.what + len(kinds))
+            kinds += table.kinds
+        columns = {name: np.concatenate([getattr(t, name) for t in tables] or [empty()]) for name in cls.numbers[1:]}
+        made = cls(kinds, what=np.concatenate(parts or [empty()]), **columns)
+        return made.taken(np.lexsort((made.end_ns, made.start_ns)))
+
+    def flags(self, *kinds: str) -> NDArray[np.bool_]:
+        """Whether each row is of one of these kinds of work."""
+        return self.where([what.kind in kinds for what in self.kinds])
+
+    def where(self, true_of_kinds: Iterable[bool]) -> NDArray[np.bool_]:
+        """What is true of `kinds`, for each row."""
+        found: NDArray[np.bool_] = np.fromiter(true_of_kinds, bool, len(self.kinds))[self.what]
+        return found
+
+    def _row(self, *values: int) -> Work:
+        what, start, end, process, gpu, stream, correlation, size, node, call, around, captured = values
+        kind, name, full_name, shape, copy = self.kinds[what]
+        return Work(
+            kind, name, start, end, process, gpu, stream, correlation, size, node or None, full_name, shape, copy,
+            call, around, captured,
+        )  # fmt: skip
+
+
+class Waits(Table[Sync]):
+    """Synchronizations. ``what`` is a place in ``kinds``."""
+
+    numbers = (
+        "what", "blocks", "start_ns", "end_ns", "process", "gpu", "stream", "correlation", "call", "range",
+    )  # fmt: skip
+    what: Column
+    blocks: Column
+    process: Column
+    gpu: Column
+    stream: Column
+    correlation: Column
+    call: Column
+    range: Column
+
+    def __init__(self, kinds: Sequence[str] = (), **columns: Column) -> None:
+        super().__init__(**columns)
+        self.kinds = list(kinds)
+
+    @classmethod
+    def of(cls, rows: Iterable[Sync]) -> Self:
+        """The table of these rows."""
+        held = list(rows)
+        what, kinds = numbered(row.kind for row in held)
+        return cls(kinds, what=what, **{one: column(held, one) for one in cls.numbers[1:]})
+
+    @property
+    def blocking(self) -> Self:
+        """Those that the host waited in."""
+        return self.taken(self.blocks > 0)
+
+    def _row(self, *values: int) -> Sync:
+        what, blocks, *rest = values
+        return Sync(self.kinds[what], bool(blocks), *rest)
+
+
+class Overhead(msgspec.Struct, frozen=True, gc=False):
+    """Time of a thread that went into loading code, or into the tool itself."""
+
+    kind: str
+    start_ns: int
+    end_ns: int
+    thread: int
+
+
+class Overheads(Table[Overhead]):
+    """Overheads. ``what`` is a place in ``kinds``."""
+
+    numbers = ("what", "start_ns", "end_ns", "thread")
+    what: Column
+    thread: Column
+
+    def __init__(self, kinds: Sequence[str] = (), **columns: Column) -> None:
+        super().__init__(**columns)
+        self.kinds = list(kinds)
+
+    @classmethod
+    def of(cls, rows: Iterable[Overhead]) -> Self:
+        """The table of these rows."""
+        held = list(rows)
+        what, kinds = numbered(row.kind for row in held)
+        return cls(kinds, what=what, **{one: column(held, one) for one in cls.numbers[1:]})
+
+    def _row(self, *values: int) -> Overhead:
+        what, start, end, thread = values
+        return Overhead(self.kinds[what], start, end, thread)

@@ -1,0 +1,141 @@
+"""What the host waited for: told by the call, its name and how long it lasted, not by the type that a record gives it.
+
+Versions of Nsight Systems write other types for one call: from 2025.3 on ``cudaStreamSynchronize`` has that of a
+stream that waits for an event, 2024.4 and 2024.5 give ``cudaDeviceSynchronize`` those of an event and of nothing known.
+``cudaEventQuery``, which only asks, has records too. A call that waits counts also where it has no record.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from fluxperf.harness.timeline.columns import Column, empty, matched
+from fluxperf.harness.timeline.model import NONE, Calls, Timeline, Waits
+from fluxperf.words import plural
+
+_BLOCKS = re.compile(r"(?:cuda|cu)(?:Stream|Event|Device|Thread|Ctx|Context)Synchronize(?![A-Za-z])")
+_ORDERS = re.compile(r"(?:cuda|cu)Stream(?:WaitEvent|WaitValue|BatchMemOp)")
+_ASKS = re.compile(r"(?:cuda|cu)\w*Query")
+
+#: A call that only enqueues returns sooner; what lasts longer waited, or was in the way of another thread.
+LONG_CALL_NS = 50_000
+
+_OTHER, _WAIT, _ORDER, _ASK = range(4)
+
+
+def blocks(name: str) -> bool:
+    """Whether a CUDA call is one that waits for the GPU; ``_v`` and a number at its end do not matter."""
+    return _BLOCKS.match(name) is not None
+
+
+def only_asks(name: object) -> bool:
+    """Whether a CUDA call is a query."""
+    return isinstance(name, str) and _ASKS.match(name) is not None
+
+
+def _class(name: str) -> int:
+    return _WAIT if blocks(name) else _ORDER if _ORDERS.match(name) else _ASK if _ASKS.match(name) else _OTHER
+
+
+def waits_of(records: Waits, calls: Calls, notes: list[str]) -> Waits:
+    """Synchronizations in the order of their beginnings: calls that wait, and what records tell of other calls.
+
+    Args:
+        records: what the tool recorded, ``blocks`` as its type says; of use for other calls than those known by name.
+        calls: attributed calls.
+        notes: gets a sentence about records without a call, of which nothing says whether the host waited.
+    """
+    in_time = np.argsort(calls.start_ns, kind="stable")
+    found = matched((records.process, records.correlation), (calls.process[in_time], calls.correlation[in_time]))
+    call = np.append(in_time, NONE)[found]
+    classes = np.array([_class(name) for name, _ in calls.names], np.int64)
+    of_record = np.append(classes[calls.what], _OTHER)[call]
+    told = _told(records, call, of_record, calls, notes)
+    named = _named(records, call, calls, classes)
+    both = Waits(
+        [*told.kinds, *named.kinds],
+        what=np.concatenate((told.what, named.what + len(told.kinds))),
+        **{name: np.concatenate((getattr(told, name), getattr(named, name))) for name in Waits.numbers[1:]},
+    )
+    return both.taken(np.argsort(both.start_ns, kind="stable"))
+
+
+def _named(records: Waits, call: Column, calls: Calls, classes: Column) -> Waits:
+    """Calls whose name says that they wait, with GPU and stream of their first record."""
+    rows = np.flatnonzero(classes[calls.what] == _WAIT)
+    rows = rows[_outermost(calls.thread[rows], calls.start_ns[rows], calls.end_ns[rows])]
+    joined = np.flatnonzero(call != NONE)
+    where = empty(len(calls) + 1, NONE)
+    where[call[joined][::-1]] = joined[::-1]  # of several records of a call the first is written last
+    record = where[rows]
+    gpu, stream = (np.append(one, 0)[record] for one in (records.gpu, records.stream))
+    return Waits(
+        [name for name, _ in calls.names],
+        what=calls.what[rows],
+        blocks=empty(len(rows), 1),
+        start_ns=calls.start_ns[rows],
+        end_ns=calls.end_ns[rows],
+        process=calls.process[rows],
+        gpu=gpu,
+        stream=stream,
+        correlation=calls.correlation[rows],
+        call=rows,
+        range=calls.range[rows],
+    )
+
+
+def _outermost(threads: Column, starts: Column, ends: Column) -> Column:
+    """Rows that lie in no other of their thread: a call of the runtime makes one of the driver that waits too."""
+    order = np.lexsort((-ends, starts, threads))
+    kept, thread, until = [], None, 0
+    for row, own, start, end in zip(
+        order.tolist(), threads[order].tolist(), starts[order].tolist(), ends[order].tolist(), strict=True
+    ):
+        if own == thread and end <= until and start < until:
+            continue
+        thread, until = own, end
+        kept.append(row)
+    return np.sort(np.array(kept, np.int64))
+
+
+def _told(records: Waits, call: Column, classes: Column, calls: Calls, notes: list[str]) -> Waits:
+    """Records whose call says nothing by its name, as their type says; of processes without calls all records."""
+    orders = classes == _ORDER
+    silent = np.isin(records.process, np.unique(calls.process), invert=True) & (call == NONE)
+    by_type = (classes == _OTHER) & ((call != NONE) | silent)
+    lone = int(((call == NONE) & ~silent & (records.blocks > 0)).sum())
+    if lone:
+        notes.append(
+            f"Not counted as waits, since nothing says whether the host waited: {plural(lone, 'record')} of a "
+            "synchronization whose call is not in the capture."
+        )
+    kept = orders | by_type
+    made = records.taken(kept)
+    made.call = call[kept]
+    made.range = np.append(calls.range, NONE)[made.call]
+    made.blocks = np.where(orders[kept], 0, made.blocks)
+    return made
+
+
+def blocking_copies(timeline: Timeline) -> Column:
+    """Indices of copies to the host that their launch call waited for.
+
+    A call without ``Async`` in its name waits. Of the others one that copies to memory that is pageable, or not known,
+    waits if it returned no earlier than the copy ended: the time decides, not the name.
+    """
+    work, calls = timeline.work, timeline.calls
+    down = work.where(what.copy is not None and what.copy.crossing == "d2h" for what in work.kinds)
+    rows = np.flatnonzero(down & (work.call != NONE))
+    launches = work.call[rows]
+    plain = np.array(["Memcpy" in name and "Async" not in name for name, _ in calls.names], bool)[calls.what[launches]]
+    memory = {"pageable": 0, "unknown": LONG_CALL_NS, "": LONG_CALL_NS}
+    least = [
+        memory.get(what.copy.target_memory.lower(), NONE) if what.copy is not None else NONE for what in work.kinds
+    ]
+    at_least = np.array(least, np.int64)[work.what[rows]]
+    lasted = calls.end_ns[launches] - calls.start_ns[launches]
+    held = (at_least != NONE) & (lasted >= at_least) & (calls.end_ns[launches] >= work.end_ns[rows])
+    found: Column = rows[plain | held]
+    return found
