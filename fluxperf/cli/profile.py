@@ -13,7 +13,7 @@ from rich.console import Console
 from fluxperf.cli.options import Batch, OwnPixels, Seed, Steps, TextTokens, Weights, WorkloadName
 from fluxperf.cli.per_op import Ceilings, PerOpFile, rates_of, show_per_op, table_per_op
 from fluxperf.cli.replicas import options
-from fluxperf.cli.timeline import show, show_comparison
+from fluxperf.cli.timeline_tables import show, show_comparison
 from fluxperf.engine.checkpoints.checkpoint import Checkpoint
 from fluxperf.engine.checkpoints.sources import SyntheticWeights
 from fluxperf.engine.config import config_named

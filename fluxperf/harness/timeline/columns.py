@@ -102,7 +102,7 @@ def _keys(wanted: tuple[Column, Column], known: tuple[Column, Column]) -> tuple[
 
 
 def distinct(values: Column) -> Column:
-    """The values that occur, in rising order; fast where they are few."""
+    """The values that occur, in rising order. Few of them are found one by one, without a sort."""
     left, found = values, list[int]()
     while len(left) and len(found) < 16:
         found.append(int(left[0]))
