@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from fluxperf.budgets import policy_of
 from fluxperf.engine.device.transfers import Crossing
 from fluxperf.engine.ops.meter import OpMeter
-from fluxperf.harness.records import BlockRow, LedgerRow, OpRow, WorkloadRow
+from fluxperf.harness.measure.stopping import Reading
+from fluxperf.harness.records import BlockRow, Conditions, LedgerRow, OpRow, WorkloadRow
 from fluxperf.workloads import Prepared
 
 
@@ -93,3 +94,32 @@ def op_rows(meter: OpMeter) -> list[OpRow]:
         )
         for key, total in meter.totals.items()
     ]
+
+
+def clocked(readings: Mapping[str, Sequence[Reading]]) -> dict[str, dict[str, list[list[float]]]]:
+    """A record's ``cycles`` and ``clock_hz``: of metrics whose samples all have them, as one process's.
+
+    Args:
+        readings: samples by metric.
+    """
+    return {
+        field: {
+            metric: [[getattr(reading, field) for reading in some]]
+            for metric, some in readings.items()
+            if some and all(getattr(reading, field) is not None for reading in some)
+        }
+        for field in ("cycles", "clock_hz")
+    }
+
+
+def joules(conditions: Conditions | None, numbers: Mapping[str, int]) -> dict[str, list[list[float]]]:
+    """A record's ``energy_j``: joules of one generation, step and the like, as one process's; none without a counter.
+
+    Args:
+        conditions: of the process, with the energy of its window.
+        numbers: how many of each the window had, by metric.
+    """
+    energy = conditions.energy if conditions else None
+    if energy is None or energy.counter_j is None:
+        return {}
+    return {metric: [[energy.counter_j / number]] for metric, number in numbers.items() if number}

@@ -21,11 +21,11 @@ from fluxperf.engine.ops.meter import OpMeter
 from fluxperf.harness.measure.clocks import Watch
 from fluxperf.harness.measure.environment import commit, machine
 from fluxperf.harness.measure.sampler import Run, Samples, Variant, interleave
-from fluxperf.harness.measure.stopping import Until
+from fluxperf.harness.measure.stopping import Reading, Until
 from fluxperf.harness.records import ErrorRow, GraphRow, Record, Totals
 from fluxperf.harness.timeline.witness import Witness
 from fluxperf.peers import Peer
-from fluxperf.record_rows import block_rows, ledger_rows, op_rows, rung_policy, sums, workload_row
+from fluxperf.record_rows import block_rows, clocked, joules, ledger_rows, op_rows, rung_policy, sums, workload_row
 from fluxperf.workloads import Prepared
 
 
@@ -88,25 +88,36 @@ def measure(
     else:
         counts = count(prepared, witness)
         on_sample()
+        run = prepared.repeating() if prepared.repeats else run
     start = len(device.door.ledger.crossings)
-    variants = [Variant(device, run), *(Variant(peer.clock, peer.denoise) for peer in peers)]
+    own_variant = Variant(device, run, prepared.repeats or 1)
+    variants = [own_variant, *(Variant(peer.clock, peer.denoise) for peer in peers)]
     with Watch(device.bus_id) as watch:
-        samples, *others = interleave(variants, repeat, warmup, on_sample, until, rest_s=rest_s)
+        samples, *others = interleave(variants, repeat, warmup, on_sample, until, rest_s=rest_s, window=watch.window())
     if tally is not None:
         counts = tally.counts(_witnessed(prepared) if witness else None)
     generations = device.door.ledger.crossings[start:]
     start = len(device.door.ledger.crossings)
     numbers = device.door.to_host(samples.last, "latents")
     around = device.door.ledger.crossings[: prepared.setup_crossings] + device.door.ledger.crossings[start:]
-    number = len(samples.whole_s) + len(samples.warmup_s)
+    number = (len(samples.whole) + len(samples.warmup)) * own_variant.generations
     around_forwards = outside(around, generations, number, counts.totals, prepared.workload.steps)
     error = _error(numbers, reference)
-    conditions = [watch.conditions] if watch.conditions else None
     own = record_of(prepared, counts, around_forwards, samples, error)
     settings = {**own.settings, **({"rest_s": f"{rest_s:g}"} if rest_s else {})}
-    records = [msgspec.structs.replace(own, conditions=conditions, settings=settings)]
-    records += [_peer_record(records[0], peer, times) for peer, times in zip(peers, others, strict=True)]
-    return records, numbers
+    own = msgspec.structs.replace(
+        own,
+        conditions=[watch.conditions] if watch.conditions else None,
+        settings=settings,
+        **clocked(_readings(samples)),
+    )
+    records = [_peer_record(own, peer, times) for peer, times in zip(peers, others, strict=True)]
+    alone = not peers and not rest_s  # the window's joules are then those of its generations, and of short pauses
+    made = len(samples.whole) * own_variant.generations
+    energy = joules(watch.conditions, {"denoise": made, "step": made * prepared.workload.steps}) if alone else {}
+    repeated = {"sample": f"{prepared.repeats} generations of what repeats"} if prepared.repeats else {}
+    own = msgspec.structs.replace(own, settings={**settings, **repeated}, energy_j=energy)
+    return [own, *records], numbers
 
 
 class _Tally:
@@ -325,14 +336,19 @@ def record_of(
     )
 
 
-def _times(samples: Samples) -> dict[str, list[list[float]]]:
-    """Samples by metric; all are of this one process."""
+def _readings(samples: Samples) -> dict[str, list[Reading]]:
+    """Samples by metric."""
     return {
-        "denoise": [samples.whole_s],
-        "step": [samples.steps_s],
-        "warmup": [samples.warmup_s],
-        "warmup_step": [samples.warmup_steps_s],
+        "denoise": samples.whole,
+        "step": samples.steps,
+        "warmup": samples.warmup,
+        "warmup_step": samples.warmup_steps,
     }
+
+
+def _times(samples: Samples) -> dict[str, list[list[float]]]:
+    """Seconds by metric; all are of this one process."""
+    return {metric: [[reading.seconds for reading in some]] for metric, some in _readings(samples).items()}
 
 
 def _peer_record(own: Record, peer: Peer, samples: Samples) -> Record:
@@ -347,6 +363,7 @@ def _peer_record(own: Record, peer: Peer, samples: Samples) -> Record:
         ran_as="peer",
         phase_table={},
         times_s=_times(samples),
+        **clocked(_readings(samples)),
         sampling=[samples.outcome],
         error=None,
         policy={"form": peer.form, "weights": "random numbers of the same shapes, drawn by the peer"},

@@ -41,7 +41,11 @@ ORACLE_PARAMETERS = 50_000_000
 
 @dataclass(frozen=True)
 class Workload:
-    """What is run: a model, and sizes in pixels, tokens and steps."""
+    """What is run: a model, and sizes in pixels, tokens and steps.
+
+    ``repeats`` is for models whose steps are short: a timed sample is then so many generations of what repeats, one
+    right behind the other, without what is done once per image; 0 times whole generations, each by itself.
+    """
 
     name: str
     model: str
@@ -50,6 +54,7 @@ class Workload:
     text_tokens: int
     steps: int
     batch: int = 1
+    repeats: int = 0
 
     def __post_init__(self) -> None:
         for field in ("height", "width"):
@@ -89,7 +94,7 @@ WORKLOADS: dict[str, Workload] = {
         Workload("tiny-57", "tiny-57", 128, 128, 16, 4),
         Workload("schnell-512", "schnell", 512, 512, 512, 4),
         Workload("schnell-1024", "schnell", 1024, 1024, 512, 4),
-        Workload("schnell-1024-blocks", "schnell-blocks", 1024, 1024, 512, 4),
+        Workload("schnell-1024-blocks", "schnell-blocks", 1024, 1024, 512, 4, repeats=16),
         Workload("schnell-1024-t256", "schnell", 1024, 1024, 256, 4),
         Workload("dev-1024", "dev", 1024, 1024, 512, 28),
     )
@@ -195,6 +200,26 @@ class Prepared:
     def denoise(self, on_step: Callable[[int], Any] | None = None) -> Any:
         """Final latents [B, I, C] on the device."""
         return self._placed.sampler.denoise(self.latents, self.request, on_step)
+
+    @property
+    def repeats(self) -> int:
+        """Generations of what repeats that a timed sample has, 0 for whole generations, each by itself.
+
+        Rungs that copy in every forward take so long that one is enough.
+        """
+        return 0 if self.phase.copies else self.workload.repeats
+
+    def repeating(self) -> Callable[[Callable[[int], Any]], Any]:
+        """Starts a generation, and returns what makes `repeats` of it: as `denoise`, without what is done once."""
+        sampler, steps = self._placed.sampler, self.start()
+
+        def run(on_step: Callable[[int], Any]) -> Any:
+            for _ in range(self.repeats):
+                steps.rewind()
+                sampler.take(steps, self.workload.steps, on_step)
+            return steps.latents()
+
+        return run
 
     @property
     def replays(self) -> bool:

@@ -32,18 +32,18 @@ _ALIGNMENT = 16
 
 
 class TorchClock:
-    """CUDA events of PyTorch's current stream."""
+    """CUDA events of PyTorch's current stream: seconds only."""
 
-    def mark(self) -> Any:
+    def stamp(self) -> Any:
         """An event recorded now."""
         event = torch.cuda.Event(enable_timing=True)
         event.record()
         return event
 
-    def elapsed_s(self, start: Any, end: Any) -> float:
+    def elapsed(self, start: Any, end: Any) -> tuple[float, None, None]:
         """Seconds between two events."""
         end.synchronize()
-        return float(start.elapsed_time(end)) / 1e3
+        return float(start.elapsed_time(end)) / 1e3, None, None
 
     def synchronize(self) -> None:
         """Waits for the GPU."""

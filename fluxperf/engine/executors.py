@@ -93,6 +93,9 @@ class Steps(Protocol):
     def latents(self) -> Array:
         """Latents [B, I, C] float32 behind the steps so far."""
 
+    def rewind(self) -> None:
+        """Begins again from the noise; what was done once per image is kept."""
+
 
 class _EulerSteps:
     """A forward, and an Euler step of its own behind it.
@@ -115,7 +118,7 @@ class _EulerSteps:
         deltas: tuple[float, ...],
         on_forward: Callable[[int], Any] | None = None,
     ) -> None:
-        self._forwards, self._euler, self._latents = forwards, euler, latents
+        self._forwards, self._euler, self._noise, self._latents = forwards, euler, latents, latents
         self._deltas, self._on_forward, self._taken = deltas, on_forward, 0
 
     def take(self) -> None:
@@ -127,6 +130,9 @@ class _EulerSteps:
 
     def latents(self) -> Array:
         return self._latents
+
+    def rewind(self) -> None:
+        self._latents, self._taken = self._noise, 0
 
 
 EXECUTORS: Mapping[str, Callable[[Flux, Request], Forwards]] = {

@@ -99,10 +99,14 @@ class _Shape:
         """Writes what a generation starts from to the places that the graph reads; returns what must be held."""
         self.turn += 1
         copy = self._graphs.copy
-        copy(inputs.latents, self.latents)
         copy(inputs.txt, self._txt)
         for source, target in zip(inputs.rope, self._rope, strict=True):
             copy(source, target)
+        return self.rewind(inputs)
+
+    def rewind(self, inputs: Inputs) -> tuple[Array, Array]:
+        """Writes the noise and the first step again; returns what must be held. No launch changes the rest."""
+        self._graphs.copy(inputs.latents, self.latents)
         return inputs.vectors, self._graphs.begin(self._state, inputs.vectors, inputs.deltas)
 
     def result(self) -> Array:
@@ -138,7 +142,7 @@ class Replayed:
     """The steps of one generation, a launch each. See `executors.Steps`."""
 
     def __init__(self, shape: _Shape, inputs: Inputs) -> None:
-        self._shape, self._left = shape, len(inputs.deltas)
+        self._shape, self._inputs, self._left = shape, inputs, len(inputs.deltas)
         self._held = shape.begin(inputs)
         self._turn = shape.turn
         #: What is launched for a step.
@@ -166,6 +170,15 @@ class Replayed:
             raise ArgumentError("take: expected a step that is left, but all were taken. Start another generation.")
         self._left -= 1
         self._shape.replay.launch()
+
+    def rewind(self) -> None:
+        """Begins again from the noise, without what is done once per image.
+
+        Raises:
+            ArgumentError: another generation of this shape has begun meanwhile.
+        """
+        self._check()
+        self._held, self._left = self._shape.rewind(self._inputs), len(self._inputs.deltas)
 
     def latents(self) -> Array:
         """Latents [B, I, C] float32 behind the steps so far, an array of their own.

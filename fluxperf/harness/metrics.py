@@ -65,11 +65,17 @@ class Samples(NamedTuple):
     unit: str
     worse: Worse = "higher"
     prefix: str = ""
+    optional: bool = False
 
 
 #: The fields of a record that hold samples. A key that `METRICS` does not know is a metric all the same; one that
 #: `is_warmup` knows holds what was sampled before the samples that count, and is none.
-SAMPLES = (Samples("times", "times_s", "seconds"),)
+SAMPLES = (
+    Samples("times", "times_s", "seconds"),
+    Samples("cycles", "cycles", "cycles", prefix="cycles.", optional=True),
+    Samples("clock", "clock_hz", "hertz", worse="lower", prefix="clock.", optional=True),
+    Samples("energy", "energy_j", "joules", prefix="energy.", optional=True),
+)
 
 _ONE = "one forward"
 
@@ -116,6 +122,10 @@ METRICS = (
     Metric("times.step", "seconds", "one step", exact=False, series="step"),
     Metric("times.call", "seconds", "one call of a kernel", exact=False, series="call"),
     Metric("times.picture", "seconds", "one picture", exact=False, series="picture"),
+    Metric("cycles.denoise", "cycles", "cycles of all steps", exact=False, series="cycles.denoise"),
+    Metric("cycles.step", "cycles", "cycles of one step", exact=False, series="cycles.step"),
+    Metric("energy.denoise", "joules", "energy of all steps", exact=False, series="energy.denoise"),
+    Metric("energy.step", "joules", "energy of one step", exact=False, series="energy.step"),
     *_TOTALS,
     *(Metric(f"setup_{row.name}", row.unit, row.words) for row in _TOTALS),
     Metric("error.relative", "relative error", "error against the reference", series="error"),

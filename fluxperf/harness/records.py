@@ -149,12 +149,26 @@ class ClockReading(msgspec.Struct, frozen=True, kw_only=True):
     reasons: list[str] | None
 
 
+class EnergyRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Joules of the whole GPU while one process took the samples that count: pauses between them are in it.
+
+    ``counter_j`` is by the GPU's energy counter, which was renewed ``renewals`` times meanwhile, ``integrated_j`` by
+    readings of its power. ``None`` where it tells no such thing, or where the window is too short for the counter.
+    """
+
+    window_s: float
+    counter_j: float | None
+    integrated_j: float | None
+    renewals: int
+
+
 class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     """The GPU's state around and during the timed region of one process; no reading where it could not be read."""
 
     readings: list[ClockReading]
     power_limit_w: float | None = None
     sm_highest_mhz: int | None = None
+    energy: EnergyRow | None = None
 
 
 class LoadRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -200,6 +214,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     ``counts`` are exact counts of one forward that ``totals`` lacks, by names that `fluxperf.harness.metrics` knows.
     ``picture_witness`` are the counts of one such run from outside, whatever library made them.
 
+    ``cycles`` and ``clock_hz`` have the samples of ``times_s`` again, on the GPU's own clock: cycles of a
+    multiprocessor, and how many it made in a second. ``energy_j`` are joules of a generation and of a step, one number
+    for each process: those of its window (`EnergyRow`) over what ran in it. All three are by metric and process like
+    ``times_s``; a process that has none has an empty list, and where no process has any there is no metric.
+
     ``graph`` is there if timed steps were launches of a graph; ``totals`` and ``witness`` are then of such a step, its
     Euler step included, but ``op_calls``, ``ops`` and times of ``blocks`` of an eager forward of the same ops. It is
     ``None`` if every op was launched.
@@ -218,6 +237,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     phase_table: dict[str, str]
     policy: dict[str, str] = {}
     times_s: dict[str, list[list[float]]]
+    cycles: dict[str, list[list[float]]] = {}
+    clock_hz: dict[str, list[list[float]]] = {}
+    energy_j: dict[str, list[list[float]]] = {}
     totals: Totals
     setup_totals: Totals
     counts: dict[str, int] = {}

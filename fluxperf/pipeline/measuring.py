@@ -21,6 +21,7 @@ from fluxperf.pipeline.embeddings import PromptCache
 from fluxperf.pipeline.generation import Generated
 from fluxperf.pipeline.stages import STAGES
 from fluxperf.pipeline.text_to_image import Pipeline
+from fluxperf.record_rows import clocked, joules
 from fluxperf.recording import count, outside, record_of
 from fluxperf.workloads import Prepared, Workload
 
@@ -78,7 +79,9 @@ def measure_pictures(
             picture = partial(_picture, pipeline, wanted, seed, Path(folder))
             with Watch(device.bus_id) as watch:
                 variants = [Variant(device, lambda _: made.append(picture())), *beside]
-                samples, *others = interleave(variants, repeat, warmup, on_sample, until, rest_s=rest_s)
+                samples, *others = interleave(
+                    variants, repeat, warmup, on_sample, until, rest_s=rest_s, window=watch.window()
+                )
             generations = device.door.ledger.crossings[start:]
             seen = _witnessed(picture) if witness else None
     finally:
@@ -89,6 +92,8 @@ def measure_pictures(
     record = msgspec.structs.replace(
         record,
         times_s=_times(samples, made),
+        **clocked({"picture": samples.whole, "warmup_picture": samples.warmup}),
+        energy_j={} if beside or rest_s else joules(watch.conditions, {"picture": len(samples.whole)}),
         stages=_stages(made[-1]),
         loads=pipeline.parts.loads,
         settings={**record.settings, **settings, **({"rest_s": f"{rest_s:g}"} if rest_s else {})},

@@ -29,6 +29,12 @@ class FakeDevice:
     def elapsed_s(self, start: float, end: float) -> float:
         return end - start
 
+    def stamp(self) -> float:
+        return self.mark()
+
+    def elapsed(self, start: float, end: float) -> tuple[float, float | None, float | None]:
+        return end - start, None, None
+
     def synchronize(self) -> None:
         self.host = max(self.host, self.free)
 

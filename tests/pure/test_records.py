@@ -123,7 +123,7 @@ def test_field_names_of_schema_1_are_fixed() -> None:
 
 
 def test_fields_of_a_later_version_are_ignored(path: Path) -> None:
-    row = json.loads(path.read_text().splitlines()[0]) | {"energy_j": 3.5}
+    row = json.loads(path.read_text().splitlines()[0]) | {"later_j": 3.5}
     row["machine"]["tpm"] = True
     path.write_text(json.dumps(row))
     assert read_records(path).records == [make("baseline")]

@@ -31,9 +31,9 @@ def test_every_sample_is_kept_warmups_and_their_steps_too() -> None:
     run = Variant(device, device.generations(seconds))
     (samples,) = interleave([run], repeat=3, warmup=2, on_sample=lambda: turns.append(1))
     assert samples.warmup_s == [8.0, 6.0]
-    assert samples.warmup_steps_s == [4.0, 4.0, 3.0, 3.0]
+    assert [step.seconds for step in samples.warmup_steps] == [4.0, 4.0, 3.0, 3.0]
     assert samples.whole_s == [4.0, 2.0, 2.0]
-    assert samples.steps_s == [2.0, 2.0, 1.0, 1.0, 1.0, 1.0]
+    assert [step.seconds for step in samples.steps] == [2.0, 2.0, 1.0, 1.0, 1.0, 1.0]
     assert samples.last == "work 10"
     assert len(turns) == 5
     assert samples.outcome == SamplingRow(stopped="count", settled=None, half_width=None)

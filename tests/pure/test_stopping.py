@@ -9,10 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluxperf.harness.measure.stopping import Until, half_width, settled, stopped, warm
+from fluxperf.harness.measure.stopping import Reading, Until, half_width, settled, stopped, warm
 
 TIMES = st.floats(1e-6, 1e3, allow_nan=False)
 SERIES = st.lists(TIMES, min_size=0, max_size=40)
+
+
+def in_seconds(series: list[list[float]]) -> list[list[Reading]]:
+    """Samples of a device that tells seconds only."""
+    return [[Reading(seconds) for seconds in samples] for samples in series]
 
 
 @pytest.mark.parametrize(
@@ -63,7 +68,7 @@ def test_half_width_of_anything(samples: list[float], factor: float) -> None:
 @given(st.lists(SERIES, min_size=1, max_size=4), st.integers(0, 20), st.floats(0, 1e4))
 def test_a_fixed_number_is_exactly_that(series: list[list[float]], least: int, passed_s: float) -> None:
     enough = min(map(len, series)) >= least
-    assert warm(series, least, None, passed_s) is enough
+    assert warm(in_seconds(series), least, None, passed_s) is enough
     assert stopped(series, least, None, passed_s) == ("count" if enough else None)
 
 
@@ -78,6 +83,6 @@ def test_bounds_always_hold(series: list[list[float]], least: int, passed_s: flo
         assert count >= max(least, 6)
         assert all(half_width(samples) <= 0.01 for samples in series)
     if count >= max(20, least) or (count >= least and passed_s >= 50.0):
-        assert warm(series, least, until, passed_s)
+        assert warm(in_seconds(series), least, until, passed_s)
     if count < least:
-        assert not warm(series, least, until, passed_s)
+        assert not warm(in_seconds(series), least, until, passed_s)

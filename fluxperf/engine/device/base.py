@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
+from fluxperf.engine.device.stamps import Lapse
 from fluxperf.engine.device.transfers import Door, HostNumbers, Slot
 
 
@@ -200,6 +201,14 @@ class Device(ABC):
     @abstractmethod
     def elapsed_s(self, start: Any, end: Any) -> float:
         """Seconds between two marks, on the device's clock."""
+
+    def stamp(self) -> Any:
+        """A mark, to be given to `elapsed`, that also reads the device's cycle counters where it has some."""
+        return self.mark()
+
+    def elapsed(self, start: Any, end: Any) -> Lapse:
+        """What lies between two stamps: seconds, and cycles with their mean clock where the device counts them."""
+        return Lapse(self.elapsed_s(start, end))
 
     def occupy(self) -> None:  # noqa: B027 (most devices have done what they were given)
         """Keeps an asynchronous device busy while the host launches one op, whose time is then without gaps.

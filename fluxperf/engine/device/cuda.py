@@ -17,6 +17,7 @@ from fluxperf.engine.device.gpu import Gpu, available, cupy
 from fluxperf.engine.device.graphs import Graphs
 from fluxperf.engine.device.host import host_dtype
 from fluxperf.engine.device.slots import CudaSlot
+from fluxperf.engine.device.stamps import Lapse, Stamp, Stamps, cycles_between
 from fluxperf.engine.device.transfers import Door, HostNumbers
 from fluxperf.engine.nvrtc.launch import launch
 from fluxperf.errors import ArgumentError, ConfigError, DeviceError
@@ -186,6 +187,21 @@ class CudaDevice(Gpu, Device):
         launches = self.launches
         launch(self, self.kernels.get("spin.cu", "spin_ns", SPIN), (1, 1), 1, _OCCUPIED_NS)
         self.launches = launches
+
+    @functools.cached_property
+    def stamps(self) -> Stamps:
+        """Rows for stamps."""
+        return Stamps(self)
+
+    def stamp(self) -> Stamp:
+        """An event recorded on the stream, behind a kernel that reads the counters of every multiprocessor."""
+        return self.stamps.take()
+
+    def elapsed(self, start: Stamp, end: Stamp) -> Lapse:
+        """Seconds between two events; cycles and clock by the readings, if enough multiprocessors were read."""
+        seconds = self.elapsed_s(start.event, end.event)
+        found = cycles_between(start.row, end.row)
+        return Lapse(seconds, *found) if found else Lapse(seconds)
 
     def synchronize(self) -> None:
         """Waits for the stream."""

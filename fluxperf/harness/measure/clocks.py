@@ -1,4 +1,4 @@
-"""Clocks, power, temperature and throttling of the GPU while something is timed, read through NVML.
+"""Clocks, power, energy, temperature and throttling of the GPU while something is timed, read through NVML.
 
 NVML is only asked, never told: no clock, limit or mode is changed. Without NVML, or without a GPU, nothing is read.
 """
@@ -8,10 +8,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from types import TracebackType
 from typing import Any
 
+from fluxperf.harness.measure.energy import LOOK_S, EnergyMeter
 from fluxperf.harness.records import ClockReading, Conditions, Record
 
 #: Bits of NVML's clocks event reasons (``nvmlClocksEventReasons`` in nvml.h).
@@ -77,6 +79,11 @@ class Watch:
         self._start = 0.0
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
+        self._meter = EnergyMeter(self._joules, self._power_w, now)
+
+    def window(self) -> AbstractContextManager[None]:
+        """A region inside the block, whose joules `conditions` tells: that of the samples that count."""
+        return self._meter.window() if self._handle is not None else nullcontext()
 
     @property
     def conditions(self) -> Conditions | None:
@@ -87,6 +94,7 @@ class Watch:
             readings=list(self._readings),
             power_limit_w=_watts(self._ask("nvmlDeviceGetEnforcedPowerLimit")),
             sm_highest_mhz=self._ask("nvmlDeviceGetMaxClockInfo", self._nvml.NVML_CLOCK_SM) if self._nvml else None,
+            energy=self._meter.row,
         )
 
     def __enter__(self) -> Watch:
@@ -112,8 +120,13 @@ class Watch:
         self._read()
 
     def _go_on(self) -> None:
-        while not self._over.wait(self._interval_s):
+        due_s = self._now() + self._interval_s
+        while not self._over.wait(min(LOOK_S, self._interval_s)):
+            self._meter.look()
+            if self._now() < due_s:
+                continue
             self._read()
+            due_s += self._interval_s
             if len(self._readings) >= _MOST:
                 del self._readings[1::2]
                 self._interval_s *= 2
@@ -132,6 +145,24 @@ class Watch:
                 reasons=self._reasons(),
             )
         )
+
+    def _joules(self) -> float | None:
+        """All that the GPU has used since its driver was loaded."""
+        millijoules = self._ask("nvmlDeviceGetTotalEnergyConsumption")
+        return None if millijoules is None else millijoules / 1e3
+
+    def _power_w(self) -> float | None:
+        """Power of this moment where the driver tells it, else its mean over the last second."""
+        library = self._nvml
+        field = getattr(library, "NVML_FI_DEV_POWER_INSTANT", None)
+        if library is not None and field is not None:
+            try:
+                (found,) = library.nvmlDeviceGetFieldValues(self._handle, [field])
+            except library.NVMLError:
+                found = None
+            if found is not None and found.nvmlReturn == library.NVML_SUCCESS:
+                return int(found.value.uiVal) / 1e3
+        return _watts(self._ask("nvmlDeviceGetPowerUsage"))
 
     def _reasons(self) -> list[str] | None:
         """NVML renamed throttle reasons to event reasons in its release 12.2; the bits stayed."""

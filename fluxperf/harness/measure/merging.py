@@ -61,7 +61,10 @@ def merge(records: Sequence[Record]) -> Merged:
         return Merged(None, differences[:_MOST_ROWS] + rest, notes)
     merged = msgspec.structs.replace(
         first,
-        **{one.field: _samples([getattr(record, one.field) for record in records]) for one in SAMPLES},
+        **{
+            one.field: _samples([getattr(record, one.field) for record in records], [[]] if one.optional else [])
+            for one in SAMPLES
+        },
         sampling=[row for record in records for row in record.sampling],
         conditions=_conditions(records),
         totals=_largest([record.totals for record in records]),
@@ -74,10 +77,10 @@ def merge(records: Sequence[Record]) -> Merged:
     return Merged(merged, [], notes)
 
 
-def _samples(processes: Sequence[Mapping[str, Processes]]) -> dict[str, Processes]:
-    """Samples of all processes by metric."""
+def _samples(processes: Sequence[Mapping[str, Processes]], none: Processes) -> dict[str, Processes]:
+    """Samples of all processes by metric; ``none`` stands for those of one that lacks a metric."""
     return {
-        metric: [samples for process in processes for samples in process.get(metric, [])]
+        metric: [samples for process in processes for samples in process.get(metric, none)]
         for metric in dict.fromkeys(metric for process in processes for metric in process)
     }
 

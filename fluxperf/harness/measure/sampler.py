@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
 from fluxperf.errors import ArgumentError
 from fluxperf.harness.measure import stopping
-from fluxperf.harness.measure.stopping import Until
+from fluxperf.harness.measure.stopping import Reading, Until
 from fluxperf.harness.records import SamplingRow
 
 Run = Callable[[Callable[[int], None]], Any]
@@ -32,20 +33,26 @@ _MOST_BUSY_S = 0.5
 
 
 class Clock(Protocol):
-    """A device's clock. Marks are points in the device's own time, so that asynchronous work is timed where it runs."""
+    """A device's clock. Stamps are points in the device's own time: asynchronous work is timed where it runs."""
 
-    def mark(self) -> Any:
-        """A point in time."""
+    def stamp(self) -> Any:
+        """A point in time, and in the device's cycles if it counts any."""
 
-    def elapsed_s(self, start: Any, end: Any) -> float:
-        """Seconds between two points."""
+    def elapsed(self, start: Any, end: Any) -> tuple[float, float | None, float | None]:
+        """What lies between two stamps: seconds; cycles and their mean clock in hertz, where the device counts them."""
 
     def synchronize(self) -> None:
         """Waits for all work."""
 
 
 class FlushingClock(Clock, Protocol):
-    """A clock of a device whose caches can be flushed, which cold and batch measurements need."""
+    """A clock of a device whose caches can be flushed, for cold and batch measurements. Marks are of seconds only."""
+
+    def mark(self) -> Any:
+        """A point in time."""
+
+    def elapsed_s(self, start: Any, end: Any) -> float:
+        """Seconds between two marks."""
 
     def flush(self, busy_s: float = 0.0) -> None:
         """Gives the device writes that leave nothing else in its caches, and that last ``busy_s`` at least.
@@ -57,22 +64,34 @@ class FlushingClock(Clock, Protocol):
 class Variant(NamedTuple):
     """A generation to time, and the clock to time it with.
 
-    ``run`` calls its argument with the index of each step once that has been given to the device.
+    ``run`` calls its argument with the index of each step once that has been given to the device. It may make several
+    ``generations``, one right behind the other; a sample is then the mean of those.
     """
 
     clock: Clock
     run: Run
+    generations: int = 1
 
 
 class Samples(NamedTuple):
-    """Seconds of every generation, and of every step in it; warm-ups kept apart; what the last run returned."""
+    """Readings of every generation, and of every step in it; warm-ups kept apart; what the last run returned."""
 
-    whole_s: list[float]
-    steps_s: list[float]
-    warmup_s: list[float]
-    warmup_steps_s: list[float]
+    whole: list[Reading]
+    steps: list[Reading]
+    warmup: list[Reading]
+    warmup_steps: list[Reading]
     last: Any
     outcome: SamplingRow
+
+    @property
+    def whole_s(self) -> list[float]:
+        """Seconds of every generation."""
+        return [reading.seconds for reading in self.whole]
+
+    @property
+    def warmup_s(self) -> list[float]:
+        """Seconds of every generation of the warm-up."""
+        return [reading.seconds for reading in self.warmup]
 
 
 class Call(NamedTuple):
@@ -102,11 +121,15 @@ class Series(NamedTuple):
 
 
 class _Taken(NamedTuple):
-    """One sample: seconds, and what else the kind of measurement keeps of it."""
+    """One sample, and what else the kind of measurement keeps of it."""
 
-    seconds: float
-    steps_s: Sequence[float] = ()
+    reading: Reading
+    steps: Sequence[Reading] = ()
     hidden: bool = False
+
+    @property
+    def seconds(self) -> float:
+        return self.reading.seconds
 
 
 class _Course(NamedTuple):
@@ -126,19 +149,21 @@ def interleave(
     now: Now = time.perf_counter,
     rest_s: float = 0.0,
     sleep: Callable[[float], None] = time.sleep,
+    window: AbstractContextManager[None] | None = None,
 ) -> list[Samples]:
     """Times generations of several variants in turns.
 
     Args:
         variants: what to time.
         repeat: samples of each to keep; with ``until`` the least number.
-        warmup: runs of each before them; with ``until`` the least number.
+        warmup: runs of each before them; with ``until``, and where devices count cycles, the least number.
         on_sample: called after each turn of all variants, for a progress bar.
         until: go on until the warm-up has settled and the median is known this well, or a bound is reached.
         now: seconds of the host's clock, which bounds are kept by.
         rest_s: idle seconds before each generation. A card that works without a pause lowers its clock at its limit of
             power; one image after a pause is another measurement, and both are of use.
         sleep: waits on the host.
+        window: entered when the warm-up is over, and left behind the last sample.
     """
     last: list[Any] = [None] * len(variants)
 
@@ -147,18 +172,19 @@ def interleave(
             if rest_s:
                 variants[index].clock.synchronize()
                 sleep(rest_s)
-            whole, steps, last[index] = _generation(variants[index])
+            whole, steps, last[index] = _generations(variants[index])
             return _Taken(whole, steps)
 
         return take
 
-    courses = _in_turns([taker(index) for index in range(len(variants))], repeat, warmup, on_sample, until, now)
+    takers = [taker(index) for index in range(len(variants))]
+    courses = _in_turns(takers, repeat, warmup, on_sample, until, now, window or nullcontext())
     return [
         Samples(
-            whole_s=[taken.seconds for taken in course.kept],
-            steps_s=[step for taken in course.kept for step in taken.steps_s],
-            warmup_s=[taken.seconds for taken in course.warmup],
-            warmup_steps_s=[step for taken in course.warmup for step in taken.steps_s],
+            whole=[taken.reading for taken in course.kept],
+            steps=[step for taken in course.kept for step in taken.steps],
+            warmup=[taken.reading for taken in course.warmup],
+            warmup_steps=[step for taken in course.warmup for step in taken.steps],
             last=result,
             outcome=course.outcome,
         )
@@ -213,7 +239,7 @@ def _behind_flushes(
     kind: str, calls: Sequence[Call], launches: int, repeat: int, warmup: int, until: Until | None, now: Now
 ) -> list[Series]:
     takers = [_Hidden(call, launches, now) for call in calls]
-    courses = _in_turns(takers, repeat, warmup, lambda: None, until, now)
+    courses = _in_turns(takers, repeat, warmup, lambda: None, until, now, nullcontext())
     return [
         Series(
             kind=kind,
@@ -249,7 +275,7 @@ class _Hidden:
         # The device begins with the flush after ``begun`` at the earliest: it is still busy when the last call comes.
         hidden = given - begun <= clock.elapsed_s(before, start)
         self._busy_s = min(max(_BUSY_S, 2 * (given - flushed)), _MOST_BUSY_S)
-        return _Taken(clock.elapsed_s(start, end) / self._launches, hidden=hidden)
+        return _Taken(Reading(clock.elapsed_s(start, end) / self._launches), hidden=hidden)
 
 
 def _in_turns(
@@ -259,6 +285,7 @@ def _in_turns(
     on_sample: Callable[[], None],
     until: Until | None,
     now: Now,
+    window: AbstractContextManager[None],
 ) -> list[_Course]:
     """Samples of several variants, one of each per turn, the order reversed in every second turn."""
     if repeat < 1 or warmup < 0 or not takers:
@@ -279,18 +306,19 @@ def _in_turns(
         on_sample()
 
     start = now()
-    while not stopping.warm(_seconds(warmups), warmup, until, now() - start):
+    while not stopping.warm(_readings(warmups), warmup, until, now() - start):
         turn(warmups)
     if until is not None and len(warmups[0]) == 1 and now() - start >= until.most_s:
         # One turn took all the time there is for samples: it is the sample, and there was no warm-up.
         warmups, kept = kept, warmups
     else:
         start = now()
-    while (why := stopping.stopped(_seconds(kept), repeat, until, now() - start)) is None:
-        turn(kept)
+    with window:
+        while (why := stopping.stopped(_seconds(kept), repeat, until, now() - start)) is None:
+            turn(kept)
     return [
         _Course(before, taken, stopping.outcome(why, first, seconds))
-        for before, taken, first, seconds in zip(warmups, kept, _seconds(warmups), _seconds(kept), strict=True)
+        for before, taken, first, seconds in zip(warmups, kept, _readings(warmups), _seconds(kept), strict=True)
     ]
 
 
@@ -298,12 +326,18 @@ def _seconds(series: Sequence[Sequence[_Taken]]) -> list[list[float]]:
     return [[taken.seconds for taken in samples] for samples in series]
 
 
-def _generation(variant: Variant) -> tuple[float, list[float], Any]:
-    """Seconds of one generation on an idle device, seconds of its steps, and its result."""
-    clock = variant.clock
+def _readings(series: Sequence[Sequence[_Taken]]) -> list[list[Reading]]:
+    return [[taken.reading for taken in samples] for samples in series]
+
+
+def _generations(variant: Variant) -> tuple[Reading, list[Reading], Any]:
+    """One generation on an idle device, or the mean of several; their steps; and the result."""
+    clock, number = variant.clock, variant.generations
     clock.synchronize()
-    marks: list[Any] = [clock.mark()]
-    last = variant.run(lambda step: marks.append(clock.mark()))
-    end = clock.mark()
+    stamps: list[Any] = [clock.stamp()]
+    last = variant.run(lambda step: stamps.append(clock.stamp()))
+    end = clock.stamp()
     clock.synchronize()
-    return clock.elapsed_s(marks[0], end), [clock.elapsed_s(a, b) for a, b in pairwise(marks)], last
+    seconds, cycles, clock_hz = clock.elapsed(stamps[0], end)
+    whole = Reading(seconds / number, None if cycles is None else cycles / number, clock_hz)
+    return whole, [Reading(*clock.elapsed(a, b)) for a, b in pairwise(stamps)], last

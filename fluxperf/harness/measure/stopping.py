@@ -2,6 +2,10 @@
 
 Both rules look at samples of one process. They say how many samples that process should take, and nothing about other
 processes; what is reported of a median comes from several of those.
+
+A warm-up has settled by its seconds, or, where the device counts cycles, by cycles and clock: `steady`. A GPU at its
+limit of power changes its clock by several percent from sample to sample for as long as it works, so seconds alone
+either never settle or settle by chance.
 """
 
 from __future__ import annotations
@@ -23,11 +27,31 @@ WINDOW = 5
 #: iterations by 0.01 or 0.02; a range is at least as strict.
 SPREAD = 0.02
 
+#: Seconds of samples, and samples, that a half of a warm-up's end must have before cycles and clock are judged.
+STEADY_S, STEADY_SAMPLES = 1.5, 3
+
+#: Relative change of the median clock, and of the median cycles, from one half to the other that still is steady.
+STEADY_CLOCK, STEADY_CYCLES = 0.015, 0.002
+
+#: Seconds that a warm-up without other bounds takes at most until it is steady.
+STEADY_MOST_S = 10.0
+
 #: Two-sided 5 % point of the normal distribution, for the trend.
 _TREND = 1.96
 
 #: Confidence of the interval that sampling stops at.
 CONFIDENCE = 0.95
+
+
+class Reading(NamedTuple):
+    """One sample on a device's clock.
+
+    ``cycles`` of a multiprocessor and their rate ``clock_hz`` are ``None`` where the device counts none.
+    """
+
+    seconds: float
+    cycles: float | None = None
+    clock_hz: float | None = None
 
 
 class Until(NamedTuple):
@@ -71,6 +95,50 @@ def settled(samples_s: Sequence[float]) -> bool:
     return (abs(rises) - 1) / deviation < _TREND
 
 
+def steady(readings: Sequence[Reading]) -> bool | None:
+    """Whether a GPU is in its steady state: its clock no longer falls, and cycles stay the same.
+
+    The newest samples that last `STEADY_S` together are compared with as many seconds of samples before them: medians
+    of clock and cycles may differ by `STEADY_CLOCK` and `STEADY_CYCLES`. A card reaches its limit of power, and the
+    clock that it can hold there, within seconds, so it is seconds that count and not samples.
+
+    Args:
+        readings: all warm-up samples so far, in order.
+
+    Returns:
+        ``None`` where there are no cycles, or too few samples to tell.
+    """
+    later, before = _newest(readings)
+    earlier, _ = _newest(before)
+    bounds = (("clock_hz", STEADY_CLOCK), ("cycles", STEADY_CYCLES))
+    middles = [(_middle(earlier, field), _middle(later, field), most) for field, most in bounds]
+    if not all(before and after for before, after, _ in middles):
+        return None
+    return all(abs(after / before - 1) <= most for before, after, most in middles)
+
+
+def _middle(readings: Sequence[Reading], field: str) -> float:
+    """Median of a field, 0 where a reading lacks it."""
+    return median([getattr(reading, field) or 0.0 for reading in readings])
+
+
+def _newest(readings: Sequence[Reading]) -> tuple[Sequence[Reading], Sequence[Reading]]:
+    """The newest samples that last long enough together, and those before them; none of the former if none do."""
+    passed_s = 0.0
+    for number, reading in enumerate(reversed(readings), start=1):
+        passed_s += reading.seconds
+        if passed_s >= STEADY_S and number >= STEADY_SAMPLES:
+            return readings[-number:], readings[:-number]
+    return (), readings
+
+
+def _told(readings: Sequence[Reading]) -> bool | None:
+    """Whether a warm-up has settled, by the rule that fits the device; ``None`` for too few samples to tell."""
+    if readings and all(reading.cycles is not None for reading in readings):
+        return steady(readings)
+    return settled([reading.seconds for reading in readings]) if len(readings) >= WINDOW else None
+
+
 def half_width(samples_s: Sequence[float]) -> float | None:
     """Half of the median's interval over the median, or ``None`` for too few samples.
 
@@ -84,19 +152,23 @@ def half_width(samples_s: Sequence[float]) -> float | None:
     return None if interval is None else (interval.high - interval.low) / 2 / median(samples_s)
 
 
-def warm(series: Sequence[Sequence[float]], least: int, until: Until | None, passed_s: float) -> bool:
+def warm(series: Sequence[Sequence[Reading]], least: int, until: Until | None, passed_s: float) -> bool:
     """Whether the warm-up of several variants is over.
 
     Args:
         series: warm-up samples so far, by variant.
-        least: runs of each; exactly so many without ``until``.
+        least: runs of each. Without ``until`` exactly so many, but where all devices count cycles: there the warm-up
+            goes on until all are `steady`, for `STEADY_MOST_S`; not if no run was asked for.
         until: bounds, or ``None``.
         passed_s: seconds of warm-up so far.
     """
     count = min(map(len, series))
-    if until is None or count < least:
-        return count >= least
-    return count >= until.warmup_most or passed_s >= until.warmup_s or all(map(settled, series))
+    if count < least:
+        return False
+    if until is not None:
+        return count >= until.warmup_most or passed_s >= until.warmup_s or all(map(_told, series))
+    counted = least and all(reading.cycles is not None for readings in series for reading in readings)
+    return not counted or passed_s >= STEADY_MOST_S or all(map(_told, series))
 
 
 def stopped(series: Sequence[Sequence[float]], least: int, until: Until | None, passed_s: float) -> Stopped | None:
@@ -124,13 +196,12 @@ def stopped(series: Sequence[Sequence[float]], least: int, until: Until | None, 
     return "count" if count >= until.most else None
 
 
-def outcome(why: Stopped, warmup_s: Sequence[float], times_s: Sequence[float]) -> SamplingRow:
+def outcome(why: Stopped, warmup: Sequence[Reading], times_s: Sequence[float]) -> SamplingRow:
     """How sampling of one variant ended, as a record has it.
 
     Args:
         why: why it took no more samples.
-        warmup_s: all samples of its warm-up, in seconds.
+        warmup: all samples of its warm-up.
         times_s: all samples after that, in seconds.
     """
-    known = len(warmup_s) >= WINDOW
-    return SamplingRow(stopped=why, settled=settled(warmup_s) if known else None, half_width=half_width(times_s))
+    return SamplingRow(stopped=why, settled=_told(warmup), half_width=half_width(times_s))

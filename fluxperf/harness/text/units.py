@@ -37,6 +37,9 @@ UNITS: dict[str, Unit] = {
     "allocations": Unit("count", whole=True),
     "calls": Unit("count", whole=True),
     "relative error": Unit("relative"),
+    "cycles": Unit("cycles", "cycles"),
+    "hertz": Unit("Hz", "Hz"),
+    "joules": Unit("J", "J"),
 }
 
 _TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from fluxperf.engine.device import cuda, graphs
+from fluxperf.engine.device import cuda, graphs, stamps
 from fluxperf.engine.nvrtc.launch import launch
 
 
@@ -42,6 +42,7 @@ def family(name: str, layout: str, variants: str) -> None:
 
 
 family("spin", cuda.SPIN, "ns")
+family("stamp", stamps.LAYOUT, "sm")
 for _family in graphs.FAMILIES:
     family(*_family)
 

@@ -1,0 +1,105 @@
+"""Stamps: the cycle counter of every multiprocessor, read on the device where an event is recorded.
+
+Seconds tell how long work took, not how much it was: a GPU at its limit of power changes its clock all the time. Cycles
+of the multiprocessors stay the same for the same work (but for what waits for memory, whose clock is another one).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fluxperf.engine.device.transfers import HostNumbers
+from fluxperf.engine.nvrtc.launch import launch
+
+#: Entry point of a stamp, its parameters, and rows that are allocated at once.
+ENTRY, LAYOUT, _ROWS = "stamp_sm", "P i", 128
+
+#: Bytes of a multiprocessor's two readings.
+_PAIR_BYTES = 16
+
+#: Share of the multiprocessors that must be in both stamps.
+_FEWEST = 0.5
+
+
+class Lapse(NamedTuple):
+    """What lies between two stamps.
+
+    ``cycles`` of a multiprocessor's clock and its mean rate ``clock_hz`` are ``None`` on a device that tells no cycles.
+    """
+
+    seconds: float
+    cycles: float | None = None
+    clock_hz: float | None = None
+
+
+class Stamp:
+    """A stamp that was given to the device: an event, and a row of readings that is there when the event is.
+
+    Args:
+        event: recorded behind the readings.
+        row: [multiprocessors, 2] cycles and nanoseconds; zeros where nothing was written yet.
+        place: the row's number, for `Stamps`.
+        free: takes the number back when nobody holds the stamp.
+    """
+
+    __slots__ = ("_free", "_place", "event", "row")
+
+    def __init__(self, event: Any, row: HostNumbers, place: int, free: list[int]) -> None:
+        self.event, self.row, self._place, self._free = event, row, place, free
+
+    def __del__(self) -> None:
+        self._free.append(self._place)
+
+
+class Stamps:
+    """Rows for stamps in the host's pinned memory, which the GPU writes to by itself: no copy is made to read them.
+
+    Args:
+        gpu: launches the kernel on its current stream. Stamps are no work of the program: nothing counts them.
+    """
+
+    def __init__(self, gpu: Any) -> None:
+        self._gpu = gpu
+        self._kernel = gpu.kernels.get("stamp.cu", ENTRY, LAYOUT)
+        self._rows: list[HostNumbers] = []
+        self._free: list[int] = []
+
+    def take(self) -> Stamp:
+        """A stamp of this moment of the current stream."""
+        if not self._free:
+            self._grow()
+        gpu, place = self._gpu, self._free.pop()
+        row = self._rows[place]
+        row[...] = 0  # whoever held it last has let go of it, so nothing writes there any more
+        launches = gpu.launches
+        launch(gpu, self._kernel, (gpu.processors, 1), 32, row.ctypes.data, gpu.processors)
+        gpu.launches = launches
+        return Stamp(gpu.mark(), row, place, self._free)
+
+    def _grow(self) -> None:
+        numbers = self._gpu.lasting(_ROWS * self._gpu.processors * _PAIR_BYTES).view(np.uint64)
+        first = len(self._rows)
+        self._rows += list(numbers.reshape(_ROWS, self._gpu.processors, 2))
+        self._free += range(first, first + _ROWS)
+
+
+def cycles_between(start: HostNumbers, end: HostNumbers) -> tuple[float, float] | None:
+    """Cycles and mean clock in hertz between two rows of readings; medians over the multiprocessors that are in both.
+
+    The clock of one is its cycles over the nanoseconds of the same one. ``None`` if fewer than half of them are there,
+    or if no time passed.
+
+    Args:
+        start: [multiprocessors, 2] cycles and nanoseconds, unsigned; zeros where nothing was read.
+        end: the same, later.
+    """
+    both = np.all([start.any(axis=1), end.any(axis=1)], axis=0)
+    if np.count_nonzero(both) < max(1, _FEWEST * len(start)):
+        return None
+    passed = (end[both] - start[both]).astype(np.int64)
+    if (passed <= 0).any():
+        return None
+    cycles, nanoseconds = passed.astype(np.float64).T
+    return float(np.median(cycles)), float(np.median(cycles / nanoseconds)) * 1e9
