@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 
 class FakeDevice:
@@ -61,3 +61,40 @@ class FakeDevice:
             return f"{name} {len(self.log)}"
 
         return run
+
+
+class ClockedDevice:
+    """A GPU whose clock is planted: work is given in cycles, and takes what they take at the clock of that moment.
+
+    Args:
+        clocks_hz: clock of each piece of work, in order; a generation of several steps takes one for all of them (a run of several generations too).
+    """
+
+    def __init__(self, clocks_hz: Iterable[float]) -> None:
+        self._clocks = iter(clocks_hz)
+        self.seconds = self.cycles = 0.0
+
+    def work(self, steps: Sequence[float]):
+        """A generation whose steps take these cycles."""
+
+        def run(on_step):
+            clock = next(self._clocks)
+            for index, cycles in enumerate(steps):
+                self.cycles += cycles
+                self.seconds += cycles / clock
+                on_step(index)
+
+        return run
+
+    def stamp(self) -> tuple[float, float]:
+        return self.seconds, self.cycles
+
+    def elapsed(self, start: tuple[float, float], end: tuple[float, float]) -> tuple[float, float, float]:
+        seconds, cycles = end[0] - start[0], end[1] - start[1]
+        return seconds, cycles, cycles / seconds
+
+    def synchronize(self) -> None:
+        pass
+
+    def now(self) -> float:
+        return self.seconds

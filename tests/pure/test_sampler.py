@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from itertools import chain, count, repeat
 
 import pytest
@@ -9,9 +10,9 @@ import pytest
 from fluxperf.engine.device.host import HostDevice
 from fluxperf.errors import ArgumentError
 from fluxperf.harness.measure.sampler import Call, Variant, batch, cold, interleave
-from fluxperf.harness.measure.stopping import Until
+from fluxperf.harness.measure.stopping import Reading, Until
 from fluxperf.harness.records import SamplingRow
-from tests.pure.fake_device import FakeDevice
+from tests.pure.fake_device import ClockedDevice, FakeDevice
 
 
 def variants(device: FakeDevice, *names: str) -> list[Variant]:
@@ -191,3 +192,42 @@ def test_every_generation_rests_before_it_when_asked_to() -> None:
     interleave(variants(device, "a", "b"), repeat=2, warmup=1, rest_s=0.5, sleep=sleep)
     assert "".join(device.log) == ".a.b.b.a.a.b"
     assert rests == [0.5] * 6
+
+
+def test_a_sample_has_cycles_and_clock_where_the_device_counts_them() -> None:
+    device = ClockedDevice([2e9, 1e9])
+    run = Variant(device, device.work([3e9, 1e9]))
+    (samples,) = interleave([run], repeat=2, warmup=0)
+    assert samples.whole == [Reading(2.0, 4e9, 2e9), Reading(4.0, 4e9, 1e9)]
+    assert [step.cycles for step in samples.steps] == [3e9, 1e9] * 2
+    assert [step.seconds for step in samples.steps] == [1.5, 0.5, 3.0, 1.0]
+
+
+def test_a_sample_of_several_generations_is_their_mean() -> None:
+    device = ClockedDevice([2e9])
+    run = Variant(device, device.work([3e9, 1e9, 3e9, 1e9]), generations=2)
+    (samples,) = interleave([run], repeat=1, warmup=0)
+    assert samples.whole == [Reading(2.0, 4e9, 2e9)]
+    assert [step.cycles for step in samples.steps] == [3e9, 1e9, 3e9, 1e9]
+
+
+def test_a_gpus_warm_up_ends_when_cycles_and_clock_are_steady() -> None:
+    """A rested card: its clock falls for four seconds, then dithers by 4 %, which no rule of seconds calls settled."""
+    falling, dithering = [1.98e9 - 0.02e9 * index for index in range(20)], [1.5e9, 1.56e9] * 30
+    device = ClockedDevice(falling + dithering)
+    (samples,) = interleave([Variant(device, device.work([3e8]))], repeat=3, warmup=1, now=device.now)
+    assert len(falling) < len(samples.warmup) < 60
+    assert samples.outcome.settled is True
+
+
+def test_the_window_is_that_of_the_samples_that_count() -> None:
+    device = FakeDevice(0.0)
+
+    @contextmanager
+    def window():
+        device.log.append("open")
+        yield
+        device.log.append("closed")
+
+    interleave(variants(device, "a", "b"), repeat=2, warmup=1, window=window())
+    assert " ".join(device.log) == "a b open b a a b closed"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluxperf.harness.measure.stopping import Reading, Until, half_width, settled, stopped, warm
+from fluxperf.harness.measure.stopping import Reading, Until, half_width, settled, steady, stopped, warm
 
 TIMES = st.floats(1e-6, 1e3, allow_nan=False)
 SERIES = st.lists(TIMES, min_size=0, max_size=40)
@@ -86,3 +86,42 @@ def test_bounds_always_hold(series: list[list[float]], least: int, passed_s: flo
         assert warm(in_seconds(series), least, until, passed_s)
     if count < least:
         assert not warm(in_seconds(series), least, until, passed_s)
+
+
+def gpu(clocks: list[float], cycles: float = 3e8) -> list[Reading]:
+    """Samples of the same work at these clocks, in hertz."""
+    return [Reading(cycles / clock, cycles, clock) for clock in clocks]
+
+
+def test_too_few_seconds_or_samples_say_nothing() -> None:
+    assert steady([]) is None
+    assert steady(gpu([1.5e9] * 14)) is None, "14 samples of 0.2 s are not twice 1.5 s"
+    assert steady(gpu([1.5e9] * 5, cycles=3e9)) is None, "5 samples are not twice 3, however long"
+    assert steady(gpu([1.5e9] * 6, cycles=3e9)) is True
+    assert steady([Reading(1.0)] * 20) is None
+
+
+def test_a_card_that_still_clocks_down_is_not_steady_and_one_that_dithers_is() -> None:
+    falling = gpu([1.98e9 - 0.01e9 * index for index in range(20)])
+    dithering = gpu([1.5e9, 1.56e9] * 10)
+    assert steady(falling) is False
+    assert steady(dithering) is True
+    assert settled([reading.seconds for reading in dithering[-5:]]) is False, "seconds alone spread by 4 %"
+    assert steady(falling + dithering) is True, "only the newest count"
+
+
+def test_cycles_that_still_change_are_not_steady() -> None:
+    more = [reading._replace(cycles=3e8 * (1 + 0.001 * index)) for index, reading in enumerate(gpu([1.5e9] * 20))]
+    assert steady(more) is False
+
+
+def test_a_gpus_warm_up_goes_on_until_it_is_steady() -> None:
+    """Without bounds of the caller's own: at least what was asked for, then until steady, for ten seconds."""
+    warmed, cold = gpu([1.5e9] * 20), gpu([1.5e9] * 2)
+    assert warm([warmed], 1, None, 0.0)
+    assert not warm([warmed, cold], 1, None, 0.0), "all variants"
+    assert warm([warmed, cold], 1, None, 10.0)
+    assert not warm([warmed], 21, None, 99.0)
+    assert warm([[]], 0, None, 0.0), "no warm-up was asked for"
+    assert warm([[Reading(1.0)]], 1, None, 0.0), "seconds alone: a count"
+    assert warm([[Reading(1.0)], cold], 1, None, 0.0), "a peer beside it tells no cycles"

@@ -110,6 +110,8 @@ def steady(readings: Sequence[Reading]) -> bool | None:
     """
     later, before = _newest(readings)
     earlier, _ = _newest(before)
+    if not earlier:
+        return None
     bounds = (("clock_hz", STEADY_CLOCK), ("cycles", STEADY_CYCLES))
     middles = [(_middle(earlier, field), _middle(later, field), most) for field, most in bounds]
     if not all(before and after for before, after, _ in middles):
