@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from fluxperf.engine.checkpoints.sources import SyntheticWeights
 from fluxperf.engine.config import CONFIGS
-from fluxperf.engine.executors import Sampler
+from fluxperf.engine.executors import CapturedForwards, Sampler
 from fluxperf.engine.model.flux import Flux
 from fluxperf.engine.model.schedule import sigmas
 from fluxperf.engine.ops.bind import bind
@@ -15,8 +17,8 @@ from fluxperf.engine.ops.meter import OpMeter
 from fluxperf.engine.phases import phase_named, table
 from fluxperf.engine.replays import KEPT
 from fluxperf.errors import ArgumentError, DeviceError
-from fluxperf.recording import count
-from fluxperf.workloads import prepare, workload_named
+from fluxperf.recording import count, measure
+from fluxperf.workloads import drawn, placed, prepare, workload_named
 from tests.model.graph_host import GraphHost
 from tests.model.rung_runs import Case, Rung, inputs
 
@@ -255,3 +257,44 @@ def test_only_the_latest_generation_of_a_graph_is_captured_again():
     eager = pair.eager.sampler.start(pair.eager.upload(given.latents), request)
     with pytest.raises(ArgumentError, match="recapture: expected steps that are launches of a graph"):
         pair.graph.sampler.recapture(eager)
+
+
+def test_steps_begin_again_from_the_noise_without_what_is_done_once():
+    """Of a graph and of ops alike: the same latents again, and nothing of other vectors, text or rotations."""
+    pair = Pair()
+    first = pair.run(pair.graph)
+    steps = pair.start()
+    begun = pair.device.launches
+    for _ in range(3):
+        pair.graph.sampler.take(steps, STEPS)
+        assert (pair.graph.download(steps.latents()) == first).all()
+        steps.rewind()
+    assert pair.device.launches - begun == 3 * STEPS, "a step is a launch, and nothing else is launched"
+    steps.take()
+    assert (pair.graph.download(steps.latents()) != first).any()
+    other = pair.start(seed=1)
+    with pytest.raises(ArgumentError, match="another one has begun"):
+        steps.rewind()
+    other.rewind()
+
+
+@pytest.mark.parametrize("rung", ["captured", "fused"])
+def test_a_workload_of_short_steps_is_measured_by_what_repeats(rung, monkeypatch):
+    """A sample is several generations of steps alone, on the device's own clock; its latents are those of one."""
+    device = GraphHost()
+    clocked = replace(workload_named("tiny"), repeats=3)
+    prepared = drawn(placed(rung, SyntheticWeights(CONFIGS["tiny"]), device), clocked)
+    alone = device.door.to_host(prepared.denoise(), "latents")
+    hoisted = []
+    begin = CapturedForwards.__init__
+    monkeypatch.setattr(CapturedForwards, "__init__", lambda *given: hoisted.append(begin(*given)))
+    monkeypatch.setattr(device, "elapsed", lambda start, end: (0.3, 4.5e8, 1.5e9), raising=False)
+    (record,), latents = measure(prepared, repeat=2, warmup=1)
+    assert (latents == alone).all()
+    assert record.settings["sample"] == "3 generations of what repeats"
+    assert record.times_s["denoise"] == [[pytest.approx(0.1)] * 2]
+    assert record.cycles["denoise"] == [[pytest.approx(1.5e8)] * 2]
+    assert record.cycles["step"] == [[4.5e8] * 2 * 3 * clocked.steps]
+    assert record.clock_hz["warmup"] == [[1.5e9] * len(record.times_s["warmup"][0])]
+    assert len(record.times_s["warmup"][0]) == 8, "twice a second of samples of 0.3 s"
+    assert len(hoisted) <= 4, "what is done once is done to count and once to time, not in every sample"

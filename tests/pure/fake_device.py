@@ -67,7 +67,7 @@ class ClockedDevice:
     """A GPU whose clock is planted: work is given in cycles, and takes what they take at the clock of that moment.
 
     Args:
-        clocks_hz: clock of each piece of work, in order; a generation of several steps takes one for all of them (a run of several generations too).
+        clocks_hz: clock of each run, in order; of a run of several steps, or generations, one for all of them.
     """
 
     def __init__(self, clocks_hz: Iterable[float]) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 
 from fluxperf.harness.measure import clocks
 from fluxperf.harness.measure.clocks import Watch, named, throttling, throttling_note
-from fluxperf.harness.records import ClockReading, Conditions, Record
+from fluxperf.harness.records import ClockReading, Conditions, EnergyRow, Record
 from tests.pure.test_records import make
 
 BUS = "0000:18:00.0"
@@ -20,13 +22,14 @@ class FakeNvml:
     """One GPU. Asking for anything that is not a question is an error of the test."""
 
     NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
+    NVML_FI_DEV_POWER_INSTANT, NVML_SUCCESS = 186, 0
 
     class NVMLError(Exception):
         pass
 
     def __init__(self, reasons=(0x1,), refuses=()) -> None:
         self.reasons, self.refuses, self.asked = list(reasons), set(refuses), []
-        self.enough = threading.Event()
+        self.enough, self.spent, self.millijoules = threading.Event(), threading.Event(), 10**12
 
     def __getattr__(self, name: str):
         if name.startswith("__"):
@@ -40,12 +43,25 @@ class FakeNvml:
             "nvmlDeviceGetClockInfo": lambda handle, kind: {1: 1755, 2: 2619}[kind],
             "nvmlDeviceGetMaxClockInfo": lambda handle, kind: 1980,
             "nvmlDeviceGetPowerUsage": lambda handle: 684_120,
+            "nvmlDeviceGetTotalEnergyConsumption": self._energy,
+            "nvmlDeviceGetFieldValues": self._fields,
             "nvmlDeviceGetEnforcedPowerLimit": lambda handle: 700_000,
             "nvmlDeviceGetTemperature": lambda handle, sensor: 61,
             "nvmlDeviceGetCurrentClocksEventReasons": self._reason,
             "nvmlDeviceGetCurrentClocksThrottleReasons": self._reason,
         }
         return answers[name]
+
+    def _energy(self, handle):
+        """Seventy joules at every question."""
+        self.millijoules += 70_000
+        if self.millijoules >= 10**12 + 70_000 * 40:
+            self.spent.set()
+        return self.millijoules
+
+    def _fields(self, handle, wanted):
+        assert wanted == [self.NVML_FI_DEV_POWER_INSTANT]
+        return [SimpleNamespace(nvmlReturn=self.NVML_SUCCESS, value=SimpleNamespace(uiVal=700_500))]
 
     def _refuse(self, *args):
         raise self.NVMLError("Not Supported")
@@ -74,6 +90,40 @@ def test_state_is_read_before_during_and_after() -> None:
     assert [reading.at_s for reading in conditions.readings] == sorted(r.at_s for r in conditions.readings)
     assert (conditions.power_limit_w, conditions.sm_highest_mhz) == (700.0, 1980)
     assert not any(thread.name == "fluxperf clocks" for thread in threading.enumerate())
+
+
+def energy_of(nvml: FakeNvml) -> EnergyRow:
+    """Energy of a window in which the counter was asked forty times, a tenth of a second apart by the host's clock."""
+    ticks = itertools.count(0.0, 0.05)
+    with Watch(BUS, interval_s=0.001, library=nvml, now=lambda: next(ticks)) as watch:
+        assert watch.conditions is not None
+        assert watch.conditions.energy is None, "no window was open"
+        with watch.window():
+            assert nvml.spent.wait(10)
+    assert watch.conditions.energy is not None
+    return watch.conditions.energy
+
+
+def test_a_window_has_the_joules_of_the_counter_and_of_the_power_of_its_moments() -> None:
+    energy = energy_of(FakeNvml())
+    assert energy.renewals >= 30
+    assert energy.counter_j is not None
+    assert energy.integrated_j == pytest.approx(700.5 * energy.window_s)
+
+
+def test_an_older_nvml_tells_mean_power_and_an_older_gpu_no_joules() -> None:
+    energy = energy_of(FakeNvml(refuses={"nvmlDeviceGetFieldValues"}))
+    assert energy.integrated_j == pytest.approx(684.12 * energy.window_s)
+    without = FakeNvml(refuses={"nvmlDeviceGetTotalEnergyConsumption"})
+    without.spent.set()
+    assert energy_of(without).counter_j is None
+
+
+def test_without_a_gpu_a_window_is_nothing() -> None:
+    watch = Watch(None, library=FakeNvml())
+    with watch, watch.window():
+        pass
+    assert watch.conditions is None
 
 
 def test_the_thread_ends_with_an_error_in_the_region() -> None:

@@ -33,6 +33,19 @@ def test_samples_of_processes_stay_apart() -> None:
     assert msgspec.json.decode(msgspec.json.encode(merged), type=Record) == merged
 
 
+def test_cycles_clock_and_joules_stay_with_their_process() -> None:
+    """A process whose window was too short has no joules: an empty list keeps the others in their places."""
+    clocked = {"cycles": {"denoise": [[3e8]]}, "clock_hz": {"denoise": [[1.5e9]]}}
+    first = process([0.2], **clocked, energy_j={"denoise": [[140.0]], "step": [[35.0]]})
+    second, third = process([0.2], **clocked), process([0.2], energy_j={"denoise": [[141.0]], "step": [[36.0]]})
+    merged = merge([first, second, third]).record
+    assert merged is not None
+    assert merged.cycles == {"denoise": [[3e8], [3e8], []]}
+    assert merged.clock_hz == {"denoise": [[1.5e9], [1.5e9], []]}
+    assert merged.energy_j == {"denoise": [[140.0], [], [141.0]], "step": [[35.0], [], [36.0]]}
+    assert merge([process([1.0])] * 2).record.cycles == {}
+
+
 @given(st.lists(st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=5), min_size=1, max_size=6))
 def test_a_merged_record_is_the_processes_and_nothing_more(groups: list[list[float]]) -> None:
     outcome = merge([process(group) for group in groups])

@@ -220,6 +220,17 @@ def test_a_gpus_warm_up_ends_when_cycles_and_clock_are_steady() -> None:
     assert samples.outcome.settled is True
 
 
+def test_it_is_the_length_of_a_sample_that_a_warm_up_counts() -> None:
+    """Twenty short generations are one sample: a second of warm-up is as long as for one long generation."""
+    lengths = []
+    for generations in (1, 20):
+        device = ClockedDevice(repeat(1.5e9))
+        run = Variant(device, device.work([3.3e8 / generations] * generations), generations)
+        (samples,) = interleave([run], repeat=1, warmup=1, now=device.now)
+        lengths.append(len(samples.warmup))
+    assert lengths == [10, 10]
+
+
 def test_the_window_is_that_of_the_samples_that_count() -> None:
     device = FakeDevice(0.0)
 

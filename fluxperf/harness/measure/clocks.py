@@ -13,7 +13,7 @@ from importlib import import_module
 from types import TracebackType
 from typing import Any
 
-from fluxperf.harness.measure.energy import LOOK_S, EnergyMeter
+from fluxperf.harness.measure.energy import EnergyMeter
 from fluxperf.harness.records import ClockReading, Conditions, Record
 
 #: Bits of NVML's clocks event reasons (``nvmlClocksEventReasons`` in nvml.h).
@@ -121,7 +121,7 @@ class Watch:
 
     def _go_on(self) -> None:
         due_s = self._now() + self._interval_s
-        while not self._over.wait(min(LOOK_S, self._interval_s)):
+        while not self._over.wait(min(self._meter.pause_s, self._interval_s)):
             self._meter.look()
             if self._now() < due_s:
                 continue

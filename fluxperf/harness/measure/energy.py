@@ -14,10 +14,14 @@ from itertools import pairwise
 
 from fluxperf.harness.records import EnergyRow, Record
 
-#: Seconds between two looks at counter and power.
-LOOK_S = 0.02
+#: Seconds between two looks at counter and power while a renewal is due. How late one is seen is how well its time is
+#: known: 4 ms of a window of 2 s are 0.2 %. A look at an H100's counter takes the host 3 ms, without Python's lock.
+LOOK_S = 0.004
 
-#: Renewals of the counter that a window must hold: the joules are then known to about a look over the window.
+#: Share of the time from one renewal to the next that passes before the next is looked for.
+_REST = 0.85
+
+#: Renewals of the counter that a window must hold.
 FEWEST_RENEWALS = 10
 
 #: Share of its own by which the counter may be off from the integral of power, without a word about it.
@@ -57,6 +61,16 @@ class EnergyMeter:
                 if self._last is not None:  # when the first value came, nobody saw
                     self._renewals.append((at_s, joules))
                 self._last = joules
+
+    @property
+    def pause_s(self) -> float:
+        """Seconds until the next look: most of the time between two renewals, where that is known."""
+        with self._one:
+            seen = self._renewals[-3:]
+            if not self._open or len(seen) < 2:
+                return LOOK_S
+            usual_s = min(after - before for (before, _), (after, _) in pairwise(seen))
+            return max(LOOK_S, seen[-1][0] + _REST * usual_s - self._now())
 
     @contextmanager
     def window(self) -> Iterator[None]:

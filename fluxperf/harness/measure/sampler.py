@@ -172,7 +172,7 @@ def interleave(
             if rest_s:
                 variants[index].clock.synchronize()
                 sleep(rest_s)
-            whole, steps, last[index] = _generations(variants[index])
+            whole, steps, last[index] = _run(variants[index])
             return _Taken(whole, steps)
 
         return take
@@ -181,14 +181,14 @@ def interleave(
     courses = _in_turns(takers, repeat, warmup, on_sample, until, now, window or nullcontext())
     return [
         Samples(
-            whole=[taken.reading for taken in course.kept],
+            whole=[_share(taken.reading, variant.generations) for taken in course.kept],
             steps=[step for taken in course.kept for step in taken.steps],
-            warmup=[taken.reading for taken in course.warmup],
+            warmup=[_share(taken.reading, variant.generations) for taken in course.warmup],
             warmup_steps=[step for taken in course.warmup for step in taken.steps],
             last=result,
             outcome=course.outcome,
         )
-        for course, result in zip(courses, last, strict=True)
+        for variant, course, result in zip(variants, courses, last, strict=True)
     ]
 
 
@@ -330,14 +330,19 @@ def _readings(series: Sequence[Sequence[_Taken]]) -> list[list[Reading]]:
     return [[taken.reading for taken in samples] for samples in series]
 
 
-def _generations(variant: Variant) -> tuple[Reading, list[Reading], Any]:
-    """One generation on an idle device, or the mean of several; their steps; and the result."""
-    clock, number = variant.clock, variant.generations
+def _run(variant: Variant) -> tuple[Reading, list[Reading], Any]:
+    """One sample on an idle device, all generations of it; their steps; and the result."""
+    clock = variant.clock
     clock.synchronize()
     stamps: list[Any] = [clock.stamp()]
     last = variant.run(lambda step: stamps.append(clock.stamp()))
     end = clock.stamp()
     clock.synchronize()
-    seconds, cycles, clock_hz = clock.elapsed(stamps[0], end)
-    whole = Reading(seconds / number, None if cycles is None else cycles / number, clock_hz)
-    return whole, [Reading(*clock.elapsed(a, b)) for a, b in pairwise(stamps)], last
+    steps = [Reading(*clock.elapsed(before, after)) for before, after in pairwise(stamps)]
+    return Reading(*clock.elapsed(stamps[0], end)), steps, last
+
+
+def _share(sample: Reading, generations: int) -> Reading:
+    """One generation's share of a sample of several."""
+    seconds, cycles, clock_hz = sample
+    return Reading(seconds / generations, None if cycles is None else cycles / generations, clock_hz)

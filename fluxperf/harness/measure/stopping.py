@@ -28,7 +28,7 @@ WINDOW = 5
 SPREAD = 0.02
 
 #: Seconds of samples, and samples, that a half of a warm-up's end must have before cycles and clock are judged.
-STEADY_S, STEADY_SAMPLES = 1.5, 3
+STEADY_S, STEADY_SAMPLES = 1.0, 3
 
 #: Relative change of the median clock, and of the median cycles, from one half to the other that still is steady.
 STEADY_CLOCK, STEADY_CYCLES = 0.015, 0.002
