@@ -66,7 +66,14 @@ def run(
     ] = False,
     device: Annotated[str, typer.Option(help="auto, host or cuda.")] = "auto",
     repeat: Annotated[int, typer.Option(min=1, help="Timed generations per rung.")] = 5,
-    warmup: Annotated[int, typer.Option(min=0, help="Generations before the timed ones.")] = 1,
+    warmup: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Generations before the timed ones; on a GPU the least number: it goes on until clock and cycles are "
+            "steady, for 10 s at most.",
+        ),
+    ] = 1,
     witness: Annotated[
         bool, typer.Option("--witness", help="Count a forward from outside too, through CUPTI.")
     ] = False,
