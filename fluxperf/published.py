@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fluxperf.engine.config import CONFIGS
 from fluxperf.engine.phases import MISSION, PHASES
-from fluxperf.harness.report.inputs import Context, PhaseInfo, Published, RungInfo
+from fluxperf.harness.facts.inputs import Context, PhaseInfo, Published, RungInfo
 from fluxperf.workloads import HEADLINE, WORKLOADS
 
 #: 4 steps at 1024x1024; the copies were counted by reading the implementation's source.

@@ -19,7 +19,7 @@ from fluxperf.harness.timeline.ledger import Ledger
 from fluxperf.harness.timeline.model import Timeline
 
 if TYPE_CHECKING:
-    from fluxperf.harness.report.per_op import OpLine, PerOp, Rates
+    from fluxperf.harness.facts.per_op import OpLine, PerOp, Rates
 
 _RECORDS = Path("reports/records")
 
@@ -42,7 +42,7 @@ def rates_of(paths: list[Path] | None) -> Rates:
         RecordError: a file cannot be read, or holds none.
     """
     # What reads records imports SciPy, which the other commands need not pay for.
-    from fluxperf.harness.report.per_op import read_rates
+    from fluxperf.harness.facts.per_op import read_rates
 
     there = [_RECORDS] if any(_RECORDS.rglob("*.jsonl")) else []
     return read_rates(paths if paths else there)
@@ -70,7 +70,7 @@ def table_per_op(
         return None
     if ledger is None or rates is None:
         raise ConfigError("--per-op: expected --ledger with what the run counted, got none. Add the profile's ledger.")
-    from fluxperf.harness.report.per_op import machine_ceilings, per_op
+    from fluxperf.harness.facts.per_op import machine_ceilings, per_op
 
     table = per_op(timeline, ledger, machine_ceilings(rates, timeline, ledger))
     if to is not None:

@@ -14,9 +14,9 @@ from rich.console import Console
 from fluxperf.cli.ladder import ladder
 from fluxperf.errors import RecordError
 from fluxperf.files import write_whole
+from fluxperf.harness.facts.evidence import Given, gathered
+from fluxperf.harness.facts.inputs import Context, Extras
 from fluxperf.harness.records import Record, RecordsFile, read_many
-from fluxperf.harness.report.evidence import Given, gathered
-from fluxperf.harness.report.inputs import Context, Extras
 from fluxperf.published import context
 from fluxperf.words import first_few, plural
 
@@ -124,11 +124,11 @@ def _page(
     chart: Path | None,
 ) -> None:
     # matplotlib takes a second to import, which the other commands need not pay.
+    from fluxperf.harness.facts.study import survey
     from fluxperf.harness.report.comment import comment
     from fluxperf.harness.report.digest import digest
     from fluxperf.harness.report.html import page
     from fluxperf.harness.report.plots.readme import readme_chart
-    from fluxperf.harness.report.study import survey
 
     described: Context = context("fluxperf run --all -o FILE.jsonl")
     study = survey(files, described, extras)

@@ -10,8 +10,8 @@ import pytest
 
 from fluxperf.files import write_whole
 from fluxperf.harness.capture.strip import sections
+from fluxperf.harness.facts.inputs import Extras
 from fluxperf.harness.report.html import render
-from fluxperf.harness.report.inputs import Extras
 from tests.browser.conftest import Opener
 from tests.report import captures, evidence
 from tests.report import pages as made

@@ -19,7 +19,7 @@ import msgspec
 import pytest
 
 from fluxperf.engine.device.cuda import CudaDevice
-from fluxperf.harness.report.per_op import PerOp, Rates, machine_ceilings, per_op
+from fluxperf.harness.facts.per_op import PerOp, Rates, machine_ceilings, per_op
 from fluxperf.harness.timeline.capturing import find_nsys
 from fluxperf.harness.timeline.findings import Finding, findings
 from fluxperf.harness.timeline.ledger import Ledger, compare, read_ledger

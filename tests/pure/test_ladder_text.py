@@ -8,9 +8,9 @@ import msgspec
 from rich.console import Console
 
 from fluxperf.cli.ladder import ladder
+from fluxperf.harness.facts.study import survey
 from fluxperf.harness.records import Record, RecordsFile
 from fluxperf.harness.report import machines
-from fluxperf.harness.report.study import survey
 from tests.pure.test_clocks import record
 from tests.report.pages import CONTEXT
 

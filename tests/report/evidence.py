@@ -8,11 +8,11 @@ import msgspec
 
 from fluxperf.harness.calibration import Calibrated, Calibration, kind_of
 from fluxperf.harness.capture.strip import sections
+from fluxperf.harness.facts.ceilings import MEMORY, Ceiling
+from fluxperf.harness.facts.inputs import Extras
 from fluxperf.harness.history import History, history
 from fluxperf.harness.points import Point
 from fluxperf.harness.records import Record, RecordsFile, SamplingRow
-from fluxperf.harness.report.ceilings import MEMORY, Ceiling
-from fluxperf.harness.report.inputs import Extras
 from fluxperf.harness.verdict import Row, Verdict, conclude
 from tests.report import captures
 from tests.report.pages import GPU_SECONDS, H100, LAPTOP, RUNGS, files_of, make, on_gpu, twins

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from fluxperf.harness.facts.inputs import Context, PhaseInfo, Published, RungInfo
 from fluxperf.harness.records import (
     BlockRow,
     ErrorRow,
@@ -21,7 +22,6 @@ from fluxperf.harness.records import (
     WorkloadRow,
 )
 from fluxperf.harness.report.html import render
-from fluxperf.harness.report.inputs import Context, PhaseInfo, Published, RungInfo
 from fluxperf.harness.text import units
 
 RUNGS = ("baseline", "broadcast", "batched", "tensorcore", "fused", "captured", "fp8")

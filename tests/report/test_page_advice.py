@@ -8,10 +8,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from fluxperf.harness.report.bands import narrowed
-from fluxperf.harness.report.inputs import NOTHING, Extras
-from fluxperf.harness.report.rates import beyond_step
-from fluxperf.harness.report.study import survey
+from fluxperf.harness.facts.bands import narrowed
+from fluxperf.harness.facts.inputs import NOTHING, Extras
+from fluxperf.harness.facts.rates import beyond_step
+from fluxperf.harness.facts.study import survey
 from fluxperf.harness.significance import detectable
 from tests.report import evidence
 from tests.report.pages import CONTEXT, files_of, on_gpu, twins

@@ -13,12 +13,12 @@ import msgspec
 import pytest
 
 from fluxperf.harness.capture.strip import sections
-from fluxperf.harness.report.ceilings import MEMORY, PUBLISHED, Ceiling, ceilings_for, tried_ceilings
-from fluxperf.harness.report.commands import commands
-from fluxperf.harness.report.floor import floor_of
+from fluxperf.harness.facts.ceilings import MEMORY, PUBLISHED, Ceiling, ceilings_for, tried_ceilings
+from fluxperf.harness.facts.commands import commands
+from fluxperf.harness.facts.floor import floor_of
+from fluxperf.harness.facts.inputs import NOTHING, Extras
+from fluxperf.harness.facts.study import survey
 from fluxperf.harness.report.html import render
-from fluxperf.harness.report.inputs import NOTHING, Extras
-from fluxperf.harness.report.study import survey
 from tests.report import captures, evidence
 from tests.report.pages import CONTEXT, Page, files_of, make, on_gpu, twins, workload
 

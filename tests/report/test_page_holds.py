@@ -21,16 +21,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fluxperf.errors import RecordError
+from fluxperf.harness.facts import summary
+from fluxperf.harness.facts.ceilings import MEMORY, Ceiling
+from fluxperf.harness.facts.inputs import Extras
+from fluxperf.harness.facts.samples import samples_of, speedup
+from fluxperf.harness.facts.study import survey
 from fluxperf.harness.history import history
 from fluxperf.harness.records import Record
-from fluxperf.harness.report import summary
-from fluxperf.harness.report.ceilings import MEMORY, Ceiling
 from fluxperf.harness.report.html import render
-from fluxperf.harness.report.inputs import Extras
 from fluxperf.harness.report.plots.frame import TWIN_TITLE
 from fluxperf.harness.report.plots.readme import readme_chart
-from fluxperf.harness.report.samples import samples_of, speedup
-from fluxperf.harness.report.study import survey
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import drawn, neutral, script_json, shown
 from tests.report import evidence

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from fluxperf.cli import main
 from fluxperf.errors import RecordError, TimelineError
+from fluxperf.harness.facts.ceilings import MEMORY
+from fluxperf.harness.facts.per_op import ATTENTION, PerOp, machine_ceilings, per_op, read_rates
 from fluxperf.harness.records import OpRow
-from fluxperf.harness.report.ceilings import MEMORY
-from fluxperf.harness.report.per_op import ATTENTION, PerOp, machine_ceilings, per_op, read_rates
 from fluxperf.harness.timeline.busy import busy_ns, shares_ns
 from fluxperf.harness.timeline.ledger import LaunchCount, Ledger, compare, read_ledger, write_ledger
 from fluxperf.harness.timeline.model import Work, Works

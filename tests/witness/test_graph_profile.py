@@ -18,9 +18,9 @@ from fluxperf.cli import profile as cli
 from fluxperf.engine.checkpoints.sources import SyntheticWeights
 from fluxperf.engine.config import config_named
 from fluxperf.engine.device.observers import NvtxRanges
+from fluxperf.harness.facts.ceilings import MEMORY, Ceiling
+from fluxperf.harness.facts.per_op import PerOp, per_op
 from fluxperf.harness.records import OpRow
-from fluxperf.harness.report.ceilings import MEMORY, Ceiling
-from fluxperf.harness.report.per_op import PerOp, per_op
 from fluxperf.harness.timeline.ledger import Ledger, compare, read_ledger, write_ledger
 from fluxperf.harness.timeline.model import NONE, Timeline, Works
 from fluxperf.harness.timeline.reading import read_timeline

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fluxperf.harness.facts import summary
+from fluxperf.harness.facts.provenance import provenance
+from fluxperf.harness.facts.samples import samples_of, speedup, spread_of, summary_of
+from fluxperf.harness.facts.study import Ladder, Rung, Study
 from fluxperf.harness.formats.markdown import cell, markdown
 from fluxperf.harness.records import Record
-from fluxperf.harness.report import summary
-from fluxperf.harness.report.provenance import provenance
-from fluxperf.harness.report.samples import samples_of, speedup, spread_of, summary_of
-from fluxperf.harness.report.study import Ladder, Rung, Study
 from fluxperf.harness.text import units
 from fluxperf.words import plural
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from fluxperf.harness.facts.floor import floor_of
+from fluxperf.harness.facts.provenance import commit_of, provenance
+from fluxperf.harness.facts.samples import Speedup, samples_of, speedup, spread_of, summary_of
+from fluxperf.harness.facts.study import Ladder, Rung, Study, newest
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.records import Record
 from fluxperf.harness.report import published
-from fluxperf.harness.report.floor import floor_of
 from fluxperf.harness.report.plots.progress import progress
-from fluxperf.harness.report.provenance import commit_of, provenance
-from fluxperf.harness.report.samples import Speedup, samples_of, speedup, spread_of, summary_of
-from fluxperf.harness.report.study import Ladder, Rung, Study, newest
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
 

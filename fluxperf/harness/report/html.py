@@ -12,6 +12,10 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from fluxperf.harness.capture.strip import Sections, scripts, styles
+from fluxperf.harness.facts import summary
+from fluxperf.harness.facts.commands import commands
+from fluxperf.harness.facts.inputs import NOTHING, Context, Extras
+from fluxperf.harness.facts.study import SAMPLE_NOTE, TWIN_NOTE, Study, survey
 from fluxperf.harness.pages.templates import asset, environment, script_hash
 from fluxperf.harness.records import RecordsFile
 from fluxperf.harness.report import (
@@ -26,11 +30,7 @@ from fluxperf.harness.report import (
     raw,
     roofline,
     stability,
-    summary,
 )
-from fluxperf.harness.report.commands import commands
-from fluxperf.harness.report.inputs import NOTHING, Context, Extras
-from fluxperf.harness.report.study import SAMPLE_NOTE, TWIN_NOTE, Study, survey
 from fluxperf.harness.text.terms import TERMS
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from fluxperf.harness.facts.study import Study
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
-from fluxperf.harness.report.study import Study
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
 from fluxperf.harness.verdict import REASONS, Outcome, Row, Verdict

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from fluxperf.harness.facts.ceilings import MEMORY
+from fluxperf.harness.facts.provenance import provenance, unique, where
+from fluxperf.harness.facts.samples import samples_of, spread_of, summary_of
+from fluxperf.harness.facts.study import Study, newest
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.records import Record
-from fluxperf.harness.report.ceilings import MEMORY
-from fluxperf.harness.report.provenance import provenance, unique, where
-from fluxperf.harness.report.samples import samples_of, spread_of, summary_of
-from fluxperf.harness.report.study import Study, newest
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import NamedTuple
 
+from fluxperf.harness.facts.inputs import PhaseInfo
+from fluxperf.harness.facts.provenance import provenance
+from fluxperf.harness.facts.samples import Speedup, samples_of, speedup, spread_of, summary_of
+from fluxperf.harness.facts.study import Ladder, Rung, Study
 from fluxperf.harness.metrics import Metric, exact_metrics, value_of
 from fluxperf.harness.pages.svg import Figure
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.records import Record
-from fluxperf.harness.report.inputs import PhaseInfo
 from fluxperf.harness.report.plots.copies import copies
 from fluxperf.harness.report.plots.speedups import speedups
 from fluxperf.harness.report.plots.waterfall import waterfall
-from fluxperf.harness.report.provenance import provenance
-from fluxperf.harness.report.samples import Speedup, samples_of, speedup, spread_of, summary_of
-from fluxperf.harness.report.study import Ladder, Rung, Study
 from fluxperf.harness.stats import Summary
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from fluxperf.harness.facts.provenance import provenance
+from fluxperf.harness.facts.study import Ladder, Rung, Study
 from fluxperf.harness.pages.svg import Figure
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.records import BlockRow, LedgerRow, Record
 from fluxperf.harness.report.plots.copies import labels
-from fluxperf.harness.report.provenance import provenance
-from fluxperf.harness.report.study import Ladder, Rung, Study
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
 

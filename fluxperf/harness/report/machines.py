@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from fluxperf.harness.facts.provenance import commit_of, provenance, short, unique, where
+from fluxperf.harness.facts.study import SAMPLE_NOTE, TWIN_SAYS, Ladder, Study
 from fluxperf.harness.measure.clocks import throttling_note
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.records import Machine, Record
-from fluxperf.harness.report.provenance import commit_of, provenance, short, unique, where
-from fluxperf.harness.report.study import SAMPLE_NOTE, TWIN_SAYS, Ladder, Study
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
 

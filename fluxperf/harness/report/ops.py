@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from fluxperf.harness.facts.ceilings import Ceiling
+from fluxperf.harness.facts.floor import outer
+from fluxperf.harness.facts.provenance import provenance
+from fluxperf.harness.facts.rates import OpRate, beyond_step, rates_of, reached
+from fluxperf.harness.facts.study import Ladder, Rung, Study, median_of
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.records import Record
-from fluxperf.harness.report.ceilings import Ceiling
-from fluxperf.harness.report.floor import outer
-from fluxperf.harness.report.provenance import provenance
-from fluxperf.harness.report.rates import OpRate, beyond_step, rates_of, reached
-from fluxperf.harness.report.study import Ladder, Rung, Study, median_of
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
 

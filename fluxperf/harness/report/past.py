@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from fluxperf.harness.facts.provenance import short, unique
+from fluxperf.harness.facts.study import Study
 from fluxperf.harness.history import Change, History, Series, distinction
 from fluxperf.harness.metrics import worse_of
 from fluxperf.harness.pages.svg import Figure
@@ -14,8 +16,6 @@ from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.report.plots.commits import commits
 from fluxperf.harness.report.plots.progress import floor_lines, on_axis, peer_lines, published_lines
 from fluxperf.harness.report.plots.sparkline import sparkline
-from fluxperf.harness.report.provenance import short, unique
-from fluxperf.harness.report.study import Study
 from fluxperf.harness.steps import FEWEST
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown

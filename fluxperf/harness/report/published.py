@@ -5,11 +5,11 @@ from __future__ import annotations
 from statistics import median
 from typing import NamedTuple
 
+from fluxperf.harness.facts.provenance import provenance
+from fluxperf.harness.facts.samples import spread_of, summary_of
+from fluxperf.harness.facts.study import Ladder, Study
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.records import Record
-from fluxperf.harness.report.provenance import provenance
-from fluxperf.harness.report.samples import spread_of, summary_of
-from fluxperf.harness.report.study import Ladder, Study
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
 

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import msgspec
 from markupsafe import Markup
 
+from fluxperf.harness.facts.provenance import commit_of
+from fluxperf.harness.facts.study import Study
 from fluxperf.harness.pages.tables import Cell, Column, Table
 from fluxperf.harness.records import Record
-from fluxperf.harness.report.provenance import commit_of
-from fluxperf.harness.report.study import Study
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import script_json, shown
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from fluxperf.harness.facts.ceilings import MEMORY, Ceiling, dtype_of
+from fluxperf.harness.facts.study import Ladder, Study
 from fluxperf.harness.pages.svg import Figure
 from fluxperf.harness.pages.tables import Cell, Column, Table
-from fluxperf.harness.report.ceilings import MEMORY, Ceiling, dtype_of
 from fluxperf.harness.report.plots.roofline import roofline
-from fluxperf.harness.report.study import Ladder, Study
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
 

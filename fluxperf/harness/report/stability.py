@@ -8,15 +8,15 @@ from typing import NamedTuple
 import msgspec
 
 from fluxperf.harness.calibration import Calibrated, kind_of
+from fluxperf.harness.facts.bands import narrowed
+from fluxperf.harness.facts.commands import calibrate_command
+from fluxperf.harness.facts.provenance import provenance
+from fluxperf.harness.facts.samples import FEWEST_PROCESSES, samples_of, spread_of, summary_of, usable
+from fluxperf.harness.facts.study import Ladder, Rung, Study
 from fluxperf.harness.pages.svg import Figure
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.records import Record
-from fluxperf.harness.report.bands import narrowed
-from fluxperf.harness.report.commands import calibrate_command
 from fluxperf.harness.report.plots.spread import spread
-from fluxperf.harness.report.provenance import provenance
-from fluxperf.harness.report.samples import FEWEST_PROCESSES, samples_of, spread_of, summary_of, usable
-from fluxperf.harness.report.study import Ladder, Rung, Study
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
 

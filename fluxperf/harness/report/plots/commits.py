@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from fluxperf.harness.facts.provenance import short
 from fluxperf.harness.history import Series, label
 from fluxperf.harness.pages import svg
 from fluxperf.harness.pages.svg import INK, SERIES, Figure
 from fluxperf.harness.report.plots.frame import legend, seconds
 from fluxperf.harness.report.plots.progress import Line, draw_lines, lines_words
-from fluxperf.harness.report.provenance import short
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import drawn, shown
 

@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from fluxperf.harness.facts.provenance import provenance
+from fluxperf.harness.facts.study import Ladder, Rung
 from fluxperf.harness.pages import svg
 from fluxperf.harness.pages.svg import DOWN, GRID, INK, MUTED, PAPER, UP, Figure
 from fluxperf.harness.report.plots.frame import ROW, axes_of, label, place_of, rows_of
-from fluxperf.harness.report.provenance import provenance
-from fluxperf.harness.report.study import Ladder, Rung
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import drawn, shown
 from fluxperf.words import plural

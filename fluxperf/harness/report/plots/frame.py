@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
+from fluxperf.harness.facts.study import Rung
 from fluxperf.harness.pages import svg
 from fluxperf.harness.pages.svg import GRID, INK, MUTED, PAPER, Colour
-from fluxperf.harness.report.study import Rung
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import drawn
 

@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 from matplotlib.axes import Axes
 
+from fluxperf.harness.facts.floor import floor_of
+from fluxperf.harness.facts.provenance import provenance
+from fluxperf.harness.facts.samples import summary_of
+from fluxperf.harness.facts.study import Ladder, Study, median_of
 from fluxperf.harness.pages import svg
 from fluxperf.harness.pages.svg import DOWN, INK, LESS, MUTED, PAPER, TARGET, WHOLE, Colour, Figure
-from fluxperf.harness.report.floor import floor_of
 from fluxperf.harness.report.plots.frame import BOX, place_of, seconds, side_labels
-from fluxperf.harness.report.provenance import provenance
-from fluxperf.harness.report.samples import summary_of
-from fluxperf.harness.report.study import Ladder, Study, median_of
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import drawn, shown
 

@@ -8,18 +8,18 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from fluxperf.errors import RecordError
+from fluxperf.harness.facts.inputs import NOTHING, Context, Extras, Published
+from fluxperf.harness.facts.provenance import commit_of, unique
+from fluxperf.harness.facts.samples import samples_of, summary_of
+from fluxperf.harness.facts.study import Ladder, Study, median_of, survey
 from fluxperf.harness.pages import svg
 from fluxperf.harness.pages.svg import DOWN, INK, MUTED, UP, WHOLE
 from fluxperf.harness.records import RecordsFile
-from fluxperf.harness.report.inputs import NOTHING, Context, Extras, Published
 from fluxperf.harness.report.plots.copies import copies_words, draw_copies
 from fluxperf.harness.report.plots.frame import TWIN_TITLE, bar, label, place_of, rows_of
 from fluxperf.harness.report.plots.progress import draw_progress, floor_lines, on_axis, published_lines
 from fluxperf.harness.report.plots.waterfall import waterfall_words
-from fluxperf.harness.report.provenance import commit_of, unique
 from fluxperf.harness.report.published import is_full
-from fluxperf.harness.report.samples import samples_of, summary_of
-from fluxperf.harness.report.study import Ladder, Study, median_of, survey
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import drawn, shown
 

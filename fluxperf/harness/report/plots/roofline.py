@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from fluxperf.harness.facts.ceilings import MEMORY, Ceiling
+from fluxperf.harness.facts.provenance import provenance
+from fluxperf.harness.facts.rates import OpRate, rates_of
+from fluxperf.harness.facts.study import Ladder, Rung
 from fluxperf.harness.pages import svg
 from fluxperf.harness.pages.svg import INK, MUTED, SERIES, Figure
-from fluxperf.harness.report.ceilings import MEMORY, Ceiling
 from fluxperf.harness.report.plots.frame import BOX, legend, place_of, side_labels
-from fluxperf.harness.report.provenance import provenance
-from fluxperf.harness.report.rates import OpRate, rates_of
-from fluxperf.harness.report.study import Ladder, Rung
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import drawn, shown
 

@@ -8,13 +8,13 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from fluxperf.harness.facts.provenance import provenance
+from fluxperf.harness.facts.samples import Speedup, speedup
+from fluxperf.harness.facts.study import Ladder, Study
 from fluxperf.harness.pages import svg
 from fluxperf.harness.pages.svg import BAND, DOWN, GRID, INK, MUTED, PAPER, Figure
 from fluxperf.harness.records import Record
 from fluxperf.harness.report.plots.frame import label
-from fluxperf.harness.report.provenance import provenance
-from fluxperf.harness.report.samples import Speedup, speedup
-from fluxperf.harness.report.study import Ladder, Study
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import drawn, shown
 

@@ -8,12 +8,12 @@ from statistics import median
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from fluxperf.harness.facts.provenance import provenance
+from fluxperf.harness.facts.samples import usable
+from fluxperf.harness.facts.study import Ladder, Rung, median_of
 from fluxperf.harness.pages import svg
 from fluxperf.harness.pages.svg import BAND, DOWN, GRID, INK, MUTED, Figure
 from fluxperf.harness.report.plots.frame import place_of
-from fluxperf.harness.report.provenance import provenance
-from fluxperf.harness.report.samples import usable
-from fluxperf.harness.report.study import Ladder, Rung, median_of
 from fluxperf.harness.text import units
 
 #: Processes of one rung that are drawn side by side; of more, the first.

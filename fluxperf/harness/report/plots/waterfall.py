@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
+from fluxperf.harness.facts.provenance import provenance
+from fluxperf.harness.facts.samples import summary_of
+from fluxperf.harness.facts.study import Ladder, Rung, median_of
 from fluxperf.harness.pages import svg
 from fluxperf.harness.pages.svg import LESS, MUTED, UP, WHOLE, Figure
 from fluxperf.harness.report.plots.frame import ROW, TWIN_TITLE, axes_of, bar, label, place_of, rows_of
-from fluxperf.harness.report.provenance import provenance
-from fluxperf.harness.report.samples import summary_of
-from fluxperf.harness.report.study import Ladder, Rung, median_of
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import drawn
 

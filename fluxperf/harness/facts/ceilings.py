@@ -15,8 +15,8 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from fluxperf.errors import RecordError
+from fluxperf.harness.facts.provenance import commit_of
 from fluxperf.harness.records import OpRow, Record
-from fluxperf.harness.report.provenance import commit_of
 from fluxperf.harness.text.escape import shown
 
 MEMORY = "memory"

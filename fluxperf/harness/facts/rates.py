@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from fluxperf.harness.facts.ceilings import Ceiling, bound
+from fluxperf.harness.facts.floor import outer
+from fluxperf.harness.facts.samples import summary_of
 from fluxperf.harness.records import OpRow, Record
-from fluxperf.harness.report.ceilings import Ceiling, bound
-from fluxperf.harness.report.floor import outer
-from fluxperf.harness.report.samples import summary_of
 from fluxperf.harness.text import units
 
 #: Share by which ops may exceed a step: times of observed runs are single.

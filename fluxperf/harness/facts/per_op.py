@@ -17,8 +17,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from fluxperf.errors import TimelineError
-from fluxperf.harness.records import Machine, OpRow, WorkloadRow, read_many
-from fluxperf.harness.report.ceilings import (
+from fluxperf.harness.facts.ceilings import (
     MEMORY,
     Ceiling,
     ceilings_for,
@@ -30,7 +29,8 @@ from fluxperf.harness.report.ceilings import (
     trial_ceilings,
     tried_ceilings,
 )
-from fluxperf.harness.report.floor import outer
+from fluxperf.harness.facts.floor import outer
+from fluxperf.harness.records import Machine, OpRow, WorkloadRow, read_many
 from fluxperf.harness.text.escape import shown
 from fluxperf.harness.timeline.busy import shares_ns
 from fluxperf.harness.timeline.ledger import Ledger

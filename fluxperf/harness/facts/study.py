@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from fluxperf.harness.facts.ceilings import Ceiling, ceilings_for, tried_ceilings
+from fluxperf.harness.facts.inputs import NOTHING, Context, Extras, RungInfo
+from fluxperf.harness.facts.provenance import unique, where
+from fluxperf.harness.facts.samples import summary_of
 from fluxperf.harness.records import Record, RecordsFile, WorkloadRow, variant
-from fluxperf.harness.report.ceilings import Ceiling, ceilings_for, tried_ceilings
-from fluxperf.harness.report.inputs import NOTHING, Context, Extras, RungInfo
-from fluxperf.harness.report.provenance import unique, where
-from fluxperf.harness.report.samples import summary_of
 from fluxperf.harness.text.escape import shown
 from fluxperf.harness.text.units import BY, NBSP, plural
 

@@ -10,12 +10,12 @@ import msgspec
 
 from fluxperf.errors import RecordError
 from fluxperf.harness.calibration import Calibration, file_of, read_calibration
+from fluxperf.harness.facts.ceilings import Ceiling, rates_in, read_ceilings
+from fluxperf.harness.facts.inputs import Extras
 from fluxperf.harness.history import History, load
 from fluxperf.harness.history import history as series_of
 from fluxperf.harness.points import Point, points_of
 from fluxperf.harness.records import Record, RecordsFile
-from fluxperf.harness.report.ceilings import Ceiling, rates_in, read_ceilings
-from fluxperf.harness.report.inputs import Extras
 from fluxperf.harness.timeline.reading import read_timeline
 from fluxperf.harness.verdict import SCHEMA, Verdict
 

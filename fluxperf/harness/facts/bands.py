@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fluxperf.harness.calibration import Calibrated
-from fluxperf.harness.report.commands import calibrate_command
-from fluxperf.harness.report.study import Ladder
+from fluxperf.harness.facts.commands import calibrate_command
+from fluxperf.harness.facts.study import Ladder
 from fluxperf.harness.significance import detectable
 from fluxperf.harness.text import units
 

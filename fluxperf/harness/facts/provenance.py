@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from fluxperf.harness.facts.samples import samples_of
 from fluxperf.harness.records import Record
-from fluxperf.harness.report.samples import samples_of
 from fluxperf.harness.text.escape import shown
 from fluxperf.harness.text.units import BY, listing, plural
 

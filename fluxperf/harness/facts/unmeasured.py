@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from fluxperf.harness.facts.samples import summary_of
+from fluxperf.harness.facts.study import Study
 from fluxperf.harness.records import Record
-from fluxperf.harness.report.samples import summary_of
-from fluxperf.harness.report.study import Study
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
 

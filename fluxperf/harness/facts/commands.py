@@ -6,8 +6,8 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from fluxperf.harness.report.samples import usable
-from fluxperf.harness.report.study import Ladder, Study
+from fluxperf.harness.facts.samples import usable
+from fluxperf.harness.facts.study import Ladder, Study
 from fluxperf.harness.text.escape import shown
 
 #: Where a step is captured: a name of several files, of which the trace is there whichever tool captured.

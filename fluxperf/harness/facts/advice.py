@@ -5,14 +5,14 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import NamedTuple
 
-from fluxperf.harness.report.bands import narrowed
-from fluxperf.harness.report.commands import calibrate_command, profile_command, run_command
+from fluxperf.harness.facts.bands import narrowed
+from fluxperf.harness.facts.commands import calibrate_command, profile_command, run_command
+from fluxperf.harness.facts.rates import OpRate, Reached, beyond_step, rates_of, reached
+from fluxperf.harness.facts.samples import FEWEST_PROCESSES, summary_of
+from fluxperf.harness.facts.study import Ladder, Study, median_of
 from fluxperf.harness.report.headline import beside_peers
 from fluxperf.harness.report.plots.speedups import climbs
-from fluxperf.harness.report.rates import OpRate, Reached, beyond_step, rates_of, reached
-from fluxperf.harness.report.samples import FEWEST_PROCESSES, summary_of
 from fluxperf.harness.report.stability import calibrated
-from fluxperf.harness.report.study import Ladder, Study, median_of
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
 

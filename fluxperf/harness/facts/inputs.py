@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from fluxperf.harness.calibration import Calibration
+from fluxperf.harness.facts.ceilings import Ceiling
 from fluxperf.harness.history import History
-from fluxperf.harness.report.ceilings import Ceiling
 from fluxperf.harness.verdict import Verdict
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from fluxperf.harness.facts.ceilings import MEMORY, Ceiling, bound
+from fluxperf.harness.facts.samples import summary_of
+from fluxperf.harness.facts.study import Ladder, Study
 from fluxperf.harness.records import OpRow, Record
-from fluxperf.harness.report.ceilings import MEMORY, Ceiling, bound
-from fluxperf.harness.report.samples import summary_of
-from fluxperf.harness.report.study import Ladder, Study
 from fluxperf.harness.text import units
 
 
