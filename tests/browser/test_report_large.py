@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from fluxperf.files import write_whole
-from fluxperf.harness.capture.strip import sections
 from fluxperf.harness.facts.inputs import Extras
 from fluxperf.harness.report.html import render
 from tests.browser.conftest import Opener
@@ -34,7 +33,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     assert captures.events(timeline) > 50_000
     began = _seconds()
     files = made.files_of(*evidence.ladder(), *evidence.peers())
-    extras = Extras(history=evidence.course(1000, 50), ceilings=evidence.CEILINGS, timeline=sections(timeline))
+    extras = Extras(history=evidence.course(1000, 50), ceilings=evidence.CEILINGS, timeline=timeline)
     path = tmp_path_factory.mktemp("page") / "report.html"
     write_whole(path, render(files, made.CONTEXT, extras))
     return path, _seconds() - began

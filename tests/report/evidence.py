@@ -7,7 +7,6 @@ from pathlib import Path
 import msgspec
 
 from fluxperf.harness.calibration import Calibrated, Calibration, kind_of
-from fluxperf.harness.capture.strip import sections
 from fluxperf.harness.facts.ceilings import MEMORY, Ceiling
 from fluxperf.harness.facts.inputs import Extras
 from fluxperf.harness.history import History, history
@@ -145,7 +144,7 @@ def everything(*more: Record) -> tuple[list[RecordsFile], Extras]:
         calibrations=[calibration()],
         ceilings=CEILINGS,
         history=course(40, 3),
-        timeline=sections(captures.everything()),
+        timeline=captures.everything(),
         command="fluxperf report a.jsonl --sample sample.jsonl -o page.html",
     )
     return files, extras

@@ -12,7 +12,6 @@ import re
 import msgspec
 import pytest
 
-from fluxperf.harness.capture.strip import sections
 from fluxperf.harness.facts.ceilings import MEMORY, PUBLISHED, Ceiling, ceilings_for, tried_ceilings
 from fluxperf.harness.facts.commands import commands
 from fluxperf.harness.facts.floor import floor_of
@@ -321,7 +320,7 @@ def test_a_part_of_a_ladder_is_measured_again_without_the_rest():
 
 
 def test_a_timeline_stands_in_its_parts():
-    html = render(files_of(*evidence.ladder()), CONTEXT, Extras(timeline=sections(captures.everything())))
+    html = render(files_of(*evidence.ladder()), CONTEXT, Extras(timeline=captures.everything()))
     page = Page(html)
     assert "No timeline was given" not in html
     for anchor in ("timeline", "gaps"):

@@ -6,13 +6,13 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from fluxperf.harness.facts.bands import narrowed
+from fluxperf.harness.facts.beside_peers import beside_peers
+from fluxperf.harness.facts.calibrated import calibrated
+from fluxperf.harness.facts.climbs import climbs
 from fluxperf.harness.facts.commands import calibrate_command, profile_command, run_command
 from fluxperf.harness.facts.rates import OpRate, Reached, beyond_step, rates_of, reached
 from fluxperf.harness.facts.samples import FEWEST_PROCESSES, summary_of
 from fluxperf.harness.facts.study import Ladder, Study, median_of
-from fluxperf.harness.report.headline import beside_peers
-from fluxperf.harness.report.plots.speedups import climbs
-from fluxperf.harness.report.stability import calibrated
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
 

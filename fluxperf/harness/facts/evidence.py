@@ -42,9 +42,6 @@ def gathered(files: Sequence[RecordsFile], given: Given) -> Extras:
         PolicyError: a calibration cannot be used.
         TimelineError: a timeline cannot be read.
     """
-    # It draws, and what draws takes a second to import.
-    from fluxperf.harness.capture.strip import sections
-
     records = [record for file in files for record in file.records]
     return Extras(
         samples=given.samples,
@@ -52,7 +49,7 @@ def gathered(files: Sequence[RecordsFile], given: Given) -> Extras:
         calibrations=_calibrations(records, given.baselines),
         ceilings=_ceilings(given),
         history=_history(files, given),
-        timeline=sections(read_timeline(given.timeline)) if given.timeline else None,
+        timeline=read_timeline(given.timeline) if given.timeline else None,
         command=given.command,
     )
 

@@ -6,16 +6,13 @@ The harness knows no engine, so whoever calls it describes ladder and figures.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from fluxperf.harness.calibration import Calibration
 from fluxperf.harness.facts.ceilings import Ceiling
 from fluxperf.harness.history import History
+from fluxperf.harness.timeline.model import Timeline
 from fluxperf.harness.verdict import Verdict
-
-if TYPE_CHECKING:
-    # It draws, and what draws takes a second to import.
-    from fluxperf.harness.capture.strip import Sections
 
 
 class RungInfo(NamedTuple):
@@ -89,8 +86,8 @@ class Extras(NamedTuple):
 
     ``samples`` are paths of records files that were measured elsewhere and are shown beside the others, marked and
     never compared with them. ``verdict`` is what a gate said, ``calibrations`` A/A spreads by kind of machine,
-    ``ceilings`` rates that a machine reaches, ``history`` series over commits. ``timeline`` is what the parts on the
-    timeline show of a capture. ``command`` is the command that makes this page.
+    ``ceilings`` rates that a machine reaches, ``history`` series over commits. ``timeline`` is a capture of a step,
+    attributed. ``command`` is the command that makes this page.
     """
 
     samples: frozenset[str] = frozenset()
@@ -98,7 +95,7 @@ class Extras(NamedTuple):
     calibrations: Sequence[Calibration] = ()
     ceilings: Sequence[Ceiling] = ()
     history: History | None = None
-    timeline: Sections | None = None
+    timeline: Timeline | None = None
     command: str = ""
 
 

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fluxperf.harness.facts.advice import Step, fast, next_steps, slow
+from fluxperf.harness.facts.beside_peers import beside_peers
+from fluxperf.harness.facts.blocks import is_full
 from fluxperf.harness.facts.floor import floor_of
 from fluxperf.harness.facts.provenance import commit_of, provenance, unique, where
 from fluxperf.harness.facts.samples import samples_of, speedup, spread_of, summary_of
 from fluxperf.harness.facts.study import TWIN_SAYS, Ladder, Study
 from fluxperf.harness.facts.unmeasured import unmeasured
 from fluxperf.harness.records import Record
-from fluxperf.harness.report.headline import beside_peers
-from fluxperf.harness.report.published import is_full
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
 from fluxperf.harness.text.terms import RELATIVE

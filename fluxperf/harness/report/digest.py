@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 
 from fluxperf.harness.facts import summary
+from fluxperf.harness.facts.beside_peers import beside_peers
+from fluxperf.harness.facts.climbs import climbs
 from fluxperf.harness.facts.floor import floor_of
 from fluxperf.harness.facts.samples import Speedup, speedup, summary_of
 from fluxperf.harness.facts.study import Ladder, Rung, Study
 from fluxperf.harness.records import Record
-from fluxperf.harness.report.headline import beside_peers
-from fluxperf.harness.report.plots.speedups import climbs
 from fluxperf.harness.text.units import NBSP
 
 SCHEMA = 1

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from fluxperf.harness.facts.beside_peers import beside_peers
 from fluxperf.harness.facts.floor import floor_of
 from fluxperf.harness.facts.provenance import commit_of, provenance
 from fluxperf.harness.facts.samples import Speedup, samples_of, speedup, spread_of, summary_of
-from fluxperf.harness.facts.study import Ladder, Rung, Study, newest
+from fluxperf.harness.facts.study import Ladder, Rung, Study
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.records import Record
 from fluxperf.harness.report import published
@@ -48,26 +49,6 @@ def build(study: Study) -> Headline:
     """The headlines, the plot of progress, and the published figures."""
     views = [_view(study, one) for one in study.climbing if not one.twin and one.best]
     return Headline(views, progress(study, "progress"), published.build(study))
-
-
-def matched(rung: Rung, other: Record) -> Record | None:
-    """The newest record of a rung that was measured with the settings of another record, if there is one."""
-    return newest([record for record in rung.records if record.settings == other.settings and summary_of(record)])
-
-
-def beside_peers(study: Study, ladder: Ladder) -> list[tuple[Rung, Record, Speedup]]:
-    """Each peer on the same machine with our record of the best rung, measured in the same way, and the ratio.
-
-    A peer whose settings no record of ours shares is left out: such times are not compared.
-    """
-    best = ladder.best
-    rows = []
-    for peer in study.peers_of(ladder) if best else []:
-        ours = matched(best, peer.record) if best and peer.record else None
-        found = speedup(peer.record, ours)
-        if ours and found:
-            rows.append((peer, ours, found))
-    return rows
 
 
 def _view(study: Study, ladder: Ladder) -> HeadlineView:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from fluxperf.harness.capture.strip import Sections, scripts, styles
+from fluxperf.harness.capture.strip import scripts, sections, styles
 from fluxperf.harness.facts import summary
 from fluxperf.harness.facts.commands import commands
 from fluxperf.harness.facts.inputs import NOTHING, Context, Extras
@@ -35,11 +35,14 @@ from fluxperf.harness.text.terms import TERMS
 
 
 class Section(NamedTuple):
-    """One section of the page; ``assets/<anchor>.html.j2`` draws what ``build`` returns. ``terms`` are its words."""
+    """One section of the page; ``assets/<anchor>.html.j2`` draws what ``build`` returns.
+
+    ``terms`` are its words. A part on the timeline has no builder: it shows the capture, which is drawn once.
+    """
 
     anchor: str
     title: str
-    build: Callable[[Study], Any]
+    build: Callable[[Study], Any] | None
     terms: tuple[str, ...] = ()
 
 
@@ -57,11 +60,6 @@ def _ladders(study: Study) -> dict[str, Any]:
 
 def _ops(study: Study) -> dict[str, Any]:
     return {"ops": ops.build(study), "kernels": kernels.build(study)}
-
-
-def _timeline(study: Study) -> Sections | None:
-    """What the parts on the timeline show; it was drawn when the capture was read."""
-    return study.extras.timeline
 
 
 SECTIONS = (
@@ -83,11 +81,11 @@ SECTIONS = (
         stability.build,
         ("process", "sample", "A/A", "A/A band", "minimum detectable effect"),
     ),
-    Section("timeline", "Timeline of one step", _timeline, ("step",)),
+    Section("timeline", "Timeline of one step", None, ("step",)),
     Section("ledger", "Transfer ledger", ledger.build, ("ledger", "down, up", "exact", "witness")),
     Section("ops", "Ops and kernels", _ops, ("op", "observed run", "ceiling")),
     Section("roofline", "Roofline", roofline.build, ("ceiling", "arithmetic intensity", "observed run")),
-    Section("gaps", "Gaps and the launch-bound test", _timeline, ("captured",)),
+    Section("gaps", "Gaps and the launch-bound test", None, ("captured",)),
     Section("history", "History", past.build, ("history", "change", "exact")),
     Section("raw", "Raw data", raw.build),
 )
@@ -101,15 +99,21 @@ def render(files: Sequence[RecordsFile], context: Context, extras: Extras = NOTH
 def page(study: Study) -> str:
     """The whole page of a study as HTML."""
     style, script = asset("style.css"), asset("page.js")
-    if study.extras.timeline:
+    timeline = study.extras.timeline
+    capture = sections(timeline) if timeline else None
+    if capture:
         style, script = f"{style}\n{styles()}", f"{script}\n{scripts()}"
-    parts = [Part(section, section.build(study), commands(study, section.anchor)) for section in SECTIONS]
+    parts = [
+        Part(section, section.build(study) if section.build else capture, commands(study, section.anchor))
+        for section in SECTIONS
+    ]
     return (
         environment("fluxperf.harness.report")
         .get_template("page.html.j2")
         .render(
             parts=parts,
             study=study,
+            capture=capture,
             terms=TERMS,
             twin_note=TWIN_NOTE,
             sample_note=SAMPLE_NOTE,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import NamedTuple
 
+from fluxperf.harness.facts.adds_up import agrees
 from fluxperf.harness.facts.inputs import PhaseInfo
 from fluxperf.harness.facts.provenance import provenance
 from fluxperf.harness.facts.samples import Speedup, samples_of, speedup, spread_of, summary_of
@@ -266,14 +267,9 @@ def _notes(ladder: Ladder) -> list[str]:
     if many:
         notes.append(f"Several records of {units.listing(many)}: the newest is shown, the others are in the raw data.")
     for rung in ladder.measured:
-        if rung.record and rung.record.witness and not _agrees(rung.record):
+        if rung.record and rung.record.witness and not agrees(rung.record):
             notes.append(f"{rung.label}: the witness counted other copies than the ledger did. One of them is wrong.")
-    confirmed = [rung.label for rung in ladder.measured if rung.record and rung.record.witness and _agrees(rung.record)]
+    confirmed = [rung.label for rung in ladder.measured if rung.record and rung.record.witness and agrees(rung.record)]
     if confirmed:
         notes.append(f"A witness outside the process counted the same copies and bytes: {units.listing(confirmed)}.")
     return notes
-
-
-def _agrees(record: Record) -> bool:
-    names = ("d2h_copies", "h2d_copies", "d2h_bytes", "h2d_bytes")
-    return all(getattr(record.totals, name) == getattr(record.witness, name) for name in names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from fluxperf.harness.facts.adds_up import adds_up
 from fluxperf.harness.facts.provenance import provenance
 from fluxperf.harness.facts.study import Ladder, Rung, Study
 from fluxperf.harness.pages.svg import Figure
@@ -203,13 +204,3 @@ def _notes(ladder: Ladder, later: Sequence[Rung]) -> list[str]:
     if all(adds_up(record) for record in ladder.records):
         notes.append("At every rung the ledger adds up to the record's totals, in copies and in bytes.")
     return notes
-
-
-def adds_up(record: Record) -> bool:
-    """Whether the ledger's rows add up to the totals, in copies and in bytes."""
-    totals = record.totals
-    sums = {"d2h": [0, 0], "h2d": [0, 0]}
-    for row in record.ledger:
-        sums[row.direction][0] += row.count
-        sums[row.direction][1] += row.bytes
-    return sums == {"d2h": [totals.d2h_copies, totals.d2h_bytes], "h2d": [totals.h2d_copies, totals.h2d_bytes]}

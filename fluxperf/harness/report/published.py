@@ -5,6 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import NamedTuple
 
+from fluxperf.harness.facts.blocks import FULL_BLOCKS, blocks_of, is_full
 from fluxperf.harness.facts.provenance import provenance
 from fluxperf.harness.facts.samples import spread_of, summary_of
 from fluxperf.harness.facts.study import Ladder, Study
@@ -12,9 +13,6 @@ from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.records import Record
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
-
-# The blocks of the model whose copies were published: double, single.
-FULL_BLOCKS = (19, 38)
 
 
 class PublishedView(NamedTuple):
@@ -25,17 +23,6 @@ class PublishedView(NamedTuple):
     copies: Table
     source: str
     provenance: str
-
-
-def blocks_of(record: Record) -> tuple[int, int]:
-    """How many double and single blocks the record's forward has."""
-    sections = [row.section for row in record.blocks]
-    return sections.count("double"), sections.count("single")
-
-
-def is_full(record: Record) -> bool:
-    """Whether the record's model has the blocks of the model whose copies were published."""
-    return blocks_of(record) == FULL_BLOCKS
 
 
 def build(study: Study) -> PublishedView:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from statistics import median
 from typing import NamedTuple
 
-import msgspec
-
-from fluxperf.harness.calibration import Calibrated, kind_of
+from fluxperf.harness.calibration import Calibrated
 from fluxperf.harness.facts.bands import narrowed
+from fluxperf.harness.facts.calibrated import calibrated, committed, pooled
 from fluxperf.harness.facts.commands import calibrate_command
 from fluxperf.harness.facts.provenance import provenance
 from fluxperf.harness.facts.samples import FEWEST_PROCESSES, samples_of, spread_of, summary_of, usable
@@ -19,12 +18,6 @@ from fluxperf.harness.records import Record
 from fluxperf.harness.report.plots.spread import spread
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
-
-_DENOISE = "denoise"
-_METRIC = f"times.{_DENOISE}"
-
-#: What records of one rung share that were measured alike.
-_ALIKE = ("commit", "dirty", "machine", "settings", "policy")
 
 _COLUMNS = (
     Column("Rung", number=False),
@@ -55,35 +48,6 @@ def build(study: Study) -> list[StabilityView]:
     """The samples of every ladder that has a time, peers too."""
     ladders = [ladder for ladder in study.ladders if any(usable(record) for record in ladder.records)]
     return [_view(study, ladder, f"samples-{number}") for number, ladder in enumerate(ladders, start=1)]
-
-
-def calibrated(study: Study, record: Record) -> Calibrated | None:
-    """The A/A calibration of a record's rung on its kind of machine."""
-    name = f"{record.workload.name}/{record.rung}/{_METRIC}"
-    rows = (one.rows.get(name) for one in study.extras.calibrations if one.machine == kind_of(record))
-    return next((row for row in rows if row), None)
-
-
-def pooled(rung: Rung) -> Rung:
-    """A rung with the processes of every record that was measured like its newest one: one commit, one set of versions.
-
-    A gate measures each process by itself, into a record of its own. A tree with changes is no commit: of it the newest
-    record stands alone.
-    """
-    newest = rung.record
-    if newest is None or not _committed(newest):
-        return rung
-    # A file that was given twice holds no more processes than once.
-    once = {(row.created_utc, repr(row.times_s.get(_DENOISE))): row for row in rung.records}.values()
-    same = [row for row in once if all(getattr(row, name) == getattr(newest, name) for name in _ALIKE)]
-    times = {_DENOISE: [samples for row in same for samples in usable(row)]}
-    merged = msgspec.structs.replace(newest, times_s=times, sampling=[one for row in same for one in row.sampling])
-    return rung._replace(record=merged, records=tuple(same))
-
-
-def _committed(record: Record | None) -> bool:
-    """Whether a record names the commit that ran, and nothing else did."""
-    return record is not None and record.commit is not None and record.dirty is False
 
 
 def _view(study: Study, source: Ladder, prefix: str) -> StabilityView:
@@ -137,7 +101,7 @@ def _detectable(known: Calibrated | None) -> Cell:
 
 def _notes(ladder: Ladder, bands: dict[str, float]) -> list[str]:
     notes = []
-    many = [f"{rung.label} ({rung.held})" for rung in ladder.measured if _committed(rung.record) and rung.held > 1]
+    many = [f"{rung.label} ({rung.held})" for rung in ladder.measured if committed(rung.record) and rung.held > 1]
     if many:
         notes.append(f"Records of one commit, measured alike, are taken together: {units.listing(many)}.")
     few = [

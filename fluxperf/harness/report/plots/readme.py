@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from fluxperf.errors import RecordError
+from fluxperf.harness.facts.blocks import is_full
 from fluxperf.harness.facts.inputs import NOTHING, Context, Extras, Published
 from fluxperf.harness.facts.provenance import commit_of, unique
 from fluxperf.harness.facts.samples import samples_of, summary_of
@@ -19,7 +20,6 @@ from fluxperf.harness.report.plots.copies import copies_words, draw_copies
 from fluxperf.harness.report.plots.frame import TWIN_TITLE, bar, label, place_of, rows_of
 from fluxperf.harness.report.plots.progress import draw_progress, floor_lines, on_axis, published_lines
 from fluxperf.harness.report.plots.waterfall import waterfall_words
-from fluxperf.harness.report.published import is_full
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import drawn, shown
 

@@ -3,44 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from fluxperf.harness.facts.climbs import Climb, climbs
 from fluxperf.harness.facts.provenance import provenance
-from fluxperf.harness.facts.samples import Speedup, speedup
 from fluxperf.harness.facts.study import Ladder, Study
 from fluxperf.harness.pages import svg
 from fluxperf.harness.pages.svg import BAND, DOWN, GRID, INK, MUTED, PAPER, Figure
-from fluxperf.harness.records import Record
 from fluxperf.harness.report.plots.frame import label
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import drawn, shown
-
-
-class Climb(NamedTuple):
-    """From one rung to a later one: what it is called, what was expected, and what was measured."""
-
-    name: str
-    before: Record | None
-    after: Record | None
-    expected: tuple[float, float] | None
-    found: Speedup | None
-
-
-def climbs(study: Study, ladder: Ladder) -> list[Climb]:
-    """The mission's phases, then each rung beyond them over the rung before it."""
-    rows = []
-    for phase in study.context.phases:
-        before, after = ladder.at(phase.before), ladder.at(phase.after)
-        rows.append(Climb(phase.name, before, after, phase.expected, speedup(before, after)))
-    names = [info.name for info in study.context.ladder]
-    last = max((names.index(phase.after) for phase in study.context.phases if phase.after in names), default=0)
-    for old, new in zip(names[last:], names[last + 1 :], strict=False):
-        before, after = ladder.at(old), ladder.at(new)
-        rows.append(Climb(new, before, after, None, speedup(before, after)))
-    return rows
 
 
 def speedups(study: Study, ladder: Ladder, prefix: str) -> Figure | None:
