@@ -125,8 +125,8 @@ def _page(
 ) -> None:
     # matplotlib takes a second to import, which the other commands need not pay.
     from fluxperf.harness.facts.study import survey
-    from fluxperf.harness.report.comment import comment
-    from fluxperf.harness.report.digest import digest
+    from fluxperf.harness.formats.comment import comment
+    from fluxperf.harness.formats.digest import digest
     from fluxperf.harness.report.html import page
     from fluxperf.harness.report.plots.readme import readme_chart
 

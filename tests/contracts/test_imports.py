@@ -45,6 +45,17 @@ print(len(names))
 """
 
 
+#: What draws takes a second to import, which whoever only reads facts need not pay.
+FACTS_AND_FORMATS = """
+import importlib, pkgutil, sys
+import fluxperf.harness.facts as facts, fluxperf.harness.formats as formats
+names = [module.name for one in (facts, formats) for module in pkgutil.walk_packages(one.__path__, one.__name__ + ".")]
+for name in names:
+    importlib.import_module(name)
+print(len(names), *({"matplotlib", "jinja2", "markupsafe"} & set(sys.modules)))
+"""
+
+
 def _python(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *args], cwd=tree.ROOT, capture_output=True, text=True, check=False)
 
@@ -139,3 +150,11 @@ def test_a_run_imports_neither_other_commands_nor_libraries_of_pages_and_statist
     others = {f"fluxperf.cli.{name}" for name in ("gate", "report", "history", "profile", "timeline", "witness")}
     heavy = {"scipy", "pandas", "matplotlib", "jinja2", "asv", "tomlkit", "torch"}
     assert not imported & (others | heavy)
+
+
+def test_facts_and_formats_load_nothing_that_draws() -> None:
+    done = _python("-c", FACTS_AND_FORMATS)
+    assert done.returncode == 0, done.stderr
+    number, *drawing = done.stdout.split()
+    assert int(number) > 20
+    assert drawing == []

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from statistics import median
 from typing import Literal, NamedTuple
 
 from fluxperf.harness.records import Record
-from fluxperf.harness.stats import Summary, ratio_interval, summarize
+from fluxperf.harness.stats import Interval, Summary, ratio_interval, summarize
 from fluxperf.harness.text import units
 from fluxperf.harness.text.units import BY, NBSP
 
@@ -39,6 +40,17 @@ class Speedup(NamedTuple):
         return f"95{NBSP}%: {bounds}" if self.kind == "interval" else f"range {bounds}"
 
 
+@lru_cache(4096)
+def _summary(processes: tuple[tuple[float, ...], ...]) -> Summary | None:
+    """Of samples that many facts rest on: computed once, however often it is asked for."""
+    return summarize(processes)
+
+
+@lru_cache(1024)
+def _interval(new: tuple[float, ...], old: tuple[float, ...]) -> Interval | None:
+    return ratio_interval(new, old, confidence=CONFIDENCE, resamples=2000)
+
+
 def usable(record: Record | None, metric: str = "denoise") -> list[list[float]]:
     """Samples of a record by process, without empty processes."""
     return [list(samples) for samples in record.times_s.get(metric, []) if samples] if record else []
@@ -46,7 +58,7 @@ def usable(record: Record | None, metric: str = "denoise") -> list[list[float]]:
 
 def summary_of(record: Record | None, metric: str = "denoise") -> Summary | None:
     """Summary of a record's samples of one metric, or ``None`` where it has none above zero."""
-    found = summarize(usable(record, metric))
+    found = _summary(tuple(map(tuple, usable(record, metric))))
     return found if found and found.low > 0 else None
 
 
@@ -60,14 +72,14 @@ def speedup(before: Record | None, after: Record | None, metric: str = "denoise"
         return Speedup(ratio, ratio, ratio, "single")
     if min(old.processes, new.processes) >= FEWEST_PROCESSES:
         sides = _medians(usable(after, metric)), _medians(usable(before, metric))
-        found = ratio_interval(*sides, confidence=CONFIDENCE, resamples=2000)
+        found = _interval(*sides)
         if found:
             return Speedup(ratio, found.low, found.high, "interval")
     return Speedup(ratio, old.low / new.high, old.high / new.low, "range")
 
 
-def _medians(processes: Sequence[Sequence[float]]) -> list[float]:
-    return [median(samples) for samples in processes]
+def _medians(processes: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    return tuple(median(samples) for samples in processes)
 
 
 def spread_of(found: Summary) -> str:
