@@ -5,13 +5,17 @@
     >>> x = cupy.random.standard_normal((1, 4608, 3072), dtype=cupy.float32)
     >>> y = gpu.gpu_modulate(x, scale=x[:, 0], shift=x[:, 1])
 
-Arrays are float32 or bfloat16 (``ml_dtypes.bfloat16``), with any strides but along the last axis; results are new and
-contiguous. Arithmetic is float32 with one rounding at the end. No call copies between host and device or waits.
+Arrays are float32 or bfloat16 (``ml_dtypes.bfloat16``) on one GPU, which need not be the current one and does not
+become it; with any strides but along the last axis, those of products with any. Results are new and contiguous.
+Arithmetic is float32 with one rounding at the end. No call copies between host and device. None waits but for what is
+done once: a kernel is compiled or loaded in its first call, and the first product of a shape times algorithms.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from fluxperf.engine.device.gpu import Gpu, cupy
@@ -32,7 +36,8 @@ def gpu_layer_norm(x: Any, eps: float = 1e-6) -> Any:
         ArgumentError: not a CuPy array, or of another dtype.
         DeviceError: no usable GPU.
     """
-    return primitives.layer_norm(_device("gpu_layer_norm", x=x), x, eps)
+    with _on("gpu_layer_norm", x=x) as device:
+        return primitives.layer_norm(device, x, eps)
 
 
 def gpu_modulate(x: Any, scale: Any, shift: Any) -> Any:
@@ -47,7 +52,8 @@ def gpu_modulate(x: Any, scale: Any, shift: Any) -> Any:
         ArgumentError: not CuPy arrays, or shapes or dtypes that do not fit.
         DeviceError: no usable GPU.
     """
-    return primitives.modulate(_device("gpu_modulate", x=x, scale=scale, shift=shift), x, scale, shift)
+    with _on("gpu_modulate", x=x, scale=scale, shift=shift) as device:
+        return primitives.modulate(device, x, scale, shift)
 
 
 def gpu_gated_residual(x: Any, gate: Any, attn_out: Any) -> Any:
@@ -62,8 +68,8 @@ def gpu_gated_residual(x: Any, gate: Any, attn_out: Any) -> Any:
         ArgumentError: not CuPy arrays, or shapes or dtypes that do not fit.
         DeviceError: no usable GPU.
     """
-    device = _device("gpu_gated_residual", x=x, gate=gate, attn_out=attn_out)
-    return primitives.gated_residual(device, x, gate, attn_out)
+    with _on("gpu_gated_residual", x=x, gate=gate, attn_out=attn_out) as device:
+        return primitives.gated_residual(device, x, gate, attn_out)
 
 
 def gpu_add_broadcast(x: Any, y: Any) -> Any:
@@ -77,28 +83,36 @@ def gpu_add_broadcast(x: Any, y: Any) -> Any:
         ArgumentError: not CuPy arrays, or shapes or dtypes that do not fit.
         DeviceError: no usable GPU.
     """
-    return primitives.add_broadcast(_device("gpu_add_broadcast", x=x, y=y), x, y)
+    with _on("gpu_add_broadcast", x=x, y=y) as device:
+        return primitives.add_broadcast(device, x, y)
 
 
 def gpu_batched_matmul(a: Any, b: Any) -> Any:
     """``a b`` per matrix, in one strided-batched call of cuBLASLt; float32 operands are not rounded to TF32.
 
+    Views with whole rows, of b also transposed ones, are read where they lie; others are copied on the GPU first, a
+    launch each. Matrices that are not evenly spaced are multiplied by several calls.
+
     Args:
         a: [.., M, K].
-        b: [.., K, N], leading axes as those of a; may be a transposed view.
+        b: [.., K, N], leading axes as those of a.
 
     Raises:
         ArgumentError: not CuPy arrays, or shapes or dtypes that do not fit.
         DeviceError: no usable GPU, or cuBLASLt has no algorithm for the shape.
     """
-    device = _device("gpu_batched_matmul", a=a, b=b)
+    with _on("gpu_batched_matmul", a=a, b=b) as device:
+        _check_product(a, b)
+        return matmul.strided(device, a, b)
+
+
+def _check_product(a: Any, b: Any) -> None:
     fits = a.ndim == b.ndim >= 2 and a.shape[:-2] == b.shape[:-2] and a.shape[-1] == b.shape[-2]
     if not fits or a.dtype != b.dtype or str(a.dtype) not in ("float32", "bfloat16"):
         raise ArgumentError(
             f"gpu_batched_matmul: expected a [.., M, K] and b [.., K, N] of one dtype, float32 or bfloat16, got "
             f"{a.dtype} {list(a.shape)} and {b.dtype} {list(b.shape)}. Reshape or cast one of them."
         )
-    return matmul.strided(device, a, b)
 
 
 @functools.cache
@@ -106,15 +120,19 @@ def _gpu(ordinal: int) -> Gpu:
     return Gpu(ordinal)
 
 
-def _device(call: str, **arrays: Any) -> Gpu:
-    """The GPU that the arrays are on."""
+@contextmanager
+def _on(call: str, **arrays: Any) -> Iterator[Gpu]:
+    """The GPU that the arrays are on, which is the current one meanwhile."""
     module = cupy()
     for name, array in arrays.items():
         if not isinstance(array, module.ndarray):
             raise ArgumentError(
                 f"{call}: expected {name} to be a CuPy array, got {type(array).__name__}. Use cupy.asarray({name})."
             )
-    ordinals = {array.device.id for array in arrays.values()}
-    if len(ordinals) != 1:
-        raise ArgumentError(f"{call}: expected arrays on one GPU, got GPUs {sorted(ordinals)}. Copy them to one.")
-    return _gpu(ordinals.pop())
+    devices = {array.device.id: array.device for array in arrays.values()}
+    if len(devices) != 1:
+        raise ArgumentError(f"{call}: expected arrays on one GPU, got GPUs {sorted(devices)}. Copy them to one.")
+    ((ordinal, device),) = devices.items()
+    # CuPy's device makes itself current and the one before afterwards; what stands in for it in a test may not.
+    with device if isinstance(device, AbstractContextManager) else nullcontext():
+        yield _gpu(ordinal)

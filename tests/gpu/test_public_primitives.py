@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,62 @@ def test_transposed_views_are_multiplied_in_place() -> None:
     a, b = (cupy.random.standard_normal((3, 16, 32), dtype=cupy.float32) for _ in range(2))
     result = primitives.gpu_batched_matmul(a, b.swapaxes(-1, -2))
     assert cupy.allclose(result, cupy.einsum("bmk,bnk->bmn", a, b), atol=1e-4)
+
+
+#: Views [3, 16, 16] of CuPy arrays, given a function that draws them, by what is special of them.
+VIEWS: dict[str, Callable[[Callable[..., Any]], Any]] = {
+    "contiguous": lambda draw: draw(3, 16, 16),
+    "transposed": lambda draw: draw(3, 16, 16).swapaxes(-1, -2),
+    "every second column": lambda draw: draw(3, 16, 32)[..., ::2],
+    "every second row": lambda draw: draw(3, 32, 16)[:, ::2],
+    "rows backwards": lambda draw: draw(3, 16, 16)[:, ::-1],
+    "columns backwards": lambda draw: draw(3, 16, 16)[..., ::-1],
+    "samples backwards": lambda draw: draw(3, 16, 16)[::-1],
+    "one row for all": lambda draw: draw(3, 1, 16),
+    "one matrix for all": lambda draw: draw(1, 16, 16),
+    "samples last": lambda draw: draw(16, 16, 3).transpose(2, 0, 1),
+}
+
+
+@needs_gpu
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("first", VIEWS)
+def test_views_are_multiplied_as_they_read(first: str, dtype: str) -> None:
+    import cupy
+
+    rng = np.random.default_rng(4)
+
+    def draw(*shape: int) -> Any:  # sums of such numbers are exact in any order
+        return cupy.asarray(rng.integers(-8, 9, shape).astype(host_dtype(dtype)))
+
+    for second in VIEWS:
+        a, b = (cupy.broadcast_to(VIEWS[name](draw), (3, 16, 16)) for name in (first, second))
+        found = cupy.asnumpy(primitives.gpu_batched_matmul(a, b)).astype(np.float32)
+        expected = cupy.asnumpy(a).astype(np.float32) @ cupy.asnumpy(b).astype(np.float32)
+        assert np.array_equal(found, expected.astype(host_dtype(dtype)).astype(np.float32)), second
+
+
+@needs_gpu
+def test_a_sum_of_nothing_is_zero() -> None:
+    import cupy
+
+    result = primitives.gpu_batched_matmul(cupy.ones((2, 3, 0), cupy.float32), cupy.ones((2, 0, 5), cupy.float32))
+    assert cupy.array_equal(result, cupy.zeros((2, 3, 5)))
+
+
+@needs_gpu
+def test_the_callers_device_stays_current() -> None:
+    import cupy
+
+    number = cupy.cuda.runtime.getDeviceCount()
+    for ordinal in range(number):
+        with cupy.cuda.Device(ordinal):
+            x = cupy.ones((2, 9, 64), cupy.float32)
+        result = primitives.gpu_layer_norm(x)
+        product = primitives.gpu_batched_matmul(x, x.swapaxes(-1, -2))
+        assert (result.device.id, product.device.id) == (ordinal, ordinal)
+        assert cupy.cuda.runtime.getDevice() == 0
+        assert float(product[0, 0, 0]) == 64
 
 
 @needs_gpu

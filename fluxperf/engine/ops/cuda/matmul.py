@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from fluxperf.engine.device.cublaslt import Product
@@ -58,25 +59,58 @@ def linear_gated_residual(device: Any, x: Any, gate: Any, y: Any, weight: Any, b
 def strided(device: Any, a: Any, b: Any, float32: bool = False) -> Any:
     """One strided-batched call for all heads and samples; ``float32`` keeps the accumulators.
 
-    Heads that are not evenly spaced in memory (a slice of a larger tensor) are multiplied sample by sample.
+    Heads that are not evenly spaced in memory (a slice of a larger tensor) are multiplied sample by sample. Matrices
+    with rows that a product cannot read where they lie are written out first, in one launch more.
     """
-    out = device.empty((*a.shape[:-1], b.shape[-1]), "float32" if float32 else str(a.dtype))
-    _batches(device, a, b, out)
-    return out
+    return _product(device, a, b, float32, _batches)
 
 
 @implements("batched_matmul", "looped", device="cuda")
 def looped(device: Any, a: Any, b: Any, float32: bool = False) -> Any:
     """A product per head and sample, one after the other, as the published baseline."""
+    return _product(device, a, b, float32, _each)
+
+
+def _product(device: Any, a: Any, b: Any, float32: bool, multiply: Callable[[Any, Any, Any, Any], None]) -> Any:
+    """``a b`` in a new array, by a way to multiply operands whose matrices can be read."""
     out = device.empty((*a.shape[:-1], b.shape[-1]), "float32" if float32 else str(a.dtype))
-    _each(device, a, b, out)
+    if out.size == 0:
+        return out
+    if a.shape[-1] == 0:  # sums of nothing
+        out.fill(0)
+        device.launches += 1
+        return out
+    multiply(device, _readable(device, "a", a, False), _readable(device, "b", b, True), out)
     return out
+
+
+def _readable(device: Any, argument: str, x: Any, flipped: bool) -> Any:
+    """x [.., M, N] where it lies if a product can read it there, transposed perhaps if ``flipped``; else written out.
+
+    Raises:
+        ArgumentError: it lies between elements.
+    """
+    if x.data.ptr % x.itemsize or any(step % x.itemsize for step in x.strides):
+        raise ArgumentError(
+            f"batched_matmul: expected {argument} at whole elements of {x.itemsize} bytes, got strides {x.strides} in "
+            f"bytes at address {x.data.ptr:#x}. Copy it."
+        )
+    if _has_rows(x, -2, -1) or (flipped and _has_rows(x, -1, -2)):
+        return x
+    whole = device.empty(x.shape, str(x.dtype))
+    whole[...] = x
+    device.launches += 1
+    return whole
+
+
+def _has_rows(x: Any, rows: int, columns: int) -> bool:
+    """Whether the matrices of x have whole rows one behind the other, spaced evenly; by the places of their axes."""
+    whole = x.shape[columns] == 1 or x.strides[columns] == x.itemsize
+    return whole and bool(x.shape[rows] == 1 or x.strides[rows] >= x.shape[columns] * x.itemsize)
 
 
 def _batches(device: Any, a: Any, b: Any, out: Any) -> None:
     """Multiplies as many matrices at once as are evenly spaced in all three tensors."""
-    if out.size == 0:
-        return
     offsets = [_spacing(x) for x in (a, b, out)]
     if out.ndim > 2 and None in offsets:
         for one, other, target in zip(a, b, out, strict=True):
@@ -87,8 +121,6 @@ def _batches(device: Any, a: Any, b: Any, out: Any) -> None:
 
 def _each(device: Any, a: Any, b: Any, out: Any) -> None:
     """Multiplies one pair of matrices after the other."""
-    if out.size == 0:
-        return
     if out.ndim == 2:
         _multiply(device, a, b, out, 1, [0, 0, 0])
         return
@@ -97,14 +129,14 @@ def _each(device: Any, a: Any, b: Any, out: Any) -> None:
 
 
 def _spacing(x: Any) -> int | None:
-    """Elements from one matrix of x [.., M, N] to the next, or ``None`` if that differs from pair to pair."""
+    """Elements from one matrix of x [.., M, N] to the next; ``None`` if they differ from pair to pair, or go back."""
     step, spacing, count = 0, 0, 1
     for extent, stride in zip(reversed(x.shape[:-2]), reversed(x.strides[:-2]), strict=True):
         if extent == 1:
             continue
         if count == 1:
             spacing = step = stride
-        elif stride != step * count:
+        if stride != step * count or stride < 0:
             return None
         count *= extent
     return int(spacing // x.itemsize)
@@ -112,7 +144,7 @@ def _spacing(x: Any) -> int | None:
 
 def _multiply(device: Any, a: Any, b: Any, out: Any, batch: int, offsets: list[Any]) -> None:
     """``out = a b`` for evenly spaced batches; b [.., K, N] may be a transposed view of [.., N, K]."""
-    transposed = b.strides[-1] != b.itemsize and b.shape[-1] > 1
+    transposed = not _has_rows(b, -2, -1)
     product = Product(
         m=a.shape[-2],
         n=b.shape[-1],
