@@ -8,7 +8,9 @@ from statistics import median
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from fluxperf.harness.facts.work import Work, work_of
 from fluxperf.harness.measure.clocks import throttling_note
+from fluxperf.harness.measure.energy import energy_note
 from fluxperf.harness.metrics import Metric, exact_metrics, value_of
 from fluxperf.harness.records import Record, variant
 from fluxperf.harness.stats import summarize
@@ -21,10 +23,15 @@ def ladder(records: Sequence[Record]) -> RenderableType:
     """Records of one workload as tables that fit 80 columns: median times, copies of one forward, error.
 
     Where something ran on a GPU a second table says what each rung does there: time per block, launches, memory, and
-    speedups. Times of host twins are those of a CPU and are compared with nothing.
+    speedups; a third one what a step is on the GPU's own clock, and its joules. Times of host twins are those of a CPU
+    and are compared with nothing.
     """
     copies = _copies(records)
-    return copies if all(record.ran_as == "twin" for record in records) else Group(copies, "", _speeds(records))
+    if all(record.ran_as == "twin" for record in records):
+        return copies
+    shown: list[RenderableType] = [copies, "", _speeds(records)]
+    found = [(record, work) for record in records if (work := work_of(record)) is not None]
+    return Group(*shown, *(("", _work(found)) if found else ()))
 
 
 def _copies(records: Sequence[Record]) -> Table:
@@ -111,6 +118,35 @@ def _speeds(records: Sequence[Record]) -> Table:
             *(_speedup(record, other) for other in others),
         )
     return view
+
+
+def _work(found: Sequence[tuple[Record, Work]]) -> Table:
+    """What a step takes in cycles and joules."""
+    remark = energy_note(record for record, _ in found)
+    view = Table(
+        caption="One step, medians of the processes' medians. Mcycles of a multiprocessor: the work, whatever the "
+        f"clock was. J of the whole GPU, pauses between generations included.{f' {remark}' if remark else ''}",
+        title_justify="left",
+        caption_justify="left",
+    )
+    for heading in ("rung", "ms", "Mcycles", "GHz", "J", "W", "J/TFLOP"):
+        view.add_column(heading, justify="left" if heading == "rung" else "right", no_wrap=True)
+    for record, work in found:
+        view.add_row(
+            _name(record),
+            _number(work.seconds, 1e-3, 2),
+            _number(work.cycles, 1e6, 3),
+            _number(work.clock_hz, 1e9, 3),
+            _number(work.joules, 1, 2),
+            _number(work.watts, 1, 0),
+            _number(work.joules_per_tflop, 1, 3),
+        )
+    return view
+
+
+def _number(value: float | None, unit: float, places: int) -> str:
+    """A value in its unit; nothing where there is none."""
+    return "" if value is None else f"{value / unit:.{places}f}"
 
 
 def _name(record: Record) -> str:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from fluxperf.cli.ladder import ladder
 from fluxperf.harness.facts.study import survey
-from fluxperf.harness.records import Record, RecordsFile
+from fluxperf.harness.records import Conditions, EnergyRow, OpRow, Record, RecordsFile
 from fluxperf.harness.report import machines
 from tests.pure.test_clocks import record
 from tests.report.pages import CONTEXT
@@ -48,3 +48,34 @@ def test_clocks_that_were_held_down_are_said_in_both_places() -> None:
     for records, said in (([free, held], True), ([free], False)):
         remarks = machines.build(survey([RecordsFile("r.jsonl", records, [])], CONTEXT)).remarks
         assert any(warning and words in remark for warning, remark in remarks) is said
+
+
+def test_a_step_is_given_in_cycles_and_joules_where_they_were_measured() -> None:
+    clocked = msgspec.structs.replace(
+        timed(on_gpu("captured"), [0.12, 0.12], [0.13, 0.13]),
+        cycles={"step": [[171.2e6, 171.4e6], [171.5e6]]},
+        clock_hz={"step": [[1.40e9], [1.42e9]]},
+        energy_j={"step": [[85.0], [87.0]]},
+        conditions=[
+            Conditions(readings=[], energy=EnergyRow(window_s=2.0, counter_j=1376.0, integrated_j=None, renewals=20))
+        ],
+        ops=[OpRow(op="linear", count=1, time_s=0.1, bytes=1, flops=60 * 10**12)],
+    )
+    printed = text(clocked, timed(on_gpu("fused"), [0.2]))
+    assert "captured │ 125.00 │ 171.400 │ 1.410 │ 86.00 │ 688 │ 1.433 │" in printed
+    assert "fused │ 200.00" not in printed, "a record without them has no row"
+    seconds_only = text(timed(on_gpu("fused"), [0.2]))
+    assert "Mcycles" not in seconds_only
+    assert "J of the whole GPU" not in seconds_only
+
+
+def test_joules_that_disagree_are_said() -> None:
+    row = EnergyRow(window_s=2.0, counter_j=1400.0, integrated_j=1300.0, renewals=20)
+    off = msgspec.structs.replace(
+        timed(on_gpu("fp8"), [0.1]), energy_j={"step": [[70.0]]}, conditions=[Conditions(readings=[], energy=row)]
+    )
+    assert "trust neither: fp8 (+7.7%)" in text(off)
+
+
+def on_gpu(rung: str) -> Record:
+    return msgspec.structs.replace(record(rung), ran_as="kernel")
