@@ -37,6 +37,7 @@ from fluxperf.engine.config import config_named
 from fluxperf.files import write_whole
 from fluxperf.harness.measure.environment import commit, installed, machine
 from fluxperf.harness.measure.sampler import Variant
+from fluxperf.harness.measure.sampling import Sampling
 from fluxperf.harness.records import append_record
 from fluxperf.pipeline.asked import asked
 from fluxperf.pipeline.embeddings import PromptCache
@@ -211,7 +212,7 @@ def measured(
     with tempfile.TemporaryDirectory(prefix="fluxperf-") as scratch:
         out = Path(scratch)
         result["pictures_s"] = first_pictures(ours, workload, out)
-        record, _ = measure_pictures(ours, workload, repeat, 1, SEED, witness)
+        record, _ = measure_pictures(ours, workload, Sampling(repeat), SEED, witness)
         append_record(records, record)
         told("warm", {name: x[0] for name, x in record.times_s.items() if not name.startswith("warmup")})
         if record.picture_witness is not None:
@@ -239,7 +240,7 @@ def beside(
     else:
         peer.image()
     variant = Variant(peer.clock, lambda _: peer.picture(out / "peer.png"))
-    record, (samples,) = measure_pictures(ours, workload, repeat, 1, SEED, beside=[variant])
+    record, (samples,) = measure_pictures(ours, workload, Sampling(repeat), SEED, beside=[variant])
     append_record(records, record)
     stages = [peer.stages(out / "peer.png") for _ in range(3)]
     sizes = {"height": workload.height, "width": workload.width, "num_inference_steps": workload.steps}

@@ -14,6 +14,7 @@ from fluxperf.engine.config import config_named
 from fluxperf.engine.phases import PHASES, phase_named
 from fluxperf.errors import FluxperfError
 from fluxperf.files import write_whole
+from fluxperf.harness.measure.sampling import Sampling
 from fluxperf.harness.records import Record
 from fluxperf.harness.verdict import Row, problem
 from fluxperf.recording import Reference, measure
@@ -76,7 +77,7 @@ def counted(
 def _count(name: str, workload: Workload, source: WeightSource, reference: Reference | None) -> Record:
     prepared = prepare(name, workload, source, "host")
     prepared.phase = replace(prepared.phase, copies=True)
-    (record,), _ = measure(prepared, 1, reference, 0)
+    (record,), _ = measure(prepared, Sampling(1, 0), reference)
     prepared.close()
     return _without_times(record)
 

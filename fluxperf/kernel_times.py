@@ -26,6 +26,7 @@ from fluxperf.harness.measure import sampler
 from fluxperf.harness.measure.clocks import Watch
 from fluxperf.harness.measure.environment import commit, machine
 from fluxperf.harness.measure.sampler import Series
+from fluxperf.harness.measure.sampling import Sampling
 from fluxperf.harness.records import Record, Totals, WorkloadRow
 
 #: Workload that their records name, and the gate.
@@ -164,7 +165,7 @@ def _scaled(unscaled: Case, place: int = 0) -> Case:
 def timed(device: CudaDevice, calls: Sequence[_Call], repeat: int) -> Series:
     """Batches of calls in rotation."""
     rotation = itertools.cycle(calls)
-    (series,) = sampler.batch([sampler.Call(device, lambda: next(rotation)())], LAUNCHES, repeat, WARMUP)
+    (series,) = sampler.batch([sampler.Call(device, lambda: next(rotation)())], LAUNCHES, Sampling(repeat, WARMUP))
     return series
 
 

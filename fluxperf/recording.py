@@ -21,7 +21,8 @@ from fluxperf.engine.ops.meter import OpMeter
 from fluxperf.harness.measure.clocks import Watch
 from fluxperf.harness.measure.environment import commit, machine
 from fluxperf.harness.measure.sampler import Run, Samples, Variant, interleave
-from fluxperf.harness.measure.stopping import Reading, Until
+from fluxperf.harness.measure.sampling import Sampling
+from fluxperf.harness.measure.stopping import Reading
 from fluxperf.harness.records import ErrorRow, GraphRow, Record, Totals
 from fluxperf.harness.timeline.witness import Witness
 from fluxperf.peers import Peer
@@ -50,27 +51,21 @@ class Counts:
 
 def measure(
     prepared: Prepared,
-    repeat: int,
+    sampling: Sampling,
     reference: Reference | None = None,
-    warmup: int = 1,
     witness: bool = False,
     peers: Sequence[Peer] = (),
     on_sample: Callable[[], None] = lambda: None,
-    until: Until | None = None,
-    rest_s: float = 0.0,
 ) -> tuple[list[Record], Any]:
     """Counts one forward of a prepared rung, then times whole generations unobserved, in turns with those of peers.
 
     Args:
         prepared: the rung.
-        repeat: timed generations, at least 1; with ``until`` the least number.
+        sampling: of its generations.
         reference: latents to state the error against, or ``None``.
-        warmup: generations before the timed ones; with ``until`` the least number.
         witness: count one more forward from outside, through CUPTI.
         peers: other implementations of the same workload.
         on_sample: called after the counted forward and after each generation.
-        until: go on until the median is known this well, or a bound is reached.
-        rest_s: idle seconds before each generation.
 
     Returns:
         The rung's record and those of the peers, and the rung's final latents [B, I, C] as host numbers.
@@ -93,7 +88,7 @@ def measure(
     own_variant = Variant(device, run, prepared.repeats or 1)
     variants = [own_variant, *(Variant(peer.clock, peer.denoise) for peer in peers)]
     with Watch(device.bus_id) as watch:
-        samples, *others = interleave(variants, repeat, warmup, on_sample, until, rest_s=rest_s, window=watch.window())
+        samples, *others = interleave(variants, sampling, on_sample, window=watch.window())
     if tally is not None:
         counts = tally.counts(_witnessed(prepared) if witness else None)
     generations = device.door.ledger.crossings[start:]
@@ -104,7 +99,7 @@ def measure(
     around_forwards = outside(around, generations, number, counts.totals, prepared.workload.steps)
     error = _error(numbers, reference)
     own = record_of(prepared, counts, around_forwards, samples, error)
-    settings = {**own.settings, **({"rest_s": f"{rest_s:g}"} if rest_s else {})}
+    settings = {**own.settings, **sampling.settings}
     own = msgspec.structs.replace(
         own,
         conditions=[watch.conditions] if watch.conditions else None,
@@ -112,7 +107,8 @@ def measure(
         **clocked(_readings(samples)),
     )
     records = [_peer_record(own, peer, times) for peer, times in zip(peers, others, strict=True)]
-    alone = not peers and not rest_s  # the window's joules are then those of its generations, and of short pauses
+    # Where a rung is alone, the window's joules are those of its generations, and of short pauses.
+    alone = not peers and not sampling.rest_s
     made = len(samples.whole) * own_variant.generations
     energy = joules(watch.conditions, {"denoise": made, "step": made * prepared.workload.steps}) if alone else {}
     repeated = {"sample": f"{prepared.repeats} generations of what repeats"} if prepared.repeats else {}

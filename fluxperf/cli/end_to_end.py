@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Protocol
+from typing import NamedTuple
 
 import typer
 from rich import box
@@ -14,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from fluxperf.errors import ConfigError
-from fluxperf.harness.measure.stopping import Until
+from fluxperf.harness.measure.sampling import Sampling
 from fluxperf.harness.records import Record, append_record
 from fluxperf.pipeline.measuring import measure_pictures
 from fluxperf.pipeline.stages import STAGES
@@ -23,44 +24,16 @@ from fluxperf.words import plural
 from fluxperf.workloads import Workload
 
 
-class How(Protocol):
+class How(NamedTuple):
     """How rungs are run, as ``fluxperf run`` was told."""
 
-    @property
-    def device(self) -> str:
-        """Kind."""
-
-    @property
-    def repeat(self) -> int:
-        """Pictures that are kept."""
-
-    @property
-    def warmup(self) -> int:
-        """Pictures before them."""
-
-    @property
-    def seed(self) -> int:
-        """Of the noise."""
-
-    @property
-    def nvtx(self) -> bool:
-        """Ranges of steps, blocks and ops."""
-
-    @property
-    def witness(self) -> bool:
-        """Counts from outside."""
-
-    @property
-    def peers(self) -> tuple[str, ...]:
-        """Other implementations."""
-
-    @property
-    def until(self) -> Until | None:
-        """Bounds of sampling."""
-
-    @property
-    def rest_s(self) -> float:
-        """Idle seconds before each picture."""
+    device: str
+    sampling: Sampling
+    seed: int
+    nvtx: bool
+    witness: bool
+    peers: tuple[str, ...]
+    memory_gb: float | None
 
 
 def pictures_of(
@@ -88,17 +61,15 @@ def pictures_of(
     records: list[Record] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        turns = None if how.until else len(names) * (1 + how.warmup + how.repeat)
-        task = progress.add_task("loading", total=turns)
+        turns = how.sampling.turns
+        task = progress.add_task("loading", total=None if turns is None else len(names) * (1 + turns))
         for name in names:
             progress.update(task, description=f"{name}: loading")
             pipeline = Pipeline.from_pretrained(weights, rung=name, device=how.device, nvtx=how.nvtx)
             progress.update(task, description=name)
             try:
-                record, _ = measure_pictures(
-                    pipeline, workload, how.repeat, how.warmup, how.seed, how.witness,
-                    lambda: progress.advance(task), how.until, how.rest_s,
-                )  # fmt: skip
+                advance = partial(progress.advance, task)
+                record, _ = measure_pictures(pipeline, workload, how.sampling, how.seed, how.witness, advance)
             finally:
                 pipeline.close()
             if output is not None:

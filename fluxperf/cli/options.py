@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fluxperf.workloads import WORKLOADS
+from fluxperf.engine.checkpoints.checkpoint import Checkpoint
+from fluxperf.engine.checkpoints.sources import SyntheticWeights, WeightSource
+from fluxperf.engine.config import config_named
+from fluxperf.harness.measure.sampling import Sampling
+from fluxperf.harness.measure.stopping import Until
+from fluxperf.workloads import WORKLOADS, Workload, workload_named
 
 _PIXELS = typer.Option(help="Pixels, a multiple of 16.")
 
@@ -33,3 +39,73 @@ MemoryGb = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Of synthetic weights and inputs.")]
+
+
+@dataclass(frozen=True)
+class WorkloadOptions:
+    """What is run: a workload, sizes in place of its own, and weights."""
+
+    workload: WorkloadName = "tiny"
+    height: OwnPixels = None
+    width: OwnPixels = None
+    text_tokens: TextTokens = None
+    steps: Steps = None
+    batch: Batch = None
+    weights: Weights = None
+    seed: Seed = 0
+
+    def chosen(self) -> Workload:
+        """The workload.
+
+        Raises:
+            FluxperfError: there is none of that name, or a size cannot be.
+        """
+        return workload_named(
+            self.workload, height=self.height, width=self.width, text_tokens=self.text_tokens, steps=self.steps,
+            batch=self.batch,
+        )  # fmt: skip
+
+    def source(self, workload: Workload) -> WeightSource:
+        """The weights of a workload, of a checkpoint or drawn from the seed."""
+        return Checkpoint(self.weights) if self.weights else SyntheticWeights(config_named(workload.model), self.seed)
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How often a rung is timed."""
+
+    repeat: Annotated[int, typer.Option(min=1, help="Timed generations per rung.")] = 5
+    warmup: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Generations before the timed ones; on a GPU the least number: it goes on until clock and cycles are "
+            "steady, for 10 s at most.",
+        ),
+    ] = 1
+    precision: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="Sample until the median is known to this many percent; --repeat is the least."),
+    ] = None
+    time_limit_s: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Seconds of sampling per rung at most, beside a third of it for warm-up. A generation that takes as "
+            "long by itself is measured once, without a warm-up. With --precision 60 if not given.",
+        ),
+    ] = None
+    rest_s: Annotated[
+        float, typer.Option(min=0, help="Idle seconds before each generation: a card without a pause clocks down.")
+    ] = 0.0
+
+    def sampling(self) -> Sampling:
+        """A fixed number of samples without a bound in time, or as many as the precision needs within one."""
+        until, limit_s = None, self.time_limit_s
+        if self.precision is not None:
+            limit_s = 60.0 if limit_s is None else limit_s
+            until = Until(self.precision / 100, most_s=limit_s, warmup_s=limit_s / 3)
+        elif limit_s is not None:
+            # The numbers asked for are the most that is sampled, not the least.
+            until = Until(0.0, most=self.repeat, most_s=limit_s, warmup_most=self.warmup, warmup_s=limit_s / 3)
+        return Sampling(self.repeat, self.warmup, until, self.rest_s)

@@ -10,13 +10,11 @@ from typing import Annotated, NamedTuple
 import typer
 from rich.console import Console
 
-from fluxperf.cli.options import Batch, OwnPixels, Seed, Steps, TextTokens, Weights, WorkloadName
+from fluxperf.cli.grouped import grouped
+from fluxperf.cli.options import WorkloadOptions
 from fluxperf.cli.per_op import Ceilings, PerOpFile, rates_of, show_per_op, table_per_op
 from fluxperf.cli.replicas import options
 from fluxperf.cli.timeline_tables import show, show_comparison
-from fluxperf.engine.checkpoints.checkpoint import Checkpoint
-from fluxperf.engine.checkpoints.sources import SyntheticWeights
-from fluxperf.engine.config import config_named
 from fluxperf.engine.device.cuda import CudaDevice
 from fluxperf.engine.device.observers import NvtxRanges
 from fluxperf.engine.phases import phase_named
@@ -35,7 +33,7 @@ from fluxperf.harness.timeline.summary import GROUPINGS, summarize
 from fluxperf.harness.timeline.trace import trace_parts
 from fluxperf.profiling import check_steps
 from fluxperf.profiling import profile as profiled
-from fluxperf.workloads import Prepared, Workload, obstacles, prepare, workload_named
+from fluxperf.workloads import Prepared, Workload, obstacles, prepare
 
 TOOLS = ("auto", "nsys", "cupti")
 
@@ -48,22 +46,16 @@ class _Wanted(NamedTuple):
 
     workload: Workload
     rung: str
-    weights: Path | None
-    seed: int
+    what: WorkloadOptions
     measured: int
     warmup: int
     by_op: bool
 
 
+@grouped
 def profile(
     context: typer.Context,
-    workload: WorkloadName = "tiny",
-    height: OwnPixels = None,
-    width: OwnPixels = None,
-    text_tokens: TextTokens = None,
-    steps: Steps = None,
-    batch: Batch = None,
-    weights: Weights = None,
+    what: WorkloadOptions,
     rung: Annotated[str, typer.Option("--rung", "-r", help="Rung to profile.")] = "fused",
     measured_steps: Annotated[int, typer.Option(min=1, help="Steps that are captured, from the first on.")] = 1,
     warmup: Annotated[
@@ -77,7 +69,6 @@ def profile(
             "launches are then those of this form.",
         ),
     ] = False,
-    seed: Seed = 0,
     tool: Annotated[
         str, typer.Option(help="nsys, or cupti where Nsight Systems is missing; auto takes nsys if it is there.")
     ] = "auto",
@@ -101,8 +92,8 @@ def profile(
 
     Exit codes: 0 copies, bytes and launches are those that the run counted; 1 they are not; 2 an error.
     """
-    chosen = workload_named(workload, height=height, width=width, text_tokens=text_tokens, steps=steps, batch=batch)
-    wanted = _Wanted(chosen, phase_named(rung).name, weights, seed, measured_steps, warmup, eager_form)
+    chosen = what.chosen()
+    wanted = _Wanted(chosen, phase_named(rung).name, what, measured_steps, warmup, eager_form)
     check_steps(chosen, measured_steps, warmup)
     if inside is not None:
         _profile_inside(wanted, inside)
@@ -211,9 +202,5 @@ def _with_cupti(wanted: _Wanted, files: ProfileFiles) -> Timeline:
 
 
 def _prepared(wanted: _Wanted) -> Prepared:
-    source = (
-        Checkpoint(wanted.weights)
-        if wanted.weights
-        else SyntheticWeights(config_named(wanted.workload.model), wanted.seed)
-    )
-    return prepare(wanted.rung, wanted.workload, source, "cuda", seed=wanted.seed)
+    source = wanted.what.source(wanted.workload)
+    return prepare(wanted.rung, wanted.workload, source, "cuda", seed=wanted.what.seed)

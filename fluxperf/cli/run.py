@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import typer
 from rich.console import Console, Group
@@ -13,32 +13,22 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fluxperf.budgets import check_gigabytes, in_words
-from fluxperf.cli.end_to_end import pictures_of, show_pictures
+from fluxperf.cli.end_to_end import How, pictures_of, show_pictures
+from fluxperf.cli.grouped import grouped
 from fluxperf.cli.ladder import ladder
 from fluxperf.cli.loading import LoadingBar, loaded
-from fluxperf.cli.options import Batch, MemoryGb, OwnPixels, Seed, Steps, TextTokens, Weights, WorkloadName
+from fluxperf.cli.options import MemoryGb, SamplingOptions, WorkloadOptions
 from fluxperf.cli.replicas import measured_in_processes
-from fluxperf.engine.checkpoints.checkpoint import Checkpoint
-from fluxperf.engine.checkpoints.sources import SyntheticWeights, WeightSource
-from fluxperf.engine.config import config_named
+from fluxperf.engine.checkpoints.sources import WeightSource
 from fluxperf.engine.device import open_device
 from fluxperf.engine.phases import PHASES, phase_named
 from fluxperf.errors import ConfigError, NoGpuError
-from fluxperf.harness.measure.stopping import Until
 from fluxperf.harness.records import Record, append_record
 from fluxperf.peers import check_peer, open_peer
 from fluxperf.recording import Reference, measure
 from fluxperf.words import plural
-from fluxperf.workloads import Workload, obstacles, prepare, reference_latents, workload_named
+from fluxperf.workloads import Workload, obstacles, prepare, reference_latents
 
-_TimeLimit = Annotated[
-    float | None,
-    typer.Option(
-        min=0,
-        help="Seconds of sampling per rung at most, beside a third of it for warm-up. A generation that takes as "
-        "long by itself is measured once, without a warm-up. With --precision 60 if not given.",
-    ),
-]
 _EndToEnd = Annotated[
     bool,
     typer.Option(
@@ -49,15 +39,10 @@ _EndToEnd = Annotated[
 ]
 
 
+@grouped
 def run(
     context: typer.Context,
-    workload: WorkloadName = "tiny",
-    height: OwnPixels = None,
-    width: OwnPixels = None,
-    text_tokens: TextTokens = None,
-    steps: Steps = None,
-    batch: Batch = None,
-    weights: Weights = None,
+    what: WorkloadOptions,
     rung: Annotated[
         list[str] | None, typer.Option("--rung", "-r", help="Rung to measure; repeat for several. All if not given.")
     ] = None,
@@ -65,19 +50,11 @@ def run(
         bool, typer.Option("--all", help="Every rung of the ladder; the default, said aloud.")
     ] = False,
     device: Annotated[str, typer.Option(help="auto, host or cuda.")] = "auto",
-    repeat: Annotated[int, typer.Option(min=1, help="Timed generations per rung.")] = 5,
-    warmup: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Generations before the timed ones; on a GPU the least number: it goes on until clock and cycles are "
-            "steady, for 10 s at most.",
-        ),
-    ] = 1,
+    *,
+    often: SamplingOptions,
     witness: Annotated[
         bool, typer.Option("--witness", help="Count a forward from outside too, through CUPTI.")
     ] = False,
-    seed: Seed = 0,
     peer: Annotated[
         list[str] | None,
         typer.Option("--peer", help="Measure this peer in turns with the last rung; repeat for several. Needs a GPU."),
@@ -85,16 +62,8 @@ def run(
     processes: Annotated[
         int, typer.Option(min=1, help="Fresh processes, one after another; their samples are kept apart in one record.")
     ] = 1,
-    precision: Annotated[
-        float | None,
-        typer.Option(min=0.01, help="Sample until the median is known to this many percent; --repeat is the least."),
-    ] = None,
-    time_limit_s: _TimeLimit = None,
     end_to_end: _EndToEnd = False,
     memory_gb: MemoryGb = None,
-    rest_s: Annotated[
-        float, typer.Option(min=0, help="Idle seconds before each generation: a card without a pause clocks down.")
-    ] = 0.0,
     nvtx: Annotated[
         bool, typer.Option("--nvtx", help="Push NVTX ranges in timed runs, where a profiler takes them.")
     ] = False,
@@ -106,11 +75,10 @@ def run(
 
     A record is appended as soon as its rung is done; a run that is stopped keeps every rung it finished.
     """
-    chosen = workload_named(workload, height=height, width=width, text_tokens=text_tokens, steps=steps, batch=batch)
+    chosen = what.chosen()
     if everything and rung:
         raise ConfigError("run: expected either --all or --rung, got both. Leave one out.")
     names = [phase_named(name).name for name in rung or []]
-    until = _until(precision, time_limit_s, repeat, warmup)
     if memory_gb is not None:
         check_gigabytes(memory_gb)
     for name in peer or ():
@@ -119,27 +87,15 @@ def run(
         _show(measured_in_processes(context, processes, output), output)
         return
     kind = open_device(device).kind
-    how = _How(kind, repeat, warmup, seed, nvtx, witness, tuple(peer or ()), until, rest_s, memory_gb)
+    how = How(kind, often.sampling(), what.seed, nvtx, witness, tuple(peer or ()), memory_gb)
     if memory_gb is not None:
         _check_budget(memory_gb, names, how, end_to_end)
     if kind != "cuda":
         _check_host(device, how.peers, witness)
     if end_to_end:
-        show_pictures(pictures_of(names or _every_rung(kind), chosen, weights, how, output), output)
+        show_pictures(pictures_of(names or _every_rung(kind), chosen, what.weights, how, output), output)
         return
-    source: WeightSource = Checkpoint(weights) if weights else SyntheticWeights(config_named(chosen.model), seed)
-    _show(_measure_all(names or _every_rung(kind), chosen, source, how, output), output)
-
-
-def _until(precision: float | None, time_limit_s: float | None, repeat: int, warmup: int) -> Until | None:
-    """Bounds of sampling; ``None`` for a fixed number of samples without a bound in time."""
-    if precision is None:
-        if time_limit_s is None:
-            return None
-        # The numbers asked for are the most that is sampled, not the least.
-        return Until(0.0, most=repeat, most_s=time_limit_s, warmup_most=warmup, warmup_s=time_limit_s / 3)
-    limit_s = 60.0 if time_limit_s is None else time_limit_s
-    return Until(precision / 100, most_s=limit_s, warmup_s=limit_s / 3)
+    _show(_measure_all(names or _every_rung(kind), chosen, what.source(chosen), how, output), output)
 
 
 def _check_host(device: str, peers: Sequence[str], witness: bool) -> None:
@@ -153,7 +109,7 @@ def _check_host(device: str, peers: Sequence[str], witness: bool) -> None:
         )
 
 
-def _check_budget(memory_gb: float, names: list[str], how: _How, end_to_end: bool) -> None:
+def _check_budget(memory_gb: float, names: list[str], how: How, end_to_end: bool) -> None:
     """Refuses what a memory budget does not go with."""
     given = f"--memory-gb {memory_gb:g}"
     if not names:
@@ -179,21 +135,6 @@ def _show(records: list[Record], output: Path | None) -> None:
         )
 
 
-class _How(NamedTuple):
-    """How rungs are run."""
-
-    device: str
-    repeat: int
-    warmup: int
-    seed: int
-    nvtx: bool
-    witness: bool
-    peers: tuple[str, ...]
-    until: Until | None
-    rest_s: float
-    memory_gb: float | None
-
-
 def _every_rung(device: str) -> list[str]:
     """Every rung that a device runs; the others are named, with the reason."""
     names = []
@@ -217,13 +158,14 @@ def _oracle(workload: Workload, source: WeightSource, device: str, seed: int) ->
     return None if latents is None else Reference(latents, "float64 oracle, final latents")
 
 
-def _turns(rungs: int, how: _How) -> int | None:
+def _turns(rungs: int, how: How) -> int | None:
     """Turns of all rungs, the oracle's included; not known where the samples decide."""
-    return None if how.until else 1 + rungs * (1 + how.warmup + how.repeat)
+    turns = how.sampling.turns
+    return None if turns is None else 1 + rungs * (1 + turns)
 
 
 def _measure_all(
-    names: list[str], workload: Workload, source: WeightSource, how: _How, output: Path | None
+    names: list[str], workload: Workload, source: WeightSource, how: How, output: Path | None
 ) -> list[Record]:
     """Records of the rungs, each appended when it is done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -246,9 +188,7 @@ def _measure_all(
                 live.console.print(loaded(prepared.load), highlight=False)
             peers = [open_peer(peer, workload) for peer in how.peers] if name == names[-1] else []
             advance = partial(progress.advance, task)
-            measured, latents = measure(
-                prepared, how.repeat, reference, how.warmup, how.witness, peers, advance, how.until, how.rest_s
-            )
+            measured, latents = measure(prepared, how.sampling, reference, how.witness, peers, advance)
             records += measured
             if output is not None:
                 for record in measured:

@@ -13,7 +13,7 @@ import msgspec
 from fluxperf.engine.device.transfers import Crossing
 from fluxperf.harness.measure.clocks import Watch
 from fluxperf.harness.measure.sampler import Samples, Variant, interleave
-from fluxperf.harness.measure.stopping import Until
+from fluxperf.harness.measure.sampling import Sampling
 from fluxperf.harness.records import Record, StageRow, Totals
 from fluxperf.harness.timeline.witness import Witness
 from fluxperf.pipeline.asked import Asked, asked
@@ -35,13 +35,10 @@ PROMPT = (
 def measure_pictures(
     pipeline: Pipeline,
     workload: Workload,
-    repeat: int,
-    warmup: int = 1,
+    sampling: Sampling,
     seed: int = 0,
     witness: bool = False,
     on_sample: Callable[[], None] = lambda: None,
-    until: Until | None = None,
-    rest_s: float = 0.0,
     beside: Sequence[Variant] = (),
 ) -> tuple[Record, list[Samples]]:
     """Makes the same picture again and again, each time from the prompt to a file; the prompt is never known already.
@@ -49,13 +46,10 @@ def measure_pictures(
     Args:
         pipeline: with text encoders and VAE.
         workload: sizes; the batch is pictures of one prompt.
-        repeat: pictures that are kept; with ``until`` the least number.
-        warmup: pictures before them; with ``until`` the least number.
+        sampling: of pictures.
         seed: of the noise.
         witness: count one more forward, and one more picture, from outside, through CUPTI.
         on_sample: called after the counted forward and after each picture.
-        until: go on until the median is known this well, or a bound is reached.
-        rest_s: idle seconds before each picture.
         beside: others that make the same picture, in turns.
 
     Returns:
@@ -79,9 +73,7 @@ def measure_pictures(
             picture = partial(_picture, pipeline, wanted, seed, Path(folder))
             with Watch(device.bus_id) as watch:
                 variants = [Variant(device, lambda _: made.append(picture())), *beside]
-                samples, *others = interleave(
-                    variants, repeat, warmup, on_sample, until, rest_s=rest_s, window=watch.window()
-                )
+                samples, *others = interleave(variants, sampling, on_sample, window=watch.window())
             generations = device.door.ledger.crossings[start:]
             seen = _witnessed(picture) if witness else None
     finally:
@@ -93,10 +85,10 @@ def measure_pictures(
         record,
         times_s=_times(samples, made),
         **clocked({"picture": samples.whole, "warmup_picture": samples.warmup}),
-        energy_j={} if beside or rest_s else joules(watch.conditions, {"picture": len(samples.whole)}),
+        energy_j={} if beside or sampling.rest_s else joules(watch.conditions, {"picture": len(samples.whole)}),
         stages=_stages(made[-1]),
         loads=pipeline.parts.loads,
-        settings={**record.settings, **settings, **({"rest_s": f"{rest_s:g}"} if rest_s else {})},
+        settings={**record.settings, **settings, **sampling.settings},
         conditions=[watch.conditions] if watch.conditions else None,
         picture_witness=seen,
     )

@@ -7,6 +7,7 @@ import pytest
 from fluxperf.engine.device.cuda import CudaDevice
 from fluxperf.harness.measure.clocks import Watch
 from fluxperf.harness.measure.sampler import Call, batch, cold
+from fluxperf.harness.measure.sampling import Sampling
 
 
 def test_a_flush_lasts_as_long_as_asked_and_is_not_waited_for(gpu: CudaDevice) -> None:
@@ -33,8 +34,8 @@ def test_cold_is_slower_than_batch_on_what_fits_the_cache(gpu: CudaDevice) -> No
     def copy() -> None:
         target.data.copy_from_device_async(source.data, source.nbytes, gpu.stream)
 
-    (alone,) = cold([Call(gpu, copy)], repeat=15, warmup=3)
-    (packed,) = batch([Call(gpu, copy)], launches=50, repeat=15, warmup=3)
+    (alone,) = cold([Call(gpu, copy)], Sampling(15, 3))
+    (packed,) = batch([Call(gpu, copy)], 50, Sampling(15, 3))
     assert alone.exposed == packed.exposed == 0
     assert sorted(alone.times_s)[7] > sorted(packed.times_s)[7]
 

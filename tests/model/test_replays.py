@@ -17,6 +17,7 @@ from fluxperf.engine.ops.meter import OpMeter
 from fluxperf.engine.phases import phase_named, table
 from fluxperf.engine.replays import KEPT
 from fluxperf.errors import ArgumentError, DeviceError
+from fluxperf.harness.measure.sampling import Sampling
 from fluxperf.recording import count, measure
 from fluxperf.workloads import drawn, placed, prepare, workload_named
 from tests.model.graph_host import GraphHost
@@ -289,7 +290,7 @@ def test_a_workload_of_short_steps_is_measured_by_what_repeats(rung, monkeypatch
     begin = CapturedForwards.__init__
     monkeypatch.setattr(CapturedForwards, "__init__", lambda *given: hoisted.append(begin(*given)))
     monkeypatch.setattr(device, "elapsed", lambda start, end: (0.3, 4.5e8, 1.5e9), raising=False)
-    (record,), latents = measure(prepared, repeat=2, warmup=1)
+    (record,), latents = measure(prepared, Sampling(2))
     assert (latents == alone).all()
     assert record.settings["sample"] == "3 generations of what repeats"
     assert record.times_s["denoise"] == [[pytest.approx(0.1)] * 2]

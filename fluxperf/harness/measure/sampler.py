@@ -19,7 +19,8 @@ from typing import Any, NamedTuple, Protocol
 
 from fluxperf.errors import ArgumentError
 from fluxperf.harness.measure import stopping
-from fluxperf.harness.measure.stopping import Reading, Until
+from fluxperf.harness.measure.sampling import Sampling
+from fluxperf.harness.measure.stopping import Reading
 from fluxperf.harness.records import SamplingRow
 
 Run = Callable[[Callable[[int], None]], Any]
@@ -142,12 +143,9 @@ class _Course(NamedTuple):
 
 def interleave(
     variants: Sequence[Variant],
-    repeat: int,
-    warmup: int = 1,
+    sampling: Sampling,
     on_sample: Callable[[], None] = lambda: None,
-    until: Until | None = None,
     now: Now = time.perf_counter,
-    rest_s: float = 0.0,
     sleep: Callable[[float], None] = time.sleep,
     window: AbstractContextManager[None] | None = None,
 ) -> list[Samples]:
@@ -155,13 +153,9 @@ def interleave(
 
     Args:
         variants: what to time.
-        repeat: samples of each to keep; with ``until`` the least number.
-        warmup: runs of each before them; with ``until``, and where devices count cycles, the least number.
+        sampling: of each; where devices count cycles its warm-up is the least number.
         on_sample: called after each turn of all variants, for a progress bar.
-        until: go on until the warm-up has settled and the median is known this well, or a bound is reached.
         now: seconds of the host's clock, which bounds are kept by.
-        rest_s: idle seconds before each generation. A card that works without a pause lowers its clock at its limit of
-            power; one image after a pause is another measurement, and both are of use.
         sleep: waits on the host.
         window: entered when the warm-up is over, and left behind the last sample.
     """
@@ -169,16 +163,16 @@ def interleave(
 
     def taker(index: int) -> Callable[[], _Taken]:
         def take() -> _Taken:
-            if rest_s:
+            if sampling.rest_s:
                 variants[index].clock.synchronize()
-                sleep(rest_s)
+                sleep(sampling.rest_s)
             whole, steps, last[index] = _run(variants[index])
             return _Taken(whole, steps)
 
         return take
 
     takers = [taker(index) for index in range(len(variants))]
-    courses = _in_turns(takers, repeat, warmup, on_sample, until, now, window or nullcontext())
+    courses = _in_turns(takers, sampling, on_sample, now, window or nullcontext())
     return [
         Samples(
             whole=[_share(taken.reading, variant.generations) for taken in course.kept],
@@ -192,29 +186,18 @@ def interleave(
     ]
 
 
-def cold(
-    calls: Sequence[Call], repeat: int, warmup: int = 1, until: Until | None = None, now: Now = time.perf_counter
-) -> list[Series]:
+def cold(calls: Sequence[Call], sampling: Sampling, now: Now = time.perf_counter) -> list[Series]:
     """Times single calls of several variants in turns, each on an idle device with flushed caches, its gap hidden.
 
     Args:
         calls: what to time.
-        repeat: samples of each to keep; with ``until`` the least number.
-        warmup: calls of each before them; with ``until`` the least number. The first compiles and is never hidden.
-        until: go on until the warm-up has settled and the median is known this well, or a bound is reached.
+        sampling: of each, without a rest. The first call of a warm-up compiles and is never hidden.
         now: seconds of the host's clock.
     """
-    return _behind_flushes("cold", calls, 1, repeat, warmup, until, now)
+    return _behind_flushes("cold", calls, 1, sampling, now)
 
 
-def batch(
-    calls: Sequence[Call],
-    launches: int,
-    repeat: int,
-    warmup: int = 1,
-    until: Until | None = None,
-    now: Now = time.perf_counter,
-) -> list[Series]:
+def batch(calls: Sequence[Call], launches: int, sampling: Sampling, now: Now = time.perf_counter) -> list[Series]:
     """Times calls of several variants in turns, many back to back between two marks.
 
     A call that should not find its operands in a cache rotates among several sets of them by itself.
@@ -222,9 +205,7 @@ def batch(
     Args:
         calls: what to time.
         launches: calls between two marks, at least 1.
-        repeat: samples of each to keep; with ``until`` the least number.
-        warmup: batches of each before them; with ``until`` the least number.
-        until: go on until the warm-up has settled and the median is known this well, or a bound is reached.
+        sampling: of each, a batch at a time, without a rest.
         now: seconds of the host's clock.
 
     Raises:
@@ -232,14 +213,14 @@ def batch(
     """
     if launches < 1:
         raise ArgumentError(f"batch: expected at least 1 launch between two marks, got {launches}.")
-    return _behind_flushes("batch", calls, launches, repeat, warmup, until, now)
+    return _behind_flushes("batch", calls, launches, sampling, now)
 
 
-def _behind_flushes(
-    kind: str, calls: Sequence[Call], launches: int, repeat: int, warmup: int, until: Until | None, now: Now
-) -> list[Series]:
+def _behind_flushes(kind: str, calls: Sequence[Call], launches: int, sampling: Sampling, now: Now) -> list[Series]:
+    if sampling.rest_s:
+        raise ArgumentError(f"{kind}: expected no rest before a sample, got {sampling.rest_s} s. Leave it out.")
     takers = [_Hidden(call, launches, now) for call in calls]
-    courses = _in_turns(takers, repeat, warmup, lambda: None, until, now, nullcontext())
+    courses = _in_turns(takers, sampling, lambda: None, now, nullcontext())
     return [
         Series(
             kind=kind,
@@ -280,14 +261,13 @@ class _Hidden:
 
 def _in_turns(
     takers: Sequence[Callable[[], _Taken]],
-    repeat: int,
-    warmup: int,
+    sampling: Sampling,
     on_sample: Callable[[], None],
-    until: Until | None,
     now: Now,
     window: AbstractContextManager[None],
 ) -> list[_Course]:
     """Samples of several variants, one of each per turn, the order reversed in every second turn."""
+    repeat, warmup, until, _ = sampling
     if repeat < 1 or warmup < 0 or not takers:
         raise ArgumentError(
             f"sampling: expected something to time, at least 1 sample and no negative warm-up, got {len(takers)} "
