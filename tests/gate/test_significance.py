@@ -199,3 +199,22 @@ def test_looking_again_while_unsure_raises_no_alarms_and_sees_more(change: float
         found[said] += 1
     assert found[verdict] >= least, found
     assert change or found["SLOWER"] <= 4
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_ratio_interval_is_the_percentile_bootstrap_that_scipy_makes(paired: bool) -> None:
+    from scipy.stats import bootstrap
+
+    base, head = [1.0, 1.1, 0.97, 1.05, 1.2], [0.9, 0.85, 0.95, 0.88, 0.93]
+    found = ratio_interval(base, head, paired=paired, resamples=300, seed=3)
+    wanted = bootstrap(
+        (np.asarray(head), np.asarray(base)),
+        lambda after, before, axis: np.median(after, axis=axis) / np.median(before, axis=axis),
+        paired=paired,
+        vectorized=True,
+        method="percentile",
+        n_resamples=300,
+        rng=3,
+    ).confidence_interval
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), rel=1e-12)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
 
 import pytest
 
@@ -48,6 +47,14 @@ def test_equal_times_have_one_step():
     assert detected([2.0] * 9) == [Step(0, 9, 2.0)]
 
 
+def test_steps_are_those_that_asv_finds():
+    from asv.step_detect import detect_steps
+
+    for seed in range(12):
+        series = noise(8 + 9 * seed, seed=seed) + noise(30, 1.2, seed=seed + 50) + noise(3, 0.9, seed=seed + 90)
+        assert detected(series) == [Step(first, end, level) for first, end, level, *_ in detect_steps(series)]
+
+
 def test_the_search_in_processes_finds_the_same(monkeypatch):
     series = [noise(30, seed=seed) + noise(30, 1.2, seed=seed + 50) for seed in range(4)]
     here = steps_of_times(series)
@@ -56,6 +63,7 @@ def test_the_search_in_processes_finds_the_same(monkeypatch):
 
 
 def test_without_asv_the_message_says_how_to_get_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "asv.step_detect", None)
+    monkeypatch.setattr(steps, "find_spec", lambda name: None)
+    steps._solver.cache_clear()
     with pytest.raises(RecordError, match=r"pip install asv==0\.6\.6"):
         steps_of_times([noise(FEWEST)])
