@@ -5,6 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import NamedTuple
 
+from fluxperf.harness.facts.floor import outer
 from fluxperf.harness.records import OpRow, Record
 from fluxperf.harness.stats import summarize
 
@@ -34,7 +35,7 @@ def work_of(record: Record) -> Work | None:
         return None
     windows = [process.energy for process in record.conditions or [] if process.energy is not None]
     watts = [window.counter_j / window.window_s for window in windows if window.counter_j is not None]
-    flops = sum(row.flops for row in record.ops)
+    flops = sum(row.flops for row in outer(record.ops))
     return Work(
         seconds=seconds,
         cycles=cycles,
@@ -52,7 +53,7 @@ def op_joules(record: Record) -> list[tuple[OpRow, float]]:
     power of a step: of products that is a little too few, of what waits for memory a third too many.
     """
     found = work_of(record)
-    total_s = sum(row.time_s for row in record.ops)
+    total_s = sum(row.time_s for row in outer(record.ops))
     if found is None or found.joules is None or not total_s:
         return []
     return [(row, found.joules * row.time_s / total_s) for row in record.ops]

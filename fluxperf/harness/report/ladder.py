@@ -10,6 +10,7 @@ from fluxperf.harness.facts.inputs import PhaseInfo
 from fluxperf.harness.facts.provenance import provenance
 from fluxperf.harness.facts.samples import Speedup, samples_of, speedup, spread_of, summary_of
 from fluxperf.harness.facts.study import Ladder, Rung, Study
+from fluxperf.harness.facts.work import work_of
 from fluxperf.harness.metrics import Metric, exact_metrics, value_of
 from fluxperf.harness.pages.svg import Figure
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
@@ -39,6 +40,14 @@ _FIRST = (
     Column("Denoise", hint="all steps: median, with smallest and largest sample"),
     Column("Step", hint="one step: median, with smallest and largest sample"),
     Column("Samples", hint=f"processes {units.BY} samples of each; of several records the newest"),
+)
+
+#: Behind those, where a record of the ladder has them.
+_WORK = (
+    Column("Cycles", hint="one step on the GPU's own clock: its work, whatever the clock was"),
+    Column("Clock", hint="mean of the multiprocessors over one step"),
+    Column("Energy", hint="joules of the whole GPU for one step, by its counter over the window of samples"),
+    Column("Energy per work", hint="joules over the operations that the ops of a step must do"),
 )
 
 _ERROR = Column("Error", hint=f"relative L2 error of the final latents, {RELATIVE}")
@@ -119,6 +128,10 @@ def _table(ladder: Ladder) -> Table:
         caption += f"; errors are against {shown(against.pop(), 64)}"
         rows = [[*row[:-1], row[-1]._replace(note="")] for row in rows]
     columns = [*_FIRST, *(Column(metric.heading, hint=metric.hint) for metric in _counts()), _ERROR]
+    if any(work_of(record) for record in ladder.records):
+        place = len(_FIRST)
+        columns[place:place] = _WORK
+        rows = [[*row[:place], *_work(rung.record), *row[place:]] for row, rung in zip(rows, ladder.rungs, strict=True)]
     if ladder.ran_as == "peer":
         return Table(caption, [columns[0], *columns[_CLIMB:]], [[row[0], *row[_CLIMB:]] for row in rows])
     return Table(caption, columns, rows)
@@ -187,6 +200,15 @@ def _time(found: Summary | None, tag: str) -> Cell:
 def _count(record: Record, metric: Metric) -> Cell:
     value = value_of(record, metric)
     return MISSING if value is None else Cell(units.written(value, metric.unit), value)
+
+
+def _work(record: Record | None) -> list[Cell]:
+    """Cycles, clock and joules of a step."""
+    work = work_of(record) if record else None
+    if work is None:
+        return [MISSING] * len(_WORK)
+    told = ((work.cycles, "cycles"), (work.clock_hz, "Hz"), (work.joules, "J"), (work.joules_per_tflop, "J/TFLOP"))
+    return [MISSING if value is None else Cell(units.quantity(value, unit), value) for value, unit in told]
 
 
 def _of_many(rung: Rung) -> str:

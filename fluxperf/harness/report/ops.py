@@ -9,6 +9,7 @@ from fluxperf.harness.facts.floor import outer
 from fluxperf.harness.facts.provenance import provenance
 from fluxperf.harness.facts.rates import OpRate, beyond_step, rates_of, reached
 from fluxperf.harness.facts.study import Ladder, Rung, Study, median_of
+from fluxperf.harness.facts.work import op_joules
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.records import Record
 from fluxperf.harness.text import units
@@ -25,6 +26,8 @@ _COLUMNS = (
     Column("Work", hint="floating point operations that it must do"),
 )
 
+
+_ENERGY = Column("Energy", hint="joules of a step, shared by time: what an op would use at the step's mean power")
 
 #: Ops of the quickest rung that the first table shows.
 _TOP = 12
@@ -145,6 +148,7 @@ def _ceiling(record: Record, rate: OpRate, ceilings: dict[str, Ceiling]) -> tupl
 
 def _table(record: Record, name: str, *, twin: bool) -> Table:
     whole = sum(row.time_s for row in outer(record.ops))
+    longest = sorted(record.ops, key=lambda row: -row.time_s)
     rows = [
         [
             Cell(shown(row.op, 64)),
@@ -156,9 +160,15 @@ def _table(record: Record, name: str, *, twin: bool) -> Table:
             Cell(units.quantity(row.bytes, "B"), row.bytes),
             Cell(units.quantity(row.flops, "FLOP"), row.flops),
         ]
-        for row in sorted(record.ops, key=lambda row: -row.time_s)
+        for row in longest
     ]
-    return Table(f"{name}: ops of one forward", _COLUMNS, rows)
+    joules = {id(row): value for row, value in op_joules(record)}
+    if not joules:
+        return Table(f"{name}: ops of one forward", _COLUMNS, rows)
+    for cells, row in zip(rows, longest, strict=True):
+        cells.append(Cell(units.quantity(joules[id(row)], "J"), joules[id(row)]))
+    caption = f"{name}: ops of one forward; joules are shares of those of a step, none was measured by itself"
+    return Table(caption, [*_COLUMNS, _ENERGY], rows)
 
 
 def build_phases(study: Study) -> list[PhasesView]:
