@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from fluxperf.harness.facts.ceilings import MEMORY, Ceiling, bound
 from fluxperf.harness.facts.samples import summary_of
 from fluxperf.harness.facts.study import Ladder, Study
-from fluxperf.harness.records import OpRow, Record
+from fluxperf.harness.facts.work import outer
+from fluxperf.harness.records import Record
 from fluxperf.harness.text import units
 
 
@@ -37,12 +37,6 @@ def rate(ceiling: Ceiling) -> str:
     what = "memory" if ceiling.what == MEMORY else f"products in {ceiling.what}"
     kind = "" if ceiling.kind == "measured" else "published peak, "
     return f"{what} {units.quantity(ceiling.rate, unit)} ({kind}{ceiling.source})"
-
-
-def outer(rows: Sequence[OpRow]) -> list[OpRow]:
-    """Ops that are no part of another one that has a row of its own."""
-    own = {(row.op, row.section) for row in rows}
-    return [row for row in rows if row.within in ("", row.op) or (row.within, row.section) not in own]
 
 
 def floor_of(study: Study, ladder: Ladder) -> Floor | None:

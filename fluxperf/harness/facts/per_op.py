@@ -29,7 +29,7 @@ from fluxperf.harness.facts.ceilings import (
     trial_ceilings,
     tried_ceilings,
 )
-from fluxperf.harness.facts.floor import outer
+from fluxperf.harness.facts.work import outer
 from fluxperf.harness.records import Machine, OpRow, WorkloadRow, read_many
 from fluxperf.harness.text.escape import shown
 from fluxperf.harness.timeline.busy import shares_ns

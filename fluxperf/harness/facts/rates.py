@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fluxperf.harness.facts.ceilings import Ceiling, bound
-from fluxperf.harness.facts.floor import outer
 from fluxperf.harness.facts.samples import summary_of
+from fluxperf.harness.facts.work import outer
 from fluxperf.harness.records import OpRow, Record
 from fluxperf.harness.text import units
 

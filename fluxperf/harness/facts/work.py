@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import median
 from typing import NamedTuple
 
-from fluxperf.harness.facts.floor import outer
 from fluxperf.harness.records import OpRow, Record
 from fluxperf.harness.stats import summarize
 
@@ -23,6 +23,12 @@ class Work(NamedTuple):
     joules: float | None
     watts: float | None
     joules_per_tflop: float | None
+
+
+def outer(rows: Sequence[OpRow]) -> list[OpRow]:
+    """Ops that are no part of another one that has a row of its own."""
+    own = {(row.op, row.section) for row in rows}
+    return [row for row in rows if row.within in ("", row.op) or (row.within, row.section) not in own]
 
 
 def work_of(record: Record) -> Work | None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fluxperf.harness.facts.ceilings import Ceiling
-from fluxperf.harness.facts.floor import outer
 from fluxperf.harness.facts.provenance import provenance
 from fluxperf.harness.facts.rates import OpRate, beyond_step, rates_of, reached
 from fluxperf.harness.facts.study import Ladder, Rung, Study, median_of
-from fluxperf.harness.facts.work import op_joules
+from fluxperf.harness.facts.work import op_joules, outer
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.records import Record
 from fluxperf.harness.text import units
