@@ -384,18 +384,3 @@ def test_a_rung_that_is_as_quick_as_the_one_before_is_not_called_slower():
     text = page_of(on_gpu("fused", 1.0), on_gpu("captured", 1.001)).sections["summary"]
     assert "as long as fused" not in text
     assert "as long as fused" in page_of(on_gpu("fused", 1.0), on_gpu("captured", 1.1)).sections["summary"]
-
-
-def test_a_step_has_cycles_and_joules_where_a_gpu_told_them():
-    """Columns of their own, and joules of ops as shares that are said to be shares; without them nothing of it."""
-    plain = on_gpu("fused", 0.5)
-    told = {"cycles": {"step": [[171.25e6]]}, "clock_hz": {"step": [[1.385e9]]}, "energy_j": {"step": [[85.5]]}}
-    page = page_of(plain, msgspec.structs.replace(on_gpu("captured", 0.49), **told))
-    row = next(row for row in page.rows if row and row[0].startswith("captured") and "171 Mcycles" in row)
-    assert row[row.index("171 Mcycles") :][:3] == ["171 Mcycles", "1.39 GHz", "85.5 J"]
-    assert "J/TFLOP" in row[row.index("171 Mcycles") + 3]
-    fused = next(other for other in page.rows if other and other[0].startswith("fused") and len(other) == len(row))
-    assert fused[row.index("171 Mcycles")] == "—"
-    texts = [" ".join(one.sections.values()) for one in (page, page_of(plain))]
-    assert ["joules are shares of those of a step" in text for text in texts] == [True, False]
-    assert ["Energy per work" in text for text in texts] == [True, False]
