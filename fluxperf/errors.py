@@ -9,6 +9,7 @@
     |   |-- NoGpuError           no GPU where one is needed
     |   |-- TransferError        a host-device crossing where none is allowed
     |   `-- KernelError          a kernel that cannot be found, compiled or loaded
+    |-- NumbersError             numbers that came out as NaN or infinity
     |-- CheckpointError          weights that are missing, damaged or of another model
     |-- RecordError              a records file that cannot be read or written
     |-- ProcessError             a process of a replicated run that failed, or processes that disagree
@@ -101,6 +102,10 @@ class TransferError(DeviceError):
 
 class KernelError(DeviceError):
     """A kernel that cannot be found, compiled or loaded; a compiler's error comes with options and log."""
+
+
+class NumbersError(FluxperfError):
+    """Numbers that came out as NaN or infinity."""
 
 
 class CheckpointError(FluxperfError):

@@ -13,7 +13,8 @@ from fluxperf.cli.pictures import How, decode_latents, encode_prompts, make_pict
 from fluxperf.errors import ConfigError
 from fluxperf.files import check_writable
 from fluxperf.pipeline.asked import MOST_TOKENS
-from fluxperf.pipeline.jobs import Defaults, Line, read_prompts
+from fluxperf.pipeline.embeddings import Words
+from fluxperf.pipeline.jobs import Defaults, Line, is_folder, read_prompts
 from fluxperf.pipeline.noise import check_place, seeds_of
 from fluxperf.pipeline.text import check_t5
 
@@ -117,8 +118,13 @@ def generate(
         decode_latents(how, decode, output)
         return
     lines = read_prompts(prompts) if prompts else [Line(prompt=prompt)] if prompt is not None else []
+    for number, line in enumerate(lines, start=1):
+        if not line.prompt.strip():
+            which = f" {number} of {len(lines)}" if len(lines) > 1 else ""
+            raise ConfigError(f"prompt{which}: expected words that describe a picture, got an empty text.")
     if embeddings_out is not None:
-        encode_prompts(how, [line.prompt_2 or line.prompt for line in lines], embeddings_out)
+        words = [Words(line.prompt, line.prompt if line.prompt_2 is None else line.prompt_2) for line in lines]
+        encode_prompts(how, words, embeddings_out)
         if output is None and latents_out is None:
             return
     first = seeds_of(seed, 1)[0]
@@ -130,4 +136,4 @@ def _check_outputs(*paths: Path | None) -> None:
     """Complains about a place that cannot be written to before anything is loaded."""
     for path in paths:
         if path is not None:
-            check_writable(path / "picture" if path.is_dir() or not path.suffix else path)
+            check_writable(path / "picture" if is_folder(path) or not path.suffix else path)

@@ -14,13 +14,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fluxperf.budgets import in_words
 from fluxperf.cli.loading import BytesBar, loaded
+from fluxperf.engine.checkpoints.checkpoint import Checkpoint
 from fluxperf.engine.config import FluxConfig, config_named
+from fluxperf.engine.phases import phase_named
 from fluxperf.errors import ConfigError
 from fluxperf.pipeline import png
 from fluxperf.pipeline.asked import Asked, asked
-from fluxperf.pipeline.embeddings import Embedded, load_embeddings, save_embeddings
+from fluxperf.pipeline.embeddings import Words, load_embeddings, save_embeddings
+from fluxperf.pipeline.folder import TRANSFORMER, open_folder
 from fluxperf.pipeline.generation import Generated, OnStep
-from fluxperf.pipeline.jobs import Defaults, Job, Line, jobs_of
+from fluxperf.pipeline.jobs import Defaults, Job, Line, check_suffix, is_folder, jobs_of
 from fluxperf.pipeline.latents import load_latents, save_latents
 from fluxperf.pipeline.parts import load_decoder, load_encoders
 from fluxperf.pipeline.text_to_image import Pipeline
@@ -67,19 +70,18 @@ def make_pictures(
     if lines:  # complains before gigabytes are read; embeddings are judged by the model's sizes
         for job in jobs_of(lines, [], given, output, latents_out):
             _wanted(config_named("dev"), job, how.tokens)
-    count = len(lines) * given.num_images
-    pipeline = _loaded(how, text_encoders=embeddings is None, vae=output is not None, cached=max(16, count))
-    embedded: list[Embedded] = []
+    stored = None
     if embeddings is not None:
-        embedded, prompts = load_embeddings(embeddings, pipeline.config)
-        lines = [Line(prompt=one) for one in prompts]
-    jobs = jobs_of(lines, embedded, given, output, latents_out)
-    if not embedded:
+        stored = load_embeddings(embeddings, Checkpoint(open_folder(how.model, TRANSFORMER).path).config)
+        lines = [Line(prompt=one.prompt, prompt_2=one.prompt_2) for one in stored.prompts]
+    jobs = jobs_of(lines, stored.rows if stored else [], given, output, latents_out)
+    pipeline = _loaded(how, text_encoders=stored is None, vae=output is not None, cached=max(16, len(jobs)))
+    if stored is None:
         pipeline.generation.ahead([(job.prompt, job.prompt_2 or job.prompt) for job in jobs], how.tokens)
     before = [_written(job) for job in jobs]
     try:
         for number, job in enumerate(jobs, start=1):
-            _picture(pipeline, how, job, f"picture {number} of {len(jobs)}")
+            _picture(pipeline, how, job, f"picture {number} of {len(jobs)}", stored.encoders if stored else "")
     except KeyboardInterrupt:
         # Files tell, not a count beside them: the interrupt may come between a file and its count.
         done = sum(_written(job) not in (None, old) for job, old in zip(jobs, before, strict=True))
@@ -104,7 +106,7 @@ def _wanted(config: FluxConfig, job: Job, tokens: int) -> Asked:
     return asked(
         config,
         job.prompt if job.embedded is None else None,
-        job.prompt_2,
+        job.prompt_2 if job.embedded is None else None,
         given=0 if job.embedded is None else 1,
         text_tokens=tokens if job.embedded is None else job.embedded.text.shape[0],
         height=job.height,
@@ -117,7 +119,8 @@ def _wanted(config: FluxConfig, job: Job, tokens: int) -> Asked:
 def _loaded(how: How, text_encoders: bool, vae: bool, cached: int) -> Pipeline:
     """The pipeline, with a bar while it is read and a line when it is there."""
     folders = ["transformer", *(["text_encoder_2"] if text_encoders else [])]
-    bar = BytesBar(sum(file.stat().st_size for name in folders for file in (how.model / name).glob("*.safetensors")))
+    files = [file for name in folders for file in (how.model / name).glob("*.safetensors") if file.is_file()]
+    bar = BytesBar(sum(file.stat().st_size for file in files))
     console = Console(stderr=True)
     bar.progress.disable = not console.is_terminal
     bar.begin()
@@ -146,7 +149,7 @@ def _loaded(how: How, text_encoders: bool, vae: bool, cached: int) -> Pipeline:
     return pipeline
 
 
-def _picture(pipeline: Pipeline, how: How, job: Job, title: str) -> None:
+def _picture(pipeline: Pipeline, how: How, job: Job, title: str, encoders: str) -> None:
     """Makes one picture, and says what it took."""
     start = time.perf_counter()
     wanted = _wanted(pipeline.config, job, how.tokens)
@@ -158,7 +161,8 @@ def _picture(pipeline: Pipeline, how: How, job: Job, title: str) -> None:
             noise_from=how.noise_from,  # type: ignore[arg-type]
             decode="no" if job.output is None else "pixels",
             on_step=on_step,
-            labels=() if job.embedded is None else [job.prompt],
+            labels=() if job.embedded is None else [Words(job.prompt, job.prompt_2 or "")],
+            encoders=encoders,
         )
     for note in made.notes:
         typer.echo(f"note: {note}", err=True)
@@ -194,15 +198,16 @@ def _told(made: Generated) -> str:
     return f"{size}, seed {made.seeds[0]}, {workload.steps} steps of {per_step:.1f} ms; {stages}"
 
 
-def encode_prompts(how: How, prompts: list[str], output: Path) -> None:
-    """Writes embeddings of prompts."""
+def encode_prompts(how: How, prompts: list[Words], output: Path) -> None:
+    """Writes embeddings of prompts: in the dtype of a rung's text encoders, in float32 where no rung is named."""
     if not prompts:
         raise ConfigError("--embeddings-out: expected a prompt or --prompts, got none.")
-    encoders, _ = load_encoders(how.model, how.device, t5_precision=how.t5_precision)  # type: ignore[arg-type]
-    embedded, notes = encoders.stored(prompts, how.tokens)
+    dtype = phase_named(how.rung).activations if how.rung else "float32"
+    encoders, _ = load_encoders(how.model, how.device, dtype, how.t5_precision)  # type: ignore[arg-type]
+    embedded, notes = encoders.stored([one.prompt for one in prompts], [one.prompt_2 for one in prompts], how.tokens)
     for note in notes:
         typer.echo(f"note: {note}", err=True)
-    save_embeddings(output, prompts, embedded)
+    save_embeddings(output, prompts, embedded, encoders.words)
     typer.echo(
         f"{output}: embeddings of {len(prompts)} prompt{'' if len(prompts) == 1 else 's'}, {how.tokens} tokens each"
     )
@@ -212,9 +217,12 @@ def decode_latents(how: How, path: Path, output: Path | None) -> None:
     """Writes the picture of stored latents."""
     if output is None:
         raise ConfigError("--decode: expected -o, a file for the picture, got another output alone.")
+    target = output / f"{path.stem}.png" if is_folder(output) or not output.suffix else output
+    check_suffix("-o", target, ".png")
     latents, rows, columns, metadata = load_latents(path)
-    decoder, bridge = load_decoder(how.model, how.device)
+    # As the generation would have decoded them; files of 0.6 and before do not say.
+    dtype = metadata.get("vae") or "bfloat16"
+    decoder, bridge = load_decoder(how.model, how.device, dtype)
     images = decoder.images(bridge.device.door.to_device(latents, "latents"), rows, columns)
-    target = output / f"{path.stem}.png" if output.is_dir() or not output.suffix else output
     png.write(target, decoder.pixels(images)[0], metadata)
     typer.echo(f"{target}: {metadata['size']}, decoded from {path}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 from fluxperf.engine.config import FluxConfig
@@ -36,6 +37,14 @@ _NOT_DONE = {
 }
 
 
+#: Values of theirs that ask for nothing.
+_NO_EFFECT: Mapping[str, tuple[Any, ...]] = {
+    "true_cfg_scale": (1, 1.0),
+    "joint_attention_kwargs": ({},),
+    "callback_on_step_end_tensor_inputs": (["latents"], ("latents",)),
+}
+
+
 @dataclass(frozen=True)
 class Asked:
     """One call. ``prompts`` are what CLIP reads, ``prompts_2`` what T5 reads; both empty where embeddings are given."""
@@ -58,7 +67,7 @@ def asked(
     width: int = 1024,
     steps: int | None = None,
     guidance: float | None = None,
-    per_prompt: int = 1,
+    per_prompt: int | None = 1,
 ) -> Asked:
     """A call's arguments, checked, with the model's own values for those that are ``None``.
 
@@ -90,6 +99,10 @@ def asked(
         prompts_2 *= len(prompts)
     if len(prompts_2) != len(prompts):
         raise ConfigError(f"prompt_2: expected one, or {len(prompts)} as prompt has, got {len(prompts_2)}.")
+    height, width = whole("height", height), whole("width", width)
+    per_prompt = 1 if per_prompt is None else whole("num_images_per_prompt", per_prompt)
+    text_tokens = whole("max_sequence_length", text_tokens)
+    steps = STEPS[config.guidance] if steps is None else whole("num_inference_steps", steps)
     if per_prompt < 1:
         raise ConfigError(f"num_images_per_prompt {per_prompt}: expected at least 1.")
     if prompts and not 1 <= text_tokens <= MOST_TOKENS:
@@ -97,16 +110,31 @@ def asked(
             f"max_sequence_length {text_tokens}: expected 1 to {MOST_TOKENS}, the longest that FLUX.1 was trained with."
         )
     batch = (len(prompts) or given) * per_prompt
-    workload = Workload(
-        "picture", config.name, height, width, text_tokens, STEPS[config.guidance] if steps is None else steps, batch
-    )
+    workload = Workload("picture", config.name, height, width, text_tokens, steps, batch)
     if not config.guidance:
         notes = ("guidance has no effect: this model embeds none (schnell).",) if guidance else ()
         return Asked(prompts, prompts_2, workload, None, per_prompt, notes)
+    if guidance is not None and not _is_number(guidance):
+        raise ConfigError(f"guidance_scale {guidance!r}: expected a number, such as {GUIDANCE}.")
     scale = GUIDANCE if guidance is None else float(guidance)
     if not 0 <= scale < float("inf"):
         raise ConfigError(f"guidance_scale {guidance}: expected a finite number of at least 0, such as {GUIDANCE}.")
     return Asked(prompts, prompts_2, workload, scale, per_prompt)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def whole(name: str, value: Any) -> int:
+    """A whole number, of Python or NumPy.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise ConfigError(f"{name} {value!r}: expected a whole number, got {type(value).__name__}.")
+    return int(value)
 
 
 def _texts(name: str, value: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -120,9 +148,14 @@ def _texts(name: str, value: str | Sequence[str] | None) -> tuple[str, ...]:
     for number, text in enumerate(texts, start=1):
         if not isinstance(text, str):
             raise ConfigError(f"{name}: expected text or a list of texts, got {type(text).__name__}.")
-        if not text.strip():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
             which = f" {number} of {len(texts)}" if len(texts) > 1 else ""
-            raise ConfigError(f"{name}{which}: expected words that describe a picture, got an empty text.")
+            raise ConfigError(
+                f"{name}{which}: expected text of Unicode, got {text[error.start]!a} in place of a byte that is no "
+                "UTF-8. Write it in UTF-8."
+            ) from error
     return texts
 
 
@@ -136,7 +169,7 @@ def refuse(others: Mapping[str, Any]) -> None:
     for name, value in others.items():
         if name not in _NOT_DONE:
             raise UnknownNameError("argument", name, _ARGUMENTS)
-        if value is not None:
+        if value is not None and value not in _NO_EFFECT.get(name, ()):
             raise ConfigError(f"{name}: {_NOT_DONE[name]} are not done here. Leave it out, or use diffusers for it.")
 
 

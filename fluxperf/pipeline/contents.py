@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,18 @@ from typing import Any
 #: First bytes of the file that stands for a large one until git-lfs has fetched it.
 _POINTER = b"version https://git-lfs"
 
-#: Classes that a part of FLUX.1 has, by subfolder.
+#: Classes that a part of FLUX.1 has, by subfolder: its own, and larger models that hold it.
 _CLASSES = {
-    "transformer": "FluxTransformer2DModel",
-    "vae": "AutoencoderKL",
-    "text_encoder": "CLIPTextModel",
-    "text_encoder_2": "T5EncoderModel",
+    "transformer": ("FluxTransformer2DModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("CLIPTextModel", "CLIPModel"),
+    "text_encoder_2": ("T5EncoderModel", "T5ForConditionalGeneration", "T5Model"),
 }
 #: Input channels of the transformers that take a picture besides noise.
 _WITH_PICTURE = {128: "Depth or Canny", 384: "Fill"}
+
+#: Largest whole number of any setting, and most layers of any part; T5-XXL's largest is its vocabulary of 32128.
+_MOST, _MOST_LAYERS = 1 << 20, 1 << 10
 
 #: Latent pixels per image token, and image pixels per latent pixel, along each side.
 _PATCH, _VAE_SCALE = 2, 8
@@ -47,6 +51,8 @@ def tokenizer_problems(folder: Path) -> Iterator[str]:
         wanted = "tokenizer.json or spiece.model"
     if not there:
         yield f"{folder.name}/ has no {wanted}"
+    if not (folder / "tokenizer_config.json").is_file():
+        yield f"{folder.name}/ has no tokenizer_config.json"
     for file in sorted(folder.iterdir()):
         if file.is_file() and (problem := _not_fetched(file)):
             yield f"{folder.name}/{file.name} {problem}"
@@ -64,13 +70,14 @@ def _settings(path: Path) -> Mapping[str, Any] | str:
 
 
 def _setting_problems(name: str, settings: Mapping[str, Any]) -> Iterator[str]:
-    kind = settings.get("_class_name") or next(iter(settings.get("architectures") or []), _CLASSES[name])
-    if kind != _CLASSES[name]:
-        other = ", which is FLUX.2's" if "2Transformer" in str(kind) or "Flux2" in str(kind) else ""
-        yield f"{name}/ is a {kind}{other}; expected {_CLASSES[name]}"
+    yield from _size_problems(name, settings)
+    kind = _class(name, settings)
+    if kind not in _CLASSES[name]:
+        other = ", which is FLUX.2's" if "2Transformer" in kind or "Flux2" in kind else ""
+        yield f"{name}/ is a {kind}{other}; expected {_CLASSES[name][0]}"
         return
-    if settings.get("quantization_config"):
-        method = dict(settings["quantization_config"]).get("quant_method", "some method")
+    if quantized := settings.get("quantization_config"):
+        method = quantized.get("quant_method", "some method") if isinstance(quantized, dict) else "some method"
         yield (
             f"{name}/ is quantized ({method}); expected the original bfloat16 weights: fluxperf quantizes at load "
             "(--rung fp8, --t5-precision fp8)"
@@ -81,9 +88,34 @@ def _setting_problems(name: str, settings: Mapping[str, Any]) -> Iterator[str]:
             "(schnell or dev)"
         )
     if name == "vae":
-        scale = _VAE_SCALE if (blocks := settings.get("block_out_channels")) is None else 2 ** (len(blocks) - 1)
-        if scale != _VAE_SCALE:
-            yield f"vae/ scales by {scale}, expected {_VAE_SCALE} as FLUX.1's does"
+        yield from _vae_problems(settings)
+
+
+def _class(name: str, settings: Mapping[str, Any]) -> str:
+    """Class that a ``config.json`` names; the part's own where it names none."""
+    found = settings.get("_class_name") or settings.get("architectures") or _CLASSES[name][0]
+    return str(found[0] if isinstance(found, list) else found)
+
+
+def _size_problems(name: str, settings: Mapping[str, Any]) -> Iterator[str]:
+    """Whole numbers beyond what any such model has: a library would take memory or time without end for them."""
+    for key, value in settings.items():
+        most = _MOST_LAYERS if "layers" in key else _MOST
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, int) and not isinstance(one, bool) and abs(one) > most:
+                yield f"{name}/config.json: {key} is {one:.3g}, expected at most {most}"
+
+
+def _vae_problems(settings: Mapping[str, Any]) -> Iterator[str]:
+    blocks = settings.get("block_out_channels")
+    scale = 2 ** (len(blocks) - 1) if isinstance(blocks, list) else _VAE_SCALE
+    if scale != _VAE_SCALE:
+        yield f"vae/ scales by {scale}, expected {_VAE_SCALE} as FLUX.1's does"
+    for key in ("scaling_factor", "shift_factor"):
+        value = settings.get(key)
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if value is not None and not (number and (value or key == "shift_factor")):
+            yield f"vae/config.json: {key} is {value!r}, expected a finite number"
 
 
 def _file_problems(folder: Path, stem: str) -> Iterator[str]:
@@ -97,12 +129,19 @@ def _file_problems(folder: Path, stem: str) -> Iterator[str]:
             yield f"{folder.name}/{index.name} {problem}"
             return
         files = sorted({str(file) for file in names.values()})
+        outside = [file for file in files if Path(file).name != file]
+        if outside:
+            yield f"{folder.name}/{index.name} names {outside[0]!r}, expected names of files beside it"
+            return
         missing = [file for file in files if not (folder / file).is_file()]
         if missing:
             yield f"{folder.name}/ lacks {len(missing)} of {len(files)} shards: {', '.join(missing[:4])}"
         files = [file for file in files if file not in missing]
     elif single.is_file():
         files = [single.name]
+    elif single.is_symlink():
+        yield f"{folder.name}/{single.name} is a link to a file that is not there: its download did not finish"
+        return
     else:
         yield f"{folder.name}/ has no {single.name}{_instead(folder, stem)}"
         return

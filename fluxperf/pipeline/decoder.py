@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from fluxperf.errors import NumbersError
 from fluxperf.pipeline.bridge import Bridge
-from fluxperf.pipeline.folder import ModelFolder
-from fluxperf.pipeline.libraries import quiet
+from fluxperf.pipeline.modules import Plan
 from fluxperf.pipeline.packing import unpacked
 
 
@@ -18,23 +18,23 @@ class Decoder:
     """``AutoencoderKL`` of a model folder.
 
     Args:
-        folder: the model's.
+        plan: of the folder ``vae``.
         bridge: PyTorch on the device.
         dtype: of weights and activations, ``float32`` or ``bfloat16``.
 
     Raises:
-        DeviceError: PyTorch or diffusers is missing.
+        CheckpointError: a number is not finite.
     """
 
-    def __init__(self, folder: ModelFolder, bridge: Bridge, dtype: str) -> None:
+    def __init__(self, plan: Plan, bridge: Bridge, dtype: str) -> None:
         self._bridge, self._dtype = bridge, getattr(bridge.torch, dtype)
-        with bridge.work(), quiet("diffusers") as diffusers:
-            # Without accelerate, which the library would otherwise ask for; the weights are few.
-            vae = diffusers.AutoencoderKL.from_pretrained(folder.path / "vae", low_cpu_mem_usage=False)
-            self.vae = vae.eval().requires_grad_(False).to(bridge.place, self._dtype)
+        with bridge.work():
+            self.vae = plan.load(bridge, dtype, "VAE weights")
 
     def images(self, latents: Any, rows: int, columns: int) -> Any:
         """Pictures [B, 3, H, W] in [0, 1] as a float32 tensor on the device.
+
+        A picture with a number that is not finite is NaN throughout: clamping would hide infinities.
 
         Args:
             latents: final latents [B, rows columns, 4 C] in float32, on the device.
@@ -46,10 +46,41 @@ class Decoder:
             spatial = unpacked(self._bridge.tensor(latents), rows, columns)
             spatial = spatial / settings.scaling_factor + (settings.shift_factor or 0.0)
             decoded = self.vae.decode(spatial.to(self._dtype), return_dict=False)[0]
-            return (decoded.float() * 0.5 + 0.5).clamp(0, 1)
+            torch = self._bridge.torch
+            finite = torch.isfinite(decoded).flatten(1).all(1)[:, None, None, None]
+            return torch.where(finite, (decoded.float() * 0.5 + 0.5).clamp(0, 1), torch.nan)
 
     def pixels(self, images: Any) -> Any:
-        """Pixels [B, H, W, 3] of pictures, as uint8 on the host: one copy down."""
+        """Pixels [B, H, W, 3] of pictures, as uint8 on the host: one copy down, a byte more for each picture.
+
+        The bytes at the end say which pictures are finite.
+
+        Raises:
+            NumbersError: one is not.
+        """
+        torch = self._bridge.torch
         with self._bridge.work():
-            levels = (images.permute(0, 2, 3, 1) * 255).round().to(self._bridge.torch.uint8)
-            return self._bridge.down(levels, "pixels")
+            finite = ~images[:, 0, 0, 0].isnan()
+            levels = (images.nan_to_num().permute(0, 2, 3, 1) * 255).round().to(torch.uint8)
+            down = self._bridge.down(torch.cat([levels.flatten(), finite.to(torch.uint8)]), "pixels")
+        check_pictures(down[levels.numel() :] != 0)
+        return down[: levels.numel()].reshape(tuple(levels.shape))
+
+
+def check_pictures(finite: Any) -> None:
+    """Complains about pictures of numbers that are not finite.
+
+    Args:
+        finite: [B], whether each picture is; on the host.
+
+    Raises:
+        NumbersError: one is not; says which.
+    """
+    wrong = [str(number) for number, good in enumerate(finite, start=1) if not good]
+    if wrong:
+        which = f"picture {', '.join(wrong)} of {len(finite)}" if len(finite) > 1 else "the picture"
+        raise NumbersError(
+            f"{which}: expected finite numbers from transformer and VAE, got NaN or infinity; none is written. "
+            "Embeddings or latents that were given are damaged, or numbers leave the range of a dtype: try a float32 "
+            "rung (--rung batched), and --latents-out to see whether the latents are finite."
+        )

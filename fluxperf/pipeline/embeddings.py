@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from fluxperf.engine.config import FluxConfig
-from fluxperf.errors import ArgumentError, CheckpointError
+from fluxperf.errors import ArgumentError, CheckpointError, NumbersError
 from fluxperf.files import write_whole
 from fluxperf.pipeline.latents import metadata_of
 
@@ -38,6 +39,21 @@ class Key(NamedTuple):
     prompt: str
     prompt_2: str
     tokens: int
+
+
+class Words(NamedTuple):
+    """One prompt: what CLIP reads, and what T5 reads ("" where nothing is known)."""
+
+    prompt: str
+    prompt_2: str
+
+
+class Stored(NamedTuple):
+    """What a file of embeddings holds: rows, their prompts, and in words what computed them ("" if it does not say)."""
+
+    rows: list[Embedded]
+    prompts: list[Words]
+    encoders: str
 
 
 class PromptCache:
@@ -73,24 +89,37 @@ class PromptCache:
             self._kept.popitem(last=False)
 
 
-def save_embeddings(path: Path, prompts: Sequence[str], embedded: Sequence[Embedded]) -> None:
+def save_embeddings(path: Path, prompts: Sequence[Words], embedded: Sequence[Embedded], encoders: str) -> None:
     """Writes embeddings of prompts, all of one length, as safetensors: text [N, T, C], pooled text [N, P], float32.
 
     Args:
         path: of the file.
-        prompts: what they are of; goes into the file's metadata.
+        prompts: what they are of; goes into the file's metadata, as JSON.
         embedded: as NumPy arrays.
+        encoders: what computed them, in words; goes into the metadata.
 
     Raises:
         RecordError: the file cannot be written.
+        NumbersError: a number is not finite; nothing is written.
     """
     tensors = {TEXT: np.stack([one.text for one in embedded]), POOLED: np.stack([one.pooled for one in embedded])}
-    metadata = {"format": "fluxperf prompt embeddings", "prompts": "\n".join(" ".join(one.split()) for one in prompts)}
+    for name, numbers in tensors.items():
+        if not np.isfinite(numbers).all():
+            raise NumbersError(
+                f"{name}: expected finite numbers from the text encoders, got NaN or infinity. Nothing is written. Try "
+                "--rung batched, which encodes in float32."
+            )
+    metadata = {
+        "format": "fluxperf prompt embeddings",
+        "prompts": json.dumps([one.prompt for one in prompts], ensure_ascii=False),
+        "prompts_2": json.dumps([one.prompt_2 for one in prompts], ensure_ascii=False),
+        "text_encoders": encoders,
+    }
     write_whole(path, save(tensors, metadata))
 
 
-def load_embeddings(path: Path, config: FluxConfig) -> tuple[list[Embedded], list[str]]:
-    """Embeddings in a safetensors file, and the prompts that its metadata names ("" where it names none).
+def load_embeddings(path: Path, config: FluxConfig) -> Stored:
+    """Embeddings in a safetensors file, and what its metadata says of them ("" for prompts that it does not name).
 
     Tensors ``prompt_embeds`` [N, T, C] and ``pooled_prompt_embeds`` [N, P], of any float dtype; N may be left out.
 
@@ -104,7 +133,7 @@ def load_embeddings(path: Path, config: FluxConfig) -> tuple[list[Embedded], lis
     try:
         data = path.read_bytes()
         found = load(data)
-        prompts = metadata_of(data).get("prompts", "").split("\n")
+        metadata = metadata_of(data)
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(
             f"{path}: expected a safetensors file with {TEXT} and {POOLED}, but it does not open ({error}). "
@@ -123,8 +152,20 @@ def load_embeddings(path: Path, config: FluxConfig) -> tuple[list[Embedded], lis
             f"{path}: expected {TEXT} [N, T, {wanted[0]}] and {POOLED} [N, {wanted[1]}] of the model, got "
             f"{list(text.shape)} and {list(pooled.shape)}. They are of another model's text encoders."
         )
-    names = prompts if len(prompts) == len(text) else [""] * len(text)
-    return [Embedded(*both) for both in zip(text, pooled, strict=True)], names
+    rows = [Embedded(*both) for both in zip(text, pooled, strict=True)]
+    firsts, seconds = (_prompts(metadata.get(name, ""), len(rows)) for name in ("prompts", "prompts_2"))
+    return Stored(rows, [Words(*both) for both in zip(firsts, seconds, strict=True)], metadata.get("text_encoders", ""))
+
+
+def _prompts(text: str, count: int) -> list[str]:
+    """Prompts in metadata: a list in JSON, or (in files of 0.6 and before) a line each; "" where it has others."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = text.split("\n")
+    if not isinstance(found, list) or len(found) != count or not all(isinstance(one, str) for one in found):
+        return [""] * count
+    return found
 
 
 def _float32(numbers: npt.NDArray[Any], path: Path, name: str) -> npt.NDArray[np.float32]:

@@ -31,6 +31,10 @@ _OTHERS = {
 }
 
 
+#: How the hub's cache names the folder of a model, before its name with "--" for "/".
+_CACHED = "models--"
+
+
 @dataclass(frozen=True)
 class ModelFolder:
     """A folder that has been checked.
@@ -44,7 +48,9 @@ class ModelFolder:
 
     @property
     def name(self) -> str:
-        """Name of the folder, for metadata and records."""
+        """Name for metadata and records: the folder's, or model and revision of a folder in the hub's cache."""
+        if self.path.parent.name == "snapshots" and (cached := self.path.parent.parent.name).startswith(_CACHED):
+            return f"{cached.removeprefix(_CACHED).replace('--', '/')}@{self.path.name[:12]}"
         return self.path.name
 
 
@@ -165,6 +171,7 @@ def _part_problems(path: Path, part: str) -> Iterator[str]:
 
 #: Settings of the scheduler that change its noise levels, and the values that the sampler has.
 _SCHEDULE = {
+    "num_train_timesteps": 1000,
     "time_shift_type": "exponential",
     "invert_sigmas": False,
     "shift_terminal": None,

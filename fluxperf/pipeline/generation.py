@@ -17,7 +17,7 @@ from fluxperf.engine.model.schedule import sigmas
 from fluxperf.errors import ConfigError
 from fluxperf.pipeline import noise, png
 from fluxperf.pipeline.asked import MOST_TOKENS, Asked
-from fluxperf.pipeline.embeddings import Embedded
+from fluxperf.pipeline.embeddings import Embedded, Words
 from fluxperf.pipeline.parts import Parts
 from fluxperf.pipeline.stages import Stage, Stages, on_host
 from fluxperf.workloads import Workload
@@ -87,7 +87,8 @@ class Generation:
         latents: Any = None,
         decode: Literal["pixels", "images", "no"] = "pixels",
         on_step: OnStep | None = None,
-        labels: Sequence[str] = (),
+        labels: Sequence[Words] = (),
+        encoders: str = "",
     ) -> Generated:
         """One batch: its latents, and its pictures if they are to be decoded.
 
@@ -101,6 +102,7 @@ class Generation:
             decode: down to ``pixels``, to ``images`` on the device, or ``no``.
             on_step: told of each step when it is done.
             labels: prompts that embeddings are of, for the metadata.
+            encoders: what computed embeddings, for the metadata.
 
         Raises:
             FluxperfError: see `Pipeline.__call__`.
@@ -121,9 +123,11 @@ class Generation:
                 images = self._parts.vae().images(final, workload.rows, workload.columns)
                 pixels = self._parts.vae().pixels(images) if decode == "pixels" else None
         drawn = "given" if latents is not None else self._noise_name(noise_from, generator)
-        metadata = [
-            self._metadata(wanted, index, one, drawn, labels or wanted.prompts) for index, one in enumerate(seeds)
-        ]
+        if generator is not None and seeds[0] is None:
+            drawn += ", after other numbers of the generator"
+        words = list(labels) or [Words(*both) for both in zip(wanted.prompts, wanted.prompts_2, strict=True)]
+        computed = self._parts.encoders().words if wanted.prompts else encoders
+        metadata = [self._metadata(wanted, index, one, drawn, words, computed) for index, one in enumerate(seeds)]
         seconds = [self.device.elapsed_s(*pair) for pair in pairwise(marks)]
         return Generated(
             final, images, seeds, metadata, workload, seconds, stages.rows(), [*wanted.notes, *notes], pixels
@@ -189,7 +193,7 @@ class Generation:
                 return noise.drawn_without_torch(seeds, tokens, channels, self.device), list(seeds)
             generator = noise.generators_of(seeds, where, self._parts.bridge)
         several = list(generator) if isinstance(generator, list | tuple) else [generator]
-        seeds_known = [int(one.initial_seed()) for one in several]
+        seeds_known = [noise.seed_of(one) for one in several]
         spatial = (workload.batch, channels // 4, 2 * workload.rows, 2 * workload.columns)
         start = noise.drawn(generator, spatial, self._parts.dtype, self._parts.torch())
         return start, [*seeds_known, *[None] * workload.batch][: workload.batch]
@@ -213,7 +217,7 @@ class Generation:
         return final, marks
 
     def _metadata(
-        self, wanted: Asked, index: int, seed: int | None, drawn: str, prompts: Sequence[str]
+        self, wanted: Asked, index: int, seed: int | None, drawn: str, prompts: Sequence[Words], encoders: str
     ) -> dict[str, str]:
         """What is written into the file of a picture."""
         number, workload = index // wanted.per_prompt, wanted.workload
@@ -226,11 +230,14 @@ class Generation:
             "steps": str(workload.steps),
             "text_tokens": str(workload.text_tokens),
             "noise": drawn,
+            "text_encoders": encoders,
+            "vae": self._parts.dtype,
         }
-        if prompts and prompts[number]:
-            texts["prompt"] = prompts[number]
-        if wanted.prompts_2 and wanted.prompts_2[number] != wanted.prompts[number]:
-            texts["prompt_2"] = wanted.prompts_2[number]
+        if prompts:
+            texts["prompt"] = prompts[number].prompt
+            if prompts[number].prompt_2 != prompts[number].prompt:
+                texts["prompt_2"] = prompts[number].prompt_2
+        texts = {name: text for name, text in texts.items() if text}
         if wanted.guidance is not None:
             texts["guidance"] = f"{wanted.guidance:g}"
         if seed is not None:

@@ -5,6 +5,7 @@ A picture does not depend on the others of its command: every prompt begins with
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,10 @@ import msgspec
 
 from fluxperf.errors import ConfigError
 from fluxperf.pipeline.embeddings import Embedded
+from fluxperf.pipeline.noise import seeds_of
+
+#: Pictures of one command.
+MOST_PICTURES = 100_000
 
 
 class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,7 +69,8 @@ def read_prompts(path: Path) -> list[Line]:
         ConfigError: the file cannot be read, has no prompt, or a line is none; names the line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # A byte order mark is none of the text, and only line ends part lines: U+2028 and others may be in a prompt.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: expected a text file of prompts, but {error}.") from error
     found = []
@@ -104,8 +110,13 @@ def jobs_of(
     if min(counts) < 1:
         raise ConfigError(f"--num-images {min(counts)}: expected at least 1.")
     total = sum(counts)
+    if total > MOST_PICTURES:
+        raise ConfigError(
+            f"{len(lines)} prompts, {total:.6g} pictures in all: expected at most {MOST_PICTURES} in one command. "
+            "Check num_images, or part the prompts into several commands."
+        )
     for position, (line, count) in enumerate(zip(lines, counts, strict=True)):
-        seed = given.seed if line.seed is None else line.seed
+        seed = seeds_of(given.seed if line.seed is None else line.seed, 1)[0]
         for index in range(count):
             number = len(found) + 1
             named = None if line.output is None or output is None else _beside(output) / line.output
@@ -139,13 +150,31 @@ def numbered(path: Path | None, number: int, total: int, suffix: str = "") -> Pa
     """
     if path is None:
         return None
-    if path.is_dir() or (suffix and not path.suffix):
+    if is_folder(path) or (suffix and not path.suffix):
         return path / f"{number:04}{suffix}"
     return path if total == 1 else path.with_name(f"{path.stem}-{number:04}{path.suffix}")
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there; a name that no file can have (too long, say) is none."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def check_suffix(option: str, path: Path, suffix: str) -> None:
+    """Complains about a file whose name promises another format.
+
+    Raises:
+        ConfigError: it does not end in the suffix.
+    """
+    if path.suffix.lower() != suffix:
+        raise ConfigError(f"{option} {path}: expected a name that ends in {suffix}, the one format there is.")
+
+
 def _beside(output: Path) -> Path:
-    return output if output.is_dir() or not output.suffix else output.parent
+    return output if is_folder(output) or not output.suffix else output.parent
 
 
 def _check_names(jobs: Sequence[Job]) -> None:
@@ -154,9 +183,8 @@ def _check_names(jobs: Sequence[Job]) -> None:
         ("--latents-out", ".safetensors", [job.latents_out for job in jobs]),
     ):
         known = [path for path in paths if path is not None]
-        wrong = [path for path in known if path.suffix.lower() != suffix]
-        if wrong:
-            raise ConfigError(f"{name} {wrong[0]}: expected a name that ends in {suffix}, the one format there is.")
-        twice = [path for path in known if known.count(path) > 1]
+        for path in known:
+            check_suffix(name, path, suffix)
+        twice = [path for path, count in Counter(known).items() if count > 1]
         if twice:
             raise ConfigError(f"{name} {twice[0]}: expected a file for each picture, got this one for two of them.")

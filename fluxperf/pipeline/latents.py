@@ -12,7 +12,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from fluxperf.errors import CheckpointError
+from fluxperf.errors import CheckpointError, NumbersError
 from fluxperf.files import write_whole
 
 _TENSOR = "latents"
@@ -23,8 +23,23 @@ def save_latents(path: Path, latents: npt.NDArray[Any], metadata: Mapping[str, s
 
     Raises:
         RecordError: the file cannot be written.
+        NumbersError: a number is not finite; nothing is written.
     """
+    check_latents(latents)
     write_whole(path, save({_TENSOR: np.ascontiguousarray(latents, np.float32)}, dict(metadata)))
+
+
+def check_latents(latents: npt.NDArray[Any]) -> None:
+    """Complains about latents that are not finite.
+
+    Raises:
+        NumbersError: one is not.
+    """
+    if not np.isfinite(latents).all():
+        raise NumbersError(
+            "final latents: expected finite numbers from the transformer, got NaN or infinity. Embeddings or latents "
+            "that were given are damaged, or numbers leave the range of a dtype: try a float32 rung (--rung batched)."
+        )
 
 
 def load_latents(path: Path) -> tuple[npt.NDArray[np.float32], int, int, dict[str, str]]:

@@ -28,12 +28,27 @@ def seeds_of(seed: int | Sequence[int] | None, count: int) -> list[int]:
     """
     if seed is None:
         seed = secrets.randbelow(_SEEDS)
-    seeds = [seed + index for index in range(count)] if isinstance(seed, int) else list(seed)
-    if len(seeds) != count:
-        raise ArgumentError(f"seed: expected one number, or one for each of {count} pictures, got {len(seeds)}.")
-    if not all(isinstance(one, int) and 0 <= one < 1 << 63 for one in seeds):
-        raise ArgumentError(f"seed: expected whole numbers from 0 to 2^63 - 1, got {seed!r}.")
-    return seeds
+    given: Any = seed
+    if isinstance(given, str) or not isinstance(given, Sequence | np.ndarray):
+        several = [_seed(given) + index for index in range(count)]
+    else:
+        several = list(given)
+    if len(several) != count:
+        raise ArgumentError(f"seed: expected one number, or one for each of {count} pictures, got {len(several)}.")
+    return [_seed(one) for one in several]
+
+
+def _seed(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value < 1 << 63:
+        raise ArgumentError(f"seed: expected whole numbers from 0 to 2^63 - 1, got {value!r}.")
+    return int(value)
+
+
+def seed_of(generator: Any) -> int | None:
+    """Seed of a generator of PyTorch, or ``None`` if numbers were drawn from it already: they depend on those too."""
+    fresh = type(generator)(device=generator.device).manual_seed(generator.initial_seed())
+    same = bool((generator.get_state() == fresh.get_state()).all())
+    return int(generator.initial_seed()) if same else None
 
 
 def check_place(where: str) -> None:
@@ -88,6 +103,17 @@ def drawn_without_torch(seeds: Sequence[int], tokens: int, channels: int, device
     return device.door.to_device(np.stack(numbers), "noise")
 
 
+def check_finite(numbers: Any, name: str) -> None:
+    """Complains about numbers of a caller's that are not finite, if they are on the host.
+
+    Raises:
+        ArgumentError: NaN or infinity is among them.
+    """
+    on_host = isinstance(numbers, np.ndarray) or getattr(getattr(numbers, "device", None), "type", "") == "cpu"
+    if on_host and not bool((abs(numbers) < float("inf")).all()):
+        raise ArgumentError(f"{name}: expected finite numbers, got NaN or infinity among them.")
+
+
 def given(latents: Any, shape: tuple[int, int, int], device: Device, bridge: Bridge | None) -> Any:
     """Packed latents that a caller gives, in float32 on the device.
 
@@ -98,11 +124,12 @@ def given(latents: Any, shape: tuple[int, int, int], device: Device, bridge: Bri
         bridge: PyTorch on the device, if it is there.
 
     Raises:
-        ArgumentError: another shape, or something else than an array.
+        ArgumentError: another shape, something else than an array, or numbers on the host that are not finite.
     """
     extents = tuple(getattr(latents, "shape", ()))
     if extents != shape:
         raise ArgumentError(f"latents: expected packed latents {list(shape)}, got {list(extents)}.")
+    check_finite(latents, "latents")
     if isinstance(latents, np.ndarray):
         return device.door.to_device(np.ascontiguousarray(latents, np.float32), "latents")
     if bridge is None or not isinstance(latents, bridge.torch.Tensor):

@@ -15,14 +15,15 @@ from fluxperf.engine.config import FluxConfig
 from fluxperf.engine.device import open_device
 from fluxperf.engine.device.base import Device
 from fluxperf.engine.phases import phase_named
-from fluxperf.errors import ConfigError, UnknownNameError
+from fluxperf.errors import BindError, ConfigError, UnknownNameError
 from fluxperf.harness.records import LoadRow
+from fluxperf.pipeline import modules
 from fluxperf.pipeline.bridge import Bridge
 from fluxperf.pipeline.decoder import Decoder
 from fluxperf.pipeline.folder import TEXT, TRANSFORMER, VAE, ModelFolder, check_fit, open_folder
-from fluxperf.pipeline.libraries import library
-from fluxperf.pipeline.text import T5Precision, TextEncoders, TextOptions
-from fluxperf.workloads import WORKLOADS, Placed, placed
+from fluxperf.pipeline.modules import plan
+from fluxperf.pipeline.text import T5Precision, TextEncoders, TextOptions, plan_text
+from fluxperf.workloads import WORKLOADS, Placed, obstacles, placed
 
 #: The highest rung in bfloat16.
 BEST_RUNG = "captured"
@@ -136,26 +137,31 @@ def load_parts(
     parts = (*TRANSFORMER, *(TEXT if text else ()), *(VAE if vae else ()))
     folder = open_folder(path, parts)
     opened = open_device(device)
-    kept = _checked_dtype(dtype or phase_named(transformer.rung).activations)
-    bridge = Bridge(opened) if text or vae else None  # complains before gigabytes are read
-    if text:
-        library("transformers")
-    if vae:
-        library("diffusers")
+    phase = phase_named(transformer.rung)
+    if problems := obstacles(phase, opened.kind):
+        raise BindError(phase.name, opened.kind, problems)
+    kept = _checked_dtype(dtype or phase.activations)
+    bridge = Bridge(opened) if text or vae else None
+    # All parts are checked before gigabytes are read, and those that are read first are the smaller ones.
     source = Checkpoint(folder.path)
     source.on_bytes = on_bytes
     check_fit(folder, source.config)
+    text_plan = plan_text(folder) if text else None
+    vae_plan = plan(folder.path / "vae", modules.VAE) if vae else None
     sizes, memory_gb = WORKLOADS[_LARGEST[source.config.guidance]].sizes, transformer.memory_gb
     budget = None if memory_gb is None else Budget(memory_gb, sizes)
-    denoiser = placed(transformer.rung, source, opened, transformer.nvtx, budget)
-    loads = {"transformer": denoiser.load} if denoiser.load else {}
+    loads: dict[str, LoadRow] = {}
     encoders = decoder = None
-    if bridge is not None and text:
-        with _timed(loads, "text_encoders", folder, TEXT[:2], opened):
-            encoders = TextEncoders(folder, bridge, kept, text, on_bytes)
-    if bridge is not None and vae:
+    if bridge is not None and vae_plan is not None:
         with _timed(loads, "vae", folder, VAE, opened):
-            decoder = Decoder(folder, bridge, kept)
+            decoder = Decoder(vae_plan, bridge, kept)
+    if bridge is not None and text is not None and text_plan is not None:
+        with _timed(loads, "text_encoders", folder, TEXT[:2], opened):
+            encoders = TextEncoders(text_plan, bridge, kept, text, on_bytes)
+    denoiser = placed(phase.name, source, opened, transformer.nvtx, budget)
+    if denoiser.load:
+        loads["transformer"] = denoiser.load
+    loads = {name: loads[name] for name in ("transformer", "text_encoders", "vae") if name in loads}
     whole = LoadRow(bytes=sum(row.bytes for row in loads.values()), time_s=time.perf_counter() - start)
     return Parts(folder, denoiser, encoders, decoder, bridge, kept, {**loads, "ready": whole})
 
@@ -170,7 +176,7 @@ def load_encoders(
     """The text encoders of a model folder alone, and PyTorch on their device; see `Pipeline.from_pretrained`."""
     folder = open_folder(path, TEXT)
     bridge = Bridge(open_device(device))
-    encoders = TextEncoders(folder, bridge, _checked_dtype(dtype), TextOptions("keep", t5_precision, 1), on_bytes)
+    encoders = TextEncoders(plan_text(folder), bridge, _checked_dtype(dtype), TextOptions("keep", t5_precision, 1), on_bytes)
     return encoders, bridge
 
 
@@ -178,7 +184,7 @@ def load_decoder(path: Path, device: str = "auto", dtype: str = "bfloat16") -> t
     """The VAE's decoder of a model folder alone, and PyTorch on its device; see `Pipeline.from_pretrained`."""
     folder = open_folder(path, VAE)
     bridge = Bridge(open_device(device))
-    return Decoder(folder, bridge, _checked_dtype(dtype)), bridge
+    return Decoder(plan(folder.path / "vae", modules.VAE), bridge, _checked_dtype(dtype)), bridge
 
 
 def _checked_dtype(name: str) -> str:

@@ -8,16 +8,19 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 
-from fluxperf.errors import UnknownNameError
-from fluxperf.pipeline import t5
+from fluxperf.errors import CheckpointError, UnknownNameError
+from fluxperf.pipeline import modules
 from fluxperf.pipeline.bridge import Bridge
 from fluxperf.pipeline.embeddings import Embedded, Key, PromptCache
 from fluxperf.pipeline.folder import ModelFolder
 from fluxperf.pipeline.libraries import quiet
+from fluxperf.pipeline.modules import Plan, library_errors
+from fluxperf.pipeline.t5 import quantize
 
 #: Prompts that are encoded at once.
 _AT_ONCE = 8
@@ -56,37 +59,85 @@ class TextOptions:
         check_t5(self.t5, self.t5_precision)
 
 
+@dataclass(frozen=True)
+class TextPlan:
+    """Tokenizers, and encoders whose every tensor was found; nothing of the numbers has been read."""
+
+    clip_tokenizer: Any
+    t5_tokenizer: Any
+    clip: Plan
+    t5: Plan
+
+
+def plan_text(folder: ModelFolder) -> TextPlan:
+    """Text encoders of a model folder, checked whole.
+
+    Raises:
+        CheckpointError: a tokenizer or an encoder cannot be used, or they do not belong together; says which.
+        DeviceError: PyTorch or transformers is missing.
+    """
+    clip = modules.plan(folder.path / "text_encoder", modules.CLIP)
+    t5 = modules.plan(folder.path / "text_encoder_2", modules.T5)
+    first = _tokenizer(folder.path / "tokenizer", "CLIPTokenizer", clip)
+    second = _tokenizer(folder.path / "tokenizer_2", "T5TokenizerFast", t5)
+    most, positions = first.model_max_length, clip.settings.max_position_embeddings
+    if most > positions:
+        raise CheckpointError(
+            f"{folder.path / 'tokenizer'}: expected model_max_length of at most {positions}, the positions of CLIP, "
+            f"got {most:.6g}. tokenizer_config.json is of another model, or incomplete."
+        )
+    ends = {"eos_token_id": second.eos_token_id, "pad_token_id": second.pad_token_id}
+    wrong = [name for name, found in ends.items() if getattr(t5.settings, name, found) != found]
+    if wrong:
+        raise CheckpointError(
+            f"{folder.path / 'tokenizer_2'}: expected the tokenizer of T5, whose {wrong[0]} is "
+            f"{getattr(t5.settings, wrong[0])}, got one where it is {ends[wrong[0]]}. It is of another model."
+        )
+    return TextPlan(first, second, clip, t5)
+
+
+def _tokenizer(folder: Path, name: str, encoder: Plan) -> Any:
+    """A tokenizer that was tried, and whose ids the encoder has."""
+    with quiet("transformers") as transformers, library_errors(folder, "a tokenizer"):
+        tokenizer = getattr(transformers, name).from_pretrained(folder)
+        tokenizer(["a trial"], padding="max_length", max_length=8, truncation=True)
+        highest = max(tokenizer.get_vocab().values())
+    if highest >= encoder.settings.vocab_size:
+        raise CheckpointError(
+            f"{folder}: expected ids below {encoder.settings.vocab_size}, the vocabulary of {encoder.folder.name}/, "
+            f"got up to {highest}. Tokenizer and encoder are of different models."
+        )
+    return tokenizer
+
+
 class TextEncoders:
     """CLIP and T5 of a model folder.
 
     Args:
-        folder: the model's.
+        plan: of their folders.
         bridge: PyTorch on the device.
         dtype: of weights and activations, ``float32`` or ``bfloat16``.
         how: prompts are encoded.
         on_bytes: told of the bytes that are read of T5.
 
     Raises:
-        DeviceError: PyTorch or transformers is missing.
-        CheckpointError: weights that do not fit.
+        CheckpointError: a number is not finite.
     """
 
     def __init__(
         self,
-        folder: ModelFolder,
+        plan: TextPlan,
         bridge: Bridge,
         dtype: str,
         how: TextOptions,
         on_bytes: Callable[[int], None] = lambda nbytes: None,
     ) -> None:
-        self._bridge, self._dtype, self.keeping, self._precision = bridge, dtype, how.t5, how.t5_precision
-        self._path, self._on_bytes = folder.path / "text_encoder_2", on_bytes
+        self._bridge, self._dtype, self.keeping, self.precision = bridge, dtype, how.t5, how.t5_precision
+        self._plan, self._on_bytes = plan, on_bytes
         self.cache = PromptCache(how.cached)
-        with bridge.work(), quiet("transformers") as transformers:
-            self.clip_tokenizer = transformers.CLIPTokenizer.from_pretrained(folder.path / "tokenizer")
-            self.t5_tokenizer = transformers.T5TokenizerFast.from_pretrained(folder.path / "tokenizer_2")
-            clip = transformers.CLIPTextModel.from_pretrained(folder.path / "text_encoder")
-            self.clip = clip.eval().requires_grad_(False).to(bridge.place, getattr(bridge.torch, dtype))
+        self.clip_tokenizer, self.t5_tokenizer = plan.clip_tokenizer, plan.t5_tokenizer
+        with bridge.work():
+            self.clip = plan.clip.load(bridge, dtype, "text encoder weights")
         #: T5's encoder, or ``None`` while it is let go of.
         self.t5: Any = None
         if how.t5 != "free":
@@ -123,9 +174,14 @@ class TextEncoders:
                 self._park_t5()
         return [value for key in keys if (value := known[key]) is not None], notes
 
-    def stored(self, prompts: Sequence[str], tokens: int) -> tuple[list[Embedded], list[str]]:
+    @property
+    def words(self) -> str:
+        """What computes embeddings, for metadata: the dtype, and T5's own if it is another."""
+        return self._dtype if self.precision == "full" else f"{self._dtype}, T5 in {self.precision}"
+
+    def stored(self, prompts: Sequence[str], prompts_2: Sequence[str], tokens: int) -> tuple[list[Embedded], list[str]]:
         """Embeddings of prompts as NumPy arrays on the host, and a sentence for each that was cut."""
-        embedded, notes = self.encode(prompts, prompts, tokens)
+        embedded, notes = self.encode(prompts, prompts_2, tokens)
         with self._bridge.work():
             return [Embedded(*(self._bridge.down(x, "prompt embeddings") for x in one)) for one in embedded], notes
 
@@ -146,9 +202,9 @@ class TextEncoders:
 
     def _load_t5(self) -> None:
         with self._bridge.work():
-            self.t5 = t5.load_t5(self._path, self._bridge, self._dtype, self._on_bytes)
-            if self._precision == "fp8":
-                t5.quantize(self.t5)
+            self.t5 = self._plan.t5.load(self._bridge, self._dtype, "text encoder weights", self._on_bytes)
+            if self.precision == "fp8":
+                quantize(self.t5)
 
     def _park_t5(self) -> None:
         """Puts T5 where it waits for the next prompt."""

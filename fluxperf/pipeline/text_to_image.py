@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,18 @@ import numpy as np
 
 from fluxperf.errors import ConfigError
 from fluxperf.pipeline.asked import MOST_TOKENS, asked, checked_output, refuse
+from fluxperf.pipeline.decoder import check_pictures
 from fluxperf.pipeline.embeddings import Embedded
 from fluxperf.pipeline.generation import Generated, Generation, OnStep
+from fluxperf.pipeline.latents import check_latents
 from fluxperf.pipeline.libraries import library
-from fluxperf.pipeline.noise import NoiseFrom
+from fluxperf.pipeline.noise import NoiseFrom, check_finite
 from fluxperf.pipeline.parts import BEST_RUNG, Parts, TransformerOptions, load_parts
 from fluxperf.pipeline.stages import Stage
 from fluxperf.pipeline.text import T5Keeping, T5Precision, TextOptions
+
+#: Crossings in the ledger beyond which a call forgets those of calls before it.
+_CROSSINGS = 10_000
 
 
 @dataclass
@@ -35,6 +42,8 @@ class PipelineOutput:
 class Pipeline:
     """FLUX.1 on a device: `from_pretrained` makes it, a call makes pictures.
 
+    Threads may share it: calls wait for one another, as the device makes one picture at a time.
+
     Args:
         parts: loaded from a model folder.
     """
@@ -42,6 +51,9 @@ class Pipeline:
     def __init__(self, parts: Parts) -> None:
         self.parts, self.config = parts, parts.config
         self.generation = Generation(parts)
+        #: Held by a call. Tokenizers keep settings of a call, and captured steps work in memory of their own.
+        self._turn = threading.RLock()
+        self._open, self._busy = True, False
 
     @classmethod
     def from_pretrained(
@@ -88,20 +100,23 @@ class Pipeline:
         return cls(load_parts(Path(path), device, dtype, transformer, text if text_encoders else None, vae, on_bytes))
 
     def close(self) -> None:
-        """Lets go of everything, and closes the device."""
-        self.generation.forget()
-        self.parts.close()
+        """Lets go of everything, and closes the device, when the call under way is done. May be called again."""
+        with self._turn:
+            if self._open:
+                self._open = False
+                self.generation.forget()
+                self.parts.close()
 
     def __call__(
         self,
         prompt: str | Sequence[str] | None = None,
         prompt_2: str | Sequence[str] | None = None,
         *,
-        height: int = 1024,
-        width: int = 1024,
+        height: int | None = 1024,
+        width: int | None = 1024,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
-        num_images_per_prompt: int = 1,
+        num_images_per_prompt: int | None = 1,
         generator: Any = None,
         seed: int | Sequence[int] | None = None,
         noise_from: NoiseFrom = "device",
@@ -139,6 +154,8 @@ class Pipeline:
 
         Raises:
             ConfigError: arguments that cannot be.
+            NumbersError: a picture came out as NaN or infinity. Tensors that stay on the device (``pt``, and ``latent``
+                with PyTorch) are given as they are; a picture that is not finite is NaN throughout.
             FluxperfError: a part that was not loaded, or whatever goes wrong on the device.
 
         Warns:
@@ -147,31 +164,54 @@ class Pipeline:
         refuse(others)
         checked_output(output_type)
         embedded = _given(prompt_embeds, pooled_prompt_embeds)
-        made = self.generation.batch(
-            asked(
-                self.config,
-                prompt,
-                prompt_2,
-                given=len(embedded),
-                text_tokens=embedded[0].text.shape[0] if embedded else max_sequence_length,
-                height=height,
-                width=width,
-                steps=num_inference_steps,
-                guidance=guidance_scale,
-                per_prompt=num_images_per_prompt,
-            ),
-            embedded=embedded,
-            seed=seed,
-            noise_from=noise_from,
-            generator=generator,
-            latents=latents,
-            decode="no" if output_type == "latent" else "pixels" if output_type == "pil" else "images",
-            on_step=on_step,
+        wanted = asked(
+            self.config,
+            prompt,
+            prompt_2,
+            given=len(embedded),
+            text_tokens=embedded[0].text.shape[0] if embedded else max_sequence_length,
+            height=1024 if height is None else height,
+            width=1024 if width is None else width,
+            steps=num_inference_steps,
+            guidance=guidance_scale,
+            per_prompt=num_images_per_prompt,
         )
+        with self._call():
+            made = self.generation.batch(
+                wanted,
+                embedded=embedded,
+                seed=seed,
+                noise_from=noise_from,
+                generator=generator,
+                latents=latents,
+                decode="no" if output_type == "latent" else "pixels" if output_type == "pil" else "images",
+                on_step=on_step,
+            )
+            images = self._output(made, output_type)
         for note in made.notes:
             warnings.warn(note, stacklevel=2)
-        images = self._output(made, output_type)
         return PipelineOutput(images, made.seeds, made.steps_s, made.stages, made.notes) if return_dict else (images,)
+
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        """The turn of one call, which begins with a short ledger.
+
+        Raises:
+            ConfigError: the pipeline was closed, or is called by its own ``on_step``.
+        """
+        with self._turn:
+            if not self._open:
+                raise ConfigError("expected an open pipeline, got one that was closed. Make another: from_pretrained.")
+            if self._busy:
+                raise ConfigError("expected on_step to call no pipeline, but it called this one. Call it afterwards.")
+            crossings = self.parts.device.door.ledger.crossings
+            if len(crossings) > _CROSSINGS:
+                crossings.clear()
+            self._busy = True
+            try:
+                yield
+            finally:
+                self._busy = False
 
     def _output(self, made: Generated, kind: str) -> Any:
         if kind == "pil":
@@ -182,11 +222,15 @@ class Pipeline:
             return made.images.clone()
         if kind == "latent":
             if self.parts.bridge is None:
-                return self.parts.device.door.to_host(made.latents, "latents")
+                latents = self.parts.device.door.to_host(made.latents, "latents")
+                check_latents(latents)
+                return latents
             return self.parts.bridge.tensor(made.latents).clone()
         bridge = self.parts.torch()
         with bridge.work():
-            return bridge.down(made.images.permute(0, 2, 3, 1), "images")
+            images = bridge.down(made.images.permute(0, 2, 3, 1), "images")
+        check_pictures(~np.isnan(images).any(axis=(1, 2, 3)))
+        return images
 
 
 def _given(text: Any, pooled: Any) -> list[Embedded]:
@@ -201,6 +245,8 @@ def _given(text: Any, pooled: Any) -> list[Embedded]:
         )
     if isinstance(text, np.ndarray) != isinstance(pooled, np.ndarray):
         raise ConfigError("prompt_embeds and pooled_prompt_embeds: expected arrays or tensors, got one of each.")
+    for name, numbers in (("prompt_embeds", text), ("pooled_prompt_embeds", pooled)):
+        check_finite(numbers, name)
     if isinstance(text, np.ndarray):
         text, pooled = text.astype(np.float32), pooled.astype(np.float32)
     else:

@@ -140,7 +140,7 @@ def test_text_encoders_are_the_libraries_own(saved, pipeline_of, model):
     encoders = pipeline_of(model, "batched").parts.encoders()
     with torch.no_grad():
         text, pooled, _ = saved[model].pipeline.encode_prompt(list(PROMPTS), max_sequence_length=48)
-    embedded, _ = encoders.stored(PROMPTS, 48)
+    embedded, _ = encoders.stored(PROMPTS, PROMPTS, 48)
     for one, theirs, theirs_pooled in zip(embedded, text, pooled, strict=True):
         np.testing.assert_allclose(one.text, theirs.numpy(), rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(one.pooled, theirs_pooled.numpy(), rtol=1e-5, atol=1e-5)

@@ -59,6 +59,8 @@ def test_a_prompt_becomes_a_file_with_what_made_it(generate, pipeline_of):
         "steps": "2",
         "text_tokens": "48",
         "noise": "torch.Generator('cpu'), drawn in float32",
+        "text_encoders": "float32",
+        "vae": "float32",
         "prompt": "a red fox",
         "seed": "7",
     }
@@ -97,11 +99,13 @@ def test_a_file_of_prompts(generate):
 
 @pytest.mark.parametrize("keeping", ["offload", "free"])
 def test_t5_is_read_once_for_a_file_of_prompts(generate, monkeypatch, keeping):
-    from fluxperf.pipeline import text
+    from fluxperf.pipeline.modules import T5, Plan
 
     loads = []
-    real = text.t5.load_t5
-    monkeypatch.setattr(text.t5, "load_t5", lambda *arguments: loads.append(1) or real(*arguments))
+    real = Plan.load
+    monkeypatch.setattr(
+        Plan, "load", lambda plan, *rest: (loads.append(1) if plan.kind is T5 else None) or real(plan, *rest)
+    )
     Path("prompts.txt").write_text("a red fox\ntwo cats\na lighthouse\n", encoding="utf-8")
     result = generate("--prompts", "prompts.txt", "--steps", "1", "--t5", keeping, "-o", "pictures/")
     assert result.code == 0, result.err
@@ -315,7 +319,7 @@ def test_end_to_end_is_recorded_with_its_stages(fluxperf, saved, tmp_path):  # n
         assert crossed == {
             "text_encode": (2, 0), "noise": (0, 0), "denoise": (0, 0), "vae_decode": (0, 1), "png": (0, 0)
         }  # fmt: skip
-        assert stages["vae_decode"].d2h_bytes == 64 * 96 * 3
+        assert stages["vae_decode"].d2h_bytes == 64 * 96 * 3 + 1
         assert record.settings["end_to_end"] == "prompt to PNG"
         assert (record.totals.d2h_copies, record.totals.h2d_copies) == (0, 0)
         assert record.loads.keys() == {"transformer", "text_encoders", "vae", "ready"}

@@ -35,6 +35,7 @@ def folder(tmp_path: Path) -> Path:
         (path / part / "config.json").write_text(json.dumps(settings))
         save_file({"x": np.ones(4, np.float32)}, path / part / f"{STEMS.get(part, 'model')}.safetensors")
     for part, names in (("tokenizer", ("vocab.json", "merges.txt")), ("tokenizer_2", ("tokenizer.json",))):
+        names = (*names, "tokenizer_config.json")
         (path / part).mkdir()
         for name in names:
             (path / part / name).write_text("{}")

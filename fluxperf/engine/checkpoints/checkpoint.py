@@ -30,6 +30,8 @@ _KEYS = {
     "pooled_projection_dim": "pooled_dim",
     "guidance_embeds": "guidance",
 }
+#: Settings that FLUX.1 does not vary; ``None`` is as many as ``in_channels``.
+_FIXED = {"patch_size": 1, "out_channels": None}
 _SHOWN = 4
 
 
@@ -152,6 +154,12 @@ def _configured(settings: Mapping[str, Any]) -> FluxConfig:
     kind = settings.get("_class_name", _CLASS)
     if kind != _CLASS:
         raise CheckpointError(f"config.json: expected a {_CLASS} (FLUX.1), got a {kind}, which is another model.")
+    for key, value in _FIXED.items():
+        expected = settings.get("in_channels") if value is None else value
+        if settings.get(key) not in (None, expected):
+            raise CheckpointError(
+                f"config.json: {key}: expected {expected} as every FLUX.1 has it, got {settings[key]!r}: another model."
+            )
     missing = [key for key in _KEYS if key not in settings]
     if missing:
         raise CheckpointError(f"config.json: expected {', '.join(_KEYS)}; missing: {', '.join(missing)}.")

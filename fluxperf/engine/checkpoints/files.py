@@ -60,6 +60,11 @@ class TensorFiles:
         if not isinstance(names, dict) or not names:
             raise CheckpointError(f"{index}: expected a 'weight_map' of tensor names to files, found none.")
         owners = {str(tensor): index.parent / str(file) for tensor, file in names.items()}
+        outside = sorted({str(file) for file in names.values() if Path(str(file)).name != str(file)})
+        if outside:
+            raise CheckpointError(
+                f"{index}: expected names of files beside it, got {outside[0]!r}. Nothing is read from other folders."
+            )
         missing = sorted({path.name for path in owners.values() if not path.is_file()})
         if missing:
             raise CheckpointError(

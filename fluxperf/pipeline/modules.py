@@ -1,0 +1,235 @@
+"""Modules of transformers and diffusers: planned from headers alone, then filled with numbers streamed from the files.
+
+The libraries fill what a file lacks with random numbers and warn. Here every tensor of a module is found in the files
+or the plan is refused, and every number is checked on its way (`Reader`). Numbers go the way of the transformer's
+weights (`Door.stream`), into memory that the modules then have.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fluxperf.engine.checkpoints.files import TensorFiles
+from fluxperf.engine.checkpoints.reader import Descriptors, Reader
+from fluxperf.engine.device.host import host_dtype
+from fluxperf.errors import CheckpointError, FluxperfError
+from fluxperf.pipeline.libraries import library, quiet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fluxperf.pipeline.bridge import Bridge
+
+#: Tensors named in one message.
+_SHOWN = 4
+
+
+class Kind(NamedTuple):
+    """How a part's module is made, and what its files may call its tensors.
+
+    ``build`` gives the module of a folder, from its config alone; ``other_names`` gives further names of a tensor of
+    the module; ``spare`` matches tensors that a file may hold besides (parts of a larger model, constants).
+    """
+
+    library: str
+    words: str
+    stem: str
+    build: Callable[[Any, Path], Any]
+    other_names: Callable[[str], tuple[str, ...]]
+    spare: re.Pattern[str]
+
+
+def _clip(transformers: Any, folder: Path) -> Any:
+    return transformers.CLIPTextModel(transformers.CLIPTextConfig.from_pretrained(folder))
+
+
+def _clip_names(name: str) -> tuple[str, ...]:
+    """transformers 5 names tensors without the prefix that files and transformers 4 have."""
+    bare = name.removeprefix("text_model.")
+    return f"text_model.{bare}", bare
+
+
+def _t5(transformers: Any, folder: Path) -> Any:
+    return transformers.T5EncoderModel(transformers.T5Config.from_pretrained(folder))
+
+
+#: The token embedding has two names in the module, and either or both in a file.
+_SHARED = ("shared.weight", "encoder.embed_tokens.weight")
+
+
+def _t5_names(name: str) -> tuple[str, ...]:
+    return _SHARED if name in _SHARED else (name,)
+
+
+def _vae(diffusers: Any, folder: Path) -> Any:
+    return diffusers.AutoencoderKL.from_config(diffusers.AutoencoderKL.load_config(folder))
+
+
+#: Names of a VAE's attention in files of early releases of diffusers.
+_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+
+def _vae_names(name: str) -> tuple[str, ...]:
+    early = [name.replace(f".{new}.", f".{old}.") for new, old in _ATTENTION.items() if f".{new}." in name]
+    return (name, *early)
+
+
+CLIP = Kind(
+    "transformers", "CLIP's text encoder", "model", _clip, _clip_names,
+    re.compile(r"(.*\.)?position_ids|vision_model\..*|visual_projection\..*|text_projection\..*|logit_scale"),
+)  # fmt: skip
+T5 = Kind("transformers", "T5's encoder", "model", _t5, _t5_names, re.compile(r"decoder\..*|lm_head\..*"))
+VAE = Kind("diffusers", "the VAE", "diffusion_pytorch_model", _vae, _vae_names, re.compile(r"(?!)"))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A module whose every tensor was found in the files, in its shape; nothing of the numbers has been read.
+
+    ``sources`` has the file's name of each tensor of the module. ``settings`` is the module's configuration.
+    """
+
+    kind: Kind
+    folder: Path
+    files: TensorFiles
+    sources: Mapping[str, str]
+    settings: Any
+
+    def load(
+        self, bridge: Bridge, dtype: str, label: str, on_bytes: Callable[[int], None] = lambda nbytes: None
+    ) -> Any:
+        """The module on the device, in evaluation mode, without gradients; may be called again.
+
+        Args:
+            bridge: PyTorch on the device.
+            dtype: of the weights, ``float32`` or ``bfloat16``.
+            label: of the crossings.
+            on_bytes: called by reading threads with the bytes that each has read.
+
+        Raises:
+            CheckpointError: a number is not finite, or a file cannot be read.
+        """
+        module = _empty(self.kind, self.folder, bridge.torch)
+        found = self._streamed(bridge, dtype, label, on_bytes)
+        module.load_state_dict({name: found[source] for name, source in self.sources.items()}, assign=True)
+        _set_constants(module, self.folder, bridge)
+        return module
+
+    def _streamed(self, bridge: Bridge, dtype: str, label: str, on_bytes: Callable[[int], None]) -> dict[str, Any]:
+        """Tensors on the device by their names in the files, each read once, in memory of PyTorch.
+
+        A budget of device memory is the transformer's and limits the device's own allocations; these are beside it.
+        """
+        torch, device, descriptors, found = bridge.torch, bridge.device, Descriptors(), {}
+        with device.door.streaming():
+            for source in dict.fromkeys(self.sources.values()):
+                tensor = torch.empty(self.files.shape(source), dtype=getattr(torch, dtype), device=bridge.place)
+                target = bridge.array(tensor.view(torch.int16) if dtype == "bfloat16" else tensor)
+                reader = Reader([self.files.stretch(source)], host_dtype(dtype), descriptors, on_bytes)
+                device.door.stream(target, reader, label)
+                found[source] = tensor
+        return found
+
+
+def plan(folder: Path, kind: Kind) -> Plan:
+    """The plan of a part.
+
+    Args:
+        folder: ``text_encoder``, ``text_encoder_2`` or ``vae`` of a model folder.
+        kind: what it is.
+
+    Raises:
+        CheckpointError: the library cannot make the module of its config, or tensors are missing, of other shapes or
+            element types, or none of the module's; names them.
+        DeviceError: the library is missing.
+    """
+    module = _empty(kind, folder, library("torch"))
+    index = folder / f"{kind.stem}.safetensors.index.json"
+    files = TensorFiles.sharded(index) if index.is_file() else TensorFiles.single(folder / f"{kind.stem}.safetensors")
+    shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    sources = {name: _found(kind, files, name) for name in shapes}
+    wrong = [name for name, source in sources.items() if source not in files.names]
+    wrong += [name for name, source in sources.items() if source in files.names and files.shape(source) != shapes[name]]
+    if wrong:
+        raise CheckpointError(
+            f"{folder}: expected the weights of {kind.words} as config.json describes it, but {len(wrong)} tensors are "
+            f"missing or of another shape: {_listed(wrong)}. Config and weights are of different models."
+        )
+    strange = sorted(name for name in files.names - set(sources.values()) if not _is_spare(kind, name))
+    if strange:
+        raise CheckpointError(
+            f"{folder}: expected the weights of {kind.words} as config.json describes it, but {len(strange)} tensors "
+            f"are none of its: {_listed(strange)}. Config and weights are of different models."
+        )
+    for source in sources.values():
+        files.stretch(source)  # complains about its element type, or its place in the file
+    return Plan(kind, folder, files, sources, module.config)
+
+
+def _found(kind: Kind, files: TensorFiles, name: str) -> str:
+    """The file's name of a tensor of the module; the module's own where there is none."""
+    return next((one for one in (name, *kind.other_names(name)) if one in files.names), name)
+
+
+def _is_spare(kind: Kind, name: str) -> bool:
+    return bool(kind.spare.fullmatch(name)) or any(one in _SHARED for one in kind.other_names(name))
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _empty(kind: Kind, folder: Path, torch: Any) -> Any:
+    """The module of a folder's config, without numbers."""
+    with quiet(kind.library) as module, library_errors(folder, kind.words), torch.device("meta"):
+        return kind.build(module, folder).eval().requires_grad_(False)
+
+
+def _set_constants(module: Any, folder: Path, bridge: Bridge) -> None:
+    """Gives numbers to what the module computes for itself and no file holds: positions, counted from 0.
+
+    Raises:
+        CheckpointError: this release of the library has another constant, which nobody here knows.
+    """
+    torch = bridge.torch
+    for name, buffer in list(module.named_buffers()):
+        if not buffer.is_meta:
+            continue
+        owner, _, last = name.rpartition(".")
+        if last != "position_ids":
+            raise CheckpointError(
+                f"{folder}: expected a module whose numbers are all in files, but this release of the library computes "
+                f"{name!r} itself. Install a release that fluxperf was tested with (the extra pipeline)."
+            )
+        positions = torch.arange(buffer.shape[-1], device=bridge.place).expand(buffer.shape)
+        module.get_submodule(owner).register_buffer(last, positions, persistent=False)
+    left = [name for name, tensor in module.named_parameters() if tensor.is_meta]
+    if left:  # an internal truth: the plan has every tensor
+        raise AssertionError(f"{folder}: {left[:_SHOWN]} were not filled")
+
+
+@contextmanager
+def library_errors(folder: Path, words: str) -> Iterator[None]:
+    """A region in which whatever a library raises about files of a folder becomes a `CheckpointError`.
+
+    transformers, tokenizers and diffusers raise errors of any class about a damaged file, even ``Exception`` itself.
+
+    Raises:
+        CheckpointError: with the library's words.
+    """
+    try:
+        yield
+    except FluxperfError:
+        raise
+    except Exception as error:
+        said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise CheckpointError(
+            f"{folder}: expected {words} as its library reads it, but it says {type(error).__name__}: {said[:200]}. "
+            "The files are damaged or of another model; download them again."
+        ) from error
