@@ -176,7 +176,9 @@ def load_encoders(
     """The text encoders of a model folder alone, and PyTorch on their device; see `Pipeline.from_pretrained`."""
     folder = open_folder(path, TEXT)
     bridge = Bridge(open_device(device))
-    encoders = TextEncoders(plan_text(folder), bridge, _checked_dtype(dtype), TextOptions("keep", t5_precision, 1), on_bytes)
+    encoders = TextEncoders(
+        plan_text(folder), bridge, _checked_dtype(dtype), TextOptions("keep", t5_precision, 1), on_bytes
+    )
     return encoders, bridge
 
 
