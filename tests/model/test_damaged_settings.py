@@ -63,7 +63,7 @@ def test_an_index_without_a_weight_map_is_refused(tmp_path, content):
     assert "expected a 'weight_map'" in _complaint(folder)
 
 
-@pytest.mark.parametrize("file", [None, 7, [], "", "..", ".", "no\0file"], ids=_short)
+@pytest.mark.parametrize("file", [None, 7, [], "", "..", "no\0file"], ids=_short)
 def test_an_index_may_name_no_file(tmp_path, file):
     folder = write_shards(tmp_path, STATE, 3)
     index = folder / f"{STEM}.index.json"
@@ -72,6 +72,18 @@ def test_an_index_may_name_no_file(tmp_path, file):
     index.write_text(json.dumps(contents))
     message = _complaint(folder)
     assert "expected 4 shards beside it, 1 missing" in message
+
+
+@pytest.mark.parametrize(
+    "file", [".", "../elsewhere.safetensors", "/elsewhere.safetensors", "below/elsewhere.safetensors"]
+)
+def test_an_index_names_files_beside_it_alone(tmp_path, file):
+    folder = write_shards(tmp_path, STATE, 3)
+    index = folder / f"{STEM}.index.json"
+    contents = json.loads(index.read_text())
+    contents["weight_map"]["proj_out.weight"] = file
+    index.write_text(json.dumps(contents))
+    assert f"expected names of files beside it, got '{file}'" in _complaint(folder)
 
 
 @pytest.mark.parametrize("kind", ["Flux2Transformer2DModel", "AutoencoderKL", 7])
