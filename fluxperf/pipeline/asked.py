@@ -63,8 +63,8 @@ def asked(
     prompt_2: str | Sequence[str] | None = None,
     given: int = 0,
     text_tokens: int = MOST_TOKENS,
-    height: int = 1024,
-    width: int = 1024,
+    height: int | None = 1024,
+    width: int | None = 1024,
     steps: int | None = None,
     guidance: float | None = None,
     per_prompt: int | None = 1,
@@ -99,7 +99,9 @@ def asked(
         prompts_2 *= len(prompts)
     if len(prompts_2) != len(prompts):
         raise ConfigError(f"prompt_2: expected one, or {len(prompts)} as prompt has, got {len(prompts_2)}.")
-    height, width = whole("height", height), whole("width", width)
+    height, width = (
+        1024 if size is None else whole(name, size) for name, size in (("height", height), ("width", width))
+    )
     per_prompt = 1 if per_prompt is None else whole("num_images_per_prompt", per_prompt)
     text_tokens = whole("max_sequence_length", text_tokens)
     steps = STEPS[config.guidance] if steps is None else whole("num_inference_steps", steps)

@@ -25,6 +25,9 @@ from fluxperf.workloads import Workload
 #: Told of each step when the device has done it: its index, and its seconds.
 OnStep = Callable[[int, float], Any]
 
+#: How far a batch goes: to pixels on the host, to images on the device, or to latents.
+Decode = Literal["pixels", "images", "no"]
+
 #: Sizes whose rotations are kept.
 _SIZES = 8
 
@@ -85,7 +88,7 @@ class Generation:
         noise_from: noise.NoiseFrom = "device",
         generator: Any = None,
         latents: Any = None,
-        decode: Literal["pixels", "images", "no"] = "pixels",
+        decode: Decode = "pixels",
         on_step: OnStep | None = None,
         labels: Sequence[Words] = (),
         encoders: str = "",

@@ -16,7 +16,7 @@ from fluxperf.errors import ConfigError
 from fluxperf.pipeline.asked import MOST_TOKENS, asked, checked_output, refuse
 from fluxperf.pipeline.decoder import check_pictures
 from fluxperf.pipeline.embeddings import Embedded
-from fluxperf.pipeline.generation import Generated, Generation, OnStep
+from fluxperf.pipeline.generation import Decode, Generated, Generation, OnStep
 from fluxperf.pipeline.latents import check_latents
 from fluxperf.pipeline.libraries import library
 from fluxperf.pipeline.noise import NoiseFrom, check_finite
@@ -154,8 +154,7 @@ class Pipeline:
 
         Raises:
             ConfigError: arguments that cannot be.
-            NumbersError: a picture came out as NaN or infinity. Tensors that stay on the device (``pt``, and ``latent``
-                with PyTorch) are given as they are; a picture that is not finite is NaN throughout.
+            NumbersError: a picture is not finite. Tensors that stay on the device are not looked at.
             FluxperfError: a part that was not loaded, or whatever goes wrong on the device.
 
         Warns:
@@ -170,22 +169,16 @@ class Pipeline:
             prompt_2,
             given=len(embedded),
             text_tokens=embedded[0].text.shape[0] if embedded else max_sequence_length,
-            height=1024 if height is None else height,
-            width=1024 if width is None else width,
+            height=height,
+            width=width,
             steps=num_inference_steps,
             guidance=guidance_scale,
             per_prompt=num_images_per_prompt,
         )
+        decode: Decode = "no" if output_type == "latent" else "pixels" if output_type == "pil" else "images"
         with self._call():
             made = self.generation.batch(
-                wanted,
-                embedded=embedded,
-                seed=seed,
-                noise_from=noise_from,
-                generator=generator,
-                latents=latents,
-                decode="no" if output_type == "latent" else "pixels" if output_type == "pil" else "images",
-                on_step=on_step,
+                wanted, embedded, seed, noise_from, generator, latents, decode=decode, on_step=on_step
             )
             images = self._output(made, output_type)
         for note in made.notes:
