@@ -137,7 +137,7 @@ def test_the_launch_bound_test_tells_the_three_cases_apart():
 def test_the_histogram_has_its_words_and_its_table():
     timeline = everything()
     places = Places(timeline)
-    view = gaps.build(timeline, places, summarize(timeline, "op", places), "one")
+    view = gaps.gaps_view(timeline, places, summarize(timeline, "op", places), "one")
     assert view.figure is not None
     assert view.table is not None
     assert "Idle time by length of the gap." in view.figure.words

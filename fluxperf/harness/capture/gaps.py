@@ -71,7 +71,7 @@ class GapsView(NamedTuple):
     table: Table | None
 
 
-def build(timeline: Timeline, places: Places, summary: Summary, prefix: str) -> GapsView:
+def gaps_view(timeline: Timeline, places: Places, summary: Summary, prefix: str) -> GapsView:
     """Histogram, verdict and table of all gaps of a capture."""
     bins = histogram(timeline, places)
     if not bins:

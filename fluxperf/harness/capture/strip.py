@@ -70,7 +70,7 @@ def sections(timeline: Timeline, prefix: str = "strip", places: Places | None = 
         # Safe as markup: Jinja escaped whatever came from outside.
         return Section(prefix + part, title, Markup(html))
 
-    found = gaps.build(timeline, places, by_kernel, f"{prefix}-gaps")
+    found = gaps.gaps_view(timeline, places, by_kernel, f"{prefix}-gaps")
     return Sections(
         section("strip", "", "Timeline of one step", _strip(timeline, places)),
         section("strip_gaps", "-gaps", "Gaps and the launch-bound test", found),

@@ -51,7 +51,7 @@ class SummaryView(NamedTuple):
     provenance: str
 
 
-def build(study: Study) -> SummaryView:
+def summarized(study: Study) -> SummaryView:
     """The summary of a study."""
     return SummaryView(
         measured=_measured(study),

@@ -22,7 +22,7 @@ MOST_ROWS = 40
 
 def comment(study: Study) -> str:
     """The verdict, the ladders as tables, what is slow, to be done, and not measured; ladders are left out to fit."""
-    seen = summary.build(study)
+    seen = summary.summarized(study)
     verdict = study.extras.verdict
     head = [markdown(verdict, MOST_ROWS).rstrip()] if verdict else ["## fluxperf report", _plain(seen.measured)]
     if seen.problems:

@@ -21,7 +21,7 @@ SCHEMA = 1
 
 def digest(study: Study) -> str:
     """The figures as JSON in ASCII. Times are in seconds, ratios above 1 mean shorter than what they are against."""
-    seen = summary.build(study)
+    seen = summary.summarized(study)
     verdict = study.extras.verdict
     found = {
         "schema": SCHEMA,

@@ -45,10 +45,10 @@ class Headline(NamedTuple):
     published: published.PublishedView
 
 
-def build(study: Study) -> Headline:
+def headline_of(study: Study) -> Headline:
     """The headlines, the plot of progress, and the published figures."""
     views = [_view(study, one) for one in study.climbing if not one.twin and one.best]
-    return Headline(views, progress(study, "progress"), published.build(study))
+    return Headline(views, progress(study, "progress"), published.published_view(study))
 
 
 def _view(study: Study, ladder: Ladder) -> HeadlineView:

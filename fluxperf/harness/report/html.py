@@ -55,39 +55,42 @@ class Part(NamedTuple):
 
 
 def _ladders(study: Study) -> dict[str, Any]:
-    return {"ladders": ladder.build(study), "phases": ops.build_phases(study)}
+    return {"ladders": ladder.ladder_views(study), "phases": ops.phase_views(study)}
 
 
 def _ops(study: Study) -> dict[str, Any]:
-    return {"ops": ops.build(study), "kernels": kernels.build(study)}
+    return {"ops": ops.op_views(study), "kernels": kernels.kernel_views(study)}
 
 
 SECTIONS = (
-    Section("summary", "Summary", summary.build, ("rung", "forward", "twin", "peer", "floor")),
+    Section("summary", "Summary", summary.summarized, ("rung", "forward", "twin", "peer", "floor")),
     Section(
         "verdict",
         "Verdict",
-        judgement.build,
+        judgement.verdict_view,
         ("verdict", "outcome", "UNSURE", "base, head", "exact", "minimum detectable effect"),
     ),
-    Section("machines", "Machines and comparability", machines.build, ("twin", "sample")),
+    Section("machines", "Machines and comparability", machines.machines_view, ("twin", "sample")),
     Section(
-        "headline", "Headline", headline.build, ("denoise", "step", "peer", "floor", "ceiling", "interval", "range")
+        "headline",
+        "Headline",
+        headline.headline_of,
+        ("denoise", "step", "peer", "floor", "ceiling", "interval", "range"),
     ),
     Section("ladder", "The ladder", _ladders, ("rung", "phase", "interval", "range", "twin", "down, up", "sync")),
     Section(
         "samples",
         "Samples of each process",
-        stability.build,
+        stability.stability_views,
         ("process", "sample", "A/A", "A/A band", "minimum detectable effect"),
     ),
     Section("timeline", "Timeline of one step", None, ("step",)),
-    Section("ledger", "Transfer ledger", ledger.build, ("ledger", "down, up", "exact", "witness")),
+    Section("ledger", "Transfer ledger", ledger.ledger_views, ("ledger", "down, up", "exact", "witness")),
     Section("ops", "Ops and kernels", _ops, ("op", "observed run", "ceiling")),
-    Section("roofline", "Roofline", roofline.build, ("ceiling", "arithmetic intensity", "observed run")),
+    Section("roofline", "Roofline", roofline.roofline_views, ("ceiling", "arithmetic intensity", "observed run")),
     Section("gaps", "Gaps and the launch-bound test", None, ("captured",)),
-    Section("history", "History", past.build, ("history", "change", "exact")),
-    Section("raw", "Raw data", raw.build),
+    Section("history", "History", past.past_view, ("history", "change", "exact")),
+    Section("raw", "Raw data", raw.raw_view),
 )
 
 

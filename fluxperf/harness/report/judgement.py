@@ -52,7 +52,7 @@ class VerdictView(NamedTuple):
     notes: list[str]
 
 
-def build(study: Study) -> VerdictView | None:
+def verdict_view(study: Study) -> VerdictView | None:
     """The verdict, or ``None`` where the report was given none."""
     verdict = study.extras.verdict
     if verdict is None:

@@ -30,7 +30,7 @@ class KernelsView(NamedTuple):
     table: Table
 
 
-def build(study: Study) -> list[KernelsView]:
+def kernel_views(study: Study) -> list[KernelsView]:
     """A table of kernels for each machine that has records of them."""
     machines = unique(map(where, study.kernels))
     return [_view(study, name, [row for row in study.kernels if where(row) == name]) for name in machines]

@@ -76,7 +76,7 @@ class LadderView(NamedTuple):
     figures: list[Figure]
 
 
-def build(study: Study) -> list[LadderView]:
+def ladder_views(study: Study) -> list[LadderView]:
     """The ladders, then the peers, each with its table and plots."""
     return [_view(study, ladder, f"ladder-{number}") for number, ladder in enumerate(study.ladders, start=1)]
 

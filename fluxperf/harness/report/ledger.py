@@ -34,7 +34,7 @@ class LedgerView(NamedTuple):
     notes: list[str]
 
 
-def build(study: Study) -> list[LedgerView]:
+def ledger_views(study: Study) -> list[LedgerView]:
     """The ledger of each ladder that has a record."""
     shown_ones = [ladder for ladder in study.climbing if ladder.measured]
     return [_view(ladder, f"ledger-{number}") for number, ladder in enumerate(shown_ones, start=1)]

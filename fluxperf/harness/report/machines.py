@@ -36,7 +36,7 @@ class MachinesView(NamedTuple):
     remarks: list[tuple[bool, str]]
 
 
-def build(study: Study) -> MachinesView:
+def machines_view(study: Study) -> MachinesView:
     """The machines as columns, and what may be compared."""
     machines: list[Machine] = []
     for record in study.records:

@@ -63,7 +63,7 @@ class PhasesView(NamedTuple):
     table: Table
 
 
-def build(study: Study) -> list[OpsView]:
+def op_views(study: Study) -> list[OpsView]:
     """The op tables of every ladder that has op rows."""
     return [_view(study, ladder) for ladder in study.ladders if any(record.ops for record in ladder.records)]
 
@@ -170,7 +170,7 @@ def _table(record: Record, name: str, *, twin: bool) -> Table:
     return Table(caption, [*_COLUMNS, _ENERGY], rows)
 
 
-def build_phases(study: Study) -> list[PhasesView]:
+def phase_views(study: Study) -> list[PhasesView]:
     """The phase table of every ladder, with what each rung changes from the measured rung before it."""
     return [_phases(ladder) for ladder in study.climbing if any(record.phase_table for record in ladder.records)]
 

@@ -56,7 +56,7 @@ class PastView(NamedTuple):
     notes: list[str]
 
 
-def build(study: Study) -> PastView:
+def past_view(study: Study) -> PastView:
     """The history that the report was given, or nothing with the reason."""
     found = study.extras.history
     if found is None or not found.series:

@@ -25,7 +25,7 @@ class PublishedView(NamedTuple):
     provenance: str
 
 
-def build(study: Study) -> PublishedView:
+def published_view(study: Study) -> PublishedView:
     """The published figures, and the baselines of the records beside them."""
     ladders = [ladder for ladder in study.climbing if ladder.baseline]
     records = [ladder.baseline for ladder in ladders if ladder.baseline]

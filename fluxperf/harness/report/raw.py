@@ -35,7 +35,7 @@ class RawView(NamedTuple):
     left_out: str
 
 
-def build(study: Study) -> RawView:
+def raw_view(study: Study) -> RawView:
     """The records as JSON, those that the page's numbers come from first, until the page's size is reached."""
     used = study.used
     rest = [record for record in study.records if not any(record is one for one in used)]

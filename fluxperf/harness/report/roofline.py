@@ -30,7 +30,7 @@ class RooflineView(NamedTuple):
     missing: str
 
 
-def build(study: Study) -> list[RooflineView]:
+def roofline_views(study: Study) -> list[RooflineView]:
     """The roofline of every ladder that has op rows."""
     ladders = [ladder for ladder in study.climbing if any(record.ops for record in ladder.records)]
     return [_view(study, ladder, f"roofline-{number}") for number, ladder in enumerate(ladders, start=1)]

@@ -44,7 +44,7 @@ class StabilityView(NamedTuple):
     notes: list[str]
 
 
-def build(study: Study) -> list[StabilityView]:
+def stability_views(study: Study) -> list[StabilityView]:
     """The samples of every ladder that has a time, peers too."""
     ladders = [ladder for ladder in study.ladders if any(usable(record) for record in ladder.records)]
     return [_view(study, ladder, f"samples-{number}") for number, ladder in enumerate(ladders, start=1)]
