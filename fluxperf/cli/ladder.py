@@ -8,15 +8,18 @@ from statistics import median
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from fluxperf.harness.facts.samples import FEWEST_PROCESSES, Speedup, speedup, summary_of
 from fluxperf.harness.facts.work import Work, work_of
 from fluxperf.harness.measure.clocks import throttling_note
 from fluxperf.harness.measure.energy import energy_note
 from fluxperf.harness.metrics import Metric, exact_metrics, value_of
 from fluxperf.harness.records import Record, variant
-from fluxperf.harness.stats import summarize
 
 #: How many bytes one of a column's unit has; what has no such unit is a count.
 _SIZES = {"GB": 1e9}
+
+#: Speedups that fit beside what else a GPU tells in 80 columns.
+_MOST_BESIDE = 2
 
 
 def ladder(records: Sequence[Record]) -> RenderableType:
@@ -29,7 +32,7 @@ def ladder(records: Sequence[Record]) -> RenderableType:
     copies = _copies(records)
     if all(record.ran_as == "twin" for record in records):
         return copies
-    shown: list[RenderableType] = [copies, "", _speeds(records)]
+    shown: list[RenderableType] = [copies, *(view for table in _speeds(records) for view in ("", table))]
     found = [(record, work) for record in records if (work := work_of(record)) is not None]
     return Group(*shown, *(("", _work(found)) if found else ()))
 
@@ -72,7 +75,7 @@ def _count(record: Record, metric: Metric) -> str:
 
 
 def _row(record: Record, counts: Sequence[Metric]) -> tuple[str, ...]:
-    whole, step = summarize(record.times_s.get("denoise", [])), summarize(record.times_s.get("step", []))
+    whole, step = summary_of(record), summary_of(record, "step")
     totals = record.totals
     return (
         _name(record),
@@ -94,43 +97,69 @@ def _samples(processes: Sequence[Sequence[float]]) -> str:
     return f"{len(sizes)} x {sizes[0]}" if len(set(sizes)) == 1 else " + ".join(map(str, sizes))
 
 
-def _speeds(records: Sequence[Record]) -> Table:
-    """What each rung does on the GPU, and its speedup over the baseline and each peer."""
+def _speeds(records: Sequence[Record]) -> list[Table]:
+    """What each rung does on the GPU, and its speedup over the baseline and each peer; in two tables if one is wide."""
     peers = [record for record in records if record.ran_as == "peer"]
     baseline = next((record for record in records if record.rung == "baseline" and record.ran_as == "kernel"), None)
     others = ([baseline] if baseline else []) + peers
     names = ", ".join(f"{other.rung} (x{number})" for number, other in enumerate(others, start=1)) or "nothing"
-    view = Table(
-        caption="double, single: ms of a block, median over those of one observed forward. Launches: calls of one "
-        f"forward (of a peer its kernels). GB: peak memory of one forward, with weights. Speedups over {names}.",
-        title_justify="left",
-        caption_justify="left",
-    )
-    against = [f"x{number}" for number in range(1, len(others) + 1)]
+    gains = [[_over(other, record) for other in others] for record in records]
+    about = f"Speedups over {names}.{_bounds_note(gains)}"
     counts = _counts(of_gpu=True)
-    for heading in ("rung", "double", "single", *(metric.brief for metric in counts), *against):
-        view.add_column(heading, justify="left" if heading == "rung" else "right", no_wrap=True)
-    for record in records:
-        view.add_row(
-            _name(record),
-            *(_block_ms(record, section) for section in ("double", "single")),
-            *(_count(record, metric) for metric in counts),
-            *(_speedup(record, other) for other in others),
+    views = [
+        _table(
+            "double, single: ms of a block, median over those of one observed forward. Launches: calls of one "
+            "forward (of a peer its kernels). GB: peak memory of one forward, with weights.",
+            ("double", "single", *(metric.brief for metric in counts)),
+        ),
+        _table(about, [f"x{number}" for number in range(1, len(others) + 1)]),
+    ]
+    rows = [
+        (
+            [
+                *(_block_ms(record, section) for section in ("double", "single")),
+                *(_count(record, metric) for metric in counts),
+            ],
+            [_speedup(gain) for gain in row],
         )
+        for record, row in zip(records, gains, strict=True)
+    ]
+    if len(others) <= _MOST_BESIDE:
+        for column in views.pop().columns[1:]:
+            views[0].add_column(column.header, justify="right", no_wrap=True)
+        views[0].caption = f"{views[0].caption} {about}"
+        rows = [([*first, *second], []) for first, second in rows]
+    for record, cells in zip(records, rows, strict=True):
+        for view, part in zip(views, cells, strict=False):
+            view.add_row(_name(record), *part)
+    return views
+
+
+def _table(caption: str, headings: Sequence[str]) -> Table:
+    view = Table(caption=caption, title_justify="left", caption_justify="left")
+    for heading in ("rung", *headings):
+        view.add_column(heading, justify="left" if heading == "rung" else "right", no_wrap=True)
     return view
+
+
+def _bounds_note(gains: Sequence[Sequence[Speedup | None]]) -> str:
+    """What stands below the speedups, as far as there are some."""
+    kinds = {gain.kind for row in gains for gain in row if gain and gain.low != gain.high}
+    says = {
+        "interval": " Below them: 95 % intervals over processes.",
+        "range": f" With ~: the range of all samples, for fewer than {FEWEST_PROCESSES} processes give no interval.",
+    }
+    return "".join(text for kind, text in says.items() if kind in kinds)
 
 
 def _work(found: Sequence[tuple[Record, Work]]) -> Table:
     """What a step takes in cycles and joules."""
     remark = energy_note(record for record, _ in found)
-    view = Table(
-        caption="One step, medians of the processes' medians. Mcycles of a multiprocessor: the work, whatever the "
+    view = _table(
+        "One step, medians of the processes' medians. Mcycles of a multiprocessor: the work, whatever the "
         f"clock was. J of the whole GPU, pauses between generations included.{f' {remark}' if remark else ''}",
-        title_justify="left",
-        caption_justify="left",
+        ("ms", "Mcycles", "GHz", "J", "W", "J/TFLOP"),
     )
-    for heading in ("rung", "ms", "Mcycles", "GHz", "J", "W", "J/TFLOP"):
-        view.add_column(heading, justify="left" if heading == "rung" else "right", no_wrap=True)
     for record, work in found:
         view.add_row(
             _name(record),
@@ -160,13 +189,23 @@ def _block_ms(record: Record, section: str) -> str:
     return f"{median(times) * 1e3:.2f}" if times else ""
 
 
-def _speedup(record: Record, other: Record) -> str:
-    """Speedup of a record's generation over another's."""
-    own, theirs = summarize(record.times_s.get("denoise", [])), summarize(other.times_s.get("denoise", []))
-    if own is None or theirs is None:
+def _over(other: Record, record: Record) -> Speedup | None:
+    """A record's speedup over another; over itself it is 1, without a spread."""
+    return Speedup(1.0, 1.0, 1.0, "single") if record is other else speedup(other, record)
+
+
+def _speedup(gain: Speedup | None) -> str:
+    """A speedup, and below it what the samples say of it; a record over itself, and single samples, have no more."""
+    if gain is None:
         return ""
-    ratio = theirs.median / own.median
-    return f"{ratio:.{2 if ratio < 10 else 1}f}" if ratio < 100 else f"{ratio:.0f}"
+    if gain.low == gain.high:
+        return _ratio(gain.ratio)
+    mark = "" if gain.kind == "interval" else "~"
+    return f"{_ratio(gain.ratio)}\n{mark}{_ratio(gain.low)}-{_ratio(gain.high)}"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.{2 if value < 10 else 1}f}" if value < 100 else f"{value:.0f}"
 
 
 def _megabytes(size: int) -> str:

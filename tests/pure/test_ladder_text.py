@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 
 import msgspec
+import pytest
 from rich.console import Console
 
 from fluxperf.cli.ladder import ladder
+from fluxperf.harness.facts.samples import speedup
 from fluxperf.harness.facts.study import survey
 from fluxperf.harness.records import Conditions, EnergyRow, OpRow, Record, RecordsFile
 from fluxperf.harness.report import machines
@@ -79,3 +82,37 @@ def test_joules_that_disagree_are_said() -> None:
 
 def on_gpu(rung: str) -> Record:
     return msgspec.structs.replace(record(rung), ran_as="kernel")
+
+
+def gains(processes: int, peers: int = 1) -> str:
+    """The ladder of a baseline and peers of 8 s, and of a rung of 2 s whose processes differ by one percent."""
+
+    def of(rung: str, seconds: float, ran_as: str) -> Record:
+        one = msgspec.structs.replace(record(rung), ran_as=ran_as)
+        return timed(one, *([seconds * (1 + 0.01 * number), seconds] for number in range(processes)))
+
+    others = [of(f"peer{number}", 8.0, "peer") for number in range(peers - 1)]
+    return text(of("baseline", 8.0, "kernel"), of("fused", 2.0, "kernel"), *others)
+
+
+def test_a_speedup_has_the_interval_that_the_page_gives() -> None:
+    printed = gains(6)
+    (low, high) = re.search(r" (\d\.\d\d)-(\d\.\d\d) ", printed).groups()
+    found = speedup(*(timed(record(""), *([s * (1 + 0.01 * n), s] for n in range(6))) for s in (8.0, 2.0)))
+    assert found.kind == "interval"
+    assert (float(low), float(high)) == pytest.approx((found.low, found.high), abs=0.006)
+    assert "95 % intervals over processes" in printed
+    assert "~" not in printed
+
+
+def test_a_speedup_of_few_processes_has_a_range_and_says_so() -> None:
+    printed = gains(2)
+    assert re.search(r"~3\.\d\d-4\.\d\d", printed)
+    assert "fewer than 3 processes" in printed
+    assert "95 % intervals" not in printed
+
+
+def test_speedups_over_many_stand_in_a_table_of_their_own() -> None:
+    printed = gains(3, peers=4)
+    assert printed.count("┃ rung") == 3
+    assert "x4" in printed
