@@ -96,7 +96,7 @@ def test_nvtx_ranges_change_nothing_that_is_measured(fluxperf, tmp_path, monkeyp
 
 def test_a_killed_run_keeps_every_finished_record(tmp_path):
     path = tmp_path / "records.jsonl"
-    command = [sys.executable, "-m", "fluxperf", "run", "--workload", "tiny-57", "--repeat", "50", "-o", str(path)]
+    command = [sys.executable, "-m", "fluxperf", "run", "--workload", "tiny-57", "--repeat", "1", "-o", str(path)]
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )

@@ -9,12 +9,9 @@ from tests.model.rung_runs import BFLOAT16_RUNGS, FAIR, FLOAT32_RUNGS, RUNGS, Ca
 
 pytestmark = pytest.mark.peer
 
-CASES = [
-    Case(batch, text_tokens, rows, columns)
-    for batch in (1, 2)
-    for text_tokens in (77, 512)
-    for rows, columns in ((4, 4), (4, 6))
-]
+#: Every batch with every shape, and once the text of the published sizes: its attention costs as much as all others.
+CASES = [Case(batch, 77, rows, columns) for batch in (1, 2) for rows, columns in ((4, 4), (4, 6))]
+CASES.append(Case(1, 512, 4, 6))
 MODELS = ("schnell", "dev")
 
 

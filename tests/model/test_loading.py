@@ -110,8 +110,10 @@ def test_shards_of_different_dtypes(tmp_path):
     assert all(got[key].tobytes() == numbers.tobytes() for key, numbers in expected.items())
 
 
-@pytest.mark.parametrize("place", [0, 63, 64, 127, -1])
-@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    ("bad", "place"),
+    [*((np.nan, place) for place in (0, 63, 64, 127, -1)), *((bad, 63) for bad in (-np.nan, np.inf, -np.inf))],
+)
 @pytest.mark.parametrize("stored", FILE_DTYPES)
 def test_a_bad_number_is_seen_wherever_a_chunk_ends(tmp_path, stored, bad, place):
     name = "double_blocks.0.img_mlp.2.weight"
