@@ -16,7 +16,8 @@ from fluxperf.harness.points import points_of
 from fluxperf.harness.policy import read_policy
 from fluxperf.harness.records import Record, Totals
 from tests.gate.sides import POLICY_FILE
-from tests.report.pages import make, page_of
+from tests.report.pages import make
+from tests.report.parts import page_of
 
 NODES = Metric(
     "counts.graph_nodes",

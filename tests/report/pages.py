@@ -21,7 +21,6 @@ from fluxperf.harness.records import (
     Totals,
     WorkloadRow,
 )
-from fluxperf.harness.report.html import render
 from fluxperf.harness.text import units
 
 RUNGS = ("baseline", "broadcast", "batched", "tensorcore", "fused", "captured", "fp8")
@@ -308,10 +307,6 @@ class Page(HTMLParser):
     def row(self, first: str, width: int) -> list[str]:
         """The row of ``width`` cells whose first cell begins with ``first``."""
         return next(row for row in self.rows if len(row) == width and row[0].startswith(first))
-
-
-def page_of(*records: Record, context: Context = CONTEXT, problems: tuple[str, ...] = ()) -> Page:
-    return Page(render(files_of(*records, problems=problems), context))
 
 
 def hostile(text: str) -> Record:

@@ -20,10 +20,11 @@ from fluxperf.harness.facts.study import survey
 from fluxperf.harness.report.html import render
 from tests.report import captures, evidence
 from tests.report.pages import CONTEXT, Page, files_of, make, on_gpu, twins, workload
+from tests.report.parts import Parts
 
 
-def page_with(extras: Extras, *records) -> Page:
-    return Page(render(files_of(*(records or evidence.ladder())), CONTEXT, extras))
+def page_with(extras: Extras, *records) -> Parts:
+    return Parts(files_of(*(records or evidence.ladder())), CONTEXT, extras)
 
 
 # The verdict
@@ -52,7 +53,9 @@ def test_rows_that_tell_something_are_listed_with_their_numbers():
     assert row[1] == "SLOWERregression"
     assert row[2:8] == ["483 ms", "485 ms", "+6.00 %+4.00 to +8.00 %", "8", "0.004", "2.10 %"]
     assert "beyond margin and floors" in row[8]
-    assert not any("batched/times" in cell for row in page.rows for cell in row), "a plain pass is not listed"
+    assert not any("batched/times" in cell for row in page.part("verdict").rows for cell in row), (
+        "a plain pass is not listed"
+    )
 
 
 def test_without_a_verdict_the_page_says_how_to_get_one():
@@ -66,14 +69,16 @@ def test_without_a_verdict_the_page_says_how_to_get_one():
 
 def test_the_calibrated_spread_stands_beside_the_rungs_that_have_one():
     page = page_with(Extras(calibrations=[evidence.calibration()]))
-    row = next(row for row in page.rows if len(row) == 9 and row[0] == "fused")
+    row = next(row for row in page.part("samples").rows if len(row) == 9 and row[0] == "fused")
     assert row[6:8] == ["0.8 %", "2.1 %8 pairs, alpha 0.02, power 0.95"]
-    assert next(row for row in page.rows if len(row) == 9 and row[0] == "batched")[6] == "not calibrated"
+    assert (
+        next(row for row in page.part("samples").rows if len(row) == 9 and row[0] == "batched")[6] == "not calibrated"
+    )
     assert (
         "Not calibrated on this kind of machine: baseline, broadcast, batched and tensorcore"
         in page.sections["samples"]
     )
-    figure = next(text for text in page.figures if text.startswith("Samples of each process"))
+    figure = next(text for text in page.part("samples").figures if text.startswith("Samples of each process"))
     assert "A/A band of this machine" in figure
     assert "A/A band 0.8 % to either side" in figure
 
@@ -82,13 +87,13 @@ def test_a_calibration_of_forked_processes_says_so():
     known = evidence.calibration()
     rows = {name: msgspec.structs.replace(row, forked=True) for name, row in known.rows.items()}
     page = page_with(Extras(calibrations=[msgspec.structs.replace(known, rows=rows)]))
-    row = next(row for row in page.rows if len(row) == 9 and row[0] == "fused")
+    row = next(row for row in page.part("samples").rows if len(row) == 9 and row[0] == "fused")
     assert row[7] == "2.1 %8 pairs, alpha 0.02, power 0.95, of forked processes"
 
 
 def test_a_dot_of_one_sample_is_hollow():
     def hollow(times) -> int:
-        html = render(files_of(on_gpu("baseline", 400.0), on_gpu("fused", 5.0, times=times)), CONTEXT)
+        html = page_with(NOTHING, on_gpu("baseline", 400.0), on_gpu("fused", 5.0, times=times)).html("headline")
         progress = next(svg for svg in html.split("<svg ")[1:] if "from the published baseline toward" in svg)
         return len(re.findall(r'<use [^>]*style="fill: var\(--paper\)', progress.split("</svg>")[0]))
 
@@ -98,7 +103,7 @@ def test_a_dot_of_one_sample_is_hollow():
 def test_a_calibration_of_another_machine_is_not_used():
     other = msgspec.structs.replace(evidence.calibration(), machine="another-kind")
     page = page_with(Extras(calibrations=[other]))
-    assert next(row for row in page.rows if len(row) == 9 and row[0] == "fused")[6] == "not calibrated"
+    assert next(row for row in page.part("samples").rows if len(row) == 9 and row[0] == "fused")[6] == "not calibrated"
 
 
 def test_processes_that_were_measured_alike_stand_together():
@@ -109,19 +114,21 @@ def test_processes_that_were_measured_alike_stand_together():
 
     records = [one(number) for number in range(4)]
     page = page_with(NOTHING, *records, records[0], one(5, settings={"rest_s": "1"}), one(6, commit="b" * 40))
-    row = next(row for row in page.rows if len(row) == 9 and row[0] == "fused")
+    row = next(row for row in page.part("samples").rows if len(row) == 9 and row[0] == "fused")
     assert row[1:3] == ["1", "1 × 2"], "the newest record is of another commit"
     page = page_with(NOTHING, *records, records[0], one(5, settings={"rest_s": "1"}, created_utc="2026-01-01"))
-    row = next(row for row in page.rows if len(row) == 9 and row[0] == "fused")
+    row = next(row for row in page.part("samples").rows if len(row) == 9 and row[0] == "fused")
     assert row[1:3] == ["4", "4 × 2"]
     assert "taken together: fused (4)." in page.sections["samples"]
     page = page_with(NOTHING, *[msgspec.structs.replace(record, dirty=True) for record in records])
-    assert next(row for row in page.rows if len(row) == 9 and row[0] == "fused")[1] == "1", "a tree is no commit"
+    assert next(row for row in page.part("samples").rows if len(row) == 9 and row[0] == "fused")[1] == "1", (
+        "a tree is no commit"
+    )
 
 
 def test_one_sample_has_neither_spread_nor_band():
     page = page_with(NOTHING, make(times=[[0.08]]))
-    row = next(row for row in page.rows if len(row) == 9 and row[0] == "baseline")
+    row = next(row for row in page.part("samples").rows if len(row) == 9 and row[0] == "baseline")
     assert row[3:6] == ["80.0 msone sample", "one process", "one sample"]
     assert "baseline: one sample, so no spread" in page.sections["samples"]
 
@@ -183,9 +190,8 @@ def test_published_peaks_are_called_so():
 
 
 def test_the_roofline_has_a_dot_for_each_op_and_rung():
-    html = render(files_of(*evidence.ladder()), CONTEXT, Extras(ceilings=evidence.CEILINGS))
-    page = Page(html)
-    figure = next(text for text in page.figures if text.startswith("Roofline"))
+    page = page_with(Extras(ceilings=evidence.CEILINGS))
+    figure = next(text for text in page.part("roofline").figures if text.startswith("Roofline"))
     for rung in CONTEXT.ladder:
         assert f"{rung.name}: " in figure
     assert "2.90 TB/s memory" in figure
@@ -210,7 +216,7 @@ def test_history_shows_changes_and_lines():
     page = page_with(
         Extras(history=evidence.course(40), ceilings=evidence.CEILINGS), *evidence.ladder(), *evidence.peers()
     )
-    figure = next(text for text in page.figures if text.startswith("Time to denoise over commits"))
+    figure = next(text for text in page.part("history").figures if text.startswith("Time to denoise over commits"))
     for line in (
         "published baseline 420 s",
         "target 10 s",
@@ -220,11 +226,15 @@ def test_history_shows_changes_and_lines():
     ):
         assert line in figure
     assert "40 commits" in figure
-    rows = [row for row in page.rows if len(row) == 8 and row[0].startswith("schnell-1024 fused denoise")]
+    rows = [
+        row for row in page.part("history").rows if len(row) == 8 and row[0].startswith("schnell-1024 fused denoise")
+    ]
     assert len(rows) == 4, "the course has five levels"
     assert all(row[5].startswith("-") for row in rows)
-    assert page.tags.count(("path", {"d": "x"})) == 0
-    assert len([attrs for tag, attrs in page.tags if tag == "svg" and attrs.get("class") == "spark"]) == 1
+    assert page.part("history").tags.count(("path", {"d": "x"})) == 0
+    assert (
+        len([attrs for tag, attrs in page.part("history").tags if tag == "svg" and attrs.get("class") == "spark"]) == 1
+    )
 
 
 def test_few_commits_are_not_searched_for_changes():
@@ -238,7 +248,7 @@ def test_a_sample_is_marked_and_never_mixed_with_what_was_measured_here():
     study = survey([*here, *there], CONTEXT, Extras(samples=frozenset({"there.jsonl"})))
     assert [(ladder.sample, len(ladder.measured)) for ladder in study.ladders] == [(False, 7), (True, 1)]
     assert len(study.views) == 2
-    page = Page(render([*here, *there], CONTEXT, Extras(samples=frozenset({"there.jsonl"}))))
+    page = Parts([*here, *there], CONTEXT, Extras(samples=frozenset({"there.jsonl"})))
     assert "Sample: schnell-1024, GPU kernels" in page.sections["ladder"]
     assert "shown beside what was measured here and never compared with it" in page.sections["ladder"]
     assert page.row("there.jsonl", 5)[0] == "there.jsonlsample"

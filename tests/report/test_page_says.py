@@ -11,13 +11,14 @@ import msgspec
 
 from fluxperf.harness.records import BlockRow, ErrorRow, LedgerRow, append_record, read_records
 from fluxperf.harness.report import ledger
-from fluxperf.harness.report.html import SECTIONS, render
-from tests.report.pages import CONTEXT, H100, LAPTOP, RUNGS, Page, make, on_gpu, page_of, twins, workload
+from fluxperf.harness.report.html import SECTIONS
+from tests.report.pages import CONTEXT, H100, LAPTOP, RUNGS, Page, make, on_gpu, twins, workload
+from tests.report.parts import Parts, page_of
 
 # What the page says
 
 
-def ladders_of(page: Page) -> list[str]:
+def ladders_of(page: Page | Parts) -> list[str]:
     ids = [str(attrs.get("id")) for tag, attrs in page.tags if tag == "article"]
     return [name for name in ids if name.startswith("ladder-")]
 
@@ -32,6 +33,16 @@ def test_sections_stand_in_their_order(twin_page: Page):
     anchors = [attrs["id"] for tag, attrs in twin_page.tags if tag == "section"]
     assert anchors == [*(section.anchor for section in SECTIONS), "words"]
     assert all(twin_page.sections[str(anchor)].strip() for anchor in anchors)
+
+
+def test_a_section_by_itself_is_that_of_the_whole_page(twin_page: Page):
+    parts = page_of(*twins())
+    for section in SECTIONS:
+        # The number before its title is its place on the page.
+        alone, there = (page.sections[section.anchor].split(section.title, 1)[1] for page in (parts, twin_page))
+        assert alone == there
+    assert list(parts.rows) == twin_page.rows
+    assert list(parts.figures) == twin_page.figures
 
 
 def test_summary_answers_in_plain_words(twin_page: Page):
@@ -96,7 +107,7 @@ def test_a_record_without_times_says_so():
     assert "No denoise time" in page.sections["summary"]
 
 
-def test_every_time_of_a_twin_is_marked(twin_page: Page, gpu_page: Page):
+def test_every_time_of_a_twin_is_marked(twin_page: Page, gpu_page: Parts):
     for rung in RUNGS:
         row = twin_page.row(rung, 16)
         assert "twin" in row[4]
@@ -108,7 +119,7 @@ def test_every_time_of_a_twin_is_marked(twin_page: Page, gpu_page: Page):
     assert all("twin" in row[4] for row in observed)
 
 
-def test_a_twin_gets_no_verdict_on_an_expected_gpu_speedup(twin_page: Page, gpu_page: Page):
+def test_a_twin_gets_no_verdict_on_an_expected_gpu_speedup(twin_page: Page, gpu_page: Parts):
     assert twin_page.row("Phase 1", 7)[5] == "not a GPU's time"
     assert gpu_page.row("Phase 1", 7)[5] == "as expected"
 
@@ -168,7 +179,7 @@ def test_problems_of_the_files_stand_at_the_top(tmp_path: Path):
     append_record(path, make())
     with path.open("ab") as file:
         file.write(b'{"schema":1,"created')
-    page = Page(render([read_records(path)], CONTEXT))
+    page = Parts([read_records(path)])
     text = page.sections["summary"]
     assert "the last line is torn" in text
     assert text.index("torn") < text.index("The baseline makes")
@@ -181,7 +192,7 @@ def test_many_problems_are_counted_not_all_listed():
     assert "980 more problems." in text
 
 
-def test_published_copies_are_judged_only_for_the_full_model(twin_page: Page, gpu_page: Page):
+def test_published_copies_are_judged_only_for_the_full_model(twin_page: Page, gpu_page: Parts):
     assert twin_page.row("tiny", 5)[4].startswith("other model")
     assert gpu_page.row("schnell-1024", 5)[4] == "equal"
     worse = on_gpu("baseline", 400.0)
@@ -201,7 +212,7 @@ def test_a_model_with_guidance_makes_one_more_copy_each_way():
     assert "equals the published one (1,375 down, 956 up)" in page.sections["summary"]
 
 
-def test_published_times_stand_beside_a_gpu_only(twin_page: Page, gpu_page: Page):
+def test_published_times_stand_beside_a_gpu_only(twin_page: Page, gpu_page: Parts):
     assert twin_page.row("4 steps", 5)[1:] == ["420 s", "3 s", "140×", "no GPU record"]
     assert gpu_page.row("4 steps", 5)[4].startswith("422 s")
     assert twin_page.row("layer_norm", 3)[1:] == ["15 ms", "no GPU record"]
@@ -230,25 +241,25 @@ def test_copies_per_block_say_whether_all_are_equal(twin_page: Page):
 def test_twin_times_are_never_on_the_progress_axis():
     full = [msgspec.structs.replace(on_gpu(rung, 7.77), ran_as="twin", machine=LAPTOP) for rung in RUNGS]
     page = page_of(*full)
-    figure = next(text for text in page.figures if "published baseline toward" in text)
+    figure = next(text for text in page.part("headline").figures if "published baseline toward" in text)
     assert "7.7" not in figure
     assert "No GPU record of schnell-1024" in figure
     assert "420 s" in figure
 
 
-def test_progress_shows_gpu_records_of_the_headline_workload_only(gpu_page: Page):
-    figure = next(text for text in gpu_page.figures if "published baseline toward" in text)
+def test_progress_shows_gpu_records_of_the_headline_workload_only(gpu_page: Parts):
+    figure = next(text for text in gpu_page.part("headline").figures if "published baseline toward" in text)
     assert "2.15 s" in figure
     assert "No GPU record" not in figure
     tiny = page_of(make(machine=H100, ran_as="kernel", times=[[7.77]]))
-    assert "7.77" not in next(text for text in tiny.figures if "published baseline toward" in text)
+    assert "7.77" not in next(text for text in tiny.part("headline").figures if "published baseline toward" in text)
 
 
 def test_peers_are_drawn_and_listed():
     peer = on_gpu("compiled", 3.3, implementation="diffusers", ran_as="peer")
     page = page_of(on_gpu("fused", 4.61), peer)
     assert "peers on NVIDIA H100" in page.sections["ladder"]
-    figure = next(text for text in page.figures if "published baseline toward" in text)
+    figure = next(text for text in page.part("headline").figures if "published baseline toward" in text)
     assert "compiled" in figure
     text = page.sections["summary"]
     assert "No peer was measured" not in text
@@ -272,7 +283,7 @@ def test_peers_measured_in_another_way_are_not_compared():
     assert page.row("diffusers (compiled)", 6)[2].startswith("4.25 s"), "the older record is the one that rested"
 
 
-def test_gpu_answer_names_time_speedup_and_target(gpu_page: Page):
+def test_gpu_answer_names_time_speedup_and_target(gpu_page: Parts):
     text = gpu_page.sections["summary"]
     assert "fp8 takes 2.15 s" in text
     assert "196×" in text
@@ -311,7 +322,7 @@ def test_ids_are_unique(twin_page: Page):
 
 
 def test_no_records_at_all_still_give_a_page():
-    page = Page(render([], CONTEXT))
+    page = Parts([])
     assert "There is no record in these files." in page.sections["summary"]
 
 
