@@ -1,8 +1,9 @@
-// norm_modulate_fp8: layer_norm(x) (1 + scale) + shift in e4m3, with one scale per token.
+// norm_modulate_fp8: layer_norm(x) (1 + scale) + shift in e4m3, with one scale per token, and a bound of each token's length.
 //
 // Shapes: x [B, L, D] bf16 with any batch and token stride, shift and scale [B, D] with any batch stride; data [B, L, D]
-// contiguous, powers [B, L] float32. Blocks: x over tokens, y over samples.
-// Numerics: as norm_modulate, float32 throughout; rounds once, to e4m3.
+// contiguous, powers and lengths [B, L] float32. Blocks: x over tokens, y over samples.
+// Numerics: as norm_modulate, float32 throughout; rounds once, to e4m3. A length is that of the row before it is rounded, and a
+// sixteenth more: no number grows by more than that when it is rounded, but those next to zero, which a 500th is for.
 // Alignment: w8 needs 16-byte aligned rows and D a multiple of 8; w1 takes anything.
 //
 // Versions:
@@ -12,14 +13,17 @@
 #include "common/rows.cuh"
 #include "common/team.cuh"
 
+// At least the length of a row in e4m3, from the sum of squares before rounding.
+__device__ __forceinline__ float length_bound(float squares) { return 1.0645f * sqrtf(squares); }
+
 #define NORM_MODULATE_FP8_TEAM(NAME, W, P)                                                                                 \
     extern "C" __global__ void __launch_bounds__(TEAM, RESIDENT<P>) NAME(                                                  \
         const bf16* __restrict__ x, const bf16* __restrict__ shift, const bf16* __restrict__ scale,                        \
-        e4m3* __restrict__ data, float* __restrict__ powers, const TokenStrides x_strides, i64 shift_stride,               \
-        i64 scale_stride, int tokens, int packs, float eps                                                                 \
+        e4m3* __restrict__ data, float* __restrict__ powers, float* __restrict__ lengths, const TokenStrides x_strides,    \
+        i64 shift_stride, i64 scale_stride, int tokens, int packs, float eps                                               \
     ) {                                                                                                                    \
         __shared__ Partial partial;                                                                                        \
-        __shared__ float peaks[2][TEAM_WARPS];                                                                             \
+        __shared__ float2 peaks[2][TEAM_WARPS];                                                                            \
         const i64 sample = blockIdx.y;                                                                                     \
         const i64 column = threadIdx.x * W, first = blockIdx.x;                                                            \
         const bf16* from = x + sample * x_strides.batch + first * x_strides.token + column;                                \
@@ -45,7 +49,7 @@
             keep_packed(plus);                                                                                             \
             const float2 row = moments<W, P>(value, packs, partial, turn);                                                 \
             const float inverse = inverse_sqrt(row.y + eps), minus = -row.x * inverse;                                     \
-            float most = 0.0f;                                                                                             \
+            float most = 0.0f, squares = 0.0f;                                                                             \
             _Pragma("unroll") for (int k = 0; k < P; ++k) {                                                                \
                 if (static_cast<int>(threadIdx.x) + TEAM * k >= packs) continue;                                           \
                 float factor[W], term[W];                                                                                  \
@@ -54,16 +58,22 @@
                 _Pragma("unroll") for (int i = 0; i < W; ++i)                                                              \
                     value[k][i] = fmaf(fmaf(value[k][i], inverse, minus), 1.0f + factor[i], term[i]);                      \
                 most = fmaxf(most, largest(value[k]));                                                                     \
+                _Pragma("unroll") for (int i = 0; i < W; ++i) squares = fmaf(value[k][i], value[k][i], squares);           \
             }                                                                                                              \
-            most = warp_max(most);                                                                                         \
-            if (threadIdx.x % 32 == 0) peaks[turn][threadIdx.x / 32] = most;                                               \
+            most = warp_max(most), squares = warp_sum(squares);                                                            \
+            if (threadIdx.x % 32 == 0) peaks[turn][threadIdx.x / 32] = make_float2(most, squares);                         \
             __syncthreads();                                                                                               \
-            _Pragma("unroll") for (int w = 0; w < TEAM_WARPS; ++w) most = fmaxf(most, peaks[turn][w]);                     \
+            squares = 0.0f;                                                                                                \
+            _Pragma("unroll") for (int w = 0; w < TEAM_WARPS; ++w)                                                         \
+                most = fmaxf(most, peaks[turn][w].x), squares += peaks[turn][w].y;                                         \
             const float power = power_scale(most), down = power_inverse(power);                                            \
             _Pragma("unroll") for (int k = 0; k < P; ++k) {                                                                \
                 if (static_cast<int>(threadIdx.x) + TEAM * k < packs) store_e4m3<W>(to + TEAM * W * k, value[k], down);    \
             }                                                                                                              \
-            if (threadIdx.x == 0) powers[sample * tokens + token] = power;                                                 \
+            if (threadIdx.x == 0) {                                                                                        \
+                powers[sample * tokens + token] = power;                                                                   \
+                lengths[sample * tokens + token] = length_bound(squares);                                                  \
+            }                                                                                                              \
             to += static_cast<i64>(gridDim.x) * packs * W;                                                                 \
         }                                                                                                                  \
     }
@@ -71,7 +81,7 @@
 template <int W>
 __device__ __forceinline__ void norm_modulate_fp8_row(
     const bf16* __restrict__ row, const bf16* __restrict__ shift, const bf16* __restrict__ scale, e4m3* __restrict__ data,
-    float* power, int packs, float eps
+    float* power, float* length, int packs, float eps
 ) {
     __shared__ float scratch[32];
     const float count = static_cast<float>(packs) * W;
@@ -96,28 +106,32 @@ __device__ __forceinline__ void norm_modulate_fp8_row(
 #pragma unroll
         for (int i = 0; i < W; ++i) value[i] = fmaf((value[i] - mean) * inverse, 1.0f + factor[i], term[i]);
     };
+    squares = 0.0f;
     for (int p = threadIdx.x; p < packs; p += blockDim.x) {
         finished(p);
         most = fmaxf(most, largest(value));
+#pragma unroll
+        for (int i = 0; i < W; ++i) squares = fmaf(value[i], value[i], squares);
     }
+    squares = block_sum(squares, scratch);
     const float s = power_scale(block_max(most, scratch)), by = power_inverse(s);
     for (int p = threadIdx.x; p < packs; p += blockDim.x) {
         finished(p);
         store_e4m3<W>(data + static_cast<i64>(p) * W, value, by);
     }
-    if (threadIdx.x == 0) *power = s;
+    if (threadIdx.x == 0) *power = s, *length = length_bound(squares);
 }
 
 #define NORM_MODULATE_FP8_BLOCK(NAME, W)                                                                                   \
     extern "C" __global__ void __launch_bounds__(256) NAME(                                                                \
         const bf16* __restrict__ x, const bf16* __restrict__ shift, const bf16* __restrict__ scale,                        \
-        e4m3* __restrict__ data, float* __restrict__ powers, const TokenStrides x_strides, i64 shift_stride,               \
-        i64 scale_stride, int tokens, int packs, float eps                                                                 \
+        e4m3* __restrict__ data, float* __restrict__ powers, float* __restrict__ lengths, const TokenStrides x_strides,    \
+        i64 shift_stride, i64 scale_stride, int tokens, int packs, float eps                                               \
     ) {                                                                                                                    \
         const i64 token = blockIdx.x, sample = blockIdx.y, place = sample * tokens + token;                                \
         norm_modulate_fp8_row<W>(                                                                                          \
             x + sample * x_strides.batch + token * x_strides.token, shift + sample * shift_stride,                         \
-            scale + sample * scale_stride, data + place * packs * W, powers + place, packs, eps                            \
+            scale + sample * scale_stride, data + place * packs * W, powers + place, lengths + place, packs, eps           \
         );                                                                                                                 \
     }
 

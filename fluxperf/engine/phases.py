@@ -139,8 +139,8 @@ PHASES: tuple[Phase, ...] = (
         "captured",
         "beyond",
         "what does not depend on the image leaves the step: modulations of all steps in one product, text embedding; "
-        "the forward is replayed as a CUDA graph",
-        {},
+        "the forward is replayed as a CUDA graph; qkv_heads computes the product that it finishes",
+        {"double.linear": "deferred", "single.linear": "deferred"},
         activations="bfloat16",
         executor="captured",
         overlaps=True,
@@ -154,7 +154,7 @@ PHASES: tuple[Phase, ...] = (
             **{
                 f"{section}.{op}": "fp8"
                 for section in ("double", "single")
-                for op in ("norm_modulate", "linear", "qkv_heads", "attention", "linear_gelu", "linear_gated_residual")
+                for op in ("norm_modulate", "qkv_heads", "attention", "linear_gelu", "linear_gated_residual")
             },
             "single.joined_halves": "fp8",
             "single.join_features": "fp8",

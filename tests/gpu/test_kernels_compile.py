@@ -78,9 +78,13 @@ def parameters(info: bytes) -> list[tuple[int, int]]:
 
 
 def entry_points(code: bytes) -> dict[str, list[tuple[int, int]]]:
-    """Kernels in machine code, and the places of their parameters."""
+    """Kernels in machine code, and the places of their parameters.
+
+    From the first one on: it begins where the architecture has room that is aligned as it asks for.
+    """
     head = ".nv.info."
-    return {name.removeprefix(head): parameters(info) for name, info in sections(code) if name.startswith(head)}
+    found = {name.removeprefix(head): parameters(info) for name, info in sections(code) if name.startswith(head)}
+    return {name: [(start - places[0][0], size) for start, size in places] for name, places in found.items()}
 
 
 def named(file: str) -> dict[str, list[tuple[int, int]]]:

@@ -152,8 +152,10 @@ def bounds() -> dict[str, int]:
         for macro, parameters, body in re.findall(r"^#define (\w+)\(([^)]*)\) (.*)$", flat, re.MULTILINE):
             for arguments in re.findall(rf"^{macro}\(([^)]*)\)", flat, re.MULTILINE):
                 given = dict(zip(parameters.split(", "), arguments.split(", "), strict=True))
+                sizes = {name: int(value) for name, value in given.items() if value.isdigit()}
                 for bound, name in re.findall(bounded, body):
-                    found["".join(given.get(part, part) for part in name.split("##"))] = evaluated(bound, **names)
+                    entry = "".join(given.get(part, part) for part in name.split("##"))
+                    found[entry] = evaluated(bound, **{**names, **sizes})
         for bound, name in re.findall(bounded, flat):
             if name.startswith(file.removesuffix(".cu")):
                 found[name] = evaluated(bound, **names)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from fluxperf.engine.cache import cache_folder, recall, remember
+from fluxperf.engine.device import choices
 from fluxperf.engine.device.choices import Choice, Choices
 from fluxperf.engine.device.cublaslt import CublasLt, Product
 
@@ -104,12 +105,12 @@ def _products(folder: Path, library: _Library, monkeypatch: pytest.MonkeyPatch) 
     running: list[str] = []
     monkeypatch.setattr(CublasLt, "_launch", lambda self, d, lay, algorithm, a, b, c: running.append(chr(algorithm[0])))
 
-    def timed(self: CublasLt, run: Any, trials: int) -> float:
+    def timed(device: Any, run: Any, trials: int) -> float:
         run()
         tried.append(running[-1])
         return {"a": 3.0, "b": 1.0, "c": 2.0}[running[-1]]
 
-    monkeypatch.setattr(CublasLt, "_timed", timed)
+    monkeypatch.setattr(choices, "_timed", timed)
     return products, tried
 
 

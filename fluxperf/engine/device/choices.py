@@ -10,10 +10,18 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 from fluxperf.engine.cache import cache_folder, recall, remember
+
+#: Launches of each candidate in a row, and rounds of that.
+_TRIALS, _ROUNDS = 3, 3
+
+#: The first round launches fewer, and leaves only candidates that took at most so many times the best one's time.
+_FIRST_TRIALS, _NEAR = 2, 1.08
 
 
 class Choice(NamedTuple):
@@ -68,3 +76,72 @@ class Choices:
         except ValueError:
             return {}
         return known if isinstance(known, dict) else {}
+
+
+def tried(device: Any, candidates: Sequence[Callable[[], Any]]) -> Choice:
+    """The candidate that takes the least time.
+
+    In rounds, so that a card that warms up slows all candidates alike.
+
+    Args:
+        device: whose clock is read; nothing else runs on it meanwhile.
+        candidates: each launches its work on the current stream.
+    """
+    device.quiet()
+    times = [_timed(device, run, _FIRST_TRIALS) for run in candidates]
+    near = [index for index, seconds in enumerate(times) if seconds <= _NEAR * min(times)]
+    rounds = [[_timed(device, candidates[index], _TRIALS) for index in near] for _ in range(_ROUNDS)]
+    for index, samples in zip(near, zip(*rounds, strict=True), strict=True):
+        times[index] = median(samples)
+    slowest = max(times[index] for index in near)
+    times = [seconds if index in near else max(seconds, slowest) for index, seconds in enumerate(times)]
+    return Choice(times.index(min(times)), tuple(times))
+
+
+def _timed(device: Any, run: Callable[[], Any], trials: int) -> float:
+    """Mean seconds of a few runs after one."""
+    run()
+    start = device.mark()
+    for _ in range(trials):
+        run()
+    return float(device.elapsed_s(start, device.mark())) / trials
+
+
+class Ways:
+    """Ways to compute what an op asks for, of which the quickest is found by trial, once per shape, and kept.
+
+    Args:
+        device: where they run; counts launches, those of trials apart.
+    """
+
+    def __init__(self, device: Any) -> None:
+        self._device = device
+        #: By what was asked for: which way was chosen, and how.
+        self.chosen: dict[str, tuple[str, Choice]] = {}
+
+    def run(self, what: str, ways: dict[str, Callable[[], Any]], version: str) -> Any:
+        """The result of the way that takes the least time.
+
+        Args:
+            what: op, shape and all else that the time depends on.
+            ways: by name, the library's first; each may run any number of times.
+            version: of the ways; a choice among others does not hold.
+        """
+        if len(ways) == 1:
+            return next(iter(ways.values()))()
+        if what not in self.chosen:
+            self.chosen[what] = self._choose(what, ways, version)
+        return ways[self.chosen[what][0]]()
+
+    def _choose(self, what: str, ways: dict[str, Callable[[], Any]], version: str) -> tuple[str, Choice]:
+        device, names = self._device, list(ways)
+        marked = [f"{name} {version}" for name in names]
+        choice = device.choices_kept.find(what, marked)
+        if choice is None:
+            launches = device.launches
+            for run in ways.values():  # compiles, and lets the library choose for itself
+                run()
+            choice = tried(device, list(ways.values()))
+            device.launches = launches
+            device.choices_kept.keep(what, marked, choice)
+        return names[choice.candidate], choice

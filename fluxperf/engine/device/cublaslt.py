@@ -9,21 +9,17 @@ where rounding the operands costs 4 %.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from statistics import median
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fluxperf.engine.device.bindings import cublaslt
-from fluxperf.engine.device.choices import Choice
+from fluxperf.engine.device.choices import Choice, tried
 from fluxperf.errors import DeviceError
 
-#: Candidates tried per shape, launches of each in a row, rounds of that, and scratch memory offered.
-_CANDIDATES, _TRIALS, _ROUNDS, _WORKSPACE = 12, 3, 3, 64 << 20
-
-#: The first round launches fewer, and leaves only candidates that took at most so many times the best one's time.
-_FIRST_TRIALS, _NEAR = 2, 1.08
+#: Candidates tried per shape, and scratch memory offered.
+_CANDIDATES, _WORKSPACE = 12, 64 << 20
 
 #: Streams that keep scratch memory; a program with more of them allocates again.
 _STREAMS = 8
@@ -156,30 +152,12 @@ class CublasLt:
         what = f"cuBLASLt {self._lt.get_version()} {' '.join(map(str, product))}"
         choice = self._device.choices_kept.find(what, names)
         if choice is None:
-            choice = self._tried(descriptor, layouts, candidates, a, b, d)
+            launches = [partial(self._launch, descriptor, layouts, algorithm, a, b, d) for algorithm in candidates]
+            choice = tried(self._device, launches)
             self._device.choices_kept.keep(what, names, choice)
         plan = _Plan(descriptor, layouts, candidates[choice.candidate], choice)
         self._plans[product] = plan
         return plan
-
-    def _tried(
-        self, descriptor: int, layouts: tuple[int, int, int], candidates: list[Any], a: int, b: int, d: int
-    ) -> Choice:
-        """The candidate that takes the least time on these operands."""
-
-        def run(algorithm: Any, trials: int) -> float:
-            return self._timed(lambda: self._launch(descriptor, layouts, algorithm, a, b, d), trials)
-
-        self._device.quiet()
-        times = [run(algorithm, _FIRST_TRIALS) for algorithm in candidates]
-        near = [index for index, seconds in enumerate(times) if seconds <= _NEAR * min(times)]
-        # In rounds, so that a card that warms up slows all candidates alike.
-        rounds = [[run(candidates[index], _TRIALS) for index in near] for _ in range(_ROUNDS)]
-        for index, samples in zip(near, zip(*rounds, strict=True), strict=True):
-            times[index] = median(samples)
-        slowest = max(times[index] for index in near)
-        times = [seconds if index in near else max(seconds, slowest) for index, seconds in enumerate(times)]
-        return Choice(times.index(min(times)), tuple(times))
 
     def _candidates(self, product: Product, descriptor: int, layouts: tuple[int, int, int]) -> list[Any]:
         lt = self._lt
@@ -200,14 +178,6 @@ class CublasLt:
         if not found[0]:
             raise DeviceError(f"cuBLASLt: expected an algorithm for {product}, got none. This shape is not supported.")
         return [results[index : index + 1] for index in range(int(found[0]))]
-
-    def _timed(self, run: Callable[[], None], trials: int) -> float:
-        """Mean seconds of a few runs after one."""
-        run()
-        start = self._device.mark()
-        for _ in range(trials):
-            run()
-        return float(self._device.elapsed_s(start, self._device.mark())) / trials
 
     def _layout(self, dtype: str, rows: int, columns: int, leading: int, batch: int, offset: int) -> int:
         layout: int = self._lt.matrix_layout_create(_TYPES[dtype], rows, columns, leading)

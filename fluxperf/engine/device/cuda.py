@@ -221,7 +221,8 @@ class CudaDevice(Gpu, Device):
 
     def choices(self) -> dict[str, str]:
         """Algorithm that was chosen for each product and attention."""
-        return {what: str(choice) for what, choice in self._chosen().items()}
+        ways = {what: f"{name}, {choice}" for what, (name, choice) in self.ways.chosen.items()}
+        return {what: str(choice) for what, choice in self._chosen().items()} | ways
 
     def trials_s(self) -> dict[str, list[float | None]]:
         """Seconds of each candidate of each product and attention."""
@@ -239,7 +240,7 @@ class CudaDevice(Gpu, Device):
         if "attention" in self.__dict__:
             for layout, choice in self.attention.choices.items():
                 chosen[f"attention {' x '.join(map(str, layout.shape))} {layout.dtype}"] = choice
-        return chosen
+        return chosen | {what: choice for what, (_, choice) in self.ways.chosen.items()}
 
     def close(self) -> None:
         """Gives the memory pools back to the driver."""

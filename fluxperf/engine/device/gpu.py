@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from fluxperf.engine.device.choices import Choices
+from fluxperf.engine.device.choices import Choices, Ways
 from fluxperf.engine.device.host import host_dtype
 from fluxperf.errors import DeviceError, NoGpuError
 
@@ -113,6 +113,11 @@ class Gpu:
     def choices_kept(self) -> Choices:
         """Algorithms that were chosen for this kind of GPU, by this process or earlier ones."""
         return Choices(self.name)
+
+    @functools.cached_property
+    def ways(self) -> Ways:
+        """Ways to compute an op, chosen by trial."""
+        return Ways(self)
 
     @functools.cached_property
     def products(self) -> Any:

@@ -36,13 +36,14 @@ class Kernel:
         function: CuPy's handle; kept, because it keeps the module loaded.
         layout: parameters in order, separated by spaces, in the letters of `struct` (P pointer, q, i, d, f), several
             letters for a struct passed by value: ``"P P 2q i f"``.
+        shared: bytes of shared memory that a block is launched with, besides what the kernel declares.
     """
 
-    __slots__ = ("_addresses", "_buffer", "_function", "_pack", "entry", "handle", "layout", "parameters")
+    __slots__ = ("_addresses", "_buffer", "_function", "_pack", "entry", "handle", "layout", "parameters", "shared")
 
-    def __init__(self, entry: str, function: Any, layout: str) -> None:
+    def __init__(self, entry: str, function: Any, layout: str, shared: int = 0) -> None:
         places = offsets(layout)
-        self.entry, self.layout = entry, layout
+        self.entry, self.layout, self.shared = entry, layout, shared
         self._function = function
         self.handle = function.ptr
         self._buffer = ctypes.create_string_buffer(sum(places[-1]))
@@ -82,7 +83,7 @@ def launch(device: Any, kernel: Kernel, grid: tuple[int, int], threads: int, *va
     launch_kernel, current_stream = _driver()
     kernel.fill(*values)
     launch_kernel(
-        kernel.handle, grid[0], grid[1], 1, threads, 1, 1, 0, current_stream().ptr, kernel.parameters, 0
+        kernel.handle, grid[0], grid[1], 1, threads, 1, 1, kernel.shared, current_stream().ptr, kernel.parameters, 0
     )  # fmt: skip
     device.launches += 1
 

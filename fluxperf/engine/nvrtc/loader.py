@@ -22,6 +22,10 @@ from fluxperf.errors import KernelError
 #: No fast math and no flush to zero: kernels are held to the tolerances of the specification.
 OPTIONS = ("--std=c++17", "-lineinfo")
 
+#: Bytes of shared memory that any kernel may be launched with, and the driver's attribute that asks for more
+#: (CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES).
+_PLAIN_SHARED, _MOST_SHARED = 48 << 10, 8
+
 
 def default_cache() -> Path:
     """Folder of machine code; see `cache.cache_folder`."""
@@ -46,20 +50,21 @@ class Kernels:
         self._modules: dict[str, Any] = {}
         self._kernels: dict[str, Kernel] = {}
 
-    def get(self, file: str, entry: str, layout: str) -> Kernel:
+    def get(self, file: str, entry: str, layout: str, shared: int = 0) -> Kernel:
         """The entry point of that name, ready to be launched.
 
         Args:
             file: of `kernels/`, such as ``"modulate.cu"``.
             entry: such as ``"modulate_bf16_w8"``; unique over all files.
             layout: its parameters, as `Kernel` describes them.
+            shared: bytes of shared memory that its blocks are launched with.
 
         Raises:
-            KernelError: the file does not compile or has no such entry point.
+            KernelError: the file does not compile, has no such entry point, or the GPU has less shared memory.
         """
         kernel = self._kernels.get(entry)
         if kernel is None:
-            kernel = self._kernels[entry] = self._load(file, entry, layout)
+            kernel = self._kernels[entry] = self._load(file, entry, layout, shared)
         return kernel
 
     def machine_code(self, file: str) -> bytes:
@@ -78,7 +83,7 @@ class Kernels:
             remember(path, code)
         return code
 
-    def _load(self, file: str, entry: str, layout: str) -> Kernel:
+    def _load(self, file: str, entry: str, layout: str, shared: int) -> Kernel:
         from cupy.cuda import driver, function
 
         if file not in self._modules:
@@ -92,12 +97,21 @@ class Kernels:
                 ) from error
             self._modules[file] = module
         try:
-            return Kernel(entry, self._modules[file].get_function(entry), layout)
+            found = self._modules[file].get_function(entry)
         except driver.CUDADriverError as error:
             raise KernelError(
                 f"kernel {file!r}: expected an entry point {entry!r}, there is none ({error}). "
                 "Correct ops/cuda/entries.py."
             ) from error
+        try:
+            if shared > _PLAIN_SHARED:
+                driver.funcSetAttribute(found.ptr, _MOST_SHARED, shared)
+        except driver.CUDADriverError as error:
+            raise KernelError(
+                f"kernel {entry!r}: expected {shared} bytes of shared memory for a block of {self.architecture}, the "
+                f"driver has fewer ({error}). Use an entry point with smaller tiles."
+            ) from error
+        return Kernel(entry, found, layout, shared)
 
 
 def compile_source(source: Source, architecture: str, options: tuple[str, ...] = OPTIONS) -> bytes:

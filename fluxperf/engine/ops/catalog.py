@@ -29,6 +29,7 @@ METHODS = {
     "composed": "made of primitives of the same table",
     "strided": "one strided-batched product",
     "laid_out": "a product that reads the weight as it was laid out at load",
+    "deferred": "left to the op behind it, which computes the product with all that follows in one launch, or in two",
     "fused": "one kernel, or one product with an epilogue, for the whole op",
     "flash": "one pass over keys and values, without the matrix of scores",
     "fp8": "operands rounded to e4m3, quantized by the kernel that produces them; scales are powers of two",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 from fluxperf.engine.device.base import Array, Device
 from fluxperf.engine.device.transfers import HostNumbers
 
-__all__ = ["SECTIONS", "Array", "Device", "Operand", "Ops", "Quantized", "Settings", "Unscaled"]
+__all__ = ["SECTIONS", "Array", "Deferred", "Device", "Operand", "Ops", "Quantized", "Settings", "Unscaled"]
 
 #: The parts of the model that may be bound differently. ``loop`` is the sampler around the forward.
 SECTIONS = ("embed", "double", "single", "final", "loop")
@@ -19,11 +20,13 @@ class Quantized(NamedTuple):
     """Numbers in float8_e4m3fn with float32 scales, each a power of two: ``value = data * scale``.
 
     ``data`` is [.., K], ``scale`` [.., 1]. As a weight [N, K] that is one scale per output channel, as an activation
-    [B, L, K] one per token; queries, keys and values [B, H, L, d] have one scale [1, 1, 1, 1].
+    [B, L, K] one per token; queries, keys and values [B, H, L, d] have one scale [1, 1, 1, 1]. ``lengths`` [.., 1],
+    where they are known, are no less than the Euclidean length of each row: a product bounds its results by them.
     """
 
     data: Array
     scale: Array
+    lengths: Array | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -58,6 +61,26 @@ class Unscaled(NamedTuple):
     def size(self) -> int:
         """Number of the numbers."""
         return self.data.size
+
+
+class Deferred(NamedTuple):
+    """A product ``x W^T`` that is not computed yet: the op that takes it computes it, and does its own work behind it.
+
+    ``x`` [.., K] and ``weight`` [N, K], both numbers or both `Quantized`.
+    """
+
+    x: Any
+    weight: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Extents of the product."""
+        return (*self.x.shape[:-1], self.weight.shape[0])
+
+    @property
+    def size(self) -> int:
+        """Number of the product's numbers."""
+        return math.prod(self.shape)
 
 
 class Settings(NamedTuple):

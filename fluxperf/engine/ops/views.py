@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from fluxperf.engine.ops.catalog import implements
-from fluxperf.engine.ops.table import Quantized
+from fluxperf.engine.ops.table import Deferred, Quantized
+from fluxperf.errors import ArgumentError
 
 
 @implements("split_modulation", "views")
@@ -15,12 +16,30 @@ def split_modulation(device: Any, modulation: Any, parts: int) -> tuple[Any, ...
     return tuple(modulation[:, part * width : (part + 1) * width] for part in range(parts))
 
 
+@implements("linear", "deferred")
+def deferred(device: Any, x: Any, weight: Any, bias: Any = None) -> Deferred:
+    """The operands: `qkv_heads` computes the product, with bias, norms, rotation and layout behind it.
+
+    Raises:
+        ArgumentError: there is a bias, or features differ.
+    """
+    if bias is not None:
+        raise ArgumentError("linear 'deferred': expected a product without bias, got one with. Pass it in biases.")
+    if x.shape[-1] != weight.shape[-1]:
+        raise ArgumentError(
+            f"linear: expected x [.., {weight.shape[-1]}], as many features as the weight {tuple(weight.shape)} takes, "
+            f"got {tuple(x.shape)}. Pass the tensor that this weight belongs to."
+        )
+    return Deferred(x, weight)
+
+
 @implements("split_tokens", "views")
 def split_tokens(device: Any, x: Any, tokens: int) -> tuple[Any, Any]:
     """The first tokens, and the rest; of quantized ones with their scales."""
     if isinstance(x, Quantized):
-        first, rest = (split_tokens(device, part, tokens) for part in x)
-        return Quantized(first[0], rest[0]), Quantized(first[1], rest[1])
+        parts = [(None, None) if part is None else split_tokens(device, part, tokens) for part in x]
+        first, rest = zip(*parts, strict=True)
+        return Quantized(*first), Quantized(*rest)
     return x[:, :tokens], x[:, tokens:]
 
 

@@ -14,10 +14,11 @@ from fluxperf.engine.nvrtc.launch import launch
 
 
 class Entry(NamedTuple):
-    """Where an entry point is, and what it takes."""
+    """Where an entry point is, what it takes, and bytes of shared memory that its blocks are launched with."""
 
     file: str
     layout: str
+    shared: int = 0
 
 
 # Parameters passed by value: extents (4i) and strides (4q) of leading axes, batch and token stride (2q), a box to copy,
@@ -29,16 +30,17 @@ COPIES = "b16 b4 b2"
 ENTRIES: dict[str, Entry] = {}
 
 
-def family(name: str, layout: str, variants: str) -> None:
+def family(name: str, layout: str, variants: str, shared: int = 0) -> None:
     """Tells of the entry points of ``name.cu``; a launcher does so beside the launch.
 
     Args:
         name: of the file, and the beginning of every entry point's.
         layout: of the parameters of all.
         variants: what follows the name and an underscore, separated by spaces.
+        shared: bytes of shared memory that their blocks are launched with.
     """
     for variant in variants.split():
-        ENTRIES[f"{name}_{variant}"] = Entry(f"{name}.cu", layout)
+        ENTRIES[f"{name}_{variant}"] = Entry(f"{name}.cu", layout, shared)
 
 
 family("spin", cuda.SPIN, "ns")
@@ -58,5 +60,4 @@ def known() -> dict[str, Entry]:
 def start(device: Any, entry: str, grid: tuple[int, int], threads: int, *values: Any) -> None:
     """Launches an entry point on the device's current stream; an empty grid launches nothing."""
     if grid[0] and grid[1]:
-        file, layout = ENTRIES[entry]
-        launch(device, device.kernels.get(file, entry, layout), grid, threads, *values)
+        launch(device, device.kernels.get(ENTRIES[entry].file, entry, *ENTRIES[entry][1:]), grid, threads, *values)

@@ -1,4 +1,6 @@
-"""Ops in e4m3: operands quantized by the kernel that produces them, products by cuBLASLt, attention by cuDNN.
+"""Ops in e4m3: operands quantized by the kernel that produces them, attention by cuDNN.
+
+Products are cuBLASLt's, or in this project's own tiles where those take less time (`finished`).
 
 A product leaves its scales to the kernel behind it (`Unscaled`): it takes up to 8 % less time without them, and every
 such product has a kernel behind it that reads its result anyway. All scales are powers of two: see
@@ -7,17 +9,19 @@ such product has a kernel behind it that reads its result anyway. All scales are
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from fluxperf.engine.device.cudnn import Layout as AttentionLayout
 from fluxperf.engine.device.gpu import E4M3, cupy
 from fluxperf.engine.ops.catalog import implements
+from fluxperf.engine.ops.cuda import deferred_heads, finished
 from fluxperf.engine.ops.cuda import plans_fp8 as plans
 from fluxperf.engine.ops.cuda.arrays import address, check_heads, described
 from fluxperf.engine.ops.cuda.entries import SCALED, family, start
 from fluxperf.engine.ops.cuda.projection import project
 from fluxperf.engine.ops.layout import joined
-from fluxperf.engine.ops.table import Quantized, Unscaled
+from fluxperf.engine.ops.table import Deferred, Quantized, Unscaled
 from fluxperf.errors import ArgumentError, DeviceError
 
 #: What cuBLASLt wants addresses, rows and extents of operands in e4m3 to be multiples of.
@@ -49,7 +53,7 @@ def quantize_rows(device: Any, x: Any) -> Quantized:
     return Quantized(data, scale)
 
 
-family("norm_modulate_fp8", "P P P P P 2q q q i i f", "bf16_w1_block bf16_w8_block bf16_w8_t1 bf16_w8_t3 bf16_w8_t4")
+family("norm_modulate_fp8", "P P P P P P 2q q q i i f", "bf16_w1_block bf16_w8_block bf16_w8_t1 bf16_w8_t3 bf16_w8_t4")
 
 
 @implements("norm_modulate", "fp8", device="cuda")
@@ -59,9 +63,10 @@ def norm_modulate(device: Any, x: Any, shift: Any, scale: Any, eps: float = 1e-6
     places = address(op, "x", x), address(op, "shift", shift), address(op, "scale", scale)
     aligned = (places[0] | places[1] | places[2]) % 16 == 0
     plan = plans.norm_modulate(described(x), described(shift), described(scale), eps, aligned, device.processors)
-    data, powers = device.empty(x.shape, E4M3), device.empty((*x.shape[:-1], 1), "float32")
-    start(device, plan.entry, plan.grid, plan.threads, *places, data.data.ptr, powers.data.ptr, *plan.tail)
-    return Quantized(data, powers)
+    data, (powers, lengths) = device.empty(x.shape, E4M3), device.empty((2, *x.shape[:-1], 1), "float32")
+    results = data.data.ptr, powers.data.ptr, lengths.data.ptr
+    start(device, plan.entry, plan.grid, plan.threads, *places, *results, *plan.tail)
+    return Quantized(data, powers, lengths)
 
 
 @implements("linear", "fp8", device="cuda")
@@ -82,11 +87,23 @@ def linear(device: Any, x: Any, weight: Quantized, bias: Any = None) -> Unscaled
 
 @implements("linear_gelu", "fp8", device="cuda")
 def linear_gelu(device: Any, x: Any, weight: Quantized, bias: Any, out: Any = None) -> Quantized:
-    """A product; then scales, bias, tanh-GELU and rounding to e4m3 in one kernel.
+    """A product with scales, bias, tanh-GELU and rounding to e4m3 in its epilogue, or in one kernel behind it.
 
     ``out``: e4m3 [B, L, M] with any batch and token stride.
+
+    *Numerics*: behind a product, each token's scale is the least; in the epilogue it is one known beforehand that no
+    number is too large for (`kernels/common/epilogues.cuh`).
     """
-    return quantized_gelu(device, linear(device, x, weight), bias, out)
+    operand = _operand(device, x)
+    _check(operand, weight)
+    if out is None:
+        out = device.empty((*operand.shape[:-1], weight.shape[0]), E4M3)
+
+    def library() -> Quantized:
+        return quantized_gelu(device, linear(device, operand, weight), bias, out)
+
+    result: Quantized = finished.scaled_gelu(device, operand, weight, bias, out, library)
+    return result
 
 
 family("gelu_fp8", "P P P P P P 2q 2q 2q i i", "bf16_w1_block bf16_w8_block bf16_w8_t1 bf16_w8_t3")
@@ -108,8 +125,14 @@ def quantized_gelu(device: Any, product: Unscaled, bias: Any, out: Any = None) -
 
 @implements("linear_gated_residual", "fp8", device="cuda")
 def linear_gated_residual(device: Any, x: Any, gate: Any, y: Any, weight: Quantized, bias: Any) -> Any:
-    """A product; then scales, bias, gate and residual in one kernel, rounded once to bfloat16."""
-    return scaled_gated_residual(device, x, gate, linear(device, y, weight), bias)
+    """A product; scales, bias, gate and residual in its epilogue or in one kernel behind it, into bfloat16."""
+    operand = _operand(device, y)
+    _check(operand, weight)
+
+    def library() -> Any:
+        return scaled_gated_residual(device, x, gate, linear(device, operand, weight), bias)
+
+    return finished.scaled_gated(device, x, gate, operand, weight, bias, library)
 
 
 family("gated_residual_fp8", "P P P P P P P 2q q 2q 2q 2q i i i", "bf16_w1 bf16_w8")
@@ -145,7 +168,8 @@ def qkv_heads(
 ) -> tuple[Quantized, Quantized, Quantized]:
     """One or two streams of products [B, Li, 3 H d] to q, k, v [B, H, L, d] in e4m3, one scale [1, 1, 1, 1] each.
 
-    Two launches: one finds the largest value, whose scale must be known before the first is rounded.
+    Two launches: one finds the largest value, whose scale must be known before the first is rounded. Products that were
+    left to it are computed first, or with all but the rounding of V in their epilogue.
     """
     op = "qkv_heads"
     if len(qkvs) not in (1, 2) or {len(biases), len(q_norms), len(k_norms)} != {len(qkvs)}:
@@ -153,6 +177,19 @@ def qkv_heads(
             f"{op}: expected one or two streams, as many of each argument, got {len(qkvs)} qkvs, {len(biases)} biases, "
             f"{len(q_norms)} q_norms and {len(k_norms)} k_norms. Join further streams with concat_tokens."
         )
+    if all(isinstance(qkv, Deferred) for qkv in qkvs):
+
+        def library() -> tuple[Quantized, Quantized, Quantized]:
+            work: list[Any] = [partial(linear, device, qkv.x, qkv.weight) for qkv in qkvs]
+            done = deferred_heads.beside(device, work)
+            q, k, v = qkv_heads(device, done, biases, q_norms, k_norms, cos, sin, heads)
+            return q, k, v
+
+        operands = tuple(Deferred(_operand(device, qkv.x), qkv.weight) for qkv in qkvs)
+        for qkv in operands:
+            _check(qkv.x, qkv.weight)
+        q, k, v = deferred_heads.scaled(device, operands, biases, q_norms, k_norms, cos, sin, heads, library)
+        return q, k, v
     products = [_unscaled(device, qkv) for qkv in qkvs]
     streams = [
         (product.data, product.rows, product.columns, *rest)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from fluxperf.engine.ops.catalog import implements
-from fluxperf.engine.ops.cuda import plans
+from fluxperf.engine.ops.cuda import deferred_heads, plans
 from fluxperf.engine.ops.cuda.arrays import address, described, element
 from fluxperf.engine.ops.cuda.boxes import side_by_side
 from fluxperf.engine.ops.cuda.entries import family, start
+from fluxperf.engine.ops.cuda.projection import project
 from fluxperf.engine.ops.layout import joined
+from fluxperf.engine.ops.table import Deferred
 from fluxperf.errors import ArgumentError
 
 family(
@@ -49,13 +52,26 @@ def qkv_heads(
     sin: Any,
     heads: int,
 ) -> tuple[Any, Any, Any]:
-    """One or two streams of qkv [B, Li, 3 H d] to q, k, v [B, H, L, d]; rounds once."""
+    """One or two streams of qkv [B, Li, 3 H d] to q, k, v [B, H, L, d]; rounds once.
+
+    Products that were left to it are computed first, on two streams, or with all of it in their epilogue.
+    """
     op, counts = "qkv_heads", {len(qkvs), len(biases), len(q_norms), len(k_norms)}
     if counts not in ({1}, {2}):
         raise ArgumentError(
             f"{op}: expected one or two streams, as many of each argument, got {len(qkvs)} qkvs, {len(biases)} biases, "
             f"{len(q_norms)} q_norms and {len(k_norms)} k_norms. Join further streams with concat_tokens."
         )
+    if all(isinstance(qkv, Deferred) for qkv in qkvs):
+
+        def library() -> tuple[Any, Any, Any]:
+            work: list[Any] = [partial(project, device, qkv.x, qkv.weight) for qkv in qkvs]
+            done = deferred_heads.beside(device, work)
+            q, k, v = qkv_heads(device, done, biases, q_norms, k_norms, cos, sin, heads)
+            return q, k, v
+
+        q, k, v = deferred_heads.plain(device, qkvs, biases, q_norms, k_norms, cos, sin, heads, library)
+        return q, k, v
     streams = tuple(zip(qkvs, biases, q_norms, k_norms, strict=True))
     names = ("qkvs", "biases", "q_norms", "k_norms")
     places = [tuple(address(op, name, x) for name, x in zip(names, s, strict=True)) for s in streams]

@@ -1,4 +1,7 @@
-"""Matrix products on the GPU, all by cuBLASLt: projections, attention's two products, and fused epilogues."""
+"""Matrix products on the GPU: projections, attention's two products, and fused epilogues.
+
+By cuBLASLt, or in this project's own tiles where those take less time (`finished`).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Any
 
 from fluxperf.engine.device.cublaslt import Product
 from fluxperf.engine.ops.catalog import implements
+from fluxperf.engine.ops.cuda import finished
 from fluxperf.engine.ops.cuda.epilogues import bias_gated_residual
 from fluxperf.engine.ops.cuda.projection import project
 from fluxperf.errors import ArgumentError
@@ -31,7 +35,7 @@ def transposing(device: Any, x: Any, weight: Any, bias: Any = None) -> Any:
 def linear_gelu(device: Any, x: Any, weight: Any, bias: Any, out: Any = None) -> Any:
     """Bias and tanh-GELU in the epilogue, on the accumulators; ``out`` may be half of a joined buffer.
 
-    *Numerics*: the library's tanh is approximate, well within a bfloat16 rounding and far outside a float32 one.
+    *Numerics*: the tanh is approximate, well within a bfloat16 rounding and far outside a float32 one.
 
     Raises:
         ArgumentError: x is not bfloat16.
@@ -40,7 +44,9 @@ def linear_gelu(device: Any, x: Any, weight: Any, bias: Any, out: Any = None) ->
         raise ArgumentError(
             f"linear_gelu 'fused': expected x in bfloat16, got {x.dtype}. Bind linear_gelu to 'composed' for {x.dtype}."
         )
-    return project(device, x, weight, bias, out, gelu=True)
+    if out is None:
+        out = device.empty((*x.shape[:-1], weight.shape[0]), "bfloat16")
+    return finished.gelu(device, x, weight, bias, out, lambda: project(device, x, weight, bias, out, gelu=True))
 
 
 @implements("silu_linear", "fused", device="cuda", composed=True)
@@ -51,8 +57,17 @@ def silu_linear(ops: Any, x: Any, weight: Any, bias: Any) -> Any:
 
 @implements("linear_gated_residual", "fused", device="cuda")
 def linear_gated_residual(device: Any, x: Any, gate: Any, y: Any, weight: Any, bias: Any) -> Any:
-    """A product without bias (an epilogue with one costs up to 8 %), then bias, gate and residual in one kernel."""
-    return bias_gated_residual(device, x, gate, project(device, y, weight), bias)
+    """Bias, gate and residual in the product's epilogue, or in one kernel behind a product without bias.
+
+    The library's epilogue with a bias costs up to 8 %, and has no gate.
+
+    *Numerics*: in the epilogue, one rounding; behind the product, that of the product and one more.
+    """
+
+    def library() -> Any:
+        return bias_gated_residual(device, x, gate, project(device, y, weight), bias)
+
+    return finished.gated(device, x, gate, y, weight, bias, library)
 
 
 @implements("batched_matmul", "strided", device="cuda")

@@ -14,7 +14,7 @@ import numpy as np
 
 from fluxperf.engine.ops.catalog import implements, twin
 from fluxperf.engine.ops.host.heads import heads_of
-from fluxperf.engine.ops.table import Quantized, Unscaled
+from fluxperf.engine.ops.table import Deferred, Quantized, Unscaled
 from fluxperf.errors import ArgumentError
 
 _E4M3_MOST = 448.0
@@ -114,6 +114,7 @@ def qkv_heads(
     heads: int,
 ) -> tuple[Any, Any, Any]:
     """As the fused kernel, into e4m3. The norms bound Q and K; V has the scale of its largest number."""
+    qkvs = tuple(linear(*qkv) if isinstance(qkv, Deferred) else qkv for qkv in qkvs)
     if any(isinstance(qkv, Unscaled) and qkv.bias is not None for qkv in qkvs):
         raise ArgumentError("qkv_heads 'fp8': expected a product without bias, got one with. Pass it in biases.")
     q, k, v = heads_of(tuple(_value(qkv) for qkv in qkvs), biases, q_norms, k_norms, cos, sin, heads)

@@ -14,6 +14,7 @@ import numpy as np
 from fluxperf.engine.ops.catalog import implements, twin
 from fluxperf.engine.ops.host.heads import heads_of
 from fluxperf.engine.ops.layout import joined
+from fluxperf.engine.ops.table import Deferred
 
 
 def _f32(x: Any) -> Any:
@@ -43,9 +44,13 @@ def qkv_heads(
     sin: Any,
     heads: int,
 ) -> tuple[Any, Any, Any]:
-    """Bias, split, RMS norm, rotation and head layout of all streams in one launch; rounds once."""
-    q, k, v = heads_of(tuple(map(_f32, qkvs)), biases, q_norms, k_norms, cos, sin, heads)
-    dtype = qkvs[0].dtype
+    """Bias, split, RMS norm, rotation and head layout of all streams in one launch; rounds once.
+
+    Products that were left to it are rounded first, as the library's are.
+    """
+    dtype = (qkvs[0].x if isinstance(qkvs[0], Deferred) else qkvs[0]).dtype
+    done = tuple(_product(*qkv).astype(dtype) if isinstance(qkv, Deferred) else qkv for qkv in qkvs)
+    q, k, v = heads_of(tuple(map(_f32, done)), biases, q_norms, k_norms, cos, sin, heads)
     return q.astype(dtype), k.astype(dtype), v.astype(dtype)
 
 

@@ -41,7 +41,9 @@ def _streams(draw: Draw, s: Sizes, streams: tuple[int, ...]) -> Call:
 
 
 def _qkv(qkvs: Any, *_: Any) -> int:
-    return 8 * sum(int(qkv.size) for qkv in qkvs)
+    """Of products that were left to this op, those too: they have a ``weight`` [3 H d, K]."""
+    products = sum(2 * int(qkv.size) * int(qkv.weight.shape[-1]) for qkv in qkvs if hasattr(qkv, "weight"))
+    return products + 8 * sum(int(qkv.size) for qkv in qkvs)
 
 
 def _attention(q: Any, *_: Any) -> int:

@@ -1,0 +1,176 @@
+"""Ops that are a product and what follows it: this project's own kernel where it takes less time. Registers nothing.
+
+On Hopper each shape is computed both ways when it first comes, and the quicker one is kept (`choices.Ways`); everywhere
+else, and for what the kernels do not take, by the library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+
+from fluxperf.engine.device.host import host_dtype
+from fluxperf.engine.nvrtc.sources import read_source
+from fluxperf.engine.ops.cuda import products
+from fluxperf.engine.ops.cuda.tiles import CAPABILITY, Tile
+from fluxperf.engine.ops.table import Quantized
+
+#: Bytes that addresses of vectors are multiples of: a thread reads two numbers of bfloat16, or four float32.
+_PAIR, _QUAD = 4, 16
+
+#: Largest number of e4m3.
+_MOST = 448.0
+
+Run = Callable[[], Any]
+
+
+def gelu(device: Any, x: Any, weight: Any, bias: Any, out: Any, library: Run) -> Any:
+    """``GELU(x W^T + b)`` into ``out`` [.., N], by the library or in one of this project's tiles."""
+    if not _fit(device, (x, weight, bias, out), bias.shape == (weight.shape[0],), (bias,), _PAIR):
+        return library()
+    parts = [[products.matrix(part) for part in pair] for pair in _samples(x, out)]
+    return _quickest(
+        device, "linear_gelu", "product", weight, parts, library, out,
+        lambda tile, source, w, target: products.gelu(device, tile, source, w, target, bias.data.ptr),
+    )  # fmt: skip
+
+
+def gated(device: Any, x: Any, gate: Any, y: Any, weight: Any, bias: Any, library: Run) -> Any:
+    """``x + gate (y W^T + b)``, all in bfloat16, by the library or in one of this project's tiles."""
+    if not _fit(device, (x, gate, y, weight, bias), _gates(x, gate, y, weight, bias), (gate, bias), _PAIR):
+        return library()
+    out = device.empty(x.shape, "bfloat16")
+    gates = [gate[index].data.ptr for index in range(len(gate))]
+    parts = [
+        [*(products.matrix(part) for part in sample), place]
+        for sample, place in zip(_samples(y, x, out), gates, strict=True)
+    ]
+    return _quickest(
+        device, "linear_gated_residual", "product", weight, parts, library, out,
+        lambda tile, source, w, residual, target, by: products.gated(
+            device, tile, source, w, residual, target, by, bias.data.ptr
+        ),
+    )  # fmt: skip
+
+
+def scaled_gated(device: Any, x: Any, gate: Any, y: Quantized, weight: Quantized, bias: Any, library: Run) -> Any:
+    """The same of numbers in e4m3, behind their scales."""
+    numbers: Any = weight.data
+    even = _fit(device, (x, gate, bias), _gates(x, gate, y, weight, bias), (gate, bias, weight.scale), _PAIR)
+    if not even or weight.scale.data.ptr % _QUAD:  # type: ignore[attr-defined]
+        return library()
+    out = device.empty(x.shape, "bfloat16")
+    parts: list[list[Any]] = []
+    for index, (source, residual, target) in enumerate(_samples(y.data, x, out)):
+        scales: Any = y.scale[index]
+        places = scales.data.ptr, gate[index].data.ptr
+        parts.append([*map(products.matrix, (source, residual, target)), places, scales.strides[0] // scales.itemsize])
+    columns: Any = weight.scale
+
+    def run(tile: Tile, source: Any, w: Any, residual: Any, target: Any, places: Any, stride: int) -> None:
+        rows, by = places
+        addresses = rows, columns.data.ptr, by, bias.data.ptr
+        products.scaled_gated(device, tile, source, w, residual, target, addresses, stride)
+
+    return _quickest(device, "linear_gated_residual", "product_fp8", numbers, parts, library, out, run)
+
+
+def scaled_gelu(device: Any, x: Quantized, weight: Quantized, bias: Any, out: Any, library: Run) -> Any:
+    """``GELU(x W^T rows columns + b)`` into e4m3 ``out`` [B, L, N]; the library's scales are least, ours a bound."""
+    source_numbers: Any = x.data
+    numbers, columns, lengths = weight.data, weight.scale, x.lengths
+    if lengths is None:
+        return library()
+    vectors = bias, columns
+    shapes = bias.shape == (weight.shape[0],) and source_numbers.ndim == out.ndim == 3
+    if not _fit(device, (bias,), shapes, vectors, _QUAD) or out.strides[-1] != 1 or out.strides[1] % _QUAD:
+        return library()
+    powers = device.empty((*x.shape[:-1], 1), "float32")
+    reach = _MOST * float(np.sqrt(weight.shape[1]))
+    parts: list[list[Any]] = []
+    for source, *rest in _samples(x.data, x.scale, lengths, out, powers):
+        if any(part.strides[0] != part.itemsize and part.shape[0] > 1 for part in (*rest[:2], rest[3])):
+            return library()
+        if rest[2].data.ptr % _QUAD:
+            return library()
+        parts.append([products.matrix(source), tuple(part.data.ptr for part in rest)])
+
+    def run(tile: Tile, source: Any, w: Any, places: Any) -> None:
+        rows, bounds, target, scales = places
+        addresses = rows, columns.data.ptr, bounds, bias.data.ptr, target, scales  # type: ignore[attr-defined]
+        products.scaled_gelu(device, tile, source, w, addresses, out.strides[1], reach)
+
+    return _quickest(device, "linear_gelu", "product_fp8", numbers, parts, library, Quantized(out, powers), run)
+
+
+def _gates(x: Any, gate: Any, y: Any, weight: Any, bias: Any) -> bool:
+    """Whether shapes are those of a gated residual; others are the library's to complain about."""
+    outputs, inputs = weight.shape
+    leading = tuple(x.shape[:-1])
+    return (
+        len(x.shape) == 3
+        and tuple(x.shape) == (*leading, outputs)
+        and tuple(y.shape) == (*leading, inputs)
+        and (tuple(gate.shape), tuple(bias.shape)) == ((leading[0], outputs), (outputs,))
+    )
+
+
+def _fit(device: Any, arrays: Sequence[Any], shapes: bool, vectors: Sequence[Any], alignment: int) -> bool:
+    """Whether kernels of ours take arrays in bfloat16, and vectors where they lie."""
+    return (
+        device.capability == CAPABILITY
+        and shapes
+        and all(x.dtype == host_dtype("bfloat16") for x in arrays)
+        and all(x.data.ptr % alignment == 0 and (x.ndim < 2 or x.strides[-1] == x.itemsize) for x in vectors)
+    )
+
+
+def _samples(*arrays: Any) -> list[tuple[Any, ...]]:
+    """Arrays [B, L, ..] sample by sample; those without a batch are one."""
+    return list(zip(*arrays, strict=True)) if arrays[0].ndim > 2 else [arrays]
+
+
+def _quickest(
+    device: Any, op: str, file: str, weight: Any, parts: list[list[Any]], library: Run, out: Any, run: Any
+) -> Any:
+    """The result of the quicker way: the library's, or one of ours for all samples.
+
+    Args:
+        device: the CUDA device.
+        op: for the name of the choice.
+        file: of our kernels.
+        weight: [N, K].
+        parts: for each sample what ``run`` takes behind tile and weight's matrix, its matrix of X first.
+        library: gives the result.
+        out: the result that ``run`` fills.
+        run: launches one sample.
+    """
+    w = products.matrix(weight)
+    if w is None or any(part is None for sample in parts for part in sample) or not parts:
+        return library()
+    m, (k, n) = parts[0][0].extents[1], w.extents
+    if parts[0][0].extents[0] != k:
+        return library()
+
+    def own(tile: Tile) -> Any:
+        for first, *rest in parts:
+            run(tile, first, w, *rest)
+        return out
+
+    ways: dict[str, Run] = {"library": library}
+    ways |= {f"tiles of {tile.name}": partial(own, tile) for tile in products.tiles_for(device, file, m, n, k)}
+    samples = f" x {len(parts)} samples" if len(parts) > 1 else ""
+    return device.ways.run(f"{op} {m} x {n} x {k} {_numbers(w.itemsize)}{samples}", ways, version(file))
+
+
+def _numbers(itemsize: int) -> str:
+    return {1: "float8_e4m3fn", 2: "bfloat16"}[itemsize]
+
+
+@lru_cache(maxsize=8)
+def version(file: str) -> str:
+    """Which kernels these are: the beginning of their sources' digest."""
+    return read_source(f"{file}.cu").digest[:12]

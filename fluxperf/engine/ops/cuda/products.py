@@ -1,0 +1,181 @@
+"""Launches of the products that are this project's own, with what follows them in the same op. Registers nothing.
+
+Operands are matrices: the rows of one sample, evenly spaced.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fluxperf.engine.device.tensormaps import Matrix, misfit, tensor_map
+from fluxperf.engine.ops.cuda.entries import family, start
+from fluxperf.engine.ops.cuda.tiles import CAPABILITY, TILES, Tile, fits, walk
+
+# Maps of X, W and others by value, then what the epilogue takes, then M, N, K and rows of tiles of a group.
+_MAPS = {count: " ".join(("16q",) * count) for count in (2, 3, 4)}
+for _file, _ending, _layout in (
+    ("product", "_plain", f"{_MAPS[3]} 4i"),
+    ("product", "_gelu", f"{_MAPS[3]} P 4i"),
+    ("product", "_gated", f"{_MAPS[4]} P P 4i"),
+    ("product_heads", "", f"{_MAPS[3]} 5P2qif 4i"),
+    ("product_heads_fp8", "", f"{_MAPS[2]} 5P2qif 8Pq2i 4i"),
+    ("product_fp8", "_plain", f"{_MAPS[3]} 4i"),
+    ("product_fp8", "_gated", f"{_MAPS[4]} P P P P i 4i"),
+    ("product_fp8", "_gelu", f"{_MAPS[2]} P P P P P P q f 4i"),
+):
+    for _tile in TILES[_file]:
+        family(_file, _layout, f"{_tile.name}{_ending}", _tile.shared)
+family("quantize_values", "P P P P P P P P q i i", "bf16")
+
+#: Rows and columns of a box that results leave by.
+_SLAB = 64
+
+#: Numbers that a block leaves of V's largest: one of each warp that multiplies.
+PEAKS = 8
+
+#: Threads of a block that quantizes V, numbers of a pack, and packs of a thread.
+_VALUE_THREADS = 256  # THREADS: quantize_values.cu
+_VALUE_WIDTH = 8  # W: quantize_values.cu
+_VALUE_AHEAD = 8  # AHEAD: quantize_values.cu
+
+
+def matrix(x: Any) -> Matrix | None:
+    """x [1, L, K] or [L, K] as one matrix; ``None`` if it is none, or not one that tensor maps describe."""
+    if x.ndim == 3 and x.shape[0] == 1:
+        x = x[0]
+    if x.ndim != 2 or not x.size or (x.shape[1] > 1 and x.strides[1] != x.itemsize):
+        return None
+    stride = x.strides[0] if x.shape[0] > 1 else x.shape[1] * x.itemsize
+    found = Matrix(x.data.ptr, (x.shape[1], x.shape[0]), (stride,), x.itemsize)
+    return None if misfit(found) else found
+
+
+def tiles_for(device: Any, file: str, m: int, n: int, k: int) -> tuple[Tile, ...]:
+    """Tiles of a file that a product may be computed in on a device."""
+    if device.capability != CAPABILITY:
+        return ()
+    return tuple(tile for tile in TILES[file] if fits(tile, m, n, k))
+
+
+def _start(device: Any, entry: str, tile: Tile, x: Matrix, w: Matrix, *values: Any) -> None:
+    """Launches a product of X and W; ``values`` stand between their maps and the shape."""
+    (k, m), n = x.extents, w.extents[1]
+    blocks, shape = walk(tile, m, n, k, device.processors)
+    maps = tensor_map(x, tile.rows), tensor_map(w, tile.columns // tile.cluster)
+    start(device, entry, (blocks, 1), tile.threads, *maps[0], *maps[1], *values, *shape)
+
+
+def plain(device: Any, tile: Tile, x: Matrix, w: Matrix, out: Matrix) -> None:
+    """``X W^T`` in bfloat16."""
+    file = "product" if x.itemsize == 2 else "product_fp8"
+    _start(device, f"{file}_{tile.name}_plain", tile, x, w, *tensor_map(out, _SLAB))
+
+
+def gelu(device: Any, tile: Tile, x: Matrix, w: Matrix, out: Matrix, bias: int) -> None:
+    """``GELU(X W^T + b)`` in bfloat16."""
+    _start(device, f"product_{tile.name}_gelu", tile, x, w, *tensor_map(out, _SLAB), bias)
+
+
+def gated(device: Any, tile: Tile, x: Matrix, w: Matrix, residual: Matrix, out: Matrix, gate: int, bias: int) -> None:
+    """``residual + gate (X W^T + b)`` in bfloat16."""
+    maps = *tensor_map(residual, tile.rows), *tensor_map(out, _SLAB)
+    _start(device, f"product_{tile.name}_gated", tile, x, w, *maps, gate, bias)
+
+
+def heads(
+    device: Any, tile: Tile, x: Matrix, w: Matrix, out: Matrix, places: tuple[int, ...], strides: tuple[int, int]
+) -> None:
+    """``qkv_heads`` of ``X W^T`` for one stream.
+
+    Args:
+        device: the CUDA device.
+        tile: of 256 columns.
+        x: tokens.
+        w: the projection [3 H 128, K].
+        out: planes [3 H, tokens, 128].
+        places: addresses of bias, norms of Q and K, and of cos and sin at the stream's first token.
+        strides: of cos and sin, in elements.
+    """
+    width = w.extents[1] // 3
+    _start(device, f"product_heads_{tile.name}", tile, x, w, *tensor_map(out, _SLAB), *places, *strides, width, 1e-6)
+
+
+def scaled_heads(
+    device: Any,
+    tile: Tile,
+    x: Matrix,
+    w: Matrix,
+    places: tuple[int, ...],
+    strides: tuple[int, int],
+    scaled: tuple[int, ...],
+) -> int:
+    """``qkv_heads`` of ``X W^T`` for one stream, of numbers in e4m3: Q and K in e4m3, V in bfloat16.
+
+    Args:
+        device: the CUDA device.
+        tile: of 256 columns.
+        x: numbers of the tokens.
+        w: numbers of the projection [3 H 128, K].
+        places: as of `heads`.
+        strides: likewise.
+        scaled: addresses of scales by row and by column, of the other stream's norms of Q and K, of q, k, v and peaks;
+            tokens of q, k and v; where this stream begins in them; stride of the scales by row.
+
+    Returns:
+        Numbers that are written to peaks.
+    """
+    (k, m), n = x.extents, w.extents[1]
+    _start(device, f"product_heads_fp8_{tile.name}", tile, x, w, *places, *strides, n // 3, 1e-6, *scaled)
+    return PEAKS * walk(tile, m, n, k, device.processors).blocks
+
+
+def quantize_values(device: Any, places: tuple[int, ...], size: int, peaks: int, dim: int) -> None:
+    """V in e4m3 with one scale, and the scales of Q and K.
+
+    Args:
+        device: the CUDA device.
+        places: addresses of v in bfloat16 and in e4m3, of peaks, norms of Q of both streams, then of K, and of scales.
+        size: numbers of V.
+        peaks: how many there are.
+        dim: of a head.
+    """
+    packs = size // _VALUE_WIDTH
+    blocks = -(-packs // (_VALUE_THREADS * _VALUE_AHEAD))
+    start(device, "quantize_values_bf16", (blocks, 1), _VALUE_THREADS, *places, packs, peaks, dim)
+
+
+def scaled_gated(
+    device: Any, tile: Tile, x: Matrix, w: Matrix, residual: Matrix, out: Matrix, places: tuple[int, ...], stride: int
+) -> None:
+    """``residual + gate (X W^T rows columns + b)`` of numbers in e4m3.
+
+    Args:
+        device: the CUDA device.
+        tile: its size.
+        x: numbers of the tokens.
+        w: numbers of the weight.
+        residual: in bfloat16.
+        out: likewise.
+        places: addresses of scales by row and by column, of gate and bias.
+        stride: of the scales by row, in elements.
+    """
+    maps = *tensor_map(residual, tile.rows), *tensor_map(out, _SLAB)
+    _start(device, f"product_fp8_{tile.name}_gated", tile, x, w, *maps, *places, stride)
+
+
+def scaled_gelu(
+    device: Any, tile: Tile, x: Matrix, w: Matrix, places: tuple[int, ...], stride: int, reach: float
+) -> None:
+    """``GELU(X W^T rows columns + b)`` of numbers in e4m3, into e4m3 with a scale per row.
+
+    Args:
+        device: the CUDA device.
+        tile: its size.
+        x: numbers of the tokens.
+        w: numbers of the weight.
+        places: addresses of scales by row and by column, bounds of the lengths of X's rows, bias, numbers and scales of
+            the result.
+        stride: of the result's rows, in bytes.
+        reach: how long a row of W is at most, in units of its scale.
+    """
+    _start(device, f"product_fp8_{tile.name}_gelu", tile, x, w, *places, stride, reach)

@@ -1,0 +1,72 @@
+"""Tiles of the products that are this project's own (`kernels/product*.cu`): sizes, shapes that they fit, grids."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+from fluxperf.engine.device.tensormaps import ROW_BYTES
+
+#: Rows of a warpgroup that multiplies; threads of a warpgroup.
+_SLAB, _WARPGROUP = 64, 128
+
+#: Bytes beside the ring's tiles: up to the next multiple of 1024, what warps leave for each other, barriers of a place.
+_ALIGNMENT, _NOTES, _BARRIERS = 1024, 64, 16
+
+#: Rows of D that are walked over together: 12 tiles of 192, 16 or 18 of 128.
+_GROUP_ROWS = 2304
+
+#: Compute capability of the GPUs whose instructions these kernels are written in.
+CAPABILITY = (9, 0)
+
+
+class Tile(NamedTuple):
+    """A tile of D: its name in entry points, rows, columns, places of the ring, blocks of a cluster."""
+
+    name: str
+    rows: int
+    columns: int
+    stages: int = 4
+    cluster: int = 1
+
+    @property
+    def threads(self) -> int:
+        """Of a block: a warpgroup that copies, and one for 64 rows each."""
+        return self.rows // _SLAB * _WARPGROUP + _WARPGROUP
+
+    @property
+    def shared(self) -> int:
+        """Bytes of shared memory of a block, as `pipeline.cuh` lays them out."""
+        ring = self.stages * ((self.rows + self.columns) * ROW_BYTES + _BARRIERS)
+        return _ALIGNMENT + ring + _NOTES
+
+
+_SQUARE, _WIDE = Tile("192x192", 192, 192), Tile("128x256", 128, 256)
+
+#: Tiles that each file has entry points for.
+TILES: dict[str, tuple[Tile, ...]] = {
+    "product": (_SQUARE, _WIDE),
+    "product_heads": (_WIDE,),
+    "product_fp8": (_SQUARE, _WIDE),
+    "product_heads_fp8": (_WIDE,),
+}
+
+
+class Walk(NamedTuple):
+    """How blocks walk over the tiles of a product: blocks, and the kernel's last four parameters."""
+
+    blocks: int
+    shape: tuple[int, int, int, int]
+
+
+def fits(tile: Tile, m: int, n: int, k: int) -> bool:
+    """Whether a product has tiles of that size: its columns must be whole tiles."""
+    return m > 0 and k > 0 and n > 0 and n % tile.columns == 0
+
+
+@lru_cache(maxsize=1024)
+def walk(tile: Tile, m: int, n: int, k: int, processors: int) -> Walk:
+    """The walk over the tiles of D [M, N] on a GPU of that many multiprocessors, each of which holds one block."""
+    rows = -(-m // (tile.rows * tile.cluster))
+    clusters = min(processors // tile.cluster, rows * (n // tile.columns))
+    return Walk(clusters * tile.cluster, (m, n, k, max(1, _GROUP_ROWS // (tile.rows * tile.cluster))))

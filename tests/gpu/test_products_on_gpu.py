@@ -1,0 +1,207 @@
+"""Products in tiles of our own, beside float64: every tile, edges of all sizes, results among other numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from fluxperf.engine.device.cuda import CudaDevice
+from fluxperf.engine.ops import reference
+from fluxperf.engine.ops.bind import bind
+from fluxperf.engine.ops.cuda.tiles import CAPABILITY, TILES
+from fluxperf.engine.ops.table import Deferred, Ops, Quantized, Settings
+from fluxperf.engine.phases import table
+from tests.ops.checking import on_host
+from tests.ops.e4m3 import up
+
+#: Rows and features: fewer than a tile and a step of K; a tile and one row; several tiles, odd sizes.
+SIZES = [(1, 64), (7, 32), (193, 256), (300, 208), (700, 1056)]
+
+#: Relative errors: of one rounding to bfloat16 and of float32 sums; of sums in e4m3; of one rounding to e4m3.
+BFLOAT16, SUMS, E4M3 = 2.5e-3, 6e-3, 4e-2
+
+Force = Callable[[str], list[str]]
+
+
+@pytest.fixture
+def hopper(gpu: CudaDevice) -> CudaDevice:
+    if gpu.capability != CAPABILITY:
+        pytest.skip("needs a GPU of compute capability 9.0")
+    return gpu
+
+
+@pytest.fixture
+def force(hopper: CudaDevice, monkeypatch: pytest.MonkeyPatch) -> Force:
+    """Makes every op take the way of a name; what was computed that way is noted."""
+
+    def forced(name: str) -> list[str]:
+        noted: list[str] = []
+
+        def run(what: str, ways: dict[str, Callable[[], Any]], version: str) -> Any:
+            noted.append(what)
+            return ways[name]()
+
+        monkeypatch.setattr(hopper.ways, "run", run)
+        return noted
+
+    return forced
+
+
+def ops_of(device: CudaDevice, rung: str) -> Ops:
+    return bind(rung, table(rung), device, Settings("bfloat16")).ops["single"]
+
+
+def drawn(seed: int, *shape: int, std: float = 1.0) -> Any:
+    return (np.random.default_rng(seed).standard_normal(shape) * std).astype(ml_dtypes.bfloat16).astype(np.float64)
+
+
+def down(device: CudaDevice, x: Any) -> Any:
+    if isinstance(x, Quantized):
+        numbers = device.door.to_host(x.data, "numbers").view(ml_dtypes.float8_e4m3fn).astype(np.float64)
+        return numbers * on_host(device, x.scale).astype(np.float64)
+    return on_host(device, x).astype(np.float64)
+
+
+def apart(result: Any, wanted: Any) -> float:
+    return float(np.linalg.norm(result - wanted) / np.linalg.norm(wanted))
+
+
+def tiles(file: str) -> list[Any]:
+    return [pytest.param(tile, id=tile.name) for tile in TILES[file]]
+
+
+@pytest.mark.parametrize(("tokens", "features"), SIZES)
+@pytest.mark.parametrize("tile", tiles("product"))
+def test_a_gated_residual(hopper: CudaDevice, force: Force, tile: Any, tokens: int, features: int) -> None:
+    """Of two samples with gates of their own; x and y are parts of larger arrays."""
+    noted, outputs = force(f"tiles of {tile.name}"), 2 * tile.columns
+    x, y = drawn(1, 2, tokens + 3, outputs), drawn(2, 2, tokens, features + 8)
+    gate, weight, bias = drawn(3, 2, outputs), drawn(4, outputs, features, std=features**-0.5), drawn(5, outputs)
+    whole, joined = up(hopper, x, ml_dtypes.bfloat16), up(hopper, y, ml_dtypes.bfloat16)
+    rest = [up(hopper, part, ml_dtypes.bfloat16) for part in (gate, weight, bias)]
+    run = ops_of(hopper, "captured").linear_gated_residual
+    results = [run(whole[:, 3:], rest[0], joined[..., :features], *rest[1:]) for _ in range(2)]
+    first, again = (down(hopper, result) for result in results)
+    wanted = reference.linear_gated_residual(x[:, 3:], gate, y[..., :features], weight, bias)
+    assert apart(first, wanted) <= BFLOAT16
+    assert np.array_equal(first, again)
+    assert noted[0] == f"linear_gated_residual {tokens} x {outputs} x {features} bfloat16 x 2 samples"
+
+
+@pytest.mark.parametrize(("tokens", "features"), SIZES)
+@pytest.mark.parametrize("tile", tiles("product"))
+def test_gelu_into_half_of_a_buffer(hopper: CudaDevice, force: Force, tile: Any, tokens: int, features: int) -> None:
+    """Nothing beside the half, and nothing behind its last row, is written."""
+    noted, outputs = force(f"tiles of {tile.name}"), 2 * tile.columns
+    x, weight, bias = drawn(1, 1, tokens, features), drawn(2, outputs, features, std=features**-0.5), drawn(3, outputs)
+    buffer = up(hopper, np.full((1, tokens + 9, outputs + 64), 7.0), ml_dtypes.bfloat16)
+    operands = [up(hopper, part, ml_dtypes.bfloat16) for part in (x, weight, bias)]
+    ops_of(hopper, "captured").linear_gelu(*operands, out=buffer[:, :tokens, 64:])
+    found = down(hopper, buffer)
+    assert apart(found[:, :tokens, 64:], reference.linear_gelu(x, weight, bias)) <= BFLOAT16
+    assert (found[:, tokens:] == 7).all()
+    assert (found[:, :, :64] == 7).all()
+    assert len(noted) == 1
+
+
+@pytest.mark.parametrize("lengths", [(1,), (200,), (70, 130), (129, 1)])
+@pytest.mark.parametrize("rung", ["captured", "fp8"])
+def test_heads_of_products_that_were_left(
+    hopper: CudaDevice, force: Force, rung: str, lengths: tuple[int, ...]
+) -> None:
+    """Streams of any length, each with weights of its own, in token order."""
+    noted, heads, features = force("tiles of 128x256"), 4, 160
+    width, total = 3 * heads * 128, sum(lengths)
+    xs = [drawn(1 + index, 1, tokens, features) for index, tokens in enumerate(lengths)]
+    weights = [drawn(5 + index, width, features, std=features**-0.5) for index in range(len(lengths))]
+    biases = [drawn(9 + index, width, std=0.3) for index in range(len(lengths))]
+    norms = [[drawn(13 + 2 * index + part, 128, std=0.2) + 1 for index in range(len(lengths))] for part in range(2)]
+    norms = [[norm.astype(ml_dtypes.bfloat16).astype(np.float64) for norm in both] for both in norms]
+    angles = np.repeat(np.random.default_rng(20).uniform(-3, 3, (total, 64)), 2, axis=1)
+    cos, sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+    ops = ops_of(hopper, rung)
+    operands = [[up(hopper, part, ml_dtypes.bfloat16) for part in parts] for parts in (xs, weights, biases, *norms)]
+    if rung == "fp8":
+        operands[:2] = [[ops.quantize_rows(part) for part in parts] for parts in operands[:2]]
+        xs, weights = ([down(hopper, part) for part in parts] for parts in operands[:2])
+    qkvs = tuple(ops.linear(*pair) for pair in zip(*operands[:2], strict=True))
+    assert all(isinstance(qkv, Deferred) for qkv in qkvs)
+    tables = (up(hopper, table_, np.float32) for table_ in (cos, sin))
+    results = ops.qkv_heads(qkvs, *map(tuple, operands[2:]), *tables, heads)
+    products = tuple(x @ weight.T for x, weight in zip(xs, weights, strict=True))
+    wanted = reference.qkv_heads(products, tuple(biases), *map(tuple, norms), cos, sin, heads)
+    assert len(noted) == 1
+    for result, right in zip(results, wanted, strict=True):
+        assert tuple(result.shape) == right.shape
+        assert apart(down(hopper, result), right) <= (E4M3 if rung == "fp8" else BFLOAT16)
+
+
+@pytest.mark.parametrize(("tokens", "features"), SIZES)
+@pytest.mark.parametrize("tile", tiles("product_fp8"))
+def test_a_gated_residual_of_e4m3(hopper: CudaDevice, force: Force, tile: Any, tokens: int, features: int) -> None:
+    """Scales by token from 2^-6 to 2^6; one scale for all tokens, as attention leaves it, too."""
+    noted, outputs, ops = force(f"tiles of {tile.name}"), 2 * tile.columns, ops_of(hopper, "fp8")
+    sizes = 2.0 ** np.random.default_rng(0).integers(-6, 7, (1, tokens, 1))
+    x, y = drawn(1, 1, tokens, outputs), drawn(2, 1, tokens, features) * sizes
+    gate, weight, bias = drawn(3, 1, outputs), drawn(4, outputs, features, std=features**-0.5), drawn(5, outputs)
+    operands = [up(hopper, part, ml_dtypes.bfloat16) for part in (x, gate, y, weight, bias)]
+    numbers, projection = ops.quantize_rows(operands[2]), ops.quantize_rows(operands[3])
+    one = Quantized(numbers.data, hopper._cp.broadcast_to(numbers.scale[:, :1], numbers.scale.shape))
+    for source in (numbers, one):
+        result = ops.linear_gated_residual(*operands[:2], source, projection, operands[4])
+        right = reference.linear_gated_residual(x, gate, down(hopper, source), down(hopper, projection), bias)
+        assert apart(down(hopper, result), right) <= SUMS
+    assert len(noted) == 2
+
+
+@pytest.mark.parametrize("tokens", [1, 7, 193, 700])
+@pytest.mark.parametrize("tile", tiles("product_fp8"))
+def test_gelu_of_e4m3_by_a_scale_known_beforehand(hopper: CudaDevice, force: Force, tile: Any, tokens: int) -> None:
+    """Into half of a buffer; no number saturates, not even those of rows that lie along a row of the weight."""
+    noted, outputs, features, ops = force(f"tiles of {tile.name}"), 2 * tile.columns, 256, ops_of(hopper, "fp8")
+    x, weight, bias = drawn(1, 1, tokens, features), drawn(2, outputs, features, std=0.1), drawn(3, outputs)
+    weight[5] = 1.0
+    bias[7] = 40.0
+    shift = drawn(4, 1, features) + 3  # tokens along the sixth row of the weight
+    operands = [up(hopper, part, ml_dtypes.bfloat16) for part in (x, shift, np.zeros((1, features)), weight, bias)]
+    normed, projection = ops.norm_modulate(*operands[:3]), ops.quantize_rows(operands[3])
+    buffer = up(hopper, np.full((1, tokens + 9, outputs + 64), 99), np.uint8)
+    result = ops.linear_gelu(normed, projection, operands[4], out=buffer[:, :tokens, 64:])
+    assert noted == [f"linear_gelu {tokens} x {outputs} x {features} float8_e4m3fn"]
+    right = reference.linear_gelu(down(hopper, normed), down(hopper, projection), bias)
+    found = down(hopper, result)
+    assert apart(found, right) <= E4M3
+    assert np.abs(found / right)[right > 1].min() > 0.9
+    scale = on_host(hopper, result.scale)
+    assert np.array_equal(scale, 2.0 ** np.round(np.log2(scale)))
+    rest = hopper.door.to_host(buffer, "buffer")
+    assert (rest[:, tokens:] == 99).all()
+    assert (rest[:, :, :64] == 99).all()
+
+
+def test_lengths_bound_the_rows_as_rounded(hopper: CudaDevice) -> None:
+    for width, seed in ((3072, 1), (128, 2), (40, 3), (3000, 4)):
+        x, shift, scale = drawn(seed, 2, 33, width), drawn(5, 2, width), drawn(6, 2, width)
+        operands = [up(hopper, part, ml_dtypes.bfloat16) for part in (x, shift, scale)]
+        normed = ops_of(hopper, "fp8").norm_modulate(*operands)
+        assert normed.lengths is not None
+        bounds, rows = on_host(hopper, normed.lengths)[..., 0], np.linalg.norm(down(hopper, normed), axis=-1)
+        assert (bounds >= rows).all()
+        assert (bounds <= 1.13 * rows).all()
+
+
+def test_the_quicker_way_is_chosen_once_and_said(hopper: CudaDevice) -> None:
+    """A choice by trial gives the op's result, counts the launches of one call, and is kept by what was asked for."""
+    x, weight = drawn(1, 1, 192, 3072), drawn(2, 384, 3072, std=0.02)
+    operands = [up(hopper, part, ml_dtypes.bfloat16) for part in (x, weight, drawn(3, 384))]
+    run = ops_of(hopper, "captured").linear_gelu
+    first = run(*operands)
+    launches = hopper.launches
+    assert np.array_equal(down(hopper, run(*operands)), down(hopper, first))
+    assert hopper.launches == (launches or 0) + 1
+    said = hopper.choices()["linear_gelu 192 x 384 x 3072 bfloat16"]
+    assert said.startswith(("library, candidate 0 of 2", "tiles of 192x192, candidate 1 of 2"))
