@@ -10,10 +10,7 @@
 // Versions, by tile (rows x columns) and warpgroups that multiply (64 rows each):
 //   192x192  three; fits shapes with N = 3072 into 132 multiprocessors (97 % of its waves; 128x256: 82 %). Loses at 4096 rows.
 //   128x256  two; larger tiles of W. 97 % of its waves at 4096 x 3072.
-//   .._c2    clusters of two: tiles of W are read once for both.
-//   .._s1    warpgroups begin a step behind each other.
 #include "common/epilogues.cuh"
-
 
 #define PRODUCT(NAME, M, N, STAGES)                                                                                        \
     extern "C" __global__ void __launch_bounds__(2 * M + 128, 1) NAME##_plain(                                             \

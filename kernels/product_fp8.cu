@@ -8,8 +8,7 @@
 // Numerics: the tensor core's sums, float32 behind them; rounds once. GELU's scales are known beforehand: see ScaledGelu.
 // Alignment: addresses and rows of matrices 16 bytes.
 //
-// Versions, by tile: 192x192, three warpgroups of 64 rows multiply; 128x256, two. `_c2`: clusters of two. `_s1`: warpgroups begin
-// a step behind each other.
+// Versions, by tile: 192x192, three warpgroups of 64 rows multiply; 128x256, two. As in product.
 #include "common/epilogues.cuh"
 
 #define PRODUCT_FP8(NAME, M, N, STAGES)                                                                                    \

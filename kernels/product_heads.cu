@@ -7,15 +7,12 @@
 // Numerics: float32 sums and float32 behind them; rounds once, where product and qkv_heads round twice.
 // Alignment: addresses and rows of matrices 16 bytes.
 //
-// Versions: 128x256, two heads in a tile, so that a head's row lies in one warp. `_c2`: clusters of two.
+// Versions: 128x256, two heads in a tile, so that a head's row lies in one warp.
 #include "common/epilogue_heads.cuh"
 
-#define PRODUCT_HEADS(NAME, M, N, STAGES)                                                                                  \
-    extern "C" __global__ void __launch_bounds__(2 * M + 128, 1) NAME(                                                     \
-        const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w, const __grid_constant__ TensorMap to,    \
-        const __grid_constant__ HeadsOf of, const Shape shape                                                              \
-    ) {                                                                                                                    \
-        BODY(Heads epilogue(to, of); product<Tile<M, N, STAGES>>(x, w, epilogue, shape);)                                  \
-    }
-
-PRODUCT_HEADS(product_heads_128x256, 128, 256, 4)
+extern "C" __global__ void __launch_bounds__(384, 1) product_heads_128x256(
+    const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w, const __grid_constant__ TensorMap to,
+    const __grid_constant__ HeadsOf of, const Shape shape
+) {
+    BODY(Heads epilogue(to, of); product<Tile<128, 256, 4>>(x, w, epilogue, shape);)
+}

@@ -25,6 +25,8 @@ from fluxperf.errors import UnknownNameError
 QUANTIZED, PLAIN = "fp8", "captured"
 #: Rows of the rest in which halves of a row are copied together: they may come in different types.
 _APART = {"joined_halves": "composed", "join_features": "primitives"}
+#: How each rung computes the product of QKV where the other one's op finishes it; else it is left to that op.
+_COMPUTED = {QUANTIZED: "fp8", PLAIN: "laid_out"}
 
 
 class Layers(NamedTuple):
@@ -91,22 +93,42 @@ def partly(source: WeightSource, device: Device, layers: Layers) -> tuple[Sample
 
 def _mixed(device: Device, layers: Layers) -> Bound:
     settings = phase_named(QUANTIZED).settings
-    plain = bind(PLAIN, {**table(PLAIN), **_APART}, device, settings)
-    quantized = bind(QUANTIZED, table(QUANTIZED), device, settings)
+    plain = bind(PLAIN, {**table(PLAIN), **_APART, **_products(PLAIN, layers)}, device, settings)
+    quantized = bind(QUANTIZED, {**table(QUANTIZED), **_products(QUANTIZED, layers)}, device, settings)
+    computing = bind(QUANTIZED, {**table(QUANTIZED), **_computed(QUANTIZED)}, device, settings)
     sections, to_plain = phase_named(QUANTIZED).e4m3, plainer(device)
     ops = {
-        section: _following(bound, quantized.ops[section], layers.ops, to_plain) if section in sections else bound
+        section: _following(bound, quantized.ops[section], computing.ops[section].linear, layers.ops, to_plain)
+        if section in sections
+        else bound
         for section, bound in plain.ops.items()
     }
     return replace(plain, ops=ops)
 
 
-def _following(plain: Ops, quantized: Ops, taken: tuple[str, ...], to_plain: Callable[[Any], Any]) -> Ops:
-    """Ops of a section: ``taken`` from the quantized table, and those with a weight by what the weight is."""
+def _products(rung: str, layers: Layers) -> dict[str, str]:
+    """Rows of a rung's table that compute QKV products before `qkv_heads`, where one is quantized and not the other."""
+    quantized = any(name in _PROJECTIONS or name.endswith(".qkv") for name in layers.projections)
+    if quantized == ("qkv_heads" in layers.ops):
+        return {}
+    return _computed(rung)
+
+
+def _computed(rung: str) -> dict[str, str]:
+    return {f"{section}.linear": _COMPUTED[rung] for section in _PROJECTIONS}
+
+
+def _following(
+    plain: Ops, quantized: Ops, product: Callable[..., Any], taken: tuple[str, ...], to_plain: Callable[[Any], Any]
+) -> Ops:
+    """Ops of a section: ``taken`` from the quantized table, and those with a weight by what the weight is.
+
+    ``product`` is the quantized rung's, computed at once.
+    """
     made = {op: partial(_of_plain, getattr(plain, op), to_plain) for op in (*_WEIGHTS, *_OTHERS)}
     chosen = {op: getattr(quantized, op) for op in (*_WEIGHTS, *taken)}
     if "linear_gelu" not in taken:
-        chosen["linear_gelu"] = partial(_gelu_of_product, plain.gelu, quantized.linear, to_plain)
+        chosen["linear_gelu"] = partial(_gelu_of_product, plain.gelu, product, to_plain)
     weighted = {op: partial(_by_weight, at, made[op], chosen[op]) for op, at in _WEIGHTS.items()}
     others = {op: chosen.get(op, made[op]) for op in _OTHERS}
     return replace(plain, **weighted, **others, quantize_rows=quantized.quantize_rows)

@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 
 from fluxperf.engine.device.base import Device
-from fluxperf.engine.ops.table import Quantized, Unscaled
+from fluxperf.engine.ops.table import Deferred, Quantized, Unscaled
 
 
 def plainer(device: Device) -> Callable[[Any], Any]:
@@ -29,6 +29,8 @@ def plainer(device: Device) -> Callable[[Any], Any]:
 def _plain(numbers: Callable[[Any], Any], x: Any) -> Any:
     if isinstance(x, Quantized | Unscaled):
         return numbers(x)
+    if isinstance(x, Deferred):
+        return Deferred(*(_plain(numbers, operand) for operand in x))
     return tuple(_plain(numbers, item) for item in x) if isinstance(x, tuple) else x
 
 

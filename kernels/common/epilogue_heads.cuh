@@ -10,6 +10,16 @@ struct HeadsOf {
     float eps;
 };
 
+struct ScaledHeadsOf {
+    const float *rows, *columns;
+    const bf16 *other_q_norm, *other_k_norm;  // of the other stream, or of this one again
+    e4m3 *q, *k;                              // [H, L, 128]
+    bf16* v;
+    float* peaks;  // of V, eight by block
+    i64 length;    // L
+    int start, row_stride;
+};
+
 #if HOPPER
 
 // The rotation of 64 columns: that of column blocks 2 i and 2 i + 1 as one thread has them, from 16 columns of a table in which each
@@ -105,16 +115,6 @@ struct Heads : Staged {
     __device__ __forceinline__ void store(u32 slab, const Place& place, int offset) {
         store_box(to, slab, offset & 64, place.row, (place.column + offset) / 128);
     }
-};
-
-struct ScaledHeadsOf {
-    const float *rows, *columns;
-    const bf16 *other_q_norm, *other_k_norm;  // of the other stream, or of this one again
-    e4m3 *q, *k;                              // [H, L, 128]
-    bf16* v;
-    float* peaks;  // of V, eight by block
-    i64 length;    // L
-    int start, row_stride;
 };
 
 // The same behind the scales of a product in e4m3: Q and K in e4m3 with scales that the norms bound; V, whose scale is that of its

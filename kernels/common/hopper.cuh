@@ -1,8 +1,7 @@
 // Hopper's own instructions (sm_90a): barriers that count bytes, copies of boxes by the tensor memory accelerator (TMA), matrices of
-// 8 x 8 moved between registers and shared memory, clusters.
+// 8 x 8 moved between registers and shared memory.
 //
-// Shared memory is named by its 32-bit address in the shared window, the same in every block of a cluster. Spelled as PTX ISA 8.0
-// has them. Files that include this have entry points without a body for other targets (`HOPPER` is 0 there).
+// Shared memory is named by its 32-bit address in the shared window. Spelled as PTX ISA 8.0 has them. Files that include this have entry points without a body for other targets (`HOPPER` is 0 there).
 #pragma once
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -11,15 +10,11 @@
 #define HOPPER 0
 #endif
 
-// The body of an entry point, and what it is launched in: single blocks, or clusters of two. Other targets have neither.
+// The body of an entry point; other targets have none.
 #if HOPPER
 #define BODY(...) __VA_ARGS__
-#define CLUSTER_1
-#define CLUSTER_2 __cluster_dims__(2, 1, 1)
 #else
 #define BODY(...)
-#define CLUSTER_1
-#define CLUSTER_2
 #endif
 
 typedef unsigned int u32;
@@ -64,27 +59,6 @@ __device__ __forceinline__ void barrier_arrive(u32 barrier, u32 times) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0], %1;" : : "r"(barrier), "r"(times) : "memory");
 }
 
-// The same at the barrier of that place in another block of the cluster.
-__device__ __forceinline__ void barrier_arrive_at(u32 barrier, u32 rank, u32 times) {
-    asm volatile(
-        "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
-        "mbarrier.arrive.shared::cluster.b64 _, [there], %2;\n}\n"
-        :
-        : "r"(barrier), "r"(rank), "r"(times)
-        : "memory"
-    );
-}
-
-__device__ __forceinline__ void cluster_sync() {
-    asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;\n" : : : "memory");
-}
-
-__device__ __forceinline__ u32 cluster_rank() {
-    u32 rank;
-    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-    return rank;
-}
-
 // A barrier of some whole warps of the block; 0 is that of __syncthreads.
 __device__ __forceinline__ void named_sync(u32 name, u32 threads) {
     asm volatile("bar.sync %0, %1;" : : "r"(name), "r"(threads) : "memory");
@@ -103,18 +77,6 @@ __device__ __forceinline__ void load_box(u32 to, const TensorMap& map, u32 barri
         "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];"
         :
         : "r"(to), "l"(&map), "r"(barrier), "r"(column), "r"(row)
-        : "memory"
-    );
-}
-
-// The same, to this place in both blocks of a cluster, each of which has the bytes counted by its own barrier.
-__device__ __forceinline__ void load_box_for_both(u32 to, const TensorMap& map, u32 barrier, int column, int row) {
-    const unsigned short both = 3;
-    asm volatile(
-        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster"
-        " [%0], [%1, {%3, %4}], [%2], %5;"
-        :
-        : "r"(to), "l"(&map), "r"(barrier), "r"(column), "r"(row), "h"(both)
         : "memory"
     );
 }

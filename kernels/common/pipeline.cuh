@@ -12,9 +12,8 @@
 #pragma once
 #include "common/wgmma.cuh"
 
-// SKEW: each warpgroup begins so much behind the one before it that it finishes a tile while others still multiply.
-template <int M_, int N_, int STAGES_, int CLUSTER_ = 1, int SKEW_ = 0> struct Tile {
-    static constexpr int M = M_, N = N_, STAGES = STAGES_, CLUSTER = CLUSTER_, SKEW = SKEW_;
+template <int M_, int N_, int STAGES_> struct Tile {
+    static constexpr int M = M_, N = N_, STAGES = STAGES_;
     static constexpr int CONSUMERS = M / 64, THREADS = 128 * (CONSUMERS + 1), SUMS = N / 2;
     static constexpr int A_BYTES = 128 * M, B_BYTES = 128 * N, STAGE_BYTES = A_BYTES + B_BYTES, SLAB_BYTES = 128 * 64;
     // Boxes of 64 columns: in one place of the ring, and places that a whole tile takes.
@@ -50,19 +49,9 @@ template <class T> struct Ring {
     }
     // Gives a place back, for one warp or, by one thread, for the four of a warpgroup.
     __device__ __forceinline__ void release(u32 which, u32 lane) const {
-        if constexpr (T::CLUSTER > 1) {
-            if (lane < T::CLUSTER) barrier_arrive_at(empty(which), lane, 1);
-        } else {
-            if (lane == 0) barrier_arrive(empty(which), 1);
-        }
+        if (lane == 0) barrier_arrive(empty(which), 1);
     }
-    __device__ __forceinline__ void release_for_all(u32 which) const {
-        if constexpr (T::CLUSTER > 1) {
-            for (u32 rank = 0; rank < T::CLUSTER; ++rank) barrier_arrive_at(empty(which), rank, 4);
-        } else {
-            barrier_arrive(empty(which), 4);
-        }
-    }
+    __device__ __forceinline__ void release_for_all(u32 which) const { barrier_arrive(empty(which), 4); }
 };
 
 // Tile number t: groups of `group` rows of tiles, and within one the rows first.
@@ -75,22 +64,14 @@ __device__ __forceinline__ void tile_of(int t, int rows, int columns, int group,
 
 template <class T, class E>
 __device__ __forceinline__ void fill(
-    Ring<T> ring, const TensorMap& x, const TensorMap& w, const E& epilogue, int row, int column, u32 rank, int steps, u32& stage,
-    u32& phase
+    Ring<T>& ring, const TensorMap& x, const TensorMap& w, const E& epilogue, int row, int column, int steps
 ) {
     constexpr int DEPTH = 128 / E::Number::BYTES;
-    ring.stage = stage, ring.phase = phase;
     for (int k = 0; k < steps; ++k, ring.next()) {
         barrier_wait(ring.empty(ring.stage), ring.phase ^ 1);
         barrier_expect(ring.full(), T::STAGE_BYTES);
         load_box(ring.at(), x, ring.full(), k * DEPTH, row);
-        const u32 to = ring.at() + T::A_BYTES + rank * (T::B_BYTES / T::CLUSTER);
-        const int first = column + static_cast<int>(rank) * (T::N / T::CLUSTER);
-        if constexpr (T::CLUSTER > 1) {
-            load_box_for_both(to, w, ring.full(), k * DEPTH, first);
-        } else {
-            load_box(to, w, ring.full(), k * DEPTH, first);
-        }
+        load_box(ring.at() + T::A_BYTES, w, ring.full(), k * DEPTH, column);
     }
     if constexpr (E::STAGED) {
         for (int place = 0; place < T::PLACES; ++place, ring.next()) {
@@ -107,7 +88,6 @@ __device__ __forceinline__ void fill(
             }
         }
     }
-    stage = ring.stage, phase = ring.phase;
 }
 
 // Finishes a tile in places of the ring; they are given back when the boxes have been read, which the caller waits for.
@@ -153,7 +133,7 @@ __device__ __forceinline__ void stage_out(float (&sums)[T::SUMS], E& epilogue, R
 
 template <class T, class E>
 __device__ __forceinline__ void multiply_tiles(
-    Ring<T> ring, E& epilogue, const Shape& shape, int rows, int columns, int first, int stride, u32 rank, u32 who, u32 warp, u32 lane
+    Ring<T> ring, E& epilogue, const Shape& shape, int rows, int columns, int first, int stride, u32 who, u32 warp, u32 lane
 ) {
     constexpr int DEPTH = 128 / E::Number::BYTES;
     const int tiles = rows * columns, steps = (shape.k + DEPTH - 1) / DEPTH;
@@ -167,7 +147,6 @@ __device__ __forceinline__ void multiply_tiles(
         }
         waiting = T::STAGES;
     };
-    if (T::SKEW && who > 0 && first < tiles) named_sync(4 + who, 256);
     for (int t = first; t < tiles; t += stride) {
         int m, n;
         tile_of(t, rows, columns, shape.group, m, n);
@@ -187,7 +166,6 @@ __device__ __forceinline__ void multiply_tiles(
                 give_back();
                 __syncwarp();
             }
-            if (T::SKEW && t == first && k == min(T::SKEW, steps) - 1 && who + 1 < T::CONSUMERS) named_arrive(5 + who, 256);
             last = ring.stage;
             ring.next();
         }
@@ -197,7 +175,7 @@ __device__ __forceinline__ void multiply_tiles(
         give_back();
         __syncwarp();
         const Place place = {
-            (m * T::CLUSTER + static_cast<int>(rank)) * T::M + static_cast<int>(who) * 64, n * T::N, shape.m, who, warp, lane
+            m * T::M + static_cast<int>(who) * 64, n * T::N, shape.m, who, warp, lane
         };
         if constexpr (E::STAGED) {
             waiting = ring.stage;
@@ -217,12 +195,11 @@ __device__ __forceinline__ void product(const TensorMap& x, const TensorMap& w, 
     extern __shared__ char raw[];
     Ring<T> ring = {(shared_address(raw) + 1023u) & ~1023u};
     const u32 thread = threadIdx.x, lane = thread & 31, warp = __shfl_sync(0xffffffffu, thread >> 5, 0);
-    const u32 rank = T::CLUSTER > 1 ? cluster_rank() : 0;
     if (thread == 0) {
         for (u32 s = 0; s < T::STAGES; ++s) {
             ring.stage = s;
             barrier_init(ring.full(), 1);
-            barrier_init(ring.empty(s), 4 * T::CONSUMERS * T::CLUSTER);
+            barrier_init(ring.empty(s), 4 * T::CONSUMERS);
         }
         ring.stage = 0;
         asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async;" : : : "memory");
@@ -230,23 +207,17 @@ __device__ __forceinline__ void product(const TensorMap& x, const TensorMap& w, 
         fetch_map(w);
     }
     ring.stage = 0;
-    if constexpr (T::CLUSTER > 1) {
-        cluster_sync();
-    } else {
-        __syncthreads();
-    }
-    const int rows = (shape.m + T::M * T::CLUSTER - 1) / (T::M * T::CLUSTER), columns = shape.n / T::N;
-    const int first = blockIdx.x / T::CLUSTER, stride = gridDim.x / T::CLUSTER;
+    __syncthreads();
+    const int rows = (shape.m + T::M - 1) / T::M, columns = shape.n / T::N;
+    const int first = static_cast<int>(blockIdx.x), stride = static_cast<int>(gridDim.x);
     if (warp < 4) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" : : "n"(T::CONSUMERS == 2 ? 24 : 32));
         if (thread == 0) {
             constexpr int DEPTH = 128 / E::Number::BYTES;
-            u32 stage = 0, phase = 0;
             for (int t = first; t < rows * columns; t += stride) {
                 int m, n;
                 tile_of(t, rows, columns, shape.group, m, n);
-                const int row = (m * T::CLUSTER + static_cast<int>(rank)) * T::M;
-                fill<T>(ring, x, w, epilogue, row, n * T::N, rank, (shape.k + DEPTH - 1) / DEPTH, stage, phase);
+                fill<T>(ring, x, w, epilogue, m * T::M, n * T::N, (shape.k + DEPTH - 1) / DEPTH);
             }
         } else if constexpr (E::ASIDE) {
             if (warp > 0) {
@@ -257,9 +228,8 @@ __device__ __forceinline__ void product(const TensorMap& x, const TensorMap& w, 
         __syncwarp();
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" : : "n"(T::CONSUMERS == 2 ? 240 : 160));
-        multiply_tiles<T>(ring, epilogue, shape, rows, columns, first, stride, rank, (warp >> 2) - 1, warp & 3, lane);
+        multiply_tiles<T>(ring, epilogue, shape, rows, columns, first, stride, (warp >> 2) - 1, warp & 3, lane);
     }
-    if constexpr (T::CLUSTER > 1) cluster_sync();  // barriers of a block that has ended must not be reached from the other
 }
 
 #endif

@@ -109,7 +109,7 @@ def test_gelu_of_every_version(gpu: CudaDevice, width: int) -> None:
     inner = np.float32(0.7978845608028654) * (wide + np.float32(0.044715) * wide**3)
     twin = _quantized(np.float32(0.5) * wide * (1 + np.tanh(inner)))
     for result in results:
-        _alike(gpu, result, Quantized(*(host.door.to_device(part, "twin") for part in twin)), host)
+        _alike(gpu, result, Quantized(*(host.door.to_device(part, "twin") for part in twin[:2])), host)
 
 
 def test_numbers_that_are_none_have_the_bits_of_the_twin(gpu: CudaDevice) -> None:

@@ -175,7 +175,8 @@ def test_gelu_of_e4m3_by_a_scale_known_beforehand(hopper: CudaDevice, force: For
     right = reference.linear_gelu(down(hopper, normed), down(hopper, projection), bias)
     found = down(hopper, result)
     assert apart(found, right) <= E4M3
-    assert np.abs(found / right)[right > 1].min() > 0.9
+    large = right > 1
+    assert (found[large] > 0.9 * right[large]).all()
     scale = on_host(hopper, result.scale)
     assert np.array_equal(scale, 2.0 ** np.round(np.log2(scale)))
     rest = hopper.door.to_host(buffer, "buffer")

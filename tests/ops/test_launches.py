@@ -22,9 +22,10 @@ from fluxperf.engine.device.gpu import E4M3
 from fluxperf.engine.device.host import host_dtype
 from fluxperf.engine.nvrtc.launch import Kernel
 from fluxperf.engine.ops.catalog import Implementation
-from fluxperf.engine.ops.cuda import entries
+from fluxperf.engine.ops.cuda import entries, products
+from fluxperf.engine.ops.cuda.tiles import TILES
 from fluxperf.engine.ops.specs import SPECS, Operands
-from fluxperf.engine.ops.table import Quantized
+from fluxperf.engine.ops.table import Deferred, Quantized
 from fluxperf.errors import ArgumentError
 from tests.ops import checking
 from tests.ops.cases import SIZES, Sizes
@@ -68,12 +69,20 @@ class StandIn:
     processors, capability, name = 132, (9, 0), "stand-in"
 
     def __init__(self) -> None:
-        self.kernels, self.products = self, lambda *_: None
+        self.kernels, self.products, self.ways = self, lambda *_: None, self
         self.launches = 0
         self.noted: list[Launch] = []
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
         return np.empty(shape, "uint8" if dtype == E4M3 else host_dtype(dtype)).view(Block)
+
+    def run(self, what: str, ways: dict[str, Any], version: str) -> Any:
+        """Every way that an op may take, not the quickest alone."""
+        results = [way() for way in ways.values()]
+        return results[0]
+
+    def beside(self, *work: Any) -> tuple[Any, ...]:
+        return tuple(piece() for piece in work)
 
     def get(self, file: str, entry: str, layout: str, *_: Any) -> Kernel:
         return Kernel(entry, Function(), layout)
@@ -119,6 +128,7 @@ def launched(op: str, name: str) -> tuple[Launch, ...]:
     device: Any = StandIn()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(entries, "launch", note)
+        patch.setattr(products, "tensor_map", lambda matrix, rows: (0,) * 16)
         for dtype, sizes, skipped in itertools.product(
             checking.dtypes(implementation), (*SIZES.values(), *WIDTHS), (0, 1)
         ):
@@ -126,6 +136,15 @@ def launched(op: str, name: str) -> tuple[Launch, ...]:
             for case in SPECS[op].cases.values():
                 one = case(draw, sizes)
                 args = [_in_e4m3(device, implementation, place, x) for place, x in enumerate(one.args)]
+                if op == "qkv_heads":  # products that were left to it, of one and of two streams
+                    left = [_left(draw, implementation, qkv) for qkv in args[0]]
+                    with suppress(ArgumentError):
+                        implementation.function(device, tuple(left), *args[1:], **one.options)
+                if (op, name) == ("linear_gelu", "fp8"):  # as norm_modulate leaves it, with bounds of the rows' lengths
+                    vectors = (device.empty((*args[0].shape[:-1], 1), "float32") for _ in range(2))
+                    bounded = Quantized(device.empty(args[0].shape, E4M3), *vectors)
+                    with suppress(ArgumentError):
+                        implementation.function(device, bounded, *args[1:], **one.options)
                 with suppress(ArgumentError):  # what it does not take, it says in words
                     implementation.function(device, *args, **one.options)
     return tuple(device.noted)
@@ -137,6 +156,19 @@ def _in_e4m3(device: Any, implementation: Implementation, place: int, x: Any) ->
     if implementation.name != "fp8" or place >= len(names) or names[place] != "weight":
         return x
     return Quantized(device.empty(x.shape, E4M3), device.empty((x.shape[0], 1), "float32"))
+
+
+def _left(draw: Empty, implementation: Implementation, qkv: Any) -> Deferred:
+    """A product of that shape that is not computed yet."""
+    x, weight = (draw(*shape) for shape in ((*qkv.shape[:-1], 64), (qkv.shape[-1], 64)))
+    if implementation.name != "fp8":
+        return Deferred(x, weight)
+    device = draw.device
+    scales = [device.empty((*part.shape[:-1], 1), "float32") for part in (x, weight)]
+    numbers = [
+        Quantized(device.empty(part.shape, E4M3), scale) for part, scale in zip((x, weight), scales, strict=True)
+    ]
+    return Deferred(*numbers)
 
 
 def bounds() -> dict[str, int]:
@@ -163,8 +195,11 @@ def bounds() -> dict[str, int]:
 
 
 BOUNDS = bounds()
-#: Versions for float32 beside e4m3, and for softmax of bfloat16 into float32, which no rung asks for.
-NOBODY_ASKS = {"quantize_rows_f32_w1", "quantize_rows_f32_w4", "softmax_bf16_f32_w1", "softmax_bf16_f32_w4_held"}
+#: Versions for float32 beside e4m3, and for softmax of bfloat16 into float32, which no rung asks for; products alone,
+#: which `benchmarks.products` sets beside the library's.
+NOBODY_ASKS = {"quantize_rows_f32_w1", "quantize_rows_f32_w4", "softmax_bf16_f32_w1", "softmax_bf16_f32_w4_held"} | {
+    f"{file}_{tile.name}_plain" for file in ("product", "product_fp8") for tile in TILES[file]
+}
 ROWS = [(row.op, row.name) for row in launchers()]
 
 

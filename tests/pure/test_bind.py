@@ -86,7 +86,7 @@ def test_an_override_alone_does_not_make_up_for_a_missing_row(device: HostDevice
 
 def test_names_come_in_the_order_of_the_ladder() -> None:
     assert catalog.names("attention", "host") == ["composed", "flash", "fp8", "oracle"]
-    assert catalog.names("linear", "host") == ["host_reshape", "transposing", "laid_out", "fp8", "oracle"]
+    assert catalog.names("linear", "host") == ["host_reshape", "transposing", "laid_out", "deferred", "fp8", "oracle"]
     assert catalog.names("warp", "host") == []
 
 

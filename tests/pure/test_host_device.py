@@ -193,7 +193,7 @@ def test_launch_opens_arrays_in_tuples_and_wraps_results(device: HostDevice, arr
 
     def kernel(pair: Any, rows: Any, factor: float, flip: bool) -> Any:
         assert isinstance(rows, Quantized)
-        assert all(isinstance(part, np.ndarray) for part in (*pair, *rows))
+        assert all(isinstance(part, np.ndarray) for part in (*pair, rows.data, rows.scale))
         return Quantized(rows.data * factor, pair[0]) if flip else pair[0]
 
     result = device.launch(kernel, (array, array), quantized, 2.0, flip=True)

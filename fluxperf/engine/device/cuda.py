@@ -19,13 +19,9 @@ from fluxperf.engine.device.host import host_dtype
 from fluxperf.engine.device.slots import CudaSlot
 from fluxperf.engine.device.stamps import Lapse, Stamp, Stamps, cycles_between
 from fluxperf.engine.device.transfers import Door, HostNumbers
-from fluxperf.engine.nvrtc.launch import launch
 from fluxperf.errors import ArgumentError, ConfigError, DeviceError
 
-__all__ = ["SPIN", "CudaDevice", "available"]
-
-#: Nanoseconds that `CudaDevice.occupy` takes, and the parameters of its kernel.
-_OCCUPIED_NS, SPIN = 250_000, "q"
+__all__ = ["CudaDevice", "available"]
 
 #: Random numbers are drawn in pieces of this many, so that the largest tensor needs little besides itself.
 _DRAW = 1 << 27
@@ -181,12 +177,6 @@ class CudaDevice(Gpu, Device):
     def copy(self, source: Any, out: Any) -> None:
         """One copy on the current stream."""
         self.graphs.copy(source, out)
-
-    def occupy(self) -> None:
-        """A kernel that waits, longer than the host takes to launch an op of a few kernels."""
-        launches = self.launches
-        launch(self, self.kernels.get("spin.cu", "spin_ns", SPIN), (1, 1), 1, _OCCUPIED_NS)
-        self.launches = launches
 
     @functools.cached_property
     def stamps(self) -> Stamps:

@@ -10,10 +10,14 @@ from typing import Any, NamedTuple
 
 from fluxperf.engine.device.choices import Choices, Ways
 from fluxperf.engine.device.host import host_dtype
+from fluxperf.engine.nvrtc.launch import launch
 from fluxperf.errors import DeviceError, NoGpuError
 
 #: Name of the 8-bit float dtype of operands, as ml_dtypes has it.
 E4M3 = "float8_e4m3fn"
+
+#: Nanoseconds that `Gpu.occupy` takes, and the parameters of its kernel.
+_OCCUPIED_NS, SPIN = 250_000, "q"
 
 #: Oldest architecture with bfloat16 tensor cores.
 _OLDEST = (8, 0)
@@ -180,6 +184,12 @@ class Gpu:
     def untimed_event(self) -> Any:
         """An event that orders streams and takes no time; not recorded yet."""
         return self._cp.cuda.Event(disable_timing=True)
+
+    def occupy(self) -> None:
+        """A kernel that waits, longer than the host takes to launch an op of a few kernels."""
+        launches = self.launches
+        launch(self, self.kernels.get("spin.cu", "spin_ns", SPIN), (1, 1), 1, _OCCUPIED_NS)
+        self.launches = launches
 
     def mark(self) -> Any:
         """An event recorded on the stream."""

@@ -93,7 +93,7 @@ class Settings(NamedTuple):
 #: Numbers that an op may take and give inside a section: an array in the device's memory; in phases with e4m3 one with
 #: scales, or a product before its scales; in the published baseline numbers that rest in the host's memory. What leaves
 #: a section is an `Array`.
-Operand = Array | Quantized | Unscaled | HostNumbers
+Operand = Array | Quantized | Unscaled | Deferred | HostNumbers
 
 #: An op that gives an array, resting or not; one that may give numbers in e4m3; one with several results.
 Op = Callable[..., Array]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from fluxperf.engine.device import cuda, graphs, stamps
+from fluxperf.engine.device import gpu, graphs, stamps
 from fluxperf.engine.nvrtc.launch import launch
 
 
@@ -43,7 +43,7 @@ def family(name: str, layout: str, variants: str, shared: int = 0) -> None:
         ENTRIES[f"{name}_{variant}"] = Entry(f"{name}.cu", layout, shared)
 
 
-family("spin", cuda.SPIN, "ns")
+family("spin", gpu.SPIN, "ns")
 family("stamp", stamps.LAYOUT, "sm")
 for _family in graphs.FAMILIES:
     family(*_family)

@@ -61,7 +61,7 @@ def _start(device: Any, entry: str, tile: Tile, x: Matrix, w: Matrix, *values: A
     """Launches a product of X and W; ``values`` stand between their maps and the shape."""
     (k, m), n = x.extents, w.extents[1]
     blocks, shape = walk(tile, m, n, k, device.processors)
-    maps = tensor_map(x, tile.rows), tensor_map(w, tile.columns // tile.cluster)
+    maps = tensor_map(x, tile.rows), tensor_map(w, tile.columns)
     start(device, entry, (blocks, 1), tile.threads, *maps[0], *maps[1], *values, *shape)
 
 

@@ -21,13 +21,12 @@ CAPABILITY = (9, 0)
 
 
 class Tile(NamedTuple):
-    """A tile of D: its name in entry points, rows, columns, places of the ring, blocks of a cluster."""
+    """A tile of D: its name in entry points, rows, columns, places of the ring."""
 
     name: str
     rows: int
     columns: int
     stages: int = 4
-    cluster: int = 1
 
     @property
     def threads(self) -> int:
@@ -67,6 +66,5 @@ def fits(tile: Tile, m: int, n: int, k: int) -> bool:
 @lru_cache(maxsize=1024)
 def walk(tile: Tile, m: int, n: int, k: int, processors: int) -> Walk:
     """The walk over the tiles of D [M, N] on a GPU of that many multiprocessors, each of which holds one block."""
-    rows = -(-m // (tile.rows * tile.cluster))
-    clusters = min(processors // tile.cluster, rows * (n // tile.columns))
-    return Walk(clusters * tile.cluster, (m, n, k, max(1, _GROUP_ROWS // (tile.rows * tile.cluster))))
+    tiles = -(-m // tile.rows) * (n // tile.columns)
+    return Walk(min(processors, tiles), (m, n, k, _GROUP_ROWS // tile.rows))
