@@ -181,7 +181,7 @@ def test_tensors_of_another_model_are_refused(tmp_path):
     shapes = {"encoder.conv_in.weight": (4, 3, 3, 3), "decoder.conv_in.bias": (4,)}
     vae = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     message = _complaint(write_tensors(tmp_path / "ae.safetensors", vae))
-    _says(message, "expected the tensors of FLUX.1", "decoder.conv_in.bias, encoder.conv_in.weight", "not the VAE")
+    _says(message, "expected the tensors of FLUX.1", "decoder.conv_in.bias, encoder.conv_in.weight", "It is a VAE.")
 
 
 def test_nothing_there_is_said(tmp_path):

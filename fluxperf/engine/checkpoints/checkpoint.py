@@ -11,6 +11,7 @@ from fluxperf.engine.checkpoints import layouts
 from fluxperf.engine.checkpoints.files import TensorFiles, read_json
 from fluxperf.engine.checkpoints.layouts import Piece
 from fluxperf.engine.checkpoints.reader import Descriptors, Reader
+from fluxperf.engine.checkpoints.strangers import told_by_names
 from fluxperf.engine.config import CONFIGS, FluxConfig
 from fluxperf.engine.device.base import Device
 from fluxperf.engine.device.host import host_dtype
@@ -18,6 +19,12 @@ from fluxperf.engine.model.weights import parameters
 from fluxperf.errors import CheckpointError
 
 _CLASS = "FluxTransformer2DModel"
+#: Channels of models that take a picture beside the noise.
+_WITH_PICTURE = {384: "FLUX.1 Fill, which takes a picture", 128: "FLUX.1 Depth or Canny, which takes a picture"}
+
+#: What programs put before the names of the transformer's tensors, and before those of other parts in the same file.
+_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.", "transformer.")
+_BESIDE = ("text_encoders.", "vae.", "first_stage_model.", "cond_stage_model.", "conditioner.")
 _STEM = "diffusion_pytorch_model.safetensors"
 #: ``config.json`` key of each size; the names are diffusers'.
 _KEYS = {
@@ -51,7 +58,8 @@ class Checkpoint:
         #: Called by reading threads with the bytes that each has read.
         self.on_bytes: Callable[[int], None] = lambda nbytes: None
         self._descriptors = Descriptors()
-        self._files, settings = _find(path)
+        found, settings = _find(path)
+        self._files = _plainly_named(found)
         names = self._files.names
         if any(name.startswith("double_blocks.") for name in names):
             self.config = _inferred(self._files, path)
@@ -149,6 +157,28 @@ def _find(path: Path) -> tuple[TensorFiles, Mapping[str, Any] | None]:
     return TensorFiles.single(path), read_json(settings) if settings.is_file() else None
 
 
+def _plainly_named(files: TensorFiles) -> TensorFiles:
+    """The transformer's tensors by the names of the original or of diffusers, whatever a program made of those.
+
+    Programs put a prefix before them, add text encoders and VAE with prefixes of their own, or call the learned scale
+    of a norm ``weight`` as PyTorch does. Tensors that are none of these keep their names, and are complained about.
+    """
+    signs = ("double_blocks.0.", "transformer_blocks.0.")
+    prefixes = ("", *_PREFIXES)
+    prefix = next(
+        (one for one in prefixes if any(name.startswith(f"{one}{s}") for name in files.names for s in signs)), ""
+    )
+    names = {}
+    for name in files.names:
+        if prefix and name.startswith(_BESIDE):
+            continue
+        plain = name.removeprefix(prefix)
+        if plain.startswith(("double_blocks.", "single_blocks.")) and plain.endswith("_norm.weight"):
+            plain = f"{plain.removesuffix('weight')}scale"
+        names[plain] = name
+    return files.renamed(names)
+
+
 def _configured(settings: Mapping[str, Any]) -> FluxConfig:
     """Sizes from diffusers' ``config.json``."""
     kind = settings.get("_class_name", _CLASS)
@@ -196,6 +226,12 @@ def _inferred(files: TensorFiles, path: Path) -> FluxConfig:
         return shape[axis]
 
     head_dim = extent("double_blocks.0.img_attn.norm.query_norm.scale", 0)
+    taken, given = extent("img_in.weight", 1), extent("final_layer.linear.weight", 0)
+    if taken != given and taken in _WITH_PICTURE:
+        raise CheckpointError(
+            f"{path}: expected a transformer that takes as many channels as it gives, got {taken} and {given}: "
+            f"{_WITH_PICTURE[taken]}. fluxperf runs FLUX.1 schnell and dev."
+        )
     axes = {config.head_dim: config.axes for config in CONFIGS.values()}
     if head_dim not in axes:
         raise CheckpointError(
@@ -233,7 +269,9 @@ def _named(sizes: Mapping[str, Any]) -> FluxConfig:
 def _unrecognized(path: Path, names: frozenset[str], settings: Mapping[str, Any] | None) -> str:
     if any(name.startswith("transformer_blocks.") for name in names) and settings is None:
         return f"{path}: expected config.json beside a diffusers file, found none. Give the model's folder instead."
+    told = told_by_names(names)
     return (
         f"{path}: expected the tensors of FLUX.1 (transformer_blocks.* or double_blocks.*), got "
-        f"{', '.join(sorted(names)[:_SHOWN]) or 'none'}. Is it the transformer, not the VAE or a text encoder?"
+        f"{', '.join(sorted(names)[:_SHOWN]) or 'none'}. "
+        + (f"It is {told}." if told else "Is it the transformer, not the VAE or a text encoder?")
     )

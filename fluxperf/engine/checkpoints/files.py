@@ -13,6 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from fluxperf.engine.checkpoints.reader import Stretch
+from fluxperf.engine.checkpoints.strangers import told_by_start
 from fluxperf.errors import CheckpointError
 
 #: Element types that a FLUX.1 checkpoint may have, by their names in the header.
@@ -33,6 +34,8 @@ class TensorFiles:
 
     def __init__(self, owners: dict[str, Path]) -> None:
         self._owners = owners
+        #: Name in the file of each tensor that has another name here.
+        self._stored: Mapping[str, str] = {}
         self._open: dict[Path, Any] = {}
         self._held: dict[Path, frozenset[str]] = {}
         self._headers: dict[Path, tuple[int, Mapping[str, Any]]] = {}
@@ -85,9 +88,23 @@ class TensorFiles:
         """Names of the tensors."""
         return frozenset(self._owners)
 
+    def renamed(self, names: Mapping[str, str]) -> TensorFiles:
+        """The same files with other names for some tensors, and without the rest.
+
+        Args:
+            names: the name in the files of each new name.
+        """
+        files = TensorFiles({new: self._owners[stored] for new, stored in names.items()})
+        files._open, files._held, files._headers, files._stored = self._open, self._held, self._headers, dict(names)
+        return files
+
+    def stored(self, name: str) -> str:
+        """The name that a tensor has in its file."""
+        return self._stored.get(name, name)
+
     def shape(self, name: str) -> tuple[int, ...]:
         """Extents of a tensor, from the header alone."""
-        return tuple(self._handle(self._owners[name]).get_slice(name).get_shape())
+        return tuple(self._handle(self._owners[name]).get_slice(self.stored(name)).get_shape())
 
     def stretch(self, name: str, start: int = 0, stop: int | None = None) -> Stretch:
         """Where rows ``start`` to ``stop`` of a tensor lie (all of it where ``stop`` is ``None``).
@@ -95,7 +112,7 @@ class TensorFiles:
         Raises:
             CheckpointError: its element type is none that a checkpoint may have, or its bytes are not in the file.
         """
-        path, shape = self._owners[name], self.shape(name)
+        path, shape, name = self._owners[name], self.shape(name), self.stored(name)
         kind = self._handle(path).get_slice(name).get_dtype()
         if kind not in DTYPES:
             raise CheckpointError(
@@ -156,7 +173,8 @@ def _opened(path: Path) -> Any:
     try:
         return safe_open(path, framework="numpy")
     except (SafetensorError, OSError) as error:
+        told = told_by_start(path)
         raise CheckpointError(
-            f"{path}: expected a complete safetensors file, but it does not open ({error}). "
-            "It may be truncated or of another format; download it again."
+            f"{path}: expected a complete safetensors file, "
+            + (f"got {told}." if told else f"but it does not open ({error}). It may be truncated; download it again.")
         ) from error
