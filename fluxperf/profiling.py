@@ -231,7 +231,7 @@ def profile(
         commit=revision,
         dirty=dirty,
         machine=machine(device.describe()),
-        sizes=workload_row(prepared),
+        sizes=workload_row(prepared.workload, prepared.source),
         policy=rung_policy(prepared),
         ops=_ops_of_a_step(prepared),
         products=list(PRODUCTS),

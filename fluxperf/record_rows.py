@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from fluxperf.budgets import policy_of
+from fluxperf.engine.checkpoints.sources import WeightSource
 from fluxperf.engine.device.transfers import Crossing
 from fluxperf.engine.ops.meter import OpMeter
 from fluxperf.harness.measure.stopping import Reading
 from fluxperf.harness.records import BlockRow, Conditions, LedgerRow, OpRow, WorkloadRow
-from fluxperf.workloads import Prepared
+from fluxperf.workloads import Prepared, Workload
 
 
 def sums(crossings: Iterable[Crossing]) -> tuple[Counter[str], Counter[str]]:
@@ -58,18 +59,17 @@ def ledger_rows(crossings: list[Crossing]) -> list[LedgerRow]:
     ]
 
 
-def workload_row(prepared: Prepared) -> WorkloadRow:
-    """What a prepared rung runs."""
-    workload = prepared.workload
+def workload_row(workload: Workload, source: WeightSource) -> WorkloadRow:
+    """What is run, with whose weights."""
     return WorkloadRow(
         name=workload.name,
-        model=prepared.source.config.name,
+        model=source.config.name,
         height=workload.height,
         width=workload.width,
         text_tokens=workload.text_tokens,
         steps=workload.steps,
         batch=workload.batch,
-        weights=prepared.source.description,
+        weights=source.description,
     )
 
 

@@ -309,7 +309,7 @@ def record_of(
         commit=revision,
         dirty=dirty,
         machine=machine(prepared.device.describe()),
-        workload=workload_row(prepared),
+        workload=workload_row(prepared.workload, prepared.source),
         implementation="fluxperf",
         rung=prepared.phase.name,
         ran_as=prepared.device.ran_as,

@@ -31,7 +31,7 @@ from fluxperf.engine.phases import phase_named
 from fluxperf.errors import FluxperfError
 from fluxperf.files import write_whole
 from fluxperf.harness.measure.environment import commit, installed, machine
-from fluxperf.harness.records import WorkloadRow
+from fluxperf.record_rows import workload_row
 from fluxperf.workloads import placed
 
 #: Rows are shown in this order; they are measured in another.
@@ -119,7 +119,6 @@ def results(how: Asked) -> Iterator[Result]:
     seconds = time.perf_counter() - start
     print(f"reference {how.reference}: {seconds:.1f} s", flush=True)
     revision, dirty = commit(Path(__file__).resolve().parents[2])
-    sizes = {**vars(how.workload), "model": how.source.config.name, "weights": how.source.description}
     result = Result(
         created_utc=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         commit=revision,
@@ -127,7 +126,7 @@ def results(how: Asked) -> Iterator[Result]:
         machine=machine(how.described),
         versions={name: version for name in _LIBRARIES if (version := installed(name))},
         device=how.device,
-        workload=WorkloadRow(**sizes),
+        workload=workload_row(how.workload, how.source),
         reference=how.reference,
         reference_s=seconds,
         seeds=list(range(how.seeds)),
