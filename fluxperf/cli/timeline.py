@@ -13,16 +13,21 @@ from fluxperf.cli.per_op import Ceilings, PerOpFile, rates_of, show_per_op, tabl
 from fluxperf.cli.timeline_tables import show, show_comparison
 from fluxperf.errors import ConfigError, TimelineError, UnknownNameError
 from fluxperf.files import write_whole
+from fluxperf.harness.policy import read_policy
 from fluxperf.harness.text.escape import neutral, shown
 from fluxperf.harness.timeline.blind import blind_spots
-from fluxperf.harness.timeline.findings import KINDS, Finding, findings, known_findings
+from fluxperf.harness.timeline.findings import KINDS, Finding, findings
 from fluxperf.harness.timeline.ledger import Comparison, compare, read_ledger
+from fluxperf.harness.timeline.limits import MEASURES, Verdict, default_limits, judge, read_limits
 from fluxperf.harness.timeline.model import Diagnostic, Loss
 from fluxperf.harness.timeline.places import Places
 from fluxperf.harness.timeline.reading import read_timeline
 from fluxperf.harness.timeline.summary import GROUPINGS, Summary, summarize
 from fluxperf.harness.timeline.trace import trace_parts
+from fluxperf.harness.timeline.tree import Branch, tree
 from fluxperf.harness.timeline.trimming import trim
+
+_POLICY = Path("reports/policy.toml")
 
 
 class _Document(msgspec.Struct, frozen=True):
@@ -34,10 +39,13 @@ class _Document(msgspec.Struct, frozen=True):
     failed_on: list[str]
     #: Findings that were named and whose absence proves nothing here, with the reason.
     undecided: dict[str, str]
+    #: What became of each --fail-on.
+    limits: list[Verdict]
     #: The same for all kinds of findings, whether they were named or not.
     blind_spots: dict[str, str]
     losses: list[Loss]
     diagnostics: list[Diagnostic]
+    tree: list[Branch] | None
     ledger: Comparison | None
     #: A `PerOp` of the report; its module reads records with SciPy, which is not imported for a table without one.
     per_op: Any
@@ -50,8 +58,20 @@ def timeline(
     by: Annotated[str, typer.Option("--by", help=f"A row for each: {', '.join(GROUPINGS)}.")] = "op",
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON document.")] = False,
     fail_on: Annotated[
-        list[str] | None, typer.Option("--fail-on", help=f"Exit with 1 if it is found: {', '.join(KINDS)}. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--fail-on",
+            help=f"Exit with 1 if it is found, or over a limit: {', '.join((*KINDS, *MEASURES))}; as in item-sync, "
+            "'idle > 2 %', 'waits > 1 ms', 'copies in forward > 0'. Repeatable.",
+        ),
     ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option("--policy", help="Its [timeline] has limits of findings; reports/policy.toml if there."),
+    ] = None,
+    as_tree: Annotated[
+        bool, typer.Option("--tree", help="Show each range with all below it: inclusive time, and that of its turns.")
+    ] = False,
     top: Annotated[int, typer.Option("--top", min=1, help="Rows of each table.")] = 20,
     ledger: Annotated[
         Path | None,
@@ -79,7 +99,7 @@ def timeline(
     """
     if by not in GROUPINGS:
         raise UnknownNameError("grouping", by, GROUPINGS)
-    wanted = known_findings(fail_on or [])
+    limits = read_limits(fail_on or [], _thresholds(policy))
     if trimmed is not None and file.suffix in (".json", ".nsys-rep"):
         raise ConfigError(f"timeline --trimmed: expected an .sqlite export to trim, got {file}.")
     counted = read_ledger(ledger) if ledger is not None else None
@@ -95,17 +115,19 @@ def timeline(
         from fluxperf.harness.capture.page import page
 
         write_whole(html, page(capture, places, found))
-    kinds, blind = {row.finding for row in found}, blind_spots(capture, places)
-    undecided = {name: blind[name] for name in dict.fromkeys(wanted) if name in blind and name not in kinds}
+    blind = blind_spots(capture, places)
+    verdicts = judge(limits, capture, places, found, blind)
     comparison = None if counted is None else compare(capture, counted)
-    failed = [name for name in dict.fromkeys(wanted) if name in kinds]
+    branches = tree(capture, places) if as_tree else None
     table = table_per_op(capture, counted, rates, summary.in_ops, per_op)
     if as_json:
         told = (capture.losses, capture.diagnostics)
-        document = _Document(1, summary, found, failed, undecided, blind, *told, comparison, table)
+        failed = [row.limit for row in verdicts if row.state == "broken"]
+        undecided = {row.limit: row.reason for row in verdicts if row.state == "undecided"}
+        document = _Document(1, summary, found, failed, undecided, verdicts, blind, *told, branches, comparison, table)
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(document), indent=1).decode() + "\n")
     else:
-        show(summary, found, top)
+        show(summary, found, top, branches)
         if comparison is not None:
             show_comparison(comparison)
         show_per_op(table)
@@ -116,18 +138,29 @@ def timeline(
     }
     for text in (text for text, done in written.items() if done):
         typer.echo(neutral(text), err=True)
-    _end(file, failed, undecided, comparison)
+    _end(file, verdicts, comparison)
 
 
-def _end(file: Path, failed: list[str], undecided: dict[str, str], comparison: Comparison | None) -> None:
-    """Ends as the gates say: 1 if something was found or differs, 2 if the absence of something proves nothing."""
+def _thresholds(policy: Path | None) -> dict[str, str]:
+    """Limits of findings, by default and as the policy has them."""
+    path = policy or _POLICY
+    if policy is None and not path.is_file():
+        return default_limits()
+    return default_limits() | read_policy(path).timeline
+
+
+def _end(file: Path, verdicts: list[Verdict], comparison: Comparison | None) -> None:
+    """Ends as the limits say: 1 if one is broken or the ledger differs, 2 if that one is kept proves nothing."""
+    failed = [row for row in verdicts if row.state == "broken"]
+    undecided = [row for row in verdicts if row.state == "undecided"]
     if failed:
-        typer.echo(f"fluxperf: found {', '.join(failed)}, as --fail-on names.", err=True)
+        told = ", ".join(f"{row.limit} ({row.seen})" for row in failed)
+        typer.echo(neutral(f"fluxperf: found {told}, as --fail-on names."), err=True)
         raise typer.Exit(1)
     if comparison is not None and comparison.problems:
         raise typer.Exit(1)
     if undecided:
-        unproven = "; ".join(f"{name} ({reason})" for name, reason in undecided.items())
+        unproven = "; ".join(f"{row.limit} ({row.reason})" for row in undecided)
         raise TimelineError(
             f"{file}: --fail-on expected a capture that can show what it names, but it cannot: {shown(unproven, 2000)}."
         )

@@ -11,6 +11,7 @@ from fluxperf.harness.text.escape import neutral, shown
 from fluxperf.harness.timeline.findings import KINDS, Finding
 from fluxperf.harness.timeline.ledger import Comparison
 from fluxperf.harness.timeline.summary import Row, Summary
+from fluxperf.harness.timeline.tree import Branch
 from fluxperf.words import plural
 
 #: Columns of a terminal that names keep, however wide the figures beside them are.
@@ -20,8 +21,8 @@ _NARROWEST = 9
 _ROOMY = 90
 
 
-def show(summary: Summary, found: list[Finding], top: int) -> None:
-    """Prints a summary, what was found, and what to do."""
+def show(summary: Summary, found: list[Finding], top: int, branches: list[Branch] | None = None) -> None:
+    """Prints a summary, what was found, and what to do; with branches a tree in place of the table of rows."""
     console = Console(highlight=False)
     console.print(Text(_heading(summary)), soft_wrap=True)
     for gpu in summary.gpus:
@@ -30,7 +31,8 @@ def show(summary: Summary, found: list[Finding], top: int) -> None:
         console.print(_plain(f"GPU {gpu.gpu}{name}: busy {share} of {_ms(gpu.span_ms)}"), soft_wrap=True)
     if summary.in_ops is not None:
         console.print(_plain(f"Steps: ops hold {units.percent(summary.in_ops)} of their GPU time"))
-    console.print(_table(summary, top, 0 if console.width < _ROOMY else 1))
+    padding = 0 if console.width < _ROOMY else 1
+    console.print(_table(summary, top, padding) if branches is None else _tree(branches, top, padding))
     if summary.by != "kernel" and summary.total.top_kernels:
         console.print(_kernels(summary.total, top))
     if summary.total.copies:
@@ -91,6 +93,33 @@ def _table(summary: Summary, top: int, padding: int) -> Table:
     _more(view, len(summary.rows), top)
     view.add_section()
     view.add_row("total", *_cells(summary.total))
+    return view
+
+
+def _tree(branches: list[Branch], top: int, padding: int) -> Table:
+    """The ranges of most GPU time with what is around them, each with all below it."""
+    rows = [row for branch in branches for row in branch.rows()]
+    longest = sorted(range(len(rows)), key=lambda at: (-rows[at][1].gpu_ms, -rows[at][1].host.total_ms, at))
+    view = Table(title="each range with all below it, times in ms", title_justify="left", padding=(0, padding))
+    view.add_column("range", overflow="fold", min_width=_NARROWEST)
+    for heading in ("calls", "host", "GPU", "idle", "min", "median", "max", "kernels", "copies", "MB", "waits"):
+        view.add_column(heading, justify="right", no_wrap=True)
+    for at in sorted(longest[:top]):
+        depth, row = rows[at]
+        turns = row.projected
+        view.add_row(
+            Text("  " * depth + shown(row.name, 120)),
+            str(row.calls or ""),
+            _figure(row.host.total_ms),
+            _figure(row.gpu_ms),
+            _figure(row.idle_ms),
+            *(["", "", ""] if turns is None else map(_figure, (turns.min_ms, turns.median_ms, turns.max_ms))),
+            str(row.kernels or ""),
+            str(row.copies or ""),
+            _figure(row.copy_bytes / 1e6),
+            str(row.waits or ""),
+        )
+    _more(view, len(rows), top)
     return view
 
 

@@ -104,6 +104,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     pairs: Pairs
     noisy: dict[str, Noisy] = {}
     exact: dict[str, Exact] = {}
+    timeline: dict[str, str] = {}
     accepted: list[Accepted] = []
 
     def __post_init__(self) -> None:

@@ -115,7 +115,7 @@ def test_what_a_capture_cannot_show_is_an_error_and_never_a_pass(run, tmp_path, 
     ("arguments", "says"),
     [
         (("example.sqlite", "--by", "stop"), "unknown grouping 'stop'. Did you mean 'step'?"),
-        (("example.sqlite", "--fail-on", "copies"), "unknown finding 'copies'"),
+        (("example.sqlite", "--fail-on", "copy"), "unknown finding 'copy'"),
         (("nothing.sqlite",), "No such file"),
         (("nothing.nsys-rep",), "no such file"),
         (("example.sqlite", "--trace", "example.sqlite/x.json"), "cannot write"),

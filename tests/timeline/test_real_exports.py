@@ -55,6 +55,20 @@ def test_copies_bytes_and_launches_equal_the_ledger(captured, rung, copies, kern
     assert sum(row.count for row in ledger.copies) == copies
 
 
+def test_waits_are_those_of_the_calls_and_not_of_the_types_of_records(captured):
+    waits = {rung: {row.call: row for row in summarize(captured[rung][0]).waits} for rung in RUNGS}
+    assert {call: row.count for call, row in waits["baseline"].items()} == {
+        "cudaEventSynchronize": 510,
+        "cudaStreamSynchronize": 2333,
+    }
+    assert sum(row.ms for row in waits["baseline"].values()) == pytest.approx(16_558.7, abs=0.1)
+    assert {call: (row.count, round(row.ms, 1)) for call, row in waits["fused"].items()} == {
+        "cudaStreamSynchronize": (1, 72.7)
+    }
+    drawn = [row for row in captured["fused"][0].syncs if row.end_ns - row.start_ns > 1e6]
+    assert [(row.kind, row.blocks) for row in drawn] == [("cudaStreamSynchronize", True)]
+
+
 def test_a_copy_that_the_ledger_does_not_know_is_named(captured):
     timeline, ledger = captured["baseline"]
     known = [row for row in ledger.copies if (row.op, row.label, row.block) != ("scale", "scale.result", "double 3")]

@@ -68,7 +68,7 @@ def test_a_trimmed_export_says_the_same_and_tells_nothing_else(make, tmp_path: P
         assert text[0].replace("/home/someone/nsys.log", "(path)") == text[1]
     assert findings(one) == findings(two)
     assert min(row.start_ns for row in two.ranges) == 0
-    assert {call.name for call in one.calls} - {call.name for call in two.calls} == {"cudaEventQuery"}
+    assert [call.name for call in one.calls] == [call.name for call in two.calls]
     assert set(two.processes.values()) <= {"python", "process", ""}
     assert two.schema == one.schema
 

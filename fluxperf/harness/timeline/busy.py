@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fluxperf.harness.timeline.columns import Column, codes, column, empty, union_ns
-from fluxperf.harness.timeline.model import Work, Works
+from fluxperf.harness.timeline.columns import Column, codes, column, distinct, empty, union_ns
+from fluxperf.harness.timeline.model import NONE, Calls, Work, Works
 
 
 class Busy(NamedTuple):
@@ -94,18 +94,25 @@ class Gaps(NamedTuple):
         return [Gap(*row) for row in zip(*(column.tolist() for column in self), strict=True)]
 
 
-def gaps(work: Works, opened_ns: Column) -> Gaps:
+def gaps(work: Works, opened_ns: Column, calls: Calls) -> Gaps:
     """Times in which a GPU did nothing between its first and its last work.
 
-    A gap begins no earlier than the outermost range around the launch of the work that ended it: what lies before that
-    range is not its doing.
+    A gap begins no earlier than the outermost range around the launch of the work that ended it, or, without a range,
+    than the first call of its process: what lies before is not its doing.
 
     Args:
         work: in the order of its beginnings.
         opened_ns: for each range, when the outermost one around it began.
+        calls: those of the capture.
     """
     # NONE, which is -1, finds the last: no range, which keeps no gap from beginning.
     opened = np.append(opened_ns, np.iinfo(np.int64).min)[work.range]
+    if len(processes := distinct(work.process)) > 1:
+        of_calls = calls.process
+        for process in processes.tolist():
+            if (own := of_calls == process).any():
+                outside = (work.process == process) & (work.range == NONE)
+                opened[outside] = calls.start_ns[own].min()
     found = []
     for gpu in np.unique(work.gpu).tolist():
         indices = np.flatnonzero(work.gpu == gpu)

@@ -42,6 +42,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     cost_ms: float
     seen: str
     advice: str
+    bytes: int = 0
 
 
 class _Hits(NamedTuple):
@@ -147,6 +148,7 @@ def _summed(name: str, kind: Kind, hits: _Hits) -> Iterator[Finding]:
             cost_ms=cost[number] / 1e6,
             seen=f"{seen}, {moved:,} B" if moved else seen,
             advice=kind.by_seen.get(seen, kind.advice),
+            bytes=moved,
         )
 
 

@@ -7,7 +7,8 @@ process: helper processes that never use a GPU are told that their profiling did
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from fluxperf.harness.timeline.model import Diagnostic, Loss
 
@@ -24,16 +25,26 @@ _LOST = re.compile(
 #: What a warning speaks of if it names it: none of these is read here.
 _OTHERS = re.compile(
     r"\b(?:os runtime|osrt|cpu|sampl\w+|backtraces?|context switch\w*|scheduling|perf|opengl|vulkan|d3d\d*|dx1[12]|"
-    r"direct3d|wddm|mpi|ucx|openacc|openmp|etw|ftrace|network|nic|infiniband|gpu metrics?|syscalls?|vsync|openxr)\b",
+    r"direct3d|wddm|cudnn|cublas\w*|"
+    r"cusolver|nvjpeg|nccl|mpi|ucx|openacc|openmp|etw|ftrace|network|nic|infiniband|gpu metrics?|syscalls?|"
+    r"vsync|openxr)\b",
     re.IGNORECASE,
 )
+#: Said of every capture that the program itself ends (``cudaProfilerStop``), whether events are missing or not.
+_ENDED = re.compile(r"\bnot all (?P<of>CUDA|NVTX) events might have been collected\b", re.IGNORECASE)
+_BEGUN = re.compile(r"\bprofiling (?:started|stopped) due to\b", re.IGNORECASE)
+_STOPPED = re.compile(r"\AProfiling has stopped")
+_NUMBER = re.compile(r"\bnumber of (?P<of>CUDA|NVTX) events collected:\s*(?P<number>[\d,.]+?)\.?\s*\Z", re.IGNORECASE)
+
 _CUDA = re.compile(r"\b(?:cuda|cupti|kernels?|memcpy)\b", re.IGNORECASE)
 _RANGES = re.compile(r"\bnvtx\b", re.IGNORECASE)
 
 
-def says_loss(text: object) -> bool:
-    """Whether a sentence of the tool says that events of CUDA or NVTX are, or may be, missing."""
-    return isinstance(text, str) and _of(text) is not None
+def is_read(text: object) -> bool:
+    """Whether a sentence of the tool is of use here: it says that events may be missing, or speaks for the contrary."""
+    if not isinstance(text, str):
+        return False
+    return _of(text) is not None or any(one.search(text) for one in (_BEGUN, _NUMBER, _STOPPED))
 
 
 def _of(text: str) -> str | None:
@@ -46,18 +57,52 @@ def _of(text: str) -> str | None:
     return None if _OTHERS.search(text) else "cuda"
 
 
-def losses_of(diagnostics: Iterable[Diagnostic], cuda: set[int], ranges: set[int]) -> list[Loss]:
-    """What may be missing, each sentence once.
+class Held(NamedTuple):
+    """What a capture holds of each process: rows of CUDA and of NVTX, and launch calls whose work is not there."""
+
+    cuda: dict[int, int]
+    ranges: dict[int, int]
+    unanswered: dict[int, int]
+
+
+def losses_of(diagnostics: Sequence[Diagnostic], held: Held) -> tuple[list[Loss], list[str]]:
+    """What may be missing, each sentence once, and notes about warnings that what is there refutes.
+
+    A capture that the program begins and ends by itself is always said to lack events. It lacks none if it holds as
+    many as the tool says it collected, and the work of every launch call.
 
     Args:
         diagnostics: what the tool said.
-        cuda: processes with calls or GPU work in the capture.
-        ranges: processes with ranges in it.
+        held: what there is.
     """
     found: dict[tuple[str, str], Loss] = {}
+    notes = []
     for row in diagnostics:
         of = _of(row.text)
-        told = cuda if of == "cuda" else cuda | ranges
-        if of is not None and (not row.process or row.process in told):
+        told = held.cuda.keys() if of == "cuda" else held.cuda.keys() | held.ranges.keys()
+        if of is None or (row.process and row.process not in told):
+            continue
+        if _refuted(row, diagnostics, held):
+            notes.append(
+                f"Nsight Systems says: {row.text} That is said of each capture that the program ends itself. All that "
+                "it collected is here, and every launch has its work, so nothing is missing."
+            )
+        else:
             found.setdefault((of, row.text), Loss("cuda" if of == "cuda" else "ranges", row.text, row.process))
-    return list(found.values())
+    return list(found.values()), list(dict.fromkeys(notes))
+
+
+def _refuted(row: Diagnostic, diagnostics: Sequence[Diagnostic], held: Held) -> bool:
+    """Whether a warning is the one of a capture that its program ended, and the capture is whole."""
+    ended = _ENDED.search(row.text)
+    if ended is None or not row.process or held.unanswered.get(row.process):
+        return False
+    of = ended["of"].upper()
+    said = [one.text for one in diagnostics if one.process == row.process]
+    numbers = [
+        int(re.sub(r"\D", "", told["number"]))
+        for text in said
+        if (told := _NUMBER.search(text)) and told["of"].upper() == of
+    ]
+    rows = (held.cuda if of == "CUDA" else held.ranges).get(row.process, 0)
+    return any(map(_BEGUN.search, said)) and bool(numbers) and rows >= numbers[-1]

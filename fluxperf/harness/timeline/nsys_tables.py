@@ -6,10 +6,11 @@ import re
 
 import numpy as np
 
-from fluxperf.harness.timeline.columns import Column, codes, distinct, numbered
+from fluxperf.harness.timeline.columns import Column, codes, distinct, matched, numbered
 from fluxperf.harness.timeline.gpus import Gpus, gpus_of
-from fluxperf.harness.timeline.losses import losses_of
+from fluxperf.harness.timeline.losses import Held, losses_of
 from fluxperf.harness.timeline.model import (
+    NONE,
     Api,
     Calls,
     Diagnostic,
@@ -24,7 +25,7 @@ from fluxperf.harness.timeline.model import (
 from fluxperf.harness.timeline.nsys_export import Export
 from fluxperf.harness.timeline.nsys_versions import not_understood, versions
 from fluxperf.harness.timeline.nsys_work import GRAPH, KERNEL, MEMCPY, MEMSET, all_work, bounded
-from fluxperf.harness.timeline.overheads import WORDS
+from fluxperf.harness.timeline.overheads import KINDS, WORDS, word_of
 from fluxperf.words import first_few, plural
 
 _SYNC = "CUPTI_ACTIVITY_KIND_SYNCHRONIZATION"
@@ -48,7 +49,8 @@ ACTIVITIES = {
 _PUSHED, _STARTED, _DOMAIN = 59, 60, 75
 
 _SYNC_KINDS = {1: "EVENT_SYNCHRONIZE", 2: "STREAM_WAIT_EVENT", 3: "STREAM_SYNCHRONIZE", 4: "CONTEXT_SYNCHRONIZE"}
-_SEVERITIES = {0: "information", 1: "information", 2: "warning", 3: "error", 4: "fatal error"}
+_SEVERITIES = {0: "unknown", 1: "info", 2: "warning", 3: "error", 4: "verbose"}
+_LAUNCHES = re.compile(r"(?:cuda|cu)(?:Launch(?!HostFunc)|GraphLaunch|Memcpy|Memset)")
 _VERSION = re.compile(r"_v\d+$")
 
 
@@ -65,9 +67,8 @@ def timeline_of(export: Export, schema: str) -> Timeline:
     mode = capture.get("CUDA_GRAPH_TRACE_OPTIONS:MODE", "")
     _note_gaps(mode, calls, ranges, work, notes)
     threads = {*callers.tolist(), *distinct(ranges.thread).tolist()}
-    computing = {*map(_process_of, callers.tolist()), *distinct(work.process).tolist()}
     diagnostics = _diagnostics(export)
-    losses = losses_of(diagnostics, computing, {_process_of(thread) for thread in distinct(ranges.thread).tolist()})
+    losses, refuted = losses_of(diagnostics, _held(export, calls, work, syncs))
     told = [f"Nsight Systems says: {row.text}" for row in losses]
     seen = {_process_of(thread) for thread in threads} | set(distinct(work.process).tolist())
     names = dict(export.texts("PROCESSES", "globalPid", "name"))
@@ -83,7 +84,7 @@ def timeline_of(export: Export, schema: str) -> Timeline:
         calls=calls,
         work=work,
         syncs=syncs,
-        notes=[*notes, *gpus.notes, *first_few(told, "such warning", most=5)],
+        notes=[*notes, *gpus.notes, *refuted, *first_few(told, "such warning", most=5)],
         losses=losses,
         diagnostics=diagnostics,
         overheads=_read_overheads(export),
@@ -192,7 +193,10 @@ def _ranges(export: Export, others: tuple[Works, Calls, Waits], notes: list[str]
         text or export.strings.get(text_id, "(unnamed)")
         for text, text_id in export.rows("NVTX_EVENTS", texts, f"WHERE {where} ORDER BY rowid")
     )
+    stopped = _stopped(export)
     closed, paid = (export.filled("NVTX_EVENTS", column, where) for column in ("end", "int64Value"))
+    # What is open when profiling stops is closed then, by Nsight Systems.
+    closed &= ~np.isin(end, stopped)
     of_domain, firsts = codes(thread >> 24, domain) if len(thread) else (thread, thread)
     start_ns, end_ns = bounded(start, end)
     end_thread = np.where((kind == _PUSHED) | (end_thread == 0), thread, end_thread)
@@ -216,6 +220,13 @@ def _ranges(export: Export, others: tuple[Works, Calls, Waits], notes: list[str]
     )
 
 
+def _stopped(export: Export) -> list[int]:
+    """When profiling stopped, as far as the export says it."""
+    said = export.rows("DIAGNOSTIC_EVENT", [("timestamp", "INTEGER"), ("text", "TEXT")])
+    found = [at for at, text in said if at is not None and text and text.startswith("Profiling has stopped")]
+    return [*found, *(row for (row,) in export.numbers("ANALYSIS_DETAILS", "duration") if row)]
+
+
 def _note_unclosed(names: list[str], notes: list[str]) -> None:
     several = list(dict.fromkeys(names))
     shown = ", ".join(first_few([repr(name) for name in several], "name"))
@@ -235,18 +246,39 @@ def _diagnostics(export: Export) -> list[Diagnostic]:
     ]
 
 
+def _held(export: Export, calls: Calls, work: Works, syncs: Waits) -> Held:
+    """What the capture holds of each process."""
+
+    def counts(*processes: Column) -> dict[int, int]:
+        found, numbers = np.unique(np.concatenate(processes), return_counts=True)
+        return dict(zip(found.tolist(), numbers.tolist(), strict=True))
+
+    (event,) = export.columns("CUPTI_ACTIVITY_KIND_CUDA_EVENT", "globalPid")
+    (node,) = export.columns(_NODES, "globalTid")
+    (thread,) = export.columns("NVTX_EVENTS", "globalTid")
+    launching = np.array([bool(_LAUNCHES.match(name)) for name, _ in calls.names], bool)
+    rows = np.flatnonzero(launching[calls.what])
+    lone = matched((calls.process[rows], calls.correlation[rows]), (work.process, work.correlation)) == NONE
+    return Held(
+        counts(calls.process, work.process, syncs.process, event, node >> 24 << 24),
+        counts(thread >> 24 << 24),
+        counts(calls.process[rows][lone]),
+    )
+
+
 def _read_overheads(export: Export) -> Overheads:
-    """Loading of code, and time of the tool itself; types that are not known say nothing."""
+    """Loading of code, and time of the tool itself; what is not known says nothing."""
     parts = []
     for table in _OVERHEADS:
-        start, end, thread, kind = export.columns(table, "start", "end", "globalTid", "overheadType")
+        start, end, thread, kind, name = export.columns(table, "start", "end", "globalTid", "overheadType", "nameId")
+        numbers, firsts = codes(kind, name) if len(kind) else (kind, kind)
+        pairs = zip(kind[firsts].tolist(), name[firsts].tolist(), strict=True)
+        words = [WORDS.get(one) or word_of(export.strings.get(named, "")) for one, named in pairs]
+        places = np.array([KINDS.index(word) if word else NONE for word in words], np.int64)[numbers]
         start_ns, end_ns = bounded(start, end)
-        known = np.isin(kind, list(WORDS))
-        parts.append([one[known] for one in (kind, start_ns, end_ns, thread)])
-    kind, start_ns, end_ns, thread = (np.concatenate(part) for part in zip(*parts, strict=True))
-    kinds = list(WORDS)
-    what = np.searchsorted(np.array(kinds), kind)
-    return Overheads([WORDS[one] for one in kinds], what=what, start_ns=start_ns, end_ns=end_ns, thread=thread)
+        parts.append([one[places != NONE] for one in (places, start_ns, end_ns, thread)])
+    what, start_ns, end_ns, thread = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Overheads(KINDS, what=what, start_ns=start_ns, end_ns=end_ns, thread=thread)
 
 
 def _threads(export: Export, used: set[int]) -> list[Thread]:

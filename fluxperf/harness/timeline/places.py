@@ -108,7 +108,8 @@ class Places:
     @cached_property
     def idle(self) -> Gaps:
         """Times in which a GPU did nothing, in the order of their ends; found once."""
-        return gaps(self._timeline.work, self._ranges.start_ns[self._root])
+        timeline = self._timeline
+        return gaps(timeline.work, self._ranges.start_ns[self._root], timeline.calls)
 
     @cached_property
     def gaps(self) -> list[Gap]:

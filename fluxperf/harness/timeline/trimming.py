@@ -1,9 +1,8 @@
 """Trims an export of Nsight Systems to what is read from it, without what tells of the machine it was made on.
 
 Kept are the tables and columns that `nsys_tables` reads, what the tool says of events that may be missing, and strings
-that something kept refers to; of calls those that only ask are dropped, if nothing came from them. Times begin at 0.
-Paths in strings, names of processes and threads other than Python's, and what the export says of host, environment,
-command line and user are gone.
+that something kept refers to. Times begin at 0. Paths in strings, names of processes and threads other than Python's,
+and what the export says of host, environment, command line and user are gone.
 """
 
 from __future__ import annotations
@@ -18,10 +17,9 @@ from typing import NamedTuple
 
 from fluxperf.errors import RecordError
 from fluxperf.files import place
-from fluxperf.harness.timeline.losses import says_loss
+from fluxperf.harness.timeline.losses import is_read
 from fluxperf.harness.timeline.nsys import read_capture
 from fluxperf.harness.timeline.nsys_export import real_names
-from fluxperf.harness.timeline.waiting import only_asks
 
 _ON_GPU = "start end deviceId streamId correlationId globalPid graphNodeId"
 _CALLS = "CUPTI_ACTIVITY_KIND_RUNTIME"
@@ -36,7 +34,9 @@ _KEPT = {
     "CUPTI_ACTIVITY_KIND_GRAPH_TRACE": f"{_ON_GPU} graphId",
     "CUPTI_ACTIVITY_KIND_SYNCHRONIZATION": f"{_ON_GPU} syncType",
     "CUPTI_ACTIVITY_KIND_OVERHEAD": "start end globalTid correlationId overheadType",
-    "PROFILER_OVERHEAD": "start end globalTid overheadType",
+    "PROFILER_OVERHEAD": "start end globalTid overheadType nameId",
+    "ANALYSIS_DETAILS": "duration",
+    "CUPTI_ACTIVITY_KIND_CUDA_EVENT": "globalPid",
     "CUDA_GRAPH_NODE_EVENTS": "start globalTid graphNodeId originalGraphNodeId",
     "ENUM_CUDA_MEMCPY_OPER": "id name label",
     "ENUM_CUDA_MEM_KIND": "id name label",
@@ -48,7 +48,7 @@ _KEPT = {
     "META_DATA_EXPORT": "name value",
     "EXPORT_META_DATA": "name value",
     "META_DATA_CAPTURE": "name value",
-    "DIAGNOSTIC_EVENT": "severity text globalPid",
+    "DIAGNOSTIC_EVENT": "timestamp severity text globalPid",
     "ENUM_DIAGNOSTIC_SEVERITY_LEVEL": "id label",
     "StringIds": "id value",
 }
@@ -58,7 +58,7 @@ _WHERE = {
     "EXPORT_META_DATA": "name IN ('EXPORT_SCHEMA_VERSION', 'EXPORT_PRODUCT_VERSION')",
     "META_DATA_EXPORT": "name IN ('EXPORT_SCHEMA_VERSION', 'EXPORT_PRODUCT_VERSION')",
     "META_DATA_CAPTURE": "name = 'CUDA_GRAPH_TRACE_OPTIONS:MODE'",
-    "DIAGNOSTIC_EVENT": "says_loss(text)",
+    "DIAGNOSTIC_EVENT": "is_read(text)",
 }
 
 #: Columns with the number of a string.
@@ -67,6 +67,7 @@ _STRINGS = {
     _CALLS: ("nameId",),
     "CUPTI_ACTIVITY_KIND_KERNEL": ("shortName", "demangledName"),
     "ThreadNames": ("nameId",),
+    "PROFILER_OVERHEAD": ("nameId",),
 }
 
 #: Columns with text of the program, or of the tool about it.
@@ -116,8 +117,7 @@ def _copy(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("ATTACH DATABASE ? AS whole", (f"{path.resolve().as_uri()}?mode=ro",))
     connection.create_function("scrubbed", 1, _scrubbed, deterministic=True)
     connection.create_function("python_only", 1, _python_only, deterministic=True)
-    connection.create_function("says_loss", 1, says_loss, deterministic=True)
-    connection.create_function("only_asks", 1, only_asks, deterministic=True)
+    connection.create_function("is_read", 1, is_read, deterministic=True)
     found = connection.execute("SELECT name FROM whole.sqlite_master WHERE type = 'table'")
     real = real_names(str(name) for (name,) in found)
     columns = {
@@ -129,7 +129,6 @@ def _copy(connection: sqlite3.Connection, path: Path) -> None:
         where = f"WHERE {_WHERE[table]}" if table in _WHERE else ""
         connection.execute(f'CREATE TABLE "{table}" ({", ".join(names)})')
         connection.execute(f'INSERT INTO "{table}" SELECT {values} FROM whole."{real[table]}" {where}')
-    _drop_calls(connection, columns)
     _drop_strings(connection, columns)
     connection.commit()
     connection.execute("DETACH DATABASE whole")
@@ -155,23 +154,11 @@ def _value(table: str, name: str, first: int) -> str:
     if name in ('"start"', '"end"'):
         moved = f"{name} - {first}"
         return f"CASE WHEN {_UNTIMED} THEN 0 ELSE {moved} END" if table in _ON_GPUS else moved
+    if name in ('"timestamp"', '"duration"'):
+        return f"{name} - {first}"
     if name == f'"{_TEXTS.get(table)}"':
         return f"scrubbed({name})"
     return f"python_only({name})" if table == "PROCESSES" and name == '"name"' else name
-
-
-def _drop_calls(connection: sqlite3.Connection, columns: dict[str, list[str]]) -> None:
-    """Drops calls that only ask and that nothing came from; a wait of which there is no record is told by its call."""
-    if _CALLS not in columns:
-        return
-    kept = " UNION ".join(
-        f'SELECT correlationId FROM "{table}"'
-        for table, names in columns.items()
-        if table != _CALLS and '"correlationId"' in names
-    )
-    if kept:
-        asking = "SELECT id FROM StringIds WHERE only_asks(value)"
-        connection.execute(f'DELETE FROM "{_CALLS}" WHERE correlationId NOT IN ({kept}) AND nameId IN ({asking})')
 
 
 def _drop_strings(connection: sqlite3.Connection, columns: dict[str, list[str]]) -> None:

@@ -30,11 +30,6 @@ def blocks(name: str) -> bool:
     return _BLOCKS.match(name) is not None
 
 
-def only_asks(name: object) -> bool:
-    """Whether a CUDA call is a query."""
-    return isinstance(name, str) and _ASKS.match(name) is not None
-
-
 def _class(name: str) -> int:
     return _WAIT if blocks(name) else _ORDER if _ORDERS.match(name) else _ASK if _ASKS.match(name) else _OTHER
 

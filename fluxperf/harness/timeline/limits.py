@@ -1,0 +1,243 @@
+"""Limits that a capture is held to: a finding, or a measure of all of it or of a range, with a threshold.
+
+``item-sync`` fails from what its default allows on; ``launch-bound > 5 ms``, ``idle > 2 %``, ``waits > 1 ms`` and
+``copies in forward > 0`` say it themselves. A limit that is kept fails nothing only where the capture can show that.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from typing import Literal, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fluxperf.errors import ConfigError, UnknownNameError
+from fluxperf.harness.text import units
+from fluxperf.harness.timeline.busy import busy
+from fluxperf.harness.timeline.findings import KINDS, Finding, crossing
+from fluxperf.harness.timeline.model import NONE, Timeline
+from fluxperf.harness.timeline.places import Places, normal
+from fluxperf.words import first_few
+
+#: Measures, and what each counts.
+MEASURES = {
+    "idle": "time in which GPUs did nothing between two pieces of work",
+    "waits": "synchronizations that the host waited in",
+    "copies": "copies between host and device",
+    "kernels": "kernels",
+}
+
+_LIMIT = re.compile(
+    r"\s*(?P<name>[a-z-]+)(?:\s+in\s+(?P<range>.+?))?(?:\s*(?P<than>>=|>)\s*(?P<value>\d+(?:\.\d+)?)\s*(?P<unit>\S*))?\s*"
+)
+_TIMES_NS = {"ns": 1.0, "us": 1e3, "µs": 1e3, "ms": 1e6, "s": 1e9}
+_SIZES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9}
+_EXAMPLES = "such as item-sync, 'idle > 2 %', 'waits > 1 ms' or 'copies in forward > 0'"
+
+#: Findings whose blind spots are those of a measure; where a range is named, of the second too.
+_BLIND = {
+    "idle": ("launch-bound", "launch-bound"),
+    "waits": ("item-sync", "sync-in-loop"),
+    "copies": ("pageable-copy", "host-copy"),
+    "kernels": ("repeated-kernel", "sync-in-loop"),
+}
+
+
+class Limit(NamedTuple):
+    """A limit: what is measured, in which ranges (empty for all), and from what on it fails."""
+
+    text: str
+    name: str
+    range: str
+    than: str
+    value: float
+    unit: str
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a limit. ``seen`` is what was measured, ``reason`` why nothing is decided."""
+
+    limit: str
+    state: Literal["kept", "broken", "undecided"]
+    seen: str
+    reason: str = ""
+
+
+class _Amount(NamedTuple):
+    """How often, how long, how many bytes, and of what time a share is."""
+
+    number: int = 0
+    ns: float = 0.0
+    bytes: int = 0
+    of_ns: float = 0.0
+
+
+def default_limits() -> dict[str, str]:
+    """Thresholds by finding, for a policy that says nothing of it."""
+    text = files("fluxperf.harness.timeline").joinpath("limits.toml").read_text("utf-8")
+    return {name: str(value) for name, value in tomllib.loads(text).items()}
+
+
+def read_limits(texts: Iterable[str], thresholds: Mapping[str, str]) -> list[Limit]:
+    """Limits as the command line names them, each once.
+
+    Args:
+        texts: a finding, or a measure, each perhaps with a range and a threshold.
+        thresholds: by finding, where its text has none; as in ``> 2 %``.
+
+    Raises:
+        UnknownNameError: a name is neither.
+        ConfigError: a text is no limit.
+    """
+    known = {*KINDS, *MEASURES}
+    for name in thresholds:
+        if name not in KINDS:
+            raise UnknownNameError("finding of the policy's [timeline]", name, KINDS)
+    found = []
+    for text in dict.fromkeys(texts):
+        read = _LIMIT.fullmatch(text)
+        if read is None:
+            raise ConfigError(f"--fail-on {text!r}: expected a finding or a measure with a threshold, {_EXAMPLES}.")
+        name = read["name"]
+        if name not in known:
+            raise UnknownNameError("finding", name, [*KINDS, *MEASURES])
+        if read["than"] is None and name in thresholds and read["range"] is None:
+            full = f"{name} {thresholds[name]}"
+            read = _LIMIT.fullmatch(full)
+            if read is None or read["than"] is None:
+                raise ConfigError(f"[timeline] {name} = {thresholds[name]!r}: expected a threshold, such as '> 2 %'.")
+        if name in MEASURES and read["than"] is None:
+            raise ConfigError(f"--fail-on {text!r}: expected a threshold after {name}, {_EXAMPLES}.")
+        found.append(_limit(text, read))
+    return found
+
+
+def _limit(text: str, read: re.Match[str]) -> Limit:
+    name, unit = read["name"], read["unit"] or ""
+    known = ["", "%", *_TIMES_NS, *(_SIZES if name in ("copies", "host-copy", "pageable-copy") else ())]
+    if unit not in known or (name == "idle" and not unit):
+        listed = ", ".join(one or "none (a count)" for one in known if one or name != "idle")
+        raise ConfigError(f"--fail-on {text!r}: expected a unit of {listed}; got {unit or 'none'}.")
+    return Limit(text, name, read["range"] or "", read["than"] or ">", float(read["value"] or 0), unit)
+
+
+def judge(
+    limits: Iterable[Limit],
+    timeline: Timeline,
+    places: Places,
+    found: Iterable[Finding],
+    blind: Mapping[str, str],
+) -> list[Verdict]:
+    """What becomes of each limit.
+
+    Args:
+        limits: what `read_limits` gives.
+        timeline: an attributed timeline.
+        places: its places.
+        found: its findings.
+        blind: its blind spots.
+    """
+    rows = list(found)
+    span = sum(gpu.last_ns - gpu.first_ns for gpu in busy(timeline.work).values())
+    return [_judged(limit, timeline, places, rows, blind, span) for limit in limits]
+
+
+def _judged(
+    limit: Limit, timeline: Timeline, places: Places, found: list[Finding], blind: Mapping[str, str], span: float
+) -> Verdict:
+    inside = None
+    if limit.range:
+        inside = _inside(places, timeline, limit.range)
+        if not inside.any():
+            names = first_few([repr(name) for name in dict.fromkeys(map(normal, timeline.ranges.names))], "name")
+            reason = f"the capture has no range {limit.range!r}; it has {', '.join(names) or 'none'}"
+            return Verdict(limit=limit.text, state="undecided", seen="", reason=reason)
+    if limit.name in KINDS:
+        rows = [row for row in found if row.finding == limit.name and (inside is None or _within(row, limit.range))]
+        amount = _Amount(
+            sum(row.count for row in rows), sum(row.cost_ms for row in rows) * 1e6, sum(row.bytes for row in rows), span
+        )
+        reasons = [blind.get(limit.name, "")]
+    else:
+        amount = _measured(limit.name, timeline, places, inside)
+        reasons = [blind.get(name, "") for name in dict.fromkeys(_BLIND[limit.name][: 1 if inside is None else 2])]
+    value, seen = _value(limit, amount)
+    if value > limit.value or (limit.than == ">=" and value >= limit.value):
+        return Verdict(limit=limit.text, state="broken", seen=seen)
+    reason = "; ".join(dict.fromkeys(reason for reason in reasons if reason))
+    return Verdict(limit=limit.text, state="undecided" if reason else "kept", seen=seen, reason=reason)
+
+
+def _within(row: Finding, name: str) -> bool:
+    parts = row.range.split(" / ")
+    return any(_matches(part, name) for part in parts)
+
+
+def _matches(name: str, wanted: str) -> bool:
+    """Whether a range is meant: by its name, with or without its numbers, or by a pattern with ``*``."""
+    if wanted == "forward" and re.search(r"(?<!\w)forward\b", name, re.IGNORECASE):
+        return True
+    plain = normal(name)
+    return wanted in (name, plain) or fnmatch.fnmatchcase(name, wanted) or fnmatch.fnmatchcase(plain, wanted)
+
+
+def _inside(places: Places, timeline: Timeline, wanted: str) -> NDArray[np.bool_]:
+    """Whether each range is one of that name, or lies in one; ``forward`` are steps and blocks, too."""
+    ranges = timeline.ranges
+    meant = np.array([_matches(name, wanted) for name in ranges.names], bool)
+    held = meant[ranges.name] if len(ranges) else np.zeros(0, bool)
+    if wanted == "forward":
+        held = held | places.stepped
+    parents = ranges.parent.tolist()
+    found = held.tolist()
+    for index in np.lexsort((-ranges.end_ns, ranges.start_ns)).tolist():
+        if parents[index] != NONE and found[parents[index]]:
+            found[index] = True
+    return np.array(found, bool)
+
+
+def _measured(name: str, timeline: Timeline, places: Places, inside: NDArray[np.bool_] | None) -> _Amount:
+    """A measure of the whole capture, or of what was launched in some of its ranges and below."""
+    work, waits, idle = timeline.work, timeline.syncs.blocking, places.idle
+    if inside is None:
+        of_work, of_waits = np.ones(len(work), bool), np.ones(len(waits), bool)
+    else:
+        known = np.append(inside, False)
+        of_work, of_waits = known[work.range] | known[work.captured], known[waits.range]
+    spans = busy(work.taken(of_work)) if of_work.any() else {}
+    span = float(sum(gpu.last_ns - gpu.first_ns for gpu in spans.values()))
+    lasted = work.end_ns - work.start_ns
+    if name == "idle":
+        spent = idle.lasted_ns[of_work[idle.work]]
+        return _Amount(len(spent), float(spent.sum()), 0, span)
+    if name == "waits":
+        return _Amount(int(of_waits.sum()), float((waits.end_ns - waits.start_ns)[of_waits].sum()), 0, span)
+    if name == "kernels":
+        which = of_work & work.flags("kernel")
+        return _Amount(int(which.sum()), float(lasted[which].sum()), 0, span)
+    which = of_work & crossing(work)
+    counts = np.array([what.copy.count if what.copy else 1 for what in work.kinds], np.int64)
+    number = int(counts[work.what[which]].sum()) if which.any() else 0
+    return _Amount(number, float(lasted[which].sum()), int(work.bytes[which].sum()), span)
+
+
+def _value(limit: Limit, amount: _Amount) -> tuple[float, str]:
+    """What was measured in the unit of the limit, and in words."""
+    if limit.unit == "%":
+        share = amount.ns / amount.of_ns if amount.of_ns else 0.0
+        return 100 * share, _plain(f"{units.percent(share)} of {units.time(amount.of_ns / 1e9)}")
+    if limit.unit in _TIMES_NS:
+        return amount.ns / _TIMES_NS[limit.unit], _plain(units.time(amount.ns / 1e9))
+    if limit.unit in _SIZES:
+        return amount.bytes / _SIZES[limit.unit], _plain(units.quantity(amount.bytes, "B"))
+    return float(amount.number), _plain(units.count(amount.number))
+
+
+def _plain(text: str) -> str:
+    return text.replace(units.NBSP, " ")

@@ -1,0 +1,259 @@
+"""Inclusive time: what each range cost with all below it, as a tree of paths.
+
+A range's GPU time is the union of the intervals of what was launched in it and below; its projection reaches from the
+first of that work to the last, which is what `nsys stats` reports as nvtx_gpu_proj_sum. Turns of one path are one row,
+with the shortest, median and longest of them. Work of a graph is below the range that launched the graph, in the ranges
+in which its nodes were captured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fluxperf.harness.timeline.columns import Column, codes, empty, sums, union_ns
+from fluxperf.harness.timeline.findings import crossing
+from fluxperf.harness.timeline.model import NONE, Timeline
+from fluxperf.harness.timeline.places import NO_RANGE, Places, normal
+
+#: Levels of a tree: what lies deeper, as of ranges that a recursion opens, is in the turn at the last one.
+_DEEPEST = 60
+
+
+class Spread(msgspec.Struct, frozen=True, kw_only=True):
+    """Milliseconds of the turns of a range: of all, and the shortest, median and longest."""
+
+    total_ms: float
+    min_ms: float
+    median_ms: float
+    max_ms: float
+
+
+class Branch(msgspec.Struct, frozen=True, kw_only=True):
+    """A range, or turns of one, with all below: the longest child first.
+
+    ``host`` is the time in the range, ``projected`` from the first to the last GPU work of a turn (``None`` without
+    any), ``gpu_ms`` the time in which that work ran, ``idle_ms`` the time for which a GPU had nothing to do before it.
+    ``copies`` are those between host and device.
+    """
+
+    name: str
+    path: str
+    calls: int
+    host: Spread
+    projected: Spread | None
+    gpu_ms: float
+    idle_ms: float
+    kernels: int
+    copies: int
+    copy_bytes: int
+    waits: int
+    wait_ms: float
+    children: list[Branch] = []
+
+    def rows(self, depth: int = 0) -> Iterator[tuple[int, Branch]]:
+        """This and all below it, with how deep each is."""
+        yield depth, self
+        for child in self.children:
+            yield from child.rows(depth + 1)
+
+
+class _Nodes:
+    """Turns of ranges, and of the ranges in which nodes of graphs were captured, each below the launch of its graph.
+
+    Every turn has a number: ranges first, by their index. ``path`` is the number of a turn's path, or ``NONE`` for one
+    that lies too deep.
+    """
+
+    def __init__(self, timeline: Timeline) -> None:
+        ranges, work = timeline.ranges, timeline.work
+        self.parent, names = ranges.parent.tolist(), ranges.name.tolist()
+        self.of_work = work.range.copy()
+        rows = np.flatnonzero(work.captured != NONE)
+        known: dict[tuple[int, int], int] = {}
+        numbers, firsts = codes(work.range[rows], work.captured[rows]) if len(rows) else (empty(), empty())
+        ends = []
+        for first in rows[firsts].tolist():
+            around = launch = int(work.range[first])
+            held = set(timeline.chain(launch))
+            for index in timeline.chain(int(work.captured[first])):
+                if index in held:  # the graph was captured and launched inside of it
+                    continue
+                number = known.get((launch, index))
+                if number is None:
+                    number = known[launch, index] = len(self.parent)
+                    self.parent.append(around)
+                    names.append(names[index])
+                around = number
+            ends.append(around)
+        self.of_work[rows] = np.array(ends, np.int64)[numbers]
+        self.virtual = len(self.parent) - len(ranges)
+        self._paths(ranges.names, names, np.lexsort((-ranges.end_ns, ranges.start_ns)).tolist())
+
+    def _paths(self, texts: list[str], names: list[int], order: list[int]) -> None:
+        """Numbers paths, the outer before the inner."""
+        in_path = [normal(text) for text in texts]
+        ids: dict[tuple[int, str], int] = {}
+        number = len(self.parent)
+        path, depth, held = [NONE] * number, [0] * number, list(range(number))
+        for turn in [*order, *range(len(order), number)]:
+            parent = self.parent[turn]
+            depth[turn] = 0 if parent == NONE else depth[parent] + 1
+            if depth[turn] >= _DEEPEST:
+                held[turn] = held[parent]
+                continue
+            key = (NONE if parent == NONE else path[parent], in_path[names[turn]])
+            path[turn] = ids.setdefault(key, len(ids))
+        self.path, self.depth = np.array(path, np.int64), np.array(depth, np.int64)
+        self._held = np.array([*held, NONE], np.int64)
+        self.keys = list(ids)
+        self.parents = np.array(self.parent, np.int64)
+
+    def levels(self, turns: Column) -> Iterator[tuple[Column, Column]]:
+        """For each depth, the deepest first: rows that lie in a turn at that depth, and those turns."""
+        at = self._held[turns]
+        depth = np.append(self.depth, NONE)
+        up = np.append(self.parents, NONE)
+        for level in range(int(depth[at].max()) if len(at) else NONE, NONE, -1):
+            rows = np.flatnonzero(depth[at] == level)
+            yield rows, at[rows]
+            at[rows] = up[at[rows]]
+
+
+def tree(timeline: Timeline, places: Places) -> list[Branch]:
+    """The outermost ranges of a timeline with all below them, the longest first; what lies in none is one of them."""
+    nodes = _Nodes(timeline)
+    measures = _measures(timeline, places, nodes)
+    number = len(nodes.keys)
+    children: list[list[int]] = [[] for _ in range(number + 1)]
+    for path, (parent, _) in enumerate(nodes.keys):
+        children[parent].append(path)
+    by_path = np.argsort(nodes.path, kind="stable")
+    turns = np.split(by_path, np.searchsorted(nodes.path[by_path], np.arange(number)))[1:]
+    found: dict[int, Branch] = {}
+    for path in range(number - 1, -1, -1):  # inner paths have higher numbers
+        below = [found[child] for child in children[path]]
+        found[path] = _branch(nodes.keys[path][1], measures, turns[path], below)
+    roots = [found[path] for path in children[NONE]] if number else []
+    outside = _outside(timeline, places, nodes)
+    return _named([*_sorted(roots), *([outside] if outside else [])], "")
+
+
+def _sorted(rows: list[Branch]) -> list[Branch]:
+    return sorted(rows, key=lambda row: (-row.gpu_ms, -row.host.total_ms, row.name))
+
+
+def _named(rows: list[Branch], above: str) -> list[Branch]:
+    """The rows with their paths."""
+    found = []
+    for row in rows:
+        path = f"{above} / {row.name}" if above else row.name
+        found.append(msgspec.structs.replace(row, path=path, children=_named(row.children, path)))
+    return found
+
+
+class _Measures(msgspec.Struct):
+    """What each turn cost, with all below it; ``last_ns`` is before ``first_ns`` where no work was launched."""
+
+    host_ns: Column
+    busy_ns: NDArray[np.float64]
+    idle_ns: NDArray[np.float64]
+    first_ns: Column
+    last_ns: Column
+    kernels: Column
+    copies: Column
+    bytes: Column
+    waits: Column
+    wait_ns: Column
+
+
+def _measures(timeline: Timeline, places: Places, nodes: _Nodes) -> _Measures:
+    ranges, work, waits = timeline.ranges, timeline.work, timeline.syncs.blocking
+    number = len(nodes.parent)
+    found = _Measures(
+        np.concatenate((ranges.end_ns - ranges.start_ns, empty(nodes.virtual))),
+        np.zeros(number),
+        np.zeros(number),
+        empty(number, np.iinfo(np.int64).max),
+        empty(number, np.iinfo(np.int64).min),
+        *(empty(number) for _ in range(5)),
+    )
+    crosses, kernel = crossing(work), work.flags("kernel")
+    counts = np.array([what.copy.count if what.copy else 0 for what in work.kinds], np.int64)
+    counts = counts[work.what] * crosses if len(work) else empty()
+    idle = empty(len(work))
+    idle[places.idle.work] = places.idle.lasted_ns
+    gpus, _ = codes(work.gpu) if len(work) else (empty(), empty())
+    several = int(gpus.max()) + 1 if len(gpus) else 1
+    for rows, turns in nodes.levels(nodes.of_work):
+        if len(rows):
+            spent = union_ns(work.start_ns[rows], work.end_ns[rows], turns * several + gpus[rows], number * several)
+            found.busy_ns += spent.reshape(number, several).sum(1)
+            found.idle_ns += sums(turns, idle[rows], number)
+            np.minimum.at(found.first_ns, turns, work.start_ns[rows])
+            np.maximum.at(found.last_ns, turns, work.end_ns[rows])
+            found.kernels += sums(turns, kernel[rows].astype(np.int64), number).astype(np.int64)
+            found.copies += sums(turns, counts[rows], number).astype(np.int64)
+            found.bytes += sums(turns, work.bytes[rows] * crosses[rows], number).astype(np.int64)
+    for rows, turns in nodes.levels(waits.range):
+        found.waits += np.bincount(turns, minlength=number)
+        found.wait_ns += sums(turns, (waits.end_ns - waits.start_ns)[rows], number).astype(np.int64)
+    return found
+
+
+def _spread(values_ns: Column) -> Spread:
+    ms = values_ns / 1e6
+    return Spread(
+        total_ms=float(ms.sum()), min_ms=float(ms.min()), median_ms=float(np.median(ms)), max_ms=float(ms.max())
+    )
+
+
+def _branch(name: str, measures: _Measures, turns: Column, children: list[Branch]) -> Branch:
+    launched = turns[measures.last_ns[turns] >= measures.first_ns[turns]]
+    return Branch(
+        name=name,
+        path="",
+        calls=len(turns),
+        host=_spread(measures.host_ns[turns]),
+        projected=_spread((measures.last_ns - measures.first_ns)[launched]) if len(launched) else None,
+        gpu_ms=float(measures.busy_ns[turns].sum()) / 1e6,
+        idle_ms=float(measures.idle_ns[turns].sum()) / 1e6,
+        kernels=int(measures.kernels[turns].sum()),
+        copies=int(measures.copies[turns].sum()),
+        copy_bytes=int(measures.bytes[turns].sum()),
+        waits=int(measures.waits[turns].sum()),
+        wait_ms=float(measures.wait_ns[turns].sum()) / 1e6,
+        children=_sorted(children),
+    )
+
+
+def _outside(timeline: Timeline, places: Places, nodes: _Nodes) -> Branch | None:
+    """What was launched, or waited for, in no range."""
+    work, waits = timeline.work, timeline.syncs.blocking
+    rows, of_waits = nodes.of_work == NONE, waits.range == NONE
+    if not rows.any() and not of_waits.any():
+        return None
+    starts, ends = work.start_ns[rows], work.end_ns[rows]
+    gpus, firsts = codes(work.gpu[rows]) if rows.any() else (empty(), empty())
+    idle = places.idle.lasted_ns[rows[places.idle.work]]
+    crosses = rows & crossing(work)
+    counts = np.array([what.copy.count if what.copy else 0 for what in work.kinds], np.int64)
+    span = np.array([ends.max() - starts.min()], np.int64) if rows.any() else empty()
+    waited = (waits.end_ns - waits.start_ns)[of_waits]
+    return Branch(
+        name=NO_RANGE,
+        path=NO_RANGE,
+        calls=0,
+        host=_spread(empty(1)),
+        projected=_spread(span) if len(span) else None,
+        gpu_ms=float(union_ns(starts, ends, gpus, len(firsts)).sum()) / 1e6,
+        idle_ms=float(idle.sum()) / 1e6,
+        kernels=int((rows & work.flags("kernel")).sum()),
+        copies=int(counts[work.what[crosses]].sum()),
+        copy_bytes=int(work.bytes[crosses].sum()),
+        waits=len(waited),
+        wait_ms=float(waited.sum()) / 1e6,
+    )
