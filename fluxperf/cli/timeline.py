@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 import typer
+from rich.console import Console
 
+from fluxperf.cli import timeline_options as options
 from fluxperf.cli.per_op import Ceilings, PerOpFile, rates_of, show_per_op, table_per_op
-from fluxperf.cli.timeline_tables import show, show_comparison
+from fluxperf.cli.timeline_tables import show, show_comparison, show_difference
 from fluxperf.errors import ConfigError, TimelineError, UnknownNameError
 from fluxperf.files import write_whole
 from fluxperf.harness.policy import read_policy
 from fluxperf.harness.text.escape import neutral, shown
 from fluxperf.harness.timeline.blind import blind_spots
-from fluxperf.harness.timeline.findings import KINDS, Finding, findings
+from fluxperf.harness.timeline.differing import difference
+from fluxperf.harness.timeline.filtering import Filter, filtered
+from fluxperf.harness.timeline.findings import Finding, findings
 from fluxperf.harness.timeline.ledger import Comparison, compare, read_ledger
-from fluxperf.harness.timeline.limits import MEASURES, Verdict, default_limits, judge, read_limits
-from fluxperf.harness.timeline.model import Diagnostic, Loss
+from fluxperf.harness.timeline.limits import Verdict, default_limits, judge, read_limits
+from fluxperf.harness.timeline.model import Diagnostic, Loss, Timeline
 from fluxperf.harness.timeline.places import Places
-from fluxperf.harness.timeline.reading import read_timeline
+from fluxperf.harness.timeline.reading import is_trace, read_timeline
 from fluxperf.harness.timeline.summary import GROUPINGS, Summary, summarize
 from fluxperf.harness.timeline.trace import trace_parts
 from fluxperf.harness.timeline.tree import Branch, tree
@@ -52,46 +57,25 @@ class _Document(msgspec.Struct, frozen=True):
 
 
 def timeline(
-    file: Annotated[
-        Path, typer.Argument(help="A capture: .sqlite, .nsys-rep where nsys is installed, or a trace of ours, .json.")
-    ],
-    by: Annotated[str, typer.Option("--by", help=f"A row for each: {', '.join(GROUPINGS)}.")] = "op",
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON document.")] = False,
-    fail_on: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--fail-on",
-            help=f"Exit with 1 if it is found, or over a limit: {', '.join((*KINDS, *MEASURES))}; as in item-sync, "
-            "'idle > 2 %', 'waits > 1 ms', 'copies in forward > 0'. Repeatable.",
-        ),
-    ] = None,
-    policy: Annotated[
-        Path | None,
-        typer.Option("--policy", help="Its [timeline] has limits of findings; reports/policy.toml if there."),
-    ] = None,
-    as_tree: Annotated[
-        bool, typer.Option("--tree", help="Show each range with all below it: inclusive time, and that of its turns.")
-    ] = False,
-    top: Annotated[int, typer.Option("--top", min=1, help="Rows of each table.")] = 20,
-    ledger: Annotated[
-        Path | None,
-        typer.Option(
-            "--ledger",
-            help="Compare with this ledger of `fluxperf profile` and show ops of a step; exit with 1 if it differs.",
-        ),
-    ] = None,
+    file: options.Capture,
+    against: options.Against = None,
+    by: options.By = "op",
+    as_json: options.AsJson = False,
+    fail_on: options.FailOn = None,
+    policy: options.PolicyFile = None,
+    as_tree: options.AsTree = False,
+    top: options.Top = 20,
+    ledger: options.LedgerFile = None,
     per_op: PerOpFile = None,
     ceilings: Ceilings = None,
-    trimmed: Annotated[
-        Path | None,
-        typer.Option("--trimmed", help="Write the export without what is not read or tells of its machine."),
-    ] = None,
-    trace_to: Annotated[
-        Path | None, typer.Option("--trace", help="Write a trace for ui.perfetto.dev to this JSON file.")
-    ] = None,
-    html: Annotated[
-        Path | None, typer.Option("--html", help="Write one offline page to this file: tables, findings, timeline.")
-    ] = None,
+    trimmed: options.Trimmed = None,
+    trace_to: options.TraceFile = None,
+    html: options.HtmlFile = None,
+    between: options.Between = None,
+    within: options.Within = None,
+    process: options.Process = None,
+    gpu: options.Gpu = None,
+    domain: options.Domain = None,
 ) -> None:
     """Show what each NVTX range of a capture cost: GPU time, idle, copies, waits, and findings.
 
@@ -100,11 +84,16 @@ def timeline(
     if by not in GROUPINGS:
         raise UnknownNameError("grouping", by, GROUPINGS)
     limits = read_limits(fail_on or [], _thresholds(policy))
-    if trimmed is not None and file.suffix in (".json", ".nsys-rep"):
+    part = Filter(between, within, process, gpu, domain)
+    if against is not None:
+        others = {"--fail-on": fail_on, "--ledger": ledger, "--trimmed": trimmed, "--trace": trace_to, "--html": html}
+        _compare(file, against, part, {name for name, value in others.items() if value}, as_json, top)
+        return
+    if trimmed is not None and (is_trace(file) or file.suffix == ".nsys-rep"):
         raise ConfigError(f"timeline --trimmed: expected an .sqlite export to trim, got {file}.")
     counted = read_ledger(ledger) if ledger is not None else None
     rates = rates_of(ceilings) if counted is not None else None
-    capture = read_timeline(file)
+    capture = _read(file, part)
     places = Places(capture)
     summary, found = summarize(capture, by, places), findings(capture, places)
     if trace_to is not None:
@@ -139,6 +128,24 @@ def timeline(
     for text in (text for text, done in written.items() if done):
         typer.echo(neutral(text), err=True)
     _end(file, verdicts, comparison)
+
+
+def _read(file: Path, part: Filter) -> Timeline:
+    """Reads a capture, and what is asked for of it; a terminal shows that it is at work."""
+    console = Console(stderr=True)
+    with console.status(f"reading {shown(file.name, 60)}") if console.is_terminal else nullcontext():
+        return filtered(read_timeline(file), part)
+
+
+def _compare(file: Path, against: Path, part: Filter, others: set[str], as_json: bool, top: int) -> None:
+    """Shows what changed from one capture to another."""
+    if others:
+        raise ConfigError(f"timeline A B: expected no {', '.join(sorted(others))} with two captures. Give one of them.")
+    found = difference(_read(file, part), _read(against, part))
+    if as_json:
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(found), indent=1).decode() + "\n")
+    else:
+        show_difference(found, top)
 
 
 def _thresholds(policy: Path | None) -> dict[str, str]:

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import neutral, shown
+from fluxperf.harness.timeline.differing import Change, Difference
 from fluxperf.harness.timeline.findings import KINDS, Finding
 from fluxperf.harness.timeline.ledger import Comparison
 from fluxperf.harness.timeline.summary import Row, Summary
@@ -29,6 +30,10 @@ def show(summary: Summary, found: list[Finding], top: int, branches: list[Branch
         share = units.percent(gpu.busy_ms / gpu.span_ms) if gpu.span_ms else units.NONE
         name = f" {shown(gpu.name, 60)}" if gpu.name else ""
         console.print(_plain(f"GPU {gpu.gpu}{name}: busy {share} of {_ms(gpu.span_ms)}"), soft_wrap=True)
+    for row in summary.overlaps:
+        hidden = units.percent(row.overlap_ms / row.communication_ms) if row.communication_ms else units.NONE
+        text = f"GPU {row.gpu}: NCCL {_ms(row.communication_ms)}, {hidden} of it beside other kernels"
+        console.print(_plain(f"{text} ({_ms(row.exposed_ms)} with nothing beside it)"), soft_wrap=True)
     if summary.in_ops is not None:
         console.print(_plain(f"Steps: ops hold {units.percent(summary.in_ops)} of their GPU time"))
     padding = 0 if console.width < _ROOMY else 1
@@ -48,6 +53,41 @@ def show(summary: Summary, found: list[Finding], top: int, branches: list[Branch
         console.print("No findings.")
     for note in summary.notes:
         console.print(Text(f"Note: {shown(note, 400)}"))
+
+
+def show_difference(found: Difference, top: int) -> None:
+    """Prints what changed from one capture to another."""
+    console = Console(highlight=False)
+    console.print(Text(neutral(f"{shown(found.before, 200)} -> {shown(found.after, 200)}")), soft_wrap=True)
+    padding = 0 if console.width < _ROOMY else 1
+    for title, rows in (
+        ("by range, each with all below it", found.ranges), ("by op", found.ops), ("by kernel", found.kernels)
+    ):  # fmt: skip
+        console.print(_changes(title, rows, found.total, top, padding))
+
+
+def _changes(title: str, rows: list[Change], total: Change, top: int, padding: int) -> Table:
+    view = Table(title=f"{title}, GPU times in ms: before, after", title_justify="left", padding=(0, padding))
+    view.add_column("row", overflow="fold", min_width=_NARROWEST)
+    headings = ("GPU", "", "change", "calls", "", "kernels", "", "copies", "", "waits", "")
+    for heading in headings:
+        view.add_column(heading, justify="right", no_wrap=True)
+    for row in rows[:top]:
+        note = "" if row.seen == "in both" else f" ({row.seen})"
+        view.add_row(Text(shown(row.name, 300) + note), *_change_cells(row))
+    _more(view, len(rows), top)
+    view.add_section()
+    view.add_row("total", *_change_cells(total))
+    return view
+
+
+def _change_cells(row: Change) -> list[str]:
+    before, after = row.before, row.after
+    share = _plain(units.change(after.gpu_ms / before.gpu_ms - 1)) if before.gpu_ms and after.gpu_ms else ""
+    cells = [_figure(before.gpu_ms), _figure(after.gpu_ms), share]
+    for name in ("calls", "kernels", "copies", "waits"):
+        cells += [str(getattr(side, name) or "") for side in (before, after)]
+    return cells
 
 
 def show_comparison(comparison: Comparison) -> None:

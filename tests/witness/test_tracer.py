@@ -212,3 +212,17 @@ def test_ranges_of_domains_nest_on_their_own():
     ranges.push(None)
     assert ranges.open() == ("(unnamed)",)
     assert ranges.seen == {"a", "b", "(unnamed)"}
+
+
+def test_a_query_of_an_event_is_no_wait_though_its_record_has_that_type(fake):
+    asked = {"kind": 38, "type": 1, "start": 1000, "end": 6000, "device_id": 0, "stream_id": 7, "graph_node_id": 0}
+    tracer = Tracer(fake.cupti)
+    tracer.start()
+    fake.cupti.call("cudaLaunchKernel_v7000", "cuLaunchKernel", asked)  # a call that can neither copy nor block
+    fake.gpu.synchronize(1)
+    tracer.stop()
+    assert [event.name for event in tracer.events] == ["event"]
+    with Witness(fake.cupti) as seen:
+        fake.cupti.call("cudaLaunchKernel_v7000", "cuLaunchKernel", asked)
+        fake.gpu.synchronize(1)
+    assert seen.totals.syncs == 1

@@ -114,7 +114,7 @@ def gaps(work: Works, opened_ns: Column, calls: Calls) -> Gaps:
                 outside = (work.process == process) & (work.range == NONE)
                 opened[outside] = calls.start_ns[own].min()
     found = []
-    for gpu in np.unique(work.gpu).tolist():
+    for gpu in distinct(work.gpu).tolist():
         indices = np.flatnonzero(work.gpu == gpu)
         busy_until = np.maximum.accumulate(work.end_ns[indices])[:-1]
         indices = indices[1:]

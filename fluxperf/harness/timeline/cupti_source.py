@@ -12,6 +12,7 @@ from typing import Any
 
 from fluxperf.errors import WORKING_GPU, DeviceError, NoGpuError
 from fluxperf.harness.timeline import driver
+from fluxperf.harness.timeline.waiting import blocks
 from fluxperf.words import plural
 
 #: CUPTI's memory copy kinds that cross between host and device (``CUpti_ActivityMemcpyKind``), arrays included.
@@ -20,6 +21,21 @@ CROSSINGS = {1: "h2d", 2: "d2h", 3: "h2d", 4: "d2h"}
 #: Synchronizations that block the host (``CUpti_ActivitySynchronizationType``). A stream that waits for an event (2)
 #: does not.
 BLOCKING = {1: "event", 3: "stream", 4: "context"}
+
+
+def waited(kind: int, call: str | None) -> str:
+    """What the host waited for in a synchronization: empty where it did not wait.
+
+    Queries of events have records too, of the type of a wait: what calls of other names tell is no wait of an event.
+
+    Args:
+        kind: type of the record.
+        call: name of its call, or ``None`` where that was not seen, as of calls that can neither copy nor block.
+    """
+    if kind == 1 and (call is None or not blocks(call)):
+        return ""
+    return BLOCKING.get(kind, "")
+
 
 #: Kinds of memory (``CUpti_ActivityMemoryKind``). Nsight Systems counts them from 0.
 MEMORY = {
@@ -41,7 +57,7 @@ class CuptiSource:
     Args:
         kinds: names of activity kinds, such as ``"MEMCPY"``.
         on_activity: takes each record; it must copy what it keeps, since the record's memory is reused.
-        on_call: takes the correlation id of each call that may copy or block, as it is entered, in its own thread.
+        on_call: takes correlation id and name of each call that may copy or block, as it is entered, in its own thread.
         cupti: what stands in for ``cupti.cupti`` in a test.
         command: which command asks, for messages.
         on_node: takes the id of each node of a CUDA graph as it is created, in the thread that does, and that of the
@@ -55,7 +71,7 @@ class CuptiSource:
         self,
         kinds: Iterable[str],
         on_activity: Callable[[Any], None],
-        on_call: Callable[[int], None] | None = None,
+        on_call: Callable[[int, str], None] | None = None,
         cupti: Any = None,
         command: str = "witness",
         on_node: Callable[[int, int | None], None] | None = None,
@@ -70,6 +86,7 @@ class CuptiSource:
         self.kinds = self._cupti.ActivityKind
         self._enabled = [getattr(self.kinds, name) for name in kinds]
         self._on_activity, self._on_call, self._on_node = on_activity, on_call, on_node
+        self._names: dict[tuple[int, int], str] = {}
         self._subscriber: int | None = None
         self._node_ids: dict[int, bool] = {}
         #: Why nodes of graphs are not told, empty while they are.
@@ -150,7 +167,8 @@ class CuptiSource:
     def _ask_for_calls(self, subscriber: int) -> None:
         """Asks for a callback at each call; raises CUPTI's error where it knows none of them."""
         cupti, known, refused = self._cupti, 0, None
-        for domain, number in _calls(cupti):
+        for (domain, number), name in _calls(cupti).items():
+            self._names[int(domain), int(number)] = name
             try:
                 cupti.enable_callback(1, subscriber, domain, number)
                 known += 1
@@ -184,7 +202,7 @@ class CuptiSource:
         if self._node_ids and domain == self._cupti.CallbackDomain.RESOURCE:
             self._created(int(callback), data)
         elif self._on_call and data.callback_site == self._cupti.ApiCallbackSite.API_ENTER:
-            self._on_call(int(data.correlation_id))
+            self._on_call(int(data.correlation_id), self._names.get((int(domain), int(callback)), ""))
 
     def _created(self, callback: int, data: Any) -> None:
         """Tells of a node. What goes wrong is kept: no error may leave a callback of the driver."""
@@ -220,14 +238,15 @@ def bindings(command: str = "witness") -> Any:
     return cupti
 
 
-def _calls(cupti: Any) -> list[tuple[int, int]]:
-    """Domain and number of every call in ``_CALLS``, runtime and driver. Older bindings name the lists otherwise."""
+def _calls(cupti: Any) -> dict[tuple[int, int], str]:
+    """Every call in ``_CALLS``, by domain and number, runtime and driver. Older bindings name the lists otherwise."""
     lists = {
         cupti.CallbackDomain.RUNTIME_API: ("RuntimeApiTraceCbid", "Runtime_api_trace_cbid"),
         cupti.CallbackDomain.DRIVER_API: ("DriverApiTraceCbid", "Driver_api_trace_cbid"),
     }
-    found = []
+    found: dict[tuple[int, int], str] = {}
     for domain, names in lists.items():
         numbers = next(getattr(cupti, name) for name in names if hasattr(cupti, name))
-        found += [(domain, number) for name, number in numbers.__members__.items() if _CALLS.fullmatch(name)]
+        members = numbers.__members__.items()
+        found |= {(domain, number): name for name, number in members if _CALLS.fullmatch(name)}
     return found

@@ -215,8 +215,11 @@ def _items(evidence: Evidence) -> _Hits:
 def _following(timeline: Timeline, wanted: Column, waits: Column) -> Column:
     """For wanted calls the next one of their thread that launched work or waited; ``NONE`` for the last."""
     calls = timeline.calls
-    telling = np.unique(np.concatenate((timeline.work.call, waits)))
-    telling = telling[telling != NONE]
+    if not len(wanted):
+        return empty()
+    told = np.zeros(len(calls) + 1, bool)  # NONE, which is -1, marks the last, which is no call
+    told[timeline.work.call] = told[waits] = True
+    telling = np.flatnonzero(told[:-1])
     order = telling[np.lexsort((calls.start_ns[telling], calls.thread[telling]))]
     following = empty(len(calls) + 1, NONE)
     same = calls.thread[order[1:]] == calls.thread[order[:-1]]

@@ -153,7 +153,7 @@ def _judged(
 ) -> Verdict:
     inside = None
     if limit.range:
-        inside = _inside(places, timeline, limit.range)
+        inside = ranges_like(places, timeline, limit.range)
         if not inside.any():
             names = first_few([repr(name) for name in dict.fromkeys(map(normal, timeline.ranges.names))], "name")
             reason = f"the capture has no range {limit.range!r}; it has {', '.join(names) or 'none'}"
@@ -187,7 +187,7 @@ def _matches(name: str, wanted: str) -> bool:
     return wanted in (name, plain) or fnmatch.fnmatchcase(name, wanted) or fnmatch.fnmatchcase(plain, wanted)
 
 
-def _inside(places: Places, timeline: Timeline, wanted: str) -> NDArray[np.bool_]:
+def ranges_like(places: Places, timeline: Timeline, wanted: str) -> NDArray[np.bool_]:
     """Whether each range is one of that name, or lies in one; ``forward`` are steps and blocks, too."""
     ranges = timeline.ranges
     meant = np.array([_matches(name, wanted) for name in ranges.names], bool)

@@ -88,7 +88,7 @@ class Export:
         name = _quoted(column)
         found = f"{name} IS NOT NULL" if column in self.tables.get(table, ()) else "0"
         rows = self._connection.execute(f"SELECT {found} FROM {self._real(table)} WHERE {where} ORDER BY rowid")
-        return np.fromiter((bool(row[0]) for row in rows), bool)
+        return np.fromiter((row[0] for row in rows), bool)
 
     def numbers(self, table: str, *columns: str, where: str = "") -> Iterator[Any]:
         """Rows of whole numbers; ``None`` for a column that is missing or empty. Nothing if the table is missing."""

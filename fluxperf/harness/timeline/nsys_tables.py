@@ -186,9 +186,8 @@ def _ranges(export: Export, others: tuple[Works, Calls, Waits], notes: list[str]
     for thread, domain, text, text_id in export.rows("NVTX_EVENTS", which + texts, f"WHERE eventType = {_DOMAIN}"):
         domains[(thread or 0) >> 24, domain or 0] = text or export.strings.get(text_id, "")
     where = f"eventType IN ({_PUSHED}, {_STARTED})"
-    start, end, kind, thread, end_thread, domain, payload = export.columns(
-        "NVTX_EVENTS", "start", "end", "eventType", "globalTid", "endGlobalTid", "domainId", "int64Value", where=where
-    )
+    columns = ("start", "end", "eventType", "globalTid", "endGlobalTid", "domainId", "int64Value")
+    start, end, kind, thread, end_thread, domain, payload = export.columns("NVTX_EVENTS", *columns, where=where)
     name, names = numbered(
         text or export.strings.get(text_id, "(unnamed)")
         for text, text_id in export.rows("NVTX_EVENTS", texts, f"WHERE {where} ORDER BY rowid")
@@ -250,8 +249,8 @@ def _held(export: Export, calls: Calls, work: Works, syncs: Waits) -> Held:
     """What the capture holds of each process."""
 
     def counts(*processes: Column) -> dict[int, int]:
-        found, numbers = np.unique(np.concatenate(processes), return_counts=True)
-        return dict(zip(found.tolist(), numbers.tolist(), strict=True))
+        found = {process for one in processes for process in distinct(one).tolist()}
+        return {process: sum(int((one == process).sum()) for one in processes) for process in found}
 
     (event,) = export.columns("CUPTI_ACTIVITY_KIND_CUDA_EVENT", "globalPid")
     (node,) = export.columns(_NODES, "globalTid")

@@ -19,7 +19,9 @@ _BY_NAME = {
     LOADING: re.compile(r"module loading|lazy function|^dlopen|^dlclose", re.IGNORECASE),
     COMPILING: re.compile(r"compiler|\bJIT\b", re.IGNORECASE),
     QUEUE_FULL: re.compile(r"command buffer full", re.IGNORECASE),
-    TOOL: re.compile(r"cupti|profiling|^TLS allocation|^chunk allocation|instrumentation", re.IGNORECASE),
+    TOOL: re.compile(
+        r"cupti|profiling|activity buffer|^resource|^TLS allocation|^chunk allocation|instrumentation", re.IGNORECASE
+    ),
 }
 
 

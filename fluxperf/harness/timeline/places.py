@@ -1,9 +1,9 @@
 """Where in a program something happened: steps, blocks and ops by the names of ranges, or the path of ranges.
 
-fluxperf names its ranges ``step 2 / double 7 / qkv_heads``: a step is "step N", a block "embed N", "double N",
-"single N", "final N" or "loop N" (the sampler's own), an op is the outermost range inside of those. Ranges outside of
-any step and block, which is all of them in another program, go by their path. In a path and in the name of an op
-numbers that stand alone are ``*``, so that turns of a loop are one place.
+fluxperf names its ranges ``step 2 / double 7 / qkv_heads``: a step is "step N", or "ProfilerStep#N" as PyTorch's
+profiler has it, a block "embed N", "double N", "single N", "final N" or "loop N" (the sampler's own), an op is the
+outermost range inside of those. Ranges outside of any step and block, which is all of them in another program, go by
+their path. In a path and in the name of an op numbers that stand alone are ``*``: turns of a loop are one place.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Level = Literal["op", "block", "step", "range"]
 
 NO_RANGE = "(no range)"
 
-_STEP = re.compile(r"step \d+")
+_STEP = re.compile(r"step \d+|ProfilerStep#\d+")
 _BLOCK = re.compile(r"(?:embed|double|single|final|loop) \d+")
 _FORWARD = re.compile(r"(?<!\w)forward\b", re.IGNORECASE)
 #: Characters from which on a path is not continued: ranges that nest without end, as of a recursion.
@@ -173,7 +173,11 @@ class Places:
         """Names of the places of ranges at a level: for each the place of its name in a list."""
         if not len(indices):
             return empty(), []
-        numbers, firsts = codes(indices)
+        # Few names stand for many ranges: a range goes by its path, or by the name of the range that makes its place.
+        owners = self.owners(indices, level)
+        own = np.append(self._ranges.name, NONE)[owners]
+        by_path = (indices == NONE) | (level == "range") | ~np.append(self.stepped, False)[indices]
+        numbers, firsts = codes(np.where(by_path, -2 - np.append(self.path_numbers, NONE)[indices], own))
         return _merged(numbers, [self.at(index, level)[0] for index in indices[firsts].tolist()])
 
     def owners(self, indices: Column, level: Level) -> Column:

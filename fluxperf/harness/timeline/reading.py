@@ -1,18 +1,74 @@
-"""Reads a timeline from whatever file holds one: an export or report of Nsight Systems, or a trace of fluxperf."""
+"""Reads a timeline from whatever file holds one: Nsight Systems, a trace of fluxperf, or one of PyTorch's profiler."""
 
 from __future__ import annotations
 
+import gzip
+import re
+import zlib
 from pathlib import Path
 
+import msgspec
+
+from fluxperf.errors import TimelineError
+from fluxperf.harness.text.escape import shown
+from fluxperf.harness.timeline import kineto
 from fluxperf.harness.timeline.model import Timeline
 from fluxperf.harness.timeline.nsys import read_capture
 from fluxperf.harness.timeline.trace_reading import read_trace
 
+_OURS = re.compile(rb'"otherData"\s*:\s*\{\s*"fluxperf"\s*:')
+
+#: Bytes up to which a compressed trace is unpacked: a small file can hold any number of them.
+_MOST_BYTES = 4 << 30
+
+
+def is_trace(path: Path) -> bool:
+    """Whether a file is a trace in JSON, by its name."""
+    return path.name.lower().endswith((".json", ".json.gz"))
+
 
 def read_timeline(path: Path) -> Timeline:
-    """An attributed timeline; ``.json`` is a trace, anything else a capture of Nsight Systems.
+    """An attributed timeline; ``.json`` and ``.json.gz`` are traces, anything else a capture of Nsight Systems.
 
     Raises:
         TimelineError: the file cannot be read, is damaged, or holds none.
     """
-    return read_trace(path) if path.suffix == ".json" else read_capture(path)
+    if not is_trace(path):
+        return read_capture(path)
+    text = _text(path)
+    document = _kineto(text)
+    return read_trace(path, text) if document is None else kineto.timeline_of(document, path)
+
+
+def _text(path: Path) -> bytes:
+    try:
+        raw = path.read_bytes()
+        if not raw.startswith(b"\x1f\x8b"):
+            return raw
+        with gzip.open(path) as file:
+            text = file.read(_MOST_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        why = getattr(error, "strerror", None) or error
+        raise TimelineError(
+            f"cannot read {path}: {shown(str(why), 200)}. Expected a trace, made by `fluxperf profile --output "
+            "FOLDER/NAME`, or exported by torch.profiler."
+        ) from error
+    if len(text) > _MOST_BYTES:
+        raise TimelineError(
+            f"cannot read {path}: expected at most {_MOST_BYTES:,} B when unpacked, got more. Profile fewer steps."
+        )
+    return text
+
+
+def _kineto(text: bytes) -> kineto.Document | None:
+    """The document of a trace of PyTorch's profiler; ``None`` for any other, which `read_trace` judges."""
+    if _OURS.search(text[:4096]):
+        return None
+    try:
+        if text.lstrip()[:1] == b"[":
+            document = kineto.Document(events=msgspec.json.decode(text, type=list[kineto._Event]))
+        else:
+            document = msgspec.json.decode(text, type=kineto.Document)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return document if kineto.is_kineto(document) else None

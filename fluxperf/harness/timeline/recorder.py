@@ -34,6 +34,7 @@ from fluxperf.harness.timeline.model import (
     WorkKind,
     Works,
 )
+from fluxperf.harness.timeline.waiting import blocks
 from fluxperf.words import plural
 
 _KINDS = ("CONCURRENT_KERNEL", "MEMCPY", "MEMSET", "SYNCHRONIZATION", "RUNTIME", "DRIVER")
@@ -141,6 +142,7 @@ class Recorder:
         self._work: list[Work] = []
         self._syncs: list[Sync] = []
         self._nodes: list[Node] = []
+        self._until_ns = 0
         self._names: dict[tuple[int, int], str] = {}
         self._kernels: dict[str, tuple[str, str]] = {}
         self._copies: dict[tuple[int, int, int, int], Copy] = {}
@@ -162,6 +164,7 @@ class Recorder:
         Raises:
             DeviceError: records were dropped.
         """
+        self._until_ns = int(self._cupti.get_timestamp())
         self._settle()
         self.domain.active = False
         self._source.stop()
@@ -178,6 +181,7 @@ class Recorder:
         known = [
             msgspec.structs.replace(call, thread=process | native.get(call.thread - process, call.thread & 0xFFFFFF))
             for call in self._calls
+            if not (blocks(call.name) and call.start_ns >= self._until_ns)  # the recording's own wait
         ]
         work = sorted((row for row in self._work if row.end_ns > 0), key=lambda row: (row.start_ns, row.end_ns))
         telling = {row.correlation for row in work} | {row.correlation for row in self._syncs}

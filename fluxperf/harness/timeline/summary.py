@@ -8,6 +8,7 @@ nothing before work of the row began, as far as it lies inside the outermost ran
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import msgspec
@@ -15,8 +16,8 @@ import numpy as np
 
 from fluxperf.errors import UnknownNameError
 from fluxperf.harness.timeline.busy import busy, busy_by
-from fluxperf.harness.timeline.columns import Column, codes, empty, numbered
-from fluxperf.harness.timeline.model import NONE, Timeline, Works
+from fluxperf.harness.timeline.columns import Column, Cover, codes, distinct, empty, numbered
+from fluxperf.harness.timeline.model import NONE, Timeline, What, Works
 from fluxperf.harness.timeline.places import Level, Places
 from fluxperf.harness.timeline.waiting import blocking_copies
 
@@ -89,6 +90,16 @@ class GpuRow(msgspec.Struct, frozen=True, kw_only=True):
     busy_ms: float
 
 
+class OverlapRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Kernels of NCCL on a GPU beside all others: time of each, both at once, and communication that nothing hid."""
+
+    gpu: int
+    communication_ms: float
+    compute_ms: float
+    overlap_ms: float
+    exposed_ms: float
+
+
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """A timeline by op, block, step, range or kernel, with a row of totals.
 
@@ -108,6 +119,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     total: Row
     rows: list[Row]
     waits: list[WaitRow]
+    overlaps: list[OverlapRow]
     notes: list[str]
     in_ops: float | None
 
@@ -148,9 +160,18 @@ def summarize(timeline: Timeline, by: str = "op", places: Places | None = None) 
         total=total,
         rows=found,
         waits=waits_by_call(timeline),
+        overlaps=overlaps(timeline),
         notes=timeline.notes,
         in_ops=_in_ops(timeline, places),
     )
+
+
+def kernel_labels(kinds: Sequence[What]) -> list[str]:
+    """What each kind of work is called: a kernel by its short name, by the full one where others share the short."""
+    full: dict[str, set[str]] = defaultdict(set)
+    for what in kinds:
+        full[what.name].add(what.full_name)
+    return [what.full_name if what.full_name and len(full[what.name]) > 1 else what.name for what in kinds]
 
 
 class _Sums:
@@ -170,7 +191,7 @@ class _Sums:
             kind: np.bincount(rows[work.flags(kind)], minlength=number) for kind in ("kernel", "memset", "graph")
         }
         self._of_row: dict[int, list[tuple[int, int, float, float]]] = defaultdict(list)
-        self._kinds = work.kinds
+        self._kinds, self._labels = work.kinds, kernel_labels(work.kinds)
         if len(work):
             groups, firsts = codes(rows, work.what)
             times = np.bincount(groups, minlength=len(firsts))
@@ -194,7 +215,7 @@ class _Sums:
                 kind = (copy.direction, copy.source_memory, copy.target_memory)
                 _plus(copies, kind, times * copy.count, moved, spent)
             elif what.kind == "kernel":
-                _plus(kernels, what.name, times, spent)
+                _plus(kernels, self._labels[place], times, spent)
         row.copies = [
             CopyRow(
                 direction=kind[0],
@@ -237,7 +258,8 @@ class _Rows:
         work = self._timeline.work
         if self._level is not None:
             return self._places.rows_of(work, self._level)
-        of_kind, names = numbered(what.name if what.copy is None else f"copy {what.name}" for what in work.kinds)
+        labels = zip(kernel_labels(work.kinds), work.kinds, strict=True)
+        of_kind, names = numbered(label if what.copy is None else f"copy {what.name}" for label, what in labels)
         return of_kind[work.what], names
 
     def add_ranges(self) -> None:
@@ -339,6 +361,25 @@ def waits_by_call(timeline: Timeline) -> list[WaitRow]:
         )
         rows.append(row)
     return sorted(rows, key=lambda row: (-row.ms, row.call))
+
+
+def overlaps(timeline: Timeline) -> list[OverlapRow]:
+    """How communication and computing overlap on each GPU that runs kernels of NCCL."""
+    work = timeline.work
+    kernel, nccl = work.flags("kernel"), work.where(what.name.lower().startswith("nccl") for what in work.kinds)
+    rows = []
+    for gpu in distinct(work.gpu[kernel & nccl]).tolist():
+        here = kernel & (work.gpu == gpu)
+        talk, compute = (Cover(work.start_ns[one], work.end_ns[one]) for one in (here & nccl, here & ~nccl))
+        spent = int((talk.ends - talk.starts).sum()) / 1e6
+        hidden = int(compute.within(talk.starts, talk.ends).sum()) / 1e6
+        computed = int((compute.ends - compute.starts).sum()) / 1e6
+        rows.append(
+            OverlapRow(
+                gpu=gpu, communication_ms=spent, compute_ms=computed, overlap_ms=hidden, exposed_ms=spent - hidden
+            )
+        )
+    return rows
 
 
 def _gpu_rows(timeline: Timeline) -> list[GpuRow]:

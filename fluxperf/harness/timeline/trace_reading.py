@@ -112,14 +112,18 @@ class _Document(msgspec.Struct):
     events: list[_Event] = msgspec.field(name="traceEvents")
 
 
-def read_trace(path: Path) -> Timeline:
+def read_trace(path: Path, text: bytes | None = None) -> Timeline:
     """Reads a trace and attributes its work to ranges.
+
+    Args:
+        path: of the file.
+        text: what is in it, where that is read already.
 
     Raises:
         TimelineError: the file cannot be read, is damaged, or is not a trace of fluxperf.
     """
     try:
-        text = path.read_bytes()
+        text = path.read_bytes() if text is None else text
     except OSError as error:
         raise TimelineError(f"cannot read {path}: {error.strerror}. Expected a trace, made by `{_WRITE}`.") from error
     try:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from fluxperf.harness.timeline import driver
 from fluxperf.harness.timeline.call_sites import CallSite, CallSites
-from fluxperf.harness.timeline.cupti_source import BLOCKING, CROSSINGS, MEMORY, CuptiSource
+from fluxperf.harness.timeline.cupti_source import CROSSINGS, MEMORY, CuptiSource, waited
 from fluxperf.harness.timeline.ranges import Ranges, watch
 
 
@@ -86,6 +86,7 @@ class Tracer:
         self._sites, self._ranges = sites or CallSites(), ranges or watch()
         self._settle = settle or driver.settle
         self._calls: dict[int, Call] = {}
+        self._waits: dict[int, str] = {}
         self._same: dict[Call, Call] = {}
         self._own: set[int] = set()
         self._settling: int | None = None
@@ -143,11 +144,12 @@ class Tracer:
         finally:
             self._settling = None
 
-    def _called(self, correlation: int) -> None:
+    def _called(self, correlation: int, name: str) -> None:
         """Runs in the thread of the call, inside of it: frames 0 and 1 are the tracer's and the source's."""
         if self._settling == threading.get_ident():
             self._own.add(correlation)
             return
+        self._waits[correlation] = name
         site = self._sites.of(sys._getframe(1).f_back)
         call = Call(site, self._ranges.open(), threading.get_native_id())
         self._calls[correlation] = self._same.setdefault(call, call)
@@ -160,7 +162,9 @@ class Tracer:
             memory = [MEMORY.get(int(kind), "unknown") for kind in (activity.src_kind, activity.dst_kind)]
             number = max(1, int(getattr(activity, "copy_count", 1)))
             event = Copy(name, int(activity.bytes), number, memory[0], memory[1], seconds, UNSEEN)
-        elif activity.kind == kinds.SYNCHRONIZATION and (name := BLOCKING.get(int(activity.type))):
-            event = Sync(name, seconds, UNSEEN)
+        elif activity.kind == kinds.SYNCHRONIZATION:
+            call = self._waits.get(int(activity.correlation_id))
+            if name := waited(int(activity.type), call):
+                event = Sync(name, seconds, UNSEEN)
         if event:
             self._events.append((int(activity.correlation_id), event))

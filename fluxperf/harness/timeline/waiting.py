@@ -11,7 +11,7 @@ import re
 
 import numpy as np
 
-from fluxperf.harness.timeline.columns import Column, empty, matched
+from fluxperf.harness.timeline.columns import Column, distinct, empty, matched
 from fluxperf.harness.timeline.model import NONE, Calls, Timeline, Waits
 from fluxperf.words import plural
 
@@ -98,7 +98,7 @@ def _outermost(threads: Column, starts: Column, ends: Column) -> Column:
 def _told(records: Waits, call: Column, classes: Column, calls: Calls, notes: list[str]) -> Waits:
     """Records whose call says nothing by its name, as their type says; of processes without calls all records."""
     orders = classes == _ORDER
-    silent = np.isin(records.process, np.unique(calls.process), invert=True) & (call == NONE)
+    silent = np.isin(records.process, distinct(calls.process), invert=True) & (call == NONE)
     by_type = (classes == _OTHER) & ((call != NONE) | silent)
     lone = int(((call == NONE) & ~silent & (records.blocks > 0)).sum())
     if lone:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from fluxperf.errors import DeviceError
 from fluxperf.harness.records import Totals
-from fluxperf.harness.timeline.cupti_source import BLOCKING, CROSSINGS, CuptiSource
+from fluxperf.harness.timeline.cupti_source import CROSSINGS, CuptiSource, waited
 
 
 class Kernel(NamedTuple):
@@ -33,7 +33,8 @@ class Witness:
 
     def __init__(self, cupti: Any = None) -> None:
         kinds = ("MEMCPY", "CONCURRENT_KERNEL", "SYNCHRONIZATION", "MEMSET")
-        self._source = CuptiSource(kinds, self._read, cupti=cupti)
+        self._source = CuptiSource(kinds, self._read, self._called, cupti)
+        self._calls: dict[int, str] = {}
         self.copies: Counter[str] = Counter()
         self.bytes: Counter[str] = Counter()
         self.kernels: dict[str, Kernel] = {}
@@ -65,6 +66,9 @@ class Witness:
             if error is None:
                 raise
 
+    def _called(self, correlation: int, name: str) -> None:
+        self._calls[correlation] = name
+
     def _read(self, activity: Any) -> None:
         kinds = self._source.kinds
         if activity.kind == kinds.MEMCPY:
@@ -76,5 +80,5 @@ class Witness:
             before = self.kernels.get(activity.name, Kernel(0, 0.0))
             seconds = (activity.end - activity.start) / 1e9
             self.kernels[activity.name] = Kernel(before.launches + 1, before.seconds + seconds)
-        elif activity.kind == kinds.SYNCHRONIZATION and int(activity.type) in BLOCKING:
-            self.syncs += 1
+        elif activity.kind == kinds.SYNCHRONIZATION:
+            self.syncs += bool(waited(int(activity.type), self._calls.get(int(activity.correlation_id))))

@@ -1,0 +1,157 @@
+"""Two captures side by side: what changed by range, op and kernel, aligned by path and full name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+import numpy as np
+
+from fluxperf.harness.timeline.kernel_names import short_name
+from fluxperf.harness.timeline.model import Timeline
+from fluxperf.harness.timeline.places import Places
+from fluxperf.harness.timeline.summary import summarize
+from fluxperf.harness.timeline.tree import tree
+
+
+class Cost(msgspec.Struct, frozen=True, kw_only=True):
+    """What one side has of a row: turns or launches, times, kernels, copies between host and device, waits."""
+
+    calls: int = 0
+    gpu_ms: float = 0.0
+    idle_ms: float = 0.0
+    kernels: int = 0
+    copies: int = 0
+    copy_bytes: int = 0
+    waits: int = 0
+    wait_ms: float = 0.0
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of both captures; a side that lacks it has zeros."""
+
+    name: str
+    before: Cost
+    after: Cost
+    seen: str
+
+    @property
+    def gpu_ms(self) -> float:
+        """How much more GPU time the second has."""
+        return self.after.gpu_ms - self.before.gpu_ms
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """All rows by range with all below it, by op, and by kernel, those that changed most first; and the totals."""
+
+    before: str
+    after: str
+    total: Change
+    ranges: list[Change]
+    ops: list[Change]
+    kernels: list[Change]
+
+
+def difference(before: Timeline, after: Timeline) -> Difference:
+    """What changed from one attributed timeline to another."""
+    sides = (before, after)
+    places = [Places(one) for one in sides]
+    ranges = [_of_tree(one, place) for one, place in zip(sides, places, strict=True)]
+    ops = [_of_rows(one, place, "op") for one, place in zip(sides, places, strict=True)]
+    kernels = [_of_kernels(one) for one in sides]
+    labels = _labels({name for one in kernels for name in one})
+    totals = [_total(one, place) for one, place in zip(sides, places, strict=True)]
+    return Difference(
+        before=before.source,
+        after=after.source,
+        total=Change(name="total", before=totals[0], after=totals[1], seen="in both"),
+        ranges=_changes(*ranges),
+        ops=_changes(*ops),
+        kernels=[msgspec.structs.replace(row, name=labels[row.name]) for row in _changes(*kernels)],
+    )
+
+
+def _changes(before: dict[str, Cost], after: dict[str, Cost]) -> list[Change]:
+    nothing = Cost()
+    rows = [
+        Change(
+            name=name,
+            before=before.get(name, nothing),
+            after=after.get(name, nothing),
+            seen="in both" if name in before and name in after else "only before" if name in before else "only after",
+        )
+        for name in dict.fromkeys([*before, *after])
+    ]
+    return sorted(rows, key=lambda row: (-abs(row.gpu_ms), -abs(row.after.calls - row.before.calls), row.name))
+
+
+def _of_tree(timeline: Timeline, places: Places) -> dict[str, Cost]:
+    return {
+        row.path: Cost(
+            calls=row.calls,
+            gpu_ms=row.gpu_ms,
+            idle_ms=row.idle_ms,
+            kernels=row.kernels,
+            copies=row.copies,
+            copy_bytes=row.copy_bytes,
+            waits=row.waits,
+            wait_ms=row.wait_ms,
+        )
+        for branch in tree(timeline, places)
+        for _, row in branch.rows()
+    }
+
+
+def _of_rows(timeline: Timeline, places: Places, by: str) -> dict[str, Cost]:
+    return {
+        row.name: Cost(
+            calls=row.calls,
+            gpu_ms=row.gpu_ms,
+            idle_ms=row.idle_ms,
+            kernels=row.kernels,
+            copies=sum(copy.count for copy in row.copies),
+            copy_bytes=sum(copy.bytes for copy in row.copies),
+            waits=row.syncs,
+            wait_ms=row.sync_ms,
+        )
+        for row in summarize(timeline, by, places).rows
+    }
+
+
+def _total(timeline: Timeline, places: Places) -> Cost:
+    row = summarize(timeline, "op", places).total
+    return Cost(
+        calls=row.calls,
+        gpu_ms=row.gpu_ms,
+        idle_ms=row.idle_ms,
+        kernels=row.kernels,
+        copies=sum(copy.count for copy in row.copies),
+        copy_bytes=sum(copy.bytes for copy in row.copies),
+        waits=row.syncs,
+        wait_ms=row.sync_ms,
+    )
+
+
+def _of_kernels(timeline: Timeline) -> dict[str, Cost]:
+    """By full name, durations added."""
+    work, found = timeline.work, dict[str, list[float]]()
+    times = np.bincount(work.what, minlength=len(work.kinds)).tolist()
+    spent = np.bincount(work.what, work.end_ns - work.start_ns, len(work.kinds)).tolist()
+    for what, number, lasted in zip(work.kinds, times, spent, strict=True):
+        if what.kind == "kernel":
+            held = found.setdefault(what.full_name or what.name, [0.0, 0.0])
+            held[0] += number
+            held[1] += lasted
+    return {
+        name: Cost(calls=int(number), kernels=int(number), gpu_ms=lasted / 1e6)
+        for name, (number, lasted) in found.items()
+    }
+
+
+def _labels(names: Iterable[str]) -> dict[str, str]:
+    """Each full name, folded to its short form where no other kernel has the same."""
+    short = {name: short_name(name) for name in names}
+    taken: dict[str, int] = {}
+    for name in short.values():
+        taken[name] = taken.get(name, 0) + 1
+    return {name: one if taken[one] == 1 else name for name, one in short.items()}

@@ -1,0 +1,131 @@
+"""Parts of a timeline: of a stretch of time, a range, a process, a GPU, or a domain of NVTX."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sized
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fluxperf.errors import ConfigError
+from fluxperf.harness.timeline.attribution import attribute
+from fluxperf.harness.timeline.limits import ranges_like
+from fluxperf.harness.timeline.model import NONE, Timeline, process_id
+from fluxperf.harness.timeline.places import Places, normal
+from fluxperf.words import first_few
+
+Mask = NDArray[np.bool_]
+
+
+class Filter(NamedTuple):
+    """What is kept; ``None`` keeps all. Times are milliseconds after the first event of the capture."""
+
+    between_ms: tuple[float, float] | None = None
+    range: str | None = None
+    process: int | None = None
+    gpu: int | None = None
+    domain: str | None = None
+
+    def __bool__(self) -> bool:
+        return any(value is not None for value in self)
+
+
+def filtered(timeline: Timeline, wanted: Filter) -> Timeline:
+    """The part of an attributed timeline that a filter keeps, attributed anew.
+
+    Of a stretch of time all is kept that was launched, called or opened in it; what began before it is not.
+
+    Raises:
+        ConfigError: there is nothing of that kind in the timeline.
+    """
+    if not wanted:
+        return timeline
+    ranges, calls, work, syncs = timeline.ranges, timeline.calls, timeline.work, timeline.syncs
+    tables: dict[str, Sized] = {"ranges": ranges, "calls": calls, "work": work, "syncs": syncs}
+    keep: dict[str, Mask] = {name: np.ones(len(rows), np.bool_) for name, rows in tables.items()}
+    if wanted.process is not None:
+        pids = _known("--process", wanted.process, {process_id(one): one for one in timeline.processes})
+        keep["ranges"] &= ranges.thread >> 24 << 24 == pids
+        keep["calls"] &= calls.process == pids
+        keep["work"] &= work.process == pids
+        keep["syncs"] &= syncs.process == pids
+    if wanted.gpu is not None:
+        _known("--gpu", wanted.gpu, {gpu: gpu for gpu in timeline.gpus})
+        keep["work"] &= work.gpu == wanted.gpu
+    if wanted.domain is not None:
+        named = {name or "default": number for number, name in enumerate(ranges.domains)}
+        _known("--domain", wanted.domain, named)
+        alike = [number for number, name in enumerate(ranges.domains) if (name or "default") == wanted.domain]
+        keep["ranges"] &= np.isin(ranges.domain, alike)
+    if wanted.range is not None:
+        _within(timeline, wanted.range, keep)
+    if wanted.between_ms is not None:
+        _between(timeline, wanted.between_ms, keep)
+    if not any(mask.any() for mask in keep.values()):
+        raise ConfigError(f"timeline: expected something in the part of {timeline.source} that is asked for, got none.")
+    made = msgspec.structs.replace(
+        timeline,
+        ranges=ranges.taken(keep["ranges"]),
+        calls=calls.taken(keep["calls"]),
+        work=work.taken(keep["work"]),
+        syncs=syncs.taken(keep["syncs"]),
+        notes=[],
+    )
+    for rows, name in ((made.ranges, "parent"), (made.calls, "range"), (made.work, "captured")):
+        setattr(rows, name, np.full(len(rows), NONE, np.int64))
+    attribute(made)
+    made.notes = [*dict.fromkeys([*timeline.notes, *made.notes]), _said(wanted)]
+    made.gpus = {gpu: name for gpu, name in timeline.gpus.items() if gpu in set(made.work.gpu.tolist())}
+    return made
+
+
+def _known(option: str, value: Any, known: Mapping[Any, int]) -> int:
+    if value not in known:
+        have = ", ".join(first_few([str(one) for one in known], "other")) or "none"
+        raise ConfigError(f"timeline {option} {value}: expected one of the capture's, which has {have}.")
+    return known[value]
+
+
+def _within(timeline: Timeline, name: str, keep: dict[str, Mask]) -> None:
+    """Keeps ranges of a name, what is in them, and what was launched there."""
+    inside = ranges_like(Places(timeline), timeline, name)
+    if not inside.any():
+        have = ", ".join(first_few([repr(one) for one in dict.fromkeys(map(normal, timeline.ranges.names))], "name"))
+        raise ConfigError(f"timeline --in {name}: expected a range of the capture, which has {have or 'none'}.")
+    known = np.append(inside, False)
+    keep["ranges"] &= inside
+    keep["calls"] &= known[timeline.calls.range]
+    keep["work"] &= known[timeline.work.range] | known[timeline.work.captured]
+    keep["syncs"] &= known[timeline.syncs.range]
+
+
+def _between(timeline: Timeline, between_ms: tuple[float, float], keep: dict[str, Mask]) -> None:
+    """Keeps what began in a stretch of time; work by its launch, so that it stays with its range."""
+    tables = (timeline.ranges, timeline.calls, timeline.work, timeline.syncs)
+    first = min((int(rows.start_ns.min()) for rows in tables if len(rows)), default=0)
+    low, high = (first + round(ms * 1e6) for ms in between_ms)
+    if high <= low:
+        raise ConfigError(
+            f"timeline --between {between_ms[0]:g} {between_ms[1]:g}: expected a beginning before its end."
+        )
+    work, calls = timeline.work, timeline.calls
+    launched = np.where(work.call == NONE, work.start_ns, np.append(calls.start_ns, 0)[work.call])
+    begins = {"ranges": timeline.ranges.start_ns, "calls": calls.start_ns, "work": launched}
+    for name, begun in (begins | {"syncs": timeline.syncs.start_ns}).items():
+        keep[name] &= (begun >= low) & (begun < high)
+    # Ranges around the stretch stay, so that what lies in it keeps its place.
+    keep["ranges"] |= (timeline.ranges.start_ns < low) & (timeline.ranges.end_ns > low)
+
+
+def _said(wanted: Filter) -> str:
+    parts = []
+    if wanted.between_ms is not None:
+        parts.append(f"between {wanted.between_ms[0]:g} and {wanted.between_ms[1]:g} ms")
+    if wanted.range is not None:
+        parts.append(f"in range {wanted.range}")
+    for name in ("process", "gpu", "domain"):
+        if (value := getattr(wanted, name)) is not None:
+            parts.append(f"of {name} {value}")
+    return f"Only a part of the capture is shown: {', '.join(parts)}."
