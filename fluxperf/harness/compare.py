@@ -9,10 +9,12 @@ import msgspec
 
 from fluxperf.harness import metrics
 from fluxperf.harness.exact import Place, compare_exact, exact_values
+from fluxperf.harness.meaning import explained
 from fluxperf.harness.noisy import Task, judge
 from fluxperf.harness.policy import Policy
 from fluxperf.harness.records import Machine, Record, WorkloadRow, variant
 from fluxperf.harness.verdict import Row, problem
+from fluxperf.harness.worked import worked
 
 #: Machine fields that are named in notes when they differ; GPU and driver decide by themselves.
 _NOTED = ("cuda", "cupy", "cudnn", "cpu", "cores", "python", "numpy", "os")
@@ -75,7 +77,7 @@ def compare(
         more, kept = _times(place, ours, theirs, policy, spreads or {})
         rows += more
         tasks += kept
-    rows += judge(tasks, policy.pairs, looks)
+    rows += explained(judge(tasks, policy.pairs, looks))
     return Compared([_accepted(row, policy) for row in rows], notes)
 
 
@@ -139,7 +141,7 @@ def _times(
     place: Place, base: list[Record], head: list[Record], policy: Policy, spreads: Mapping[str, float]
 ) -> tuple[list[Row], list[Task]]:
     """The noisy metrics of a rung that may be judged, and rows for those that may not."""
-    kept = [
+    every = [
         Task(
             place,
             name,
@@ -150,6 +152,7 @@ def _times(
         )
         for name, rule in policy.noisy_of(place.workload).items()
     ]
+    kept = worked(every, base, head)
     reason = "twin_times" if base[0].ran_as == "twin" else ""
     if not reason and any(record.settings.get("nvtx") == "on" for record in [*base, *head]):
         reason = "instrumented"

@@ -27,6 +27,7 @@ from fluxperf.harness.policy import Noisy, Policy
 from fluxperf.harness.records import Record
 from fluxperf.harness.significance import pairs_needed
 from fluxperf.harness.verdict import Outcome, Row, conclude
+from fluxperf.harness.worked import worked
 from fluxperf.words import plural
 
 SCHEMA = 1
@@ -271,11 +272,14 @@ def _medians(measured: AA, policy: Policy) -> dict[str, Medians]:
     found = {}
     for place in dict.fromkeys(record_place(record) for record in measured.base):
         sides = [[record for record in side if record_place(record) == place] for side in measured]
-        for name, rule in policy.noisy_of(place.workload).items():
-            base, head = (samples_of(records, name) for records in sides)
-            logarithms(Task(place, name, base, head, rule))  # complains of samples that are none
-            found[f"{place.workload}/{place.rung}/{name}"] = Medians(
-                base=[median(samples) for samples in base], head=[median(samples) for samples in head]
+        tasks = [
+            Task(place, name, samples_of(sides[0], name), samples_of(sides[1], name), rule)
+            for name, rule in policy.noisy_of(place.workload).items()
+        ]
+        for task in worked(tasks, *sides):
+            logarithms(task)  # complains of samples that are none
+            found[f"{place.workload}/{place.rung}/{task.metric}"] = Medians(
+                base=[median(samples) for samples in task.base], head=[median(samples) for samples in task.head]
             )
     return found
 

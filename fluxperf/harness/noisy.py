@@ -20,7 +20,10 @@ Processes = Sequence[Sequence[float]]
 
 
 class Task(NamedTuple):
-    """One noisy metric of one rung to be judged: samples grouped by process, and the calibrated A/A spread, if any."""
+    """One noisy metric of one rung to be judged: samples grouped by process, and the calibrated A/A spread, if any.
+
+    ``slope`` is what was taken out of samples in cycles, which are then all at one clock (`harness/clock_slope.py`).
+    """
 
     place: Place
     metric: str
@@ -28,6 +31,7 @@ class Task(NamedTuple):
     head: Processes
     rule: Noisy
     calibrated: float = 0.0
+    slope: float = 0.0
 
 
 class _Paired(NamedTuple):
@@ -184,6 +188,8 @@ def _sentence(
     number, all_of_them = len(item.logs), max(len(item.task.base), len(item.task.head))
     over = plural(number, "process pair")
     parts = [f"{item.task.metric}: {change:+z.2%} over {over}, margin {math.expm1(item.margin):.2%}"]
+    if item.task.slope:
+        parts.append(f"at one clock, a slope of {item.task.slope:.2f} taken out")
     if all_of_them > number:
         parts.append(f"left out without a partner: {plural(all_of_them - number, 'process', 'processes')}")
     if p is not None:

@@ -1,0 +1,92 @@
+"""What a change means: cycles, joules and seconds of one metric, judged apart, become one word.
+
+| cycles | joules | seconds | it is |
+|---|---|---|---|
+| more | | | more work: SLOWER |
+| same | more | more | hungrier: the same work at a lower clock, SLOWER |
+| same | same | more | not the change: the card ran slower, UNSURE |
+| same | not known | more | work is the same, but whether it became hungrier is not known: UNSURE |
+| same | same | less | not the change: the card ran quicker, SAME |
+
+Without cycles seconds alone are judged. The rows of cycles and joules stand as they were judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from fluxperf.harness.verdict import Judgement, Outcome, Row
+
+
+class _Word(NamedTuple):
+    """What a row of seconds becomes: verdict, reason and outcome (as they were where ``None``), and words for it."""
+
+    verdict: Judgement | None
+    reason: str
+    outcome: Outcome | None
+    says: str
+
+
+_MORE_WORK = _Word(None, "more_work", None, "More work: the GPU takes more cycles for it.")
+_LESS_WORK = _Word(None, "less_work", None, "Less work: the GPU takes fewer cycles for it.")
+_HUNGRIER = _Word(None, "hungrier", None, "Hungrier: the same cycles take more joules, so the card lowers its clock.")
+_LEANER = _Word(None, "leaner", None, "Leaner: the same cycles take fewer joules, so the card raises its clock.")
+_CARD_SLOWER = _Word(
+    "UNSURE", "card_slower", "unsure",
+    "Not the change: cycles and joules are the same, the card ran slower (clock, temperature, limit).",
+)  # fmt: skip
+_NO_JOULES = _Word(
+    "UNSURE", "no_joules", "unsure",
+    "The work is the same in cycles. Without joules nobody knows whether it became hungrier or the card ran slower.",
+)  # fmt: skip
+_CARD_QUICKER = _Word(
+    "SAME", "card_quicker", "pass", "Not the change: cycles and joules are the same, the card ran quicker."
+)  # fmt: skip
+
+
+def explained(rows: Sequence[Row]) -> list[Row]:
+    """The rows, in their order, with those of seconds put in the light of cycles and joules of the same metric.
+
+    Args:
+        rows: of any number of metrics and rungs, as they were judged one by one.
+    """
+    known = {row.id: row for row in rows}
+    return [_explained(row, known) for row in rows]
+
+
+def _explained(row: Row, known: dict[str, Row]) -> Row:
+    family, _, key = row.metric.partition(".")
+    if family == "cycles" and row.verdict in ("SLOWER", "FASTER"):
+        return _said(row, _MORE_WORK if row.verdict == "SLOWER" else _LESS_WORK)
+    if family != "times" or row.verdict not in ("SLOWER", "FASTER"):
+        return row
+    cycles, joules = (known.get(f"{row.workload}/{row.rung}/{name}.{key}") for name in ("cycles", "energy"))
+    word = _word(row.verdict, cycles.verdict if cycles else None, joules.verdict if joules else None)
+    return _said(row, word) if word else row
+
+
+def _word(seconds: str, cycles: str | None, joules: str | None) -> _Word | None:
+    """The word for seconds that changed; ``None`` where cycles do not tell."""
+    slower = seconds == "SLOWER"
+    if cycles == seconds:
+        return _MORE_WORK if slower else _LESS_WORK
+    if cycles != "SAME":
+        return None
+    if joules == seconds:
+        return _HUNGRIER if slower else _LEANER
+    if joules == "SAME":
+        return _CARD_SLOWER if slower else _CARD_QUICKER
+    return _NO_JOULES if slower else None
+
+
+def _said(row: Row, word: _Word) -> Row:
+    return msgspec.structs.replace(
+        row,
+        verdict=word.verdict or row.verdict,
+        reason=word.reason,
+        outcome=word.outcome or row.outcome,
+        message=f"{row.message} {word.says}",
+    )

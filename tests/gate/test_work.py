@@ -1,0 +1,171 @@
+"""Cycles, joules and seconds together: the slope on the clock, and the word that a change gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from fluxperf.harness.clock_slope import at_one_clock, slope_of
+from fluxperf.harness.compare import compare
+from fluxperf.harness.meaning import explained
+from fluxperf.harness.policy import read_policy
+from fluxperf.harness.records import Record
+from fluxperf.harness.verdict import Row
+from tests.report.pages import on_gpu
+
+POLICY = read_policy(Path(__file__).parents[2] / "reports/policy.toml")
+PAIRS = 12
+
+
+def processes(rng: np.random.Generator, work: float, slope: float = 0.2, clock: float = 1.41e9, joules: float = 12.5):
+    """Processes of a card at its limit of power: clocks spread by 0.5 %, cycles by 0.05 % at one clock."""
+    clocks = clock * np.exp(rng.normal(0, 0.005, PAIRS))
+    cycles = work * (clocks / 1.41e9) ** slope * np.exp(rng.normal(0, 0.0005, PAIRS))
+    return cycles, clocks, joules * np.exp(rng.normal(0, 0.002, PAIRS))
+
+
+def record(found, **without) -> Record:
+    cycles, clocks, joules = found
+    times = {"denoise": [[c / f] for c, f in zip(cycles, clocks, strict=True)]}
+    told = {
+        "times_s": times | {"step": [[s / 4 for s in one] for one in times["denoise"]]},
+        "cycles": {"denoise": [[c] for c in cycles]},
+        "clock_hz": {"denoise": [[f] for f in clocks]},
+        "energy_j": {"denoise": [[j] for j in joules]},
+    }
+    return msgspec.structs.replace(on_gpu("captured", 0.5), conditions=None, **(told | without))
+
+
+def verdicts(base: Record, head: Record) -> dict[str, tuple[str, str, str]]:
+    rows = compare([base], [head], POLICY).rows
+    return {row.metric: (row.verdict, row.reason, row.outcome) for row in rows if row.kind == "noisy"}
+
+
+def sides(seed: int = 1, **head):
+    rng = np.random.default_rng(seed)
+    return processes(rng, 24.5e6), processes(rng, **({"work": 24.5e6} | head))
+
+
+def test_the_slope_is_found_and_taken_out() -> None:
+    (cycles, clocks, _), (more, others, _) = sides(work=24.5e6 * 1.01, clock=1.38e9)
+    both = ([[c] for c in cycles], [[c] for c in more]), ([[f] for f in clocks], [[f] for f in others])
+    found = at_one_clock(*both)
+    assert found.slope == pytest.approx(0.2, abs=0.06)
+    apart = np.log(np.median(found.head) / np.median(found.base))
+    assert apart == pytest.approx(np.log(1.01), abs=1e-3), "a change of the program is no slope"
+    spread = np.std(np.log(found.base))
+    assert spread < 0.7 * np.std(np.log(cycles))
+
+
+def test_one_odd_process_moves_the_slope_little() -> None:
+    (cycles, clocks, _), (others, more, _) = sides()
+    odd = cycles.copy()
+    odd[3] *= 1.05
+    both = [[f] for f in clocks], [[f] for f in more]
+    plain, bent = (slope_of(([[c] for c in one], [[c] for c in others]), both) for one in (cycles, odd))
+    assert bent == pytest.approx(plain, abs=0.1)
+    middle = clocks - clocks.mean()
+    least_squares = (np.log(odd) * middle).sum() / (np.log(clocks) * middle).sum()
+    assert abs(least_squares - plain) > 0.5, "which least squares do not say"
+
+
+def test_a_slope_is_between_none_and_all_and_needs_processes() -> None:
+    clocks = [[1e9 * (1 + index / 100)] for index in range(8)]
+    falling, steep = ([[(f[0] / 1e9) ** power * 1e8] for f in clocks] for power in (-1.0, 3.0))
+    assert slope_of((falling, falling), (clocks, clocks)) == 0.0
+    assert slope_of((steep, steep), (clocks, clocks)) == 1.0
+    assert slope_of((steep[:3], steep[:3]), (clocks[:3], clocks[:3])) == 0.0, "three processes are too few"
+    assert at_one_clock((steep, steep), ([], clocks)) == (steep, steep, 0.0), "no clock: as they are"
+
+
+def test_one_percent_more_work_is_slower_although_seconds_do_not_show_it() -> None:
+    base, head = sides(work=24.5e6 * 1.01)
+    found = verdicts(record(base), record(head))
+    assert found["cycles.denoise"] == ("SLOWER", "more_work", "regression")
+    assert found["times.denoise"][0] != "FASTER"
+    less = verdicts(record(head), record(base))
+    assert less["cycles.denoise"] == ("FASTER", "less_work", "pass")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_nothing_changed_is_same_in_cycles_and_joules(seed: int) -> None:
+    found = verdicts(*map(record, sides(seed)))
+    assert found["cycles.denoise"] == ("SAME", "shown_same", "pass")
+    assert found["energy.denoise"] == ("SAME", "shown_same", "pass")
+
+
+def test_more_joules_for_the_same_cycles_are_hungrier() -> None:
+    base, head = sides(clock=1.33e9, joules=13.2)
+    found = verdicts(record(base), record(head))
+    assert found["cycles.denoise"][0] == "SAME", "a lower clock is no more work"
+    assert found["energy.denoise"][0] == "SLOWER"
+    assert found["times.denoise"] == ("SLOWER", "hungrier", "regression")
+    assert verdicts(record(head), record(base))["times.denoise"] == ("FASTER", "leaner", "pass")
+
+
+def test_a_slower_card_is_not_the_change() -> None:
+    """A hot start, or a neighbour that takes power: the same cycles and joules in more seconds."""
+    base, head = sides(clock=1.33e9)
+    found = verdicts(record(base), record(head))
+    assert found["times.denoise"] == ("UNSURE", "card_slower", "unsure")
+    assert found["times.step"] == ("SLOWER", "shown_slower", "regression"), "nobody tells the cycles of a step here"
+    assert verdicts(record(head), record(base))["times.denoise"] == ("SAME", "card_quicker", "pass")
+
+
+def test_without_joules_a_slower_card_may_be_a_hungrier_change() -> None:
+    base, head = sides(clock=1.33e9)
+    found = verdicts(record(base), record(head, energy_j={"denoise": [[12.5]] * (PAIRS - 1) + [[]]}))
+    assert "energy.denoise" not in found
+    assert found["times.denoise"] == ("UNSURE", "no_joules", "unsure")
+
+
+def test_seconds_alone_are_judged_where_the_base_tells_no_cycles() -> None:
+    nothing = {"cycles": {}, "clock_hz": {}, "energy_j": {}}
+    base, head = sides(clock=1.33e9)
+    for after in (record(head), record(head, **nothing)):
+        found = verdicts(record(base, **nothing), after)
+        assert set(found) == {"times.denoise", "times.step"}
+        assert found["times.denoise"] == ("SLOWER", "shown_slower", "regression")
+
+
+def test_a_head_that_no_longer_tells_cycles_is_an_error() -> None:
+    base, head = map(record, sides())
+    rows = compare([base], [msgspec.structs.replace(head, cycles={})], POLICY).rows
+    assert ("cycles.denoise", "missing_metric", "error") in {(row.metric, row.reason, row.outcome) for row in rows}
+
+
+def row(metric: str, verdict: str, rung: str = "captured") -> Row:
+    outcome = {"SLOWER": "regression", "UNSURE": "unsure"}.get(verdict, "pass")
+    return Row(
+        workload="w", rung=rung, metric=metric, kind="noisy", verdict=verdict, reason="r", outcome=outcome, message="m."
+    )  # type: ignore[arg-type]
+
+
+def test_the_table_row_by_row() -> None:
+    answers = {
+        ("SLOWER", "SLOWER", "SAME"): "more_work",
+        ("SLOWER", "SLOWER", "SLOWER"): "more_work",
+        ("SLOWER", "SAME", "SLOWER"): "hungrier",
+        ("SLOWER", "SAME", "SAME"): "card_slower",
+        ("SLOWER", "SAME", "UNSURE"): "no_joules",
+        ("SLOWER", "UNSURE", "SLOWER"): "r",
+        ("SLOWER", "FASTER", "SAME"): "r",
+        ("FASTER", "SAME", "SAME"): "card_quicker",
+        ("FASTER", "FASTER", "SAME"): "less_work",
+        ("FASTER", "SAME", "UNSURE"): "r",
+        ("SAME", "SAME", "SAME"): "r",
+        ("UNSURE", "SAME", "SAME"): "r",
+    }
+    for (seconds, cycles, joules), reason in answers.items():
+        told = [row("times.denoise", seconds), row("cycles.denoise", cycles), row("energy.denoise", joules)]
+        found = explained([*told, row("cycles.denoise", "SLOWER", rung="another")])
+        assert found[0].reason == reason, (seconds, cycles, joules)
+        assert found[2] == told[2]
+
+
+def test_rows_of_another_rung_or_metric_say_nothing() -> None:
+    rows = [row("times.denoise", "SLOWER"), row("cycles.step", "SAME"), row("cycles.denoise", "SAME", rung="fp8")]
+    assert explained(rows) == rows
