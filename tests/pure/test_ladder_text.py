@@ -49,7 +49,7 @@ def test_clocks_that_were_held_down_are_said_in_both_places() -> None:
     assert words in text(free, held)
     assert "held down" not in text(free)
     for records, said in (([free, held], True), ([free], False)):
-        remarks = machines.machines_view(survey([RecordsFile("r.jsonl", records, [])], CONTEXT)).remarks
+        remarks = machines.remarks(survey([RecordsFile("r.jsonl", records, [])], CONTEXT))
         assert any(warning and words in remark for warning, remark in remarks) is said
 
 

@@ -301,7 +301,8 @@ def test_readme_chart_of_an_unknown_workload_says_what_there_is():
         readme_chart(files_of(make()), CONTEXT, "dev-1024")
 
 
-def test_rendering_takes_seconds_not_minutes():
-    start = time.perf_counter()
+def test_a_ladder_is_rendered_in_four_seconds_of_cpu():
+    # CPU time: what else runs on the machine does not count.
+    start = time.process_time()
     render(files_of(*twins()), CONTEXT)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 4

@@ -23,7 +23,7 @@ _SHARED = "fluxperf.harness.pages"
 @cache
 def environment(package: str) -> Environment:
     """Jinja for a package's templates: everything is escaped, and a name that is missing is an error."""
-    return Environment(
+    made = Environment(
         loader=ChoiceLoader([PackageLoader(name, "assets") for name in (package, _SHARED)]),
         autoescape=True,
         undefined=StrictUndefined,
@@ -31,6 +31,8 @@ def environment(package: str) -> Environment:
         lstrip_blocks=True,
         finalize=_harmless,
     )
+    made.filters["shape"] = lambda block: type(block).__name__
+    return made
 
 
 def asset(name: str, package: str = _SHARED) -> str:

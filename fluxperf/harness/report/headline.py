@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 from fluxperf.harness.facts.beside_peers import beside_peers
 from fluxperf.harness.facts.floor import floor_of
 from fluxperf.harness.facts.provenance import commit_of, provenance
 from fluxperf.harness.facts.samples import Speedup, samples_of, speedup, spread_of, summary_of
 from fluxperf.harness.facts.study import Ladder, Rung, Study
+from fluxperf.harness.pages.panels import Block, Notes, Panel, Text, banner, present, source
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.records import Record
-from fluxperf.harness.report import published
 from fluxperf.harness.report.plots.progress import progress
+from fluxperf.harness.report.published import published_panel
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
+
+_NONE = "No record ran on a GPU, so there is no headline: times of host twins say nothing about one."
+
+_PROGRESS = (
+    "Only times of a GPU stand on this axis. A dot is the median of one rung, its bar the range of the samples; a "
+    "hollow one is a single sample."
+)
 
 _COLUMNS = (
     Column("Against", number=False),
@@ -26,32 +32,17 @@ _COLUMNS = (
 )
 
 
-class HeadlineView(NamedTuple):
-    """One ladder's headline as the page shows it."""
-
-    view: str
-    title: str
-    about: str
-    provenance: str
-    table: Table
-    notes: list[str]
-
-
-class Headline(NamedTuple):
-    """The whole part: a headline for each ladder that a GPU ran, progress toward the target, the published figures."""
-
-    views: list[HeadlineView]
-    figure: Any
-    published: published.PublishedView
+def headline_panels(study: Study) -> list[Block]:
+    """A headline for each ladder that a GPU ran, progress toward the target, and the published figures."""
+    panels: list[Block] = [_view(study, one) for one in study.climbing if not one.twin and one.best]
+    return [
+        *(panels or [banner(_NONE)]),
+        Panel("Progress toward the target, rung by rung", present(Text(_PROGRESS), progress(study, "progress"))),
+        published_panel(study),
+    ]
 
 
-def headline_of(study: Study) -> Headline:
-    """The headlines, the plot of progress, and the published figures."""
-    views = [_view(study, one) for one in study.climbing if not one.twin and one.best]
-    return Headline(views, progress(study, "progress"), published.published_view(study))
-
-
-def _view(study: Study, ladder: Ladder) -> HeadlineView:
+def _view(study: Study, ladder: Ladder) -> Panel:
     best = ladder.best
     record = best.record if best else None
     found = summary_of(record)
@@ -61,14 +52,14 @@ def _view(study: Study, ladder: Ladder) -> HeadlineView:
     step = summary_of(record, "step")
     each = f", {units.time(step.median)} a step ({spread_of(step)})" if step else ""
     steps = units.plural(record.workload.steps, "step")
-    return HeadlineView(
-        view=ladder.view,
-        title=ladder.title,
-        about=f"Quickest rung: {best.label}, {steps} in {units.time(found.median)} ({spread_of(found)}){each}.",
-        provenance=provenance([record]),
-        table=Table("The quickest rung against everything it is held to", _COLUMNS, _rows(study, ladder, best, record)),
-        notes=_notes(study, ladder),
+    about = f"Quickest rung: {best.label}, {steps} in {units.time(found.median)} ({spread_of(found)}){each}."
+    content = present(
+        Text(about, "headline"),
+        source(provenance([record])),
+        Table("The quickest rung against everything it is held to", _COLUMNS, _rows(study, ladder, best, record)),
+        Notes(_notes(study, ladder)),
     )
+    return Panel(ladder.title, content, ladder.view)
 
 
 def _rows(study: Study, ladder: Ladder, best: Rung, record: Record) -> list[list[Cell]]:

@@ -1,96 +1,114 @@
 """The page: sections built from records, drawn by Jinja into one HTML file that asks the network for nothing.
 
-A section is a row of ``SECTIONS``: an anchor, a title, a builder that makes plain data of a study, and a template
-with the section's name in ``assets/``.
+A section is a row of ``SECTIONS``: an anchor, a title, and a builder that makes blocks of a study. One template draws
+all of them (`fluxperf.harness.pages.panels`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from markupsafe import Markup
 
-from fluxperf.harness.capture.strip import scripts, sections, styles
-from fluxperf.harness.facts import summary
+from fluxperf.harness.capture.strip import Sections, scripts, sections, styles
 from fluxperf.harness.facts.commands import commands
 from fluxperf.harness.facts.inputs import NOTHING, Context, Extras
-from fluxperf.harness.facts.study import SAMPLE_NOTE, TWIN_NOTE, Study, survey
+from fluxperf.harness.facts.study import Study, survey
+from fluxperf.harness.pages.panels import Block, Commands, Panel, banner
 from fluxperf.harness.pages.templates import asset, environment, script_hash
 from fluxperf.harness.records import RecordsFile
-from fluxperf.harness.report import (
-    headline,
-    judgement,
-    kernels,
-    ladder,
-    ledger,
-    machines,
-    ops,
-    past,
-    raw,
-    roofline,
-    stability,
-)
+from fluxperf.harness.report.headline import headline_panels
+from fluxperf.harness.report.judgement import verdict_panels
+from fluxperf.harness.report.kernels import kernel_panels
+from fluxperf.harness.report.ladder import ladder_panels
+from fluxperf.harness.report.ledger import ledger_panels
+from fluxperf.harness.report.machines import machines_panels
+from fluxperf.harness.report.ops import op_panels
+from fluxperf.harness.report.overview import summary_panels
+from fluxperf.harness.report.past import past_panels
+from fluxperf.harness.report.raw import raw_panels
+from fluxperf.harness.report.roofline import roofline_panels
+from fluxperf.harness.report.stability import stability_panels
 from fluxperf.harness.text.terms import TERMS
+
+Builder = Callable[[Study, Sections | None], Sequence[Block]]
 
 
 class Section(NamedTuple):
-    """One section of the page; ``assets/<anchor>.html.j2`` draws what ``build`` returns.
-
-    ``terms`` are its words. A part on the timeline has no builder: it shows the capture, which is drawn once.
-    """
+    """One section of the page: what ``build`` makes of a study and of its drawn capture. ``terms`` are its words."""
 
     anchor: str
     title: str
-    build: Callable[[Study], Any] | None
+    build: Builder
     terms: tuple[str, ...] = ()
 
 
 class Part(NamedTuple):
-    """A section with what its template draws, and the commands that make it again."""
+    """A section with what it shows, and the commands that make it again."""
 
     section: Section
-    view: Any
+    content: Sequence[Block]
     commands: list[str]
 
 
-def _ladders(study: Study) -> dict[str, Any]:
-    return {"ladders": ladder.ladder_views(study), "phases": ops.phase_views(study)}
+def _of(build: Callable[[Study], Sequence[Block]]) -> Builder:
+    """The builder of a section that shows nothing of a capture."""
+    return lambda study, capture: build(study)
 
 
-def _ops(study: Study) -> dict[str, Any]:
-    return {"ops": ops.op_views(study), "kernels": kernels.kernel_views(study)}
+def _ops(study: Study, capture: Sections | None) -> Sequence[Block]:
+    top = [Panel(f"{capture.kernels.title} of the timeline", [capture.kernels.html])] if capture else []
+    return [*op_panels(study), *kernel_panels(study), *top]
+
+
+def _timeline(study: Study, capture: Sections | None) -> Sequence[Block]:
+    return [capture.strip.html] if capture else _not_captured(study, "timeline")
+
+
+def _gaps(study: Study, capture: Sections | None) -> Sequence[Block]:
+    return [capture.gaps.html] if capture else _not_captured(study, "gaps")
+
+
+def _not_captured(study: Study, anchor: str) -> Sequence[Block]:
+    text = "No timeline was given. These capture one step on a GPU and show it here:"
+    return [banner(text), Commands(commands(study, anchor))]
 
 
 SECTIONS = (
-    Section("summary", "Summary", summary.summarized, ("rung", "forward", "twin", "peer", "floor")),
+    Section("summary", "Summary", _of(summary_panels), ("rung", "forward", "twin", "peer", "floor")),
     Section(
         "verdict",
         "Verdict",
-        judgement.verdict_view,
+        _of(verdict_panels),
         ("verdict", "outcome", "UNSURE", "base, head", "exact", "minimum detectable effect"),
     ),
-    Section("machines", "Machines and comparability", machines.machines_view, ("twin", "sample")),
+    Section("machines", "Machines and comparability", _of(machines_panels), ("twin", "sample")),
     Section(
         "headline",
         "Headline",
-        headline.headline_of,
+        _of(headline_panels),
         ("denoise", "step", "peer", "floor", "ceiling", "interval", "range"),
     ),
-    Section("ladder", "The ladder", _ladders, ("rung", "phase", "interval", "range", "twin", "down, up", "sync")),
+    Section(
+        "ladder",
+        "The ladder",
+        _of(ladder_panels),
+        ("rung", "phase", "interval", "range", "twin", "down, up", "sync"),
+    ),
     Section(
         "samples",
         "Samples of each process",
-        stability.stability_views,
+        _of(stability_panels),
         ("process", "sample", "A/A", "A/A band", "minimum detectable effect"),
     ),
-    Section("timeline", "Timeline of one step", None, ("step",)),
-    Section("ledger", "Transfer ledger", ledger.ledger_views, ("ledger", "down, up", "exact", "witness")),
+    Section("timeline", "Timeline of one step", _timeline, ("step",)),
+    Section("ledger", "Transfer ledger", _of(ledger_panels), ("ledger", "down, up", "exact", "witness")),
     Section("ops", "Ops and kernels", _ops, ("op", "observed run", "ceiling")),
-    Section("roofline", "Roofline", roofline.roofline_views, ("ceiling", "arithmetic intensity", "observed run")),
-    Section("gaps", "Gaps and the launch-bound test", None, ("captured",)),
-    Section("history", "History", past.past_view, ("history", "change", "exact")),
-    Section("raw", "Raw data", raw.raw_view),
+    Section("roofline", "Roofline", _of(roofline_panels), ("ceiling", "arithmetic intensity", "observed run")),
+    Section("gaps", "Gaps and the launch-bound test", _gaps, ("captured",)),
+    Section("history", "History", _of(past_panels), ("history", "change", "exact")),
+    Section("raw", "Raw data", _of(raw_panels)),
 )
 
 
@@ -106,20 +124,14 @@ def page(study: Study) -> str:
     capture = sections(timeline) if timeline else None
     if capture:
         style, script = f"{style}\n{styles()}", f"{script}\n{scripts()}"
-    parts = [
-        Part(section, section.build(study) if section.build else capture, commands(study, section.anchor))
-        for section in SECTIONS
-    ]
+    parts = [Part(section, section.build(study, capture), commands(study, section.anchor)) for section in SECTIONS]
     return (
         environment("fluxperf.harness.report")
         .get_template("page.html.j2")
         .render(
             parts=parts,
             study=study,
-            capture=capture,
             terms=TERMS,
-            twin_note=TWIN_NOTE,
-            sample_note=SAMPLE_NOTE,
             # Safe as markup: both are made of files of this package.
             style=Markup(style),
             script=Markup(script),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from markupsafe import Markup
 
 from fluxperf.harness.facts.study import Study
+from fluxperf.harness.pages.panels import Block, Heading, Notes, Text, present, source
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
@@ -25,6 +26,12 @@ _SAYS: dict[Outcome, tuple[str, str, str]] = {
     "ungated": ("Nothing gated", "warn", "Nothing that was compared is gated."),
 }
 
+_NONE = Markup(
+    '<p class="banner">No verdict was given, so nothing here says whether a change made something worse. '
+    "<code>fluxperf gate ... --json verdict.json</code>, then "
+    "<code>fluxperf report ... --verdict verdict.json</code>.</p>"
+)
+
 _KINDS = {"regression": "bad", "error": "bad", "unsure": "warn", "pass": "good", "ungated": "missing"}
 
 _COLUMNS = (
@@ -40,37 +47,25 @@ _COLUMNS = (
 )
 
 
-class VerdictView(NamedTuple):
-    """The verdict as the page shows it; ``None`` for its parts where none was given."""
-
-    title: str
-    kind: str
-    meaning: str
-    about: str
-    counts: str
-    table: Table | None
-    notes: list[str]
-
-
-def verdict_view(study: Study) -> VerdictView | None:
-    """The verdict, or ``None`` where the report was given none."""
+def verdict_panels(study: Study) -> list[Block]:
+    """The verdict, or how to get one where the report was given none."""
     verdict = study.extras.verdict
     if verdict is None:
-        return None
+        return [_NONE]
     title, kind, meaning = _SAYS[verdict.outcome]
     rows = verdict.telling
-    return VerdictView(
-        title=title,
-        kind=kind,
-        meaning=meaning,
-        about=(
-            f"Base {shown(verdict.base, 160)}, head {shown(verdict.head, 160)}; judged "
-            f"{shown(verdict.created_utc, 40)} by fluxperf {shown(verdict.fluxperf or 'of unknown version', 24)}; "
-            f"exit code {verdict.exit_code}."
-        ),
-        counts=_counts(verdict),
-        table=_table(rows) if rows else None,
-        notes=[shown(note, 400) for note in verdict.notes],
+    about = (
+        f"Base {shown(verdict.base, 160)}, head {shown(verdict.head, 160)}; judged "
+        f"{shown(verdict.created_utc, 40)} by fluxperf {shown(verdict.fluxperf or 'of unknown version', 24)}; "
+        f"exit code {verdict.exit_code}."
+    )
+    notes = Notes([shown(note, 400) for note in verdict.notes])
+    return present(
+        Text(meaning, f"outcome {kind}", bold=title),
+        source(about),
+        Text(_counts(verdict)),
+        _table(rows) if rows else None,
+        *((Heading("Different, without keeping the sides apart"), notes) if notes.texts else ()),
     )
 
 

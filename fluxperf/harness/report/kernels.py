@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from fluxperf.harness.facts.ceilings import MEMORY
 from fluxperf.harness.facts.provenance import provenance, unique, where
 from fluxperf.harness.facts.samples import samples_of, spread_of, summary_of
 from fluxperf.harness.facts.study import Study, newest
+from fluxperf.harness.pages.panels import Block, Panel, present, source
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.records import Record
 from fluxperf.harness.text import units
@@ -22,27 +21,20 @@ _COLUMNS = (
 )
 
 
-class KernelsView(NamedTuple):
-    """Single kernels of one machine as the page shows them."""
-
-    title: str
-    provenance: str
-    table: Table
-
-
-def kernel_views(study: Study) -> list[KernelsView]:
+def kernel_panels(study: Study) -> list[Block]:
     """A table of kernels for each machine that has records of them."""
     machines = unique(map(where, study.kernels))
     return [_view(study, name, [row for row in study.kernels if where(row) == name]) for name in machines]
 
 
-def _view(study: Study, machine: str, records: list[Record]) -> KernelsView:
+def _view(study: Study, machine: str, records: list[Record]) -> Panel:
     latest = [newest([row for row in records if row.rung == name]) for name in unique(row.rung for row in records)]
     chosen = [record for record in latest if record]
     ceiling = study.ceilings_of(machine).get(MEMORY)
     rows = [_row(record, ceiling.rate if ceiling else None) for record in chosen]
     caption = "Kernels by themselves" + (f"; memory: {ceiling.source}" if ceiling else "; no rate of memory is known")
-    return KernelsView(f"Single kernels on {machine}", provenance(chosen, "call"), Table(caption, _COLUMNS, rows))
+    content = present(source(provenance(chosen, "call")), Table(caption, _COLUMNS, rows))
+    return Panel(f"Single kernels on {machine}", content)
 
 
 def _row(record: Record, memory: float | None) -> list[Cell]:

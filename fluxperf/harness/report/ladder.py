@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import NamedTuple
 
 from fluxperf.harness.facts.adds_up import agrees
 from fluxperf.harness.facts.inputs import PhaseInfo
 from fluxperf.harness.facts.provenance import provenance
 from fluxperf.harness.facts.samples import Speedup, samples_of, speedup, spread_of, summary_of
-from fluxperf.harness.facts.study import Ladder, Rung, Study
+from fluxperf.harness.facts.study import SAMPLE_NOTE, TWIN_NOTE, Ladder, Rung, Study
 from fluxperf.harness.facts.work import work_of
 from fluxperf.harness.metrics import Metric, exact_metrics, value_of
-from fluxperf.harness.pages.svg import Figure
+from fluxperf.harness.pages.panels import Block, Fold, Group, Notes, Panel, Terms, Text, banner, present, source
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.records import Record
+from fluxperf.harness.report.ops import phase_panels
 from fluxperf.harness.report.plots.copies import copies
 from fluxperf.harness.report.plots.speedups import speedups
 from fluxperf.harness.report.plots.waterfall import waterfall
@@ -59,48 +59,29 @@ _CLIMB = 4
 _MOVERS = 3
 
 
-class LadderView(NamedTuple):
-    """One ladder as the page shows it."""
-
-    anchor: str
-    view: str
-    title: str
-    about: str
-    provenance: str
-    twin: bool
-    sample: bool
-    table: Table
-    changes: list[tuple[str, str]]
-    phases: Table | None
-    notes: list[str]
-    figures: list[Figure]
+def ladder_panels(study: Study) -> list[Block]:
+    """The ladders, then the peers, each with its table and plots; then which implementations they have."""
+    panels: list[Block] = [_view(study, ladder, number) for number, ladder in enumerate(study.ladders, start=1)]
+    return [*(panels or [Text("No record.")]), *phase_panels(study)]
 
 
-def ladder_views(study: Study) -> list[LadderView]:
-    """The ladders, then the peers, each with its table and plots."""
-    return [_view(study, ladder, f"ladder-{number}") for number, ladder in enumerate(study.ladders, start=1)]
-
-
-def _view(study: Study, ladder: Ladder, anchor: str) -> LadderView:
-    climbs = ladder.ran_as != "peer"
-    figures = []
-    if climbs:
-        drawn = (waterfall(ladder, anchor), speedups(study, ladder, anchor), copies(ladder, anchor))
-        figures = [figure for figure in drawn if figure]
-    return LadderView(
-        anchor=anchor,
-        view=ladder.view,
-        title=ladder.title,
-        about=_about(ladder),
-        provenance=provenance(ladder.records),
-        twin=ladder.twin,
-        sample=ladder.sample,
-        table=_table(ladder),
-        changes=[(rung.label, rung.info.change) for rung in ladder.rungs if rung.info] if climbs else [],
-        phases=_phases(study, ladder) if climbs and study.context.phases else None,
-        notes=_notes(ladder),
-        figures=figures,
+def _view(study: Study, ladder: Ladder, number: int) -> Panel:
+    climbs, anchor = ladder.ran_as != "peer", f"ladder-{number}"
+    drawn = (waterfall(ladder, anchor), speedups(study, ladder, anchor), copies(ladder, anchor)) if climbs else ()
+    figures = present(*drawn)
+    changes = [(rung.label, rung.info.change) for rung in ladder.rungs if rung.info] if climbs else []
+    content = present(
+        Text(_about(ladder)),
+        source(provenance(ladder.records)),
+        banner(SAMPLE_NOTE, "sample") if ladder.sample else None,
+        banner(TWIN_NOTE, "twin") if ladder.twin else None,
+        _table(ladder),
+        Fold("What each rung changes", [Terms(changes)], "help changes", open=number == 1) if changes else None,
+        Notes(_notes(ladder)),
+        _phases(study, ladder) if climbs and study.context.phases else None,
+        Group("plots", figures) if figures else None,
     )
+    return Panel(ladder.title, content, ladder.view, anchor)
 
 
 def _about(ladder: Ladder) -> str:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from fluxperf.harness.facts.adds_up import adds_up
 from fluxperf.harness.facts.provenance import provenance
 from fluxperf.harness.facts.study import Ladder, Rung, Study
-from fluxperf.harness.pages.svg import Figure
+from fluxperf.harness.pages.panels import Block, Group, Notes, Panel, Text, present, source
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.records import BlockRow, LedgerRow, Record
 from fluxperf.harness.report.plots.copies import labels
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
+
+_ABOUT = (
+    "Down is device to host, up is host to device. Each count is exact: bytes cross between host and device at one "
+    "place only, and it counts."
+)
+
 
 _SECTIONS = ("embed", "double", "single", "final")
 _WAYS = {"d2h": "down", "h2d": "up"}
@@ -21,38 +26,24 @@ _WAYS = {"d2h": "down", "h2d": "up"}
 _Key = tuple[str, str, str, str]
 
 
-class LedgerView(NamedTuple):
-    """The ledger of one ladder as the page shows it."""
-
-    view: str
-    title: str
-    provenance: str
-    figure: Figure | None
-    ledger: Table | None
-    by_op: Table | None
-    blocks: Table
-    notes: list[str]
-
-
-def ledger_views(study: Study) -> list[LedgerView]:
+def ledger_panels(study: Study) -> list[Block]:
     """The ledger of each ladder that has a record."""
-    shown_ones = [ladder for ladder in study.climbing if ladder.measured]
-    return [_view(ladder, f"ledger-{number}") for number, ladder in enumerate(shown_ones, start=1)]
+    chosen = [ladder for ladder in study.climbing if ladder.measured]
+    panels: list[Block] = [_view(ladder, f"ledger-{number}") for number, ladder in enumerate(chosen, start=1)]
+    return [Text(_ABOUT), *(panels or [Text("No record.")])]
 
 
-def _view(ladder: Ladder, prefix: str) -> LedgerView:
+def _view(ladder: Ladder, prefix: str) -> Panel:
     base = ladder.baseline
     later = [rung for rung in ladder.measured if rung.name != ladder.start]
-    return LedgerView(
-        view=ladder.view,
-        title=ladder.title,
-        provenance=provenance(ladder.records),
-        figure=labels(ladder, prefix),
-        ledger=_ledger(base, later) if base and base.ledger else None,
-        by_op=_by_op(base) if base and base.ledger else None,
-        blocks=_blocks(ladder),
-        notes=_notes(ladder, later),
+    content = present(
+        source(provenance(ladder.records)),
+        Notes(_notes(ladder, later)),
+        labels(ladder, prefix),
+        _blocks(ladder),
+        Group("columns", [_by_op(base), _ledger(base, later)]) if base and base.ledger else None,
     )
+    return Panel(ladder.title, content, ladder.view)
 
 
 def _key(row: LedgerRow) -> _Key:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from fluxperf.harness.facts.provenance import commit_of, provenance, short, unique, where
 from fluxperf.harness.facts.study import SAMPLE_NOTE, TWIN_SAYS, Ladder, Study
 from fluxperf.harness.measure.clocks import throttling_note
+from fluxperf.harness.pages.panels import Block, Notes, source
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.records import Machine, Record
 from fluxperf.harness.text import units
@@ -28,15 +28,7 @@ _FIELDS: tuple[tuple[str, Callable[[Machine], str | None]], ...] = (
 )
 
 
-class MachinesView(NamedTuple):
-    """The machines, and sentences about what may be compared; each with whether it is a warning."""
-
-    table: Table
-    provenance: str
-    remarks: list[tuple[bool, str]]
-
-
-def machines_view(study: Study) -> MachinesView:
+def machines_panels(study: Study) -> list[Block]:
     """The machines as columns, and what may be compared."""
     machines: list[Machine] = []
     for record in study.records:
@@ -49,7 +41,9 @@ def machines_view(study: Study) -> MachinesView:
     rows.append([Cell("Workloads"), *(Cell(units.listing(_workloads(group), 4)) for group in groups)])
     rows.append([Cell("Commits"), *(Cell(units.listing(unique(map(commit_of, group)), 4)) for group in groups)])
     rows.append([Cell("Records"), *(Cell(units.count(len(group))) for group in groups)])
-    return MachinesView(Table("Machines", columns, rows, sortable=False), provenance(study.records), remarks(study))
+    found = remarks(study)
+    told = Notes([text for _, text in found], "remarks", [warning for warning, _ in found])
+    return [source(provenance(study.records)), told, Table("Machines", columns, rows, sortable=False)]
 
 
 def _cell(text: str | None) -> Cell:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from fluxperf.harness.facts.ceilings import Ceiling
 from fluxperf.harness.facts.provenance import provenance
 from fluxperf.harness.facts.rates import OpRate, beyond_step, rates_of, reached
-from fluxperf.harness.facts.study import Ladder, Rung, Study, median_of
+from fluxperf.harness.facts.study import TWIN_NOTE, Ladder, Rung, Study, median_of
 from fluxperf.harness.facts.work import op_joules, outer
+from fluxperf.harness.pages.panels import Block, Fold, Panel, Text, banner, present, source
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.records import Record
 from fluxperf.harness.text import units
@@ -28,6 +27,11 @@ _COLUMNS = (
 
 _ENERGY = Column("Energy", hint="joules of a step, shared by time: what an op would use at the step's mean power")
 
+_INTRO = (
+    "Times are of an observed run: they show where the time goes inside a rung, and are not for comparison of totals. "
+    "An op within another is part of that one's time."
+)
+
 #: Ops of the quickest rung that the first table shows.
 _TOP = 12
 
@@ -35,51 +39,24 @@ _TOP = 12
 _NEGLIGIBLE = 0.02
 
 
-class OpsRung(NamedTuple):
-    """The ops of one rung."""
-
-    name: str
-    provenance: str
-    table: Table | None
-
-
-class OpsView(NamedTuple):
-    """The ops of one ladder: those that take most of its quickest rung, then all of them rung by rung."""
-
-    view: str
-    title: str
-    twin: bool
-    top: Table | None
-    top_source: str
-    rungs: list[OpsRung]
-
-
-class PhasesView(NamedTuple):
-    """Which implementation each op has, rung by rung, in one ladder."""
-
-    view: str
-    title: str
-    provenance: str
-    table: Table
-
-
-def op_views(study: Study) -> list[OpsView]:
+def op_panels(study: Study) -> list[Block]:
     """The op tables of every ladder that has op rows."""
-    return [_view(study, ladder) for ladder in study.ladders if any(record.ops for record in ladder.records)]
+    ladders = [ladder for ladder in study.ladders if any(record.ops for record in ladder.records)]
+    panels: list[Block] = [_view(study, ladder) for ladder in ladders]
+    return [Text(_INTRO), *(panels or [Text("No record has op rows.")])]
 
 
-def _view(study: Study, ladder: Ladder) -> OpsView:
-    rungs = []
-    for rung in ladder.measured:
-        if rung.record:
-            table = _table(rung.record, rung.label, twin=ladder.twin) if rung.record.ops else None
-            rungs.append(OpsRung(rung.label, provenance([rung.record]), table))
+def _view(study: Study, ladder: Ladder) -> Panel:
+    """The ops that take most of the quickest rung, then all of them rung by rung."""
     chosen = [rung for rung in ladder.timed if rung.record and rung.record.ops]
     best = min(chosen, key=lambda rung: median_of(rung.record), default=None)
     before = [rung for rung in chosen if best and rung.info and chosen.index(rung) < chosen.index(best)]
+    content: list[Block] = [banner(TWIN_NOTE, "twin")] if ladder.twin else []
     table = _top(study, ladder, best, before[-1] if before else None) if best else None
-    source = provenance([best.record]) if best and best.record else ""
-    return OpsView(ladder.view, ladder.title, ladder.twin, table, source, rungs)
+    if table and best and best.record:
+        content += [source(f"{provenance([best.record])} Observed run: one sample of each op, no spread."), table]
+    content += [_rung(rung, rung.record, twin=ladder.twin) for rung in ladder.measured if rung.record]
+    return Panel(ladder.title, content, ladder.view)
 
 
 def _top(study: Study, ladder: Ladder, best: Rung, before: Rung | None) -> Table | None:
@@ -170,12 +147,20 @@ def _table(record: Record, name: str, *, twin: bool) -> Table:
     return Table(caption, [*_COLUMNS, _ENERGY], rows)
 
 
-def phase_views(study: Study) -> list[PhasesView]:
+def _rung(rung: Rung, record: Record, *, twin: bool) -> Fold:
+    table = _table(record, rung.label, twin=twin) if record.ops else None
+    where = source(f"{provenance([record])} Observed run: not for comparison of totals.")
+    note = f"{len(table.rows)} rows" if table else ""
+    return Fold(f"{rung.label}, every op by block", [where, table or Text("No op was recorded.")], note=note)
+
+
+def phase_panels(study: Study) -> list[Block]:
     """The phase table of every ladder, with what each rung changes from the measured rung before it."""
-    return [_phases(ladder) for ladder in study.climbing if any(record.phase_table for record in ladder.records)]
+    folds = [_phases(ladder) for ladder in study.climbing if any(record.phase_table for record in ladder.records)]
+    return [Panel("Which implementation each op has", folds)] if folds else []
 
 
-def _phases(ladder: Ladder) -> PhasesView:
+def _phases(ladder: Ladder) -> Fold:
     measured = [(rung.label, rung.record.phase_table) for rung in ladder.measured if rung.record]
     ops = list(dict.fromkeys(op for _, table in measured for op in table))
     columns = [Column("Op", number=False), *(Column(name, number=False) for name, _ in measured)]
@@ -188,7 +173,8 @@ def _phases(ladder: Ladder) -> PhasesView:
             before = table.get(op)
         rows.append(cells)
     caption = "Implementation of each op; marked where it differs from the last rung before that has a record"
-    return PhasesView(ladder.view, ladder.title, provenance(ladder.records), Table(caption, columns, rows))
+    content = present(source(provenance(ladder.records)), Table(caption, columns, rows))
+    return Fold(ladder.title, content, view=ladder.view)
 
 
 def _implementation(name: str | None, before: str | None, *, first: bool) -> Cell:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from markupsafe import Markup
 
@@ -11,6 +10,7 @@ from fluxperf.harness.facts.provenance import short, unique
 from fluxperf.harness.facts.study import Study
 from fluxperf.harness.history import Change, History, Series, distinction
 from fluxperf.harness.metrics import worse_of
+from fluxperf.harness.pages.panels import Block, Notes, present
 from fluxperf.harness.pages.svg import Figure
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.report.plots.commits import commits
@@ -47,25 +47,16 @@ _CHANGES = (
 )
 
 
-class PastView(NamedTuple):
-    """The history as the page shows it."""
-
-    figure: Figure | None
-    series: Table | None
-    changes: Table | None
-    notes: list[str]
-
-
-def past_view(study: Study) -> PastView:
+def past_panels(study: Study) -> list[Block]:
     """The history that the report was given, or nothing with the reason."""
     found = study.extras.history
     if found is None or not found.series:
-        return PastView(None, None, None, ["No history was given."])
-    present = [one for one in found.series if one.present]
-    courses = [one for one in present if len(one.present) > 1]
-    changed = [(one, change) for one in present for change in one.changes]
-    notes = _notes(found, present, courses, len(changed))
-    return PastView(_figure(study, present), _series(courses) if courses else None, _changes(changed), notes)
+        return [Notes(["No history was given."])]
+    have = [one for one in found.series if one.present]
+    courses = [one for one in have if len(one.present) > 1]
+    changed = [(one, change) for one in have for change in one.changes]
+    notes = Notes(_notes(found, have, courses, len(changed)))
+    return present(_figure(study, have), notes, _changes(changed), _series(courses) if courses else None)
 
 
 def _figure(study: Study, series: Sequence[Series]) -> Figure | None:

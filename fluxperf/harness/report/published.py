@@ -3,39 +3,36 @@
 from __future__ import annotations
 
 from statistics import median
-from typing import NamedTuple
 
 from fluxperf.harness.facts.blocks import FULL_BLOCKS, blocks_of, is_full
 from fluxperf.harness.facts.provenance import provenance
 from fluxperf.harness.facts.samples import spread_of, summary_of
 from fluxperf.harness.facts.study import Ladder, Study
+from fluxperf.harness.pages.panels import Group, Panel, Text, present, source
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.records import Record
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
 
-
-class PublishedView(NamedTuple):
-    """The published figures as the page shows them."""
-
-    times: Table
-    costs: Table | None
-    copies: Table
-    source: str
-    provenance: str
+_ABOUT = (
+    "Published figures stand beside measured ones only where a GPU ran the same workload; copies are counted, and "
+    "may be compared wherever the model has the same blocks."
+)
 
 
-def published_view(study: Study) -> PublishedView:
+def published_panel(study: Study) -> Panel:
     """The published figures, and the baselines of the records beside them."""
     ladders = [ladder for ladder in study.climbing if ladder.baseline]
     records = [ladder.baseline for ladder in ladders if ladder.baseline]
-    return PublishedView(
-        times=_times(study),
-        costs=_costs(study),
-        copies=_copies(study, ladders),
-        source=study.context.published.source,
-        provenance=provenance(records) if records else "No record of the baseline is in these files.",
+    where = provenance(records) if records else "No record of the baseline is in these files."
+    content = present(
+        Text(_ABOUT),
+        source(f"Published figures: {study.context.published.source}"),
+        source(f"Measured figures: {where}"),
+        Group("columns", present(_times(study), _costs(study))),
+        _copies(study, ladders),
     )
+    return Panel("The published baseline", content, anchor="published")
 
 
 def _gpu_baseline(study: Study) -> Record | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import msgspec
 from markupsafe import Markup
 
 from fluxperf.harness.facts.provenance import commit_of
 from fluxperf.harness.facts.study import Study
+from fluxperf.harness.pages.panels import Block, Commands, Data, Fold, Text, banner, present
 from fluxperf.harness.pages.tables import Cell, Column, Table
 from fluxperf.harness.records import Record
 from fluxperf.harness.text import units
@@ -17,29 +16,20 @@ from fluxperf.harness.text.escape import script_json, shown
 # So that the page stays below its 2 MB even with many records.
 _MOST_BYTES = 900_000
 
-
-class RawRecord(NamedTuple):
-    """One embedded record: its title, and its JSON as it stands in the script element."""
-
-    title: str
-    json: Markup
+_WITHOUT_SCRIPTS = Markup(
+    '<noscript><p class="banner">Without scripts, read them in this page\'s source: one script element of type '
+    "application/json each.</p></noscript>"
+)
 
 
-class RawView(NamedTuple):
-    """The raw data as the page shows them."""
+def raw_panels(study: Study) -> list[Block]:
+    """The command that made the page, the files, and the records as JSON.
 
-    command: str
-    table: Table
-    amount: str
-    records: list[RawRecord]
-    left_out: str
-
-
-def raw_view(study: Study) -> RawView:
-    """The records as JSON, those that the page's numbers come from first, until the page's size is reached."""
+    Those that the page's numbers come from are first, until the page's size is reached.
+    """
     used = study.used
     rest = [record for record in study.records if not any(record is one for one in used)]
-    embedded: list[RawRecord] = []
+    embedded: list[Data] = []
     size = 0
     for record in [*used, *rest]:
         text = script_json(msgspec.to_builtins(record))
@@ -47,17 +37,19 @@ def raw_view(study: Study) -> RawView:
             continue
         size += len(text)
         # Safe as markup: `script_json` leaves no <, > or & in it.
-        embedded.append(RawRecord(_title(record), Markup(text)))
+        embedded.append(Data(_title(record), Markup(text)))
     missing = len(study.records) - len(embedded)
-    left_out = (
-        f"{units.plural(missing, 'record')} more would make the page too large; see the files." if missing else ""
-    )
-    return RawView(
-        command=shown(study.extras.command or study.context.command, 400),
-        table=_files(study),
-        amount=f"{units.plural(len(study.records), 'record')}, of which {len(used)} are shown above",
-        records=embedded,
-        left_out=left_out,
+    amount = f"{units.plural(len(study.records), 'record')}, of which {len(used)} are shown above"
+    return present(
+        Text("This page was made by:"),
+        Commands([shown(study.extras.command or study.context.command, 400)]),
+        _files(study),
+        Text(f"{amount}. They are in this page, as JSON."),
+        banner(f"{units.plural(missing, 'record')} more would make the page too large; see the files.")
+        if missing
+        else None,
+        _WITHOUT_SCRIPTS,
+        Fold(f"{len(embedded)} records as JSON", embedded, "folded"),
     )
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from fluxperf.harness.facts.ceilings import MEMORY, Ceiling, dtype_of
 from fluxperf.harness.facts.study import Ladder, Study
-from fluxperf.harness.pages.svg import Figure
+from fluxperf.harness.pages.panels import Block, Panel, Text, banner, present
 from fluxperf.harness.pages.tables import Cell, Column, Table
 from fluxperf.harness.report.plots.roofline import roofline
 from fluxperf.harness.text import units
@@ -20,34 +18,25 @@ _COLUMNS = (
 )
 
 
-class RooflineView(NamedTuple):
-    """One ladder's roofline as the page shows it; ``missing`` says why there is none."""
-
-    view: str
-    title: str
-    figure: Figure | None
-    ceilings: Table | None
-    missing: str
-
-
-def roofline_views(study: Study) -> list[RooflineView]:
+def roofline_panels(study: Study) -> list[Block]:
     """The roofline of every ladder that has op rows."""
     ladders = [ladder for ladder in study.climbing if any(record.ops for record in ladder.records)]
-    return [_view(study, ladder, f"roofline-{number}") for number, ladder in enumerate(ladders, start=1)]
+    panels: list[Block] = [_view(study, ladder, f"roofline-{number}") for number, ladder in enumerate(ladders, start=1)]
+    return [*(panels or [Text("No record has op rows.")])]
 
 
-def _view(study: Study, ladder: Ladder, prefix: str) -> RooflineView:
+def _view(study: Study, ladder: Ladder, prefix: str) -> Panel:
+    """The plot and its ceilings, or why there is none."""
     if ladder.twin:
         text = "Host twins run on a CPU: their rates are not a GPU's, so no roofline is drawn of them."
-        return RooflineView(ladder.view, ladder.title, None, None, text)
+        return Panel(ladder.title, [banner(text)], ladder.view)
     ceilings = {
         name: one
         for name, one in study.ceilings_of(ladder.machine).items()
         if name == MEMORY or name in _dtypes(ladder)
     }
-    figure = roofline(ladder, prefix, ceilings)
-    missing = "" if figure else _missing(ladder, ceilings)
-    return RooflineView(ladder.view, ladder.title, figure, _table(ceilings) if ceilings else None, missing)
+    figure = roofline(ladder, prefix, ceilings) or banner(_missing(ladder, ceilings))
+    return Panel(ladder.title, present(figure, _table(ceilings) if ceilings else None), ladder.view)
 
 
 def _dtypes(ladder: Ladder) -> set[str]:

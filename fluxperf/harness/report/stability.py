@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from statistics import median
-from typing import NamedTuple
 
 from fluxperf.harness.calibration import Calibrated
 from fluxperf.harness.facts.bands import narrowed
@@ -11,8 +10,8 @@ from fluxperf.harness.facts.calibrated import calibrated, committed, pooled
 from fluxperf.harness.facts.commands import calibrate_command
 from fluxperf.harness.facts.provenance import provenance
 from fluxperf.harness.facts.samples import FEWEST_PROCESSES, samples_of, spread_of, summary_of, usable
-from fluxperf.harness.facts.study import Ladder, Rung, Study
-from fluxperf.harness.pages.svg import Figure
+from fluxperf.harness.facts.study import TWIN_NOTE, Ladder, Rung, Study
+from fluxperf.harness.pages.panels import Block, Notes, Panel, Text, banner, present, source
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.records import Record
 from fluxperf.harness.report.plots.spread import spread
@@ -32,38 +31,25 @@ _COLUMNS = (
 )
 
 
-class StabilityView(NamedTuple):
-    """One ladder's samples as the page shows them."""
-
-    view: str
-    title: str
-    provenance: str
-    twin: bool
-    figure: Figure | None
-    table: Table
-    notes: list[str]
-
-
-def stability_views(study: Study) -> list[StabilityView]:
+def stability_panels(study: Study) -> list[Block]:
     """The samples of every ladder that has a time, peers too."""
     ladders = [ladder for ladder in study.ladders if any(usable(record) for record in ladder.records)]
-    return [_view(study, ladder, f"samples-{number}") for number, ladder in enumerate(ladders, start=1)]
+    panels: list[Block] = [_view(study, ladder, f"samples-{number}") for number, ladder in enumerate(ladders, start=1)]
+    return [*(panels or [Text("No record has a time.")])]
 
 
-def _view(study: Study, source: Ladder, prefix: str) -> StabilityView:
-    ladder = source._replace(rungs=tuple(map(pooled, source.rungs)))
+def _view(study: Study, given: Ladder, prefix: str) -> Panel:
+    ladder = given._replace(rungs=tuple(map(pooled, given.rungs)))
     found = {rung.name: calibrated(study, rung.record) for rung in ladder.measured if rung.record}
     bands = {name: row.spread for name, row in found.items() if row}
     rows = [_row(rung, rung.record, found[rung.name]) for rung in ladder.measured if rung.record]
-    return StabilityView(
-        view=ladder.view,
-        title=ladder.title,
-        provenance=provenance(ladder.records),
-        twin=ladder.twin,
-        figure=spread(ladder, prefix, bands),
-        table=Table("Spread of all steps' time at each rung", _COLUMNS, rows),
-        notes=[*_notes(ladder, bands), *_wide(ladder, found)],
+    content = present(
+        banner(TWIN_NOTE, "twin") if ladder.twin else None,
+        spread(ladder, prefix, bands) or source(provenance(ladder.records)),
+        Table("Spread of all steps' time at each rung", _COLUMNS, rows),
+        Notes([*_notes(ladder, bands), *_wide(ladder, found)]),
     )
+    return Panel(ladder.title, content, ladder.view)
 
 
 def _row(rung: Rung, record: Record, known: Calibrated | None) -> list[Cell]:
