@@ -12,6 +12,14 @@ from fluxperf.engine.ops.catalog import METHODS
 from fluxperf.engine.ops.table import OP_NAMES
 from fluxperf.engine.phases import MISSION, PHASES, Phase, phase_named, table
 
+#: Ops whose products may be kernels of this project, and what is said of them.
+_OWN = {"qkv_heads", "linear_gelu", "linear_gated_residual"}
+_SAID = (
+    "On Hopper (sm_90) products of {ops} are this project's own kernels, with the rest of the op in their epilogue, "
+    "for each shape at which a trial finds them quicker than cuBLASLt; everywhere else they are cuBLASLt's. "
+    "The choices of a record say which."
+)
+
 
 def phases(
     rung: Annotated[str | None, typer.Option("--rung", help="Show the op table of this rung instead.")] = None,
@@ -24,6 +32,8 @@ def phases(
     console = Console()
     if rung is not None:
         console.print(_rows(rung))
+        if chosen := _OWN & {op.rpartition(".")[2] for op, name in table(rung).items() if name in ("fused", "fp8")}:
+            console.print(_SAID.format(ops=", ".join(sorted(chosen))), soft_wrap=True)
         return
     view = Table(title="The ladder", title_justify="left")
     for column in ("rung", "mission", "expected", "what changes"):

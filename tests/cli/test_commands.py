@@ -134,6 +134,8 @@ def test_phases_lists_every_rung_with_its_expected_speedup(fluxperf):
     assert "10-20x over baseline" in text
     assert "2-3x over broadcast" in text
     rows = fluxperf("phases", "--rung", "fp8").out
+    assert "products of linear_gated_residual, linear_gelu, qkv_heads are this project's own" in " ".join(rows.split())
+    assert "this project's own" not in fluxperf("phases", "--rung", "batched").out
     assert "double.attention" in rows
     assert "e4m3" in rows
 

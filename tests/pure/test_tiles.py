@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -271,3 +272,17 @@ def test_a_single_way_is_not_tried(tmp_path: Path) -> None:
     assert made.run("op", {"library": lambda: "done"}, "v1") == "done"
     assert made.chosen == {}
     assert choices.Choices("gpu", tmp_path).find("op", ["library v1"]) is None
+
+
+def test_ways_are_judged_on_a_hot_card(tmp_path: Path) -> None:
+    """The library is the quicker one for the first half second, and the slower one for ever after."""
+    on = ticking(tmp_path)
+
+    def work(name: str) -> str:
+        cool = on.now < 0.5
+        on.now += {"library": 1e-3 if cool else 1.2e-3, "tiles": 1.1e-3}[name]
+        return name
+
+    ways = {name: partial(work, name) for name in ("library", "tiles")}
+    assert Ways(on).run("op 4 x 5 x 6", ways, "v1") == "tiles"
+    assert on.now < 3  # seconds of the first start, per shape
