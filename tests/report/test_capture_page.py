@@ -90,6 +90,17 @@ def test_a_capture_with_little_in_it_has_a_page_too():
     assert "whole capture" in Page(page(calls.done())).sections["strip"]
 
 
+def test_advice_follows_the_cause():
+    made = Making()
+    made.range("forward", 0, 2 * MS)
+    made.run("first", 0, 10 * US, 90 * US)
+    made.call("cudaMalloc", 110 * US, 900 * US)
+    made.run("second", 905 * US, 910 * US, 90 * US)
+    said = Page(page(made.done())).sections["findings"]
+    assert "Allocate before the loop" in said
+    assert "capture a CUDA graph" not in said
+
+
 # Gaps
 
 

@@ -319,6 +319,24 @@ def test_processes_that_both_see_a_gpu_0_are_kept_apart_unless_it_is_known_to_be
         assert any("are kept apart" in note for note in timeline.notes) != known
 
 
+def test_a_machine_with_one_process_needs_no_map_of_gpus(tmp_path: Path):
+    capture = lossy()
+    other = {"start": 900 * US, "end": 950 * US, "deviceId": 0, "contextId": 1, "streamId": 7}
+    name = capture.string("elsewhere")
+    capture.add(
+        "CUPTI_ACTIVITY_KIND_KERNEL", globalPid=2 << 48 | 100 << 24, correlationId=1, shortName=name,
+        demangledName=name, gridX=1, gridY=1, gridZ=1, blockX=1, blockY=1, blockZ=1, **other,
+    )  # fmt: skip
+    timeline = capture.read(tmp_path)
+    assert (len(timeline.gpus), any("kept apart" in note for note in timeline.notes)) == (2, False)
+
+
+def test_work_without_a_process_is_that_of_the_one_that_calls(tmp_path: Path):
+    path = lossy().write(tmp_path / "x.sqlite")
+    edit(path, "UPDATE CUPTI_ACTIVITY_KIND_KERNEL SET globalPid = NULL")
+    assert {row.name: row.kernels for row in shown(read_capture(path)).rows} == {"step *": 1}
+
+
 @pytest.mark.parametrize("name", ["aten::mul, seq = {}, op_id = {}", "aten::add, sizes = [[{}, {}]]", "layer [{},{}]"])
 @pytest.mark.parametrize("step", ["step {}", "batch {}"])
 @pytest.mark.parametrize("by", ["op", "range"])

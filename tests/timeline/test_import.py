@@ -221,7 +221,7 @@ def test_a_report_needs_nsys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert "no such file" in refusal(report)
     report.write_bytes(b"report")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "expected nsys on PATH to export it, found none" in refusal(report)
+    assert "expected nsys on PATH to export it, found none there" in refusal(report)
 
 
 def test_a_report_is_exported_with_nsys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -159,18 +159,20 @@ class Advice(NamedTuple):
 
 
 def advice(found: list[Finding]) -> list[Advice]:
-    """What to do about the kinds of findings that there are, the costliest kind first."""
+    """What to do about the kinds of findings that there are, the costliest kind first; advice follows what was seen."""
+    told: dict[str, dict[str, None]] = defaultdict(dict)
     costs: dict[str, float] = defaultdict(float)
     counts: dict[str, int] = defaultdict(int)
     for row in found:
         costs[row.finding] += row.cost_ms
         counts[row.finding] += row.count
+        told[row.finding].setdefault(row.advice)
     return [
         Advice(
             name,
             f"{units.plural(counts[name], 'time')}, {units.time(cost / 1e3)}",
             f"{KINDS[name].meaning[0].upper()}{KINDS[name].meaning[1:]}.",
-            KINDS[name].advice,
+            " ".join(told[name]),
         )
         for name, cost in sorted(costs.items(), key=lambda pair: (-pair[1], pair[0]))
     ]

@@ -26,12 +26,19 @@ _OPTIONS = (
     "--capture-range-end=stop",
 )
 
+#: Where packages install it, of the least wanted first; versions sort by name.
+_INSTALLED = (
+    "usr/local/cuda*/bin/nsys",
+    "opt/nvidia/nsight-systems-cli/*/bin/nsys",
+    "opt/nvidia/nsight-systems/*/bin/nsys",
+)
+
 #: Characters of a program's output that an error shows.
 _TAIL = 3000
 
 
 def find_nsys(path: Path | None = None) -> Path | None:
-    """The nsys of an option, of the environment, or on PATH; ``None`` if there is none.
+    """The nsys of an option, of the environment, on PATH, or where packages install it; ``None`` if there is none.
 
     Raises:
         ConfigError: the one that is named cannot be run.
@@ -39,12 +46,18 @@ def find_nsys(path: Path | None = None) -> Path | None:
     given = str(path) if path else os.environ.get(VARIABLE, "")
     if not given:
         found = shutil.which("nsys")
-        return Path(found) if found else None
+        return Path(found) if found else _installed()
     found = shutil.which(given)
     if found is None:
         origin = "--nsys" if path else VARIABLE
         raise ConfigError(f"{origin} {given}: expected a program that can be run, found none there.")
     return Path(found)
+
+
+def _installed() -> Path | None:
+    """The newest nsys in the folders that its packages and CUDA's install it in."""
+    found = [path for pattern in _INSTALLED for path in sorted(Path("/").glob(pattern)) if os.access(path, os.X_OK)]
+    return found[-1] if found else None
 
 
 def capture(nsys: Path, command: Sequence[str], stem: Path) -> tuple[Path, Path]:

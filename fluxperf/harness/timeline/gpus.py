@@ -22,8 +22,8 @@ def gpus_of(
 ) -> Gpus:
     """Numbers the GPUs of a capture.
 
-    What the capture does not map is the GPU of that number where one process uses GPUs; of several processes each has
-    GPUs of its own then, since nothing says that they are the same.
+    What the capture does not map is the GPU of that number where one process of a machine uses GPUs; of several
+    processes each has GPUs of its own then, since nothing says that they are the same.
 
     Args:
         used: processes with the number that each gives a GPU.
@@ -33,10 +33,11 @@ def gpus_of(
     devices = sorted(set(used))
     processes = {process for process, _ in devices}
     machines = {process >> 48 for process in processes}
+    several = {machine for machine in machines if sum(process >> 48 == machine for process in processes) > 1}
     found: dict[tuple[int, ...], list[tuple[int, int]]] = {}
     for process, device in devices:
         machine, gpu = process >> 48, known.get((process_id(process), device))
-        alone = gpu is None and len(processes) > 1
+        alone = gpu is None and machine in several
         key: tuple[int, ...] = (machine, device, process) if alone else (machine, device if gpu is None else gpu)
         found.setdefault(key, []).append((process, device))
     numbers: dict[tuple[int, int], int] = {}

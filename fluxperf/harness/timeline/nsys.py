@@ -60,7 +60,8 @@ def _read_report(path: Path) -> Timeline:
     program = find_nsys()
     if program is None:
         raise TimelineError(
-            f"cannot read {path}: expected nsys on PATH to export it, found none. Where Nsight Systems is installed "
+            f"cannot read {path}: expected nsys on PATH to export it, found none there, nor where its packages "
+            f"install it. Where Nsight Systems is installed "
             f"run: {_EXPORT}; then give the .sqlite file."
         )
     with tempfile.TemporaryDirectory(prefix="fluxperf-") as folder:

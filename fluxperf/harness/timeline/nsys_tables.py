@@ -61,6 +61,9 @@ def timeline_of(export: Export, schema: str) -> Timeline:
     calls = _calls(export)
     work = all_work(export, notes)
     callers = distinct(calls.thread)
+    computing = {_process_of(thread) for thread in callers.tolist()}
+    if len(computing) == 1:  # exports without processes of GPU work: it is that of the one that calls
+        work.process = np.where(work.process == 0, next(iter(computing)), work.process)
     syncs = _syncs(export, callers)
     ranges = _ranges(export, (work, calls, syncs), notes)
     gpus = _numbered_gpus(export, work, syncs)
