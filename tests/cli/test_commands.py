@@ -100,10 +100,8 @@ def test_a_killed_run_keeps_every_finished_record(tmp_path):
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
-    deadline = time.monotonic() + 120
     try:
         while not (path.exists() and path.read_bytes().count(b"\n") >= 1):
-            assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.02)
     finally:

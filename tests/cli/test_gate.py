@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
@@ -44,12 +43,10 @@ def words(result):
     return " ".join((result.out + result.err).split())
 
 
-def test_exact_passes_on_this_checkout_within_a_minute(gate):
-    start = time.process_time()
+def test_exact_passes_on_this_checkout(gate):
     result = gate("exact")
     assert result.code == 0, result.out + result.err
     assert "Gate: pass." in result.out
-    assert time.process_time() - start < 60
 
 
 def plant(monkeypatch, op, name):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import resource
 import subprocess
 
 import msgspec
@@ -11,8 +10,9 @@ import pytest
 
 from fluxperf.errors import RecordError, UnknownNameError
 from fluxperf.harness.history import history, label, load
-from fluxperf.harness.points import SUFFIX, merge_points, points_of
+from fluxperf.harness.points import SUFFIX, Point, merge_points, points_of
 from fluxperf.harness.records import append_record
+from tests.counting import growth
 from tests.history.making import commit, point, record
 
 LEVELS = [1.0, 1.01, 0.99, 1.0, 1.02, 1.0, 0.99, 1.0, 1.2, 1.21, 1.19, 1.2, 1.22, 1.2, 1.19, 1.21]
@@ -141,24 +141,30 @@ def test_folders_without_anything(tmp_path):
         load(tmp_path / "none")
 
 
-def _cpu_s() -> float:
-    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
-
-
-def test_a_thousand_commits_of_fifty_metrics_take_five_seconds_of_two_cores(tmp_path):
-    """Counted in CPU seconds, own and of child processes, so that what else runs on the machine does not count."""
+def long_series(metrics: int, commits: int) -> list[Point]:
+    """Times of metrics over commits, all of which rise by a twentieth at seven tenths of the way."""
     draw = random.Random(0)
     rows = []
-    for metric in range(50):
-        for number in range(1000):
-            level = (metric + 1) * (1e-3 if number < 700 else 1.05e-3)
+    for metric in range(metrics):
+        for number in range(commits):
+            level = (metric + 1) * (1e-3 if number < 0.7 * commits else 1.05e-3)
             rows.append(point(number, level * (1 + 0.01 * draw.gauss(0, 1)), metric=f"m{metric}", samples=10))
-    (tmp_path / f"a{SUFFIX}").write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
-    start = _cpu_s()
+    return rows
+
+
+def test_a_rise_is_found_where_it_is_in_every_series_by_processes_side_by_side(tmp_path, monkeypatch):
+    monkeypatch.setattr("fluxperf.harness.steps.SPREAD_FROM", 1000)
+    (tmp_path / f"a{SUFFIX}").write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in long_series(4, 500)))
     points, _ = load(tmp_path)
     found = history(points, tmp_path)
-    assert _cpu_s() - start < 2 * 5
-    assert len(found.series) == 50
     places = [[int(change.after[:8], 16) for change in series.changes] for series in found.series]
-    assert all(any(695 <= place <= 705 for place in changes) for changes in places)
+    assert len(places) == 4
+    assert all(any(345 <= place <= 355 for place in changes) for changes in places)
+
+
+def test_the_work_grows_with_the_points(tmp_path):
+    """Reading, sorting into series and commits; the search for steps is asv's own."""
+    for commits in (200, 400):
+        rows = [msgspec.structs.replace(row, exact=True, value=1.0) for row in long_series(5, commits)]
+        merge_points(tmp_path / str(commits) / f"a{SUFFIX}", rows)
+    assert growth(lambda commits: history(load(tmp_path / str(commits))[0], tmp_path), 200) < 2.2

@@ -6,6 +6,7 @@ import gc
 from functools import cache
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,10 +15,13 @@ from hypothesis import strategies as st
 from fluxperf.engine.checkpoints.checkpoint import Checkpoint
 from fluxperf.engine.checkpoints.sources import SyntheticWeights
 from fluxperf.engine.config import config_named
-from fluxperf.engine.phases import PHASES
+from fluxperf.engine.ops.bind import bind
+from fluxperf.engine.ops.table import Settings
+from fluxperf.engine.phases import PHASES, table
 from fluxperf.errors import ArgumentError, ConfigError, TransferError
 from fluxperf.recording import count
 from fluxperf.workloads import Prepared, Workload, prepare, workload_named
+from tests.another_blas import matmul
 from tests.model.weight_files import SMALL, diffusers_shapes, original_layout, random_state, write_tensors
 
 RUNGS = tuple(phase.name for phase in PHASES if not phase.copies)
@@ -222,7 +226,29 @@ def test_to_host_into_memory_of_the_caller(device) -> None:
         device.door.to_host(array, "y", out[:8])
 
 
-def test_a_model_of_another_depth(measure) -> None:
+@pytest.fixture
+def another_blas(monkeypatch) -> None:
+    """Every product is summed in an order of its sizes: bits that two products share are kept by their sizes alone."""
+    monkeypatch.setattr(np, "matmul", matmul)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+def test_rows_of_the_modulation_projection_are_the_same_alone_and_among_others(device, another_blas, dtype) -> None:
+    rng = np.random.default_rng(5)
+    x, weight, bias = (
+        device.door.to_device(rng.standard_normal(shape).astype(dtype), "operand")
+        for shape in ((3, 80), (9 * 80, 80), (9 * 80,))
+    )
+    bound = bind("fused", table("fused"), device, Settings("bfloat16"))
+    silu_linear = bound.ops["double"].silu_linear
+    whole = device.door.to_host(silu_linear(x, weight, bias), "whole")
+    for start, stop in ((0, 240), (240, 400), (400, 720)):
+        part = device.door.to_host(silu_linear(x, weight[start:stop], bias[start:stop]), "part")
+        assert (part == whole[:, start:stop]).all()
+
+
+def test_a_model_of_another_depth(measure, another_blas) -> None:
+    """Of which the modulation projection comes in pieces."""
     source = SyntheticWeights(config_named("tiny-57"))
     workload = workload_named("tiny-57", steps=2)
     whole = prepare("fp8", workload, source, "host")
@@ -230,6 +256,7 @@ def test_a_model_of_another_depth(measure) -> None:
     whole.close()
     prepared = prepare("fp8", workload, source, "host", memory_gb=3.6e-3)
     assert 0 < len(prepared.plan.streamed) < 76
+    assert prepared.plan.pieces
     assert (latents_of(prepared) == expected).all()
     measure("memory within a budget of 3.6 MB, of", "fp8", prepared.device.memory.peak_bytes / before)
     prepared.close()

@@ -216,13 +216,11 @@ def test_an_interrupt_leaves_whole_files_only(saved, tmp_path):
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-    deadline = time.monotonic() + 180
     while not (out / "0001.png").exists():
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate()
     assert process.returncode == 130, told
     found = sorted(item.name for item in out.iterdir())
     assert f"interrupted: {len(found)} of 3 pictures are done, nothing half-written is left." in told

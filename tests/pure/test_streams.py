@@ -88,7 +88,7 @@ def test_inside_a_region_a_stream_does_not_wait(device: HostDevice) -> None:
 
 def test_chunks_are_filled_by_several_threads_at_once(device: HostDevice) -> None:
     device.door.chunk_bytes, device.door.readers = 4, 3
-    together = threading.Barrier(3, timeout=20)
+    together = threading.Barrier(3, timeout=600)
     device.door.stream(device.empty((6,), "float32"), lambda offset, memory: together.wait() and None, "x")
 
 

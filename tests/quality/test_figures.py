@@ -174,8 +174,9 @@ def test_errors_are_those_of_the_precision(of_rung, measure) -> None:
         figures = of_rung(name)
         largest[name] = max(map(max, figures.forward))
         measure("quality, forward error", name, largest[name])
-        assert min(map(min, figures.forward)) > 0
-        assert max(x[-1] for x in figures.latents) < largest[name], "the noise in the latents is exact"
+        # In float32 a rung may be its reference to the bit: a BLAS says nothing of the order in which it sums.
+        assert min(map(min, figures.forward)) > 0 or name in ("baseline", "broadcast")
+        assert max(x[-1] for x in figures.latents) <= largest[name], "the noise in the latents is exact"
     assert max(largest["baseline"], largest["broadcast"]) < 2e-6
     assert all(3e-3 < largest[name] < 8e-3 for name in ("tensorcore", "fused", "captured"))
     assert 8e-3 < largest["fp8"] < 3e-2

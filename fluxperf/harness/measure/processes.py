@@ -95,19 +95,17 @@ def replicate(
 def _run(command: Sequence[str], output: Path, on_count: Callable[[int], None]) -> tuple[str, str]:
     """How a process failed, or nothing; and the end of its messages."""
     with tempfile.TemporaryFile() as messages:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=messages,
-            env={**_environment(), **compiled_in(output.parent)},
-        )
+        process = None
+        environment = {**_environment(), **compiled_in(output.parent)}
+        nothing = subprocess.DEVNULL
         try:
+            process = subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=messages, env=environment)
             failure = _failure(_watched(process, output, on_count))
         except KeyboardInterrupt:
             failure = "was interrupted"
         finally:
-            _end(process)
+            if process is not None:
+                _end(process)
         messages.seek(0)
         lines = messages.read().decode(errors="replace").strip().splitlines()
     return failure, "\n".join(lines[-_MOST_LINES:])

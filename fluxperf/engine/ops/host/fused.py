@@ -75,7 +75,20 @@ def silu_linear(x: Any, weight: Any, bias: Any) -> Any:
     wide = _f32(x)
     decay = np.exp(-np.abs(wide))
     activated = (wide * np.where(wide >= 0, 1, decay) / (1 + decay)).astype(x.dtype)
-    return (_product(activated, weight) + _f32(bias)).astype(x.dtype)
+    return (_by_squares(activated, weight) + _f32(bias)).astype(x.dtype)
+
+
+def _by_squares(x: Any, weight: Any) -> Any:
+    """A product by squares [K, K] of the weight [N, K], so that rows give the same bits by themselves and among others.
+
+    A BLAS chooses its kernel, and with it the order of a sum, by the sizes of a product. The modulation projection has
+    a multiple of K rows, and so has every piece of it that is streamed within a memory budget.
+    """
+    rows, width = weight.shape
+    if not width or rows % width:
+        return _product(x, weight)
+    squares = np.matmul(_f32(x), _f32(weight).reshape(rows // width, width, width).swapaxes(-1, -2))
+    return np.moveaxis(squares, 0, -2).reshape(*x.shape[:-1], rows)
 
 
 @twin("attention", "flash")
