@@ -6,10 +6,12 @@ kernel is told. So a plan that leaves something out, does it twice, or reads fro
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
@@ -17,6 +19,8 @@ from fluxperf.engine.ops.cuda.arrays import Layout
 from fluxperf.engine.ops.cuda.plans import Plan
 
 Numbers = npt.NDArray[np.int64]
+
+F32, BF16, E4M3 = np.dtype(np.float32), np.dtype(ml_dtypes.bfloat16), np.dtype(ml_dtypes.float8_e4m3fn)
 
 
 class Visits(NamedTuple):
@@ -160,3 +164,39 @@ def box(parameters: Sequence[int], blocks: int) -> Iterator[tuple[int, int]]:
                     upper, i2 = divmod(r, n2)
                     i0, i1 = divmod(upper, n1)
                     yield i0 * f0 + i1 * f1 + i2 * f2 + c, i0 * t0 + i1 * t1 + i2 * t2 + c
+
+
+def every(**axes: Iterable[Any]) -> Callable[[Callable[..., None]], Callable[[], None]]:
+    """One test of all combinations: there are hundreds, of which each takes less than a test costs."""
+
+    def decorated(test: Callable[..., None]) -> Callable[[], None]:
+        def run() -> None:
+            for values in itertools.product(*axes.values()):
+                case = dict(zip(axes, values, strict=True))
+                try:
+                    test(**case)
+                except Exception as error:
+                    error.add_note(f"with {case}")
+                    raise
+
+        run.__doc__ = test.__doc__
+        return run
+
+    return decorated
+
+
+def dense(shape: Sequence[int], dtype: np.dtype = F32) -> Layout:
+    strides = [dtype.itemsize]
+    for extent in reversed(shape[1:]):
+        strides.insert(0, strides[0] * max(extent, 1))
+    return Layout(tuple(shape), tuple(strides[: len(shape)]), dtype)
+
+
+def view(shape: Sequence[int], dtype: np.dtype = F32, gap: int = 8) -> Layout:
+    """Part of a wider array: rows lie ``gap`` elements apart, and samples more than their rows take."""
+    *leading, width = shape
+    strides, behind = [dtype.itemsize], (width + gap) * dtype.itemsize
+    for extent in reversed(leading):
+        strides.insert(0, behind)
+        behind = behind * max(extent, 1) + 16 * dtype.itemsize
+    return Layout(tuple(shape), tuple(strides), dtype)
