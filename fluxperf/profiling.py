@@ -26,7 +26,7 @@ from fluxperf.errors import ConfigError
 from fluxperf.harness.measure.environment import commit, machine
 from fluxperf.harness.records import OpRow
 from fluxperf.harness.timeline.ledger import CopyCount, LaunchCount, Ledger
-from fluxperf.record_rows import op_rows, rung_policy, workload_row
+from fluxperf.record_rows import algorithms, op_rows, rung_policy, workload_row
 from fluxperf.workloads import Prepared, Workload
 
 
@@ -235,8 +235,7 @@ def profile(
         policy=rung_policy(prepared),
         ops=_ops_of_a_step(prepared),
         products=list(PRODUCTS),
-        choices=device.choices(),
-        trials_s=device.trials_s(),
+        **algorithms(device.trials())._asdict(),
         untraced_steps_s=form.untraced_steps_s,
     )
 

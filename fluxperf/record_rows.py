@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from fluxperf.budgets import policy_of
 from fluxperf.engine.checkpoints.sources import WeightSource
+from fluxperf.engine.device.choices import Trial
 from fluxperf.engine.device.transfers import Crossing
 from fluxperf.engine.ops.meter import OpMeter
 from fluxperf.harness.measure.stopping import Reading
-from fluxperf.harness.records import BlockRow, Conditions, LedgerRow, OpRow, WorkloadRow
+from fluxperf.harness.records import BlockRow, Conditions, LedgerRow, OpRow, TriedRow, WorkloadRow
 from fluxperf.workloads import Prepared, Workload
 
 
@@ -57,6 +60,36 @@ def ledger_rows(crossings: list[Crossing]) -> list[LedgerRow]:
         LedgerRow(direction=key[3], label=key[2], op=key[1], section=key[0], count=number, bytes=sizes[key])
         for key, number in counts.items()
     ]
+
+
+class Algorithms(NamedTuple):
+    """What libraries chose by trial, as a record has it: in words, seconds of candidates, and as rows."""
+
+    choices: dict[str, str]
+    trials_s: dict[str, list[float | None]]
+    tried: list[TriedRow]
+
+
+def algorithms(trials: Sequence[Trial]) -> Algorithms:
+    """Rows of a device's trials."""
+    return Algorithms(
+        {trial.what: f"{trial.way}, {trial.choice}" if trial.way else str(trial.choice) for trial in trials},
+        {trial.what: [s if math.isfinite(s) else None for s in trial.choice.times_s] for trial in trials},
+        [
+            TriedRow(
+                what=trial.what,
+                kind=trial.kind,
+                dtype=trial.dtype,
+                sizes=list(trial.sizes),
+                batch=trial.batch,
+                epilogue=trial.epilogue,
+                way=trial.way,
+                candidate=trial.choice.candidate,
+                candidates=len(trial.choice.times_s),
+            )
+            for trial in trials
+        ],
+    )
 
 
 def workload_row(workload: Workload, source: WeightSource) -> WorkloadRow:

@@ -26,7 +26,17 @@ from fluxperf.harness.measure.stopping import Reading
 from fluxperf.harness.records import ErrorRow, GraphRow, Record, Totals
 from fluxperf.harness.timeline.witness import Witness
 from fluxperf.peers import Peer
-from fluxperf.record_rows import block_rows, clocked, joules, ledger_rows, op_rows, rung_policy, sums, workload_row
+from fluxperf.record_rows import (
+    algorithms,
+    block_rows,
+    clocked,
+    joules,
+    ledger_rows,
+    op_rows,
+    rung_policy,
+    sums,
+    workload_row,
+)
 from fluxperf.workloads import Prepared
 
 
@@ -322,8 +332,7 @@ def record_of(
         ops=op_rows(counts.meter),
         error=error,
         witness=counts.witness,
-        choices=prepared.device.choices(),
-        trials_s=prepared.device.trials_s(),
+        **algorithms(prepared.device.trials())._asdict(),
         policy=rung_policy(prepared),
         settings={"nvtx": "on" if prepared.observers else "off", **settings_of(prepared.budget)},
         sampling=[samples.outcome],
@@ -371,6 +380,7 @@ def _peer_record(own: Record, peer: Peer, samples: Samples) -> Record:
         witness=seen.totals,
         choices={},
         trials_s={},
+        tried=[],
         load=None,
         graph=None,
     )

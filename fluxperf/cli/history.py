@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fluxperf.files import write_whole
+from fluxperf.harness.frames import records_frame
 from fluxperf.harness.history import Change, History, Series, distinction, load
 from fluxperf.harness.history import history as series_of
 from fluxperf.harness.steps import FEWEST
@@ -27,6 +29,9 @@ def history(
     machine: Annotated[str | None, typer.Option("--machine", help="Only this machine; * and ? match several.")] = None,
     repo: Annotated[Path, typer.Option("--repo", help="Git checkout that knows the order of the commits.")] = Path(),
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON document.")] = False,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", help="Write the records as a table too, a row for each record and metric.")
+    ] = None,
 ) -> None:
     """Show every metric over commits, and the commits where its level changed.
 
@@ -38,6 +43,9 @@ def history(
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(found), indent=1).decode() + "\n")
     else:
         _show(found)
+    if csv is not None:
+        write_whole(csv, records_frame(folder).to_csv(index=False))
+        typer.echo(f"table -> {csv}", err=as_json)
     for problem in found.problems:
         typer.echo(f"fluxperf: {problem}", err=True)
     if found.problems:

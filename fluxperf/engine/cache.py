@@ -41,9 +41,10 @@ def held(kind: str) -> tuple[int, int]:
     return number, size
 
 
-def writable() -> bool:
-    """Whether `remember` can leave files below `cache_root`; what has to be made for it is not made yet."""
-    there = next(path for path in (cache_root().absolute(), *cache_root().absolute().parents) if path.exists())
+def writable(folder: Path | None = None) -> bool:
+    """Whether files can be left below a folder, `cache_root` unless given; what has to be made for it is not yet."""
+    place = (folder or cache_root()).absolute()
+    there = next(path for path in (place, *place.parents) if os.path.exists(path))
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 

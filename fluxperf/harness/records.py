@@ -171,6 +171,24 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     energy: EnergyRow | None = None
 
 
+class TriedRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What a library chose an algorithm for by trial: ``choices`` and ``trials_s`` have ``what`` as key.
+
+    ``sizes`` are rows, columns and inner size of a product, ``[M, K] x [K, N]`` for each of ``batch``; or the shape
+    [B, H, L, d] of an attention's queries. Where implementations of an op were tried, ``way`` is the one chosen.
+    """
+
+    what: str
+    kind: Literal["product", "attention", "way"]
+    dtype: str
+    sizes: list[int]
+    batch: int = 1
+    epilogue: str = ""
+    way: str = ""
+    candidate: int
+    candidates: int
+
+
 class LoadRow(msgspec.Struct, frozen=True, kw_only=True):
     """Weights from files to the device: bytes in the files, and seconds until all were there, converted if need be.
 
@@ -208,8 +226,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     ``phase_table`` and ``policy`` are what makes the rung: implementation by op, and dtype, executor and the like.
     ``settings`` are how the run was made; runs compare only where those agree. ``choices`` are algorithms of libraries
     that were chosen by trial, ``trials_s`` the seconds of each candidate in one process, ``None`` for one that does not
-    run. ``sampling`` and ``conditions`` have a row for each process of ``times_s``, in its order; ``conditions`` is
-    ``None`` where no GPU was asked (no NVML, or no GPU), ``load`` where no weights were read from files. ``stages`` and
+    run, and ``tried`` what they were chosen for (records of before have only the names in ``choices``). ``sampling``
+    and ``conditions`` have a row for each process of ``times_s``, in its order; ``conditions`` is ``None`` where no GPU
+    was asked (no NVML, or no GPU), ``load`` where no weights were read from files. ``stages`` and
     ``loads`` are of runs from prompt to picture: exact counts by stage, and what loading took by part of the model.
     ``counts`` are exact counts of one forward that ``totals`` lacks, by names that `fluxperf.harness.metrics` knows.
     ``picture_witness`` are the counts of one such run from outside, whatever library made them.
@@ -251,6 +270,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, str] = {}
     choices: dict[str, str] = {}
     trials_s: dict[str, list[float | None]] = {}
+    tried: list[TriedRow] = []
     sampling: list[SamplingRow] = []
     conditions: list[Conditions] | None = None
     load: LoadRow | None = None

@@ -13,9 +13,6 @@ from fluxperf.engine.device.base import Device
 #: In their order. ``noise`` draws the latents, ``vae_decode`` ends with the pixels on the host, ``png`` with a file.
 STAGES = ("text_encode", "noise", "denoise", "vae_decode", "png")
 
-#: Stages that the host works in; they are timed by its clock, and the others by the device's.
-ON_HOST = ("png",)
-
 
 class Stage(NamedTuple):
     """What one stage took, and what crossed between host and device in it."""

@@ -6,8 +6,10 @@ import json
 import shutil
 
 import msgspec
+import pandas as pd
 import pytest
 
+from fluxperf.harness.frames import COLUMNS
 from fluxperf.harness.points import SUFFIX, merge_points
 from fluxperf.harness.records import append_record
 from tests.history.making import commit, point, record
@@ -124,3 +126,15 @@ def test_a_machine_without_a_gpu_has_a_name(fluxperf, tmp_path, wide, cpu, cores
     here = msgspec.structs.replace(row.machine, gpu=None, cpu=cpu, cores=cores)
     append_record(tmp_path / "r.jsonl", msgspec.structs.replace(row, machine=here))
     assert f"{name}, twin" in fluxperf("history", tmp_path).out
+
+
+def test_the_records_are_written_as_a_table(fluxperf, tmp_path, wide):
+    for number, level in enumerate((1.0, 2.0)):
+        append_record(tmp_path / "r.jsonl", record(number, times_s={"denoise": [[level]], "step": []}))
+    done = fluxperf("history", tmp_path, "--json", "--csv", tmp_path / "table.csv")
+    assert done.code == 0, done.err
+    assert "table -> " in done.err
+    assert json.loads(done.out)["problems"] == []
+    table = pd.read_csv(tmp_path / "table.csv")
+    assert tuple(table.columns) == COLUMNS
+    assert table[table.metric == "denoise"].value.tolist() == [1.0, 2.0]

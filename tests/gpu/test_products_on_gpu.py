@@ -15,6 +15,7 @@ from fluxperf.engine.ops.bind import bind
 from fluxperf.engine.ops.cuda.tiles import CAPABILITY, TILES
 from fluxperf.engine.ops.table import Deferred, Ops, Quantized, Settings
 from fluxperf.engine.phases import table
+from fluxperf.record_rows import algorithms
 from tests.ops.checking import on_host
 from tests.ops.e4m3 import up
 
@@ -204,5 +205,5 @@ def test_the_quicker_way_is_chosen_once_and_said(hopper: CudaDevice) -> None:
     launches = hopper.launches
     assert np.array_equal(down(hopper, run(*operands)), down(hopper, first))
     assert hopper.launches == (launches or 0) + 1
-    said = hopper.choices()["linear_gelu 192 x 384 x 3072 bfloat16"]
+    said = algorithms(hopper.trials()).choices["linear_gelu 192 x 384 x 3072 bfloat16"]
     assert said.startswith(("library, candidate 0 of 2", "tiles of 192x192, candidate 1 of 2"))

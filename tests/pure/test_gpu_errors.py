@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -123,3 +125,14 @@ def test_libraries_that_are_missing(monkeypatch: pytest.MonkeyPatch, library: An
         library(SimpleNamespace())
     for part in (str(error), "expected", "fluxperf[cuda12] or fluxperf[cuda13]", "fluxperf doctor"):
         assert part in str(caught.value)
+
+
+def test_cupy_is_imported_where_the_home_folder_cannot_be_written(tmp_path, monkeypatch):
+    """It makes a folder for its cache as it is imported."""
+    (tmp_path / "file").write_text("")
+    program = "from fluxperf.engine.device.gpu import available; print(available())"
+    monkeypatch.delenv("CUPY_CACHE_DIR", raising=False)
+    environment = {**os.environ, "HOME": str(tmp_path / "file" / "home")}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in ("True", "False")

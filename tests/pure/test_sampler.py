@@ -9,7 +9,7 @@ import pytest
 
 from fluxperf.engine.device.host import HostDevice
 from fluxperf.errors import ArgumentError
-from fluxperf.harness.measure.sampler import Call, Variant, batch, cold, interleave
+from fluxperf.harness.measure.sampler import Call, Variant, batch, interleave
 from fluxperf.harness.measure.sampling import Sampling
 from fluxperf.harness.measure.stopping import Reading, Until
 from fluxperf.harness.records import SamplingRow
@@ -117,7 +117,7 @@ def test_variants_go_on_until_the_last_is_known() -> None:
 
 def test_cold_flushes_before_each_call_and_hides_the_gap() -> None:
     device = FakeDevice()
-    (series,) = cold([Call(device, device.kernel)], Sampling(4, 2), now=device.now)
+    (series,) = batch([Call(device, device.kernel)], 1, Sampling(4, 2), now=device.now)
     assert device.log == ["flush", "kernel"] * 6
     assert series.kind == "cold"
     assert series.times_s == pytest.approx([20e-6] * 4)
@@ -145,27 +145,27 @@ def test_the_device_is_kept_busy_for_as_long_as_giving_takes() -> None:
 
 def test_what_cannot_be_hidden_is_said() -> None:
     device = FakeDevice(give_s=1.0)
-    (series,) = cold([Call(device, device.kernel)], Sampling(3), now=device.now)
+    (series,) = batch([Call(device, device.kernel)], 1, Sampling(3), now=device.now)
     assert series.exposed == 3
 
 
 def test_cold_calls_take_turns() -> None:
     device = FakeDevice()
     calls = [Call(device, lambda name=name: device.give(1e-6, name)) for name in "ab"]
-    cold(calls, Sampling(1), now=device.now)
+    batch(calls, 1, Sampling(1), now=device.now)
     assert [name for name in device.log if name != "flush"] == ["a", "b", "b", "a"]
 
 
 def test_cold_stops_by_the_same_rules() -> None:
     device = FakeDevice()
-    (series,) = cold([Call(device, device.kernel)], Sampling(3, until=Until()), now=device.now)
+    (series,) = batch([Call(device, device.kernel)], 1, Sampling(3, until=Until()), now=device.now)
     assert len(series.warmup_s) == 5
     assert len(series.times_s) == 6
     assert series.outcome.stopped == "precision"
 
 
 def test_the_host_device_works_while_it_is_called(device: HostDevice) -> None:
-    (series,) = cold([Call(device, lambda: None)], Sampling(2))
+    (series,) = batch([Call(device, lambda: None)], 1, Sampling(2))
     assert series.exposed in (0, 1, 2)
     assert min(series.times_s) >= 0
 
@@ -247,8 +247,8 @@ def test_the_window_is_that_of_the_samples_that_count() -> None:
 
 def test_a_rest_is_refused_where_nothing_rests() -> None:
     device = FakeDevice()
-    with pytest.raises(ArgumentError, match=r"cold: expected no rest before a sample, got 0\.5 s"):
-        cold([Call(device, device.kernel)], Sampling(1, rest_s=0.5))
+    with pytest.raises(ArgumentError, match=r"batch: expected no rest before a sample, got 0\.5 s"):
+        batch([Call(device, device.kernel)], 1, Sampling(1, rest_s=0.5))
 
 
 def test_turns_are_known_unless_the_samples_decide() -> None:

@@ -41,7 +41,7 @@ def test_both_directions_copy(device: HostDevice) -> None:
 def test_every_crossing_is_written_down_in_order(device: HostDevice) -> None:
     array = device.door.to_device(NUMBERS, "weights")
     device.door.to_host(array[:, :2], "part")
-    device.door.read_scalar(array[:1, :1], "one")
+    device.door.to_host(array[:1, :1], "one")
     rows = [(row.order, row.direction, row.bytes, row.label) for row in device.door.ledger.crossings]
     assert rows == [(0, "h2d", 24, "weights"), (1, "d2h", 16, "part"), (2, "d2h", 4, "one")]
     assert {(row.op, row.section, row.index) for row in device.door.ledger.crossings} == {("", "", -1)}
@@ -68,7 +68,7 @@ def test_crossings_name_the_scope_that_was_open(device: HostDevice) -> None:
     assert device.door.ledger.crossings == [Crossing(0, "h2d", 24, "x", "modulate", "double", 7)]
 
 
-@pytest.mark.parametrize("call", ["to_device", "to_host", "read_scalar"])
+@pytest.mark.parametrize("call", ["to_device", "to_host"])
 def test_a_label_is_required(call: str, device: HostDevice) -> None:
     value = NUMBERS if call == "to_device" else device.door.to_device(NUMBERS[:1, :1], "x")
     before = list(device.door.ledger.crossings)
@@ -87,24 +87,6 @@ def test_each_direction_refuses_what_is_there_already(device: HostDevice) -> Non
         device.door.to_device([1.0], "x")  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="already"):
         device.door.to_host(NUMBERS, "x")
-    with pytest.raises(ArgumentError, match="already"):
-        device.door.read_scalar(NUMBERS[:1, :1], "x")
-
-
-@pytest.mark.parametrize("value", [np.float32(2.5), ml_dtypes.bfloat16(2.5), np.int64(3), ml_dtypes.float8_e4m3fn(2.5)])
-@pytest.mark.parametrize("shape", [(), (1,), (1, 1, 1)])
-def test_read_scalar_reads_one_number(value: np.generic, shape: tuple[int, ...], device: HostDevice) -> None:
-    number = device.door.read_scalar(device.door.to_device(np.full(shape, value), "x"), "x")
-    assert type(number) is float
-    assert number == float(value)
-
-
-@pytest.mark.parametrize("shape", [(2,), (0,), (1, 2)])
-def test_read_scalar_refuses_other_sizes(shape: tuple[int, ...], device: HostDevice) -> None:
-    array = device.door.to_device(np.zeros(shape), "x")
-    with pytest.raises(ArgumentError, match=r"read_scalar\('norm'\): expected one number, got shape"):
-        device.door.read_scalar(array, "norm")
-    assert device.door.ledger.count("d2h") == 0
 
 
 def test_to_device_fills_a_slice(device: HostDevice) -> None:
@@ -127,7 +109,7 @@ def test_to_device_refuses_another_destination_and_counts_nothing(
     assert device.door.ledger.crossings == []
 
 
-@pytest.mark.parametrize("call", ["to_device", "to_host", "read_scalar"])
+@pytest.mark.parametrize("call", ["to_device", "to_host"])
 def test_a_sealed_door_refuses_every_crossing(call: str, device: HostDevice) -> None:
     value = NUMBERS[:1, :1] if call == "to_device" else device.door.to_device(NUMBERS[:1, :1], "x")
     before = list(device.door.ledger.crossings)

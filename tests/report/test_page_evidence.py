@@ -17,6 +17,7 @@ from fluxperf.harness.facts.commands import commands
 from fluxperf.harness.facts.floor import floor_of
 from fluxperf.harness.facts.inputs import NOTHING, Extras
 from fluxperf.harness.facts.study import survey
+from fluxperf.harness.records import TriedRow
 from fluxperf.harness.report.html import render
 from tests.report import captures, evidence
 from tests.report.pages import CONTEXT, Page, files_of, make, on_gpu, twins, workload
@@ -143,6 +144,23 @@ def test_given_ceilings_come_before_tried_ones_and_published_peaks():
     assert (found[MEMORY].rate, found["bfloat16"].rate, found["e4m3"].kind) == (2.9e12, 7e14, "published")
     assert ceilings_for("some other card", [], tried) == {}
     assert all(one.rate > 1e12 and one.source for one in PUBLISHED)
+
+
+def test_products_that_were_tried_are_rows_and_no_words():
+    """Rows say what names do, and the size of a batch; where a record has both, names are not read."""
+    row = TriedRow(
+        what="first", kind="product", dtype="bfloat16", sizes=[64, 32, 16], batch=3, candidate=0, candidates=2
+    )
+    other = msgspec.structs.replace(row, what="second", kind="attention", sizes=[1, 2, 16, 64])
+    trials = {"first": [None, 1e-6], "second": [1e-9], "99 x 99 x 99 bfloat16": [1e-12]}
+    choices = dict.fromkeys(trials, "")
+    record = msgspec.structs.replace(on_gpu("fused", 0.5), tried=[row, other], choices=choices, trials_s=trials)
+    (found,) = tried_ceilings([record])
+    assert found.rate == pytest.approx(2 * 3 * 64 * 32 * 16 / 1e-6)
+    assert (found.what, "64 x 32 x 16" in found.source) == ("bfloat16", True)
+    told = {"64 x 32 x 16 bfloat16 BIAS batch 3": "candidate 1 of 2, 1.0 us"}
+    old = msgspec.structs.replace(record, tried=[], choices=told)
+    assert tried_ceilings([old]) == [found]
 
 
 def test_the_highest_rate_of_a_tried_product_is_a_ceiling():

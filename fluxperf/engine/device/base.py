@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
+from fluxperf.engine.device.choices import Trial
 from fluxperf.engine.device.stamps import Lapse
 from fluxperf.engine.device.transfers import Door, HostNumbers, Slot
 
@@ -99,13 +100,9 @@ class Device(ABC):
         """What a record's ``machine`` says of this device besides the host."""
         return {}
 
-    def choices(self) -> dict[str, str]:
-        """What the device's libraries chose by trial, in words, for the record."""
-        return {}
-
-    def trials_s(self) -> dict[str, list[float | None]]:
-        """Seconds of every candidate, by what `choices` chose among them; ``None`` for one that does not run."""
-        return {}
+    def trials(self) -> list[Trial]:
+        """What the device's libraries chose algorithms for by trial."""
+        return []
 
     def prepare(self) -> None:  # noqa: B027 (most devices need nothing)
         """Opens the libraries that ops need, so that a complaint about one comes before any work.

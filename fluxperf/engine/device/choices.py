@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from fluxperf.engine.cache import cache_folder, recall, remember
 
@@ -36,6 +36,33 @@ class Choice(NamedTuple):
 
     def __str__(self) -> str:
         return f"candidate {self.candidate} of {len(self.times_s)}"
+
+
+class Trial(NamedTuple):
+    """What an algorithm was chosen for, and the choice.
+
+    ``sizes`` are rows, columns and inner size of a product of each of ``batch``, or the shape [B, H, L, d] of an
+    attention's queries. A way is one of several implementations of an op: ``name`` says of what, ``way`` which it is.
+    """
+
+    kind: Literal["product", "attention", "way"]
+    dtype: str
+    sizes: tuple[int, ...]
+    choice: Choice
+    batch: int = 1
+    epilogue: str = ""
+    name: str = ""
+    way: str = ""
+
+    @property
+    def what(self) -> str:
+        """Its name in records."""
+        if self.name:
+            return self.name
+        sizes = " x ".join(map(str, self.sizes))
+        if self.kind == "attention":
+            return f"attention {sizes} {self.dtype}"
+        return f"{sizes} {self.dtype} {self.epilogue}{f' batch {self.batch}' if self.batch > 1 else ''}"
 
 
 class Choices:

@@ -12,7 +12,7 @@ import numpy as np
 
 from fluxperf.engine.device import cudnn
 from fluxperf.engine.device.base import Device, Memory
-from fluxperf.engine.device.choices import Choice
+from fluxperf.engine.device.choices import Trial
 from fluxperf.engine.device.gpu import Gpu, available, cupy
 from fluxperf.engine.device.graphs import Graphs
 from fluxperf.engine.device.host import host_dtype
@@ -209,28 +209,17 @@ class CudaDevice(Gpu, Device):
             **({"cudnn": library} if library else {}),
         }
 
-    def choices(self) -> dict[str, str]:
-        """Algorithm that was chosen for each product and attention."""
-        ways = {what: f"{name}, {choice}" for what, (name, choice) in self.ways.chosen.items()}
-        return {what: str(choice) for what, choice in self._chosen().items()} | ways
-
-    def trials_s(self) -> dict[str, list[float | None]]:
-        """Seconds of each candidate of each product and attention."""
-        return {
-            what: [seconds if math.isfinite(seconds) else None for seconds in choice.times_s]
-            for what, choice in self._chosen().items()
-        }
-
-    def _chosen(self) -> dict[str, Choice]:
-        chosen = {}
+    def trials(self) -> list[Trial]:
+        """Each product and attention whose algorithm was chosen, and each op whose way was."""
+        found = []
         if "products" in self.__dict__:
             for p, choice in self.products.choices.items():
-                batch = f" batch {p.batch}" if p.batch > 1 else ""
-                chosen[f"{p.m} x {p.n} x {p.k} {p.dtype} {p.epilogue}{batch}"] = choice
+                found.append(Trial("product", p.dtype, (p.m, p.n, p.k), choice, p.batch, p.epilogue))
         if "attention" in self.__dict__:
             for layout, choice in self.attention.choices.items():
-                chosen[f"attention {' x '.join(map(str, layout.shape))} {layout.dtype}"] = choice
-        return chosen | {what: choice for what, (_, choice) in self.ways.chosen.items()}
+                found.append(Trial("attention", layout.dtype, layout.shape, choice))
+        ways = self.ways.chosen.items()
+        return found + [Trial("way", "", (), choice, name=what, way=way) for what, (way, choice) in ways]
 
     def close(self) -> None:
         """Gives the memory pools back to the driver."""

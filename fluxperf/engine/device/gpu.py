@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from fluxperf.engine.cache import writable
 from fluxperf.engine.device.choices import Choices, Ways
 from fluxperf.engine.device.host import host_dtype
 from fluxperf.engine.nvrtc.launch import launch
@@ -49,6 +52,9 @@ def cupy() -> Any:
     Raises:
         DeviceError: it is not installed or does not fit the driver.
     """
+    # CuPy makes a folder for its own cache while it is imported, and fails where that cannot be.
+    if not writable(Path(os.environ.get("CUPY_CACHE_DIR") or os.path.expanduser("~/.cupy/kernel_cache"))):
+        os.environ["CUPY_CACHE_IN_MEMORY"] = "1"
     try:
         import cupy as module
     except ImportError as error:

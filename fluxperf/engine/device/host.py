@@ -129,7 +129,7 @@ class HostArray:
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise TransferError(
-            f"{self!r} is device memory: expected an op or the door (to_host, read_scalar), got an implicit conversion "
+            f"{self!r} is device memory: expected an op or the door (to_host), got an implicit conversion "
             "or arithmetic. Both would be hidden copies or launches on a GPU."
         )
 

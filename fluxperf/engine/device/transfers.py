@@ -308,17 +308,6 @@ class Door:
         self._moved(label, memory.nbytes, slot.fill, memory)
         self.ledger.write("h2d", memory.nbytes, label)
 
-    def read_scalar(self, array: Any, label: str) -> float:
-        """The one number in a device array of size 1; waits for the device.
-
-        Raises:
-            TransferError: the door is sealed.
-            ArgumentError: the array does not hold exactly one number.
-        """
-        if array.size != 1:
-            raise ArgumentError(f"read_scalar({label!r}): expected one number, got shape {tuple(array.shape)}.")
-        return float(self.to_host(array, label).reshape(()).astype(np.float64))
-
     @contextmanager
     def sealed(self, reason: str = "this region makes no copies", fetches: bool = False) -> Iterator[None]:
         """A region in which any crossing raises `TransferError`, but for `fetch` if ``fetches``; regions may nest."""

@@ -1,7 +1,7 @@
 """Ceilings: rates that a machine can reach, each with where the figure is from, and what they make of an op.
 
 Measured ceilings come from a file of rates (``python -m benchmarks.kernels`` measures the device copy), or from the
-products that a library timed when it chose among its algorithms (``choices`` and ``trials_s`` of a record). Where there
+products that a library timed when it chose among its algorithms (``tried`` and ``trials_s`` of a record). Where there
 is none, the vendor's published peak stands in, and is called so.
 """
 
@@ -16,8 +16,9 @@ import msgspec
 
 from fluxperf.errors import RecordError
 from fluxperf.harness.facts.provenance import commit_of
-from fluxperf.harness.records import OpRow, Record
+from fluxperf.harness.records import OpRow, Record, TriedRow
 from fluxperf.harness.text.escape import shown
+from fluxperf.harness.timeline.ledger import Ledger
 
 MEMORY = "memory"
 
@@ -109,28 +110,46 @@ def rates_in(folder: Path) -> list[Ceiling]:
 #: Names that libraries have for a dtype of the ladder.
 _ALIASES = {"float8_e4m3fn": "e4m3", "float8_e4m3": "e4m3"}
 
-_PRODUCT = re.compile(r"(\d{1,9}) x (\d{1,9}) x (\d{1,9}) (\w{1,16})\b")
+_PRODUCT = re.compile(r"(\d{1,9}) x (\d{1,9}) x (\d{1,9}) (\w{1,16})\b(?:.* batch (\d{1,9})$)?")
 _CHOSEN = re.compile(r"([\d.]{1,12}) us$")
 
 
 def _tried(
-    choices: Mapping[str, str], trials_s: Mapping[str, Sequence[float | None]]
+    made: Record | Ledger,
 ) -> Iterable[tuple[str, str, float]]:
     """Dtype, shape and rate of each product whose algorithm was chosen by trial, M x N x K at 2 M N K FLOP."""
-    for name, choice in choices.items():
-        product = _PRODUCT.match(name)
-        if not product:
-            continue
-        said = _CHOSEN.search(choice)
-        seconds = [time for time in trials_s.get(name, []) if time is not None and time > 0]
+    for row in made.tried or _told(made.choices):
+        seconds = [time for time in made.trials_s.get(row.what, []) if time is not None and time > 0]
+        said = _CHOSEN.search(made.choices.get(row.what, ""))
         least = min(seconds) if seconds else float(said[1]) * 1e-6 if said else 0.0
-        if least > 0:
-            rows, columns, inner = (int(product[place]) for place in (1, 2, 3))
+        if row.kind == "product" and len(row.sizes) == 3 and least > 0:
+            rows, columns, inner = row.sizes
             yield (
-                _ALIASES.get(product[4], product[4]),
+                _ALIASES.get(row.dtype, row.dtype),
                 f"{rows} x {columns} x {inner}",
-                2 * rows * columns * inner / least,
+                2 * row.batch * rows * columns * inner / least,
             )
+
+
+def _told(choices: Mapping[str, str]) -> list[TriedRow]:
+    """Products by the names that they have in records which have no rows of them yet."""
+    found = []
+    for what in choices:
+        if product := _PRODUCT.match(what):
+            rows, columns, inner, dtype, batch = product.groups()
+            sizes = [int(rows), int(columns), int(inner)]
+            found.append(
+                TriedRow(
+                    what=what,
+                    kind="product",
+                    dtype=dtype,
+                    sizes=sizes,
+                    batch=int(batch or 1),
+                    candidate=0,
+                    candidates=0,
+                )
+            )
+    return found
 
 
 def tried_ceilings(records: Iterable[Record]) -> list[Ceiling]:
@@ -139,21 +158,14 @@ def tried_ceilings(records: Iterable[Record]) -> list[Ceiling]:
         ceiling
         for record in records
         if record.ran_as == "kernel" and record.machine.gpu
-        for ceiling in trial_ceilings(
-            record.machine.gpu, record.choices, record.trials_s, f"in a record of {commit_of(record)}"
-        )
+        for ceiling in trial_ceilings(record.machine.gpu, record, f"in a record of {commit_of(record)}")
     )
 
 
-def trial_ceilings(
-    gpu: str, choices: Mapping[str, str], trials_s: Mapping[str, Sequence[float | None]], where: str
-) -> list[Ceiling]:
-    """Rates of the products that one process tried; ``where`` says which process, in the words of the source."""
+def trial_ceilings(gpu: str, made: Record | Ledger, where: str) -> list[Ceiling]:
+    """Rates of the products that one process tried, by its record or ledger; ``where`` names it in the source."""
     text = "the highest of the products that cuBLASLt timed"
-    return [
-        Ceiling(gpu, dtype, rate, "measured", f"{text}, {shape}, {where}")
-        for dtype, shape, rate in _tried(choices, trials_s)
-    ]
+    return [Ceiling(gpu, dtype, rate, "measured", f"{text}, {shape}, {where}") for dtype, shape, rate in _tried(made)]
 
 
 def highest(ceilings: Iterable[Ceiling]) -> list[Ceiling]:

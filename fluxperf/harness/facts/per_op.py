@@ -343,5 +343,5 @@ def read_rates(paths: Iterable[Path]) -> Rates:
 def machine_ceilings(rates: Rates, timeline: Timeline, ledger: Ledger) -> dict[str, Ceiling]:
     """Ceilings of the GPU that was profiled: of rates that were read, and of the products that the run itself tried."""
     gpu = (ledger.machine.gpu if ledger.machine else None) or next(iter(timeline.gpus.values()), "")
-    own = trial_ceilings(gpu, ledger.choices, ledger.trials_s, "by the profiled process or one before it")
+    own = trial_ceilings(gpu, ledger, "by the profiled process or one before it")
     return ceilings_for(shown(gpu), rates.given, highest([*rates.tried, *own]))

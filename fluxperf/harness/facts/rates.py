@@ -34,11 +34,6 @@ class OpRate(NamedTuple):
         """FLOP per second."""
         return self.flops / self.time_s
 
-    @property
-    def bytes_s(self) -> float:
-        """Bytes per second."""
-        return self.bytes / self.time_s
-
 
 class Reached(NamedTuple):
     """How near an op comes to the machine's ceilings: its least seconds, their share, and what bounds most of them."""

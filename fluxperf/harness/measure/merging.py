@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from fluxperf.harness.metrics import METRICS, SAMPLES, Processes
-from fluxperf.harness.records import BlockRow, Conditions, ErrorRow, OpRow, Record, Totals
+from fluxperf.harness.records import BlockRow, Conditions, ErrorRow, OpRow, Record, Totals, TriedRow
 
 _Row = TypeVar("_Row", OpRow, BlockRow)
 
@@ -73,6 +73,7 @@ def merge(records: Sequence[Record]) -> Merged:
         blocks=_timed([record.blocks for record in records]),
         error=_error(records),
         choices=_choices(records),
+        tried=_tried(records),
     )
     return Merged(merged, [], notes)
 
@@ -134,6 +135,11 @@ def _choices(records: Sequence[Record]) -> dict[str, str]:
         said = [record.choices.get(what, "none") for record in records]
         joined[what] = said[0] if len(set(said)) == 1 else "; ".join(said)
     return joined
+
+
+def _tried(records: Sequence[Record]) -> list[TriedRow]:
+    """What was tried, with the choice of the first process that tried it; `_choices` names those of others."""
+    return list({row.what: row for record in reversed(records) for row in record.tried}.values())
 
 
 def _largest(totals: Sequence[Totals]) -> Totals:

@@ -186,44 +186,30 @@ def interleave(
     ]
 
 
-def cold(calls: Sequence[Call], sampling: Sampling, now: Now = time.perf_counter) -> list[Series]:
-    """Times single calls of several variants in turns, each on an idle device with flushed caches, its gap hidden.
-
-    Args:
-        calls: what to time.
-        sampling: of each, without a rest. The first call of a warm-up compiles and is never hidden.
-        now: seconds of the host's clock.
-    """
-    return _behind_flushes("cold", calls, 1, sampling, now)
-
-
 def batch(calls: Sequence[Call], launches: int, sampling: Sampling, now: Now = time.perf_counter) -> list[Series]:
-    """Times calls of several variants in turns, many back to back between two marks.
+    """Times calls of several variants in turns, many back to back between two marks; a single one is a cold call.
 
-    A call that should not find its operands in a cache rotates among several sets of them by itself.
+    Each comes behind a flush of the caches that keeps the device busy until it was given. A call that should not find
+    its operands in a cache rotates among several sets of them by itself.
 
     Args:
         calls: what to time.
-        launches: calls between two marks, at least 1.
+        launches: calls between two marks; 1 for cold calls, each on an idle device with flushed caches.
         sampling: of each, a batch at a time, without a rest.
         now: seconds of the host's clock.
 
     Raises:
-        ArgumentError: no launches.
+        ArgumentError: no launches, or a rest.
     """
     if launches < 1:
         raise ArgumentError(f"batch: expected at least 1 launch between two marks, got {launches}.")
-    return _behind_flushes("batch", calls, launches, sampling, now)
-
-
-def _behind_flushes(kind: str, calls: Sequence[Call], launches: int, sampling: Sampling, now: Now) -> list[Series]:
     if sampling.rest_s:
-        raise ArgumentError(f"{kind}: expected no rest before a sample, got {sampling.rest_s} s. Leave it out.")
+        raise ArgumentError(f"batch: expected no rest before a sample, got {sampling.rest_s} s. Leave it out.")
     takers = [_Hidden(call, launches, now) for call in calls]
     courses = _in_turns(takers, sampling, lambda: None, now, nullcontext())
     return [
         Series(
-            kind=kind,
+            kind="cold" if launches == 1 else "batch",
             times_s=[taken.seconds for taken in course.kept],
             warmup_s=[taken.seconds for taken in course.warmup],
             exposed=sum(not taken.hidden for taken in course.kept),

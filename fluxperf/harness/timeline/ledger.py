@@ -17,7 +17,7 @@ import msgspec
 
 from fluxperf.errors import TimelineError
 from fluxperf.files import write_whole
-from fluxperf.harness.records import Machine, OpRow, WorkloadRow
+from fluxperf.harness.records import Machine, OpRow, TriedRow, WorkloadRow
 from fluxperf.harness.text.escape import shown
 from fluxperf.harness.timeline.model import Timeline, Work
 from fluxperf.harness.timeline.replayed import check_replays
@@ -60,9 +60,9 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
 
     ``form`` is ``graph`` where each step was one launch of a CUDA graph; ``launches`` are then those inside of it.
     ``ops`` are the calls, bytes and operations of one step, and the seconds that they took one by one, observed and
-    outside of the profile; ``products`` names those whose work is in matrix products. ``policy``, ``choices`` and
-    ``trials_s`` are as in a record. ``untraced_steps_s`` are steps of the same process while the tool did not trace,
-    on the device's clock; none where ops were launched one by one. Ledgers of before have none of these.
+    outside of the profile; ``products`` names those whose work is in matrix products. ``policy``, ``choices``,
+    ``trials_s`` and ``tried`` are as in a record. ``untraced_steps_s`` are steps of the same process while the tool did
+    not trace, on the device's clock; none where ops were launched one by one. Ledgers of before have none of these.
     """
 
     schema: int = SCHEMA
@@ -85,6 +85,7 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
     products: list[str] = []
     choices: dict[str, str] = {}
     trials_s: dict[str, list[float | None]] = {}
+    tried: list[TriedRow] = []
     untraced_steps_s: list[float] = []
 
 
