@@ -89,6 +89,15 @@ def test_numbers_are_those_of_the_files(tmp_path, layout, chunk, dtype):
     assert sum(row.bytes for row in crossings) == sum(numbers.nbytes for numbers in expected.values())
 
 
+def test_both_layouts_of_a_model_give_the_same_tensors(tmp_path):
+    """The tests know by themselves how one follows from the other: shift and scale of the final layer change places."""
+    one, two = (loaded(LAYOUTS[layout](tmp_path), "float32")[0] for layout in ("original", "folder"))
+    assert one.keys() == two.keys()
+    assert [key for key in one if one[key].tobytes() != two[key].tobytes()] == []
+    last = one["modulation.bias"][-2 * SMALL.dim :]
+    assert np.array_equal(last, ORIGINAL["final_layer.adaLN_modulation.1.bias"]), "shift first, as the model reads it"
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
 @pytest.mark.parametrize("stored", FILE_DTYPES)
 def test_every_pair_of_dtypes_rounds_as_astype(tmp_path, stored, dtype):
