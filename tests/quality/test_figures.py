@@ -105,7 +105,8 @@ def test_shares_are_of_what_e4m3_adds_in_squares() -> None:
 
 
 def test_the_table_and_the_sentences_say_all_of_it() -> None:
-    sizes = WorkloadRow(**{**vars(workload_named("tiny")), "weights": "synthetic (seed 0)"})
+    known = vars(workload_named("tiny")) | {"weights": "synthetic (seed 0)"}
+    sizes = WorkloadRow(**{name: known[name] for name in WorkloadRow.__struct_fields__})
     result = Result(created_utc="", commit=None, dirty=None, machine=machine(), versions={}, device="host",
                     workload=sizes, reference="batched", reference_s=1.0, seeds=[0], rows=ROWS,
                     ratios=list(ratios(ROWS)))  # fmt: skip
