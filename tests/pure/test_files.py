@@ -69,6 +69,17 @@ def test_a_file_keeps_its_mode(tmp_path: Path, write: Writer, kept: int) -> None
     assert (path.read_bytes(), mode(path)) == (b"new", kept)
 
 
+@BOTH
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_a_file_keeps_its_owner(tmp_path: Path, write: Writer) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    os.chown(path, 12345, 54321)
+    path.chmod(0o640)
+    write(path, b"new")
+    assert (path.stat().st_uid, path.stat().st_gid, mode(path)) == (12345, 54321, 0o640)
+
+
 def test_the_draft_of_a_private_file_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")

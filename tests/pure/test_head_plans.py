@@ -74,6 +74,7 @@ def test_qkv_heads_into_e4m3(lengths, shape) -> None:
     check_heads(plan, lengths, plan.rest[3], heads, dim, 8)
     width_, per_block, blocks = plan.peaks_tail
     assert (width_, plan.peaks_grid[1]) == (heads * dim, batch)
+    assert plan.peaks_grid[0] == sum(-(-length // per_block) for length in lengths), "no block without a token"
     seen = [
         index * lengths[0] + token
         for index, length in enumerate(lengths)

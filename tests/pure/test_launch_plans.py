@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fluxperf.engine.ops.cuda import boxes, plans, plans_fp8
-from fluxperf.engine.ops.cuda.arrays import Layout
+from fluxperf.engine.ops.cuda.arrays import Layout, merged
 from fluxperf.errors import ArgumentError
 from tests.pure.launches import (
     BF16,
@@ -282,6 +282,12 @@ def test_boxes(shape, itemsize, alignment) -> None:
         )  # fmt: skip
         expected = sorted(zip((offsets(to) * itemsize).tolist(), (offsets(x) * itemsize).tolist(), strict=True))
         assert words == expected
+
+
+def test_axes_of_one_index_count_for_nothing() -> None:
+    """Whatever their stride: it is never taken."""
+    assert merged((2, 1, 3, 1, 4), [(100, 7, 30, 9, 1)]) == ([2, 3, 4], [[100, 30, 1]])
+    assert merged((1, 2, 1, 4), [(5, 4, 77, 1), (9, 8, 3, 2)]) == ([8], [[1], [2]])
 
 
 def test_boxes_that_are_too_many() -> None:

@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fluxperf.engine.device.host import HostDevice
 from fluxperf.engine.device.slots import CudaSlot
 from fluxperf.engine.device.transfers import Door
 from fluxperf.engine.residence.streaming import Fetched, Place, Ring, Streamed
+from fluxperf.errors import TransferError
 
 POISON, OLD = "half copied", "of another"
 
@@ -209,3 +211,50 @@ def test_a_fetch_that_is_refused_breaks_nothing() -> None:
             ring.give_back()
     gpu.quiet()
     assert all(got == expected for got, expected in gpu.seen)
+
+
+class _Told:
+    """A device and its slots that note what they are told, in order."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.door = self
+        self.buffer = object()
+
+    def slot(self, nbytes: int) -> _Told:
+        return self
+
+    def fetch(self, slot: _Told, memory: object, label: str) -> None:
+        self.said.append(f"fetch {label}")
+
+    def quiet(self) -> None:
+        self.said.append("quiet")
+
+    def acquire(self) -> None:
+        self.said.append("acquire")
+
+    def release(self) -> None:
+        self.said.append("release")
+
+
+def test_a_forward_that_begins_anew_waits_and_lets_go_of_every_slot_before_it_is_filled() -> None:
+    """The work of the one before may still read any of them, on any stream."""
+    device = _Told()
+    ring = Ring(device, [Fetched(name, np.zeros(1, np.uint8)) for name in "abc"], 2, 8)  # type: ignore[arg-type]
+    ring.take([0])
+    device.said.clear()
+    ring.take([0])
+    assert device.said == ["quiet", "release", "release", "fetch a", "fetch b", "acquire"]
+
+
+def test_a_region_that_lets_nothing_through_holds_inside_of_it_too() -> None:
+    device = HostDevice()
+    slot, memory = device.slot(8), device.lasting(8)
+    with (
+        device.door.sealed("nothing"),
+        device.door.sealed("only weights", fetches=True),
+        pytest.raises(TransferError, match="sealed"),
+    ):
+        device.door.fetch(slot, memory, "unit")
+    with device.door.sealed("only weights", fetches=True):
+        device.door.fetch(slot, memory, "unit")

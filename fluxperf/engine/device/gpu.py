@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,9 +53,10 @@ def cupy() -> Any:
     Raises:
         DeviceError: it is not installed or does not fit the driver.
     """
-    # CuPy makes a folder for its own cache while it is imported, and fails where that cannot be.
+    # CuPy makes a folder for its own cache while it is imported, and fails where that cannot be. It is then shown one
+    # that is there, and told to write nothing.
     if not writable(Path(os.environ.get("CUPY_CACHE_DIR") or os.path.expanduser("~/.cupy/kernel_cache"))):
-        os.environ["CUPY_CACHE_IN_MEMORY"] = "1"
+        os.environ |= {"CUPY_CACHE_IN_MEMORY": "1", "CUPY_CACHE_DIR": tempfile.gettempdir()}
     try:
         import cupy as module
     except ImportError as error:
