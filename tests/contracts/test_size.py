@@ -67,3 +67,13 @@ def test_there_is_no_drawer() -> None:
 def test_top_level_folders() -> None:
     folders = {"fluxperf", "kernels", "benchmarks", "reports", "tests"}
     assert {folder for folder in folders if (tree.ROOT / folder).is_dir()} == folders
+
+
+def test_the_report_is_a_face_and_no_house_of_all_trades() -> None:
+    files = [
+        path
+        for path in (tree.ROOT / "fluxperf/harness/report").rglob("*")
+        if path.suffix in (".py", ".j2", ".js", ".css")
+    ]
+    assert len(files) > 10
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files) <= 5500
