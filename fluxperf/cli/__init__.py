@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
+import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
+from typer.rich_utils import rich_format_error
 
 import fluxperf
 from fluxperf.errors import FluxperfError
@@ -76,16 +81,49 @@ def _root(
     pass
 
 
+#: What a command line that means nothing raises. Newer releases of Typer have a Click of their own inside.
+_MISUSE: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
 def main(words: Sequence[str] | None = None) -> None:
     """Runs the command line. An error that fluxperf raises on purpose is one message, and exit code 2.
+
+    So is everything else that goes wrong, with a traceback: exit code 1 is what a command itself says, such as a
+    regression, and never a crash. Characters that an output's encoding lacks are written as escapes.
 
     Args:
         words: of the command, after the program's name; those that this program was called with if not given.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        app(words)
+        code = app(words, standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except FluxperfError as error:
         from rich.console import Console
 
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"fluxperf: {error}", style="red", markup=False)
         sys.exit(2)
+    except _MISUSE as error:
+        rich_format_error(error)
+        sys.exit(error.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        print("Aborted.", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        _unprinted(error)
+    except Exception:  # noqa: BLE001 -- whatever crashes must not end with 1, which says "a regression"
+        traceback.print_exc()
+        sys.exit(2)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _unprinted(error: OSError) -> NoReturn:
+    """Ends with 2; if a standard output is the matter, without a second complaint when Python closes it."""
+    with suppress(OSError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with suppress(OSError):
+        print(f"fluxperf: {error.strerror or error}. Expected outputs that can be written to.", file=sys.stderr)
+    sys.exit(2)

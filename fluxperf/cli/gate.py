@@ -10,33 +10,37 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fluxperf.baselines import WORKLOADS, counted, write_baseline
 from fluxperf.cli import main
+from fluxperf.cli.judging import against, references, since, spreads, spreads_of
 from fluxperf.cli.verdicts import Outputs, conclude
 from fluxperf.engine.device import open_device
 from fluxperf.errors import BuildError, ConfigError, RecordError
 from fluxperf.files import check_writable
 from fluxperf.harness import verdict as verdicts
-from fluxperf.harness.calibration import file_of, read_calibration, store
-from fluxperf.harness.checkouts import Installed, Processes, as_it_is, installed, running
-from fluxperf.harness.compare import compare
+from fluxperf.harness.calibration import store
+from fluxperf.harness.checkouts import Installed, Processes, as_it_is, installed, resolved, running
 from fluxperf.harness.comparisons import again, begun, continued, in_words, too_few, write
 from fluxperf.harness.forks import Forks
 from fluxperf.harness.gate import Runner, Side, gate_files, gate_pairs, made
+from fluxperf.harness.judge import judge_of, merge_base
 from fluxperf.harness.measure.environment import driver
-from fluxperf.harness.policy import Accepted, Policy, read_policy
+from fluxperf.harness.policy import Accepted, read_policy
 from fluxperf.harness.policy import accept as record_acceptance
-from fluxperf.harness.records import Record, read_records
+from fluxperf.harness.provenance import Provenance, compared, digest_of
 from fluxperf.harness.verdict import Verdict, problem
 from fluxperf.kernel_times import KERNELS
 from fluxperf.words import plural
 
 _POLICY = Path("reports/policy.toml")
 _BASELINES = Path("reports/baselines")
+
+SIDES: tuple[Side, Side] = ("base", "head")
 
 PolicyFile = Annotated[Path, typer.Option("--policy", help="Thresholds and accepted regressions.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the verdict as JSON.")]
@@ -88,12 +92,15 @@ def gate(
             "gate: expected either --baseline FILE --candidate FILE or --base REF --head REF. "
             "`fluxperf gate --help` names the commands exact, calibrate and accept besides."
         )
-    thresholds, outputs = read_policy(policy), Outputs(json, junit, sarif, markdown, github)
+    outputs = Outputs(json, junit, sarif, markdown, github)
     if baseline is not None and candidate is not None:
-        found = gate_files(baseline, candidate, thresholds, _spreads_of(baseline, baselines))
+        thresholds = read_policy(policy)
+        scales, calibration = spreads_of(baseline, baselines)
+        known = Provenance(policy=digest_of(policy), calibration=calibration)
+        found = gate_files(baseline, candidate, thresholds, scales, known, fixed=references(thresholds))
     else:
         arguments = _command(workload, repeat, rung)
-        found = _revisions((str(base), str(head)), arguments, thresholds, baselines, pairs)
+        found = _revisions((str(base), str(head)), arguments, policy, baselines, pairs)
     conclude(found, outputs)
 
 
@@ -104,6 +111,12 @@ def exact(
     ] = None,
     rung: Rungs = None,
     baseline: Annotated[Path, typer.Option(help="Counts to compare with.")] = _BASELINES / "host.jsonl",
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="Revision before: policy and counts are those of the commit that this checkout branched from."
+        ),
+    ] = None,
     remake: Annotated[bool, typer.Option("--remake", help="Replace the baseline by what is counted now.")] = False,
     policy: PolicyFile = _POLICY,
     json: Json = None,
@@ -126,7 +139,13 @@ def exact(
         write_baseline(baseline, records)
         typer.echo(f"{plural(len(records), 'record')} -> {baseline}. Commit it with the change that it follows from.")
         return
-    found = _against(baseline, records, rows, thresholds, wanted=(workloads, rung or []))
+    if base is None:
+        found = against(baseline, records, rows, thresholds, wanted=(workloads, rung or []))
+        known = Provenance(policy=digest_of(policy), baseline=digest_of(baseline))
+    else:
+        found, known = since(base, baseline, policy, records, rows, (workloads, rung or []))
+    own = compared([], records, judge=known.judge, policy=known.policy, baseline=known.baseline)
+    found = msgspec.structs.replace(found, provenance=own)
     conclude(found, Outputs(json, junit, sarif, markdown, github))
 
 
@@ -195,18 +214,35 @@ def accept(
     reason: Annotated[str, typer.Option(help="Why the regression is worth it.")],
     author: Annotated[str | None, typer.Option(help="Who accepts it; git's user.name if not given.")] = None,
     up_to: Annotated[
-        float | None, typer.Option(help="Bound: a count, or head over base of a time (1.05). None accepts any size.")
+        float | None, typer.Option(help="Bound: a count, or how many times the base a time may be (1.05).")
     ] = None,
+    base: Annotated[
+        float | None, typer.Option(help="Of a time: the base in the verdict, from which the bound counts.")
+    ] = None,
+    until: Annotated[
+        datetime.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last day; a year if none.")
+    ] = None,
+    workload: Annotated[
+        str, typer.Option(help="Workload, where names have a slash; METRIC is then the metric alone.")
+    ] = "",
+    rung: Annotated[str, typer.Option(help="Rung, likewise.")] = "",
+    sha256: Annotated[str, typer.Option("--digest", help="Of a part of the judge: its digest in the verdict.")] = "",
     policy: PolicyFile = _POLICY,
 ) -> None:
-    """Record in the policy that a regression is accepted, with reason, author and date."""
+    """Record in the policy that a regression is accepted, with reason, author, date and the day it ends."""
     who = (author or _git_user()).strip()
     if not who or not reason.strip():
         raise ConfigError("gate accept: expected a reason and an author, one is empty. Give --reason and --author.")
+    if bool(workload) != bool(rung):
+        raise ConfigError("gate accept: expected both of --workload and --rung, or neither, got one.")
     today = datetime.datetime.now(datetime.UTC).date()
-    record_acceptance(policy, Accepted(metric=metric, reason=reason.strip(), author=who, date=today, up_to=up_to))
-    bound = f"up to {up_to:g}" if up_to is not None else "whatever its size"
-    typer.echo(f"{metric} is accepted {bound} in {policy}. Commit the file.")
+    row = Accepted(
+        metric=metric, workload=workload, rung=rung, reason=reason.strip(), author=who, date=today,
+        until=until.date() if until else None, base=base, up_to=up_to, digest=sha256,
+    )  # fmt: skip
+    record_acceptance(policy, row)
+    bound = f" up to {up_to:g}" if up_to is not None else ""
+    typer.echo(f"{metric} is accepted{bound} in {policy}, until {row.end.isoformat()}. Commit the file.")
 
 
 def _command(workload: str, repeat: int, rungs: list[str] | None, warmup: int | None = None) -> list[str]:
@@ -242,9 +278,12 @@ def _sides(refs: tuple[str, str], extra: str) -> Iterator[tuple[dict[Side, Insta
 
 
 def _revisions(
-    refs: tuple[str, str], arguments: list[str], policy: Policy, baselines: Path, pairs: int | None
+    refs: tuple[str, str], arguments: list[str], policy: Path, baselines: Path, pairs: int | None
 ) -> Verdict:
-    """The verdict on two revisions of the checkout around the working directory, or on two checkouts."""
+    """The verdict on two revisions of the checkout around the working directory, or on two checkouts.
+
+    Of two revisions the base is the commit that they have in common, and the rules are those of that commit.
+    """
     names = (f"base {refs[0]}", f"head {refs[1]}")
     extra = ""
     if open_device("auto").kind == "cuda" and (found := driver()):
@@ -252,60 +291,35 @@ def _revisions(
     with _progress() as progress:
         task = progress.add_task("building", total=None)
         try:
+            rules, known = None, Provenance(policy=digest_of(policy))
+            if not any(Path(ref).is_dir() for ref in refs):
+                commits = [resolved(Path.cwd(), side, ref) for side, ref in zip(SIDES, refs, strict=True)]
+                refs = (merge_base(Path.cwd(), commits[0], commits[1]), commits[1])
+                names = (f"{names[0]} ({refs[0][:10]}, the merge base)", f"{names[1]} ({refs[1][:10]})")
+                if not policy.is_absolute():
+                    rules = judge_of(Path.cwd(), *refs, policy, baselines)
+                    known = Provenance(judge=rules.commit, policy=rules.digest)
+            thresholds = rules.policy if rules else read_policy(policy)
             with _sides(refs, extra) as (sides, folder):
                 progress.update(task, description="pairs")
-                return gate_pairs(
+                verdict = gate_pairs(
                     Processes(sides, arguments, folder),
-                    policy,
-                    lambda record: _spreads(record, baselines),
+                    thresholds,
+                    lambda record: spreads(record, baselines, rules.commit if rules else None)[0],
                     names=names,
                     first=pairs,
                     on_pair=lambda taken: progress.update(task, completed=taken),
+                    known=known,
+                    fixed=references(thresholds),
                 )
         except BuildError as error:
             return verdicts.conclude([problem("failed", str(error))], base=names[0], head=names[1], made=made())
-
-
-def _against(
-    baseline: Path,
-    records: list[Record],
-    failures: list[verdicts.Row],
-    policy: Policy,
-    wanted: tuple[list[str], list[str]],
-) -> Verdict:
-    """The verdict on counts against a baseline file, of the workloads and rungs that were wanted."""
-    rows = list(failures)
-    kept: list[Record] = []
-    try:
-        found = read_records(baseline)
-        rows += [problem("damaged_file", text) for text in found.problems]
-        workloads, rungs = wanted
-        failed = {(row.workload, row.rung) for row in failures}
-        kept = [row for row in found.records if row.workload.name in workloads and (not rungs or row.rung in rungs)]
-        kept = [row for row in kept if (row.workload.name, row.rung) not in failed]
-    except RecordError as error:
-        rows.append(problem("unreadable", f"{error} Make the baseline with `fluxperf gate exact --remake`."))
-    compared = compare(kept, records, policy.only_exact(), against_baseline=True) if kept else None
+    if rules is None:
+        return verdict
     return verdicts.conclude(
-        [*rows, *(compared.rows if compared else [])],
-        base=str(baseline),
-        head="this checkout, on the host device",
-        made=made(),
-    )
-
-
-def _spreads(record: Record, baselines: Path) -> dict[str, float]:
-    """Calibrated spread by metric, of the kind of machine that a record was measured on."""
-    found = read_calibration(file_of(baselines, record))
-    return found.spreads if found else {}
-
-
-def _spreads_of(records: Path, baselines: Path) -> dict[str, float]:
-    """Calibrated spread of the machine of a records file; none where the file cannot be read, which the gate says."""
-    try:
-        return _spreads(read_records(records).records[0], baselines) if records.is_file() else {}
-    except RecordError:
-        return {}
+        [*rules.rows, *verdict.rows], base=names[0], head=names[1], made=made(), notes=verdict.notes,
+        provenance=verdict.provenance,
+    )  # fmt: skip
 
 
 def _git_user() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,7 @@ from fluxperf.files import write_whole
 from fluxperf.harness.frames import records_frame
 from fluxperf.harness.history import Change, History, Series, distinction, load
 from fluxperf.harness.history import history as series_of
+from fluxperf.harness.metrics import worse_of
 from fluxperf.harness.steps import FEWEST
 from fluxperf.harness.text import units
 from fluxperf.words import plural
@@ -28,6 +30,14 @@ def history(
     ] = None,
     machine: Annotated[str | None, typer.Option("--machine", help="Only this machine; * and ? match several.")] = None,
     repo: Annotated[Path, typer.Option("--repo", help="Git checkout that knows the order of the commits.")] = Path(),
+    fail_on: Annotated[
+        float | None,
+        typer.Option(
+            "--fail-on",
+            min=0,
+            help="End with 1 if a series is this many percent worse after its last change than at first.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON document.")] = False,
     csv: Annotated[
         Path | None, typer.Option("--csv", help="Write the records as a table too, a row for each record and metric.")
@@ -50,6 +60,28 @@ def history(
         typer.echo(f"fluxperf: {problem}", err=True)
     if found.problems:
         sys.exit(2)
+    if fail_on is not None and (worse := worsened(found, fail_on)):
+        for name, percent in worse:
+            typer.echo(f"fluxperf: {name} is {percent:.1f} % worse than at its first level.", err=True)
+        sys.exit(1)
+
+
+def worsened(found: History, percent: float) -> list[tuple[str, float]]:
+    """Series whose newest level is worse than their first by more than so many percent, and by how many.
+
+    Series of which nobody knows what is worse, and those that were not searched, have no verdict.
+    """
+    rows = []
+    for series in found.series:
+        worse = worse_of(series.metric, series.unit)
+        if not series.changes or worse is None:
+            continue
+        first, last = series.changes[0].old, series.changes[-1].new
+        moved = (last - first) if worse == "higher" else (first - last)
+        share = 100 * moved / abs(first) if first else math.inf if moved > 0 else 0.0
+        if share > percent:
+            rows.append((_name(series), share))
+    return rows
 
 
 def _show(found: History) -> None:

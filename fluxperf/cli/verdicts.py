@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from fluxperf.errors import ConfigError
+from fluxperf.errors import ConfigError, RecordError
 from fluxperf.files import write_whole
 from fluxperf.harness.formats.github import append_summary, workflow_commands
 from fluxperf.harness.formats.junit import junit
@@ -23,6 +24,9 @@ from fluxperf.words import plural
 
 #: Rows that are printed; the files have more.
 _MOST_PRINTED = 30
+
+#: Notes that are printed.
+_MOST_NOTES = 12
 
 _STYLES = {"error": "red", "regression": "red", "unsure": "yellow", "pass": "", "ungated": "dim"}
 
@@ -38,13 +42,14 @@ class Outputs(NamedTuple):
 
 
 def conclude(verdict: Verdict, outputs: Outputs) -> None:
-    """Prints and writes a verdict, and ends the command with its exit code.
+    """Writes a verdict, prints it, and ends the command with its exit code.
+
+    Files come first: what is printed may have no reader, and then the exit code is 2.
 
     Raises:
         ConfigError: GitHub's summary was asked for outside of GitHub Actions.
         RecordError: a file cannot be written.
     """
-    _print(verdict)
     files: tuple[tuple[Path | None, Callable[[Verdict], str]], ...] = (
         (outputs.json, as_json),
         (outputs.junit, junit),
@@ -59,8 +64,12 @@ def conclude(verdict: Verdict, outputs: Outputs) -> None:
         if not place:
             raise ConfigError("--github: expected GITHUB_STEP_SUMMARY to name a file, as GitHub Actions sets it.")
         append_summary(verdict, Path(place))
-        for line in workflow_commands(verdict):
-            typer.echo(line)
+    _print(verdict)
+    for line in workflow_commands(verdict) if outputs.github else ():
+        typer.echo(line)
+    if sys.stdout is None:
+        raise RecordError("gate: the verdict could not be printed, standard output is closed. Its files are written.")
+    sys.stdout.flush()
     raise typer.Exit(verdict.exit_code)
 
 
@@ -72,6 +81,10 @@ def _print(verdict: Verdict) -> None:
         console.print(line.append(shown(row.message, 600)), soft_wrap=True, highlight=False)
     if len(rows) > _MOST_PRINTED:
         console.print(f"{plural(len(rows) - _MOST_PRINTED, 'more row')}; --json FILE writes all of them.")
+    for note in verdict.notes[:_MOST_NOTES]:
+        console.print(f"Note: {shown(note, 400)}", markup=False, highlight=False, soft_wrap=True)
+    for name, value in verdict.provenance.lines:
+        console.print(f"{name}: {shown(value, 600)}", markup=False, highlight=False, soft_wrap=True)
     counts = ", ".join(f"{number} {name}" for name, number in sorted(verdict.counts.items()))
     console.print(
         f"Gate: {verdict.outcome}. {plural(len(verdict.rows), 'row')}: {counts}.", markup=False, highlight=False

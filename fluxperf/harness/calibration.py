@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from fluxperf.errors import PolicyError
 from fluxperf.files import write_whole
@@ -14,21 +17,24 @@ from fluxperf.harness.compare import driver_class
 from fluxperf.harness.gate import made
 from fluxperf.harness.policy import Noisy
 from fluxperf.harness.records import Record
-from fluxperf.harness.significance import detectable, spread
+from fluxperf.harness.significance import detectable, median_bound, robust_spread
 from fluxperf.harness.verdict import finite
 
 SCHEMA = 1
 
+#: A larger spread is no measurement: pairs of one program would differ by more than a factor of two.
+MOST_SPREAD = 1.0
+
 
 class Calibrated(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One metric of one rung, A/A. ``spread`` is the standard deviation of the logarithms of pairs' ratios.
+    """One metric of one rung, A/A. ``spread`` is the robust scale of the logarithms of pairs' ratios (`robust_spread`).
 
     ``detectable`` is the smallest relative change that so many ``pairs`` show with the policy's power; ``None`` if none
     is. ``measured`` counts the pairs that the spread is of; 0 says that they are the same. ``forked`` says that the
     processes were forked, so that their libraries lay at the same addresses.
     """
 
-    spread: float
+    spread: Annotated[float, Meta(ge=0, le=MOST_SPREAD)]
     detectable: float | None
     pairs: int
     measured: int = 0
@@ -73,16 +79,17 @@ def calibrated(
     Args:
         logs: logarithm of worse over better of each pair that was measured.
         pairs: of a comparison.
-        rule: of the metric, whose margin holds where the spread is smaller.
+        rule: of the metric: its margin and floor.
         alpha: level of the test.
         power: probability with which the change is to be shown.
         ran_as: what the processes ran.
         forked: how they were started.
     """
-    width = spread(logs)
+    width = min(robust_spread(logs), MOST_SPREAD)
+    least = detectable(width, pairs, alpha, power, math.log1p(rule.margin))
     return Calibrated(
         spread=width,
-        detectable=finite(detectable(width, pairs, alpha, power, max(width, rule.margin))),
+        detectable=finite(max(least, rule.floor_relative, math.expm1(median_bound(width, pairs, alpha)))),
         pairs=pairs,
         measured=len(logs),
         alpha=alpha,
@@ -102,15 +109,28 @@ def read_calibration(path: Path) -> Calibration | None:
     if not path.exists():
         return None
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=Calibration)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        content = path.read_bytes()
+    except OSError as error:
+        raise PolicyError(f"calibration {path}: cannot be read ({error.strerror}).") from error
+    return parse_calibration(content, str(path))
+
+
+def parse_calibration(content: bytes, name: str) -> Calibration:
+    """The calibration in the content of a file.
+
+    Raises:
+        PolicyError: it cannot be used.
+    """
+    try:
+        found = msgspec.json.decode(content, type=Calibration)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PolicyError(
-            f"calibration {path}: expected what `fluxperf gate calibrate` writes, got something else ({error}). "
+            f"calibration {name}: expected what `fluxperf gate calibrate` writes, got something else ({error}). "
             "Remove the file and calibrate again."
         ) from error
     if found.schema != SCHEMA:
         raise PolicyError(
-            f"calibration {path}: expected schema {SCHEMA}, got {found.schema}. Calibrate again with this fluxperf."
+            f"calibration {name}: expected schema {SCHEMA}, got {found.schema}. Calibrate again with this fluxperf."
         )
     return found
 

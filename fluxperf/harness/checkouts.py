@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +13,7 @@ from typing import NamedTuple
 import fluxperf
 from fluxperf.errors import BuildError
 from fluxperf.harness.gate import Side
-from fluxperf.harness.measure.processes import compiled_in
+from fluxperf.harness.isolation import PASSED_TO_BUILDS, RUN, check_imports, digests_of, surroundings
 from fluxperf.harness.records import Record, read_records
 
 #: Seconds until a build, or a process that measures, is given up.
@@ -27,12 +26,22 @@ _LAST_LINES = 12
 class Installed(NamedTuple):
     """A program to measure: its interpreter, and the commit that it was installed from.
 
-    Without a commit it is not installed: fluxperf is imported from ``folder``, or is the one running.
+    Without a commit it is not installed: fluxperf is imported from ``folder``, or is the one running. ``files`` are
+    digests of the commit's files, by path, which the installed ones must have.
     """
 
     python: Path
     commit: str
     folder: Path | None = None
+    files: Mapping[str, str] | None = None
+
+    @property
+    def root(self) -> Path:
+        """Where ``fluxperf`` must be imported from."""
+        if not self.commit:
+            return self.folder or Path(fluxperf.__file__).resolve().parent.parent
+        (found,) = (self.python.parent.parent / "lib").glob("python3*/site-packages")
+        return found
 
 
 class Processes:
@@ -57,15 +66,32 @@ class Processes:
         """
         self._taken += 1
         output = self._folder / f"{side}-{self._taken}.jsonl"
-        python, commit, source = self._sides[side]
-        command = [str(python), "-P", "-m", "fluxperf", *self._arguments, "-o", str(output)]
-        more = {"FLUXPERF_COMMIT": commit} if commit else {"PYTHONPATH": _path(source)}
-        environment = {**os.environ, **compiled_in(self._folder), **more}
-        _call(command, self._folder, f"measuring {side} {commit[:10]}".rstrip(), environment)
+        told = output.with_suffix(".imports.json")
+        program = self._sides[side]
+        # Nothing of the user's own, nor of the folder that the process runs in; a folder as it is comes by its path.
+        isolated = ["-I"] if program.commit else ["-P", "-s"]
+        # Compiled modules that lie beside sources may be of others.
+        isolated += ["-X", f"pycache_prefix={self._folder / f'bytecode-{side}'}"]
+        command = [str(program.python), *isolated, "-c", RUN, str(told), *self._arguments, "-o", str(output)]
+        what = f"measuring {side} {program.commit[:10]}".rstrip()
+        _call(command, self._folder, what, self._environment(side, program))
+        check_imports(told, program.root, program.files, what)
         found = read_records(output)
         if found.problems:
             raise BuildError(f"measuring {side}: {found.problems[0]} Run the gate again.")
+        for record in found.records:
+            if program.commit and record.commit != program.commit:
+                raise BuildError(f"{what}: expected records of that commit, got one of {record.commit}.")
         return found.records
+
+    def _environment(self, side: Side, program: Installed) -> dict[str, str]:
+        """What the process is told: of compiled kernels and choices, each side has its own."""
+        own = {"FLUXPERF_COMMIT": program.commit} if program.commit else {"PYTHONPATH": str(program.root)}
+        return {
+            **surroundings(),
+            "FLUXPERF_CACHE": str(self._folder / f"cache-{side}"),
+            **own,
+        }
 
 
 @contextmanager
@@ -82,7 +108,7 @@ def installed(repository: Path, refs: dict[Side, str], extra: str = "") -> Itera
     Raises:
         BuildError: a revision that does not exist, or does not install.
     """
-    commits = {side: _resolved(repository, side, ref) for side, ref in refs.items()}
+    commits = {side: resolved(repository, side, ref) for side, ref in refs.items()}
     with tempfile.TemporaryDirectory(prefix="fluxperf-gate-") as name:
         folder = Path(name)
         trees: list[Path] = []
@@ -94,7 +120,11 @@ def installed(repository: Path, refs: dict[Side, str], extra: str = "") -> Itera
                 tree = folder / f"tree-{side}"
                 trees.append(tree)
                 builds[commit] = _build(repository, tree, folder / f"venv-{side}", commit, extra)
-            yield {side: Installed(builds[commit], commit) for side, commit in commits.items()}, folder
+            files = {commit: digests_of(repository, commit) for commit in builds}
+            yield (
+                {side: Installed(builds[commit], commit, None, files[commit]) for side, commit in commits.items()},
+                folder,
+            )
         finally:
             for tree in trees:
                 _git(repository, "worktree", "remove", "--force", str(tree))
@@ -116,24 +146,20 @@ def as_it_is(side: Side, folder: Path) -> Installed:
     return Installed(Path(sys.executable), "", folder.resolve())
 
 
-def _path(folder: Path | None) -> str:
-    """Search path on which a fresh process finds a checkout's fluxperf, or the one that runs now."""
-    first = folder or Path(fluxperf.__file__).resolve().parent.parent
-    return os.pathsep.join(path for path in (str(first), os.environ.get("PYTHONPATH", "")) if path)
-
-
 def _build(repository: Path, tree: Path, venv: Path, commit: str, extra: str) -> Path:
     """Interpreter of a fresh environment in which a commit is installed."""
     what = f"building {commit[:10]}"
     _call(["git", "-C", str(repository), "worktree", "add", "--detach", str(tree), commit], repository, what)
-    _call([sys.executable, "-m", "venv", str(venv)], tree, what)
+    environment = surroundings(PASSED_TO_BUILDS)
+    _call([sys.executable, "-I", "-m", "venv", str(venv)], tree, what, environment)
     python = venv / "bin" / "python"
     package = f"{tree}[{extra}]" if extra else str(tree)
-    _call([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", package], tree, what)
+    install = [str(python), "-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", package]
+    _call(install, tree, what, environment)
     return python
 
 
-def _resolved(repository: Path, side: str, ref: str) -> str:
+def resolved(repository: Path, side: str, ref: str) -> str:
     """Commit that a reference stands for."""
     done = _git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
     if done.returncode:

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
-
-import msgspec
+from statistics import median
+from typing import Any, NamedTuple
 
 from fluxperf.harness import metrics
-from fluxperf.harness.exact import Place, compare_exact, exact_values
+from fluxperf.harness.accepting import accepted
+from fluxperf.harness.conditions import left_out, other_limits, states
+from fluxperf.harness.drift import Fixed, drifted
+from fluxperf.harness.exact import Place, compare_exact
 from fluxperf.harness.meaning import explained
 from fluxperf.harness.noisy import Task, judge
-from fluxperf.harness.policy import Policy
+from fluxperf.harness.pairing import parts
+from fluxperf.harness.policy import Noisy, Policy
 from fluxperf.harness.records import Machine, Record, WorkloadRow, variant
-from fluxperf.harness.verdict import Row, problem
+from fluxperf.harness.shares import SlowTask
+from fluxperf.harness.trust import doubts, mixed, remarks
+from fluxperf.harness.verdict import Judgement, Row, problem
 from fluxperf.harness.worked import worked
 
-#: Machine fields that are named in notes when they differ; GPU and driver decide by themselves.
-_NOTED = ("cuda", "cupy", "cudnn", "cpu", "cores", "python", "numpy", "os")
+#: Machine fields that make another host, on which times are other ones.
+_HOST = ("cpu", "cores", "memory_bytes", "os", "python")
+
+#: Machine fields that a revision may bring along; they are named in notes.
+_NOTED = ("cuda", "cupy", "cudnn", "numpy", "driver")
 
 
 class Difference(NamedTuple):
@@ -36,14 +45,38 @@ class Compared(NamedTuple):
     notes: list[str]
 
 
+class How(NamedTuple):
+    """How sides are compared.
+
+    Args:
+        spreads: calibrated A/A scale by ``workload/rung/metric``, of this kind of machine.
+        looks: how often this comparison is made of growing data.
+        against_baseline: whether the base is a committed baseline.
+        fixed: references that drift is judged against.
+        today: the day on which acceptances must hold; today if ``None``.
+    """
+
+    spreads: Mapping[str, float] = {}
+    looks: int = 1
+    against_baseline: bool = False
+    fixed: Sequence[Reference] = ()
+    today: datetime.date | None = None
+
+
+class Reference(NamedTuple):
+    """Records that are a fixed point, what it is called, and how far times may be from it."""
+
+    name: str
+    budget: float
+    records: Sequence[Record]
+
+
 def compare(
     base: Sequence[Record],
     head: Sequence[Record],
     policy: Policy,
     spreads: Mapping[str, float] | None = None,
-    *,
-    looks: int = 1,
-    against_baseline: bool = False,
+    **options: Any,
 ) -> Compared:
     """Compares the records of two sides, rung by rung.
 
@@ -54,43 +87,95 @@ def compare(
         base: records before.
         head: records after.
         policy: what is gated, and how.
-        spreads: calibrated A/A spread by ``workload/rung/metric``, of this kind of machine.
-        looks: how often this comparison is made of growing data.
-        against_baseline: whether the base is a committed baseline.
+        spreads: calibrated A/A scale by ``workload/rung/metric``, of this kind of machine.
+        options: what else `How` has.
     """
+    how = How(spreads=spreads or {}, **options)
     before, after = _grouped(base), _grouped(head)
-    rows: list[Row] = []
+    rows, before = _declared(before, after, policy)
+    found = Compared(rows, [])
     tasks: list[Task] = []
-    notes: list[str] = []
+    slow: list[SlowTask] = []
     for place in [*before, *(place for place in after if place not in before)]:
         if place not in before or place not in after:
-            rows.append(_missing(place, "base" if place not in before else "head"))
+            found.rows.append(_missing(place, before.get(place), after.get(place)))
             continue
-        ours, theirs = before[place], after[place]
-        refused = _mixed(place, ours, "base", policy) + _mixed(place, theirs, "head", policy)
-        refused = refused or [_not_comparable(place, found) for found in differences(ours[0], theirs[0])]
-        rows += refused
-        if refused:
-            continue
-        notes += [note for note in _machine_notes(ours[0].machine, theirs[0].machine) if note not in notes]
-        rows += compare_exact(ours[0], theirs[0], place, policy, against_baseline=against_baseline)
-        more, kept = _times(place, ours, theirs, policy, spreads or {})
-        rows += more
-        tasks += kept
-    rows += explained(judge(tasks, policy.pairs, looks))
-    return Compared([_accepted(row, policy) for row in rows], notes)
+        more, less = _place(place, before[place], after[place], policy, how, found)
+        tasks += more
+        slow += less
+    found.rows.extend(explained(judge(tasks, policy.pairs, how.looks, slow)))
+    return Compared(accepted(found.rows, policy, how.today), found.notes)
 
 
-def differences(base: Record, head: Record) -> list[Difference]:
-    """What keeps two records of one rung from being compared: workload, way of running, settings, GPU, driver class.
+def _place(
+    place: Place, base: list[Record], head: list[Record], policy: Policy, how: How, found: Compared
+) -> tuple[list[Task], list[SlowTask]]:
+    """Adds the rows and notes of a rung, and returns what is to be judged of its times."""
+    refused = [
+        _not_comparable(place, difference)
+        for records, other in ((base, base[0]), (head, head[0]), ([head[0]], base[0]))
+        for record in records
+        for difference in differences(other, record, against_baseline=how.against_baseline)
+    ][:1]
+    refused += mixed(place, base, "base", policy) + mixed(place, head, "head", policy)
+    if refused:
+        found.rows.extend(refused)
+        return [], []
+    found.rows.extend(doubts(place, base, head, policy))
+    found.rows.extend(compare_exact(base, head, place, policy, against_baseline=how.against_baseline))
+    notes = [*_machine_notes(base[0].machine, head[0].machine), *remarks(place, base, head, policy)]
+    rules = policy.noisy_of(place.workload)
+    if base[0].ran_as == "twin" or any(record.settings.get("nvtx") == "on" for record in [*base, *head]):
+        found.rows.extend(_not_judged(place, rules, twins=base[0].ran_as == "twin"))
+        found.notes.extend(note for note in notes if note not in found.notes)
+        return [], []
+    found.rows.extend(_drift(place, head, rules, policy, how))
+    tasks, slow = [], []
+    for name in dict.fromkeys([*rules, *policy.slow_of(place.workload)]):
+        sampled, _ = parts(name)
+        sides = [states(side, sampled) for side in (base, head)]
+        if limits := other_limits(*sides):
+            what, old, new = limits
+            found.rows.append(_not_comparable(place, Difference("other_power_limit", what, old, new)))
+            return [], []
+        out = left_out(*sides)
+        notes += [f"{place.workload}/{place.rung}: pair {index + 1} is left out: {why}" for index, why in out.items()]
+        samples, left = [samples_of(side, sampled) for side in (base, head)], frozenset(out)
+        if name in rules:
+            scale = how.spreads.get(f"{place.workload}/{place.rung}/{sampled}", 0.0)
+            tasks.append(Task(place, name, samples[0], samples[1], rules[name], scale, left_out=left))
+        if name in policy.slow_of(place.workload):
+            slow.append(SlowTask(place, name, samples[0], samples[1], policy.slow[name], left))
+    found.notes.extend(note for note in dict.fromkeys(notes) if note not in found.notes)
+    return worked(tasks, base, head), slow
 
-    Driver class is the driver's major version. Host twins run on no GPU, and their counts are the same everywhere.
+
+def _drift(place: Place, head: list[Record], rules: Mapping[str, Noisy], policy: Policy, how: How) -> list[Row]:
+    """Rows of a rung against references that it may be compared with."""
+    fixed = []
+    for reference in how.fixed:
+        records = [record for record in reference.records if record_place(record) == place]
+        if records and not differences(records[0], head[0]):
+            found = {name: [median(one) for one in samples_of(records, name) if one] for name in rules}
+            medians = {f"{place.workload}/{place.rung}/{name}": median(one) for name, one in found.items() if one}
+            fixed.append(Fixed(reference.name, reference.budget, medians))
+    samples = {name: samples_of(head, name) for name in rules if parts(name)[0] == name}
+    return drifted(place, samples, fixed, policy.pairs.confidence)
+
+
+def differences(base: Record, head: Record, *, against_baseline: bool = False) -> list[Difference]:
+    """What keeps two records of one rung from being compared: workload, way of running, settings, machine.
+
+    Driver class is the driver's major version. Host twins run on no GPU, and their counts are the same everywhere; so
+    are those of a committed baseline.
     """
     found = [
         Difference("other_workload", f"workload.{name}", str(old), str(new))
         for name in WorkloadRow.__struct_fields__
         if (old := getattr(base.workload, name)) != (new := getattr(head.workload, name))
     ]
+    if base.implementation != head.implementation:
+        found.append(Difference("other_settings", "implementation", base.implementation, head.implementation))
     if base.ran_as != head.ran_as:
         found.append(Difference("other_ran_as", "ran_as", base.ran_as, head.ran_as))
     found += [
@@ -102,6 +187,12 @@ def differences(base: Record, head: Record) -> list[Difference]:
         found.append(Difference("other_gpu", "machine.gpu", str(base.machine.gpu), str(head.machine.gpu)))
     elif driver_class(base.machine) != driver_class(head.machine):
         found.append(Difference("other_driver", "driver class", driver_class(base.machine), driver_class(head.machine)))
+    if base.ran_as != "twin" and not against_baseline:
+        found += [
+            Difference("other_host", f"machine.{name}", str(old), str(new))
+            for name in _HOST
+            if (old := getattr(base.machine, name)) != (new := getattr(head.machine, name))
+        ]
     return found
 
 
@@ -137,79 +228,71 @@ def _grouped(records: Sequence[Record]) -> dict[Place, list[Record]]:
     return groups
 
 
-def _times(
-    place: Place, base: list[Record], head: list[Record], policy: Policy, spreads: Mapping[str, float]
-) -> tuple[list[Row], list[Task]]:
-    """The noisy metrics of a rung that may be judged, and rows for those that may not."""
-    every = [
-        Task(
-            place,
-            name,
-            samples_of(base, name),
-            samples_of(head, name),
-            rule,
-            spreads.get(f"{place.workload}/{place.rung}/{name}", 0.0),
-        )
-        for name, rule in policy.noisy_of(place.workload).items()
-    ]
-    kept = worked(every, base, head)
-    reason = "twin_times" if base[0].ran_as == "twin" else ""
-    if not reason and any(record.settings.get("nvtx") == "on" for record in [*base, *head]):
-        reason = "instrumented"
-    if not reason:
-        return [], kept
-    says = {
-        "twin_times": "these are host twins, whose times are never gated.",
-        "instrumented": "NVTX ranges were pushed in the timed runs; expected unobserved ones. Measure without --nvtx.",
-    }
-    rows = [
+def _not_judged(place: Place, rules: Mapping[str, Noisy], *, twins: bool) -> list[Row]:
+    """Rows for times that are not judged: of twins, and of instrumented runs."""
+    says = "these are host twins, whose times are never gated."
+    if not twins:
+        says = "NVTX ranges were pushed in the timed runs; expected unobserved ones. Measure without --nvtx."
+    return [
         Row(
             workload=place.workload,
             rung=place.rung,
-            metric=task.metric,
+            metric=name,
             kind="noisy",
             verdict="NOT_COMPARABLE",
-            reason=reason,
-            outcome="ungated" if reason == "twin_times" else "error",
-            message=f"{task.metric}: {says[reason]}",
+            reason="twin_times" if twins else "instrumented",
+            outcome="ungated" if twins else "error",
+            message=f"{name}: {says}",
         )
-        for task in kept
+        for name in rules
+        if parts(name)[0] == name
     ]
-    return rows, []
 
 
-def _mixed(place: Place, records: list[Record], side: str, policy: Policy) -> list[Row]:
-    """Rows for what records of one side disagree on although they are of one measurement."""
-    first = records[0]
-    for record in records[1:]:
-        found = [f"{row.what} is {row.base} and {row.head}" for row in differences(first, record)]
-        old, new = exact_values(first), exact_values(record)
-        found += [
-            f"{name} is {old[name].value if name in old else 'none'} and {new[name].value if name in new else 'none'}"
-            for name in [*old, *(name for name in new if name not in old)]
-            if _must_agree((old.get(name) or new[name]).family, policy) and old.get(name) != new.get(name)
-        ]
-        if found:
-            more = f", and {len(found) - 3} more" if len(found) > 3 else ""
-            text = (
-                f"{side}: expected all {len(records)} records of this rung to agree, but {'; '.join(found[:3])}{more}. "
-                "Give each side records of one revision, measured in one way."
-            )
-            where = {"workload": place.workload, "rung": place.rung}
-            return [problem("mixed_records", text, **where)]
-    return []
+def _declared(
+    before: dict[Place, list[Record]], after: dict[Place, list[Record]], policy: Policy
+) -> tuple[list[Row], dict[Place, list[Record]]]:
+    """Rows for rungs that the head's policy declares gone or renamed, and the base by the names that it has now."""
+    rows: list[Row] = []
+    found = dict(before)
+    for row in policy.declared:
+        old = Place(row.workload, row.rung)
+        by = f"{row.reason} ({row.author}, {row.date.isoformat()})"
+        if old not in found or old in after:
+            continue
+        if not row.now:
+            del found[old]
+            rows.append(_said(old, "GONE", "gone", f"declared: {by}."))
+            continue
+        new = Place(row.workload, row.now)
+        if new in after and new not in before:
+            found[new] = found.pop(old)
+            rows.append(_said(new, "RENAMED", "renamed", f"it was {row.rung!r}. Declared: {by}."))
+    return rows, found
 
 
-def _must_agree(family: str, policy: Policy) -> bool:
-    """Whether processes of one revision must agree: not on what trials choose, nor on what the policy gives slack."""
-    return family in policy.exact and family != "choices" and not policy.exact[family].slack
+def _said(place: Place, verdict: Judgement, reason: str, message: str) -> Row:
+    return Row(
+        workload=place.workload,
+        rung=place.rung,
+        metric="record",
+        kind="gate",
+        verdict=verdict,
+        reason=reason,
+        outcome="ungated",
+        message=message,
+    )
 
 
-def _missing(place: Place, side: str) -> Row:
+def _missing(place: Place, before: list[Record] | None, after: list[Record] | None) -> Row:
+    """A rung that only one side has: new ones pass, one that is not there any more has to be declared."""
+    if before is None and after is not None:
+        return _said(place, "NEW", "new", "the base has no such rung; it is compared from the next change on.")
     return problem(
         "missing_record",
-        f"the {side} has no record of rung {place.rung!r} of {place.workload!r}, the other side has one. "
-        "Measure the same rungs on both sides, or make the baseline again.",
+        f"the head has no record of rung {place.rung!r} of {place.workload!r}, the base has one. Measure the same "
+        "rungs on both sides; if it was taken away or renamed, declare that in the policy ([[declared]] "
+        "workload, rung, now, reason, author, date).",
         workload=place.workload,
         rung=place.rung,
         metric="record",
@@ -238,16 +321,3 @@ def _machine_notes(base: Machine, head: Machine) -> list[str]:
         for name in _NOTED
         if getattr(base, name) != getattr(head, name)
     ]
-
-
-def _accepted(row: Row, policy: Policy) -> Row:
-    """The row, passing if somebody accepted its regression and it stays within what was accepted."""
-    found = policy.acceptance(row.id) if row.outcome == "regression" else None
-    if found is None:
-        return row
-    reached = row.head if row.kind == "exact" else 1 + (row.change or 0.0)
-    if found.up_to is not None and not (isinstance(reached, int | float) and reached <= found.up_to):
-        text = f"{row.message} Accepted only up to {found.up_to:g} ({found.reason})."
-        return msgspec.structs.replace(row, message=text)
-    by = f"{found.reason} ({found.author}, {found.date.isoformat()})"
-    return msgspec.structs.replace(row, outcome="pass", accepted=by, message=f"{row.message} Accepted: {by}.")

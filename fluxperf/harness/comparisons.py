@@ -7,6 +7,7 @@ a gate that knows the machine. Medians of all processes are kept, so that spread
 from __future__ import annotations
 
 import math
+import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,9 @@ from fluxperf.files import write_whole
 from fluxperf.harness.calibration import Calibrated, calibrated, kind_of
 from fluxperf.harness.compare import compare, record_place, samples_of
 from fluxperf.harness.gate import Runner, Side, made
+from fluxperf.harness.metrics import metric_of
 from fluxperf.harness.noisy import Task, logarithms
+from fluxperf.harness.pairing import parts
 from fluxperf.harness.policy import Noisy, Policy
 from fluxperf.harness.records import Record
 from fluxperf.harness.significance import pairs_needed
@@ -66,8 +69,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One metric over all comparisons: how often which verdict, and spreads on the scale of logarithms.
 
-    ``process_spread`` is the standard deviation of processes within a comparison; ``calibrated`` has that of pairs, and
-    the smallest change that the pairs of one comparison show.
+    ``process_spread`` is the standard deviation of processes within a comparison; ``calibrated`` has the robust scale
+    of pairs, and the smallest change that the pairs of one comparison show.
     """
 
     verdicts: dict[str, int]
@@ -192,7 +195,7 @@ def again(
 
 
 def take(runner: Runner, pairs: int, on_pair: Callable[[int], None] = lambda number: None) -> AA:
-    """Measures both sides of pairs in fresh processes, in the order that the gate uses.
+    """Measures both sides of pairs in fresh processes, which side first is drawn for each pair, as the gate does.
 
     Raises:
         FluxperfError: a process failed.
@@ -200,7 +203,7 @@ def take(runner: Runner, pairs: int, on_pair: Callable[[int], None] = lambda num
     found = AA([], [])
     order: tuple[Side, Side] = ("base", "head")
     for number in range(pairs):
-        for side in order if number % 2 == 0 else order[::-1]:
+        for side in order if secrets.randbits(1) else order[::-1]:
             getattr(found, side).extend(runner.measure(side))
         on_pair(number + 1)
     return found
@@ -251,14 +254,12 @@ def in_words(found: Comparisons) -> Iterator[str]:
 
 def too_few(found: Comparisons) -> str:
     """What to give instead, where so many pairs can show nothing at the level of the test; "" where they can."""
-    metrics = len(found.metrics)
-    alone, together = pairs_needed(1, found.alpha), pairs_needed(metrics, found.alpha)
-    if found.pairs >= alone:
+    needed = pairs_needed(1, found.alpha)
+    if found.pairs >= needed:
         return ""
-    more = f", and {together} for all {metrics} metrics at once (Holm)" if together > alone else ""
     return (
-        f"{plural(found.pairs, 'pair')} can show no change, however large: alpha {found.alpha:g} takes at least {alone}"
-        f"{more}. Calibrate with --pairs {together} or more."
+        f"{plural(found.pairs, 'pair')} can show no change, however large: alpha {found.alpha:g} takes at least "
+        f"{needed}. Calibrate with --pairs {needed} or more."
     )
 
 
@@ -275,6 +276,7 @@ def _medians(measured: AA, policy: Policy) -> dict[str, Medians]:
         tasks = [
             Task(place, name, samples_of(sides[0], name), samples_of(sides[1], name), rule)
             for name, rule in policy.noisy_of(place.workload).items()
+            if parts(name)[0] == name  # means and tails have no calibration of their own
         ]
         for task in worked(tasks, *sides):
             logarithms(task)  # complains of samples that are none
@@ -285,8 +287,8 @@ def _medians(measured: AA, policy: Policy) -> dict[str, Medians]:
 
 
 def _metric(name: str, found: Comparisons) -> Metric:
-    rule = found.noisy[name.rpartition("/")[2]]
-    sign = 1 if rule.worse == "higher" else -1
+    metric = name.rpartition("/")[2]
+    rule, sign = found.noisy[metric], 1 if metric_of(metric).worse == "higher" else -1
     medians = [one.medians[name] for one in found.comparisons]
     logs = [sign * math.log(head / base) for one in medians for base, head in zip(one.base, one.head, strict=True)]
     within = [variance([math.log(value) for value in (*one.base, *one.head)]) for one in medians]

@@ -6,14 +6,20 @@ It fails closed: whatever keeps it from judging becomes a row that is an error, 
 from __future__ import annotations
 
 import datetime
+import random
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
+
+import msgspec
 
 import fluxperf
-from fluxperf.errors import ArgumentError, FluxperfError, RecordError
+from fluxperf.errors import FluxperfError, RecordError
 from fluxperf.harness.compare import Compared, compare
+from fluxperf.harness.metrics import SAMPLES
 from fluxperf.harness.policy import Policy
+from fluxperf.harness.provenance import Provenance, compared
 from fluxperf.harness.records import Record, RecordsFile, read_many
 from fluxperf.harness.significance import pairs_needed
 from fluxperf.harness.verdict import Row, Verdict, conclude, problem
@@ -32,8 +38,24 @@ class Runner(Protocol):
         """
 
 
-def gate_files(base: Path, head: Path, policy: Policy, spreads: Mapping[str, float] | None = None) -> Verdict:
-    """The verdict on two records files. A file that cannot be read, or not as a whole, is an error."""
+def gate_files(
+    base: Path,
+    head: Path,
+    policy: Policy,
+    spreads: Mapping[str, float] | None = None,
+    known: Provenance | None = None,
+    **options: Any,
+) -> Verdict:
+    """The verdict on two records files. A file that cannot be read, or not as a whole, is an error.
+
+    Args:
+        base: records before.
+        head: records after.
+        policy: what is gated, and how.
+        spreads: calibrated A/A scale by metric.
+        known: what is known of the verdict's provenance.
+        options: of `compare`.
+    """
     rows: list[Row] = []
     sides: list[list[Record]] = []
     for path in (base, head):
@@ -44,8 +66,13 @@ def gate_files(base: Path, head: Path, policy: Policy, spreads: Mapping[str, flo
             continue
         rows += _damage(files)
         sides.append([record for file in files for record in file.records])
-    found = compare(sides[0], sides[1], policy, spreads) if len(sides) == 2 else Compared([], [])
-    return conclude([*rows, *found.rows], base=str(base), head=str(head), made=made(), notes=found.notes)
+    found = compare(sides[0], sides[1], policy, spreads, **options) if len(sides) == 2 else Compared([], [])
+    known = known or Provenance()
+    if len(sides) == 2:
+        known = _known(known, sides[0], sides[1], found, None)
+    return conclude(
+        [*rows, *found.rows], base=str(base), head=str(head), made=made(), notes=found.notes, provenance=known
+    )
 
 
 def gate_pairs(
@@ -56,62 +83,95 @@ def gate_pairs(
     names: tuple[str, str],
     first: int | None = None,
     on_pair: Callable[[int], None] = lambda number: None,
+    seed: int | None = None,
+    known: Provenance | None = None,
+    **options: Any,
 ) -> Verdict:
-    """The verdict on two revisions: base head, head base, and so on, each a fresh process.
+    """The verdict on two revisions, of pairs of fresh processes in random order.
 
+    The times of the first pair are not counted: it finds a cool machine and empty caches; its counts and results are.
     While the verdict is unsure, ``step`` more pairs are taken, up to the policy's ``most``. Where no time is gated
-    (host twins), one pair is enough: counts are exact.
+    (host twins), that pair is enough: counts are exact.
+
+    Which side of a pair comes first is drawn: with fixed turns a disturbance of the same rhythm looks like a change.
 
     Args:
         runner: measures a side.
         policy: what is gated, and how many pairs.
-        spreads: calibrated A/A spread by metric, for the kind of machine that a record is of.
+        spreads: calibrated A/A scale by metric, for the kind of machine that a record is of.
         names: what base and head are, in words.
         first: pairs to begin with, instead of the policy's.
         on_pair: told how many pairs there are, after each.
+        seed: of the order; drawn if not given.
+        known: what is known of the verdict's provenance.
+        options: of `compare`.
     """
     start = max(first or policy.pairs.first, policy.pairs.fewest)
     looks = policy.pairs.looks(start)
-    records: dict[Side, list[Record]] = {"base": [], "head": []}
-    order: tuple[Side, Side] = ("base", "head")
-    taken, target = 0, 1
-    while True:
-        while taken < target:
-            for side in order if taken % 2 == 0 else order[::-1]:
-                try:
-                    records[side] += runner.measure(side)
-                except FluxperfError as error:
-                    return _failed(side, error, taken, names)
-            taken += 1
-            on_pair(taken)
-        known = spreads(records["base"][0]) if records["base"] else {}
-        found = compare(records["base"], records["head"], policy, known, looks=looks)
-        verdict = conclude(found.rows, base=names[0], head=names[1], made=made(), notes=found.notes)
-        tests = sum(row.kind == "noisy" and row.outcome != "ungated" for row in found.rows)
-        if taken == 1 and tests and verdict.outcome != "error":
-            target = max(start, _needed(tests, policy, looks))
-        elif verdict.outcome != "unsure" or taken >= policy.pairs.most:
-            return verdict
-        else:
+    seed = secrets.randbits(32) if seed is None else seed
+    turns = _Turns(runner, random.Random(seed))
+    taken, target = 0, min(policy.pairs.most, max(start, pairs_needed(1, policy.pairs.alpha / looks)))
+    try:
+        turns.take()
+        cold = {side: [_without_times(record) for record in records] for side, records in turns.records.items()}
+        turns.records = cold
+        found = compare(cold["base"], cold["head"], policy.only_exact(), **options)
+        times = any(record.ran_as != "twin" for record in cold["base"])
+        while times and not any(row.outcome == "error" for row in found.rows):
+            while taken < target:
+                turns.take()
+                taken += 1
+                on_pair(taken)
+            calibrated = spreads(turns.records["base"][0])
+            found = compare(turns.records["base"], turns.records["head"], policy, calibrated, looks=looks, **options)
+            if conclude(found.rows, base="", head="", made=made()).outcome != "unsure" or taken >= policy.pairs.most:
+                break
             target = min(policy.pairs.most, taken + policy.pairs.step)
+        if not times:
+            found = compare(cold["base"], cold["head"], policy, **options)
+    except FluxperfError as error:
+        text = f"{turns.side}, after {taken} whole pairs: {error}"
+        return conclude([problem("failed", text)], base=names[0], head=names[1], made=made())
+    known = _known(known or Provenance(), turns.records["base"], turns.records["head"], found, seed)
+    known = msgspec.structs.replace(known, pairs=taken, excluded=["times of the first pair: cold", *known.excluded])
+    return conclude(found.rows, base=names[0], head=names[1], made=made(), notes=found.notes, provenance=known)
+
+
+class _Turns:
+    """Measures pairs, each in an order that is drawn, and keeps all records."""
+
+    def __init__(self, runner: Runner, order: random.Random) -> None:
+        self._runner, self._order = runner, order
+        self.records: dict[Side, list[Record]] = {"base": [], "head": []}
+        self.side: Side = "base"
+
+    def take(self) -> None:
+        """One pair."""
+        sides: tuple[Side, Side] = ("base", "head")
+        for side in sides if self._order.random() < 0.5 else sides[::-1]:
+            self.side = side
+            self.records[side] += self._runner.measure(side)
+
+
+def _without_times(record: Record) -> Record:
+    """A record of which only what is exact counts."""
+    empty: dict[str, dict[str, list[list[float]]]] = {one.field: {} for one in SAMPLES}
+    return msgspec.structs.replace(record, **empty, sampling=[], conditions=None)
+
+
+def _known(
+    known: Provenance, base: Sequence[Record], head: Sequence[Record], found: Compared, seed: int | None
+) -> Provenance:
+    pairs = max((row.pairs or 0 for row in found.rows), default=0)
+    excluded = [note for note in found.notes if "is left out" in note]
+    own = compared(base, head, pairs=pairs, seed=seed, excluded=[*known.excluded, *excluded])
+    digests = {name: getattr(known, name) for name in ("judge", "policy", "baseline", "calibration")}
+    return msgspec.structs.replace(own, **digests)
 
 
 def made() -> tuple[str, str]:
     """When a verdict is made, and by which version."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), fluxperf.__version__
-
-
-def _needed(tests: int, policy: Policy, looks: int) -> int:
-    """Pairs with which any of so many times can be shown to be worse; no more than the policy allows."""
-    try:
-        return min(policy.pairs.most, pairs_needed(tests, policy.pairs.alpha / looks))
-    except ArgumentError:
-        return policy.pairs.fewest
-
-
-def _failed(side: Side, error: FluxperfError, pairs: int, names: tuple[str, str]) -> Verdict:
-    text = f"{side}, after {pairs} whole pairs: {error}"
-    return conclude([problem("failed", text)], base=names[0], head=names[1], made=made())
 
 
 def _damage(files: Sequence[RecordsFile]) -> list[Row]:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from fluxperf.harness.pairing import parts
 from fluxperf.harness.verdict import Judgement, Outcome, Row
 
 
@@ -58,7 +59,7 @@ def explained(rows: Sequence[Row]) -> list[Row]:
 
 
 def _explained(row: Row, known: dict[str, Row]) -> Row:
-    family, _, key = row.metric.partition(".")
+    family, _, key = parts(row.metric)[0].partition(".")
     if family == "cycles" and row.verdict in ("SLOWER", "FASTER"):
         return _said(row, _MORE_WORK if row.verdict == "SLOWER" else _LESS_WORK)
     if family != "times" or row.verdict not in ("SLOWER", "FASTER"):

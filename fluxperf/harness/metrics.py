@@ -128,6 +128,9 @@ METRICS = (
     Metric("energy.step", "joules", "energy of one step", exact=False, series="energy.step"),
     *_TOTALS,
     *(Metric(f"setup_{row.name}", row.unit, row.words) for row in _TOTALS),
+    Metric("graph.launches", "launches", "launches in the graph"),
+    Metric("graph.bytes", "bytes", "bytes that the graph keeps", chosen=("graph",)),
+    Metric("work.flops", "flops", "operations that a forward does", worse="lower"),
     Metric("error.relative", "relative error", "error against the reference", series="error"),
 )
 
@@ -165,6 +168,8 @@ def metric_of(name: str) -> Metric:
 
 def value_of(record: Record, metric: Metric) -> float | int | None:
     """An exact metric's value in a record; ``None`` where it has none."""
+    if metric.name == "work.flops":
+        return sum(row.flops for row in record.ops) if record.ops else None
     field, _, key = metric.name.partition(".")
     holder = getattr(record, field)
     value: float | int | None = holder.get(key) if isinstance(holder, dict) else getattr(holder, key, None)

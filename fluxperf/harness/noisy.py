@@ -1,4 +1,4 @@
-"""Noisy metrics: pairs of processes become verdicts on times."""
+"""Noisy metrics: pairs of processes become verdicts on times. One judge for medians, means and tails."""
 
 from __future__ import annotations
 
@@ -8,90 +8,62 @@ from statistics import median
 from typing import NamedTuple
 
 from fluxperf.errors import RecordError
-from fluxperf.harness.exact import Place
 from fluxperf.harness.metrics import metric_of
-from fluxperf.harness.policy import Noisy, Pairs
-from fluxperf.harness.significance import PATTERNS, detectable, holm, pairs_needed, sign_flip, spread
+from fluxperf.harness.pairing import Paired, Processes, Task, paired, parts
+from fluxperf.harness.policy import Pairs
+from fluxperf.harness.shares import SlowTask, judged, slowness
+from fluxperf.harness.significance import detectable, median_bound, pairs_needed, sign_flip, spread, step_down
 from fluxperf.harness.stats import median_interval
-from fluxperf.harness.verdict import Row, finite, problem
+from fluxperf.harness.verdict import Outcome, Row, finite
 from fluxperf.words import plural
 
-Processes = Sequence[Sequence[float]]
+__all__ = ["Processes", "Task", "judge", "logarithms"]
 
 
-class Task(NamedTuple):
-    """One noisy metric of one rung to be judged: samples grouped by process, and the calibrated A/A spread, if any.
+class _Level(NamedTuple):
+    """At what level rows are judged: that of each look, and of how many rows."""
 
-    ``slope`` is what was taken out of samples in cycles, which are then all at one clock (`harness/clock_slope.py`).
-    """
-
-    place: Place
-    metric: str
-    base: Processes
-    head: Processes
-    rule: Noisy
-    calibrated: float = 0.0
-    slope: float = 0.0
+    pairs: Pairs
+    alpha: float
+    rows: int
 
 
-class _Paired(NamedTuple):
-    """A task whose pairs are usable: medians of the processes, and the logarithms of worse over better."""
+def judge(tasks: Sequence[Task], pairs: Pairs, looks: int = 1, slow: Sequence[SlowTask] = ()) -> list[Row]:
+    """A row for each task, in their order, but none for one that would only repeat the median of single samples.
 
-    task: Task
-    base: list[float]
-    head: list[float]
-    logs: list[float]
+    Then a row for each share of slow processes.
 
-    @property
-    def margin(self) -> float:
-        """Of the test, on the scale of logarithms: the policy's, or the machine's own spread if that is larger."""
-        return max(math.log1p(self.task.rule.margin), self.task.calibrated)
-
-    @property
-    def floor(self) -> float:
-        """The smallest share of the base that counts as a change."""
-        return max(self.task.rule.floor_relative, self.task.rule.floor_absolute / median(self.base))
-
-    @property
-    def limit(self) -> float:
-        """What "no change" rules out, on the scale of logarithms."""
-        return math.log1p(max(self.task.rule.same_within, self.task.rule.floor_absolute / median(self.base)))
-
-
-def judge(tasks: Sequence[Task], pairs: Pairs, looks: int = 1) -> list[Row]:
-    """A row for each task, in their order.
-
-    A change for the worse (or the better) is shown where `sign_flip` against the margin has an adjusted p-value of at
-    most ``alpha / looks`` and the median change reaches both floors. "No change" is shown where `sign_flip` rules out a
-    change of ``same_within`` in either direction at ``alpha``. Everything else is unsure. p-values of each direction
-    are adjusted by Holm over all tasks; ``alpha / looks`` is Bonferroni's share of each look at growing data. The
+    A change for the worse (or the better) is shown where `step_down` against the policy's margin has a p-value of at
+    most ``alpha / looks``, and the median change reaches both floors and what the calibrated machine shows by chance
+    (`median_bound`). "No change" is shown where `sign_flip` rules out a change of ``same_within`` in either direction
+    at ``alpha``, and the means over all processes differ by no more. Everything else is unsure. p-values of each
+    direction are adjusted over all tasks; ``alpha / looks`` is Bonferroni's share of each look at growing data. The
     evidence for "no change" is not adjusted: it is a claim about one row.
 
     Args:
         tasks: what to judge.
         pairs: level, and fewest pairs.
         looks: how often the data may be looked at before the last verdict.
+        slow: shares of slow processes to judge with them.
     """
-    alpha = pairs.alpha / looks
-    found: list[_Paired | Row] = [_pair(task) for task in tasks]
-    usable = [item for item in found if isinstance(item, _Paired) and len(item.logs) >= pairs.fewest]
-    if usable and alpha / len(usable) < 1 / PATTERNS:
-        text = (
-            f"{len(usable)} noisy metrics: expected at most {int(alpha * PATTERNS)} at alpha {alpha:.2g}. "
-            "Compare fewer rungs at once."
-        )
-        return [problem("too_many_metrics", text, workload=task.place.workload, rung=task.place.rung) for task in tasks]
-    slower = iter(holm([sign_flip(item.logs, item.margin) for item in usable]))
-    faster = iter(holm([sign_flip([-value for value in item.logs], item.margin) for item in usable]))
+    found = [item for task in tasks if (item := paired(task)) is not None]
+    usable = [item for item in found if isinstance(item, Paired) and len(item.logs) >= pairs.fewest]
+    shares = [share for one in slow if (share := slowness(one)) is not None]
+    level = _Level(pairs, pairs.alpha / looks, max(1, len(usable)))
+    margins = [item.margin for item in usable]
+    values = [*(item.logs for item in usable), *(item.differences for item in shares)]
+    slower = iter(step_down(values, [*margins, *(0.0 for _ in shares)]))
+    faster = iter(step_down([[-value for value in item.logs] for item in usable], margins))
     rows = []
     for item in found:
         if isinstance(item, Row):
             rows.append(item)
         elif len(item.logs) < pairs.fewest:
-            rows.append(_row(item, "UNSURE", "too_few_pairs", None, pairs, alpha, len(usable)))
+            few = "conditions" if item.task.left_out else "too_few_pairs"
+            rows.append(_row(item, "UNSURE", few, None, level))
         else:
-            rows.append(_judged(item, next(slower), next(faster), pairs, alpha, len(usable)))
-    return rows
+            rows.append(_judged(item, next(slower), next(faster), level))
+    return rows + [judged(item, next(slower), level.alpha) for item in shares]
 
 
 def logarithms(task: Task) -> list[float]:
@@ -100,65 +72,45 @@ def logarithms(task: Task) -> list[float]:
     Raises:
         RecordError: samples that are missing, not finite or not above zero.
     """
-    found = _pair(task)
+    found = paired(task)
     if isinstance(found, Row):
         raise RecordError(found.message)
-    return found.logs
+    return found.logs if found else []
 
 
-def _judged(item: _Paired, slower: float, faster: float, pairs: Pairs, alpha: float, tests: int) -> Row:
-    change = math.expm1(median(item.logs))
-    if slower <= alpha and change >= item.floor:
-        return _row(item, "SLOWER", "shown_slower", slower, pairs, alpha, tests)
-    if faster <= alpha and -math.expm1(-median([-value for value in item.logs])) >= item.floor:
-        return _row(item, "FASTER", "shown_faster", faster, pairs, alpha, tests)
+def _judged(item: Paired, slower: float, faster: float, level: _Level) -> Row:
+    center, bound = median(item.logs), _bound(item, level)
+    if slower <= level.alpha and math.expm1(center) >= item.floor:
+        if center > bound:
+            return _row(item, "SLOWER", "shown_slower", slower, level)
+        return _row(item, "UNSURE", "within_calibration", slower, level)
+    if faster <= level.alpha and -math.expm1(center) >= item.floor and -center > bound:
+        return _row(item, "FASTER", "shown_faster", faster, level)
     below = sign_flip([-value for value in item.logs], -item.limit)
     above = sign_flip(item.logs, -item.limit)
-    if max(below, above) <= pairs.alpha:
-        return _row(item, "SAME", "shown_same", max(below, above), pairs, alpha, tests)
-    enough = len(item.logs) >= pairs_needed(tests, alpha)
-    return _row(item, "UNSURE", "too_noisy" if enough else "too_few_pairs", slower, pairs, alpha, tests)
+    if max(below, above) <= level.pairs.alpha:
+        if item.together > item.limit:
+            return _row(item, "UNSURE", "few_much_slower", slower, level)
+        return _row(item, "SAME", "shown_same", max(below, above), level)
+    enough = len(item.logs) >= pairs_needed(1, level.alpha)
+    return _row(item, "UNSURE", "too_noisy" if enough else "too_few_pairs", slower, level)
 
 
-def _pair(task: Task) -> _Paired | Row:
-    """Medians of the processes in pairs, or the error that keeps them from being compared."""
-    number = min(len(task.base), len(task.head))
-
-    def refuse(reason: str, message: str) -> Row:
-        where = {"workload": task.place.workload, "rung": task.place.rung, "metric": task.metric}
-        return problem(reason, f"{task.metric}: {message} Measure that rung again.", **where)
-
-    if not number:
-        side = "base" if not task.base else "head"
-        return refuse("missing_metric", f"expected samples on both sides, the {side} has none.")
-    medians: dict[str, list[float]] = {}
-    for side, processes, reason in (
-        ("base", task.base, "zero_baseline"),
-        ("head", task.head, "not_above_zero"),
-    ):
-        if not all(len(samples) for samples in processes):
-            return refuse("no_samples", f"expected samples of every process, one of the {side} has none.")
-        flat = [value for samples in processes for value in samples]
-        if not all(math.isfinite(value) for value in flat):
-            return refuse("not_finite", f"expected finite samples, the {side} has one that is not.")
-        if min(flat) <= 0:
-            return refuse(reason, f"expected samples above zero, the {side} has {min(flat)}.")
-        medians[side] = [median(samples) for samples in processes[:number]]
-    sign = 1 if task.rule.worse == "higher" else -1
-    logs = [sign * math.log(b / a) for a, b in zip(medians["base"], medians["head"], strict=True)]
-    return _Paired(task, medians["base"], medians["head"], logs)
+def _bound(item: Paired, level: _Level) -> float:
+    """What the median of these pairs reaches by chance on the calibrated machine, on the scale of logarithms."""
+    return median_bound(item.task.calibrated, len(item.logs), level.alpha / level.rows)
 
 
-def _row(item: _Paired, verdict: str, reason: str, p: float | None, pairs: Pairs, alpha: float, tests: int) -> Row:
+def _row(item: Paired, verdict: str, reason: str, p: float | None, level: _Level) -> Row:
     """A row with the numbers that were used, and the smallest change that these pairs could have shown."""
-    task, number, sign = item.task, len(item.logs), 1 if item.task.rule.worse == "higher" else -1
+    task, number, pairs = item.task, len(item.logs), level.pairs
     width = spread(item.logs)
-    least = finite(detectable(width, number, alpha / max(1, tests), pairs.power, item.margin)) if number > 1 else None
-    least = None if least is None else max(least, item.floor)
+    least = finite(detectable(width, number, level.alpha, pairs.power, item.margin)) if number > 1 else None
+    least = None if least is None else max(least, item.floor, math.expm1(_bound(item, level)))
     found = median_interval(item.logs, pairs.confidence)
-    ends = sorted(math.expm1(sign * value) for value in (found.low, found.high)) if found else [None, None]
-    change = math.expm1(sign * median(item.logs))
-    outcome = {"SLOWER": "regression", "UNSURE": "unsure"}.get(verdict, "pass")
+    ends = sorted(math.expm1(task.sign * value) for value in (found.low, found.high)) if found else [None, None]
+    change = math.expm1(task.sign * median(item.logs)) if item.logs else None
+    outcomes: dict[str, Outcome] = {"SLOWER": "regression", "UNSURE": "unsure"}
     return Row(
         workload=task.place.workload,
         rung=task.place.rung,
@@ -166,11 +118,11 @@ def _row(item: _Paired, verdict: str, reason: str, p: float | None, pairs: Pairs
         kind="noisy",
         verdict=verdict,  # type: ignore[arg-type]
         reason=reason,
-        outcome=outcome,  # type: ignore[arg-type]
-        message=_sentence(item, change, least, p, pairs, alpha, tests),
-        unit=metric_of(task.metric).short,
-        base=median(item.base),
-        head=median(item.head),
+        outcome=outcomes.get(verdict, "pass"),
+        message=_sentence(item, change, least, p, level),
+        unit=metric_of(parts(task.metric)[0]).short,
+        base=median(item.base) if item.base else None,
+        head=median(item.head) if item.head else None,
         change=change,
         low=ends[0],
         high=ends[1],
@@ -182,20 +134,25 @@ def _row(item: _Paired, verdict: str, reason: str, p: float | None, pairs: Pairs
     )
 
 
-def _sentence(
-    item: _Paired, change: float, least: float | None, p: float | None, pairs: Pairs, alpha: float, tests: int
-) -> str:
-    number, all_of_them = len(item.logs), max(len(item.task.base), len(item.task.head))
+def _sentence(item: Paired, change: float | None, least: float | None, p: float | None, level: _Level) -> str:
+    number = len(item.logs)
     over = plural(number, "process pair")
-    parts = [f"{item.task.metric}: {change:+z.2%} over {over}, margin {math.expm1(item.margin):.2%}"]
+    _, statistic = parts(item.task.metric)
+    what = item.task.metric if statistic.words == "median" else f"{item.task.metric} ({statistic.words})"
+    moved = "no change known" if change is None else f"{change:+z.2%}"
+    said = [f"{what}: {moved} over {over}, margin {math.expm1(item.margin):.2%}"]
     if item.task.slope:
-        parts.append(f"at one clock, a slope of {item.task.slope:.2f} taken out")
-    if all_of_them > number:
-        parts.append(f"left out without a partner: {plural(all_of_them - number, 'process', 'processes')}")
+        said.append(f"at one clock, a slope of {item.task.slope:.2f} taken out")
+    if item.logs and abs(item.together - median(item.logs)) > item.limit:
+        said.append(f"{math.expm1(item.together):+.2%} on average over all processes")
+    if item.task.left_out:
+        said.append(f"{plural(len(item.task.left_out), 'pair')} left out for the machine's state")
     if p is not None:
-        parts.append(f"p {p:.2g} at alpha {alpha:.2g}")
-    parts.append("no change could have been shown" if least is None else f"the least that shows is {least:.2%}")
-    needed = max(pairs.fewest, pairs_needed(max(1, tests), alpha))
+        said.append(f"p {p:.2g} at alpha {level.alpha:.2g}")
+    if (bound := _bound(item, level)) > item.margin:
+        said.append(f"this machine shows {math.expm1(bound):.2%} by chance (calibration)")
+    said.append("no change could have been shown" if least is None else f"the least that shows is {least:.2%}")
+    needed = max(level.pairs.fewest, pairs_needed(1, level.alpha))
     if number < needed:
-        parts.append(f"take at least {needed} pairs")
-    return "; ".join(parts) + "."
+        said.append(f"take at least {needed} pairs")
+    return "; ".join(said) + "."

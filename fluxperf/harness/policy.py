@@ -6,7 +6,7 @@ import datetime
 import math
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 import tomlkit
@@ -17,6 +17,12 @@ from fluxperf.files import write_whole
 from fluxperf.harness.metrics import SAMPLES, exact_names, metric_of
 
 SCHEMA = 1
+
+#: The largest thresholds that still gate something; a policy beyond them would pass anything.
+MOST = {"margin": 0.1, "floor_relative": 0.25, "same_within": 0.5}
+
+#: Days that an acceptance holds which does not say until when.
+ACCEPTED_DAYS = 366
 
 Share = Annotated[float, Meta(ge=0, lt=1)]
 Level = Annotated[float, Meta(gt=0, lt=0.5)]
@@ -53,16 +59,16 @@ class Pairs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Noisy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a metric with samples is judged. Shares are of the base; ``floor_absolute`` is in the metric's unit.
 
-    ``worse`` is the direction of a regression. A change up to ``margin`` (or the machine's calibrated spread, if that
-    is larger) is not to be shown. A change counts from both floors on. "No change" is said where a change of
-    ``same_within`` is ruled out. ``only`` names the workloads that have the metric; every other one has those without.
+    A change up to ``margin`` is not to be shown. A change counts from both floors on. "No change" is said where a
+    change of ``same_within`` is ruled out. ``only`` names the workloads that have the metric; every other one has those
+    without. Which direction is worse is the metric's own; ``worse`` may repeat it.
     """
 
-    worse: Literal["higher", "lower"]
     margin: Share
     floor_relative: Share
     floor_absolute: Annotated[float, Meta(ge=0)]
     same_within: Annotated[float, Meta(gt=0, lt=1)]
+    worse: Literal["higher", "lower"] | None = None
     only: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -71,12 +77,25 @@ class Noisy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 "expected margin <= floor_relative <= same_within, got "
                 f"{self.margin:g}, {self.floor_relative:g}, {self.same_within:g}"
             )
+        for name, most in MOST.items():
+            if getattr(self, name) > most:
+                raise ValueError(f"expected {name} <= {most:g}, got {getattr(self, name):g}: it would gate nothing")
+
+
+class Slow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the share of slow processes is judged.
+
+    A process is slow if its median is ``slower_than`` times that of all processes of both sides. From ``floor`` more
+    slow processes on (a share of all) the head is no longer the same. ``only`` is as with other metrics.
+    """
+
+    slower_than: Annotated[float, Meta(gt=1, le=2)]
+    floor: Annotated[float, Meta(gt=0, le=0.25)]
+    only: tuple[str, ...] = ()
 
 
 class Exact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How an exact metric is judged: equality, or no more than the base.
-
-    A factor of up to ``1 + slack`` between the two sides is no change, whichever of them is larger.
+    """How an exact metric is judged: equality, or no more than the base (times ``1 + slack``).
 
     ``against`` says where it is gated: everywhere, or only against a committed baseline ("baseline"), because a change
     is what a new revision is for; it is shown all the same.
@@ -88,13 +107,79 @@ class Exact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A regression that somebody accepted. ``up_to`` bounds it: a count, or head over base of a noisy metric."""
+    """A regression that somebody accepted: of which metric, why, who, when, and until when it holds.
 
-    metric: Annotated[str, Meta(min_length=1)]
+    ``metric`` is ``workload/rung/metric``; where a workload or rung has a "/" of its own, the three fields say which is
+    which. ``up_to`` bounds what is accepted: a count, or head over base of a time. ``base`` is the value that it was
+    accepted from: the bound of a time is ``base * up_to``, which does not grow with the base. ``digest`` is that of a
+    file of the gate that the change replaces (`harness/judge.py`).
+    """
+
+    metric: Annotated[str, Meta(min_length=1)] = ""
+    workload: str = ""
+    rung: str = ""
     reason: Annotated[str, Meta(min_length=1)]
     author: Annotated[str, Meta(min_length=1)]
     date: datetime.date
+    until: datetime.date | None = None
+    base: float | None = None
     up_to: float | None = None
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.metric:
+            raise ValueError("expected the metric that is accepted")
+        if self.until is not None and self.until < self.date:
+            raise ValueError(f"expected until >= date, got {self.until} and {self.date}")
+        for name in ("base", "up_to"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"expected {name} to be a finite number of at least 0, got {value}")
+
+    @property
+    def end(self) -> datetime.date:
+        """The last day on which it holds."""
+        last = self.date.toordinal() + ACCEPTED_DAYS
+        return self.until or datetime.date.fromordinal(min(last, datetime.date.max.toordinal()))
+
+    def is_of(self, workload: str, rung: str, metric: str) -> bool:
+        """Whether it is of that metric; of a time also of its mean and tail."""
+        if self.workload or self.rung:
+            wanted = (self.workload, self.rung)
+            return wanted == (workload, rung) and metric in (self.metric, *_forms(self.metric))
+        whole = f"{workload}/{rung}/{metric}"
+        # Fields that have a "/" of their own are not told apart in one text: then the three fields must be given.
+        if "/" in workload or "/" in rung:
+            return False
+        return whole in (self.metric, *_forms(self.metric))
+
+
+def _forms(metric: str) -> tuple[str, ...]:
+    return tuple(f"{metric}.{form}" for form in ("mean", "p90", "slow"))
+
+
+class Declared(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A rung that a change takes away or renames, which is no loss of a measurement if it is said.
+
+    Without ``now`` the rung is gone; with it, it has that name from here on.
+    """
+
+    workload: Annotated[str, Meta(min_length=1)]
+    rung: Annotated[str, Meta(min_length=1)]
+    now: str = ""
+    reason: Annotated[str, Meta(min_length=1)]
+    author: Annotated[str, Meta(min_length=1)]
+    date: datetime.date
+
+
+class Reference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A fixed point that drift is judged against: a records file, and how far a time may be from it.
+
+    ``records`` is a path in the repository; ``budget`` the share by which the median may be above it.
+    """
+
+    records: Annotated[str, Meta(min_length=1)]
+    budget: Annotated[float, Meta(gt=0, le=0.5)]
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -103,36 +188,58 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     schema: int
     pairs: Pairs
     noisy: dict[str, Noisy] = {}
+    slow: dict[str, Slow] = {}
     exact: dict[str, Exact] = {}
     timeline: dict[str, str] = {}
+    reference: list[Reference] = []
     accepted: list[Accepted] = []
+    declared: list[Declared] = []
 
     def __post_init__(self) -> None:
         if self.schema != SCHEMA:
             raise ValueError(f"expected schema {SCHEMA}, got {self.schema}")
-        for name, rule in self.noisy.items():
+        for name in (*self.noisy, *self.slow):
             if not any(name.startswith(f"{one.name}.") for one in SAMPLES):
                 fields = " or ".join(one.field for one in SAMPLES)
                 raise ValueError(f"[noisy.{name!r}]: expected a metric of {fields}, such as 'times.denoise'")
-            if rule.worse != (worse := metric_of(name).worse):
+        for name, rule in self.noisy.items():
+            if rule.worse is not None and rule.worse != (worse := metric_of(name).worse):
                 raise ValueError(f"[noisy.{name!r}]: expected worse = {worse!r}, got {rule.worse!r}")
 
     def only_exact(self) -> Policy:
         """The same policy without noisy metrics, for records that hold no times."""
-        return msgspec.structs.replace(self, noisy={})
+        return msgspec.structs.replace(self, noisy={}, slow={}, reference=[])
 
     def noisy_of(self, workload: str) -> dict[str, Noisy]:
         """The noisy metrics that a workload has: those of its own, or else those that name no workload."""
-        own = {name: rule for name, rule in self.noisy.items() if workload in rule.only}
-        return own or {name: rule for name, rule in self.noisy.items() if not rule.only}
+        return _of(self.noisy, workload)
 
-    def acceptance(self, metric: str) -> Accepted | None:
-        """The latest acceptance of a metric of one rung, if there is one."""
-        found = [row for row in self.accepted if row.metric == metric]
-        return found[-1] if found else None
+    def slow_of(self, workload: str) -> dict[str, Slow]:
+        """The metrics of a workload of which the share of slow processes is judged."""
+        return _of(self.slow, workload)
+
+    def acceptances(self, workload: str, rung: str, metric: str) -> list[Accepted]:
+        """Acceptances of a metric of one rung, the latest first."""
+        return [row for row in reversed(self.accepted) if row.is_of(workload, rung, metric)]
 
 
-_TABLES = {"pairs": Pairs, "noisy": Noisy, "exact": Exact, "accepted": Accepted}
+_Rule = TypeVar("_Rule", Noisy, Slow)
+
+
+def _of(rules: dict[str, _Rule], workload: str) -> dict[str, _Rule]:
+    own = {name: rule for name, rule in rules.items() if workload in rule.only}
+    return own or {name: rule for name, rule in rules.items() if not rule.only}
+
+
+_TABLES = {
+    "pairs": Pairs,
+    "noisy": Noisy,
+    "slow": Slow,
+    "exact": Exact,
+    "reference": Reference,
+    "accepted": Accepted,
+    "declared": Declared,
+}
 
 
 def read_policy(path: Path) -> Policy:
@@ -143,18 +250,35 @@ def read_policy(path: Path) -> Policy:
         UnknownNameError: an exact metric that does not exist.
     """
     try:
-        policy = msgspec.toml.decode(path.read_bytes(), type=Policy)
+        content = path.read_bytes()
     except OSError as error:
         raise PolicyError(
             f"gate: cannot read the policy {path}: {error.strerror}. Run inside a checkout, or name one with --policy."
         ) from error
+    return parse_policy(content, str(path))
+
+
+def parse_policy(content: bytes, name: str) -> Policy:
+    """The policy in the content of a file.
+
+    Args:
+        content: TOML.
+        name: of the file, for messages.
+
+    Raises:
+        PolicyError: it is not TOML, or holds a key or value that means nothing.
+        UnknownNameError: an exact metric that does not exist.
+    """
+    try:
+        policy = msgspec.toml.decode(content, type=Policy)
     except msgspec.ValidationError as error:
-        raise PolicyError(f"policy {path}: {error}.{_known(str(error))} Correct the file.") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise PolicyError(f"policy {path}: expected TOML, got something else ({error}). Correct the file.") from error
-    for name in policy.exact:
-        if name not in exact_names():
-            raise UnknownNameError("exact metric of the policy", name, exact_names())
+        raise PolicyError(f"policy {name}: {error}.{_known(str(error))} Correct the file.") from error
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        text = str(error)[:200]
+        raise PolicyError(f"policy {name}: expected TOML, got something else ({text}). Correct the file.") from error
+    for metric in policy.exact:
+        if metric not in exact_names():
+            raise UnknownNameError("exact metric of the policy", metric, exact_names())
     return policy
 
 
@@ -170,15 +294,16 @@ def accept(path: Path, row: Accepted) -> None:
         UnknownNameError: a metric that the policy does not gate.
     """
     policy = read_policy(path)
-    parts = row.metric.split("/", 2)
-    if len(parts) != 3 or not all(parts):
+    parts = [row.workload, row.rung, row.metric] if row.workload else row.metric.split("/", 2)
+    judged = row.metric.startswith("judge/") and bool(row.digest)
+    if not judged and (len(parts) != 3 or not all(parts)):
         raise PolicyError(
             f"gate accept: expected METRIC as workload/rung/metric, such as tiny/fused/times.denoise, got "
             f"{row.metric!r}. Copy it from a verdict."
         )
-    family = parts[2].partition("[")[0]
+    family = parts[-1].partition("[")[0]
     gated = [*policy.noisy, *policy.exact]
-    if family not in gated:
+    if not judged and family not in gated:
         raise UnknownNameError("gated metric", family, gated)
     document = tomlkit.parse(path.read_text(encoding="utf-8"))
     tables = document.get("accepted")
@@ -187,7 +312,7 @@ def accept(path: Path, row: Accepted) -> None:
         document.append("accepted", tables)
     entry = tomlkit.table()
     for name, value in msgspec.structs.asdict(row).items():
-        if value is not None:
+        if value not in (None, ""):
             entry.add(name, value)
     tables.append(entry)
     text = tomlkit.dumps(document)

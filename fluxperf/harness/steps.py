@@ -1,4 +1,4 @@
-"""Steps: where the level of a series changes.
+"""Steps and ramps: where the level of a series changes, at once or little by little.
 
 Of counts every change is a step. Of times, steps are found by asv's own detection (`asv.step_detect`: piecewise
 constant fit with an L1 penalty). With fewer than `FEWEST` values it calls noise a step: measured on Gaussian noise of
@@ -28,6 +28,13 @@ FEWEST = 8
 
 #: From so many values on, the search is spread over processes, which take half a second to start.
 SPREAD_FROM = 10_000
+
+
+#: Standard errors of a trend: chance gives as much once in 30,000 series.
+TREND = 4.0
+
+#: The least change from the first to the last third of a ramp.
+RAMP = 0.02
 
 
 class Step(NamedTuple):
@@ -111,7 +118,27 @@ def detected(values: Sequence[float]) -> list[Step]:
     lowest = math.log(0.1 / number)
     solver.golden_search(criterion, lowest, 0.0, xatol=0.1 * abs(lowest), ftol=0, expand_bounds=True)
     _, ends, levels = min(tried, key=lambda one: one[0])
-    return [Step(first, end, level) for first, end, level in zip([0, *ends], ends, levels, strict=False)]
+    steps = [Step(first, end, level) for first, end, level in zip([0, *ends], ends, levels, strict=False)]
+    return steps if len(steps) > 1 else ramp(values) or steps
+
+
+def ramp(values: Sequence[float]) -> list[Step]:
+    """The first and the last third of a series that rises or falls little by little, as two steps; none else.
+
+    Every small change may be within the noise of its neighbours: a test of all pairs of values sees them together. The
+    series has a trend where the Mann-Kendall statistic is beyond `TREND` standard errors, and it counts where the
+    medians of the outer thirds differ by at least `RAMP`.
+    Source: H. B. Mann, "Nonparametric tests against trend", Econometrica 13 (1945), 245-259.
+    """
+    number = len(values)
+    array = np.asarray(values, float)
+    rises = np.sign(array[None, :] - array[:, None])[np.triu_indices(number, 1)].sum()
+    error = math.sqrt(number * (number - 1) * (2 * number + 5) / 18)
+    third = max(1, number // 3)
+    old, new = (float(np.median(part)) for part in (array[:third], array[-third:]))
+    if abs(rises) - 1 < TREND * error or not old or abs(new / old - 1) < RAMP:
+        return []
+    return [Step(0, number - third, old), Step(number - third, number, new)]
 
 
 @cache

@@ -10,11 +10,15 @@ from typing import Literal
 
 import msgspec
 
+from fluxperf.harness.provenance import Provenance
 from fluxperf.words import plural
 
 SCHEMA = 1
 
-Judgement = Literal["SAME", "FASTER", "SLOWER", "UNSURE", "NOT_COMPARABLE", "ERROR"]
+#: Times become FASTER or SLOWER, counts and errors BETTER or WORSE; NEW, GONE and RENAMED are of rungs and metrics.
+Judgement = Literal[
+    "SAME", "FASTER", "SLOWER", "BETTER", "WORSE", "UNSURE", "NOT_COMPARABLE", "NEW", "GONE", "RENAMED", "ERROR"
+]
 Outcome = Literal["pass", "regression", "error", "unsure", "ungated"]
 
 EXIT_CODES: dict[Outcome, int] = {"pass": 0, "regression": 1, "error": 2, "unsure": 3}
@@ -25,6 +29,10 @@ REASONS: dict[str, str] = {
     "within_bound": "The exact metric moved by no more than the policy's slack, which is rounding.",
     "fewer": "The exact metric fell.",
     "more": "The exact metric rose.",
+    "fewer_operations": "A forward of the head does fewer operations, so its times prove nothing.",
+    "new": "The base has no such rung or metric.",
+    "gone": "The head has no such rung, which its policy declares.",
+    "renamed": "The rung has another name on the head, which its policy declares.",
     "changed": "An implementation, setting or choice is another one.",
     "shown_slower": "The pairs show a change for the worse beyond margin and floors.",
     "shown_faster": "The pairs show a change for the better beyond margin and floors.",
@@ -38,12 +46,21 @@ REASONS: dict[str, str] = {
     "no_joules": "Cycles are the same and joules are not known: hungrier, or a slower card.",
     "too_few_pairs": "There are fewer process pairs than a verdict needs.",
     "too_noisy": "The pairs neither show a change nor rule out one of the size that matters.",
+    "within_calibration": "The change is no larger than what the calibrated machine shows by chance.",
+    "few_much_slower": "Most pairs are alike, but a few processes are so much slower that the average is not.",
+    "more_slow": "The pairs show that more processes are slow.",
+    "perhaps_more_slow": "More processes are slow; so few may be chance.",
+    "conditions": "The machine's state differed in so many pairs that the others are too few.",
+    "drifted": "A time is farther from the policy's reference than its budget allows.",
+    "within_budget": "A time is within the budget from the policy's reference.",
     "twin_times": "Times of host twins say nothing about a GPU and are never gated.",
     "other_workload": "The two sides ran different workloads.",
     "other_ran_as": "One side ran kernels, the other something else.",
     "other_settings": "The two sides were measured in different ways.",
     "other_gpu": "The two sides ran on different GPUs.",
     "other_driver": "The two sides ran under drivers of different classes.",
+    "other_host": "The two sides ran on different hosts.",
+    "other_power_limit": "The two sides ran under different power limits.",
     "instrumented": "Times of an instrumented run are never gated.",
     "missing_record": "One side has no record of this rung.",
     "missing_metric": "One side has no value of this metric.",
@@ -51,6 +68,18 @@ REASONS: dict[str, str] = {
     "not_finite": "A value is not a finite number.",
     "zero_baseline": "A time of the base is not above zero, so nothing can be stated relative to it.",
     "not_above_zero": "A time of the head is not above zero.",
+    "negative": "A count is below zero.",
+    "not_counted": "One side has counted nothing.",
+    "no_time": "A sample is no time that the same work can take.",
+    "few_samples": "One side has too few samples of each process for this metric.",
+    "unequal_processes": "The two sides have different numbers of processes.",
+    "same_samples": "The samples of one process are there several times.",
+    "not_in_turns": "The two sides were not measured in turns.",
+    "witness_contradicts": "What was counted from outside contradicts the record.",
+    "other_reference": "Errors of the two sides are against different references.",
+    "gates_nothing": "A threshold of the policy is so large that the metric is not gated.",
+    "times_not_gated": "The policy gates no time of this rung, though times were measured.",
+    "judge_changed": "The change replaces what it is judged by.",
     "mixed_records": "Records of one side disagree on what must be the same.",
     "too_many_metrics": "There are more noisy metrics than the pairs can tell apart.",
     "damaged_file": "A records file has lines that could not be read.",
@@ -58,6 +87,9 @@ REASONS: dict[str, str] = {
     "failed": "A revision could not be built, or a process that measures failed.",
     "nothing_gated": "Nothing that was compared is gated.",
 }
+
+
+_NO_PROVENANCE = Provenance()
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +103,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     workload: str
     rung: str
     metric: str
-    kind: Literal["exact", "noisy", "gate"]
+    kind: Literal["exact", "noisy", "gate", "judge"]
     verdict: Judgement
     reason: str
     outcome: Outcome
@@ -108,16 +140,25 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     counts: dict[str, int]
     rows: list[Row]
     notes: list[str] = []
+    provenance: Provenance = Provenance()
 
     @property
     def telling(self) -> list[Row]:
-        """The rows that are not plain passes: errors first, then regressions, what is unsure, changes, the rest."""
-        order = {"error": 0, "regression": 1, "unsure": 2, "pass": 3, "ungated": 4}
+        """The rows that are not plain passes: the judge's changes, errors, regressions, what is unsure, the rest."""
+        order = {"judge": -1, "error": 0, "regression": 1, "unsure": 2, "pass": 3, "ungated": 4}
         rows = [row for row in self.rows if row.verdict != "SAME" or row.outcome not in ("pass", "ungated")]
-        return sorted(rows, key=lambda row: order[row.outcome])
+        return sorted(rows, key=lambda row: order["judge" if row.kind == "judge" else row.outcome])
 
 
-def conclude(rows: Sequence[Row], *, base: str, head: str, made: tuple[str, str], notes: Iterable[str] = ()) -> Verdict:
+def conclude(
+    rows: Sequence[Row],
+    *,
+    base: str,
+    head: str,
+    made: tuple[str, str],
+    notes: Iterable[str] = (),
+    provenance: Provenance = _NO_PROVENANCE,
+) -> Verdict:
     """The verdict of rows: an error before a regression, a regression before doubt, and never a pass of nothing.
 
     Args:
@@ -126,6 +167,7 @@ def conclude(rows: Sequence[Row], *, base: str, head: str, made: tuple[str, str]
         head: what the head is.
         made: when (UTC, ISO 8601) and by which version of fluxperf.
         notes: what else a reader should know.
+        provenance: what every output names.
     """
     found = list(rows)
     if all(row.outcome == "ungated" for row in found):
@@ -148,6 +190,7 @@ def conclude(rows: Sequence[Row], *, base: str, head: str, made: tuple[str, str]
         counts=dict(Counter(row.verdict for row in found)),
         rows=found,
         notes=list(notes),
+        provenance=provenance,
     )
 
 

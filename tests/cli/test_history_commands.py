@@ -43,6 +43,10 @@ def test_changes_are_told_with_commits_levels_and_percent(fluxperf, tmp_path, wi
         append_record(tmp_path / "r.jsonl", row)
     done = fluxperf("history", tmp_path, "--metric", "denoise")
     assert done.code == 0, done.err
+    failed = fluxperf("history", tmp_path, "--metric", "denoise", "--fail-on", "20")
+    assert failed.code == 1
+    assert "is 25.0 % worse than at its first level" in failed.err
+    assert fluxperf("history", tmp_path, "--metric", "denoise", "--fail-on", "30").code == 0
     assert f"{commit(4)[:10]} -> {commit(5)[:10]}  1.00 s -> 1.25 s  +25.0 %  (5 and 5 commits)" in done.out
     assert "1 series, 1 with changes." in done.out
     assert "(twin)" in done.out or ", twin" in done.out

@@ -17,9 +17,10 @@ NAME = "norm_modulate (fused) bfloat16"
 
 
 def test_kernels_have_a_metric_of_their_own_and_models_do_not_have_it() -> None:
-    assert set(policy().noisy_of("kernels")) == {"times.call"}
-    of_models = {"times.denoise", "times.step", "cycles.denoise", "energy.denoise"}
-    assert set(policy().noisy_of("schnell-1024")) == of_models
+    assert set(policy().noisy_of("kernels")) == {"times.call", "times.call.mean", "times.call.p90"}
+    assert set(policy().noisy_of("schnell-1024")) == {
+        f"times.{name}{form}" for name in ("denoise", "step") for form in ("", ".mean", ".p90")
+    }
 
 
 @pytest.mark.parametrize(("change", "verdict"), [(0.03, "SLOWER"), (0.0, "SAME"), (-0.03, "FASTER")])
@@ -27,7 +28,7 @@ def test_a_kernel_slowed_by_three_percent_is_named_at_eight_pairs(change: float,
     base, head = drawn(np.random.default_rng(3), 8, change=change, level_s=21e-6)
     rules = policy()
     found = compare([kernel(NAME, base)], [kernel(NAME, head)], rules, looks=rules.pairs.looks(8))
-    (row,) = (row for row in found.rows if row.kind == "noisy")
+    row = next(row for row in found.rows if row.metric == "times.call")
     assert (row.workload, row.rung, row.metric, row.verdict) == ("kernels", NAME, "times.call", verdict)
     assert not [row for row in found.rows if row.outcome == "error"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 
@@ -12,10 +13,20 @@ from hypothesis import strategies as st
 from scipy.stats import norm, permutation_test, quantile_test
 
 from fluxperf.errors import ArgumentError
-from fluxperf.harness.noisy import judge
-from fluxperf.harness.significance import detectable, holm, pairs_needed, sign_flip, smallest_p, spread
+from fluxperf.harness.exact import Place
+from fluxperf.harness.noisy import Task, judge
+from fluxperf.harness.significance import (
+    detectable,
+    median_bound,
+    pairs_needed,
+    robust_spread,
+    sign_flip,
+    smallest_p,
+    spread,
+    step_down,
+)
 from fluxperf.harness.stats import median_interval, ratio_interval
-from tests.gate.sides import drawn, policy, task
+from tests.gate.sides import ROOT, drawn, policy, task
 
 LOGS = st.lists(st.floats(-1, 1, allow_nan=False), min_size=1, max_size=8)
 
@@ -70,18 +81,70 @@ def test_sign_flip_refuses(values: list[float]) -> None:
         sign_flip(values)
 
 
-def test_holm_by_hand() -> None:
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([]) == []
-    assert holm([0.7, 0.9]) == [1.0, 1.0]
+def test_one_row_stepped_down_is_sign_flip() -> None:
+    for seed in range(5):
+        values = np.random.default_rng(seed).normal(0.004, 0.01, 8 + 2 * seed).tolist()
+        assert step_down([values], [0.003]) == [sign_flip(values, 0.003)]
+    assert step_down([], []) == []
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-def test_holm_of_anything(values: list[float]) -> None:
-    adjusted = holm(values)
-    assert all(value <= after <= min(1.0, len(values) * value) for value, after in zip(values, adjusted, strict=True))
-    order = sorted(range(len(values)), key=lambda index: values[index])
-    assert [adjusted[index] for index in order] == sorted(adjusted)
+def test_sixty_rows_that_all_changed_show_with_eight_pairs_and_one_among_noise_too() -> None:
+    rng = np.random.default_rng(4)
+    changed = [rng.normal(0.2, 0.005, 8).tolist() for _ in range(60)]
+    assert step_down(changed, [0.005] * 60) == [1 / 256] * 60
+    noise = [rng.normal(0, 0.01, 8).tolist() for _ in range(59)]
+    adjusted = step_down([*noise, changed[0]], [0.005] * 60)
+    assert adjusted[-1] == 1 / 256
+    assert min(adjusted[:-1]) > 0.02
+
+
+def test_false_alarms_among_many_rows_stay_at_the_level() -> None:
+    rng = np.random.default_rng(8)
+    alarms = sum(min(step_down(rng.standard_t(3, (12, 9)).tolist(), [0.0] * 12)) <= 0.05 for _ in range(200))
+    assert alarms <= 19  # 5 % of 200, and three standard deviations
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.lists(st.floats(-1, 1), min_size=6, max_size=6), min_size=1, max_size=5))
+def test_stepping_down_of_anything(rows: list[list[float]]) -> None:
+    adjusted = step_down(rows, [0.01] * len(rows))
+    alone = [sign_flip(row, 0.01) for row in rows]
+    assert all(after >= before - 1e-9 for before, after in zip(alone, adjusted, strict=True))
+    assert max(adjusted) <= 1
+
+
+def test_a_few_slow_processes_do_not_move_the_robust_spread() -> None:
+    values = np.random.default_rng(2).normal(0, 0.01, 200)
+    steady = robust_spread(values.tolist())
+    assert steady == pytest.approx(0.01, rel=0.15)
+    values[:8] += 0.3
+    assert robust_spread(values.tolist()) == pytest.approx(steady, rel=0.1)
+    assert spread(values.tolist()) > 3 * steady
+    assert robust_spread([]) == 0
+
+
+def test_the_bound_of_a_median_holds_and_shrinks_with_pairs() -> None:
+    medians = np.median(np.random.default_rng(6).normal(0, 0.01, (4000, 24)), axis=1)
+    assert np.mean(medians > median_bound(0.01, 24, 0.02)) == pytest.approx(0.02, abs=0.008)
+    assert median_bound(0.01, 24, 0.02) == pytest.approx(median_bound(0.01, 6, 0.02) / 2)
+    assert median_bound(0.0, 8, 0.02) == 0
+
+
+def test_calibrating_lowers_no_power_on_the_projects_own_measurements() -> None:
+    """+3 % on resampled A/A pairs is found as often with the committed calibration as without it."""
+    pairs, rule = policy().pairs, policy().noisy["times.denoise"]
+    told = json.loads((ROOT / "reports/records/h100-aa.json").read_text())
+    name = "schnell-1024-blocks/fused/times.denoise"
+    both = [pair for row in told["comparisons"] for pair in zip(*row["medians"][name].values(), strict=True)]
+    scale = told["metrics"][name]["calibrated"]["spread"]
+    rng, found = np.random.default_rng(11), Counter()
+    for _ in range(60):
+        index = rng.integers(0, len(both), 16)
+        base, head = ([[both[i][side] * (1, 1.03)[side]] for i in index] for side in (0, 1))
+        for calibrated in (0.0, scale):
+            one = Task(Place("w", "r"), "times.denoise", base, head, rule, calibrated)
+            found[calibrated] += judge([one], pairs, 3)[0].verdict == "SLOWER"
+    assert found[scale] >= found[0.0] >= 54, found
 
 
 @pytest.mark.parametrize(("pairs", "alpha"), [(6, 0.02), (8, 0.02), (8, 0.02 / 3), (16, 0.02 / 3)])

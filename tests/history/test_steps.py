@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 
 from fluxperf.errors import RecordError
 from fluxperf.harness import steps
-from fluxperf.harness.steps import FEWEST, Step, detected, steps_of_counts, steps_of_times
+from fluxperf.harness.steps import FEWEST, Step, detected, ramp, steps_of_counts, steps_of_times
 
 
 def noise(number, level=1.0, spread=0.01, seed=0):
@@ -67,3 +68,18 @@ def test_without_asv_the_message_says_how_to_get_it(monkeypatch):
     steps._solver.cache_clear()
     with pytest.raises(RecordError, match=r"pip install asv==0\.6\.6"):
         steps_of_times([noise(FEWEST)])
+
+
+@pytest.mark.parametrize("growth", [1.008, 1.009, 1 / 1.008])
+def test_a_ramp_of_small_changes_is_a_change(growth: float) -> None:
+    noise = np.random.default_rng(3).normal(0, 0.003, 25)
+    (steps,) = steps_of_times([[0.5 * growth**turn * (1 + error) for turn, error in enumerate(noise)]])
+    assert steps is not None
+    assert len(steps) > 1
+    assert abs(steps[-1].level / steps[0].level - 1) > 0.08
+
+
+def test_noise_is_no_ramp() -> None:
+    rng = np.random.default_rng(5)
+    assert not any(ramp(rng.normal(1, 0.02, 25).tolist()) for _ in range(300))
+    assert not ramp([1 + 0.0001 * turn for turn in range(25)]), "a quarter of a percent in all"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fluxperf.errors import RecordError
-from fluxperf.harness.formats.markdown import MOST_ROWS, markdown
+from fluxperf.harness.formats.markdown import MOST_NOTES, MOST_ROWS, markdown
 from fluxperf.harness.text.escape import shown
 from fluxperf.harness.verdict import Verdict
 
@@ -19,13 +19,16 @@ _KIND = {"regression": "error", "error": "error", "unsure": "warning"}
 
 
 def summary(verdict: Verdict, room: int = SUMMARY_BYTES) -> str:
-    """The verdict as Markdown of at most ``room`` bytes: rows are left out, and their number said, until it fits."""
-    rows = MOST_ROWS
-    text = markdown(verdict, rows)
-    while len(text.encode()) > room and rows:
-        rows //= 2
-        text = markdown(verdict, rows)
-    return text if len(text.encode()) <= room else text.encode()[:room].decode(errors="ignore")
+    """The verdict as Markdown of at most ``room`` bytes: rows and notes are left out, and their number said.
+
+    The verdict itself is never left out: where not even its first line fits, that line alone is returned.
+    """
+    rows, notes = MOST_ROWS, MOST_NOTES
+    text = markdown(verdict, rows, notes)
+    while len(text.encode()) > room and (rows or notes):
+        rows, notes = rows // 2, notes // 2
+        text = markdown(verdict, rows, notes)
+    return text if len(text.encode()) <= room else text.splitlines(keepends=True)[0]
 
 
 def append_summary(verdict: Verdict, path: Path) -> None:

@@ -44,7 +44,12 @@ def _suite(number: int, name: str, rows: Sequence[Row], verdict: Verdict) -> ET.
         },
     )
     properties = ET.SubElement(suite, "properties")
-    for key, value in (("outcome", verdict.outcome), ("base", verdict.base), ("head", verdict.head)):
+    for key, value in (
+        ("outcome", verdict.outcome),
+        ("base", verdict.base),
+        ("head", verdict.head),
+        *verdict.provenance.lines,
+    ):
         ET.SubElement(properties, "property", {"name": key, "value": neutral(value)})
     for row in rows:
         names = {"name": neutral(row.metric), "classname": f"fluxperf.gate.{name}", "time": "0.000"}

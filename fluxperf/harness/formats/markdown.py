@@ -9,6 +9,9 @@ from fluxperf.words import plural
 #: Rows of the table; the JSON verdict has every row.
 MOST_ROWS = 200
 
+#: Notes below it.
+MOST_NOTES = 20
+
 #: Characters that mean something to Markdown or HTML, as entities.
 _ENTITIES = {ord(char): f"&#{ord(char)};" for char in "\\`*_[]<>|~&@#"}
 
@@ -21,8 +24,8 @@ _SAYS = {
 }
 
 
-def markdown(verdict: Verdict, most_rows: int = MOST_ROWS) -> str:
-    """The verdict as GitHub-flavoured Markdown, with at most ``most_rows`` rows in its table."""
+def markdown(verdict: Verdict, most_rows: int = MOST_ROWS, most_notes: int = MOST_NOTES) -> str:
+    """The verdict as GitHub-flavoured Markdown, with at most so many rows in its table, and so many notes."""
     counts = ", ".join(f"{number} {name}" for name, number in sorted(verdict.counts.items()))
     lines = [
         f"## Performance gate: {_SAYS[verdict.outcome]}",
@@ -31,14 +34,17 @@ def markdown(verdict: Verdict, most_rows: int = MOST_ROWS) -> str:
         f"Exit code {verdict.exit_code}.",
     ]
     rows = verdict.telling
-    if rows:
+    if rows and most_rows:
         lines += ["", "| | verdict | metric | base | head | change | smallest that shows | why |"]
         lines += ["|---|---|---|---|---|---|---|---|"]
         lines += [_line(row) for row in rows[:most_rows]]
     if len(rows) > most_rows:
         lines += ["", f"The JSON verdict has {plural(len(rows) - most_rows, 'more row')}."]
-    if verdict.notes:
-        lines += ["", "Different, without keeping the sides apart: " + "; ".join(cell(note) for note in verdict.notes)]
+    lines += ["", *(f"- {name}: {cell(value)}" for name, value in verdict.provenance.lines)]
+    if notes := verdict.notes[:most_notes]:
+        lines += ["", "To know besides:", *(f"- {cell(note)}" for note in notes)]
+    if len(verdict.notes) > most_notes:
+        lines += [f"- The JSON verdict has {plural(len(verdict.notes) - most_notes, 'more note')}."]
     return "\n".join(lines) + "\n"
 
 

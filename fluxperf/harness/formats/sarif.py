@@ -44,7 +44,12 @@ def sarif(verdict: Verdict, place: str = "reports/policy.toml") -> str:
                     }
                 ],
                 "columnKind": "unicodeCodePoints",
-                "properties": {"outcome": verdict.outcome, "rows": len(verdict.rows), "left_out": _left_out(verdict)},
+                "properties": {
+                    "outcome": verdict.outcome,
+                    "rows": len(verdict.rows),
+                    "left_out": _left_out(verdict),
+                    **{name: neutral(value) for name, value in verdict.provenance.lines},
+                },
                 "results": [_result(row, rules, place) for row in rows],
             }
         ],

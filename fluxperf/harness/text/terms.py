@@ -44,7 +44,8 @@ TERMS: dict[str, str] = {
     "twin": "A NumPy function that stands for a kernel on machines without a GPU, and rounds where the kernel rounds. "
     "What it copies and computes is exact; its time says nothing about a GPU.",
     "UNSURE": "The samples neither show a change nor rule out one of the size that matters. It is not a pass.",
-    "verdict": "SAME, FASTER, SLOWER, UNSURE, NOT_COMPARABLE or ERROR for each metric of each rung, with its reason.",
+    "verdict": "SAME, FASTER or SLOWER (times), BETTER or WORSE (counts), UNSURE, NOT_COMPARABLE, NEW, GONE, RENAMED "
+    "or ERROR for each metric of each rung, with its reason.",
     "witness": "Counts copies and waits from outside of the program, through CUPTI.",
     "workload": "What is run: a model with sizes in pixels, text tokens, steps and batch.",
 }

@@ -36,6 +36,7 @@ UNITS: dict[str, Unit] = {
     "syncs": Unit("count", whole=True),
     "allocations": Unit("count", whole=True),
     "calls": Unit("count", whole=True),
+    "flops": Unit("count", whole=True),
     "relative error": Unit("relative"),
     "cycles": Unit("cycles", "cycles"),
     "hertz": Unit("Hz", "Hz"),

@@ -1,0 +1,120 @@
+"""What the gate's commands judge by: baselines, calibrations, references, here or at a commit; not a command."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from fluxperf.errors import BuildError, RecordError
+from fluxperf.harness import verdict as verdicts
+from fluxperf.harness.calibration import file_of, parse_calibration, read_calibration
+from fluxperf.harness.checkouts import resolved
+from fluxperf.harness.compare import Reference, compare
+from fluxperf.harness.gate import made
+from fluxperf.harness.judge import judge_of, merge_base, read_at
+from fluxperf.harness.policy import Policy
+from fluxperf.harness.provenance import Provenance, digest, digest_of
+from fluxperf.harness.records import Record, read_records
+from fluxperf.harness.verdict import Verdict, problem
+
+
+def since(
+    base: str,
+    baseline: Path,
+    policy: Path,
+    records: list[Record],
+    failures: list[verdicts.Row],
+    wanted: tuple[list[str], list[str]],
+) -> tuple[Verdict, Provenance]:
+    """The verdict on counts by the rules and the baseline of the merge base, and where those come from.
+
+    The baseline of this checkout must agree with what is counted, too; if the change made it again, rows have the old
+    counts and the new ones. What makes a rung (its table of ops) may change with its baseline, and is shown.
+
+    Raises:
+        BuildError: the revision does not exist, or has no policy or baseline.
+    """
+    here = Path.cwd()
+    head = resolved(here, "head", "HEAD")
+    common = merge_base(here, resolved(here, "base", base), head)
+    rules = judge_of(here, common, head, policy, baseline.parent)
+    content = read_at(here, common, baseline)
+    if content is None:
+        raise BuildError(f"gate exact --base {base}: expected {baseline} at {common[:10]}, there is none.")
+    with tempfile.TemporaryDirectory(prefix="fluxperf-gate-") as folder:
+        old = Path(folder) / baseline.name
+        old.write_bytes(content)
+        before = against(old, records, failures, rules.policy, wanted, remade=True)
+    now = against(baseline, records, [], rules.policy, wanted)
+    more = [row for row in now.rows if row.outcome in ("error", "regression") and row not in before.rows]
+    found = verdicts.conclude(
+        [*rules.rows, *before.rows, *more],
+        base=f"{baseline} at {common[:10]}, the merge base",
+        head=now.head,
+        made=made(),
+    )
+    return found, Provenance(judge=common, policy=rules.digest, baseline=digest(content))
+
+
+def against(
+    baseline: Path,
+    records: list[Record],
+    failures: list[verdicts.Row],
+    policy: Policy,
+    wanted: tuple[list[str], list[str]],
+    *,
+    remade: bool = False,
+) -> Verdict:
+    """The verdict on counts against a baseline file, of the workloads and rungs that were wanted."""
+    rows = list(failures)
+    kept: list[Record] = []
+    try:
+        found = read_records(baseline)
+        rows += [problem("damaged_file", text) for text in found.problems]
+        workloads, rungs = wanted
+        failed = {(row.workload, row.rung) for row in failures}
+        kept = [row for row in found.records if row.workload.name in workloads and (not rungs or row.rung in rungs)]
+        kept = [row for row in kept if (row.workload.name, row.rung) not in failed]
+    except RecordError as error:
+        rows.append(problem("unreadable", f"{error} Make the baseline with `fluxperf gate exact --remake`."))
+    compared = compare(kept, records, policy.only_exact(), against_baseline=not remade) if kept else None
+    return verdicts.conclude(
+        [*rows, *(compared.rows if compared else [])],
+        base=str(baseline),
+        head="this checkout, on the host device",
+        made=made(),
+    )
+
+
+def spreads(record: Record, baselines: Path, commit: str | None = None) -> tuple[dict[str, float], str]:
+    """Calibrated scale by metric, of the kind of machine that a record was measured on, and the file's digest.
+
+    Args:
+        record: any of that machine.
+        baselines: folder of calibrations.
+        commit: where they are read; as they lie in the folder if not given.
+    """
+    path = file_of(baselines, record)
+    if commit is not None and not path.is_absolute():
+        content = read_at(Path.cwd(), commit, path)
+        known = parse_calibration(content, f"{path} at {commit[:10]}") if content is not None else None
+        return (known.spreads, digest(content)) if known and content else ({}, "")
+    found = read_calibration(path)
+    return (found.spreads if found else {}), digest_of(path)
+
+
+def spreads_of(records: Path, baselines: Path) -> tuple[dict[str, float], str]:
+    """The same of a records file; none where it cannot be read, which the gate says."""
+    try:
+        return spreads(read_records(records).records[0], baselines) if records.is_file() else ({}, "")
+    except RecordError:
+        return {}, ""
+
+
+def references(policy: Policy) -> list[Reference]:
+    """Fixed points that the policy names, with their records.
+
+    Raises:
+        RecordError: one of them cannot be read.
+    """
+    return [Reference(row.records, row.budget, read_records(Path(row.records)).records) for row in policy.reference]

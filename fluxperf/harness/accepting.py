@@ -1,0 +1,70 @@
+"""Acceptances: a regression passes where somebody accepted it, within what was accepted, and for as long."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Collection, Sequence
+
+import msgspec
+
+from fluxperf.harness.pairing import parts
+from fluxperf.harness.policy import Accepted, Policy
+from fluxperf.harness.verdict import Row
+
+
+def accepted(rows: Sequence[Row], policy: Policy, today: datetime.date | None = None) -> list[Row]:
+    """The rows, those of accepted regressions passing; of those that are not, the reason is in the message.
+
+    The mean and the tail of a time are accepted with its median, as far as that was.
+
+    Args:
+        rows: of one comparison.
+        policy: whose acceptances count.
+        today: the day on which they must hold; today in UTC if not given.
+    """
+    day = today or datetime.datetime.now(datetime.UTC).date()
+    passing: set[str] = set()
+    first = [_judged(row, policy, day, passing) for row in rows]
+    passing |= {row.id for row in first if row.accepted}
+    return [
+        after if after.accepted else _judged(row, policy, day, passing) for row, after in zip(rows, first, strict=True)
+    ]
+
+
+def _judged(row: Row, policy: Policy, day: datetime.date, passing: Collection[str]) -> Row:
+    if row.outcome != "regression":
+        return row
+    said = []
+    for found in policy.acceptances(row.workload, row.rung, row.metric):
+        why = _refused(row, found, day, passing)
+        if not why:
+            by = f"{found.reason} ({found.author}, {found.date.isoformat()}, until {found.end.isoformat()})"
+            return msgspec.structs.replace(row, outcome="pass", accepted=by, message=f"{row.message} Accepted: {by}.")
+        said.append(f"{why} ({found.reason})")
+    return msgspec.structs.replace(row, message=f"{row.message} Accepted {said[0]}.") if said else row
+
+
+def _refused(row: Row, found: Accepted, day: datetime.date, passing: Collection[str]) -> str:
+    """Why an acceptance does not cover a row, to be read after "Accepted"; "" where it does."""
+    if found.date > day:
+        return f"only from {found.date.isoformat()} on"
+    if found.end < day:
+        return f"only until {found.end.isoformat()}"
+    if isinstance(row.head, str) or row.head is None:
+        return "" if found.up_to is None else "up to a number, which this is not"
+    if found.up_to is None:
+        return "without a bound: give up_to"
+    if row.kind == "exact":
+        if row.reason == "fewer_operations":
+            return "" if row.head >= found.up_to else f"only down to {found.up_to:g}"
+        return "" if row.head <= found.up_to else f"only up to {found.up_to:g}"
+    name, _ = parts(row.metric)
+    if name != row.metric and found.metric.endswith(name):
+        parent = row.id.removesuffix(row.metric) + name
+        if parent not in passing:
+            return f"for {name} alone, whose median is not within it"
+        return "" if (row.change or 0.0) <= found.up_to - 1 else f"only up to {found.up_to:g} times the base"
+    if found.base is None:
+        return "without the base that it was accepted from: give base, or it would be accepted again and again"
+    bound = found.base * found.up_to
+    return "" if row.head <= bound else f"only up to {bound:.6g}, which is {found.up_to:g} times {found.base:.6g}"

@@ -1,0 +1,107 @@
+"""What the machine did while both sides were measured: pairs that say something of it and not of the program."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+from typing import NamedTuple
+
+from fluxperf.harness.metrics import samples_of
+from fluxperf.harness.records import ClockReading, Conditions, Record, SamplingRow
+
+#: Reasons for low clocks that are the machine's fault. The power cap itself is normal.
+HELD = ("hardware slowdown", "software thermal slowdown", "hardware thermal slowdown", "power brake")
+
+#: Reasons that somebody set.
+SET = ("application clocks", "sync boost", "display clocks")
+
+#: A clock that differs by more than this within a pair, without the power cap, is the machine's fault.
+CLOCK = 0.05
+
+#: Of so many pairs left out, the others are no fair sample either.
+MOST_LEFT_OUT = 0.5
+
+
+class State(NamedTuple):
+    """What is known of the machine during one process; ``None`` for what was not read."""
+
+    conditions: Conditions | None
+    sampling: SamplingRow | None
+
+    @property
+    def busy(self) -> list[ClockReading]:
+        """Readings of a card at work."""
+        readings = self.conditions.readings if self.conditions else []
+        return [reading for reading in readings if "idle" not in (reading.reasons or [])]
+
+    @property
+    def reasons(self) -> set[str]:
+        """Why its clocks were low."""
+        return {reason for reading in self.busy for reason in reading.reasons or []}
+
+    @property
+    def clock(self) -> float | None:
+        """The median clock of the multiprocessors, in MHz."""
+        clocks = [reading.sm_mhz for reading in self.busy if reading.sm_mhz]
+        return median(clocks) if clocks else None
+
+    @property
+    def in_words(self) -> str:
+        """Clock and temperature."""
+        hottest = max((reading.temperature_c for reading in self.busy if reading.temperature_c), default=None)
+        said = [f"{self.clock:g} MHz" if self.clock else "", f"{hottest} C" if hottest else ""]
+        return ", ".join(part for part in said if part) or "no reading"
+
+
+def states(records: Sequence[Record], metric: str) -> list[State]:
+    """The state of each process that has samples of a metric, in their order."""
+    found = []
+    for record in records:
+        for index in range(len(samples_of(record, metric))):
+            conditions = record.conditions[index] if record.conditions and index < len(record.conditions) else None
+            sampling = record.sampling[index] if index < len(record.sampling) else None
+            found.append(State(conditions, sampling))
+    return found
+
+
+def left_out(base: Sequence[State], head: Sequence[State]) -> dict[int, str]:
+    """Pairs, by number, that say nothing of the program, and why; all of them where too few others are left."""
+    found = {}
+    number = min(len(base), len(head))
+    for index, (before, after) in enumerate(zip(base, head, strict=False)):
+        if said := _said(before, after):
+            found[index] = said
+    if len(found) > MOST_LEFT_OUT * number:
+        for index in range(number):
+            found.setdefault(index, f"{len(found)} of {number} pairs are left out, so the others prove nothing")
+    return found
+
+
+def _said(base: State, head: State) -> str:
+    """What keeps a pair from being used, or ""."""
+    for side, state in (("base", base), ("head", head)):
+        if state.sampling is not None and state.sampling.settled is False:
+            return f"the {side} had not settled when its samples began"
+    for reasons, words in ((HELD, "was held down"), (SET, "had its clock set")):
+        before, after = (state.reasons.intersection(reasons) for state in (base, head))
+        if before != after:
+            side, state, more = ("base", base, before - after) if before - after else ("head", head, after - before)
+            return f"the card {words} on the {side} only: {', '.join(sorted(more))} ({state.in_words})"
+    if base.clock and head.clock:
+        side, low, high = ("base", base, head) if base.clock < head.clock else ("head", head, base)
+        if (low.clock or 0) < (1 - CLOCK) * (high.clock or 0) and "power cap" not in low.reasons:
+            return f"the clock was lower on the {side} without the power cap: {low.clock:g} and {high.clock:g} MHz"
+    return ""
+
+
+def other_limits(base: Sequence[State], head: Sequence[State]) -> tuple[str, str, str] | None:
+    """A limit of the card that differs between the sides: what it is, and its values; ``None`` if none does."""
+    for name, what in (("power_limit_w", "power limit in W"), ("sm_highest_mhz", "highest clock in MHz")):
+        sides = [
+            sorted({getattr(state.conditions, name) for state in side if state.conditions} - {None})
+            for side in (base, head)
+        ]
+        if all(sides) and sides[0] != sides[1]:
+            before, after = (", ".join(f"{value:g}" for value in values) for values in sides)
+            return what, before, after
+    return None

@@ -1,0 +1,108 @@
+"""Where a verdict comes from: what was compared, on what, by which rules, and what was not counted."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from fluxperf.harness.records import Record
+
+#: What is left out is named up to so many times; the JSON verdict's notes have all of it.
+_MOST = 12
+
+
+class SideOf(msgspec.Struct, frozen=True, kw_only=True):
+    """One side as its records name it."""
+
+    commit: str | None = None
+    dirty: bool | None = None
+    fluxperf: str = ""
+    processes: int = 0
+
+    @property
+    def in_words(self) -> str:
+        """Commit, whether files were changed, and how many processes."""
+        state = {True: "with changed files", False: "clean", None: "state of its files not known"}[self.dirty]
+        return f"{self.commit or 'no commit'} ({state}), fluxperf {self.fluxperf or 'not named'}"
+
+
+class Provenance(msgspec.Struct, frozen=True, kw_only=True):
+    """What every output of a verdict names.
+
+    Digests are SHA-256 of files as they were read, "" where there is none. ``judge`` is the commit that policy,
+    baseline and calibration were read at, or "this checkout". ``seed`` is that of the order inside pairs.
+    """
+
+    base: SideOf = SideOf()
+    head: SideOf = SideOf()
+    machine: str = ""
+    driver: str = ""
+    judge: str = "this checkout"
+    policy: str = ""
+    baseline: str = ""
+    calibration: str = ""
+    pairs: int = 0
+    seed: int | None = None
+    excluded: list[str] = []
+
+    @property
+    def lines(self) -> list[tuple[str, str]]:
+        """Name and value of everything, in words."""
+        more = len(self.excluded) - _MOST
+        left = [*self.excluded[:_MOST], *([f"{more} more"] if more > 0 else [])]
+        return [
+            ("base commit", self.base.in_words),
+            ("head commit", self.head.in_words),
+            ("machine", self.machine or "none"),
+            ("driver", self.driver or "none"),
+            ("judged by the rules of", self.judge),
+            ("policy digest", self.policy or "none"),
+            ("baseline digest", self.baseline or "none"),
+            ("calibration digest", self.calibration or "none"),
+            ("pairs", str(self.pairs)),
+            ("order", "as in the files" if self.seed is None else f"random, seed {self.seed}"),
+            ("excluded", "; ".join(left) or "nothing"),
+        ]
+
+
+def digest(content: bytes) -> str:
+    """SHA-256 of a file's content."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, "" where it cannot be read."""
+    try:
+        return digest(path.read_bytes())
+    except OSError:
+        return ""
+
+
+def side_of(records: Sequence[Record]) -> SideOf:
+    """One side of a comparison; of what its records disagree on, rows tell."""
+    if not records:
+        return SideOf()
+    first = records[0]
+    dirty = [record.dirty for record in records]
+    return SideOf(
+        commit=first.commit,
+        dirty=True if True in dirty else None if None in dirty else False,
+        fluxperf=first.fluxperf,
+        processes=len(records),
+    )
+
+
+def compared(base: Sequence[Record], head: Sequence[Record], **more: object) -> Provenance:
+    """The provenance of two sides of records; ``more`` are fields that records do not tell."""
+    first = next(iter([*head, *base]), None)
+    machine = (first.machine.gpu or first.machine.cpu) if first else ""
+    return Provenance(
+        base=side_of(base),
+        head=side_of(head),
+        machine=machine,
+        driver=(first.machine.driver or "") if first else "",
+        **more,  # type: ignore[arg-type]
+    )

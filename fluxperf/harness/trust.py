@@ -1,0 +1,187 @@
+"""Whether records of one rung may be trusted as two sides of one comparison; each doubt becomes a row or a note."""
+
+from __future__ import annotations
+
+import datetime
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from fluxperf.harness.exact import Place, exact_values
+from fluxperf.harness.metrics import metric_of, sampled, samples_of
+from fluxperf.harness.pairing import parts
+from fluxperf.harness.policy import Policy
+from fluxperf.harness.records import Record
+from fluxperf.harness.verdict import Row, problem
+
+#: Samples from which on two processes cannot agree by chance.
+_TELLING = 3
+
+#: Seconds that the sides of a pair may be apart.
+APART_S = 1800.0
+
+#: What a witness counts that a record must have counted too.
+_WITNESSED = ("d2h_copies", "h2d_copies", "d2h_bytes", "h2d_bytes")
+
+
+def measured(records: Sequence[Record]) -> list[str]:
+    """Noisy metrics that records have samples of, without warm-ups, such as ``times.denoise``."""
+    return list(
+        dict.fromkeys(metric.name for record in records for metric, processes in sampled(record) if any(processes))
+    )
+
+
+def _of_processes(records: Sequence[Record], name: str) -> list[tuple[float, ...]]:
+    return [tuple(samples) for record in records for samples in samples_of(record, name)]
+
+
+def mixed(place: Place, records: Sequence[Record], side: str, policy: Policy) -> list[Row]:
+    """Rows for what records of one side disagree on although they are of one measurement."""
+    first = records[0]
+    chosen = len({str(record.choices) for record in records}) > 1
+    for record in records[1:]:
+        found = [
+            f"{name} is {getattr(first, name)} and {getattr(record, name)}"
+            for name in ("commit", "dirty", "fluxperf", "implementation")
+            if getattr(first, name) != getattr(record, name)
+        ]
+        old, new = exact_values(first), exact_values(record)
+        found += [
+            f"{name} is {old[name].value if name in old else 'none'} and {new[name].value if name in new else 'none'}"
+            for name in [*old, *(name for name in new if name not in old)]
+            if _must_agree((old.get(name) or new[name]).family, policy, chosen=chosen)
+            and old.get(name) != new.get(name)
+        ]
+        if found:
+            more = f", and {len(found) - 3} more" if len(found) > 3 else ""
+            text = (
+                f"{side}: expected all {len(records)} records of this rung to agree, but {'; '.join(found[:3])}{more}. "
+                "Give each side records of one revision, measured in one way."
+            )
+            return [_doubt("mixed_records", text, place)]
+    return []
+
+
+def _must_agree(family: str, policy: Policy, *, chosen: bool) -> bool:
+    """Whether processes of one revision must agree: not on what the policy gives slack, nor on what choices decide."""
+    if family not in policy.exact or policy.exact[family].slack:
+        return False
+    field = family.partition(".")[0]
+    return not (chosen and "." in family and field in metric_of(family).chosen)
+
+
+def doubts(place: Place, base: Sequence[Record], head: Sequence[Record], policy: Policy) -> Iterator[Row]:
+    """Rows for what keeps the records of a rung from proving anything."""
+    for side, records in (("base", base), ("head", head)):
+        yield from _contradicted(place, side, records)
+    against = {record.error.against for record in (*base, *head) if record.error is not None}
+    if len(against) > 1:
+        text = f"errors are against {' and '.join(map(repr, sorted(against)))}. Expected one reference on both sides."
+        yield _doubt("other_reference", text, place, "error.against")
+    if base[0].ran_as == "twin":
+        return
+    yield from _repeated(place, base, head)
+    yield from _not_in_turns(place, base, head)
+    times = {name for name in {*measured(base)} & {*measured(head)} if name.startswith("times.")}
+    gated = {parts(name)[0] for name in policy.noisy_of(place.workload)}
+    if times and not times & gated:
+        text = (
+            f"times were measured ({', '.join(sorted(times))}), and the policy gates none of them for workload "
+            f"{place.workload!r}. Expected a [noisy] table of at least one."
+        )
+        yield _doubt("times_not_gated", text, place)
+
+
+def remarks(place: Place, base: Sequence[Record], head: Sequence[Record], policy: Policy) -> Iterator[str]:
+    """What a reader should know of a rung's records."""
+    where = f"{place.workload}/{place.rung}"
+    if base[0].ran_as == "twin":
+        return
+    gated = {parts(name)[0] for name in policy.noisy_of(place.workload)}
+    if left := sorted({*measured(base), *measured(head)} - gated):
+        yield f"{where}: measured and not gated: {', '.join(left)}"
+    if any(record.conditions for record in base) != any(record.conditions for record in head):
+        yield f"{where}: clocks and throttling were read on one side only, so they say nothing of the other"
+    times = [_moment(side[0]) for side in (base, head)]
+    if len(base) == len(head) == 1 and None not in times and times[0] != times[1]:
+        both = f"{base[0].created_utc}, {head[0].created_utc}"
+        yield f"{where}: one side was measured after the other, not in turns ({both})"
+    if others := _algorithms(base, head):
+        yield f"{where}: libraries chose other algorithms for {', '.join(others[:3])}"
+
+
+def _algorithms(base: Sequence[Record], head: Sequence[Record]) -> list[str]:
+    """What libraries chose otherwise on the other side; the times of their trials are no fact."""
+
+    def chosen(records: Sequence[Record]) -> dict[str, set[str]]:
+        found: dict[str, set[str]] = {}
+        for record in records:
+            for what, choice in record.choices.items():
+                found.setdefault(what, set()).add(choice.rpartition(", ")[0] or choice)
+        return found
+
+    before, after = chosen(base), chosen(head)
+    return [what for what in before if before[what] != after.get(what, set())]
+
+
+def _contradicted(place: Place, side: str, records: Sequence[Record]) -> Iterator[Row]:
+    for record in records:
+        if record.witness is None:
+            continue
+        for name in _WITNESSED:
+            said, seen = getattr(record.totals, name), getattr(record.witness, name)
+            if said != seen:
+                text = (
+                    f"{name}: the {side} counted {said}, and {seen} were seen from outside (CUPTI). One of both is "
+                    "wrong: measure again, and look for copies that do not go through the door."
+                )
+                yield _doubt("witness_contradicts", text, place, f"witness.{name}")
+                break
+
+
+def _repeated(place: Place, base: Sequence[Record], head: Sequence[Record]) -> Iterator[Row]:
+    """The row of samples that are there several times."""
+    for name in (name for name in measured([*base, *head]) if name.startswith("times.")):
+        counts = Counter(samples for side in (base, head) for samples in _of_processes(side, name) if samples)
+        most = counts.most_common(1)[0][1] if counts else 0
+        long = [samples for samples, times in counts.items() if times > 1 and len(samples) >= _TELLING]
+        if long or (most > 1 and 2 * most > sum(counts.values())):
+            text = (
+                f"{name}: the same samples are there {max(counts.values())} times, to the last digit. A process is "
+                "counted once: give each side records of its own processes."
+            )
+            yield _doubt("same_samples", text, place, name)
+            return
+
+
+def _not_in_turns(place: Place, base: Sequence[Record], head: Sequence[Record]) -> Iterator[Row]:
+    """The row of sides that were measured at different times."""
+    before, after = ([_moment(record) for record in side] for side in (base, head))
+    times = [moment for moment in (*before, *after) if moment is not None]
+    if len(times) < len(before) + len(after):
+        yield _doubt("not_in_turns", "a record does not say when it was made (created_utc). Measure again.", place)
+        return
+    old, new = ([moment for moment in side if moment is not None] for side in (before, after))
+    apart = max((abs((b - a).total_seconds()) for a, b in zip(sorted(old), sorted(new), strict=False)), default=0.0)
+    separate = min(len(old), len(new)) > 1 and (max(old) < min(new) or max(new) < min(old))
+    if separate or apart > APART_S:
+        text = (
+            f"expected both sides in turns, got the base from {_span(old)} and the head from {_span(new)} (UTC): a "
+            "change of the machine looks the same. Measure them in turns: fluxperf gate --base REF --head REF."
+        )
+        yield _doubt("not_in_turns", text, place)
+
+
+def _span(moments: Sequence[datetime.datetime]) -> str:
+    return f"{min(moments):%Y-%m-%d %H:%M} to {max(moments):%Y-%m-%d %H:%M}"
+
+
+def _moment(record: Record) -> datetime.datetime | None:
+    try:
+        found = datetime.datetime.fromisoformat(record.created_utc)
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=datetime.UTC)
+
+
+def _doubt(reason: str, text: str, place: Place, metric: str = "record") -> Row:
+    return problem(reason, text, workload=place.workload, rung=place.rung, metric=metric)
