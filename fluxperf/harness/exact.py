@@ -201,7 +201,9 @@ def _work(name: str, old: Number, new: Number, known: Value, place: Place, rule:
         "proves nothing. Accept it, if it is meant."
     )
     outcome: Outcome = "regression" if gated else "ungated"
-    return msgspec.structs.replace(row, verdict="NOT_COMPARABLE", reason="fewer_operations", outcome=outcome, message=text)
+    return msgspec.structs.replace(
+        row, verdict="NOT_COMPARABLE", reason="fewer_operations", outcome=outcome, message=text
+    )
 
 
 def _row(name: str, old: Number, new: Number, known: Value, place: Place, rule: Exact, *, gated: bool) -> Row:

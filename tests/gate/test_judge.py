@@ -51,7 +51,7 @@ def repository(tmp_path: Path) -> Repository:
 
 def loosened(folder: Path) -> None:
     path = folder / POLICY
-    path.write_text(path.read_text().replace("floor_relative = 0.01", "floor_relative = 0.03"))
+    path.write_text(path.read_text().replace("floor_relative = 0.01", "floor_relative = 0.03", 1))
 
 
 def ungated(folder: Path) -> None:
