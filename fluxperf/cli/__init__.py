@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -122,8 +121,8 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def _unprinted(error: OSError) -> NoReturn:
     """Ends with 2; if a standard output is the matter, without a second complaint when Python closes it."""
-    with suppress(OSError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    # What is left in its buffer has no reader: Python must not try again when it ends.
+    sys.stdout = None  # type: ignore[assignment]
     with suppress(OSError):
         print(f"fluxperf: {error.strerror or error}. Expected outputs that can be written to.", file=sys.stderr)
     sys.exit(2)

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from fluxperf.errors import BuildError, RecordError
+from fluxperf.files import write_whole
 from fluxperf.harness import verdict as verdicts
 from fluxperf.harness.calibration import file_of, parse_calibration, read_calibration
 from fluxperf.harness.checkouts import resolved
@@ -43,7 +44,7 @@ def since(
         raise BuildError(f"gate exact --base {base}: expected {baseline} at {common[:10]}, there is none.")
     with tempfile.TemporaryDirectory(prefix="fluxperf-gate-") as folder:
         old = Path(folder) / baseline.name
-        old.write_bytes(content)
+        write_whole(old, content)
         before = against(old, records, failures, rules.policy, wanted, remade=True)
     now = against(baseline, records, [], rules.policy, wanted)
     more = [row for row in now.rows if row.outcome in ("error", "regression") and row not in before.rows]
