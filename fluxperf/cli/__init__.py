@@ -122,7 +122,7 @@ def main(words: Sequence[str] | None = None) -> None:
 def _unprinted(error: OSError) -> NoReturn:
     """Ends with 2; if a standard output is the matter, without a second complaint when Python closes it."""
     # What is left in its buffer has no reader: Python must not try again when it ends.
-    sys.stdout = None  # type: ignore[assignment]
+    sys.stdout = None
     with suppress(OSError):
         print(f"fluxperf: {error.strerror or error}. Expected outputs that can be written to.", file=sys.stderr)
     sys.exit(2)
