@@ -9,7 +9,7 @@ import pytest
 
 from fluxperf.engine.device.host import HostDevice
 from fluxperf.engine.ops.bind import bind
-from fluxperf.engine.ops.table import Ops, Settings
+from fluxperf.engine.ops.table import Deferred, Ops, Settings
 from fluxperf.engine.phases import table
 from fluxperf.errors import ArgumentError
 from tests.ops import checking
@@ -203,3 +203,46 @@ def test_views_allocate_nothing_and_share_memory(op: str, device: HostDevice) ->
 def test_a_cast_to_the_same_dtype_is_the_array_itself(dtype: str, device: HostDevice) -> None:
     x = device.draw_normal((1,), (2, 3), dtype, 1.0)
     assert _ops(device).cast(x, dtype) is x
+
+
+@pytest.mark.parametrize(("rung", "computes"), [("captured", "laid_out"), ("fp8", "fp8")])
+@pytest.mark.parametrize("lengths", [(5,), (3, 4)])
+def test_a_product_that_was_left_has_the_bits_of_one_that_was_not(
+    rung: str, computes: str, lengths: tuple[int, ...]
+) -> None:
+    """Nothing is launched for it; its extents are the product's."""
+    device, heads, dim = HostDevice(), 2, 16
+    settings = Settings("bfloat16")
+    left = bind(rung, table(rung), device, settings).ops["single"]
+    done = bind(rung, {**table(rung), "single.linear": computes}, device, settings).ops["single"]
+    draw = lambda seed, *shape: device.draw_normal((seed, *shape), shape, "bfloat16", 1.0)  # noqa: E731
+    xs, weight = [draw(tokens, 1, tokens, 32) for tokens in lengths], draw(9, 3 * heads * dim, 32)
+    if rung == "fp8":
+        xs, weight = [left.quantize_rows(x) for x in xs], left.quantize_rows(weight)
+    norms = tuple(draw(1 + index, dim) for index in range(len(lengths)))
+    biases = tuple(draw(5 + index, 3 * heads * dim) for index in range(len(lengths)))
+    total = sum(lengths)
+    cos, sin = (device.draw_normal((seed,), (total, dim), "float32", 1.0) for seed in (1, 2))
+    results = []
+    for ops in (left, done):
+        launches = device.launches
+        qkvs = tuple(ops.linear(x, weight) for x in xs)
+        if ops is left:
+            assert device.launches == launches
+            assert all(isinstance(qkv, Deferred) for qkv in qkvs)
+        assert [qkv.shape for qkv in qkvs] == [(1, tokens, 3 * heads * dim) for tokens in lengths]
+        assert sum(qkv.size for qkv in qkvs) == total * 3 * heads * dim
+        found = ops.qkv_heads(qkvs, biases, norms, norms, cos, sin, heads)
+        results.append([_numbers(device, x.data if rung == "fp8" else x) for x in found])
+    for one, other in zip(*results, strict=True):
+        assert np.array_equal(one.view(np.uint8), other.view(np.uint8))
+
+
+def test_a_product_is_left_only_where_it_fits_and_without_bias() -> None:
+    device = HostDevice()
+    ops = bind("captured", table("captured"), device, Settings("bfloat16")).ops["single"]
+    x, weight, bias = _array(device, 1, 3, 8), _array(device, 6, 8), _array(device, 6)
+    with pytest.raises(ArgumentError, match="without bias"):
+        ops.linear(x, weight, bias)
+    with pytest.raises(ArgumentError, match=r"expected x \[\.\., 8\]"):
+        ops.linear(x[..., :4], weight)
