@@ -16,6 +16,7 @@ from typer.rich_utils import rich_format_error
 
 import fluxperf
 from fluxperf.errors import FluxperfError
+from fluxperf.lifeline import follow
 
 #: Commands in the order of the help. Each is a file of this folder, and in it a function of the same name, or an
 #: ``app`` with commands of its own; dashes are underscores there.
@@ -96,6 +97,7 @@ def main(words: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    follow()
     try:
         code = app(words, standalone_mode=False)
         if sys.stdout is not None:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 from fluxperf.errors import RecordError
 from fluxperf.harness.measure.merging import merge
 from fluxperf.harness.records import Record, append_record, read_records
+from fluxperf.lifeline import led
 from fluxperf.words import plural
 
 #: Seconds between two looks at what a process has written.
@@ -96,7 +97,7 @@ def _run(command: Sequence[str], output: Path, on_count: Callable[[int], None]) 
     """How a process failed, or nothing; and the end of its messages."""
     with tempfile.TemporaryFile() as messages:
         process = None
-        environment = {**_environment(), **compiled_in(output.parent)}
+        environment = {**_environment(), **compiled_in(output.parent), **led()}
         nothing = subprocess.DEVNULL
         try:
             process = subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=messages, env=environment)
