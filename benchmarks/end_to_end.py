@@ -46,6 +46,8 @@ from fluxperf.workloads import PIXELS_PER_TOKEN, Workload, workload_named
 
 PEERS = ("diffusers", "diffusers-compiled")
 _LIBRARIES = ("torch", "diffusers", "transformers", "pillow")
+#: Fields of a workload that the result names.
+_SIZES = ("name", "height", "width", "text_tokens", "steps", "batch")
 _OTHER_PROMPT = "An old lighthouse on a cliff in a storm, painted in oil, thick brush strokes"
 SEED = 7
 
