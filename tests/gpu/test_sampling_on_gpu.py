@@ -6,8 +6,6 @@ import pytest
 
 from fluxperf.engine.device.cuda import CudaDevice
 from fluxperf.harness.measure.clocks import Watch
-from fluxperf.harness.measure.sampler import Call, batch, cold
-from fluxperf.harness.measure.sampling import Sampling
 
 
 def test_a_flush_lasts_as_long_as_asked_and_is_not_waited_for(gpu: CudaDevice) -> None:
@@ -25,19 +23,6 @@ def test_a_flush_is_no_allocation_that_is_counted(gpu: CudaDevice) -> None:
     before = (gpu.memory.allocations, gpu.memory.in_use_bytes, len(gpu.door.ledger.crossings))
     gpu.flush()
     assert (gpu.memory.allocations, gpu.memory.in_use_bytes, len(gpu.door.ledger.crossings)) == before
-
-
-def test_cold_is_slower_than_batch_on_what_fits_the_cache(gpu: CudaDevice) -> None:
-    """A copy of 8 MB to 8 MB: from and to L2 in a batch, from memory when cold. No gap is timed in either."""
-    source, target = gpu.empty((1 << 21,), "float32"), gpu.empty((1 << 21,), "float32")
-
-    def copy() -> None:
-        target.data.copy_from_device_async(source.data, source.nbytes, gpu.stream)
-
-    (alone,) = cold([Call(gpu, copy)], Sampling(15, 3))
-    (packed,) = batch([Call(gpu, copy)], 50, Sampling(15, 3))
-    assert alone.exposed == packed.exposed == 0
-    assert sorted(alone.times_s)[7] > sorted(packed.times_s)[7]
 
 
 def test_the_watch_finds_the_gpu_that_runs(gpu: CudaDevice) -> None:

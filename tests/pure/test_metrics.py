@@ -96,9 +96,12 @@ def test_an_unknown_metric_lists_the_known() -> None:
     assert "times.*" in str(caught.value)
 
 
+_DENOISE = '[noisy."times.denoise"]'
+
+
 def test_the_policy_may_not_turn_a_metric_around(tmp_path) -> None:
     path = tmp_path / "policy.toml"
-    path.write_text(POLICY_FILE.read_text(encoding="utf-8").replace('worse = "higher"', 'worse = "lower"', 1))
+    path.write_text(POLICY_FILE.read_text(encoding="utf-8").replace(_DENOISE, f'{_DENOISE}\nworse = "lower"'))
     with pytest.raises(PolicyError, match="expected worse = 'higher', got 'lower'"):
         read_policy(path)
 

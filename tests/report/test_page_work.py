@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from tests.report.pages import on_gpu, page_of
+from tests.report.pages import on_gpu
+from tests.report.parts import page_of
 
 
 def test_a_step_has_cycles_and_joules_where_a_gpu_told_them():
@@ -17,6 +18,6 @@ def test_a_step_has_cycles_and_joules_where_a_gpu_told_them():
     assert "J/TFLOP" in row[row.index("171 Mcycles") + 3]
     fused = next(other for other in page.rows if other and other[0].startswith("fused") and len(other) == len(row))
     assert fused[row.index("171 Mcycles")] == "—"
-    texts = [" ".join(one.sections.values()) for one in (page, page_of(plain))]
+    texts = [" ".join(one.whole.sections.values()) for one in (page, page_of(plain))]
     assert ["joules are shares of those of a step" in text for text in texts] == [True, False]
     assert ["Energy per work" in text for text in texts] == [True, False]

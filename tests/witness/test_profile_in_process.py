@@ -29,7 +29,7 @@ def run(fake: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
     monkeypatch.setattr(command, "Recorder", partial(Recorder, cupti=fake.cupti, settle=lambda: None))
 
     def prepared(wanted: Any) -> Any:
-        return on_a_gpu(prepare(wanted.rung, wanted.workload, device="host", seed=wanted.seed), fake.gpu)
+        return on_a_gpu(prepare(wanted.rung, wanted.workload, device="host", seed=wanted.what.seed), fake.gpu)
 
     monkeypatch.setattr(command, "_prepared", prepared)
 
@@ -108,7 +108,7 @@ class Switched(HostDevice):
 def test_the_process_that_is_captured_writes_its_ledger(run, tmp_path, monkeypatch):
     device = Switched()
     monkeypatch.setattr("fluxperf.workloads.open_device", lambda kind: device)
-    monkeypatch.setattr(command, "_prepared", lambda wanted: prepare(wanted.rung, wanted.workload, seed=wanted.seed))
+    monkeypatch.setattr(command, "_prepared", lambda wanted: prepare(wanted.rung, wanted.workload, seed=wanted.what.seed))
     monkeypatch.setattr(command, "CudaDevice", Switched)
     code, _, err = run("profile", "--rung", "baseline", "--inside", "x.ledger.json")
     assert code == 2

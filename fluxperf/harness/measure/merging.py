@@ -147,7 +147,7 @@ def _largest(totals: Sequence[Totals]) -> Totals:
     largest = {
         metric.key: max((value for one in totals if (value := getattr(one, metric.key)) is not None), default=None)
         for metric in METRICS
-        if metric.chosen
+        if metric.chosen and metric.name.startswith("totals.")
     }
     return msgspec.structs.replace(totals[0], **largest)
 
