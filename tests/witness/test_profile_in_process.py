@@ -108,7 +108,9 @@ class Switched(HostDevice):
 def test_the_process_that_is_captured_writes_its_ledger(run, tmp_path, monkeypatch):
     device = Switched()
     monkeypatch.setattr("fluxperf.workloads.open_device", lambda kind: device)
-    monkeypatch.setattr(command, "_prepared", lambda wanted: prepare(wanted.rung, wanted.workload, seed=wanted.what.seed))
+    monkeypatch.setattr(
+        command, "_prepared", lambda wanted: prepare(wanted.rung, wanted.workload, seed=wanted.what.seed)
+    )
     monkeypatch.setattr(command, "CudaDevice", Switched)
     code, _, err = run("profile", "--rung", "baseline", "--inside", "x.ledger.json")
     assert code == 2
