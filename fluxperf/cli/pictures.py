@@ -220,7 +220,7 @@ def decode_latents(how: How, path: Path, output: Path | None) -> None:
     target = output / f"{path.stem}.png" if is_folder(output) or not output.suffix else output
     check_suffix("-o", target, ".png")
     latents, rows, columns, metadata = load_latents(path)
-    # As the generation would have decoded them; files of 0.6 and before do not say.
+    # As the generation would have decoded them; files of earlier versions do not say.
     dtype = metadata.get("vae") or "bfloat16"
     decoder, bridge = load_decoder(how.model, how.device, dtype)
     images = decoder.images(bridge.device.door.to_device(latents, "latents"), rows, columns)

@@ -158,7 +158,7 @@ def load_embeddings(path: Path, config: FluxConfig) -> Stored:
 
 
 def _prompts(text: str, count: int) -> list[str]:
-    """Prompts in metadata: a list in JSON, or (in files of 0.6 and before) a line each; "" where it has others."""
+    """Prompts in metadata: a list in JSON, or (in files of earlier versions) a line each; "" where it has others."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):

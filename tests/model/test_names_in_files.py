@@ -54,6 +54,14 @@ def test_what_stands_beside_a_prefix_and_is_known_to_nobody_is_named(tmp_path):
     )
 
 
+@pytest.mark.parametrize("plain", ["img_in.weight", "double_blocks.0.img_attn.norm.query_norm.scale"])
+def test_two_tensors_of_one_name_are_refused(tmp_path, plain):
+    """One with the prefix and one without, or a scale that is there as a weight too: neither is taken silently."""
+    again = plain if plain.startswith("img") else f"model.diffusion_model.{plain.replace('.scale', '.weight')}"
+    state = NAMES["ComfyUI"](ORIGINAL) | {again: ORIGINAL[plain]}
+    assert f"which are both {plain!r}" in _complaint(write_tensors(tmp_path / "m.safetensors", state))
+
+
 def test_a_tensor_that_cannot_be_read_is_told_by_its_name_in_the_file(tmp_path):
     state = NAMES["ComfyUI"](ORIGINAL)
     state["model.diffusion_model.img_in.weight"] = state["model.diffusion_model.img_in.weight"].copy()

@@ -59,7 +59,7 @@ class Checkpoint:
         self.on_bytes: Callable[[int], None] = lambda nbytes: None
         self._descriptors = Descriptors()
         found, settings = _find(path)
-        self._files = _plainly_named(found)
+        self._files = _plainly_named(found, path)
         names = self._files.names
         if any(name.startswith("double_blocks.") for name in names):
             self.config = _inferred(self._files, path)
@@ -157,24 +157,32 @@ def _find(path: Path) -> tuple[TensorFiles, Mapping[str, Any] | None]:
     return TensorFiles.single(path), read_json(settings) if settings.is_file() else None
 
 
-def _plainly_named(files: TensorFiles) -> TensorFiles:
+def _plainly_named(files: TensorFiles, path: Path) -> TensorFiles:
     """The transformer's tensors by the names of the original or of diffusers, whatever a program made of those.
 
     Programs put a prefix before them, add text encoders and VAE with prefixes of their own, or call the learned scale
     of a norm ``weight`` as PyTorch does. Tensors that are none of these keep their names, and are complained about.
+
+    Raises:
+        CheckpointError: two tensors of the file would have one name.
     """
     signs = ("double_blocks.0.", "transformer_blocks.0.")
     prefixes = ("", *_PREFIXES)
     prefix = next(
         (one for one in prefixes if any(name.startswith(f"{one}{s}") for name in files.names for s in signs)), ""
     )
-    names = {}
-    for name in files.names:
+    names: dict[str, str] = {}
+    for name in sorted(files.names):
         if prefix and name.startswith(_BESIDE):
             continue
         plain = name.removeprefix(prefix)
         if plain.startswith(("double_blocks.", "single_blocks.")) and plain.endswith("_norm.weight"):
             plain = f"{plain.removesuffix('weight')}scale"
+        if plain in names:
+            raise CheckpointError(
+                f"{path}: expected each tensor once, got {names[plain]!r} and {name!r}, which are both {plain!r}. "
+                "Two models were written into one file; give one that holds one."
+            )
         names[plain] = name
     return files.renamed(names)
 
