@@ -3,18 +3,20 @@
 Links are followed: the file at their end is written, and they stay links. What is no regular file (a device, a pipe,
 a FIFO) and what names an open descriptor, such as ``/dev/stdout``, is written into as it is, for nothing may be put in
 its place. A file that was there keeps its mode and, where that is permitted, its owner; a new one gets what the umask
-leaves.
+leaves. Who reads a file, changes it and writes it does so within `locked`, as appending does by itself.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import secrets
 import shutil
 import stat
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,6 +32,13 @@ _MOST_LINKS = 40
 
 #: What a file system answers that cannot synchronize a folder; it has then done all that it can.
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP)
+
+#: The same of one that has no locks.
+_CANNOT_LOCK = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+
+#: Seconds for which a file that somebody else has is waited for, and between two tries.
+PATIENCE_S = 20.0
+_AGAIN_S = 0.005
 
 Write = Callable[[IO[bytes]], object]
 
@@ -94,16 +103,96 @@ def append_line(path: Path, line: bytes) -> None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         new = not path.exists()
-        with path.open("ab+") as file:
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":
-                    line = b"\n" + line
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        descriptor = _hold(path, path, PATIENCE_S)
+        with open(descriptor, "rb+", buffering=0) as file:
+            try:
+                _append(file, line)
+            except BaseException:
+                if new and not os.fstat(descriptor).st_size:
+                    path.unlink(missing_ok=True)
+                raise
         if new:
             _sync_folder(Path(os.path.realpath(path)).parent)
+
+
+def _append(file: IO[bytes], line: bytes) -> None:
+    """Appends to a file that nobody else writes meanwhile: the whole line, or nothing."""
+    end = file.seek(0, os.SEEK_END)
+    if end:
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            line = b"\n" + line
+    try:
+        rest = memoryview(line)
+        while rest:
+            rest = rest[file.write(rest) :]
+        os.fsync(file.fileno())
+    except BaseException:
+        os.ftruncate(file.fileno(), end)
+        raise
+
+
+@contextmanager
+def locked(path: Path, patience_s: float = PATIENCE_S) -> Iterator[None]:
+    """Keeps other processes and threads from a file while it is read, changed and written.
+
+    The lock is one of the system's, on a file ``.NAME.lock`` beside it that is gone afterwards. A process that is
+    killed leaves that file, but not the lock. Where nothing is replaced (a device, a pipe) nothing is locked.
+
+    Args:
+        path: of the file; folders above it are made.
+        patience_s: how long to wait for others.
+
+    Raises:
+        RecordError: another process has it all that time, or nothing can be written beside it.
+    """
+    with _complaining(path):
+        if _is_special(path):
+            lock = None
+        else:
+            target = _target(path)
+            lock = target.with_name(f".{target.name[:50]}.lock")
+        held = None if lock is None else _hold(lock, path, patience_s)
+    try:
+        yield
+    finally:
+        if lock is not None and held is not None:
+            lock.unlink(missing_ok=True)
+            os.close(held)
+
+
+def _hold(file: Path, path: Path, patience_s: float) -> int:
+    """Descriptor of a file, locked for this process: of the one that has its name then, made where there is none."""
+    until = time.monotonic() + patience_s
+    while True:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            if _lock(descriptor):
+                with suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(descriptor), file.stat()):
+                        return descriptor
+            elif time.monotonic() > until:
+                raise RecordError(
+                    f"cannot change {path}: expected that no other process does, but one holds {file} (waited "
+                    f"{patience_s:g} s). Wait for its end, or end it."
+                )
+            else:
+                time.sleep(_AGAIN_S)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _CANNOT_LOCK:
+            raise
+    return True
 
 
 def check_writable(path: Path) -> None:

@@ -6,7 +6,7 @@ import datetime
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +21,7 @@ from fluxperf.cli.judging import against, references, since, spreads, spreads_of
 from fluxperf.cli.verdicts import Outputs, conclude
 from fluxperf.engine.device import open_device
 from fluxperf.errors import BuildError, ConfigError, RecordError
-from fluxperf.files import check_writable
+from fluxperf.files import check_writable, locked
 from fluxperf.harness import verdict as verdicts
 from fluxperf.harness.calibration import store
 from fluxperf.harness.checkouts import Installed, Processes, as_it_is, installed, resolved, running
@@ -184,10 +184,14 @@ def calibrate(
     found = begun(workload, arguments, pairs or thresholds.pairs.first, thresholds, forked=forked)
     if said := too_few(found):
         typer.echo(said, err=True)
-    if output is not None:
-        check_writable(output)
-        found = continued(output, found)
-    with tempfile.TemporaryDirectory(prefix="fluxperf-gate-") as folder, _progress() as progress:
+    check_writable(baselines / "calibration.json")
+    with ExitStack() as open_now:
+        if output is not None:
+            check_writable(output)
+            open_now.enter_context(locked(output, patience_s=0))
+            found = continued(output, found)
+        folder = open_now.enter_context(tempfile.TemporaryDirectory(prefix="fluxperf-gate-"))
+        progress = open_now.enter_context(_progress())
         task = progress.add_task("warm-up", total=found.pairs)
 
         def on_pair(comparison: int, pair: int) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from fluxperf.errors import RecordError
-from fluxperf.files import write_whole
+from fluxperf.files import locked, write_whole
 
 #: What a file starts with: a digest of the rest in hexadecimal, then a line feed.
 _HEAD = 65
@@ -62,6 +63,15 @@ def remember(path: Path, content: bytes) -> None:
     """Writes content behind its digest, so that no reader takes half of it; goes without where it cannot write."""
     with suppress(RecordError):
         write_whole(path, _digest_line(content) + content, durable=False)
+
+
+@contextmanager
+def changing(path: Path) -> Iterator[None]:
+    """Keeps other processes from a file while it is recalled, changed and remembered; goes without where it cannot."""
+    with ExitStack() as kept:
+        with suppress(RecordError):
+            kept.enter_context(locked(path))
+        yield
 
 
 def _digest_line(content: bytes) -> bytes:

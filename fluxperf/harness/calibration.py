@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from fluxperf.errors import PolicyError
-from fluxperf.files import write_whole
+from fluxperf.files import locked, write_whole
 from fluxperf.harness.compare import driver_class
 from fluxperf.harness.gate import made
 from fluxperf.harness.policy import Noisy
@@ -142,7 +142,8 @@ def store(path: Path, machine: str, rows: dict[str, Calibrated]) -> Calibration:
         PolicyError: what is there cannot be used.
         RecordError: the file cannot be written.
     """
-    before = read_calibration(path)
-    merged = Calibration(schema=SCHEMA, machine=machine, rows={**(before.rows if before else {}), **rows})
-    write_whole(path, msgspec.json.format(msgspec.json.encode(merged)).decode() + "\n")
+    with locked(path):
+        before = read_calibration(path)
+        merged = Calibration(schema=SCHEMA, machine=machine, rows={**(before.rows if before else {}), **rows})
+        write_whole(path, msgspec.json.format(msgspec.json.encode(merged)).decode() + "\n")
     return merged

@@ -124,7 +124,7 @@ def continued(path: Path, wanted: Comparisons) -> Comparisons:
         return wanted
     try:
         found = msgspec.json.decode(path.read_bytes(), type=Comparisons)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecordError(
             f"{path}: expected comparisons that `fluxperf gate calibrate -o` wrote, got something else ({error}). "
             "Choose another file."

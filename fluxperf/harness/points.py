@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from fluxperf.errors import RecordError
-from fluxperf.files import write_whole
+from fluxperf.files import locked, write_whole
 from fluxperf.harness.metrics import exact_metrics, sampled, value_of
 from fluxperf.harness.records import Machine, Record, WorkloadRow
 from fluxperf.harness.stats import summarize
@@ -154,7 +154,8 @@ def read_points(path: Path) -> PointsFile:
 def merge_points(path: Path, points: Sequence[Point]) -> tuple[int, int]:
     """Writes points into a file, in place of those of the same series, commit and date that it holds.
 
-    The file is replaced as a whole when it is on the disk, so a killed run leaves the old one.
+    The file is replaced as a whole when it is on the disk, so a killed run leaves the old one; of several at once each
+    finds what the ones before it have written.
 
     Args:
         path: the file; its name ends in `SUFFIX`.
@@ -170,14 +171,15 @@ def merge_points(path: Path, points: Sequence[Point]) -> tuple[int, int]:
         raise RecordError(
             f"points go to a file whose name ends in {SUFFIX}, by which `fluxperf history` knows it; got {path}."
         )
-    old = read_points(path) if path.exists() else PointsFile(str(path), [], [])
-    if old.problems:
-        said = " ".join(first_few(old.problems, "damaged line"))
-        raise RecordError(f"cannot merge into {path}: {said} Remove the file, or choose another.")
-    rows = {(point.key, point.commit, point.dirty, point.date_utc): point for point in old.points}
-    before = len(rows)
-    rows.update({(point.key, point.commit, point.dirty, point.date_utc): point for point in points})
-    write_whole(path, b"".join(msgspec.json.encode(point) + b"\n" for point in rows.values()))
+    with locked(path):
+        old = read_points(path) if path.exists() else PointsFile(str(path), [], [])
+        if old.problems:
+            said = " ".join(first_few(old.problems, "damaged line"))
+            raise RecordError(f"cannot merge into {path}: {said} Remove the file, or choose another.")
+        rows = {(point.key, point.commit, point.dirty, point.date_utc): point for point in old.points}
+        before = len(rows)
+        rows.update({(point.key, point.commit, point.dirty, point.date_utc): point for point in points})
+        write_whole(path, b"".join(msgspec.json.encode(point) + b"\n" for point in rows.values()))
     added = len(rows) - before
     return added, len(points) - added
 

@@ -13,7 +13,7 @@ import tomlkit
 from msgspec import Meta
 
 from fluxperf.errors import PolicyError, UnknownNameError
-from fluxperf.files import write_whole
+from fluxperf.files import locked, write_whole
 from fluxperf.harness.metrics import SAMPLES, exact_names, metric_of
 
 SCHEMA = 1
@@ -290,9 +290,16 @@ def accept(path: Path, row: Accepted) -> None:
         row: ``metric`` is ``workload/rung/metric``, as a verdict names it.
 
     Raises:
-        PolicyError: the file cannot be read or written, or the metric is not of that form.
+        PolicyError: the file cannot be read, or the metric is not of that form.
+        RecordError: the file cannot be written.
         UnknownNameError: a metric that the policy does not gate.
     """
+    read_policy(path)
+    with locked(path):
+        _accept(path, row)
+
+
+def _accept(path: Path, row: Accepted) -> None:
     policy = read_policy(path)
     parts = [row.workload, row.rung, row.metric] if row.workload else row.metric.split("/", 2)
     judged = row.metric.startswith("judge/") and bool(row.digest)

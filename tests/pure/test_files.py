@@ -336,3 +336,21 @@ def test_asking_whether_a_file_could_be_written_makes_folders_only(tmp_path: Pat
     (tmp_path / "there").write_bytes(b"stays")
     check_writable(tmp_path / "there")
     assert (tmp_path / "there").read_bytes() == b"stays"
+
+
+@pytest.mark.parametrize("had", [None, b"first\n", b"first\ntorn"])
+def test_a_line_that_does_not_fit_leaves_nothing(tmp_path: Path, had: bytes | None) -> None:
+    """The system takes a part of it, as a disk that fills up does."""
+    import resource
+
+    path = tmp_path / "file"
+    if had is not None:
+        path.write_bytes(had)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, limit[1]))
+    try:
+        with pytest.raises(RecordError, match="File too large"):
+            append_line(path, b"x" * 9_000 + b"\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert (path.read_bytes() if path.exists() else None) == had

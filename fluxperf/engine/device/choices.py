@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal, NamedTuple
 
-from fluxperf.engine.cache import cache_folder, recall, remember
+from fluxperf.engine.cache import cache_folder, changing, recall, remember
 
 #: Launches of each candidate in a row, and rounds of that.
 _TRIALS, _ROUNDS = 3, 3
@@ -98,8 +98,9 @@ class Choices:
     def keep(self, what: str, candidates: list[str], choice: Choice) -> None:
         """Keeps a choice, beside those that other processes have kept meanwhile."""
         times = [time if math.isfinite(time) else None for time in choice.times_s]
-        self._known = self._read() | {what: [choice.candidate, candidates[choice.candidate], times]}
-        remember(self.path, json.dumps(self._known).encode())
+        with changing(self.path):
+            self._known = self._read() | {what: [choice.candidate, candidates[choice.candidate], times]}
+            remember(self.path, json.dumps(self._known).encode())
 
     def _read(self) -> dict[str, Any]:
         try:
