@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 OUT    := reports/out
-PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Python compiles what it imports; all of PyTorch and its friends at once takes longer than the rest of installing.
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 # The CUDA extra that fits the driver, if there is one: its newest CUDA is 13 or above, or 12.
 CUDA_MAJOR := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: *\([0-9]*\).*/\1/p')

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
-from threadpoolctl import threadpool_limits
 
 from fluxperf.engine.checkpoints.sources import SyntheticWeights, WeightSource
 from fluxperf.engine.config import config_named
@@ -57,20 +56,18 @@ def counted(
     names = [phase_named(name).name for name in rungs] or [phase.name for phase in PHASES]
     records: list[Record] = []
     failures: list[Row] = []
-    # Products here are tiny: threads of a BLAS would wait for each other most of the time.
-    with threadpool_limits(limits=1, user_api="blas"):
-        for workload in [workload_named(name) for name in workloads]:
-            on_rung(f"{workload.name} oracle")
-            source = SyntheticWeights(config_named(workload.model))
-            latents = reference_latents(workload, source)
-            reference = None if latents is None else Reference(latents, "float64 oracle, final latents")
-            for name in names:
-                on_rung(f"{workload.name} {name}")
-                try:
-                    records.append(_count(name, workload, source, reference))
-                except _FAILURES as error:
-                    text = f"rung {name!r} failed while it was counted: {type(error).__name__}: {error}"
-                    failures.append(problem("failed", text, workload=workload.name, rung=name, metric="record"))
+    for workload in [workload_named(name) for name in workloads]:
+        on_rung(f"{workload.name} oracle")
+        source = SyntheticWeights(config_named(workload.model))
+        latents = reference_latents(workload, source)
+        reference = None if latents is None else Reference(latents, "float64 oracle, final latents")
+        for name in names:
+            on_rung(f"{workload.name} {name}")
+            try:
+                records.append(_count(name, workload, source, reference))
+            except _FAILURES as error:
+                text = f"rung {name!r} failed while it was counted: {type(error).__name__}: {error}"
+                failures.append(problem("failed", text, workload=workload.name, rung=name, metric="record"))
     return records, failures
 
 

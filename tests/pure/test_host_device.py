@@ -13,6 +13,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from fluxperf.engine.device import cuda, open_device
 from fluxperf.engine.device.base import Device
@@ -233,6 +234,12 @@ def test_clock_and_synchronization(device: HostDevice) -> None:
     assert device.door.ledger.syncs == 1
     assert device.elapsed_s(start, device.mark()) > 0
     assert device.elapsed_s(1_000_000, 3_500_000) == pytest.approx(0.0025)
+
+
+def test_an_opened_host_has_one_thread_of_the_blas() -> None:
+    with threadpool_limits(limits=2, user_api="blas"):
+        open_device("host")
+        assert {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"} == {1}
 
 
 def test_kinds_of_devices() -> None:

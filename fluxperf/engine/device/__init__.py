@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from importlib import import_module
 
+from threadpoolctl import threadpool_limits
+
 from fluxperf.engine.device import bindings, cuda
 from fluxperf.engine.device.base import Device
 from fluxperf.engine.device.host import HostDevice
@@ -17,6 +19,9 @@ KINDS = ("auto", "host", "cuda")
 def open_device(kind: str) -> Device:
     """A device of that kind; ``auto`` takes the GPU where there is one that works.
 
+    The host device is opened with one thread of the BLAS in this process: its products are tiny, so threads would wait
+    for each other most of the time, and the number of cores would show in the last digit of a sum.
+
     Raises:
         UnknownNameError: no such kind.
         DeviceError: the kind exists but is not to be had here.
@@ -25,6 +30,7 @@ def open_device(kind: str) -> Device:
         raise UnknownNameError("device", kind, KINDS)
     if kind == "cuda" or (kind == "auto" and cuda.available()):
         return cuda.CudaDevice()
+    threadpool_limits(limits=1, user_api="blas")
     return HostDevice()
 
 
