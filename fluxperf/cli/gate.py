@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from fluxperf.baselines import WORKLOADS, counted, write_baseline
 from fluxperf.cli import main
 from fluxperf.cli.judging import against, references, since, spreads, spreads_of
+from fluxperf.cli.power import power
 from fluxperf.cli.verdicts import Outputs, conclude
 from fluxperf.engine.device import open_device
 from fluxperf.errors import BuildError, ConfigError, RecordError
@@ -247,6 +248,9 @@ def accept(
     record_acceptance(policy, row)
     bound = f" up to {up_to:g}" if up_to is not None else ""
     typer.echo(f"{metric} is accepted{bound} in {policy}, until {row.end.isoformat()}. Commit the file.")
+
+
+app.command()(power)
 
 
 def _command(workload: str, repeat: int, rungs: list[str] | None, warmup: int | None = None) -> list[str]:

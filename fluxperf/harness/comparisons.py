@@ -122,13 +122,7 @@ def continued(path: Path, wanted: Comparisons) -> Comparisons:
     """
     if not path.exists():
         return wanted
-    try:
-        found = msgspec.json.decode(path.read_bytes(), type=Comparisons)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RecordError(
-            f"{path}: expected comparisons that `fluxperf gate calibrate -o` wrote, got something else ({error}). "
-            "Choose another file."
-        ) from error
+    found = read_comparisons(path)
     for name in ("schema", "command", "forked", "pairs", "alpha", "power", "noisy"):
         old, new = getattr(found, name), getattr(wanted, name)
         if old != new:
@@ -137,6 +131,21 @@ def continued(path: Path, wanted: Comparisons) -> Comparisons:
                 f"{msgspec.to_builtins(new)}. Comparisons of one file are made alike: choose another file."
             )
     return found
+
+
+def read_comparisons(path: Path) -> Comparisons:
+    """Comparisons of a file.
+
+    Raises:
+        RecordError: it cannot be read, or has something else.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Comparisons)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RecordError(
+            f"{path}: expected comparisons that `fluxperf gate calibrate -o` wrote, got something else ({error}). "
+            "Choose another file."
+        ) from error
 
 
 def write(path: Path, found: Comparisons) -> None:

@@ -18,7 +18,7 @@ import fluxperf
 from fluxperf.errors import FluxperfError, RecordError
 from fluxperf.harness.compare import Compared, compare
 from fluxperf.harness.metrics import SAMPLES
-from fluxperf.harness.policy import Policy
+from fluxperf.harness.policy import Pairs, Policy
 from fluxperf.harness.provenance import Provenance, compared
 from fluxperf.harness.records import Record, RecordsFile, read_many
 from fluxperf.harness.significance import pairs_needed
@@ -106,27 +106,26 @@ def gate_pairs(
         known: what is known of the verdict's provenance.
         options: of `compare`.
     """
-    start = max(first or policy.pairs.first, policy.pairs.fewest)
-    looks = policy.pairs.looks(start)
+    targets = looks_at(policy.pairs, first)
     seed = secrets.randbits(32) if seed is None else seed
     turns = _Turns(runner, random.Random(seed))
-    taken, target = 0, min(policy.pairs.most, max(start, pairs_needed(1, policy.pairs.alpha / looks)))
+    taken = 0
     try:
         turns.take()
         cold = {side: [_without_times(record) for record in records] for side, records in turns.records.items()}
         turns.records = cold
         found = compare(cold["base"], cold["head"], policy.only_exact(), **options)
         times = any(record.ran_as != "twin" for record in cold["base"])
-        while times and not any(row.outcome == "error" for row in found.rows):
+        wrong = any(row.outcome == "error" for row in found.rows)
+        for target in targets if times and not wrong else ():
             while taken < target:
                 turns.take()
                 taken += 1
                 on_pair(taken)
-            calibrated = spreads(turns.records["base"][0])
-            found = compare(turns.records["base"], turns.records["head"], policy, calibrated, looks=looks, **options)
-            if conclude(found.rows, base="", head="", made=made()).outcome != "unsure" or taken >= policy.pairs.most:
+            both = turns.records
+            found = compare(both["base"], both["head"], policy, spreads(both["base"][0]), looks=len(targets), **options)
+            if conclude(found.rows, base="", head="", made=made()).outcome != "unsure":
                 break
-            target = min(policy.pairs.most, taken + policy.pairs.step)
         if not times:
             found = compare(cold["base"], cold["head"], policy, **options)
     except FluxperfError as error:
@@ -135,6 +134,20 @@ def gate_pairs(
     known = _known(known or Provenance(), turns.records["base"], turns.records["head"], found, seed)
     known = msgspec.structs.replace(known, pairs=taken, excluded=["times of the first pair: cold", *known.excluded])
     return conclude(found.rows, base=names[0], head=names[1], made=made(), notes=found.notes, provenance=known)
+
+
+def looks_at(pairs: Pairs, first: int | None = None) -> list[int]:
+    """Numbers of pairs at which the gate looks, until it is sure: in either direction, it takes no more than it needs.
+
+    Args:
+        pairs: of the policy.
+        first: pairs to begin with, instead of the policy's; no fewer than can show anything at the level of a look.
+    """
+    start = max(first or pairs.first, pairs.fewest)
+    targets = [min(pairs.most, max(start, pairs_needed(1, pairs.alpha / pairs.looks(start))))]
+    while targets[-1] < pairs.most:
+        targets.append(min(pairs.most, targets[-1] + pairs.step))
+    return targets
 
 
 class _Turns:

@@ -20,7 +20,7 @@ def test_kernels_have_a_metric_of_their_own_and_models_do_not_have_it() -> None:
     assert set(policy().noisy_of("kernels")) == {"times.call", "times.call.mean", "times.call.p90"}
     assert set(policy().noisy_of("schnell-1024")) == {
         f"times.{name}{form}" for name in ("denoise", "step") for form in ("", ".mean", ".p90")
-    } | {"cycles.denoise", "energy.denoise"}
+    } | {f"{name}.{part}" for name in ("cycles", "energy") for part in ("denoise", "step")}
 
 
 @pytest.mark.parametrize(("change", "verdict"), [(0.03, "SLOWER"), (0.0, "SAME"), (-0.03, "FASTER")])

@@ -32,7 +32,9 @@ def test_the_committed_policy_names_existing_metrics_only() -> None:
         "times.step",
         "times.call",
         "cycles.denoise",
+        "cycles.step",
         "energy.denoise",
+        "energy.step",
     }
     assert found.pairs.alpha == 0.02
     assert found.pairs.looks(found.pairs.first) == 3

@@ -1,0 +1,59 @@
+"""``fluxperf gate power``: how often the gate would be wrong here, and how often it would find a change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from fluxperf.errors import ConfigError
+from fluxperf.files import check_writable, write_whole
+from fluxperf.harness.comparisons import read_comparisons
+from fluxperf.harness.policy import read_policy
+from fluxperf.harness.simulation import CHANGES, Gated, measured, shares
+from fluxperf.words import plural
+
+
+def power(
+    comparisons: Annotated[Path, typer.Argument(metavar="FILE", help="What `gate calibrate -o FILE` wrote.")],
+    trials: Annotated[int, typer.Option(min=1, help="Simulated comparisons of each change.")] = 2000,
+    change: Annotated[
+        list[float] | None, typer.Option(min=0, max=100, help="Percent by which the head is worse; repeat for several.")
+    ] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Kind of metric: times, cycles or energy; repeat. All that it has.")
+    ] = None,
+    calibrated: Annotated[
+        bool, typer.Option("--calibrated/--uncalibrated", help="Judge by the scale that the file itself calibrates.")
+    ] = True,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the rows to this JSON file.")] = None,
+    policy: Annotated[Path, typer.Option(help="Thresholds.")] = Path("reports/policy.toml"),
+) -> None:
+    """Simulate the gate on A/A comparisons of this machine: false alarms, and the power to see a change.
+
+    Pairs are drawn from those that were measured, the head is made worse, and the gate's own judge judges.
+    """
+    if output is not None:
+        check_writable(output)
+    found = read_comparisons(comparisons)
+    names, draw = measured(found, metric or ())
+    scales = {name.rpartition("/")[2]: row.calibrated.spread for name, row in found.metrics.items()}
+    rules = read_policy(policy).noisy_of(_workload(found.metrics))
+    if unknown := [name for name in names if name not in rules]:
+        raise ConfigError(f"gate power: expected metrics of {policy}, {comparisons} has {', '.join(unknown)} besides.")
+    gated = Gated({name: rules[name] for name in names}, read_policy(policy).pairs, scales if calibrated else {})
+    rows = []
+    model = f"{comparisons.stem}, {'' if calibrated else 'un'}calibrated"
+    for row in shares(gated, draw, model, trials, [value / 100 for value in change] if change else CHANGES):
+        rows.append(row)
+        typer.echo(row.in_words)
+    if output is not None:
+        write_whole(output, msgspec.json.format(msgspec.json.encode(rows)).decode() + "\n")
+        typer.echo(f"{plural(len(rows), 'row')} -> {output}")
+
+
+def _workload(metrics: Mapping[str, object]) -> str:
+    return next(iter(metrics), "").split("/")[0]
