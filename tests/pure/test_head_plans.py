@@ -23,6 +23,7 @@ def check_heads(plan, lengths: Sequence[int], per_block: int, heads: int, dim: i
         )
     ]
     assert seen == list(range(sum(lengths)))
+    assert plan.grid[0] == sum(-(-length // per_block) for length in lengths), "no block without a token"
     lanes = int(plan.entry.rpartition("_g")[2]) if "_g" in plan.entry else 32
     assert plan.threads % lanes == 0
     assert plan.threads <= 384
@@ -89,3 +90,4 @@ def test_qkv_heads_into_e4m3(lengths, shape) -> None:
                 [b * by_sample + t * along for t in range(layout.shape[1])] for b in range(batch)
             ]
     assert plan.rest[:3] == (heads, dim, sum(lengths))
+    assert plan.grid[1] == batch
