@@ -11,7 +11,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-
 CUDA_MAJOR := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: *\([0-9]*\).*/\1/p')
 EXTRA      := $(if $(CUDA_MAJOR),$(if $(filter 10 11 12,$(CUDA_MAJOR)),[cuda12],[cuda13]),)
 
-.PHONY: report sample picture test test-numbers gate check asv install clean
+.PHONY: report sample picture test test-numbers test-core test-sums gate check asv install clean
 
 report: $(VENV)/.installed
 	@stamp=$$(date -u +%Y%m%dT%H%M%SZ); records=$(OUT)/records-$$stamp.jsonl; mkdir -p $(OUT); \
@@ -43,9 +43,13 @@ NUMBERS := tests/model/test_forward_float64.py tests/model/test_hoisting.py test
              tests/cli/test_gate.py::test_another_implementation_is_named_by_its_row
 BITS    := tests/model/test_memory_mode.py tests/model/test_replays.py
 
-test-numbers: $(VENV)/.installed-dev
-	OPENBLAS_CORETYPE=$(or $(CORETYPE),Sandybridge) $(BIN)/python -m pytest -q -n auto --dist loadgroup $(NUMBERS)
-	$(BIN)/python -m pytest -q -n auto --dist loadgroup -p tests.another_blas $(BITS)
+test-numbers: test-core test-sums
+
+test-core: $(VENV)/.installed-dev
+	OPENBLAS_CORETYPE=$(or $(CORETYPE),Sandybridge) $(BIN)/python -m pytest -q $(NUMBERS)
+
+test-sums: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -q -p tests.another_blas $(BITS)
 
 gate: $(VENV)/.installed
 	@mkdir -p $(OUT)
