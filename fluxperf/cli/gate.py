@@ -17,11 +17,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fluxperf.baselines import WORKLOADS, counted, write_baseline
 from fluxperf.cli import main
-from fluxperf.cli.judging import against, references, since, spreads, spreads_of
+from fluxperf.cli.judging import against, failed, references, since, spreads, spreads_of
 from fluxperf.cli.power import power
 from fluxperf.cli.verdicts import Outputs, conclude
 from fluxperf.engine.device import open_device
-from fluxperf.errors import BuildError, ConfigError, RecordError
+from fluxperf.errors import BuildError, ConfigError, FluxperfError, RecordError
 from fluxperf.files import check_writable, locked
 from fluxperf.harness import verdict as verdicts
 from fluxperf.harness.calibration import store
@@ -33,8 +33,8 @@ from fluxperf.harness.judge import judge_of, merge_base
 from fluxperf.harness.measure.environment import driver
 from fluxperf.harness.policy import Accepted, read_policy
 from fluxperf.harness.policy import accept as record_acceptance
-from fluxperf.harness.provenance import Provenance, compared, digest_of
-from fluxperf.harness.verdict import Verdict, problem
+from fluxperf.harness.provenance import Provenance, SideOf, compared, digest_of
+from fluxperf.harness.verdict import Verdict
 from fluxperf.kernel_times import KERNELS
 from fluxperf.words import plural
 
@@ -95,10 +95,14 @@ def gate(
         )
     outputs = Outputs(json, junit, sarif, markdown, github)
     if baseline is not None and candidate is not None:
-        thresholds = read_policy(policy)
-        scales, calibration = spreads_of(baseline, baselines)
-        known = Provenance(policy=digest_of(policy), calibration=calibration)
-        found = gate_files(baseline, candidate, thresholds, scales, known, fixed=references(thresholds))
+        known = Provenance(policy=digest_of(policy))
+        try:
+            thresholds = read_policy(policy)
+            scales, calibration = spreads_of(baseline, baselines)
+            known = msgspec.structs.replace(known, calibration=calibration)
+            found = gate_files(baseline, candidate, thresholds, scales, known, fixed=references(thresholds))
+        except FluxperfError as error:
+            found = failed(error, str(baseline), str(candidate), known)
     else:
         arguments = _command(workload, repeat, rung)
         found = _revisions((str(base), str(head)), arguments, policy, baselines, pairs)
@@ -130,7 +134,6 @@ def exact(
     workloads = workload or list(WORKLOADS)
     if remake and (workload or rung):
         raise ConfigError("gate exact --remake: expected no --workload and no --rung: a baseline is made whole.")
-    thresholds = read_policy(policy)
     with _progress() as progress:
         task = progress.add_task("counting", total=None)
         records, rows = counted(workloads, rung or (), lambda name: progress.update(task, description=name))
@@ -140,13 +143,17 @@ def exact(
         write_baseline(baseline, records)
         typer.echo(f"{plural(len(records), 'record')} -> {baseline}. Commit it with the change that it follows from.")
         return
-    if base is None:
-        found = against(baseline, records, rows, thresholds, wanted=(workloads, rung or []))
-        known = Provenance(policy=digest_of(policy), baseline=digest_of(baseline))
-    else:
-        found, known = since(base, baseline, policy, records, rows, (workloads, rung or []))
+    known = Provenance(policy=digest_of(policy), baseline=digest_of(baseline))
+    wanted = (workload or [], rung or [])
+    try:
+        if base is None:
+            found = against(baseline, records, rows, read_policy(policy), wanted)
+        else:
+            found, known = since(base, baseline, policy, records, rows, wanted)
+    except FluxperfError as error:
+        found = failed(error, f"{baseline} {f'at {base}' if base else ''}".strip(), "this checkout", known)
     own = compared([], records, judge=known.judge, policy=known.policy, baseline=known.baseline)
-    found = msgspec.structs.replace(found, provenance=own)
+    found = msgspec.structs.replace(found, provenance=msgspec.structs.replace(own, base=known.base))
     conclude(found, Outputs(json, junit, sarif, markdown, github))
 
 
@@ -296,32 +303,34 @@ def _revisions(
     extra = ""
     if open_device("auto").kind == "cuda" and (found := driver()):
         extra = f"cuda{12 if found[1] < 13 else 13}"
+    rules, known = None, Provenance(policy=digest_of(policy))
     with _progress() as progress:
         task = progress.add_task("building", total=None)
         try:
-            rules, known = None, Provenance(policy=digest_of(policy))
             if not any(Path(ref).is_dir() for ref in refs):
                 commits = [resolved(Path.cwd(), side, ref) for side, ref in zip(SIDES, refs, strict=True)]
                 refs = (merge_base(Path.cwd(), commits[0], commits[1]), commits[1])
                 names = (f"{names[0]} ({refs[0][:10]}, the merge base)", f"{names[1]} ({refs[1][:10]})")
+                both = {"base": SideOf(commit=refs[0]), "head": SideOf(commit=refs[1])}
+                known = msgspec.structs.replace(known, **both)
                 if not policy.is_absolute():
                     rules = judge_of(Path.cwd(), *refs, policy, baselines)
-                    known = Provenance(judge=rules.commit, policy=rules.digest)
+                    known = msgspec.structs.replace(known, judge=rules.commit, policy=rules.digest)
             thresholds = rules.policy if rules else read_policy(policy)
             with _sides(refs, extra) as (sides, folder):
                 progress.update(task, description="pairs")
                 verdict = gate_pairs(
                     Processes(sides, arguments, folder),
                     thresholds,
-                    lambda record: spreads(record, baselines, rules.commit if rules else None)[0],
+                    lambda record: spreads(record, baselines, rules.commit if rules else None),
                     names=names,
                     first=pairs,
                     on_pair=lambda taken: progress.update(task, completed=taken),
                     known=known,
                     fixed=references(thresholds),
                 )
-        except BuildError as error:
-            return verdicts.conclude([problem("failed", str(error))], base=names[0], head=names[1], made=made())
+        except FluxperfError as error:
+            verdict = failed(error, *names, known)
     if rules is None:
         return verdict
     return verdicts.conclude(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from fluxperf.errors import BuildError, RecordError
+from fluxperf.errors import BuildError, FluxperfError, RecordError
 from fluxperf.files import write_whole
 from fluxperf.harness import verdict as verdicts
 from fluxperf.harness.calibration import file_of, parse_calibration, read_calibration
@@ -14,7 +14,7 @@ from fluxperf.harness.compare import Reference, compare
 from fluxperf.harness.gate import made
 from fluxperf.harness.judge import judge_of, merge_base, read_at
 from fluxperf.harness.policy import Policy
-from fluxperf.harness.provenance import Provenance, digest, digest_of
+from fluxperf.harness.provenance import Provenance, SideOf, digest, digest_of
 from fluxperf.harness.records import Record, read_records
 from fluxperf.harness.verdict import Verdict, problem
 
@@ -54,7 +54,8 @@ def since(
         head=now.head,
         made=made(),
     )
-    return found, Provenance(judge=common, policy=rules.digest, baseline=digest(content))
+    known = Provenance(base=SideOf(commit=common), judge=common, policy=rules.digest, baseline=digest(content))
+    return found, known
 
 
 def against(
@@ -66,7 +67,7 @@ def against(
     *,
     remade: bool = False,
 ) -> Verdict:
-    """The verdict on counts against a baseline file, of the workloads and rungs that were wanted."""
+    """The verdict on counts against a baseline file, of the workloads and rungs that were wanted; all of it if none."""
     rows = list(failures)
     kept: list[Record] = []
     try:
@@ -74,7 +75,8 @@ def against(
         rows += [problem("damaged_file", text) for text in found.problems]
         workloads, rungs = wanted
         failed = {(row.workload, row.rung) for row in failures}
-        kept = [row for row in found.records if row.workload.name in workloads and (not rungs or row.rung in rungs)]
+        kept = [row for row in found.records if not workloads or row.workload.name in workloads]
+        kept = [row for row in kept if not rungs or row.rung in rungs]
         kept = [row for row in kept if (row.workload.name, row.rung) not in failed]
     except RecordError as error:
         rows.append(problem("unreadable", f"{error} Make the baseline with `fluxperf gate exact --remake`."))
@@ -85,6 +87,11 @@ def against(
         head="this checkout, on the host device",
         made=made(),
     )
+
+
+def failed(error: FluxperfError, base: str, head: str, known: Provenance) -> Verdict:
+    """The verdict where nothing could be judged, so that every output says why."""
+    return verdicts.conclude([problem("failed", str(error))], base=base, head=head, made=made(), provenance=known)
 
 
 def spreads(record: Record, baselines: Path, commit: str | None = None) -> tuple[dict[str, float], str]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NoReturn
@@ -17,6 +18,7 @@ from typing import NoReturn
 from fluxperf.errors import BuildError
 from fluxperf.harness.checkouts import PATIENCE_S, last_lines
 from fluxperf.harness.gate import Side
+from fluxperf.harness.isolation import surroundings
 from fluxperf.harness.records import Record, read_records
 
 #: Device files of NVIDIA's drivers begin so: of servers and desktops, of Jetson, of Windows' subsystem.
@@ -53,9 +55,11 @@ class Forks:
         self._taken += 1
         output, log = (self._folder / f"{side}-{self._taken}.{ending}" for ending in ("jsonl", "txt"))
         words = [*self._arguments, "-o", str(output)]
-        process = self._context.Process(target=_measured, args=(self._main, words, self._folder, log))
+        told = {**surroundings(), "FLUXPERF_CACHE": str(self._folder / f"cache-{side}")}
+        process = self._context.Process(target=_measured, args=(self._main, words, self._folder, log, told))
         try:
-            process.start()
+            with _surrounded_by(told):  # what the process that forks is started with
+                process.start()
             process.join(PATIENCE_S)
             alive = process.is_alive()
         finally:
@@ -90,8 +94,25 @@ def devices_of(process: int) -> list[str]:
     return sorted({name for name in found if name.startswith(_DEVICES)})
 
 
-def _measured(main: Main, words: Sequence[str], folder: Path, log: Path) -> None:
-    """What a forked process does. What it prints goes to ``log``."""
+@contextmanager
+def _surrounded_by(environment: Mapping[str, str]) -> Iterator[None]:
+    """This process's environment replaced by another one, for what it starts."""
+    before = dict(os.environ)
+    try:
+        _take(environment)
+        yield
+    finally:
+        _take(before)
+
+
+def _take(environment: Mapping[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+
+
+def _measured(main: Main, words: Sequence[str], folder: Path, log: Path, environment: Mapping[str, str]) -> None:
+    """What a forked process does, in the environment of any process that measures. What it prints goes to ``log``."""
+    _take(environment)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     for standard in (1, 2):
         os.dup2(descriptor, standard)

@@ -78,7 +78,7 @@ def gate_files(
 def gate_pairs(
     runner: Runner,
     policy: Policy,
-    spreads: Callable[[Record], Mapping[str, float]] = lambda record: {},
+    spreads: Callable[[Record], tuple[Mapping[str, float], str]] = lambda record: ({}, ""),
     *,
     names: tuple[str, str],
     first: int | None = None,
@@ -98,7 +98,7 @@ def gate_pairs(
     Args:
         runner: measures a side.
         policy: what is gated, and how many pairs.
-        spreads: calibrated A/A scale by metric, for the kind of machine that a record is of.
+        spreads: calibrated A/A scale by metric, for the kind of machine that a record is of, and its file's digest.
         names: what base and head are, in words.
         first: pairs to begin with, instead of the policy's.
         on_pair: told how many pairs there are, after each.
@@ -109,6 +109,7 @@ def gate_pairs(
     targets = looks_at(policy.pairs, first)
     seed = secrets.randbits(32) if seed is None else seed
     turns = _Turns(runner, random.Random(seed))
+    known = known or Provenance()
     taken = 0
     try:
         turns.take()
@@ -116,6 +117,8 @@ def gate_pairs(
         turns.records = cold
         found = compare(cold["base"], cold["head"], policy.only_exact(), **options)
         times = any(record.ran_as != "twin" for record in cold["base"])
+        calibrated, told = spreads(cold["base"][0])
+        known = msgspec.structs.replace(known, calibration=told)
         wrong = any(row.outcome == "error" for row in found.rows)
         for target in targets if times and not wrong else ():
             while taken < target:
@@ -123,15 +126,17 @@ def gate_pairs(
                 taken += 1
                 on_pair(taken)
             both = turns.records
-            found = compare(both["base"], both["head"], policy, spreads(both["base"][0]), looks=len(targets), **options)
+            found = compare(both["base"], both["head"], policy, calibrated, looks=len(targets), **options)
             if conclude(found.rows, base="", head="", made=made()).outcome != "unsure":
                 break
         if not times:
             found = compare(cold["base"], cold["head"], policy, **options)
     except FluxperfError as error:
         text = f"{turns.side}, after {taken} whole pairs: {error}"
-        return conclude([problem("failed", text)], base=names[0], head=names[1], made=made())
-    known = _known(known or Provenance(), turns.records["base"], turns.records["head"], found, seed)
+        known = _known(known, turns.records["base"], turns.records["head"], Compared([], []), seed)
+        row = problem("failed", text)
+        return conclude([row], base=names[0], head=names[1], made=made(), provenance=known)
+    known = _known(known, turns.records["base"], turns.records["head"], found, seed)
     known = msgspec.structs.replace(known, pairs=taken, excluded=["times of the first pair: cold", *known.excluded])
     return conclude(found.rows, base=names[0], head=names[1], made=made(), notes=found.notes, provenance=known)
 
@@ -178,8 +183,9 @@ def _known(
     pairs = max((row.pairs or 0 for row in found.rows), default=0)
     excluded = [note for note in found.notes if "is left out" in note]
     own = compared(base, head, pairs=pairs, seed=seed, excluded=[*known.excluded, *excluded])
-    digests = {name: getattr(known, name) for name in ("judge", "policy", "baseline", "calibration")}
-    return msgspec.structs.replace(own, **digests)
+    kept = ["judge", "policy", "baseline", "calibration"]
+    kept += [side for side, records in (("base", base), ("head", head)) if not records]  # as it was resolved
+    return msgspec.structs.replace(own, **{name: getattr(known, name) for name in kept})
 
 
 def made() -> tuple[str, str]:

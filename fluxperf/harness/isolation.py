@@ -37,6 +37,9 @@ PASSED_TO_BUILDS = (
 #: Folders of a revision whose content decides what is measured.
 MEASURED = ("fluxperf", "kernels")
 
+#: Modules that Python imports by itself when it starts, wherever its path has them.
+CUSTOMIZING = ("sitecustomize", "usercustomize")
+
 #: Runs a command of fluxperf, and writes at its end which files it imported. The first argument is where to.
 RUN = """
 import json, runpy, sys
@@ -45,7 +48,7 @@ try:
     runpy.run_module("fluxperf", run_name="__main__", alter_sys=True)
 finally:
     found = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())
-             if name == "fluxperf" or name.startswith("fluxperf.")}
+             if name in ("fluxperf", "sitecustomize", "usercustomize") or name.startswith("fluxperf.")}
     with open(place, "w", encoding="utf-8") as file:
         json.dump(found, file)
 """
@@ -106,6 +109,10 @@ def check_imports(told: Path, root: Path, expected: Mapping[str, str] | None, wh
             continue
         path = Path(os.path.abspath(place))
         inside = path.is_relative_to(top)
+        if name in CUSTOMIZING:
+            if inside:
+                raise BuildError(f"{what}: expected nothing that runs before fluxperf, {path} does. Remove it.")
+            continue  # a distribution's own, which both sides have
         if not inside or (expected is not None and path.relative_to(top).as_posix() not in expected):
             raise BuildError(
                 f"{what}: expected {name} from {root} and of its revision, it was imported from {path}. Another "

@@ -13,6 +13,7 @@ from fluxperf.cli import main
 from fluxperf.errors import BuildError, FluxperfError, RecordError
 from fluxperf.harness import forks
 from fluxperf.harness.forks import Forks, devices_of
+from fluxperf.harness.isolation import PASSED
 
 RUN = ("run", "--workload", "tiny", "--rung", "fused", "--repeat", "1", "--device", "host")
 PRELOAD = ("fluxperf.cli.preloaded",)
@@ -25,6 +26,7 @@ def measured(tmp_path: Path, main_of: forks.Main = main, words: Sequence[str] = 
 def tells(words: Sequence[str]) -> None:
     """Stands for a command: says what it found when it was forked."""
     names = ("fluxperf.cli.run", "fluxperf.cli.kernels", "numpy", "cupy")
+    print(*sorted(os.environ))
     print(os.getppid(), os.getcwd(), [name for name in names if name in sys.modules])
     raise SystemExit(7)
 
@@ -48,13 +50,20 @@ def test_each_process_writes_a_record_of_its_own(tmp_path: Path, capfd: pytest.C
     assert capfd.readouterr().out == ""
 
 
-def test_they_are_forked_from_one_process_that_has_imported_everything(tmp_path: Path) -> None:
+def test_they_are_forked_from_one_process_that_has_imported_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GITHUB_TOKEN", "CI", "PYTHONPATH", "PYTHONHOME", "LD_PRELOAD"):
+        monkeypatch.setenv(name, "")
     runner, parents = measured(tmp_path, tells), set()
     for _ in range(2):
         with pytest.raises(BuildError, match="expected exit code 0, got 7") as caught:
             runner.measure("base")
         parent, folder, loaded = str(caught.value).splitlines()[-1].split(maxsplit=2)
         parents.add(int(parent))
+        environment = str(caught.value).splitlines()[-2].split()
+        assert set(environment) <= {*PASSED, "FLUXPERF_CACHE"}, "as of every process that measures"
+        assert "CI" in os.environ
         assert Path(folder) == tmp_path
         assert eval(loaded) == ["fluxperf.cli.run", "fluxperf.cli.kernels", "numpy", "cupy"]
     assert len(parents) == 1
@@ -101,7 +110,7 @@ def refused(words: Sequence[str]) -> None:
     forks._DEVICES = ("/dev/null",)
     held = os.open("/dev/null", os.O_RDONLY)
     try:
-        forks._measured(main, words, Path(words[-1]).parent, Path(words[-1]).with_suffix(".log"))
+        forks._measured(main, words, Path(words[-1]).parent, Path(words[-1]).with_suffix(".log"), {})
     finally:
         os.close(held)
 
@@ -109,7 +118,7 @@ def refused(words: Sequence[str]) -> None:
 def blind(words: Sequence[str]) -> None:
     """Measures where nothing can be seen of other processes."""
     forks.devices_of = lambda process: (_ for _ in ()).throw(PermissionError(13, "Permission denied"))
-    forks._measured(main, words, Path(words[-1]).parent, Path(words[-1]).with_suffix(".log"))
+    forks._measured(main, words, Path(words[-1]).parent, Path(words[-1]).with_suffix(".log"), {})
 
 
 @pytest.mark.parametrize(("what", "message"), [(refused, "it has /dev/null"), (blind, "Permission denied")])
