@@ -327,7 +327,7 @@ def _revisions(
                     first=pairs,
                     on_pair=lambda taken: progress.update(task, completed=taken),
                     known=known,
-                    fixed=references(thresholds),
+                    fixed=references(thresholds, rules.commit if rules else None),
                 )
         except FluxperfError as error:
             verdict = failed(error, *names, known)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fluxperf.errors import BuildError, FluxperfError, RecordError
@@ -42,9 +44,7 @@ def since(
     content = read_at(here, common, baseline)
     if content is None:
         raise BuildError(f"gate exact --base {base}: expected {baseline} at {common[:10]}, there is none.")
-    with tempfile.TemporaryDirectory(prefix="fluxperf-gate-") as folder:
-        old = Path(folder) / baseline.name
-        write_whole(old, content)
+    with _laid_down(content, baseline.name) as old:
         before = against(old, records, failures, rules.policy, wanted, remade=True)
     now = against(baseline, records, [], rules.policy, wanted)
     more = [row for row in now.rows if row.outcome in ("error", "regression") and row not in before.rows]
@@ -119,10 +119,36 @@ def spreads_of(records: Path, baselines: Path) -> tuple[dict[str, float], str]:
         return {}, ""
 
 
-def references(policy: Policy) -> list[Reference]:
+def references(policy: Policy, commit: str | None = None) -> list[Reference]:
     """Fixed points that the policy names, with their records.
 
+    Args:
+        policy: that names them.
+        commit: where they are read, unless they say where; as they lie in the folder if not given.
+
     Raises:
+        BuildError: one of them is not there, or its revision is none.
         RecordError: one of them cannot be read.
     """
-    return [Reference(row.records, row.budget, read_records(Path(row.records)).records) for row in policy.reference]
+    found = []
+    for row in policy.reference:
+        at = resolved(Path.cwd(), f"reference {row.records}", row.at) if row.at else commit
+        name = f"{row.records} at {row.at}" if row.at else row.records
+        if at is None:
+            found.append(Reference(name, row.budget, read_records(Path(row.records)).records))
+            continue
+        content = read_at(Path.cwd(), at, Path(row.records))
+        if content is None:
+            raise BuildError(f"reference {row.records}: expected that file at {at[:10]}, there is none.")
+        with _laid_down(content, "reference.jsonl") as path:
+            found.append(Reference(name, row.budget, read_records(path).records))
+    return found
+
+
+@contextmanager
+def _laid_down(content: bytes, name: str) -> Iterator[Path]:
+    """What was read from git, as a file."""
+    with tempfile.TemporaryDirectory(prefix="fluxperf-gate-") as folder:
+        path = Path(folder) / name
+        write_whole(path, content)
+        yield path

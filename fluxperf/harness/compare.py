@@ -129,7 +129,9 @@ def _place(
         found.rows.extend(_not_judged(place, rules, twins=base[0].ran_as == "twin"))
         found.notes.extend(note for note in notes if note not in found.notes)
         return [], []
-    found.rows.extend(_drift(place, head, rules, policy, how))
+    rows, apart = _drift(place, head, rules, policy, how)
+    found.rows.extend(rows)
+    notes += apart
     tasks, slow = [], []
     for name in dict.fromkeys([*rules, *policy.slow_of(place.workload)]):
         sampled, _ = parts(name)
@@ -150,17 +152,24 @@ def _place(
     return worked(tasks, base, head), slow
 
 
-def _drift(place: Place, head: list[Record], rules: Mapping[str, Noisy], policy: Policy, how: How) -> list[Row]:
-    """Rows of a rung against references that it may be compared with."""
-    fixed = []
+def _drift(
+    place: Place, head: list[Record], rules: Mapping[str, Noisy], policy: Policy, how: How
+) -> tuple[list[Row], list[str]]:
+    """Rows of a rung against references that it may be compared with, and notes of those that it may not."""
+    fixed, apart = [], []
     for reference in how.fixed:
         records = [record for record in reference.records if record_place(record) == place]
-        if records and not differences(records[0], head[0]):
+        where = f"{place.workload}/{place.rung} is not held to the reference {reference.name}"
+        if not records:
+            apart.append(f"{where}: it has no such rung")
+        elif other := differences(records[0], head[0]):
+            apart.append(f"{where}: {other[0].what} was {other[0].base}, and is {other[0].head}")
+        else:
             found = {name: [median(one) for one in samples_of(records, name) if one] for name in rules}
             medians = {f"{place.workload}/{place.rung}/{name}": median(one) for name, one in found.items() if one}
             fixed.append(Fixed(reference.name, reference.budget, medians))
     samples = {name: samples_of(head, name) for name in rules if parts(name)[0] == name}
-    return drifted(place, samples, fixed, policy.pairs.confidence)
+    return drifted(place, samples, fixed, policy.pairs.confidence), apart
 
 
 def differences(base: Record, head: Record, *, against_baseline: bool = False) -> list[Difference]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import json
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,9 +24,22 @@ from fluxperf.harness.verdict import Row
 #: Code that measures: another one measures other numbers.
 MEASURING = (
     "fluxperf/workloads.py", "fluxperf/recording.py", "fluxperf/record_rows.py", "fluxperf/kernel_times.py",
-    "fluxperf/baselines.py", "fluxperf/engine/device/transfers.py", "fluxperf/engine/device/observers.py",
-    "fluxperf/engine/ops/meter.py", "fluxperf/harness/records.py", "fluxperf/harness/metrics.py",
-    "fluxperf/harness/measure",
+    "fluxperf/baselines.py", "fluxperf/cli/run.py", "fluxperf/cli/kernels.py", "fluxperf/cli/replicas.py",
+    "fluxperf/engine/device/transfers.py", "fluxperf/engine/device/observers.py", "fluxperf/engine/device/stamps.py",
+    "fluxperf/engine/ops/meter.py", "fluxperf/engine/ops/reference.py", "fluxperf/harness/records.py",
+    "fluxperf/harness/metrics.py", "fluxperf/harness/measure",
+)  # fmt: skip
+
+
+#: Code that judges. A change to it is shown: timed comparisons are judged by the gate of the base (the action installs
+#: it), but counts by that of the checkout, which counts them.
+JUDGING = (
+    ".github/actions/perf-gate", ".github/workflows/perf-gate.yml", "fluxperf/cli/gate.py", "fluxperf/cli/judging.py",
+    "fluxperf/cli/verdicts.py",
+    *(f"fluxperf/harness/{name}.py" for name in (
+        "accepting", "compare", "conditions", "drift", "exact", "gate", "isolation", "judge", "meaning", "noisy",
+        "pairing", "policy", "shares", "significance", "trust", "verdict",
+    )),
 )  # fmt: skip
 
 
@@ -71,14 +85,23 @@ def judge_of(repository: Path, base: str, head: str, policy: Path, baselines: Pa
     old = parse_policy(old_text, f"{policy} at {base[:10]}")
     new = parse_policy(new_text, f"{policy} at {head[:10]}") if new_text is not None else _bare(old)
     rows = [*_policy_row(old, new), *_new_acceptances(old, new)]
-    paths = [str(baselines), *MEASURING]
-    for name in _git(repository, "diff", "--name-only", "--no-renames", "-z", base, head, "--", *paths).split("\0"):
-        if name and not name.endswith("host.jsonl"):  # counts of a baseline that was made again are rows of their own
+    fixed = [row.records for row in old.reference]
+    for name in _changed_files(repository, base, head, [str(baselines), *MEASURING, *fixed]):
+        if not name.endswith("host.jsonl"):  # counts of a baseline that was made again are rows of their own
             content = read_at(repository, head, Path(name))
             told = digest(content) if content is not None else "gone"
             rows.append(_changed(new, name, told, f"{name} is {'another' if content is not None else 'gone'}"))
+    if code := _changed_files(repository, base, head, JUDGING):
+        more = f" and {len(code) - 5} more" if len(code) > 5 else ""
+        text = f"the change has another gate ({', '.join(code[:5])}{more}): read it, counts are judged by it."
+        rows.append(_row("code", "NEW", "judge_changed", text))
     judged = msgspec.structs.replace(old, accepted=new.accepted, declared=new.declared)
     return Judge(base, judged, digest(old_text), rows)
+
+
+def _changed_files(repository: Path, base: str, head: str, paths: Sequence[str]) -> list[str]:
+    told = _git(repository, "diff", "--name-only", "--no-renames", "-z", base, head, "--", *paths)
+    return [name for name in told.split("\0") if name]
 
 
 def read_at(repository: Path, commit: str, path: Path) -> bytes | None:

@@ -175,10 +175,12 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Reference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A fixed point that drift is judged against: a records file, and how far a time may be from it.
 
-    ``records`` is a path in the repository; ``budget`` the share by which the median may be above it.
+    ``records`` is a path in the repository, read at the revision ``at`` (a tag, say), or where the policy is read;
+    ``budget`` is the share by which the median may be above it.
     """
 
     records: Annotated[str, Meta(min_length=1)]
+    at: str = ""
     budget: Annotated[float, Meta(gt=0, le=0.5)]
 
 

@@ -62,7 +62,7 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
             ("policy digest", self.policy or "none"),
             ("baseline digest", self.baseline or "none"),
             ("calibration digest", self.calibration or "none"),
-            ("pairs", str(self.pairs)),
+            ("pairs", f"{self.pairs} with times; {self.base.processes} and {self.head.processes} processes in all"),
             ("order", "as in the files" if self.seed is None else f"random, seed {self.seed}"),
             ("excluded", "; ".join(left) or "nothing"),
         ]

@@ -50,12 +50,34 @@ def test_workflows_run_the_gate_in_both_modes() -> None:
     jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "perf-gate.yml").read_text(encoding="utf-8"))["jobs"]
     used = {name: [step for step in job["steps"] if "perf-gate" in step.get("uses", "")] for name, job in jobs.items()}
     assert set(used["exact"][0]["with"]) == {"base"}, "the action's own default is exact"
-    assert jobs["timed"]["concurrency"]["cancel-in-progress"] is False
-    assert jobs["verdict"]["if"] == "always()"
-    assert set(jobs["verdict"]["needs"]) == {"exact", "timed"}
     assert used["timed"][0]["with"]["mode"] == "revisions"
     known = yaml.safe_load((ACTION / "action.yml").read_text(encoding="utf-8"))["inputs"]
     assert set(used["timed"][0]["with"]) <= set(known)
+
+
+def test_a_card_has_one_queue_whatever_is_compared_and_nothing_in_it_is_cancelled() -> None:
+    """A group with the ref or the matrix in its name would let two comparisons share the card."""
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "perf-gate.yml").read_text(encoding="utf-8"))["jobs"]
+    for job in jobs.values():
+        if "self-hosted" in job["runs-on"]:
+            told = job["concurrency"]
+            assert (told["queue"], told["cancel-in-progress"]) == ("max", False)
+            assert set(re.findall(r"\b(?:vars|github|matrix|inputs|needs)\.\w+", told["group"])) <= {
+                "vars.FLUXPERF_GPU_CARD"
+            }
+
+
+def test_a_job_that_always_runs_says_what_the_timed_ones_came_to() -> None:
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "perf-gate.yml").read_text(encoding="utf-8"))["jobs"]
+    verdict, timed = jobs["verdict"], jobs["timed"]
+    assert verdict["if"] == "always()"
+    assert set(verdict["needs"]) == {"exact", "timed"}
+    assert not {"if", "continue-on-error"} & {key for step in verdict["steps"] for key in step}
+    names = {row["name"] for row in timed["strategy"]["matrix"]["include"]}
+    assert set(timed["outputs"]) == names, "each job of the matrix tells its verdict under its own name"
+    for name in names:
+        assert f"'{name}'" in timed["outputs"][name]
+        assert f"{name}=${{{{ needs.timed.outputs.{name} }}}}" in verdict["env"]["VERDICTS"]
 
 
 def test_every_input_of_the_action_reaches_its_script_as_a_variable() -> None:
@@ -78,7 +100,7 @@ def test_the_exact_gate_passes_and_writes_every_output(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert {"gate.json", "gate.xml", "gate.sarif", "gate.md"} <= {path.name for path in tmp_path.iterdir()}
     assert "pass" in summary.read_text()
-    assert output.read_text() == "exit-code=0\noutcome=pass\n"
+    assert output.read_text() == "exit-code=0\nverdict=pass\n"
 
 
 @pytest.mark.parametrize(
@@ -92,50 +114,81 @@ def test_the_exact_gate_passes_and_writes_every_output(tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_is_an_error_never_a_pass(tmp_path: Path, environment: dict[str, str], says: str) -> None:
-    done = run(tmp_path, **environment)
+    output = tmp_path / "output"
+    done = run(tmp_path, GITHUB_OUTPUT=str(output), **environment)
     assert done.returncode == 2
     assert says in done.stdout + done.stderr
+    assert output.read_text() == "exit-code=2\nverdict=error\n"
 
 
 @pytest.mark.parametrize(("unsure", "code"), [("fail", 3), ("warn", 0)])
 def test_unsure_fails_the_job_unless_it_is_to_warn(tmp_path: Path, unsure: str, code: int) -> None:
     program = tmp_path / "fluxperf"
-    program.write_text("#!/bin/sh\nexit 3\n")
+    program.write_text(f"#!/bin/sh\n: > {tmp_path}/gate.json\nexit 3\n")
     program.chmod(0o755)
     output = tmp_path / "output"
     summary = tmp_path / "summary.md"
     names = {"GITHUB_OUTPUT": str(output), "GITHUB_STEP_SUMMARY": str(summary)}
     done = run(tmp_path, FLUXPERF=str(program), UNSURE=unsure, **names)
     assert done.returncode == code
-    assert output.read_text() == "exit-code=3\noutcome=unsure\n"
+    assert output.read_text() == "exit-code=3\nverdict=unsure\n"
     if code == 0:
         assert "perf-gate is UNSURE" in done.stdout
         assert "UNSURE is no pass" in summary.read_text()
 
 
+@pytest.mark.parametrize("code", [0, 1, 2, 127, 137])
+def test_a_program_that_wrote_no_verdict_is_an_error_whatever_its_exit_code(tmp_path: Path, code: int) -> None:
+    """An interpreter that finds no fluxperf ends with 1, which would be read as a regression."""
+    program, output = tmp_path / "fluxperf", tmp_path / "output"
+    program.write_text(f"#!/bin/sh\nexit {code}\n")
+    program.chmod(0o755)
+    (tmp_path / "gate.json").write_text("of the last time")
+    done = run(tmp_path, FLUXPERF=str(program), GITHUB_OUTPUT=str(output))
+    assert (done.returncode, output.read_text()) == (2, "exit-code=2\nverdict=error\n")
+    assert "nothing is proven" in done.stderr
+
+
+BOTH = "blocks=pass kernels=pass"
+
+
 @pytest.mark.parametrize(
-    ("exact", "timed", "gpu", "code"),
+    ("exact", "timed", "gpu", "said", "code", "word"),
     [
-        ("success", "success", "true", 0),
-        ("success", "skipped", "true", 1),
-        ("success", "cancelled", "true", 1),
-        ("failure", "success", "true", 1),
-        ("skipped", "skipped", "", 1),
-        ("success", "skipped", "", 0),
+        ("success", "success", "true", BOTH, 0, ""),
+        ("success", "success", "true", "blocks=unsure kernels=pass", 0, "UNSURE: blocks."),
+        ("success", "success", "true", "blocks= kernels=pass", 1, "nothing is proven of times"),
+        ("success", "success", "true", "", 1, "nothing is proven of times"),
+        ("success", "skipped", "true", "blocks= kernels=", 1, "ended with 'skipped': nothing is proven of times"),
+        ("success", "cancelled", "true", BOTH, 1, "ended with 'cancelled': nothing is proven of times"),
+        ("failure", "success", "true", BOTH, 1, "exact gate ended with 'failure'"),
+        ("skipped", "skipped", "", "", 1, "exact gate ended with 'skipped'"),
+        ("success", "skipped", "", "blocks= kernels=", 0, "nothing is proven of times"),
     ],
 )
-def test_a_job_that_was_skipped_is_no_pass_where_it_is_required(exact: str, timed: str, gpu: str, code: int) -> None:
-    given = {**os.environ, "EXACT": exact, "TIMED": timed, "GPU": gpu}
+def test_a_job_that_was_skipped_or_unsure_is_no_silent_pass(
+    tmp_path: Path, exact: str, timed: str, gpu: str, said: str, code: int, word: str
+) -> None:
+    summary = tmp_path / "summary.md"
+    told = {"EXACT": exact, "TIMED": timed, "GPU": gpu, "VERDICTS": said, "GITHUB_STEP_SUMMARY": str(summary)}
     script = str(ACTION / "verdict.sh")
-    done = subprocess.run([script], capture_output=True, text=True, check=False, env=given)
-    assert done.returncode == code
-    assert "nothing is proven of times" in done.stdout or "exact gate ended" in done.stdout or code == 0
+    done = subprocess.run([script], capture_output=True, text=True, check=False, env={**os.environ, **told})
+    assert done.returncode == code, done.stderr
+    assert word in done.stdout
+    if word:
+        first = summary.read_text().splitlines()[0]
+        assert first.startswith("## Performance gate: ")
+        assert word in first
+        assert done.stdout.startswith("::error::" if code else "::")
+    else:
+        assert not done.stdout
+        assert not summary.exists()
 
 
 def test_what_the_gate_runs_cannot_write_into_the_job(tmp_path: Path) -> None:
     """A candidate's code that writes into every file of GitHub's that it is told of finds none but the summary."""
     program = tmp_path / "fluxperf"
-    program.write_text('#!/bin/sh\nenv > "$(dirname "$0")/environment"\n')
+    program.write_text('#!/bin/sh\nenv > "$(dirname "$0")/environment"\n: > "$(dirname "$0")/gate.json"\n')
     program.chmod(0o755)
     names = (
         "GITHUB_OUTPUT",
@@ -155,7 +208,7 @@ def test_what_the_gate_runs_cannot_write_into_the_job(tmp_path: Path) -> None:
 
 def test_the_action_works_in_a_folder_of_another_checkout(tmp_path: Path) -> None:
     program = tmp_path / "fluxperf"
-    program.write_text("#!/bin/sh\npwd\n")
+    program.write_text(f"#!/bin/sh\npwd; : > {tmp_path}/out/gate.json\n")
     program.chmod(0o755)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GITHUB_")}
     given = {**inherited, "FLUXPERF": str(program), "DIRECTORY": str(ROOT), "OUTPUT": str(tmp_path / "out")}

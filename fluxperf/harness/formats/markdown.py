@@ -19,7 +19,7 @@ _SAYS = {
     "pass": "passes",
     "regression": "a regression",
     "error": "an error: nothing is proven",
-    "unsure": "unsure: neither a change nor its absence is shown",
+    "unsure": "UNSURE: neither a change nor its absence is shown",
     "ungated": "nothing gated",
 }
 
