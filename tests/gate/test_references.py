@@ -38,9 +38,7 @@ def outcome(found: Compared) -> str:
     ("steps", "expected", "reason"), [(2, "pass", "within_budget"), (5, "pass", "within_budget"),
                                       (7, "regression", "drifted"), (20, "regression", "drifted")],
 )  # fmt: skip
-def test_changes_of_nine_in_a_thousand_pass_until_the_budget_is_used_up(
-    steps: int, expected: str, reason: str
-) -> None:
+def test_changes_of_nine_in_a_thousand_pass_until_the_budget_is_used_up(steps: int, expected: str, reason: str) -> None:
     found = compared(1.009**steps, at_level(1.0))
     rows = [row for row in found.rows if row.metric == "times.denoise since v1"]
     assert [(row.reason, row.outcome) for row in rows] == [(reason, expected)]
