@@ -215,8 +215,8 @@ def _heads(device: CudaDevice, case: Case, sets: list[_Set], tiles: tuple[Tile, 
         if case.numbers == "e4m3":
             return _own_heads_e4m3(device, case, tile, one, places)
         out = device.empty((3, 1, count, case.m, 128), "bfloat16")
-        planes = Matrix(out.data.ptr, (128, case.m, 3 * count), (256, 256 * case.m), 2)
-        products.heads(device, tile, _matrix(one.x), _matrix(one.weight), planes, places, (128, 128))
+        x, w = _matrix(one.x), _matrix(one.weight)
+        products.heads(device, tile, x, w, places, (128, 128), (out.data.ptr, case.m))
         return out[0], out[1], out[2]
 
     u = (_summed(sets[0]) + _wide(sets[0].bias)).reshape(case.m, 3, count, 128).transpose(1, 2, 0, 3)

@@ -5,34 +5,27 @@
 // Shapes: X [M, K], W [N, K] e4m3; rows [M], columns [N] float32, powers of two; residual and its result [M, N] bf16; bias and gate [N];
 // gelu: data [M, N] e4m3 with any row stride, powers [M], bounds of the lengths of X's rows [M]. Any M and K; N a multiple of the
 // tile's. Blocks: along x, as many as there are multiprocessors or fewer.
-// Numerics: the tensor core's sums, float32 behind them; rounds once. GELU's scales are known beforehand: see ScaledGelu.
-// Alignment: addresses and rows of matrices 16 bytes.
+// Numerics: the tensor core's sums, float32 behind them. GELU's product is rounded to bfloat16, before its scales, on its way to the
+// warps that finish it; its result's scales are known beforehand: see ScaledGelu. Else rounds once.
+// Alignment: addresses and rows of matrices 16 bytes, vectors of GELU too, gate and bias 4.
 //
 // Versions, by tile: 192x192, three warpgroups of 64 rows multiply; 128x256, two. As in product.
 #include "common/epilogues.cuh"
 
-#define PRODUCT_FP8(NAME, M, N, STAGES)                                                                                    \
-    extern "C" __global__ void __launch_bounds__(2 * M + 128, 1) NAME##_plain(                                             \
-        const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w, const __grid_constant__ TensorMap to,    \
-        const Shape shape                                                                                                  \
-    ) {                                                                                                                    \
-        BODY(Plain<E4m3> epilogue(to); product<Tile<M, N, STAGES>>(x, w, epilogue, shape);)                                \
-    }                                                                                                                      \
-    extern "C" __global__ void __launch_bounds__(2 * M + 128, 1) NAME##_gated(                                             \
-        const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w, const __grid_constant__ TensorMap from,  \
-        const __grid_constant__ TensorMap to, const float* rows, const float* columns, const bf16* gate, const bf16* bias, \
-        int row_stride, const Shape shape                                                                                  \
-    ) {                                                                                                                    \
-        BODY(ScaledGated epilogue(from, to, rows, columns, gate, bias, row_stride);                                        \
-             product<Tile<M, N, STAGES>>(x, w, epilogue, shape);)                                                          \
-    }                                                                                                                      \
-    extern "C" __global__ void __launch_bounds__(2 * M + 128, 1) NAME##_gelu(                                              \
-        const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w, const float* rows, const float* columns, \
-        const float* lengths, const bf16* bias, e4m3* data, float* powers, i64 stride, float reach, const Shape shape      \
-    ) {                                                                                                                    \
-        BODY(ScaledGelu epilogue = {rows, columns, lengths, bias, data, powers, stride, reach};                            \
-             product<Tile<M, N, STAGES>>(x, w, epilogue, shape);)                                                          \
-    }
+#define TILES(NAME, STAGED, FINISHED)                                                                                      \
+    PRODUCT(NAME##_plain, STAGED, (const __grid_constant__ TensorMap to), Plain<E4m3> epilogue(to))                        \
+    PRODUCT(                                                                                                               \
+        NAME##_gated, STAGED,                                                                                              \
+        (const __grid_constant__ TensorMap from, const __grid_constant__ TensorMap to, const float* rows,                  \
+         const float* columns, const bf16* gate, const bf16* bias, int row_stride),                                        \
+        ScaledGated epilogue(from, to, rows, columns, gate, bias, row_stride)                                              \
+    )                                                                                                                      \
+    PRODUCT(                                                                                                               \
+        NAME##_gelu, FINISHED,                                                                                             \
+        (const float* rows, const float* columns, const float* lengths, const bf16* bias, e4m3* data, float* powers,       \
+         i64 stride, float reach),                                                                                         \
+        ScaledGelu epilogue = {rows, columns, lengths, bias, data, powers, stride, reach}                                  \
+    )
 
-PRODUCT_FP8(product_fp8_192x192, 192, 192, 4)
-PRODUCT_FP8(product_fp8_128x256, 128, 256, 4)
+TILES(product_fp8_192x192, Tile192x192Staged, Tile192x192)
+TILES(product_fp8_128x256, Tile128x256Staged, Tile128x256)

@@ -3,18 +3,17 @@
 //     u = (x W^T) rows columns + bias;  q, k, v = split(u);  q, k -> rotate(y / sqrt(mean(y^2) + eps) * norm, cos, sin)
 //
 // Shapes: X [M, K], W [3 H 128, K] e4m3; rows [M], columns [3 H 128] float32, powers of two; bias [3 H 128], norms [128]; cos and sin
-// [M, 128] float32 with any row stride; q and k [H, L, 128] e4m3, v [H, L, 128] bf16, from token `start` on; peaks [blocks, 8]
+// [M, 128] float32 with any row stride; q and k [H, L, 128] e4m3, v [H, L, 128] bf16, from token `start` on; peaks [blocks, 3]
 // float32. M tokens of one stream. Blocks: along x, at most as many as multiprocessors.
-// Numerics: the tensor core's sums, float32 behind them. Q and K round once, by the scales of qkv_heads_fp8; V to bf16, and then once
+// Numerics: the tensor core's sums rounded to bfloat16, before their scales; float32 behind them. Q and K round again to e4m3, by the
+// scales of qkv_heads_fp8; V to bf16, and then once
 // more by quantize_values, as its scale is that of the largest number of all tokens.
-// Alignment: addresses and rows of matrices 16 bytes.
+// Alignment: 16 bytes everywhere.
 //
 // Versions: 128x256, two heads in a tile, so that a head's row lies in one warp.
 #include "common/epilogue_heads.cuh"
 
-extern "C" __global__ void __launch_bounds__(384, 1) product_heads_fp8_128x256(
-    const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w, const __grid_constant__ HeadsOf of,
-    const __grid_constant__ ScaledHeadsOf scaled, const Shape shape
-) {
-    BODY(ScaledHeads epilogue(of, scaled); product<Tile<128, 256, 4>>(x, w, epilogue, shape);)
-}
+PRODUCT(
+    product_heads_fp8_128x256, Tile128x256,
+    (const __grid_constant__ HeadsOf of, const __grid_constant__ ScaledHeadsOf scaled), ScaledHeads epilogue(of, scaled)
+)

@@ -1,10 +1,12 @@
-// What a tile of a product is finished with, behind sums in float32: bias, GELU, gate and residual; results are rounded once.
+// What a tile of a product is finished with, behind sums in float32: bias, GELU, gate and residual.
 //
-// Results in bfloat16 pass through places of the ring (`stage_out` of pipeline.cuh): `begin` reads what belongs to 64 columns, `pair`
-// takes two neighbouring sums of a row and what came for them, `store` copies a box of 64 x 64 out.
+// Plain results and those with gate and residual are STAGED (`stage_out` of pipeline.cuh) and rounded once: `begin` reads what belongs
+// to 64 columns, `pair` takes two neighbouring sums of a row and what came for them, `store` copies a box of 64 x 64 out. GELU takes
+// sums that were rounded to bfloat16 on their way to the warps that finish them: rows by eights of columns.
 #pragma once
 #include "common/e4m3.cuh"
 #include "common/pipeline.cuh"
+#include "common/reduce.cuh"
 
 #if HOPPER
 
@@ -34,7 +36,7 @@ __device__ __forceinline__ float quick_gelu(float x) {
 
 // What most staged ones have in common: boxes from left to right, and nothing to be done before the first.
 struct Staged {
-    static constexpr bool STAGED = true, ASIDE = false;
+    static constexpr bool STAGED = true;
     static __device__ __forceinline__ constexpr int box(int turn) { return turn; }
     template <int SUMS> __device__ __forceinline__ void prepare(float (&)[SUMS], const Place&) {}
 };
@@ -47,27 +49,6 @@ template <class N> struct Plain : Staged {
 
     __device__ __forceinline__ void begin(const Place&, int) {}
     __device__ __forceinline__ u32 pair(int, int, float x, float y, u32) { return rounded_pair(x, y); }
-    __device__ __forceinline__ void store(u32 slab, const Place& place, int offset) {
-        store_box(to, slab, place.column + offset, place.row);
-    }
-};
-
-// GELU(sum + bias)
-struct Gelu : Staged {
-    typedef Bfloat16 Number;
-    static constexpr bool LOADS = false;
-    const TensorMap& to;
-    const bf16* bias;
-    u32 plus[8];
-    __device__ __forceinline__ Gelu(const TensorMap& to, const bf16* bias) : to(to), bias(bias) {}
-
-    __device__ __forceinline__ void begin(const Place& place, int offset) {
-#pragma unroll
-        for (int j = 0; j < 8; ++j) plus[j] = two_at(bias + place.column + offset + 8 * j + 2 * place.quad());
-    }
-    __device__ __forceinline__ u32 pair(int j, int, float x, float y, u32) {
-        return rounded_pair(quick_gelu(x + low_half(plus[j])), quick_gelu(y + high_half(plus[j])));
-    }
     __device__ __forceinline__ void store(u32 slab, const Place& place, int offset) {
         store_box(to, slab, place.column + offset, place.row);
     }
@@ -138,49 +119,59 @@ struct ScaledGated : Staged {
     }
 };
 
-// Four lanes with four words each: word i of lane q becomes word q of lane i. Its own inverse.
-__device__ __forceinline__ void quad_transpose(u32 (&v)[4], u32 lane) {
-    const bool odd = lane & 1, upper = lane & 2;
-    u32 a = __shfl_xor_sync(0xffffffffu, odd ? v[0] : v[1], 1), b = __shfl_xor_sync(0xffffffffu, odd ? v[2] : v[3], 1);
-    if (odd) {
-        v[0] = a, v[2] = b;
-    } else {
-        v[1] = a, v[3] = b;
-    }
-    a = __shfl_xor_sync(0xffffffffu, upper ? v[0] : v[2], 2), b = __shfl_xor_sync(0xffffffffu, upper ? v[1] : v[3], 2);
-    if (upper) {
-        v[0] = a, v[1] = b;
-    } else {
-        v[2] = a, v[3] = b;
-    }
-}
-
-// 64 columns of rows r and r + 8 in e4m3, from `to` of row r on: word j holds two numbers of column block j of row r, and two of row
-// r + 8 above them. Even blocks transposed give lane q block 2 q, odd ones 2 q + 1: 16 bytes side by side.
-__device__ __forceinline__ void store_e4m3_rows(u32 (&even)[4], u32 (&odd)[4], e4m3* to, i64 stride, const Place& place) {
-    quad_transpose(even, place.lane);
-    quad_transpose(odd, place.lane);
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        const u32 pick = half ? 0x7632 : 0x5410;
-        if (place.mine() + 8 * half < place.rows) {
-            store_16_bytes(
-                to + 8 * half * stride + 16 * place.quad(), __byte_perm(even[0], even[1], pick),
-                __byte_perm(even[2], even[3], pick), __byte_perm(odd[0], odd[1], pick), __byte_perm(odd[2], odd[3], pick)
-            );
+// Calls `each` with a row of a tile, a column of D and eight numbers of the product from there on: 64 columns after each other, eight
+// lanes to a row, so that one lane's columns change seldom. `begin` is called with them first.
+template <class T, class Begin, class Each>
+__device__ __forceinline__ void by_eights(u32 results, const Place& place, Begin begin, Each each) {
+    const int lane = static_cast<int>(place.lane), last = min(T::M, place.rows - place.row);
+#pragma unroll 1
+    for (int box = 0; box < T::BOXES; ++box) {
+        const int column = place.column + 64 * box + 8 * (lane & 7);
+        begin(column);
+#pragma unroll 2
+        for (int row = 4 * static_cast<int>(place.warp) + (lane >> 3); row < last; row += 4 * FINISHERS) {
+            float value[8];
+            expand(handed_pack<T>(results, row, 8 * box + (lane & 7)), value);
+            each(place.row + row, column, value);
         }
     }
 }
 
-// What the three warps of `aside` leave for all others: two largest numbers each, none below zero.
-__device__ __forceinline__ void leave_notes(u32 notes, u32 warp, float one, float other) {
-    asm volatile("st.shared.v2.f32 [%0], {%1, %2};" : : "r"(notes + 8 * warp), "f"(one), "f"(other) : "memory");
-}
-__device__ __forceinline__ float2 read_notes(u32 notes) {
+// GELU(sum + bias)
+struct Gelu {
+    typedef Bfloat16 Number;
+    static constexpr bool STAGED = false;
+    const bf16* bias;
+    bf16* to;
+    i64 stride;
+
+    __device__ __forceinline__ void begin(u32, int, u32) const {}
+    template <class T> __device__ __forceinline__ void finish(u32 results, const Place& place) const {
+        Pack<bf16, 8> plus;
+        by_eights<T>(
+            results, place, [&](int column) { plus = load<8>(bias + column); },
+            [&](int row, int column, float(&value)[8]) {
+                float term[8];
+                expand(plus, term);
+#pragma unroll
+                for (int i = 0; i < 8; ++i) value[i] = quick_gelu(value[i] + term[i]);
+                store<8>(to + row * stride + column, value);
+            }
+        );
+    }
+    __device__ __forceinline__ void end(u32, u32) const {}
+};
+
+// Two largest numbers over the warps that finish tiles, none below zero.
+__device__ __forceinline__ float2 largest_of_all(u32 notes, u32 thread, float one, float other) {
+    one = warp_max(one), other = warp_max(other);
+    if (thread % 32 == 0) {
+        asm volatile("st.shared.v2.f32 [%0], {%1, %2};" : : "r"(notes + thread / 4), "f"(one), "f"(other) : "memory");
+    }
+    named_sync(1, 32 * FINISHERS);
     float2 most = make_float2(0.0f, 0.0f);
 #pragma unroll
-    for (u32 warp = 0; warp < 3; ++warp) {
-        float one, other;
+    for (u32 warp = 0; warp < FINISHERS; ++warp) {
         asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(one), "=f"(other) : "r"(notes + 8 * warp));
         most.x = fmaxf(most.x, one), most.y = fmaxf(most.y, other);
     }
@@ -192,68 +183,49 @@ __device__ __forceinline__ float2 read_notes(u32 notes) {
 // saturates. A float keeps its precision wherever it lies: a bound that is 64 times too far off costs range at the lower end alone.
 struct ScaledGelu {
     typedef E4m3 Number;
-    static constexpr bool STAGED = false, LOADS = false, ASIDE = true;
+    static constexpr bool STAGED = false;
     const float *rows, *columns, *lengths;
     const bf16* bias;
     e4m3* data;
     float* powers;
     i64 stride;
     float reach;
+    float2 most;  // scale by column, size of a bias
 
-    // Largest scale by column, and size of a bias, of N, by 96 threads.
-    __device__ __forceinline__ void aside(u32 thread, int n, u32 notes) const {
-        float widest = 0.0f, most = 0.0f;
-        for (int i = 4 * static_cast<int>(thread); i < n; i += 4 * 96) {
+    __device__ __forceinline__ void begin(u32 thread, int n, u32 notes) {
+        float widest = 0.0f, largest_bias = 0.0f;
+#pragma unroll 4
+        for (int i = 4 * static_cast<int>(thread); i < n; i += 4 * 32 * FINISHERS) {
             const float4 scales = *reinterpret_cast<const float4*>(columns + i);
             widest = fmaxf(fmaxf(fmaxf(widest, scales.x), fmaxf(scales.y, scales.z)), scales.w);
             float term[4];
             expand(load<4>(bias + i), term);
-            most = fmaxf(most, largest(term));
+            largest_bias = fmaxf(largest_bias, largest(term));
         }
-#pragma unroll
-        for (int distance = 16; distance > 0; distance /= 2) {
-            widest = fmaxf(widest, __shfl_xor_sync(0xffffffffu, widest, distance));
-            most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, distance));
-        }
-        if (thread % 32 == 0) leave_notes(notes, thread / 32, widest, most);
-        __syncwarp();
+        most = largest_of_all(notes, thread, widest, largest_bias);
     }
 
-    __device__ __forceinline__ void end(u32, u32) const {}
-
-    template <int SUMS> __device__ __forceinline__ void finish(float (&sums)[SUMS], const Place& place, u32 notes) const {
-        const float2 noted = read_notes(notes);
-        const float widest = noted.x, most = noted.y;
-        float row[2], down[2];
+    template <class T> __device__ __forceinline__ void finish(u32 results, const Place& place) const {
+        Pack<bf16, 8> plus;
+        float factor[8];
+        by_eights<T>(
+            results, place,
+            [&](int column) {
+                plus = load<8>(bias + column);
+                load_floats(columns + column, factor);
+            },
+            [&](int row, int column, float(&value)[8]) {
+                const float power = power_scale(fmaf(lengths[row] * reach, most.x, most.y)), by = rows[row];
+                float term[8];
+                expand(plus, term);
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            const int mine = place.mine() + 8 * half, at = min(mine, place.rows - 1);
-            const float power = power_scale(fmaf(lengths[at] * reach, widest, most));
-            row[half] = rows[at], down[half] = power_inverse(power);
-            if (place.column == 0 && place.quad() == 0 && mine < place.rows) powers[mine] = power;
-        }
-        const int column = place.column + 2 * place.quad();
-        e4m3* const to = data + place.mine() * stride + place.column;
-#pragma unroll
-        for (int box = 0; box < SUMS / 32; ++box) {
-            u32 word[2][4];
-#pragma unroll
-            for (int j = 0; j < 8; ++j) {
-                const u32 plus = two_at(bias + column + 64 * box + 8 * j);
-                const float2 factor = two_at(columns + column + 64 * box + 8 * j);
-                u32 pair[2];
-#pragma unroll
-                for (int half = 0; half < 2; ++half) {
-                    const int from = 4 * (8 * box + j) + 2 * half;
-                    const float x = quick_gelu(fmaf(sums[from] * row[half], factor.x, low_half(plus)));
-                    const float y = quick_gelu(fmaf(sums[from + 1] * row[half], factor.y, high_half(plus)));
-                    pair[half] = e4m3_pair(x * down[half], y * down[half]);
-                }
-                word[j & 1][j >> 1] = pair[0] | (pair[1] << 16);
+                for (int i = 0; i < 8; ++i) value[i] = quick_gelu(fmaf(value[i] * by, factor[i], term[i]));
+                store_e4m3<8>(data + row * stride + column, value, power_inverse(power));
+                if (column == 0) powers[row] = power;
             }
-            store_e4m3_rows(word[0], word[1], to + 64 * box, stride, place);
-        }
+        );
     }
+    __device__ __forceinline__ void end(u32, u32) const {}
 };
 
 #endif

@@ -3,64 +3,18 @@
 // The ring: STAGES places in shared memory, each for one step of K of both tiles (128 bytes of each row). A place has two barriers:
 // `full` when its bytes have come, `empty` when all who read it are done. One thread of the first warpgroup fills places in their
 // order; each other warpgroup owns 64 rows of the tile. Blocks stay and walk over tiles, so copies of the next tile run while the
-// last one is finished. What a tile is finished with (an epilogue that is STAGED) takes places of the ring too: the boxes of 64
-// columns that are added come into them behind the last step of K, results are written over them, and copied out of them.
+// last one is finished. There are two kinds of what a tile is finished with (an epilogue, E):
 //
-// An epilogue `E` has: STAGED; LOADS, whether boxes come (`E::from`); `aside`, what warps that have nothing to do work out once;
-// and, staged, `box`, the order of the boxes, and what is done to each (see epilogues.cuh); else `finish` of
-// 64 rows, and `end` behind all tiles.
+//   STAGED  by the warpgroups that multiply, in places of the ring: the boxes of 64 columns that are added come into them behind the
+//           last step of K, results are written over them, and copied out of them. For little arithmetic. E has LOADS, whether boxes
+//           come (`E::from`), `box`, the order of the boxes, and what is done to each (see epilogues.cuh).
+//   else    by the other three warps of the first warpgroup while the others multiply the next tile: they hand it the sums, rounded to
+//           bfloat16, in a buffer of a tile's size, for which the ring has a place less. E has `begin` ahead of all tiles, `finish` of
+//           one, and `end`. (A warpgroup of its own would leave too few registers for wgmma: ptxas counts those of the launch.)
 #pragma once
-#include "common/wgmma.cuh"
-
-template <int M_, int N_, int STAGES_> struct Tile {
-    static constexpr int M = M_, N = N_, STAGES = STAGES_;
-    static constexpr int CONSUMERS = M / 64, THREADS = 128 * (CONSUMERS + 1), SUMS = N / 2;
-    static constexpr int A_BYTES = 128 * M, B_BYTES = 128 * N, STAGE_BYTES = A_BYTES + B_BYTES, SLAB_BYTES = 128 * 64;
-    // Boxes of 64 columns: in one place of the ring, and places that a whole tile takes.
-    static constexpr int BOXES = N / 64, PER_PLACE = STAGE_BYTES / A_BYTES, PLACES = (BOXES + PER_PLACE - 1) / PER_PLACE;
-    static_assert(M % 64 == 0 && N % 64 == 0 && (CONSUMERS == 2 || CONSUMERS == 3), "two or three warpgroups multiply");
-    static_assert(STAGES * STAGE_BYTES + 1024 + 16 * STAGES + 64 <= 232448, "shared memory of a block");
-    static_assert(STAGES >= PLACES + 2, "results of a tile wait in the ring until the second step of the next one");
-};
-
-struct Shape {
-    int m, n, k, group;  // group: rows of tiles that are walked over together, so that both operands stay in the L2 cache
-};
+#include "common/tiles.cuh"
 
 #if HOPPER
-
-// Where a warpgroup's part of a tile is: its first row of D, the tile's first column, and the thread's place in it.
-struct Place {
-    int row, column, rows;  // rows: of D
-    u32 who, warp, lane;
-    __device__ __forceinline__ int mine() const { return row + static_cast<int>(16 * warp + (lane >> 2)); }
-    __device__ __forceinline__ int quad() const { return static_cast<int>(lane & 3); }
-};
-
-template <class T> struct Ring {
-    u32 base, stage = 0, phase = 0;
-    __device__ __forceinline__ u32 at() const { return base + stage * T::STAGE_BYTES; }
-    __device__ __forceinline__ u32 full() const { return base + T::STAGES * T::STAGE_BYTES + 8 * stage; }
-    __device__ __forceinline__ u32 empty(u32 which) const { return base + T::STAGES * (T::STAGE_BYTES + 8) + 8 * which; }
-    // Floats that `aside` leaves for the others.
-    __device__ __forceinline__ u32 notes() const { return base + T::STAGES * (T::STAGE_BYTES + 16); }
-    __device__ __forceinline__ void next() {
-        if (++stage == T::STAGES) stage = 0, phase ^= 1;
-    }
-    // Gives a place back, for one warp or, by one thread, for the four of a warpgroup.
-    __device__ __forceinline__ void release(u32 which, u32 lane) const {
-        if (lane == 0) barrier_arrive(empty(which), 1);
-    }
-    __device__ __forceinline__ void release_for_all(u32 which) const { barrier_arrive(empty(which), 4); }
-};
-
-// Tile number t: groups of `group` rows of tiles, and within one the rows first.
-__device__ __forceinline__ void tile_of(int t, int rows, int columns, int group, int& m, int& n) {
-    const int area = group * columns, which = t / area, first = which * group, inside = t - which * area;
-    const int size = min(rows - first, group);
-    n = inside / size;
-    m = first + inside - n * size;
-}
 
 template <class T, class E>
 __device__ __forceinline__ void fill(
@@ -131,6 +85,49 @@ __device__ __forceinline__ void stage_out(float (&sums)[T::SUMS], E& epilogue, R
     __syncwarp();
 }
 
+// Rounds 64 rows of a tile into the buffer of results.
+template <class T>
+__device__ __forceinline__ void hand_over(const float (&sums)[T::SUMS], u32 results, u32 who, u32 warp, u32 lane) {
+    const u32 row = 16 * warp + (lane & 15), to = results + who * T::SLAB_BYTES + row * 128;
+#pragma unroll
+    for (int pair = 0; pair < T::N / 16; ++pair) {  // 16 columns: two blocks of 8
+        const u32 chunk = 2 * (pair & 3) + (lane >> 4);
+        u32 word[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) word[i] = rounded_pair(sums[8 * pair + 2 * i], sums[8 * pair + 2 * i + 1]);
+        store_matrices(to + (pair >> 2) * T::A_BYTES + ((chunk ^ (row & 7)) << 4), word);
+    }
+}
+
+// Eight neighbouring numbers of a row of results: number `unit` of its eights.
+template <class T> __device__ __forceinline__ Pack<bf16, 8> handed_pack(u32 results, int row, int unit) {
+    Pack<bf16, 8> pack;
+    const u32 from = results + (unit >> 3) * T::A_BYTES + row * 128 + (((unit ^ row) & 7) << 4);
+    asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(pack.word[0]), "=r"(pack.word[1]), "=r"(pack.word[2]), "=r"(pack.word[3])
+                 : "r"(from)
+                 : "memory");
+    return pack;
+}
+
+// What the warps that finish tiles do.
+template <class T, class E>
+__device__ __forceinline__ void finish_tiles(
+    const Ring<T>& ring, E& epilogue, const Shape& shape, int rows, int columns, int first, int stride, u32 warp, u32 lane
+) {
+    epilogue.begin(32 * warp + lane, shape.n, ring.notes());
+    u32 phase = 0;
+    for (int t = first; t < rows * columns; t += stride, phase ^= 1) {
+        int m, n;
+        tile_of(t, rows, columns, shape.group, m, n);
+        barrier_wait(ring.handed(), phase);
+        epilogue.template finish<T>(ring.results(), {m * T::M, n * T::N, shape.m, 0, warp, lane});
+        __syncwarp();
+        if (lane == 0) barrier_arrive(ring.taken(), 1);
+    }
+    epilogue.end(warp, lane);
+}
+
 template <class T, class E>
 __device__ __forceinline__ void multiply_tiles(
     Ring<T> ring, E& epilogue, const Shape& shape, int rows, int columns, int first, int stride, u32 who, u32 warp, u32 lane
@@ -140,6 +137,7 @@ __device__ __forceinline__ void multiply_tiles(
     const bool leader = (threadIdx.x & 127) == 0;
     float sums[T::SUMS];
     u32 waiting = T::STAGES;  // the first place that results still wait in; none
+    u32 phase = 1;            // of the buffer of results, which is free at first
     const auto give_back = [&] {
         if (E::STAGED && leader && waiting < T::STAGES) {
             stores_read();
@@ -174,18 +172,17 @@ __device__ __forceinline__ void multiply_tiles(
         ring.release(last, lane);
         give_back();
         __syncwarp();
-        const Place place = {
-            m * T::M + static_cast<int>(who) * 64, n * T::N, shape.m, who, warp, lane
-        };
         if constexpr (E::STAGED) {
             waiting = ring.stage;
-            stage_out<T>(sums, epilogue, ring, place);
+            stage_out<T>(sums, epilogue, ring, {m * T::M + static_cast<int>(who) * 64, n * T::N, shape.m, who, warp, lane});
         } else {
-            if (t == first && E::ASIDE) named_sync(4, 96 + 128 * T::CONSUMERS);
-            epilogue.template finish<T::SUMS>(sums, place, ring.notes());
+            barrier_wait(ring.taken(), phase);
+            phase ^= 1;
+            hand_over<T>(sums, ring.results(), who, warp, lane);
+            __syncwarp();
+            if (lane == 0) barrier_arrive(ring.handed(), 1);
         }
     }
-    if constexpr (!E::STAGED) epilogue.end(threadIdx.x / 32 - 4, lane);
     if (E::STAGED && leader) stores_done();
     __syncwarp();
 }
@@ -201,6 +198,8 @@ __device__ __forceinline__ void product(const TensorMap& x, const TensorMap& w, 
             barrier_init(ring.full(), 1);
             barrier_init(ring.empty(s), 4 * T::CONSUMERS);
         }
+        barrier_init(ring.handed(), 4 * T::CONSUMERS);
+        barrier_init(ring.taken(), FINISHERS);
         ring.stage = 0;
         asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async;" : : : "memory");
         fetch_map(x);
@@ -211,7 +210,7 @@ __device__ __forceinline__ void product(const TensorMap& x, const TensorMap& w, 
     const int rows = (shape.m + T::M - 1) / T::M, columns = shape.n / T::N;
     const int first = static_cast<int>(blockIdx.x), stride = static_cast<int>(gridDim.x);
     if (warp < 4) {
-        asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" : : "n"(T::CONSUMERS == 2 ? 24 : 32));
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" : : "n"(T::COPIES));
         if (thread == 0) {
             constexpr int DEPTH = 128 / E::Number::BYTES;
             for (int t = first; t < rows * columns; t += stride) {
@@ -219,17 +218,24 @@ __device__ __forceinline__ void product(const TensorMap& x, const TensorMap& w, 
                 tile_of(t, rows, columns, shape.group, m, n);
                 fill<T>(ring, x, w, epilogue, m * T::M, n * T::N, (shape.k + DEPTH - 1) / DEPTH);
             }
-        } else if constexpr (E::ASIDE) {
-            if (warp > 0) {
-                epilogue.aside(thread - 32, shape.n, ring.notes());
-                named_arrive(4, 96 + 128 * T::CONSUMERS);
-            }
+        }
+        if constexpr (!E::STAGED) {
+            if (warp > 0) finish_tiles<T>(ring, epilogue, shape, rows, columns, first, stride, warp - 1, lane);
         }
         __syncwarp();
     } else {
-        asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" : : "n"(T::CONSUMERS == 2 ? 240 : 160));
+        asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" : : "n"(T::MULTIPLIES));
         multiply_tiles<T>(ring, epilogue, shape, rows, columns, first, stride, (warp >> 2) - 1, warp & 3, lane);
     }
 }
 
 #endif
+
+// An entry point: its maps of X and W, what the epilogue takes, in parentheses, and its declaration behind that.
+#define UNWRAPPED(...) __VA_ARGS__
+#define PRODUCT(NAME, TILE, PARAMETERS, ...)                                                                                \
+    extern "C" __global__ void __launch_bounds__(TILE::THREADS, 1) NAME(                                                    \
+        const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w, UNWRAPPED PARAMETERS, const Shape shape   \
+    ) {                                                                                                                     \
+        BODY(__VA_ARGS__; product<TILE>(x, w, epilogue, shape);)                                                            \
+    }

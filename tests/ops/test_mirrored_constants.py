@@ -26,7 +26,7 @@ LAUNCHERS = [*sorted((ENGINE / "ops" / "cuda").glob("*.py")), ENGINE / "device" 
 HOST_ALONE = {
     "arrays.py _GRID", "arrays.py _LONGEST", "boxes.py _NOTHING", "fp8.py _ALIGNMENT", "fp8.py _OLDEST",
     "graphs.py _STATE", "plans.py HEADS_TOKENS", "plans.py _SOFTMAX_THREADS", "plans_fp8.py _GELU_PACKS",
-    "plans_fp8.py _LANES", "plans_fp8.py _NO_STREAM", "plans_fp8.py _PEAK_TOKENS", "products.py PEAKS",
+    "plans_fp8.py _LANES", "plans_fp8.py _NO_STREAM", "plans_fp8.py _PEAK_TOKENS",
     "products.py _SLAB", "tiles.py CAPABILITY", "tiles.py _GROUP_ROWS",
 }  # fmt: skip
 #: Rows that a thread has in flight: the launcher gives it tokens, not rows.

@@ -50,12 +50,10 @@ def plain(
         out = device.empty((3, 1, heads, tokens, _DIM), "bfloat16")
 
         def one(stream: _Stream) -> None:
-            rows = stream.x.extents[1]
             place = out.data.ptr + 2 * _DIM * stream.start
-            planes = Matrix(place, (_DIM, rows, 3 * heads), (2 * _DIM, 2 * _DIM * tokens), 2)
             tables = _tables(cos, sin, stream.start)
             strides = cos.strides[0] // 4, sin.strides[0] // 4
-            products.heads(device, tile, stream.x, stream.weight, planes, (*stream.places, *tables), strides)
+            products.heads(device, tile, stream.x, stream.weight, (*stream.places, *tables), strides, (place, tokens))
 
         beside(device, [partial(one, stream) for stream in streams])
         return out[0], out[1], out[2]
@@ -69,7 +67,7 @@ def scaled(
     """The same of numbers in e4m3, into e4m3 with one scale each; V's is that of its largest number."""
     numbers = [qkv._replace(x=qkv.x.data, weight=qkv.weight.data) for qkv in qkvs]
     streams = _streams(device, numbers, (biases, q_norms, k_norms), (cos, sin), heads)
-    if streams is None or any(qkv.weight.scale.data.ptr % 8 for qkv in qkvs):
+    if streams is None or any(qkv.weight.scale.data.ptr % _UNIT for qkv in qkvs):
         return library()
     tokens = sum(qkv.shape[1] for qkv in qkvs)
     norms = [[norm.data.ptr for norm in (both[0], both[-1])] for both in (q_norms, k_norms)]
@@ -125,7 +123,7 @@ def _streams(
         if x is None or weight is None or len(qkv.shape) != 3 or qkv.shape[-1] != 3 * width:
             return None
         shapes = [tuple(part.shape) for part in (bias, q_norm, k_norm)]
-        even = all(str(part.dtype) == "bfloat16" and part.data.ptr % 4 == 0 for part in (bias, q_norm, k_norm))
+        even = all(str(part.dtype) == "bfloat16" and part.data.ptr % _UNIT == 0 for part in (bias, q_norm, k_norm))
         if shapes != [(3 * width,), (_DIM,), (_DIM,)] or not even or {str(qkv.x.dtype)} - {"bfloat16", "uint8"}:
             return None
         found.append(_Stream(x, weight, (bias.data.ptr, q_norm.data.ptr, k_norm.data.ptr), start))

@@ -18,7 +18,7 @@ from fluxperf.engine.ops.cuda import products
 from fluxperf.engine.ops.cuda.tiles import CAPABILITY, Tile
 from fluxperf.engine.ops.table import Quantized
 
-#: Bytes that addresses of vectors are multiples of: a thread reads two numbers of bfloat16, or four float32.
+#: Bytes that addresses of vectors are multiples of: a thread reads two numbers of bfloat16, or 16 bytes.
 _PAIR, _QUAD = 4, 16
 
 #: Largest number of e4m3.
@@ -29,7 +29,7 @@ Run = Callable[[], Any]
 
 def gelu(device: Any, x: Any, weight: Any, bias: Any, out: Any, library: Run) -> Any:
     """``GELU(x W^T + b)`` into ``out`` [.., N], by the library or in one of this project's tiles."""
-    if not _fit(device, (x, weight, bias, out), bias.shape == (weight.shape[0],), (bias,), _PAIR):
+    if not _fit(device, (x, weight, bias, out), bias.shape == (weight.shape[0],), (bias,), _QUAD):
         return library()
     parts = [[products.matrix(part) for part in pair] for pair in _samples(x, out)]
     return _quickest(

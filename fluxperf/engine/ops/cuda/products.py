@@ -11,27 +11,28 @@ from fluxperf.engine.device.tensormaps import Matrix, misfit, tensor_map
 from fluxperf.engine.ops.cuda.entries import family, start
 from fluxperf.engine.ops.cuda.tiles import CAPABILITY, TILES, Tile, fits, walk
 
-# Maps of X, W and others by value, then what the epilogue takes, then M, N, K and rows of tiles of a group.
+# Maps of X, W and others by value, then what the epilogue takes, then M, N, K and rows of tiles of a group. Those with
+# more than two maps are staged.
 _MAPS = {count: " ".join(("16q",) * count) for count in (2, 3, 4)}
-for _file, _ending, _layout in (
-    ("product", "_plain", f"{_MAPS[3]} 4i"),
-    ("product", "_gelu", f"{_MAPS[3]} P 4i"),
-    ("product", "_gated", f"{_MAPS[4]} P P 4i"),
-    ("product_heads", "", f"{_MAPS[3]} 5P2qif 4i"),
-    ("product_heads_fp8", "", f"{_MAPS[2]} 5P2qif 8Pq2i 4i"),
-    ("product_fp8", "_plain", f"{_MAPS[3]} 4i"),
-    ("product_fp8", "_gated", f"{_MAPS[4]} P P P P i 4i"),
-    ("product_fp8", "_gelu", f"{_MAPS[2]} P P P P P P q f 4i"),
+for _file, _ending, _maps, _layout in (
+    ("product", "_plain", 3, "4i"),
+    ("product", "_gelu", 2, "P P q 4i"),
+    ("product", "_gated", 4, "P P 4i"),
+    ("product_heads", "", 2, "5P2qif Pq 4i"),
+    ("product_heads_fp8", "", 2, "5P2qif 8Pq2i 4i"),
+    ("product_fp8", "_plain", 3, "4i"),
+    ("product_fp8", "_gated", 4, "P P P P i 4i"),
+    ("product_fp8", "_gelu", 2, "P P P P P P q f 4i"),
 ):
     for _tile in TILES[_file]:
-        family(_file, _layout, f"{_tile.name}{_ending}", _tile.shared)
+        family(_file, f"{_MAPS[_maps]} {_layout}", f"{_tile.name}{_ending}", _tile.shared(_maps > 2))
 family("quantize_values", "P P P P P P P P q i i", "bf16")
 
 #: Rows and columns of a box that results leave by.
 _SLAB = 64
 
-#: Numbers that a block leaves of V's largest: one of each warp that multiplies.
-PEAKS = 8
+#: Numbers that a block leaves of V's largest: one of each warp that finishes tiles.
+PEAKS = 3  # FINISHERS: common/tiles.cuh
 
 #: Threads of a block that quantizes V, numbers of a pack, and packs of a thread.
 _VALUE_THREADS = 256  # THREADS: quantize_values.cu
@@ -73,7 +74,7 @@ def plain(device: Any, tile: Tile, x: Matrix, w: Matrix, out: Matrix) -> None:
 
 def gelu(device: Any, tile: Tile, x: Matrix, w: Matrix, out: Matrix, bias: int) -> None:
     """``GELU(X W^T + b)`` in bfloat16."""
-    _start(device, f"product_{tile.name}_gelu", tile, x, w, *tensor_map(out, _SLAB), bias)
+    _start(device, f"product_{tile.name}_gelu", tile, x, w, bias, out.address, out.strides[0] // out.itemsize)
 
 
 def gated(device: Any, tile: Tile, x: Matrix, w: Matrix, residual: Matrix, out: Matrix, gate: int, bias: int) -> None:
@@ -83,7 +84,13 @@ def gated(device: Any, tile: Tile, x: Matrix, w: Matrix, residual: Matrix, out: 
 
 
 def heads(
-    device: Any, tile: Tile, x: Matrix, w: Matrix, out: Matrix, places: tuple[int, ...], strides: tuple[int, int]
+    device: Any,
+    tile: Tile,
+    x: Matrix,
+    w: Matrix,
+    places: tuple[int, ...],
+    strides: tuple[int, int],
+    out: tuple[int, int],
 ) -> None:
     """``qkv_heads`` of ``X W^T`` for one stream.
 
@@ -92,12 +99,11 @@ def heads(
         tile: of 256 columns.
         x: tokens.
         w: the projection [3 H 128, K].
-        out: planes [3 H, tokens, 128].
         places: addresses of bias, norms of Q and K, and of cos and sin at the stream's first token.
         strides: of cos and sin, in elements.
+        out: address of the stream's first token in the planes [3 H, tokens, 128], and their tokens.
     """
-    width = w.extents[1] // 3
-    _start(device, f"product_heads_{tile.name}", tile, x, w, *tensor_map(out, _SLAB), *places, *strides, width, 1e-6)
+    _start(device, f"product_heads_{tile.name}", tile, x, w, *places, *strides, w.extents[1] // 3, 1e-6, *out)
 
 
 def scaled_heads(

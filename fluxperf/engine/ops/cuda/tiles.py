@@ -21,23 +21,26 @@ CAPABILITY = (9, 0)
 
 
 class Tile(NamedTuple):
-    """A tile of D: its name in entry points, rows, columns, places of the ring."""
+    """A tile of D: its name in entry points, rows, columns."""
 
     name: str
     rows: int
     columns: int
-    stages: int = 4
 
     @property
     def threads(self) -> int:
         """Of a block: a warpgroup that copies, and one for 64 rows each."""
         return self.rows // _SLAB * _WARPGROUP + _WARPGROUP
 
-    @property
-    def shared(self) -> int:
-        """Bytes of shared memory of a block, as `pipeline.cuh` lays them out."""
-        ring = self.stages * ((self.rows + self.columns) * ROW_BYTES + _BARRIERS)
-        return _ALIGNMENT + ring + _NOTES
+    def shared(self, staged: bool) -> int:
+        """Bytes of shared memory of a block, as `pipeline.cuh` lays them out.
+
+        Args:
+            staged: whether results leave through the ring, which then has four places; else it has three, and results
+                in bfloat16 a buffer of their own.
+        """
+        stages, results = (4, 0) if staged else (3, 2 * self.rows * self.columns)
+        return _ALIGNMENT + stages * ((self.rows + self.columns) * ROW_BYTES + _BARRIERS) + results + _NOTES
 
 
 _SQUARE, _WIDE = Tile("192x192", 192, 192), Tile("128x256", 128, 256)

@@ -1,0 +1,72 @@
+// Tiles of a product (pipeline.cuh): sizes, registers, the order that they are walked over in, and the ring in shared memory.
+#pragma once
+#include "common/element.cuh"
+#include "common/wgmma.cuh"
+
+template <int M_, int N_, bool STAGED> struct Tile {
+    static constexpr int M = M_, N = N_, STAGES = STAGED ? 4 : 3;
+    static constexpr int CONSUMERS = M / 64, THREADS = 128 * (CONSUMERS + 1), SUMS = N / 2;
+    static constexpr int A_BYTES = 128 * M, B_BYTES = 128 * N, STAGE_BYTES = A_BYTES + B_BYTES, SLAB_BYTES = 128 * 64;
+    // Boxes of 64 columns: in one place of the ring, and places that a whole tile takes.
+    static constexpr int BOXES = N / 64, PER_PLACE = STAGE_BYTES / A_BYTES, PLACES = (BOXES + PER_PLACE - 1) / PER_PLACE;
+    static_assert(M % 64 == 0 && N % 64 == 0 && (CONSUMERS == 2 || CONSUMERS == 3), "two or three warpgroups multiply");
+    static constexpr int RESULT_BYTES = STAGED ? 0 : BOXES * A_BYTES;
+    // Registers of a thread of the first warpgroup, and of one that multiplies: together what a block begins with.
+    static constexpr int COPIES = STAGED ? (CONSUMERS == 2 ? 24 : 32) : (CONSUMERS == 2 ? 120 : 104);
+    static constexpr int MULTIPLIES = STAGED ? (CONSUMERS == 2 ? 240 : 160) : (CONSUMERS == 2 ? 192 : 136);
+    static_assert(STAGES * STAGE_BYTES + RESULT_BYTES + 1024 + 16 * STAGES + 64 <= 232448, "shared memory of a block");
+    static_assert(!STAGED || STAGES >= PLACES + 2, "results of a tile wait in the ring until the second step of the next one");
+};
+
+// By the name in entry points, results through the ring or by a warpgroup of their own.
+typedef Tile<192, 192, true> Tile192x192Staged;
+typedef Tile<128, 256, true> Tile128x256Staged;
+typedef Tile<192, 192, false> Tile192x192;
+typedef Tile<128, 256, false> Tile128x256;
+
+constexpr int FINISHERS = 3;  // warps
+
+struct Shape {
+    int m, n, k, group;  // group: rows of tiles that are walked over together, so that both operands stay in the L2 cache
+};
+
+#if HOPPER
+
+// Where a warpgroup's part of a tile is: its first row of D, the tile's first column, and the thread's place in it.
+struct Place {
+    int row, column, rows;  // rows: of D
+    u32 who, warp, lane;
+    __device__ __forceinline__ int mine() const { return row + static_cast<int>(16 * warp + (lane >> 2)); }
+    __device__ __forceinline__ int quad() const { return static_cast<int>(lane & 3); }
+};
+
+template <class T> struct Ring {
+    u32 base, stage = 0, phase = 0;
+    __device__ __forceinline__ u32 at() const { return base + stage * T::STAGE_BYTES; }
+    // Sums that wait to be finished: boxes of 64 columns of all rows, with the 128-byte swizzle.
+    __device__ __forceinline__ u32 results() const { return base + T::STAGES * T::STAGE_BYTES; }
+    __device__ __forceinline__ u32 full() const { return results() + T::RESULT_BYTES + 8 * stage; }
+    __device__ __forceinline__ u32 empty(u32 which) const { return results() + T::RESULT_BYTES + 8 * (T::STAGES + which); }
+    // Barriers of the results: that they are there, that they have been read. Behind them what warps leave for each other.
+    __device__ __forceinline__ u32 handed() const { return empty(T::STAGES); }
+    __device__ __forceinline__ u32 taken() const { return handed() + 8; }
+    __device__ __forceinline__ u32 notes() const { return handed() + 16; }
+    __device__ __forceinline__ void next() {
+        if (++stage == T::STAGES) stage = 0, phase ^= 1;
+    }
+    // Gives a place back, for one warp or, by one thread, for the four of a warpgroup.
+    __device__ __forceinline__ void release(u32 which, u32 lane) const {
+        if (lane == 0) barrier_arrive(empty(which), 1);
+    }
+    __device__ __forceinline__ void release_for_all(u32 which) const { barrier_arrive(empty(which), 4); }
+};
+
+// Tile number t: groups of `group` rows of tiles, and within one the rows first.
+__device__ __forceinline__ void tile_of(int t, int rows, int columns, int group, int& m, int& n) {
+    const int area = group * columns, which = t / area, first = which * group, inside = t - which * area;
+    const int size = min(rows - first, group);
+    n = inside / size;
+    m = first + inside - n * size;
+}
+
+#endif
