@@ -1,7 +1,8 @@
 // A QKV product's tile of two heads: bias, RMS norm of Q and K, rotation, and the layout by head.
 #pragma once
 #include "common/epilogues.cuh"
-#include "common/heads.cuh"
+#include "common/reduce.cuh"
+#include "common/rope.cuh"
 
 struct HeadsOf {
     const bf16 *bias, *q_norm, *k_norm;
@@ -35,31 +36,62 @@ __device__ __forceinline__ void frequencies(const float* from, float (&to)[4]) {
 }
 
 // Two heads of 128 numbers, 16 lanes to a row of both, which share its rotation. `E` has `widen`, which adds the bias to eight numbers
-// of a column of D, and `write`, which stores them; `lane` columns apart are a head's sixteenths.
+// of a column of D, `write`, which stores eight of a head's row, and AHEAD, rows of a lane that are under way together.
 template <class T, class E>
 __device__ __forceinline__ void finish_heads(E& epilogue, const HeadsOf& of, u32 results, const Place& place) {
     static_assert(T::N == 256, "two heads");
-    const int unit = static_cast<int>(place.lane) & 15, part = place.column / of.width;
-    const Pack<bf16, 8> weight = load<8>((part == 0 ? of.q_norm : of.k_norm) + 8 * unit);
-    Rotation<8> rotation, next;
-    const auto rotation_of = [&](int row, Rotation<8>& to) {
-        const i64 token = min(place.row + row, place.rows - 1);
-        frequencies(of.cos + token * of.cos_stride + 8 * unit, to.cosine);
-        frequencies(of.sin + token * of.sin_stride + 8 * unit, to.sine);
-    };
-    const int first = 2 * static_cast<int>(place.warp) + (static_cast<int>(place.lane) >> 4);
-    if (part < 2) rotation_of(first, next);
-#pragma unroll 1
-    for (int row = first; row < T::M; row += 2 * FINISHERS) {  // all lanes stay for the sums
-        rotation = next;
-        if (part < 2 && row + 2 * FINISHERS < T::M) rotation_of(row + 2 * FINISHERS, next);
+    constexpr int AHEAD = E::AHEAD, STEP = 2 * FINISHERS;
+    const int unit = static_cast<int>(place.lane) & 15, part = place.column / of.width, last = place.rows - 1 - place.row;
+    float weight[8];
+    expand(load<8>((part == 0 ? of.q_norm : of.k_norm) + 8 * unit), weight);
+    Rotation<8> rotation[AHEAD], next[AHEAD];
+    const auto turn = [&](int row) {
 #pragma unroll
-        for (int head = 0; head < 2; ++head) {
-            float value[8];
-            expand(handed_pack<T>(results, row, 16 * head + unit), value);
-            epilogue.widen(value, min(place.row + row, place.rows - 1), place.column + 128 * head + 8 * unit);
-            if (part < 2) norm_and_rotate<16, 8>(value, weight, rotation, 1.0f / 128.0f, of.eps);
-            if (place.row + row < place.rows) epilogue.write(value, place.row + row, place.column / 128 + head, part, 8 * unit);
+        for (int u = 0; u < AHEAD; ++u) {
+            const i64 token = place.row + min(row + u * STEP, last);
+            frequencies(of.cos + token * of.cos_stride + 8 * unit, next[u].cosine);
+            frequencies(of.sin + token * of.sin_stride + 8 * unit, next[u].sine);
+        }
+    };
+    const int begin = 2 * static_cast<int>(place.warp) + (static_cast<int>(place.lane) >> 4);
+    if (part < 2) turn(begin);
+#pragma unroll 1
+    for (int first = begin; first < T::M; first += AHEAD * STEP) {  // all lanes stay for the sums
+        float value[AHEAD][2][8], squares[AHEAD][2] = {};
+#pragma unroll
+        for (int u = 0; u < AHEAD; ++u) {
+            rotation[u] = next[u];
+            const int row = min(first + u * STEP, T::M - 1);
+#pragma unroll
+            for (int head = 0; head < 2; ++head) {
+                expand(handed_pack<T>(results, row, 16 * head + unit), value[u][head]);
+                epilogue.widen(value[u][head], place.row + min(row, last), place.column + 128 * head + 8 * unit);
+            }
+        }
+        if (part < 2) {
+            turn(first + AHEAD * STEP);
+#pragma unroll
+            for (int i = 0; i < 2 * AHEAD * 8; ++i) {
+                const float x = value[i / 16][i / 8 % 2][i % 8];
+                squares[i / 16][i / 8 % 2] += x * x;
+            }
+#pragma unroll
+            for (int distance = 8; distance > 0; distance /= 2) {
+#pragma unroll
+                for (int i = 0; i < 2 * AHEAD; ++i) squares[i / 2][i % 2] += __shfl_xor_sync(ALL_LANES, squares[i / 2][i % 2], distance);
+            }
+#pragma unroll
+            for (int i = 0; i < 2 * AHEAD; ++i) {
+                const float inverse = inverse_sqrt(squares[i / 2][i % 2] * (1.0f / 128.0f) + of.eps);
+#pragma unroll
+                for (int j = 0; j < 8; ++j) value[i / 2][i % 2][j] = value[i / 2][i % 2][j] * inverse * weight[j];
+                rotate<8>(value[i / 2][i % 2], rotation[i / 2]);
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < 2 * AHEAD; ++i) {
+            const int row = first + i / 2 * STEP;
+            if (row <= min(last, T::M - 1)) epilogue.write(value[i / 2][i % 2], place.row + row, place.column / 128 + i % 2, part, 8 * unit);
         }
     }
 }
@@ -67,6 +99,7 @@ __device__ __forceinline__ void finish_heads(E& epilogue, const HeadsOf& of, u32
 struct Heads {
     typedef Bfloat16 Number;
     static constexpr bool STAGED = false;
+    static constexpr int AHEAD = 1;
     const HeadsOf& of;
     const PlainHeadsOf& to;
 
@@ -91,6 +124,7 @@ struct Heads {
 struct ScaledHeads {
     typedef E4m3 Number;
     static constexpr bool STAGED = false;
+    static constexpr int AHEAD = 2;
     const HeadsOf& of;
     const ScaledHeadsOf& to;
     float down[2], peak;

@@ -119,20 +119,33 @@ struct ScaledGated : Staged {
     }
 };
 
-// Calls `each` with a row of a tile, a column of D and eight numbers of the product from there on: 64 columns after each other, eight
-// lanes to a row, so that one lane's columns change seldom. `begin` is called with them first.
-template <class T, class Begin, class Each>
-__device__ __forceinline__ void by_eights(u32 results, const Place& place, Begin begin, Each each) {
+// Nothing, where an epilogue needs nothing of a row.
+struct None {};
+
+// Finishes a tile by eights of columns: 64 columns after each other, eight lanes to a row. `E` has `column`, what belongs to eight
+// columns of D; `row`, what else a row needs; `write`, which takes both and eight numbers of the product; and AHEAD, rows of a lane
+// that are under way together: more where the next tile is soon there, as in e4m3.
+template <class T, class E> __device__ __forceinline__ void by_eights(const E& epilogue, u32 results, const Place& place) {
+    constexpr int AHEAD = E::AHEAD, STEP = 4 * FINISHERS;
     const int lane = static_cast<int>(place.lane), last = min(T::M, place.rows - place.row);
 #pragma unroll 1
     for (int box = 0; box < T::BOXES; ++box) {
-        const int column = place.column + 64 * box + 8 * (lane & 7);
-        begin(column);
-#pragma unroll 2
-        for (int row = 4 * static_cast<int>(place.warp) + (lane >> 3); row < last; row += 4 * FINISHERS) {
-            float value[8];
-            expand(handed_pack<T>(results, row, 8 * box + (lane & 7)), value);
-            each(place.row + row, column, value);
+        const int unit = 8 * box + (lane & 7), column = place.column + 8 * unit;
+        const auto of_column = epilogue.column(column);
+#pragma unroll(AHEAD == 1 ? 2 : 1)
+        for (int first = 4 * static_cast<int>(place.warp) + (lane >> 3); first < last; first += AHEAD * STEP) {
+            decltype(epilogue.row(0)) of_row[AHEAD];
+            Pack<bf16, 8> pack[AHEAD];
+#pragma unroll
+            for (int u = 0; u < AHEAD; ++u) of_row[u] = epilogue.row(place.row + min(first + u * STEP, last - 1));
+#pragma unroll
+            for (int u = 0; u < AHEAD; ++u) pack[u] = handed_pack<T>(results, min(first + u * STEP, last - 1), unit);
+#pragma unroll
+            for (int u = 0; u < AHEAD; ++u) {
+                float value[8];
+                expand(pack[u], value);
+                if (first + u * STEP < last) epilogue.write(value, place.row + first + u * STEP, column, of_row[u], of_column);
+            }
         }
     }
 }
@@ -141,25 +154,23 @@ __device__ __forceinline__ void by_eights(u32 results, const Place& place, Begin
 struct Gelu {
     typedef Bfloat16 Number;
     static constexpr bool STAGED = false;
+    static constexpr int AHEAD = 1;
     const bf16* bias;
     bf16* to;
     i64 stride;
 
     __device__ __forceinline__ void begin(u32, int, u32) const {}
-    template <class T> __device__ __forceinline__ void finish(u32 results, const Place& place) const {
-        Pack<bf16, 8> plus;
-        by_eights<T>(
-            results, place, [&](int column) { plus = load<8>(bias + column); },
-            [&](int row, int column, float(&value)[8]) {
-                float term[8];
-                expand(plus, term);
-#pragma unroll
-                for (int i = 0; i < 8; ++i) value[i] = quick_gelu(value[i] + term[i]);
-                store<8>(to + row * stride + column, value);
-            }
-        );
-    }
     __device__ __forceinline__ void end(u32, u32) const {}
+    template <class T> __device__ __forceinline__ void finish(u32 results, const Place& place) const { by_eights<T>(*this, results, place); }
+    __device__ __forceinline__ Pack<bf16, 8> column(int column) const { return load<8>(bias + column); }
+    __device__ __forceinline__ None row(int) const { return {}; }
+    __device__ __forceinline__ void write(float (&value)[8], int row, int column, None, const Pack<bf16, 8>& plus) const {
+        float term[8];
+        expand(plus, term);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) value[i] = quick_gelu(value[i] + term[i]);
+        store<8>(to + row * stride + column, value);
+    }
 };
 
 // Two largest numbers over the warps that finish tiles, none below zero.
@@ -184,6 +195,11 @@ __device__ __forceinline__ float2 largest_of_all(u32 notes, u32 thread, float on
 struct ScaledGelu {
     typedef E4m3 Number;
     static constexpr bool STAGED = false;
+    static constexpr int AHEAD = 4;
+    struct Column {
+        Pack<bf16, 8> bias;
+        float factor[8];
+    };
     const float *rows, *columns, *lengths;
     const bf16* bias;
     e4m3* data;
@@ -205,25 +221,21 @@ struct ScaledGelu {
         most = largest_of_all(notes, thread, widest, largest_bias);
     }
 
-    template <class T> __device__ __forceinline__ void finish(u32 results, const Place& place) const {
-        Pack<bf16, 8> plus;
-        float factor[8];
-        by_eights<T>(
-            results, place,
-            [&](int column) {
-                plus = load<8>(bias + column);
-                load_floats(columns + column, factor);
-            },
-            [&](int row, int column, float(&value)[8]) {
-                const float power = power_scale(fmaf(lengths[row] * reach, most.x, most.y)), by = rows[row];
-                float term[8];
-                expand(plus, term);
+    template <class T> __device__ __forceinline__ void finish(u32 results, const Place& place) const { by_eights<T>(*this, results, place); }
+    __device__ __forceinline__ Column column(int column) const {
+        Column found = {load<8>(bias + column)};
+        load_floats(columns + column, found.factor);
+        return found;
+    }
+    __device__ __forceinline__ float2 row(int row) const { return make_float2(rows[row], lengths[row]); }
+    __device__ __forceinline__ void write(float (&value)[8], int row, int column, float2 of_row, const Column& by) const {
+        const float power = power_scale(fmaf(of_row.y * reach, most.x, most.y));
+        float term[8];
+        expand(by.bias, term);
 #pragma unroll
-                for (int i = 0; i < 8; ++i) value[i] = quick_gelu(fmaf(value[i] * by, factor[i], term[i]));
-                store_e4m3<8>(data + row * stride + column, value, power_inverse(power));
-                if (column == 0) powers[row] = power;
-            }
-        );
+        for (int i = 0; i < 8; ++i) value[i] = quick_gelu(fmaf(value[i] * of_row.x, by.factor[i], term[i]));
+        store_e4m3<8>(data + row * stride + column, value, power_inverse(power));
+        if (column == 0) powers[row] = power;
     }
     __device__ __forceinline__ void end(u32, u32) const {}
 };
