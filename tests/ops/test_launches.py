@@ -171,6 +171,14 @@ def _left(draw: Empty, implementation: Implementation, qkv: Any) -> Deferred:
     return Deferred(*numbers)
 
 
+#: Name and tile of an entry point of a product; threads of a block by tile: a warpgroup that copies, one per 64 rows.
+PRODUCT = r"PRODUCT\(\s*([\w#]+),\s+(\w+),"
+TILE_BOUNDS = {
+    name: 2 * int(rows) + 128
+    for rows, name in re.findall(r"typedef Tile<(\d+), [^>]+> (\w+);", SOURCES["common/tiles.cuh"])
+}
+
+
 def bounds() -> dict[str, int]:
     """The most threads of a block, by entry point, from the sources."""
     found = {}
@@ -188,6 +196,9 @@ def bounds() -> dict[str, int]:
                 for bound, name in re.findall(bounded, body):
                     entry = "".join(given.get(part, part) for part in name.split("##"))
                     found[entry] = evaluated(bound, **{**names, **sizes})
+                for name, tile in re.findall(PRODUCT, body):
+                    found["".join(given.get(part, part) for part in name.split("##"))] = TILE_BOUNDS[given[tile]]
+        found |= {name: TILE_BOUNDS[tile] for name, tile in re.findall(rf"^{PRODUCT}", flat, re.MULTILINE)}
         for bound, name in re.findall(bounded, flat):
             if name.startswith(file.removesuffix(".cu")):
                 found[name] = evaluated(bound, **names)

@@ -266,6 +266,18 @@ def test_the_quickest_way_is_tried_once_and_kept(tmp_path: Path) -> None:
     assert len(ran) > 3
 
 
+@pytest.mark.parametrize(("tiles", "taken"), [(1.01, "tiles"), (1.03, "library")])
+def test_a_tie_is_not_the_librarys(tiles: float, taken: str, tmp_path: Path) -> None:
+    on = ticking(tmp_path)
+
+    def work(name: str) -> str:
+        on.now += {"library": 1e-3, "tiles": tiles * 1e-3, "wide": 1.02e-3}[name]
+        return name
+
+    ways = {name: partial(work, name) for name in ("library", "wide", "tiles")}
+    assert Ways(on).run("op 4 x 5 x 6", ways, "v1") == taken
+
+
 def test_a_single_way_is_not_tried(tmp_path: Path) -> None:
     on = ticking(tmp_path)
     made = Ways(on)
