@@ -7,6 +7,9 @@ import os
 import signal
 import sys
 
+#: What one that stays alive prints when it has begun, and after every turn.
+READY, DONE = "fluxperf: ready", "fluxperf: done"
+
 #: Variable that names the process to follow.
 PARENT = "FLUXPERF_PARENT"
 

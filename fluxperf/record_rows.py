@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fluxperf.budgets import policy_of
 from fluxperf.engine.checkpoints.sources import WeightSource
@@ -13,7 +13,7 @@ from fluxperf.engine.device.choices import Trial
 from fluxperf.engine.device.transfers import Crossing
 from fluxperf.engine.ops.meter import OpMeter
 from fluxperf.harness.measure.stopping import Reading
-from fluxperf.harness.records import BlockRow, Conditions, LedgerRow, OpRow, TriedRow, WorkloadRow
+from fluxperf.harness.records import BlockRow, Conditions, LedgerRow, OpRow, Totals, TriedRow, WorkloadRow
 from fluxperf.workloads import Prepared, Workload
 
 
@@ -156,3 +156,42 @@ def joules(conditions: Conditions | None, numbers: Mapping[str, int]) -> dict[st
     if energy is None or energy.counter_j is None:
         return {}
     return {metric: [[energy.counter_j / number]] for metric, number in numbers.items() if number}
+
+
+def crossed(crossings: Iterable[Crossing], launches: int | None, **others: Any) -> Totals:
+    """Copies and bytes of crossings as totals, with what else is known."""
+    copies, sizes = sums(crossings)
+    return Totals(
+        d2h_copies=copies["d2h"],
+        h2d_copies=copies["h2d"],
+        d2h_bytes=sizes["d2h"],
+        h2d_bytes=sizes["h2d"],
+        launches=launches,
+        **others,
+    )
+
+
+def outside(around: list[Crossing], generations: list[Crossing], number: int, forward: Totals, steps: int) -> Totals:
+    """Copies of a generation outside its forwards: weights, tables, inputs, the sampler's steps, the latents' way down.
+
+    Weights from files are one copy for each of the model's tensors, as the door counts a stream.
+
+    Args:
+        around: crossings before and after the generations.
+        generations: crossings of ``number`` generations.
+        number: how many generations those were.
+        forward: totals of one forward.
+        steps: forwards of a generation.
+    """
+    copies, sizes = sums(around)
+    whole, whole_bytes = sums(generations)
+    down = copies["d2h"] + whole["d2h"] // number - steps * forward.d2h_copies
+    return Totals(
+        d2h_copies=down,
+        h2d_copies=copies["h2d"] + whole["h2d"] // number - steps * forward.h2d_copies,
+        d2h_bytes=sizes["d2h"] + whole_bytes["d2h"] // number - steps * forward.d2h_bytes,
+        h2d_bytes=sizes["h2d"] + whole_bytes["h2d"] // number - steps * forward.h2d_bytes,
+        launches=None,
+        syncs=down,
+        peak_bytes=None,
+    )

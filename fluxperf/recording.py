@@ -19,7 +19,7 @@ from fluxperf.engine.device.transfers import Crossing
 from fluxperf.engine.executors import Forwards
 from fluxperf.engine.ops.meter import OpMeter
 from fluxperf.harness.measure.clocks import Watch
-from fluxperf.harness.measure.environment import commit, machine
+from fluxperf.harness.measure.environment import commit, machine, this_process
 from fluxperf.harness.measure.sampler import Run, Samples, Variant, interleave
 from fluxperf.harness.measure.sampling import Sampling
 from fluxperf.harness.measure.stopping import Reading
@@ -30,11 +30,12 @@ from fluxperf.record_rows import (
     algorithms,
     block_rows,
     clocked,
+    crossed,
     joules,
     ledger_rows,
     op_rows,
+    outside,
     rung_policy,
-    sums,
     workload_row,
 )
 from fluxperf.workloads import Prepared
@@ -83,24 +84,47 @@ def measure(
     Raises:
         TransferError: a rung that makes no copies made one.
     """
-    device = prepared.device
-    run: Run = prepared.denoise
-    tally = None
-    if prepared.phase.copies and device.launches is not None:
+    if prepared.phase.copies and prepared.device.launches is not None:
         # A forward of minutes is counted in the first timed generation; what counting costs is lost in it.
         tally = _FirstForward(prepared)
-        run = tally.denoise
-    else:
-        counts = count(prepared, witness)
-        on_sample()
-        run = prepared.repeating() if prepared.repeats else run
+        found = lambda: tally.counts(_witnessed(prepared) if witness else None)  # noqa: E731
+        return timed(prepared, found, tally.denoise, sampling, reference, peers, on_sample)
+    counts = count(prepared, witness)
+    on_sample()
+    run = prepared.repeating() if prepared.repeats else prepared.denoise
+    return timed(prepared, lambda: counts, run, sampling, reference, peers, on_sample)
+
+
+def timed(
+    prepared: Prepared,
+    counted: Callable[[], Counts],
+    run: Run,
+    sampling: Sampling,
+    reference: Reference | None = None,
+    peers: Sequence[Peer] = (),
+    on_sample: Callable[[], None] = lambda: None,
+) -> tuple[list[Record], Any]:
+    """Times generations of a prepared rung, in turns with those of peers.
+
+    Args:
+        prepared: the rung.
+        counted: counts of one forward, asked for when the samples are there.
+        run: a generation, or as many as the rung repeats.
+        sampling: of generations.
+        reference: latents to state the error against, or ``None``.
+        peers: other implementations of the same workload.
+        on_sample: called after each generation.
+
+    Returns:
+        As `measure`.
+    """
+    device = prepared.device
     start = len(device.door.ledger.crossings)
     own_variant = Variant(device, run, prepared.repeats or 1)
     variants = [own_variant, *(Variant(peer.clock, peer.denoise) for peer in peers)]
     with Watch(device.bus_id) as watch:
         samples, *others = interleave(variants, sampling, on_sample, window=watch.window())
-    if tally is not None:
-        counts = tally.counts(_witnessed(prepared) if witness else None)
+    counts = counted()
     generations = device.door.ledger.crossings[start:]
     start = len(device.door.ledger.crossings)
     numbers = device.door.to_host(samples.last, "latents")
@@ -146,7 +170,7 @@ class _Tally:
         """Counts from the beginning until now."""
         device, ledger = self._device, self._device.door.ledger
         crossings = ledger.crossings[self._start :]
-        totals = _totals(
+        totals = crossed(
             crossings,
             launches=None if device.launches is None else device.launches - self._launches,
             syncs=ledger.syncs - self._syncs,
@@ -261,44 +285,6 @@ def _witnessed(prepared: Prepared) -> Totals:
     return seen.totals
 
 
-def _totals(crossings: list[Crossing], launches: int | None, **others: Any) -> Totals:
-    copies, sizes = sums(crossings)
-    return Totals(
-        d2h_copies=copies["d2h"],
-        h2d_copies=copies["h2d"],
-        d2h_bytes=sizes["d2h"],
-        h2d_bytes=sizes["h2d"],
-        launches=launches,
-        **others,
-    )
-
-
-def outside(around: list[Crossing], generations: list[Crossing], number: int, forward: Totals, steps: int) -> Totals:
-    """Copies of a generation outside its forwards: weights, tables, inputs, the sampler's steps, the latents' way down.
-
-    Weights from files are one copy for each of the model's tensors, as the door counts a stream.
-
-    Args:
-        around: crossings before and after the generations.
-        generations: crossings of ``number`` generations.
-        number: how many generations those were.
-        forward: totals of one forward.
-        steps: forwards of a generation.
-    """
-    copies, sizes = sums(around)
-    whole, whole_bytes = sums(generations)
-    down = copies["d2h"] + whole["d2h"] // number - steps * forward.d2h_copies
-    return Totals(
-        d2h_copies=down,
-        h2d_copies=copies["h2d"] + whole["h2d"] // number - steps * forward.h2d_copies,
-        d2h_bytes=sizes["d2h"] + whole_bytes["d2h"] // number - steps * forward.d2h_bytes,
-        h2d_bytes=sizes["h2d"] + whole_bytes["h2d"] // number - steps * forward.h2d_bytes,
-        launches=None,
-        syncs=down,
-        peak_bytes=None,
-    )
-
-
 def _error(numbers: Any, reference: Reference | None) -> ErrorRow | None:
     """``||out - ref|| / ||ref||`` of the final latents."""
     if reference is None:
@@ -335,7 +321,7 @@ def record_of(
         **algorithms(prepared.device.trials())._asdict(),
         policy=rung_policy(prepared),
         settings={"nvtx": "on" if prepared.observers else "off", **settings_of(prepared.budget)},
-        sampling=[samples.outcome],
+        sampling=[msgspec.structs.replace(samples.outcome, process=this_process())],
         load=prepared.load,
         graph=counts.graph,
     )
@@ -373,7 +359,7 @@ def _peer_record(own: Record, peer: Peer, samples: Samples) -> Record:
         error=None,
         policy={"form": peer.form, "weights": "random numbers of the same shapes, drawn by the peer"},
         totals=seen.totals,
-        setup_totals=_totals([], launches=None, syncs=0, peak_bytes=None),
+        setup_totals=crossed([], launches=None, syncs=0, peak_bytes=None),
         blocks=[],
         ledger=[],
         ops=[],

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fluxperf.baselines import WORKLOADS, counted, write_baseline
 from fluxperf.cli import main
+from fluxperf.cli.alive import Stay, Warmup, begins_with, check_alive
 from fluxperf.cli.judging import against, failed, references, since, spreads, spreads_of
 from fluxperf.cli.power import power
 from fluxperf.cli.verdicts import Outputs, conclude
@@ -24,6 +25,7 @@ from fluxperf.engine.device import open_device
 from fluxperf.errors import BuildError, ConfigError, FluxperfError, RecordError
 from fluxperf.files import check_writable, locked
 from fluxperf.harness import verdict as verdicts
+from fluxperf.harness.alive import Alive
 from fluxperf.harness.calibration import store
 from fluxperf.harness.checkouts import Installed, Processes, as_it_is, installed, resolved, running
 from fluxperf.harness.comparisons import again, begun, continued, in_words, too_few, write
@@ -73,6 +75,8 @@ def gate(
     rung: Rungs = None,
     pairs: Annotated[int | None, typer.Option(min=1, help="Process pairs to begin with; the policy's if none.")] = None,
     repeat: Annotated[int, typer.Option(min=1, help="Timed generations of each process.")] = 5,
+    warmup: Warmup = None,
+    alive: Stay = None,
     policy: PolicyFile = _POLICY,
     baselines: Baselines = _BASELINES,
     json: Json = None,
@@ -104,8 +108,9 @@ def gate(
         except FluxperfError as error:
             found = failed(error, str(baseline), str(candidate), known)
     else:
-        arguments = _command(workload, repeat, rung)
-        found = _revisions((str(base), str(head)), arguments, policy, baselines, pairs)
+        arguments = _command(workload, repeat, rung, warmup)
+        check_alive(alive, workload, forked=False, planted=False)
+        found = _revisions((str(base), str(head)), arguments, policy, baselines, pairs, alive or 0)
     conclude(found, outputs)
 
 
@@ -166,9 +171,7 @@ def calibrate(
     ] = None,
     comparisons: Annotated[int, typer.Option(min=1, help="Comparisons of so many pairs each.")] = 1,
     repeat: Annotated[int, typer.Option(min=1, help="Timed generations of each process.")] = 5,
-    warmup: Annotated[
-        int | None, typer.Option(min=0, help="Generations of each process before them; not of kernels.")
-    ] = None,
+    warmup: Warmup = None,
     time_limit_s: Annotated[
         float | None,
         typer.Option(min=0, help="Begin no comparison that would end later than after so many seconds."),
@@ -176,6 +179,15 @@ def calibrate(
     forked: Annotated[
         bool, typer.Option("--forked", help="Fork processes from one that has imported everything: they start sooner.")
     ] = False,
+    alive: Stay = None,
+    plant: Annotated[
+        list[float] | None,
+        typer.Option(
+            min=0,
+            max=100,
+            help="Plant so many percent of a step as work, too, and see how often it is found; repeat.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Keep every comparison in this JSON file; what it has is continued."),
@@ -189,7 +201,11 @@ def calibrate(
     """
     thresholds = read_policy(policy)
     arguments = _command(workload, repeat, rung, warmup)
-    found = begun(workload, arguments, pairs or thresholds.pairs.first, thresholds, forked=forked)
+    check_alive(alive, workload, forked=forked, planted=bool(plant))
+    found = begun(
+        workload, arguments, pairs or thresholds.pairs.first, thresholds, forked=forked, alive=alive or 0,
+        plants=[percent / 100 for percent in plant or ()],
+    )  # fmt: skip
     if said := too_few(found):
         typer.echo(said, err=True)
     check_writable(baselines / "calibration.json")
@@ -205,18 +221,23 @@ def calibrate(
         def on_pair(comparison: int, pair: int) -> None:
             progress.update(task, description=f"pairs of comparison {comparison}", completed=pair)
 
-        runner: Runner = Processes({"base": running(), "head": running()}, arguments, Path(folder))
+        both: dict[Side, Installed] = {"base": running(), "head": running()}
+        processes = Processes(both, arguments, Path(folder), begins_with(alive))
+        runner: Runner = open_now.enter_context(Alive(processes, alive)) if alive else processes
         if forked:
             runner = Forks(main, arguments, Path(folder), ["fluxperf.cli.preloaded"])
         for latest in again(runner, found, thresholds, comparisons, time_limit_s, on_pair):
             found = latest
             if output is not None:
                 write(output, found)
-    path = baselines / f"calibration-{found.machine}.json"
-    store(path, found.machine, {name: metric.calibrated for name, metric in found.metrics.items()})
     for line in in_words(found):
         typer.echo(line)
-    typer.echo(f"{plural(len(found.metrics), 'row')} -> {path}")
+    if found.few_processes:
+        typer.echo("No calibration is stored: so few processes say little of others. Give --alive 6 or more.")
+    else:
+        path = baselines / f"calibration-{found.machine}.json"
+        store(path, found.machine, {name: metric.calibrated for name, metric in found.metrics.items()})
+        typer.echo(f"{plural(len(found.metrics), 'row')} -> {path}")
     raise typer.Exit(1 if found.alarms else 0)
 
 
@@ -293,7 +314,7 @@ def _sides(refs: tuple[str, str], extra: str) -> Iterator[tuple[dict[Side, Insta
 
 
 def _revisions(
-    refs: tuple[str, str], arguments: list[str], policy: Path, baselines: Path, pairs: int | None
+    refs: tuple[str, str], arguments: list[str], policy: Path, baselines: Path, pairs: int | None, alive: int
 ) -> Verdict:
     """The verdict on two revisions of the checkout around the working directory, or on two checkouts.
 
@@ -316,11 +337,15 @@ def _revisions(
                 if not policy.is_absolute():
                     rules = judge_of(Path.cwd(), *refs, policy, baselines)
                     known = msgspec.structs.replace(known, judge=rules.commit, policy=rules.digest)
+            known = msgspec.structs.replace(known, alive=alive)
             thresholds = rules.policy if rules else read_policy(policy)
-            with _sides(refs, extra) as (sides, folder):
+            with ExitStack() as open_now:
+                sides, folder = open_now.enter_context(_sides(refs, extra))
+                processes = Processes(sides, arguments, folder, begins_with(alive))
+                runner: Runner = open_now.enter_context(Alive(processes, alive)) if alive else processes
                 progress.update(task, description="pairs")
                 verdict = gate_pairs(
-                    Processes(sides, arguments, folder),
+                    runner,
                     thresholds,
                     lambda record: spreads(record, baselines, rules.commit if rules else None),
                     names=names,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from fluxperf.errors import ConfigError, NoGpuError
 from fluxperf.harness.records import Record, append_record
 from fluxperf.peers import check_peer, open_peer
 from fluxperf.recording import Reference, measure
+from fluxperf.turns import Turns, serve
 from fluxperf.words import plural
 from fluxperf.workloads import Workload, obstacles, prepare, reference_latents
 
@@ -67,6 +69,14 @@ def run(
     nvtx: Annotated[
         bool, typer.Option("--nvtx", help="Push NVTX ranges in timed runs, where a profiler takes them.")
     ] = False,
+    in_turns: Annotated[
+        bool,
+        typer.Option(
+            "--in-turns",
+            help="Stay alive, and measure the rungs anew for every line of standard input (the gate's --alive). A "
+            "number on it is cycles of work that follow each step, to try a gate with.",
+        ),
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Append the records to this JSON Lines file.")
     ] = None,
@@ -92,10 +102,25 @@ def run(
         _check_budget(memory_gb, names, how, end_to_end)
     if kind != "cuda":
         _check_host(device, how.peers, witness)
+    if in_turns:
+        _in_turns(names or _every_rung(kind), chosen, what.source(chosen), how, output)
+        return
     if end_to_end:
         show_pictures(pictures_of(names or _every_rung(kind), chosen, what.weights, how, output), output)
         return
     _show(_measure_all(names or _every_rung(kind), chosen, what.source(chosen), how, output), output)
+
+
+def _in_turns(names: list[str], workload: Workload, source: WeightSource, how: How, output: Path | None) -> None:
+    """Keeps the rungs ready, and takes a turn of each for every line on standard input."""
+    if output is None or how.peers or how.witness:
+        raise ConfigError("run --in-turns: expected a file for the records (-o), no peer and no witness.")
+    reference = _oracle(workload, source, how.device, how.seed)
+    rungs = [
+        Turns(prepare(name, workload, source, how.device, how.seed, how.nvtx, how.memory_gb), how.sampling, reference)
+        for name in names
+    ]
+    serve(rungs, sys.stdin, partial(append_record, output), sys.stdout)
 
 
 def _check_host(device: str, peers: Sequence[str], witness: bool) -> None:

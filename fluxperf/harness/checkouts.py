@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 import fluxperf
 from fluxperf.errors import BuildError
+from fluxperf.harness.alive import Begun
 from fluxperf.harness.gate import Side
 from fluxperf.harness.isolation import PASSED_TO_BUILDS, RUN, check_imports, digests_of, surroundings
 from fluxperf.harness.records import Record, read_records
@@ -51,10 +53,13 @@ class Processes:
         sides: the program of each side.
         arguments: the command, ``run`` or ``kernels``, and its options: workload, rungs, repetitions.
         folder: where records and the processes' working directory are; nothing is imported from it.
+        cache: kernels and choices that the cache of each side begins with; nothing if ``None``.
     """
 
-    def __init__(self, sides: dict[Side, Installed], arguments: Sequence[str], folder: Path) -> None:
-        self._sides, self._arguments, self._folder = sides, tuple(arguments), folder
+    def __init__(
+        self, sides: dict[Side, Installed], arguments: Sequence[str], folder: Path, cache: Path | None = None
+    ) -> None:
+        self._sides, self._arguments, self._folder, self._cache = sides, tuple(arguments), folder, cache
         self._taken = 0
 
     def measure(self, side: Side) -> list[Record]:
@@ -64,6 +69,16 @@ class Processes:
             BuildError: the process failed.
             RecordError: it wrote no record, or half of one.
         """
+        begun = self.begin(side)
+        _call(begun.command, begun.folder, begun.what, begun.environment)
+        found = read_records(begun.output)
+        if found.problems:
+            raise BuildError(f"measuring {side}: {found.problems[0]} Run the gate again.")
+        self.checked(side, begun, found.records)
+        return found.records
+
+    def begin(self, side: Side, options: Sequence[str] = ()) -> Begun:
+        """How a fresh process of a side is started."""
         self._taken += 1
         output = self._folder / f"{side}-{self._taken}.jsonl"
         told = output.with_suffix(".imports.json")
@@ -72,26 +87,30 @@ class Processes:
         isolated = ["-I"] if program.commit else ["-P", "-s"]
         # Compiled modules that lie beside sources may be of others.
         isolated += ["-X", f"pycache_prefix={self._folder / f'bytecode-{side}'}"]
-        command = [str(program.python), *isolated, "-c", RUN, str(told), *self._arguments, "-o", str(output)]
+        words = [*self._arguments, *options, "-o", str(output)]
+        command = [str(program.python), *isolated, "-c", RUN, str(told), *words]
         what = f"measuring {side} {program.commit[:10]}".rstrip()
-        _call(command, self._folder, what, self._environment(side, program))
-        check_imports(told, program.root, program.files, what)
-        found = read_records(output)
-        if found.problems:
-            raise BuildError(f"measuring {side}: {found.problems[0]} Run the gate again.")
-        for record in found.records:
+        return Begun(command, self._environment(side, program), self._folder, output, told, what)
+
+    def checked(self, side: Side, begun: Begun, records: Sequence[Record]) -> None:
+        """Refuses a process that imported other files, or records of another commit.
+
+        Raises:
+            BuildError: it did.
+        """
+        program = self._sides[side]
+        check_imports(begun.told, program.root, program.files, begun.what)
+        for record in records:
             if program.commit and record.commit != program.commit:
-                raise BuildError(f"{what}: expected records of that commit, got one of {record.commit}.")
-        return found.records
+                raise BuildError(f"{begun.what}: expected records of that commit, got one of {record.commit}.")
 
     def _environment(self, side: Side, program: Installed) -> dict[str, str]:
         """What the process is told: of compiled kernels and choices, each side has its own."""
         own = {"FLUXPERF_COMMIT": program.commit} if program.commit else {"PYTHONPATH": str(program.root)}
-        return {
-            **surroundings(),
-            "FLUXPERF_CACHE": str(self._folder / f"cache-{side}"),
-            **own,
-        }
+        cache = self._folder / f"cache-{side}"
+        if self._cache is not None and not cache.exists():
+            shutil.copytree(self._cache, cache, ignore_dangling_symlinks=True)
+        return {**surroundings(), "FLUXPERF_CACHE": str(cache), **own}
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from fluxperf.harness import metrics
 from fluxperf.harness.accepting import accepted
-from fluxperf.harness.conditions import left_out, other_limits, states
+from fluxperf.harness.conditions import distinct, left_out, other_limits, states
 from fluxperf.harness.drift import Fixed, drifted
 from fluxperf.harness.exact import Place, compare_exact
 from fluxperf.harness.meaning import explained
@@ -145,7 +145,8 @@ def _place(
         samples, left = [samples_of(side, sampled) for side in (base, head)], frozenset(out)
         if name in rules:
             scale = how.spreads.get(f"{place.workload}/{place.rung}/{sampled}", 0.0)
-            tasks.append(Task(place, name, samples[0], samples[1], rules[name], scale, left_out=left))
+            number = distinct(*sides)
+            tasks.append(Task(place, name, samples[0], samples[1], rules[name], scale, left_out=left, processes=number))
         if name in policy.slow_of(place.workload):
             slow.append(SlowTask(place, name, samples[0], samples[1], policy.slow[name], left))
     found.notes.extend(note for note in dict.fromkeys(notes) if note not in found.notes)

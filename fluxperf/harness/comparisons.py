@@ -7,14 +7,12 @@ a gate that knows the machine. Medians of all processes are kept, so that spread
 from __future__ import annotations
 
 import math
-import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import fmean, median, variance
-from typing import NamedTuple
 
 import msgspec
 
@@ -22,25 +20,18 @@ from fluxperf.errors import RecordError
 from fluxperf.files import write_whole
 from fluxperf.harness.calibration import Calibrated, calibrated, kind_of
 from fluxperf.harness.compare import compare, record_place, samples_of
-from fluxperf.harness.gate import Runner, Side, made
+from fluxperf.harness.gate import Runner, made
 from fluxperf.harness.metrics import metric_of
 from fluxperf.harness.noisy import Task, logarithms
 from fluxperf.harness.pairing import parts
 from fluxperf.harness.policy import Noisy, Policy
-from fluxperf.harness.records import Record
 from fluxperf.harness.significance import pairs_needed
+from fluxperf.harness.taking import AA, planted_cycles, take
 from fluxperf.harness.verdict import Outcome, Row, conclude
 from fluxperf.harness.worked import worked
 from fluxperf.words import plural
 
 SCHEMA = 1
-
-
-class AA(NamedTuple):
-    """Records of two sides of one and the same program."""
-
-    base: list[Record]
-    head: list[Record]
 
 
 class Medians(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,7 +44,10 @@ class Medians(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Comparison(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One A/A comparison: what the gate says of it, and the medians by ``workload/rung/metric``.
 
-    ``rows`` has the noisy metrics, and whatever is no pass; ``counts`` counts all rows by their verdict.
+    ``rows`` has the noisy metrics, and whatever is no pass; ``counts`` counts all rows by their verdict. Cycles are at
+    one clock in ``medians``, by the ``slopes`` that were taken out, and as they came in ``uncorrected``. ``processes``
+    are those that took turns, where they stayed alive. ``planted`` are the cycles of work that followed each step of
+    the head (the base launched a kernel that does none); ``None`` where nothing was planted on either side.
     """
 
     created_utc: str
@@ -64,6 +58,10 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     counts: dict[str, int]
     rows: list[Row]
     medians: dict[str, Medians]
+    uncorrected: dict[str, Medians] = {}
+    slopes: dict[str, float] = {}
+    processes: list[str] = []
+    planted: int | None = None
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,7 +79,9 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Comparisons(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A/A comparisons of one command on one kind of machine, by one set of rules.
 
-    ``forked`` says how processes were started: forked from one that had imported everything, or each anew.
+    ``forked`` says how processes were started: forked from one that had imported everything, or each anew. ``alive``
+    is the number of processes of each side that stayed alive and took turns; 0 where each turn had a fresh one.
+    ``plants`` are shares of a step that were planted as work, in ``planted`` are those comparisons, by share.
     """
 
     schema: int = SCHEMA
@@ -93,8 +93,17 @@ class Comparisons(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     alpha: float
     power: float
     noisy: dict[str, Noisy]
+    alive: int = 0
+    plants: list[float] = []
     metrics: dict[str, Metric] = {}
     comparisons: list[Comparison] = []
+    planted: dict[str, list[Comparison]] = {}
+
+    @property
+    def few_processes(self) -> bool:
+        """Whether so few processes stayed alive and took all turns that they say little of others."""
+        processes = {name for one in self.comparisons for name in one.processes}
+        return self.alive > 0 and len(processes) < 2 * pairs_needed(1, self.alpha)
 
     @property
     def alarms(self) -> int:
@@ -102,11 +111,22 @@ class Comparisons(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return sum(any(map(_alarm, found.rows)) for found in self.comparisons)
 
 
-def begun(workload: str, command: Sequence[str], pairs: int, policy: Policy, *, forked: bool = False) -> Comparisons:
+def begun(
+    workload: str,
+    command: Sequence[str],
+    pairs: int,
+    policy: Policy,
+    *,
+    forked: bool = False,
+    alive: int = 0,
+    plants: Sequence[float] = (),
+) -> Comparisons:
     """No comparisons yet, of so many pairs of processes that run a command each."""
     return Comparisons(
         command=list(command),
         forked=forked,
+        alive=alive,
+        plants=list(plants),
         pairs=pairs,
         alpha=policy.pairs.alpha,
         power=policy.pairs.power,
@@ -123,7 +143,7 @@ def continued(path: Path, wanted: Comparisons) -> Comparisons:
     if not path.exists():
         return wanted
     found = read_comparisons(path)
-    for name in ("schema", "command", "forked", "pairs", "alpha", "power", "noisy"):
+    for name in ("schema", "command", "forked", "alive", "plants", "pairs", "alpha", "power", "noisy"):
         old, new = getattr(found, name), getattr(wanted, name)
         if old != new:
             raise RecordError(
@@ -171,7 +191,7 @@ def again(
     The first process of each side is a warm-up and not counted: it finds a cool machine and empty caches.
 
     Args:
-        runner: measures a side in a fresh process; both sides are the same program.
+        runner: measures a side, in a fresh process or in one that stays alive; both sides are the same program.
         before: comparisons so far.
         policy: by which a comparison is judged.
         number: of comparisons to make.
@@ -191,6 +211,7 @@ def again(
             "Choose another file for it."
         )
     found = msgspec.structs.replace(before, machine=machine, ran_as=ran_as)
+    plants = planted_cycles(found.plants, warm)
     longest = 0.0
     for done in range(number):
         begin = now()
@@ -198,24 +219,15 @@ def again(
             return
         told = partial(on_pair, len(found.comparisons) + 1)
         told(0)
-        found = added(found, take(runner, found.pairs, told), policy)
+        sides = take(runner, found.pairs, told, plants)
+        found = added(found, sides[0], policy)
+        for share, cycles, side in zip(found.plants, plants[1:], sides[1:], strict=True):
+            one = judged(AA(sides[0].base, side.head), policy, cycles)
+            name = f"{share:.2%}"
+            more = {**found.planted, name: [*found.planted.get(name, []), one]}
+            found = msgspec.structs.replace(found, planted=more)
         longest = max(longest, now() - begin)
         yield found
-
-
-def take(runner: Runner, pairs: int, on_pair: Callable[[int], None] = lambda number: None) -> AA:
-    """Measures both sides of pairs in fresh processes, which side first is drawn for each pair, as the gate does.
-
-    Raises:
-        FluxperfError: a process failed.
-    """
-    found = AA([], [])
-    order: tuple[Side, Side] = ("base", "head")
-    for number in range(pairs):
-        for side in order if secrets.randbits(1) else order[::-1]:
-            getattr(found, side).extend(runner.measure(side))
-        on_pair(number + 1)
-    return found
 
 
 def added(before: Comparisons, measured: AA, policy: Policy) -> Comparisons:
@@ -224,12 +236,25 @@ def added(before: Comparisons, measured: AA, policy: Policy) -> Comparisons:
     Raises:
         RecordError: the two sides cannot be compared, or a metric has no usable samples.
     """
+    comparison = judged(measured, policy, 0 if before.plants else None)
+    found = msgspec.structs.replace(before, comparisons=[*before.comparisons, comparison])
+    return msgspec.structs.replace(found, metrics={name: _metric(name, found) for name in comparison.medians})
+
+
+def judged(measured: AA, policy: Policy, planted: int | None = None) -> Comparison:
+    """One comparison, judged by itself.
+
+    Raises:
+        RecordError: the two sides cannot be compared, or a metric has no usable samples.
+    """
+    medians, uncorrected, slopes = _medians(measured, policy)
     verdict = conclude(compare(measured.base, measured.head, policy).rows, base="A", head="A", made=made())
     refused = [row for row in verdict.rows if row.outcome == "error"]
     if refused:
         raise RecordError(f"gate calibrate: {refused[0].message} ({plural(len(refused), 'such row')}; {refused[0].id})")
     first = measured.base[0]
-    comparison = Comparison(
+    names = [row.process for record in [*measured.base, *measured.head] for row in record.sampling if row.process]
+    return Comparison(
         created_utc=verdict.created_utc,
         fluxperf=verdict.fluxperf,
         commit=first.commit,
@@ -237,10 +262,12 @@ def added(before: Comparisons, measured: AA, policy: Policy) -> Comparisons:
         outcome=verdict.outcome,
         counts=verdict.counts,
         rows=[row for row in verdict.rows if row.kind == "noisy" or _alarm(row) or row.outcome == "unsure"],
-        medians=_medians(measured, policy),
+        medians=medians,
+        uncorrected=uncorrected,
+        slopes=slopes,
+        processes=sorted(set(names)) if len(set(names)) < len(names) else [],
+        planted=planted,
     )
-    found = msgspec.structs.replace(before, comparisons=[*before.comparisons, comparison])
-    return msgspec.structs.replace(found, metrics={name: _metric(name, found) for name in comparison.medians})
 
 
 def in_words(found: Comparisons) -> Iterator[str]:
@@ -255,6 +282,12 @@ def in_words(found: Comparisons) -> Iterator[str]:
             f"(processes {metric.process_spread:.2%}); "
             f"{plural(row.pairs, 'pair shows', 'pairs show')} {least} with power {row.power:.0%}. {verdicts}."
         )
+    for share, made_so in found.planted.items():
+        slower = sum(any(map(_alarm, one.rows)) for one in made_so)
+        yield f"planted {share} of each step: SLOWER in {slower} of {plural(len(made_so), 'comparison')}."
+    if found.alive:
+        processes = {name for one in found.comparisons for name in one.processes}
+        yield f"turns of {plural(len(processes), 'process', 'processes')} that stayed alive."
     alarms = f"{found.alarms} with a regression, a false alarm" if found.alarms else "nothing SLOWER"
     yield f"{plural(number, 'comparison')} of {plural(found.pairs, 'pair')}: {alarms}."
     if said := too_few(found):
@@ -277,9 +310,12 @@ def _alarm(row: Row) -> bool:
     return row.outcome == "regression" or bool(row.accepted)
 
 
-def _medians(measured: AA, policy: Policy) -> dict[str, Medians]:
-    """Medians of the processes of both sides, by ``workload/rung/metric``, of every noisy metric of the policy."""
-    found = {}
+def _medians(measured: AA, policy: Policy) -> tuple[dict[str, Medians], dict[str, Medians], dict[str, float]]:
+    """Medians of the processes of both sides, by ``workload/rung/metric``, of every noisy metric of the policy.
+
+    Then those of cycles as they came, and the slopes that were taken out of them.
+    """
+    found, came, slopes = {}, {}, {}
     for place in dict.fromkeys(record_place(record) for record in measured.base):
         sides = [[record for record in side if record_place(record) == place] for side in measured]
         tasks = [
@@ -287,18 +323,24 @@ def _medians(measured: AA, policy: Policy) -> dict[str, Medians]:
             for name, rule in policy.noisy_of(place.workload).items()
             if parts(name)[0] == name  # means and tails have no calibration of their own
         ]
+        before = {task.metric: task for task in tasks}
         for task in worked(tasks, *sides):
             logarithms(task)  # complains of samples that are none
-            found[f"{place.workload}/{place.rung}/{task.metric}"] = Medians(
-                base=[median(samples) for samples in task.base], head=[median(samples) for samples in task.head]
-            )
-    return found
+            name = f"{place.workload}/{place.rung}/{task.metric}"
+            found[name] = _medians_of(task)
+            if task.metric.startswith("cycles."):
+                came[name], slopes[name] = _medians_of(before[task.metric]), task.slope
+    return found, came, slopes
+
+
+def _medians_of(task: Task) -> Medians:
+    return Medians(base=[median(one) for one in task.base], head=[median(one) for one in task.head])
 
 
 def _metric(name: str, found: Comparisons) -> Metric:
     metric = name.rpartition("/")[2]
     rule, sign = found.noisy[metric], 1 if metric_of(metric).worse == "higher" else -1
-    medians = [one.medians[name] for one in found.comparisons]
+    medians = [one.medians[name] for one in found.comparisons if name in one.medians]
     logs = [sign * math.log(head / base) for one in medians for base, head in zip(one.base, one.head, strict=True)]
     within = [variance([math.log(value) for value in (*one.base, *one.head)]) for one in medians]
     verdicts: Counter[str] = Counter(row.verdict for one in found.comparisons for row in one.rows if row.id == name)

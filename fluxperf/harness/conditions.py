@@ -64,6 +64,17 @@ def states(records: Sequence[Record], metric: str) -> list[State]:
     return found
 
 
+def distinct(base: Sequence[State], head: Sequence[State]) -> int:
+    """Processes of a side, the fewer of both, where some took several turns; 0 where each turn had its own."""
+    fewest = 0
+    for side in (base, head):
+        known = [state.sampling.process if state.sampling else None for state in side]
+        number = len({one for one in known if one is not None}) + known.count(None)
+        if number < len(side):
+            fewest = min(fewest or number, number)
+    return fewest
+
+
 def left_out(base: Sequence[State], head: Sequence[State]) -> dict[int, str]:
     """Pairs, by number, that say nothing of the program, and why; all of them where too few others are left."""
     found = {}

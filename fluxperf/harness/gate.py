@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import random
 import secrets
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -85,6 +86,7 @@ def gate_pairs(
     on_pair: Callable[[int], None] = lambda number: None,
     seed: int | None = None,
     known: Provenance | None = None,
+    now: Callable[[], float] = time.monotonic,
     **options: Any,
 ) -> Verdict:
     """The verdict on two revisions, of pairs of fresh processes in random order.
@@ -104,8 +106,10 @@ def gate_pairs(
         on_pair: told how many pairs there are, after each.
         seed: of the order; drawn if not given.
         known: what is known of the verdict's provenance.
+        now: seconds of a clock.
         options: of `compare`.
     """
+    start_s = now()
     targets = looks_at(policy.pairs, first)
     seed = secrets.randbits(32) if seed is None else seed
     turns = _Turns(runner, random.Random(seed))
@@ -137,7 +141,8 @@ def gate_pairs(
         row = problem("failed", text)
         return conclude([row], base=names[0], head=names[1], made=made(), provenance=known)
     known = _known(known, turns.records["base"], turns.records["head"], found, seed)
-    known = msgspec.structs.replace(known, pairs=taken, excluded=["times of the first pair: cold", *known.excluded])
+    excluded = ["times of the first pair: cold", *known.excluded]
+    known = msgspec.structs.replace(known, seconds=round(now() - start_s, 3), pairs=taken, excluded=excluded)
     return conclude(found.rows, base=names[0], head=names[1], made=made(), notes=found.notes, provenance=known)
 
 
@@ -183,7 +188,7 @@ def _known(
     pairs = max((row.pairs or 0 for row in found.rows), default=0)
     excluded = [note for note in found.notes if "is left out" in note]
     own = compared(base, head, pairs=pairs, seed=seed, excluded=[*known.excluded, *excluded])
-    kept = ["judge", "policy", "baseline", "calibration"]
+    kept = ["judge", "policy", "baseline", "calibration", "alive"]
     kept += [side for side, records in (("base", base), ("head", head)) if not records]  # as it was resolved
     return msgspec.structs.replace(own, **{name: getattr(known, name) for name in kept})
 

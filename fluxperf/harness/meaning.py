@@ -6,6 +6,7 @@
 | same | more | more | hungrier: the same work at a lower clock, SLOWER |
 | same | same | more | not the change: the card ran slower, UNSURE |
 | same | not known | more | work is the same, but whether it became hungrier is not known: UNSURE |
+| same | same | not sure, or the same in turns of few processes | the same work: SAME |
 | same | same | less | not the change: the card ran quicker, SAME |
 
 Without cycles seconds alone are judged. The rows of cycles and joules stand as they were judged.
@@ -48,6 +49,9 @@ _CARD_QUICKER = _Word(
 )  # fmt: skip
 
 
+_SAME_WORK = _Word("SAME", "same_work", "pass", "Cycles and joules are the same: so is the work.")
+
+
 def explained(rows: Sequence[Row]) -> list[Row]:
     """The rows, in their order, with those of seconds put in the light of cycles and joules of the same metric.
 
@@ -62,10 +66,19 @@ def _explained(row: Row, known: dict[str, Row]) -> Row:
     family, _, key = parts(row.metric)[0].partition(".")
     if family == "cycles" and row.verdict in ("SLOWER", "FASTER"):
         return _said(row, _MORE_WORK if row.verdict == "SLOWER" else _LESS_WORK)
-    if family != "times" or row.verdict not in ("SLOWER", "FASTER"):
+    # Tails are seconds alone: cycles of the median say nothing of the slowest.
+    unsure = row.reason == "few_processes_same" or (
+        row.reason in ("too_noisy", "few_processes") and parts(row.metric)[0] == row.metric
+    )
+    if family != "times" or (row.verdict not in ("SLOWER", "FASTER") and not unsure):
         return row
-    cycles, joules = (known.get(f"{row.workload}/{row.rung}/{name}.{key}") for name in ("cycles", "energy"))
-    word = _word(row.verdict, cycles.verdict if cycles else None, joules.verdict if joules else None)
+    cycles, joules = (
+        found.verdict if (found := known.get(f"{row.workload}/{row.rung}/{name}.{key}")) else None
+        for name in ("cycles", "energy")
+    )
+    if unsure:
+        return _said(row, _SAME_WORK) if cycles == joules == "SAME" else row
+    word = _word(row.verdict, cycles, joules)
     return _said(row, word) if word else row
 
 

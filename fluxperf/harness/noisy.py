@@ -40,6 +40,10 @@ def judge(tasks: Sequence[Task], pairs: Pairs, looks: int = 1, slow: Sequence[Sl
     direction are adjusted over all tasks; ``alpha / looks`` is Bonferroni's share of each look at growing data. The
     evidence for "no change" is not adjusted: it is a claim about one row.
 
+    Where fewer processes than the policy's ``fewest`` took all turns, their turns may show what those processes have
+    for life. A change must then be beyond what so few processes show by chance, by the calibration or by the rule's
+    ``between``, and "no change" rules out that much less; without either scale nothing is shown.
+
     Args:
         tasks: what to judge.
         pairs: level, and fewest pairs.
@@ -79,26 +83,44 @@ def logarithms(task: Task) -> list[float]:
 
 
 def _judged(item: Paired, slower: float, faster: float, level: _Level) -> Row:
+    verdict, reason, p = _said(item, slower, faster, level)
+    if _few(item, level) and not _scale(item, level):
+        return _row(item, "UNSURE", "few_processes_same" if verdict == "SAME" else "few_processes", p, level)
+    return _row(item, verdict, reason, p, level)
+
+
+def _said(item: Paired, slower: float, faster: float, level: _Level) -> tuple[str, str, float]:
+    """Verdict, reason and p-value by the pairs."""
     center, bound = median(item.logs), _bound(item, level)
     if slower <= level.alpha and math.expm1(center) >= item.floor:
         if center > bound:
-            return _row(item, "SLOWER", "shown_slower", slower, level)
-        return _row(item, "UNSURE", "within_calibration", slower, level)
+            return "SLOWER", "shown_slower", slower
+        return "UNSURE", "within_calibration", slower
     if faster <= level.alpha and -math.expm1(center) >= item.floor and -center > bound:
-        return _row(item, "FASTER", "shown_faster", faster, level)
-    below = sign_flip([-value for value in item.logs], -item.limit)
-    above = sign_flip(item.logs, -item.limit)
+        return "FASTER", "shown_faster", faster
+    limit = item.limit - (bound if _few(item, level) else 0.0)
+    below, above = (sign_flip([sign * value for value in item.logs], -limit) for sign in (-1, 1))
     if max(below, above) <= level.pairs.alpha:
         if item.together > item.limit:
-            return _row(item, "UNSURE", "few_much_slower", slower, level)
-        return _row(item, "SAME", "shown_same", max(below, above), level)
+            return "UNSURE", "few_much_slower", slower
+        return "SAME", "shown_same", max(below, above)
     enough = len(item.logs) >= pairs_needed(1, level.alpha)
-    return _row(item, "UNSURE", "too_noisy" if enough else "too_few_pairs", slower, level)
+    return "UNSURE", "too_noisy" if enough else "too_few_pairs", slower
 
 
 def _bound(item: Paired, level: _Level) -> float:
     """What the median of these pairs reaches by chance on the calibrated machine, on the scale of logarithms."""
-    return median_bound(item.task.calibrated, len(item.logs), level.alpha / level.rows)
+    return median_bound(_scale(item, level), item.couples, level.alpha / level.rows)
+
+
+def _few(item: Paired, level: _Level) -> bool:
+    """Whether so few processes took all turns that those say little of others."""
+    return item.couples < level.pairs.fewest
+
+
+def _scale(item: Paired, level: _Level) -> float:
+    """Of pairs of processes of one program: calibrated, or where processes are few the rule's."""
+    return item.task.calibrated or (item.task.rule.between if _few(item, level) else 0.0)
 
 
 def _row(item: Paired, verdict: str, reason: str, p: float | None, level: _Level) -> Row:
@@ -145,12 +167,17 @@ def _sentence(item: Paired, change: float | None, least: float | None, p: float 
         said.append(f"at one clock, a slope of {item.task.slope:.2f} taken out")
     if item.logs and abs(item.together - median(item.logs)) > item.limit:
         said.append(f"{math.expm1(item.together):+.2%} on average over all processes")
+    if item.task.processes:
+        said.append(f"turns of {plural(item.couples, 'process', 'processes')} of each side")
     if item.task.left_out:
         said.append(f"{plural(len(item.task.left_out), 'pair')} left out for the machine's state")
     if p is not None:
         said.append(f"p {p:.2g} at alpha {level.alpha:.2g}")
     if (bound := _bound(item, level)) > item.margin:
-        said.append(f"this machine shows {math.expm1(bound):.2%} by chance (calibration)")
+        whose = "this machine shows" if item.task.calibrated else "processes of one program show"
+        said.append(
+            f"{whose} {math.expm1(bound):.2%} by chance ({'calibration' if item.task.calibrated else 'policy'})"
+        )
     said.append("no change could have been shown" if least is None else f"the least that shows is {least:.2%}")
     needed = max(level.pairs.fewest, pairs_needed(1, level.alpha))
     if number < needed:

@@ -55,7 +55,8 @@ class Task(NamedTuple):
     """One noisy metric of one rung to be judged: samples grouped by process, and the calibrated A/A scale, if any.
 
     ``slope`` is what was taken out of samples in cycles, which are then all at one clock (`harness/clock_slope.py`).
-    ``left_out`` are pairs, by number, whose conditions say nothing of the program.
+    ``left_out`` are pairs, by number, whose conditions say nothing of the program. ``processes`` is the number of
+    processes of a side where those took several turns, 0 where every turn had its own.
     """
 
     place: Place
@@ -66,6 +67,7 @@ class Task(NamedTuple):
     calibrated: float = 0.0
     slope: float = 0.0
     left_out: frozenset[int] = frozenset()
+    processes: int = 0
 
     @property
     def sign(self) -> int:
@@ -95,6 +97,11 @@ class Paired(NamedTuple):
     def limit(self) -> float:
         """What "no change" rules out, on the scale of logarithms."""
         return math.log1p(max(self.task.rule.same_within, self.task.rule.floor_absolute / median(self.base)))
+
+    @property
+    def couples(self) -> int:
+        """Pairs that tell processes apart: turns of the same ones do not."""
+        return min(len(self.logs), self.task.processes or len(self.logs))
 
     @property
     def together(self) -> float:

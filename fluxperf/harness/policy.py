@@ -62,12 +62,17 @@ class Noisy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     A change up to ``margin`` is not to be shown. A change counts from both floors on. "No change" is said where a
     change of ``same_within`` is ruled out. ``only`` names the workloads that have the metric; every other one has those
     without. Which direction is worse is the metric's own; ``worse`` may repeat it.
+
+    ``between`` is the scale of pairs of processes of one program, where it is known of every machine: with fewer
+    processes than ``fewest``, alive and measured in turns, a change must be beyond it. A calibration replaces it;
+    without either nothing is said of so few processes.
     """
 
     margin: Share
     floor_relative: Share
     floor_absolute: Annotated[float, Meta(ge=0)]
     same_within: Annotated[float, Meta(gt=0, lt=1)]
+    between: Share = 0.0
     worse: Literal["higher", "lower"] | None = None
     only: tuple[str, ...] = ()
 

@@ -33,7 +33,9 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     """What every output of a verdict names.
 
     Digests are SHA-256 of files as they were read, "" where there is none. ``judge`` is the commit that policy,
-    baseline and calibration were read at, or "this checkout". ``seed`` is that of the order inside pairs.
+    baseline and calibration were read at, or "this checkout". ``seed`` is that of the order inside pairs. ``seconds``
+    passed from the start of the first process to the verdict, where the gate measured; builds are not in it. ``alive``
+    is the number of processes of each side that stayed alive, 0 where each pair had its own.
     """
 
     base: SideOf = SideOf()
@@ -46,6 +48,8 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     calibration: str = ""
     pairs: int = 0
     seed: int | None = None
+    seconds: float | None = None
+    alive: int = 0
     excluded: list[str] = []
 
     @property
@@ -63,6 +67,8 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
             ("baseline digest", self.baseline or "none"),
             ("calibration digest", self.calibration or "none"),
             ("pairs", f"{self.pairs} with times; {self.base.processes} and {self.head.processes} processes in all"),
+            ("processes", f"{self.alive} of each side, alive at once, in turns" if self.alive else "one for each turn"),
+            ("time of the verdict", "not measured here" if self.seconds is None else f"{self.seconds:.1f} s"),
             ("order", "as in the files" if self.seed is None else f"random, seed {self.seed}"),
             ("excluded", "; ".join(left) or "nothing"),
         ]
@@ -87,11 +93,12 @@ def side_of(records: Sequence[Record]) -> SideOf:
         return SideOf()
     first = records[0]
     dirty = [record.dirty for record in records]
+    processes = {row.process for record in records for row in record.sampling} or {None}
     return SideOf(
         commit=first.commit,
         dirty=True if True in dirty else None if None in dirty else False,
         fluxperf=first.fluxperf,
-        processes=len(records),
+        processes=len(processes) if None not in processes else len(records),
     )
 
 

@@ -21,8 +21,8 @@ from fluxperf.pipeline.embeddings import PromptCache
 from fluxperf.pipeline.generation import Generated
 from fluxperf.pipeline.stages import STAGES
 from fluxperf.pipeline.text_to_image import Pipeline
-from fluxperf.record_rows import clocked, joules
-from fluxperf.recording import count, outside, record_of
+from fluxperf.record_rows import clocked, joules, outside
+from fluxperf.recording import count, record_of
 from fluxperf.workloads import Prepared, Workload
 
 #: What is measured with: about as long as prompts in use are.

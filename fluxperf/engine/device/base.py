@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from fluxperf.engine.device.choices import Trial
 from fluxperf.engine.device.stamps import Lapse
 from fluxperf.engine.device.transfers import Door, HostNumbers, Slot
+from fluxperf.errors import NoGpuError
 
 
 class Array(Protocol):
@@ -212,6 +213,14 @@ class Device(ABC):
 
         It is no work of the program: nothing counts it. Other devices need none.
         """
+
+    def spend(self, cycles: int) -> None:
+        """Does work that takes so many cycles of a multiprocessor and that nothing counts: what a gate is tried with.
+
+        Raises:
+            NoGpuError: a device that counts no cycles.
+        """
+        raise NoGpuError(f"{cycles} planted cycles", f"device {self.kind!r}", "Plant nothing here.")
 
     @abstractmethod
     def flush(self, busy_s: float = 0.0) -> None:

@@ -199,6 +199,12 @@ class Gpu:
         launch(self, self.kernels.get("spin.cu", "spin_ns", SPIN), (1, 1), 1, _OCCUPIED_NS)
         self.launches = launches
 
+    def spend(self, cycles: int) -> None:
+        """A kernel that spins on every multiprocessor; nothing counts its launch."""
+        launches = self.launches
+        launch(self, self.kernels.get("spin.cu", "spin_cycles", SPIN), (self.processors, 1), 1, cycles)
+        self.launches = launches
+
     def mark(self) -> Any:
         """An event recorded on the stream."""
         event = self._cp.cuda.Event()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import uuid
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -35,6 +37,16 @@ def machine(device: Mapping[str, str] | None = None) -> Machine:
         numpy=installed("numpy") or "",
         os=_os(),
     )
+
+
+def this_process() -> str:
+    """What tells this process from every other one, also from those that it was forked from or forks."""
+    return _token(os.getpid())
+
+
+@lru_cache
+def _token(number: int) -> str:
+    return f"{number}-{uuid.uuid4().hex[:8]}"
 
 
 def memory_bytes() -> int:

@@ -43,7 +43,7 @@ def family(name: str, layout: str, variants: str, shared: int = 0) -> None:
         ENTRIES[f"{name}_{variant}"] = Entry(f"{name}.cu", layout, shared)
 
 
-family("spin", gpu.SPIN, "ns")
+family("spin", gpu.SPIN, "ns cycles")
 family("stamp", stamps.LAYOUT, "sm")
 for _family in graphs.FAMILIES:
     family(*_family)

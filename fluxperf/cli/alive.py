@@ -1,0 +1,35 @@
+"""Options of the gate about processes: whether they stay alive, and how they warm up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fluxperf.engine.cache import cache_root
+from fluxperf.errors import ConfigError
+from fluxperf.kernel_times import KERNELS
+
+Warmup = Annotated[int | None, typer.Option(min=0, help="Generations of each process before them; not of kernels.")]
+Stay = Annotated[
+    int | None,
+    typer.Option(
+        "--alive",
+        min=1,
+        help="Processes of each side that start once, stay alive and take turns; if none, each turn has a fresh one.",
+    ),
+]
+
+
+def begins_with(alive: int | None) -> Path | None:
+    """The user's kernels and choices, where processes stay alive: both sides begin with a copy of the same."""
+    return cache_root() if alive and cache_root().is_dir() else None
+
+
+def check_alive(alive: int | None, workload: str, *, forked: bool, planted: bool) -> None:
+    """Refuses what does not go together."""
+    if alive and (forked or workload == KERNELS):
+        raise ConfigError("gate --alive: expected a workload of generations in processes that are not forked.")
+    if planted and not alive:
+        raise ConfigError("gate calibrate --plant: expected processes that take turns. Give --alive 8.")

@@ -1,0 +1,66 @@
+"""Taking both sides of a comparison: pairs in a drawn order, and heads with planted work beside one base."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import NamedTuple
+
+from fluxperf.errors import RecordError
+from fluxperf.harness.gate import Runner, Side
+from fluxperf.harness.records import Record
+
+
+class AA(NamedTuple):
+    """Records of two sides of one and the same program."""
+
+    base: list[Record]
+    head: list[Record]
+
+
+def planted_cycles(plants: Sequence[float], warm: Sequence[Record]) -> list[int]:
+    """Cycles that the heads of a comparison have planted in each step: none in the first, then each share of a step.
+
+    Nothing where nothing is planted.
+
+    Raises:
+        RecordError: the device counts no cycles.
+    """
+    if not plants:
+        return []
+    steps = [value for record in warm for samples in record.cycles.get("step", []) for value in samples]
+    if not steps:
+        raise RecordError("gate calibrate --plant: expected a device that counts cycles of a step. Measure on a GPU.")
+    return [0, *(round(share * median(steps)) for share in plants)]
+
+
+def take(
+    runner: Runner,
+    pairs: int,
+    on_pair: Callable[[int], None] = lambda number: None,
+    plants: Sequence[int] = (),
+) -> list[AA]:
+    """Measures both sides of pairs, which side first is drawn for each pair, as the gate does.
+
+    Args:
+        runner: of both sides; one that takes planted work if there is any.
+        pairs: how many.
+        on_pair: told how many there are.
+        plants: cycles planted in the head, a head for each in every pair, beside one base without.
+
+    Returns:
+        Both sides for each of ``plants``, which share their base; one if there are none.
+
+    Raises:
+        FluxperfError: a process failed.
+    """
+    base: list[Record] = []
+    found = [AA(base, []) for _ in plants or (0,)]
+    for number in range(pairs):
+        turns: list[tuple[Side, list[Record], int]] = [("base", base, 0)]
+        turns += [("head", one.head, cycles) for one, cycles in zip(found, plants or (0,), strict=True)]
+        for side, into, cycles in secrets.SystemRandom().sample(turns, len(turns)):
+            into.extend(runner.measure(side, cycles) if plants else runner.measure(side))  # type: ignore[call-arg]
+        on_pair(number + 1)
+    return found
