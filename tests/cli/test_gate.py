@@ -186,17 +186,21 @@ def test_accept_records_reason_author_and_date(gate, tmp_path):
     assert gate("accept", "tiny/x/totals.syncs", "--reason", " ", "--author", "a", "--policy", policy).code == 2
 
 
-def test_calibrate_stores_what_the_machine_can_show(gate, tmp_path):
-    arguments = ("--rung", "fused", "--pairs", "2", "--repeat", "1", "--baselines", tmp_path)
+def test_calibrate_stores_what_the_machine_can_show(gate, tmp_path, monkeypatch):
+    monkeypatch.setattr("fluxperf.cli.gate.Processes", lambda sides, arguments, folder: Fake(0.0))
+    arguments = ("-w", "schnell-1024", "-r", "fused", "--pairs", "2", "--repeat", "1", "--baselines", tmp_path)
     result = gate("calibrate", *arguments)
     assert result.code == 0, result.err
-    assert "tiny/fused/times.denoise: A/A spread" in words(result)
+    assert "schnell-1024/fused/times.denoise: A/A spread" in words(result)
     assert "1 comparison of 2 pairs: nothing SLOWER." in words(result)
     advice = "2 pairs can show no change, however large: alpha 0.02 takes at least 6"
     assert f"{advice}. Calibrate with --pairs 6 or more." in " ".join(result.err.split()), "before it is measured"
     assert words(result).endswith(f"{advice}. Calibrate with --pairs 6 or more.")
     (path,) = tmp_path.iterdir()
-    assert set(json.loads(path.read_text())["rows"]) == {"tiny/fused/times.denoise", "tiny/fused/times.step"}
+    assert set(json.loads(path.read_text())["rows"]) == {
+        "schnell-1024/fused/times.denoise",
+        "schnell-1024/fused/times.step",
+    }
 
 
 def test_comparisons_are_kept_continued_and_fail_on_an_alarm(gate, tmp_path, monkeypatch):

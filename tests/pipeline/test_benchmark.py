@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+import warnings
 
 import pytest
 
@@ -15,17 +12,16 @@ from fluxperf.pipeline.folder import open_folder
 
 pytestmark = pytest.mark.peer
 
-ROOT = Path(__file__).resolve().parents[2]
 
+def test_it_measures_rungs_beside_diffusers_in_one_run(saved, tmp_path, monkeypatch):
+    from benchmarks import end_to_end
 
-def test_it_measures_rungs_beside_diffusers_in_one_run(saved, tmp_path):
     folder, output = tmp_path / "model", tmp_path / "out" / "end-to-end.json"
     options = "--model tiny-dev --workload tiny --device host --rung batched --rung fused --peer diffusers --repeat 2"
     places = ["--folder", str(folder), "-o", str(output)]
-    command = [sys.executable, "-m", "benchmarks.end_to_end", *options.split(), *places]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr("sys.argv", ["end_to_end", *options.split(), *places])
+    with warnings.catch_warnings():
+        end_to_end.main()
     open_folder(folder)
     result = json.loads(output.read_text(encoding="utf-8"))
     assert result["workload"]["model"] == "tiny-dev"

@@ -143,7 +143,7 @@ def test_hostile_text_adds_no_element(text: str, plain_skeleton: list[tuple[str,
 
 
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(text=st.text(st.characters(), max_size=40) | st.text("<>&\"'/!-[]{}%$\\#script \u202e", max_size=40))
 def test_no_text_adds_an_element(text: str, plain_skeleton: list[tuple[str, tuple[str, ...]]]):
