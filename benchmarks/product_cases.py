@@ -215,8 +215,8 @@ def _heads(device: CudaDevice, case: Case, sets: list[_Set], tiles: tuple[Tile, 
         if case.numbers == "e4m3":
             return _own_heads_e4m3(device, case, tile, one, places)
         out = device.empty((3, 1, count, case.m, 128), "bfloat16")
-        x, w = _matrix(one.x), _matrix(one.weight)
-        products.heads(device, tile, x, w, places, (128, 128), (out.data.ptr, case.m))
+        stream = products.HeadsStream(_matrix(one.x), _matrix(one.weight), 0, places, (128, 128))
+        products.heads(device, tile, [stream], out.data.ptr, case.m)
         return out[0], out[1], out[2]
 
     u = (_summed(sets[0]) + _wide(sets[0].bias)).reshape(case.m, 3, count, 128).transpose(1, 2, 0, 3)
@@ -235,9 +235,11 @@ def _own_heads_e4m3(device: CudaDevice, case: Case, tile: Tile, one: _Set, place
     wide, powers = device.empty(shape, "bfloat16"), device.empty((3,), "float32")
     peaks, norms = device.empty((products.PEAKS * device.processors,), "float32"), places[1:3]
     results = tuple(part.data.ptr for part in (q, k, wide, peaks))
-    scaled = one.x.scale.data.ptr, one.weight.scale.data.ptr, *norms, *results, case.m, 0, 1
+    scales = one.x.scale.data.ptr, one.weight.scale.data.ptr, 1
     x, w = _matrix(one.x.data), _matrix(one.weight.data)
-    found = products.scaled_heads(device, tile, x, w, places, (128, 128), scaled)
+    found = products.scaled_heads(
+        device, tile, [products.HeadsStream(x, w, 0, places, (128, 128), scales)], results, case.m
+    )
     held = wide.data.ptr, v.data.ptr, peaks.data.ptr, norms[0], norms[0], norms[1], norms[1], powers.data.ptr
     products.quantize_values(device, held, wide.size, found, 128)
     scales = (powers[index : index + 1].reshape(1, 1, 1, 1) for index in range(3))

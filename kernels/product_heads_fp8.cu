@@ -4,16 +4,18 @@
 //
 // Shapes: X [M, K], W [3 H 128, K] e4m3; rows [M], columns [3 H 128] float32, powers of two; bias [3 H 128], norms [128]; cos and sin
 // [M, 128] float32 with any row stride; q and k [H, L, 128] e4m3, v [H, L, 128] bf16, from token `start` on; peaks [blocks, 3]
-// float32. M tokens of one stream. Blocks: along x, at most as many as multiprocessors.
+// float32. M tokens of a stream; one stream, or two with projections of their own,
+// whose tokens follow each other by `start` and not by their order here. Blocks: along x, at most as many as multiprocessors.
 // Numerics: the tensor core's sums rounded to bfloat16, before their scales; float32 behind them. Q and K round again to e4m3, by the
-// scales of qkv_heads_fp8; V to bf16, and then once
-// more by quantize_values, as its scale is that of the largest number of all tokens.
+// scales of qkv_heads_fp8; V to bf16, and then once more by quantize_values, as its scale is that of the largest number of all tokens.
 // Alignment: 16 bytes everywhere.
 //
 // Versions: 128x256, two heads in a tile, so that a head's row lies in one warp.
 #include "common/epilogue_heads.cuh"
 
-PRODUCT(
+TWO_PRODUCT(
     product_heads_fp8_128x256, Tile128x256,
-    (const __grid_constant__ HeadsOf of, const __grid_constant__ ScaledHeadsOf scaled), ScaledHeads epilogue(of, scaled)
+    (const __grid_constant__ HeadsOf first, const __grid_constant__ HeadsOf second, const __grid_constant__ ScalesOf first_scales,
+     const __grid_constant__ ScalesOf second_scales, const __grid_constant__ ScaledHeadsOf to),
+    ScaledHeads epilogue(first, second, first_scales, second_scales, to)
 )

@@ -8,26 +8,37 @@ struct HeadsOf {
     const bf16 *bias, *q_norm, *k_norm;
     const float *cos, *sin;  // of the stream's first token
     i64 cos_stride, sin_stride;
+    i64 start;  // of the stream in the joint sequence
     int width;  // of Q: H d
     float eps;
 };
 
 struct PlainHeadsOf {
-    bf16* to;    // [3 H, L, 128], from the stream's first token on
+    bf16* to;    // [3 H, L, 128]
     i64 length;  // L
 };
 
-struct ScaledHeadsOf {
+struct ScalesOf {
     const float *rows, *columns;
-    const bf16 *other_q_norm, *other_k_norm;  // of the other stream, or of this one again
-    e4m3 *q, *k;                              // [H, L, 128]
+    i64 row_stride;
+};
+
+struct ScaledHeadsOf {
+    e4m3 *q, *k;  // [H, L, 128]
     bf16* v;
     float* peaks;  // of V, three by block
     i64 length;    // L
-    int start, row_stride;
 };
 
 #if HOPPER
+
+__device__ __forceinline__ HeadsOf one_of(const HeadsOf& first, const HeadsOf& second, bool other) {
+    return {
+        other ? second.bias : first.bias, other ? second.q_norm : first.q_norm, other ? second.k_norm : first.k_norm,
+        other ? second.cos : first.cos, other ? second.sin : first.sin, other ? second.cos_stride : first.cos_stride,
+        other ? second.sin_stride : first.sin_stride, other ? second.start : first.start, first.width, first.eps
+    };
+}
 
 // Eight columns of a token's rotation, of a table in which each frequency stands twice.
 __device__ __forceinline__ void frequencies(const float* from, float (&to)[4]) {
@@ -96,25 +107,32 @@ __device__ __forceinline__ void finish_heads(E& epilogue, const HeadsOf& of, u32
     }
 }
 
+// Of one stream or two; fields one by one, as an index into parameters would put them into local memory.
 struct Heads {
     typedef Bfloat16 Number;
     static constexpr bool STAGED = false;
     static constexpr int AHEAD = 1;
-    const HeadsOf& of;
+    const HeadsOf &first, &second;
     const PlainHeadsOf& to;
+    const bf16* bias;
+    i64 start;
 
+    __device__ __forceinline__ Heads(const HeadsOf& first, const HeadsOf& second, const PlainHeadsOf& to)
+        : first(first), second(second), to(to) {}
     __device__ __forceinline__ void begin(u32, int, u32) const {}
     template <class T> __device__ __forceinline__ void finish(u32 results, const Place& place) {
+        const HeadsOf of = one_of(first, second, place.other);
+        bias = of.bias, start = of.start;
         finish_heads<T>(*this, of, results, place);
     }
     __device__ __forceinline__ void widen(float (&value)[8], int, int column) const {
         float plus[8];
-        expand(load<8>(of.bias + column), plus);
+        expand(load<8>(bias + column), plus);
 #pragma unroll
         for (int i = 0; i < 8; ++i) value[i] += plus[i];
     }
     __device__ __forceinline__ void write(const float (&value)[8], int row, int head, int, int offset) const {
-        store<8>(to.to + (head * to.length + row) * 128 + offset, value);
+        store<8>(to.to + (head * to.length + start + row) * 128 + offset, value);
     }
     __device__ __forceinline__ void end(u32, u32) const {}
 };
@@ -125,16 +143,25 @@ struct ScaledHeads {
     typedef E4m3 Number;
     static constexpr bool STAGED = false;
     static constexpr int AHEAD = 2;
-    const HeadsOf& of;
+    const HeadsOf &first, &second;
+    const ScalesOf &first_scales, &second_scales;
     const ScaledHeadsOf& to;
     float down[2], peak;
+    const bf16* bias;
+    ScalesOf scales;
+    i64 start;
+    int width;
 
-    __device__ __forceinline__ ScaledHeads(const HeadsOf& of, const ScaledHeadsOf& to) : of(of), to(to), peak(0.0f) {}
+    __device__ __forceinline__ ScaledHeads(
+        const HeadsOf& first, const HeadsOf& second, const ScalesOf& first_scales, const ScalesOf& second_scales,
+        const ScaledHeadsOf& to
+    )
+        : first(first), second(second), first_scales(first_scales), second_scales(second_scales), to(to), peak(0.0f) {}
 
     // Each warp finds the norms' largest weights by itself.
     __device__ __forceinline__ void begin(u32 thread, int, u32) {
         const int at = 4 * static_cast<int>(thread & 31);
-        const bf16* const norms[2][2] = {{of.q_norm, to.other_q_norm}, {of.k_norm, to.other_k_norm}};
+        const bf16* const norms[2][2] = {{first.q_norm, second.q_norm}, {first.k_norm, second.k_norm}};
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
             float one[4], other[4];
@@ -145,18 +172,24 @@ struct ScaledHeads {
         }
     }
     template <class T> __device__ __forceinline__ void finish(u32 results, const Place& place) {
+        const HeadsOf of = one_of(first, second, place.other);
+        bias = of.bias, start = of.start, width = of.width;
+        scales = {
+            place.other ? second_scales.rows : first_scales.rows, place.other ? second_scales.columns : first_scales.columns,
+            place.other ? second_scales.row_stride : first_scales.row_stride
+        };
         finish_heads<T>(*this, of, results, place);
     }
     __device__ __forceinline__ void widen(float (&value)[8], int row, int column) const {
-        const float by = to.rows[static_cast<i64>(row) * to.row_stride];
+        const float by = scales.rows[row * scales.row_stride];
         float plus[8], factor[8];
-        expand(load<8>(of.bias + column), plus);
-        load_floats(to.columns + column, factor);
+        expand(load<8>(bias + column), plus);
+        load_floats(scales.columns + column, factor);
 #pragma unroll
         for (int i = 0; i < 8; ++i) value[i] = fmaf(value[i] * by, factor[i], plus[i]);
     }
     __device__ __forceinline__ void write(const float (&value)[8], int row, int head, int part, int offset) {
-        const i64 at = ((head - part * (of.width / 128)) * to.length + to.start + row) * 128 + offset;
+        const i64 at = ((head - part * (width / 128)) * to.length + start + row) * 128 + offset;
         if (part == 2) {
             peak = fmaxf(peak, largest(value));
             store<8>(to.v + at, value);

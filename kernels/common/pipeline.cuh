@@ -113,15 +113,15 @@ template <class T> __device__ __forceinline__ Pack<bf16, 8> handed_pack(u32 resu
 // What the warps that finish tiles do.
 template <class T, class E>
 __device__ __forceinline__ void finish_tiles(
-    const Ring<T>& ring, E& epilogue, const Shape& shape, int rows, int columns, int first, int stride, u32 warp, u32 lane
+    const Ring<T>& ring, E& epilogue, const Shape& shape, const Walk& walk, int first, int stride, u32 warp, u32 lane
 ) {
     epilogue.begin(32 * warp + lane, shape.n, ring.notes());
     u32 phase = 0;
-    for (int t = first; t < rows * columns; t += stride, phase ^= 1) {
+    for (int t = first; t < walk.tiles(); t += stride, phase ^= 1) {
         int m, n;
-        tile_of(t, rows, columns, shape.group, m, n);
+        const bool other = walk.at(t, m, n);
         barrier_wait(ring.handed(), phase);
-        epilogue.template finish<T>(ring.results(), {m * T::M, n * T::N, shape.m, 0, warp, lane});
+        epilogue.template finish<T>(ring.results(), {m * T::M, n * T::N, other ? shape.other : shape.m, 0, warp, lane, other});
         __syncwarp();
         if (lane == 0) barrier_arrive(ring.taken(), 1);
     }
@@ -130,10 +130,10 @@ __device__ __forceinline__ void finish_tiles(
 
 template <class T, class E>
 __device__ __forceinline__ void multiply_tiles(
-    Ring<T> ring, E& epilogue, const Shape& shape, int rows, int columns, int first, int stride, u32 who, u32 warp, u32 lane
+    Ring<T> ring, E& epilogue, const Shape& shape, const Walk& walk, int first, int stride, u32 who, u32 warp, u32 lane
 ) {
     constexpr int DEPTH = 128 / E::Number::BYTES;
-    const int tiles = rows * columns, steps = (shape.k + DEPTH - 1) / DEPTH;
+    const int tiles = walk.tiles(), steps = (shape.k + DEPTH - 1) / DEPTH;
     const bool leader = (threadIdx.x & 127) == 0;
     float sums[T::SUMS];
     u32 waiting = T::STAGES;  // the first place that results still wait in; none
@@ -146,8 +146,6 @@ __device__ __forceinline__ void multiply_tiles(
         waiting = T::STAGES;
     };
     for (int t = first; t < tiles; t += stride) {
-        int m, n;
-        tile_of(t, rows, columns, shape.group, m, n);
         u32 last = 0;
 #pragma unroll 1
         for (int k = 0; k < steps; ++k) {
@@ -173,8 +171,10 @@ __device__ __forceinline__ void multiply_tiles(
         give_back();
         __syncwarp();
         if constexpr (E::STAGED) {
+            int m, n;
+            walk.at(t, m, n);
             waiting = ring.stage;
-            stage_out<T>(sums, epilogue, ring, {m * T::M + static_cast<int>(who) * 64, n * T::N, shape.m, who, warp, lane});
+            stage_out<T>(sums, epilogue, ring, {m * T::M + static_cast<int>(who) * 64, n * T::N, shape.m, who, warp, lane, false});
         } else {
             barrier_wait(ring.taken(), phase);
             phase ^= 1;
@@ -188,7 +188,9 @@ __device__ __forceinline__ void multiply_tiles(
 }
 
 template <class T, class E>
-__device__ __forceinline__ void product(const TensorMap& x, const TensorMap& w, E& epilogue, const Shape& shape) {
+__device__ __forceinline__ void product(
+    const TensorMap& x, const TensorMap& w, E& epilogue, const Shape& shape, const TensorMap& other_x, const TensorMap& other_w
+) {
     extern __shared__ char raw[];
     Ring<T> ring = {(shared_address(raw) + 1023u) & ~1023u};
     const u32 thread = threadIdx.x, lane = thread & 31, warp = __shfl_sync(0xffffffffu, thread >> 5, 0);
@@ -207,35 +209,43 @@ __device__ __forceinline__ void product(const TensorMap& x, const TensorMap& w, 
     }
     ring.stage = 0;
     __syncthreads();
-    const int rows = (shape.m + T::M - 1) / T::M, columns = shape.n / T::N;
+    const Walk walk = {(shape.m + T::M - 1) / T::M, shape.n / T::N, shape.group, (shape.other + T::M - 1) / T::M};
     const int first = static_cast<int>(blockIdx.x), stride = static_cast<int>(gridDim.x);
     if (warp < 4) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" : : "n"(T::COPIES));
         if (thread == 0) {
             constexpr int DEPTH = 128 / E::Number::BYTES;
-            for (int t = first; t < rows * columns; t += stride) {
+            for (int t = first; t < walk.tiles(); t += stride) {
                 int m, n;
-                tile_of(t, rows, columns, shape.group, m, n);
-                fill<T>(ring, x, w, epilogue, m * T::M, n * T::N, (shape.k + DEPTH - 1) / DEPTH);
+                const bool other = walk.at(t, m, n);
+                const TensorMap &from_x = other ? other_x : x, &from_w = other ? other_w : w;
+                fill<T>(ring, from_x, from_w, epilogue, m * T::M, n * T::N, (shape.k + DEPTH - 1) / DEPTH);
             }
         }
         if constexpr (!E::STAGED) {
-            if (warp > 0) finish_tiles<T>(ring, epilogue, shape, rows, columns, first, stride, warp - 1, lane);
+            if (warp > 0) finish_tiles<T>(ring, epilogue, shape, walk, first, stride, warp - 1, lane);
         }
         __syncwarp();
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" : : "n"(T::MULTIPLIES));
-        multiply_tiles<T>(ring, epilogue, shape, rows, columns, first, stride, (warp >> 2) - 1, warp & 3, lane);
+        multiply_tiles<T>(ring, epilogue, shape, walk, first, stride, (warp >> 2) - 1, warp & 3, lane);
     }
 }
 
 #endif
 
-// An entry point: its maps of X and W, what the epilogue takes, in parentheses, and its declaration behind that.
+// An entry point: its maps of X and W, what the epilogue takes, in parentheses, and its declaration behind that; and one of two products.
 #define UNWRAPPED(...) __VA_ARGS__
 #define PRODUCT(NAME, TILE, PARAMETERS, ...)                                                                                \
     extern "C" __global__ void __launch_bounds__(TILE::THREADS, 1) NAME(                                                    \
         const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w, UNWRAPPED PARAMETERS, const Shape shape   \
     ) {                                                                                                                     \
-        BODY(__VA_ARGS__; product<TILE>(x, w, epilogue, shape);)                                                            \
+        BODY(__VA_ARGS__; product<TILE>(x, w, epilogue, shape, x, w);)                                                      \
+    }
+#define TWO_PRODUCT(NAME, TILE, PARAMETERS, ...)                                                                            \
+    extern "C" __global__ void __launch_bounds__(TILE::THREADS, 1) NAME(                                                    \
+        const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w, const __grid_constant__ TensorMap other_x, \
+        const __grid_constant__ TensorMap other_w, UNWRAPPED PARAMETERS, const Shape shape                                  \
+    ) {                                                                                                                     \
+        BODY(__VA_ARGS__; product<TILE>(x, w, epilogue, shape, other_x, other_w);)                                          \
     }

@@ -26,8 +26,10 @@ typedef Tile<128, 256, false> Tile128x256;
 
 constexpr int FINISHERS = 3;  // warps
 
+// group: rows of tiles that are walked over together, so that both operands stay in the L2 cache; other: M of a second product of the
+// same N and K in the same launch, or 0.
 struct Shape {
-    int m, n, k, group;  // group: rows of tiles that are walked over together, so that both operands stay in the L2 cache
+    int m, n, k, group, other;
 };
 
 #if HOPPER
@@ -36,6 +38,7 @@ struct Shape {
 struct Place {
     int row, column, rows;  // rows: of D
     u32 who, warp, lane;
+    bool other;  // of the second product
     __device__ __forceinline__ int mine() const { return row + static_cast<int>(16 * warp + (lane >> 2)); }
     __device__ __forceinline__ int quad() const { return static_cast<int>(lane & 3); }
 };
@@ -61,12 +64,25 @@ template <class T> struct Ring {
     __device__ __forceinline__ void release_for_all(u32 which) const { barrier_arrive(empty(which), 4); }
 };
 
-// Tile number t: groups of `group` rows of tiles, and within one the rows first.
+// Tile number t of one product: groups of `group` rows of tiles, and within one the rows first.
 __device__ __forceinline__ void tile_of(int t, int rows, int columns, int group, int& m, int& n) {
     const int area = group * columns, which = t / area, first = which * group, inside = t - which * area;
     const int size = min(rows - first, group);
     n = inside / size;
     m = first + inside - n * size;
 }
+
+// Rows and columns of tiles, and rows of those of the second product, which come behind the first one's.
+struct Walk {
+    int rows, columns, group, others;
+    __device__ __forceinline__ int tiles() const { return (rows + others) * columns; }
+    // Where tile number t is, and whether it is one of the second product.
+    __device__ __forceinline__ bool at(int t, int& m, int& n) const {
+        const int before = rows * columns;
+        const bool other = t >= before;
+        tile_of(other ? t - before : t, other ? others : rows, columns, group, m, n);
+        return other;
+    }
+};
 
 #endif

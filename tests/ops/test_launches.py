@@ -172,7 +172,7 @@ def _left(draw: Empty, implementation: Implementation, qkv: Any) -> Deferred:
 
 
 #: Name and tile of an entry point of a product; threads of a block by tile: a warpgroup that copies, one per 64 rows.
-PRODUCT = r"PRODUCT\(\s*([\w#]+),\s+(\w+),"
+PRODUCT = r"(?:TWO_)?PRODUCT\(\s*([\w#]+),\s+(\w+),"
 TILE_BOUNDS = {
     name: 2 * int(rows) + 128
     for rows, name in re.findall(r"typedef Tile<(\d+), [^>]+> (\w+);", SOURCES["common/tiles.cuh"])

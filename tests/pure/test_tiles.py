@@ -130,9 +130,13 @@ def test_a_tile_fits_a_block(tile: Any) -> None:
 @pytest.mark.parametrize("tile", EVERY_TILE, ids=lambda tile: tile.name)
 @pytest.mark.parametrize("processors", [132, 114, 7])
 def test_a_walk_comes_to_every_tile_once(tile: Any, shape: tuple[int, int, int], processors: int) -> None:
-    """By the formula of `tile_of` in pipeline.cuh."""
+    """By the formula of `tile_of` in tiles.cuh; tiles of a second product come behind those of the first."""
     assert fits(tile, *shape)
-    blocks, (m, n, k, group) = walk(tile, *shape, processors)
+    blocks, (m, n, k, group, other) = walk(tile, *shape, processors)
+    assert other == 0
+    both = walk(tile, *shape, processors, 200)
+    assert both.shape == (m, n, k, group, 200)
+    assert both.blocks == min(processors, (-(-m // tile.rows) + -(-200 // tile.rows)) * (n // tile.columns))
     rows, columns = -(-m // tile.rows), n // tile.columns
     assert (m, n, k) == shape
     assert blocks == min(processors, rows * columns)

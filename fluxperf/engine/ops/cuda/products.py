@@ -5,27 +5,28 @@ Operands are matrices: the rows of one sample, evenly spaced.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from fluxperf.engine.device.tensormaps import Matrix, misfit, tensor_map
 from fluxperf.engine.ops.cuda.entries import family, start
 from fluxperf.engine.ops.cuda.tiles import CAPABILITY, TILES, Tile, fits, walk
 
-# Maps of X, W and others by value, then what the epilogue takes, then M, N, K and rows of tiles of a group. Those with
-# more than two maps are staged.
-_MAPS = {count: " ".join(("16q",) * count) for count in (2, 3, 4)}
-for _file, _ending, _maps, _layout in (
-    ("product", "_plain", 3, "4i"),
-    ("product", "_gelu", 2, "P P q 4i"),
-    ("product", "_gated", 4, "P P 4i"),
-    ("product_heads", "", 2, "5P2qif Pq 4i"),
-    ("product_heads_fp8", "", 2, "5P2qif 8Pq2i 4i"),
-    ("product_fp8", "_plain", 3, "4i"),
-    ("product_fp8", "_gated", 4, "P P P P i 4i"),
-    ("product_fp8", "_gelu", 2, "P P P P P P q f 4i"),
+# Maps of X, W and others by value, then what the epilogue takes, then M, N, K, rows of tiles of a group, and the M of a
+# second product. Those with three maps, or four of one product, are staged.
+_HEADS = "5P3qif"
+for _file, _ending, _maps, _layout, _staged in (
+    ("product", "_plain", 3, "5i", True),
+    ("product", "_gelu", 2, "P P q 5i", False),
+    ("product", "_gated", 4, "P P 5i", True),
+    ("product_heads", "", 4, f"{_HEADS} {_HEADS} Pq 5i", False),
+    ("product_heads_fp8", "", 4, f"{_HEADS} {_HEADS} 2Pq 2Pq 4Pq 5i", False),
+    ("product_fp8", "_plain", 3, "5i", True),
+    ("product_fp8", "_gated", 4, "P P P P i 5i", True),
+    ("product_fp8", "_gelu", 2, "P P P P P P q f 5i", False),
 ):
     for _tile in TILES[_file]:
-        family(_file, f"{_MAPS[_maps]} {_layout}", f"{_tile.name}{_ending}", _tile.shared(_maps > 2))
+        family(_file, " ".join(("16q",) * _maps) + f" {_layout}", f"{_tile.name}{_ending}", _tile.shared(_staged))
 family("quantize_values", "P P P P P P P P q i i", "bf16")
 
 #: Rows and columns of a box that results leave by.
@@ -83,56 +84,70 @@ def gated(device: Any, tile: Tile, x: Matrix, w: Matrix, residual: Matrix, out: 
     _start(device, f"product_{tile.name}_gated", tile, x, w, *maps, gate, bias)
 
 
-def heads(
-    device: Any,
-    tile: Tile,
-    x: Matrix,
-    w: Matrix,
-    places: tuple[int, ...],
-    strides: tuple[int, int],
-    out: tuple[int, int],
-) -> None:
-    """``qkv_heads`` of ``X W^T`` for one stream.
+class HeadsStream(NamedTuple):
+    """Tokens of one stream: matrices, where they begin, addresses and strides.
 
-    Args:
-        device: the CUDA device.
-        tile: of 256 columns.
-        x: tokens.
-        w: the projection [3 H 128, K].
-        places: addresses of bias, norms of Q and K, and of cos and sin at the stream's first token.
-        strides: of cos and sin, in elements.
-        out: address of the stream's first token in the planes [3 H, tokens, 128], and their tokens.
+    ``places`` are those of bias, norms of Q and K, cos and sin at the first token; ``strides`` of cos and sin, in
+    elements; ``scales``, in e4m3, addresses of those by row and by column, and the stride by row.
     """
-    _start(device, f"product_heads_{tile.name}", tile, x, w, *places, *strides, w.extents[1] // 3, 1e-6, *out)
+
+    x: Matrix
+    weight: Matrix
+    start: int
+    places: tuple[int, ...]
+    strides: tuple[int, int]
+    scales: tuple[int, int, int] = (0, 0, 0)
 
 
-def scaled_heads(
-    device: Any,
-    tile: Tile,
-    x: Matrix,
-    w: Matrix,
-    places: tuple[int, ...],
-    strides: tuple[int, int],
-    scaled: tuple[int, ...],
-) -> int:
-    """``qkv_heads`` of ``X W^T`` for one stream, of numbers in e4m3: Q and K in e4m3, V in bfloat16.
+def _start_heads(device: Any, file: str, tile: Tile, streams: Sequence[HeadsStream], *values: Any) -> int:
+    """One launch for one stream or two, the longer one first; returns its blocks."""
+    first, second = streams[0], streams[-1]
+    (k, m), n = first.x.extents, first.weight.extents[1]
+    other = second.x.extents[1] if len(streams) > 1 else 0
+    blocks, shape = walk(tile, m, n, k, device.processors, other)
+    maps = [
+        map_ for one in (first, second) for map_ in (tensor_map(one.x, tile.rows), tensor_map(one.weight, tile.columns))
+    ]
+    of = [(*one.places, *one.strides, one.start, n // 3, 1e-6) for one in (first, second)]
+    flat = [word for part in (*maps, *of) for word in part]
+    start(device, f"{file}_{tile.name}", (blocks, 1), tile.threads, *flat, *values, *shape)
+    return blocks
+
+
+def longest_first(streams: Sequence[HeadsStream]) -> list[HeadsStream]:
+    """In the order that one launch takes them in: tiles of the shorter one fill what is left of the last wave."""
+    return sorted(streams, key=lambda stream: -stream.x.extents[1])
+
+
+def heads(device: Any, tile: Tile, streams: Sequence[HeadsStream], out: int, tokens: int) -> None:
+    """``qkv_heads`` of ``X W^T`` for one stream or two of the same N and K.
 
     Args:
         device: the CUDA device.
         tile: of 256 columns.
-        x: numbers of the tokens.
-        w: numbers of the projection [3 H 128, K].
-        places: as of `heads`.
-        strides: likewise.
-        scaled: addresses of scales by row and by column, of the other stream's norms of Q and K, of q, k, v and peaks;
-            tokens of q, k and v; where this stream begins in them; stride of the scales by row.
+        streams: tokens and projections [3 H 128, K].
+        out: address of the planes [3 H, tokens, 128].
+        tokens: of all streams.
+    """
+    _start_heads(device, "product_heads", tile, longest_first(streams), out, tokens)
+
+
+def scaled_heads(device: Any, tile: Tile, streams: Sequence[HeadsStream], places: tuple[int, ...], tokens: int) -> int:
+    """The same of numbers in e4m3: Q and K in e4m3, V in bfloat16.
+
+    Args:
+        device: the CUDA device.
+        tile: of 256 columns.
+        streams: numbers of tokens and projections, with their scales.
+        places: addresses of q, k, v and peaks.
+        tokens: of all streams.
 
     Returns:
         Numbers that are written to peaks.
     """
-    (k, m), n = x.extents, w.extents[1]
-    _start(device, f"product_heads_fp8_{tile.name}", tile, x, w, *places, *strides, n // 3, 1e-6, *scaled)
-    return PEAKS * walk(tile, m, n, k, device.processors).blocks
+    ordered = longest_first(streams)
+    values = *ordered[0].scales, *ordered[-1].scales, *places, tokens
+    return PEAKS * _start_heads(device, "product_heads_fp8", tile, ordered, *values)
 
 
 def quantize_values(device: Any, places: tuple[int, ...], size: int, peaks: int, dim: int) -> None:

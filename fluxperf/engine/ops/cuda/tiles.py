@@ -55,10 +55,10 @@ TILES: dict[str, tuple[Tile, ...]] = {
 
 
 class Walk(NamedTuple):
-    """How blocks walk over the tiles of a product: blocks, and the kernel's last four parameters."""
+    """How blocks walk over the tiles of a product: blocks, and the kernel's last five parameters."""
 
     blocks: int
-    shape: tuple[int, int, int, int]
+    shape: tuple[int, int, int, int, int]
 
 
 def fits(tile: Tile, m: int, n: int, k: int) -> bool:
@@ -67,7 +67,10 @@ def fits(tile: Tile, m: int, n: int, k: int) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def walk(tile: Tile, m: int, n: int, k: int, processors: int) -> Walk:
-    """The walk over the tiles of D [M, N] on a GPU of that many multiprocessors, each of which holds one block."""
-    tiles = -(-m // tile.rows) * (n // tile.columns)
-    return Walk(min(processors, tiles), (m, n, k, _GROUP_ROWS // tile.rows))
+def walk(tile: Tile, m: int, n: int, k: int, processors: int, other: int = 0) -> Walk:
+    """The walk over the tiles of D [M, N] on a GPU of that many multiprocessors, each of which holds one block.
+
+    ``other`` is the number of rows of a second product of the same N and K that is computed behind it.
+    """
+    tiles = (-(-m // tile.rows) - (-other // tile.rows)) * (n // tile.columns)
+    return Walk(min(processors, tiles), (m, n, k, _GROUP_ROWS // tile.rows, other))
