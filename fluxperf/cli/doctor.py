@@ -21,7 +21,7 @@ _PACKAGES: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("arrays on the host", ("numpy", "ml_dtypes"), ""),
     ("checkpoints", ("safetensors",), ""),
     ("records and report", ("msgspec", "pandas", "matplotlib", "jinja2"), ""),
-    ("history over commits", ("asv", "asv_runner"), ""),
+    ("benchmarks over commits", ("asv", "asv_runner"), "asv"),
     ("ranges in a profiler", ("nvtx",), ""),
     ("arrays on the GPU", ("cupy-cuda12x", "cupy-cuda13x"), "cuda"),
     ("matrix products", ("nvmath-python",), "cuda"),

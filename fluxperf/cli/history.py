@@ -18,7 +18,7 @@ from fluxperf.harness.frames import records_frame
 from fluxperf.harness.history import Change, History, Series, distinction, load
 from fluxperf.harness.history import history as series_of
 from fluxperf.harness.metrics import worse_of
-from fluxperf.harness.steps import FEWEST
+from fluxperf.harness.scan import FEWEST
 from fluxperf.harness.text import units
 from fluxperf.words import plural
 

@@ -10,10 +10,11 @@ from typing import Literal
 import msgspec
 
 from fluxperf.errors import RecordError, UnknownNameError
+from fluxperf.harness.metrics import Worse, worse_of
 from fluxperf.harness.points import SUFFIX, Key, Point, merged, of_series, points_of, read_points
 from fluxperf.harness.records import read_records
 from fluxperf.harness.revisions import positions
-from fluxperf.harness.steps import Step, steps_of_counts, steps_of_times
+from fluxperf.harness.steps import Shift, steps_of_counts, steps_of_times
 from fluxperf.words import first_few
 
 SCHEMA = 1
@@ -23,13 +24,21 @@ _USUAL = {("weights", "synthetic (seed 0)"), ("setting nvtx", "off")}
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """A step between two neighbouring commits that were measured.
+    """A level that became another: at once (a step) or little by little (a ramp).
 
-    ``old`` and ``new`` are levels, of ``old_commits`` and ``new_commits`` commits. ``percent`` is the change of the
-    level, or ``None`` from a level of zero. ``environment`` names versions that changed at the same place, which are
-    another explanation than the commit.
+    ``before`` and ``after`` are commits that were measured: neighbours for a step, the ends of a ramp. ``old`` and
+    ``new`` are levels, of ``old_commits`` and ``new_commits`` commits. ``percent`` is the change of the level, or
+    ``None`` from a level of zero; ``low`` and ``high`` bound it with 95 % confidence, and ``chance`` is how often noise
+    alone gives a series such a change; ``None`` for counts, of which a change is a fact.
+
+    ``worse`` says whether the change is for the worse, ``None`` if nobody knows the metric's direction. ``repaired`` is
+    the first commit at a level that takes at least half of a change for the worse back; "" if there is none.
+    ``environment`` names versions that changed at the same place, which are another explanation than the commit.
+    ``cycles`` is, for seconds, the change of the cycles of the same work between the same commits, in percent: 0.0 if
+    they did not change, ``None`` where there are none.
     """
 
+    kind: Literal["step", "ramp"]
     before: str
     after: str
     date_utc: str
@@ -38,7 +47,13 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     old_commits: int
     new_commits: int
     percent: float | None
-    environment: dict[str, str]
+    low: float | None = None
+    high: float | None = None
+    chance: float | None = None
+    worse: bool | None = None
+    repaired: str = ""
+    cycles: float | None = None
+    environment: dict[str, str] = {}
 
 
 class Series(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,12 +152,13 @@ def history(
     known = positions(checkout)
     ordered = {key: _ordered(_by_commit(rows), known) for key, rows in of_series(chosen).items()}
     noisy = [key for key in ordered if not key.exact]
-    found = dict(zip(noisy, steps_of_times([_values(ordered[key][0]) for key in noisy]), strict=True))
+    errors = [_error(ordered[key][0]) for key in noisy]
+    found = dict(zip(noisy, steps_of_times([_values(ordered[key][0]) for key in noisy], errors), strict=True))
     series = []
     for key, (rows, order) in ordered.items():
-        steps = steps_of_counts(_values(rows)) if key.exact else found[key]
-        series.append(_series(key, rows, order, steps))
-    return History(series=series, problems=list(problems))
+        shifts = steps_of_counts(_values(rows)) if key.exact else found[key]
+        series.append(_series(key, rows, order, shifts))
+    return History(series=_with_cycles(series), problems=list(problems))
 
 
 def _matching(points: list[Point], kind: str, wanted: str | None, name: Callable[[Point], str]) -> list[Point]:
@@ -176,9 +192,15 @@ def _values(rows: Iterable[Point]) -> list[float]:
     return [row.value for row in rows if row.value is not None]
 
 
-def _series(key: Key, rows: list[Point], order: Literal["commits", "time"], steps: list[Step] | None) -> Series:
+def _error(rows: Iterable[Point]) -> float | None:
+    """The usual standard error of a series' values by processes, as a share; ``None`` where less than half have one."""
+    errors = sorted(0.0 if row.error is None else row.error for row in rows if row.value is not None)
+    return errors[len(errors) // 2] or None if errors else None
+
+
+def _series(key: Key, rows: list[Point], order: Literal["commits", "time"], shifts: list[Shift] | None) -> Series:
     present = [row for row in rows if row.value is not None]
-    pairs = list(zip(steps or [], (steps or [])[1:], strict=False))
+    worse = worse_of(key.metric, key.unit)
     return Series(
         metric=key.metric,
         workload=key.workload,
@@ -190,25 +212,67 @@ def _series(key: Key, rows: list[Point], order: Literal["commits", "time"], step
         exact=key.exact,
         order=order,
         points=rows,
-        changes=[_change(present[old.end - 1], present[new.first], old, new) for old, new in pairs],
-        judged=steps is not None,
+        changes=[_change(present, (shifts or [])[place:], worse) for place in range(len(shifts or []))],
+        judged=shifts is not None,
     )
 
 
-def _change(before: Point, after: Point, old: Step, new: Step) -> Change:
+def _change(present: Sequence[Point], shifts: Sequence[Shift], worse: Worse | None) -> Change:
+    """The first of some shifts; the others are those that came later."""
+    shift, before, after = shifts[0], present[shifts[0].last], present[shifts[0].first]
     names = sorted({*before.environment, *after.environment})
     versions = {name: (before.environment.get(name, "none"), after.environment.get(name, "none")) for name in names}
+    sign = -1 if worse == "lower" else 1
+    half = sign * (shift.old + shift.new) / 2
+    back = next((later for later in shifts[1:] if sign * later.new <= half), None)
+    is_worse = None if worse is None else sign * (shift.new - shift.old) > 0
+    low, high = (None if bound is None else 100 * bound for bound in (shift.low, shift.high))
     return Change(
+        kind=shift.kind,
         before=label(before),
         after=label(after),
         date_utc=after.date_utc,
-        old=old.level,
-        new=new.level,
-        old_commits=old.end - old.first,
-        new_commits=new.end - new.first,
-        percent=100 * (new.level - old.level) / abs(old.level) if old.level else None,
+        old=shift.old,
+        new=shift.new,
+        old_commits=max(1, shift.last + 1 - shift.start),
+        new_commits=max(1, shift.end - shift.first),
+        percent=100 * (shift.new - shift.old) / abs(shift.old) if shift.old else None,
+        low=low,
+        high=high,
+        chance=shift.chance,
+        worse=is_worse,
+        repaired=label(present[back.first]) if is_worse and back else "",
         environment={name: f"{was} -> {now}" for name, (was, now) in versions.items() if was != now},
     )
+
+
+def _with_cycles(series: Sequence[Series]) -> list[Series]:
+    """Changes of seconds with those of cycles beside them, and series of cycles before those of seconds.
+
+    A card at its limit of power changes its clock: cycles tell whether the work changed, or only the clock.
+    """
+    by_key = {_identity(one): one for one in series if one.unit == "cycles" and one.judged}
+    found = []
+    for one in series:
+        cycles = by_key.get(_identity(one)) if one.unit == "seconds" else None
+        if cycles and one.changes:
+            changes = [msgspec.structs.replace(row, cycles=_cycles_at(row, one, cycles)) for row in one.changes]
+            one = msgspec.structs.replace(one, changes=changes)
+        found.append(one)
+    return sorted(found, key=lambda one: one.unit != "cycles")
+
+
+def _identity(one: Series) -> tuple[object, ...]:
+    """What seconds and cycles of the same work share."""
+    return one.metric.removeprefix("cycles."), one.workload, one.rung, one.machine, one.ran_as, str(one.variant)
+
+
+def _cycles_at(change: Change, seconds: Series, cycles: Series) -> float:
+    """The change of cycles, in percent, at most two measured commits from one of seconds; 0.0 if there is none."""
+    places = {label(point): place for place, point in enumerate(seconds.present)}
+    first, last = places[change.before] - 2, places[change.after] + 2
+    near = [row for row in cycles.changes if first <= places.get(row.after, -9) <= last]
+    return next((row.percent for row in near if row.percent is not None), 0.0)
 
 
 def distinction(series: Series) -> str:

@@ -17,7 +17,7 @@ from fluxperf.errors import RecordError
 from fluxperf.files import locked, write_whole
 from fluxperf.harness.metrics import exact_metrics, sampled, value_of
 from fluxperf.harness.records import Machine, Record, WorkloadRow
-from fluxperf.harness.stats import summarize
+from fluxperf.harness.stats import error_by_processes, summarize
 from fluxperf.words import first_few, plural
 
 SCHEMA = 1
@@ -48,7 +48,8 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
     ``date_utc`` is when the commit was made, or, for a record, when it was measured. ``exact`` marks counts, of which
     any change is a fact; others are medians of ``samples`` samples. ``low`` and ``high`` bound the value where its
-    source gave an interval. ``environment`` are versions that may change from one commit to the next.
+    source gave an interval. ``error`` is the value's standard error as a share of it, where several processes tell.
+    ``environment`` are versions that may change from one commit to the next.
     """
 
     schema: int = SCHEMA
@@ -69,6 +70,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     missing: str = ""
     low: float | None = None
     high: float | None = None
+    error: float | None = None
     samples: int = 0
 
     @property
@@ -113,6 +115,7 @@ def points_of(record: Record) -> Iterator[Point]:
                 value=found.median,
                 low=found.low,
                 high=found.high,
+                error=error_by_processes(processes),
                 samples=found.samples,
             )
     for metric in exact_metrics():

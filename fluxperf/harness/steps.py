@@ -1,156 +1,197 @@
-"""Steps and ramps: where the level of a series changes, at once or little by little.
+"""Where the level of a series changes: at once (a step) or little by little (a ramp).
 
-Of counts every change is a step. Of times, steps are found by asv's own detection (`asv.step_detect`: piecewise
-constant fit with an L1 penalty). With fewer than `FEWEST` values it calls noise a step: measured on Gaussian noise of
-2 %, in 84 of 100 series of 2 values, 42 of 4, 14 of 6, and 1 of 8. Shorter series are therefore not judged.
+Of counts every change is a step, but for what the policy calls rounding. Of times `fluxperf.harness.scan` finds steps
+against noise; stretches in which several steps lead the same way are ramps where a straight line explains them better.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import sys
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import cache
-from importlib import import_module
-from importlib.util import find_spec
-from multiprocessing import get_context
-from types import ModuleType
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from fluxperf.errors import RecordError
+from fluxperf.harness.scan import FEWEST, Floats, Split, chance, splits
 
-#: Values that a series of times must have to be searched for steps.
-FEWEST = 8
+#: Values that a ramp takes at least; a shorter one is a step.
+_RAMP = 4
 
-#: From so many values on, the search is spread over processes, which take half a second to start.
-SPREAD_FROM = 10_000
+#: Places that a ramp's beginning and end are sought among.
+_KNOTS = 48
 
-
-#: Standard errors of a trend: chance gives as much once in 30,000 series.
-TREND = 4.0
-
-#: The least change from the first to the last third of a ramp.
-RAMP = 0.02
+#: How much better a ramp must explain a stretch than steps do, by Bayes's criterion.
+_BETTER = 6.0
 
 
-class Step(NamedTuple):
-    """A stretch of a series with one level: its first value, the one after its last, and their median."""
+class Shift(NamedTuple):
+    """A change of level, from value ``last`` to value ``first``: neighbours for a step, the ends of a ramp.
 
+    The old level begins with value ``start``, the new one ends before ``end``. ``low`` and ``high`` bound the change as
+    a share of the old level (0.05 is 5 %) with 95 % confidence, and ``chance`` is how often noise alone gives a series
+    such a change; ``None`` for counts, of which a change is a fact, and of bounds where a level is not above zero.
+    """
+
+    kind: Literal["step", "ramp"]
+    start: int
+    last: int
     first: int
     end: int
-    level: float
+    old: float
+    new: float
+    low: float | None = None
+    high: float | None = None
+    chance: float | None = None
 
 
-def steps_of_counts(values: Sequence[float]) -> list[Step]:
-    """Stretches of equal values."""
-    steps: list[Step] = []
-    for index, value in enumerate(values):
-        if steps and steps[-1].level == value:
-            steps[-1] = steps[-1]._replace(end=index + 1)
-        else:
-            steps.append(Step(index, index + 1, value))
-    return steps
-
-
-def steps_of_times(series: Sequence[Sequence[float]]) -> list[list[Step] | None]:
-    """Steps of each of several series, or ``None`` for one with fewer than `FEWEST` values.
+def steps_of_counts(values: Sequence[float], slack: float = 0.0) -> list[Shift]:
+    """Every change of a count.
 
     Args:
-        series: values in order of their commits, none missing.
-
-    Raises:
-        RecordError: asv is not installed.
+        values: in order, none missing.
+        slack: share of a stretch's first value by which others may differ from it: what only rounds is no change.
     """
-    long = [index for index, values in enumerate(series) if len(values) >= FEWEST]
-    chosen = [list(series[index]) for index in long]
-    processes = min(len(os.sched_getaffinity(0)), len(chosen))
-    found: list[list[Step]]
-    if processes > 1 and sum(len(values) for values in chosen) >= SPREAD_FROM:
-        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-            found = list(pool.map(detected, chosen, chunksize=-(-len(chosen) // (4 * processes))))
-    else:
-        found = [detected(values) for values in chosen]
-    result: list[list[Step] | None] = [None] * len(series)
-    for index, steps in zip(long, found, strict=True):
-        result[index] = steps
-    return result
+    begins = [0]
+    for index, value in enumerate(values):
+        level = values[begins[-1]]
+        if abs(value - level) > slack * abs(level):
+            begins.append(index)
+    bounds = zip(begins, begins[1:], [*begins[2:], len(values)], strict=False)
+    return [
+        Shift("step", start, place - 1, place, end, values[start], values[place], chance=None)
+        for start, place, end in bounds
+    ]
 
 
-def detected(values: Sequence[float]) -> list[Step]:
-    """Steps of one series by asv's detection.
+def steps_of_times(
+    series: Sequence[Sequence[float]], errors: Sequence[float | None] | None = None
+) -> list[list[Shift] | None]:
+    """Changes of each of several series of noisy values, or ``None`` for one too short to be searched.
 
-    A piecewise constant fit with a penalty for each step, by `asv.step_detect.solve_potts_approx`; the penalty is the
-    one, of those that a golden section search tries between a tenth of the spread's n-th part and all of it, with the
-    least ``4 ln(n) / n * pieces + ln(noise floor + residuals)``. Residuals are those that no correlation of neighbours
-    explains. It is the criterion of `asv.step_detect.detect_steps`, in arrays: half of the time.
-
-    Raises:
-        RecordError: asv is not installed.
+    Args:
+        series: values in order, none missing, all finite.
+        errors: of each series the standard error of a value as a share of it, by the processes that it is of: the
+            noise of the series is not believed to be less. ``None`` where that is not known.
     """
-    solver = _solver()
-    if min(values) == max(values):
-        return [Step(0, len(values), values[0])]
-    number, series = len(values), np.asarray(values, float)
-    weights = [1] * number
-    distances = solver.get_mu_dist(list(values), weights)
-    spread = distances.dist(0, number - 1) or 1.0
-    tried: list[tuple[float, list[int], list[float]]] = []
-
-    def criterion(log_share: float) -> float:
-        penalty = spread * math.exp(log_share)
-        ends, levels, _ = solver.solve_potts_approx(list(values), weights, gamma=penalty, mu_dist=distances)
-        errors = series - np.repeat(levels, np.diff([0, *ends]))
-
-        def residuals(correlation: float) -> float:
-            return float(abs(errors[0]) + np.abs(errors[1:] - correlation * errors[:-1]).sum())
-
-        correlation = solver.golden_search(residuals, -1, 1, xatol=0.05, expand_bounds=True)
-        heights = np.abs(np.diff(levels)) if len(levels) > 2 else np.abs(levels) / 100
-        noise = max(1e-300, 0.1 * float(heights.min()))
-        found = 4 * math.log(number) / number * len(ends) + math.log(noise + residuals(correlation))
-        tried.append((found, ends, levels))
-        return found
-
-    lowest = math.log(0.1 / number)
-    solver.golden_search(criterion, lowest, 0.0, xatol=0.1 * abs(lowest), ftol=0, expand_bounds=True)
-    _, ends, levels = min(tried, key=lambda one: one[0])
-    steps = [Step(first, end, level) for first, end, level in zip([0, *ends], ends, levels, strict=False)]
-    return steps if len(steps) > 1 else ramp(values) or steps
+    found: list[list[Shift] | None] = [None] * len(series)
+    lengths: dict[tuple[int, bool], list[int]] = {}
+    for index, values in enumerate(series):
+        if len(values) >= FEWEST:
+            lengths.setdefault((len(values), min(values) > 0), []).append(index)
+    for (_, positive), rows in lengths.items():
+        table: Floats = np.array([series[index] for index in rows], float)
+        shares = np.array([(errors[index] or 0.0) if errors else 0.0 for index in rows])
+        # Logarithms: noise and changes are shares of the level, and a mean is a geometric one.
+        scaled: Floats = np.log(table) if positive else table
+        scale = 1.0 if positive else np.abs(table).max(1)
+        noise = (np.maximum(shares, 1e-9) * scale) ** 2
+        for index, row, changes in zip(rows, scaled, splits(scaled, noise), strict=True):
+            found[index] = _shifts(row, changes, positive=positive)
+    return found
 
 
-def ramp(values: Sequence[float]) -> list[Step]:
-    """The first and the last third of a series that rises or falls little by little, as two steps; none else.
+class _Line(NamedTuple):
+    """A ramp: the last value before it and the first after it, the difference of its levels, and its standard error."""
 
-    Every small change may be within the noise of its neighbours: a test of all pairs of values sees them together. The
-    series has a trend where the Mann-Kendall statistic is beyond `TREND` standard errors, and it counts where the
-    medians of the outer thirds differ by at least `RAMP`.
-    Source: H. B. Mann, "Nonparametric tests against trend", Econometrica 13 (1945), 245-259.
+    last: int
+    first: int
+    middle: float
+    difference: float
+    error: float
+    freedom: int
+
+
+def _shifts(values: Floats, changes: Sequence[Split], *, positive: bool) -> list[Shift]:
+    """Steps, and ramps in place of steps that lead the same way."""
+    shifts: list[Shift] = []
+    for run in _runs(changes):
+        line = _ramp(values, run)
+        if line:
+            surest = max(run, key=lambda change: change.score)
+            half = line.difference / 2
+            change = surest._replace(
+                start=run[0].start,
+                end=run[-1].end,
+                difference=line.difference,
+                error=line.error,
+                freedom=line.freedom,
+            )
+            levels = line.middle - half, line.middle + half
+            shifts.append(_shift(values, change, ("ramp", line.last, line.first), levels, positive=positive))
+        for change in () if line else run:
+            old, new = values[change.start : change.place], values[change.place : change.end]
+            levels = float(np.median(old)), float(np.median(new))
+            shifts.append(_shift(values, change, ("step", change.place - 1, change.place), levels, positive=positive))
+    return shifts
+
+
+def _shift(
+    values: Floats,
+    change: Split,
+    shape: tuple[Literal["step", "ramp"], int, int],
+    levels: tuple[float, float],
+    *,
+    positive: bool,
+) -> Shift:
+    low = high = None
+    if positive:
+        from scipy.special import stdtrit  # a fifth of a second, which only a change need pay
+
+        reach = float(stdtrit(change.freedom, 0.975)) * change.error
+        low, high = math.expm1(change.difference - reach), math.expm1(change.difference + reach)
+        levels = math.exp(levels[0]), math.exp(levels[1])
+    kind, last, first = shape
+    sure = chance(change.score, len(values))
+    return Shift(kind, change.start, last, first, change.end, *levels, low, high, sure)
+
+
+def _runs(changes: Iterable[Split]) -> list[list[Split]]:
+    """Neighbouring changes in one direction."""
+    runs: list[list[Split]] = []
+    for change in changes:
+        if runs and (runs[-1][-1].difference > 0) == (change.difference > 0):
+            runs[-1].append(change)
+        else:
+            runs.append([change])
+    return runs
+
+
+def _ramp(values: Floats, run: Sequence[Split]) -> _Line | None:
+    """A ramp, if it explains what a run of steps is about better.
+
+    Least squares of two levels with a straight line between them, over places of its ends, against the steps: by the
+    Bayesian information criterion, with a place and a level for each step, and two of each for the ramp.
     """
-    number = len(values)
-    array = np.asarray(values, float)
-    rises = np.sign(array[None, :] - array[:, None])[np.triu_indices(number, 1)].sum()
-    error = math.sqrt(number * (number - 1) * (2 * number + 5) / 18)
-    third = max(1, number // 3)
-    old, new = (float(np.median(part)) for part in (array[:third], array[-third:]))
-    if abs(rises) - 1 < TREND * error or not old or abs(new / old - 1) < RAMP:
-        return []
-    return [Step(0, number - third, old), Step(number - third, number, new)]
-
-
-@cache
-def _solver() -> Any:
-    """asv's module of step detection. asv itself imports all its plugins, which takes a second; this needs none."""
-    found = find_spec("asv")
-    if found is None or not found.submodule_search_locations:
-        raise RecordError(
-            "change points: expected asv, whose step detection finds them, but it is not installed. "
-            "Get it with: pip install asv==0.6.6"
-        )
-    bare = ModuleType("_bare_asv")
-    bare.__path__ = list(found.submodule_search_locations)
-    sys.modules[bare.__name__] = bare
-    return import_module("_bare_asv.step_detect")
+    start, end = run[0].start, run[-1].end
+    size = end - start
+    part = values[start:end] - values[start:end].mean()
+    bounds = [0, *(change.place - start for change in run), size]
+    rest = float(part @ part) - sum(float(part[a:b].sum()) ** 2 / (b - a) for a, b in pairwise(bounds))
+    knots = np.unique(np.linspace(0, size - 1, min(size, _KNOTS)).astype(int))
+    begins, ends = (grid.ravel() for grid in np.meshgrid(knots, knots))
+    begins, ends = begins[ends - begins >= _RAMP], ends[ends - begins >= _RAMP]
+    if not len(begins) or rest <= 0:
+        return None
+    # A value is a mixture of both levels: 1 - share of the old one, share of the new one, which grows from 0 to 1. The
+    # sum of shares, that of their squares, and that with the values follow from sums over beginnings of the series.
+    length = ends - begins
+    total, weighted = (np.concatenate([[0.0], np.cumsum(one)]) for one in (part, np.arange(size) * part))
+    between = total[ends + 1] - total[begins]
+    moved = total[-1] - total[ends + 1] + (weighted[ends + 1] - weighted[begins] - begins * between) / length
+    shares = size - 1 - ends + (length + 1) / 2
+    squares = size - 1 - ends + (length + 1) * (2 * length + 1) / (6 * length) - shares**2 / size
+    lines = float(part @ part) - moved**2 / squares
+    best = int(lines.argmin())
+    gain = size * math.log(rest / max(float(lines[best]), 1e-300 + 1e-12 * rest))
+    if gain + (len(run) - 2) * 2 * math.log(size) < _BETTER:
+        return None
+    difference = float(moved[best] / squares[best])
+    return _Line(
+        last=start + int(begins[best]),
+        first=start + int(ends[best]),
+        middle=float(values[start:end].mean() + difference * (0.5 - shares[best] / size)),
+        difference=difference,
+        error=math.sqrt(max(float(lines[best]), 0.0) / max(1, size - 4) / float(squares[best])),
+        freedom=max(1, size - 4),
+    )

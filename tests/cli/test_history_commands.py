@@ -34,7 +34,7 @@ def test_asv_results_become_a_history(fluxperf, tmp_path, wide):
     assert shown.code == 0, shown.err
     assert "tiny fused model.Model.track_forward" in shown.out
     assert "7 more have no value at any commit: failed or skipped." in shown.out
-    assert '"?" under changes: 7 series of times with fewer than 8 commits' in shown.out
+    assert '"?" under changes: 7 series of times with fewer than 4 commits' in shown.out
 
 
 def test_changes_are_told_with_commits_levels_and_percent(fluxperf, tmp_path, wide):

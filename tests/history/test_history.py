@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import subprocess
 
@@ -27,6 +28,41 @@ def test_a_change_says_between_which_commits_and_how_much(tmp_path):
     assert (change.old_commits, change.new_commits) == (8, 8)
     assert change.environment == {}
     assert (series.order, series.judged) == ("time", True)
+
+
+def test_a_change_for_the_worse_is_repaired_by_the_commit_that_takes_half_of_it_back(tmp_path):
+    levels = [1.0] * 8 + [1.2] * 8 + [1.18] * 8 + [1.02] * 8 + [1.3] * 8
+    values = [level * (1 + 0.002 * random.Random(n).gauss(0, 1)) for n, level in enumerate(levels)]
+    (series,) = history([point(n, value) for n, value in enumerate(values)], tmp_path).series
+    assert [change.worse for change in series.changes] == [True, False, False, True]
+    assert [change.repaired for change in series.changes] == [commit(24), "", "", ""]
+    (first, *_) = series.changes
+    assert first.low < first.percent < first.high
+    assert first.chance < 1e-6
+
+
+def test_cycles_say_whether_the_work_changed_and_come_first(tmp_path):
+    """A card that changed its clock, and work that grew: only the second is in cycles."""
+    rows = []
+    for n in range(24):
+        clock, work = 1.1 if 8 <= n < 16 else 1.0, 1.05 if n >= 16 else 1.0
+        draw = random.Random(n)
+        seconds, cycles = (level * (1 + 0.001 * draw.gauss(0, 1)) for level in (clock * work, work))
+        rows.append(record(n, times_s={"denoise": [[seconds]]}, cycles={"denoise": [[cycles * 1e9]]}))
+    found = history([one for row in rows for one in points_of(row)], tmp_path, metric="*denoise").series
+    assert [(series.metric, series.unit) for series in found] == [("cycles.denoise", "cycles"), ("denoise", "seconds")]
+    assert [change.after for change in found[0].changes] == [commit(16)]
+    slower, back = found[1].changes[:2]
+    assert (slower.after, slower.cycles) == (commit(8), 0.0)
+    assert back.cycles == pytest.approx(5.0, abs=0.2)
+
+
+def test_processes_of_a_record_say_how_sure_its_value_is():
+    by_metric = {
+        one.metric: one for one in points_of(record(1, times_s={"denoise": [[1.0], [1.1], [1.2]], "step": [[1.0]]}))
+    }
+    assert by_metric["denoise"].error == pytest.approx((math.pi / 2 / 3) ** 0.5 * 0.1 / 1.1)
+    assert by_metric["step"].error is None
 
 
 def test_a_change_of_versions_at_the_same_place_is_told(tmp_path):
@@ -152,8 +188,7 @@ def long_series(metrics: int, commits: int) -> list[Point]:
     return rows
 
 
-def test_a_rise_is_found_where_it_is_in_every_series_by_processes_side_by_side(tmp_path, monkeypatch):
-    monkeypatch.setattr("fluxperf.harness.steps.SPREAD_FROM", 1000)
+def test_a_rise_is_found_where_it_is_in_every_series(tmp_path):
     (tmp_path / f"a{SUFFIX}").write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in long_series(4, 500)))
     points, _ = load(tmp_path)
     found = history(points, tmp_path)
@@ -163,7 +198,7 @@ def test_a_rise_is_found_where_it_is_in_every_series_by_processes_side_by_side(t
 
 
 def test_the_work_grows_with_the_points(tmp_path):
-    """Reading, sorting into series and commits; the search for steps is asv's own."""
+    """Reading, sorting into series and commits."""
     for commits in (200, 400):
         rows = [msgspec.structs.replace(row, exact=True, value=1.0) for row in long_series(5, commits)]
         merge_points(tmp_path / str(commits) / f"a{SUFFIX}", rows)

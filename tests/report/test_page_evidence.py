@@ -256,8 +256,8 @@ def test_history_shows_changes_and_lines():
 
 
 def test_few_commits_are_not_searched_for_changes():
-    text = page_with(Extras(history=evidence.course(5))).sections["history"]
-    assert "fewer than 8 commits: not searched for changes" in text
+    text = page_with(Extras(history=evidence.course(3))).sections["history"]
+    assert "fewer than 4 commits: not searched for changes" in text
 
 
 def test_a_sample_is_marked_and_never_mixed_with_what_was_measured_here():

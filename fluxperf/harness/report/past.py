@@ -16,7 +16,7 @@ from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.report.plots.commits import commits
 from fluxperf.harness.report.plots.progress import floor_lines, on_axis, peer_lines, published_lines
 from fluxperf.harness.report.plots.sparkline import sparkline
-from fluxperf.harness.steps import FEWEST
+from fluxperf.harness.scan import FEWEST
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
 
