@@ -38,12 +38,12 @@ class Making:
         self, name: str, start: int, end: int, *, process: int = 100, thread: int = 1, pushed: bool = True
     ) -> None:
         where = pid(process) | thread
-        self.ranges.append(Range(name, "fluxperf", start, end, pid(process), where, where, pushed))
+        self.ranges.append(Range(name, "fluxperf", start, end, where, where, pushed))
 
     def call(self, name: str, start: int, end: int, *, process: int = 100, thread: int = 1) -> int:
         self._correlation += 1
         where = pid(process) | thread
-        self.calls.append(Call(name, "runtime", start, end, pid(process), where, self._correlation))
+        self.calls.append(Call(name, "runtime", start, end, where, self._correlation))
         return self._correlation
 
     def run(

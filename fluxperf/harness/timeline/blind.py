@@ -29,7 +29,7 @@ def blind_spots(timeline: Timeline, places: Places | None = None) -> dict[str, s
 
 def _missing(timeline: Timeline) -> Iterator[_Reason]:
     """Whole kinds of rows that are not there."""
-    launched = any("GraphLaunch" in name for name, _ in timeline.calls.names)
+    launched = any("GraphLaunch" in name for name, _ in timeline.calls.kinds)
     if (timeline.graph_mode.lower() == "graph" and launched) or timeline.work.flags("graph").any():
         reason = "graphs were traced as a whole; capture with --cuda-graph-trace=node"
         yield ("host-copy", "pageable-copy", "item-sync", "repeated-kernel"), reason

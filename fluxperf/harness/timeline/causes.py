@@ -121,7 +121,7 @@ def _classes(timeline: Timeline) -> Column:
         else ALLOCATES if _ALLOCATES.match(name)
         else PREPARES if _INSTANTIATES.match(name)
         else CALLS
-        for name, _ in calls.names
+        for name, _ in calls.kinds
     ]  # fmt: skip
     found = np.array(of_name, np.int64)[calls.what] if len(calls) else empty()
     waits = timeline.syncs.blocking.call

@@ -27,11 +27,11 @@ def empty(number: int = 0, value: int = 0) -> Column:
 
 
 def column(rows: Sequence[Any], name: str) -> Column:
-    """One field of all rows: of a table its column, of a list of objects their attribute."""
+    """One field of all rows: of a table its column, of a list of objects their attribute, ``None`` as 0."""
     held = getattr(rows, name, None)
     if isinstance(held, np.ndarray):
         return held
-    return np.fromiter(map(attrgetter(name), rows), np.int64, len(rows))
+    return np.fromiter((value or 0 for value in map(attrgetter(name), rows)), np.int64, len(rows))
 
 
 def codes(*columns: Column) -> tuple[Column, Column]:

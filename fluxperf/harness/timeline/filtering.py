@@ -47,7 +47,7 @@ def filtered(timeline: Timeline, wanted: Filter) -> Timeline:
     keep: dict[str, Mask] = {name: np.ones(len(rows), np.bool_) for name, rows in tables.items()}
     if wanted.process is not None:
         pids = _known("--process", wanted.process, {process_id(one): one for one in timeline.processes})
-        keep["ranges"] &= ranges.thread >> 24 << 24 == pids
+        keep["ranges"] &= ranges.process == pids
         keep["calls"] &= calls.process == pids
         keep["work"] &= work.process == pids
         keep["syncs"] &= syncs.process == pids

@@ -206,7 +206,7 @@ def _items(evidence: Evidence) -> _Hits:
     lasted = np.append(waits.end_ns - waits.start_ns, 0)[following]
     told = waited | blocked | (wait_of[work.call[rows]] != NONE)
     rows, lasted, waited, following = rows[told], lasted[told], waited[told], following[told]
-    words = [f"then {name}" for name in waits.kinds] + [name for name, _ in calls.names]
+    words = [f"then {name}" for name in waits.kinds] + [name for name, _ in calls.kinds]
     seen = np.where(waited, np.append(waits.what, 0)[following], len(waits.kinds) + calls.what[work.call[rows]])
     hits = evidence.hits(rows, lambda row: row.name, evidence.copy_ns[rows] + np.where(waited, lasted, 0))
     return hits._replace(seen=seen, words=words)

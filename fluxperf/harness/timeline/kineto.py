@@ -32,6 +32,7 @@ from fluxperf.harness.timeline.model import (
     Waits,
     Work,
     Works,
+    process_of,
 )
 from fluxperf.harness.timeline.overheads import word_of
 from fluxperf.harness.timeline.tables import Overhead
@@ -142,7 +143,7 @@ class _Reader:
         ranges = list(self._ranges())
         busiest = Counter(call.thread for call in calls).most_common(1)
         threads = sorted({row.thread for rows in (calls, ranges) for row in rows})
-        seen = sorted({thread >> 24 << 24 for thread in threads} | {row.process for row in work})
+        seen = sorted(set(map(process_of, threads)) | {row.process for row in work})
         names = self._names("process_name")
         version = f" of CUPTI {self._document.cupti}" if self._document.cupti else ""
         return Timeline(
@@ -203,13 +204,13 @@ class _Reader:
             for event in self._of[category]:
                 start, end = _times(event)
                 thread = self._thread(event)
-                yield Range(event.name, domain, start, end, thread >> 24 << 24, thread, thread, pushed=True)
+                yield Range(event.name, domain, start, end, thread, thread, pushed=True)
 
     def _calls(self, category: str, api: Any) -> Iterator[Call]:
         for event in self._of[category]:
             start, end = _times(event)
             thread = self._thread(event)
-            yield Call(event.name, api, start, end, thread >> 24 << 24, thread, _number(event, "correlation"))
+            yield Call(event.name, api, start, end, thread, _number(event, "correlation"))
 
     def _work(self, category: str, kind: Any, owner: dict[int, int], alone: int) -> Iterator[Work]:
         for event in self._of[category]:

@@ -15,7 +15,7 @@ from typing import Literal
 
 import msgspec
 
-from fluxperf.harness.timeline.rows import NONE, Api, Copy, Side, What, WorkKind
+from fluxperf.harness.timeline.rows import NONE, Api, Copy, Side, What, WorkKind, process_of
 from fluxperf.harness.timeline.tables import (
     Call,
     Calls,
@@ -50,6 +50,7 @@ __all__ = [
     "WorkKind",
     "Works",
     "process_id",
+    "process_of",
     "thread_id",
 ]
 

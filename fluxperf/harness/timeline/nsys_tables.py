@@ -21,6 +21,7 @@ from fluxperf.harness.timeline.model import (
     Timeline,
     Waits,
     Works,
+    process_of,
 )
 from fluxperf.harness.timeline.nsys_export import Export
 from fluxperf.harness.timeline.nsys_versions import not_understood, versions
@@ -61,7 +62,7 @@ def timeline_of(export: Export, schema: str) -> Timeline:
     calls = _calls(export)
     work = all_work(export, notes)
     callers = distinct(calls.thread)
-    computing = {_process_of(thread) for thread in callers.tolist()}
+    computing = set(map(process_of, callers.tolist()))
     if len(computing) == 1:  # exports without processes of GPU work: it is that of the one that calls
         work.process = np.where(work.process == 0, next(iter(computing)), work.process)
     syncs = _syncs(export, callers)
@@ -73,7 +74,7 @@ def timeline_of(export: Export, schema: str) -> Timeline:
     diagnostics = _diagnostics(export)
     losses, refuted = losses_of(diagnostics, _held(export, calls, work, syncs))
     told = [f"Nsight Systems says: {row.text}" for row in losses]
-    seen = {_process_of(thread) for thread in threads} | set(distinct(work.process).tolist())
+    seen = {process_of(thread) for thread in threads} | set(distinct(work.process).tolist())
     names = dict(export.texts("PROCESSES", "globalPid", "name"))
     return Timeline(
         source=export.source,
@@ -95,14 +96,9 @@ def timeline_of(export: Export, schema: str) -> Timeline:
     )
 
 
-def _process_of(thread: int) -> int:
-    """The capture's id of the process of a ``globalTid``."""
-    return thread >> 24 << 24
-
-
 def _note_gaps(mode: str, calls: Calls, ranges: Ranges, work: Works, notes: list[str]) -> None:
     """Says what the capture cannot show."""
-    launched = any("GraphLaunch" in name for name, _ in calls.names)
+    launched = any("GraphLaunch" in name for name, _ in calls.kinds)
     if (mode.lower() == "graph" and launched) or work.flags("graph").any():
         notes.append(
             "CUDA graphs were traced as a whole: kernels and copies inside a graph are not in the capture, and not in "
@@ -149,7 +145,7 @@ def _numbered_gpus(export: Export, work: Works, syncs: Waits) -> Gpus:
 def _nodes(export: Export) -> list[Node]:
     """Nodes of graphs as they were created; those without a node or a thread say nothing."""
     return [
-        Node(node, original or None, start or 0, _process_of(thread), thread)
+        Node(node, original or None, start or 0, process_of(thread), thread)
         for start, thread, node, original in export.numbers(
             _NODES, "start", "globalTid", "graphNodeId", "originalGraphNodeId"
         )
@@ -160,7 +156,7 @@ def _nodes(export: Export) -> list[Node]:
 def _syncs(export: Export, callers: Column) -> Waits:
     names = export.labels("ENUM_CUPTI_SYNC_TYPE", "name", _SYNC_KINDS)
     labels = export.labels("ENUM_CUPTI_SYNC_TYPE", "label", {})
-    processes = {_process_of(thread) for thread in callers.tolist()}
+    processes = set(map(process_of, callers.tolist()))
     alone = next(iter(processes)) if len(processes) == 1 else 0
     start, end, device, stream, correlation, process, kind = export.columns(_SYNC, *_ON_GPU, "syncType")
     numbers, firsts = codes(kind) if len(kind) else (kind, kind)
@@ -258,12 +254,12 @@ def _held(export: Export, calls: Calls, work: Works, syncs: Waits) -> Held:
     (event,) = export.columns("CUPTI_ACTIVITY_KIND_CUDA_EVENT", "globalPid")
     (node,) = export.columns(_NODES, "globalTid")
     (thread,) = export.columns("NVTX_EVENTS", "globalTid")
-    launching = np.array([bool(_LAUNCHES.match(name)) for name, _ in calls.names], bool)
+    launching = np.array([bool(_LAUNCHES.match(name)) for name, _ in calls.kinds], bool)
     rows = np.flatnonzero(launching[calls.what])
     lone = matched((calls.process[rows], calls.correlation[rows]), (work.process, work.correlation)) == NONE
     return Held(
-        counts(calls.process, work.process, syncs.process, event, node >> 24 << 24),
-        counts(thread >> 24 << 24),
+        counts(calls.process, work.process, syncs.process, event, process_of(node)),
+        counts(process_of(thread)),
         counts(calls.process[rows][lone]),
     )
 
@@ -287,4 +283,4 @@ def _threads(export: Export, used: set[int]) -> list[Thread]:
     names = {
         thread: export.strings.get(name, "") for thread, name in export.numbers("ThreadNames", "globalTid", "nameId")
     }
-    return [Thread(process=_process_of(thread), id=thread, name=names.get(thread, "")) for thread in sorted(used)]
+    return [Thread(process=process_of(thread), id=thread, name=names.get(thread, "")) for thread in sorted(used)]

@@ -110,7 +110,6 @@ class RecordedDomain:
                 domain=self.name,
                 start_ns=start_ns,
                 end_ns=end_ns,
-                process=process,
                 thread=process | native,
                 end_thread=process | native,
                 pushed=True,
@@ -250,7 +249,6 @@ class Recorder:
             api="runtime" if runtime else "driver",
             start_ns=int(activity.start),
             end_ns=int(activity.end),
-            process=self._process,
             thread=self._process + int(activity.thread_id),
             correlation=int(activity.correlation_id),
         )

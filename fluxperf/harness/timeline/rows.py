@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
+
+from fluxperf.harness.timeline.columns import Column
 
 Side = Literal["host", "device", ""]
 WorkKind = Literal["kernel", "copy", "memset", "graph"]
@@ -12,6 +14,14 @@ Api = Literal["runtime", "driver"]
 
 #: Index of "no range", and of "no launch call".
 NONE = -1
+
+
+IdT = TypeVar("IdT", int, Column)
+
+
+def process_of(thread: IdT) -> IdT:
+    """The capture's id of the process of a ``globalTid``, or of many."""
+    return thread >> 24 << 24
 
 
 class Copy(msgspec.Struct, frozen=True, gc=False):

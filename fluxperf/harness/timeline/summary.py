@@ -348,7 +348,7 @@ def waits_by_call(timeline: Timeline) -> list[WaitRow]:
     launch = launch[~np.isin(launch, waits.call)]
     names = [
         *((name, "synchronization") for name in waits.kinds),
-        *((name, "copy to the host") for name, _ in calls.names),
+        *((name, "copy to the host") for name, _ in calls.kinds),
     ]
     what = np.concatenate((waits.what, calls.what[launch] + len(waits.kinds)))
     lasted = np.concatenate((waits.end_ns - waits.start_ns, calls.end_ns[launch] - calls.start_ns[launch]))

@@ -7,14 +7,14 @@ columns instead.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import ClassVar, Generic, Self, SupportsIndex, TypeVar, overload
+from typing import Any, ClassVar, Generic, Self, SupportsIndex, TypeVar, overload
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from fluxperf.harness.timeline.columns import Column, column, empty, numbered
-from fluxperf.harness.timeline.rows import NONE, Api, Copy, What, WorkKind
+from fluxperf.harness.timeline.rows import NONE, Api, Copy, What, WorkKind, process_of
 
 #: Rows that are made objects at once.
 _CHUNK = 10_000
@@ -33,13 +33,17 @@ class Range(msgspec.Struct, frozen=True, gc=False):
     domain: str
     start_ns: int
     end_ns: int
-    process: int
     thread: int
     end_thread: int
     pushed: bool
+    closed: bool = True
     parent: int = NONE
     payload: int | None = None
-    closed: bool = True
+
+    @property
+    def process(self) -> int:
+        """The capture's id of its process."""
+        return process_of(self.thread)
 
 
 class Call(msgspec.Struct, frozen=True, gc=False):
@@ -49,10 +53,14 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     api: Api
     start_ns: int
     end_ns: int
-    process: int
     thread: int
     correlation: int
     range: int = NONE
+
+    @property
+    def process(self) -> int:
+        """The capture's id of its process."""
+        return process_of(self.thread)
 
 
 class Work(msgspec.Struct, frozen=True, gc=False):
@@ -96,15 +104,29 @@ class Sync(msgspec.Struct, frozen=True, gc=False):
     range: int = NONE
 
 
+class Overhead(msgspec.Struct, frozen=True, gc=False):
+    """Time of a thread that went into loading code, or into the tool itself."""
+
+    kind: str
+    start_ns: int
+    end_ns: int
+    thread: int
+
+
 RowT = TypeVar("RowT")
+KindT = TypeVar("KindT")
 
 
 class Table(Sequence[RowT], Generic[RowT]):
-    """Rows as columns. ``numbers`` names those of whole numbers, which subclasses declare."""
+    """Rows as columns: subclasses declare them in the order in which they make rows of them (``numbers``)."""
 
     numbers: ClassVar[tuple[str, ...]]
     start_ns: Column
     end_ns: Column
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.numbers = tuple(cls.__annotations__)
 
     def __init__(self, **columns: Column) -> None:
         known = [one for one in columns.values() if one is not None]
@@ -154,11 +176,10 @@ _INDICES = frozenset(("parent", "call", "range", "captured"))
 class Ranges(Table[Range]):
     """Ranges. ``name`` and ``domain`` are places in ``names`` and ``domains``."""
 
-    numbers = (
-        "name", "domain", "start_ns", "end_ns", "thread", "end_thread", "pushed", "closed", "parent", "payload", "paid",
-    )  # fmt: skip
     name: Column
     domain: Column
+    start_ns: Column
+    end_ns: Column
     thread: Column
     end_thread: Column
     pushed: Column
@@ -171,80 +192,79 @@ class Ranges(Table[Range]):
         super().__init__(**columns)
         self.names, self.domains = list(names), list(domains)
 
+    @property
+    def process(self) -> Column:
+        """The capture's id of each range's process."""
+        return process_of(self.thread)
+
     @classmethod
     def of(cls, rows: Iterable[Range]) -> Self:
         """The table of these rows."""
         held = list(rows)
         name, names = numbered(row.name for row in held)
         domain, domains = numbered(row.domain for row in held)
-        plain = ("start_ns", "end_ns", "thread", "end_thread", "pushed", "closed", "parent")
-        return cls(
-            names,
-            domains,
-            name=name,
-            domain=domain,
-            payload=np.array([row.payload or 0 for row in held], np.int64),
-            paid=np.array([row.payload is not None for row in held], np.int64),
-            **{one: column(held, one) for one in plain},
-        )
+        paid = np.array([row.payload is not None for row in held], np.int64)
+        plain = {one: column(held, one) for one in cls.numbers[2:-1]}
+        return cls(names, domains, name=name, domain=domain, paid=paid, **plain)
 
     def _row(self, *values: int) -> Range:
         name, domain, start, end, thread, end_thread, pushed, closed, parent, payload, paid = values
-        return Range(
-            self.names[name],
-            self.domains[domain],
-            start,
-            end,
-            thread >> 24 << 24,
-            thread,
-            end_thread,
-            bool(pushed),
-            parent,
-            payload if paid else None,
-            bool(closed),
-        )
+        named, ended = (self.names[name], self.domains[domain], start, end), (bool(pushed), bool(closed))
+        return Range(*named, thread, end_thread, *ended, parent, payload if paid else None)
 
 
-class Calls(Table[Call]):
-    """Calls. ``what`` is a place in ``names``, name and API."""
+class _OfKinds(Table[RowT], Generic[RowT, KindT]):
+    """Rows of which many are of one kind: their first column, ``what``, is a place in ``kinds``."""
 
-    numbers = ("what", "start_ns", "end_ns", "thread", "correlation", "range")
     what: Column
+
+    def __init__(self, kinds: Sequence[KindT] = (), **columns: Column) -> None:
+        super().__init__(**columns)
+        self.kinds = list(kinds)
+
+    @classmethod
+    def of(cls, rows: Iterable[RowT]) -> Self:
+        """The table of these rows."""
+        held = list(rows)
+        what, kinds = numbered(map(cls._kind, held))
+        return cls(kinds, what=what, **{one: column(held, one) for one in cls.numbers[1:]})
+
+    @staticmethod
+    def _kind(row: Any) -> Any:
+        """The kind of a row."""
+        return row.kind
+
+
+class Calls(_OfKinds[Call, tuple[str, Api]]):
+    """Calls. Their kinds are name and API."""
+
+    what: Column
+    start_ns: Column
+    end_ns: Column
     thread: Column
     correlation: Column
     range: Column
 
-    def __init__(self, names: Sequence[tuple[str, Api]] = (), **columns: Column) -> None:
-        super().__init__(**columns)
-        self.names = list(names)
-
-    @classmethod
-    def of(cls, rows: Iterable[Call]) -> Self:
-        """The table of these rows."""
-        held = list(rows)
-        what, names = numbered((row.name, row.api) for row in held)
-        plain = ("start_ns", "end_ns", "thread", "correlation", "range")
-        return cls(names, what=what, **{one: column(held, one) for one in plain})
-
     @property
     def process(self) -> Column:
         """The capture's id of each call's process."""
-        found: Column = self.thread >> 24 << 24
-        return found
+        return process_of(self.thread)
+
+    @staticmethod
+    def _kind(row: Call) -> tuple[str, Api]:
+        return row.name, row.api
 
     def _row(self, *values: int) -> Call:
-        what, start, end, thread, correlation, around = values
-        return Call(*self.names[what], start, end, thread >> 24 << 24, thread, correlation, around)
+        what, *rest = values
+        return Call(*self.kinds[what], *rest)
 
 
-class Works(Table[Work]):
-    """GPU work. ``what`` is a place in ``kinds``; ``graph_node`` is 0 for what is no node."""
+class Works(_OfKinds[Work, What]):
+    """GPU work; ``graph_node`` is 0 for what is no node."""
 
-    numbers = (
-        "what", "start_ns", "end_ns", "process", "gpu", "stream", "correlation", "bytes", "graph_node", "call", "range",
-        "captured",
-    )  # fmt: skip
     what: Column
+    start_ns: Column
+    end_ns: Column
     process: Column
     gpu: Column
     stream: Column
@@ -254,19 +274,6 @@ class Works(Table[Work]):
     call: Column
     range: Column
     captured: Column
-
-    def __init__(self, kinds: Sequence[What] = (), **columns: Column) -> None:
-        super().__init__(**columns)
-        self.kinds = list(kinds)
-
-    @classmethod
-    def of(cls, rows: Iterable[Work]) -> Self:
-        """The table of these rows."""
-        held = list(rows)
-        what, kinds = numbered(What(row.kind, row.name, row.full_name, row.shape, row.copy) for row in held)
-        plain = [name for name in cls.numbers if name not in ("what", "graph_node")]
-        nodes = np.array([row.graph_node or 0 for row in held], np.int64)
-        return cls(kinds, what=what, graph_node=nodes, **{one: column(held, one) for one in plain})
 
     @classmethod
     def joined(cls, tables: Sequence[Self]) -> Self:
@@ -289,6 +296,10 @@ class Works(Table[Work]):
         found: NDArray[np.bool_] = np.fromiter(true_of_kinds, bool, len(self.kinds))[self.what]
         return found
 
+    @staticmethod
+    def _kind(row: Work) -> What:
+        return What(row.kind, row.name, row.full_name, row.shape, row.copy)
+
     def _row(self, *values: int) -> Work:
         what, start, end, process, gpu, stream, correlation, size, node, call, around, captured = values
         kind, name, full_name, shape, copy = self.kinds[what]
@@ -298,31 +309,19 @@ class Works(Table[Work]):
         )  # fmt: skip
 
 
-class Waits(Table[Sync]):
-    """Synchronizations. ``what`` is a place in ``kinds``."""
+class Waits(_OfKinds[Sync, str]):
+    """Synchronizations."""
 
-    numbers = (
-        "what", "blocks", "start_ns", "end_ns", "process", "gpu", "stream", "correlation", "call", "range",
-    )  # fmt: skip
     what: Column
     blocks: Column
+    start_ns: Column
+    end_ns: Column
     process: Column
     gpu: Column
     stream: Column
     correlation: Column
     call: Column
     range: Column
-
-    def __init__(self, kinds: Sequence[str] = (), **columns: Column) -> None:
-        super().__init__(**columns)
-        self.kinds = list(kinds)
-
-    @classmethod
-    def of(cls, rows: Iterable[Sync]) -> Self:
-        """The table of these rows."""
-        held = list(rows)
-        what, kinds = numbered(row.kind for row in held)
-        return cls(kinds, what=what, **{one: column(held, one) for one in cls.numbers[1:]})
 
     @property
     def blocking(self) -> Self:
@@ -334,33 +333,14 @@ class Waits(Table[Sync]):
         return Sync(self.kinds[what], bool(blocks), *rest)
 
 
-class Overhead(msgspec.Struct, frozen=True, gc=False):
-    """Time of a thread that went into loading code, or into the tool itself."""
+class Overheads(_OfKinds[Overhead, str]):
+    """Overheads."""
 
-    kind: str
-    start_ns: int
-    end_ns: int
-    thread: int
-
-
-class Overheads(Table[Overhead]):
-    """Overheads. ``what`` is a place in ``kinds``."""
-
-    numbers = ("what", "start_ns", "end_ns", "thread")
     what: Column
+    start_ns: Column
+    end_ns: Column
     thread: Column
 
-    def __init__(self, kinds: Sequence[str] = (), **columns: Column) -> None:
-        super().__init__(**columns)
-        self.kinds = list(kinds)
-
-    @classmethod
-    def of(cls, rows: Iterable[Overhead]) -> Self:
-        """The table of these rows."""
-        held = list(rows)
-        what, kinds = numbered(row.kind for row in held)
-        return cls(kinds, what=what, **{one: column(held, one) for one in cls.numbers[1:]})
-
     def _row(self, *values: int) -> Overhead:
-        what, start, end, thread = values
-        return Overhead(self.kinds[what], start, end, thread)
+        what, *rest = values
+        return Overhead(self.kinds[what], *rest)

@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 
 from fluxperf.harness.timeline.columns import Column
-from fluxperf.harness.timeline.model import NONE, Thread, Timeline, What, process_id, thread_id
+from fluxperf.harness.timeline.model import NONE, Thread, Timeline, What, process_id, process_of, thread_id
 from fluxperf.harness.timeline.places import Places
 
 #: Categories as PyTorch's profiler names them, so that tools for its traces read these.
@@ -106,7 +106,7 @@ class _Writer:
             "threads": [[self._pids[row.process], thread_id(row.id), row.name] for row in self._threads()],
             "gpus": timeline.gpus,
             "nodes": [
-                [row.id, row.original, row.start_ns - self._first_ns, *self._where(row.process, row.thread)]
+                [row.id, row.original, row.start_ns - self._first_ns, *self._where(row.thread)]
                 for row in timeline.nodes
                 if row.process in self._pids
             ],
@@ -115,17 +115,17 @@ class _Writer:
             "losses": [[row.of, row.text, self._pid(row.process)] for row in timeline.losses],
             "diagnostics": [[row.severity, row.text, self._pid(row.process)] for row in timeline.diagnostics],
             "overheads": [
-                [row.kind, row.start_ns - first, row.end_ns - first, *self._where(row.thread >> 24 << 24, row.thread)]
+                [row.kind, row.start_ns - first, row.end_ns - first, *self._where(row.thread)]
                 for row in timeline.overheads
-                if row.thread >> 24 << 24 in self._pids
+                if process_of(row.thread) in self._pids
             ],
         }
 
     def _pid(self, process: int) -> int:
         return self._pids.get(process, process_id(process))
 
-    def _where(self, process: int, thread: int) -> list[int]:
-        return [self._pid(process), thread_id(thread)]
+    def _where(self, thread: int) -> list[int]:
+        return [self._pid(process_of(thread)), thread_id(thread)]
 
     def _threads(self) -> list[Thread]:
         return [row for row in self._timeline.threads if row.process in self._pids]
@@ -156,7 +156,7 @@ class _Writer:
         for (thread, domain), track in self._domains.items():
             name = timeline.ranges.domains[domain] or "default"
             label = f"{labels.get(thread, 'thread')}, domain {name}"
-            yield _named("thread_name", self._pid(thread >> 24 << 24), track, label)
+            yield _named("thread_name", self._pid(process_of(thread)), track, label)
         for gpu, name in timeline.gpus.items():
             yield _named("process_name", FIRST_GPU + gpu, 0, f"GPU {gpu} {name}".strip())
         several = len({process for _, process, _, _ in self._streams}) > 1
@@ -174,7 +174,7 @@ class _Writer:
             counts.setdefault(thread, Counter())[domain] += 1
         none = np.zeros(0, np.int64)
         for thread in sorted({*counts, *np.unique(calls.thread).tolist()}):
-            pid, tid = self._where(thread >> 24 << 24, thread)
+            pid, tid = self._where(thread)
             own = slices[ranges.thread[slices] == thread]
             domains = [domain for domain, _ in counts.get(thread, Counter()).most_common()]
             called = np.flatnonzero(calls.thread == thread)
@@ -219,7 +219,7 @@ class _Writer:
 
     def _call_texts(self, rows: Column) -> Iterator[str]:
         calls = self._timeline.calls
-        heads = [f'"name":{_json(name)},"cat":"cuda_{api}","args":{{"correlation":' for name, api in calls.names]
+        heads = [f'"name":{_json(name)},"cat":"cuda_{api}","args":{{"correlation":' for name, api in calls.kinds]
         for what, correlation in zip(calls.what[rows].tolist(), calls.correlation[rows].tolist(), strict=True):
             yield f"{heads[what]}{correlation}}}"
 
@@ -230,7 +230,7 @@ class _Writer:
         begun, ended = (self._us(one[rows] - self._first_ns) for one in (ranges.start_ns, ranges.end_ns))
         for index, start, end in zip(rows.tolist(), begun, ended, strict=True):
             thread = int(ranges.thread[index])
-            pid, tid = self._where(thread >> 24 << 24, thread)
+            pid, tid = self._where(thread)
             yield from _pair(f"r{index}", self._range_text(index), f'"pid":{pid},"tid":{tid}', start, end)
 
     def _work(self) -> Iterator[str]:
@@ -260,7 +260,7 @@ class _Writer:
             )
             if call == NONE:
                 continue
-            pid, tid = self._where(threads[call] >> 24 << 24, threads[call])
+            pid, tid = self._where(threads[call])
             flow = f'"name":"launch","cat":"ac2g","id":{number}'
             yield f'{{"ph":"s",{flow},"pid":{pid},"tid":{tid},"ts":{launched[call]}}}'
             yield f'{{"ph":"f","bp":"e",{flow},{at}}}'

@@ -184,11 +184,7 @@ class _Reader:
         if about.lost and not losses:  # as older versions of fluxperf wrote it
             losses = [Loss("cuda", "events were lost")]
         named = {_process(pid): name for pid, name in about.processes.items()}
-        seen = {
-            int(process)
-            for rows in (ranges.thread >> 24 << 24, calls.process, work.process)
-            for process in distinct(rows)
-        }
+        seen = {int(process) for rows in (ranges.process, calls.process, work.process) for process in distinct(rows)}
         return Timeline(
             source=source,
             tool=about.tool,
@@ -222,7 +218,6 @@ class _Reader:
             domain=args.domain,
             start_ns=_ns(event.ts),
             end_ns=max(_ns(event.ts), end_ns),
-            process=_process(event.pid),
             thread=thread,
             end_thread=thread if args.ended_by is None else _thread(event.pid, args.ended_by),
             pushed=args.ended_by is None,
@@ -237,7 +232,6 @@ class _Reader:
                 api=api,
                 start_ns=_ns(event.ts),
                 end_ns=end_ns,
-                process=_process(event.pid),
                 thread=_thread(event.pid, event.tid),
                 correlation=(event.args or _Args()).correlation,
             )

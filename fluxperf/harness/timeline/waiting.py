@@ -45,7 +45,7 @@ def waits_of(records: Waits, calls: Calls, notes: list[str]) -> Waits:
     in_time = np.argsort(calls.start_ns, kind="stable")
     found = matched((records.process, records.correlation), (calls.process[in_time], calls.correlation[in_time]))
     call = np.append(in_time, NONE)[found]
-    classes = np.array([_class(name) for name, _ in calls.names], np.int64)
+    classes = np.array([_class(name) for name, _ in calls.kinds], np.int64)
     of_record = np.append(classes[calls.what], _OTHER)[call]
     told = _told(records, call, of_record, calls, notes)
     named = _named(records, call, calls, classes)
@@ -67,7 +67,7 @@ def _named(records: Waits, call: Column, calls: Calls, classes: Column) -> Waits
     record = where[rows]
     gpu, stream = (np.append(one, 0)[record] for one in (records.gpu, records.stream))
     return Waits(
-        [name for name, _ in calls.names],
+        [name for name, _ in calls.kinds],
         what=calls.what[rows],
         blocks=empty(len(rows), 1),
         start_ns=calls.start_ns[rows],
@@ -124,7 +124,7 @@ def blocking_copies(timeline: Timeline) -> Column:
     down = work.where(what.copy is not None and what.copy.crossing == "d2h" for what in work.kinds)
     rows = np.flatnonzero(down & (work.call != NONE))
     launches = work.call[rows]
-    plain = np.array(["Memcpy" in name and "Async" not in name for name, _ in calls.names], bool)[calls.what[launches]]
+    plain = np.array(["Memcpy" in name and "Async" not in name for name, _ in calls.kinds], bool)[calls.what[launches]]
     memory = {"pageable": 0, "unknown": LONG_CALL_NS, "": LONG_CALL_NS}
     least = [
         memory.get(what.copy.target_memory.lower(), NONE) if what.copy is not None else NONE for what in work.kinds
