@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -67,11 +69,8 @@ def show_difference(found: Difference, top: int) -> None:
 
 
 def _changes(title: str, rows: list[Change], total: Change, top: int, padding: int) -> Table:
-    view = Table(title=f"{title}, GPU times in ms: before, after", title_justify="left", padding=(0, padding))
-    view.add_column("row", overflow="fold", min_width=_NARROWEST)
-    headings = ("GPU", "", "change", "calls", "", "kernels", "", "copies", "", "waits", "")
-    for heading in headings:
-        view.add_column(heading, justify="right", no_wrap=True)
+    figures = ("GPU", "", "change", "calls", "", "kernels", "", "copies", "", "waits", "")
+    view = _view(f"{title}, GPU times in ms: before, after", ("row",), figures, padding)
     for row in rows[:top]:
         note = "" if row.seen == "in both" else f" ({row.seen})"
         view.add_row(Text(shown(row.name, 300) + note), *_change_cells(row))
@@ -122,12 +121,20 @@ def _figure(value: float) -> str:
     return f"{value:,.3f}" if value < 100 else f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"
 
 
+def _view(title: str, names: Sequence[str], figures: Sequence[str], padding: int = 1) -> Table:
+    """A table without rows: columns of names, which fold, and of figures, which do not."""
+    view = Table(title=title, title_justify="left", padding=(0, padding))
+    for heading in names:
+        view.add_column(heading, overflow="fold", min_width=_NARROWEST if len(names) == 1 else None)
+    for heading in figures:
+        view.add_column(heading, justify="right", no_wrap=True)
+    return view
+
+
 def _table(summary: Summary, top: int, padding: int) -> Table:
     """A row for each range, and one of totals."""
-    view = Table(title=f"by {summary.by}, times in ms", title_justify="left", padding=(0, padding))
-    view.add_column(summary.by, overflow="fold", min_width=_NARROWEST)
-    for heading in ("calls", "host", "GPU", "idle", "kernels", "copies", "MB", "waits"):
-        view.add_column(heading, justify="right", no_wrap=True)
+    figures = ("calls", "host", "GPU", "idle", "kernels", "copies", "MB", "waits")
+    view = _view(f"by {summary.by}, times in ms", (summary.by,), figures, padding)
     for row in summary.rows[:top]:
         view.add_row(Text(shown(row.name, 160)), *_cells(row))
     _more(view, len(summary.rows), top)
@@ -140,25 +147,15 @@ def _tree(branches: list[Branch], top: int, padding: int) -> Table:
     """The ranges of most GPU time with what is around them, each with all below it."""
     rows = [row for branch in branches for row in branch.rows()]
     longest = sorted(range(len(rows)), key=lambda at: (-rows[at][1].gpu_ms, -rows[at][1].host.total_ms, at))
-    view = Table(title="each range with all below it, times in ms", title_justify="left", padding=(0, padding))
-    view.add_column("range", overflow="fold", min_width=_NARROWEST)
-    for heading in ("calls", "host", "GPU", "idle", "min", "median", "max", "kernels", "copies", "MB", "waits"):
-        view.add_column(heading, justify="right", no_wrap=True)
+    figures = ("calls", "host", "GPU", "idle", "min", "median", "max", "kernels", "copies", "MB", "waits")
+    view = _view("each range with all below it, times in ms", ("range",), figures, padding)
     for at in sorted(longest[:top]):
         depth, row = rows[at]
         turns = row.projected
-        view.add_row(
-            Text("  " * depth + shown(row.name, 120)),
-            str(row.calls or ""),
-            _figure(row.host.total_ms),
-            _figure(row.gpu_ms),
-            _figure(row.idle_ms),
-            *(["", "", ""] if turns is None else map(_figure, (turns.min_ms, turns.median_ms, turns.max_ms))),
-            str(row.kernels or ""),
-            str(row.copies or ""),
-            _figure(row.copy_bytes / 1e6),
-            str(row.waits or ""),
-        )
+        spread = (0, 0, 0) if turns is None else (turns.min_ms, turns.median_ms, turns.max_ms)
+        times = map(_figure, (row.host.total_ms, row.gpu_ms, row.idle_ms, *spread))
+        counts = (str(row.kernels or ""), str(row.copies or ""), _figure(row.copy_bytes / 1e6), str(row.waits or ""))
+        view.add_row(Text("  " * depth + shown(row.name, 120)), str(row.calls or ""), *times, *counts)
     _more(view, len(rows), top)
     return view
 
@@ -184,10 +181,7 @@ def _more(view: Table, number: int, top: int) -> None:
 
 
 def _kernels(total: Row, top: int) -> Table:
-    view = Table(title="top kernels", title_justify="left")
-    view.add_column("kernel", overflow="fold")
-    for heading in ("launches", "ms", "share"):
-        view.add_column(heading, justify="right", no_wrap=True)
+    view = _view("top kernels", ("kernel",), ("launches", "ms", "share"))
     for row in total.top_kernels[:top]:
         share = _plain(units.percent(row.gpu_ms / total.gpu_sum_ms)) if total.gpu_sum_ms else ""
         view.add_row(Text(shown(row.name, 120)), str(row.count), _figure(row.gpu_ms), share)
@@ -196,11 +190,7 @@ def _kernels(total: Row, top: int) -> Table:
 
 
 def _copies(total: Row, top: int) -> Table:
-    view = Table(title="copies", title_justify="left")
-    view.add_column("direction", overflow="fold")
-    view.add_column("memory", overflow="fold")
-    for heading in ("count", "size", "ms"):
-        view.add_column(heading, justify="right", no_wrap=True)
+    view = _view("copies", ("direction", "memory"), ("count", "size", "ms"))
     for row in total.copies[:top]:
         memory = Text(f"{shown(row.source_memory, 40)} to {shown(row.target_memory, 40)}")
         direction = Text(shown(row.direction, 60))
@@ -210,11 +200,7 @@ def _copies(total: Row, top: int) -> Table:
 
 
 def _waits(summary: Summary, top: int) -> Table:
-    view = Table(title="waits of the host", title_justify="left")
-    view.add_column("call", overflow="fold")
-    view.add_column("kind", overflow="fold")
-    for heading in ("count", "ms", "longest"):
-        view.add_column(heading, justify="right", no_wrap=True)
+    view = _view("waits of the host", ("call", "kind"), ("count", "ms", "longest"))
     for row in summary.waits[:top]:
         view.add_row(Text(shown(row.call, 80)), row.kind, str(row.count), _figure(row.ms), _figure(row.longest_ms))
     _more(view, len(summary.waits), top)
@@ -222,15 +208,10 @@ def _waits(summary: Summary, top: int) -> Table:
 
 
 def _findings(found: list[Finding], top: int) -> Table:
-    view = Table(title="findings, by cost", title_justify="left")
-    view.add_column("finding", no_wrap=True)
-    view.add_column("range", overflow="fold")
-    view.add_column("seen", overflow="fold")
-    view.add_column("count", justify="right", no_wrap=True)
-    view.add_column("ms", justify="right", no_wrap=True)
+    view = _view("findings, by cost", ("finding", "range", "seen"), ("count", "ms"))
+    view.columns[0].no_wrap = True
     for row in found[:top]:
-        view.add_row(
-            row.finding, Text(shown(row.range, 160)), Text(shown(row.seen)), str(row.count), _figure(row.cost_ms)
-        )
+        named = (row.finding, Text(shown(row.range, 160)), Text(shown(row.seen)))
+        view.add_row(*named, str(row.count), _figure(row.cost_ms))
     _more(view, len(found), top)
     return view

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 import msgspec
@@ -10,7 +11,7 @@ import numpy as np
 from fluxperf.harness.timeline.kernel_names import short_name
 from fluxperf.harness.timeline.model import Timeline
 from fluxperf.harness.timeline.places import Places
-from fluxperf.harness.timeline.summary import summarize
+from fluxperf.harness.timeline.summary import Row, summarize
 from fluxperf.harness.timeline.tree import tree
 
 
@@ -54,19 +55,16 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
 def difference(before: Timeline, after: Timeline) -> Difference:
     """What changed from one attributed timeline to another."""
-    sides = (before, after)
-    places = [Places(one) for one in sides]
-    ranges = [_of_tree(one, place) for one, place in zip(sides, places, strict=True)]
-    ops = [_of_rows(one, place, "op") for one, place in zip(sides, places, strict=True)]
-    kernels = [_of_kernels(one) for one in sides]
+    sides = [(one, Places(one)) for one in (before, after)]
+    (ops, total), (ops_after, total_after) = (_of_rows(*side) for side in sides)
+    kernels = [_of_kernels(one) for one, _ in sides]
     labels = _labels({name for one in kernels for name in one})
-    totals = [_total(one, place) for one, place in zip(sides, places, strict=True)]
     return Difference(
         before=before.source,
         after=after.source,
-        total=Change(name="total", before=totals[0], after=totals[1], seen="in both"),
-        ranges=_changes(*ranges),
-        ops=_changes(*ops),
+        total=Change(name="total", before=total, after=total_after, seen="in both"),
+        ranges=_changes(*(_of_tree(*side) for side in sides)),
+        ops=_changes(ops, ops_after),
         kernels=[msgspec.structs.replace(row, name=labels[row.name]) for row in _changes(*kernels)],
     )
 
@@ -86,40 +84,17 @@ def _changes(before: dict[str, Cost], after: dict[str, Cost]) -> list[Change]:
 
 
 def _of_tree(timeline: Timeline, places: Places) -> dict[str, Cost]:
-    return {
-        row.path: Cost(
-            calls=row.calls,
-            gpu_ms=row.gpu_ms,
-            idle_ms=row.idle_ms,
-            kernels=row.kernels,
-            copies=row.copies,
-            copy_bytes=row.copy_bytes,
-            waits=row.waits,
-            wait_ms=row.wait_ms,
-        )
-        for branch in tree(timeline, places)
-        for _, row in branch.rows()
-    }
+    rows = (row for branch in tree(timeline, places) for _, row in branch.rows())
+    return {row.path: msgspec.convert(row, Cost, from_attributes=True) for row in rows}
 
 
-def _of_rows(timeline: Timeline, places: Places, by: str) -> dict[str, Cost]:
-    return {
-        row.name: Cost(
-            calls=row.calls,
-            gpu_ms=row.gpu_ms,
-            idle_ms=row.idle_ms,
-            kernels=row.kernels,
-            copies=sum(copy.count for copy in row.copies),
-            copy_bytes=sum(copy.bytes for copy in row.copies),
-            waits=row.syncs,
-            wait_ms=row.sync_ms,
-        )
-        for row in summarize(timeline, by, places).rows
-    }
+def _of_rows(timeline: Timeline, places: Places) -> tuple[dict[str, Cost], Cost]:
+    """By op, and in all."""
+    found = summarize(timeline, "op", places)
+    return {row.name: _cost(row) for row in found.rows}, _cost(found.total)
 
 
-def _total(timeline: Timeline, places: Places) -> Cost:
-    row = summarize(timeline, "op", places).total
+def _cost(row: Row) -> Cost:
     return Cost(
         calls=row.calls,
         gpu_ms=row.gpu_ms,
@@ -151,7 +126,5 @@ def _of_kernels(timeline: Timeline) -> dict[str, Cost]:
 def _labels(names: Iterable[str]) -> dict[str, str]:
     """Each full name, folded to its short form where no other kernel has the same."""
     short = {name: short_name(name) for name in names}
-    taken: dict[str, int] = {}
-    for name in short.values():
-        taken[name] = taken.get(name, 0) + 1
+    taken = Counter(short.values())
     return {name: one if taken[one] == 1 else name for name, one in short.items()}

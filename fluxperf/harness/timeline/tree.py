@@ -90,14 +90,14 @@ class _Nodes:
                 around = number
             ends.append(around)
         self.of_work[rows] = np.array(ends, np.int64)[numbers]
-        self.virtual = len(self.parent) - len(ranges)
+        self.parent.append(NONE)  # the last turn, which NONE is an index of, has what lies in no range
         self._paths(ranges.names, names, np.lexsort((-ranges.end_ns, ranges.start_ns)).tolist())
 
     def _paths(self, texts: list[str], names: list[int], order: list[int]) -> None:
         """Numbers paths, the outer before the inner."""
         in_path = [normal(text) for text in texts]
         ids: dict[tuple[int, str], int] = {}
-        number = len(self.parent)
+        number = len(self.parent) - 1
         path, depth, held = [NONE] * number, [0] * number, list(range(number))
         for turn in [*order, *range(len(order), number)]:
             parent = self.parent[turn]
@@ -107,9 +107,9 @@ class _Nodes:
                 continue
             key = (NONE if parent == NONE else path[parent], in_path[names[turn]])
             path[turn] = ids.setdefault(key, len(ids))
-        self.path, self.depth = np.array(path, np.int64), np.array(depth, np.int64)
-        self._held = np.array([*held, NONE], np.int64)
-        self.keys = list(ids)
+        self.path, self.depth = np.array([*path, len(ids)], np.int64), np.array([*depth, 0], np.int64)
+        self._held = np.array([*held, number], np.int64)
+        self.keys = [*ids, (NONE, NO_RANGE)]
         self.parents = np.array(self.parent, np.int64)
 
     def levels(self, turns: Column) -> Iterator[tuple[Column, Column]]:
@@ -137,9 +137,9 @@ def tree(timeline: Timeline, places: Places) -> list[Branch]:
     for path in range(number - 1, -1, -1):  # inner paths have higher numbers
         below = [found[child] for child in children[path]]
         found[path] = _branch(nodes.keys[path][1], measures, turns[path], below)
-    roots = [found[path] for path in children[NONE]] if number else []
-    outside = _outside(timeline, places, nodes)
-    return _named([*_sorted(roots), *([outside] if outside else [])], "")
+    *roots, outside = (found[path] for path in children[NONE])
+    seen = [msgspec.structs.replace(outside, calls=0)] if outside.projected or outside.waits else []
+    return _named([*_sorted(roots), *seen], "")
 
 
 def _sorted(rows: list[Branch]) -> list[Branch]:
@@ -174,7 +174,7 @@ def _measures(timeline: Timeline, places: Places, nodes: _Nodes) -> _Measures:
     ranges, work, waits = timeline.ranges, timeline.work, timeline.syncs.blocking
     number = len(nodes.parent)
     found = _Measures(
-        np.concatenate((ranges.end_ns - ranges.start_ns, empty(nodes.virtual))),
+        np.concatenate((ranges.end_ns - ranges.start_ns, empty(number - len(ranges)))),
         np.zeros(number),
         np.zeros(number),
         empty(number, np.iinfo(np.int64).max),
@@ -227,33 +227,4 @@ def _branch(name: str, measures: _Measures, turns: Column, children: list[Branch
         waits=int(measures.waits[turns].sum()),
         wait_ms=float(measures.wait_ns[turns].sum()) / 1e6,
         children=_sorted(children),
-    )
-
-
-def _outside(timeline: Timeline, places: Places, nodes: _Nodes) -> Branch | None:
-    """What was launched, or waited for, in no range."""
-    work, waits = timeline.work, timeline.syncs.blocking
-    rows, of_waits = nodes.of_work == NONE, waits.range == NONE
-    if not rows.any() and not of_waits.any():
-        return None
-    starts, ends = work.start_ns[rows], work.end_ns[rows]
-    gpus, firsts = codes(work.gpu[rows]) if rows.any() else (empty(), empty())
-    idle = places.idle.lasted_ns[rows[places.idle.work]]
-    crosses = rows & crossing(work)
-    counts = np.array([what.copy.count if what.copy else 0 for what in work.kinds], np.int64)
-    span = np.array([ends.max() - starts.min()], np.int64) if rows.any() else empty()
-    waited = (waits.end_ns - waits.start_ns)[of_waits]
-    return Branch(
-        name=NO_RANGE,
-        path=NO_RANGE,
-        calls=0,
-        host=_spread(empty(1)),
-        projected=_spread(span) if len(span) else None,
-        gpu_ms=float(union_ns(starts, ends, gpus, len(firsts)).sum()) / 1e6,
-        idle_ms=float(idle.sum()) / 1e6,
-        kernels=int((rows & work.flags("kernel")).sum()),
-        copies=int(counts[work.what[crosses]].sum()),
-        copy_bytes=int(work.bytes[crosses].sum()),
-        waits=len(waited),
-        wait_ms=float(waited.sum()) / 1e6,
     )
