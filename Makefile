@@ -11,7 +11,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-
 CUDA_MAJOR := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: *\([0-9]*\).*/\1/p')
 EXTRA      := $(if $(CUDA_MAJOR),$(if $(filter 10 11 12,$(CUDA_MAJOR)),[cuda12],[cuda13]),)
 
-.PHONY: report sample picture test test-numbers test-core test-sums gate check asv install clean
+.PHONY: report sample picture test test-numbers test-core test-sums golden gate check asv install clean
 
 report: $(VENV)/.installed
 	@stamp=$$(date -u +%Y%m%dT%H%M%SZ); records=$(OUT)/records-$$stamp.jsonl; mkdir -p $(OUT); \
@@ -50,6 +50,11 @@ test-core: $(VENV)/.installed-dev
 
 test-sums: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -p tests.another_blas $(BITS)
+
+# What the faces of one small study say, after a change that is meant; the diff shows it.
+golden: $(VENV)/.installed-dev
+	FLUXPERF_RENEW_GOLDEN=1 $(BIN)/python -m pytest -q tests/report/test_golden.py
+	git diff --stat tests/report/golden
 
 gate: $(VENV)/.installed
 	@mkdir -p $(OUT)

@@ -86,8 +86,8 @@ def timeline(
     limits = read_limits(fail_on or [], _thresholds(policy))
     part = Filter(between, within, process, gpu, domain)
     if against is not None:
-        others = {"--fail-on": fail_on, "--ledger": ledger, "--trimmed": trimmed, "--trace": trace_to, "--html": html}
-        _compare(file, against, part, {name for name, value in others.items() if value}, as_json, top)
+        others = {"--fail-on": fail_on, "--ledger": ledger, "--trimmed": trimmed, "--trace": trace_to}
+        _compare(file, against, part, {name for name, value in others.items() if value}, as_json, top, html)
         return
     if trimmed is not None and (is_trace(file) or file.suffix == ".nsys-rep"):
         raise ConfigError(f"timeline --trimmed: expected an .sqlite export to trim, got {file}.")
@@ -137,8 +137,10 @@ def _read(file: Path, part: Filter) -> Timeline:
         return filtered(read_timeline(file), part)
 
 
-def _compare(file: Path, against: Path, part: Filter, others: set[str], as_json: bool, top: int) -> None:
-    """Shows what changed from one capture to another."""
+def _compare(
+    file: Path, against: Path, part: Filter, others: set[str], as_json: bool, top: int, html: Path | None
+) -> None:
+    """Shows what changed from one capture to another, and writes it to a page."""
     if others:
         raise ConfigError(f"timeline A B: expected no {', '.join(sorted(others))} with two captures. Give one of them.")
     found = difference(_read(file, part), _read(against, part))
@@ -146,6 +148,11 @@ def _compare(file: Path, against: Path, part: Filter, others: set[str], as_json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(found), indent=1).decode() + "\n")
     else:
         show_difference(found, top)
+    if html is not None:
+        from fluxperf.harness.capture.compared import compared
+
+        write_whole(html, compared(found))
+        typer.echo(neutral(f"Page written to {html}; open it in a browser."), err=True)
 
 
 def _thresholds(policy: Path | None) -> dict[str, str]:

@@ -10,15 +10,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fluxperf.harness.capture import gaps
+from fluxperf.harness.capture import gaps, tables
+from fluxperf.harness.capture.compared import compared
 from fluxperf.harness.capture.page import page
 from fluxperf.harness.capture.strip import scripts, sections, styles
-from fluxperf.harness.pages.templates import script_hash
+from fluxperf.harness.pages.page import Part
+from fluxperf.harness.pages.templates import environment, script_hash
 from fluxperf.harness.text import units
+from fluxperf.harness.timeline.differing import difference
 from fluxperf.harness.timeline.findings import KINDS, findings
 from fluxperf.harness.timeline.model import Loss, Timeline
 from fluxperf.harness.timeline.places import Places
 from fluxperf.harness.timeline.summary import summarize
+from fluxperf.harness.timeline.tree import tree
 from tests.counting import growth
 from tests.report.captures import MS, US, Making, events, everything, many
 from tests.report.pages import Page
@@ -32,6 +36,11 @@ def html() -> str:
 
 def plain(text: str) -> str:
     return " ".join(text.replace(units.NBSP, " ").split())
+
+
+def drawn(section: Part) -> str:
+    macros = environment("fluxperf.harness.pages").get_template("macros.html.j2").module
+    return str(macros.drawn(section.content))  # type: ignore[attr-defined]
 
 
 def histogram(timeline: Timeline) -> list[gaps.Bin]:
@@ -67,6 +76,38 @@ def test_tables_agree_with_the_summary(html: str):
     assert (flash[1], flash[3], flash[4]) == ("900 µs", "3", "300 µs")
     up = next(row for row in rows if row[0] == "Host-to-Device" and len(row) == 7)
     assert up[1:6] == ["Pageable", "Device", "3", "12.0 MB", "300 µs"]
+
+
+def test_the_tree_has_every_range_below_the_one_around_it(html: str):
+    view = tables.inclusive(tree(everything(), Places(everything())))
+    assert view is not None
+    (outermost, outside) = view.rows
+    assert [outermost.cells[0].text, outside.cells[0].text] == ["step *", "(no range)"]
+    assert [row.cells[0].text for row in outermost.rows[0].rows] == ["qkv_heads", "attention", "started"]
+    assert [row.open for row in (outermost, outermost.rows[0], outermost.rows[0].rows[2])] == [True, True, False]
+    said = html[html.index('<div class="tree"') : html.index('id="costs"')]
+    assert said.count("<summary>\n<span") == 2, "rows with rows below them fold"
+    assert said.count("<details open>") == 2
+    assert re.sub(r"<[^>]*>|\s", "", said).count("attention") == 1
+
+
+def test_a_tree_of_many_ranges_says_how_many_it_leaves_out():
+    made = Making()
+    made.range("step 0", 0, 10 * MS)
+    for number in range(tables.MOST_BRANCHES + 5):
+        made.range(f"part{chr(97 + number % 26)}{chr(97 + number // 26)}", number * 20 * US, number * 20 * US + 10 * US)
+    view = tables.inclusive(tree(made.done(), Places(made.done())))
+    assert view is not None
+    assert len(view.rows[0].rows) == tables.MOST_BRANCHES
+    assert view.rows[0].rows[-1].cells[0].text.replace(units.NBSP, " ") == "6 more rows"
+
+
+def test_two_captures_are_one_page_of_what_changed():
+    rows = Page(compared(difference(everything(), everything(" later")))).rows
+    (gone,) = (row for row in rows if row[0].startswith("step * / double * / attention") and "only before" in row[0])
+    (come,) = (row for row in rows if row[0].startswith("step * / double * / attention later"))
+    assert (gone[4], come[4]) == ("3 → 0", "0 → 3")
+    assert next(row for row in rows if row[0] == "total")[1:4] == ["3.48 ms", "3.48 ms", "—"]
 
 
 def test_notes_and_blind_spots_are_said():
@@ -178,7 +219,7 @@ def test_the_same_capture_gives_the_same_page(html: str):
 
 def test_ids_are_unique_and_belong_to_their_prefix():
     timeline = everything()
-    both = "".join(section.html for prefix in ("one", "two") for section in sections(timeline, prefix))
+    both = "".join(drawn(section) for prefix in ("one", "two") for section in sections(timeline, prefix))
     ids = re.findall(r'\sid="([^"]*)"', both)
     assert len(ids) == len(set(ids)) > 4
     assert all(name.startswith(("one", "two")) for name in ids)
@@ -187,7 +228,7 @@ def test_ids_are_unique_and_belong_to_their_prefix():
 def test_sections_can_stand_on_another_page():
     found = sections(everything(), "cap")
     assert [section.anchor for section in found] == ["cap", "cap-gaps", "cap-kernels"]
-    assert not any("<h2" in section.html for section in found)
+    assert not any("<h2" in drawn(section) for section in found)
     assert ".strip-canvas" in styles()
     assert "new Strip(root)" in scripts()
 
@@ -246,7 +287,7 @@ def large() -> Timeline:
 
 def test_fifty_thousand_events_stay_below_the_limits(large: Timeline, measure):
     assert 50_000 <= events(large) < 60_000
-    size = sum(len(section.html.encode()) for section in sections(large))
+    size = sum(len(drawn(section).encode()) for section in sections(large))
     measure("strip of 50,000 events: bytes", "page part", size)
     assert size < 2_500_000
 
@@ -259,7 +300,7 @@ def test_the_work_grows_with_the_events():
 def test_any_number_of_events_stays_below_the_limits():
     timeline = many(30_000, steps=1, per_op=200)
     assert events(timeline) > 60_000
-    assert sum(len(section.html.encode()) for section in sections(timeline)) < 2_500_000
+    assert sum(len(drawn(section).encode()) for section in sections(timeline)) < 2_500_000
 
 
 def test_without_scripts_the_words_stay_and_no_empty_picture(html: str):

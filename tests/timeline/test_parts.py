@@ -174,6 +174,8 @@ def test_the_command_shows_a_tree_a_part_and_a_difference(tmp_path: Path, monkey
     code, text = run("a.sqlite", "b.sqlite")
     assert (code, "+33.3 %" in text) == (0, True)
     assert len(json.loads(run("a.sqlite", "b.sqlite", "--json")[1])["ranges"]) == 2
+    assert "Page written to page.html" in run("a.sqlite", "b.sqlite", "--html", "page.html")[1]
+    assert "a.sqlite → b.sqlite" in Path("page.html").read_text(encoding="utf-8")
     code, text = run("a.sqlite", "b.sqlite", "--fail-on", "item-sync")
     assert (code, "expected no --fail-on with two captures" in " ".join(text.split())) == (2, True)
     code, text = run("a.sqlite", "--json", "--fail-on", "copies in nowhere > 0", "--fail-on", "kernels > 3")

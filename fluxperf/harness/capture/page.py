@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
-from markupsafe import Markup
 
 from fluxperf.harness.capture import tables
 from fluxperf.harness.capture.strip import provenance, scripts, sections, styles
-from fluxperf.harness.pages.templates import asset, environment, script_hash
+from fluxperf.harness.pages.page import Page, Part
+from fluxperf.harness.pages.panels import Block, Group, Notes, Numbers, Text, present, source
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
 from fluxperf.harness.timeline.blind import blind_spots
@@ -17,6 +17,7 @@ from fluxperf.harness.timeline.findings import Finding, findings
 from fluxperf.harness.timeline.model import Timeline
 from fluxperf.harness.timeline.places import Places
 from fluxperf.harness.timeline.summary import Row, Summary, summarize
+from fluxperf.harness.timeline.tree import tree
 
 #: What no capture shows, whatever tool made it.
 LIMITS = (
@@ -31,12 +32,10 @@ LIMITS = (
 )
 
 
-class Figure(NamedTuple):
-    """One figure at the top of the page."""
-
-    name: str
-    value: str
-    meaning: str
+_INTRODUCTION = (
+    "What the capture shows that costs time and need not be, the costliest first. Costs overlap, and time of the host "
+    "that hides behind GPU work is not won back."
+)
 
 
 def page(timeline: Timeline, places: Places | None = None, found: list[Finding] | None = None) -> str:
@@ -51,37 +50,46 @@ def page(timeline: Timeline, places: Places | None = None, found: list[Finding] 
     found = findings(timeline, places) if found is None else found
     levels = ["op", *(level for level in ("block", "step") if _knows(timeline, places, level))]
     summaries = {by: summarize(timeline, by, places) for by in levels}
-    script = asset("page.js") + "\n" + scripts()
-    return (
-        environment("fluxperf.harness.capture")
-        .get_template("capture.html.j2")
-        .render(
-            view=_view(timeline, places, summaries, found),
-            sections=sections(timeline, places=places),
-            # Safe as markup: all are files of this package.
-            style=Markup(asset("style.css") + "\n" + styles()),
-            script=Markup(script),
-            script_hash=script_hash(script),
-        )
+    copies, told = tables.copies(summaries["op"]), source(provenance(timeline))
+    notes = [shown(note, 400) for note in timeline.notes]
+    parts = [
+        Part(
+            "summary",
+            "What was captured",
+            [
+                Text(_captured(timeline, summaries["op"].total), "lede"),
+                Notes(notes),
+                Numbers(_figures(summaries["op"], found)),
+                told,
+            ],
+        ),
+        Part("findings", "Findings, and what to do", _findings(timeline, places, found, told)),
+        *sections(timeline, places=places),
+        Part("ranges", "Ranges, each with all below it", present(told, tables.inclusive(tree(timeline, places)))),
+        Part("costs", "Costs", [told, *map(tables.costs, summaries.values())]),
+        Part("copies", "Copies", [told, copies] if copies else [Text("The capture holds no copy.")]),
+        Part("limits", "What a capture cannot show", [Notes(LIMITS)]),
+    ]
+    name = named(timeline.source)
+    whole = Page(
+        f"{name}: fluxperf timeline", "fluxperf timeline", name, parts, styles=f"\n{styles()}", scripts=f"\n{scripts()}"
     )
+    return whole.html()
 
 
-def _view(timeline: Timeline, places: Places, summaries: dict[str, Summary], found: list[Finding]) -> dict[str, Any]:
-    by_op = summaries["op"]
-    blind = blind_spots(timeline, places)
-    return {
-        "name": shown(timeline.source.replace("\\", "/").rpartition("/")[2] or timeline.source, 80),
-        "provenance": provenance(timeline),
-        "captured": _captured(timeline, by_op.total),
-        "figures": _figures(by_op, found),
-        "advice": tables.advice(found),
-        "findings": tables.findings(found),
-        "costs": [tables.costs(summary) for summary in summaries.values()],
-        "copies": tables.copies(by_op),
-        "notes": [shown(note, 400) for note in timeline.notes],
-        "blind": [f"Not finding “{name}” proves nothing here: {reason}." for name, reason in blind.items()],
-        "limits": LIMITS,
-    }
+def named(path: str) -> str:
+    """What a page calls a capture: the name of its file."""
+    return shown(path.replace("\\", "/").rpartition("/")[2] or path, 80)
+
+
+def _findings(timeline: Timeline, places: Places, found: list[Finding], told: Text) -> list[Block]:
+    blind = [
+        f"Not finding “{name}” proves nothing here: {reason}." for name, reason in blind_spots(timeline, places).items()
+    ]
+    table = tables.findings(found)
+    if table is None:
+        return [Text("Nothing was found."), Notes(blind)]
+    return [Text(_INTRODUCTION), Group("advice", tables.advice(found)), table, told, Notes(blind)]
 
 
 def _knows(timeline: Timeline, places: Places, level: Literal["block", "step"]) -> bool:
@@ -104,33 +112,31 @@ def _captured(timeline: Timeline, total: Row) -> str:
     return f"The capture holds {units.listing(counts)}, of {processes} and {threads}.{mode}"
 
 
-def _figures(summary: Summary, found: list[Finding]) -> list[Figure]:
+def _figures(summary: Summary, found: list[Finding]) -> list[tuple[str, str, str, str]]:
+    """Name, value and meaning of the figures at the top of the page; one source stands under all."""
     total = summary.total
-    figures = [
-        Figure(
+    late = sum(row.cost_ms for row in found if row.finding == "launch-bound")
+    crossing = [row for row in found if row.finding == "host-copy"]
+    copied = units.time(sum(row.cost_ms for row in crossing) / 1e3)
+    rows = [
+        (
             f"GPU {gpu.gpu} busy",
             units.percent(gpu.busy_ms / gpu.span_ms) if gpu.span_ms else units.NONE,
             f"{units.time(gpu.busy_ms / 1e3)} of the {units.time(gpu.span_ms / 1e3)} from its first to its last work",
         )
         for gpu in summary.gpus[:4]
     ]
-    late = sum(row.cost_ms for row in found if row.finding == "launch-bound")
-    figures.append(
-        Figure(
+    rows += [
+        (
             "Idle for a late launch",
             units.time(late / 1e3),
             f"of {units.time(total.idle_ms / 1e3)} in which a GPU had nothing to do between two pieces of work",
-        )
-    )
-    crossing = [row for row in found if row.finding == "host-copy"]
-    figures.append(
-        Figure(
+        ),
+        (
             "Copies inside a forward",
             units.count(sum(row.count for row in crossing)),
-            f"between host and device, {units.time(sum(row.cost_ms for row in crossing) / 1e3)} with their calls",
-        )
-    )
-    figures.append(
-        Figure("Blocking waits", units.count(total.syncs), f"{units.time(total.sync_ms / 1e3)} of the host's time")
-    )
-    return figures
+            f"between host and device, {copied} with their calls",
+        ),
+        ("Blocking waits", units.count(total.syncs), f"{units.time(total.sync_ms / 1e3)} of the host's time"),
+    ]
+    return [(*row, "") for row in rows]

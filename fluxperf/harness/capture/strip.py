@@ -1,14 +1,12 @@
 """The timeline strip and what belongs beside it, as sections that any page of the report can hold.
 
-A page that embeds them does three things: it puts each `Section`'s ``html`` under a heading of its ``title`` into an
-element whose id is ``anchor``; it adds `styles()` after ``style.css``; and it adds `scripts()`, once however many
-captures it holds, after ``page.js``, in the same script element or in one of its own (its content security policy then
-names the hash of what it holds). Nothing else is needed: no handler in an attribute, no file, no network.
+A page that embeds them has `styles()` after ``style.css``, and `scripts()`, once however many captures it holds, after
+``page.js``. Nothing else is needed: no handler in an attribute, no file, no network.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from markupsafe import Markup
 
@@ -16,12 +14,14 @@ from fluxperf.harness.capture import gaps, tables, words
 from fluxperf.harness.capture.rows import KINDS
 from fluxperf.harness.capture.strip_data import strip_of
 from fluxperf.harness.capture.windows import windows
+from fluxperf.harness.pages.page import Part
+from fluxperf.harness.pages.panels import Block, Fold, Group, Notes, Text, present, source
 from fluxperf.harness.pages.templates import asset, environment
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
 from fluxperf.harness.timeline.model import Timeline
 from fluxperf.harness.timeline.places import Places
-from fluxperf.harness.timeline.summary import summarize
+from fluxperf.harness.timeline.summary import Summary, summarize
 
 _PACKAGE = "fluxperf.harness.capture"
 
@@ -29,20 +29,26 @@ _PACKAGE = "fluxperf.harness.capture"
 _SCRIPTS = ("strip_data.js", "strip_draw.js", "strip_words.js", "strip_measure.js", "strip_input.js", "strip.js")
 
 
-class Section(NamedTuple):
-    """One section: the id of its element, its title, and its content without a heading, as markup."""
-
-    anchor: str
-    title: str
-    html: Markup
+_PALER = (
+    "GPU work belongs to the step in which it was launched, though it runs later; what other steps launched is paler."
+)
+_GAPS = (
+    "A gap is a time in which a GPU had nothing to do between two pieces of work. If the call that launched the next "
+    "work had not returned when the GPU ran out, the host was late, and a faster kernel would buy nothing there: fewer "
+    "launches, a CUDA graph, or less work of the host between launches would. All of the capture counts, not one step."
+)
+_KERNELS = (
+    "Of all of the capture. Kernels of one name may have different template arguments and shapes; the timeline shows "
+    "them for each launch."
+)
 
 
 class Sections(NamedTuple):
     """What a page shows of one capture: the strip of one step, the gaps, and the top kernels."""
 
-    strip: Section
-    gaps: Section
-    kernels: Section
+    strip: Part
+    gaps: Part
+    kernels: Part
 
 
 def sections(timeline: Timeline, prefix: str = "strip", places: Places | None = None) -> Sections:
@@ -59,23 +65,31 @@ def sections(timeline: Timeline, prefix: str = "strip", places: Places | None = 
     """
     places = places or Places(timeline)
     by_kernel = summarize(timeline, "kernel", places)
-    source = provenance(timeline)
-
-    def section(template: str, part: str, title: str, view: Any) -> Section:
-        html = (
-            environment(_PACKAGE)
-            .get_template(f"{template}.html.j2")
-            .render(view=view, prefix=prefix + part, source_text=source)
-        )
-        # Safe as markup: Jinja escaped whatever came from outside.
-        return Section(prefix + part, title, Markup(html))
-
-    found = gaps.gaps_view(timeline, places, by_kernel, f"{prefix}-gaps")
+    told = source(provenance(timeline))
     return Sections(
-        section("strip", "", "Timeline of one step", _strip(timeline, places)),
-        section("strip_gaps", "-gaps", "Gaps and the launch-bound test", found),
-        section("strip_kernels", "-kernels", "Top kernels", tables.kernels(by_kernel)),
+        Part(prefix, "Timeline of one step", _strip(timeline, places, prefix, told)),
+        Part(f"{prefix}-gaps", "Gaps and the launch-bound test", _gaps(timeline, places, by_kernel, prefix, told)),
+        Part(f"{prefix}-kernels", "Top kernels", _kernels(by_kernel, told)),
     )
+
+
+def _gaps(timeline: Timeline, places: Places, by_kernel: Summary, prefix: str, told: Text) -> list[Block]:
+    found = gaps.gaps_view(timeline, places, by_kernel, f"{prefix}-gaps")
+    return present(
+        Text(found.verdict, "strip-verdict"),
+        Text(_GAPS),
+        told,
+        Notes(found.sentences),
+        found.figure,
+        Fold("These gaps as a table", [found.table]) if found.table else None,
+    )
+
+
+def _kernels(by_kernel: Summary, told: Text) -> list[Block]:
+    table = tables.kernels(by_kernel)
+    if table is None:
+        return [Text("The capture holds no kernel."), told]
+    return [Text(_KERNELS), told, Group("strip-kernels", [table])]
 
 
 def styles() -> str:
@@ -99,24 +113,30 @@ def provenance(timeline: Timeline) -> str:
     )
 
 
-def _strip(timeline: Timeline, places: Places) -> dict[str, Any]:
-    """What the strip's template shows."""
+def _strip(timeline: Timeline, places: Places, prefix: str, told: Text) -> list[Block]:
+    """The picture of a step, and what it shows in tables."""
     strip = strip_of(timeline, places, windows(timeline, places))
-    shown_first = strip.windows.shown
-    by_op = words.by_op(timeline, places, shown_first)
-    longest = words.longest(strip.rows, places, shown_first)
+    first = strip.windows.shown
+    by_op, longest = words.by_op(timeline, places, first), words.longest(strip.rows, places, first)
     used = {item.kind for group in strip.rows.groups for row in group.rows for item in row.items}
-    return {
-        # Safe as markup: `script_json` leaves no <, > or & in it.
-        "json": Markup(strip.json),
-        "windows": strip.windows,
-        "span": units.time((shown_first.end_ns - shown_first.start_ns) / 1e9),
-        "first": shown_first,
-        "legend": [(kind, named) for kind, named in KINDS.items() if kind in used],
-        "left_out": strip.left_out,
-        "counts": f"{units.plural(len(by_op.rows), 'op')}, {units.plural(len(longest.rows), 'longest item')} of "
-        f"{units.count(strip.rows.number)}",
-        "groups": strip.rows.groups,
-        "by_op": by_op,
-        "longest": longest,
-    }
+    picture = (
+        environment(_PACKAGE)
+        .get_template("strip.html.j2")
+        .render(
+            prefix=prefix,
+            windows=strip.windows,
+            legend=[(kind, named) for kind, named in KINDS.items() if kind in used],
+            # Safe as markup: `script_json` leaves no <, > or & in it.
+            json=Markup(strip.json),
+        )
+    )
+    span = units.time((first.end_ns - first.start_ns) / 1e9)
+    items = units.plural(len(longest.rows), "longest item")
+    counts = f"{units.plural(len(by_op.rows), 'op')}, {items} of {units.count(strip.rows.number)}"
+    return [
+        Text(f"Shown first is {first.name}, {span} long. {strip.windows.why} {_PALER}"),
+        told,
+        Notes(strip.left_out),
+        Markup(picture),  # safe as markup: Jinja escaped whatever came from outside
+        Fold("This timeline in tables", [by_op, longest], note=counts),
+    ]

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import NamedTuple
 
-from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
+from fluxperf.harness.pages.panels import Text
+from fluxperf.harness.pages.tables import MISSING, Cell, Column, Node, Table, Tree
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
 from fluxperf.harness.timeline.findings import KINDS, Finding
 from fluxperf.harness.timeline.summary import Row, Summary
+from fluxperf.harness.timeline.tree import Branch
 
 #: Rows of a table; what is beyond them is added up in one more.
 MOST_ROWS = 200
 MOST_KERNELS = 25
+MOST_BRANCHES = 400
+
+#: Share of the longest range's GPU time from which on a range of the tree is open at first.
+OPEN_FROM = 0.1
 
 _COSTS = (
     Column("Calls", hint="ranges that the row adds up"),
@@ -24,6 +29,22 @@ _COSTS = (
     Column("Kernels"),
     Column("Copies"),
     Column("Copied"),
+    Column("Waits", hint="synchronizations that block the host"),
+    Column("Waited"),
+)
+
+_BRANCHES = (
+    Column("Range", number=False),
+    Column("Calls"),
+    Column("Host", hint="time in the range on its thread"),
+    Column("GPU", hint="time in which a GPU ran what was launched in the range or below it"),
+    Column("Idle", hint="time in which a GPU did nothing before that work began"),
+    Column("Shortest", hint="of the calls, from the first to the last work on a GPU"),
+    Column("Median", hint="of the same"),
+    Column("Longest", hint="of the same"),
+    Column("Kernels"),
+    Column("Copies", hint="between host and device"),
+    Column("Copied", hint="between host and device"),
     Column("Waits", hint="synchronizations that block the host"),
     Column("Waited"),
 )
@@ -62,13 +83,14 @@ def costs(summary: Summary) -> Table:
     whole = sum(row.gpu_ms for row in summary.rows)
     cells = [_cost(row, shown(row.name, 120), whole) for row in rows]
     if len(summary.rows) > len(rows):
-        cells.append(_left_out(len(summary.rows) - len(rows), len(_COSTS)))
+        cells.append(left_out(len(summary.rows) - len(rows), len(_COSTS)))
     cells.append(_cost(summary.total, "all of the capture", whole))
     title = f"By {summary.by}"
     return Table(title, (Column(summary.by.capitalize(), number=False), *_COSTS), cells, tall=len(cells) > 16)
 
 
-def _left_out(number: int, columns: int) -> list[Cell]:
+def left_out(number: int, columns: int) -> list[Cell]:
+    """A row that says how many rows a table has not."""
     return [Cell(units.plural(number, "more row")), *[MISSING] * columns]
 
 
@@ -96,6 +118,40 @@ def _count(value: int) -> Cell:
 
 def _time(value_ms: float) -> Cell:
     return Cell(units.time(value_ms / 1e3), value_ms) if value_ms else MISSING
+
+
+def inclusive(branches: list[Branch]) -> Tree | None:
+    """The ranges with the most GPU time, each below the one around it; ``None`` without a range."""
+    rows = [row for branch in branches for _, row in branch.rows()]
+    if not any(row.calls for row in rows):
+        return None
+    rows.sort(key=lambda row: (-row.gpu_ms, -row.host.total_ms, row.path))
+    kept = {id(row) for row in rows[:MOST_BRANCHES]}
+    opened = OPEN_FROM * max(row.gpu_ms for row in rows)
+
+    def nodes(level: list[Branch]) -> list[Node]:
+        seen = [row for row in level if id(row) in kept]
+        found = [Node(_branch(row), nodes(row.children), row.gpu_ms >= opened) for row in seen]
+        if len(seen) < len(level):
+            found.append(Node(left_out(len(level) - len(seen), len(_BRANCHES) - 1)))
+        return found
+
+    return Tree("Each range with all below it", _BRANCHES, nodes(branches))
+
+
+def _branch(row: Branch) -> list[Cell]:
+    turns = row.projected
+    return [
+        Cell(shown(row.name, 120)),
+        _count(row.calls),
+        *map(_time, (row.host.total_ms, row.gpu_ms, row.idle_ms)),
+        *([MISSING] * 3 if turns is None else map(_time, (turns.min_ms, turns.median_ms, turns.max_ms))),
+        _count(row.kernels),
+        _count(row.copies),
+        Cell(units.quantity(row.copy_bytes, "B"), row.copy_bytes) if row.copy_bytes else MISSING,
+        _count(row.waits),
+        _time(row.wait_ms),
+    ]
 
 
 def kernels(by_kernel: Summary) -> Table | None:
@@ -149,16 +205,7 @@ def copies(summary: Summary) -> Table | None:
     return Table("Copies by direction and memory", _COPIES, cells)
 
 
-class Advice(NamedTuple):
-    """One kind of finding: its name, how often it was found and what that cost, what it is, and what to do."""
-
-    name: str
-    found: str
-    meaning: str
-    advice: str
-
-
-def advice(found: list[Finding]) -> list[Advice]:
+def advice(found: list[Finding]) -> list[Text]:
     """What to do about the kinds of findings that there are, the costliest kind first; advice follows what was seen."""
     told: dict[str, dict[str, None]] = defaultdict(dict)
     costs: dict[str, float] = defaultdict(float)
@@ -168,11 +215,9 @@ def advice(found: list[Finding]) -> list[Advice]:
         counts[row.finding] += row.count
         told[row.finding].setdefault(row.advice)
     return [
-        Advice(
-            name,
-            f"{units.plural(counts[name], 'time')}, {units.time(cost / 1e3)}",
-            f"{KINDS[name].meaning[0].upper()}{KINDS[name].meaning[1:]}.",
-            " ".join(told[name]),
+        Text(
+            f"{KINDS[name].meaning[0].upper()}{KINDS[name].meaning[1:]}. {' '.join(told[name])}",
+            bold=f"{name}, {units.plural(counts[name], 'time')}, {units.time(cost / 1e3)}.",
         )
         for name, cost in sorted(costs.items(), key=lambda pair: (-pair[1], pair[0]))
     ]
@@ -193,5 +238,5 @@ def findings(found: list[Finding]) -> Table | None:
     if not cells:
         return None
     if len(found) > MOST_ROWS:
-        cells.append(_left_out(len(found) - MOST_ROWS, len(_FINDINGS) - 1))
+        cells.append(left_out(len(found) - MOST_ROWS, len(_FINDINGS) - 1))
     return Table("Findings by range and cost", _FINDINGS, cells, tall=len(cells) > 12)

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 from markupsafe import Markup
 
 from fluxperf.harness.pages.svg import Figure
-from fluxperf.harness.pages.tables import Table
+from fluxperf.harness.pages.tables import Table, Tree
 
 
 class Text(NamedTuple):
@@ -99,7 +99,21 @@ class Panel(NamedTuple):
 
 
 Block: TypeAlias = (
-    Text | Heading | Notes | Steps | Terms | Numbers | Commands | Data | Group | Fold | Panel | Table | Figure | Markup
+    Text
+    | Heading
+    | Notes
+    | Steps
+    | Terms
+    | Numbers
+    | Commands
+    | Data
+    | Group
+    | Fold
+    | Panel
+    | Table
+    | Tree
+    | Figure
+    | Markup
 )
 
 

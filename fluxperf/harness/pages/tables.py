@@ -44,4 +44,20 @@ class Table(NamedTuple):
     sortable: bool = True
 
 
+class Node(NamedTuple):
+    """A row of a tree, and those below it, which are shown at first where it is ``open``."""
+
+    cells: Sequence[Cell]
+    rows: Sequence[Node] = ()
+    open: bool = False
+
+
+class Tree(NamedTuple):
+    """A table whose rows fold what is below them; the first cell of a row is its heading."""
+
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[Node]
+
+
 MISSING = Cell("—", kind="missing")

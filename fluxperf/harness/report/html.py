@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from markupsafe import Markup
-
 from fluxperf.harness.capture.strip import Sections, scripts, sections, styles
 from fluxperf.harness.facts.commands import commands
 from fluxperf.harness.facts.inputs import NOTHING, Context, Extras
 from fluxperf.harness.facts.study import Study, survey
+from fluxperf.harness.pages.page import Page, Part
 from fluxperf.harness.pages.panels import Block, Commands, Panel, banner
-from fluxperf.harness.pages.templates import asset, environment, script_hash
 from fluxperf.harness.records import RecordsFile
 from fluxperf.harness.report.headline import headline_panels
 from fluxperf.harness.report.judgement import verdict_panels
@@ -44,30 +42,22 @@ class Section(NamedTuple):
     terms: tuple[str, ...] = ()
 
 
-class Part(NamedTuple):
-    """A section with what it shows, and the commands that make it again."""
-
-    section: Section
-    content: Sequence[Block]
-    commands: list[str]
-
-
 def _of(build: Callable[[Study], Sequence[Block]]) -> Builder:
     """The builder of a section that shows nothing of a capture."""
     return lambda study, capture: build(study)
 
 
 def _ops(study: Study, capture: Sections | None) -> Sequence[Block]:
-    top = [Panel(f"{capture.kernels.title} of the timeline", [capture.kernels.html])] if capture else []
+    top = [Panel(f"{capture.kernels.title} of the timeline", capture.kernels.content)] if capture else []
     return [*op_panels(study), *kernel_panels(study), *top]
 
 
 def _timeline(study: Study, capture: Sections | None) -> Sequence[Block]:
-    return [capture.strip.html] if capture else _not_captured(study, "timeline")
+    return capture.strip.content if capture else _not_captured(study, "timeline")
 
 
 def _gaps(study: Study, capture: Sections | None) -> Sequence[Block]:
-    return [capture.gaps.html] if capture else _not_captured(study, "gaps")
+    return capture.gaps.content if capture else _not_captured(study, "gaps")
 
 
 def _not_captured(study: Study, anchor: str) -> Sequence[Block]:
@@ -119,22 +109,11 @@ def render(files: Sequence[RecordsFile], context: Context, extras: Extras = NOTH
 
 def page(study: Study) -> str:
     """The whole page of a study as HTML."""
-    style, script = asset("style.css"), asset("page.js")
     timeline = study.extras.timeline
     capture = sections(timeline) if timeline else None
-    if capture:
-        style, script = f"{style}\n{styles()}", f"{script}\n{scripts()}"
-    parts = [Part(section, section.build(study, capture), commands(study, section.anchor)) for section in SECTIONS]
-    return (
-        environment("fluxperf.harness.report")
-        .get_template("page.html.j2")
-        .render(
-            parts=parts,
-            study=study,
-            terms=TERMS,
-            # Safe as markup: both are made of files of this package.
-            style=Markup(style),
-            script=Markup(script),
-            script_hash=script_hash(script),
-        )
-    )
+    parts = [
+        Part(one.anchor, one.title, one.build(study, capture), one.terms, commands(study, one.anchor))
+        for one in SECTIONS
+    ]
+    more = {"styles": f"\n{styles()}", "scripts": f"\n{scripts()}"} if capture else {}
+    return Page("fluxperf report", "fluxperf report", "FLUX.1, rung by rung", parts, study.views, TERMS, **more).html()
