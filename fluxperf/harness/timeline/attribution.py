@@ -77,6 +77,36 @@ class _Open:
     """
 
     def __init__(self, ranges: Ranges, indices: Column, thread: int) -> None:
+        if not self._nest(ranges, indices):
+            self._search(ranges, indices, thread)
+
+    def _nest(self, ranges: Ranges, indices: Column) -> bool:
+        """The same without a search, where all ranges nest and each takes time, as those of push and pop do."""
+        starts, ends = ranges.start_ns[indices], ranges.end_ns[indices]
+        number = len(indices)
+        times = np.concatenate((starts, ends))
+        # What closes comes before what opens at the same time; of what closes together the last that opened is first.
+        order = np.lexsort((np.r_[np.arange(number), np.arange(number, 0, -1)], np.repeat((1, 0), number), times))
+        depth = np.cumsum(np.where(order < number, 1, -1))
+        opening = np.flatnonzero(order < number)  # in the order of the ranges: by start, the longer first
+        level = depth[opening]
+        parent = empty(number, NONE)
+        for deep in range(2, int(level.max()) + 1):
+            own, around = np.flatnonzero(level == deep), np.flatnonzero(level == deep - 1)
+            parent[own] = around[np.searchsorted(around, own) - 1]
+        inner = parent != NONE
+        elsewhere = ranges.end_thread[indices] != ranges.thread[indices]
+        if (ends <= starts).any() or (ends[inner] > ends[parent[inner]]).any() or elsewhere.any():
+            return False
+        named = np.append(indices, NONE)
+        ranges.parent[indices] = named[parent]
+        closing = order >= number
+        owners = np.where(closing, parent[order - number * closing], order)
+        self._times = np.append(np.iinfo(np.int64).min, times[order])
+        self._owners = np.append(NONE, named[owners])
+        return True
+
+    def _search(self, ranges: Ranges, indices: Column, thread: int) -> None:
         times, owners = [int(np.iinfo(np.int64).min)], [NONE]
         stack: list[int] = []
         starts, ends = ranges.start_ns[indices].tolist(), ranges.end_ns[indices].tolist()

@@ -16,10 +16,6 @@ Column = NDArray[np.int64]
 #: Longest distance from 0 of a time that is kept: sums and differences of two stay within 64 bits.
 FARTHEST_NS = 1 << 61
 
-# Odd numbers that spread what they multiply over all bits (the golden ratio's and those of xxHash).
-_SPREAD = np.uint64(0x9E3779B97F4A7C15)
-_MIX = np.uint64(0xC2B2AE3D27D4EB4F)
-
 
 def empty(number: int = 0, value: int = 0) -> Column:
     """A column of one value."""
@@ -43,18 +39,24 @@ def codes(*columns: Column) -> tuple[Column, Column]:
     Returns:
         For each row its number, from 0 on; for each number the first row that has it.
     """
-    if len(columns) == 1:
-        mixed = columns[0].view(np.uint64)
-    else:
-        mixed = np.zeros(len(columns[0]), np.uint64)
-        for one in columns:
-            mixed = (mixed ^ one.view(np.uint64)) * _SPREAD
-            mixed ^= mixed >> np.uint64(29)
-            mixed *= _MIX
-    _, firsts, numbers = np.unique(mixed, return_index=True, return_inverse=True)
-    if len(columns) > 1 and not all(np.array_equal(one[firsts][numbers], one) for one in columns):
-        _, firsts, numbers = np.unique(np.stack(columns, 1), axis=0, return_index=True, return_inverse=True)
-    return numbers.reshape(-1).astype(np.int64, copy=False), firsts.astype(np.int64, copy=False)
+    numbers, firsts = _codes(columns[0])
+    for one in columns[1:]:
+        more, others = _codes(one)
+        numbers, firsts = _codes(numbers * len(others) + more)
+    return numbers, firsts
+
+
+def _codes(values: Column) -> tuple[Column, Column]:
+    """`codes` of one column. Values that lie close together are counted off, without a sort."""
+    low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
+    if high - low > 2 * len(values) + 1024:
+        _, firsts, numbers = np.unique(values, return_index=True, return_inverse=True)
+        return numbers.reshape(-1).astype(np.int64, copy=False), firsts.astype(np.int64, copy=False)
+    places = values - low
+    first = empty(high - low + 1, -1)
+    first[places[::-1]] = np.arange(len(values) - 1, -1, -1)  # of several rows of a value the first is written last
+    there = first >= 0
+    return (np.cumsum(there) - 1)[places], first[there]
 
 
 def numbered(values: Iterable[Any]) -> tuple[Column, list[Any]]:

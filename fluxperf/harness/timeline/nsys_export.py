@@ -34,8 +34,11 @@ class Export:
     def __init__(self, connection: sqlite3.Connection, source: str) -> None:
         self.source = source
         self._connection = connection
-        found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
-        self._names = real_names(str(name) for (name,) in found)
+        unnumbered = "type = 'view' OR sql LIKE '%WITHOUT ROWID%'"
+        asked = f"SELECT name, {unnumbered} FROM sqlite_master WHERE type IN ('table', 'view') ORDER BY name"
+        found = {str(name): bool(without) for name, without in connection.execute(asked)}
+        self._names = real_names(found)
+        self._unnumbered = {name for name, without in found.items() if without}
         self.tables = {name: self._columns(real) for name, real in self._names.items()}
         self.strings: dict[int, str] = dict(self.texts("StringIds", "id", "value"))
 
@@ -61,34 +64,34 @@ class Export:
         there = self.tables.get(table)
         if there is None:
             return [empty() for _ in names]
-        wanted = [name for name in dict.fromkeys(names) if name in there]
-        parts: list[list[Column]] = [[] for _ in wanted]
-        joined = "".join(f", group_concat(n{at})" for at in range(len(wanted)))
         # Any value may stand in any column of an SQLite file: a cast leaves numbers only.
-        cast = "".join(f", ifnull(CAST({_quoted(name)} AS INTEGER), 0) AS n{at}" for at, name in enumerate(wanted))
-        query = (
-            f"SELECT max(r), count(*){joined} FROM (SELECT rowid AS r{cast} FROM {self._real(table)} "
-            f"WHERE rowid > ? AND ({where}) ORDER BY rowid LIMIT {_CHUNK})"
-        )
-        last, number = -(1 << 63), 0
-        while True:
-            row = self._connection.execute(query, (last,)).fetchone()
-            if not row[1]:
-                break
-            last, number = row[0], number + row[1]
-            for part, text in zip(parts, row[2:], strict=True):
-                part.append(np.fromstring(text, np.int64, sep=","))
-        held = {name: np.concatenate(part) if part else empty() for name, part in zip(wanted, parts, strict=True)}
-        return [held[name] if name in held else empty(number) for name in names]
+        wanted = {name: f"ifnull(CAST({_quoted(name)} AS INTEGER), 0)" for name in names if name in there}
+        number, held = self._joined(table, list(wanted.values()), where)
+        found = dict(zip(wanted, held, strict=True))
+        return [found[name] if name in found else empty(number) for name in names]
 
     def filled(self, table: str, column: str, where: str) -> NDArray[np.bool_]:
         """Whether a column holds anything, for each row that `columns` gives."""
-        if table not in self.tables:
-            return np.zeros(0, bool)
-        name = _quoted(column)
-        found = f"{name} IS NOT NULL" if column in self.tables.get(table, ()) else "0"
-        rows = self._connection.execute(f"SELECT {found} FROM {self._real(table)} WHERE {where} ORDER BY rowid")
-        return np.fromiter((row[0] for row in rows), bool)
+        if column not in self.tables.get(table, ()):
+            return np.zeros(len(self.columns(table, column, where=where)[0]), bool)
+        found: NDArray[np.bool_] = self._joined(table, [f"{_quoted(column)} IS NOT NULL"], where)[1][0] > 0
+        return found
+
+    def _joined(self, table: str, values: list[str], where: str) -> tuple[int, list[Column]]:
+        """How many rows there are, and what these expressions are of each, all whole numbers."""
+        parts: list[list[Column]] = [[empty()] for _ in values]
+        joined = "".join(f", group_concat(n{at})" for at in range(len(values)))
+        told = "".join(f", {value} AS n{at}" for at, value in enumerate(values))
+        query = (
+            f"SELECT max(r), count(*){joined} FROM (SELECT rowid AS r{told} FROM {self._real(table)} "
+            f"WHERE rowid > ? AND ({where}) ORDER BY rowid LIMIT {_CHUNK})"
+        )
+        last, number = -(1 << 63), 0
+        while (row := self._connection.execute(query, (last,)).fetchone())[1]:
+            last, number = row[0], number + row[1]
+            for part, text in zip(parts, row[2:], strict=True):
+                part.append(np.fromstring(text, np.int64, sep=","))
+        return number, [np.concatenate(part) for part in parts]
 
     def numbers(self, table: str, *columns: str, where: str = "") -> Iterator[Any]:
         """Rows of whole numbers; ``None`` for a column that is missing or empty. Nothing if the table is missing."""
@@ -114,7 +117,12 @@ class Export:
         return self._connection.execute(f"SELECT {', '.join(wanted)} FROM {self._real(table)} {where}")
 
     def _real(self, table: str) -> str:
-        return _quoted(self._names[table])
+        """The name of a table in SQL. A view, whose rows have no numbers, is copied when it is first asked for."""
+        name = self._names[table]
+        if name in self._unnumbered:
+            self._unnumbered.remove(name)
+            self._connection.execute(f"CREATE TEMP TABLE {_quoted(name)} AS SELECT * FROM main.{_quoted(name)}")
+        return _quoted(name)
 
 
 def _quoted(name: str) -> str:

@@ -118,7 +118,7 @@ def _copy(connection: sqlite3.Connection, path: Path) -> None:
     connection.create_function("scrubbed", 1, _scrubbed, deterministic=True)
     connection.create_function("python_only", 1, _python_only, deterministic=True)
     connection.create_function("is_read", 1, is_read, deterministic=True)
-    found = connection.execute("SELECT name FROM whole.sqlite_master WHERE type = 'table'")
+    found = connection.execute("SELECT name FROM whole.sqlite_master WHERE type IN ('table', 'view')")
     real = real_names(str(name) for (name,) in found)
     columns = {
         table: _columns(connection, real[table], wanted.split()) for table, wanted in _KEPT.items() if table in real
