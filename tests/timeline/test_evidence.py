@@ -15,7 +15,6 @@ from fluxperf.harness.timeline.model import Timeline
 from fluxperf.harness.timeline.nsys import read_capture
 from fluxperf.harness.timeline.places import Places
 from fluxperf.harness.timeline.summary import Summary, summarize
-from fluxperf.harness.timeline.trimming import trim
 from tests.timeline.making import US, Capture, process, thread
 
 COPY, WAIT = "cudaMemcpyAsync_v3020", "cudaStreamSynchronize_v3020"
@@ -378,25 +377,6 @@ def test_a_table_may_carry_a_version_in_its_name(tmp_path: Path):
     path = items(3).write(tmp_path / "x.sqlite")
     edit(path, "ALTER TABLE CUPTI_ACTIVITY_KIND_KERNEL RENAME TO CUPTI_ACTIVITY_KIND_KERNEL_V3")
     assert shown(read_capture(path)).total.kernels == 4
-
-
-@pytest.mark.parametrize(
-    "kind", ["VIEW {0} AS SELECT * FROM held", "TABLE {0} ({1}, PRIMARY KEY (start)) WITHOUT ROWID"]
-)
-def test_rows_without_numbers_are_read_too(kind, tmp_path: Path):
-    path, trimmed = items(3).write(tmp_path / "x.sqlite"), tmp_path / "trimmed.sqlite"
-    whole = shown(read_capture(path))
-    table = "CUPTI_ACTIVITY_KIND_KERNEL"
-    with sqlite3.connect(path) as connection:
-        columns = ", ".join(f'"{row[1]}"' for row in connection.execute(f"PRAGMA table_info({table})"))
-    connection.close()
-    edit(path, f"ALTER TABLE {table} RENAME TO held", f"CREATE {kind.format(table, columns)}")
-    if "TABLE" in kind:
-        edit(path, f"INSERT INTO {table} SELECT * FROM held")
-    assert shown(read_capture(path)).total == whole.total
-    trim(path, trimmed)
-    assert shown(read_capture(trimmed)).total == whole.total
-    assert whole.total.kernels == 4
 
 
 def renamed(path: Path, old: str, new: str, version: str) -> None:

@@ -120,3 +120,23 @@ def test_the_command_trims(tmp_path: Path, monkeypatch, capsys):
         main()
     assert stopped.value.code == 2
     assert "expected an .sqlite export" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    "kind", ["VIEW {0} AS SELECT * FROM held", "TABLE {0} ({1}, PRIMARY KEY (start)) WITHOUT ROWID"]
+)
+def test_rows_without_numbers_are_read_and_kept(kind, tmp_path: Path):
+    path, trimmed = example().write(tmp_path / "x.sqlite"), tmp_path / "trimmed.sqlite"
+    whole = summarize(read_capture(path)).total
+    table = "CUPTI_ACTIVITY_KIND_KERNEL"
+    with sqlite3.connect(path) as connection:
+        columns = ", ".join(f'"{row[1]}"' for row in connection.execute(f"PRAGMA table_info({table})"))
+        connection.execute(f"ALTER TABLE {table} RENAME TO held")
+        connection.execute(f"CREATE {kind.format(table, columns)}")
+        if "TABLE" in kind:
+            connection.execute(f"INSERT INTO {table} SELECT * FROM held")
+    connection.close()
+    assert whole.kernels
+    assert summarize(read_capture(path)).total == whole
+    trim(path, trimmed)
+    assert summarize(read_capture(trimmed)).total == whole
