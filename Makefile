@@ -9,9 +9,12 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-
 
 # The CUDA extra that fits the driver, if there is one: its newest CUDA is 13 or above, or 12.
 CUDA_MAJOR := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: *\([0-9]*\).*/\1/p')
-EXTRA      := $(if $(CUDA_MAJOR),$(if $(filter 10 11 12,$(CUDA_MAJOR)),[cuda12],[cuda13]),)
+STACK      := $(if $(CUDA_MAJOR),$(if $(filter 10 11 12,$(CUDA_MAJOR)),cuda12,cuda13),)
+EXTRA      := $(if $(STACK),[$(STACK)],)
+# Without a GPU: the compiler alone, and the release of PyTorch that the tests' bounds were found with.
+DEV        := $(if $(STACK),".[$(STACK),dev]",".[nvrtc,dev]" torch==2.13.0)
 
-.PHONY: report sample picture test test-numbers test-core test-sums golden gate check asv install clean
+.PHONY: report sample picture test test-numbers test-core test-sums golden gate check asv extras install clean
 
 report: $(VENV)/.installed
 	@stamp=$$(date -u +%Y%m%dT%H%M%SZ); records=$(OUT)/records-$$stamp.jsonl; mkdir -p $(OUT); \
@@ -75,6 +78,10 @@ asv: $(VENV)/.installed-dev
 	HOME=$(CURDIR)/.asv OPENBLAS_NUM_THREADS=1 FLUXPERF_ASV_SAMPLES=2 $(BIN)/asv run --quick -E existing:$(BIN)/python \
 	  --bench "Ops.*(modulate|attention)', 'tiny', 'fused'|double.*tiny'|Model.*tiny'|startup.*(tiny|fluxperf)|error.*fused|transfers.*fused"
 
+# Every extra and combination fits together, with the releases of the day; asks the package index.
+extras: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.extras
+
 # All that these targets need.
 install: $(VENV)/.installed-dev
 
@@ -85,9 +92,9 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 	$(PIP) --editable ".$(EXTRA)"
 	touch $@
 
-# Everything at once: what `report` and `gate` need is among it. A GPU's libraries are installed before, if there is one.
-$(VENV)/.installed-dev: pyproject.toml $(if $(EXTRA),$(VENV)/.installed) | $(VENV)/bin/python
-	$(PIP) --editable ".[dev]"
+# Everything at once: what `report` and `gate` need is among it.
+$(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
+	$(PIP) --editable $(DEV)
 	touch $(VENV)/.installed $@
 
 clean:

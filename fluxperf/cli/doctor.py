@@ -3,37 +3,52 @@
 from __future__ import annotations
 
 import platform
+from importlib import import_module
 
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 import fluxperf
 from fluxperf.engine.cache import KINDS, cache_root, held, writable
-from fluxperf.engine.device import open_device
+from fluxperf.engine.device import bindings, open_device
 from fluxperf.errors import WORKING_GPU
 from fluxperf.harness.measure.environment import driver, installed, machine
 from fluxperf.harness.text import units
+from fluxperf.installing import install_command
 from fluxperf.words import plural
 
-#: Distributions by what they serve; alternatives for CUDA 12 and 13 share a row.
-_PACKAGES: tuple[tuple[str, tuple[str, ...], str], ...] = (
-    ("arrays on the host", ("numpy", "ml_dtypes"), ""),
-    ("checkpoints", ("safetensors",), ""),
-    ("records and report", ("msgspec", "pandas", "matplotlib", "jinja2"), ""),
-    ("benchmarks over commits", ("asv", "asv_runner"), "asv"),
-    ("ranges in a profiler", ("nvtx",), ""),
-    ("arrays on the GPU", ("cupy-cuda12x", "cupy-cuda13x"), "cuda"),
-    ("matrix products", ("nvmath-python",), "cuda"),
-    ("attention", ("nvidia-cudnn-frontend",), "cuda"),
-    ("copy witness", ("cupti-python",), "cuda"),
-    ("clocks and throttling", ("nvidia-ml-py",), "cuda"),
-    ("text encoders, VAE", ("torch", "diffusers", "transformers", "pillow"), "pipeline"),
+#: Distributions by what they serve, with what is imported of each; alternatives for CUDA 12 and 13 share a row.
+_PACKAGES: tuple[tuple[str, dict[str, str], str], ...] = (
+    ("arrays on the host", {"numpy": "numpy", "ml_dtypes": "ml_dtypes"}, ""),
+    ("checkpoints", {"safetensors": "safetensors"}, ""),
+    (
+        "records and report",
+        {"msgspec": "msgspec", "pandas": "pandas", "matplotlib": "matplotlib", "jinja2": "jinja2"},
+        "",
+    ),
+    ("benchmarks over commits", {"asv": "asv", "asv_runner": "asv_runner"}, "asv"),
+    ("ranges in a profiler", {"nvtx": "nvtx"}, ""),
+    ("arrays on the GPU", {"cupy-cuda12x": "cupy", "cupy-cuda13x": "cupy"}, "cuda"),
+    ("matrix products", {"nvmath-python": "nvmath"}, "cuda"),
+    ("attention", {"nvidia-cudnn-frontend": "cudnn"}, "cuda"),
+    ("cuDNN", {"nvidia-cudnn-cu12": "", "nvidia-cudnn-cu13": ""}, "cuda"),
+    ("copy witness", {"cupti-python": "cupti.cupti"}, "cuda"),
+    ("clocks and throttling", {"nvidia-ml-py": "pynvml"}, "cuda"),
+    (
+        "text encoders, VAE",
+        {"torch": "torch", "diffusers": "diffusers", "transformers": "transformers", "pillow": "PIL"},
+        "pipeline",
+    ),
 )
 
 
 def doctor() -> None:
-    """Say what is installed, which device a run gets, and what is missing."""
+    """Say what is installed and imports, which device a run gets, and what is missing.
+
+    Exit codes: 0; 2 if something that is installed does not import, or is there for two CUDA releases at once.
+    """
     console = Console()
     here, found = machine(), driver()
     extra = f"cuda{12 if found[1] < 13 else 13}" if found else "cuda12"
@@ -46,8 +61,11 @@ def doctor() -> None:
     view.add_row("device of `--device auto`", open_device("auto").kind)
     view.add_row("cache", Text(_cache()))
     missing: dict[str, list[str]] = {}
+    broken: list[str] = []
     for what, packages, extra_of in _PACKAGES:
-        versions = [f"{package} {version}" for package in packages if (version := installed(package))]
+        present = {package: version for package in packages if (version := installed(package))}
+        versions = [f"{package} {version}" for package, version in present.items()]
+        broken += _broken({package: packages[package] for package in present}, alternatives=extra_of == "cuda")
         either = extra_of == "cuda"
         lacking = [] if either and versions else [package for package in packages if not installed(package)]
         if lacking:
@@ -55,11 +73,43 @@ def doctor() -> None:
             missing.setdefault(extra if either else extra_of, []).append(joined)
         view.add_row(what, ", ".join(versions) or "missing")
     console.print(view)
+    for line in broken:
+        console.print(line, style="red", markup=False, soft_wrap=True)
     for name, packages_missing in missing.items():
-        target = f"'fluxperf[{name}]'" if name else "fluxperf"
-        console.print(f"Missing: {'; '.join(packages_missing)}. Get them with: pip install {target}", markup=False)
+        line = f"Missing: {'; '.join(packages_missing)}. Get them with: {install_command(name)}"
+        console.print(line, markup=False, soft_wrap=True)
     if not found:
         console.print(f"No {WORKING_GPU}: rungs run as host twins. Copies and errors are exact, times are not a GPU's.")
+    if broken:
+        raise typer.Exit(2)
+
+
+def _broken(present: dict[str, str], alternatives: bool) -> list[str]:
+    """Sentences about installed distributions that do not import, or that overwrite each other.
+
+    Args:
+        present: module by distribution; nothing is imported where it is empty.
+        alternatives: one of them at most can work.
+    """
+    if alternatives and len(present) > 1:
+        return [f"{' and '.join(present)} are installed over each other: remove all of them, install one."]
+    found = []
+    for package, module in present.items():
+        if error := _import_error(module):
+            found.append(f"{package} is installed, but does not import: {error}")
+    return found
+
+
+def _import_error(module: str) -> str:
+    """Why a module does not import, empty where it does or none is named."""
+    try:
+        if module == "nvmath":
+            bindings.cublaslt()
+        elif module:
+            import_module(module)
+    except Exception as error:  # noqa: BLE001 -- an extension built for another release fails with any error
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return ""
 
 
 def _cache() -> str:

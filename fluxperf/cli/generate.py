@@ -98,7 +98,7 @@ def generate(
 
     fluxperf generate --decode latents.safetensors -m FLUX.1-schnell -o fox.png
 
-    Text encoders and VAE need the extra: pip install 'fluxperf\[pipeline]'.
+    Text encoders and VAE need the extra "pipeline"; `fluxperf doctor` prints the command.
     """
     if model is None:
         raise ConfigError("generate: expected --model DIR, the folder of FLUX.1-schnell or FLUX.1-dev, got none.")

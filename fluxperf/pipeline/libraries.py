@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from fluxperf.errors import DeviceError
+from fluxperf.installing import install_command
 
 _NEEDED_FOR = {
     "torch": "text encoders, VAE and noise",
@@ -30,8 +31,8 @@ def library(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise DeviceError(
-            f"{_NEEDED_FOR[name]}: expected {name}, but it does not import ({error}). Install the extra: pip install "
-            "'fluxperf[pipeline]' (beside fluxperf[cuda12] or [cuda13], with PyTorch's build for the same CUDA). "
+            f"{_NEEDED_FOR[name]}: expected {name}, but it does not import ({error}). Install the extra: "
+            f"{install_command('pipeline')} (with cuda12 or cuda13 in the same brackets, PyTorch fits its CUDA). "
             "Without it the transformer still runs: fluxperf generate --embeddings FILE --latents-out FILE."
         ) from error
 

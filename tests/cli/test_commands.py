@@ -176,9 +176,30 @@ def test_doctor_says_where_the_cache_is_and_what_it_holds(fluxperf, tmp_path, mo
 def test_doctor_names_the_extra_that_fits_the_driver(fluxperf, monkeypatch):
     monkeypatch.setattr("fluxperf.cli.doctor.driver", lambda: ("580.10", 13))
     monkeypatch.setattr("fluxperf.cli.doctor.installed", lambda package: None)
-    assert "fluxperf[cuda13]" in fluxperf("doctor").out
+    assert "[cuda13]" in fluxperf("doctor").out
     monkeypatch.setattr("fluxperf.cli.doctor.driver", lambda: ("535.10", 12))
-    assert "fluxperf[cuda12]" in fluxperf("doctor").out
+    assert "[cuda12]" in fluxperf("doctor").out
+
+
+def test_doctor_imports_what_is_installed_and_ends_with_2_if_it_cannot(fluxperf, monkeypatch, tmp_path):
+    (tmp_path / "of_another_release.py").write_text("raise ValueError('struct size changed')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    rows = (("copy witness", {"cupti-python": "of_another_release"}, "cuda"), ("arrays", {"numpy": "numpy"}, ""))
+    monkeypatch.setattr("fluxperf.cli.doctor._PACKAGES", rows)
+    monkeypatch.setattr("fluxperf.cli.doctor.installed", lambda package: "1.0")
+    found = fluxperf("doctor")
+    assert found.code == 2
+    assert "cupti-python is installed, but does not import: ValueError: struct size changed" in found.out
+    assert "numpy is installed, but" not in found.out
+
+
+def test_doctor_says_that_two_releases_lie_over_each_other(fluxperf, monkeypatch):
+    rows = (("arrays on the GPU", {"cupy-cuda12x": "cupy", "cupy-cuda13x": "cupy"}, "cuda"),)
+    monkeypatch.setattr("fluxperf.cli.doctor._PACKAGES", rows)
+    monkeypatch.setattr("fluxperf.cli.doctor.installed", lambda package: "14.2.0")
+    found = fluxperf("doctor")
+    assert found.code == 2
+    assert "cupy-cuda12x and cupy-cuda13x are installed over each other" in found.out
 
 
 def test_version(fluxperf):

@@ -290,7 +290,7 @@ def test_without_pytorch_latents_are_made_and_pictures_refused_with_the_extra_na
         refused = _without_pytorch(tmp_path, "generate", *arguments, *model, *SMALL)
         assert refused.returncode == 2, refused.stdout
         assert "expected torch, but it does not import (torch is not installed)" in refused.stderr
-        assert "pip install 'fluxperf[pipeline]'" in refused.stderr
+        assert "[pipeline]" in refused.stderr
         assert "--embeddings FILE --latents-out FILE" in refused.stderr
         assert not (tmp_path / "out.png").exists()
 

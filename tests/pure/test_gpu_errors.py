@@ -69,7 +69,7 @@ def _without(monkeypatch: pytest.MonkeyPatch, package: str, error: Exception) ->
 
 def test_without_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
     _without(monkeypatch, "cupy", ImportError("No module named 'cupy'"))
-    with pytest.raises(DeviceError, match=r"expected CuPy.*pip install 'fluxperf\[cuda12\]'.*--device host"):
+    with pytest.raises(DeviceError, match=r"expected CuPy.*cuda12 or cuda13 .*fluxperf doctor.*--device host"):
         CudaDevice()
 
 

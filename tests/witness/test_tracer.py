@@ -10,10 +10,23 @@ import pytest
 
 from fluxperf.errors import DeviceError
 from fluxperf.harness.timeline.call_sites import CallSites
+from fluxperf.harness.timeline.cupti_source import bindings
 from fluxperf.harness.timeline.ranges import Ranges
 from fluxperf.harness.timeline.tracer import UNSEEN, Copy, Sync, Tracer
 from fluxperf.harness.timeline.transfers import Transfers
 from fluxperf.harness.timeline.witness import Witness
+
+
+@pytest.mark.parametrize("error", ["ImportError('no')", "OSError('no libcupti')", "ValueError('struct size changed')"])
+def test_bindings_that_do_not_import_are_one_error_with_the_reason(tmp_path, monkeypatch, error):
+    (tmp_path / "cupti.py").write_text(f"raise {error}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("cupti", "cupti.cupti"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr("fluxperf.harness.timeline.driver.device_count", lambda: 1)
+    with pytest.raises(DeviceError, match="of one CUDA release") as caught:
+        bindings()
+    assert error.split("'")[1] in str(caught.value)
 
 
 def line() -> int:

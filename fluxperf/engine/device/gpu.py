@@ -61,8 +61,8 @@ def cupy() -> Any:
         import cupy as module
     except ImportError as error:
         raise DeviceError(
-            f"device 'cuda': expected CuPy, but it does not import ({error}). Install the extra that fits the driver: "
-            "pip install 'fluxperf[cuda12]' or 'fluxperf[cuda13]' (`fluxperf doctor` says which), or use --device host."
+            f"device 'cuda': expected CuPy, but it does not import ({error}). Install the extra that fits the driver, "
+            "cuda12 or cuda13 (`fluxperf doctor` prints the command), or use --device host."
         ) from error
     return module
 

@@ -228,12 +228,12 @@ def bindings(command: str = "witness") -> Any:
     """
     try:
         from cupti import cupti
-    except (ImportError, OSError) as error:
+    except Exception as error:  # an extension that was built for other bindings fails with any error, ValueError too
         if not driver.device_count():
             raise NoGpuError(command) from error
         raise DeviceError(
-            f"{command}: expected cupti-python, but it does not import ({error}). "
-            "Install fluxperf[cuda12] or fluxperf[cuda13]."
+            f"{command}: expected cupti-python, but it does not import ({error}). Install fluxperf[cuda12] or "
+            "fluxperf[cuda13] into an environment of its own: CUPTI and cuda-bindings must be of one CUDA release."
         ) from error
     return cupti
 
