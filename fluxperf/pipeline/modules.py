@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fluxperf.engine.checkpoints.files import TensorFiles
 from fluxperf.engine.checkpoints.reader import Descriptors, Reader
+from fluxperf.engine.checkpoints.scales import scaled
 from fluxperf.engine.device.host import host_dtype
 from fluxperf.errors import CheckpointError, FluxperfError
 from fluxperf.pipeline.libraries import library, quiet
@@ -151,6 +152,7 @@ def plan(folder: Path, kind: Kind) -> Plan:
     module = _empty(kind, folder, library("torch"))
     index = folder / f"{kind.stem}.safetensors.index.json"
     files = TensorFiles.sharded(index) if index.is_file() else TensorFiles.single(folder / f"{kind.stem}.safetensors")
+    files = scaled(files, folder)
     shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     sources = {name: _found(kind, files, name) for name in shapes}
     wrong = [name for name, source in sources.items() if source not in files.names]

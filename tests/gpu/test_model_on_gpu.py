@@ -52,7 +52,7 @@ def test_velocity_agrees_with_the_oracle(rung: str, model: str, batch: int, gpu:
 class _HostDrawn(SyntheticWeights):
     """Synthetic weights drawn by the host and carried over, so that two devices have the same."""
 
-    def put(self, device, path, shape, dtype):
+    def put(self, device, path, shape, dtype, scaled=True):
         host = HostDevice()
         numbers = host.door.to_host(super().put(host, path, shape, dtype), "weights")
         return device.door.to_device(numbers, "weights")

@@ -89,7 +89,7 @@ def test_a_tensor_that_cannot_be_read_is_told_by_its_name_in_the_file(tmp_path):
 )
 def test_another_kind_of_file_is_named(tmp_path, name, says):
     path = write_tensors(tmp_path / "m.safetensors", {name: np.ones((4, 4), np.float32)})
-    assert f"It is {says}" in _complaint(path)
+    assert says in _complaint(path)
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,14 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from fluxperf.engine.checkpoints import layouts
 from fluxperf.engine.checkpoints.files import TensorFiles, read_json
 from fluxperf.engine.checkpoints.layouts import Piece
 from fluxperf.engine.checkpoints.reader import Descriptors, Reader
+from fluxperf.engine.checkpoints.scales import scaled
 from fluxperf.engine.checkpoints.strangers import told_by_names
 from fluxperf.engine.config import CONFIGS, FluxConfig
 from fluxperf.engine.device.base import Device
@@ -59,7 +63,7 @@ class Checkpoint:
         self.on_bytes: Callable[[int], None] = lambda nbytes: None
         self._descriptors = Descriptors()
         found, settings = _find(path)
-        self._files = _plainly_named(found, path)
+        self._files = scaled(_plainly_named(found, path), path)
         names = self._files.names
         if any(name.startswith("double_blocks.") for name in names):
             self.config = _inferred(self._files, path)
@@ -77,7 +81,22 @@ class Checkpoint:
         """Bytes of its tensors in the files."""
         return sum(self._files.stretch(*piece).nbytes for pieces in self._recipes.values() for piece in pieces)
 
-    def put(self, device: Device, path: str, shape: tuple[int, ...], dtype: str) -> Any:
+    def scales(self, path: str) -> npt.NDArray[np.float32] | None:
+        """See `WeightSource`: where all pieces are in e4m3, and one of them has scales."""
+        pieces = self._recipes[path]
+        if any(self._files.dtype(piece.name) != "F8_E4M3" for piece in pieces):
+            return None
+        if all(self._files.scales(piece.name) is None for piece in pieces):
+            return None
+        return np.concatenate([self._rows(piece) for piece in pieces])
+
+    def _rows(self, piece: Piece) -> npt.NDArray[np.float32]:
+        """Scale of each row of a piece."""
+        rows = (self._files.shape(piece.name)[0] if piece.stop is None else piece.stop) - piece.start
+        scales = self._files.stretch(*piece).scales
+        return np.broadcast_to(np.float32(1) if scales is None else scales, (rows,))
+
+    def put(self, device: Device, path: str, shape: tuple[int, ...], dtype: str, scaled: bool = True) -> Any:
         """Streams a canonical tensor from the files, its pieces one after the other, converted to ``dtype``.
 
         In a region ``device.door.streaming()`` it may return earlier than the numbers are there.
@@ -85,7 +104,7 @@ class Checkpoint:
         Raises:
             CheckpointError: a number is not finite in ``dtype``, an element type is unknown, or a file cannot be read.
         """
-        stretches = [self._files.stretch(*piece) for piece in self._recipes[path]]
+        stretches = [self._files.stretch(*piece, scaled) for piece in self._recipes[path]]
         target = device.empty(shape, dtype)
         reader = Reader(stretches, host_dtype(dtype), self._descriptors, self.on_bytes)
         device.door.stream(target, reader, "weights")
@@ -105,6 +124,8 @@ class Checkpoint:
             if not missing:
                 problems += _shape_problems(self._files, pieces, shape, whole)
         problems += [f"tensor {name!r} is none of its tensors" for name in sorted(self._files.names - used.keys())]
+        if not problems:
+            self.stored_bytes  # noqa: B018 - complains about an element type, or a place in a file
         problems = list(dict.fromkeys(problems))  # two tensors may be made of one that is missing
         if problems:
             more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""

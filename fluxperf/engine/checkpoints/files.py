@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
-from fluxperf.engine.checkpoints.reader import Stretch
+from fluxperf.engine.checkpoints.reader import Descriptors, Reader, Stretch
 from fluxperf.engine.checkpoints.strangers import told_by_start
 from fluxperf.errors import CheckpointError
 
@@ -22,6 +23,8 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype(np.float32),
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
 }
 
 
@@ -36,6 +39,8 @@ class TensorFiles:
         self._owners = owners
         #: Name in the file of each tensor that has another name here.
         self._stored: Mapping[str, str] = {}
+        #: What the numbers of a tensor are multiplied by: one for all, or one for each of its rows.
+        self._scales: Mapping[str, npt.NDArray[np.float32]] = {}
         self._open: dict[Path, Any] = {}
         self._held: dict[Path, frozenset[str]] = {}
         self._headers: dict[Path, tuple[int, Mapping[str, Any]]] = {}
@@ -94,34 +99,74 @@ class TensorFiles:
         Args:
             names: the name in the files of each new name.
         """
-        files = TensorFiles({new: self._owners[stored] for new, stored in names.items()})
-        files._open, files._held, files._headers, files._stored = self._open, self._held, self._headers, dict(names)
+        files = TensorFiles({new: self._owners[name] for new, name in names.items()})
+        files._open, files._held, files._headers = self._open, self._held, self._headers
+        files._stored = {new: self.stored(name) for new, name in names.items()}
+        files._scales = {new: self._scales[name] for new, name in names.items() if name in self._scales}
+        return files
+
+    def scaled(self, scales: Mapping[str, npt.NDArray[np.float32]], without: Collection[str]) -> TensorFiles:
+        """The same files, with numbers that are multiplied by scales, and without some tensors.
+
+        Args:
+            scales: one [1] for all numbers of a tensor, or one for each row [N], by name.
+            without: names that are left out.
+        """
+        files = self.renamed({name: name for name in self._owners if name not in without})
+        files._scales = dict(scales)
         return files
 
     def stored(self, name: str) -> str:
         """The name that a tensor has in its file."""
         return self._stored.get(name, name)
 
+    def dtype(self, name: str) -> str:
+        """Element type of a tensor, as the header names it."""
+        return str(self._handle(self._owners[name]).get_slice(self.stored(name)).get_dtype())
+
+    def scales(self, name: str) -> npt.NDArray[np.float32] | None:
+        """What the numbers of a tensor are multiplied by: [1] or [N]; ``None`` if nothing is."""
+        return self._scales.get(name)
+
+    def numbers(self, name: str) -> npt.NDArray[np.float32]:
+        """All numbers of a small tensor, in a row.
+
+        Raises:
+            CheckpointError: see `stretch` and `Reader`.
+        """
+        stretch = self.stretch(name)
+        found = np.empty(stretch.size, np.float32)
+        Reader([stretch], found.dtype, Descriptors())(0, found.view(np.uint8))
+        return found
+
+    def text(self, name: str) -> str:
+        """Bytes of a small tensor, as text."""
+        found = self._handle(self._owners[name]).get_tensor(self.stored(name))
+        return bytes(found.tobytes()).decode("utf-8", "replace")
+
     def shape(self, name: str) -> tuple[int, ...]:
         """Extents of a tensor, from the header alone."""
         return tuple(self._handle(self._owners[name]).get_slice(self.stored(name)).get_shape())
 
-    def stretch(self, name: str, start: int = 0, stop: int | None = None) -> Stretch:
-        """Where rows ``start`` to ``stop`` of a tensor lie (all of it where ``stop`` is ``None``).
+    def stretch(self, name: str, start: int = 0, stop: int | None = None, scaled: bool = True) -> Stretch:
+        """Where rows ``start`` to ``stop`` of a tensor lie (all of it where ``stop`` is ``None``), with its scales.
+
+        Without them, if not ``scaled``.
 
         Raises:
             CheckpointError: its element type is none that a checkpoint may have, or its bytes are not in the file.
         """
-        path, shape, name = self._owners[name], self.shape(name), self.stored(name)
-        kind = self._handle(path).get_slice(name).get_dtype()
+        scales = self._scales.get(name) if scaled else None
+        path, shape, kind, name = self._owners[name], self.shape(name), self.dtype(name), self.stored(name)
         if kind not in DTYPES:
             raise CheckpointError(
                 f"{path}: tensor {name!r} has dtype {kind}; expected one of {', '.join(DTYPES)}. "
-                "Use the original, unquantized checkpoint: fluxperf quantizes at load."
+                "Use the original checkpoint, or one in e4m3."
             )
         begin, row = self._begin(path, name), math.prod(shape[1:])
         rows = (shape[0] if stop is None else stop) - start if shape else 1
-        return Stretch(name, path, begin + start * row * DTYPES[kind].itemsize, rows * row, DTYPES[kind])
+        mine = scales if scales is None or len(scales) == 1 else scales[start : start + rows]
+        return Stretch(name, path, begin + start * row * DTYPES[kind].itemsize, rows * row, DTYPES[kind], mine)
 
     def _begin(self, path: Path, name: str) -> int:
         """Byte of a file at which a tensor begins. The library that checked the file does not tell."""

@@ -17,13 +17,18 @@ from fluxperf.errors import CheckpointError
 
 
 class Stretch(NamedTuple):
-    """Numbers of one tensor that lie together in a file: ``size`` of them from a byte ``offset`` on."""
+    """Numbers of one tensor that lie together in a file: ``size`` of them from a byte ``offset`` on.
+
+    ``scales``, if there are any, are what the file's numbers are multiplied by: one for all, or one for each of the
+    rows that the numbers part into evenly, in float32.
+    """
 
     tensor: str
     path: Path
     offset: int
     size: int
     dtype: np.dtype[Any]
+    scales: npt.NDArray[np.float32] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -59,7 +64,8 @@ class Descriptors:
 class Reader:
     """Fills host memory with the numbers of stretches, one after the other, as numbers of one dtype.
 
-    *Numerics*: where the file has another dtype, NumPy's ``astype``, which rounds to nearest even.
+    *Numerics*: where the file has another dtype, NumPy's ``astype``, which rounds to nearest even. Numbers with scales
+    are multiplied in float32, which is exact but for the scale's own digits, and rounded once.
 
     Args:
         stretches: what is read, in order.
@@ -90,20 +96,21 @@ class Reader:
             first -= skipped
             taken = min(stretch.size - skipped, len(numbers) - done)
             if taken:
-                part = stretch._replace(offset=stretch.offset + skipped * stretch.dtype.itemsize, size=taken)
-                self._read(part, numbers[done : done + taken])
+                self._read(stretch, skipped, numbers[done : done + taken])
                 done += taken
         if done != len(numbers):  # an internal truth: the stretches are as long as the tensor
             raise AssertionError(f"{done} of {len(numbers)} numbers are in the stretches")
 
-    def _read(self, stretch: Stretch, numbers: npt.NDArray[Any]) -> None:
-        if stretch.dtype == self._dtype:
+    def _read(self, whole: Stretch, skipped: int, numbers: npt.NDArray[Any]) -> None:
+        """Fills ``numbers`` [n] with those of a stretch behind the first ``skipped``."""
+        stretch = whole._replace(offset=whole.offset + skipped * whole.dtype.itemsize, size=len(numbers))
+        if stretch.dtype == self._dtype and whole.scales is None:
             self._read_bytes(stretch, numbers.view(np.uint8))
         else:
             stored = np.empty(stretch.size, stretch.dtype)
             self._read_bytes(stretch, stored.view(np.uint8))
             with np.errstate(over="ignore", invalid="ignore"):  # told below, by name
-                np.copyto(numbers, stored, casting="unsafe")
+                _convert(stored, _scales_of(whole, skipped, len(numbers)), numbers)
         if not all_finite(numbers):
             raise CheckpointError(
                 f"{stretch.path}: tensor {stretch.tensor!r} holds NaN or infinity, or a number beyond the range of "
@@ -133,6 +140,40 @@ class Reader:
                 f"on, got {done}: the file became shorter than when it was opened. If it is still being written, wait; "
                 "otherwise download it again."
             )
+
+
+def _scales_of(stretch: Stretch, skipped: int, count: int) -> npt.NDArray[np.float32]:
+    """What ``count`` numbers behind the first ``skipped`` are multiplied by: one number, or one for each of them."""
+    if stretch.scales is None:
+        return np.ones(1, np.float32)
+    if len(stretch.scales) == 1:
+        return stretch.scales
+    rows = np.arange(skipped, skipped + count) // (stretch.size // len(stretch.scales))
+    return stretch.scales[rows]
+
+
+def _convert(stored: npt.NDArray[Any], scales: npt.NDArray[np.float32], numbers: npt.NDArray[Any]) -> None:
+    """Fills ``numbers`` [n] with stored ones [n] times scales [1] or [n], in another dtype."""
+    if stored.dtype.itemsize > 1:
+        if (scales != 1).any():
+            np.multiply(stored, scales, out=numbers, dtype=np.float32, casting="unsafe")
+        else:
+            np.copyto(numbers, stored, casting="unsafe")
+        return
+    # There are 256 numbers of 8 bits: each is looked up, which no interpreter lock holds up.
+    if len(scales) == 1:
+        np.take(_all_of(stored.dtype, numbers.dtype, float(scales[0])), stored.view(np.uint8), out=numbers, mode="clip")
+    else:
+        wide = np.take(_all_of(stored.dtype, np.dtype(np.float32), 1.0), stored.view(np.uint8))
+        np.copyto(numbers, wide * scales, casting="unsafe")
+
+
+@functools.lru_cache(maxsize=64)
+def _all_of(stored: np.dtype[Any], dtype: np.dtype[Any], scale: float) -> npt.NDArray[Any]:
+    """All numbers of a dtype of 8 bits, by their bits, times a scale, in another dtype."""
+    wide = np.arange(256, dtype=np.uint8).view(stored).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return (wide * np.float32(scale)).astype(dtype)
 
 
 def all_finite(numbers: npt.NDArray[Any]) -> bool:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
 
 from fluxperf.engine.config import FluxConfig
 from fluxperf.engine.device.base import Device
 from fluxperf.engine.model.weights import FluxWeights, assemble
 from fluxperf.engine.ops.bind import Bound
+from fluxperf.engine.ops.table import Quantized
 
 
 class WeightSource(Protocol):
@@ -28,8 +32,14 @@ class WeightSource(Protocol):
     def stored_bytes(self) -> int:
         """Bytes that are read from files to place all of them; 0 where nothing is."""
 
-    def put(self, device: Device, path: str, shape: tuple[int, ...], dtype: str) -> Any:
-        """The tensor of a canonical path, on the device, in that dtype; its numbers may follow (`Door.streaming`)."""
+    def scales(self, path: str) -> npt.NDArray[np.float32] | None:
+        """Factors [N] of the rows of a projection whose numbers are e4m3; ``None`` where it has no such numbers."""
+
+    def put(self, device: Device, path: str, shape: tuple[int, ...], dtype: str, scaled: bool = True) -> Any:
+        """The tensor of a canonical path, on the device, in that dtype; its numbers may follow (`Door.streaming`).
+
+        Not ``scaled``: without the factors of `scales`.
+        """
 
 
 class SyntheticWeights:
@@ -46,7 +56,10 @@ class SyntheticWeights:
         self.seed = seed
         self.description = f"synthetic (seed {seed})"
 
-    def put(self, device: Device, path: str, shape: tuple[int, ...], dtype: str) -> Any:
+    def scales(self, path: str) -> None:
+        """None: numbers are drawn in bfloat16."""
+
+    def put(self, device: Device, path: str, shape: tuple[int, ...], dtype: str, scaled: bool = True) -> Any:
         """Draws the tensor."""
         key = (self.seed, zlib.crc32(path.encode()))
         if path.endswith("norm"):
@@ -66,14 +79,15 @@ class SharedWeights:
 
     def __init__(self, source: WeightSource) -> None:
         self.config, self.description, self.stored_bytes = source.config, source.description, source.stored_bytes
-        self._source = source
-        self._arrays: dict[tuple[str, str], Any] = {}
+        self._source, self.scales = source, source.scales
+        self._arrays: dict[tuple[str, str, bool], Any] = {}
 
-    def put(self, device: Device, path: str, shape: tuple[int, ...], dtype: str) -> Any:
+    def put(self, device: Device, path: str, shape: tuple[int, ...], dtype: str, scaled: bool = True) -> Any:
         """The tensor, from the source when it is asked for first."""
-        if (path, dtype) not in self._arrays:
-            self._arrays[path, dtype] = self._source.put(device, path, shape, dtype)
-        return self._arrays[path, dtype]
+        key = (path, dtype, scaled)
+        if key not in self._arrays:
+            self._arrays[key] = self._source.put(device, path, shape, dtype, scaled)
+        return self._arrays[key]
 
 
 def place(
@@ -90,17 +104,23 @@ def place(
         bound: the phase's ops (quantization is one of them).
         dtype: of every tensor that is not quantized.
         e4m3: whose projections [N, K] are quantized, one scale per output channel: sections (``"double"``), or those
-            of one name in a section (``"double.qkv"``).
+            of one name in a section (``"double.qkv"``). Numbers that a source has in e4m3 stay what they are: the
+            power of two that brings a row within reach never rounds them, and its scale takes the source's factor.
         keep: called with path and tensor, quantized if it is, but not settled; returns what becomes the weight.
     """
 
     def tensor(path: str, shape: tuple[int, ...]) -> Any:
-        array = source.put(bound.device, path, shape, dtype)
         parts = path.split(".")
-        if parts[-1] == "weight" and not {parts[0], f"{parts[0]}.{parts[-2]}"}.isdisjoint(e4m3):
-            bound.device.door.settle()
-            array = bound.ops[parts[0]].quantize_rows(array)
-        return keep(path, array)
+        if parts[-1] != "weight" or {parts[0], f"{parts[0]}.{parts[-2]}"}.isdisjoint(e4m3):
+            return keep(path, source.put(bound.device, path, shape, dtype))
+        factors, door = source.scales(path), bound.device.door
+        array = source.put(bound.device, path, shape, dtype, factors is None)
+        door.settle()
+        quantized = cast(Quantized, bound.ops[parts[0]].quantize_rows(array))
+        if factors is not None:
+            rows = door.to_host(quantized.scale, "weight scales") * factors[:, None]
+            quantized = quantized._replace(scale=door.to_device(rows, "weight scales"))
+        return keep(path, quantized)
 
     with bound.device.door.streaming():
         return assemble(source.config, tensor)

@@ -15,6 +15,20 @@ _STARTS = (
     (b"\x80\x02", "a pickle of PyTorch; expected a safetensors file"),
 )
 
+#: Ends of tensors' names that formats have which are not read, and what writes them.
+_QUANTIZED = {
+    ".absmax": "bitsandbytes (nf4 or int8)",
+    ".quant_map": "bitsandbytes (nf4 or int8)",
+    ".quant_state": "bitsandbytes (nf4 or int8)",
+    ".SCB": "bitsandbytes (int8)",
+    ".weight_scale_2": "NVIDIA's tools (NVFP4)",
+    ".wscales": "nunchaku (SVDQuant)",
+    ".qweight": "GPTQ, AWQ or nunchaku",
+    ".float8_data": "flux-fp8-api",
+    ".weight._data": "optimum-quanto",
+    ".weight_qdata": "torchao",
+}
+
 #: Parts of tensors' names that one kind of model or file has, and what it is. The first that is found tells.
 _NAMES = (
     (("lora_A.", "lora_B.", "lora_up.", "lora_down.", ".lora.", ".alpha"), "a LoRA: differences to a model, no model"),
@@ -42,8 +56,14 @@ def told_by_start(path: Path) -> str:
     return next((words for sign, words in _STARTS if start.lstrip().lower().startswith(sign.lower())), "")
 
 
+def told_quantized(names: Collection[str]) -> str:
+    """What quantized a model whose tensors have these names, where nobody here reads that; "" if nothing did."""
+    ends = (end for end in _QUANTIZED if any(name.endswith(end) or f"{end}." in name for name in names))
+    kinds = (f"a model quantized by {_QUANTIZED[end]}; expected weights in bfloat16, float16 or e4m3" for end in ends)
+    return next(kinds, "")
+
+
 def told_by_names(names: Collection[str]) -> str:
     """What holds tensors of these names, in words; "" if they do not tell."""
-    if any(name.endswith((".absmax", ".quant_map")) or ".quant_state." in name for name in names):
-        return "a model quantized by bitsandbytes (nf4 or int8); expected the original bfloat16 weights"
-    return next((words for signs, words in _NAMES if any(sign in name for name in names for sign in signs)), "")
+    kinds = (words for signs, words in _NAMES if any(sign in name for name in names for sign in signs))
+    return told_quantized(names) or next(kinds, "")

@@ -17,7 +17,9 @@ SECTIONS = ("embed", "double", "single", "final", "loop")
 
 
 class Quantized(NamedTuple):
-    """Numbers in float8_e4m3fn with float32 scales, each a power of two: ``value = data * scale``.
+    """Numbers in float8_e4m3fn with float32 scales: ``value = data * scale``. Scales are powers of two.
+
+    Those of weights that a file has in e4m3 have the file's own factor besides, which may be any positive number.
 
     ``data`` is [.., K], ``scale`` [.., 1]. As a weight [N, K] that is one scale per output channel, as an activation
     [B, L, K] one per token; queries, keys and values [B, H, L, d] have one scale [1, 1, 1, 1]. ``lengths`` [.., 1],

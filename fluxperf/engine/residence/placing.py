@@ -55,13 +55,13 @@ class _Trimmed:
     """A source whose tensors are put where nothing is kept back: what a tensor needs besides itself is given back."""
 
     def __init__(self, source: WeightSource) -> None:
-        self._source = source
+        self._source, self.scales = source, source.scales
         self.config, self.description, self.stored_bytes = source.config, source.description, source.stored_bytes
 
-    def put(self, device: Device, path: str, shape: tuple[int, ...], dtype: str) -> Any:
+    def put(self, device: Device, path: str, shape: tuple[int, ...], dtype: str, scaled: bool = True) -> Any:
         device.door.settle()
         device.trim()
-        return self._source.put(device, path, shape, dtype)
+        return self._source.put(device, path, shape, dtype, scaled)
 
 
 class _Packer:
