@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from fluxperf.baselines import WORKLOADS, counted, write_baseline
 from fluxperf.cli import main
 from fluxperf.cli.alive import Stay, Warmup, begins_with, check_alive
-from fluxperf.cli.judging import against, failed, references, since, spreads, spreads_of
+from fluxperf.cli.judging import against, failed, other_program, references, since, spreads, spreads_of
 from fluxperf.cli.power import power
 from fluxperf.cli.verdicts import Outputs, conclude
 from fluxperf.engine.device import open_device
@@ -32,7 +32,7 @@ from fluxperf.harness.comparisons import again, begun, continued, in_words, too_
 from fluxperf.harness.forks import Forks
 from fluxperf.harness.gate import Runner, Side, gate_files, gate_pairs, made
 from fluxperf.harness.judge import judge_of, merge_base
-from fluxperf.harness.measure.environment import driver
+from fluxperf.harness.measure.environment import commit, driver
 from fluxperf.harness.policy import Accepted, read_policy
 from fluxperf.harness.policy import accept as record_acceptance
 from fluxperf.harness.provenance import Provenance, SideOf, compared, digest_of
@@ -148,6 +148,7 @@ def exact(
         write_baseline(baseline, records)
         typer.echo(f"{plural(len(records), 'record')} -> {baseline}. Commit it with the change that it follows from.")
         return
+    rows = [*other_program(Path.cwd()), *rows]
     known = Provenance(policy=digest_of(policy), baseline=digest_of(baseline))
     wanted = (workload or [], rung or [])
     try:
@@ -158,7 +159,9 @@ def exact(
     except FluxperfError as error:
         found = failed(error, f"{baseline} {f'at {base}' if base else ''}".strip(), "this checkout", known)
     own = compared([], records, judge=known.judge, policy=known.policy, baseline=known.baseline)
-    found = msgspec.structs.replace(found, provenance=msgspec.structs.replace(own, base=known.base))
+    revision, dirty = commit(Path.cwd())
+    head = msgspec.structs.replace(own.head, commit=revision, dirty=dirty)
+    found = msgspec.structs.replace(found, provenance=msgspec.structs.replace(own, base=known.base, head=head))
     conclude(found, Outputs(json, junit, sarif, markdown, github))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import fluxperf
 from fluxperf.errors import BuildError, FluxperfError, RecordError
 from fluxperf.files import write_whole
 from fluxperf.harness import verdict as verdicts
@@ -19,6 +20,7 @@ from fluxperf.harness.policy import Policy
 from fluxperf.harness.provenance import Provenance, SideOf, digest, digest_of
 from fluxperf.harness.records import Record, read_records
 from fluxperf.harness.verdict import Verdict, problem
+from fluxperf.words import plural
 
 
 def since(
@@ -87,6 +89,27 @@ def against(
         head="this checkout, on the host device",
         made=made(),
     )
+
+
+def other_program(here: Path) -> list[verdicts.Row]:
+    """The error of a fluxperf that counts and is not that of the checkout it stands in; nothing where there is none.
+
+    Args:
+        here: the checkout.
+    """
+    running, wanted = Path(fluxperf.__file__).resolve().parent, (here / "fluxperf").resolve()
+    if running == wanted or not (wanted / "__init__.py").is_file():
+        return []
+    names = {path.relative_to(folder) for folder in (running, wanted) for path in folder.rglob("*.py")}
+    other = sorted(str(name) for name in names if digest_of(running / name) != digest_of(wanted / name))
+    if not other:
+        return []
+    text = (
+        f"expected the fluxperf of this checkout to count, {running} does, and {plural(len(other), 'file')} of it "
+        f"{'differs' if len(other) == 1 else 'differ'} ({', '.join(other[:3])}). Install this checkout, and run "
+        "the gate from there."
+    )
+    return [problem("failed", text)]
 
 
 def failed(error: FluxperfError, base: str, head: str, known: Provenance) -> Verdict:

@@ -19,7 +19,7 @@ cd "${DIRECTORY:-.}" || stop "directory '${DIRECTORY:-.}': expected a checkout o
 
 # Nothing that runs below can write into the summary, the outputs or the environment of this job: the gate gets the
 # summary's name for itself, and what it measures gets none of them (fluxperf/harness/isolation.py).
-while IFS= read -r name; do unset "$name"; done < <(compgen -e | grep -E '^(GITHUB|ACTIONS|RUNNER)_|^PYTHON(PATH|HOME|STARTUP|USERBASE)$' || true)
+while IFS= read -r name; do unset "$name"; done < <(compgen -e | grep -E '^(GITHUB|ACTIONS|RUNNER)_|^PYTHON(PATH|HOME|STARTUP|USERBASE)$|^FLUXPERF_COMMIT$' || true)
 export PYTHONNOUSERSITE=1
 
 # A program that was installed by an earlier step is used as it is. Otherwise the gate of the base judges: one that came
