@@ -191,7 +191,10 @@ def _row(metric: str, verdict: str, reason: str, message: str) -> Row:
 
 
 def _git(repository: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(repository), *arguments], capture_output=True, text=True, check=False)
+    command = ["git", "-C", str(repository), *arguments]
+    # Names of files are bytes: what is no UTF-8 stays what it is, whatever the locale.
+    told = {"encoding": "utf-8", "errors": "surrogateescape"}
+    done = subprocess.run(command, capture_output=True, check=False, **told)  # type: ignore[call-overload]
     if done.returncode:
         raise BuildError(
             f"gate: expected git {' '.join(arguments[:2])} to work in {repository}, it says: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,10 @@ ATTACKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a new calibration": (
         lambda folder: (folder / BASELINES / "calibration-b.json").write_text("x"),
         f"judge/{BASELINES}/calibration-b.json",
+    ),
+    "a file whose name is no text": (
+        lambda folder: (folder / BASELINES / os.fsdecode(b"\xff\n::error::x")).write_text("x"),
+        f"judge/{BASELINES}/" + os.fsdecode(b"\xff\n::error::x"),
     ),
     "workloads": (
         lambda folder: (folder / "fluxperf/workloads.py").write_text("steps = 1"), "judge/fluxperf/workloads.py"
