@@ -193,8 +193,7 @@ def _row(metric: str, verdict: str, reason: str, message: str) -> Row:
 def _git(repository: Path, *arguments: str) -> str:
     command = ["git", "-C", str(repository), *arguments]
     # Names of files are bytes: what is no UTF-8 stays what it is, whatever the locale.
-    told = {"encoding": "utf-8", "errors": "surrogateescape"}
-    done = subprocess.run(command, capture_output=True, check=False, **told)  # type: ignore[call-overload]
+    done = subprocess.run(command, capture_output=True, check=False, encoding="utf-8", errors="surrogateescape")
     if done.returncode:
         raise BuildError(
             f"gate: expected git {' '.join(arguments[:2])} to work in {repository}, it says: "
