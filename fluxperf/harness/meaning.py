@@ -9,7 +9,8 @@
 | same | same | not sure, or the same in turns of few processes | the same work: SAME |
 | same | same | less | not the change: the card ran quicker, SAME |
 
-Without cycles seconds alone are judged. The rows of cycles and joules stand as they were judged.
+Without cycles seconds alone are judged. Verdicts on cycles and joules stand as they are; joules that are more for the
+same cycles are called hungrier, too.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class _Word(NamedTuple):
 _MORE_WORK = _Word(None, "more_work", None, "More work: the GPU takes more cycles for it.")
 _LESS_WORK = _Word(None, "less_work", None, "Less work: the GPU takes fewer cycles for it.")
 _HUNGRIER = _Word(None, "hungrier", None, "Hungrier: the same cycles take more joules, so the card lowers its clock.")
+_MORE_JOULES = _Word(None, "hungrier", None, "Hungrier: the same cycles take more joules.")
 _LEANER = _Word(None, "leaner", None, "Leaner: the same cycles take fewer joules, so the card raises its clock.")
 _CARD_SLOWER = _Word(
     "UNSURE", "card_slower", "unsure",
@@ -66,6 +68,9 @@ def _explained(row: Row, known: dict[str, Row]) -> Row:
     family, _, key = parts(row.metric)[0].partition(".")
     if family == "cycles" and row.verdict in ("SLOWER", "FASTER"):
         return _said(row, _MORE_WORK if row.verdict == "SLOWER" else _LESS_WORK)
+    if family == "energy" and row.verdict == "SLOWER":
+        same = known.get(f"{row.workload}/{row.rung}/cycles.{key}")
+        return _said(row, _MORE_JOULES) if same and same.verdict == "SAME" else row
     # Tails are seconds alone: cycles of the median say nothing of the slowest.
     unsure = row.reason == "few_processes_same" or (
         row.reason in ("too_noisy", "few_processes") and parts(row.metric)[0] == row.metric
