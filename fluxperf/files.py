@@ -195,11 +195,12 @@ def _lock(descriptor: int) -> bool:
     return True
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, *, appended: bool = False) -> None:
     """Complains now, rather than after long work, if a file could not be written. Nothing but folders is made.
 
     Args:
         path: of a file that is to be; folders above it are made.
+        appended: what is there is not replaced, so that its folder may be one that nothing can be made in.
 
     Raises:
         RecordError: its folder cannot be made or written to, it is a folder itself, or may not be written.
@@ -210,6 +211,8 @@ def check_writable(path: Path) -> None:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             return
         target = _target(path)
+        if appended and target.exists():
+            return
         beside = _beside(target)
         os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         os.unlink(beside)

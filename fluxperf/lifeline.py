@@ -1,11 +1,21 @@
-"""A process that another one started for a measurement ends with it, however that one ends: killed, too."""
+"""How processes end: this one in order when a signal comes, those that it started with it, however it ends."""
 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
+import shutil
 import signal
+import subprocess
 import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
 
 #: What one that stays alive prints when it has begun, and after every turn.
 READY, DONE = "fluxperf: ready", "fluxperf: done"
@@ -15,6 +25,83 @@ PARENT = "FLUXPERF_PARENT"
 
 #: ``PR_SET_PDEATHSIG`` of Linux's ``prctl(2)``: a signal to this process when the one that started it has ended.
 _SIGNAL_AT_PARENTS_END = 1
+
+#: What a user, a shell or a machine that shuts down sends to end a program.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+#: Seconds in which the same wish may come twice: a terminal tells the whole group, and what started it tells it again.
+_TWICE_S = 1.0
+
+#: Seconds after which a folder without an owner is of a killed process, and not of one that is about to own it.
+_YOUNG_S = 10.0
+
+#: Seconds that a group of processes gets to end after it was asked to.
+GRACE_S = 5.0
+
+#: Leads a command in a session of its own: ends all of it with the process that is named first, or when told to.
+_LEADER = """
+import ctypes, os, signal, subprocess, sys
+parent, grace, command = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]
+def stop(number, frame):
+    raise SystemExit(128 + number)
+signal.signal(signal.SIGTERM, stop)
+process = None
+try:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    if os.getppid() != parent:
+        raise SystemExit(128 + signal.SIGTERM)
+    process = subprocess.Popen(command)
+    code = process.wait()
+except OSError as error:
+    sys.exit(f"{command[0]} does not start ({error.strerror}).")
+except SystemExit:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.killpg(0, signal.SIGTERM)
+    try:
+        if process is not None:
+            process.wait(grace)
+    except subprocess.TimeoutExpired:
+        os.killpg(0, signal.SIGKILL)
+    raise
+sys.exit(code if code >= 0 else 128 - code)
+"""
+
+
+class Stopped(KeyboardInterrupt):
+    """SIGTERM or SIGHUP told this process to end; ``number`` is the signal's. Ctrl-C is a `KeyboardInterrupt` alone."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise `Stopped`, as Ctrl-C raises its parent, so that whatever is open is closed.
+
+    A signal that is ignored stays so. Who has something to say of what was kept adds it as a note.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    last = -_TWICE_S
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal last
+        before, last = last, time.monotonic()
+        if last - before >= _TWICE_S:
+            raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
+
+    old = {number: signal.getsignal(number) for number in _SIGNALS}
+    for number, handler in old.items():
+        if handler is not signal.SIG_IGN:  # of nohup, and of a shell's background
+            signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
 
 
 def led() -> dict[str, str]:
@@ -28,8 +115,77 @@ def follow() -> None:
     Processes of its own are not led: the variable is taken out of the environment.
     """
     parent = os.environ.pop(PARENT, None)
-    if parent is None or sys.platform != "linux":
+    if parent is not None:
+        tie(int(parent))
+
+
+def tie(parent: int) -> None:
+    """Ends this process with its parent, which is ``parent`` unless it has ended already; of Linux alone."""
+    if sys.platform != "linux":
         return
     ctypes.CDLL(None).prctl(_SIGNAL_AT_PARENTS_END, signal.SIGTERM)
-    if str(os.getppid()) != parent:  # it ended before this process could ask
+    if os.getppid() != parent:  # it ended before this process could ask
         raise SystemExit(128 + signal.SIGTERM)
+
+
+def call(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None, patience_s: float | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command to its end, and ends it and all that it started when this process ends or is told to.
+
+    Args:
+        command: a program and its arguments; one that does not start ends with exit code 1 and says so.
+        folder: where it runs.
+        environment: its variables; those of this process if not given.
+        patience_s: seconds until it is given up.
+
+    Returns:
+        Its exit code, and what it printed to both outputs.
+
+    Raises:
+        subprocess.TimeoutExpired: it takes longer.
+    """
+    leader = [sys.executable, "-I", "-S", "-c", _LEADER, str(os.getpid()), str(GRACE_S), *command]
+    with subprocess.Popen(
+        leader, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            said, _ = process.communicate(timeout=patience_s)
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+    return subprocess.CompletedProcess(list(command), process.returncode, said)
+
+
+@contextmanager
+def scratch(prefix: str, beside: Path | None = None) -> Iterator[Path]:
+    """A temporary folder that goes when this process is done; those that killed ones left go when a next one is made.
+
+    Args:
+        prefix: what the names of these folders, and of no other files, begin with.
+        beside: folder that it is in; that of all temporary files unless given.
+    """
+    for left in (beside or Path(tempfile.gettempdir())).glob(f"{prefix}*"):
+        with suppress(OSError):
+            _remove_without_owner(left)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=beside) as name:
+        descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with suppress(OSError):  # of file systems without locks
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            yield Path(name)
+        finally:
+            os.close(descriptor)
+
+
+def _remove_without_owner(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        found = os.fstat(descriptor)
+        if found.st_uid == os.geteuid() and time.time() - found.st_mtime > _YOUNG_S:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(descriptor)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -16,7 +18,7 @@ from typer.rich_utils import rich_format_error
 
 import fluxperf
 from fluxperf.errors import FluxperfError
-from fluxperf.lifeline import follow
+from fluxperf.lifeline import Stopped, follow, stoppable
 
 #: Commands in the order of the help. Each is a file of this folder, and in it a function of the same name, or an
 #: ``app`` with commands of its own; dashes are underscores there.
@@ -74,22 +76,33 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    with_traceback: Annotated[
+        bool, typer.Option("--traceback", help="Show where in the program something unforeseen goes wrong.")
+    ] = False,
 ) -> None:
-    pass
+    context.obj["traceback"] = with_traceback
 
 
 #: What a command line that means nothing raises. Newer releases of Typer have a Click of their own inside.
 _MISUSE: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
+#: Characters of a message: names in it may be as long as somebody liked.
+_MOST = 20_000
+
+#: What a shell says of a program whose output nobody reads any more, as in ``fluxperf ops | head -1``.
+_NO_READER = 128 + signal.SIGPIPE
+
 
 def main(words: Sequence[str] | None = None) -> None:
     """Runs the command line. An error that fluxperf raises on purpose is one message, and exit code 2.
 
-    So is everything else that goes wrong, with a traceback: exit code 1 is what a command itself says, such as a
-    regression, and never a crash. Characters that an output's encoding lacks are written as escapes.
+    So is everything else that goes wrong: exit code 1 is what a command itself says, such as a regression, and never a
+    crash. A signal ends with 128 and its number, and says what was kept; an output without a reader with 141, and says
+    nothing. Characters that an output's encoding lacks are written as escapes.
 
     Args:
         words: of the command, after the program's name; those that this program was called with if not given.
@@ -98,33 +111,70 @@ def main(words: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     follow()
+    options: dict[str, bool] = {}
     try:
-        code = app(words, standalone_mode=False)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        with stoppable():
+            code = _ended(sys.argv[1:] if words is None else list(words), options)
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except FluxperfError as error:
-        from rich.console import Console
-
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"fluxperf: {error}", style="red", markup=False)
+        _complain(error)
         sys.exit(2)
     except _MISUSE as error:
         rich_format_error(error)
         sys.exit(error.exit_code)
-    except (typer.Abort, KeyboardInterrupt):
-        print("Aborted.", file=sys.stderr)
-        sys.exit(2)
+    except KeyboardInterrupt as error:
+        name, number = (str(error), error.number) if isinstance(error, Stopped) else ("SIGINT", signal.SIGINT)
+        kept = " ".join(getattr(error, "__notes__", []))
+        _complain(f"stopped by {name}.{f' {kept}' if kept else ''}")
+        sys.exit(128 + number)
     except OSError as error:
         _unprinted(error)
-    except Exception:  # noqa: BLE001 -- whatever crashes must not end with 1, which says "a regression"
-        traceback.print_exc()
-        sys.exit(2)
+    except Exception as error:  # noqa: BLE001 -- whatever crashes must not end with 1, which says "a regression"
+        _crashed(error, options.get("traceback", False))
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _ended(words: list[str], options: dict[str, bool]) -> Any:
+    """What a command returns, or its exit code. Not by Typer's own way, which ends with 1 where an output is closed."""
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("fluxperf", words, obj=options) as context:
+            return command.invoke(context)
+    except typer.Exit as end:
+        return end.exit_code
+
+
+def _complain(what: object) -> None:
+    from fluxperf.cli.terminal import Console
+
+    text = str(what)
+    if len(text) > _MOST:
+        text = f"{text[:_MOST]} .. ({len(text):,} characters)"
+    Console(stderr=True, highlight=False).print(f"fluxperf: {text}", style="red", soft_wrap=True)
+
+
+def _crashed(error: Exception, with_traceback: bool) -> NoReturn:
+    """Ends with 2 behind one message: what went wrong that nobody thought of, and where."""
+    if with_traceback:
+        traceback.print_exc()
+    else:
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        _complain(
+            f"{type(error).__name__}: {str(error)[:1000]} ({Path(at.filename).name}, line {at.lineno}). Nobody foresaw "
+            f"this; fluxperf --traceback {' '.join(sys.argv[1:2])} .. shows all of it, to be reported."
+        )
+    sys.exit(2)
+
+
 def _unprinted(error: OSError) -> NoReturn:
-    """Ends with 2; if a standard output is the matter, without a second complaint when Python closes it."""
+    """Ends with 2, or with 141 where nobody reads; without a second complaint when Python closes a standard output."""
     # What is left in its buffer has no reader: Python must not try again when it ends.
     sys.stdout = None
+    if isinstance(error, BrokenPipeError):
+        sys.stderr = None
+        sys.exit(_NO_READER)
     with suppress(OSError):
-        print(f"fluxperf: {error.strerror or error}. Expected outputs that can be written to.", file=sys.stderr)
+        named = f"{error.filename}: " if error.filename else ""
+        print(f"fluxperf: {named}{error.strerror or error}. Expected files that can be used.", file=sys.stderr)
     sys.exit(2)

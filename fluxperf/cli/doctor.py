@@ -6,11 +6,11 @@ import platform
 from importlib import import_module
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 import fluxperf
+from fluxperf.cli.terminal import Console
 from fluxperf.engine.cache import KINDS, cache_root, held, writable
 from fluxperf.engine.device import bindings, open_device
 from fluxperf.errors import WORKING_GPU
@@ -74,10 +74,10 @@ def doctor() -> None:
         view.add_row(what, ", ".join(versions) or "missing")
     console.print(view)
     for line in broken:
-        console.print(line, style="red", markup=False, soft_wrap=True)
+        console.print(line, style="red", soft_wrap=True)
     for name, packages_missing in missing.items():
         line = f"Missing: {'; '.join(packages_missing)}. Get them with: {install_command(name)}"
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     if not found:
         console.print(f"No {WORKING_GPU}: rungs run as host twins. Copies and errors are exact, times are not a GPU's.")
     if broken:

@@ -8,15 +8,15 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-import typer
 from rich import box
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from fluxperf.cli.keeping import Keeping
+from fluxperf.cli.terminal import Console, say
 from fluxperf.errors import ConfigError
 from fluxperf.harness.measure.sampling import Sampling
-from fluxperf.harness.records import Record, append_record
+from fluxperf.harness.records import Record
 from fluxperf.pipeline.measuring import measure_pictures
 from fluxperf.pipeline.stages import STAGES
 from fluxperf.pipeline.text_to_image import Pipeline
@@ -36,17 +36,17 @@ class How(NamedTuple):
     memory_gb: float | None
 
 
-def pictures_of(
-    names: Sequence[str], workload: Workload, weights: Path | None, how: How, output: Path | None
-) -> list[Record]:
-    """Records of rungs, each appended when it is done.
+def measure_pictures_of(
+    names: Sequence[str], workload: Workload, weights: Path | None, how: How, keeping: Keeping
+) -> None:
+    """Measures rungs; the record of each is kept when it is done.
 
     Args:
         names: rungs.
         workload: sizes.
         weights: folder of the whole pipeline.
         how: as ``fluxperf run`` was told.
-        output: records file, or ``None``.
+        keeping: takes the records.
 
     Raises:
         ConfigError: no folder, or peers beside.
@@ -58,7 +58,6 @@ def pictures_of(
             f"run --end-to-end --peer {how.peers[0]}: peers are measured from latents to latents only. Leave --peer "
             "out; benchmarks/end_to_end.py measures diffusers' pipeline beside."
         )
-    records: list[Record] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         turns = how.sampling.turns
@@ -72,17 +71,14 @@ def pictures_of(
                 record, _ = measure_pictures(pipeline, workload, how.sampling, how.seed, how.witness, advance)
             finally:
                 pipeline.close()
-            if output is not None:
-                append_record(output, record)
-            records.append(record)
-    return records
+            keeping.add([record])
 
 
 def show_pictures(records: Sequence[Record], output: Path | None) -> None:
     """Prints the stages, and where the records went."""
     Console().print(stage_table(records))
     if output is not None:
-        typer.echo(f"{plural(len(records), 'record')} appended to {output}.")
+        say(f"{plural(len(records), 'record')} appended to {output}.")
 
 
 def stage_table(records: Sequence[Record]) -> Table:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fluxperf.baselines import WORKLOADS, counted, write_baseline
@@ -20,6 +18,7 @@ from fluxperf.cli import main
 from fluxperf.cli.alive import Stay, Warmup, begins_with, check_alive
 from fluxperf.cli.judging import against, failed, other_program, references, since, spreads, spreads_of
 from fluxperf.cli.power import power
+from fluxperf.cli.terminal import Console, say
 from fluxperf.cli.verdicts import Outputs, conclude
 from fluxperf.engine.device import open_device
 from fluxperf.errors import BuildError, ConfigError, FluxperfError, RecordError
@@ -38,6 +37,7 @@ from fluxperf.harness.policy import accept as record_acceptance
 from fluxperf.harness.provenance import Provenance, SideOf, compared, digest_of
 from fluxperf.harness.verdict import Verdict
 from fluxperf.kernel_times import KERNELS
+from fluxperf.lifeline import scratch
 from fluxperf.words import plural
 
 _POLICY = Path("reports/policy.toml")
@@ -146,7 +146,7 @@ def exact(
         if rows:
             raise RecordError(f"gate exact --remake: {rows[0].message} The baseline was left as it is.")
         write_baseline(baseline, records)
-        typer.echo(f"{plural(len(records), 'record')} -> {baseline}. Commit it with the change that it follows from.")
+        say(f"{plural(len(records), 'record')} -> {baseline}. Commit it with the change that it follows from.")
         return
     rows = [*other_program(Path.cwd()), *rows]
     known = Provenance(policy=digest_of(policy), baseline=digest_of(baseline))
@@ -210,14 +210,14 @@ def calibrate(
         plants=[percent / 100 for percent in plant or ()],
     )  # fmt: skip
     if said := too_few(found):
-        typer.echo(said, err=True)
+        say(said, err=True)
     check_writable(baselines / "calibration.json")
     with ExitStack() as open_now:
         if output is not None:
             check_writable(output)
             open_now.enter_context(locked(output, patience_s=0))
             found = continued(output, found)
-        folder = open_now.enter_context(tempfile.TemporaryDirectory(prefix="fluxperf-gate-"))
+        folder = open_now.enter_context(scratch("fluxperf-gate-"))
         progress = open_now.enter_context(_progress())
         task = progress.add_task("warm-up", total=found.pairs)
 
@@ -225,22 +225,26 @@ def calibrate(
             progress.update(task, description=f"pairs of comparison {comparison}", completed=pair)
 
         both: dict[Side, Installed] = {"base": running(), "head": running()}
-        processes = Processes(both, arguments, Path(folder), begins_with(alive))
+        processes = Processes(both, arguments, folder, begins_with(alive))
         runner: Runner = open_now.enter_context(Alive(processes, alive)) if alive else processes
         if forked:
-            runner = Forks(main, arguments, Path(folder), ["fluxperf.cli.preloaded"])
-        for latest in again(runner, found, thresholds, comparisons, time_limit_s, on_pair):
-            found = latest
-            if output is not None:
-                write(output, found)
+            runner = Forks(main, arguments, folder, ["fluxperf.cli.preloaded"])
+        try:
+            for latest in again(runner, found, thresholds, comparisons, time_limit_s, on_pair):
+                found = latest
+                if output is not None:
+                    write(output, found)
+        except KeyboardInterrupt as error:
+            error.add_note(f"Kept {plural(len(found.comparisons), 'comparison')} in {output or 'no file, see -o'}.")
+            raise
     for line in in_words(found):
-        typer.echo(line)
+        say(line)
     if found.few_processes:
-        typer.echo("No calibration is stored: so few processes say little of others. Give --alive 6 or more.")
+        say("No calibration is stored: so few processes say little of others. Give --alive 6 or more.")
     else:
         path = baselines / f"calibration-{found.machine}.json"
         store(path, found.machine, {name: metric.calibrated for name, metric in found.metrics.items()})
-        typer.echo(f"{plural(len(found.metrics), 'row')} -> {path}")
+        say(f"{plural(len(found.metrics), 'row')} -> {path}")
     raise typer.Exit(1 if found.alarms else 0)
 
 
@@ -278,7 +282,7 @@ def accept(
     )  # fmt: skip
     record_acceptance(policy, row)
     bound = f" up to {up_to:g}" if up_to is not None else ""
-    typer.echo(f"{metric} is accepted{bound} in {policy}, until {row.end.isoformat()}. Commit the file.")
+    say(f"{metric} is accepted{bound} in {policy}, until {row.end.isoformat()}. Commit the file.")
 
 
 app.command()(power)
@@ -312,8 +316,8 @@ def _sides(refs: tuple[str, str], extra: str) -> Iterator[tuple[dict[Side, Insta
             f"gate --base {refs[0]} --head {refs[1]}: expected two revisions, or two folders with checkouts, got one "
             "of each. What is built and what is not have other libraries."
         )
-    with tempfile.TemporaryDirectory(prefix="fluxperf-gate-") as folder:
-        yield {"base": as_it_is("base", Path(refs[0])), "head": as_it_is("head", Path(refs[1]))}, Path(folder)
+    with scratch("fluxperf-gate-") as folder:
+        yield {"base": as_it_is("base", Path(refs[0])), "head": as_it_is("head", Path(refs[1]))}, folder
 
 
 def _revisions(

@@ -9,10 +9,9 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from fluxperf.cli.terminal import Console, harmless_json, say
 from fluxperf.files import write_whole
 from fluxperf.harness.frames import records_frame
 from fluxperf.harness.history import Change, History, Series, distinction, load
@@ -50,19 +49,19 @@ def history(
     points, problems = load(folder)
     found = series_of(points, repo, metric, machine, problems)
     if as_json:
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(found), indent=1).decode() + "\n")
+        print(harmless_json(msgspec.json.format(msgspec.json.encode(found), indent=1).decode()))
     else:
         _show(found)
     if csv is not None:
         write_whole(csv, records_frame(folder).to_csv(index=False))
-        typer.echo(f"table -> {csv}", err=as_json)
+        say(f"table -> {csv}", err=as_json)
     for problem in found.problems:
-        typer.echo(f"fluxperf: {problem}", err=True)
+        say(f"fluxperf: {problem}", err=True)
     if found.problems:
         sys.exit(2)
     if fail_on is not None and (worse := worsened(found, fail_on)):
         for name, percent in worse:
-            typer.echo(f"fluxperf: {name} is {percent:.1f} % worse than at its first level.", err=True)
+            say(f"fluxperf: {name} is {percent:.1f} % worse than at its first level.", err=True)
         sys.exit(1)
 
 
@@ -91,11 +90,11 @@ def _show(found: History) -> None:
         console.print(_table(place, [series for series in measured if _place(series) == place]))
     changed = [series for series in measured if series.changes]
     for series in changed:
-        console.print(f"{_name(series)}, on {_place(series)}", markup=False, style="bold", soft_wrap=True)
+        console.print(f"{_name(series)}, on {_place(series)}", style="bold", soft_wrap=True)
         for change in series.changes:
-            console.print(_sentence(series, change), markup=False, soft_wrap=True)
+            console.print(_sentence(series, change), soft_wrap=True)
     for note in _notes(found, len(measured), len(changed)):
-        console.print(note, markup=False, soft_wrap=True)
+        console.print(note, soft_wrap=True)
 
 
 def _notes(found: History, measured: int, changed: int) -> list[str]:
@@ -121,14 +120,14 @@ def _place(series: Series) -> str:
 
 def _table(place: str, rows: list[Series]) -> Table:
     """A row per series: its newest value, and how often its level changed."""
-    view = Table(title=escape(place), title_justify="left")
+    view = Table(title=place, title_justify="left")
     view.add_column("series", overflow="fold")
     for heading in ("commits", "missing", "newest", "changes"):
         view.add_column(heading, justify="right", no_wrap=True)
     for series in rows:
         present = series.present
         view.add_row(
-            escape(_name(series)),
+            _name(series),
             str(len(series.points)),
             str(len(series.points) - len(present) or ""),
             shown(present[-1].value, series.unit),

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from fluxperf.cli.terminal import say
 from fluxperf.harness.asv_results import import_results
 from fluxperf.harness.points import SUFFIX, merge_points
 from fluxperf.words import plural
@@ -28,11 +29,11 @@ def import_asv(
     new, replaced = merge_points(output, imported.points)
     commits = {point.commit for point in imported.points}
     missing = sum(point.value is None for point in imported.points)
-    typer.echo(
+    say(
         f"{plural(len(imported.points), 'point')} of {plural(len(commits), 'commit')} -> {output} "
         f"({new} new, {replaced} replaced; {missing} without a value: failed or skipped)."
     )
     for problem in imported.problems:
-        typer.echo(f"fluxperf: {problem}", err=True)
+        say(f"fluxperf: {problem}", err=True)
     if imported.problems:
         sys.exit(2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from fluxperf.harness.policy import Policy
 from fluxperf.harness.provenance import Provenance, SideOf, digest, digest_of
 from fluxperf.harness.records import Record, read_records
 from fluxperf.harness.verdict import Verdict, problem
+from fluxperf.lifeline import scratch
 from fluxperf.words import plural
 
 
@@ -171,7 +171,7 @@ def references(policy: Policy, commit: str | None = None) -> list[Reference]:
 @contextmanager
 def _laid_down(content: bytes, name: str) -> Iterator[Path]:
     """What was read from git, as a file."""
-    with tempfile.TemporaryDirectory(prefix="fluxperf-gate-") as folder:
-        path = Path(folder) / name
+    with scratch("fluxperf-gate-") as folder:
+        path = folder / name
         write_whole(path, content)
         yield path

@@ -7,12 +7,12 @@ from statistics import median
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from fluxperf.cli.keeping import Keeping
+from fluxperf.cli.terminal import Console
 from fluxperf.engine.device.cuda import CudaDevice
 from fluxperf.errors import NoGpuError
-from fluxperf.harness.records import append_record
 from fluxperf.kernel_times import records
 
 
@@ -34,13 +34,14 @@ def kernels(
         device = CudaDevice()
     except NoGpuError as error:
         raise NoGpuError("kernels") from error
+    keeping = Keeping(output)
     found = records(device, repeat, rung or ())
+    with keeping.until_done():
+        keeping.add(found)
     view = Table(caption="Medians of batches of 40 calls.", caption_justify="left")
     for heading in ("kernel", "us", "GB/s"):
         view.add_column(heading, justify="left" if heading == "kernel" else "right")
     for record in found:
         seconds = median(record.times_s["call"][0])
         view.add_row(record.rung, f"{seconds * 1e6:.1f}", f"{int(record.settings['bytes']) / seconds / 1e9:.0f}")
-        if output is not None:
-            append_record(output, record)
     Console().print(view)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -13,6 +12,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from fluxperf.cli.terminal import Console
 from fluxperf.engine.checkpoints.checkpoint import Checkpoint
 from fluxperf.engine.checkpoints.sources import WeightSource
 from fluxperf.harness.records import LoadRow

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from fluxperf.cli.terminal import Console
 from fluxperf.engine.ops import catalog
 from fluxperf.engine.ops.specs import SPECS, Spec
 from fluxperf.errors import UnknownNameError
@@ -38,11 +38,11 @@ def _one(spec: Spec) -> Table:
     view.add_column("field", style="bold")
     view.add_column("value")
     view.add_row("tier", spec.tier)
-    view.add_row("shapes", spec.signature.replace("[", "\\["))
+    view.add_row("shapes", spec.signature)
     for dtype, tolerance in spec.tolerance.items():
         view.add_row(f"tolerance, {dtype}", f"{tolerance:.1e} relative to the float64 oracle")
     if spec.oracle is not None:
-        view.add_row("formula", (spec.oracle.__doc__ or "").replace("[", "\\["))
+        view.add_row("formula", spec.oracle.__doc__ or "")
     for name in catalog.names(spec.name, "host"):
         view.add_row(name, catalog.METHODS[name])
     return view

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fluxperf.cli.terminal import Console, say
 from fluxperf.errors import ConfigError
 from fluxperf.files import write_whole
 from fluxperf.harness.text import units
-from fluxperf.harness.text.escape import neutral, shown
+from fluxperf.harness.text.escape import shown
 from fluxperf.harness.timeline.ledger import Ledger
 from fluxperf.harness.timeline.model import Timeline
 
@@ -75,7 +75,7 @@ def table_per_op(
     table = per_op(timeline, ledger, machine_ceilings(rates, timeline, ledger))
     if to is not None:
         write_whole(to, msgspec.json.format(msgspec.json.encode(table), indent=1).decode() + "\n")
-        typer.echo(f"Ops of a step written to {neutral(str(to))}.", err=True)
+        say(f"Ops of a step written to {to}.", err=True)
     return table
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from fluxperf.cli.terminal import Console, say
 from fluxperf.engine.ops.catalog import METHODS
 from fluxperf.engine.ops.table import OP_NAMES
 from fluxperf.engine.phases import MISSION, PHASES, Phase, phase_named, table
@@ -27,7 +27,7 @@ def phases(
 ) -> None:
     """Show the ladder: what each rung changes, and only that."""
     if markdown:
-        typer.echo(as_markdown())
+        say(as_markdown())
         return
     console = Console()
     if rung is not None:

@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fluxperf.budgets import in_words
 from fluxperf.cli.loading import BytesBar, loaded
+from fluxperf.cli.terminal import Console, say
 from fluxperf.engine.checkpoints.checkpoint import Checkpoint
 from fluxperf.engine.config import FluxConfig, config_named
 from fluxperf.engine.phases import phase_named
@@ -27,9 +26,6 @@ from fluxperf.pipeline.jobs import Defaults, Job, Line, check_suffix, is_folder,
 from fluxperf.pipeline.latents import load_latents, save_latents
 from fluxperf.pipeline.parts import load_decoder, load_encoders
 from fluxperf.pipeline.text_to_image import Pipeline
-
-#: Exit code of a shell for what SIGINT ended.
-_INTERRUPTED = 130
 
 
 class How(NamedTuple):
@@ -82,11 +78,11 @@ def make_pictures(
     try:
         for number, job in enumerate(jobs, start=1):
             _picture(pipeline, how, job, f"picture {number} of {len(jobs)}", stored.encoders if stored else "")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         # Files tell, not a count beside them: the interrupt may come between a file and its count.
         done = sum(_written(job) not in (None, old) for job, old in zip(jobs, before, strict=True))
-        typer.echo(f"interrupted: {done} of {len(jobs)} pictures are done, nothing half-written is left.", err=True)
-        raise typer.Exit(_INTERRUPTED) from None
+        error.add_note(f"{done} of {len(jobs)} pictures are done, nothing half-written is left.")
+        raise
     finally:
         pipeline.close()
 
@@ -165,14 +161,14 @@ def _picture(pipeline: Pipeline, how: How, job: Job, title: str, encoders: str) 
             encoders=encoders,
         )
     for note in made.notes:
-        typer.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)
     if job.latents_out is not None:
         numbers = pipeline.parts.device.door.to_host(made.latents, "latents")
         save_latents(job.latents_out, numbers, made.metadata[0])
     if job.output is not None:
         made.save(job.output)
     where = " and ".join(str(path) for path in (job.output, job.latents_out) if path is not None)
-    typer.echo(f"{where}: {_told(made)}; {time.perf_counter() - start:.2f} s")
+    say(f"{where}: {_told(made)}; {time.perf_counter() - start:.2f} s")
 
 
 @contextmanager
@@ -206,11 +202,9 @@ def encode_prompts(how: How, prompts: list[Words], output: Path) -> None:
     encoders, _ = load_encoders(how.model, how.device, dtype, how.t5_precision)  # type: ignore[arg-type]
     embedded, notes = encoders.stored([one.prompt for one in prompts], [one.prompt_2 for one in prompts], how.tokens)
     for note in notes:
-        typer.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)
     save_embeddings(output, prompts, embedded, encoders.words)
-    typer.echo(
-        f"{output}: embeddings of {len(prompts)} prompt{'' if len(prompts) == 1 else 's'}, {how.tokens} tokens each"
-    )
+    say(f"{output}: embeddings of {len(prompts)} prompt{'' if len(prompts) == 1 else 's'}, {how.tokens} tokens each")
 
 
 def decode_latents(how: How, path: Path, output: Path | None) -> None:
@@ -225,4 +219,4 @@ def decode_latents(how: How, path: Path, output: Path | None) -> None:
     decoder, bridge = load_decoder(how.model, how.device, dtype)
     images = decoder.images(bridge.device.door.to_device(latents, "latents"), rows, columns)
     png.write(target, decoder.pixels(images)[0], metadata)
-    typer.echo(f"{target}: {metadata['size']}, decoded from {path}")
+    say(f"{target}: {metadata['size']}, decoded from {path}")

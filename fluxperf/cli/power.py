@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from fluxperf.cli.terminal import say
 from fluxperf.errors import ConfigError
 from fluxperf.files import check_writable, write_whole
 from fluxperf.harness.comparisons import read_comparisons
@@ -49,10 +50,10 @@ def power(
     model = f"{comparisons.stem}, {'' if calibrated else 'un'}calibrated"
     for row in shares(gated, draw, model, trials, [value / 100 for value in change] if change else CHANGES):
         rows.append(row)
-        typer.echo(row.in_words)
+        say(row.in_words)
     if output is not None:
         write_whole(output, msgspec.json.format(msgspec.json.encode(rows)).decode() + "\n")
-        typer.echo(f"{plural(len(rows), 'row')} -> {output}")
+        say(f"{plural(len(rows), 'row')} -> {output}")
 
 
 def _workload(metrics: Mapping[str, object]) -> str:

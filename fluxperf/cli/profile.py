@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import typer
-from rich.console import Console
+from rich.text import Text
 
 from fluxperf.cli.grouped import grouped
 from fluxperf.cli.options import WorkloadOptions
 from fluxperf.cli.per_op import Ceilings, PerOpFile, rates_of, show_per_op, table_per_op
 from fluxperf.cli.replicas import options
+from fluxperf.cli.terminal import Console, say
 from fluxperf.cli.timeline_tables import show, show_comparison
 from fluxperf.engine.device.cuda import CudaDevice
 from fluxperf.engine.device.observers import NvtxRanges
 from fluxperf.engine.phases import phase_named
 from fluxperf.errors import BindError, ConfigError, DeviceError, NoGpuError, UnknownNameError
 from fluxperf.files import write_whole
-from fluxperf.harness.text.escape import neutral
 from fluxperf.harness.timeline import driver
 from fluxperf.harness.timeline.capturing import VARIABLE, capture, find_nsys
 from fluxperf.harness.timeline.findings import findings
@@ -144,11 +144,10 @@ def _program(tool: str, nsys: Path | None, rung: str, by: str) -> Path | None:
 
 def _say_where(final: ProfileFiles) -> None:
     """Where the files are, and what reads them."""
-    typer.echo(f"Written: {', '.join(neutral(str(path)) for path in final.there())}.", err=True)
+    say(f"Written: {', '.join(str(path) for path in final.there())}.", err=True)
     read = final.export if final.export.exists() else final.trace
-    typer.echo(
-        f"`fluxperf timeline {neutral(str(read))} --ledger {neutral(str(final.ledger))}` reads them again; "
-        f"{neutral(str(final.trace))} opens at ui.perfetto.dev.",
+    say(
+        f"`fluxperf timeline {read} --ledger {final.ledger}` reads them again; {final.trace} opens at ui.perfetto.dev.",
         err=True,
     )
 
@@ -157,7 +156,7 @@ def _with_nsys(program: Path, words: list[str], files: ProfileFiles) -> Timeline
     """The timeline of a process of its own under nsys."""
     command = [sys.executable, "-m", "fluxperf", "profile", *words, f"--inside={files.ledger}"]
     stem = files.trace.with_suffix("")
-    with Console(stderr=True).status(f"profiling under {program}"):
+    with Console(stderr=True).status(Text(f"profiling under {program}")):
         _, export = capture(program, command, stem)
     if not files.ledger.exists():
         raise DeviceError(f"profile: {program} captured something, but the profiled run wrote no ledger. Try again.")
@@ -189,7 +188,7 @@ def _attached(rung: str) -> NvtxRanges:
 def _with_cupti(wanted: _Wanted, files: ProfileFiles) -> Timeline:
     """The timeline of this process."""
     recorder = Recorder(os.getpid())
-    with Console(stderr=True).status("profiling under CUPTI"):
+    with Console(stderr=True).status(Text("profiling under CUPTI")):
         prepared = _prepared(wanted)
         counted = profiled(
             prepared, wanted.measured, wanted.warmup, lambda: NvtxRanges(wanted.rung, recorder.domain), recorder.start,

@@ -8,11 +8,13 @@ from collections.abc import Container
 from pathlib import Path
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from fluxperf.cli.keeping import Keeping, kept
 from fluxperf.cli.ladder import ladder
+from fluxperf.cli.terminal import Console, say
 from fluxperf.errors import ProcessError
+from fluxperf.files import check_writable
 from fluxperf.harness.measure.processes import Replicas, folder_for, merge_all, replicate
 from fluxperf.harness.records import Record
 from fluxperf.words import plural
@@ -30,26 +32,36 @@ def measured_in_processes(context: typer.Context, processes: int, output: Path |
         output: records file, or ``None``.
 
     Raises:
-        ProcessError: a process failed or was interrupted, or the processes disagree about exact counts. What was
-            finished and agrees is appended and shown before. Where they disagree, their own records are kept.
+        ProcessError: a process failed, or the processes disagree about exact counts. What was finished and agrees is
+            appended and shown before. Where they disagree, their own records are kept.
+        KeyboardInterrupt: the command was stopped; likewise.
     """
+    if output is not None:
+        check_writable(output, appended=True)
     folder = folder_for(output)
     command = [sys.executable, "-m", "fluxperf", "run", *options(context, _OF_THE_WHOLE)]
     replicas = _replicated(command, processes, folder)
-    merged, problems, notes = merge_all(replicas, processes, output)
+    keeping = Keeping(output)
+    merged, problems, notes = merge_all(replicas, processes)
     for note in (replicas.notes, *notes):
         if note:
-            typer.echo(note, err=True)
+            say(note, err=True)
     if problems:
         problems.append(f"The processes' own records are in {folder}.")
     else:
         shutil.rmtree(folder)
     if replicas.failure:
-        problems.insert(0, f"{replicas.failure}\n{_kept(merged, output)}")
-    if not problems:
+        problems.insert(0, f"{replicas.failure}\n{kept(merged, output)}")
+    with keeping.until_done():
+        keeping.add(merged)
+    if not problems and not replicas.stopped:
         return merged
     if merged:
         Console().print(ladder(merged))
+    if replicas.stopped:
+        for note in (kept(merged, output), *problems):
+            replicas.stopped.add_note(note)
+        raise replicas.stopped
     raise ProcessError(f"run --processes {processes}: " + "\n".join(problems))
 
 
@@ -81,12 +93,3 @@ def _replicated(command: list[str], processes: int, folder: Path) -> Replicas:
             progress.update(task, description=what, completed=number - 1)
 
         return replicate(command, processes, folder, show)
-
-
-def _kept(merged: list[Record], output: Path | None) -> str:
-    """What became of what was finished before a process failed."""
-    if not merged:
-        return "No rung was finished before."
-    number = plural(len(merged), "record")
-    where = "shown above" if output is None else f"appended to {output}"
-    return f"What was finished before is kept: {number} {where}."

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from fluxperf.cli.ladder import ladder
+from fluxperf.cli.terminal import Console, harmless, harmless_json, say
 from fluxperf.errors import RecordError
 from fluxperf.files import write_whole
 from fluxperf.harness.facts.evidence import Given, gathered
@@ -98,7 +98,7 @@ def report(
         for text in first_few(file.problems, f"line of {file.path}", f"lines of {file.path}")
     ]
     for problem in problems:
-        typer.echo(f"fluxperf: {problem}", err=True)
+        say(f"fluxperf: {problem}", err=True)
     if problems:
         sys.exit(2)
 
@@ -134,13 +134,14 @@ def _page(
     study = survey(files, described, extras)
     aside = _STDOUT in (markdown, as_json)
     write_whole(output, page(study))
-    typer.echo(f"{plural(len(study.records), 'record')} -> {output}", err=aside)
+    say(f"{plural(len(study.records), 'record')} -> {output}", err=aside)
     for path, rendered, name in ((markdown, comment, "comment"), (as_json, digest, "figures")):
         if path == _STDOUT:
-            sys.stdout.write(rendered(study))
+            text = rendered(study)
+            print((harmless_json if path == as_json else harmless)(text), end="")
         elif path is not None:
             write_whole(path, rendered(study))
-            typer.echo(f"{name} -> {path}", err=aside)
+            say(f"{name} -> {path}", err=aside)
     if chart is not None:
         write_whole(chart, readme_chart(files, described, files[0].records[0].workload.name, extras))
-        typer.echo(f"chart -> {chart}", err=aside)
+        say(f"chart -> {chart}", err=aside)

@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fluxperf.budgets import check_gigabytes, in_words
-from fluxperf.cli.end_to_end import How, pictures_of, show_pictures
+from fluxperf.cli.end_to_end import How, measure_pictures_of, show_pictures
 from fluxperf.cli.grouped import grouped
+from fluxperf.cli.keeping import Keeping
 from fluxperf.cli.ladder import ladder
 from fluxperf.cli.loading import LoadingBar, loaded
 from fluxperf.cli.options import MemoryGb, SamplingOptions, WorkloadOptions
 from fluxperf.cli.replicas import measured_in_processes
+from fluxperf.cli.terminal import Console, say
 from fluxperf.engine.checkpoints.sources import WeightSource
 from fluxperf.engine.device import open_device
 from fluxperf.engine.phases import PHASES, phase_named
@@ -106,9 +108,15 @@ def run(
         _in_turns(names or _every_rung(kind), chosen, what.source(chosen), how, output)
         return
     if end_to_end:
-        show_pictures(pictures_of(names or _every_rung(kind), chosen, what.weights, how, output), output)
+        keeping = Keeping(output, lambda records: show_pictures(records, None))
+        with keeping.until_done():
+            measure_pictures_of(names or _every_rung(kind), chosen, what.weights, how, keeping)
+        show_pictures(keeping.records, output)
         return
-    _show(_measure_all(names or _every_rung(kind), chosen, what.source(chosen), how, output), output)
+    keeping = Keeping(output, lambda records: _show(records, None))
+    with keeping.until_done():
+        _measure_all(names or _every_rung(kind), chosen, what.source(chosen), how, keeping)
+    _show(keeping.records, output)
 
 
 def _in_turns(names: list[str], workload: Workload, source: WeightSource, how: How, output: Path | None) -> None:
@@ -155,9 +163,7 @@ def _show(records: list[Record], output: Path | None) -> None:
     """Prints the ladder, and where the records went."""
     Console().print(ladder(records))
     if output is not None:
-        typer.echo(
-            f"{plural(len(records), 'record')} appended to {output}. `fluxperf report {output}` makes a page of them."
-        )
+        say(f"{plural(len(records), 'record')} appended to {output}. `fluxperf report {output}` makes a page of them.")
 
 
 def _every_rung(device: str) -> list[str]:
@@ -166,7 +172,7 @@ def _every_rung(device: str) -> list[str]:
     for phase in PHASES:
         problems = obstacles(phase, device)
         if problems:
-            typer.echo(f"rung {phase.name} is left out on {device}: {problems[0]}", err=True)
+            say(f"rung {phase.name} is left out on {device}: {problems[0]}", err=True)
         else:
             names.append(phase.name)
     return names
@@ -189,12 +195,9 @@ def _turns(rungs: int, how: How) -> int | None:
     return None if turns is None else 1 + rungs * (1 + turns)
 
 
-def _measure_all(
-    names: list[str], workload: Workload, source: WeightSource, how: How, output: Path | None
-) -> list[Record]:
-    """Records of the rungs, each appended when it is done."""
+def _measure_all(names: list[str], workload: Workload, source: WeightSource, how: How, keeping: Keeping) -> None:
+    """Measures rungs; the records of each are kept when it is done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    records: list[Record] = []
     progress, bar = Progress(*columns), LoadingBar(source)
     with Live(Group(progress, bar.progress), console=Console(stderr=True), transient=True) as live:
         task = progress.add_task("oracle", total=_turns(len(names), how))
@@ -214,11 +217,7 @@ def _measure_all(
             peers = [open_peer(peer, workload) for peer in how.peers] if name == names[-1] else []
             advance = partial(progress.advance, task)
             measured, latents = measure(prepared, how.sampling, reference, how.witness, peers, advance)
-            records += measured
-            if output is not None:
-                for record in measured:
-                    append_record(output, record)
+            keeping.add(measured)
             if reference is None and prepared.phase.activations == "float32":
                 reference = Reference(latents, f"rung {name} (float32) of the same run, final latents")
             prepared.close()
-    return records

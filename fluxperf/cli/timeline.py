@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import typer
-from rich.console import Console
 
 from fluxperf.cli import timeline_options as options
 from fluxperf.cli.per_op import Ceilings, PerOpFile, rates_of, show_per_op, table_per_op
+from fluxperf.cli.terminal import Console, harmless_json, say
 from fluxperf.cli.timeline_tables import show, show_comparison, show_difference
 from fluxperf.errors import ConfigError, TimelineError, UnknownNameError
 from fluxperf.files import write_whole
 from fluxperf.harness.policy import read_policy
-from fluxperf.harness.text.escape import neutral, shown
+from fluxperf.harness.text.escape import shown
 from fluxperf.harness.timeline.blind import blind_spots
 from fluxperf.harness.timeline.differing import difference
 from fluxperf.harness.timeline.filtering import Filter, filtered
@@ -114,7 +113,7 @@ def timeline(
         failed = [row.limit for row in verdicts if row.state == "broken"]
         undecided = {row.limit: row.reason for row in verdicts if row.state == "undecided"}
         document = _Document(1, summary, found, failed, undecided, verdicts, blind, *told, branches, comparison, table)
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(document), indent=1).decode() + "\n")
+        print(harmless_json(msgspec.json.format(msgspec.json.encode(document), indent=1).decode()))
     else:
         show(summary, found, top, branches)
         if comparison is not None:
@@ -126,7 +125,7 @@ def timeline(
         f"Page written to {html}; open it in a browser.": html is not None,
     }
     for text in (text for text, done in written.items() if done):
-        typer.echo(neutral(text), err=True)
+        say(text, err=True)
     _end(file, verdicts, comparison)
 
 
@@ -145,14 +144,14 @@ def _compare(
         raise ConfigError(f"timeline A B: expected no {', '.join(sorted(others))} with two captures. Give one of them.")
     found = difference(_read(file, part), _read(against, part))
     if as_json:
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(found), indent=1).decode() + "\n")
+        print(harmless_json(msgspec.json.format(msgspec.json.encode(found), indent=1).decode()))
     else:
         show_difference(found, top)
     if html is not None:
         from fluxperf.harness.capture.compared import compared
 
         write_whole(html, compared(found))
-        typer.echo(neutral(f"Page written to {html}; open it in a browser."), err=True)
+        say(f"Page written to {html}; open it in a browser.", err=True)
 
 
 def _thresholds(policy: Path | None) -> dict[str, str]:
@@ -169,7 +168,7 @@ def _end(file: Path, verdicts: list[Verdict], comparison: Comparison | None) -> 
     undecided = [row for row in verdicts if row.state == "undecided"]
     if failed:
         told = ", ".join(f"{row.limit} ({row.seen})" for row in failed)
-        typer.echo(neutral(f"fluxperf: found {told}, as --fail-on names."), err=True)
+        say(f"fluxperf: found {told}, as --fail-on names.", err=True)
         raise typer.Exit(1)
     if comparison is not None and comparison.problems:
         raise typer.Exit(1)

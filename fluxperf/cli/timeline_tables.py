@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fluxperf.cli.terminal import Console
 from fluxperf.harness.text import units
-from fluxperf.harness.text.escape import neutral, shown
+from fluxperf.harness.text.escape import shown
 from fluxperf.harness.timeline.differing import Change, Difference
 from fluxperf.harness.timeline.findings import KINDS, Finding
 from fluxperf.harness.timeline.ledger import Comparison
@@ -60,7 +60,7 @@ def show(summary: Summary, found: list[Finding], top: int, branches: list[Branch
 def show_difference(found: Difference, top: int) -> None:
     """Prints what changed from one capture to another."""
     console = Console(highlight=False)
-    console.print(Text(neutral(f"{shown(found.before, 200)} -> {shown(found.after, 200)}")), soft_wrap=True)
+    console.print(Text(f"{shown(found.before, 200)} -> {shown(found.after, 200)}"), soft_wrap=True)
     padding = 0 if console.width < _ROOMY else 1
     for title, rows in (
         ("by range, each with all below it", found.ranges), ("by op", found.ops), ("by kernel", found.kernels)
@@ -93,9 +93,9 @@ def show_comparison(comparison: Comparison) -> None:
     """Prints what agrees with the ledger, and what does not."""
     console = Console(highlight=False)
     for line in comparison.agreed:
-        console.print(Text(neutral(line)), soft_wrap=True)
+        console.print(Text(line), soft_wrap=True)
     for line in comparison.problems:
-        console.print(Text(f"DIFFERS: {neutral(line)}", style="red"), soft_wrap=True)
+        console.print(Text(f"DIFFERS: {line}", style="red"), soft_wrap=True)
 
 
 def _heading(summary: Summary) -> str:

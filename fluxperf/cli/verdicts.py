@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
+from fluxperf.cli.terminal import Console, say
 from fluxperf.errors import ConfigError, RecordError
 from fluxperf.files import write_whole
 from fluxperf.harness.formats.github import append_summary, workflow_commands
@@ -66,7 +66,7 @@ def conclude(verdict: Verdict, outputs: Outputs) -> None:
         append_summary(verdict, Path(place))
     _print(verdict)
     for line in workflow_commands(verdict) if outputs.github else ():
-        typer.echo(line)
+        say(line)
     if sys.stdout is None:
         raise RecordError("gate: the verdict could not be printed, standard output is closed. Its files are written.")
     sys.stdout.flush()
@@ -82,10 +82,8 @@ def _print(verdict: Verdict) -> None:
     if len(rows) > _MOST_PRINTED:
         console.print(f"{plural(len(rows) - _MOST_PRINTED, 'more row')}; --json FILE writes all of them.")
     for note in verdict.notes[:_MOST_NOTES]:
-        console.print(f"Note: {shown(note, 400)}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"Note: {shown(note, 400)}", highlight=False, soft_wrap=True)
     for name, value in verdict.provenance.lines:
-        console.print(f"{name}: {shown(value, 600)}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{name}: {shown(value, 600)}", highlight=False, soft_wrap=True)
     counts = ", ".join(f"{number} {name}" for name, number in sorted(verdict.counts.items()))
-    console.print(
-        f"Gate: {verdict.outcome}. {plural(len(verdict.rows), 'row')}: {counts}.", markup=False, highlight=False
-    )
+    console.print(f"Gate: {verdict.outcome}. {plural(len(verdict.rows), 'row')}: {counts}.", highlight=False)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json as json_text
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fluxperf.cli.terminal import Console, harmless_json
 from fluxperf.errors import ConfigError, DeviceError
 from fluxperf.harness.timeline.call_sites import printable
 from fluxperf.harness.timeline.program import program, run
@@ -50,7 +49,7 @@ def witness(
     events = tracer.events
     found = copies_in(events, guarded)
     absent = [name for name in guarded if name not in tracer.ranges_seen]
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
     if output is not None:
         write_rows(output, events)
     if json:
@@ -90,7 +89,7 @@ def _print_json(events: Sequence[Event], found: Sequence[Copy], code: int, probl
         "copies_where_none_may_be": [str(copy) for copy in found],
         "groups": [group.row() for group in groups(events)],
     }
-    sys.stdout.write(json_text.dumps(summary) + "\n")
+    print(harmless_json(json_text.dumps(summary)))
 
 
 def _table(events: Sequence[Event]) -> Table:

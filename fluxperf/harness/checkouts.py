@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import subprocess
 import sys
-import tempfile
+import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from fluxperf.harness.alive import Begun
 from fluxperf.harness.gate import Side
 from fluxperf.harness.isolation import PASSED_TO_BUILDS, RUN, check_imports, digests_of, surroundings
 from fluxperf.harness.records import Record, read_records
+from fluxperf.lifeline import call, scratch
 
 #: Seconds until a build, or a process that measures, is given up.
 PATIENCE_S = 3600.0
@@ -115,9 +117,9 @@ class Processes:
 
 @contextmanager
 def installed(repository: Path, refs: dict[Side, str], extra: str = "") -> Iterator[tuple[dict[Side, Installed], Path]]:
-    """Both revisions, each built in a worktree and a virtual environment of its own, and a folder for their records.
+    """Both revisions, each built from a copy of its own in a virtual environment, and a folder for their records.
 
-    Everything is removed in the end. Revisions with the same commit share one build.
+    Everything is removed in the end, and the repository is left alone. Revisions with the same commit share one build.
 
     Args:
         repository: a checkout of it.
@@ -128,25 +130,13 @@ def installed(repository: Path, refs: dict[Side, str], extra: str = "") -> Itera
         BuildError: a revision that does not exist, or does not install.
     """
     commits = {side: resolved(repository, side, ref) for side, ref in refs.items()}
-    with tempfile.TemporaryDirectory(prefix="fluxperf-gate-") as name:
-        folder = Path(name)
-        trees: list[Path] = []
-        try:
-            builds: dict[str, Path] = {}
-            for side, commit in commits.items():
-                if commit in builds:
-                    continue
-                tree = folder / f"tree-{side}"
-                trees.append(tree)
-                builds[commit] = _build(repository, tree, folder / f"venv-{side}", commit, extra)
-            files = {commit: digests_of(repository, commit) for commit in builds}
-            yield (
-                {side: Installed(builds[commit], commit, None, files[commit]) for side, commit in commits.items()},
-                folder,
-            )
-        finally:
-            for tree in trees:
-                _git(repository, "worktree", "remove", "--force", str(tree))
+    with scratch("fluxperf-gate-") as folder:
+        builds: dict[str, Path] = {}
+        for side, commit in commits.items():
+            if commit not in builds:
+                builds[commit] = _build(repository, folder / f"tree-{side}", folder / f"venv-{side}", commit, extra)
+        files = {commit: digests_of(repository, commit) for commit in builds}
+        yield {side: Installed(builds[commit], commit, None, files[commit]) for side, commit in commits.items()}, folder
 
 
 def running() -> Installed:
@@ -168,7 +158,8 @@ def as_it_is(side: Side, folder: Path) -> Installed:
 def _build(repository: Path, tree: Path, venv: Path, commit: str, extra: str) -> Path:
     """Interpreter of a fresh environment in which a commit is installed."""
     what = f"building {commit[:10]}"
-    _call(["git", "-C", str(repository), "worktree", "add", "--detach", str(tree), commit], repository, what)
+    # No worktree: the repository would know of it, and keep it if this process were killed.
+    _copy(repository, tree, commit, what)
     environment = surroundings(PASSED_TO_BUILDS)
     _call([sys.executable, "-I", "-m", "venv", str(venv)], tree, what, environment)
     python = venv / "bin" / "python"
@@ -196,6 +187,20 @@ def _git(repository: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         raise BuildError(f"gate: expected git to be installed, it does not start ({error.strerror}).") from error
 
 
+def _copy(repository: Path, tree: Path, commit: str, what: str) -> None:
+    """Writes the files of a commit into a new folder."""
+    command = ["git", "-C", str(repository), "archive", "--format=tar", commit]
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode:
+        said = last_lines(done.stderr.decode(errors="replace"))
+        raise BuildError(f"{what}: expected its files, git archive says: {said}")
+    try:
+        with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+            archive.extractall(tree, filter="data")
+    except (tarfile.TarError, OSError) as error:
+        raise BuildError(f"{what}: its files cannot be written to {tree} ({error}). Make room there.") from error
+
+
 def _call(command: Sequence[str], folder: Path, what: str, environment: dict[str, str] | None = None) -> None:
     """Runs a command to its end.
 
@@ -203,22 +208,9 @@ def _call(command: Sequence[str], folder: Path, what: str, environment: dict[str
         BuildError: it does not start, fails, or takes too long; comes with the last lines that it printed.
     """
     try:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            check=False,
-            timeout=PATIENCE_S,
-        )
+        done = call(command, folder, environment, PATIENCE_S)
     except subprocess.TimeoutExpired as error:
         raise BuildError(f"{what}: expected an end within {PATIENCE_S:g} s, there was none. It was stopped.") from error
-    except OSError as error:
-        raise BuildError(f"{what}: {command[0]} does not start ({error.strerror}). Install it.") from error
     if done.returncode:
         last = last_lines(done.stdout)
         raise BuildError(f"{what}: expected exit code 0, got {done.returncode}. Correct what it says:\n{last}")

@@ -20,6 +20,7 @@ from fluxperf.harness.checkouts import PATIENCE_S, last_lines
 from fluxperf.harness.gate import Side
 from fluxperf.harness.isolation import surroundings
 from fluxperf.harness.records import Record, read_records
+from fluxperf.lifeline import tie
 
 #: Device files of NVIDIA's drivers begin so: of servers and desktops, of Jetson, of Windows' subsystem.
 _DEVICES = ("/dev/nvidia", "/dev/nvhost", "/dev/nvmap", "/dev/dxg")
@@ -118,6 +119,7 @@ def _measured(main: Main, words: Sequence[str], folder: Path, log: Path, environ
         os.dup2(descriptor, standard)
     os.close(descriptor)
     os.chdir(folder)
+    tie(os.getppid())
     for process in (os.getppid(), os.getpid()):
         try:
             devices = devices_of(process)

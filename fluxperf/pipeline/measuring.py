@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from fluxperf.harness.measure.sampler import Samples, Variant, interleave
 from fluxperf.harness.measure.sampling import Sampling
 from fluxperf.harness.records import Record, StageRow, Totals
 from fluxperf.harness.timeline.witness import Witness
+from fluxperf.lifeline import scratch
 from fluxperf.pipeline.asked import Asked, asked
 from fluxperf.pipeline.embeddings import PromptCache
 from fluxperf.pipeline.generation import Generated
@@ -63,14 +63,14 @@ def measure_pictures(
     encoders = pipeline.parts.encoders()
     before, encoders.cache = encoders.cache, PromptCache(0)
     try:
-        with tempfile.TemporaryDirectory(prefix="fluxperf-") as folder:
+        with scratch("fluxperf-picture-") as folder:
             prepared = Prepared(pipeline.parts.transformer, workload, *pipeline.generation.inputs(wanted, seed))
             setup = _weights(device.door.ledger.crossings)
             counts = count(prepared, witness)
             on_sample()
             start = len(device.door.ledger.crossings)
             made: list[Generated] = []
-            picture = partial(_picture, pipeline, wanted, seed, Path(folder))
+            picture = partial(_picture, pipeline, wanted, seed, folder)
             with Watch(device.bus_id) as watch:
                 variants = [Variant(device, lambda _: made.append(picture())), *beside]
                 samples, *others = interleave(variants, sampling, on_sample, window=watch.window())

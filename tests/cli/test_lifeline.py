@@ -1,4 +1,4 @@
-"""A measuring process ends with the command that started it, even if that was killed."""
+"""How processes end: with the command that started them, even if that was killed; a command by signals, in order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fluxperf import lifeline
+from fluxperf import cli, lifeline
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux ends the child")
 
@@ -62,3 +62,92 @@ def test_measuring_processes_are_led(tmp_path):
     program = f"import os, sys; open({str(tmp_path / 'seen')!r}, 'w').write(os.environ['{lifeline.PARENT}'])"
     replicate([sys.executable, "-c", program], 1, tmp_path)
     assert (tmp_path / "seen").read_text() == str(os.getpid())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_command_with_its_own_code_and_what_was_kept(monkeypatch, capsys, number):
+    def kept(*_, **__):
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+        except KeyboardInterrupt as error:
+            os.kill(os.getpid(), number)  # a terminal's group is told twice
+            error.add_note("Kept 2 records.")
+            raise
+
+    monkeypatch.setattr("fluxperf.cli.phases.as_markdown", kept)
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["phases", "--markdown"])
+    assert end.value.code == 128 + number
+    assert f"fluxperf: stopped by {number.name}. Kept 2 records." in capsys.readouterr().err
+    assert signal.getsignal(number) == before
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    """As ``nohup`` sets it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with lifeline.stoppable():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+GROUP = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"])
+print(child.pid, flush=True)
+open(sys.argv[1], "w").write(f"{child.pid}")
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("how", ["late", "stopped", "killed"])
+def test_all_that_a_command_started_ends_with_it(tmp_path, how):
+    told = tmp_path / "told"
+    command = [sys.executable, "-S", "-c", GROUP, str(told)]
+    if how == "killed":
+        program = (
+            "import sys; from pathlib import Path; from fluxperf.lifeline import call; call(sys.argv[1:], Path.cwd())"
+        )
+        with subprocess.Popen([sys.executable, "-c", program, *command]) as parent:
+            while not (told.exists() and told.read_text()):
+                time.sleep(0.01)
+            parent.kill()
+    elif how == "late":
+        with pytest.raises(subprocess.TimeoutExpired):
+            lifeline.call(command, tmp_path, patience_s=1)
+    else:
+        before = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+        signal.setitimer(signal.ITIMER_REAL, 1, 1)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                lifeline.call(command, tmp_path)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+    while _runs(int(told.read_text())):
+        time.sleep(0.01)
+
+
+def test_a_command_says_its_code_and_what_it_printed(tmp_path):
+    program = "import sys; print('out'); print('error', file=sys.stderr); sys.exit(3)"
+    done = lifeline.call([sys.executable, "-c", program], tmp_path)
+    assert (done.returncode, sorted(done.stdout.split())) == (3, ["error", "out"])
+    done = lifeline.call(["/nowhere/program"], tmp_path)
+    assert (done.returncode, done.stdout.strip()) == (1, "/nowhere/program does not start (No such file or directory).")
+
+
+def test_what_a_killed_process_left_goes_and_what_another_uses_stays(tmp_path):
+    left, young, other = (tmp_path / name for name in ("made-left", "made-young", "kept"))
+    for folder in (left, young, other):
+        folder.mkdir()
+        (folder / "file").write_text("")
+        if folder != young:
+            os.utime(folder, (1, 1))
+    with lifeline.scratch("made-", tmp_path) as used:
+        os.utime(used, (1, 1))
+        with lifeline.scratch("made-", tmp_path) as own:
+            assert {path.name for path in tmp_path.iterdir()} == {"made-young", "kept", used.name, own.name}
+    assert {path.name for path in tmp_path.iterdir()} == {"made-young", "kept"}

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from fluxperf.errors import RecordError
 from fluxperf.harness.measure.merging import merge
-from fluxperf.harness.records import Record, append_record, read_records
+from fluxperf.harness.records import Record, read_records
 from fluxperf.lifeline import led
 from fluxperf.words import plural
 
@@ -36,12 +36,14 @@ _MOST_LINES = 12
 class Replicas(NamedTuple):
     """What the processes wrote: records by process, in order; what the first one said on its way.
 
-    ``failure`` says which process failed and how, with the end of its messages; it is empty if none did.
+    ``failure`` says which process failed and how, with the end of its messages; it is empty if none did. ``stopped`` is
+    what ended them before, such as Ctrl-C.
     """
 
     records: list[list[Record]]
     notes: str
     failure: str
+    stopped: KeyboardInterrupt | None = None
 
 
 def folder_for(output: Path | None) -> Path:
@@ -80,7 +82,10 @@ def replicate(
     notes = ""
     for number in range(1, processes + 1):
         output = folder / f"process-{number}.jsonl"
-        failure, said = _run([*command, "-o", str(output)], output, partial(on_progress, number))
+        try:
+            failure, said = _run([*command, "-o", str(output)], output, partial(on_progress, number))
+        except KeyboardInterrupt as stopped:
+            return Replicas([*records, _finished(output)[0]], notes, "", stopped)
         written, problem = _finished(output)
         records.append(written)
         failure = failure or problem
@@ -102,8 +107,6 @@ def _run(command: Sequence[str], output: Path, on_count: Callable[[int], None]) 
         try:
             process = subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=messages, env=environment)
             failure = _failure(_watched(process, output, on_count))
-        except KeyboardInterrupt:
-            failure = "was interrupted"
         finally:
             if process is not None:
                 _end(process)
@@ -168,15 +171,14 @@ def _lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def merge_all(replicas: Replicas, processes: int, output: Path | None) -> tuple[list[Record], list[str], list[str]]:
-    """Merged records of every rung, appended to the output; and sentences about what differed.
+def merge_all(replicas: Replicas, processes: int) -> tuple[list[Record], list[str], list[str]]:
+    """Merged records of every rung, and sentences about what differed.
 
     Each rung has the processes that finished it, which may be fewer than were asked for.
 
     Args:
         replicas: what the processes wrote.
         processes: how many were asked for.
-        output: records file, or ``None``.
 
     Returns:
         The merged records, a problem for each rung that was not merged, and notes about counts that may differ.
@@ -199,6 +201,4 @@ def merge_all(replicas: Replicas, processes: int, output: Path | None) -> tuple[
         if len(group) < processes:
             notes.append(f"rung {rung}: measured by {len(group)} of {processes} processes")
         merged.append(outcome.record)
-        if output is not None:
-            append_record(output, outcome.record)
     return merged, problems, notes

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sqlite3
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -22,6 +21,7 @@ from fluxperf.harness.timeline.model import Timeline
 from fluxperf.harness.timeline.nsys_export import Export
 from fluxperf.harness.timeline.nsys_tables import ACTIVITIES, timeline_of
 from fluxperf.harness.timeline.nsys_versions import KNOWN_MAJORS, TABLES, versions
+from fluxperf.lifeline import scratch
 
 _MAGIC = b"SQLite format 3\0"
 _CAPTURE = "nsys profile -t cuda,nvtx --cuda-graph-trace=node --sample=none --cpuctxsw=none -o FILE PROGRAM"
@@ -64,8 +64,8 @@ def _read_report(path: Path) -> Timeline:
             f"install it. Where Nsight Systems is installed "
             f"run: {_EXPORT}; then give the .sqlite file."
         )
-    with tempfile.TemporaryDirectory(prefix="fluxperf-") as folder:
-        target = Path(folder) / "export.sqlite"
+    with scratch("fluxperf-nsys-") as folder:
+        target = folder / "export.sqlite"
         command = [str(program), "export", "--type", "sqlite", "-o", str(target), str(path.resolve())]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         if done.returncode or not target.is_file():

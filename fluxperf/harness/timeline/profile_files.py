@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import NamedTuple
 
 from fluxperf.errors import ConfigError, RecordError
 from fluxperf.files import place
+from fluxperf.lifeline import scratch
 
 
 class ProfileFiles(NamedTuple):
@@ -57,8 +57,8 @@ def staged(final: ProfileFiles, overwrite: bool) -> Iterator[ProfileFiles]:
     folder = final.trace.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".fluxperf-profile-") as beside:
-            made = ProfileFiles(*(Path(beside) / path.name for path in final))
+        with scratch(".fluxperf-profile-", folder) as beside:
+            made = ProfileFiles(*(beside / path.name for path in final))
             yield made
             for path, target in zip(made, final, strict=True):
                 if path.exists():

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import fluxperf
 from fluxperf.errors import ConfigError
+from fluxperf.lifeline import Stopped
 
 _INTERRUPTED = 130
 
@@ -117,6 +118,9 @@ class _Exit:
             return False
         if isinstance(error, SystemExit):
             self.code = self._of(error.code)
+            return True
+        if isinstance(error, Stopped):
+            self.code = 128 + error.number
             return True
         own = _own_frames(trace)
         sys.excepthook(type(error), error.with_traceback(own), own)

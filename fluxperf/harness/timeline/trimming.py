@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import sqlite3
-import tempfile
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +19,7 @@ from fluxperf.files import place
 from fluxperf.harness.timeline.losses import is_read
 from fluxperf.harness.timeline.nsys import read_capture
 from fluxperf.harness.timeline.nsys_export import real_names
+from fluxperf.lifeline import scratch
 
 _ON_GPU = "start end deviceId streamId correlationId globalPid graphNodeId"
 _CALLS = "CUPTI_ACTIVITY_KIND_RUNTIME"
@@ -101,8 +101,8 @@ def trim(path: Path, out: Path) -> Trimmed:
         raise RecordError(f"--trimmed {out}: expected another file than the export itself, got the same.")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".fluxperf-") as folder:
-            made = Path(folder).resolve() / "trimmed.sqlite"
+        with scratch(".fluxperf-trimmed-", out.parent) as folder:
+            made = folder.resolve() / "trimmed.sqlite"
             with closing(sqlite3.connect(made.as_uri(), uri=True)) as connection:
                 _copy(connection, path)
             read_capture(made)
