@@ -276,10 +276,13 @@ def accept(
     if bool(workload) != bool(rung):
         raise ConfigError("gate accept: expected both of --workload and --rung, or neither, got one.")
     today = datetime.datetime.now(datetime.UTC).date()
-    row = Accepted(
-        metric=metric, workload=workload, rung=rung, reason=reason.strip(), author=who, date=today,
-        until=until.date() if until else None, base=base, up_to=up_to, digest=sha256,
-    )  # fmt: skip
+    try:
+        row = Accepted(
+            metric=metric, workload=workload, rung=rung, reason=reason.strip(), author=who, date=today,
+            until=until.date() if until else None, base=base, up_to=up_to, digest=sha256,
+        )  # fmt: skip
+    except ValueError as error:
+        raise ConfigError(f"gate accept: {error}.") from error
     record_acceptance(policy, row)
     bound = f" up to {up_to:g}" if up_to is not None else ""
     say(f"{metric} is accepted{bound} in {policy}, until {row.end.isoformat()}. Commit the file.")

@@ -21,7 +21,7 @@ SCHEMA = 1
 #: The largest thresholds that still gate something; a policy beyond them would pass anything.
 MOST = {"margin": 0.1, "floor_relative": 0.25, "same_within": 0.5}
 
-#: Days that an acceptance holds which does not say until when.
+#: Days that an acceptance holds at most, and one that does not say until when.
 ACCEPTED_DAYS = 366
 
 Share = Annotated[float, Meta(ge=0, lt=1)]
@@ -136,6 +136,8 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ValueError("expected the metric that is accepted")
         if self.until is not None and self.until < self.date:
             raise ValueError(f"expected until >= date, got {self.until} and {self.date}")
+        if self.until is not None and (self.until - self.date).days > ACCEPTED_DAYS:
+            raise ValueError(f"expected until within {ACCEPTED_DAYS} days of {self.date}, got {self.until}")
         for name in ("base", "up_to"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):

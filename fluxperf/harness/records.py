@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -87,14 +87,18 @@ class BlockRow(msgspec.Struct, frozen=True, kw_only=True):
     time_s: float | None = None
 
 
+#: Of rows that are added up: one below zero would hide another one.
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
 class LedgerRow(msgspec.Struct, frozen=True, kw_only=True):
     """Copies of one forward that share direction, label, op and section."""
 
     direction: Direction
     label: str
     op: str
-    count: int
-    bytes: int
+    count: Count
+    bytes: Count
     section: str = ""
 
 
@@ -106,10 +110,10 @@ class OpRow(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     op: str
-    count: int
+    count: Count
     time_s: float
-    bytes: int
-    flops: int
+    bytes: Count
+    flops: Count
     section: str = ""
     within: str = ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -15,6 +16,9 @@ from fluxperf.harness.verdict import Row, problem
 
 #: Samples from which on two processes cannot agree by chance.
 _TELLING = 3
+
+#: Different values of a process from which on another one has the same by no chance, relative to the first.
+_OWN_SHAPE = 5
 
 #: Seconds that the sides of a pair may be apart.
 APART_S = 1800.0
@@ -141,16 +145,29 @@ def _contradicted(place: Place, side: str, records: Sequence[Record]) -> Iterato
 def _repeated(place: Place, base: Sequence[Record], head: Sequence[Record]) -> Iterator[Row]:
     """The row of samples that are there several times."""
     for name in (name for name in measured([*base, *head]) if name.startswith("times.")):
-        counts = Counter(samples for side in (base, head) for samples in _of_processes(side, name) if samples)
+        counts = Counter(_shape(samples) for side in (base, head) for samples in _of_processes(side, name) if samples)
         most = counts.most_common(1)[0][1] if counts else 0
         long = [samples for samples, times in counts.items() if times > 1 and len(samples) >= _TELLING]
         if long or (most > 1 and 2 * most > sum(counts.values())):
             text = (
-                f"{name}: the same samples are there {max(counts.values())} times, to the last digit. A process is "
+                f"{name}: the same samples are there {max(counts.values())} times, to the last digit or by one "
+                "factor. A process is "
                 "counted once: give each side records of its own processes."
             )
             yield _doubt("same_samples", text, place, name)
             return
+
+
+def _shape(samples: tuple[float, ...]) -> tuple[float, ...]:
+    """What copies of samples share, also of such that were all made longer or shorter by one factor.
+
+    Few samples, or of a clock that tells only few values apart, have a shape in common by chance: they stand for
+    themselves.
+    """
+    if not all(0 < value < math.inf for value in samples):
+        return samples
+    shape = tuple(round(value / samples[0], 9) for value in samples)
+    return shape if len(set(shape)) >= _OWN_SHAPE else samples
 
 
 def _not_in_turns(place: Place, base: Sequence[Record], head: Sequence[Record]) -> Iterator[Row]:

@@ -184,6 +184,9 @@ def test_accept_records_reason_author_and_date(gate, tmp_path):
     assert result.code == 0
     assert "Accepted: needed (A. Uthor, 20" in words(result)
     assert gate("accept", "tiny/x/totals.syncs", "--reason", " ", "--author", "a", "--policy", policy).code == 2
+    for day, phrase in (("2099-01-01", "until within 366 days"), ("2020-01-01", "until >= date")):
+        refused = gate("accept", *arguments, "--policy", policy, "--until", day)
+        assert (refused.code, phrase in " ".join(refused.err.split())) == (2, True)
 
 
 def test_calibrate_stores_what_the_machine_can_show(gate, tmp_path, monkeypatch):

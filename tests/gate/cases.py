@@ -110,6 +110,24 @@ def same_process_8x(c: Case) -> None:
 
 
 @case(2)
+def one_process_with_other_last_digits(c: Case) -> None:
+    (samples,) = c.times(1)
+    sides(c, head=c.record([[value * (1 + n * 1e-12) for value in samples] for n in range(8)]))
+
+
+@case(2)
+def one_process_by_other_factors(c: Case) -> None:
+    (samples,) = c.times(1)
+    sides(c, head=c.record([[value * (1 + n / 1000) for value in samples] for n in range(8)]))
+
+
+@case(2)
+def the_base_made_shorter(c: Case) -> None:
+    times = c.times()
+    sides(c, c.record(times), c.record([[value * 0.98 for value in row] for row in times]))
+
+
+@case(2)
 def the_same_file_on_both_sides(c: Case) -> None:
     sides(c)
     c.head = c.base
@@ -234,6 +252,12 @@ case(2, name="counters_negative")(_totals(launches=-44, syncs=-3, peak_bytes=-1)
 case(2, name="a_counter_of_400_digits")(_totals(launches=10**400))
 case(1, name="one_copy_more")(_totals(d2h_copies=1, d2h_bytes=4))
 case(0, name="fewer_launches")(_totals(launches=40))
+
+
+@case(2)
+def copies_that_cancel(c: Case) -> None:
+    rows = [{"direction": "d2h", "label": "x", "op": "x", "count": n, "bytes": n, "section": ""} for n in (7, -7)]
+    sides(c, head=c.record(ledger=rows))
 
 
 @case(2)

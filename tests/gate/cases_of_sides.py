@@ -182,6 +182,7 @@ _policy(1, name="accepted_without_bound", change=lambda p: _accepted("date = 202
 _policy(1, name="accepted_too_little", change=lambda p: _accepted("date = 2026-01-01\nbase = @\nup_to = 1.1"))
 _policy(1, name="accepted_in_future", change=lambda p: _accepted("date = 2099-01-01\nbase = @\nup_to = 1.25"))
 _policy(1, name="accepted_and_ended", change=lambda p: _accepted(f"{_HOLDS}\nuntil = 2026-03-01"))
+_policy(2, name="accepted_for_ever", change=lambda p: _accepted(f"{_HOLDS}\nuntil = 9999-12-31"))
 _policy(2, name="accepted_backwards", change=lambda p: _accepted(f"{_HOLDS}\nuntil = 2025-03-01"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import subprocess
 from collections.abc import Callable
@@ -16,7 +17,8 @@ from tests.gate.sides import POLICY_FILE
 
 POLICY, BASELINES = Path("reports/policy.toml"), Path("reports/baselines")
 CALIBRATION = BASELINES / "calibration-a.json"
-ACCEPTED = '\n[[accepted]]\nmetric = "{0}"\nreason = "meant"\nauthor = "me"\ndate = 2026-11-01\nuntil = 2099-01-01\n{1}'
+TODAY = datetime.datetime.now(datetime.UTC).date()
+ACCEPTED = f'\n[[accepted]]\nmetric = "{{0}}"\nreason = "meant"\nauthor = "me"\ndate = {TODAY}\n{{1}}'
 
 
 class Repository:

@@ -14,7 +14,8 @@ from fluxperf.harness.policy import Accepted, accept, read_policy
 from tests.gate.sides import POLICY_FILE, both, twin, with_totals
 
 TEXT = POLICY_FILE.read_text(encoding="utf-8")
-DAY, LATER = datetime.date(2026, 7, 26), datetime.date(2099, 1, 1)
+TODAY = datetime.datetime.now(datetime.UTC).date()
+DAY, LATER = TODAY, TODAY + datetime.timedelta(days=9)
 
 
 @pytest.fixture
