@@ -1,7 +1,7 @@
 """``python -m benchmarks.extras``: every extra and combination resolved by pip, and checked to fit together.
 
 Nothing is installed but a few small packages, to be imported. It needs the package index, so it runs at night and not
-in the tests. pip evaluates markers for the interpreter and machine that it runs on: for another machine, run it there.
+in the tests. pip evaluates markers for its own interpreter and machine, so those of fluxperf itself are evaluated here.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -51,12 +54,31 @@ def cuda_major(name: str, version: str) -> int | None:
     return int(version.partition(".")[0]) if _BY_VERSION.fullmatch(name) else None
 
 
-def problems(versions: Mapping[str, str], extras: str) -> list[str]:
+def requirements(extras: str, python: str) -> list[str]:
+    """What fluxperf with these extras asks for under a release of Python, without markers; its own extras followed."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines, found = list(project["dependencies"]), []
+    waiting = [extra for extra in extras.split(",") if extra]
+    for extra in waiting:  # grows while it is read
+        for line in project["optional-dependencies"][extra]:
+            if Requirement(line).name == project["name"]:
+                waiting += Requirement(line).extras
+            else:
+                lines.append(line)
+    for row in map(Requirement, lines):
+        if row.marker is None or row.marker.evaluate({"python_version": python, "python_full_version": f"{python}.0"}):
+            row.marker = None
+            found.append(str(row))
+    return found
+
+
+def problems(versions: Mapping[str, str], extras: str, python: str) -> list[str]:
     """Reasons why resolved distributions do not fit together.
 
     Args:
         versions: by distribution.
         extras: that were asked for, with commas between them.
+        python: the release of Python that they are for.
     """
     wanted, found = set(extras.split(",")), []
     majors: dict[int, list[str]] = {}
@@ -71,7 +93,7 @@ def problems(versions: Mapping[str, str], extras: str) -> list[str]:
     for what, pattern, needed in (
         ("CuPy", r"cupy(-cuda.*)?", bool(stack) or "nvrtc" in wanted),
         ("cuDNN", r"nvidia-cudnn-cu\d+", bool(stack)),
-        ("CUPTI", r"cupti-python", bool(stack) and platform.machine() == "x86_64"),
+        ("CUPTI", r"cupti-python", any(line.startswith("cupti-python") for line in requirements(extras, python))),
     ):
         names = [f"{name} {version}" for name, version in sorted(versions.items()) if re.fullmatch(pattern, name)]
         if len(names) > 1 or (needed and not names):
@@ -92,7 +114,7 @@ def resolved(extras: str, python: str) -> dict[str, str]:
         command = [
             sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--only-binary=:all:",
             "--python-version", python, *(word for tag in tags for word in ("--platform", tag)),
-            "--target", folder, "--report", str(report), f"{ROOT}[{extras}]" if extras else str(ROOT),
+            "--target", folder, "--report", str(report), *requirements(extras, python),
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -136,7 +158,7 @@ def main() -> None:
             versions: dict[str, str] = {}
             try:
                 versions = resolved(extras, python)
-                found = problems(versions, extras)
+                found = problems(versions, extras, python)
             except RuntimeError as error:
                 found = [str(error)]
             here = platform.python_version().rpartition(".")[0]

@@ -62,7 +62,7 @@ app = typer.Typer(
     name="fluxperf",
     help="FLUX.1 fast on NVIDIA GPUs without PyTorch, and the harness that proves every step of it.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )

@@ -1,4 +1,4 @@
-"""The README says what is: its table is the phase table, its figures are records, its commands run."""
+"""README and docs say what is: tables and figures are those of records, commands run, links lead somewhere."""
 
 from __future__ import annotations
 
@@ -21,23 +21,97 @@ from fluxperf.harness.records import Record, read_records
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"`(fluxperf [^`]+)`", README)
+#: Pages with links; those of the README and of its detail, with figures and commands, are read as one text.
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("*/README.md")])
+DETAIL = ("ladder", "commands", "numbers", "results")
+TEXT = "\n".join([README, *((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in DETAIL)])
+COMMANDS = re.findall(r"`(fluxperf [^`]+)`", TEXT)
 
 
 def between(mark: str) -> str:
-    """What stands between two comments of the README."""
-    found = re.search(rf"<!-- {mark}: (.*?) -->\n(.*?)<!-- /{mark} -->", README, re.DOTALL)
-    assert found, f"README has no part {mark!r}"
+    """What stands between two comments."""
+    found = re.search(rf"<!-- {mark}: (.*?) -->\n(.*?)<!-- /{mark} -->", TEXT, re.DOTALL)
+    assert found, f"no page has a part {mark!r}"
     return found[2]
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 200
+
+
+def test_the_index_lists_every_page():
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"\]\((\w+\.md)\)", index)) == {path.name for path in (ROOT / "docs").glob("*.md")} - {
+        "index.md"
+    }
+
+
+def anchors(page: Path) -> set[str]:
+    """Names of a page's headings in links, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_links_lead_somewhere():
+    broken = []
+    for page in PAGES:
+        text = re.sub(r"(?ms)^```.*?^```|`[^`\n]*`", "", page.read_text(encoding="utf-8"))
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            path, _, anchor = target.partition("#")
+            file = page.parent / path if path else page
+            if not target.startswith("http") and (not file.exists() or (anchor and anchor not in anchors(file))):
+                broken.append(f"{page.relative_to(ROOT)}: {target}")
+    assert not broken
+
+
+def seconds_of(name: str) -> dict[str, float]:
+    rows = read_records(ROOT / "reports/records" / name).records
+    return {
+        row.rung if row.implementation == "fluxperf" else row.implementation: median(row.times_s["denoise"][0])
+        for row in rows
+    }
+
+
+def test_the_ladder_in_short_is_that_of_the_record():
+    name = "h100-schnell-1024.jsonl"
+    took, rows = seconds_of(name), read_records(ROOT / "reports/records" / name).records
+    expected = [
+        f"| `{row.rung}` | {shown_s(took[row.rung])} | {took['baseline'] / took[row.rung]:.0f} x | "
+        f"{row.totals.d2h_copies + row.totals.h2d_copies} |"
+        for row in rows
+    ]
+    assert between("ladder").strip().splitlines()[2:] == expected
+
+
+def test_peers_in_short_are_those_of_the_record():
+    took = seconds_of("h100-schnell-1024-products-peers.jsonl")
+    told = {"captured": "`captured` (bfloat16)", "diffusers-compiled": "`diffusers-compiled` (bfloat16)"}
+    expected = [
+        f"| {told.get(name, f'`{name}`')} | {shown_s(took[name])} | {took['diffusers-compiled'] / took[name]:.2f} x |"
+        for name in took
+    ]
+    assert between("peers").strip().splitlines()[2:] == expected
+
+
+def shown_s(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 10 else f"{seconds * 1e3:.1f} ms"
+
+
+def test_distances_from_the_baseline_are_those_of_the_records():
+    took = seconds_of("h100-schnell-1024.jsonl")
+    diffusers = seconds_of("h100-schnell-1024-fp8-sustained.jsonl")["diffusers"]
+    assert f"**{took['baseline'] / diffusers:.0f}x**" in TEXT
+    assert f"**{took['baseline'] / took['fused']:.0f}x**" in TEXT
+    assert f"**{420 / 3:.0f}x**" in TEXT
 
 
 def test_the_phase_table_is_the_one_in_phases_py():
     assert between("phases").strip() == as_markdown()
 
 
-@pytest.mark.parametrize("name", re.findall(r"<!-- run: (.*?) -->", README))
+@pytest.mark.parametrize("name", re.findall(r"<!-- run: (.*?) -->", TEXT))
 def test_a_run_that_is_shown_is_a_committed_record(name: str):
-    found = re.search(rf"<!-- run: {re.escape(name)} -->\n```\n(.*?)\n```\n<!-- /run -->", README, re.DOTALL)
+    found = re.search(rf"<!-- run: {re.escape(name)} -->\n```\n(.*?)\n```\n<!-- /run -->", TEXT, re.DOTALL)
     assert found
     console = Console(width=80, file=io.StringIO(), legacy_windows=False)
     console.print(ladder(read_records(ROOT / name).records))
@@ -50,25 +124,19 @@ def test_a_run_that_is_shown_is_a_committed_record(name: str):
 def test_the_copies_quoted_are_those_of_the_record():
     baseline = read_records(ROOT / "reports/records/host-tiny-57.jsonl").records[0]
     assert baseline.rung == "baseline"
-    assert f"{baseline.totals.d2h_copies} copies down and {baseline.totals.h2d_copies} up" in README
+    assert f"{baseline.totals.d2h_copies} copies down and {baseline.totals.h2d_copies} up" in TEXT
 
 
-def test_files_and_folders_that_the_readme_names_exist():
-    linked = re.findall(r"\]\(([^)#]+)\)", README)
-    rows = re.findall(r"^\| (`[^|]+) \|", between_layout(), re.MULTILINE)
-    named = [word for row in rows for word in re.findall(r"`([^`]+)`", row)]
-    for path in linked + [name if "/" in name else f"fluxperf/{name}" for name in named]:
-        assert (ROOT / path).exists() or (ROOT / "fluxperf" / path).exists(), path
+def test_files_and_folders_of_the_layout_exist():
+    layout = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## Layout")[1].split("## ")[0]
+    rows = re.findall(r"^\| (`[^|]+) \|", layout, re.MULTILINE)
+    for name in [word for row in rows for word in re.findall(r"`([^`]+)`", row)]:
+        assert (ROOT / name).exists() or (ROOT / "fluxperf" / name).exists(), name
 
 
-def between_layout() -> str:
-    return README.split("## Layout")[1].split("## ")[0]
-
-
-@pytest.mark.parametrize("target", re.findall(r"`?(make \w+)`?", README))
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"`make ([\w-]+)`", TEXT))))
 def test_make_targets_exist(target):
-    done = subprocess.run(["make", "-n", target.split()[1]], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert re.search(rf"(?m)^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"))
 
 
 #: Commands that need a checkpoint, a GPU, processes of their own (tests/cli/test_replicas.py), a capture
@@ -119,7 +187,7 @@ def test_bandwidths_of_the_kernels_are_those_of_the_record():
 
 
 @pytest.mark.parametrize(
-    "text", [README, (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")], ids=["readme", "changelog"]
+    "text", [TEXT, (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")], ids=["pages", "changelog"]
 )
 def test_times_on_the_gpu_are_medians_of_the_records(text: str):
     files = sorted((ROOT / "reports/records").glob("h100-schnell-1024*.jsonl"))
@@ -136,7 +204,7 @@ def test_times_on_the_gpu_are_medians_of_the_records(text: str):
 def reference_s(row: Record) -> float:
     """Seconds of a forward's products and attention at the rates that the text names."""
     said = "705 TFLOP/s in bfloat16 and 1340 in e4m3, and of attention at 605 and 902"
-    assert said in " ".join(README.split())
+    assert said in " ".join(TEXT.split())
     products, attention = (1340e12, 902e12) if row.rung == "fp8" else (705e12, 605e12)
     work = {"attention": 0, "linear": 0}
     for op in row.ops:
@@ -151,11 +219,11 @@ def test_rates_of_the_best_products_are_ceilings_of_the_records():
     for rung in ("captured", "fp8"):
         table = json.loads((ROOT / f"reports/records/h100-schnell-1024-{rung}-ops.json").read_text(encoding="utf-8"))
         rates |= {row["what"]: f"{row['rate'] / 1e12:.0f}" for row in table["ceilings"]}
-    assert f"the best products reach {rates['bfloat16']} and {rates['e4m3']} (" in " ".join(README.split())
+    assert f"the best products reach {rates['bfloat16']} and {rates['e4m3']} (" in " ".join(TEXT.split())
 
 
 def test_other_sizes_are_those_of_the_records():
-    table = README.split("Other sizes (")[1].split("**From a prompt")[0]
+    table = TEXT.split("Other sizes (")[1].split("**From a prompt")[0]
     records = read_records(ROOT / "reports/records/h100-scaling.jsonl").records
     records += [
         row
@@ -177,7 +245,7 @@ def test_pictures_from_prompt_to_file_are_those_of_the_record():
         "captured": next(row for row in rows if row.rung == "captured").times_s["picture"][0],
         "fp8": next(row for row in rows if row.rung == "fp8").times_s["picture"][0],
     } | {peer["name"]: peer["picture_s"] for peer in record["rungs"][-1]["peers"]}
-    said = README.split("**From a prompt to a PNG file**")[1].split("\n\n")[0]
+    said = TEXT.split("**From a prompt to a PNG file**")[1].split("\n\n")[0]
     numbers = [f"{median(samples) * 1e3:.0f} ms" for samples in shown.values()]
     assert sorted(re.findall(r"\d+ ms", said)) == sorted(numbers)
 
@@ -191,7 +259,7 @@ def test_bytes_of_the_baseline_are_those_of_the_record():
     baseline = read_records(ROOT / "reports/records/h100-schnell-1024.jsonl").records[0]
     moved = sum(row.bytes for row in baseline.ledger)
     scores = sum(row.bytes for row in baseline.ledger if row.op == "scale")
-    assert f"{moved / 1e9:.0f} GB per forward, three quarters of it attention scores" in " ".join(README.split())
+    assert f"{moved / 1e9:.0f} GB per forward, three quarters of it attention scores" in " ".join(TEXT.split())
     assert abs(scores / moved - 0.75) < 0.01
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import platform
 import tomllib
 
 import pytest
 
-from benchmarks.extras import COMBINATIONS, cuda_major, problems
+from benchmarks.extras import COMBINATIONS, cuda_major, problems, requirements
 from tests.contracts import tree
 
 GOOD12 = {
@@ -23,7 +24,7 @@ GOOD13 = {
     ("versions", "extras"), [(GOOD12, "cuda12,pipeline"), (GOOD13, "cuda13"), ({"numpy": "2"}, "")]
 )
 def test_what_fits_has_no_problem(versions: dict[str, str], extras: str):
-    assert problems(versions, extras) == []
+    assert problems(versions, extras, "3.12") == []
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ def test_what_fits_has_no_problem(versions: dict[str, str], extras: str):
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_said(versions: dict[str, str], extras: str, said: str):
-    assert said in " / ".join(problems(versions, extras))
+    assert said in " / ".join(problems(versions, extras, "3.12"))
 
 
 def test_a_release_of_cuda_is_read_from_the_name_or_the_version():
@@ -49,6 +50,15 @@ def test_a_release_of_cuda_is_read_from_the_name_or_the_version():
     assert cuda_major("cuda-toolkit", "13.0.3.0") == 13
     assert cuda_major("nvidia-cufft", "12.0.0.61") is None, "its own version, not CUDA's"
     assert cuda_major("cuda-core", "1.2.2") is None
+
+
+def test_what_is_asked_for_follows_own_extras_and_the_markers_of_that_python():
+    assert {"torch<3,>=2.6", "pytest>=8.3", "numpy>=2.1"} <= set(requirements("dev", "3.12"))
+    assert not [line for line in requirements("dev", "3.12") if "fluxperf" in line or ";" in line]
+    named = {python: "cupti-python==12.8.0" in requirements("cuda12", python) for python in ("3.12", "3.13")}
+    assert named == {"3.12": platform.machine() == "x86_64", "3.13": False}
+    without = {name: version for name, version in GOOD12.items() if name != "cupti-python"}
+    assert problems(without, "cuda12", "3.13") == []
 
 
 def test_every_extra_is_resolved_alone():

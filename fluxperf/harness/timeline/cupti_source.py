@@ -233,7 +233,8 @@ def bindings(command: str = "witness") -> Any:
             raise NoGpuError(command) from error
         raise DeviceError(
             f"{command}: expected cupti-python, but it does not import ({error}). Install fluxperf[cuda12] or "
-            "fluxperf[cuda13] into an environment of its own: CUPTI and cuda-bindings must be of one CUDA release."
+            "fluxperf[cuda13] into an environment of its own: CUPTI and cuda-bindings must be of one CUDA release. "
+            "For CUDA 12 there is none for Python 3.13, nor for aarch64."
         ) from error
     return cupti
 
