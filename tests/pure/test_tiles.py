@@ -282,6 +282,22 @@ def test_a_tie_is_not_the_librarys(tiles: float, taken: str, tmp_path: Path) -> 
     assert Ways(on).run("op 4 x 5 x 6", ways, "v1") == taken
 
 
+def test_what_was_too_slow_to_be_tried_is_no_tie(tmp_path: Path) -> None:
+    """The library takes longer in its turns than in the run that the others were left out by."""
+    on, ran = ticking(tmp_path), []
+
+    def work(name: str) -> str:
+        ran.append(name)
+        on.now += {"library": 1e-3 if len(ran) < 5 else 3e-3, "tiles": 2e-3}[name]
+        return name
+
+    ways = {name: partial(work, name) for name in ("library", "tiles")}
+    made = Ways(on)
+    assert made.run("op 4 x 5 x 6", ways, "v1") == "library"
+    library, tiles = made.chosen["op 4 x 5 x 6"][1].times_s
+    assert tiles > 1.2 * library
+
+
 def test_a_single_way_is_not_tried(tmp_path: Path) -> None:
     on = ticking(tmp_path)
     made = Ways(on)

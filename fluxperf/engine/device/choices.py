@@ -156,8 +156,8 @@ def tried_hot(device: Any, candidates: Sequence[Callable[[], Any]]) -> Choice:
     times = [math.inf] * len(once)
     for index, samples in zip(near, zip(*rounds, strict=True), strict=True):
         times[index] = median(samples)
-    slowest = max(times[index] for index in near)
-    times = [times[index] if index in near else max(seconds, slowest) for index, seconds in enumerate(once)]
+    far = _NOT_FAR * max(times[index] for index in near)  # what was not tried is no tie
+    times = [times[index] if index in near else max(seconds, far) for index, seconds in enumerate(once)]
     return Choice(times.index(min(times)), tuple(times))
 
 
