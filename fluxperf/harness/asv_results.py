@@ -24,6 +24,13 @@ from fluxperf.harness.points import Point
 VERSIONS = {"benchmarks.json": 2, "machine.json": 1, "results": 2}
 
 
+#: Combinations of parameters of one benchmark that all failed: a short line may stand for any number of them.
+MOST_FAILED = 10_000
+
+#: Points of one import: about a gigabyte.
+MOST_POINTS = 1_000_000
+
+
 class Imported(NamedTuple):
     """Points of all results, and a sentence for each file or benchmark that could not be used."""
 
@@ -94,6 +101,10 @@ def _import_file(
     for name, row in data["results"].items():
         try:
             points.extend(_points(file, name, row, benchmarks.get(name)))
+            if len(points) > MOST_POINTS:
+                raise RecordError(
+                    f"import-asv {path}: expected at most {MOST_POINTS} points in all. Import fewer machines at a time."
+                )
         except _DamagedError as error:
             problems.append(f"{path}, benchmark {name}: left out; {error}")
 
@@ -101,7 +112,7 @@ def _import_file(
 def _loaded(path: Path, kind: str) -> dict[str, Any]:
     """A JSON object whose ``version`` is the one that is read here."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"), parse_int=_whole)
     except OSError as error:
         raise _DamagedError(f"{path.name} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
@@ -114,6 +125,11 @@ def _loaded(path: Path, kind: str) -> dict[str, Any]:
             "`asv update` rewrites files of an older asv."
         )
     return data
+
+
+def _whole(digits: str) -> int | float:
+    """A whole number; one that no clock or counter gives is a float, infinite where a float ends."""
+    return int(digits) if len(digits) < 20 else float(digits)
 
 
 def _described(data: Mapping[str, Any], machine: str) -> _File:
@@ -158,14 +174,17 @@ def _points(file: _File, name: str, row: Any, benchmark: Any) -> Iterator[Point]
             "benchmarks.json does not know it, so its unit is unknown; `asv run` at the current commit."
         )
     columns = dict(zip(file.columns, row, strict=False))
-    combinations = _combinations(columns.get("params") or [])
+    given = _parameters(columns.get("params") or [])
+    number = math.prod(map(len, given))
+    if columns.get("result") is None and number > MOST_FAILED:
+        raise _DamagedError(f"expected at most {MOST_FAILED} combinations of parameters without a value, got {number}.")
     lists = {
-        column: _aligned(column, columns.get(column), len(combinations))
+        column: _aligned(column, columns.get(column), number)
         for column in ("result", "stats_ci_99_a", "stats_ci_99_b", "stats_repeat")
     }
     names = [str(parameter) for parameter in benchmark.get("param_names", [])]
     unit = str(benchmark.get("unit", ""))
-    for index, combination in enumerate(combinations):
+    for index, combination in enumerate(itertools.product(*given)):
         value, missing = _value(lists["result"][index])
         parameters = dict(zip(names, combination, strict=False))
         samples = lists["stats_repeat"][index]
@@ -189,11 +208,11 @@ def _points(file: _File, name: str, row: Any, benchmark: Any) -> Iterator[Point]
         )
 
 
-def _combinations(params: Any) -> list[tuple[str, ...]]:
-    """Every combination of parameters, as asv orders them: the last one changes first."""
+def _parameters(params: Any) -> list[list[str]]:
+    """Values of every parameter, in the order of asv's combinations: the last one changes first."""
     if not isinstance(params, list) or not all(isinstance(values, list) for values in params):
         raise _DamagedError(f"expected lists of parameters, got {str(params)[:60]}.")
-    return list(itertools.product(*([_plain(value) for value in values] for values in params)))
+    return [[_plain(value) for value in values] for values in params]
 
 
 def _plain(value: Any) -> str:

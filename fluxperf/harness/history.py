@@ -111,7 +111,11 @@ def load(folder: Path) -> tuple[list[Point], list[str]]:
         points.extend(point for record in file.records for point in points_of(record))
         problems.extend(file.problems)
     for path in sorted(folder.rglob(f"*{SUFFIX}")):
-        stored = read_points(path)
+        try:
+            stored = read_points(path)
+        except RecordError as error:
+            problems.append(str(error))
+            continue
         points.extend(stored.points)
         problems.extend(stored.problems)
     if not points:

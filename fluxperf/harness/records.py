@@ -12,12 +12,17 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from fluxperf.errors import RecordError
 from fluxperf.files import append_line
+from fluxperf.harness.damaged import NOT_A_RECORD, Head, explain
 from fluxperf.words import first_few
 
 SCHEMA = 1
+
+#: A number of things: none is below zero (one would hide others in a sum), none beyond 64 bits.
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 Direction = Literal["d2h", "h2d"]
 Stopped = Literal["count", "precision", "time"]
@@ -32,8 +37,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     cupy: str | None
     cudnn: str | None
     cpu: str
-    cores: int
-    memory_bytes: int
+    cores: Count
+    memory_bytes: Count
     python: str
     numpy: str
     os: str
@@ -44,11 +49,11 @@ class WorkloadRow(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     model: str
-    height: int
-    width: int
-    text_tokens: int
-    steps: int
-    batch: int
+    height: Count
+    width: Count
+    text_tokens: Count
+    steps: Count
+    batch: Count
     weights: str
 
 
@@ -61,15 +66,15 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     memory in use at once, ``allocations`` the number of device allocations, ``op_calls`` the ops that ran.
     """
 
-    d2h_copies: int
-    h2d_copies: int
-    d2h_bytes: int
-    h2d_bytes: int
-    launches: int | None
-    syncs: int
-    peak_bytes: int | None
-    allocations: int | None = None
-    op_calls: int | None = None
+    d2h_copies: Count
+    h2d_copies: Count
+    d2h_bytes: Count
+    h2d_bytes: Count
+    launches: Count | None
+    syncs: Count
+    peak_bytes: Count | None
+    allocations: Count | None = None
+    op_calls: Count | None = None
 
 
 class BlockRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,16 +84,12 @@ class BlockRow(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     section: str
-    index: int
-    d2h_copies: int
-    h2d_copies: int
-    d2h_bytes: int
-    h2d_bytes: int
+    index: Count
+    d2h_copies: Count
+    h2d_copies: Count
+    d2h_bytes: Count
+    h2d_bytes: Count
     time_s: float | None = None
-
-
-#: Of rows that are added up: one below zero would hide another one.
-Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class LedgerRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,7 +122,7 @@ class OpRow(msgspec.Struct, frozen=True, kw_only=True):
 class ErrorRow(msgspec.Struct, frozen=True, kw_only=True):
     """``relative`` is ``||out - ref|| / ||ref||`` over the final latents; ``against`` names the reference."""
 
-    relative: float
+    relative: Annotated[float, Meta(ge=0)]
     against: str
 
 
@@ -148,8 +149,8 @@ class ClockReading(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     at_s: float
-    sm_mhz: int | None
-    memory_mhz: int | None
+    sm_mhz: Count | None
+    memory_mhz: Count | None
     power_w: float | None
     temperature_c: int | None
     reasons: list[str] | None
@@ -165,7 +166,7 @@ class EnergyRow(msgspec.Struct, frozen=True, kw_only=True):
     window_s: float
     counter_j: float | None
     integrated_j: float | None
-    renewals: int
+    renewals: Count
 
 
 class Conditions(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,7 +174,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
 
     readings: list[ClockReading]
     power_limit_w: float | None = None
-    sm_highest_mhz: int | None = None
+    sm_highest_mhz: Count | None = None
     energy: EnergyRow | None = None
 
 
@@ -187,12 +188,12 @@ class TriedRow(msgspec.Struct, frozen=True, kw_only=True):
     what: str
     kind: Literal["product", "attention", "way"]
     dtype: str
-    sizes: list[int]
-    batch: int = 1
+    sizes: list[Count]
+    batch: Count = 1
     epilogue: str = ""
     way: str = ""
-    candidate: int
-    candidates: int
+    candidate: Count
+    candidates: Count
 
 
 class LoadRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -201,7 +202,7 @@ class LoadRow(msgspec.Struct, frozen=True, kw_only=True):
     One sample, of this process; whether the files were in the page cache is not known.
     """
 
-    bytes: int
+    bytes: Count
     time_s: float
 
 
@@ -211,8 +212,8 @@ class GraphRow(msgspec.Struct, frozen=True, kw_only=True):
     The seconds hold the step's first run, with what is compiled and chosen in it.
     """
 
-    launches: int
-    bytes: int
+    launches: Count
+    bytes: Count
     capture_s: float
 
 
@@ -220,10 +221,10 @@ class StageRow(msgspec.Struct, frozen=True, kw_only=True):
     """What crossed between host and device in one stage of one picture; the stages' times are in ``times_s``."""
 
     stage: str
-    h2d_copies: int
-    d2h_copies: int
-    h2d_bytes: int
-    d2h_bytes: int
+    h2d_copies: Count
+    d2h_copies: Count
+    h2d_bytes: Count
+    d2h_bytes: Count
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -267,7 +268,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     energy_j: dict[str, list[list[float]]] = {}
     totals: Totals
     setup_totals: Totals
-    counts: dict[str, int] = {}
+    counts: dict[str, Count] = {}
     blocks: list[BlockRow] = []
     ledger: list[LedgerRow]
     ops: list[OpRow]
@@ -295,16 +296,6 @@ def variant(record: Record) -> str:
 def is_warmup(metric: str) -> bool:
     """Whether a metric of ``times_s`` holds samples of the warm-up: ``warmup``, or ``warmup_`` and what was timed."""
     return metric.partition("_")[0] == "warmup"
-
-
-class _Head(msgspec.Struct):
-    """The one field that every schema has."""
-
-    schema: int
-
-
-#: What decoding a damaged line raises: msgspec's own, and what it lets through for bad UTF-8 and for deep nesting.
-_NOT_A_RECORD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class RecordsFile(msgspec.Struct, frozen=True):
@@ -345,9 +336,9 @@ def read_records(path: Path) -> RecordsFile:
             continue
         try:
             records.append(_decode(line))
-        except _NOT_A_RECORD as error:
+        except NOT_A_RECORD as error:
             torn = number == len(lines)
-            problems.append(f"{path}, line {number}: {_explain(line, error, torn=torn)}")
+            problems.append(f"{path}, line {number}: {explain(line, error, SCHEMA, torn=torn)}")
     if not records:
         problems = first_few(problems, "line that holds no record", "lines that hold no record") or [
             f"{path} is empty."
@@ -357,41 +348,34 @@ def read_records(path: Path) -> RecordsFile:
 
 
 def read_many(paths: Iterable[Path]) -> Iterator[RecordsFile]:
-    """Reads several records files, in order. A folder stands for the ``.jsonl`` files in it.
+    """Reads several records files, in order. A folder stands for the ``.jsonl`` files in it that can be read.
+
+    Files of a folder that cannot be read come last, with no records and the problem.
 
     Raises:
-        RecordError: a file cannot be read, or a folder holds no records file.
+        RecordError: a file that was named cannot be read, or a folder holds none that can.
     """
     for path in paths:
         if not path.is_dir():
             yield read_records(path)
             continue
-        files = sorted(path.rglob("*.jsonl"))
-        if not files:
-            raise RecordError(f"no .jsonl file below {path}. Expected records written by `fluxperf run -o FILE.jsonl`.")
-        for file in files:
-            yield read_records(file)
+        read = [_read(file) for file in sorted(path.rglob("*.jsonl"))]
+        if not any(file.records for file in read):
+            problems = [problem for file in read for problem in file.problems]
+            said = " ".join(first_few(problems, "file")) or f"no .jsonl file below {path}."
+            raise RecordError(f"{said} Expected records written by `fluxperf run -o FILE.jsonl`.")
+        yield from sorted(read, key=lambda file: not file.records)
+
+
+def _read(path: Path) -> RecordsFile:
+    try:
+        return read_records(path)
+    except RecordError as error:
+        return RecordsFile(str(path), [], [str(error)])
 
 
 def _decode(line: bytes) -> Record:
-    head = msgspec.json.decode(line, type=_Head)
+    head = msgspec.json.decode(line, type=Head)
     if head.schema != SCHEMA:
         raise msgspec.ValidationError(f"schema {head.schema}")
     return msgspec.json.decode(line, type=Record)
-
-
-def _explain(line: bytes, error: Exception, *, torn: bool) -> str:
-    """A sentence about a line that is not a record: what was expected, what came, what to do."""
-    try:
-        schema = msgspec.json.decode(line, type=_Head).schema
-    except msgspec.ValidationError:
-        return f"expected a record with an integer 'schema' {SCHEMA}, got other JSON; the line was skipped."
-    except _NOT_A_RECORD:
-        what = "the last line is torn (a run was killed while writing it)" if torn else "the line is not JSON"
-        return f"{what}; expected a whole record, got {len(line)} bytes; the line was skipped, measure that rung again."
-    if schema != SCHEMA:
-        return (
-            f"expected schema {SCHEMA}, got schema {schema}; the line was skipped, "
-            "read it with the fluxperf that wrote it."
-        )
-    return f"expected a record of schema {SCHEMA}: {error}; the line was skipped."

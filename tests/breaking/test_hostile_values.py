@@ -1,0 +1,146 @@
+"""Values that cannot be, and small files that stand for much: a message that names them, and the rest is read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from fluxperf.cli import main
+from fluxperf.errors import RecordError
+from fluxperf.harness.asv_results import import_results
+from fluxperf.harness.gate import gate_files
+from fluxperf.harness.history import load
+from fluxperf.harness.points import SUFFIX
+from fluxperf.harness.policy import read_policy
+from fluxperf.harness.records import read_many, read_records
+from tests.breaking.hostile import POLICY
+from tests.history.making import record
+
+IMPOSSIBLE = [
+    (("error", "relative"), -5.0),
+    (("totals", "peak_bytes"), -1),
+    (("totals", "launches"), 10**400),
+    (("totals", "d2h_bytes"), 2**64),
+    (("setup_totals", "syncs"), -(10**30)),
+    (("workload", "steps"), -4),
+    (("counts", "made"), -1),
+    (("machine", "cores"), 10**5000),
+]
+
+
+def changed(path: tuple[str, str], value: Any) -> str:
+    row = msgspec.to_builtins(record(1))
+    row.setdefault(path[0], {})
+    row[path[0]] = {**row[path[0]], path[1]: "HERE"}
+    return json.dumps(row).replace('"HERE"', _digits(value))
+
+
+def _digits(value: Any) -> str:
+    """Python writes no integer of more than 4,300 digits."""
+    return "1" + "0" * 5000 if isinstance(value, int) and value > 10**4000 else str(value)
+
+
+@pytest.mark.parametrize(("path", "value"), IMPOSSIBLE, ids=["/".join(path) for path, _ in IMPOSSIBLE])
+def test_an_impossible_value_is_no_record_and_an_error_of_the_gate(
+    tmp_path: Path, path: tuple[str, str], value: Any
+) -> None:
+    good = json.dumps(msgspec.to_builtins(record(1)))
+    base, head = tmp_path / "base.jsonl", tmp_path / "head.jsonl"
+    base.write_text(f"{good}\n")
+    head.write_text(f"{good}\n{changed(path, value)}\n")
+    found = read_records(head)
+    assert len(found.records) == 1
+    assert "line 2" in found.problems[0]
+    verdict = gate_files(base, head, read_policy(POLICY))
+    assert (verdict.outcome, verdict.exit_code) == ("error", 2)
+
+
+def spoilt(folder: Path) -> Path:
+    """Two good files between an empty one, one without records, one of bytes, and folders of such names."""
+    folder.mkdir()
+    for name in ("b.jsonl", "d.jsonl"):
+        (folder / name).write_text(json.dumps(msgspec.to_builtins(record(1))) + "\n")
+    (folder / "a.jsonl").write_text("")
+    (folder / "c.jsonl").write_text("{}\n")
+    (folder / "e.jsonl").write_bytes(b"\xff\xfe\x00")
+    (folder / "f.jsonl").mkdir()
+    (folder / f"g{SUFFIX}").mkdir()
+    (folder / f"h{SUFFIX}").write_text("{}\n")
+    return folder
+
+
+BAD = ("a.jsonl", "c.jsonl", "e.jsonl", "f.jsonl")
+
+
+def test_a_bad_file_of_a_folder_is_named_and_the_rest_read(tmp_path: Path) -> None:
+    folder = spoilt(tmp_path / "records")
+    files = list(read_many([folder]))
+    assert [Path(file.path).name for file in files if file.records] == ["b.jsonl", "d.jsonl"]
+    said = " ".join(problem for file in files for problem in file.problems)
+    assert [name for name in BAD if name in said] == list(BAD)
+    points, problems = load(folder)
+    assert points
+    assert all(any(name in problem for problem in problems) for name in (*BAD, f"g{SUFFIX}", f"h{SUFFIX}"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "report {f} --text",
+        "report {f} -o {f}/../page.html --chart {f}/../c.svg",
+        "history {f} --repo {f}",
+        "history {f} --csv {f}/../t.csv",
+    ],
+)
+def test_every_command_that_reads_folders_names_bad_files(
+    tmp_path: Path, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = spoilt(tmp_path / "records")
+    with pytest.raises(SystemExit) as end:
+        main([word.format(f=folder) for word in words.split()])
+    assert end.value.code == 2
+    said = "".join(capsys.readouterr())
+    assert [name for name in BAD if name in said] == list(BAD)
+    assert "Nobody foresaw" not in said
+
+
+def test_a_folder_with_no_good_file_is_an_error_of_the_gate(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "x.jsonl").mkdir()
+    with pytest.raises(RecordError, match=r"x\.jsonl.*Is a directory"):
+        list(read_many([tmp_path / "base"]))
+    spoilt(tmp_path / "head")
+    verdict = gate_files(tmp_path / "head", tmp_path / "head", read_policy(POLICY))
+    assert verdict.exit_code == 2
+
+
+def results(folder: Path, rows: dict[str, Any], **changes: Any) -> Path:
+    """asv's results of one machine and commit."""
+    (folder / "host").mkdir(parents=True)
+    (folder / "host" / "machine.json").write_text(json.dumps({"machine": "host", "version": 1}))
+    head = {"commit_hash": "0" * 40, "env_name": "e", "date": 1, "params": {}, "version": 2}
+    head |= {"result_columns": ["result", "params", "version"], "results": rows, **changes}
+    (folder / "host" / "result.json").write_text(json.dumps(head))
+    known = {name: {"unit": "seconds", "type": "time", "param_names": []} for name in rows}
+    (folder / "benchmarks.json").write_text(json.dumps({"version": 2, **known}))
+    return folder
+
+
+def test_many_parameters_of_a_short_line_are_refused_before_they_are_multiplied(tmp_path: Path) -> None:
+    values = [str(number) for number in range(300)]
+    rows = {"good": [[1.0], [], "1"], "failed": [None, [values] * 8, "1"], "short": [[1.0], [values] * 8, "1"]}
+    found = import_results(results(tmp_path / "asv", rows))
+    assert [point.metric for point in found.points] == ["good"]
+    assert "at most 10000 combinations of parameters without a value, got 65610000000000000000" in found.problems[0]
+    assert "expected 65610000000000000000 values of result" in found.problems[1]
+
+
+def test_numbers_without_end_in_asvs_files_are_named(tmp_path: Path) -> None:
+    found = import_results(results(tmp_path / "value", {"huge": [[10**400, 10**15], [["1", "2"]], "1"]}))
+    assert [(point.value, point.missing) for point in found.points] == [(None, "not finite"), (1e15, "")]
+    with pytest.raises(RecordError, match="expected a date in milliseconds"):
+        import_results(results(tmp_path / "date", {"good": [[1.0], [], "1"]}, date=10**400))
