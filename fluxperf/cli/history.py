@@ -1,8 +1,9 @@
-"""``fluxperf history``: every metric over commits, and where its level changed."""
+"""``fluxperf history``: where the level of a metric changed over commits."""
 
 from __future__ import annotations
 
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,11 +13,14 @@ import typer
 from rich.table import Table
 
 from fluxperf.cli.terminal import Console, harmless_json, say
+from fluxperf.cli.tracking import POLICY, rules_of
+from fluxperf.errors import UnknownNameError
 from fluxperf.files import write_whole
 from fluxperf.harness.frames import records_frame
-from fluxperf.harness.history import Change, History, Series, distinction, load
+from fluxperf.harness.history import Budget, Change, History, Series, distinction, load
 from fluxperf.harness.history import history as series_of
 from fluxperf.harness.metrics import worse_of
+from fluxperf.harness.revisions import is_shallow
 from fluxperf.harness.scan import FEWEST
 from fluxperf.harness.text import units
 from fluxperf.words import plural
@@ -25,16 +29,22 @@ from fluxperf.words import plural
 def history(
     folder: Annotated[Path, typer.Argument(help="Folder of records files and imported points.")],
     metric: Annotated[
-        str | None, typer.Option("--metric", "-m", help="Only this metric; * and ? match several.")
+        str | None,
+        typer.Option("--metric", "-m", help="Only this metric; * and ? match several, whole or after the last dot."),
     ] = None,
     machine: Annotated[str | None, typer.Option("--machine", help="Only this machine; * and ? match several.")] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", help="Only changes from this day (2026-01-31) or commit on.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Also a table of every series, changed or not.")] = False,
     repo: Annotated[Path, typer.Option("--repo", help="Git checkout that knows the order of the commits.")] = Path(),
+    policy: Annotated[Path, typer.Option(help="What rounds, and which references and budgets there are.")] = POLICY,
     fail_on: Annotated[
-        float | None,
+        str | None,
         typer.Option(
             "--fail-on",
-            min=0,
-            help="End with 1 if a series is this many percent worse after its last change than at first.",
+            help="End with 1 for a change of times to the worse that nothing repaired (slower), of counts, too "
+            "(worse), for a budget that is exceeded (budget), or a series this many percent worse than at first.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON document.")] = False,
@@ -42,16 +52,20 @@ def history(
         Path | None, typer.Option("--csv", help="Write the records as a table too, a row for each record and metric.")
     ] = None,
 ) -> None:
-    """Show every metric over commits, and the commits where its level changed.
+    """Show where the level of a metric changed over commits: when, by how much, how sure, and whether it was repaired.
 
-    Lines that cannot be read are skipped and named; the rest is shown, and the exit code is 2.
+    Ends with 1 for what --fail-on names and with 2 for anything else that goes wrong. Lines that cannot be read are
+    skipped and named; the rest is shown, and the exit code is 2.
     """
+    failing = _condition(fail_on)
     points, problems = load(folder)
-    found = series_of(points, repo, metric, machine, problems)
+    found = series_of(points, repo, metric, machine, problems, rules_of(policy))
+    if since is not None:
+        found = _since(found, since)
     if as_json:
         print(harmless_json(msgspec.json.format(msgspec.json.encode(found), indent=1).decode()))
     else:
-        _show(found)
+        _show(found, every, is_shallow(repo))
     if csv is not None:
         write_whole(csv, records_frame(folder).to_csv(index=False))
         say(f"table -> {csv}", err=as_json)
@@ -59,10 +73,47 @@ def history(
         say(f"fluxperf: {problem}", err=True)
     if found.problems:
         sys.exit(2)
-    if fail_on is not None and (worse := worsened(found, fail_on)):
-        for name, percent in worse:
-            say(f"fluxperf: {name} is {percent:.1f} % worse than at its first level.", err=True)
+    if failing is not None and (reasons := failed(found, failing)):
+        for reason in reasons:
+            say(f"fluxperf: {reason}", err=True)
         sys.exit(1)
+
+
+def _condition(given: str | None) -> str | float | None:
+    """What ``--fail-on`` was given: a word, or percent."""
+    if given is None or given in ("slower", "worse", "budget"):
+        return given
+    try:
+        percent = float(given)
+    except ValueError:
+        percent = math.nan
+    if not (percent >= 0 and math.isfinite(percent)):
+        raise typer.BadParameter(
+            f"expected slower, worse, budget or a number of percent, got {given!r}.", param_hint="--fail-on"
+        )
+    return percent
+
+
+def failed(found: History, condition: str | float) -> list[str]:
+    """A sentence for each series that a condition of ``--fail-on`` names."""
+    if isinstance(condition, float):
+        return [
+            f"{name} is {percent:.1f} % worse than at its first level." for name, percent in worsened(found, condition)
+        ]
+    if condition == "budget":
+        return [
+            f"{_name(series)}, on {_place(series)}: {_used(budget)}."
+            for series in found.series
+            for budget in series.budgets
+            if budget.used > 1
+        ]
+    return [
+        f"{_name(series)}, on {_place(series)}: worse since {_short(change.after)}, not repaired."
+        for series in found.series
+        if condition == "worse" or not series.exact
+        for change in series.changes
+        if change.worse and not change.repaired
+    ]
 
 
 def worsened(found: History, percent: float) -> list[tuple[str, float]]:
@@ -83,32 +134,68 @@ def worsened(found: History, percent: float) -> list[tuple[str, float]]:
     return rows
 
 
-def _show(found: History) -> None:
+def _since(found: History, since: str) -> History:
+    """A history with only the changes from a day, or from a commit on.
+
+    Raises:
+        UnknownNameError: it is neither a day nor the beginning of a commit that was measured.
+    """
+    day = since
+    if not re.fullmatch(r"\d{4}-\d\d-\d\d.*", since):
+        points = [point for series in found.series for point in series.points if point.commit]
+        dates = [point.date_utc for point in points if (point.commit or "").startswith(since)]
+        if not since or not dates:
+            raise UnknownNameError("day or commit", since, dict.fromkeys((point.commit or "")[:10] for point in points))
+        day = min(dates)
+    kept = [
+        msgspec.structs.replace(one, changes=[change for change in one.changes if change.date_utc >= day])
+        for one in found.series
+    ]
+    return msgspec.structs.replace(found, series=kept)
+
+
+def _show(found: History, every: bool, shallow: bool) -> None:
     console = Console(highlight=False)
     measured = [series for series in found.series if series.present]
-    for place in dict.fromkeys(map(_place, measured)):
-        console.print(_table(place, [series for series in measured if _place(series) == place]))
     changed = [series for series in measured if series.changes]
-    for series in changed:
+    for series in sorted(changed, key=_newest, reverse=True):
         console.print(f"{_name(series)}, on {_place(series)}", style="bold", soft_wrap=True)
-        for change in series.changes:
+        for change in reversed(series.changes):
             console.print(_sentence(series, change), soft_wrap=True)
-    for note in _notes(found, len(measured), len(changed)):
+    for series in measured:
+        for budget in series.budgets:
+            console.print(f"{_name(series)}, on {_place(series)}: {_used(budget)}.", soft_wrap=True)
+    for place in dict.fromkeys(map(_place, measured)) if every else ():
+        console.print(_table(place, [series for series in measured if _place(series) == place]))
+    for note in _notes(found, len(measured), len(changed), shallow):
         console.print(note, soft_wrap=True)
+    if not every and measured:
+        console.print("--all shows every series.", soft_wrap=True)
 
 
-def _notes(found: History, measured: int, changed: int) -> list[str]:
+def _newest(series: Series) -> tuple[bool, str]:
+    """What changed for the worse and is not repaired comes first, then what changed last."""
+    return any(change.worse and not change.repaired for change in series.changes), series.changes[-1].date_utc
+
+
+def _used(budget: Budget) -> str:
+    """How much of a budget is used, in words."""
+    return f"{budget.used:.0%} of the {budget.budget:.1%} from the reference {budget.name} is used"
+
+
+def _notes(found: History, measured: int, changed: int, shallow: bool) -> list[str]:
     """What the tables do not say."""
     notes = [f"{plural(measured, 'series', 'series')}, {changed} with changes."]
     unjudged = sum(not series.judged for series in found.series if series.present)
     if len(found.series) > measured:
         notes.append(f"{len(found.series) - measured} more have no value at any commit: failed or skipped.")
     if unjudged:
-        notes.append(
-            f'"?" under changes: {unjudged} series of times with fewer than {FEWEST} commits, not searched for changes.'
-        )
+        notes.append(f"{unjudged} series of times with fewer than {FEWEST} commits were not searched for changes.")
     if any(series.order == "time" for series in found.series):
-        notes.append("Some commits are not in this checkout; their series are in order of time. --repo names another.")
+        known = "is a shallow clone and lacks commits (git fetch --unshallow gets them)" if shallow else "lacks some"
+        notes.append(
+            f"The checkout {known}: series with such commits are in order of time. --repo names another checkout."
+        )
     return notes
 
 
@@ -144,15 +231,31 @@ def _name(series: Series) -> str:
 
 
 def _sentence(series: Series, change: Change) -> str:
-    """A change in words."""
-    percent = "from zero" if change.percent is None else units.change(change.percent / 100).replace(units.NBSP, " ")
+    """A change in words: where, by how much, how sure, whether it was repaired, and what explains it as well."""
+    percent = "from zero" if change.percent is None else _percent(change.percent)
     old, new = shown(change.old, series.unit), shown(change.new, series.unit)
     if old == new and series.unit == "bytes":
         # A change is a fact however small it is; rounded, both sides look the same.
         old, new = f"{change.old:,.0f} B", f"{change.new:,.0f} B"
     also = "".join(f"; {name} {versions}" for name, versions in change.environment.items())
     commits = f"{change.old_commits} and {plural(change.new_commits, 'commit')}"
-    return f"  {_short(change.before)} -> {_short(change.after)}  {old} -> {new}  {percent}  ({commits}{also})"
+    ends = f"{_short(change.before)} -> {_short(change.after)}"
+    told = [f"  {ends}  {old} -> {new}  {percent}  ({commits}{also})", change.date_utc[:10]]
+    if change.kind == "ramp":
+        told.append("little by little")
+    if change.low is not None and change.high is not None:
+        told.append(f"95 %: {_percent(change.low)} to {_percent(change.high)}")
+    if change.chance is not None:
+        told.append(f"chance {max(change.chance, 1e-12):.0e}")
+    if change.cycles is not None:
+        told.append(f"cycles {_percent(change.cycles)}" if change.cycles else "cycles did not change")
+    if change.worse:
+        told.append(f"repaired at {_short(change.repaired)}" if change.repaired else "not repaired")
+    return ", ".join(told)
+
+
+def _percent(value: float) -> str:
+    return units.change(value / 100).replace(units.NBSP, " ")
 
 
 def _short(name: str) -> str:

@@ -12,6 +12,7 @@ import typer
 
 from fluxperf.cli.ladder import ladder
 from fluxperf.cli.terminal import Console, harmless, harmless_json, say
+from fluxperf.cli.tracking import POLICY, rules_of
 from fluxperf.errors import RecordError
 from fluxperf.files import write_whole
 from fluxperf.harness.facts.evidence import Given, gathered
@@ -52,6 +53,7 @@ def report(
         typer.Option(help="What `fluxperf profile` or Nsight Systems captured, for the parts on one step's timeline."),
     ] = None,
     baselines: Annotated[Path, typer.Option(help="Folder of A/A calibrations.")] = _BASELINES,
+    policy: Annotated[Path, typer.Option(help="What rounds and which budgets there are, for the history.")] = POLICY,
     repo: Annotated[Path, typer.Option("--repo", help="Git checkout that knows the order of the commits.")] = Path(),
     show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     markdown: Annotated[
@@ -87,6 +89,7 @@ def report(
             checkout=repo,
             timeline=timeline,
             command=_command(),
+            rules=rules_of(policy),
         )
         extras = gathered([*files, *samples], given)
         _page([*files, *samples], extras, output, markdown, as_json, chart)

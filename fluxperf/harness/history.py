@@ -5,7 +5,8 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from statistics import median
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -35,7 +36,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     the first commit at a level that takes at least half of a change for the worse back; "" if there is none.
     ``environment`` names versions that changed at the same place, which are another explanation than the commit.
     ``cycles`` is, for seconds, the change of the cycles of the same work between the same commits, in percent: 0.0 if
-    they did not change, ``None`` where there are none.
+    they did not change, ``None`` where there are none. ``records`` are where the records of both sides lie; "" for
+    other tools' results.
     """
 
     kind: Literal["step", "ramp"]
@@ -54,6 +56,35 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     repaired: str = ""
     cycles: float | None = None
     environment: dict[str, str] = {}
+    records: tuple[str, str] = ("", "")
+
+
+class Budget(msgspec.Struct, frozen=True, kw_only=True):
+    """A fixed point that a policy names, and how much of what times may be above it is used.
+
+    ``level`` is its value, ``budget`` the share that may be added, ``used`` the share of that which the newest level
+    takes: above 1 it is exceeded, below 0 the newest is better.
+    """
+
+    name: str
+    level: float
+    budget: float
+    used: float
+
+
+class Fixed(NamedTuple):
+    """A reference of a policy: what it is called, the budget from it, and the points of its records."""
+
+    name: str
+    budget: float
+    points: Sequence[Point]
+
+
+class Rules(NamedTuple):
+    """What a policy says of histories: by metric or unit the share that is rounding, and its references."""
+
+    slack: Mapping[str, float] = {}
+    fixed: Sequence[Fixed] = ()
 
 
 class Series(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +105,7 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
     points: list[Point]
     changes: list[Change]
     judged: bool
+    budgets: list[Budget] = []
 
     @property
     def present(self) -> list[Point]:
@@ -108,7 +140,8 @@ def load(folder: Path) -> tuple[list[Point], list[str]]:
         except RecordError as error:
             problems.append(str(error))
             continue
-        points.extend(point for record in file.records for point in points_of(record))
+        for place, record in enumerate(file.records, start=1):
+            points.extend(points_of(record, f"{path}, record {place}"))
         problems.extend(file.problems)
     for path in sorted(folder.rglob(f"*{SUFFIX}")):
         try:
@@ -136,6 +169,7 @@ def history(
     metric: str | None = None,
     machine: str | None = None,
     problems: Sequence[str] = (),
+    rules: Rules | None = None,
 ) -> History:
     """Series of points, with their changes.
 
@@ -144,24 +178,26 @@ def history(
     Args:
         points: in any order.
         checkout: a folder of the git checkout that knows the commits.
-        metric: only metrics of this name, or that match it as a pattern (``*`` and ``?``).
+        metric: only metrics of this name, or that match it as a pattern (``*`` and ``?``), whole or after the last dot.
         machine: the same of machines.
         problems: what could not be read, to be handed on.
+        rules: what a policy says: rounding and budgets.
 
     Raises:
         UnknownNameError: no metric or machine is so named; lists those that there are.
     """
     chosen = _matching(list(points), "metric", metric, lambda point: point.metric)
     chosen = _matching(chosen, "machine", machine, lambda point: point.machine)
-    known = positions(checkout)
+    known, rules = positions(checkout), rules or Rules()
     ordered = {key: _ordered(_by_commit(rows), known) for key, rows in of_series(chosen).items()}
     noisy = [key for key in ordered if not key.exact]
     errors = [_error(ordered[key][0]) for key in noisy]
     found = dict(zip(noisy, steps_of_times([_values(ordered[key][0]) for key in noisy], errors), strict=True))
     series = []
     for key, (rows, order) in ordered.items():
-        shifts = steps_of_counts(_values(rows)) if key.exact else found[key]
-        series.append(_series(key, rows, order, shifts))
+        slack = rules.slack.get(key.metric, rules.slack.get(key.unit, 0.0))
+        shifts = steps_of_counts(_values(rows), slack) if key.exact else found[key]
+        series.append(_series(key, rows, order, shifts, _budgets(key, rows, shifts, rules.fixed)))
     return History(series=_with_cycles(series), problems=list(problems))
 
 
@@ -170,7 +206,11 @@ def _matching(points: list[Point], kind: str, wanted: str | None, name: Callable
     if wanted is None:
         return points
     names = dict.fromkeys(name(point) for point in points)
-    fitting = {known for known in names if known == wanted or fnmatch.fnmatchcase(known, wanted)}
+    fitting = {known for known in names if known == wanted} or {
+        known
+        for known in names
+        if fnmatch.fnmatchcase(known, wanted) or fnmatch.fnmatchcase(known.rpartition(".")[2], wanted)
+    }
     if not fitting:
         raise UnknownNameError(kind, wanted, names)
     return [point for point in points if name(point) in fitting]
@@ -182,7 +222,9 @@ def _by_commit(rows: Sequence[Point]) -> list[Point]:
     for row in rows:
         alone = row.date_utc if row.commit is None or row.dirty else ""
         groups.setdefault((row.commit, row.dirty, alone), []).append(row)
-    return [group[0] if len(group) == 1 else merged(group) for group in groups.values()]
+    # A record that was found twice, in a copy of its file, counts once.
+    once = [list({(row.date_utc, row.value, row.samples): row for row in group}.values()) for group in groups.values()]
+    return [group[0] if len(group) == 1 else merged(group) for group in once]
 
 
 def _ordered(rows: list[Point], known: Mapping[str, int]) -> tuple[list[Point], Literal["commits", "time"]]:
@@ -202,7 +244,31 @@ def _error(rows: Iterable[Point]) -> float | None:
     return errors[len(errors) // 2] or None if errors else None
 
 
-def _series(key: Key, rows: list[Point], order: Literal["commits", "time"], shifts: list[Shift] | None) -> Series:
+def _budgets(key: Key, rows: Sequence[Point], shifts: Sequence[Shift] | None, fixed: Sequence[Fixed]) -> list[Budget]:
+    """What is used of each budget by the newest level of a series of times; nothing for other metrics."""
+    values, worse = _values(rows), worse_of(key.metric, key.unit)
+    if key.exact or not values or worse is None:
+        return []
+    # Five values, or as many as the newest level has: a single one is noise.
+    tail = len(values) - (shifts[-1].first if shifts else 0)
+    newest = median(values[-min(tail, 5) :])
+    budgets = []
+    for one in fixed:
+        levels = [point.value for point in one.points if point.key == key and point.value]
+        if levels:
+            level = median(levels)
+            moved = (newest / level - 1) * (1 if worse == "higher" else -1)
+            budgets.append(Budget(name=one.name, level=level, budget=one.budget, used=moved / one.budget))
+    return budgets
+
+
+def _series(
+    key: Key,
+    rows: list[Point],
+    order: Literal["commits", "time"],
+    shifts: list[Shift] | None,
+    budgets: list[Budget],
+) -> Series:
     present = [row for row in rows if row.value is not None]
     worse = worse_of(key.metric, key.unit)
     return Series(
@@ -218,6 +284,7 @@ def _series(key: Key, rows: list[Point], order: Literal["commits", "time"], shif
         points=rows,
         changes=[_change(present, (shifts or [])[place:], worse) for place in range(len(shifts or []))],
         judged=shifts is not None,
+        budgets=budgets,
     )
 
 
@@ -247,6 +314,7 @@ def _change(present: Sequence[Point], shifts: Sequence[Shift], worse: Worse | No
         worse=is_worse,
         repaired=label(present[back.first]) if is_worse and back else "",
         environment={name: f"{was} -> {now}" for name, (was, now) in versions.items() if was != now},
+        records=(before.record, after.record),
     )
 
 

@@ -49,7 +49,8 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     ``date_utc`` is when the commit was made, or, for a record, when it was measured. ``exact`` marks counts, of which
     any change is a fact; others are medians of ``samples`` samples. ``low`` and ``high`` bound the value where its
     source gave an interval. ``error`` is the value's standard error as a share of it, where several processes tell.
-    ``environment`` are versions that may change from one commit to the next.
+    ``environment`` are versions that may change from one commit to the next. ``record`` is where the evidence lies: a
+    file and the place of the record in it, from 1.
     """
 
     schema: int = SCHEMA
@@ -72,6 +73,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     high: float | None = None
     error: float | None = None
     samples: int = 0
+    record: str = ""
 
     @property
     def key(self) -> Key:
@@ -102,9 +104,14 @@ _DECODER = msgspec.json.Decoder(Point)
 _NOT_A_POINT = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def points_of(record: Record) -> Iterator[Point]:
-    """Points of a record: medians of its samples (warm-ups left out), counts of a forward, error of the latents."""
-    base: Callable[..., Point] = _shared(record)
+def points_of(record: Record, where: str = "") -> Iterator[Point]:
+    """Points of a record: medians of its samples (warm-ups left out), counts of a forward, error of the latents.
+
+    Args:
+        record: any record.
+        where: its file and its place in it, to be told with what is found.
+    """
+    base: Callable[..., Point] = _shared(record, where)
     for metric, processes in sampled(record):
         found = summarize(processes)
         if found is not None:
@@ -165,7 +172,7 @@ def merge_points(path: Path, points: Sequence[Point]) -> tuple[int, int]:
         points: what to write.
 
     Returns:
-        How many points are new, and how many took the place of another.
+        How many points are new, and how many took the place of one that said something else.
 
     Raises:
         RecordError: the name does not fit, the file is damaged, or it cannot be written.
@@ -180,11 +187,12 @@ def merge_points(path: Path, points: Sequence[Point]) -> tuple[int, int]:
             said = " ".join(first_few(old.problems, "damaged line"))
             raise RecordError(f"cannot merge into {path}: {said} Remove the file, or choose another.")
         rows = {(point.key, point.commit, point.dirty, point.date_utc): point for point in old.points}
-        before = len(rows)
-        rows.update({(point.key, point.commit, point.dirty, point.date_utc): point for point in points})
+        fresh = {(point.key, point.commit, point.dirty, point.date_utc): point for point in points}
+        added = len(fresh.keys() - rows.keys())
+        replaced = sum(rows[key] != point for key, point in fresh.items() if key in rows)
+        rows |= fresh
         write_whole(path, b"".join(msgspec.json.encode(point) + b"\n" for point in rows.values()))
-    added = len(rows) - before
-    return added, len(points) - added
+    return added, replaced
 
 
 def merged(points: Sequence[Point]) -> Point:
@@ -207,7 +215,7 @@ def merged(points: Sequence[Point]) -> Point:
     )
 
 
-def _shared(record: Record) -> Callable[..., Point]:
+def _shared(record: Record, where: str) -> Callable[..., Point]:
     """A maker of points, given what all points of a record share."""
     machine, workload = record.machine, record.workload
     variant = {f"setting {name}": value for name, value in record.settings.items()}
@@ -221,16 +229,24 @@ def _shared(record: Record) -> Callable[..., Point]:
             commit=record.commit,
             dirty=bool(record.dirty),
             date_utc=record.created_utc,
-            machine=machine.gpu or f"{machine.cpu or 'unnamed CPU'}, {plural(machine.cores, 'core')}",
+            machine=name_of(machine),
             environment=_environment(machine),
             workload=_workload(workload),
             rung=record.rung,
             ran_as=record.ran_as,
             variant=variant,
+            record=where,
             **fields,  # type: ignore[arg-type]
         )
 
     return make
+
+
+def name_of(machine: Machine) -> str:
+    """What tells machines apart: the name that a user gave, GPU and driver's major version, CPU and cores."""
+    driver = f"driver {machine.driver.partition('.')[0]}" if machine.gpu and machine.driver else ""
+    parts = (machine.name, machine.gpu, driver, machine.cpu or "unnamed CPU", plural(machine.cores, "core"))
+    return ", ".join(part for part in parts if part)
 
 
 def _environment(machine: Machine) -> dict[str, str]:

@@ -29,7 +29,7 @@ Stopped = Literal["count", "precision", "time"]
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """Where it ran. ``None`` says that the machine has no such thing."""
+    """Where it ran. ``None`` says that the machine has no such thing; ``name`` is what its user calls it, or ""."""
 
     gpu: str | None
     driver: str | None
@@ -42,6 +42,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     python: str
     numpy: str
     os: str
+    name: str = ""
 
 
 class WorkloadRow(msgspec.Struct, frozen=True, kw_only=True):

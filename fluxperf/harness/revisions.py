@@ -6,6 +6,15 @@ import subprocess
 from pathlib import Path
 
 
+def is_shallow(checkout: Path) -> bool:
+    """Whether a checkout lacks commits because it was cloned with a depth."""
+    command = ["git", "-C", str(checkout), "rev-parse", "--is-shallow-repository"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip() == "true"
+    except (OSError, subprocess.SubprocessError):
+        return False
+
+
 def positions(checkout: Path) -> dict[str, int]:
     """Position of every commit that a checkout knows, parents before children; nothing where there is no checkout."""
     command = ["git", "-C", str(checkout), "rev-list", "--date-order", "--reverse", "--all"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import re
 import shutil
 
 import msgspec
@@ -10,9 +12,10 @@ import pandas as pd
 import pytest
 
 from fluxperf.harness.frames import COLUMNS
-from fluxperf.harness.points import SUFFIX, merge_points
-from fluxperf.harness.records import append_record
-from tests.history.making import commit, point, record
+from fluxperf.harness.measure.environment import machine
+from fluxperf.harness.points import SUFFIX, merge_points, name_of
+from fluxperf.harness.records import ErrorRow, append_record
+from tests.history.making import ROOT, commit, point, record
 from tests.history.test_asv_results import REAL
 
 
@@ -29,12 +32,15 @@ def test_asv_results_become_a_history(fluxperf, tmp_path, wide):
     assert "points of 3 commits" in done.out
     assert "0 replaced" in done.out
     again = fluxperf("import-asv", REAL, "-o", path)
-    assert "(0 new," in again.out
-    shown = fluxperf("history", path.parent, "--metric", "*track_forward")
+    assert "(0 new, 0 replaced;" in again.out
+    shown = fluxperf("history", path.parent, "--all", "--metric", "*track_forward")
     assert shown.code == 0, shown.err
     assert "tiny fused model.Model.track_forward" in shown.out
     assert "7 more have no value at any commit: failed or skipped." in shown.out
-    assert '"?" under changes: 7 series of times with fewer than 4 commits' in shown.out
+    assert "7 series of times with fewer than 4 commits were not searched" in shown.out
+    short = fluxperf("history", path.parent, "-m", "track_forward")
+    assert "7 series, 0 with changes." in short.out
+    assert "--all shows every series." in short.out
 
 
 def test_changes_are_told_with_commits_levels_and_percent(fluxperf, tmp_path, wide):
@@ -78,7 +84,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_shown(fluxperf, tmp_path, 
     assert "points of 2 commits" in done.out
     assert f"{victim}: left out" in done.err
     (tmp_path / "h" / "torn.jsonl").write_text('{"schema": 1')
-    shown = fluxperf("history", tmp_path / "h")
+    shown = fluxperf("history", tmp_path / "h", "--all")
     assert shown.code == 2
     assert "torn" in shown.err
     assert "track_copies" in shown.out
@@ -86,7 +92,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_shown(fluxperf, tmp_path, 
 
 def test_markup_in_names_is_text(fluxperf, tmp_path, wide):
     merge_points(tmp_path / f"a{SUFFIX}", [point(0, 1.0, machine="[bold]m", metric="[/red]x", variant={"[a]": "[b]"})])
-    shown = fluxperf("history", tmp_path)
+    shown = fluxperf("history", tmp_path, "--all")
     assert shown.code == 0, shown.err
     assert "[bold]m" in shown.out
     assert "[/red]x ([a] [b])" in shown.out
@@ -129,7 +135,7 @@ def test_a_machine_without_a_gpu_has_a_name(fluxperf, tmp_path, wide, cpu, cores
     row = record(0)
     here = msgspec.structs.replace(row.machine, gpu=None, cpu=cpu, cores=cores)
     append_record(tmp_path / "r.jsonl", msgspec.structs.replace(row, machine=here))
-    assert f"{name}, twin" in fluxperf("history", tmp_path).out
+    assert f"{name}, twin" in fluxperf("history", tmp_path, "--all").out
 
 
 def test_the_records_are_written_as_a_table(fluxperf, tmp_path, wide):
@@ -142,3 +148,112 @@ def test_the_records_are_written_as_a_table(fluxperf, tmp_path, wide):
     table = pd.read_csv(tmp_path / "table.csv")
     assert tuple(table.columns) == COLUMNS
     assert table[table.metric == "denoise"].value.tolist() == [1.0, 2.0]
+
+
+def noisy(number, level, **fields):
+    """A point of commit ``number`` near a level."""
+    return point(number, level * (1 + 0.01 * random.Random(number).gauss(0, 1)), **fields)
+
+
+def test_ten_percent_planted_in_asv_results_are_told_with_their_commit(fluxperf, tmp_path, wide):
+    """Sixteen commits of asv's own results, a tenth slower from the ninth on, in text and on the page."""
+    results = tmp_path / "results"
+    (results / "host").mkdir(parents=True)
+    for name in ("benchmarks.json", "host/machine.json"):
+        shutil.copy(REAL / name, results / name)
+    source = next(path for path in (REAL / "host").glob("*.json") if path.name != "machine.json")
+    whole = json.loads(source.read_text())
+    name = "model.Model.track_forward"
+    for number in range(16):
+        row = list(whole["results"][name])
+        factor = (1.1 if number >= 8 else 1.0) * (1 + 0.02 * random.Random(number).gauss(0, 1))
+        index = whole["result_columns"].index("result")
+        row[index] = [value and value * factor for value in row[index]]
+        data = {**whole, "commit_hash": commit(number), "date": 1.77e12 + number * 3.6e6, "results": {name: row}}
+        (results / "host" / f"{number:08x}-env.json").write_text(json.dumps(data))
+    path = tmp_path / "history" / f"asv{SUFFIX}"
+    assert fluxperf("import-asv", results, "-o", path).code == 0
+    done = fluxperf("history", path.parent, "-m", "track_forward", "--fail-on", "slower")
+    assert done.code == 1
+    assert done.out.count(f"{commit(7)[:10]} -> {commit(8)[:10]}  ") == 7, "every rung of tiny"
+    assert len(re.findall(r"  \+(?:8|9|10|11|12)\.\d %  \(8 and 8 commits", done.out)) == 7
+    assert f"worse since {commit(8)[:10]}, not repaired." in done.err
+    page = tmp_path / "page.html"
+    records = tmp_path / "own.jsonl"
+    append_record(records, record(0))
+    assert fluxperf("report", records, "--history", path.parent, "-o", page).code == 0
+    text = page.read_text()
+    assert "track_forward over commits" in text
+    assert commit(8)[:7] in text
+
+
+def test_changes_come_first_with_interval_chance_and_whether_they_were_repaired(fluxperf, tmp_path, wide):
+    levels = [1.0] * 8 + [1.2] * 8 + [1.0] * 8 + [1.3] * 8
+    merge_points(tmp_path / f"a{SUFFIX}", [noisy(n, level) for n, level in enumerate(levels)])
+    merge_points(tmp_path / f"b{SUFFIX}", [noisy(n, 1.0, metric="still") for n in range(32)])
+    done = fluxperf("history", tmp_path)
+    lines = done.out.splitlines()
+    assert lines[0].startswith("forward, on here")
+    assert lines[1].startswith(f"  {commit(23)[:10]} -> {commit(24)[:10]}"), "the newest first"
+    assert "95 %: +2" in lines[1]
+    assert "chance " in lines[1]
+    assert lines[1].endswith("not repaired")
+    assert lines[3].endswith(f"repaired at {commit(16)[:10]}")
+    assert "2 series, 1 with changes." in done.out
+    since = fluxperf("history", tmp_path, "--since", commit(24)[:8])
+    assert since.out.count(" -> ") == 2
+    assert fluxperf("history", tmp_path, "--since", "2026-01-03").out.count(" -> ") == 0
+    assert "unknown day or commit 'abc'" in fluxperf("history", tmp_path, "--since", "abc").err
+
+
+@pytest.mark.parametrize(
+    ("condition", "code"),
+    [("slower", 0), ("worse", 1), ("budget", 0), ("20", 0), ("faster", 2), ("-1", 2), ("nan", 2)],
+)
+def test_what_fails_a_job(fluxperf, tmp_path, condition, code):
+    """A count that rose is worse, and no slower."""
+    points = [point(n, value, exact=True, unit="copies", metric="d2h_copies") for n, value in enumerate([10.0, 11.0])]
+    merge_points(tmp_path / f"a{SUFFIX}", points)
+    done = fluxperf("history", tmp_path, "--fail-on", condition)
+    assert done.code == code
+    assert code != 2 or "expected slower, worse, budget or a number" in " ".join(done.err.replace("│", " ").split())
+
+
+def test_errors_that_round_and_copies_of_a_record_are_no_change(fluxperf, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for number, share in enumerate((1.0, 1.01, 0.99)):
+        row = record(number, error=ErrorRow(relative=2e-3 * share, against="float64"), times_s={})
+        for folder in ("records", "sample"):
+            append_record(tmp_path / folder / "r.jsonl", row)
+    data = json.loads(fluxperf("history", tmp_path, "-m", "error", "--json").out)
+    (series,) = data["series"]
+    assert series["changes"] == []
+    assert len(series["points"]) == 3
+
+
+def test_a_budget_is_told_and_fails_a_job(fluxperf, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    append_record(tmp_path / "reference.jsonl", record(0, times_s={"denoise": [[1.0]], "step": []}))
+    for number in range(8):
+        append_record(tmp_path / "h" / "r.jsonl", record(number, times_s={"denoise": [[1.03]], "step": []}))
+    policy = (ROOT / "reports/policy.toml").read_text()
+    for budget, code in ((0.05, 0), (0.02, 1)):
+        (tmp_path / "p.toml").write_text(policy + f'\n[[reference]]\nrecords = "reference.jsonl"\nbudget = {budget}\n')
+        done = fluxperf("history", tmp_path / "h", "--policy", tmp_path / "p.toml", "--fail-on", "budget")
+        assert done.code == code, done.err
+        assert f"{0.03 / budget:.0%} of the {budget:.1%} from the reference reference.jsonl is used" in done.out
+
+
+def test_machines_are_told_by_card_driver_cpu_cores_and_a_name_of_their_own(monkeypatch):
+    row = record(0).machine
+    card = msgspec.structs.replace(row, gpu="NVIDIA H100", driver="580.95.05", cpu="EPYC", cores=8)
+    assert name_of(card) == "NVIDIA H100, driver 580, EPYC, 8 cores"
+    assert name_of(msgspec.structs.replace(card, name="runner 7")) == "runner 7, NVIDIA H100, driver 580, EPYC, 8 cores"
+    monkeypatch.setenv("FLUXPERF_MACHINE", " runner 7 ")
+    assert machine().name == "runner 7"
+
+
+def test_a_shallow_clone_is_told(fluxperf, tmp_path, monkeypatch):
+    merge_points(tmp_path / f"a{SUFFIX}", [point(n, 1.0) for n in range(4)])
+    monkeypatch.setattr("fluxperf.cli.history.is_shallow", lambda repo: True)
+    assert "is a shallow clone" in fluxperf("history", tmp_path).out

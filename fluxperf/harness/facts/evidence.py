@@ -12,7 +12,7 @@ from fluxperf.errors import RecordError
 from fluxperf.harness.calibration import Calibration, file_of, read_calibration
 from fluxperf.harness.facts.ceilings import Ceiling, rates_in, read_ceilings
 from fluxperf.harness.facts.inputs import Extras
-from fluxperf.harness.history import History, load
+from fluxperf.harness.history import History, Rules, load
 from fluxperf.harness.history import history as series_of
 from fluxperf.harness.points import Point, points_of
 from fluxperf.harness.records import Record, RecordsFile
@@ -32,6 +32,7 @@ class Given(NamedTuple):
     checkout: Path
     timeline: Path | None
     command: str
+    rules: Rules = Rules()
 
 
 def gathered(files: Sequence[RecordsFile], given: Given) -> Extras:
@@ -99,11 +100,15 @@ def _from(point: Point, file: RecordsFile, given: Given) -> Point:
 
 
 def _history(files: Sequence[RecordsFile], given: Given) -> History:
-    """Series of the records and of the folder of history, each value once."""
-    points = [_from(point, file, given) for file in files for record in file.records for point in points_of(record)]
+    """Series of the records and of the folder of history."""
+    points = [
+        _from(point, file, given)
+        for file in files
+        for place, record in enumerate(file.records, start=1)
+        for point in points_of(record, f"{file.path}, record {place}")
+    ]
     problems: list[str] = []
     if given.history:
         more, problems = load(given.history)
         points += more
-    once = {(point.key, point.commit, point.dirty, point.date_utc, point.value): point for point in points}
-    return series_of(list(once.values()), given.checkout, problems=problems)
+    return series_of(points, given.checkout, problems=problems, rules=given.rules)

@@ -17,7 +17,7 @@ from fluxperf.harness.records import Machine
 
 
 def machine(device: Mapping[str, str] | None = None) -> Machine:
-    """The machine as a record names it.
+    """The machine as a record names it; the environment variable ``FLUXPERF_MACHINE`` gives it a name of its own.
 
     Args:
         device: GPU and libraries that were used (``gpu``, ``cuda``, ``cupy``, ``cudnn``); none for the host alone.
@@ -36,6 +36,7 @@ def machine(device: Mapping[str, str] | None = None) -> Machine:
         python=platform.python_version(),
         numpy=installed("numpy") or "",
         os=_os(),
+        name=os.environ.get("FLUXPERF_MACHINE", "").strip(),
     )
 
 

@@ -9,12 +9,11 @@ from markupsafe import Markup
 from fluxperf.harness.facts.provenance import short, unique
 from fluxperf.harness.facts.study import Study
 from fluxperf.harness.history import Change, History, Series, distinction
-from fluxperf.harness.metrics import worse_of
 from fluxperf.harness.pages.panels import Block, Notes, present
-from fluxperf.harness.pages.svg import Figure
+from fluxperf.harness.pages.svg import AMBER, Figure
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.report.plots.commits import commits
-from fluxperf.harness.report.plots.progress import floor_lines, on_axis, peer_lines, published_lines
+from fluxperf.harness.report.plots.progress import Line, floor_lines, on_axis, peer_lines, published_lines
 from fluxperf.harness.report.plots.sparkline import sparkline
 from fluxperf.harness.scan import FEWEST
 from fluxperf.harness.text import units
@@ -41,7 +40,8 @@ _CHANGES = (
     Column("After", number=False, hint="the first commit at the new level"),
     Column("Old level"),
     Column("New level"),
-    Column("Change"),
+    Column("Change", hint="with its interval of 95 %, and the chance that noise alone gives a series such a change"),
+    Column("Since", hint="whether a change for the worse was repaired, and by which commit"),
     Column("Commits", hint="of the old and of the new level"),
     Column("What else changed there", number=False, hint="versions that explain it as well as the commit does"),
 )
@@ -62,6 +62,11 @@ def past_panels(study: Study) -> list[Block]:
 def _figure(study: Study, series: Sequence[Series]) -> Figure | None:
     """Times of the headline workload on GPUs; without any, those of the workload with most commits."""
     times = [one for one in series if one.metric in ("denoise", "time_denoise") and one.ran_as != "peer"]
+    # Another tool's results alone: its times with most commits, those that changed before others.
+    others = [one for one in series if one.unit == "seconds" and len(one.present) > 1]
+    if not any(len(one.present) > 1 for one in times) and others:
+        main = max(others, key=lambda one: (bool(one.changes), len(one.present)))
+        times = [one for one in others if one.metric == main.metric]
     headline = study.context.headline_workload
     chosen = [one for one in times if one.workload == headline and one.ran_as != "twin"]
     lines = []
@@ -81,7 +86,25 @@ def _figure(study: Study, series: Sequence[Series]) -> Figure | None:
         f"{units.plural(sum(point.samples for point in points), 'sample')} in all; a value is a commit's median, "
         "its bar the range of samples; a ring marks a change of level."
     )
+    lines = [*lines, *_budget_lines(chosen)]
+    if chosen and chosen[0].metric not in ("denoise", "time_denoise"):
+        return commits(chosen, lines, "history", f"{shown(chosen[0].metric, 64)} over commits: {what}", source)
     return commits(chosen, lines, "history", f"Time to denoise over commits: {what}", source)
+
+
+def _budget_lines(series: Sequence[Series]) -> list[Line]:
+    """What times may just reach, by the references of the policy."""
+    return [
+        Line(
+            budget.level * (1 + budget.budget),
+            f"{shown(one.rung, 24)}'s budget, {budget.used:.0%} used",
+            AMBER,
+            ":",
+            given=True,
+        )
+        for one in series
+        for budget in one.budgets
+    ]
 
 
 def name_of(one: Series) -> str:
@@ -128,15 +151,27 @@ def _changes(rows: Sequence[tuple[Series, Change]]) -> Table | None:
 
 def _change(one: Series, change: Change) -> list[Cell]:
     percent = change.percent
-    worse = worse_of(one.metric, one.unit)
-    kind = "" if percent is None or not worse else "bad" if (percent > 0) == (worse == "higher") else "good"
+    kind = "" if change.worse is None else "bad" if change.worse else "good"
+    bounds = ""
+    if change.low is not None and change.high is not None and change.chance is not None:
+        bounds = (
+            f"{units.change(change.low / 100)} to {units.change(change.high / 100)}; "
+            f"chance {max(change.chance, 1e-12):.0e}"
+        )
+    if change.cycles is not None:
+        said = f"cycles {units.change(change.cycles / 100)}" if change.cycles else "cycles did not change"
+        bounds = "; ".join(part for part in (bounds, said) if part)
+    since = (
+        ("repaired", short(change.repaired)) if change.repaired else ("not repaired", "") if change.worse else ("", "")
+    )
     return [
         Cell(name_of(one), None, shown(one.machine, 64)),
-        Cell(_commit(change.before)),
-        Cell(_commit(change.after), None, shown(change.date_utc[:10], 24)),
+        Cell(_commit(change.before), None, shown(change.records[0], 160)),
+        Cell(_commit(change.after), None, shown(f"{change.date_utc[:10]} {change.records[1]}".strip(), 160)),
         Cell(units.written(change.old, one.unit), change.old),
         Cell(units.written(change.new, one.unit), change.new),
-        Cell("from zero" if percent is None else units.change(percent / 100), percent, kind=kind),
+        Cell("from zero" if percent is None else units.change(percent / 100), percent, bounds, kind=kind),
+        Cell(since[0], None, since[1]),
         Cell(f"{change.old_commits} and {change.new_commits}"),
         Cell(shown("; ".join(f"{name} {said}" for name, said in change.environment.items()), 300))
         if change.environment
