@@ -14,7 +14,7 @@ EXTRA      := $(if $(STACK),[$(STACK)],)
 # Without a GPU: the compiler alone, and the release of PyTorch that the tests' bounds were found with.
 DEV        := $(if $(STACK),".[$(STACK),dev]",".[nvrtc,dev]" torch==2.13.0)
 
-.PHONY: report sample picture test test-numbers test-core test-sums golden gate check asv extras install clean
+.PHONY: report sample picture test break test-numbers test-core test-sums golden gate check asv extras install clean
 
 report: $(VENV)/.installed
 	@stamp=$$(date -u +%Y%m%dT%H%M%SZ); records=$(OUT)/records-$$stamp.jsonl; mkdir -p $(OUT); \
@@ -61,6 +61,10 @@ test-sums: $(VENV)/.installed-dev
 golden: $(VENV)/.installed-dev
 	FLUXPERF_RENEW_GOLDEN=1 $(BIN)/python -m pytest -q tests/report/test_golden.py
 	git diff --stat tests/report/golden
+
+# Everything that breaks things on purpose, with more inputs than `make test` has; a line for each kind says what came.
+break: $(VENV)/.installed-dev
+	FLUXPERF_BREAK=$(or $(INPUTS),5000) $(BIN)/python -m pytest -rP -q tests/breaking
 
 gate: $(VENV)/.installed
 	@mkdir -p $(OUT)
