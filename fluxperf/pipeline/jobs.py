@@ -112,7 +112,7 @@ def jobs_of(
     total = sum(counts)
     if total > MOST_PICTURES:
         raise ConfigError(
-            f"{len(lines)} prompts, {total:.6g} pictures in all: expected at most {MOST_PICTURES} in one command. "
+            f"{len(lines)} prompts, {min(total, 10**30):.6g} pictures in all: expected at most {MOST_PICTURES} in one command. "
             "Check num_images, or part the prompts into several commands."
         )
     for position, (line, count) in enumerate(zip(lines, counts, strict=True)):

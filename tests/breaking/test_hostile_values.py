@@ -10,13 +10,14 @@ import msgspec
 import pytest
 
 from fluxperf.cli import main
-from fluxperf.errors import RecordError
+from fluxperf.errors import ConfigError, RecordError
 from fluxperf.harness.asv_results import import_results
 from fluxperf.harness.gate import gate_files
 from fluxperf.harness.history import load
 from fluxperf.harness.points import SUFFIX
 from fluxperf.harness.policy import read_policy
 from fluxperf.harness.records import read_many, read_records
+from fluxperf.pipeline.jobs import Defaults, jobs_of, read_prompts
 from tests.breaking.hostile import POLICY
 from tests.history.making import record
 
@@ -144,3 +145,10 @@ def test_numbers_without_end_in_asvs_files_are_named(tmp_path: Path) -> None:
     assert [(point.value, point.missing) for point in found.points] == [(None, "not finite"), (1e15, "")]
     with pytest.raises(RecordError, match="expected a date in milliseconds"):
         import_results(results(tmp_path / "date", {"good": [[1.0], [], "1"]}, date=10**400))
+
+
+def test_a_prompt_of_pictures_without_end_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "a", "num_images": 1' + "0" * 400 + "}\n")
+    with pytest.raises(ConfigError, match="expected at most 100000 in one command"):
+        jobs_of(read_prompts(path), [], Defaults(64, 64, None, None, 0, 1), None, None)
