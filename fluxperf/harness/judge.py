@@ -24,7 +24,8 @@ from fluxperf.harness.verdict import Row
 #: Code that measures: another one measures other numbers.
 MEASURING = (
     "fluxperf/workloads.py", "fluxperf/recording.py", "fluxperf/turns.py", "fluxperf/record_rows.py",
-    "fluxperf/kernel_times.py", "fluxperf/baselines.py", "fluxperf/cli/run.py", "fluxperf/cli/kernels.py", "fluxperf/cli/replicas.py",
+    "fluxperf/kernel_times.py", "fluxperf/baselines.py", "fluxperf/cli/run.py", "fluxperf/cli/kernels.py",
+    "fluxperf/cli/replicas.py",
     "fluxperf/engine/device/transfers.py", "fluxperf/engine/device/observers.py", "fluxperf/engine/device/stamps.py",
     "fluxperf/engine/ops/meter.py", "fluxperf/engine/ops/reference.py", "fluxperf/harness/records.py",
     "fluxperf/harness/metrics.py", "fluxperf/harness/measure",
@@ -37,8 +38,8 @@ JUDGING = (
     ".github/actions/perf-gate", ".github/workflows/perf-gate.yml", "fluxperf/cli/gate.py", "fluxperf/cli/judging.py",
     "fluxperf/cli/verdicts.py",
     *(f"fluxperf/harness/{name}.py" for name in (
-        "accepting", "alive", "compare", "conditions", "drift", "exact", "gate", "isolation", "judge", "meaning", "noisy",
-        "pairing", "policy", "shares", "significance", "trust", "verdict",
+        "accepting", "alive", "compare", "conditions", "drift", "exact", "gate", "isolation", "judge", "meaning",
+        "noisy", "pairing", "policy", "shares", "significance", "trust", "verdict",
     )),
 )  # fmt: skip
 
