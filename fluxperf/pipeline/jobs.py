@@ -112,8 +112,8 @@ def jobs_of(
     total = sum(counts)
     if total > MOST_PICTURES:
         raise ConfigError(
-            f"{len(lines)} prompts, {min(total, 10**30):.6g} pictures in all: expected at most {MOST_PICTURES} in one command. "
-            "Check num_images, or part the prompts into several commands."
+            f"{len(lines)} prompts, {min(total, 10**30):.6g} pictures in all: expected at most {MOST_PICTURES} in one "
+            "command. Check num_images, or part the prompts into several commands."
         )
     for position, (line, count) in enumerate(zip(lines, counts, strict=True)):
         seed = seeds_of(given.seed if line.seed is None else line.seed, 1)[0]
