@@ -20,7 +20,15 @@ from fluxperf.pipeline.text import check_t5
 
 _Prompt = Annotated[str | None, typer.Argument(help="What the picture shows.")]
 _Model = Annotated[
-    Path | None, typer.Option("--model", "-m", help="Folder of FLUX.1-schnell or -dev as diffusers saves it.")
+    Path | None,
+    typer.Option(
+        "--model", "-m", help="Folder of FLUX.1-schnell or -dev as diffusers saves it, or the model's name on the hub."
+    ),
+]
+_Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a name on the hub; main if not given.")]
+_Variant = Annotated[str | None, typer.Option(help="Word in the names of the folder's files, such as fp16.")]
+_Transformer = Annotated[
+    Path | None, typer.Option(help="File of the transformer's weights instead of the folder's, such as one in e4m3.")
 ]
 _Output = Annotated[
     Path | None,
@@ -61,6 +69,9 @@ _Nvtx = Annotated[bool, typer.Option("--nvtx", help="NVTX ranges for steps, bloc
 def generate(
     prompt: _Prompt = None,
     model: _Model = None,
+    revision: _Revision = None,
+    variant: _Variant = None,
+    transformer: _Transformer = None,
     output: _Output = None,
     prompts: _Prompts = None,
     rung: _Rung = None,
@@ -88,6 +99,8 @@ def generate(
 
     fluxperf generate "a red fox in the snow" --model FLUX.1-schnell -o fox.png
 
+    fluxperf generate "a red fox" --model black-forest-labs/FLUX.1-dev --rung fp8 --transformer flux1-dev.safetensors
+
     fluxperf generate --prompts prompts.txt --model FLUX.1-dev --steps 28 --seed 7 --num-images 2 -o pictures/
 
     Text on one machine, the transformer without PyTorch on another, the picture on the first:
@@ -101,7 +114,9 @@ def generate(
     Text encoders and VAE need the extra "pipeline"; `fluxperf doctor` prints the command.
     """
     if model is None:
-        raise ConfigError("generate: expected --model DIR, the folder of FLUX.1-schnell or FLUX.1-dev, got none.")
+        raise ConfigError(
+            "generate: expected --model, the folder of FLUX.1-schnell or FLUX.1-dev or its name on the hub, got none."
+        )
     sources = {"PROMPT": prompt, "--prompts": prompts, "--embeddings": embeddings, "--decode": decode}
     named = [name for name, value in sources.items() if value is not None]
     if len(named) != 1:
@@ -111,6 +126,7 @@ def generate(
     check_t5(t5, t5_precision)
     check_place(noise_from)
     how = How(model, rung, device, max_sequence_length, noise_from, t5, t5_precision, nvtx, memory_gb)
+    how = how._replace(revision=revision, variant=variant, transformer=transformer)
     if output is None and latents_out is None and embeddings_out is None:
         output = Path("out.png")
     _check_outputs(output, latents_out, embeddings_out)

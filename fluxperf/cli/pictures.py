@@ -20,11 +20,12 @@ from fluxperf.errors import ConfigError
 from fluxperf.pipeline import png
 from fluxperf.pipeline.asked import Asked, asked
 from fluxperf.pipeline.embeddings import Words, load_embeddings, save_embeddings
-from fluxperf.pipeline.folder import TRANSFORMER, open_folder
+from fluxperf.pipeline.folder import TEXT, TRANSFORMER, VAE, open_folder
 from fluxperf.pipeline.generation import Generated, OnStep
+from fluxperf.pipeline.hub import found
 from fluxperf.pipeline.jobs import Defaults, Job, Line, check_suffix, is_folder, jobs_of
 from fluxperf.pipeline.latents import load_latents, save_latents
-from fluxperf.pipeline.parts import load_decoder, load_encoders
+from fluxperf.pipeline.parts import load_decoder, load_encoders, needed
 from fluxperf.pipeline.text_to_image import Pipeline
 
 
@@ -40,6 +41,13 @@ class How(NamedTuple):
     t5_precision: str
     nvtx: bool
     memory_gb: float | None
+    revision: str | None = None
+    variant: str | None = None
+    transformer: Path | None = None
+
+    def at_hand(self, parts: tuple[str, ...]) -> How:
+        """The same, with the folder that its model names, which is downloaded if it must be."""
+        return self._replace(model=found(self.model, parts, self.revision, variant=self.variant), revision=None)
 
 
 def make_pictures(
@@ -66,9 +74,11 @@ def make_pictures(
     if lines:  # complains before gigabytes are read; embeddings are judged by the model's sizes
         for job in jobs_of(lines, [], given, output, latents_out):
             _wanted(config_named("dev"), job, how.tokens)
+    how = how.at_hand(needed(embeddings is None, output is not None, how.transformer is None))
     stored = None
     if embeddings is not None:
-        stored = load_embeddings(embeddings, Checkpoint(open_folder(how.model, TRANSFORMER).path).config)
+        kept = how.transformer or open_folder(how.model, TRANSFORMER, how.variant).path
+        stored = load_embeddings(embeddings, Checkpoint(kept, how.variant).config)
         lines = [Line(prompt=one.prompt, prompt_2=one.prompt_2) for one in stored.prompts]
     jobs = jobs_of(lines, stored.rows if stored else [], given, output, latents_out)
     pipeline = _loaded(how, text_encoders=stored is None, vae=output is not None, cached=max(16, len(jobs)))
@@ -114,8 +124,9 @@ def _wanted(config: FluxConfig, job: Job, tokens: int) -> Asked:
 
 def _loaded(how: How, text_encoders: bool, vae: bool, cached: int) -> Pipeline:
     """The pipeline, with a bar while it is read and a line when it is there."""
-    folders = ["transformer", *(["text_encoder_2"] if text_encoders else [])]
+    folders = [*(["transformer"] if how.transformer is None else []), *(["text_encoder_2"] if text_encoders else [])]
     files = [file for name in folders for file in (how.model / name).glob("*.safetensors") if file.is_file()]
+    files += [how.transformer] if how.transformer is not None and how.transformer.is_file() else []
     bar = BytesBar(sum(file.stat().st_size for file in files))
     console = Console(stderr=True)
     bar.progress.disable = not console.is_terminal
@@ -125,6 +136,8 @@ def _loaded(how: How, text_encoders: bool, vae: bool, cached: int) -> Pipeline:
             how.model,
             rung=how.rung,
             device=how.device,
+            variant=how.variant,
+            transformer=how.transformer,
             t5=how.t5,  # type: ignore[arg-type]
             t5_precision=how.t5_precision,  # type: ignore[arg-type]
             cache_prompts=cached,
@@ -199,7 +212,8 @@ def encode_prompts(how: How, prompts: list[Words], output: Path) -> None:
     if not prompts:
         raise ConfigError("--embeddings-out: expected a prompt or --prompts, got none.")
     dtype = phase_named(how.rung).activations if how.rung else "float32"
-    encoders, _ = load_encoders(how.model, how.device, dtype, how.t5_precision)  # type: ignore[arg-type]
+    how = how.at_hand(TEXT)
+    encoders, _ = load_encoders(how.model, how.device, dtype, how.t5_precision, variant=how.variant)  # type: ignore[arg-type]
     embedded, notes = encoders.stored([one.prompt for one in prompts], [one.prompt_2 for one in prompts], how.tokens)
     for note in notes:
         say(f"note: {note}", err=True)
@@ -216,7 +230,8 @@ def decode_latents(how: How, path: Path, output: Path | None) -> None:
     latents, rows, columns, metadata = load_latents(path)
     # As the generation would have decoded them; files of earlier versions do not say.
     dtype = metadata.get("vae") or "bfloat16"
-    decoder, bridge = load_decoder(how.model, how.device, dtype)
+    how = how.at_hand(VAE)
+    decoder, bridge = load_decoder(how.model, how.device, dtype, how.variant)
     images = decoder.images(bridge.device.door.to_device(latents, "latents"), rows, columns)
     png.write(target, decoder.pixels(images)[0], metadata)
     say(f"{target}: {metadata['size']}, decoded from {path}")

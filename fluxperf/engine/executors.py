@@ -154,7 +154,8 @@ class Sampler:
 
     def __init__(self, bound: Bound, model: Flux, executor: str, capture: bool = True) -> None:
         self._bound, self._model, self._begin = bound, model, EXECUTORS[executor]
-        self._step = bound.section("loop", lambda ops, x, v, delta: ops.euler_step(x, v, delta))
+        #: ``latents + delta velocity``, of arrays on the device.
+        self.step = bound.section("loop", lambda ops, x, v, delta: ops.euler_step(x, v, delta))
         graphs = capture and executor == "captured" and bound.device.graphs is not None
         #: Where steps are captured, ``None`` where every op is launched.
         self._replays = Replays(model, bound) if graphs and not bound.observers else None
@@ -180,7 +181,7 @@ class Sampler:
         deltas = tuple(following - sigma for sigma, following in zip(request.sigmas, request.sigmas[1:], strict=False))
         forwards = self.begin(request)
         if self._replays is None or on_forward is not None or not isinstance(forwards, CapturedForwards):
-            return _EulerSteps(forwards, self._step, latents, deltas, on_forward)
+            return _EulerSteps(forwards, self.step, latents, deltas, on_forward)
         vectors: Any = forwards.vectors  # whole: weights that come in pieces are never captured
         return self._replays.start(Inputs(latents, forwards.txt, vectors, request.rope, deltas))
 

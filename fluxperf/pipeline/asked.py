@@ -21,33 +21,26 @@ OUTPUTS = ("pil", "np", "pt", "latent")
 
 #: Arguments of diffusers' pipeline that stand for something which this one does not do.
 _NOT_DONE = {
-    "negative_prompt": "classifier-free guidance",
-    "negative_prompt_2": "classifier-free guidance",
-    "true_cfg_scale": "classifier-free guidance",
-    "negative_prompt_embeds": "classifier-free guidance",
-    "negative_pooled_prompt_embeds": "classifier-free guidance",
     "ip_adapter_image": "IP adapters",
     "ip_adapter_image_embeds": "IP adapters",
     "negative_ip_adapter_image": "IP adapters",
     "negative_ip_adapter_image_embeds": "IP adapters",
     "joint_attention_kwargs": "LoRA scales and attention processors",
-    "sigmas": "noise levels of your own",
-    "callback_on_step_end": "callbacks that change latents (on_step=f is told step and seconds)",
-    "callback_on_step_end_tensor_inputs": "callbacks that change latents",
 }
 
 
 #: Values of theirs that ask for nothing.
 _NO_EFFECT: Mapping[str, tuple[Any, ...]] = {
-    "true_cfg_scale": (1, 1.0),
     "joint_attention_kwargs": ({},),
-    "callback_on_step_end_tensor_inputs": (["latents"], ("latents",)),
 }
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One call. ``prompts`` are what CLIP reads, ``prompts_2`` what T5 reads; both empty where embeddings are given."""
+    """One call. ``prompts`` are what CLIP reads, ``prompts_2`` what T5 reads; both empty where embeddings are given.
+
+    ``sigmas`` are noise levels of the caller's, before they are shifted.
+    """
 
     prompts: tuple[str, ...]
     prompts_2: tuple[str, ...]
@@ -55,6 +48,7 @@ class Asked:
     guidance: float | None
     per_prompt: int
     notes: tuple[str, ...] = ()
+    sigmas: tuple[float, ...] | None = None
 
 
 def asked(
@@ -68,6 +62,7 @@ def asked(
     steps: int | None = None,
     guidance: float | None = None,
     per_prompt: int | None = 1,
+    sigmas: Any = None,
 ) -> Asked:
     """A call's arguments, checked, with the model's own values for those that are ``None``.
 
@@ -82,29 +77,28 @@ def asked(
         steps: Euler steps; 4 for schnell and 28 for dev if none.
         guidance: scale, for models that embed one.
         per_prompt: pictures of each prompt.
+        sigmas: noise levels, one for each step.
 
     Raises:
         ConfigError: one of them cannot be.
     """
+    levels = None if sigmas is None else _levels(sigmas, steps)
     if (prompt is None) == (given == 0):
         raise ConfigError(
             "expected either prompt, or prompt_embeds with pooled_prompt_embeds, got "
             f"{'neither' if prompt is None else 'both'}."
         )
-    prompts = _texts("prompt", prompt)
-    prompts_2 = prompts if prompt_2 is None else _texts("prompt_2", prompt_2)
     if prompt_2 is not None and prompt is None:
         raise ConfigError("prompt_2: expected a prompt beside it, got embeddings, which hold both. Leave it out.")
-    if len(prompts_2) == 1:
-        prompts_2 *= len(prompts)
-    if len(prompts_2) != len(prompts):
-        raise ConfigError(f"prompt_2: expected one, or {len(prompts)} as prompt has, got {len(prompts_2)}.")
+    prompts = texts("prompt", prompt)
+    prompts_2 = prompts if prompt_2 is None else texts("prompt_2", prompt_2, len(prompts))
     height, width = (
         1024 if size is None else whole(name, size) for name, size in (("height", height), ("width", width))
     )
     per_prompt = 1 if per_prompt is None else whole("num_images_per_prompt", per_prompt)
     text_tokens = whole("max_sequence_length", text_tokens)
     steps = STEPS[config.guidance] if steps is None else whole("num_inference_steps", steps)
+    steps = steps if levels is None else len(levels)
     if per_prompt < 1:
         raise ConfigError(f"num_images_per_prompt {per_prompt}: expected at least 1.")
     if prompts and not 1 <= text_tokens <= MOST_TOKENS:
@@ -115,13 +109,31 @@ def asked(
     workload = Workload("picture", config.name, height, width, text_tokens, steps, batch)
     if not config.guidance:
         notes = ("guidance has no effect: this model embeds none (schnell).",) if guidance else ()
-        return Asked(prompts, prompts_2, workload, None, per_prompt, notes)
+        return Asked(prompts, prompts_2, workload, None, per_prompt, notes, levels)
     if guidance is not None and not _is_number(guidance):
         raise ConfigError(f"guidance_scale {guidance!r}: expected a number, such as {GUIDANCE}.")
     scale = GUIDANCE if guidance is None else float(guidance)
     if not 0 <= scale < float("inf"):
         raise ConfigError(f"guidance_scale {guidance}: expected a finite number of at least 0, such as {GUIDANCE}.")
-    return Asked(prompts, prompts_2, workload, scale, per_prompt)
+    return Asked(prompts, prompts_2, workload, scale, per_prompt, sigmas=levels)
+
+
+def _levels(sigmas: Any, steps: int | None) -> tuple[float, ...]:
+    """Noise levels of a caller's, one for each step."""
+    try:
+        levels = tuple(float(level) for level in sigmas)
+    except (TypeError, ValueError):
+        levels = ()
+    if not levels or not all(0 < level <= 1 for level in levels):
+        raise ConfigError(
+            f"sigmas: expected noise levels above 0 and at most 1, one for each step, got {str(sigmas)[:60]}. "
+            "The 0 behind the last step comes by itself."
+        )
+    if steps is not None and whole("num_inference_steps", steps) != len(levels):
+        raise ConfigError(
+            f"sigmas: expected {steps} levels as num_inference_steps says, got {len(levels)}. Leave one of them out."
+        )
+    return levels
 
 
 def _is_number(value: Any) -> bool:
@@ -137,6 +149,19 @@ def whole(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise ConfigError(f"{name} {value!r}: expected a whole number, got {type(value).__name__}.")
     return int(value)
+
+
+def texts(name: str, value: str | Sequence[str] | None, count: int | None = None) -> tuple[str, ...]:
+    """Texts of an argument, checked: as many as are given, or ``count``, which one is repeated for.
+
+    Raises:
+        ConfigError: it has something else, no text, or another number of them.
+    """
+    found = _texts(name, value)
+    repeated = found * count if count and len(found) == 1 else found
+    if count is not None and len(repeated) != count:
+        raise ConfigError(f"{name}: expected one, or {count} as prompt has, got {len(repeated)}.")
+    return repeated
 
 
 def _texts(name: str, value: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -175,10 +200,38 @@ def refuse(others: Mapping[str, Any]) -> None:
             raise ConfigError(f"{name}: {_NOT_DONE[name]} are not done here. Leave it out, or use diffusers for it.")
 
 
+#: Arguments of diffusers' ``from_pretrained`` that this one does not have, and values of theirs that ask for nothing.
+_OF_LOADING: Mapping[str, tuple[Any, ...]] = {
+    "use_safetensors": (None, True), "low_cpu_mem_usage": (None, True, False), "device_map": (None,),
+    "cache_dir": (None,), "token": (None,), "force_download": (None, False), "max_memory": (None,),
+    "quantization_config": (None,), "custom_pipeline": (None,),
+}  # fmt: skip
+
+
+def refuse_to_load(others: Mapping[str, Any]) -> None:
+    """Complains about arguments that ask loading for what it does not do.
+
+    Raises:
+        ConfigError: diffusers knows such an argument, and its value asks for something.
+        UnknownNameError: nobody knows it.
+    """
+    for name, value in others.items():
+        if name not in _OF_LOADING:
+            known = ("rung", "device", "dtype", "revision", "variant", "transformer", "t5", "t5_precision", "memory_gb")
+            raise UnknownNameError("argument of from_pretrained", name, known)
+        if value not in _OF_LOADING[name]:
+            raise ConfigError(
+                f"{name}={value!r}: expected it left out, as it does nothing here. Cache and token of the hub are set "
+                "by HF_HUB_CACHE and HF_TOKEN, precision by rung, dtype and t5_precision, memory by memory_gb."
+            )
+
+
 _ARGUMENTS = (
     "prompt", "prompt_2", "height", "width", "num_inference_steps", "guidance_scale", "num_images_per_prompt",
     "generator", "seed", "noise_from", "latents", "prompt_embeds", "pooled_prompt_embeds", "output_type", "return_dict",
-    "max_sequence_length", "on_step",
+    "max_sequence_length", "on_step", "sigmas", "negative_prompt", "negative_prompt_2", "true_cfg_scale",
+    "negative_prompt_embeds", "negative_pooled_prompt_embeds", "callback_on_step_end",
+    "callback_on_step_end_tensor_inputs",
 )  # fmt: skip
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from fluxperf.engine.checkpoints.files import weights_in
 
 #: First bytes of the file that stands for a large one until git-lfs has fetched it.
 _POINTER = b"version https://git-lfs"
@@ -28,8 +31,8 @@ _MOST, _MOST_LAYERS = 1 << 20, 1 << 10
 _PATCH, _VAE_SCALE = 2, 8
 
 
-def model_problems(folder: Path) -> Iterator[str]:
-    """What is wrong with a subfolder of weights, a sentence each."""
+def model_problems(folder: Path, variant: str | None = None) -> Iterator[str]:
+    """What is wrong with a subfolder of weights, of a variant if it has files of one, a sentence each."""
     name = folder.name
     settings = _settings(folder / "config.json")
     if isinstance(settings, str):
@@ -37,7 +40,7 @@ def model_problems(folder: Path) -> Iterator[str]:
         return
     yield from _setting_problems(name, settings)
     stem = "model" if name.startswith("text_encoder") else "diffusion_pytorch_model"
-    yield from _file_problems(folder, stem)
+    yield from _file_problems(folder, stem, variant)
 
 
 def tokenizer_problems(folder: Path) -> Iterator[str]:
@@ -118,9 +121,9 @@ def _vae_problems(settings: Mapping[str, Any]) -> Iterator[str]:
             yield f"vae/config.json: {key} is {value!r}, expected a finite number"
 
 
-def _file_problems(folder: Path, stem: str) -> Iterator[str]:
+def _file_problems(folder: Path, stem: str, variant: str | None) -> Iterator[str]:
     """What is wrong with the safetensors files of a subfolder."""
-    single, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
+    single, index = weights_in(folder, stem, variant)
     if index.is_file():
         value = _settings(index)
         names = {} if isinstance(value, str) else value.get("weight_map")
@@ -155,11 +158,17 @@ def _instead(folder: Path, stem: str) -> str:
     names = sorted(file.name for file in folder.iterdir() if file.is_file())
     variants = [name for name in names if name.startswith(f"{stem}.") and name.endswith(".safetensors")]
     if variants:
-        return f", but the variant {variants[0]}: download the main one, or rename it"
+        word = _word(variants[0], stem)
+        return f", but the variant {variants[0]}: name it (variant {word!r}), or download the main one"
     others = [name for name in names if name.endswith((".bin", ".pt", ".gguf", ".msgpack", ".onnx"))]
     if others:
         return f", but {others[0]}, of another format: download the safetensors files"
     return f" (it holds {', '.join(names[:4]) or 'nothing'})"
+
+
+def _word(name: str, stem: str) -> str:
+    """Word of a variant in a file's name: of one file, or of a shard."""
+    return re.sub(r"-\d+-of-\d+", "", name.removeprefix(f"{stem}.").removesuffix(".safetensors"))
 
 
 def _not_fetched(file: Path) -> str:

@@ -5,6 +5,7 @@ Files are judged by their beginnings and headers; complaints come all together.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,12 +40,15 @@ _CACHED = "models--"
 class ModelFolder:
     """A folder that has been checked.
 
-    ``shifted`` says whether the sampler shifts its noise levels with the size of the picture (dev) or not (schnell).
+    ``shifted`` says whether the sampler shifts its noise levels with the size of the picture (dev) or not (schnell);
+    ``shift`` is what it shifts them by whatever the size, where it does not.
     """
 
     path: Path
     parts: tuple[str, ...]
     shifted: bool
+    shift: float = 1.0
+    variant: str | None = None
 
     @property
     def name(self) -> str:
@@ -54,12 +58,15 @@ class ModelFolder:
         return self.path.name
 
 
-def open_folder(path: Path, parts: tuple[str, ...] = (*TRANSFORMER, *TEXT, *VAE)) -> ModelFolder:
+def open_folder(
+    path: Path, parts: tuple[str, ...] = (*TRANSFORMER, *TEXT, *VAE), variant: str | None = None
+) -> ModelFolder:
     """The model folder at a path.
 
     Args:
         path: of the folder that holds ``model_index.json``.
         parts: subfolders that will be read.
+        variant: word in the names of their files, such as ``fp16``; parts without such files have their plain ones.
 
     Raises:
         CheckpointError: it is none, is another model's, or lacks something; everything that is wrong is in one message.
@@ -68,10 +75,10 @@ def open_folder(path: Path, parts: tuple[str, ...] = (*TRANSFORMER, *TEXT, *VAE)
     if not path.is_dir():
         raise CheckpointError(_no_folder(path))
     _check_kind(path)
-    problems = [problem for part in parts for problem in _part_problems(path, part)]
-    shifted = False
+    problems = [problem for part in parts for problem in _part_problems(path, part, variant)]
+    shifted, shift = False, 1.0
     if "scheduler" in parts and not any(problem.startswith("scheduler") for problem in problems):
-        shifted, complaints = _schedule(path / "scheduler" / "scheduler_config.json")
+        shifted, shift, complaints = _schedule(path / "scheduler" / "scheduler_config.json")
         problems += complaints
     if problems:
         more = f"\n  - and {len(problems) - 8} more" if len(problems) > 8 else ""
@@ -79,7 +86,7 @@ def open_folder(path: Path, parts: tuple[str, ...] = (*TRANSFORMER, *TEXT, *VAE)
         raise CheckpointError(
             f"{path}: expected a complete FLUX.1 model folder, but:{listed}{more}\n{_how_to_get(path)}"
         )
-    return ModelFolder(path.resolve(), parts, shifted)
+    return ModelFolder(path.resolve(), parts, shifted, shift, variant)
 
 
 def check_fit(folder: ModelFolder, config: FluxConfig) -> None:
@@ -102,8 +109,8 @@ def check_fit(folder: ModelFolder, config: FluxConfig) -> None:
         if found is not None and factor * found != expected:
             times = f" (times {factor}, a patch)" if factor > 1 else ""
             raise CheckpointError(
-                f"{folder.path}: expected parts of one model, but {part}/config.json has {key} {found}{times} and "
-                f"transformer/config.json {name} {expected}. {_how_to_get(folder.path)}"
+                f"{folder.path}: expected parts of one model, but {part}/config.json has {key} {found}{times} and the "
+                f"transformer {name} {expected}. {_how_to_get(folder.path)}"
             )
 
 
@@ -115,7 +122,7 @@ def _no_folder(path: Path) -> str:
         )
     text = f"{path}: expected a diffusers model folder, found nothing there."
     if len(path.parts) == 2 and not path.is_absolute():
-        text += f" fluxperf downloads nothing. Get it first: hf download {path} --local-dir {path.name}"
+        text += f" A name on the hub is taken by `fluxperf generate`; or: hf download {path} --local-dir {path.name}"
     return text
 
 
@@ -156,7 +163,7 @@ def _how_to_get(path: Path) -> str:
     )
 
 
-def _part_problems(path: Path, part: str) -> Iterator[str]:
+def _part_problems(path: Path, part: str, variant: str | None) -> Iterator[str]:
     folder = path / part
     if not folder.is_dir():
         yield f"{part}/ is missing"
@@ -166,7 +173,7 @@ def _part_problems(path: Path, part: str) -> Iterator[str]:
     elif part.startswith("tokenizer"):
         yield from contents.tokenizer_problems(folder)
     else:
-        yield from contents.model_problems(folder)
+        yield from contents.model_problems(folder, variant)
 
 
 #: Settings of the scheduler that change its noise levels, and the values that the sampler has.
@@ -183,16 +190,23 @@ _SCHEDULE = {
 _SHIFTED = {"base_shift": 0.5, "max_shift": 1.15, "base_image_seq_len": 256, "max_image_seq_len": 4096}
 
 
-def _schedule(path: Path) -> tuple[bool, list[str]]:
-    """Whether noise levels are shifted, and what in the scheduler's settings the sampler does not do."""
+def _schedule(path: Path) -> tuple[bool, float, list[str]]:
+    """Whether noise levels are shifted with the size, by how much otherwise, and what the sampler does not do."""
     settings = read_json(path)
     kind = settings.get("_class_name", "FlowMatchEulerDiscreteScheduler")
     if kind != "FlowMatchEulerDiscreteScheduler":
-        return False, [f"scheduler is a {kind}, expected FlowMatchEulerDiscreteScheduler"]
+        return False, 1.0, [f"scheduler is a {kind}, expected FlowMatchEulerDiscreteScheduler"]
     shifted = bool(settings.get("use_dynamic_shifting", False))
-    expected: Mapping[str, Any] = {**_SCHEDULE, **(_SHIFTED if shifted else {"shift": 1.0})}
-    return shifted, [
-        f"scheduler_config.json: {key} is {settings[key]!r}, expected {value!r} as FLUX.1 has it"
-        for key, value in expected.items()
-        if key in settings and settings[key] != value
-    ]
+    expected: Mapping[str, Any] = {**_SCHEDULE, **(_SHIFTED if shifted else {})}
+    shift = 1.0 if shifted else settings.get("shift", 1.0)
+    if isinstance(shift, bool) or not isinstance(shift, int | float) or not 0 < shift < math.inf:
+        return shifted, 1.0, [f"scheduler_config.json: shift is {shift!r}, expected a number above 0"]
+    return (
+        shifted,
+        float(shift),
+        [
+            f"scheduler_config.json: {key} is {settings[key]!r}, expected {value!r} as FLUX.1 has it"
+            for key, value in expected.items()
+            if key in settings and settings[key] != value
+        ],
+    )

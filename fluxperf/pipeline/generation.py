@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from fluxperf.errors import ConfigError
 from fluxperf.pipeline import noise, png
 from fluxperf.pipeline.asked import MOST_TOKENS, Asked
 from fluxperf.pipeline.embeddings import Embedded, Words
+from fluxperf.pipeline.guided import Besides, GuidedSteps
 from fluxperf.pipeline.parts import Parts
 from fluxperf.pipeline.stages import Stage, Stages, on_host
 from fluxperf.workloads import Workload
@@ -92,6 +93,7 @@ class Generation:
         on_step: OnStep | None = None,
         labels: Sequence[Words] = (),
         encoders: str = "",
+        besides: Besides = Besides(),  # noqa: B008 - it never changes
     ) -> Generated:
         """One batch: its latents, and its pictures if they are to be decoded.
 
@@ -106,6 +108,7 @@ class Generation:
             on_step: told of each step when it is done.
             labels: prompts that embeddings are of, for the metadata.
             encoders: what computed embeddings, for the metadata.
+            besides: negative prompts and callbacks.
 
         Raises:
             FluxperfError: see `Pipeline.__call__`.
@@ -115,10 +118,16 @@ class Generation:
         stages = Stages(self.device)
         with stages.stage("text_encode"):
             text, pooled, notes = self._conditions(wanted, embedded)
+            against = self._against(wanted, besides, notes)
         with stages.stage("noise"):
             start, seeds = self._start(wanted, seed, noise_from, generator, latents)
         with stages.stage("denoise"):
-            final, marks = self._denoised(start, self.request(wanted, text, pooled), on_step)
+            steps = None
+            request = self.request(wanted, text, pooled)
+            if not besides.plain:
+                sampler = self._parts.transformer.sampler
+                steps = GuidedSteps(sampler, self._parts.torch(), start, request, against, besides)
+            final, marks = self._denoised(start, request, on_step, steps)
         workload = wanted.workload
         images = pixels = None
         if decode != "no":
@@ -131,9 +140,19 @@ class Generation:
         words = list(labels) or [Words(*both) for both in zip(wanted.prompts, wanted.prompts_2, strict=True)]
         computed = self._parts.encoders().words if wanted.prompts else encoders
         metadata = [self._metadata(wanted, index, one, drawn, words, computed) for index, one in enumerate(seeds)]
+        for index, texts in enumerate(metadata):
+            texts |= besides.metadata(index // wanted.per_prompt)
         seconds = [self.device.elapsed_s(*pair) for pair in pairwise(marks)]
         return Generated(
-            final, images, seeds, metadata, workload, seconds, stages.rows(), [*wanted.notes, *notes], pixels
+            final,
+            images,
+            seeds,
+            metadata,
+            workload,
+            seconds,
+            stages.rows(),
+            [*wanted.notes, *besides.notes, *notes],
+            pixels,
         )
 
     def inputs(self, wanted: Asked, seed: int) -> tuple[Any, Request]:
@@ -149,7 +168,8 @@ class Generation:
             if len(self._ropes) == _SIZES:
                 del self._ropes[next(iter(self._ropes))]
             self._ropes[size] = self._parts.transformer.rope(*size)
-        levels = sigmas(workload.steps, workload.rows * workload.columns, shifted=self._parts.folder.shifted)
+        folder, tokens = self._parts.folder, workload.rows * workload.columns
+        levels = sigmas(workload.steps, tokens, folder.shifted, folder.shift, wanted.sigmas)
         return Request(text, pooled, self._ropes[size], levels, wanted.guidance)
 
     def _conditions(self, wanted: Asked, embedded: Sequence[Embedded]) -> tuple[Any, Any, list[str]]:
@@ -167,6 +187,15 @@ class Generation:
             )
         text, pooled = (self._stacked(rows) for rows in zip(*each, strict=True))
         return text, pooled, notes
+
+    def _against(self, wanted: Asked, besides: Besides, notes: list[str]) -> Request | None:
+        """What the transformer is asked for with negative prompts, if there are any."""
+        if not besides.negative:
+            return None
+        other = replace(wanted, prompts=besides.prompts, prompts_2=besides.prompts_2)
+        text, pooled, more = self._conditions(other, besides.embedded)
+        notes += [f"negative: {note}" for note in more]
+        return self.request(other, text, pooled)
 
     def _stacked(self, rows: Sequence[Any]) -> Any:
         """Rows of a batch as one device array: tensors of the device as they are, others through the door."""
@@ -201,7 +230,9 @@ class Generation:
         start = noise.drawn(generator, spatial, self._parts.dtype, self._parts.torch())
         return start, [*seeds_known, *[None] * workload.batch][: workload.batch]
 
-    def _denoised(self, start: Any, request: Request, on_step: OnStep | None) -> tuple[Any, list[Any]]:
+    def _denoised(
+        self, start: Any, request: Request, on_step: OnStep | None, steps: GuidedSteps | None = None
+    ) -> tuple[Any, list[Any]]:
         """Final latents, and marks around every step.
 
         Who is told of steps is told one step late, when the next one has been given: the device never waits for it.
@@ -214,7 +245,12 @@ class Generation:
             if on_step is not None and step:
                 on_step(step - 1, device.elapsed_s(*marks[-3:-1]))
 
-        final = self._parts.transformer.sampler.denoise(start, request, note)
+        sampler = self._parts.transformer.sampler
+        if steps is None:
+            final = sampler.denoise(start, request, note)
+        else:
+            sampler.take(steps, len(request.sigmas) - 1, note)
+            final = steps.latents()
         if on_step is not None:
             on_step(len(marks) - 2, device.elapsed_s(*marks[-2:]))
         return final, marks
@@ -227,6 +263,7 @@ class Generation:
         texts = {
             "Software": f"fluxperf {fluxperf.__version__}",
             "model": f"{self._parts.folder.name} ({self.config.name})",
+            "transformer": self._parts.file,
             "rung": self._parts.transformer.phase.name,
             "device": self.device.describe().get("gpu", "host"),
             "size": f"{workload.width} x {workload.height}",
@@ -241,6 +278,8 @@ class Generation:
             if prompts[number].prompt_2 != prompts[number].prompt:
                 texts["prompt_2"] = prompts[number].prompt_2
         texts = {name: text for name, text in texts.items() if text}
+        if wanted.sigmas is not None:
+            texts["sigmas"] = ", ".join(map(repr, wanted.sigmas))
         if wanted.guidance is not None:
             texts["guidance"] = f"{wanted.guidance:g}"
         if seed is not None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fluxperf.engine.checkpoints.files import TensorFiles
+from fluxperf.engine.checkpoints.files import TensorFiles, weights_in
 from fluxperf.engine.checkpoints.reader import Descriptors, Reader
 from fluxperf.engine.checkpoints.scales import scaled
 from fluxperf.engine.device.host import host_dtype
@@ -137,12 +137,13 @@ class Plan:
         return found
 
 
-def plan(folder: Path, kind: Kind) -> Plan:
+def plan(folder: Path, kind: Kind, variant: str | None = None) -> Plan:
     """The plan of a part.
 
     Args:
         folder: ``text_encoder``, ``text_encoder_2`` or ``vae`` of a model folder.
         kind: what it is.
+        variant: word in the names of its files, where there are any with it.
 
     Raises:
         CheckpointError: the library cannot make the module of its config, or tensors are missing, of other shapes or
@@ -150,8 +151,8 @@ def plan(folder: Path, kind: Kind) -> Plan:
         DeviceError: the library is missing.
     """
     module = _empty(kind, folder, library("torch"))
-    index = folder / f"{kind.stem}.safetensors.index.json"
-    files = TensorFiles.sharded(index) if index.is_file() else TensorFiles.single(folder / f"{kind.stem}.safetensors")
+    single, index = weights_in(folder, kind.stem, variant)
+    files = TensorFiles.sharded(index) if index.is_file() else TensorFiles.single(single)
     files = scaled(files, folder)
     shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     sources = {name: _found(kind, files, name) for name in shapes}

@@ -114,7 +114,7 @@ def check_finite(numbers: Any, name: str) -> None:
         raise ArgumentError(f"{name}: expected finite numbers, got NaN or infinity among them.")
 
 
-def given(latents: Any, shape: tuple[int, int, int], device: Device, bridge: Bridge | None) -> Any:
+def given(latents: Any, shape: tuple[int, ...], device: Device, bridge: Bridge | None, name: str = "latents") -> Any:
     """Packed latents that a caller gives, in float32 on the device.
 
     Args:
@@ -122,20 +122,21 @@ def given(latents: Any, shape: tuple[int, int, int], device: Device, bridge: Bri
         shape: that they must have.
         device: where they go.
         bridge: PyTorch on the device, if it is there.
+        name: of the argument.
 
     Raises:
         ArgumentError: another shape, something else than an array, or numbers on the host that are not finite.
     """
     extents = tuple(getattr(latents, "shape", ()))
     if extents != shape:
-        raise ArgumentError(f"latents: expected packed latents {list(shape)}, got {list(extents)}.")
-    check_finite(latents, "latents")
+        raise ArgumentError(f"{name}: expected packed {name} {list(shape)}, got {list(extents)}.")
+    check_finite(latents, name)
     if isinstance(latents, np.ndarray):
-        return device.door.to_device(np.ascontiguousarray(latents, np.float32), "latents")
+        return device.door.to_device(np.ascontiguousarray(latents, np.float32), name)
     if bridge is None or not isinstance(latents, bridge.torch.Tensor):
-        raise ArgumentError(f"latents: expected a NumPy array or a tensor, got {type(latents).__name__}.")
+        raise ArgumentError(f"{name}: expected a NumPy array or a tensor, got {type(latents).__name__}.")
     with bridge.work():
         wide = latents.detach().float()
         if wide.device.type == bridge.place.type:
             return bridge.array(wide)
-        return device.door.to_device(np.ascontiguousarray(wide.cpu().numpy()), "latents")
+        return device.door.to_device(np.ascontiguousarray(wide.cpu().numpy()), name)

@@ -49,6 +49,8 @@ class Parts:
     bridge: Bridge | None
     dtype: str
     loads: dict[str, LoadRow] = field(default_factory=dict)
+    #: Name of the transformer's file, where that is none of the folder's.
+    file: str = ""
 
     @property
     def device(self) -> Device:
@@ -103,11 +105,22 @@ class Parts:
 
 
 class TransformerOptions(NamedTuple):
-    """The transformer's rung, whether every step, block and op has a range, and gigabytes of its memory budget."""
+    """How a transformer is run.
+
+    ``nvtx``: a range for every step, block and op. ``memory_gb``: its budget of device memory. ``file``: of its weights
+    instead of the folder's.
+    """
 
     rung: str = BEST_RUNG
     nvtx: bool = False
     memory_gb: float | None = None
+    file: Path | None = None
+
+
+def needed(text: bool, vae: bool, transformer: bool = True) -> tuple[str, ...]:
+    """Subfolders that a pipeline needs, with text encoders or without, and so on."""
+    first = TRANSFORMER if transformer else tuple(part for part in TRANSFORMER if part != "transformer")
+    return (*first, *(TEXT if text else ()), *(VAE if vae else ()))
 
 
 def load_parts(
@@ -118,6 +131,7 @@ def load_parts(
     text: TextOptions | None,
     vae: bool,
     on_bytes: Callable[[int], None],
+    variant: str | None = None,
 ) -> Parts:
     """The parts of a model folder, on a device; `Pipeline.from_pretrained` says more of each argument.
 
@@ -129,13 +143,14 @@ def load_parts(
         text: how prompts are encoded; without text encoders if none.
         vae: load it.
         on_bytes: told of the bytes of transformer and T5 as they are read.
+        variant: word in the names of the folder's files.
 
     Raises:
         FluxperfError: whatever `Pipeline.from_pretrained` raises.
     """
     start = time.perf_counter()
-    parts = (*TRANSFORMER, *(TEXT if text else ()), *(VAE if vae else ()))
-    folder = open_folder(path, parts)
+    parts = needed(bool(text), vae, transformer.file is None)
+    folder = open_folder(path, parts, variant)
     opened = open_device(device)
     phase = phase_named(transformer.rung)
     if problems := obstacles(phase, opened.kind):
@@ -143,11 +158,11 @@ def load_parts(
     kept = _checked_dtype(dtype or phase.activations)
     bridge = Bridge(opened) if text or vae else None
     # All parts are checked before gigabytes are read, and those that are read first are the smaller ones.
-    source = Checkpoint(folder.path)
+    source = Checkpoint(folder.path, variant) if transformer.file is None else Checkpoint(transformer.file)
     source.on_bytes = on_bytes
     check_fit(folder, source.config)
     text_plan = plan_text(folder) if text else None
-    vae_plan = plan(folder.path / "vae", modules.VAE) if vae else None
+    vae_plan = plan(folder.path / "vae", modules.VAE, variant) if vae else None
     sizes, memory_gb = WORKLOADS[_LARGEST[source.config.guidance]].sizes, transformer.memory_gb
     budget = None if memory_gb is None else Budget(memory_gb, sizes)
     loads: dict[str, LoadRow] = {}
@@ -162,8 +177,9 @@ def load_parts(
     if denoiser.load:
         loads["transformer"] = denoiser.load
     loads = {name: loads[name] for name in ("transformer", "text_encoders", "vae") if name in loads}
+    file = "" if transformer.file is None else transformer.file.name
     whole = LoadRow(bytes=sum(row.bytes for row in loads.values()), time_s=time.perf_counter() - start)
-    return Parts(folder, denoiser, encoders, decoder, bridge, kept, {**loads, "ready": whole})
+    return Parts(folder, denoiser, encoders, decoder, bridge, kept, {**loads, "ready": whole}, file)
 
 
 def load_encoders(
@@ -172,9 +188,10 @@ def load_encoders(
     dtype: str = "bfloat16",
     t5_precision: T5Precision = "full",
     on_bytes: Callable[[int], None] = lambda nbytes: None,
+    variant: str | None = None,
 ) -> tuple[TextEncoders, Bridge]:
     """The text encoders of a model folder alone, and PyTorch on their device; see `Pipeline.from_pretrained`."""
-    folder = open_folder(path, TEXT)
+    folder = open_folder(path, TEXT, variant)
     bridge = Bridge(open_device(device))
     encoders = TextEncoders(
         plan_text(folder), bridge, _checked_dtype(dtype), TextOptions("keep", t5_precision, 1), on_bytes
@@ -182,11 +199,13 @@ def load_encoders(
     return encoders, bridge
 
 
-def load_decoder(path: Path, device: str = "auto", dtype: str = "bfloat16") -> tuple[Decoder, Bridge]:
+def load_decoder(
+    path: Path, device: str = "auto", dtype: str = "bfloat16", variant: str | None = None
+) -> tuple[Decoder, Bridge]:
     """The VAE's decoder of a model folder alone, and PyTorch on its device; see `Pipeline.from_pretrained`."""
-    folder = open_folder(path, VAE)
+    folder = open_folder(path, VAE, variant)
     bridge = Bridge(open_device(device))
-    return Decoder(plan(folder.path / "vae", modules.VAE), bridge, _checked_dtype(dtype)), bridge
+    return Decoder(plan(folder.path / "vae", modules.VAE, variant), bridge, _checked_dtype(dtype)), bridge
 
 
 def _checked_dtype(name: str) -> str:

@@ -76,8 +76,8 @@ def plan_text(folder: ModelFolder) -> TextPlan:
         CheckpointError: a tokenizer or an encoder cannot be used, or they do not belong together; says which.
         DeviceError: PyTorch or transformers is missing.
     """
-    clip = modules.plan(folder.path / "text_encoder", modules.CLIP)
-    t5 = modules.plan(folder.path / "text_encoder_2", modules.T5)
+    clip = modules.plan(folder.path / "text_encoder", modules.CLIP, folder.variant)
+    t5 = modules.plan(folder.path / "text_encoder_2", modules.T5, folder.variant)
     first = _tokenizer(folder.path / "tokenizer", "CLIPTokenizer", clip)
     second = _tokenizer(folder.path / "tokenizer_2", "T5TokenizerFast", t5)
     most, positions = first.model_max_length, clip.settings.max_position_embeddings

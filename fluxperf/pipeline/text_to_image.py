@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fluxperf.errors import ConfigError
-from fluxperf.pipeline.asked import MOST_TOKENS, asked, checked_output, refuse
+from fluxperf.pipeline.asked import MOST_TOKENS, asked, checked_output, refuse, refuse_to_load
 from fluxperf.pipeline.decoder import check_pictures
 from fluxperf.pipeline.embeddings import Embedded
 from fluxperf.pipeline.generation import Decode, Generated, Generation, OnStep
+from fluxperf.pipeline.guided import GUIDED, Besides, against, checked_names
+from fluxperf.pipeline.hub import found
 from fluxperf.pipeline.latents import check_latents
 from fluxperf.pipeline.libraries import library
 from fluxperf.pipeline.noise import NoiseFrom, check_finite
-from fluxperf.pipeline.parts import BEST_RUNG, Parts, TransformerOptions, load_parts
+from fluxperf.pipeline.parts import BEST_RUNG, Parts, TransformerOptions, load_parts, needed
 from fluxperf.pipeline.stages import Stage
 from fluxperf.pipeline.text import T5Keeping, T5Precision, TextOptions
 
@@ -54,6 +57,8 @@ class Pipeline:
         #: Held by a call. Tokenizers keep settings of a call, and captured steps work in memory of their own.
         self._turn = threading.RLock()
         self._open, self._busy = True, False
+        #: Set by a callback that wants no further step, as in diffusers.
+        self._interrupt = False
 
     @classmethod
     def from_pretrained(
@@ -61,8 +66,13 @@ class Pipeline:
         path: str | Path,
         *,
         rung: str | None = None,
-        device: str = "auto",
-        dtype: str | None = None,
+        device: Any = "auto",
+        dtype: Any = None,
+        torch_dtype: Any = None,
+        revision: str | None = None,
+        variant: str | None = None,
+        local_files_only: bool = False,
+        transformer: str | Path | None = None,
         t5: T5Keeping = "keep",
         t5_precision: T5Precision = "full",
         cache_prompts: int = 16,
@@ -71,14 +81,22 @@ class Pipeline:
         nvtx: bool = False,
         on_bytes: Callable[[int], None] = lambda nbytes: None,
         memory_gb: float | None = None,
+        **others: Any,
     ) -> Pipeline:
-        """A pipeline of a model folder, ready.
+        """A pipeline of a model, ready.
 
         Args:
-            path: folder as diffusers saves it, with ``model_index.json``.
+            path: folder as diffusers saves it, with ``model_index.json``; or a name on the hub, which is looked for in
+                the local cache first, and downloaded if it is not there.
             rung: of the ladder; ``captured`` if none.
             device: ``auto``, ``host`` or ``cuda``.
-            dtype: of text encoders and VAE, ``float32`` or ``bfloat16``; the rung's activations' if none.
+            dtype: of text encoders and VAE, ``float32`` or ``bfloat16``, a name or PyTorch's object; the rung's
+                activations' if none.
+            torch_dtype: diffusers' older name of it.
+            revision: branch, tag or commit of a name on the hub.
+            variant: word in the names of the folder's files, such as ``fp16``.
+            local_files_only: download nothing.
+            transformer: file of the transformer's weights instead of the folder's, of any layout that is read.
             t5: ``keep`` it on the device, ``offload`` it to the host's memory between prompts, or ``free`` it and read
                 it again for a prompt that is not known.
             t5_precision: ``full`` (of ``dtype``) or ``fp8`` (e4m3 with a scale per output channel).
@@ -89,15 +107,20 @@ class Pipeline:
             on_bytes: told of the bytes of transformer and T5 as they are read.
             memory_gb: budget of device memory for the transformer, for pictures of up to 1024 x 1024, one at a time;
                 weights that do not fit are streamed. Text encoders and VAE are beside it.
+            others: arguments of diffusers that change nothing here, such as ``use_safetensors=True``.
 
         Raises:
             CheckpointError: the folder is none of FLUX.1, or not whole; everything that is wrong is in one message.
             DeviceError: a library of the extra ``pipeline`` is missing, or the device cannot.
             FluxperfError: an unknown rung or device, or one that does not run the other.
         """
-        transformer = TransformerOptions(rung or BEST_RUNG, nvtx, memory_gb)
-        text = TextOptions(t5, t5_precision, cache_prompts)
-        return cls(load_parts(Path(path), device, dtype, transformer, text if text_encoders else None, vae, on_bytes))
+        refuse_to_load(others)
+        file = None if transformer is None else Path(transformer).expanduser()
+        options = TransformerOptions(rung or BEST_RUNG, nvtx, memory_gb, file)
+        text = TextOptions(t5, t5_precision, cache_prompts) if text_encoders else None
+        named, parts = _dtype(dtype, torch_dtype), needed(text_encoders, vae, file is None)
+        folder = found(path, parts, revision, local_files_only, variant)
+        return cls(load_parts(folder, str(device), named, options, text, vae, on_bytes, variant))
 
     def close(self) -> None:
         """Lets go of everything, and closes the device, when the call under way is done. May be called again."""
@@ -127,6 +150,7 @@ class Pipeline:
         return_dict: bool = True,
         max_sequence_length: int = MOST_TOKENS,
         on_step: OnStep | None = None,
+        sigmas: Any = None,
         **others: Any,
     ) -> PipelineOutput | tuple[Any]:
         """Pictures of prompts. Arguments are named as those of diffusers' ``FluxPipeline``, and mean the same.
@@ -150,7 +174,8 @@ class Pipeline:
             return_dict: an object with ``images``; a tuple with them if false.
             max_sequence_length: T5's tokens, 512 at most.
             on_step: told of each step when it is done.
-            others: arguments of diffusers that are not done here, if they are not ``None``.
+            sigmas: noise levels instead of evenly spaced ones, one for each step; the model's shift is applied to them.
+            others: negative prompts and callbacks, see `Pipeline._besides`; what is not done here must be ``None``.
 
         Raises:
             ConfigError: arguments that cannot be.
@@ -160,7 +185,6 @@ class Pipeline:
         Warns:
             UserWarning: a prompt that was cut, an argument without effect.
         """
-        refuse(others)
         checked_output(output_type)
         embedded = _given(prompt_embeds, pooled_prompt_embeds)
         wanted = asked(
@@ -174,11 +198,13 @@ class Pipeline:
             steps=num_inference_steps,
             guidance=guidance_scale,
             per_prompt=num_images_per_prompt,
+            sigmas=sigmas,
         )
+        besides = self._besides(others, len(wanted.prompts) or len(embedded))
         decode: Decode = "no" if output_type == "latent" else "pixels" if output_type == "pil" else "images"
         with self._call():
             made = self.generation.batch(
-                wanted, embedded, seed, noise_from, generator, latents, decode=decode, on_step=on_step
+                wanted, embedded, seed, noise_from, generator, latents, decode=decode, on_step=on_step, besides=besides
             )
             images = self._output(made, output_type)
         for note in made.notes:
@@ -200,11 +226,33 @@ class Pipeline:
             crossings = self.parts.device.door.ledger.crossings
             if len(crossings) > _CROSSINGS:
                 crossings.clear()
-            self._busy = True
+            self._busy, self._interrupt = True, False
             try:
                 yield
             finally:
                 self._busy = False
+
+    def _besides(self, given: Mapping[str, Any], count: int) -> Besides:
+        """What a call asks for besides, for a number of prompts.
+
+        ``negative_prompt`` (and ``negative_prompt_2`` for T5), one or one for each prompt, or
+        ``negative_prompt_embeds`` with ``negative_pooled_prompt_embeds``: with ``true_cfg_scale`` above 1 a second
+        forward in each step. ``callback_on_step_end`` is called as ``f(pipeline, step, timestep, tensors)`` behind each
+        step, with those named by ``callback_on_step_end_tensor_inputs`` (``latents``, ``prompt_embeds``), and returns a
+        dict of those that it changes. Setting ``pipeline._interrupt`` ends the generation there.
+        """
+        refuse({name: value for name, value in given.items() if name not in GUIDED})
+        embedded = _given(given.get("negative_prompt_embeds"), given.get("negative_pooled_prompt_embeds"), "negative_")
+        texts = given.get("negative_prompt"), given.get("negative_prompt_2")
+        besides = against(*texts, embedded, given.get("true_cfg_scale"), count)
+        callback = given.get("callback_on_step_end")
+        if callback is None:
+            return besides
+        names = checked_names(getattr(callback, "tensor_inputs", given.get("callback_on_step_end_tensor_inputs")))
+        return replace(besides, callback=partial(callback, self), names=names, stopped=self._stops)
+
+    def _stops(self) -> bool:
+        return self._interrupt
 
     def _output(self, made: Generated, kind: str) -> Any:
         if kind == "pil":
@@ -226,20 +274,30 @@ class Pipeline:
         return images
 
 
-def _given(text: Any, pooled: Any) -> list[Embedded]:
+def _dtype(dtype: Any, torch_dtype: Any) -> str | None:
+    """Name of a dtype that is given under one of two names, as text or as PyTorch's object."""
+    names = {str(one).removeprefix("torch.") for one in (dtype, torch_dtype) if one is not None}
+    if len(names) > 1:
+        raise ConfigError(f"dtype and torch_dtype: expected one of them, got {' and '.join(sorted(names))}.")
+    return next(iter(names), None)
+
+
+def _given(text: Any, pooled: Any, kind: str = "") -> list[Embedded]:
     """Embeddings that a caller gives, by prompt."""
     if text is None and pooled is None:
         return []
     shapes = [tuple(getattr(x, "shape", ())) for x in (text, pooled)]
     if [len(shape) for shape in shapes] != [3, 2] or shapes[0][0] != shapes[1][0] or not shapes[0][0]:
         raise ConfigError(
-            f"expected prompt_embeds [B, T, C] and pooled_prompt_embeds [B, P], got {list(shapes[0])} and "
+            f"expected {kind}prompt_embeds [B, T, C] and {kind}pooled_prompt_embeds [B, P], got {list(shapes[0])} and "
             f"{list(shapes[1])}."
         )
     if isinstance(text, np.ndarray) != isinstance(pooled, np.ndarray):
-        raise ConfigError("prompt_embeds and pooled_prompt_embeds: expected arrays or tensors, got one of each.")
+        raise ConfigError(
+            f"{kind}prompt_embeds and {kind}pooled_prompt_embeds: expected arrays or tensors, got one of each."
+        )
     for name, numbers in (("prompt_embeds", text), ("pooled_prompt_embeds", pooled)):
-        check_finite(numbers, name)
+        check_finite(numbers, kind + name)
     if isinstance(text, np.ndarray):
         text, pooled = text.astype(np.float32), pooled.astype(np.float32)
     else:

@@ -223,13 +223,13 @@ def test_paths_that_are_no_model_folder(folder, tmp_path):
 @pytest.mark.parametrize(
     ("part", "key", "value", "says"),
     [
-        ("text_encoder_2", "d_model", 48, "d_model 48 and transformer/config.json joint_attention_dim 32"),
-        ("text_encoder", "hidden_size", 48, "hidden_size 48 and transformer/config.json pooled_projection_dim 24"),
+        ("text_encoder_2", "d_model", 48, "d_model 48 and the transformer joint_attention_dim 32"),
+        ("text_encoder", "hidden_size", 48, "hidden_size 48 and the transformer pooled_projection_dim 24"),
         (
             "vae",
             "latent_channels",
             4,
-            "latent_channels 4 (times 4, a patch) and transformer/config.json in_channels 64",
+            "latent_channels 4 (times 4, a patch) and the transformer in_channels 64",
         ),
     ],
 )

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fluxperf.engine.checkpoints import layouts
-from fluxperf.engine.checkpoints.files import TensorFiles, read_json
+from fluxperf.engine.checkpoints.files import TensorFiles, read_json, weights_in
 from fluxperf.engine.checkpoints.layouts import Piece
 from fluxperf.engine.checkpoints.reader import Descriptors, Reader
 from fluxperf.engine.checkpoints.scales import scaled
@@ -29,7 +29,7 @@ _WITH_PICTURE = {384: "FLUX.1 Fill, which takes a picture", 128: "FLUX.1 Depth o
 #: What programs put before the names of the transformer's tensors, and before those of other parts in the same file.
 _PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.", "transformer.")
 _BESIDE = ("text_encoders.", "vae.", "first_stage_model.", "cond_stage_model.", "conditioner.")
-_STEM = "diffusion_pytorch_model.safetensors"
+_STEM = "diffusion_pytorch_model"
 #: ``config.json`` key of each size; the names are diffusers'.
 _KEYS = {
     "num_layers": "double_blocks",
@@ -52,17 +52,18 @@ class Checkpoint:
     Args:
         path: a diffusers model folder (with ``transformer/`` in it, or that folder itself), one safetensors file of it
             beside its ``config.json``, or the original single file.
+        variant: word in the names of a folder's files, such as ``fp16``, where there are any with it.
 
     Raises:
         CheckpointError: nothing usable is there; every missing tensor and wrong shape is in one message.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, variant: str | None = None) -> None:
         self.path = path
         #: Called by reading threads with the bytes that each has read.
         self.on_bytes: Callable[[int], None] = lambda nbytes: None
         self._descriptors = Descriptors()
-        found, settings = _find(path)
+        found, settings = _find(path, variant)
         self._files = scaled(_plainly_named(found, path), path)
         names = self._files.names
         if any(name.startswith("double_blocks.") for name in names):
@@ -160,14 +161,14 @@ def _expected(piece: Piece, pieces: list[Piece], shape: tuple[int, ...], whole: 
     return "[" + ", ".join([rows, *(str(extent) for extent in shape[1:])]) + "]"
 
 
-def _find(path: Path) -> tuple[TensorFiles, Mapping[str, Any] | None]:
+def _find(path: Path, variant: str | None) -> tuple[TensorFiles, Mapping[str, Any] | None]:
     """Files of a checkpoint, and the ``config.json`` beside them, if any."""
     if path.is_dir():
         folder = path / "transformer" if (path / "transformer").is_dir() else path
-        index, single = folder / f"{_STEM}.index.json", folder / _STEM
+        single, index = weights_in(folder, _STEM, variant)
         if not index.is_file() and not single.is_file():
             raise CheckpointError(
-                f"{folder}: expected {_STEM} or {index.name} of a diffusers model, found "
+                f"{folder}: expected {single.name} or {index.name} of a diffusers model, found "
                 f"{', '.join(sorted(item.name for item in folder.iterdir())[:6]) or 'an empty folder'}."
             )
         files = TensorFiles.sharded(index) if index.is_file() else TensorFiles.single(single)

@@ -192,6 +192,19 @@ class TensorFiles:
         return self._open[path]
 
 
+def weights_in(folder: Path, stem: str, variant: str | None = None) -> tuple[Path, Path]:
+    """Where a folder's weights are if they are one file, and the index if they are shards; either may be missing.
+
+    A variant has a word in its files' names. Where a folder has none of that word, its plain files are meant, as
+    diffusers takes them.
+    """
+    plain = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
+    if variant is None:
+        return plain
+    named = folder / f"{stem}.{variant}.safetensors", folder / f"{stem}.safetensors.index.{variant}.json"
+    return named if any(path.is_file() for path in named) else plain
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Object in a JSON file.
 

@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 from fluxperf.engine.device import bindings, cuda
 from fluxperf.engine.device.base import Device
 from fluxperf.engine.device.host import HostDevice
-from fluxperf.errors import UnknownNameError
+from fluxperf.errors import DeviceError, UnknownNameError
 
 #: Every kind that ``--device`` takes, in order of preference of ``auto``.
 KINDS = ("auto", "host", "cuda")
@@ -24,8 +24,14 @@ def open_device(kind: str) -> Device:
 
     Raises:
         UnknownNameError: no such kind.
-        DeviceError: the kind exists but is not to be had here.
+        DeviceError: the kind exists but is not to be had here, or another GPU than the first is named.
     """
+    kind = "cuda" if kind == "cuda:0" else kind
+    if kind.startswith("cuda:") and kind[5:].isdecimal():
+        raise DeviceError(
+            f"device {kind!r}: expected 'cuda', the first GPU that the process sees, which is the only one it uses. "
+            f"Start it with CUDA_VISIBLE_DEVICES={kind[5:]} for that GPU."
+        )
     if kind not in KINDS:
         raise UnknownNameError("device", kind, KINDS)
     if kind == "cuda" or (kind == "auto" and cuda.available()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Sequence
 
 from fluxperf.errors import ArgumentError
 
@@ -11,27 +12,35 @@ from fluxperf.errors import ArgumentError
 _SHIFT_ENDS = ((256, 0.5), (4096, 1.15))
 
 
-def sigmas(steps: int, image_tokens: int, shifted: bool) -> tuple[float, ...]:
+def sigmas(
+    steps: int, image_tokens: int, shifted: bool, shift: float = 1.0, given: Sequence[float] | None = None
+) -> tuple[float, ...]:
     """``steps + 1`` noise levels, the last 0.
 
     ``sigma = linspace(1, 1/N, N)``. Shifted (dev): ``e^mu / (e^mu + 1/sigma - 1)`` with mu linear in the number of
-    image tokens. Each is rounded to float32, as both reference implementations keep them.
+    image tokens; else ``s sigma / (1 + (s - 1) sigma)`` with a fixed ``s``. Each is rounded to float32, as both
+    reference implementations keep them.
 
     Args:
         steps: number of Euler steps, at least 1.
         image_tokens: length of the image sequence.
         shifted: dev's rule (true) or schnell's (false).
+        shift: of a schedule without dev's rule; 1 changes nothing.
+        given: noise levels in (0, 1] instead of evenly spaced ones, one for each step; they are shifted too.
 
     Raises:
         ArgumentError: fewer than 1 step.
     """
     if steps < 1:
         raise ArgumentError(f"sigmas: expected at least 1 step, got {steps}.")
-    levels = [1 - index * (1 - 1 / steps) / max(steps - 1, 1) for index in range(steps)]
+    even = [1 - index * (1 - 1 / steps) / max(steps - 1, 1) for index in range(steps)]
+    levels = even if given is None else list(given)
     if shifted:
         (short, low), (long, high) = _SHIFT_ENDS
         lift = math.exp(low + (high - low) * (image_tokens - short) / (long - short))
         levels = [lift / (lift + 1 / level - 1) for level in levels]
+    elif shift != 1:
+        levels = [shift * level / (1 + (shift - 1) * level) for level in levels]
     return (*(_float32(level) for level in levels), 0.0)
 
 
