@@ -38,7 +38,7 @@ _EndToEnd = Annotated[
     typer.Option(
         "--end-to-end",
         help="From a prompt to a PNG file, with the stages of a picture. --weights is a folder of the whole pipeline; "
-        "needs the extra: fluxperf\\[pipeline].",
+        'needs the extra "pipeline"; `fluxperf doctor` prints the command.',
     ),
 ]
 

@@ -190,7 +190,7 @@ def test_accept_records_reason_author_and_date(gate, tmp_path):
 
 
 def test_calibrate_stores_what_the_machine_can_show(gate, tmp_path, monkeypatch):
-    monkeypatch.setattr("fluxperf.cli.gate.Processes", lambda sides, arguments, folder: Fake(0.0))
+    monkeypatch.setattr("fluxperf.cli.gate.Processes", lambda *_: Fake(0.0))
     arguments = ("-w", "schnell-1024", "-r", "fused", "--pairs", "2", "--repeat", "1", "--baselines", tmp_path)
     result = gate("calibrate", *arguments)
     assert result.code == 0, result.err
@@ -210,7 +210,7 @@ def test_comparisons_are_kept_continued_and_fail_on_an_alarm(gate, tmp_path, mon
     asked = []
 
     def processes(change):
-        def made(sides, arguments, folder):
+        def made(sides, arguments, folder, cache):
             assert sides["base"] == sides["head"]
             asked.append(arguments)
             return Fake(change)

@@ -23,7 +23,7 @@ def built(repository: Path, tree: Path, folder: Path, commit: str, extra: str) -
 
     from fluxperf.harness import checkouts
 
-    checkouts._call(["git", "-C", str(repository), "worktree", "add", "--detach", str(tree), commit], repository, "")
+    checkouts._copy(repository, tree, commit, "")
     venv.EnvBuilder(symlinks=True, with_pip=False).create(folder)
     (packages,) = (folder / "lib").glob("python3*/site-packages")
     for name in ("fluxperf", "editable.pth", "sitecustomize.py"):
