@@ -11,8 +11,11 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-
 CUDA_MAJOR := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: *\([0-9]*\).*/\1/p')
 STACK      := $(if $(CUDA_MAJOR),$(if $(filter 10 11 12,$(CUDA_MAJOR)),cuda12,cuda13),)
 EXTRA      := $(if $(STACK),[$(STACK)],)
-# Without a GPU: the compiler alone, and the release of PyTorch that the tests' bounds were found with.
-DEV        := $(if $(STACK),".[$(STACK),dev]",".[nvrtc,dev]" torch==2.13.0)
+# Without a GPU the compiler alone. The release of PyTorch in `dev` is for CUDA 13.
+DEV_cuda12 := .[cuda12,pipeline,tools]
+DEV_cuda13 := .[cuda13,dev]
+DEV_       := .[nvrtc,dev]
+DEV        := "$(DEV_$(STACK))"
 
 .PHONY: report sample picture test break test-numbers test-core test-sums golden gate check asv extras install clean
 
