@@ -195,7 +195,7 @@ def test_a_part_of_another_model(folder, part, changes, says):
     ("settings", "says"),
     [
         ({"_class_name": "EulerDiscreteScheduler"}, "scheduler is a EulerDiscreteScheduler"),
-        ({"use_dynamic_shifting": False, "shift": 3.0}, "shift is 3.0, expected 1.0"),
+        ({"use_dynamic_shifting": False, "shift": 0}, "shift is 0, expected a number above 0"),
         ({"use_dynamic_shifting": True, "max_shift": 1.35}, "max_shift is 1.35, expected 1.15"),
         ({"use_karras_sigmas": True}, "use_karras_sigmas is True, expected False"),
     ],
