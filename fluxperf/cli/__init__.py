@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from typer.rich_utils import rich_format_error
 
 import fluxperf
+from fluxperf.cli.grammar import spelled
 from fluxperf.errors import FluxperfError
 from fluxperf.lifeline import Stopped, follow, stoppable
 
@@ -114,7 +115,7 @@ def main(words: Sequence[str] | None = None) -> None:
     options: dict[str, bool] = {}
     try:
         with stoppable():
-            code = _ended(sys.argv[1:] if words is None else list(words), options)
+            code = _ended(spelled(sys.argv[1:] if words is None else words), options)
             if sys.stdout is not None:
                 sys.stdout.flush()
     except FluxperfError as error:

@@ -15,7 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fluxperf.baselines import WORKLOADS, counted, write_baseline
 from fluxperf.cli import main
+from fluxperf.cli.acceptable import check_names
 from fluxperf.cli.alive import Stay, Warmup, begins_with, check_alive
+from fluxperf.cli.grammar import Json
 from fluxperf.cli.judging import against, failed, other_program, references, since, spreads, spreads_of
 from fluxperf.cli.power import power
 from fluxperf.cli.terminal import Console, say
@@ -38,15 +40,12 @@ from fluxperf.harness.provenance import Provenance, SideOf, compared, digest_of
 from fluxperf.harness.verdict import Verdict
 from fluxperf.kernel_times import KERNELS
 from fluxperf.lifeline import scratch
+from fluxperf.shipped import BASELINES, POLICY, present
 from fluxperf.words import plural
-
-_POLICY = Path("reports/policy.toml")
-_BASELINES = Path("reports/baselines")
 
 SIDES: tuple[Side, Side] = ("base", "head")
 
 PolicyFile = Annotated[Path, typer.Option("--policy", help="Thresholds and accepted regressions.")]
-Json = Annotated[Path | None, typer.Option("--json", help="Write the verdict as JSON.")]
 Junit = Annotated[Path | None, typer.Option("--junit", help="Write it as JUnit XML.")]
 Sarif = Annotated[Path | None, typer.Option("--sarif", help="Write it as SARIF 2.1.0.")]
 Markdown = Annotated[Path | None, typer.Option("--markdown", help="Write it as Markdown.")]
@@ -77,8 +76,8 @@ def gate(
     repeat: Annotated[int, typer.Option(min=1, help="Timed generations of each process.")] = 5,
     warmup: Warmup = None,
     alive: Stay = None,
-    policy: PolicyFile = _POLICY,
-    baselines: Baselines = _BASELINES,
+    policy: PolicyFile = POLICY,
+    baselines: Baselines = BASELINES,
     json: Json = None,
     junit: Junit = None,
     sarif: Sarif = None,
@@ -99,6 +98,7 @@ def gate(
         )
     outputs = Outputs(json, junit, sarif, markdown, github)
     if baseline is not None and candidate is not None:
+        policy, baselines = present(policy), present(baselines)
         known = Provenance(policy=digest_of(policy))
         try:
             thresholds = read_policy(policy)
@@ -120,7 +120,7 @@ def exact(
         list[str] | None, typer.Option("--workload", "-w", help="Workload; repeat for several. Those of the baseline.")
     ] = None,
     rung: Rungs = None,
-    baseline: Annotated[Path, typer.Option(help="Counts to compare with.")] = _BASELINES / "host.jsonl",
+    baseline: Annotated[Path, typer.Option(help="Counts to compare with.")] = BASELINES / "host.jsonl",
     base: Annotated[
         str | None,
         typer.Option(
@@ -128,7 +128,7 @@ def exact(
         ),
     ] = None,
     remake: Annotated[bool, typer.Option("--remake", help="Replace the baseline by what is counted now.")] = False,
-    policy: PolicyFile = _POLICY,
+    policy: PolicyFile = POLICY,
     json: Json = None,
     junit: Junit = None,
     sarif: Sarif = None,
@@ -148,6 +148,8 @@ def exact(
         write_baseline(baseline, records)
         say(f"{plural(len(records), 'record')} -> {baseline}. Commit it with the change that it follows from.")
         return
+    if base is None:
+        policy, baseline = present(policy), present(baseline)
     rows = [*other_program(Path.cwd()), *rows]
     known = Provenance(policy=digest_of(policy), baseline=digest_of(baseline))
     wanted = (workload or [], rung or [])
@@ -195,14 +197,14 @@ def calibrate(
         Path | None,
         typer.Option("-o", "--output", help="Keep every comparison in this JSON file; what it has is continued."),
     ] = None,
-    policy: PolicyFile = _POLICY,
-    baselines: Baselines = _BASELINES,
+    policy: PolicyFile = POLICY,
+    baselines: Baselines = BASELINES,
 ) -> None:
     """Compare this machine with itself (A/A): how often the gate is wrong, its spread, the smallest change that shows.
 
     The first pair of processes is a warm-up. Exit code 1 if a comparison says SLOWER, which is a false alarm.
     """
-    thresholds = read_policy(policy)
+    thresholds = read_policy(present(policy))
     arguments = _command(workload, repeat, rung, warmup)
     check_alive(alive, workload, forked=forked, planted=bool(plant))
     found = begun(
@@ -263,11 +265,12 @@ def accept(
         datetime.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last day; a year if none.")
     ] = None,
     workload: Annotated[
-        str, typer.Option(help="Workload, where names have a slash; METRIC is then the metric alone.")
+        str,
+        typer.Option("--workload", "-w", help="Workload, where names have a slash; METRIC is then the metric alone."),
     ] = "",
-    rung: Annotated[str, typer.Option(help="Rung, likewise.")] = "",
+    rung: Annotated[str, typer.Option("--rung", "-r", help="Rung, likewise.")] = "",
     sha256: Annotated[str, typer.Option("--digest", help="Of a part of the judge: its digest in the verdict.")] = "",
-    policy: PolicyFile = _POLICY,
+    policy: PolicyFile = POLICY,
 ) -> None:
     """Record in the policy that a regression is accepted, with reason, author, date and the day it ends."""
     who = (author or _git_user()).strip()
@@ -275,6 +278,7 @@ def accept(
         raise ConfigError("gate accept: expected a reason and an author, one is empty. Give --reason and --author.")
     if bool(workload) != bool(rung):
         raise ConfigError("gate accept: expected both of --workload and --rung, or neither, got one.")
+    check_names(workload, rung, metric)
     today = datetime.datetime.now(datetime.UTC).date()
     try:
         row = Accepted(

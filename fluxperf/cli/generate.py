@@ -22,7 +22,7 @@ _Prompt = Annotated[str | None, typer.Argument(help="What the picture shows.")]
 _Model = Annotated[
     Path | None,
     typer.Option(
-        "--model", "-m", help="Folder of FLUX.1-schnell or -dev as diffusers saves it, or the model's name on the hub."
+        "--model", help="Folder of FLUX.1-schnell or -dev as diffusers saves it, or the model's name on the hub."
     ),
 ]
 _Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a name on the hub; main if not given.")]

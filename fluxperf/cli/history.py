@@ -12,7 +12,8 @@ import msgspec
 import typer
 from rich.table import Table
 
-from fluxperf.cli.terminal import Console, harmless_json, say
+from fluxperf.cli.grammar import Json, deliver
+from fluxperf.cli.terminal import Console, say
 from fluxperf.cli.tracking import POLICY, rules_of
 from fluxperf.errors import UnknownNameError
 from fluxperf.files import write_whole
@@ -47,7 +48,7 @@ def history(
             "(worse), for a budget that is exceeded (budget), or a series this many percent worse than at first.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON document.")] = False,
+    as_json: Json = None,
     csv: Annotated[
         Path | None, typer.Option("--csv", help="Write the records as a table too, a row for each record and metric.")
     ] = None,
@@ -62,13 +63,13 @@ def history(
     found = series_of(points, repo, metric, machine, problems, rules_of(policy))
     if since is not None:
         found = _since(found, since)
-    if as_json:
-        print(harmless_json(msgspec.json.format(msgspec.json.encode(found), indent=1).decode()))
+    if as_json is not None:
+        deliver(msgspec.json.format(msgspec.json.encode(found), indent=1).decode(), as_json)
     else:
         _show(found, every, is_shallow(repo))
     if csv is not None:
         write_whole(csv, records_frame(folder).to_csv(index=False))
-        say(f"table -> {csv}", err=as_json)
+        say(f"table -> {csv}", err=as_json is not None)
     for problem in found.problems:
         say(f"fluxperf: {problem}", err=True)
     if found.problems:

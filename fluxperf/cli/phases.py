@@ -22,7 +22,7 @@ _SAID = (
 
 
 def phases(
-    rung: Annotated[str | None, typer.Option("--rung", help="Show the op table of this rung instead.")] = None,
+    rung: Annotated[str | None, typer.Option("--rung", "-r", help="Show the op table of this rung instead.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the ladder as a Markdown table.")] = False,
 ) -> None:
     """Show the ladder: what each rung changes, and only that."""

@@ -15,6 +15,7 @@ from fluxperf.files import check_writable, write_whole
 from fluxperf.harness.comparisons import read_comparisons
 from fluxperf.harness.policy import read_policy
 from fluxperf.harness.simulation import CHANGES, Gated, measured, shares
+from fluxperf.shipped import POLICY, present
 from fluxperf.words import plural
 
 
@@ -25,13 +26,14 @@ def power(
         list[float] | None, typer.Option(min=0, max=100, help="Percent by which the head is worse; repeat for several.")
     ] = None,
     metric: Annotated[
-        list[str] | None, typer.Option(help="Kind of metric: times, cycles or energy; repeat. All that it has.")
+        list[str] | None,
+        typer.Option("--metric", "-m", help="Kind of metric: times, cycles or energy; repeat. All that it has."),
     ] = None,
     calibrated: Annotated[
         bool, typer.Option("--calibrated/--uncalibrated", help="Judge by the scale that the file itself calibrates.")
     ] = True,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the rows to this JSON file.")] = None,
-    policy: Annotated[Path, typer.Option(help="Thresholds.")] = Path("reports/policy.toml"),
+    policy: Annotated[Path, typer.Option(help="Thresholds.")] = POLICY,
 ) -> None:
     """Simulate the gate on A/A comparisons of this machine: false alarms, and the power to see a change.
 
@@ -42,6 +44,7 @@ def power(
     found = read_comparisons(comparisons)
     names, draw = measured(found, metric or ())
     scales = {name.rpartition("/")[2]: row.calibrated.spread for name, row in found.metrics.items()}
+    policy = present(policy)
     rules = read_policy(policy).noisy_of(_workload(found.metrics))
     if unknown := [name for name in names if name not in rules]:
         raise ConfigError(f"gate power: expected metrics of {policy}, {comparisons} has {', '.join(unknown)} besides.")

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from fluxperf.cli.grammar import Json
 from fluxperf.cli.ladder import ladder
 from fluxperf.cli.terminal import Console, harmless, harmless_json, say
 from fluxperf.cli.tracking import POLICY, rules_of
@@ -19,10 +20,11 @@ from fluxperf.harness.facts.evidence import Given, gathered
 from fluxperf.harness.facts.inputs import Context, Extras
 from fluxperf.harness.records import Record, RecordsFile, read_many
 from fluxperf.published import context
+from fluxperf.shipped import BASELINES, present
 from fluxperf.words import first_few, plural
 
+_PAGE = Path("reports/out/index.html")
 _RECORDS = Path("reports/records")
-_BASELINES = Path("reports/baselines")
 
 #: What a path says that stands for standard output.
 _STDOUT = Path("-")
@@ -33,7 +35,9 @@ def report(
         list[Path] | None,
         typer.Argument(help=f"Records files, or folders of them; {_RECORDS} if none is given.", metavar="[RECORDS]..."),
     ] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The page.")] = Path("reports/out/index.html"),
+    output: Annotated[Path, typer.Option("-o", "--output", help="The page; - prints it.")] = Path(
+        "reports/out/index.html"
+    ),
     sample: Annotated[
         list[Path] | None,
         typer.Option("--sample", help="Records of another machine to show beside, marked as such; repeat for several."),
@@ -52,16 +56,14 @@ def report(
         Path | None,
         typer.Option(help="What `fluxperf profile` or Nsight Systems captured, for the parts on one step's timeline."),
     ] = None,
-    baselines: Annotated[Path, typer.Option(help="Folder of A/A calibrations.")] = _BASELINES,
+    baselines: Annotated[Path, typer.Option(help="Folder of A/A calibrations.")] = BASELINES,
     policy: Annotated[Path, typer.Option(help="What rounds and which budgets there are, for the history.")] = POLICY,
     repo: Annotated[Path, typer.Option("--repo", help="Git checkout that knows the order of the commits.")] = Path(),
     show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     markdown: Annotated[
         Path | None, typer.Option(help="Also write a comment for a pull request, as Markdown; - prints it.")
     ] = None,
-    as_json: Annotated[
-        Path | None, typer.Option("--json", help="Also write the figures as JSON; - prints them.")
-    ] = None,
+    as_json: Json = None,
     text: Annotated[bool, typer.Option("--text", help="Print the ladder as text instead of making a page.")] = False,
     chart: Annotated[Path | None, typer.Option(help="Also write the ladder as one SVG picture (the README's).")] = None,
 ) -> None:
@@ -71,8 +73,12 @@ def report(
     """
     if not records and not _RECORDS.is_dir():
         raise RecordError(f"report: expected records files, got none, and there is no {_RECORDS} here. Name some.")
-    if [markdown, as_json].count(_STDOUT) > 1:
-        raise RecordError("report: expected one of --markdown and --json to print to standard output, got both.")
+    if [output, markdown, as_json].count(_STDOUT) > 1:
+        raise RecordError(
+            "report: expected one of --output, --markdown and --json to print to standard output, got several."
+        )
+    if output == _STDOUT and show:
+        raise RecordError("report --open: expected a page in a file, got -o -. Name a file.")
     paths = records or [_RECORDS]
     files = list(read_many(paths))
     samples = [file for file in read_many(sample or []) if file.path not in {one.path for one in files}]
@@ -85,7 +91,7 @@ def report(
             verdict=verdict,
             history=history,
             ceilings=ceilings or [],
-            baselines=baselines,
+            baselines=present(baselines),
             checkout=repo,
             timeline=timeline,
             command=_command(),
@@ -135,9 +141,12 @@ def _page(
 
     described: Context = context("fluxperf run --all -o FILE.jsonl")
     study = survey(files, described, extras)
-    aside = _STDOUT in (markdown, as_json)
-    write_whole(output, page(study))
-    say(f"{plural(len(study.records), 'record')} -> {output}", err=aside)
+    aside = _STDOUT in (output, markdown, as_json)
+    if output == _STDOUT:
+        print(harmless(page(study)), end="")
+    else:
+        write_whole(output, page(study))
+        say(f"{plural(len(study.records), 'record')} -> {output}", err=aside)
     for path, rendered, name in ((markdown, comment, "comment"), (as_json, digest, "figures")):
         if path == _STDOUT:
             text = rendered(study)

@@ -10,8 +10,9 @@ import msgspec
 import typer
 
 from fluxperf.cli import timeline_options as options
+from fluxperf.cli.grammar import Json, deliver
 from fluxperf.cli.per_op import Ceilings, PerOpFile, rates_of, show_per_op, table_per_op
-from fluxperf.cli.terminal import Console, harmless_json, say
+from fluxperf.cli.terminal import Console, say
 from fluxperf.cli.timeline_tables import show, show_comparison, show_difference
 from fluxperf.errors import ConfigError, TimelineError, UnknownNameError
 from fluxperf.files import write_whole
@@ -30,8 +31,7 @@ from fluxperf.harness.timeline.summary import GROUPINGS, Summary, summarize
 from fluxperf.harness.timeline.trace import trace_parts
 from fluxperf.harness.timeline.tree import Branch, tree
 from fluxperf.harness.timeline.trimming import trim
-
-_POLICY = Path("reports/policy.toml")
+from fluxperf.shipped import POLICY, present
 
 
 class _Document(msgspec.Struct, frozen=True):
@@ -59,7 +59,7 @@ def timeline(
     file: options.Capture,
     against: options.Against = None,
     by: options.By = "op",
-    as_json: options.AsJson = False,
+    as_json: Json = None,
     fail_on: options.FailOn = None,
     policy: options.PolicyFile = None,
     as_tree: options.AsTree = False,
@@ -108,12 +108,12 @@ def timeline(
     comparison = None if counted is None else compare(capture, counted)
     branches = tree(capture, places) if as_tree else None
     table = table_per_op(capture, counted, rates, summary.in_ops, per_op)
-    if as_json:
+    if as_json is not None:
         told = (capture.losses, capture.diagnostics)
         failed = [row.limit for row in verdicts if row.state == "broken"]
         undecided = {row.limit: row.reason for row in verdicts if row.state == "undecided"}
         document = _Document(1, summary, found, failed, undecided, verdicts, blind, *told, branches, comparison, table)
-        print(harmless_json(msgspec.json.format(msgspec.json.encode(document), indent=1).decode()))
+        deliver(msgspec.json.format(msgspec.json.encode(document), indent=1).decode(), as_json)
     else:
         show(summary, found, top, branches)
         if comparison is not None:
@@ -137,14 +137,14 @@ def _read(file: Path, part: Filter) -> Timeline:
 
 
 def _compare(
-    file: Path, against: Path, part: Filter, others: set[str], as_json: bool, top: int, html: Path | None
+    file: Path, against: Path, part: Filter, others: set[str], as_json: Path | None, top: int, html: Path | None
 ) -> None:
     """Shows what changed from one capture to another, and writes it to a page."""
     if others:
         raise ConfigError(f"timeline A B: expected no {', '.join(sorted(others))} with two captures. Give one of them.")
     found = difference(_read(file, part), _read(against, part))
-    if as_json:
-        print(harmless_json(msgspec.json.format(msgspec.json.encode(found), indent=1).decode()))
+    if as_json is not None:
+        deliver(msgspec.json.format(msgspec.json.encode(found), indent=1).decode(), as_json)
     else:
         show_difference(found, top)
     if html is not None:
@@ -156,7 +156,7 @@ def _compare(
 
 def _thresholds(policy: Path | None) -> dict[str, str]:
     """Limits of findings, by default and as the policy has them."""
-    path = policy or _POLICY
+    path = policy or present(POLICY)
     if policy is None and not path.is_file():
         return default_limits()
     return default_limits() | read_policy(path).timeline

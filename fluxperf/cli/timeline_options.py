@@ -22,7 +22,6 @@ Against = Annotated[
     Path | None, typer.Argument(help="A second capture: show what changed from the first, by range, op and kernel.")
 ]
 By = Annotated[str, typer.Option("--by", help=f"A row for each: {', '.join(GROUPINGS)}.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print everything as one JSON document.")]
 FailOn = Annotated[
     list[str] | None,
     typer.Option(

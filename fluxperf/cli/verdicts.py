@@ -11,6 +11,7 @@ from typing import NamedTuple
 import typer
 from rich.text import Text
 
+from fluxperf.cli.grammar import STDOUT, deliver
 from fluxperf.cli.terminal import Console, say
 from fluxperf.errors import ConfigError, RecordError
 from fluxperf.files import write_whole
@@ -57,30 +58,32 @@ def conclude(verdict: Verdict, outputs: Outputs) -> None:
         (outputs.markdown, markdown),
     )
     for path, render in files:
-        if path is not None:
+        if path == STDOUT and render is as_json:
+            deliver(render(verdict), STDOUT)
+        elif path is not None:
             write_whole(path, render(verdict))
     if outputs.github:
         place = os.environ.get("GITHUB_STEP_SUMMARY")
         if not place:
             raise ConfigError("--github: expected GITHUB_STEP_SUMMARY to name a file, as GitHub Actions sets it.")
         append_summary(verdict, Path(place))
-    _print(verdict)
+    aside = outputs.json == STDOUT
+    _print(verdict, Console(stderr=aside))
     for line in workflow_commands(verdict) if outputs.github else ():
-        say(line)
+        say(line, err=aside)
     if sys.stdout is None:
         raise RecordError("gate: the verdict could not be printed, standard output is closed. Its files are written.")
     sys.stdout.flush()
     raise typer.Exit(verdict.exit_code)
 
 
-def _print(verdict: Verdict) -> None:
-    console = Console()
+def _print(verdict: Verdict, console: Console) -> None:
     rows = verdict.telling
     for row in rows[:_MOST_PRINTED]:
         line = Text.assemble((row.verdict, f"bold {_STYLES[row.outcome]}".strip()), f" {shown(row.id, 160)}\n  ")
         console.print(line.append(shown(row.message, 600)), soft_wrap=True, highlight=False)
     if len(rows) > _MOST_PRINTED:
-        console.print(f"{plural(len(rows) - _MOST_PRINTED, 'more row')}; --json FILE writes all of them.")
+        console.print(f"{plural(len(rows) - _MOST_PRINTED, 'more row')}; --json=FILE writes all of them.")
     for note in verdict.notes[:_MOST_NOTES]:
         console.print(f"Note: {shown(note, 400)}", highlight=False, soft_wrap=True)
     for name, value in verdict.provenance.lines:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json as json_text
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from fluxperf.cli.terminal import Console, harmless_json
+from fluxperf.cli.grammar import Json, deliver
+from fluxperf.cli.terminal import Console
 from fluxperf.errors import ConfigError, DeviceError
 from fluxperf.harness.timeline.call_sites import printable
 from fluxperf.harness.timeline.program import program, run
@@ -33,7 +34,7 @@ def witness(
         list[str] | None,
         typer.Option(metavar="RANGE", help="Exit with 1 if a copy happens inside an NVTX range of that name; repeat."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the summary as one line of JSON to stdout.")] = False,
+    json: Json = None,
 ) -> None:
     """Run a Python program and tell every host-device copy and blocking wait, with range and call site; needs a GPU.
 
@@ -52,8 +53,8 @@ def witness(
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     if output is not None:
         write_rows(output, events)
-    if json:
-        _print_json(events, found, code, problem)
+    if json is not None:
+        deliver(json_text.dumps(_summary(events, found, code, problem)), json)
     else:
         console.print(_table(events))
     for copy in found:
@@ -81,15 +82,14 @@ def _stopped(tracer: Tracer) -> str:
     return ""
 
 
-def _print_json(events: Sequence[Event], found: Sequence[Copy], code: int, problem: str) -> None:
-    summary = {
+def _summary(events: Sequence[Event], found: Sequence[Copy], code: int, problem: str) -> dict[str, Any]:
+    return {
         "exit_code": code,
         "complete": not problem,
         **totals(events),
         "copies_where_none_may_be": [str(copy) for copy in found],
         "groups": [group.row() for group in groups(events)],
     }
-    print(harmless_json(json_text.dumps(summary)))
 
 
 def _table(events: Sequence[Event]) -> Table:

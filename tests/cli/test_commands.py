@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from fluxperf.engine.device.observers import NvtxRanges
 from fluxperf.engine.ops.specs import SPECS
 from fluxperf.engine.phases import PHASES, table
 from fluxperf.harness.records import read_records
+from tests.contracts import tree
 
 
 def test_every_command_is_listed_and_answers_for_itself(fluxperf):
@@ -220,3 +222,29 @@ def test_a_rest_before_each_generation_is_a_setting_of_the_record(fluxperf, tmp_
     assert fluxperf(*arguments, "-o", path).code == 0
     rested, plain = read_records(path).records
     assert (rested.settings["rest_s"], "rest_s" in plain.settings) == ("0.01", False)
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ("tinny/fused/totals.d2h_copies", "unknown workload 'tinny'. Did you mean 'tiny'?"),
+        ("tiny/fusd/totals.d2h_copies", "unknown rung 'fusd'. Did you mean 'fused'?"),
+    ],
+)
+def test_an_acceptance_names_what_exists(fluxperf, tmp_path, metric, said):
+    policy = tmp_path / "policy.toml"
+    policy.write_bytes(before := (tree.ROOT / "reports/policy.toml").read_bytes())
+    words = ("gate", "accept", metric, "--reason", "why", "--author", "me", "--policy", policy)
+    found = fluxperf(*words)
+    assert found.code == 2
+    assert said in " ".join(found.err.split())
+    assert policy.read_bytes() == before
+
+
+def test_the_default_policy_judges_outside_of_a_checkout(fluxperf, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    records = tree.ROOT / "reports/records/host-tiny.jsonl"
+    found = fluxperf("gate", "--baseline", records, "--candidate", records, "--json")
+    assert json.loads(found.out)["outcome"] in ("pass", "unsure", "error")
+    assert "Gate: " in found.err
+    assert "cannot read the policy" not in found.out

@@ -15,6 +15,7 @@ import pytest
 
 from fluxperf.harness.records import append_record
 from fluxperf.harness.verdict import as_json
+from tests.contracts import tree
 from tests.report import evidence
 from tests.report.pages import files_of, hostile, on_gpu, twins
 
@@ -159,7 +160,9 @@ def test_markdown_of_hostile_names_is_text_and_stays_within_its_size(fluxperf, t
 
 
 def test_only_one_rendering_goes_to_standard_output(fluxperf, records):
-    complains(fluxperf("report", records, "--json", "-", "--markdown", "-"), "expected one of --markdown and --json")
+    complains(
+        fluxperf("report", records, "--json", "-", "--markdown", "-"), "expected one of --output, --markdown and --json"
+    )
 
 
 def test_open_opens_the_page(fluxperf, records, tmp_path, monkeypatch):
@@ -210,3 +213,14 @@ def test_a_timeline_is_shown(fluxperf, records, tmp_path):
     assert "No timeline was given" not in html
     assert "h100-schnell-1024-fused.sqlite" in html
     complains(fluxperf("report", records, "--timeline", tmp_path / "none.sqlite", "-o", page), "none.sqlite")
+
+
+def test_the_page_can_be_printed(monkeypatch, fluxperf, tmp_path):
+    from fluxperf.harness.report import html
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(html, "page", lambda study: "<!doctype html>")
+    found = fluxperf("report", tree.ROOT / "reports/records/host-tiny.jsonl", "-o", "-")
+    assert (found.code, found.out) == (0, "<!doctype html>")
+    assert not list(tmp_path.iterdir()), "no file named - is left"
+    assert "got several" in fluxperf("report", tree.ROOT / "reports/records", "-o", "-", "--json").err
