@@ -131,6 +131,11 @@ def main(words: Sequence[str] | None = None) -> None:
         sys.exit(128 + number)
     except OSError as error:
         _unprinted(error)
+    except SystemExit as error:
+        # Rich, and Typer by it, ends a program with 1 where nobody reads.
+        if isinstance(error.__context__, BrokenPipeError):
+            _unprinted(error.__context__)
+        raise
     except Exception as error:  # noqa: BLE001 -- whatever crashes must not end with 1, which says "a regression"
         _crashed(error, options.get("traceback", False))
     sys.exit(code if isinstance(code, int) else 0)

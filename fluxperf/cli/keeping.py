@@ -63,6 +63,14 @@ class Keeping:
             if self._refused:
                 error.add_note(self._said())
             raise
+        self.check()
+
+    def check(self) -> None:
+        """For those whom others wait for, after each record.
+
+        Raises:
+            RecordError: the file did not take all records; says where they are.
+        """
         if self._refused:
             raise RecordError(self._said())
 

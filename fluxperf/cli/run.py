@@ -26,7 +26,7 @@ from fluxperf.engine.checkpoints.sources import WeightSource
 from fluxperf.engine.device import open_device
 from fluxperf.engine.phases import PHASES, phase_named
 from fluxperf.errors import ConfigError, NoGpuError
-from fluxperf.harness.records import Record, append_record
+from fluxperf.harness.records import Record
 from fluxperf.peers import check_peer, open_peer
 from fluxperf.recording import Reference, measure
 from fluxperf.turns import Turns, serve
@@ -123,12 +123,19 @@ def _in_turns(names: list[str], workload: Workload, source: WeightSource, how: H
     """Keeps the rungs ready, and takes a turn of each for every line on standard input."""
     if output is None or how.peers or how.witness:
         raise ConfigError("run --in-turns: expected a file for the records (-o), no peer and no witness.")
+    keeping = Keeping(output)
+
+    def keep(record: Record) -> None:
+        keeping.add([record])
+        keeping.check()
+
     reference = _oracle(workload, source, how.device, how.seed)
     rungs = [
         Turns(prepare(name, workload, source, how.device, how.seed, how.nvtx, how.memory_gb), how.sampling, reference)
         for name in names
     ]
-    serve(rungs, sys.stdin, partial(append_record, output), sys.stdout)
+    with keeping.until_done():
+        serve(rungs, sys.stdin, keep, sys.stdout)
 
 
 def _check_host(device: str, peers: Sequence[str], witness: bool) -> None:

@@ -112,6 +112,12 @@ def test_a_size_that_is_no_number_of_anything_is_refused(tmp_path, key, value):
     assert f"config.json: {key}: expected a whole number of at least 1, got {value!r}" in message
 
 
+@pytest.mark.parametrize("key", ["num_layers", "num_single_layers"])
+def test_blocks_without_end_are_refused_before_they_are_counted(tmp_path, key):
+    message = _complaint(write_folder(tmp_path, STATE, **{key: 10**8}))
+    assert f"{key}: expected no more blocks than the {len(STATE)} tensors of the weights, got 100000000" in message
+
+
 @pytest.mark.parametrize("value", ["yes", 1, []], ids=_short)
 def test_guidance_is_true_or_false(tmp_path, value):
     message = _complaint(write_folder(tmp_path, STATE, guidance_embeds=value))

@@ -70,7 +70,7 @@ class Checkpoint:
             self.config = _inferred(self._files, path)
             self._recipes = layouts.original(self.config)
         elif any(name.startswith("transformer_blocks.") for name in names) and settings is not None:
-            self.config = _configured(settings)
+            self.config = _configured(settings, len(names))
             self._recipes = layouts.diffusers(self.config)
         else:
             raise CheckpointError(_unrecognized(path, names, settings))
@@ -209,8 +209,8 @@ def _plainly_named(files: TensorFiles, path: Path) -> TensorFiles:
     return files.renamed(names)
 
 
-def _configured(settings: Mapping[str, Any]) -> FluxConfig:
-    """Sizes from diffusers' ``config.json``."""
+def _configured(settings: Mapping[str, Any], tensors: int) -> FluxConfig:
+    """Sizes from diffusers' ``config.json``; of no more blocks than there are tensors, since each is gone through."""
     kind = settings.get("_class_name", _CLASS)
     if kind != _CLASS:
         raise CheckpointError(f"config.json: expected a {_CLASS} (FLUX.1), got a {kind}, which is another model.")
@@ -228,6 +228,12 @@ def _configured(settings: Mapping[str, Any]) -> FluxConfig:
         if not (isinstance(value, bool) if flag else _is_size(value)):
             wanted = "true or false" if flag else "a whole number of at least 1"
             raise CheckpointError(f"config.json: {key}: expected {wanted}, got {value!r}. Download it again.")
+    for key in ("num_layers", "num_single_layers"):
+        if settings[key] > tensors:
+            raise CheckpointError(
+                f"config.json: {key}: expected no more blocks than the {tensors} tensors of the weights, got "
+                f"{settings[key]}. Check that config and weights belong together."
+            )
     axes = settings.get("axes_dims_rope", FluxConfig.axes)
     if not isinstance(axes, list | tuple) or len(axes) != len(FluxConfig.axes) or not all(map(_is_size, axes)):
         raise CheckpointError(
