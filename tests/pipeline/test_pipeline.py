@@ -213,7 +213,6 @@ def test_default_steps_are_the_model_cards(pipeline_of):
             ConfigError,
             "expected 32 and 24 features, got 48 and 24",
         ),
-        ({"negative_prompt": "blurry"}, ConfigError, "negative_prompt: classifier-free guidance"),
         ({"hight": 64}, UnknownNameError, "Did you mean 'height'"),
     ],
 )
@@ -227,6 +226,12 @@ def test_arguments_that_cannot_be(schnell, arguments, error, says):
 
 def test_arguments_of_diffusers_that_are_none_are_let_pass(schnell):
     assert schnell("a fox", seed=1, negative_prompt=None, ip_adapter_image=None, **HOW).images
+
+
+def test_a_negative_prompt_without_guidance_changes_nothing_and_says_so(schnell):
+    with pytest.warns(UserWarning, match="negative prompts have no effect: true_cfg_scale is not above 1"):
+        given = schnell("a fox", seed=1, negative_prompt="blurry", output_type="latent", **HOW).images
+    assert (given == schnell("a fox", seed=1, output_type="latent", **HOW).images).all()
 
 
 def test_parts_that_were_left_out_are_named(saved):
