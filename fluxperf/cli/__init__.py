@@ -91,9 +91,6 @@ def _root(
 #: What a command line that means nothing raises. Newer releases of Typer have a Click of their own inside.
 _MISUSE: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
-#: Characters of a message: names in it may be as long as somebody liked.
-_MOST = 20_000
-
 #: What a shell says of a program whose output nobody reads any more, as in ``fluxperf ops | head -1``.
 _NO_READER = 128 + signal.SIGPIPE
 
@@ -154,10 +151,7 @@ def _ended(words: list[str], options: dict[str, bool]) -> Any:
 def _complain(what: object) -> None:
     from fluxperf.cli.terminal import Console
 
-    text = str(what)
-    if len(text) > _MOST:
-        text = f"{text[:_MOST]} .. ({len(text):,} characters)"
-    Console(stderr=True, highlight=False).print(f"fluxperf: {text}", style="red", soft_wrap=True)
+    Console(stderr=True, highlight=False).print(f"fluxperf: {what}", style="red", soft_wrap=True)
 
 
 def _crashed(error: Exception, with_traceback: bool) -> NoReturn:

@@ -13,11 +13,15 @@ from typing import Any
 from rich.console import Console as RichConsole
 from rich.console import ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.text import Text
 
 from fluxperf.harness.text.escape import neutral
 
 #: What JSON leaves as it is in a text and a terminal may not: its own escapes are for what comes before a space.
 _UNUSUAL = re.compile(r"[^\x00-\x7e]")
+
+#: Characters of a message or of a cell of a table: names in it may be as long as somebody liked.
+_MOST = 20_000
 
 
 class Console(RichConsole):
@@ -31,6 +35,12 @@ class Console(RichConsole):
 
     def __init__(self, *, stderr: bool = False, highlight: bool = True, soft_wrap: bool = False) -> None:
         super().__init__(stderr=stderr, highlight=highlight, soft_wrap=soft_wrap, markup=False, emoji=False)
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """A text, or its beginning and how long it is: a table would break it into lines in each of its columns."""
+        if len(text) > _MOST:
+            text = f"{text[:_MOST]} .. ({len(text):,} characters)"
+        return super().render_str(text, **how)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
         """What is printed in the end: control codes are Rich's own there, and all else is text."""

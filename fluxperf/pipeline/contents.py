@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fluxperf.engine.checkpoints.files import weights_in
+from fluxperf.engine.checkpoints.files import is_file, weights_in
 
 #: First bytes of the file that stands for a large one until git-lfs has fetched it.
 _POINTER = b"version https://git-lfs"
@@ -136,7 +136,7 @@ def _file_problems(folder: Path, stem: str, variant: str | None) -> Iterator[str
         if outside:
             yield f"{folder.name}/{index.name} names {outside[0]!r}, expected names of files beside it"
             return
-        missing = [file for file in files if not (folder / file).is_file()]
+        missing = [file for file in files if not is_file(folder / file)]
         if missing:
             yield f"{folder.name}/ lacks {len(missing)} of {len(files)} shards: {', '.join(missing[:4])}"
         files = [file for file in files if file not in missing]

@@ -19,6 +19,7 @@ from fluxperf.harness.policy import read_policy
 from fluxperf.harness.records import read_many, read_records
 from fluxperf.pipeline.jobs import Defaults, jobs_of, read_prompts
 from tests.breaking.hostile import POLICY
+from tests.counting import growth
 from tests.history.making import record
 
 IMPOSSIBLE = [
@@ -152,3 +153,27 @@ def test_a_prompt_of_pictures_without_end_is_refused(tmp_path: Path) -> None:
     path.write_text('{"prompt": "a", "num_images": 1' + "0" * 400 + "}\n")
     with pytest.raises(ConfigError, match="expected at most 100000 in one command"):
         jobs_of(read_prompts(path), [], Defaults(64, 64, None, None, 0, 1), None, None)
+
+
+def test_prompts_take_work_that_grows_as_they_do(tmp_path: Path) -> None:
+    path, given = tmp_path / "prompts.jsonl", Defaults(64, 64, None, None, 0, 1)
+
+    def work(lines: int) -> None:
+        path.write_text('{"prompt": "a"}\n' * lines)
+        jobs_of(read_prompts(path), [], given, tmp_path, None)
+
+    assert growth(work, 100) < 2.2
+
+
+def test_a_name_without_end_is_shown_in_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A table would break it into lines in each of its columns."""
+    rows = [{**msgspec.to_builtins(record(at)), "rung": "x" * 10**6} for at in range(2)]
+    hostile = tmp_path / "records" / "r.jsonl"
+    hostile.parent.mkdir()
+    hostile.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for words in (f"report {hostile} --text", f"history {hostile.parent} --repo {tmp_path} --all -m *denoise"):
+        with pytest.raises(SystemExit) as end:
+            main(words.split())
+        assert end.value.code == 0
+        assert "xxx" in (said := capsys.readouterr().out)
+        assert len(said) < 2 * 10**6

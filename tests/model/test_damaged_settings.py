@@ -63,7 +63,7 @@ def test_an_index_without_a_weight_map_is_refused(tmp_path, content):
     assert "expected a 'weight_map'" in _complaint(folder)
 
 
-@pytest.mark.parametrize("file", [None, 7, [], "", "..", "no\0file"], ids=_short)
+@pytest.mark.parametrize("file", [None, 7, [], "", "..", "no\0file", "x" * 5000], ids=_short)
 def test_an_index_may_name_no_file(tmp_path, file):
     folder = write_shards(tmp_path, STATE, 3)
     index = folder / f"{STEM}.index.json"

@@ -138,6 +138,8 @@ def test_missing_shards(folder):
     (part / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
     save_file({"t1": np.ones(4, np.float32)}, part / names["t1"])
     assert f"transformer/ lacks 2 of 3 shards: {names['t2']}, {names['t3']}" in _complaint(folder)
+    (part / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"weight_map": {"t": "x" * 5000}}))
+    assert "transformer/ lacks 1 of 1 shards: xxx" in _complaint(folder), "a name that no file can have"
 
 
 @pytest.mark.parametrize(

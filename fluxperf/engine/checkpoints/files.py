@@ -73,7 +73,7 @@ class TensorFiles:
             raise CheckpointError(
                 f"{index}: expected names of files beside it, got {outside[0]!r}. Nothing is read from other folders."
             )
-        missing = sorted({path.name for path in owners.values() if not path.is_file()})
+        missing = sorted({path.name for path in owners.values() if not is_file(path)})
         if missing:
             raise CheckpointError(
                 f"{index}: expected {len(set(owners.values()))} shards beside it, {len(missing)} missing: "
@@ -203,6 +203,14 @@ def weights_in(folder: Path, stem: str, variant: str | None = None) -> tuple[Pat
         return plain
     named = folder / f"{stem}.{variant}.safetensors", folder / f"{stem}.safetensors.index.{variant}.json"
     return named if any(path.is_file() for path in named) else plain
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there; of a name that no file can have (too long, say) there is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def read_json(path: Path) -> dict[str, Any]:
