@@ -86,7 +86,7 @@ asv: $(VENV)/.installed-dev
 	@mkdir -p .asv && HOME=$(CURDIR)/.asv $(BIN)/asv machine --yes >/dev/null
 	HOME=$(CURDIR)/.asv $(BIN)/asv check -E existing:$(BIN)/python
 	HOME=$(CURDIR)/.asv OPENBLAS_NUM_THREADS=1 FLUXPERF_ASV_SAMPLES=2 $(BIN)/asv run --quick -E existing:$(BIN)/python \
-	  --bench "Ops.*(modulate|attention)', 'tiny', 'fused'|double.*tiny'|Model.*tiny'|startup.*(tiny|fluxperf)|error.*fused|transfers.*fused"
+	  --bench "Ops.*(modulate|attention)', 'tiny', 'fused'|double.*fused.*tiny'|Model.*fused', 'tiny'|startup.*fluxperf|error.*fused|transfers.*fused"
 
 # Every extra and combination fits together, with the releases of the day; asks the package index.
 extras: $(VENV)/.installed
