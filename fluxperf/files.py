@@ -4,15 +4,16 @@ Links are followed: the file at their end is written, and they stay links. What 
 a FIFO) and what names an open descriptor, such as ``/dev/stdout``, is written into as it is, for nothing may be put in
 its place. A file that was there keeps its mode and, where that is permitted, its owner; a new one gets what the umask
 leaves. Who reads a file, changes it and writes it does so within `locked`, as appending does by itself.
+
+A draft has no name before it is whole, where the file system has such files (``O_TMPFILE``), so that a process that is
+killed leaves nothing. What it leaves elsewhere, and its lock files, are removed by the next one that writes there.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
-import secrets
 import shutil
 import stat
 import sys
@@ -22,6 +23,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+import msgspec
+
+from fluxperf.drafts import clear, drafted, lock, lock_of, show
 from fluxperf.errors import RecordError
 
 #: Folder of the descriptors of a process, behind all links.
@@ -32,9 +36,6 @@ _MOST_LINKS = 40
 
 #: What a file system answers that cannot synchronize a folder; it has then done all that it can.
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP)
-
-#: The same of one that has no locks.
-_CANNOT_LOCK = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 #: Seconds for which a file that somebody else has is waited for, and between two tries.
 PATIENCE_S = 20.0
@@ -88,7 +89,10 @@ def place(made: Path, path: Path) -> None:
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Appends a line, and returns when it is on the disk. A torn last line is closed first, so it spoils only itself.
+    """Appends a line, and returns when it is on the disk.
+
+    Half of a JSON object at the end, which a process left that was killed there, makes place for it; another last line
+    that has no line feed gets one.
 
     Args:
         path: of the file; folders above it are made.
@@ -117,11 +121,8 @@ def append_line(path: Path, line: bytes) -> None:
 
 def _append(file: IO[bytes], line: bytes) -> None:
     """Appends to a file that nobody else writes meanwhile: the whole line, or nothing."""
-    end = file.seek(0, os.SEEK_END)
-    if end:
-        file.seek(-1, os.SEEK_END)
-        if file.read(1) != b"\n":
-            line = b"\n" + line
+    end, before = _end(file)
+    line = before + line
     try:
         rest = memoryview(line)
         while rest:
@@ -132,12 +133,31 @@ def _append(file: IO[bytes], line: bytes) -> None:
         raise
 
 
+def _end(file: IO[bytes]) -> tuple[int, bytes]:
+    """Where a file of lines goes on, and what comes before a new line; half of an object is cut off."""
+    end = file.seek(0, os.SEEK_END)
+    file.seek(max(end - 1, 0))
+    if file.read(1) in (b"", b"\n"):
+        return end, b""
+    file.seek(0)
+    last = file.read().rpartition(b"\n")[2]
+    try:
+        msgspec.json.decode(last)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if last.startswith(b"{") and "truncated" in str(error):
+            end -= len(last)
+            file.truncate(end)
+            file.seek(end)
+            return end, b""
+    return end, b"\n"
+
+
 @contextmanager
 def locked(path: Path, patience_s: float = PATIENCE_S) -> Iterator[None]:
     """Keeps other processes and threads from a file while it is read, changed and written.
 
-    The lock is one of the system's, on a file ``.NAME.lock`` beside it that is gone afterwards. A process that is
-    killed leaves that file, but not the lock. Where nothing is replaced (a device, a pipe) nothing is locked.
+    The lock is one of the system's, on a file beside it that is gone afterwards. A process that is killed leaves that
+    file, but not the lock. Where nothing is replaced (a device, a pipe) nothing is locked.
 
     Args:
         path: of the file; folders above it are made.
@@ -148,16 +168,16 @@ def locked(path: Path, patience_s: float = PATIENCE_S) -> Iterator[None]:
     """
     with _complaining(path):
         if _is_special(path):
-            lock = None
+            beside = None
         else:
-            target = _target(path)
-            lock = target.with_name(f".{target.name[:50]}.lock")
-        held = None if lock is None else _hold(lock, path, patience_s)
+            beside = lock_of(_target(path))
+            clear(beside.parent)
+        held = None if beside is None else _hold(beside, path, patience_s)
     try:
         yield
     finally:
-        if lock is not None and held is not None:
-            lock.unlink(missing_ok=True)
+        if beside is not None and held is not None:
+            beside.unlink(missing_ok=True)
             os.close(held)
 
 
@@ -167,7 +187,7 @@ def _hold(file: Path, path: Path, patience_s: float) -> int:
     while True:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            if _lock(descriptor):
+            if lock(descriptor):
                 with suppress(FileNotFoundError):
                     if os.path.samestat(os.fstat(descriptor), file.stat()):
                         return descriptor
@@ -182,17 +202,6 @@ def _hold(file: Path, path: Path, patience_s: float) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
-
-
-def _lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in _CANNOT_LOCK:
-            raise
-    return True
 
 
 def check_writable(path: Path, *, appended: bool = False) -> None:
@@ -213,9 +222,9 @@ def check_writable(path: Path, *, appended: bool = False) -> None:
         target = _target(path)
         if appended and target.exists():
             return
-        beside = _beside(target)
-        os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        os.unlink(beside)
+        descriptor, beside = drafted(target.parent, 0o600)
+        os.close(descriptor)
+        beside.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -288,24 +297,19 @@ def _target(path: Path) -> Path:
     return target
 
 
-def _beside(target: Path) -> Path:
-    return target.with_name(f".{secrets.token_hex(8)}.part")
-
-
 def _write_beside(path: Path, write: Write, durable: bool) -> None:
     target = _target(path)
-    beside = _beside(target)
     # Nobody else reads the draft of a file that had a mode of its own; that of a new file has what the umask leaves.
-    mode = 0o600 if target.exists() else 0o666
+    descriptor, beside = drafted(target.parent, 0o600 if target.exists() else 0o666)
     try:
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         with os.fdopen(descriptor, "wb") as file:
             write(file)
             file.flush()
             _keep(descriptor, target)
             if durable:
                 os.fsync(descriptor)
-        os.replace(beside, target)
+            show(descriptor, beside)
+            os.replace(beside, target)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise

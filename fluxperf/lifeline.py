@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 #: What one that stays alive prints when it has begun, and after every turn.
 READY, DONE = "fluxperf: ready", "fluxperf: done"
@@ -76,6 +77,33 @@ class Stopped(KeyboardInterrupt):
         self.number = number
 
 
+class _Undisturbed(NamedTuple):
+    """Blocks that are not to be disturbed, one within the other; and what was told meanwhile."""
+
+    blocks: list[None]
+    told: list[KeyboardInterrupt]
+
+
+_UNDISTURBED = _Undisturbed([], [])
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Around what keeps something that is finished: a signal that ends this process ends it behind the block.
+
+    A second one, who insists, ends it at once.
+    """
+    _UNDISTURBED.blocks.append(None)
+    try:
+        yield
+    finally:
+        _UNDISTURBED.blocks.pop()
+        if not _UNDISTURBED.blocks and _UNDISTURBED.told:
+            told = _UNDISTURBED.told.pop()
+            _UNDISTURBED.told.clear()
+            raise told
+
+
 @contextmanager
 def stoppable() -> Iterator[None]:
     """SIGTERM and SIGHUP raise `Stopped`, as Ctrl-C raises its parent, so that whatever is open is closed.
@@ -90,8 +118,13 @@ def stoppable() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal last
         before, last = last, time.monotonic()
-        if last - before >= _TWICE_S:
-            raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
+        if last - before < _TWICE_S:
+            return
+        told = KeyboardInterrupt() if number == signal.SIGINT else Stopped(number)
+        if _UNDISTURBED.blocks and not _UNDISTURBED.told:
+            _UNDISTURBED.told.append(told)
+        else:
+            raise told
 
     old = {number: signal.getsignal(number) for number in _SIGNALS}
     for number, handler in old.items():

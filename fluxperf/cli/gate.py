@@ -39,7 +39,7 @@ from fluxperf.harness.policy import accept as record_acceptance
 from fluxperf.harness.provenance import Provenance, SideOf, compared, digest_of
 from fluxperf.harness.verdict import Verdict
 from fluxperf.kernel_times import KERNELS
-from fluxperf.lifeline import scratch
+from fluxperf.lifeline import scratch, undisturbed
 from fluxperf.shipped import BASELINES, POLICY, present
 from fluxperf.words import plural
 
@@ -233,14 +233,14 @@ def calibrate(
             runner = Forks(main, arguments, folder, ["fluxperf.cli.preloaded"])
         try:
             for latest in again(runner, found, thresholds, comparisons, time_limit_s, on_pair):
-                found = latest
-                if output is not None:
-                    write(output, found)
+                with undisturbed():
+                    if output is not None:
+                        write(output, latest)
+                    found = latest
         except KeyboardInterrupt as error:
             error.add_note(f"Kept {plural(len(found.comparisons), 'comparison')} in {output or 'no file, see -o'}.")
             raise
-    for line in in_words(found):
-        say(line)
+    say("\n".join(in_words(found)))
     if found.few_processes:
         say("No calibration is stored: so few processes say little of others. Give --alive 6 or more.")
     else:

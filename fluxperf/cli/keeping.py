@@ -14,6 +14,7 @@ from fluxperf.cli.terminal import harmless_json
 from fluxperf.errors import RecordError
 from fluxperf.files import check_writable
 from fluxperf.harness.records import Record, append_record
+from fluxperf.lifeline import undisturbed
 from fluxperf.words import plural
 
 
@@ -37,14 +38,18 @@ class Keeping:
     def add(self, records: Iterable[Record]) -> None:
         """Keeps records of a rung; what goes wrong is said in the end, since other rungs can be measured."""
         for record in records:
-            self.records.append(record)
-            if self.output is None:
-                continue
-            try:
-                append_record(self.output, record)
-            except RecordError as error:
-                self._refused = self._refused or str(error)
-                self._elsewhere.append(_rescued(record, self.output))
+            with undisturbed():
+                self._keep(record)
+
+    def _keep(self, record: Record) -> None:
+        self.records.append(record)
+        if self.output is None:
+            return
+        try:
+            append_record(self.output, record)
+        except RecordError as error:
+            self._refused = self._refused or str(error)
+            self._elsewhere.append(_rescued(record, self.output))
 
     @contextmanager
     def until_done(self) -> Iterator[None]:

@@ -17,6 +17,7 @@ from fluxperf.engine.checkpoints.checkpoint import Checkpoint
 from fluxperf.engine.config import FluxConfig, config_named
 from fluxperf.engine.phases import phase_named
 from fluxperf.errors import ConfigError
+from fluxperf.lifeline import undisturbed
 from fluxperf.pipeline import png
 from fluxperf.pipeline.asked import Asked, asked
 from fluxperf.pipeline.embeddings import Words, load_embeddings, save_embeddings
@@ -175,11 +176,12 @@ def _picture(pipeline: Pipeline, how: How, job: Job, title: str, encoders: str) 
         )
     for note in made.notes:
         say(f"note: {note}", err=True)
-    if job.latents_out is not None:
-        numbers = pipeline.parts.device.door.to_host(made.latents, "latents")
-        save_latents(job.latents_out, numbers, made.metadata[0])
-    if job.output is not None:
-        made.save(job.output)
+    with undisturbed():
+        if job.latents_out is not None:
+            numbers = pipeline.parts.device.door.to_host(made.latents, "latents")
+            save_latents(job.latents_out, numbers, made.metadata[0])
+        if job.output is not None:
+            made.save(job.output)
     where = " and ".join(str(path) for path in (job.output, job.latents_out) if path is not None)
     say(f"{where}: {_told(made)}; {time.perf_counter() - start:.2f} s")
 

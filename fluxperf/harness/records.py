@@ -310,7 +310,7 @@ class RecordsFile(msgspec.Struct, frozen=True):
 def append_record(path: Path, record: Record) -> None:
     """Appends one record as a line, and returns when it is on the disk.
 
-    A torn last line, which a killed run may have left, is closed first, so that it spoils only itself.
+    Half of a record at the end, which a killed run may have left, is removed first.
 
     Raises:
         RecordError: the file cannot be written.

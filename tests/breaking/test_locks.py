@@ -57,7 +57,7 @@ def test_a_file_that_another_has_is_waited_for_and_then_refused(tmp_path: Path) 
 
 
 def test_a_lock_that_a_killed_process_left_holds_off_nobody(tmp_path: Path) -> None:
-    (tmp_path / ".file.lock").write_bytes(b"")
+    (tmp_path / ".fluxperf-file.lock").write_bytes(b"")
     with locked(tmp_path / "file", 0):
         pass
     with locked(Path("/dev/null")):

@@ -151,3 +151,27 @@ def test_what_a_killed_process_left_goes_and_what_another_uses_stays(tmp_path):
         with lifeline.scratch("made-", tmp_path) as own:
             assert {path.name for path in tmp_path.iterdir()} == {"made-young", "kept", used.name, own.name}
     assert {path.name for path in tmp_path.iterdir()} == {"made-young", "kept"}
+
+
+def test_what_is_finished_is_kept_before_a_signal_ends_a_process():
+    """A second signal, of somebody who insists, ends it at once."""
+    done = []
+
+    def keep(insisting):
+        with lifeline.undisturbed():
+            with lifeline.undisturbed():
+                signal.raise_signal(signal.SIGTERM)
+            if insisting:
+                time.sleep(1.1)
+                signal.raise_signal(signal.SIGINT)
+            done.append("kept")
+        done.append("never")
+
+    with lifeline.stoppable(), pytest.raises(lifeline.Stopped):
+        keep(False)
+    assert done == ["kept"]
+    with lifeline.stoppable(), pytest.raises(KeyboardInterrupt):
+        keep(True)
+    assert done == ["kept"]
+    with lifeline.stoppable(), lifeline.undisturbed():
+        done.append("after")

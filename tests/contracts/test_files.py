@@ -1,4 +1,4 @@
-"""One writer: nothing but ``fluxperf/files.py`` opens a file for writing, or puts one in another's place."""
+"""One writer: nothing but ``fluxperf/files.py`` and its drafts opens files to write, or puts one in another's place."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tests.contracts.tree import ROOT
 _WRITES = {"write_text", "write_bytes", "NamedTemporaryFile", "mkstemp", "copyfile"}
 _OF_OS = {"replace", "rename", "renames", "link", "truncate"}
 
-#: What may: the writer, appending to the file that GitHub names, and the descriptor that a forked process prints to.
-_MAY = {"fluxperf/files.py", "fluxperf/harness/formats/github.py", "fluxperf/harness/forks.py"}
+#: What may: the writer and its drafts, appending to the file that GitHub names, and what a forked process prints to.
+_MAY = {"fluxperf/files.py", "fluxperf/drafts.py", "fluxperf/harness/formats/github.py", "fluxperf/harness/forks.py"}
 
 
 def writes(source: str) -> list[int]:
