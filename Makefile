@@ -17,6 +17,13 @@ DEV_cuda13 := .[cuda13,dev]
 DEV_       := .[nvrtc,dev]
 DEV        := "$(DEV_$(STACK))"
 
+# Where Python is told to keep nothing that it compiled, as container images often tell it, it keeps it apart: pip compiles
+# nothing here, and each of the many processes would compile all that it imports, PyTorch for 20 seconds.
+ifneq ($(PYTHONDONTWRITEBYTECODE),)
+export PYTHONDONTWRITEBYTECODE :=
+export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/bytecode
+endif
+
 .PHONY: report sample picture test break test-numbers test-core test-sums golden gate check asv extras install clean
 
 report: $(VENV)/.installed
