@@ -7,6 +7,8 @@ import pytest
 
 from fluxperf.engine.device import cuda
 from fluxperf.engine.device.cuda import CudaDevice
+from fluxperf.engine.ops.cuda import tables
+from fluxperf.engine.ops.host import primitives
 from fluxperf.engine.ops.table import OP_NAMES
 from tests.ops import checking
 from tests.ops.cases import SIZES, Sizes
@@ -57,6 +59,13 @@ def test_is_within_tolerance_of_the_oracle(trial: Trial, gpu: CudaDevice) -> Non
 def test_every_op_has_an_implementation_on_the_gpu(gpu: CudaDevice) -> None:
     there = {row.op for row in checking.under_test("cuda")}
     assert there == set(OP_NAMES)
+
+
+def test_timestep_features_are_those_of_the_host(gpu: CudaDevice) -> None:
+    """Bit by bit the same frequencies and angles; 70 values are two launches, and 30 is the highest guidance in use."""
+    values = tuple(np.linspace(0, 30, 70).tolist())
+    got = gpu.door.to_host(tables.timestep_embedding(gpu, values), "features")
+    assert np.abs(got - primitives.timestep_embedding(values)).max() <= 2e-7
 
 
 def test_door_counts_what_crosses(gpu: CudaDevice) -> None:

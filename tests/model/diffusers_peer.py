@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -128,7 +129,8 @@ class Peer:
 
 def _timestep_embedding64(timesteps: torch.Tensor, embedding_dim: int, **_: Any) -> torch.Tensor:
     half = embedding_dim // 2
-    frequencies = 10_000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
+    # Frequencies stay diffusers' own: float32 numbers that the models were trained with, no rounding to be undone.
+    frequencies = torch.exp(-math.log(10_000) * torch.arange(half, dtype=torch.float32) / half).double()
     angles = timesteps[:, None].double() * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 

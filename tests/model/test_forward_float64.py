@@ -9,11 +9,11 @@ from tests.model.rung_runs import FAIR, Case, Moment, inputs, relative_error, sc
 pytestmark = pytest.mark.peer
 
 CASES = (Case(1, 77, 4, 4), Case(2, 13, 4, 6))
-#: Of a model in float64, diffusers computes three things in float32: frequencies and angles of the timestep features,
-#: the RoPE tables, and the rotation of Q and K. At t = 0 and g = 0 the features are exact (cos 0, sin 0), which leaves
-#: RoPE: rounding of Q and K to 2^-24 = 6e-8, diluted by softmax and gates. At t > 0 the frequencies' exponents, up to
-#: 9.2 and rounded to float32, move angles of up to 1000 (4000 for guidance) by some 1e-5 to 1e-4, and the features by
-#: as much.
+#: Of a model in float64, diffusers computes three things in float32: the angles of the timestep features, the RoPE
+#: tables, and the rotation of Q and K. At t = 0 and g = 0 the features are exact (cos 0, sin 0), which leaves RoPE:
+#: rounding of Q and K to 2^-24 = 6e-8, diluted by softmax and gates. At t > 0 angles of up to 1000 (4000 for guidance)
+#: are rounded by up to 2^-15 (2^-13), and the features are off by as much. The features' frequencies are float32 too,
+#: but numbers that the models were trained with: the oracle has the same.
 ROPE_BOUND = 1e-8
 FEATURES_BOUND = 1e-5
 #: With those three in float64 nothing but the order of float64 sums is left: 2^-53 = 1e-16, times depth and width.

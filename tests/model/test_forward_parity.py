@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from fluxperf.engine.ops import reference
+from fluxperf.engine.ops.host import primitives
 from tests.model.error_bounds import BFLOAT16_RATIO, FLOAT32_BOUND, FP8_BOUND
-from tests.model.rung_runs import BFLOAT16_RUNGS, FAIR, FLOAT32_RUNGS, RUNGS, Case, inputs, relative_error, scheduled
+from tests.model.rung_runs import (
+    BFLOAT16_RUNGS,
+    FAIR,
+    FLOAT32_RUNGS,
+    RUNGS,
+    Case,
+    Moment,
+    inputs,
+    relative_error,
+    scheduled,
+)
 
 pytestmark = pytest.mark.peer
 
@@ -37,6 +50,32 @@ def test_a_float32_rung_is_diffusers_up_to_rounding(peers, rung_of, measure, run
         error = relative_error(bound.velocity(given, case, moment), reference)
         measure("float32 error", rung, error)
         assert error <= FLOAT32_BOUND, moment
+
+
+@pytest.mark.parametrize("guidance", [0.0, 30.0])
+@pytest.mark.parametrize("rung", FLOAT32_RUNGS)
+def test_the_ends_of_guidance_are_as_exact(peers, rung_of, measure, rung, guidance):
+    """A guidance of 30 makes angles of 30,000 radians: one unit of a frequency's last place would be 1e-3 of them."""
+    bound, case = rung_of(rung, "dev", "folder"), Case(2, 77, 4, 6)
+    reference = peers["dev"].velocity("float32", case, 0.5, guidance)
+    error = relative_error(bound.velocity(inputs(bound.config, case), case, Moment((0.5, 0.0), 0, guidance)), reference)
+    measure("float32 error", rung, error)
+    assert error <= FLOAT32_BOUND
+
+
+@pytest.mark.parametrize("source", ["host", "oracle"])
+def test_timestep_features_are_diffusers(source):
+    import torch
+    from diffusers.models.embeddings import get_timestep_embedding
+
+    times = (0.0, 1e-3, 0.25, 0.999, 1.0, 3.5, 4.0, 30.0)
+    scaled = torch.tensor(times) * 1000
+    right = get_timestep_embedding(scaled, 256, flip_sin_to_cos=True, downscale_freq_shift=0).numpy()
+    if source == "oracle":  # angles in float64: half a unit of theirs
+        bound = np.spacing(np.maximum(scaled.numpy(), 1))[:, None]
+        assert (abs(reference.timestep_embedding(times) - right) <= bound).all()
+    else:  # the same angles, bit for bit
+        assert abs(primitives.timestep_embedding(times) - right).max() <= 2e-7
 
 
 @matrix

