@@ -203,14 +203,25 @@ def test_a_library_that_knows_none_of_the_calls_is_refused(fake, monkeypatch):
     tracer.stop()
 
 
-def test_older_bindings_name_their_lists_otherwise(fake, monkeypatch):
+@pytest.mark.parametrize("spelled", ["runtime_api_trace_cbid", "Runtime_api_trace_cbid"])  # 12.8 and 13.0; between
+def test_older_bindings_name_their_lists_otherwise(fake, monkeypatch, spelled):
     for name in ("Runtime", "Driver"):
-        monkeypatch.setattr(fake.cupti, f"{name}_api_trace_cbid", getattr(fake.cupti, f"{name}ApiTraceCbid"), False)
-    monkeypatch.delattr(fake.cupti, "RuntimeApiTraceCbid")
-    monkeypatch.delattr(fake.cupti, "DriverApiTraceCbid")
+        other = f"{name if spelled[0].isupper() else name.lower()}_api_trace_cbid"
+        monkeypatch.setattr(fake.cupti, other, getattr(fake.cupti, f"{name}ApiTraceCbid"), False)
+        monkeypatch.delattr(fake.cupti, f"{name}ApiTraceCbid")
     tracer = Tracer(fake.cupti)
     tracer.start()
     assert len(fake.cupti.STATE.callbacks) == 6
+    tracer.stop()
+
+
+def test_bindings_without_their_lists_are_refused_and_leave_no_subscriber(fake, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.delattr(fake.cupti, "DriverApiTraceCbid")
+        with pytest.raises(DeviceError, match="lists no calls of the driver API"):
+            Tracer(fake.cupti).start()
+    tracer = Tracer(fake.cupti)
+    tracer.start()
     tracer.stop()
 
 

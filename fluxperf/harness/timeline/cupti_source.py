@@ -105,7 +105,7 @@ class CuptiSource:
             for kind in self._enabled:
                 cupti.activity_enable(kind)
         except (cupti.cuptiError, RuntimeError) as error:
-            self._unsubscribe()
+            self._unsubscribe()  # or every later trace of this process is refused
             raise DeviceError(
                 f"{self._command}: CUPTI refused to trace ({error}). Expected an {WORKING_GPU}, and to be the "
                 "only tool: run without nsys, ncu or another profiler."
@@ -240,14 +240,22 @@ def bindings(command: str = "witness") -> Any:
 
 
 def _calls(cupti: Any) -> dict[tuple[int, int], str]:
-    """Every call in ``_CALLS``, by domain and number, runtime and driver. Older bindings name the lists otherwise."""
-    lists = {
-        cupti.CallbackDomain.RUNTIME_API: ("RuntimeApiTraceCbid", "Runtime_api_trace_cbid"),
-        cupti.CallbackDomain.DRIVER_API: ("DriverApiTraceCbid", "Driver_api_trace_cbid"),
-    }
+    """Every call in ``_CALLS``, by domain and number, runtime and driver.
+
+    Raises:
+        RuntimeError: the bindings list none.
+    """
     found: dict[tuple[int, int], str] = {}
-    for domain, names in lists.items():
-        numbers = next(getattr(cupti, name) for name in names if hasattr(cupti, name))
-        members = numbers.__members__.items()
+    for api, domain in (("runtime", cupti.CallbackDomain.RUNTIME_API), ("driver", cupti.CallbackDomain.DRIVER_API)):
+        members = _numbers(cupti, api).__members__.items()
         found |= {(domain, number): name for name, number in members if _CALLS.fullmatch(name)}
     return found
+
+
+def _numbers(cupti: Any, api: str) -> Any:
+    """The list of an API's calls, as releases spell it: ``runtime_api_trace_cbid`` or ``RuntimeApiTraceCbid``."""
+    wanted = f"{api}apitracecbid"
+    for name in dir(cupti):
+        if name.replace("_", "").lower() == wanted:
+            return getattr(cupti, name)
+    raise RuntimeError(f"the installed cupti-python lists no calls of the {api} API")
