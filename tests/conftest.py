@@ -13,9 +13,12 @@ from typing import Any
 # Products here are tiny: threads that wait for each other cost twice the time. Read when NumPy is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-# A shell that runs the tests in the background ignores Ctrl-C for them, and so would the commands that tests interrupt.
+# A shell ignores Ctrl-C for what it runs in the background, and nohup ignores a lost terminal: so would the commands
+# that tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 import pytest
 
