@@ -24,7 +24,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/bytecode
 endif
 
-.PHONY: report sample picture test break test-numbers test-core test-sums golden gate check asv extras install clean
+.PHONY: report evidence sample picture test break test-numbers test-core test-sums golden gate check asv extras install clean
 
 report: $(VENV)/.installed
 	@stamp=$$(date -u +%Y%m%dT%H%M%SZ); records=$(OUT)/records-$$stamp.jsonl; mkdir -p $(OUT); \
@@ -33,6 +33,15 @@ report: $(VENV)/.installed
 	$(BIN)/fluxperf report $$records --sample reports/sample --timeline reports/sample/$(notdir $(CAPTURE)) \
 	  -o $(OUT)/index.html && \
 	echo "Open $(CURDIR)/$(OUT)/index.html"
+
+# All that a page of evidence needs, of this commit: of a GPU in $(BUDGET) seconds, again until nothing is missing; else of
+# host twins.
+EVIDENCE := $(OUT)/evidence
+SUITE    := $(if $(STACK),headline,tiny)
+
+evidence: $(VENV)/.installed
+	$(BIN)/fluxperf evidence $(SUITE) -o $(EVIDENCE) $(if $(BUDGET),--budget $(BUDGET))
+	$(BIN)/fluxperf report $(EVIDENCE) -o $(OUT)/evidence.html
 
 # A whole ladder of one H100, to be seen beside what a machine without a GPU measures: the records as they are.
 SAMPLE  := $(patsubst %,reports/records/h100-%,schnell-1024.jsonl schnell-1024-peers.jsonl schnell-1024-fp8.jsonl \
@@ -67,10 +76,10 @@ test-core: $(VENV)/.installed-dev
 test-sums: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -p tests.another_blas $(BITS)
 
-# What the faces of one small study say, after a change that is meant; the diff shows it.
+# What the faces of one small study say, and tables of records in the docs, after a change that is meant; the diff shows it.
 golden: $(VENV)/.installed-dev
-	FLUXPERF_RENEW_GOLDEN=1 $(BIN)/python -m pytest -q tests/report/test_golden.py
-	git diff --stat tests/report/golden
+	FLUXPERF_RENEW_GOLDEN=1 $(BIN)/python -m pytest -q tests/report/test_golden.py tests/contracts/test_readme.py
+	git diff --stat tests/report/golden README.md docs
 
 # Everything that breaks things on purpose, with more inputs than `make test` has; a line for each kind says what came.
 break: $(VENV)/.installed-dev

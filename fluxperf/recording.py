@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from fluxperf.harness.measure.environment import commit, machine, this_process
 from fluxperf.harness.measure.sampler import Run, Samples, Variant, interleave
 from fluxperf.harness.measure.sampling import Sampling
 from fluxperf.harness.measure.stopping import Reading
-from fluxperf.harness.records import ErrorRow, GraphRow, Record, Totals
+from fluxperf.harness.records import IN_TURNS_WITH, ErrorRow, GraphRow, Record, Totals
 from fluxperf.harness.timeline.witness import Witness
 from fluxperf.peers import Peer
 from fluxperf.record_rows import (
@@ -42,10 +43,11 @@ from fluxperf.workloads import Prepared
 
 
 class Reference(NamedTuple):
-    """Final latents that errors are stated against, and what they are."""
+    """Final latents that errors are stated against, what they are, and the rung that made them, if one did."""
 
     latents: Any
     name: str
+    rung: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,8 @@ def measure(
     """
     if prepared.phase.copies and prepared.device.launches is not None:
         # A forward of minutes is counted in the first timed generation; what counting costs is lost in it.
-        tally = _FirstForward(prepared)
-        found = lambda: tally.counts(_witnessed(prepared) if witness else None)  # noqa: E731
-        return timed(prepared, found, tally.denoise, sampling, reference, peers, on_sample)
+        tally = _FirstForward(prepared, Witness() if witness else None)
+        return timed(prepared, tally.counts, tally.denoise, sampling, reference, peers, on_sample)
     counts = count(prepared, witness)
     on_sample()
     run = prepared.repeating() if prepared.repeats else prepared.denoise
@@ -133,7 +134,8 @@ def timed(
     around_forwards = outside(around, generations, number, counts.totals, prepared.workload.steps)
     error = _error(numbers, reference)
     own = record_of(prepared, counts, around_forwards, samples, error)
-    settings = {**own.settings, **sampling.settings}
+    turns = {IN_TURNS_WITH: ", ".join(peer.name for peer in peers)} if peers else {}
+    settings = {**own.settings, **sampling.settings, **turns}
     own = msgspec.structs.replace(
         own,
         conditions=[watch.conditions] if watch.conditions else None,
@@ -182,10 +184,15 @@ class _Tally:
 
 
 class _FirstForward:
-    """Generations of a prepared rung of which the first forward is counted."""
+    """Generations of a prepared rung of which the first forward is counted.
 
-    def __init__(self, prepared: Prepared) -> None:
-        self._prepared = prepared
+    Args:
+        prepared: the rung.
+        witness: counts that forward from outside too, if there is one.
+    """
+
+    def __init__(self, prepared: Prepared, witness: Witness | None = None) -> None:
+        self._prepared, self._witness = prepared, witness
         self._meter, self._times = _meter(prepared), SectionTimes(prepared.device)
         self._observed = prepared.observed(LedgerScopes(prepared.device.door.ledger), self._meter, self._times)
         self._counts: Counts | None = None
@@ -194,22 +201,31 @@ class _FirstForward:
         """A generation; the first one is observed."""
         if self._counts is not None:
             return self._prepared.denoise(on_step)
-        tally = _Tally(self._prepared, self._meter)
+        with ExitStack() as watching:
+            if self._witness is not None:
+                self._prepared.device.synchronize()
+                watching.enter_context(self._witness)
+            tally = _Tally(self._prepared, self._meter)
 
-        def note(step: int) -> None:
-            if self._counts is None:
+            def note(step: int) -> None:
+                if self._counts is not None:
+                    return
                 found = tally.counts()
                 totals = {key: replace(total) for key, total in self._meter.totals.items()}
                 meter = OpMeter(self._prepared.device, totals)
-                self._counts = replace(found, meter=meter, sections_s=self._times.seconds())
+                if self._witness is not None:
+                    self._prepared.device.synchronize()
+                watching.close()
+                seen = None if self._witness is None else self._witness.totals
+                self._counts = replace(found, meter=meter, sections_s=self._times.seconds(), witness=seen)
 
-        return self._observed.denoise(self._prepared.latents, self._prepared.request, on_step, note)
+            return self._observed.denoise(self._prepared.latents, self._prepared.request, on_step, note)
 
-    def counts(self, witness: Totals | None) -> Counts:
+    def counts(self) -> Counts:
         """Counts of the first forward."""
         if self._counts is None:  # an internal truth: at least one generation ran
             raise AssertionError("no generation was run")
-        return replace(self._counts, witness=witness)
+        return self._counts
 
 
 def count(prepared: Prepared, witness: bool = False) -> Counts:
@@ -290,7 +306,7 @@ def _error(numbers: Any, reference: Reference | None) -> ErrorRow | None:
     if reference is None:
         return None
     relative = float(np.linalg.norm(numbers - reference.latents) / np.linalg.norm(reference.latents))
-    return ErrorRow(relative=relative, against=reference.name)
+    return ErrorRow(relative=relative, against=reference.name, rung=reference.rung)
 
 
 def record_of(

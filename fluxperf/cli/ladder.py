@@ -147,6 +147,7 @@ def _bounds_note(gains: Sequence[Sequence[Speedup | None]]) -> str:
     kinds = {gain.kind for row in gains for gain in row if gain and gain.low != gain.high}
     says = {
         "interval": " Below them: 95 % intervals over processes.",
+        "steps": " With ~ where one generation took minutes: the range that its steps give.",
         "range": f" With ~: the range of all samples, for fewer than {FEWEST_PROCESSES} processes give no interval.",
     }
     return "".join(text for kind, text in says.items() if kind in kinds)

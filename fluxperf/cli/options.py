@@ -11,6 +11,8 @@ import typer
 from fluxperf.engine.checkpoints.checkpoint import Checkpoint
 from fluxperf.engine.checkpoints.sources import SyntheticWeights, WeightSource
 from fluxperf.engine.config import config_named
+from fluxperf.errors import ConfigError
+from fluxperf.files import check_writable
 from fluxperf.harness.measure.sampling import Sampling
 from fluxperf.harness.measure.stopping import Until
 from fluxperf.workloads import WORKLOADS, Workload, workload_named
@@ -68,6 +70,38 @@ class WorkloadOptions:
     def source(self, workload: Workload) -> WeightSource:
         """The weights of a workload, of a checkpoint or drawn from the seed."""
         return Checkpoint(self.weights) if self.weights else SyntheticWeights(config_named(workload.model), self.seed)
+
+
+@dataclass(frozen=True)
+class ReferenceOptions:
+    """What errors are stated against, where neither the oracle nor a rung of the same run is it."""
+
+    reference: Annotated[
+        Path | None,
+        typer.Option("--reference", help="State errors against the latents in this file, made by --reference-to."),
+    ] = None
+    reference_to: Annotated[
+        Path | None,
+        typer.Option("--reference-to", help="Write the first rung's final latents, for --reference of other runs."),
+    ] = None
+
+    def check(self, rungs_alone: bool) -> None:
+        """Complains before anything is measured.
+
+        Args:
+            rungs_alone: whether the run is one of rungs from latents to latents, once.
+
+        Raises:
+            ConfigError: it is not.
+            RecordError: the file cannot be written.
+        """
+        if (self.reference or self.reference_to) and not rungs_alone:
+            raise ConfigError(
+                "run --reference, --reference-to: expected a run of rungs, with neither --in-turns nor --end-to-end. "
+                "Leave them out."
+            )
+        if self.reference_to is not None:
+            check_writable(self.reference_to)
 
 
 @dataclass(frozen=True)

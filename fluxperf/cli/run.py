@@ -19,7 +19,7 @@ from fluxperf.cli.grouped import grouped
 from fluxperf.cli.keeping import Keeping
 from fluxperf.cli.ladder import ladder
 from fluxperf.cli.loading import LoadingBar, loaded
-from fluxperf.cli.options import MemoryGb, SamplingOptions, WorkloadOptions
+from fluxperf.cli.options import MemoryGb, ReferenceOptions, SamplingOptions, WorkloadOptions
 from fluxperf.cli.replicas import measured_in_processes
 from fluxperf.cli.terminal import Console, say
 from fluxperf.engine.checkpoints.sources import WeightSource
@@ -28,7 +28,9 @@ from fluxperf.engine.phases import PHASES, phase_named
 from fluxperf.errors import ConfigError, NoGpuError
 from fluxperf.harness.records import Record
 from fluxperf.peers import check_peer, open_peer
+from fluxperf.record_rows import workload_row
 from fluxperf.recording import Reference, measure
+from fluxperf.references import keep_reference, kept_reference
 from fluxperf.turns import Turns, serve
 from fluxperf.words import plural
 from fluxperf.workloads import Workload, obstacles, prepare, reference_latents
@@ -56,6 +58,7 @@ def run(
     device: Annotated[str, typer.Option(help="auto, host or cuda.")] = "auto",
     *,
     often: SamplingOptions,
+    against: ReferenceOptions,
     witness: Annotated[
         bool, typer.Option("--witness", help="Count a forward from outside too, through CUPTI.")
     ] = False,
@@ -104,6 +107,7 @@ def run(
         _check_budget(memory_gb, names, how, end_to_end)
     if kind != "cuda":
         _check_host(device, how.peers, witness)
+    against.check(rungs_alone=not (in_turns or end_to_end))
     if in_turns:
         _in_turns(names or _every_rung(kind), chosen, what.source(chosen), how, output)
         return
@@ -115,7 +119,7 @@ def run(
         return
     keeping = Keeping(output, lambda records: _show(records, None))
     with keeping.until_done():
-        _measure_all(names or _every_rung(kind), chosen, what.source(chosen), how, keeping)
+        _measure_all(names or _every_rung(kind), chosen, what.source(chosen), how, keeping, against)
     _show(keeping.records, output)
 
 
@@ -202,14 +206,18 @@ def _turns(rungs: int, how: How) -> int | None:
     return None if turns is None else 1 + rungs * (1 + turns)
 
 
-def _measure_all(names: list[str], workload: Workload, source: WeightSource, how: How, keeping: Keeping) -> None:
+def _measure_all(
+    names: list[str], workload: Workload, source: WeightSource, how: How, keeping: Keeping, against: ReferenceOptions
+) -> None:
     """Measures rungs; the records of each are kept when it is done."""
+    row, place = workload_row(workload, source), against.reference_to
+    given = None if against.reference is None else kept_reference(against.reference, row, how.seed)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     progress, bar = Progress(*columns), LoadingBar(source)
     with Live(Group(progress, bar.progress), console=Console(stderr=True), transient=True) as live:
         task = progress.add_task("oracle", total=_turns(len(names), how))
         bar.begin()
-        reference = _oracle(workload, source, how.device, how.seed)
+        reference = given or _oracle(workload, source, how.device, how.seed)
         bar.end()
         progress.advance(task)
         for name in names:
@@ -225,6 +233,9 @@ def _measure_all(names: list[str], workload: Workload, source: WeightSource, how
             advance = partial(progress.advance, task)
             measured, latents = measure(prepared, how.sampling, reference, how.witness, peers, advance)
             keeping.add(measured)
+            of_rung = f"rung {name} ({prepared.phase.activations})"
+            if place is not None and name == names[0]:
+                keep_reference(place, Reference(latents, f"{of_rung}, final latents", name), row, how.seed)
             if reference is None and prepared.phase.activations == "float32":
-                reference = Reference(latents, f"rung {name} (float32) of the same run, final latents")
+                reference = Reference(latents, f"{of_rung} of the same run, final latents", name)
             prepared.close()

@@ -121,10 +121,14 @@ class OpRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ErrorRow(msgspec.Struct, frozen=True, kw_only=True):
-    """``relative`` is ``||out - ref|| / ||ref||`` over the final latents; ``against`` names the reference."""
+    """``relative`` is ``||out - ref|| / ||ref||`` over the final latents; ``against`` names the reference.
+
+    ``rung`` is the rung whose latents those are; "" for an oracle's, and in older records.
+    """
 
     relative: Annotated[float, Meta(ge=0)]
     against: str
+    rung: str = ""
 
 
 class SamplingRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -226,6 +230,10 @@ class StageRow(msgspec.Struct, frozen=True, kw_only=True):
     d2h_copies: Count
     h2d_bytes: Count
     d2h_bytes: Count
+
+
+#: Setting of a record and of its peers: who took turns with whom, in one process.
+IN_TURNS_WITH = "in_turns_with"
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,13 +13,18 @@ from fluxperf.errors import ArgumentError
 
 
 class Summary(NamedTuple):
-    """Median, smallest and largest sample, and how many samples and processes there were."""
+    """Median, smallest and largest sample, and how many samples and processes there were.
+
+    Of a single sample that is made of ``steps`` parts, ``low`` and ``high`` are what it would be if all of them took as
+    long as the shortest, or as the longest.
+    """
 
     median: float
     low: float
     high: float
     samples: int
     processes: int
+    steps: int = 0
 
 
 class Interval(NamedTuple):

@@ -248,3 +248,23 @@ def test_the_default_policy_judges_outside_of_a_checkout(fluxperf, tmp_path, mon
     assert json.loads(found.out)["outcome"] in ("pass", "unsure", "error")
     assert "Gate: " in found.err
     assert "cannot read the policy" not in found.out
+
+
+def test_errors_may_be_against_latents_of_another_run(fluxperf, tmp_path):
+    latents, records = tmp_path / "float32.npz", tmp_path / "r.jsonl"
+    tiny = ("run", "--workload", "tiny", "--repeat", "1", "--warmup", "0")
+    assert fluxperf(*tiny, "--rung", "batched", "--reference-to", latents).code == 0
+    assert fluxperf(*tiny, "--rung", "fused", "--reference", latents, "-o", records).code == 0
+    (record,) = read_records(records).records
+    assert (record.error.against, record.error.rung) == ("rung batched (float32), final latents", "batched")
+    assert 1e-4 < record.error.relative < 1e-2
+    for words, said in (
+        (("--steps", "2", "--reference", latents), "steps 4 instead of 2"),
+        (("--seed", "3", "--reference", latents), "seed 0 instead of 3"),
+        (("--reference", records), "holds something else"),
+        (("--reference", tmp_path / "none.npz"), "No such file"),
+        (("--reference", latents, "--in-turns", "-o", records), "neither --in-turns nor --end-to-end"),
+    ):
+        result = fluxperf(*tiny, "--rung", "fused", *words)
+        assert result.code == 2
+        assert said in result.err

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from fluxperf.harness.facts import samples
+from fluxperf.harness.facts.beside_peers import beside_peers
 from fluxperf.harness.facts.inputs import Extras
 from fluxperf.harness.facts.study import survey
+from fluxperf.harness.facts.summary import summarized
 from fluxperf.harness.formats.comment import comment
 from fluxperf.harness.formats.digest import digest
+from fluxperf.harness.records import IN_TURNS_WITH, ErrorRow, Record
 from fluxperf.harness.report.html import page
 from tests.report import evidence
-from tests.report.pages import CONTEXT, files_of
+from tests.report.pages import CONTEXT, files_of, on_gpu, workload
 
 
 def test_every_summary_and_interval_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,3 +36,63 @@ def test_every_summary_and_interval_is_computed_once(monkeypatch: pytest.MonkeyP
     for name, calls in seen.items():
         assert len(calls) == len(set(calls)), name
         assert len(calls) > 10, name
+
+
+def steps(record: Record, *processes: list[float]) -> Record:
+    """A record of one generation in each process, of so many seconds a step and one second around them."""
+    times = {"denoise": [[sum(one) + 1] for one in processes], "step": list(processes)}
+    return msgspec.structs.replace(record, times_s=times)
+
+
+def test_a_single_generation_of_minutes_has_the_spread_of_its_steps() -> None:
+    base, fused = (
+        steps(on_gpu("baseline", 400.0), [99.0, 100.0, 101.0, 104.0]),
+        on_gpu("fused", 4.0, times=[[4.0, 4.1]]),
+    )
+    found = samples.summary_of(base)
+    assert found is not None
+    assert (found.median, found.low, found.high, found.samples, found.steps) == (405, 397, 417, 1, 4)
+    gain = samples.speedup(base, fused)
+    assert gain is not None
+    assert (gain.kind, gain.low, gain.high) == ("steps", 397 / 4.1, 417 / 4.0)
+    told = summarized(survey(files_of(base, fused), CONTEXT)).unmeasured
+    assert any(text.startswith("One generation only, as each takes minutes, so its spread is that") for text in told)
+    assert not any(text.startswith("One sample only") for text in told)
+
+
+def test_two_processes_of_a_generation_have_their_own_spread_and_a_lone_sample_none() -> None:
+    base = steps(on_gpu("baseline", 400.0), [99.0, 100.0], [101.0, 104.0])
+    found = samples.summary_of(base)
+    assert found is not None
+    assert (found.low, found.high, found.samples, found.steps) == (200, 206, 2, 0)
+    gain = samples.speedup(on_gpu("baseline", 400.0, times=[[400.0]]), on_gpu("fused", 4.0))
+    assert gain is not None
+    assert gain.kind == "single"
+
+
+def test_a_rung_is_shown_alone_and_its_peer_beside_what_it_took_turns_with() -> None:
+    """The newest record of `fused` took turns with the peer; what ran alone stands for the rung while of its commit."""
+    turns = {IN_TURNS_WITH: "diffusers"}
+    alone = on_gpu("fused", 4.0)
+    beside = on_gpu("fused", 4.4, settings=turns, created_utc="2026-08-01T00:00:00Z")
+    peer = on_gpu("diffusers", 5.0, implementation="diffusers", ran_as="peer", settings=turns)
+    quicker = on_gpu("fp8", 2.0)
+    study = survey(files_of(alone, beside, peer, quicker), CONTEXT)
+    ladder = next(one for one in study.ladders if one.ran_as == "kernel")
+    assert ladder.at("fused") is alone
+    ((_, ours, gain),) = beside_peers(study, ladder)
+    assert ours is beside
+    assert gain.ratio == pytest.approx(5.0 / 4.4)
+    later = msgspec.structs.replace(beside, commit="b" * 40)
+    (other, *_) = survey(files_of(alone, later), CONTEXT).ladders
+    assert other.at("fused") is later
+
+
+def test_the_rung_that_others_are_compared_with_lacks_no_error() -> None:
+    error = ErrorRow(relative=1e-3, against="rung batched (float32), final latents", rung="batched")
+    rows = [on_gpu("batched", 7.0, error=None), on_gpu("fused", 4.0, error=error)]
+    told = summarized(survey(files_of(*rows), CONTEXT)).unmeasured
+    assert not any("No error figure" in text for text in told)
+    other = on_gpu("batched", 7.0, error=None, workload=workload("schnell-1024", text_tokens=9))
+    told = summarized(survey(files_of(*rows, other), CONTEXT)).unmeasured
+    assert any("No error figure" in text for text in told), "of another workload"

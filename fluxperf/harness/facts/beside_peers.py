@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fluxperf.harness.facts.samples import Speedup, speedup, summary_of
-from fluxperf.harness.facts.study import Ladder, Rung, Study, newest
+from fluxperf.harness.facts.study import Ladder, Rung, Study, median_of, newest
 from fluxperf.harness.records import Record
 
 
@@ -13,14 +13,15 @@ def matched(rung: Rung, other: Record) -> Record | None:
 
 
 def beside_peers(study: Study, ladder: Ladder) -> list[tuple[Rung, Record, Speedup]]:
-    """Each peer on the same machine with our record of the best rung, measured in the same way, and the ratio.
+    """Each peer on the same machine with our record of the quickest rung measured in the same way, and the ratio.
 
     A peer whose settings no record of ours shares is left out: such times are not compared.
     """
-    best = ladder.best
     rows = []
-    for peer in study.peers_of(ladder) if best else []:
-        ours = matched(best, peer.record) if best and peer.record else None
+    rungs = sorted(ladder.timed, key=lambda rung: median_of(rung.record))
+    for peer in study.peers_of(ladder):
+        alike = (one for rung in rungs if peer.record and (one := matched(rung, peer.record)))
+        ours = next(alike, None)
         found = speedup(peer.record, ours)
         if ours and found:
             rows.append((peer, ours, found))

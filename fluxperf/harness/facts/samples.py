@@ -23,13 +23,14 @@ class Speedup(NamedTuple):
     """Median over median, with ``low`` and ``high``.
 
     ``kind`` says what these are: an ``interval`` of confidence over processes, the ``range`` that the extremes of the
-    samples give where there are too few processes, or ``single`` where a side has one sample and so no spread.
+    samples give where there are too few processes, the range by the ``steps`` of a side that is one generation of
+    minutes, or ``single`` where a side has one sample and so no spread.
     """
 
     ratio: float
     low: float
     high: float
-    kind: Literal["interval", "range", "single"]
+    kind: Literal["interval", "range", "steps", "single"]
 
     @property
     def spread(self) -> str:
@@ -37,7 +38,9 @@ class Speedup(NamedTuple):
         if self.kind == "single":
             return "one sample, no spread"
         bounds = units.times_range(self.low, self.high)
-        return f"95{NBSP}%: {bounds}" if self.kind == "interval" else f"range {bounds}"
+        if self.kind == "interval":
+            return f"95{NBSP}%: {bounds}"
+        return f"range {bounds}" if self.kind == "range" else f"range of its steps {bounds}"
 
 
 @lru_cache(4096)
@@ -57,9 +60,24 @@ def usable(record: Record | None, metric: str = "denoise") -> list[list[float]]:
 
 
 def summary_of(record: Record | None, metric: str = "denoise") -> Summary | None:
-    """Summary of a record's samples of one metric, or ``None`` where it has none above zero."""
+    """Summary of a record's samples of one metric, or ``None`` where it has none above zero.
+
+    A single generation, which takes minutes where nobody could wait for two, has the spread of its steps.
+    """
     found = _summary(tuple(map(tuple, usable(record, metric))))
+    if found and record and metric == "denoise" and found.samples == 1:
+        found = _by_steps(record, found)
     return found if found and found.low > 0 else None
+
+
+def _by_steps(record: Record, found: Summary) -> Summary:
+    """A generation with the spread that its steps give."""
+    steps = [one for samples in usable(record, "step") for one in samples]
+    if len(steps) < 2 or len(steps) != record.workload.steps:
+        return found
+    rest = found.median - sum(steps)
+    low, high = (rest + len(steps) * bound for bound in (min(steps), max(steps)))
+    return found._replace(low=low, high=high, steps=len(steps))
 
 
 def speedup(before: Record | None, after: Record | None, metric: str = "denoise") -> Speedup | None:
@@ -68,8 +86,11 @@ def speedup(before: Record | None, after: Record | None, metric: str = "denoise"
     if not old or not new:
         return None
     ratio = old.median / new.median
-    if old.samples == 1 or new.samples == 1:
+    alone = [side for side in (old, new) if side.samples == 1]
+    if any(not side.steps for side in alone):
         return Speedup(ratio, ratio, ratio, "single")
+    if alone:
+        return Speedup(ratio, old.low / new.high, old.high / new.low, "steps")
     if min(old.processes, new.processes) >= FEWEST_PROCESSES:
         sides = _medians(usable(after, metric)), _medians(usable(before, metric))
         found = _interval(*sides)
@@ -84,7 +105,11 @@ def _medians(processes: Sequence[Sequence[float]]) -> tuple[float, ...]:
 
 def spread_of(found: Summary) -> str:
     """The range of the samples in words."""
-    return "one sample" if found.samples == 1 else units.time_range(found.low, found.high)
+    if found.samples > 1:
+        return units.time_range(found.low, found.high)
+    if found.steps:
+        return f"one of {found.steps} steps, by those {units.time_range(found.low, found.high)}"
+    return "one sample"
 
 
 def samples_of(record: Record, metric: str = "denoise") -> str:

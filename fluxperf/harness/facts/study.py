@@ -14,7 +14,7 @@ from fluxperf.harness.facts.ceilings import Ceiling, ceilings_for, tried_ceiling
 from fluxperf.harness.facts.inputs import NOTHING, Context, Extras, RungInfo
 from fluxperf.harness.facts.provenance import unique, where
 from fluxperf.harness.facts.samples import summary_of
-from fluxperf.harness.records import Record, RecordsFile, WorkloadRow, variant
+from fluxperf.harness.records import IN_TURNS_WITH, Record, RecordsFile, WorkloadRow, variant
 from fluxperf.harness.text.escape import shown
 from fluxperf.harness.text.units import BY, NBSP, plural
 
@@ -235,8 +235,8 @@ def _ladder(group: Sequence[Record], context: Context, label: str, *, sample: bo
     if not peers:
         for info in context.ladder:
             found = by_rung.pop(info.name, [])
-            rungs.append(Rung(info.name, info, newest(found), tuple(found)))
-    rungs += [Rung(name, None, newest(found), tuple(found)) for name, found in by_rung.items()]
+            rungs.append(Rung(info.name, info, shown_of(found), tuple(found)))
+    rungs += [Rung(name, None, shown_of(found), tuple(found)) for name, found in by_rung.items()]
     start = context.ladder[0].name if context.ladder else ""
     who = "" if peers else first.implementation
     named = first.workload.name
@@ -249,6 +249,18 @@ def _peer(record: Record) -> str:
     if record.rung.startswith(record.implementation):
         return record.rung
     return f"{record.implementation} ({record.rung})"
+
+
+def shown_of(records: Sequence[Record]) -> Record | None:
+    """The record that stands for a rung: the newest, and of its commit the newest that had the machine to itself.
+
+    What took turns with a peer is for the comparison with that peer.
+    """
+    last = newest(records)
+    if last is None:
+        return None
+    same = [one for one in records if (one.commit, one.dirty) == (last.commit, last.dirty)]
+    return newest([one for one in same if IN_TURNS_WITH not in one.settings]) or last
 
 
 def newest(records: Sequence[Record]) -> Record | None:

@@ -188,7 +188,9 @@ def _beside(study: Study, ladder: Ladder) -> str:
     if not theirs or not mine:
         return ""
     said = f" Measured in the same way, {peer.label} takes {units.time(theirs.median)} ({spread_of(theirs)}), "
-    return said + f"{units.times(gain.ratio)} ({gain.spread}) our {units.time(mine.median)}."
+    return (
+        said + f"{units.times(gain.ratio)} ({gain.spread}) our {units.time(mine.median)} with {shown(ours.rung, 48)}."
+    )
 
 
 def _floor(study: Study, ladder: Ladder) -> str:

@@ -29,13 +29,23 @@ def unmeasured(study: Study) -> list[str]:
         missing = [rung.label for rung in ladder.rungs if not rung.record]
         if missing:
             texts.append(f"{ladder.title}: no record of {units.listing(missing)}.")
+    # A rung that others are compared with has no error of its own.
+    known = {(record.workload, record.error.rung) for record in study.records if record.error}
     tests: tuple[tuple[str, Callable[[Record], bool]], ...] = (
-        ("One sample only, so no spread", lambda record: _samples(record) == 1),
+        ("One sample only, so no spread", lambda record: _samples(record) == 1 and not _by_steps(record)),
+        (
+            "One generation only, as each takes minutes, so its spread is that of its steps",
+            lambda record: _samples(record) == 1 and _by_steps(record),
+        ),
         ("No denoise time", lambda record: _samples(record) == 0),
-        (_NO_ERROR, lambda record: record.error is None),
+        (_NO_ERROR, lambda record: record.error is None and (record.workload, record.rung) not in known),
         (_NO_LAUNCHES, lambda record: record.totals.launches is None),
         (_NO_PEAK, lambda record: record.totals.peak_bytes is None),
-        ("Counts not confirmed by a witness from outside", lambda record: record.witness is None),
+        (
+            "Counts not confirmed by a witness from outside",
+            # Nothing crosses on a host for CUPTI to see.
+            lambda record: record.witness is None and record.ran_as != "twin",
+        ),
     )
     for what, test in tests:
         texts += _lacking(study, what, test)
@@ -49,6 +59,11 @@ def unmeasured(study: Study) -> list[str]:
     if extras.timeline is None:
         texts.append("No timeline was given: gaps between launches, and what overlaps, are not shown.")
     return texts
+
+
+def _by_steps(record: Record) -> bool:
+    found = summary_of(record)
+    return bool(found and found.steps)
 
 
 def _samples(record: Record) -> int:

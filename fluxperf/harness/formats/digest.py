@@ -66,8 +66,8 @@ def _ladder(study: Study, ladder: Ladder) -> dict[str, Any]:
             for climb in (climbs(study, ladder) if ladder.ran_as == "kernel" else [])
         ],
         "peers": [
-            {"name": peer.name, "against": ladder.best.name if ladder.best else None, **_speedup(found)}
-            for peer, _, found in (beside_peers(study, ladder) if ladder.ran_as == "kernel" else [])
+            {"name": peer.name, "against": ours.rung, **_speedup(found)}
+            for peer, ours, found in (beside_peers(study, ladder) if ladder.ran_as == "kernel" else [])
         ],
         "floor": {"time_s": floor.time_s, "share": floor.share, "source": floor.source} if floor else None,
     }

@@ -98,11 +98,25 @@ def replicate(
     return Replicas(records, notes, "")
 
 
-def _run(command: Sequence[str], output: Path, on_count: Callable[[int], None]) -> tuple[str, str]:
+def run_once(command: Sequence[str], output: Path, root: Path) -> tuple[str, str]:
+    """Runs a command in one fresh process; it ends with this one.
+
+    Args:
+        command: what to run.
+        output: file that it writes, beside which it may keep compiled modules.
+        root: folder that it finds modules in besides those of this process.
+
+    Returns:
+        How it failed, or nothing; and the end of its messages.
+    """
+    return _run(command, output, lambda count: None, str(root))
+
+
+def _run(command: Sequence[str], output: Path, on_count: Callable[[int], None], *roots: str) -> tuple[str, str]:
     """How a process failed, or nothing; and the end of its messages."""
     with tempfile.TemporaryFile() as messages:
         process = None
-        environment = {**_environment(), **compiled_in(output.parent), **led()}
+        environment = {**_environment(*roots), **compiled_in(output.parent), **led()}
         nothing = subprocess.DEVNULL
         try:
             process = subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=messages, env=environment)
@@ -131,9 +145,9 @@ def _failure(code: int) -> str:
     return f"ended with exit code {code}" if code > 0 else f"was ended by {signal.Signals(-code).name}"
 
 
-def _environment() -> dict[str, str]:
+def _environment(*roots: str) -> dict[str, str]:
     """This process's environment, and its module search path, so that both run the same code."""
-    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+    path = os.pathsep.join(os.path.abspath(entry) for entry in (*sys.path, *roots))
     return {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
 
 

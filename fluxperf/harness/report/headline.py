@@ -92,7 +92,7 @@ def _measured(name: str, other: Record | None, ours: Record, found: Speedup | No
     return [
         Cell(name),
         Cell(units.time(theirs.median), theirs.median, spread_of(theirs)),
-        Cell(units.time(mine.median), mine.median, spread_of(mine)),
+        Cell(units.time(mine.median), mine.median, f"{shown(ours.rung, 48)}, {spread_of(mine)}"),
         Cell(units.times(found.ratio), found.ratio, found.spread, kind="good" if found.ratio > 1 else "bad"),
         Cell(f"{samples_of(other)}; {samples_of(ours)}", theirs.samples),
         Cell(f"measured, {commit_of(other)}", None, settings),

@@ -142,7 +142,7 @@ def _row(
         _time(summary_of(record, "step"), tag),
         Cell(samples_of(record), float(denoise.samples) if denoise else None, _of_many(rung)),
         *(_count(record, metric) for metric in _counts()),
-        _error(record),
+        _error(ladder, record),
     ]
 
 
@@ -196,7 +196,9 @@ def _of_many(rung: Rung) -> str:
     return f"newest of {rung.held}" if rung.held > 1 else ""
 
 
-def _error(record: Record) -> Cell:
+def _error(ladder: Ladder, record: Record) -> Cell:
+    if record.error is None and any(one.error and one.error.rung == record.rung for one in ladder.records):
+        return Cell("reference", kind="missing")
     if record.error is None:
         return Cell("no figure", kind="missing")
     reference, *_ = record.error.against.split(",")  # what follows, such as the final latents, is the same for all

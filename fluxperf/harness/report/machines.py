@@ -104,7 +104,8 @@ def _within(ladder: Ladder) -> list[str]:
         values = unique(shown(read(record.machine) or "none", 40) for record in records)
         if len(values) > 1:
             texts.append(f"{ladder.title}: {name} differs between rungs ({units.listing(values, 4)}).")
-    for name in sorted({key for record in records for key in record.settings}):
+    # A budget is part of a rung's name here.
+    for name in sorted({key for record in records for key in record.settings} - {"memory_gb"}):
         values = unique(shown(record.settings.get(name, "not set"), 40) for record in records)
         if len(values) > 1:
             what = f"setting {shown(name, 40)} differs between rungs"

@@ -21,6 +21,14 @@ def device_count() -> int:
     return number.value
 
 
+def device_name() -> str | None:
+    """Name of the first GPU, without using it, as records have it; ``None`` without one."""
+    cuda, name, device = _driver(), ctypes.create_string_buffer(256), ctypes.c_int(0)
+    if not device_count() or cuda.cuDeviceGet(ctypes.byref(device), 0):
+        return None
+    return None if cuda.cuDeviceGetName(name, len(name), device) else name.value.decode(errors="replace")
+
+
 def settle() -> None:
     """Waits for the work of every GPU that this process uses. Initializes nothing that is not in use."""
     cuda, number = _driver(), ctypes.c_int(0)

@@ -1,0 +1,73 @@
+"""References: final latents in a file, so that rungs of other processes can state their errors against them."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from fluxperf.errors import ConfigError
+from fluxperf.files import write_whole
+from fluxperf.harness.records import WorkloadRow
+from fluxperf.recording import Reference
+
+_EXPECTED = "Expected latents that `fluxperf run --reference-to FILE` wrote on the same kind of device."
+
+
+def keep_reference(path: Path, reference: Reference, workload: WorkloadRow, seed: int) -> None:
+    """Writes final latents with what they are of.
+
+    Args:
+        path: of the file.
+        reference: latents [B, I, C] as host numbers, their name and their rung.
+        workload: what was run, with whose weights.
+        seed: of the inputs.
+
+    Raises:
+        RecordError: the file cannot be written.
+    """
+    told = {"name": reference.name, "rung": reference.rung, **_of(workload, seed)}
+    file = io.BytesIO()
+    np.savez_compressed(file, latents=reference.latents, about=np.array(json.dumps(told)))
+    write_whole(path, file.getvalue())
+
+
+def kept_reference(path: Path, workload: WorkloadRow, seed: int) -> Reference:
+    """The reference in a file.
+
+    Args:
+        path: of the file.
+        workload: what is to be compared with it.
+        seed: of its inputs.
+
+    Raises:
+        ConfigError: the file cannot be read, or is of another workload, other weights or other inputs.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            latents, about = file["latents"], json.loads(str(file["about"]))
+        told = {name: about[name] for name in ("name", "rung")}
+    except OSError as error:
+        raise ConfigError(f"--reference {path}: {error.strerror or 'not to be read'}. {_EXPECTED}") from error
+    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ConfigError(f"--reference {path}: holds something else. {_EXPECTED}") from error
+    expected = _of(workload, seed)
+    others = [
+        f"{name} {about.get(name)!r} instead of {value!r}"
+        for name, value in expected.items()
+        if about.get(name) != value
+    ]
+    if others:
+        raise ConfigError(f"--reference {path}: latents of another run: {', '.join(others)}. {_EXPECTED}")
+    return Reference(latents, str(told["name"]), str(told["rung"]))
+
+
+def _of(workload: WorkloadRow, seed: int) -> dict[str, Any]:
+    """What latents depend on besides the rung."""
+    row = msgspec.to_builtins(workload)
+    return {**{name: value for name, value in row.items() if name != "name"}, "seed": seed}

@@ -1,0 +1,173 @@
+"""Suites: tables of all measurements that a page of evidence is made of, each an existing command with its options.
+
+Rounds are the order of value: what a headline cannot do without comes first, and the first process of every rung before
+the second of any, so that a card that is there for ten minutes measures the whole ladder but the baseline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fluxperf.engine.checkpoints.sources import SyntheticWeights
+from fluxperf.engine.config import config_named
+from fluxperf.harness.collecting import Part, key_of
+from fluxperf.harness.records import IN_TURNS_WITH
+from fluxperf.record_rows import workload_row
+from fluxperf.workloads import HEADLINE, WORKLOADS, Workload
+
+_T256, _DEV, _512 = WORKLOADS["schnell-1024-t256"], WORKLOADS["dev-1024"], WORKLOADS["schnell-512"]
+_SCHNELL = WORKLOADS[HEADLINE]
+
+
+def _rung(
+    workload: Workload,
+    rung: str,
+    rounds: Sequence[int],
+    seconds: float,
+    *options: str,
+    peers: Sequence[str] = (),
+    memory_gb: str = "",
+    makes: str = "",
+    needs: str = "",
+) -> Part:
+    """A part that measures a rung.
+
+    Args:
+        workload: sizes; where they are no workload's own, ``name`` is a label and ``model`` has one to change.
+        rung: the rung.
+        rounds: of its processes.
+        seconds: of one process, guessed from records of before where nobody measured it.
+        options: of ``fluxperf run``.
+        peers: in turns with it.
+        memory_gb: a memory budget.
+        makes: latents that it writes.
+        needs: latents that its error is against.
+    """
+    settings = {IN_TURNS_WITH: ", ".join(peers)} if peers else {}
+    words = ["fluxperf", "run", *_sizes(workload), f"--rung={rung}", *options, *(f"--peer={peer}" for peer in peers)]
+    name = f"{workload.name}-{rung}"
+    if memory_gb:
+        words.append(f"--memory-gb={memory_gb}")
+        settings["memory_gb"] = memory_gb
+        name += f"-{memory_gb}gb"
+    if peers:
+        name += f"-beside-{'-'.join(peers)}"
+    row = workload_row(workload, SyntheticWeights(config_named(workload.model)))
+    words += ["-o", "{out}"]
+    return Part(name, tuple(words), tuple(rounds), seconds, key_of(row, rung, settings), makes=makes, needs=needs)
+
+
+def _sizes(workload: Workload) -> list[str]:
+    """Options that make a workload of one that has a name."""
+    if WORKLOADS.get(workload.name) == workload:
+        return [f"--workload={workload.name}"]
+    base = next(one for one in reversed(WORKLOADS.values()) if one.model == workload.model and not one.repeats)
+    fields = ("height", "width", "text_tokens", "steps", "batch")
+    changed = {field: getattr(workload, field) for field in fields if getattr(workload, field) != getattr(base, field)}
+    options = [f"--{field.replace('_', '-')}={value}" for field, value in changed.items()]
+    return [f"--workload={base.name}", *options]
+
+
+def _document(name: str, number: int, seconds: float, *words: str) -> Part:
+    """A part that writes a JSON document, in a round."""
+    return Part(name, words, (number,), seconds, document=f"{name}.json")
+
+
+def _ladder(workload: Workload, first: int) -> list[Part]:
+    """All rungs but the baseline, which come in four rounds from the first on; errors are against float32.
+
+    The float32 rungs take 30 times as long as the others, and their intervals come last.
+    """
+    latents = f"latents-{workload.name}.npz"
+    quick, slow = range(first + 1, first + 4), [first + 4, first + 4]
+    long = ("--repeat=2", "--witness")
+    return [
+        _rung(workload, "batched", [first, *slow], 50, *long, makes=latents),
+        *(
+            _rung(workload, rung, quick, 20, "--repeat=9", "--witness", needs=latents)
+            for rung in ("fp8", "captured", "fused")
+        ),
+        _rung(workload, "tensorcore", quick, 25, "--repeat=5", "--witness", needs=latents),
+        _rung(workload, "broadcast", [first + 1, *slow], 50, *long, needs=latents),
+    ]
+
+
+def _baseline(workload: Workload, rounds: Sequence[int]) -> Part:
+    """A generation of the baseline takes minutes: one for each process, whose steps are its samples."""
+    options = ("--repeat=1", "--warmup=0", "--witness")
+    return _rung(workload, "baseline", rounds, 450, *options, needs=f"latents-{workload.name}.npz")
+
+
+def _beside(workload: Workload, rung: str, peer: str, rounds: Sequence[int], seconds: float) -> Part:
+    """A rung in turns with a peer; one of them at a time, as a card has memory for two models."""
+    latents = f"latents-{workload.name}.npz"
+    return _rung(workload, rung, rounds, seconds, "--repeat=9", "--witness", peers=[peer], needs=latents)
+
+
+def _other_size(workload: Workload, number: int, seconds: float) -> list[Part]:
+    """``captured`` and ``fp8`` at another size, whose error is against ``captured``: float32 takes minutes there."""
+    latents, rounds = f"latents-{workload.name}.npz", [number, number + 1, number + 1]
+    return [
+        _rung(workload, "captured", rounds, seconds, "--repeat=7", "--witness", makes=latents),
+        _rung(workload, "fp8", rounds, seconds, "--repeat=7", "--witness", needs=latents),
+    ]
+
+
+def _per_op(rung: str, number: int) -> Part:
+    words = ("fluxperf", "profile", f"--workload={HEADLINE}", f"--rung={rung}", "--measured-steps=4", "--warmup=4")
+    return _document(f"{rung}-ops", number, 40, *words, "--per-op={out}", "--output={scratch}/profile", "--overwrite")
+
+
+def _within(rung: str, number: int) -> Part:
+    """A rung in 16 GB, which gives what it gives without."""
+    latents, options = f"latents-{HEADLINE}.npz", ("--repeat=9", "--witness")
+    return _rung(_SCHNELL, rung, [number] * 3, 30, *options, memory_gb="16", needs=latents)
+
+
+def _headline() -> list[Part]:
+    """All that the page of a card says, in about 80 minutes of it."""
+    return [
+        *_ladder(_SCHNELL, 0),
+        _baseline(_SCHNELL, [5, 8]),
+        _beside(_SCHNELL, "captured", "diffusers-compiled", [6, 7, 7], 70),
+        _beside(_SCHNELL, "fp8", "diffusers-fp8", [6, 7, 7], 60),
+        _document("kernels", 6, 40, "benchmarks.kernels", "-o", "{out}"),
+        _document(
+            "quality", 6, 80, "benchmarks.quality", "--rung=tensorcore", "--rung=fused", "--rung=captured",
+            "--rung=fp8", "-o", "{out}",
+        ),
+        _per_op("captured", 6),
+        _per_op("fp8", 6),
+        _within("fp8", 9),
+        _within("captured", 9),
+        *_ladder(_T256, 10),
+        _beside(_T256, "captured", "diffusers-compiled", [15, 16, 16], 70),
+        *_other_size(_512, 17, 18),
+        *_other_size(_DEV, 17, 50),
+        *_other_size(replace(_SCHNELL, name="schnell-2048", height=2048, width=2048), 17, 45),
+        *_other_size(replace(_SCHNELL, name="schnell-1024-b4", batch=4), 17, 35),
+        _beside(_SCHNELL, "fused", "diffusers", [19, 20, 20], 40),
+        _document(
+            "end-to-end", 19, 240, "benchmarks.end_to_end", "--folder={scratch}/model", "--rung=captured",
+            "--rung=fp8", "--witness", "-o", "{out}",
+        ),
+        _baseline(_T256, [21, 22]),
+    ]  # fmt: skip
+
+
+def _tiny() -> list[Part]:
+    """The same of a small model on any machine: every rung, three processes, the float64 oracle for errors."""
+    tiny = WORKLOADS["tiny"]
+    rungs = ("baseline", "broadcast", "batched", "tensorcore", "fused", "captured", "fp8")
+    quality = ("benchmarks.quality", "--workload=tiny", "--device=host", "--reference=oracle")
+    asked = ("--peer=none", "--layers=none", "-o", "{out}")
+    return [
+        *(_rung(tiny, rung, (0, 1, 2), 2, "--device=host", "--repeat=3") for rung in rungs),
+        _document("quality", 3, 3, *quality, *asked),
+    ]
+
+
+#: Tables by name. `GPU_SUITES` need a GPU; the other runs anywhere.
+SUITES = {"headline": _headline, "tiny": _tiny}
+GPU_SUITES = ("headline",)
