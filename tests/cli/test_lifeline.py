@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,6 +24,15 @@ import os, subprocess, sys
 from fluxperf.lifeline import led
 subprocess.run([sys.executable, "-c", sys.argv[1]], env={**os.environ, **led()})
 """
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The clock of `lifeline`, which stands until a test moves it."""
+    clock = SimpleNamespace(now=1000.0)
+    told = SimpleNamespace(monotonic=lambda: clock.now, time=lambda: clock.now)
+    monkeypatch.setattr(lifeline, "time", told)
+    return clock
 
 
 def test_a_child_ends_when_its_parent_is_killed():
@@ -65,7 +75,7 @@ def test_measuring_processes_are_led(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_a_command_with_its_own_code_and_what_was_kept(monkeypatch, capsys, number):
+def test_a_signal_ends_a_command_with_its_own_code_and_what_was_kept(monkeypatch, capsys, clock, number):
     def kept(*_, **__):
         try:
             os.kill(os.getpid(), number)
@@ -103,8 +113,26 @@ time.sleep(600)
 """
 
 
+def _read(told: Path) -> int:
+    """The child that `GROUP` names, once it has."""
+    while not (told.exists() and told.read_text()):
+        time.sleep(0.01)
+    return int(told.read_text())
+
+
+class _Patient(subprocess.Popen):
+    """A command whose time is over as soon as it has begun, however long that takes."""
+
+    told: Path
+
+    def communicate(self, input=None, timeout=None):
+        assert timeout == 1
+        _read(self.told)
+        raise subprocess.TimeoutExpired(self.args, timeout)
+
+
 @pytest.mark.parametrize("how", ["late", "stopped", "killed"])
-def test_all_that_a_command_started_ends_with_it(tmp_path, how):
+def test_all_that_a_command_started_ends_with_it(tmp_path, monkeypatch, how):
     told = tmp_path / "told"
     command = [sys.executable, "-S", "-c", GROUP, str(told)]
     if how == "killed":
@@ -112,20 +140,27 @@ def test_all_that_a_command_started_ends_with_it(tmp_path, how):
             "import sys; from pathlib import Path; from fluxperf.lifeline import call; call(sys.argv[1:], Path.cwd())"
         )
         with subprocess.Popen([sys.executable, "-c", program, *command]) as parent:
-            while not (told.exists() and told.read_text()):
-                time.sleep(0.01)
+            _read(told)
             parent.kill()
     elif how == "late":
+        _Patient.told = told
+        monkeypatch.setattr(lifeline.subprocess, "Popen", _Patient)
         with pytest.raises(subprocess.TimeoutExpired):
             lifeline.call(command, tmp_path, patience_s=1)
     else:
-        before = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
-        signal.setitimer(signal.ITIMER_REAL, 1, 1)
+
+        def interrupt(*_) -> None:
+            """Ctrl-C as soon as the command has begun."""
+            if told.exists() and told.read_text():
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                raise KeyboardInterrupt
+
+        before = signal.signal(signal.SIGALRM, interrupt)
+        signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
         try:
             with pytest.raises(KeyboardInterrupt):
                 lifeline.call(command, tmp_path)
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
     while _runs(int(told.read_text())):
         time.sleep(0.01)
@@ -139,13 +174,14 @@ def test_a_command_says_its_code_and_what_it_printed(tmp_path):
     assert (done.returncode, done.stdout.strip()) == (1, "/nowhere/program does not start (No such file or directory).")
 
 
-def test_what_a_killed_process_left_goes_and_what_another_uses_stays(tmp_path):
+def test_what_a_killed_process_left_goes_and_what_another_uses_stays(tmp_path, clock):
     left, young, other = (tmp_path / name for name in ("made-left", "made-young", "kept"))
     for folder in (left, young, other):
         folder.mkdir()
         (folder / "file").write_text("")
         if folder != young:
             os.utime(folder, (1, 1))
+    clock.now = young.stat().st_mtime + lifeline._YOUNG_S
     with lifeline.scratch("made-", tmp_path) as used:
         os.utime(used, (1, 1))
         with lifeline.scratch("made-", tmp_path) as own:
@@ -153,7 +189,7 @@ def test_what_a_killed_process_left_goes_and_what_another_uses_stays(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"made-young", "kept"}
 
 
-def test_what_is_finished_is_kept_before_a_signal_ends_a_process():
+def test_what_is_finished_is_kept_before_a_signal_ends_a_process(clock):
     """A second signal, of somebody who insists, ends it at once."""
     done = []
 
@@ -162,7 +198,7 @@ def test_what_is_finished_is_kept_before_a_signal_ends_a_process():
             with lifeline.undisturbed():
                 signal.raise_signal(signal.SIGTERM)
             if insisting:
-                time.sleep(1.1)
+                clock.now += lifeline._TWICE_S
                 signal.raise_signal(signal.SIGINT)
             done.append("kept")
         done.append("never")
