@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -47,6 +48,15 @@ def writable(folder: Path | None = None) -> bool:
     place = (folder or cache_root()).absolute()
     there = next(path for path in (place, *place.parents) if os.path.exists(path))
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+
+
+def let_cupy_import() -> None:
+    """Before CuPy is imported: it makes a folder for a cache of its own then, and fails where that cannot be.
+
+    It is then shown a folder that is there, and told to write nothing.
+    """
+    if not writable(Path(os.environ.get("CUPY_CACHE_DIR") or os.path.expanduser("~/.cupy/kernel_cache"))):
+        os.environ |= {"CUPY_CACHE_IN_MEMORY": "1", "CUPY_CACHE_DIR": tempfile.gettempdir()}
 
 
 def recall(path: Path) -> bytes | None:

@@ -93,12 +93,13 @@ def test_report_skips_and_names_a_torn_last_line(fluxperf, records, tmp_path):
     assert "captured" in page.read_text(encoding="utf-8")
 
 
-def test_a_run_appends_behind_a_torn_line(fluxperf, records):
-    records.write_bytes(records.read_bytes()[:-200])
+def test_a_run_takes_the_place_of_a_torn_line(fluxperf, records):
+    whole = records.read_bytes()
+    records.write_bytes(whole + whole[:-200])
     assert fluxperf("run", *QUICK, "-o", records).code == 0
-    lines = records.read_bytes().splitlines()
-    assert len(lines) == 2
-    assert json.loads(lines[1])["rung"] == "captured"
+    first, second = records.read_bytes().splitlines(keepends=True)
+    assert first == whole
+    assert json.loads(second)["rung"] == "captured"
 
 
 def test_report_refuses_another_schema(fluxperf, records, tmp_path):

@@ -7,7 +7,7 @@ from importlib import import_module
 
 from threadpoolctl import threadpool_limits
 
-from fluxperf.engine.device import bindings, cuda
+from fluxperf.engine.device import bindings, cuda, gpu
 from fluxperf.engine.device.base import Device
 from fluxperf.engine.device.host import HostDevice
 from fluxperf.errors import DeviceError, UnknownNameError
@@ -42,7 +42,9 @@ def open_device(kind: str) -> Device:
 
 def load_libraries() -> None:
     """Loads what a GPU needs, and touches no GPU. What is not installed is missed when it is used."""
-    for module in ("cupy", "cudnn", "pynvml", "cuda.bindings.driver"):
+    with suppress(DeviceError, OSError, RuntimeError):
+        gpu.cupy()
+    for module in ("cudnn", "pynvml", "cuda.bindings.driver"):
         with suppress(ImportError, OSError, RuntimeError):
             import_module(module)
     with suppress(ImportError, OSError, RuntimeError):

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import functools
 import math
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from fluxperf.engine.cache import writable
+from fluxperf.engine.cache import let_cupy_import
 from fluxperf.engine.device.choices import Choices, Ways
 from fluxperf.engine.device.host import host_dtype
 from fluxperf.engine.nvrtc.launch import launch
@@ -53,10 +50,7 @@ def cupy() -> Any:
     Raises:
         DeviceError: it is not installed or does not fit the driver.
     """
-    # CuPy makes a folder for its own cache while it is imported, and fails where that cannot be. It is then shown one
-    # that is there, and told to write nothing.
-    if not writable(Path(os.environ.get("CUPY_CACHE_DIR") or os.path.expanduser("~/.cupy/kernel_cache"))):
-        os.environ |= {"CUPY_CACHE_IN_MEMORY": "1", "CUPY_CACHE_DIR": tempfile.gettempdir()}
+    let_cupy_import()
     try:
         import cupy as module
     except ImportError as error:

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fluxperf.engine.cache import cache_folder, recall, remember
+from fluxperf.engine.cache import cache_folder, let_cupy_import, recall, remember
 from fluxperf.engine.nvrtc.launch import Kernel
 from fluxperf.engine.nvrtc.sources import Folder, Source, read_source
 from fluxperf.errors import KernelError
@@ -174,6 +174,7 @@ def _nvrtc() -> Any:
     Raises:
         KernelError: CuPy or the library is not installed.
     """
+    let_cupy_import()
     try:
         from cupy.cuda import nvrtc
 
