@@ -9,19 +9,25 @@ import sys
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import fluxperf
 from fluxperf.errors import BuildError
+from fluxperf.files import write_whole
 from fluxperf.harness.alive import Begun
 from fluxperf.harness.gate import Side
 from fluxperf.harness.isolation import PASSED_TO_BUILDS, RUN, check_imports, digests_of, surroundings
+from fluxperf.harness.libraries import Seal, declared, fulfilled, isolated_path
 from fluxperf.harness.records import Record, read_records
 from fluxperf.lifeline import call, scratch
 
 #: Seconds until a build, or a process that measures, is given up.
 PATIENCE_S = 3600.0
+
+#: Name of the file that says where an environment finds libraries (Python reads it when it starts).
+LIBRARIES = "fluxperf-libraries.pth"
 
 #: Lines of a failed command's output that its error shows.
 _LAST_LINES = 12
@@ -31,13 +37,15 @@ class Installed(NamedTuple):
     """A program to measure: its interpreter, and the commit that it was installed from.
 
     Without a commit it is not installed: fluxperf is imported from ``folder``, or is the one running. ``files`` are
-    digests of the commit's files, by path, which the installed ones must have.
+    digests of the commit's files, by path, which the installed ones must have; ``libraries`` the folders of what it
+    imports besides, which lie outside of its environment.
     """
 
     python: Path
     commit: str
     folder: Path | None = None
     files: Mapping[str, str] | None = None
+    libraries: tuple[Path, ...] = ()
 
     @property
     def root(self) -> Path:
@@ -101,7 +109,7 @@ class Processes:
             BuildError: it did.
         """
         program = self._sides[side]
-        check_imports(begun.told, program.root, program.files, begun.what)
+        check_imports(begun.told, program.root, program.files, begun.what, program.libraries)
         for record in records:
             if program.commit and record.commit != program.commit:
                 raise BuildError(f"{begun.what}: expected records of that commit, got one of {record.commit}.")
@@ -119,7 +127,9 @@ class Processes:
 def installed(repository: Path, refs: dict[Side, str], extra: str = "") -> Iterator[tuple[dict[Side, Installed], Path]]:
     """Both revisions, each built from a copy of its own in a virtual environment, and a folder for their records.
 
-    Everything is removed in the end, and the repository is left alone. Revisions with the same commit share one build.
+    Where the running environment has what both declare, they import their libraries from there; else each is installed
+    with its own. Everything is removed in the end, and the repository is left alone. Revisions with the same commit
+    share one build.
 
     Args:
         repository: a checkout of it.
@@ -127,16 +137,27 @@ def installed(repository: Path, refs: dict[Side, str], extra: str = "") -> Itera
         extra: of the package, such as ``cuda12``.
 
     Raises:
-        BuildError: a revision that does not exist, or does not install.
+        BuildError: a revision that does not exist, or does not install; in the end, files that somebody changed.
     """
     commits = {side: resolved(repository, side, ref) for side, ref in refs.items()}
+    seal = Seal()
     with scratch("fluxperf-gate-") as folder:
-        builds: dict[str, Path] = {}
-        for side, commit in commits.items():
-            if commit not in builds:
-                builds[commit] = _build(repository, folder / f"tree-{side}", folder / f"venv-{side}", commit, extra)
-        files = {commit: digests_of(repository, commit) for commit in builds}
-        yield {side: Installed(builds[commit], commit, None, files[commit]) for side, commit in commits.items()}, folder
+        # All that is read from git is read before anything of a revision runs: building does.
+        files = {commit: digests_of(repository, commit) for commit in commits.values()}
+        trees = {commit: folder / f"tree-{side}" for side, commit in commits.items()}
+        for commit, tree in trees.items():
+            # No worktree: the repository would know of it, and keep it if this process were killed.
+            _copy(repository, tree, commit, f"building {commit[:10]}")
+        libraries = _shared(list(trees.values()), extra)
+        for place in libraries or ():
+            seal.add(place)
+        builds = {}
+        for commit, tree in trees.items():
+            python = _build(tree, folder / tree.name.replace("tree", "venv"), commit, extra, libraries)
+            builds[commit] = Installed(python, commit, None, files[commit], tuple(libraries or ()))
+            seal.add(builds[commit].root)
+        yield {side: builds[commit] for side, commit in commits.items()}, folder
+        seal.check()
 
 
 def running() -> Installed:
@@ -155,17 +176,31 @@ def as_it_is(side: Side, folder: Path) -> Installed:
     return Installed(Path(sys.executable), "", folder.resolve())
 
 
-def _build(repository: Path, tree: Path, venv: Path, commit: str, extra: str) -> Path:
-    """Interpreter of a fresh environment in which a commit is installed."""
+def _shared(trees: Sequence[Path], extra: str) -> list[Path] | None:
+    """Folders of the running environment that have all that revisions declare; ``None`` where they do not."""
+    if find_spec("pip") is None:  # what builds a revision without its libraries
+        return None
+    wanted = [declared(tree, extra) for tree in trees]
+    texts = {text for some in wanted for text in some or ()}
+    return None if None in wanted else fulfilled(sorted(texts), isolated_path())
+
+
+def _build(tree: Path, venv: Path, commit: str, extra: str, libraries: Sequence[Path] | None) -> Path:
+    """Interpreter of a fresh environment in which a commit is installed; its libraries, too, unless they are given."""
     what = f"building {commit[:10]}"
-    # No worktree: the repository would know of it, and keep it if this process were killed.
-    _copy(repository, tree, commit, what)
     environment = surroundings(PASSED_TO_BUILDS)
-    _call([sys.executable, "-I", "-m", "venv", str(venv)], tree, what, environment)
     python = venv / "bin" / "python"
-    package = f"{tree}[{extra}]" if extra else str(tree)
-    install = [str(python), "-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", package]
-    _call(install, tree, what, environment)
+    pip = ["-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    make = [sys.executable, "-I", "-m", "venv", str(venv)]
+    if libraries is None:
+        _call(make, tree, what, environment)
+        _call([str(python), *pip, f"{tree}[{extra}]" if extra else str(tree)], tree, what, environment)
+        return python
+    _call([*make, "--without-pip"], tree, what, environment)
+    packages = Installed(python, commit).root
+    alone = ["--no-deps", "--no-compile", "--target", str(packages)]
+    _call([sys.executable, *pip, *alone, str(tree)], tree, what, environment)
+    write_whole(packages / LIBRARIES, "".join(f"{place}\n" for place in libraries))
     return python
 
 

@@ -12,8 +12,9 @@ import io
 import json
 import os
 import subprocess
+import sysconfig
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fluxperf.errors import BuildError
@@ -40,6 +41,11 @@ MEASURED = ("fluxperf", "kernels")
 #: Modules that Python imports by itself when it starts, wherever its path has them.
 CUSTOMIZING = ("sitecustomize", "usercustomize")
 
+#: Python's own modules; an environment has them from the Python that it was made with.
+_PYTHON = tuple(
+    Path(place) for name in ("stdlib", "platstdlib") if (place := sysconfig.get_path(name)) is not None
+)  # fmt: skip
+
 #: Runs a command of fluxperf, and writes at its end which files it imported. The first argument is where to.
 RUN = """
 import json, runpy, sys
@@ -47,8 +53,8 @@ place, sys.argv = sys.argv[1], ["fluxperf", *sys.argv[2:]]
 try:
     runpy.run_module("fluxperf", run_name="__main__", alter_sys=True)
 finally:
-    found = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())
-             if name in ("fluxperf", "sitecustomize", "usercustomize") or name.startswith("fluxperf.")}
+    files = [(name, getattr(module, "__dict__", {}).get("__file__")) for name, module in list(sys.modules.items())]
+    found = {name: file for name, file in files if isinstance(file, str)}
     with open(place, "w", encoding="utf-8") as file:
         json.dump(found, file)
 """
@@ -85,14 +91,19 @@ def digests_of(repository: Path, commit: str) -> dict[str, str]:
     return found
 
 
-def check_imports(told: Path, root: Path, expected: Mapping[str, str] | None, what: str) -> None:
+def check_imports(
+    told: Path, root: Path, expected: Mapping[str, str] | None, what: str, libraries: Sequence[Path] = ()
+) -> None:
     """Holds what a process says that it imported to where its program lies, and to the content of its revision.
+
+    What is not fluxperf's must be Python's, or lie beside the program, or in its libraries.
 
     Args:
         told: what `RUN` wrote.
         root: the folder that ``fluxperf`` must have been imported from.
         expected: digests by path below ``root``; ``None`` where the program is a folder as it is.
         what: is measured, for messages.
+        libraries: folders that the program may import from besides; of a revision alone.
 
     Raises:
         BuildError: it says nothing, or imported something else.
@@ -104,9 +115,8 @@ def check_imports(told: Path, root: Path, expected: Mapping[str, str] | None, wh
     if not isinstance(modules, dict) or "fluxperf" not in modules:
         raise BuildError(f"{what}: expected a process that imports fluxperf, it says that it did not.")
     top = Path(os.path.abspath(root))
-    for name, place in modules.items():
-        if place is None:
-            continue
+    own = {name: place for name, place in modules.items() if name.partition(".")[0] in (MEASURED[0], *CUSTOMIZING)}
+    for name, place in own.items():
         path = Path(os.path.abspath(place))
         inside = path.is_relative_to(top)
         if name in CUSTOMIZING:
@@ -117,6 +127,14 @@ def check_imports(told: Path, root: Path, expected: Mapping[str, str] | None, wh
             raise BuildError(
                 f"{what}: expected {name} from {root} and of its revision, it was imported from {path}. Another "
                 "fluxperf is in the way of the one to be measured (a .pth file, an editable install): remove it."
+            )
+    allowed = {os.path.abspath(folder) for folder in (root, *libraries, *_PYTHON)}
+    allowed |= {os.path.realpath(folder) for folder in allowed}
+    for name, place in modules.items() if expected is not None else ():
+        if not any(os.path.abspath(place).startswith(f"{folder}{os.sep}") for folder in allowed):
+            raise BuildError(
+                f"{what}: expected {name} from Python, from {root} or from its libraries, it was imported from "
+                f"{place}. What is measured lies elsewhere: make it part of the revision, or a dependency."
             )
     for name, wanted in (expected or {}).items():
         # Kernels lie inside of the package once it is installed.

@@ -38,8 +38,8 @@ JUDGING = (
     ".github/actions/perf-gate", ".github/workflows/perf-gate.yml", "fluxperf/cli/gate.py", "fluxperf/cli/judging.py",
     "fluxperf/cli/verdicts.py",
     *(f"fluxperf/harness/{name}.py" for name in (
-        "accepting", "alive", "compare", "conditions", "drift", "exact", "gate", "isolation", "judge", "meaning",
-        "noisy", "pairing", "policy", "shares", "significance", "trust", "verdict",
+        "accepting", "alive", "checkouts", "compare", "conditions", "drift", "exact", "gate", "isolation", "judge",
+        "libraries", "meaning", "noisy", "pairing", "policy", "shares", "significance", "trust", "verdict",
     )),
 )  # fmt: skip
 

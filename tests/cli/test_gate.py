@@ -157,7 +157,8 @@ def test_a_revision_that_does_not_exist_is_an_error(gate):
 
 def test_a_head_that_does_not_build_is_an_error_and_leaves_nothing(gate, tmp_path, monkeypatch):
     repository = tmp_path / "repository"
-    repository.mkdir()
+    (repository / "fluxperf").mkdir(parents=True)
+    (repository / "fluxperf" / "__init__.py").write_text("")
     git = ["git", "-C", str(repository), "-c", "user.name=a", "-c", "user.email=a@b"]
     (repository / "pyproject.toml").write_text("this is no TOML")
     for words_ in (["init", "-q"], ["add", "."], ["commit", "-qm", "broken"]):

@@ -17,13 +17,10 @@ import sys
 from pathlib import Path
 
 
-def built(repository: Path, tree: Path, folder: Path, commit: str, extra: str) -> Path:
+def built(tree: Path, folder: Path, commit: str, extra: str, libraries: object) -> Path:
     import shutil
     import venv
 
-    from fluxperf.harness import checkouts
-
-    checkouts._copy(repository, tree, commit, "")
     venv.EnvBuilder(symlinks=True, with_pip=False).create(folder)
     (packages,) = (folder / "lib").glob("python3*/site-packages")
     for name in ("fluxperf", "editable.pth", "sitecustomize.py"):

@@ -76,7 +76,7 @@ def test_the_cold_pair_is_not_counted() -> None:
 
 def test_more_pairs_are_taken_while_it_is_unsure_up_to_the_bound() -> None:
     counted: list[int] = []
-    verdict = gate_pairs(Fake(spread=0.5), policy(), names=NAMES, on_pair=counted.append)
+    verdict = gate_pairs(Fake(spread=0.5), policy(), names=NAMES, on_pair=counted.append, seed=1)
     assert counted == list(range(1, policy().pairs.most + 1))
     assert (verdict.outcome, verdict.exit_code) == ("unsure", 3)
 
