@@ -27,6 +27,8 @@ PARENT = "FLUXPERF_PARENT"
 #: ``PR_SET_PDEATHSIG`` of Linux's ``prctl(2)``: a signal to this process when the one that started it has ended.
 _SIGNAL_AT_PARENTS_END = 1
 
+_led = False
+
 #: What a user, a shell or a machine that shuts down sends to end a program.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -147,9 +149,16 @@ def follow() -> None:
 
     Processes of its own are not led: the variable is taken out of the environment.
     """
+    global _led  # of the process, like its environment
     parent = os.environ.pop(PARENT, None)
     if parent is not None:
+        _led = True
         tie(int(parent))
+
+
+def is_led() -> bool:
+    """Whether another command started this process and shows how far it is."""
+    return _led
 
 
 def tie(parent: int) -> None:

@@ -20,7 +20,7 @@ from fluxperf.engine.device.transfers import Crossing
 from fluxperf.engine.executors import Forwards
 from fluxperf.engine.ops.meter import OpMeter
 from fluxperf.harness.measure.clocks import Watch
-from fluxperf.harness.measure.environment import commit, machine, this_process
+from fluxperf.harness.measure.environment import commit, host_load, machine, this_process
 from fluxperf.harness.measure.sampler import Run, Samples, Variant, interleave
 from fluxperf.harness.measure.sampling import Sampling
 from fluxperf.harness.measure.stopping import Reading
@@ -337,7 +337,7 @@ def record_of(
         **algorithms(prepared.device.trials())._asdict(),
         policy=rung_policy(prepared),
         settings={"nvtx": "on" if prepared.observers else "off", **settings_of(prepared.budget)},
-        sampling=[msgspec.structs.replace(samples.outcome, process=this_process())],
+        sampling=[msgspec.structs.replace(samples.outcome, process=this_process(), host_load=host_load())],
         load=prepared.load,
         graph=counts.graph,
     )

@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 from typer.rich_utils import rich_format_error
 
 import fluxperf
-from fluxperf.cli.grammar import spelled
+from fluxperf.cli.grammar import plain_flags, spelled
 from fluxperf.errors import FluxperfError
 from fluxperf.lifeline import Stopped, follow, stoppable
 
@@ -55,6 +55,8 @@ def _made(name: str) -> Any:
         app.command(name, context_settings=settings)(getattr(module, word))
     made = typer.main.get_command(app)
     made.name = name
+    for command in (made, *getattr(made, "commands", {}).values()):
+        plain_flags(command)
     return made
 
 
@@ -141,6 +143,7 @@ def main(words: Sequence[str] | None = None) -> None:
 def _ended(words: list[str], options: dict[str, bool]) -> Any:
     """What a command returns, or its exit code. Not by Typer's own way, which ends with 1 where an output is closed."""
     command = typer.main.get_command(app)
+    plain_flags(command)
     try:
         with command.make_context("fluxperf", words, obj=options) as context:
             return command.invoke(context)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fluxperf.engine.cache import cache_root
-from fluxperf.errors import ConfigError
+from fluxperf.engine.device import open_device
+from fluxperf.errors import ConfigError, NoGpuError
 from fluxperf.kernel_times import KERNELS
 
 Warmup = Annotated[int | None, typer.Option(min=0, help="Generations of each process before them; not of kernels.")]
@@ -27,9 +29,23 @@ def begins_with(alive: int | None) -> Path | None:
     return cache_root() if alive and cache_root().is_dir() else None
 
 
-def check_alive(alive: int | None, workload: str, *, forked: bool, planted: bool) -> None:
+def check_alive(alive: int | None, workloads: Sequence[str], *, forked: bool, planted: bool) -> None:
     """Refuses what does not go together."""
-    if alive and (forked or workload == KERNELS):
+    if alive and (forked or KERNELS in workloads):
         raise ConfigError("gate --alive: expected a workload of generations in processes that are not forked.")
     if planted and not alive:
         raise ConfigError("gate calibrate --plant: expected processes that take turns. Give --alive 8.")
+
+
+def check_has_times() -> None:
+    """Refuses to calibrate a machine without a GPU, before minutes are spent on it.
+
+    Raises:
+        NoGpuError: runs would be host twins.
+    """
+    if open_device("auto").kind != "cuda":
+        raise NoGpuError(
+            "gate calibrate",
+            "none",
+            "Times of host twins are never gated, so there is nothing to calibrate; `fluxperf gate exact` counts here.",
+        )

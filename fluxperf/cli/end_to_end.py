@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
 from rich import box
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from fluxperf.cli.keeping import Keeping
+from fluxperf.cli.progress import Progress
 from fluxperf.cli.terminal import Console, say
 from fluxperf.errors import ConfigError
 from fluxperf.harness.measure.sampling import Sampling
@@ -58,25 +57,23 @@ def measure_pictures_of(
             f"run --end-to-end --peer {how.peers[0]}: peers are measured from latents to latents only. Leave --peer "
             "out; benchmarks/end_to_end.py measures diffusers' pipeline beside."
         )
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        turns = how.sampling.turns
-        task = progress.add_task("loading", total=None if turns is None else len(names) * (1 + turns))
+    turns = how.sampling.turns
+    with Progress("loading", None if turns is None else len(names) * (1 + turns)) as progress:
         for name in names:
-            progress.update(task, description=f"{name}: loading")
+            progress.show(f"{name}: loading")
             pipeline = Pipeline.from_pretrained(weights, rung=name, device=how.device, nvtx=how.nvtx)
-            progress.update(task, description=name)
+            progress.show(name)
             try:
-                advance = partial(progress.advance, task)
-                record, _ = measure_pictures(pipeline, workload, how.sampling, how.seed, how.witness, advance)
+                record, _ = measure_pictures(pipeline, workload, how.sampling, how.seed, how.witness, progress.advance)
             finally:
                 pipeline.close()
             keeping.add([record])
 
 
 def show_pictures(records: Sequence[Record], output: Path | None) -> None:
-    """Prints the stages, and where the records went."""
-    Console().print(stage_table(records))
+    """Prints the stages by workload, and where the records went."""
+    for name in dict.fromkeys(record.workload.name for record in records):
+        Console().print(stage_table([record for record in records if record.workload.name == name]))
     if output is not None:
         say(f"{plural(len(records), 'record')} appended to {output}.")
 

@@ -6,23 +6,25 @@ import datetime
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fluxperf.baselines import WORKLOADS, counted, write_baseline
 from fluxperf.cli import main
 from fluxperf.cli.acceptable import check_names
-from fluxperf.cli.alive import Stay, Warmup, begins_with, check_alive
+from fluxperf.cli.alive import Stay, Warmup, begins_with, check_alive, check_has_times
 from fluxperf.cli.grammar import Json
 from fluxperf.cli.judging import against, failed, other_program, references, since, spreads, spreads_of
 from fluxperf.cli.power import power
-from fluxperf.cli.terminal import Console, say
+from fluxperf.cli.progress import Progress
+from fluxperf.cli.terminal import say
 from fluxperf.cli.verdicts import Outputs, conclude
 from fluxperf.engine.device import open_device
+from fluxperf.engine.phases import PHASES
 from fluxperf.errors import BuildError, ConfigError, FluxperfError, RecordError
 from fluxperf.files import check_writable, locked
 from fluxperf.harness import verdict as verdicts
@@ -42,6 +44,7 @@ from fluxperf.kernel_times import KERNELS
 from fluxperf.lifeline import scratch, undisturbed
 from fluxperf.shipped import BASELINES, POLICY, present
 from fluxperf.words import plural
+from fluxperf.workloads import WORKLOADS as EVERY_WORKLOAD
 
 SIDES: tuple[Side, Side] = ("base", "head")
 
@@ -53,6 +56,17 @@ Github = Annotated[
     bool, typer.Option("--github", help="Append it to the step summary of GitHub Actions, and print annotations.")
 ]
 Rungs = Annotated[list[str] | None, typer.Option("--rung", "-r", help="Rung; repeat for several. All if not given.")]
+Workloads = Annotated[
+    list[str],
+    typer.Option(
+        "--workload",
+        "-w",
+        metavar="NAME",
+        autocompletion=lambda: [*EVERY_WORKLOAD, KERNELS],
+        help="What is run; repeat for several. 'kernels' is every kernel by itself.",
+    ),
+]
+_WORKLOADS = ["tiny"]
 Baselines = Annotated[Path, typer.Option("--baselines", help="Folder of baselines and calibrations.")]
 
 app = typer.Typer(invoke_without_command=True, add_completion=False, rich_markup_mode="rich")
@@ -68,9 +82,7 @@ def gate(
         typer.Option(help="Revision before, built and measured; or a checkout's folder, as it is. With --head."),
     ] = None,
     head: Annotated[str | None, typer.Option(help="Revision after, or a folder; with --base.")] = None,
-    workload: Annotated[
-        str, typer.Option("--workload", "-w", help="What both run; 'kernels' for every kernel by itself.")
-    ] = "tiny",
+    workload: Workloads = _WORKLOADS,
     rung: Rungs = None,
     pairs: Annotated[int | None, typer.Option(min=1, help="Process pairs to begin with; the policy's if none.")] = None,
     repeat: Annotated[int, typer.Option(min=1, help="Timed generations of each process.")] = 5,
@@ -94,7 +106,7 @@ def gate(
     if (None in files) == (None in refs) or any(files) != all(files) or any(refs) != all(refs):
         raise ConfigError(
             "gate: expected either --baseline FILE --candidate FILE or --base REF --head REF. "
-            "`fluxperf gate --help` names the commands exact, calibrate and accept besides."
+            "`fluxperf gate --help` names the commands exact, calibrate, power and accept besides."
         )
     outputs = Outputs(json, junit, sarif, markdown, github)
     if baseline is not None and candidate is not None:
@@ -139,9 +151,9 @@ def exact(
     workloads = workload or list(WORKLOADS)
     if remake and (workload or rung):
         raise ConfigError("gate exact --remake: expected no --workload and no --rung: a baseline is made whole.")
-    with _progress() as progress:
-        task = progress.add_task("counting", total=None)
-        records, rows = counted(workloads, rung or (), lambda name: progress.update(task, description=name))
+    with Progress("counting", len(workloads) * (1 + len(rung or PHASES))) as progress:
+        done = count()
+        records, rows = counted(workloads, rung or (), lambda name: progress.show(name, done=next(done)))
     if remake:
         if rows:
             raise RecordError(f"gate exact --remake: {rows[0].message} The baseline was left as it is.")
@@ -169,7 +181,7 @@ def exact(
 
 @app.command()
 def calibrate(
-    workload: Annotated[str, typer.Option("--workload", "-w", help="What is run; 'kernels' as well.")] = "tiny",
+    workload: Workloads = _WORKLOADS,
     rung: Rungs = None,
     pairs: Annotated[
         int | None, typer.Option(min=2, help="Process pairs of a comparison; the policy's first if not given.")
@@ -206,9 +218,16 @@ def calibrate(
     """
     thresholds = read_policy(present(policy))
     arguments = _command(workload, repeat, rung, warmup)
+    name, *others = dict.fromkeys(workload)
+    if others:
+        raise ConfigError(
+            f"gate calibrate: expected one --workload, got {' and '.join(workload)}. Calibrate each by itself: what is "
+            "stored of a machine is by workload, and another one replaces nothing."
+        )
+    check_has_times()
     check_alive(alive, workload, forked=forked, planted=bool(plant))
     found = begun(
-        workload, arguments, pairs or thresholds.pairs.first, thresholds, forked=forked, alive=alive or 0,
+        name, arguments, pairs or thresholds.pairs.first, thresholds, forked=forked, alive=alive or 0,
         plants=[percent / 100 for percent in plant or ()],
     )  # fmt: skip
     if said := too_few(found):
@@ -220,11 +239,10 @@ def calibrate(
             open_now.enter_context(locked(output, patience_s=0))
             found = continued(output, found)
         folder = open_now.enter_context(scratch("fluxperf-gate-"))
-        progress = open_now.enter_context(_progress())
-        task = progress.add_task("warm-up", total=found.pairs)
+        progress = open_now.enter_context(Progress("warm-up", found.pairs))
 
         def on_pair(comparison: int, pair: int) -> None:
-            progress.update(task, description=f"pairs of comparison {comparison}", completed=pair)
+            progress.show(f"pairs of comparison {comparison}", done=pair)
 
         both: dict[Side, Installed] = {"base": running(), "head": running()}
         processes = Processes(both, arguments, folder, begins_with(alive))
@@ -295,15 +313,18 @@ def accept(
 app.command()(power)
 
 
-def _command(workload: str, repeat: int, rungs: list[str] | None, warmup: int | None = None) -> list[str]:
-    """What each process does: the command of a workload, and its options."""
+def _command(workloads: list[str], repeat: int, rungs: list[str] | None, warmup: int | None = None) -> list[str]:
+    """What each process does: the command of its workloads, and its options."""
     chosen = [f"--rung={name}" for name in rungs or []]
-    if workload == KERNELS:
+    if KERNELS in workloads:
+        if set(workloads) != {KERNELS}:
+            raise ConfigError("gate: expected workloads of generations, or 'kernels' alone, got both.")
         if warmup is not None:
             raise ConfigError("--warmup: expected a workload of generations, kernels warm up by themselves.")
         return ["kernels", "--repeat", str(repeat), *chosen]
     before = [] if warmup is None else ["--warmup", str(warmup)]
-    return ["run", "--workload", workload, "--repeat", str(repeat), *before, *chosen]
+    names = [word for name in workloads for word in ("--workload", name)]
+    return ["run", *names, "--repeat", str(repeat), *before, *chosen]
 
 
 @contextmanager
@@ -339,8 +360,7 @@ def _revisions(
     if open_device("auto").kind == "cuda" and (found := driver()):
         extra = f"cuda{12 if found[1] < 13 else 13}"
     rules, known = None, Provenance(policy=digest_of(policy))
-    with _progress() as progress:
-        task = progress.add_task("building", total=None)
+    with Progress("building") as progress:
         try:
             if not any(Path(ref).is_dir() for ref in refs):
                 commits = [resolved(Path.cwd(), side, ref) for side, ref in zip(SIDES, refs, strict=True)]
@@ -357,14 +377,14 @@ def _revisions(
                 sides, folder = open_now.enter_context(_sides(refs, extra))
                 processes = Processes(sides, arguments, folder, begins_with(alive))
                 runner: Runner = open_now.enter_context(Alive(processes, alive)) if alive else processes
-                progress.update(task, description="pairs")
+                progress.show("pairs", done=0, total=pairs or thresholds.pairs.first)
                 verdict = gate_pairs(
                     runner,
                     thresholds,
                     lambda record: spreads(record, baselines, rules.commit if rules else None),
                     names=names,
                     first=pairs,
-                    on_pair=lambda taken: progress.update(task, completed=taken),
+                    on_pair=lambda taken: progress.show(done=taken),
                     known=known,
                     fixed=references(thresholds, rules.commit if rules else None),
                 )
@@ -384,13 +404,3 @@ def _git_user() -> str:
     except OSError:
         return ""
     return done.stdout
-
-
-def _progress() -> Progress:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    return Progress(*columns, console=Console(stderr=True), transient=True)

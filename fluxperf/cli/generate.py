@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from fluxperf.budgets import check_gigabytes
-from fluxperf.cli.options import MemoryGb, Pixels
+from fluxperf.cli.grammar import choice
+from fluxperf.cli.options import RUNGS, DeviceKind, MemoryGb, Pixels
 from fluxperf.cli.pictures import How, decode_latents, encode_prompts, make_pictures
 from fluxperf.errors import ConfigError
 from fluxperf.files import check_writable
 from fluxperf.pipeline.asked import MOST_TOKENS
 from fluxperf.pipeline.embeddings import Words
 from fluxperf.pipeline.jobs import Defaults, Line, is_folder, read_prompts
-from fluxperf.pipeline.noise import check_place, seeds_of
-from fluxperf.pipeline.text import check_t5
+from fluxperf.pipeline.noise import NoiseFrom, check_place, seeds_of
+from fluxperf.pipeline.text import T5Keeping, T5Precision, check_t5
 
 _Prompt = Annotated[str | None, typer.Argument(help="What the picture shows.")]
 _Model = Annotated[
@@ -38,7 +39,7 @@ _Prompts = Annotated[
     Path | None,
     typer.Option(help="File of prompts: one per line, or .jsonl with an object per line (prompt, seed, steps, ..)."),
 ]
-_Rung = Annotated[str | None, typer.Option("--rung", "-r", help="Of the ladder; captured if not given.")]
+_Rung = Annotated[str | None, choice(RUNGS, "--rung", "-r", help="Of the ladder; captured if not given.")]
 _Steps = Annotated[int | None, typer.Option(min=1, help="Euler steps; 4 for schnell and 28 for dev if not given.")]
 _Seed = Annotated[
     int | None,
@@ -59,10 +60,13 @@ _LatentsOut = Annotated[
 _Decode = Annotated[
     Path | None, typer.Option(help="Decode latents that --latents-out wrote; needs nothing but the VAE.")
 ]
-_NoiseFrom = Annotated[str, typer.Option(help="Who draws a seed's noise: PyTorch on the device, or on the cpu.")]
-_T5 = Annotated[str, typer.Option(help="T5 between prompts: keep (on the device), offload (to the host) or free.")]
-_T5Precision = Annotated[str, typer.Option(help="T5's weights: full, or fp8 (half the memory).")]
-_Device = Annotated[str, typer.Option(help="auto, host or cuda.")]
+_NoiseFrom = Annotated[
+    str, choice(get_args(NoiseFrom), help="Who draws a seed's noise: PyTorch on the device, or on the cpu.")
+]
+_T5 = Annotated[
+    str, choice(get_args(T5Keeping), help="T5 between prompts: keep it on the device, offload to the host, or free it.")
+]
+_T5Precision = Annotated[str, choice(get_args(T5Precision), help="T5's weights; fp8 takes half the memory.")]
 _Nvtx = Annotated[bool, typer.Option("--nvtx", help="NVTX ranges for steps, blocks and ops too; stages have theirs.")]
 
 
@@ -89,7 +93,7 @@ def generate(
     noise_from: _NoiseFrom = "device",
     t5: _T5 = "keep",
     t5_precision: _T5Precision = "full",
-    device: _Device = "auto",
+    device: DeviceKind = "auto",
     nvtx: _Nvtx = False,
     memory_gb: MemoryGb = None,
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,6 +22,18 @@ Json = Annotated[
 
 #: Commands whose ``--json`` took the next word as its file.
 _TOOK_A_FILE = ("report", "gate")
+
+
+def choice(names: Sequence[str], *spelled: str, **how: Any) -> Any:
+    """An option that takes one of a few names: help shows them in the place of a type, and shells complete them."""
+    return typer.Option(*spelled, metavar="|".join(names), autocompletion=lambda: list(names), **how)
+
+
+def plain_flags(command: Any) -> None:
+    """Takes the word for a type from options that have no value: they are on or off."""
+    for option in command.params:
+        if getattr(option, "is_flag", False):
+            option.metavar = ""
 
 
 def spelled(words: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
+import msgspec
 from rich.console import Group, RenderableType
 from rich.table import Table
 
@@ -12,6 +13,7 @@ from fluxperf.harness.facts.samples import FEWEST_PROCESSES, Speedup, speedup, s
 from fluxperf.harness.facts.work import Work, work_of
 from fluxperf.harness.measure.clocks import throttling_note
 from fluxperf.harness.measure.energy import energy_note
+from fluxperf.harness.measure.environment import busy_note
 from fluxperf.harness.metrics import Metric, exact_metrics, value_of
 from fluxperf.harness.records import Record, variant
 
@@ -23,12 +25,18 @@ _MOST_BESIDE = 2
 
 
 def ladder(records: Sequence[Record]) -> RenderableType:
-    """Records of one workload as tables that fit 80 columns: median times, copies of one forward, error.
+    """Records as tables that fit 80 columns, for one workload after another: times, copies of one forward, error.
 
     Where something ran on a GPU a second table says what each rung does there: time per block, launches, memory, and
     speedups; a third one what a step is on the GPU's own clock, and its joules. Times of host twins are those of a CPU
     and are compared with nothing.
     """
+    by_workload: dict[object, list[Record]] = {}
+    for record in records:
+        sizes = msgspec.structs.replace(record.workload, weights="")  # those of a peer are its own
+        by_workload.setdefault(sizes, []).append(record)
+    if len(by_workload) > 1:
+        return Group(*[view for rows in by_workload.values() for view in (ladder(rows), "")][:-1])
     copies = _copies(records)
     if all(record.ran_as == "twin" for record in records):
         return copies
@@ -41,8 +49,8 @@ def _copies(records: Sequence[Record]) -> Table:
     workload, machine = records[0].workload, records[0].machine
     twins = any(record.ran_as == "twin" for record in records)
     note = "\nHost twins: what crosses and whether the numbers agree, not how long a GPU takes." if twins else ""
-    if throttled := throttling_note(records):
-        note += f"\n{throttled}"
+    for said in (throttling_note(records), busy_note(records)):
+        note += f"\n{said}" if said else ""
     times = "n generations"
     if any(len(record.times_s.get("denoise", [])) > 1 for record in records):
         times = "the processes' medians;\nn is processes x generations"

@@ -2,17 +2,7 @@
 
 from __future__ import annotations
 
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-
-from fluxperf.cli.terminal import Console
+from fluxperf.cli.progress import Progress
 from fluxperf.engine.checkpoints.checkpoint import Checkpoint
 from fluxperf.engine.checkpoints.sources import WeightSource
 from fluxperf.harness.records import LoadRow
@@ -26,33 +16,25 @@ class BytesBar:
     """
 
     def __init__(self, total: int) -> None:
-        columns = (
-            TextColumn("weights"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-        )
-        #: To be shown by a `rich` display.
-        self.progress = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._task: TaskID | None = None
-        self._total = total
+        #: Shown by itself, or below another one.
+        self.progress = Progress("weights", total or None, in_bytes=True)
+        self.progress.visible(False)
+        self._shown, self._total = False, total
 
     def begin(self) -> None:
         """The weights are placed from now on."""
-        if self._total:
-            self._task = self.progress.add_task("weights", total=self._total)
+        self._shown = self._total > 0
+        self.progress.visible(self._shown)
 
     def end(self) -> None:
         """They are there: the bar goes."""
-        if self._task is not None:
-            self.progress.remove_task(self._task)
-            self._task = None
+        self._shown = False
+        self.progress.visible(False)
 
     def advance(self, nbytes: int) -> None:
         """So many more have been read; any thread may call it."""
-        if self._task is not None:
-            self.progress.advance(self._task, nbytes)
+        if self._shown:
+            self.progress.advance(nbytes)
 
 
 class LoadingBar(BytesBar):

@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fluxperf.cli.grammar import choice
 from fluxperf.engine.checkpoints.checkpoint import Checkpoint
 from fluxperf.engine.checkpoints.sources import SyntheticWeights, WeightSource
 from fluxperf.engine.config import config_named
+from fluxperf.engine.device import KINDS
+from fluxperf.engine.phases import PHASES
 from fluxperf.errors import ConfigError
 from fluxperf.files import check_writable
 from fluxperf.harness.measure.sampling import Sampling
 from fluxperf.harness.measure.stopping import Until
 from fluxperf.workloads import WORKLOADS, Workload, workload_named
 
+RUNGS = [phase.name for phase in PHASES]
+
 _PIXELS = typer.Option(help="Pixels, a multiple of 16.")
 
-WorkloadName = Annotated[
-    str, typer.Option("--workload", "-w", help=f"One of {', '.join(WORKLOADS)}; the sizes below replace its own.")
+
+WorkloadNames = Annotated[
+    list[str],
+    typer.Option(
+        "--workload",
+        "-w",
+        metavar="NAME",
+        autocompletion=lambda: list(WORKLOADS),
+        help=f"One of {', '.join(WORKLOADS)}; repeat for several. The sizes below replace its own.",
+    ),
+]
+DeviceKind = Annotated[str, choice(KINDS, help="Where it runs: auto takes a GPU that works, and the host without one.")]
+Rungs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--rung",
+        "-r",
+        metavar="NAME",
+        autocompletion=lambda: RUNGS,
+        help=f"One of {', '.join(RUNGS)}; repeat for several. All if not given.",
+    ),
 ]
 #: Of a picture, and in place of a workload's own.
 Pixels = Annotated[int, _PIXELS]
@@ -47,7 +71,7 @@ Seed = Annotated[int, typer.Option(min=0, help="Of synthetic weights and inputs.
 class WorkloadOptions:
     """What is run: a workload, sizes in place of its own, and weights."""
 
-    workload: WorkloadName = "tiny"
+    workload: WorkloadNames = field(default_factory=lambda: ["tiny"])
     height: OwnPixels = None
     width: OwnPixels = None
     text_tokens: TextTokens = None
@@ -56,16 +80,31 @@ class WorkloadOptions:
     weights: Weights = None
     seed: Seed = 0
 
-    def chosen(self) -> Workload:
-        """The workload.
+    def chosen(self) -> list[Workload]:
+        """The workloads, in the order in which they were named.
 
         Raises:
-            FluxperfError: there is none of that name, or a size cannot be.
+            FluxperfError: there is none of a name, or a size cannot be.
         """
-        return workload_named(
-            self.workload, height=self.height, width=self.width, text_tokens=self.text_tokens, steps=self.steps,
-            batch=self.batch,
-        )  # fmt: skip
+        return [
+            workload_named(
+                name, height=self.height, width=self.width, text_tokens=self.text_tokens, steps=self.steps,
+                batch=self.batch,
+            )
+            for name in dict.fromkeys(self.workload)
+        ]  # fmt: skip
+
+    def only(self, command: str) -> Workload:
+        """The workload, for a command that takes one.
+
+        Raises:
+            FluxperfError: several, or as `chosen`.
+        """
+        first, *others = self.chosen()
+        if others:
+            names = " and ".join(self.workload)
+            raise ConfigError(f"{command}: expected one --workload, got {names}. Run it once for each.")
+        return first
 
     def source(self, workload: Workload) -> WeightSource:
         """The weights of a workload, of a checkpoint or drawn from the seed."""
@@ -89,7 +128,7 @@ class ReferenceOptions:
         """Complains before anything is measured.
 
         Args:
-            rungs_alone: whether the run is one of rungs from latents to latents, once.
+            rungs_alone: whether the run is one of rungs of one workload, from latents to latents, once.
 
         Raises:
             ConfigError: it is not.
@@ -97,8 +136,8 @@ class ReferenceOptions:
         """
         if (self.reference or self.reference_to) and not rungs_alone:
             raise ConfigError(
-                "run --reference, --reference-to: expected a run of rungs, with neither --in-turns nor --end-to-end. "
-                "Leave them out."
+                "run --reference, --reference-to: expected a run of rungs of one workload, with neither --in-turns nor "
+                "--end-to-end. Leave them out."
             )
         if self.reference_to is not None:
             check_writable(self.reference_to)

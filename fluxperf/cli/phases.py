@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from fluxperf.cli.grammar import choice
 from fluxperf.cli.terminal import Console, say
 from fluxperf.engine.ops.catalog import METHODS
 from fluxperf.engine.ops.table import OP_NAMES
@@ -22,7 +23,10 @@ _SAID = (
 
 
 def phases(
-    rung: Annotated[str | None, typer.Option("--rung", "-r", help="Show the op table of this rung instead.")] = None,
+    rung: Annotated[
+        str | None,
+        choice([phase.name for phase in PHASES], "--rung", "-r", help="Show the op table of this rung instead."),
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the ladder as a Markdown table.")] = False,
 ) -> None:
     """Show the ladder: what each rung changes, and only that."""

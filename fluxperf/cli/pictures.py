@@ -8,11 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
 from fluxperf.budgets import in_words
 from fluxperf.cli.loading import BytesBar, loaded
-from fluxperf.cli.terminal import Console, say
+from fluxperf.cli.progress import Progress
+from fluxperf.cli.terminal import say
 from fluxperf.engine.checkpoints.checkpoint import Checkpoint
 from fluxperf.engine.config import FluxConfig, config_named
 from fluxperf.engine.phases import phase_named
@@ -129,10 +128,9 @@ def _loaded(how: How, text_encoders: bool, vae: bool, cached: int) -> Pipeline:
     files = [file for name in folders for file in (how.model / name).glob("*.safetensors") if file.is_file()]
     files += [how.transformer] if how.transformer is not None and how.transformer.is_file() else []
     bar = BytesBar(sum(file.stat().st_size for file in files))
-    console = Console(stderr=True)
-    bar.progress.disable = not console.is_terminal
-    bar.begin()
+    console = bar.progress.console
     with bar.progress:
+        bar.begin()
         pipeline = Pipeline.from_pretrained(
             how.model,
             rung=how.rung,
@@ -189,14 +187,10 @@ def _picture(pipeline: Pipeline, how: How, job: Job, title: str, encoders: str) 
 @contextmanager
 def _bar(title: str, steps: int) -> Iterator[OnStep]:
     """A bar of steps with the milliseconds of the last one."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"))
-    console = Console(stderr=True)
-    quiet = not console.is_terminal
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True, disable=quiet) as progress:
-        task = progress.add_task(title, total=steps, speed="")
+    with Progress(title, steps) as progress:
 
         def on_step(step: int, seconds: float) -> None:
-            progress.update(task, completed=step + 1, speed=f"{seconds * 1e3:.1f} ms/step")
+            progress.show(done=step + 1, note=f"{seconds * 1e3:.1f} ms/step")
 
         yield on_step
 

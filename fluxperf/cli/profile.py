@@ -10,8 +10,9 @@ from typing import Annotated, NamedTuple
 import typer
 from rich.text import Text
 
+from fluxperf.cli.grammar import choice
 from fluxperf.cli.grouped import grouped
-from fluxperf.cli.options import WorkloadOptions
+from fluxperf.cli.options import RUNGS, WorkloadOptions
 from fluxperf.cli.per_op import Ceilings, PerOpFile, rates_of, show_per_op, table_per_op
 from fluxperf.cli.replicas import options
 from fluxperf.cli.terminal import Console, say
@@ -56,7 +57,7 @@ class _Wanted(NamedTuple):
 def profile(
     context: typer.Context,
     what: WorkloadOptions,
-    rung: Annotated[str, typer.Option("--rung", "-r", help="Rung to profile.")] = "fused",
+    rung: Annotated[str, choice(RUNGS, "--rung", "-r", help="Rung to profile.")] = "fused",
     measured_steps: Annotated[int, typer.Option(min=1, help="Steps that are captured, from the first on.")] = 1,
     warmup: Annotated[
         int, typer.Option(min=0, help="Steps before them, not captured: the first compiles and chooses algorithms.")
@@ -70,7 +71,7 @@ def profile(
         ),
     ] = False,
     tool: Annotated[
-        str, typer.Option(help="nsys, or cupti where Nsight Systems is missing; auto takes nsys if it is there.")
+        str, choice(TOOLS, help="nsys, or cupti where Nsight Systems is missing; auto takes nsys if it is there.")
     ] = "auto",
     nsys: Annotated[
         Path | None, typer.Option("--nsys", help=f"The program, if not on PATH; else {VARIABLE} of the environment.")
@@ -80,7 +81,7 @@ def profile(
         typer.Option("-o", "--output", help="FOLDER/NAME of the files, profiles/WORKLOAD-RUNG if none."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files of that name.")] = False,
-    by: Annotated[str, typer.Option("--by", help=f"A row for each: {', '.join(GROUPINGS)}.")] = "op",
+    by: Annotated[str, choice(GROUPINGS, "--by", help="What has a row of its own.")] = "op",
     top: Annotated[int, typer.Option("--top", min=1, help="Rows of each table.")] = 20,
     per_op: PerOpFile = None,
     ceilings: Ceilings = None,
@@ -92,7 +93,7 @@ def profile(
 
     Exit codes: 0 copies, bytes and launches are those that the run counted; 1 they are not; 2 an error.
     """
-    chosen = what.chosen()
+    chosen = what.only("profile")
     wanted = _Wanted(chosen, phase_named(rung).name, what, measured_steps, warmup, eager_form)
     check_steps(chosen, measured_steps, warmup)
     if inside is not None:

@@ -8,10 +8,10 @@ from collections.abc import Container
 from pathlib import Path
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fluxperf.cli.keeping import Keeping, kept
 from fluxperf.cli.ladder import ladder
+from fluxperf.cli.progress import Progress
 from fluxperf.cli.terminal import Console, say
 from fluxperf.errors import ProcessError
 from fluxperf.files import check_writable
@@ -84,12 +84,9 @@ def options(context: typer.Context, without: Container[str]) -> list[str]:
 
 def _replicated(command: list[str], processes: int, folder: Path) -> Replicas:
     """What the processes wrote, with a progress bar."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("processes", total=processes)
+    with Progress("processes", processes) as progress:
 
         def show(number: int, records: int) -> None:
-            what = f"process {number} of {processes}, {plural(records, 'record')} so far"
-            progress.update(task, description=what, completed=number - 1)
+            progress.show(f"process {number}, {plural(records, 'record')} so far", done=number - 1)
 
         return replicate(command, processes, folder, show)

@@ -18,7 +18,7 @@ from fluxperf.errors import RecordError
 from fluxperf.files import write_whole
 from fluxperf.harness.facts.evidence import Given, gathered
 from fluxperf.harness.facts.inputs import Context, Extras
-from fluxperf.harness.records import Record, RecordsFile, read_many
+from fluxperf.harness.records import RecordsFile, read_many
 from fluxperf.published import context
 from fluxperf.shipped import BASELINES, present
 from fluxperf.words import first_few, plural
@@ -114,9 +114,8 @@ def report(
 
 def _text(files: list[RecordsFile]) -> None:
     for file in files:
-        for name in dict.fromkeys(record.workload.name for record in file.records):
-            chosen: list[Record] = [record for record in file.records if record.workload.name == name]
-            Console().print(ladder(chosen))
+        if file.records:
+            Console().print(ladder(file.records))
 
 
 def _command() -> str:

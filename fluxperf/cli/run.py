@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Group
-from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fluxperf.budgets import check_gigabytes, in_words
 from fluxperf.cli.end_to_end import How, measure_pictures_of, show_pictures
@@ -19,7 +15,8 @@ from fluxperf.cli.grouped import grouped
 from fluxperf.cli.keeping import Keeping
 from fluxperf.cli.ladder import ladder
 from fluxperf.cli.loading import LoadingBar, loaded
-from fluxperf.cli.options import MemoryGb, ReferenceOptions, SamplingOptions, WorkloadOptions
+from fluxperf.cli.options import DeviceKind, MemoryGb, ReferenceOptions, Rungs, SamplingOptions, WorkloadOptions
+from fluxperf.cli.progress import Progress
 from fluxperf.cli.replicas import measured_in_processes
 from fluxperf.cli.terminal import Console, say
 from fluxperf.engine.checkpoints.sources import WeightSource
@@ -49,13 +46,11 @@ _EndToEnd = Annotated[
 def run(
     context: typer.Context,
     what: WorkloadOptions,
-    rung: Annotated[
-        list[str] | None, typer.Option("--rung", "-r", help="Rung to measure; repeat for several. All if not given.")
-    ] = None,
+    rung: Rungs = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Every rung of the ladder; the default, said aloud.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, host or cuda.")] = "auto",
+    device: DeviceKind = "auto",
     *,
     often: SamplingOptions,
     against: ReferenceOptions,
@@ -107,23 +102,26 @@ def run(
         _check_budget(memory_gb, names, how, end_to_end)
     if kind != "cuda":
         _check_host(device, how.peers, witness)
-    against.check(rungs_alone=not (in_turns or end_to_end))
+    against.check(rungs_alone=not (in_turns or end_to_end) and len(chosen) == 1)
     if in_turns:
-        _in_turns(names or _every_rung(kind), chosen, what.source(chosen), how, output)
+        _in_turns(names or _every_rung(kind), chosen, what, how, output)
         return
     if end_to_end:
         keeping = Keeping(output, lambda records: show_pictures(records, None))
         with keeping.until_done():
-            measure_pictures_of(names or _every_rung(kind), chosen, what.weights, how, keeping)
+            for workload in chosen:
+                measure_pictures_of(names or _every_rung(kind), workload, what.weights, how, keeping)
         show_pictures(keeping.records, output)
         return
     keeping = Keeping(output, lambda records: _show(records, None))
     with keeping.until_done():
-        _measure_all(names or _every_rung(kind), chosen, what.source(chosen), how, keeping, against)
+        _measure_all(names or _every_rung(kind), chosen, what, how, keeping, against)
     _show(keeping.records, output)
 
 
-def _in_turns(names: list[str], workload: Workload, source: WeightSource, how: How, output: Path | None) -> None:
+def _in_turns(
+    names: list[str], workloads: list[Workload], what: WorkloadOptions, how: How, output: Path | None
+) -> None:
     """Keeps the rungs ready, and takes a turn of each for every line on standard input."""
     if output is None or how.peers or how.witness:
         raise ConfigError("run --in-turns: expected a file for the records (-o), no peer and no witness.")
@@ -133,11 +131,13 @@ def _in_turns(names: list[str], workload: Workload, source: WeightSource, how: H
         keeping.add([record])
         keeping.check()
 
-    reference = _oracle(workload, source, how.device, how.seed)
-    rungs = [
-        Turns(prepare(name, workload, source, how.device, how.seed, how.nvtx, how.memory_gb), how.sampling, reference)
-        for name in names
-    ]
+    rungs = []
+    for workload in workloads:
+        source = what.source(workload)
+        reference = _oracle(workload, source, how.device, how.seed)
+        for name in names:
+            prepared = prepare(name, workload, source, how.device, how.seed, how.nvtx, how.memory_gb)
+            rungs.append(Turns(prepared, how.sampling, reference))
     with keeping.until_done():
         serve(rungs, sys.stdin, keep, sys.stdout)
 
@@ -171,7 +171,7 @@ def _check_budget(memory_gb: float, names: list[str], how: How, end_to_end: bool
 
 
 def _show(records: list[Record], output: Path | None) -> None:
-    """Prints the ladder, and where the records went."""
+    """Prints the ladders, and where the records went."""
     Console().print(ladder(records))
     if output is not None:
         say(f"{plural(len(records), 'record')} appended to {output}. `fluxperf report {output}` makes a page of them.")
@@ -207,35 +207,39 @@ def _turns(rungs: int, how: How) -> int | None:
 
 
 def _measure_all(
-    names: list[str], workload: Workload, source: WeightSource, how: How, keeping: Keeping, against: ReferenceOptions
+    names: list[str],
+    workloads: list[Workload],
+    what: WorkloadOptions,
+    how: How,
+    keeping: Keeping,
+    against: ReferenceOptions,
 ) -> None:
-    """Measures rungs; the records of each are kept when it is done."""
-    row, place = workload_row(workload, source), against.reference_to
-    given = None if against.reference is None else kept_reference(against.reference, row, how.seed)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    progress, bar = Progress(*columns), LoadingBar(source)
-    with Live(Group(progress, bar.progress), console=Console(stderr=True), transient=True) as live:
-        task = progress.add_task("oracle", total=_turns(len(names), how))
-        bar.begin()
-        reference = given or _oracle(workload, source, how.device, how.seed)
-        bar.end()
-        progress.advance(task)
-        for name in names:
-            progress.update(task, description=name)
+    """Measures rungs of workloads; the records of each rung are kept when it is done."""
+    place = against.reference_to
+    for workload in workloads:
+        source = what.source(workload)
+        row, bar = workload_row(workload, source), LoadingBar(source)
+        given = None if against.reference is None else kept_reference(against.reference, row, how.seed)
+        with Progress(f"{workload.name} oracle", _turns(len(names), how), below=[bar.progress]) as progress:
             bar.begin()
-            prepared = prepare(name, workload, source, how.device, how.seed, how.nvtx, how.memory_gb)
+            reference = given or _oracle(workload, source, how.device, how.seed)
             bar.end()
-            if prepared.plan is not None and prepared.budget is not None:
-                live.console.print(in_words(prepared.plan, prepared.budget), highlight=False, soft_wrap=True)
-            if prepared.load is not None:
-                live.console.print(loaded(prepared.load), highlight=False)
-            peers = [open_peer(peer, workload) for peer in how.peers] if name == names[-1] else []
-            advance = partial(progress.advance, task)
-            measured, latents = measure(prepared, how.sampling, reference, how.witness, peers, advance)
-            keeping.add(measured)
-            of_rung = f"rung {name} ({prepared.phase.activations})"
-            if place is not None and name == names[0]:
-                keep_reference(place, Reference(latents, f"{of_rung}, final latents", name), row, how.seed)
-            if reference is None and prepared.phase.activations == "float32":
-                reference = Reference(latents, f"{of_rung} of the same run, final latents", name)
-            prepared.close()
+            progress.advance()
+            for name in names:
+                progress.show(f"{workload.name} {name}")
+                bar.begin()
+                prepared = prepare(name, workload, source, how.device, how.seed, how.nvtx, how.memory_gb)
+                bar.end()
+                if prepared.plan is not None and prepared.budget is not None:
+                    progress.console.print(in_words(prepared.plan, prepared.budget), highlight=False, soft_wrap=True)
+                if prepared.load is not None:
+                    progress.console.print(loaded(prepared.load), highlight=False)
+                peers = [open_peer(peer, workload) for peer in how.peers] if name == names[-1] else []
+                measured, latents = measure(prepared, how.sampling, reference, how.witness, peers, progress.advance)
+                keeping.add(measured)
+                of_rung = f"rung {name} ({prepared.phase.activations})"
+                if place is not None and name == names[0]:
+                    keep_reference(place, Reference(latents, f"{of_rung}, final latents", name), row, how.seed)
+                if reference is None and prepared.phase.activations == "float32":
+                    reference = Reference(latents, f"{of_rung} of the same run, final latents", name)
+                prepared.close()

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console as RichConsole
-from rich.console import ConsoleOptions, RenderableType
+from rich.console import ConsoleOptions, Group, RenderableType
 from rich.segment import Segment
+from rich.table import Table
 from rich.text import Text
 
 from fluxperf.harness.text.escape import neutral
@@ -23,9 +24,15 @@ _UNUSUAL = re.compile(r"[^\x00-\x7e]")
 #: Characters of a message or of a cell of a table: names in it may be as long as somebody liked.
 _MOST = 20_000
 
+#: Width of an output that is no terminal: more than any table needs, and Rich fills no line up to it.
+_UNBROKEN = 100_000
+
 
 class Console(RichConsole):
     """Rich's console, without markup in text, and with what could harm in it shown as escapes.
+
+    Where the output is no terminal, tables have no box and lines no end: a program that reads them finds every name
+    and path whole.
 
     Args:
         stderr: print there.
@@ -35,6 +42,8 @@ class Console(RichConsole):
 
     def __init__(self, *, stderr: bool = False, highlight: bool = True, soft_wrap: bool = False) -> None:
         super().__init__(stderr=stderr, highlight=highlight, soft_wrap=soft_wrap, markup=False, emoji=False)
+        if not self.is_terminal:
+            self.width = _UNBROKEN
 
     def render_str(self, text: str, **how: Any) -> Text:
         """A text, or its beginning and how long it is: a table would break it into lines in each of its columns."""
@@ -44,9 +53,26 @@ class Console(RichConsole):
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
         """What is printed in the end: control codes are Rich's own there, and all else is text."""
+        if isinstance(renderable, Table) and not self.is_terminal and renderable.box is not None:
+            renderable = _unboxed(renderable)
         for segment in super().render(renderable, options):
             text, style, control = segment
             yield segment if control or (text.isprintable() and text.isascii()) else Segment(harmless(text), style)
+
+
+def _unboxed(table: Table) -> Group:
+    """A table for programs: its title, a line for each row with two spaces between columns, what stands below it."""
+    plain = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=table.show_header)
+    for column in table.columns:
+        plain.add_column(column.header, justify=column.justify, no_wrap=True)
+    for row in zip(*(column.cells for column in table.columns), strict=True):
+        plain.add_row(*map(_on_one_line, row))
+    return Group(*[part for part in (table.title, plain, table.caption) if part])
+
+
+def _on_one_line(cell: RenderableType) -> RenderableType:
+    text = cell.plain if isinstance(cell, Text) else cell
+    return text.replace("-\n", "-").replace("\n", " ") if isinstance(text, str) else cell
 
 
 def harmless(text: str) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fluxperf.cli.grammar import choice
 from fluxperf.harness.timeline.findings import KINDS
 from fluxperf.harness.timeline.limits import MEASURES
 from fluxperf.harness.timeline.summary import GROUPINGS
@@ -21,7 +22,7 @@ Capture = Annotated[
 Against = Annotated[
     Path | None, typer.Argument(help="A second capture: show what changed from the first, by range, op and kernel.")
 ]
-By = Annotated[str, typer.Option("--by", help=f"A row for each: {', '.join(GROUPINGS)}.")]
+By = Annotated[str, choice(GROUPINGS, "--by", help="What has a row of its own.")]
 FailOn = Annotated[
     list[str] | None,
     typer.Option(

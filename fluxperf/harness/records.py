@@ -137,13 +137,15 @@ class SamplingRow(msgspec.Struct, frozen=True, kw_only=True):
     ``stopped`` is ``precision`` (the median's interval is narrow enough), ``count`` (all samples that were asked for or
     allowed) or ``time``. ``settled`` says whether the warm-up had settled when it ended; ``half_width`` is half of the
     interval of ``denoise``'s median, over that median. Both are ``None`` for too few runs to tell. ``process`` tells
-    processes apart; one that stays alive may have taken samples several times. Older records lack it.
+    processes apart; one that stays alive may have taken samples several times. ``host_load`` is the load of the host
+    (programs that ran or waited for a core) over the minute in which sampling ended. Older records lack both.
     """
 
     stopped: Stopped
     settled: bool | None
     half_width: float | None
     process: str | None = None
+    host_load: Annotated[float, Meta(ge=0)] | None = None
 
 
 class ClockReading(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from fluxperf.baselines import WORKLOADS
+from fluxperf.cli.gate import _command
 from fluxperf.engine import phases
 from fluxperf.engine.ops import catalog
 from fluxperf.engine.phases import PHASES
@@ -197,6 +198,27 @@ def test_accept_records_reason_author_and_date(gate, tmp_path):
         assert (refused.code, phrase in " ".join(refused.err.split())) == (2, True)
 
 
+def test_calibrate_is_refused_at_once_where_times_are_never_gated(gate, tmp_path):
+    result = gate("calibrate", "-w", "tiny", "--baselines", tmp_path)
+    assert result.code == 2
+    assert "Times of host twins are never gated" in words(result)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.fixture
+def with_a_gpu(monkeypatch):
+    monkeypatch.setattr("fluxperf.cli.gate.check_has_times", lambda: None)
+
+
+def test_several_workloads_go_to_each_process_but_kernels_alone_and_one_at_a_time_is_calibrated(gate, with_a_gpu):
+    for refused in (("-w", "kernels", "-w", "tiny"), ("calibrate", "-w", "tiny", "-w", "tiny-57")):
+        result = gate(*refused, *([] if "calibrate" in refused else ["--base", "a", "--head", "b"]))
+        assert result.code == 2
+        assert "expected" in words(result)
+    assert _command(["tiny", "tiny-57"], 5, None)[:5] == ["run", "--workload", "tiny", "--workload", "tiny-57"]
+
+
+@pytest.mark.usefixtures("with_a_gpu")
 def test_calibrate_stores_what_the_machine_can_show(gate, tmp_path, monkeypatch):
     monkeypatch.setattr("fluxperf.cli.gate.Processes", lambda *_: Fake(0.0))
     arguments = ("-w", "schnell-1024", "-r", "fused", "--pairs", "2", "--repeat", "1", "--baselines", tmp_path)
@@ -214,6 +236,7 @@ def test_calibrate_stores_what_the_machine_can_show(gate, tmp_path, monkeypatch)
     }
 
 
+@pytest.mark.usefixtures("with_a_gpu")
 def test_comparisons_are_kept_continued_and_fail_on_an_alarm(gate, tmp_path, monkeypatch):
     asked = []
 

@@ -14,6 +14,7 @@ from fluxperf.cli import profile as profile_command
 from fluxperf.cli import run as run_command
 from fluxperf.cli.grouped import grouped
 from fluxperf.cli.options import SamplingOptions, WorkloadOptions
+from fluxperf.errors import ConfigError
 from fluxperf.harness.measure.sampling import Sampling
 from fluxperf.harness.measure.stopping import Until
 
@@ -84,5 +85,11 @@ def test_how_often_is_a_value(options: SamplingOptions, sampling: Sampling) -> N
 
 
 def test_sizes_replace_a_workloads_own() -> None:
-    chosen = WorkloadOptions("tiny", height=256, steps=2).chosen()
+    (chosen,) = WorkloadOptions(["tiny"], height=256, steps=2).chosen()
     assert (chosen.name, chosen.height, chosen.width, chosen.steps) == ("custom", 256, 128, 2)
+
+
+def test_a_command_of_one_workload_says_so() -> None:
+    assert WorkloadOptions(["tiny-57", "tiny-57"]).only("profile").name == "tiny-57"
+    with pytest.raises(ConfigError, match="profile: expected one --workload, got tiny and tiny-57"):
+        WorkloadOptions(["tiny", "tiny-57"]).only("profile")

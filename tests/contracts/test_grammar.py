@@ -76,3 +76,23 @@ def test_every_command_has_help_by_both_names(name: str, capsys: pytest.CaptureF
 )
 def test_spellings_of_before_mean_what_they_did(given: str, meant: str):
     assert spelled(given.split()) == meant.split()
+
+
+def test_flags_are_shown_as_flags_and_choices_as_choices():
+    def shown(name: str, option: str) -> str:
+        return next(row.metavar for row in options(COMMANDS[name]) if option in row.opts)
+
+    flags = [(name, row) for name, command in COMMANDS.items() for row in options(command) if row.is_flag]
+    assert len(flags) > 15
+    assert {row.metavar for _, row in flags} == {""}
+    assert shown("run", "--device") == shown("generate", "--device") == "auto|host|cuda"
+    assert shown("profile", "--tool") == "auto|nsys|cupti"
+    assert shown("timeline", "--by") == shown("profile", "--by") == "op|block|step|range|kernel"
+    assert shown("generate", "--t5") == "keep|offload|free"
+
+
+def test_a_workload_is_repeatable_wherever_several_can_be_measured():
+    several = {
+        name for name, command in COMMANDS.items() for row in options(command) if "-w" in row.opts and row.multiple
+    }
+    assert several == {"run", "profile", "gate", "gate exact", "gate calibrate"}, "only `gate accept` names one row"

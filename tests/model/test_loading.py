@@ -248,15 +248,16 @@ def test_the_bar_shows_bytes_and_goes(tmp_path):
     source = Checkpoint(write_tensors(tmp_path / "model.safetensors", ORIGINAL))
     bar = LoadingBar(source)
     source.on_bytes(1)  # nothing is shown yet
+    (task,) = bar.progress.bar.tasks
+    assert (task.completed, task.visible) == (0, False)
     bar.begin()
     Rung("tensorcore", source)
-    (task,) = bar.progress.tasks
     assert task.completed == task.total == source.stored_bytes
     console = Console(file=io.StringIO(), width=100)
-    console.print(bar.progress)
+    console.print(bar.progress.bar)
     assert "weights" in console.file.getvalue()
     bar.end()
-    assert bar.progress.tasks == []
+    assert not task.visible
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
-from fluxperf.harness.measure.environment import commit, driver, machine
+from fluxperf.harness.measure.environment import busy_note, commit, driver, host_load, machine
+from fluxperf.harness.records import Record, SamplingRow
+from tests.pure.test_records import make
 
 
 @pytest.fixture
@@ -100,3 +103,20 @@ def test_without_nvml_nvidia_smi_names_the_driver(
     assert driver() == ("535.10", 12)
     nvidia_smi.unlink()
     assert driver() is None
+
+
+def under_load(rung: str, *loads: float | None) -> Record:
+    rows = [SamplingRow(stopped="count", settled=None, half_width=None, host_load=load) for load in loads]
+    return msgspec.structs.replace(
+        make(rung), sampling=rows, machine=msgspec.structs.replace(make(rung).machine, cores=2)
+    )
+
+
+def test_a_busy_host_is_recorded_and_said() -> None:
+    assert host_load() is not None
+    assert busy_note([make("fused"), under_load("fp8", 2.9, None)]) == "", "a run is one load itself"
+    assert (
+        busy_note([under_load("fused", 1.0, 3.1), under_load("fp8", 9.76), under_load("batched")])
+        == "The host was busy while timing fp8 and 1 other rung: a load of 9.8 on 2 cores. "
+        "Times are longer than on an idle one."
+    )

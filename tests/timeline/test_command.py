@@ -35,7 +35,9 @@ def run(monkeypatch, capsys, tmp_path):
     return call
 
 
-def test_the_how_to_shows_what_the_command_prints(run):
+def test_the_how_to_shows_what_the_command_prints_on_a_terminal(run, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
     code, out, err = run("example.sqlite")
     assert (code, err) == (0, "")
     shown = (ROOT / "docs" / "timeline.md").read_text(encoding="utf-8").split("```")

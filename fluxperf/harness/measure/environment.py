@@ -6,14 +6,15 @@ import os
 import platform
 import subprocess
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from fluxperf.harness.measure.clocks import nvml
-from fluxperf.harness.records import Machine
+from fluxperf.harness.records import Machine, Record
+from fluxperf.words import plural
 
 
 def machine(device: Mapping[str, str] | None = None) -> Machine:
@@ -48,6 +49,32 @@ def this_process() -> str:
 @lru_cache
 def _token(number: int) -> str:
     return f"{number}-{uuid.uuid4().hex[:8]}"
+
+
+def host_load() -> float | None:
+    """Programs that ran or waited for a core, on average over the last minute; ``None`` where the system says none."""
+    try:
+        return round(os.getloadavg()[0], 2)
+    except OSError:
+        return None
+
+
+def busy_note(records: Sequence[Record]) -> str:
+    """A sentence that says how busy the host was, empty if each rung had a core to itself as far as the load tells."""
+    busy = {
+        record.rung: most
+        for record in records
+        if (most := max((row.host_load or 0 for row in record.sampling), default=0)) > record.machine.cores + 1
+    }
+    if not busy:
+        return ""
+    rung = max(busy, key=busy.__getitem__)
+    cores = next(record.machine.cores for record in records if record.rung == rung)
+    others = f" and {plural(len(busy) - 1, 'other rung')}" if len(busy) > 1 else ""
+    return (
+        f"The host was busy while timing {rung}{others}: a load of {busy[rung]:.1f} on {plural(cores, 'core')}. "
+        "Times are longer than on an idle one."
+    )
 
 
 def memory_bytes() -> int:

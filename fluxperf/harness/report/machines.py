@@ -7,6 +7,7 @@ from collections.abc import Callable
 from fluxperf.harness.facts.provenance import commit_of, provenance, short, unique, where
 from fluxperf.harness.facts.study import SAMPLE_NOTE, TWIN_SAYS, Ladder, Study
 from fluxperf.harness.measure.clocks import throttling_note
+from fluxperf.harness.measure.environment import busy_note
 from fluxperf.harness.pages.panels import Block, Notes, source
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.records import Machine, Record
@@ -98,8 +99,9 @@ def _within(ladder: Ladder) -> list[str]:
     unknown = _names(ladder, lambda record: record.commit is None or record.dirty is None)
     if unknown:
         texts.append(f"{ladder.title}: commit, or whether its tree was clean, not recorded: {units.listing(unknown)}.")
-    if throttled := throttling_note(records):
-        texts.append(f"{ladder.title}: {shown(throttled, 400)}")
+    for said in (throttling_note(records), busy_note(records)):
+        if said:
+            texts.append(f"{ladder.title}: {shown(said, 400)}")
     for name, read in _FIELDS:
         values = unique(shown(read(record.machine) or "none", 40) for record in records)
         if len(values) > 1:

@@ -1,0 +1,114 @@
+"""How far a command is: a bar with the time that is left on a terminal, a line now and then where there is none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.progress import Progress as Bar
+
+from fluxperf.cli.terminal import Console, say
+from fluxperf.lifeline import is_led
+
+#: Seconds between lines. A log stays short, a job is seen to be alive, and quick commands print none.
+EVERY_S = 10.0
+
+
+class Progress:
+    """A count toward a total, on stderr. It is shown between ``with`` and its end.
+
+    A process that another command started prints no lines: that command's own count covers it.
+
+    Args:
+        what: is being done.
+        total: of the count; ``None`` where it is not known.
+        in_bytes: the count is of bytes.
+        below: further bars on the same terminal.
+    """
+
+    def __init__(
+        self, what: str, total: float | None = None, *, in_bytes: bool = False, below: Sequence[Progress] = ()
+    ) -> None:
+        self.what, self.total, self.done, self._bytes = what, total, 0.0, in_bytes
+        self.console = Console(stderr=True)
+        columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn()]
+        columns += [DownloadColumn(), TransferSpeedColumn()] if in_bytes else [MofNCompleteColumn()]
+        columns += [TextColumn("{task.fields[note]}"), TimeElapsedColumn(), TimeRemainingColumn()]
+        self.bar = Bar(*columns, console=self.console)
+        self._task = self.bar.add_task(what, total=total, note="")
+        shown: list[RenderableType] = [self.bar, *(other.bar for other in below)]
+        self._live = Live(Group(*shown), console=self.console, transient=True) if self.console.is_terminal else None
+        self._start = self._said = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def advance(self, by: float = 1) -> None:
+        """So much more is done; any thread may say it."""
+        self.done += by
+        self.bar.advance(self._task, by)
+        self._line()
+
+    def show(self, what: str = "", done: float | None = None, total: float | None = None, note: str = "") -> None:
+        """Something else is being done, or the count is another; the clock starts anew with a new total."""
+        if total is not None and total != self.total:
+            self.total, self._start = total, time.monotonic()
+        self.what, self.done = what or self.what, self.done if done is None else done
+        self.bar.update(self._task, description=self.what, completed=self.done, total=self.total, note=note)
+        self._line()
+
+    def visible(self, wanted: bool) -> None:
+        """Whether the bar is on the terminal; the count starts anew when it comes."""
+        if wanted:
+            self.done, self._start = 0.0, time.monotonic()
+            self.bar.reset(self._task, total=self.total)
+        self.bar.update(self._task, visible=wanted)
+
+    def _line(self) -> None:
+        now = time.monotonic()
+        if self._live is not None or is_led() or now - self._said < EVERY_S:
+            return
+        self._said = now
+        say(self.in_words(now - self._start), err=True)
+
+    def in_words(self, elapsed_s: float) -> str:
+        """The line of a log: ``counting: 3 of 8, 12 s, about 20 s left``."""
+        parts = [self._count()] if self.done or self.total else []
+        parts.append(duration(elapsed_s))
+        if self.total and 0 < self.done < self.total:
+            parts.append(f"about {duration(elapsed_s / self.done * (self.total - self.done))} left")
+        return f"{self.what}: {', '.join(parts)}"
+
+    def _count(self) -> str:
+        unit, scale, digits = (" GB", 1e9, 1) if self._bytes else ("", 1.0, 0)
+        total = f" of {self.total / scale:.{digits}f}" if self.total else ""
+        return f"{self.done / scale:.{digits}f}{total}{unit}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: ``12 s``, ``3 min``, ``2 h 5 min``."""
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
