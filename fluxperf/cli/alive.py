@@ -37,15 +37,29 @@ def check_alive(alive: int | None, workloads: Sequence[str], *, forked: bool, pl
         raise ConfigError("gate calibrate --plant: expected processes that take turns. Give --alive 8.")
 
 
-def check_has_times() -> None:
-    """Refuses to calibrate a machine without a GPU, before minutes are spent on it.
+def calibrated(workloads: Sequence[str], alive: int | None, *, forked: bool, planted: bool) -> str:
+    """The workload that is calibrated. What cannot be is refused before minutes are spent on it.
 
     Raises:
+        ConfigError: several workloads, or options that do not go together.
         NoGpuError: runs would be host twins.
     """
-    if open_device("auto").kind != "cuda":
+    name, *others = dict.fromkeys(workloads)
+    if others:
+        raise ConfigError(
+            f"gate calibrate: expected one --workload, got {' and '.join(workloads)}. Calibrate each by itself: what "
+            "is stored of a machine is by workload, and another one replaces nothing."
+        )
+    check_alive(alive, workloads, forked=forked, planted=planted)
+    if not has_times():
         raise NoGpuError(
             "gate calibrate",
             "none",
             "Times of host twins are never gated, so there is nothing to calibrate; `fluxperf gate exact` counts here.",
         )
+    return name
+
+
+def has_times() -> bool:
+    """Whether runs on this machine have times that the gate judges."""
+    return open_device("auto").kind == "cuda"

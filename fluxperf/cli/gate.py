@@ -16,7 +16,7 @@ import typer
 from fluxperf.baselines import WORKLOADS, counted, write_baseline
 from fluxperf.cli import main
 from fluxperf.cli.acceptable import check_names
-from fluxperf.cli.alive import Stay, Warmup, begins_with, check_alive, check_has_times
+from fluxperf.cli.alive import Stay, Warmup, begins_with, calibrated, check_alive
 from fluxperf.cli.grammar import Json
 from fluxperf.cli.judging import against, failed, other_program, references, since, spreads, spreads_of
 from fluxperf.cli.power import power
@@ -218,14 +218,7 @@ def calibrate(
     """
     thresholds = read_policy(present(policy))
     arguments = _command(workload, repeat, rung, warmup)
-    name, *others = dict.fromkeys(workload)
-    if others:
-        raise ConfigError(
-            f"gate calibrate: expected one --workload, got {' and '.join(workload)}. Calibrate each by itself: what is "
-            "stored of a machine is by workload, and another one replaces nothing."
-        )
-    check_has_times()
-    check_alive(alive, workload, forked=forked, planted=bool(plant))
+    name = calibrated(workload, alive, forked=forked, planted=bool(plant))
     found = begun(
         name, arguments, pairs or thresholds.pairs.first, thresholds, forked=forked, alive=alive or 0,
         plants=[percent / 100 for percent in plant or ()],

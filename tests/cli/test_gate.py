@@ -207,7 +207,7 @@ def test_calibrate_is_refused_at_once_where_times_are_never_gated(gate, tmp_path
 
 @pytest.fixture
 def with_a_gpu(monkeypatch):
-    monkeypatch.setattr("fluxperf.cli.gate.check_has_times", lambda: None)
+    monkeypatch.setattr("fluxperf.cli.alive.has_times", lambda: True)
 
 
 def test_several_workloads_go_to_each_process_but_kernels_alone_and_one_at_a_time_is_calibrated(gate, with_a_gpu):
