@@ -52,10 +52,11 @@ sample:
 	@mkdir -p reports/sample && rm -f reports/sample/h100-* && cp $(SAMPLE) $(CAPTURE) reports/sample/
 	@ls -l reports/sample
 
-# The README's pictures: the ladder, and the first screen of the page, by Debian's chromium.
+# The pictures of README and docs: the ladder, the course over commits, and the first screen of the page, by Debian's chromium.
 picture: $(VENV)/.installed
 	$(BIN)/fluxperf report reports/sample -o $(OUT)/sample.html --chart reports/ladder.svg
 	$(BIN)/fluxperf report reports/records/host-tiny-57.jsonl --sample reports/sample -o $(OUT)/page.html
+	$(BIN)/fluxperf history reports/records --committed --chart reports/course.svg
 	chromium --headless --no-sandbox --hide-scrollbars --window-size=1200,945 --screenshot=reports/page.png \
 	  file://$(CURDIR)/$(OUT)/page.html
 

@@ -12,6 +12,7 @@ import msgspec
 import typer
 from rich.table import Table
 
+from fluxperf.cli.course import course_of, course_table, draw_course
 from fluxperf.cli.grammar import Json, deliver
 from fluxperf.cli.terminal import Console, say
 from fluxperf.cli.tracking import POLICY, rules_of
@@ -48,6 +49,19 @@ def history(
             "(worse), for a budget that is exceeded (budget), or a series this many percent worse than at first.",
         ),
     ] = None,
+    committed: Annotated[
+        bool,
+        typer.Option(
+            "--committed", help="Also every record that any commit held in the folder, files that are gone too."
+        ),
+    ] = False,
+    show_course: Annotated[
+        bool,
+        typer.Option(
+            "--course", help="Instead the time to denoise of the headline, from the first commit on, by card."
+        ),
+    ] = False,
+    chart: Annotated[Path | None, typer.Option(help="Write the course of the headline as an SVG picture.")] = None,
     as_json: Json = None,
     csv: Annotated[
         Path | None, typer.Option("--csv", help="Write the records as a table too, a row for each record and metric.")
@@ -59,7 +73,15 @@ def history(
     skipped and named; the rest is shown, and the exit code is 2.
     """
     failing = _condition(fail_on)
-    points, problems = load(folder)
+    if show_course or chart is not None:
+        marks = course_of(folder, committed, repo)
+        if chart is not None:
+            draw_course(marks, chart)
+            say(f"chart -> {chart}")
+        if show_course:
+            Console(highlight=False).print(course_table(marks))
+        return
+    points, problems = load(folder, committed)
     found = series_of(points, repo, metric, machine, problems, rules_of(policy))
     if since is not None:
         found = _since(found, since)

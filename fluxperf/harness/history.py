@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from fluxperf.errors import RecordError, UnknownNameError
+from fluxperf.harness.committed import committed_records
 from fluxperf.harness.metrics import Worse, worse_of
 from fluxperf.harness.points import SUFFIX, Key, Point, merged, of_series, points_of, read_points
 from fluxperf.harness.records import read_records
@@ -121,8 +122,12 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     problems: list[str]
 
 
-def load(folder: Path) -> tuple[list[Point], list[str]]:
+def load(folder: Path, committed: bool = False) -> tuple[list[Point], list[str]]:
     """Points of every records file (``.jsonl``) and points file below a folder, and what could not be read.
+
+    Args:
+        folder: of files.
+        committed: also of every record that a commit of the checkout around it held there.
 
     Raises:
         RecordError: it is no folder, or no file below it could be used.
@@ -134,6 +139,9 @@ def load(folder: Path) -> tuple[list[Point], list[str]]:
         )
     points: list[Point] = []
     problems: list[str] = []
+    if committed:
+        records, problems = committed_records(folder)
+        points = [point for record, where in records for point in points_of(record, where)]
     for path in sorted(folder.rglob("*.jsonl")):
         try:
             file = read_records(path)

@@ -7,7 +7,7 @@ killed run loses nothing that was measured.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -340,6 +340,17 @@ def read_records(path: Path) -> RecordsFile:
         raise RecordError(
             f"cannot read records from {path}: {error.strerror}. Expected a JSON Lines file written by `fluxperf run`."
         ) from error
+    records, problems = parse_records(str(path), lines)
+    if not records:
+        problems = first_few(problems, "line that holds no record", "lines that hold no record") or [
+            f"{path} is empty."
+        ]
+        raise RecordError(f"no record could be read: {' '.join(problems)} Write some with `fluxperf run -o FILE`.")
+    return RecordsFile(str(path), records, problems)
+
+
+def parse_records(name: str, lines: Sequence[bytes]) -> tuple[list[Record], list[str]]:
+    """Records of the lines of a file of that name, without line feeds, and a sentence for each that holds none."""
     records: list[Record] = []
     problems: list[str] = []
     for number, line in enumerate(lines, start=1):
@@ -349,13 +360,8 @@ def read_records(path: Path) -> RecordsFile:
             records.append(_decode(line))
         except NOT_A_RECORD as error:
             torn = number == len(lines)
-            problems.append(f"{path}, line {number}: {explain(line, error, SCHEMA, torn=torn)}")
-    if not records:
-        problems = first_few(problems, "line that holds no record", "lines that hold no record") or [
-            f"{path} is empty."
-        ]
-        raise RecordError(f"no record could be read: {' '.join(problems)} Write some with `fluxperf run -o FILE`.")
-    return RecordsFile(str(path), records, problems)
+            problems.append(f"{name}, line {number}: {explain(line, error, SCHEMA, torn=torn)}")
+    return records, problems
 
 
 def read_many(paths: Iterable[Path]) -> Iterator[RecordsFile]:

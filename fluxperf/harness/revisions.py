@@ -15,6 +15,16 @@ def is_shallow(checkout: Path) -> bool:
         return False
 
 
+def moments(checkout: Path) -> dict[str, str]:
+    """When each commit that a checkout knows was made, as ISO 8601; nothing where there is no checkout."""
+    command = ["git", "-C", str(checkout), "log", "--all", "--format=%H %cI"]
+    try:
+        listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {commit: moment for commit, _, moment in (line.partition(" ") for line in listed)}
+
+
 def positions(checkout: Path) -> dict[str, int]:
     """Position of every commit that a checkout knows, parents before children; nothing where there is no checkout."""
     command = ["git", "-C", str(checkout), "rev-list", "--date-order", "--reverse", "--all"]

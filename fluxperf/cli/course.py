@@ -1,0 +1,75 @@
+"""``fluxperf history --course``: the time to denoise from the first commit on a GPU to the newest, card by card."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.table import Table
+
+from fluxperf.engine.phases import PHASES
+from fluxperf.errors import RecordError
+from fluxperf.files import write_whole
+from fluxperf.harness.committed import committed_records
+from fluxperf.harness.facts.course import Mark, course, quickest
+from fluxperf.harness.records import read_many
+from fluxperf.harness.revisions import moments
+from fluxperf.harness.text import units
+from fluxperf.published import BASELINE
+from fluxperf.workloads import HEADLINE
+
+
+def course_of(folder: Path, committed: bool, repo: Path) -> list[Mark]:
+    """Marks of the headline workload in a folder of records.
+
+    Args:
+        folder: of files.
+        committed: also every record that a commit held there.
+        repo: checkout that knows when commits were made.
+
+    Raises:
+        RecordError: no GPU ran that workload.
+    """
+    records = [record for file in read_many([folder]) for record in file.records]
+    if committed:
+        records += [record for record, _ in committed_records(folder)[0]]
+    marks = course(records, HEADLINE, moments(repo))
+    if not marks:
+        raise RecordError(f"history {folder}: expected GPU records of {HEADLINE}, found none. Measure some on a GPU.")
+    return marks
+
+
+def course_table(marks: Sequence[Mark]) -> Table:
+    """Every time that was shorter than all before it, on its card and in its way."""
+    view = Table(
+        title=f"{HEADLINE}: shorter than everything before, by card and way",
+        caption="Medians. Rest: idle seconds before each generation. Only rows of one card\nand one rest are compared.",
+        title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1),
+    )  # fmt: skip
+    for heading in ("card", "rest", "day", "commit", "rung", "4 steps", "n", "before over it"):
+        view.add_column(heading, justify="right" if heading in ("rest", "4 steps", "n", "before over it") else "left",
+                        no_wrap=True)  # fmt: skip
+    before: Mark | None = None
+    for mark in quickest(marks):
+        same = before is not None and (before.card, before.rest_s) == (mark.card, mark.rest_s)
+        view.add_row(
+            mark.card.removeprefix("NVIDIA ").partition(" ")[0],
+            f"{mark.rest_s:g} s" if mark.rest_s else "none",
+            mark.day,
+            mark.commit[:8] or "not named",
+            mark.rung,
+            units.time(mark.seconds).replace(units.NBSP, " "),
+            str(mark.samples),
+            f"{before.seconds / mark.seconds:.2f}" if same and before else "",
+        )
+        before = mark
+    return view
+
+
+def draw_course(marks: Sequence[Mark], path: Path) -> None:
+    """Writes the picture."""
+    # matplotlib takes a second to import, which the other commands need not pay.
+    from fluxperf.harness.report.plots.course import course_chart
+
+    write_whole(path, course_chart(marks, [phase.name for phase in PHASES], HEADLINE, BASELINE))

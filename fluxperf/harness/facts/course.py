@@ -1,0 +1,84 @@
+"""The course of a project: time to denoise from its first commit on a GPU to the newest, card by card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from statistics import median
+from typing import NamedTuple
+
+import msgspec
+
+from fluxperf.harness.facts.samples import summary_of
+from fluxperf.harness.records import IN_TURNS_WITH, Record
+
+
+class Mark(NamedTuple):
+    """What a rung took at a commit on a kind of card.
+
+    ``commit`` is "" where records name none; ``day`` is then that of the measurement, else the commit's. ``rest_s`` are
+    idle seconds before each generation: a card without a pause clocks down, and the two are never compared. ``seconds``
+    is the median of the records' medians, ``low`` and ``high`` are the extremes of ``samples`` samples.
+    """
+
+    card: str
+    rest_s: float
+    moment: str
+    commit: str
+    rung: str
+    seconds: float
+    low: float
+    high: float
+    samples: int
+
+    @property
+    def day(self) -> str:
+        """Year, month and day."""
+        return self.moment[:10]
+
+
+def course(records: Iterable[Record], workload: str, moments: Mapping[str, str]) -> list[Mark]:
+    """Marks of a workload on GPUs, by card and way, in the order of their commits.
+
+    Left out are runs within a memory budget, beside peers, from a prompt on, or on changed files.
+
+    Args:
+        records: of any commits; what is there twice counts once.
+        workload: name.
+        moments: when commits were made; others stand where they were measured.
+    """
+    groups: dict[tuple[str, float, str, str, str], list[Record]] = {}
+    for record in {msgspec.json.encode(one): one for one in records}.values():
+        gpu = record.machine.gpu
+        if gpu is None or record.workload.name != workload or record.ran_as != "kernel" or not summary_of(record):
+            continue
+        if {"memory_gb", IN_TURNS_WITH} & record.settings.keys() or record.stages or record.dirty:
+            continue
+        commit = record.commit or ""
+        moment = moments.get(commit, record.created_utc)
+        key = (gpu, float(record.settings.get("rest_s", 0)), moment, commit, record.rung)
+        groups.setdefault(key, []).append(record)
+    marks = []
+    for key, group in groups.items():
+        found = [one for record in group if (one := summary_of(record))]
+        marks.append(
+            Mark(
+                *key,
+                seconds=median(one.median for one in found),
+                low=min(one.low for one in found),
+                high=max(one.high for one in found),
+                samples=sum(one.samples for one in found),
+            )
+        )
+    return sorted(marks, key=lambda mark: (mark.card, mark.rest_s, mark.moment, -mark.seconds))
+
+
+def quickest(marks: Iterable[Mark]) -> list[Mark]:
+    """Those marks that took less than everything before them on their card, measured in their way."""
+    best: dict[tuple[str, float], float] = {}
+    found = []
+    for mark in marks:
+        place = (mark.card, mark.rest_s)
+        if mark.seconds < best.get(place, float("inf")):
+            best[place] = mark.seconds
+            found.append(mark)
+    return found
