@@ -8,7 +8,10 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -150,6 +153,50 @@ def test_a_program_that_wrote_no_verdict_is_an_error_whatever_its_exit_code(tmp_
     assert "nothing is proven" in done.stderr
 
 
+class Checks:
+    """Stands for GitHub's API: answers every request with one status, and keeps what it was asked for."""
+
+    def __init__(self, status: int) -> None:
+        self.made: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        answers = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                answers.made.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                answers.headers.append({**self.headers, "path": self.path})
+                self.send_response(status)
+                self.send_header("Location", "/elsewhere")
+                self.end_headers()
+                self.wfile.write(json.dumps({"message": "no :: 100% way\n::error::x <b>x</b>"}).encode())
+
+            def do_GET(self) -> None:
+                answers.made.append({"followed": self.path})
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+    @property
+    def told(self) -> dict[str, str]:
+        return {
+            "GITHUB_API_URL": f"http://127.0.0.1:{self._server.server_port}/api", "GITHUB_REPOSITORY": "owner/name",
+            "CHECK_SHA": "a" * 40, "CHECK_TOKEN": "a-token", "CHECK_URL": "https://example.org/runs/1",
+            "no_proxy": "127.0.0.1",
+        }  # fmt: skip
+
+    def __enter__(self) -> Checks:
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
 BOTH = "blocks=pass kernels=pass"
 
 
@@ -173,9 +220,13 @@ def test_a_job_that_was_skipped_or_unsure_is_no_silent_pass(
     summary = tmp_path / "summary.md"
     told = {"EXACT": exact, "TIMED": timed, "GPU": gpu, "VERDICTS": said, "GITHUB_STEP_SUMMARY": str(summary)}
     script = str(ACTION / "verdict.sh")
-    done = subprocess.run([script], capture_output=True, text=True, check=False, env={**os.environ, **told})
+    with Checks(201) as checks:
+        told |= checks.told
+        done = subprocess.run([script], capture_output=True, text=True, check=False, env={**os.environ, **told})
     assert done.returncode == code, done.stderr
     assert word in done.stdout
+    conclusion = "failure" if code else "neutral" if "UNSURE" in word else "success"
+    assert [row["conclusion"] for row in checks.made] == ([conclusion] if gpu else []), "of times, where they are gated"
     if word:
         first = summary.read_text().splitlines()[0]
         assert first.startswith("## Performance gate: ")
@@ -184,6 +235,82 @@ def test_a_job_that_was_skipped_or_unsure_is_no_silent_pass(
     else:
         assert not done.stdout
         assert not summary.exists()
+
+
+UNSURE = {"EXACT": "success", "TIMED": "success", "GPU": "true", "VERDICTS": "blocks=unsure kernels=pass"}
+
+
+def concluded(folder: Path, **told: str) -> tuple[subprocess.CompletedProcess[str], str]:
+    """The job of the verdict where a timed one was unsure, and its summary."""
+    summary = folder / "summary.md"
+    done = subprocess.run(
+        [str(ACTION / "verdict.sh")], capture_output=True, text=True, check=False,
+        env={**os.environ, **UNSURE, "GITHUB_STEP_SUMMARY": str(summary), **told},
+    )  # fmt: skip
+    return done, summary.read_text()
+
+
+def test_an_unsure_job_makes_a_neutral_check_of_the_pull_requests_own_commit(tmp_path: Path) -> None:
+    job = yaml.safe_load((ROOT / ".github" / "workflows" / "perf-gate.yml").read_text(encoding="utf-8"))["jobs"]
+    assert job["verdict"]["permissions"] == {"contents": "read", "checks": "write"}
+    assert job["verdict"]["env"]["CHECK_SHA"] == "${{ github.event.pull_request.head.sha || github.sha }}"
+    assert [name for name in job if "permissions" in job[name]] == ["verdict"], "what measures may write nothing"
+    with Checks(201) as checks:
+        done, summary = concluded(tmp_path, **checks.told)
+    (row,), (head,) = checks.made, checks.headers
+    assert done.returncode == 0
+    assert (row["head_sha"], row["status"], row["conclusion"]) == ("a" * 40, "completed", "neutral")
+    assert row["name"] == "perf-gate: times"
+    assert row["output"]["title"].startswith("UNSURE: blocks.")
+    assert row["details_url"] == "https://example.org/runs/1"
+    assert (head["path"], head["Authorization"]) == ("/api/repos/owner/name/check-runs", "Bearer a-token")
+    assert summary.startswith("## Performance gate: UNSURE: blocks.")
+    assert "a-token" not in done.stdout + done.stderr + summary
+
+
+@pytest.mark.parametrize(
+    ("status", "phrase"),
+    [
+        (403, "way ::error::x  b x /b ). Give the job `permissions: checks: write`"),
+        (404, "Give the job `permissions: checks: write`"),
+        (422, "CHECK_SHA must be a commit"),
+        (500, "Run the job again"),
+        (302, "Run the job again"),
+        (200, "answered 200, expected 201"),
+    ],
+)
+def test_where_no_check_may_be_made_the_job_says_so_and_unsure_stays_said(
+    tmp_path: Path, status: int, phrase: str
+) -> None:
+    with Checks(status) as checks:
+        done, summary = concluded(tmp_path, **checks.told)
+    assert done.returncode == 0, done.stderr
+    assert len(checks.made) == 1, "a token goes to no other place"
+    assert summary.startswith("## Performance gate: UNSURE: blocks.")
+    assert "::warning title=perf-gate is UNSURE::" in done.stdout
+    for text, percent in ((summary.splitlines()[1], "%"), (done.stdout.splitlines()[1], "%25")):
+        assert phrase in text
+        assert status in (200,) or f"100{percent} way" in text
+    assert done.stdout.splitlines()[1].startswith("::warning title=perf-gate has no neutral check::")
+    assert not re.search(r"^::error", done.stdout + summary, re.M)
+
+
+@pytest.mark.parametrize(
+    ("told", "phrase"),
+    [
+        ({"CHECK_TOKEN": ""}, "expected CHECK_TOKEN in the environment"),
+        ({"CHECK_SHA": "main"}, "CHECK_SHA as a commit"),
+        ({"GITHUB_REPOSITORY": "owner/name/../../other"}, "GITHUB_REPOSITORY as owner/name"),
+        ({"GITHUB_API_URL": "http://127.0.0.1:9"}, "could not be reached"),
+        ({"GITHUB_API_URL": "no place"}, "could not be reached"),
+    ],
+)
+def test_a_check_that_cannot_be_asked_for_is_a_warning(tmp_path: Path, told: dict[str, str], phrase: str) -> None:
+    with Checks(201) as checks:
+        done, summary = concluded(tmp_path, **{**checks.told, **told})
+    assert (done.returncode, checks.made) == (0, [])
+    assert phrase in summary
+    assert phrase in done.stdout
 
 
 def test_what_the_gate_runs_cannot_write_into_the_job(tmp_path: Path) -> None:
