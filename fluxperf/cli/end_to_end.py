@@ -17,10 +17,14 @@ from fluxperf.errors import ConfigError
 from fluxperf.harness.measure.sampling import Sampling
 from fluxperf.harness.records import Record
 from fluxperf.pipeline.measuring import measure_pictures
+from fluxperf.pipeline.parts import needed
 from fluxperf.pipeline.stages import STAGES
 from fluxperf.pipeline.text_to_image import Pipeline
 from fluxperf.words import plural
 from fluxperf.workloads import Workload
+
+#: Subfolders of a model that a picture needs.
+PARTS = needed(text=True, vae=True)
 
 
 class How(NamedTuple):
@@ -33,6 +37,7 @@ class How(NamedTuple):
     witness: bool
     peers: tuple[str, ...]
     memory_gb: float | None
+    variant: str | None = None
 
 
 def measure_pictures_of(
@@ -61,7 +66,9 @@ def measure_pictures_of(
     with Progress("loading", None if turns is None else len(names) * (1 + turns)) as progress:
         for name in names:
             progress.show(f"{name}: loading")
-            pipeline = Pipeline.from_pretrained(weights, rung=name, device=how.device, nvtx=how.nvtx)
+            pipeline = Pipeline.from_pretrained(
+                weights, rung=name, device=how.device, variant=how.variant, nvtx=how.nvtx
+            )
             progress.show(name)
             try:
                 record, _ = measure_pictures(pipeline, workload, how.sampling, how.seed, how.witness, progress.advance)

@@ -9,7 +9,7 @@ import typer
 
 from fluxperf.budgets import check_gigabytes
 from fluxperf.cli.grammar import choice
-from fluxperf.cli.options import RUNGS, DeviceKind, MemoryGb, Pixels
+from fluxperf.cli.options import RUNGS, DeviceKind, MemoryGb, Pixels, Revision, Variant
 from fluxperf.cli.pictures import How, decode_latents, encode_prompts, make_pictures
 from fluxperf.errors import ConfigError
 from fluxperf.files import check_writable
@@ -26,8 +26,6 @@ _Model = Annotated[
         "--model", help="Folder of FLUX.1-schnell or -dev as diffusers saves it, or the model's name on the hub."
     ),
 ]
-_Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a name on the hub; main if not given.")]
-_Variant = Annotated[str | None, typer.Option(help="Word in the names of the folder's files, such as fp16.")]
 _Transformer = Annotated[
     Path | None, typer.Option(help="File of the transformer's weights instead of the folder's, such as one in e4m3.")
 ]
@@ -73,8 +71,8 @@ _Nvtx = Annotated[bool, typer.Option("--nvtx", help="NVTX ranges for steps, bloc
 def generate(
     prompt: _Prompt = None,
     model: _Model = None,
-    revision: _Revision = None,
-    variant: _Variant = None,
+    revision: Revision = None,
+    variant: Variant = None,
     transformer: _Transformer = None,
     output: _Output = None,
     prompts: _Prompts = None,

@@ -18,6 +18,7 @@ from fluxperf.errors import ConfigError
 from fluxperf.files import check_writable
 from fluxperf.harness.measure.sampling import Sampling
 from fluxperf.harness.measure.stopping import Until
+from fluxperf.pipeline.hub import found
 from fluxperf.workloads import WORKLOADS, Workload, workload_named
 
 RUNGS = [phase.name for phase in PHASES]
@@ -54,8 +55,13 @@ Steps = Annotated[int | None, typer.Option(help="Euler steps.")]
 Batch = Annotated[int | None, typer.Option(help="Images at once.")]
 Weights = Annotated[
     Path | None,
-    typer.Option(help="FLUX.1 checkpoint: diffusers folder or single file. Synthetic weights if not given."),
+    typer.Option(
+        help="FLUX.1 checkpoint: diffusers folder, single file, or a model's name on the hub. Synthetic weights if not "
+        "given."
+    ),
 ]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a name on the hub; main if not given.")]
+Variant = Annotated[str | None, typer.Option(help="Word in the names of the folder's files, such as fp16.")]
 MemoryGb = Annotated[
     float | None,
     typer.Option(
@@ -78,6 +84,8 @@ class WorkloadOptions:
     steps: Steps = None
     batch: Batch = None
     weights: Weights = None
+    revision: Revision = None
+    variant: Variant = None
     seed: Seed = 0
 
     def chosen(self) -> list[Workload]:
@@ -107,8 +115,32 @@ class WorkloadOptions:
         return first
 
     def source(self, workload: Workload) -> WeightSource:
-        """The weights of a workload, of a checkpoint or drawn from the seed."""
-        return Checkpoint(self.weights) if self.weights else SyntheticWeights(config_named(workload.model), self.seed)
+        """The weights of a workload, of a checkpoint or drawn from the seed.
+
+        Raises:
+            FluxperfError: see `place` and `Checkpoint`.
+        """
+        place = self.place(("transformer",))
+        if place is None:
+            return SyntheticWeights(config_named(workload.model), self.seed)
+        return Checkpoint(place, self.variant)
+
+    def place(self, parts: tuple[str, ...]) -> Path | None:
+        """Where the weights are, in files; a name on the hub is found in its cache or downloaded. None if synthetic.
+
+        Args:
+            parts: subfolders that are needed.
+
+        Raises:
+            ConfigError: a revision or a variant of no files.
+            CheckpointError: the hub's cache does not have it whole, and it cannot be downloaded.
+        """
+        if self.weights is not None:
+            return found(self.weights, parts, self.revision, variant=self.variant)
+        for name, value in (("revision", self.revision), ("variant", self.variant)):
+            if value is not None:
+                raise ConfigError(f"--{name} {value}: expected --weights beside it, got none. Leave it out.")
+        return None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from fluxperf.budgets import check_gigabytes, in_words
-from fluxperf.cli.end_to_end import How, measure_pictures_of, show_pictures
+from fluxperf.cli.end_to_end import PARTS, How, measure_pictures_of, show_pictures
 from fluxperf.cli.grouped import grouped
 from fluxperf.cli.keeping import Keeping
 from fluxperf.cli.ladder import ladder
@@ -97,7 +97,7 @@ def run(
         _show(measured_in_processes(context, processes, output), output)
         return
     kind = open_device(device).kind
-    how = How(kind, often.sampling(), what.seed, nvtx, witness, tuple(peer or ()), memory_gb)
+    how = How(kind, often.sampling(), what.seed, nvtx, witness, tuple(peer or ()), memory_gb, what.variant)
     if memory_gb is not None:
         _check_budget(memory_gb, names, how, end_to_end)
     if kind != "cuda":
@@ -109,8 +109,9 @@ def run(
     if end_to_end:
         keeping = Keeping(output, lambda records: show_pictures(records, None))
         with keeping.until_done():
+            folder = what.place(PARTS)
             for workload in chosen:
-                measure_pictures_of(names or _every_rung(kind), workload, what.weights, how, keeping)
+                measure_pictures_of(names or _every_rung(kind), workload, folder, how, keeping)
         show_pictures(keeping.records, output)
         return
     keeping = Keeping(output, lambda records: _show(records, None))

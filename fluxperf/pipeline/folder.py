@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fluxperf.engine.checkpoints.files import read_json
+from fluxperf.engine.checkpoints.files import check_no_cache, model_name, read_json
 from fluxperf.engine.config import FluxConfig
 from fluxperf.errors import CheckpointError
 from fluxperf.pipeline import contents
@@ -32,10 +32,6 @@ _OTHERS = {
 }
 
 
-#: How the hub's cache names the folder of a model, before its name with "--" for "/".
-_CACHED = "models--"
-
-
 @dataclass(frozen=True)
 class ModelFolder:
     """A folder that has been checked.
@@ -53,9 +49,7 @@ class ModelFolder:
     @property
     def name(self) -> str:
         """Name for metadata and records: the folder's, or model and revision of a folder in the hub's cache."""
-        if self.path.parent.name == "snapshots" and (cached := self.path.parent.parent.name).startswith(_CACHED):
-            return f"{cached.removeprefix(_CACHED).replace('--', '/')}@{self.path.name[:12]}"
-        return self.path.name
+        return model_name(self.path)
 
 
 def open_folder(
@@ -122,17 +116,13 @@ def _no_folder(path: Path) -> str:
         )
     text = f"{path}: expected a diffusers model folder, found nothing there."
     if len(path.parts) == 2 and not path.is_absolute():
-        text += f" A name on the hub is taken by `fluxperf generate`; or: hf download {path} --local-dir {path.name}"
+        text += f" If it is a name on the hub: hf download {path} --local-dir {path.name}, and give that folder."
     return text
 
 
 def _check_kind(path: Path) -> None:
     """Complains about a folder that is of another kind altogether."""
-    snapshots = path / "snapshots"
-    if snapshots.is_dir():
-        found = sorted(item for item in snapshots.iterdir() if item.is_dir())
-        hint = f"give {found[-1]}" if found else "its download did not finish"
-        raise CheckpointError(f"{path}: expected a model folder, got the download cache of one: {hint}.")
+    check_no_cache(path)
     index = path / "model_index.json"
     if not index.is_file():
         raise CheckpointError(_no_index(path))

@@ -17,6 +17,8 @@ from fluxperf.pipeline.folder import open_folder
 
 #: An organization and a model; a name of the hub has no other form.
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+#: Ends of files' names; no model's name has one.
+_FILES = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".bin")
 
 
 def found(
@@ -41,7 +43,8 @@ def found(
         DeviceError: huggingface_hub is not installed.
     """
     path, name = Path(model).expanduser(), str(model)
-    if path.exists() or not _NAME.fullmatch(name):
+    # Beside a folder that is there, and of a file's kind, it is a path that was misspelt.
+    if path.exists() or path.parent.is_dir() or path.suffix in _FILES or not _NAME.fullmatch(name):
         if revision is not None:
             raise ConfigError(
                 f"revision {revision!r}: expected a model by its name on the hub, such as "

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from fluxperf.engine.checkpoints.checkpoint import Checkpoint
 from fluxperf.errors import CheckpointError
 from fluxperf.pipeline.folder import TRANSFORMER, open_folder
 
@@ -218,7 +219,14 @@ def test_paths_that_are_no_model_folder(folder, tmp_path):
     assert "found nothing" in _complaint(tmp_path / "empty")
     cache = tmp_path / "models--black-forest-labs--FLUX.1-schnell"
     (cache / "snapshots" / "741f7c3c").mkdir(parents=True)
-    assert f"the download cache of one: give {cache / 'snapshots' / '741f7c3c'}" in _complaint(cache)
+    assert f"the hub's cache of one: give {cache / 'snapshots' / '741f7c3c'}" in _complaint(cache)
+    (cache / "snapshots" / "99999999").mkdir()
+    assert "give one of its commits: " in _complaint(cache)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("741f7c3c\n")
+    assert f"the hub's cache of one: give {cache / 'snapshots' / '741f7c3c'}" in _complaint(cache)
+    with pytest.raises(CheckpointError, match=r"the hub's cache of one: give .*741f7c3c"):
+        Checkpoint(cache)
 
 
 @pytest.mark.peer

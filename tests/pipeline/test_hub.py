@@ -186,6 +186,36 @@ def test_the_command_takes_a_name(cache, tmp_path, capsys):
     assert opened(picture.read_bytes()).text["model"].startswith(f"{NAME}@{COMMIT[:12]}")
 
 
+@pytest.mark.parametrize("kind", [[], ["--end-to-end"]])
+def test_run_takes_a_name_and_its_record_tells_the_commit(cache, tmp_path, capsys, kind):
+    from fluxperf.cli import main
+    from fluxperf.harness.records import read_records
+
+    records = tmp_path / "records.jsonl"
+    sizes = ["--height", "16", "--width", "16", "--steps", "1", "--text-tokens", "8", "--repeat", "1", "--warmup", "0"]
+    how = ["--rung", "batched", "--device", "host", "--revision", "older", *sizes, *kind, "-o", str(records)]
+    with pytest.raises(SystemExit) as end:
+        main(["run", "--weights", NAME, *how])
+    assert not end.value.code, capsys.readouterr().err
+    assert read_records(records).records[0].workload.weights.startswith(f"{NAME}@{OLDER[:12]}")
+
+
+def test_a_misspelt_path_is_no_name(cache, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    for path in ("models/FLUX.1-schnel", "weights/flux1.safetensors"):
+        assert hub.found(path, PARTS) == Path(path)
+
+
+def test_a_revision_without_weights_is_refused(capsys):
+    from fluxperf.cli import main
+
+    with pytest.raises(SystemExit) as end:
+        main(["run", "--revision", "main", "--device", "host"])
+    assert end.value.code == 2
+    assert "expected --weights beside it" in " ".join(capsys.readouterr().err.split())
+
+
 def test_dtypes_may_be_objects_and_have_two_names(saved):
     import torch
 

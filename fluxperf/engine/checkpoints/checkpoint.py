@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fluxperf.engine.checkpoints import layouts
-from fluxperf.engine.checkpoints.files import TensorFiles, read_json, weights_in
+from fluxperf.engine.checkpoints.files import TensorFiles, check_no_cache, model_name, read_json, weights_in
 from fluxperf.engine.checkpoints.layouts import Piece
 from fluxperf.engine.checkpoints.reader import Descriptors, Reader
 from fluxperf.engine.checkpoints.scales import scaled
@@ -74,7 +74,7 @@ class Checkpoint:
             self._recipes = layouts.diffusers(self.config)
         else:
             raise CheckpointError(_unrecognized(path, names, settings))
-        self.description = f"{path.name} ({self.config.name})"
+        self.description = f"{model_name(path.absolute())} ({self.config.name})"
         self._check()
 
     @property
@@ -164,6 +164,7 @@ def _expected(piece: Piece, pieces: list[Piece], shape: tuple[int, ...], whole: 
 def _find(path: Path, variant: str | None) -> tuple[TensorFiles, Mapping[str, Any] | None]:
     """Files of a checkpoint, and the ``config.json`` beside them, if any."""
     if path.is_dir():
+        check_no_cache(path)
         folder = path / "transformer" if (path / "transformer").is_dir() else path
         single, index = weights_in(folder, _STEM, variant)
         if not index.is_file() and not single.is_file():
