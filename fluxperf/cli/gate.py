@@ -241,7 +241,7 @@ def calibrate(
         processes = Processes(both, arguments, folder, begins_with(alive))
         runner: Runner = open_now.enter_context(Alive(processes, alive)) if alive else processes
         if forked:
-            runner = Forks(main, arguments, folder, ["fluxperf.cli.preloaded"])
+            runner = open_now.enter_context(Forks(main, arguments, folder, ["fluxperf.cli.preloaded"]))
         try:
             for latest in again(runner, found, thresholds, comparisons, time_limit_s, on_pair):
                 with undisturbed():

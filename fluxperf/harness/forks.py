@@ -7,27 +7,25 @@ GPU: a fork of one that has would share its driver's state. That is looked at be
 
 from __future__ import annotations
 
-import multiprocessing
+import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from multiprocessing.process import BaseProcess
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from types import TracebackType
 
+import fluxperf
 from fluxperf.errors import BuildError
 from fluxperf.harness.checkouts import PATIENCE_S, last_lines
+from fluxperf.harness.forked import Main
 from fluxperf.harness.gate import Side
 from fluxperf.harness.isolation import surroundings
 from fluxperf.harness.records import Record, read_records
-from fluxperf.lifeline import tie
-
-#: Device files of NVIDIA's drivers begin so: of servers and desktops, of Jetson, of Windows' subsystem.
-_DEVICES = ("/dev/nvidia", "/dev/nvhost", "/dev/nvmap", "/dev/dxg")
-
-_GRACE_S = 10.0
-
-Main = Callable[[Sequence[str]], None]
+from fluxperf.lifeline import GRACE_S, led
 
 
 class Forks:
@@ -41,10 +39,19 @@ class Forks:
     """
 
     def __init__(self, main: Main, arguments: Sequence[str], folder: Path, preload: Iterable[str]) -> None:
-        self._main, self._arguments, self._folder = main, tuple(arguments), folder
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(list(preload))
+        self._arguments, self._folder, self._log = tuple(arguments), folder, folder / "forks.txt"
+        self._command = [sys.executable, "-P", "-s", "-m", "fluxperf.harness.forked"]
+        self._command += [f"{main.__module__}:{main.__qualname__}", *preload]
+        self._process: subprocess.Popen[bytes] | None = None
         self._taken = 0
+
+    def __enter__(self) -> Forks:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def measure(self, side: Side) -> list[Record]:
         """Records of one process, one for each rung.
@@ -55,90 +62,63 @@ class Forks:
         """
         self._taken += 1
         output, log = (self._folder / f"{side}-{self._taken}.{ending}" for ending in ("jsonl", "txt"))
-        words = [*self._arguments, "-o", str(output)]
         told = {**surroundings(), "FLUXPERF_CACHE": str(self._folder / f"cache-{side}")}
-        process = self._context.Process(target=_measured, args=(self._main, words, self._folder, log, told))
-        try:
-            with _surrounded_by(told):  # what the process that forks is started with
-                process.start()
-            process.join(PATIENCE_S)
-            alive = process.is_alive()
-        finally:
-            _end(process)
-        if alive:
+        words = [*self._arguments, "-o", str(output)]
+        asked = {"words": words, "folder": str(self._folder), "log": str(log), "environment": told}
+        code = self._run(json.dumps(asked).encode() + b"\n")
+        if code is None:
             raise BuildError(f"measuring {side}: expected an end within {PATIENCE_S:g} s, there was none.")
-        if process.exitcode:
-            said = last_lines(log.read_text(encoding="utf-8", errors="replace") if log.exists() else "")
+        if code:
+            said = log if log.exists() else self._log
             raise BuildError(
-                f"measuring {side}: expected exit code 0, got {process.exitcode}. Correct what it says:\n{said}"
+                f"measuring {side}: expected exit code 0, got {code}. Correct what it says:\n"
+                f"{last_lines(said.read_text(encoding='utf-8', errors='replace'))}"
             )
         found = read_records(output)
         if found.problems:
             raise BuildError(f"measuring {side}: {found.problems[0]} Run the gate again.")
         return found.records
 
+    def close(self) -> None:
+        """Ends the process that forks, and the one that it has forked."""
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        with process:
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, number)
+                # Its output ends with the last of them.
+                while process.stdout and select.select([process.stdout], [], [], GRACE_S)[0]:
+                    if not process.stdout.read(100):
+                        return
 
-def devices_of(process: int) -> list[str]:
-    """Device files of NVIDIA's drivers that a process has open, or mapped.
-
-    Raises:
-        OSError: that cannot be seen.
-    """
-    folder = Path("/proc") / str(process)
-    found = []
-    for entry in (folder / "fd").iterdir():
+    def _run(self, asked: bytes) -> int | None:
+        """Exit code of a process; ``None`` if it did not end, and was ended."""
         try:
-            found.append(os.readlink(entry))
-        except FileNotFoundError:  # closed in between
-            continue
-    found += [line.split(maxsplit=5)[-1] for line in (folder / "maps").read_text().splitlines()]
-    return sorted({name for name in found if name.startswith(_DEVICES)})
+            process = self._started()
+            if process.stdin is None or process.stdout is None:  # an internal truth: it is started with pipes
+                raise AssertionError("no pipe")
+            with suppress(BrokenPipeError):  # it ended: its words say why
+                process.stdin.write(asked)
+            if select.select([process.stdout], [], [], PATIENCE_S)[0]:
+                code = process.stdout.readline()
+                return int(code) if code else process.wait()
+        except BaseException:
+            self.close()
+            raise
+        self.close()
+        return None
 
-
-@contextmanager
-def _surrounded_by(environment: Mapping[str, str]) -> Iterator[None]:
-    """This process's environment replaced by another one, for what it starts."""
-    before = dict(os.environ)
-    try:
-        _take(environment)
-        yield
-    finally:
-        _take(before)
-
-
-def _take(environment: Mapping[str, str]) -> None:
-    os.environ.clear()
-    os.environ.update(environment)
-
-
-def _measured(main: Main, words: Sequence[str], folder: Path, log: Path, environment: Mapping[str, str]) -> None:
-    """What a forked process does, in the environment of any process that measures. What it prints goes to ``log``."""
-    _take(environment)
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    for standard in (1, 2):
-        os.dup2(descriptor, standard)
-    os.close(descriptor)
-    os.chdir(folder)
-    tie(os.getppid())
-    for process in (os.getppid(), os.getpid()):
-        try:
-            devices = devices_of(process)
-        except OSError as error:
-            _refuse(f"expected to see which files process {process} has open, got: {error}")
-        if devices:
-            _refuse(f"expected a process without a GPU to fork from, but it has {', '.join(devices)}")
-    main(words)
-
-
-def _refuse(what: str) -> NoReturn:
-    raise SystemExit(f"forked: {what}. Measure in processes that are not forked.")
-
-
-def _end(process: BaseProcess) -> None:
-    """Ends a process that still runs, and kills it if it does not."""
-    if process.pid is not None and process.is_alive():
-        process.terminate()
-        process.join(_GRACE_S)
-        if process.is_alive():
-            process.kill()
-            process.join()
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            root = str(Path(fluxperf.__file__).resolve().parent.parent)
+            descriptor = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            try:
+                self._process = subprocess.Popen(
+                    self._command, cwd=self._folder, env={**surroundings(), **led(), "PYTHONPATH": root}, bufsize=0,
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=descriptor, start_new_session=True,
+                )  # fmt: skip
+            finally:
+                os.close(descriptor)
+        return self._process

@@ -12,7 +12,10 @@ _WRITES = {"write_text", "write_bytes", "NamedTemporaryFile", "mkstemp", "copyfi
 _OF_OS = {"replace", "rename", "renames", "link", "truncate"}
 
 #: What may: the writer and its drafts, appending to the file that GitHub names, and what a forked process prints to.
-_MAY = {"fluxperf/files.py", "fluxperf/drafts.py", "fluxperf/harness/formats/github.py", "fluxperf/harness/forks.py"}
+_MAY = {
+    "fluxperf/files.py", "fluxperf/drafts.py", "fluxperf/harness/formats/github.py", "fluxperf/harness/forks.py",
+    "fluxperf/harness/forked.py",
+}  # fmt: skip
 
 
 def writes(source: str) -> list[int]:

@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from fluxperf.cli import main
 from fluxperf.errors import BuildError, FluxperfError, RecordError
-from fluxperf.harness import forks
-from fluxperf.harness.forks import Forks, devices_of
+from fluxperf.harness import forked, forks
+from fluxperf.harness.forked import Main, devices_of
+from fluxperf.harness.forks import Forks
 from fluxperf.harness.isolation import PASSED
 
 RUN = ("run", "--workload", "tiny", "--rung", "fused", "--repeat", "1", "--device", "host")
 PRELOAD = ("fluxperf.cli.preloaded",)
 
 
-def measured(tmp_path: Path, main_of: forks.Main = main, words: Sequence[str] = RUN) -> Forks:
-    return Forks(main_of, words, tmp_path, PRELOAD)
+Measured = Callable[..., Forks]
+
+
+@pytest.fixture
+def measured(tmp_path: Path) -> Iterator[Measured]:
+    """Makes what measures by a command; what forks is ended after the test."""
+    with ExitStack() as ends:
+
+        def make(main_of: Main = main, words: Sequence[str] = RUN) -> Forks:
+            return ends.enter_context(Forks(main_of, words, tmp_path, PRELOAD))
+
+        yield make
 
 
 def tells(words: Sequence[str]) -> None:
@@ -39,8 +51,10 @@ def is_killed(words: Sequence[str]) -> None:
     os.kill(os.getpid(), 9)
 
 
-def test_each_process_writes_a_record_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    runner = measured(tmp_path)
+def test_each_process_writes_a_record_of_its_own(
+    measured: Measured, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    runner = measured()
     records = [record for side in ("base", "head", "head") for record in runner.measure(side)]  # type: ignore[arg-type]
     assert [record.rung for record in records] == ["fused"] * 3
     assert all(record.ran_as == "twin" for record in records)
@@ -51,11 +65,11 @@ def test_each_process_writes_a_record_of_its_own(tmp_path: Path, capfd: pytest.C
 
 
 def test_they_are_forked_from_one_process_that_has_imported_everything(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    measured: Measured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("GITHUB_TOKEN", "CI", "PYTHONPATH", "PYTHONHOME", "LD_PRELOAD"):
         monkeypatch.setenv(name, "")
-    runner, parents = measured(tmp_path, tells), set()
+    runner, parents = measured(tells), set()
     for _ in range(2):
         with pytest.raises(BuildError, match="expected exit code 0, got 7") as caught:
             runner.measure("base")
@@ -80,16 +94,18 @@ def test_they_are_forked_from_one_process_that_has_imported_everything(
     ],
 )
 def test_a_process_that_fails_is_an_error(
-    tmp_path: Path, what: forks.Main, words: Sequence[str], error: type[FluxperfError], message: str
+    measured: Measured, what: Main, words: Sequence[str], error: type[FluxperfError], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        measured(tmp_path, what, words).measure("base")
+        measured(what, words).measure("base")
 
 
-def test_a_process_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_does_not_end_is_ended(
+    measured: Measured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(forks, "PATIENCE_S", 0.05)
     with pytest.raises(BuildError, match=r"an end within 0\.05 s"):
-        measured(tmp_path, words=(*RUN[:-3], "500")).measure("base")
+        measured(words=(*RUN[:-3], "500")).measure("base")
     assert not list(tmp_path.glob("*.jsonl"))
 
 
@@ -97,7 +113,7 @@ def test_open_devices_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert devices_of(os.getpid()) == []
     device = tmp_path / "nvidia0"
     device.write_text("")
-    monkeypatch.setattr(forks, "_DEVICES", (str(tmp_path / "nvidia"),))
+    monkeypatch.setattr(forked, "_DEVICES", (str(tmp_path / "nvidia"),))
     with device.open():
         assert devices_of(os.getpid()) == [str(device)]
     assert devices_of(os.getpid()) == []
@@ -107,24 +123,26 @@ def test_open_devices_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def refused(words: Sequence[str]) -> None:
     """Measures, in a process whose parent (or that itself) has a device open."""
-    forks._DEVICES = ("/dev/null",)
+    forked._DEVICES = ("/dev/null",)
     held = os.open("/dev/null", os.O_RDONLY)
     try:
-        forks._measured(main, words, Path(words[-1]).parent, Path(words[-1]).with_suffix(".log"), {})
+        forked.run(main, words, Path(words[-1]).parent, Path(words[-1]).with_suffix(".log"), {})
     finally:
         os.close(held)
 
 
 def blind(words: Sequence[str]) -> None:
     """Measures where nothing can be seen of other processes."""
-    forks.devices_of = lambda process: (_ for _ in ()).throw(PermissionError(13, "Permission denied"))
-    forks._measured(main, words, Path(words[-1]).parent, Path(words[-1]).with_suffix(".log"), {})
+    forked.devices_of = lambda process: (_ for _ in ()).throw(PermissionError(13, "Permission denied"))
+    forked.run(main, words, Path(words[-1]).parent, Path(words[-1]).with_suffix(".log"), {})
 
 
 @pytest.mark.parametrize(("what", "message"), [(refused, "it has /dev/null"), (blind, "Permission denied")])
-def test_a_process_that_has_a_gpu_open_measures_nothing(tmp_path: Path, what: forks.Main, message: str) -> None:
+def test_a_process_that_has_a_gpu_open_measures_nothing(
+    measured: Measured, tmp_path: Path, what: Main, message: str
+) -> None:
     with pytest.raises(BuildError, match="expected exit code 0, got 1"):
-        measured(tmp_path, what).measure("base")
+        measured(what).measure("base")
     (log,) = tmp_path.glob("*.log")
     assert not list(tmp_path.glob("*.jsonl"))
     assert message in log.read_text() + (tmp_path / "base-1.txt").read_text()
