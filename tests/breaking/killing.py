@@ -26,7 +26,10 @@ GRACE_S = 20.0
 
 
 class Ended(NamedTuple):
-    """How a command ended: its exit code, negative for a signal; what it printed; how many seconds it ran."""
+    """How a command ended: its exit code, negative for a signal; what it printed; seconds until it last did so.
+
+    What comes behind is Python's own end, which is long where much was imported.
+    """
 
     code: int
     said: str
@@ -68,7 +71,7 @@ class Warm:
         """
         told = {**os.environ, **ALONE, "TMPDIR": str(scratch), "FLUXPERF_CACHE": str(scratch.with_name("cache"))}
         asked = {"words": words, "folder": str(folder), "log": str(self._log), "environment": told}
-        start = time.monotonic()
+        start = time.time()
         _stream(self._process.stdin).write(json.dumps(asked) + "\n")
         _stream(self._process.stdin).flush()
         if how is not None:
@@ -76,11 +79,8 @@ class Warm:
             for child in Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split():
                 with suppress(ProcessLookupError):
                     os.kill(int(child), how)
-        ended = Ended(
-            int(_stream(self._process.stdout).readline()),
-            self._log.read_text(errors="replace"),
-            time.monotonic() - start,
-        )
+        code = int(_stream(self._process.stdout).readline())
+        ended = Ended(code, self._log.read_text(errors="replace"), self._log.stat().st_mtime - start)
         until = time.monotonic() + GRACE_S
         while living := descendants(scratch):
             assert time.monotonic() < until, f"{words} is over, and {living} live on"
@@ -142,7 +142,7 @@ def killed(victim: Victim, process: Warm, folder: Path, how: signal.Signals, tim
     seconds = victim.within_s or process.run(victim.words(0), folder, scratch).seconds
     finished, ends = victim.whole(False), Counter[str]()
     for number in range(1, times + 1):
-        words, draw = victim.words(number), random.Random(f"{victim.words(0)[0]} {how} {number}")
+        words, draw = victim.words(number), random.Random(f"{folder.name} {how} {number}")
         ended = process.run(words, folder, scratch, how, draw.uniform(0, 1.05 * seconds))
         ends[ended.how] += 1
         what = f"{words}, try {number}: {ended.how}, {ended.said}"
