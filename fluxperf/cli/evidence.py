@@ -52,24 +52,27 @@ def evidence(
     """
     if suite not in SUITES:
         raise UnknownNameError("suite", suite, SUITES)
-    parts = _chosen(SUITES[suite](), part or [])
+    parts = SUITES[suite]()
+    chosen = _chosen(parts, part or [])
     collection = Collection(output, suite, parts, _others(output))
     here = _here(suite, listed)
     if not listed:
         check_writable(collection.file, appended=True)
         collection.check(here)
-        _measure(collection, here, budget)
-    _show(collection, here)
+        _measure(collection, here, chosen, budget)
+    _show(collection, here, chosen)
 
 
 def _chosen(parts: list[Part], patterns: list[str]) -> list[Part]:
-    """The parts that some patterns name, and those whose latents they need; all without a pattern."""
-    chosen = {one.name for one in parts for pattern in patterns if fnmatch.fnmatchcase(one.name, pattern)}
+    """The parts that some patterns name; all without a pattern.
+
+    Raises:
+        UnknownNameError: a pattern names none.
+    """
     for pattern in patterns:
         if not any(fnmatch.fnmatchcase(one.name, pattern) for one in parts):
             raise UnknownNameError("part", pattern, [one.name for one in parts])
-    needed = {one.needs for one in parts if one.name in chosen} - {""}
-    return [one for one in parts if not patterns or one.name in chosen or one.makes in needed]
+    return [one for one in parts if not patterns or any(fnmatch.fnmatchcase(one.name, each) for each in patterns)]
 
 
 def _others(output: Path) -> list[Path]:
@@ -92,13 +95,13 @@ def _here(suite: str, listed: bool) -> Here:
     return Here(revision, dirty, kind)
 
 
-def _measure(collection: Collection, here: Here, budget: float | None) -> None:
+def _measure(collection: Collection, here: Here, chosen: list[Part], budget: float | None) -> None:
     """Runs what is missing, and says of each process how long it took.
 
     Raises:
         ProcessError: some failed; the others are kept.
     """
-    steps, failures, left_out = collection.missing(), list[str](), 0
+    steps, failures, left_out = collection.missing(chosen.__contains__), list[str](), 0
     state = " with uncommitted changes: records will say so, and the page will warn" if here.dirty else ""
     say(f"{here.commit}{state}, on {here.kind}: {plural(len(steps), 'process', 'processes')} to run.", err=True)
     with scratch("fluxperf-evidence-") as folder:
@@ -122,18 +125,18 @@ def _measure(collection: Collection, here: Here, budget: float | None) -> None:
     if left_out:
         say(f"{plural(left_out, 'process', 'processes')} not begun: no time left, or one of the part failed.", err=True)
     if failures:
-        _show(collection, here)
+        _show(collection, here, chosen)
         raise ProcessError("\n".join(["evidence: the rest is kept, but these failed:", *failures]))
 
 
-def _show(collection: Collection, here: Here) -> None:
+def _show(collection: Collection, here: Here, chosen: list[Part]) -> None:
     """Prints what is done, what is missing, and how long that takes."""
     view = Table(title=f"evidence in {collection.folder}", title_justify="left", caption_justify="left")
     view.add_column("part", overflow="fold")
     for heading in ("processes", "s each", "s missing"):
         view.add_column(heading, justify="right", no_wrap=True)
     missing_s, lacking, guessed = 0.0, 0, False
-    for part in collection.parts:
+    for part in chosen:
         numbers = collection.lacking(part)
         seconds, known = collection.estimate(part, here.kind)
         missing_s, lacking = missing_s + seconds * len(numbers), lacking + len(numbers)

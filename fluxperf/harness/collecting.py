@@ -180,9 +180,13 @@ class Collection:
             return []
         return [number for number in range(1, part.processes + 1) if not self._piece(part, number).exists()]
 
-    def missing(self) -> list[Step]:
-        """Processes that are to be run, by round and in the table's order."""
-        lacking = {part.name: self.lacking(part) for part in self.parts}
+    def missing(self, only: Callable[[Part], bool] = lambda part: True) -> list[Step]:
+        """Processes that are to be run, by round and in the table's order.
+
+        Args:
+            only: which parts; of others there is one process, if its latents are needed and not there.
+        """
+        lacking = {part.name: self.lacking(part) if only(part) else [] for part in self.parts}
         wanted = {part.needs for part in self.parts if lacking[part.name]} - {""}
         for part in self.parts:
             if part.makes in wanted and not self._latents(part.makes).exists():

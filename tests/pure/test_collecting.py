@@ -211,6 +211,16 @@ def test_latents_that_did_not_come_with_the_folder_are_made_again(world) -> None
     assert [len(one.times_s["denoise"]) for one in world.records] == [2, 3]
 
 
+def test_some_parts_need_one_process_of_what_makes_their_latents(world) -> None:
+    def only(part: Part) -> bool:
+        return part.name == "w-fused"
+
+    wanted = ["w-batched 1", "w-fused 1", "w-fused 2", "w-fused 3"]
+    assert names(world.collection().missing(only)) == wanted
+    world.go(PARTS[:1])
+    assert names(world.collection().missing(only)) == wanted[1:]
+
+
 def test_processes_that_disagree_make_no_record(world) -> None:
     world.go([part("fused", (1,))])
     (world.folder / "suite.jsonl").unlink()
