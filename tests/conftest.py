@@ -47,6 +47,30 @@ def measure(request: pytest.FixtureRequest) -> Callable[[str, str, float], None]
     return note
 
 
+#: What each worker makes for itself: it costs little, or there is nothing to share.
+_OF_EVERY_WORKER = ("gpu", "parsed_files")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share what is made for several of them run in one worker of pytest-xdist, which makes it once.
+
+    Groups are begun first, the largest ones before others, so none is left over at the end.
+    """
+    for item in items:
+        known = getattr(item, "_fixtureinfo", None)
+        if known is None or item.get_closest_marker("xdist_group"):
+            continue
+        shared = {
+            fixtures[-1].scope: fixtures[-1].baseid
+            for name, fixtures in known.name2fixturedefs.items()
+            if fixtures[-1].scope != "function" and fixtures[-1].baseid and name not in _OF_EVERY_WORKER
+        }
+        widest = next((scope for scope in ("session", "package", "module") if scope in shared), None)
+        if widest is not None:
+            item.add_marker(pytest.mark.xdist_group(shared[widest]))
+
+
 #: Modules that were there when the collector was last told to leave alone what is there.
 _seen_modules = 0
 

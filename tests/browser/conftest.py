@@ -1,4 +1,7 @@
-"""Chromium for all tests, by Playwright or by its own protocol: without a network, every request and message noted."""
+"""Chromium for all tests, by Playwright or by its own protocol: without a network, every request and message noted.
+
+Browsers are started once, and the pages that several files of tests look at are built once.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,33 @@ from typing import Any
 
 import pytest
 
+from fluxperf.files import write_whole
+from fluxperf.harness.report.html import render
 from tests.browser.devtools import CHROMIUM, Browser
+from tests.report import evidence
+from tests.report import pages as made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of many records: two machines, a missing rung, peers, and all evidence."""
+    path = tmp_path_factory.mktemp("everything") / "report.html"
+    files, extras = evidence.everything()
+    write_whole(path, render(files, made.CONTEXT, extras))
+    return path
+
+
+@pytest.fixture(scope="package")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a record whose texts are hostile, and long."""
+    path = tmp_path_factory.mktemp("hostile") / "report.html"
+    record = made.hostile("\u202e</script><script>document.title = 'taken'</script>" + "x" * 10_000)
+    files, extras = evidence.everything(record)
+    write_whole(path, render(files, made.CONTEXT, extras))
+    return path
+
+
+@pytest.fixture(scope="package")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """A browser by its own protocol, for what draws and is drawn on."""
     if CHROMIUM is None:
@@ -20,7 +46,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         yield browser
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def driven() -> Iterator[Any]:
     """A browser by Playwright, for what a reader does with a page."""
     playwright = pytest.importorskip("playwright.sync_api", reason="drives chromium; comes with the test extra")

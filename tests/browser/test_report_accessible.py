@@ -7,11 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fluxperf.files import write_whole
-from fluxperf.harness.report.html import render
 from tests.browser.conftest import Opener
-from tests.report import evidence
-from tests.report import pages as made
 
 pytestmark = pytest.mark.browser
 
@@ -31,17 +27,9 @@ def axe() -> str:
     return (resources.files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("page") / "report.html"
-    files, extras = evidence.everything()
-    write_whole(path, render(files, made.CONTEXT, extras))
-    return path
-
-
 @pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (390, "dark")])
-def test_axe_finds_no_violation(report: Path, opened: Opener, axe: str, width: int, theme: str):
-    page = opened(report, width, theme)
+def test_axe_finds_no_violation(everything: Path, opened: Opener, axe: str, width: int, theme: str):
+    page = opened(everything, width, theme)
     folded = "details.help, figure details" if width == 1440 else "details.help"
     page.evaluate(f"document.querySelectorAll('{folded}').forEach((one) => {{ one.open = true; }})")
     page.evaluate(FEWER)
@@ -49,8 +37,8 @@ def test_axe_finds_no_violation(report: Path, opened: Opener, axe: str, width: i
     assert page.evaluate(RUN) == []
 
 
-def test_axe_would_find_one(report: Path, opened: Opener, axe: str):
-    page = opened(report)
+def test_axe_would_find_one(everything: Path, opened: Opener, axe: str):
+    page = opened(everything)
     page.evaluate(FEWER)
     page.evaluate("document.querySelectorAll('main > section').forEach((one, place) => { if (place) one.remove(); })")
     page.evaluate("document.querySelector('main').insertAdjacentHTML('beforeend', '<button></button>')")

@@ -7,15 +7,11 @@ from typing import Any
 
 import pytest
 
-from fluxperf.files import write_whole
-from fluxperf.harness.report.html import render
 from tests.browser.conftest import Opener
-from tests.report import evidence
-from tests.report import pages as made
 
 pytestmark = pytest.mark.browser
 
-WIDTHS = (1440, 768, 390)
+WIDTHS = (390, 768, 1440)
 
 #: Elements that stick out of the window, other than what scrolls inside itself.
 CLIPPED = """
@@ -41,46 +37,38 @@ CROWDED = """
 """
 
 
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of many records: two machines, a missing rung, hostile text, peers, and all evidence."""
-    path = tmp_path_factory.mktemp("page") / "report.html"
-    hostile = made.hostile("\u202e</script><script>document.title = 'taken'</script>" + "x" * 10_000)
-    files, extras = evidence.everything(hostile)
-    write_whole(path, render(files, made.CONTEXT, extras))
-    return path
-
-
-def test_page_opens_without_request_or_console_message(report: Path, opened: Opener):
-    page = opened(report)
+def test_page_opens_without_request_or_console_message(hostile: Path, opened: Opener):
+    page = opened(hostile)
     assert page.title() == "fluxperf report", "a script in a label would have changed it"
     assert page.locator("main > section").count() == 14
 
 
-def test_console_messages_would_be_seen(report: Path, tmp_path: Path, opened: Opener):
+def test_console_messages_would_be_seen(hostile: Path, tmp_path: Path, opened: Opener):
     broken = tmp_path / "broken.html"
-    broken.write_text(report.read_text(encoding="utf-8").replace("</body>", "<script>alert(1)</script></body>"))
+    broken.write_text(hostile.read_text(encoding="utf-8").replace("</body>", "<script>alert(1)</script></body>"))
     page = opened(broken)
     assert any("Content Security Policy" in said for said in page.heard), "the policy refuses any other script"
     page.heard.clear()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", WIDTHS)
-def test_nothing_overflows_is_clipped_or_overlaps(report: Path, opened: Opener, width: int, theme: str):
-    page = opened(report, width, theme)
+def test_nothing_overflows_is_clipped_or_overlaps(hostile: Path, opened: Opener):
+    page = opened(hostile, WIDTHS[0])
     page.evaluate("document.querySelectorAll('details:not(.raw)').forEach((one) => { one.open = true; })")
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.evaluate(CLIPPED) == []
-    assert page.evaluate(CROWDED) == []
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)
+        for width in WIDTHS:
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, (theme, width)
+            assert page.evaluate(CLIPPED) == [], (theme, width)
+            assert page.evaluate(CROWDED) == [], (theme, width)
 
 
 def firsts(table: Any) -> list[str]:
     return [text.split("\n")[0] for text in table.locator("tbody th").all_inner_texts()]
 
 
-def test_tables_sort_from_the_keyboard(report: Path, opened: Opener):
-    page = opened(report)
+def test_tables_sort_from_the_keyboard(hostile: Path, opened: Opener):
+    page = opened(hostile)
     ladder = page.locator("#ladder article", has=page.locator("h3", has_text="tiny, host twins on AMD EPYC 9R14"))
     table = ladder.locator("table").first
     before = firsts(table)
@@ -96,8 +84,8 @@ def test_tables_sort_from_the_keyboard(report: Path, opened: Opener):
     assert firsts(table) == [*timed, "tensorcore"]
 
 
-def test_the_switch_shows_one_workload_and_machine_at_once(report: Path, opened: Opener):
-    page = opened(report)
+def test_the_switch_shows_one_workload_and_machine_at_once(hostile: Path, opened: Opener):
+    page = opened(hostile)
     articles = page.locator("article[data-view]")
     everything = articles.count()
     assert page.locator("article[data-view]:visible").count() == everything
@@ -115,15 +103,15 @@ def test_the_switch_shows_one_workload_and_machine_at_once(report: Path, opened:
     assert page.locator("article[data-view]:visible").count() == everything
 
 
-def test_without_scripts_everything_stands_there(report: Path, opened: Opener):
-    page = opened(report, scripts=False)
+def test_without_scripts_everything_stands_there(hostile: Path, opened: Opener):
+    page = opened(hostile, scripts=False)
     assert page.locator("article[data-view]:visible").count() == page.locator("article[data-view]").count() > 3
     assert not page.locator(".switch").is_visible()
     assert page.locator("noscript").first.is_visible()
 
 
-def test_words_are_explained_from_the_keyboard(report: Path, opened: Opener):
-    page = opened(report)
+def test_words_are_explained_from_the_keyboard(hostile: Path, opened: Opener):
+    page = opened(hostile)
     page.locator("#summary .terms button", has_text="twin").focus()
     page.keyboard.press("Enter")
     said = page.locator("[popover]:popover-open")
@@ -136,20 +124,23 @@ def test_words_are_explained_from_the_keyboard(report: Path, opened: Opener):
     assert page.locator("#ladder details.help[open] dd").first.is_visible()
 
 
-def test_raw_records_open(report: Path, opened: Opener):
-    page = opened(report)
+def test_raw_records_open(hostile: Path, opened: Opener):
+    page = opened(hostile)
     page.locator("details.folded > summary").click()
     page.locator("details.raw > summary").first.click()
     page.wait_for_function("document.querySelector('details.raw pre').textContent.length > 0")
     assert '"schema": 1' in page.locator("details.raw pre").first.inner_text()
 
 
-def test_dark_theme_turns_the_page_and_its_plots(report: Path, opened: Opener):
+def test_dark_theme_turns_the_page_and_its_plots(hostile: Path, opened: Opener):
     drawn = """() => Array.from(document.querySelectorAll("svg text"), (text) => getComputedStyle(text).fill)
       .filter((colour) => colour === getComputedStyle(document.body).color).length"""
-    told = {theme: opened(report, 768, theme) for theme in ("light", "dark")}
-    inks = {theme: page.evaluate("getComputedStyle(document.body).color") for theme, page in told.items()}
-    grounds = {theme: page.evaluate("getComputedStyle(document.body).backgroundColor") for theme, page in told.items()}
-    assert len(set(inks.values())) == len(set(grounds.values())) == 2
-    counts = [page.evaluate(drawn) for page in told.values()]
+    page = opened(hostile, 768)
+    inks, grounds, counts = set(), set(), []
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)
+        inks.add(page.evaluate("getComputedStyle(document.body).color"))
+        grounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        counts.append(page.evaluate(drawn))
+    assert len(inks) == len(grounds) == 2
     assert counts[0] == counts[1] > 20, "text in plots has the page's colour in both themes"

@@ -8,11 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fluxperf.files import write_whole
-from fluxperf.harness.report.html import render
 from tests.browser.conftest import Opener
-from tests.report import evidence
-from tests.report import pages as made
 
 pytestmark = pytest.mark.browser
 
@@ -38,12 +34,9 @@ def letters(text: str) -> str:
     return re.sub(r"\s+", "", text)
 
 
-def test_it_prints_to_a4_without_losing_content(tmp_path: Path, opened: Opener):
+def test_it_prints_to_a4_without_losing_content(everything: Path, opened: Opener):
     pypdf = pytest.importorskip("pypdf", reason="reads what was printed; comes with the test extra")
-    path = tmp_path / "report.html"
-    files, extras = evidence.everything()
-    write_whole(path, render(files, made.CONTEXT, extras))
-    page = opened(path)
+    page = opened(everything)
     page.select_option("#switch", "view-1")  # what the switch hides is printed all the same
     printed = pypdf.PdfReader(io.BytesIO(page.pdf(prefer_css_page_size=True, print_background=True)))
     for sheet in printed.pages:
@@ -55,11 +48,8 @@ def test_it_prints_to_a4_without_losing_content(tmp_path: Path, opened: Opener):
     assert [word for word in wanted if letters(word) not in text] == []
 
 
-def test_nothing_leaves_the_sheet(tmp_path: Path, opened: Opener):
-    path = tmp_path / "report.html"
-    files, extras = evidence.everything(made.hostile("x" * 10_000))
-    write_whole(path, render(files, made.CONTEXT, extras))
-    page = opened(path, ACROSS)
+def test_nothing_leaves_the_sheet(hostile: Path, opened: Opener):
+    page = opened(hostile, ACROSS)
     page.emulate_media(media="print")
     page.evaluate("document.querySelectorAll('details:not(.raw)').forEach((one) => { one.open = true; })")
     assert page.evaluate(OUTSIDE) == []
