@@ -44,8 +44,8 @@ evidence: $(VENV)/.installed
 	$(BIN)/fluxperf report $(EVIDENCE) -o $(OUT)/evidence.html
 
 # A whole ladder of one H100, to be seen beside what a machine without a GPU measures: the records as they are.
-SAMPLE  := $(patsubst %,reports/records/h100-%,schnell-1024.jsonl schnell-1024-peers.jsonl schnell-1024-fp8.jsonl \
-             kernels.json)
+SAMPLE  := $(patsubst %,reports/records/h100-%,schnell-1024.jsonl schnell-1024-products-peers.jsonl \
+             schnell-1024-products-peers-sustained.jsonl kernels.json)
 CAPTURE := tests/timeline/exports/h100-schnell-1024-fused.sqlite
 
 sample:
@@ -59,6 +59,8 @@ picture: $(VENV)/.installed
 	$(BIN)/fluxperf history reports/records --committed --chart reports/course.svg
 	chromium --headless --no-sandbox --hide-scrollbars --window-size=1200,945 --screenshot=reports/page.png \
 	  file://$(CURDIR)/$(OUT)/page.html
+	-$(BIN)/python -c "from PIL import Image; page = Image.open('reports/page.png').convert('RGB'); \
+	  page.quantize(64).save('reports/page.png', optimize=True)"
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n auto --dist loadgroup
