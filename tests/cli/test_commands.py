@@ -99,12 +99,14 @@ def test_nvtx_ranges_change_nothing_that_is_measured(fluxperf, tmp_path, monkeyp
 def test_a_killed_run_keeps_every_finished_record(tmp_path):
     path = tmp_path / "records.jsonl"
     command = [sys.executable, "-m", "fluxperf", "run", "--workload", "tiny-57", "--repeat", "1", "-o", str(path)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+    said = tmp_path / "said"
+    with said.open("wb") as messages:
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=messages, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
     try:
         while not (path.exists() and path.read_bytes().count(b"\n") >= 1):
-            assert process.poll() is None
+            assert process.poll() is None, said.read_text(encoding="utf-8")
             time.sleep(0.02)
     finally:
         process.send_signal(signal.SIGKILL)
