@@ -24,8 +24,8 @@ from fluxperf.lifeline import Stopped, follow, stoppable
 #: Commands in the order of the help. Each is a file of this folder, and in it a function of the same name, or an
 #: ``app`` with commands of its own; dashes are underscores there.
 COMMANDS = (
-    "generate", "run", "kernels", "evidence", "report", "history", "import-asv", "phases", "ops", "profile", "timeline",
-    "doctor", "witness", "gate",
+    "generate", "run", "kernels", "evidence", "report", "history", "push", "import-asv", "phases", "ops", "profile",
+    "timeline", "doctor", "witness", "gate",
 )  # fmt: skip
 
 

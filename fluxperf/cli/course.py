@@ -13,6 +13,7 @@ from fluxperf.errors import RecordError
 from fluxperf.files import write_whole
 from fluxperf.harness.committed import committed_records
 from fluxperf.harness.facts.course import Mark, course, quickest
+from fluxperf.harness.places import Place
 from fluxperf.harness.records import read_many
 from fluxperf.harness.revisions import moments
 from fluxperf.harness.text import units
@@ -20,23 +21,25 @@ from fluxperf.published import BASELINE
 from fluxperf.workloads import HEADLINE
 
 
-def course_of(folder: Path, committed: bool, repo: Path) -> list[Mark]:
-    """Marks of the headline workload in a folder of records.
+def course_of(places: Sequence[Place], committed: bool, repo: Path) -> list[Mark]:
+    """Marks of the headline workload in records.
 
     Args:
-        folder: of files.
-        committed: also every record that a commit held there.
+        places: files, folders, patterns and URLs of them.
+        committed: also every record that a commit held in a folder among them.
         repo: checkout that knows when commits were made.
 
     Raises:
         RecordError: no GPU ran that workload.
     """
-    records = [record for file in read_many([folder]) for record in file.records]
-    if committed:
-        records += [record for record, _ in committed_records(folder)[0]]
+    records = [record for file in read_many(places) for record in file.records]
+    for place in places if committed else ():
+        records += [record for record, *_ in committed_records(place, [])]
     marks = course(records, HEADLINE, moments(repo))
     if not marks:
-        raise RecordError(f"history {folder}: expected GPU records of {HEADLINE}, found none. Measure some on a GPU.")
+        raise RecordError(
+            f"history {places[0]}: expected GPU records of {HEADLINE}, found none. Measure some on a GPU."
+        )
     return marks
 
 

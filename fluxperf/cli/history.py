@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 from rich.table import Table
 
@@ -18,18 +17,25 @@ from fluxperf.cli.terminal import Console, say
 from fluxperf.cli.tracking import POLICY, rules_of
 from fluxperf.errors import UnknownNameError
 from fluxperf.files import write_whole
-from fluxperf.harness.frames import records_frame
-from fluxperf.harness.history import Budget, Change, History, Series, distinction, load
+from fluxperf.harness.frames import frame_of
 from fluxperf.harness.history import history as series_of
+from fluxperf.harness.history import load
 from fluxperf.harness.metrics import worse_of
 from fluxperf.harness.revisions import is_shallow
 from fluxperf.harness.scan import FEWEST
+from fluxperf.harness.series import Budget, Change, History, Series, distinction
 from fluxperf.harness.text import units
 from fluxperf.words import plural
 
 
 def history(
-    folder: Annotated[Path, typer.Argument(help="Folder of records files and imported points.")],
+    places: Annotated[
+        list[str],
+        typer.Argument(
+            help="Folders of records files and imported points; also files, patterns, and URLs that fsspec opens.",
+            metavar="PLACE...",
+        ),
+    ],
     metric: Annotated[
         str | None,
         typer.Option("--metric", "-m", help="Only this metric; * and ? match several, whole or after the last dot."),
@@ -74,23 +80,23 @@ def history(
     """
     failing = _condition(fail_on)
     if show_course or chart is not None:
-        marks = course_of(folder, committed, repo)
+        marks = course_of(places, committed, repo)
         if chart is not None:
             draw_course(marks, chart)
             say(f"chart -> {chart}")
         if show_course:
             Console(highlight=False).print(course_table(marks))
         return
-    points, problems = load(folder, committed)
-    found = series_of(points, repo, metric, machine, problems, rules_of(policy))
+    columns, problems = load(places, committed=committed)
+    found = series_of(columns, repo, metric, machine, problems, rules_of(policy))
     if since is not None:
         found = _since(found, since)
     if as_json is not None:
-        deliver(msgspec.json.format(msgspec.json.encode(found), indent=1).decode(), as_json)
+        deliver(found.json(), as_json)
     else:
         _show(found, every, is_shallow(repo))
     if csv is not None:
-        write_whole(csv, records_frame(folder).to_csv(index=False))
+        write_whole(csv, frame_of(columns).to_csv(index=False))
         say(f"table -> {csv}", err=as_json is not None)
     for problem in found.problems:
         say(f"fluxperf: {problem}", err=True)
@@ -165,21 +171,17 @@ def _since(found: History, since: str) -> History:
     """
     day = since
     if not re.fullmatch(r"\d{4}-\d\d-\d\d.*", since):
-        points = [point for series in found.series for point in series.points if point.commit]
-        dates = [point.date_utc for point in points if (point.commit or "").startswith(since)]
+        takens = [taken for taken in (found.series[0].course.takens if found.series else []) if taken.commit]
+        dates = [taken.date_utc for taken in takens if (taken.commit or "").startswith(since)]
         if not since or not dates:
-            raise UnknownNameError("day or commit", since, dict.fromkeys((point.commit or "")[:10] for point in points))
+            raise UnknownNameError("day or commit", since, dict.fromkeys((taken.commit or "")[:10] for taken in takens))
         day = min(dates)
-    kept = [
-        msgspec.structs.replace(one, changes=[change for change in one.changes if change.date_utc >= day])
-        for one in found.series
-    ]
-    return msgspec.structs.replace(found, series=kept)
+    return found._replace(series=[one.since(day) for one in found.series])
 
 
 def _show(found: History, every: bool, shallow: bool) -> None:
     console = Console(highlight=False)
-    measured = [series for series in found.series if series.present]
+    measured = [series for series in found.series if len(series.values)]
     changed = [series for series in measured if series.changes]
     for series in sorted(changed, key=_newest, reverse=True):
         console.print(f"{_name(series)}, on {_place(series)}", style="bold", soft_wrap=True)
@@ -209,7 +211,7 @@ def _used(budget: Budget) -> str:
 def _notes(found: History, measured: int, changed: int, shallow: bool) -> list[str]:
     """What the tables do not say."""
     notes = [f"{plural(measured, 'series', 'series')}, {changed} with changes."]
-    unjudged = sum(not series.judged for series in found.series if series.present)
+    unjudged = sum(not series.judged for series in found.series if len(series.values))
     if len(found.series) > measured:
         notes.append(f"{len(found.series) - measured} more have no value at any commit: failed or skipped.")
     if unjudged:
@@ -235,12 +237,11 @@ def _table(place: str, rows: list[Series]) -> Table:
     for heading in ("commits", "missing", "newest", "changes"):
         view.add_column(heading, justify="right", no_wrap=True)
     for series in rows:
-        present = series.present
         view.add_row(
             _name(series),
-            str(len(series.points)),
-            str(len(series.points) - len(present) or ""),
-            shown(present[-1].value, series.unit),
+            str(len(series.rows)),
+            str(len(series.rows) - len(series.values) or ""),
+            shown(float(series.values[-1]), series.unit),
             str(len(series.changes) or "") if series.judged else "?",
         )
     return view

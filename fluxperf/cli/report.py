@@ -32,19 +32,19 @@ _STDOUT = Path("-")
 
 def report(
     records: Annotated[
-        list[Path] | None,
-        typer.Argument(help=f"Records files, or folders of them; {_RECORDS} if none is given.", metavar="[RECORDS]..."),
+        list[str] | None,
+        typer.Argument(help=f"Records files, folders, patterns, URLs; {_RECORDS} if none.", metavar="[RECORDS]..."),
     ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The page; - prints it.")] = Path(
         "reports/out/index.html"
     ),
     sample: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option("--sample", help="Records of another machine to show beside, marked as such; repeat for several."),
     ] = None,
     verdict: Annotated[Path | None, typer.Option(help="What `fluxperf gate --json` wrote, for the first part.")] = None,
     history: Annotated[
-        Path | None, typer.Option(help="Folder of records and points of many commits; the records alone if none.")
+        list[str] | None, typer.Option(help="Records and points of many commits too: a folder, pattern or URL.")
     ] = None,
     ceilings: Annotated[
         list[Path] | None,
@@ -79,7 +79,7 @@ def report(
         )
     if output == _STDOUT and show:
         raise RecordError("report --open: expected a page in a file, got -o -. Name a file.")
-    paths = records or [_RECORDS]
+    paths = records or [str(_RECORDS)]
     files = list(read_many(paths))
     samples = [file for file in read_many(sample or []) if file.path not in {one.path for one in files}]
     if text:
@@ -89,7 +89,7 @@ def report(
             paths=[*paths, *(sample or [])],
             samples=frozenset(file.path for file in samples),
             verdict=verdict,
-            history=history,
+            history=history or [],
             ceilings=ceilings or [],
             baselines=present(baselines),
             checkout=repo,

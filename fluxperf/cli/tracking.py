@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from fluxperf.cli.judging import references
+from fluxperf.harness.columns import points_of
 from fluxperf.harness.history import Fixed, Rules
 from fluxperf.harness.metrics import METRICS
-from fluxperf.harness.points import points_of
 from fluxperf.harness.policy import read_policy
 
 #: Where a checkout has its policy. Without a file there, nothing rounds and nothing has a budget.

@@ -2,40 +2,44 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from fluxperf.errors import RecordError
-from fluxperf.harness.records import Record, parse_records
+from fluxperf.harness.places import Place, digest_of
+from fluxperf.harness.records import Record, records_in
 from fluxperf.words import first_few
 
 
-def committed_records(folder: Path) -> tuple[list[tuple[Record, str]], list[str]]:
-    """Every record that a file below a folder held at a commit of the checkout's, once each, and where it lay.
+def committed_records(folder: Place, problems: list[str]) -> Iterator[tuple[Record, str, int, bytes]]:
+    """Every record that a file below a folder held at a commit of the checkout's, once each.
 
     Args:
         folder: in a git checkout, with its whole history.
+        problems: gets a sentence for the first few lines that hold no record.
 
     Returns:
-        Records with the file's name and its content's, oldest contents last; and sentences about lines that hold none.
+        Records with the file's name and its content's, their place among its lines that are new, and the digest of the
+        line; oldest contents last.
 
     Raises:
         RecordError: there is no checkout.
     """
-    found: list[tuple[Record, str]] = []
-    problems: list[str] = []
     seen: set[bytes] = set()
+    damaged: list[str] = []
     for name, content in _contents(folder):
-        lines = [line for line in content.split(b"\n") if line.strip() and line not in seen]
-        seen.update(lines)
-        records, damaged = parse_records(name, lines)
-        found += [(record, f"{name}, record {place}") for place, record in enumerate(records, start=1)]
-        problems += damaged
-    return found, first_few(problems, "line")
+        lines = [line for line in io.BytesIO(content) if line.strip() and digest_of(line) not in seen]
+        seen.update(map(digest_of, lines))
+        try:
+            for place, (record, line) in enumerate(records_in(name, lines, damaged), start=1):
+                yield record, name, place, digest_of(line)
+        except RecordError as error:
+            damaged += [str(error)] if lines else []
+    problems += first_few(damaged, "line")
 
 
-def _contents(folder: Path) -> Iterator[tuple[str, bytes]]:
+def _contents(folder: Place) -> Iterator[tuple[str, bytes]]:
     """Every content that a records file below a folder ever had, with a name that ``git show`` knows in it."""
     listed = _git(folder, "rev-list", "--objects", "HEAD", "--", ".").decode(errors="replace").splitlines()
     blobs = [(sha, path) for sha, _, path in (line.partition(" ") for line in listed) if path.endswith(".jsonl")]
@@ -47,7 +51,7 @@ def _contents(folder: Path) -> Iterator[tuple[str, bytes]]:
         answer = answer[size + 1 :]
 
 
-def _git(folder: Path, *words: str, given: bytes = b"") -> bytes:
+def _git(folder: Place, *words: str, given: bytes = b"") -> bytes:
     command: Sequence[str] = ["git", "-C", str(folder), *words]
     try:
         return subprocess.run(command, input=given, capture_output=True, check=True, timeout=120).stdout

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import msgspec
+import numpy as np
 
-from fluxperf.harness.points import Point, points_of
-from fluxperf.harness.records import RecordsFile, read_many
+from fluxperf.harness.columns import Columns, Places
+from fluxperf.harness.history import load
+from fluxperf.harness.places import Place
+from fluxperf.harness.records import SUFFIX
 
 if TYPE_CHECKING:
     import pandas
@@ -22,16 +23,16 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def records_frame(paths: Iterable[str | os.PathLike[str]] | str | os.PathLike[str]) -> pandas.DataFrame:
+def records_frame(paths: Sequence[Place] | Place) -> pandas.DataFrame:
     """A table with one row for each record and metric, in the order of files and records.
 
     ``value`` is the median of a metric with samples (over processes, seconds), or an exact count or error; ``low`` and
     ``high`` are the least and the largest sample, ``samples`` their number (NaN, NaN and 0 for what is exact). Warm-ups
-    are left out. ``variant`` are settings and weights that tell runs of one rung apart, in words. Times of ``ran_as``
-    "twin" say nothing of a GPU: filter by it first.
+    are left out, and so are copies of a record. ``variant`` are settings and weights that tell runs of one rung apart,
+    in words. Times of ``ran_as`` "twin" say nothing of a GPU: filter by it first.
 
     Args:
-        paths: records files and folders of them, or a single one.
+        paths: records files, folders of them, patterns and URLs (``s3://bucket/folder``), or a single one.
 
     Returns:
         Columns `COLUMNS`: numbers as float64, ``record`` and ``samples`` as int64, ``exact`` and ``dirty`` as bool, all
@@ -40,30 +41,40 @@ def records_frame(paths: Iterable[str | os.PathLike[str]] | str | os.PathLike[st
     Raises:
         RecordError: a file cannot be read or holds no record, or a folder holds no file.
     """
+    given = [paths] if isinstance(paths, str | os.PathLike) else paths
+    columns, problems = load(given, suffixes=(SUFFIX,))
+    return frame_of(columns, problems)
+
+
+def frame_of(columns: Columns, problems: Sequence[str] = ()) -> pandas.DataFrame:
+    """The same of what was read already: rows of other tools' results are left out."""
     import pandas as pd  # takes half a second, which commands without a table need not pay
 
-    given = [paths] if isinstance(paths, str | os.PathLike) else paths
-    files = list(read_many([Path(path) for path in given]))
-    frame = pd.DataFrame.from_records(list(_rows(files)), columns=COLUMNS)
-    kinds: dict[str, Any] = dict.fromkeys(("value", "low", "high"), "float64") | {"record": "int64", "samples": "int64"}
-    frame = frame.astype({**kinds, "exact": bool, "dirty": bool})
-    frame.attrs["problems"] = [problem for file in files for problem in file.problems]
+    records = np.array([taken.source == "record" for taken in columns.takens], bool)
+    frame = pd.DataFrame(_columns(columns, np.flatnonzero(records[columns.taken])), columns=list(COLUMNS))
+    frame.attrs["problems"] = list(problems)
     return frame
 
 
-def _rows(files: Iterable[RecordsFile]) -> Iterator[tuple[Any, ...]]:
-    for file in files:
-        for number, record in enumerate(file.records):
-            for point in points_of(record):
-                yield _row(file.path, number, record.implementation, point)
+def _columns(of: Columns, rows: Places) -> dict[str, Any]:
+    key, taken = of.key[rows], of.taken[rows]
 
+    def each(values: Sequence[Any], places: Any, kind: Any = object) -> Any:
+        table = np.empty(len(values), kind)
+        table[:] = values
+        return table[places]
 
-def _row(path: str, number: int, implementation: str, point: Point) -> tuple[Any, ...]:
-    known = msgspec.structs.asdict(point) | {
-        "file": path,
-        "record": number,
-        "created_utc": point.date_utc,
-        "implementation": implementation,
-        "variant": ", ".join(f"{name} {value}" for name, value in sorted(point.variant.items())),
+    keys, takens = of.keys, of.takens
+    told = {name: [getattr(one, name) for one in keys] for name in ("machine", "workload", "rung", "ran_as", "metric")}
+    told["unit"] = [one.unit for one in keys]
+    told["variant"] = [", ".join(f"{name} {value}" for name, value in one.variant) for one in keys]
+    held = {name: [getattr(one, name) for one in takens] for name in ("file", "date_utc", "commit", "implementation")}
+    held["created_utc"] = held.pop("date_utc")
+    return {
+        **{name: each(values, key) for name, values in told.items()},
+        **{name: each(values, taken) for name, values in held.items()},
+        "record": each([one.place - 1 for one in takens], taken, np.int64),
+        "dirty": each([one.dirty for one in takens], taken, bool),
+        "exact": each([one.exact for one in keys], key, bool),
+        **{name: getattr(of, name)[rows] for name in ("value", "low", "high", "samples")},
     }
-    return tuple(known[column] for column in COLUMNS)

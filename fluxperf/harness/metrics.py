@@ -187,13 +187,20 @@ def samples_of(record: Record, name: str) -> Processes:
     return next((getattr(record, one.field).get(key, []) for one in SAMPLES if one.name == family), [])
 
 
+def sampled_as(samples: Samples, key: str) -> Metric | None:
+    """The metric of a key of a field of samples; ``None`` for what was sampled as a warm-up."""
+    if is_warmup(key):
+        return None
+    name = f"{samples.name}.{key}"
+    return next((metric for metric in METRICS if metric.name == name), None) or _sampled(samples, key)
+
+
 def sampled(record: Record) -> Iterator[tuple[Metric, Processes]]:
     """Noisy metrics of a record with their samples by process, without those of warm-ups."""
-    rows = {metric.name: metric for metric in METRICS}
     for samples in SAMPLES:
         for key, processes in getattr(record, samples.field).items():
-            if not is_warmup(key):
-                yield rows.get(f"{samples.name}.{key}") or _sampled(samples, key), processes
+            if metric := sampled_as(samples, key):
+                yield metric, processes
 
 
 def worse_of(series: str, unit: str) -> Worse | None:

@@ -6,19 +6,15 @@ Records are the evidence of fluxperf's own runs; history makes points of them wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Literal, NamedTuple
 
 import msgspec
 
 from fluxperf.errors import RecordError
 from fluxperf.files import locked, write_whole
-from fluxperf.harness.metrics import exact_metrics, sampled, value_of
-from fluxperf.harness.records import Machine, Record, WorkloadRow
-from fluxperf.harness.stats import error_by_processes, summarize
-from fluxperf.words import first_few, plural
+from fluxperf.words import first_few
 
 SCHEMA = 1
 
@@ -104,47 +100,24 @@ _DECODER = msgspec.json.Decoder(Point)
 _NOT_A_POINT = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def points_of(record: Record, where: str = "") -> Iterator[Point]:
-    """Points of a record: medians of its samples (warm-ups left out), counts of a forward, error of the latents.
-
-    Args:
-        record: any record.
-        where: its file and its place in it, to be told with what is found.
-    """
-    base: Callable[..., Point] = _shared(record, where)
-    for metric, processes in sampled(record):
-        found = summarize(processes)
-        if found is not None:
-            yield base(
-                metric=metric.series,
-                unit=metric.unit,
-                exact=False,
-                value=found.median,
-                low=found.low,
-                high=found.high,
-                error=error_by_processes(processes),
-                samples=found.samples,
-            )
-    for metric in exact_metrics():
-        number = value_of(record, metric) if metric.series else None
-        if number is not None:
-            yield base(metric=metric.series, unit=metric.unit, exact=True, value=float(number))
-
-
 def read_points(path: Path) -> PointsFile:
     """Reads a file of points; a line that cannot be used is skipped and named in ``problems``.
 
     Raises:
         RecordError: the file cannot be read.
     """
+    problems: list[str] = []
     try:
-        lines = path.read_bytes().split(b"\n")
+        with path.open("rb") as file:
+            return PointsFile(str(path), list(points_in(str(path), file, problems)), problems)
     except OSError as error:
         raise RecordError(
             f"cannot read points from {path}: {error.strerror}. Expected a file written by `fluxperf import-asv`."
         ) from error
-    points: list[Point] = []
-    problems: list[str] = []
+
+
+def points_in(name: str, lines: Iterable[bytes], problems: list[str]) -> Iterator[Point]:
+    """Points of the lines of a file; what is none becomes a sentence in ``problems``."""
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -152,13 +125,13 @@ def read_points(path: Path) -> PointsFile:
             point = _DECODER.decode(line)
             if point.schema != SCHEMA:
                 raise msgspec.ValidationError(f"got schema {point.schema}")
-            points.append(point)
         except _NOT_A_POINT as error:
             problems.append(
-                f"{path}, line {number}: expected a point of schema {SCHEMA}: {error}; the line was skipped, "
+                f"{name}, line {number}: expected a point of schema {SCHEMA}: {error}; the line was skipped, "
                 "import the results again."
             )
-    return PointsFile(str(path), points, problems)
+        else:
+            yield point
 
 
 def merge_points(path: Path, points: Sequence[Point]) -> tuple[int, int]:
@@ -193,79 +166,3 @@ def merge_points(path: Path, points: Sequence[Point]) -> tuple[int, int]:
         rows |= fresh
         write_whole(path, b"".join(msgspec.json.encode(point) + b"\n" for point in rows.values()))
     return added, replaced
-
-
-def merged(points: Sequence[Point]) -> Point:
-    """One point of several of the same series and commit: the latest, with the median of the values that are there.
-
-    Counts that differ are not averaged: the latest stands.
-    """
-    latest = max(points, key=lambda point: point.date_utc)
-    present = [point for point in points if point.value is not None]
-    if len(points) == 1 or not present:
-        return latest
-    if latest.exact:
-        return max(present, key=lambda point: point.date_utc)
-    return msgspec.structs.replace(
-        max(present, key=lambda point: point.date_utc),
-        value=median(point.value for point in present if point.value is not None),
-        low=min((point.low for point in present if point.low is not None), default=None),
-        high=max((point.high for point in present if point.high is not None), default=None),
-        samples=sum(point.samples for point in present),
-    )
-
-
-def _shared(record: Record, where: str) -> Callable[..., Point]:
-    """A maker of points, given what all points of a record share."""
-    machine, workload = record.machine, record.workload
-    variant = {f"setting {name}": value for name, value in record.settings.items()}
-    variant["weights"] = workload.weights
-    if record.implementation not in ("fluxperf", record.rung):
-        variant["implementation"] = record.implementation
-
-    def make(**fields: object) -> Point:
-        return Point(
-            source="record",
-            commit=record.commit,
-            dirty=bool(record.dirty),
-            date_utc=record.created_utc,
-            machine=name_of(machine),
-            environment=_environment(machine),
-            workload=_workload(workload),
-            rung=record.rung,
-            ran_as=record.ran_as,
-            variant=variant,
-            record=where,
-            **fields,  # type: ignore[arg-type]
-        )
-
-    return make
-
-
-def name_of(machine: Machine) -> str:
-    """What tells machines apart: the name that a user gave, GPU and driver's major version, CPU and cores."""
-    driver = f"driver {machine.driver.partition('.')[0]}" if machine.gpu and machine.driver else ""
-    parts = (machine.name, machine.gpu, driver, machine.cpu or "unnamed CPU", plural(machine.cores, "core"))
-    return ", ".join(part for part in parts if part)
-
-
-def _environment(machine: Machine) -> dict[str, str]:
-    """Versions on a machine that may change without the machine becoming another."""
-    names = ("driver", "cuda", "cupy", "cudnn", "cpu", "python", "numpy", "os")
-    values = {name: getattr(machine, name) for name in names}
-    return {name: str(value) for name, value in values.items() if value is not None}
-
-
-def _workload(row: WorkloadRow) -> str:
-    """A workload's name; sizes of its own are said in full."""
-    if row.name != "custom":
-        return row.name
-    return f"{row.model} {row.height}x{row.width} t{row.text_tokens} s{row.steps} b{row.batch}"
-
-
-def of_series(points: Iterable[Point]) -> dict[Key, list[Point]]:
-    """Points by series, in order of first appearance."""
-    series: dict[Key, list[Point]] = {}
-    for point in points:
-        series.setdefault(point.key, []).append(point)
-    return series

@@ -7,7 +7,7 @@ killed run loses nothing that was measured.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,10 +16,15 @@ from msgspec import Meta
 
 from fluxperf.errors import RecordError
 from fluxperf.files import append_line
-from fluxperf.harness.damaged import NOT_A_RECORD, Head, explain
+from fluxperf.harness.damaged import NOT_A_RECORD, explain
+from fluxperf.harness.places import Place, Unread, digest_of, visit
 from fluxperf.words import first_few
 
 SCHEMA = 1
+
+#: How the name of a records file ends, and what is expected of one that cannot be read.
+SUFFIX = ".jsonl"
+WANTED = "Expected a JSON Lines file written by `fluxperf run -o FILE.jsonl`."
 
 #: A number of things: none is below zero (one would hide others in a sum), none beyond 64 bits.
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -298,6 +303,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     picture_witness: Totals | None = None
 
 
+_DECODER = msgspec.json.Decoder(Record)
+
+
 def variant(record: Record) -> str:
     """The record's rung, with its budget if it was run within one: ``fp8 in 16 GB`` is compared with nothing else."""
     budget = record.settings.get("memory_gb")
@@ -310,11 +318,15 @@ def is_warmup(metric: str) -> bool:
 
 
 class RecordsFile(msgspec.Struct, frozen=True):
-    """What a records file held: the records, and a sentence for each line that could not be used."""
+    """What a records file held: the records, and a sentence for each line that could not be used.
+
+    ``digests`` are those of the records' lines, by which copies are told.
+    """
 
     path: str
     records: list[Record]
     problems: list[str]
+    digests: list[bytes] = []
 
 
 def append_record(path: Path, record: Record) -> None:
@@ -335,64 +347,50 @@ def read_records(path: Path) -> RecordsFile:
         RecordError: the file cannot be read, or holds no record at all.
     """
     try:
-        lines = path.read_bytes().split(b"\n")
+        with path.open("rb") as file:
+            return _file(str(path), file)
     except OSError as error:
-        raise RecordError(
-            f"cannot read records from {path}: {error.strerror}. Expected a JSON Lines file written by `fluxperf run`."
-        ) from error
-    records, problems = parse_records(str(path), lines)
-    if not records:
-        problems = first_few(problems, "line that holds no record", "lines that hold no record") or [
-            f"{path} is empty."
-        ]
-        raise RecordError(f"no record could be read: {' '.join(problems)} Write some with `fluxperf run -o FILE`.")
-    return RecordsFile(str(path), records, problems)
+        raise RecordError(f"cannot read records from {path}: {error.strerror}. {WANTED}") from error
 
 
-def parse_records(name: str, lines: Sequence[bytes]) -> tuple[list[Record], list[str]]:
-    """Records of the lines of a file of that name, without line feeds, and a sentence for each that holds none."""
-    records: list[Record] = []
-    problems: list[str] = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            records.append(_decode(line))
-        except NOT_A_RECORD as error:
-            torn = number == len(lines)
-            problems.append(f"{name}, line {number}: {explain(line, error, SCHEMA, torn=torn)}")
-    return records, problems
-
-
-def read_many(paths: Iterable[Path]) -> Iterator[RecordsFile]:
-    """Reads several records files, in order. A folder stands for the ``.jsonl`` files in it that can be read.
+def read_many(places: Iterable[Place]) -> Iterator[RecordsFile]:
+    """Reads several records files, in order. A folder, pattern or URL stands for its ``.jsonl`` files that can be read.
 
     Files of a folder that cannot be read come last, with no records and the problem.
 
     Raises:
-        RecordError: a file that was named cannot be read, or a folder holds none that can.
+        RecordError: a file that was named cannot be read or holds no record, or a folder holds none that does.
     """
-    for path in paths:
-        if not path.is_dir():
-            yield read_records(path)
-            continue
-        read = [_read(file) for file in sorted(path.rglob("*.jsonl"))]
-        if not any(file.records for file in read):
-            problems = [problem for file in read for problem in file.problems]
-            said = " ".join(first_few(problems, "file")) or f"no .jsonl file below {path}."
-            raise RecordError(f"{said} Expected records written by `fluxperf run -o FILE.jsonl`.")
-        yield from sorted(read, key=lambda file: not file.records)
+    for found in visit(places, (SUFFIX,), _file, WANTED):
+        yield RecordsFile(found.name, [], [found.problem]) if isinstance(found, Unread) else found
 
 
-def _read(path: Path) -> RecordsFile:
-    try:
-        return read_records(path)
-    except RecordError as error:
-        return RecordsFile(str(path), [], [str(error)])
+def _file(name: str, lines: Iterable[bytes]) -> RecordsFile:
+    problems: list[str] = []
+    found = [(record, digest_of(line)) for record, line in records_in(name, lines, problems)]
+    return RecordsFile(name, [record for record, _ in found], problems, [digest for _, digest in found])
 
 
-def _decode(line: bytes) -> Record:
-    head = msgspec.json.decode(line, type=Head)
-    if head.schema != SCHEMA:
-        raise msgspec.ValidationError(f"schema {head.schema}")
-    return msgspec.json.decode(line, type=Record)
+def records_in(name: str, lines: Iterable[bytes], problems: list[str]) -> Iterator[tuple[Record, bytes]]:
+    """Records of the lines of a file, with their lines; what is none becomes a sentence in ``problems``.
+
+    Raises:
+        RecordError: there is none, said at the end.
+    """
+    none, own = True, list[str]()
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = _DECODER.decode(line)
+            if record.schema != SCHEMA:
+                raise msgspec.ValidationError(f"schema {record.schema}")
+        except NOT_A_RECORD as error:
+            if line.strip():
+                said = explain(line, error, SCHEMA, torn=not line.endswith(b"\n"))
+                own.append(f"{name}, line {number}: {said}")
+        else:
+            none = False
+            yield record, line
+    if none:
+        few = first_few(own, "line that holds no record", "lines that hold no record") or [f"{name} is empty."]
+        raise RecordError(f"no record could be read: {' '.join(few)} Write some with `fluxperf run -o FILE`.")
+    problems += own

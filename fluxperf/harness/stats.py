@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import median, stdev
+from statistics import median
 from typing import NamedTuple
 
 import numpy as np
@@ -46,17 +46,6 @@ def summarize(processes: Sequence[Sequence[float]]) -> Summary | None:
         return None
     flat = [value for samples in groups for value in samples]
     return Summary(median(median(samples) for samples in groups), min(flat), max(flat), len(flat), len(groups))
-
-
-def error_by_processes(processes: Sequence[Sequence[float]]) -> float | None:
-    """Standard error of the median of processes as a share of it; ``None`` for fewer than three, or a median of zero.
-
-    A median of n values has the error of their mean times the square root of half of pi, if they are normal.
-    """
-    medians = [median(samples) for samples in processes if samples]
-    if len(medians) < 3 or not (middle := median(medians)):
-        return None
-    return math.sqrt(math.pi / 2 / len(medians)) * stdev(medians) / abs(middle)
 
 
 def median_interval(values: Sequence[float], confidence: float = 0.95) -> Interval | None:

@@ -65,7 +65,7 @@ def steps_of_counts(values: Sequence[float], slack: float = 0.0) -> list[Shift]:
 
 
 def steps_of_times(
-    series: Sequence[Sequence[float]], errors: Sequence[float | None] | None = None
+    series: Sequence[Sequence[float] | Floats], errors: Sequence[float | None] | None = None
 ) -> list[list[Shift] | None]:
     """Changes of each of several series of noisy values, or ``None`` for one too short to be searched.
 
@@ -78,7 +78,7 @@ def steps_of_times(
     lengths: dict[tuple[int, bool], list[int]] = {}
     for index, values in enumerate(series):
         if len(values) >= FEWEST:
-            lengths.setdefault((len(values), min(values) > 0), []).append(index)
+            lengths.setdefault((len(values), bool(np.min(values) > 0)), []).append(index)
     for (_, positive), rows in lengths.items():
         table: Floats = np.array([series[index] for index in rows], float)
         shares = np.array([(errors[index] or 0.0) if errors else 0.0 for index in rows])

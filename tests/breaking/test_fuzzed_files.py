@@ -25,7 +25,8 @@ from fluxperf.engine.config import config_named
 from fluxperf.errors import FluxperfError, RecordError
 from fluxperf.harness.asv_results import import_results
 from fluxperf.harness.calibration import Calibrated, Calibration, parse_calibration
-from fluxperf.harness.points import points_of, read_points
+from fluxperf.harness.columns import points_of
+from fluxperf.harness.points import read_points
 from fluxperf.harness.policy import parse_policy
 from fluxperf.harness.records import read_records
 from fluxperf.harness.timeline.findings import findings

@@ -11,9 +11,10 @@ import msgspec
 import pandas as pd
 import pytest
 
+from fluxperf.harness.columns import name_of
 from fluxperf.harness.frames import COLUMNS
 from fluxperf.harness.measure.environment import machine
-from fluxperf.harness.points import SUFFIX, merge_points, name_of
+from fluxperf.harness.points import SUFFIX, merge_points
 from fluxperf.harness.records import ErrorRow, append_record
 from tests.history.making import ROOT, commit, point, record
 from tests.history.test_asv_results import REAL
@@ -101,8 +102,8 @@ def test_markup_in_names_is_text(fluxperf, tmp_path, wide):
 @pytest.mark.parametrize(
     ("arguments", "phrases"),
     [
-        (("history", "none"), ("expected a folder of records and points", "fluxperf run -o")),
-        (("history", "."), ("there is neither a .jsonl nor a .points.ndjson file", "fluxperf import-asv")),
+        (("history", "none"), ("cannot read records from none: No such file", "fluxperf run -o")),
+        (("history", "."), ("there is no .jsonl or .points.ndjson file below", "fluxperf import-asv")),
         (("import-asv", "."), ("benchmarks.json cannot be read", "results_dir")),
         (("import-asv", REAL, "-o", "x.jsonl"), ("ends in .points.ndjson", "got x.jsonl")),
     ],
@@ -148,6 +149,24 @@ def test_the_records_are_written_as_a_table(fluxperf, tmp_path, wide):
     table = pd.read_csv(tmp_path / "table.csv")
     assert tuple(table.columns) == COLUMNS
     assert table[table.metric == "denoise"].value.tolist() == [1.0, 2.0]
+
+
+def test_records_of_several_runners_meet_in_a_store(fluxperf, tmp_path, wide):
+    store = tmp_path / "store"
+    for runner in range(2):
+        path = tmp_path / f"runner {runner}.jsonl"
+        for number in range(3):
+            append_record(path, record(number + runner, times_s={"denoise": [[1.0]]}))
+    done = fluxperf("push", tmp_path / "runner 0.jsonl", tmp_path / "runner 1.jsonl", "-o", store)
+    assert (done.code, done.out) == (0, f"4 files added to {store}, 2 known before.\n")
+    assert fluxperf("push", f"{tmp_path}/runner*.jsonl", "--output", store).out.startswith("0 files added")
+    found = json.loads(fluxperf("history", f"{store}/2026-*", path, "-m", "denoise", "--json").out)
+    assert [len(series["points"]) for series in found["series"]] == [4]
+    assert "fused" in fluxperf("report", f"{store}/2026-*", "--text").out
+    path.write_bytes(path.read_bytes() + b"{")
+    done = fluxperf("push", path, "-o", store)
+    assert done.code == 2
+    assert "torn" in done.err
 
 
 def noisy(number, level, **fields):

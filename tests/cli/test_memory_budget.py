@@ -7,10 +7,10 @@ import re
 import msgspec
 import pytest
 
+from fluxperf.harness.columns import points_of
 from fluxperf.harness.compare import compare, record_place
 from fluxperf.harness.facts.commands import commands, run_command
 from fluxperf.harness.facts.study import survey
-from fluxperf.harness.points import points_of
 from fluxperf.harness.policy import read_policy
 from fluxperf.harness.records import read_records
 from tests.contracts.tree import ROOT

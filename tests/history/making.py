@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from fluxperf.harness.columns import columns_of
+from fluxperf.harness.history import history
 from fluxperf.harness.points import Point
 from fluxperf.harness.records import Record, read_records
+from fluxperf.harness.series import History
 
 ROOT = Path(__file__).resolve().parents[2]
 START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
@@ -39,6 +43,11 @@ def point(number: int, value: float | None, **fields: Any) -> Point:
         "missing": "" if value is not None else "failed",
     }
     return Point(**{**usual, **fields})
+
+
+def history_of(points: Iterable[Point], checkout: Path, **rest: Any) -> History:
+    """The history of points."""
+    return history(columns_of(points), checkout, **rest)
 
 
 def record(number: int, rung: str = "fused", **changes: Any) -> Record:

@@ -11,7 +11,7 @@ import pytest
 
 from fluxperf.errors import RecordError
 from fluxperf.harness.asv_results import import_results
-from fluxperf.harness.history import history
+from tests.history.making import history_of
 
 #: Results of `asv run` over three commits of this repository, as asv wrote them: a forward and copies of every rung.
 REAL = Path(__file__).parent / "asv_results"
@@ -68,7 +68,7 @@ def test_what_was_skipped_is_missing():
 
 
 def test_imported_points_are_series(tmp_path):
-    found = history(import_results(REAL).points, tmp_path)
+    found = history_of(import_results(REAL).points, tmp_path)
     (series,) = (
         series
         for series in found.series

@@ -8,8 +8,8 @@ import pytest
 
 from fluxperf import records_frame
 from fluxperf.errors import RecordError
+from fluxperf.harness.columns import points_of
 from fluxperf.harness.frames import COLUMNS
-from fluxperf.harness.points import points_of
 from fluxperf.harness.records import append_record
 from tests.history.making import ROOT, commit, record
 

@@ -10,17 +10,19 @@ import msgspec
 import pytest
 
 from fluxperf.errors import RecordError, UnknownNameError
-from fluxperf.harness.history import history, label, load
-from fluxperf.harness.points import SUFFIX, Point, merge_points, points_of
+from fluxperf.harness.columns import points_of
+from fluxperf.harness.history import history, load
+from fluxperf.harness.points import SUFFIX, Point, merge_points
 from fluxperf.harness.records import append_record
+from fluxperf.harness.series import label
 from tests.counting import growth
-from tests.history.making import commit, point, record
+from tests.history.making import commit, history_of, point, record
 
 LEVELS = [1.0, 1.01, 0.99, 1.0, 1.02, 1.0, 0.99, 1.0, 1.2, 1.21, 1.19, 1.2, 1.22, 1.2, 1.19, 1.21]
 
 
 def test_a_change_says_between_which_commits_and_how_much(tmp_path):
-    (series,) = history([point(n, value) for n, value in enumerate(LEVELS)], tmp_path).series
+    (series,) = history_of([point(n, value) for n, value in enumerate(LEVELS)], tmp_path).series
     (change,) = series.changes
     assert (change.before, change.after) == (commit(7), commit(8))
     assert (change.old, change.new) == pytest.approx((1.0, 1.2), rel=0.01)
@@ -33,7 +35,7 @@ def test_a_change_says_between_which_commits_and_how_much(tmp_path):
 def test_a_change_for_the_worse_is_repaired_by_the_commit_that_takes_half_of_it_back(tmp_path):
     levels = [1.0] * 8 + [1.2] * 8 + [1.18] * 8 + [1.02] * 8 + [1.3] * 8
     values = [level * (1 + 0.002 * random.Random(n).gauss(0, 1)) for n, level in enumerate(levels)]
-    (series,) = history([point(n, value) for n, value in enumerate(values)], tmp_path).series
+    (series,) = history_of([point(n, value) for n, value in enumerate(values)], tmp_path).series
     assert [change.worse for change in series.changes] == [True, False, False, True]
     assert [change.repaired for change in series.changes] == [commit(24), "", "", ""]
     (first, *_) = series.changes
@@ -49,7 +51,7 @@ def test_cycles_say_whether_the_work_changed_and_come_first(tmp_path):
         draw = random.Random(n)
         seconds, cycles = (level * (1 + 0.001 * draw.gauss(0, 1)) for level in (clock * work, work))
         rows.append(record(n, times_s={"denoise": [[seconds]]}, cycles={"denoise": [[cycles * 1e9]]}))
-    found = history([one for row in rows for one in points_of(row)], tmp_path, metric="*denoise").series
+    found = history_of([one for row in rows for one in points_of(row)], tmp_path, metric="*denoise").series
     assert [(series.metric, series.unit) for series in found] == [("cycles.denoise", "cycles"), ("denoise", "seconds")]
     assert [change.after for change in found[0].changes] == [commit(16)]
     slower, back = found[1].changes[:2]
@@ -70,19 +72,19 @@ def test_a_change_of_versions_at_the_same_place_is_told(tmp_path):
         point(n, value, environment={"driver": "580" if n < 8 else "590", "python": "3.11"})
         for n, value in enumerate(LEVELS)
     ]
-    assert history(points, tmp_path).series[0].changes[0].environment == {"driver": "580 -> 590"}
+    assert history_of(points, tmp_path).series[0].changes[0].environment == {"driver": "580 -> 590"}
 
 
 def test_one_change_of_a_count_is_enough(tmp_path):
     points = [point(n, value, exact=True, unit="copies") for n, value in enumerate([1374.0, 1374.0, 0.0, 3.0])]
-    first, second = history(points, tmp_path).series[0].changes
+    first, second = history_of(points, tmp_path).series[0].changes
     assert (first.before, first.after, first.old, first.new, first.percent) == (commit(1), commit(2), 1374, 0, -100)
     assert second.percent is None, "a change from zero has no percent"
 
 
 def test_missing_values_are_kept_and_never_zero(tmp_path):
     values = [*LEVELS[:8], None, None, *LEVELS[8:]]
-    (series,) = history([point(n, value) for n, value in enumerate(values)], tmp_path).series
+    (series,) = history_of([point(n, value) for n, value in enumerate(values)], tmp_path).series
     assert [row.value for row in series.points] == values
     assert len(series.present) == len(LEVELS)
     (change,) = series.changes
@@ -91,12 +93,12 @@ def test_missing_values_are_kept_and_never_zero(tmp_path):
 
 def test_twins_and_kernels_are_never_one_series(tmp_path):
     rows = [record(n, ran_as=ran_as) for n in range(3) for ran_as in ("twin", "kernel")]
-    found = history([point for row in rows for point in points_of(row)], tmp_path, metric="denoise")
+    found = history_of([point for row in rows for point in points_of(row)], tmp_path, metric="denoise")
     assert [(series.ran_as, len(series.points)) for series in found.series] == [("twin", 3), ("kernel", 3)]
 
 
 def test_a_series_of_missing_values_only(tmp_path):
-    (series,) = history([point(n, None) for n in range(9)], tmp_path).series
+    (series,) = history_of([point(n, None) for n in range(9)], tmp_path).series
     assert (series.present, series.changes, series.judged) == ([], [], False)
 
 
@@ -125,17 +127,17 @@ def checkout(tmp_path):
 def test_commits_are_in_the_order_of_the_checkout(checkout):
     folder, names = checkout
     points = [point(9 - n, float(n), commit=name) for n, name in enumerate(names)]
-    (series,) = history(reversed(points), folder).series
+    (series,) = history_of(reversed(points), folder).series
     assert series.order == "commits"
     assert [row.commit for row in series.points] == names
-    (series,) = history([*points, point(99, 9.0)], folder).series
+    (series,) = history_of([*points, point(99, 9.0)], folder).series
     assert series.order == "time"
     assert [row.value for row in series.points] == [2.0, 1.0, 0.0, 9.0]
 
 
 def test_measurements_of_one_commit_are_one_point_unless_files_were_changed(tmp_path):
     points = [point(1, 1.0), point(1, 3.0), point(1, 9.0, dirty=True), point(2, 5.0, commit=None)]
-    (series,) = history(points, tmp_path).series
+    (series,) = history_of(points, tmp_path).series
     assert [row.value for row in series.points] == [2.0, 9.0, 5.0]
     assert [label(row) for row in series.points] == [
         commit(1),
@@ -146,12 +148,12 @@ def test_measurements_of_one_commit_are_one_point_unless_files_were_changed(tmp_
 
 def test_filters_take_names_and_patterns_and_know_the_others(tmp_path):
     points = [point(1, 1.0, metric=metric, machine=where) for metric in ("a", "ab", "c") for where in ("x", "y")]
-    assert {series.metric for series in history(points, tmp_path, metric="a*").series} == {"a", "ab"}
-    assert {series.machine for series in history(points, tmp_path, machine="y").series} == {"y"}
+    assert {series.metric for series in history_of(points, tmp_path, metric="a*").series} == {"a", "ab"}
+    assert {series.machine for series in history_of(points, tmp_path, machine="y").series} == {"y"}
     with pytest.raises(UnknownNameError, match=r"unknown metric 'd'.*Known: a, ab, c"):
-        history(points, tmp_path, metric="d")
+        history_of(points, tmp_path, metric="d")
     with pytest.raises(UnknownNameError, match=r"unknown machine 'z'.*Known: x, y"):
-        history(points, tmp_path, machine="z")
+        history_of(points, tmp_path, machine="z")
 
 
 def test_a_folder_of_records_and_points(tmp_path):
@@ -159,22 +161,22 @@ def test_a_folder_of_records_and_points(tmp_path):
     merge_points(tmp_path / f"a{SUFFIX}", [point(1, 1.0)])
     (tmp_path / "torn.jsonl").write_text("{")
     (tmp_path / "notes.txt").write_text("nothing")
-    points, problems = load(tmp_path)
-    assert {row.source for row in points} == {"record", "asv"}
+    columns, problems = load([tmp_path])
+    assert {row.source for row in columns.points()} == {"record", "asv"}
     (problem,) = problems
     assert "torn.jsonl" in problem
 
 
 def test_folders_without_anything(tmp_path):
-    with pytest.raises(RecordError, match="nothing could be read: there is neither"):
-        load(tmp_path)
+    with pytest.raises(RecordError, match=r"nothing could be read: there is no \.jsonl or \.points\.ndjson file below"):
+        load([tmp_path])
     (tmp_path / "bad.jsonl").write_text("hello\n")
     with pytest.raises(RecordError, match=r"nothing could be read: .*not JSON"):
-        load(tmp_path)
-    with pytest.raises(RecordError, match=r"got a file"):
-        load(tmp_path / "bad.jsonl")
-    with pytest.raises(RecordError, match=r"nothing is"):
-        load(tmp_path / "none")
+        load([tmp_path])
+    with pytest.raises(RecordError, match=r"no record could be read: .*not JSON"):
+        load([tmp_path / "bad.jsonl"])
+    with pytest.raises(RecordError, match=r"cannot read records from .*none: No such file"):
+        load([tmp_path / "none"])
 
 
 def long_series(metrics: int, commits: int) -> list[Point]:
@@ -190,8 +192,8 @@ def long_series(metrics: int, commits: int) -> list[Point]:
 
 def test_a_rise_is_found_where_it_is_in_every_series(tmp_path):
     (tmp_path / f"a{SUFFIX}").write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in long_series(4, 500)))
-    points, _ = load(tmp_path)
-    found = history(points, tmp_path)
+    columns, _ = load([tmp_path])
+    found = history(columns, tmp_path)
     places = [[int(change.after[:8], 16) for change in series.changes] for series in found.series]
     assert len(places) == 4
     assert all(any(345 <= place <= 355 for place in changes) for changes in places)
@@ -202,4 +204,4 @@ def test_the_work_grows_with_the_points(tmp_path):
     for commits in (200, 400):
         rows = [msgspec.structs.replace(row, exact=True, value=1.0) for row in long_series(5, commits)]
         merge_points(tmp_path / str(commits) / f"a{SUFFIX}", rows)
-    assert growth(lambda commits: history(load(tmp_path / str(commits))[0], tmp_path), 200) < 2.2
+    assert growth(lambda commits: history(load([tmp_path / str(commits)])[0], tmp_path), 200) < 2.2

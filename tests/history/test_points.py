@@ -6,9 +6,10 @@ import msgspec
 import pytest
 
 from fluxperf.errors import RecordError
-from fluxperf.harness.points import SUFFIX, merge_points, merged, points_of, read_points
+from fluxperf.harness.columns import points_of
+from fluxperf.harness.points import SUFFIX, merge_points, read_points
 from fluxperf.harness.records import Totals
-from tests.history.making import commit, point, record
+from tests.history.making import commit, history_of, point, record
 
 
 def by_metric(row):
@@ -115,11 +116,17 @@ def test_names_and_paths_that_do_not_fit(tmp_path, path):
         read_points(path)
 
 
-def test_several_measurements_of_a_commit_are_one_point():
+def test_several_measurements_of_a_commit_are_one_point(tmp_path):
+    def merged(points):
+        (series,) = history_of(points, tmp_path).series
+        (one,) = series.points
+        return one
+
     times = [point(1, 1.0, samples=5, low=0.5), point(1, 3.0, samples=5, date_utc="2026-02-01"), point(1, None)]
     one = merged(times)
     assert (one.value, one.samples, one.low, one.date_utc) == (2.0, 10, 0.5, "2026-02-01")
     counts = [point(1, 7.0, exact=True), point(1, 9.0, exact=True, date_utc="2026-02-01")]
     assert merged(counts).value == 9.0
-    assert merged([point(1, None)]).value is None
+    gone = merged([point(1, None), point(1, None, date_utc="2026-02-01", missing="skipped")])
+    assert (gone.value, gone.missing) == (None, "skipped")
     assert one.commit == commit(1)

@@ -9,10 +9,10 @@ from rich.console import Console
 from fluxperf.cli.ladder import ladder
 from fluxperf.errors import PolicyError, UnknownNameError
 from fluxperf.harness import metrics
+from fluxperf.harness.columns import points_of
 from fluxperf.harness.compare import compare
 from fluxperf.harness.measure.merging import merge
 from fluxperf.harness.metrics import METRICS, Metric, metric_of, sampled, samples_of, worse_of
-from fluxperf.harness.points import points_of
 from fluxperf.harness.policy import read_policy
 from fluxperf.harness.records import Record, Totals
 from tests.gate.sides import POLICY_FILE

@@ -7,11 +7,13 @@ from pathlib import Path
 import msgspec
 
 from fluxperf.harness.calibration import Calibrated, Calibration, kind_of
+from fluxperf.harness.columns import columns_of
 from fluxperf.harness.facts.ceilings import MEMORY, Ceiling
 from fluxperf.harness.facts.inputs import Extras
-from fluxperf.harness.history import History, history
+from fluxperf.harness.history import history
 from fluxperf.harness.points import Point
 from fluxperf.harness.records import Record, RecordsFile, SamplingRow
+from fluxperf.harness.series import History
 from fluxperf.harness.verdict import Row, Verdict, conclude
 from tests.report import captures
 from tests.report.pages import GPU_SECONDS, H100, LAPTOP, RUNGS, files_of, make, on_gpu, twins
@@ -127,7 +129,7 @@ def points(commits: int, metrics: int = 1, rung: str = "fused") -> list[Point]:
 
 
 def course(commits: int, metrics: int = 1) -> History:
-    return history(points(commits, metrics), Path("no checkout"))
+    return history(columns_of(points(commits, metrics)), Path("no checkout"))
 
 
 def everything(*more: Record) -> tuple[list[RecordsFile], Extras]:

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fluxperf.errors import RecordError
+from fluxperf.harness.columns import columns_of
 from fluxperf.harness.facts import summary
 from fluxperf.harness.facts.ceilings import MEMORY, Ceiling
 from fluxperf.harness.facts.inputs import Extras
@@ -122,7 +123,7 @@ def hostile_page(text: str) -> str:
         samples=frozenset({text}),
         verdict=verdict,
         ceilings=ceilings,
-        history=history([*odd, *evidence.points(10)], Path("no checkout"), problems=[text]),
+        history=history(columns_of([*odd, *evidence.points(10)]), Path("no checkout"), problems=[text]),
         command=text,
     )
     return render(files, CONTEXT, extras)

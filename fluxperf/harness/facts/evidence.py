@@ -10,12 +10,14 @@ import msgspec
 
 from fluxperf.errors import RecordError
 from fluxperf.harness.calibration import Calibration, file_of, read_calibration
+from fluxperf.harness.columns import Gathering
 from fluxperf.harness.facts.ceilings import Ceiling, rates_in, read_ceilings
 from fluxperf.harness.facts.inputs import Extras
-from fluxperf.harness.history import History, Rules, load
+from fluxperf.harness.history import Rules, load
 from fluxperf.harness.history import history as series_of
-from fluxperf.harness.points import Point, points_of
+from fluxperf.harness.places import Place, is_url
 from fluxperf.harness.records import Record, RecordsFile
+from fluxperf.harness.series import History
 from fluxperf.harness.timeline.reading import read_timeline
 from fluxperf.harness.verdict import SCHEMA, Verdict
 
@@ -23,10 +25,10 @@ from fluxperf.harness.verdict import SCHEMA, Verdict
 class Given(NamedTuple):
     """Where the evidence lies. ``paths`` are those of the records: folders among them may hold ceilings too."""
 
-    paths: Sequence[Path]
+    paths: Sequence[Place]
     samples: frozenset[str]
     verdict: Path | None
-    history: Path | None
+    history: Sequence[Place]
     ceilings: Sequence[Path]
     baselines: Path
     checkout: Path
@@ -87,28 +89,18 @@ def _calibrations(records: Iterable[Record], folder: Path) -> list[Calibration]:
 def _ceilings(given: Given) -> list[Ceiling]:
     """Ceilings of the files that were named, then of those that lie in folders of records."""
     found = [ceiling for path in given.ceilings for ceiling in read_ceilings(path)]
-    for folder in (path for path in given.paths if path.is_dir()):
-        found += rates_in(folder)
+    for folder in (Path(path) for path in given.paths if not is_url(path)):
+        found += rates_in(folder) if folder.is_dir() else []
     return found
 
 
-def _from(point: Point, file: RecordsFile, given: Given) -> Point:
-    """A point of a sample says so, and is no part of a series that was measured here."""
-    if file.path not in given.samples:
-        return point
-    return msgspec.structs.replace(point, variant={**point.variant, "origin": "sample"})
-
-
 def _history(files: Sequence[RecordsFile], given: Given) -> History:
-    """Series of the records and of the folder of history."""
-    points = [
-        _from(point, file, given)
-        for file in files
-        for place, record in enumerate(file.records, start=1)
-        for point in points_of(record, f"{file.path}, record {place}")
-    ]
-    problems: list[str] = []
-    if given.history:
-        more, problems = load(given.history)
-        points += more
-    return series_of(points, given.checkout, problems=problems, rules=given.rules)
+    """Series of the records and of the folders of history. Samples are no part of a series that was measured here."""
+    gathering = Gathering()
+    for file in files:
+        origin = "sample" if file.path in given.samples else ""
+        digests = file.digests or [b""] * len(file.records)
+        for place, (record, digest) in enumerate(zip(file.records, digests, strict=True), start=1):
+            gathering.add(record, file.path, place, digest, origin)
+    columns, problems = load(given.history, gathering)
+    return series_of(columns, given.checkout, problems=problems, rules=given.rules)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from fluxperf.harness.calibration import Calibration
 from fluxperf.harness.facts.ceilings import Ceiling
-from fluxperf.harness.history import History
+from fluxperf.harness.series import History
 from fluxperf.harness.timeline.model import Timeline
 from fluxperf.harness.verdict import Verdict
 

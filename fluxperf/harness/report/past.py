@@ -8,7 +8,6 @@ from markupsafe import Markup
 
 from fluxperf.harness.facts.provenance import short, unique
 from fluxperf.harness.facts.study import Study
-from fluxperf.harness.history import Change, History, Series, distinction
 from fluxperf.harness.pages.panels import Block, Notes, present
 from fluxperf.harness.pages.svg import AMBER, Figure
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
@@ -16,6 +15,7 @@ from fluxperf.harness.report.plots.commits import commits
 from fluxperf.harness.report.plots.progress import Line, floor_lines, on_axis, peer_lines, published_lines
 from fluxperf.harness.report.plots.sparkline import sparkline
 from fluxperf.harness.scan import FEWEST
+from fluxperf.harness.series import Change, History, Series, distinction
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
 
@@ -52,8 +52,8 @@ def past_panels(study: Study) -> list[Block]:
     found = study.extras.history
     if found is None or not found.series:
         return [Notes(["No history was given."])]
-    have = [one for one in found.series if one.present]
-    courses = [one for one in have if len(one.present) > 1]
+    have = [one for one in found.series if len(one.values)]
+    courses = [one for one in have if len(one.values) > 1]
     changed = [(one, change) for one in have for change in one.changes]
     notes = Notes(_notes(found, have, courses, len(changed)))
     return present(_figure(study, have), notes, _changes(changed), _series(courses) if courses else None)
@@ -63,9 +63,9 @@ def _figure(study: Study, series: Sequence[Series]) -> Figure | None:
     """Times of the headline workload on GPUs; without any, those of the workload with most commits."""
     times = [one for one in series if one.metric in ("denoise", "time_denoise") and one.ran_as != "peer"]
     # Another tool's results alone: its times with most commits, those that changed before others.
-    others = [one for one in series if one.unit == "seconds" and len(one.present) > 1]
-    if not any(len(one.present) > 1 for one in times) and others:
-        main = max(others, key=lambda one: (bool(one.changes), len(one.present)))
+    others = [one for one in series if one.unit == "seconds" and len(one.values) > 1]
+    if not any(len(one.values) > 1 for one in times) and others:
+        main = max(others, key=lambda one: (bool(one.changes), len(one.values)))
         times = [one for one in others if one.metric == main.metric]
     headline = study.context.headline_workload
     chosen = [one for one in times if one.workload == headline and one.ran_as != "twin"]
@@ -75,7 +75,7 @@ def _figure(study: Study, series: Sequence[Series]) -> Figure | None:
         ladders = on_axis(study)
         lines = [*published_lines(study), *peer_lines(ladders), *floor_lines(study, ladders)]
     elif times:
-        largest = max(times, key=lambda one: len(one.present))
+        largest = max(times, key=lambda one: len(one.values))
         chosen = [one for one in times if (one.workload, one.machine) == (largest.workload, largest.machine)]
         what = f"{shown(largest.workload, 48)}, {'host twins' if largest.ran_as == 'twin' else shown(largest.ran_as)}"
     points = [point for one in chosen for point in one.present]
@@ -116,23 +116,23 @@ def name_of(one: Series) -> str:
 
 def _series(series: Sequence[Series]) -> Table:
     rows = []
-    order = sorted(series, key=lambda one: (-len(one.changes), -len(one.present)))
+    order = sorted(series, key=lambda one: (-len(one.changes), -len(one.values)))
     for one in order[:MOST_SERIES]:
-        first, last = one.present[0], one.present[-1]
+        first, last = (one.course.point(one.there[place]) for place in (0, -1))
         bounds = last.low is not None and last.high is not None and last.low != last.high
         note = f"{units.written(last.low, one.unit)} to {units.written(last.high, one.unit)}" if bounds else ""
         rows.append(
             [
                 Cell(name_of(one)),
                 Cell(shown(one.machine, 64)),
-                Cell(units.count(len(one.points)), len(one.points)),
-                Cell(units.count(len(one.points) - len(one.present)), len(one.points) - len(one.present)),
+                Cell(units.count(len(one.rows)), len(one.rows)),
+                Cell(units.count(len(one.rows) - len(one.values)), len(one.rows) - len(one.values)),
                 Cell(units.written(first.value, one.unit), first.value),
                 Cell(units.written(last.value, one.unit), last.value, note),
                 Cell("exact") if one.exact else Cell(units.count(last.samples) if last.samples else "—", last.samples),
                 Cell(units.count(len(one.changes)), len(one.changes)) if one.judged else Cell("?", kind="missing"),
                 # Safe as markup: it is drawn of numbers alone.
-                Cell("", len(one.present), drawing=Markup(sparkline(one))) if len(one.present) > 1 else MISSING,
+                Cell("", len(one.values), drawing=Markup(sparkline(one))) if len(one.values) > 1 else MISSING,
             ]
         )
     left = len(series) - len(rows)

@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from fluxperf.harness.facts.provenance import short
-from fluxperf.harness.history import Series, label
 from fluxperf.harness.pages import svg
 from fluxperf.harness.pages.svg import INK, SERIES, Figure
 from fluxperf.harness.report.plots.frame import legend, seconds
 from fluxperf.harness.report.plots.progress import Line, draw_lines, lines_words
+from fluxperf.harness.series import Series, label
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import drawn, shown
 
@@ -25,7 +25,7 @@ NAMED = 8
 
 def commits(series: Sequence[Series], lines: Sequence[Line], prefix: str, title: str, source: str) -> Figure | None:
     """The series over commits; ``None`` without a value."""
-    drawn_ones = sorted((one for one in series if one.present), key=lambda one: -len(one.present))[:MOST_SERIES]
+    drawn_ones = sorted((one for one in series if len(one.values)), key=lambda one: -len(one.values))[:MOST_SERIES]
     if not drawn_ones:
         return None
     order = commit_order(drawn_ones)
@@ -50,7 +50,7 @@ def commit_order(series: Sequence[Series]) -> dict[str, int]:
     """The place of every commit: in the order of the longest series, others' behind their predecessor or by date."""
     order: list[str] = []
     dates: dict[str, str] = {}
-    for one in sorted(series, key=lambda row: -len(row.present)):
+    for one in sorted(series, key=lambda row: -len(row.values)):
         before = -1
         for point in one.present:
             name = label(point)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fluxperf.harness.history import Series, label
+from fluxperf.harness.series import Series
 
 #: Size in pixels, and columns: of many values each column shows the lowest and the highest.
 _WIDTH, _HEIGHT, _COLUMNS = 160, 26, 80
@@ -10,7 +10,7 @@ _WIDTH, _HEIGHT, _COLUMNS = 160, 26, 80
 
 def sparkline(series: Series) -> str:
     """A series as an SVG element of numbers alone, hidden from readers of text: the row says what matters."""
-    values = [point.value for point in series.present if point.value is not None]
+    values = series.values.tolist()
     low, high = min(values), max(values)
     span = (high - low) or 1.0
 
@@ -20,8 +20,7 @@ def sparkline(series: Series) -> str:
         return f"{x:.1f} {y:.1f}"
 
     path = "M" + "L".join(at(place, value) for place, value in _thinned(values))
-    places = {label(point): place for place, point in enumerate(series.present)}
-    rings = [at(places[change.after], change.new).split() for change in series.changes if change.after in places]
+    rings = [at(shift.first, shift.new).split() for shift in series.shifts]
     drawn = "".join(f'<circle cx="{x}" cy="{y}" r="3.2"/>' for x, y in rings[:40])
     return (
         f'<svg class="spark" viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" height="{_HEIGHT}" aria-hidden="true">'

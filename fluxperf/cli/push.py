@@ -1,0 +1,36 @@
+"""``fluxperf push``: records of this machine join those of others, in a store."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from fluxperf.cli.terminal import say
+from fluxperf.harness.store import add_to
+from fluxperf.words import first_few, plural
+
+
+def push(
+    places: Annotated[
+        list[str],
+        typer.Argument(
+            help="Records files and files of points; folders, patterns and URLs of them.", metavar="PLACE..."
+        ),
+    ],
+    store: Annotated[
+        str, typer.Option("-o", "--output", help="The store: a folder, or a URL that fsspec opens (s3://bucket/perf).")
+    ],
+) -> None:
+    """Add records to a store that many runners share, for `fluxperf history STORE`.
+
+    Each record becomes a file that is named by its digest: adding it again changes nothing, and nobody's are lost.
+    Lines that cannot be read are left out and named; the rest is added, and the exit code is 2.
+    """
+    added = add_to(store, places)
+    say(f"{plural(added.new, 'file')} added to {store}, {added.known} known before.")
+    for problem in first_few(added.problems, "line"):
+        say(f"fluxperf: {problem}", err=True)
+    if added.problems:
+        sys.exit(2)

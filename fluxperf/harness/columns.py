@@ -1,0 +1,367 @@
+"""Columns: the points of any number of records, as arrays, a row for each record and metric.
+
+A point of its own costs microseconds and half a kilobyte, and a fleet has millions. So what rows share stands once
+(`Taken`, `Key`), their numbers are arrays, and a `Point` is made of a row only where somebody looks at it. What is
+noisy is summarized for many records at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fluxperf.harness.metrics import SAMPLES, Metric, exact_metrics, sampled_as, value_of
+from fluxperf.harness.points import Key, Point
+from fluxperf.harness.records import Machine, Record, WorkloadRow
+from fluxperf.words import plural
+
+Floats = NDArray[np.float64]
+Places = NDArray[np.intp]
+
+#: Samples that wait to be summarized together: ten megabytes.
+_AT_ONCE = 100_000
+
+
+class Taken(NamedTuple):
+    """What the points of one record share, or those of another tool's result. ``place`` in its file counts from 1."""
+
+    source: Literal["record", "asv"]
+    commit: str | None
+    dirty: bool
+    date_utc: str
+    environment: dict[str, str]
+    implementation: str = ""
+    file: str = ""
+    place: int = 0
+
+    @property
+    def where(self) -> str:
+        """Where the evidence lies, in words; "" where nobody said."""
+        return f"{self.file}, record {self.place}" if self.place else self.file
+
+
+class Columns(NamedTuple):
+    """Rows of points: ``key`` and ``taken`` are places in ``keys`` and ``takens``; a missing number is NaN.
+
+    ``why`` is, by row, why a value is missing.
+    """
+
+    keys: list[Key]
+    takens: list[Taken]
+    key: NDArray[np.int32]
+    taken: NDArray[np.int32]
+    value: Floats
+    low: Floats
+    high: Floats
+    error: Floats
+    samples: NDArray[np.int64]
+    why: dict[int, str]
+
+    def point(self, row: int) -> Point:
+        """A row by itself."""
+        key, taken = self.keys[self.key[row]], self.takens[self.taken[row]]
+        value, low, high, error = (
+            None if math.isnan(one) else one
+            for one in (column.item(row) for column in (self.value, self.low, self.high, self.error))
+        )
+        return Point(
+            source=taken.source,
+            commit=taken.commit,
+            dirty=taken.dirty,
+            date_utc=taken.date_utc,
+            machine=key.machine,
+            environment=taken.environment,
+            metric=key.metric,
+            workload=key.workload,
+            rung=key.rung,
+            ran_as=key.ran_as,
+            variant=dict(key.variant),
+            unit=key.unit,
+            exact=key.exact,
+            value=value,
+            missing=self.why.get(row, ""),
+            low=low,
+            high=high,
+            error=error,
+            samples=self.samples.item(row),
+            record=taken.where,
+        )
+
+    def points(self) -> Iterator[Point]:
+        """Every row by itself, in order."""
+        return map(self.point, range(len(self.key)))
+
+
+class _Block(NamedTuple):
+    """Rows that were finished together."""
+
+    key: NDArray[np.int32]
+    taken: NDArray[np.int32]
+    value: Floats
+    low: Floats
+    high: Floats
+    error: Floats
+    samples: NDArray[np.int64]
+
+
+class Gathering:
+    """Takes records and points one by one, and gives their columns. What it was given before, it leaves out.
+
+    That is the one place where copies are told: of a record by the digest of its line, of a point by all that it says.
+    """
+
+    def __init__(self) -> None:
+        self._keys: dict[Key, int] = {}
+        self._takens: list[Taken] = []
+        self._blocks: list[_Block] = []
+        self._why: dict[int, str] = {}
+        self._rows = 0
+        self._seen: set[Hashable] = set()
+        self._plans: dict[Hashable, tuple[NDArray[np.int32], NDArray[np.bool_]]] = {}
+        self._machines: dict[Machine, tuple[str, dict[str, str]]] = {}
+        self._texts: dict[str, str] = {}
+        self._shared: dict[Hashable, int] = {}
+        self._exact_metrics = [metric for metric in exact_metrics() if metric.series]
+        self._sampled: dict[tuple[str, str], Metric | None] = {}
+        self._new_records()
+        self._points: list[tuple[int, int, float, float, float, float, int]] = []
+
+    def _new_records(self) -> None:
+        """Of records that wait: a plan for each, lists of samples, how many of them a metric has, and exact values."""
+        self._waiting: list[tuple[NDArray[np.int32], NDArray[np.bool_]]] = []
+        self._lists: list[list[float]] = []
+        self._processes: list[int] = []
+        self._exact: list[float] = []
+        self._samples = 0
+
+    def add(self, record: Record, file: str = "", place: int = 0, digest: bytes = b"", origin: str = "") -> None:
+        """Adds the points of a record: medians of samples without warm-ups, counts of a forward, error of latents.
+
+        Args:
+            record: any record.
+            file: where it lies, and ``place`` in it from 1, to be told with what is found.
+            digest: of its line; without one it is no copy of any.
+            origin: told apart from all others by this word; "" for none.
+        """
+        if self._is_copy((origin, digest) if digest else None):
+            return
+        if self._points:
+            self._finish_points()
+        names: list[tuple[str, str]] = []
+        before = len(self._lists)
+        for samples in SAMPLES:
+            for key, processes in getattr(record, samples.field).items():
+                name = samples.field, key
+                if name not in self._sampled:
+                    self._sampled[name] = sampled_as(samples, key)
+                kept = processes if all(processes) else [one for one in processes if one]
+                if kept and self._sampled[name]:
+                    names.append(name)
+                    self._lists += kept
+                    self._processes.append(len(kept))
+        self._samples += sum(map(len, self._lists[before:]))
+        counted = [value_of(record, metric) for metric in self._exact_metrics]
+        self._exact += [float(number) for number in counted if number is not None]
+        shared = (
+            record.machine, record.workload, record.rung, record.ran_as, record.implementation,
+            tuple(record.settings.items()), origin,
+        )  # fmt: skip
+        what = (shared, tuple(names), tuple(number is None for number in counted))
+        if what not in self._plans:
+            metrics = [one for name in names if (one := self._sampled[name])]
+            metrics += [one for one, number in zip(self._exact_metrics, counted, strict=True) if number is not None]
+            self._plans[what] = self._plan(record, metrics, origin)
+        self._waiting.append(self._plans[what])
+        commit = record.commit and self._texts.setdefault(record.commit, record.commit)
+        environment = self._machine(record.machine)[1]
+        implementation = self._texts.setdefault(record.implementation, record.implementation)
+        self._takens.append(
+            Taken("record", commit, bool(record.dirty), record.created_utc, environment, implementation, file, place)
+        )
+        if self._samples > _AT_ONCE:
+            self._finish_records()
+
+    def add_point(self, point: Point) -> None:
+        """Adds a point as it is."""
+        if self._waiting:
+            self._finish_records()
+        environment = tuple(sorted(point.environment.items()))
+        shared = (point.source, point.commit, point.dirty, point.date_utc, environment, point.record)
+        if shared not in self._shared:
+            self._shared[shared] = len(self._takens)
+            self._takens.append(
+                Taken(point.source, point.commit, point.dirty, point.date_utc, point.environment, file=point.record)
+            )
+        key, taken = self._keys.setdefault(point.key, len(self._keys)), self._shared[shared]
+        numbers = [math.nan if one is None else one for one in (point.value, point.low, point.high, point.error)]
+        if self._is_copy((key, taken, point.value, point.samples)):
+            return
+        if point.missing:
+            self._why[self._rows + len(self._points)] = point.missing
+        self._points.append((key, taken, *numbers, point.samples))  # type: ignore[arg-type]
+
+    def columns(self) -> Columns:
+        """All that was added, in its order."""
+        self._finish_records()
+        self._finish_points()
+        blocks = self._blocks or [_block([], [], np.empty((5, 0)))]
+        joined: dict[str, Any] = {
+            name: np.concatenate([getattr(block, name) for block in blocks]) for name in _Block._fields
+        }
+        return Columns(keys=list(self._keys), takens=self._takens, why=self._why, **joined)
+
+    def _is_copy(self, identity: Hashable) -> bool:
+        if identity is None:
+            return False
+        before = len(self._seen)
+        self._seen.add(identity)
+        return len(self._seen) == before
+
+    def _plan(
+        self, record: Record, metrics: Sequence[Metric], origin: str
+    ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        """Series of the metrics of a record, and which of them are noisy: the same for all records of its kind."""
+        variant = {f"setting {name}": value for name, value in record.settings.items()}
+        variant["weights"] = record.workload.weights
+        if record.implementation not in ("fluxperf", record.rung):
+            variant["implementation"] = record.implementation
+        if origin:
+            variant["origin"] = origin
+        told = tuple(sorted(variant.items()))
+        machine, workload = self._machine(record.machine)[0], _workload(record.workload)
+        places = [
+            self._keys.setdefault(
+                Key(one.series, workload, record.rung, machine, record.ran_as, told, one.unit, one.exact),
+                len(self._keys),
+            )
+            for one in metrics
+        ]
+        return np.array(places, np.int32), np.array([not one.exact for one in metrics], bool)
+
+    def _machine(self, machine: Machine) -> tuple[str, dict[str, str]]:
+        """A machine's name and environment."""
+        if machine not in self._machines:
+            self._machines[machine] = name_of(machine), _environment(machine)
+        return self._machines[machine]
+
+    def _finish_records(self) -> None:
+        if not self._waiting:
+            return
+        plans = [plan for plan, _ in self._waiting]
+        noisy = np.concatenate([flags for _, flags in self._waiting])
+        first = len(self._takens) - len(plans)
+        rows = len(noisy)
+        numbers = np.full((5, rows), np.nan)
+        numbers[0, ~noisy] = self._exact
+        numbers[4] = 0
+        numbers[:, noisy] = _summaries(self._lists, self._processes)
+        takens = np.repeat(np.arange(first, first + len(plans), dtype=np.int32), list(map(len, plans)))
+        self._add_block(_block(np.concatenate(plans), takens, numbers))
+        self._new_records()
+
+    def _finish_points(self) -> None:
+        if self._points:
+            keys, takens, *numbers = zip(*self._points, strict=True)
+            self._add_block(_block(keys, takens, np.array(numbers, float)))
+            self._points = []
+
+    def _add_block(self, block: _Block) -> None:
+        self._blocks.append(block)
+        self._rows += len(block.key)
+
+
+def _block(keys: ArrayLike, takens: ArrayLike, numbers: Floats) -> _Block:
+    """Rows of numbers [5, rows]: value, low, high, error, samples."""
+    value, low, high, error, samples = numbers
+    key, taken = (np.array(one, np.int32) for one in (keys, takens))
+    return _Block(key, taken, value, low, high, error, samples.astype(np.int64))
+
+
+def columns_of(points: Iterable[Point]) -> Columns:
+    """Columns of points that there are already."""
+    gathering = Gathering()
+    for point in points:
+        gathering.add_point(point)
+    return gathering.columns()
+
+
+def points_of(record: Record) -> Iterator[Point]:
+    """The points of one record."""
+    gathering = Gathering()
+    gathering.add(record)
+    return gathering.columns().points()
+
+
+def medians(values: Floats, lengths: Places) -> Floats:
+    """Medians of parts of values that follow each other.
+
+    Args:
+        values: all parts, one behind the other.
+        lengths: of each part, at least 1.
+    """
+    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    found = np.empty(len(lengths))
+    for length in np.unique(lengths).tolist():
+        chosen = np.flatnonzero(lengths == length)
+        table = np.sort(values[starts[chosen][:, None] + np.arange(length)], axis=1)
+        found[chosen] = (table[:, (length - 1) // 2] + table[:, length // 2]) / 2
+    return found
+
+
+def _summaries(lists: Sequence[Sequence[float]], processes: Sequence[int]) -> Floats:
+    """Medians, extremes, standard errors and numbers of samples of metrics: [5, metrics].
+
+    As `fluxperf.harness.stats` does for one: a median is that of the processes' medians.
+
+    Args:
+        lists: samples of all processes of all metrics, none empty.
+        processes: how many of them each metric has.
+    """
+    if not processes:
+        return np.empty((5, 0))
+    counts, lengths = np.array(processes), np.fromiter(map(len, lists), np.intp, len(lists))
+    values = np.fromiter(chain.from_iterable(lists), float, int(lengths.sum()))
+    of_process, first = medians(values, lengths), np.cumsum(counts) - counts
+    middle = medians(of_process, counts)
+    begins = (np.cumsum(lengths) - lengths)[first]
+    mean = np.add.reduceat(of_process, first) / counts
+    squares = np.add.reduceat((of_process - np.repeat(mean, counts)) ** 2, first)
+    known = (counts > 2) & (middle != 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # A median of n values has the error of their mean times the square root of half of pi, if they are normal.
+        error = np.sqrt(math.pi / 2 / counts * squares / (counts - 1)) / np.abs(middle)
+    return np.array(
+        [
+            middle,
+            np.minimum.reduceat(values, begins),
+            np.maximum.reduceat(values, begins),
+            np.where(known, error, np.nan),
+            np.add.reduceat(lengths, first),
+        ]
+    )
+
+
+def name_of(machine: Machine) -> str:
+    """What tells machines apart: the name that a user gave, GPU and driver's major version, CPU and cores."""
+    driver = f"driver {machine.driver.partition('.')[0]}" if machine.gpu and machine.driver else ""
+    parts = (machine.name, machine.gpu, driver, machine.cpu or "unnamed CPU", plural(machine.cores, "core"))
+    return ", ".join(part for part in parts if part)
+
+
+def _environment(machine: Machine) -> dict[str, str]:
+    """Versions on a machine that may change without the machine becoming another."""
+    names = ("driver", "cuda", "cupy", "cudnn", "cpu", "python", "numpy", "os")
+    values = {name: getattr(machine, name) for name in names}
+    return {name: str(value) for name, value in values.items() if value is not None}
+
+
+def _workload(row: WorkloadRow) -> str:
+    """A workload's name; sizes of its own are said in full."""
+    if row.name != "custom":
+        return row.name
+    return f"{row.model} {row.height}x{row.width} t{row.text_tokens} s{row.steps} b{row.batch}"

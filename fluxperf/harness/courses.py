@@ -1,0 +1,89 @@
+"""Courses: points brought into series, one row for each commit, in the order of the commits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluxperf.harness.columns import Columns, Floats, Places, Taken, medians
+
+
+def courses(columns: Columns, rows: Places, known: Mapping[str, int]) -> tuple[Columns, NDArray[np.bool_]]:
+    """Rows of each series together, one for each commit, in their order; and which series are in order of time.
+
+    What was measured without a commit, or on changed files, stays by itself. Several measurements of a commit are one
+    row, the latest: with the median of the values that are there, but of counts that differ the latest stands. A series
+    is in the order of the commits where all of them are known, else in that of dates.
+
+    Args:
+        columns: points in any order.
+        rows: those that are wanted.
+        known: position of each commit.
+    """
+    key, taken = columns.key[rows], columns.taken[rows]
+    commit, date, position, dirty = (column[taken] for column in _whens(columns.takens, known))
+    here = ~np.isnan(columns.value[rows])
+    # Within a commit the one that stands comes last: the latest that has a value, of several the first.
+    order = np.lexsort((-rows, date, here, commit, key))
+    ends = np.flatnonzero(np.append((np.diff(key[order]) != 0) | (np.diff(commit[order]) != 0), True))
+    starts = np.concatenate([[0], ends[:-1] + 1]) if len(ends) else ends
+    stands = order[ends]
+    numbers = _merged(columns, rows[order], here[order], starts, ends)
+    by_time = np.zeros(len(columns.keys), bool)
+    by_time[key[position < 0]] = True
+    first = np.where(by_time[key[stands]], date[stands], position[stands])
+    sequence = np.lexsort((date[stands], dirty[stands], first, key[stands]))
+    chosen = rows[stands[sequence]]
+    why = {place: columns.why[row] for place, row in enumerate(chosen.tolist()) if row in columns.why}
+    value, low, high, samples = (column[sequence] for column in numbers)
+    return (
+        Columns(
+            columns.keys, columns.takens, columns.key[chosen], columns.taken[chosen], value, low, high,
+            columns.error[chosen], samples.astype(np.int64), why,
+        ),
+        by_time,
+    )  # fmt: skip
+
+
+def _whens(takens: Sequence[Taken], known: Mapping[str, int]) -> tuple[Places, Places, Places, Places]:
+    """Of each: its commit as a number, its date's rank, its place among known commits or -1, and if it was changed."""
+    dates = {date: rank for rank, date in enumerate(sorted({one.date_utc for one in takens}))}
+    commits: dict[tuple[str | None, bool, str], int] = {}
+    table = [
+        (
+            commits.setdefault(
+                (one.commit, one.dirty, one.date_utc if one.commit is None or one.dirty else ""), len(commits)
+            ),
+            dates[one.date_utc],
+            known.get(one.commit or "", -1),
+            one.dirty,
+        )
+        for one in takens
+    ]
+    commit, date, position, dirty = np.array(table, np.intp).reshape(-1, 4).T
+    return commit, date, position, dirty
+
+
+def _merged(
+    columns: Columns, rows: Places, here: NDArray[np.bool_], starts: Places, ends: Places
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Values, bounds and samples of the rows that stand for groups; ``here`` tells values, which come last in each."""
+    stands = rows[ends]
+    value, low, high = columns.value[stands], columns.low[stands], columns.high[stands]
+    samples = columns.samples[stands].astype(float)
+    sizes = np.add.reduceat(here, starts, dtype=np.intp) if len(starts) else starts
+    noisy = ~np.array([key.exact for key in columns.keys], bool)
+    several = np.flatnonzero((sizes > 1) & noisy[columns.key[stands]])
+    if not len(several):
+        return value, low, high, samples
+    length, last = sizes[several], ends[several]
+    first = np.cumsum(length) - length
+    inside = np.arange(length.sum()) - np.repeat(first - (last - length + 1), length)
+    members = rows[inside]
+    value[several] = medians(columns.value[members], length)
+    low[several] = np.fmin.reduceat(columns.low[members], first)
+    high[several] = np.fmax.reduceat(columns.high[members], first)
+    samples[several] = np.add.reduceat(columns.samples[members], first)
+    return value, low, high, samples
