@@ -27,7 +27,11 @@ _Model = Annotated[
     ),
 ]
 _Transformer = Annotated[
-    Path | None, typer.Option(help="File of the transformer's weights instead of the folder's, such as one in e4m3.")
+    Path | None,
+    typer.Option(
+        help="File of the transformer's weights instead of the folder's, such as one in e4m3; text encoders and VAE "
+        "are taken from it too, where it holds them."
+    ),
 ]
 _Output = Annotated[
     Path | None,

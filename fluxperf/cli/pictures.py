@@ -26,6 +26,8 @@ from fluxperf.pipeline.hub import found
 from fluxperf.pipeline.jobs import Defaults, Job, Line, check_suffix, is_folder, jobs_of
 from fluxperf.pipeline.latents import load_latents, save_latents
 from fluxperf.pipeline.parts import load_decoder, load_encoders, needed
+from fluxperf.pipeline.single import SingleFile, open_single, parts_from
+from fluxperf.pipeline.text import T5Precision
 from fluxperf.pipeline.text_to_image import Pipeline
 
 
@@ -44,6 +46,11 @@ class How(NamedTuple):
     revision: str | None = None
     variant: str | None = None
     transformer: Path | None = None
+
+    @property
+    def single(self) -> SingleFile | None:
+        """The file of the transformer, where it is none of the folder's."""
+        return None if self.transformer is None else open_single(self.transformer)
 
     def at_hand(self, parts: tuple[str, ...]) -> How:
         """The same, with the folder that its model names, which is downloaded if it must be."""
@@ -74,7 +81,7 @@ def make_pictures(
     if lines:  # complains before gigabytes are read; embeddings are judged by the model's sizes
         for job in jobs_of(lines, [], given, output, latents_out):
             _wanted(config_named("dev"), job, how.tokens)
-    how = how.at_hand(needed(embeddings is None, output is not None, how.transformer is None))
+    how = how.at_hand(needed(embeddings is None, output is not None, how.single))
     stored = None
     if embeddings is not None:
         kept = how.transformer or open_folder(how.model, TRANSFORMER, how.variant).path
@@ -124,7 +131,7 @@ def _wanted(config: FluxConfig, job: Job, tokens: int) -> Asked:
 
 def _loaded(how: How, text_encoders: bool, vae: bool, cached: int) -> Pipeline:
     """The pipeline, with a bar while it is read and a line when it is there."""
-    folders = [*(["transformer"] if how.transformer is None else []), *(["text_encoder_2"] if text_encoders else [])]
+    folders = [part for part in needed(text_encoders, False, how.single) if part in ("transformer", "text_encoder_2")]
     files = [file for name in folders for file in (how.model / name).glob("*.safetensors") if file.is_file()]
     files += [how.transformer] if how.transformer is not None and how.transformer.is_file() else []
     bar = BytesBar(sum(file.stat().st_size for file in files))
@@ -208,8 +215,10 @@ def encode_prompts(how: How, prompts: list[Words], output: Path) -> None:
     if not prompts:
         raise ConfigError("--embeddings-out: expected a prompt or --prompts, got none.")
     dtype = phase_named(how.rung).activations if how.rung else "float32"
-    how = how.at_hand(TEXT)
-    encoders, _ = load_encoders(how.model, how.device, dtype, how.t5_precision, variant=how.variant)  # type: ignore[arg-type]
+    single = how.single
+    how = how.at_hand(parts_from(single, TEXT))
+    precision: T5Precision = how.t5_precision  # type: ignore[assignment]
+    encoders, _ = load_encoders(how.model, how.device, dtype, precision, variant=how.variant, single=single)
     embedded, notes = encoders.stored([one.prompt for one in prompts], [one.prompt_2 for one in prompts], how.tokens)
     for note in notes:
         say(f"note: {note}", err=True)
@@ -226,8 +235,9 @@ def decode_latents(how: How, path: Path, output: Path | None) -> None:
     latents, rows, columns, metadata = load_latents(path)
     # As the generation would have decoded them; files of earlier versions do not say.
     dtype = metadata.get("vae") or "bfloat16"
-    how = how.at_hand(VAE)
-    decoder, bridge = load_decoder(how.model, how.device, dtype, how.variant)
+    single = how.single
+    how = how.at_hand(parts_from(single, VAE))
+    decoder, bridge = load_decoder(how.model, how.device, dtype, how.variant, single)
     images = decoder.images(bridge.device.door.to_device(latents, "latents"), rows, columns)
     png.write(target, decoder.pixels(images)[0], metadata)
     say(f"{target}: {metadata['size']}, decoded from {path}")

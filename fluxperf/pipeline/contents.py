@@ -34,13 +34,20 @@ _PATCH, _VAE_SCALE = 2, 8
 def model_problems(folder: Path, variant: str | None = None) -> Iterator[str]:
     """What is wrong with a subfolder of weights, of a variant if it has files of one, a sentence each."""
     name = folder.name
-    settings = _settings(folder / "config.json")
-    if isinstance(settings, str):
-        yield f"{name}/config.json {settings}"
+    yield from config_problems(folder / "config.json")
+    if isinstance(_settings(folder / "config.json"), str):
         return
-    yield from _setting_problems(name, settings)
     stem = "model" if name.startswith("text_encoder") else "diffusion_pytorch_model"
     yield from _file_problems(folder, stem, variant)
+
+
+def config_problems(path: Path) -> Iterator[str]:
+    """What is wrong with the ``config.json`` of a subfolder, a sentence each."""
+    settings = _settings(path)
+    if isinstance(settings, str):
+        yield f"{path.parent.name}/config.json {settings}"
+    else:
+        yield from _setting_problems(path.parent.name, settings)
 
 
 def tokenizer_problems(folder: Path) -> Iterator[str]:

@@ -59,7 +59,7 @@ def open_folder(
 
     Args:
         path: of the folder that holds ``model_index.json``.
-        parts: subfolders that will be read.
+        parts: subfolders that will be read; of ``"vae/config.json"`` and the like that file alone.
         variant: word in the names of their files, such as ``fp16``; parts without such files have their plain ones.
 
     Raises:
@@ -99,7 +99,8 @@ def check_fit(folder: ModelFolder, config: FluxConfig) -> None:
         ("vae", "latent_channels", 4, config.in_channels, "in_channels"),
     )
     for part, key, factor, expected, name in shared:
-        found = read_json(folder.path / part / "config.json").get(key) if part in folder.parts else None
+        there = not {part, f"{part}/config.json"}.isdisjoint(folder.parts)
+        found = read_json(folder.path / part / "config.json").get(key) if there else None
         if found is not None and factor * found != expected:
             times = f" (times {factor}, a patch)" if factor > 1 else ""
             raise CheckpointError(
@@ -111,8 +112,9 @@ def check_fit(folder: ModelFolder, config: FluxConfig) -> None:
 def _no_folder(path: Path) -> str:
     if path.is_file():
         return (
-            f"{path}: expected a diffusers model folder with model_index.json, got a file. A single checkpoint holds "
-            f"the transformer alone: measure it with `fluxperf run --weights {path}`; for pictures download the folder."
+            f"{path}: expected a diffusers model folder with model_index.json, got a file. Measure it with `fluxperf "
+            f"run --weights {path}`; for pictures give it as --transformer beside --model, the folder or the name of "
+            "its model, of which tokenizers and configs are needed besides."
         )
     text = f"{path}: expected a diffusers model folder, found nothing there."
     if len(path.parts) == 2 and not path.is_absolute():
@@ -155,7 +157,9 @@ def _how_to_get(path: Path) -> str:
 
 def _part_problems(path: Path, part: str, variant: str | None) -> Iterator[str]:
     folder = path / part
-    if not folder.is_dir():
+    if part.endswith("/config.json"):
+        yield from contents.config_problems(folder)
+    elif not folder.is_dir():
         yield f"{part}/ is missing"
     elif part == "scheduler":
         if not (folder / "scheduler_config.json").is_file():

@@ -263,7 +263,7 @@ class Generation:
         texts = {
             "Software": f"fluxperf {fluxperf.__version__}",
             "model": f"{self._parts.folder.name} ({self.config.name})",
-            "transformer": self._parts.file,
+            "transformer": "" if self._parts.single is None else self._parts.single.description,
             "rung": self._parts.transformer.phase.name,
             "device": self.device.describe().get("gpu", "host"),
             "size": f"{workload.width} x {workload.height}",

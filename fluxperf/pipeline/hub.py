@@ -68,7 +68,7 @@ def found(
             f"{what}: {missing}. Nothing is downloaded offline: get it with a network first (hf download {name}), or "
             "give a folder."
         )
-    patterns = ["model_index.json", *(f"{part}/*{end}" for part in parts for end in _WANTED)]
+    patterns = ["model_index.json", *(part if "/" in part else f"{part}/*{end}" for part in parts for end in _WANTED)]
     try:
         return Path(hub.snapshot_download(name, revision=revision, allow_patterns=patterns))
     except Exception as error:  # of the hub, the network or the disk, by many libraries

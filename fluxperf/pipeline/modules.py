@@ -20,6 +20,7 @@ from fluxperf.engine.checkpoints.scales import scaled
 from fluxperf.engine.device.host import host_dtype
 from fluxperf.errors import CheckpointError, FluxperfError
 from fluxperf.pipeline.libraries import library, quiet
+from fluxperf.pipeline.single import SingleFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,7 +85,7 @@ CLIP = Kind(
     "transformers", "CLIP's text encoder", "model", _clip, _clip_names,
     re.compile(r"(.*\.)?position_ids|vision_model\..*|visual_projection\..*|text_projection\..*|logit_scale"),
 )  # fmt: skip
-T5 = Kind("transformers", "T5's encoder", "model", _t5, _t5_names, re.compile(r"decoder\..*|lm_head\..*"))
+T5 = Kind("transformers", "T5's encoder", "model", _t5, _t5_names, re.compile(r"decoder\..*|lm_head\..*|logit_scale"))
 VAE = Kind("diffusers", "the VAE", "diffusion_pytorch_model", _vae, _vae_names, re.compile(r"(?!)"))
 
 
@@ -92,7 +93,8 @@ VAE = Kind("diffusers", "the VAE", "diffusion_pytorch_model", _vae, _vae_names, 
 class Plan:
     """A module whose every tensor was found in the files, in its shape; nothing of the numbers has been read.
 
-    ``sources`` has the file's name of each tensor of the module. ``settings`` is the module's configuration.
+    ``sources`` has the file's name of each tensor of the module, ``shapes`` the module's shape of each of the file's.
+    ``settings`` is the module's configuration.
     """
 
     kind: Kind
@@ -100,6 +102,12 @@ class Plan:
     files: TensorFiles
     sources: Mapping[str, str]
     settings: Any
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of its tensors in the files."""
+        return sum(self.files.stretch(source).nbytes for source in set(self.sources.values()))
 
     def load(
         self, bridge: Bridge, dtype: str, label: str, on_bytes: Callable[[int], None] = lambda nbytes: None
@@ -129,7 +137,7 @@ class Plan:
         torch, device, descriptors, found = bridge.torch, bridge.device, Descriptors(), {}
         with device.door.streaming():
             for source in dict.fromkeys(self.sources.values()):
-                tensor = torch.empty(self.files.shape(source), dtype=getattr(torch, dtype), device=bridge.place)
+                tensor = torch.empty(self.shapes[source], dtype=getattr(torch, dtype), device=bridge.place)
                 target = bridge.array(tensor.view(torch.int16) if dtype == "bfloat16" else tensor)
                 reader = Reader([self.files.stretch(source)], host_dtype(dtype), descriptors, on_bytes)
                 device.door.stream(target, reader, label)
@@ -137,13 +145,14 @@ class Plan:
         return found
 
 
-def plan(folder: Path, kind: Kind, variant: str | None = None) -> Plan:
+def plan(folder: Path, kind: Kind, variant: str | None = None, single: SingleFile | None = None) -> Plan:
     """The plan of a part.
 
     Args:
         folder: ``text_encoder``, ``text_encoder_2`` or ``vae`` of a model folder.
         kind: what it is.
         variant: word in the names of its files, where there are any with it.
+        single: file whose tensors of the part are taken instead of the folder's, where it has any.
 
     Raises:
         CheckpointError: the library cannot make the module of its config, or tensors are missing, of other shapes or
@@ -151,27 +160,39 @@ def plan(folder: Path, kind: Kind, variant: str | None = None) -> Plan:
         DeviceError: the library is missing.
     """
     module = _empty(kind, folder, library("torch"))
-    single, index = weights_in(folder, kind.stem, variant)
-    files = TensorFiles.sharded(index) if index.is_file() else TensorFiles.single(single)
-    files = scaled(files, folder)
+    place = folder if single is None or folder.name not in single.parts else single.path
+    files = scaled(_files(folder, kind, variant, single), place)
     shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     sources = {name: _found(kind, files, name) for name in shapes}
     wrong = [name for name, source in sources.items() if source not in files.names]
-    wrong += [name for name, source in sources.items() if source in files.names and files.shape(source) != shapes[name]]
+    there = {name: files.shape(source) for name, source in sources.items() if source in files.names}
+    wrong += [name for name, shape in there.items() if not _fits(shape, shapes[name])]
     if wrong:
         raise CheckpointError(
-            f"{folder}: expected the weights of {kind.words} as config.json describes it, but {len(wrong)} tensors are "
+            f"{place}: expected the weights of {kind.words} as config.json describes it, but {len(wrong)} tensors are "
             f"missing or of another shape: {_listed(wrong)}. Config and weights are of different models."
         )
     strange = sorted(name for name in files.names - set(sources.values()) if not _is_spare(kind, name))
     if strange:
         raise CheckpointError(
-            f"{folder}: expected the weights of {kind.words} as config.json describes it, but {len(strange)} tensors "
+            f"{place}: expected the weights of {kind.words} as config.json describes it, but {len(strange)} tensors "
             f"are none of its: {_listed(strange)}. Config and weights are of different models."
         )
     for source in sources.values():
         files.stretch(source)  # complains about its element type, or its place in the file
-    return Plan(kind, folder, files, sources, module.config)
+    return Plan(kind, folder, files, sources, module.config, {source: shapes[name] for name, source in sources.items()})
+
+
+def _files(folder: Path, kind: Kind, variant: str | None, single: SingleFile | None) -> TensorFiles:
+    if single is not None and folder.name in single.parts:
+        return single.parts[folder.name]
+    whole, index = weights_in(folder, kind.stem, variant)
+    return TensorFiles.sharded(index) if index.is_file() else TensorFiles.single(whole)
+
+
+def _fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Whether a file's shape is a module's, or that of a projection as the original's convolution of 1 x 1."""
+    return found in (wanted, (*wanted, 1, 1))
 
 
 def _found(kind: Kind, files: TensorFiles, name: str) -> str:

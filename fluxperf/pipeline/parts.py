@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from fluxperf.pipeline.bridge import Bridge
 from fluxperf.pipeline.decoder import Decoder
 from fluxperf.pipeline.folder import TEXT, TRANSFORMER, VAE, ModelFolder, check_fit, open_folder
 from fluxperf.pipeline.modules import plan
+from fluxperf.pipeline.single import SingleFile, parts_from
 from fluxperf.pipeline.text import T5Precision, TextEncoders, TextOptions, plan_text
 from fluxperf.workloads import WORKLOADS, Placed, obstacles, placed
 
@@ -49,8 +50,8 @@ class Parts:
     bridge: Bridge | None
     dtype: str
     loads: dict[str, LoadRow] = field(default_factory=dict)
-    #: Name of the transformer's file, where that is none of the folder's.
-    file: str = ""
+    #: File of the transformer, and of what else it holds, where that is none of the folder's.
+    single: SingleFile | None = None
 
     @property
     def device(self) -> Device:
@@ -107,20 +108,19 @@ class Parts:
 class TransformerOptions(NamedTuple):
     """How a transformer is run.
 
-    ``nvtx``: a range for every step, block and op. ``memory_gb``: its budget of device memory. ``file``: of its weights
-    instead of the folder's.
+    ``nvtx``: a range for every step, block and op. ``memory_gb``: its budget of device memory. ``single``: a file of
+    its weights instead of the folder's, and of what else it holds.
     """
 
     rung: str = BEST_RUNG
     nvtx: bool = False
     memory_gb: float | None = None
-    file: Path | None = None
+    single: SingleFile | None = None
 
 
-def needed(text: bool, vae: bool, transformer: bool = True) -> tuple[str, ...]:
+def needed(text: bool, vae: bool, single: SingleFile | None = None) -> tuple[str, ...]:
     """Subfolders that a pipeline needs, with text encoders or without, and so on."""
-    first = TRANSFORMER if transformer else tuple(part for part in TRANSFORMER if part != "transformer")
-    return (*first, *(TEXT if text else ()), *(VAE if vae else ()))
+    return parts_from(single, (*TRANSFORMER, *(TEXT if text else ()), *(VAE if vae else ())))
 
 
 def load_parts(
@@ -149,8 +149,8 @@ def load_parts(
         FluxperfError: whatever `Pipeline.from_pretrained` raises.
     """
     start = time.perf_counter()
-    parts = needed(bool(text), vae, transformer.file is None)
-    folder = open_folder(path, parts, variant)
+    single = transformer.single
+    folder = open_folder(path, needed(bool(text), vae, single), variant)
     opened = open_device(device)
     phase = phase_named(transformer.rung)
     if problems := obstacles(phase, opened.kind):
@@ -158,28 +158,27 @@ def load_parts(
     kept = _checked_dtype(dtype or phase.activations)
     bridge = Bridge(opened) if text or vae else None
     # All parts are checked before gigabytes are read, and those that are read first are the smaller ones.
-    source = Checkpoint(folder.path, variant) if transformer.file is None else Checkpoint(transformer.file)
+    source = Checkpoint(folder.path, variant) if single is None else Checkpoint(single.path)
     source.on_bytes = on_bytes
     check_fit(folder, source.config)
-    text_plan = plan_text(folder) if text else None
-    vae_plan = plan(folder.path / "vae", modules.VAE, variant) if vae else None
+    text_plan = plan_text(folder, single) if text else None
+    vae_plan = plan(folder.path / "vae", modules.VAE, variant, single) if vae else None
     sizes, memory_gb = WORKLOADS[_LARGEST[source.config.guidance]].sizes, transformer.memory_gb
     budget = None if memory_gb is None else Budget(memory_gb, sizes)
     loads: dict[str, LoadRow] = {}
     encoders = decoder = None
     if bridge is not None and vae_plan is not None:
-        with _timed(loads, "vae", folder, VAE, opened):
+        with _timed(loads, "vae", vae_plan.stored_bytes, opened):
             decoder = Decoder(vae_plan, bridge, kept)
     if bridge is not None and text is not None and text_plan is not None:
-        with _timed(loads, "text_encoders", folder, TEXT[:2], opened):
+        with _timed(loads, "text_encoders", text_plan.clip.stored_bytes + text_plan.t5.stored_bytes, opened):
             encoders = TextEncoders(text_plan, bridge, kept, text, on_bytes)
     denoiser = placed(phase.name, source, opened, transformer.nvtx, budget)
     if denoiser.load:
         loads["transformer"] = denoiser.load
     loads = {name: loads[name] for name in ("transformer", "text_encoders", "vae") if name in loads}
-    file = "" if transformer.file is None else transformer.file.name
     whole = LoadRow(bytes=sum(row.bytes for row in loads.values()), time_s=time.perf_counter() - start)
-    return Parts(folder, denoiser, encoders, decoder, bridge, kept, {**loads, "ready": whole}, file)
+    return Parts(folder, denoiser, encoders, decoder, bridge, kept, {**loads, "ready": whole}, single)
 
 
 def load_encoders(
@@ -189,23 +188,28 @@ def load_encoders(
     t5_precision: T5Precision = "full",
     on_bytes: Callable[[int], None] = lambda nbytes: None,
     variant: str | None = None,
+    single: SingleFile | None = None,
 ) -> tuple[TextEncoders, Bridge]:
     """The text encoders of a model folder alone, and PyTorch on their device; see `Pipeline.from_pretrained`."""
-    folder = open_folder(path, TEXT, variant)
+    folder = open_folder(path, parts_from(single, TEXT), variant)
     bridge = Bridge(open_device(device))
     encoders = TextEncoders(
-        plan_text(folder), bridge, _checked_dtype(dtype), TextOptions("keep", t5_precision, 1), on_bytes
+        plan_text(folder, single), bridge, _checked_dtype(dtype), TextOptions("keep", t5_precision, 1), on_bytes
     )
     return encoders, bridge
 
 
 def load_decoder(
-    path: Path, device: str = "auto", dtype: str = "bfloat16", variant: str | None = None
+    path: Path,
+    device: str = "auto",
+    dtype: str = "bfloat16",
+    variant: str | None = None,
+    single: SingleFile | None = None,
 ) -> tuple[Decoder, Bridge]:
     """The VAE's decoder of a model folder alone, and PyTorch on its device; see `Pipeline.from_pretrained`."""
-    folder = open_folder(path, VAE, variant)
+    folder = open_folder(path, parts_from(single, VAE), variant)
     bridge = Bridge(open_device(device))
-    return Decoder(plan(folder.path / "vae", modules.VAE, variant), bridge, _checked_dtype(dtype)), bridge
+    return Decoder(plan(folder.path / "vae", modules.VAE, variant, single), bridge, _checked_dtype(dtype)), bridge
 
 
 def _checked_dtype(name: str) -> str:
@@ -215,11 +219,8 @@ def _checked_dtype(name: str) -> str:
 
 
 @contextmanager
-def _timed(
-    loads: dict[str, LoadRow], name: str, folder: ModelFolder, parts: Sequence[str], device: Device
-) -> Iterator[None]:
-    """Notes what loading a part took: bytes of its files, seconds until they are on the device."""
-    nbytes = sum(file.stat().st_size for part in parts for file in (folder.path / part).glob("*.safetensors"))
+def _timed(loads: dict[str, LoadRow], name: str, nbytes: int, device: Device) -> Iterator[None]:
+    """Notes what loading a part took: bytes of its tensors, seconds until they are on the device."""
     start = time.perf_counter()
     yield
     device.synchronize()

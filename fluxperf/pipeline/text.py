@@ -20,6 +20,7 @@ from fluxperf.pipeline.embeddings import Embedded, Key, PromptCache
 from fluxperf.pipeline.folder import ModelFolder
 from fluxperf.pipeline.libraries import quiet
 from fluxperf.pipeline.modules import Plan, library_errors
+from fluxperf.pipeline.single import SingleFile
 from fluxperf.pipeline.t5 import quantize
 
 #: Prompts that are encoded at once.
@@ -69,15 +70,15 @@ class TextPlan:
     t5: Plan
 
 
-def plan_text(folder: ModelFolder) -> TextPlan:
-    """Text encoders of a model folder, checked whole.
+def plan_text(folder: ModelFolder, single: SingleFile | None = None) -> TextPlan:
+    """Text encoders of a model folder, or of a file that holds them, with the folder's tokenizers; checked whole.
 
     Raises:
         CheckpointError: a tokenizer or an encoder cannot be used, or they do not belong together; says which.
         DeviceError: PyTorch or transformers is missing.
     """
-    clip = modules.plan(folder.path / "text_encoder", modules.CLIP, folder.variant)
-    t5 = modules.plan(folder.path / "text_encoder_2", modules.T5, folder.variant)
+    clip = modules.plan(folder.path / "text_encoder", modules.CLIP, folder.variant, single)
+    t5 = modules.plan(folder.path / "text_encoder_2", modules.T5, folder.variant, single)
     first = _tokenizer(folder.path / "tokenizer", "CLIPTokenizer", clip)
     second = _tokenizer(folder.path / "tokenizer_2", "T5TokenizerFast", t5)
     most, positions = first.model_max_length, clip.settings.max_position_embeddings

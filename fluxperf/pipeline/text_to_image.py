@@ -24,6 +24,7 @@ from fluxperf.pipeline.latents import check_latents
 from fluxperf.pipeline.libraries import library
 from fluxperf.pipeline.noise import NoiseFrom, check_finite
 from fluxperf.pipeline.parts import BEST_RUNG, Parts, TransformerOptions, load_parts, needed
+from fluxperf.pipeline.single import open_single
 from fluxperf.pipeline.stages import Stage
 from fluxperf.pipeline.text import T5Keeping, T5Precision, TextOptions
 
@@ -96,7 +97,8 @@ class Pipeline:
             revision: branch, tag or commit of a name on the hub.
             variant: word in the names of the folder's files, such as ``fp16``.
             local_files_only: download nothing.
-            transformer: file of the transformer's weights instead of the folder's, of any layout that is read.
+            transformer: file of the transformer's weights instead of the folder's, of any layout that is read; text
+                encoders and VAE are taken from it too, where it holds them. The folder's configs and tokenizers hold.
             t5: ``keep`` it on the device, ``offload`` it to the host's memory between prompts, or ``free`` it and read
                 it again for a prompt that is not known.
             t5_precision: ``full`` (of ``dtype``) or ``fp8`` (e4m3 with a scale per output channel).
@@ -115,10 +117,10 @@ class Pipeline:
             FluxperfError: an unknown rung or device, or one that does not run the other.
         """
         refuse_to_load(others)
-        file = None if transformer is None else Path(transformer).expanduser()
-        options = TransformerOptions(rung or BEST_RUNG, nvtx, memory_gb, file)
+        single = None if transformer is None else open_single(Path(transformer))
+        options = TransformerOptions(rung or BEST_RUNG, nvtx, memory_gb, single)
         text = TextOptions(t5, t5_precision, cache_prompts) if text_encoders else None
-        named, parts = _dtype(dtype, torch_dtype), needed(text_encoders, vae, file is None)
+        named, parts = _dtype(dtype, torch_dtype), needed(text_encoders, vae, single)
         folder = found(path, parts, revision, local_files_only, variant)
         return cls(load_parts(folder, str(device), named, options, text, vae, on_bytes, variant))
 

@@ -1,0 +1,200 @@
+"""One file of a model folder's weights, all parts in it, as ComfyUI writes one: to be read by name, and at its rate.
+
+    python -m benchmarks.flux_folder DIR --model schnell
+    python -m benchmarks.flux_file DIR all-in-one.safetensors --emptied
+    fluxperf generate "a red fox" --model DIR --transformer all-in-one.safetensors --rung fp8 -o fox.png
+
+Projections of the transformer's blocks and of T5 are in e4m3 with a scale for each (``scale_weight``), the rest is as
+it was; ``--plain`` leaves all of it as it was. Transformer and VAE have their original names. At full size the file has
+17 GB. ``--emptied`` removes the folder's own weights of what the file holds, and the room that they take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import safe_open
+
+from benchmarks.loading import shapes
+from fluxperf.engine.checkpoints import layouts
+from fluxperf.engine.checkpoints.checkpoint import Checkpoint
+from fluxperf.engine.checkpoints.layouts import Piece
+
+_BYTES = {"F32": 4, "BF16": 2, "F16": 2, "F8_E4M3": 1}
+_E4M3_MAX = 448.0
+#: Parts of diffusers' names of a VAE, and the original's.
+_VAE = (
+    (r"\.conv_shortcut\.", ".nin_shortcut."),
+    (r"\.conv_norm_out\.", ".norm_out."),
+    (r"\.(?:down|up)samplers\.0\.", lambda match: ".downsample." if "down" in match[0] else ".upsample."),
+    (r"\.(down|up)_blocks\.(\d+)\.resnets\.", r".\1.\2.block."),
+    (r"\.(down|up)_blocks\.(\d+)\.", r".\1.\2."),
+    (r"\.mid_block\.resnets\.(\d)\.", lambda match: f".mid.block_{int(match[1]) + 1}."),
+    (r"\.mid_block\.attentions\.0\.group_norm\.", ".mid.attn_1.norm."),
+    (r"\.mid_block\.attentions\.0\.to_([qkv])\.", r".mid.attn_1.\1."),
+    (r"\.mid_block\.attentions\.0\.to_out\.0\.", ".mid.attn_1.proj_out."),
+)
+
+
+class Entry(NamedTuple):
+    """A tensor of the file: name, shape, element type, and what gives its numbers when they are written."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    numbers: Callable[[], torch.Tensor]
+
+
+class Weights:
+    """Tensors of a folder's safetensors files, read when they are asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.files = sorted(folder.glob("*.safetensors"))
+        self._owners = {name: file for file in map(_opened, self.files) for name in file.keys()}  # noqa: SIM118
+        self.names = sorted(self._owners)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Its extents."""
+        return tuple(self._owners[name].get_slice(name).get_shape())
+
+    def dtype(self, name: str) -> str:
+        """Its element type, as the header names it."""
+        return str(self._owners[name].get_slice(name).get_dtype())
+
+    def rows(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
+        """Some of its rows."""
+        found = self._owners[name].get_slice(name)
+        return found[start:stop] if found.get_shape() else self._owners[name].get_tensor(name)
+
+
+def _opened(path: Path) -> Any:
+    return safe_open(path, framework="pt")
+
+
+def transformer(folder: Path) -> Iterator[Entry]:
+    """The transformer's tensors under the original's names: stacked, and in parts, as both layouts say."""
+    config, weights = Checkpoint(folder).config, Weights(folder / "transformer")
+    wanted, theirs = shapes(config), layouts.diffusers(config)
+    sources: dict[str, list[tuple[int, Piece]]] = {name: [] for name in wanted}
+    for path, pieces in layouts.original(config).items():
+        stacked, at = [_bounded(piece, weights.shape(piece.name)) for piece in theirs[path]], 0
+        for piece in pieces:
+            name, start, stop = _bounded(piece, wanted[piece.name])
+            for row, part in _between(stacked, at, at + stop - start):
+                sources[name].append((start + row, part))
+            at += stop - start
+    for name, parts in sources.items():
+        dtype = weights.dtype(parts[0][1].name)
+        yield Entry(f"model.diffusion_model.{name}", wanted[name], dtype, partial(_joined, weights, parts))
+
+
+def _bounded(piece: Piece, shape: tuple[int, ...]) -> Piece:
+    return piece._replace(stop=shape[0] if piece.stop is None else piece.stop)
+
+
+def _between(stacked: list[Piece], first: int, last: int) -> Iterator[tuple[int, Piece]]:
+    """What rows ``first`` to ``last`` of stacked pieces are: place among those rows, and piece."""
+    at = 0
+    for name, start, stop in stacked:
+        low, high = max(first, at), min(last, at + stop - start)
+        if low < high:
+            yield low - first, Piece(name, start + low - at, start + high - at)
+        at += stop - start
+
+
+def _joined(weights: Weights, parts: list[tuple[int, Piece]]) -> torch.Tensor:
+    return torch.cat([weights.rows(*part) for _, part in sorted(parts)])
+
+
+def encoders(folder: Path) -> Iterator[Entry]:
+    """Tensors of CLIP and T5 with ComfyUI's prefixes, and of the VAE by the original's names."""
+    for part, prefix in (
+        ("text_encoder", "text_encoders.clip_l.transformer."),
+        ("text_encoder_2", "text_encoders.t5xxl.transformer."),
+    ):
+        weights = Weights(folder / part)
+        for name in weights.names:
+            yield Entry(prefix + name, weights.shape(name), weights.dtype(name), partial(weights.rows, name))
+    weights = Weights(folder / "vae")
+    ups = {int(found[1]) for name in weights.names if (found := re.match(r"decoder\.up_blocks\.(\d+)\.", name))}
+    for name in weights.names:
+        original = re.sub(r"\.up_blocks\.(\d+)\.", lambda match: f".up_blocks.{max(ups) - int(match[1])}.", name)
+        for pattern, new in _VAE:
+            original = re.sub(pattern, new, original)
+        shape = weights.shape(name)
+        shape = (*shape, 1, 1) if ".mid.attn_1." in original and len(shape) == 2 else shape
+        yield Entry(f"vae.{original}", shape, weights.dtype(name), partial(weights.rows, name))
+
+
+def quantized(entry: Entry) -> bool:
+    """Whether a tensor is one that such files have in e4m3: projections of blocks."""
+    return len(entry.shape) == 2 and ("_blocks." in entry.name or (".layer." in entry.name and "t5xxl" in entry.name))
+
+
+def write(path: Path, folder: Path, plain: bool = False) -> None:
+    """Writes the file of a folder.
+
+    Args:
+        path: of the file.
+        folder: as diffusers saves one.
+        plain: leave all numbers as they are.
+    """
+    entries = [*transformer(folder), *encoders(folder)]
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for entry in entries:
+        small = quantized(entry) and not plain
+        kind = "F8_E4M3" if small else entry.dtype
+        begin, end = end, end + math.prod(entry.shape) * _BYTES[kind]
+        header[entry.name] = {"dtype": kind, "shape": entry.shape, "data_offsets": [begin, end]}
+        if small:
+            scale = f"{entry.name.removesuffix('weight')}scale_weight"
+            header[scale] = {"dtype": "F32", "shape": [1], "data_offsets": [end, end + 4]}
+            end += 4
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with path.open("wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        for entry in entries:
+            numbers = entry.numbers().to(place)
+            if quantized(entry) and not plain:
+                scale = numbers.float().abs().max().reshape(1) / _E4M3_MAX
+                stream.write(_bytes((numbers.float() / scale).to(torch.float8_e4m3fn)))
+                stream.write(_bytes(scale))
+            else:
+                stream.write(_bytes(numbers))
+
+
+def _bytes(numbers: torch.Tensor) -> memoryview:
+    return numbers.contiguous().flatten().view(torch.uint8).cpu().numpy().data
+
+
+def main() -> None:
+    """Writes a file, and says how long that took."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", type=Path, help="as diffusers saves one")
+    parser.add_argument("file", type=Path, help="to be written")
+    parser.add_argument("--plain", action="store_true", help="leave all numbers as they are")
+    parser.add_argument("--emptied", action="store_true", help="remove the folder's own weights afterwards")
+    arguments = parser.parse_args()
+    start = time.perf_counter()
+    write(arguments.file, arguments.folder, arguments.plain)
+    if arguments.emptied:
+        for weights in arguments.folder.glob("*/*.safetensors*"):
+            weights.unlink()
+    size = arguments.file.stat().st_size
+    print(f"{arguments.file}: {size / 1e9:.2f} GB in {time.perf_counter() - start:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

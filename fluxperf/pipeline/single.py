@@ -1,0 +1,104 @@
+"""A single file that holds text encoders and VAE beside the transformer, as ComfyUI and others write one.
+
+Their tensors have a prefix for each part, and the VAE's the names of the original (latent-diffusion) code.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fluxperf.engine.checkpoints.files import TensorFiles, model_name
+from fluxperf.errors import CheckpointError
+
+#: What stands before the names of a part's tensors, by its subfolder in a model folder; the first that fits is taken.
+_PREFIXES = (
+    ("text_encoder", "text_encoders.clip_l.transformer."),
+    ("text_encoder", "text_encoders.clip_l."),
+    ("text_encoder", "conditioner.embedders.0.transformer."),
+    ("text_encoder_2", "text_encoders.t5xxl.transformer."),
+    ("text_encoder_2", "text_encoders.t5xxl."),
+    ("vae", "vae."),
+    ("vae", "first_stage_model."),
+)
+#: Beginnings of names that stand for some part.
+_BESIDE = ("text_encoders.", "conditioner.", "cond_stage_model.", "vae.", "first_stage_model.")
+
+#: Parts of a VAE's names in the original and in diffusers (``convert_ldm_vae_checkpoint``), within encoder or decoder;
+#: blocks on the way up are counted from the other end there.
+_VAE_NAMES = (
+    (r"^mid\.block_1\.", "mid_block.resnets.0."),
+    (r"^mid\.block_2\.", "mid_block.resnets.1."),
+    (r"^mid\.attn_1\.norm\.", "mid_block.attentions.0.group_norm."),
+    (r"^mid\.attn_1\.([qkv])\.", r"mid_block.attentions.0.to_\1."),
+    (r"^mid\.attn_1\.proj_out\.", "mid_block.attentions.0.to_out.0."),
+    (r"^(down|up)\.(\d+)\.block\.", r"\1_blocks.\2.resnets."),
+    (r"^(down|up)\.(\d+)\.(down|up)sample\.", r"\1_blocks.\2.\3samplers.0."),
+    (r"^norm_out\.", "conv_norm_out."),
+    (r"\.nin_shortcut\.", ".conv_shortcut."),
+)
+
+
+@dataclass(frozen=True)
+class SingleFile:
+    """A file of the transformer's weights. ``parts`` has what it holds besides, by the subfolder that it stands for."""
+
+    path: Path
+    parts: Mapping[str, TensorFiles]
+
+    @property
+    def description(self) -> str:
+        """Its name, with what is taken from it besides."""
+        besides = f" (with {', '.join(self.parts)})" if self.parts else ""
+        return model_name(self.path.absolute()) + besides
+
+
+def open_single(path: Path) -> SingleFile:
+    """The parts of a file, by its header.
+
+    Raises:
+        CheckpointError: it cannot be opened, or holds a part that FLUX.1 does not have; names it.
+    """
+    path = path.expanduser()
+    if not path.is_file():
+        what = "a folder" if path.is_dir() else "nothing there"
+        raise CheckpointError(f"{path}: expected a safetensors file of the transformer's weights, found {what}.")
+    files = TensorFiles.single(path)
+    names: dict[str, dict[str, str]] = {}
+    for name in sorted(files.names):
+        part, prefix = next(((part, prefix) for part, prefix in _PREFIXES if name.startswith(prefix)), ("", ""))
+        if part:
+            names.setdefault(part, {})[name.removeprefix(prefix)] = name
+        elif name.startswith(_BESIDE):
+            raise CheckpointError(
+                f"{path}: expected text encoders CLIP-L and T5-XXL and a VAE beside the transformer, got {name!r}. "
+                "It is of another model, or written by a program that is not known here; give the transformer alone."
+            )
+    if "vae" in names:
+        names["vae"] = _diffusers_names(names["vae"])
+    return SingleFile(path, {part: files.renamed(mine) for part, mine in names.items()})
+
+
+def _diffusers_names(names: Mapping[str, str]) -> dict[str, str]:
+    """A VAE's tensors by diffusers' names; those that are none of the original's keep theirs."""
+    last = max((int(found[1]) for name in names if (found := re.match(r"decoder\.up\.(\d+)\.", name))), default=0)
+    return {_diffusers_name(name, last): stored for name, stored in names.items()}
+
+
+def _diffusers_name(name: str, last: int) -> str:
+    side, _, rest = name.partition(".")
+    if side not in ("encoder", "decoder"):
+        return name
+    rest = re.sub(r"^up\.(\d+)\.", lambda match: f"up.{last - int(match[1])}.", rest)
+    for pattern, new in _VAE_NAMES:
+        rest = re.sub(pattern, new, rest)
+    return f"{side}.{rest}"
+
+
+def parts_from(single: SingleFile | None, parts: Collection[str]) -> tuple[str, ...]:
+    """Subfolders that are needed; of those whose weights a file holds, the ``config.json`` alone."""
+    held = () if single is None else (*single.parts, "transformer")
+    kept = (part for part in parts if single is None or part != "transformer")
+    return tuple(f"{part}/config.json" if part in held else part for part in kept)
