@@ -10,7 +10,7 @@ from fluxperf.harness.measure.clocks import throttling_note
 from fluxperf.harness.measure.environment import busy_note
 from fluxperf.harness.pages.panels import Block, Notes, source
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
-from fluxperf.harness.records import Machine, Record
+from fluxperf.harness.records import IN_TURNS_WITH, Machine, Record
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
 
@@ -106,8 +106,9 @@ def _within(ladder: Ladder) -> list[str]:
         values = unique(shown(read(record.machine) or "none", 40) for record in records)
         if len(values) > 1:
             texts.append(f"{ladder.title}: {name} differs between rungs ({units.listing(values, 4)}).")
-    # A budget is part of a rung's name here.
-    for name in sorted({key for record in records for key in record.settings} - {"memory_gb"}):
+    # A budget is part of a rung's name here, and each peer took turns with a rung of ours.
+    told = {"memory_gb", *([IN_TURNS_WITH] if ladder.ran_as == "peer" else [])}
+    for name in sorted({key for record in records for key in record.settings} - told):
         values = unique(shown(record.settings.get(name, "not set"), 40) for record in records)
         if len(values) > 1:
             what = f"setting {shown(name, 40)} differs between rungs"
