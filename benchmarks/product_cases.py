@@ -215,7 +215,7 @@ def _heads(device: CudaDevice, case: Case, sets: list[_Set], tiles: tuple[Tile, 
         if case.numbers == "e4m3":
             return _own_heads_e4m3(device, case, tile, one, places)
         out = device.empty((3, 1, count, case.m, 128), "bfloat16")
-        stream = products.HeadsStream(_matrix(one.x), _matrix(one.weight), 0, places, (128, 128))
+        stream = products.HeadsStream(_matrix(one.x), _matrix(one.weight), 0, places)
         products.heads(device, tile, [stream], out.data.ptr, case.m)
         return out[0], out[1], out[2]
 
@@ -238,7 +238,7 @@ def _own_heads_e4m3(device: CudaDevice, case: Case, tile: Tile, one: _Set, place
     scales = one.x.scale.data.ptr, one.weight.scale.data.ptr, 1
     x, w = _matrix(one.x.data), _matrix(one.weight.data)
     found = products.scaled_heads(
-        device, tile, [products.HeadsStream(x, w, 0, places, (128, 128), scales)], results, case.m
+        device, tile, [products.HeadsStream(x, w, 0, places, scales)], results, case.m
     )
     held = wide.data.ptr, v.data.ptr, peaks.data.ptr, norms[0], norms[0], norms[1], norms[1], powers.data.ptr
     products.quantize_values(device, held, wide.size, found, 128)

@@ -3,7 +3,7 @@
 //     u = (x W^T) rows columns + bias;  q, k, v = split(u);  q, k -> rotate(y / sqrt(mean(y^2) + eps) * norm, cos, sin)
 //
 // Shapes: X [M, K], W [3 H 128, K] e4m3; rows [M], columns [3 H 128] float32, powers of two; bias [3 H 128], norms [128]; cos and sin
-// [M, 128] float32 with any row stride; q and k [H, L, 128] e4m3, v [H, L, 128] bf16, from token `start` on; peaks [blocks, 3]
+// [M, 128] float32, contiguous; q and k [H, L, 128] e4m3, v [H, L, 128] bf16, from token `start` on; peaks [blocks, 3]
 // float32. M tokens of a stream; one stream, or two with projections of their own,
 // whose tokens follow each other by `start` and not by their order here. Blocks: along x, at most as many as multiprocessors.
 // Numerics: the tensor core's sums rounded to bfloat16, before their scales; float32 behind them. Q and K round again to e4m3, by the

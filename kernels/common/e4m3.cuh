@@ -71,17 +71,17 @@ __device__ __forceinline__ void expand_pair(unsigned pair, float& low, float& hi
 #endif
 }
 
-// W floats times `by`, rounded to e4m3, to memory: one access of W bytes.
-template <int W> __device__ __forceinline__ void store_e4m3(e4m3* to, const float (&from)[W], float by) {
+// W floats rounded to e4m3, to memory: one access of W bytes.
+template <int W> __device__ __forceinline__ void store_e4m3(e4m3* to, const float (&from)[W]) {
     static_assert(W == 1 || W == 4 || W == 8 || W == 16, "one access");
     if constexpr (W == 1) {
-        to->bits = static_cast<unsigned char>(e4m3_pair(from[0] * by, 0.0f));
+        to->bits = static_cast<unsigned char>(e4m3_pair(from[0], 0.0f));
     } else {
         unsigned word[W / 4];
 #pragma unroll
         for (int i = 0; i < W / 4; ++i) {
-            const unsigned low = e4m3_pair(from[4 * i] * by, from[4 * i + 1] * by);
-            word[i] = low | (e4m3_pair(from[4 * i + 2] * by, from[4 * i + 3] * by) << 16);
+            const unsigned low = e4m3_pair(from[4 * i], from[4 * i + 1]);
+            word[i] = low | (e4m3_pair(from[4 * i + 2], from[4 * i + 3]) << 16);
         }
         if constexpr (W == 16) {
             store_16_bytes(to, word[0], word[1], word[2], word[3]);
@@ -91,6 +91,14 @@ template <int W> __device__ __forceinline__ void store_e4m3(e4m3* to, const floa
             *reinterpret_cast<unsigned*>(to) = word[0];
         }
     }
+}
+
+// The same times `by`.
+template <int W> __device__ __forceinline__ void store_e4m3(e4m3* to, const float (&from)[W], float by) {
+    float scaled[W];
+#pragma unroll
+    for (int i = 0; i < W; ++i) scaled[i] = from[i] * by;
+    store_e4m3<W>(to, scaled);
 }
 
 // Largest magnitude of some floats.

@@ -6,9 +6,8 @@
 
 struct HeadsOf {
     const bf16 *bias, *q_norm, *k_norm;
-    const float *cos, *sin;  // of the stream's first token
-    i64 cos_stride, sin_stride;
-    i64 start;  // of the stream in the joint sequence
+    const float *cos, *sin;  // of the stream's first token, rows of 128 behind each other
+    i64 start;               // of the stream in the joint sequence
     int width;  // of Q: H d
     float eps;
 };
@@ -35,74 +34,95 @@ struct ScaledHeadsOf {
 __device__ __forceinline__ HeadsOf one_of(const HeadsOf& first, const HeadsOf& second, bool other) {
     return {
         other ? second.bias : first.bias, other ? second.q_norm : first.q_norm, other ? second.k_norm : first.k_norm,
-        other ? second.cos : first.cos, other ? second.sin : first.sin, other ? second.cos_stride : first.cos_stride,
-        other ? second.sin_stride : first.sin_stride, other ? second.start : first.start, first.width, first.eps
+        other ? second.cos : first.cos, other ? second.sin : first.sin, other ? second.start : first.start, first.width, first.eps
     };
 }
 
-// Eight columns of a token's rotation, of a table in which each frequency stands twice.
-__device__ __forceinline__ void frequencies(const float* from, float (&to)[4]) {
-    const float4 low = reinterpret_cast<const float4*>(from)[0], high = reinterpret_cast<const float4*>(from)[1];
-    to[0] = low.x, to[1] = low.z, to[2] = high.x, to[3] = high.z;
+// Of four numbers in each of 16 lanes the sum over the lanes: lane l gets that of number l / 4 % 4.
+__device__ __forceinline__ float four_sums(const float (&x)[4], u32 lane) {
+    const bool upper = (lane & 8) != 0, odd = (lane & 4) != 0;
+    float first = upper ? x[2] : x[0], second = upper ? x[3] : x[1];
+    first += __shfl_xor_sync(ALL_LANES, upper ? x[0] : x[2], 8);
+    second += __shfl_xor_sync(ALL_LANES, upper ? x[1] : x[3], 8);
+    float sum = odd ? second : first;
+    sum += __shfl_xor_sync(ALL_LANES, odd ? first : second, 4);
+    sum += __shfl_xor_sync(ALL_LANES, sum, 2);
+    return sum + __shfl_xor_sync(ALL_LANES, sum, 1);
 }
 
-// Two heads of 128 numbers, 16 lanes to a row of both, which share its rotation. `E` has `widen`, which adds the bias to eight numbers
-// of a column of D, `write`, which stores eight of a head's row, and AHEAD, rows of a lane that are under way together.
+// Eight columns of a row of a table in which each frequency stands twice, from shared memory; volatile, so that 16 bytes stay one access.
+__device__ __forceinline__ void frequencies(u32 from, float (&to)[4]) {
+    [[maybe_unused]] float again, twice;
+    asm volatile("ld.volatile.shared.v4.f32 {%0, %2, %1, %3}, [%4];" : "=f"(to[0]), "=f"(to[1]), "=f"(again), "=f"(twice) : "r"(from) : "memory");
+    asm volatile("ld.volatile.shared.v4.f32 {%0, %2, %1, %3}, [%4];" : "=f"(to[2]), "=f"(to[3]), "=f"(again), "=f"(twice) : "r"(from + 16) : "memory");
+}
+
+// Two heads of 128 numbers, 16 lanes to a row of each. A warp takes four rows at a time, whose rotations come into shared memory
+// meanwhile. `E` has `begin_tile`, which finds what belongs to a tile's rows, and to eight columns of D of this lane; `widen`, which
+// brings a row's numbers behind scales and bias; and `write`, which stores them.
 template <class T, class E>
-__device__ __forceinline__ void finish_heads(E& epilogue, const HeadsOf& of, u32 results, const Place& place) {
-    static_assert(T::N == 256, "two heads");
-    constexpr int AHEAD = E::AHEAD, STEP = 2 * FINISHERS;
-    const int unit = static_cast<int>(place.lane) & 15, part = place.column / of.width, last = place.rows - 1 - place.row;
+__device__ __forceinline__ void finish_heads(E& epilogue, const HeadsOf& of, const Ring<T>& ring, u32 phase, const Place& place, u32& turned) {
+    constexpr int AHEAD = 4, STEP = AHEAD * FINISHERS, BYTES = 512;  // of a row of a table
+    static_assert(T::N == 256 && T::SCRATCH_BYTES >= FINISHERS * 2 * AHEAD * BYTES, "two heads, and rotations of the rows under way");
+    const int lane = static_cast<int>(place.lane), warp = static_cast<int>(place.warp), unit = lane & 15, head = lane >> 4;
+    const int part = place.column / of.width, rows = min(T::M, place.rows - place.row);
+    const u32 tables = ring.scratch() + warp * (2 * AHEAD * BYTES), come = ring.turned(warp);
+    const auto turn = [&](int row) {
+        if (part < 2 && lane == 0 && row < rows) {
+            const u32 bytes = min(AHEAD, rows - row) * BYTES;
+            const i64 from = static_cast<i64>(place.row + row) * 128;
+            barrier_expect(come, 2 * bytes);
+            load_bytes(tables, of.cos + from, bytes, come);
+            load_bytes(tables + AHEAD * BYTES, of.sin + from, bytes, come);
+        }
+        __syncwarp();
+    };
+    turn(AHEAD * warp);
+    const int column = place.column + 128 * head + 8 * unit;
+    const auto by = epilogue.begin_tile(place, rows, column, part, place.column / 128 + head, 8 * unit);
     float weight[8];
     expand(load<8>((part == 0 ? of.q_norm : of.k_norm) + 8 * unit), weight);
-    Rotation<8> rotation[AHEAD], next[AHEAD];
-    const auto turn = [&](int row) {
 #pragma unroll
-        for (int u = 0; u < AHEAD; ++u) {
-            const i64 token = place.row + min(row + u * STEP, last);
-            frequencies(of.cos + token * of.cos_stride + 8 * unit, next[u].cosine);
-            frequencies(of.sin + token * of.sin_stride + 8 * unit, next[u].sine);
-        }
-    };
-    const int begin = 2 * static_cast<int>(place.warp) + (static_cast<int>(place.lane) >> 4);
-    if (part < 2) turn(begin);
+    for (int i = 0; i < 8; ++i) weight[i] *= epilogue.finer(part);
+    barrier_wait(ring.handed(), phase);
+    u32 at = handed_at<T>(ring.results(), AHEAD * warp, 16 * head + unit);
 #pragma unroll 1
-    for (int first = begin; first < T::M; first += AHEAD * STEP) {  // all lanes stay for the sums
-        float value[AHEAD][2][8], squares[AHEAD][2] = {};
+    for (int first = AHEAD * warp, group = 0; first < rows; first += STEP, ++group, at = (at ^ 64u) + STEP * 128) {
+        float value[AHEAD][8];
 #pragma unroll
-        for (int u = 0; u < AHEAD; ++u) {
-            rotation[u] = next[u];
-            const int row = min(first + u * STEP, T::M - 1);
-#pragma unroll
-            for (int head = 0; head < 2; ++head) {
-                expand(handed_pack<T>(results, row, 16 * head + unit), value[u][head]);
-                epilogue.widen(value[u][head], place.row + min(row, last), place.column + 128 * head + 8 * unit);
-            }
-        }
+        for (int u = 0; u < AHEAD; ++u) epilogue.widen(handed_pack((at ^ (u << 4)) + u * 128), value[u], by, group, u);
         if (part < 2) {
-            turn(first + AHEAD * STEP);
+            float squares[AHEAD];
 #pragma unroll
-            for (int i = 0; i < 2 * AHEAD * 8; ++i) {
-                const float x = value[i / 16][i / 8 % 2][i % 8];
-                squares[i / 16][i / 8 % 2] += x * x;
+            for (int u = 0; u < AHEAD; ++u) {
+                squares[u] = value[u][0] * value[u][0];
+#pragma unroll
+                for (int i = 1; i < 8; ++i) squares[u] = fmaf(value[u][i], value[u][i], squares[u]);
             }
+            const float inverse = inverse_sqrt(four_sums(squares, place.lane) * (1.0f / 128.0f) + of.eps);
+            barrier_wait(come, turned);
+            turned ^= 1;
 #pragma unroll
-            for (int distance = 8; distance > 0; distance /= 2) {
+            for (int u = 0; u < AHEAD; ++u) {
+                const float mine = __shfl_sync(ALL_LANES, inverse, (lane & 16) | (4 * u));
+                Rotation<8> rotation;
+                frequencies(tables + u * BYTES + 32 * unit, rotation.cosine);
+                frequencies(tables + (AHEAD + u) * BYTES + 32 * unit, rotation.sine);
 #pragma unroll
-                for (int i = 0; i < 2 * AHEAD; ++i) squares[i / 2][i % 2] += __shfl_xor_sync(ALL_LANES, squares[i / 2][i % 2], distance);
+                for (int i = 0; i < 8; ++i) value[u][i] = value[u][i] * mine * weight[i];
+                rotate<8>(value[u], rotation);
             }
-#pragma unroll
-            for (int i = 0; i < 2 * AHEAD; ++i) {
-                const float inverse = inverse_sqrt(squares[i / 2][i % 2] * (1.0f / 128.0f) + of.eps);
-#pragma unroll
-                for (int j = 0; j < 8; ++j) value[i / 2][i % 2][j] = value[i / 2][i % 2][j] * inverse * weight[j];
-                rotate<8>(value[i / 2][i % 2], rotation[i / 2]);
-            }
+            __syncwarp();  // all have read the rotations
+            turn(first + STEP);
         }
+        if (first + AHEAD <= rows) {
 #pragma unroll
-        for (int i = 0; i < 2 * AHEAD; ++i) {
-            const int row = first + i / 2 * STEP;
-            if (row <= min(last, T::M - 1)) epilogue.write(value[i / 2][i % 2], place.row + row, place.column / 128 + i % 2, part, 8 * unit);
+            for (int u = 0; u < AHEAD; ++u) epilogue.write(value[u], first, u, part);
+        } else {
+#pragma unroll
+            for (int u = 0; u < AHEAD - 1; ++u) {
+                if (first + u < rows) epilogue.write(value[u], first, u, part);
+            }
         }
     }
 }
@@ -111,28 +131,35 @@ __device__ __forceinline__ void finish_heads(E& epilogue, const HeadsOf& of, u32
 struct Heads {
     typedef Bfloat16 Number;
     static constexpr bool STAGED = false;
-    static constexpr int AHEAD = 1;
     const HeadsOf &first, &second;
     const PlainHeadsOf& to;
     const bf16* bias;
+    bf16* at;
     i64 start;
+    u32 turned;
 
     __device__ __forceinline__ Heads(const HeadsOf& first, const HeadsOf& second, const PlainHeadsOf& to)
-        : first(first), second(second), to(to) {}
+        : first(first), second(second), to(to), turned(0) {}
     __device__ __forceinline__ void begin(u32, int, u32) const {}
-    template <class T> __device__ __forceinline__ void finish(u32 results, const Place& place) {
+    template <class T> __device__ __forceinline__ void finish(const Ring<T>& ring, u32 phase, const Place& place) {
         const HeadsOf of = one_of(first, second, place.other);
         bias = of.bias, start = of.start;
-        finish_heads<T>(*this, of, results, place);
+        finish_heads<T>(*this, of, ring, phase, place, turned);
     }
-    __device__ __forceinline__ void widen(float (&value)[8], int, int column) const {
+    __device__ __forceinline__ Pack<bf16, 8> begin_tile(const Place& place, int, int column, int, int head, int offset) {
+        at = to.to + (head * to.length + start + place.row) * 128 + offset;
+        return load<8>(bias + column);
+    }
+    __device__ __forceinline__ float finer(int) const { return 1.0f; }
+    __device__ __forceinline__ void widen(const Pack<bf16, 8>& pack, float (&value)[8], const Pack<bf16, 8>& by, int, int) const {
         float plus[8];
-        expand(load<8>(bias + column), plus);
+        expand(pack, value);
+        expand(by, plus);
 #pragma unroll
         for (int i = 0; i < 8; ++i) value[i] += plus[i];
     }
-    __device__ __forceinline__ void write(const float (&value)[8], int row, int head, int, int offset) const {
-        store<8>(to.to + (head * to.length + start + row) * 128 + offset, value);
+    __device__ __forceinline__ void write(const float (&value)[8], int first, int u, int) const {
+        store<8>(at + first * 128 + u * 128, value);
     }
     __device__ __forceinline__ void end(u32, u32) const {}
 };
@@ -142,7 +169,10 @@ struct Heads {
 struct ScaledHeads {
     typedef E4m3 Number;
     static constexpr bool STAGED = false;
-    static constexpr int AHEAD = 2;
+    struct Column {
+        float factor[8];
+        Pack<bf16, 8> bias;
+    };
     const HeadsOf &first, &second;
     const ScalesOf &first_scales, &second_scales;
     const ScaledHeadsOf& to;
@@ -151,12 +181,16 @@ struct ScaledHeads {
     ScalesOf scales;
     i64 start;
     int width;
+    e4m3* narrow;
+    bf16* wide;
+    u32 powers[2];  // of rows: lane 4 g + u has those of row u of groups g and 8 + g of this warp, twice in bfloat16
+    u32 turned;
 
     __device__ __forceinline__ ScaledHeads(
         const HeadsOf& first, const HeadsOf& second, const ScalesOf& first_scales, const ScalesOf& second_scales,
         const ScaledHeadsOf& to
     )
-        : first(first), second(second), first_scales(first_scales), second_scales(second_scales), to(to), peak(0.0f) {}
+        : first(first), second(second), first_scales(first_scales), second_scales(second_scales), to(to), peak(0.0f), turned(0) {}
 
     // Each warp finds the norms' largest weights by itself.
     __device__ __forceinline__ void begin(u32 thread, int, u32) {
@@ -171,30 +205,45 @@ struct ScaledHeads {
             down[i] = power_inverse(power_scale(11.3137085f * most));  // sqrt(128)
         }
     }
-    template <class T> __device__ __forceinline__ void finish(u32 results, const Place& place) {
+    template <class T> __device__ __forceinline__ void finish(const Ring<T>& ring, u32 phase, const Place& place) {
+        static_assert(T::M <= 16 * 4 * FINISHERS, "two powers a lane");
         const HeadsOf of = one_of(first, second, place.other);
         bias = of.bias, start = of.start, width = of.width;
         scales = {
             place.other ? second_scales.rows : first_scales.rows, place.other ? second_scales.columns : first_scales.columns,
             place.other ? second_scales.row_stride : first_scales.row_stride
         };
-        finish_heads<T>(*this, of, results, place);
+        finish_heads<T>(*this, of, ring, phase, place, turned);
     }
-    __device__ __forceinline__ void widen(float (&value)[8], int row, int column) const {
-        const float by = scales.rows[row * scales.row_stride];
-        float plus[8], factor[8];
-        expand(load<8>(bias + column), plus);
-        load_floats(scales.columns + column, factor);
+    __device__ __forceinline__ Column begin_tile(const Place& place, int rows, int column, int part, int head, int offset) {
+        const int lane = static_cast<int>(place.lane), warp = static_cast<int>(place.warp);
 #pragma unroll
-        for (int i = 0; i < 8; ++i) value[i] = fmaf(value[i] * by, factor[i], plus[i]);
+        for (int i = 0; i < 2; ++i) {
+            const int row = min(4 * (warp + FINISHERS * (8 * i + (lane >> 2))) + (lane & 3), rows - 1);
+            powers[i] = power_twice(scales.rows[(place.row + row) * scales.row_stride]);
+        }
+        const i64 at = ((head - part * (width / 128)) * to.length + start + place.row) * 128 + offset;
+        narrow = (part == 0 ? to.q : to.k) + at, wide = to.v + at;
+        Column found;
+        load_floats(scales.columns + column, found.factor);
+        found.bias = load<8>(bias + column);
+        return found;
     }
-    __device__ __forceinline__ void write(const float (&value)[8], int row, int head, int part, int offset) {
-        const i64 at = ((head - part * (width / 128)) * to.length + start + row) * 128 + offset;
+    __device__ __forceinline__ float finer(int part) const { return part == 0 ? down[0] : down[1]; }
+    __device__ __forceinline__ void widen(Pack<bf16, 8> pack, float (&value)[8], const Column& by, int group, int u) const {
+        float plus[8];
+        scale_pack(pack, __shfl_sync(ALL_LANES, group < 8 ? powers[0] : powers[1], 4 * (group & 7) + u));
+        expand(pack, value);
+        expand(by.bias, plus);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) value[i] = fmaf(value[i], by.factor[i], plus[i]);
+    }
+    __device__ __forceinline__ void write(const float (&value)[8], int first, int u, int part) {
         if (part == 2) {
             peak = fmaxf(peak, largest(value));
-            store<8>(to.v + at, value);
+            store<8>(wide + first * 128 + u * 128, value);
         } else {
-            store_e4m3<8>((part == 0 ? to.q : to.k) + at, value, part == 0 ? down[0] : down[1]);
+            store_e4m3<8>(narrow + first * 128 + u * 128, value);
         }
     }
     // The largest number of V that a warp has had, 0 of none.

@@ -26,13 +26,20 @@ __device__ __forceinline__ float2 two_at(const float* from) {
     return pair;
 }
 
-// The tanh form, with the hardware's tanh: within 2^-11 of it, where bfloat16 keeps 2^-9 of the result and e4m3 2^-4.
-__device__ __forceinline__ float quick_gelu(float x) {
-    const float inner = 0.7978845608028654f * x * fmaf(0.044715f * x, x, 1.0f);
+// Times `by`: the tanh form, with the hardware's tanh: within 2^-11 of it, where bfloat16 keeps 2^-9 of the result and e4m3 2^-4.
+__device__ __forceinline__ float quick_gelu(float x, float half_of_by) {
+    const float inner = x * fmaf(0.035677408136300125f, x * x, 0.7978845608028654f), half = x * half_of_by;
     float t;
     asm("tanh.approx.f32 %0, %1;" : "=f"(t) : "f"(inner));
-    return fmaf(0.5f * x, t, 0.5f * x);
+    return fmaf(half, t, half);
 }
+
+// Numbers of bfloat16 times a power of two, which stands twice in a word: exact.
+__device__ __forceinline__ void scale_pack(Pack<bf16, 8>& pack, u32 power) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) asm("mul.rn.bf16x2 %0, %0, %1;" : "+r"(pack.word[i]) : "r"(power));
+}
+__device__ __forceinline__ u32 power_twice(float power) { return (__float_as_uint(power) >> 16) * 0x10001u; }
 
 // What most staged ones have in common: boxes from left to right, and nothing to be done before the first.
 struct Staged {
@@ -119,33 +126,34 @@ struct ScaledGated : Staged {
     }
 };
 
-// Nothing, where an epilogue needs nothing of a row.
-struct None {};
-
-// Finishes a tile by eights of columns: 64 columns after each other, eight lanes to a row. `E` has `column`, what belongs to eight
-// columns of D; `row`, what else a row needs; `write`, which takes both and eight numbers of the product; and AHEAD, rows of a lane
-// that are under way together: more where the next tile is soon there, as in e4m3.
-template <class T, class E> __device__ __forceinline__ void by_eights(const E& epilogue, u32 results, const Place& place) {
+// Finishes a tile by eights of columns: 64 columns after each other, eight lanes to a row. `E` has `rows`, which sees to the rows of a
+// warp ahead of the sums; `column`, what belongs to eight columns of D; `write`, which takes a row of the tile and eight numbers of the
+// product; and AHEAD, rows of a lane that are under way together, an even number.
+template <class T, class E>
+__device__ __forceinline__ void by_eights(const E& epilogue, const Ring<T>& ring, u32 phase, const Place& place) {
     constexpr int AHEAD = E::AHEAD, STEP = 4 * FINISHERS;
-    const int lane = static_cast<int>(place.lane), last = min(T::M, place.rows - place.row);
+    static_assert(AHEAD % 2 == 0 && STEP % 8 == 4, "rows under way lie an odd number of fours apart");
+    const int eighth = static_cast<int>(place.lane) & 7, begin = 4 * static_cast<int>(place.warp) + (static_cast<int>(place.lane) >> 3);
+    const int last = min(T::M, place.rows - place.row);
+    epilogue.rows(ring.scratch(), place, last);
+    barrier_wait(ring.handed(), phase);
 #pragma unroll 1
     for (int box = 0; box < T::BOXES; ++box) {
-        const int unit = 8 * box + (lane & 7), column = place.column + 8 * unit;
+        const int column = place.column + 64 * box + 8 * eighth;
         const auto of_column = epilogue.column(column);
-#pragma unroll(AHEAD == 1 ? 2 : 1)
-        for (int first = 4 * static_cast<int>(place.warp) + (lane >> 3); first < last; first += AHEAD * STEP) {
-            decltype(epilogue.row(0)) of_row[AHEAD];
+        u32 at = handed_at<T>(ring.results(), begin, 8 * box + eighth);
+        int first = begin;
+#pragma unroll 1
+        for (; first + (AHEAD - 1) * STEP < last; first += AHEAD * STEP, at += AHEAD * STEP * 128) {
             Pack<bf16, 8> pack[AHEAD];
 #pragma unroll
-            for (int u = 0; u < AHEAD; ++u) of_row[u] = epilogue.row(place.row + min(first + u * STEP, last - 1));
+            for (int u = 0; u < AHEAD; ++u) pack[u] = handed_pack((u % 2 ? at ^ 64u : at) + u * STEP * 128);
 #pragma unroll
-            for (int u = 0; u < AHEAD; ++u) pack[u] = handed_pack<T>(results, min(first + u * STEP, last - 1), unit);
-#pragma unroll
-            for (int u = 0; u < AHEAD; ++u) {
-                float value[8];
-                expand(pack[u], value);
-                if (first + u * STEP < last) epilogue.write(value, place.row + first + u * STEP, column, of_row[u], of_column);
-            }
+            for (int u = 0; u < AHEAD; ++u) epilogue.write(pack[u], ring.scratch(), first + u * STEP, place.row, column, of_column);
+        }
+#pragma unroll 1
+        for (; first < last; first += STEP, at = (at ^ 64u) + STEP * 128) {
+            epilogue.write(handed_pack(at), ring.scratch(), first, place.row, column, of_column);
         }
     }
 }
@@ -154,22 +162,27 @@ template <class T, class E> __device__ __forceinline__ void by_eights(const E& e
 struct Gelu {
     typedef Bfloat16 Number;
     static constexpr bool STAGED = false;
-    static constexpr int AHEAD = 1;
+    static constexpr int AHEAD = 2;
     const bf16* bias;
     bf16* to;
     i64 stride;
 
     __device__ __forceinline__ void begin(u32, int, u32) const {}
     __device__ __forceinline__ void end(u32, u32) const {}
-    template <class T> __device__ __forceinline__ void finish(u32 results, const Place& place) const { by_eights<T>(*this, results, place); }
+    template <class T> __device__ __forceinline__ void finish(const Ring<T>& ring, u32 phase, const Place& place) const {
+        by_eights<T>(*this, ring, phase, place);
+    }
+    __device__ __forceinline__ void rows(u32, const Place&, int) const {}
     __device__ __forceinline__ Pack<bf16, 8> column(int column) const { return load<8>(bias + column); }
-    __device__ __forceinline__ None row(int) const { return {}; }
-    __device__ __forceinline__ void write(float (&value)[8], int row, int column, None, const Pack<bf16, 8>& plus) const {
-        float term[8];
+    __device__ __forceinline__ void write(
+        const Pack<bf16, 8>& pack, u32, int row, int first_row, int column, const Pack<bf16, 8>& plus
+    ) const {
+        float value[8], term[8];
+        expand(pack, value);
         expand(plus, term);
 #pragma unroll
-        for (int i = 0; i < 8; ++i) value[i] = quick_gelu(value[i] + term[i]);
-        store<8>(to + row * stride + column, value);
+        for (int i = 0; i < 8; ++i) value[i] = quick_gelu(value[i] + term[i], 0.5f);
+        store<8>(to + (first_row + row) * stride + column, value);
     }
 };
 
@@ -200,7 +213,7 @@ struct ScaledGelu {
         Pack<bf16, 8> bias;
         float factor[8];
     };
-    const float *rows, *columns, *lengths;
+    const float *rows_, *columns, *lengths;
     const bf16* bias;
     e4m3* data;
     float* powers;
@@ -221,21 +234,42 @@ struct ScaledGelu {
         most = largest_of_all(notes, thread, widest, largest_bias);
     }
 
-    template <class T> __device__ __forceinline__ void finish(u32 results, const Place& place) const { by_eights<T>(*this, results, place); }
+    template <class T> __device__ __forceinline__ void finish(const Ring<T>& ring, u32 phase, const Place& place) const {
+        by_eights<T>(*this, ring, phase, place);
+    }
+    // Scale of the product, twice in bfloat16, and half of what brings the result to its scale, of each row of this warp.
+    __device__ __forceinline__ void rows(u32 scratch, const Place& place, int last) const {
+#pragma unroll 1
+        for (int j = static_cast<int>(place.lane);; j += 32) {
+            const int row = 4 * static_cast<int>(place.warp) + (j & 3) + 4 * FINISHERS * (j >> 2);
+            if (row >= last) break;
+            const float power = power_scale(fmaf(lengths[place.row + row] * reach, most.x, most.y));
+            asm volatile("st.shared.v2.b32 [%0], {%1, %2};"
+                         :
+                         : "r"(scratch + 8 * row), "r"(power_twice(rows_[place.row + row])),
+                           "r"(__float_as_uint(0.5f * power_inverse(power)))
+                         : "memory");
+            if (place.column == 0) powers[place.row + row] = power;
+        }
+        __syncwarp();
+    }
     __device__ __forceinline__ Column column(int column) const {
         Column found = {load<8>(bias + column)};
         load_floats(columns + column, found.factor);
         return found;
     }
-    __device__ __forceinline__ float2 row(int row) const { return make_float2(rows[row], lengths[row]); }
-    __device__ __forceinline__ void write(float (&value)[8], int row, int column, float2 of_row, const Column& by) const {
-        const float power = power_scale(fmaf(of_row.y * reach, most.x, most.y));
-        float term[8];
+    __device__ __forceinline__ void write(
+        Pack<bf16, 8> pack, u32 scratch, int row, int first_row, int column, const Column& by
+    ) const {
+        u32 power, half;
+        asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];" : "=r"(power), "=r"(half) : "r"(scratch + 8 * row) : "memory");
+        float value[8], term[8];
+        scale_pack(pack, power);
+        expand(pack, value);
         expand(by.bias, term);
 #pragma unroll
-        for (int i = 0; i < 8; ++i) value[i] = quick_gelu(fmaf(value[i] * of_row.x, by.factor[i], term[i]));
-        store_e4m3<8>(data + row * stride + column, value, power_inverse(power));
-        if (column == 0) powers[row] = power;
+        for (int i = 0; i < 8; ++i) value[i] = quick_gelu(fmaf(value[i], by.factor[i], term[i]), __uint_as_float(half));
+        store_e4m3<8>(data + (first_row + row) * stride + column, value);
     }
     __device__ __forceinline__ void end(u32, u32) const {}
 };

@@ -81,6 +81,16 @@ __device__ __forceinline__ void load_box(u32 to, const TensorMap& map, u32 barri
     );
 }
 
+// Copies bytes, a multiple of 16 from and to a boundary of 16, to shared memory.
+__device__ __forceinline__ void load_bytes(u32 to, const void* from, u32 bytes, u32 barrier) {
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
+        :
+        : "r"(to), "l"(from), "r"(bytes), "r"(barrier)
+        : "memory"
+    );
+}
+
 // Copies a box to memory; nothing is written beyond the matrix. Ordinary stores to the box need `shared_written` before it.
 __device__ __forceinline__ void store_box(const TensorMap& map, u32 from, int column, int row) {
     asm volatile(

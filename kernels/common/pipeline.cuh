@@ -99,10 +99,14 @@ __device__ __forceinline__ void hand_over(const float (&sums)[T::SUMS], u32 resu
     }
 }
 
-// Eight neighbouring numbers of a row of results: number `unit` of its eights.
-template <class T> __device__ __forceinline__ Pack<bf16, 8> handed_pack(u32 results, int row, int unit) {
+// Where eight neighbouring numbers of a row of results are: number `unit` of its eights. Four rows on lie 512 bytes on with bit 6
+// turned over, eight rows 1024.
+template <class T> __device__ __forceinline__ u32 handed_at(u32 results, int row, int unit) {
+    return results + (unit >> 3) * T::A_BYTES + row * 128 + (((unit ^ row) & 7) << 4);
+}
+
+__device__ __forceinline__ Pack<bf16, 8> handed_pack(u32 from) {
     Pack<bf16, 8> pack;
-    const u32 from = results + (unit >> 3) * T::A_BYTES + row * 128 + (((unit ^ row) & 7) << 4);
     asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
                  : "=r"(pack.word[0]), "=r"(pack.word[1]), "=r"(pack.word[2]), "=r"(pack.word[3])
                  : "r"(from)
@@ -110,7 +114,7 @@ template <class T> __device__ __forceinline__ Pack<bf16, 8> handed_pack(u32 resu
     return pack;
 }
 
-// What the warps that finish tiles do.
+// What the warps that finish tiles do. `finish` waits for `handed` itself, behind what it needs no sums for.
 template <class T, class E>
 __device__ __forceinline__ void finish_tiles(
     const Ring<T>& ring, E& epilogue, const Shape& shape, const Walk& walk, int first, int stride, u32 warp, u32 lane
@@ -120,8 +124,7 @@ __device__ __forceinline__ void finish_tiles(
     for (int t = first; t < walk.tiles(); t += stride, phase ^= 1) {
         int m, n;
         const bool other = walk.at(t, m, n);
-        barrier_wait(ring.handed(), phase);
-        epilogue.template finish<T>(ring.results(), {m * T::M, n * T::N, other ? shape.other : shape.m, 0, warp, lane, other});
+        epilogue.template finish<T>(ring, phase, {m * T::M, n * T::N, other ? shape.other : shape.m, 0, warp, lane, other});
         __syncwarp();
         if (lane == 0) barrier_arrive(ring.taken(), 1);
     }
@@ -202,6 +205,7 @@ __device__ __forceinline__ void product(
         }
         barrier_init(ring.handed(), 4 * T::CONSUMERS);
         barrier_init(ring.taken(), FINISHERS);
+        for (u32 which = 0; which < FINISHERS; ++which) barrier_init(ring.turned(which), 1);
         ring.stage = 0;
         asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async;" : : : "memory");
         fetch_map(x);

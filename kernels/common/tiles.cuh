@@ -11,10 +11,12 @@ template <int M_, int N_, bool STAGED> struct Tile {
     static constexpr int BOXES = N / 64, PER_PLACE = STAGE_BYTES / A_BYTES, PLACES = (BOXES + PER_PLACE - 1) / PER_PLACE;
     static_assert(M % 64 == 0 && N % 64 == 0 && (CONSUMERS == 2 || CONSUMERS == 3), "two or three warpgroups multiply");
     static constexpr int RESULT_BYTES = STAGED ? 0 : BOXES * A_BYTES;
+    // What warps that finish tiles keep of rows: rotations of those under way of two heads; else eight bytes of each row.
+    static constexpr int SCRATCH_BYTES = STAGED ? 0 : N == 256 ? 12288 : 8 * M;
     // Registers of a thread of the first warpgroup, and of one that multiplies: together what a block begins with.
     static constexpr int COPIES = STAGED ? (CONSUMERS == 2 ? 24 : 32) : (CONSUMERS == 2 ? 120 : 104);
     static constexpr int MULTIPLIES = STAGED ? (CONSUMERS == 2 ? 240 : 160) : (CONSUMERS == 2 ? 192 : 136);
-    static_assert(STAGES * STAGE_BYTES + RESULT_BYTES + 1024 + 16 * STAGES + 64 <= 232448, "shared memory of a block");
+    static_assert(STAGES * STAGE_BYTES + RESULT_BYTES + SCRATCH_BYTES + 1024 + 16 * STAGES + 64 <= 232448, "shared memory of a block");
     static_assert(!STAGED || STAGES >= PLACES + 2, "results of a tile wait in the ring until the second step of the next one");
 };
 
@@ -54,6 +56,9 @@ template <class T> struct Ring {
     __device__ __forceinline__ u32 handed() const { return empty(T::STAGES); }
     __device__ __forceinline__ u32 taken() const { return handed() + 8; }
     __device__ __forceinline__ u32 notes() const { return handed() + 16; }
+    // Of each warp that finishes tiles: that its rotations have come; and its scratch.
+    __device__ __forceinline__ u32 turned(u32 warp) const { return handed() + 40 + 8 * warp; }
+    __device__ __forceinline__ u32 scratch() const { return handed() + 64; }
     __device__ __forceinline__ void next() {
         if (++stage == T::STAGES) stage = 0, phase ^= 1;
     }

@@ -89,7 +89,6 @@ def _streams(
         return None
     found: list[HeadsStream] = []
     start, width = 0, heads * _DIM
-    strides = tables[0].strides[0] // tables[0].itemsize, tables[1].strides[0] // tables[1].itemsize
     for qkv, bias, q_norm, k_norm in zip(qkvs, *vectors, strict=True):
         x, weight = products.matrix(qkv.x), products.matrix(qkv.weight)
         if x is None or weight is None or len(qkv.shape) != 3 or qkv.shape[-1] != 3 * width:
@@ -99,12 +98,12 @@ def _streams(
         if shapes != [(3 * width,), (_DIM,), (_DIM,)] or not even or {str(qkv.x.dtype)} - {"bfloat16", "uint8"}:
             return None
         places = bias.data.ptr, q_norm.data.ptr, k_norm.data.ptr, *_places(*tables, start)
-        found.append(HeadsStream(x, weight, start, places, strides))
+        found.append(HeadsStream(x, weight, start, places))
         if x.extents[0] != found[0].x.extents[0]:  # one launch has one K
             return None
         start += qkv.shape[1]
     for table in tables:
-        rows = table.data.ptr % _UNIT == 0 and table.strides[0] % _UNIT == 0 and table.strides[1] == table.itemsize
+        rows = table.data.ptr % _UNIT == 0 and table.strides == (_DIM * table.itemsize, table.itemsize)
         if table.shape != (start, _DIM) or str(table.dtype) != "float32" or not rows:
             return None
     return found

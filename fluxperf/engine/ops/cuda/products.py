@@ -14,7 +14,7 @@ from fluxperf.engine.ops.cuda.tiles import CAPABILITY, TILES, Tile, fits, walk
 
 # Maps of X, W and others by value, then what the epilogue takes, then M, N, K, rows of tiles of a group, and the M of a
 # second product. Those with three maps, or four of one product, are staged.
-_HEADS = "5P3qif"
+_HEADS = "5Pqif"
 for _file, _ending, _maps, _layout, _staged in (
     ("product", "_plain", 3, "5i", True),
     ("product", "_gelu", 2, "P P q 5i", False),
@@ -85,17 +85,16 @@ def gated(device: Any, tile: Tile, x: Matrix, w: Matrix, residual: Matrix, out: 
 
 
 class HeadsStream(NamedTuple):
-    """Tokens of one stream: matrices, where they begin, addresses and strides.
+    """Tokens of one stream: matrices, where they begin, addresses.
 
-    ``places`` are those of bias, norms of Q and K, cos and sin at the first token; ``strides`` of cos and sin, in
-    elements; ``scales``, in e4m3, addresses of those by row and by column, and the stride by row.
+    ``places`` are those of bias, norms of Q and K, cos and sin at the first token; ``scales``, in e4m3, addresses of
+    those by row and by column, and the stride by row.
     """
 
     x: Matrix
     weight: Matrix
     start: int
     places: tuple[int, ...]
-    strides: tuple[int, int]
     scales: tuple[int, int, int] = (0, 0, 0)
 
 
@@ -108,7 +107,7 @@ def _start_heads(device: Any, file: str, tile: Tile, streams: Sequence[HeadsStre
     maps = [
         map_ for one in (first, second) for map_ in (tensor_map(one.x, tile.rows), tensor_map(one.weight, tile.columns))
     ]
-    of = [(*one.places, *one.strides, one.start, n // 3, 1e-6) for one in (first, second)]
+    of = [(*one.places, one.start, n // 3, 1e-6) for one in (first, second)]
     flat = [word for part in (*maps, *of) for word in part]
     start(device, f"{file}_{tile.name}", (blocks, 1), tile.threads, *flat, *values, *shape)
     return blocks

@@ -13,6 +13,9 @@ _SLAB, _WARPGROUP = 64, 128
 #: Bytes beside the ring's tiles: up to the next multiple of 1024, what warps leave for each other, barriers of a place.
 _ALIGNMENT, _NOTES, _BARRIERS = 1024, 64, 16
 
+#: Bytes that warps that finish tiles keep of rows: rotations of those under way of two heads, or a pair of numbers each.
+_ROTATIONS, _PAIR = 12288, 8
+
 #: Rows of D that are walked over together: 12 tiles of 192, 16 or 18 of 128.
 _GROUP_ROWS = 2304
 
@@ -37,9 +40,10 @@ class Tile(NamedTuple):
 
         Args:
             staged: whether results leave through the ring, which then has four places; else it has three, and results
-                in bfloat16 a buffer of their own.
+                in bfloat16 a buffer of their own, beside what the warps that finish them keep of rows.
         """
-        stages, results = (4, 0) if staged else (3, 2 * self.rows * self.columns)
+        scratch = _ROTATIONS if self.columns == 256 else _PAIR * self.rows
+        stages, results = (4, 0) if staged else (3, 2 * self.rows * self.columns + scratch)
         return _ALIGNMENT + stages * ((self.rows + self.columns) * ROW_BYTES + _BARRIERS) + results + _NOTES
 
 
