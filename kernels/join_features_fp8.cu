@@ -9,19 +9,26 @@
 //
 // Versions: b16 moves 16 bytes per access, b1 single ones. The scale of the right half is kept wherever the left half fits it, so
 // that only the left half is written; where it does not, the row takes the larger scale and both are. Rows whose halves share a
-// scale already are not touched.
+// scale already are not touched. A lane has six words in flight: the whole left half of a row of FLUX.1, read at once.
 #include "common/e4m3.cuh"
 #include "common/reduce.cuh"
 #include "common/rows.cuh"
 
-constexpr int WARPS = 4;
+constexpr int WARPS = 4, AHEAD = 6;
 
-// The words of W bytes, as numbers.
-template <int W> __device__ __forceinline__ void load_e4m3(const e4m3* from, float (&value)[W]) {
+template <int W> __device__ __forceinline__ uint4 load_word(const e4m3* from) {
     if constexpr (W == 1) {
-        value[0] = e4m3_value(from->bits);
+        return make_uint4(from->bits, 0, 0, 0);
     } else {
-        const uint4 bits = *reinterpret_cast<const uint4*>(from);
+        return *reinterpret_cast<const uint4*>(from);
+    }
+}
+
+// The numbers of a word of W bytes.
+template <int W> __device__ __forceinline__ void numbers_of(const uint4& bits, float (&value)[W]) {
+    if constexpr (W == 1) {
+        value[0] = e4m3_value(bits.x);
+    } else {
         const unsigned word[4] = {bits.x, bits.y, bits.z, bits.w};
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
@@ -34,17 +41,26 @@ template <int W> __device__ __forceinline__ void load_e4m3(const e4m3* from, flo
 template <int W> __device__ __forceinline__ float largest_of(const e4m3* row, int packs) {
     float most = 0.0f, value[W];
     for (int p = threadIdx.x % 32; p < packs; p += 32) {
-        load_e4m3<W>(row + p * W, value);
+        numbers_of<W>(load_word<W>(row + p * W), value);
         most = fmaxf(most, largest(value));
     }
     return warp_max(most);
 }
 
 template <int W> __device__ __forceinline__ void rescale(e4m3* row, int packs, float by) {
-    float value[W];
-    for (int p = threadIdx.x % 32; p < packs; p += 32) {
-        load_e4m3<W>(row + p * W, value);
-        store_e4m3<W>(row + p * W, value, by);
+    for (int first = threadIdx.x % 32; first < packs; first += 32 * AHEAD) {
+        uint4 held[AHEAD];
+#pragma unroll
+        for (int u = 0; u < AHEAD; ++u) {
+            if (first + 32 * u < packs) held[u] = load_word<W>(row + (first + 32 * u) * W);
+        }
+#pragma unroll
+        for (int u = 0; u < AHEAD; ++u) {
+            float value[W];
+            if (first + 32 * u >= packs) break;
+            numbers_of<W>(held[u], value);
+            store_e4m3<W>(row + (first + 32 * u) * W, value, by);
+        }
     }
 }
 
