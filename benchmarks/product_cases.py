@@ -237,9 +237,7 @@ def _own_heads_e4m3(device: CudaDevice, case: Case, tile: Tile, one: _Set, place
     results = tuple(part.data.ptr for part in (q, k, wide, peaks))
     scales = one.x.scale.data.ptr, one.weight.scale.data.ptr, 1
     x, w = _matrix(one.x.data), _matrix(one.weight.data)
-    found = products.scaled_heads(
-        device, tile, [products.HeadsStream(x, w, 0, places, scales)], results, case.m
-    )
+    found = products.scaled_heads(device, tile, [products.HeadsStream(x, w, 0, places, scales)], results, case.m)
     held = wide.data.ptr, v.data.ptr, peaks.data.ptr, norms[0], norms[0], norms[1], norms[1], powers.data.ptr
     products.quantize_values(device, held, wide.size, found, 128)
     scales = (powers[index : index + 1].reshape(1, 1, 1, 1) for index in range(3))

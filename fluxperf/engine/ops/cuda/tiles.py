@@ -13,7 +13,7 @@ _SLAB, _WARPGROUP = 64, 128
 #: Bytes beside the ring's tiles: up to the next multiple of 1024, what warps leave for each other, barriers of a place.
 _ALIGNMENT, _NOTES, _BARRIERS = 1024, 64, 16
 
-#: Bytes that warps that finish tiles keep of rows: rotations of those under way of two heads, or a pair of numbers each.
+#: Bytes that warps that finish tiles keep: rotations of rows under way of two heads, or a pair of numbers of each row.
 _ROTATIONS, _PAIR = 12288, 8
 
 #: Rows of D that are walked over together: 12 tiles of 192, 16 or 18 of 128.
