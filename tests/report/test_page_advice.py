@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from fluxperf.harness.facts.advice import next_steps
 from fluxperf.harness.facts.bands import narrowed
 from fluxperf.harness.facts.inputs import NOTHING, Extras
 from fluxperf.harness.facts.rates import beyond_step
@@ -38,6 +39,14 @@ def test_what_is_slow_and_what_to_do_next():
     assert "Look at" in text
     single = page_with(NOTHING, *[on_gpu(rung, 5.0, times=[[5.0]]) for rung in ("baseline", "fused")])
     assert "ran in fewer than 3 processes" in single.sections["summary"]
+
+
+def test_rungs_of_several_commits_are_to_be_measured_of_one():
+    mixed = [*evidence.ladder()[:-1], msgspec.structs.replace(evidence.ladder()[-1], commit="b" * 40)]
+    steps = {step.command: step.text for step in next_steps(survey(files_of(*mixed), CONTEXT))}
+    command = "fluxperf evidence headline -o DIR --budget 600"
+    assert "the rungs come from 2 commits; measure all of one" in steps[command]
+    assert command not in {step.command for step in next_steps(survey(files_of(*evidence.ladder()), CONTEXT))}
 
 
 def over_the_step(record):

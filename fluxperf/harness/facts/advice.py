@@ -149,6 +149,7 @@ def next_steps(study: Study) -> list[Step]:
                 f"{units.time(saved)} of all {ladder.workload.steps} steps at its ceiling."
             )
             steps.append(Step(text, f"fluxperf ops {shown(rate.op, 48)}"))
+    steps += _of_one_commit(study)
     for ladder in ours:
         missing = [rung.name for rung in ladder.rungs if rung.info and not rung.record]
         if missing and (len(missing) < len(ladder.measured) or ladder.workload.name == study.context.headline_workload):
@@ -186,6 +187,18 @@ def next_steps(study: Study) -> list[Step]:
             )
         )
     return steps[:_MOST_STEPS]
+
+
+def _of_one_commit(study: Study) -> list[Step]:
+    """Where rungs of the headline come from several commits, the command that measures all of one."""
+    for ladder in study.climbing:
+        commits = {record.commit for record in ladder.records}
+        if ladder.workload.name == study.context.headline_workload and not ladder.twin and len(commits) > 1:
+            text = (
+                f"{ladder.title}: the rungs come from {len(commits)} commits; measure all of one, as far as time goes."
+            )
+            return [Step(text, "fluxperf evidence headline -o DIR --budget 600")]
+    return []
 
 
 def _profiled(study: Study, ladder: Ladder) -> list[Step]:
