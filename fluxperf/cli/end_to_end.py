@@ -16,15 +16,9 @@ from fluxperf.cli.terminal import Console, say
 from fluxperf.errors import ConfigError
 from fluxperf.harness.measure.sampling import Sampling
 from fluxperf.harness.records import Record
-from fluxperf.pipeline.measuring import measure_pictures
-from fluxperf.pipeline.parts import needed
 from fluxperf.pipeline.stages import STAGES
-from fluxperf.pipeline.text_to_image import Pipeline
 from fluxperf.words import plural
 from fluxperf.workloads import Workload
-
-#: Subfolders of a model that a picture needs.
-PARTS = needed(text=True, vae=True)
 
 
 class How(NamedTuple):
@@ -38,6 +32,13 @@ class How(NamedTuple):
     peers: tuple[str, ...]
     memory_gb: float | None
     variant: str | None = None
+
+
+def folders() -> tuple[str, ...]:
+    """Subfolders of a model that a picture needs."""
+    from fluxperf.pipeline.parts import needed  # which other runs go without
+
+    return needed(text=True, vae=True)
 
 
 def measure_pictures_of(
@@ -62,6 +63,10 @@ def measure_pictures_of(
             f"run --end-to-end --peer {how.peers[0]}: peers are measured from latents to latents only. Leave --peer "
             "out; benchmarks/end_to_end.py measures diffusers' pipeline beside."
         )
+    # Of the runs, only those from prompt to picture need what reads and encodes prompts.
+    from fluxperf.pipeline.measuring import measure_pictures
+    from fluxperf.pipeline.text_to_image import Pipeline
+
     turns = how.sampling.turns
     with Progress("loading", None if turns is None else len(names) * (1 + turns)) as progress:
         for name in names:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from fluxperf.budgets import check_gigabytes, in_words
-from fluxperf.cli.end_to_end import PARTS, How, measure_pictures_of, show_pictures
+from fluxperf.cli.end_to_end import How, folders, measure_pictures_of, show_pictures
 from fluxperf.cli.grouped import grouped
 from fluxperf.cli.keeping import Keeping
 from fluxperf.cli.ladder import ladder
@@ -109,7 +109,7 @@ def run(
     if end_to_end:
         keeping = Keeping(output, lambda records: show_pictures(records, None))
         with keeping.until_done():
-            folder = what.place(PARTS)
+            folder = what.place(folders())
             for workload in chosen:
                 measure_pictures_of(names or _every_rung(kind), workload, folder, how, keeping)
         show_pictures(keeping.records, output)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
-import tomlkit
 from msgspec import Meta
 
 from fluxperf.errors import PolicyError, UnknownNameError
@@ -321,6 +320,8 @@ def _accept(path: Path, row: Accepted) -> None:
     gated = [*policy.noisy, *policy.exact]
     if not judged and family not in gated:
         raise UnknownNameError("gated metric", family, gated)
+    import tomlkit  # only what writes a policy needs it
+
     document = tomlkit.parse(path.read_text(encoding="utf-8"))
     tables = document.get("accepted")
     if tables is None:

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import nvtx
-
 from fluxperf.engine.device.base import Device
 
 #: In their order. ``noise`` draws the latents, ``vae_decode`` ends with the pixels on the host, ``png`` with a file.
@@ -25,6 +23,12 @@ class Stage(NamedTuple):
     d2h_bytes: int
 
 
+def _domain() -> Any:
+    import nvtx  # only what pushes ranges needs it
+
+    return nvtx.get_domain("fluxperf")
+
+
 class Stages:
     """Notes the stages of one call as they happen; nothing waits for the device until they are asked for.
 
@@ -33,7 +37,7 @@ class Stages:
     """
 
     def __init__(self, device: Device) -> None:
-        self._device, self._domain = device, nvtx.get_domain("fluxperf")
+        self._device, self._domain = device, _domain()
         self._found: list[tuple[str, Callable[[], float], int, int]] = []
 
     @contextmanager
@@ -69,7 +73,7 @@ def on_host(name: str, now: Callable[[], float], into: list[Stage]) -> Iterator[
         now: seconds of the host's clock.
         into: gets the row at the end.
     """
-    domain = nvtx.get_domain("fluxperf")
+    domain = _domain()
     domain.push_range(domain.get_event_attributes(message=name))
     start = now()
     try:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -130,26 +133,59 @@ def test_every_way_to_import_is_seen(code: str) -> None:
     assert "cupy" in imported(ast.walk(ast.parse(code)))
 
 
-STARTING = """
-import sys
+#: Libraries that take long to import or much room, by the commands that need them; all others go without.
+NEEDED = {
+    "run --workload tiny --rung fused --repeat 1 --device host": "",
+    "gate exact --help": "",
+    "report RECORDS --text": "",
+    "report RECORDS -o page.html": "jinja2 matplotlib",
+    "history .": "",
+    "history . --csv table.csv": "pandas",
+    "timeline CAPTURE": "",
+    "timeline CAPTURE --html page.html": "jinja2 matplotlib",
+    "phases": "",
+    "ops": "",
+    "witness no.py": "",
+    "import-asv .": "",
+    "generate fox --model nowhere": "safetensors",
+}
+HEAVY = {
+    "scipy", "pandas", "matplotlib", "jinja2", "asv", "asv_runner", "tomlkit", "nvtx", "safetensors",
+    "torch", "diffusers", "transformers",
+}  # fmt: skip
+
+#: Each command runs in a fork of its own, so that it starts without the modules of the one before; all need NumPy.
+LOADED = """
+import contextlib, io, json, os, sys
+import msgspec, numpy, rich.progress, typer
 from fluxperf.cli import main
-sys.argv = ["fluxperf", "run", "--workload", "tiny", "--rung", "fused", "--repeat", "1", "--device", "host"]
-try:
-    main()
-except SystemExit as stop:
-    assert not stop.code, stop.code
-print(" ".join(sys.modules))
+for command in json.loads(sys.argv[1]):
+    sys.stdout.flush()
+    if (child := os.fork()) == 0:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            with contextlib.suppress(SystemExit):
+                main(command.split())
+        print(json.dumps(sorted(sys.modules)))
+        sys.stdout.flush()
+        os._exit(0)
+    os.waitpid(child, 0)
 """
 
 
-def test_a_run_imports_neither_other_commands_nor_libraries_of_pages_and_statistics() -> None:
-    done = _python("-c", STARTING)
+def test_a_command_loads_the_libraries_that_it_needs_and_no_other_command(tmp_path: Path) -> None:
+    records = tree.ROOT / "reports" / "records" / "host-tiny-57.jsonl"
+    capture = tree.ROOT / "reports" / "sample" / "h100-schnell-1024-fused.sqlite"
+    shutil.copy(records, tmp_path)
+    commands = [row.replace("RECORDS", str(records)).replace("CAPTURE", str(capture)) for row in NEEDED]
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, json.dumps(commands)], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(tree.ROOT)},
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    imported = set(done.stdout.splitlines()[-1].split())
-    assert {"fluxperf.cli.run", "numpy"} <= imported
+    loaded = [set(json.loads(line)) for line in done.stdout.splitlines()]
+    assert {row: " ".join(sorted(HEAVY & names)) for row, names in zip(NEEDED, loaded, strict=True)} == NEEDED
     others = {f"fluxperf.cli.{name}" for name in ("gate", "report", "history", "profile", "timeline", "witness")}
-    heavy = {"scipy", "pandas", "matplotlib", "jinja2", "asv", "tomlkit", "torch"}
-    assert not imported & (others | heavy)
+    assert not loaded[0] & others
 
 
 def test_facts_and_formats_load_nothing_that_draws() -> None:

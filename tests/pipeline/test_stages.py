@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fluxperf.pipeline import stages
 from fluxperf.pipeline.embeddings import Embedded, Key, PromptCache
 from fluxperf.pipeline.jobs import numbered
 from fluxperf.pipeline.packing import packed, unpacked
@@ -34,7 +33,7 @@ class Domain:
 def domain(monkeypatch):
     made = Domain()
     names = []
-    monkeypatch.setattr(stages.nvtx, "get_domain", lambda name: names.append(name) or made)
+    monkeypatch.setattr("nvtx.get_domain", lambda name: names.append(name) or made)
     yield made
     assert set(names) == {"fluxperf"}
 

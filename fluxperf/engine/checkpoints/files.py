@@ -11,7 +11,6 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
 
 from fluxperf.engine.checkpoints.reader import Descriptors, Reader, Stretch
 from fluxperf.engine.checkpoints.strangers import told_by_start
@@ -269,6 +268,8 @@ def _header(path: Path) -> tuple[int, Mapping[str, Any]]:
 
 
 def _opened(path: Path) -> Any:
+    from safetensors import SafetensorError, safe_open  # only what reads files needs it
+
     try:
         return safe_open(path, framework="numpy")
     except (SafetensorError, OSError) as error:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-import nvtx
-
 from fluxperf.engine.device.base import Device
 from fluxperf.engine.device.transfers import DoorLedger
 
@@ -116,7 +114,11 @@ class NvtxRanges:
     """
 
     def __init__(self, category: str = "", domain: Domain | None = None) -> None:
-        self._domain: Domain = domain or nvtx.get_domain("fluxperf")
+        if domain is None:
+            import nvtx  # only what pushes ranges needs it
+
+            domain = nvtx.get_domain("fluxperf")
+        self._domain: Domain = domain
         self._category = category or None
         self._attributes: dict[str | tuple[str, int], Any] = {}
 
