@@ -111,11 +111,11 @@ def generate(
 
     Text on one machine, the transformer without PyTorch on another, the picture on the first:
 
-    fluxperf generate "a red fox" -m FLUX.1-schnell --embeddings-out fox.safetensors
+    fluxperf generate "a red fox" --model FLUX.1-schnell --embeddings-out fox.safetensors
 
-    fluxperf generate --embeddings fox.safetensors -m FLUX.1-schnell --latents-out latents.safetensors
+    fluxperf generate --embeddings fox.safetensors --model FLUX.1-schnell --latents-out latents.safetensors
 
-    fluxperf generate --decode latents.safetensors -m FLUX.1-schnell -o fox.png
+    fluxperf generate --decode latents.safetensors --model FLUX.1-schnell -o fox.png
 
     Text encoders and VAE need the extra "pipeline"; `fluxperf doctor` prints the command.
     """

@@ -30,6 +30,7 @@ RUN_BY = {
     r"fluxperf history": "tests/cli/test_history_commands.py",
     r"fluxperf timeline": "tests/timeline/test_command.py",
     r"fluxperf gate (exact|accept)": "tests/cli/test_gate.py",
+    r"fluxperf push": "tests/history/test_places.py",
     r"fluxperf evidence": "tests/cli/test_evidence.py",
     r"fluxperf import-asv|asv ": "tests/suite",
     r"python -m benchmarks.quality": "tests/quality",
@@ -97,6 +98,7 @@ def complaint(command: str, whole: bool = True) -> str:
         whole: as it would be typed. In a sentence, arguments and values may be left out.
     """
     words = [word for word in shlex.split(command.partition(" | ")[0]) if word not in ("..", "...")]
+    words = ["6" if word == "N" else word for word in words]
     if words[:2] == ["python", "-m"]:
         return _of_module(words[2], words[3:])
     if words[0] == "make":
