@@ -41,21 +41,63 @@ _YOUNG_S = 10.0
 #: Seconds that a group of processes gets to end after it was asked to.
 GRACE_S = 5.0
 
-#: Leads a command in a session of its own: ends all of it with the process that is named first, or when told to.
+#: Exit code of a command that left processes behind.
+LEFT = 125
+
+#: Seconds that processes get to end after the one that started them.
+_LAST_S = 2.0
+
+#: Seconds until a command, or one turn of a process that stays alive, is given up.
+PATIENCE_S = 3600.0
+
+#: Leads a command in a session of its own: ends all of it with the process that is named first, or when told to. On
+#: Linux also what left the session: who loses a parent becomes a child of this process (``PR_SET_CHILD_SUBREAPER``).
 _LEADER = """
-import ctypes, os, signal, subprocess, sys
-parent, grace, command = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]
+import ctypes, os, signal, subprocess, sys, time
+parent, grace, last, left, command = int(sys.argv[1]), *map(float, sys.argv[2:4]), int(sys.argv[4]), sys.argv[5:]
+linux = sys.platform == "linux"
 def stop(number, frame):
     raise SystemExit(128 + number)
+def alone(until):
+    while linux:
+        try:
+            if os.waitpid(-1, os.WNOHANG)[0]:
+                continue
+        except ChildProcessError:
+            break
+        if time.monotonic() >= until:
+            return False
+        time.sleep(0.01)
+    return True
+def children():
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                if int(file.read().rpartition(b")")[2].split()[1]) == os.getpid():
+                    yield int(name)
+        except OSError:
+            pass
+def end():
+    while not alone(0):
+        for child in children():
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.01)
 signal.signal(signal.SIGTERM, stop)
 process = None
 try:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    if linux:
+        system = ctypes.CDLL(None)
+        system.prctl(1, signal.SIGTERM)
+        system.prctl(36, 1, 0, 0, 0)
     if os.getppid() != parent:
         raise SystemExit(128 + signal.SIGTERM)
     process = subprocess.Popen(command)
     code = process.wait()
+    if not alone(time.monotonic() + last):
+        end()
+        if not code:
+            print("it left processes behind, which were ended: what it starts must end with it.", file=sys.stderr)
+            code = left
 except OSError as error:
     sys.exit(f"{command[0]} does not start ({error.strerror}).")
 except SystemExit:
@@ -65,7 +107,9 @@ except SystemExit:
         if process is not None:
             process.wait(grace)
     except subprocess.TimeoutExpired:
-        os.killpg(0, signal.SIGKILL)
+        if not linux:
+            os.killpg(0, signal.SIGKILL)
+    end()
     raise
 sys.exit(code if code >= 0 else 128 - code)
 """
@@ -176,7 +220,8 @@ def call(
     """Runs a command to its end, and ends it and all that it started when this process ends or is told to.
 
     Args:
-        command: a program and its arguments; one that does not start ends with exit code 1 and says so.
+        command: a program and its arguments; one that does not start ends with exit code 1 and says so, one that left
+            processes behind with `LEFT`.
         folder: where it runs.
         environment: its variables; those of this process if not given.
         patience_s: seconds until it is given up.
@@ -187,9 +232,8 @@ def call(
     Raises:
         subprocess.TimeoutExpired: it takes longer.
     """
-    leader = [sys.executable, "-I", "-S", "-c", _LEADER, str(os.getpid()), str(GRACE_S), *command]
     with subprocess.Popen(
-        leader, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        leading(command), cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
     ) as process:  # fmt: skip
         try:
@@ -199,6 +243,12 @@ def call(
             process.wait()
             raise
     return subprocess.CompletedProcess(list(command), process.returncode, said)
+
+
+def leading(command: Sequence[str]) -> list[str]:
+    """The command that runs a command in a session of its own, and ends all that it started with this process."""
+    told = [str(os.getpid()), str(GRACE_S), str(_LAST_S), str(LEFT)]
+    return [sys.executable, "-I", "-S", "-c", _LEADER, *told, *command]
 
 
 @contextmanager

@@ -21,10 +21,7 @@ from fluxperf.harness.gate import Side
 from fluxperf.harness.isolation import PASSED_TO_BUILDS, RUN, check_imports, digests_of, surroundings
 from fluxperf.harness.libraries import Seal, declared, fulfilled, isolated_path
 from fluxperf.harness.records import Record, read_records
-from fluxperf.lifeline import call, scratch
-
-#: Seconds until a build, or a process that measures, is given up.
-PATIENCE_S = 3600.0
+from fluxperf.lifeline import PATIENCE_S, call, scratch
 
 #: Name of the file that says where an environment finds libraries (Python reads it when it starts).
 LIBRARIES = "fluxperf-libraries.pth"

@@ -20,12 +20,12 @@ from types import TracebackType
 
 import fluxperf
 from fluxperf.errors import BuildError
-from fluxperf.harness.checkouts import PATIENCE_S, last_lines
+from fluxperf.harness.checkouts import last_lines
 from fluxperf.harness.forked import Main
 from fluxperf.harness.gate import Side
 from fluxperf.harness.isolation import surroundings
 from fluxperf.harness.records import Record, read_records
-from fluxperf.lifeline import GRACE_S, led
+from fluxperf.lifeline import GRACE_S, PATIENCE_S, led
 
 
 class Forks:

@@ -93,7 +93,7 @@ class Seal:
         self._states: dict[Path, dict[str, tuple[int, ...]]] = {}
 
     def add(self, folder: Path) -> None:
-        """Seals all files below a folder."""
+        """Seals all files below a folder, or that there is none."""
         self._states[folder] = _state(folder)
 
     def check(self) -> None:
@@ -117,7 +117,7 @@ class Seal:
 def _state(folder: Path) -> dict[str, tuple[int, ...]]:
     """Size, times and inode of every file below a folder, by its path; links are not followed."""
     found: dict[str, tuple[int, ...]] = {}
-    todo = [str(folder)]
+    todo = [str(folder)] if folder.is_dir() else []
     while todo:
         place = todo.pop()
         with os.scandir(place) as entries:

@@ -166,6 +166,34 @@ def test_all_that_a_command_started_ends_with_it(tmp_path, monkeypatch, how):
         time.sleep(0.01)
 
 
+#: Starts a process that leaves its group, its session and its parent, keeps the output open, and tells its number.
+DAEMON = """
+import os, sys, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        with open(sys.argv[1], "w") as file:
+            file.write(str(os.getpid()))
+        time.sleep(float(sys.argv[2]))
+    os._exit(0)
+os.wait()
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.01)
+sys.exit(int(sys.argv[3]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux knows who takes orphans")
+@pytest.mark.parametrize(("lasts", "code", "expected"), [("60", "0", 125), ("60", "3", 3), ("0.2", "0", 0)])
+def test_what_a_command_leaves_behind_is_ended_and_said(tmp_path, monkeypatch, lasts, code, expected):
+    monkeypatch.setattr(lifeline, "_LAST_S", 0.1 if lasts == "60" else 20)
+    told = tmp_path / "told"
+    done = lifeline.call([sys.executable, "-S", "-c", DAEMON, str(told), lasts, code], tmp_path)
+    assert done.returncode == expected
+    assert ("left processes behind" in done.stdout) == (expected == lifeline.LEFT)
+    assert not _runs(int(told.read_text()))
+
+
 def test_a_command_says_its_code_and_what_it_printed(tmp_path):
     program = "import sys; print('out'); print('error', file=sys.stderr); sys.exit(3)"
     done = lifeline.call([sys.executable, "-c", program], tmp_path)

@@ -12,8 +12,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from fluxperf import lifeline
 from fluxperf.errors import BuildError, ConfigError, NoGpuError, RecordError
-from fluxperf.harness.alive import Alive, Begun
+from fluxperf.harness.alive import Alive, Begun, Turn, explains
 from fluxperf.harness.comparisons import again, begun, in_words
 from fluxperf.harness.exact import Place
 from fluxperf.harness.gate import Side, gate_pairs
@@ -32,7 +33,7 @@ POLICY = policy()
 
 #: Stands for fluxperf: writes a record for every line, with the line and its own process in it.
 WORKER = f"""
-import json, os, sys
+import json, os, sys, time
 place, made = sys.argv[1:]
 row = json.loads(made)
 if row["rung"] == "broken":
@@ -42,6 +43,25 @@ print({READY!r}, flush=True)
 for line in sys.stdin:
     if line == "13\\n":
         sys.exit("it has had enough")
+    if line == "14\\n":
+        print("x" * 200_000, flush=True)
+        time.sleep(60)
+    if line == "15\\n" and os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            with open(place + ".left", "w") as file:
+                print(os.getpid(), file=file)
+            time.sleep(60)
+        os._exit(0)
+    if line == "16\\n":
+        with open(place, "a") as file:
+            print(json.dumps(row), file=file)
+    if line == "17\\n":
+        open(place, "w").write(open(place).read().replace("other", "another"))
+    if line == "18\\n":
+        row["times_s"] = {{"denoise": [[0.1] * 3]}}
+    if line == "19\\n":
+        time.sleep(0.2)
     row["settings"] = {{"planted": line.strip(), "process": str(os.getpid())}}
     with open(place, "a") as file:
         print(json.dumps(row), file=file)
@@ -54,7 +74,7 @@ class Programs:
 
     def __init__(self, folder: Path, rung: str = "fused") -> None:
         self.folder, self.begun, self.checks = folder, [], []
-        self._record = msgspec.json.encode(replaced(on_gpu("fused", 0.5), rung=rung)).decode()
+        self._record = msgspec.json.encode(replaced(on_gpu("fused", 1e-4), rung=rung)).decode()
 
     def begin(self, side: Side, options: Sequence[str]) -> Begun:
         assert options == ["--in-turns"]
@@ -107,6 +127,60 @@ def test_one_that_does_not_begin_or_ends_is_an_error_with_its_words(tmp_path: Pa
         turns(programs)
     assert not running(int(ended[0]))
     assert programs.checks == []
+
+
+@pytest.mark.parametrize(
+    ("order", "phrase"),
+    [
+        (14, r"'fluxperf: done', it did not within 0\.5 s"),
+        (15, "(?s)ended with 125.*left processes behind"),
+        (16, "somebody else writes into them"),
+        (17, "somebody else writes into them"),
+        (18, r"expected samples of the turn, which lasted 0\.0.* got 0\.3 s"),
+    ],
+    ids=["never done", "leaves a process", "one more record", "another record", "planted samples"],
+)
+def test_a_process_that_does_something_else_than_its_turn_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: int, phrase: str
+) -> None:
+    monkeypatch.setattr(lifeline, "_LAST_S", 0.1)
+
+    def turns() -> None:
+        with Alive(
+            Programs(tmp_path, "fused" if order != 17 else "other"), patience_s=0.5 if order == 14 else 20
+        ) as one:
+            one.measure("base")
+            one.measure("head")
+            one.measure("head", order)
+
+    with pytest.raises(BuildError, match=phrase):
+        turns()
+    for path in tmp_path.glob("*.left"):
+        assert not running(int(path.read_text()))
+    assert order != 15 or [*tmp_path.glob("*.left")]
+
+
+def test_turns_that_last_longer_than_their_samples_tell_are_an_error(tmp_path: Path) -> None:
+    """As of a head that reports samples of the base; whoever says that it is slower may last longer."""
+
+    def turns(slow: int) -> None:
+        folder = tmp_path / str(slow)
+        folder.mkdir()
+        with Alive(Programs(folder)) as alive:
+            for _ in range(3):
+                alive.measure("base")
+                alive.measure("head", slow)
+
+    turns(1)
+    with pytest.raises(BuildError, match=r"they last 0\.2.* Its samples do not tell"):
+        turns(19)
+    quick, slow = [Turn(1.0, 0.5)] * 3, [Turn(2.0, 1.0)] * 3
+    assert explains(quick, slow) == explains(slow, quick) == explains(quick[:2], [Turn(9.0, 0.5)] * 3) == ""
+    assert explains(quick, [Turn(1.3, 0.25)] * 3) == "", "quicker generations, and what lies around them as before"
+    assert "about 1 s, by those of the base and by its own samples, they last 1.4 s" in explains(
+        quick, [Turn(1.4, 0.5)] * 3
+    )
+    assert "about 2 s" in explains(quick, [Turn(2.7, 1.0)] * 3)
 
 
 def test_turns_of_a_rung_are_counted_once_and_timed_again() -> None:
