@@ -30,13 +30,11 @@ from fluxperf.files import check_writable, locked
 from fluxperf.harness import verdict as verdicts
 from fluxperf.harness.alive import SIDES, Alive
 from fluxperf.harness.calibration import store
-from fluxperf.harness.checkouts import Installed, Processes, as_it_is, installed, resolved, running
+from fluxperf.harness.checkouts import Installed, Processes, as_they_are, installed, resolved, running
 from fluxperf.harness.comparisons import again, begun, continued, in_words, too_few, write
 from fluxperf.harness.forks import Forks
 from fluxperf.harness.gate import Runner, Side, gate_files, gate_pairs, made
-from fluxperf.harness.isolation import MEASURED
 from fluxperf.harness.judge import judge_of, merge_base
-from fluxperf.harness.libraries import Seal
 from fluxperf.harness.measure.environment import commit, driver
 from fluxperf.harness.policy import Accepted, read_policy
 from fluxperf.harness.policy import accept as record_acceptance
@@ -337,14 +335,8 @@ def _sides(refs: tuple[str, str], extra: str) -> Iterator[tuple[dict[Side, Insta
             f"gate --base {refs[0]} --head {refs[1]}: expected two revisions, or two folders with checkouts, got one "
             "of each. What is built and what is not have other libraries."
         )
-    seal = Seal()
-    with scratch("fluxperf-gate-") as folder:
-        both = {side: as_it_is(side, Path(ref)) for side, ref in zip(SIDES, refs, strict=True)}
-        for side in SIDES:
-            for name in MEASURED:
-                seal.add(both[side].root / name)
-        yield both, folder
-        seal.check()
+    with as_they_are({side: Path(ref) for side, ref in zip(SIDES, refs, strict=True)}) as found:
+        yield found
 
 
 def _revisions(

@@ -18,7 +18,7 @@ from fluxperf.errors import BuildError
 from fluxperf.files import write_whole
 from fluxperf.harness.alive import Begun
 from fluxperf.harness.gate import Side
-from fluxperf.harness.isolation import PASSED_TO_BUILDS, RUN, check_imports, digests_of, surroundings
+from fluxperf.harness.isolation import MEASURED, PASSED_TO_BUILDS, RUN, check_imports, digests_of, surroundings
 from fluxperf.harness.libraries import Seal, declared, fulfilled, isolated_path
 from fluxperf.harness.records import Record, read_records
 from fluxperf.lifeline import PATIENCE_S, call, scratch
@@ -171,6 +171,22 @@ def as_it_is(side: Side, folder: Path) -> Installed:
     if not (folder / "fluxperf" / "__init__.py").is_file():
         raise BuildError(f"gate --{side} {folder}: expected a checkout of fluxperf, there is no fluxperf/__init__.py.")
     return Installed(Path(sys.executable), "", folder.resolve())
+
+
+@contextmanager
+def as_they_are(folders: Mapping[Side, Path]) -> Iterator[tuple[dict[Side, Installed], Path]]:
+    """Both checkouts, not built, and a folder for their records.
+
+    Raises:
+        BuildError: one is no checkout of fluxperf; in the end, files that somebody changed.
+    """
+    both, seal = {side: as_it_is(side, path) for side, path in folders.items()}, Seal()
+    for side in both.values():
+        for name in MEASURED:
+            seal.add(side.root / name)
+    with scratch("fluxperf-gate-") as folder:
+        yield both, folder
+    seal.check()
 
 
 def _shared(trees: Sequence[Path], extra: str) -> list[Path] | None:
