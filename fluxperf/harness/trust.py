@@ -159,11 +159,12 @@ def _repeated(place: Place, base: Sequence[Record], head: Sequence[Record]) -> I
 
 
 def _shape(samples: tuple[float, ...]) -> tuple[float, ...]:
-    """What copies of samples share, also of such that were all made longer or shorter by one factor.
+    """What copies of samples share, also in another order, or all made longer or shorter by one factor.
 
     Few samples, or of a clock that tells only few values apart, have a shape in common by chance: they stand for
     themselves.
     """
+    samples = tuple(sorted(samples))
     if not all(0 < value < math.inf for value in samples):
         return samples
     shape = tuple(round(value / samples[0], 9) for value in samples)

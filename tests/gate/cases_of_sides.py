@@ -137,6 +137,12 @@ def hostile_names(c: Case) -> None:
     sides(c, c.record(rung=text), c.record(rung=text, ledger=[row]))
 
 
+@case(2)
+def samples_of_the_base_in_another_order(c: Case) -> None:
+    base = c.times()
+    sides(c, c.record(base), c.record([samples[::-1] for samples in base]))
+
+
 # Policies and calibrations; the head is 20 % slower
 
 
