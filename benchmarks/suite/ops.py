@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .rungs import need_gpu_for, samples
+from .rungs import WORKLOADS, need_gpu_for, samples
 
 #: Rungs whose tables differ in these ops.
 OP_RUNGS = ("baseline", "batched", "fused")
@@ -39,7 +39,7 @@ OPS = tuple(name for name, spec in SPECIFICATIONS.SPECS.items() if spec.timed an
 class Ops:
     """Times of one op on numbers of a model's shape."""
 
-    params = (OPS, tuple(SPECIFICATIONS.WORKLOAD_SIZES), OP_RUNGS)
+    params = (OPS, WORKLOADS, OP_RUNGS)
     param_names = ("op", "shape", "rung")
     timeout = 120
     unit = "seconds"

@@ -18,8 +18,13 @@ from typing import Any
 #: The ladder. Written out, because asv asks for parameters at one commit and runs them at others.
 RUNGS = ("baseline", "broadcast", "batched", "tensorcore", "fused", "captured", "fp8")
 
+#: A machine without a driver has no GPU. What needs one is no parameter there: asv would start a process for each
+#: combination to be told so. Where there is a driver, a benchmark's setup says what cannot run.
+NO_GPU = shutil.which("nvidia-smi") is None and not Path("/dev/nvidiactl").exists()
+
 #: One workload that runs anywhere, and the headline, which needs a GPU.
-WORKLOADS = ("tiny", "schnell-1024")
+HEADLINE = "schnell-1024"
+WORKLOADS = ("tiny",) if NO_GPU else ("tiny", HEADLINE)
 
 #: Samples of a result. Six against six can never be called different by asv's rank test, ten against ten can.
 #: `make asv`, which only proves that everything runs, asks for fewer.
@@ -35,7 +40,7 @@ SHORTEST_S = 1e-7
 @functools.cache
 def device_kind() -> str:
     """The kind of device that runs get here: "cuda" or "host"; without a driver nothing has to be imported to know."""
-    if shutil.which("nvidia-smi") is None and not Path("/dev/nvidiactl").exists():
+    if NO_GPU:
         return "host"
     from fluxperf.engine.device import open_device
 
@@ -46,7 +51,7 @@ def need_gpu_for(workload: str, rung: str) -> None:
     """Skips what this machine cannot run, or not in a benchmark's time.
 
     Args:
-        workload: one of `WORKLOADS`.
+        workload: "tiny" or `HEADLINE`.
         rung: one of `RUNGS`.
 
     Raises:
@@ -74,7 +79,7 @@ def prepared(rung: str, workload: str) -> Any:
     from fluxperf.errors import BindError, UnknownNameError
     from fluxperf.workloads import prepare, workload_named
 
-    need_gpu_for(workload if workload in WORKLOADS else "tiny", rung)
+    need_gpu_for(HEADLINE if workload == HEADLINE else "tiny", rung)
     try:
         return prepare(rung, workload_named(workload))
     except (BindError, UnknownNameError) as error:

@@ -8,10 +8,13 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from .rungs import RUNGS, prepared
+from .rungs import NO_GPU, RUNGS, prepared
 
 #: 19 + 38 blocks of width 64.
 WORKLOAD = "tiny-57"
+
+#: What is counted besides copies; without a GPU nothing is launched or allocated on one.
+COUNTS = ("op_calls", "syncs") if NO_GPU else ("op_calls", "launches", "syncs", "allocations", "peak_bytes")
 
 Totals = dict[str, dict[str, int | None] | str]
 
@@ -79,7 +82,10 @@ class Copies:
 class Counts:
     """What else one forward does."""
 
-    params = (RUNGS, ("op_calls", "launches", "syncs", "allocations", "peak_bytes"))
+    params = (
+        RUNGS,
+        ("op_calls", "syncs") if NO_GPU else ("op_calls", "launches", "syncs", "allocations", "peak_bytes"),
+    )
     param_names = ("rung", "count")
     unit = "count"
     version = "1"

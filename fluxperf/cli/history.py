@@ -14,7 +14,7 @@ from rich.table import Table
 from fluxperf.cli.course import course_of, course_table, draw_course
 from fluxperf.cli.grammar import Json, deliver
 from fluxperf.cli.terminal import Console, say
-from fluxperf.cli.tracking import POLICY, rules_of
+from fluxperf.cli.tracking import rules_of
 from fluxperf.errors import UnknownNameError
 from fluxperf.files import write_whole
 from fluxperf.harness.frames import frame_of
@@ -25,6 +25,7 @@ from fluxperf.harness.revisions import is_shallow
 from fluxperf.harness.scan import FEWEST
 from fluxperf.harness.series import Budget, Change, History, Series, distinction
 from fluxperf.harness.text import units
+from fluxperf.shipped import POLICY
 from fluxperf.words import plural
 
 

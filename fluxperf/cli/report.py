@@ -13,14 +13,14 @@ import typer
 from fluxperf.cli.grammar import Json
 from fluxperf.cli.ladder import ladder
 from fluxperf.cli.terminal import Console, harmless, harmless_json, say
-from fluxperf.cli.tracking import POLICY, rules_of
+from fluxperf.cli.tracking import rules_of
 from fluxperf.errors import RecordError
 from fluxperf.files import write_whole
 from fluxperf.harness.facts.evidence import Given, gathered
 from fluxperf.harness.facts.inputs import Context, Extras
 from fluxperf.harness.records import RecordsFile, read_many
 from fluxperf.published import context
-from fluxperf.shipped import BASELINES, present
+from fluxperf.shipped import BASELINES, POLICY, present
 from fluxperf.words import first_few, plural
 
 _PAGE = Path("reports/out/index.html")

@@ -9,22 +9,18 @@ from fluxperf.harness.columns import points_of
 from fluxperf.harness.history import Fixed, Rules
 from fluxperf.harness.metrics import METRICS
 from fluxperf.harness.policy import read_policy
-
-#: Where a checkout has its policy. Without a file there, nothing rounds and nothing has a budget.
-POLICY = Path("reports/policy.toml")
+from fluxperf.shipped import present
 
 
 def rules_of(path: Path) -> Rules:
-    """Slacks and references of a policy; none where the usual file is missing.
+    """Slacks and references of a policy: of the shipped one where the usual file is missing, as for the gate.
 
     Raises:
         PolicyError: the file cannot be read or is no policy.
         BuildError: a reference is not there.
         RecordError: a reference cannot be read.
     """
-    if path == POLICY and not path.exists():
-        return Rules()
-    policy = read_policy(path)
+    policy = read_policy(present(path))
     slack: dict[str, float] = {}
     for metric in METRICS:
         rule = policy.exact.get(metric.name)

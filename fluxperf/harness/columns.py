@@ -23,8 +23,8 @@ from fluxperf.words import plural
 Floats = NDArray[np.float64]
 Places = NDArray[np.intp]
 
-#: Samples that wait to be summarized together: ten megabytes.
-_AT_ONCE = 100_000
+#: Samples that wait to be summarized together: few enough to stay in a processor's cache.
+_AT_ONCE = 10_000
 
 
 class Taken(NamedTuple):
@@ -109,6 +109,15 @@ class _Block(NamedTuple):
     samples: NDArray[np.int64]
 
 
+class _Plan(NamedTuple):
+    """What all records of a kind share: the series of their metrics, which of those are noisy, and more."""
+
+    keys: NDArray[np.int32]
+    noisy: NDArray[np.bool_]
+    environment: dict[str, str]
+    implementation: str
+
+
 class Gathering:
     """Takes records and points one by one, and gives their columns. What it was given before, it leaves out.
 
@@ -122,8 +131,7 @@ class Gathering:
         self._why: dict[int, str] = {}
         self._rows = 0
         self._seen: set[Hashable] = set()
-        self._plans: dict[Hashable, tuple[NDArray[np.int32], NDArray[np.bool_]]] = {}
-        self._machines: dict[Machine, tuple[str, dict[str, str]]] = {}
+        self._plans: dict[Hashable, _Plan] = {}
         self._texts: dict[str, str] = {}
         self._shared: dict[Hashable, int] = {}
         self._exact_metrics = [metric for metric in exact_metrics() if metric.series]
@@ -133,7 +141,7 @@ class Gathering:
 
     def _new_records(self) -> None:
         """Of records that wait: a plan for each, lists of samples, how many of them a metric has, and exact values."""
-        self._waiting: list[tuple[NDArray[np.int32], NDArray[np.bool_]]] = []
+        self._waiting: list[_Plan] = []
         self._lists: list[list[float]] = []
         self._processes: list[int] = []
         self._exact: list[float] = []
@@ -172,17 +180,19 @@ class Gathering:
             tuple(record.settings.items()), origin,
         )  # fmt: skip
         what = (shared, tuple(names), tuple(number is None for number in counted))
-        if what not in self._plans:
+        plan = self._plans.get(what)
+        if plan is None:
             metrics = [one for name in names if (one := self._sampled[name])]
             metrics += [one for one, number in zip(self._exact_metrics, counted, strict=True) if number is not None]
-            self._plans[what] = self._plan(record, metrics, origin)
-        self._waiting.append(self._plans[what])
+            plan = self._plans[what] = self._plan(record, metrics, origin)
+        self._waiting.append(plan)
         commit = record.commit and self._texts.setdefault(record.commit, record.commit)
-        environment = self._machine(record.machine)[1]
-        implementation = self._texts.setdefault(record.implementation, record.implementation)
         self._takens.append(
-            Taken("record", commit, bool(record.dirty), record.created_utc, environment, implementation, file, place)
-        )
+            Taken(
+                "record", commit, bool(record.dirty), record.created_utc, plan.environment, plan.implementation, file,
+                place,
+            )
+        )  # fmt: skip
         if self._samples > _AT_ONCE:
             self._finish_records()
 
@@ -222,10 +232,7 @@ class Gathering:
         self._seen.add(identity)
         return len(self._seen) == before
 
-    def _plan(
-        self, record: Record, metrics: Sequence[Metric], origin: str
-    ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        """Series of the metrics of a record, and which of them are noisy: the same for all records of its kind."""
+    def _plan(self, record: Record, metrics: Sequence[Metric], origin: str) -> _Plan:
         variant = {f"setting {name}": value for name, value in record.settings.items()}
         variant["weights"] = record.workload.weights
         if record.implementation not in ("fluxperf", record.rung):
@@ -233,7 +240,7 @@ class Gathering:
         if origin:
             variant["origin"] = origin
         told = tuple(sorted(variant.items()))
-        machine, workload = self._machine(record.machine)[0], _workload(record.workload)
+        machine, workload = name_of(record.machine), _workload(record.workload)
         places = [
             self._keys.setdefault(
                 Key(one.series, workload, record.rung, machine, record.ran_as, told, one.unit, one.exact),
@@ -241,19 +248,18 @@ class Gathering:
             )
             for one in metrics
         ]
-        return np.array(places, np.int32), np.array([not one.exact for one in metrics], bool)
-
-    def _machine(self, machine: Machine) -> tuple[str, dict[str, str]]:
-        """A machine's name and environment."""
-        if machine not in self._machines:
-            self._machines[machine] = name_of(machine), _environment(machine)
-        return self._machines[machine]
+        return _Plan(
+            np.array(places, np.int32),
+            np.array([not one.exact for one in metrics], bool),
+            _environment(record.machine),
+            record.implementation,
+        )
 
     def _finish_records(self) -> None:
         if not self._waiting:
             return
-        plans = [plan for plan, _ in self._waiting]
-        noisy = np.concatenate([flags for _, flags in self._waiting])
+        plans = [plan.keys for plan in self._waiting]
+        noisy = np.concatenate([plan.noisy for plan in self._waiting])
         first = len(self._takens) - len(plans)
         rows = len(noisy)
         numbers = np.full((5, rows), np.nan)
@@ -308,7 +314,9 @@ def medians(values: Floats, lengths: Places) -> Floats:
     found = np.empty(len(lengths))
     for length in np.unique(lengths).tolist():
         chosen = np.flatnonzero(lengths == length)
-        table = np.sort(values[starts[chosen][:, None] + np.arange(length)], axis=1)
+        even = len(chosen) == len(lengths)
+        table = values.reshape(-1, length) if even else values[starts[chosen][:, None] + np.arange(length)]
+        table = np.sort(table, axis=1)
         found[chosen] = (table[:, (length - 1) // 2] + table[:, length // 2]) / 2
     return found
 

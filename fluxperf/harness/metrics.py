@@ -9,6 +9,7 @@ into the record's ``counts``: its row is called ``counts.NAME``.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Literal, NamedTuple
 
 from fluxperf.errors import UnknownNameError
@@ -170,10 +171,17 @@ def value_of(record: Record, metric: Metric) -> float | int | None:
     """An exact metric's value in a record; ``None`` where it has none."""
     if metric.name == "work.flops":
         return sum(row.flops for row in record.ops) if record.ops else None
-    field, _, key = metric.name.partition(".")
+    field, key = _place(metric.name)
     holder = getattr(record, field)
     value: float | int | None = holder.get(key) if isinstance(holder, dict) else getattr(holder, key, None)
     return value
+
+
+@cache
+def _place(name: str) -> tuple[str, str]:
+    """Field of a record and place in it, of a metric of the table: asked for hundreds of thousands of records."""
+    field, _, key = name.partition(".")
+    return field, key
 
 
 def samples_of(record: Record, name: str) -> Processes:

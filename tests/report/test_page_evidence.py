@@ -8,17 +8,21 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from pathlib import Path
 
 import msgspec
 import pytest
 
+from fluxperf.harness.columns import columns_of
 from fluxperf.harness.facts.ceilings import MEMORY, PUBLISHED, Ceiling, ceilings_for, tried_ceilings
 from fluxperf.harness.facts.commands import commands
 from fluxperf.harness.facts.floor import floor_of
 from fluxperf.harness.facts.inputs import NOTHING, Extras
 from fluxperf.harness.facts.study import survey
+from fluxperf.harness.history import Fixed, Rules, history
 from fluxperf.harness.records import TriedRow
 from fluxperf.harness.report.html import render
+from fluxperf.harness.report.past import _budget_lines
 from tests.report import captures, evidence
 from tests.report.pages import CONTEXT, Page, files_of, make, on_gpu, twins, workload
 from tests.report.parts import Parts
@@ -252,6 +256,18 @@ def test_history_shows_changes_and_lines():
     assert (
         len([attrs for tag, attrs in page.part("history").tags if tag == "svg" and attrs.get("class") == "spark"]) == 1
     )
+
+
+def test_the_chart_draws_the_budget_that_times_may_just_reach():
+    """A reference of 2 s with 5 %: the line is at 2.1 s, in the plot and in its words, with what the newest uses."""
+    fixed = Fixed("v1", 0.05, [msgspec.structs.replace(evidence.points(1)[0], value=2.0)])
+    past = history(columns_of(evidence.points(4)), Path("no checkout"), rules=Rules(fixed=[fixed]))
+    (budget,) = past.series[0].budgets
+    page = page_with(Extras(history=past))
+    figure = next(text for text in page.part("history").figures if text.startswith("Time to denoise over commits"))
+    assert f"fused's budget, {budget.used:.0%} used" in figure
+    lines = _budget_lines(past.series)
+    assert [(line.value, line.style) for line in lines] == [(pytest.approx(2.1), ":")]
 
 
 def test_few_commits_are_not_searched_for_changes():

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import runpy
+import shutil
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -89,7 +92,16 @@ def test_names_of_the_suite_are_those_of_the_engine():
     assert set(op_benchmarks.OP_RUNGS) <= set(rungs.RUNGS)
     assert tuple(op for op in OP_NAMES if SPECS[op].timed and set(SPECS[op].tolerance) - {"fp8"}) == op_benchmarks.OPS
     assert {*rungs.WORKLOADS, transfers.WORKLOAD} <= set(WORKLOADS)
-    assert set(op_benchmarks.SPECIFICATIONS.WORKLOAD_SIZES) == set(rungs.WORKLOADS)
+    assert set(op_benchmarks.SPECIFICATIONS.WORKLOAD_SIZES) == {"tiny", rungs.HEADLINE}
+
+
+@pytest.mark.parametrize(("driver", "wanted"), [(None, {"tiny"}), ("/usr/bin/nvidia-smi", {"tiny", rungs.HEADLINE})])
+def test_what_needs_a_gpu_is_no_parameter_where_there_is_no_driver(monkeypatch, driver, wanted):
+    """So that asv starts no process for it."""
+    monkeypatch.setattr(shutil, "which", lambda name: driver)
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    assert set(runpy.run_path(rungs.__file__)["WORKLOADS"]) == wanted
+    assert op_benchmarks.Ops.params[1] == blocks.Blocks.params[2] == model.Model.params[1] == rungs.WORKLOADS
 
 
 def test_a_rung_is_prepared_once_per_process():

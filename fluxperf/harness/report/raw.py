@@ -28,13 +28,15 @@ def raw_panels(study: Study) -> list[Block]:
     Those that the page's numbers come from are first, until the page's size is reached.
     """
     used = study.used
-    rest = [record for record in study.records if not any(record is one for one in used)]
+    shown_above = {id(record) for record in used}
     embedded: list[Data] = []
     size = 0
-    for record in [*used, *rest]:
+    for record in [*used, *(record for record in study.records if id(record) not in shown_above)]:
         text = script_json(msgspec.to_builtins(record))
         if size + len(text) > _MOST_BYTES:
-            continue
+            if id(record) in shown_above:
+                continue
+            break
         size += len(text)
         # Safe as markup: `script_json` leaves no <, > or & in it.
         embedded.append(Data(_title(record), Markup(text)))
