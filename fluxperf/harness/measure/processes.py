@@ -211,7 +211,10 @@ def merge_all(replicas: Replicas, processes: int) -> tuple[list[Record], list[st
             )
             continue
         rung = group[0].rung
-        notes += [f"rung {rung}: {note} (a library chose otherwise in another process)" for note in outcome.notes]
+        notes += [
+            f"rung {rung}: {note} (a library or the memory pool chose otherwise in another process)"
+            for note in outcome.notes
+        ]
         if len(group) < processes:
             notes.append(f"rung {rung}: measured by {len(group)} of {processes} processes")
         merged.append(outcome.record)
