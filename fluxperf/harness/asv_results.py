@@ -182,8 +182,7 @@ def _points(file: _File, name: str, row: Any, benchmark: Any) -> Iterator[Point]
         column: _aligned(column, columns.get(column), number)
         for column in ("result", "stats_ci_99_a", "stats_ci_99_b", "stats_repeat")
     }
-    names = [str(parameter) for parameter in benchmark.get("param_names", [])]
-    unit = str(benchmark.get("unit", ""))
+    names, unit = _known(benchmark, len(given))
     for index, combination in enumerate(itertools.product(*given)):
         value, missing = _value(lists["result"][index])
         parameters = dict(zip(names, combination, strict=False))
@@ -206,6 +205,18 @@ def _points(file: _File, name: str, row: Any, benchmark: Any) -> Iterator[Point]
             high=_value(lists["stats_ci_99_b"][index])[0],
             samples=int(samples) if isinstance(samples, int | float) and math.isfinite(samples) else 0,
         )
+
+
+def _known(benchmark: Mapping[str, Any], number: int) -> tuple[list[str], str]:
+    """Names of a benchmark's parameters, as many as a result has, and its unit."""
+    names, unit, kind = benchmark.get("param_names"), benchmark.get("unit"), benchmark.get("type")
+    if not isinstance(unit, str) or not isinstance(kind, str) or not isinstance(names, list):
+        raise _DamagedError(
+            f"expected unit, type and param_names of it in benchmarks.json, got {str([unit, kind, names])[:60]}; "
+            "`asv run` at the current commit."
+        )
+    # Results of before may have more parameters; asv counts such, too.
+    return [*map(str, names), *(f"param{place + 1}" for place in range(len(names), number))], unit
 
 
 def _parameters(params: Any) -> list[list[str]]:

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -48,13 +48,19 @@ TINY = ["--workload", "tiny", "--repeat", "1", "--warmup", "0"]
 
 
 @pytest.fixture(scope="module")
-def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
-    """Where commands start; with PyTorch in it where pictures are made."""
-    modules = ["pandas", "pydantic", *(["torch", "diffusers", "transformers"] if THOROUGH else [])]
-    folder = tmp_path_factory.mktemp("kills")
-    with closing(Warm(folder, modules)) as process:
-        assert process.run(["phases"], folder, folder / "tmp").code == 0  # it has imported everything then
-        yield process
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Warm]]:
+    """Gives what starts commands, which has imported so much besides; one for each."""
+    made: dict[tuple[str, ...], Warm] = {}
+    with ExitStack() as ends:
+
+        def warm(*modules: str) -> Warm:
+            if modules not in made:
+                folder = tmp_path_factory.mktemp("kills")
+                made[modules] = ends.enter_context(closing(Warm(folder, ["pandas", "pydantic", *modules])))
+                assert made[modules].run(["phases"], folder, folder / "tmp").code == 0  # it has imported all that then
+            return made[modules]
+
+        yield warm
 
 
 def run(folder: Path) -> Victim:
@@ -284,8 +290,9 @@ def generate(folder: Path) -> Victim:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=lambda how: how.name)
 @pytest.mark.parametrize("make", [run, gate, calibrate, history, import_asv, generate], ids=lambda make: make.__name__)
 def test_a_command_that_is_killed_leaves_what_is_finished_and_nothing_else(
-    tmp_path: Path, process: Warm, make: Callable[[Path], Victim], how: signal.Signals
+    tmp_path: Path, start: Callable[..., Warm], make: Callable[[Path], Victim], how: signal.Signals
 ) -> None:
+    process = start("torch", "diffusers", "transformers") if THOROUGH and make is generate else start()
     ends = killed(make(tmp_path), process, tmp_path, how, KILLS)
     told = ", ".join(f"{end} {count} times" for end, count in sorted(ends.items()))
     print(f"{make.__name__.replace('_', '-')}: {KILLS} times {how.name}: {told}; nothing lost, nothing left")

@@ -142,6 +142,11 @@ def _check_content(export: Export) -> None:
                 f"{export.source}: expected {what}, which every export of schema {KNOWN_MAJORS[-1]}.x has; it is "
                 f"missing. Export the whole report again, without --tables: {_EXPORT}"
             )
+        if word := export.words(table, *(name for name in columns if name in ("start", "end"))):
+            raise TimelineError(
+                f"{export.source}: expected whole numbers of nanoseconds in start and end of table {table}, got "
+                f"{shown(word, 40)!r}. The file is damaged; export it again: {_EXPORT}"
+            )
 
 
 def _needed(export: Export) -> Iterator[tuple[str, tuple[str, ...]]]:

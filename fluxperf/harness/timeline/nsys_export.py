@@ -55,6 +55,19 @@ class Export:
             return False
         return self._connection.execute(f"SELECT 1 FROM {self._real(table)} LIMIT 1").fetchone() is not None
 
+    def words(self, table: str, *names: str) -> str:
+        """A text that stands where a whole number is expected, as where pages are mixed up; "" if there is none."""
+        found = [_quoted(name) for name in names if name in self.tables.get(table, ())]
+        told = [
+            f"typeof({name}) IN ('text', 'blob') AND CAST(CAST({name} AS INTEGER) AS TEXT) <> {name}" for name in found
+        ]
+        if not told:
+            return ""
+        first = f"coalesce({', '.join(f'iif({one}, {name}, NULL)' for one, name in zip(told, found, strict=True))}, '')"
+        query = f"SELECT CAST({first} AS TEXT) FROM {self._real(table)} WHERE {' OR '.join(told)} LIMIT 1"
+        row = self._connection.execute(query).fetchone()
+        return str(row[0]) or "an empty text" if row else ""
+
     def columns(self, table: str, *names: str, where: str = "1") -> list[Column]:
         """Columns of whole numbers; 0 for what is empty, or not a number, and for a column or table that is missing.
 
