@@ -172,6 +172,25 @@ def test_a_benchmark_that_is_no_more_is_named(results):
     assert all("its unit is unknown" in problem for problem in imported.problems)
 
 
+@pytest.mark.parametrize("field", ["unit", "type", "param_names"])
+def test_a_benchmark_that_lacks_what_its_values_mean_is_named(results, field):
+    """Without its type and unit, seconds would be counts, of which any change is a fact."""
+    edit(results / "benchmarks.json", lambda data: data["transfers.Copies.track_copies"].update({field: None}))
+    imported = import_results(results)
+    assert "transfers.Copies.track_copies" not in {point.metric for point in imported.points}
+    assert len(imported.problems) == 3
+    assert "expected unit, type and param_names of it in benchmarks.json" in imported.problems[0]
+
+
+def test_results_of_more_parameters_than_a_benchmark_names_stay_apart(results):
+    name = "transfers.Copies.track_copies"
+    before = {point.key for point in import_results(results).points if point.metric == name}
+    edit(results / "benchmarks.json", lambda data: data[name].update(param_names=["rung"]))
+    after = {point.key for point in import_results(results).points if point.metric == name}
+    assert len(after) == len(before) > 7
+    assert all(dict(key.variant)["param2"] for key in after)
+
+
 def test_a_machine_that_is_damaged_is_left_out(results):
     (results / "other").mkdir()
     (results / "other" / "machine.json").write_text("{}")

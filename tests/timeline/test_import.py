@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import re
 import sqlite3
 import stat
 import tracemalloc
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -201,7 +203,8 @@ def test_tables_that_hold_other_types_do_not_break(tmp_path: Path):
     path = example().write(tmp_path / "x.sqlite")
     connection = sqlite3.connect(path)
     for table, column, value in (
-        ("CUPTI_ACTIVITY_KIND_KERNEL", "start", "text"),
+        ("CUPTI_ACTIVITY_KIND_KERNEL", "start", None),
+        ("CUPTI_ACTIVITY_KIND_KERNEL", "gridX", "text"),
         ("CUPTI_ACTIVITY_KIND_MEMCPY", "bytes", None),
         ("CUPTI_ACTIVITY_KIND_RUNTIME", "globalTid", b"\xff\xfe"),
         ("NVTX_EVENTS", "text", b"\xff\xfe"),
@@ -214,6 +217,22 @@ def test_tables_that_hold_other_types_do_not_break(tmp_path: Path):
     timeline = read_capture(path)
     assert summarize(timeline).total.kernels == 52
     findings(timeline)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [("text", "'text'"), ("", "'an empty text'"), (b"\xff", "'.'"), ("1.5", "'1.5'")]
+)
+@pytest.mark.parametrize("table", ["CUPTI_ACTIVITY_KIND_KERNEL", "NVTX_EVENTS"])
+def test_a_time_that_is_a_text_is_of_a_damaged_page(tmp_path: Path, table: str, value: object, shown: str):
+    """As where SQLite's pages are mixed up: what is there is of another table, and what should be is nowhere."""
+    path = example().write(tmp_path / "x.sqlite")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f'UPDATE {table} SET "end" = ? WHERE rowid = 3', (value,))
+        connection.commit()
+    said = refusal(path)
+    assert re.search(
+        rf"whole numbers of nanoseconds in start and end of table {table}, got {shown}\. The file is dam", said
+    )
 
 
 def test_a_report_needs_nsys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
