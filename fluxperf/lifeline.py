@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import fcntl
 import os
@@ -34,6 +35,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 #: Seconds in which the same wish may come twice: a terminal tells the whole group, and what started it tells it again.
 _TWICE_S = 1.0
+
+#: Seconds after which it is raised again, if it was raised where Python ignores what is raised.
+_LOST_S = 0.01
 
 #: Seconds after which a folder without an owner is of a killed process, and not of one that is about to own it.
 _YOUNG_S = 10.0
@@ -154,7 +158,8 @@ def undisturbed() -> Iterator[None]:
 def stoppable() -> Iterator[None]:
     """SIGTERM and SIGHUP raise `Stopped`, as Ctrl-C raises its parent, so that whatever is open is closed.
 
-    A signal that is ignored stays so. Who has something to say of what was kept adds it as a note.
+    A signal that is ignored stays so. Who has something to say of what was kept adds it as a note. What is raised where
+    Python ignores whatever is, as in ``__del__``, is raised again a moment later.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -172,6 +177,16 @@ def stoppable() -> Iterator[None]:
         else:
             raise told
 
+    def lost(what: sys.UnraisableHookArgs) -> None:
+        nonlocal last
+        if isinstance(what.exc_value, KeyboardInterrupt):
+            last = -_TWICE_S
+            number = getattr(what.exc_value, "number", signal.SIGINT)
+            threading.Timer(_LOST_S, _thread.interrupt_main, [number]).start()
+        else:
+            unraisable(what)
+
+    unraisable, sys.unraisablehook = sys.unraisablehook, lost
     old = {number: signal.getsignal(number) for number in _SIGNALS}
     for number, handler in old.items():
         if handler is not signal.SIG_IGN:  # of nohup, and of a shell's background
@@ -179,6 +194,7 @@ def stoppable() -> Iterator[None]:
     try:
         yield
     finally:
+        sys.unraisablehook = unraisable
         for number, handler in old.items():
             signal.signal(number, handler)
 

@@ -239,3 +239,36 @@ def test_what_is_finished_is_kept_before_a_signal_ends_a_process(clock):
     assert done == ["kept"]
     with lifeline.stoppable(), lifeline.undisturbed():
         done.append("after")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_comes_where_python_ignores_what_is_raised_is_not_lost(number, capsys):
+    """Half of all work may be in ``__del__``, where arrays are given back."""
+
+    class Array:
+        def __del__(self):
+            signal.raise_signal(number)
+
+    def work():
+        Array()
+        time.sleep(60)
+
+    hook = sys.unraisablehook
+    with lifeline.stoppable(), pytest.raises(KeyboardInterrupt) as stopped:
+        work()
+    assert isinstance(stopped.value, lifeline.Stopped) == (number == signal.SIGTERM)
+    assert sys.unraisablehook is hook
+    assert capsys.readouterr().err == ""
+
+
+def test_what_else_python_ignores_is_said_as_before(monkeypatch):
+    said = []
+    monkeypatch.setattr(sys, "unraisablehook", said.append)
+
+    class Array:
+        def __del__(self):
+            raise ValueError("x")
+
+    with lifeline.stoppable():
+        Array()
+    assert [type(what.exc_value) for what in said] == [ValueError]
