@@ -85,7 +85,7 @@ def test_a_course_keeps_cards_and_ways_apart_and_orders_commits() -> None:
         at("ccc", 5.0),
         at("ccc", 3.0, **rested),
         at("ccc", 9.0, machine=H200),
-        at("dddd", 1.0, settings={IN_TURNS_WITH: "diffusers"}),
+        at("eeeee", 8.0, settings={IN_TURNS_WITH: "diffusers"}),
         at("dddd", 1.0, settings={"memory_gb": "16"}),
         at("dddd", 1.0, dirty=True),
         make("fused", times=[[0.1]]),
@@ -98,6 +98,7 @@ def test_a_course_keeps_cards_and_ways_apart_and_orders_commits() -> None:
         (h100, 0, "a", 2),
         (h100, 0, "bb", 2),
         (h100, 0, "ccc", 2),
+        (h100, 0, "eeeee", 2),
         (h100, 1, "ccc", 2),
         ("NVIDIA H200", 0, "ccc", 2),
     ]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from fluxperf.harness.facts.samples import summary_of
-from fluxperf.harness.records import IN_TURNS_WITH, Record
+from fluxperf.harness.records import Record
 
 
 class Mark(NamedTuple):
@@ -39,7 +39,8 @@ class Mark(NamedTuple):
 def course(records: Iterable[Record], workload: str, moments: Mapping[str, str]) -> list[Mark]:
     """Marks of a workload on GPUs, by card and way, in the order of their commits.
 
-    Left out are runs within a memory budget, beside peers, from a prompt on, or on changed files.
+    Left out are runs within a memory budget, from a prompt on, or on changed files. Older records do not say whether
+    they took turns with a peer, so none is left out for that.
 
     Args:
         records: of any commits; what is there twice counts once.
@@ -51,7 +52,7 @@ def course(records: Iterable[Record], workload: str, moments: Mapping[str, str])
         gpu = record.machine.gpu
         if gpu is None or record.workload.name != workload or record.ran_as != "kernel" or not summary_of(record):
             continue
-        if {"memory_gb", IN_TURNS_WITH} & record.settings.keys() or record.stages or record.dirty:
+        if "memory_gb" in record.settings or record.stages or record.dirty:
             continue
         commit = record.commit or ""
         moment = moments.get(commit, record.created_utc)
