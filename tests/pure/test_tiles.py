@@ -17,8 +17,9 @@ from fluxperf.engine.device import choices, tensormaps
 from fluxperf.engine.device.choices import Choices, Ways
 from fluxperf.engine.device.host import host_dtype
 from fluxperf.engine.device.tensormaps import Matrix, tensor_map
-from fluxperf.engine.ops.cuda import finished, products
+from fluxperf.engine.ops.cuda import deferred_heads, finished, products
 from fluxperf.engine.ops.cuda.tiles import TILES, fits, walk
+from fluxperf.engine.ops.table import Deferred
 from fluxperf.errors import DeviceError
 
 SHAPES = [(4608, 3072, 15360), (4096, 3072, 12288), (4096, 3072, 3072), (4608, 12288, 3072), (4608, 9216, 3072)]
@@ -221,6 +222,20 @@ def test_what_the_kernels_do_not_take_is_the_librarys(how: dict[str, Any]) -> No
     on = device()
     assert gated(on, **how) == "library"
     assert on.noted == []
+
+
+@pytest.mark.parametrize(
+    ("tables", "way"),
+    [
+        (array(9, 128, dtype="float32"), "done"),
+        (array(9, 160, dtype="float32")[:, :128], "library"),  # rows apart: four are copied at once
+        (array(9, 128, dtype="float32", skipped=8), "library"),
+        (array(9, 128), "library"),
+    ],
+)
+def test_heads_take_rotations_whose_rows_follow_each_other(tables: Any, way: str) -> None:
+    on, qkv, norm = device(), Deferred(array(1, 9, 64), array(768, 64)), (array(128),)
+    assert deferred_heads.plain(on, (qkv,), (array(768),), norm, norm, tables, tables, 2, lambda: "library") == way
 
 
 @pytest.mark.parametrize("capability", [(8, 0), (8, 9), (10, 0), (12, 0)])
