@@ -201,7 +201,10 @@ def _shared(trees: Sequence[Path], extra: str) -> list[Path] | None:
 def _build(tree: Path, venv: Path, commit: str, extra: str, libraries: Sequence[Path] | None) -> Path:
     """Interpreter of a fresh environment in which a commit is installed; its libraries, too, unless they are given."""
     what = f"building {commit[:10]}"
-    environment = surroundings(PASSED_TO_BUILDS)
+    # pip leaves its temporary folders when it is ended.
+    temporary = tree.with_name(f"{tree.name}-tmp")
+    temporary.mkdir()
+    environment = {**surroundings(PASSED_TO_BUILDS), "TMPDIR": str(temporary)}
     python = venv / "bin" / "python"
     pip = ["-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     make = [sys.executable, "-I", "-m", "venv", str(venv)]

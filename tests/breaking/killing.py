@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from fluxperf.cli import COMMANDS
+from fluxperf.cli import COMMANDS, alive, main
 from tests.contracts.tree import ROOT
 
 #: Threads that wait for each other cost twice the time.
@@ -41,6 +41,12 @@ class Ended(NamedTuple):
         return signal.Signals(-self.code).name if self.code < 0 else f"exit {self.code}"
 
 
+def anyway(words: Sequence[str]) -> None:
+    """Runs a command; a calibration without a GPU, too, of times that count for nothing elsewhere."""
+    alive.has_times = lambda: True
+    main(words)
+
+
 class Warm:
     """Starts commands in forks of a process that has imported them: what a shell would start, without the imports.
 
@@ -53,8 +59,8 @@ class Warm:
         self._log = folder / "said.txt"
         commands = [f"fluxperf.cli.{name.replace('-', '_')}" for name in COMMANDS]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "fluxperf.harness.forked", "fluxperf.cli:main", *commands, *modules], cwd=ROOT,
-            text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **ALONE},
+            [sys.executable, "-m", "fluxperf.harness.forked", "tests.breaking.killing:anyway", *commands, *modules],
+            cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **ALONE},
         )  # fmt: skip
 
     def run(
@@ -118,13 +124,14 @@ class Victim(NamedTuple):
     ``words`` are the command's of a try, ``whole`` looks at everything that is there and returns how much of it is
     finished, which never becomes less; it is told whether half of a line may be at the end of a file of lines, as after
     a KILL. ``within_s`` is the time within which it is killed, where that is not the time that it takes, and
-    ``code`` what it ends with.
+    ``code`` what it ends with, ``place`` the folder that it runs in, where that is another one.
     """
 
     words: Callable[[int], list[str]]
     whole: Callable[[bool], int]
     within_s: float | None = None
     code: int = 0
+    place: Path | None = None
 
 
 def killed(victim: Victim, process: Warm, folder: Path, how: signal.Signals, times: int) -> Counter[str]:
@@ -137,13 +144,13 @@ def killed(victim: Victim, process: Warm, folder: Path, how: signal.Signals, tim
         how: it is killed.
         times: how often.
     """
-    scratch = folder / "tmp"
+    scratch, place = folder / "tmp", victim.place or folder
     scratch.mkdir()
-    seconds = victim.within_s or process.run(victim.words(0), folder, scratch).seconds
+    seconds = victim.within_s or process.run(victim.words(0), place, scratch).seconds
     finished, ends = victim.whole(False), Counter[str]()
     for number in range(1, times + 1):
         words, draw = victim.words(number), random.Random(f"{folder.name} {how} {number}")
-        ended = process.run(words, folder, scratch, how, draw.uniform(0, 1.05 * seconds))
+        ended = process.run(words, place, scratch, how, draw.uniform(0, 1.05 * seconds))
         ends[ended.how] += 1
         what = f"{words}, try {number}: {ended.how}, {ended.said}"
         # A signal may come before a command listens, or when it is over and Python ends.
@@ -158,7 +165,7 @@ def killed(victim: Victim, process: Warm, folder: Path, how: signal.Signals, tim
             assert (left := left_in(folder)) == [], f"{what} left {left}"
     for path in scratch.iterdir():  # what is young may be of a process that is just about to own it
         os.utime(path, (1, 1))
-    last = process.run(victim.words(times + 1), folder, scratch)
+    last = process.run(victim.words(times + 1), place, scratch)
     assert last.code == victim.code, last.said
     assert victim.whole(False) > finished
     assert left_in(folder) == []

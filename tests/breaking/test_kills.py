@@ -155,7 +155,7 @@ def gate(folder: Path) -> Victim:
         assert git(stub, "status", "--porcelain") == ""
         return sum(path.suffix == ".markdown" for path in found)  # the last one
 
-    return Victim(words, whole)
+    return Victim(words, whole, place=stub)
 
 
 def calibrate(folder: Path) -> Victim:
