@@ -5,7 +5,8 @@
 
 Others are compared where they are installed: asv (`asv.step_detect`), PELT of `ruptures`, E-divisive with permutations
 of `signal-processing-algorithms` (MongoDB's), and E-divisive with t-tests of `apache-otava` (Hunter's). A step is found
-if a change is said within two places of it. Series are drawn from a seed, so that every run prints the same.
+if a change is said within two places of it. Series are drawn from a seed, so that every run prints the same (but for
+E-divisive's permutations, which are drawn anew); the last ones are of committed records.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from fluxperf.harness.steps import steps_of_times
 
 Draw = np.random.Generator
 Search = Callable[[Floats], list[list[int]]]
+
+RECORDS = Path(__file__).resolve().parents[1] / "reports/records"
 
 #: Places that a change may be told beside the true one.
 NEAR = 2
@@ -99,6 +102,45 @@ def correlated(share: float) -> Callable[[Draw, int, int], Floats]:
 def heavy(draw: Draw, count: int, length: int) -> Floats:
     """Noise of 2 % with the tails of Student's distribution of three degrees of freedom."""
     return np.exp(0.02 / math.sqrt(3) * draw.standard_t(3, (count, length)))
+
+
+def recorded(name: str, metric: str, change: float = 0.0) -> Callable[[Draw, int, int], Floats]:
+    """Medians of processes as a card gave them, one after the other, cut into series; a change planted in the middle.
+
+    Args:
+        name: of a committed file of A/A comparisons: one program, so that no change is of its doing.
+        metric: end of the metric's name.
+        change: by which the second half of each series is larger.
+    """
+
+    def made(draw: Draw, count: int, length: int) -> Floats:
+        rows = json.loads((RECORDS / name).read_text(encoding="utf-8"))["comparisons"]
+        sides = [side for row in rows for key, side in row["medians"].items() if key.endswith(metric)]
+        values = np.array(
+            [one for side in sides for pair in zip(side["base"], side["head"], strict=True) for one in pair]
+        )
+        found: Floats = values[: len(values) // length * length].reshape(-1, length)[:count]
+        found[:, length // 2 :] *= 1 + change
+        return found
+
+    return made
+
+
+def real_kinds() -> list[Kind]:
+    """Real noise: of processes on an H100 and on an H200."""
+    rows = []
+    for what, name, metric, change in (
+        ("an H100's seconds", "h100-aa.json", "/times.denoise", 0.05),
+        ("an H200's seconds", "h200-aa.json", "/times.denoise", 0.05),
+        ("an H200's cycles", "h200-aa.json", "/cycles.denoise", 0.005),
+    ):
+        for length in (16, 32):
+            half = (length // 2,)
+            rows.append(Kind(f"{what}, recorded", length, recorded(name, metric)))
+            rows.append(
+                Kind(f"{what}, +{100 * change:g} % in the middle", length, recorded(name, metric, change), half)
+            )
+    return rows
 
 
 def kinds() -> list[Kind]:
@@ -207,8 +249,8 @@ def row_of(kind: Kind, seed: int, series: int, others: bool) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found = search(values)
-        seconds = (time.process_time() - began) / count
-        row[name] = {"share": round(share(kind, found), 4), "of": count, "ms": round(1e3 * seconds, 3)}
+        seconds = (time.process_time() - began) / len(values)
+        row[name] = {"share": round(share(kind, found), 4), "of": len(values), "ms": round(1e3 * seconds, 3)}
     return row
 
 
@@ -246,7 +288,7 @@ def main() -> None:
     if arguments.calibrate:
         print(calibrated(arguments.seed))
         return
-    rows = [row_of(kind, arguments.seed, arguments.series, not arguments.alone) for kind in kinds()]
+    rows = [row_of(kind, arguments.seed, arguments.series, not arguments.alone) for kind in (*kinds(), *real_kinds())]
     print(table(rows))
     print("\n* no change is there: the share of series with a false alarm")
     if arguments.output:
