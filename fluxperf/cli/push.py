@@ -23,7 +23,7 @@ def push(
         str, typer.Option("-o", "--output", help="The store: a folder, or a URL that fsspec opens (s3://bucket/perf).")
     ],
 ) -> None:
-    """Add records to a store that many runners share, for `fluxperf history STORE`.
+    """Add records to a store that many runners share and histories read.
 
     Each record becomes a file that is named by its digest: adding it again changes nothing, and nobody's are lost.
     Lines that cannot be read are left out and named; the rest is added, and the exit code is 2.
