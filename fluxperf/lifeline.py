@@ -278,14 +278,18 @@ def scratch(prefix: str, beside: Path | None = None) -> Iterator[Path]:
     for left in (beside or Path(tempfile.gettempdir())).glob(f"{prefix}*"):
         with suppress(OSError):
             _remove_without_owner(left)
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=beside) as name:
-        descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    made = tempfile.TemporaryDirectory(prefix=prefix, dir=beside)
+    try:
+        descriptor = os.open(made.name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             with suppress(OSError):  # of file systems without locks
                 fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            yield Path(name)
+            yield Path(made.name)
         finally:
             os.close(descriptor)
+    finally:
+        with undisturbed():  # a signal would leave half of it
+            made.cleanup()
 
 
 def _remove_without_owner(folder: Path) -> None:

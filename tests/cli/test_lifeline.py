@@ -272,3 +272,16 @@ def test_what_else_python_ignores_is_said_as_before(monkeypatch):
     with lifeline.stoppable():
         Array()
     assert [type(what.exc_value) for what in said] == [ValueError]
+
+
+def test_a_folder_goes_whole_although_a_signal_comes_while_it_is_removed(tmp_path, monkeypatch):
+    remove = lifeline.tempfile.TemporaryDirectory.cleanup
+
+    def told(folder):
+        signal.raise_signal(signal.SIGTERM)
+        remove(folder)
+
+    monkeypatch.setattr(lifeline.tempfile.TemporaryDirectory, "cleanup", told)
+    with lifeline.stoppable(), pytest.raises(lifeline.Stopped), lifeline.scratch("made-", tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
