@@ -87,6 +87,7 @@ def test_two_calibrations_into_one_file_are_refused_before_they_measure(
 ) -> None:
     path = tmp_path / "aa.json"
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("fluxperf.cli.alive.has_times", lambda: True)
     with locked(path), pytest.raises(SystemExit) as end:
         main(["gate", "calibrate", "-o", str(path), "--baselines", str(tmp_path)])
     assert end.value.code == 2
