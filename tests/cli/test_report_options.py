@@ -111,7 +111,7 @@ def test_history_of_a_folder_is_joined_with_the_records(fluxperf, records, tmp_p
     html = page.read_text(encoding="utf-8")
     assert "Time to denoise over commits: schnell-1024 on a GPU" in html
     assert "0000000005" in html
-    complains(fluxperf("report", records, "--history", tmp_path / "none", "-o", page), "expected a folder")
+    complains(fluxperf("report", records, "--history", tmp_path / "none", "-o", page), "cannot read records from")
 
 
 def test_a_damaged_calibration_is_refused(fluxperf, records, tmp_path):
