@@ -55,7 +55,7 @@ def cuda_major(name: str, version: str) -> int | None:
 
 
 def requirements(extras: str, python: str) -> list[str]:
-    """What fluxperf with these extras asks for under a release of Python, without markers; its own extras followed."""
+    """Requirements of fluxperf with extras under a release of Python, without markers; its own extras followed."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines, found = list(project["dependencies"]), []
     waiting = [extra for extra in extras.split(",") if extra]

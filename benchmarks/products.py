@@ -27,7 +27,7 @@ _LAUNCH_MS = 8.0
 
 
 class Turn(NamedTuple):
-    """What one variant took in one turn, per call."""
+    """Seconds of one variant in one turn, per call."""
 
     ms: float
     joules: float | None

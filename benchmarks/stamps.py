@@ -1,4 +1,4 @@
-"""What a stamp costs on the device, beside an event alone, and how fine the device's timer is.
+"""Cost of a stamp on the device, beside an event alone, and the resolution of the device's timer.
 
 python -m benchmarks.stamps -o reports/records/h200-stamps.json
 """

@@ -69,7 +69,7 @@ def plan_of(device: Device, phase: Phase, rows: Mapping[str, str], source: Weigh
 
 
 def in_words(plan: Plan, budget: Budget) -> str:
-    """What stays and what is streamed, in a line."""
+    """One line: which weights stay on the device and which are streamed."""
     units = len(plan.demand.units)
     told = [f"memory budget of {budget.gigabytes:g} GB: {_size(plan.resident_bytes)} of weights stay"]
     if plan.streamed:
@@ -84,12 +84,12 @@ def in_words(plan: Plan, budget: Budget) -> str:
 
 
 def settings_of(budget: Budget | None) -> dict[str, str]:
-    """What a record's settings say of a budget: records with another one, or none, are not compared."""
+    """A budget as settings of a record: records with another budget, or with none, are not compared."""
     return {} if budget is None else {"memory_gb": f"{budget.gigabytes:g}"}
 
 
 def policy_of(plan: Plan | None) -> dict[str, str]:
-    """What a record's policy says of a plan."""
+    """A plan as rows of a record's policy."""
     if plan is None:
         return {}
     return {

@@ -229,7 +229,7 @@ def check_writable(path: Path, *, appended: bool = False) -> None:
 
 @contextmanager
 def _complaining(path: Path) -> Iterator[None]:
-    """What the operating system refuses becomes a sentence that says which file, why, and what to do."""
+    """Turns an error of the operating system into a sentence: which file, why, and what to do."""
     try:
         if "\0" in str(path):
             raise OSError(errno.EINVAL, "the name holds a NUL character")

@@ -23,7 +23,7 @@ def install_command(extra: str = "") -> str:
 
 
 def _source(origin: dict[str, object], extras: str) -> str:
-    """What pip is given; ``origin`` is the ``direct_url.json`` that pip keeps (packaging.python.org, "Direct URL")."""
+    """The requirement for pip; ``origin`` is pip's ``direct_url.json`` (packaging.python.org, "Direct URL")."""
     url = str(origin.get("url", ""))
     if "dir_info" in origin:
         editable = "-e " if dict(origin["dir_info"]).get("editable") else ""  # type: ignore[call-overload]

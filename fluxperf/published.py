@@ -33,7 +33,7 @@ BASELINE = Published(
 
 
 def context(command: str) -> Context:
-    """What a report is told besides the records: the ladder, the mission's phases, the published figures.
+    """Inputs of a report besides the records: the ladder, the mission's phases, the published figures.
 
     Args:
         command: the command that measures what the report shows.

@@ -63,7 +63,7 @@ def ledger_rows(crossings: list[Crossing]) -> list[LedgerRow]:
 
 
 class Algorithms(NamedTuple):
-    """What libraries chose by trial, as a record has it: in words, seconds of candidates, and as rows."""
+    """Algorithms that libraries chose by trial, as fields of a record: words, seconds of candidates, and rows."""
 
     choices: dict[str, str]
     trials_s: dict[str, list[float | None]]
@@ -93,7 +93,7 @@ def algorithms(trials: Sequence[Trial]) -> Algorithms:
 
 
 def workload_row(workload: Workload, source: WeightSource) -> WorkloadRow:
-    """What is run, with whose weights."""
+    """The workload, and whose weights it has."""
     return WorkloadRow(
         name=workload.name,
         model=source.config.name,
@@ -107,7 +107,7 @@ def workload_row(workload: Workload, source: WeightSource) -> WorkloadRow:
 
 
 def rung_policy(prepared: Prepared) -> dict[str, str]:
-    """What a rung fixes besides its table: dtype, executor, sections in e4m3, and what its budget makes of it."""
+    """A rung's settings besides its table: dtype, executor, sections in e4m3, and the effects of its budget."""
     phase = prepared.phase
     fixed = {"activations": phase.activations, "executor": phase.executor, "e4m3": " ".join(phase.e4m3)}
     return {**fixed, **policy_of(prepared.plan)}

@@ -52,7 +52,7 @@ class Reference(NamedTuple):
 
 @dataclass(frozen=True)
 class Counts:
-    """What one forward did, and how long each of its sections took in seconds, by section and index."""
+    """Counts of one forward, and seconds of each of its sections, by section and index."""
 
     crossings: list[Crossing]
     totals: Totals
@@ -153,7 +153,7 @@ def timed(
 
 
 class _Tally:
-    """What a device has counted so far, and what it counts from here on.
+    """Counts of a device from here on.
 
     Args:
         prepared: the rung.

@@ -68,6 +68,6 @@ def kept_reference(path: Path, workload: WorkloadRow, seed: int) -> Reference:
 
 
 def _of(workload: WorkloadRow, seed: int) -> dict[str, Any]:
-    """What latents depend on besides the rung."""
+    """Everything that latents depend on besides the rung."""
     row = msgspec.to_builtins(workload)
     return {**{name: value for name, value in row.items() if name != "name"}, "seed": seed}

@@ -41,7 +41,7 @@ ORACLE_PARAMETERS = 50_000_000
 
 @dataclass(frozen=True)
 class Workload:
-    """What is run: a model, and sizes in pixels, tokens and steps.
+    """A model, and sizes in pixels, tokens and steps.
 
     ``repeats`` is for models whose steps are short: a timed sample is then so many generations of what repeats, one
     right behind the other, without what is done once per image; 0 times whole generations, each by itself.

@@ -1,4 +1,4 @@
-"""What a run of the benchmark is asked for: every name is known, and the device can do it, before any work."""
+"""The request of a run of the benchmark: every name is known, and the device can do it, before any work."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NONE = "none"
 
 @dataclass(frozen=True)
 class Asked:
-    """What is measured on what. ``device`` is a kind that is there, ``described`` says which, as records have it."""
+    """A checked request. ``device`` is a kind that is there, ``described`` names the device as records do."""
 
     workload: Workload
     source: WeightSource

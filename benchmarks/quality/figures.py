@@ -1,4 +1,4 @@
-"""What is measured of a run, what becomes of it in the result file, and how it is shown."""
+"""Figures of a run: how they are measured, stored in the result file, and shown."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ class Theirs(Run):
         return found
 
     def _given(self, inputs: Inputs) -> dict[str, Any]:
-        """What is the same in every forward."""
+        """Inputs that are the same in every forward."""
         ids = torch.zeros(inputs.rows, inputs.columns, 3, device=self._place)
         ids[..., 1] += torch.arange(inputs.rows, device=self._place)[:, None]
         ids[..., 2] += torch.arange(inputs.columns, device=self._place)[None]

@@ -18,7 +18,7 @@ from fluxperf.engine.ops.table import Deferred, Quantized, Unscaled
 
 
 def plainer(device: Device) -> Callable[[Any], Any]:
-    """What makes an operand on a device plain; others stay as they are, tuples are looked into."""
+    """Makes an operand on a device plain; others stay as they are, tuples are looked into."""
     if device.kind == "host":
         launch: Callable[..., Any] = device.launch  # type: ignore[attr-defined]
         return partial(_plain, lambda x: launch(_numbers, x))

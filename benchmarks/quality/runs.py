@@ -19,7 +19,7 @@ Numbers = npt.NDArray[Any]
 
 
 class Inputs(NamedTuple):
-    """What a generation starts from, as host numbers in float32 that bfloat16 can hold.
+    """Inputs of a generation, as host numbers in float32 that bfloat16 can hold.
 
     ``latents`` [B, I, C], ``text`` [B, T, E], ``pooled`` [B, P]; ``sigmas`` steps + 1 noise levels; ``guidance`` for
     models that embed it; ``rows`` and ``columns`` of image tokens.
@@ -45,7 +45,7 @@ class Run(Protocol):
 
 
 class Reference(NamedTuple):
-    """What others are compared with, for one seed.
+    """Reference of the comparisons, for one seed.
 
     ``latents`` in front of each step and behind the last, ``velocities`` at each step.
     """

@@ -34,7 +34,7 @@ class Model:
 
 
 class Accuracy:
-    """What the final latents are worth."""
+    """Error of the final latents."""
 
     params = RUNGS
     param_names = ("rung",)

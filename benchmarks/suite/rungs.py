@@ -1,4 +1,4 @@
-"""What benchmarks of the suite share: a rung prepared once per process, and samples on the device's clock.
+"""Code that benchmarks of the suite share: a rung prepared once per process, and samples on the device's clock.
 
 Files of the suite are those of the current checkout, whatever commit is installed, so they ask little of it:
 `fluxperf.workloads`, `fluxperf.recording.count` and binding. What a commit does not have, or a machine cannot run, is

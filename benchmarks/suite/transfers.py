@@ -80,7 +80,7 @@ class Copies:
 
 
 class Counts:
-    """What else one forward does."""
+    """Further counts of one forward."""
 
     params = (
         RUNGS,

@@ -141,7 +141,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def _ended(words: list[str], options: dict[str, bool]) -> Any:
-    """What a command returns, or its exit code. Not by Typer's own way, which ends with 1 where an output is closed."""
+    """Runs a command and returns its value or exit code. Typer's own way would end with 1 where an output is closed."""
     command = typer.main.get_command(app)
     plain_flags(command)
     try:

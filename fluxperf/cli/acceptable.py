@@ -1,4 +1,4 @@
-"""What ``gate accept`` can name; not a command."""
+"""Names that ``gate accept`` takes; not a command."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def _others(output: Path) -> list[Path]:
 
 
 def _here(suite: str, listed: bool) -> Here:
-    """What is measured, and on what.
+    """The revision that is measured, and the machine.
 
     Raises:
         NoGpuError: the suite needs a GPU, and there is none.

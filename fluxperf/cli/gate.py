@@ -305,7 +305,7 @@ app.command()(power)
 
 
 def _command(workloads: list[str], repeat: int, rungs: list[str] | None, warmup: int | None = None) -> list[str]:
-    """What each process does: the command of its workloads, and its options."""
+    """The command that each process runs: its workloads and options."""
     chosen = [f"--rung={name}" for name in rungs or []]
     if KERNELS in workloads:
         if set(workloads) != {KERNELS}:

@@ -110,7 +110,7 @@ def history(
 
 
 def _condition(given: str | None) -> str | float | None:
-    """What ``--fail-on`` was given: a word, or percent."""
+    """Reads the value of ``--fail-on``: a word, or a number of percent."""
     if given is None or given in ("slower", "worse", "budget"):
         return given
     try:
@@ -200,7 +200,7 @@ def _show(found: History, every: bool, shallow: bool) -> None:
 
 
 def _newest(series: Series) -> tuple[bool, str]:
-    """What changed for the worse and is not repaired comes first, then what changed last."""
+    """Sort key: unrepaired changes for the worse first, then the newest changes."""
     return any(change.worse and not change.repaired for change in series.changes), series.changes[-1].date_utc
 
 
@@ -210,7 +210,7 @@ def _used(budget: Budget) -> str:
 
 
 def _notes(found: History, measured: int, changed: int, shallow: bool) -> list[str]:
-    """What the tables do not say."""
+    """Notes below the tables."""
     notes = [f"{plural(measured, 'series', 'series')}, {changed} with changes."]
     unjudged = sum(not series.judged for series in found.series if len(series.values))
     if len(found.series) > measured:

@@ -1,4 +1,4 @@
-"""What the gate's commands judge by: baselines, calibrations, references, here or at a commit; not a command."""
+"""Baselines, calibrations and references of the gate's commands, here or at a commit; not a command."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def references(policy: Policy, commit: str | None = None) -> list[Reference]:
 
 @contextmanager
 def _laid_down(content: bytes, name: str) -> Iterator[Path]:
-    """What was read from git, as a file."""
+    """A file with content that was read from git."""
     with scratch("fluxperf-gate-") as folder:
         path = folder / name
         write_whole(path, content)

@@ -85,7 +85,7 @@ class Keeping:
 
 
 def kept(records: list[Record], output: Path | None) -> str:
-    """What became of what was finished before a command was stopped."""
+    """A sentence for a command that was stopped: where the finished records are."""
     if not records:
         return "No rung was finished before."
     where = "shown above" if output is None else f"appended to {output}"

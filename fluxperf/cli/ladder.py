@@ -106,7 +106,7 @@ def _samples(processes: Sequence[Sequence[float]]) -> str:
 
 
 def _speeds(records: Sequence[Record]) -> list[Table]:
-    """What each rung does on the GPU, and its speedup over the baseline and each peer; in two tables if one is wide."""
+    """Each rung on the GPU, and its speedup over the baseline and each peer; in two tables if one is wide."""
     peers = [record for record in records if record.ran_as == "peer"]
     baseline = next((record for record in records if record.rung == "baseline" and record.ran_as == "kernel"), None)
     others = ([baseline] if baseline else []) + peers
@@ -151,7 +151,7 @@ def _table(caption: str, headings: Sequence[str]) -> Table:
 
 
 def _bounds_note(gains: Sequence[Sequence[Speedup | None]]) -> str:
-    """What stands below the speedups, as far as there are some."""
+    """The note below the speedups; empty if none has an interval."""
     kinds = {gain.kind for row in gains for gain in row if gain and gain.low != gain.high}
     says = {
         "interval": " Below them: 95 % intervals over processes.",
@@ -162,7 +162,7 @@ def _bounds_note(gains: Sequence[Sequence[Speedup | None]]) -> str:
 
 
 def _work(found: Sequence[tuple[Record, Work]]) -> Table:
-    """What a step takes in cycles and joules."""
+    """Cycles and joules of a step."""
     remark = energy_note(record for record, _ in found)
     view = _table(
         "One step, medians of the processes' medians. Mcycles of a multiprocessor: the work, whatever the "

@@ -51,7 +51,7 @@ class LoadingBar(BytesBar):
 
 
 def loaded(row: LoadRow) -> str:
-    """What loading took, in words: ``weights: 23.8 GB in 4.1 s, 5.8 GB/s``."""
+    """Bytes, seconds and rate of loading, in words: ``weights: 23.8 GB in 4.1 s, 5.8 GB/s``."""
     return f"weights: {_size(row.bytes)} in {row.time_s:.1f} s, {_size(row.bytes / row.time_s)}/s"
 
 

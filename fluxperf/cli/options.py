@@ -75,7 +75,7 @@ Seed = Annotated[int, typer.Option(min=0, help="Of synthetic weights and inputs.
 
 @dataclass(frozen=True)
 class WorkloadOptions:
-    """What is run: a workload, sizes in place of its own, and weights."""
+    """Options of a run: workloads, sizes in place of their own, and weights."""
 
     workload: WorkloadNames = field(default_factory=lambda: ["tiny"])
     height: OwnPixels = None
@@ -145,7 +145,7 @@ class WorkloadOptions:
 
 @dataclass(frozen=True)
 class ReferenceOptions:
-    """What errors are stated against, where neither the oracle nor a rung of the same run is it."""
+    """Latents that errors are stated against, if they are neither the oracle's nor those of a rung of the same run."""
 
     reference: Annotated[
         Path | None,

@@ -43,7 +43,7 @@ _OF_THE_WHOLE = ("tool", "nsys", "output", "overwrite", "by", "top", "per_op", "
 
 
 class _Wanted(NamedTuple):
-    """What is to be profiled."""
+    """The run that is profiled."""
 
     workload: Workload
     rung: str

@@ -83,7 +83,7 @@ def options(context: typer.Context, without: Container[str]) -> list[str]:
 
 
 def _replicated(command: list[str], processes: int, folder: Path) -> Replicas:
-    """What the processes wrote, with a progress bar."""
+    """Runs the processes, with a progress bar."""
     with Progress("processes", processes) as progress:
 
         def show(number: int, records: int) -> None:

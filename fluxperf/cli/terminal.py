@@ -52,7 +52,7 @@ class Console(RichConsole):
         return super().render_str(text, **how)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
-        """What is printed in the end: control codes are Rich's own there, and all else is text."""
+        """Yields the segments to print: control codes are Rich's own, and everything else is made harmless."""
         if isinstance(renderable, Table) and not self.is_terminal and renderable.box is not None:
             renderable = _unboxed(renderable)
         for segment in super().render(renderable, options):

@@ -35,7 +35,7 @@ from fluxperf.shipped import POLICY, present
 
 
 class _Document(msgspec.Struct, frozen=True):
-    """What ``--json`` prints."""
+    """The document that ``--json`` prints."""
 
     schema: int
     summary: Summary

@@ -1,4 +1,4 @@
-"""What a policy says of histories, for the commands that show them."""
+"""The parts of a policy about histories, for the commands that show them."""
 
 from __future__ import annotations
 

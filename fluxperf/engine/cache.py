@@ -60,7 +60,7 @@ def let_cupy_import() -> None:
 
 
 def recall(path: Path) -> bytes | None:
-    """What `remember` wrote, or ``None`` if there is nothing or it is damaged."""
+    """The document that `remember` wrote, or ``None`` if there is none or it is damaged."""
     try:
         content = path.read_bytes()
     except OSError:

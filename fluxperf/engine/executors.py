@@ -19,7 +19,7 @@ from fluxperf.errors import ArgumentError
 
 
 class Request(NamedTuple):
-    """What one generation is asked for, on the device.
+    """Inputs of one generation, on the device.
 
     ``text`` [B, T, C], ``pooled`` [B, P], ``rope`` two tables [T + I, d], ``sigmas`` steps + 1 noise levels,
     ``guidance`` a scale for models that embed one.
@@ -85,7 +85,7 @@ class Steps(Protocol):
 
     @property
     def graph(self) -> GraphInfo | None:
-        """What is launched for a step; ``None`` where every op is launched."""
+        """The graph that is launched for a step; ``None`` where every op is launched by itself."""
 
     def take(self) -> None:
         """Gives the next step to the device."""

@@ -32,7 +32,7 @@ class Phase:
 
     @property
     def settings(self) -> Settings:
-        """What it fixes for every op."""
+        """Its settings for every op."""
         return Settings(activations=self.activations, overlaps=self.overlaps)
 
 

@@ -21,7 +21,7 @@ KEPT = 4
 
 
 class Inputs(NamedTuple):
-    """What a generation starts from, on the device.
+    """Inputs of a generation, on the device.
 
     ``latents`` [B, I, C] float32, ``txt`` [B, T, D] embedded text, ``vectors`` [S B, all rows] modulations of all
     steps, ``rope`` two tables [T + I, d], ``deltas`` S step lengths.
@@ -35,7 +35,7 @@ class Inputs(NamedTuple):
 
 
 class GraphInfo(NamedTuple):
-    """What was captured: launches inside the graph, bytes of its arena, seconds to capture it, first run included."""
+    """A captured graph: launches inside it, bytes of its arena, seconds to capture it, first run included."""
 
     launches: int
     arena_bytes: int

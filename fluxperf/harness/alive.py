@@ -148,7 +148,7 @@ class _Worker:
             raise self._error(f"expected a process that ends when no more turns come, it ended with {code}")
 
     def kill(self) -> None:
-        """Whatever it is doing."""
+        """Ends the process at once, whatever it is doing."""
         if self._process.poll() is None:
             self._process.terminate()  # it ends what it leads
             try:

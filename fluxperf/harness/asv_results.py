@@ -43,7 +43,7 @@ class _DamagedError(Exception):
 
 
 class _File(NamedTuple):
-    """What all rows of a result file share."""
+    """Fields that all rows of a result file share."""
 
     machine: str
     commit: str
@@ -133,7 +133,7 @@ def _whole(digits: str) -> int | float:
 
 
 def _described(data: Mapping[str, Any], machine: str) -> _File:
-    """What a result file says of all its rows."""
+    """Reads the fields that all rows of a result file share."""
     try:
         params: Mapping[str, Any] = data["params"]
         environment = {name: str(params[name]) for name in ("os", "cpu", "ram") if params.get(name)}

@@ -46,7 +46,7 @@ class Calibrated(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What was found on one kind of machine: a row by ``workload/rung/metric``."""
+    """A calibration of one kind of machine: a row by ``workload/rung/metric``."""
 
     schema: int
     machine: str
@@ -74,7 +74,7 @@ def file_of(folder: Path, record: Record) -> Path:
 def calibrated(
     logs: Sequence[float], pairs: int, rule: Noisy, *, alpha: float, power: float, ran_as: str, forked: bool
 ) -> Calibrated:
-    """What pairs of A/A say of a metric: their spread, and the smallest change that ``pairs`` of them show.
+    """The spread of a metric's A/A pairs, and the smallest change that ``pairs`` of them show.
 
     Args:
         logs: logarithm of worse over better of each pair that was measured.

@@ -112,7 +112,7 @@ class Processes:
                 raise BuildError(f"{begun.what}: expected records of that commit, got one of {record.commit}.")
 
     def _environment(self, side: Side, program: Installed) -> dict[str, str]:
-        """What the process is told: of compiled kernels and choices, each side has its own."""
+        """Environment of a process: each side has its own compiled kernels and choices."""
         own = {"FLUXPERF_COMMIT": program.commit} if program.commit else {"PYTHONPATH": str(program.root)}
         cache = self._folder / f"cache-{side}"
         if self._cache is not None and not cache.exists():

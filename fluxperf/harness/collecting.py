@@ -32,7 +32,7 @@ _SETTINGS = ("in_turns_with", "memory_gb", "rest_s")
 
 
 class Key(NamedTuple):
-    """What makes a record the one of a part: sizes of its workload, its rung, and how it was run."""
+    """Identity of the record of a part: sizes of its workload, its rung, and how it was run."""
 
     sizes: tuple[str | int, ...]
     rung: str
@@ -76,7 +76,7 @@ class Part(NamedTuple):
 
 
 class Here(NamedTuple):
-    """What is measured, and on what: commit, whether files were changed, and the kind of machine."""
+    """The code and the machine: commit, whether files were changed, and the kind of machine."""
 
     commit: str | None
     dirty: bool | None
@@ -102,7 +102,7 @@ class Took(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Head(msgspec.Struct, frozen=True):
-    """What every document says of its origin."""
+    """Fields about the origin of a document."""
 
     machine: dict[str, str | int | None]
     commit: str | None = None
@@ -362,7 +362,7 @@ def _processes(record: Record) -> int:
 
 
 def _took_in(folder: Path) -> list[Took]:
-    """What processes took, as a folder says; lines that cannot be read say nothing."""
+    """Seconds that processes took, as a folder says; lines that cannot be read are skipped."""
     path = folder / SECONDS
     rows = []
     for line in path.read_bytes().split(b"\n") if path.exists() else ():

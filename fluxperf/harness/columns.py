@@ -28,7 +28,7 @@ _AT_ONCE = 10_000
 
 
 class Taken(NamedTuple):
-    """What the points of one record share, or those of another tool's result. ``place`` in its file counts from 1."""
+    """Fields that the points of one record, or of another tool's result, share. ``place`` in its file counts from 1."""
 
     source: Literal["record", "asv"]
     commit: str | None
@@ -355,7 +355,7 @@ def _summaries(lists: Sequence[Sequence[float]], processes: Sequence[int]) -> Fl
 
 
 def name_of(machine: Machine) -> str:
-    """What tells machines apart: the name that a user gave, GPU and driver's major version, CPU and cores."""
+    """A name that tells machines apart: the one that a user gave, GPU and driver's major version, CPU and cores."""
     driver = f"driver {machine.driver.partition('.')[0]}" if machine.gpu and machine.driver else ""
     parts = (machine.name, machine.gpu, driver, machine.cpu or "unnamed CPU", plural(machine.cores, "core"))
     return ", ".join(part for part in parts if part)

@@ -174,7 +174,7 @@ def _drift(
 
 
 def differences(base: Record, head: Record, *, against_baseline: bool = False) -> list[Difference]:
-    """What keeps two records of one rung from being compared: workload, way of running, settings, machine.
+    """Reasons why two records of one rung cannot be compared: workload, way of running, settings, machine.
 
     Driver class is the driver's major version. Host twins run on no GPU, and their counts are the same everywhere; so
     are those of a committed baseline.

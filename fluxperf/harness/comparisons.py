@@ -135,7 +135,7 @@ def begun(
 
 
 def continued(path: Path, wanted: Comparisons) -> Comparisons:
-    """What a file has of the comparisons that are wanted, or ``wanted`` where there is no such file.
+    """The comparisons of a file, if they are those that are wanted; ``wanted`` where there is no such file.
 
     Raises:
         RecordError: the file has something else, or comparisons that were made in another way.
@@ -295,7 +295,7 @@ def in_words(found: Comparisons) -> Iterator[str]:
 
 
 def too_few(found: Comparisons) -> str:
-    """What to give instead, where so many pairs can show nothing at the level of the test; "" where they can."""
+    """Advice, if so many pairs can show nothing at the level of the test; else ""."""
     needed = pairs_needed(1, found.alpha)
     if found.pairs >= needed:
         return ""

@@ -1,4 +1,4 @@
-"""What the machine did while both sides were measured: pairs that say something of it and not of the program."""
+"""The state of the machine while both sides were measured: pairs that show a change of it, and not of the program."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST_LEFT_OUT = 0.5
 
 
 class State(NamedTuple):
-    """What is known of the machine during one process; ``None`` for what was not read."""
+    """State of the machine during one process; ``None`` for values that were not read."""
 
     conditions: Conditions | None
     sampling: SamplingRow | None
@@ -89,7 +89,7 @@ def left_out(base: Sequence[State], head: Sequence[State]) -> dict[int, str]:
 
 
 def _said(base: State, head: State) -> str:
-    """What keeps a pair from being used, or ""."""
+    """Why a pair is not used, or ""."""
     for side, state in (("base", base), ("head", head)):
         if state.sampling is not None and state.sampling.settled is False:
             return f"the {side} had not settled when its samples began"

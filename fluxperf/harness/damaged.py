@@ -1,4 +1,4 @@
-"""What is wrong with a line that is no record, in a sentence."""
+"""Explains in a sentence why a line is no record."""
 
 from __future__ import annotations
 

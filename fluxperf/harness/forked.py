@@ -40,7 +40,7 @@ def serve(main: Main) -> None:
 
 
 def run(main: Main, words: Sequence[str], folder: Path, log: Path, environment: Mapping[str, str]) -> None:
-    """What a forked process does. Whoever started the one that forks sees by its output that this one is over, too."""
+    """Runs the work of a forked process. The starter sees the end of its output when it is over."""
     tie(os.getppid())
     os.dup(1)
     nothing = os.open(os.devnull, os.O_RDONLY)

@@ -37,7 +37,7 @@ class Fixed(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """What a policy says of histories: by metric or unit the share that is rounding, and its references."""
+    """A policy's rules for histories: by metric or unit the share that is rounding, and its references."""
 
     slack: Mapping[str, float] = {}
     fixed: Sequence[Fixed] = ()
@@ -149,7 +149,7 @@ def _error(one: Series) -> float | None:
 
 
 def _budgets(one: Series, shifts: Sequence[Shift] | None, fixed: Sequence[Fixed]) -> list[Budget]:
-    """What is used of each budget by the newest level of a series of times; nothing for other metrics."""
+    """The share of each budget that the newest level of a series of times uses; none for other metrics."""
     worse = worse_of(one.metric, one.unit)
     if not fixed or one.exact or not len(one.values) or worse is None:
         return []
@@ -229,7 +229,7 @@ def _with_cycles(series: Sequence[Series]) -> list[Series]:
 
 
 def _work(one: Series) -> tuple[object, ...]:
-    """What seconds and cycles of the same work share."""
+    """The part that seconds and cycles of the same work share."""
     return one.key._replace(metric=one.metric.removeprefix("cycles."), unit="")
 
 

@@ -1,4 +1,4 @@
-"""What a change is judged by: policy, baselines, calibrations and measuring code as they were before the change.
+"""The base's rules for a change: policy, baselines, calibrations and measuring code as they were before it.
 
 A change that brings its own rules would judge itself. So thresholds, baselines and calibrations are read at the commit
 that it branched from. What the change does to them stands first in the verdict, and is an error until somebody accepts
@@ -113,7 +113,7 @@ def read_at(repository: Path, commit: str, path: Path) -> bytes | None:
 
 
 def _rules(policy: Policy) -> dict[str, object]:
-    """What a policy says besides acceptances and declarations, as plain values by name."""
+    """A policy without acceptances and declarations, as plain values by name."""
     found: dict[str, object] = {}
 
     def add(name: str, value: object) -> None:

@@ -1,4 +1,4 @@
-"""What a revision needs besides itself: whether the running environment has it, and whether files stayed as they were.
+"""Requirements of a revision: whether the running environment has them, and whether files stayed as they were.
 
 Installing numpy, pandas and all others anew for each revision takes minutes. Where the environment that runs the gate
 fulfils what both revisions declare, they use what lies there, both the same; a seal says whether somebody changed it.

@@ -1,4 +1,4 @@
-"""What a change means: cycles, joules and seconds of one metric, judged apart, become one word.
+"""The meaning of a change: cycles, joules and seconds of one metric, judged apart, become one word.
 
 | cycles | joules | seconds | it is |
 |---|---|---|---|
@@ -25,7 +25,7 @@ from fluxperf.harness.verdict import Judgement, Outcome, Row
 
 
 class _Word(NamedTuple):
-    """What a row of seconds becomes: verdict, reason and outcome (as they were where ``None``), and words for it."""
+    """The final form of a row of seconds: verdict, reason, outcome (``None`` keeps each), and words for it."""
 
     verdict: Judgement | None
     reason: str

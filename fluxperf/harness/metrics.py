@@ -145,7 +145,7 @@ def exact_metrics() -> list[Metric]:
 
 
 def exact_names() -> list[str]:
-    """What exact comparisons know: metrics, and tables of a record."""
+    """Names that exact comparisons know: metrics, and tables of a record."""
     return [*(metric.name for metric in exact_metrics()), *TABLES]
 
 

@@ -109,7 +109,7 @@ def _said(item: Paired, slower: float, faster: float, level: _Level) -> tuple[st
 
 
 def _bound(item: Paired, level: _Level) -> float:
-    """What the median of these pairs reaches by chance on the calibrated machine, on the scale of logarithms."""
+    """Bound that the median of these pairs reaches by chance on the calibrated machine, in logarithms."""
     return median_bound(_scale(item, level), item.couples, level.alpha / level.rows)
 
 

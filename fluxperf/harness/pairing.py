@@ -24,7 +24,7 @@ BROKEN = 100.0
 
 
 class Statistic(NamedTuple):
-    """What is made of the samples of one process; ``fewest`` samples it takes to differ from the median."""
+    """A statistic of one process's samples; with fewer than ``fewest`` samples it is the median."""
 
     of: Callable[[Sequence[float]], float]
     words: str
@@ -95,7 +95,7 @@ class Paired(NamedTuple):
 
     @property
     def limit(self) -> float:
-        """What "no change" rules out, on the scale of logarithms."""
+        """The largest change that is still "no change", in logarithms."""
         return math.log1p(max(self.task.rule.same_within, self.task.rule.floor_absolute / median(self.base)))
 
     @property

@@ -172,7 +172,7 @@ def _fetched(file: File, content: Future[bytes]) -> tuple[File, Iterator[bytes]]
 
 
 def said_by(error: Exception) -> str:
-    """What an error of some library says, in a line."""
+    """The message of some library's error, in a line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
 
@@ -180,7 +180,7 @@ def said_by(error: Exception) -> str:
 def visit(
     places: Iterable[Place], suffixes: Sequence[str], use: Callable[[str, Iterator[bytes]], T], wanted: str
 ) -> Iterator[T | Unread]:
-    """What is made of every file that places stand for, in order; of a folder's, those that cannot be used come last.
+    """Applies a function to every file that places stand for, in order; unusable files of a folder come last.
 
     Args:
         places: as `standing_for` takes them.

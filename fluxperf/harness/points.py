@@ -23,7 +23,7 @@ SUFFIX = ".points.ndjson"
 
 
 class Key(NamedTuple):
-    """What makes points one series. Points of different keys are never compared.
+    """Identity of a series: points of different keys are never compared.
 
     ``workload`` and ``rung`` are "" where a metric has none. ``ran_as`` is "kernel", "twin", "peer", or "" if nobody
     said. ``variant`` is whatever else tells runs apart, in words: settings, weights, parameters, environment.
@@ -87,7 +87,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PointsFile(msgspec.Struct, frozen=True):
-    """What a file of points held: the points, and a sentence for each line that could not be used."""
+    """Content of a file of points: the points, and a sentence for each line that could not be used."""
 
     path: str
     points: list[Point]

@@ -30,7 +30,7 @@ class SideOf(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):
-    """What every output of a verdict names.
+    """Origin of a verdict, which all of its outputs name.
 
     Digests are SHA-256 of files as they were read, "" where there is none. ``judge`` is the commit that policy,
     baseline and calibration were read at, or "this checkout". ``seed`` is that of the order inside pairs. ``seconds``

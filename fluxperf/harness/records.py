@@ -51,7 +51,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkloadRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What ran. Sizes in pixels and tokens; ``weights`` is "synthetic (seed N)" or a checkpoint's name."""
+    """The workload. Sizes in pixels and tokens; ``weights`` is "synthetic (seed N)" or a checkpoint's name."""
 
     name: str
     model: str
@@ -191,7 +191,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TriedRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What a library chose an algorithm for by trial: ``choices`` and ``trials_s`` have ``what`` as key.
+    """A problem that a library chose an algorithm for by trial: ``what`` is the key in ``choices`` and ``trials_s``.
 
     ``sizes`` are rows, columns and inner size of a product, ``[M, K] x [K, N]`` for each of ``batch``; or the shape
     [B, H, L, d] of an attention's queries. Where implementations of an op were tried, ``way`` is the one chosen.
@@ -230,7 +230,7 @@ class GraphRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StageRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What crossed between host and device in one stage of one picture; the stages' times are in ``times_s``."""
+    """Copies between host and device in one stage of one picture; the stages' times are in ``times_s``."""
 
     stage: str
     h2d_copies: Count
@@ -318,7 +318,7 @@ def is_warmup(metric: str) -> bool:
 
 
 class RecordsFile(msgspec.Struct, frozen=True):
-    """What a records file held: the records, and a sentence for each line that could not be used.
+    """Content of a records file: the records, and a sentence for each line that could not be used.
 
     ``digests`` are those of the records' lines, by which copies are told.
     """

@@ -92,7 +92,7 @@ class Series:
 
     @property
     def workload(self) -> str:
-        """What ran."""
+        """The workload."""
         return self.key.workload
 
     @property
@@ -112,7 +112,7 @@ class Series:
 
     @property
     def variant(self) -> dict[str, str]:
-        """What else tells it apart."""
+        """Its other attributes."""
         return dict(self.key.variant)
 
     @property
@@ -171,7 +171,7 @@ class History(NamedTuple):
 
 
 def distinction(series: Series) -> str:
-    """What tells a series apart besides workload, rung and metric, in words, without what nearly every series has."""
+    """A series' other attributes besides workload, rung and metric, in words, without those of nearly every series."""
     told = [
         f"{name} {value}"
         for name, value in series.variant.items()

@@ -153,7 +153,7 @@ def robust_spread(values: Sequence[float]) -> float:
 
 
 def median_bound(scale: float, pairs: int, alpha: float) -> float:
-    """What the median of so many pairs stays below with probability ``1 - alpha`` where nothing changed.
+    """Bound that the median of so many pairs stays below with probability ``1 - alpha`` if nothing changed.
 
     ``quantile(1 - alpha) * scale * sqrt(pi / 2 / n)``, the error of the median of normal values; it shrinks with pairs.
     Source: H. Cramer, "Mathematical Methods of Statistics" (1946), section 28.5.

@@ -36,7 +36,7 @@ Draw = Callable[[np.random.Generator, int], Values]
 
 
 class Shares(msgspec.Struct, frozen=True, kw_only=True):
-    """What the gate says of a true change, over so many trials.
+    """Shares of the gate's verdicts on a true change, over so many trials.
 
     ``regression``, ``unsure``, ``passed`` and ``error`` are shares of outcomes, ``quicker`` the share of trials in
     which a metric is said to have got better, ``pairs`` the mean number of pairs taken.
@@ -62,7 +62,7 @@ class Shares(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Gated(NamedTuple):
-    """What is judged in a trial: metrics with their rules and calibrated scales, and how pairs are taken."""
+    """Input of a trial: metrics with their rules and calibrated scales, and how pairs are taken."""
 
     rules: Mapping[str, Noisy]
     pairs: Pairs

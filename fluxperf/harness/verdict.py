@@ -131,7 +131,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What a gate says: outcome and exit code, what was compared, and a row for each metric of each rung."""
+    """The gate's verdict: outcome and exit code, both sides, and a row for each metric of each rung."""
 
     schema: int = SCHEMA
     created_utc: str

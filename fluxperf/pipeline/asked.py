@@ -1,4 +1,4 @@
-"""What one call of the pipeline is asked for, checked before any work."""
+"""The request of one call of the pipeline, checked before any work."""
 
 from __future__ import annotations
 

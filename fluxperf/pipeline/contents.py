@@ -1,4 +1,4 @@
-"""What is in the subfolders of a model folder: weights that are whole, and of a model that can be used."""
+"""Content of the subfolders of a model folder: whether weights are whole, and of a model that can be used."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _PATCH, _VAE_SCALE = 2, 8
 
 
 def model_problems(folder: Path, variant: str | None = None) -> Iterator[str]:
-    """What is wrong with a subfolder of weights, of a variant if it has files of one, a sentence each."""
+    """Problems of a subfolder of weights, a sentence each; of a variant, if it has files of one."""
     name = folder.name
     yield from config_problems(folder / "config.json")
     if isinstance(_settings(folder / "config.json"), str):
@@ -51,7 +51,7 @@ def config_problems(path: Path) -> Iterator[str]:
 
 
 def tokenizer_problems(folder: Path) -> Iterator[str]:
-    """What is wrong with a tokenizer's subfolder."""
+    """Problems of a tokenizer's subfolder."""
     if folder.name == "tokenizer":
         whole, parts = "tokenizer.json", ("vocab.json", "merges.txt")
         there = (folder / whole).is_file() or all((folder / part).is_file() for part in parts)
@@ -129,7 +129,7 @@ def _vae_problems(settings: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _file_problems(folder: Path, stem: str, variant: str | None) -> Iterator[str]:
-    """What is wrong with the safetensors files of a subfolder."""
+    """Problems of the safetensors files of a subfolder."""
     single, index = weights_in(folder, stem, variant)
     if index.is_file():
         value = _settings(index)
@@ -161,7 +161,7 @@ def _file_problems(folder: Path, stem: str, variant: str | None) -> Iterator[str
 
 
 def _instead(folder: Path, stem: str) -> str:
-    """What there is in place of the file that is missing."""
+    """Files in place of the one that is missing."""
     names = sorted(file.name for file in folder.iterdir() if file.is_file())
     variants = [name for name in names if name.startswith(f"{stem}.") and name.endswith(".safetensors")]
     if variants:
@@ -179,7 +179,7 @@ def _word(name: str, stem: str) -> str:
 
 
 def _not_fetched(file: Path) -> str:
-    """What a small file is that stands in the place of another, or nothing."""
+    """The kind of a small file that stands in the place of another, or nothing."""
     with file.open("rb") as stream:
         start = stream.read(200)
     if start.startswith(_POINTER):

@@ -34,7 +34,7 @@ class Embedded(NamedTuple):
 
 
 class Key(NamedTuple):
-    """What embeddings depend on: what CLIP reads, what T5 reads, and the length of T5's sequence."""
+    """Identity of embeddings: the texts that CLIP and T5 read, and the length of T5's sequence."""
 
     prompt: str
     prompt_2: str
@@ -49,7 +49,7 @@ class Words(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """What a file of embeddings holds: rows, their prompts, and in words what computed them ("" if it does not say)."""
+    """Content of a file of embeddings: rows, their prompts, and in words what computed them ("" if it does not say)."""
 
     rows: list[Embedded]
     prompts: list[Words]
@@ -76,7 +76,7 @@ class PromptCache:
         return len(self._kept)
 
     def get(self, key: Key) -> Embedded | None:
-        """What is known of a prompt."""
+        """Embeddings of a prompt, if they are kept."""
         if key in self._kept:
             self._kept.move_to_end(key)
         return self._kept.get(key)

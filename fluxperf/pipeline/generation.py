@@ -161,7 +161,7 @@ class Generation:
         return self._start(wanted, seed, "device", None, None)[0], self.request(wanted, text, pooled)
 
     def request(self, wanted: Asked, text: Any, pooled: Any) -> Request:
-        """What the transformer is asked for: text [B, T, C], pooled text [B, P] on the device, and a call's sizes."""
+        """The transformer's inputs: text [B, T, C], pooled text [B, P] on the device, and a call's sizes."""
         workload = wanted.workload
         size = (text.shape[1], workload.rows, workload.columns)
         if size not in self._ropes:
@@ -189,7 +189,7 @@ class Generation:
         return text, pooled, notes
 
     def _against(self, wanted: Asked, besides: Besides, notes: list[str]) -> Request | None:
-        """What the transformer is asked for with negative prompts, if there are any."""
+        """The transformer's inputs for negative prompts, if there are any."""
         if not besides.negative:
             return None
         other = replace(wanted, prompts=besides.prompts, prompts_2=besides.prompts_2)
@@ -258,7 +258,7 @@ class Generation:
     def _metadata(
         self, wanted: Asked, index: int, seed: int | None, drawn: str, prompts: Sequence[Words], encoders: str
     ) -> dict[str, str]:
-        """What is written into the file of a picture."""
+        """Metadata of a picture's file."""
         number, workload = index // wanted.per_prompt, wanted.workload
         texts = {
             "Software": f"fluxperf {fluxperf.__version__}",

@@ -30,7 +30,7 @@ CALLBACK_TENSORS = ("latents", "prompt_embeds")
 
 @dataclass(frozen=True)
 class Besides:
-    """What a call asks for besides its prompts.
+    """A call's options besides its prompts.
 
     ``scale`` and the negative prompts ``prompts`` (CLIP's), ``prompts_2`` (T5's) or ``embedded`` ones: the velocity is
     ``negative + scale (positive - negative)``, where there are any. ``callback(step, timestep, tensors)`` is called
@@ -57,7 +57,7 @@ class Besides:
         return not self.negative and self.callback is None
 
     def metadata(self, number: int) -> dict[str, str]:
-        """What a file says of it, for a prompt of that number."""
+        """Its part of a file's metadata, for a prompt of that number."""
         texts: dict[str, str] = {}
         if self.negative:
             texts["true_cfg_scale"] = f"{self.scale:g}"
@@ -76,7 +76,7 @@ def against(
     scale: Any,
     count: int,
 ) -> Besides:
-    """What negative prompts and their scale ask for, with notes on what has no effect.
+    """Negative prompts with their scale, and notes on options without effect.
 
     Args:
         prompt: negative, one or ``count``.

@@ -35,7 +35,7 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Defaults(NamedTuple):
-    """What a command was given for all its pictures."""
+    """A command's options for all its pictures."""
 
     height: int
     width: int

@@ -38,7 +38,7 @@ _DTYPES = ("float32", "bfloat16")
 
 @dataclass
 class Parts:
-    """What a pipeline is made of. ``loads`` has bytes and seconds by part; those of ``ready`` are of all of it.
+    """Parts of a pipeline. ``loads`` has bytes and seconds by part; those of ``ready`` are of all of it.
 
     ``dtype`` is that of text encoders and VAE. Parts that were not loaded are ``None``.
     """

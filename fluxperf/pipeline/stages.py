@@ -13,7 +13,7 @@ STAGES = ("text_encode", "noise", "denoise", "vae_decode", "png")
 
 
 class Stage(NamedTuple):
-    """What one stage took, and what crossed between host and device in it."""
+    """Seconds of one stage, and the copies between host and device in it."""
 
     name: str
     seconds: float

@@ -177,7 +177,7 @@ class TextEncoders:
 
     @property
     def words(self) -> str:
-        """What computes embeddings, for metadata: the dtype, and T5's own if it is another."""
+        """Origin of embeddings, for metadata: the dtype, and T5's own if it is another."""
         return self._dtype if self.precision == "full" else f"{self._dtype}, T5 in {self.precision}"
 
     def stored(self, prompts: Sequence[str], prompts_2: Sequence[str], tokens: int) -> tuple[list[Embedded], list[str]]:

@@ -34,7 +34,7 @@ _CROSSINGS = 10_000
 
 @dataclass
 class PipelineOutput:
-    """What a call returns: ``images`` as diffusers does, and what fluxperf knows besides."""
+    """Result of a call: ``images`` as diffusers has it, and fluxperf's own fields."""
 
     images: Any
     seeds: list[int | None]
@@ -235,7 +235,7 @@ class Pipeline:
                 self._busy = False
 
     def _besides(self, given: Mapping[str, Any], count: int) -> Besides:
-        """What a call asks for besides, for a number of prompts.
+        """A call's further options, for a number of prompts.
 
         ``negative_prompt`` (and ``negative_prompt_2`` for T5), one or one for each prompt, or
         ``negative_prompt_embeds`` with ``negative_pooled_prompt_embeds``: with ``true_cfg_scale`` above 1 a second

@@ -124,7 +124,7 @@ class TensorFiles:
         return str(self._handle(self._owners[name]).get_slice(self.stored(name)).get_dtype())
 
     def scales(self, name: str) -> npt.NDArray[np.float32] | None:
-        """What the numbers of a tensor are multiplied by: [1] or [N]; ``None`` if nothing is."""
+        """Factors of a tensor's numbers: [1] or [N]; ``None`` if it has none."""
         return self._scales.get(name)
 
     def numbers(self, name: str) -> npt.NDArray[np.float32]:

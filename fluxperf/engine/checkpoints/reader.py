@@ -143,7 +143,7 @@ class Reader:
 
 
 def _scales_of(stretch: Stretch, skipped: int, count: int) -> npt.NDArray[np.float32]:
-    """What ``count`` numbers behind the first ``skipped`` are multiplied by: one number, or one for each of them."""
+    """Factors of ``count`` numbers behind the first ``skipped``: one for all, or one for each."""
     if stretch.scales is None:
         return np.ones(1, np.float32)
     if len(stretch.scales) == 1:

@@ -1,4 +1,4 @@
-"""What a file is that holds no weights of FLUX.1's transformer, told from its first bytes or its tensors' names."""
+"""Recognizes files without weights of FLUX.1's transformer, by their first bytes or their tensors' names."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _NAMES = (
 
 
 def told_by_start(path: Path) -> str:
-    """What a file is by its first bytes, in words; "" if they do not tell."""
+    """The kind of a file by its first bytes, in words; "" if unknown."""
     try:
         with path.open("rb") as file:
             start = file.read(64)
@@ -57,13 +57,13 @@ def told_by_start(path: Path) -> str:
 
 
 def told_quantized(names: Collection[str]) -> str:
-    """What quantized a model whose tensors have these names, where nobody here reads that; "" if nothing did."""
+    """The quantization of a model by its tensors' names, if it is one that cannot be read here; "" for none."""
     ends = (end for end in _QUANTIZED if any(name.endswith(end) or f"{end}." in name for name in names))
     kinds = (f"a model quantized by {_QUANTIZED[end]}; expected weights in bfloat16, float16 or e4m3" for end in ends)
     return next(kinds, "")
 
 
 def told_by_names(names: Collection[str]) -> str:
-    """What holds tensors of these names, in words; "" if they do not tell."""
+    """The model that has tensors of these names, in words; "" if unknown."""
     kinds = (words for signs, words in _NAMES if any(sign in name for name in names for sign in signs))
     return told_quantized(names) or next(kinds, "")

@@ -1,4 +1,4 @@
-"""What every device owns: memory, the door and the clock."""
+"""Devices: each owns memory, the door and the clock."""
 
 from __future__ import annotations
 
@@ -94,15 +94,15 @@ class Device(ABC):
 
     @property
     def graphs(self) -> Any:
-        """What captures work to launch it as a whole, as `graphs.Graphs`; ``None`` where work cannot be captured."""
+        """Captures work so that it is launched as a whole, as `graphs.Graphs`; ``None`` where that is impossible."""
         return None
 
     def describe(self) -> dict[str, str]:
-        """What a record's ``machine`` says of this device besides the host."""
+        """The device's part of a record's ``machine``, without the host's."""
         return {}
 
     def trials(self) -> list[Trial]:
-        """What the device's libraries chose algorithms for by trial."""
+        """Algorithms of libraries that were chosen by trial."""
         return []
 
     def prepare(self) -> None:  # noqa: B027 (most devices need nothing)
@@ -205,7 +205,7 @@ class Device(ABC):
         return self.mark()
 
     def elapsed(self, start: Any, end: Any) -> Lapse:
-        """What lies between two stamps: seconds, and cycles with their mean clock where the device counts them."""
+        """Seconds between two stamps, and cycles with their mean clock where the device counts them."""
         return Lapse(self.elapsed_s(start, end))
 
     def occupy(self) -> None:  # noqa: B027 (most devices have done what they were given)

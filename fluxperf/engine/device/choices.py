@@ -33,7 +33,7 @@ _TIE = 1.015
 
 
 class Choice(NamedTuple):
-    """What was chosen: which candidate of how many, and their times in seconds."""
+    """One choice: a candidate, the number of candidates, and the seconds of each."""
 
     candidate: int
     times_s: tuple[float, ...]
@@ -43,7 +43,7 @@ class Choice(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """What an algorithm was chosen for, and the choice.
+    """A problem that an algorithm was chosen for, and the choice.
 
     ``sizes`` are rows, columns and inner size of a product of each of ``batch``, or the shape [B, H, L, d] of an
     attention's queries. A way is one of several implementations of an op: ``name`` says of what, ``way`` which it is.

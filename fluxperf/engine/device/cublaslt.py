@@ -92,7 +92,7 @@ class CublasLt:
 
     @property
     def choices(self) -> dict[Product, Choice]:
-        """What was chosen, by product."""
+        """Chosen algorithms, by product."""
         return {product: plan.choice for product, plan in self._plans.items()}
 
     @property

@@ -77,7 +77,7 @@ class Cudnn:
 
     @property
     def choices(self) -> dict[Layout, Choice]:
-        """What was chosen, by layout."""
+        """Chosen algorithms, by layout."""
         return {layout: plan.choice for layout, plan in self._plans.items()}
 
     def attention(self, layout: Layout, q: int, k: int, v: int, o: int, scales: tuple[int, ...] = ()) -> None:

@@ -90,10 +90,10 @@ class SectionTimes:
 
 
 class Domain(Protocol):
-    """What ranges are pushed into: a domain of ``nvtx``, or what stands in for one."""
+    """Takes ranges: a domain of ``nvtx``, or a substitute in tests."""
 
     def get_event_attributes(self, message: str, *, category: str | None, payload: int | None) -> Any:
-        """What a range is pushed with, made once and used again."""
+        """Attributes of a range, made once and used again."""
 
     def push_range(self, attributes: Any) -> None:
         """Opens a range on the calling thread."""

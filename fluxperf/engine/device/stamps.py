@@ -24,7 +24,7 @@ _FEWEST = 0.5
 
 
 class Lapse(NamedTuple):
-    """What lies between two stamps.
+    """The time between two stamps.
 
     ``cycles`` of a multiprocessor's clock and its mean rate ``clock_hz`` are ``None`` on a device that tells no cycles.
     """

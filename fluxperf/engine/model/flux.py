@@ -12,7 +12,7 @@ from fluxperf.engine.ops.table import Array, Ops
 
 
 class Sections(Protocol):
-    """What the model needs of a bound table: the ops of each section, and a way to make a function a block of one."""
+    """The part of a bound table that the model uses: ops by section, and a way to make a function a block of one."""
 
     @property
     def ops(self) -> Mapping[str, Ops]:

@@ -12,7 +12,7 @@ from fluxperf.engine.ops.table import Deferred
 
 
 class OpKey(NamedTuple):
-    """What calls are summed under: op, section, and the composed op that called it, if any."""
+    """Key of sums over calls: op, section, and the composed op that called it, if any."""
 
     op: str
     section: str

@@ -86,7 +86,7 @@ class Deferred(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """What a phase fixes for every op: the dtype of activations, and whether independent work may overlap."""
+    """Settings of a phase for every op: the dtype of activations, and whether independent work may overlap."""
 
     activations: str
     overlaps: bool = False

@@ -66,14 +66,14 @@ class Form(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """What is streamed or stays as a whole. ``name`` is a path such as ``"double.3.img"`` or ``"single.7"``."""
+    """Weights that are streamed or stay as a whole. ``name`` is a path such as ``"double.3.img"`` or ``"single.7"``."""
 
     name: str
     nbytes: int
 
 
 class Demand(NamedTuple):
-    """What a model takes, in bytes.
+    """Memory that a model takes, in bytes.
 
     ``fixed`` weights that always stay, the ``modulation`` projection and its largest ``piece``, ``work`` (activations,
     scratch, tensors that are being placed), and what ``loading`` takes until the first unit is placed.
@@ -159,7 +159,7 @@ def modulation_pieces(config: FluxConfig) -> tuple[ModulationRows, ...]:
 def demand_of(
     config: FluxConfig, form: Form, sizes: Sizes, scratch_bytes: int = 0, drawing: Drawing | None = None
 ) -> Demand:
-    """What a model takes on a device.
+    """Memory that a model takes on a device.
 
     Args:
         config: its sizes.

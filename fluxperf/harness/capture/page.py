@@ -78,7 +78,7 @@ def page(timeline: Timeline, places: Places | None = None, found: list[Finding] 
 
 
 def named(path: str) -> str:
-    """What a page calls a capture: the name of its file."""
+    """A capture's name on a page: the name of its file."""
     return shown(path.replace("\\", "/").rpartition("/")[2] or path, 80)
 
 

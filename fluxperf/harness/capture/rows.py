@@ -91,7 +91,7 @@ class Rows(NamedTuple):
 
 
 def rows_of(timeline: Timeline, places: Places, window: Window) -> Rows:
-    """What lies in a window, with the ranges and calls that launched it."""
+    """Work in a window, with the ranges and calls that launched it."""
     inside = _Inside(timeline, window)
     left_out: list[str] = []
     threads = _threads(timeline, places, inside, left_out)
@@ -202,7 +202,7 @@ def _nested(
 
 
 def _level(places: Places, indices: list[int]) -> str:
-    """What the ranges of one row are: steps, blocks, ops, or just ranges."""
+    """The kind of the ranges of one row: steps, blocks, ops, or just ranges."""
     counts: dict[str, int] = defaultdict(int)
     for index in indices:
         if places.step(index) == index:

@@ -44,7 +44,7 @@ _KERNELS = (
 
 
 class Sections(NamedTuple):
-    """What a page shows of one capture: the strip of one step, the gaps, and the top kernels."""
+    """Parts of a page about one capture: the strip of one step, the gaps, and the top kernels."""
 
     strip: Part
     gaps: Part

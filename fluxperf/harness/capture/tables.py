@@ -77,7 +77,7 @@ _FINDINGS = (
 
 
 def costs(summary: Summary) -> Table:
-    """What each range of a summary cost, with a row of totals."""
+    """Costs of each range of a summary, with a row of totals."""
     rows = summary.rows[:MOST_ROWS]
     # The sum of rows, not the total: work of two rows may overlap.
     whole = sum(row.gpu_ms for row in summary.rows)
@@ -206,7 +206,7 @@ def copies(summary: Summary) -> Table | None:
 
 
 def advice(found: list[Finding]) -> list[Text]:
-    """What to do about the kinds of findings that there are, the costliest kind first; advice follows what was seen."""
+    """Advice for the kinds of findings that there are, the costliest kind first."""
     told: dict[str, dict[str, None]] = defaultdict(dict)
     costs: dict[str, float] = defaultdict(float)
     counts: dict[str, int] = defaultdict(int)

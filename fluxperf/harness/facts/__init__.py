@@ -1,1 +1,1 @@
-"""What is true of a set of records, computed once: no plot, no markup. Page, formats and commands are faces of it."""
+"""Facts about a set of records, computed once, without plots or markup. Page, formats and commands show them."""

@@ -1,4 +1,4 @@
-"""What does well, what does not, and what to do next: drawn from the records by rules that the sentences name."""
+"""Strengths, weaknesses and next steps: sentences that follow from the records by rules, which the sentences name."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Step(NamedTuple):
 
 
 def fast(study: Study) -> list[str]:
-    """What does well, as sentences: peers behind, phases above what was expected, ops near their ceilings."""
+    """Strengths, as sentences: peers behind, phases above the expected speedup, ops near their ceilings."""
     texts = []
     for ladder in (one for one in study.climbing if not one.twin and one.best):
         texts += [f"{ladder.title}: {text}" for text in _fast(study, ladder)]
@@ -79,7 +79,7 @@ def _fast(study: Study, ladder: Ladder) -> list[str]:
 
 
 def slow(study: Study) -> list[str]:
-    """What is slow, as sentences: ops far below their ceilings, rungs and phases that lose, peers that win."""
+    """Weaknesses, as sentences: ops far below their ceilings, rungs and phases that lose, peers that win."""
     texts = []
     for ladder in (one for one in study.climbing if not one.twin and one.best):
         texts += [f"{ladder.title}: {text}" for text in _slow(study, ladder)]
@@ -136,7 +136,7 @@ def gains(study: Study, ladder: Ladder) -> list[tuple[OpRate, Reached]]:
 
 
 def next_steps(study: Study) -> list[Step]:
-    """What to do next: what could be gained, then what would have to be measured to be sure of these numbers."""
+    """Next steps: first possible gains, then measurements that would make these numbers certain."""
     steps = []
     ladders = [ladder for ladder in study.climbing if ladder.measured]
     ours = ([ladder for ladder in ladders if not ladder.sample] or ladders)[:_MOST_LADDERS]

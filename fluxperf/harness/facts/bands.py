@@ -18,14 +18,14 @@ _MOST_PAIRS = 48
 
 
 class Narrowing(NamedTuple):
-    """What narrows a band: a sentence, and the command that calibrates so."""
+    """A way to narrow a band: a sentence, and the command that calibrates so."""
 
     text: str
     command: str
 
 
 def narrowed(ladder: Ladder, rung: str, known: Calibrated | None) -> Narrowing | None:
-    """What to do about a rung's band; ``None`` where it is narrow enough, or nothing is calibrated.
+    """A way to narrow a rung's band; ``None`` where it is narrow enough, or nothing is calibrated.
 
     More pairs show a smaller change only down to the margin of the test, which is the A/A spread itself. Where that is
     too wide, each process must become steadier first.

@@ -1,4 +1,4 @@
-"""What a machine's A/A calibration says of a rung, and which of its records are processes of one measurement."""
+"""A machine's A/A calibration of a rung, and which of its records are processes of one measurement."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class _Machine(msgspec.Struct):
 
 
 class _Rates(msgspec.Struct):
-    """What a file of rates must hold: the commit, the GPU, and the rate of its copy, in units of 10^9 B/s."""
+    """Required fields of a file of rates: the commit, the GPU, and the rate of its copy, in units of 10^9 B/s."""
 
     machine: _Machine
     copy_gb_s: float

@@ -13,7 +13,7 @@ from fluxperf.harness.records import Record
 
 
 class Mark(NamedTuple):
-    """What a rung took at a commit on a kind of card.
+    """Time of a rung at a commit on a kind of card.
 
     ``commit`` is "" where records name none; ``day`` is then that of the measurement, else the commit's. ``rest_s`` are
     idle seconds before each generation: a card without a pause clocks down, and the two are never compared. ``seconds``

@@ -1,4 +1,4 @@
-"""What a report is told besides the records: the ladder, published figures, and other evidence that it shows.
+"""Inputs of a report besides the records: the ladder, published figures, and other evidence that it shows.
 
 The harness knows no engine, so whoever calls it describes ladder and figures.
 """

@@ -195,7 +195,7 @@ def per_op(timeline: Timeline, ledger: Ledger, ceilings: Mapping[str, Ceiling]) 
 
 
 class _Window(NamedTuple):
-    """What a GPU did from the first to the last work of the steps, and where each piece belongs."""
+    """Work of a GPU from the first to the last work of the steps, and where each piece belongs."""
 
     work: list[Work]
     keys: list[_Key]
@@ -300,7 +300,7 @@ def _ceiling_line(ceiling: Ceiling) -> CeilingLine:
 
 
 def _notes(lines: Sequence[OpLine], ceilings: Mapping[str, Ceiling]) -> list[str]:
-    """What the figures do not say."""
+    """Notes on gaps in the figures."""
     notes = []
     if any(line.op == "attention" and line.of_ceiling for line in lines):
         notes.append(ATTENTION)

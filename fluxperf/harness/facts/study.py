@@ -76,7 +76,7 @@ class Ladder(NamedTuple):
 
     @property
     def title(self) -> str:
-        """What the ladder holds, in one line."""
+        """The ladder's title, in one line."""
         return f"{'Sample: ' if self.sample else ''}{self.label}, {self.way} on {self.machine}"
 
     @property
@@ -110,7 +110,7 @@ class Ladder(NamedTuple):
 
 
 class View(NamedTuple):
-    """What the page's switch shows at once: one workload on one machine, from one origin."""
+    """One choice of the page's switch: one workload on one machine, from one origin."""
 
     id: str
     label: str
@@ -145,7 +145,7 @@ class Study(NamedTuple):
 
     @property
     def views(self) -> list[View]:
-        """What the switch may show, in the page's order."""
+        """Choices of the switch, in the page's order."""
         return list({row.view: View(row.view, row.label, row.machine, row.sample) for row in self.ladders}.values())
 
     def peers_of(self, ladder: Ladder) -> list[Rung]:
@@ -154,7 +154,7 @@ class Study(NamedTuple):
         return [rung for one in same for rung in one.measured]
 
     def ceilings_of(self, machine: str) -> dict[str, Ceiling]:
-        """What a machine can reach, by what it bounds; nothing where nobody measured or published it."""
+        """Ceilings of a machine, by the resource that bounds; none where nobody measured or published them."""
         return ceilings_for(machine, self.extras.ceilings, self.tried)
 
 
@@ -218,7 +218,7 @@ def _workload_labels(rows: Sequence[WorkloadRow]) -> list[str]:
 
 
 def sizes(row: WorkloadRow) -> str:
-    """What a workload computes, in words."""
+    """Sizes of a workload, in words."""
     return (
         f"{shown(row.model, 48)}, {row.height}{BY}{row.width}{NBSP}px, {plural(row.text_tokens, 'text token')}, "
         f"{plural(row.steps, 'step')}, batch{NBSP}{row.batch}, weights {shown(row.weights, 64)}"
@@ -245,7 +245,7 @@ def _ladder(group: Sequence[Record], context: Context, label: str, *, sample: bo
 
 
 def _peer(record: Record) -> str:
-    """What tells a peer from others: its name, and its form where the name does not hold it."""
+    """A peer's own name, with its form where the name does not hold it."""
     if record.rung.startswith(record.implementation):
         return record.rung
     return f"{record.implementation} ({record.rung})"

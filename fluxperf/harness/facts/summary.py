@@ -67,7 +67,7 @@ def summarized(study: Study) -> SummaryView:
 
 
 def _problems(study: Study) -> list[str]:
-    """What was wrong with the files, as far as a reader can take it in."""
+    """Problems of the files, as many as a reader can take in."""
     texts = [shown(problem, 600) for file in study.files for problem in file.problems]
     if len(texts) <= _MOST_PROBLEMS:
         return texts
@@ -89,7 +89,7 @@ def _measured(study: Study) -> str:
 
 
 def answer(study: Study) -> list[Answer]:
-    """What came out, in a few sentences; one that holds for several ladders is said once."""
+    """The results in a few sentences; one that holds for several ladders is said once."""
     ladders = [ladder for ladder in study.climbing if ladder.measured]
     kernels = {_name(ladder) for ladder in ladders if not ladder.twin}
     told: dict[tuple[str, str], list[Ladder]] = {}
@@ -112,7 +112,7 @@ def answer(study: Study) -> list[Answer]:
 
 
 def _about(ladders: Sequence[Ladder], label: str, held: Sequence[Ladder]) -> str:
-    """What a sentence is about, said only as far as there is something else it could be about."""
+    """The subject of a sentence, named only if there is another possible one."""
     if len({_name(ladder) for ladder in ladders}) == 1 and len(held) == len(ladders):
         return ""
     same = [ladder for ladder in ladders if _name(ladder) == label]

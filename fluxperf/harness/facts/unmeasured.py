@@ -1,4 +1,4 @@
-"""What the files do not say, as sentences."""
+"""Gaps in the evidence, as sentences."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OURS = (_NO_ERROR, _NO_LAUNCHES, _NO_PEAK)
 
 
 def unmeasured(study: Study) -> list[str]:
-    """What the files do not say, as sentences."""
+    """Sentences about quantities that the files lack."""
     texts = []
     kernels = [ladder for ladder in study.ladders if ladder.ran_as == "kernel"]
     headline = shown(study.context.headline_workload, 48)

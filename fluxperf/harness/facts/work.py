@@ -32,7 +32,7 @@ def outer(rows: Sequence[OpRow]) -> list[OpRow]:
 
 
 def work_of(record: Record) -> Work | None:
-    """What a record says of a step besides seconds, or ``None`` where that is nothing."""
+    """Cycles, clock and joules of a step of a record, or ``None`` if it has none of them."""
     fields = (record.times_s, record.cycles, record.clock_hz, record.energy_j)
     seconds, cycles, clock_hz, joules = (
         None if (found := summarize(field.get("step", []))) is None else found.median for field in fields

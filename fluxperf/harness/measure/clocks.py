@@ -87,7 +87,7 @@ class Watch:
 
     @property
     def conditions(self) -> Conditions | None:
-        """What was read so far, or ``None`` without NVML."""
+        """The readings so far, or ``None`` without NVML."""
         if self._handle is None:
             return None
         return Conditions(
@@ -172,7 +172,7 @@ class Watch:
         return None if bits is None else named(bits)
 
     def _ask(self, function: str, *args: Any) -> int | None:
-        """What NVML says of the GPU, or ``None`` where this GPU, driver or release of NVML does not tell."""
+        """NVML's answer about the GPU, or ``None`` if this GPU, driver or release of NVML gives none."""
         library = self._nvml
         if library is None or not hasattr(library, function):
             return None

@@ -42,7 +42,7 @@ def machine(device: Mapping[str, str] | None = None) -> Machine:
 
 
 def this_process() -> str:
-    """What tells this process from every other one, also from those that it was forked from or forks."""
+    """A name that no other process has, not even one that this process was forked from or forks."""
     return _token(os.getpid())
 
 
@@ -129,7 +129,7 @@ def commit(folder: Path) -> tuple[str | None, bool | None]:
 
 
 def _printed(*command: str) -> str | None:
-    """What a command prints, or ``None`` if it is missing or fails."""
+    """Output of a command, or ``None`` if it is missing or fails."""
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
     except (OSError, subprocess.SubprocessError):

@@ -151,7 +151,7 @@ def _choices(records: Sequence[Record]) -> dict[str, str]:
 
 
 def _tried(records: Sequence[Record]) -> list[TriedRow]:
-    """What was tried, with the choice of the first process that tried it; `_choices` names those of others."""
+    """Trials, with the choice of the first process that made each; `_choices` names those of others."""
     return list({row.what: row for record in reversed(records) for row in record.tried}.values())
 
 

@@ -34,7 +34,7 @@ _MOST_LINES = 12
 
 
 class Replicas(NamedTuple):
-    """What the processes wrote: records by process, in order; what the first one said on its way.
+    """Results of the processes: records by process, in order, and the messages of the first one.
 
     ``failure`` says which process failed and how, with the end of its messages; it is empty if none did. ``stopped`` is
     what ended them before, such as Ctrl-C.
@@ -152,7 +152,7 @@ def _environment(*roots: str) -> dict[str, str]:
 
 
 def compiled_in(folder: Path) -> dict[str, str]:
-    """What makes processes share compiled modules in a folder, where Python writes none beside the sources.
+    """Environment in which processes share compiled modules in a folder, where Python writes none beside the sources.
 
     Container images often tell it so: every process would compile all that it imports, which takes a second.
     """

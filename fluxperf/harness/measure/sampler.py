@@ -40,7 +40,7 @@ class Clock(Protocol):
         """A point in time, and in the device's cycles if it counts any."""
 
     def elapsed(self, start: Any, end: Any) -> tuple[float, float | None, float | None]:
-        """What lies between two stamps: seconds; cycles and their mean clock in hertz, where the device counts them."""
+        """Seconds between two stamps; cycles and their mean clock in hertz, where the device counts them."""
 
     def synchronize(self) -> None:
         """Waits for all work."""

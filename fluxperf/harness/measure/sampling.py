@@ -1,4 +1,4 @@
-"""What is asked of a measurement: how many samples, and when."""
+"""Settings of a measurement: how many samples, and when."""
 
 from __future__ import annotations
 
@@ -30,5 +30,5 @@ class Sampling(NamedTuple):
 
     @property
     def settings(self) -> dict[str, str]:
-        """What a record says of it."""
+        """The same as settings of a record."""
         return {"rest_s": f"{self.rest_s:g}"} if self.rest_s else {}

@@ -1,1 +1,1 @@
-"""What every page is made of: tables and figures as plain data, the templates that draw them, style and script."""
+"""Parts of every page: tables and figures as plain data, the templates that draw them, style and script."""

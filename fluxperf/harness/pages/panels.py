@@ -1,4 +1,4 @@
-"""What sections are made of, as plain data in the order in which they are read; `draw` of the macros draws all of it.
+"""Parts of sections, as plain data in reading order; the macro `draw` draws each of them.
 
 A `Panel` is a titled part of a section: where its numbers come from, tables, figures and notes.
 """
@@ -38,7 +38,7 @@ class Notes(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """What to do, in order: a sentence each, and a command or ""."""
+    """Instructions in order: a sentence each, and a command or ""."""
 
     steps: Sequence[tuple[str, str]]
 
@@ -123,7 +123,7 @@ def source(text: str) -> Text:
 
 
 def banner(text: str, tag: str = "") -> Text:
-    """What must not be overlooked; with a tag a sentence that has neither capital nor full stop."""
+    """A warning at the top; with a tag, a sentence without capital or full stop."""
     return Text(f"{text[:1].upper()}{text[1:]}." if tag else text, "banner", tag)
 
 

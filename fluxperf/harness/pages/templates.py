@@ -41,10 +41,10 @@ def asset(name: str, package: str = _SHARED) -> str:
 
 
 def script_hash(script: str) -> str:
-    """What a content security policy calls a script: its SHA-256, in base64."""
+    """Name of a script in a content security policy: its SHA-256, in base64."""
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _harmless(value: Any) -> Any:
-    """Whatever a template prints, without characters that hide or reorder text; markup is ours and stays."""
+    """A template's value without characters that hide or reorder text; our own markup stays."""
     return neutral(value) if isinstance(value, str) and not isinstance(value, Markup) else value

@@ -56,7 +56,7 @@ def _workloads(records: list[Record]) -> list[str]:
 
 
 def remarks(study: Study) -> list[tuple[bool, str]]:
-    """What may be compared and what not, as sentences; ``True`` marks a warning."""
+    """Sentences about what may be compared; ``True`` marks a warning."""
     found: list[tuple[bool, str]] = []
     for name in unique(record.workload.name for record in study.records):
         machines = unique(where(record) for record in study.records if record.workload.name == name)
@@ -81,7 +81,7 @@ def remarks(study: Study) -> list[tuple[bool, str]]:
 
 
 def _within(ladder: Ladder) -> list[str]:
-    """What differs between the records of one ladder, though they are shown side by side."""
+    """Differences between the records of one ladder, though they are shown side by side."""
     records = ladder.records
     texts = []
     commits = _commits(records)

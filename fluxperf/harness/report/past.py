@@ -93,7 +93,7 @@ def _figure(study: Study, series: Sequence[Series]) -> Figure | None:
 
 
 def _budget_lines(series: Sequence[Series]) -> list[Line]:
-    """What times may just reach, by the references of the policy."""
+    """Highest times that the references of the policy allow."""
     return [
         Line(
             budget.level * (1 + budget.budget),

@@ -117,6 +117,6 @@ def _notes(ladder: Ladder, bands: dict[str, float]) -> list[str]:
 
 
 def _wide(ladder: Ladder, found: dict[str, Calibrated | None]) -> list[str]:
-    """What to do about each rung whose band is too wide."""
+    """Advice for each rung with too wide a band."""
     advice = {name: narrowed(ladder, name, known) for name, known in found.items()}
     return [f"{shown(name, 48)}: {one.text} {one.command}" for name, one in advice.items() if one]

@@ -1,1 +1,1 @@
-"""What every output shares: numbers with their units, text from outside made harmless, and the terms in use."""
+"""Code that every output shares: numbers with their units, text from outside made harmless, and the terms in use."""

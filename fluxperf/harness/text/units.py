@@ -16,7 +16,7 @@ NONE = "—"
 
 
 class Unit(NamedTuple):
-    """What values are counted in.
+    """A unit of values.
 
     ``short`` is how verdicts name it; ``symbol`` is written after a value, with a prefix where it is a large one;
     ``whole`` says that it comes in whole numbers.

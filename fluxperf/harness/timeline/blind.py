@@ -1,4 +1,4 @@
-"""What a capture cannot show: why the absence of a finding in it proves nothing."""
+"""Blind spots of a capture: why the absence of a finding in it proves nothing."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _lost(timeline: Timeline) -> Iterator[_Reason]:
 
 
 def _unplaced(timeline: Timeline, places: Places) -> Iterator[_Reason]:
-    """What has no range or no call, so that nothing tells where it belongs."""
+    """Work without a range or a call, which therefore belongs nowhere."""
     work, waits = timeline.work, timeline.syncs.blocking
     stray = int((crossing(work) & (work.call != NONE) & (work.range == NONE)).sum())
     if stray and len(timeline.ranges):

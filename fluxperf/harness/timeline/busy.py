@@ -22,7 +22,7 @@ class Busy(NamedTuple):
 
 
 def busy(rows: Works | Sequence[Work]) -> dict[int, Busy]:
-    """What each GPU did in work that comes in the order of its beginnings."""
+    """Busy time of each GPU, from work in the order of its beginnings."""
     if not len(rows):
         return {}
     starts, ends, gpus = (column(rows, name) for name in ("start_ns", "end_ns", "gpu"))

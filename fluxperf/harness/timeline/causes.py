@@ -113,7 +113,7 @@ def _causes(timeline: Timeline, late: Gaps) -> Column:
 
 
 def _classes(timeline: Timeline) -> Column:
-    """What each call is: one of the causes."""
+    """The cause that each call stands for."""
     calls = timeline.calls
     of_name = [
         LOADS if _LOADS.match(name)

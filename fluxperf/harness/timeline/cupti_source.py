@@ -24,7 +24,7 @@ BLOCKING = {1: "event", 3: "stream", 4: "context"}
 
 
 def waited(kind: int, call: str | None) -> str:
-    """What the host waited for in a synchronization: empty where it did not wait.
+    """The object that the host waited for in a synchronization; empty if it did not wait.
 
     Queries of events have records too, of the type of a wait: what calls of other names tell is no wait of an event.
 

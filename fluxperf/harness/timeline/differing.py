@@ -16,7 +16,7 @@ from fluxperf.harness.timeline.tree import tree
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
-    """What one side has of a row: turns or launches, times, kernels, copies between host and device, waits."""
+    """One side's part of a row: turns or launches, times, kernels, copies between host and device, waits."""
 
     calls: int = 0
     gpu_ms: float = 0.0
@@ -54,7 +54,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def difference(before: Timeline, after: Timeline) -> Difference:
-    """What changed from one attributed timeline to another."""
+    """Changes from one attributed timeline to another."""
     sides = [(one, Places(one)) for one in (before, after)]
     (ops, total), (ops_after, total_after) = (_of_rows(*side) for side in sides)
     kernels = [_of_kernels(one) for one, _ in sides]

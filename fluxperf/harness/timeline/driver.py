@@ -1,4 +1,4 @@
-"""What the witness asks of the CUDA driver itself, whatever library the program uses."""
+"""Questions of the witness to the CUDA driver itself, whatever library the program uses."""
 
 from __future__ import annotations
 

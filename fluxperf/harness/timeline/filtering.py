@@ -20,7 +20,7 @@ Mask = NDArray[np.bool_]
 
 
 class Filter(NamedTuple):
-    """What is kept; ``None`` keeps all. Times are milliseconds after the first event of the capture."""
+    """Conditions of a part of a capture; ``None`` keeps all. Times are milliseconds after its first event."""
 
     between_ms: tuple[float, float] | None = None
     range: str | None = None

@@ -1,4 +1,4 @@
-"""What a timeline shows that costs time and need not be: each finding with its range, its count and its cost.
+"""Avoidable costs in a timeline: each finding with its range, its count and its cost.
 
 Costs are what the capture shows, not a promise: findings overlap (a tiny pageable copy in a forward is three of
 them), and host time that hides behind GPU work would not be won back. Tracing itself slows the host.

@@ -71,7 +71,7 @@ class _Event(msgspec.Struct):
 
 
 class Document(msgspec.Struct):
-    """What is read of a trace."""
+    """Fields of a trace that are read."""
 
     events: list[_Event] = msgspec.field(name="traceEvents")
     devices: list[dict[str, Any]] = msgspec.field(name="deviceProperties", default_factory=list)

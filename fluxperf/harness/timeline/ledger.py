@@ -1,4 +1,4 @@
-"""What a profiled run itself counted, written beside its timeline, and whether the two agree.
+"""Counts of a profiled run, written beside its timeline, and whether the two agree.
 
 Copies are compared by block, op, label and direction, number and bytes: a copy that did not go through the door, or one
 that the timeline lacks, is a difference. Kernels are at least the launches that were counted, as a call of a library
@@ -56,7 +56,7 @@ class LaunchCount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ledger(msgspec.Struct, frozen=True, kw_only=True):
-    """What the run counted in its profiled steps. Seconds are those of the host, under the tool.
+    """Counts of a run in its profiled steps. Seconds are those of the host, under the tool.
 
     ``form`` is ``graph`` where each step was one launch of a CUDA graph; ``launches`` are then those inside of it.
     ``ops`` are the calls, bytes and operations of one step, and the seconds that they took one by one, observed and
@@ -90,7 +90,7 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Comparison(NamedTuple):
-    """What agrees, and what does not, in sentences."""
+    """Sentences about agreement and disagreement."""
 
     agreed: list[str]
     problems: list[str]

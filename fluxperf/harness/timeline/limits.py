@@ -61,7 +61,7 @@ class Limit(NamedTuple):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a limit. ``seen`` is what was measured, ``reason`` why nothing is decided."""
+    """Verdict on a limit. ``seen`` is the measured value in words, ``reason`` why nothing is decided."""
 
     limit: str
     state: Literal["kept", "broken", "undecided"]
@@ -134,7 +134,7 @@ def judge(
     found: Iterable[Finding],
     blind: Mapping[str, str],
 ) -> list[Verdict]:
-    """What becomes of each limit.
+    """A verdict on each limit.
 
     Args:
         limits: what `read_limits` gives.
@@ -228,7 +228,7 @@ def _measured(name: str, timeline: Timeline, places: Places, inside: NDArray[np.
 
 
 def _value(limit: Limit, amount: _Amount) -> tuple[float, str]:
-    """What was measured in the unit of the limit, and in words."""
+    """The measured value in the unit of the limit, and in words."""
     if limit.unit == "%":
         share = amount.ns / amount.of_ns if amount.of_ns else 0.0
         return 100 * share, _plain(f"{units.percent(share)} of {units.time(amount.of_ns / 1e9)}")

@@ -1,4 +1,4 @@
-"""What Nsight Systems says of its own work, and whether that means that events are missing.
+"""Remarks of Nsight Systems about its own work, and whether they mean that events are missing.
 
 The words are those that its versions write into ``DIAGNOSTIC_EVENT``; there is no code for them. A warning belongs to a
 process: helper processes that never use a GPU are told that their profiling did not start, which loses nothing.
@@ -58,7 +58,7 @@ def _of(text: str) -> str | None:
 
 
 class Held(NamedTuple):
-    """What a capture holds of each process: rows of CUDA and of NVTX, and launch calls whose work is not there."""
+    """Content of a capture by process: rows of CUDA and of NVTX, and launch calls without their work."""
 
     cuda: dict[int, int]
     ranges: dict[int, int]
@@ -66,7 +66,7 @@ class Held(NamedTuple):
 
 
 def losses_of(diagnostics: Sequence[Diagnostic], held: Held) -> tuple[list[Loss], list[str]]:
-    """What may be missing, each sentence once, and notes about warnings that what is there refutes.
+    """Possible losses, each sentence once, and notes about warnings that the content refutes.
 
     A capture that the program begins and ends by itself is always said to lack events. It lacks none if it holds as
     many as the tool says it collected, and the work of every launch call.

@@ -74,7 +74,7 @@ class Node(msgspec.Struct, frozen=True, gc=False):
 
 
 class Diagnostic(msgspec.Struct, frozen=True):
-    """What the tool says of its own work; ``process`` is that which it speaks of, or 0."""
+    """A remark of the tool about its own work; ``process`` is the one that it concerns, or 0."""
 
     severity: str
     text: str

@@ -1,4 +1,4 @@
-"""What is read from the tables of an Nsight Systems export."""
+"""Reads the tables of an Nsight Systems export."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ def _diagnostics(export: Export) -> list[Diagnostic]:
 
 
 def _held(export: Export, calls: Calls, work: Works, syncs: Waits) -> Held:
-    """What the capture holds of each process."""
+    """Content of the capture by process."""
 
     def counts(*processes: Column) -> dict[int, int]:
         found = {process for one in processes for process in distinct(one).tolist()}

@@ -16,7 +16,7 @@ NEWEST = (3, 25)
 
 
 def versions(export: Export) -> dict[str, str]:
-    """What the export says of itself, by name; empty for another database."""
+    """Versions that the export states, by name; empty for another database."""
     found: dict[str, str] = {}
     for table in TABLES:
         found |= dict(export.texts(table, "name", "value"))

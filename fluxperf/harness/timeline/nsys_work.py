@@ -1,4 +1,4 @@
-"""What GPUs did, as an Nsight Systems export tells it: kernels, copies, memsets, and graphs traced as a whole."""
+"""Work of GPUs in an Nsight Systems export: kernels, copies, memsets, and graphs traced as a whole."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def _below(path: str, name: str) -> str:
 
 
 class _Name(NamedTuple):
-    """What the name of a range says: its form in a path, and what the range is."""
+    """A range's name, taken apart: its form in a path, and the kind of range."""
 
     in_path: str
     is_step: bool

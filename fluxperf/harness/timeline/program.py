@@ -20,7 +20,7 @@ _INTERRUPTED = 130
 
 
 class Program(NamedTuple):
-    """What is run: ``"file"``, ``"module"`` or ``"code"``, its name or text, and its arguments."""
+    """The program to run: ``"file"``, ``"module"`` or ``"code"``, its name or text, and its arguments."""
 
     kind: str
     target: str

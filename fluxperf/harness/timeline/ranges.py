@@ -53,7 +53,7 @@ RANGES = Ranges()
 
 
 class _Attributes:
-    """What stands for the event attributes that a domain of ``nvtx`` makes only while a tool is attached."""
+    """Substitute for the event attributes that a domain of ``nvtx`` makes only while a tool is attached."""
 
     def __init__(self, message: object) -> None:
         self.message = message

@@ -59,7 +59,7 @@ _CALL_VERSION = re.compile(r"_v\d+\Z")
 
 
 class Attributes(NamedTuple):
-    """What a range is pushed with."""
+    """Attributes of a range."""
 
     name: str
     payload: int | None
@@ -103,7 +103,7 @@ class RecordedDomain:
         return {ident & 0xFFFFFFFF: native for ident, native in self._threads.items()}
 
     def ranges(self, process: int) -> list[Range]:
-        """What was recorded, in the order in which it began."""
+        """Recorded ranges, in the order in which they began."""
         rows = [
             Range(
                 name=attributes.name,
@@ -169,7 +169,7 @@ class Recorder:
         self._source.stop()
 
     def timeline(self, source: str, gpus: dict[int, str], command: str) -> Timeline:
-        """What was recorded, attributed.
+        """The recorded timeline, attributed.
 
         Args:
             source: name of the file that it will be in.
@@ -208,7 +208,7 @@ class Recorder:
         return timeline
 
     def _notes(self, work: list[Work]) -> list[str]:
-        """What the recording does not show, given the work that it does."""
+        """Notes on gaps in the recording, given the work in it."""
         notes = []
         if len(work) < len(self._work):
             notes.append(f"Left out, without times: {plural(len(self._work) - len(work), 'piece')} of GPU work.")

@@ -14,7 +14,7 @@ _OTHERWISE = "Profile with nsys, or op by op with --eager-form."
 
 
 def check_replays(timeline: Timeline, steps: int) -> tuple[list[str], list[str]]:
-    """What agrees with ``steps`` launches of one graph, and what does not, in sentences."""
+    """Sentences about agreement and disagreement with ``steps`` launches of one graph."""
     places = Places(timeline)
     found: dict[int, list[Work]] = defaultdict(list)
     for row in timeline.work:
@@ -39,7 +39,7 @@ def check_replays(timeline: Timeline, steps: int) -> tuple[list[str], list[str]]
 
 
 def _of_one(timeline: Timeline, name: str, rows: list[Work]) -> list[str]:
-    """What is wrong with one step."""
+    """Problems of one step."""
     problems = []
     launches = {row.call for row in rows if row.graph_node is not None}
     calls = Counter(timeline.calls[call].name for call in launches if call != NONE)

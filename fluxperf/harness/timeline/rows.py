@@ -1,4 +1,4 @@
-"""What many rows of a timeline have in common: what work is, and what a copy moves."""
+"""Fields that many rows of a timeline share: the kind of work, and the data of a copy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def process_of(thread: IdT) -> IdT:
 
 
 class Copy(msgspec.Struct, frozen=True, gc=False):
-    """What a copy moved: ``count`` copies, from one side and kind of memory to another.
+    """Data of ``count`` copies, from one side and kind of memory to another.
 
     ``direction`` and the memory kinds are the capture's words; ``source`` and ``target`` are host or device, or empty
     where the capture does not say. ``unified`` copies are migrations of unified memory.
@@ -51,7 +51,7 @@ class Copy(msgspec.Struct, frozen=True, gc=False):
 
 
 class What(NamedTuple):
-    """What work is: ``full_name`` is a kernel's name with its template arguments, ``shape`` its grid and block."""
+    """The kind of work: ``full_name`` is a kernel's name with its template arguments, ``shape`` its grid and block."""
 
     kind: WorkKind
     name: str

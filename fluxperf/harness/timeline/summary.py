@@ -1,4 +1,4 @@
-"""What each range of a timeline cost: calls, host and GPU time, idle, kernels, copies, synchronizations.
+"""Costs of each range of a timeline: calls, host and GPU time, idle, kernels, copies, synchronizations.
 
 Every piece of GPU work is in exactly one row. A row's GPU time is the union of the intervals in which its work ran (of
 several GPUs added), its sum is of all durations: they differ where work overlaps. Idle is the time for which a GPU did
@@ -167,7 +167,7 @@ def summarize(timeline: Timeline, by: str = "op", places: Places | None = None) 
 
 
 def kernel_labels(kinds: Sequence[What]) -> list[str]:
-    """What each kind of work is called: a kernel by its short name, by the full one where others share the short."""
+    """A label for each kind of work: a kernel's short name, or the full one where others share the short."""
     full: dict[str, set[str]] = defaultdict(set)
     for what in kinds:
         full[what.name].add(what.full_name)
@@ -340,7 +340,7 @@ def _in_ops(timeline: Timeline, places: Places) -> float | None:
 
 
 def waits_by_call(timeline: Timeline) -> list[WaitRow]:
-    """What the host waited in, by call: synchronizations, and copies that return when they are done."""
+    """Waits of the host by call: synchronizations, and copies that return when they are done."""
     waits = timeline.syncs.blocking
     held = blocking_copies(timeline)
     calls = timeline.calls

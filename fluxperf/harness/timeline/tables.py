@@ -64,7 +64,7 @@ class Call(msgspec.Struct, frozen=True, gc=False):
 
 
 class Work(msgspec.Struct, frozen=True, gc=False):
-    """What a GPU did: a kernel, a copy, a memset, or a whole graph where its nodes were not traced.
+    """Work of a GPU: kernels, copies, memsets, or whole graphs where their nodes were not traced.
 
     ``call`` and ``range`` are indices of its launch call and of that call's range; for a node of a graph that is the
     graph's launch, and ``captured`` is the range in which the node was captured. ``full_name`` is a kernel's name with
@@ -292,7 +292,7 @@ class Works(_OfKinds[Work, What]):
         return self.where([what.kind in kinds for what in self.kinds])
 
     def where(self, true_of_kinds: Iterable[bool]) -> NDArray[np.bool_]:
-        """What is true of `kinds`, for each row."""
+        """A condition on `kinds`, for each row."""
         found: NDArray[np.bool_] = np.fromiter(true_of_kinds, bool, len(self.kinds))[self.what]
         return found
 

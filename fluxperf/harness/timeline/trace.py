@@ -93,7 +93,7 @@ class _Writer:
         self._domains: dict[tuple[int, int], int] = {}
 
     def about(self) -> dict[str, Any]:
-        """What the events do not say."""
+        """Facts about the capture that its events lack."""
         timeline, first = self._timeline, self._first_ns
         return {
             "fluxperf": VERSION,

@@ -48,7 +48,7 @@ _Time = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
 
 
 class _About(msgspec.Struct):
-    """What the trace says of itself."""
+    """The trace's facts about itself."""
 
     fluxperf: int
     source: str = ""
@@ -68,7 +68,7 @@ class _About(msgspec.Struct):
 
 
 class _Args(msgspec.Struct):
-    """What stands beside an event: of ranges, calls, work and synchronizations."""
+    """Arguments of an event: of ranges, calls, work and synchronizations."""
 
     domain: str = ""
     payload: int | None = None

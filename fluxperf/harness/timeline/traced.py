@@ -1,4 +1,4 @@
-"""What was traced, as rows: one per event, sums per call site, and the copies inside of ranges that allow none."""
+"""Traced events as rows: one per event, sums per call site, and the copies inside of ranges that allow none."""
 
 from __future__ import annotations
 

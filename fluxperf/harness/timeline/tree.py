@@ -156,7 +156,7 @@ def _named(rows: list[Branch], above: str) -> list[Branch]:
 
 
 class _Measures(msgspec.Struct):
-    """What each turn cost, with all below it; ``last_ns`` is before ``first_ns`` where no work was launched."""
+    """Costs of each turn, with all below it; ``last_ns`` is before ``first_ns`` where no work was launched."""
 
     host_ns: Column
     busy_ns: NDArray[np.float64]

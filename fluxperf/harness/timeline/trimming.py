@@ -150,7 +150,7 @@ def _first(connection: sqlite3.Connection, columns: dict[str, list[str]], real: 
 
 
 def _value(table: str, name: str, first: int) -> str:
-    """What is written of a column."""
+    """The value that is written of a column."""
     if name in ('"start"', '"end"'):
         moved = f"{name} - {first}"
         return f"CASE WHEN {_UNTIMED} THEN 0 ELSE {moved} END" if table in _ON_GPUS else moved

@@ -1,4 +1,4 @@
-"""What the host waited for: told by the call, its name and how long it lasted, not by the type that a record gives it.
+"""Waits of the host: recognized by the call's name and duration, not by the type that a record gives it.
 
 Versions of Nsight Systems write other types for one call: from 2025.3 on ``cudaStreamSynchronize`` has that of a
 stream that waits for an event, 2024.4 and 2024.5 give ``cudaDeviceSynchronize`` those of an event and of nothing known.

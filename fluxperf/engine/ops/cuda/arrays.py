@@ -1,4 +1,4 @@
-"""What launchers ask of arrays: element types, addresses, strides in elements, and axes merged where they are even."""
+"""Questions of launchers about arrays: element types, addresses, strides in elements, and axes that merge evenly."""
 
 from __future__ import annotations
 

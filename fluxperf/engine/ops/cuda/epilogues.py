@@ -1,4 +1,4 @@
-"""What follows a product in the same op: bias, gate and residual in one kernel. Registers nothing."""
+"""Work behind a product in the same op: bias, gate and residual in one kernel. Registers nothing."""
 
 from __future__ import annotations
 

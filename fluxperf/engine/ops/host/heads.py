@@ -1,4 +1,4 @@
-"""What the twins of both kernels that make heads have in common."""
+"""Code that the twins of both kernels of heads share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a specification is made of: cases, operands, counts of operations and tolerances."""
+"""Parts of a specification: cases, operands, counts of operations and tolerances."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def case(*operands: Any, result: str = "", **options: Any) -> Case:
 
 @dataclass(frozen=True)
 class Spec:
-    """What an op means, whoever computes it, and the calls that tests and benchmarks make of it.
+    """An op's meaning, whoever computes it, and the calls that tests and benchmarks make of it.
 
     ``flops`` counts a multiply-add as two operations and takes the op's arguments. Bytes are those of every array
     argument and result, each once. ``tolerance`` bounds ``||out - oracle|| / ||oracle||`` by dtype of the activations,

@@ -1,4 +1,4 @@
-"""What the plots share: rows with labels, bars, axes of seconds, and labels that keep out of each other's way."""
+"""Code that plots share: rows with labels, bars, axes of seconds, and labels that keep out of each other's way."""
 
 from __future__ import annotations
 
