@@ -115,15 +115,15 @@ def _joined(weights: Weights, parts: list[tuple[int, Piece]]) -> torch.Tensor:
     return torch.cat([weights.rows(*part) for _, part in sorted(parts)])
 
 
-def encoders(folder: Path) -> Iterator[Entry]:
-    """Tensors of CLIP and T5 with ComfyUI's prefixes, and of the VAE by the original's names."""
-    for part, prefix in (
-        ("text_encoder", "text_encoders.clip_l.transformer."),
-        ("text_encoder_2", "text_encoders.t5xxl.transformer."),
-    ):
-        weights = Weights(folder / part)
-        for name in weights.names:
-            yield Entry(prefix + name, weights.shape(name), weights.dtype(name), partial(weights.rows, name))
+def text_encoder(folder: Path, part: str, prefix: str) -> Iterator[Entry]:
+    """Tensors of CLIP or T5 with ComfyUI's prefix."""
+    weights = Weights(folder / part)
+    for name in weights.names:
+        yield Entry(prefix + name, weights.shape(name), weights.dtype(name), partial(weights.rows, name))
+
+
+def vae(folder: Path) -> Iterator[Entry]:
+    """Tensors of the VAE by the original's names."""
     weights = Weights(folder / "vae")
     ups = {int(found[1]) for name in weights.names if (found := re.match(r"decoder\.up_blocks\.(\d+)\.", name))}
     for name in weights.names:
@@ -135,23 +135,34 @@ def encoders(folder: Path) -> Iterator[Entry]:
         yield Entry(f"vae.{original}", shape, weights.dtype(name), partial(weights.rows, name))
 
 
+def parts(folder: Path) -> dict[str, list[Entry]]:
+    """The file's tensors by the subfolder that they come from."""
+    return {
+        "transformer": list(transformer(folder)),
+        "text_encoder_2": list(text_encoder(folder, "text_encoder_2", "text_encoders.t5xxl.transformer.")),
+        "text_encoder": list(text_encoder(folder, "text_encoder", "text_encoders.clip_l.transformer.")),
+        "vae": list(vae(folder)),
+    }
+
+
 def quantized(entry: Entry) -> bool:
     """Whether a tensor is one that such files have in e4m3: projections of blocks."""
     return len(entry.shape) == 2 and ("_blocks." in entry.name or (".layer." in entry.name and "t5xxl" in entry.name))
 
 
-def write(path: Path, folder: Path, plain: bool = False) -> None:
+def write(path: Path, folder: Path, plain: bool = False, emptied: bool = False) -> None:
     """Writes the file of a folder.
 
     Args:
         path: of the file.
         folder: as diffusers saves one.
         plain: leave all numbers as they are.
+        emptied: remove the folder's weights of each part when they are in the file.
     """
-    entries = [*transformer(folder), *encoders(folder)]
+    left = parts(folder)
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
-    for entry in entries:
+    for entry in (entry for entries in left.values() for entry in entries):
         small = quantized(entry) and not plain
         kind = "F8_E4M3" if small else entry.dtype
         begin, end = end, end + math.prod(entry.shape) * _BYTES[kind]
@@ -162,21 +173,26 @@ def write(path: Path, folder: Path, plain: bool = False) -> None:
             end += 4
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with path.open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little") + text)
-        for entry in entries:
-            numbers = entry.numbers().to(place)
-            if quantized(entry) and not plain:
-                scale = numbers.float().abs().max().reshape(1) / _E4M3_MAX
-                stream.write(_bytes((numbers.float() / scale).to(torch.float8_e4m3fn)))
-                stream.write(_bytes(scale))
-            else:
-                stream.write(_bytes(numbers))
+        for part in list(left):
+            for entry in left.pop(part):
+                for numbers in _stored(entry, plain):
+                    stream.write(numbers.contiguous().flatten().view(torch.uint8).cpu().numpy().data)
+            for weights in (folder / part).glob("*.safetensors*") if emptied else ():
+                weights.unlink()
 
 
-def _bytes(numbers: torch.Tensor) -> memoryview:
-    return numbers.contiguous().flatten().view(torch.uint8).cpu().numpy().data
+def _stored(entry: Entry, plain: bool) -> Iterator[torch.Tensor]:
+    """A tensor's numbers in the file, and their scale behind them if they have one."""
+    numbers = entry.numbers()
+    if plain or not quantized(entry):
+        yield numbers
+        return
+    numbers = numbers.to("cuda" if torch.cuda.is_available() else "cpu").float()
+    scale = numbers.abs().max().reshape(1) / _E4M3_MAX
+    yield (numbers / scale).to(torch.float8_e4m3fn)
+    yield scale
 
 
 def main() -> None:
@@ -185,13 +201,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="as diffusers saves one")
     parser.add_argument("file", type=Path, help="to be written")
     parser.add_argument("--plain", action="store_true", help="leave all numbers as they are")
-    parser.add_argument("--emptied", action="store_true", help="remove the folder's own weights afterwards")
+    parser.add_argument("--emptied", action="store_true", help="remove the folder's own weights")
     arguments = parser.parse_args()
     start = time.perf_counter()
-    write(arguments.file, arguments.folder, arguments.plain)
-    if arguments.emptied:
-        for weights in arguments.folder.glob("*/*.safetensors*"):
-            weights.unlink()
+    write(arguments.file, arguments.folder, arguments.plain, arguments.emptied)
     size = arguments.file.stat().st_size
     print(f"{arguments.file}: {size / 1e9:.2f} GB in {time.perf_counter() - start:.1f} s")
 

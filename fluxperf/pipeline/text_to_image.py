@@ -129,8 +129,9 @@ class Pipeline:
         with self._turn:
             if self._open:
                 self._open = False
-                self.generation.forget()
-                self.parts.close()
+                with self.parts.device.working():
+                    self.generation.forget()
+                    self.parts.close()
 
     def __call__(
         self,
@@ -230,7 +231,8 @@ class Pipeline:
                 crossings.clear()
             self._busy, self._interrupt = True, False
             try:
-                yield
+                with self.parts.device.working():
+                    yield
             finally:
                 self._busy = False
 

@@ -10,6 +10,7 @@ from fluxperf.engine.phases import phase_named
 from fluxperf.workloads import obstacles
 from tests.model.rung_runs import BFLOAT16_RUNGS, FLOAT32_RUNGS
 from tests.pipeline.conftest import HOW, PROMPTS, Saved, as_pictures, psnr, saved  # noqa: F401 (a fixture)
+from tests.pipeline.test_sharing import SMALL, in_threads
 
 #: One worker runs them all, as it does other models on the GPU.
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("models on the GPU")]
@@ -148,6 +149,52 @@ def test_other_ways_with_t5_and_noise(bridge, saved, options) -> None:  # noqa: 
         assert np.abs(ours[0] - from_cpu).max() <= 1
     plain.close()
     pipeline.close()
+
+
+@pytest.mark.parametrize("rung", _runs(("batched", "captured")))
+@pytest.mark.filterwarnings("ignore:T5 takes")
+def test_threads_get_the_pictures_that_they_asked_for(bridge, saved, rung: str) -> None:  # noqa: F811
+    """8 threads, 600 pictures each; the first ones are made, and captured, in a thread that did not load the model."""
+    from fluxperf import Pipeline
+
+    pipeline = Pipeline.from_pretrained(saved["schnell"].folder, rung=rung, device="cuda", cache_prompts=0)
+    asked = [(prompt, tokens) for prompt in ("a red fox " * 8, "x") for tokens in (24, 77)]
+    first, alone = {}, {}
+
+    def made(one):
+        return pipeline(one[0], max_sequence_length=one[1], **SMALL).images
+
+    def work(number: int) -> None:
+        for turn in range(600):
+            one = asked[(number + turn) % len(asked)]
+            assert np.array_equal(made(one), first[one])
+
+    in_threads(1, lambda number: first.update({one: made(one) for one in asked}))
+    in_threads(8, work)
+    alone.update({one: made(one) for one in asked})
+    pipeline.close()
+    assert all(np.array_equal(first[one], alone[one]) for one in asked)
+    assert len({first[one].tobytes() for one in asked}) == len(asked)
+
+
+def test_threads_keep_their_own_stream_and_device(gpu: CudaDevice) -> None:
+    import cupy
+
+    seen = []
+
+    def work(number: int) -> None:
+        before = cupy.cuda.get_current_stream().ptr
+        allocations = gpu.memory.allocations
+        with gpu.working():
+            array = gpu.draw_normal((1, 2), (1 << 20,), "float32", std=1.0)
+            seen.append((gpu.stream.ptr, gpu.memory.allocations > allocations, before))
+            gpu.door.to_host(array[:4], "check")
+        assert cupy.cuda.get_current_stream().ptr == before
+
+    main = gpu.stream.ptr
+    in_threads(2, work)
+    assert [one[:2] for one in seen] == [(main, True)] * 2
+    assert main not in {one[2] for one in seen}
 
 
 def _cpu_generator():

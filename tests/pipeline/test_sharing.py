@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.peer
 SMALL = {"height": 16, "width": 16, "num_inference_steps": 1, "output_type": "np", "seed": 1}
 
 
-def _in_threads(count, work):
+def in_threads(count, work):
     """Runs ``work(number)`` in threads; what one raises is raised here."""
     errors = []
 
@@ -45,7 +46,30 @@ def test_threads_get_the_pictures_that_they_asked_for(pipeline_of):
             one = asked[(number + turn) % len(asked)]
             assert np.array_equal(pipeline(one[0], max_sequence_length=one[1], **SMALL).images, right[one])
 
-    _in_threads(8, work)
+    in_threads(8, work)
+
+
+def test_a_call_works_on_its_device_whatever_the_thread(pipeline_of, monkeypatch):
+    """A GPU's current stream is one by thread: a thread that did not make the pipeline has another."""
+    pipeline = pipeline_of("schnell", "batched", cache_prompts=0)
+    where, made_in = [], []
+
+    @contextmanager
+    def working():
+        where.append(threading.get_ident())
+        yield
+        where.pop()
+
+    real = pipeline.generation.batch
+
+    def batch(*arguments, **options):
+        made_in.append(where == [threading.get_ident()])
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(pipeline.parts.device, "working", working, raising=False)
+    monkeypatch.setattr(pipeline.generation, "batch", batch)
+    in_threads(3, lambda number: pipeline("x", max_sequence_length=8, **SMALL))
+    assert made_in == [True] * 3
 
 
 def test_calls_do_not_overlap(pipeline_of, monkeypatch):
@@ -64,7 +88,7 @@ def test_calls_do_not_overlap(pipeline_of, monkeypatch):
             inside.pop()
 
     monkeypatch.setattr(pipeline.generation, "batch", batch)
-    _in_threads(4, lambda number: pipeline("x", max_sequence_length=8, **SMALL))
+    in_threads(4, lambda number: pipeline("x", max_sequence_length=8, **SMALL))
     assert len(most) == 8
     assert max(most) == 1
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, Protocol
 
 from fluxperf.engine.device.choices import Trial
@@ -114,6 +115,11 @@ class Device(ABC):
 
     def close(self) -> None:  # noqa: B027 (most devices hold nothing)
         """Gives back what the device holds; it is not used afterwards."""
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """A region in which the calling thread works on this device; what was current in it before returns then."""
+        yield
 
     def beside(self, *work: Callable[[], Any]) -> tuple[Any, ...]:
         """Results of pieces of work that do not depend on each other; a device may let them overlap.

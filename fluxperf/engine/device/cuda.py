@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -70,6 +72,26 @@ class CudaDevice(Gpu, Device):
         self.memory = Memory()
         self._hook = _pool_counter(self._cp, self.memory)
         self._hook.__enter__()
+        #: Says of the thread that opened the device that its allocations are counted.
+        self._opener = threading.local()
+        self._opener.counted = True
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Device, stream and the count of allocations are CuPy's by thread: another thread has its null stream.
+
+        Work there would not be ordered with this device's, and could not be captured.
+        """
+        cuda = self._cp.cuda
+        counted = getattr(self._opener, "counted", False)
+        with cuda.Device(self.ordinal):
+            before = cuda.get_current_stream()
+            self._main.use()
+            try:
+                with nullcontext() if counted else self._hook:
+                    yield
+            finally:
+                before.use()
 
     def beside(self, *work: Callable[[], Any]) -> tuple[Any, ...]:
         """The first piece runs on the current stream, the others on one beside it, which waits for all work so far.
@@ -223,7 +245,9 @@ class CudaDevice(Gpu, Device):
 
     def close(self) -> None:
         """Gives the memory pools back to the driver."""
-        self._hook.__exit__(None, None, None)
+        if getattr(self._opener, "counted", False):  # in another thread it is not there to be removed
+            self._hook.__exit__(None, None, None)
+            self._opener.counted = False
         self.__dict__.pop("_scratch", None)
         self.limit(None)
         self._cp.get_default_memory_pool().free_all_blocks()
