@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 from fluxperf.engine.device import cublaslt
+from fluxperf.engine.device.choices import Ways
 from fluxperf.engine.device.cublaslt import CublasLt
 
 
@@ -44,3 +47,30 @@ def test_a_program_with_many_streams_keeps_a_few() -> None:
     assert len(products._workspaces) == cublaslt._STREAMS
     assert [one.stream for one in made] == list(range(1, 101)), "allocated on the stream that uses it"
     assert len({workspace for workspace, _ in launched}) == 100
+
+
+def test_trials_leave_no_memory_behind() -> None:
+    """A process that tries ways holds as much as one that finds them chosen: what is gated is the same in both."""
+    made: list[Any] = []
+    products, device, launched = _products(made)
+
+    def library() -> None:
+        for stream in (7, 8):  # the second one is what works beside the first
+            device.stream.ptr = stream
+            products._launch(0, (0, 0, 0), SimpleNamespace(ptr=0), 0, 0, 0)
+
+    device.stream.ptr = 7
+    products._launch(0, (0, 0, 0), SimpleNamespace(ptr=0), 0, 0, 0)
+    device.products, device.launches, device.now = products, 0, 0.0
+    device.choices_kept = SimpleNamespace(find=lambda *_: None, keep=lambda *_: None)
+    device.quiet = device.occupy = lambda: None
+    device.mark = lambda: device.now
+    device.elapsed_s = lambda start, end: end - start
+
+    def way(seconds: float, work: Callable[[], None]) -> None:
+        work()
+        device.now += seconds
+
+    ways = {"library": partial(way, 2e-3, library), "tiles": partial(way, 1e-3, lambda: None)}
+    Ways(device).run("op", ways, "v1")
+    assert (8 in {stream for _, stream in launched}, list(products._workspaces)) == (True, [7])

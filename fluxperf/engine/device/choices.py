@@ -210,9 +210,10 @@ class Ways:
         choice = device.choices_kept.find(what, marked)
         if choice is None:
             launches = device.launches
-            for run in ways.values():  # compiles, and lets the library choose for itself
-                run()
-            choice = tried_hot(device, list(ways.values()))
+            with device.products.trial():
+                for run in ways.values():  # compiles, and lets the library choose for itself
+                    run()
+                choice = tried_hot(device, list(ways.values()))
             device.launches = launches
             choice = _untied(choice)
             device.choices_kept.keep(what, marked, choice)

@@ -9,6 +9,8 @@ where rounding the operands costs 4 %.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -99,6 +101,19 @@ class CublasLt:
     def workspaces(self) -> tuple[Any, ...]:
         """Scratch memory of all streams: held by whoever launches a product again without this object."""
         return tuple(self._workspaces.values())
+
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        """A region of trials, done when it ends: streams that had no scratch memory before it have none after it.
+
+        Else a process that tries would hold more memory than one that finds its choices on disk.
+        """
+        before = set(self._workspaces)
+        try:
+            yield
+        finally:
+            for stream in self._workspaces.keys() - before:
+                del self._workspaces[stream]
 
     def __call__(self, product: Product, a: int, b: int, d: int, bias: int = 0) -> None:
         """Launches a product on device addresses of A, B, D and, for epilogues with a bias, of that."""
