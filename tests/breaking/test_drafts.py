@@ -15,7 +15,7 @@ import pytest
 from fluxperf import drafts
 from fluxperf.errors import RecordError
 from fluxperf.files import append_line, check_writable, locked, write_whole
-from tests.pure.test_files import names
+from tests.pure.test_files import full_after, names
 
 #: Writes the first half of a file, says so, and waits.
 HALF = """
@@ -161,15 +161,8 @@ def test_half_of_an_object_at_the_end_goes_and_all_else_stays(tmp_path: Path, ta
 
 
 def test_half_of_an_object_goes_although_the_next_line_does_not_fit(tmp_path: Path) -> None:
-    import resource
-
     path = tmp_path / "records.jsonl"
     path.write_bytes(b'first\n{"half')
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, limit[1]))
-    try:
-        with pytest.raises(RecordError, match="File too large"):
-            append_line(path, b"x" * 9_000 + b"\n")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    with full_after(5_000), pytest.raises(RecordError, match="File too large"):
+        append_line(path, b"x" * 9_000 + b"\n")
     assert path.read_bytes() == b"first\n"

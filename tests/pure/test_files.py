@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,17 @@ from fluxperf.files import append_line, check_writable, place, write_whole
 
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
+
+
+@contextmanager
+def full_after(nbytes: int) -> Iterator[None]:
+    """A region in which no file gets longer: the system takes a part of what is written, as a full disk does."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, limit[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
 
 
 def names(folder: Path) -> list[str]:
@@ -255,17 +268,10 @@ def test_what_stops_writing_leaves_the_old_file_and_no_other(
 
 def test_half_of_the_content_is_never_seen(tmp_path: Path) -> None:
     """The file system stops in the middle of writing, as a full disk does."""
-    import resource
-
     path = tmp_path / "file"
     path.write_bytes(b"before")
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
-    try:
-        with pytest.raises(RecordError, match="File too large"):
-            write_whole(path, bytes(200_000))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    with full_after(100_000), pytest.raises(RecordError, match="File too large"):
+        write_whole(path, bytes(200_000))
     assert path.read_bytes() == b"before"
     assert names(tmp_path) == ["file"]
 
@@ -341,16 +347,9 @@ def test_asking_whether_a_file_could_be_written_makes_folders_only(tmp_path: Pat
 @pytest.mark.parametrize("had", [None, b"first\n", b"first\ntorn"])
 def test_a_line_that_does_not_fit_leaves_nothing(tmp_path: Path, had: bytes | None) -> None:
     """The system takes a part of it, as a disk that fills up does."""
-    import resource
-
     path = tmp_path / "file"
     if had is not None:
         path.write_bytes(had)
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, limit[1]))
-    try:
-        with pytest.raises(RecordError, match="File too large"):
-            append_line(path, b"x" * 9_000 + b"\n")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    with full_after(5_000), pytest.raises(RecordError, match="File too large"):
+        append_line(path, b"x" * 9_000 + b"\n")
     assert (path.read_bytes() if path.exists() else None) == had
