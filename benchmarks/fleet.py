@@ -1,4 +1,4 @@
-"""What records of many runners take: bytes, objects, seconds and memory, on a fleet that is made up.
+"""Cost of records of many runners: bytes, objects, seconds and memory, on a fleet that is made up.
 
     python -m benchmarks.fleet -o reports/records/fleet.json
     python -m benchmarks.fleet --commits 100 --machines 2      # a small one

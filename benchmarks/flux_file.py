@@ -102,7 +102,7 @@ def _bounded(piece: Piece, shape: tuple[int, ...]) -> Piece:
 
 
 def _between(stacked: list[Piece], first: int, last: int) -> Iterator[tuple[int, Piece]]:
-    """What rows ``first`` to ``last`` of stacked pieces are: place among those rows, and piece."""
+    """Pieces that make rows ``first`` to ``last`` of a stack: place among those rows, and piece."""
     at = 0
     for name, start, stop in stacked:
         low, high = max(first, at), min(last, at + stop - start)

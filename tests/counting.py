@@ -1,4 +1,4 @@
-"""What work costs, counted instead of timed: the same on every machine, whatever else runs on it."""
+"""Cost of work, counted instead of timed: the same on every machine, whatever else runs on it."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ class _Block(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """What all records of a kind share: the series of their metrics, which of those are noisy, and more."""
+    """Facts that all records of a kind share: the series of their metrics, which of those are noisy, and more."""
 
     keys: NDArray[np.int32]
     noisy: NDArray[np.bool_]

@@ -96,7 +96,7 @@ def doubts(place: Place, base: Sequence[Record], head: Sequence[Record], policy:
 
 
 def remarks(place: Place, base: Sequence[Record], head: Sequence[Record], policy: Policy) -> Iterator[str]:
-    """What a reader should know of a rung's records."""
+    """Remarks on a rung's records that a reader should know."""
     where = f"{place.workload}/{place.rung}"
     if base[0].ran_as == "twin":
         return
@@ -114,7 +114,7 @@ def remarks(place: Place, base: Sequence[Record], head: Sequence[Record], policy
 
 
 def _algorithms(base: Sequence[Record], head: Sequence[Record]) -> list[str]:
-    """What libraries chose otherwise on the other side; the times of their trials are no fact."""
+    """Choices of libraries that differ between the sides; the times of their trials are no fact."""
 
     def chosen(records: Sequence[Record]) -> dict[str, set[str]]:
         found: dict[str, set[str]] = {}
@@ -159,7 +159,7 @@ def _repeated(place: Place, base: Sequence[Record], head: Sequence[Record]) -> I
 
 
 def _shape(samples: tuple[float, ...]) -> tuple[float, ...]:
-    """What copies of samples share, also in another order, or all made longer or shorter by one factor.
+    """A mark that copies of samples share, also in another order, or all made longer or shorter by one factor.
 
     Few samples, or of a clock that tells only few values apart, have a shape in common by chance: they stand for
     themselves.

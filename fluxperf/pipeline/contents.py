@@ -42,7 +42,7 @@ def model_problems(folder: Path, variant: str | None = None) -> Iterator[str]:
 
 
 def config_problems(path: Path) -> Iterator[str]:
-    """What is wrong with the ``config.json`` of a subfolder, a sentence each."""
+    """Faults of the ``config.json`` of a subfolder, a sentence each."""
     settings = _settings(path)
     if isinstance(settings, str):
         yield f"{path.parent.name}/config.json {settings}"

@@ -1,4 +1,4 @@
-"""What a file that is read must have meant, by readers that share no code with fluxperf's.
+"""Meanings of files, by readers that share no code with fluxperf's.
 
 Each is given the file and what was read of it, and complains if that is something else: a wrong success.
 """
@@ -42,7 +42,7 @@ _ELEMENTS: dict[str, Any] = {
 
 
 def agree(said: Any, meant: Any, at: str = "") -> None:
-    """What was read says what the document says, wherever both say something; a document's dates are texts."""
+    """The result says what the document says, wherever both say something; a document's dates are texts."""
     if isinstance(said, Mapping) and isinstance(meant, Mapping):
         for key in said.keys() & meant.keys():
             agree(said[key], meant[key], f"{at}/{key}")

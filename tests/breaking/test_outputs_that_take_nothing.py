@@ -22,7 +22,7 @@ RUN = "run --workload tiny --steps 1 --repeat 1 --warmup 0 --rung fused --rung t
 
 
 def refused(words: str, capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
-    """What a command that ends with 2 printed, and its complaint."""
+    """The output of a command that ends with 2, and its complaint."""
     with pytest.raises(SystemExit) as end:
         main([*words.split(), str(FULL)])
     said = capsys.readouterr()

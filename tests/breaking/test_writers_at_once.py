@@ -1,4 +1,4 @@
-"""What is read, changed and written by several at once: each keeps what the others did."""
+"""Files that several processes read, change and write at once: each keeps what the others did."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ ACROSS = round((297 - 24) / 25.4 * 96)
 
 
 def letters(text: str) -> str:
-    """What is left of a text wherever its lines are broken."""
+    """A text without its white space: the same wherever its lines are broken."""
     return re.sub(r"\s+", "", text)
 
 

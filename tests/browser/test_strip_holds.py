@@ -1,4 +1,4 @@
-"""What the strip withstands: widths, themes, paper, hostile names, very many events, and a missing network."""
+"""The strip withstands widths, themes, paper, hostile names, very many events, and a missing network."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ SECONDS = dict(zip(RUNGS, (400.0, 7.5, 7.0, 1.25, 0.5, 0.45, 0.27), strict=True)
 
 
 def of_a_card(part: Part, number: int, made: set[str]) -> list[Record]:
-    """What a process of a part would have measured on a GPU: made up, with what its options ask for."""
+    """Records of a part's process on a GPU: made up, with what its options ask for."""
     assert part.key is not None
     name = "schnell-1024-t256" if part.key.sizes[3] == 256 else HEADLINE
     settings = {"nvtx": "off", **dict(part.key.settings)}

@@ -1,4 +1,4 @@
-"""Docstrings: on everything public, with shapes where arrays go, and without boasts."""
+"""Docstrings: on everything public, with shapes where arrays go, plain beginnings, and without boasts."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ pytestmark = pytest.mark.xdist_group("tree")
 SHAPE = re.compile(r"\[[A-Z.][^\]]*\]")
 BOASTS = re.compile(r"\b(fast|faster|fastest|blazing\w*|optimal\w*|lightning|efficient\w*|performant)\b", re.IGNORECASE)
 FILES = tree.python_files("fluxperf")
+EVERY_FILE = tree.python_files("fluxperf", "benchmarks", "tests")
 Documented = ast.Module | ast.ClassDef | tree.Function
 
 
@@ -39,7 +40,7 @@ def public(node: Documented, path: str = "") -> Iterator[tuple[str, Documented]]
 
 
 def missing(module: ast.Module) -> list[str]:
-    """What is public and says nothing of itself."""
+    """Public names without a docstring."""
     return [where for where, node in public(module) if not ast.get_docstring(node) and not _is_stub(node)]
 
 
@@ -69,8 +70,23 @@ def test_the_scan_sees_a_boast() -> None:
     assert boasts(ast.walk(ast.parse('"""Breakfast, steadfastly."""'))) == []
 
 
+def nameless(nodes: Iterable[ast.AST]) -> list[str]:
+    """Docstrings that begin with "What": they go around the thing instead of naming it."""
+    texts = [ast.get_docstring(node) or "" for node in nodes if isinstance(node, Documented)]
+    return [text.partition("\n")[0] for text in texts if text.startswith("What ")]
+
+
+def test_each_names_the_thing() -> None:
+    tree.check(EVERY_FILE, lambda path: nameless(tree.nodes(path)))
+
+
+def test_the_scan_sees_one_that_goes_around_it() -> None:
+    assert nameless(ast.walk(ast.parse('def f():\n """What lies there."""'))) == ["What lies there."]
+    assert nameless(ast.walk(ast.parse('"""Whatever lies there."""'))) == []
+
+
 def shapeless(op: str) -> list[str]:
-    """What an op's row leaves unsaid: its meaning, or the shapes of what goes in and comes out."""
+    """Gaps in an op's row: its meaning, or the shapes of what goes in and comes out."""
     arguments, arrow, results = SPECS[op].signature.partition("->")
     no_array = {"rope_table", "timestep_embedding", "joined_halves"}
     said = {

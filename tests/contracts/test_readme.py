@@ -30,7 +30,7 @@ COMMANDS = re.findall(r"`(fluxperf [^`]+)`", TEXT)
 
 
 def between(mark: str) -> str:
-    """What stands between a comment, which may name a file behind a colon, and the one that ends it."""
+    """The text between a comment, which may name a file behind a colon, and the one that ends it."""
     start = re.escape(mark) if ":" in mark else f"{mark}: .*?"
     found = re.search(rf"<!-- {start} -->\n(.*?)<!-- /{mark.partition(':')[0]} -->", TEXT, re.DOTALL)
     assert found, f"no page has a part {mark!r}"

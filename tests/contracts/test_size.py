@@ -36,7 +36,7 @@ def test_no_function_has_more_than_eighty_lines() -> None:
 
 
 def lines_over(most: int, path: Path) -> list[str]:
-    """What is said of a file that has more lines than that."""
+    """The complaint about a file that has more lines than that."""
     lines = len(path.read_text().splitlines())
     return [f"{lines} lines"] if lines > most else []
 

@@ -54,7 +54,7 @@ with open(sys.argv[sys.argv.index("-o") + 1], "w") as file:
 
 
 class Ran(NamedTuple):
-    """What a job left behind."""
+    """Outputs of a job."""
 
     code: int
     printed: str
@@ -162,7 +162,7 @@ class Job:
         return Ran(done.returncode, done.stdout + done.stderr, summary, outputs, self.repository / "reports/out")
 
     def logged(self) -> list[Any]:
-        """What measured: the program's file, the names in its environment, its words."""
+        """The measuring process: the program's file, the names in its environment, its words."""
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
 

@@ -1,4 +1,4 @@
-"""What the gate measures besides revisions and models: two folders as they are, and kernels by themselves."""
+"""The gate beyond revisions and models: two folders as they are, and kernels by themselves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What revisions need besides themselves: taken from the running environment where it has it, and sealed."""
+"""Libraries of revisions: taken from the running environment where it has them, and sealed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What needs a GPU: skipped with the reason where there is none. Writes the figures of parity, if asked to."""
+"""Tests that need a GPU: skipped with the reason where there is none. Writes the figures of parity, if asked to."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ ROUND_TRIPS = {"host-copy", "pageable-copy", "item-sync", "sync-in-loop"}
 
 
 class Profiled(NamedTuple):
-    """What one profile left: its export or trace read, the trace, the ledger, and what was printed."""
+    """Results of one profile: its export or trace read, the trace, the ledger, and the printed text."""
 
     timeline: Timeline
     trace: Timeline

@@ -1,4 +1,4 @@
-"""What must hold between rungs and diffusers with the same weights, with the numbers that were found."""
+"""Agreement of rungs and diffusers with the same weights, with the numbers that were found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `captured` takes out of the step: counted by ops, and without a change of results."""
+"""Work that `captured` takes out of the step: counted by ops, and without a change of results."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ State = dict[str, np.ndarray]
 
 
 class Sizes(NamedTuple):
-    """What the names and shapes of a FLUX.1 checkpoint depend on."""
+    """Sizes that the names and shapes of a FLUX.1 checkpoint depend on."""
 
     double: int
     single: int

@@ -41,7 +41,7 @@ class Trial(NamedTuple):
 
     @property
     def key(self) -> str:
-        """What its tolerance is listed under."""
+        """The name that its tolerance is listed under."""
         return "fp8" if self.implementation.name == "fp8" else self.dtype
 
     @property
@@ -119,7 +119,7 @@ def perform(device: Device, trial: Trial, call: Call) -> Any:
 
 
 def oracle(trial: Trial, call: Call) -> list[Any]:
-    """What it should be, in float64 from the rounded operands."""
+    """The right result, in float64 from the rounded operands."""
     function = SPECS[trial.op].oracle
     assert function is not None
     return listed(function(*bare(call.args), **call.options))

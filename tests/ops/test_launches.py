@@ -42,7 +42,7 @@ WIDTHS = tuple(
 
 
 class Launch(NamedTuple):
-    """What a kernel was launched with."""
+    """Arguments of a kernel's launch."""
 
     entry: str
     grid: tuple[int, int]

@@ -1,4 +1,4 @@
-"""What CONTRIBUTING says of adding an op with a kernel is true: one is added to a copy of the tree, and all follows.
+"""CONTRIBUTING tells the truth about adding an op with a kernel: one is added to a copy of the tree, and all follows.
 
 The op is softsign, x / (1 + |x|). Each edit is what a person would write in that file, and nothing else is touched.
 """

@@ -58,7 +58,7 @@ def test_a_narrow_rung_gives_nearly_the_same_pictures(reference, pipeline_of, me
 
 
 def _float32_noise():
-    """What diffusers draws for seeds 7 and 8 in float32."""
+    """Noise of diffusers for seeds 7 and 8 in float32."""
     import torch
     from diffusers import FluxPipeline
 

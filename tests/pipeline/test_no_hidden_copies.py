@@ -1,4 +1,4 @@
-"""What the libraries' modules do between ids and pixels, on a device that has no numbers: nothing goes to the host.
+"""Modules of the libraries between ids and pixels, on a device that has no numbers: nothing goes to the host.
 
 PyTorch's ``meta`` device stands for the GPU. An op that reads a number there, or takes a tensor of the CPU beside one
 of the device, would be a copy or a wait on a GPU; there CUPTI counts the same (`run --end-to-end --witness`).

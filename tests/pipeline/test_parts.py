@@ -41,7 +41,7 @@ def _config(folder: Path, part: str, **changes) -> None:
 
 
 def _complaint(folder: Path) -> tuple[str, int]:
-    """What is said about a folder, and the bytes that were read before."""
+    """The complaint about a folder, and the bytes that were read before."""
     from fluxperf import Pipeline
 
     read = []

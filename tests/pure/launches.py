@@ -1,4 +1,4 @@
-"""What kernels would read and write, worked out from a plan as the kernels do it, block by block, thread by thread.
+"""Reads and writes of kernels, worked out from a plan as the kernels do it, block by block, thread by thread.
 
 Each function does the index arithmetic of one family of kernels, in the same names; what it takes is all that the
 kernel is told. So a plan that leaves something out, does it twice, or reads from a wrong place is seen without a GPU.

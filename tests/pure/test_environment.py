@@ -58,7 +58,7 @@ def test_the_machine_names_what_the_device_says() -> None:
 
 
 class NvmlError(Exception):
-    """What NVML says where it cannot answer."""
+    """The error of NVML where it cannot answer."""
 
 
 def nvml(release: Any = "580.159.04", cuda: int | None = 13000) -> SimpleNamespace:

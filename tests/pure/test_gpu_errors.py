@@ -1,4 +1,4 @@
-"""What is wrong with a GPU or its libraries is said in one message with what to do, and the command exits with 2."""
+"""A fault of a GPU or its libraries is one message that says what to do, and the command exits with 2."""
 
 from __future__ import annotations
 

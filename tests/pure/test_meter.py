@@ -85,7 +85,7 @@ def test_the_device_is_occupied_before_each_op_that_is_timed(ticking: Ticking, m
 
 
 def test_a_program_that_rests_on_the_host_is_timed_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the host does while a device is kept busy would be missing from the op's time."""
+    """Work of the host while a device is kept busy would be missing from the op's time."""
     occupied: list[str] = []
     for rung in ("baseline", "broadcast"):
         prepared = prepare(rung, workload_named("tiny"), device="host")

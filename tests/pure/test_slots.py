@@ -163,7 +163,7 @@ def _released_but_once(slot: CudaSlot) -> None:
     ids=["compute does not wait", "no end of reading is marked", "new memory is not waited for", "copies do not wait"],
 )
 def test_without_an_event_some_order_is_wrong(monkeypatch: pytest.MonkeyPatch, call, kept) -> None:
-    """What the test above proves would not hold, so it can fail."""
+    """The test above would fail without what it proves."""
     monkeypatch.setattr(CudaSlot, call, kept)
     wrong = 0
     for seed in range(20):

@@ -1,4 +1,4 @@
-"""What the page calls fast and slow, what it advises, and what it does not say because the figures do not bear it."""
+"""The page's advice: fast and slow by figures alone, and nothing that the figures do not bear."""
 
 # The page writes ranges with an en dash and ratios with a multiplication sign.
 # ruff: noqa: RUF001

@@ -1,4 +1,4 @@
-"""What the page makes of evidence besides records: verdict, calibration, ceilings, history, kernels, samples."""
+"""Evidence on the page besides records: verdict, calibration, ceilings, history, kernels, samples."""
 
 # The page writes ranges with an en dash and ratios with a multiplication sign.
 # ruff: noqa: RUF001

@@ -1,4 +1,4 @@
-"""What the page withstands: the network, hostile text, peculiar numbers, a failing disk."""
+"""The page withstands a missing network, hostile text, peculiar numbers and a failing disk."""
 
 # The page writes ranges with an en dash and ratios with a multiplication sign.
 # ruff: noqa: RUF001

@@ -1,4 +1,4 @@
-"""What the page says of records, and what it refuses to say."""
+"""The page's words about records, and those that it refuses to say."""
 
 # The page writes ranges with an en dash and ratios with a multiplication sign.
 # ruff: noqa: RUF001

@@ -1,4 +1,4 @@
-"""What the page says of cycles, clock and joules."""
+"""Cycles, clock and joules on the page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is seen decides, not a code or a word: exports as versions of Nsight Systems write them, kind by kind."""
+"""Evidence decides, not a code or a word: exports as versions of Nsight Systems write them, kind by kind."""
 
 from __future__ import annotations
 

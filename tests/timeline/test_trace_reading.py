@@ -25,7 +25,7 @@ def again(timeline: Timeline, folder: Path) -> Timeline:
 
 
 def many_things() -> Capture:
-    """What the example lacks: two processes, threads, overlapping ranges, whole graphs, unified memory, lost events."""
+    """The example lacks these: processes, threads, overlapping ranges, whole graphs, unified memory, lost events."""
     capture = Capture(graph_mode="Graph")
     capture.add("PROCESSES", globalPid=1 << 48 | 200 << 24, pid=200, name="other")
     capture.add("DIAGNOSTIC_EVENT", severity=3, text="12 events were dropped")
