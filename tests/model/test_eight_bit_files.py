@@ -189,6 +189,7 @@ NOTE = torch.tensor(list(b'{"format": "nvfp4"}'), dtype=torch.uint8)
         ({"img_in.weight": torch.zeros(32, 4, dtype=torch.int8)}, "has dtype I8"),
         ({f"{PARTED}.weight_scale_2": torch.tensor(1.0)}, "NVFP4"),
         ({f"{PARTED}.weight.absmax": torch.zeros(3)}, "bitsandbytes"),
+        ({f"{PARTED}.weight": torch.zeros(3584, 1, dtype=torch.uint8)}, "is U8: numbers of 4 bits, two to a byte"),
     ],
     ids=str,
 )

@@ -36,6 +36,12 @@ def scaled(files: TensorFiles, path: Path) -> TensorFiles:
     if told := told_quantized(names):
         raise CheckpointError(f"{path}: got {told}.")
     weights = {name.removesuffix(".weight") for name in names if name.endswith(".weight")}
+    packed = next((f"{base}.weight" for base in sorted(weights) if files.dtype(f"{base}.weight") == "U8"), "")
+    if packed:
+        raise CheckpointError(
+            f"{path}: tensor {files.stored(packed)!r} is U8: numbers of 4 bits, two to a byte, as bitsandbytes' nf4 "
+            "and fp4 have them. Expected weights in bfloat16, float16 or e4m3."
+        )
     found: dict[str, str] = {}
     without = {name for name in names if name == _MARK}
     for name in sorted(names):
