@@ -29,8 +29,8 @@ PerOpFile = Annotated[
 Ceilings = Annotated[
     list[Path] | None,
     typer.Option(
-        help="Measured rates of the machine for that table: rates by `python -m benchmarks.kernels`, records, or "
-        f"folders of them; {_RECORDS} if none is given and it is there."
+        help="Measured rates of the machine for that table: rates by `python -m benchmarks.kernels` in a "
+        f"checkout, records, or folders of them; {_RECORDS} if none is given and it is there."
     ),
 ]
 

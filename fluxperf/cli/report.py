@@ -49,7 +49,8 @@ def report(
     ceilings: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Rates of a machine, by `python -m benchmarks.kernels`; those in folders of records are found."
+            help="Rates of a machine, by `python -m benchmarks.kernels` in a checkout; those in folders of records are "
+            "found."
         ),
     ] = None,
     timeline: Annotated[

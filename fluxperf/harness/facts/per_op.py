@@ -310,7 +310,10 @@ def _notes(lines: Sequence[OpLine], ceilings: Mapping[str, Ceiling]) -> list[str
             names = ", ".join(f"{line.section} {line.op}".strip() for line in above)
             notes.append(f"Above the ceiling, since {why}: {names}.")
     if MEMORY not in ceilings:
-        notes.append("No rate of memory is known of this GPU: measure it with `python -m benchmarks.kernels -o FILE`.")
+        notes.append(
+            "No rate of memory is known of this GPU: measure it with `python -m benchmarks.kernels -o FILE` in a "
+            "checkout of fluxperf."
+        )
     published = [name for name, one in ceilings.items() if one.kind != "measured"]
     if any(line.bound_by in published for line in lines):
         notes.append("Some ceilings are published peaks, which nothing reaches: give measured ones with --ceilings.")

@@ -48,7 +48,7 @@ def _missing(ladder: Ladder, ceilings: dict[str, Ceiling]) -> str:
     if MEMORY not in ceilings:
         return (
             f"No rate of memory is known of {ladder.machine}. Measure it there with "
-            "python -m benchmarks.kernels -o FILE, and give the file with --ceilings."
+            "python -m benchmarks.kernels -o FILE in a checkout of fluxperf, and give the file with --ceilings."
         )
     return "No op with operations, bytes and a time was recorded."
 
