@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fluxperf.engine.checkpoints.checkpoint import BESIDE
 from fluxperf.engine.checkpoints.files import TensorFiles, model_name
 from fluxperf.errors import CheckpointError
 
@@ -23,8 +24,6 @@ _PREFIXES = (
     ("vae", "vae."),
     ("vae", "first_stage_model."),
 )
-#: Beginnings of names that stand for some part.
-_BESIDE = ("text_encoders.", "conditioner.", "cond_stage_model.", "vae.", "first_stage_model.")
 
 #: Parts of a VAE's names in the original and in diffusers (``convert_ldm_vae_checkpoint``), within encoder or decoder;
 #: blocks on the way up are counted from the other end there.
@@ -71,7 +70,7 @@ def open_single(path: Path) -> SingleFile:
         part, prefix = next(((part, prefix) for part, prefix in _PREFIXES if name.startswith(prefix)), ("", ""))
         if part:
             names.setdefault(part, {})[name.removeprefix(prefix)] = name
-        elif name.startswith(_BESIDE):
+        elif name.startswith(BESIDE):
             raise CheckpointError(
                 f"{path}: expected text encoders CLIP-L and T5-XXL and a VAE beside the transformer, got {name!r}. "
                 "It is of another model, or written by a program that is not known here; give the transformer alone."

@@ -26,9 +26,9 @@ _CLASS = "FluxTransformer2DModel"
 #: Channels of models that take a picture beside the noise.
 _WITH_PICTURE = {384: "FLUX.1 Fill, which takes a picture", 128: "FLUX.1 Depth or Canny, which takes a picture"}
 
-#: What programs put before the names of the transformer's tensors, and before those of other parts in the same file.
+#: Beginnings that programs add to the names of the transformer's tensors; and of names of other parts in the same file.
 _PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.", "transformer.")
-_BESIDE = ("text_encoders.", "vae.", "first_stage_model.", "cond_stage_model.", "conditioner.")
+BESIDE = ("text_encoders.", "vae.", "first_stage_model.", "cond_stage_model.", "conditioner.")
 _STEM = "diffusion_pytorch_model"
 #: ``config.json`` key of each size; the names are diffusers'.
 _KEYS = {
@@ -196,7 +196,7 @@ def _plainly_named(files: TensorFiles, path: Path) -> TensorFiles:
     )
     names: dict[str, str] = {}
     for name in sorted(files.names):
-        if prefix and name.startswith(_BESIDE):
+        if prefix and name.startswith(BESIDE):
             continue
         plain = name.removeprefix(prefix)
         if plain.startswith(("double_blocks.", "single_blocks.")) and plain.endswith("_norm.weight"):
