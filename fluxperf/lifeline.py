@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import ctypes
 import fcntl
 import os
@@ -14,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
@@ -182,7 +181,8 @@ def stoppable() -> Iterator[None]:
         if isinstance(what.exc_value, KeyboardInterrupt):
             last = -_TWICE_S
             number = getattr(what.exc_value, "number", signal.SIGINT)
-            threading.Timer(_LOST_S, _thread.interrupt_main, [number]).start()
+            # A real signal, which wakes what waits.
+            threading.Timer(_LOST_S, signal.pthread_kill, [threading.main_thread().ident, number]).start()
         else:
             unraisable(what)
 
@@ -248,16 +248,15 @@ def call(
     Raises:
         subprocess.TimeoutExpired: it takes longer.
     """
-    with subprocess.Popen(
-        leading(command), cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
-    ) as process:  # fmt: skip
-        try:
-            said, _ = process.communicate(timeout=patience_s)
-        except BaseException:
-            process.terminate()
-            process.wait()
-            raise
+    with ExitStack() as ends:
+        with undisturbed():  # a signal while it starts would leave it without one who ends it
+            process = subprocess.Popen(
+                leading(command), cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
+            )  # fmt: skip
+            ends.enter_context(process)
+            ends.callback(process.terminate)  # of no effect where it has ended
+        said, _ = process.communicate(timeout=patience_s)
     return subprocess.CompletedProcess(list(command), process.returncode, said)
 
 

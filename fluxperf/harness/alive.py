@@ -25,7 +25,7 @@ from typing import IO, AnyStr, NamedTuple, Protocol
 from fluxperf.errors import BuildError
 from fluxperf.harness.gate import Side
 from fluxperf.harness.records import Record, read_records
-from fluxperf.lifeline import DONE, GRACE_S, PATIENCE_S, READY, leading
+from fluxperf.lifeline import DONE, GRACE_S, PATIENCE_S, READY, leading, undisturbed
 
 #: Seconds that a process gets to end when no more turns come, and lines of its messages that an error repeats.
 _GRACE_S, _LINES = 60.0, 12
@@ -250,8 +250,10 @@ class Alive:
             worker.wait_for(READY)
 
     def _begin(self, side: Side) -> _Worker:
-        worker = _Worker(self._programs.begin(side, ["--in-turns"]), self._patience_s)
-        self._workers[side].append(worker)
+        begun = self._programs.begin(side, ["--in-turns"])
+        with undisturbed():  # a signal while it starts would leave it without one who ends it
+            worker = _Worker(begun, self._patience_s)
+            self._workers[side].append(worker)
         return worker
 
 

@@ -25,7 +25,7 @@ from fluxperf.harness.forked import Main
 from fluxperf.harness.gate import Side
 from fluxperf.harness.isolation import surroundings
 from fluxperf.harness.records import Record, read_records
-from fluxperf.lifeline import GRACE_S, PATIENCE_S, led
+from fluxperf.lifeline import GRACE_S, PATIENCE_S, led, undisturbed
 
 
 class Forks:
@@ -114,11 +114,13 @@ class Forks:
         if self._process is None:
             root = str(Path(fluxperf.__file__).resolve().parent.parent)
             descriptor = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            environment = {**surroundings(), **led(), "PYTHONPATH": root}
             try:
-                self._process = subprocess.Popen(
-                    self._command, cwd=self._folder, env={**surroundings(), **led(), "PYTHONPATH": root}, bufsize=0,
-                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=descriptor, start_new_session=True,
-                )  # fmt: skip
+                with undisturbed():  # a signal while it starts would leave it without one who ends it
+                    self._process = subprocess.Popen(
+                        self._command, cwd=self._folder, env=environment, bufsize=0, stdin=subprocess.PIPE,
+                        stdout=subprocess.PIPE, stderr=descriptor, start_new_session=True,
+                    )  # fmt: skip
             finally:
                 os.close(descriptor)
         return self._process

@@ -13,6 +13,9 @@ from types import SimpleNamespace
 import pytest
 
 from fluxperf import cli, lifeline
+from fluxperf.harness.alive import Alive, Begun
+from fluxperf.harness.forks import Forks
+from fluxperf.harness.measure.processes import run_once
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux ends the child")
 
@@ -118,6 +121,58 @@ def _read(told: Path) -> int:
     while not (told.exists() and told.read_text()):
         time.sleep(0.01)
     return int(told.read_text())
+
+
+SLEEPS = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
+
+
+def _in_forks(folder: Path) -> None:
+    forks = Forks(cli.main, ["phases"], folder, [])
+    with forks:
+        forks.measure("base")
+
+
+class _Turns:
+    """Starts a process that takes no turns."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def begin(self, side, options):
+        return Begun(SLEEPS, dict(os.environ), self.folder, self.folder / "o.jsonl", self.folder / "told", side)
+
+
+def _in_turns(folder: Path) -> None:
+    with Alive(_Turns(folder)) as alive:
+        alive.measure("base")
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        lambda folder: lifeline.call(SLEEPS, folder),
+        lambda folder: run_once(SLEEPS, folder / "o.jsonl", folder),
+        _in_turns,
+        _in_forks,
+    ],
+    ids=["call", "process", "turns", "forks"],
+)
+def test_a_signal_while_a_process_starts_ends_it(tmp_path, monkeypatch, start):
+    """It would live on, and write into a folder that is gone."""
+    started = []
+
+    class Starting(subprocess.Popen):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            started.append(self)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(subprocess, "Popen", Starting)
+    with lifeline.stoppable(), pytest.raises(lifeline.Stopped):
+        start(tmp_path)
+    ((one, code),) = [(one, one.returncode) for one in started]
+    one.kill()
+    assert code is not None
 
 
 class _Patient(subprocess.Popen):
@@ -243,7 +298,8 @@ def test_what_is_finished_is_kept_before_a_signal_ends_a_process(clock):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_that_comes_where_python_ignores_what_is_raised_is_not_lost(number, capsys):
-    """Half of all work may be in ``__del__``, where arrays are given back."""
+    """Half of all work may be in ``__del__``, where arrays are given back. What waits then is woken."""
+    start = time.monotonic()
 
     class Array:
         def __del__(self):
@@ -256,6 +312,7 @@ def test_a_signal_that_comes_where_python_ignores_what_is_raised_is_not_lost(num
     hook = sys.unraisablehook
     with lifeline.stoppable(), pytest.raises(KeyboardInterrupt) as stopped:
         work()
+    assert time.monotonic() - start < 60
     assert isinstance(stopped.value, lifeline.Stopped) == (number == signal.SIGTERM)
     assert sys.unraisablehook is hook
     assert capsys.readouterr().err == ""

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from fluxperf.errors import RecordError
 from fluxperf.harness.measure.merging import merge
 from fluxperf.harness.records import Record, read_records
-from fluxperf.lifeline import led
+from fluxperf.lifeline import led, undisturbed
 from fluxperf.words import plural
 
 #: Seconds between two looks at what a process has written.
@@ -119,7 +119,8 @@ def _run(command: Sequence[str], output: Path, on_count: Callable[[int], None], 
         environment = {**_environment(*roots), **compiled_in(output.parent), **led()}
         nothing = subprocess.DEVNULL
         try:
-            process = subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=messages, env=environment)
+            with undisturbed():  # a signal while it starts would leave it without one who ends it
+                process = subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=messages, env=environment)
             failure = _failure(_watched(process, output, on_count))
         finally:
             if process is not None:
