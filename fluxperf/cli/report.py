@@ -49,8 +49,7 @@ def report(
     ceilings: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Rates of a machine, by `python -m benchmarks.kernels` in a checkout; those in folders of records are "
-            "found."
+            help="Rates of a machine, by `python -m benchmarks.kernels` in a checkout; folders of records are searched."
         ),
     ] = None,
     timeline: Annotated[
