@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from safetensors import safe_open
@@ -28,6 +28,7 @@ from benchmarks.loading import shapes
 from fluxperf.engine.checkpoints import layouts
 from fluxperf.engine.checkpoints.checkpoint import Checkpoint
 from fluxperf.engine.checkpoints.layouts import Piece
+from fluxperf.engine.config import FluxConfig
 
 _BYTES = {"F32": 4, "BF16": 2, "F16": 2, "F8_E4M3": 1}
 _E4M3_MAX = 448.0
@@ -52,6 +53,21 @@ class Entry(NamedTuple):
     shape: tuple[int, ...]
     dtype: str
     numbers: Callable[[], torch.Tensor]
+
+
+class Tensors(Protocol):
+    """Tensors by name, whose numbers are there when they are asked for."""
+
+    names: list[str]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Its extents."""
+
+    def dtype(self, name: str) -> str:
+        """Its element type, as a header names it."""
+
+    def rows(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
+        """Some of its rows."""
 
 
 class Weights:
@@ -80,9 +96,8 @@ def _opened(path: Path) -> Any:
     return safe_open(path, framework="pt")
 
 
-def transformer(folder: Path) -> Iterator[Entry]:
+def transformer(config: FluxConfig, weights: Tensors) -> Iterator[Entry]:
     """The transformer's tensors under the original's names: stacked, and in parts, as both layouts say."""
-    config, weights = Checkpoint(folder).config, Weights(folder / "transformer")
     wanted, theirs = shapes(config), layouts.diffusers(config)
     sources: dict[str, list[tuple[int, Piece]]] = {name: [] for name in wanted}
     for path, pieces in layouts.original(config).items():
@@ -111,20 +126,18 @@ def _between(stacked: list[Piece], first: int, last: int) -> Iterator[tuple[int,
         at += stop - start
 
 
-def _joined(weights: Weights, parts: list[tuple[int, Piece]]) -> torch.Tensor:
+def _joined(weights: Tensors, parts: list[tuple[int, Piece]]) -> torch.Tensor:
     return torch.cat([weights.rows(*part) for _, part in sorted(parts)])
 
 
-def text_encoder(folder: Path, part: str, prefix: str) -> Iterator[Entry]:
+def text_encoder(weights: Tensors, prefix: str) -> Iterator[Entry]:
     """Tensors of CLIP or T5 with ComfyUI's prefix."""
-    weights = Weights(folder / part)
     for name in weights.names:
         yield Entry(prefix + name, weights.shape(name), weights.dtype(name), partial(weights.rows, name))
 
 
-def vae(folder: Path) -> Iterator[Entry]:
+def vae(weights: Tensors) -> Iterator[Entry]:
     """Tensors of the VAE by the original's names."""
-    weights = Weights(folder / "vae")
     ups = {int(found[1]) for name in weights.names if (found := re.match(r"decoder\.up_blocks\.(\d+)\.", name))}
     for name in weights.names:
         original = re.sub(r"\.up_blocks\.(\d+)\.", lambda match: f".up_blocks.{max(ups) - int(match[1])}.", name)
@@ -137,17 +150,34 @@ def vae(folder: Path) -> Iterator[Entry]:
 
 def parts(folder: Path) -> dict[str, list[Entry]]:
     """The file's tensors by the subfolder that they come from."""
+    return entries(
+        Checkpoint(folder).config, folder, Weights(folder / "transformer"), Weights(folder / "text_encoder_2")
+    )
+
+
+def entries(config: FluxConfig, folder: Path, flux: Tensors, t5: Tensors) -> dict[str, list[Entry]]:
+    """The file's tensors by subfolder; those of the small parts are a folder's."""
     return {
-        "transformer": list(transformer(folder)),
-        "text_encoder_2": list(text_encoder(folder, "text_encoder_2", "text_encoders.t5xxl.transformer.")),
-        "text_encoder": list(text_encoder(folder, "text_encoder", "text_encoders.clip_l.transformer.")),
-        "vae": list(vae(folder)),
+        "transformer": list(transformer(config, flux)),
+        "text_encoder_2": list(text_encoder(t5, "text_encoders.t5xxl.transformer.")),
+        "text_encoder": list(text_encoder(Weights(folder / "text_encoder"), "text_encoders.clip_l.transformer.")),
+        "vae": list(vae(Weights(folder / "vae"))),
     }
 
 
 def quantized(entry: Entry) -> bool:
     """Whether a tensor is one that such files have in e4m3: projections of blocks."""
     return len(entry.shape) == 2 and ("_blocks." in entry.name or (".layer." in entry.name and "t5xxl" in entry.name))
+
+
+def size_of(parts: dict[str, list[Entry]], plain: bool = False) -> int:
+    """Bytes of the numbers of a file's parts, without their scales."""
+    several = (entry for some in parts.values() for entry in some)
+    return sum(math.prod(entry.shape) * _BYTES[_kind(entry, plain)] for entry in several)
+
+
+def _kind(entry: Entry, plain: bool) -> str:
+    return "F8_E4M3" if quantized(entry) and not plain else entry.dtype
 
 
 def write(path: Path, folder: Path, plain: bool = False, emptied: bool = False) -> None:
@@ -159,12 +189,22 @@ def write(path: Path, folder: Path, plain: bool = False, emptied: bool = False) 
         plain: leave all numbers as they are.
         emptied: remove the folder's weights of each part when they are in the file.
     """
-    left = parts(folder)
+
+    def done(part: str) -> None:
+        for weights in (folder / part).glob("*.safetensors*") if emptied else ():
+            weights.unlink()
+
+    write_entries(path, parts(folder), plain, done)
+
+
+def write_entries(
+    path: Path, left: dict[str, list[Entry]], plain: bool = False, done: Callable[[str], None] = lambda part: None
+) -> None:
+    """Writes the file of its tensors by part, which are let go of; ``done`` is told of each part that is written."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
-    for entry in (entry for entries in left.values() for entry in entries):
-        small = quantized(entry) and not plain
-        kind = "F8_E4M3" if small else entry.dtype
+    for entry in (entry for some in left.values() for entry in some):
+        small, kind = quantized(entry) and not plain, _kind(entry, plain)
         begin, end = end, end + math.prod(entry.shape) * _BYTES[kind]
         header[entry.name] = {"dtype": kind, "shape": entry.shape, "data_offsets": [begin, end]}
         if small:
@@ -179,8 +219,7 @@ def write(path: Path, folder: Path, plain: bool = False, emptied: bool = False) 
             for entry in left.pop(part):
                 for numbers in _stored(entry, plain):
                     stream.write(numbers.contiguous().flatten().view(torch.uint8).cpu().numpy().data)
-            for weights in (folder / part).glob("*.safetensors*") if emptied else ():
-                weights.unlink()
+            done(part)
 
 
 def _stored(entry: Entry, plain: bool) -> Iterator[torch.Tensor]:

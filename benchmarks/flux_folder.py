@@ -14,10 +14,10 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import AutoencoderKL
@@ -66,7 +66,36 @@ FULL = Sizes(12, 12, 49408, 24, 64, 64, 10240, 32128, (128, 256, 512, 512), 2, 3
 TINY = Sizes(2, 4, 1024, 2, 4, 8, 48, 512, (8, 8, 16, 16), 1, 4, 1)
 
 
-def write(folder: Path, config: FluxConfig, sizes: Sizes, dtype: torch.dtype = torch.bfloat16, seed: int = 0) -> Path:
+class Drawn(NamedTuple):
+    """A large part whose numbers are drawn: its module's config, shapes of its tensors, and what they are drawn with.
+
+    ``spread`` gives mean and standard deviation of a tensor by name and shape.
+    """
+
+    config: Any
+    shapes: dict[str, tuple[int, ...]]
+    spread: Callable[[str, tuple[int, ...]], tuple[float, float]]
+
+
+def drawn(config: FluxConfig, sizes: Sizes) -> tuple[Drawn, Drawn]:
+    """Transformer and T5 of a model."""
+    with torch.device("meta"):
+        transformer = built(config)
+        t5 = T5EncoderModel(_t5_config(config, sizes))
+    t5.config.architectures = ["T5EncoderModel"]
+    shapes = {name: tuple(x.shape) for name, x in transformer.state_dict().items()}
+    t5_shapes = {name: tuple(x.shape) for name, x in t5.state_dict().items() if name != "encoder.embed_tokens.weight"}
+    return Drawn(transformer.config, shapes, _flux_spread), Drawn(t5.config, t5_shapes, _t5_spread(config, sizes))
+
+
+def write(
+    folder: Path,
+    config: FluxConfig,
+    sizes: Sizes,
+    dtype: torch.dtype = torch.bfloat16,
+    seed: int = 0,
+    large: bool = True,
+) -> Path:
     """Writes the folder of a model; one that is complete already is left as it is.
 
     Args:
@@ -75,6 +104,7 @@ def write(folder: Path, config: FluxConfig, sizes: Sizes, dtype: torch.dtype = t
         sizes: of the rest.
         dtype: of all weights.
         seed: of all numbers.
+        large: write the weights of transformer and T5 too; a file of theirs may stand for them.
 
     Raises:
         SystemExit: the disk has too little room.
@@ -84,23 +114,21 @@ def write(folder: Path, config: FluxConfig, sizes: Sizes, dtype: torch.dtype = t
     folder.mkdir(parents=True, exist_ok=True)
     place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     generator = torch.Generator(place).manual_seed(seed)
-    with torch.device("meta"):
-        transformer = built(config)
-        t5 = T5EncoderModel(_t5_config(config, sizes))
-    shapes = {name: tuple(x.shape) for name, x in transformer.state_dict().items()}
-    t5_shapes = {name: tuple(x.shape) for name, x in t5.state_dict().items() if name != "encoder.embed_tokens.weight"}
-    need = dtype.itemsize * sum(math.prod(shape) for part in (shapes, t5_shapes) for shape in part.values())
-    if (free := shutil.disk_usage(folder).free) < 1.1 * need:
+    transformer, t5 = drawn(config, sizes)
+    need = dtype.itemsize * sum(math.prod(shape) for part in (transformer, t5) for shape in part.shapes.values())
+    if large and (free := shutil.disk_usage(folder).free) < 1.1 * need:
         raise SystemExit(f"{folder}: expected {1.1 * need / 1e9:.0f} GB of free space, got {free / 1e9:.0f} GB.")
-    stem = "diffusion_pytorch_model"
-    _save(folder / "transformer", stem, _drawn(shapes, _flux_spread, generator, dtype), shapes, dtype, sizes.shards)
+    parts = (
+        (transformer, "transformer", "diffusion_pytorch_model", sizes.shards),
+        (t5, "text_encoder_2", "model", min(sizes.shards, 2)),
+    )
+    for part, name, stem, shards in parts:
+        (folder / name).mkdir(exist_ok=True)
+        if large:
+            _save(folder / name, stem, _numbers(part, generator, dtype), part.shapes, dtype, shards)
     (folder / "transformer" / "config.json").write_text(
         _json({**dict(transformer.config), "_class_name": "FluxTransformer2DModel"})
     )
-    t5_parts = min(sizes.shards, 2)
-    spread = _t5_spread(config, sizes)
-    _save(folder / "text_encoder_2", "model", _drawn(t5_shapes, spread, generator, dtype), t5_shapes, dtype, t5_parts)
-    t5.config.architectures = ["T5EncoderModel"]
     t5.config.save_pretrained(folder / "text_encoder_2")
     _small_parts(folder, config, sizes, dtype, seed, place)
     (folder / "scheduler").mkdir(exist_ok=True)
@@ -195,12 +223,10 @@ def _t5_spread(config: FluxConfig, sizes: Sizes) -> Any:
     return spread
 
 
-def _drawn(
-    shapes: Mapping[str, tuple[int, ...]], spread: Any, generator: torch.Generator, dtype: torch.dtype
-) -> Iterator[tuple[str, torch.Tensor]]:
+def _numbers(part: Drawn, generator: torch.Generator, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
     """Tensors on the host, one at a time; numbers that bfloat16 can hold."""
-    for name, shape in shapes.items():
-        mean, deviation = spread(name, shape)
+    for name, shape in part.shapes.items():
+        mean, deviation = part.spread(name, shape)
         numbers = torch.randn(shape, generator=generator, device=generator.device, dtype=torch.bfloat16)
         yield name, (numbers * deviation + mean).to(dtype).cpu()
 

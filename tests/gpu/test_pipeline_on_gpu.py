@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -154,7 +156,10 @@ def test_other_ways_with_t5_and_noise(bridge, saved, options) -> None:  # noqa: 
 @pytest.mark.parametrize("rung", _runs(("batched", "captured")))
 @pytest.mark.filterwarnings("ignore:T5 takes")
 def test_threads_get_the_pictures_that_they_asked_for(bridge, saved, rung: str) -> None:  # noqa: F811
-    """8 threads, 600 pictures each; the first ones are made, and captured, in a thread that did not load the model."""
+    """8 threads, 600 pictures each; the first ones are made, and captured, in a thread that did not load the model.
+
+    That takes a minute or more on a GPU; with ``-s`` it says how far it is.
+    """
     from fluxperf import Pipeline
 
     pipeline = Pipeline.from_pretrained(saved["schnell"].folder, rung=rung, device="cuda", cache_prompts=0)
@@ -164,15 +169,22 @@ def test_threads_get_the_pictures_that_they_asked_for(bridge, saved, rung: str) 
     def made(one):
         return pipeline(one[0], max_sequence_length=one[1], **SMALL).images
 
+    right = []
+
     def work(number: int) -> None:
         for turn in range(600):
             one = asked[(number + turn) % len(asked)]
             assert np.array_equal(made(one), first[one])
+            right.append(number)
+            if len(right) % 480 == 0:
+                print(f"{rung}: {len(right)} pictures in {time.perf_counter() - start:.0f} s", flush=True)
 
+    start = time.perf_counter()
     in_threads(1, lambda number: first.update({one: made(one) for one in asked}))
     in_threads(8, work)
     alone.update({one: made(one) for one in asked})
     pipeline.close()
+    assert len(right) == 8 * 600
     assert all(np.array_equal(first[one], alone[one]) for one in asked)
     assert len({first[one].tobytes() for one in asked}) == len(asked)
 

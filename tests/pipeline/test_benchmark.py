@@ -64,3 +64,26 @@ def test_shards_of_the_folder_are_those_of_its_index(tmp_path):
         first, second = (kind.from_pretrained(one / part, **options).state_dict() for one in (folder, whole))
         assert first.keys() == second.keys()
         assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_picture_from_one_file_that_was_written_from_drawn_numbers(tmp_path, monkeypatch):
+    pytest.importorskip("diffusers")
+    from benchmarks import from_file
+
+    output = tmp_path / "out" / "file.json"
+    options = "--model tiny --workload tiny --device host --rung fp8 --rung fused --repeat 1"
+    monkeypatch.setattr("sys.argv", ["from_file", *options.split(), "--folder", str(tmp_path), "-o", str(output)])
+    with warnings.catch_warnings():
+        from_file.main()
+    result = json.loads(output.read_text(encoding="utf-8"))
+    assert result["file_bytes"] == (tmp_path / "tiny-e4m3.safetensors").stat().st_size
+    assert not list((tmp_path / "tiny").glob("*/*.safetensors")), "all numbers are those of the file"
+    assert [row["rung"] for row in result["rungs"]] == ["fp8", "fused"]
+    for row in result["rungs"]:
+        assert [load["cache"] for load in row["loads"]] == ["cold", "warm"]
+        assert all(load["ready"]["gb_s"] > 0 for load in row["loads"])
+        assert max(row["weights_apart"].values()) <= (0 if row["rung"] == "fp8" else 2**-8)
+        assert row["same_picture_twice"]
+    assert result["psnr_db"][0] > 15
+    records = read_records(output.with_suffix(".jsonl")).records
+    assert [record.workload.weights for record in records] == ["tiny-e4m3.safetensors (tiny)"] * 2
