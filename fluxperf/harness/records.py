@@ -29,6 +29,9 @@ WANTED = "Expected a JSON Lines file written by `fluxperf run -o FILE.jsonl`."
 #: A number of things: none is below zero (one would hide others in a sum), none beyond 64 bits.
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
+#: Seconds, joules, watts or a share: none is below zero.
+Amount = Annotated[float, Meta(ge=0)]
+
 Direction = Literal["d2h", "h2d"]
 Stopped = Literal["count", "precision", "time"]
 
@@ -95,7 +98,7 @@ class BlockRow(msgspec.Struct, frozen=True, kw_only=True):
     h2d_copies: Count
     d2h_bytes: Count
     h2d_bytes: Count
-    time_s: float | None = None
+    time_s: Amount | None = None
 
 
 class LedgerRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,7 +121,7 @@ class OpRow(msgspec.Struct, frozen=True, kw_only=True):
 
     op: str
     count: Count
-    time_s: float
+    time_s: Amount
     bytes: Count
     flops: Count
     section: str = ""
@@ -131,7 +134,7 @@ class ErrorRow(msgspec.Struct, frozen=True, kw_only=True):
     ``rung`` is the rung whose latents those are; "" for an oracle's, and in older records.
     """
 
-    relative: Annotated[float, Meta(ge=0)]
+    relative: Amount
     against: str
     rung: str = ""
 
@@ -148,9 +151,9 @@ class SamplingRow(msgspec.Struct, frozen=True, kw_only=True):
 
     stopped: Stopped
     settled: bool | None
-    half_width: float | None
+    half_width: Amount | None
     process: str | None = None
-    host_load: Annotated[float, Meta(ge=0)] | None = None
+    host_load: Amount | None = None
 
 
 class ClockReading(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,7 +166,7 @@ class ClockReading(msgspec.Struct, frozen=True, kw_only=True):
     at_s: float
     sm_mhz: Count | None
     memory_mhz: Count | None
-    power_w: float | None
+    power_w: Amount | None
     temperature_c: int | None
     reasons: list[str] | None
 
@@ -175,9 +178,9 @@ class EnergyRow(msgspec.Struct, frozen=True, kw_only=True):
     readings of its power. ``None`` where it tells no such thing, or where the window is too short for the counter.
     """
 
-    window_s: float
-    counter_j: float | None
-    integrated_j: float | None
+    window_s: Amount
+    counter_j: Amount | None
+    integrated_j: Amount | None
     renewals: Count
 
 
@@ -185,7 +188,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     """The GPU's state around and during the timed region of one process; no reading where it could not be read."""
 
     readings: list[ClockReading]
-    power_limit_w: float | None = None
+    power_limit_w: Amount | None = None
     sm_highest_mhz: Count | None = None
     energy: EnergyRow | None = None
 
@@ -215,7 +218,7 @@ class LoadRow(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     bytes: Count
-    time_s: float
+    time_s: Amount
 
 
 class GraphRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -226,7 +229,7 @@ class GraphRow(msgspec.Struct, frozen=True, kw_only=True):
 
     launches: Count
     bytes: Count
-    capture_s: float
+    capture_s: Amount
 
 
 class StageRow(msgspec.Struct, frozen=True, kw_only=True):

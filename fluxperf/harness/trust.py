@@ -7,8 +7,9 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from fluxperf.harness.contradictions import contradictions, steps_of_a_generation
 from fluxperf.harness.exact import Place, exact_values
-from fluxperf.harness.metrics import metric_of, sampled, samples_of
+from fluxperf.harness.metrics import SAMPLES, metric_of, sampled, samples_of
 from fluxperf.harness.pairing import parts
 from fluxperf.harness.policy import Policy
 from fluxperf.harness.records import Record
@@ -83,10 +84,12 @@ def doubts(place: Place, base: Sequence[Record], head: Sequence[Record], policy:
         yield _doubt("other_reference", text, place, "error.against")
     if base[0].ran_as == "twin":
         return
+    gated = {parts(name)[0] for name in policy.noisy_of(place.workload)}
+    yield from _impossible(place, base, head, gated)
+    yield from _untrue(place, base, head)
     yield from _repeated(place, base, head)
     yield from _not_in_turns(place, base, head)
     times = {name for name in {*measured(base)} & {*measured(head)} if name.startswith("times.")}
-    gated = {parts(name)[0] for name in policy.noisy_of(place.workload)}
     if times and not times & gated:
         text = (
             f"times were measured ({', '.join(sorted(times))}), and the policy gates none of them for workload "
@@ -140,6 +143,45 @@ def _contradicted(place: Place, side: str, records: Sequence[Record]) -> Iterato
                 )
                 yield _doubt("witness_contradicts", text, place, f"witness.{name}")
                 break
+
+
+def _impossible(place: Place, base: Sequence[Record], head: Sequence[Record], gated: set[str]) -> Iterator[Row]:
+    """Rows of samples that are no quantity, where no verdict on the metric says so: of warm-ups, and not gated."""
+    for side, records in (("base", base), ("head", head)):
+        for one in SAMPLES:
+            found: dict[str, float] = {}
+            for record in records:
+                for key, processes in getattr(record, one.field).items():
+                    wrong = (value for samples in processes for value in samples if not 0 <= value < math.inf)
+                    if f"{one.name}.{key}" not in gated and (value := next(wrong, None)) is not None:
+                        found.setdefault(key, value)
+            for key, value in found.items():
+                name = f"{one.name}.{key}"
+                text = f"{name}: expected finite samples of at least 0, the {side} has {value:g}. Measure it again."
+                yield _doubt("negative" if value < 0 else "not_finite", text, place, name)
+
+
+def _untrue(place: Place, base: Sequence[Record], head: Sequence[Record]) -> Iterator[Row]:
+    """Rows of numbers that cannot all be true: the first of each metric and side."""
+    for side, records in (("base", base), ("head", head)):
+        told: set[str] = set()
+        for record in records:
+            for found in contradictions(record):
+                if found.metric not in told:
+                    told.add(found.metric)
+                    text = f"{found.metric}: the {side} contradicts itself: {found.text} Measure it again."
+                    yield _doubt("contradicts_itself", text, place, found.metric)
+    before, after = (set().union(*map(steps_of_a_generation, side)) for side in (base, head))
+    if len(before | after) > 1:
+        text = (
+            f"times.step: expected as many samples of a step for each of a generation in every process, got "
+            f"{_numbers(before)} on the base and {_numbers(after)} on the head. Some were left out or made up."
+        )
+        yield _doubt("contradicts_itself", text, place, "times.step")
+
+
+def _numbers(values: set[float]) -> str:
+    return " and ".join(f"{value:g}" for value in sorted(values)) or "none"
 
 
 def _repeated(place: Place, base: Sequence[Record], head: Sequence[Record]) -> Iterator[Row]:
