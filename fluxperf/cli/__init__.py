@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 import traceback
@@ -14,10 +15,9 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
-from typer.rich_utils import rich_format_error
 
 import fluxperf
-from fluxperf.cli.grammar import plain_flags, spelled
+from fluxperf.cli.grammar import plain_help, spelled
 from fluxperf.errors import FluxperfError
 from fluxperf.lifeline import Stopped, follow, stoppable
 
@@ -49,14 +49,14 @@ def _made(name: str) -> Any:
     module = import_module(f"fluxperf.cli.{word}")
     app = getattr(module, "app", None)
     if app is None:
-        app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+        app = typer.Typer(add_completion=False, rich_markup_mode=None)
         # What follows the program's name is the program's own, options too.
         settings = {"allow_interspersed_args": False} if name == "witness" else None
         app.command(name, context_settings=settings)(getattr(module, word))
     made = typer.main.get_command(app)
     made.name = name
     for command in (made, *getattr(made, "commands", {}).values()):
-        plain_flags(command)
+        plain_help(command)
     return made
 
 
@@ -67,7 +67,7 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
 )
 
 
@@ -84,11 +84,14 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     with_traceback: Annotated[
-        bool, typer.Option("--traceback", help="Show where in the program something unforeseen goes wrong.")
+        bool, typer.Option("--traceback", help="Print a Python traceback if something unexpected goes wrong.")
     ] = False,
 ) -> None:
     context.obj["traceback"] = with_traceback
 
+
+#: Set by a shell that asks how a word may go on.
+_COMPLETE = "_FLUXPERF_COMPLETE"
 
 #: What a command line that means nothing raises. Newer releases of Typer have a Click of their own inside.
 _MISUSE: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -121,8 +124,7 @@ def main(words: Sequence[str] | None = None) -> None:
         _complain(error)
         sys.exit(2)
     except _MISUSE as error:
-        rich_format_error(error)
-        sys.exit(error.exit_code)
+        _misused(error)
     except KeyboardInterrupt as error:
         name, number = (str(error), error.number) if isinstance(error, Stopped) else ("SIGINT", signal.SIGINT)
         kept = " ".join(getattr(error, "__notes__", []))
@@ -143,7 +145,9 @@ def main(words: Sequence[str] | None = None) -> None:
 def _ended(words: list[str], options: dict[str, bool]) -> Any:
     """Runs a command and returns its value or exit code. Typer's own way would end with 1 where an output is closed."""
     command = typer.main.get_command(app)
-    plain_flags(command)
+    plain_help(command)
+    if _COMPLETE in os.environ:
+        return command.main(words, prog_name="fluxperf", obj=options)
     try:
         with command.make_context("fluxperf", words, obj=options) as context:
             return command.invoke(context)
@@ -155,6 +159,19 @@ def _complain(what: object) -> None:
     from fluxperf.cli.terminal import Console
 
     Console(stderr=True, highlight=False).print(f"fluxperf: {what}", style="red", soft_wrap=True)
+
+
+def _misused(error: Any) -> NoReturn:
+    """Ends with 2 behind what a command line should have been; without any words, behind the help."""
+    context: Any = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(context.get_help(), err=True)
+    else:
+        command = f"{context.command_path} ".partition(" ")[2].strip() if context else ""
+        _complain(f"{command and f'{command}: '}{error.format_message()}")
+        if context:
+            typer.echo(f"Try '{context.command_path} -h' for help.", err=True)
+    sys.exit(error.exit_code)
 
 
 def _crashed(error: Exception, with_traceback: bool) -> NoReturn:

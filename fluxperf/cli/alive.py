@@ -13,13 +13,14 @@ from fluxperf.engine.device import open_device
 from fluxperf.errors import ConfigError, NoGpuError
 from fluxperf.kernel_times import KERNELS
 
-Warmup = Annotated[int | None, typer.Option(min=0, help="Generations of each process before them; not of kernels.")]
+Warmup = Annotated[int | None, typer.Option(min=0, help="Warm-up generations of each process; kernels have none.")]
 Stay = Annotated[
     int | None,
     typer.Option(
         "--alive",
         min=1,
-        help="Processes of each side that start once, stay alive and take turns; if none, each turn has a fresh one.",
+        help="Processes of each side that start once, stay alive and take turns. If not given, each turn has a fresh "
+        "one.",
     ),
 ]
 

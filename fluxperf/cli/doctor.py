@@ -45,7 +45,7 @@ _PACKAGES: tuple[tuple[str, dict[str, str], str], ...] = (
 
 
 def doctor() -> None:
-    """Say what is installed and imports, which device a run gets, and what is missing.
+    """Check the installation: what is installed and imports, which device a run gets, what is missing.
 
     Exit codes: 0; 2 if something that is installed does not import, or is there for two CUDA releases at once.
     """

@@ -25,25 +25,28 @@ _ROOT = Path(fluxperf.__file__).resolve().parent.parent
 
 
 def evidence(
-    suite: Annotated[str, typer.Argument(help=f"One of {', '.join(SUITES)}.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the evidence; what lies in it is done.")],
+    suite: Annotated[str, typer.Argument(help=f"What to measure: one of {', '.join(SUITES)}.")],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", help="Folder of the evidence. What it already holds is not measured again."),
+    ],
     budget: Annotated[
         float | None,
         typer.Option(
             min=0,
             metavar="SECONDS",
-            help="What would not fit into what is left of so many seconds is not begun; without, everything is.",
+            help="Time for this call: a process that would not end in time is not started. No limit if not given.",
         ),
     ] = None,
     part: Annotated[
         list[str] | None,
-        typer.Option("--part", help="Only parts of this name; * and ? match several. Repeat for several."),
+        typer.Option("--part", help="Only parts with this name; * and ? match several. Repeat for several."),
     ] = None,
     listed: Annotated[
-        bool, typer.Option("--list", help="Show what is done and what is missing, with its seconds; measure nothing.")
+        bool, typer.Option("--list", help="List what is done and what is missing, with its seconds; measure nothing.")
     ] = False,
 ) -> None:
-    """Measure all that a page of evidence needs: every rung in several processes, peers, errors, sizes, end to end.
+    """Measure everything on a page of evidence: every rung in several processes, peers, errors, sizes, end to end.
 
     Each process is kept when it ends, so this may be stopped at any moment; the same command goes on, also on another
     machine of the kind that has the folder. Evidence is of one commit and one kind of card, and mixes with no other.

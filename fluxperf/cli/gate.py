@@ -17,6 +17,7 @@ from fluxperf.baselines import WORKLOADS, counted, write_baseline
 from fluxperf.cli import main
 from fluxperf.cli.acceptable import check_names
 from fluxperf.cli.alive import Stay, Warmup, begins_with, calibrated, check_alive
+from fluxperf.cli.gate_options import Baselines, Github, Junit, Markdown, Plant, PolicyFile, Rungs, Sarif, Workloads
 from fluxperf.cli.grammar import Json
 from fluxperf.cli.judging import against, failed, other_program, references, since, spreads, spreads_of
 from fluxperf.cli.power import power
@@ -44,45 +45,31 @@ from fluxperf.kernel_times import KERNELS
 from fluxperf.lifeline import scratch, undisturbed
 from fluxperf.shipped import BASELINES, POLICY, present
 from fluxperf.words import plural
-from fluxperf.workloads import WORKLOADS as EVERY_WORKLOAD
 
-PolicyFile = Annotated[Path, typer.Option("--policy", help="Thresholds and accepted regressions.")]
-Junit = Annotated[Path | None, typer.Option("--junit", help="Write it as JUnit XML.")]
-Sarif = Annotated[Path | None, typer.Option("--sarif", help="Write it as SARIF 2.1.0.")]
-Markdown = Annotated[Path | None, typer.Option("--markdown", help="Write it as Markdown.")]
-Github = Annotated[
-    bool, typer.Option("--github", help="Append it to the step summary of GitHub Actions, and print annotations.")
-]
-Rungs = Annotated[list[str] | None, typer.Option("--rung", "-r", help="Rung; repeat for several. All if not given.")]
-Workloads = Annotated[
-    list[str],
-    typer.Option(
-        "--workload",
-        "-w",
-        metavar="NAME",
-        autocompletion=lambda: [*EVERY_WORKLOAD, KERNELS],
-        help="What is run; repeat for several. 'kernels' is every kernel by itself.",
-    ),
-]
 _WORKLOADS = ["tiny"]
-Baselines = Annotated[Path, typer.Option("--baselines", help="Folder of baselines and calibrations.")]
 
-app = typer.Typer(invoke_without_command=True, add_completion=False, rich_markup_mode="rich")
+app = typer.Typer(invoke_without_command=True, add_completion=False, rich_markup_mode=None)
 
 
 @app.callback()
 def gate(
     context: typer.Context,
-    baseline: Annotated[Path | None, typer.Option(help="Records before; with --candidate.")] = None,
-    candidate: Annotated[Path | None, typer.Option(help="Records after; with --baseline.")] = None,
+    baseline: Annotated[Path | None, typer.Option(help="Records file of before; needs --candidate.")] = None,
+    candidate: Annotated[Path | None, typer.Option(help="Records file of after; needs --baseline.")] = None,
     base: Annotated[
         str | None,
-        typer.Option(help="Revision before, built and measured; or a checkout's folder, as it is. With --head."),
+        typer.Option(
+            help="Revision of before, to build and measure; or the folder of a checkout, measured as it is. "
+            "Needs --head."
+        ),
     ] = None,
-    head: Annotated[str | None, typer.Option(help="Revision after, or a folder; with --base.")] = None,
+    head: Annotated[str | None, typer.Option(help="Revision of after, or a folder; needs --base.")] = None,
     workload: Workloads = _WORKLOADS,
     rung: Rungs = None,
-    pairs: Annotated[int | None, typer.Option(min=1, help="Process pairs to begin with; the policy's if none.")] = None,
+    pairs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Process pairs before the first verdict; the policy's number if not given."),
+    ] = None,
     repeat: Annotated[int, typer.Option(min=1, help="Timed generations of each process.")] = 5,
     warmup: Warmup = None,
     alive: Stay = None,
@@ -94,7 +81,7 @@ def gate(
     markdown: Markdown = None,
     github: Github = False,
 ) -> None:
-    """Compare two records files, or two revisions in interleaved process pairs.
+    """Compare two records files, or measure two revisions in pairs of processes and compare them.
 
     Exit codes: 0 passes, 1 a regression, 2 an error (nothing is proven), 3 unsure.
     """
@@ -104,7 +91,7 @@ def gate(
     if (None in files) == (None in refs) or any(files) != all(files) or any(refs) != all(refs):
         raise ConfigError(
             "gate: expected either --baseline FILE --candidate FILE or --base REF --head REF. "
-            "`fluxperf gate --help` names the commands exact, calibrate, power and accept besides."
+            "`fluxperf gate -h` lists the other commands: exact, calibrate, power and accept."
         )
     outputs = Outputs(json, junit, sarif, markdown, github)
     if baseline is not None and candidate is not None:
@@ -127,17 +114,19 @@ def gate(
 @app.command()
 def exact(
     workload: Annotated[
-        list[str] | None, typer.Option("--workload", "-w", help="Workload; repeat for several. Those of the baseline.")
+        list[str] | None,
+        typer.Option("--workload", "-w", help="Workload; repeat for several. Those of the baseline if not given."),
     ] = None,
     rung: Rungs = None,
     baseline: Annotated[Path, typer.Option(help="Counts to compare with.")] = BASELINES / "host.jsonl",
     base: Annotated[
         str | None,
         typer.Option(
-            help="Revision before: policy and counts are those of the commit that this checkout branched from."
+            help="Revision to compare with. Policy and counts are read at the commit where this checkout "
+            "branched from it."
         ),
     ] = None,
-    remake: Annotated[bool, typer.Option("--remake", help="Replace the baseline by what is counted now.")] = False,
+    remake: Annotated[bool, typer.Option("--remake", help="Replace the baseline with the counts of now.")] = False,
     policy: PolicyFile = POLICY,
     json: Json = None,
     junit: Junit = None,
@@ -182,37 +171,33 @@ def calibrate(
     workload: Workloads = _WORKLOADS,
     rung: Rungs = None,
     pairs: Annotated[
-        int | None, typer.Option(min=2, help="Process pairs of a comparison; the policy's first if not given.")
+        int | None, typer.Option(min=2, help="Process pairs in a comparison; the policy's first number if not given.")
     ] = None,
-    comparisons: Annotated[int, typer.Option(min=1, help="Comparisons of so many pairs each.")] = 1,
+    comparisons: Annotated[int, typer.Option(min=1, help="Number of comparisons.")] = 1,
     repeat: Annotated[int, typer.Option(min=1, help="Timed generations of each process.")] = 5,
     warmup: Warmup = None,
     time_limit_s: Annotated[
         float | None,
-        typer.Option(min=0, help="Begin no comparison that would end later than after so many seconds."),
+        typer.Option(min=0, help="Start no comparison that would end after this many seconds."),
     ] = None,
     forked: Annotated[
-        bool, typer.Option("--forked", help="Fork processes from one that has imported everything: they start sooner.")
+        bool,
+        typer.Option(
+            "--forked", help="Fork processes from one that has imported everything, so that they start sooner."
+        ),
     ] = False,
     alive: Stay = None,
-    plant: Annotated[
-        list[float] | None,
-        typer.Option(
-            min=0,
-            max=100,
-            help="Plant so many percent of a step as work, too, and see how often it is found; repeat.",
-        ),
-    ] = None,
+    plant: Plant = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Keep every comparison in this JSON file; what it has is continued."),
+        typer.Option("-o", "--output", help="Keep every comparison in this JSON file. An existing file is continued."),
     ] = None,
     policy: PolicyFile = POLICY,
     baselines: Baselines = BASELINES,
 ) -> None:
-    """Compare this machine with itself (A/A): how often the gate is wrong, its spread, the smallest change that shows.
+    """Compare a program with itself (A/A): spread on this machine, smallest change that shows, false alarms.
 
-    The first pair of processes is a warm-up. Exit code 1 if a comparison says SLOWER, which is a false alarm.
+    The first pair of processes is a warm-up. The exit code is 1 if a comparison says SLOWER, which is a false alarm.
     """
     thresholds = read_policy(present(policy))
     arguments = _command(workload, repeat, rung, warmup)
@@ -265,23 +250,28 @@ def accept(
     reason: Annotated[str, typer.Option(help="Why the regression is worth it.")],
     author: Annotated[str | None, typer.Option(help="Who accepts it; git's user.name if not given.")] = None,
     up_to: Annotated[
-        float | None, typer.Option(help="Bound: a count, or how many times the base a time may be (1.05).")
+        float | None, typer.Option(help="Largest accepted value: a count, or for a time a multiple of the base (1.05).")
     ] = None,
-    base: Annotated[
-        float | None, typer.Option(help="Of a time: the base in the verdict, from which the bound counts.")
-    ] = None,
+    base: Annotated[float | None, typer.Option(help="For a time: its base value in the verdict.")] = None,
     until: Annotated[
-        datetime.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last day; a year if none.")
+        datetime.datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d"],
+            metavar="YYYY-MM-DD",
+            help="Last day on which it is accepted; one year from today if not given.",
+        ),
     ] = None,
     workload: Annotated[
         str,
-        typer.Option("--workload", "-w", help="Workload, where names have a slash; METRIC is then the metric alone."),
+        typer.Option(
+            "--workload", "-w", help="Workload, if a name has a slash in it; METRIC is then the metric alone."
+        ),
     ] = "",
-    rung: Annotated[str, typer.Option("--rung", "-r", help="Rung, likewise.")] = "",
-    sha256: Annotated[str, typer.Option("--digest", help="Of a part of the judge: its digest in the verdict.")] = "",
+    rung: Annotated[str, typer.Option("--rung", "-r", help="Rung, in the same case.")] = "",
+    sha256: Annotated[str, typer.Option("--digest", help="For a part of the judge: its digest in the verdict.")] = "",
     policy: PolicyFile = POLICY,
 ) -> None:
-    """Record in the policy that a regression is accepted, with reason, author, date and the day it ends."""
+    """Accept a regression: write it into the policy with reason, author, date and last day."""
     who = (author or _git_user()).strip()
     if not who or not reason.strip():
         raise ConfigError("gate accept: expected a reason and an author, one is empty. Give --reason and --author.")

@@ -23,14 +23,14 @@ _Prompt = Annotated[str | None, typer.Argument(help="What the picture shows.")]
 _Model = Annotated[
     Path | None,
     typer.Option(
-        "--model", help="Folder of FLUX.1-schnell or -dev as diffusers saves it, or the model's name on the hub."
+        "--model", help="Folder of FLUX.1-schnell or -dev in the layout of diffusers, or the model's name on the hub."
     ),
 ]
 _Transformer = Annotated[
     Path | None,
     typer.Option(
-        help="File of the transformer's weights instead of the folder's, such as one in e4m3; text encoders and VAE "
-        "are taken from it too, where it holds them."
+        help="File with the transformer's weights, in place of the folder's; such as one in e4m3. If it "
+        "holds text encoders and VAE, they are taken from it too."
     ),
 ]
 _Output = Annotated[
@@ -39,37 +39,49 @@ _Output = Annotated[
 ]
 _Prompts = Annotated[
     Path | None,
-    typer.Option(help="File of prompts: one per line, or .jsonl with an object per line (prompt, seed, steps, ..)."),
+    typer.Option(help="File with a prompt per line, or .jsonl with an object per line (prompt, seed, steps, ..)."),
 ]
-_Rung = Annotated[str | None, choice(RUNGS, "--rung", "-r", help="Of the ladder; captured if not given.")]
+_Rung = Annotated[str | None, choice(RUNGS, "--rung", "-r", help="Rung of the ladder; captured if not given.")]
 _Steps = Annotated[int | None, typer.Option(min=1, help="Euler steps; 4 for schnell and 28 for dev if not given.")]
 _Seed = Annotated[
     int | None,
-    typer.Option(min=0, help="Of the first picture of each prompt; the next has the next number. Random if not given."),
+    typer.Option(
+        min=0, help="Seed of each prompt's first picture; each further picture adds one. Random if not given."
+    ),
 ]
 _NumImages = Annotated[int, typer.Option(min=1, help="Pictures of each prompt.")]
-_Guidance = Annotated[float | None, typer.Option(help="Scale, for dev; 3.5 if not given.")]
-_Tokens = Annotated[int, typer.Option(min=1, max=MOST_TOKENS, help="Tokens that T5 reads of a prompt.")]
+_Guidance = Annotated[float | None, typer.Option(help="Guidance scale of dev; 3.5 if not given.")]
+_Tokens = Annotated[
+    int, typer.Option(min=1, max=MOST_TOKENS, help="Longest prompt, in tokens of T5; longer ones are cut.")
+]
 _Embeddings = Annotated[
-    Path | None, typer.Option(help="Prompt embeddings (safetensors) instead of a prompt; needs no text encoders.")
+    Path | None, typer.Option(help="Read prompt embeddings (safetensors) in place of a prompt; needs no text encoders.")
 ]
 _EmbeddingsOut = Annotated[
-    Path | None, typer.Option(help="Write the prompts' embeddings here, for --embeddings; no picture without -o.")
+    Path | None,
+    typer.Option(help="Write the prompts' embeddings to this file, for --embeddings. Without -o no picture is made."),
 ]
 _LatentsOut = Annotated[
-    Path | None, typer.Option(help="Write final latents here (safetensors); without -o the VAE is not needed.")
+    Path | None,
+    typer.Option(
+        help="Write final latents (safetensors) to this file. Without -o no picture is made, and the VAE is not needed."
+    ),
 ]
-_Decode = Annotated[
-    Path | None, typer.Option(help="Decode latents that --latents-out wrote; needs nothing but the VAE.")
-]
+_Decode = Annotated[Path | None, typer.Option(help="Decode latents that --latents-out wrote; needs only the VAE.")]
 _NoiseFrom = Annotated[
-    str, choice(get_args(NoiseFrom), help="Who draws a seed's noise: PyTorch on the device, or on the cpu.")
+    str, choice(get_args(NoiseFrom), help="Where PyTorch draws the noise of a seed: on the device or on the CPU.")
 ]
 _T5 = Annotated[
-    str, choice(get_args(T5Keeping), help="T5 between prompts: keep it on the device, offload to the host, or free it.")
+    str,
+    choice(
+        get_args(T5Keeping),
+        help="T5 between prompts: keep it on the device, offload it to the host, or free its memory.",
+    ),
 ]
 _T5Precision = Annotated[str, choice(get_args(T5Precision), help="T5's weights; fp8 takes half the memory.")]
-_Nvtx = Annotated[bool, typer.Option("--nvtx", help="NVTX ranges for steps, blocks and ops too; stages have theirs.")]
+_Nvtx = Annotated[
+    bool, typer.Option("--nvtx", help="Push NVTX ranges for steps, blocks and ops; stages always have theirs.")
+]
 
 
 def generate(
@@ -99,23 +111,23 @@ def generate(
     nvtx: _Nvtx = False,
     memory_gb: MemoryGb = None,
 ) -> None:
-    r"""Make pictures of prompts with a FLUX.1 checkpoint.
+    r"""Make pictures from prompts with a FLUX.1 checkpoint.
 
-    [bold]Examples[/bold]
+    For example:
 
-    fluxperf generate "a red fox in the snow" --model FLUX.1-schnell -o fox.png
+      fluxperf generate "a red fox" --model FLUX.1-schnell -o fox.png
+      fluxperf generate "a red fox" --model black-forest-labs/FLUX.1-dev \
+        --rung fp8 --transformer flux1-dev.safetensors
+      fluxperf generate --prompts prompts.txt --model FLUX.1-dev --steps 28 \
+        --seed 7 --num-images 2 -o pictures/
 
-    fluxperf generate "a red fox" --model black-forest-labs/FLUX.1-dev --rung fp8 --transformer flux1-dev.safetensors
+    Text is encoded on one machine, the transformer runs without PyTorch on another, and the first decodes:
 
-    fluxperf generate --prompts prompts.txt --model FLUX.1-dev --steps 28 --seed 7 --num-images 2 -o pictures/
-
-    Text on one machine, the transformer without PyTorch on another, the picture on the first:
-
-    fluxperf generate "a red fox" --model FLUX.1-schnell --embeddings-out fox.safetensors
-
-    fluxperf generate --embeddings fox.safetensors --model FLUX.1-schnell --latents-out latents.safetensors
-
-    fluxperf generate --decode latents.safetensors --model FLUX.1-schnell -o fox.png
+      fluxperf generate "a red fox" --model FLUX.1-schnell \
+        --embeddings-out fox.safetensors
+      fluxperf generate --embeddings fox.safetensors --model FLUX.1-schnell \
+        --latents-out latents.safetensors
+      fluxperf generate --decode latents.safetensors --model FLUX.1-schnell
 
     Text encoders and VAE need the extra "pipeline"; `fluxperf doctor` prints the command.
     """

@@ -29,11 +29,60 @@ def choice(names: Sequence[str], *spelled: str, **how: Any) -> Any:
     return typer.Option(*spelled, metavar="|".join(names), autocompletion=lambda: list(names), **how)
 
 
-def plain_flags(command: Any) -> None:
-    """Takes the word for a type from options that have no value: they are on or off."""
-    for option in command.params:
-        if getattr(option, "is_flag", False):
-            option.metavar = ""
+#: What help calls a value, by a word in the name of its type: releases of Typer name types in their own ways.
+_VALUES = (("int", "N"), ("float", "NUMBER"), ("path", "PATH"), ("str", "TEXT"), ("text", "TEXT"))
+
+#: Stands for a hyphen while help is wrapped, so that no option, file or finding is broken at one.
+_HYPHEN = "\ue000"
+
+
+def plain_help(command: Any) -> None:
+    """Gives the help of a command the same words under every release of Typer: kinds of values, and whole sentences.
+
+    Args:
+        command: of Typer; changed in place.
+    """
+    if command.help:
+        paragraphs = command.help.replace("``", "`").split("\n\n")
+        # Click shortens a line of the list of commands that it has to make up.
+        command.short_help = " ".join(paragraphs[0].split())
+        # An indented paragraph keeps its lines: it is a command.
+        command.help = "\n\n".join(f"\b\n{text}" if text.startswith("  ") else text for text in paragraphs)
+    command.context_class = _whole_words(type(command).context_class)
+    for row in command.params:
+        if row.param_type_name == "argument":
+            _plain_argument(row)
+        elif getattr(row, "is_flag", False):
+            row.metavar = ""
+        elif row.metavar is None:
+            kind = row.type.name if hasattr(row, "type") else row.bare_type()
+            row.metavar = next((name for word, name in _VALUES if word in kind.lower()), None)
+
+
+def _plain_argument(row: Any) -> None:
+    """Shows an argument by its name alone: in brackets where it may be left out, with dots where it repeats."""
+    name = row.metavar or row.name.upper()
+    dots = "..." if row.nargs != 1 else ""
+    row.metavar = name
+    row.display_type_rich = lambda ctx: ""
+    row.get_usage_pieces = lambda ctx: [f"{name}{dots}" if row.required else f"[{name}]{dots}"]
+
+
+def _whole_words(context: Any) -> Any:
+    """A command's context whose help breaks lines between words only, not at hyphens."""
+
+    class Formatter(context.formatter_class):  # type: ignore[misc]
+        def write_text(self, text: str) -> None:
+            wrap = super().write_text
+            wrap(text.replace("-", _HYPHEN))
+
+        def write_dl(self, rows: Sequence[tuple[str, str]], *widths: int, **how: int) -> None:
+            super().write_dl([(first, second.replace("-", _HYPHEN)) for first, second in rows], *widths, **how)
+
+        def getvalue(self) -> str:
+            return str(super().getvalue()).replace(_HYPHEN, "-")
+
+    return type("Context", (context,), {"formatter_class": Formatter})
 
 
 def spelled(words: Sequence[str]) -> list[str]:

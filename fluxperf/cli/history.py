@@ -28,56 +28,64 @@ from fluxperf.harness.text import units
 from fluxperf.shipped import POLICY
 from fluxperf.words import plural
 
+_FailOn = Annotated[
+    str | None,
+    typer.Option(
+        "--fail-on",
+        help="Exit with 1 on a condition: slower (a time got worse and stayed worse), worse (the same, "
+        "counts included), budget (a budget is exceeded), or a number (a series is this many percent "
+        "worse than at first).",
+    ),
+]
+_Committed = Annotated[
+    bool,
+    typer.Option(
+        "--committed", help="Also read records from all commits that touched the folder, deleted files included."
+    ),
+]
+
 
 def history(
     places: Annotated[
         list[str],
         typer.Argument(
             help="Folders of records files and imported points; also files, patterns, and URLs that fsspec opens.",
-            metavar="PLACE...",
+            metavar="PLACE",
         ),
     ],
     metric: Annotated[
         str | None,
-        typer.Option("--metric", "-m", help="Only this metric; * and ? match several, whole or after the last dot."),
+        typer.Option(
+            "--metric",
+            "-m",
+            help="Only this metric, by its full name or what follows the last dot; * and ? match several.",
+        ),
     ] = None,
     machine: Annotated[str | None, typer.Option("--machine", help="Only this machine; * and ? match several.")] = None,
     since: Annotated[
         str | None, typer.Option("--since", help="Only changes from this day (2026-01-31) or commit on.")
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Also a table of every series, changed or not.")] = False,
-    repo: Annotated[Path, typer.Option("--repo", help="Git checkout that knows the order of the commits.")] = Path(),
-    policy: Annotated[Path, typer.Option(help="What rounds, and which references and budgets there are.")] = POLICY,
-    fail_on: Annotated[
-        str | None,
-        typer.Option(
-            "--fail-on",
-            help="End with 1 for a change of times to the worse that nothing repaired (slower), of counts, too "
-            "(worse), for a budget that is exceeded (budget), or a series this many percent worse than at first.",
-        ),
-    ] = None,
-    committed: Annotated[
-        bool,
-        typer.Option(
-            "--committed", help="Also every record that any commit held in the folder, files that are gone too."
-        ),
-    ] = False,
+    every: Annotated[bool, typer.Option("--all", help="Also show a table of every series, changed or not.")] = False,
+    repo: Annotated[Path, typer.Option("--repo", help="Git checkout with the commits, for their order.")] = Path(),
+    policy: Annotated[Path, typer.Option(help="Policy with rounding slack, references and budgets.")] = POLICY,
+    fail_on: _FailOn = None,
+    committed: _Committed = False,
     show_course: Annotated[
         bool,
         typer.Option(
-            "--course", help="Instead the time to denoise of the headline, from the first commit on, by card."
+            "--course", help="Show instead how the headline's time to denoise fell over the commits, for each GPU."
         ),
     ] = False,
-    chart: Annotated[Path | None, typer.Option(help="Write the course of the headline as an SVG picture.")] = None,
+    chart: Annotated[Path | None, typer.Option(help="Write the picture of --course as SVG.")] = None,
     as_json: Json = None,
     csv: Annotated[
-        Path | None, typer.Option("--csv", help="Write the records as a table too, a row for each record and metric.")
+        Path | None, typer.Option("--csv", help="Also write the records as CSV, with a row for each record and metric.")
     ] = None,
 ) -> None:
     """Show where the level of a metric changed over commits: when, by how much, how sure, and whether it was repaired.
 
-    Ends with 1 for what --fail-on names and with 2 for anything else that goes wrong. Lines that cannot be read are
-    skipped and named; the rest is shown, and the exit code is 2.
+    Exit codes: 0; 1 for what --fail-on names; 2 for any other problem. Lines that cannot be read are skipped and named;
+    the rest is shown, and the exit code is 2.
     """
     failing = _condition(fail_on)
     if show_course or chart is not None:

@@ -17,10 +17,10 @@ from fluxperf.words import plural
 def import_asv(
     results: Annotated[Path, typer.Argument(help="asv's results folder: the results_dir of asv.conf.json.")],
     output: Annotated[
-        Path, typer.Option("-o", "--output", help=f"File of points, ending in {SUFFIX}; what it holds is kept.")
+        Path, typer.Option("-o", "--output", help=f"File of points, ending in {SUFFIX}; an existing one is extended.")
     ] = Path(f"reports/out/asv{SUFFIX}"),
 ) -> None:
-    """Bring asv's results into a history, for `fluxperf history`.
+    """Import asv's results as points for `fluxperf history`.
 
     What failed or was skipped stays missing. Files and benchmarks that are damaged are left out and named; the rest is
     imported, and the exit code is 2. Importing again changes nothing.

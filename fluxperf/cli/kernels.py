@@ -21,7 +21,7 @@ def kernels(
         list[str] | None,
         typer.Option("--rung", "-r", help="Kernel, e.g. 'norm_modulate (fused)', also with a dtype. All if not given."),
     ] = None,
-    repeat: Annotated[int, typer.Option(min=1, help="Batches of 40 calls that are kept.")] = 9,
+    repeat: Annotated[int, typer.Option(min=1, help="Timed batches of 40 calls.")] = 9,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Append the records to this JSON Lines file.")
     ] = None,

@@ -14,7 +14,7 @@ from fluxperf.errors import UnknownNameError
 
 
 def ops(
-    name: Annotated[str | None, typer.Argument(metavar="[OP]", help="Show everything about this op.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="OP", help="Show everything about this op.")] = None,
 ) -> None:
     """Show the op vocabulary: meaning, shapes, and implementations."""
     console = Console()

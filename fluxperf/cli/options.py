@@ -36,7 +36,7 @@ WorkloadNames = Annotated[
         help=f"One of {', '.join(WORKLOADS)}; repeat for several. The sizes below replace its own.",
     ),
 ]
-DeviceKind = Annotated[str, choice(KINDS, help="Where it runs: auto takes a GPU that works, and the host without one.")]
+DeviceKind = Annotated[str, choice(KINDS, help="Device to run on: auto takes a working GPU, else the host.")]
 Rungs = Annotated[
     list[str] | None,
     typer.Option(
@@ -52,7 +52,7 @@ Pixels = Annotated[int, _PIXELS]
 OwnPixels = Annotated[int | None, _PIXELS]
 TextTokens = Annotated[int | None, typer.Option(help="Length of the text sequence.")]
 Steps = Annotated[int | None, typer.Option(help="Euler steps.")]
-Batch = Annotated[int | None, typer.Option(help="Images at once.")]
+Batch = Annotated[int | None, typer.Option(help="Images in a batch.")]
 Weights = Annotated[
     Path | None,
     typer.Option(
@@ -60,17 +60,17 @@ Weights = Annotated[
         "given."
     ),
 ]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a name on the hub; main if not given.")]
-Variant = Annotated[str | None, typer.Option(help="Word in the names of the folder's files, such as fp16.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub; main if not given.")]
+Variant = Annotated[str | None, typer.Option(help="Variant of the files, such as fp16: a part of their names.")]
 MemoryGb = Annotated[
     float | None,
     typer.Option(
         "--memory-gb",
-        help="Budget of device memory, in 10^9 bytes, for all that the transformer takes: weights that do not fit are "
-        "kept in pinned host memory and streamed beside the compute.",
+        help="Device memory that the transformer may take, in 10^9 bytes. Weights that do not fit stay in "
+        "pinned host memory and are streamed during compute.",
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Of synthetic weights and inputs.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of synthetic weights and inputs.")]
 
 
 @dataclass(frozen=True)
@@ -149,11 +149,13 @@ class ReferenceOptions:
 
     reference: Annotated[
         Path | None,
-        typer.Option("--reference", help="State errors against the latents in this file, made by --reference-to."),
+        typer.Option("--reference", help="Take errors against the latents in this file, which --reference-to wrote."),
     ] = None
     reference_to: Annotated[
         Path | None,
-        typer.Option("--reference-to", help="Write the first rung's final latents, for --reference of other runs."),
+        typer.Option(
+            "--reference-to", help="Write the first rung's final latents to this file, for --reference of other runs."
+        ),
     ] = None
 
     def check(self, rungs_alone: bool) -> None:
@@ -184,24 +186,27 @@ class SamplingOptions:
         int,
         typer.Option(
             min=0,
-            help="Generations before the timed ones; on a GPU the least number: it goes on until clock and cycles are "
-            "steady, for 10 s at most.",
+            help="Generations before the timed ones. On a GPU, warm-up goes on until clock and cycles are "
+            "steady, for at most 10 s.",
         ),
     ] = 1
     precision: Annotated[
         float | None,
-        typer.Option(min=0.01, help="Sample until the median is known to this many percent; --repeat is the least."),
+        typer.Option(
+            min=0.01, help="Sample until the median is known to within this many percent; --repeat is the minimum."
+        ),
     ] = None
     time_limit_s: Annotated[
         float | None,
         typer.Option(
             min=0,
-            help="Seconds of sampling per rung at most, beside a third of it for warm-up. A generation that takes as "
-            "long by itself is measured once, without a warm-up. With --precision 60 if not given.",
+            help="Limit of the sampling time of a rung, in seconds; warm-up may take a third of it in "
+            "addition. A generation that exceeds it alone is measured once, without warm-up. No limit if "
+            "not given; with --precision 60.",
         ),
     ] = None
     rest_s: Annotated[
-        float, typer.Option(min=0, help="Idle seconds before each generation: a card without a pause clocks down.")
+        float, typer.Option(min=0, help="Idle seconds before each generation. Without a pause a GPU lowers its clock.")
     ] = 0.0
 
     def sampling(self) -> Sampling:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _RECORDS = Path("reports/records")
 
 PerOpFile = Annotated[
-    Path | None, typer.Option("--per-op", help="Write the table of ops, with its sums and ceilings, to this JSON file.")
+    Path | None, typer.Option("--per-op", help="Write the table of ops with its totals and ceilings to this JSON file.")
 ]
 Ceilings = Annotated[
     list[Path] | None,

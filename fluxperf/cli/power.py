@@ -23,19 +23,27 @@ def power(
     comparisons: Annotated[Path, typer.Argument(metavar="FILE", help="What `gate calibrate -o FILE` wrote.")],
     trials: Annotated[int, typer.Option(min=1, help="Simulated comparisons of each change.")] = 2000,
     change: Annotated[
-        list[float] | None, typer.Option(min=0, max=100, help="Percent by which the head is worse; repeat for several.")
+        list[float] | None,
+        typer.Option(min=0, max=100, help="Simulated change of the head in percent; repeat for several."),
     ] = None,
     metric: Annotated[
         list[str] | None,
-        typer.Option("--metric", "-m", help="Kind of metric: times, cycles or energy; repeat. All that it has."),
+        typer.Option(
+            "--metric",
+            "-m",
+            help="Kind of metric: times, cycles or energy; repeat for several. All in the file if not given.",
+        ),
     ] = None,
     calibrated: Annotated[
-        bool, typer.Option("--calibrated/--uncalibrated", help="Judge by the scale that the file itself calibrates.")
+        bool,
+        typer.Option(
+            "--calibrated/--uncalibrated", help="Judge with the calibration that the file gives, or without one."
+        ),
     ] = True,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the rows to this JSON file.")] = None,
-    policy: Annotated[Path, typer.Option(help="Thresholds.")] = POLICY,
+    policy: Annotated[Path, typer.Option(help="Policy with thresholds.")] = POLICY,
 ) -> None:
-    """Simulate the gate on A/A comparisons of this machine: false alarms, and the power to see a change.
+    """Simulate the gate on A/A comparisons: how often it gives a false alarm, and how often it finds a change.
 
     Pairs are drawn from those that were measured, the head is made worse, and the gate's own judge judges.
     """

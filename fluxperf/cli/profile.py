@@ -58,30 +58,29 @@ def profile(
     context: typer.Context,
     what: WorkloadOptions,
     rung: Annotated[str, choice(RUNGS, "--rung", "-r", help="Rung to profile.")] = "fused",
-    measured_steps: Annotated[int, typer.Option(min=1, help="Steps that are captured, from the first on.")] = 1,
+    measured_steps: Annotated[int, typer.Option(min=1, help="Number of steps to capture, from the first on.")] = 1,
     warmup: Annotated[
-        int, typer.Option(min=0, help="Steps before them, not captured: the first compiles and chooses algorithms.")
+        int, typer.Option(min=0, help="Steps before the captured ones. The first step compiles and chooses algorithms.")
     ] = 1,
     eager_form: Annotated[
         bool,
         typer.Option(
             "--eager-form",
-            help="Launch every op by itself, also on rungs whose step is one launch of a CUDA graph: gaps between "
-            "launches are then those of this form.",
+            help="Launch every op by itself, also on rungs whose step is one launch of a CUDA graph. The gaps "
+            "between launches are then not those of the graph.",
         ),
     ] = False,
-    tool: Annotated[
-        str, choice(TOOLS, help="nsys, or cupti where Nsight Systems is missing; auto takes nsys if it is there.")
-    ] = "auto",
+    tool: Annotated[str, choice(TOOLS, help="Profiler: auto takes nsys if it is installed, else cupti.")] = "auto",
     nsys: Annotated[
-        Path | None, typer.Option("--nsys", help=f"The program, if not on PATH; else {VARIABLE} of the environment.")
+        Path | None,
+        typer.Option("--nsys", help=f"Path of nsys, if it is not on PATH; also the environment variable {VARIABLE}."),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="FOLDER/NAME of the files, profiles/WORKLOAD-RUNG if none."),
+        typer.Option("-o", "--output", help="FOLDER/NAME of the files; profiles/WORKLOAD-RUNG if not given."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files of that name.")] = False,
-    by: Annotated[str, choice(GROUPINGS, "--by", help="What has a row of its own.")] = "op",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
+    by: Annotated[str, choice(GROUPINGS, "--by", help="Group rows by this.")] = "op",
     top: Annotated[int, typer.Option("--top", min=1, help="Rows of each table.")] = 20,
     per_op: PerOpFile = None,
     ceilings: Ceilings = None,

@@ -15,17 +15,15 @@ from fluxperf.words import first_few, plural
 def push(
     places: Annotated[
         list[str],
-        typer.Argument(
-            help="Records files and files of points; folders, patterns and URLs of them.", metavar="PLACE..."
-        ),
+        typer.Argument(help="Records files and files of points; folders, patterns and URLs of them.", metavar="PLACE"),
     ],
     store: Annotated[
         str, typer.Option("-o", "--output", help="The store: a folder, or a URL that fsspec opens (s3://bucket/perf).")
     ],
 ) -> None:
-    """Add records to a store that many runners share and histories read.
+    """Add records to a store, which many runners can share and `fluxperf history` reads.
 
-    Each record becomes a file that is named by its digest: adding it again changes nothing, and nobody's are lost.
+    Each record becomes a file that is named by its digest: adding it again changes nothing, and nothing is overwritten.
     Lines that cannot be read are left out and named; the rest is added, and the exit code is 2.
     """
     added = add_to(store, places)

@@ -28,37 +28,41 @@ _RECORDS = Path("reports/records")
 
 #: What a path says that stands for standard output.
 _STDOUT = Path("-")
+_Ceilings = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Measured rates of a machine, by `python -m benchmarks.kernels` in a checkout: a file, or a "
+        "folder of records."
+    ),
+]
+_Timeline = Annotated[
+    Path | None,
+    typer.Option(help="Capture of `fluxperf profile` or Nsight Systems, to show the timeline of one step."),
+]
 
 
 def report(
     records: Annotated[
         list[str] | None,
-        typer.Argument(help=f"Records files, folders, patterns, URLs; {_RECORDS} if none.", metavar="[RECORDS]..."),
+        typer.Argument(help=f"Records files, folders, patterns or URLs; {_RECORDS} if not given.", metavar="RECORDS"),
     ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The page; - prints it.")] = Path(
         "reports/out/index.html"
     ),
     sample: Annotated[
         list[str] | None,
-        typer.Option("--sample", help="Records of another machine to show beside, marked as such; repeat for several."),
+        typer.Option("--sample", help="Also show records of another machine, marked as a sample; repeat for several."),
     ] = None,
-    verdict: Annotated[Path | None, typer.Option(help="What `fluxperf gate --json` wrote, for the first part.")] = None,
+    verdict: Annotated[Path | None, typer.Option(help="Verdict that `fluxperf gate --json` wrote.")] = None,
     history: Annotated[
-        list[str] | None, typer.Option(help="Records and points of many commits too: a folder, pattern or URL.")
+        list[str] | None,
+        typer.Option(help="Also show the history of these records and points: a folder, pattern or URL."),
     ] = None,
-    ceilings: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Rates of a machine, by `python -m benchmarks.kernels` in a checkout; folders of records are searched."
-        ),
-    ] = None,
-    timeline: Annotated[
-        Path | None,
-        typer.Option(help="What `fluxperf profile` or Nsight Systems captured, for the parts on one step's timeline."),
-    ] = None,
+    ceilings: _Ceilings = None,
+    timeline: _Timeline = None,
     baselines: Annotated[Path, typer.Option(help="Folder of A/A calibrations.")] = BASELINES,
-    policy: Annotated[Path, typer.Option(help="What rounds and which budgets there are, for the history.")] = POLICY,
-    repo: Annotated[Path, typer.Option("--repo", help="Git checkout that knows the order of the commits.")] = Path(),
+    policy: Annotated[Path, typer.Option(help="Policy with rounding slack and budgets, for the history.")] = POLICY,
+    repo: Annotated[Path, typer.Option("--repo", help="Git checkout with the commits, for their order.")] = Path(),
     show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     markdown: Annotated[
         Path | None, typer.Option(help="Also write a comment for a pull request, as Markdown; - prints it.")
@@ -69,7 +73,7 @@ def report(
 ) -> None:
     """Make one offline HTML page from records: headline, ladder, samples, ledger, ops, roofline, history.
 
-    Lines that are no whole record are skipped and named; the page is made from the rest, and the exit code is 2.
+    Damaged lines are skipped and named. The page is then made from the rest, and the exit code is 2.
     """
     if not records and not _RECORDS.is_dir():
         raise RecordError(f"report: expected records files, got none, and there is no {_RECORDS} here. Name some.")

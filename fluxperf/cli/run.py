@@ -47,34 +47,32 @@ def run(
     context: typer.Context,
     what: WorkloadOptions,
     rung: Rungs = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Every rung of the ladder; the default, said aloud.")
-    ] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Measure every rung of the ladder: the default.")] = False,
     device: DeviceKind = "auto",
     *,
     often: SamplingOptions,
     against: ReferenceOptions,
     witness: Annotated[
-        bool, typer.Option("--witness", help="Count a forward from outside too, through CUPTI.")
+        bool, typer.Option("--witness", help="Count the copies of a forward from outside too, through CUPTI.")
     ] = False,
     peer: Annotated[
         list[str] | None,
         typer.Option("--peer", help="Measure this peer in turns with the last rung; repeat for several. Needs a GPU."),
     ] = None,
     processes: Annotated[
-        int, typer.Option(min=1, help="Fresh processes, one after another; their samples are kept apart in one record.")
+        int,
+        typer.Option(min=1, help="Number of fresh processes, one after another. One record keeps their samples apart."),
     ] = 1,
     end_to_end: _EndToEnd = False,
     memory_gb: MemoryGb = None,
-    nvtx: Annotated[
-        bool, typer.Option("--nvtx", help="Push NVTX ranges in timed runs, where a profiler takes them.")
-    ] = False,
+    nvtx: Annotated[bool, typer.Option("--nvtx", help="Push NVTX ranges in timed runs, for a profiler.")] = False,
     in_turns: Annotated[
         bool,
         typer.Option(
             "--in-turns",
-            help="Stay alive, and measure the rungs anew for every line of standard input (the gate's --alive). A "
-            "number on it is cycles of work that follow each step, to try a gate with.",
+            help="Stay alive and measure the rungs again for each line of standard input, as the gate's "
+            "--alive needs it. A number on the line adds work of so many cycles after each step, to test "
+            "a gate.",
         ),
     ] = False,
     output: Annotated[

@@ -76,7 +76,7 @@ def timeline(
     gpu: options.Gpu = None,
     domain: options.Domain = None,
 ) -> None:
-    """Show what each NVTX range of a capture cost: GPU time, idle, copies, waits, and findings.
+    """Show what each NVTX range of a capture costs: GPU time, idle time, copies, waits; and findings.
 
     Work belongs to the range that its launch call was made in, not to what happened to be open while it ran.
     """

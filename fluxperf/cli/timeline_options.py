@@ -20,33 +20,40 @@ Capture = Annotated[
     ),
 ]
 Against = Annotated[
-    Path | None, typer.Argument(help="A second capture: show what changed from the first, by range, op and kernel.")
+    Path | None,
+    typer.Argument(help="A second capture: show what changed from the first to it, by range, op and kernel."),
 ]
-By = Annotated[str, choice(GROUPINGS, "--by", help="What has a row of its own.")]
+By = Annotated[str, choice(GROUPINGS, "--by", help="Group rows by this.")]
 FailOn = Annotated[
     list[str] | None,
     typer.Option(
         "--fail-on",
-        help=f"Exit with 1 if it is found, or over a limit: {', '.join((*KINDS, *MEASURES))}; as in item-sync, "
-        "'idle > 2 %', 'waits > 1 ms', 'copies in forward > 0'. Repeatable.",
+        help="Exit with 1 if this finding is there, or a limit is exceeded; repeat for several. One of "
+        f"{', '.join((*KINDS, *MEASURES))}; such as item-sync, "
+        "'idle > 2 %', 'waits > 1 ms', 'copies in forward > 0'.",
     ),
 ]
 PolicyFile = Annotated[
-    Path | None, typer.Option("--policy", help="Its [timeline] has limits of findings; reports/policy.toml if there.")
+    Path | None,
+    typer.Option(
+        "--policy", help="Policy whose [timeline] has the limits of findings; reports/policy.toml if it exists."
+    ),
 ]
-AsTree = Annotated[
-    bool, typer.Option("--tree", help="Show each range with all below it: inclusive time, and that of its turns.")
-]
+AsTree = Annotated[bool, typer.Option("--tree", help="Show the ranges as a tree, with inclusive times.")]
 Top = Annotated[int, typer.Option("--top", min=1, help="Rows of each table.")]
 LedgerFile = Annotated[
     Path | None,
     typer.Option(
         "--ledger",
-        help="Compare with this ledger of `fluxperf profile` and show ops of a step; exit with 1 if it differs.",
+        help="Compare with this ledger of `fluxperf profile` and show the ops of a step. Exit with 1 if it differs.",
     ),
 ]
 Trimmed = Annotated[
-    Path | None, typer.Option("--trimmed", help="Write the export without what is not read or tells of its machine.")
+    Path | None,
+    typer.Option(
+        "--trimmed",
+        help="Write a smaller export to this file, without tables that are not read and details of its machine.",
+    ),
 ]
 TraceFile = Annotated[Path | None, typer.Option("--trace", help="Write a trace for ui.perfetto.dev to this JSON file.")]
 HtmlFile = Annotated[
@@ -54,9 +61,11 @@ HtmlFile = Annotated[
 ]
 Between = Annotated[
     tuple[float, float] | None,
-    typer.Option("--between", help="Only what begins in this stretch: two times in ms after the first event."),
+    typer.Option(
+        "--between", metavar="FROM TO", help="Only what begins between two times, in ms after the first event."
+    ),
 ]
-Within = Annotated[str | None, typer.Option("--in", help="Only ranges of this name, and what is in them.")]
-Process = Annotated[int | None, typer.Option("--process", help="Only this process, by its pid.")]
-Gpu = Annotated[int | None, typer.Option("--gpu", help="Only work of this GPU, by its number here.")]
-Domain = Annotated[str | None, typer.Option("--domain", help="Only ranges of this domain of NVTX.")]
+Within = Annotated[str | None, typer.Option("--in", help="Only ranges with this name, and what is inside them.")]
+Process = Annotated[int | None, typer.Option("--process", help="Only the process with this pid.")]
+Gpu = Annotated[int | None, typer.Option("--gpu", help="Only work of this GPU, by its number in the capture.")]
+Domain = Annotated[str | None, typer.Option("--domain", help="Only ranges of this NVTX domain.")]

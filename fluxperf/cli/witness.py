@@ -32,11 +32,14 @@ def witness(
     ] = None,
     fail_on_copies_in: Annotated[
         list[str] | None,
-        typer.Option(metavar="RANGE", help="Exit with 1 if a copy happens inside an NVTX range of that name; repeat."),
+        typer.Option(
+            metavar="RANGE",
+            help="Exit with 1 if a copy happens inside an NVTX range with this name; repeat for several.",
+        ),
     ] = None,
     json: Json = None,
 ) -> None:
-    """Run a Python program and tell every host-device copy and blocking wait, with range and call site; needs a GPU.
+    """Run a Python program and list its host-device copies and blocking waits with call sites; needs a GPU.
 
     The program runs in this process, under fluxperf's own interpreter, whatever CUDA library it uses. Its child
     processes are not seen. Exit codes: the program's own if it is not 0; 1 a copy where none may be; 2 an error, when

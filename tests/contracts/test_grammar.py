@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -78,17 +79,84 @@ def test_spellings_of_before_mean_what_they_did(given: str, meant: str):
     assert spelled(given.split()) == meant.split()
 
 
-def test_flags_are_shown_as_flags_and_choices_as_choices():
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+def helped(name: str, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit):
+        main([*name.split(), "-h"])
+    return capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("narrow")
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_help_fits_80_columns_and_breaks_no_name(name: str, capsys: pytest.CaptureFixture[str]):
+    text = helped(name, capsys)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert not [
+        line
+        for line in lines
+        if line.endswith("…") or re.search(r"\w-$", line) or (line.endswith("...") and "Usage" not in line)
+    ]
+    assert not set(text) & set("│╭"), "no box"
+    assert "\\b" not in text
+    assert "``" not in text
+    words = set(text.split())
+    command = COMMANDS.get(name)
+    for option in options(command) if command else ():
+        shown = [*option.opts, *option.secondary_opts]
+        assert option.hidden or {word.rstrip(",") for word in words} >= set(shown), shown
+
+
+@pytest.mark.usefixtures("narrow")
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_help_has_one_word_for_each_kind_of_value_and_none_for_a_flag(name: str, capsys: pytest.CaptureFixture[str]):
+    text = helped(name, capsys)
+    assert not re.findall(r"<[^>]*>|\b(?:INTEGER|FLOAT)\b|list\[", text), "types as a release of Typer names them"
+    for flag in ("-h, --help", "--version", "--all", "--install-completion"):
+        for line in text.splitlines():
+            if line.startswith(f"  {flag}"):
+                assert line[len(flag) + 2 :].startswith("  "), line
+
+
+def test_choices_are_shown_as_choices():
     def shown(name: str, option: str) -> str:
         return next(row.metavar for row in options(COMMANDS[name]) if option in row.opts)
 
-    flags = [(name, row) for name, command in COMMANDS.items() for row in options(command) if row.is_flag]
-    assert len(flags) > 15
-    assert {row.metavar for _, row in flags} == {""}
     assert shown("run", "--device") == shown("generate", "--device") == "auto|host|cuda"
     assert shown("profile", "--tool") == "auto|nsys|cupti"
     assert shown("timeline", "--by") == shown("profile", "--by") == "op|block|step|range|kernel"
     assert shown("generate", "--t5") == "keep|offload|free"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "--colour"], "fluxperf: run: No such option: --colour"),
+        (["gate", "accept"], "fluxperf: gate accept: Missing argument 'METRIC'."),
+        (["runn"], "fluxperf: No such command 'runn'. Did you mean 'run'?"),
+        (["run", "--repeat", "0"], "fluxperf: run: Invalid value for '--repeat'"),
+    ],
+)
+def test_a_wrong_command_line_is_one_message_and_where_help_is(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(said)
+    assert second.startswith("Try 'fluxperf")
+
+
+def test_the_list_of_commands_has_whole_sentences(capsys: pytest.CaptureFixture[str]):
+    text = " ".join(helped("", capsys).split())
+    for name, command in COMMANDS.items():
+        if " " not in name:
+            assert " ".join(command.help.split("\n\n")[0].split()).rstrip(".") in text, name
 
 
 def test_a_workload_is_repeatable_wherever_several_can_be_measured():
@@ -96,3 +164,28 @@ def test_a_workload_is_repeatable_wherever_several_can_be_measured():
         name for name, command in COMMANDS.items() for row in options(command) if "-w" in row.opts and row.multiple
     }
     assert several == {"run", "profile", "gate", "gate exact", "gate calibrate"}, "only `gate accept` names one row"
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("fluxperf im", "import-asv"),
+        ("fluxperf gate ca", "calibrate"),
+        ("fluxperf run --rung to", None),
+        ("fluxperf run --rung fu", "fused"),
+        ("fluxperf run -w tiny-5", "tiny-57"),
+        ("fluxperf run --device ho", "host"),
+        ("fluxperf generate --t5-precision f", "fp8"),
+    ],
+)
+def test_a_shell_completes_commands_and_values(
+    line: str, found: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("_FLUXPERF_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(len(line.split()) - 1))
+    with pytest.raises(SystemExit) as stop:
+        main([])
+    assert not stop.value.code
+    words = capsys.readouterr().out.split()
+    assert found in words if found else not words
