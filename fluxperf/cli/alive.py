@@ -8,9 +8,11 @@ from typing import Annotated
 
 import typer
 
-from fluxperf.engine.cache import cache_root
+from fluxperf.engine.cache import KINDS, cache_root
 from fluxperf.engine.device import open_device
 from fluxperf.errors import ConfigError, NoGpuError
+from fluxperf.harness.alive import SIDES
+from fluxperf.harness.gate import Side
 from fluxperf.kernel_times import KERNELS
 
 Warmup = Annotated[int | None, typer.Option(min=0, help="Warm-up generations of each process; kernels have none.")]
@@ -23,22 +25,68 @@ Stay = Annotated[
         "one.",
     ),
 ]
+BaseCache = Annotated[
+    Path | None,
+    typer.Option(help="Kernels and choices of algorithms that the base begins with a copy of: a cache's folder."),
+]
+HeadCache = Annotated[Path | None, typer.Option(help="The same of the head.")]
 
 
-def begins_with(alive: int | None) -> Path | None:
-    """The user's kernels and choices, where processes stay alive: both sides begin with a copy of the same."""
-    return cache_root() if alive and cache_root().is_dir() else None
+def begins_with(alive: int | None, given: Sequence[Path | None] = (None, None)) -> dict[Side, Path]:
+    """Kernels and choices that each side begins with a copy of: what is given, else the user's where processes stay.
+
+    Args:
+        alive: how many processes of each side stay alive.
+        given: folder of the base, and of the head.
+
+    Raises:
+        ConfigError: a folder that is no cache.
+    """
+    users = cache_root() if alive and cache_root().is_dir() else None
+    found: dict[Side, Path] = {}
+    for side, folder in zip(SIDES, given, strict=True):
+        if folder is not None and not _is_cache(folder):
+            raise ConfigError(
+                f"gate --{side}-cache {folder}: expected a folder that is empty or has a folder "
+                f"{' or '.join(repr(kind) for kind in KINDS)}, such as {cache_root()}; it is neither."
+            )
+        if (place := folder or users) is not None:
+            found[side] = place
+    return found
 
 
-def check_alive(alive: int | None, workloads: Sequence[str], *, forked: bool, planted: bool) -> None:
+def _is_cache(folder: Path) -> bool:
+    try:
+        names = {path.name for path in folder.iterdir()}
+    except OSError:
+        return False
+    return not names or bool(names.intersection(KINDS))
+
+
+def began_with(given: Sequence[Path | None]) -> list[str]:
+    """Notes of a verdict on sides that did not begin with the user's kernels and choices."""
+    return [
+        f"the {side} began with kernels and choices of algorithms in {folder}"
+        for side, folder in zip(SIDES, given, strict=True)
+        if folder is not None
+    ]
+
+
+def check_alive(
+    alive: int | None, workloads: Sequence[str], *, forked: bool, planted: bool, chained: bool = False
+) -> None:
     """Refuses what does not go together."""
     if alive and (forked or KERNELS in workloads):
         raise ConfigError("gate --alive: expected a workload of generations in processes that are not forked.")
     if planted and not alive:
         raise ConfigError("gate calibrate --plant: expected processes that take turns. Give --alive 8.")
+    if planted and chained:
+        raise ConfigError("gate calibrate: expected --chained or --plant, got both: a chain's turns are all alike.")
 
 
-def calibrated(workloads: Sequence[str], alive: int | None, *, forked: bool, planted: bool) -> str:
+def calibrated(
+    workloads: Sequence[str], alive: int | None, *, forked: bool, planted: bool, chained: bool = False
+) -> str:
     """The workload that is calibrated. What cannot be is refused before minutes are spent on it.
 
     Raises:
@@ -51,7 +99,7 @@ def calibrated(workloads: Sequence[str], alive: int | None, *, forked: bool, pla
             f"gate calibrate: expected one --workload, got {' and '.join(workloads)}. Calibrate each by itself: what "
             "is stored of a machine is by workload, and another one replaces nothing."
         )
-    check_alive(alive, workloads, forked=forked, planted=planted)
+    check_alive(alive, workloads, forked=forked, planted=planted, chained=chained)
     if not has_times():
         raise NoGpuError(
             "gate calibrate",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
@@ -16,7 +16,7 @@ import typer
 from fluxperf.baselines import WORKLOADS, counted, write_baseline
 from fluxperf.cli import main
 from fluxperf.cli.acceptable import check_names
-from fluxperf.cli.alive import Stay, Warmup, begins_with, calibrated, check_alive
+from fluxperf.cli.alive import BaseCache, HeadCache, Stay, Warmup, began_with, begins_with, calibrated, check_alive
 from fluxperf.cli.gate_options import Baselines, Github, Junit, Markdown, Plant, PolicyFile, Rungs, Sarif, Workloads
 from fluxperf.cli.grammar import Json
 from fluxperf.cli.judging import against, failed, other_program, references, since, spreads, spreads_of
@@ -73,6 +73,8 @@ def gate(
     repeat: Annotated[int, typer.Option(min=1, help="Timed generations of each process.")] = 5,
     warmup: Warmup = None,
     alive: Stay = None,
+    base_cache: BaseCache = None,
+    head_cache: HeadCache = None,
     policy: PolicyFile = POLICY,
     baselines: Baselines = BASELINES,
     json: Json = None,
@@ -87,7 +89,7 @@ def gate(
     """
     if context.invoked_subcommand is not None:
         return
-    files, refs = (baseline, candidate), (base, head)
+    files, refs, caches = (baseline, candidate), (base, head), (base_cache, head_cache)
     if (None in files) == (None in refs) or any(files) != all(files) or any(refs) != all(refs):
         raise ConfigError(
             "gate: expected either --baseline FILE --candidate FILE or --base REF --head REF. "
@@ -95,6 +97,8 @@ def gate(
         )
     outputs = Outputs(json, junit, sarif, markdown, github)
     if baseline is not None and candidate is not None:
+        if any(caches):
+            raise ConfigError("gate --base-cache, --head-cache: expected --base and --head, files are not measured.")
         policy, baselines = present(policy), present(baselines)
         known = Provenance(policy=digest_of(policy))
         try:
@@ -107,7 +111,9 @@ def gate(
     else:
         arguments = _command(workload, repeat, rung, warmup)
         check_alive(alive, workload, forked=False, planted=False)
-        found = _revisions((str(base), str(head)), arguments, policy, baselines, pairs, alive or 0)
+        begins = begins_with(alive, caches)
+        found = _revisions((str(base), str(head)), arguments, policy, baselines, pairs, alive or 0, begins)
+        found = msgspec.structs.replace(found, notes=[*found.notes, *began_with(caches)])
     conclude(found, outputs)
 
 
@@ -188,6 +194,10 @@ def calibrate(
     ] = False,
     alive: Stay = None,
     plant: Plant = None,
+    chained: Annotated[
+        bool,
+        typer.Option("--chained", help="Compare each turn twice, with the one before and the one after."),
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Keep every comparison in this JSON file. An existing file is continued."),
@@ -201,10 +211,10 @@ def calibrate(
     """
     thresholds = read_policy(present(policy))
     arguments = _command(workload, repeat, rung, warmup)
-    name = calibrated(workload, alive, forked=forked, planted=bool(plant))
+    name = calibrated(workload, alive, forked=forked, planted=bool(plant), chained=chained)
     found = begun(
         name, arguments, pairs or thresholds.pairs.first, thresholds, forked=forked, alive=alive or 0,
-        plants=[percent / 100 for percent in plant or ()],
+        plants=[percent / 100 for percent in plant or ()], chained=chained,
     )  # fmt: skip
     if said := too_few(found):
         say(said, err=True)
@@ -330,8 +340,9 @@ def _sides(refs: tuple[str, str], extra: str) -> Iterator[tuple[dict[Side, Insta
 
 
 def _revisions(
-    refs: tuple[str, str], arguments: list[str], policy: Path, baselines: Path, pairs: int | None, alive: int
-) -> Verdict:
+    refs: tuple[str, str], arguments: list[str], policy: Path, baselines: Path, pairs: int | None, alive: int,
+    begins: Mapping[Side, Path],
+) -> Verdict:  # fmt: skip
     """The verdict on two revisions of the checkout around the working directory, or on two checkouts.
 
     Of two revisions the base is the commit that they have in common, and the rules are those of that commit.
@@ -356,7 +367,7 @@ def _revisions(
             thresholds = rules.policy if rules else read_policy(policy)
             with ExitStack() as open_now:
                 sides, folder = open_now.enter_context(_sides(refs, extra))
-                processes = Processes(sides, arguments, folder, begins_with(alive))
+                processes = Processes(sides, arguments, folder, begins)
                 runner: Runner = open_now.enter_context(Alive(processes, alive)) if alive else processes
                 progress.show("pairs", done=0, total=pairs or thresholds.pairs.first)
                 verdict = gate_pairs(

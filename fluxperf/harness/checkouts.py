@@ -60,13 +60,17 @@ class Processes:
         sides: the program of each side.
         arguments: the command, ``run`` or ``kernels``, and its options: workload, rungs, repetitions.
         folder: where records and the processes' working directory are; nothing is imported from it.
-        cache: kernels and choices that the cache of each side begins with; nothing if ``None``.
+        caches: folder of kernels and choices that the cache of a side begins with a copy of; else with nothing.
     """
 
     def __init__(
-        self, sides: dict[Side, Installed], arguments: Sequence[str], folder: Path, cache: Path | None = None
+        self,
+        sides: dict[Side, Installed],
+        arguments: Sequence[str],
+        folder: Path,
+        caches: Mapping[Side, Path] | None = None,
     ) -> None:
-        self._sides, self._arguments, self._folder, self._cache = sides, tuple(arguments), folder, cache
+        self._sides, self._arguments, self._folder, self._caches = sides, tuple(arguments), folder, caches or {}
         self._taken = 0
 
     def measure(self, side: Side) -> list[Record]:
@@ -114,9 +118,11 @@ class Processes:
     def _environment(self, side: Side, program: Installed) -> dict[str, str]:
         """Environment of a process: each side has its own compiled kernels and choices."""
         own = {"FLUXPERF_COMMIT": program.commit} if program.commit else {"PYTHONPATH": str(program.root)}
+        if not program.commit and program.root == running().root:  # what it is said to be here, it is there
+            own |= surroundings(("FLUXPERF_COMMIT",))
         cache = self._folder / f"cache-{side}"
-        if self._cache is not None and not cache.exists():
-            shutil.copytree(self._cache, cache, ignore_dangling_symlinks=True)
+        if side in self._caches and not cache.exists():
+            shutil.copytree(self._caches[side], cache, ignore_dangling_symlinks=True)
         return {**surroundings(), "FLUXPERF_CACHE": str(cache), **own}
 
 

@@ -26,7 +26,7 @@ from fluxperf.harness.noisy import Task, logarithms
 from fluxperf.harness.pairing import parts
 from fluxperf.harness.policy import Noisy, Policy
 from fluxperf.harness.significance import pairs_needed
-from fluxperf.harness.taking import AA, planted_cycles, take
+from fluxperf.harness.taking import AA, Chain, planted_cycles, take
 from fluxperf.harness.verdict import Outcome, Row, conclude
 from fluxperf.harness.worked import worked
 from fluxperf.words import plural
@@ -82,6 +82,7 @@ class Comparisons(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ``forked`` says how processes were started: forked from one that had imported everything, or each anew. ``alive``
     is the number of processes of each side that stayed alive and took turns; 0 where each turn had a fresh one.
     ``plants`` are shares of a step that were planted as work, in ``planted`` are those comparisons, by share.
+    ``chained`` says that each turn is in two comparisons (`fluxperf.harness.taking.Chain`).
     """
 
     schema: int = SCHEMA
@@ -95,6 +96,7 @@ class Comparisons(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     noisy: dict[str, Noisy]
     alive: int = 0
     plants: list[float] = []
+    chained: bool = False
     metrics: dict[str, Metric] = {}
     comparisons: list[Comparison] = []
     planted: dict[str, list[Comparison]] = {}
@@ -120,6 +122,7 @@ def begun(
     forked: bool = False,
     alive: int = 0,
     plants: Sequence[float] = (),
+    chained: bool = False,
 ) -> Comparisons:
     """No comparisons yet, of so many pairs of processes that run a command each."""
     return Comparisons(
@@ -127,6 +130,7 @@ def begun(
         forked=forked,
         alive=alive,
         plants=list(plants),
+        chained=chained,
         pairs=pairs,
         alpha=policy.pairs.alpha,
         power=policy.pairs.power,
@@ -143,7 +147,7 @@ def continued(path: Path, wanted: Comparisons) -> Comparisons:
     if not path.exists():
         return wanted
     found = read_comparisons(path)
-    for name in ("schema", "command", "forked", "alive", "plants", "pairs", "alpha", "power", "noisy"):
+    for name in ("schema", "command", "forked", "alive", "plants", "chained", "pairs", "alpha", "power", "noisy"):
         old, new = getattr(found, name), getattr(wanted, name)
         if old != new:
             raise RecordError(
@@ -211,7 +215,7 @@ def again(
             "Choose another file for it."
         )
     found = msgspec.structs.replace(before, machine=machine, ran_as=ran_as)
-    plants = planted_cycles(found.plants, warm)
+    plants, chain = planted_cycles(found.plants, warm), Chain(runner)
     longest = 0.0
     for done in range(number):
         begin = now()
@@ -219,7 +223,7 @@ def again(
             return
         told = partial(on_pair, len(found.comparisons) + 1)
         told(0)
-        sides = take(runner, found.pairs, told, plants)
+        sides = [chain.take(found.pairs, told)] if found.chained else take(runner, found.pairs, told, plants)
         found = added(found, sides[0], policy)
         for share, cycles, side in zip(found.plants, plants[1:], sides[1:], strict=True):
             one = judged(AA(sides[0].base, side.head), policy, cycles)
@@ -288,6 +292,8 @@ def in_words(found: Comparisons) -> Iterator[str]:
     if found.alive:
         processes = {name for one in found.comparisons for name in one.processes}
         yield f"turns of {plural(len(processes), 'process', 'processes')} that stayed alive."
+    if found.chained:
+        yield "each turn is in two comparisons, with the turn before it and with the one after."
     alarms = f"{found.alarms} with a regression, a false alarm" if found.alarms else "nothing SLOWER"
     yield f"{plural(number, 'comparison')} of {plural(found.pairs, 'pair')}: {alarms}."
     if said := too_few(found):

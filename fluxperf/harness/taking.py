@@ -1,4 +1,7 @@
-"""Taking both sides of a comparison: pairs in a drawn order, and heads with planted work beside one base."""
+"""Taking both sides of a comparison: pairs in a drawn order, and heads with planted work beside one base.
+
+Of one program on both sides (A/A) turns may also be a chain, each in two comparisons.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from statistics import median
 from typing import NamedTuple
 
 from fluxperf.errors import RecordError
+from fluxperf.harness.alive import SIDES
 from fluxperf.harness.gate import Runner, Side
 from fluxperf.harness.records import Record
 
@@ -64,3 +68,42 @@ def take(
             into.extend(runner.measure(side, cycles) if plants else runner.measure(side))  # type: ignore[call-arg]
         on_pair(number + 1)
     return found
+
+
+class Chain:
+    """Turns of one program one after the other, each in two comparisons: with the turn before it, and the one after.
+
+    So comparisons take half of the turns. Two that follow each other share turns, but no pair: what disturbs a turn
+    falls on both, with opposite signs where the turn is the base of one and the head of the other.
+
+    Args:
+        runner: of both sides, which are the same program.
+    """
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._turns: list[Sequence[Record]] = []
+        self._taken = 0
+        self._again = False
+
+    def take(self, pairs: int, on_pair: Callable[[int], None] = lambda number: None) -> AA:
+        """The next comparison; which turn of a pair is called the base is drawn.
+
+        Args:
+            pairs: how many; the same in every call.
+            on_pair: told how many there are.
+
+        Raises:
+            FluxperfError: a process failed.
+        """
+        self._turns = self._turns[1:] if self._again else self._turns[-1:]
+        self._again = not self._again
+        while len(self._turns) < 2 * pairs:
+            self._turns.append(self._runner.measure(SIDES[self._taken % 2]))
+            self._taken += 1
+            on_pair(len(self._turns) // 2)
+        found = AA([], [])
+        for pair in zip(self._turns[::2], self._turns[1::2], strict=True):
+            for into, records in zip(found, secrets.SystemRandom().sample(pair, 2), strict=True):
+                into.extend(records)
+        return found

@@ -150,6 +150,11 @@ def test_half_a_question_is_an_error(gate, arguments):
     assert "expected either --baseline FILE --candidate FILE or --base REF --head REF" in words(result)
 
 
+def test_files_begin_with_no_cache(gate, tmp_path):
+    result = gate("--baseline", "a", "--candidate", "b", "--head-cache", tmp_path)
+    assert (result.code, "files are not measured" in words(result)) == (2, True)
+
+
 def test_a_revision_that_does_not_exist_is_an_error(gate):
     result = gate("--base", "no-such-revision", "--head", "HEAD")
     assert result.code == 2
@@ -268,6 +273,8 @@ def test_comparisons_are_kept_continued_and_fail_on_an_alarm(gate, tmp_path, mon
     assert "5 comparisons of 8 pairs: 1 with a regression, a false alarm." in words(worse)
     assert gate("calibrate", *options, "-o", tmp_path).code == 2
     assert gate("calibrate", "-w", "kernels", "--warmup", "1").code == 2
+    both = gate("calibrate", *options, "--alive", "8", "--plant", "1", "--chained")
+    assert (both.code, "expected --chained or --plant, got both" in words(both)) == (2, True)
 
 
 def test_the_step_summary_of_github(gate, tmp_path, monkeypatch):

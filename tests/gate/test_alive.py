@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from fluxperf import lifeline
+from fluxperf.cli.alive import began_with, begins_with
 from fluxperf.errors import BuildError, ConfigError, NoGpuError, RecordError
 from fluxperf.harness.alive import Alive, Begun, Turn, explains
 from fluxperf.harness.comparisons import again, begun, in_words
@@ -296,3 +297,23 @@ def test_planted_work_is_found_beside_comparisons_without() -> None:
     assert found.planted["1.00%"][0].planted == pytest.approx(60_000, rel=0.01)
     with pytest.raises(RecordError, match="counts cycles"):
         list(again(Fake(), wanted, POLICY))
+
+
+def test_sides_begin_with_the_users_cache_or_with_what_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users, hungry, other = (tmp_path / name for name in ("users", "hungry", "other"))
+    monkeypatch.setenv("FLUXPERF_CACHE", str(users))
+    assert begins_with(8) == {}, "there is none yet"
+    (users / "choices").mkdir(parents=True)
+    (hungry / "choices").mkdir(parents=True)
+    (other / "photos").mkdir(parents=True)
+    assert begins_with(8) == {"base": users, "head": users}
+    assert begins_with(0) == {}, "fresh processes begin with nothing"
+    assert begins_with(0, (None, hungry)) == {"head": hungry}
+    (hungry / "choices").rmdir()
+    assert begins_with(8, (None, hungry)) == {"base": users, "head": hungry}, "one that is empty is a cache, too"
+    assert began_with((None, hungry)) == [f"the head began with kernels and choices of algorithms in {hungry}"]
+    for folder in (other, tmp_path / "nowhere"):
+        with pytest.raises(ConfigError, match=r"gate --base-cache .*expected a folder that is empty or has a folder"):
+            begins_with(8, (folder, None))

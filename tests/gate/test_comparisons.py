@@ -62,6 +62,29 @@ def test_twenty_comparisons_of_a_steady_machine_are_no_false_alarm() -> None:
     assert list(in_words(found))[-1] == "20 comparisons of 8 pairs: nothing SLOWER."
 
 
+def test_a_chain_uses_each_turn_in_two_comparisons() -> None:
+    runner = Fake(spread=0.005)
+    wanted = begun("schnell-1024", COMMAND, 8, policy(), alive=8, chained=True)
+    *_, found = again(runner, wanted, policy(), 20)
+    assert len(found.comparisons) == 20
+    assert found.alarms == 0
+    assert len(runner.sides) == 2 + 10 * 16 + 1
+    assert runner.sides == ["base", "head"] * 81 + ["base"], "neighbours are turns of other processes"
+    couples = [
+        {frozenset(pair) for pair in zip(one.medians[METRIC].base, one.medians[METRIC].head, strict=True)}
+        for one in found.comparisons
+    ]
+    turns = [frozenset.union(*one) for one in couples]
+    assert {len(one) for one in turns} == {16}
+    assert [len(turns[n] & turns[n + 1]) for n in range(19)] == [15, 1] * 9 + [15], "halves of a chain meet in one turn"
+    assert not couples[0] & couples[1], "no pair is in two comparisons"
+    assert len(frozenset.union(*turns)) == 161
+    assert "each turn is in two comparisons, with the turn before it and with the one after." in list(in_words(found))
+    *_, drawn = again(Fake(change=0.5, spread=1e-4), wanted, policy(), 4)
+    called_base = [value for one in drawn.comparisons for value in one.medians[METRIC].base]
+    assert max(called_base) > 1.4 * min(called_base), "which turn of a pair is the base is drawn"
+
+
 def test_spreads_are_those_of_the_medians_that_are_kept() -> None:
     found = made(10, Fake(spread=0.01))
     logs, within = [], []
@@ -117,6 +140,8 @@ def test_a_file_is_continued_by_what_is_asked_alike_and_by_nothing_else(tmp_path
     write(path, made(2))
     before = continued(path, none_yet())
     assert len(before.comparisons) == 2
+    with pytest.raises(RecordError, match="chained"):
+        continued(path, msgspec.structs.replace(none_yet(), chained=True))
     *_, after = again(Fake(), before, policy(), 1)
     assert after.comparisons[:2] == before.comparisons
     assert after.metrics[METRIC].calibrated.measured == 24

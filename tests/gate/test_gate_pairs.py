@@ -190,6 +190,22 @@ def test_nothing_but_what_is_listed_reaches_a_process(tmp_path: Path, monkeypatc
     assert not [name for name in PASSED_TO_BUILDS if name.startswith(("PYTHON", "GITHUB", "ACTIONS", "CI"))]
 
 
+def test_each_side_begins_with_a_copy_of_its_own_cache(tmp_path: Path) -> None:
+    made = replaced(twin(), commit=COMMIT)
+    write(tmp_path / "made.jsonl", made)
+    body = f'cp {tmp_path}/made.jsonl "$last"; cat "$FLUXPERF_CACHE/choices/gpu" >> {tmp_path}/said'
+    one = program(tmp_path, body + '; echo later > "$FLUXPERF_CACHE/choices/gpu"')
+    caches: dict[Side, Path] = {"base": tmp_path / "frugal", "head": tmp_path / "hungry"}
+    for folder in caches.values():
+        (folder / "choices").mkdir(parents=True)
+        (folder / "choices" / "gpu").write_text(f"{folder.name}\n")
+    runner = Processes({"base": one, "head": one}, [], tmp_path, caches)
+    for side in ("base", "head", "base", "head"):
+        runner.measure(side)
+    assert (tmp_path / "said").read_text().split() == ["frugal", "hungry", "later", "later"], "copied once"
+    assert (tmp_path / "hungry" / "choices" / "gpu").read_text() == "hungry\n", "what was given is left alone"
+
+
 @pytest.mark.parametrize(
     ("imports", "phrase"),
     [

@@ -1,0 +1,277 @@
+"""Cycles and joules of the library's algorithms for products of the model, at the card's limit of power.
+
+    FLUXPERF_CACHE=CACHE fluxperf run -w schnell-1024-blocks -r captured --repeat 1
+    FLUXPERF_CACHE=CACHE python -m benchmarks.algorithms -o algorithms.json --caches FOLDER
+
+The first command leaves choices of algorithms in CACHE; the second measures every candidate of the large products in
+them that takes about as many cycles as the quickest. ``FOLDER/frugal`` and ``FOLDER/hungry`` then are copies of CACHE
+in which all products are the library's, by algorithms that take as many cycles together, and joules that differ most.
+So
+
+    fluxperf gate --base . --head . --base-cache FOLDER/frugal --head-cache FOLDER/hungry --alive 8 ...
+
+compares two programs that differ in their joules alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, get_type_hints
+
+import fluxperf
+from fluxperf.engine.cache import KINDS, cache_root, recall
+from fluxperf.engine.device.choices import Choice, Choices
+from fluxperf.engine.device.cublaslt import Product
+from fluxperf.engine.device.cuda import CudaDevice
+from fluxperf.files import write_whole
+from fluxperf.harness.measure.clocks import Watch
+from fluxperf.harness.measure.environment import commit
+
+#: Multiplications from which on a product is large: 4096 x 3072 x 3072.
+_LARGE = 4096 * 3072 * 3072
+
+#: Candidates of a product that are measured at most, and how much longer than the quickest they take at most.
+_MOST, _NEAR = 4, 1.03
+
+#: Seconds of work before anything is measured, of a measurement, and of a first look at a candidate.
+_HEAT_S, _MEASURE_S, _LOOK_S = 3.0, 1.4, 0.02
+
+#: Cycles of two algorithms of one product may differ by this share; those of all products together by the other.
+APART, TOGETHER = 0.005, 0.0004
+
+#: Spread of weights, as synthetic ones have it; what a product draws depends on its numbers.
+_WEIGHTS_STD = 0.02
+
+
+class Taken(NamedTuple):
+    """Cycles, joules and seconds of one launch of a candidate at the limit of power."""
+
+    candidate: int
+    cycles: float
+    joules: float
+    seconds: float
+    clock_hz: float
+
+
+class Problem(NamedTuple):
+    """A product whose algorithm was chosen: its name among the choices, and the product."""
+
+    key: str
+    product: Product
+
+
+def problems(known: dict[str, Any]) -> list[Problem]:
+    """Large products among choices that were kept, of one sample in bfloat16."""
+    kinds, found = get_type_hints(Product), []
+    for key in known:
+        library, _, rest = key.partition(" ")
+        words = rest.split()[1:]
+        if library != "cuBLASLt" or len(words) != len(Product._fields):
+            continue
+        values = [
+            word == "True" if kinds[name] is bool else kinds[name](word)
+            for name, word in zip(Product._fields, words, strict=True)
+        ]
+        product = Product(*values)
+        if product.dtype == "bfloat16" and product.batch == 1 and product.m * product.n * product.k >= _LARGE:
+            found.append(Problem(key, product))
+    return found
+
+
+class _Forced:
+    """Choices that are told beforehand: `CublasLt` plans the candidate that is asked for."""
+
+    def __init__(self) -> None:
+        self.candidate, self.names = 0, list[str]()
+
+    def find(self, what: str, names: list[str]) -> Choice:
+        """The candidate that was set; remembers what there are."""
+        self.names = names
+        return Choice(min(self.candidate, len(names) - 1), (0.0,) * len(names))
+
+
+class Candidates:
+    """All algorithms that the library offers for a product, on operands of its own.
+
+    Args:
+        device: where they run.
+        product: what they compute.
+    """
+
+    def __init__(self, device: CudaDevice, product: Product) -> None:
+        p, self._device = product, device
+        self._operands = [
+            device.draw_normal((0, 1), (p.m * p.lda,), "bfloat16", std=1.0),
+            device.draw_normal((0, 2), ((p.n if p.b_transposed else p.k) * p.ldb,), "bfloat16", std=_WEIGHTS_STD),
+            device.empty((p.m * p.ldd,), p.out_dtype),
+            device.draw_normal((0, 3), (p.n,), "bfloat16", std=_WEIGHTS_STD),
+        ]
+        places = [array.data.ptr for array in self._operands]
+        bias = places[3] if "BIAS" in p.epilogue else 0
+        forced, self.names, self._launches = _Forced(), [""], list[Any]()
+        kept = device.choices_kept
+        device.choices_kept = forced  # type: ignore[assignment]
+        try:
+            while len(self._launches) < len(self.names):
+                forced.candidate = len(self._launches)
+                plan = device.products._planned(product, *places[:3], bias)
+                self._launches.append((plan.descriptor, plan.layouts, plan.algorithm, *places[:3]))
+                self.names = forced.names
+        finally:
+            device.choices_kept = kept
+
+    def seconds(self, candidate: int) -> float:
+        """Seconds of a launch, the mean of as many as a look takes."""
+        self._lapse(candidate, 1)
+        number = max(1, round(_LOOK_S / self._lapse(candidate, 1).seconds))
+        return float(self._lapse(candidate, number).seconds) / number
+
+    def taken(self, candidate: int, once: float, seconds: float = _MEASURE_S) -> Taken | None:
+        """One launch at the limit of power; ``None`` where the card tells no joules or cycles."""
+        number = max(1, math.ceil(seconds / once))
+        with Watch(self._device.bus_id) as watch, watch.window():
+            lapse = self._lapse(candidate, number)
+        energy = watch.conditions.energy if watch.conditions else None
+        if energy is None or energy.counter_j is None or lapse.cycles is None:
+            return None
+        return Taken(
+            candidate, lapse.cycles / number, energy.counter_j / number, lapse.seconds / number, lapse.clock_hz or 0.0
+        )
+
+    def _lapse(self, candidate: int, number: int) -> Any:
+        device = self._device
+        start = device.stamp()
+        self._run(candidate, number)
+        end = device.stamp()
+        device.synchronize()
+        return device.elapsed(start, end)
+
+    def _run(self, candidate: int, number: int) -> None:
+        for _ in range(number):
+            self._device.products._launch(*self._launches[candidate])
+
+
+def apart(rows: Sequence[Sequence[Taken]]) -> tuple[list[int], list[int]]:
+    """Candidates of all products that take as many cycles together as others, and joules that differ most.
+
+    Args:
+        rows: what candidates take, by product.
+
+    Returns:
+        The frugal candidate of each product, and the hungry one.
+    """
+    total = sum(min(taken.cycles for taken in row) for row in rows)
+    # By cycles that differ so far, in tenths of what may differ: the most joules, and the couples that take them.
+    best: dict[int, tuple[float, list[tuple[int, int]]]] = {0: (0.0, [])}
+    for row in rows:
+        couples = [(a, b) for a in row for b in row if abs(b.cycles / a.cycles - 1) <= APART]
+        found: dict[int, tuple[float, list[tuple[int, int]]]] = {}
+        for cycles, (joules, chosen) in best.items():
+            for frugal, hungry in couples:
+                place = cycles + round((hungry.cycles - frugal.cycles) / (TOGETHER / 10 * total))
+                more = joules + hungry.joules - frugal.joules
+                if place not in found or more > found[place][0]:
+                    found[place] = more, [*chosen, (frugal.candidate, hungry.candidate)]
+        best = found
+    _, chosen = max(one for place, one in best.items() if abs(place) <= 10)
+    return [frugal for frugal, _ in chosen], [hungry for _, hungry in chosen]
+
+
+def write_cache(folder: Path, gpu: str, known: dict[str, Any], chosen: dict[str, tuple[list[str], Choice]]) -> None:
+    """A copy of the cache in which the library computes all products, large ones by the candidates that are given.
+
+    Args:
+        folder: of the new cache; what lies there is replaced.
+        gpu: its name.
+        known: choices that were kept.
+        chosen: candidates' names and the choice among them, by its name.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    for kind in KINDS:
+        if (cache_root() / kind).is_dir():
+            shutil.copytree(cache_root() / kind, folder / kind)
+    choices = Choices(gpu, folder / "choices")
+    for key, (_, name, times) in known.items():
+        if name.startswith(("tiles of ", "library ")):
+            names = [f"library {name.rpartition(' ')[2]}", *[""] * (len(times) - 1)]
+            choices.keep(key, names, Choice(0, tuple(math.inf if time is None else time for time in times)))
+    for key, (names, choice) in chosen.items():
+        choices.keep(key, names, choice)
+
+
+def main(words: list[str] | None = None) -> None:
+    """Measures, prints and writes."""
+    given = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    given.add_argument("-o", "--output", type=Path)
+    given.add_argument("--caches", type=Path, help="Folder for both caches.")
+    asked = given.parse_args(words)
+    device = CudaDevice()
+    device.prepare()
+    known = json.loads(recall(device.choices_kept.path) or b"{}")
+    wanted = problems(known)
+    if not wanted:
+        given.error(f"expected choices of large products in {device.choices_kept.path}, there are none: run them first")
+    rows: list[list[Taken]] = []
+    offered: dict[str, tuple[list[str], tuple[float, ...]]] = {}
+    told = []
+    for problem in wanted:
+        candidates = Candidates(device, problem.product)
+        looks = [candidates.seconds(index) for index in range(len(candidates.names))]
+        near = sorted((index for index, once in enumerate(looks) if once <= _NEAR * min(looks)), key=looks.__getitem__)
+        if not rows:
+            candidates.taken(near[0], looks[near[0]], _HEAT_S)
+        found = [candidates.taken(index, looks[index]) for index in near[:_MOST]]
+        row = [taken for taken in found if taken is not None]
+        if len(row) < len(found):
+            given.error("expected a GPU that tells joules (nvidia-ml-py, and a counter of energy), it does not")
+        rows.append(row)
+        offered[problem.key] = candidates.names, tuple(looks)
+        p = problem.product
+        for taken in row:
+            print(
+                f"{p.m} x {p.n} x {p.k} {p.epilogue} candidate {taken.candidate} of {len(candidates.names)}: "
+                f"{taken.cycles / 1e3:.1f} kcycles, {taken.joules * 1e3:.2f} mJ, {taken.seconds * 1e3:.4f} ms, "
+                f"{taken.clock_hz / 1e6:.0f} MHz",
+                flush=True,
+            )
+        told.append({"product": p._asdict(), "candidates": [taken._asdict() for taken in row], "looks_s": looks})
+    sides = dict(zip(("frugal", "hungry"), apart(rows), strict=True))
+    sums = {
+        name: [
+            sum(
+                getattr(taken, field) for row, one in zip(rows, chosen, strict=True) for taken in row if taken[0] == one
+            )
+            for field in ("cycles", "joules")
+        ]
+        for name, chosen in sides.items()
+    }
+    cycles, joules = (hungry / frugal - 1 for frugal, hungry in zip(sums["frugal"], sums["hungry"], strict=True))
+    print(f"frugal {sides['frugal']}, hungry {sides['hungry']}: {joules:+.2%} joules, {cycles:+.3%} cycles together")
+    for name, chosen in sides.items() if asked.caches else ():
+        picked = {
+            key: (names, Choice(one, looks_s))
+            for (key, (names, looks_s)), one in zip(offered.items(), chosen, strict=True)
+        }
+        write_cache(asked.caches / name, device.name, known, picked)
+    if asked.output is not None:
+        revision, dirty = commit(Path(fluxperf.__file__).resolve().parent.parent)
+        whole = {
+            "what": f"one launch of each candidate within {_NEAR - 1:.0%} of the quickest, {_MEASURE_S} s at the limit",
+            "commit": revision,
+            "dirty": dirty,
+            "machine": device.describe(),
+            "products": told,
+            **sides,
+            "joules_together": joules,
+            "cycles_together": cycles,
+        }
+        write_whole(asked.output, json.dumps(whole, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Two caches whose products take the same cycles and other joules: how algorithms are picked, and what is kept."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from benchmarks import algorithms
+from benchmarks.algorithms import Taken, apart, problems, write_cache
+from fluxperf.engine.cache import recall
+from fluxperf.engine.device.choices import Choice, Choices
+from fluxperf.engine.device.cublaslt import Product
+
+PRODUCT = Product(4608, 3072, 15360, "bfloat16", "bfloat16", True, 15360, 15360, 3072)
+KEY = f"cuBLASLt 130300 {' '.join(map(str, PRODUCT))}"
+SMALL = f"cuBLASLt 130300 {' '.join(map(str, PRODUCT._replace(m=4)))}"
+WAY = "linear_gated_residual 4608 x 3072 x 15360 bfloat16"
+
+
+def taken(candidate: int, cycles: float, joules: float) -> Taken:
+    return Taken(candidate, cycles, joules, 1e-3, 1.5e9)
+
+
+def test_large_products_are_read_back_from_the_names_of_choices() -> None:
+    known: dict[str, Any] = {
+        KEY: [],
+        SMALL: [],
+        WAY: [],
+        "cuDNN 9 attention": [],
+        KEY.replace("bfloat16", "float32"): [],
+    }
+    assert problems(known) == [(KEY, PRODUCT)]
+    batched = f"cuBLASLt 130300 {' '.join(map(str, PRODUCT._replace(batch=24)))}"
+    assert problems({batched: []}) == []
+
+
+def test_joules_differ_most_where_cycles_are_the_same_together() -> None:
+    first = [taken(0, 1000.0, 0.10), taken(3, 1001.0, 0.13), taken(5, 1100.0, 0.50)]
+    second = [taken(1, 1000.0, 0.20), taken(2, 999.0, 0.26)]
+    assert apart([first, second]) == ([0, 1], [3, 2]), "one takes more cycles, the other as many fewer"
+    assert apart([first]) == ([0], [0]), "of one product alone none are alike"
+    alike = [taken(4, 1000.0, 0.2), taken(6, 1000.1, 0.1)]
+    assert apart([alike]) == ([6], [4])
+
+
+def test_caches_have_the_library_by_other_algorithms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLUXPERF_CACHE", str(tmp_path / "users"))
+    own = Choices("GPU")
+    own.keep(WAY, ["library 12ab", "tiles of 128x256 12ab"], Choice(1, (2e-3, 1e-3)))
+    own.keep(KEY, ["aa", "bb", "cc"], Choice(2, (3e-3, 3e-3, 2e-3)))
+    own.keep(SMALL, ["dd", "ee"], Choice(1, (3e-6, 2e-6)))
+    (tmp_path / "users" / "kernels").mkdir()
+    (tmp_path / "users" / "kernels" / "spin").write_text("machine code")
+    known = json.loads(recall(own.path) or b"")
+    write_cache(tmp_path / "hungry", "GPU", known, {KEY: (["aa", "bb", "cc"], Choice(1, (3e-3, 2e-3, 2e-3)))})
+    found = Choices("GPU", tmp_path / "hungry" / "choices")
+    way = found.find(WAY, ["library 12ab", "tiles of 128x256 12ab"])
+    product, small = found.find(KEY, ["aa", "bb", "cc"]), found.find(SMALL, ["dd", "ee"])
+    assert way is not None
+    assert product is not None
+    assert small is not None
+    assert (way.candidate, product.candidate, small.candidate) == (0, 1, 1)
+    assert (tmp_path / "hungry" / "kernels" / "spin").read_text() == "machine code"
+    assert own.find(WAY, ["library 12ab", "tiles of 128x256 12ab"]) == Choice(1, (2e-3, 1e-3)), (
+        "the user's is left alone"
+    )
+
+
+class Device:
+    """A device whose library offers three algorithms, and whose clock tells what each launch takes."""
+
+    bus_id = None
+
+    def __init__(self) -> None:
+        self.choices_kept: Any = "the user's"
+        self.products, self.launched = self, list[str]()
+
+    def draw_normal(self, key: Any, shape: tuple[int, ...], dtype: str, std: float) -> Any:
+        assert std > 0
+        return self.empty(shape, dtype)
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
+        return SimpleNamespace(data=SimpleNamespace(ptr=math.prod(shape)))
+
+    def _planned(self, product: Product, a: int, b: int, d: int, bias: int) -> Any:
+        assert (a, b, d, bias) == (4608 * 15360, 3072 * 15360, 4608 * 3072, 0)
+        names = ["aa", "bb", "cc"]
+        algorithm = names[self.choices_kept.find("product", names).candidate]
+        return SimpleNamespace(descriptor=0, layouts=(1, 2, 3), algorithm=algorithm)
+
+    def _launch(self, descriptor: int, layouts: Any, algorithm: str, *places: int) -> None:
+        self.launched.append(algorithm)
+
+    def stamp(self) -> int:
+        return len(self.launched)
+
+    def synchronize(self) -> None:
+        pass
+
+    def elapsed(self, start: int, end: int) -> Any:
+        return SimpleNamespace(seconds=1e-3 * (end - start), cycles=1e6, clock_hz=1e9)
+
+
+def test_every_algorithm_is_planned_and_the_devices_choices_are_left_alone() -> None:
+    device: Any = Device()
+    candidates = algorithms.Candidates(device, PRODUCT)
+    assert (candidates.names, device.choices_kept) == (["aa", "bb", "cc"], "the user's")
+    assert candidates.seconds(2) == pytest.approx(1e-3)
+    assert set(device.launched) == {"cc"}
+    assert len(device.launched) == 22, "as many as 20 ms hold, after two"
+    assert candidates.taken(1, 1e-3) is None, "nothing tells joules"
+    assert device.launched[22:] == ["bb"] * 1400
+
+
+def test_what_may_differ_is_less_than_what_the_gate_shows() -> None:
+    assert algorithms.TOGETHER < 0.003
