@@ -24,7 +24,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/bytecode
 endif
 
-.PHONY: report evidence sample picture test break test-numbers test-core test-sums golden gate check asv extras install clean
+.PHONY: report evidence sample picture test break test-numbers test-core test-sums golden gate check docs asv extras install clean
 
 report: $(VENV)/.installed
 	@stamp=$$(date -u +%Y%m%dT%H%M%SZ); records=$(OUT)/records-$$stamp.jsonl; mkdir -p $(OUT); \
@@ -99,6 +99,10 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The public API as pages, from docstrings; a link that leads nowhere fails.
+docs: $(VENV)/.installed-docs
+	$(BIN)/python docs/api/build.py $(OUT)/api
+
 # The suite is sound and every benchmark runs, at some of its parameters; nothing is kept. asv writes what it knows of
 # machines into the home folder: here another one.
 asv: $(VENV)/.installed-dev
@@ -121,10 +125,14 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 	$(PIP) --editable ".$(EXTRA)"
 	touch $@
 
-# Everything at once: what `report` and `gate` need is among it.
+$(VENV)/.installed-docs: pyproject.toml | $(VENV)/bin/python
+	$(PIP) --editable ".[docs]"
+	touch $@
+
+# Everything at once: what `report`, `gate` and `docs` need is among it.
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 	$(PIP) --editable $(DEV)
-	touch $(VENV)/.installed $@
+	touch $(VENV)/.installed $(VENV)/.installed-docs $@
 
 clean:
 	rm -rf $(VENV) $(OUT) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 #: Extras that are meant to be installed together. Of `cuda12`, `cuda13` and `nvrtc` an environment has at most one.
 COMBINATIONS = (
-    "", "cuda12", "cuda13", "pipeline", "nvrtc", "tools", "test", "dev", "cuda12,pipeline", "cuda13,pipeline",
+    "", "cuda12", "cuda13", "pipeline", "nvrtc", "docs", "tools", "test", "dev", "cuda12,pipeline", "cuda13,pipeline",
     "cuda12,pipeline,tools", "cuda13,dev", "nvrtc,dev",
 )  # fmt: skip
 PYTHONS = ("3.11", "3.12", "3.13")

@@ -34,7 +34,15 @@ _CROSSINGS = 10_000
 
 @dataclass
 class PipelineOutput:
-    """Result of a call: ``images`` as diffusers has it, and fluxperf's own fields."""
+    """Result of a call: ``images`` as in diffusers, and fluxperf's own fields.
+
+    Args:
+        images: in the call's ``output_type``.
+        seeds: the seed of each picture, ``None`` where a generator had no known one.
+        steps_s: seconds of each step.
+        stages: seconds and copies of each stage.
+        notes: warnings, such as a prompt that was cut.
+    """
 
     images: Any
     seeds: list[int | None]
@@ -47,6 +55,12 @@ class Pipeline:
     """FLUX.1 on a device: `from_pretrained` makes it, a call makes pictures.
 
     Threads may share it: calls wait for one another, as the device makes one picture at a time.
+
+    A call takes negative prompts and callbacks as diffusers does. ``negative_prompt`` (``negative_prompt_2``
+    for T5) or ``negative_prompt_embeds`` with ``negative_pooled_prompt_embeds`` cost a second forward in each step if
+    ``true_cfg_scale`` is above 1. ``callback_on_step_end`` is called as ``f(pipeline, step, timestep, tensors)`` after
+    each step, with the tensors named in ``callback_on_step_end_tensor_inputs`` (``latents``, ``prompt_embeds``); it
+    returns a dict of those that it changes. Setting ``pipeline._interrupt`` to true ends the generation.
 
     Args:
         parts: loaded from a model folder.
@@ -178,7 +192,7 @@ class Pipeline:
             max_sequence_length: T5's tokens, 512 at most.
             on_step: told of each step when it is done.
             sigmas: noise levels instead of evenly spaced ones, one for each step; the model's shift is applied to them.
-            others: negative prompts and callbacks, see `Pipeline._besides`; what is not done here must be ``None``.
+            others: negative prompts and callbacks, as above; arguments that are not supported must be ``None``.
 
         Raises:
             ConfigError: arguments that cannot be.
@@ -237,14 +251,7 @@ class Pipeline:
                 self._busy = False
 
     def _besides(self, given: Mapping[str, Any], count: int) -> Besides:
-        """A call's further options, for a number of prompts.
-
-        ``negative_prompt`` (and ``negative_prompt_2`` for T5), one or one for each prompt, or
-        ``negative_prompt_embeds`` with ``negative_pooled_prompt_embeds``: with ``true_cfg_scale`` above 1 a second
-        forward in each step. ``callback_on_step_end`` is called as ``f(pipeline, step, timestep, tensors)`` behind each
-        step, with those named by ``callback_on_step_end_tensor_inputs`` (``latents``, ``prompt_embeds``), and returns a
-        dict of those that it changes. Setting ``pipeline._interrupt`` ends the generation there.
-        """
+        """A call's negative prompts and callbacks, for a number of prompts; the class explains them."""
         refuse({name: value for name, value in given.items() if name not in GUIDED})
         embedded = _given(given.get("negative_prompt_embeds"), given.get("negative_pooled_prompt_embeds"), "negative_")
         texts = given.get("negative_prompt"), given.get("negative_prompt_2")

@@ -139,6 +139,6 @@ def test_the_scan_sees_a_function_without_shapes() -> None:
 
 
 def test_exported_names() -> None:
-    assert sorted(fluxperf.__all__) == ["Pipeline", "__version__", "records_frame"]
+    assert sorted(fluxperf.__all__) == ["Pipeline", "PipelineOutput", "__version__", "records_frame"]
     assert all(hasattr(fluxperf, name) for name in fluxperf.__all__)
     assert re.fullmatch(r"\d+\.\d+\.\d+", fluxperf.__version__)
