@@ -9,10 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fluxperf.engine.checkpoints.beginnings import not_whole, told_as_weights, told_by_start
 from fluxperf.engine.checkpoints.files import is_file, weights_in
-
-#: First bytes of the file that stands for a large one until git-lfs has fetched it.
-_POINTER = b"version https://git-lfs"
 
 #: Classes that a part of FLUX.1 has, by subfolder: its own, and larger models that hold it.
 _CLASSES = {
@@ -64,8 +62,8 @@ def tokenizer_problems(folder: Path) -> Iterator[str]:
     if not (folder / "tokenizer_config.json").is_file():
         yield f"{folder.name}/ has no tokenizer_config.json"
     for file in sorted(folder.iterdir()):
-        if file.is_file() and (problem := _not_fetched(file)):
-            yield f"{folder.name}/{file.name} {problem}"
+        if file.is_file() and (told := told_by_start(file)):
+            yield f"{folder.name}/{file.name} is {told}"
 
 
 def _settings(path: Path) -> Mapping[str, Any] | str:
@@ -75,7 +73,7 @@ def _settings(path: Path) -> Mapping[str, Any] | str:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return f"{_not_fetched(path) or 'is no JSON'}"
+        return f"is {told_by_start(path) or 'no JSON'}"
     return value if isinstance(value, dict) else "is no JSON object"
 
 
@@ -156,7 +154,8 @@ def _file_problems(folder: Path, stem: str, variant: str | None) -> Iterator[str
         yield f"{folder.name}/ has no {single.name}{_instead(folder, stem)}"
         return
     for file in files:
-        if problem := _not_fetched(folder / file) or _not_whole(folder / file):
+        told = told_as_weights(folder / file)
+        if problem := f"is {told}" if told else not_whole(folder / file):
             yield f"{folder.name}/{file} {problem}"
 
 
@@ -176,33 +175,3 @@ def _instead(folder: Path, stem: str) -> str:
 def _word(name: str, stem: str) -> str:
     """Word of a variant in a file's name: of one file, or of a shard."""
     return re.sub(r"-\d+-of-\d+", "", name.removeprefix(f"{stem}.").removesuffix(".safetensors"))
-
-
-def _not_fetched(file: Path) -> str:
-    """The kind of a small file that stands in the place of another, or nothing."""
-    with file.open("rb") as stream:
-        start = stream.read(200)
-    if start.startswith(_POINTER):
-        return "is a git-lfs pointer, not the file itself: run git lfs pull"
-    if file.suffix == ".safetensors" and file.stat().st_size < 4096 and start[8:9] != b"{":
-        line = start.decode("utf-8", "replace").strip().splitlines()
-        return f"is no weights but text, probably a refused download: {line[0][:80]!r}" if line else "is empty"
-    return ""
-
-
-def _not_whole(file: Path) -> str:
-    """Whether a safetensors file is as long as its header says, or what is wrong."""
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if length > size:
-            return f"is damaged: its header would be {length} bytes of {size}"
-        try:
-            header = json.loads(stream.read(length))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            return "is no safetensors file, or a damaged one"
-    expected = 8 + length + max(ends, default=0)
-    if size < expected:
-        return f"has {size} of {expected} bytes: its download did not finish"
-    return ""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fluxperf.engine.checkpoints.checkpoint import Checkpoint
 from fluxperf.engine.checkpoints.files import check_no_cache, model_name, read_json
 from fluxperf.engine.config import FluxConfig
 from fluxperf.errors import CheckpointError
@@ -111,6 +112,7 @@ def check_fit(folder: ModelFolder, config: FluxConfig) -> None:
 
 def _no_folder(path: Path) -> str:
     if path.is_file():
+        Checkpoint(path)  # complains, by name, about what is no transformer at all
         return (
             f"{path}: expected a diffusers model folder with model_index.json, got a file. Measure it with `fluxperf "
             f"run --weights {path}`; for pictures give it as --transformer beside --model, the folder or the name of "

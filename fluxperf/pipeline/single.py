@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fluxperf.engine.checkpoints.checkpoint import BESIDE
+from fluxperf.engine.checkpoints.checkpoint import BESIDE, check_kind
 from fluxperf.engine.checkpoints.files import TensorFiles, model_name
 from fluxperf.errors import CheckpointError
 
@@ -65,6 +65,7 @@ def open_single(path: Path) -> SingleFile:
         what = "a folder" if path.is_dir() else "nothing there"
         raise CheckpointError(f"{path}: expected a safetensors file of the transformer's weights, found {what}.")
     files = TensorFiles.single(path)
+    check_kind(files.names, path)
     names: dict[str, dict[str, str]] = {}
     for name in sorted(files.names):
         part, prefix = next(((part, prefix) for part, prefix in _PREFIXES if name.startswith(prefix)), ("", ""))

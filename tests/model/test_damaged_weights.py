@@ -142,7 +142,8 @@ def test_an_unknown_dtype_is_named(layout, dtype, name):
         state[layout.name] = state[layout.name].astype(dtype)
 
     message = _complaint(layout(quantize))
-    _says(message, repr(layout.name), f"has dtype {name}", "expected one of F64, F32, F16, BF16, F8_E4M3", "original")
+    told = ("Expected weights in bfloat16",) if name != "BOOL" else ("expected one of F64, F32, F16, BF16", "original")
+    _says(message, repr(layout.name), f"has dtype {name}", *told)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, ml_dtypes.bfloat16])
@@ -161,14 +162,20 @@ def test_a_truncated_file_is_refused(layout, share):
     file = path / STEM if path.is_dir() else path
     data = file.read_bytes()
     file.write_bytes(data[: int(share * len(data)) if isinstance(share, float) else share])
-    _says(_complaint(path), file.name, "expected a complete safetensors file", "truncated", "download it again")
+    _says(
+        _complaint(path),
+        file.name,
+        "expected a complete safetensors file",
+        "download did not finish",
+        "ownload it again",
+    )
 
 
 @pytest.mark.parametrize("content", [b"\n".join([b"not weights at all"] * 40), b"<!DOCTYPE html>", b"{}", b"\xff" * 64])
 def test_another_file_under_the_name_is_refused(tmp_path, content):
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
-    _says(_complaint(path), str(path), "expected a complete safetensors file", "download it again")
+    _says(_complaint(path), str(path), "expected a complete safetensors file", "ownload it again")
 
 
 def test_a_file_without_tensors_is_refused(tmp_path):
@@ -181,7 +188,12 @@ def test_tensors_of_another_model_are_refused(tmp_path):
     shapes = {"encoder.conv_in.weight": (4, 3, 3, 3), "decoder.conv_in.bias": (4,)}
     vae = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     message = _complaint(write_tensors(tmp_path / "ae.safetensors", vae))
-    _says(message, "expected the tensors of FLUX.1", "decoder.conv_in.bias, encoder.conv_in.weight", "It is a VAE.")
+    _says(
+        message,
+        "expected the tensors of FLUX.1",
+        "decoder.conv_in.bias, encoder.conv_in.weight",
+        "It is a VAE: give the file of the transformer",
+    )
 
 
 def test_nothing_there_is_said(tmp_path):
@@ -196,9 +208,11 @@ def test_a_folder_without_weights_lists_what_it_has(tmp_path, content):
     _says(_complaint(tmp_path), f"expected {STEM} or {STEM}.index.json", ", ".join(content) or "an empty folder")
 
 
-def test_one_file_of_a_folder_needs_its_config(tmp_path):
-    path = write_tensors(tmp_path / STEM, DIFFUSERS)
-    _says(_complaint(path), "expected config.json beside a diffusers file", "Give the model's folder")
+def test_a_shard_is_no_checkpoint(tmp_path):
+    """Its config lies beside it, and more than half of the tensors would be called missing."""
+    folder = write_shards(tmp_path / "m", DIFFUSERS, 3)
+    for shard in sorted(folder.glob("*.safetensors")):
+        _says(_complaint(shard), shard.name, "one of 3 shards", f"Give {folder}, the folder of all of them")
 
 
 def test_an_original_file_of_unknown_head_dimension_is_refused(tmp_path):

@@ -60,6 +60,17 @@ def commented(state):
     return named | {"model.diffusion_model.scaled_fp8": torch.empty(0, dtype=E4M3)}, meant
 
 
+def partly_scaled(state):
+    """Every second projection as it is, as programs read a weight without a scale beside it."""
+    (stored, meant), (plain, _) = scaled(state), raw(state, E4M3)
+    for name in [name for name in state if name in stored and f"{name.removesuffix('weight')}scale_weight" in stored][
+        ::2
+    ]:
+        stored[name], meant[name] = plain[name], plain[name].float()
+        del stored[f"{name.removesuffix('weight')}scale_weight"]
+    return stored, meant
+
+
 FORMATS = {
     "e4m3": lambda state: raw(state, E4M3),
     "e5m2": lambda state: raw(state, E5M2),
@@ -68,6 +79,7 @@ FORMATS = {
     "weight_scale": lambda state: scaled(state, "weight_scale", "input_scale"),
     "scale per row": lambda state: scaled(state, per_row=True),
     "loose scales": lambda state: scaled(state, widened=2.0**-7),
+    "some with scales": partly_scaled,
     "e5m2 with scales": lambda state: scaled(state, dtype=E5M2),
     "ComfyUI": commented,
 }
@@ -114,6 +126,22 @@ def test_a_folder_of_diffusers_in_e4m3_has_the_same_numbers(tmp_path):
     _written(tmp_path / STEM, stored)
     recipes = layouts.diffusers(Checkpoint(tmp_path).config)
     assert _differing(_loaded(tmp_path, "bfloat16"), _expected(meant, recipes, torch.bfloat16)) == []
+
+
+@pytest.mark.parametrize("dtype", [E4M3, E5M2], ids=str)
+@pytest.mark.parametrize("lost", ["one", "all but the mark"])
+def test_a_weight_that_lost_its_scale_is_no_weight(tmp_path, lost, dtype):
+    """Its numbers reach the largest that 8 bits have, as those that are scaled do and no weight as it is."""
+    stored, _ = scaled(ORIGINAL, dtype=dtype)
+    for name in (
+        [f"{PARTED}.scale_weight"] if lost == "one" else [one for one in stored if "scale" in one.split(".")[-1]]
+    ):
+        if name.endswith("scale_weight"):
+            del stored[name]
+    if lost != "one":
+        stored["scaled_fp8"] = torch.empty(0, dtype=dtype)
+    with pytest.raises(CheckpointError, match=r"expected a scale beside '.*its numbers reach (448|57344)\."):
+        Checkpoint(_written(tmp_path / "m.safetensors", stored))
 
 
 @pytest.mark.parametrize("layout", ["original", "diffusers"])
@@ -180,16 +208,22 @@ NOTE = torch.tensor(list(b'{"format": "nvfp4"}'), dtype=torch.uint8)
         ({f"{PARTED}.scale_weight": torch.tensor(1e38)}, "beyond the range of bfloat16"),
         ({f"{PARTED}.scale_weight": torch.ones(2, 3)}, r"has shape [2, 3]; expected one scale"),
         ({f"{PARTED}.weight_scale": torch.tensor(2.0)}, "expected one scale for"),
-        ({"strange.scale_weight": torch.tensor(2.0)}, "tensor 'strange.scale_weight' is none of its tensors"),
+        (
+            {"strange.scale_weight": torch.tensor(2.0)},
+            "'strange.scale_weight' is a scale or a note for 'strange.weight', which is",
+        ),
         ({"img_in.scale_weight": torch.tensor(2.0)}, "is BF16 and has a scale of 2"),
         ({f"{PARTED}.comfy_quant": NOTE}, "says that the weight is in 'nvfp4'"),
         ({f"{PARTED}.comfy_quant": torch.zeros(3, dtype=torch.uint8)}, "says that the weight is in"),
         ({f"{PARTED}.weight": torch.full((224, 32), 127, dtype=torch.uint8).view(E4M3)}, "holds NaN or infinity"),
-        ({f"{PARTED}.weight": torch.zeros(224, 32, dtype=torch.int8)}, "is I8 and has a scale of"),
+        ({f"{PARTED}.weight": torch.zeros(224, 32, dtype=torch.int8)}, "has dtype I8: whole numbers of 8 bits"),
         ({"img_in.weight": torch.zeros(32, 4, dtype=torch.int8)}, "has dtype I8"),
         ({f"{PARTED}.weight_scale_2": torch.tensor(1.0)}, "NVFP4"),
         ({f"{PARTED}.weight.absmax": torch.zeros(3)}, "bitsandbytes"),
-        ({f"{PARTED}.weight": torch.zeros(3584, 1, dtype=torch.uint8)}, "is U8: numbers of 4 bits, two to a byte"),
+        (
+            {f"{PARTED}.weight": torch.zeros(3584, 1, dtype=torch.uint8)},
+            "U8 and shape [3584, 1]: numbers of 4 bits, two to",
+        ),
     ],
     ids=str,
 )

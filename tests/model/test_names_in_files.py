@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from fluxperf.engine.checkpoints.checkpoint import Checkpoint
 from fluxperf.engine.device.host import HostDevice
@@ -11,7 +13,8 @@ from fluxperf.engine.model.weights import parameters
 from fluxperf.errors import CheckpointError
 from tests.model.weight_files import SMALL, diffusers_shapes, original_layout, random_state, write_tensors
 
-ORIGINAL = original_layout(random_state(diffusers_shapes(SMALL), seed=9), SMALL)
+DIFFUSERS = random_state(diffusers_shapes(SMALL), seed=9)
+ORIGINAL = original_layout(DIFFUSERS, SMALL)
 OTHERS = {
     "vae.decoder.conv_in.weight": np.ones((4, 3), np.float32),
     "text_encoders.clip_l.transformer.text_model.final_layer_norm.weight": np.ones(8, np.float32),
@@ -75,6 +78,34 @@ def test_a_tensor_that_cannot_be_read_is_told_by_its_name_in_the_file(tmp_path):
     ("name", "says"),
     [
         ("lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight", "a LoRA"),
+        ("lora_unet_double_blocks_0_img_attn_qkv.hada_w1_a", "a LoRA"),
+        ("lycoris_double_blocks_0_img_attn_qkv.lokr_w1", "a LoRA"),
+        ("base_model.model.transformer_blocks.0.attn.to_q.lora_A.default.weight", "a LoRA"),
+        ("transformer.transformer_blocks.0.attn.to_q.lora.down.weight", "a LoRA"),
+        ("transformer.transformer_blocks.0.attn.to_q.lora_magnitude_vector", "a LoRA"),
+        ("double_blocks.0.img_attn.qkv.lora_A.weight", "a LoRA"),
+        ("double_blocks.0.processor.qkv_lora1.down.weight", "a LoRA"),
+        ("diffusion_model.double_blocks.0.img_attn.qkv.diff_b", "a LoRA"),
+        ("diffusion_model.double_blocks.0.img_attn.qkv.alpha", "a LoRA"),
+        ("double_blocks.0.processor.ip_adapter_double_stream_k_proj.weight", "an IP-Adapter"),
+        ("image_proj.proj.0.weight", "an IP-Adapter"),
+        ("pulid_ca.0.to_q.weight", "PuLID"),
+        ("input_hint_block.0.weight", "a control net"),
+        ("double_stream_modulation_img.linear.weight", "FLUX.2"),
+        ("txt_in.individual_token_refiner.blocks.0.norm1.weight", "HunyuanVideo"),
+        ("context_embedder.token_refiner.refiner_blocks.0.attn.to_q.weight", "HunyuanVideo"),
+        ("transformer_blocks.0.img_mod.1.weight", "Qwen-Image"),
+        ("transformer_blocks.0.pos_embed.pos_embed", "Stable Diffusion 3"),
+        ("model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight", "Stable Diffusion 3"),
+        ("model.diffusion_model.input_blocks.0.0.weight", "a U-Net"),
+        ("down_blocks.1.attentions.0.proj_in.weight", "a U-Net"),
+        ("blocks.0.cross_attn.k.weight", "Wan"),
+        ("adaln_single.linear.weight", "PixArt, Sana or LTX-Video"),
+        ("cap_embedder.0.weight", "Lumina or Z-Image"),
+        ("double_layers.0.attn.w1q.weight", "AuraFlow"),
+        ("double_stream_blocks.0.block.attn1.to_q.weight", "HiDream"),
+        ("transformer_blocks.0.attn.to_q._weight_qdata", "a model quantized by torchao"),
+        ("double_blocks.0.img_attn.qkv.weight_scale_inv", "a model quantized by a tool that scales blocks"),
         ("transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight", "a LoRA"),
         ("distilled_guidance_layer.in_proj.weight", "Chroma"),
         ("double_stream_modulation_img.lin.weight", "FLUX.2"),
@@ -88,8 +119,66 @@ def test_a_tensor_that_cannot_be_read_is_told_by_its_name_in_the_file(tmp_path):
     ],
 )
 def test_another_kind_of_file_is_named(tmp_path, name, says):
-    path = write_tensors(tmp_path / "m.safetensors", {name: np.ones((4, 4), np.float32)})
+    """By a file of its own, and beside the tensors of a transformer, which such files often have some of."""
+    alone = write_tensors(tmp_path / "alone.safetensors", {name: np.ones((4, 4), np.float32)})
+    assert says in _complaint(alone)
+    if not any(word in says for word in ("T5", "CLIP", "VAE")):
+        beside = write_tensors(tmp_path / "beside.safetensors", ORIGINAL | {name: np.ones((4, 4), np.float32)})
+        assert f"expected the transformer of FLUX.1, got {says}" in _complaint(beside)
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (("vae.decoder.conv_in.weight", "t5xxl.encoder.block.0.x"), "T5's text encoder and a VAE, without"),
+        (("embeddings.token_embedding.weight",), "CLIP's text encoder: give the file of the transformer"),
+        (("vision_model.embeddings.x",), "CLIP's encoder of pictures"),
+        (("model.layers.0.self_attn.q_proj.weight",), "a language model"),
+        (("latents",), "latents, as --latents-out writes them"),
+        (("prompt_embeds.0",), "embeddings, as --embeddings-out writes them"),
+        (("x",), "Is it the transformer of FLUX.1, not another part or another model?"),
+    ],
+)  # fmt: skip
+def test_parts_without_a_transformer_are_named(tmp_path, names, says):
+    path = write_tensors(tmp_path / "m.safetensors", {name: np.ones(4, np.float32) for name in names})
     assert says in _complaint(path)
+
+
+@pytest.mark.parametrize("own", ["bfloat16", "float32", "int8"])
+def test_numbers_of_4_bits_are_named_without_their_librarys_names(tmp_path, own):
+    """bitsandbytes keeps them in one column of any element type; all projections, or those of blocks alone."""
+    kind = ml_dtypes.bfloat16 if own == "bfloat16" else np.dtype(own)
+    width = np.dtype(kind).itemsize
+    for some in ("blocks.", ""):
+        state = {
+            name: np.zeros((x.size // 2 // width, 1), kind) if x.ndim == 2 and some in name else x
+            for name, x in ORIGINAL.items()
+        }
+        path = tmp_path / f"{some}m.safetensors"
+        save_file(state, path)
+        assert "numbers of 4 bits, two to a byte, as bitsandbytes' nf4" in _complaint(path)
+
+
+@pytest.mark.parametrize("layout", ["original", "diffusers"])
+@pytest.mark.parametrize("prefix", ["", "module.", "base_model.model.", "some.program."])
+def test_a_file_of_either_layout_needs_no_config_and_may_have_any_prefix(tmp_path, layout, prefix):
+    state = ORIGINAL if layout == "original" else DIFFUSERS
+    expected = _numbers(write_tensors(tmp_path / "plain.safetensors", ORIGINAL))
+    got = _numbers(write_tensors(tmp_path / "m.safetensors", {prefix + name: x for name, x in state.items()}))
+    assert got.keys() == expected.keys()
+    assert all(np.array_equal(got[key], expected[key]) for key in expected)
+
+
+def test_two_transformers_in_one_file_are_refused(tmp_path):
+    state = {f"{prefix}{name}": x for prefix in ("base.", "tuned.") for name, x in ORIGINAL.items()}
+    says = "tensors of one block whose names begin with 'base.' and 'tuned.'"
+    assert says in _complaint(write_tensors(tmp_path / "m.safetensors", state))
+
+
+def test_a_part_of_a_file_is_told_as_one(tmp_path):
+    half = {name: DIFFUSERS[name] for name in sorted(DIFFUSERS) if "transformer_blocks" in name}
+    message = _complaint(write_tensors(tmp_path / "m.safetensors", half))
+    assert "expected a whole FLUX.1 transformer, but tensor 'x_embedder.weight' is missing" in message
 
 
 @pytest.mark.parametrize(
@@ -98,7 +187,19 @@ def test_another_kind_of_file_is_named(tmp_path, name, says):
         (b"GGUF\x03\0\0\0", "a GGUF file"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 238\n", "a git-lfs pointer"),
         (b"\n<!doctype html><html>", "a web page, probably a refused download"),
-        (b"PK\x03\x04", "a PyTorch or other zip file"),
+        (b"PK\x03\x04", "a zip file, probably a pickle of PyTorch"),
+        *(
+            (bytes([0x80, protocol]) + b"\x95", "a pickle of PyTorch, which may run any program")
+            for protocol in range(2, 6)
+        ),
+        (b"\xef\xbb\xbf<html>", "a web page"),
+        (b"<?xml version='1.0'?><Error>", "an answer of a server"),
+        (b"# xet version 0\n", "a pointer of Xet storage"),
+        (b'{"error":"Invalid username or password."}\n', "no weights but text, probably a refused download: '{"),
+        (b"Access to model X is restricted.\n", "no weights but text, probably a refused download: 'Access"),
+        (bytes(100), "zeros at its beginning: a download that reserved its room"),
+        (b"\x1f\x8b\x08", "a gzip archive"),
+        (bytes(1) + b"x" * 256 + b"ustar", "a tar archive"),
         (b"", "an empty file"),
     ],
 )

@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from fluxperf.engine.checkpoints.checkpoint import Checkpoint
 from fluxperf.errors import CheckpointError
 from fluxperf.pipeline.folder import TRANSFORMER, open_folder
+from tests.model.weight_files import SMALL, diffusers_shapes, original_layout, random_state, write_tensors
 
 POINTER = (
     "version https://git-lfs.github.com/spec/v1\n"
@@ -213,7 +214,9 @@ def test_paths_that_are_no_model_folder(folder, tmp_path):
         Path("black-forest-labs/FLUX.1-schnell")
     )
     single = _weights(folder, "transformer")
-    assert "got a file" in _complaint(single)
+    assert "Is it the transformer of FLUX.1" in _complaint(single)
+    state = original_layout(random_state(diffusers_shapes(SMALL), seed=1), SMALL)
+    assert "got a file. Measure it with" in _complaint(write_tensors(tmp_path / "flux1.safetensors", state))
     assert f"got the folder of FluxTransformer2DModel alone; give {folder}" in _complaint(folder / "transformer")
     (tmp_path / "empty").mkdir()
     assert "found nothing" in _complaint(tmp_path / "empty")

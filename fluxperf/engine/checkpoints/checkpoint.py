@@ -15,34 +15,20 @@ from fluxperf.engine.checkpoints.files import TensorFiles, check_no_cache, model
 from fluxperf.engine.checkpoints.layouts import Piece
 from fluxperf.engine.checkpoints.reader import Descriptors, Reader
 from fluxperf.engine.checkpoints.scales import scaled
-from fluxperf.engine.checkpoints.strangers import told_by_names
-from fluxperf.engine.config import CONFIGS, FluxConfig
+from fluxperf.engine.checkpoints.sizes import configured, inferred
+from fluxperf.engine.checkpoints.strangers import told_as_part, told_by_names
 from fluxperf.engine.device.base import Device
 from fluxperf.engine.device.host import host_dtype
 from fluxperf.engine.model.weights import parameters
 from fluxperf.errors import CheckpointError
 
-_CLASS = "FluxTransformer2DModel"
-#: Channels of models that take a picture beside the noise.
-_WITH_PICTURE = {384: "FLUX.1 Fill, which takes a picture", 128: "FLUX.1 Depth or Canny, which takes a picture"}
-
-#: Beginnings that programs add to the names of the transformer's tensors; and of names of other parts in the same file.
-_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.", "transformer.")
+#: The first block's tensors in either layout, behind whatever a program put before their names; and beginnings of names
+#: of other parts in the same file.
+_SIGN = re.compile(r"((?:.*?\.)?)(?:double_blocks|transformer_blocks)\.0\.")
 BESIDE = ("text_encoders.", "vae.", "first_stage_model.", "cond_stage_model.", "conditioner.")
+#: Number of a shard and of all in its file's name.
+_SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.")
 _STEM = "diffusion_pytorch_model"
-#: ``config.json`` key of each size; the names are diffusers'.
-_KEYS = {
-    "num_layers": "double_blocks",
-    "num_single_layers": "single_blocks",
-    "num_attention_heads": "heads",
-    "attention_head_dim": "head_dim",
-    "in_channels": "in_channels",
-    "joint_attention_dim": "text_dim",
-    "pooled_projection_dim": "pooled_dim",
-    "guidance_embeds": "guidance",
-}
-#: Settings that FLUX.1 does not vary; ``None`` is as many as ``in_channels``.
-_FIXED = {"patch_size": 1, "out_channels": None}
 _SHOWN = 4
 
 
@@ -51,7 +37,7 @@ class Checkpoint:
 
     Args:
         path: a diffusers model folder (with ``transformer/`` in it, or that folder itself), one safetensors file of it
-            beside its ``config.json``, or the original single file.
+            (by its ``config.json``, if that lies beside), or the original single file.
         variant: word in the names of a folder's files, such as ``fp16``, where there are any with it.
 
     Raises:
@@ -67,13 +53,13 @@ class Checkpoint:
         self._files = scaled(_plainly_named(found, path), path)
         names = self._files.names
         if any(name.startswith("double_blocks.") for name in names):
-            self.config = _inferred(self._files, path)
+            self.config = inferred(self._files, path)
             self._recipes = layouts.original(self.config)
-        elif any(name.startswith("transformer_blocks.") for name in names) and settings is not None:
-            self.config = _configured(settings, len(names))
+        elif any(name.startswith("transformer_blocks.") for name in names):
+            self.config = inferred(self._files, path) if settings is None else configured(settings, len(names))
             self._recipes = layouts.diffusers(self.config)
         else:
-            raise CheckpointError(_unrecognized(path, names, settings))
+            raise CheckpointError(_unrecognized(path, names))
         self.description = f"{model_name(path.absolute())} ({self.config.name})"
         self._check()
 
@@ -176,6 +162,11 @@ def _find(path: Path, variant: str | None) -> tuple[TensorFiles, Mapping[str, An
         return files, read_json(folder / "config.json")
     if not path.is_file():
         raise CheckpointError(f"{path}: expected a diffusers folder or a safetensors file, found nothing there.")
+    if (shard := _SHARD.search(path.name)) and int(shard[2]) > 1:
+        raise CheckpointError(
+            f"{path}: expected a whole checkpoint, got one of {int(shard[2])} shards. Give {path.parent}, the folder "
+            "of all of them and their index."
+        )
     settings = path.parent / "config.json"
     return TensorFiles.single(path), read_json(settings) if settings.is_file() else None
 
@@ -189,11 +180,8 @@ def _plainly_named(files: TensorFiles, path: Path) -> TensorFiles:
     Raises:
         CheckpointError: two tensors of the file would have one name.
     """
-    signs = ("double_blocks.0.", "transformer_blocks.0.")
-    prefixes = ("", *_PREFIXES)
-    prefix = next(
-        (one for one in prefixes if any(name.startswith(f"{one}{s}") for name in files.names for s in signs)), ""
-    )
+    check_kind(files.names, path)
+    prefix = _prefix((name for name in files.names if not name.startswith(BESIDE)), path)
     names: dict[str, str] = {}
     for name in sorted(files.names):
         if prefix and name.startswith(BESIDE):
@@ -210,105 +198,35 @@ def _plainly_named(files: TensorFiles, path: Path) -> TensorFiles:
     return files.renamed(names)
 
 
-def _configured(settings: Mapping[str, Any], tensors: int) -> FluxConfig:
-    """Sizes from diffusers' ``config.json``; of no more blocks than there are tensors, since each is gone through."""
-    kind = settings.get("_class_name", _CLASS)
-    if kind != _CLASS:
-        raise CheckpointError(f"config.json: expected a {_CLASS} (FLUX.1), got a {kind}, which is another model.")
-    for key, value in _FIXED.items():
-        expected = settings.get("in_channels") if value is None else value
-        if settings.get(key) not in (None, expected):
-            raise CheckpointError(
-                f"config.json: {key}: expected {expected} as every FLUX.1 has it, got {settings[key]!r}: another model."
-            )
-    missing = [key for key in _KEYS if key not in settings]
-    if missing:
-        raise CheckpointError(f"config.json: expected {', '.join(_KEYS)}; missing: {', '.join(missing)}.")
-    for key, ours in _KEYS.items():
-        flag, value = ours == "guidance", settings[key]
-        if not (isinstance(value, bool) if flag else _is_size(value)):
-            wanted = "true or false" if flag else "a whole number of at least 1"
-            raise CheckpointError(f"config.json: {key}: expected {wanted}, got {value!r}. Download it again.")
-    for key in ("num_layers", "num_single_layers"):
-        if settings[key] > tensors:
-            raise CheckpointError(
-                f"config.json: {key}: expected no more blocks than the {tensors} tensors of the weights, got "
-                f"{settings[key]}. Check that config and weights belong together."
-            )
-    axes = settings.get("axes_dims_rope", FluxConfig.axes)
-    if not isinstance(axes, list | tuple) or len(axes) != len(FluxConfig.axes) or not all(map(_is_size, axes)):
+def check_kind(names: Iterable[str], path: Path) -> None:
+    """Complains about a file with tensors that FLUX.1's transformer has not, and that no part beside it has.
+
+    Raises:
+        CheckpointError: it is of another kind; says which.
+    """
+    if told := told_by_names([name for name in names if not name.startswith(BESIDE)]):
+        raise CheckpointError(f"{path}: expected the transformer of FLUX.1, got {told}.")
+
+
+def _prefix(names: Iterable[str], path: Path) -> str:
+    """The text that a program put before the names of the transformer's tensors.
+
+    Raises:
+        CheckpointError: there are two, as of two models.
+    """
+    found = sorted({sign[1] for name in names if (sign := _SIGN.match(name))})
+    if len(found) > 1:
         raise CheckpointError(
-            f"config.json: axes_dims_rope: expected {len(FluxConfig.axes)} whole numbers of at least 1, got {axes!r}. "
-            "Download it again."
+            f"{path}: expected one transformer, got tensors of one block whose names begin with "
+            f"{' and '.join(map(repr, found[:_SHOWN]))}. The file is of two models; give one that holds one."
         )
-    return _named({**{ours: settings[key] for key, ours in _KEYS.items()}, "axes": tuple(axes)})
+    return found[0] if found else ""
 
 
-def _is_size(value: Any) -> bool:
-    return type(value) is int and value >= 1
-
-
-def _inferred(files: TensorFiles, path: Path) -> FluxConfig:
-    """Sizes from the shapes of an original single file, which has no config."""
-
-    def extent(name: str, axis: int) -> int:
-        if name not in files.names:
-            raise CheckpointError(f"{path}: expected an original FLUX.1 file, but tensor {name!r} is missing.")
-        shape = files.shape(name)
-        if axis >= len(shape):
-            raise CheckpointError(
-                f"{path}: tensor {name!r} has shape {list(shape)}, expected at least {axis + 1} axes. "
-                "It is no original FLUX.1 file, or a damaged one; download it again."
-            )
-        return shape[axis]
-
-    head_dim = extent("double_blocks.0.img_attn.norm.query_norm.scale", 0)
-    taken, given = extent("img_in.weight", 1), extent("final_layer.linear.weight", 0)
-    if taken != given and taken in _WITH_PICTURE:
-        raise CheckpointError(
-            f"{path}: expected a transformer that takes as many channels as it gives, got {taken} and {given}: "
-            f"{_WITH_PICTURE[taken]}. fluxperf runs FLUX.1 schnell and dev."
-        )
-    axes = {config.head_dim: config.axes for config in CONFIGS.values()}
-    if head_dim not in axes:
-        raise CheckpointError(
-            f"{path}: expected a head dimension of {' or '.join(map(str, sorted(axes)))}, got {head_dim}. "
-            "Convert the file to a diffusers folder, whose config.json names the RoPE axes."
-        )
-    return _named(
-        {
-            "double_blocks": _count(files.names, "double_blocks"),
-            "single_blocks": _count(files.names, "single_blocks"),
-            "heads": extent("img_in.weight", 0) // head_dim,
-            "head_dim": head_dim,
-            "axes": axes[head_dim],
-            "in_channels": extent("img_in.weight", 1),
-            "text_dim": extent("txt_in.weight", 1),
-            "pooled_dim": extent("vector_in.in_layer.weight", 1),
-            "guidance": any(name.startswith("guidance_in.") for name in files.names),
-        }
-    )
-
-
-def _count(names: Iterable[str], prefix: str) -> int:
-    return len({match[1] for name in names if (match := re.match(rf"{prefix}\.(\d+)\.", name))})
-
-
-def _named(sizes: Mapping[str, Any]) -> FluxConfig:
-    """The known configuration of those sizes, or one named "custom"."""
-    custom = FluxConfig("custom", **sizes)
-    for config in CONFIGS.values():
-        if config == FluxConfig(config.name, **sizes):
-            return config
-    return custom
-
-
-def _unrecognized(path: Path, names: frozenset[str], settings: Mapping[str, Any] | None) -> str:
-    if any(name.startswith("transformer_blocks.") for name in names) and settings is None:
-        return f"{path}: expected config.json beside a diffusers file, found none. Give the model's folder instead."
-    told = told_by_names(names)
+def _unrecognized(path: Path, names: frozenset[str]) -> str:
+    told = told_as_part(names)
     return (
         f"{path}: expected the tensors of FLUX.1 (transformer_blocks.* or double_blocks.*), got "
         f"{', '.join(sorted(names)[:_SHOWN]) or 'none'}. "
-        + (f"It is {told}." if told else "Is it the transformer, not the VAE or a text encoder?")
+        + (f"It is {told}." if told else "Is it the transformer of FLUX.1, not another part or another model?")
     )

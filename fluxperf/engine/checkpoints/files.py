@@ -12,8 +12,8 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from fluxperf.engine.checkpoints.beginnings import not_whole, told_as_weights
 from fluxperf.engine.checkpoints.reader import Descriptors, Reader, Stretch
-from fluxperf.engine.checkpoints.strangers import told_by_start
 from fluxperf.errors import CheckpointError
 
 #: Element types that a FLUX.1 checkpoint may have, by their names in the header.
@@ -273,8 +273,15 @@ def _opened(path: Path) -> Any:
     try:
         return safe_open(path, framework="numpy")
     except (SafetensorError, OSError) as error:
-        told = told_by_start(path)
-        raise CheckpointError(
-            f"{path}: expected a complete safetensors file, "
-            + (f"got {told}." if told else f"but it does not open ({error}). It may be truncated; download it again.")
-        ) from error
+        raise CheckpointError(f"{path}: expected a complete safetensors file, {_why(path, error)}.") from error
+
+
+def _why(path: Path, error: Exception) -> str:
+    """Why a file does not open, in words."""
+    if told := told_as_weights(path):
+        return f"got {told}"
+    try:
+        problem = not_whole(path)
+    except OSError:
+        problem = ""
+    return f"but it {problem or f'does not open ({error})'}. Download it again"

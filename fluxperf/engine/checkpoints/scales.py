@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,23 @@ _NOTE = ".comfy_quant"
 #: A tensor without numbers that says that there are scales.
 _MARK = "scaled_fp8"
 _FORMATS = ("float8_e4m3fn", "float8_e5m2")
-_8_BITS = ("F8_E4M3", "F8_E5M2")
+#: Element types of 8 bits, and the bits of their largest finite numbers.
+_8_BITS = {"F8_E4M3": 0x7E, "F8_E5M2": 0x7B}
+#: Weights of no other kind have one column: projections of blocks.
+_BLOCK = re.compile(r"blocks?\.\d")
+#: Element types of weights whose meaning is that of a program, and what they are.
+_WHOLE = {
+    "I8": "whole numbers of 8 bits (int8)",
+    "I16": "whole numbers, which are packed or scaled",
+    "I32": "whole numbers, which are packed or scaled",
+    "I64": "whole numbers, which are packed or scaled",
+    "F4": "numbers of 4 bits",
+    "F6_E2M3": "numbers of 6 bits",
+    "F6_E3M2": "numbers of 6 bits",
+}
+#: Numbers that weights of blocks have when they are divided by a scale, and never as they are; how many are looked at
+#: together.
+_LARGE, _CHUNK = 64.0, 1 << 20
 
 
 def scaled(files: TensorFiles, path: Path) -> TensorFiles:
@@ -36,18 +53,23 @@ def scaled(files: TensorFiles, path: Path) -> TensorFiles:
     if told := told_quantized(names):
         raise CheckpointError(f"{path}: got {told}.")
     weights = {name.removesuffix(".weight") for name in names if name.endswith(".weight")}
-    packed = next((f"{base}.weight" for base in sorted(weights) if files.dtype(f"{base}.weight") == "U8"), "")
-    if packed:
-        raise CheckpointError(
-            f"{path}: tensor {files.stored(packed)!r} is U8: numbers of 4 bits, two to a byte, as bitsandbytes' nf4 "
-            "and fp4 have them. Expected weights in bfloat16, float16 or e4m3."
-        )
+    for base in sorted(weights):
+        if told := _told_packed(files, f"{base}.weight"):
+            raise CheckpointError(
+                f"{path}: tensor {files.stored(f'{base}.weight')!r} has {told}. Expected weights in bfloat16, float16 "
+                "or e4m3; fluxperf quantizes at load (--rung fp8)."
+            )
     found: dict[str, str] = {}
     without = {name for name in names if name == _MARK}
     for name in sorted(names):
         base, suffix = _parted(name)
-        if base not in weights:
+        if not suffix:
             continue
+        if base not in weights:
+            raise CheckpointError(
+                f"{path}: tensor {files.stored(name)!r} is a scale or a note for {base + '.weight'!r}, which is not "
+                "there. The file is a part of one, or was put together wrongly; download it again."
+            )
         without.add(name)
         if suffix == _NOTE:
             _check_format(files, name, path)
@@ -59,7 +81,41 @@ def scaled(files: TensorFiles, path: Path) -> TensorFiles:
                 )
             found[base] = name
     scales = {f"{base}.weight": _factors(files, f"{base}.weight", name, path) for base, name in found.items()}
+    if found or _MARK in names:
+        _check_unscaled(files, [f"{base}.weight" for base in sorted(weights - found.keys())], path)
     return files.scaled({name: one for name, one in scales.items() if (one != 1).any()}, without)
+
+
+def _told_packed(files: TensorFiles, name: str) -> str:
+    """Whatever a weight has in place of numbers that can be read, in words; "" for nothing of that kind."""
+    kind, shape = files.dtype(name), files.shape(name)
+    if kind == "U8" or (_BLOCK.search(name) and len(shape) == 2 and shape[1] == 1 < shape[0]):
+        return (
+            f"dtype {kind} and shape {list(shape)}: numbers of 4 bits, two to a byte, as bitsandbytes' nf4 and fp4 "
+            "have them"
+        )
+    return f"dtype {kind}: {_WHOLE[kind]}" if kind in _WHOLE else ""
+
+
+def _check_unscaled(files: TensorFiles, weights: list[str], path: Path) -> None:
+    """Refuses a weight of 8 bits that has lost its scale: numbers as they are end far below those that were scaled."""
+    for name in weights:
+        if not _BLOCK.search(name) or files.dtype(name) not in _8_BITS or (largest := _largest(files, name)) < _LARGE:
+            continue
+        raise CheckpointError(
+            f"{path}: expected a scale beside {files.stored(name)!r}, as other tensors of the file have one: its "
+            f"numbers reach {largest:g}. The file is a part of one, or was put together wrongly; download it again."
+        )
+
+
+def _largest(files: TensorFiles, name: str) -> float:
+    """The largest finite number of 8 bits of a tensor, without its sign: the order of bits is that of numbers."""
+    stretch = files.stretch(name)
+    if not stretch.size:
+        return 0.0
+    bits = np.memmap(stretch.path, np.uint8, "r", stretch.offset, (stretch.size,))
+    largest = max(int((bits[at : at + _CHUNK] & 0x7F).max()) for at in range(0, stretch.size, _CHUNK))
+    return float(np.array(min(largest, _8_BITS[files.dtype(name)]), np.uint8).view(stretch.dtype))
 
 
 def _parted(name: str) -> tuple[str, str]:

@@ -1,21 +1,11 @@
-"""Recognizes files without weights of FLUX.1's transformer, by their first bytes or their tensors' names."""
+"""Recognizes files without weights of FLUX.1's transformer, by the names of their tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from pathlib import Path
+import re
+from collections.abc import Collection, Iterable, Iterator
 
-#: First bytes of files of other formats, and what they are.
-_STARTS = (
-    (b"GGUF", "a GGUF file, which holds weights quantized for other programs; expected the original safetensors file"),
-    (b"version https://git-lfs", "a git-lfs pointer, not the file itself: run git lfs pull"),
-    (b"<!DOCTYPE", "a web page, probably a refused download: log in, accept the license, and download it again"),
-    (b"<html", "a web page, probably a refused download: log in, accept the license, and download it again"),
-    (b"PK\x03\x04", "a PyTorch or other zip file; expected a safetensors file"),
-    (b"\x80\x02", "a pickle of PyTorch; expected a safetensors file"),
-)
-
-#: Ends of tensors' names that formats have which are not read, and what writes them.
+#: Ends of tensors' names that formats have which are not read, and what writes them. The first that is found tells.
 _QUANTIZED = {
     ".absmax": "bitsandbytes (nf4 or int8)",
     ".quant_map": "bitsandbytes (nf4 or int8)",
@@ -26,34 +16,58 @@ _QUANTIZED = {
     ".qweight": "GPTQ, AWQ or nunchaku",
     ".float8_data": "flux-fp8-api",
     ".weight._data": "optimum-quanto",
-    ".weight_qdata": "torchao",
+    "weight_qdata": "torchao",
+    ".tensor_impl": "torchao",
+    ".weight_scale_inv": "a tool that scales blocks of numbers (as DeepSeek's e4m3)",
 }
 
-#: Parts of tensors' names that one kind of model or file has, and what it is. The first that is found tells.
-_NAMES = (
-    (("lora_A.", "lora_B.", "lora_up.", "lora_down.", ".lora.", ".alpha"), "a LoRA: differences to a model, no model"),
-    (("distilled_guidance_layer.",), "Chroma, which is another architecture"),
-    (("double_stream_modulation_img.", "single_stream_modulation."), "FLUX.2, which is another architecture"),
-    (("controlnet_blocks.", "controlnet_x_embedder."), "a control net, which works beside a model"),
-    (("redux_up.", "redux_down."), "FLUX.1 Redux, which turns pictures into embeddings"),
-    (("joint_blocks.",), "Stable Diffusion 3, another architecture"),
-    (("input_blocks.", "down_blocks.0.attentions"), "a U-Net (Stable Diffusion), another architecture"),
-    (("decoder.conv_in.", "encoder.conv_in.", "first_stage_model."), "a VAE"),
-    (("encoder.block.", "enc.blk."), "T5's text encoder"),
-    (("text_model.", "text_projection"), "CLIP's text encoder"),
+_RUNS = "fluxperf runs FLUX.1 schnell and dev"
+_BESIDE = f"it works beside a model, which must be given itself; {_RUNS} without it"
+_WHOLE = "give the file of the transformer, or the folder of the whole model"
+
+#: Patterns of names that no tensor of FLUX.1's transformer has, whatever else a file holds; what the file is, and what
+#: to do. The first that is found tells.
+_OTHERS = (
+    (
+        r"\blora_(A|B|up|down)\.|[._]lora\d?\.|lora_magnitude_vector|\.(hada_w\d|lokr_w\d|boft_|oft_|dora_scale)"
+        r"|\.(alpha|diff|diff_b|set_weight)$",
+        "a LoRA: differences to a model, no model; merge it into its model first (in diffusers load_lora_weights, "
+        "fuse_lora, save_pretrained) and give that folder",
+    ),
+    (r"\bcontrolnet_|\bcontrol_model\.|\binput_hint_block\.|\bzero_convs\.", f"a control net; {_BESIDE}"),
+    (r"\bip_adapter|\bto_k_ip\.|\bimage_proj\.", f"an IP-Adapter, which takes a picture; {_BESIDE}"),
+    (r"\bpulid_", f"PuLID, which takes a picture of a face; {_BESIDE}"),
+    (r"\bredux_(up|down)\.", f"FLUX.1 Redux, which turns pictures into embeddings; {_BESIDE}"),
+    (r"\bdistilled_guidance_layer\.", f"Chroma, which is another architecture; {_RUNS}"),
+    (r"\b(double|single)_stream_modulation(_img|_txt)?\.", f"FLUX.2, which is another architecture; {_RUNS}"),
+    (r"token_refiner\.|\bimg_attn_qkv\.", f"HunyuanVideo or HunyuanImage, another architecture; {_RUNS}"),
+    (r"\bjoint_blocks\.|\bpos_embed\.pos_embed", f"Stable Diffusion 3, another architecture; {_RUNS}"),
+    (r"\btxt_norm\.|\bimg_mod\.1\.", f"Qwen-Image, another architecture; {_RUNS}"),
+    (r"\badaln_single\.|\bpatchify_proj\.", f"PixArt, Sana or LTX-Video, another architecture; {_RUNS}"),
+    (r"\bcap_embedder\.", f"Lumina or Z-Image, another architecture; {_RUNS}"),
+    (r"\bdouble_stream_blocks\.", f"HiDream, another architecture; {_RUNS}"),
+    (r"\bdouble_layers\.", f"AuraFlow, another architecture; {_RUNS}"),
+    (r"\bpatch_embedding\.weight|\bblocks\.0\.cross_attn\.", f"Wan, another architecture; {_RUNS}"),
+    (
+        r"\binput_blocks\.|\bdown_blocks\.[01]\.attentions\.",
+        f"a U-Net (Stable Diffusion 1, 2 or XL), another architecture; {_RUNS}",
+    ),
+    (
+        r"\bmodel_ema\.|\bema_model\.|\.exp_avg",
+        "a checkpoint of training, with more than the weights; save the weights of the model alone and give those",
+    ),
 )
 
-
-def told_by_start(path: Path) -> str:
-    """The kind of a file by its first bytes, in words; "" if unknown."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(64)
-    except OSError:
-        return ""
-    if not start:
-        return "an empty file: its download did not finish, download it again"
-    return next((words for sign, words in _STARTS if start.lstrip().lower().startswith(sign.lower())), "")
+#: Patterns of names of what a file may be that holds no block of a transformer.
+_PARTS = (
+    (r"\bencoder\.block\.|\benc\.blk\.", "T5's text encoder"),
+    (r"\bvision_model\.", "CLIP's encoder of pictures"),
+    (r"\btext_model\.|\btext_projection|\bembeddings\.token_embedding\.", "CLIP's text encoder"),
+    (r"\bmodel\.layers\.\d+\.self_attn\.", "a language model"),
+    (r"\b(de|en)coder\.conv_in\.|\bfirst_stage_model\.", "a VAE"),
+    (r"^prompt_embeds", "embeddings, as --embeddings-out writes them"),
+    (r"^latents$", "latents, as --latents-out writes them"),
+)
 
 
 def told_quantized(names: Collection[str]) -> str:
@@ -64,6 +78,18 @@ def told_quantized(names: Collection[str]) -> str:
 
 
 def told_by_names(names: Collection[str]) -> str:
-    """The model that has tensors of these names, in words; "" if unknown."""
-    kinds = (words for signs, words in _NAMES if any(sign in name for name in names for sign in signs))
-    return told_quantized(names) or next(kinds, "")
+    """The model that has tensors of these names, which FLUX.1's transformer has not, in words; "" if unknown."""
+    return told_quantized(names) or next(_found(_OTHERS, names), "")
+
+
+def told_as_part(names: Collection[str]) -> str:
+    """The part that has tensors of these names and no block of a transformer, in words; "" if unknown."""
+    parts = list(dict.fromkeys(_found(_PARTS, names)))
+    if len(parts) > 1:
+        return f"{', '.join(parts[:-1])} and {parts[-1]}, without a transformer: {_WHOLE}"
+    return f"{parts[0]}: {_WHOLE}" if parts else ""
+
+
+def _found(kinds: Iterable[tuple[str, str]], names: Collection[str]) -> Iterator[str]:
+    text = "\n".join(names)
+    return (words for pattern, words in kinds if re.search(pattern, text, re.MULTILINE))

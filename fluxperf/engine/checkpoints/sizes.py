@@ -1,0 +1,178 @@
+"""Sizes of a checkpoint's model: as its ``config.json`` says, or as the shapes of its tensors show."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fluxperf.engine.checkpoints.files import TensorFiles
+from fluxperf.engine.config import CONFIGS, FluxConfig
+from fluxperf.errors import CheckpointError
+
+_CLASS = "FluxTransformer2DModel"
+#: Channels of models that take a picture beside the noise.
+_WITH_PICTURE = {384: "FLUX.1 Fill, which takes a picture", 128: "FLUX.1 Depth or Canny, which takes a picture"}
+_RUNS = "fluxperf runs FLUX.1 schnell and dev."
+
+#: ``config.json`` key of each size; the names are diffusers'.
+_KEYS = {
+    "num_layers": "double_blocks",
+    "num_single_layers": "single_blocks",
+    "num_attention_heads": "heads",
+    "attention_head_dim": "head_dim",
+    "in_channels": "in_channels",
+    "joint_attention_dim": "text_dim",
+    "pooled_projection_dim": "pooled_dim",
+    "guidance_embeds": "guidance",
+}
+#: Settings that FLUX.1 does not vary; ``None`` is as many as ``in_channels``.
+_FIXED = {"patch_size": 1, "out_channels": None}
+
+
+class _Names(NamedTuple):
+    """Tensors of a layout whose shapes are the sizes, and what names of a part begin with."""
+
+    norm: str
+    image: str
+    text: str
+    pooled: str
+    out: str
+    guidance: str
+    double: str
+    single: str
+
+
+_ORIGINAL = _Names(
+    "double_blocks.0.img_attn.norm.query_norm.scale",
+    "img_in.weight",
+    "txt_in.weight",
+    "vector_in.in_layer.weight",
+    "final_layer.linear.weight",
+    "guidance_in.",
+    "double_blocks",
+    "single_blocks",
+)
+_DIFFUSERS = _Names(
+    "transformer_blocks.0.attn.norm_q.weight",
+    "x_embedder.weight",
+    "context_embedder.weight",
+    "time_text_embed.text_embedder.linear_1.weight",
+    "proj_out.weight",
+    "time_text_embed.guidance_embedder.",
+    "transformer_blocks",
+    "single_transformer_blocks",
+)
+
+
+def configured(settings: Mapping[str, Any], tensors: int) -> FluxConfig:
+    """Sizes from diffusers' ``config.json``; of no more blocks than there are tensors, since each is gone through.
+
+    Raises:
+        CheckpointError: a key is missing or has no such value, or it is another model's; names it.
+    """
+    kind = settings.get("_class_name", _CLASS)
+    if kind != _CLASS:
+        raise CheckpointError(f"config.json: expected a {_CLASS} (FLUX.1), got a {kind}, which is another model.")
+    taken, given = settings.get("in_channels"), settings.get("out_channels")
+    if given not in (None, taken) and taken in _WITH_PICTURE:
+        raise CheckpointError(
+            f"config.json: expected as many in_channels as out_channels, got {taken} and {given}: "
+            f"{_WITH_PICTURE[taken]}. {_RUNS}"
+        )
+    for key, value in _FIXED.items():
+        expected = settings.get("in_channels") if value is None else value
+        if settings.get(key) not in (None, expected):
+            raise CheckpointError(
+                f"config.json: {key}: expected {expected} as every FLUX.1 has it, got {settings[key]!r}: another model."
+            )
+    missing = [key for key in _KEYS if key not in settings]
+    if missing:
+        raise CheckpointError(f"config.json: expected {', '.join(_KEYS)}; missing: {', '.join(missing)}.")
+    for key, ours in _KEYS.items():
+        flag, value = ours == "guidance", settings[key]
+        if not (isinstance(value, bool) if flag else _is_size(value)):
+            wanted = "true or false" if flag else "a whole number of at least 1"
+            raise CheckpointError(f"config.json: {key}: expected {wanted}, got {value!r}. Download it again.")
+    for key in ("num_layers", "num_single_layers"):
+        if settings[key] > tensors:
+            raise CheckpointError(
+                f"config.json: {key}: expected no more blocks than the {tensors} tensors of the weights, got "
+                f"{settings[key]}. Check that config and weights belong together."
+            )
+    axes = settings.get("axes_dims_rope", FluxConfig.axes)
+    if not isinstance(axes, list | tuple) or len(axes) != len(FluxConfig.axes) or not all(map(_is_size, axes)):
+        raise CheckpointError(
+            f"config.json: axes_dims_rope: expected {len(FluxConfig.axes)} whole numbers of at least 1, got {axes!r}. "
+            "Download it again."
+        )
+    return _named({**{ours: settings[key] for key, ours in _KEYS.items()}, "axes": tuple(axes)})
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and value >= 1
+
+
+def inferred(files: TensorFiles, path: Path) -> FluxConfig:
+    """Sizes from the shapes of a single file of either layout, which has no config.
+
+    Raises:
+        CheckpointError: a tensor that shows a size is missing, or they are those of no model that runs.
+    """
+    original = any(name.startswith(f"{_ORIGINAL.double}.") for name in files.names)
+    names = _ORIGINAL if original else _DIFFUSERS
+
+    def extent(name: str, axis: int) -> int:
+        if name not in files.names:
+            raise CheckpointError(
+                f"{path}: expected a whole FLUX.1 transformer, but tensor {name!r} is missing, of a file with "
+                f"{len(files.names)} tensors. It is a part of one, or another model; give the whole file."
+            )
+        shape = files.shape(name)
+        if axis >= len(shape):
+            raise CheckpointError(
+                f"{path}: tensor {name!r} has shape {list(shape)}, expected at least {axis + 1} axes. "
+                "It is no FLUX.1 file, or a damaged one; download it again."
+            )
+        return shape[axis]
+
+    head_dim = extent(names.norm, 0)
+    taken, given = extent(names.image, 1), extent(names.out, 0)
+    if taken != given and taken in _WITH_PICTURE:
+        raise CheckpointError(
+            f"{path}: expected a transformer that takes as many channels as it gives, got {taken} and {given}: "
+            f"{_WITH_PICTURE[taken]}. {_RUNS}"
+        )
+    axes = {config.head_dim: config.axes for config in CONFIGS.values()}
+    if head_dim not in axes:
+        raise CheckpointError(
+            f"{path}: expected a head dimension of {' or '.join(map(str, sorted(axes)))}, got {head_dim}. "
+            "Convert the file to a diffusers folder, whose config.json names the RoPE axes."
+        )
+    return _named(
+        {
+            "double_blocks": _count(files.names, names.double),
+            "single_blocks": _count(files.names, names.single),
+            "heads": extent(names.image, 0) // head_dim,
+            "head_dim": head_dim,
+            "axes": axes[head_dim],
+            "in_channels": taken,
+            "text_dim": extent(names.text, 1),
+            "pooled_dim": extent(names.pooled, 1),
+            "guidance": any(name.startswith(names.guidance) for name in files.names),
+        }
+    )
+
+
+def _count(names: Iterable[str], prefix: str) -> int:
+    return len({match[1] for name in names if (match := re.match(rf"{prefix}\.(\d+)\.", name))})
+
+
+def _named(sizes: Mapping[str, Any]) -> FluxConfig:
+    """The known configuration of those sizes, or one named "custom"."""
+    custom = FluxConfig("custom", **sizes)
+    for config in CONFIGS.values():
+        if config == FluxConfig(config.name, **sizes):
+            return config
+    return custom
