@@ -179,12 +179,6 @@ class Generation:
             tokens = wanted.workload.text_tokens
             embedded, notes = self._parts.encoders().encode(wanted.prompts, wanted.prompts_2, tokens)
         each = [one for one in embedded for _ in range(wanted.per_prompt)]
-        found = (each[0].text.shape[-1], each[0].pooled.shape[-1])
-        if found != (self.config.text_dim, self.config.pooled_dim):
-            raise ConfigError(
-                f"prompt_embeds and pooled_prompt_embeds: expected {self.config.text_dim} and {self.config.pooled_dim} "
-                f"features, got {found[0]} and {found[1]}. They are of another model's text encoders."
-            )
         text, pooled = (self._stacked(rows) for rows in zip(*each, strict=True))
         return text, pooled, notes
 

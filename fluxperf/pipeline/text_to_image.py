@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from fluxperf.engine.config import FluxConfig
 from fluxperf.errors import ConfigError
 from fluxperf.pipeline.asked import MOST_TOKENS, asked, checked_output, refuse, refuse_to_load
 from fluxperf.pipeline.decoder import check_pictures
@@ -203,7 +204,7 @@ class Pipeline:
             UserWarning: a prompt that was cut, an argument without effect.
         """
         checked_output(output_type)
-        embedded = _given(prompt_embeds, pooled_prompt_embeds)
+        embedded = _given(self.config, prompt_embeds, pooled_prompt_embeds)
         wanted = asked(
             self.config,
             prompt,
@@ -253,7 +254,8 @@ class Pipeline:
     def _besides(self, given: Mapping[str, Any], count: int) -> Besides:
         """A call's negative prompts and callbacks, for a number of prompts; the class explains them."""
         refuse({name: value for name, value in given.items() if name not in GUIDED})
-        embedded = _given(given.get("negative_prompt_embeds"), given.get("negative_pooled_prompt_embeds"), "negative_")
+        tensors = given.get("negative_prompt_embeds"), given.get("negative_pooled_prompt_embeds")
+        embedded = _given(self.config, *tensors, "negative_")
         texts = given.get("negative_prompt"), given.get("negative_prompt_2")
         besides = against(*texts, embedded, given.get("true_cfg_scale"), count)
         callback = given.get("callback_on_step_end")
@@ -293,8 +295,8 @@ def _dtype(dtype: Any, torch_dtype: Any) -> str | None:
     return next(iter(names), None)
 
 
-def _given(text: Any, pooled: Any, kind: str = "") -> list[Embedded]:
-    """Embeddings that a caller gives, by prompt."""
+def _given(config: FluxConfig, text: Any, pooled: Any, kind: str = "") -> list[Embedded]:
+    """Embeddings that a caller gives, by prompt, of a model's widths."""
     if text is None and pooled is None:
         return []
     shapes = [tuple(getattr(x, "shape", ())) for x in (text, pooled)]
@@ -302,6 +304,12 @@ def _given(text: Any, pooled: Any, kind: str = "") -> list[Embedded]:
         raise ConfigError(
             f"expected {kind}prompt_embeds [B, T, C] and {kind}pooled_prompt_embeds [B, P], got {list(shapes[0])} and "
             f"{list(shapes[1])}."
+        )
+    widths = (config.text_dim, config.pooled_dim)
+    if (shapes[0][-1], shapes[1][-1]) != widths:
+        raise ConfigError(
+            f"{kind}prompt_embeds and {kind}pooled_prompt_embeds: expected {widths[0]} and {widths[1]} features, got "
+            f"{shapes[0][-1]} and {shapes[1][-1]}. They are of another model's text encoders."
         )
     if isinstance(text, np.ndarray) != isinstance(pooled, np.ndarray):
         raise ConfigError(

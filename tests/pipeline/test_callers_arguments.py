@@ -164,8 +164,103 @@ def test_a_static_shift_is_that_of_diffusers(saved, tmp_path):
     assert max(map(_apart, got, expected)) < 2e-5
 
 
-def test_another_gpu_is_refused_with_the_way_to_it(saved):
+@pytest.mark.parametrize("kind", ["text", "torch.device"])
+@pytest.mark.parametrize("number", [1, 12])
+def test_another_gpu_is_refused_with_the_way_to_it(saved, kind, number):
+    import torch
+
     from fluxperf import Pipeline
 
-    with pytest.raises(DeviceError, match="CUDA_VISIBLE_DEVICES=1"):
-        Pipeline.from_pretrained(saved["schnell"].folder, device="cuda:1")
+    device = torch.device("cuda", number) if kind == "torch.device" else f"cuda:{number}"
+    with pytest.raises(DeviceError, match=f"CUDA_VISIBLE_DEVICES={number} for"):
+        Pipeline.from_pretrained(saved["schnell"].folder, device=device)
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0"])
+def test_the_first_gpu_has_two_names(saved, monkeypatch, name):
+    """As text or as PyTorch's object; what opens it is a stand-in, as no GPU is needed to see that it is asked."""
+    import torch
+
+    from fluxperf import Pipeline
+    from fluxperf.engine.device import cuda
+
+    def opened():
+        raise DeviceError("the first GPU was asked for.")
+
+    monkeypatch.setattr(cuda, "CudaDevice", opened)
+    for device in (name, torch.device(name)):
+        with pytest.raises(DeviceError, match="the first GPU was asked for"):
+            Pipeline.from_pretrained(saved["schnell"].folder, rung="batched", device=device)
+
+
+@pytest.mark.parametrize("name", ["cuda:", "cuda:x", "cuda:-1", "cuda:0:0", "cpu"])
+def test_a_device_that_is_none_is_refused(saved, name):
+    from fluxperf import Pipeline
+
+    with pytest.raises(UnknownNameError, match=f"device.*{name}"):
+        Pipeline.from_pretrained(saved["schnell"].folder, device=name)
+
+
+def _embedded(pipeline, text, tokens):
+    import torch
+
+    with torch.inference_mode():
+        both = pipeline.encode_prompt(text, max_sequence_length=tokens)[:2]
+    return [x.clone() for x in both]
+
+
+@pytest.mark.parametrize("model", ["schnell", "dev"])
+@pytest.mark.parametrize("given", ["beside a prompt", "beside embeddings", "of another length", "as NumPy arrays"])
+def test_negative_embeddings_are_those_of_diffusers(saved, pipeline_of, model, given):
+    peer, ours = saved[model].pipeline, pipeline_of(model, "batched")
+    text, pooled = _embedded(peer, ["blurry"], 16 if given == "of another length" else 24)
+    call = {"negative_prompt_embeds": text, "negative_pooled_prompt_embeds": pooled, "true_cfg_scale": 2.5} | SHORT
+    if given == "beside embeddings":
+        positive = _embedded(peer, ["a red fox"], 24)
+        call |= {"prompt": None, "prompt_embeds": positive[0], "pooled_prompt_embeds": positive[1]}
+    expected = _latents(peer, **call)
+    if given == "as NumPy arrays":
+        call = {name: x.numpy() if "embeds" in name else x for name, x in call.items()}
+    assert _apart(_latents(ours, **call), expected) < 2e-5
+    without = {name: x for name, x in call.items() if "negative" not in name and "cfg" not in name}
+    assert _apart(_latents(ours, **without), expected) > 1e-3, "they have an effect"
+
+
+def test_negative_embeddings_are_those_of_the_negative_prompt(saved, pipeline_of):
+    pipeline = pipeline_of("dev", "batched")
+    text, pooled = _embedded(saved["dev"].pipeline, ["d", "e"], 24)
+    call = {"prompt": ["a", "b c"], "true_cfg_scale": 1.5, "num_images_per_prompt": 2} | SHORT
+    given = _latents(pipeline, negative_prompt_embeds=text, negative_pooled_prompt_embeds=pooled, **call)
+    assert _apart(given, _latents(pipeline, negative_prompt=["d", "e"], **call)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"negative_prompt": "b"}, "expected either negative_prompt or negative_prompt_embeds, got both"),
+        ({"negative_pooled_prompt_embeds": None}, r"negative_pooled_prompt_embeds \[B, P\]"),
+        ({"negative_prompt_embeds": None}, r"expected negative_prompt_embeds \[B, T, C\]"),
+        ({"negative_prompt_embeds": np.zeros((1, 8, 5), np.float32)}, "^negative_prompt_embeds .*got 5 and 24"),
+        ({"negative_prompt_embeds": np.full((1, 8, 32), np.nan, np.float32)}, "negative_prompt_embeds.*finite"),
+        (
+            {"negative_pooled_prompt_embeds": np.full((1, 24), np.inf, np.float32)},
+            "negative_pooled_prompt_embeds.*finite",
+        ),
+        ({"negative_prompt_embeds": np.zeros((0, 8, 32), np.float32)}, r"\[0, 8, 32\]"),
+        ({"prompt": ["a", "b"]}, "negative_prompt_embeds: expected 2 as there are prompts, got 1"),
+        ({"negative_prompt_embeds": "words"}, r"expected negative_prompt_embeds \[B, T, C\]"),
+    ],
+)
+def test_negative_embeddings_that_cannot_be_are_refused(pipeline_of, changes, says):
+    call = {"prompt": "a", "negative_prompt_embeds": np.zeros((1, 8, 32), np.float32)}
+    call |= {"negative_pooled_prompt_embeds": np.zeros((1, 24), np.float32), "true_cfg_scale": 2.0, **changes}
+    with pytest.raises(FluxperfError, match=says):
+        pipeline_of("dev", "batched")(seed=1, **HOW, **call)
+
+
+def test_negative_embeddings_without_a_scale_have_no_effect_and_say_so(saved, pipeline_of):
+    pipeline = pipeline_of("dev", "batched")
+    text, pooled = _embedded(saved["dev"].pipeline, ["blurry"], 24)
+    with pytest.warns(UserWarning, match="negative prompts have no effect"):
+        given = _latents(pipeline, negative_prompt_embeds=text, negative_pooled_prompt_embeds=pooled, **SHORT)
+    assert np.array_equal(given, _latents(pipeline, **SHORT))
