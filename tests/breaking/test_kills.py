@@ -160,17 +160,25 @@ def gate(folder: Path) -> Victim:
 
 def calibrate(folder: Path) -> Victim:
     """Continues comparisons of this program with itself, in fresh processes, forked ones, and ones that stay alive."""
-    path = folder / "aa.json"
-    kinds = (["--forked"], [], ["--alive", "2"]) if THOROUGH else (["--forked"],)
+    kinds = (
+        {
+            "fresh": ["--comparisons=1"],
+            "forked": ["--comparisons=2", "--forked"],
+            "alive": ["--comparisons=1", "--alive=2"],
+        }
+        if THOROUGH
+        else {"forked": ["--comparisons=1", "--forked"]}
+    )  # the slowest first: it says within which time they are killed
 
     def words(number: int) -> list[str]:
+        kind = list(kinds)[number % len(kinds)]
         return [
-            "gate", "calibrate", *TINY, "--rung=fused", "--pairs=2", f"--comparisons={number + 1}", "-o", str(path),
-            f"--baselines={folder}", f"--policy={ROOT / 'reports' / 'policy.toml'}", *kinds[number % len(kinds)],
+            "gate", "calibrate", *TINY, "--rung=fused", "--pairs=2", "-o", str(folder / f"aa-{kind}.json"),
+            f"--baselines={folder}", f"--policy={ROOT / 'reports' / 'policy.toml'}", *kinds[kind],
         ]  # fmt: skip
 
     def whole(_: bool) -> int:
-        return len(json.loads(path.read_text())["comparisons"]) if path.exists() else 0
+        return sum(len(json.loads(path.read_text())["comparisons"]) for path in folder.glob("aa-*.json"))
 
     return Victim(words, whole)
 
