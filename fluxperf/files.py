@@ -110,13 +110,13 @@ def append_line(path: Path, line: bytes) -> None:
         descriptor = _hold(path, path, PATIENCE_S)
         with open(descriptor, "rb+", buffering=0) as file:
             try:
+                if new:  # first: who is told that the line is not there may write it elsewhere
+                    _sync_folder(Path(os.path.realpath(path)).parent)
                 _append(file, line)
             except BaseException:
                 if new and not os.fstat(descriptor).st_size:
                     path.unlink(missing_ok=True)
                 raise
-        if new:
-            _sync_folder(Path(os.path.realpath(path)).parent)
 
 
 def _append(file: IO[bytes], line: bytes) -> None:
@@ -202,6 +202,18 @@ def _hold(file: Path, path: Path, patience_s: float) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
+
+
+def beginning(name: str, most: int = 150) -> str:
+    """The beginning of a name, so that it may be part of another: no file system takes more than 255 bytes.
+
+    Args:
+        name: of a file.
+        most: bytes that are kept of it; its ending is.
+    """
+    end = os.path.splitext(name)[1][-20:]
+    head = os.fsencode(name.removesuffix(end))[: max(0, most - len(os.fsencode(end)))]
+    return head.decode("utf-8", "ignore") + end
 
 
 def check_writable(path: Path, *, appended: bool = False) -> None:

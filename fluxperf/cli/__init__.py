@@ -121,7 +121,7 @@ def main(words: Sequence[str] | None = None) -> None:
             if sys.stdout is not None:
                 sys.stdout.flush()
     except FluxperfError as error:
-        _complain(error)
+        _complain(" ".join([str(error), *getattr(error, "__notes__", [])]))
         sys.exit(2)
     except _MISUSE as error:
         _misused(error)

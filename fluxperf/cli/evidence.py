@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,9 +11,10 @@ import typer
 from rich.table import Table
 
 import fluxperf
+from fluxperf.cli.rescue import rescued
 from fluxperf.cli.terminal import Console, say
-from fluxperf.errors import NoGpuError, ProcessError, UnknownNameError
-from fluxperf.files import check_writable
+from fluxperf.errors import NoGpuError, ProcessError, RecordError, UnknownNameError
+from fluxperf.files import check_writable, write_whole
 from fluxperf.harness.collecting import SECONDS, Collection, Here, Part, Step, collected, kind_of
 from fluxperf.harness.measure.environment import commit, machine
 from fluxperf.harness.timeline.driver import device_name
@@ -110,7 +112,15 @@ def _measure(collection: Collection, here: Here, chosen: list[Part], budget: flo
     with scratch("fluxperf-evidence-") as folder:
 
         def take(step: Step) -> str:
-            return collection.take(step, here, folder, _ROOT)
+            try:
+                return collection.take(step, here, folder, _ROOT)
+            except RecordError as error:
+                for made in sorted(folder.glob(f"{step.part.name}-{step.number}.*")):
+                    where = rescued(made, partial(write_whole, content=made.read_bytes()))
+                    error.add_note(
+                        f"{made.name}, which was measured, is {where}." if where else f"{made.name} is lost."
+                    )
+                raise
 
         try:
             for step, seconds, problem in collected(collection, here, steps, budget, take):

@@ -14,10 +14,21 @@ import msgspec
 import typer
 
 from fluxperf.baselines import WORKLOADS, counted, write_baseline
-from fluxperf.cli import main
 from fluxperf.cli.acceptable import check_names
-from fluxperf.cli.alive import BaseCache, HeadCache, Stay, Warmup, began_with, begins_with, calibrated, check_alive
-from fluxperf.cli.gate_options import Baselines, Github, Junit, Markdown, Plant, PolicyFile, Rungs, Sarif, Workloads
+from fluxperf.cli.alive import BaseCache, HeadCache, Stay, Warmup, began_with, begins_with, check_alive
+from fluxperf.cli.calibrate import calibrate
+from fluxperf.cli.gate_options import (
+    TINY,
+    Baselines,
+    Github,
+    Junit,
+    Markdown,
+    PolicyFile,
+    Rungs,
+    Sarif,
+    Workloads,
+    command_of,
+)
 from fluxperf.cli.grammar import Json
 from fluxperf.cli.judging import against, failed, other_program, references, since, spreads, spreads_of
 from fluxperf.cli.power import power
@@ -27,13 +38,10 @@ from fluxperf.cli.verdicts import Outputs, conclude
 from fluxperf.engine.device import open_device
 from fluxperf.engine.phases import PHASES
 from fluxperf.errors import BuildError, ConfigError, FluxperfError, RecordError
-from fluxperf.files import check_writable, locked
+from fluxperf.files import check_writable
 from fluxperf.harness import verdict as verdicts
 from fluxperf.harness.alive import SIDES, Alive
-from fluxperf.harness.calibration import store
-from fluxperf.harness.checkouts import Installed, Processes, as_they_are, installed, resolved, running
-from fluxperf.harness.comparisons import again, begun, continued, in_words, too_few, write
-from fluxperf.harness.forks import Forks
+from fluxperf.harness.checkouts import Installed, Processes, as_they_are, installed, resolved
 from fluxperf.harness.gate import Runner, Side, gate_files, gate_pairs, made
 from fluxperf.harness.judge import judge_of, merge_base
 from fluxperf.harness.measure.environment import commit, driver
@@ -41,12 +49,8 @@ from fluxperf.harness.policy import Accepted, read_policy
 from fluxperf.harness.policy import accept as record_acceptance
 from fluxperf.harness.provenance import Provenance, SideOf, compared, digest_of
 from fluxperf.harness.verdict import Verdict
-from fluxperf.kernel_times import KERNELS
-from fluxperf.lifeline import scratch, undisturbed
 from fluxperf.shipped import BASELINES, POLICY, present
 from fluxperf.words import plural
-
-_WORKLOADS = ["tiny"]
 
 app = typer.Typer(invoke_without_command=True, add_completion=False, rich_markup_mode=None)
 
@@ -64,7 +68,7 @@ def gate(
         ),
     ] = None,
     head: Annotated[str | None, typer.Option(help="Revision of after, or a folder; needs --base.")] = None,
-    workload: Workloads = _WORKLOADS,
+    workload: Workloads = TINY,
     rung: Rungs = None,
     pairs: Annotated[
         int | None,
@@ -96,6 +100,7 @@ def gate(
             "`fluxperf gate -h` lists the other commands: exact, calibrate, power and accept."
         )
     outputs = Outputs(json, junit, sarif, markdown, github)
+    outputs.check()
     if baseline is not None and candidate is not None:
         if any(caches):
             raise ConfigError("gate --base-cache, --head-cache: expected --base and --head, files are not measured.")
@@ -109,7 +114,7 @@ def gate(
         except FluxperfError as error:
             found = failed(error, str(baseline), str(candidate), known)
     else:
-        arguments = _command(workload, repeat, rung, warmup)
+        arguments = command_of(workload, repeat, rung, warmup)
         check_alive(alive, workload, forked=False, planted=False)
         begins = begins_with(alive, caches)
         found = _revisions((str(base), str(head)), arguments, policy, baselines, pairs, alive or 0, begins)
@@ -141,9 +146,12 @@ def exact(
     github: Github = False,
 ) -> None:
     """Count what each rung does on the host device, and compare with the committed baseline. Needs no GPU."""
-    workloads = workload or list(WORKLOADS)
+    workloads, outputs = workload or list(WORKLOADS), Outputs(json, junit, sarif, markdown, github)
     if remake and (workload or rung):
         raise ConfigError("gate exact --remake: expected no --workload and no --rung: a baseline is made whole.")
+    outputs.check()
+    if remake:
+        check_writable(baseline)
     with Progress("counting", len(workloads) * (1 + len(rung or PHASES))) as progress:
         done = count()
         records, rows = counted(workloads, rung or (), lambda name: progress.show(name, done=next(done)))
@@ -169,89 +177,10 @@ def exact(
     revision, dirty = commit(Path.cwd())
     head = msgspec.structs.replace(own.head, commit=revision, dirty=dirty)
     found = msgspec.structs.replace(found, provenance=msgspec.structs.replace(own, base=known.base, head=head))
-    conclude(found, Outputs(json, junit, sarif, markdown, github))
+    conclude(found, outputs)
 
 
-@app.command()
-def calibrate(
-    workload: Workloads = _WORKLOADS,
-    rung: Rungs = None,
-    pairs: Annotated[
-        int | None, typer.Option(min=2, help="Process pairs in a comparison; the policy's first number if not given.")
-    ] = None,
-    comparisons: Annotated[int, typer.Option(min=1, help="Number of comparisons.")] = 1,
-    repeat: Annotated[int, typer.Option(min=1, help="Timed generations of each process.")] = 5,
-    warmup: Warmup = None,
-    time_limit_s: Annotated[
-        float | None,
-        typer.Option(min=0, help="Start no comparison that would end after this many seconds."),
-    ] = None,
-    forked: Annotated[
-        bool,
-        typer.Option(
-            "--forked", help="Fork processes from one that has imported everything, so that they start sooner."
-        ),
-    ] = False,
-    alive: Stay = None,
-    plant: Plant = None,
-    chained: Annotated[
-        bool,
-        typer.Option("--chained", help="Compare each turn twice, with the one before and the one after."),
-    ] = False,
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="Keep every comparison in this JSON file. An existing file is continued."),
-    ] = None,
-    policy: PolicyFile = POLICY,
-    baselines: Baselines = BASELINES,
-) -> None:
-    """Compare a program with itself (A/A): spread on this machine, smallest change that shows, false alarms.
-
-    The first pair of processes is a warm-up. The exit code is 1 if a comparison says SLOWER, which is a false alarm.
-    """
-    thresholds = read_policy(present(policy))
-    arguments = _command(workload, repeat, rung, warmup)
-    name = calibrated(workload, alive, forked=forked, planted=bool(plant), chained=chained)
-    found = begun(
-        name, arguments, pairs or thresholds.pairs.first, thresholds, forked=forked, alive=alive or 0,
-        plants=[percent / 100 for percent in plant or ()], chained=chained,
-    )  # fmt: skip
-    if said := too_few(found):
-        say(said, err=True)
-    check_writable(baselines / "calibration.json")
-    with ExitStack() as open_now:
-        if output is not None:
-            check_writable(output)
-            open_now.enter_context(locked(output, patience_s=0))
-            found = continued(output, found)
-        folder = open_now.enter_context(scratch("fluxperf-gate-"))
-        progress = open_now.enter_context(Progress("warm-up", found.pairs))
-
-        def on_pair(comparison: int, pair: int) -> None:
-            progress.show(f"pairs of comparison {comparison}", done=pair)
-
-        both: dict[Side, Installed] = {"base": running(), "head": running()}
-        processes = Processes(both, arguments, folder, begins_with(alive))
-        runner: Runner = open_now.enter_context(Alive(processes, alive)) if alive else processes
-        if forked:
-            runner = open_now.enter_context(Forks(main, arguments, folder, ["fluxperf.cli.preloaded"]))
-        try:
-            for latest in again(runner, found, thresholds, comparisons, time_limit_s, on_pair):
-                with undisturbed():
-                    if output is not None:
-                        write(output, latest)
-                    found = latest
-        except KeyboardInterrupt as error:
-            error.add_note(f"Kept {plural(len(found.comparisons), 'comparison')} in {output or 'no file, see -o'}.")
-            raise
-    say("\n".join(in_words(found)))
-    if found.few_processes:
-        say("No calibration is stored: so few processes say little of others. Give --alive 6 or more.")
-    else:
-        path = baselines / f"calibration-{found.machine}.json"
-        store(path, found.machine, {name: metric.calibrated for name, metric in found.metrics.items()})
-        say(f"{plural(len(found.metrics), 'row')} -> {path}")
-    raise typer.Exit(1 if found.alarms else 0)
+app.command()(calibrate)
 
 
 @app.command()
@@ -302,20 +231,6 @@ def accept(
 
 
 app.command()(power)
-
-
-def _command(workloads: list[str], repeat: int, rungs: list[str] | None, warmup: int | None = None) -> list[str]:
-    """The command that each process runs: its workloads and options."""
-    chosen = [f"--rung={name}" for name in rungs or []]
-    if KERNELS in workloads:
-        if set(workloads) != {KERNELS}:
-            raise ConfigError("gate: expected workloads of generations, or 'kernels' alone, got both.")
-        if warmup is not None:
-            raise ConfigError("--warmup: expected a workload of generations, kernels warm up by themselves.")
-        return ["kernels", "--repeat", str(repeat), *chosen]
-    before = [] if warmup is None else ["--warmup", str(warmup)]
-    names = [word for name in workloads for word in ("--workload", name)]
-    return ["run", *names, "--repeat", str(repeat), *before, *chosen]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Options that the commands of the gate share, each with its help."""
+"""Options that the commands of the gate share, each with its help; and the command that they measure."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fluxperf.errors import ConfigError
 from fluxperf.kernel_times import KERNELS
 from fluxperf.workloads import WORKLOADS as EVERY_WORKLOAD
 
@@ -29,6 +30,7 @@ Workloads = Annotated[
         help="Workload; repeat for several. 'kernels' is every kernel by itself.",
     ),
 ]
+TINY = ["tiny"]
 Baselines = Annotated[Path, typer.Option("--baselines", help="Folder of baselines and calibrations.")]
 Plant = Annotated[
     list[float] | None,
@@ -39,3 +41,17 @@ Plant = Annotated[
         " how often the gate finds it. Repeat for several.",
     ),
 ]
+
+
+def command_of(workloads: list[str], repeat: int, rungs: list[str] | None, warmup: int | None = None) -> list[str]:
+    """The command that each process runs: its workloads and options."""
+    chosen = [f"--rung={name}" for name in rungs or []]
+    if KERNELS in workloads:
+        if set(workloads) != {KERNELS}:
+            raise ConfigError("gate: expected workloads of generations, or 'kernels' alone, got both.")
+        if warmup is not None:
+            raise ConfigError("--warmup: expected a workload of generations, kernels warm up by themselves.")
+        return ["kernels", "--repeat", str(repeat), *chosen]
+    before = [] if warmup is None else ["--warmup", str(warmup)]
+    names = [word for name in workloads for word in ("--workload", name)]
+    return ["run", *names, "--repeat", str(repeat), *before, *chosen]

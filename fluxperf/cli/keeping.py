@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
+from fluxperf.cli.rescue import rescued, write_or_rescue
 from fluxperf.cli.terminal import harmless_json
 from fluxperf.errors import RecordError
 from fluxperf.files import check_writable
@@ -33,13 +32,20 @@ class Keeping:
         if output is not None:
             check_writable(output, appended=True)
         self.output, self.records = output, list[Record]()
-        self._show, self._elsewhere, self._refused = show, list[str](), ""
+        self._show, self._elsewhere, self._refused, self._others = show, list[str](), "", list[str]()
 
     def add(self, records: Iterable[Record]) -> None:
         """Keeps records of a rung; what goes wrong is said in the end, since other rungs can be measured."""
         for record in records:
             with undisturbed():
                 self._keep(record)
+
+    def put(self, path: Path, write: Callable[[Path], object]) -> None:
+        """Writes a file that belongs to the records; likewise."""
+        try:
+            write_or_rescue(path, write)
+        except RecordError as error:
+            self._others.append(str(error))
 
     def _keep(self, record: Record) -> None:
         self.records.append(record)
@@ -56,17 +62,19 @@ class Keeping:
         """Around what measures.
 
         Raises:
-            RecordError: the file did not take all records; says where they are.
-            KeyboardInterrupt: the command was stopped; a note says what was kept.
+            RecordError: a file did not take what it was to; says where that is.
+            BaseException: what goes wrong meanwhile, with a note about that; if the command was stopped, also about
+                what was kept.
         """
         try:
             yield
-        except KeyboardInterrupt as error:
-            if self.records and self.output is None:
-                self._show(self.records)
-            error.add_note(kept(self.records, self.output))
-            if self._refused:
-                error.add_note(self._said())
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                if self.records and self.output is None:
+                    self._show(self.records)
+                error.add_note(kept(self.records, self.output))
+            for said in self._said():
+                error.add_note(said)
             raise
         self.check()
 
@@ -74,14 +82,18 @@ class Keeping:
         """For those whom others wait for, after each record.
 
         Raises:
-            RecordError: the file did not take all records; says where they are.
+            RecordError: a file did not take what it was to; says where that is.
         """
-        if self._refused:
-            raise RecordError(self._said())
+        if said := self._said():
+            raise RecordError(" ".join(said))
 
-    def _said(self) -> str:
-        places = ", ".join(dict.fromkeys(self._elsewhere))
-        return f"{self._refused} {plural(len(self._elsewhere), 'record')} that it did not take: {places}."
+    def _said(self) -> list[str]:
+        """A sentence about what was refused."""
+        found = list(self._others)
+        if self._refused:
+            places = ", ".join(dict.fromkeys(self._elsewhere))
+            found.append(f"{self._refused} {plural(len(self._elsewhere), 'record')} that it did not take: {places}.")
+        return found
 
 
 def kept(records: list[Record], output: Path | None) -> str:
@@ -94,10 +106,7 @@ def kept(records: list[Record], output: Path | None) -> str:
 
 def _rescued(record: Record, output: Path) -> str:
     """Where a record went that its file did not take."""
-    elsewhere = Path(tempfile.gettempdir()) / f"fluxperf-rescued-{os.getpid()}-{output.name[:100]}"
-    try:
-        append_record(elsewhere, record)
-    except RecordError:
+    where = rescued(output, lambda path: append_record(path, record))
+    if not where:
         print(harmless_json(msgspec.json.encode(record).decode()))
-        return "on standard output"
-    return f"in {elsewhere}"
+    return where or "on standard output"

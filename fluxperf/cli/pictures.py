@@ -11,11 +11,12 @@ from typing import NamedTuple
 from fluxperf.budgets import in_words
 from fluxperf.cli.loading import BytesBar, loaded
 from fluxperf.cli.progress import Progress
+from fluxperf.cli.rescue import write_or_rescue
 from fluxperf.cli.terminal import say
 from fluxperf.engine.checkpoints.checkpoint import Checkpoint
 from fluxperf.engine.config import FluxConfig, config_named
 from fluxperf.engine.phases import phase_named
-from fluxperf.errors import ConfigError
+from fluxperf.errors import ConfigError, RecordError
 from fluxperf.lifeline import undisturbed
 from fluxperf.pipeline import png
 from fluxperf.pipeline.asked import Asked, asked
@@ -95,7 +96,7 @@ def make_pictures(
     try:
         for number, job in enumerate(jobs, start=1):
             _picture(pipeline, how, job, f"picture {number} of {len(jobs)}", stored.encoders if stored else "")
-    except KeyboardInterrupt as error:
+    except (KeyboardInterrupt, RecordError) as error:
         # Files tell, not a count beside them: the interrupt may come between a file and its count.
         done = sum(_written(job) not in (None, old) for job, old in zip(jobs, before, strict=True))
         error.add_note(f"{done} of {len(jobs)} pictures are done, nothing half-written is left.")
@@ -184,9 +185,9 @@ def _picture(pipeline: Pipeline, how: How, job: Job, title: str, encoders: str) 
     with undisturbed():
         if job.latents_out is not None:
             numbers = pipeline.parts.device.door.to_host(made.latents, "latents")
-            save_latents(job.latents_out, numbers, made.metadata[0])
+            write_or_rescue(job.latents_out, lambda path: save_latents(path, numbers, made.metadata[0]))
         if job.output is not None:
-            made.save(job.output)
+            write_or_rescue(job.output, made.save)
     where = " and ".join(str(path) for path in (job.output, job.latents_out) if path is not None)
     say(f"{where}: {_told(made)}; {time.perf_counter() - start:.2f} s")
 
@@ -222,7 +223,7 @@ def encode_prompts(how: How, prompts: list[Words], output: Path) -> None:
     embedded, notes = encoders.stored([one.prompt for one in prompts], [one.prompt_2 for one in prompts], how.tokens)
     for note in notes:
         say(f"note: {note}", err=True)
-    save_embeddings(output, prompts, embedded, encoders.words)
+    write_or_rescue(output, lambda path: save_embeddings(path, prompts, embedded, encoders.words))
     say(f"{output}: embeddings of {len(prompts)} prompt{'' if len(prompts) == 1 else 's'}, {how.tokens} tokens each")
 
 

@@ -46,14 +46,15 @@ def measured_in_processes(context: typer.Context, processes: int, output: Path |
     for note in (replicas.notes, *notes):
         if note:
             say(note, err=True)
+    clean = not problems
     if problems:
         problems.append(f"The processes' own records are in {folder}.")
-    else:
-        shutil.rmtree(folder)
     if replicas.failure:
         problems.insert(0, f"{replicas.failure}\n{kept(merged, output)}")
     with keeping.until_done():
         keeping.add(merged)
+    if clean:  # only now: whoever is killed before finds the processes' own records
+        shutil.rmtree(folder, ignore_errors=True)
     if not problems and not replicas.stopped:
         return merged
     if merged:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -238,7 +239,8 @@ def _measure_all(
                 keeping.add(measured)
                 of_rung = f"rung {name} ({prepared.phase.activations})"
                 if place is not None and name == names[0]:
-                    keep_reference(place, Reference(latents, f"{of_rung}, final latents", name), row, how.seed)
+                    made = Reference(latents, f"{of_rung}, final latents", name)
+                    keeping.put(place, partial(keep_reference, reference=made, workload=row, seed=how.seed))
                 if reference is None and prepared.phase.activations == "float32":
                     reference = Reference(latents, f"{of_rung} of the same run, final latents", name)
                 prepared.close()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from rich.text import Text
 from fluxperf.cli.grammar import STDOUT, deliver
 from fluxperf.cli.terminal import Console, say
 from fluxperf.errors import ConfigError, RecordError
-from fluxperf.files import write_whole
+from fluxperf.files import check_writable, write_whole
 from fluxperf.harness.formats.github import append_summary, workflow_commands
 from fluxperf.harness.formats.junit import junit
 from fluxperf.harness.formats.markdown import markdown
@@ -41,15 +42,64 @@ class Outputs(NamedTuple):
     markdown: Path | None = None
     github: bool = False
 
+    def check(self) -> None:
+        """Complains about what cannot be written before anything is measured.
+
+        Raises:
+            ConfigError: GitHub's summary was asked for outside of GitHub Actions.
+            RecordError: a file could not be written.
+        """
+        for path in (self.json, self.junit, self.sarif, self.markdown):
+            if path is not None and path != STDOUT:
+                check_writable(path)
+        if self.github:
+            _summary_file()
+
+
+def _summary_file() -> Path:
+    """The file of GitHub's step summary.
+
+    Raises:
+        ConfigError: there is none outside of GitHub Actions.
+    """
+    place = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not place:
+        raise ConfigError("--github: expected GITHUB_STEP_SUMMARY to name a file, as GitHub Actions sets it.")
+    return Path(place)
+
 
 def conclude(verdict: Verdict, outputs: Outputs) -> None:
     """Writes a verdict, prints it, and ends the command with its exit code.
 
-    Files come first: what is printed may have no reader, and then the exit code is 2.
+    Files come first: what is printed may have no reader, and then the exit code is 2. A file that cannot be written
+    keeps nothing from the others and from what is printed.
 
     Raises:
         ConfigError: GitHub's summary was asked for outside of GitHub Actions.
-        RecordError: a file cannot be written.
+        RecordError: files cannot be written.
+    """
+    aside, refused = outputs.json == STDOUT, list[str]()
+    for write in _files(verdict, outputs):
+        try:
+            write()
+        except RecordError as error:
+            refused.append(str(error))
+    _print(verdict, Console(stderr=aside))
+    for line in workflow_commands(verdict) if outputs.github else ():
+        say(line, err=aside)
+    if sys.stdout is None:
+        raise RecordError("gate: the verdict could not be printed, standard output is closed. Its files are written.")
+    sys.stdout.flush()
+    if refused:
+        raise RecordError("\n".join(refused))
+    raise typer.Exit(verdict.exit_code)
+
+
+def _files(verdict: Verdict, outputs: Outputs) -> Iterator[Callable[[], object]]:
+    """Yields a function for each file of a verdict, which writes it.
+
+    Raises:
+        ConfigError: GitHub's summary was asked for outside of GitHub Actions.
     """
     files: tuple[tuple[Path | None, Callable[[Verdict], str]], ...] = (
         (outputs.json, as_json),
@@ -59,22 +109,11 @@ def conclude(verdict: Verdict, outputs: Outputs) -> None:
     )
     for path, render in files:
         if path == STDOUT and render is as_json:
-            deliver(render(verdict), STDOUT)
+            yield partial(deliver, render(verdict), STDOUT)
         elif path is not None:
-            write_whole(path, render(verdict))
+            yield partial(write_whole, path, render(verdict))
     if outputs.github:
-        place = os.environ.get("GITHUB_STEP_SUMMARY")
-        if not place:
-            raise ConfigError("--github: expected GITHUB_STEP_SUMMARY to name a file, as GitHub Actions sets it.")
-        append_summary(verdict, Path(place))
-    aside = outputs.json == STDOUT
-    _print(verdict, Console(stderr=aside))
-    for line in workflow_commands(verdict) if outputs.github else ():
-        say(line, err=aside)
-    if sys.stdout is None:
-        raise RecordError("gate: the verdict could not be printed, standard output is closed. Its files are written.")
-    sys.stdout.flush()
-    raise typer.Exit(verdict.exit_code)
+        yield partial(append_summary, verdict, _summary_file())
 
 
 def _print(verdict: Verdict, console: Console) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_text
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,9 +12,11 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fluxperf.cli.grammar import Json, deliver
+from fluxperf.cli.grammar import STDOUT, Json, deliver
+from fluxperf.cli.rescue import write_or_rescue
 from fluxperf.cli.terminal import Console
-from fluxperf.errors import ConfigError, DeviceError
+from fluxperf.errors import ConfigError, DeviceError, RecordError
+from fluxperf.files import check_writable
 from fluxperf.harness.timeline.call_sites import printable
 from fluxperf.harness.timeline.program import program, run
 from fluxperf.harness.timeline.traced import Event, copies_in, groups, totals, write_rows
@@ -46,6 +49,9 @@ def witness(
     nothing is proven.
     """
     wanted, guarded = program(command), fail_on_copies_in or []
+    for path in (output, json):
+        if path is not None and path != STDOUT:
+            check_writable(path)
     tracer = Tracer()
     tracer.start()
     code = run(wanted)
@@ -54,8 +60,12 @@ def witness(
     found = copies_in(events, guarded)
     absent = [name for name in guarded if name not in tracer.ranges_seen]
     console = Console(stderr=True, highlight=False, soft_wrap=True)
+    refused = ""
     if output is not None:
-        write_rows(output, events)
+        try:
+            write_or_rescue(output, partial(write_rows, events=events))
+        except RecordError as error:
+            refused = str(error)
     if json is not None:
         deliver(json_text.dumps(_summary(events, found, code, problem)), json)
     else:
@@ -64,10 +74,13 @@ def witness(
         text = f"{copy} in range {printable(', '.join(n for n in copy.call.ranges if n in guarded))}"
         console.print(Text(f"fluxperf: {text}", style="red"))
     if code:
-        console.print(f"fluxperf: the program exited with {code}.{f' {problem}' if problem else ''}")
+        told = " ".join(part for part in (f"the program exited with {code}.", problem, refused) if part)
+        console.print(f"fluxperf: {told}")
         raise typer.Exit(code)
     if problem:
-        raise DeviceError(problem)
+        raise DeviceError(f"{problem} {refused}".strip())
+    if refused:
+        raise RecordError(refused)
     if absent:
         raise ConfigError(
             f"witness --fail-on-copies-in: expected a range named {printable(', '.join(absent))}, but the program "

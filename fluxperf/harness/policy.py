@@ -20,11 +20,20 @@ SCHEMA = 1
 #: The largest thresholds that still gate something; a policy beyond them would pass anything.
 MOST = {"margin": 0.1, "floor_relative": 0.25, "same_within": 0.5}
 
+#: The same of the slack of a count.
+MOST_SLACK = 0.5
+
 #: Days that an acceptance holds at most, and one that does not say until when.
 ACCEPTED_DAYS = 366
 
 Share = Annotated[float, Meta(ge=0, lt=1)]
 Level = Annotated[float, Meta(gt=0, lt=0.5)]
+
+
+def _gates(name: str, value: float, most: float) -> None:
+    """Refuses a threshold that would pass anything."""
+    if value > most:
+        raise ValueError(f"expected {name} <= {most:g}, got {value:g}: it would gate nothing")
 
 
 class Pairs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -82,8 +91,9 @@ class Noisy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 f"{self.margin:g}, {self.floor_relative:g}, {self.same_within:g}"
             )
         for name, most in MOST.items():
-            if getattr(self, name) > most:
-                raise ValueError(f"expected {name} <= {most:g}, got {getattr(self, name):g}: it would gate nothing")
+            _gates(name, getattr(self, name), most)
+        if not math.isfinite(self.floor_absolute):
+            raise ValueError(f"expected a finite floor_absolute, got {self.floor_absolute:g}: it would gate nothing")
 
 
 class Slow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -108,6 +118,9 @@ class Exact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     rule: Literal["equal", "at_most"] = "equal"
     slack: Annotated[float, Meta(ge=0)] = 0.0
     against: Literal["any", "baseline"] = "any"
+
+    def __post_init__(self) -> None:
+        _gates("slack", self.slack, MOST_SLACK)
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -10,12 +10,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from fluxperf.cli import COMMANDS, alive, main
+from fluxperf.lifeline import led
 from tests.contracts.tree import ROOT
 
 #: Threads that wait for each other cost twice the time.
@@ -53,18 +54,26 @@ class Warm:
     Args:
         folder: for what the commands print.
         modules: that are imported besides the commands.
+        more: of the environment of the process itself.
     """
 
-    def __init__(self, folder: Path, modules: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, modules: Sequence[str] = (), more: Mapping[str, str] | None = None) -> None:
         self._log = folder / "said.txt"
         commands = [f"fluxperf.cli.{name.replace('-', '_')}" for name in COMMANDS]
+        environment = {**os.environ, **ALONE, **led(), **(more or {})}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "fluxperf.harness.forked", "tests.breaking.killing:anyway", *commands, *modules],
-            cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **ALONE},
+            cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment,
         )  # fmt: skip
 
     def run(
-        self, words: Sequence[str], folder: Path, scratch: Path, how: signal.Signals | None = None, after_s: float = 0.0
+        self,
+        words: Sequence[str],
+        folder: Path,
+        scratch: Path,
+        how: signal.Signals | None = None,
+        after_s: float = 0.0,
+        more: Mapping[str, str] | None = None,
     ) -> Ended:
         """Runs a command to its end, or sends it a signal after so many seconds; all that it started must end, too.
 
@@ -74,8 +83,10 @@ class Warm:
             scratch: its folder for temporary files, by which its processes are known.
             how: the signal.
             after_s: when.
+            more: of its environment.
         """
         told = {**os.environ, **ALONE, "TMPDIR": str(scratch), "FLUXPERF_CACHE": str(scratch.with_name("cache"))}
+        told |= more or {}
         asked = {"words": words, "folder": str(folder), "log": str(self._log), "environment": told}
         start = time.time()
         _stream(self._process.stdin).write(json.dumps(asked) + "\n")
@@ -174,4 +185,4 @@ def killed(victim: Victim, process: Warm, folder: Path, how: signal.Signals, tim
 
 def left_in(folder: Path) -> list[str]:
     """Files of fluxperf that are no results, and all temporary ones."""
-    return [str(path) for path in (*folder.rglob(".fluxperf-*"), *(folder / "tmp").rglob("*"))]
+    return sorted({str(path) for path in (*folder.rglob(".fluxperf-*"), *(folder / "tmp").rglob("*"))})

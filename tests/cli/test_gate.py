@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from fluxperf.baselines import WORKLOADS
-from fluxperf.cli.gate import _command
+from fluxperf.cli.gate_options import command_of
 from fluxperf.engine import phases
 from fluxperf.engine.ops import catalog
 from fluxperf.engine.phases import PHASES
@@ -220,12 +220,12 @@ def test_several_workloads_go_to_each_process_but_kernels_alone_and_one_at_a_tim
         result = gate(*refused, *([] if "calibrate" in refused else ["--base", "a", "--head", "b"]))
         assert result.code == 2
         assert "expected" in words(result)
-    assert _command(["tiny", "tiny-57"], 5, None)[:5] == ["run", "--workload", "tiny", "--workload", "tiny-57"]
+    assert command_of(["tiny", "tiny-57"], 5, None)[:5] == ["run", "--workload", "tiny", "--workload", "tiny-57"]
 
 
 @pytest.mark.usefixtures("with_a_gpu")
 def test_calibrate_stores_what_the_machine_can_show(gate, tmp_path, monkeypatch):
-    monkeypatch.setattr("fluxperf.cli.gate.Processes", lambda *_: Fake(0.0))
+    monkeypatch.setattr("fluxperf.cli.calibrate.Processes", lambda *_: Fake(0.0))
     arguments = ("-w", "schnell-1024", "-r", "fused", "--pairs", "2", "--repeat", "1", "--baselines", tmp_path)
     result = gate("calibrate", *arguments)
     assert result.code == 0, result.err
@@ -251,7 +251,7 @@ def test_comparisons_are_kept_continued_and_fail_on_an_alarm(gate, tmp_path, mon
             asked.append(arguments)
             return Fake(change)
 
-        monkeypatch.setattr("fluxperf.cli.gate.Processes", made)
+        monkeypatch.setattr("fluxperf.cli.calibrate.Processes", made)
 
     path, baselines = tmp_path / "deep" / "aa.json", tmp_path / "baselines"
     options = ("-w", "schnell-1024", "-r", "fused", "--repeat", "15", "--warmup", "3", "--baselines", baselines)

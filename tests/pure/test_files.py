@@ -308,7 +308,7 @@ def test_file_and_folder_are_on_the_disk_before_it_returns(tmp_path: Path, monke
     for write, expected in (
         (lambda: write_whole(tmp_path / "a", b"1"), ["file", "replace", "folder"]),
         (lambda: placed(tmp_path / "a", b"2"), ["file", "replace", "folder"]),
-        (lambda: append_line(tmp_path / "b", b"1\n"), ["file", "folder"]),
+        (lambda: append_line(tmp_path / "b", b"1\n"), ["folder", "file"]),
         (lambda: append_line(tmp_path / "b", b"2\n"), ["file"]),
         (lambda: write_whole(tmp_path / "a", b"1", durable=False), ["replace"]),
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from fluxperf.errors import RecordError
@@ -38,9 +39,15 @@ def append_summary(verdict: Verdict, path: Path) -> None:
         RecordError: the file cannot be written.
     """
     try:
-        used = path.stat().st_size if path.exists() else 0
-        with path.open("a", encoding="utf-8") as file:
-            file.write(summary(verdict, max(0, SUMMARY_BYTES - used)))
+        with path.open("ab", buffering=0) as file:
+            used = file.seek(0, os.SEEK_END)
+            rest = memoryview(summary(verdict, max(0, SUMMARY_BYTES - used)).encode())
+            try:
+                while rest:
+                    rest = rest[file.write(rest) :]
+            except OSError:
+                file.truncate(used)  # half of a table would be shown, and what others append behind it
+                raise
     except OSError as error:
         raise RecordError(
             f"cannot write the step summary to {path}: {error.strerror}. "

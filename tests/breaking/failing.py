@@ -1,0 +1,185 @@
+"""Commands whose disk fails at every stage: the n-th call that needs it, for every n."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from fluxperf.harness.records import read_records
+from tests.breaking.killing import Ended, Warm, left_in
+
+SOURCE = Path(__file__).with_name("failing_disk.c")
+
+#: What disks answer: full, beyond somebody's share of it, broken, and switched to be read alone.
+ANSWERS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+
+#: A record that is printed, because no file takes it.
+_PRINTED = re.compile(r"^\{\"schema\"", re.MULTILINE)
+
+#: What SQLite makes of them.
+_SQLITE = ("disk I/O error", "database or disk is full", "unable to open database file", "readonly database")
+
+#: More calls than any command makes.
+ALL = 2**60
+
+
+def built(folder: Path) -> Path:
+    """The library that makes disks fail, compiled in a folder."""
+    compiler = shutil.which("cc")
+    if sys.platform != "linux" or compiler is None:
+        pytest.skip("a library that is preloaded stands between commands and their disk: takes Linux and cc")
+    library = folder / "failing_disk.so"
+    words = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(SOURCE), "-ldl"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"cc makes no library that can be preloaded here: {done.stderr[-300:]}")
+    return library
+
+
+class Fault(NamedTuple):
+    """Calls that fail, by their number from 1, and what the disk answers; ``forever``: all that follow, too."""
+
+    number: int
+    answer: int
+    forever: bool
+
+
+class Measured(NamedTuple):
+    """Something that took long and must not be lost: where its file does not take it, it is elsewhere, or printed.
+
+    ``count`` is given its files and says how many of the ``wanted`` are in them. The first ``checks`` calls come before
+    anything is measured.
+    """
+
+    name: str
+    count: Callable[[list[Path]], int]
+    wanted: int
+    checks: int
+
+
+class Writer(NamedTuple):
+    """A command that writes.
+
+    ``words`` are given the folder that it writes in; each of ``outputs`` has who complains if it is not whole.
+    ``prepare`` puts files there before, ``code`` is what the command ends with, ``setting`` more of the environment.
+    """
+
+    words: Callable[[Path], list[str]]
+    outputs: Mapping[str, Callable[[Path], object]]
+    prepare: Callable[[Path], object] = lambda folder: None
+    measured: Sequence[Measured] = ()
+    code: int = 0
+    setting: Callable[[Path], dict[str, str]] = lambda folder: {}
+
+
+class Sweep:
+    """Tries of one command, each in a folder of its own.
+
+    Args:
+        folder: for them.
+        process: starts commands.
+        library: that makes disks fail.
+        writer: the command.
+        whose: folders whose disk fails, of a try's ``out``, ``tmp`` and ``cache``.
+    """
+
+    def __init__(self, folder: Path, process: Warm, library: Path, writer: Writer, whose: str = "out") -> None:
+        self._folder, self._process, self._library, self._writer = folder, process, library, writer
+        self._whose, self._number = whose, 0
+
+    def calls(self) -> list[str]:
+        """Those that need the disk, of a try in which nothing fails."""
+        place, ended, calls = self._run(None)
+        assert ended.code == self._writer.code, ended.said
+        wrong = self._wrong(place, ended, None)
+        assert not wrong, f"{wrong}: {ended.said}"
+        shutil.rmtree(place)
+        return calls
+
+    def fails(self, fault: Fault) -> list[str]:
+        """Complaints about a try in which some calls fail."""
+        place, ended, calls = self._run(fault)
+        wrong = self._wrong(place, ended, fault)
+        failed = [call for call in calls if " FAILS " in call]
+        if wrong:
+            wrong.append(f"{fault}; {failed[:3]}; exit {ended.code}: {ended.said}")
+        shutil.rmtree(place)
+        return wrong
+
+    def _run(self, fault: Fault | None) -> tuple[Path, Ended, list[str]]:
+        self._number += 1
+        place = self._folder / f"try-{self._number}"
+        for name in ("out", "tmp", "cache"):
+            (place / name).mkdir(parents=True)
+        self._writer.prepare(place / "out")
+        count, log = place / "count", place / "log"
+        count.write_bytes(bytes(8))
+        under = str(place / self._whose)
+        told = {
+            "LD_PRELOAD": str(self._library), "FAILING_UNDER": under, "FAILING_COUNT": str(count),
+            "FAILING_LOG": str(log), "FLUXPERF_CACHE": str(place / "cache"), **self._writer.setting(place / "out"),
+        }  # fmt: skip
+        if fault is not None:
+            last = ALL if fault.forever else fault.number
+            told |= {"FAILING_FROM": str(fault.number), "FAILING_TO": str(last), "FAILING_WITH": str(fault.answer)}
+        ended = self._process.run(self._writer.words(place / "out"), place, place / "tmp", more=told)
+        return place, ended, log.read_text().splitlines() if log.exists() else []
+
+    def _wrong(self, place: Path, ended: Ended, fault: Fault | None) -> list[str]:
+        said, out, found = ended.said, place / "out", list[str]()
+        if ended.code not in (self._writer.code, 2):
+            found.append("another exit code")
+        for word in ("Traceback", "Nobody foresaw", "Errno", "Exception ignored"):
+            if word in said:
+                found.append(f"says {word}")
+        if (
+            ended.code == 2
+            and fault is not None
+            and not any(why in said for why in (os.strerror(fault.answer), *_SQLITE))
+        ):
+            found.append("does not say what the disk answered")
+        for name, read in self._writer.outputs.items():
+            path = out / name
+            if not path.exists():
+                if ended.code == self._writer.code != 2:
+                    found.append(f"success without {name}")
+                continue
+            try:
+                read(path)
+            except Exception as error:  # noqa: BLE001 -- whatever a reader says of half a file
+                found.append(f"{name} is not whole: {error!r}")
+        found += self._lost(place, ended, fault)
+        rescued = [path for path in (place / "tmp").iterdir() if path.name.startswith("fluxperf-rescued-")]
+        for path in rescued:
+            if str(path) not in said:
+                found.append(f"{path.name} is not said")
+        whole = {str(path) for path in rescued}
+        if left := [path for path in left_in(place) if path not in whole]:
+            found.append(f"left {left}")
+        return found
+
+    def _lost(self, place: Path, ended: Ended, fault: Fault | None) -> list[str]:
+        found = []
+        for what in self._writer.measured:
+            paths = [place / "out" / what.name, *(place / "tmp").glob(f"fluxperf-rescued-*{what.name}")]
+            kept = what.count([path for path in paths if path.exists()]) + len(_PRINTED.findall(ended.said))
+            due = what.name in self._writer.outputs if ended.code != 2 else fault is None or fault.number > what.checks
+            if due and kept != what.wanted:
+                found.append(f"{kept} of {what.wanted} kept of {what.name}")
+        return found
+
+
+def records(path: Path) -> Any:
+    """A records file whose lines are all whole."""
+    found = read_records(path)
+    assert not found.problems, found.problems
+    return found.records
