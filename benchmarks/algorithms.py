@@ -3,14 +3,16 @@
     FLUXPERF_CACHE=CACHE fluxperf run -w schnell-1024-blocks -r captured --repeat 1
     FLUXPERF_CACHE=CACHE python -m benchmarks.algorithms -o algorithms.json --caches FOLDER
 
-The first command leaves choices of algorithms in CACHE; the second measures every candidate of the large products in
-them that takes about as many cycles as the quickest. ``FOLDER/frugal`` and ``FOLDER/hungry`` then are copies of CACHE
+The first command leaves choices of algorithms in CACHE; the second measures the candidates of the large products in
+them that have another one with as many cycles, about a minute. Seconds pick none: at the limit of power an algorithm
+with more joules takes longer at the same cycles. ``FOLDER/frugal`` and ``FOLDER/hungry`` then are copies of CACHE
 in which all products are the library's, by algorithms that take as many cycles together, and joules that differ most.
 So
 
-    fluxperf gate --base . --head . --base-cache FOLDER/frugal --head-cache FOLDER/hungry --alive 8 ...
+    FLUXPERF_CACHE=CACHE fluxperf gate --base . --head . --base-cache FOLDER/frugal --head-cache FOLDER/hungry
+        -w schnell-1024-blocks -r captured --alive 8 --repeat 6 --warmup 0
 
-compares two programs that differ in their joules alone.
+compares two programs that differ in their joules alone, which is to be `hungrier`.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from fluxperf.engine.cache import KINDS, cache_root, recall
 from fluxperf.engine.device.choices import Choice, Choices
 from fluxperf.engine.device.cublaslt import Product
 from fluxperf.engine.device.cuda import CudaDevice
+from fluxperf.errors import DeviceError
 from fluxperf.files import write_whole
 from fluxperf.harness.measure.clocks import Watch
 from fluxperf.harness.measure.environment import commit
@@ -35,14 +38,18 @@ from fluxperf.harness.measure.environment import commit
 #: Multiplications from which on a product is large: 4096 x 3072 x 3072.
 _LARGE = 4096 * 3072 * 3072
 
-#: Candidates of a product that are measured at most, and how much longer than the quickest they take at most.
-_MOST, _NEAR = 4, 1.03
+#: Seconds of work before anything is looked at, of a look at a candidate's cycles, and of a measurement of its joules;
+#: rounds of looks.
+_HEAT_S, _LOOK_S, _MEASURE_S, _LOOKS = 3.0, 0.06, 1.4, 2
 
-#: Seconds of work before anything is measured, of a measurement, and of a first look at a candidate.
-_HEAT_S, _MEASURE_S, _LOOK_S = 3.0, 1.4, 0.02
+#: Candidates of a product that are measured at most, those with the fewest cycles; and what a launch takes at least.
+_MOST, _SHORT_S = 6, 3e-4
+
+#: Cycles of a candidate that is measured are no farther than this share from those of another one, by the looks.
+_NEAR = 0.012
 
 #: Cycles of two algorithms of one product may differ by this share; those of all products together by the other.
-APART, TOGETHER = 0.005, 0.0004
+APART, TOGETHER = 0.006, 0.001
 
 #: Spread of weights, as synthetic ones have it; what a product draws depends on its numbers.
 _WEIGHTS_STD = 0.02
@@ -125,11 +132,11 @@ class Candidates:
         finally:
             device.choices_kept = kept
 
-    def seconds(self, candidate: int) -> float:
-        """Seconds of a launch, the mean of as many as a look takes."""
+    def look(self, candidate: int) -> Taken | None:
+        """One launch, without its joules; ``None`` where the device tells no cycles."""
         self._lapse(candidate, 1)
         number = max(1, round(_LOOK_S / self._lapse(candidate, 1).seconds))
-        return float(self._lapse(candidate, number).seconds) / number
+        return _each(candidate, number, self._lapse(candidate, number), math.nan)
 
     def taken(self, candidate: int, once: float, seconds: float = _MEASURE_S) -> Taken | None:
         """One launch at the limit of power; ``None`` where the card tells no joules or cycles."""
@@ -137,11 +144,9 @@ class Candidates:
         with Watch(self._device.bus_id) as watch, watch.window():
             lapse = self._lapse(candidate, number)
         energy = watch.conditions.energy if watch.conditions else None
-        if energy is None or energy.counter_j is None or lapse.cycles is None:
+        if energy is None or energy.counter_j is None:
             return None
-        return Taken(
-            candidate, lapse.cycles / number, energy.counter_j / number, lapse.seconds / number, lapse.clock_hz or 0.0
-        )
+        return _each(candidate, number, lapse, energy.counter_j)
 
     def _lapse(self, candidate: int, number: int) -> Any:
         device = self._device
@@ -154,6 +159,26 @@ class Candidates:
     def _run(self, candidate: int, number: int) -> None:
         for _ in range(number):
             self._device.products._launch(*self._launches[candidate])
+
+
+def _each(candidate: int, number: int, lapse: Any, joules: float) -> Taken | None:
+    """A launch's share of so many."""
+    if lapse.cycles is None:
+        return None
+    return Taken(candidate, lapse.cycles / number, joules / number, lapse.seconds / number, lapse.clock_hz)
+
+
+def with_company(cycles: Sequence[float]) -> list[int]:
+    """Candidates that take about as many cycles as another one.
+
+    Args:
+        cycles: of each candidate.
+    """
+    return [
+        index
+        for index, own in enumerate(cycles)
+        if any(other != index and abs(one / own - 1) <= _NEAR for other, one in enumerate(cycles))
+    ]
 
 
 def apart(rows: Sequence[Sequence[Taken]]) -> tuple[list[int], list[int]]:
@@ -204,6 +229,22 @@ def write_cache(folder: Path, gpu: str, known: dict[str, Any], chosen: dict[str,
         choices.keep(key, names, choice)
 
 
+def _known(taken: Taken | None) -> Taken:
+    """The launch, of a card that tells all of it.
+
+    Raises:
+        DeviceError: it does not.
+    """
+    if taken is None:
+        raise DeviceError("algorithms: expected a GPU that tells cycles, and joules (nvidia-ml-py), it does not.")
+    return taken
+
+
+def _middle(looks: Sequence[Taken | None]) -> Taken:
+    """The look with the fewest cycles: what disturbs a launch makes it longer."""
+    return min(map(_known, looks), key=lambda one: one.cycles)
+
+
 def main(words: list[str] | None = None) -> None:
     """Measures, prints and writes."""
     given = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -216,21 +257,18 @@ def main(words: list[str] | None = None) -> None:
     wanted = problems(known)
     if not wanted:
         given.error(f"expected choices of large products in {device.choices_kept.path}, there are none: run them first")
-    rows: list[list[Taken]] = []
     offered: dict[str, tuple[list[str], tuple[float, ...]]] = {}
-    told = []
-    for problem in wanted:
-        candidates = Candidates(device, problem.product)
-        looks = [candidates.seconds(index) for index in range(len(candidates.names))]
-        near = sorted((index for index, once in enumerate(looks) if once <= _NEAR * min(looks)), key=looks.__getitem__)
-        if not rows:
-            candidates.taken(near[0], looks[near[0]], _HEAT_S)
-        found = [candidates.taken(index, looks[index]) for index in near[:_MOST]]
-        row = [taken for taken in found if taken is not None]
-        if len(row) < len(found):
-            given.error("expected a GPU that tells joules (nvidia-ml-py, and a counter of energy), it does not")
+    measured = [Candidates(device, problem.product) for problem in wanted]
+    measured[0].taken(0, _SHORT_S, _HEAT_S)
+    rows, told = [], []
+    for problem, candidates in zip(wanted, measured, strict=True):
+        looks = [[candidates.look(index) for index in range(len(candidates.names))] for _ in range(_LOOKS)]
+        seen = [_middle(some) for some in zip(*looks, strict=True)]
+        kept = sorted(with_company([one.cycles for one in seen]), key=lambda index: seen[index].cycles)[:_MOST]
+        # One that has no company is kept alone, so that each product has an algorithm.
+        kept = kept or [min(range(len(seen)), key=lambda index: seen[index].cycles)]
+        row = [_known(candidates.taken(index, seen[index].seconds)) for index in kept]
         rows.append(row)
-        offered[problem.key] = candidates.names, tuple(looks)
         p = problem.product
         for taken in row:
             print(
@@ -239,7 +277,9 @@ def main(words: list[str] | None = None) -> None:
                 f"{taken.clock_hz / 1e6:.0f} MHz",
                 flush=True,
             )
-        told.append({"product": p._asdict(), "candidates": [taken._asdict() for taken in row], "looks_s": looks})
+        looked = [{"cycles": one.cycles, "seconds": one.seconds} for one in seen]
+        told.append({"product": p._asdict(), "candidates": [taken._asdict() for taken in row], "looks": looked})
+        offered[problem.key] = candidates.names, tuple(one.seconds for one in seen)
     sides = dict(zip(("frugal", "hungry"), apart(rows), strict=True))
     sums = {
         name: [
@@ -261,7 +301,7 @@ def main(words: list[str] | None = None) -> None:
     if asked.output is not None:
         revision, dirty = commit(Path(fluxperf.__file__).resolve().parent.parent)
         whole = {
-            "what": f"one launch of each candidate within {_NEAR - 1:.0%} of the quickest, {_MEASURE_S} s at the limit",
+            "what": f"one launch of candidates with as many cycles as another, {_MEASURE_S} s each, at the limit",
             "commit": revision,
             "dirty": dirty,
             "machine": device.describe(),

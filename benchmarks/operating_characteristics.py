@@ -3,7 +3,7 @@
     python -m benchmarks.operating_characteristics -o reports/records/operating-characteristics.json
 
 A row for each model and true change, as `fluxperf gate power` prints them. Seconds of a generation and of a step are
-judged, one number of each process. Two thousand trials of everything take about a quarter of an hour of one core.
+judged, one number of each process. Two thousand trials of everything take about four minutes of one core.
 """
 
 from __future__ import annotations

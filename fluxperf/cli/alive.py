@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fluxperf.cli.terminal import say
 from fluxperf.engine.cache import KINDS, cache_root
 from fluxperf.engine.device import open_device
 from fluxperf.errors import ConfigError, NoGpuError
 from fluxperf.harness.alive import SIDES
-from fluxperf.harness.gate import Side
+from fluxperf.harness.gate import Runner, Side
+from fluxperf.harness.neighbours import Neighbours, Watched
 from fluxperf.kernel_times import KERNELS
 
 Warmup = Annotated[int | None, typer.Option(min=0, help="Warm-up generations of each process; kernels have none.")]
@@ -24,6 +27,9 @@ Stay = Annotated[
         help="Processes of each side that start once, stay alive and take turns. If not given, each turn has a fresh "
         "one.",
     ),
+]
+Chained = Annotated[
+    bool, typer.Option("--chained", help="Compare each turn twice, with the one before and the one after.")
 ]
 BaseCache = Annotated[
     Path | None,
@@ -107,6 +113,16 @@ def calibrated(
             "Times of host twins are never gated, so there is nothing to calibrate; `fluxperf gate exact` counts here.",
         )
     return name
+
+
+@contextmanager
+def watched(runner: Runner) -> Iterator[Runner]:
+    """The runner, whose turns each come behind a look at who else uses the card; who did is told in the end."""
+    neighbours = Neighbours(open_device("auto").bus_id)
+    yield Watched(runner, neighbours)
+    neighbours.look()
+    for note in neighbours.notes:
+        say(f"Note: {note}.", err=True)
 
 
 def has_times() -> bool:

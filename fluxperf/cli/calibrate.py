@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from fluxperf.cli import main
-from fluxperf.cli.alive import Stay, Warmup, begins_with, calibrated
+from fluxperf.cli.alive import Chained, Stay, Warmup, begins_with, calibrated, watched
 from fluxperf.cli.gate_options import TINY, Baselines, Plant, PolicyFile, Rungs, Workloads, command_of
 from fluxperf.cli.progress import Progress
 from fluxperf.cli.rescue import rescued, write_or_rescue
@@ -50,10 +50,7 @@ def calibrate(
     ] = False,
     alive: Stay = None,
     plant: Plant = None,
-    chained: Annotated[
-        bool,
-        typer.Option("--chained", help="Compare each turn twice, with the one before and the one after."),
-    ] = False,
+    chained: Chained = False,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Keep every comparison in this JSON file. An existing file is continued."),
@@ -91,6 +88,7 @@ def calibrate(
         runner: Runner = open_now.enter_context(Alive(processes, alive)) if alive else processes
         if forked:
             runner = open_now.enter_context(Forks(main, arguments, folder, ["fluxperf.cli.preloaded"]))
+        runner = open_now.enter_context(watched(runner))
         try:
             for latest in again(runner, found, thresholds, comparisons, time_limit_s, on_pair):
                 with undisturbed():

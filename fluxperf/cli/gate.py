@@ -45,6 +45,7 @@ from fluxperf.harness.checkouts import Installed, Processes, as_they_are, instal
 from fluxperf.harness.gate import Runner, Side, gate_files, gate_pairs, made
 from fluxperf.harness.judge import judge_of, merge_base
 from fluxperf.harness.measure.environment import commit, driver
+from fluxperf.harness.neighbours import Neighbours, Watched
 from fluxperf.harness.policy import Accepted, read_policy
 from fluxperf.harness.policy import accept as record_acceptance
 from fluxperf.harness.provenance import Provenance, SideOf, compared, digest_of
@@ -263,10 +264,11 @@ def _revisions(
     Of two revisions the base is the commit that they have in common, and the rules are those of that commit.
     """
     names = (f"base {refs[0]}", f"head {refs[1]}")
-    extra = ""
-    if open_device("auto").kind == "cuda" and (found := driver()):
+    extra, device = "", open_device("auto")
+    if device.kind == "cuda" and (found := driver()):
         extra = f"cuda{12 if found[1] < 13 else 13}"
     rules, known = None, Provenance(policy=digest_of(policy))
+    neighbours = Neighbours(device.bus_id)
     with Progress("building") as progress:
         try:
             if not any(Path(ref).is_dir() for ref in refs):
@@ -286,7 +288,7 @@ def _revisions(
                 runner: Runner = open_now.enter_context(Alive(processes, alive)) if alive else processes
                 progress.show("pairs", done=0, total=pairs or thresholds.pairs.first)
                 verdict = gate_pairs(
-                    runner,
+                    Watched(runner, neighbours),
                     thresholds,
                     lambda record: spreads(record, baselines, rules.commit if rules else None),
                     names=names,
@@ -295,8 +297,10 @@ def _revisions(
                     known=known,
                     fixed=references(thresholds, rules.commit if rules else None),
                 )
+                neighbours.look()
         except FluxperfError as error:
             verdict = failed(error, *names, known)
+    verdict = msgspec.structs.replace(verdict, notes=[*verdict.notes, *neighbours.notes])
     if rules is None:
         return verdict
     return verdicts.conclude(

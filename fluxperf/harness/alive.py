@@ -238,8 +238,8 @@ class Alive:
             self._start()
         workers, turn = self._workers[side], self._turns[side]
         self._turns[side] += 1
-        # Couples change: where all have had a turn, the head's order moves on by one.
-        place = turn if side == "base" else turn + turn // self._number
+        # Couples change: where all have had a turn that counts, the head's order moves on by one. The first is cold.
+        place = turn if side == "base" else turn + max(0, turn - 1) // self._number
         return workers[place % self._number].turn(planted)
 
     def _start(self) -> None:

@@ -36,10 +36,11 @@ MEASURING = (
 #: it), but counts by that of the checkout, which counts them.
 JUDGING = (
     ".github/actions/perf-gate", ".github/workflows/perf-gate.yml", "fluxperf/cli/gate.py", "fluxperf/cli/judging.py",
-    "fluxperf/cli/gate_options.py", "fluxperf/cli/verdicts.py",
+    "fluxperf/cli/alive.py", "fluxperf/cli/gate_options.py", "fluxperf/cli/verdicts.py",
     *(f"fluxperf/harness/{name}.py" for name in (
-        "accepting", "alive", "checkouts", "compare", "conditions", "drift", "exact", "gate", "isolation", "judge",
-        "libraries", "meaning", "noisy", "pairing", "policy", "shares", "significance", "trust", "verdict",
+        "accepting", "alive", "checkouts", "compare", "conditions", "contradictions", "drift", "exact", "gate",
+        "isolation", "judge", "libraries", "meaning", "noisy", "pairing", "policy", "shares",
+        "significance", "trust", "verdict",
     )),
 )  # fmt: skip
 

@@ -277,6 +277,34 @@ def test_comparisons_are_kept_continued_and_fail_on_an_alarm(gate, tmp_path, mon
     assert (both.code, "expected --chained or --plant, got both" in words(both)) == (2, True)
 
 
+class Shared:
+    """A card with somebody else on it."""
+
+    notes = ["the card was shared while it was measured, with 'copies'"]  # noqa: RUF012
+
+    def __init__(self, bus_id):
+        self.looks = 0
+
+    def look(self):
+        self.looks += 1
+        assert self.looks < 60
+
+
+@pytest.mark.usefixtures("with_a_gpu")
+def test_who_else_used_the_card_is_named(gate, tmp_path, monkeypatch):
+    for module in ("gate", "alive"):
+        monkeypatch.setattr(f"fluxperf.cli.{module}.Neighbours", Shared)
+    for module in ("gate", "calibrate"):
+        monkeypatch.setattr(f"fluxperf.cli.{module}.Processes", lambda *_: Fake(0.0))
+    path = tmp_path / "verdict.json"
+    result = gate("--base", ROOT, "--head", ROOT, "--pairs", "8", "--json", path)
+    assert result.code in (0, 3), result.err
+    assert "Note: the card was shared while it was measured, with 'copies'" in words(result)
+    assert Shared.notes[0] in json.loads(path.read_text())["notes"]
+    options = ("-w", "schnell-1024", "-r", "fused", "--pairs", "8", "--baselines", tmp_path)
+    assert "Note: the card was shared" in gate("calibrate", *options).err
+
+
 def test_the_step_summary_of_github(gate, tmp_path, monkeypatch):
     base = write(tmp_path / "base.jsonl", twin())
     worse = write(tmp_path / "worse.jsonl", with_totals(twin(), d2h_copies=999))

@@ -15,7 +15,7 @@ import pytest
 from fluxperf import lifeline
 from fluxperf.cli.alive import began_with, begins_with
 from fluxperf.errors import BuildError, ConfigError, NoGpuError, RecordError
-from fluxperf.harness.alive import Alive, Begun, Turn, explains
+from fluxperf.harness.alive import SIDES, Alive, Begun, Turn, explains
 from fluxperf.harness.comparisons import again, begun, in_words
 from fluxperf.harness.exact import Place
 from fluxperf.harness.gate import Side, gate_pairs
@@ -102,11 +102,22 @@ def test_processes_take_turns_and_couples_change(tmp_path: Path) -> None:
         assert told(alive.measure("base", 7), "planted") == "7"
         assert told(alive.measure("base"), "planted") == ""
     assert base == [base[0], base[1]] * 2
-    assert head == [head[0], head[1], head[1], head[0]], "each couple meets"
+    assert head == [head[0], head[1], head[0], head[0]], "each couple meets once the cold turn is over"
+    assert len({*zip(base[1:], head[1:], strict=True)}) == 3
     assert len({*base, *head}) == 4
     assert programs.begun == ["base", "head", "base", "head"]
-    assert sorted(programs.checks) == [("base", 3), ("base", 3), ("head", 2), ("head", 2)]
+    assert sorted(programs.checks) == [("base", 3), ("base", 3), ("head", 1), ("head", 3)]
     assert not any(running(int(process)) for process in (*base, *head))
+
+
+def test_all_processes_take_the_turns_that_count(tmp_path: Path) -> None:
+    with Alive(Programs(tmp_path), 3) as alive:
+        cold, *couples = [tuple(told(alive.measure(side)) for side in SIDES) for _ in range(10)]
+    for first in (0, 3, 6):
+        for some in zip(*couples[first : first + 3], strict=True):
+            assert len(set(some)) == 3
+    assert len(set(couples)) == 9, "every one of the base meets every one of the head"
+    assert cold in couples
 
 
 def running(process: int) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks import algorithms
-from benchmarks.algorithms import Taken, apart, problems, write_cache
+from benchmarks.algorithms import Taken, apart, problems, with_company, write_cache
 from fluxperf.engine.cache import recall
 from fluxperf.engine.device.choices import Choice, Choices
 from fluxperf.engine.device.cublaslt import Product
@@ -40,10 +40,12 @@ def test_large_products_are_read_back_from_the_names_of_choices() -> None:
 
 
 def test_joules_differ_most_where_cycles_are_the_same_together() -> None:
-    first = [taken(0, 1000.0, 0.10), taken(3, 1001.0, 0.13), taken(5, 1100.0, 0.50)]
-    second = [taken(1, 1000.0, 0.20), taken(2, 999.0, 0.26)]
+    first = [taken(0, 1000.0, 0.10), taken(3, 1004.0, 0.13), taken(5, 1100.0, 0.50)]
+    second = [taken(1, 1000.0, 0.20), taken(2, 996.0, 0.26)]
     assert apart([first, second]) == ([0, 1], [3, 2]), "one takes more cycles, the other as many fewer"
     assert apart([first]) == ([0], [0]), "of one product alone none are alike"
+    with_itself = [taken(4, 1000.0, 0.2)]
+    assert apart([with_itself]) == ([4], [4])
     alike = [taken(4, 1000.0, 0.2), taken(6, 1000.1, 0.1)]
     assert apart([alike]) == ([6], [4])
 
@@ -110,11 +112,23 @@ def test_every_algorithm_is_planned_and_the_devices_choices_are_left_alone() -> 
     device: Any = Device()
     candidates = algorithms.Candidates(device, PRODUCT)
     assert (candidates.names, device.choices_kept) == (["aa", "bb", "cc"], "the user's")
-    assert candidates.seconds(2) == pytest.approx(1e-3)
-    assert set(device.launched) == {"cc"}
-    assert len(device.launched) == 22, "as many as 20 ms hold, after two"
+    look = candidates.look(2)
+    assert look is not None
+    assert (look.candidate, look.seconds, look.clock_hz) == (2, pytest.approx(1e-3), 1e9)
+    assert device.launched == ["cc"] * 62, "as many as 60 ms hold, after two"
     assert candidates.taken(1, 1e-3) is None, "nothing tells joules"
-    assert device.launched[22:] == ["bb"] * 1400
+    assert device.launched[62:] == ["bb"] * 1400
+
+
+def test_candidates_are_picked_by_cycles_not_by_seconds() -> None:
+    """At the limit of power the hungry one of two takes longer, so its seconds are not those of its company."""
+    assert with_company([1000.0, 1005.0, 1100.0, 1200.0, 1190.0]) == [0, 1, 3, 4]
+    assert with_company([1000.0]) == with_company([1000.0, 1100.0]) == []
+    same_work = [taken(0, 856e3, 0.450), taken(1, 857e3, 0.482)._replace(seconds=1.1e-3)]
+    assert apart([same_work]) == ([0], [0]), "more apart than all products may be"
+    others = [taken(2, 10e6, 1.0), taken(3, 10e6, 1.0)]
+    assert apart([same_work, others])[0][0] == 0
+    assert apart([same_work, others])[1][0] == 1
 
 
 def test_what_may_differ_is_less_than_what_the_gate_shows() -> None:

@@ -1,0 +1,206 @@
+"""Other processes on a GPU while the gate measures: who they are, what they hold and how busy they are, by NVML.
+
+A GPU that is shared in turns has no cycles of its own, so a verdict beside a busy process is unsure. NVML's lists are
+read in the process that asks for turns, before each and behind the last: while a turn is measured nothing is read.
+
+Inside of a container the driver may tell numbers of processes that are the host's. Then nobody can be named, but those
+that are not the gate's own can be counted.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from fluxperf.harness.forked import devices_of
+from fluxperf.harness.gate import Runner, Side
+from fluxperf.harness.measure.clocks import nvml
+from fluxperf.harness.records import Record
+from fluxperf.words import first_few, plural
+
+#: NVML's lists of processes that have something of a GPU, whatever for.
+_LISTS = (
+    "nvmlDeviceGetComputeRunningProcesses",
+    "nvmlDeviceGetGraphicsRunningProcesses",
+    "nvmlDeviceGetMPSComputeRunningProcesses",
+)
+
+
+class Neighbour(msgspec.Struct):
+    """One process that is not the gate's: its name, at how many looks it was there, bytes held, and share of work.
+
+    ``busy`` is the largest share of the time, in percent, in which it had work on a multiprocessor or used the memory;
+    ``None`` if NVML does not tell. ``nbytes`` is the most that it held, 0 if NVML does not tell.
+    """
+
+    name: str
+    looks: int = 0
+    nbytes: int = 0
+    busy: int | None = None
+
+    def in_words(self, number: int, looks: int) -> str:
+        """Name and number to find it by, and how much it did."""
+        said = [f"{self.nbytes / 1e9:.1f} GB"] if self.nbytes else []
+        if self.busy is not None:
+            said.append(f"up to {self.busy} % of the time at work")
+        said.append(f"there at {self.looks} of {plural(looks, 'look')}")
+        return f"{self.name!r} (process {number}; {', '.join(said)})"
+
+
+class Neighbours:
+    """Those of one GPU.
+
+    Args:
+        bus_id: PCI bus id of the GPU; nobody is looked for with ``None``.
+        library: NVML's module; the one that is installed if none is given.
+        parents: parent of every process of this machine, by number.
+        holders: those of some processes that have a GPU open.
+    """
+
+    def __init__(
+        self,
+        bus_id: str | None,
+        library: Any | None = None,
+        parents: Callable[[], dict[int, int]] | None = None,
+        holders: Callable[[set[int]], set[int]] | None = None,
+    ) -> None:
+        self._nvml = (library or nvml()) if bus_id is not None else None
+        self._parents, self._holders = parents or _parents, holders or _holders
+        self._handle: Any = None
+        if self._nvml is not None:
+            with suppress(self._nvml.NVMLError):
+                self._handle = self._nvml.nvmlDeviceGetHandleByPciBusId(bus_id)
+        self._since_us = time.time_ns() // 1000
+        self._seen: dict[int, Neighbour] = {}
+        self._looks, self._unnamed = 0, 0
+
+    def look(self) -> None:
+        """Notes who has something of the GPU at this moment."""
+        if self._handle is None:
+            return
+        self._looks += 1
+        listed, parents = self._listed(), self._parents()
+        own = {number for number in (*parents, os.getpid()) if _descends(number, parents)}
+        busy = self._busy()
+        if listed and not own.intersection(listed) and (held := self._holders(own)):
+            # This process or one that it started has the GPU open, and none of them is listed: these are other numbers.
+            self._unnamed = max(self._unnamed, len(listed) - len(held))
+            return
+        for number in (listed.keys() - own) & parents.keys():  # one that has ended just now is nobody's any more
+            one = self._seen.setdefault(number, Neighbour(_name(number)))
+            one.looks += 1
+            one.nbytes = max(one.nbytes, listed[number])
+            if busy is not None:
+                one.busy = max(one.busy or 0, busy.get(number, 0))
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on who else used the GPU, the busiest first; none where nobody did, or nobody can tell.
+
+        One that only holds memory (a desktop, a notebook that rests) takes no time from others, and is not told.
+        """
+        told_of = [item for item in self._seen.items() if item[1].busy != 0]
+        order = sorted(told_of, key=lambda item: (-(item[1].busy or 0), -item[1].nbytes, item[0]))
+        told = [one.in_words(number, self._looks) for number, one in order]
+        notes = []
+        if told:
+            which = "; ".join(first_few(told, "process", "processes"))
+            notes.append(f"the card was shared while it was measured, with {which}: measure when nothing else uses it")
+        if self._unnamed > 0:
+            notes.append(
+                f"the card was shared while it was measured, with {plural(self._unnamed, 'process', 'processes')}; the "
+                "driver numbers them as another system does (a container's host), so their names are not known here"
+            )
+        return notes
+
+    def _listed(self) -> dict[int, int]:
+        """Bytes that each process holds, by its number."""
+        found: dict[int, int] = {}
+        for name in _LISTS:
+            for process in self._ask(name) or ():
+                found[int(process.pid)] = max(found.get(int(process.pid), 0), int(process.usedGpuMemory or 0))
+        return found
+
+    def _busy(self) -> dict[int, int] | None:
+        """Largest share of work of each process since the last look, in percent; ``None`` if NVML does not tell."""
+        samples = self._ask("nvmlDeviceGetProcessUtilization", self._since_us)
+        if samples is None:
+            return None
+        found: dict[int, int] = {}
+        for sample in samples:
+            self._since_us = max(self._since_us, int(sample.timeStamp))
+            share = max(int(sample.smUtil), int(sample.memUtil))
+            found[int(sample.pid)] = max(found.get(int(sample.pid), 0), share)
+        return found
+
+    def _ask(self, function: str, *args: Any) -> Sequence[Any] | None:
+        library = self._nvml
+        if library is None or not hasattr(library, function):
+            return None
+        try:
+            found: Sequence[Any] = getattr(library, function)(self._handle, *args)
+        except library.NVMLError as error:
+            # No sample since then is an answer.
+            return () if getattr(error, "value", None) == getattr(library, "NVML_ERROR_NOT_FOUND", object()) else None
+        return found
+
+
+class Watched:
+    """A runner whose turns each come behind a look at who else uses the GPU."""
+
+    def __init__(self, runner: Runner, neighbours: Neighbours) -> None:
+        self._runner, self._neighbours = runner, neighbours
+
+    def measure(self, side: Side, *planted: int | None) -> Sequence[Record]:
+        """Records of a turn, as the runner's own.
+
+        Raises:
+            FluxperfError: what the runner raises.
+        """
+        self._neighbours.look()
+        return self._runner.measure(side, *planted)
+
+
+def _parents() -> dict[int, int]:
+    """Parent of every process, by number; nothing where there is no ``/proc``."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError, ValueError, IndexError):  # it has ended meanwhile
+            # The name stands in brackets, and may hold anything.
+            found[int(entry.parent.name)] = int(entry.read_bytes().rpartition(b")")[2].split()[1])
+    return found
+
+
+def _descends(number: int, parents: dict[int, int]) -> bool:
+    """Whether a process is this one, or was started by it or by one that it started."""
+    for _ in range(len(parents) + 1):
+        if number == os.getpid():
+            return True
+        if number not in parents:
+            return False
+        number = parents[number]
+    return False
+
+
+def _holders(numbers: set[int]) -> set[int]:
+    """Those that have a GPU open, as far as that can be seen."""
+    found = set()
+    for number in numbers:
+        with suppress(OSError):
+            if devices_of(number):
+                found.add(number)
+    return found
+
+
+def _name(number: int) -> str:
+    """A process's name as the system shows it."""
+    try:
+        return Path(f"/proc/{number}/comm").read_text(encoding="utf-8", errors="replace").strip() or "?"
+    except OSError:
+        return "?"
