@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fluxperf.harness.timeline.columns import Column, codes, empty, matched
+from fluxperf.harness.timeline.columns import Column, codes, empty, groups, matched
 from fluxperf.harness.timeline.model import NONE, Node, Ranges, Timeline
 from fluxperf.harness.timeline.waiting import waits_of
 from fluxperf.words import plural
@@ -23,7 +23,7 @@ def attribute(timeline: Timeline) -> None:
     ranges, calls, work = timeline.ranges, timeline.calls, timeline.work
     open_at = {thread: _Open(ranges, indices, thread) for thread, indices in _by_thread(ranges)}
     calls.range = empty(len(calls), NONE)
-    for thread, rows in _groups(calls.thread):
+    for thread, rows in groups(calls.thread):
         if thread in open_at:
             calls.range[rows] = open_at[thread].at(calls.start_ns[rows])
     _capture(timeline, open_at)
@@ -47,23 +47,13 @@ def _at(values: Column, indices: Column) -> Column:
     return np.append(values, NONE)[indices]
 
 
-def _groups(values: Column) -> Iterator[tuple[int, Column]]:
-    """Each value and the rows that have it."""
-    if not len(values):
-        return
-    order = np.argsort(values, kind="stable")
-    edges = np.flatnonzero(np.diff(values[order])) + 1
-    for rows in np.split(order, edges):
-        yield int(values[rows[0]]), rows
-
-
 def _by_thread(ranges: Ranges) -> Iterator[tuple[int, Column]]:
     """By thread the closed ranges in the order in which they began; of two that began together the longer first."""
     closed = np.flatnonzero(ranges.closed)
     elsewhere = closed[ranges.end_thread[closed] != ranges.thread[closed]]
     indices = np.concatenate((closed, elsewhere))
     threads = np.concatenate((ranges.thread[closed], ranges.end_thread[elsewhere]))
-    for thread, rows in _groups(threads):
+    for thread, rows in groups(threads):
         found = indices[rows]
         yield thread, found[np.lexsort((-ranges.end_ns[found], ranges.start_ns[found]))]
 

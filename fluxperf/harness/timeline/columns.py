@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -57,6 +57,19 @@ def _codes(values: Column) -> tuple[Column, Column]:
     first[places[::-1]] = np.arange(len(values) - 1, -1, -1)  # of several rows of a value the first is written last
     there = first >= 0
     return (np.cumsum(there) - 1)[places], first[there]
+
+
+def groups(values: Column) -> Iterator[tuple[int, Column]]:
+    """Each value, in rising order, and the rows that have it."""
+    if not len(values):
+        return
+    if values.min() == values.max():
+        yield int(values[0]), np.arange(len(values))
+        return
+    order = np.argsort(values, kind="stable")
+    edges = np.flatnonzero(np.diff(values[order])) + 1
+    for rows in np.split(order, edges):
+        yield int(values[rows[0]]), rows
 
 
 def numbered(values: Iterable[Any]) -> tuple[Column, list[Any]]:
@@ -148,6 +161,26 @@ def _running_maximum(values: Column, groups: Column, first: NDArray[np.bool_]) -
         return found
     edges = [*np.flatnonzero(first).tolist(), len(values)]
     return np.concatenate([np.maximum.accumulate(values[a:b]) for a, b in itertools.pairwise(edges)])
+
+
+def nest(starts: Column, ends: Column) -> bool:
+    """Whether of any two intervals that share some time one holds the other.
+
+    Args:
+        starts: in rising order, of those that begin together the longer first.
+        ends: none before its start.
+    """
+    lasting = ends > starts
+    starts, ends = starts[lasting], ends[lasting]
+    number = len(starts)
+    times = np.concatenate((starts, ends))
+    # What closes comes before what opens at the same time.
+    order = np.lexsort((np.repeat((1, 0), number), times))
+    opens = order < number
+    depth = np.cumsum(np.where(opens, 1, -1))
+    # The first that opens at a depth is the first that a stack closes there, and so on.
+    opened, closed = (np.argsort(depth[one] + more, kind="stable") for one, more in ((opens, 0), (~opens, 1)))
+    return bool((ends[order[opens][opened]] == times[order[~opens]][closed]).all())
 
 
 class Cover:

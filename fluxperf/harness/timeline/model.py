@@ -15,7 +15,7 @@ from typing import Literal
 
 import msgspec
 
-from fluxperf.harness.timeline.rows import NONE, Api, Copy, Side, What, WorkKind, process_of
+from fluxperf.harness.timeline.rows import NONE, Api, Copy, IdT, Side, What, WorkKind, process_of
 from fluxperf.harness.timeline.tables import (
     Call,
     Calls,
@@ -130,6 +130,6 @@ def process_id(process: int) -> int:
     return process >> 24 & 0xFFFFFF
 
 
-def thread_id(thread: int) -> int:
-    """The system's thread id in a capture's ``globalTid``."""
+def thread_id(thread: IdT) -> IdT:
+    """The system's thread id in a capture's ``globalTid``, or those of many."""
     return thread & 0xFFFFFF

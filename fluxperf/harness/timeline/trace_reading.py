@@ -36,7 +36,8 @@ from fluxperf.harness.timeline.model import (
     Works,
 )
 from fluxperf.harness.timeline.tables import Overhead
-from fluxperf.harness.timeline.trace import CATEGORIES, FIRST_GPU, VERSION
+from fluxperf.harness.timeline.trace import CATEGORIES, VERSION
+from fluxperf.harness.timeline.trace_tracks import FIRST_GPU
 
 _WRITE = "fluxperf profile --output FOLDER/NAME`, or `fluxperf timeline FILE --trace OUT.json"
 
