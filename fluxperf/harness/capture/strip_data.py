@@ -8,10 +8,11 @@ one (so that 0 first means none); a column of which all values are equal is that
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from fluxperf.harness.capture.rows import KINDS, Item, Rows, rows_of
 from fluxperf.harness.capture.windows import Window, Windows, whole
@@ -59,10 +60,11 @@ def strip_of(
 
 def _span(timeline: Timeline, found: Windows, most_items: int) -> tuple[Windows, Window]:
     """The stretches that may be shown, and the stretch of time that holds them; all of the capture if it is small."""
-    listed = [sorted(row.start_ns for row in rows) for rows in _events(timeline)]
+    tables = (timeline.ranges, timeline.calls, timeline.work, timeline.syncs)
+    listed = [np.sort(rows.start_ns) for rows in tables]
 
     def number(start: int, end: int) -> int:
-        return sum(bisect_right(starts, end) - bisect_left(starts, start) for starts in listed)
+        return sum(int(np.searchsorted(one, end, "right") - np.searchsorted(one, start)) for one in listed)
 
     everything = whole(timeline)
     if number(everything.start_ns, everything.end_ns) + len(timeline.work) <= most_items:
@@ -81,10 +83,6 @@ def _span(timeline: Timeline, found: Windows, most_items: int) -> tuple[Windows,
     rows = found.rows[low : high + 1]
     kept = found._replace(rows=rows, first=found.first - low)
     return kept, rows[0]._replace(end_ns=max(row.end_ns for row in rows))
-
-
-def _events(timeline: Timeline) -> tuple[Sequence[Any], ...]:
-    return timeline.ranges, timeline.calls, timeline.work, timeline.syncs
 
 
 def _merged(rows: Rows, most_items: int) -> tuple[Rows, int]:

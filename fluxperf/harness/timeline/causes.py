@@ -137,7 +137,12 @@ def _of_thread(timeline: Timeline, late: Gaps, rows: Column, launch: Column, thr
     own = np.flatnonzero(calls.thread == thread)
     kinds = np.array([_OVERHEADS[kind] for kind in overheads.kinds], np.int64)
     over = np.flatnonzero(overheads.thread == thread)
-    shares = np.zeros((len(CAUSES), len(rows)), np.int64)
+    main, most = empty(len(rows)), empty(len(rows))
+
+    def count(cause: int, share: Column) -> None:
+        more = (share > most) | ((share == most) & (cause < main))
+        main[more], most[more] = cause, share[more]
+
     covered, held_starts, held_ends = empty(len(rows)), empty(), empty()
     # In this order each takes what those before it have not: loading happens inside of launches.
     for cause in (PROFILED, LOADS, ALLOCATES, WAITED, PREPARES, OTHER_THREAD, CALLS):
@@ -152,12 +157,12 @@ def _of_thread(timeline: Timeline, late: Gaps, rows: Column, launch: Column, thr
             continue
         held_starts, held_ends = np.concatenate((held_starts, begun)), np.concatenate((held_ends, ended))
         now = Cover(held_starts, held_ends).within(starts, ends)
-        shares[cause], covered = now - covered, now
-    shares[HOST] = ends - starts - covered
+        count(cause, now - covered)
+        covered = now
+    count(HOST, ends - starts - covered)
     # A wait ends when the GPU has run out, so hardly any of the gap lies in it: what follows it is its doing as long
     # as nothing was launched in between and the host did not take longer than a wait costs by itself.
     after = _after_wait(timeline, own, launch, starts, classes) & (ends - starts < LONG_CALL_NS)
-    main = shares.argmax(0)
     return np.where(after & np.isin(main, (HOST, CALLS)), WAITED, main)
 
 

@@ -42,13 +42,16 @@ def codes(*columns: Column) -> tuple[Column, Column]:
     numbers, firsts = _codes(columns[0])
     for one in columns[1:]:
         more, others = _codes(one)
-        numbers, firsts = _codes(numbers * len(others) + more)
+        if len(others) > 1:
+            numbers, firsts = _codes(numbers * len(others) + more)
     return numbers, firsts
 
 
 def _codes(values: Column) -> tuple[Column, Column]:
     """`codes` of one column. Values that lie close together are counted off, without a sort."""
     low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
+    if low == high:
+        return empty(len(values)), empty(min(1, len(values)))
     if high - low > 2 * len(values) + 1024:
         _, firsts, numbers = np.unique(values, return_index=True, return_inverse=True)
         return numbers.reshape(-1).astype(np.int64, copy=False), firsts.astype(np.int64, copy=False)

@@ -7,13 +7,13 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from fluxperf.errors import TimelineError
+from fluxperf.harness.text.escape import shown
 from fluxperf.harness.timeline.columns import Column, empty
+from fluxperf.harness.timeline.nsys_numbers import Rows
 
-#: Rows whose columns SQLite joins to texts at once: the texts of more would only take more memory.
-_CHUNK = 20_000
+#: The command that makes an export.
+EXPORT = "nsys export --type sqlite -o FILE.sqlite FILE.nsys-rep"
 
 _VERSIONED = re.compile(r"(?P<name>.+)_V\d+\Z")
 
@@ -68,43 +68,37 @@ class Export:
         row = self._connection.execute(query).fetchone()
         return str(row[0]) or "an empty text" if row else ""
 
-    def columns(self, table: str, *names: str, where: str = "1") -> list[Column]:
+    def columns(self, table: str, *names: str, where: str = "1", filled: tuple[str, ...] = ()) -> list[Column]:
         """Columns of whole numbers; 0 for what is empty, or not a number, and for a column or table that is missing.
 
-        SQLite joins the numbers of many rows to one text, which takes a third of the time that a Python object for
-        each of them would.
+        Args:
+            table: the table.
+            names: of the columns.
+            where: a condition on the rows.
+            filled: columns of which is asked whether they hold anything: 0 and 1, after the others.
+
+        Raises:
+            TimelineError: a text stands where a time is expected.
         """
         there = self.tables.get(table)
         if there is None:
-            return [empty() for _ in names]
-        # Any value may stand in any column of an SQLite file: a cast leaves numbers only.
-        wanted = {name: f"ifnull(CAST({_quoted(name)} AS INTEGER), 0)" for name in names if name in there}
-        number, held = self._joined(table, list(wanted.values()), where)
-        found = dict(zip(wanted, held, strict=True))
-        return [found[name] if name in found else empty(number) for name in names]
+            return [empty() for _ in (*names, *filled)]
+        wanted = {name: _quoted(name) for name in names if name in there}
+        asked = {name: f"({_quoted(name)} IS NOT NULL)" for name in filled if name in there}
+        rows = Rows(self._connection, self._real(table), where)
+        number, held, cast = rows.columns([*wanted.values(), *asked.values()])
+        self._check_times(table, [name for name, value in wanted.items() if value in cast])
+        found = dict(zip(wanted, held, strict=False))
+        told = dict(zip(asked, held[len(wanted) :], strict=True))
+        return [found.get(name, empty(number)) for name in names] + [told.get(name, empty(number)) for name in filled]
 
-    def filled(self, table: str, column: str, where: str) -> NDArray[np.bool_]:
-        """Whether a column holds anything, for each row that `columns` gives."""
-        if column not in self.tables.get(table, ()):
-            return np.zeros(len(self.columns(table, column, where=where)[0]), bool)
-        found: NDArray[np.bool_] = self._joined(table, [f"{_quoted(column)} IS NOT NULL"], where)[1][0] > 0
-        return found
-
-    def _joined(self, table: str, values: list[str], where: str) -> tuple[int, list[Column]]:
-        """How many rows there are, and what these expressions are of each, all whole numbers."""
-        parts: list[list[Column]] = [[empty()] for _ in values]
-        joined = "".join(f", group_concat(n{at})" for at in range(len(values)))
-        told = "".join(f", {value} AS n{at}" for at, value in enumerate(values))
-        query = (
-            f"SELECT max(r), count(*){joined} FROM (SELECT rowid AS r{told} FROM {self._real(table)} "
-            f"WHERE rowid > ? AND ({where}) ORDER BY rowid LIMIT {_CHUNK})"
-        )
-        last, number = -(1 << 63), 0
-        while (row := self._connection.execute(query, (last,)).fetchone())[1]:
-            last, number = row[0], number + row[1]
-            for part, text in zip(parts, row[2:], strict=True):
-                part.append(np.fromstring(text, np.int64, sep=","))
-        return number, [np.concatenate(part) for part in parts]
+    def _check_times(self, table: str, names: list[str]) -> None:
+        word = self.words(table, *(name for name in names if name in ("start", "end")))
+        if word:
+            raise TimelineError(
+                f"{self.source}: expected whole numbers of nanoseconds in start and end of table {table}, got "
+                f"{shown(word, 40)!r}. The file is damaged; export it again: {EXPORT}"
+            )
 
     def numbers(self, table: str, *columns: str, where: str = "") -> Iterator[Any]:
         """Rows of whole numbers; ``None`` for a column that is missing or empty. Nothing if the table is missing."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fluxperf.harness.timeline.columns import Column, codes, distinct, matched, numbered
+from fluxperf.harness.timeline.columns import Column, codes, distinct, empty, matched, numbered
 from fluxperf.harness.timeline.gpus import Gpus, gpus_of
 from fluxperf.harness.timeline.losses import Held, losses_of
 from fluxperf.harness.timeline.model import (
@@ -185,16 +186,14 @@ def _ranges(export: Export, others: tuple[Works, Calls, Waits], notes: list[str]
     for thread, domain, text, text_id in export.rows("NVTX_EVENTS", which + texts, f"WHERE eventType = {_DOMAIN}"):
         domains[(thread or 0) >> 24, domain or 0] = text or export.strings.get(text_id, "")
     where = f"eventType IN ({_PUSHED}, {_STARTED})"
-    columns = ("start", "end", "eventType", "globalTid", "endGlobalTid", "domainId", "int64Value")
-    start, end, kind, thread, end_thread, domain, payload = export.columns("NVTX_EVENTS", *columns, where=where)
-    name, names = numbered(
-        text or export.strings.get(text_id, "(unnamed)")
-        for text, text_id in export.rows("NVTX_EVENTS", texts, f"WHERE {where} ORDER BY rowid")
+    columns = ("start", "end", "eventType", "globalTid", "endGlobalTid", "domainId", "int64Value", "textId")
+    start, end, kind, thread, end_thread, domain, payload, registered, *filled = export.columns(
+        "NVTX_EVENTS", *columns, where=where, filled=("end", "int64Value", "textId", "text")
     )
-    stopped = _stopped(export)
-    closed, paid = (export.filled("NVTX_EVENTS", column, where) for column in ("end", "int64Value"))
+    ended, paid, named, worded = (one > 0 for one in filled)
+    name, names = _range_names(export, where, np.where(named, registered, NONE), worded)
     # What is open when profiling stops is closed then, by Nsight Systems.
-    closed &= ~np.isin(end, stopped)
+    closed = ended & ~np.isin(end, _stopped(export))
     of_domain, firsts = codes(thread >> 24, domain) if len(thread) else (thread, thread)
     start_ns, end_ns = bounded(start, end)
     end_thread = np.where((kind == _PUSHED) | (end_thread == 0), thread, end_thread)
@@ -216,6 +215,28 @@ def _ranges(export: Export, others: tuple[Works, Calls, Waits], notes: list[str]
         payload=payload,
         paid=paid.astype(np.int64),
     )
+
+
+def _range_names(export: Export, where: str, registered: Column, worded: NDArray[np.bool_]) -> tuple[Column, list[str]]:
+    """For each range the place of its name, and the names: texts of their own, or registered strings."""
+    if not len(registered):
+        return empty(), []
+    words: list[str] = []
+    own = np.flatnonzero(worded)
+    texts = empty(len(registered), NONE)
+    if len(own):
+        rows = export.rows("NVTX_EVENTS", [("text", "TEXT")], f"WHERE ({where}) AND text IS NOT NULL ORDER BY rowid")
+        texts[own], words = numbered(text for (text,) in rows)
+    # Few names stand for many ranges: each is looked up once, in the order in which it comes first.
+    places, firsts = codes(texts, registered)
+    order = np.argsort(firsts)
+    pairs = zip(texts[firsts[order]].tolist(), registered[firsts[order]].tolist(), strict=True)
+    numbers, names = numbered(
+        (words[at] if at != NONE else "") or export.strings.get(text, "(unnamed)") for at, text in pairs
+    )
+    of_place = empty(len(firsts))
+    of_place[order] = numbers
+    return of_place[places], names
 
 
 def _stopped(export: Export) -> list[int]:

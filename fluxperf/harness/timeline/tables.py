@@ -283,9 +283,13 @@ class Works(_OfKinds[Work, What]):
         for table in tables:
             parts.append(table.what + len(kinds))
             kinds += table.kinds
-        columns = {name: np.concatenate([getattr(t, name) for t in tables] or [empty()]) for name in cls.numbers[1:]}
-        made = cls(kinds, what=np.concatenate(parts or [empty()]), **columns)
-        return made.taken(np.lexsort((made.end_ns, made.start_ns)))
+
+        def whole(name: str) -> Column:
+            return np.concatenate([getattr(table, name) for table in tables] or [empty()])
+
+        order = np.lexsort((whole("end_ns"), whole("start_ns")))
+        what = np.concatenate(parts or [empty()])[order]
+        return cls(kinds, what=what, **{name: whole(name)[order] for name in cls.numbers[1:]})
 
     def flags(self, *kinds: str) -> NDArray[np.bool_]:
         """Whether each row is of one of these kinds of work."""
