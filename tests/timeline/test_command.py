@@ -37,7 +37,8 @@ def run(monkeypatch, capsys, tmp_path):
 
 def test_the_how_to_shows_what_the_command_prints_on_a_terminal(run, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("TERM", "dumb")  # no colours; its width is believed only with a height
+    monkeypatch.setenv("LINES", "60")
     code, out, err = run("example.sqlite")
     assert (code, err) == (0, "")
     shown = (ROOT / "docs" / "timeline.md").read_text(encoding="utf-8").split("```")
