@@ -156,7 +156,7 @@ class _Writer:
         return woven(len(ts), begin, *text, ts, lasts, dur, b"}")
 
     def _range_heads(self, rows: Column) -> tuple[list[bytes], Column]:
-        """What is told of ranges but for the last brace: each text once, and the place of each row's."""
+        """Texts of ranges but for the last brace, each once, and for each row the place of its own."""
         ranges = self._timeline.ranges
         if not len(rows):
             return [], empty()
@@ -228,7 +228,7 @@ class _Writer:
             yield woven(len(ts), *slices, *arrows(rows, looked_up(ends, head[rows]), ts))
 
     def _arrows(self) -> Callable[[slice, list[bytes], list[bytes]], Iterator[Piece]]:
-        """What writes an arrow to each piece of work of some rows, which end at these places and times."""
+        """A writer of arrows to the work of some rows, given the places and times at which they end."""
         work, calls = self._timeline.work, self._timeline.calls
         threads, firsts = codes(calls.thread) if len(calls) else (empty(), empty())
         places = [b"," + _place(*self._tracks.where(thread)) for (thread,) in _rows(firsts, calls.thread)]
