@@ -32,7 +32,7 @@ from fluxperf.cli.gate_options import (
 from fluxperf.cli.grammar import Json
 from fluxperf.cli.judging import against, failed, other_program, references, since, spreads, spreads_of
 from fluxperf.cli.power import power
-from fluxperf.cli.progress import Progress
+from fluxperf.cli.progress import Progress, Stages
 from fluxperf.cli.terminal import say
 from fluxperf.cli.verdicts import Outputs, conclude
 from fluxperf.engine.device import open_device
@@ -111,7 +111,8 @@ def gate(
             thresholds = read_policy(policy)
             scales, calibration = spreads_of(baseline, baselines)
             known = msgspec.structs.replace(known, calibration=calibration)
-            found = gate_files(baseline, candidate, thresholds, scales, known, fixed=references(thresholds))
+            with Stages("comparing records"):
+                found = gate_files(baseline, candidate, thresholds, scales, known, fixed=references(thresholds))
         except FluxperfError as error:
             found = failed(error, str(baseline), str(candidate), known)
     else:

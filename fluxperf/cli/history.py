@@ -13,6 +13,7 @@ from rich.table import Table
 
 from fluxperf.cli.course import course_of, course_table, draw_course
 from fluxperf.cli.grammar import Json, deliver
+from fluxperf.cli.progress import Stages
 from fluxperf.cli.terminal import Console, say
 from fluxperf.cli.tracking import rules_of
 from fluxperf.errors import UnknownNameError
@@ -89,23 +90,27 @@ def history(
     """
     failing = _condition(fail_on)
     if show_course or chart is not None:
-        marks = course_of(places, committed, repo)
+        with Stages("reading records"):
+            marks = course_of(places, committed, repo)
         if chart is not None:
             draw_course(marks, chart)
             say(f"chart -> {chart}")
         if show_course:
             Console(highlight=False).print(course_table(marks))
         return
-    columns, problems = load(places, committed=committed)
-    found = series_of(columns, repo, metric, machine, problems, rules_of(policy))
-    if since is not None:
-        found = _since(found, since)
+    with Stages("reading records") as stages:
+        columns, problems = load(places, committed=committed)
+        stages.next("looking for changes")
+        found = series_of(columns, repo, metric, machine, problems, rules_of(policy))
+        if since is not None:
+            found = _since(found, since)
     if as_json is not None:
         deliver(found.json(), as_json)
     else:
         _show(found, every, is_shallow(repo))
     if csv is not None:
-        write_whole(csv, frame_of(columns).to_csv(index=False))
+        with Stages("writing the table"):
+            write_whole(csv, frame_of(columns).to_csv(index=False))
         say(f"table -> {csv}", err=as_json is not None)
     for problem in found.problems:
         say(f"fluxperf: {problem}", err=True)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from fluxperf.cli.progress import Stages
 from fluxperf.cli.terminal import say
 from fluxperf.harness.asv_results import import_results
 from fluxperf.harness.points import SUFFIX, merge_points
@@ -25,8 +26,10 @@ def import_asv(
     What failed or was skipped stays missing. Files and benchmarks that are damaged are left out and named; the rest is
     imported, and the exit code is 2. Importing again changes nothing.
     """
-    imported = import_results(results)
-    new, replaced = merge_points(output, imported.points)
+    with Stages(f"reading {results}") as stages:
+        imported = import_results(results)
+        stages.next(f"merging into {output}")
+        new, replaced = merge_points(output, imported.points)
     commits = {point.commit for point in imported.points}
     missing = sum(point.value is None for point in imported.points)
     say(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 
 from rich.console import Group, RenderableType
@@ -19,9 +21,14 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.progress import Progress as Bar
+from rich.text import Text
 
 from fluxperf.cli.terminal import Console, say
 from fluxperf.lifeline import is_led
+
+#: Seconds after which a command that is quick as a rule says what it does, and between looks at that on a terminal.
+LATE_S = 2.0
+_LOOK_S = 0.2
 
 #: Seconds between lines. A log stays short, a job is seen to be alive, and quick commands print none.
 EVERY_S = 10.0
@@ -104,6 +111,55 @@ class Progress:
         unit, scale, digits = (" GB", 1e9, 1) if self._bytes else ("", 1.0, 0)
         total = f" of {self.total / scale:.{digits}f}" if self.total else ""
         return f"{self.done / scale:.{digits}f}{total}{unit}"
+
+
+class Stages:
+    """Stages of a command that is quick as a rule: where it takes longer than two seconds it says which it is at.
+
+    A terminal shows the stage and the seconds so far; elsewhere a line does, at once and then now and then. It ends
+    with the block: what the command has to say comes behind it.
+
+    Args:
+        what: is done first.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what, self._over = what, threading.Event()
+        self._thread = threading.Thread(target=self._show, name="stages", daemon=True)
+        self._start = time.monotonic()
+
+    def __enter__(self) -> Stages:
+        if not is_led():  # the command that started this process shows how far it is
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def next(self, what: str) -> None:
+        """Something else is done from now on."""
+        self._what = what
+
+    def _show(self) -> None:
+        if self._over.wait(LATE_S):
+            return
+        console = Console(stderr=True)
+        with suppress(OSError):  # nobody reads it
+            if not console.is_terminal:
+                say(self._words(), err=True)
+                while not self._over.wait(EVERY_S):
+                    say(self._words(), err=True)
+                return
+            with console.status(Text(self._words())) as status:  # a str would be markup there
+                while not self._over.wait(_LOOK_S):
+                    status.update(Text(self._words()))
+
+    def _words(self) -> str:
+        return f"{self._what}: {duration(time.monotonic() - self._start)}"
 
 
 def duration(seconds: float) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fluxperf.cli.progress import Stages
 from fluxperf.cli.terminal import say
 from fluxperf.harness.store import add_to
 from fluxperf.words import first_few, plural
@@ -26,7 +27,8 @@ def push(
     Each record becomes a file that is named by its digest: adding it again changes nothing, and nothing is overwritten.
     Lines that cannot be read are left out and named; the rest is added, and the exit code is 2.
     """
-    added = add_to(store, places)
+    with Stages(f"adding to {store}"):
+        added = add_to(store, places)
     say(f"{plural(added.new, 'file')} added to {store}, {added.known} known before.")
     for problem in first_few(added.problems, "line"):
         say(f"fluxperf: {problem}", err=True)

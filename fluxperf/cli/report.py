@@ -12,6 +12,7 @@ import typer
 
 from fluxperf.cli.grammar import Json
 from fluxperf.cli.ladder import ladder
+from fluxperf.cli.progress import Stages
 from fluxperf.cli.terminal import Console, harmless, harmless_json, say
 from fluxperf.cli.tracking import rules_of
 from fluxperf.errors import RecordError
@@ -84,8 +85,9 @@ def report(
     if output == _STDOUT and show:
         raise RecordError("report --open: expected a page in a file, got -o -. Name a file.")
     paths = records or [str(_RECORDS)]
-    files = list(read_many(paths))
-    samples = [file for file in read_many(sample or []) if file.path not in {one.path for one in files}]
+    with Stages("reading records") as stages:
+        files = _read(paths, stages)
+        samples = [file for file in _read(sample or [], stages) if file.path not in {one.path for one in files}]
     if text:
         _text([*files, *samples])
     else:
@@ -101,7 +103,8 @@ def report(
             command=_command(),
             rules=rules_of(policy),
         )
-        extras = gathered([*files, *samples], given)
+        with Stages("looking for changes and reading other evidence"):
+            extras = gathered([*files, *samples], given)
         _page([*files, *samples], extras, output, markdown, as_json, chart)
         if show:
             webbrowser.open(output.resolve().as_uri())
@@ -114,6 +117,14 @@ def report(
         say(f"fluxperf: {problem}", err=True)
     if problems:
         sys.exit(2)
+
+
+def _read(paths: list[str], stages: Stages) -> list[RecordsFile]:
+    files = list[RecordsFile]()
+    for file in read_many(paths):
+        files.append(file)
+        stages.next(f"reading records, {plural(len(files), 'file')} so far")
+    return files
 
 
 def _text(files: list[RecordsFile]) -> None:
@@ -143,12 +154,15 @@ def _page(
     from fluxperf.harness.report.plots.readme import readme_chart
 
     described: Context = context("fluxperf run --all -o FILE.jsonl")
-    study = survey(files, described, extras)
+    with Stages("comparing records") as stages:
+        study = survey(files, described, extras)
+        stages.next("drawing the page")
+        drawn = page(study)
     aside = _STDOUT in (output, markdown, as_json)
     if output == _STDOUT:
-        print(harmless(page(study)), end="")
+        print(harmless(drawn), end="")
     else:
-        write_whole(output, page(study))
+        write_whole(output, drawn)
         say(f"{plural(len(study.records), 'record')} -> {output}", err=aside)
     for path, rendered, name in ((markdown, comment, "comment"), (as_json, digest, "figures")):
         if path == _STDOUT:

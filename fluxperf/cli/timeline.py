@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ import typer
 from fluxperf.cli import timeline_options as options
 from fluxperf.cli.grammar import Json, deliver
 from fluxperf.cli.per_op import Ceilings, PerOpFile, rates_of, show_per_op, table_per_op
-from fluxperf.cli.terminal import Console, say
+from fluxperf.cli.progress import Stages
+from fluxperf.cli.terminal import say
 from fluxperf.cli.timeline_tables import show, show_comparison, show_difference
 from fluxperf.errors import ConfigError, TimelineError, UnknownNameError
 from fluxperf.files import write_whole
@@ -24,7 +24,7 @@ from fluxperf.harness.timeline.filtering import Filter, filtered
 from fluxperf.harness.timeline.findings import Finding, findings
 from fluxperf.harness.timeline.ledger import Comparison, compare, read_ledger
 from fluxperf.harness.timeline.limits import Verdict, default_limits, judge, read_limits
-from fluxperf.harness.timeline.model import Diagnostic, Loss, Timeline
+from fluxperf.harness.timeline.model import Diagnostic, Loss
 from fluxperf.harness.timeline.places import Places
 from fluxperf.harness.timeline.reading import is_trace, read_timeline
 from fluxperf.harness.timeline.summary import GROUPINGS, Summary, summarize
@@ -92,21 +92,24 @@ def timeline(
         raise ConfigError(f"timeline --trimmed: expected an .sqlite export to trim, got {file}.")
     counted = read_ledger(ledger) if ledger is not None else None
     rates = rates_of(ceilings) if counted is not None else None
-    capture = _read(file, part)
-    places = Places(capture)
-    summary, found = summarize(capture, by, places), findings(capture, places)
-    if trace_to is not None:
-        write_whole(trace_to, trace_parts(capture))
-    sizes = None if trimmed is None else trim(file, trimmed)
-    if html is not None:
-        # matplotlib takes a second to import, which the tables need not pay.
-        from fluxperf.harness.capture.page import page
+    with Stages(_reading(file)) as stages:
+        capture = filtered(read_timeline(file), part)
+        stages.next("summing up")
+        places = Places(capture)
+        summary, found = summarize(capture, by, places), findings(capture, places)
+        blind = blind_spots(capture, places)
+        verdicts = judge(limits, capture, places, found, blind)
+        comparison = None if counted is None else compare(capture, counted)
+        branches = tree(capture, places) if as_tree else None
+        stages.next("writing")
+        if trace_to is not None:
+            write_whole(trace_to, trace_parts(capture))
+        sizes = None if trimmed is None else trim(file, trimmed)
+        if html is not None:
+            # matplotlib takes a second to import, which the tables need not pay.
+            from fluxperf.harness.capture.page import page
 
-        write_whole(html, page(capture, places, found))
-    blind = blind_spots(capture, places)
-    verdicts = judge(limits, capture, places, found, blind)
-    comparison = None if counted is None else compare(capture, counted)
-    branches = tree(capture, places) if as_tree else None
+            write_whole(html, page(capture, places, found))
     table = table_per_op(capture, counted, rates, summary.in_ops, per_op)
     if as_json is not None:
         told = (capture.losses, capture.diagnostics)
@@ -129,11 +132,8 @@ def timeline(
     _end(file, verdicts, comparison)
 
 
-def _read(file: Path, part: Filter) -> Timeline:
-    """Reads a capture, and what is asked for of it; a terminal shows that it is at work."""
-    console = Console(stderr=True)
-    with console.status(f"reading {shown(file.name, 60)}") if console.is_terminal else nullcontext():
-        return filtered(read_timeline(file), part)
+def _reading(file: Path) -> str:
+    return f"reading {shown(file.name, 60)}"
 
 
 def _compare(
@@ -142,7 +142,12 @@ def _compare(
     """Shows what changed from one capture to another, and writes it to a page."""
     if others:
         raise ConfigError(f"timeline A B: expected no {', '.join(sorted(others))} with two captures. Give one of them.")
-    found = difference(_read(file, part), _read(against, part))
+    with Stages(_reading(file)) as stages:
+        first = filtered(read_timeline(file), part)
+        stages.next(_reading(against))
+        second = filtered(read_timeline(against), part)
+        stages.next("comparing")
+        found = difference(first, second)
     if as_json is not None:
         deliver(msgspec.json.format(msgspec.json.encode(found), indent=1).decode(), as_json)
     else:
@@ -150,7 +155,8 @@ def _compare(
     if html is not None:
         from fluxperf.harness.capture.compared import compared
 
-        write_whole(html, compared(found))
+        with Stages("drawing the page"):
+            write_whole(html, compared(found))
         say(f"Page written to {html}; open it in a browser.", err=True)
 
 

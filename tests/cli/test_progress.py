@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import io
+import os
+import pty
 import re
+import subprocess
+import sys
+import threading
+from contextlib import suppress
 
 import pytest
 from rich.table import Table
 from rich.text import Text
 
 from fluxperf.cli import progress as module
-from fluxperf.cli.progress import Progress, duration
-from fluxperf.cli.terminal import Console
+from fluxperf.cli.progress import Progress, Stages, duration
+from fluxperf.cli.terminal import Console, say
+from fluxperf.harness.records import append_record
+from tests.contracts.tree import ROOT
+from tests.history.making import record
+from tests.timeline.making import example
 
 
 @pytest.fixture
@@ -57,6 +67,89 @@ def test_a_process_of_another_command_says_nothing(clock, capsys, monkeypatch):
     clock.now = 60.0
     progress.advance()
     assert capsys.readouterr().err == ""
+
+
+def on_terminal(words: list[str], late_s: float) -> tuple[int, str]:
+    """Exit code of a command with a terminal of its own, and what that showed."""
+    program = (
+        "import sys; from fluxperf.cli import main, progress; progress.LATE_S = float(sys.argv[1]); main(sys.argv[2:])"
+    )
+    reader, terminal = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
+    command = [sys.executable, "-c", program, str(late_s), *words]
+    process = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment, cwd=ROOT)
+    os.close(terminal)
+    shown = b""
+    with suppress(OSError):  # of a terminal without a program
+        while part := os.read(reader, 65536):
+            shown += part
+    os.close(reader)
+    return process.wait(), shown.decode()
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """Records and a capture whose names are markup."""
+    folder = tmp_path_factory.mktemp("inputs")
+    for number in range(2):
+        append_record(folder / "r.jsonl", record(number))
+    example().write(folder / "[x].sqlite")
+    return folder
+
+
+LATE = {
+    "history": ("history {0}/r.jsonl --repo {0}", "reading records: 0 s"),
+    "report": ("report {0}/r.jsonl -o {0}/p.html", "reading records: 0 s"),
+    "timeline": ("timeline {0}/[x].sqlite", "reading [x].sqlite: 0 s"),
+    "timeline A B": ("timeline {0}/[x].sqlite {0}/[x].sqlite", "reading [x].sqlite: 0 s"),
+    "push": ("push {0}/r.jsonl -o {0}/store", "adding to {0}/store: 0 s"),
+    "import-asv": ("import-asv {1}/tests/history/asv_results -o {0}/a.points.ndjson", "asv_results: 0 s"),
+    "gate": ("gate --baseline {0}/r.jsonl --candidate {0}/r.jsonl", "comparing records: 0 s"),
+}
+
+
+@pytest.mark.parametrize("command", LATE)
+def test_a_command_that_takes_longer_says_what_it_does(inputs, fluxperf, monkeypatch, command):
+    words, line = (text.format(inputs, ROOT) for text in LATE[command])
+    quick = fluxperf(*words.split())
+    assert line not in quick.err, "one that is quick says nothing"
+    monkeypatch.setattr(module, "is_led", lambda: False)
+    monkeypatch.setattr(module, "LATE_S", 0.0)
+    told, end = threading.Event(), Stages.__exit__
+    monkeypatch.setattr(module, "say", lambda text, err: (say(text, err=err), told.set()))
+    monkeypatch.setattr(Stages, "__exit__", lambda self, *how: (told.wait(20), end(self, *how))[1])
+    late = fluxperf(*words.split())
+    assert late.code == quick.code
+    assert line in late.err
+    monkeypatch.setattr(module, "is_led", lambda: True)
+    assert line not in fluxperf(*words.split()).err
+
+
+def test_a_terminal_shows_the_stage_and_then_nothing_of_it(inputs):
+    code, shown = on_terminal(["timeline", str(inputs / "[x].sqlite")], 0.0)
+    assert code == 0, shown
+    assert "reading [x].sqlite: 0 s" in shown
+    before, _, after = shown.rpartition("\x1b[2K")
+    assert "reading" in before, "the line was cleared"
+    assert "reading" not in after
+    assert "reading" not in on_terminal(["timeline", str(inputs / "[x].sqlite")], 3600.0)[1]
+
+
+def test_stages_follow_each_other_and_end_with_their_block(monkeypatch, capsys):
+    monkeypatch.setattr(module, "is_led", lambda: False)
+    monkeypatch.setattr(module, "LATE_S", 0.0)
+    monkeypatch.setattr(module, "EVERY_S", 0.01)
+    said = ""
+    with Stages("reading") as stages:
+        while "reading: 0 s" not in said:
+            said += capsys.readouterr().err
+        stages.next("drawing")
+        while "drawing: 0 s" not in said:
+            said += capsys.readouterr().err
+    assert "stages" not in [thread.name for thread in threading.enumerate()]
+    with pytest.raises(KeyboardInterrupt), Stages("reading"):
+        raise KeyboardInterrupt
+    assert "stages" not in [thread.name for thread in threading.enumerate()]
 
 
 @pytest.mark.parametrize(
