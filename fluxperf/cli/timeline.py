@@ -24,7 +24,7 @@ from fluxperf.harness.timeline.filtering import Filter, filtered
 from fluxperf.harness.timeline.findings import Finding, findings
 from fluxperf.harness.timeline.ledger import Comparison, compare, read_ledger
 from fluxperf.harness.timeline.limits import Verdict, default_limits, judge, read_limits
-from fluxperf.harness.timeline.model import Diagnostic, Loss
+from fluxperf.harness.timeline.model import Damage, Diagnostic, Loss
 from fluxperf.harness.timeline.places import Places
 from fluxperf.harness.timeline.reading import is_trace, read_timeline
 from fluxperf.harness.timeline.summary import GROUPINGS, Summary, summarize
@@ -48,6 +48,7 @@ class _Document(msgspec.Struct, frozen=True):
     #: The same for all kinds of findings, whether they were named or not.
     blind_spots: dict[str, str]
     losses: list[Loss]
+    damage: list[Damage]
     diagnostics: list[Diagnostic]
     tree: list[Branch] | None
     ledger: Comparison | None
@@ -112,7 +113,7 @@ def timeline(
             write_whole(html, page(capture, places, found))
     table = table_per_op(capture, counted, rates, summary.in_ops, per_op)
     if as_json is not None:
-        told = (capture.losses, capture.diagnostics)
+        told = (capture.losses, capture.damage, capture.diagnostics)
         failed = [row.limit for row in verdicts if row.state == "broken"]
         undecided = {row.limit: row.reason for row in verdicts if row.state == "undecided"}
         document = _Document(1, summary, found, failed, undecided, verdicts, blind, *told, branches, comparison, table)

@@ -43,11 +43,14 @@ def _missing(timeline: Timeline) -> Iterator[_Reason]:
 
 
 def _lost(timeline: Timeline) -> Iterator[_Reason]:
-    """Events that the tool may have dropped."""
+    """Events that the tool may have dropped, or wrote with times that cannot be true."""
     for of, names in (("cuda", tuple(KINDS)), ("ranges", _OF_PLACES)):
         said = [loss.text.strip() for loss in timeline.losses if loss.of == of]
         if said:
             yield names, f"{timeline.tool} may have lost events ({said[0][:200]}); capture a shorter stretch"
+        damage = [row.text for row in timeline.damage if row.of == of]
+        if damage:
+            yield names, f"the data are damaged ({', '.join(damage)}); export again, or capture again"
 
 
 def _unplaced(timeline: Timeline, places: Places) -> Iterator[_Reason]:

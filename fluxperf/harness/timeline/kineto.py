@@ -7,6 +7,7 @@ only the calls. Categories and arguments are those that Kineto writes (``output_
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,7 @@ import msgspec
 
 from fluxperf.errors import TimelineError
 from fluxperf.harness.timeline.attribution import attribute
+from fluxperf.harness.timeline.damage import Damages, Kind, note_of
 from fluxperf.harness.timeline.kernel_names import short_name
 from fluxperf.harness.timeline.model import (
     Call,
@@ -43,6 +45,19 @@ _RANGES = {"user_annotation": "user_annotation", "cpu_op": "cpu_op"}
 _CALLS = {"cuda_runtime": "runtime", "cuda_driver": "driver"}
 _WORK = {"kernel": "kernel", "gpu_memcpy": "copy", "gpu_memset": "memset"}
 
+#: Categories that are read, and the kind of their rows.
+_READ = {
+    **dict.fromkeys(_RANGES, Kind("ranges", "range")),
+    **dict.fromkeys(_CALLS, Kind("cuda", "CUDA call")),
+    "kernel": Kind("cuda", "kernel"),
+    "gpu_memcpy": Kind("cuda", "copy", "copies"),
+    "gpu_memset": Kind("cuda", "memset"),
+    "overhead": Kind("", "overhead"),
+}
+
+#: Microseconds that no clock shows.
+_LATEST_US = 1e15
+
 #: Categories that repeat what others say, or that nothing is made of.
 _PASSED_OVER = {"", "ac2g", "fwdbwd", "gpu_user_annotation", "Trace", "cuda_sync", "python_function", "cuda_event"}
 
@@ -63,7 +78,7 @@ class _Event(msgspec.Struct):
     ph: str = ""
     name: str = ""
     cat: str = ""
-    ts: float = 0.0
+    ts: float = math.inf
     dur: float = 0.0
     pid: Any = None
     tid: Any = None
@@ -110,13 +125,23 @@ class _Reader:
         self._of: dict[str, list[_Event]] = defaultdict(list)
         self._ids: dict[tuple[str, Any], int] = {}
         self._taken: dict[str, set[int]] = defaultdict(set)
-        unknown: Counter[str] = Counter()
+        self._unknown: Counter[str] = Counter()
+        self._damages = Damages()
         for event in document.events:
             if event.ph == "X":
-                self._of[event.cat].append(event)
-                if event.cat not in {*_RANGES, *_CALLS, *_WORK, "overhead", *_PASSED_OVER}:
-                    unknown[event.cat] += 1
-        self._unknown = unknown
+                self._take(event)
+
+    def _take(self, event: _Event) -> None:
+        """Puts an event to those of its category; counts it where its times cannot be true."""
+        kind = _READ.get(event.cat)
+        if kind is None:
+            if event.cat not in _PASSED_OVER:
+                self._unknown[event.cat] += 1
+        elif abs(event.ts) >= _LATEST_US:
+            self._damages.untimed(kind, 1)
+        else:
+            self._damages.reversed(kind, event.dur < 0)
+            self._of[event.cat].append(event)
 
     def _id(self, kind: str, value: Any) -> int:
         """A number of 24 bits for an id of a process or thread, its own if it is one."""
@@ -160,6 +185,7 @@ class _Reader:
             work=Works.of(sorted(work, key=lambda row: (row.start_ns, row.end_ns))),
             syncs=Waits(),
             notes=list(self._notes(work, calls)),
+            damage=self._damages.found(),
             diagnostics=[
                 Diagnostic("info", f"{category}: {plural(number, 'event')} not read")
                 for category, number in self._unknown.items()
@@ -168,6 +194,7 @@ class _Reader:
         )
 
     def _notes(self, work: list[Work], calls: list[Call]) -> Iterator[str]:
+        yield from note_of(self._damages.found())
         if not calls:
             yield "No CUDA calls were captured, so no work can be attributed to a range."
         if not work:
@@ -250,8 +277,8 @@ def _times(event: _Event) -> tuple[int, int]:
 
 
 def _ns(microseconds: float) -> int:
-    """Nanoseconds of a time; what is no time, or beyond any clock, is 0."""
-    return round(microseconds * 1e3) if abs(microseconds) < 1e15 else 0
+    """Nanoseconds of a time; what is beyond any clock is 0."""
+    return round(microseconds * 1e3) if abs(microseconds) < _LATEST_US else 0
 
 
 def _number(event: _Event, name: str) -> int:

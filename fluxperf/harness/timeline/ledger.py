@@ -148,6 +148,7 @@ def compare(timeline: Timeline, ledger: Ledger) -> Comparison:
         problems.append(f"Ops hold {held} of the steps, expected at least {100 * LEAST_IN_OPS:.0f} %.")
     if timeline.lost:
         problems.append("The tool lost events: capture fewer steps.")
+    problems += [f"The data are damaged: {row.text}. Capture again." for row in timeline.damage if row.of]
     return Comparison(agreed, problems)
 
 

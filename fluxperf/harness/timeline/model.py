@@ -34,9 +34,11 @@ __all__ = [
     "Call",
     "Calls",
     "Copy",
+    "Damage",
     "Diagnostic",
     "Loss",
     "Node",
+    "Of",
     "Overheads",
     "Range",
     "Ranges",
@@ -53,6 +55,9 @@ __all__ = [
     "process_of",
     "thread_id",
 ]
+
+
+Of = Literal["cuda", "ranges", ""]
 
 
 class Thread(msgspec.Struct, frozen=True, gc=False):
@@ -89,6 +94,13 @@ class Loss(msgspec.Struct, frozen=True):
     process: int = 0
 
 
+class Damage(msgspec.Struct, frozen=True):
+    """Rows whose times cannot be true, in words; ``of`` is what they would be evidence of, if of anything."""
+
+    of: Of
+    text: str
+
+
 class Timeline(msgspec.Struct):
     """One capture by a tool. ``notes`` say what it cannot show, ``losses`` what the tool may have dropped."""
 
@@ -105,6 +117,7 @@ class Timeline(msgspec.Struct):
     syncs: Waits
     notes: list[str]
     losses: list[Loss] = []
+    damage: list[Damage] = []
     diagnostics: list[Diagnostic] = []
     overheads: Overheads = msgspec.field(default_factory=Overheads)
     nodes: list[Node] = []

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluxperf.harness.timeline.columns import Column, codes, distinct, empty, matched, numbered
+from fluxperf.harness.timeline.damage import Damages, Kind, note_of
 from fluxperf.harness.timeline.gpus import Gpus, gpus_of
 from fluxperf.harness.timeline.losses import Held, losses_of
 from fluxperf.harness.timeline.model import (
@@ -26,7 +27,7 @@ from fluxperf.harness.timeline.model import (
 )
 from fluxperf.harness.timeline.nsys_export import Export
 from fluxperf.harness.timeline.nsys_versions import not_understood, versions
-from fluxperf.harness.timeline.nsys_work import GRAPH, KERNEL, MEMCPY, MEMSET, all_work, bounded
+from fluxperf.harness.timeline.nsys_work import GRAPH, KERNEL, MEMCPY, MEMSET, all_work
 from fluxperf.harness.timeline.overheads import KINDS, WORDS, word_of
 from fluxperf.words import first_few, plural
 
@@ -59,15 +60,16 @@ _VERSION = re.compile(r"_v\d+$")
 def timeline_of(export: Export, schema: str) -> Timeline:
     """The timeline of an export, not attributed yet."""
     about, capture = versions(export), dict(export.texts("META_DATA_CAPTURE", "name", "value"))
-    notes = not_understood(export, schema)
-    calls = _calls(export)
-    work = all_work(export, notes)
+    notes, damages = not_understood(export, schema), Damages()
+    calls = _calls(export, damages)
+    work = all_work(export, damages)
     callers = distinct(calls.thread)
     computing = set(map(process_of, callers.tolist()))
     if len(computing) == 1:  # exports without processes of GPU work: it is that of the one that calls
         work.process = np.where(work.process == 0, next(iter(computing)), work.process)
-    syncs = _syncs(export, callers)
-    ranges = _ranges(export, (work, calls, syncs), notes)
+    syncs = _syncs(export, callers, damages)
+    ranges = _ranges(export, (work, calls, syncs), notes, damages)
+    overheads, damage = _read_overheads(export, damages), damages.found()
     gpus = _numbered_gpus(export, work, syncs)
     mode = capture.get("CUDA_GRAPH_TRACE_OPTIONS:MODE", "")
     _note_gaps(mode, calls, ranges, work, notes)
@@ -89,10 +91,11 @@ def timeline_of(export: Export, schema: str) -> Timeline:
         calls=calls,
         work=work,
         syncs=syncs,
-        notes=[*notes, *gpus.notes, *refuted, *first_few(told, "such warning", most=5)],
+        notes=[*note_of(damage), *notes, *gpus.notes, *refuted, *first_few(told, "such warning", most=5)],
         losses=losses,
+        damage=damage,
         diagnostics=diagnostics,
-        overheads=_read_overheads(export),
+        overheads=overheads,
         nodes=_nodes(export),
     )
 
@@ -113,7 +116,7 @@ def _note_gaps(mode: str, calls: Calls, ranges: Ranges, work: Works, notes: list
         notes.append("No NVTX ranges were captured: run the program with ranges, and nsys with -t cuda,nvtx.")
 
 
-def _calls(export: Export) -> Calls:
+def _calls(export: Export, damages: Damages) -> Calls:
     start, end, correlation, thread, name = export.columns(
         _CALLS, "start", "end", "correlationId", "globalTid", "nameId"
     )
@@ -122,7 +125,7 @@ def _calls(export: Export) -> Calls:
     for first in firsts.tolist():
         text = _VERSION.sub("", export.strings.get(int(name[first]), "(unknown call)"))
         names.append((text, "runtime" if text.startswith("cuda") else "driver"))
-    start_ns, end_ns = bounded(start, end)
+    start_ns, end_ns = damages.bounded(Kind("cuda", "CUDA call"), start, end)
     return Calls(names, what=numbers, start_ns=start_ns, end_ns=end_ns, thread=thread, correlation=correlation)
 
 
@@ -154,7 +157,7 @@ def _nodes(export: Export) -> list[Node]:
     ]
 
 
-def _syncs(export: Export, callers: Column) -> Waits:
+def _syncs(export: Export, callers: Column, damages: Damages) -> Waits:
     names = export.labels("ENUM_CUPTI_SYNC_TYPE", "name", _SYNC_KINDS)
     labels = export.labels("ENUM_CUPTI_SYNC_TYPE", "label", {})
     processes = set(map(process_of, callers.tolist()))
@@ -164,7 +167,7 @@ def _syncs(export: Export, callers: Column) -> Waits:
     types = kind[firsts].tolist()
     known = [names.get(number, f"kind {number}") for number in types]
     blocks = np.array([name.endswith("SYNCHRONIZE") for name in known], np.int64)
-    start_ns, end_ns = bounded(start, end)
+    start_ns, end_ns = damages.bounded(Kind("cuda", "synchronization"), start, end)
     return Waits(
         [labels.get(number) or name.replace("_", " ").lower() for number, name in zip(types, known, strict=True)],
         what=numbers,
@@ -178,7 +181,7 @@ def _syncs(export: Export, callers: Column) -> Waits:
     )
 
 
-def _ranges(export: Export, others: tuple[Works, Calls, Waits], notes: list[str]) -> Ranges:
+def _ranges(export: Export, others: tuple[Works, Calls, Waits], notes: list[str], damages: Damages) -> Ranges:
     """Push/pop and start/end ranges; one that was never closed is drawn up to the end of the others."""
     domains: dict[tuple[int, int], str] = {}
     texts = [("text", "TEXT"), ("textId", "INTEGER")]
@@ -195,7 +198,7 @@ def _ranges(export: Export, others: tuple[Works, Calls, Waits], notes: list[str]
     # What is open when profiling stops is closed then, by Nsight Systems.
     closed = ended & ~np.isin(end, _stopped(export))
     of_domain, firsts = codes(thread >> 24, domain) if len(thread) else (thread, thread)
-    start_ns, end_ns = bounded(start, end)
+    start_ns, end_ns = damages.bounded(Kind("ranges", "NVTX range"), start, np.where(closed, end, start))
     end_thread = np.where((kind == _PUSHED) | (end_thread == 0), thread, end_thread)
     if not closed.all():
         last = max((int(rows.end_ns.max()) for rows in others if len(rows)), default=0)
@@ -285,7 +288,7 @@ def _held(export: Export, calls: Calls, work: Works, syncs: Waits) -> Held:
     )
 
 
-def _read_overheads(export: Export) -> Overheads:
+def _read_overheads(export: Export, damages: Damages) -> Overheads:
     """Loading of code, and time of the tool itself; what is not known says nothing."""
     parts = []
     for table in _OVERHEADS:
@@ -294,7 +297,7 @@ def _read_overheads(export: Export) -> Overheads:
         pairs = zip(kind[firsts].tolist(), name[firsts].tolist(), strict=True)
         words = [WORDS.get(one) or word_of(export.strings.get(named, "")) for one, named in pairs]
         places = np.array([KINDS.index(word) if word else NONE for word in words], np.int64)[numbers]
-        start_ns, end_ns = bounded(start, end)
+        start_ns, end_ns = damages.bounded(Kind("", "overhead"), start, end)
         parts.append([one[places != NONE] for one in (places, start_ns, end_ns, thread)])
     what, start_ns, end_ns, thread = (np.concatenate(part) for part in zip(*parts, strict=True))
     return Overheads(KINDS, what=what, start_ns=start_ns, end_ns=end_ns, thread=thread)

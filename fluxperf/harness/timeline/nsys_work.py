@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fluxperf.harness.timeline.columns import FARTHEST_NS, Column, codes
+from fluxperf.harness.timeline.columns import FARTHEST_NS, codes
+from fluxperf.harness.timeline.damage import Damages, Kind
 from fluxperf.harness.timeline.model import Copy, Side, What, Works
 from fluxperf.harness.timeline.nsys_export import Export
 
@@ -38,36 +39,39 @@ _MEMORY_KINDS = dict(
 _DIRECTION = re.compile(r"(?:^|_)(UVM_)?([HDAP])TO([HDAP])$")
 _SIDES: dict[str, Side] = {"H": "host", "D": "device", "A": "device", "P": "device"}
 
+#: Tables of work: the kind of their rows, and the column with their bytes.
+_TABLES = {
+    KERNEL: (Kind("cuda", "kernel"), ""),
+    MEMCPY: (Kind("cuda", "copy", "copies"), "bytes"),
+    MEMSET: (Kind("cuda", "memset"), "bytes"),
+    GRAPH: (Kind("cuda", "graph"), ""),
+}
+
 _SHAPE = ("gridX", "gridY", "gridZ", "blockX", "blockY", "blockZ")
 
 
-def all_work(export: Export, notes: list[str]) -> Works:
+def all_work(export: Export, damages: Damages) -> Works:
     """Work in the order of time, with the number that its process gives the GPU."""
-    tables = [_kernels(export), _copies(export), _memsets(export), _graphs(export)]
+    tables = [kind(export, damages) for kind in (_kernels, _copies, _memsets, _graphs)]
     work = Works.joined([table for table in tables if len(table)])
     untimed = int(((work.start_ns == 0) & (work.end_ns == 0)).sum())
     if untimed:
-        notes.append(f"Left out, without times: {untimed:,} {'piece' if untimed == 1 else 'pieces'} of GPU work.")
+        damages.untimed(Kind("cuda", "piece of GPU work", "pieces of GPU work"), untimed)
         work = work.taken((work.start_ns != 0) | (work.end_ns != 0))
     return work
 
 
-def bounded(starts: Column, ends: Column) -> tuple[Column, Column]:
-    """Times that can be reckoned with: within 73 years, no end before its start."""
-    starts = np.clip(starts, -FARTHEST_NS, FARTHEST_NS)
-    return starts, np.maximum(starts, np.clip(ends, -FARTHEST_NS, FARTHEST_NS))
-
-
-def _work(export: Export, table: str, size: str, columns: tuple[str, ...], what: Callable[..., What]) -> Works:
+def _work(export: Export, damages: Damages, table: str, columns: tuple[str, ...], what: Callable[..., What]) -> Works:
     """Work of one table. Of what it is a capture holds few combinations: each is looked up once.
 
     Args:
         export: the export.
+        damages: is told of damage.
         table: its table.
-        size: the column with its bytes, or empty.
         columns: what ``what`` is told.
         what: gives what work is from the values of these columns.
     """
+    kind, size = _TABLES[table]
     wanted = ("start", "end", "correlationId", "graphNodeId", size, "globalPid", "deviceId", "streamId", *columns)
     start, end, correlation, node, length, process, device, stream, *told = export.columns(table, *wanted)
     if not len(start):
@@ -78,7 +82,7 @@ def _work(export: Export, table: str, size: str, columns: tuple[str, ...], what:
         what(*(None if name in missing else int(one[first]) for name, one in zip(columns, told, strict=True)))
         for first in firsts.tolist()
     ]
-    start_ns, end_ns = bounded(start, end)
+    start_ns, end_ns = damages.bounded(kind, start, end)
     return Works(
         kinds,
         what=numbers,
@@ -93,16 +97,16 @@ def _work(export: Export, table: str, size: str, columns: tuple[str, ...], what:
     )
 
 
-def _kernels(export: Export) -> Works:
+def _kernels(export: Export, damages: Damages) -> Works:
     def what(short_name: int | None, full_name: int | None, *shape: int | None) -> What:
         name = export.string(short_name, "(unknown kernel)")
         sizes = () if None in shape else tuple(size or 0 for size in shape)
         return What("kernel", name, export.string(full_name, name), sizes)
 
-    return _work(export, KERNEL, "", ("shortName", "demangledName", *_SHAPE), what)
+    return _work(export, damages, KERNEL, ("shortName", "demangledName", *_SHAPE), what)
 
 
-def _copies(export: Export) -> Works:
+def _copies(export: Export, damages: Damages) -> Works:
     kinds = export.labels("ENUM_CUDA_MEMCPY_OPER", "name", _COPY_KINDS)
     labels = export.labels("ENUM_CUDA_MEMCPY_OPER", "label", {})
     memories = export.labels("ENUM_CUDA_MEM_KIND", "label", _MEMORY_KINDS)
@@ -120,15 +124,15 @@ def _copies(export: Export) -> Works:
         )
         return What("copy", copy.direction, copy=copy)
 
-    return _work(export, MEMCPY, "bytes", ("copyKind", "srcKind", "dstKind", "copyCount"), what)
+    return _work(export, damages, MEMCPY, ("copyKind", "srcKind", "dstKind", "copyCount"), what)
 
 
-def _memsets(export: Export) -> Works:
-    return _work(export, MEMSET, "bytes", (), lambda: What("memset", "memset"))
+def _memsets(export: Export, damages: Damages) -> Works:
+    return _work(export, damages, MEMSET, (), lambda: What("memset", "memset"))
 
 
-def _graphs(export: Export) -> Works:
+def _graphs(export: Export, damages: Damages) -> Works:
     def what(graph: int | None) -> What:
         return What("graph", "graph" if graph is None else f"graph {graph}")
 
-    return _work(export, GRAPH, "", ("graphId",), what)
+    return _work(export, damages, GRAPH, ("graphId",), what)

@@ -93,6 +93,7 @@ class _Writer:
             ],
             "notes": timeline.notes,
             "lost": timeline.lost,
+            "damage": [[row.of, row.text] for row in timeline.damage],
             "losses": [[row.of, row.text, tracks.pid(row.process)] for row in timeline.losses],
             "diagnostics": [[row.severity, row.text, tracks.pid(row.process)] for row in timeline.diagnostics],
             "overheads": [

@@ -20,9 +20,11 @@ from fluxperf.harness.timeline.model import (
     Call,
     Calls,
     Copy,
+    Damage,
     Diagnostic,
     Loss,
     Node,
+    Of,
     Overheads,
     Range,
     Ranges,
@@ -64,6 +66,7 @@ class _About(msgspec.Struct):
     notes: list[str] = []
     lost: bool = False
     losses: list[tuple[Literal["cuda", "ranges"], str, _Pid]] = []
+    damage: list[tuple[Of, str]] = []
     diagnostics: list[tuple[str, str, _Pid]] = []
     overheads: list[tuple[str, int, int, _Pid, _Id]] = []
 
@@ -201,6 +204,7 @@ class _Reader:
             syncs=Waits.of(self._sync(event, end_ns) for event, end_ns in self._of("cuda_sync")),
             notes=about.notes,
             losses=losses,
+            damage=[Damage(*row) for row in about.damage],
             diagnostics=[Diagnostic(severity, text, _process(pid)) for severity, text, pid in about.diagnostics],
             overheads=Overheads.of(
                 Overhead(kind, start, end, _thread(pid, tid)) for kind, start, end, pid, tid in about.overheads
