@@ -283,6 +283,11 @@ def _revisions(
                     known = msgspec.structs.replace(known, judge=rules.commit, policy=rules.digest)
             known = msgspec.structs.replace(known, alive=alive)
             thresholds = rules.policy if rules else read_policy(policy)
+            if pairs is not None and pairs > thresholds.pairs.most:
+                raise ConfigError(
+                    f"gate --pairs {pairs}: expected at most {thresholds.pairs.most}, by {policy}. Give fewer, or "
+                    "change `most` there."
+                )
             with ExitStack() as open_now:
                 sides, folder = open_now.enter_context(_sides(refs, extra))
                 processes = Processes(sides, arguments, folder, begins)

@@ -27,6 +27,9 @@ from fluxperf.words import plural
 #: Rows that are printed; the files have more.
 _MOST_PRINTED = 30
 
+#: Lines of a program's last words that are printed with a row.
+_MOST_LINES = 12
+
 #: Notes that are printed.
 _MOST_NOTES = 12
 
@@ -120,7 +123,11 @@ def _print(verdict: Verdict, console: Console) -> None:
     rows = verdict.telling
     for row in rows[:_MOST_PRINTED]:
         line = Text.assemble((row.verdict, f"bold {_STYLES[row.outcome]}".strip()), f" {shown(row.id, 160)}\n  ")
-        console.print(line.append(shown(row.message, 600)), soft_wrap=True, highlight=False)
+        first, *others = row.message.splitlines() or [""]
+        line.append(shown(first, 600))
+        for other in others[:_MOST_LINES]:  # what a program said, set apart from what the gate says
+            line.append(f"\n  | {shown(other, 200)}")
+        console.print(line, soft_wrap=True, highlight=False)
     if len(rows) > _MOST_PRINTED:
         console.print(f"{plural(len(rows) - _MOST_PRINTED, 'more row')}; --json=FILE writes all of them.")
     for note in verdict.notes[:_MOST_NOTES]:

@@ -11,6 +11,7 @@ how long its turns last by this process's clock.
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import tempfile
 import threading
@@ -101,7 +102,7 @@ class _Worker:
         code = self._process.wait()
         raise self._error(
             f"expected a process that stays alive and says {word!r}, "
-            + (f"it ended with {code}" if patient else f"it did not within {self._patience_s:g} s")
+            + (f"it ended with {_ended(code)}" if patient else f"it did not within {self._patience_s:g} s")
         )
 
     def turn(self, planted: int | None) -> list[Record]:
@@ -145,7 +146,7 @@ class _Worker:
             self.kill()
             return
         if code:
-            raise self._error(f"expected a process that ends when no more turns come, it ended with {code}")
+            raise self._error(f"expected a process that ends when no more turns come, it ended with {_ended(code)}")
 
     def kill(self) -> None:
         """Ends the process at once, whatever it is doing."""
@@ -165,7 +166,16 @@ class _Worker:
         size = self._messages.seek(0, 2)
         self._messages.seek(max(0, size - _END))
         last = "\n".join(self._messages.read().decode(errors="replace").rstrip().splitlines()[-_LINES:])
-        return BuildError(f"{self.begun.what}: {what}. Correct what it says, or measure in fresh processes:\n{last}")
+        said = f"Correct what it says, or measure in fresh processes:\n{last}" if last.strip() else "It said nothing."
+        return BuildError(f"{self.begun.what}: {what}. {said}")
+
+
+def _ended(code: int) -> str:
+    """An exit code, with the signal that it stands for and, where nobody need have sent it, why it comes."""
+    with suppress(ValueError):
+        name = signal.Signals(-code if code < 0 else code - 128).name
+        return f"{code} ({name}{': by somebody, or by the system for lack of memory' if name == 'SIGKILL' else ''})"
+    return str(code)
 
 
 def _told_s(record: Record) -> float:
@@ -204,6 +214,7 @@ class Alive:
         self._programs, self._number, self._patience_s = programs, number, patience_s
         self._workers: dict[Side, list[_Worker]] = {"base": [], "head": []}
         self._turns: dict[Side, int] = {"base": 0, "head": 0}
+        self._failed = False
 
     def __enter__(self) -> Alive:
         return self
@@ -215,7 +226,7 @@ class Alive:
         with ExitStack() as ends:
             for _, worker in workers:
                 ends.callback(worker.kill)
-            if kind is None:
+            if kind is None and not self._failed:  # how the others end would hide the first failure
                 for side, worker in workers:
                     worker.end()
                     self._programs.checked(side, worker.begun, worker.records)
@@ -234,6 +245,13 @@ class Alive:
             BuildError: a process does not begin, or ended.
             RecordError: it wrote no record, or half of one.
         """
+        try:
+            return self._measured(side, planted)
+        except BaseException:
+            self._failed = True
+            raise
+
+    def _measured(self, side: Side, planted: int | None) -> list[Record]:
         if not self._workers["base"]:
             self._start()
         workers, turn = self._workers[side], self._turns[side]

@@ -165,7 +165,11 @@ def read_comparisons(path: Path) -> Comparisons:
     """
     try:
         return msgspec.json.decode(path.read_bytes(), type=Comparisons)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except OSError as error:
+        raise RecordError(
+            f"{path}: cannot be read ({error.strerror}). Write it: fluxperf gate calibrate -o FILE."
+        ) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecordError(
             f"{path}: expected comparisons that `fluxperf gate calibrate -o` wrote, got something else ({error}). "
             "Choose another file."

@@ -144,6 +144,12 @@ def measured(found: Comparisons, families: Sequence[str] = ()) -> tuple[list[str
         if all(name in one.medians for one in found.comparisons)
         and (not families or name.rpartition("/")[2].partition(".")[0] in families)
     ]
+    known = {name.rpartition("/")[2].partition(".")[0] for one in found.comparisons[:1] for name in one.medians}
+    if not names and known:
+        raise RecordError(
+            f"gate power: expected metrics that all comparisons of the file have, of {', '.join(sorted(known))}; got "
+            f"{', '.join(families) or 'none that is in every one of them'}."
+        )
     places = {name.rpartition("/")[0] for name in names}
     if len(places) != 1:
         rungs = ", ".join(sorted(places)) or "none"

@@ -14,6 +14,7 @@ from fluxperf.cli.gate_options import command_of
 from fluxperf.engine import phases
 from fluxperf.engine.ops import catalog
 from fluxperf.engine.phases import PHASES
+from fluxperf.errors import BuildError
 from fluxperf.harness import checkouts
 from fluxperf.harness.records import append_record, read_records
 from tests.gate.sides import POLICY_FILE, ROOT, Fake, both, twin, with_totals
@@ -288,6 +289,28 @@ class Shared:
     def look(self):
         self.looks += 1
         assert self.looks < 60
+
+
+class Failing:
+    """A program with last words."""
+
+    def measure(self, side):
+        raise BuildError("it ended with 1. Correct what it says:\nGate: pass. 1 row: 1 SAME.\n\x1b[2Jcleared")
+
+
+def test_what_a_program_said_is_set_apart_from_what_the_gate_says(gate, monkeypatch):
+    monkeypatch.setattr("fluxperf.cli.gate.Processes", lambda *_: Failing())
+    result = gate("--base", ROOT, "--head", ROOT)
+    assert result.code == 2
+    assert "\n  | Gate: pass. 1 row: 1 SAME.\n" in result.out
+    assert "\x1b" not in result.out
+    assert result.out.rstrip().endswith("Gate: error. 1 row: 1 ERROR.")
+
+
+def test_more_pairs_than_the_policy_takes_are_refused(gate, monkeypatch):
+    monkeypatch.setattr("fluxperf.cli.gate.Processes", lambda *_: Failing())
+    result = gate("--base", ROOT, "--head", ROOT, "--pairs", "25")
+    assert (result.code, "gate --pairs 25: expected at most 24" in words(result)) == (2, True)
 
 
 @pytest.mark.usefixtures("with_a_gpu")

@@ -44,6 +44,8 @@ print({READY!r}, flush=True)
 for line in sys.stdin:
     if line == "13\\n":
         sys.exit("it has had enough")
+    if line == "12\\n":
+        os.kill(os.getpid(), 9)
     if line == "14\\n":
         print("x" * 200_000, flush=True)
         time.sleep(60)
@@ -141,16 +143,27 @@ def test_one_that_does_not_begin_or_ends_is_an_error_with_its_words(tmp_path: Pa
     assert programs.checks == []
 
 
+def test_a_verdict_has_the_first_failure_not_how_the_others_ended(tmp_path: Path) -> None:
+    with Alive(Programs(tmp_path, "broken")) as alive:
+        verdict = gate_pairs(alive, POLICY, names=("base", "head"))
+    (row,) = verdict.rows
+    assert (
+        "measuring base: expected a process that stays alive and says 'fluxperf: ready', it ended with 1" in row.message
+    )
+    assert row.message.endswith("it does not begin")
+
+
 @pytest.mark.parametrize(
     ("order", "phrase"),
     [
+        (12, r"'fluxperf: done', it ended with 137 \(SIGKILL: by somebody, .*\)\. It said nothing\."),
         (14, r"'fluxperf: done', it did not within 0\.5 s"),
         (15, "(?s)ended with 125.*left processes behind"),
         (16, "somebody else writes into them"),
         (17, "somebody else writes into them"),
         (18, r"expected samples of the turn, which lasted 0\.0.* got 0\.3 s"),
     ],
-    ids=["never done", "leaves a process", "one more record", "another record", "planted samples"],
+    ids=["killed", "never done", "leaves a process", "one more record", "another record", "planted samples"],
 )
 def test_a_process_that_does_something_else_than_its_turn_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: int, phrase: str

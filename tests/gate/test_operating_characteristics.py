@@ -61,3 +61,8 @@ def test_power_of_measured_comparisons_is_printed_and_written(
     with pytest.raises(SystemExit) as ended:
         main(["gate", "power", str(AA), "--metric", "joules", "--policy", str(ROOT / "reports/policy.toml")])
     assert ended.value.code == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "expected metrics that all comparisons of the file have, of times; got joules." in said
+    with pytest.raises(SystemExit):
+        main(["gate", "power", str(tmp_path / "none.json"), "--policy", str(ROOT / "reports/policy.toml")])
+    assert "none.json: cannot be read (No such file or directory)" in " ".join(capsys.readouterr().err.split())
