@@ -311,6 +311,11 @@ def _limited(device: Device, plan: Plan | None) -> Iterator[None]:
         raise
 
 
+def too_large_for_the_host(workload: Workload) -> bool:
+    """Whether one forward of a workload's model takes minutes on a CPU: such a model has no oracle either."""
+    return _parameters(SyntheticWeights(config_named(workload.model), 0)) > ORACLE_PARAMETERS
+
+
 def reference_latents(workload: Workload, source: WeightSource, seed: int = 0) -> Any | None:
     """Final latents in float64 by the oracle, as host numbers, or ``None`` where the model is too large for it."""
     if _parameters(source) > ORACLE_PARAMETERS:

@@ -17,6 +17,7 @@ from fluxperf.harness.alive import SIDES
 from fluxperf.harness.gate import Runner, Side
 from fluxperf.harness.neighbours import Neighbours, Watched
 from fluxperf.kernel_times import KERNELS
+from fluxperf.workloads import too_large_for_the_host, workload_named
 
 Warmup = Annotated[int | None, typer.Option(min=0, help="Warm-up generations of each process; kernels have none.")]
 Stay = Annotated[
@@ -88,6 +89,25 @@ def check_alive(
         raise ConfigError("gate calibrate --plant: expected processes that take turns. Give --alive 8.")
     if planted and chained:
         raise ConfigError("gate calibrate: expected --chained or --plant, got both: a chain's turns are all alike.")
+
+
+def check_device(workloads: Sequence[str]) -> None:
+    """Refuses models of full width on the host, before hours are spent on times that nobody judges.
+
+    Raises:
+        NoGpuError: no GPU, and a workload is that large or is one of kernels.
+        UnknownNameError: no workload has that name.
+    """
+    if has_times():
+        return
+    large = [name for name in workloads if name == KERNELS or too_large_for_the_host(workload_named(name))]
+    if large:
+        raise NoGpuError(
+            f"gate --workload {large[0]}",
+            "none",
+            "Without one take --workload tiny or tiny-57, whose counts and errors are judged; `fluxperf gate exact` "
+            "counts every rung.",
+        )
 
 
 def calibrated(

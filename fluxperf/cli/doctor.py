@@ -43,6 +43,14 @@ _PACKAGES: tuple[tuple[str, dict[str, str], str], ...] = (
     ),
 )
 
+#: Uses of an extra, for those who do not need it.
+_FOR = {
+    "cuda12": "for an NVIDIA GPU",
+    "cuda13": "for an NVIDIA GPU",
+    "pipeline": "for pictures from prompts",
+    "asv": "for benchmarks over commits",
+}
+
 
 def doctor() -> None:
     """Check the installation: what is installed and imports, which device a run gets, what is missing.
@@ -76,7 +84,8 @@ def doctor() -> None:
     for line in broken:
         console.print(line, style="red", soft_wrap=True)
     for name, packages_missing in missing.items():
-        line = f"Missing: {'; '.join(packages_missing)}. Get them with: {install_command(name)}"
+        use = _FOR.get(name, "for every command")
+        line = f"Missing {use}: {'; '.join(packages_missing)}. Get them with: {install_command(name)}"
         console.print(line, soft_wrap=True)
     if not found:
         console.print(f"No {WORKING_GPU}: rungs run as host twins. Copies and errors are exact, times are not a GPU's.")
@@ -118,8 +127,8 @@ def _cache() -> str:
     number, size = (sum(column) for column in zip(*sizes.values(), strict=True))
     parts = ", ".join(f"{kind} {_size(found[1])}" for kind, found in sizes.items())
     holds = f"{plural(number, 'file')}, {_size(size)} ({parts})" if number else "empty"
-    lost = "" if writable() else "\ncannot be written to: every process compiles and chooses again"
-    return f"{cache_root()}: {holds}{lost}\nFLUXPERF_CACHE or XDG_CACHE_HOME moves it; safe to delete"
+    lost = "" if writable() else "; it cannot be written to, so every process compiles and chooses again"
+    return f"{cache_root()}: {holds}{lost}; FLUXPERF_CACHE or XDG_CACHE_HOME moves it, and it may be deleted"
 
 
 def _size(nbytes: int) -> str:

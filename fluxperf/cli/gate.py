@@ -15,7 +15,7 @@ import typer
 
 from fluxperf.baselines import WORKLOADS, counted, write_baseline
 from fluxperf.cli.acceptable import check_names
-from fluxperf.cli.alive import BaseCache, HeadCache, Stay, Warmup, began_with, begins_with, check_alive
+from fluxperf.cli.alive import BaseCache, HeadCache, Stay, Warmup, began_with, begins_with, check_alive, check_device
 from fluxperf.cli.calibrate import calibrate
 from fluxperf.cli.gate_options import (
     TINY,
@@ -118,6 +118,7 @@ def gate(
     else:
         arguments = command_of(workload, repeat, rung, warmup)
         check_alive(alive, workload, forked=False, planted=False)
+        check_device(workload)
         begins = begins_with(alive, caches)
         found = _revisions((str(base), str(head)), arguments, policy, baselines, pairs, alive or 0, begins)
         found = msgspec.structs.replace(found, notes=[*found.notes, *began_with(caches)])

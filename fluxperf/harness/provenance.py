@@ -25,8 +25,10 @@ class SideOf(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def in_words(self) -> str:
         """Commit, whether files were changed, and how many processes."""
-        state = {True: "with changed files", False: "clean", None: "state of its files not known"}[self.dirty]
-        return f"{self.commit or 'no commit'} ({state}), fluxperf {self.fluxperf or 'not named'}"
+        if not self.commit:
+            return f"not named{f', fluxperf {self.fluxperf}' if self.fluxperf else ''}"
+        state = {True: " (with changed files)", False: " (clean)", None: ""}[self.dirty]
+        return f"{self.commit}{state}{f', fluxperf {self.fluxperf}' if self.fluxperf else ''}"
 
 
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):

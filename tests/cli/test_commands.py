@@ -159,6 +159,13 @@ def test_doctor_says_what_is_there_and_what_is_missing(fluxperf):
     assert "device of `--device auto`" in text
 
 
+def test_doctor_says_what_each_missing_library_is_for(fluxperf, monkeypatch):
+    monkeypatch.setattr("fluxperf.cli.doctor.installed", lambda package: None)
+    text = fluxperf("doctor").out
+    for use in ("every command", "an NVIDIA GPU", "pictures from prompts", "benchmarks over commits"):
+        assert f"Missing for {use}: " in text
+
+
 def test_doctor_says_where_the_cache_is_and_what_it_holds(fluxperf, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.delenv("FLUXPERF_CACHE", raising=False)

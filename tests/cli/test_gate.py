@@ -211,6 +211,16 @@ def test_calibrate_is_refused_at_once_where_times_are_never_gated(gate, tmp_path
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("workload", ["schnell-1024-blocks", "dev-1024", "kernels"])
+def test_revisions_at_full_width_are_refused_at_once_without_a_gpu(gate, monkeypatch, workload):
+    monkeypatch.setattr("fluxperf.cli.alive.has_times", lambda: False)
+    monkeypatch.setattr("fluxperf.cli.gate._revisions", lambda *given: pytest.fail("nothing is built"))
+    result = gate("--base", "a", "--head", "b", "-w", workload)
+    assert result.code == 2
+    assert f"--workload {workload}: expected an NVIDIA GPU" in words(result)
+    assert "--workload tiny" in words(result)
+
+
 @pytest.fixture
 def with_a_gpu(monkeypatch):
     monkeypatch.setattr("fluxperf.cli.alive.has_times", lambda: True)
