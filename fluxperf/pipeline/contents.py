@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from fluxperf.engine.checkpoints.beginnings import not_whole, told_as_weights, told_by_start
 from fluxperf.engine.checkpoints.files import is_file, weights_in
+from fluxperf.engine.checkpoints.folders import without
+from fluxperf.engine.checkpoints.strangers import told_by_class, told_method
+
+
+class Unfit(str):
+    """A problem of a folder that no further download mends."""
+
 
 #: Classes that a part of FLUX.1 has, by subfolder: its own, and larger models that hold it.
 _CLASSES = {
@@ -71,7 +77,7 @@ def _settings(path: Path) -> Mapping[str, Any] | str:
     if not path.is_file():
         return "is missing"
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError):
         return f"is {told_by_start(path) or 'no JSON'}"
     return value if isinstance(value, dict) else "is no JSON object"
@@ -81,17 +87,14 @@ def _setting_problems(name: str, settings: Mapping[str, Any]) -> Iterator[str]:
     yield from _size_problems(name, settings)
     kind = _class(name, settings)
     if kind not in _CLASSES[name]:
-        other = ", which is FLUX.2's" if "2Transformer" in kind or "Flux2" in kind else ""
-        yield f"{name}/ is a {kind}{other}; expected {_CLASSES[name][0]}"
+        told = told_by_class(kind)
+        told = told if name == "transformer" or "architecture" in told else ""
+        yield Unfit(f"{name}/ has {kind}{f': {told}' if told else ''}; expected {_CLASSES[name][0]}")
         return
     if quantized := settings.get("quantization_config"):
-        method = quantized.get("quant_method", "some method") if isinstance(quantized, dict) else "some method"
-        yield (
-            f"{name}/ is quantized ({method}); expected the original bfloat16 weights: fluxperf quantizes at load "
-            "(--rung fp8, --t5-precision fp8)"
-        )
+        yield Unfit(f"{name}/: expected weights as they were published, {told_method(quantized)}")
     if name == "transformer" and (channels := settings.get("in_channels")) in _WITH_PICTURE:
-        yield (
+        yield Unfit(
             f"transformer/ takes {channels} channels, a FLUX.1 {_WITH_PICTURE[channels]} model; expected 64 "
             "(schnell or dev)"
         )
@@ -111,19 +114,19 @@ def _size_problems(name: str, settings: Mapping[str, Any]) -> Iterator[str]:
         most = _MOST_LAYERS if "layers" in key else _MOST
         for one in value if isinstance(value, list) else [value]:
             if isinstance(one, int) and not isinstance(one, bool) and abs(one) > most:
-                yield f"{name}/config.json: {key} is {one:.3g}, expected at most {most}"
+                yield Unfit(f"{name}/config.json: {key} is {one:.3g}, expected at most {most}")
 
 
 def _vae_problems(settings: Mapping[str, Any]) -> Iterator[str]:
     blocks = settings.get("block_out_channels")
     scale = 2 ** (len(blocks) - 1) if isinstance(blocks, list) else _VAE_SCALE
     if scale != _VAE_SCALE:
-        yield f"vae/ scales by {scale}, expected {_VAE_SCALE} as FLUX.1's does"
+        yield Unfit(f"vae/ scales by {scale}, expected {_VAE_SCALE} as FLUX.1's does")
     for key in ("scaling_factor", "shift_factor"):
         value = settings.get(key)
         number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         if value is not None and not (number and (value or key == "shift_factor")):
-            yield f"vae/config.json: {key} is {value!r}, expected a finite number"
+            yield Unfit(f"vae/config.json: {key} is {value!r}, expected a finite number")
 
 
 def _file_problems(folder: Path, stem: str, variant: str | None) -> Iterator[str]:
@@ -147,31 +150,10 @@ def _file_problems(folder: Path, stem: str, variant: str | None) -> Iterator[str
         files = [file for file in files if file not in missing]
     elif single.is_file():
         files = [single.name]
-    elif single.is_symlink():
-        yield f"{folder.name}/{single.name} is a link to a file that is not there: its download did not finish"
-        return
     else:
-        yield f"{folder.name}/ has no {single.name}{_instead(folder, stem)}"
+        yield f"{folder.name}/ has no {single.name}{without(folder, single)}"
         return
     for file in files:
         told = told_as_weights(folder / file)
         if problem := f"is {told}" if told else not_whole(folder / file):
             yield f"{folder.name}/{file} {problem}"
-
-
-def _instead(folder: Path, stem: str) -> str:
-    """Files in place of the one that is missing."""
-    names = sorted(file.name for file in folder.iterdir() if file.is_file())
-    variants = [name for name in names if name.startswith(f"{stem}.") and name.endswith(".safetensors")]
-    if variants:
-        word = _word(variants[0], stem)
-        return f", but the variant {variants[0]}: name it (variant {word!r}), or download the main one"
-    others = [name for name in names if name.endswith((".bin", ".pt", ".gguf", ".msgpack", ".onnx"))]
-    if others:
-        return f", but {others[0]}, of another format: download the safetensors files"
-    return f" (it holds {', '.join(names[:4]) or 'nothing'})"
-
-
-def _word(name: str, stem: str) -> str:
-    """Word of a variant in a file's name: of one file, or of a shard."""
-    return re.sub(r"-\d+-of-\d+", "", name.removeprefix(f"{stem}.").removesuffix(".safetensors"))

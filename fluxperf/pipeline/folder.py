@@ -12,25 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from fluxperf.engine.checkpoints.checkpoint import Checkpoint
-from fluxperf.engine.checkpoints.files import check_no_cache, model_name, read_json
+from fluxperf.engine.checkpoints.files import model_name, read_json
+from fluxperf.engine.checkpoints.folders import check_no_cache, check_pipeline, kind_of, without
 from fluxperf.engine.config import FluxConfig
 from fluxperf.errors import CheckpointError
 from fluxperf.pipeline import contents
+from fluxperf.pipeline.contents import Unfit
 
 #: Parts that generation from stored embeddings needs, and those that text and pictures need besides.
 TRANSFORMER = ("transformer", "scheduler")
 TEXT = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 VAE = ("vae",)
 
-#: Pipelines whose folders look alike and are other models, by diffusers' class, in words.
-_OTHERS = {
-    "Flux2": "FLUX.2, which is another architecture",
-    "FluxKontext": "FLUX.1 Kontext, which edits a picture that it is given",
-    "FluxFill": "FLUX.1 Fill, which fills in a picture that it is given",
-    "FluxControl": "FLUX.1 with a control picture (Depth or Canny)",
-    "FluxPriorRedux": "FLUX.1 Redux, which takes a picture instead of a prompt",
-    "StableDiffusion": "Stable Diffusion",
-}
+_WHOSE = "the folder or the name of its model, of which tokenizers and configs are needed besides"
 
 
 @dataclass(frozen=True)
@@ -78,9 +72,8 @@ def open_folder(
     if problems:
         more = f"\n  - and {len(problems) - 8} more" if len(problems) > 8 else ""
         listed = "\n  - ".join(["", *problems[:8]])
-        raise CheckpointError(
-            f"{path}: expected a complete FLUX.1 model folder, but:{listed}{more}\n{_how_to_get(path)}"
-        )
+        how = "" if all(isinstance(problem, Unfit) for problem in problems) else f"\n{_how_to_get(path)}"
+        raise CheckpointError(f"{path}: expected a complete FLUX.1 model folder, but:{listed}{more}{how}")
     return ModelFolder(path.resolve(), parts, shifted, shift, variant)
 
 
@@ -115,8 +108,7 @@ def _no_folder(path: Path) -> str:
         Checkpoint(path)  # complains, by name, about what is no transformer at all
         return (
             f"{path}: expected a diffusers model folder with model_index.json, got a file. Measure it with `fluxperf "
-            f"run --weights {path}`; for pictures give it as --transformer beside --model, the folder or the name of "
-            "its model, of which tokenizers and configs are needed besides."
+            f"run --weights {path}`; for pictures give it as --transformer beside --model, {_WHOSE}."
         )
     text = f"{path}: expected a diffusers model folder, found nothing there."
     if len(path.parts) == 2 and not path.is_absolute():
@@ -129,25 +121,21 @@ def _check_kind(path: Path) -> None:
     check_no_cache(path)
     index = path / "model_index.json"
     if not index.is_file():
-        raise CheckpointError(_no_index(path))
-    kind = str(read_json(index).get("_class_name", ""))
-    if kind == "FluxPipeline":
-        return
-    other = next((words for start, words in _OTHERS.items() if kind.startswith(start)), "another model")
-    raise CheckpointError(
-        f"{index}: expected a FluxPipeline (FLUX.1-schnell or FLUX.1-dev), got {kind or 'no class name'}: {other}."
-    )
+        raise CheckpointError(_no_index(path, index))
+    check_pipeline(path)
 
 
-def _no_index(path: Path) -> str:
-    config = path / "config.json"
-    if config.is_file():
-        kind = str(read_json(config).get("_class_name", "one model"))
-        above = path.parent / "model_index.json"
-        hint = f"give {path.parent}" if above.is_file() else "give the folder of the whole pipeline"
-        return f"{path}: expected model_index.json, got the folder of {kind} alone; {hint}."
-    names = ", ".join(sorted(item.name for item in path.iterdir())[:6]) or "nothing"
-    return f"{path}: expected a diffusers model folder with model_index.json, found {names}. {_how_to_get(path)}"
+def _no_index(path: Path, index: Path) -> str:
+    if kind := kind_of(path):
+        hint = (
+            f"give {path.parent}" if (path.parent / index.name).is_file() else "give the folder of the whole pipeline"
+        )
+        return f"{path}: expected {index.name}, got the folder of {kind} alone; {hint}."
+    if (path.parent / index.name).is_file():
+        return f"{path}: expected {index.name}, got a part of a model; give {path.parent}."
+    text = f"{path}: expected a diffusers model folder, found no {index.name}{without(path, index)}."
+    single = any(path.glob("*.safetensors"))
+    return f"{text} Beside it --model is needed, {_WHOSE}." if single else f"{text} {_how_to_get(path)}"
 
 
 def _how_to_get(path: Path) -> str:
@@ -191,17 +179,17 @@ def _schedule(path: Path) -> tuple[bool, float, list[str]]:
     settings = read_json(path)
     kind = settings.get("_class_name", "FlowMatchEulerDiscreteScheduler")
     if kind != "FlowMatchEulerDiscreteScheduler":
-        return False, 1.0, [f"scheduler is a {kind}, expected FlowMatchEulerDiscreteScheduler"]
+        return False, 1.0, [Unfit(f"scheduler is a {kind}, expected FlowMatchEulerDiscreteScheduler")]
     shifted = bool(settings.get("use_dynamic_shifting", False))
     expected: Mapping[str, Any] = {**_SCHEDULE, **(_SHIFTED if shifted else {})}
     shift = 1.0 if shifted else settings.get("shift", 1.0)
     if isinstance(shift, bool) or not isinstance(shift, int | float) or not 0 < shift < math.inf:
-        return shifted, 1.0, [f"scheduler_config.json: shift is {shift!r}, expected a number above 0"]
+        return shifted, 1.0, [Unfit(f"scheduler_config.json: shift is {shift!r}, expected a number above 0")]
     return (
         shifted,
         float(shift),
         [
-            f"scheduler_config.json: {key} is {settings[key]!r}, expected {value!r} as FLUX.1 has it"
+            Unfit(f"scheduler_config.json: {key} is {settings[key]!r}, expected {value!r} as FLUX.1 has it")
             for key, value in expected.items()
             if key in settings and settings[key] != value
         ],

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fluxperf.engine.checkpoints.files import TensorFiles, weights_in
 from fluxperf.engine.checkpoints.reader import Descriptors, Reader
 from fluxperf.engine.checkpoints.scales import scaled
+from fluxperf.engine.checkpoints.strangers import told_as_part, told_by_names
 from fluxperf.engine.device.host import host_dtype
 from fluxperf.errors import CheckpointError, FluxperfError
 from fluxperf.pipeline.libraries import library, quiet
-from fluxperf.pipeline.single import SingleFile
+from fluxperf.pipeline.single import SingleFile, diffusers_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -170,24 +171,32 @@ def plan(folder: Path, kind: Kind, variant: str | None = None, single: SingleFil
     if wrong:
         raise CheckpointError(
             f"{place}: expected the weights of {kind.words} as config.json describes it, but {len(wrong)} tensors are "
-            f"missing or of another shape: {_listed(wrong)}. Config and weights are of different models."
+            f"missing or of another shape: {_listed(wrong)}. {_unlike(files)}"
         )
     strange = sorted(name for name in files.names - set(sources.values()) if not _is_spare(kind, name))
     if strange:
         raise CheckpointError(
             f"{place}: expected the weights of {kind.words} as config.json describes it, but {len(strange)} tensors "
-            f"are none of its: {_listed(strange)}. Config and weights are of different models."
+            f"are none of its: {_listed(strange)}. {_unlike(files)}"
         )
     for source in sources.values():
         files.stretch(source)  # complains about its element type, or its place in the file
     return Plan(kind, folder, files, sources, module.config, {source: shapes[name] for name, source in sources.items()})
 
 
+def _unlike(files: TensorFiles) -> str:
+    """A sentence on weights that do not fit a config: of what else they seem to be, if that is known."""
+    told = told_by_names(files.names) or told_as_part(files.names)
+    seem = f"These seem to be of {told.partition(':')[0].partition(';')[0]}. " if told else ""
+    return f"{seem}Config and weights are of different models."
+
+
 def _files(folder: Path, kind: Kind, variant: str | None, single: SingleFile | None) -> TensorFiles:
     if single is not None and folder.name in single.parts:
         return single.parts[folder.name]
     whole, index = weights_in(folder, kind.stem, variant)
-    return TensorFiles.sharded(index) if index.is_file() else TensorFiles.single(whole)
+    files = TensorFiles.sharded(index) if index.is_file() else TensorFiles.single(whole)
+    return files.renamed(diffusers_names({name: name for name in files.names})) if kind is VAE else files
 
 
 def _fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:

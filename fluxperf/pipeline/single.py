@@ -77,12 +77,16 @@ def open_single(path: Path) -> SingleFile:
                 "It is of another model, or written by a program that is not known here; give the transformer alone."
             )
     if "vae" in names:
-        names["vae"] = _diffusers_names(names["vae"])
+        names["vae"] = diffusers_names(names["vae"])
     return SingleFile(path, {part: files.renamed(mine) for part, mine in names.items()})
 
 
-def _diffusers_names(names: Mapping[str, str]) -> dict[str, str]:
-    """A VAE's tensors by diffusers' names; those that are none of the original's keep theirs."""
+def diffusers_names(names: Mapping[str, str]) -> dict[str, str]:
+    """A VAE's tensors by diffusers' names; those that are none of the original's keep theirs.
+
+    Args:
+        names: the file's name of each, by the original's or diffusers' name.
+    """
     last = max((int(found[1]) for name in names if (found := re.match(r"decoder\.up\.(\d+)\.", name))), default=0)
     return {_diffusers_name(name, last): stored for name, stored in names.items()}
 

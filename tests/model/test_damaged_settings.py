@@ -86,10 +86,38 @@ def test_an_index_names_files_beside_it_alone(tmp_path, file):
     assert f"expected names of files beside it, got '{file}'" in _complaint(folder)
 
 
-@pytest.mark.parametrize("kind", ["Flux2Transformer2DModel", "AutoencoderKL", 7])
-def test_another_class_is_named(tmp_path, kind):
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("Flux2Transformer2DModel", "FLUX.2"),
+        ("FluxControlNetModel", "FLUX.1 with a control net"),
+        ("ChromaTransformer2DModel", "Chroma"),
+        ("SD3Transformer2DModel", "Stable Diffusion 3"),
+        ("NunchakuFluxTransformer2dModel", "a model quantized by nunchaku"),
+        ("AutoencoderKL", "a VAE"),
+        (7, "another model"),
+    ],
+)
+def test_another_class_is_named(tmp_path, kind, told):
     message = _complaint(write_folder(tmp_path, STATE, _class_name=kind))
-    assert f"expected a FluxTransformer2DModel (FLUX.1), got a {kind}" in message
+    assert f"expected FluxTransformer2DModel (FLUX.1), got {kind}: {told}" in message
+
+
+def test_a_config_that_says_quantized_is_refused(tmp_path):
+    message = _complaint(write_folder(tmp_path, STATE, quantization_config={"quant_method": "bitsandbytes"}))
+    assert "got quantized ones (bitsandbytes): give those in bfloat16" in message
+
+
+def test_channels_of_a_picture_are_named(tmp_path):
+    message = _complaint(write_folder(tmp_path, STATE, in_channels=384, out_channels=64))
+    assert "got 384 and 64: FLUX.1 Fill, which takes a picture" in message
+
+
+def test_a_byte_order_mark_is_no_damage(tmp_path):
+    folder = write_folder(tmp_path, STATE)
+    config = folder / "config.json"
+    config.write_bytes(b"\xef\xbb\xbf" + config.read_bytes())
+    Checkpoint(folder)
 
 
 @pytest.mark.parametrize("key", ["num_layers", "attention_head_dim", "guidance_embeds"])

@@ -205,7 +205,8 @@ def test_nothing_there_is_said(tmp_path):
 def test_a_folder_without_weights_lists_what_it_has(tmp_path, content):
     for name in content:
         (tmp_path / name).write_text("x")
-    _says(_complaint(tmp_path), f"expected {STEM} or {STEM}.index.json", ", ".join(content) or "an empty folder")
+    told = "but model.bin, of another format" if content else "it holds nothing"
+    _says(_complaint(tmp_path), f"expected a diffusers model, found no {STEM}", told)
 
 
 def test_a_shard_is_no_checkpoint(tmp_path):

@@ -177,16 +177,28 @@ def test_another_pipeline(folder, kind, says):
 @pytest.mark.parametrize(
     ("part", "changes", "says"),
     [
-        ("transformer", {"_class_name": "Flux2Transformer2DModel"}, "is a Flux2Transformer2DModel, which is FLUX.2's"),
+        (
+            "transformer",
+            {"_class_name": "Flux2Transformer2DModel"},
+            "has Flux2Transformer2DModel: FLUX.2, which is",
+        ),
         ("transformer", {"in_channels": 384}, "takes 384 channels, a FLUX.1 Fill model"),
         (
             "transformer",
             {"quantization_config": {"quant_method": "bitsandbytes"}},
-            "transformer/ is quantized (bitsandbytes); expected the original bfloat16 weights",
+            "expected weights as they were published, got quantized ones (bitsandbytes): give those in bfloat16",
         ),
-        ("text_encoder_2", {"quantization_config": {"quant_method": "torchao"}}, "is quantized (torchao)"),
-        ("text_encoder", {"architectures": ["CLIPTextModelWithProjection"]}, "is a CLIPTextModelWithProjection"),
-        ("vae", {"_class_name": "AutoencoderKLFlux2"}, "is a AutoencoderKLFlux2, which is FLUX.2's"),
+        (
+            "text_encoder_2",
+            {"quantization_config": {"quant_method": "torchao"}},
+            "text_encoder_2/: expected weights as",
+        ),
+        (
+            "text_encoder",
+            {"architectures": ["CLIPTextModelWithProjection"]},
+            "has CLIPTextModelWithProjection; exp",
+        ),
+        ("vae", {"_class_name": "AutoencoderKLFlux2"}, "has AutoencoderKLFlux2: FLUX.2, which is another architecture"),
         ("vae", {"block_out_channels": [128, 256]}, "vae/ scales by 2, expected 8"),
     ],
 )
@@ -219,7 +231,7 @@ def test_paths_that_are_no_model_folder(folder, tmp_path):
     assert "got a file. Measure it with" in _complaint(write_tensors(tmp_path / "flux1.safetensors", state))
     assert f"got the folder of FluxTransformer2DModel alone; give {folder}" in _complaint(folder / "transformer")
     (tmp_path / "empty").mkdir()
-    assert "found nothing" in _complaint(tmp_path / "empty")
+    assert "found no model_index.json (it holds nothing)" in _complaint(tmp_path / "empty")
     cache = tmp_path / "models--black-forest-labs--FLUX.1-schnell"
     (cache / "snapshots" / "741f7c3c").mkdir(parents=True)
     assert f"the hub's cache of one: give {cache / 'snapshots' / '741f7c3c'}" in _complaint(cache)

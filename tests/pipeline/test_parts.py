@@ -147,7 +147,7 @@ def test_names_of_early_releases(folder):
         ("text_encoder", {"num_hidden_layers": 10**8}, "num_hidden_layers is 1e+08, expected at most 1024"),
         ("text_encoder_2", {"d_kv": -8}, "expected T5's encoder as its library reads it"),
         ("text_encoder_2", {"architectures": 2**31}, "text_encoder_2/"),
-        ("text_encoder_2", {"architectures": ["T5Something"]}, "is a T5Something; expected T5EncoderModel"),
+        ("text_encoder_2", {"architectures": ["T5Something"]}, "has T5Something; expected T5EncoderModel"),
         ("transformer", {"patch_size": 2}, "patch_size: expected 1"),
         ("transformer", {"out_channels": 16}, "out_channels: expected 64"),
     ],

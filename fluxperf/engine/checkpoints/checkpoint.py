@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fluxperf.engine.checkpoints import layouts
-from fluxperf.engine.checkpoints.files import TensorFiles, check_no_cache, model_name, read_json, weights_in
+from fluxperf.engine.checkpoints.files import TensorFiles, model_name, read_json, weights_in
+from fluxperf.engine.checkpoints.folders import check_no_cache, check_pipeline, kind_of, without
 from fluxperf.engine.checkpoints.layouts import Piece
 from fluxperf.engine.checkpoints.reader import Descriptors, Reader
 from fluxperf.engine.checkpoints.scales import scaled
 from fluxperf.engine.checkpoints.sizes import configured, inferred
-from fluxperf.engine.checkpoints.strangers import told_as_part, told_by_names
+from fluxperf.engine.checkpoints.strangers import told_as_part, told_by_class, told_by_names
 from fluxperf.engine.device.base import Device
 from fluxperf.engine.device.host import host_dtype
 from fluxperf.engine.model.weights import parameters
@@ -151,12 +152,14 @@ def _find(path: Path, variant: str | None) -> tuple[TensorFiles, Mapping[str, An
     """Files of a checkpoint, and the ``config.json`` beside them, if any."""
     if path.is_dir():
         check_no_cache(path)
+        check_pipeline(path)
         folder = path / "transformer" if (path / "transformer").is_dir() else path
         single, index = weights_in(folder, _STEM, variant)
         if not index.is_file() and not single.is_file():
+            if told := told_by_class(kind := kind_of(folder)):
+                raise CheckpointError(f"{folder}: expected a FLUX.1 transformer, got {kind}: {told}.")
             raise CheckpointError(
-                f"{folder}: expected {single.name} or {index.name} of a diffusers model, found "
-                f"{', '.join(sorted(item.name for item in folder.iterdir())[:6]) or 'an empty folder'}."
+                f"{folder}: expected a diffusers model, found no {single.name}{without(folder, single)}."
             )
         files = TensorFiles.sharded(index) if index.is_file() else TensorFiles.single(single)
         return files, read_json(folder / "config.json")

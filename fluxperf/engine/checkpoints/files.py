@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from fluxperf.engine.checkpoints.beginnings import not_whole, told_as_weights
+from fluxperf.engine.checkpoints.beginnings import not_whole, told_as_weights, told_by_start
 from fluxperf.engine.checkpoints.reader import Descriptors, Reader, Stretch
 from fluxperf.errors import CheckpointError
 
@@ -205,36 +205,17 @@ def weights_in(folder: Path, stem: str, variant: str | None = None) -> tuple[Pat
 
 
 #: How the hub's cache names the folder of a model, before its name with "--" for "/"; and that of its commits in it.
-_CACHED, _COMMITS = "models--", "snapshots"
+CACHED, COMMITS = "models--", "snapshots"
 
 
 def model_name(path: Path) -> str:
     """Name of a model for records and metadata: the file's or folder's; model and commit of one in the hub's cache."""
     for place in (path, *path.parents):
-        if place.parent.name == _COMMITS and (cached := place.parent.parent.name).startswith(_CACHED):
+        if place.parent.name == COMMITS and (cached := place.parent.parent.name).startswith(CACHED):
             inside = path.relative_to(place)
-            name = f"{cached.removeprefix(_CACHED).replace('--', '/')}@{place.name[:12]}"
+            name = f"{cached.removeprefix(CACHED).replace('--', '/')}@{place.name[:12]}"
             return f"{name}/{inside}" if inside.parts else name
     return path.name
-
-
-def check_no_cache(path: Path) -> None:
-    """Complains about a folder of the hub's cache that holds commits of a model, and names the one that is meant.
-
-    Raises:
-        CheckpointError: it is one.
-    """
-    if not (path / _COMMITS).is_dir():
-        return
-    commits = sorted(item.name for item in (path / _COMMITS).iterdir() if item.is_dir())
-    main = path / "refs" / "main"
-    meant = main.read_text(encoding="utf-8", errors="replace").strip() if is_file(main) else ""
-    hint = "its download did not finish, download it again"
-    if meant in commits or len(commits) == 1:
-        hint = f"give {path / _COMMITS / (meant if meant in commits else commits[0])}"
-    elif commits:
-        hint = f"give one of its commits: {', '.join(str(path / _COMMITS / commit) for commit in commits[:4])}"
-    raise CheckpointError(f"{path}: expected a model folder, got the hub's cache of one: {hint}.")
 
 
 def is_file(path: Path) -> bool:
@@ -252,9 +233,13 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: the file cannot be read, or holds something else.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: expected a JSON object, but the file is missing. Download it again.") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: expected a JSON object, but {error}.") from error
+        told = told_by_start(path)
+        what = f"got {told}" if told else f"but {error}. Download it again"
+        raise CheckpointError(f"{path}: expected a JSON object, {what}.") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: expected a JSON object, got {type(value).__name__}.")
     return value

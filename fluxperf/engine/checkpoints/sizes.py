@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fluxperf.engine.checkpoints.files import TensorFiles
+from fluxperf.engine.checkpoints.strangers import told_by_class, told_method
 from fluxperf.engine.config import CONFIGS, FluxConfig
 from fluxperf.errors import CheckpointError
 
@@ -74,7 +75,10 @@ def configured(settings: Mapping[str, Any], tensors: int) -> FluxConfig:
     """
     kind = settings.get("_class_name", _CLASS)
     if kind != _CLASS:
-        raise CheckpointError(f"config.json: expected a {_CLASS} (FLUX.1), got a {kind}, which is another model.")
+        told = told_by_class(str(kind)) or "another model"
+        raise CheckpointError(f"config.json: expected {_CLASS} (FLUX.1), got {kind}: {told}.")
+    if quantized := settings.get("quantization_config"):
+        raise CheckpointError(f"config.json: expected weights as they were published, {told_method(quantized)}.")
     taken, given = settings.get("in_channels"), settings.get("out_channels")
     if given not in (None, taken) and taken in _WITH_PICTURE:
         raise CheckpointError(

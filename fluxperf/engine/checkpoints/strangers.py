@@ -70,6 +70,50 @@ _PARTS = (
 )
 
 
+#: Beginnings of the names that diffusers and transformers give to models and pipelines, and what these are.
+_CLASSES = (
+    ("AutoencoderKLFlux2", f"FLUX.2, which is another architecture; {_RUNS}"),
+    ("Flux2", f"FLUX.2, which is another architecture; {_RUNS}"),
+    ("FluxControlNet", f"FLUX.1 with a control net; {_BESIDE}"),
+    ("FluxControl", f"FLUX.1 with a control picture (Depth or Canny); {_RUNS}"),
+    ("FluxKontext", f"FLUX.1 Kontext, which edits a picture that it is given; {_RUNS}"),
+    ("FluxFill", f"FLUX.1 Fill, which fills in a picture that it is given; {_RUNS}"),
+    ("FluxPriorRedux", f"FLUX.1 Redux, which takes a picture instead of a prompt; {_RUNS}"),
+    ("ReduxImage", f"FLUX.1 Redux, which turns pictures into embeddings; {_BESIDE}"),
+    ("Chroma", f"Chroma, which is another architecture; {_RUNS}"),
+    ("Nunchaku", "a model quantized by nunchaku (SVDQuant); expected weights in bfloat16, float16 or e4m3"),
+    ("StableDiffusion3", f"Stable Diffusion 3, another architecture; {_RUNS}"),
+    ("SD3", f"Stable Diffusion 3, another architecture; {_RUNS}"),
+    ("StableDiffusion", f"Stable Diffusion, another architecture; {_RUNS}"),
+    ("UNet2D", f"Stable Diffusion, another architecture; {_RUNS}"),
+    ("Hunyuan", f"HunyuanVideo or HunyuanImage, another architecture; {_RUNS}"),
+    ("QwenImage", f"Qwen-Image, another architecture; {_RUNS}"),
+    ("PixArt", f"PixArt, another architecture; {_RUNS}"),
+    ("Sana", f"Sana, another architecture; {_RUNS}"),
+    ("LTX", f"LTX-Video, another architecture; {_RUNS}"),
+    ("Lumina", f"Lumina, another architecture; {_RUNS}"),
+    ("ZImage", f"Z-Image, another architecture; {_RUNS}"),
+    ("HiDream", f"HiDream, another architecture; {_RUNS}"),
+    ("AuraFlow", f"AuraFlow, another architecture; {_RUNS}"),
+    ("Wan", f"Wan, another architecture; {_RUNS}"),
+    ("AutoencoderKL", f"a VAE: {_WHOLE}"),
+    ("T5", f"T5's text encoder: {_WHOLE}"),
+    ("CLIPText", f"CLIP's text encoder: {_WHOLE}"),
+)
+
+
+def told_by_class(name: str) -> str:
+    """The model or pipeline of a class of diffusers or transformers, in words; "" if unknown, or FLUX.1's own."""
+    return next((words for beginning, words in _CLASSES if name.startswith(beginning)), "")
+
+
+def told_method(settings: object) -> str:
+    """The quantization that a ``config.json`` names as that of its weights, and what to do, in words."""
+    method = settings.get("quant_method", "some method") if isinstance(settings, dict) else "some method"
+    how = "fluxperf quantizes at load (--rung fp8, --t5-precision fp8)"
+    return f"got quantized ones ({method}): give those in bfloat16; {how}"
+
+
 def told_quantized(names: Collection[str]) -> str:
     """The quantization of a model by its tensors' names, if it is one that cannot be read here; "" for none."""
     ends = (end for end in _QUANTIZED if any(name.endswith(end) or f"{end}." in name for name in names))
