@@ -46,6 +46,12 @@ class State(NamedTuple):
         return median(clocks) if clocks else None
 
     @property
+    def memory_clock(self) -> float | None:
+        """The median clock of the memory, in MHz."""
+        clocks = [reading.memory_mhz for reading in self.busy if reading.memory_mhz]
+        return median(clocks) if clocks else None
+
+    @property
     def in_words(self) -> str:
         """Clock and temperature."""
         hottest = max((reading.temperature_c for reading in self.busy if reading.temperature_c), default=None)
@@ -102,6 +108,9 @@ def _said(base: State, head: State) -> str:
         side, low, high = ("base", base, head) if base.clock < head.clock else ("head", head, base)
         if (low.clock or 0) < (1 - CLOCK) * (high.clock or 0) and "power cap" not in low.reasons:
             return f"the clock was lower on the {side} without the power cap: {low.clock:g} and {high.clock:g} MHz"
+    clocks = [clock for state in (base, head) if (clock := state.memory_clock)]
+    if len(clocks) == len((base, head)) and min(clocks) < (1 - CLOCK) * max(clocks):  # the power cap does not move it
+        return "the memory had another clock: {:g} MHz on the base, {:g} MHz on the head".format(*clocks)
     return ""
 
 

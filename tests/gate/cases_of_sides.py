@@ -103,8 +103,10 @@ def one_record_a_month_later(c: Case) -> None:
     _apart(c, ["2026-10-01T00:00:00+00:00"], ["2026-11-01T00:00:00+00:00"])
 
 
-def conditions(mhz: int, *reasons: str, limit: float = 700.0, number: int = 8) -> list[dict[str, Any]]:
-    reading = {"at_s": 0.0, "sm_mhz": mhz, "memory_mhz": 2619, "power_w": 690.0, "temperature_c": 88,
+def conditions(
+    mhz: int, *reasons: str, limit: float = 700.0, number: int = 8, memory_mhz: int = 2619
+) -> list[dict[str, Any]]:
+    reading = {"at_s": 0.0, "sm_mhz": mhz, "memory_mhz": memory_mhz, "power_w": 690.0, "temperature_c": 88,
                "reasons": list(reasons)}  # fmt: skip
     return [{"readings": [reading], "power_limit_w": limit, "sm_highest_mhz": 1980}] * number
 
@@ -118,6 +120,8 @@ case(2, 3, name="head_throttled")(_conditions(COOL, conditions(900, "hardware th
 case(2, 3, name="base_throttled")(_conditions(conditions(1200, "software thermal slowdown"), COOL, 1.0))
 case(2, 3, name="clock_set")(_conditions(COOL, conditions(1200, "application clocks")))
 case(2, 3, name="clock_fell")(_conditions(COOL, conditions(1200)))
+case(2, 3, name="memory_clock_fell")(_conditions(COOL, conditions(1980, memory_mhz=1593)))
+case(1, name="memory_clock_is_near")(_conditions(COOL, conditions(1980, memory_mhz=2601)))
 case(2, name="other_power_limit")(_conditions(COOL, conditions(1980, limit=400.0)))
 case(1, name="capped_is_normal")(_conditions(conditions(1600, "power cap"), conditions(1590, "power cap")))
 case(0, name="one_throttled_pair_of_eight")(
