@@ -247,14 +247,18 @@ def _late(evidence: Evidence, which: NDArray[np.bool_]) -> _Hits:
 
 
 def _repeated(evidence: Evidence) -> _Hits:
-    """Kernels of one name and shape, launched many times in a row by one range on one stream."""
+    """Kernels of one name and shape, launched many times in a row by one range on one stream.
+
+    Calls of operators are no ranges here: an operator in a loop has a range for each turn.
+    """
     work, (place, names) = evidence.timeline.work, evidence.work_paths
     if not len(work):
         return _Hits(empty(), [], empty(), [], empty(), empty(), empty())
     streams, _ = codes(work.process, work.gpu, work.stream)
     order = np.argsort(streams, kind="stable")
     same = np.ones(len(order) - 1, bool)
-    for one in (streams, work.range, work.captured, work.what):
+    homes = (evidence.places.homes(one) for one in (work.range, work.captured))
+    for one in (streams, *homes, work.what):
         same &= one[order[1:]] == one[order[:-1]]
     firsts = np.flatnonzero(np.r_[True, ~same])
     lengths = np.diff(np.r_[firsts, len(order)])

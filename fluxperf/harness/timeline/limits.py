@@ -23,12 +23,13 @@ from fluxperf.harness.timeline.busy import busy
 from fluxperf.harness.timeline.findings import KINDS, Finding, crossing
 from fluxperf.harness.timeline.model import NONE, Timeline
 from fluxperf.harness.timeline.places import Places, normal
+from fluxperf.harness.timeline.waiting import waiting_copies
 from fluxperf.words import first_few
 
 #: Measures, and what each counts.
 MEASURES = {
     "idle": "time in which GPUs did nothing between two pieces of work",
-    "waits": "synchronizations that the host waited in",
+    "waits": "synchronizations of the host, and copies that return when they are done",
     "copies": "copies between host and device",
     "kernels": "kernels",
 }
@@ -204,12 +205,9 @@ def ranges_like(places: Places, timeline: Timeline, wanted: str) -> NDArray[np.b
 
 def _measured(name: str, timeline: Timeline, places: Places, inside: NDArray[np.bool_] | None) -> _Amount:
     """A measure of the whole capture, or of what was launched in some of its ranges and below."""
-    work, waits, idle = timeline.work, timeline.syncs.blocking, places.idle
-    if inside is None:
-        of_work, of_waits = np.ones(len(work), bool), np.ones(len(waits), bool)
-    else:
-        known = np.append(inside, False)
-        of_work, of_waits = known[work.range] | known[work.captured], known[waits.range]
+    work, idle = timeline.work, places.idle
+    known = np.ones(len(timeline.ranges) + 1, bool) if inside is None else np.append(inside, False)
+    of_work = known[work.range] | known[work.captured]
     spans = busy(work.taken(of_work)) if of_work.any() else {}
     span = float(sum(gpu.last_ns - gpu.first_ns for gpu in spans.values()))
     lasted = work.end_ns - work.start_ns
@@ -217,7 +215,10 @@ def _measured(name: str, timeline: Timeline, places: Places, inside: NDArray[np.
         spent = idle.lasted_ns[of_work[idle.work]]
         return _Amount(len(spent), float(spent.sum()), 0, span)
     if name == "waits":
-        return _Amount(int(of_waits.sum()), float((waits.end_ns - waits.start_ns)[of_waits].sum()), 0, span)
+        waits, calls, copies = timeline.syncs.blocking, timeline.calls, waiting_copies(timeline)
+        around = np.concatenate((waits.range, calls.range[copies]))
+        waited = np.concatenate((waits.end_ns - waits.start_ns, (calls.end_ns - calls.start_ns)[copies]))[known[around]]
+        return _Amount(len(waited), float(waited.sum()), 0, span)
     if name == "kernels":
         which = of_work & work.flags("kernel")
         return _Amount(int(which.sum()), float(lasted[which].sum()), 0, span)

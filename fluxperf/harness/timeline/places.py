@@ -24,6 +24,8 @@ NO_RANGE = "(no range)"
 
 _STEP = re.compile(r"step \d+|ProfilerStep#\d+")
 _BLOCK = re.compile(r"(?:embed|double|single|final|loop) \d+")
+#: Operators as PyTorch names them; it opens a range for each call.
+_OPERATOR = re.compile(r"(?:aten|prims|torch\w*|c10d\w*|quantized|_\w+)::\w")
 _FORWARD = re.compile(r"(?<!\w)forward\b", re.IGNORECASE)
 #: Characters from which on a path is not continued: ranges that nest without end, as of a recursion.
 _LONGEST = 1000
@@ -104,6 +106,22 @@ class Places:
         #: Whether each range is, or lies in, a step or a block.
         self.stepped = (self._step != NONE) | (self._block != NONE)
         self._knows_forward = bool(self._forward.any())
+
+    @cached_property
+    def _homes(self) -> Column:
+        ranges = self._ranges
+        operator = np.array([bool(_OPERATOR.match(name)) for name in ranges.names], bool)
+        domain = np.array([name == "cpu_op" for name in ranges.domains], bool)
+        inside = np.append(operator[ranges.name] | domain[ranges.domain], False)
+        parents, found = np.append(ranges.parent, NONE), np.arange(len(ranges) + 1)
+        found[-1] = NONE
+        while (within := inside[found]).any():
+            found[within] = parents[found[within]]
+        return found
+
+    def homes(self, indices: Column) -> Column:
+        """The innermost range around each, or itself, that is no call of an operator of PyTorch's."""
+        return self._homes[indices]
 
     @cached_property
     def idle(self) -> Gaps:

@@ -19,7 +19,7 @@ from fluxperf.harness.timeline.busy import busy, busy_by
 from fluxperf.harness.timeline.columns import Column, Cover, codes, distinct, empty, numbered
 from fluxperf.harness.timeline.model import NONE, Timeline, What, Works
 from fluxperf.harness.timeline.places import Level, Places
-from fluxperf.harness.timeline.waiting import blocking_copies
+from fluxperf.harness.timeline.waiting import waiting_copies
 
 By = Literal["op", "block", "step", "range", "kernel"]
 GROUPINGS: tuple[str, ...] = get_args(By)
@@ -342,10 +342,7 @@ def _in_ops(timeline: Timeline, places: Places) -> float | None:
 def waits_by_call(timeline: Timeline) -> list[WaitRow]:
     """Waits of the host by call: synchronizations, and copies that return when they are done."""
     waits = timeline.syncs.blocking
-    held = blocking_copies(timeline)
-    calls = timeline.calls
-    launch = np.unique(timeline.work.call[held])
-    launch = launch[~np.isin(launch, waits.call)]
+    calls, launch = timeline.calls, waiting_copies(timeline)
     names = [
         *((name, "synchronization") for name in waits.kinds),
         *((name, "copy to the host") for name, _ in calls.kinds),

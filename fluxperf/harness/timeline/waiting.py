@@ -114,6 +114,13 @@ def _told(records: Waits, call: Column, classes: Column, calls: Calls, notes: li
     return made
 
 
+def waiting_copies(timeline: Timeline) -> Column:
+    """Calls that waited for their copy to the host, and for nothing that is known as a wait already."""
+    found = np.unique(timeline.work.call[blocking_copies(timeline)])
+    kept: Column = found[~np.isin(found, timeline.syncs.blocking.call)]
+    return kept
+
+
 def blocking_copies(timeline: Timeline) -> Column:
     """Indices of copies to the host that their launch call waited for.
 
