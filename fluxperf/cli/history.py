@@ -18,7 +18,7 @@ from fluxperf.cli.terminal import Console, say
 from fluxperf.cli.tracking import rules_of
 from fluxperf.errors import UnknownNameError
 from fluxperf.files import write_whole
-from fluxperf.harness.frames import frame_of
+from fluxperf.harness.frames import csv_of
 from fluxperf.harness.history import history as series_of
 from fluxperf.harness.history import load
 from fluxperf.harness.metrics import worse_of
@@ -110,7 +110,7 @@ def history(
         _show(found, every, is_shallow(repo))
     if csv is not None:
         with Stages("writing the table"):
-            write_whole(csv, frame_of(columns).to_csv(index=False))
+            write_whole(csv, csv_of(columns))
         say(f"table -> {csv}", err=as_json is not None)
     for problem in found.problems:
         say(f"fluxperf: {problem}", err=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import webbrowser
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -18,8 +19,9 @@ from fluxperf.cli.tracking import rules_of
 from fluxperf.errors import RecordError
 from fluxperf.files import write_whole
 from fluxperf.harness.facts.evidence import Given, gathered
-from fluxperf.harness.facts.inputs import Context, Extras
-from fluxperf.harness.records import RecordsFile, read_many
+from fluxperf.harness.facts.sifting import MOST_BYTES, Sifted
+from fluxperf.harness.facts.study import Study
+from fluxperf.harness.records import RecordsFile
 from fluxperf.published import context
 from fluxperf.shipped import BASELINES, POLICY, present
 from fluxperf.words import first_few, plural
@@ -85,11 +87,13 @@ def report(
     if output == _STDOUT and show:
         raise RecordError("report --open: expected a page in a file, got -o -. Name a file.")
     paths = records or [str(_RECORDS)]
+    sifted = Sifted(sys.maxsize if text else MOST_BYTES)
     with Stages("reading records") as stages:
-        files = _read(paths, stages)
-        samples = [file for file in _read(sample or [], stages) if file.path not in {one.path for one in files}]
+        files = _all(sifted.read(paths), stages)
+        samples = _all(sifted.read(sample or [], "sample", [file.path for file in files]), stages)
+    files += samples
     if text:
-        _text([*files, *samples])
+        _text(files)
     else:
         given = Given(
             paths=[*paths, *(sample or [])],
@@ -103,15 +107,20 @@ def report(
             command=_command(),
             rules=rules_of(policy),
         )
-        with Stages("looking for changes and reading other evidence"):
-            extras = gathered([*files, *samples], given)
-        _page([*files, *samples], extras, output, markdown, as_json, chart)
+        with Stages("looking for changes and reading other evidence") as stages:
+            extras = gathered(files, given, sifted.gathering)
+            stages.next("comparing records")
+            study = sifted.survey(files, context("fluxperf run --all -o FILE.jsonl"), extras)
+        _page(study, output, markdown, as_json, chart)
         if show:
             webbrowser.open(output.resolve().as_uri())
+    _tell_problems(files)
+
+
+def _tell_problems(files: list[RecordsFile]) -> None:
+    """Says what could not be read, and ends with 2 if there was something."""
     problems = [
-        text
-        for file in [*files, *samples]
-        for text in first_few(file.problems, f"line of {file.path}", f"lines of {file.path}")
+        text for file in files for text in first_few(file.problems, f"line of {file.path}", f"lines of {file.path}")
     ]
     for problem in problems:
         say(f"fluxperf: {problem}", err=True)
@@ -119,9 +128,9 @@ def report(
         sys.exit(2)
 
 
-def _read(paths: list[str], stages: Stages) -> list[RecordsFile]:
+def _all(read: Iterator[RecordsFile], stages: Stages) -> list[RecordsFile]:
     files = list[RecordsFile]()
-    for file in read_many(paths):
+    for file in read:
         files.append(file)
         stages.next(f"reading records, {plural(len(files), 'file')} so far")
     return files
@@ -139,24 +148,19 @@ def _command() -> str:
 
 
 def _page(
-    files: list[RecordsFile],
-    extras: Extras,
+    study: Study,
     output: Path,
     markdown: Path | None,
     as_json: Path | None,
     chart: Path | None,
 ) -> None:
     # matplotlib takes a second to import, which the other commands need not pay.
-    from fluxperf.harness.facts.study import survey
     from fluxperf.harness.formats.comment import comment
     from fluxperf.harness.formats.digest import digest
     from fluxperf.harness.report.html import page
     from fluxperf.harness.report.plots.readme import readme_chart
 
-    described: Context = context("fluxperf run --all -o FILE.jsonl")
-    with Stages("comparing records") as stages:
-        study = survey(files, described, extras)
-        stages.next("drawing the page")
+    with Stages("drawing the page"):
         drawn = page(study)
     aside = _STDOUT in (output, markdown, as_json)
     if output == _STDOUT:
@@ -172,5 +176,5 @@ def _page(
             write_whole(path, rendered(study))
             say(f"{name} -> {path}", err=aside)
     if chart is not None:
-        write_whole(chart, readme_chart(files, described, files[0].records[0].workload.name, extras))
+        write_whole(chart, readme_chart(study, study.records[0].workload.name))
         say(f"chart -> {chart}", err=aside)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import chain
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -134,7 +135,11 @@ class Gathering:
         self._plans: dict[Hashable, _Plan] = {}
         self._texts: dict[str, str] = {}
         self._shared: dict[Hashable, int] = {}
-        self._exact_metrics = [metric for metric in exact_metrics() if metric.series]
+        known = [metric for metric in exact_metrics() if metric.series]
+        of_totals = [metric for metric in known if metric.name.startswith("totals.")]
+        self._others = [metric for metric in known if metric not in of_totals]
+        self._exact_metrics = [*of_totals, *self._others]
+        self._totals = attrgetter(*(metric.key for metric in of_totals))
         self._sampled: dict[tuple[str, str], Metric | None] = {}
         self._new_records()
         self._points: list[tuple[int, int, float, float, float, float, int]] = []
@@ -173,7 +178,7 @@ class Gathering:
                     self._lists += kept
                     self._processes.append(len(kept))
         self._samples += sum(map(len, self._lists[before:]))
-        counted = [value_of(record, metric) for metric in self._exact_metrics]
+        counted = [*self._totals(record.totals), *(value_of(record, metric) for metric in self._others)]
         self._exact += [float(number) for number in counted if number is not None]
         shared = (
             record.machine, record.workload, record.rung, record.ran_as, record.implementation,
@@ -223,6 +228,7 @@ class Gathering:
         joined: dict[str, Any] = {
             name: np.concatenate([getattr(block, name) for block in blocks]) for name in _Block._fields
         }
+        self._blocks = [_Block(**joined)]  # the arrays are there once, however many there were
         return Columns(keys=list(self._keys), takens=self._takens, why=self._why, **joined)
 
     def _is_copy(self, identity: Hashable) -> bool:

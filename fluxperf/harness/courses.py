@@ -47,8 +47,8 @@ def courses(columns: Columns, rows: Places, known: Mapping[str, int]) -> tuple[C
     )  # fmt: skip
 
 
-def _whens(takens: Sequence[Taken], known: Mapping[str, int]) -> tuple[Places, Places, Places, Places]:
-    """Of each: its commit as a number, its date's rank, its place among known commits or -1, and if it was changed."""
+def _whens(takens: Sequence[Taken], known: Mapping[str, int]) -> NDArray[np.int32]:
+    """Rows [4, takens]: commit as a number, rank of the date, place among known commits or -1, whether changed."""
     dates = {date: rank for rank, date in enumerate(sorted({one.date_utc for one in takens}))}
     commits: dict[tuple[str | None, bool, str], int] = {}
     table = [
@@ -62,8 +62,7 @@ def _whens(takens: Sequence[Taken], known: Mapping[str, int]) -> tuple[Places, P
         )
         for one in takens
     ]
-    commit, date, position, dirty = np.array(table, np.intp).reshape(-1, 4).T
-    return commit, date, position, dirty
+    return np.array(table, np.int32).reshape(-1, 4).T
 
 
 def _merged(

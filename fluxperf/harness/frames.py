@@ -1,17 +1,24 @@
-"""Records as a table of pandas: a row for each record and metric, to be filtered, grouped and drawn."""
+"""Records as a table, a row for each record and metric: of pandas, to be filtered, grouped and drawn; or as CSV."""
 
 from __future__ import annotations
 
+import csv
+import io
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fluxperf.harness.columns import Columns, Places
+from fluxperf.harness.columns import Columns, Floats, Places
 from fluxperf.harness.history import load
 from fluxperf.harness.places import Place
+from fluxperf.harness.points import Key
 from fluxperf.harness.records import SUFFIX
+
+#: Rows of CSV that are written at once.
+_AT_ONCE = 20_000
 
 if TYPE_CHECKING:
     import pandas
@@ -50,10 +57,58 @@ def frame_of(columns: Columns, problems: Sequence[str] = ()) -> pandas.DataFrame
     """The same of what was read already: rows of other tools' results are left out."""
     import pandas as pd  # takes half a second, which commands without a table need not pay
 
-    records = np.array([taken.source == "record" for taken in columns.takens], bool)
-    frame = pd.DataFrame(_columns(columns, np.flatnonzero(records[columns.taken])), columns=list(COLUMNS))
+    frame = pd.DataFrame(_columns(columns, _of_records(columns)), columns=list(COLUMNS))
     frame.attrs["problems"] = list(problems)
     return frame
+
+
+def csv_of(columns: Columns) -> Iterator[bytes]:
+    """The table of `frame_of` as CSV in UTF-8, in parts, as pandas writes it: in a third of the time, and no memory.
+
+    A fleet's table has millions of rows: of what rows share, the text is made once.
+    """
+    yield f"{','.join(COLUMNS)}\n".encode()
+    keys = [
+        (_fields(key.machine), _fields(key.workload, key.rung, key.ran_as, _told(key), key.metric, key.unit, key.exact))
+        for key in columns.keys
+    ]
+    takens = [
+        (_fields(one.file, one.place - 1, one.date_utc, one.commit, one.dirty), _fields(one.implementation))
+        for one in columns.takens
+    ]
+    rows = _of_records(columns)
+    for start in range(0, len(rows), _AT_ONCE):
+        some = rows[start : start + _AT_ONCE]
+        numbers = zip(*(_numbers(column[some]) for column in (columns.value, columns.low, columns.high)), strict=True)
+        shared = zip(columns.key[some].tolist(), columns.taken[some].tolist(), strict=True)
+        lines = [
+            f"{takens[taken][0]}{keys[key][0]}{takens[taken][1]}{keys[key][1]}{value},{low},{high},{samples}\n"
+            for (key, taken), (value, low, high), samples in zip(
+                shared, numbers, columns.samples[some].tolist(), strict=True
+            )
+        ]
+        yield "".join(lines).encode()
+
+
+def _fields(*values: object) -> str:
+    """Fields of a line of CSV, each with its comma."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow([*values, ""])
+    return line.getvalue()[:-1]
+
+
+def _numbers(column: Floats) -> list[str]:
+    return ["" if math.isnan(value) else repr(value) for value in column.tolist()]
+
+
+def _told(key: Key) -> str:
+    return ", ".join(f"{name} {value}" for name, value in key.variant)
+
+
+def _of_records(columns: Columns) -> Places:
+    """Rows of records, without those of other tools' results."""
+    records = np.array([taken.source == "record" for taken in columns.takens], bool)
+    return np.flatnonzero(records[columns.taken])
 
 
 def _columns(of: Columns, rows: Places) -> dict[str, Any]:
@@ -67,7 +122,7 @@ def _columns(of: Columns, rows: Places) -> dict[str, Any]:
     keys, takens = of.keys, of.takens
     told = {name: [getattr(one, name) for one in keys] for name in ("machine", "workload", "rung", "ran_as", "metric")}
     told["unit"] = [one.unit for one in keys]
-    told["variant"] = [", ".join(f"{name} {value}" for name, value in one.variant) for one in keys]
+    told["variant"] = [_told(one) for one in keys]
     held = {name: [getattr(one, name) for one in takens] for name in ("file", "date_utc", "commit", "implementation")}
     held["created_utc"] = held.pop("date_utc")
     return {

@@ -17,13 +17,14 @@ from fluxperf.harness.columns import Columns, Gathering
 from fluxperf.harness.committed import committed_records
 from fluxperf.harness.courses import courses
 from fluxperf.harness.metrics import Worse, worse_of
-from fluxperf.harness.places import Place, digest_of, visit
+from fluxperf.harness.places import File, Place, digest_of, visit
 from fluxperf.harness.points import SUFFIX, Key, Point, points_in
 from fluxperf.harness.records import SUFFIX as RECORDS
 from fluxperf.harness.records import records_in
 from fluxperf.harness.revisions import positions
 from fluxperf.harness.series import Budget, Change, History, Series, label
 from fluxperf.harness.steps import Shift, steps_of_counts, steps_of_times
+from fluxperf.uncollected import uncollected
 
 _WANTED = "Write records with `fluxperf run -o FILE.jsonl`, import asv's results with `fluxperf import-asv`."
 
@@ -63,7 +64,8 @@ def load(
     gathering = gathering or Gathering()
     problems: list[str] = []
 
-    def gather(name: str, lines: Iterable[bytes]) -> None:
+    def gather(file: File, lines: Iterable[bytes]) -> None:
+        name = file.name
         if name.endswith(SUFFIX):
             for point in points_in(name, lines, problems):
                 gathering.add_point(point)
@@ -71,12 +73,13 @@ def load(
         for place, (record, line) in enumerate(records_in(name, lines, problems), start=1):
             gathering.add(record, name, place, digest_of(line))
 
-    for found in visit(places, suffixes, gather, _WANTED):
-        if found is not None:
-            problems.append(found.problem)
-    for place in places if committed else ():
-        for record, name, number, digest in committed_records(place, problems):
-            gathering.add(record, name, number, digest)
+    with uncollected():
+        for found in visit(places, suffixes, gather, _WANTED):
+            if found is not None:
+                problems.append(found.problem)
+        for place in places if committed else ():
+            for record, name, number, digest in committed_records(place, problems):
+                gathering.add(record, name, number, digest)
     return gathering.columns(), problems
 
 

@@ -171,6 +171,27 @@ def _fetched(file: File, content: Future[bytes]) -> tuple[File, Iterator[bytes]]
     return file, lines()
 
 
+def line_at(file: File, start: int, length: int) -> bytes:
+    """A line of a file that was read before.
+
+    Args:
+        file: as `visit` gave it.
+        start: the line's first byte.
+        length: its bytes.
+
+    Raises:
+        OSError: it cannot be read any more.
+    """
+    if file.system is None:
+        with open(file.name, "rb") as found:
+            found.seek(start)
+            return found.read(length)
+    try:
+        return bytes(file.system.cat_file(file.path, start=start, end=start + length))
+    except Exception as error:  # every protocol has errors of its own
+        raise OSError(0, said_by(error)) from error
+
+
 def said_by(error: Exception) -> str:
     """The message of some library's error, in a line."""
     text = " ".join(str(error).split())
@@ -178,14 +199,14 @@ def said_by(error: Exception) -> str:
 
 
 def visit(
-    places: Iterable[Place], suffixes: Sequence[str], use: Callable[[str, Iterator[bytes]], T], wanted: str
+    places: Iterable[Place], suffixes: Sequence[str], use: Callable[[File, Iterator[bytes]], T], wanted: str
 ) -> Iterator[T | Unread]:
     """Applies a function to every file that places stand for, in order; unusable files of a folder come last.
 
     Args:
         places: as `standing_for` takes them.
         suffixes: of files that count in a folder.
-        use: makes something of a file's name and its lines.
+        use: makes something of a file and its lines.
         wanted: the sentence that says what was expected, and how it is made.
 
     Raises:
@@ -197,7 +218,7 @@ def visit(
         used = 0
         for file, lines in opened(files):
             try:
-                found = use(file.name, lines)
+                found = use(file, lines)
             except (OSError, RecordError) as error:
                 said = str(error)
                 if isinstance(error, OSError):

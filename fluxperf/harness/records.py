@@ -351,7 +351,7 @@ def read_records(path: Path) -> RecordsFile:
     """
     try:
         with path.open("rb") as file:
-            return _file(str(path), file)
+            return _of_lines(str(path), file)
     except OSError as error:
         raise RecordError(f"cannot read records from {path}: {error.strerror}. {WANTED}") from error
 
@@ -364,11 +364,11 @@ def read_many(places: Iterable[Place]) -> Iterator[RecordsFile]:
     Raises:
         RecordError: a file that was named cannot be read or holds no record, or a folder holds none that does.
     """
-    for found in visit(places, (SUFFIX,), _file, WANTED):
+    for found in visit(places, (SUFFIX,), lambda file, lines: _of_lines(file.name, lines), WANTED):
         yield RecordsFile(found.name, [], [found.problem]) if isinstance(found, Unread) else found
 
 
-def _file(name: str, lines: Iterable[bytes]) -> RecordsFile:
+def _of_lines(name: str, lines: Iterable[bytes]) -> RecordsFile:
     problems: list[str] = []
     found = [(record, digest_of(line)) for record, line in records_in(name, lines, problems)]
     return RecordsFile(name, [record for record, _ in found], problems, [digest for _, digest in found])

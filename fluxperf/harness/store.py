@@ -18,7 +18,7 @@ import msgspec
 from fluxperf.errors import RecordError
 from fluxperf.files import write_whole
 from fluxperf.harness import points, records
-from fluxperf.harness.places import Place, Unread, digest_of, is_url, said_by, system_of, visit
+from fluxperf.harness.places import File, Place, Unread, digest_of, is_url, said_by, system_of, visit
 from fluxperf.harness.points import Point
 
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
@@ -46,9 +46,10 @@ def add_to(store: str, places: Iterable[Place]) -> Added:
     """
     problems: list[str] = []
 
-    def parts(name: str, lines: Iterator[bytes]) -> Iterable[tuple[str, bytes]]:
+    def parts(file: File, lines: Iterator[bytes]) -> Iterable[tuple[str, bytes]]:
         # Read to its end at once, so that a file that holds nothing is complained about here.
-        return list(_points(name, lines, problems) if name.endswith(points.SUFFIX) else _records(name, lines, problems))
+        of = _points if file.name.endswith(points.SUFFIX) else _records
+        return list(of(file.name, lines, problems))
 
     counts = {True: 0, False: 0}
     for found in visit(places, (records.SUFFIX, points.SUFFIX), parts, _WANTED):

@@ -140,7 +140,7 @@ NEEDED = {
     "report RECORDS --text": "",
     "report RECORDS -o page.html": "jinja2 matplotlib",
     "history .": "",
-    "history . --csv table.csv": "pandas",
+    "history . --csv table.csv": "",
     "timeline CAPTURE": "",
     "timeline CAPTURE --html page.html": "jinja2 matplotlib",
     "phases": "",

@@ -65,6 +65,13 @@ def swung(row: dict[str, Any]) -> None:
         ]
 
 
+def fewer_in_some(row: dict[str, Any]) -> None:
+    """Cycles of a third of the generations, and of their steps, are half of what they were."""
+    for name in ("denoise", "step"):
+        samples = row["cycles"][name][0]
+        samples[: len(samples) // 3] = [value / 2 for value in samples[: len(samples) // 3]]
+
+
 def without_clock(row: dict[str, Any]) -> None:
     row["clock_hz"] = {}
 
@@ -102,6 +109,7 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], None], set[str]]] = {
     ),
     "another clock": (scaled("clock_hz.step", by=1.1), {"cycles.step"}),
     "cycles that are few in most generations": (swung, {"cycles.denoise", "cycles.step"}),
+    "cycles that are few in some generations": (fewer_in_some, {"cycles.denoise", "cycles.step"}),
     "cycles without a clock": (
         without_clock, {"cycles.denoise", "cycles.step", "cycles.warmup", "cycles.warmup_step"}
     ),

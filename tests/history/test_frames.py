@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import re
 
+import msgspec
+import pandas as pd
 import pytest
 
 from fluxperf import records_frame
 from fluxperf.errors import RecordError
-from fluxperf.harness.columns import points_of
-from fluxperf.harness.frames import COLUMNS
+from fluxperf.harness import frames
+from fluxperf.harness.columns import Gathering, columns_of, points_of
+from fluxperf.harness.frames import COLUMNS, csv_of, frame_of
+from fluxperf.harness.history import load
 from fluxperf.harness.records import append_record
 from tests.history.making import ROOT, commit, record
 
@@ -40,6 +45,28 @@ def test_a_row_for_each_record_and_metric(folder):
     assert (copies.value.tolist(), copies.exact.all()) == ([float(record(0, "baseline").totals.d2h_copies)], True)
     assert copies.low.isna().all()
     assert not [metric for metric in frame.metric.unique() if "warmup" in metric]
+
+
+def test_the_table_as_csv_is_what_pandas_writes(folder, monkeypatch):
+    """Whatever names hold, in as many parts as there are, without rows of other tools, and read back as it was."""
+    monkeypatch.setattr(frames, "_AT_ONCE", 7)
+    hostile = ['a,"b"', "line\nand\rline", "=1+1", " spaces ", "é\u2028☃", "", "'"]
+    for number, name in enumerate(hostile):
+        told = {"rung": name, "implementation": name, "settings": {name: name}}
+        row = msgspec.structs.replace(record(number), commit=None if number % 2 else name, **told)
+        named = msgspec.structs.replace(row.machine, name=name)
+        append_record(folder / 'a, "b".jsonl', msgspec.structs.replace(row, machine=named))
+    columns, _ = load([folder])
+    point = next(points_of(record(1)))
+    gathering = Gathering()
+    for one in [*columns.points(), msgspec.structs.replace(point, source="asv")]:
+        gathering.add_point(one)
+    for of in (columns, gathering.columns(), columns_of([])):
+        parts = list(csv_of(of))
+        assert len(parts) > 3 or not len(of.key)
+        assert b"".join(parts).decode() == frame_of(of).to_csv(index=False)
+    read = pd.read_csv(io.BytesIO(b"".join(csv_of(columns))), keep_default_na=False)
+    assert set(hostile) <= set(read.rung)
 
 
 def test_types_hold_for_a_table_of_any_records(folder):

@@ -275,10 +275,10 @@ def test_largest_error_is_the_answer():
 
 def test_readme_chart_is_one_svg_file_on_white():
     records = [on_gpu(rung, seconds) for rung, seconds in GPU_SECONDS.items()]
-    svg = readme_chart(files_of(*records), CONTEXT, "schnell-1024")
+    svg = readme_chart(survey(files_of(*records), CONTEXT), "schnell-1024")
     root = ElementTree.fromstring(svg)
     assert root.attrib["width"] == "980"
-    assert svg == readme_chart(files_of(*records), CONTEXT, "schnell-1024")
+    assert svg == readme_chart(survey(files_of(*records), CONTEXT), "schnell-1024")
     text = "".join(root.itertext()).replace(units.NBSP, " ")
     assert "1,374" in text
     assert "published count" in text
@@ -289,7 +289,7 @@ def test_readme_chart_is_one_svg_file_on_white():
 
 
 def test_readme_chart_of_twins_says_so():
-    svg = readme_chart(files_of(*twins()), CONTEXT, "tiny")
+    svg = readme_chart(survey(files_of(*twins()), CONTEXT), "tiny")
     text = "".join(ElementTree.fromstring(svg).itertext())
     assert TWIN_TITLE in text
     assert "116" in text
@@ -298,4 +298,4 @@ def test_readme_chart_of_twins_says_so():
 
 def test_readme_chart_of_an_unknown_workload_says_what_there_is():
     with pytest.raises(RecordError, match=r"no record of workload 'dev-1024'.*tiny"):
-        readme_chart(files_of(make()), CONTEXT, "dev-1024")
+        readme_chart(survey(files_of(make()), CONTEXT), "dev-1024")

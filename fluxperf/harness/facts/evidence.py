@@ -17,7 +17,6 @@ from fluxperf.harness.history import Rules, load
 from fluxperf.harness.history import history as series_of
 from fluxperf.harness.places import Place, is_url
 from fluxperf.harness.records import Record, RecordsFile
-from fluxperf.harness.series import History
 from fluxperf.harness.timeline.reading import read_timeline
 from fluxperf.harness.verdict import SCHEMA, Verdict
 
@@ -37,21 +36,27 @@ class Given(NamedTuple):
     rules: Rules = Rules()
 
 
-def gathered(files: Sequence[RecordsFile], given: Given) -> Extras:
+def gathered(files: Sequence[RecordsFile], given: Given, gathering: Gathering) -> Extras:
     """Everything that was given, read.
+
+    Args:
+        files: records files.
+        given: what else there is.
+        gathering: points of the records of these files.
 
     Raises:
         RecordError: a file cannot be read or is of another kind.
         PolicyError: a calibration cannot be used.
         TimelineError: a timeline cannot be read.
     """
-    records = [record for file in files for record in file.records]
+    records = (record for file in files for record in file.records)
+    columns, problems = load(given.history, gathering)
     return Extras(
         samples=given.samples,
         verdict=read_verdict(given.verdict) if given.verdict else None,
         calibrations=_calibrations(records, given.baselines),
         ceilings=_ceilings(given),
-        history=_history(files, given),
+        history=series_of(columns, given.checkout, problems=problems, rules=given.rules),
         timeline=read_timeline(given.timeline) if given.timeline else None,
         command=given.command,
     )
@@ -82,7 +87,8 @@ def read_verdict(path: Path) -> Verdict:
 
 def _calibrations(records: Iterable[Record], folder: Path) -> list[Calibration]:
     """Calibrations of the machines that records were measured on."""
-    paths = dict.fromkeys(file_of(folder, record) for record in records)
+    kinds = {(record.machine, record.ran_as): record for record in records}
+    paths = dict.fromkeys(file_of(folder, record) for record in kinds.values())
     return [found for path in paths if (found := read_calibration(path))]
 
 
@@ -92,15 +98,3 @@ def _ceilings(given: Given) -> list[Ceiling]:
     for folder in (Path(path) for path in given.paths if not is_url(path)):
         found += rates_in(folder) if folder.is_dir() else []
     return found
-
-
-def _history(files: Sequence[RecordsFile], given: Given) -> History:
-    """Series of the records and of the folders of history. Samples are no part of a series that was measured here."""
-    gathering = Gathering()
-    for file in files:
-        origin = "sample" if file.path in given.samples else ""
-        digests = file.digests or [b""] * len(file.records)
-        for place, (record, digest) in enumerate(zip(file.records, digests, strict=True), start=1):
-            gathering.add(record, file.path, place, digest, origin)
-    columns, problems = load(given.history, gathering)
-    return series_of(columns, given.checkout, problems=problems, rules=given.rules)

@@ -86,7 +86,8 @@ class Extras(NamedTuple):
 
     ``samples`` are paths of records files that were measured elsewhere and are shown beside the others, marked and
     never compared with them. ``verdict`` is what a gate said, ``calibrations`` A/A spreads by kind of machine,
-    ``ceilings`` rates that a machine reaches, ``history`` series over commits. ``timeline`` is a capture of a step,
+    ``ceilings`` rates that a machine reaches, ``tried`` those that libraries' trials reached in records
+    that are not here, ``history`` series over commits. ``timeline`` is a capture of a step,
     attributed. ``command`` is the command that makes this page.
     """
 
@@ -94,6 +95,7 @@ class Extras(NamedTuple):
     verdict: Verdict | None = None
     calibrations: Sequence[Calibration] = ()
     ceilings: Sequence[Ceiling] = ()
+    tried: Sequence[Ceiling] = ()
     history: History | None = None
     timeline: Timeline | None = None
     command: str = ""

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from fluxperf.harness.facts.samples import samples_of
-from fluxperf.harness.records import Record
+from fluxperf.harness.records import Machine, Record
 from fluxperf.harness.text.escape import shown
 from fluxperf.harness.text.units import BY, listing, plural
 
 
 def where(record: Record) -> str:
     """The machine that the record's times belong to: its GPU, or its CPU for a host twin."""
-    machine = record.machine
-    if machine.gpu and record.ran_as != "twin":
+    return _named(record.machine, record.ran_as == "twin")
+
+
+@lru_cache(1024)
+def _named(machine: Machine, twin: bool) -> str:
+    if machine.gpu and not twin:
         return shown(machine.gpu)
     return f"{shown(machine.cpu)} ({plural(machine.cores, 'core')})"
 

@@ -7,6 +7,7 @@ from functools import lru_cache
 from statistics import median
 from typing import Literal, NamedTuple
 
+from fluxperf.harness.outlines import Outline
 from fluxperf.harness.records import Record
 from fluxperf.harness.stats import Interval, Summary, ratio_interval, summarize
 from fluxperf.harness.text import units
@@ -112,9 +113,16 @@ def spread_of(found: Summary) -> str:
     return "one sample"
 
 
+def sizes_of(record: Record, metric: str = "denoise") -> list[int]:
+    """Numbers of samples by process, without empty processes; of an outline those of its record."""
+    if isinstance(record, Outline):
+        return [size for size in record.sizes.get(metric, []) if size]
+    return [len(samples) for samples in record.times_s.get(metric, []) if samples]
+
+
 def samples_of(record: Record, metric: str = "denoise") -> str:
     """How many samples there are in how many processes: 3 x 5, or "5 + 4" where processes differ."""
-    sizes = [len(samples) for samples in usable(record, metric)]
+    sizes = sizes_of(record, metric)
     if not sizes:
         return "none"
     if sum(sizes) == 1:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from fluxperf.harness.facts.ceilings import Ceiling, ceilings_for, tried_ceilings
+from fluxperf.harness.facts.ceilings import Ceiling, ceilings_for, highest, tried_ceilings
 from fluxperf.harness.facts.inputs import NOTHING, Context, Extras, RungInfo
 from fluxperf.harness.facts.provenance import unique, where
 from fluxperf.harness.facts.samples import summary_of
@@ -189,15 +189,14 @@ def survey(files: Sequence[RecordsFile], context: Context, extras: Extras = NOTH
     )
     places = unique("\0".join(_place(ladder)) for ladder in ladders)
     named = [one._replace(view=f"view-{places.index(chr(0).join(_place(one))) + 1}") for one in ladders]
-    tried = tried_ceilings(record for file in files for record in file.records)
+    here = tried_ceilings(record for file in files for record in file.records)
+    tried = highest([*extras.tried, *here])
     return Study(files, context, extras, tuple(named), tuple(kernels), tuple(tried))
 
 
 def _key(record: Record, sample: bool) -> tuple[object, ...]:
-    row = record.workload
-    what = (getattr(row, name) for name in row.__struct_fields__)
     who = "" if record.ran_as == "peer" else record.implementation
-    return (sample, *what, where(record), record.ran_as, who)
+    return (sample, record.workload, where(record), record.ran_as, who)
 
 
 def _place(ladder: Ladder) -> tuple[str, str, str]:

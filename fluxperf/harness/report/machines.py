@@ -31,14 +31,13 @@ _FIELDS: tuple[tuple[str, Callable[[Machine], str | None]], ...] = (
 
 def machines_panels(study: Study) -> list[Block]:
     """The machines as columns, and what may be compared."""
-    machines: list[Machine] = []
+    machines: dict[Machine, list[Record]] = {}
     for record in study.records:
-        if record.machine not in machines:
-            machines.append(record.machine)
+        machines.setdefault(record.machine, []).append(record)
     numbers = [str(number) for number in range(1, len(machines) + 1)]
     columns = [Column("What", number=False), *(Column(f"Machine {number}", number=False) for number in numbers)]
     rows = [[Cell(name), *(_cell(read(machine)) for machine in machines)] for name, read in _FIELDS]
-    groups = [[record for record in study.records if record.machine == machine] for machine in machines]
+    groups = machines.values()
     rows.append([Cell("Workloads"), *(Cell(units.listing(_workloads(group), 4)) for group in groups)])
     rows.append([Cell("Commits"), *(Cell(units.listing(unique(map(commit_of, group)), 4)) for group in groups)])
     rows.append([Cell("Records"), *(Cell(units.count(len(group))) for group in groups)])

@@ -7,6 +7,7 @@ from markupsafe import Markup
 
 from fluxperf.harness.facts.provenance import commit_of
 from fluxperf.harness.facts.study import Study
+from fluxperf.harness.outlines import Outline
 from fluxperf.harness.pages.panels import Block, Commands, Data, Fold, Text, banner, present
 from fluxperf.harness.pages.tables import Cell, Column, Table
 from fluxperf.harness.records import Record
@@ -31,7 +32,8 @@ def raw_panels(study: Study) -> list[Block]:
     shown_above = {id(record) for record in used}
     embedded: list[Data] = []
     size = 0
-    for record in [*used, *(record for record in study.records if id(record) not in shown_above)]:
+    others = (record for record in study.records if id(record) not in shown_above)
+    for record in (one for one in (*used, *others) if not isinstance(one, Outline)):
         text = script_json(msgspec.to_builtins(record))
         if size + len(text) > _MOST_BYTES:
             if id(record) in shown_above:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from fluxperf.errors import RecordError
 from fluxperf.harness.facts.blocks import is_full
-from fluxperf.harness.facts.inputs import NOTHING, Context, Extras, Published
+from fluxperf.harness.facts.inputs import Published
 from fluxperf.harness.facts.provenance import commit_of, unique
 from fluxperf.harness.facts.samples import samples_of, summary_of
-from fluxperf.harness.facts.study import Ladder, Study, median_of, survey
+from fluxperf.harness.facts.study import Ladder, Study, median_of
 from fluxperf.harness.pages import svg
 from fluxperf.harness.pages.svg import DOWN, INK, MUTED, UP, WHOLE
-from fluxperf.harness.records import RecordsFile
 from fluxperf.harness.report.plots.copies import copies_words, draw_copies
 from fluxperf.harness.report.plots.frame import TWIN_TITLE, bar, label, place_of, rows_of
 from fluxperf.harness.report.plots.progress import draw_progress, floor_lines, on_axis, published_lines
@@ -24,13 +21,12 @@ from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import drawn, shown
 
 
-def readme_chart(files: Sequence[RecordsFile], context: Context, workload: str, extras: Extras = NOTHING) -> str:
+def readme_chart(found: Study, workload: str) -> str:
     """The picture. Of several ladders of ``workload``, the one that a GPU ran is drawn, then the one with most rungs.
 
     Raises:
-        RecordError: the files hold no record of ``workload``.
+        RecordError: there is no record of ``workload``.
     """
-    found = survey(files, context, extras)
     ladders = [ladder for ladder in found.climbing if ladder.workload.name == workload]
     if not ladders:
         known = units.listing(unique(shown(record.workload.name) for record in found.records)) or "nothing"
@@ -44,7 +40,7 @@ def readme_chart(files: Sequence[RecordsFile], context: Context, workload: str, 
     with svg.settings():
         canvas = svg.canvas(980, 420)
         canvas.text(0.02, 0.935, title, fontsize=17, weight="bold")
-        _copies(canvas.add_axes((0.105, 0.2, 0.37, 0.58)), ladder, context.published)
+        _copies(canvas.add_axes((0.105, 0.2, 0.37, 0.58)), ladder, found.context.published)
         right = canvas.add_axes((0.605, 0.2, 0.375, 0.58))
         right.set_title(_right(right, found, ladder), loc="left", fontsize=12, pad=24)
         canvas.text(0.02, 0.035, _source(ladder), fontsize=10.5, color=MUTED.token)
