@@ -15,7 +15,7 @@ from fluxperf.cli.gate_options import TINY, Baselines, Plant, PolicyFile, Rungs,
 from fluxperf.cli.progress import Progress
 from fluxperf.cli.rescue import rescued, write_or_rescue
 from fluxperf.cli.terminal import say
-from fluxperf.errors import RecordError
+from fluxperf.errors import BuildError, RecordError
 from fluxperf.files import check_writable, locked
 from fluxperf.harness.alive import Alive
 from fluxperf.harness.calibration import store
@@ -95,7 +95,7 @@ def calibrate(
                     if output is not None:
                         write_or_rescue(output, partial(write, found=latest))
                     found = latest
-        except KeyboardInterrupt as error:
+        except (KeyboardInterrupt, BuildError) as error:
             error.add_note(f"Kept {plural(len(found.comparisons), 'comparison')} in {output or 'no file, see -o'}.")
             raise
     say("\n".join(in_words(found)))

@@ -24,6 +24,7 @@ from fluxperf.harness.provenance import Provenance, compared
 from fluxperf.harness.records import Record, RecordsFile, read_many
 from fluxperf.harness.significance import pairs_needed
 from fluxperf.harness.verdict import Row, Verdict, conclude, problem
+from fluxperf.words import plural
 
 Side = Literal["base", "head"]
 
@@ -136,7 +137,8 @@ def gate_pairs(
         if not times:
             found = compare(cold["base"], cold["head"], policy, **options)
     except FluxperfError as error:
-        text = f"{turns.side}, after {taken} whole pairs: {error}"
+        where = "" if str(error).startswith("measuring ") else f"{turns.side}, "
+        text = f"{where}after {plural(taken, 'whole pair')}: {error}"
         known = _known(known, turns.records["base"], turns.records["head"], Compared([], []), seed)
         row = problem("failed", text)
         return conclude([row], base=names[0], head=names[1], made=made(), provenance=known)

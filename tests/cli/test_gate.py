@@ -317,6 +317,23 @@ def test_what_a_program_said_is_set_apart_from_what_the_gate_says(gate, monkeypa
     assert result.out.rstrip().endswith("Gate: error. 1 row: 1 ERROR.")
 
 
+@pytest.mark.usefixtures("with_a_gpu")
+def test_a_process_that_fails_leaves_the_comparisons_before(gate, tmp_path, monkeypatch):
+    class Dies(Fake):
+        def measure(self, side):
+            if len(self.sides) == 20:
+                raise BuildError("measuring head: it ended with 137.")
+            return super().measure(side)
+
+    monkeypatch.setattr("fluxperf.cli.calibrate.Processes", lambda *_: Dies(0.0))
+    path = tmp_path / "aa.json"
+    options = ("-w", "schnell-1024", "-r", "fused", "--pairs", "8", "--comparisons", "3", "--baselines", tmp_path)
+    result = gate("calibrate", *options, "-o", path)
+    assert result.code == 2
+    assert f"measuring head: it ended with 137. Kept 1 comparison in {path}." in words(result)
+    assert len(json.loads(path.read_text())["comparisons"]) == 1
+
+
 def test_more_pairs_than_the_policy_takes_are_refused(gate, monkeypatch):
     monkeypatch.setattr("fluxperf.cli.gate.Processes", lambda *_: Failing())
     result = gate("--base", ROOT, "--head", ROOT, "--pairs", "25")
