@@ -106,6 +106,7 @@ def report(
             timeline=timeline,
             command=_command(),
             rules=rules_of(policy),
+            home=None if output == _STDOUT else output.parent,
         )
         with Stages("looking for changes and reading other evidence") as stages:
             extras = gathered(files, given, sifted.gathering)

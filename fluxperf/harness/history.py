@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from fluxperf.errors import UnknownNameError
-from fluxperf.harness.columns import Columns, Gathering
+from fluxperf.harness.columns import Columns, Gathering, Taken
 from fluxperf.harness.committed import committed_records
 from fluxperf.harness.courses import courses
 from fluxperf.harness.metrics import Worse, worse_of
@@ -211,7 +211,13 @@ def _change(one: Series, shifts: Sequence[Shift], worse: Worse | None) -> Change
         repaired=label(one.course.point(one.there[back.first])) if is_worse and back else "",
         environment={name: f"{was} -> {now}" for name, (was, now) in versions.items() if was != now},
         records=(before.record, after.record),
+        files=(_file(one, shift.last), _file(one, shift.first)),
     )
+
+
+def _file(one: Series, place: int) -> str:
+    taken: Taken = one.course.takens[one.course.taken[one.there[place]]]
+    return taken.file
 
 
 def _with_cycles(series: Sequence[Series]) -> list[Series]:

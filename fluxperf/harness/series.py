@@ -31,8 +31,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     the first commit at a level that takes at least half of a change for the worse back; "" if there is none.
     ``environment`` names versions that changed at the same place, which are another explanation than the commit.
     ``cycles`` is, for seconds, the change of the cycles of the same work between the same commits, in percent: 0.0 if
-    they did not change, ``None`` where there are none. ``records`` are where the records of both sides lie; "" for
-    other tools' results.
+    they did not change, ``None`` where there are none. ``records`` are where the records of both sides lie, in words,
+    and ``files`` the files or URLs that hold them; "" where nobody said.
     """
 
     kind: Literal["step", "ramp"]
@@ -52,6 +52,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     cycles: float | None = None
     environment: dict[str, str] = {}
     records: tuple[str, str] = ("", "")
+    files: tuple[str, str] = ("", "")
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):

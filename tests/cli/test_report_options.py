@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import shutil
 import webbrowser
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urljoin, urlsplit
 
 import msgspec
 import pytest
@@ -16,6 +18,7 @@ import pytest
 from fluxperf.harness.records import append_record
 from fluxperf.harness.verdict import as_json
 from tests.contracts import tree
+from tests.history import making
 from tests.report import evidence
 from tests.report.pages import files_of, hostile, on_gpu, twins
 
@@ -224,3 +227,36 @@ def test_the_page_can_be_printed(monkeypatch, fluxperf, tmp_path):
     assert (found.code, found.out) == (0, "<!doctype html>")
     assert not list(tmp_path.iterdir()), "no file named - is left"
     assert "got several" in fluxperf("report", tree.ROOT / "reports/records", "-o", "-", "--json").err
+
+
+class Anchors(HTMLParser):
+    """The links of a page that lead elsewhere."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.found: list[dict[str, str | None]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "a" and not (dict(attrs)["href"] or "").startswith("#"):
+            self.found.append(dict(attrs))
+
+
+def test_a_change_links_the_records_of_both_sides(fluxperf, tmp_path: Path) -> None:
+    """Ten commits, the last five slower by a tenth; each side has a file of its own, called as nobody should."""
+    old, new = (
+        tmp_path / "records" / name for name in ("a b#c?d&e=%41;+.jsonl", "\"><img src=x onerror=alert(1)>'.jsonl")
+    )
+    for number in range(10):
+        level = 1.1 if number > 4 else 1.0
+        times = {"denoise": [[level * (1 + 1e-4 * (number % 3))]], "step": []}
+        append_record(new if number > 4 else old, making.record(number, times_s=times))
+    page = tmp_path / "out/deep/page.html"
+    assert fluxperf("report", tmp_path / "records", "-o", page, "--repo", tmp_path).code == 0
+    links = Anchors(page.read_text(encoding="utf-8")).found
+    assert [set(attrs) for attrs in links] == [{"href", "rel"}] * 2
+    for attrs, side in zip(links, (old, new), strict=True):
+        there = unquote(urlsplit(urljoin(page.as_uri(), attrs["href"])).path)
+        assert there == str(side)
+    printed = fluxperf("report", tmp_path / "records", "-o", "-", "--repo", tmp_path)
+    assert Anchors(printed.out).found == []

@@ -22,7 +22,10 @@ from fluxperf.harness.verdict import SCHEMA, Verdict
 
 
 class Given(NamedTuple):
-    """Where the evidence lies. ``paths`` are those of the records: folders among them may hold ceilings too."""
+    """Where the evidence lies, and ``home``, the folder of the page.
+
+    ``paths`` are those of the records: folders among them may hold ceilings too.
+    """
 
     paths: Sequence[Place]
     samples: frozenset[str]
@@ -34,6 +37,7 @@ class Given(NamedTuple):
     timeline: Path | None
     command: str
     rules: Rules = Rules()
+    home: Path | None = None
 
 
 def gathered(files: Sequence[RecordsFile], given: Given, gathering: Gathering) -> Extras:
@@ -59,6 +63,7 @@ def gathered(files: Sequence[RecordsFile], given: Given, gathering: Gathering) -
         history=series_of(columns, given.checkout, problems=problems, rules=given.rules),
         timeline=read_timeline(given.timeline) if given.timeline else None,
         command=given.command,
+        home=given.home,
     )
 
 

@@ -6,6 +6,7 @@ The harness knows no engine, so whoever calls it describes ladder and figures.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from fluxperf.harness.calibration import Calibration
@@ -88,7 +89,8 @@ class Extras(NamedTuple):
     never compared with them. ``verdict`` is what a gate said, ``calibrations`` A/A spreads by kind of machine,
     ``ceilings`` rates that a machine reaches, ``tried`` those that libraries' trials reached in records
     that are not here, ``history`` series over commits. ``timeline`` is a capture of a step,
-    attributed. ``command`` is the command that makes this page.
+    attributed. ``command`` is the command that makes this page, ``home`` the folder that it is written into, from which
+    links lead; ``None`` for a page that has no place, and no links.
     """
 
     samples: frozenset[str] = frozenset()
@@ -99,6 +101,7 @@ class Extras(NamedTuple):
     history: History | None = None
     timeline: Timeline | None = None
     command: str = ""
+    home: Path | None = None
 
 
 #: A report that is given nothing besides records.

@@ -20,7 +20,8 @@ class Column(NamedTuple):
 class Cell(NamedTuple):
     """One cell: what it says, what it sorts by, a muted second line, a tag such as "twin", and a kind for its style.
 
-    Kinds: ``missing``, ``changed``, ``same``, ``good``, ``bad``, ``warn``. ``drawing`` is an SVG element of our own.
+    Kinds: ``missing``, ``changed``, ``same``, ``good``, ``bad``, ``warn``. ``drawing`` is an SVG element of our own,
+    ``link`` where the second line leads, as `fluxperf.harness.pages.links` makes it.
     """
 
     text: str
@@ -29,6 +30,7 @@ class Cell(NamedTuple):
     tag: str = ""
     kind: str = ""
     drawing: Markup = Markup("")
+    link: str = ""
 
 
 class Table(NamedTuple):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from markupsafe import Markup
 
 from fluxperf.harness.facts.provenance import short, unique
 from fluxperf.harness.facts.study import Study
+from fluxperf.harness.pages.links import link_to
 from fluxperf.harness.pages.panels import Block, Notes, present
 from fluxperf.harness.pages.svg import AMBER, Figure
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
@@ -56,7 +58,9 @@ def past_panels(study: Study) -> list[Block]:
     courses = [one for one in have if len(one.values) > 1]
     changed = [(one, change) for one in have for change in one.changes]
     notes = Notes(_notes(found, have, courses, len(changed)))
-    return present(_figure(study, have), notes, _changes(changed), _series(courses) if courses else None)
+    return present(
+        _figure(study, have), notes, _changes(changed, study.extras.home), _series(courses) if courses else None
+    )
 
 
 def _figure(study: Study, series: Sequence[Series]) -> Figure | None:
@@ -140,16 +144,16 @@ def _series(series: Sequence[Series]) -> Table:
     return Table(caption, _SERIES, rows, tall=True)
 
 
-def _changes(rows: Sequence[tuple[Series, Change]]) -> Table | None:
+def _changes(rows: Sequence[tuple[Series, Change]], home: Path | None) -> Table | None:
     if not rows:
         return None
     newest = sorted(rows, key=lambda row: row[1].date_utc, reverse=True)
     left = len(rows) - MOST_CHANGES
     caption = "Changes of level, newest first" + (f"; {left} more by fluxperf history" if left > 0 else "")
-    return Table(caption, _CHANGES, [_change(*row) for row in newest[:MOST_CHANGES]], tall=True)
+    return Table(caption, _CHANGES, [_change(*row, home) for row in newest[:MOST_CHANGES]], tall=True)
 
 
-def _change(one: Series, change: Change) -> list[Cell]:
+def _change(one: Series, change: Change, home: Path | None) -> list[Cell]:
     percent = change.percent
     kind = "" if change.worse is None else "bad" if change.worse else "good"
     bounds = ""
@@ -166,8 +170,13 @@ def _change(one: Series, change: Change) -> list[Cell]:
     )
     return [
         Cell(name_of(one), None, shown(one.machine, 64)),
-        Cell(_commit(change.before), None, shown(change.records[0], 160)),
-        Cell(_commit(change.after), None, shown(f"{change.date_utc[:10]} {change.records[1]}".strip(), 160)),
+        Cell(_commit(change.before), None, shown(change.records[0], 160), link=link_to(change.files[0], home)),
+        Cell(
+            _commit(change.after),
+            None,
+            shown(f"{change.date_utc[:10]} {change.records[1]}".strip(), 160),
+            link=link_to(change.files[1], home),
+        ),
         Cell(units.written(change.old, one.unit), change.old),
         Cell(units.written(change.new, one.unit), change.new),
         Cell("from zero" if percent is None else units.change(percent / 100), percent, bounds, kind=kind),
