@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from fluxperf.documents import encoded
 from fluxperf.engine.checkpoints.sources import SyntheticWeights, WeightSource
 from fluxperf.engine.config import config_named
 from fluxperf.engine.phases import PHASES, phase_named
@@ -85,7 +86,7 @@ def write_baseline(path: Path, records: Sequence[Record]) -> None:
     Raises:
         RecordError: the file cannot be written.
     """
-    write_whole(path, "".join(msgspec.json.encode(record).decode() + "\n" for record in records))
+    write_whole(path, "".join(encoded(record).decode() + "\n" for record in records))
 
 
 def _without_times(record: Record) -> Record:

@@ -33,6 +33,11 @@ class FluxperfError(Exception):
     """Base of every error that fluxperf raises on purpose."""
 
 
+def reason(error: Exception) -> str:
+    """An error in words, for a message that names the file: of the system's only why, without its number and path."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
 class ConfigError(FluxperfError):
     """A request that no workload, model or rung can satisfy."""
 

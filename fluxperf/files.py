@@ -49,14 +49,15 @@ def write_whole(path: Path, content: str | bytes | Iterable[bytes], durable: boo
 
     Args:
         path: of the file; folders above it are made.
-        content: text is written as UTF-8; of a large one its parts, as they are made.
+        content: text is written as UTF-8, what of it is no character as an escape; of a large one its parts, as they
+            are made.
         durable: wait until the disk has the file and its folder. Without, a crash of the machine may lose it; a reader
             never sees half.
 
     Raises:
         RecordError: the file cannot be written.
     """
-    data = content.encode() if isinstance(content, str) else content
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     parts = [data] if isinstance(data, bytes) else data
     with _complaining(path):
         if _is_special(path):

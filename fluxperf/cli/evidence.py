@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -83,7 +84,7 @@ def _chosen(parts: list[Part], patterns: list[str]) -> list[Part]:
 def _others(output: Path) -> list[Path]:
     """Folders of the checkout that say how long processes took."""
     found = sorted((_ROOT / "reports" / "records").glob(f"*/{SECONDS}"))
-    return [path.parent for path in found if path.parent.resolve() != output.resolve()]
+    return [path.parent for path in found if os.path.realpath(path.parent) != os.path.realpath(output)]
 
 
 def _here(suite: str, listed: bool) -> Here:

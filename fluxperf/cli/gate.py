@@ -35,6 +35,7 @@ from fluxperf.cli.power import power
 from fluxperf.cli.progress import Progress, Stages
 from fluxperf.cli.terminal import say
 from fluxperf.cli.verdicts import Outputs, conclude
+from fluxperf.documents import as_text
 from fluxperf.engine.device import open_device
 from fluxperf.engine.phases import PHASES
 from fluxperf.errors import BuildError, ConfigError, FluxperfError, RecordError
@@ -223,8 +224,8 @@ def accept(
     today = datetime.datetime.now(datetime.UTC).date()
     try:
         row = Accepted(
-            metric=metric, workload=workload, rung=rung, reason=reason.strip(), author=who, date=today,
-            until=until.date() if until else None, base=base, up_to=up_to, digest=sha256,
+            metric=metric, workload=workload, rung=rung, reason=as_text(reason.strip()), author=as_text(who),
+            date=today, until=until.date() if until else None, base=base, up_to=up_to, digest=sha256,
         )  # fmt: skip
     except ValueError as error:
         raise ConfigError(f"gate accept: {error}.") from error
@@ -318,7 +319,9 @@ def _revisions(
 
 def _git_user() -> str:
     try:
-        done = subprocess.run(["git", "config", "user.name"], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", "config", "user.name"], capture_output=True, text=True, errors="replace", check=False
+        )
     except OSError:
         return ""
     return done.stdout

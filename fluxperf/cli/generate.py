@@ -11,6 +11,7 @@ from fluxperf.budgets import check_gigabytes
 from fluxperf.cli.grammar import choice
 from fluxperf.cli.options import RUNGS, DeviceKind, MemoryGb, Pixels, Revision, Variant
 from fluxperf.cli.pictures import How, decode_latents, encode_prompts, make_pictures
+from fluxperf.documents import as_text
 from fluxperf.errors import ConfigError
 from fluxperf.files import check_writable
 from fluxperf.pipeline.asked import MOST_TOKENS
@@ -152,10 +153,7 @@ def generate(
         decode_latents(how, decode, output)
         return
     lines = read_prompts(prompts) if prompts else [Line(prompt=prompt)] if prompt is not None else []
-    for number, line in enumerate(lines, start=1):
-        if not line.prompt.strip():
-            which = f" {number} of {len(lines)}" if len(lines) > 1 else ""
-            raise ConfigError(f"prompt{which}: expected words that describe a picture, got an empty text.")
+    _check_prompts(lines)
     if embeddings_out is not None:
         words = [Words(line.prompt, line.prompt if line.prompt_2 is None else line.prompt_2) for line in lines]
         encode_prompts(how, words, embeddings_out)
@@ -164,6 +162,15 @@ def generate(
     first = seeds_of(seed, 1)[0]
     given = Defaults(height, width, steps, guidance, first, num_images)
     make_pictures(how, lines, embeddings, given, output, latents_out)
+
+
+def _check_prompts(lines: list[Line]) -> None:
+    for number, line in enumerate(lines, start=1):
+        which = f" {number} of {len(lines)}" if len(lines) > 1 else ""
+        if as_text(line.prompt) != line.prompt:
+            raise ConfigError(f"prompt{which}: expected text in UTF-8, got other bytes.")
+        if not line.prompt.strip():
+            raise ConfigError(f"prompt{which}: expected words that describe a picture, got an empty text.")
 
 
 def _check_outputs(*paths: Path | None) -> None:

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import msgspec
-
 from fluxperf.cli.rescue import rescued, write_or_rescue
 from fluxperf.cli.terminal import harmless_json
+from fluxperf.documents import encoded
 from fluxperf.errors import RecordError
 from fluxperf.files import check_writable
 from fluxperf.harness.records import Record, append_record
@@ -108,5 +107,5 @@ def _rescued(record: Record, output: Path) -> str:
     """Where a record went that its file did not take."""
     where = rescued(output, lambda path: append_record(path, record))
     if not where:
-        print(harmless_json(msgspec.json.encode(record).decode()))
+        print(harmless_json(encoded(record).decode()))
     return where or "on standard output"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from fluxperf.cli.terminal import Console, say
+from fluxperf.documents import formatted
 from fluxperf.errors import ConfigError
 from fluxperf.files import write_whole
 from fluxperf.harness.text import units
@@ -74,7 +74,7 @@ def table_per_op(
 
     table = per_op(timeline, ledger, machine_ceilings(rates, timeline, ledger))
     if to is not None:
-        write_whole(to, msgspec.json.format(msgspec.json.encode(table), indent=1).decode() + "\n")
+        write_whole(to, formatted(table, indent=1) + "\n")
         say(f"Ops of a step written to {to}.", err=True)
     return table
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 
 from fluxperf.cli.terminal import say
+from fluxperf.documents import formatted
 from fluxperf.errors import ConfigError
 from fluxperf.files import check_writable, write_whole
 from fluxperf.harness.comparisons import read_comparisons
@@ -63,7 +63,7 @@ def power(
         rows.append(row)
         say(row.in_words)
     if output is not None:
-        write_whole(output, msgspec.json.format(msgspec.json.encode(rows)).decode() + "\n")
+        write_whole(output, formatted(rows) + "\n")
         say(f"{plural(len(rows), 'row')} -> {output}")
 
 

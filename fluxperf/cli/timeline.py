@@ -14,6 +14,7 @@ from fluxperf.cli.per_op import Ceilings, PerOpFile, rates_of, show_per_op, tabl
 from fluxperf.cli.progress import Stages
 from fluxperf.cli.terminal import say
 from fluxperf.cli.timeline_tables import show, show_comparison, show_difference
+from fluxperf.documents import formatted
 from fluxperf.errors import ConfigError, TimelineError, UnknownNameError
 from fluxperf.files import write_whole
 from fluxperf.harness.policy import read_policy
@@ -117,7 +118,7 @@ def timeline(
         failed = [row.limit for row in verdicts if row.state == "broken"]
         undecided = {row.limit: row.reason for row in verdicts if row.state == "undecided"}
         document = _Document(1, summary, found, failed, undecided, verdicts, blind, *told, branches, comparison, table)
-        deliver(msgspec.json.format(msgspec.json.encode(document), indent=1).decode(), as_json)
+        deliver(formatted(document, indent=1), as_json)
     else:
         show(summary, found, top, branches)
         if comparison is not None:
@@ -150,7 +151,7 @@ def _compare(
         stages.next("comparing")
         found = difference(first, second)
     if as_json is not None:
-        deliver(msgspec.json.format(msgspec.json.encode(found), indent=1).decode(), as_json)
+        deliver(formatted(found, indent=1), as_json)
     else:
         show_difference(found, top)
     if html is not None:

@@ -15,6 +15,7 @@ from rich.text import Text
 from fluxperf.cli.grammar import STDOUT, Json, deliver
 from fluxperf.cli.rescue import write_or_rescue
 from fluxperf.cli.terminal import Console
+from fluxperf.documents import plain
 from fluxperf.errors import ConfigError, DeviceError, RecordError
 from fluxperf.files import check_writable
 from fluxperf.harness.timeline.call_sites import printable
@@ -67,7 +68,7 @@ def witness(
         except RecordError as error:
             refused = str(error)
     if json is not None:
-        deliver(json_text.dumps(_summary(events, found, code, problem)), json)
+        deliver(json_text.dumps(plain(_summary(events, found, code, problem))), json)
     else:
         console.print(_table(events))
     for copy in found:

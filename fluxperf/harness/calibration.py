@@ -11,6 +11,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from fluxperf.documents import formatted
 from fluxperf.errors import PolicyError
 from fluxperf.files import locked, write_whole
 from fluxperf.harness.compare import driver_class
@@ -145,5 +146,5 @@ def store(path: Path, machine: str, rows: dict[str, Calibrated]) -> Calibration:
     with locked(path):
         before = read_calibration(path)
         merged = Calibration(schema=SCHEMA, machine=machine, rows={**(before.rows if before else {}), **rows})
-        write_whole(path, msgspec.json.format(msgspec.json.encode(merged)).decode() + "\n")
+        write_whole(path, formatted(merged) + "\n")
     return merged

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import fluxperf
-from fluxperf.errors import BuildError
+from fluxperf.errors import BuildError, reason
 from fluxperf.files import write_whole
 from fluxperf.harness.alive import Begun
 from fluxperf.harness.gate import Side
@@ -239,9 +239,11 @@ def resolved(repository: Path, side: str, ref: str) -> str:
 
 def _git(repository: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(["git", "-C", str(repository), *arguments], capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise BuildError(f"gate: expected git to be installed, it does not start ({error.strerror}).") from error
+        return subprocess.run(
+            ["git", "-C", str(repository), *arguments], capture_output=True, text=True, check=False, errors="replace"
+        )
+    except (OSError, ValueError) as error:  # the latter of a NUL character
+        raise BuildError(f"gate: expected git to be installed, it does not start ({reason(error)}).") from error
 
 
 def _copy(repository: Path, tree: Path, commit: str, what: str) -> None:

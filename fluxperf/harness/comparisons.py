@@ -16,7 +16,8 @@ from statistics import fmean, median, variance
 
 import msgspec
 
-from fluxperf.errors import RecordError
+from fluxperf.documents import formatted
+from fluxperf.errors import RecordError, reason
 from fluxperf.files import write_whole
 from fluxperf.harness.calibration import Calibrated, calibrated, kind_of
 from fluxperf.harness.compare import compare, record_place, samples_of
@@ -171,8 +172,8 @@ def read_comparisons(path: Path) -> Comparisons:
         ) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecordError(
-            f"{path}: expected comparisons that `fluxperf gate calibrate -o` wrote, got something else ({error}). "
-            "Choose another file."
+            f"{path}: expected comparisons that `fluxperf gate calibrate -o` wrote, got something else "
+            f"({reason(error)}). Choose another file."
         ) from error
 
 
@@ -182,7 +183,7 @@ def write(path: Path, found: Comparisons) -> None:
     Raises:
         RecordError: it cannot be written.
     """
-    write_whole(path, msgspec.json.format(msgspec.json.encode(found)).decode() + "\n")
+    write_whole(path, formatted(found) + "\n")
 
 
 def again(

@@ -43,7 +43,7 @@ def declared(tree: Path, extra: str = "") -> list[str] | None:
 def isolated_path() -> list[str]:
     """Where this interpreter imports from when nothing of the user's own, nor of a working directory, is in the way."""
     command = [sys.executable, "-I", "-c", "import json, sys; print(json.dumps(sys.path))"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     try:
         return list(json.loads(done.stdout.splitlines()[-1]))
     except (ValueError, IndexError) as error:

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from fluxperf.documents import encoded
 from fluxperf.errors import RecordError
 from fluxperf.files import locked, write_whole
 from fluxperf.words import first_few
@@ -164,5 +165,5 @@ def merge_points(path: Path, points: Sequence[Point]) -> tuple[int, int]:
         added = len(fresh.keys() - rows.keys())
         replaced = sum(rows[key] != point for key, point in fresh.items() if key in rows)
         rows |= fresh
-        write_whole(path, b"".join(msgspec.json.encode(point) + b"\n" for point in rows.values()))
+        write_whole(path, b"".join(encoded(point) + b"\n" for point in rows.values()))
     return added, replaced

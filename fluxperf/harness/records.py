@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from fluxperf.documents import encoded
 from fluxperf.errors import RecordError
 from fluxperf.files import append_line
 from fluxperf.harness.damaged import NOT_A_RECORD, explain
@@ -340,7 +341,7 @@ def append_record(path: Path, record: Record) -> None:
     Raises:
         RecordError: the file cannot be written.
     """
-    append_line(path, msgspec.json.encode(record) + b"\n")
+    append_line(path, encoded(record) + b"\n")
 
 
 def read_records(path: Path) -> RecordsFile:

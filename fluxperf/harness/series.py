@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 import numpy as np
 
+from fluxperf.documents import formatted
 from fluxperf.harness.columns import Columns, Floats, Places
 from fluxperf.harness.points import Key, Point
 from fluxperf.harness.steps import Shift
@@ -168,7 +169,7 @@ class History(NamedTuple):
     def json(self) -> str:
         """As ``fluxperf history --json`` says it."""
         told = {"schema": SCHEMA, "series": [one.told() for one in self.series], "problems": self.problems}
-        return msgspec.json.format(msgspec.json.encode(told), indent=1).decode()
+        return formatted(told, indent=1)
 
 
 def distinction(series: Series) -> str:

@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from fluxperf.documents import plain
 from fluxperf.harness.provenance import Provenance
 from fluxperf.words import plural
 
@@ -214,7 +215,7 @@ def problem(reason: str, message: str, *, workload: str = "", rung: str = "", me
 
 def as_json(verdict: Verdict) -> str:
     """The verdict as JSON in ASCII, every row of it."""
-    return json.dumps(msgspec.to_builtins(verdict), indent=1, allow_nan=False) + "\n"
+    return json.dumps(plain(msgspec.to_builtins(verdict)), indent=1, allow_nan=False) + "\n"
 
 
 def finite(value: float) -> float | None:

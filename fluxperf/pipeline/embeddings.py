@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from fluxperf.engine.config import FluxConfig
-from fluxperf.errors import ArgumentError, CheckpointError, NumbersError
+from fluxperf.errors import ArgumentError, CheckpointError, NumbersError, reason
 from fluxperf.files import write_whole
 from fluxperf.pipeline.latents import metadata_of
 
@@ -136,7 +136,7 @@ def load_embeddings(path: Path, config: FluxConfig) -> Stored:
         metadata = metadata_of(data)
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(
-            f"{path}: expected a safetensors file with {TEXT} and {POOLED}, but it does not open ({error}). "
+            f"{path}: expected a safetensors file with {TEXT} and {POOLED}, but it does not open ({reason(error)}). "
             "Write one with fluxperf generate --embeddings-out FILE."
         ) from error
     missing = [name for name in (TEXT, POOLED) if name not in found]

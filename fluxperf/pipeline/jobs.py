@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from fluxperf.errors import ConfigError
+from fluxperf.errors import ConfigError, reason
 from fluxperf.pipeline.embeddings import Embedded
 from fluxperf.pipeline.noise import seeds_of
 
@@ -72,7 +72,7 @@ def read_prompts(path: Path) -> list[Line]:
         # A byte order mark is none of the text, and only line ends part lines: U+2028 and others may be in a prompt.
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: expected a text file of prompts, but {error}.") from error
+        raise ConfigError(f"{path}: expected a text file of prompts, but: {reason(error)}.") from error
     found = []
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.lstrip().startswith("#"):

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from fluxperf.errors import CheckpointError, NumbersError
+from fluxperf.errors import CheckpointError, NumbersError, reason
 from fluxperf.files import write_whole
 
 _TENSOR = "latents"
@@ -55,7 +55,7 @@ def load_latents(path: Path) -> tuple[npt.NDArray[np.float32], int, int, dict[st
         width, height = (int(size) // 16 for size in metadata.get("size", "").split(" x "))
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(
-            f"{path}: expected latents that fluxperf generate --latents-out wrote, but {error}."
+            f"{path}: expected latents that fluxperf generate --latents-out wrote, but: {reason(error)}."
         ) from error
     latents = found.get(_TENSOR)
     if latents is None or latents.dtype != np.float32 or latents.ndim != 3 or latents.shape[:2] != (1, width * height):

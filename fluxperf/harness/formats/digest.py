@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from fluxperf.documents import plain
 from fluxperf.harness.facts import summary
 from fluxperf.harness.facts.beside_peers import beside_peers
 from fluxperf.harness.facts.climbs import climbs
@@ -38,7 +39,7 @@ def digest(study: Study) -> str:
         "ladders": [_ladder(study, ladder) for ladder in study.ladders],
         "command": study.extras.command,
     }
-    return json.dumps(_plain(found), indent=1, allow_nan=False) + "\n"
+    return json.dumps(plain(_plain(found)), indent=1, allow_nan=False) + "\n"
 
 
 def _plain(value: Any) -> Any:

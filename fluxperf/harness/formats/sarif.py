@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import Any
 
+from fluxperf.documents import plain
 from fluxperf.harness.text.escape import neutral
 from fluxperf.harness.verdict import REASONS, Row, Verdict
 
@@ -54,7 +55,7 @@ def sarif(verdict: Verdict, place: str = "reports/policy.toml") -> str:
             }
         ],
     }
-    return json.dumps(log, indent=1, allow_nan=False) + "\n"
+    return json.dumps(plain(log), indent=1, allow_nan=False) + "\n"
 
 
 def _left_out(verdict: Verdict) -> int:

@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from fluxperf.documents import formatted
 from fluxperf.errors import TimelineError
 from fluxperf.files import write_whole
 from fluxperf.harness.records import Machine, OpRow, TriedRow, WorkloadRow
@@ -102,7 +103,7 @@ def write_ledger(path: Path, ledger: Ledger) -> None:
     Raises:
         RecordError: the file cannot be written.
     """
-    write_whole(path, msgspec.json.format(msgspec.json.encode(ledger), indent=1).decode() + "\n")
+    write_whole(path, formatted(ledger, indent=1) + "\n")
 
 
 def read_ledger(path: Path) -> Ledger:

@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from fluxperf.documents import encoded
 from fluxperf.harness.timeline.columns import Column, codes, empty, nest
 from fluxperf.harness.timeline.model import NONE, Ranges, Timeline, Waits, What, process_of, thread_id
 from fluxperf.harness.timeline.places import Places
@@ -41,16 +41,12 @@ def trace_parts(timeline: Timeline) -> Iterator[bytes]:
     """`trace` in pieces, which a large timeline is written in."""
     writer = _Writer(timeline)
     # Perfetto has read nanoseconds where the unit of display is them; times here are microseconds, as ever.
-    yield b'{"displayTimeUnit":"ms","otherData":' + _json(writer.about()) + b',"traceEvents":['
+    yield b'{"displayTimeUnit":"ms","otherData":' + encoded(writer.about()) + b',"traceEvents":['
     first = True
     for events in filter(None, writer.events()):
         yield events[1:] if first else events
         first = False
     yield b"]}"
-
-
-def _json(value: Any) -> bytes:
-    return msgspec.json.encode(value)
 
 
 def _chunks(number: int) -> Iterator[slice]:
@@ -110,7 +106,7 @@ class _Writer:
         yield from self._started()
         yield from self._work()
         yield from self._syncs()
-        yield b"".join(b"," + _json(event) for event in self._tracks.names())
+        yield b"".join(b"," + encoded(event) for event in self._tracks.names())
 
     def _us(self, times_ns: Column) -> list[bytes]:
         """Microseconds whose double, times 1000 and cut, is the number of nanoseconds: so Perfetto reads them."""
@@ -130,7 +126,7 @@ class _Writer:
         heads, of_range = self._range_heads(track.ranges)
         number = len(heads)  # heads of calls come after them, and lack the correlation
         heads += [
-            b'"name":%b,"cat":"cuda_%b","args":{"correlation":' % (_json(name), api.encode())
+            b'"name":%b,"cat":"cuda_%b","args":{"correlation":' % (encoded(name), api.encode())
             for name, api in calls.kinds
         ]
         head = np.concatenate((of_range, calls.what[track.calls] + number))[order]
@@ -176,7 +172,7 @@ class _Writer:
             args["closed"] = False
         if (row.thread, self._timeline.ranges.domain[index].item()) in self._tracks.domains:
             args["thread"] = thread_id(row.thread)
-        return b'"name":%b,"cat":"user_annotation","args":%b' % (_json(row.name), _json(args)[:-1])
+        return b'"name":%b,"cat":"user_annotation","args":%b' % (encoded(row.name), encoded(args)[:-1])
 
     def _started(self) -> Iterator[bytes]:
         """Start/end ranges, and those that were never closed, as pairs of asynchronous events."""
@@ -211,7 +207,7 @@ class _Writer:
         place, paths = self._places.paths_of(work)
         about, firsts = codes(work.stream, work.process, place)
         abouts = [
-            b',"stream":%d,"process":%d,"range":%b' % (stream, self._tracks.pid(process), _json(paths[path]))
+            b',"stream":%d,"process":%d,"range":%b' % (stream, self._tracks.pid(process), encoded(paths[path]))
             for stream, process, path in _rows(firsts, work.stream, work.process, place)
         ]
         tails = [tail + b"}}" for _, tail, _ in kinds]
@@ -253,13 +249,13 @@ class _Writer:
         syncs, calls = self._timeline.syncs, self._timeline.calls
         if not len(syncs):
             return
-        heads = [b'"name":%b,"cat":"cuda_sync","args":{"correlation":' % _json(kind) for kind in syncs.kinds]
+        heads = [b'"name":%b,"cat":"cuda_sync","args":{"correlation":' % encoded(kind) for kind in syncs.kinds]
         thread = np.append(thread_id(calls.thread), 0)[syncs.call]  # NONE, which is -1, is thread 0
         columns = (syncs.gpu, syncs.stream, syncs.blocks, syncs.process, thread)
         place, firsts = codes(*columns)
         tails = [
             b',"gpu":%d,"stream":%d,"blocks":%b},%b'
-            % (gpu, stream, _json(bool(blocks)), _place(self._tracks.pid(process), tid))
+            % (gpu, stream, encoded(bool(blocks)), _place(self._tracks.pid(process), tid))
             for gpu, stream, blocks, process, tid in _rows(firsts, *columns)
         ]
         for part in _chunks(len(syncs)):
@@ -314,5 +310,5 @@ def _what_text(what: What) -> tuple[bytes, bytes, bool]:
         copy = what.copy
         args |= {"copies": copy.count, "from": copy.source_memory, "to": copy.target_memory}
         args |= {"sides": [copy.source, copy.target], "unified": copy.unified}
-    tail = b"," + _json(args)[1:-1] if args else b""
-    return b'"name":%b,"cat":"%b"' % (_json(what.name), CATEGORIES[what.kind].encode()), tail, what.kind != "kernel"
+    tail = b"," + encoded(args)[1:-1] if args else b""
+    return b'"name":%b,"cat":"%b"' % (encoded(what.name), CATEGORIES[what.kind].encode()), tail, what.kind != "kernel"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fluxperf.documents import plain
 from fluxperf.files import write_whole
 from fluxperf.harness.timeline.tracer import Call, Copy, Sync
 
@@ -88,6 +89,6 @@ def write_rows(path: Path, events: Iterable[Event]) -> int:
     Raises:
         RecordError: the file cannot be written.
     """
-    lines = [json.dumps(row(event)) + "\n" for event in events]
+    lines = [json.dumps(plain(row(event))) + "\n" for event in events]
     write_whole(path, "".join(lines))
     return len(lines)
