@@ -247,7 +247,8 @@ def added(before: Comparisons, measured: AA, policy: Policy) -> Comparisons:
     """
     comparison = judged(measured, policy, 0 if before.plants else None)
     found = msgspec.structs.replace(before, comparisons=[*before.comparisons, comparison])
-    return msgspec.structs.replace(found, metrics={name: _metric(name, found) for name in comparison.medians})
+    names = dict.fromkeys(name for one in found.comparisons for name in one.medians)
+    return msgspec.structs.replace(found, metrics={name: _metric(name, found) for name in names})
 
 
 def judged(measured: AA, policy: Policy, planted: int | None = None) -> Comparison:

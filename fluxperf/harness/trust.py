@@ -14,6 +14,7 @@ from fluxperf.harness.pairing import parts
 from fluxperf.harness.policy import Policy
 from fluxperf.harness.records import Record
 from fluxperf.harness.verdict import Row, problem
+from fluxperf.words import plural
 
 #: Samples from which on two processes cannot agree by chance.
 _TELLING = 3
@@ -112,8 +113,23 @@ def remarks(place: Place, base: Sequence[Record], head: Sequence[Record], policy
     if len(base) == len(head) == 1 and None not in times and times[0] != times[1]:
         both = f"{base[0].created_utc}, {head[0].created_utc}"
         yield f"{where}: one side was measured after the other, not in turns ({both})"
+    if short := _short_windows([*base, *head]):
+        yield f"{where}: joules are not judged: {short}"
     if others := _algorithms(base, head):
         yield f"{where}: libraries chose other algorithms for {', '.join(others[:3])}"
+
+
+def _short_windows(records: Sequence[Record]) -> str:
+    """Words for windows that were too short for the GPU's counter of energy; "" where none was."""
+    windows = [state.energy for record in records for state in record.conditions or [] if state.energy is not None]
+    short = [row for row in windows if row.counter_j is None and row.renewals]
+    if not short:
+        return ""
+    shortest = min(row.window_s for row in short)
+    return (
+        f"the counter came round too rarely in {len(short)} of {plural(len(windows), 'window')}, the shortest of "
+        f"{shortest:.2g} s. Take more samples in each (--repeat)"
+    )
 
 
 def _algorithms(base: Sequence[Record], head: Sequence[Record]) -> list[str]:

@@ -25,7 +25,7 @@ def worked(tasks: Sequence[Task], base: Sequence[Record], head: Sequence[Record]
     kept = []
     for task in tasks:
         family, _, key = task.metric.partition(".")
-        if family == "energy" and not (_whole(task.base) and _whole(task.head)):
+        if family == "energy" and not (_whole(task.base, base, key) and _whole(task.head, head, key)):
             continue
         if family != "cycles":
             kept.append(task)
@@ -36,8 +36,10 @@ def worked(tasks: Sequence[Task], base: Sequence[Record], head: Sequence[Record]
     return kept
 
 
-def _whole(processes: Processes) -> bool:
-    return bool(processes) and all(map(len, processes))
+def _whole(joules: Processes, records: Sequence[Record], key: str) -> bool:
+    """Whether every process that has times of something tells its joules; a record of a short window has none."""
+    timed = sum(len(samples_of(record, f"times.{key}")) for record in records)
+    return bool(joules) and len(joules) == timed and all(map(len, joules))
 
 
 def _clocks(records: Sequence[Record], key: str) -> list[list[float]]:

@@ -134,6 +134,27 @@ def test_no_comparison_is_begun_that_would_end_too_late(limit_s: float | None, n
     assert len(found.comparisons) == number
 
 
+class Metered(Fake):
+    """A card that tells joules, but for one turn that is too short."""
+
+    def __init__(self, short: int) -> None:
+        super().__init__()
+        self._short = short
+
+    def measure(self, side: Side) -> list[Record]:
+        (record,) = super().measure(side)
+        return [replaced(record, energy_j={} if len(self.sides) == self._short else {"denoise": [[12.0]]})]
+
+
+@pytest.mark.parametrize("short", [4, 40])
+def test_joules_of_comparisons_are_those_of_the_turns_that_were_long_enough(short: int) -> None:
+    found = made(3, Metered(short))
+    joules = METRIC.replace("times", "energy")
+    assert [joules in one.medians for one in found.comparisons] == [short != 4, True, short != 40]
+    assert found.metrics[joules].calibrated.measured == 16
+    assert found.metrics[METRIC].calibrated.measured == 24
+
+
 def test_a_file_is_continued_by_what_is_asked_alike_and_by_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "aa.json"
     assert continued(path, none_yet()) == none_yet()

@@ -12,7 +12,7 @@ from fluxperf.harness.clock_slope import at_one_clock, slope_of
 from fluxperf.harness.compare import compare
 from fluxperf.harness.meaning import explained
 from fluxperf.harness.policy import read_policy
-from fluxperf.harness.records import Record
+from fluxperf.harness.records import Conditions, EnergyRow, Record
 from fluxperf.harness.verdict import Row
 from tests.report.pages import on_gpu
 
@@ -95,6 +95,34 @@ def test_nothing_changed_is_same_in_cycles_and_joules(seed: int) -> None:
     found = verdicts(*map(record, sides(seed)))
     assert found["cycles.denoise"] == ("SAME", "shown_same", "pass")
     assert found["energy.denoise"] == ("SAME", "shown_same", "pass")
+
+
+def turns(found, *short: int) -> list[Record]:
+    """A record of each turn, as processes that stay alive write them; ``short`` ones have no joules."""
+    made = []
+    for number, (cycles, clock, joules) in enumerate(zip(*found, strict=True)):
+        told = number not in short
+        row = EnergyRow(window_s=1.07, counter_j=12.0 if told else None, integrated_j=12.0, renewals=10 if told else 9)
+        one = record(([cycles], [clock], [joules]))
+        one = msgspec.structs.replace(one, conditions=[Conditions(readings=[], energy=row)])
+        made.append(one if told else msgspec.structs.replace(one, energy_j={}))
+    return made
+
+
+@pytest.mark.parametrize(("before", "after"), [((), (3,)), ((2,), (7,)), ((), ())])
+def test_a_turn_that_was_too_short_for_joules_leaves_out_the_joules_and_nothing_else(before, after) -> None:
+    base, head = sides()
+    found = compare(turns(base, *before), turns(head, *after), POLICY)
+    rows = {row.metric: row.verdict for row in found.rows if row.kind == "noisy"}
+    whole = not (before or after)
+    assert ("energy.denoise" in rows) == whole, "pairs of other turns are no pairs"
+    assert rows["cycles.denoise"] == "SAME"
+    assert not [row for row in found.rows if row.outcome == "error"]
+    said = [note for note in found.notes if "joules" in note]
+    number = len(before) + len(after)
+    wanted = f"too rarely in {number} of 24 windows, the shortest of 1.1 s. Take more samples in each (--repeat)"
+    assert len(said) == (not whole)
+    assert all(note.endswith(wanted) for note in said)
 
 
 def test_more_joules_for_the_same_cycles_are_hungrier() -> None:
