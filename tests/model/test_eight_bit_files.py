@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 from fluxperf.engine.checkpoints import layouts
 from fluxperf.engine.checkpoints.checkpoint import Checkpoint
+from fluxperf.engine.checkpoints.reader import Descriptors, Reader, Stretch
 from fluxperf.engine.device.host import HostDevice
 from fluxperf.engine.model.weights import parameters
 from fluxperf.errors import CheckpointError
@@ -235,3 +237,21 @@ def test_a_scale_of_one_beside_a_plain_weight_is_taken(tmp_path):
     stored, _ = raw(ORIGINAL, torch.bfloat16)
     path = _written(tmp_path / "m.safetensors", stored | {"img_in.scale_weight": torch.tensor(1.0)})
     assert Checkpoint(path).scales("img_in.weight") is None
+
+
+@pytest.mark.parametrize("kind", [ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16], ids=lambda dtype: dtype.__name__)
+@pytest.mark.parametrize("size", [1, 2, 7, 1 << 16, (1 << 17) + 3])
+def test_any_stretch_of_numbers_is_read(tmp_path, kind, dtype, size):
+    """Odd ones too, from odd places, behind odd ones in memory, and more than are looked up together."""
+    bits = np.random.default_rng(size).integers(0, 0x78, size + 3).astype(np.uint8)
+    bits[::3] |= 0x80
+    (tmp_path / "bits").write_bytes(bits.tobytes())
+    scale = np.array([0.3], np.float32)
+    meant = (bits.view(kind).astype(np.float32) * scale).astype(dtype)
+    for first in (0, 1, 2):
+        stretch = Stretch("x", tmp_path / "bits", first, size, np.dtype(kind), scale)
+        memory = np.zeros(size + 2, dtype)
+        Reader([stretch], np.dtype(dtype), Descriptors())(0, memory[1:-1].view(np.uint8))
+        assert memory[1:-1].tobytes() == meant[first : first + size].tobytes()
+        assert memory[0] == memory[-1] == 0
