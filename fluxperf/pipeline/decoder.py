@@ -80,7 +80,7 @@ def check_pictures(finite: Any) -> None:
     if wrong:
         which = f"picture {', '.join(wrong)} of {len(finite)}" if len(finite) > 1 else "the picture"
         raise NumbersError(
-            f"{which}: expected finite numbers from transformer and VAE, got NaN or infinity; none is written. "
-            "Embeddings or latents that were given are damaged, or numbers leave the range of a dtype: try a float32 "
-            "rung (--rung batched), and --latents-out to see whether the latents are finite."
+            f"{which}: expected finite numbers from text encoders, transformer and VAE, got NaN or infinity; none "
+            "is written. Embeddings or latents that were given are damaged, or numbers leave the range of a dtype: try "
+            "a float32 rung (--rung batched), and --latents-out to see whether the latents are finite."
         )

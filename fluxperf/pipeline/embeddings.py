@@ -17,7 +17,7 @@ from safetensors.numpy import load, save
 from fluxperf.engine.config import FluxConfig
 from fluxperf.errors import ArgumentError, CheckpointError, NumbersError, reason
 from fluxperf.files import write_whole
-from fluxperf.pipeline.latents import metadata_of
+from fluxperf.pipeline.latents import check_holds, metadata_of
 
 #: Names of the tensors in a file, those of diffusers' arguments.
 TEXT, POOLED = "prompt_embeds", "pooled_prompt_embeds"
@@ -130,6 +130,7 @@ def load_embeddings(path: Path, config: FluxConfig) -> Stored:
     Raises:
         CheckpointError: the file cannot be read, lacks a tensor, or holds other shapes or numbers that are not finite.
     """
+    check_holds(path, (TEXT, POOLED), f"{TEXT} and {POOLED}, as fluxperf generate --embeddings-out writes them")
     try:
         data = path.read_bytes()
         found = load(data)
@@ -139,11 +140,6 @@ def load_embeddings(path: Path, config: FluxConfig) -> Stored:
             f"{path}: expected a safetensors file with {TEXT} and {POOLED}, but it does not open ({reason(error)}). "
             "Write one with fluxperf generate --embeddings-out FILE."
         ) from error
-    missing = [name for name in (TEXT, POOLED) if name not in found]
-    if missing:
-        raise CheckpointError(
-            f"{path}: expected tensors {TEXT} and {POOLED}, found {', '.join(sorted(found)) or 'none'}."
-        )
     text, pooled = (_float32(found[name], path, name) for name in (TEXT, POOLED))
     text, pooled = text.reshape(-1, *text.shape[-2:]), pooled.reshape(-1, pooled.shape[-1])
     wanted = (config.text_dim, config.pooled_dim)

@@ -111,6 +111,13 @@ def _no_folder(path: Path) -> str:
             f"run --weights {path}`; for pictures give it as --transformer beside --model, {_WHOSE}."
         )
     text = f"{path}: expected a diffusers model folder, found nothing there."
+    if path.parts and path.parts[0].endswith(":"):
+        first = 2 if path.parts[0].startswith("http") else 1
+        model = "/".join(path.parts[first : first + 2])
+        return f"{text} It seems to be an address: give the model's name on the hub ({model})."
+    if len(path.parts) == 3 and path.suffix == ".safetensors" and not path.is_absolute():
+        model, file = "/".join(path.parts[:2]), path.name
+        text += f" If it is a file on the hub: hf download {model} {file}, and give it as --transformer, with --model."
     if len(path.parts) == 2 and not path.is_absolute():
         text += f" If it is a name on the hub: hf download {path} --local-dir {path.name}, and give that folder."
     return text

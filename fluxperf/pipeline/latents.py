@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from fluxperf.engine.checkpoints.files import TensorFiles
+from fluxperf.engine.checkpoints.strangers import told_as_part, told_by_names
 from fluxperf.errors import CheckpointError, NumbersError, reason
 from fluxperf.files import write_whole
 
@@ -48,6 +50,7 @@ def load_latents(path: Path) -> tuple[npt.NDArray[np.float32], int, int, dict[st
     Raises:
         CheckpointError: the file cannot be read, or is none that `save_latents` wrote.
     """
+    check_holds(path, (_TENSOR,), "latents that fluxperf generate --latents-out wrote")
     try:
         data = path.read_bytes()
         found = load(data)
@@ -55,7 +58,7 @@ def load_latents(path: Path) -> tuple[npt.NDArray[np.float32], int, int, dict[st
         width, height = (int(size) // 16 for size in metadata.get("size", "").split(" x "))
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(
-            f"{path}: expected latents that fluxperf generate --latents-out wrote, but: {reason(error)}."
+            f"{path}: expected latents that fluxperf generate --latents-out wrote, with a size, but: {reason(error)}."
         ) from error
     latents = found.get(_TENSOR)
     if latents is None or latents.dtype != np.float32 or latents.ndim != 3 or latents.shape[:2] != (1, width * height):
@@ -66,6 +69,28 @@ def load_latents(path: Path) -> tuple[npt.NDArray[np.float32], int, int, dict[st
     if not np.isfinite(latents).all():
         raise CheckpointError(f"{path}: latents hold NaN or infinity; generate them again.")
     return latents, height, width, metadata
+
+
+def check_holds(path: Path, tensors: Sequence[str], words: str) -> None:
+    """Complains about a file that is none of those that a command wrote; by its beginning and its header alone.
+
+    Args:
+        path: of the file, of any size.
+        tensors: those that it should hold.
+        words: the kind of file that it should be.
+
+    Raises:
+        CheckpointError: it is something else; says what.
+    """
+    try:
+        held = TensorFiles.single(path).names
+    except CheckpointError as error:
+        said = str(error).removeprefix(f"{path}: ")
+        raise CheckpointError(f"{path}: expected {words}: {said}") from error
+    if missing := [name for name in tensors if name not in held]:
+        told = told_by_names(held) or told_as_part(held)
+        got = f", got {told}" if told else f" ({', '.join(missing)}), found {', '.join(sorted(held)[:4]) or 'none'}"
+        raise CheckpointError(f"{path}: expected {words}{got}.")
 
 
 def metadata_of(data: bytes) -> dict[str, str]:

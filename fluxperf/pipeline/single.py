@@ -62,7 +62,9 @@ def open_single(path: Path) -> SingleFile:
     """
     path = path.expanduser()
     if not path.is_file():
-        what = "a folder" if path.is_dir() else "nothing there"
+        what = "nothing there. Name a file"
+        if path.is_dir():
+            what = "a folder. Give the folder of a whole model as --model, without --transformer, or name a file in it"
         raise CheckpointError(f"{path}: expected a safetensors file of the transformer's weights, found {what}.")
     files = TensorFiles.single(path)
     check_kind(files.names, path)

@@ -99,10 +99,19 @@ def plan_text(folder: ModelFolder, single: SingleFile | None = None) -> TextPlan
 
 def _tokenizer(folder: Path, name: str, encoder: Plan) -> Any:
     """A tokenizer that was tried, and whose ids the encoder has."""
-    with quiet("transformers") as transformers, library_errors(folder, "a tokenizer"):
-        tokenizer = getattr(transformers, name).from_pretrained(folder)
-        tokenizer(["a trial"], padding="max_length", max_length=8, truncation=True)
-        highest = max(tokenizer.get_vocab().values())
+    try:
+        with quiet("transformers") as transformers, library_errors(folder, "a tokenizer"):
+            tokenizer = getattr(transformers, name).from_pretrained(folder)
+            tokenizer(["a trial"], padding="max_length", max_length=8, truncation=True)
+            highest = max(tokenizer.get_vocab().values())
+    except CheckpointError as error:
+        if (folder / "tokenizer.json").is_file() or not (folder / "spiece.model").is_file():
+            raise
+        raise CheckpointError(
+            f"{folder}: expected tokenizer.json, found spiece.model alone, which transformers converts by means of "
+            "sentencepiece and protobuf. Download tokenizer.json from the same place, or install these two. It says: "
+            f"{str(error.__cause__)[:200]}"
+        ) from error
     if highest >= encoder.settings.vocab_size:
         raise CheckpointError(
             f"{folder}: expected ids below {encoder.settings.vocab_size}, the vocabulary of {encoder.folder.name}/, "

@@ -159,7 +159,7 @@ def test_a_long_prompt_is_cut_and_that_is_said(generate):
         (("--prompts", "bad.jsonl"), "bad.jsonl, line 2: expected an object with prompt"),
         (("--prompts", "flat.jsonl"), "--height 0: expected a positive multiple of 16"),
         (("--prompts", "twice.jsonl", "-o", "d/"), "expected a file for each picture, got this one for two"),
-        (("--embeddings", "empty.txt"), "expected a safetensors file with prompt_embeds"),
+        (("--embeddings", "empty.txt"), "expected prompt_embeds and pooled_prompt_embeds, as"),
         (("--decode", "empty.txt"), "expected latents that fluxperf generate --latents-out wrote"),
         (("a fox", "--model", "nowhere"), "nowhere: expected a diffusers model folder, found nothing there"),
     ],

@@ -278,3 +278,61 @@ def test_places_of_the_cache_beside_a_snapshot_name_it(cached, tmp_path, capsys,
 
 def test_the_cache_itself_names_its_models(cached, tmp_path, capsys):
     _alike(capsys, cached.parents[2], tmp_path, "the hub's cache with black-forest-labs/FLUX.1-schnell. Give one by")
+
+
+@pytest.mark.parametrize("option", ["--decode", "--embeddings"])
+@pytest.mark.parametrize("kind", ["a LoRA", "a VAE", "GGUF", "a page", "a pointer", "nothing", "a download"])
+def test_files_that_commands_write_are_told_from_others(saved, tmp_path, capsys, option, kind):
+    content, _ = FILES[kind]
+    path = tmp_path / "given.safetensors"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        save_file({name: x.astype(np.float32) for name, x in content.items()}, path)
+    words = {"a LoRA": "a LoRA", "a VAE": "a VAE", "GGUF": "a GGUF file", "a page": "a web page"}
+    words |= {"a pointer": "a git-lfs pointer", "nothing": "an empty file", "a download": "ends within its header"}
+    place = ["--model", saved["schnell"].folder, *GENERATE, "-o", tmp_path / "x.png"]
+    code, message = _said(capsys, "generate", option, path, *place)
+    assert (code, words[kind] in message) == (2, True), message
+    wrote = "--latents-out" if option == "--decode" else "--embeddings-out"
+    assert f"fluxperf generate {wrote}" in message
+
+
+@pytest.mark.parametrize("option", ["--decode", "--embeddings"])
+def test_a_whole_checkpoint_is_not_read_as_latents_or_embeddings(saved, tmp_path, capsys, option, monkeypatch):
+    """It may be larger than the memory: its header tells."""
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} was read"))
+    weights = saved["schnell"].folder / f"transformer/{STEM}.safetensors"
+    code, message = _said(capsys, "generate", option, weights, "--model", saved["schnell"].folder, *GENERATE)
+    assert (code, "context_embedder.bias" in message) == (2, True), message
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("https://hub.example/black-forest-labs/FLUX.1-dev", "give the model's name on the hub (black-forest-labs/"),
+        ("hf://black-forest-labs/FLUX.1-dev", "give the model's name on the hub (black-forest-labs/FLUX.1-dev)"),
+        ("org/model/flux1.safetensors", "hf download org/model flux1.safetensors, and give it as --transformer"),
+    ],
+)  # fmt: skip
+def test_an_address_says_what_to_give(tmp_path, capsys, monkeypatch, given, says):
+    monkeypatch.chdir(tmp_path)
+    code, message = _said(capsys, "generate", "x", "--model", given, *GENERATE)
+    assert (code, says in message) == (2, True), message
+
+
+def test_a_folder_as_a_file_says_where_it_belongs(saved, tmp_path, capsys):
+    place = ["--model", saved["schnell"].folder, *GENERATE, "-o", tmp_path / "x.png"]
+    code, message = _said(capsys, "generate", "x", "--transformer", saved["schnell"].folder, *place)
+    assert (code, "found a folder. Give the folder of a whole model as --model" in message) == (2, True), message
+    code, message = _said(capsys, "generate", "--decode", tmp_path, *place)
+    assert (code, "got a folder. Name a file in it" in message) == (2, True), message
+
+
+def test_a_vocabulary_that_must_be_converted_first_says_so(folder, tmp_path, capsys):
+    tokenizer = folder / "tokenizer_2"
+    (tokenizer / "tokenizer.json").unlink()
+    (tokenizer / "spiece.model").write_bytes(b"\x0a\x10none")
+    code, message = _said(capsys, "generate", "x", "--model", folder, *GENERATE, "-o", tmp_path / "x.png")
+    assert (code, "expected tokenizer.json, found spiece.model alone" in message) == (2, True), message
+    assert "download them again" not in message

@@ -41,13 +41,15 @@ _TAR, _TAR_AT = b"ustar", 257
 
 def told_by_start(path: Path) -> str:
     """The kind of a file that stands in the place of another, by its first bytes, in words; "" if unknown."""
-    start = _start(path).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    start = (_start(path) or b"").removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     return next((words for sign, words in _PLACEHOLDERS if start.startswith(sign)), "")
 
 
 def told_as_weights(path: Path) -> str:
-    """The kind of a file that should be one of safetensors, in words; "" if it begins like one, or is unknown."""
+    """The kind of a file that should be one of safetensors, in words; "" for such a beginning, or an unknown one."""
     start = _start(path)
+    if start is None:
+        return ""
     if not start:
         return "an empty file: its download did not finish, download it again"
     if told := told_by_start(path):
@@ -96,9 +98,10 @@ def not_whole(path: Path) -> str:
     return ""
 
 
-def _start(path: Path) -> bytes:
+def _start(path: Path) -> bytes | None:
+    """First bytes of a file; none if it cannot be read."""
     try:
         with path.open("rb") as file:
             return file.read(512)
     except OSError:
-        return b""
+        return None

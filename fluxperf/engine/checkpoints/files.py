@@ -263,10 +263,14 @@ def _opened(path: Path) -> Any:
 
 def _why(path: Path, error: Exception) -> str:
     """Why a file does not open, in words."""
+    if path.is_dir():
+        return "got a folder. Name a file in it"
     if told := told_as_weights(path):
         return f"got {told}"
     try:
         problem = not_whole(path)
     except OSError:
         problem = ""
-    return f"but it {problem or f'does not open ({error})'}. Download it again"
+    if problem:
+        return f"but it {problem}. Download it again"
+    return f"but it does not open ({error}). Check that it is a file that may be read, or download it again"
