@@ -7,12 +7,16 @@ The loop is that of diffusers' pipeline: bfloat16 latents, the scheduler's Euler
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from diffusers import FluxTransformer2DModel
 
 from fluxperf.engine.config import FluxConfig, config_named
+from fluxperf.engine.device.cuda import CudaDevice
+from fluxperf.engine.device.gpu import cupy
+from fluxperf.engine.device.stamps import Lapse, Stamp
 from fluxperf.engine.model.schedule import sigmas
 from fluxperf.workloads import GUIDANCE, Workload
 
@@ -32,18 +36,25 @@ _ALIGNMENT = 16
 
 
 class TorchClock:
-    """CUDA events of PyTorch's current stream: seconds only."""
+    """Fluxperf's own stamps, on PyTorch's current stream: the clock of a peer is that of the rung beside it."""
 
-    def stamp(self) -> Any:
-        """An event recorded now."""
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
+    def __init__(self) -> None:
+        ordinal = torch.cuda.current_device()
+        self._device = CudaDevice(ordinal)
+        self._streams = partial(cupy().cuda.ExternalStream, device_id=ordinal)
 
-    def elapsed(self, start: Any, end: Any) -> tuple[float, None, None]:
-        """Seconds between two events."""
-        end.synchronize()
-        return float(start.elapsed_time(end)) / 1e3, None, None
+    def stamp(self) -> Stamp:
+        """A moment of PyTorch's stream."""
+        before, theirs = self._device.stream, self._streams(torch.cuda.current_stream().cuda_stream)
+        theirs.use()
+        try:  # a `with` block would leave CuPy's null stream behind it, not the one before
+            return self._device.stamp()
+        finally:
+            before.use()
+
+    def elapsed(self, start: Stamp, end: Stamp) -> Lapse:
+        """Seconds, cycles and their clock between two stamps."""
+        return self._device.elapsed(start, end)
 
     def synchronize(self) -> None:
         """Waits for the GPU."""
