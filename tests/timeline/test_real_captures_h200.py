@@ -120,7 +120,7 @@ def test_two_processes_domains_and_what_was_left_open(planted):
     assert len(planted.processes) == 2
     assert {"alpha", "beta"} < set(planted.ranges.domains)
     rows = {row.path: row for branch in tree(planted, Places(planted)) for _, row in branch.rows()}
-    assert (rows["alpha *"].kernels, rows["beta *"].kernels, rows["left open"].kernels) == (6, 12, 0)
+    assert (rows["alpha *"].kernels, rows["beta *"].kernels, rows["left open"].kernels) == (12, 12, 0)
     replayed = rows["replay"].children[0].children
     assert [(row.name, row.kernels) for row in replayed] == [("captured matmul", 12), ("captured adds", 36)]
     assert any(note.startswith("Never closed: 2 ranges ('left open')") for note in planted.notes)

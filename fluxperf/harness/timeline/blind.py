@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from fluxperf.harness.timeline.causes import SHORTEST_GAP_NS
-from fluxperf.harness.timeline.findings import FEWEST_SYNCS, KINDS, crossing
+from fluxperf.harness.timeline.findings import FEWEST_SYNCS, KINDS, TINY_BYTES, crossing
 from fluxperf.harness.timeline.model import NONE, Timeline
 from fluxperf.harness.timeline.places import Places
 from fluxperf.words import plural
@@ -63,6 +63,22 @@ def _unplaced(timeline: Timeline, places: Places) -> Iterator[_Reason]:
             (
                 f"outside of every range: {plural(stray, 'copy', 'copies')} between host and device; give them "
                 "a range, such as one around what is done before the loop"
+            ),
+        )
+    tiny = (
+        work.bytes
+        <= TINY_BYTES * np.array([what.copy.count if what.copy else 1 for what in work.kinds], np.int64)[work.what]
+    )
+    down = work.where(
+        what.copy is not None and what.copy.crossing == "d2h" and not what.copy.unified for what in work.kinds
+    )
+    lone = int((down & tiny & (work.call == NONE)).sum())
+    if lone:
+        yield (
+            ("item-sync",),
+            (
+                f"launched by no recorded call: {plural(lone, 'tiny copy', 'tiny copies')} to the host, perhaps "
+                "waited for; begin the capture before them"
             ),
         )
     idle = places.idle

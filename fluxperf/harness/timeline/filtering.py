@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fluxperf.errors import ConfigError
 from fluxperf.harness.timeline.attribution import attribute
+from fluxperf.harness.timeline.crossing import calls_in, perhaps_in
 from fluxperf.harness.timeline.limits import ranges_like
 from fluxperf.harness.timeline.model import NONE, Timeline, process_id
 from fluxperf.harness.timeline.places import Places, normal
@@ -95,10 +96,13 @@ def _within(timeline: Timeline, name: str, keep: dict[str, Mask]) -> None:
         have = ", ".join(first_few([repr(one) for one in dict.fromkeys(map(normal, timeline.ranges.names))], "name"))
         raise ConfigError(f"timeline --in {name}: expected a range of the capture, which has {have or 'none'}.")
     known = np.append(inside, False)
+    # Whatever was launched while it was open is in it, also in a range that overlaps it; that of no call may be.
+    made = np.append(calls_in(timeline.ranges, timeline.calls, inside)[0], False)
     keep["ranges"] &= inside
-    keep["calls"] &= known[timeline.calls.range]
-    keep["work"] &= known[timeline.work.range] | known[timeline.work.captured]
-    keep["syncs"] &= known[timeline.syncs.range]
+    keep["calls"] &= made[:-1]
+    perhaps = perhaps_in(timeline.ranges, timeline.work, inside)
+    keep["work"] &= made[timeline.work.call] | known[timeline.work.captured] | perhaps
+    keep["syncs"] &= made[timeline.syncs.call]
 
 
 def _between(timeline: Timeline, between_ms: tuple[float, float], keep: dict[str, Mask]) -> None:

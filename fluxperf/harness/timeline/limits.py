@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from fluxperf.errors import ConfigError, UnknownNameError
 from fluxperf.harness.text import units
 from fluxperf.harness.timeline.busy import busy
+from fluxperf.harness.timeline.crossing import calls_in, perhaps_in
 from fluxperf.harness.timeline.findings import KINDS, Finding, crossing
 from fluxperf.harness.timeline.model import NONE, Timeline
 from fluxperf.harness.timeline.places import Places, normal
 from fluxperf.harness.timeline.waiting import waiting_copies
-from fluxperf.words import first_few
+from fluxperf.words import first_few, plural
 
 #: Measures, and what each counts.
 MEASURES = {
@@ -152,27 +153,55 @@ def judge(
 def _judged(
     limit: Limit, timeline: Timeline, places: Places, found: list[Finding], blind: Mapping[str, str], span: float
 ) -> Verdict:
-    inside = None
+    inside, reasons = None, list[str]()
     if limit.range:
         inside = ranges_like(places, timeline, limit.range)
         if not inside.any():
             names = first_few([repr(name) for name in dict.fromkeys(map(normal, timeline.ranges.names))], "name")
             reason = f"the capture has no range {limit.range!r}; it has {', '.join(names) or 'none'}"
             return Verdict(limit=limit.text, state="undecided", seen="", reason=reason)
+        reasons = _unplaced(limit, timeline, inside)
     if limit.name in KINDS:
         rows = [row for row in found if row.finding == limit.name and (inside is None or _within(row, limit.range))]
         amount = _Amount(
             sum(row.count for row in rows), sum(row.cost_ms for row in rows) * 1e6, sum(row.bytes for row in rows), span
         )
-        reasons = [blind.get(limit.name, "")]
+        reasons.append(blind.get(limit.name, ""))
     else:
         amount = _measured(limit.name, timeline, places, inside)
-        reasons = [blind.get(name, "") for name in dict.fromkeys(_BLIND[limit.name][: 1 if inside is None else 2])]
+        reasons += [blind.get(name, "") for name in dict.fromkeys(_BLIND[limit.name][: 1 if inside is None else 2])]
     value, seen = _value(limit, amount)
     if value > limit.value or (limit.than == ">=" and value >= limit.value):
         return Verdict(limit=limit.text, state="broken", seen=seen)
     reason = "; ".join(dict.fromkeys(reason for reason in reasons if reason))
     return Verdict(limit=limit.text, state="undecided" if reason else "kept", seen=seen, reason=reason)
+
+
+#: What is counted by a finding or a measure and may lie in any range, if nothing says which call launched it.
+_COUNTED = {
+    **dict.fromkeys(("copies", "host-copy", "pageable-copy", "item-sync"), "copies"),
+    **dict.fromkeys(("kernels", "repeated-kernel"), "kernels"),
+    **dict.fromkeys(("waits", "sync-in-loop"), "waits"),
+}
+
+
+def _unplaced(limit: Limit, timeline: Timeline, inside: NDArray[np.bool_]) -> list[str]:
+    """Why what is counted in a range may not be all that belongs there."""
+    work, waits = timeline.work, timeline.syncs.blocking
+    lone = perhaps_in(timeline.ranges, work, inside)
+    numbers = {
+        "copies": int((lone & crossing(work)).sum()),
+        "kernels": int((lone & work.flags("kernel")).sum()),
+        "waits": int((waits.call == NONE).sum()),
+    }
+    reasons = []
+    counted = _COUNTED.get(limit.name, "")
+    if number := numbers.get(counted, 0):
+        told = plural(number, counted.removesuffix("s")) if counted != "copies" else plural(number, "copy", "copies")
+        reasons.append(f"{told} of which no recorded call tells the range may be in {limit.range!r}")
+    if limit.name in KINDS and calls_in(timeline.ranges, timeline.calls, inside)[1]:
+        reasons.append(f"{limit.range!r} overlaps ranges that it does not hold, and findings go by the innermost range")
+    return reasons
 
 
 def _within(row: Finding, name: str) -> bool:
@@ -207,7 +236,10 @@ def _measured(name: str, timeline: Timeline, places: Places, inside: NDArray[np.
     """A measure of the whole capture, or of what was launched in some of its ranges and below."""
     work, idle = timeline.work, places.idle
     known = np.ones(len(timeline.ranges) + 1, bool) if inside is None else np.append(inside, False)
-    of_work = known[work.range] | known[work.captured]
+    # A range that overlaps another without holding it has what was launched in both.
+    made = known[timeline.calls.range] if inside is None else calls_in(timeline.ranges, timeline.calls, inside)[0]
+    made = np.append(made, inside is None)
+    of_work = made[work.call] | known[work.captured]
     spans = busy(work.taken(of_work)) if of_work.any() else {}
     span = float(sum(gpu.last_ns - gpu.first_ns for gpu in spans.values()))
     lasted = work.end_ns - work.start_ns
@@ -216,8 +248,8 @@ def _measured(name: str, timeline: Timeline, places: Places, inside: NDArray[np.
         return _Amount(len(spent), float(spent.sum()), 0, span)
     if name == "waits":
         waits, calls, copies = timeline.syncs.blocking, timeline.calls, waiting_copies(timeline)
-        around = np.concatenate((waits.range, calls.range[copies]))
-        waited = np.concatenate((waits.end_ns - waits.start_ns, (calls.end_ns - calls.start_ns)[copies]))[known[around]]
+        called = np.concatenate((waits.call, copies))
+        waited = np.concatenate((waits.end_ns - waits.start_ns, (calls.end_ns - calls.start_ns)[copies]))[made[called]]
         return _Amount(len(waited), float(waited.sum()), 0, span)
     if name == "kernels":
         which = of_work & work.flags("kernel")

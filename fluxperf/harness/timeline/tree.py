@@ -3,7 +3,8 @@
 A range's GPU time is the union of the intervals of what was launched in it and below; its projection reaches from the
 first of that work to the last, which is what `nsys stats` reports as nvtx_gpu_proj_sum. Turns of one path are one row,
 with the shortest, median and longest of them. Work of a graph is below the range that launched the graph, in the ranges
-in which its nodes were captured.
+in which its nodes were captured. What was launched in two ranges of which neither holds the other, as of interleaved
+domains, is in both.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluxperf.harness.timeline.columns import Column, codes, empty, sums, union_ns
+from fluxperf.harness.timeline.crossing import calls_beside
 from fluxperf.harness.timeline.findings import crossing
-from fluxperf.harness.timeline.model import NONE, Timeline
+from fluxperf.harness.timeline.model import NONE, Timeline, Waits
 from fluxperf.harness.timeline.places import NO_RANGE, Places, normal
 
 #: Levels of a tree: what lies deeper, as of ranges that a recursion opens, is in the turn at the last one.
@@ -112,15 +114,28 @@ class _Nodes:
         self.keys = [*ids, (NONE, NO_RANGE)]
         self.parents = np.array(self.parent, np.int64)
 
-    def levels(self, turns: Column) -> Iterator[tuple[Column, Column]]:
-        """For each depth, the deepest first: rows that lie in a turn at that depth, and those turns."""
+    def levels(self, turns: Column, beside: tuple[Column, Column]) -> Iterator[tuple[Column, Column]]:
+        """For each depth, the deepest first: rows that lie in a turn at that depth, in rising order, and those turns.
+
+        Args:
+            turns: the innermost turn around each row.
+            beside: rows that lie in one more turn, and those turns.
+        """
         at = self._held[turns]
         depth = np.append(self.depth, NONE)
         up = np.append(self.parents, NONE)
-        for level in range(int(depth[at].max()) if len(at) else NONE, NONE, -1):
+        more = depth[beside[1]]
+        for level in range(int(max(depth[at].max(initial=NONE), more.max(initial=NONE))), NONE, -1):
             rows = np.flatnonzero(depth[at] == level)
-            yield rows, at[rows]
-            at[rows] = up[at[rows]]
+            below, also = at[rows], np.flatnonzero(more == level)
+            at[rows] = up[below]
+            if len(also):
+                rows, below = (
+                    np.concatenate(pair) for pair in zip((rows, below), (one[also] for one in beside), strict=True)
+                )
+                order = np.argsort(rows, kind="stable")
+                rows, below = rows[order], below[order]
+            yield rows, below
 
 
 def tree(timeline: Timeline, places: Places) -> list[Branch]:
@@ -188,7 +203,8 @@ def _measures(timeline: Timeline, places: Places, nodes: _Nodes) -> _Measures:
     idle[places.idle.work] = places.idle.lasted_ns
     gpus, _ = codes(work.gpu) if len(work) else (empty(), empty())
     several = int(gpus.max()) + 1 if len(gpus) else 1
-    for rows, turns in nodes.levels(nodes.of_work):
+    of_work, of_waits = _beside(timeline, nodes, waits)
+    for rows, turns in nodes.levels(nodes.of_work, of_work):
         if len(rows):
             spent = union_ns(work.start_ns[rows], work.end_ns[rows], turns * several + gpus[rows], number * several)
             found.busy_ns += spent.reshape(number, several).sum(1)
@@ -198,10 +214,32 @@ def _measures(timeline: Timeline, places: Places, nodes: _Nodes) -> _Measures:
             found.kernels += sums(turns, kernel[rows].astype(np.int64), number).astype(np.int64)
             found.copies += sums(turns, counts[rows], number).astype(np.int64)
             found.bytes += sums(turns, work.bytes[rows] * crosses[rows], number).astype(np.int64)
-    for rows, turns in nodes.levels(waits.range):
+    for rows, turns in nodes.levels(waits.range, of_waits):
         found.waits += np.bincount(turns, minlength=number)
         found.wait_ns += sums(turns, (waits.end_ns - waits.start_ns)[rows], number).astype(np.int64)
     return found
+
+
+def _beside(timeline: Timeline, nodes: _Nodes, waits: Waits) -> tuple[tuple[Column, Column], tuple[Column, Column]]:
+    """Work and waits, each with the turns in which they were launched beside those around them."""
+    work, calls = timeline.work, timeline.calls
+    telling = np.zeros(len(calls) + 1, bool)
+    telling[work.call] = telling[waits.call] = True  # NONE, which is -1, is that of no call
+    turns, made = calls_beside(timeline.ranges, calls, np.flatnonzero(telling[:-1]))
+    if not len(turns):
+        return (empty(), empty()), (empty(), empty())
+    deep = nodes.path[turns] == NONE
+    turns, made = turns[~deep], made[~deep]
+    return _joined(work.call, turns, made), _joined(waits.call, turns, made)
+
+
+def _joined(of_row: Column, turns: Column, made: Column) -> tuple[Column, Column]:
+    """Rows of these calls, each with the turn of its call."""
+    order = np.argsort(of_row, kind="stable")
+    first, last = (np.searchsorted(of_row[order], made, side) for side in ("left", "right"))
+    number = last - first
+    at = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number) + np.repeat(first, number)
+    return order[at], np.repeat(turns, number)
 
 
 def _spread(values_ns: Column) -> Spread:

@@ -1,0 +1,103 @@
+"""Ranges that overlap without nesting, as of interleaved domains of NVTX, and the calls that were made in them.
+
+A call belongs to the innermost range that was open, and to those around it. One that is open as well, but neither holds
+that range nor lies in it, has the call in it all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluxperf.harness.timeline.columns import Column, empty, groups, nest
+from fluxperf.harness.timeline.model import NONE, Calls, Ranges, Works
+
+
+def calls_beside(ranges: Ranges, calls: Calls, telling: Column) -> tuple[Column, Column]:
+    """Pairs of a range and a call that began while it was open, of which the one is not around the other's range.
+
+    Args:
+        ranges: with their parents.
+        calls: attributed calls.
+        telling: indices of the calls that are asked for.
+    """
+    of_thread = dict(_crossing(ranges))
+    found_ranges, found_calls = [empty()], [empty()]
+    if not of_thread:
+        return empty(), empty()
+    inside = _inside(ranges, calls.range[telling])
+    for thread, rows in groups(calls.thread[telling]):
+        if thread not in of_thread:
+            continue
+        opened = of_thread[thread]
+        made = telling[rows[np.argsort(calls.start_ns[telling[rows]], kind="stable")]]
+        first, last = (np.searchsorted(calls.start_ns[made], one[opened]) for one in (ranges.start_ns, ranges.end_ns))
+        more = np.maximum(0, last - first)
+        # Where as many calls were made in the range as are below it, each of them is.
+        which = np.flatnonzero(more > inside[opened] * (ranges.end_thread[opened] == ranges.thread[opened]))
+        number = more[which]
+        around = np.repeat(opened[which], number)
+        at = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number) + np.repeat(first[which], number)
+        call = made[at]
+        beside = ~_holds(ranges, around, calls.range[call])
+        found_ranges.append(around[beside])
+        found_calls.append(call[beside])
+    return np.concatenate(found_ranges), np.concatenate(found_calls)
+
+
+def calls_in(ranges: Ranges, calls: Calls, inside: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], bool]:
+    """Which calls were made in some ranges, and whether any of them belongs to a range that is none of these.
+
+    Args:
+        ranges: with their parents.
+        calls: attributed calls.
+        inside: the ranges, with all below them.
+    """
+    found: NDArray[np.bool_] = np.append(inside, False)[calls.range]
+    around, made = calls_beside(ranges, calls, np.flatnonzero(~found))
+    beside = made[inside[around]]
+    found[beside] = True
+    return found, len(beside) > 0
+
+
+def perhaps_in(ranges: Ranges, work: Works, inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Work that no recorded call launched, and that may have been launched in some ranges: none ends before it is."""
+    if not inside.any():
+        return np.zeros(len(work), bool)
+    found: NDArray[np.bool_] = (work.call == NONE) & (work.end_ns > ranges.start_ns[inside].min())
+    return found
+
+
+def _crossing(ranges: Ranges) -> Iterator[tuple[int, Column]]:
+    """Threads on which ranges do not nest, and the ranges that were open there."""
+    closed = np.flatnonzero(ranges.closed)
+    elsewhere = closed[ranges.end_thread[closed] != ranges.thread[closed]]
+    own = np.concatenate((closed, elsewhere))
+    for thread, rows in groups(np.concatenate((ranges.thread[closed], ranges.end_thread[elsewhere]))):
+        opened = own[rows]
+        starts, ends = ranges.start_ns[opened], ranges.end_ns[opened]
+        order = np.lexsort((-ends, starts))
+        if not nest(starts[order], ends[order]):
+            yield thread, opened
+
+
+def _inside(ranges: Ranges, innermost: Column) -> Column:
+    """For each range how many of these, the innermost ones of calls, are it or below it."""
+    counts, at = empty(len(ranges)), innermost[innermost != NONE]
+    while len(at):
+        counts += np.bincount(at, minlength=len(ranges))
+        at = ranges.parent[at]
+        at = at[at != NONE]
+    return counts
+
+
+def _holds(ranges: Ranges, around: Column, inner: Column) -> NDArray[np.bool_]:
+    """Whether each range is the inner one, or around it."""
+    found: NDArray[np.bool_] = around == inner
+    at, parents = inner, np.append(ranges.parent, NONE)
+    while (at != NONE).any():
+        at = parents[at]
+        found |= (around == at) & (at != NONE)
+    return found
