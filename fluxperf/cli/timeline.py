@@ -87,11 +87,16 @@ def timeline(
     limits = read_limits(fail_on or [], _thresholds(policy))
     part = Filter(between, within, process, gpu, domain)
     if against is not None:
-        others = {"--fail-on": fail_on, "--ledger": ledger, "--trimmed": trimmed, "--trace": trace_to}
+        others: dict[str, Any] = {"--fail-on": fail_on, "--ledger": ledger, "--trimmed": trimmed, "--trace": trace_to}
+        others |= {"--tree": as_tree, "--per-op": per_op}
         _compare(file, against, part, {name for name, value in others.items() if value}, as_json, top, html)
         return
     if trimmed is not None and (is_trace(file) or file.suffix == ".nsys-rep"):
         raise ConfigError(f"timeline --trimmed: expected an .sqlite export to trim, got {file}.")
+    if trimmed is not None and part:
+        raise ConfigError(
+            "timeline --trimmed: expected no --between, --in, --process, --gpu, --domain: it is of a whole."
+        )
     counted = read_ledger(ledger) if ledger is not None else None
     rates = rates_of(ceilings) if counted is not None else None
     with Stages(_reading(file)) as stages:

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluxperf.errors import ConfigError
+from fluxperf.harness.text import units
 from fluxperf.harness.timeline.attribution import attribute
 from fluxperf.harness.timeline.crossing import calls_in, perhaps_in
 from fluxperf.harness.timeline.limits import ranges_like
 from fluxperf.harness.timeline.model import NONE, Timeline, process_id
 from fluxperf.harness.timeline.places import Places, normal
-from fluxperf.words import first_few
 
 Mask = NDArray[np.bool_]
 
@@ -84,7 +84,7 @@ def filtered(timeline: Timeline, wanted: Filter) -> Timeline:
 
 def _known(option: str, value: Any, known: Mapping[Any, int]) -> int:
     if value not in known:
-        have = ", ".join(first_few([str(one) for one in known], "other")) or "none"
+        have = units.listing([str(one) for one in known]) or "none"
         raise ConfigError(f"timeline {option} {value}: expected one of the capture's, which has {have}.")
     return known[value]
 
@@ -93,7 +93,7 @@ def _within(timeline: Timeline, name: str, keep: dict[str, Mask]) -> None:
     """Keeps ranges of a name, what is in them, and what was launched there."""
     inside = ranges_like(Places(timeline), timeline, name)
     if not inside.any():
-        have = ", ".join(first_few([repr(one) for one in dict.fromkeys(map(normal, timeline.ranges.names))], "name"))
+        have = units.listing([repr(one) for one in dict.fromkeys(map(normal, timeline.ranges.names))])
         raise ConfigError(f"timeline --in {name}: expected a range of the capture, which has {have or 'none'}.")
     known = np.append(inside, False)
     # Whatever was launched while it was open is in it, also in a range that overlaps it; that of no call may be.

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from fluxperf.errors import TimelineError
+from fluxperf.harness.text import units
 from fluxperf.harness.timeline.attribution import attribute
 from fluxperf.harness.timeline.damage import Damages, Kind, note_of
 from fluxperf.harness.timeline.kernel_names import short_name
@@ -38,7 +39,7 @@ from fluxperf.harness.timeline.model import (
 )
 from fluxperf.harness.timeline.overheads import word_of
 from fluxperf.harness.timeline.tables import Overhead
-from fluxperf.words import first_few, plural
+from fluxperf.words import plural
 
 #: Domain of the ranges of each category.
 _RANGES = {"user_annotation": "user_annotation", "cpu_op": "cpu_op"}
@@ -200,7 +201,7 @@ class _Reader:
         if not work:
             yield "No GPU work was captured: nothing shows what the GPU did."
         if self._unknown:
-            named = ", ".join(first_few(list(self._unknown), "category", "categories"))
+            named = units.listing(list(self._unknown))
             yield f"Events of categories that are not known were not read: {named}."
 
     def _names(self, what: str) -> dict[tuple[int, Any], str]:

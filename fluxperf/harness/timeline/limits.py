@@ -25,7 +25,7 @@ from fluxperf.harness.timeline.findings import KINDS, Finding, crossing
 from fluxperf.harness.timeline.model import NONE, Timeline
 from fluxperf.harness.timeline.places import Places, normal
 from fluxperf.harness.timeline.waiting import waiting_copies
-from fluxperf.words import first_few, plural
+from fluxperf.words import plural
 
 #: Measures, and what each counts.
 MEASURES = {
@@ -157,8 +157,8 @@ def _judged(
     if limit.range:
         inside = ranges_like(places, timeline, limit.range)
         if not inside.any():
-            names = first_few([repr(name) for name in dict.fromkeys(map(normal, timeline.ranges.names))], "name")
-            reason = f"the capture has no range {limit.range!r}; it has {', '.join(names) or 'none'}"
+            names = units.listing([repr(name) for name in dict.fromkeys(map(normal, timeline.ranges.names))])
+            reason = f"the capture has no range {limit.range!r}; it has {names or 'none'}"
             return Verdict(limit=limit.text, state="undecided", seen="", reason=reason)
         reasons = _unplaced(limit, timeline, inside)
     if limit.name in KINDS:

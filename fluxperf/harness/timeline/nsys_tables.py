@@ -7,6 +7,7 @@ import re
 import numpy as np
 from numpy.typing import NDArray
 
+from fluxperf.harness.text import units
 from fluxperf.harness.timeline.columns import Column, codes, distinct, empty, matched, numbered
 from fluxperf.harness.timeline.damage import Damages, Kind, note_of
 from fluxperf.harness.timeline.gpus import Gpus, gpus_of
@@ -251,7 +252,7 @@ def _stopped(export: Export) -> list[int]:
 
 def _note_unclosed(names: list[str], notes: list[str]) -> None:
     several = list(dict.fromkeys(names))
-    shown = ", ".join(first_few([repr(name) for name in several], "name"))
+    shown = units.listing([repr(name) for name in several])
     notes.append(
         f"Never closed: {plural(len(names), 'range')} ({shown}). They are drawn up to the end of the capture and hold "
         "nothing: what was launched in them alone is under (no range)."

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from fluxperf.harness.text import units
 from fluxperf.harness.timeline.nsys_export import Export
-from fluxperf.words import first_few
 
 #: Table of versions; up to schema 3.0 it had the other name.
 TABLES = ("META_DATA_EXPORT", "EXPORT_META_DATA")
@@ -42,5 +42,5 @@ def not_understood(export: Export, schema: str) -> list[str]:
     unread = [name for name in tables if name not in _KNOWN_ACTIVITIES and export.has_rows(name)]
     known = ".".join(map(str, NEWEST))
     text = f"Schema {schema} is newer than {known}, the newest that is known: read was what is as there."
-    named = ", ".join(first_few(unread, "table"))
+    named = units.listing(unread)
     return [f"{text} Not read, since they are not known: {named}." if unread else text]
