@@ -34,9 +34,11 @@ def built(tree: Path, folder: Path, commit: str, extra: str, libraries: object) 
 def serve(place: str, checkout: str) -> None:
     sys.path.insert(0, checkout)
     import fluxperf.cli.gate
+    from fluxperf.cli import alive
     from fluxperf.harness import checkouts
 
     checkouts._build = built
+    alive.has_times = lambda: True  # what stands in for the programs tells times of a GPU
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(place)
         server.listen()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fluxperf.cli import gate as command
+from fluxperf.cli.gate_options import command_of
 from fluxperf.errors import BuildError
 from fluxperf.harness.checkouts import as_it_is
 from fluxperf.harness.compare import compare
@@ -34,8 +35,8 @@ def test_a_kernel_slowed_by_three_percent_is_named_at_eight_pairs(change: float,
 
 
 def test_kernels_are_another_command() -> None:
-    assert command._command(["kernels"], 5, ["silu"]) == ["kernels", "--repeat", "5", "--rung=silu"]
-    assert command._command(["tiny"], 5, None) == ["run", "--workload", "tiny", "--repeat", "5"]
+    assert command_of(["kernels"], 5, ["silu"]) == ["kernels", "--repeat", "5", "--rung=silu"]
+    assert command_of(["tiny"], 5, None) == ["run", "--workload", "tiny", "--repeat", "5"]
 
 
 def test_a_folder_that_is_no_checkout_is_an_error(tmp_path: Path) -> None:
@@ -53,7 +54,7 @@ def test_two_checkouts_are_measured_as_they_are(tmp_path: Path, monkeypatch: pyt
     text = (ROOT / "fluxperf" / "__init__.py").read_text(encoding="utf-8")
     (other / "fluxperf" / "__init__.py").write_text(text.replace('__version__ = "', '__version__ = "9.'))
     monkeypatch.chdir(tmp_path)
-    arguments = command._command(["tiny"], 1, ["fused"])
+    arguments = command_of(["tiny"], 1, ["fused"])
     with command._sides((str(ROOT), str(other)), "") as (sides, folder):
         runner = command.Processes(sides, arguments, folder)
         (base,), (head,) = runner.measure("base"), runner.measure("head")
