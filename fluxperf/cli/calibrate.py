@@ -122,6 +122,6 @@ def _store(found: Comparisons, baselines: Path, *, kept: bool) -> None:
         store(path, found.machine, {name: metric.calibrated for name, metric in found.metrics.items()})
     except RecordError as error:
         if not kept and (where := rescued(Path("comparisons.json"), partial(write, found=found))):
-            error.add_note(f"The comparisons are {where}; `gate calibrate -o` goes on with such a file.")
+            error.add_note(f"The comparisons are {where}; `gate calibrate -o` continues such a file.")
         raise
     say(f"{plural(len(found.metrics), 'row')} -> {path}")

@@ -95,7 +95,7 @@ def _here(suite: str, listed: bool) -> Here:
     """
     gpu = device_name() if suite in GPU_SUITES else None
     if suite in GPU_SUITES and gpu is None and not listed:
-        raise NoGpuError(f"evidence {suite}", instead="`fluxperf evidence tiny -o FOLDER` goes on any machine.")
+        raise NoGpuError(f"evidence {suite}", instead="`fluxperf evidence tiny -o FOLDER` runs on any machine.")
     revision, dirty = commit(_ROOT)
     kind = kind_of(machine()) if suite not in GPU_SUITES else gpu or ""
     return Here(revision, dirty, kind)
@@ -134,7 +134,9 @@ def _measure(collection: Collection, here: Here, chosen: list[Part], budget: flo
                 else:
                     say(f"{name}: {seconds:.1f} s", err=True)
         except KeyboardInterrupt as error:
-            error.add_note(f"Every process that ended before is kept in {collection.folder}; the same command goes on.")
+            error.add_note(
+                f"Every process that ended before is kept in {collection.folder}; the same command continues."
+            )
             raise
     if left_out:
         say(f"{plural(left_out, 'process', 'processes')} not begun: no time left, or one of the part failed.", err=True)

@@ -161,7 +161,7 @@ def exact(
         records, rows = counted(workloads, rung or (), lambda name: progress.show(name, done=next(done)))
     if remake:
         if rows:
-            raise RecordError(f"gate exact --remake: {rows[0].message} The baseline was left as it is.")
+            raise RecordError(f"gate exact --remake: {rows[0].message} The baseline is unchanged.")
         write_baseline(baseline, records)
         say(f"{plural(len(records), 'record')} -> {baseline}. Commit it with the change that it follows from.")
         return

@@ -45,7 +45,7 @@ def since(
     rules = judge_of(here, common, head, policy, baseline.parent)
     content = read_at(here, common, baseline)
     if content is None:
-        raise BuildError(f"gate exact --base {base}: expected {baseline} at {common[:10]}, there is none.")
+        raise BuildError(f"gate exact --base {base}: expected {baseline} at {common[:10]}, found no such file.")
     with _laid_down(content, baseline.name) as old:
         before = against(old, records, failures, rules.policy, wanted, remade=True)
     now = against(baseline, records, [], rules.policy, wanted)
@@ -162,7 +162,7 @@ def references(policy: Policy, commit: str | None = None) -> list[Reference]:
             continue
         content = read_at(Path.cwd(), at, Path(row.records))
         if content is None:
-            raise BuildError(f"reference {row.records}: expected that file at {at[:10]}, there is none.")
+            raise BuildError(f"reference {row.records}: expected that file at {at[:10]}, found none.")
         with _laid_down(content, "reference.jsonl") as path:
             found.append(Reference(name, row.budget, read_records(path).records))
     return found

@@ -55,7 +55,9 @@ def power(
     policy = present(policy)
     rules = read_policy(policy).noisy_of(_workload(found.metrics))
     if unknown := [name for name in names if name not in rules]:
-        raise ConfigError(f"gate power: expected metrics of {policy}, {comparisons} has {', '.join(unknown)} besides.")
+        raise ConfigError(
+            f"gate power: expected only metrics of {policy}, but {comparisons} also has {', '.join(unknown)}."
+        )
     gated = Gated({name: rules[name] for name in names}, read_policy(policy).pairs, scales if calibrated else {})
     rows = []
     model = f"{comparisons.stem}, {'' if calibrated else 'un'}calibrated"

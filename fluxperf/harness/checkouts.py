@@ -231,7 +231,7 @@ def resolved(repository: Path, side: str, ref: str) -> str:
     done = _git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
     if done.returncode:
         raise BuildError(
-            f"gate --{side} {ref}: expected a commit, branch or tag of {repository}, it is none. "
+            f"gate --{side} {ref}: expected a commit, branch or tag of {repository}, found none. "
             "List them with git log, or fetch them first."
         )
     return done.stdout.strip()

@@ -145,6 +145,6 @@ def check_imports(
             continue
         if digest(path.read_bytes()) != wanted:
             raise BuildError(
-                f"{what}: expected {name} as it is in the revision, the installed one has another content. Something "
-                "changed it while or after it was built."
+                f"{what}: expected {name} as in the revision, but the installed file differs. Something changed it "
+                "during or after the build."
             )

@@ -80,7 +80,7 @@ def judge_of(repository: Path, base: str, head: str, policy: Path, baselines: Pa
     old_text = read_at(repository, base, policy)
     if old_text is None:
         raise BuildError(
-            f"gate: expected the policy {policy} at {base[:10]}, which the change is judged by, there is none. Commit "
+            f"gate: expected a policy at {policy} in {base[:10]}, to judge the change by, found none. Commit "
             "one first, or name a file outside of the checkout with --policy."
         )
     new_text = read_at(repository, head, policy)

@@ -24,7 +24,7 @@ TRANSFORMER = ("transformer", "scheduler")
 TEXT = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 VAE = ("vae",)
 
-_WHOSE = "the folder or the name of its model, of which tokenizers and configs are needed besides"
+_WHOSE = "the folder or the name of its model, whose tokenizers and configs are needed too"
 
 
 @dataclass(frozen=True)

@@ -177,7 +177,7 @@ def plan(folder: Path, kind: Kind, variant: str | None = None, single: SingleFil
     if strange:
         raise CheckpointError(
             f"{place}: expected the weights of {kind.words} as config.json describes it, but {len(strange)} tensors "
-            f"are none of its: {_listed(strange)}. {_unlike(files)}"
+            f"do not belong to it: {_listed(strange)}. {_unlike(files)}"
         )
     for source in sources.values():
         files.stretch(source)  # complains about its element type, or its place in the file

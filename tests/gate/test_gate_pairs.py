@@ -226,7 +226,7 @@ def test_a_process_that_imported_something_else_is_an_error(tmp_path: Path, impo
 @pytest.mark.parametrize(
     ("change", "phrase"),
     [
-        (lambda package: (package / "__init__.py").write_text("planted = 1"), "has another content"),
+        (lambda package: (package / "__init__.py").write_text("planted = 1"), "installed file differs"),
         (lambda package: (package / "__init__.py").unlink(), "it is not there"),
     ],
 )

@@ -132,7 +132,7 @@ def test_a_base_without_a_policy_judges_nothing(repository: Repository) -> None:
     (repository.folder / POLICY).unlink()
     repository.base = repository.commit()
     (repository.folder / POLICY).write_bytes(POLICY_FILE.read_bytes())
-    with pytest.raises(BuildError, match=r"expected the policy .* there is none"):
+    with pytest.raises(BuildError, match=r"expected a policy at .* found none"):
         repository.judge()
 
 

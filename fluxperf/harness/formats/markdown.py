@@ -42,7 +42,7 @@ def markdown(verdict: Verdict, most_rows: int = MOST_ROWS, most_notes: int = MOS
         lines += ["", f"The JSON verdict has {plural(len(rows) - most_rows, 'more row')}."]
     lines += ["", *(f"- {name}: {cell(value)}" for name, value in verdict.provenance.lines)]
     if notes := verdict.notes[:most_notes]:
-        lines += ["", "To know besides:", *(f"- {cell(note)}" for note in notes)]
+        lines += ["", "Also:", *(f"- {cell(note)}" for note in notes)]
     if len(verdict.notes) > most_notes:
         lines += [f"- The JSON verdict has {plural(len(verdict.notes) - most_notes, 'more note')}."]
     return "\n".join(lines) + "\n"

@@ -80,7 +80,10 @@ def _table(rows: list[Row]) -> Table:
     left = f"; {len(rows) - MOST_ROWS:,} more are in the JSON verdict" if len(rows) > MOST_ROWS else ""
     cells = [_row(row) for row in rows[:MOST_ROWS]]
     return Table(
-        f"What tells something: errors first, then regressions, doubt, changes{left}", _COLUMNS, cells, tall=True
+        f"Metrics that did not simply pass: errors first, then regressions, unsure ones, changes{left}",
+        _COLUMNS,
+        cells,
+        tall=True,
     )
 
 

@@ -43,7 +43,7 @@ _CHANGES = (
     Column("Old level"),
     Column("New level"),
     Column("Change", hint="with its interval of 95 %, and the chance that noise alone gives a series such a change"),
-    Column("Since", hint="whether a change for the worse was repaired, and by which commit"),
+    Column("Since", hint="whether a regression was repaired, and by which commit"),
     Column("Commits", hint="of the old and of the new level"),
     Column("What else changed there", number=False, hint="versions that explain it as well as the commit does"),
 )

@@ -84,8 +84,8 @@ def losses_of(diagnostics: Sequence[Diagnostic], held: Held) -> tuple[list[Loss]
             continue
         if _refuted(row, diagnostics, held):
             notes.append(
-                f"Nsight Systems says: {row.text} That is said of each capture that the program ends itself. All that "
-                "it collected is here, and every launch has its work, so nothing is missing."
+                f"Nsight Systems says: {row.text} It says so of each capture that the program ends itself. Every event "
+                "that it collected is here, and every launch has its work: nothing is missing."
             )
         else:
             found.setdefault((of, row.text), Loss("cuda" if of == "cuda" else "ranges", row.text, row.process))
