@@ -82,8 +82,8 @@ def test_a_part_of_a_capture(wanted, kernels, ranges, tmp_path: Path):
 @pytest.mark.parametrize(
     ("wanted", "says"),
     [
-        (Filter(process=7), "has 100, 200"),
-        (Filter(gpu=9), "has 0, 1"),
+        (Filter(process=7), "has 100 and 200"),
+        (Filter(gpu=9), "has 0 and 1"),
         (Filter(range="outer"), "--in outer: expected a range of the capture, which has 'turn"),
         (Filter(domain="other"), "has default"),
         (Filter(between_ms=(5.0, 1.0)), "a beginning before its end"),
@@ -183,3 +183,15 @@ def test_the_command_shows_a_tree_a_part_and_a_difference(tmp_path: Path, monkey
     said = json.loads(text[: text.rindex("}") + 1])
     assert said["failed_on"] == ["kernels > 3"]
     assert "copies in nowhere > 0" in said["undecided"]
+
+
+@pytest.mark.parametrize("part", [("--in", "forward"), ("--between", "0", "1"), ("--gpu", "0")])
+def test_a_trimmed_file_is_of_the_whole_capture(part, monkeypatch, capsys, tmp_path: Path):
+    path = example().write(tmp_path / "example.sqlite")
+    arguments = ["fluxperf", "timeline", str(path), "--trimmed", str(tmp_path / "small.sqlite"), *part]
+    monkeypatch.setattr("sys.argv", arguments)
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert "--trimmed: expected no --between, --in" in capsys.readouterr().err
+    assert not (tmp_path / "small.sqlite").exists()
