@@ -7,44 +7,38 @@ only the calls. Categories and arguments are those that Kineto writes (``output_
 
 from __future__ import annotations
 
-import math
-import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
+import numpy as np
 
 from fluxperf.errors import TimelineError
 from fluxperf.harness.text import units
 from fluxperf.harness.timeline.attribution import attribute
+from fluxperf.harness.timeline.columns import Column, distinct, empty, groups, nest, numbered
 from fluxperf.harness.timeline.damage import Damages, Kind, note_of
-from fluxperf.harness.timeline.kernel_names import short_name
+from fluxperf.harness.timeline.kineto_events import KIND_OF, LATEST_US, Document, Event, numbers, times
 from fluxperf.harness.timeline.model import (
-    Call,
+    Api,
     Calls,
-    Copy,
     Diagnostic,
     Overheads,
-    Range,
     Ranges,
-    Side,
     Thread,
     Timeline,
     Waits,
-    Work,
     Works,
     process_of,
 )
-from fluxperf.harness.timeline.overheads import word_of
-from fluxperf.harness.timeline.tables import Overhead
+from fluxperf.harness.timeline.overheads import KINDS, word_of
 from fluxperf.words import plural
 
 #: Domain of the ranges of each category.
 _RANGES = {"user_annotation": "user_annotation", "cpu_op": "cpu_op"}
-_CALLS = {"cuda_runtime": "runtime", "cuda_driver": "driver"}
-_WORK = {"kernel": "kernel", "gpu_memcpy": "copy", "gpu_memset": "memset"}
+_CALLS: dict[str, Api] = {"cuda_runtime": "runtime", "cuda_driver": "driver"}
+_WORK = ("kernel", "gpu_memcpy", "gpu_memset")
 
 #: Categories that are read, and the kind of their rows.
 _READ = {
@@ -56,43 +50,14 @@ _READ = {
     "overhead": Kind("", "overhead"),
 }
 
-#: Microseconds that no clock shows.
-_LATEST_US = 1e15
-
 #: Categories that repeat what others say, or that nothing is made of.
 _PASSED_OVER = {"", "ac2g", "fwdbwd", "gpu_user_annotation", "Trace", "cuda_sync", "python_function", "cuda_event"}
-
-_COPY = re.compile(r"Memcpy\s+(?P<from>[HDAP])to(?P<to>[HDAP])(?:\s*\((?P<source>.+?)\s*->\s*(?P<target>.+?)\))?")
-_SIDES: dict[str, Side] = {"H": "host", "D": "device", "A": "device", "P": "device"}
-_WORDS = {"H": "Host", "D": "Device", "A": "Array", "P": "Peer"}
 
 #: Ids of processes and threads take 24 bits each.
 _MOST_IDS = 1 << 24
 
 #: Times of a trace since the epoch are rounded to a quarter of a microsecond by their own format.
 _ROUNDED_NS = 1_000
-
-
-class _Event(msgspec.Struct):
-    """One event; other fields, and arguments that are not read, are passed over."""
-
-    ph: str = ""
-    name: str = ""
-    cat: str = ""
-    ts: float = math.inf
-    dur: float = 0.0
-    pid: Any = None
-    tid: Any = None
-    args: Any = None
-
-
-class Document(msgspec.Struct):
-    """Fields of a trace that are read."""
-
-    events: list[_Event] = msgspec.field(name="traceEvents")
-    devices: list[dict[str, Any]] = msgspec.field(name="deviceProperties", default_factory=list)
-    version: Any = msgspec.field(name="schemaVersion", default=None)
-    cupti: Any = msgspec.field(name="cupti_version", default=None)
 
 
 def is_kineto(document: Document) -> bool:
@@ -123,22 +88,25 @@ class _Reader:
 
     def __init__(self, document: Document) -> None:
         self._document = document
-        self._of: dict[str, list[_Event]] = defaultdict(list)
+        self._of: dict[str, list[Event]] = defaultdict(list)
         self._ids: dict[tuple[str, Any], int] = {}
         self._taken: dict[str, set[int]] = defaultdict(set)
         self._unknown: Counter[str] = Counter()
         self._damages = Damages()
+        self._named: dict[str, list[Event]] = defaultdict(list)
         for event in document.events:
             if event.ph == "X":
                 self._take(event)
+            elif event.ph == "M":
+                self._named[event.name].append(event)
 
-    def _take(self, event: _Event) -> None:
+    def _take(self, event: Event) -> None:
         """Puts an event to those of its category; counts it where its times cannot be true."""
         kind = _READ.get(event.cat)
         if kind is None:
             if event.cat not in _PASSED_OVER:
                 self._unknown[event.cat] += 1
-        elif abs(event.ts) >= _LATEST_US:
+        elif abs(event.ts) >= LATEST_US:
             self._damages.untimed(kind, 1)
         else:
             self._damages.reversed(kind, event.dur < 0)
@@ -155,21 +123,28 @@ class _Reader:
             self._ids[key] = number
         return self._ids[key]
 
-    def _thread(self, event: _Event) -> int:
-        process = self._id("process", event.pid)
-        return process << 24 | self._id(f"thread {process}", event.tid)
+    def _of_category(self, *categories: str) -> list[Event]:
+        return [event for category in categories for event in self._of[category]]
+
+    def _threads_of(self, events: Sequence[Event]) -> Column:
+        """The thread of each event."""
+        places, keys = numbered((str(event.pid), str(event.tid)) for event in events)
+        firsts = dict(zip(reversed(places.tolist()), reversed(events), strict=True))
+        threads = []
+        for place in range(len(keys)):
+            process = self._id("process", firsts[place].pid)
+            threads.append(process << 24 | self._id(f"thread {process}", firsts[place].tid))
+        return np.array(threads, np.int64)[places] if len(events) else empty()
 
     def timeline(self, source: str) -> Timeline:
         """The timeline, not attributed yet."""
-        calls = [row for category, api in _CALLS.items() for row in self._calls(category, api)]
-        owner = {call.correlation: call.process for call in calls if call.correlation}
-        main = Counter(call.process for call in calls).most_common(1)
+        calls = self._calls()
+        main = Counter(calls.process.tolist()).most_common(1)
         alone = main[0][0] if main else self._id("process", 0) << 24
-        work = [row for category, kind in _WORK.items() for row in self._work(category, kind, owner, alone)]
-        ranges = list(self._ranges())
-        busiest = Counter(call.thread for call in calls).most_common(1)
-        threads = sorted({row.thread for rows in (calls, ranges) for row in rows})
-        seen = sorted(set(map(process_of, threads)) | {row.process for row in work})
+        work, ranges = self._work(calls, alone), self._ranges()
+        busiest = Counter(calls.thread.tolist()).most_common(1)
+        threads = sorted({*distinct(calls.thread).tolist(), *distinct(ranges.thread).tolist()})
+        seen = sorted(set(map(process_of, threads)) | set(distinct(work.process).tolist()))
         names = self._names("process_name")
         version = f" of CUPTI {self._document.cupti}" if self._document.cupti else ""
         return Timeline(
@@ -181,9 +156,9 @@ class _Reader:
             processes={process: names.get((process >> 24, None), "") for process in seen},
             threads=self._threads(threads),
             gpus=self._gpus(work),
-            ranges=Ranges.of(_nesting(ranges)),
-            calls=Calls.of(calls),
-            work=Works.of(sorted(work, key=lambda row: (row.start_ns, row.end_ns))),
+            ranges=ranges,
+            calls=calls,
+            work=work,
             syncs=Waits(),
             notes=list(self._notes(work, calls)),
             damage=self._damages.found(),
@@ -191,14 +166,14 @@ class _Reader:
                 Diagnostic("info", f"{category}: {plural(number, 'event')} not read")
                 for category, number in self._unknown.items()
             ],
-            overheads=Overheads.of(self._overheads(busiest[0][0] if busiest else alone)),
+            overheads=self._overheads(busiest[0][0] if busiest else alone),
         )
 
-    def _notes(self, work: list[Work], calls: list[Call]) -> Iterator[str]:
+    def _notes(self, work: Works, calls: Calls) -> Iterator[str]:
         yield from note_of(self._damages.found())
-        if not calls:
+        if not len(calls):
             yield "No CUDA calls were captured, so no work can be attributed to a range."
-        if not work:
+        if not len(work):
             yield "No GPU work was captured: nothing shows what the GPU did."
         if self._unknown:
             named = units.listing(list(self._unknown))
@@ -206,9 +181,9 @@ class _Reader:
 
     def _names(self, what: str) -> dict[tuple[int, Any], str]:
         found: dict[tuple[int, Any], str] = {}
-        for event in self._document.events:
-            name = event.args.get("name") if isinstance(event.args, dict) else None
-            if event.ph == "M" and event.name == what and isinstance(name, str):
+        for event in self._named[what]:
+            name = event.args.name if event.args else None
+            if isinstance(name, str):
                 tid = event.tid if what == "thread_name" else None
                 found[self._id("process", event.pid), tid] = name
         return found
@@ -223,106 +198,96 @@ class _Reader:
             found.append(Thread(process << 24, thread, names.get((process, value), "")))
         return found
 
-    def _gpus(self, work: list[Work]) -> dict[int, str]:
+    def _gpus(self, work: Works) -> dict[int, str]:
         named = {row.get("id"): str(row.get("name", "")) for row in self._document.devices}
-        return {gpu: named.get(gpu, "") for gpu in sorted({row.gpu for row in work})}
+        return {gpu: named.get(gpu, "") for gpu in sorted(distinct(work.gpu).tolist())}
 
-    def _ranges(self) -> Iterator[Range]:
-        for category, domain in _RANGES.items():
-            for event in self._of[category]:
-                start, end = _times(event)
-                thread = self._thread(event)
-                yield Range(event.name, domain, start, end, thread, thread, pushed=True)
+    def _ranges(self) -> Ranges:
+        """Ranges in the order of their beginnings, the longer first."""
+        events = self._of_category(*_RANGES)
+        start_ns, end_ns = times(events)
+        order = np.lexsort((-end_ns, start_ns))
+        thread, start_ns = self._threads_of(events)[order], start_ns[order]
+        number = len(events)
+        name, names = numbered(events[at].name for at in order.tolist())
+        domain, domains = numbered(_RANGES[events[at].cat] for at in order.tolist())
+        return Ranges(
+            names,
+            domains,
+            name=name,
+            domain=domain,
+            start_ns=start_ns,
+            end_ns=_nesting(thread, start_ns, end_ns[order]),
+            thread=thread,
+            end_thread=thread,
+            pushed=empty(number, 1),
+            closed=empty(number, 1),
+        )
 
-    def _calls(self, category: str, api: Any) -> Iterator[Call]:
-        for event in self._of[category]:
-            start, end = _times(event)
-            thread = self._thread(event)
-            yield Call(event.name, api, start, end, thread, _number(event, "correlation"))
+    def _calls(self) -> Calls:
+        events = self._of_category(*_CALLS)
+        start_ns, end_ns = times(events)
+        what, kinds = numbered((event.name, _CALLS[event.cat]) for event in events)
+        return Calls(
+            kinds,
+            what=what,
+            start_ns=start_ns,
+            end_ns=end_ns,
+            thread=self._threads_of(events),
+            correlation=numbers(events, "correlation"),
+        )
 
-    def _work(self, category: str, kind: Any, owner: dict[int, int], alone: int) -> Iterator[Work]:
-        for event in self._of[category]:
-            start, end = _times(event)
-            correlation = _number(event, "correlation")
-            name, full, shape = event.name, "", tuple[int, ...]()
-            if kind == "kernel":
-                name, full, shape = short_name(event.name), event.name, _shape(event)
-            copy = _copy(event.name) if kind == "copy" else None
-            yield Work(
-                kind,
-                "memset" if kind == "memset" else copy.direction if copy else name,
-                start,
-                end,
-                owner.get(correlation, alone),
-                max(0, _number(event, "device")),
-                _number(event, "stream"),
-                correlation,
-                bytes=max(0, _number(event, "bytes")),
-                graph_node=_number(event, "graph node id") or None,
-                full_name=full,
-                shape=shape,
-                copy=copy,
+    def _work(self, calls: Calls, alone: int) -> Works:
+        """Work in the order of time, each of the process whose call launched it."""
+        owners = dict(zip(calls.correlation.tolist(), calls.process.tolist(), strict=True))
+        owners.pop(0, None)
+        parts = []
+        for category in _WORK:
+            events = self._of[category]
+            start_ns, end_ns = times(events)
+            what, kinds = numbered(map(KIND_OF[category], events))
+            correlation = numbers(events, "correlation")
+            process = [owners.get(number, alone) for number in correlation.tolist()]
+            part = Works(
+                kinds,
+                what=what,
+                start_ns=start_ns,
+                end_ns=end_ns,
+                process=np.array(process, np.int64),
+                gpu=np.maximum(0, numbers(events, "device")),
+                stream=numbers(events, "stream"),
+                correlation=correlation,
+                bytes=np.maximum(0, numbers(events, "bytes")),
+                graph_node=numbers(events, "node"),
             )
+            parts.append(part)
+        return Works.joined([part for part in parts if len(part)])
 
-    def _overheads(self, thread: int) -> Iterator[Overhead]:
+    def _overheads(self, thread: int) -> Overheads:
         """Overheads, which a trace gives to no thread: they are put to the one that calls most."""
-        for event in self._of["overhead"]:
-            word = word_of(event.name)
-            if word:
-                yield Overhead(word, *_times(event), thread)
+        events = [event for event in self._of["overhead"] if word_of(event.name)]
+        start_ns, end_ns = times(events)
+        what = np.array([KINDS.index(word_of(event.name)) for event in events], np.int64)
+        return Overheads(KINDS, what=what, start_ns=start_ns, end_ns=end_ns, thread=empty(len(events), thread))
 
 
-def _times(event: _Event) -> tuple[int, int]:
-    start = _ns(event.ts)
-    return start, start + max(0, _ns(event.dur))
+def _nesting(threads: Column, starts: Column, ends: Column) -> Column:
+    """Ends of ranges, where rounding let one end a little after the range around it that of the latter.
 
-
-def _ns(microseconds: float) -> int:
-    """Nanoseconds of a time; what is beyond any clock is 0."""
-    return round(microseconds * 1e3) if abs(microseconds) < _LATEST_US else 0
-
-
-def _number(event: _Event, name: str) -> int:
-    """A whole number among the arguments, 0 for anything else."""
-    value = event.args.get(name) if isinstance(event.args, dict) else None
-    if isinstance(value, str) and value.isdecimal() and len(value) < 19:
-        value = int(value)
-    return int(value) if isinstance(value, int) and abs(value) < 1 << 61 else 0
-
-
-def _shape(event: _Event) -> tuple[int, ...]:
-    parts = [event.args.get(name) if isinstance(event.args, dict) else None for name in ("grid", "block")]
-    whole = all(isinstance(part, list) and len(part) == 3 for part in parts)
-    sizes = [size for part in parts for size in part] if whole else []  # type: ignore[union-attr]
-    return tuple(sizes) if all(isinstance(size, int) for size in sizes) else ()
-
-
-def _copy(name: str) -> Copy:
-    found = _COPY.match(name)
-    if found is None:
-        return Copy(name or "copy", "", "", "Unknown", "Unknown", 1)
-    source, target = found["from"], found["to"]
-    return Copy(
-        f"{_WORDS[source]}-to-{_WORDS[target]}",
-        _SIDES[source],
-        _SIDES[target],
-        (found["source"] or "Unknown").strip().title(),
-        (found["target"] or "Unknown").strip().title(),
-        1,
-    )
-
-
-def _nesting(ranges: Iterable[Range]) -> list[Range]:
-    """Ranges that end with the one around them, where rounding let them end a little after it."""
-    found = []
-    stacks: dict[int, list[int]] = defaultdict(list)
-    for row in sorted(ranges, key=lambda row: (row.start_ns, -row.end_ns)):
-        stack = stacks[row.thread]
-        while stack and stack[-1] <= row.start_ns:
-            stack.pop()
-        end = row.end_ns
-        if stack and stack[-1] < end <= stack[-1] + _ROUNDED_NS:
-            end = stack[-1]
-        stack.append(end)
-        found.append(row if end == row.end_ns else msgspec.structs.replace(row, end_ns=end))
+    Args:
+        threads: of the ranges.
+        starts: in rising order, of those that begin together the longer first.
+        ends: in nanoseconds.
+    """
+    found = ends.copy()
+    for _, rows in groups(threads):
+        if nest(starts[rows], ends[rows]):
+            continue
+        stack: list[int] = []
+        for row, start, end in zip(rows.tolist(), starts[rows].tolist(), ends[rows].tolist(), strict=True):
+            while stack and stack[-1] <= start:
+                stack.pop()
+            if stack and stack[-1] < end <= stack[-1] + _ROUNDED_NS:
+                found[row] = stack[-1]
+            stack.append(int(found[row]))
     return found

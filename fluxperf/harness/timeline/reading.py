@@ -12,6 +12,7 @@ import msgspec
 from fluxperf.errors import TimelineError
 from fluxperf.harness.text.escape import shown
 from fluxperf.harness.timeline import kineto
+from fluxperf.harness.timeline.kineto_events import Document, decoded
 from fluxperf.harness.timeline.model import Timeline
 from fluxperf.harness.timeline.nsys import read_capture
 from fluxperf.harness.timeline.trace_reading import read_trace
@@ -60,15 +61,12 @@ def _text(path: Path) -> bytes:
     return text
 
 
-def _kineto(text: bytes) -> kineto.Document | None:
+def _kineto(text: bytes) -> Document | None:
     """The document of a trace of PyTorch's profiler; ``None`` for any other, which `read_trace` judges."""
     if _OURS.search(text[:4096]):
         return None
     try:
-        if text.lstrip()[:1] == b"[":
-            document = kineto.Document(events=msgspec.json.decode(text, type=list[kineto._Event]))
-        else:
-            document = msgspec.json.decode(text, type=kineto.Document)
+        document = decoded(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return document if kineto.is_kineto(document) else None
