@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -129,6 +130,74 @@ def test_candidates_are_picked_by_cycles_not_by_seconds() -> None:
     others = [taken(2, 10e6, 1.0), taken(3, 10e6, 1.0)]
     assert apart([same_work, others])[0][0] == 0
     assert apart([same_work, others])[1][0] == 1
+
+
+class Metered(Device):
+    """The same on a card that tells joules: `bb` and `cc` take as many cycles, and `cc` more joules and seconds."""
+
+    name = "GPU"
+    now: Any = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.choices_kept = Choices("GPU")
+        Metered.now = self
+
+    def prepare(self) -> None:
+        pass
+
+    def describe(self) -> dict[str, str]:
+        return {"gpu": "GPU"}
+
+    def elapsed(self, start: int, end: int) -> Any:
+        number, last = end - start, self.launched[-1]
+        cycles, seconds = {"aa": (2e6, 1e-3), "bb": (1e6, 1e-3), "cc": (1.0002e6, 1.2e-3)}[last]
+        return SimpleNamespace(seconds=seconds * number, cycles=cycles * number, clock_hz=cycles / seconds)
+
+
+class Watched:
+    """Joules of what was launched meanwhile."""
+
+    def __init__(self, bus_id: Any) -> None:
+        self._start = 0
+
+    def __enter__(self) -> Watched:
+        self._start = len(Metered.now.launched)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def window(self) -> Any:
+        return nullcontext()
+
+    @property
+    def conditions(self) -> Any:
+        joules = {"aa": 0.6, "bb": 0.5, "cc": 0.6}
+        made = Metered.now.launched[self._start :]
+        return SimpleNamespace(energy=SimpleNamespace(counter_j=sum(joules[one] for one in made)))
+
+
+def test_the_command_makes_two_caches_that_differ_in_joules_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FLUXPERF_CACHE", str(tmp_path / "users"))
+    monkeypatch.setattr(algorithms, "CudaDevice", Metered)
+    monkeypatch.setattr(algorithms, "Watch", Watched)
+    caches, output = tmp_path / "caches", tmp_path / "algorithms.json"
+    with pytest.raises(SystemExit):
+        algorithms.main(["--caches", str(caches)])
+    assert "there are none: run them first" in capsys.readouterr().err
+    Choices("GPU").keep(KEY, ["aa", "bb", "cc"], Choice(0, (1e-3, 1e-3, 1e-3)))
+    algorithms.main(["--caches", str(caches), "-o", str(output)])
+    assert "frugal [1], hungry [2]: +20.00% joules, +0.020% cycles together" in capsys.readouterr().out
+    for name, candidate in (("frugal", 1), ("hungry", 2)):
+        found = Choices("GPU", caches / name / "choices").find(KEY, ["aa", "bb", "cc"])
+        assert found is not None
+        assert found.candidate == candidate
+    told = json.loads(output.read_text())
+    assert (told["frugal"], told["hungry"], told["joules_together"]) == ([1], [2], pytest.approx(0.2))
+    assert [one["candidate"] for one in told["products"][0]["candidates"]] == [1, 2], "the other has no company"
 
 
 def test_what_may_differ_is_less_than_what_the_gate_shows() -> None:
