@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +48,12 @@ def kept_reference(path: Path, workload: WorkloadRow, seed: int) -> Reference:
         ConfigError: the file cannot be read, or is of another workload, other weights or other inputs.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             latents, about = file["latents"], json.loads(str(file["about"]))
         told = {name: about[name] for name in ("name", "rung")}
     except OSError as error:
         raise ConfigError(f"--reference {path}: {error.strerror or 'not to be read'}. {_EXPECTED}") from error
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # of NumPy, zipfile, zlib, tokenize: damage shows anywhere
         raise ConfigError(f"--reference {path}: holds something else. {_EXPECTED}") from error
     expected = _of(workload, seed)
     others = [
@@ -64,6 +63,13 @@ def kept_reference(path: Path, workload: WorkloadRow, seed: int) -> Reference:
     ]
     if others:
         raise ConfigError(f"--reference {path}: latents of another run: {', '.join(others)}. {_EXPECTED}")
+    size = (workload.batch, workload.height * workload.width // 256)
+    fits = np.issubdtype(latents.dtype, np.floating) and latents.ndim == 3 and latents.shape[:2] == size
+    if not fits or not np.isfinite(latents).all():
+        raise ConfigError(
+            f"--reference {path}: expected finite latents [{size[0]}, {size[1]}, C], got {latents.dtype} "
+            f"{list(latents.shape)} or numbers that are not finite. {_EXPECTED}"
+        )
     return Reference(latents, str(told["name"]), str(told["rung"]))
 
 

@@ -1,8 +1,15 @@
-"""Counted things in sentences: the one place that says "1 record" and "2 records", and how many more there are."""
+"""Counted things in sentences: the one place that says "1 record" and "2 records", and how many more there are.
+
+And numbers in texts of others, which may have a thousand digits or be none.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+
+#: Digits of a whole number that fits into 64 bits whatever they are.
+_MOST_DIGITS = 18
 
 
 def plural(number: int, word: str, words: str = "", gap: str = " ") -> str:
@@ -23,3 +30,17 @@ def first_few(texts: Sequence[str], word: str, words: str = "", most: int = 3) -
     if left <= 0:
         return list(texts)
     return [*texts[:most], f"And {plural(left, f'more {word}', f'more {words}' if words else '')}."]
+
+
+def whole_in(text: str) -> int | None:
+    """The whole number that a text is, in decimal digits that fit into 64 bits; ``None`` for anything else."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS else None
+
+
+def real_in(text: str) -> float | None:
+    """The finite number that a text is; ``None`` for anything else."""
+    try:
+        found = float(text)
+    except ValueError:
+        return None
+    return found if math.isfinite(found) else None

@@ -41,6 +41,12 @@ class Medians(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     base: list[float]
     head: list[float]
 
+    def __post_init__(self) -> None:
+        if len(self.base) != len(self.head):
+            raise ValueError(f"expected pairs, got {len(self.base)} and {len(self.head)} processes")
+        if not all(0 < value < math.inf for value in (*self.base, *self.head)):
+            raise ValueError("expected medians above 0")
+
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One A/A comparison: what the gate says of it, and the medians by ``workload/rung/metric``.

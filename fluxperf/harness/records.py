@@ -30,8 +30,10 @@ WANTED = "Expected a JSON Lines file written by `fluxperf run -o FILE.jsonl`."
 #: A number of things: none is below zero (one would hide others in a sum), none beyond 64 bits.
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
-#: Seconds, joules, watts or a share: none is below zero.
-Amount = Annotated[float, Meta(ge=0)]
+#: Seconds, joules, watts or a share, none so large that sums and scales of it are no numbers. None is below zero, and
+#: whoever judges a sample says what is wrong with one that is.
+Amount = Annotated[float, Meta(ge=0, le=1e18)]
+Sample = Annotated[float, Meta(ge=-1e18, le=1e18)]
 
 Direction = Literal["d2h", "h2d"]
 Stopped = Literal["count", "precision", "time"]
@@ -282,10 +284,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     ran_as: Literal["kernel", "twin", "peer"]
     phase_table: dict[str, str]
     policy: dict[str, str] = {}
-    times_s: dict[str, list[list[float]]]
-    cycles: dict[str, list[list[float]]] = {}
+    times_s: dict[str, list[list[Sample]]]
+    cycles: dict[str, list[list[Sample]]] = {}
     clock_hz: dict[str, list[list[float]]] = {}
-    energy_j: dict[str, list[list[float]]] = {}
+    energy_j: dict[str, list[list[Sample]]] = {}
     totals: Totals
     setup_totals: Totals
     counts: dict[str, Count] = {}
@@ -334,9 +336,7 @@ class RecordsFile(msgspec.Struct, frozen=True):
 
 
 def append_record(path: Path, record: Record) -> None:
-    """Appends one record as a line, and returns when it is on the disk.
-
-    Half of a record at the end, which a killed run may have left, is removed first.
+    """Appends one record as a line, in the place of half a one, and returns when it is on the disk.
 
     Raises:
         RecordError: the file cannot be written.

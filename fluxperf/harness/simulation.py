@@ -158,6 +158,12 @@ def measured(found: Comparisons, families: Sequence[str] = ()) -> tuple[list[str
             f"got {rungs}. Write some with `fluxperf gate calibrate -r RUNG -o FILE`."
         )
     rows = [[pair for one in found.comparisons for pair in _pairs(one.medians[name])] for name in names]
+    if len({len(row) for row in rows}) != 1 or not rows[0]:
+        raise RecordError(
+            "gate power: expected as many pairs of each metric, at least one, got "
+            + ", ".join(f"{len(row)} of {name}" for name, row in zip(names, rows, strict=True))
+            + "."
+        )
     logs = np.log(np.array(rows))
 
     def draw(rng: np.random.Generator, pairs: int) -> Values:

@@ -5,7 +5,6 @@ Files are judged by their beginnings and headers; complaints come all together.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,6 +177,8 @@ _SCHEDULE = {
     "use_exponential_sigmas": False,
     "use_karras_sigmas": False,
 }
+#: No model has a shift near it: all noise levels would be the first one.
+_MOST_SHIFT = 1e6
 _SHIFTED = {"base_shift": 0.5, "max_shift": 1.15, "base_image_seq_len": 256, "max_image_seq_len": 4096}
 
 
@@ -190,8 +191,13 @@ def _schedule(path: Path) -> tuple[bool, float, list[str]]:
     shifted = bool(settings.get("use_dynamic_shifting", False))
     expected: Mapping[str, Any] = {**_SCHEDULE, **(_SHIFTED if shifted else {})}
     shift = 1.0 if shifted else settings.get("shift", 1.0)
-    if isinstance(shift, bool) or not isinstance(shift, int | float) or not 0 < shift < math.inf:
-        return shifted, 1.0, [Unfit(f"scheduler_config.json: shift is {shift!r}, expected a number above 0")]
+    if isinstance(shift, bool) or not isinstance(shift, int | float) or not 0 < shift < _MOST_SHIFT:
+        told = str(shift)[:40]
+        return (
+            shifted,
+            1.0,
+            [Unfit(f"scheduler_config.json: shift is {told}, expected a number above 0 and below {_MOST_SHIFT:g}")],
+        )
     return (
         shifted,
         float(shift),

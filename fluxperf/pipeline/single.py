@@ -54,6 +54,10 @@ class SingleFile:
         return model_name(self.path.absolute()) + besides
 
 
+#: A block of the decoder, by its number; no model has thousands of them.
+_UP = r"up\.([0-9]{1,3})\."
+
+
 def open_single(path: Path) -> SingleFile:
     """The parts of a file, by its header.
 
@@ -89,7 +93,7 @@ def diffusers_names(names: Mapping[str, str]) -> dict[str, str]:
     Args:
         names: the file's name of each, by the original's or diffusers' name.
     """
-    last = max((int(found[1]) for name in names if (found := re.match(r"decoder\.up\.(\d+)\.", name))), default=0)
+    last = max((int(found[1]) for name in names if (found := re.match(rf"decoder\.{_UP}", name))), default=0)
     return {_diffusers_name(name, last): stored for name, stored in names.items()}
 
 
@@ -97,7 +101,7 @@ def _diffusers_name(name: str, last: int) -> str:
     side, _, rest = name.partition(".")
     if side not in ("encoder", "decoder"):
         return name
-    rest = re.sub(r"^up\.(\d+)\.", lambda match: f"up.{last - int(match[1])}.", rest)
+    rest = re.sub(f"^{_UP}", lambda match: f"up.{last - int(match[1])}.", rest)
     for pattern, new in _VAE_NAMES:
         rest = re.sub(pattern, new, rest)
     return f"{side}.{rest}"

@@ -10,6 +10,7 @@ import json
 import math
 import sqlite3
 import tomllib
+import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -29,7 +30,9 @@ from fluxperf.harness.policy import Policy
 from fluxperf.harness.records import RecordsFile
 from fluxperf.harness.timeline.model import Timeline
 from fluxperf.pipeline.embeddings import Stored
+from fluxperf.pipeline.folder import ModelFolder
 from fluxperf.pipeline.jobs import Job
+from fluxperf.recording import Reference
 from tests.model.weight_files import STEM, State, write_folder
 
 #: Types of elements, as safetensors writes them.
@@ -90,6 +93,38 @@ def calibration(path: Path, found: Calibration) -> None:
     meant = json.loads(path.read_text())
     assert meant["rows"].keys() == found.rows.keys()
     agree(msgspec.to_builtins(found), meant)
+
+
+def document(path: Path, found: Any) -> None:
+    agree(msgspec.to_builtins(found), json.loads(path.read_text()))
+
+
+def trace(path: Path, found: Timeline) -> None:
+    """No more kernels than the document has events of that kind."""
+    text = json.loads(path.read_bytes().decode(errors="replace"))
+    events = text["traceEvents"] if isinstance(text, dict) else text
+    known = sum(isinstance(event, dict) and event.get("cat") in ("kernel", "Kernel") for event in events)
+    assert len(found.work.taken(found.work.flags("kernel"))) <= known
+
+
+def reference(path: Path, found: Reference) -> None:
+    """Damage that a file's checksum does not see changes no number."""
+    with zipfile.ZipFile(path) as file, file.open("latents.npy") as numbers:
+        meant = np.lib.format.read_array(numbers)
+    assert np.array_equal(found.latents, meant)
+
+
+def latents(path: Path, found: tuple[Any, int, int, dict[str, str]]) -> None:
+    (meant,) = tensors(path).values()
+    assert np.array_equal(found[0], meant)
+    assert found[0].shape[1] == found[1] * found[2]
+
+
+def scheduler(path: Path, found: ModelFolder) -> None:
+    meant = json.loads(path.read_text(encoding="utf-8-sig"))
+    assert found.shifted == bool(meant.get("use_dynamic_shifting", False))
+    assert found.shifted or found.shift == meant.get("shift", 1.0)
+    assert meant.get("num_train_timesteps", 1000) == 1000
 
 
 def prompts(path: Path, found: Sequence[Job]) -> None:

@@ -6,6 +6,7 @@ of them. What is read is compared with what other code reads of the same file (`
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
@@ -25,18 +26,32 @@ from fluxperf.errors import FluxperfError, RecordError
 from fluxperf.harness.asv_results import import_results
 from fluxperf.harness.calibration import Calibrated, Calibration, parse_calibration
 from fluxperf.harness.columns import points_of
+from fluxperf.harness.compare import compare
+from fluxperf.harness.comparisons import Comparisons, read_comparisons
+from fluxperf.harness.facts.evidence import read_verdict
 from fluxperf.harness.points import PointsFile, read_points
 from fluxperf.harness.policy import parse_policy
 from fluxperf.harness.records import RecordsFile, read_records
+from fluxperf.harness.simulation import measured
 from fluxperf.harness.timeline.findings import findings
+from fluxperf.harness.timeline.ledger import read_ledger
 from fluxperf.harness.timeline.model import Timeline
 from fluxperf.harness.timeline.nsys import read_capture
+from fluxperf.harness.timeline.reading import read_timeline
 from fluxperf.harness.timeline.summary import summarize
+from fluxperf.harness.timeline.trace import trace_parts
+from fluxperf.harness.verdict import as_json, conclude
 from fluxperf.pipeline.embeddings import Embedded, Words, load_embeddings, save_embeddings
+from fluxperf.pipeline.folder import open_folder
 from fluxperf.pipeline.jobs import Defaults, jobs_of, read_prompts
+from fluxperf.pipeline.latents import load_latents, save_latents
+from fluxperf.recording import Reference
+from fluxperf.references import keep_reference, kept_reference
 from tests.breaking import oracles
 from tests.breaking.damage import damaged, damaged_header, damaged_pages, damaged_schema
 from tests.breaking.hostile import POLICY, asv
+from tests.breaking.test_kills import embedded_model
+from tests.contracts.tree import ROOT
 from tests.history.making import point, record
 from tests.model.rung_runs import Rung
 from tests.model.weight_files import SMALL, STEM, diffusers_shapes, random_state, write_folder, write_shards
@@ -121,6 +136,65 @@ def _embeddings(folder: Path) -> Path:
     return path
 
 
+def _verdict() -> bytes:
+    compared = compare([record(1)], [record(2)], parse_policy(POLICY.read_bytes(), "p"))
+    return as_json(conclude(compared.rows, base="A", head="B", made=("2026-01-01T00:00:00Z", "1"))).encode()
+
+
+def _comparisons() -> bytes:
+    document = json.loads((ROOT / "reports" / "records" / "h100-aa.json").read_text())
+    return msgspec.json.encode({**document, "comparisons": document["comparisons"][:1]})
+
+
+def _power(path: Path) -> Comparisons:
+    found = read_comparisons(path)
+    names, draw = measured(found)
+    logs = draw(np.random.default_rng(1), 4)
+    assert logs.shape[0] == len(names)
+    assert np.isfinite(logs).all()
+    return found
+
+
+def _written_trace(folder: Path) -> Path:
+    parts = trace_parts(example().read(folder))
+    (folder / "trace.json").write_bytes(b"".join(parts))
+    return folder / "trace.json"
+
+
+def _profiled() -> bytes:
+    with gzip.open(ROOT / "tests" / "timeline" / "exports" / "h200-torch-kineto.json.gz") as file:
+        document = json.load(file)
+    events = document["traceEvents"]
+    middle = len(events) // 2
+    return msgspec.json.encode({**document, "traceEvents": [*events[:60], *events[middle : middle + 60]]})
+
+
+def _trace(path: Path) -> Timeline:
+    timeline = read_timeline(path)
+    summarize(timeline)
+    findings(timeline)
+    return timeline
+
+
+def _reference(folder: Path) -> Path:
+    latents = np.random.default_rng(5).standard_normal((ROW.batch, ROW.height * ROW.width // 256, 64), np.float32)
+    keep_reference(folder / "r.npz", Reference(latents, "name", "fused"), ROW, 0)
+    return folder / "r.npz"
+
+
+def _latents(folder: Path) -> Path:
+    numbers = np.random.default_rng(5).standard_normal((1, 6, 64), np.float32)
+    save_latents(folder / "l.safetensors", numbers, {"size": "48 x 32", "vae": "bfloat16"})
+    return folder / "l.safetensors"
+
+
+def _scheduler(folder: Path) -> Path:
+    path = embedded_model(folder) / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0, "base_shift": 0.5,
+        "use_dynamic_shifting": False, "num_train_timesteps": 1000, "max_image_seq_len": 4096}))  # fmt: skip
+    return path
+
+
 def _load(path: Path) -> None:
     """All of a model: whatever a folder holds, and whatever one of its files says."""
     Rung("tensorcore", Checkpoint(path.parent))
@@ -134,6 +208,8 @@ def _timeline(path: Path) -> Timeline:
 
 
 EXPORT = Path("export.sqlite")
+LEDGER = ROOT / "tests" / "timeline" / "exports" / "h100-schnell-1024-fused.ledger.json"
+ROW = record(1).workload
 
 KINDS: dict[str, Kind] = {
     "records": Kind(holds("r.jsonl", lambda: msgspec.json.encode(record(1)) + b"\n"), _records, oracles.records),
@@ -145,6 +221,16 @@ KINDS: dict[str, Kind] = {
     ),
     "calibrations": Kind(
         holds("c.json", _calibration), lambda path: parse_calibration(path.read_bytes(), "c"), oracles.calibration
+    ),
+    "verdicts": Kind(holds("v.json", _verdict), read_verdict, oracles.document),
+    "comparisons": Kind(holds("aa.json", _comparisons), _power, oracles.document),
+    "ledgers": Kind(holds("ledger.json", LEDGER.read_bytes), read_ledger, oracles.document),
+    "traces": Kind(_written_trace, _trace, oracles.trace),
+    "profiler's traces": Kind(holds("trace.json", _profiled), _trace, oracles.trace, share=0.2),
+    "references": Kind(_reference, lambda path: kept_reference(path, ROW, 0), oracles.reference, damaged_pages),
+    "latents": Kind(_latents, load_latents, oracles.latents, damaged_header),
+    "schedulers": Kind(
+        _scheduler, lambda path: open_folder(path.parents[1], ("transformer", "scheduler")), oracles.scheduler
     ),
     "prompts": Kind(
         holds("prompts.jsonl", _prompts),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +12,28 @@ import msgspec
 import pytest
 
 from fluxperf.cli import main
-from fluxperf.errors import ConfigError, RecordError
+from fluxperf.errors import CheckpointError, ConfigError, RecordError, TimelineError
 from fluxperf.harness.asv_results import import_results
+from fluxperf.harness.comparisons import read_comparisons
 from fluxperf.harness.gate import gate_files
 from fluxperf.harness.history import load
 from fluxperf.harness.points import SUFFIX
 from fluxperf.harness.policy import read_policy
 from fluxperf.harness.records import read_many, read_records
+from fluxperf.harness.simulation import measured
+from fluxperf.harness.timeline.limits import read_limits
+from fluxperf.harness.timeline.nsys import read_capture
+from fluxperf.pipeline.folder import open_folder
 from fluxperf.pipeline.jobs import Defaults, jobs_of, read_prompts
+from fluxperf.pipeline.single import diffusers_names
+from fluxperf.words import real_in, whole_in
 from tests.breaking.hostile import POLICY
+from tests.breaking.test_kills import embedded_model
+from tests.contracts.tree import ROOT
 from tests.counting import growth
 from tests.history.making import record
+from tests.report.pages import on_gpu
+from tests.timeline.making import example
 
 IMPOSSIBLE = [
     (("error", "relative"), -5.0),
@@ -59,6 +72,101 @@ def test_an_impossible_value_is_no_record_and_an_error_of_the_gate(
     assert "line 2" in found.problems[0]
     verdict = gate_files(base, head, read_policy(POLICY))
     assert (verdict.outcome, verdict.exit_code) == ("error", 2)
+
+
+NINES = "9" * 5000
+
+
+@pytest.mark.parametrize(
+    "text", [NINES, "", "-1", "1.5", "\N{SUPERSCRIPT TWO}", "\N{ARABIC-INDIC DIGIT THREE}", "1_0", " 1"]
+)
+def test_a_text_that_is_no_whole_number_of_64_bits_is_none(text: str) -> None:
+    assert whole_in(text) is None
+
+
+def test_numbers_in_texts() -> None:
+    assert (whole_in("0"), whole_in("9" * 18), real_in("1.5"), real_in("-2e3")) == (0, 10**18 - 1, 1.5, -2000.0)
+    assert [real_in(text) for text in ("1e999", "nan", "-inf", "1.2.3", "", NINES)] == [None] * 6
+
+
+@pytest.mark.parametrize("version", [f"3.{NINES}", f"{NINES}.1", "3.x", "\N{SUPERSCRIPT TWO}.1", ""])
+def test_a_version_of_a_thousand_digits_is_one_that_is_not_known(tmp_path: Path, version: str) -> None:
+    path = example().write(tmp_path / "export.sqlite")
+    with closing(sqlite3.connect(path)) as base:
+        for table in ("META_DATA_EXPORT", "EXPORT_META_DATA"):
+            with suppress(sqlite3.OperationalError):  # each version of the tool has one of them
+                base.execute(f"UPDATE {table} SET value = ? WHERE name LIKE '%SCHEMA_VERSION%'", (version,))
+        base.commit()
+    if version.startswith("3."):
+        assert read_capture(path).work is not None
+    else:
+        with pytest.raises(TimelineError, match="expected an EXPORT_SCHEMA_VERSION of"):
+            read_capture(path)
+
+
+def test_texts_of_a_record_that_stand_for_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its seed, its rest, and what was chosen in so many microseconds."""
+    row = msgspec.to_builtins(on_gpu("fused", 0.5))
+    row["workload"]["weights"] = f"synthetic (seed {NINES})"
+    row["settings"]["rest_s"] = "long"
+    row["choices"] = {"1024 x 1024 x 1024 bfloat16": "3 of 5, 1.2.3 us"}
+    (tmp_path / "r.jsonl").write_text(json.dumps(row) + "\n")
+    for words in (f"report {tmp_path}/r.jsonl -o {tmp_path}/p.html", f"history {tmp_path}/r.jsonl --course"):
+        with pytest.raises(SystemExit) as end:
+            main(words.split())
+        assert end.value.code == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("limit", [f"idle > {NINES} ms", f"sync-in-loop > {'9' * 400}"])
+def test_a_limit_that_no_capture_exceeds_is_none(limit: str) -> None:
+    with pytest.raises(ConfigError, match="expected a finite threshold"):
+        read_limits([limit], {})
+
+
+def test_a_block_of_a_thousand_digits_has_its_own_name() -> None:
+    names = {f"decoder.up.{NINES}.block.0.x": "a", "decoder.up.1.block.0.x": "b"}
+    assert diffusers_names(names).keys() >= {"decoder.up_blocks.0.resnets.0.x"}
+
+
+@pytest.mark.parametrize("shift", ["1" + "0" * 400, "1e7", "0", "-1", "true", '"3"', "1e999"])
+def test_a_shift_that_no_model_has_is_refused(tmp_path: Path, shift: str) -> None:
+    model = embedded_model(tmp_path)
+    (model / "scheduler" / "scheduler_config.json").write_text(f'{{"shift": {shift}}}')
+    with pytest.raises(CheckpointError, match="expected a number above 0"):
+        open_folder(model, ("transformer", "scheduler"))
+
+
+@pytest.mark.parametrize("medians", [([0.0], [1.0]), ([1.0], [-1.0]), ([1.0, 1.0], [1.0])])
+def test_comparisons_with_medians_that_cannot_be(tmp_path: Path, medians: tuple[list[float], list[float]]) -> None:
+    document = json.loads((ROOT / "reports" / "records" / "h100-aa.json").read_text())
+    name = next(iter(document["comparisons"][0]["medians"]))
+    document["comparisons"][0]["medians"][name] = dict(zip(("base", "head"), medians, strict=True))
+    (tmp_path / "aa.json").write_text(json.dumps(document))
+    with pytest.raises(RecordError, match=r"expected (pairs|medians above 0)"):
+        read_comparisons(tmp_path / "aa.json")
+
+
+def test_comparisons_with_more_pairs_of_one_metric(tmp_path: Path) -> None:
+    document = json.loads((ROOT / "reports" / "records" / "h100-aa.json").read_text())
+    for sides in document["comparisons"][0]["medians"].values():
+        sides["base"], sides["head"] = sides["base"][:-1], sides["head"][:-1]
+        break
+    (tmp_path / "aa.json").write_text(json.dumps(document))
+    with pytest.raises(RecordError, match="expected as many pairs of each metric"):
+        measured(read_comparisons(tmp_path / "aa.json"))
+
+
+@pytest.mark.parametrize("field", ["times_s", "cycles", "energy_j"])
+def test_a_sample_that_no_scale_has_makes_no_record(
+    tmp_path: Path, field: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = (msgspec.to_builtins(on_gpu("fused", 0.5)) for _ in range(2))
+    bad[field] = {"denoise": [[0.5, 1e308]]}
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (good, bad)))
+    with pytest.raises(SystemExit) as end:
+        main(["report", str(tmp_path / "r.jsonl"), "-o", str(tmp_path / "p.html")])
+    said = capsys.readouterr().err
+    assert (end.value.code, "line 2" in said, "Nobody foresaw" in said) == (2, True, False)
 
 
 def spoilt(folder: Path) -> Path:

@@ -19,6 +19,7 @@ from fluxperf.harness.facts.provenance import commit_of
 from fluxperf.harness.records import OpRow, Record, TriedRow
 from fluxperf.harness.text.escape import shown
 from fluxperf.harness.timeline.ledger import Ledger
+from fluxperf.words import real_in
 
 MEMORY = "memory"
 
@@ -121,7 +122,7 @@ def _tried(
     for row in made.tried or _told(made.choices):
         seconds = [time for time in made.trials_s.get(row.what, []) if time is not None and time > 0]
         said = _CHOSEN.search(made.choices.get(row.what, ""))
-        least = min(seconds) if seconds else float(said[1]) * 1e-6 if said else 0.0
+        least = min(seconds) if seconds else (real_in(said[1]) or 0.0) * 1e-6 if said else 0.0
         if row.kind == "product" and len(row.sizes) == 3 and least > 0:
             rows, columns, inner = row.sizes
             yield (

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from fluxperf.harness.facts.samples import usable
 from fluxperf.harness.facts.study import Ladder, Study
 from fluxperf.harness.text.escape import shown
+from fluxperf.words import whole_in
 
 #: Where a step is captured: a name of several files, of which the trace is there whichever tool captured.
 _CAPTURE = "profiles/step"
@@ -48,11 +49,12 @@ def _workload(ladder: Ladder) -> list[str]:
         sizes = {"height": row.height, "width": row.width, "text-tokens": row.text_tokens, "steps": row.steps}
         words += [f"--{name} {value}" for name, value in sizes.items()]
         words += [f"--batch {row.batch}"] if row.batch != 1 else []
-    seed = re.fullmatch(r"synthetic \(seed (\d+)\)", row.weights)
+    named = re.fullmatch(r"synthetic \(seed (\d+)\)", row.weights)
+    seed = whole_in(named[1]) if named else None
     if seed is None:
         words.append("--weights DIR")
-    elif int(seed[1]):
-        words.append(f"--seed {seed[1]}")
+    elif seed:
+        words.append(f"--seed {seed}")
     return words
 
 

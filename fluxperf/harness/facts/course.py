@@ -10,6 +10,7 @@ import msgspec
 
 from fluxperf.harness.facts.samples import summary_of
 from fluxperf.harness.records import Record
+from fluxperf.words import real_in
 
 
 class Mark(NamedTuple):
@@ -56,7 +57,7 @@ def course(records: Iterable[Record], workload: str, moments: Mapping[str, str])
             continue
         commit = record.commit or ""
         moment = moments.get(commit, record.created_utc)
-        key = (gpu, float(record.settings.get("rest_s", 0)), moment, commit, record.rung)
+        key = (gpu, real_in(record.settings.get("rest_s", "0")) or 0.0, moment, commit, record.rung)
         groups.setdefault(key, []).append(record)
     marks = []
     for key, group in groups.items():

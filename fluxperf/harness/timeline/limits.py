@@ -25,7 +25,7 @@ from fluxperf.harness.timeline.findings import KINDS, Finding, crossing
 from fluxperf.harness.timeline.model import NONE, Timeline
 from fluxperf.harness.timeline.places import Places, normal
 from fluxperf.harness.timeline.waiting import waiting_copies
-from fluxperf.words import plural
+from fluxperf.words import plural, real_in
 
 #: Measures, and what each counts.
 MEASURES = {
@@ -126,7 +126,10 @@ def _limit(text: str, read: re.Match[str]) -> Limit:
     if unit not in known or (name == "idle" and not unit):
         listed = ", ".join(one or "none (a count)" for one in known if one or name != "idle")
         raise ConfigError(f"--fail-on {text!r}: expected a unit of {listed}; got {unit or 'none'}.")
-    return Limit(text, name, read["range"] or "", read["than"] or ">", float(read["value"] or 0), unit)
+    value = real_in(read["value"] or "0")
+    if value is None:
+        raise ConfigError(f"--fail-on {text[:60]!r} ..: expected a finite threshold, got one that no capture exceeds.")
+    return Limit(text, name, read["range"] or "", read["than"] or ">", value, unit)
 
 
 def judge(

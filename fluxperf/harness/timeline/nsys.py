@@ -22,6 +22,7 @@ from fluxperf.harness.timeline.nsys_export import EXPORT, Export
 from fluxperf.harness.timeline.nsys_tables import ACTIVITIES, timeline_of
 from fluxperf.harness.timeline.nsys_versions import KNOWN_MAJORS, TABLES, versions
 from fluxperf.lifeline import scratch
+from fluxperf.words import whole_in
 
 _MAGIC = b"SQLite format 3\0"
 _CAPTURE = "nsys profile -t cuda,nvtx --cuda-graph-trace=node --sample=none --cpuctxsw=none -o FILE PROGRAM"
@@ -113,7 +114,7 @@ def _check_schema(export: Export) -> str:
     said = versions(export)
     version = said.get("EXPORT_SCHEMA_VERSION", "")
     major = version.partition(".")[0]
-    if not major.isdecimal() or int(major) not in KNOWN_MAJORS:
+    if whole_in(major) not in KNOWN_MAJORS:
         known = ", ".join(f"{known}.x" for known in KNOWN_MAJORS)
         product = said.get("EXPORT_PRODUCT_VERSION", "")
         by = f", written by Nsight Systems {shown(product, 40)}" if product else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fluxperf.harness.text import units
 from fluxperf.harness.timeline.nsys_export import Export
+from fluxperf.words import whole_in
 
 #: Table of versions; up to schema 3.0 it had the other name.
 TABLES = ("META_DATA_EXPORT", "EXPORT_META_DATA")
@@ -35,8 +36,8 @@ _KNOWN_ACTIVITIES = frozenset(
 
 def not_understood(export: Export, schema: str) -> list[str]:
     """A sentence about a schema that is newer than those that are known, and about its tables that were not read."""
-    minor = schema.split(".")[1:2]
-    if not minor or not minor[0].isdecimal() or int(minor[0]) <= NEWEST[1]:
+    minor = whole_in("".join(schema.split(".")[1:2]))
+    if minor is None or minor <= NEWEST[1]:
         return []
     tables = [name for name in sorted(export.tables) if name.startswith("CUPTI_ACTIVITY_KIND_")]
     unread = [name for name in tables if name not in _KNOWN_ACTIVITIES and export.has_rows(name)]
