@@ -47,13 +47,13 @@ class UnknownNameError(ConfigError):
 
     Args:
         kind: what the name stands for, such as ``"rung"``.
-        name: the name that came.
+        name: the name that came; whatever came that is none, too.
         known: the names that exist, in the order in which they should be listed.
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
         names = list(known)
-        close = difflib.get_close_matches(name, names, n=1)
+        close = difflib.get_close_matches(name, names, n=1) if isinstance(name, str) else []
         hint = f" Did you mean {close[0]!r}?" if close else ""
         super().__init__(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.")
 

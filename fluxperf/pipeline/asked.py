@@ -31,7 +31,7 @@ _NOT_DONE = {
 
 #: Values of theirs that ask for nothing.
 _NO_EFFECT: Mapping[str, tuple[Any, ...]] = {
-    "joint_attention_kwargs": ({},),
+    "joint_attention_kwargs": ({}, {"scale": 1.0}),
 }
 
 

@@ -166,7 +166,7 @@ class Pipeline:
         pooled_prompt_embeds: Any = None,
         output_type: str = "pil",
         return_dict: bool = True,
-        max_sequence_length: int = MOST_TOKENS,
+        max_sequence_length: int | None = MOST_TOKENS,
         on_step: OnStep | None = None,
         sigmas: Any = None,
         **others: Any,
@@ -185,12 +185,12 @@ class Pipeline:
             seed: of the first picture, the next one has the next number; or one for each. Random if none. A seed's
                 noise is that of ``torch.Generator(device).manual_seed(seed)`` in diffusers, on the same device.
             noise_from: ``device``, or ``cpu`` for noise that does not depend on the GPU and costs a copy up.
-            latents: packed noise [B, I, C] to start from, a tensor or a NumPy array.
+            latents: packed noise [B, I, C] to start from, a tensor or a NumPy array; a generator beside it draws none.
             prompt_embeds: text [B, T, C] instead of a prompt, a tensor or a NumPy array.
             pooled_prompt_embeds: pooled text [B, P] with it.
             output_type: ``pil``, ``np`` [B, H, W, 3] in [0, 1], ``pt`` [B, 3, H, W] in [0, 1], or ``latent`` [B, I, C].
             return_dict: an object with ``images``; a tuple with them if false.
-            max_sequence_length: T5's tokens, 512 at most.
+            max_sequence_length: T5's tokens, 512 at most, and if none.
             on_step: told of each step when it is done.
             sigmas: noise levels instead of evenly spaced ones, one for each step; the model's shift is applied to them.
             others: negative prompts and callbacks, as above; arguments that are not supported must be ``None``.
@@ -203,14 +203,14 @@ class Pipeline:
         Warns:
             UserWarning: a prompt that was cut, an argument without effect.
         """
-        checked_output(output_type)
+        decode = _decode(checked_output(output_type))
         embedded = _given(self.config, prompt_embeds, pooled_prompt_embeds)
         wanted = asked(
             self.config,
             prompt,
             prompt_2,
             given=len(embedded),
-            text_tokens=embedded[0].text.shape[0] if embedded else max_sequence_length,
+            text_tokens=_tokens(embedded, max_sequence_length),
             height=height,
             width=width,
             steps=num_inference_steps,
@@ -219,7 +219,7 @@ class Pipeline:
             sigmas=sigmas,
         )
         besides = self._besides(others, len(wanted.prompts) or len(embedded))
-        decode: Decode = "no" if output_type == "latent" else "pixels" if output_type == "pil" else "images"
+        generator, besides = _unless_given(latents, generator, besides)
         with self._call():
             made = self.generation.batch(
                 wanted, embedded, seed, noise_from, generator, latents, decode=decode, on_step=on_step, besides=besides
@@ -293,6 +293,25 @@ def _dtype(dtype: Any, torch_dtype: Any) -> str | None:
     if len(names) > 1:
         raise ConfigError(f"dtype and torch_dtype: expected one of them, got {' and '.join(sorted(names))}.")
     return next(iter(names), None)
+
+
+def _decode(output: str) -> Decode:
+    """The work of the VAE for a kind of output."""
+    return "no" if output == "latent" else "pixels" if output == "pil" else "images"
+
+
+def _tokens(embedded: Sequence[Embedded], asked_for: int | None) -> int:
+    """Length of T5's text: of the embeddings that are given, or what a call asks for."""
+    if embedded:
+        return int(embedded[0].text.shape[0])
+    return MOST_TOKENS if asked_for is None else asked_for
+
+
+def _unless_given(latents: Any, generator: Any, besides: Besides) -> tuple[Any, Besides]:
+    """The generator that noise is drawn with, which latents make idle, and options with a note if they do."""
+    if latents is None or generator is None:
+        return generator, besides
+    return None, replace(besides, notes=(*besides.notes, "generator has no effect: latents are given."))
 
 
 def _given(config: FluxConfig, text: Any, pooled: Any, kind: str = "") -> list[Embedded]:

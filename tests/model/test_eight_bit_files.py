@@ -113,7 +113,7 @@ def _differing(got, expected):
     return [key for key, numbers in expected.items() if not np.array_equal(got[key], numbers)]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
 @pytest.mark.parametrize("kind", FORMATS)
 def test_numbers_are_those_of_pytorch(tmp_path, kind, dtype):
     stored, meant = FORMATS[kind](ORIGINAL)
@@ -240,7 +240,9 @@ def test_a_scale_of_one_beside_a_plain_weight_is_taken(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2], ids=lambda kind: kind.__name__)
-@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16], ids=lambda dtype: dtype.__name__)
+@pytest.mark.parametrize(
+    "dtype", [np.float64, np.float32, np.float16, ml_dtypes.bfloat16], ids=lambda kind: kind.__name__
+)
 @pytest.mark.parametrize("size", [1, 2, 7, 1 << 16, (1 << 17) + 3])
 def test_any_stretch_of_numbers_is_read(tmp_path, kind, dtype, size):
     """Odd ones too, from odd places, behind odd ones in memory, and more than are looked up together."""

@@ -50,6 +50,8 @@ CALLS = {
         "prompt": ["a", "b c"], "negative_prompt": ["d", "e"], "true_cfg_scale": 1.5, "num_inference_steps": 2,
         "num_images_per_prompt": 2,
     },
+    "no tokens' number": {"max_sequence_length": None, "num_inference_steps": 1},
+    "a scale of adapters that are not there": {"joint_attention_kwargs": {"scale": 1.0}, "num_inference_steps": 1},
     "an empty negative prompt": {"negative_prompt": "", "true_cfg_scale": 3.0, "num_inference_steps": 2},
 }  # fmt: skip
 
@@ -264,3 +266,36 @@ def test_negative_embeddings_without_a_scale_have_no_effect_and_say_so(saved, pi
     with pytest.warns(UserWarning, match="negative prompts have no effect"):
         given = _latents(pipeline, negative_prompt_embeds=text, negative_pooled_prompt_embeds=pooled, **SHORT)
     assert np.array_equal(given, _latents(pipeline, **SHORT))
+
+
+def test_latents_leave_nothing_to_a_generator_as_in_diffusers(saved, pipeline_of):
+    import torch
+
+    start = torch.randn(1, 6, 64, generator=torch.Generator().manual_seed(3))
+    expected = _latents(saved["dev"].pipeline, latents=start, **SHORT)
+    generator = torch.Generator().manual_seed(7)
+    with pytest.warns(UserWarning, match="generator has no effect: latents are given"):
+        got = _latents(pipeline_of("dev", "batched"), latents=start, generator=generator, **SHORT)
+    assert _apart(got, expected) < 2e-5
+    assert torch.equal(generator.get_state(), torch.Generator().manual_seed(7).get_state()), "nothing was drawn"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"output_type": None}, {"output_type": 3}, {"noise_from": None}, {"callback_on_step_end_tensor_inputs": [None]}],
+    ids=str,
+)
+def test_what_is_no_name_is_refused_as_one(pipeline_of, arguments):
+    call = HOW | {"callback_on_step_end": print} | arguments
+    with pytest.raises(UnknownNameError, match=r"None|3"):
+        pipeline_of("dev", "batched")("a", seed=1, **call)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"t5": None}, {"t5_precision": 8}, {"dtype": 16}, {"rung": 5}, {"device": 0}], ids=str
+)
+def test_what_is_no_name_is_refused_at_loading(saved, arguments):
+    from fluxperf import Pipeline
+
+    with pytest.raises(UnknownNameError):
+        Pipeline.from_pretrained(saved["schnell"].folder, **{"rung": "batched", "device": "host"} | arguments)

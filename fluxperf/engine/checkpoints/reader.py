@@ -61,7 +61,8 @@ class Descriptors:
             idle.append(number)
 
 
-#: Pairs of numbers of 8 bits that are looked up together.
+#: Element types that two numbers of so many bytes are moved as; and pairs of 8 bits that are looked up together.
+_PAIRS = {2: np.uint32, 4: np.uint64, 8: np.complex128}
 _TOGETHER = 1 << 15
 
 
@@ -178,7 +179,8 @@ def _look_up(stored: npt.NDArray[Any], scale: float, numbers: npt.NDArray[Any]) 
     Looking up takes 8 bytes for each place in a table, which would otherwise be more memory than both arrays.
     """
     even = len(stored) // 2 * 2
-    pairs, found = stored[:even].view(np.uint16), numbers[:even].view(f"u{2 * numbers.itemsize}")
+    pairs: npt.NDArray[Any] = stored[:even].view(np.uint16)
+    found: npt.NDArray[Any] = numbers[:even].view(_PAIRS[numbers.itemsize])
     table = _all_pairs_of(stored.dtype, numbers.dtype, scale)
     for at in range(0, len(pairs), _TOGETHER):
         np.take(table, pairs[at : at + _TOGETHER], out=found[at : at + _TOGETHER], mode="clip")
@@ -189,7 +191,7 @@ def _look_up(stored: npt.NDArray[Any], scale: float, numbers: npt.NDArray[Any]) 
 def _all_pairs_of(stored: np.dtype[Any], dtype: np.dtype[Any], scale: float) -> npt.NDArray[Any]:
     """Both numbers of all pairs of 8 bits, as they lie in memory, by the bits of both."""
     both = np.arange(1 << 16, dtype=np.uint16).view(np.uint8)
-    return _all_of(stored, dtype, scale)[both].view(f"u{2 * dtype.itemsize}")
+    return _all_of(stored, dtype, scale)[both].view(_PAIRS[dtype.itemsize])
 
 
 @functools.lru_cache(maxsize=64)
