@@ -110,7 +110,7 @@ def timeline(
         branches = tree(capture, places) if as_tree else None
         stages.next("writing")
         if trace_to is not None:
-            write_whole(trace_to, trace_parts(capture))
+            write_whole(trace_to, trace_parts(capture, places))
         sizes = None if trimmed is None else trim(file, trimmed)
         if html is not None:
             # matplotlib takes a second to import, which the tables need not pay.

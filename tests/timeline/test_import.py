@@ -18,6 +18,7 @@ from fluxperf.harness.timeline.model import NONE, Timeline
 from fluxperf.harness.timeline.nsys import read_capture
 from fluxperf.harness.timeline.places import Places
 from fluxperf.harness.timeline.summary import Summary, summarize
+from fluxperf.harness.timeline.trace import trace_parts
 from tests.counting import growth
 from tests.timeline.making import US, Capture, example
 
@@ -308,9 +309,13 @@ def analysed(path: Path) -> tuple[Timeline, Summary, list[Finding]]:
     return timeline, summarize(timeline, "op", places), findings(timeline, places)
 
 
-def test_the_work_grows_with_the_kernels(tmp_path: Path):
+def test_no_python_runs_for_a_kernel(tmp_path: Path):
     paths = {number: busy(tmp_path / f"{number}.sqlite", number) for number in (2000, 4000)}
-    assert growth(lambda number: analysed(paths[number]), 2000) < 2.2
+    timelines = {number: read_capture(path) for number, path in paths.items()}
+    assert growth(lambda number: read_capture(paths[number]), 2000) < 1.1
+    places = {number: Places(timeline) for number, timeline in timelines.items()}
+    assert growth(lambda number: list(trace_parts(timelines[number], places[number])), 2000) < 1.1
+    assert growth(lambda number: analysed(paths[number]), 2000) < 1.4
 
 
 def test_every_kernel_of_many_is_counted_once(large: Path):
@@ -324,7 +329,7 @@ def test_every_kernel_of_many_is_counted_once(large: Path):
     assert sum(row.count for row in found if row.finding == "launch-bound") == kernels - 1
 
 
-def test_a_million_kernels_take_less_than_two_gigabytes(large: Path):
+def test_a_million_kernels_take_less_than_600_megabytes(large: Path):
     tracemalloc.start()
     try:
         held = analysed(large)
@@ -332,4 +337,4 @@ def test_a_million_kernels_take_less_than_two_gigabytes(large: Path):
     finally:
         tracemalloc.stop()
     assert held[1].total.kernels == 1_000_000 // SHARE
-    assert peak < 2e9 / SHARE
+    assert peak < 6e8 / SHARE, f"{peak:,} B"

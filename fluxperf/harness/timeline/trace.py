@@ -37,9 +37,14 @@ def trace(timeline: Timeline) -> str:
     return b"".join(trace_parts(timeline)).decode()
 
 
-def trace_parts(timeline: Timeline) -> Iterator[bytes]:
-    """`trace` in pieces, which a large timeline is written in."""
-    writer = _Writer(timeline)
+def trace_parts(timeline: Timeline, places: Places | None = None) -> Iterator[bytes]:
+    """`trace` in pieces, which a large timeline is written in.
+
+    Args:
+        timeline: an attributed timeline.
+        places: its places, where they are known already.
+    """
+    writer = _Writer(timeline, places or Places(timeline))
     # Perfetto has read nanoseconds where the unit of display is them; times here are microseconds, as ever.
     yield b'{"displayTimeUnit":"ms","otherData":' + encoded(writer.about()) + b',"traceEvents":['
     first = True
@@ -62,10 +67,10 @@ def _place(pid: int, tid: int) -> bytes:
 class _Writer:
     """Events of one timeline, in many texts that begin with a comma each."""
 
-    def __init__(self, timeline: Timeline) -> None:
+    def __init__(self, timeline: Timeline, places: Places) -> None:
         self._timeline = timeline
         self._tracks = Tracks(timeline)
-        self._places = Places(timeline)
+        self._places = places
         rows = (timeline.ranges, timeline.calls, timeline.work, timeline.syncs)
         self._first_ns = min((int(group.start_ns.min()) for group in rows if len(group)), default=0)
 
@@ -284,10 +289,11 @@ def _crossing(starts: Column, ends: Column) -> NDArray[np.bool_]:
 
 def _only(which: NDArray[np.bool_], piece: Piece) -> list[bytes]:
     """The texts of some rows, none for others."""
-    held = [piece] * len(which) if isinstance(piece, bytes) else list(piece)
-    for row in np.flatnonzero(~which).tolist():
-        held[row] = b""
-    return held
+    held = np.empty(len(which), object)
+    held[:] = [piece] if isinstance(piece, bytes) else piece
+    held[~which] = b""
+    found: list[bytes] = held.tolist()
+    return found
 
 
 def _argument(name: bytes, values: Column, which: NDArray[np.bool_]) -> Piece:
