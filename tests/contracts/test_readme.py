@@ -276,7 +276,7 @@ def test_bytes_of_the_baseline_are_those_of_the_record():
     baseline = read_records(ROOT / "reports/records/h100-schnell-1024.jsonl").records[0]
     moved = sum(row.bytes for row in baseline.ledger)
     scores = sum(row.bytes for row in baseline.ledger if row.op == "scale")
-    assert f"{moved / 1e9:.0f} GB per forward, three quarters of it attention scores" in " ".join(TEXT.split())
+    assert f"{moved / 1e9:.0f} GB per forward; three quarters are attention scores" in " ".join(TEXT.split())
     assert abs(scores / moved - 0.75) < 0.01
 
 
