@@ -112,6 +112,9 @@ def test_the_exact_gate_passes_and_writes_every_output(tmp_path: Path) -> None:
     [
         ({"MODE": "quick"}, "mode 'quick': expected exact or revisions"),
         ({"MODE": "revisions"}, "expected a base to compare with"),
+        ({"MODE": "revisions", "BASE": "HEAD", "ALIVE": "0"}, "alive '0': expected a number of processes, from 1"),
+        ({"MODE": "revisions", "BASE": "HEAD", "ALIVE": "2 --pairs=1"}, "alive '2 --pairs=1': expected a number"),
+        ({"ALIVE": "2"}, "alive '2': expected mode revisions"),
         ({"UNSURE": "ignore"}, "unsure 'ignore': expected fail or warn"),
         ({"WORKLOAD": "tiny; exit 0"}, "unknown workload 'tiny; exit 0'"),
         ({"WORKLOAD": "tiny", "RUNGS": "$(exit 0)"}, "unknown rung"),

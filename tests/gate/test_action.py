@@ -13,6 +13,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -33,23 +34,30 @@ DRIVER = ROOT / "tests" / "gate" / "action_driver.py"
 HOSTILE = "x\n::error file=a::no\n::stop-commands::t\r\n<script>alert(1)</script>|`$(id)`\u202e]]>&\"'%0A\x1b[31m @me"
 REF = "topic/<b>`$(id)`|@me"  # what git allows as the name of a branch
 
-#: The measuring program of the repository. ``HEAD`` is replaced by what a change does.
+#: The measuring program of the repository, of one run or of turns. ``HEAD`` is replaced by what a change does in each.
 PROGRAM = """
 import json, os, sys, time
 with open({log!r}, "a") as file:
     file.write(json.dumps([__file__, sorted(os.environ), sys.argv[1:]]) + "\\n")
-with open(os.path.dirname(__file__) + "/record.json") as file:
-    record = json.load(file)
-times = [[0.5 * (1 + byte / 256e3) for byte in os.urandom(3)]]
-record["times_s"] = {{"denoise": times, "step": [[value / 4 for value in times[0]]]}}
-record["created_utc"] = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
-record["commit"], record["dirty"], record["ran_as"] = os.environ["FLUXPERF_COMMIT"], False, {ran_as!r}
-for name in ("GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT", "GITHUB_ENV", "GITHUB_PATH"):
-    if name in os.environ:
-        open(os.environ[name], "w").write("planted")
-# HEAD
-with open(sys.argv[sys.argv.index("-o") + 1], "w") as file:
-    file.write(json.dumps(record) + "\\n")
+alive = "--in-turns" in sys.argv
+if alive:
+    print("fluxperf: ready", flush=True)
+for turn, order in enumerate(sys.stdin if alive else [""]):
+    with open(os.path.dirname(__file__) + "/record.json") as file:
+        record = json.load(file)
+    times = [[(0.02 if alive else 0.5) * (1 + byte / 256e3) for byte in os.urandom(3)]]
+    record["times_s"] = {{"denoise": times, "step": [[value / 4 for value in times[0]]]}}
+    record["created_utc"] = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
+    record["commit"], record["dirty"], record["ran_as"] = os.environ["FLUXPERF_COMMIT"], False, {ran_as!r}
+    for name in ("GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT", "GITHUB_ENV", "GITHUB_PATH"):
+        if name in os.environ:
+            open(os.environ[name], "w").write("planted")
+    path = sys.argv[sys.argv.index("-o") + 1]
+    # HEAD
+    with open(path, "a" if alive else "w") as file:
+        file.write(json.dumps(record) + "\\n")
+    if alive:
+        print("fluxperf: done", flush=True)
 """
 
 
@@ -101,7 +109,7 @@ class Job:
         self.server.communicate()
 
     def program(self, does: str = "", ran_as: str = "twin") -> str:
-        return PROGRAM.format(log=str(self.log), ran_as=ran_as).replace("# HEAD", does)
+        return PROGRAM.format(log=str(self.log), ran_as=ran_as).replace("    # HEAD", textwrap.indent(does, "    "))
 
     def git(self, *words: str) -> str:
         git = ["git", "-C", str(self.repository), "-c", "user.name=a", "-c", "user.email=a@b", *words]
@@ -312,4 +320,56 @@ def test_what_a_head_prints_when_it_dies_is_no_command(job: Job) -> None:
     ran = job.run(job.change(f"print({HOSTILE!r}, flush=True); sys.exit(9)"))
     assert (ran.code, ran.outputs) == (2, {"exit-code": "2", "verdict": "error"})
     assert "expected exit code 0, got 9" in ran.summary
+    harmless(ran)
+
+
+def test_processes_that_stay_alive_give_a_verdict(job: Job) -> None:
+    before, job.base = job.base, job.change(ran_as="kernel")
+    ran = job.run(job.change("# nothing", ran_as="kernel"), ALIVE="2")
+    job.base = before
+    assert (ran.code, ran.outputs["verdict"]) == (0, "pass"), ran.printed
+    assert ["--in-turns" in words for _, _, words in job.logged()] == [True] * 4
+    assert not [name for _, names, _ in job.logged() for name in names if name.startswith(("GITHUB", "ACTIONS"))]
+    harmless(ran)
+
+
+#: What a head's process may do in its turns, and how the gate says so.
+IN_TURNS = {
+    "a copy": (COPY.replace("TEXT", repr(HOSTILE)), 1, "d2h_copies"),
+    "a copy in later turns": (
+        f"if turn > 1:\n{textwrap.indent(COPY.replace('TEXT', repr('late')), '    ')}", 2, "agree",
+    ),
+    "two records of one turn": (
+        "with open(path, 'a') as file:\n    file.write(json.dumps(record) + '\\n') if turn else 0", 2, "grow by one",
+    ),
+    "records of other turns": ("turn > 1 and open(path, 'w').close()", 2, "grow by one"),
+    "records of the base": (
+        "for name in os.listdir(os.path.dirname(path)):\n"
+        "    if name.startswith('base-') and name.endswith('.jsonl') and turn > 1:\n"
+        "        with open(os.path.join(os.path.dirname(path), name), 'a') as file:\n"
+        "            file.write(json.dumps(record) + '\\n')", 2, "grow by one",
+    ),
+    "more seconds than a turn lasts": ("record['times_s']['denoise'] = [[0.5, 0.501, 0.502]]", 2, "of another clock"),
+    "a turn that lasts longer than it says": ("time.sleep(0.25)", 2, "Its samples do not tell what it does"),
+    "steps above their generation": (
+        "record['times_s']['step'] = [[value / 3.9 for value in times[0] for _ in range(4)]]", 2, "more than the whole",
+    ),
+    "another commit": ("record['commit'] = 'f' * 40", 2, "commit"),
+    "no record": ("print('fluxperf: done', flush=True); continue", 2, "cannot read records"),
+    "commands of a workflow": (f"print({HOSTILE!r}, flush=True); print({HOSTILE!r}, file=sys.stderr)", 0, ""),
+    "it dies in a turn": (f"print({HOSTILE!r}, file=sys.stderr)\nif turn > 1: sys.exit(9)", 2, "it ended with 9"),
+    "it leaves a process behind": (
+        "import subprocess\nturn or subprocess.Popen(['sleep', '60'], start_new_session=True)", 2, "left",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("attack", IN_TURNS)
+def test_what_a_process_that_stays_alive_may_do(job: Job, attack: str) -> None:
+    does, code, phrase = IN_TURNS[attack]
+    before, job.base = job.base, job.change(ran_as="kernel")
+    ran = job.run(job.change(does, ran_as="kernel"), ALIVE="1")
+    job.base = before
+    assert ran.code == code, ran.printed
+    assert phrase in ran.printed
     harmless(ran)

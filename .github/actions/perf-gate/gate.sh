@@ -2,7 +2,7 @@
 # What the action runs, in a checkout of fluxperf. Inputs come as environment variables, never as text in a script.
 set -euo pipefail
 
-: "${MODE:=exact}" "${BASE:=}" "${HEAD:=HEAD}" "${WORKLOAD:=}" "${RUNGS:=}" "${UNSURE:=fail}" "${PYTHON:=python3}" "${OUTPUT:=reports/out}"
+: "${MODE:=exact}" "${BASE:=}" "${HEAD:=HEAD}" "${WORKLOAD:=}" "${RUNGS:=}" "${ALIVE:=}" "${UNSURE:=fail}" "${PYTHON:=python3}" "${OUTPUT:=reports/out}"
 summary=${GITHUB_STEP_SUMMARY:-} outputs=${GITHUB_OUTPUT:-}
 tell() { if [ -n "$outputs" ]; then printf 'exit-code=%s\nverdict=%s\n' "$1" "$2" >>"$outputs"; fi; }
 # Exit code 1 means a regression: whatever else fails ends here.
@@ -14,6 +14,8 @@ stop() {
 case $UNSURE in fail | warn) ;; *) stop "unsure '$UNSURE': expected fail or warn" ;; esac
 case $MODE in exact | revisions) ;; *) stop "mode '$MODE': expected exact or revisions" ;; esac
 if [ "$MODE" = revisions ] && [ -z "$BASE" ]; then stop "mode revisions: expected a base to compare with, got none"; fi
+case $ALIVE in '') ;; [1-9] | [1-9][0-9]) ;; *) stop "alive '$ALIVE': expected a number of processes, from 1 to 99" ;; esac
+if [ "$MODE" = exact ] && [ -n "$ALIVE" ]; then stop "alive '$ALIVE': expected mode revisions, nothing is timed in mode exact"; fi
 cd "${DIRECTORY:-.}" || stop "directory '${DIRECTORY:-.}': expected a checkout of fluxperf"
 [ -f fluxperf/__init__.py ] || stop "directory '${DIRECTORY:-.}': expected a checkout of fluxperf, there is no fluxperf/__init__.py"
 
@@ -57,6 +59,7 @@ code=0
 if [ "$MODE" = exact ]; then
   GITHUB_STEP_SUMMARY=$summary $fluxperf gate exact "${options[@]}" || code=$?
 else
+  if [ -n "$ALIVE" ]; then options+=("--alive=$ALIVE"); fi
   GITHUB_STEP_SUMMARY=$summary $fluxperf gate "--head=$HEAD" "${options[@]}" || code=$?
 fi
 # A program that did not start, or was killed, has written no verdict, whatever its exit code says.
