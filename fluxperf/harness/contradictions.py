@@ -27,6 +27,9 @@ _CLOCK, _CLOCK_S = 0.01, 50e-6
 #: A process's sum may be off by more: a program that shares the card may come in between the two readings.
 _CLOCK_SUM = 0.03
 
+#: A card's clock is no higher than its highest, by this factor for what readings are off by.
+_HIGHEST = 1.02
+
 #: Share by which joules of a metric may be off from those of the window that they are of.
 _SHARE = 1e-3
 
@@ -109,9 +112,19 @@ def _other_clocks(record: Record) -> Iterator[Contradiction]:
                 )
                 yield Contradiction(f"cycles.{key}", text)
                 break
-            if why := _off(cycles, clocks[number - 1], seconds[number - 1]):
+            why = _too_high(record, number - 1, clocks[number - 1])
+            if why := why or _off(cycles, clocks[number - 1], seconds[number - 1]):
                 yield Contradiction(f"cycles.{key}", f"process {number}: {why}")
                 break
+
+
+def _too_high(record: Record, process: int, clocks_hz: Sequence[float]) -> str:
+    """Why a clock is none of the card; "" where it may be."""
+    conditions = record.conditions or []
+    highest = conditions[process].sm_highest_mhz if process < len(conditions) else None
+    if not highest or max(clocks_hz) <= _HIGHEST * highest * 1e6:
+        return ""
+    return f"its clock is {max(clocks_hz) / 1e6:.6g} MHz, and the card's highest is {highest} MHz."
 
 
 def _off(cycles: Sequence[float], clocks_hz: Sequence[float], seconds: Sequence[float]) -> str:

@@ -107,6 +107,14 @@ def remarks(place: Place, base: Sequence[Record], head: Sequence[Record], policy
     gated = {parts(name)[0] for name in policy.noisy_of(place.workload)}
     if left := sorted({*measured(base), *measured(head)} - gated):
         yield f"{where}: measured and not gated: {', '.join(left)}"
+    for key in dict.fromkeys(key for record in (*base, *head) for key in record.energy_j):
+        sides = [_joules(side, key) for side in (base, head)]
+        if f"energy.{key}" in gated and not all(map(all, sides)):
+            told = " and ".join(
+                f"{sum(side)} of {len(side)} processes of the {name}"
+                for side, name in zip(sides, ("base", "head"), strict=True)
+            )
+            yield f"{where}: energy.{key} is not judged: {told} tell joules"
     if any(record.conditions for record in base) != any(record.conditions for record in head):
         yield f"{where}: clocks and throttling were read on one side only, so they say nothing of the other"
     times = [_moment(side[0]) for side in (base, head)]
@@ -187,6 +195,15 @@ def _untrue(place: Place, base: Sequence[Record], head: Sequence[Record]) -> Ite
                     told.add(found.metric)
                     text = f"{found.metric}: the {side} contradicts itself: {found.text} Measure it again."
                     yield _doubt("contradicts_itself", text, place, found.metric)
+    for key in dict.fromkeys(key for record in base for key in record.energy_j):
+        known, lacking = _joules(base, key), _joules(head, key)
+        metered = [one.energy for record in head for one in record.conditions or [] if one.energy is not None]
+        if all(known) and not any(lacking) and any(one.counter_j is not None for one in metered):
+            text = (
+                f"energy.{key}: the base tells joules, and no process of the head does although the card's counter "
+                "was read. They were left out: measure both sides with one version."
+            )
+            yield _doubt("missing_metric", text, place, f"energy.{key}")
     before, after = (set().union(*map(steps_of_a_generation, side)) for side in (base, head))
     if len(before | after) > 1:
         text = (
@@ -194,6 +211,11 @@ def _untrue(place: Place, base: Sequence[Record], head: Sequence[Record]) -> Ite
             f"{_numbers(before)} on the base and {_numbers(after)} on the head. Some were left out or made up."
         )
         yield _doubt("contradicts_itself", text, place, "times.step")
+
+
+def _joules(records: Sequence[Record], key: str) -> list[bool]:
+    """Whether each process tells joules of a metric."""
+    return [bool(samples) for record in records for samples in record.energy_j.get(key) or [[]]]
 
 
 def _numbers(values: set[float]) -> str:

@@ -108,6 +108,10 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], None], set[str]]] = {
         scaled(*ALL_TIMES, by=0.9), {"cycles.denoise", "cycles.step"}
     ),
     "another clock": (scaled("clock_hz.step", by=1.1), {"cycles.step"}),
+    "a clock that the card has not": (
+        scaled("clock_hz.step", "cycles.step", *("clock_hz.denoise", "cycles.denoise"), by=1.5),
+        {"cycles.denoise", "cycles.step"},
+    ),
     "cycles that are few in most generations": (swung, {"cycles.denoise", "cycles.step"}),
     "cycles that are few in some generations": (fewer_in_some, {"cycles.denoise", "cycles.step"}),
     "cycles without a clock": (
@@ -217,3 +221,19 @@ def test_a_record_with_seconds_or_joules_below_zero_is_none(place: tuple[Any, ..
     path.write_text(json.dumps(row) + "\n")
     with pytest.raises(RecordError, match=rf">= 0.* - at `\$\.{place[0]}"):
         read_records(path)
+
+
+def test_joules_that_a_head_leaves_out_are_an_error_where_they_were_read_and_else_a_note() -> None:
+    def without(row: dict[str, Any]) -> None:
+        row["energy_j"] = {}
+
+    def unread(row: dict[str, Any]) -> None:
+        without(row)
+        row["conditions"][0]["energy"] = None
+
+    told = "schnell-1024/captured: energy.step is not judged: 8 of 8 processes of the base and 0 of 8 processes"
+    for change, errors in ((without, {"energy.denoise", "energy.step"}), (unread, set())):
+        verdict = rows_of(change)
+        assert {row.metric for row in verdict.rows if row.reason == "missing_metric"} == errors
+        assert any(note.startswith(told) for note in verdict.notes)
+    assert not [note for note in rows_of(lambda row: None).notes if "not judged" in note]
