@@ -33,7 +33,7 @@ LIMITS = (
 
 
 _INTRODUCTION = (
-    "What the capture shows that costs time and need not be, the costliest first. Costs overlap, and time of the host "
+    "Avoidable costs in the capture, the largest first. Costs overlap, and time of the host "
     "that hides behind GPU work is not won back."
 )
 
