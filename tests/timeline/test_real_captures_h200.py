@@ -3,7 +3,7 @@
 `planted` ran in two processes with faults in ranges that name them; `clean-graph` queued forwards, then launches of a
 graph, and read the result once. `waits` waits in every way a known number of times, first to warm up, then in the range
 `measured`; ``fluxperf witness`` counted the same program through CUPTI, in a run of its own. Exports were trimmed; of
-polls in `planted` and `waits` the first 60 are left, and calls that only ask or create are gone.
+polls in `planted` and `waits` the first 60 are left, and calls that only ask or create are gone. `programs/` has them.
 """
 
 from __future__ import annotations

@@ -142,7 +142,8 @@ def test_json_is_one_object_on_the_last_line(witnessed: Witnessed):
 def test_hostile_file_names(witnessed: Witnessed, name: str):
     done = witnessed("import fakegpu\nfakegpu.copy()\n", name=name)
     assert done.code == 0, done.stderr
-    assert [row["file"].rpartition("/")[2] for row in done.rows] == [name]
+    written = name.encode("utf-8", "backslashreplace").decode("utf-8")
+    assert [row["file"].rpartition("/")[2] for row in done.rows] == [written]
     assert "\x1b[31m" not in done.stderr
     assert "1 copy down" in done.stderr
 
