@@ -13,8 +13,7 @@ from fluxperf.cli.keeping import Keeping, kept
 from fluxperf.cli.ladder import ladder
 from fluxperf.cli.progress import Progress
 from fluxperf.cli.terminal import Console, say
-from fluxperf.errors import ProcessError
-from fluxperf.files import check_writable
+from fluxperf.errors import ProcessError, RecordError
 from fluxperf.harness.measure.processes import Replicas, folder_for, merge_all, replicate
 from fluxperf.harness.records import Record
 from fluxperf.words import plural
@@ -36,12 +35,10 @@ def measured_in_processes(context: typer.Context, processes: int, output: Path |
             appended and shown before. Where they disagree, their own records are kept.
         KeyboardInterrupt: the command was stopped; likewise.
     """
-    if output is not None:
-        check_writable(output, appended=True)
+    keeping = Keeping(output)  # looks first whether the file can be written
     folder = folder_for(output)
     command = [sys.executable, "-m", "fluxperf", "run", *options(context, _OF_THE_WHOLE)]
     replicas = _replicated(command, processes, folder)
-    keeping = Keeping(output)
     merged, problems, notes = merge_all(replicas, processes)
     for note in (replicas.notes, *notes):
         if note:
@@ -51,10 +48,16 @@ def measured_in_processes(context: typer.Context, processes: int, output: Path |
         problems.append(f"The processes' own records are in {folder}.")
     if replicas.failure:
         problems.insert(0, f"{replicas.failure}\n{kept(merged, output)}")
-    with keeping.until_done():
-        keeping.add(merged)
-    if clean:  # only now: whoever is killed before finds the processes' own records
-        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        with keeping.until_done():
+            keeping.add(merged)
+    except RecordError as error:
+        for problem in problems:
+            error.add_note(problem)
+        raise
+    finally:
+        if clean and len(keeping.records) == len(merged):  # whoever is killed before finds the processes' own records
+            shutil.rmtree(folder, ignore_errors=True)
     if not problems and not replicas.stopped:
         return merged
     if merged:

@@ -141,11 +141,8 @@ class Sweep:
         for word in ("Traceback", "Nobody foresaw", "Errno", "Exception ignored"):
             if word in said:
                 found.append(f"says {word}")
-        if (
-            ended.code == 2
-            and fault is not None
-            and not any(why in said for why in (os.strerror(fault.answer), *_SQLITE))
-        ):
+        answers = (os.strerror(fault.answer), *_SQLITE) if fault is not None else ("",)
+        if ended.code == 2 != self._writer.code and not any(why in said for why in answers):
             found.append("does not say what the disk answered")
         for name, read in self._writer.outputs.items():
             path = out / name

@@ -206,7 +206,7 @@ def gates(given: Path) -> dict[str, Writer]:
         "gate calibrate": Writer(
             lambda out: [*aa, "--forked", "-o", str(out / "aa.json"), f"--baselines={out}"],
             {"aa.json": read_comparisons},
-            measured=[Measured("aa.json", compared, 1, 5)],
+            measured=[Measured("aa.json", compared, 1, 6)],
         ),
         "gate calibrate, not kept": Writer(
             lambda out: [*aa, "--forked", f"--baselines={out}"],

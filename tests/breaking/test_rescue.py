@@ -179,6 +179,23 @@ def test_records_of_processes_stay_until_they_are_merged(
     assert names(tmp_path) == ["r.jsonl"]
 
 
+@needs_full
+def test_what_a_process_rescued_is_said_beside_what_its_whole_did_not_keep(
+    elsewhere: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "processes"
+    folder.mkdir()
+    monkeypatch.setattr(replicas, "folder_for", lambda output: folder)
+    monkeypatch.setattr(
+        replicas, "_replicated", lambda *_: replicas.Replicas([[record(1)]], "", "process 2 of 2 ended: in elsewhere")
+    )
+    code, _, said = ended([*TINY, "--processes", "2", "-o", FULL], capsys)
+    (saved,) = elsewhere.iterdir()
+    assert (code, len(read_records(saved).records), folder.exists()) == (2, 1, False)
+    assert f"1 record that it did not take: in {saved}." in said
+    assert "process 2 of 2 ended: in elsewhere" in said
+
+
 def test_a_program_is_not_run_if_its_copies_could_not_be_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
