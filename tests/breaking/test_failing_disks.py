@@ -260,3 +260,17 @@ def test_a_disk_that_fails_leaves_nothing_half_written_and_is_named(
     wrong = [line for fault in faults for line in sweep.fails(fault)]
     assert not wrong, "\n".join(wrong)
     print(f"{name}, {whose}: {len(faults)} faults; nothing half-written, nothing lost")
+
+
+@pytest.mark.parametrize(
+    "name", NAMES if THOROUGH else ["report", "import-asv", "timeline", "gate files", "gate accept"]
+)
+def test_no_file_that_is_written_whole_is_opened_by_its_name(
+    tmp_path: Path, process: Warm, library: Path, given: Path, name: str
+) -> None:
+    """One writer makes them, beside their place: the system's own calls show it, whatever library makes the content."""
+    calls = Sweep(tmp_path, process, library, writers(given)[name]).calls()
+    written = [call.split(" ", 2)[2] for call in calls if call.split(" ", 2)[1].startswith(("open", "creat"))]
+    assert written
+    names = {path.partition("/out/")[2] for path in written}
+    assert names & writers(given)[name].outputs.keys() <= {"r.jsonl"}, "records alone are appended"

@@ -8,8 +8,11 @@ from pathlib import Path
 from tests.contracts.tree import ROOT
 
 #: Calls that write or replace, by their last name. ``replace`` and ``rename`` only of ``os``, ``shutil`` and paths.
-_WRITES = {"write_text", "write_bytes", "NamedTemporaryFile", "mkstemp", "copyfile"}
-_OF_OS = {"replace", "rename", "renames", "link", "truncate"}
+_WRITES = {
+    "write_text", "write_bytes", "NamedTemporaryFile", "mkstemp", "copyfile", "copy2", "touch", "FileHandler",
+    "tofile", "savetxt",
+}  # fmt: skip
+_OF_OS = {"replace", "rename", "renames", "link", "truncate", "symlink"}
 
 #: What may: the writer and its drafts, appending to the file that GitHub names, and what a forked process prints to.
 _MAY = {
@@ -50,6 +53,9 @@ def test_the_rule_sees_every_way_to_write() -> None:
         "open('a', 'w')",
         "path.open(mode='ab+')",
         "tempfile.NamedTemporaryFile()",
+        "path.touch()",
+        "logging.FileHandler('a')",
+        "gzip.open(path, 'wb')",
         "os.open('a', os.O_WRONLY | os.O_CREAT)",
     ):
         assert writes(line) == [1], line
