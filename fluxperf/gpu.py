@@ -1,14 +1,14 @@
-"""The mission's primitives on CuPy arrays: each one launch, callable by anyone, on CuPy's current stream.
+"""Primitives of the model on CuPy arrays of any program: each is one launch on CuPy's current stream.
 
     >>> import cupy
     >>> from fluxperf import gpu
     >>> x = cupy.random.standard_normal((1, 4608, 3072), dtype=cupy.float32)
     >>> y = gpu.gpu_modulate(x, scale=x[:, 0], shift=x[:, 1])
 
-Arrays are float32 or bfloat16 (``ml_dtypes.bfloat16``) on one GPU, which need not be the current one and does not
-become it; with any strides but along the last axis, those of products with any. Results are new and contiguous.
-Arithmetic is float32 with one rounding at the end. No call copies between host and device. None waits but for what is
-done once: a kernel is compiled or loaded in its first call, and the first product of a shape times algorithms.
+Arrays are float32 or bfloat16 (``ml_dtypes.bfloat16``). They are on one GPU, which need not be the current one. The
+last axis is contiguous, other axes have any strides; operands of products may have any strides. Results are new and
+contiguous. Arithmetic is float32 with one rounding at the end. No call copies between host and device. Calls do not
+wait for the GPU, except the first: it compiles or loads a kernel, and the first product of a shape times algorithms.
 """
 
 from __future__ import annotations

@@ -30,10 +30,10 @@ def _domain() -> Any:
 
 
 class Stages:
-    """Notes the stages of one call as they happen; nothing waits for the device until they are asked for.
+    """Records the stages of one call. Nothing waits for the device until the results are read.
 
     Args:
-        device: whose clock, and whose door.
+        device: its clock times the stages, and its door counts their copies.
     """
 
     def __init__(self, device: Device) -> None:

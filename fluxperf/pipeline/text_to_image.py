@@ -102,33 +102,33 @@ class Pipeline:
         """A pipeline of a model, ready.
 
         Args:
-            path: folder as diffusers saves it, with ``model_index.json``; or a name on the hub, which is looked for in
-                the local cache first, and downloaded if it is not there.
-            rung: of the ladder; ``captured`` if none.
+            path: folder in the layout of diffusers, with ``model_index.json``; or a name on the hub, which is taken
+                from the local cache or downloaded.
+            rung: rung of the ladder; ``captured`` if none.
             device: ``auto``, ``host`` or ``cuda``.
             dtype: of text encoders and VAE, ``float32`` or ``bfloat16``, a name or PyTorch's object; the rung's
                 activations' if none.
-            torch_dtype: diffusers' older name of it.
-            revision: branch, tag or commit of a name on the hub.
-            variant: word in the names of the folder's files, such as ``fp16``.
+            torch_dtype: the older name of ``dtype`` in diffusers.
+            revision: branch, tag or commit on the hub.
+            variant: variant of the files, such as ``fp16``: a part of their names.
             local_files_only: download nothing.
             transformer: file of the transformer's weights instead of the folder's, of any layout that is read; text
                 encoders and VAE are taken from it too, where it holds them. The folder's configs and tokenizers hold.
             t5: ``keep`` it on the device, ``offload`` it to the host's memory between prompts, or ``free`` it and read
                 it again for a prompt that is not known.
             t5_precision: ``full`` (of ``dtype``) or ``fp8`` (e4m3 with a scale per output channel).
-            cache_prompts: embeddings that are kept.
-            text_encoders: load them; without, calls need embeddings.
-            vae: load it; without, calls give latents.
-            nvtx: a range for every step, block and op; stages have theirs in any case.
-            on_bytes: told of the bytes of transformer and T5 as they are read.
+            cache_prompts: number of prompts whose embeddings are kept.
+            text_encoders: load them; otherwise calls need embeddings.
+            vae: load it; otherwise calls return latents.
+            nvtx: push a range for every step, block and op; stages always have theirs.
+            on_bytes: called with the number of bytes of transformer and T5 as they are read.
             memory_gb: budget of device memory for the transformer, for pictures of up to 1024 x 1024, one at a time;
                 weights that do not fit are streamed. Text encoders and VAE are beside it.
             others: arguments of diffusers that change nothing here, such as ``use_safetensors=True``.
 
         Raises:
-            CheckpointError: the folder is none of FLUX.1, or not whole; everything that is wrong is in one message.
-            DeviceError: a library of the extra ``pipeline`` is missing, or the device cannot.
+            CheckpointError: the folder is no FLUX.1 model, or incomplete; one message lists everything wrong.
+            DeviceError: a library of the extra ``pipeline`` is missing, or the device does not work.
             FluxperfError: an unknown rung or device, or one that does not run the other.
         """
         refuse_to_load(others)
@@ -140,7 +140,7 @@ class Pipeline:
         return cls(load_parts(folder, str(device), named, options, text, vae, on_bytes, variant))
 
     def close(self) -> None:
-        """Lets go of everything, and closes the device, when the call under way is done. May be called again."""
+        """Frees everything and closes the device, after the current call. May be called again."""
         with self._turn:
             if self._open:
                 self._open = False
@@ -191,14 +191,14 @@ class Pipeline:
             output_type: ``pil``, ``np`` [B, H, W, 3] in [0, 1], ``pt`` [B, 3, H, W] in [0, 1], or ``latent`` [B, I, C].
             return_dict: an object with ``images``; a tuple with them if false.
             max_sequence_length: T5's tokens, 512 at most, and if none.
-            on_step: told of each step when it is done.
+            on_step: called as ``on_step(step, seconds)`` after each step.
             sigmas: noise levels instead of evenly spaced ones, one for each step; the model's shift is applied to them.
             others: negative prompts and callbacks, as above; arguments that are not supported must be ``None``.
 
         Raises:
             ConfigError: arguments that cannot be.
-            NumbersError: a picture is not finite. Tensors that stay on the device are not looked at.
-            FluxperfError: a part that was not loaded, or whatever goes wrong on the device.
+            NumbersError: a picture is not finite. Tensors that stay on the device are not checked.
+            FluxperfError: a part that was not loaded, or an error on the device.
 
         Warns:
             UserWarning: a prompt that was cut, an argument without effect.

@@ -9,17 +9,17 @@ from fluxperf.harness.timeline.tracer import Copy, Sync, Tracer
 
 
 class Transfers:
-    """Counts of this process since ``start``. Each reading waits for the work under way; that wait is not counted.
+    """Counts of this process since ``start``. Each reading waits for pending work; that wait is not counted.
 
     Args:
-        cupti: what stands in for CUPTI's bindings in a test.
+        cupti: replaces CUPTI's bindings in a test.
     """
 
     def __init__(self, cupti: Any = None) -> None:
         self._tracer = Tracer(cupti)
 
     def start(self) -> None:
-        """Begins to count, from zero; work that is under way is waited for, and not counted."""
+        """Begins to count from zero, after waiting for pending work, which is not counted."""
         driver.settle()
         self._tracer.start()
 
