@@ -107,14 +107,6 @@ def remarks(place: Place, base: Sequence[Record], head: Sequence[Record], policy
     gated = {parts(name)[0] for name in policy.noisy_of(place.workload)}
     if left := sorted({*measured(base), *measured(head)} - gated):
         yield f"{where}: measured and not gated: {', '.join(left)}"
-    for key in dict.fromkeys(key for record in (*base, *head) for key in record.energy_j):
-        sides = [_joules(side, key) for side in (base, head)]
-        if f"energy.{key}" in gated and not all(map(all, sides)):
-            told = " and ".join(
-                f"{sum(side)} of {len(side)} processes of the {name}"
-                for side, name in zip(sides, ("base", "head"), strict=True)
-            )
-            yield f"{where}: energy.{key} is not judged: {told} tell joules"
     if any(record.conditions for record in base) != any(record.conditions for record in head):
         yield f"{where}: clocks and throttling were read on one side only, so they say nothing of the other"
     times = [_moment(side[0]) for side in (base, head)]
@@ -123,8 +115,22 @@ def remarks(place: Place, base: Sequence[Record], head: Sequence[Record], policy
         yield f"{where}: one side was measured after the other, not in turns ({both})"
     if short := _short_windows([*base, *head]):
         yield f"{where}: joules are not judged: {short}"
+    else:
+        yield from (f"{where}: {said}" for said in _without_joules(base, head, gated))
     if others := _algorithms(base, head):
         yield f"{where}: libraries chose other algorithms for {', '.join(others[:3])}"
+
+
+def _without_joules(base: Sequence[Record], head: Sequence[Record], gated: set[str]) -> Iterator[str]:
+    """Metrics of energy that some processes tell and others do not, though no window was too short."""
+    for key in dict.fromkeys(key for record in (*base, *head) for key in record.energy_j):
+        sides = [_joules(side, key) for side in (base, head)]
+        if f"energy.{key}" in gated and not all(map(all, sides)):
+            told = " and ".join(
+                f"{sum(side)} of {len(side)} processes of the {name}"
+                for side, name in zip(sides, ("base", "head"), strict=True)
+            )
+            yield f"energy.{key} is not judged: {told} tell joules"
 
 
 def _short_windows(records: Sequence[Record]) -> str:
