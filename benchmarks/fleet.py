@@ -38,6 +38,7 @@ START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 COMMANDS = {
     "history": "history {fleet} --repo {out}",
     "report": "report {one} --history {fleet} -o {out}/page.html --repo {out}",
+    "report of all": "report {fleet} -o {out}/all.html --repo {out}",
     "table": "history {fleet} --repo {out} -m t0 --csv {out}/table.csv",
 }
 
