@@ -22,6 +22,7 @@ from fluxperf.engine.device.host import host_dtype
 from fluxperf.errors import CheckpointError, FluxperfError
 from fluxperf.pipeline.libraries import library, quiet
 from fluxperf.pipeline.single import SingleFile, diffusers_names
+from fluxperf.words import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -170,14 +171,16 @@ def plan(folder: Path, kind: Kind, variant: str | None = None, single: SingleFil
     wrong += [name for name, shape in there.items() if not _fits(shape, shapes[name])]
     if wrong:
         raise CheckpointError(
-            f"{place}: expected the weights of {kind.words} as config.json describes it, but {len(wrong)} tensors are "
-            f"missing or of another shape: {_listed(wrong)}. {_unlike(files)}"
+            f"{place}: expected the weights of {kind.words} as config.json describes it, but "
+            f"{plural(len(wrong), 'tensor is', 'tensors are')} missing or of another shape: "
+            f"{_listed(wrong)}. {_unlike(files)}"
         )
     strange = sorted(name for name in files.names - set(sources.values()) if not _is_spare(kind, name))
     if strange:
         raise CheckpointError(
-            f"{place}: expected the weights of {kind.words} as config.json describes it, but {len(strange)} tensors "
-            f"do not belong to it: {_listed(strange)}. {_unlike(files)}"
+            f"{place}: expected the weights of {kind.words} as config.json describes it, but "
+            f"{plural(len(strange), 'tensor does', 'tensors do')} not belong to it: "
+            f"{_listed(strange)}. {_unlike(files)}"
         )
     for source in sources.values():
         files.stretch(source)  # complains about its element type, or its place in the file

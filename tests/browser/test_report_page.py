@@ -115,7 +115,7 @@ def test_words_are_explained_from_the_keyboard(hostile: Path, opened: Opener):
     page.locator("#summary .terms button", has_text="twin").focus()
     page.keyboard.press("Enter")
     said = page.locator("[popover]:popover-open")
-    assert "stands for a kernel" in said.inner_text()
+    assert "replaces a kernel" in said.inner_text()
     page.keyboard.press("Escape")
     assert said.count() == 0
     help_of = page.locator("#ladder details.help > summary").first

@@ -79,7 +79,7 @@ def test_a_tensor_that_is_missing_is_named(folder, part, which):
 def test_a_tensor_of_none_is_named(folder, part):
     _weights(folder, part, lambda given: {**given, "another.weight": np.ones(3, np.float32)})
     text, read = _complaint(folder)
-    assert "1 tensors do not belong to it: another.weight" in text
+    assert "1 tensor does not belong to it: another.weight" in text
     assert read == 0
 
 

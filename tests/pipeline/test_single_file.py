@@ -125,9 +125,9 @@ def _first(tensors, start):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda t: t.pop("vae.decoder.conv_in.weight"), "the VAE as config.json describes it, but 1 tensors are"),
+        (lambda t: t.pop("vae.decoder.conv_in.weight"), "the VAE as config.json describes it, but 1 tensor is"),
         (lambda t: t.pop(_first(t, "text_encoders.t5xxl.")), "T5's encoder as config.json describes it, but"),
-        (lambda t: t.update({"vae.strange": t["vae.decoder.conv_in.bias"].clone()}), "none of its: strange"),
+        (lambda t: t.update({"vae.strange": t["vae.decoder.conv_in.bias"].clone()}), "not belong to it: strange"),
         (lambda t: t.update({"text_encoders.clip_g.x": t["vae.decoder.conv_in.bias"].clone()}), "got '.*clip_g.x'"),
         (lambda t: t["vae.decoder.conv_in.bias"].fill_(float("nan")), "holds NaN"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,16 @@ def test_changed_files_make_it_dirty_and_new_ones_do_not(checkout: Path) -> None
     (checkout / "new").write_text("records of a run")
     assert commit(checkout)[1] is False
     (checkout / "file").write_text("two")
+    assert commit(checkout)[1] is True
+
+
+def test_a_changed_file_may_have_a_name_that_is_no_text(checkout: Path) -> None:
+    git = ("git", "-C", str(checkout), "-c", "user.name=a", "-c", "user.email=a@b")
+    name = os.fsdecode(b"\xff")
+    (checkout / name).write_text("one")
+    for words in (("config", "core.quotePath", "false"), ("add", "-A"), ("commit", "-q", "-m", "two")):
+        subprocess.run([*git, *words], check=True)
+    (checkout / name).write_text("two")
     assert commit(checkout)[1] is True
 
 

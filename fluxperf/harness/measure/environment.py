@@ -131,7 +131,8 @@ def commit(folder: Path) -> tuple[str | None, bool | None]:
 def _printed(*command: str) -> str | None:
     """Output of a command, or ``None`` if it is missing or fails."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=True, timeout=20)
+        return done.stdout
     except (OSError, subprocess.SubprocessError):
         return None
 
