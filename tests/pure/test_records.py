@@ -188,7 +188,7 @@ def test_a_bad_line_is_skipped_and_named(name: str, path: Path) -> None:
     assert [record.rung for record in file.records] == ["baseline", "broadcast"]
     (problem,) = file.problems
     assert problem.startswith(f"{path}, line 2: ")
-    assert words in problem
+    assert words in problem or words in problem.replace("UTF-8", "utf-8")  # releases of msgspec spell it otherwise
     assert "the line was skipped" in problem
 
 
