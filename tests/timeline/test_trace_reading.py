@@ -88,6 +88,16 @@ def test_what_is_no_trace_of_ours_is_refused(text: str, says: str, tmp_path: Pat
     assert says in str(error.value)
 
 
+@pytest.mark.parametrize("kind", ["copy", "memset"])
+def test_work_that_lost_its_kind_is_no_kernel(kind: str, tmp_path: Path):
+    path = tmp_path / "x.json"
+    whole = trace(many_things().read(tmp_path))
+    assert f'"kind":"{kind}"' in whole
+    path.write_text(whole.replace(f'"kind":"{kind}"', f'"kin ":"{kind}"', 1))
+    with pytest.raises(TimelineError, match=r"an event of the category gpu_mem(cpy|set) whose kind is kernel"):
+        read_timeline(path)
+
+
 def test_a_trace_that_is_not_there(tmp_path: Path):
     with pytest.raises(TimelineError, match=r"No such file.*fluxperf profile"):
         read_timeline(tmp_path / "x.json")

@@ -133,16 +133,16 @@ def read_trace(path: Path, text: bytes | None = None) -> Timeline:
     try:
         document = msgspec.json.decode(text, type=_Document)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise TimelineError(
-            f"cannot read {path}: expected a whole trace that fluxperf wrote, got: {shown(str(error), 200)}. It is "
-            f"damaged, cut off, or of another program; make one with `{_WRITE}`."
-        ) from error
+        raise _damaged(path, str(error)) from error
     if document.other.fluxperf != VERSION:
         raise TimelineError(
             f"cannot read {path}: expected a trace of version {VERSION}, got {document.other.fluxperf}. Read it with "
             "the fluxperf that wrote it."
         )
-    timeline = _Reader(document).timeline(str(path))
+    try:
+        timeline = _Reader(document).timeline(str(path))
+    except _ContradictionError as error:
+        raise _damaged(path, str(error)) from error
     before, timeline.notes = timeline.notes, []
     attribute(timeline)
     timeline.notes = list(dict.fromkeys([*before, *timeline.notes]))
@@ -155,6 +155,17 @@ def _process(pid: int) -> int:
 
 def _thread(pid: int, tid: int) -> int:
     return _process(pid) | tid
+
+
+class _ContradictionError(Exception):
+    """An event says two things that do not go together."""
+
+
+def _damaged(path: Path, problem: str) -> TimelineError:
+    return TimelineError(
+        f"cannot read {path}: expected a whole trace that fluxperf wrote, got: {shown(problem, 200)}. It is "
+        f"damaged, cut off, or of another program; make one with `{_WRITE}`."
+    )
 
 
 class _Reader:
@@ -252,6 +263,9 @@ class _Reader:
         return sorted(found, key=lambda row: (row.start_ns, row.end_ns))
 
     def _piece(self, event: _Event, end_ns: int, args: _Args) -> Work:
+        # A kind that is not written is a kernel's: without this a copy that lost its kind would be one more kernel.
+        if CATEGORIES[args.kind] != event.cat:
+            raise _ContradictionError(f"an event of the category {event.cat} whose kind is {args.kind}")
         copy = None
         if args.copies is not None:
             memory = (args.source_memory, args.target_memory)
