@@ -59,7 +59,8 @@ def doctor() -> None:
     """
     console = Console()
     here, found = machine(), driver()
-    extra = f"cuda{12 if found[1] < 13 else 13}" if found else "cuda12"
+    older = found[1] < 13 if found else installed("cupy-cuda12x")
+    extra = "cuda12" if older else "cuda13"
     view = Table(title=f"fluxperf {fluxperf.__version__}", title_justify="left", show_header=False)
     view.add_column("what", style="bold")
     view.add_column("found")
@@ -79,13 +80,15 @@ def doctor() -> None:
         if lacking:
             joined = " or ".join(lacking) if either else ", ".join(lacking)
             missing.setdefault(extra if either else extra_of, []).append(joined)
-        view.add_row(what, ", ".join(versions) or "missing")
+        lost = [f"missing: {', '.join(lacking)}"] if versions and lacking else []
+        view.add_row(what, "; ".join([", ".join(versions) or "missing", *lost]))
     console.print(view)
     for line in broken:
         console.print(line, style="red", soft_wrap=True)
     for name, packages_missing in missing.items():
         use = _FOR.get(name, "for every command")
-        line = f"Missing {use}: {'; '.join(packages_missing)}. Get them with: {install_command(name)}"
+        other = " (cuda12 where nvidia-smi says CUDA 12)" if name == "cuda13" and not found and not installed("cupy-cuda13x") else ""
+        line = f"Missing {use}: {'; '.join(packages_missing)}. Get them with: {install_command(name)}{other}"
         console.print(line, soft_wrap=True)
     if not found:
         console.print(f"No {WORKING_GPU}: rungs run as host twins. Copies and errors are exact, times are not a GPU's.")

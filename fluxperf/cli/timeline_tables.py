@@ -49,12 +49,28 @@ def show(summary: Summary, found: list[Finding], top: int, branches: list[Branch
     if found:
         console.print(_findings(found, top))
         for name in dict.fromkeys(row.finding for row in found[:top]):
-            advice = dict.fromkeys(row.advice for row in found[:top] if row.finding == name)
-            console.print(Text(f"{name}: {KINDS[name].meaning}. {' '.join(advice)}"))
+            _advise(console, name, {row.advice: row.seen for row in reversed(found[:top]) if row.finding == name})
     else:
         console.print("No findings.")
     for note in summary.notes:
         console.print(Text(f"Note: {shown(note, 400)}"))
+
+
+def _advise(console: Console, name: str, seen: dict[str, str]) -> None:
+    """Prints what a kind of finding is and what to do: one line, or a line for each thing that was seen.
+
+    Args:
+        console: where to.
+        name: of the kind.
+        seen: what was seen by the advice for it, the costliest last.
+    """
+    told = f"{name}: {KINDS[name].meaning}."
+    if len(seen) == 1:
+        console.print(Text(f"{told} {next(iter(seen))}"))
+        return
+    console.print(Text(told))
+    for advice, what in reversed(seen.items()):
+        console.print(Text(f"  {advice} ({what})"))
 
 
 def show_difference(found: Difference, top: int) -> None:

@@ -193,6 +193,24 @@ def test_doctor_names_the_extra_that_fits_the_driver(fluxperf, monkeypatch):
     assert "[cuda12]" in fluxperf("doctor").out
 
 
+def test_doctor_without_a_driver_names_the_extra_of_what_is_there_else_both(fluxperf, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("fluxperf.cli.doctor.driver", lambda: None)
+    monkeypatch.setattr("fluxperf.cli.doctor._broken", lambda present, alternatives: [])
+    for there, extra, both in (("", "cuda13", True), ("cupy-cuda12x", "cuda12", False), ("cupy-cuda13x", "cuda13", False)):
+        monkeypatch.setattr("fluxperf.cli.doctor.installed", lambda package, there=there: package == there and "14.2.0")
+        text = fluxperf("doctor").out
+        assert f"[{extra}]" in text
+        assert ("cuda12 where nvidia-smi says CUDA 12" in text) == both
+
+
+def test_doctor_says_what_a_use_lacks_beside_what_is_there(fluxperf, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("fluxperf.cli.doctor._broken", lambda present, alternatives: [])
+    monkeypatch.setattr("fluxperf.cli.doctor.installed", lambda package: "13.0.0" if package == "pillow" else None)
+    assert "pillow 13.0.0; missing: torch, diffusers, transformers" in fluxperf("doctor").out
+
+
 def test_doctor_imports_what_is_installed_and_ends_with_2_if_it_cannot(fluxperf, monkeypatch, tmp_path):
     (tmp_path / "of_another_release.py").write_text("raise ValueError('struct size changed')")
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -55,6 +55,17 @@ def test_every_grouping_prints(run, by):
     assert f"by {by}" in out
 
 
+def test_advice_that_depends_on_what_was_seen_names_it(run):
+    code, out, _ = run(ROOT / "tests/timeline/exports/h100-schnell-1024-fused.sqlite")
+    assert code == 0
+    lines = " ".join(out[out.index("\nlaunch-bound: ") :].split())
+    assert lines.startswith(
+        "launch-bound: a GPU that is idle because the next launch comes late. Fuse small kernels, capture a CUDA "
+        "graph, or take work off the host between launches. (GPU idle: the host ran code between CUDA calls) "
+        "Make fewer calls: fuse small kernels, or capture a CUDA graph. (GPU idle: the host was busy with CUDA calls)"
+    )
+
+
 def test_json_holds_everything(run):
     code, out, _ = run("example.sqlite", "--json", "--top", 1)
     document = json.loads(out)

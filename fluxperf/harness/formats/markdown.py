@@ -26,7 +26,7 @@ _SAYS = {
 
 def markdown(verdict: Verdict, most_rows: int = MOST_ROWS, most_notes: int = MOST_NOTES) -> str:
     """The verdict as GitHub-flavoured Markdown, with at most so many rows in its table, and so many notes."""
-    counts = ", ".join(f"{number} {name}" for name, number in sorted(verdict.counts.items()))
+    counts = ", ".join(f"{number:,} {name}" for name, number in sorted(verdict.counts.items()))
     lines = [
         f"## Performance gate: {_SAYS[verdict.outcome]}",
         "",
