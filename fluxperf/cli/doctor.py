@@ -61,6 +61,7 @@ def doctor() -> None:
     here, found = machine(), driver()
     older = found[1] < 13 if found else installed("cupy-cuda12x")
     extra = "cuda12" if older else "cuda13"
+    open_choice = not found and not older and not installed("cupy-cuda13x")
     view = Table(title=f"fluxperf {fluxperf.__version__}", title_justify="left", show_header=False)
     view.add_column("what", style="bold")
     view.add_column("found")
@@ -87,7 +88,7 @@ def doctor() -> None:
         console.print(line, style="red", soft_wrap=True)
     for name, packages_missing in missing.items():
         use = _FOR.get(name, "for every command")
-        other = " (cuda12 where nvidia-smi says CUDA 12)" if name == "cuda13" and not found and not installed("cupy-cuda13x") else ""
+        other = " (cuda12 where nvidia-smi says CUDA 12)" if name == "cuda13" and open_choice else ""
         line = f"Missing {use}: {'; '.join(packages_missing)}. Get them with: {install_command(name)}{other}"
         console.print(line, soft_wrap=True)
     if not found:

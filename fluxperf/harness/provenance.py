@@ -59,6 +59,7 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
         """Name and value of everything, in words."""
         more = len(self.excluded) - _MOST
         left = [*self.excluded[:_MOST], *([f"{more} more"] if more > 0 else [])]
+        turns = f"{self.alive} of each side alive at once, in turns" if self.alive else "one for each turn"
         return [
             ("base commit", self.base.in_words),
             ("head commit", self.head.in_words),
@@ -68,8 +69,8 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
             ("policy digest", self.policy or "none"),
             ("baseline digest", self.baseline or "none"),
             ("calibration digest", self.calibration or "none"),
-            ("pairs", f"{self.pairs} with times; {self.base.processes} and {self.head.processes} processes in all"),
-            ("processes", f"{self.alive} of each side, alive at once, in turns" if self.alive else "one for each turn"),
+            ("pairs", f"{self.pairs} with times"),
+            ("processes", f"{self.base.processes} of the base, {self.head.processes} of the head; {turns}"),
             ("time of the verdict", "not measured here" if self.seconds is None else f"{self.seconds:.1f} s"),
             ("order", "as in the files" if self.seed is None else f"random, seed {self.seed}"),
             ("excluded", "; ".join(left) or "nothing"),

@@ -197,7 +197,8 @@ def test_doctor_without_a_driver_names_the_extra_of_what_is_there_else_both(flux
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr("fluxperf.cli.doctor.driver", lambda: None)
     monkeypatch.setattr("fluxperf.cli.doctor._broken", lambda present, alternatives: [])
-    for there, extra, both in (("", "cuda13", True), ("cupy-cuda12x", "cuda12", False), ("cupy-cuda13x", "cuda13", False)):
+    cases = (("", "cuda13", True), ("cupy-cuda12x", "cuda12", False), ("cupy-cuda13x", "cuda13", False))
+    for there, extra, both in cases:
         monkeypatch.setattr("fluxperf.cli.doctor.installed", lambda package, there=there: package == there and "14.2.0")
         text = fluxperf("doctor").out
         assert f"[{extra}]" in text

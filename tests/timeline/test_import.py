@@ -128,7 +128,9 @@ def test_a_file_that_is_not_there_and_a_folder(tmp_path: Path):
 def test_a_file_that_is_not_sqlite(content: bytes, tmp_path: Path):
     path = tmp_path / "x.sqlite"
     path.write_bytes(content)
-    assert "expected an SQLite file" in refusal(path)
+    told = refusal(path)
+    assert "expected an SQLite file" in told
+    assert ".json or .json.gz" in told
     assert "nsys export" in refusal(path)
 
 

@@ -92,7 +92,7 @@ def _check_file(path: Path) -> None:
     if not head.startswith(_MAGIC):
         raise TimelineError(
             f"cannot read {path}: expected an SQLite file, got {size:,} bytes of something else. "
-            f"Make one with: {EXPORT}"
+            f"Traces in JSON are read by their name, .json or .json.gz. Make an SQLite file with: {EXPORT}"
         )
     page = int.from_bytes(head[16:18], "big")
     whole = (65536 if page == 1 else page) * int.from_bytes(head[28:32], "big")
