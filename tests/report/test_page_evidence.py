@@ -18,11 +18,13 @@ from fluxperf.harness.facts.ceilings import MEMORY, PUBLISHED, Ceiling, ceilings
 from fluxperf.harness.facts.commands import commands
 from fluxperf.harness.facts.floor import floor_of
 from fluxperf.harness.facts.inputs import NOTHING, Extras
+from fluxperf.harness.facts.samples import summary_of
 from fluxperf.harness.facts.study import survey
 from fluxperf.harness.history import Fixed, Rules, history
 from fluxperf.harness.records import TriedRow
 from fluxperf.harness.report.html import render
 from fluxperf.harness.report.past import _budget_lines
+from fluxperf.harness.text import units
 from tests.report import captures, evidence
 from tests.report.pages import CONTEXT, Page, files_of, make, on_gpu, twins, workload
 from tests.report.parts import Parts
@@ -192,6 +194,10 @@ def test_the_floor_is_what_bytes_and_operations_need():
     assert floor.measured
     text = page_with(Extras(ceilings=evidence.CEILINGS)).sections
     assert "The floor under what this machine was measured to reach is" in text["summary"]
+    best = study.ladders[0].best
+    took = units.time(summary_of(best.record).median)
+    said = f"{units.percent(floor.share)} of the {took} of {best.label}."
+    assert said.replace(units.NBSP, " ") in text["summary"]
     assert "the floor" in text["headline"]
 
 

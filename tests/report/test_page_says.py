@@ -281,6 +281,7 @@ def test_peers_measured_in_another_way_are_not_compared():
     rested = on_gpu("fused", 4.2, settings={"rest_s": "1"}, created_utc="2026-07-25T12:00:00Z")
     page = page_of(rested, on_gpu("fused", 4.61), peer)
     assert page.row("diffusers (compiled)", 6)[2].startswith("4.25 s"), "the older record is the one that rested"
+    assert "our 4.25 s with fused (of another record than the 4.66 s above)." in page.sections["summary"]
 
 
 def test_gpu_answer_names_time_speedup_and_target(gpu_page: Parts):

@@ -145,8 +145,8 @@ def next_steps(study: Study) -> list[Step]:
         for rate, near in gains(study, ladder)[:1]:
             saved = (rate.time_s - near.least_s) * ladder.workload.steps
             text = (
-                f"Look at {shown(rate.op, 48)} first ({ladder.title}): bound by {near.by}, it would save up to "
-                f"{units.time(saved)} of all {ladder.workload.steps} steps at its ceiling."
+                f"Look at {shown(rate.op, 48)} first ({ladder.title}): it is bound by {near.by}. At its ceiling, all "
+                f"{ladder.workload.steps} steps would take up to {units.time(saved)} less."
             )
             steps.append(Step(text, f"fluxperf ops {shown(rate.op, 48)}"))
     steps += _of_one_commit(study)

@@ -188,9 +188,9 @@ def _beside(study: Study, ladder: Ladder) -> str:
     if not theirs or not mine:
         return ""
     said = f" Measured in the same way, {peer.label} takes {units.time(theirs.median)} ({spread_of(theirs)}), "
-    return (
-        said + f"{units.times(gain.ratio)} ({gain.spread}) our {units.time(mine.median)} with {shown(ours.rung, 48)}."
-    )
+    said += f"{units.times(gain.ratio)} ({gain.spread}) our {units.time(mine.median)} with {shown(ours.rung, 48)}"
+    first = summary_of(ladder.best.record) if ladder.best and ours is not ladder.best.record else None
+    return f"{said} (of another record than the {units.time(first.median)} above)." if first else f"{said}."
 
 
 def _floor(study: Study, ladder: Ladder) -> str:
@@ -198,7 +198,11 @@ def _floor(study: Study, ladder: Ladder) -> str:
     if not floor:
         return ""
     kind = "what this machine was measured to reach" if floor.measured else "published peaks"
-    return f" The floor under {kind} is {units.time(floor.time_s)}, {units.percent(floor.share)} of that."
+    took = units.time(floor.time_s / floor.share)
+    return (
+        f" The floor under {kind} is {units.time(floor.time_s)}, {units.percent(floor.share)} of the {took} of "
+        f"{floor.rung}."
+    )
 
 
 def _error(ladder: Ladder) -> str:
