@@ -193,7 +193,11 @@ def accept(
     reason: Annotated[str, typer.Option(help="Why the regression is worth it.")],
     author: Annotated[str | None, typer.Option(help="Who accepts it; git's user.name if not given.")] = None,
     up_to: Annotated[
-        float | None, typer.Option(help="Largest accepted value: a count, or for a time a multiple of the base (1.05).")
+        float | None,
+        typer.Option(
+            help="Largest accepted value: a count, a share of slow processes, or for a time a multiple of the base "
+            "(1.05)."
+        ),
     ] = None,
     base: Annotated[float | None, typer.Option(help="For a time: its base value in the verdict.")] = None,
     until: Annotated[

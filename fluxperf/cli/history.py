@@ -16,7 +16,7 @@ from fluxperf.cli.grammar import Json, deliver
 from fluxperf.cli.progress import Stages
 from fluxperf.cli.terminal import Console, say
 from fluxperf.cli.tracking import rules_of
-from fluxperf.errors import UnknownNameError
+from fluxperf.errors import ConfigError, UnknownNameError
 from fluxperf.files import write_whole
 from fluxperf.harness.frames import csv_of
 from fluxperf.harness.history import history as series_of
@@ -116,6 +116,12 @@ def history(
         say(f"fluxperf: {problem}", err=True)
     if found.problems:
         sys.exit(2)
+    if failing == "budget" and not any(series.budgets for series in found.series):
+        raise ConfigError(
+            f"history --fail-on budget: expected a series that a reference of the policy bounds, found none in "
+            f"{plural(len(found.series), 'series', 'series')}. Name a records file of the same machine in {policy} "
+            "([[reference]] records, budget)."
+        )
     if failing is not None and (reasons := failed(found, failing)):
         for reason in reasons:
             say(f"fluxperf: {reason}", err=True)
@@ -151,11 +157,11 @@ def failed(found: History, condition: str | float) -> list[str]:
             if budget.used > 1
         ]
     return [
-        f"{_name(series)}, on {_place(series)}: worse since {_short(change.after)}, not repaired."
+        f"{_name(series)}, on {_place(series)}: worse since {_short(change.after)}, {_repair(change)}."
         for series in found.series
         if condition == "worse" or not series.exact
         for change in series.changes
-        if change.worse and not change.repaired
+        if _lasts(change)
     ]
 
 
@@ -214,7 +220,7 @@ def _show(found: History, every: bool, shallow: bool) -> None:
 
 def _newest(series: Series) -> tuple[bool, str]:
     """Sort key: unrepaired changes for the worse first, then the newest changes."""
-    return any(change.worse and not change.repaired for change in series.changes), series.changes[-1].date_utc
+    return any(map(_lasts, series.changes)), series.changes[-1].date_utc
 
 
 def _used(budget: Budget) -> str:
@@ -288,8 +294,22 @@ def _sentence(series: Series, change: Change) -> str:
     if change.cycles is not None:
         told.append(f"cycles {_percent(change.cycles)}" if change.cycles else "cycles did not change")
     if change.worse:
-        told.append(f"repaired at {_short(change.repaired)}" if change.repaired else "not repaired")
+        told.append(_repair(change))
     return ", ".join(told)
+
+
+def _lasts(change: Change) -> bool:
+    """Whether something is worse since a change, and still is."""
+    return bool(change.worse and (not change.repaired or change.left is not None))
+
+
+def _repair(change: Change) -> str:
+    """Whether and where a change for the worse was repaired, and what is left of it."""
+    if not change.repaired:
+        return "not repaired"
+    if change.left is None:
+        return f"repaired at {_short(change.repaired)}"
+    return f"repaired in part at {_short(change.repaired)}, still {change.left:.1f} % worse"
 
 
 def _percent(value: float) -> str:

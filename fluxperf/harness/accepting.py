@@ -8,14 +8,15 @@ from collections.abc import Collection, Sequence
 import msgspec
 
 from fluxperf.harness.pairing import parts
-from fluxperf.harness.policy import Accepted, Policy
+from fluxperf.harness.policy import SLOW, Accepted, Policy
 from fluxperf.harness.verdict import Row
 
 
 def accepted(rows: Sequence[Row], policy: Policy, today: datetime.date | None = None) -> list[Row]:
     """The rows, those of accepted regressions passing; of those that are not, the reason is in the message.
 
-    The mean and the tail of a time are accepted with its median, as far as that was.
+    The mean and the tail of a time are accepted with its median, as far as that was. So are slow processes, where the
+    median is accepted so far that a head at that level has them; fewer of them are accepted by themselves, as a share.
 
     Args:
         rows: of one comparison.
@@ -36,7 +37,7 @@ def _judged(row: Row, policy: Policy, day: datetime.date, passing: Collection[st
         return row
     said = []
     for found in policy.acceptances(row.workload, row.rung, row.metric):
-        why = _refused(row, found, day, passing)
+        why = _refused(row, found, policy, day, passing)
         if not why:
             by = f"{found.reason} ({found.author}, {found.date.isoformat()}, until {found.end.isoformat()})"
             return msgspec.structs.replace(row, outcome="pass", accepted=by, message=f"{row.message} Accepted: {by}.")
@@ -44,7 +45,7 @@ def _judged(row: Row, policy: Policy, day: datetime.date, passing: Collection[st
     return msgspec.structs.replace(row, message=f"{row.message} Accepted {said[0]}.") if said else row
 
 
-def _refused(row: Row, found: Accepted, day: datetime.date, passing: Collection[str]) -> str:
+def _refused(row: Row, found: Accepted, policy: Policy, day: datetime.date, passing: Collection[str]) -> str:
     """Why an acceptance does not cover a row, to be read after "Accepted"; "" where it does."""
     if found.date > day:
         return f"only from {found.date.isoformat()} on"
@@ -58,12 +59,19 @@ def _refused(row: Row, found: Accepted, day: datetime.date, passing: Collection[
         if row.reason == "fewer_operations":
             return "" if row.head >= found.up_to else f"only down to {found.up_to:g}"
         return "" if row.head <= found.up_to else f"only up to {found.up_to:g}"
-    name, _ = parts(row.metric)
+    slow = row.metric.endswith(SLOW)
+    name = row.metric.removesuffix(SLOW) if slow else parts(row.metric)[0]
     if name != row.metric and found.metric.endswith(name):
         parent = row.id.removesuffix(row.metric) + name
         if parent not in passing:
             return f"for {name} alone, whose median is not within it"
+        if slow:
+            # Half of all processes are the head's: the median of all is the middle of both levels.
+            reached = 2 * found.up_to / (1 + found.up_to)
+            return "" if reached > policy.slow[name].slower_than else f"for {name} alone, which makes no process slow"
         return "" if (row.change or 0.0) <= found.up_to - 1 else f"only up to {found.up_to:g} times the base"
+    if slow:
+        return "" if row.head <= found.up_to else f"only up to a share of {found.up_to:g}"
     if found.base is None:
         return "without the base that it was accepted from: give base, or it would be accepted again and again"
     bound = found.base * found.up_to

@@ -92,13 +92,14 @@ def compare(
     """
     how = How(spreads=spreads or {}, **options)
     before, after = _grouped(base), _grouped(head)
-    rows, before = _declared(before, after, policy)
+    day = how.today or datetime.datetime.now(datetime.UTC).date()
+    rows, before = _declared(before, after, policy, day)
     found = Compared(rows, [])
     tasks: list[Task] = []
     slow: list[SlowTask] = []
     for place in [*before, *(place for place in after if place not in before)]:
         if place not in before or place not in after:
-            found.rows.append(_missing(place, before.get(place), after.get(place)))
+            found.rows.append(_missing(place, before.get(place), after.get(place), policy, day))
             continue
         more, less = _place(place, before[place], after[place], policy, how, found)
         tasks += more
@@ -260,7 +261,7 @@ def _not_judged(place: Place, rules: Mapping[str, Noisy], *, twins: bool) -> lis
 
 
 def _declared(
-    before: dict[Place, list[Record]], after: dict[Place, list[Record]], policy: Policy
+    before: dict[Place, list[Record]], after: dict[Place, list[Record]], policy: Policy, day: datetime.date
 ) -> tuple[list[Row], dict[Place, list[Record]]]:
     """Rows for rungs that the head's policy declares gone or renamed, and the base by the names that it has now."""
     rows: list[Row] = []
@@ -268,7 +269,7 @@ def _declared(
     for row in policy.declared:
         old = Place(row.workload, row.rung)
         by = f"{row.reason} ({row.author}, {row.date.isoformat()})"
-        if old not in found or old in after:
+        if old not in found or old in after or not row.date <= day <= row.end:
             continue
         if not row.now:
             del found[old]
@@ -294,15 +295,20 @@ def _said(place: Place, verdict: Judgement, reason: str, message: str) -> Row:
     )
 
 
-def _missing(place: Place, before: list[Record] | None, after: list[Record] | None) -> Row:
+def _missing(
+    place: Place, before: list[Record] | None, after: list[Record] | None, policy: Policy, day: datetime.date
+) -> Row:
     """A rung that only one side has: new ones pass, one that is not there any more has to be declared."""
     if before is None and after is not None:
         return _said(place, "NEW", "new", "the base has no such rung; it is compared from the next change on.")
+    same = [row for row in policy.declared if Place(row.workload, row.rung) == place]
+    other = [row for row in same if not row.date <= day <= row.end]
+    dates = f" The declaration that is there holds only from {other[-1].date} to {other[-1].end}." if other else ""
     return problem(
         "missing_record",
         f"the head has no record of rung {place.rung!r} of {place.workload!r}, the base has one. Measure the same "
         "rungs on both sides; if it was taken away or renamed, declare that in the policy ([[declared]] "
-        "workload, rung, now, reason, author, date).",
+        f"workload, rung, now, reason, author, date).{dates}",
         workload=place.workload,
         rung=place.rung,
         metric="record",

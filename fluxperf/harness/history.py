@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -27,6 +28,9 @@ from fluxperf.harness.steps import Shift, steps_of_counts, steps_of_times
 from fluxperf.uncollected import uncollected
 
 _WANTED = "Write records with `fluxperf run -o FILE.jsonl`, import asv's results with `fluxperf import-asv`."
+
+#: What is left of a change of a time after its repair counts from this share on, as a change does for the gate.
+_LEFT = 0.01
 
 
 class Fixed(NamedTuple):
@@ -124,7 +128,7 @@ def history(
     for one in bare:
         slack = rules.slack.get(one.metric, rules.slack.get(one.unit, 0.0))
         shifts = steps_of_counts(one.values.tolist(), slack) if one.exact else of_times[one.key]
-        series.append(_changed(one, shifts, rules.fixed))
+        series.append(_changed(one, shifts, rules.fixed, slack))
     return History(_with_cycles(series), list(problems))
 
 
@@ -171,19 +175,19 @@ def _budgets(one: Series, shifts: Sequence[Shift] | None, fixed: Sequence[Fixed]
     return budgets
 
 
-def _changed(one: Series, shifts: list[Shift] | None, fixed: Sequence[Fixed]) -> Series:
+def _changed(one: Series, shifts: list[Shift] | None, fixed: Sequence[Fixed], slack: float) -> Series:
     """A series with its changes and budgets."""
     some, worse = shifts or [], worse_of(one.metric, one.unit)
     return dataclasses.replace(
         one,
-        changes=[_change(one, some[place:], worse) for place in range(len(some))],
+        changes=[_change(one, some[place:], worse, slack) for place in range(len(some))],
         shifts=some,
         judged=shifts is not None,
         budgets=_budgets(one, shifts, fixed),
     )
 
 
-def _change(one: Series, shifts: Sequence[Shift], worse: Worse | None) -> Change:
+def _change(one: Series, shifts: Sequence[Shift], worse: Worse | None, slack: float) -> Change:
     """The first of some shifts; the others are those that came later."""
     shift = shifts[0]
     before, after = (one.course.point(one.there[place]) for place in (shift.last, shift.first))
@@ -209,10 +213,29 @@ def _change(one: Series, shifts: Sequence[Shift], worse: Worse | None) -> Change
         chance=shift.chance,
         worse=is_worse,
         repaired=label(one.course.point(one.there[back.first])) if is_worse and back else "",
+        left=_left(shifts, sign, slack if one.exact else None) if is_worse and back else None,
         environment={name: f"{was} -> {now}" for name, (was, now) in versions.items() if was != now},
         records=(before.record, after.record),
         files=(_file(one, shift.last), _file(one, shift.first)),
     )
+
+
+def _left(shifts: Sequence[Shift], sign: int, slack: float | None) -> float | None:
+    """What the best level since a shift is worse than that before it, in percent, where it is more than chance.
+
+    ``slack`` is the rounding of a count. For times, ``None``, both shifts' intervals bound what their levels may err.
+    """
+    shift, best = shifts[0], min(shifts[1:], key=lambda later: sign * later.new)
+    if not shift.old:
+        return None
+    left = sign * (best.new - shift.old) / abs(shift.old)
+    if slack is None:
+        bounds = [(one.low, one.high) for one in (shift, best)]
+        halves = [(high - low) / 2 for low, high in bounds if low is not None and high is not None]
+        least = max(_LEFT, math.hypot(*halves)) if len(halves) == len(bounds) else math.inf
+    else:
+        least = slack
+    return 100 * left if left > least else None
 
 
 def _file(one: Series, place: int) -> str:

@@ -38,9 +38,13 @@ JUDGING = (
     ".github/actions/perf-gate", ".github/workflows/perf-gate.yml", "fluxperf/cli/gate.py", "fluxperf/cli/judging.py",
     "fluxperf/cli/alive.py", "fluxperf/cli/gate_options.py", "fluxperf/cli/verdicts.py",
     *(f"fluxperf/harness/{name}.py" for name in (
-        "accepting", "alive", "checkouts", "compare", "conditions", "contradictions", "drift", "exact", "gate",
-        "isolation", "judge", "libraries", "meaning", "noisy", "pairing", "policy", "shares",
-        "significance", "trust", "verdict",
+        "accepting", "alive", "calibration", "checkouts", "clock_slope", "compare", "conditions", "contradictions",
+        "drift", "exact", "facts/ceilings", "facts/work", "gate", "isolation", "judge", "libraries", "meaning",
+        "neighbours", "noisy", "pairing", "policy", "provenance", "shares", "significance", "stats", "trust", "verdict",
+        "worked",
+    )),
+    *(f"fluxperf/harness/{name}.py" for name in (
+        "formats/github", "formats/junit", "formats/markdown", "formats/sarif", "text/escape",
     )),
 )  # fmt: skip
 
@@ -88,8 +92,10 @@ def judge_of(repository: Path, base: str, head: str, policy: Path, baselines: Pa
     new = parse_policy(new_text, f"{policy} at {head[:10]}") if new_text is not None else _bare(old)
     rows = [*_policy_row(old, new), *_new_acceptances(old, new)]
     fixed = [row.records for row in old.reference]
+    counts = (baselines / "host.jsonl").as_posix()
     for name in _changed_files(repository, base, head, [str(baselines), *MEASURING, *fixed]):
-        if not name.endswith("host.jsonl"):  # counts of a baseline that was made again are rows of their own
+        # Counts of a baseline that was made again are rows of their own; a reference that is that file is none of them.
+        if name != counts or name in fixed:
             content = read_at(repository, head, Path(name))
             told = digest(content) if content is not None else "gone"
             rows.append(_changed(new, name, told, f"{name} is {'another' if content is not None else 'gone'}"))

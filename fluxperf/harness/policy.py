@@ -23,8 +23,11 @@ MOST = {"margin": 0.1, "floor_relative": 0.25, "same_within": 0.5}
 #: The same of the slack of a count.
 MOST_SLACK = 0.5
 
-#: Days that an acceptance holds at most, and one that does not say until when.
+#: Days that an acceptance holds at most, and one that does not say until when; a declaration, too.
 ACCEPTED_DAYS = 366
+
+#: How the share of slow processes of a metric is called, after the metric's name.
+SLOW = ".slow"
 
 Share = Annotated[float, Meta(ge=0, lt=1)]
 Level = Annotated[float, Meta(gt=0, lt=0.5)]
@@ -127,9 +130,9 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """A regression that somebody accepted: of which metric, why, who, when, and until when it holds.
 
     ``metric`` is ``workload/rung/metric``; where a workload or rung has a "/" of its own, the three fields say which is
-    which. ``up_to`` bounds what is accepted: a count, or head over base of a time. ``base`` is the value that it was
-    accepted from: the bound of a time is ``base * up_to``, which does not grow with the base. ``digest`` is that of a
-    file of the gate that the change replaces (`harness/judge.py`).
+    which. ``up_to`` bounds what is accepted: a count, a share of slow processes, or head over base of a time. ``base``
+    is the value that it was accepted from: the bound of a time is ``base * up_to``, which does not grow with the base.
+    ``digest`` is that of a file of the gate that the change replaces (`harness/judge.py`).
     """
 
     metric: Annotated[str, Meta(min_length=1)] = ""
@@ -158,8 +161,7 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     @property
     def end(self) -> datetime.date:
         """The last day on which it holds."""
-        last = self.date.toordinal() + ACCEPTED_DAYS
-        return self.until or datetime.date.fromordinal(min(last, datetime.date.max.toordinal()))
+        return self.until or _a_year_after(self.date)
 
     def is_of(self, workload: str, rung: str, metric: str) -> bool:
         """Whether it is of that metric; of a time also of its mean and tail."""
@@ -173,6 +175,10 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return whole in (self.metric, *_forms(self.metric))
 
 
+def _a_year_after(day: datetime.date) -> datetime.date:
+    return datetime.date.fromordinal(min(day.toordinal() + ACCEPTED_DAYS, datetime.date.max.toordinal()))
+
+
 def _forms(metric: str) -> tuple[str, ...]:
     return tuple(f"{metric}.{form}" for form in ("mean", "p90", "slow"))
 
@@ -180,7 +186,8 @@ def _forms(metric: str) -> tuple[str, ...]:
 class Declared(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A rung that a change takes away or renames, which is no loss of a measurement if it is said.
 
-    Without ``now`` the rung is gone; with it, it has that name from here on.
+    Without ``now`` the rung is gone; with it, it has that name from here on. It holds from ``date`` to ``end``: a rung
+    of that name that is made later is not given away beforehand.
     """
 
     workload: Annotated[str, Meta(min_length=1)]
@@ -189,6 +196,11 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     reason: Annotated[str, Meta(min_length=1)]
     author: Annotated[str, Meta(min_length=1)]
     date: datetime.date
+
+    @property
+    def end(self) -> datetime.date:
+        """The last day on which it holds."""
+        return _a_year_after(self.date)
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -330,7 +342,7 @@ def _accept(path: Path, row: Accepted) -> None:
             f"{row.metric!r}. Copy it from a verdict."
         )
     family = parts[-1].partition("[")[0]
-    gated = [*policy.noisy, *policy.exact]
+    gated = [*policy.noisy, *(f"{name}{SLOW}" for name in policy.slow), *policy.exact]
     if not judged and family not in gated:
         raise UnknownNameError("gated metric", family, gated)
     import tomlkit  # only what writes a policy needs it

@@ -29,7 +29,9 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     alone gives a series such a change; ``None`` for counts, of which a change is a fact.
 
     ``worse`` says whether the change is for the worse, ``None`` if nobody knows the metric's direction. ``repaired`` is
-    the first commit at a level that takes at least half of a change for the worse back; "" if there is none.
+    the first commit at a level that takes at least half of a change for the worse back; "" if there is none. ``left``
+    says by how many percent the best level since is still worse than ``old``; ``None`` where that is nothing, rounding,
+    noise, or less than 1 % of a time.
     ``environment`` names versions that changed at the same place, which are another explanation than the commit.
     ``cycles`` is, for seconds, the change of the cycles of the same work between the same commits, in percent: 0.0 if
     they did not change, ``None`` where there are none. ``records`` are where the records of both sides lie, in words,
@@ -50,6 +52,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     chance: float | None = None
     worse: bool | None = None
     repaired: str = ""
+    left: float | None = None
     cycles: float | None = None
     environment: dict[str, str] = {}
     records: tuple[str, str] = ("", "")

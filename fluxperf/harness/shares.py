@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from fluxperf.harness.exact import Place
 from fluxperf.harness.pairing import Processes
-from fluxperf.harness.policy import Slow
+from fluxperf.harness.policy import SLOW, Slow
 from fluxperf.harness.verdict import Judgement, Outcome, Row
 
 
@@ -71,12 +71,12 @@ def _row(item: Slowness, verdict: Judgement, reason: str, outcome: Outcome, p: f
     return Row(
         workload=task.place.workload,
         rung=task.place.rung,
-        metric=f"{task.metric}.slow",
+        metric=f"{task.metric}{SLOW}",
         kind="noisy",
         verdict=verdict,
         reason=reason,
         outcome=outcome,
-        message=f"{task.metric}.slow (processes {task.rule.slower_than - 1:.0%} slower than the median of all): "
+        message=f"{task.metric}{SLOW} (processes {task.rule.slower_than - 1:.0%} slower than the median of all): "
         f"{before} of {number} before, {after} of {number} now; from {task.rule.floor:.0%} more on it counts; "
         f"p {p:.2g} at alpha {alpha:.2g}.",
         unit="share",

@@ -227,7 +227,7 @@ def test_changes_come_first_with_interval_chance_and_whether_they_were_repaired(
 
 @pytest.mark.parametrize(
     ("condition", "code"),
-    [("slower", 0), ("worse", 1), ("budget", 0), ("20", 0), ("faster", 2), ("-1", 2), ("nan", 2)],
+    [("slower", 0), ("worse", 1), ("20", 0), ("faster", 2), ("-1", 2), ("nan", 2)],
 )
 def test_what_fails_a_job(fluxperf, tmp_path, condition, code):
     """A count that rose is worse, and no slower."""
@@ -236,6 +236,33 @@ def test_what_fails_a_job(fluxperf, tmp_path, condition, code):
     done = fluxperf("history", tmp_path, "--fail-on", condition)
     assert done.code == code
     assert code != 2 or "expected slower, worse, budget or a number" in " ".join(done.err.replace("│", " ").split())
+
+
+def test_a_budget_that_bounds_no_series_proves_nothing(fluxperf, tmp_path):
+    merge_points(tmp_path / f"a{SUFFIX}", [point(number, 1.0 + 0.5 * (number > 5)) for number in range(12)])
+    done = fluxperf("history", tmp_path, "--fail-on", "budget")
+    assert done.code == 2
+    assert "expected a series that a reference of the policy bounds" in done.err
+
+
+@pytest.mark.parametrize(
+    ("levels", "noise", "exact", "code"),
+    [
+        ([1.0, 1.2, 1.09], 0.005, False, 1),
+        ([1.0, 1.2, 1.0], 0.005, False, 0),
+        ([1.0, 1.2, 1.004], 0.002, False, 0),
+        ([10, 20, 14], 0.0, True, 1),
+        ([10, 20, 10], 0.0, True, 0),
+    ],
+)
+def test_a_repair_in_part_leaves_the_rest_to_fail_a_job(fluxperf, tmp_path, levels, noise, exact, code):
+    draw = random.Random(1)
+    values = [level * (1 + noise * draw.gauss(0, 1)) for level in levels for _ in range(10)]
+    unit = {"unit": "copies", "metric": "d2h_copies"} if exact else {}
+    merge_points(tmp_path / f"a{SUFFIX}", [point(n, value, exact=exact, **unit) for n, value in enumerate(values)])
+    done = fluxperf("history", tmp_path, "--fail-on", "worse")
+    assert done.code == code, done.err
+    assert f"{'repaired in part at' if code else 'repaired at'} {commit(20)[:10]}" in " ".join(done.out.split())
 
 
 def test_errors_that_round_and_copies_of_a_record_are_no_change(fluxperf, tmp_path, monkeypatch):

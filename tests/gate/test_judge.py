@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import datetime
 import os
 import subprocess
@@ -11,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from fluxperf.errors import BuildError
-from fluxperf.harness.judge import Judge, judge_of, merge_base
+from fluxperf.harness.judge import JUDGING, MEASURING, Judge, judge_of, merge_base
 from fluxperf.harness.verdict import Row, conclude
-from tests.gate.sides import POLICY_FILE
+from tests.gate.sides import POLICY_FILE, ROOT
 
 POLICY, BASELINES = Path("reports/policy.toml"), Path("reports/baselines")
 CALIBRATION = BASELINES / "calibration-a.json"
@@ -74,6 +75,10 @@ ATTACKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a file whose name is no text": (
         lambda folder: (folder / BASELINES / os.fsdecode(b"\xff\n::error::x")).write_text("x"),
         f"judge/{BASELINES}/" + os.fsdecode(b"\xff\n::error::x"),
+    ),
+    "a calibration that is called as counts are": (
+        lambda folder: (folder / BASELINES / "calibration-host.jsonl").write_text("x"),
+        f"judge/{BASELINES}/calibration-host.jsonl",
     ),
     "workloads": (
         lambda folder: (folder / "fluxperf/workloads.py").write_text("steps = 1"), "judge/fluxperf/workloads.py"
@@ -141,3 +146,27 @@ def test_the_merge_base_is_what_two_revisions_have_in_common(repository: Reposit
     assert merge_base(repository.folder, head, repository.base) == repository.base
     with pytest.raises(BuildError, match="git merge-base"):
         merge_base(repository.folder, "0" * 40, head)
+
+
+#: What judging code imports, and no verdict depends on: words, a filter of names, and what starts processes.
+HARMLESS = ("fluxperf/harness/facts/provenance.py", "fluxperf/harness/timeline/ledger.py", "fluxperf/harness/forked.py")
+
+
+def test_all_of_the_harness_that_judges_is_shown_when_it_changes() -> None:
+    """Judging code imports nothing of the harness that is not named as code that judges or measures."""
+    known = (*JUDGING, *MEASURING, *HARMLESS)
+    for name in JUDGING:
+        assert (ROOT / name).exists(), f"{name} is not there any more"
+    used = {
+        module
+        for name in JUDGING
+        if name.endswith(".py")
+        for node in ast.walk(ast.parse((ROOT / name).read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fluxperf.harness")
+        for module in (node.module, *(f"{node.module}.{one.name}" for one in node.names))
+    }
+    files = {
+        path for module in used if (ROOT / (path := f"{module}.py".replace(".", "/", module.count(".")))).is_file()
+    }
+    assert len(files) > 20
+    assert sorted(file for file in files if not file.startswith(known)) == []

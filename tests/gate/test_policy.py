@@ -5,13 +5,17 @@ from __future__ import annotations
 import datetime
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pytest
 
 from fluxperf.errors import PolicyError, UnknownNameError
 from fluxperf.harness.compare import compare
 from fluxperf.harness.metrics import exact_names
-from fluxperf.harness.policy import Accepted, accept, read_policy
-from tests.gate.sides import POLICY_FILE, both, twin, with_totals
+from fluxperf.harness.policy import Accepted, Declared, accept, read_policy
+from fluxperf.harness.verdict import Row
+from tests.gate.sides import POLICY_FILE, both, drawn, replaced, timed, twin, with_totals
+from tests.report.pages import on_gpu
 
 TEXT = POLICY_FILE.read_text(encoding="utf-8")
 TODAY = datetime.datetime.now(datetime.UTC).date()
@@ -132,3 +136,48 @@ def test_an_accepted_regression_passes_up_to_its_bound(path: Path) -> None:
         row = next(row for row in compare([base], [head], found).rows if row.metric == "times.denoise")
         assert (row.verdict, row.outcome) == ("SLOWER", outcome)
     assert row.accepted == ""
+
+
+def slow_processes(path: Path, slow: float, every: int) -> Row:
+    """The row on slow processes of 24, where each so many-th of the head is so many times slower."""
+    base, head = drawn(np.random.default_rng(3), 24, level_s=20.0)
+    head = [[value * (slow if index % every == 0 else 1) for value in one] for index, one in enumerate(head)]
+    records = [timed(on_gpu("fused", 0.5), side) for side in (base, head)]
+    rows = compare(records[:1], records[1:], read_policy(path)).rows
+    return next(row for row in rows if row.metric == "times.denoise.slow")
+
+
+@pytest.mark.parametrize(
+    ("metric", "base", "up_to", "slow", "every", "outcome"),
+    [
+        # Seconds that were accepted once are no share of processes.
+        ("times.denoise", 20.0, 1.05, 1.9, 3, "regression"),
+        # A head that is as slow as was accepted has nothing but slow processes.
+        ("times.denoise", 20.0, 1.7, 1.6, 1, "pass"),
+        ("times.denoise.slow", None, 0.4, 1.9, 3, "pass"),
+        ("times.denoise.slow", None, 0.2, 1.9, 3, "regression"),
+    ],
+)
+def test_slow_processes_are_accepted_as_a_share_or_with_the_median_that_makes_them(
+    path: Path, metric: str, base: float | None, up_to: float, slow: float, every: int, outcome: str
+) -> None:
+    assert slow_processes(path, slow, every).outcome == "regression"
+    row = Accepted(metric=f"schnell-1024/fused/{metric}", reason="r", author="a", date=DAY, base=base, up_to=up_to)
+    accept(path, row)
+    assert slow_processes(path, slow, every).outcome == outcome
+
+
+@pytest.mark.parametrize(("day", "outcome"), [(TODAY, "ungated"), (-400, "error"), (2, "error")])
+@pytest.mark.parametrize("now", ["", "lean"])
+def test_a_declaration_holds_from_its_day_for_a_year(day: int | datetime.date, outcome: str, now: str) -> None:
+    """An old one would give away a rung that was made again since."""
+    date = day if isinstance(day, datetime.date) else TODAY + datetime.timedelta(days=day)
+    declared = Declared(workload="schnell-1024", rung="captured", now=now, reason="r", author="a", date=date)
+    policy = msgspec.structs.replace(read_policy(POLICY_FILE), declared=[declared])
+    (base, head), (old, _) = both(), both("captured")
+    after = [head, replaced(old, rung="lean")] if now else [head]
+    (row,) = (
+        row for row in compare([base, old], after, policy).rows if row.metric == "record" and row.verdict != "NEW"
+    )
+    assert row.outcome == outcome
+    assert ("holds only from" in row.message) == (outcome == "error")

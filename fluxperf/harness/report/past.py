@@ -166,7 +166,11 @@ def _change(one: Series, change: Change, home: Path | None) -> list[Cell]:
         said = f"cycles {units.change(change.cycles / 100)}" if change.cycles else "cycles did not change"
         bounds = "; ".join(part for part in (bounds, said) if part)
     since = (
-        ("repaired", short(change.repaired)) if change.repaired else ("not repaired", "") if change.worse else ("", "")
+        ("repaired in part" if change.left is not None else "repaired", short(change.repaired))
+        if change.repaired
+        else ("not repaired", "")
+        if change.worse
+        else ("", "")
     )
     return [
         Cell(name_of(one), None, shown(one.machine, 64)),
