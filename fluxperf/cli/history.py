@@ -26,6 +26,7 @@ from fluxperf.harness.revisions import is_shallow
 from fluxperf.harness.scan import FEWEST
 from fluxperf.harness.series import Budget, Change, History, Series, distinction
 from fluxperf.harness.text import units
+from fluxperf.harness.text.escape import neutral
 from fluxperf.shipped import POLICY
 from fluxperf.words import plural
 
@@ -234,6 +235,12 @@ def _notes(found: History, measured: int, changed: int, shallow: bool) -> list[s
     unjudged = sum(not series.judged for series in found.series if len(series.values))
     if len(found.series) > measured:
         notes.append(f"{len(found.series) - measured} more have no value at any commit: failed or skipped.")
+    ended = sum(len(series.values) > 0 and series.rows[-1] not in series.there for series in found.series)
+    if ended:
+        many = "their newest commits" if ended > 1 else "its newest commit"
+        notes.append(
+            f"{plural(ended, 'series', 'series')} without a value at {many}: failed or skipped there, so not judged."
+        )
     if unjudged:
         notes.append(f"{unjudged} series of times with fewer than {FEWEST} commits were not searched for changes.")
     if any(series.order == "time" for series in found.series):
@@ -247,7 +254,7 @@ def _notes(found: History, measured: int, changed: int, shallow: bool) -> list[s
 def _place(series: Series) -> str:
     """Machine, how things ran there, and asv's environment: what times depend on besides the commit."""
     environment = series.variant.get("environment", "")
-    return ", ".join(part for part in (series.machine, series.ran_as, environment) if part)
+    return neutral(", ".join(part for part in (series.machine, series.ran_as, environment) if part))
 
 
 def _table(place: str, rows: list[Series]) -> Table:
@@ -271,7 +278,8 @@ def _name(series: Series) -> str:
     """Workload, rung and metric, with what else tells its series apart."""
     name = " ".join(part for part in (series.workload, series.rung, series.metric) if part)
     told = distinction(series)
-    return f"{name} ({told})" if told else name
+    # A name with a line break of its own would begin a line, which CI may take for a command.
+    return neutral(f"{name} ({told})" if told else name)
 
 
 def _sentence(series: Series, change: Change) -> str:
@@ -281,7 +289,7 @@ def _sentence(series: Series, change: Change) -> str:
     if old == new and series.unit == "bytes":
         # A change is a fact however small it is; rounded, both sides look the same.
         old, new = f"{change.old:,.0f} B", f"{change.new:,.0f} B"
-    also = "".join(f"; {name} {versions}" for name, versions in change.environment.items())
+    also = neutral("".join(f"; {name} {versions}" for name, versions in change.environment.items()))
     commits = f"{change.old_commits} and {plural(change.new_commits, 'commit')}"
     ends = f"{_short(change.before)} -> {_short(change.after)}"
     told = [f"  {ends}  {old} -> {new}  {percent}  ({commits}{also})", change.date_utc[:10]]
@@ -318,7 +326,7 @@ def _percent(value: float) -> str:
 
 def _short(name: str) -> str:
     """A commit's first ten digits, with its mark of changed files."""
-    return name if name.startswith("no commit") else f"{name[:10]}{'+' if name.endswith('+') else ''}"
+    return neutral(name) if name.startswith("no commit") else f"{neutral(name[:10])}{'+' if name.endswith('+') else ''}"
 
 
 def shown(value: float | None, unit: str) -> str:

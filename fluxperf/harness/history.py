@@ -221,7 +221,7 @@ def _change(one: Series, shifts: Sequence[Shift], worse: Worse | None, slack: fl
 
 
 def _left(shifts: Sequence[Shift], sign: int, slack: float | None) -> float | None:
-    """What the best level since a shift is worse than that before it, in percent, where it is more than chance.
+    """Percent by which the best level since a shift is worse than that before it; ``None`` where chance explains it.
 
     ``slack`` is the rounding of a count. For times, ``None``, both shifts' intervals bound what their levels may err.
     """

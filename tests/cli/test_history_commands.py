@@ -11,6 +11,7 @@ import msgspec
 import pandas as pd
 import pytest
 
+from fluxperf.documents import encoded
 from fluxperf.harness.columns import name_of
 from fluxperf.harness.frames import COLUMNS
 from fluxperf.harness.measure.environment import machine
@@ -263,6 +264,24 @@ def test_a_repair_in_part_leaves_the_rest_to_fail_a_job(fluxperf, tmp_path, leve
     done = fluxperf("history", tmp_path, "--fail-on", "worse")
     assert done.code == code, done.err
     assert f"{'repaired in part at' if code else 'repaired at'} {commit(20)[:10]}" in " ".join(done.out.split())
+
+
+def test_a_name_from_elsewhere_begins_no_line_of_its_own(fluxperf, tmp_path):
+    """CI takes a line that begins with two colons for a command."""
+    odd = {"metric": "forward\n::error::m", "machine": "x\r\n::error::y", "variant": {"a\n::error::b": "c"}}
+    for number in range(12):
+        (tmp_path / f"{number}{SUFFIX}").write_bytes(encoded(point(number, 1.0 + (number > 5), **odd)) + b"\n")
+    done = fluxperf("history", tmp_path, "--fail-on", "slower", "--all")
+    assert done.code == 1
+    assert not [line for line in (done.out + done.err).splitlines() if line.lstrip().startswith("::")]
+
+
+def test_series_whose_newest_commits_have_no_value_are_told(fluxperf, tmp_path):
+    merge_points(tmp_path / f"a{SUFFIX}", [point(n, 1.0 if n < 8 else None) for n in range(12)])
+    merge_points(tmp_path / f"b{SUFFIX}", [point(n, None if n < 8 else 1.0, metric="other") for n in range(12)])
+    done = fluxperf("history", tmp_path, "--fail-on", "slower")
+    assert done.code == 0
+    assert "1 series without a value at its newest commit" in done.out
 
 
 def test_errors_that_round_and_copies_of_a_record_are_no_change(fluxperf, tmp_path, monkeypatch):
