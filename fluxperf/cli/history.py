@@ -15,7 +15,7 @@ from fluxperf.cli.course import course_of, course_table, draw_course
 from fluxperf.cli.grammar import Json, deliver
 from fluxperf.cli.progress import Stages
 from fluxperf.cli.terminal import Console, say
-from fluxperf.cli.tracking import rules_of
+from fluxperf.cli.tracking import Checkout, check_checkout, rules_of
 from fluxperf.errors import ConfigError, UnknownNameError
 from fluxperf.files import write_whole
 from fluxperf.harness.frames import csv_of
@@ -30,6 +30,9 @@ from fluxperf.harness.text.escape import neutral
 from fluxperf.shipped import POLICY
 from fluxperf.words import plural
 
+_Csv = Annotated[
+    Path | None, typer.Option("--csv", help="Also write the records as CSV, with a row for each record and metric.")
+]
 _FailOn = Annotated[
     str | None,
     typer.Option(
@@ -68,7 +71,7 @@ def history(
         str | None, typer.Option("--since", help="Only changes from this day (2026-01-31) or commit on.")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Also show a table of every series, changed or not.")] = False,
-    repo: Annotated[Path, typer.Option("--repo", help="Git checkout with the commits, for their order.")] = Path(),
+    repo: Checkout = Path(),
     policy: Annotated[Path, typer.Option(help="Policy with rounding slack, references and budgets.")] = POLICY,
     fail_on: _FailOn = None,
     committed: _Committed = False,
@@ -80,9 +83,7 @@ def history(
     ] = False,
     chart: Annotated[Path | None, typer.Option(help="Write the picture of --course as SVG.")] = None,
     as_json: Json = None,
-    csv: Annotated[
-        Path | None, typer.Option("--csv", help="Also write the records as CSV, with a row for each record and metric.")
-    ] = None,
+    csv: _Csv = None,
 ) -> None:
     """Show where the level of a metric changed over commits: when, by how much, how sure, and whether it was repaired.
 
@@ -90,6 +91,7 @@ def history(
     the rest is shown, and the exit code is 2.
     """
     failing = _condition(fail_on)
+    check_checkout(repo)
     if show_course or chart is not None:
         with Stages("reading records"):
             marks = course_of(places, committed, repo)

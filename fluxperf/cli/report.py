@@ -15,7 +15,7 @@ from fluxperf.cli.grammar import Json
 from fluxperf.cli.ladder import ladder
 from fluxperf.cli.progress import Stages
 from fluxperf.cli.terminal import Console, harmless, harmless_json, say
-from fluxperf.cli.tracking import rules_of
+from fluxperf.cli.tracking import Checkout, check_checkout, rules_of
 from fluxperf.errors import RecordError
 from fluxperf.files import write_whole
 from fluxperf.harness.facts.evidence import Given, gathered
@@ -65,7 +65,7 @@ def report(
     timeline: _Timeline = None,
     baselines: Annotated[Path, typer.Option(help="Folder of A/A calibrations.")] = BASELINES,
     policy: Annotated[Path, typer.Option(help="Policy with rounding slack and budgets, for the history.")] = POLICY,
-    repo: Annotated[Path, typer.Option("--repo", help="Git checkout with the commits, for their order.")] = Path(),
+    repo: Checkout = Path(),
     show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     markdown: Annotated[
         Path | None, typer.Option(help="Also write a comment for a pull request, as Markdown; - prints it.")
@@ -87,6 +87,7 @@ def report(
     if output == _STDOUT and show:
         raise RecordError("report --open: expected a page in a file, got -o -. Name a file.")
     paths = records or [str(_RECORDS)]
+    check_checkout(repo)
     sifted = Sifted(sys.maxsize if text else MOST_BYTES)
     with Stages("reading records") as stages:
         files = _all(sifted.read(paths), stages)

@@ -88,15 +88,10 @@ def timeline(
     part = Filter(between, within, process, gpu, domain)
     if against is not None:
         others: dict[str, Any] = {"--fail-on": fail_on, "--ledger": ledger, "--trimmed": trimmed, "--trace": trace_to}
-        others |= {"--tree": as_tree, "--per-op": per_op}
+        others |= {"--tree": as_tree, "--per-op": per_op, "--ceilings": ceilings}
         _compare(file, against, part, {name for name, value in others.items() if value}, as_json, top, html)
         return
-    if trimmed is not None and (is_trace(file) or file.suffix == ".nsys-rep"):
-        raise ConfigError(f"timeline --trimmed: expected an .sqlite export to trim, got {file}.")
-    if trimmed is not None and part:
-        raise ConfigError(
-            "timeline --trimmed: expected no --between, --in, --process, --gpu, --domain: it is of a whole."
-        )
+    _check(file, part, trimmed, ledger, ceilings)
     counted = read_ledger(ledger) if ledger is not None else None
     rates = rates_of(ceilings) if counted is not None else None
     with Stages(_reading(file)) as stages:
@@ -141,6 +136,24 @@ def timeline(
 
 def _reading(file: Path) -> str:
     return f"reading {shown(file.name, 60)}"
+
+
+def _check(file: Path, part: Filter, trimmed: Path | None, ledger: Path | None, ceilings: list[Path] | None) -> None:
+    """Refuses options that do not go together.
+
+    Raises:
+        ConfigError: some do not.
+    """
+    if trimmed is not None and (is_trace(file) or file.suffix == ".nsys-rep"):
+        raise ConfigError(f"timeline --trimmed: expected an .sqlite export to trim, got {file}.")
+    if trimmed is not None and part:
+        raise ConfigError(
+            "timeline --trimmed: expected no --between, --in, --process, --gpu, --domain: it is of a whole."
+        )
+    if ceilings and ledger is None:
+        raise ConfigError(
+            "timeline --ceilings: expected --ledger with what the run counted, got none: ceilings are those of its ops."
+        )
 
 
 def _compare(

@@ -1,15 +1,31 @@
-"""The parts of a policy about histories, for the commands that show them."""
+"""Parts of the commands that show histories: the checkout that orders commits, and a policy's parts about them."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from fluxperf.cli.judging import references
+from fluxperf.errors import ConfigError
 from fluxperf.harness.columns import points_of
 from fluxperf.harness.history import Fixed, Rules
 from fluxperf.harness.metrics import METRICS
 from fluxperf.harness.policy import read_policy
 from fluxperf.shipped import present
+
+Checkout = Annotated[Path, typer.Option("--repo", help="Git checkout with the commits, for their order.")]
+
+
+def check_checkout(path: Path) -> None:
+    """Refuses what is no folder: commits would be in order of time, as if that had been asked for.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    if not path.is_dir():
+        raise ConfigError(f"--repo: expected the folder of a git checkout, got {path}, which is no folder.")
 
 
 def rules_of(path: Path) -> Rules:

@@ -105,6 +105,8 @@ def test_markup_in_names_is_text(fluxperf, tmp_path, wide):
     [
         (("history", "none"), ("cannot read records from none: No such file", "fluxperf run -o")),
         (("history", "."), ("there is no .jsonl or .points.ndjson file below", "fluxperf import-asv")),
+        (("history", ".", "--repo", "none"), ("--repo: expected the folder of a git checkout, got none",)),
+        (("report", REAL, "--repo", "none"), ("--repo: expected the folder of a git checkout, got none",)),
         (("import-asv", "."), ("benchmarks.json cannot be read", "results_dir")),
         (("import-asv", REAL, "-o", "x.jsonl"), ("ends in .points.ndjson", "got x.jsonl")),
     ],

@@ -302,6 +302,8 @@ def test_records_of_the_repository_are_looked_for(run, tmp_path: Path):
 def test_requests_that_cannot_be_met(run, tmp_path: Path):
     code, _, err = run("--per-op", "ops.json")
     assert (code, "--per-op: expected --ledger" in err) == (2, True)
+    code, _, err = run("--ceilings", "nothing.json")
+    assert (code, "--ceilings: expected --ledger" in err) == (2, True)
     code, _, err = run("--ledger", "x.ledger.json", "--ceilings", "nothing.json")
     assert (code, "cannot read ceilings from nothing.json" in err) == (2, True)
     write_ledger(tmp_path / "x.ledger.json", msgspec.structs.replace(LEDGER, ops=[]))
