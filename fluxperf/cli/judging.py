@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +35,9 @@ def since(
     """The verdict on counts by the rules and the baseline of the merge base, and where those come from.
 
     The baseline of this checkout must agree with what is counted, too; if the change made it again, rows have the old
-    counts and the new ones. What makes a rung (its table of ops) may change with its baseline, and is shown.
+    counts and the new ones. Where it is looser than that of the merge base, and nothing is counted for it, that is an
+    error: the next change would be judged by it. What makes a rung (its table of ops) may change with its baseline, and
+    is shown.
 
     Raises:
         BuildError: the revision does not exist, or has no policy or baseline.
@@ -51,13 +54,37 @@ def since(
     now = against(baseline, records, [], rules.policy, wanted)
     more = [row for row in now.rows if row.outcome in ("error", "regression") and row not in before.rows]
     found = verdicts.conclude(
-        [*rules.rows, *before.rows, *more],
+        [*rules.rows, *_looser(before, now, baseline), *before.rows, *more],
         base=f"{baseline} at {common[:10]}, the merge base",
         head=now.head,
         made=made(),
     )
     known = Provenance(base=SideOf(commit=common), judge=common, policy=rules.digest, baseline=digest(content))
     return found, known
+
+
+def _looser(before: Verdict, now: Verdict, baseline: Path) -> list[verdicts.Row]:
+    """Errors of counts that a change's baseline has higher than both the base's and what is counted, or has no more."""
+    old = {row.id: row for row in before.rows}
+    rows = []
+    for row in now.rows:
+        was = old.get(row.id)
+        if row.verdict == "NEW" and (was is None or was.verdict != "NEW"):
+            said = "the baseline of the change does not have it, that of the base does"
+        elif row.verdict == "BETTER" and not (was and _number(row.base) <= _number(was.base)):
+            said = f"the baseline of the change says {row.base}, that of the base {was.base if was else 'nothing'}"
+        else:
+            continue
+        text = (
+            f"{row.metric}: {said}, and {row.head if row.head is not None else 'it'} is counted. The next change would "
+        )
+        text += f"be judged by that. Make {baseline} again: fluxperf gate exact --remake."
+        rows.append(problem("judge_changed", text, workload=row.workload, rung=row.rung, metric=row.metric))
+    return rows
+
+
+def _number(value: float | str | None) -> float:
+    return value if isinstance(value, int | float) else -math.inf
 
 
 def against(

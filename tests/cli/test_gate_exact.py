@@ -105,3 +105,33 @@ def test_a_policy_that_cannot_be_used_is_a_verdict_in_every_file(fluxperf, check
         assert "policy" in verdict["rows"][-1]["message"]
         assert verdict["provenance"]["head"]["commit"] == head
         assert "nothing is proven" in (checkout.folder / "gate.md").read_text().splitlines()[0]
+
+
+def raised(row):
+    """A baseline with more waits than there are."""
+    row["totals"]["syncs"] += 5
+    return row
+
+
+@pytest.mark.parametrize(
+    ("change", "metric", "phrase"),
+    [
+        (raised, "totals.syncs", "the baseline of the change says"),
+        (lambda _: None, "record", "the baseline of the change does not have it"),
+        (lambda row: row, None, ""),
+    ],
+)
+def test_a_baseline_made_looser_for_the_next_change_is_an_error(fluxperf, checkout, change, metric, phrase):
+    """Nothing is counted for it, so that this change would pass, and the next one against it."""
+    rows = [json.loads(line) for line in HOST.read_text().splitlines()]
+    rows = [row for row in rows if row["workload"]["name"] == "tiny" and row["rung"] in ("fused", "batched")]
+    lines = [f"{json.dumps(row)}\n" for row in rows]
+    checkout.baseline.write_text("".join(lines))
+    base = checkout.commit()
+    kept = [row if row["rung"] == "fused" else change(row) for row in rows]
+    checkout.baseline.write_text("".join(f"{json.dumps(row)}\n" for row in kept if row))
+    checkout.commit()
+    code, verdict = judged(fluxperf, *RUNG, "--rung", "batched", "--base", base)
+    told = [row for row in verdict["rows"] if row["outcome"] == "error"]
+    assert [(row["rung"], row["metric"]) for row in told] == ([("batched", metric)] if metric else [])
+    assert (code, phrase in str(told)) == (2 if metric else 0, True)
