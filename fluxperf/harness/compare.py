@@ -199,9 +199,11 @@ def differences(base: Record, head: Record, *, against_baseline: bool = False) -
     elif driver_class(base.machine) != driver_class(head.machine):
         found.append(Difference("other_driver", "driver class", driver_class(base.machine), driver_class(head.machine)))
     if base.ran_as != "twin" and not against_baseline:
+        # Machines that look alike are told apart by the names that their user gave them, where both have one.
+        named = ("name",) if base.machine.name and head.machine.name else ()
         found += [
             Difference("other_host", f"machine.{name}", str(old), str(new))
-            for name in _HOST
+            for name in (*_HOST, *named)
             if (old := getattr(base.machine, name)) != (new := getattr(head.machine, name))
         ]
     return found

@@ -174,6 +174,17 @@ def test_what_may_not_be_compared_is_an_error(head: Record, reason: str, phrase:
     assert EXIT_CODES["error"] == 2
 
 
+def test_machines_that_look_alike_are_told_apart_by_their_names() -> None:
+    def named(name: str) -> Record:
+        return replaced(GPU, machine=replaced(H100, name=name))
+
+    for names in (("runner 7", "runner 7"), ("", "runner 7"), ("runner 7", "")):
+        assert not [row for row in rows([named(names[0])], [named(names[1])]) if row.reason == "other_host"]
+    (row,) = rows([named("runner 7")], [named("runner 8")])
+    assert (row.reason, row.outcome) == ("other_host", "error")
+    assert "machine.name: expected the same on both sides, got 'runner 7' and 'runner 8'" in row.message
+
+
 @pytest.mark.parametrize(
     ("times", "reason"),
     [
