@@ -75,7 +75,7 @@ def import_results(folder: Path) -> Imported:
     problems: list[str] = []
     for machine_file in sorted(folder.glob("*/machine.json")):
         try:
-            machine = str(_loaded(machine_file, "machine.json")["machine"])
+            machine = _name(_loaded(machine_file, "machine.json")["machine"], "a machine's name")
         except (_DamagedError, KeyError) as error:
             problems.append(f"{machine_file.parent}: left out, because of its machine.json; {error}")
             continue
@@ -139,7 +139,7 @@ def _described(data: Mapping[str, Any], machine: str) -> _File:
         environment = {name: str(params[name]) for name in ("os", "cpu", "ram") if params.get(name)}
         file = _File(
             machine=machine,
-            commit=str(data["commit_hash"]),
+            commit=_name(data["commit_hash"], "a commit's name"),
             date_utc=_utc(data["date"]),
             environment=environment,
             columns=[str(name) for name in data["result_columns"]],
@@ -153,6 +153,13 @@ def _described(data: Mapping[str, Any], machine: str) -> _File:
     if not isinstance(rows, dict) or not {"result", "params", "version"} <= set(file.columns):
         raise _DamagedError("expected results with columns result, params and version.")
     return file
+
+
+def _name(value: Any, what: str) -> str:
+    """A text that tells files apart: what has none would become one series with all others of that kind."""
+    if not isinstance(value, str) or not value.strip():
+        raise _DamagedError(f"expected {what}, got {value!r:.40}.")
+    return value
 
 
 def _utc(milliseconds: Any) -> str:

@@ -125,6 +125,12 @@ DAMAGE = {
     "another api": (lambda path: edit(path, lambda data: data.update(version=1)), "api version 2 of asv 0.6, got 1"),
     "no api": (lambda path: edit(path, lambda data: data.pop("version")), "got None; `asv update`"),
     "no commit": (lambda path: edit(path, lambda data: data.pop("commit_hash")), "'commit_hash' is missing"),
+    "a commit without a name": (
+        lambda path: edit(path, lambda data: data.update(commit_hash=None)), "expected a commit's name, got None"
+    ),
+    "a commit of spaces": (
+        lambda path: edit(path, lambda data: data.update(commit_hash=" ")), "expected a commit's name, got ' '"
+    ),
     "no params": (lambda path: edit(path, lambda data: data.update(params=None)), "of another type"),
     "no date": (lambda path: edit(path, lambda data: data.update(date="today")), "expected a date in milliseconds"),
     "far date": (lambda path: edit(path, lambda data: data.update(date=1e30)), "expected a date in milliseconds"),
@@ -142,6 +148,19 @@ def test_a_damaged_file_is_left_out_and_named(name, results):
     (problem,) = imported.problems
     assert problem.startswith(f"{path}: left out; ")
     assert phrase in problem
+
+
+@pytest.mark.parametrize("name", [None, 7, "", {}])
+def test_a_machine_without_a_name_is_left_out_and_named(results, name):
+    """Two of them would be one series."""
+    (file,) = results.glob("*/machine.json")
+    other = file.parent.with_name("other")
+    shutil.copytree(file.parent, other)
+    edit(other / "machine.json", lambda data: data.update(machine=name))
+    imported = import_results(results)
+    (problem,) = imported.problems
+    assert problem == f"{other}: left out, because of its machine.json; expected a machine's name, got {name!r}."
+    assert {point.machine for point in imported.points} == {"host"}
 
 
 ROWS = {
