@@ -91,7 +91,7 @@ def report(
     sifted = Sifted(sys.maxsize if text else MOST_BYTES)
     with Stages("reading records") as stages:
         files = _all(sifted.read(paths), stages)
-        samples = _all(sifted.read(sample or [], "sample", [file.path for file in files]), stages)
+        samples = _all(sifted.read(sample or [], "sample", {file.path for file in files}), stages)
     files += samples
     if text:
         _text(files)

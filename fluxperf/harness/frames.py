@@ -87,7 +87,7 @@ def csv_of(columns: Columns) -> Iterator[bytes]:
                 shared, numbers, columns.samples[some].tolist(), strict=True
             )
         ]
-        yield "".join(lines).encode()
+        yield "".join(lines).encode("utf-8", "backslashreplace")  # a file may be named by any bytes
 
 
 def _fields(*values: object) -> str:

@@ -78,7 +78,7 @@ class Outliner:
             implementation=self._once(record.implementation),
             rung=self._once(record.rung),
             ran_as=record.ran_as,
-            settings=self._known.setdefault(("settings", *record.settings.items()), record.settings),
+            settings=self._known.setdefault(("settings", tuple(record.settings.items())), record.settings),
             times_s=self._known.get(names) or self._known.setdefault(names, {name: [] for name in names}),
             sizes=self._known.get(shape) or self._known.setdefault(shape, dict(shape)),
             error=record.error,

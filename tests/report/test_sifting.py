@@ -14,7 +14,7 @@ from fluxperf.harness.facts.evidence import Given, gathered
 from fluxperf.harness.facts.sifting import Sifted
 from fluxperf.harness.facts.study import Study
 from fluxperf.harness.formats.digest import digest
-from fluxperf.harness.outlines import Outline
+from fluxperf.harness.outlines import Outline, Outliner
 from fluxperf.harness.records import ErrorRow, Record, append_record, read_records
 from fluxperf.harness.report.html import page
 from tests.gate.sides import kernel
@@ -88,6 +88,15 @@ def test_records_stay_whole_up_to_so_many_bytes(places: list[Path]) -> None:
     for most, outlines in ((sum(map(len, lines)), False), (sum(map(len, lines)) - 1, True)):
         (file,) = Sifted(most).read(places[:1])
         assert [isinstance(record, Outline) for record in file.records] == [outlines] * len(lines)
+
+
+def test_outlines_share_only_what_is_alike(places: list[Path]) -> None:
+    """Whatever metrics and settings are called: texts of one kind may be those of another."""
+    row, outliner = read_records(places[0]).records[0], Outliner()
+    first, second = {"settings": [[1.0]]}, {"denoise": [[1.0]]}
+    rows = [msgspec.structs.replace(row, settings={}, times_s=times) for times in (first, second)]
+    found = [outliner.of(one) for one in rows]
+    assert [(one.settings, list(one.times_s)) for one in found] == [({}, ["settings"]), ({}, ["denoise"])]
 
 
 def test_a_file_that_changes_meanwhile_is_an_error(places: list[Path], tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ then read once more.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -53,7 +53,7 @@ class Sifted:
         self._kept: list[list[Record]] = []
         self._lie: dict[str, _Lines] = {}
 
-    def read(self, places: Iterable[Place], origin: str = "", apart: Sequence[str] = ()) -> Iterator[RecordsFile]:
+    def read(self, places: Iterable[Place], origin: str = "", apart: Collection[str] = ()) -> Iterator[RecordsFile]:
         """Reads the files that places stand for, as `fluxperf.harness.records.read_many` does.
 
         Args:
