@@ -298,3 +298,20 @@ def test_make_picks_the_cuda_extra_of_the_driver(tmp_path, cuda, extra):
         command, cwd=ROOT, capture_output=True, text=True, check=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}
     )
     assert f'--editable ".{extra}"' in done.stdout
+
+
+def test_every_record_is_in_the_list_of_records():
+    """By its name, or by the end of its name behind a hyphen in a row that names the beginning."""
+    rows = [re.findall(r"`([^`]+)`", row) for row in (ROOT / "reports/README.md").read_text("utf-8").splitlines()]
+    rows = [[name.removeprefix("records/").split(".")[0].rstrip("/") for name in row] for row in rows]
+    named = {name for row in rows for name in row}
+    named |= {
+        "-".join(row[0].split("-")[:words]) + name
+        for row in rows
+        for name in row
+        if name.startswith("-")
+        for words in range(1, len(row[0].split("-")) + 1)
+    }
+    assert [
+        path.name for path in sorted((ROOT / "reports/records").iterdir()) if path.name.split(".")[0] not in named
+    ] == []
