@@ -195,11 +195,13 @@ def accept(
     up_to: Annotated[
         float | None,
         typer.Option(
-            help="Largest accepted value: a count, a share of slow processes, or for a time a multiple of the base "
-            "(1.05)."
+            help="Largest accepted value: a count, a share of slow processes, or for times, cycles and joules a "
+            "multiple of the base (1.05). Names (phase_table, policy) have none."
         ),
     ] = None,
-    base: Annotated[float | None, typer.Option(help="For a time: its base value in the verdict.")] = None,
+    base: Annotated[
+        float | None, typer.Option(help="For times, cycles and joules: the base's value in the verdict.")
+    ] = None,
     until: Annotated[
         datetime.datetime | None,
         typer.Option(
@@ -234,7 +236,8 @@ def accept(
     except ValueError as error:
         raise ConfigError(f"gate accept: {error}.") from error
     record_acceptance(policy, row)
-    bound = f" up to {up_to:g}" if up_to is not None else ""
+    of_base = f" times {base:g}" if base is not None else ""
+    bound = f" up to {up_to:g}{of_base}" if up_to is not None else ""
     say(f"{metric} is accepted{bound} in {policy}, until {row.end.isoformat()}. Commit the file.")
 
 

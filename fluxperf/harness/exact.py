@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from fluxperf.harness.metrics import Worse, exact_metrics, value_of
+from fluxperf.harness.metrics import NAMED, Worse, exact_metrics, value_of
 from fluxperf.harness.policy import Exact, Policy
 from fluxperf.harness.records import Record
 from fluxperf.harness.verdict import Outcome, Row, finite, problem
@@ -44,7 +44,7 @@ def exact_values(record: Record) -> dict[str, Value]:
     for metric in exact_metrics():
         values[metric.name] = Value(value_of(record, metric), metric.name, metric.short, metric.words, metric.worse)
     values |= _ledger(record) | _ops(record)
-    for family in _NAMED:
+    for family in NAMED:
         for name, chosen in getattr(record, family).items():
             values[f"{family}[{name}]"] = Value(chosen, family, "", f"{family} row {name!r}")
     return values
@@ -84,9 +84,6 @@ _TABLES = ("ledger", "ops")
 
 #: No count is larger: it is damage, and too large for arithmetic.
 _MOST = 2**63
-
-#: Families that hold names.
-_NAMED = ("phase_table", "policy")
 
 #: Totals that are zero only where nothing was counted at all.
 _VITAL = ("totals.launches", "totals.op_calls", "totals.peak_bytes", "work.flops")
@@ -132,7 +129,7 @@ def _compared(
     def refused(reason: str, text: str) -> Row:
         return problem(reason, f"{known.words}: {text}", workload=place.workload, rung=place.rung, metric=name)
 
-    if known.family in _NAMED:
+    if known.family in NAMED:
         return _named(
             name, old[0], next((value for value in new if value != old[0]), old[0]), known, place, gated=gated
         )

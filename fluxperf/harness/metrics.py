@@ -138,6 +138,9 @@ METRICS = (
 #: Parts of a record that are tables of exact values, a row each; a policy names them as a whole.
 TABLES = ("ledger", "ops", "phase_table", "policy", "choices")
 
+#: Those that hold names instead of numbers, as far as they are compared.
+NAMED = ("phase_table", "policy")
+
 
 def exact_metrics() -> list[Metric]:
     """The metrics of which any change is a fact."""

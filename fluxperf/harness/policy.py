@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from fluxperf.errors import PolicyError, UnknownNameError
 from fluxperf.files import locked, write_whole
-from fluxperf.harness.metrics import SAMPLES, exact_names, metric_of
+from fluxperf.harness.metrics import NAMED, SAMPLES, exact_names, metric_of
 
 SCHEMA = 1
 
@@ -323,7 +323,7 @@ def accept(path: Path, row: Accepted) -> None:
         row: ``metric`` is ``workload/rung/metric``, as a verdict names it.
 
     Raises:
-        PolicyError: the file cannot be read, or the metric is not of that form.
+        PolicyError: the file cannot be read, the metric is not of that form, or the gate would not take the acceptance.
         RecordError: the file cannot be written.
         UnknownNameError: a metric that the policy does not gate.
     """
@@ -335,7 +335,7 @@ def accept(path: Path, row: Accepted) -> None:
 def _accept(path: Path, row: Accepted) -> None:
     policy = read_policy(path)
     parts = [row.workload, row.rung, row.metric] if row.workload else row.metric.split("/", 2)
-    judged = row.metric.startswith("judge/") and bool(row.digest)
+    judged = parts[0] == "judge"
     if not judged and (len(parts) != 3 or not all(parts)):
         raise PolicyError(
             f"gate accept: expected METRIC as workload/rung/metric, such as tiny/fused/times.denoise, got "
@@ -345,6 +345,7 @@ def _accept(path: Path, row: Accepted) -> None:
     gated = [*policy.noisy, *(f"{name}{SLOW}" for name in policy.slow), *policy.exact]
     if not judged and family not in gated:
         raise UnknownNameError("gated metric", family, gated)
+    _check_bounds(row, "judge" if judged else family, policy)
     import tomlkit  # only what writes a policy needs it
 
     document = tomlkit.parse(path.read_text(encoding="utf-8"))
@@ -360,6 +361,28 @@ def _accept(path: Path, row: Accepted) -> None:
     text = tomlkit.dumps(document)
     msgspec.toml.decode(text, type=Policy)
     write_whole(path, text)
+
+
+def _check_bounds(row: Accepted, family: str, policy: Policy) -> None:
+    """Refuses an acceptance that lacks what the gate asks of its metric, or has what the gate does not look at.
+
+    Raises:
+        PolicyError: it is one.
+    """
+    wanted = {"up_to": "--up-to VALUE"}
+    if family == "judge":
+        wanted = {"digest": "--digest SHA256"}
+    elif family in NAMED:
+        wanted = {}
+    elif family in policy.noisy:
+        wanted = {"base": "--base VALUE", "up_to": "--up-to MULTIPLE"}
+    given = [name for name in ("base", "up_to", "digest") if getattr(row, name) not in (None, "")]
+    if set(given) != set(wanted):
+        got = " and ".join(f"--{name.replace('_', '-')}" for name in given) or "none of them"
+        raise PolicyError(
+            f"gate accept {row.metric}: expected {' and '.join(wanted.values()) or 'no bound'}, got {got}. "
+            "Values and digests are in the verdict's JSON (--json=FILE)."
+        )
 
 
 def _known(message: str) -> str:

@@ -215,7 +215,7 @@ def gates(given: Path) -> dict[str, Writer]:
         ),
         "gate accept": Writer(
             lambda out: [
-                "gate", "accept", "tiny/fused/times.denoise", "--reason=r", "--author=a", "--up-to=1.1",
+                "gate", "accept", "tiny/fused/times.denoise", "--reason=r", "--author=a", "--base=1", "--up-to=1.1",
                 f"--policy={out / 'policy.toml'}",
             ],
             {"policy.toml": read_policy},

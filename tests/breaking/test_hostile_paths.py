@@ -225,8 +225,8 @@ def test_json_of_what_is_no_text_is_text() -> None:
 
 def test_reasons_and_prompts_are_text(said: Said, tmp_path: Path) -> None:
     shutil.copy(POLICY, tmp_path / "p.toml")
-    words = ["gate", "accept", "tiny/fused/times.denoise", "--reason=a\udcff", "--author=b\udcff", "--policy=p.toml"]
-    assert said(words)[0] == 0
+    words = ["gate", "accept", "tiny/fused/totals.syncs", "--reason=a\udcff", "--author=b\udcff", "--policy=p.toml"]
+    assert said([*words, "--up-to=3"])[0] == 0
     assert read_policy(tmp_path / "p.toml").accepted[-1].reason == "a\\udcff"
     code, _, err = said(["generate", "a\udcff", "--model", "m", "--embeddings-out", "e"])
     assert (code, "expected text in UTF-8" in err) == (2, True)

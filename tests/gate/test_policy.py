@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import re
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -87,7 +90,7 @@ def test_a_policy_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_accepting_adds_to_the_end_and_changes_nothing_else(path: Path) -> None:
-    for metric, bound in (("tiny/fused/totals.syncs", 3.0), ("tiny/fused/ledger[d2h double x 'y\"z'].count", None)):
+    for metric, bound in (("tiny/fused/totals.syncs", 3.0), ("tiny/fused/ledger[d2h double x 'y\"z'].count", 2.0)):
         accept(path, Accepted(metric=metric, reason='it "is"\nworth it', author="A. Uthor", date=DAY, up_to=bound))
     text = path.read_text(encoding="utf-8")
     assert text.startswith(TEXT)
@@ -107,6 +110,52 @@ def test_accepting_needs_the_whole_name(path: Path, metric: str) -> None:
     with pytest.raises(UnknownNameError, match=r"Known: times\.denoise"):
         accept(path, Accepted(metric="tiny/fused/nonsense", reason="r", author="a", date=DAY))
     assert path.read_text(encoding="utf-8") == TEXT
+
+
+@pytest.mark.parametrize(
+    ("metric", "needed"),
+    [
+        ("tiny/fused/times.denoise", {"base": 0.5, "up_to": 1.1}),
+        ("tiny/fused/cycles.step", {"base": 1e6, "up_to": 1.1}),
+        ("tiny/fused/times.denoise.mean", {"base": 0.5, "up_to": 1.1}),
+        ("tiny/fused/times.denoise.slow", {"up_to": 0.2}),
+        ("tiny/fused/totals.syncs", {"up_to": 3.0}),
+        ("tiny/fused/ops[double  attention].count", {"up_to": 3.0}),
+        ("tiny/fused/phase_table[attention]", {}),
+        ("judge/policy", {"digest": "12ab"}),
+    ],
+)
+def test_an_acceptance_has_what_the_gate_asks_of_its_metric_and_nothing_else(
+    path: Path, metric: str, needed: dict[str, Any]
+) -> None:
+    """The command said "is accepted" of what the gate then refused."""
+    every = {"base": 0.5, "up_to": 1.1, "digest": "12ab"}
+    subsets = (set(names) for number in range(4) for names in combinations(every, number))
+    for names in subsets:
+        given = {name: needed.get(name, every[name]) for name in names}
+        row = Accepted(metric=metric, reason="r", author="a", date=DAY, **given)
+        if names == set(needed):
+            accept(path, row)
+            assert read_policy(path).accepted == [row]
+            path.write_text(TEXT, encoding="utf-8")
+        else:
+            with pytest.raises(PolicyError, match=rf"^gate accept {re.escape(metric)}: expected .*, got .*") as caught:
+                accept(path, row)
+            assert all(f"--{name.replace('_', '-')}" in str(caught.value).partition(", got ")[0] for name in needed)
+            assert path.read_text(encoding="utf-8") == TEXT
+
+
+def test_a_name_that_is_accepted_passes_without_a_bound(path: Path) -> None:
+    base, head = twin(), twin()
+    head = replaced(head, phase_table={**head.phase_table, "attention": "another"})
+
+    def outcome() -> str:
+        rows = compare([base], [head], read_policy(path), against_baseline=True).rows
+        return next(row.outcome for row in rows if row.metric == "phase_table[attention]")
+
+    assert outcome() == "regression"
+    accept(path, Accepted(metric="tiny/baseline/phase_table[attention]", reason="r", author="a", date=DAY))
+    assert outcome() == "pass"
 
 
 def test_an_accepted_regression_passes_up_to_its_bound(path: Path) -> None:
