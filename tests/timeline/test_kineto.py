@@ -100,6 +100,27 @@ def test_a_bare_list_of_events_is_a_trace_too(tmp_path: Path):
     assert summarize(read_timeline(path)).total.kernels == 6
 
 
+def test_times_since_1970_are_those_of_older_versions(tmp_path: Path):
+    timeline = written(tmp_path, profiled())
+    since = [row | {"ts": 1_700_000_000_000_000 + row["ts"]} for row in profiled()]
+    (tmp_path / "old").mkdir()
+    old = written(tmp_path / "old", since)
+    assert old.damage == []
+    for rows, others in ((old.ranges, timeline.ranges), (old.calls, timeline.calls), (old.work, timeline.work)):
+        for one, other in ((rows.start_ns, others.start_ns), (rows.end_ns, others.end_ns)):
+            assert (one - other).tolist() == [1_700_000_000_000_000_000] * len(rows)
+    assert summarize(old, "op").rows == summarize(timeline, "op").rows
+
+
+def test_a_range_that_rounding_lets_end_after_the_one_around_it_lies_in_it(tmp_path: Path):
+    for late, expected in ((0.75, "outer / inner"), (1.25, "inner")):
+        at = 1_700_000_000_000_000
+        events = [event("user_annotation", "outer", at, 100), event("cpu_op", "inner", at + 10, 90 + late)]
+        events.append(event("cuda_runtime", "cudaLaunchKernel", at + 20, 5, correlation=1))
+        timeline = written(tmp_path, events)
+        assert Places(timeline).path(timeline.calls[0].range) == expected
+
+
 @pytest.mark.parametrize(
     "hostile",
     [

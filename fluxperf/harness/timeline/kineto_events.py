@@ -10,13 +10,14 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from fluxperf.harness.timeline.columns import FARTHEST_NS, Column
 from fluxperf.harness.timeline.kernel_names import short_name
 from fluxperf.harness.timeline.model import Copy, Side, What
 
-#: Microseconds that no clock shows.
-LATEST_US = 1e15
+#: Microseconds that no clock shows: older versions write those since 1970, 1.8e15 in 2027.
+LATEST_US = FARTHEST_NS / 1e3
 
 _COPY = re.compile(r"Memcpy\s+(?P<from>[HDAP])to(?P<to>[HDAP])(?:\s*\((?P<source>.+?)\s*->\s*(?P<target>.+?)\))?")
 _SIDES: dict[str, Side] = {"H": "host", "D": "device", "A": "device", "P": "device"}
@@ -86,8 +87,15 @@ def times(events: Sequence[Event]) -> tuple[Column, Column]:
     """Nanoseconds at which events begin and end; a duration that is beyond any clock is none."""
     ts, dur = (np.array([getattr(event, name) for event in events], np.float64) for name in ("ts", "dur"))
     lasted = np.where(np.abs(dur) < LATEST_US, np.maximum(dur, 0), 0)
-    start_ns: Column = np.rint(ts * 1e3).astype(np.int64)
-    return start_ns, start_ns + np.rint(lasted * 1e3).astype(np.int64)
+    start_ns = _ns(ts)
+    return start_ns, start_ns + _ns(lasted)
+
+
+def _ns(us: NDArray[np.float64]) -> Column:
+    """Nanoseconds, of times since 1970 too, of which a double has too few digits for all at once."""
+    whole = np.floor(us)
+    found: Column = whole.astype(np.int64) * 1000 + np.rint((us - whole) * 1e3).astype(np.int64)
+    return found
 
 
 def numbers(events: Sequence[Event], name: str) -> Column:
