@@ -234,6 +234,16 @@ def _quoted(name: str) -> str:
     return f'"{name}"'
 
 
+def lossy(*warnings: tuple[str, int]) -> Capture:
+    """A range with one launch, and warnings of the tool: each with the pid that it is about."""
+    capture = Capture()
+    capture.range("step 1", 0, 4000 * US)
+    capture.launch("kernel", 10 * US, 20 * US, 480 * US)
+    for text, pid in warnings:
+        capture.add("DIAGNOSTIC_EVENT", severity=2, text=text, globalPid=process(pid), timestamp=0)
+    return capture
+
+
 def example(variant: Variant = "2025") -> Capture:
     """Two steps as fluxperf names them, with everything that findings look for; docs/timeline.md shows it.
 

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from fluxperf.harness.timeline.blind import blind_spots
 from fluxperf.harness.timeline.filtering import Filter, filtered
-from fluxperf.harness.timeline.findings import findings
-from fluxperf.harness.timeline.limits import judge, read_limits
 from fluxperf.harness.timeline.model import Timeline
 from fluxperf.harness.timeline.places import Places
 from fluxperf.harness.timeline.tree import Branch, tree
+from tests.timeline.judging import verdicts
 from tests.timeline.making import US, Capture
 
 THREADS = (1, 2)
@@ -86,10 +84,7 @@ def interleaved(folder: Path) -> Timeline:
 
 
 def state(timeline: Timeline, limit: str) -> tuple[str, str]:
-    places = Places(timeline)
-    (told,) = judge(
-        read_limits([limit], {}), timeline, places, findings(timeline, places), blind_spots(timeline, places)
-    )
+    told = verdicts(timeline, limit)[limit]
     return told.state, told.reason
 
 

@@ -10,26 +10,14 @@ import pytest
 from fluxperf.errors import TimelineError
 from fluxperf.harness.timeline.blind import blind_spots
 from fluxperf.harness.timeline.findings import KINDS, findings
-from fluxperf.harness.timeline.limits import default_limits, judge, read_limits
+from fluxperf.harness.timeline.limits import read_limits
 from fluxperf.harness.timeline.model import Timeline
 from fluxperf.harness.timeline.nsys import read_capture
-from fluxperf.harness.timeline.places import Places
 from fluxperf.harness.timeline.summary import Summary, summarize
-from tests.timeline.making import US, Capture, process, thread
+from tests.timeline.judging import codes
+from tests.timeline.making import US, Capture, lossy, thread
 
 COPY, WAIT = "cudaMemcpyAsync_v3020", "cudaStreamSynchronize_v3020"
-CUDA = "Not all CUDA events might have been collected."
-NVTX = "Not all NVTX events might have been collected."
-MISSING = "Number of CUPTI events produced: \t31, CUPTI buffers: 49 of 50. Some CUPTI events might be missing."
-UNSTARTED = "CUDA profiling might have not been started correctly."
-
-
-def codes(timeline: Timeline, *limits: str) -> dict[str, int]:
-    """The exit code that each limit gives by itself."""
-    places = Places(timeline)
-    wanted = read_limits(limits or KINDS, default_limits())
-    told = judge(wanted, timeline, places, findings(timeline, places), blind_spots(timeline, places))
-    return {row.limit: {"kept": 0, "broken": 1, "undecided": 2}[row.state] for row in told}
 
 
 def shown(timeline: Timeline, by: str = "range") -> Summary:
@@ -112,53 +100,6 @@ def test_a_read_that_returns_when_it_is_done_is_a_wait_if_its_memory_is_pageable
     timeline = capture.read(tmp_path)
     assert sum(row.count for row in shown(timeline).waits) == waits
     assert codes(timeline, "item-sync") == {"item-sync": int(waits > 0)}
-
-
-def lossy(*warnings: tuple[str, int]) -> Capture:
-    capture = Capture()
-    capture.range("step 1", 0, 4000 * US)
-    capture.launch("kernel", 10 * US, 20 * US, 480 * US)
-    for text, pid in warnings:
-        capture.add("DIAGNOSTIC_EVENT", severity=2, text=text, globalPid=process(pid), timestamp=0)
-    return capture
-
-
-@pytest.mark.parametrize("text", [CUDA, MISSING, UNSTARTED, "12 events were dropped", "The trace buffer was full."])
-def test_a_loss_of_cuda_decides_nothing(text, tmp_path: Path):
-    timeline = lossy((text, 100)).read(tmp_path)
-    assert codes(timeline) == dict.fromkeys(KINDS, 2)
-    assert any(text in note for note in timeline.notes)
-    assert [(row.severity, row.text) for row in timeline.diagnostics] == [("warning", text)]
-
-
-def test_a_loss_of_ranges_decides_nothing_that_rests_on_them(tmp_path: Path):
-    told = codes(lossy((NVTX, 100)).read(tmp_path))
-    assert told == dict.fromkeys(KINDS, 0) | {"host-copy": 2, "sync-in-loop": 2}
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        ((UNSTARTED, 200), ("No CUDA events collected. Does the process use CUDA?", 200)),
-        (("cuDNN profiling might have not been started correctly.", 100),),
-        (("Not all OS runtime libraries events might have been collected.", 100),),
-        (("Buffers holding CUDA trace data will be flushed on CudaProfilerStop() call.", 100),),
-    ],
-)
-def test_what_is_said_of_a_helper_process_or_of_what_is_not_read_loses_nothing(said, tmp_path: Path):
-    assert codes(lossy(*said).read(tmp_path)) == dict.fromkeys(KINDS, 0)
-
-
-@pytest.mark.parametrize(("collected", "lone", "decided"), [(2, False, True), (3, False, False), (2, True, False)])
-def test_a_capture_that_its_program_ends_is_believed_if_it_is_whole(collected, lone, decided, tmp_path: Path):
-    said = ("Profiling started due to cudaProfilerStart API invoked in the application.",
-            f"Number of CUDA events collected: \t{collected}.", CUDA)  # fmt: skip
-    capture = lossy(*((text, 100) for text in said))
-    if lone:
-        capture.call("cudaLaunchKernel_v7000", 600 * US, 601 * US)
-    timeline = capture.read(tmp_path)
-    assert set(codes(timeline).values()) == ({0} if decided else {2})
-    assert any("nothing is missing" in note for note in timeline.notes) == decided
 
 
 def test_copies_that_no_call_launched_are_found(tmp_path: Path):

@@ -13,14 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from fluxperf.harness.timeline.blind import blind_spots
 from fluxperf.harness.timeline.findings import KINDS, Finding, findings
-from fluxperf.harness.timeline.limits import default_limits, judge, read_limits
 from fluxperf.harness.timeline.model import NONE, Timeline
 from fluxperf.harness.timeline.places import Places
 from fluxperf.harness.timeline.reading import read_timeline
 from fluxperf.harness.timeline.summary import waits_by_call
 from fluxperf.harness.timeline.tree import tree
+from tests.timeline.judging import verdicts
 
 EXPORTS = Path(__file__).parent / "exports"
 
@@ -59,10 +58,7 @@ def kineto() -> Timeline:
 
 
 def states(timeline: Timeline, *more: str) -> dict[str, str]:
-    places = Places(timeline)
-    limits = read_limits([*KINDS, *more], default_limits())
-    told = judge(limits, timeline, places, findings(timeline, places), blind_spots(timeline, places))
-    return {row.limit: row.state for row in told}
+    return {limit: row.state for limit, row in verdicts(timeline, *KINDS, *more).items()}
 
 
 def test_waits_are_those_that_cupti_saw_in_each_range():

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from fluxperf.harness.timeline.blind import blind_spots
 from fluxperf.harness.timeline.findings import KINDS, Finding, findings
-from fluxperf.harness.timeline.limits import default_limits, judge, read_limits
 from fluxperf.harness.timeline.model import Timeline
 from fluxperf.harness.timeline.nsys import read_capture
 from fluxperf.harness.timeline.places import Places
 from fluxperf.harness.timeline.summary import waits_by_call
 from fluxperf.harness.timeline.tree import tree
+from tests.timeline.judging import verdicts
 
 EXPORTS = Path(__file__).parent / "exports"
 
@@ -34,10 +33,8 @@ def found(planted: Timeline) -> list[Finding]:
 
 
 def states(timeline: Timeline) -> dict[str, str]:
-    places = Places(timeline)
-    limits = read_limits([*KINDS, "idle > 5 %", "copies in forward > 0"], default_limits())
-    told = judge(limits, timeline, places, findings(timeline, places), blind_spots(timeline, places))
-    return {row.limit: row.state for row in told}
+    told = verdicts(timeline, *KINDS, "idle > 5 %", "copies in forward > 0")
+    return {limit: row.state for limit, row in told.items()}
 
 
 def test_every_planted_fault_fails_and_the_clean_program_passes(planted):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Literal
 
 import numpy as np
 
@@ -43,14 +44,20 @@ def _missing(timeline: Timeline) -> Iterator[_Reason]:
 
 
 def _lost(timeline: Timeline) -> Iterator[_Reason]:
-    """Events that the tool may have dropped, or wrote with times that cannot be true."""
-    for of, names in (("cuda", tuple(KINDS)), ("ranges", _OF_PLACES)):
-        said = [loss.text.strip() for loss in timeline.losses if loss.of == of]
-        if said:
-            yield names, f"{timeline.tool} may have lost events ({said[0][:200]}); capture a shorter stretch"
-        damage = [row.text for row in timeline.damage if row.of == of]
-        if damage:
-            yield names, f"the data are damaged ({', '.join(damage)}); export again, or capture again"
+    for reason in unreliable(timeline, "cuda"):
+        yield KINDS, reason
+    for reason in unreliable(timeline, "ranges"):
+        yield _OF_PLACES, reason
+
+
+def unreliable(timeline: Timeline, of: Literal["cuda", "ranges"]) -> Iterator[str]:
+    """Why rows of CUDA, or NVTX ranges, may be missing or have wrong times."""
+    said = [loss.text.strip() for loss in timeline.losses if loss.of == of]
+    if said:
+        yield f"{timeline.tool} may have lost events ({said[0][:200]}); capture a shorter stretch"
+    damage = [row.text for row in timeline.damage if row.of == of]
+    if damage:
+        yield f"the data are damaged ({', '.join(damage)}); export again, or capture again"
 
 
 def _unplaced(timeline: Timeline, places: Places) -> Iterator[_Reason]:

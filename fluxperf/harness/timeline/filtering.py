@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sized
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -14,10 +14,11 @@ from fluxperf.harness.text import units
 from fluxperf.harness.timeline.attribution import attribute
 from fluxperf.harness.timeline.crossing import calls_in, perhaps_in
 from fluxperf.harness.timeline.limits import ranges_like
-from fluxperf.harness.timeline.model import NONE, Timeline, process_id
+from fluxperf.harness.timeline.model import NONE, Damage, Loss, Timeline, process_id
 from fluxperf.harness.timeline.places import Places, normal
 
 Mask = NDArray[np.bool_]
+TroubleT = TypeVar("TroubleT", Damage, Loss)
 
 
 class Filter(NamedTuple):
@@ -73,6 +74,8 @@ def filtered(timeline: Timeline, wanted: Filter) -> Timeline:
         work=work.taken(keep["work"]),
         syncs=syncs.taken(keep["syncs"]),
         notes=[],
+        losses=timeline.losses if wanted.range is None else _of_all(timeline.losses),
+        damage=timeline.damage if wanted.range is None else _of_all(timeline.damage),
     )
     for rows, name in ((made.ranges, "parent"), (made.calls, "range"), (made.work, "captured")):
         setattr(rows, name, np.full(len(rows), NONE, np.int64))
@@ -103,6 +106,11 @@ def _within(timeline: Timeline, name: str, keep: dict[str, Mask]) -> None:
     perhaps = perhaps_in(timeline.ranges, timeline.work, inside)
     keep["work"] &= made[timeline.work.call] | known[timeline.work.captured] | perhaps
     keep["syncs"] &= made[timeline.syncs.call]
+
+
+def _of_all(rows: list[TroubleT]) -> list[TroubleT]:
+    """Losses or damage of a part that goes by ranges: where those are missing or wrong, CUDA rows are missing in it."""
+    return [msgspec.structs.replace(row, of="cuda") if row.of == "ranges" else row for row in rows]
 
 
 def _between(timeline: Timeline, between_ms: tuple[float, float], keep: dict[str, Mask]) -> None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from fluxperf.errors import ConfigError, UnknownNameError
 from fluxperf.harness.text import units
+from fluxperf.harness.timeline.blind import unreliable
 from fluxperf.harness.timeline.busy import busy
 from fluxperf.harness.timeline.crossing import calls_in, perhaps_in
 from fluxperf.harness.timeline.findings import KINDS, Finding, crossing
@@ -163,7 +164,7 @@ def _judged(
             names = units.listing([repr(name) for name in dict.fromkeys(map(normal, timeline.ranges.names))])
             reason = f"the capture has no range {limit.range!r}; it has {names or 'none'}"
             return Verdict(limit=limit.text, state="undecided", seen="", reason=reason)
-        reasons = _unplaced(limit, timeline, inside)
+        reasons = [*unreliable(timeline, "ranges"), *_unplaced(limit, timeline, inside)]
     if limit.name in KINDS:
         rows = [row for row in found if row.finding == limit.name and (inside is None or _within(row, limit.range))]
         amount = _Amount(
@@ -176,7 +177,8 @@ def _judged(
     value, seen = _value(limit, amount)
     if value > limit.value or (limit.than == ">=" and value >= limit.value):
         return Verdict(limit=limit.text, state="broken", seen=seen)
-    reason = "; ".join(dict.fromkeys(reason for reason in reasons if reason))
+    told = [one for one in dict.fromkeys(reasons) if one]
+    reason = "; ".join(one for one in told if not any(one in other for other in told if other != one))
     return Verdict(limit=limit.text, state="undecided" if reason else "kept", seen=seen, reason=reason)
 
 
