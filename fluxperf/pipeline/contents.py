@@ -11,12 +11,7 @@ from typing import Any
 from fluxperf.engine.checkpoints.beginnings import not_whole, told_as_weights, told_by_start
 from fluxperf.engine.checkpoints.files import is_file, weights_in
 from fluxperf.engine.checkpoints.folders import without
-from fluxperf.engine.checkpoints.strangers import told_by_class, told_method
-
-
-class Unfit(str):
-    """A problem of a folder that no further download mends."""
-
+from fluxperf.engine.checkpoints.strangers import told_by_channels, told_by_class, told_method
 
 #: Classes that a part of FLUX.1 has, by subfolder: its own, and larger models that hold it.
 _CLASSES = {
@@ -25,14 +20,22 @@ _CLASSES = {
     "text_encoder": ("CLIPTextModel", "CLIPModel"),
     "text_encoder_2": ("T5EncoderModel", "T5ForConditionalGeneration", "T5Model"),
 }
-#: Input channels of the transformers that take a picture besides noise.
-_WITH_PICTURE = {128: "Depth or Canny", 384: "Fill"}
 
 #: Largest whole number of any setting, and most layers of any part; T5-XXL's largest is its vocabulary of 32128.
 _MOST, _MOST_LAYERS = 1 << 20, 1 << 10
 
-#: Latent pixels per image token, and image pixels per latent pixel, along each side.
-_PATCH, _VAE_SCALE = 2, 8
+#: Entries of a VAE's ``block_out_channels``: each after the first one halves the sides of a picture.
+_VAE_BLOCKS = 4
+
+
+class Unfit(str):
+    """A problem of a folder that no further download mends."""
+
+
+def short(value: object) -> str:
+    """A setting for a message; a file may hold a number of thousands of digits."""
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}.."
 
 
 def model_problems(folder: Path, variant: str | None = None) -> Iterator[str]:
@@ -93,11 +96,8 @@ def _setting_problems(name: str, settings: Mapping[str, Any]) -> Iterator[str]:
         return
     if quantized := settings.get("quantization_config"):
         yield Unfit(f"{name}/: expected weights as they were published, {told_method(quantized)}")
-    if name == "transformer" and (channels := settings.get("in_channels")) in _WITH_PICTURE:
-        yield Unfit(
-            f"transformer/ takes {channels} channels, a FLUX.1 {_WITH_PICTURE[channels]} model; expected 64 "
-            "(schnell or dev)"
-        )
+    if name == "transformer" and (told := told_by_channels(channels := settings.get("in_channels"))):
+        yield Unfit(f"transformer/ takes {channels} channels, expected 64: {told}")
     if name == "vae":
         yield from _vae_problems(settings)
 
@@ -114,19 +114,18 @@ def _size_problems(name: str, settings: Mapping[str, Any]) -> Iterator[str]:
         most = _MOST_LAYERS if "layers" in key else _MOST
         for one in value if isinstance(value, list) else [value]:
             if isinstance(one, int) and not isinstance(one, bool) and abs(one) > most:
-                yield Unfit(f"{name}/config.json: {key} is {one:.3g}, expected at most {most}")
+                yield Unfit(f"{name}/config.json: {key} is {short(one)}, expected at most {most}")
 
 
 def _vae_problems(settings: Mapping[str, Any]) -> Iterator[str]:
     blocks = settings.get("block_out_channels")
-    scale = 2 ** (len(blocks) - 1) if isinstance(blocks, list) else _VAE_SCALE
-    if scale != _VAE_SCALE:
-        yield Unfit(f"vae/ scales by {scale}, expected {_VAE_SCALE} as FLUX.1's does")
+    if isinstance(blocks, list) and len(blocks) != _VAE_BLOCKS:
+        yield Unfit(f"vae/config.json: block_out_channels has {len(blocks)} entries, expected {_VAE_BLOCKS}")
     for key in ("scaling_factor", "shift_factor"):
         value = settings.get(key)
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
         if value is not None and not (number and (value or key == "shift_factor")):
-            yield Unfit(f"vae/config.json: {key} is {value!r}, expected a finite number")
+            yield Unfit(f"vae/config.json: {key} is {short(value)}, expected a finite number")
 
 
 def _file_problems(folder: Path, stem: str, variant: str | None) -> Iterator[str]:

@@ -16,7 +16,7 @@ from fluxperf.engine.checkpoints.folders import check_no_cache, check_pipeline, 
 from fluxperf.engine.config import FluxConfig
 from fluxperf.errors import CheckpointError
 from fluxperf.pipeline import contents
-from fluxperf.pipeline.contents import Unfit
+from fluxperf.pipeline.contents import Unfit, short
 
 #: Parts that generation from stored embeddings needs, and those that text and pictures need besides.
 TRANSFORMER = ("transformer", "scheduler")
@@ -113,7 +113,7 @@ def _no_folder(path: Path) -> str:
     if path.parts and path.parts[0].endswith(":"):
         first = 2 if path.parts[0].startswith("http") else 1
         model = "/".join(path.parts[first : first + 2])
-        return f"{text} It seems to be an address: give the model's name on the hub ({model})."
+        return f"{text} It seems to be an address: give the model's name on the hub{f' ({model})' if model else ''}."
     if len(path.parts) == 3 and path.suffix == ".safetensors" and not path.is_absolute():
         model, file = "/".join(path.parts[:2]), path.name
         text += f" If it is a file on the hub: hf download {model} {file}, and give it as --transformer, with --model."
@@ -192,17 +192,13 @@ def _schedule(path: Path) -> tuple[bool, float, list[str]]:
     expected: Mapping[str, Any] = {**_SCHEDULE, **(_SHIFTED if shifted else {})}
     shift = 1.0 if shifted else settings.get("shift", 1.0)
     if isinstance(shift, bool) or not isinstance(shift, int | float) or not 0 < shift < _MOST_SHIFT:
-        told = str(shift)[:40]
-        return (
-            shifted,
-            1.0,
-            [Unfit(f"scheduler_config.json: shift is {told}, expected a number above 0 and below {_MOST_SHIFT:g}")],
-        )
+        wanted = f"a number above 0 and below {_MOST_SHIFT:g}"
+        return shifted, 1.0, [Unfit(f"scheduler_config.json: shift is {short(shift)}, expected {wanted}")]
     return (
         shifted,
         float(shift),
         [
-            Unfit(f"scheduler_config.json: {key} is {settings[key]!r}, expected {value!r} as FLUX.1 has it")
+            Unfit(f"scheduler_config.json: {key} is {short(settings[key])}, expected {value!r} as FLUX.1 has it")
             for key, value in expected.items()
             if key in settings and settings[key] != value
         ],

@@ -113,6 +113,12 @@ def test_channels_of_a_picture_are_named(tmp_path):
     assert "got 384 and 64: FLUX.1 Fill, which takes a picture" in message
 
 
+@pytest.mark.parametrize("value", [[384], {}, "384"], ids=_short)
+def test_channels_of_no_number_are_refused(tmp_path, value):
+    message = _complaint(write_folder(tmp_path, STATE, in_channels=value, out_channels=64))
+    assert f"out_channels: expected {value} as every FLUX.1 has it, got 64" in message
+
+
 def test_a_byte_order_mark_is_no_damage(tmp_path):
     folder = write_folder(tmp_path, STATE)
     config = folder / "config.json"

@@ -8,14 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fluxperf.engine.checkpoints.files import TensorFiles
-from fluxperf.engine.checkpoints.strangers import told_by_class, told_method
+from fluxperf.engine.checkpoints.strangers import told_by_channels, told_by_class, told_method
 from fluxperf.engine.config import CONFIGS, FluxConfig
 from fluxperf.errors import CheckpointError
 
 _CLASS = "FluxTransformer2DModel"
-#: Channels of models that take a picture beside the noise.
-_WITH_PICTURE = {384: "FLUX.1 Fill, which takes a picture", 128: "FLUX.1 Depth or Canny, which takes a picture"}
-_RUNS = "fluxperf runs FLUX.1 schnell and dev."
 
 #: ``config.json`` key of each size; the names are diffusers'.
 _KEYS = {
@@ -80,10 +77,9 @@ def configured(settings: Mapping[str, Any], tensors: int) -> FluxConfig:
     if quantized := settings.get("quantization_config"):
         raise CheckpointError(f"config.json: expected weights as they were published, {told_method(quantized)}.")
     taken, given = settings.get("in_channels"), settings.get("out_channels")
-    if given not in (None, taken) and taken in _WITH_PICTURE:
+    if given not in (None, taken) and (told := told_by_channels(taken)):
         raise CheckpointError(
-            f"config.json: expected as many in_channels as out_channels, got {taken} and {given}: "
-            f"{_WITH_PICTURE[taken]}. {_RUNS}"
+            f"config.json: expected as many in_channels as out_channels, got {taken} and {given}: {told}."
         )
     for key, value in _FIXED.items():
         expected = settings.get("in_channels") if value is None else value
@@ -143,10 +139,9 @@ def inferred(files: TensorFiles, path: Path) -> FluxConfig:
 
     head_dim = extent(names.norm, 0)
     taken, given = extent(names.image, 1), extent(names.out, 0)
-    if taken != given and taken in _WITH_PICTURE:
+    if taken != given and (told := told_by_channels(taken)):
         raise CheckpointError(
-            f"{path}: expected a transformer that takes as many channels as it gives, got {taken} and {given}: "
-            f"{_WITH_PICTURE[taken]}. {_RUNS}"
+            f"{path}: expected a transformer that takes as many channels as it gives, got {taken} and {given}: {told}."
         )
     axes = {config.head_dim: config.axes for config in CONFIGS.values()}
     if head_dim not in axes:

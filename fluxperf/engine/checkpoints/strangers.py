@@ -102,6 +102,18 @@ _CLASSES = (
 )
 
 
+#: Channels that models take whose input holds a picture beside the noise, and what they are.
+_CHANNELS = (
+    (384, f"FLUX.1 Fill, which takes a picture; {_RUNS}"),
+    (128, f"FLUX.1 Depth or Canny, which takes a picture; {_RUNS}"),
+)
+
+
+def told_by_channels(channels: object) -> str:
+    """The model that takes so many channels, in words; "" if it takes the noise alone, as FLUX.1 schnell and dev do."""
+    return next((words for number, words in _CHANNELS if number == channels), "")
+
+
 def told_by_class(name: str) -> str:
     """The model or pipeline of a class of diffusers or transformers, in words; "" if unknown, or FLUX.1's own."""
     return next((words for beginning, words in _CLASSES if name.startswith(beginning)), "")
