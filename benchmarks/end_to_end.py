@@ -17,7 +17,7 @@ import json
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -34,6 +34,7 @@ from benchmarks.flux_folder import FULL, TINY, write
 from benchmarks.peers.diffusers import TorchClock, built
 from fluxperf import Pipeline
 from fluxperf.engine.config import config_named
+from fluxperf.engine.device import open_device
 from fluxperf.files import write_whole
 from fluxperf.harness.measure.environment import commit, installed, machine
 from fluxperf.harness.measure.sampler import Variant
@@ -306,13 +307,8 @@ def main() -> None:
                 records,
             )
         )
-        revision, dirty = commit(Path(__file__).resolve().parent.parent)
         result = {
-            "commit": revision,
-            "dirty": dirty,
-            "machine": msgspec.to_builtins(machine(_described(arguments.device))),
-            "versions": {name: version for name in _LIBRARIES if (version := installed(name))},
-            "workload": {**vars(workload), "model": arguments.model},
+            **circumstances(workload, arguments.model, arguments.device, _LIBRARIES),
             "folder_bytes": nbytes,
             "folder_write_s": write_s,
             "rungs": rows,
@@ -320,14 +316,19 @@ def main() -> None:
         write_whole(arguments.output, json.dumps(result, indent=1) + "\n")
 
 
-def _described(device: str) -> dict[str, str]:
-    """GPU and libraries, as a record has them."""
-    from fluxperf.engine.device import open_device
-
+def circumstances(workload: Workload, model: str, device: str, libraries: Sequence[str]) -> dict[str, Any]:
+    """Commit, machine with its GPU, versions and workload of a result, as a record has them."""
+    revision, dirty = commit(Path(__file__).resolve().parent.parent)
     opened = open_device(device)
     described = opened.describe()
     opened.close()
-    return described
+    return {
+        "commit": revision,
+        "dirty": dirty,
+        "machine": msgspec.to_builtins(machine(described)),
+        "versions": {name: version for name in libraries if (version := installed(name))},
+        "workload": {**vars(workload), "model": model},
+    }
 
 
 if __name__ == "__main__":

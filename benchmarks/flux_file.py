@@ -170,10 +170,10 @@ def quantized(entry: Entry) -> bool:
     return len(entry.shape) == 2 and ("_blocks." in entry.name or (".layer." in entry.name and "t5xxl" in entry.name))
 
 
-def size_of(parts: dict[str, list[Entry]], plain: bool = False) -> int:
-    """Bytes of the numbers of a file's parts, without their scales."""
+def size_of(parts: dict[str, list[Entry]]) -> int:
+    """Bytes of the numbers of a file's parts with projections in e4m3, without their scales."""
     several = (entry for some in parts.values() for entry in some)
-    return sum(math.prod(entry.shape) * _BYTES[_kind(entry, plain)] for entry in several)
+    return sum(math.prod(entry.shape) * _BYTES[_kind(entry, plain=False)] for entry in several)
 
 
 def _kind(entry: Entry, plain: bool) -> str:

@@ -21,20 +21,17 @@ from pathlib import Path
 from typing import Any
 
 import ml_dtypes
-import msgspec
 import numpy as np
 import torch
 from safetensors import safe_open
 
 from benchmarks import flux_file
-from benchmarks.end_to_end import SEED, psnr, seconds_of, told
+from benchmarks.end_to_end import SEED, circumstances, psnr, seconds_of, told
 from benchmarks.flux_folder import FULL, TINY, Drawn, Sizes, drawn, write
 from benchmarks.loading import drop
 from fluxperf import Pipeline
 from fluxperf.engine.config import FluxConfig, config_named
-from fluxperf.engine.device import open_device
 from fluxperf.files import write_whole
-from fluxperf.harness.measure.environment import commit, installed, machine
 from fluxperf.harness.measure.sampling import Sampling
 from fluxperf.harness.records import append_record
 from fluxperf.pipeline.measuring import PROMPT, measure_pictures
@@ -190,26 +187,13 @@ def main() -> None:
         rows.append(row)
         pictures.append(picture)
         picture.save(how.output.with_name(f"{how.output.stem}-{rung}.png"))
-        revision, dirty = commit(Path(__file__).resolve().parent.parent)
         result = {
-            "commit": revision,
-            "dirty": dirty,
-            "machine": msgspec.to_builtins(machine(_described(how.device))),
-            "versions": {name: version for name in _LIBRARIES if (version := installed(name))},
-            "workload": {**vars(workload), "model": how.model},
+            **circumstances(workload, how.model, how.device, _LIBRARIES),
             **written,
             "rungs": rows,
             "psnr_db": [psnr(pictures[0], other) for other in pictures[1:]],
         }
         write_whole(how.output, json.dumps(result, indent=1) + "\n")
-
-
-def _described(device: str) -> dict[str, str]:
-    """GPU and libraries, as a record has them."""
-    opened_device = open_device(device)
-    described = opened_device.describe()
-    opened_device.close()
-    return described
 
 
 if __name__ == "__main__":
