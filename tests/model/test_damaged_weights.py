@@ -209,11 +209,22 @@ def test_a_folder_without_weights_lists_what_it_has(tmp_path, content):
     _says(_complaint(tmp_path), f"expected a diffusers model, found no {STEM}", told)
 
 
+@pytest.mark.parametrize("ending", ["incomplete", "part", "crdownload", "aria2"])
+def test_a_download_under_way_is_named(tmp_path, ending):
+    (tmp_path / f"{STEM}.{ending}").write_text("x")
+    _says(_complaint(tmp_path), f"found no {STEM}, but {STEM}.{ending}: a download that did not finish")
+
+
 def test_a_shard_is_no_checkpoint(tmp_path):
     """Its config lies beside it, and more than half of the tensors would be called missing."""
     folder = write_shards(tmp_path / "m", DIFFUSERS, 3)
     for shard in sorted(folder.glob("*.safetensors")):
         _says(_complaint(shard), shard.name, "one of 3 shards", f"Give {folder}, the folder of all of them")
+
+
+def test_the_only_shard_is_a_whole_checkpoint(tmp_path):
+    path = write_tensors(tmp_path / "flux1-00001-of-00001.safetensors", DIFFUSERS)
+    assert Checkpoint(path).stored_bytes == sum(2 * x.size for x in DIFFUSERS.values())
 
 
 def test_an_original_file_of_unknown_head_dimension_is_refused(tmp_path):

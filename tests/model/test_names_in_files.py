@@ -205,7 +205,9 @@ def test_a_part_of_a_file_is_told_as_one(tmp_path):
 )
 def test_another_format_is_named(tmp_path, start, says):
     (tmp_path / "m.safetensors").write_bytes(start + (bytes(4096) if len(start) > 3 else b""))
-    assert f"got {says}" in _complaint(tmp_path / "m.safetensors")
+    message = _complaint(tmp_path / "m.safetensors")
+    assert f"got {says}" in message
+    assert "  " not in message
 
 
 @pytest.mark.parametrize(("channels", "says"), [(384, "FLUX.1 Fill"), (128, "FLUX.1 Depth or Canny")])

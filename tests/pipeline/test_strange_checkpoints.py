@@ -78,6 +78,15 @@ def _sharded(part, count=3, word=""):
     return files
 
 
+def _written(path, content):
+    """A file of bytes, or of tensors."""
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        save_file({name: x.astype(np.float32) for name, x in content.items()}, path)
+    return path
+
+
 FILES = {
     "a LoRA": ({"transformer.transformer_blocks.0.attn.to_q.lora_A.weight": np.ones((4, 4))}, "got a LoRA"),
     "a control net": ({"controlnet_blocks.0.weight": np.ones((4, 4))}, "got a control net"),
@@ -101,11 +110,7 @@ FILES = {
 @pytest.mark.parametrize("kind", FILES)
 def test_a_file_is_named_wherever_it_is_given(saved, tmp_path, capsys, kind):
     content, says = FILES[kind]
-    path = tmp_path / "model.safetensors"
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    else:
-        save_file({name: x.astype(np.float32) for name, x in content.items()}, path)
+    path = _written(tmp_path / "model.safetensors", content)
     _alike(capsys, path, tmp_path, says, model=saved["schnell"].folder)
 
 
@@ -283,12 +288,7 @@ def test_the_cache_itself_names_its_models(cached, tmp_path, capsys):
 @pytest.mark.parametrize("option", ["--decode", "--embeddings"])
 @pytest.mark.parametrize("kind", ["a LoRA", "a VAE", "GGUF", "a page", "a pointer", "nothing", "a download"])
 def test_files_that_commands_write_are_told_from_others(saved, tmp_path, capsys, option, kind):
-    content, _ = FILES[kind]
-    path = tmp_path / "given.safetensors"
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    else:
-        save_file({name: x.astype(np.float32) for name, x in content.items()}, path)
+    path = _written(tmp_path / "given.safetensors", FILES[kind][0])
     words = {"a LoRA": "a LoRA", "a VAE": "a VAE", "GGUF": "a GGUF file", "a page": "a web page"}
     words |= {"a pointer": "a git-lfs pointer", "nothing": "an empty file", "a download": "ends within its header"}
     place = ["--model", saved["schnell"].folder, *GENERATE, "-o", tmp_path / "x.png"]
@@ -312,6 +312,7 @@ def test_a_whole_checkpoint_is_not_read_as_latents_or_embeddings(saved, tmp_path
     [
         ("https://hub.example/black-forest-labs/FLUX.1-dev", "give the model's name on the hub (black-forest-labs/"),
         ("hf://black-forest-labs/FLUX.1-dev", "give the model's name on the hub (black-forest-labs/FLUX.1-dev)"),
+        ("https://hub.example", "It seems to be an address: give the model's name on the hub."),
         ("org/model/flux1.safetensors", "hf download org/model flux1.safetensors, and give it as --transformer"),
     ],
 )  # fmt: skip

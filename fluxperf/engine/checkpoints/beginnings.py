@@ -7,7 +7,7 @@ from pathlib import Path
 
 _PICKLE = (
     "a pickle of PyTorch, which may run any program when it is read: download the safetensors file, or convert it "
-    " (torch.load with weights_only=True, safetensors.torch.save_file)"
+    "(torch.load with weights_only=True, safetensors.torch.save_file)"
 )
 _PAGE = "a web page, probably a refused download: log in, accept the license, and download it again"
 _POINTER = "a git-lfs pointer, not the file itself: run git lfs pull"
