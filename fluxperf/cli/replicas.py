@@ -33,6 +33,7 @@ def measured_in_processes(context: typer.Context, processes: int, output: Path |
     Raises:
         ProcessError: a process failed, or the processes disagree about exact counts. What was finished and agrees is
             appended and shown before. Where they disagree, their own records are kept.
+        RecordError: the output cannot be written, or did not take a record; says where that is.
         KeyboardInterrupt: the command was stopped; likewise.
     """
     keeping = Keeping(output)  # looks first whether the file can be written

@@ -190,7 +190,7 @@ class Pipeline:
             pooled_prompt_embeds: pooled text [B, P] with it.
             output_type: ``pil``, ``np`` [B, H, W, 3] in [0, 1], ``pt`` [B, 3, H, W] in [0, 1], or ``latent`` [B, I, C].
             return_dict: an object with ``images``; a tuple with them if false.
-            max_sequence_length: T5's tokens, 512 at most, and if none.
+            max_sequence_length: longest prompt in tokens of T5, at most 512; 512 if none.
             on_step: called as ``on_step(step, seconds)`` after each step.
             sigmas: noise levels instead of evenly spaced ones, one for each step; the model's shift is applied to them.
             others: negative prompts and callbacks, as above; arguments that are not supported must be ``None``.

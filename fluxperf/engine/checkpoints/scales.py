@@ -23,7 +23,7 @@ _MARK = "scaled_fp8"
 _FORMATS = ("float8_e4m3fn", "float8_e5m2")
 #: Element types of 8 bits, and the bits of their largest finite numbers.
 _8_BITS = {"F8_E4M3": 0x7E, "F8_E5M2": 0x7B}
-#: Weights of no other kind have one column: projections of blocks.
+#: Names of a block's tensors. None of its projections has one column, unless its numbers are packed.
 _BLOCK = re.compile(r"blocks?\.\d")
 #: Element types of weights whose meaning is that of a program, and what they are.
 _WHOLE = {
@@ -35,8 +35,8 @@ _WHOLE = {
     "F6_E2M3": "numbers of 6 bits",
     "F6_E3M2": "numbers of 6 bits",
 }
-#: Numbers that weights of blocks have when they are divided by a scale, and never as they are; how many are looked at
-#: together.
+#: A weight of a block that was divided by a scale has numbers above this, and one that was not has none. Behind it, how
+#: many numbers are looked at together.
 _LARGE, _CHUNK = 64.0, 1 << 20
 
 
