@@ -18,6 +18,8 @@ ORIGINAL = original_layout(DIFFUSERS, SMALL)
 OTHERS = {
     "vae.decoder.conv_in.weight": np.ones((4, 3), np.float32),
     "text_encoders.clip_l.transformer.text_model.final_layer_norm.weight": np.ones(8, np.float32),
+    # A format that is not read says nothing of the transformer beside it.
+    "text_encoders.t5xxl.transformer.encoder.block.0.layer.0.SelfAttention.q.qweight": np.ones(8, np.float32),
 }
 NAMES = {
     "ComfyUI": lambda state: {f"model.diffusion_model.{name}": x for name, x in state.items()},
