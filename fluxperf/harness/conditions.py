@@ -89,8 +89,8 @@ def left_out(base: Sequence[State], head: Sequence[State]) -> dict[int, str]:
         if said := _said(before, after):
             found[index] = said
     if len(found) > MOST_LEFT_OUT * number:
-        for index in range(number):
-            found.setdefault(index, f"{len(found)} of {number} pairs are left out, so the others prove nothing")
+        rest = f"{len(found)} of {number} pairs are left out, so the others prove nothing"
+        found = {index: found.get(index, rest) for index in range(number)}
     return found
 
 
@@ -108,9 +108,9 @@ def _said(base: State, head: State) -> str:
         side, low, high = ("base", base, head) if base.clock < head.clock else ("head", head, base)
         if (low.clock or 0) < (1 - CLOCK) * (high.clock or 0) and "power cap" not in low.reasons:
             return f"the clock was lower on the {side} without the power cap: {low.clock:g} and {high.clock:g} MHz"
-    clocks = [clock for state in (base, head) if (clock := state.memory_clock)]
-    if len(clocks) == len((base, head)) and min(clocks) < (1 - CLOCK) * max(clocks):  # the power cap does not move it
-        return "the memory had another clock: {:g} MHz on the base, {:g} MHz on the head".format(*clocks)
+    old, new = base.memory_clock, head.memory_clock
+    if old and new and min(old, new) < (1 - CLOCK) * max(old, new):  # the power cap does not move it
+        return f"the memory had another clock: {old:g} MHz on the base, {new:g} MHz on the head"
     return ""
 
 

@@ -10,9 +10,10 @@ import pytest
 
 from fluxperf.harness.clock_slope import at_one_clock, slope_of
 from fluxperf.harness.compare import compare
+from fluxperf.harness.conditions import State, left_out
 from fluxperf.harness.meaning import explained
 from fluxperf.harness.policy import read_policy
-from fluxperf.harness.records import Conditions, EnergyRow, Record
+from fluxperf.harness.records import Conditions, EnergyRow, Record, SamplingRow
 from fluxperf.harness.verdict import Row
 from tests.report.pages import on_gpu
 
@@ -198,3 +199,14 @@ def test_the_table_row_by_row() -> None:
 def test_rows_of_another_rung_or_metric_say_nothing() -> None:
     rows = [row("times.denoise", "SLOWER"), row("cycles.step", "SAME"), row("cycles.denoise", "SAME", rung="fp8")]
     assert explained(rows) == rows
+
+
+def test_where_most_pairs_are_left_out_the_others_say_how_many_were() -> None:
+    settled, not_settled = (
+        State(None, SamplingRow(stopped="time", settled=word, half_width=None)) for word in (True, False)
+    )
+    found = left_out([settled] * 8, [not_settled] * 5 + [settled] * 3)
+    assert list(found) == list(range(8))
+    assert {found[index] for index in range(5)} == {"the head had not settled when its samples began"}
+    assert {found[index] for index in (5, 6, 7)} == {"5 of 8 pairs are left out, so the others prove nothing"}
+    assert list(left_out([settled] * 8, [not_settled] * 4 + [settled] * 4)) == [0, 1, 2, 3]
