@@ -77,8 +77,8 @@ def _looser(before: Verdict, now: Verdict, baseline: Path) -> list[verdicts.Row]
             continue
         text = (
             f"{row.metric}: {said}, and {row.head if row.head is not None else 'it'} is counted. The next change would "
+            f"be judged by that. Make {baseline} again: fluxperf gate exact --remake."
         )
-        text += f"be judged by that. Make {baseline} again: fluxperf gate exact --remake."
         rows.append(problem("judge_changed", text, workload=row.workload, rung=row.rung, metric=row.metric))
     return rows
 

@@ -53,12 +53,13 @@ def power(
     names, draw = measured(found, metric or ())
     scales = {name.rpartition("/")[2]: row.calibrated.spread for name, row in found.metrics.items()}
     policy = present(policy)
-    rules = read_policy(policy).noisy_of(_workload(found.metrics))
+    thresholds = read_policy(policy)
+    rules = thresholds.noisy_of(_workload(found.metrics))
     if unknown := [name for name in names if name not in rules]:
         raise ConfigError(
             f"gate power: expected only metrics of {policy}, but {comparisons} also has {', '.join(unknown)}."
         )
-    gated = Gated({name: rules[name] for name in names}, read_policy(policy).pairs, scales if calibrated else {})
+    gated = Gated({name: rules[name] for name in names}, thresholds.pairs, scales if calibrated else {})
     rows = []
     model = f"{comparisons.stem}, {'' if calibrated else 'un'}calibrated"
     for row in shares(gated, draw, model, trials, [value / 100 for value in change] if change else CHANGES):

@@ -181,7 +181,7 @@ def _too_quick(record: Record) -> Iterator[Contradiction]:
     """Steps that are too short for the operations that their ops do, on a card whose peak is published."""
     gpu, flops = record.machine.gpu, sum(row.flops for row in outer(record.ops))
     peak = max((known.rate for known in PUBLISHED if known.gpu == gpu and known.what != MEMORY), default=0.0)
-    if not peak or not flops or record.ran_as != "kernel":
+    if not peak or not flops:
         return
     least_s = flops / (_BOOST * peak)
     for number, samples in enumerate(record.times_s.get("step", []), start=1):
