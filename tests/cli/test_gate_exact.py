@@ -118,6 +118,7 @@ def raised(row):
     [
         (raised, "totals.syncs", "the baseline of the change says"),
         (lambda _: None, "record", "the baseline of the change does not have it"),
+        (lambda row: {**row, "error": None}, "error.relative", "the baseline of the change does not have it"),
         (lambda row: row, None, ""),
     ],
 )

@@ -136,6 +136,26 @@ def test_what_cannot_all_be_true_is_named(lie: str) -> None:
     assert {found.metric for found in contradictions(record_of(row))} == metrics
 
 
+def of_two_generations(row: dict[str, Any]) -> None:
+    """The same, as if each sample were the mean of two generations, whose steps follow each other."""
+    for field in ("times_s", "cycles", "clock_hz"):
+        (steps,) = row[field]["step"]
+        each = len(steps) // len(row[field]["denoise"][0])
+        blocks = (steps[place : place + each] for place in range(0, len(steps), each))
+        row[field]["step"] = [[value for block in blocks for value in (*block, *block)]]
+    energy = row["conditions"][0]["energy"]
+    energy["window_s"], energy["counter_j"] = 2 * energy["window_s"], 2 * energy["counter_j"]
+
+
+def test_one_sample_may_stand_for_several_generations() -> None:
+    row = real()
+    of_two_generations(row)
+    assert list(contradictions(record_of(row))) == []
+    row["energy_j"]["denoise"][0] = [value / 2 for value in row["energy_j"]["denoise"][0]]
+    one_generation(row)
+    assert {found.metric for found in contradictions(record_of(row))} == {"times.step", "energy.denoise"}
+
+
 def committed() -> Iterator[tuple[str, Record]]:
     for path in sorted((ROOT / "reports").rglob("*.jsonl")):
         for record in read_records(path).records:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from fluxperf.errors import BuildError, RecordError
-from fluxperf.harness.checkouts import Installed, Processes, installed
+from fluxperf.harness.checkouts import Installed, Processes, installed, running
 from fluxperf.harness.gate import Side, gate_files, gate_pairs
 from fluxperf.harness.isolation import PASSED, PASSED_TO_BUILDS, digests_of
 from fluxperf.harness.provenance import digest
@@ -188,6 +189,16 @@ def test_nothing_but_what_is_listed_reaches_a_process(tmp_path: Path, monkeypatc
     assert "/from/outside" not in given.values()
     assert set(given) <= {*PASSED, "FLUXPERF_COMMIT", "FLUXPERF_CACHE", "PWD", "OLDPWD", "SHLVL", "_"}
     assert not [name for name in PASSED_TO_BUILDS if name.startswith(("PYTHON", "GITHUB", "ACTIONS", "CI"))]
+
+
+def test_the_running_program_has_its_commits_name_in_its_processes_and_another_folder_has_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLUXPERF_COMMIT", COMMIT)
+    here, other = running(), Installed(Path(sys.executable), "", tmp_path)
+    runner = Processes({"base": here, "head": other}, [], tmp_path)
+    assert runner.begin("base").environment["FLUXPERF_COMMIT"] == COMMIT
+    assert "FLUXPERF_COMMIT" not in runner.begin("head").environment
 
 
 def test_each_side_begins_with_a_copy_of_its_own_cache(tmp_path: Path) -> None:

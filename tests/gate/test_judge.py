@@ -133,6 +133,16 @@ def test_a_change_that_leaves_its_judge_alone_has_no_row(repository: Repository)
     assert found.commit == repository.base
 
 
+def test_counts_that_are_a_reference_are_no_rows_of_their_own(repository: Repository) -> None:
+    path = repository.folder / POLICY
+    path.write_text(path.read_text() + f'\n[[reference]]\nrecords = "{BASELINES}/host.jsonl"\nbudget = 0.05\n')
+    repository.base = repository.commit()
+    (repository.folder / BASELINES / "host.jsonl").write_text("another fixed point")
+    assert [(row.metric, row.outcome) for row in repository.judge().rows] == [
+        (f"judge/{BASELINES}/host.jsonl", "error")
+    ]
+
+
 def test_a_base_without_a_policy_judges_nothing(repository: Repository) -> None:
     (repository.folder / POLICY).unlink()
     repository.base = repository.commit()

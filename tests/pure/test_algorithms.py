@@ -45,6 +45,8 @@ def test_joules_differ_most_where_cycles_are_the_same_together() -> None:
     second = [taken(1, 1000.0, 0.20), taken(2, 996.0, 0.26)]
     assert apart([first, second]) == ([0, 1], [3, 2]), "one takes more cycles, the other as many fewer"
     assert apart([first]) == ([0], [0]), "of one product alone none are alike"
+    opposite = [[taken(0, 1000.0, 0.1), taken(1, 1050.0, 0.5)], [taken(0, 1050.0, 0.1), taken(1, 1000.0, 0.5)]]
+    assert apart(opposite) == ([0, 0], [0, 0]), "as many cycles together, by products that are too far apart"
     with_itself = [taken(4, 1000.0, 0.2)]
     assert apart([with_itself]) == ([4], [4])
     alike = [taken(4, 1000.0, 0.2), taken(6, 1000.1, 0.1)]
