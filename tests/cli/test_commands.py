@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 import fluxperf as package
@@ -287,10 +288,16 @@ def test_errors_may_be_against_latents_of_another_run(fluxperf, tmp_path):
     (record,) = read_records(records).records
     assert (record.error.against, record.error.rung) == ("rung batched (float32), final latents", "batched")
     assert 1e-4 < record.error.relative < 1e-2
+    damaged = {name: tmp_path / f"{name}.npz" for name in ("nan", "short")}
+    with np.load(latents) as held:
+        fine = dict(held)
+    np.savez(damaged["nan"], **{**fine, "latents": np.where(fine["latents"] > 0, np.nan, fine["latents"])})
+    np.savez(damaged["short"], **{**fine, "latents": fine["latents"][:, 1:]})
     for words, said in (
         (("--steps", "2", "--reference", latents), "steps 4 instead of 2"),
         (("--seed", "3", "--reference", latents), "seed 0 instead of 3"),
         (("--reference", records), "holds something else"),
+        *((("--reference", path), "expected finite latents") for path in damaged.values()),
         (("--reference", tmp_path / "none.npz"), "No such file"),
         (("--reference", latents, "--in-turns", "-o", records), "neither --in-turns nor --end-to-end"),
     ):

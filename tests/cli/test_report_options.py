@@ -260,3 +260,11 @@ def test_a_change_links_the_records_of_both_sides(fluxperf, tmp_path: Path) -> N
         assert there == str(side)
     printed = fluxperf("report", tmp_path / "records", "-o", "-", "--repo", tmp_path)
     assert Anchors(printed.out).found == []
+
+
+def test_a_checkout_that_is_not_there_is_refused(fluxperf, records, tmp_path):
+    page = tmp_path / "page.html"
+    complains(
+        fluxperf("report", records, "--repo", tmp_path / "none", "-o", page), "--repo: expected the folder of a git"
+    )
+    assert not page.exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import re
 import xml.etree.ElementTree as ET
@@ -196,6 +198,24 @@ def test_a_summary_of_ten_thousand_metrics_is_within_its_limits(tmp_path: Path) 
     assert path.stat().st_size <= SUMMARY_BYTES
     with pytest.raises(RecordError, match="GITHUB_STEP_SUMMARY"):
         append_summary(MANY, tmp_path)
+
+
+def test_a_summary_that_the_disk_refuses_leaves_nothing_of_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(io.FileIO):
+        def write(self, data: Any) -> int:
+            if self.tell() > len("before"):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data[:100])
+
+    path = tmp_path / "summary.md"
+    path.write_text("before")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", lambda self, mode, buffering: Full(self, mode))
+        with pytest.raises(RecordError, match="No space left"):
+            append_summary(MANY, path)
+    assert path.read_bytes() == b"before"
 
 
 def test_ten_annotations_of_each_kind_at_most() -> None:

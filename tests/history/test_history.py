@@ -11,13 +11,15 @@ import pytest
 
 from fluxperf.errors import RecordError, UnknownNameError
 from fluxperf.harness.columns import points_of
-from fluxperf.harness.history import history, load
+from fluxperf.harness.history import Rules, _left, history, load
 from fluxperf.harness.points import SUFFIX, Point, merge_points
 from fluxperf.harness.records import append_record
 from fluxperf.harness.series import label
+from fluxperf.harness.steps import Shift
 from tests.counting import growth
 from tests.history.making import commit, history_of, point, record
 
+COUNTS = [100.0, 150.0, 101.0, 101.0]
 LEVELS = [1.0, 1.01, 0.99, 1.0, 1.02, 1.0, 0.99, 1.0, 1.2, 1.21, 1.19, 1.2, 1.22, 1.2, 1.19, 1.21]
 
 
@@ -41,6 +43,36 @@ def test_a_change_for_the_worse_is_repaired_by_the_commit_that_takes_half_of_it_
     (first, *_) = series.changes
     assert first.low < first.percent < first.high
     assert first.chance < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("old", "best", "width", "slack", "left"),
+    [
+        (1.0, 1.02, 0.001, None, 2.0),
+        (1.0, 1.005, 0.001, None, None),  # less than 1 % of a time
+        (1.0, 1.02, 0.02, None, None),  # the levels are known no better
+        (1.0, 1.02, None, None, None),  # nor at all
+        (100, 101, None, 0.0, 1.0),
+        (100, 101, None, 0.02, None),  # rounding
+        (0.0, 1.0, None, 0.0, None),
+    ],
+)
+def test_a_repair_leaves_what_neither_rounding_nor_chance_explains(old, best, width, slack, left):
+    """Of the levels since the change, the best one counts, whichever it is."""
+
+    def shift(was, now):
+        bounds = (None, None) if width is None else (-width, width)
+        return Shift("step", 0, 1, 2, 3, was, now, *bounds)
+
+    shifts = [shift(old, 1.5 * old), shift(1.5 * old, best), shift(best, 1.2 * old)]
+    assert _left(shifts, 1, slack) == (None if left is None else pytest.approx(left))
+
+
+def test_what_rounds_is_not_left_of_a_count(tmp_path):
+    points = [point(n, value, exact=True, metric="d2h_copies", unit="copies") for n, value in enumerate(COUNTS)]
+    for slack, left in ((0.0, pytest.approx(1.0)), (0.02, None)):
+        (series,) = history_of(points, tmp_path, rules=Rules({points[0].metric: slack})).series
+        assert series.changes[0].left == left
 
 
 def test_cycles_say_whether_the_work_changed_and_come_first(tmp_path):

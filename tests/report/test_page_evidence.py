@@ -23,8 +23,9 @@ from fluxperf.harness.facts.study import survey
 from fluxperf.harness.history import Fixed, Rules, history
 from fluxperf.harness.records import TriedRow
 from fluxperf.harness.report.html import render
-from fluxperf.harness.report.past import _budget_lines
+from fluxperf.harness.report.past import _budget_lines, _change
 from fluxperf.harness.text import units
+from tests.history.making import history_of, point
 from tests.report import captures, evidence
 from tests.report.pages import CONTEXT, Page, files_of, make, on_gpu, twins, workload
 from tests.report.parts import Parts
@@ -379,3 +380,10 @@ def test_a_timeline_stands_in_its_parts():
     assert len(script) == 1
     digest = base64.b64encode(hashlib.sha256(script[0].encode()).digest()).decode()
     assert f"script-src 'sha256-{digest}'" in html, "the policy allows the strip's script too"
+
+
+def test_a_repair_says_whether_it_is_whole(tmp_path: Path) -> None:
+    for level, said in ((1.0, "repaired"), (1.05, "repaired in part"), (1.2, "not repaired")):
+        values = [value * (1 + n % 2 / 1000) for n, value in enumerate([1.0] * 8 + [1.2] * 8 + [level] * 8)]
+        (series,) = history_of([point(n, value) for n, value in enumerate(values)], tmp_path).series
+        assert said in [cell.text for cell in _change(series, series.changes[0], None)]
