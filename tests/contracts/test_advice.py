@@ -31,6 +31,7 @@ RUN_BY = {
     r"fluxperf history": "tests/cli/test_history_commands.py",
     r"fluxperf timeline": "tests/timeline/test_command.py",
     r"fluxperf gate (exact|accept)": "tests/cli/test_gate.py",
+    r"fluxperf gate power": "tests/gate/test_operating_characteristics.py",
     r"fluxperf push": "tests/history/test_places.py",
     r"fluxperf evidence": "tests/cli/test_evidence.py",
     r"fluxperf import-asv|asv ": "tests/suite",

@@ -180,7 +180,9 @@ def test_a_command_runs(command: str, tmp_path: Path, monkeypatch: pytest.Monkey
     words = shlex.split(command)[1:]
     monkeypatch.chdir(tmp_path)
     if words[0] in ("report", "history", "push"):
-        shutil.copy(ROOT / "reports/records/host-tiny-57.jsonl", "records.jsonl")
+        Path("reports/records").mkdir(parents=True)
+        for copy in ("records.jsonl", "reports/records/host-tiny-57.jsonl"):
+            shutil.copy(ROOT / "reports/records/host-tiny-57.jsonl", copy)
     code: object = 0
     try:
         main(shortened(words))
