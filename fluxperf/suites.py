@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from fluxperf.engine.checkpoints.sources import SyntheticWeights
 from fluxperf.engine.config import config_named
-from fluxperf.harness.collecting import Part, key_of
+from fluxperf.harness.collecting import SECONDS, Collection, Part, key_of
 from fluxperf.harness.records import IN_TURNS_WITH
+from fluxperf.harness.text.units import listing
 from fluxperf.record_rows import workload_row
 from fluxperf.workloads import HEADLINE, WORKLOADS, Workload
 
@@ -172,3 +174,21 @@ def _tiny() -> list[Part]:
 #: Tables by name. `GPU_SUITES` need a GPU; the other runs anywhere.
 SUITES = {"headline": _headline, "tiny": _tiny}
 GPU_SUITES = ("headline",)
+
+
+def missing_in(folder: Path, suite: str) -> str:
+    """What a folder of a suite's evidence lacks, as a sentence; "" where nothing is missing, or nothing was begun.
+
+    Raises:
+        RecordError: its records cannot be read.
+    """
+    parts = SUITES[suite]()
+    collection = Collection(folder, suite, parts)
+    if not collection.file.exists() or not (folder / SECONDS).exists():
+        return ""
+    lacking = {part.name: len(collection.lacking(part)) for part in parts}
+    number = sum(lacking.values())
+    names = [f"{name} ({count})" for name, count in lacking.items() if count]
+    of = sum(part.processes for part in parts)
+    said = f"Evidence of the suite {suite} lacks {number} of {of} processes: {listing(names)}."
+    return said if names else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +24,7 @@ from fluxperf.harness.facts.study import Study
 from fluxperf.harness.records import RecordsFile
 from fluxperf.published import context
 from fluxperf.shipped import BASELINES, POLICY, present
+from fluxperf.suites import SUITES, missing_in
 from fluxperf.words import first_few, plural
 
 _PAGE = Path("reports/out/index.html")
@@ -108,6 +109,7 @@ def report(
             command=_command(),
             rules=rules_of(policy),
             home=None if output == _STDOUT else output.parent,
+            incomplete=_incomplete([*paths, *(sample or [])]),
         )
         with Stages("looking for changes and reading other evidence") as stages:
             extras = gathered(files, given, sifted.gathering)
@@ -117,6 +119,20 @@ def report(
         if show:
             webbrowser.open(output.resolve().as_uri())
     _tell_problems(files)
+
+
+def _incomplete(paths: Sequence[str]) -> list[tuple[str, str]]:
+    """What is missing of the evidence that some paths are, and the command that goes on with it."""
+    told = []
+    for folder in dict.fromkeys(path if path.is_dir() else path.parent for path in map(Path, paths)):
+        for suite in SUITES:
+            try:
+                lacking = missing_in(folder, suite)
+            except RecordError:  # reading the records says it
+                continue
+            if lacking:
+                told.append((lacking, f"fluxperf evidence {suite} -o {shlex.quote(str(folder))} --budget 600"))
+    return told
 
 
 def _tell_problems(files: list[RecordsFile]) -> None:

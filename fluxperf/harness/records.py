@@ -248,6 +248,9 @@ class StageRow(msgspec.Struct, frozen=True, kw_only=True):
 #: Setting of a record and of its peers: who took turns with whom, in one process.
 IN_TURNS_WITH = "in_turns_with"
 
+#: Setting of a record of pictures: from what to what.
+END_TO_END = "end_to_end"
+
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One run of one implementation at one rung.

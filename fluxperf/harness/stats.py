@@ -15,8 +15,8 @@ from fluxperf.errors import ArgumentError
 class Summary(NamedTuple):
     """Median, smallest and largest sample, and how many samples and processes there were.
 
-    Of a single sample that is made of ``steps`` parts, ``low`` and ``high`` are what it would be if all of them took as
-    long as the shortest, or as the longest.
+    Of one sample in each process that is made of parts, ``steps`` in all, ``low`` and ``high`` are what it would be if
+    all parts took as long as the shortest, or as the longest.
     """
 
     median: float

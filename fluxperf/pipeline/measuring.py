@@ -13,7 +13,7 @@ from fluxperf.engine.device.transfers import Crossing
 from fluxperf.harness.measure.clocks import Watch
 from fluxperf.harness.measure.sampler import Samples, Variant, interleave
 from fluxperf.harness.measure.sampling import Sampling
-from fluxperf.harness.records import Record, StageRow, Totals
+from fluxperf.harness.records import END_TO_END, Record, StageRow, Totals
 from fluxperf.harness.timeline.witness import Witness
 from fluxperf.lifeline import scratch
 from fluxperf.pipeline.asked import Asked, asked
@@ -80,7 +80,7 @@ def measure_pictures(
         encoders.cache = before
     around = outside(setup, generations, len(made), counts.totals, workload.steps)
     record = record_of(prepared, counts, around, samples)
-    settings = {"end_to_end": "prompt to PNG", "t5": encoders.keeping, "encoders": pipeline.parts.dtype}
+    settings = {END_TO_END: "prompt to PNG", "t5": encoders.keeping, "encoders": pipeline.parts.dtype}
     record = msgspec.structs.replace(
         record,
         times_s=_times(samples, made),

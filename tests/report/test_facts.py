@@ -56,11 +56,35 @@ def test_a_single_generation_of_minutes_has_the_spread_of_its_steps() -> None:
     assert gain is not None
     assert (gain.kind, gain.low, gain.high) == ("steps", 397 / 4.1, 417 / 4.0)
     told = summarized(survey(files_of(base, fused), CONTEXT)).unmeasured
-    assert any(text.startswith("One generation only, as each takes minutes, so its spread is that") for text in told)
+    assert any(text.startswith("One generation of each process, as it takes minutes, so the spread") for text in told)
     assert not any(text.startswith("One sample only") for text in told)
 
 
-def test_two_processes_of_a_generation_have_their_own_spread_and_a_lone_sample_none() -> None:
+def test_two_processes_of_a_generation_have_the_spread_of_all_their_steps() -> None:
+    base = steps(on_gpu("baseline", 400.0), [99.0, 100.0, 101.0, 104.0], [98.0, 100.0, 100.0, 100.0])
+    found = samples.summary_of(base)
+    assert found is not None
+    assert (found.median, found.low, found.high, found.samples, found.steps) == (402, 393, 417, 2, 8)
+    assert samples.spread_of(found).startswith("2 of 8 steps, by those")
+    gain = samples.speedup(base, on_gpu("fused", 4.0, times=[[4.0, 4.1]] * 3))
+    assert gain is not None
+    assert (gain.kind, gain.low, gain.high) == ("steps", 393 / 4.1, 417 / 4.0)
+
+
+def test_what_takes_seconds_or_has_three_processes_is_judged_by_its_generations() -> None:
+    quick = steps(on_gpu("baseline", 4.0), [1.0, 1.0, 1.0, 1.1])
+    long = steps(on_gpu("baseline", 400.0), *[[99.0, 100.0, 101.0, 104.0]] * 3)
+    assert [found.steps for one in (quick, long) if (found := samples.summary_of(one))] == [0, 0]
+
+
+def test_a_median_has_an_interval_from_three_processes_on() -> None:
+    times = [[4.0, 4.4], [4.1, 4.5], [4.2, 4.6]]
+    assert samples.certainty_of(on_gpu("fused", 4.0, times=times[:2])) == "4.00\u20134.50\u00a0s"
+    assert samples.certainty_of(on_gpu("fused", 4.0, times=times)) == "95\u00a0%: 4.20\u20134.40\u00a0s"
+    assert samples.certainty_of(steps(on_gpu("fused", 4.0))) == "no time"
+
+
+def test_steps_that_are_not_all_there_give_no_spread_and_a_lone_sample_has_none() -> None:
     base = steps(on_gpu("baseline", 400.0), [99.0, 100.0], [101.0, 104.0])
     found = samples.summary_of(base)
     assert found is not None

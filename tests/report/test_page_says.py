@@ -263,10 +263,10 @@ def test_peers_are_drawn_and_listed():
     assert "compiled" in figure
     text = page.sections["summary"]
     assert "No peer was measured" not in text
-    assert "Measured in the same way, diffusers (compiled) takes 3.34 s (3.30–3.37 s), 0.716×" in text
+    assert "Measured in the same way, diffusers (compiled) takes 3.34 s (95 %: 3.31–3.36 s), 0.716×" in text
     assert "our 4.66 s with fused." in text
     row = page.row("diffusers (compiled)", 6)
-    assert row[1:3] == ["3.34 s3.30–3.37 s", "4.66 sfused, 4.61–4.71 s"]
+    assert row[1:3] == ["3.34 s95 %: 3.31–3.36 s", "4.66 sfused, 95 %: 4.62–4.70 s"]
     assert "95 %" in row[3], "six processes of each give an interval"
 
 

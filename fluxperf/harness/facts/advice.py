@@ -11,7 +11,7 @@ from fluxperf.harness.facts.calibrated import calibrated
 from fluxperf.harness.facts.climbs import climbs
 from fluxperf.harness.facts.commands import calibrate_command, profile_command, run_command
 from fluxperf.harness.facts.rates import OpRate, Reached, beyond_step, rates_of, reached
-from fluxperf.harness.facts.samples import FEWEST_PROCESSES, summary_of
+from fluxperf.harness.facts.samples import FEWEST_PROCESSES, LONG_S, summary_of
 from fluxperf.harness.facts.study import Ladder, Study, median_of
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
@@ -27,9 +27,6 @@ _LONGER = 1.005
 
 #: Share of its ceiling from which on an op is near it.
 _NEAR = 0.8
-
-#: Seconds from which on a generation is not advised to be repeated.
-_LONG_S = 60.0
 
 #: Steps that are advised at once.
 _MOST_STEPS = 6
@@ -137,7 +134,10 @@ def gains(study: Study, ladder: Ladder) -> list[tuple[OpRate, Reached]]:
 
 def next_steps(study: Study) -> list[Step]:
     """Next steps: first possible gains, then measurements that would make these numbers certain."""
-    steps = []
+    steps = [
+        Step("Measure what this evidence lacks, at the commit that it is of.", command)
+        for _, command in study.extras.incomplete
+    ]
     ladders = [ladder for ladder in study.climbing if ladder.measured]
     ours = ([ladder for ladder in ladders if not ladder.sample] or ladders)[:_MOST_LADDERS]
     for ladder in [one for one in ladders if not one.twin][:1]:
@@ -150,7 +150,8 @@ def next_steps(study: Study) -> list[Step]:
             )
             steps.append(Step(text, f"fluxperf ops {shown(rate.op, 48)}"))
     steps += _of_one_commit(study)
-    for ladder in ours:
+    # What a suite has not measured yet is measured by that suite.
+    for ladder in ours if not study.extras.incomplete else ():
         missing = [rung.name for rung in ladder.rungs if rung.info and not rung.record]
         if missing and (len(missing) < len(ladder.measured) or ladder.workload.name == study.context.headline_workload):
             names = units.listing([shown(name, 48) for name in missing])
@@ -160,7 +161,7 @@ def next_steps(study: Study) -> list[Step]:
             for rung in ladder.timed
             if (found := summary_of(rung.record)) and found.processes < FEWEST_PROCESSES and not ladder.twin
             # Whoever has a rung of minutes need not be told to repeat it.
-            if found.median < _LONG_S
+            if found.median < LONG_S
         ]
         if few:
             names = units.listing([shown(name, 48) for name in few])

@@ -18,7 +18,8 @@ _CAPTURE = "profiles/step"
 def run_command(ladder: Ladder, rungs: Sequence[str] = (), processes: int = 0, budget: str | None = None) -> str:
     """The command that measures a ladder, or some of its rungs, as its newest record was measured.
 
-    With a memory budget it is that of the rungs that were measured within it.
+    With a memory budget it is that of the rungs that were measured within it. The first rung takes minutes on a GPU, so
+    with it there is a limit of time, which one generation of it is beyond, in the place of numbers.
     """
     alike = [record for record in ladder.records if record.settings.get("memory_gb") == budget]
     record = (alike or ladder.records)[-1]
@@ -29,10 +30,11 @@ def run_command(ladder: Ladder, rungs: Sequence[str] = (), processes: int = 0, b
     samples = usable(record)
     parts = ["fluxperf run", *_workload(ladder)]
     parts += [f"--rung {_word(name)}" for name in rungs] or ["--all"]
-    if max(processes, len(samples)) > 1:
-        parts.append(f"--processes {max(processes, len(samples))}")
-    if samples:
-        parts.append(f"--repeat {len(samples[0])}")
+    if ladder.start in rungs and not ladder.twin:
+        parts.append("--time-limit-s 30")
+    else:
+        parts += [f"--processes {max(processes, len(samples))}"] if max(processes, len(samples)) > 1 else []
+        parts += [f"--repeat {len(samples[0])}"] if samples else []
     if "rest_s" in record.settings:
         parts.append(f"--rest-s {_word(record.settings['rest_s'])}")
     if budget is not None:

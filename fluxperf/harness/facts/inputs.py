@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from fluxperf.harness.calibration import Calibration
 from fluxperf.harness.facts.ceilings import Ceiling
+from fluxperf.harness.facts.documents import Documents
 from fluxperf.harness.series import History
 from fluxperf.harness.timeline.model import Timeline
 from fluxperf.harness.verdict import Verdict
@@ -68,10 +69,18 @@ class Published(NamedTuple):
         return self.baseline_s / self.peer_s
 
 
+class Rates(NamedTuple):
+    """Rates that a card holds at its limit of power, in operations per second: of products, and of attention."""
+
+    products: float
+    attention: float
+
+
 class Context(NamedTuple):
     """Everything a report is told besides the records.
 
-    ``bases`` names a workload for each model: other sizes of the model are given beside that name.
+    ``bases`` names a workload for each model: other sizes of the model are given beside that name. ``sustained`` are
+    rates by dtype of the products, ``sustained_source`` where they are from.
     """
 
     ladder: Sequence[RungInfo]
@@ -80,6 +89,8 @@ class Context(NamedTuple):
     headline_workload: str
     command: str
     bases: Mapping[str, str] = {}
+    sustained: Mapping[str, Rates] = {}
+    sustained_source: str = ""
 
 
 class Extras(NamedTuple):
@@ -88,9 +99,10 @@ class Extras(NamedTuple):
     ``samples`` are paths of records files that were measured elsewhere and are shown beside the others, marked and
     never compared with them. ``verdict`` is what a gate said, ``calibrations`` A/A spreads by kind of machine,
     ``ceilings`` rates that a machine reaches, ``tried`` those that libraries' trials reached in records
-    that are not here, ``history`` series over commits. ``timeline`` is a capture of a step,
-    attributed. ``command`` is the command that makes this page, ``home`` the folder that it is written into, from which
-    links lead; ``None`` for a page that has no place, and no links.
+    that are not here, ``history`` series over commits, ``documents`` what lies beside records,
+    ``incomplete`` what suites of the records have not measured yet, each with the command that does.
+    ``timeline`` is a capture of a step, attributed. ``command`` is the command that makes this page, ``home`` the
+    folder that it is written into, from which links lead; ``None`` for a page that has no place, and no links.
     """
 
     samples: frozenset[str] = frozenset()
@@ -100,6 +112,8 @@ class Extras(NamedTuple):
     tried: Sequence[Ceiling] = ()
     history: History | None = None
     timeline: Timeline | None = None
+    documents: Documents = Documents()
+    incomplete: Sequence[tuple[str, str]] = ()
     command: str = ""
     home: Path | None = None
 

@@ -16,8 +16,16 @@ from fluxperf.harness.text.units import BY, NBSP
 #: Processes of each side from which on an interval of confidence is given.
 FEWEST_PROCESSES = 3
 
+#: Seconds from which on a generation is not repeated: one of each process has to do, with the spread of its steps.
+LONG_S = 60.0
+
 #: Confidence of intervals, as a share and in words.
 CONFIDENCE = 0.95
+
+#: What stands beside a median, in words.
+CERTAINTY = (
+    f"95{NBSP}% bootstrap interval over processes where there are three or more, else smallest and largest sample"
+)
 
 
 class Speedup(NamedTuple):
@@ -25,7 +33,7 @@ class Speedup(NamedTuple):
 
     ``kind`` says what these are: an ``interval`` of confidence over processes, the ``range`` that the extremes of the
     samples give where there are too few processes, the range by the ``steps`` of a side that is one generation of
-    minutes, or ``single`` where a side has one sample and so no spread.
+    minutes in each process, or ``single`` where a side has one sample and so no spread.
     """
 
     ratio: float
@@ -63,22 +71,28 @@ def usable(record: Record | None, metric: str = "denoise") -> list[list[float]]:
 def summary_of(record: Record | None, metric: str = "denoise") -> Summary | None:
     """Summary of a record's samples of one metric, or ``None`` where it has none above zero.
 
-    A single generation, which takes minutes where nobody could wait for two, has the spread of its steps.
+    A single generation of one or two processes, which takes minutes where nobody could wait for more, has the spread
+    of its steps.
     """
     found = _summary(tuple(map(tuple, usable(record, metric))))
-    if found and record and metric == "denoise" and found.samples == 1:
+    if found and record and metric == "denoise" and found.median >= LONG_S:
         found = _by_steps(record, found)
     return found if found and found.low > 0 else None
 
 
 def _by_steps(record: Record, found: Summary) -> Summary:
-    """A generation with the spread that its steps give."""
-    steps = [one for samples in usable(record, "step") for one in samples]
-    if len(steps) < 2 or len(steps) != record.workload.steps:
+    """One generation of each process with the spread that their steps give."""
+    whole, parts = usable(record), usable(record, "step")
+    if found.samples != found.processes or found.processes >= FEWEST_PROCESSES:
         return found
-    rest = found.median - sum(steps)
-    low, high = (rest + len(steps) * bound for bound in (min(steps), max(steps)))
-    return found._replace(low=low, high=high, steps=len(steps))
+    if len(parts) != len(whole) or any(len(steps) != record.workload.steps or len(steps) < 2 for steps in parts):
+        return found
+    bounds = [
+        one - sum(steps) + len(steps) * bound
+        for (one,), steps in zip(whole, parts, strict=True)
+        for bound in (min(steps), max(steps))
+    ]
+    return found._replace(low=min(bounds), high=max(bounds), steps=sum(map(len, parts)))
 
 
 def speedup(before: Record | None, after: Record | None, metric: str = "denoise") -> Speedup | None:
@@ -87,7 +101,7 @@ def speedup(before: Record | None, after: Record | None, metric: str = "denoise"
     if not old or not new:
         return None
     ratio = old.median / new.median
-    alone = [side for side in (old, new) if side.samples == 1]
+    alone = [side for side in (old, new) if side.samples == 1 or side.steps]
     if any(not side.steps for side in alone):
         return Speedup(ratio, ratio, ratio, "single")
     if alone:
@@ -100,17 +114,30 @@ def speedup(before: Record | None, after: Record | None, metric: str = "denoise"
     return Speedup(ratio, old.low / new.high, old.high / new.low, "range")
 
 
+def certainty_of(record: Record | None, metric: str = "denoise") -> str:
+    """How sure a record's median is, in words: the interval over three or more processes, else `spread_of` its samples.
+
+    The interval is the percentile bootstrap of `fluxperf.harness.stats.ratio_interval`, over the processes' medians.
+    """
+    found, medians = summary_of(record, metric), _medians(usable(record, metric))
+    if not found:
+        return "no time"
+    if found.processes < FEWEST_PROCESSES:
+        return spread_of(found)
+    bounds = _interval((1.0,) * len(medians), medians)
+    return f"95{NBSP}%: {units.time_range(bounds.low, bounds.high)}" if bounds else spread_of(found)
+
+
 def _medians(processes: Sequence[Sequence[float]]) -> tuple[float, ...]:
     return tuple(median(samples) for samples in processes)
 
 
 def spread_of(found: Summary) -> str:
     """The range of the samples in words."""
-    if found.samples > 1:
-        return units.time_range(found.low, found.high)
+    bounds = units.time_range(found.low, found.high)
     if found.steps:
-        return f"one of {found.steps} steps, by those {units.time_range(found.low, found.high)}"
-    return "one sample"
+        return f"{'one' if found.samples == 1 else found.samples} of {found.steps} steps, by those {bounds}"
+    return bounds if found.samples > 1 else "one sample"
 
 
 def sizes_of(record: Record, metric: str = "denoise") -> list[int]:

@@ -145,8 +145,10 @@ def _shown(study: Study) -> Iterator[Record]:
     """Records that a page may show numbers of.
 
     Those are of each rung the newest, others of its commit (processes of one measurement), and the newest with
-    each combination of settings (to be compared with peers that were run so); and the newest of each kernel.
+    each combination of settings (to be compared with peers that were run so); the newest of each kernel; and all
+    of pictures, which are few.
     """
+    yield from study.pictures
     for ladder in study.ladders:
         for rung in ladder.rungs:
             of_settings: dict[tuple[tuple[str, str], ...], list[Record]] = {}

@@ -14,7 +14,7 @@ from fluxperf.harness.facts.ceilings import Ceiling, ceilings_for, highest, trie
 from fluxperf.harness.facts.inputs import NOTHING, Context, Extras, RungInfo
 from fluxperf.harness.facts.provenance import unique, where
 from fluxperf.harness.facts.samples import summary_of
-from fluxperf.harness.records import IN_TURNS_WITH, Record, RecordsFile, WorkloadRow, variant
+from fluxperf.harness.records import END_TO_END, IN_TURNS_WITH, Record, RecordsFile, WorkloadRow, variant
 from fluxperf.harness.text.escape import shown
 from fluxperf.harness.text.units import BY, NBSP, plural
 
@@ -119,7 +119,10 @@ class View(NamedTuple):
 
 
 class Study(NamedTuple):
-    """Everything that a section is built from. ``kernels`` are records of single kernels, which are no rungs."""
+    """Everything that a section is built from.
+
+    ``kernels`` are records of single kernels, ``pictures`` those of the way from a prompt to a file: neither are rungs.
+    """
 
     files: Sequence[RecordsFile]
     context: Context
@@ -127,6 +130,7 @@ class Study(NamedTuple):
     ladders: tuple[Ladder, ...]
     kernels: tuple[Record, ...]
     tried: tuple[Ceiling, ...]
+    pictures: tuple[Record, ...] = ()
 
     @property
     def records(self) -> list[Record]:
@@ -136,7 +140,7 @@ class Study(NamedTuple):
     @property
     def used(self) -> list[Record]:
         """The newest records, of which the page's numbers are."""
-        return [record for ladder in self.ladders for record in ladder.records] + list(self.kernels)
+        return [*(one for ladder in self.ladders for one in ladder.records), *self.kernels, *self.pictures]
 
     @property
     def climbing(self) -> list[Ladder]:
@@ -161,15 +165,17 @@ class Study(NamedTuple):
 def survey(files: Sequence[RecordsFile], context: Context, extras: Extras = NOTHING) -> Study:
     """The records of ``files`` sorted into ladders: what was measured here first, then samples.
 
-    Within each, the headline workload is first, and kernels are before peers and twins.
+    Within each, the headline workload is first, then those with more rungs, and kernels are before peers and twins.
     """
     groups: dict[tuple[object, ...], list[Record]] = {}
-    kernels = []
+    kernels, pictures = [], []
     for file in files:
         sample = file.path in extras.samples
         for record in file.records:
             if "call" in record.times_s and "denoise" not in record.times_s:
                 kernels.append(record)
+            elif END_TO_END in record.settings:
+                pictures.append(record)
             else:
                 groups.setdefault(_key(record, sample), []).append(record)
     labels = _workload_labels([group[0].workload for group in groups.values()])
@@ -177,10 +183,15 @@ def survey(files: Sequence[RecordsFile], context: Context, extras: Extras = NOTH
         _ladder(group, context, label, sample=bool(key[0]))
         for (key, group), label in zip(groups.items(), labels, strict=True)
     ]
+    most: dict[tuple[bool, str], int] = {}
+    for ladder in ladders:
+        climbed = sum(1 for rung in ladder.measured if rung.info)
+        most[ladder.sample, ladder.label] = max(climbed, most.get((ladder.sample, ladder.label), 0))
     ladders.sort(
         key=lambda ladder: (
             ladder.sample,
             ladder.workload.name != context.headline_workload,
+            -most[ladder.sample, ladder.label],
             ladder.label,
             ladder.twin,
             ladder.machine,
@@ -191,7 +202,7 @@ def survey(files: Sequence[RecordsFile], context: Context, extras: Extras = NOTH
     named = [one._replace(view=f"view-{places.index(chr(0).join(_place(one))) + 1}") for one in ladders]
     here = tried_ceilings(record for file in files for record in file.records)
     tried = highest([*extras.tried, *here])
-    return Study(files, context, extras, tuple(named), tuple(kernels), tuple(tried))
+    return Study(files, context, extras, tuple(named), tuple(kernels), tuple(tried), tuple(pictures))
 
 
 def _key(record: Record, sample: bool) -> tuple[object, ...]:
@@ -204,24 +215,39 @@ def _place(ladder: Ladder) -> tuple[str, str, str]:
 
 
 def _workload_labels(rows: Sequence[WorkloadRow]) -> list[str]:
-    """A label for each workload; where one name stands for several, each says what it is besides."""
+    """A label for each workload; where one name stands for several, each says by what it differs from the others.
+
+    Sizes that have no name of their own go by that of their model, and differ from all others of it.
+    """
     kinds: dict[str, list[WorkloadRow]] = {}
     for row in rows:
-        kinds.setdefault(row.name, [])
-        if row not in kinds[row.name]:
-            kinds[row.name].append(row)
-    names = [shown(row.name, 48) for row in rows]
-    return [
-        name if len(kinds[row.name]) == 1 else f"{name} ({sizes(row)})" for name, row in zip(names, rows, strict=True)
+        for kind in (row.name, f"model {row.model}"):
+            kinds.setdefault(kind, [])
+            if row not in kinds[kind]:
+                kinds[kind].append(row)
+    return [_label(row, kinds[f"model {row.model}" if row.name == "custom" else row.name]) for row in rows]
+
+
+def _label(row: WorkloadRow, alike: Sequence[WorkloadRow]) -> str:
+    name = shown(row.model if row.name == "custom" and len(alike) > 1 else row.name, 48)
+    told = [
+        text
+        for text, fields in _told(row)
+        if len({tuple(getattr(one, field) for field in fields) for one in alike}) > 1
     ]
+    return f"{name} ({', '.join(told)})" if told else name
 
 
-def sizes(row: WorkloadRow) -> str:
-    """Sizes of a workload, in words."""
-    return (
-        f"{shown(row.model, 48)}, {row.height}{BY}{row.width}{NBSP}px, {plural(row.text_tokens, 'text token')}, "
-        f"{plural(row.steps, 'step')}, batch{NBSP}{row.batch}, weights {shown(row.weights, 64)}"
-    )
+def _told(row: WorkloadRow) -> list[tuple[str, tuple[str, ...]]]:
+    """What a workload is, in words, each with the fields that it is about."""
+    return [
+        (shown(row.model, 48), ("model",)),
+        (f"{row.height}{BY}{row.width}{NBSP}px", ("height", "width")),
+        (plural(row.text_tokens, "text token"), ("text_tokens",)),
+        (plural(row.steps, "step"), ("steps",)),
+        (f"batch{NBSP}{row.batch}", ("batch",)),
+        (f"weights {shown(row.weights, 64)}", ("weights",)),
+    ]
 
 
 def _ladder(group: Sequence[Record], context: Context, label: str, *, sample: bool) -> Ladder:

@@ -10,8 +10,8 @@ from fluxperf.harness.facts.beside_peers import beside_peers
 from fluxperf.harness.facts.blocks import is_full
 from fluxperf.harness.facts.floor import floor_of
 from fluxperf.harness.facts.provenance import commit_of, provenance, unique, where
-from fluxperf.harness.facts.samples import samples_of, speedup, spread_of, summary_of
-from fluxperf.harness.facts.study import TWIN_SAYS, Ladder, Study
+from fluxperf.harness.facts.samples import certainty_of, samples_of, speedup, summary_of
+from fluxperf.harness.facts.study import TWIN_SAYS, Ladder, Rung, Study
 from fluxperf.harness.facts.unmeasured import unmeasured
 from fluxperf.harness.records import Record
 from fluxperf.harness.text import units
@@ -94,7 +94,7 @@ def answer(study: Study) -> list[Answer]:
     kernels = {_name(ladder) for ladder in ladders if not ladder.twin}
     told: dict[tuple[str, str], list[Ladder]] = {}
     for ladder in ladders:
-        texts = [_copies(ladder)]
+        texts = [_copies(ladder, alone=not any(one.baseline for one in ladders))]
         if not ladder.twin or _name(ladder) not in kernels:
             texts += [_published(study, ladder), _time(study, ladder), _error(ladder)]
         for text in filter(None, texts):
@@ -119,29 +119,37 @@ def _about(ladders: Sequence[Ladder], label: str, held: Sequence[Ladder]) -> str
     return label if len(held) == len(same) else held[0].title
 
 
-def _copies(ladder: Ladder) -> str:
+def _copies(ladder: Ladder, *, alone: bool) -> str:
+    """Copies of the baseline and of later rungs; of a ladder without it only if it stands ``alone``."""
     base = ladder.baseline
     if not base:
-        return f"There is no record of {shown(ladder.start)}, so nothing to count the other rungs against."
+        return f"There is no record of {shown(ladder.start)}, so nothing to count the other rungs against." * alone
     totals = base.totals
     text = (
         f"The {shown(ladder.start)} makes {_copied(totals.d2h_copies)} down and {totals.h2d_copies:,} up "
         f"in one forward ({units.quantity(totals.d2h_bytes, 'B')} down, {units.quantity(totals.h2d_bytes, 'B')} up)"
     )
-    later = [rung for rung in ladder.measured if rung.name != ladder.start]
+    later = [rung for rung in ladder.measured if rung.name != ladder.start and rung.info]
     if not later:
         return f"{text}; no later rung has a record."
     copying = [rung for rung in later if rung.record and _all_copies(rung.record)]
+    apart = _listed([rung for rung in ladder.measured if not rung.info and rung.record and _all_copies(rung.record)])
+    streamed = f" Beside the ladder, within a budget of memory: {apart}." if apart else ""
     if not copying:
         whole = all(rung.record for rung in ladder.rungs)
-        return f"{text}; every later rung{'' if whole else ' that has a record'} makes none."
+        return f"{text}; every later rung{'' if whole else ' that has a record'} makes none.{streamed}"
+    rest = "; the other later rungs make none" if len(copying) < len(later) else ""
+    return f"{text}; of the later rungs, these still copy: {_listed(copying)}{rest}.{streamed}"
+
+
+def _listed(rungs: Sequence[Rung]) -> str:
+    """Copies of some rungs, in words."""
     counts = [
         f"{rung.label} {rung.record.totals.d2h_copies:,} down and {rung.record.totals.h2d_copies:,} up"
-        for rung in copying
+        for rung in rungs
         if rung.record
     ]
-    rest = "; the other later rungs make none" if len(copying) < len(later) else ""
-    return f"{text}; of the later rungs, these still copy: {units.listing(counts, 6)}{rest}."
+    return units.listing(counts, 6) if counts else ""
 
 
 def _all_copies(record: Record) -> int:
@@ -168,7 +176,7 @@ def _time(study: Study, ladder: Ladder) -> str:
     found = summary_of(rung.record) if rung else None
     if ladder.twin or not rung or not found:
         return ""
-    text = f"On {ladder.machine}, {rung.label} takes {units.time(found.median)} ({spread_of(found)})"
+    text = f"On {ladder.machine}, {rung.label} takes {units.time(found.median)} ({certainty_of(rung.record)})"
     gain = speedup(ladder.baseline, rung.record)
     if gain and rung.name != ladder.start:
         text += f", {units.times(gain.ratio)} ({gain.spread}) over the {shown(ladder.start)}"
@@ -187,7 +195,7 @@ def _beside(study: Study, ladder: Ladder) -> str:
     theirs, mine = summary_of(peer.record), summary_of(ours)
     if not theirs or not mine:
         return ""
-    said = f" Measured in the same way, {peer.label} takes {units.time(theirs.median)} ({spread_of(theirs)}), "
+    said = f" Measured in the same way, {peer.label} takes {units.time(theirs.median)} ({certainty_of(peer.record)}), "
     said += f"{units.times(gain.ratio)} ({gain.spread}) our {units.time(mine.median)} with {shown(ours.rung, 48)}"
     first = summary_of(ladder.best.record) if ladder.best and ours is not ladder.best.record else None
     return f"{said} (of another record than the {units.time(first.median)} above)." if first else f"{said}."
@@ -222,7 +230,7 @@ def _figures(study: Study) -> list[Figure]:
     base = ladder.baseline if ladder else None
     if ladder is None or base is None:
         return []
-    last = ladder.measured[-1]
+    last = next(rung for rung in reversed(ladder.measured) if rung.info)
     figures = []
     if last.record and last.name != ladder.start:
         before, after = _all_copies(base), _all_copies(last.record)
@@ -243,7 +251,7 @@ def _times(ladder: Ladder) -> list[Figure]:
     found = summary_of(best.record) if best else None
     if not best or not best.record or not found:
         return []
-    meaning = f"all {best.record.workload.steps} steps at {best.label} ({spread_of(found)})"
+    meaning = f"all {best.record.workload.steps} steps at {best.label} ({certainty_of(best.record)})"
     figures = [Figure(_name(ladder), units.time(found.median), meaning, _source(ladder, [best.record]))]
     gain = speedup(ladder.baseline, best.record)
     if gain and ladder.baseline and best.name != ladder.start:

@@ -18,24 +18,27 @@ _OURS = (_NO_ERROR, _NO_LAUNCHES, _NO_PEAK)
 
 def unmeasured(study: Study) -> list[str]:
     """Sentences about quantities that the files lack."""
-    texts = []
+    texts = [shown(text, 600) for text, _ in study.extras.incomplete]
     kernels = [ladder for ladder in study.ladders if ladder.ran_as == "kernel"]
     headline = shown(study.context.headline_workload, 48)
     if not kernels:
         texts.append("No record ran on a GPU: there is no GPU time, no launch count and no GPU speedup here.")
     elif not any(ladder.workload.name == study.context.headline_workload for ladder in kernels):
         texts.append(f"No GPU record of {headline}, the workload that the target is set for.")
+    without: dict[tuple[str, ...], list[str]] = {}
     for ladder in study.climbing:
-        missing = [rung.label for rung in ladder.rungs if not rung.record]
+        missing = tuple(rung.label for rung in ladder.rungs if not rung.record)
+        without.setdefault(missing, []).append(ladder.title)
+    for missing, titles in without.items():
         if missing:
-            texts.append(f"{ladder.title}: no record of {units.listing(missing)}.")
+            texts.append(f"{'; '.join(titles)}: no record of {units.listing(missing)}.")
     # A rung that others are compared with has no error of its own.
     known = {(record.workload, record.error.rung) for record in study.records if record.error}
     tests: tuple[tuple[str, Callable[[Record], bool]], ...] = (
         ("One sample only, so no spread", lambda record: _samples(record) == 1 and not _by_steps(record)),
         (
-            "One generation only, as each takes minutes, so its spread is that of its steps",
-            lambda record: _samples(record) == 1 and _by_steps(record),
+            "One generation of each process, as it takes minutes, so the spread is that of its steps",
+            _by_steps,
         ),
         ("No denoise time", lambda record: _samples(record) == 0),
         (_NO_ERROR, lambda record: record.error is None and (record.workload, record.rung) not in known),

@@ -16,11 +16,14 @@ from typing import Any
 from fluxperf.harness.measure.energy import EnergyMeter
 from fluxperf.harness.records import ClockReading, Conditions, Record
 
+#: The reason that is usual: a card under full load reaches its limit of power and lowers its clock.
+POWER_CAP = "power cap"
+
 #: Bits of NVML's clocks event reasons (``nvmlClocksEventReasons`` in nvml.h).
 REASONS = {
     0x1: "idle",
     0x2: "application clocks",
-    0x4: "power cap",
+    0x4: POWER_CAP,
     0x8: "hardware slowdown",
     0x10: "sync boost",
     0x20: "software thermal slowdown",
@@ -31,7 +34,7 @@ REASONS = {
 
 #: Reasons that hold the clocks of a busy GPU down without anybody having set them.
 THROTTLING = (
-    "power cap",
+    POWER_CAP,
     "hardware slowdown",
     "software thermal slowdown",
     "hardware thermal slowdown",

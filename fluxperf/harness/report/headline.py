@@ -5,11 +5,12 @@ from __future__ import annotations
 from fluxperf.harness.facts.beside_peers import beside_peers
 from fluxperf.harness.facts.floor import floor_of
 from fluxperf.harness.facts.provenance import commit_of, provenance
-from fluxperf.harness.facts.samples import Speedup, samples_of, speedup, spread_of, summary_of
+from fluxperf.harness.facts.samples import CERTAINTY, Speedup, certainty_of, samples_of, speedup, summary_of
 from fluxperf.harness.facts.study import Ladder, Rung, Study
 from fluxperf.harness.pages.panels import Block, Notes, Panel, Text, banner, present, source
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.records import Record
+from fluxperf.harness.report.around import around_panels
 from fluxperf.harness.report.plots.progress import progress
 from fluxperf.harness.report.published import published_panel
 from fluxperf.harness.text import units
@@ -24,7 +25,7 @@ _PROGRESS = (
 
 _COLUMNS = (
     Column("Against", number=False),
-    Column("Its time", hint="all steps: median, with smallest and largest sample"),
+    Column("Its time", hint=f"all steps: median; with its {CERTAINTY}"),
     Column("Ours", hint="of the record that was measured in the same way"),
     Column("Times as long as ours", hint="median over median; above 1, ours is shorter"),
     Column("Samples", hint=f"theirs, then ours; processes {units.BY} samples of each"),
@@ -38,6 +39,7 @@ def headline_panels(study: Study) -> list[Block]:
     return [
         *(panels or [banner(_NONE)]),
         Panel("Progress toward the target, rung by rung", present(Text(_PROGRESS), progress(study, "progress"))),
+        *around_panels(study),
         published_panel(study),
     ]
 
@@ -50,9 +52,10 @@ def _view(study: Study, ladder: Ladder) -> Panel:
     assert record
     assert found, "a headline is made of ladders with a time only"
     step = summary_of(record, "step")
-    each = f", {units.time(step.median)} a step ({spread_of(step)})" if step else ""
+    sure = certainty_of(record, "step")
+    each = f", {units.time(step.median)} a step ({sure})" if step else ""
     steps = units.plural(record.workload.steps, "step")
-    about = f"Quickest rung: {best.label}, {steps} in {units.time(found.median)} ({spread_of(found)}){each}."
+    about = f"Quickest rung: {best.label}, {steps} in {units.time(found.median)} ({certainty_of(record)}){each}."
     content = present(
         Text(about, "headline"),
         source(provenance([record])),
@@ -80,7 +83,7 @@ def _rows(study: Study, ladder: Ladder, best: Rung, record: Record) -> list[list
     floor = floor_of(study, ladder)
     if floor and ours:
         kind = "the floor" if floor.measured else "the floor at published peaks"
-        rows.append(_given(kind, floor.time_s, ours.median, floor.source, record))
+        rows.append(_given(kind, floor.time_s, ours.median, floor.source, record, computed=True))
     return rows
 
 
@@ -91,8 +94,8 @@ def _measured(name: str, other: Record | None, ours: Record, found: Speedup | No
     settings = _settings(other) if other.settings == ours.settings else "other settings than ours: see machines"
     return [
         Cell(name),
-        Cell(units.time(theirs.median), theirs.median, spread_of(theirs)),
-        Cell(units.time(mine.median), mine.median, f"{shown(ours.rung, 48)}, {spread_of(mine)}"),
+        Cell(units.time(theirs.median), theirs.median, certainty_of(other)),
+        Cell(units.time(mine.median), mine.median, f"{shown(ours.rung, 48)}, {certainty_of(ours)}"),
         Cell(units.times(found.ratio), found.ratio, found.spread, kind="good" if found.ratio > 1 else "bad"),
         Cell(f"{samples_of(other)}; {samples_of(ours)}", theirs.samples),
         Cell(f"measured, {commit_of(other)}", None, settings),
@@ -105,9 +108,12 @@ def _settings(record: Record) -> str:
     return "; ".join(filter(None, [form, f"settings: {units.listing(told)}" if told else ""]))
 
 
-def _given(name: str, seconds: float, ours: float, source: str, record: Record) -> list[Cell]:
+def _given(
+    name: str, seconds: float, ours: float, source: str, record: Record, *, computed: bool = False
+) -> list[Cell]:
+    """A row of a time that nobody measured: set, published, or ``computed``."""
     ratio = seconds / ours
-    text = units.given(seconds) if seconds >= 1 else units.time(seconds)
+    text = units.time(seconds) if computed else units.given(seconds)
     return [
         Cell(name),
         Cell(text, seconds),

@@ -25,6 +25,7 @@ from fluxperf.harness.report.machines import machines_panels
 from fluxperf.harness.report.ops import op_panels
 from fluxperf.harness.report.overview import summary_panels
 from fluxperf.harness.report.past import past_panels
+from fluxperf.harness.report.profiled import profiled_panels
 from fluxperf.harness.report.raw import raw_panels
 from fluxperf.harness.report.roofline import roofline_panels
 from fluxperf.harness.report.stability import stability_panels
@@ -49,7 +50,7 @@ def _of(build: Callable[[Study], Sequence[Block]]) -> Builder:
 
 def _ops(study: Study, capture: Sections | None) -> Sequence[Block]:
     top = [Panel(f"{capture.kernels.title} of the timeline", capture.kernels.content)] if capture else []
-    return [*op_panels(study), *kernel_panels(study), *top]
+    return [*profiled_panels(study), *op_panels(study), *kernel_panels(study), *top]
 
 
 def _timeline(study: Study, capture: Sections | None) -> Sequence[Block]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 from fluxperf.harness.facts.adds_up import agrees
+from fluxperf.harness.facts.climbs import climbs
 from fluxperf.harness.facts.inputs import PhaseInfo
 from fluxperf.harness.facts.provenance import provenance
 from fluxperf.harness.facts.samples import Speedup, samples_of, speedup, spread_of, summary_of
@@ -66,10 +68,10 @@ def ladder_panels(study: Study) -> list[Block]:
 
 
 def _view(study: Study, ladder: Ladder, number: int) -> Panel:
-    climbs, anchor = ladder.ran_as != "peer", f"ladder-{number}"
-    drawn = (waterfall(ladder, anchor), speedups(study, ladder, anchor), copies(ladder, anchor)) if climbs else ()
+    climbing, anchor = ladder.ran_as != "peer", f"ladder-{number}"
+    drawn = (waterfall(ladder, anchor), speedups(study, ladder, anchor), copies(ladder, anchor)) if climbing else ()
     figures = present(*drawn)
-    changes = [(rung.label, rung.info.change) for rung in ladder.rungs if rung.info] if climbs else []
+    changes = [(rung.label, rung.info.change) for rung in ladder.rungs if rung.info] if climbing else []
     content = present(
         Text(_about(ladder)),
         source(provenance(ladder.records)),
@@ -78,7 +80,7 @@ def _view(study: Study, ladder: Ladder, number: int) -> Panel:
         _table(ladder),
         Fold("What each rung changes", [Terms(changes)], "help changes", open=number == 1) if changes else None,
         Notes(_notes(ladder)),
-        _phases(study, ladder) if climbs and study.context.phases else None,
+        _phases(study, ladder) if climbing and study.context.phases else None,
         Group("plots", figures) if figures else None,
     )
     return Panel(ladder.title, content, ladder.view, anchor)
@@ -216,7 +218,31 @@ def _phases(study: Study, ladder: Ladder) -> Table:
         Column("Why: ops that changed most", number=False, hint="seconds of one observed forward, before and after"),
     )
     rows = [_phase(phase, ladder, position) for position, phase in enumerate(study.context.phases)]
+    for climb in climbs(study, ladder)[len(rows) :]:
+        ends = [one.rung if one else "—" for one in (climb.before, climb.after)]
+        rows.append(_beyond(f"Beyond: {climb.name}", len(rows), ends, climb.found, ladder))
+    published, best = study.context.published, ladder.best
+    if ladder.workload.name == study.context.headline_workload and best and best.name != ladder.start:
+        whole, least = speedup(ladder.baseline, best.record), published.baseline_s / published.target_s
+        row = _beyond("All of them", len(rows), [ladder.start, best.name], whole, ladder)
+        start, end = units.given(published.baseline_s), units.given(published.target_s)
+        row[3] = Cell(f"over {units.times(least)}", least, f"{start} to below {end}")
+        row[5] = _verdict(whole, least, least, twin=ladder.twin)
+        rows.append(row)
     return Table("The mission's phases, expected beside measured", columns, rows)
+
+
+def _beyond(name: str, position: int, ends: Sequence[str], found: Speedup | None, ladder: Ladder) -> list[Cell]:
+    """A row of what no phase of the mission has an expectation of."""
+    before, after = (ladder.at(end) for end in ends)
+    return [
+        Cell(shown(name, 48), position),
+        *(Cell(shown(end, 48)) for end in ends),
+        MISSING,
+        _ratio(found, "twin" if ladder.twin else ""),
+        Cell("nothing expected", kind="missing") if found else Cell("not measured", kind="missing"),
+        _movers(before, after, twin=ladder.twin),
+    ]
 
 
 def _phase(phase: PhaseInfo, ladder: Ladder, position: int) -> list[Cell]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from fluxperf.harness.facts.provenance import commit_of, provenance, short, unique, where
 from fluxperf.harness.facts.study import SAMPLE_NOTE, TWIN_SAYS, Ladder, Study
-from fluxperf.harness.measure.clocks import throttling_note
+from fluxperf.harness.measure.clocks import POWER_CAP, throttling, throttling_note
 from fluxperf.harness.measure.environment import busy_note
 from fluxperf.harness.pages.panels import Block, Notes, source
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
@@ -69,13 +69,28 @@ def remarks(study: Study) -> list[tuple[bool, str]]:
             found.append((True, text))
     for ladder in study.ladders:
         found += [(True, text) for text in _within(ladder)]
-    if not found and study.records:
+    found += _throttled(study)
+    if not any(warning for warning, _ in found) and study.records:
         found.append((False, "All records come from one machine and one clean commit: rungs may be compared."))
     if any(ladder.sample for ladder in study.ladders):
         found.append((False, f"What is called a sample is {SAMPLE_NOTE}."))
     if any(ladder.twin for ladder in study.ladders):
         text = f"Times marked “twin” are of host twins: they {TWIN_SAYS} They are never compared with a GPU's."
         found.append((False, text))
+    return found
+
+
+def _throttled(study: Study) -> list[tuple[bool, str]]:
+    """Clocks that were held down: by the limit of power, which is usual under such load, or a warning by what else."""
+    found, capped = list[tuple[bool, str]](), list[str]()
+    for ladder in study.ladders:
+        if any(set(throttling(record)) - {POWER_CAP} for record in ladder.records):
+            found.append((True, f"{ladder.title}: {shown(throttling_note(ladder.records), 400)}"))
+        elif rungs := _names(ladder, lambda record: bool(throttling(record))):
+            capped.append(f"{ladder.title} ({units.listing(rungs)})")
+    if capped:
+        text = "The card was at its limit of power, which lowers clocks, while these were timed: "
+        found.append((False, f"{text}{'; '.join(capped)}."))
     return found
 
 
@@ -98,9 +113,8 @@ def _within(ladder: Ladder) -> list[str]:
     unknown = _names(ladder, lambda record: record.commit is None or record.dirty is None)
     if unknown:
         texts.append(f"{ladder.title}: commit, or whether its tree was clean, not recorded: {units.listing(unknown)}.")
-    for said in (throttling_note(records), busy_note(records)):
-        if said:
-            texts.append(f"{ladder.title}: {shown(said, 400)}")
+    if said := busy_note(records):
+        texts.append(f"{ladder.title}: {shown(said, 400)}")
     for name, read in _FIELDS:
         values = unique(shown(read(record.machine) or "none", 40) for record in records)
         if len(values) > 1:

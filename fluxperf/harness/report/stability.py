@@ -15,6 +15,7 @@ from fluxperf.harness.pages.panels import Block, Notes, Panel, Text, banner, pre
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.records import Record
 from fluxperf.harness.report.plots.spread import spread
+from fluxperf.harness.stats import Summary
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
 
@@ -68,11 +69,19 @@ def _row(rung: Rung, record: Record, known: Calibrated | None) -> list[Cell]:
         Cell(samples_of(record), found.samples),
         Cell(units.time(found.median), found.median, spread_of(found)),
         Cell(units.percent(between), between) if found.processes > 1 else Cell("one process", kind="missing"),
-        Cell(units.percent(within), within) if several else Cell("one sample", kind="missing"),
+        Cell(units.percent(within), within) if several else _by_steps(found),
         Cell(units.percent(known.spread), known.spread) if known else Cell("not calibrated", kind="missing"),
         _detectable(known),
         Cell(units.listing(sorted({row.stopped for row in record.sampling})) or "not recorded"),
     ]
+
+
+def _by_steps(found: Summary) -> Cell:
+    """Spread within a process that took one sample: that of its steps, where it has them."""
+    if not found.steps:
+        return Cell("one sample", kind="missing")
+    within = max(found.high / found.median - 1, 1 - found.low / found.median)
+    return Cell(units.percent(within), within, f"by {found.steps} steps")
 
 
 def _detectable(known: Calibrated | None) -> Cell:
@@ -99,6 +108,11 @@ def _notes(ladder: Ladder, bands: dict[str, float]) -> list[str]:
         notes.append(
             f"Fewer than {FEWEST_PROCESSES} processes: {units.listing(few)}. Samples of one process are not "
             "independent, so these have a range and no interval of confidence."
+        )
+    slow = [rung.label for rung in ladder.measured if (found := summary_of(rung.record)) and found.steps]
+    if slow:
+        notes.append(
+            f"A generation of {units.listing(slow)} takes minutes: a process takes one, whose steps are its samples."
         )
     unsettled = [
         rung.label
