@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 
-import msgspec
 import pytest
 import typer
 
 from benchmarks.quality import __main__ as quality
 from fluxperf.cli import app, main
 from fluxperf.harness import collecting
-from fluxperf.harness.collecting import Collection, Here, Part
 from fluxperf.harness.facts.beside_peers import beside_peers
 from fluxperf.harness.facts.climbs import climbs
 from fluxperf.harness.facts.study import survey
 from fluxperf.harness.facts.summary import summarized
-from fluxperf.harness.records import ErrorRow, Record, read_records
+from fluxperf.harness.records import read_records
 from fluxperf.harness.report.machines import remarks
 from fluxperf.peers import known_peers
 from fluxperf.published import context
 from fluxperf.suites import SUITES
 from fluxperf.workloads import HEADLINE
-from tests.report.pages import on_gpu, workload
+from tests.report.pages import Page
+from tests.report.whole_evidence import RECORDS, complete
 
 RUNGS = ("baseline", "broadcast", "batched", "tensorcore", "fused", "captured", "fp8")
 
@@ -68,56 +69,29 @@ def test_the_host_twin_of_the_suite_makes_a_page_that_lacks_nothing(fluxperf, in
     assert page.code == 0, page.err
 
 
-SECONDS = dict(zip(RUNGS, (400.0, 7.5, 7.0, 1.25, 0.5, 0.45, 0.27), strict=True))
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The evidence that was measured, and invented processes in the place of what was not."""
+    folder = tmp_path_factory.mktemp("whole") / "evidence"
+    shutil.copytree(RECORDS / "evidence-h200", folder)
+    for _ in complete(folder, tmp_path_factory.mktemp("scratch")):
+        pass
+    return folder
 
 
-def of_a_card(part: Part, number: int, made: set[str]) -> list[Record]:
-    """Records of a part's process on a GPU: made up, with what its options ask for."""
-    assert part.key is not None
-    name = "schnell-1024-t256" if part.key.sizes[3] == 256 else HEADLINE
-    settings = {"nvtx": "off", **dict(part.key.settings)}
-    seconds = SECONDS[part.key.rung] * (1 + 0.002 * number)
-    times = {"denoise": [[seconds]], "step": [[seconds / 4] * 4]}
-    against = ErrorRow(relative=1e-3, against="rung batched (float32), final latents", rung="batched")
-    sizes = msgspec.structs.replace(workload(HEADLINE), name=name, text_tokens=int(part.key.sizes[3]))
-    how = {
-        "settings": settings,
-        "error": against if part.needs else None,
-        "created_utc": f"2026-08-01T00:00:{number:02}Z",
-    }
-    record = on_gpu(part.key.rung, seconds, workload=sizes, **how)
-    made.update({part.makes} - {""})
-    assert not part.needs or part.needs in made
-    witness = record.totals if "--witness" in part.words else None
-    record = msgspec.structs.replace(record, times_s=times, witness=witness)
-    peers = [word.partition("=")[2] for word in part.words if word.startswith("--peer=")]
-    beside = {"ran_as": "peer", "error": None, "blocks": [], "ops": []}
-    return [record, *(msgspec.structs.replace(record, implementation=one, rung=one, **beside) for one in peers)]
-
-
-def test_the_headline_of_a_card_makes_a_page_that_lacks_nothing(tmp_path, monkeypatch) -> None:
-    """Of both workloads, with peers and budgets; other sizes have no baseline, and the page says so."""
-    parts = [part for part in SUITES["headline"]() if part.name.startswith(HEADLINE) and "-b4-" not in part.name]
-    collection, made = Collection(tmp_path, "headline", parts), set[str]()
-    here = Here("3" * 40, False, "NVIDIA H100 80GB HBM3")
-    for number, step in enumerate(collection.missing()):
-        records = of_a_card(step.part, number % 60, made)
-        lines = b"".join(msgspec.json.encode(one) + b"\n" for one in records)
-        monkeypatch.setattr(
-            collecting, "run_once", lambda words, out, root, lines=lines: (out.write_bytes(lines), ("", ""))[1]
-        )
-        assert collection.take(step, here, tmp_path, tmp_path) == ""
-    study = survey([read_records(tmp_path / "headline.jsonl")], context(""))
+def test_the_headline_of_a_card_lacks_nothing(whole: Path) -> None:
+    """Its baseline has the spread of its steps, every other speedup an interval; each peer stands beside a rung."""
+    study = survey([read_records(whole / "headline.jsonl")], context(""))
     assert [text for warning, text in remarks(study) if warning] == []
-    told = summarized(study).unmeasured
-    assert [text for text in told if "gate" not in text and "calibration" not in text and "timeline" not in text] == []
     ladder = study.ladders[0]
+    assert ladder.label == HEADLINE
     assert {peer.name: ours.rung for peer, ours, _ in beside_peers(study, ladder)} == {
         "diffusers": "fused", "diffusers-compiled": "captured", "diffusers-fp8": "fp8",
     }  # fmt: skip
     kinds = {climb.name: climb.found.kind for climb in climbs(study, ladder) if climb.found}
-    assert set(kinds.values()) == {"interval", "range"}
-    assert [name for name, kind in kinds.items() if kind == "range"] == ["Phase 1: GPU-native broadcast ops"], (
+    assert len(kinds) == 5
+    assert set(kinds.values()) == {"interval", "steps"}
+    assert [name for name, kind in kinds.items() if kind == "steps"] == ["Phase 1: GPU-native broadcast ops"], (
         "two processes of the baseline"
     )
 
@@ -176,3 +150,35 @@ def test_the_headline_has_every_rung_in_three_processes_from_tensorcore_on() -> 
             assert part.processes >= (2 if rung == "baseline" else 3)
             assert "--witness" in part.words
             assert part.makes or part.needs
+
+
+def test_a_page_of_complete_evidence_says_nothing_about_what_it_lacks(fluxperf, whole, tmp_path) -> None:
+    """From all parts of the headline: sizes with their bound, pictures, errors beside peers, profiled ops."""
+    assert "Everything is there" in fluxperf("evidence", "headline", "-o", whole, "--list").out
+    made = fluxperf("report", whole, "-o", tmp_path / "page.html")
+    assert made.code == 0, made.err
+    page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
+    told = page.sections["summary"].partition("Not measured")[2]
+    for word in ("No error", "witness", "One sample", "lacks", "commit.", "peer"):
+        assert word not in told
+    assert "as it takes minutes, so the spread is that of its steps: schnell-1024" in told
+    assert "All records come from one machine and one clean commit" in page.sections["machines"]
+    assert page.sections["headline"].count("Quickest rung") == 2, "the headline, and that with 256 text tokens"
+    first = page.sections["headline"].partition("Quickest rung: fp8, 4 steps in ")[2]
+    assert re.match(r"\d+ ms \(95 %: ", first)
+    for row, cells in (("schnell-512", 5), ("diffusers-fp8-exact", 4), ("Beyond: fp8", 7), ("All of them", 7)):
+        assert all(page.row(row, cells)), row
+    assert "Where a step of fp8 goes: schnell-1024" in page.sections["ops"]
+    for part in ("Sizes beside the sustained bound", "From a prompt to a file"):
+        assert part in page.sections["headline"]
+
+
+def test_a_page_of_evidence_says_what_it_lacks_and_how_to_go_on(fluxperf, whole, tmp_path) -> None:
+    folder = tmp_path / "evidence"
+    shutil.copytree(whole, folder)
+    (folder / "quality.json").unlink()
+    made = fluxperf("report", folder / "headline.jsonl", "-o", tmp_path / "page.html")
+    assert made.code == 0, made.err
+    text = Page((tmp_path / "page.html").read_text(encoding="utf-8")).sections["summary"]
+    assert "Evidence of the suite headline lacks 1 of 87 processes: quality (1)." in text
+    assert f"fluxperf evidence headline -o {folder} --budget 600" in text

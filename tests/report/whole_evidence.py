@@ -25,7 +25,7 @@ _MODELS = (
 
 #: Documents of before by those that they stand for.
 _DOCUMENTS = {
-    "quality": ("h100-quality.json", "h200-quality.json"),
+    "quality": ("h100-quality.json",),
     "end-to-end": ("h100-end-to-end.json", "h100-end-to-end.jsonl"),
     "captured-ops": ("evidence-h200/captured-ops.json",),
     "fp8-ops": ("evidence-h200/fp8-ops.json",),

@@ -19,7 +19,7 @@ def run_command(ladder: Ladder, rungs: Sequence[str] = (), processes: int = 0, b
     """The command that measures a ladder, or some of its rungs, as its newest record was measured.
 
     With a memory budget it is that of the rungs that were measured within it. The first rung takes minutes on a GPU, so
-    with it there is a limit of time, which one generation of it is beyond, in the place of numbers.
+    where it has no record there is a limit of time, which one generation of it is beyond, in the place of numbers.
     """
     alike = [record for record in ladder.records if record.settings.get("memory_gb") == budget]
     record = (alike or ladder.records)[-1]
@@ -30,7 +30,7 @@ def run_command(ladder: Ladder, rungs: Sequence[str] = (), processes: int = 0, b
     samples = usable(record)
     parts = ["fluxperf run", *_workload(ladder)]
     parts += [f"--rung {_word(name)}" for name in rungs] or ["--all"]
-    if ladder.start in rungs and not ladder.twin:
+    if ladder.start in rungs and not ladder.baseline and not ladder.twin:
         parts.append("--time-limit-s 30")
     else:
         parts += [f"--processes {max(processes, len(samples))}"] if max(processes, len(samples)) > 1 else []

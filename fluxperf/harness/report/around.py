@@ -25,19 +25,30 @@ def around_panels(study: Study) -> list[Block]:
     return [panel for panel in (_sizes(study), _pictures(study), *_errors(study)) if panel is not None]
 
 
+def sized_ladders(study: Study) -> list[Ladder]:
+    """The ladders of the table of sizes: those that were measured here and have a bound, if there are several."""
+    found = [
+        one
+        for one in study.climbing
+        if not one.twin and not one.sample and any(sustained_of(study.context, rung.record) for rung in one.timed)
+    ]
+    return found if len(found) > 1 else []
+
+
 def _sizes(study: Study) -> Panel | None:
     """Every workload that a GPU ran, a step of each of its newest rungs over the sustained bound."""
-    ladders = [one for one in study.climbing if not one.twin and one.best and not one.sample]
-    names = unique(rung.name for one in ladders for rung in one.timed if sustained_of(study.context, rung.record))
-    names = names[-2:]
-    if len(ladders) < 2 or not names:
+    ladders = sized_ladders(study)
+    names = unique(rung.name for one in ladders for rung in one.timed if sustained_of(study.context, rung.record))[-2:]
+    if not ladders:
         return None
-    columns = [Column("Workload", number=False), Column("Machine", number=False)]
+    several = len({one.machine for one in ladders}) > 1
+    columns = [Column("Workload", number=False)]
     for number, name in enumerate(names):
         hints = (f"time of all steps over their number; with the {CERTAINTY}", "the bound over the time")
         step, share = hints if not number else ("", "")
         columns += [Column(f"{shown(name, 48)}, a step", hint=step), Column("Of the sustained bound", hint=share)]
-    rows = [[Cell(one.label), Cell(one.machine), *_size(study, one, names)] for one in ladders]
+    labels = [Cell(one.label, None, one.machine if several else "") for one in ladders]
+    rows = [[label, *_size(study, one, names)] for label, one in zip(labels, ladders, strict=True)]
     told = [record for one in ladders for name in names if (record := one.at(name))]
     about = (
         "The sustained bound is the time of the products and of the attention of a step alone, at "

@@ -10,7 +10,7 @@ from fluxperf.harness.facts.study import Ladder, Rung, Study
 from fluxperf.harness.pages.panels import Block, Notes, Panel, Text, banner, present, source
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
 from fluxperf.harness.records import Record
-from fluxperf.harness.report.around import around_panels
+from fluxperf.harness.report.around import around_panels, sized_ladders
 from fluxperf.harness.report.plots.progress import progress
 from fluxperf.harness.report.published import published_panel
 from fluxperf.harness.text import units
@@ -34,12 +34,19 @@ _COLUMNS = (
 
 
 def headline_panels(study: Study) -> list[Block]:
-    """A headline for each ladder that a GPU ran, progress toward the target, and the published figures."""
-    panels: list[Block] = [_view(study, one) for one in study.climbing if not one.twin and one.best]
+    """A headline for each ladder that a GPU ran, progress toward the target, and the published figures.
+
+    A size that has neither a first rung nor a peer to be held to stands in the table of sizes alone.
+    """
+    ladders = [one for one in study.climbing if not one.twin and one.best]
+    around = around_panels(study)
+    sized = {one.title for one in sized_ladders(study)} if around else set()
+    held = [one for one in ladders if one.baseline or study.peers_of(one) or one.title not in sized]
+    panels: list[Block] = [_view(study, one) for one in held or ladders]
     return [
         *(panels or [banner(_NONE)]),
         Panel("Progress toward the target, rung by rung", present(Text(_PROGRESS), progress(study, "progress"))),
-        *around_panels(study),
+        *around,
         published_panel(study),
     ]
 

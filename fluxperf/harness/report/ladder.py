@@ -15,7 +15,7 @@ from fluxperf.harness.facts.work import work_of
 from fluxperf.harness.metrics import Metric, exact_metrics, value_of
 from fluxperf.harness.pages.panels import Block, Fold, Group, Notes, Panel, Terms, Text, banner, present, source
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
-from fluxperf.harness.records import Record
+from fluxperf.harness.records import IN_TURNS_WITH, Record
 from fluxperf.harness.report.ops import phase_panels
 from fluxperf.harness.report.plots.copies import copies
 from fluxperf.harness.report.plots.speedups import speedups
@@ -195,7 +195,12 @@ def _work(record: Record | None) -> list[Cell]:
 
 
 def _of_many(rung: Rung) -> str:
-    return f"newest of {rung.held}" if rung.held > 1 else ""
+    return f"newest of {len(_alone(rung))}" if len(_alone(rung)) > 1 else ""
+
+
+def _alone(rung: Rung) -> list[Record]:
+    """The records of a rung that took turns with nobody, which come first; of a peer, or without any, all."""
+    return [one for one in rung.records if IN_TURNS_WITH not in one.settings] or list(rung.records)
 
 
 def _error(ladder: Ladder, record: Record) -> Cell:
@@ -218,8 +223,9 @@ def _phases(study: Study, ladder: Ladder) -> Table:
         Column("Why: ops that changed most", number=False, hint="seconds of one observed forward, before and after"),
     )
     rows = [_phase(phase, ladder, position) for position, phase in enumerate(study.context.phases)]
+    names = [info.name for info in study.context.ladder]
     for climb in climbs(study, ladder)[len(rows) :]:
-        ends = [one.rung if one else "—" for one in (climb.before, climb.after)]
+        ends = names[names.index(climb.name) - 1 :][:2]
         rows.append(_beyond(f"Beyond: {climb.name}", len(rows), ends, climb.found, ladder))
     published, best = study.context.published, ladder.best
     if ladder.workload.name == study.context.headline_workload and best and best.name != ladder.start:
@@ -294,7 +300,17 @@ def _notes(ladder: Ladder) -> list[str]:
     missing = [rung.label for rung in ladder.rungs if not rung.record]
     if missing:
         notes.append(f"No record of {units.listing(missing)}: no speedup is given across a missing rung.")
-    many = [f"{rung.label} ({rung.held})" for rung in ladder.measured if rung.held > 1]
+    turns = [
+        rung.label
+        for rung in ladder.measured
+        if rung.record and IN_TURNS_WITH not in rung.record.settings and len(_alone(rung)) < rung.held
+    ]
+    if turns and ladder.ran_as != "peer":
+        notes.append(
+            f"Those of {units.listing(turns)} that took turns with a peer stand beside it in the headline; these ran "
+            "alone."
+        )
+    many = [f"{rung.label} ({len(_alone(rung))})" for rung in ladder.measured if len(_alone(rung)) > 1]
     if many:
         notes.append(f"Several records of {units.listing(many)}: the newest is shown, the others are in the raw data.")
     for rung in ladder.measured:

@@ -112,8 +112,10 @@ def draw_progress(
 
 
 def _wrapped(name: str) -> str:
-    """A long name on two lines, broken at its hyphen."""
-    return name.replace("-", "-\n", 1) if len(name) > 10 else name
+    """A long name on several lines, broken at its first hyphen, or before what it was run within."""
+    if len(name) <= 10:
+        return name
+    return name.replace("-", "-\n", 1) if "-" in name else name.replace(" in ", "\nin ", 1)
 
 
 def _dots(axes: Axes, ladder: Ladder, names: Sequence[str], marker: str, fontsize: int) -> list[float]:
