@@ -48,9 +48,11 @@ def test_clocks_that_were_held_down_are_said_in_both_places() -> None:
     words = "Clocks were held down while timing fused (power cap)."
     assert words in text(free, held)
     assert "held down" not in text(free)
-    for records, said in (([free, held], True), ([free], False)):
+    hot = timed(record("fused", "hardware thermal slowdown"), [1.0])
+    for records, said in (([free, held], False), ([free, hot], True), ([free], None)):
         remarks = machines.remarks(survey([RecordsFile("r.jsonl", records, [])], CONTEXT))
-        assert any(warning and words in remark for warning, remark in remarks) is said
+        found = [warning for warning, text in remarks if "(fused" in text or "fused (" in text]
+        assert found == ([] if said is None else [said]), "the limit of power is usual, and no warning"
 
 
 def test_a_step_is_given_in_cycles_and_joules_where_they_were_measured() -> None:
