@@ -122,7 +122,7 @@ def report(
 
 
 def _incomplete(paths: Sequence[str]) -> list[tuple[str, str]]:
-    """What is missing of the evidence that some paths are, and the command that goes on with it."""
+    """Sentences about processes that the evidence at some paths lacks, each with the command that goes on with it."""
     told = []
     for folder in dict.fromkeys(path if path.is_dir() else path.parent for path in map(Path, paths)):
         for suite in SUITES:

@@ -245,11 +245,8 @@ class StageRow(msgspec.Struct, frozen=True, kw_only=True):
     d2h_bytes: Count
 
 
-#: Setting of a record and of its peers: who took turns with whom, in one process.
-IN_TURNS_WITH = "in_turns_with"
-
-#: Setting of a record of pictures: from what to what.
-END_TO_END = "end_to_end"
+#: Settings of a record: of it and its peers, who took turns with whom in one process; of pictures, from what to what.
+IN_TURNS_WITH, END_TO_END = "in_turns_with", "end_to_end"
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):

@@ -62,7 +62,7 @@ class Pictures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Documents(NamedTuple):
-    """What was found, each with the name of its file."""
+    """Documents of each kind, with the names of their files."""
 
     per_op: Sequence[tuple[str, PerOp]] = ()
     quality: Sequence[tuple[str, Quality]] = ()

@@ -239,7 +239,7 @@ def _label(row: WorkloadRow, alike: Sequence[WorkloadRow]) -> str:
 
 
 def _told(row: WorkloadRow) -> list[tuple[str, tuple[str, ...]]]:
-    """What a workload is, in words, each with the fields that it is about."""
+    """Words for a workload, each with the fields that it is about."""
     return [
         (shown(row.model, 48), ("model",)),
         (f"{row.height}{BY}{row.width}{NBSP}px", ("height", "width")),

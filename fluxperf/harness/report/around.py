@@ -1,4 +1,4 @@
-"""What stands around the headline: sizes beside the sustained bound, whole pictures, and errors beside a peer's."""
+"""Panels around the headline: sizes beside the sustained bound, whole pictures, and errors beside a peer's."""
 
 from __future__ import annotations
 
