@@ -177,7 +177,7 @@ GPU_SUITES = ("headline",)
 
 
 def missing_in(folder: Path, suite: str) -> str:
-    """A sentence about the processes that a folder of a suite's evidence lacks; "" where nothing is missing, or nothing was begun.
+    """A sentence about the processes that a folder of a suite's evidence lacks; "" where there is nothing to say.
 
     Raises:
         RecordError: its records cannot be read.
