@@ -30,13 +30,16 @@ COMMANDS = (
 
 
 class _Commands(TyperGroup):
-    """Imports a command when it is asked for: each needs libraries that the others do not, and a run starts sooner."""
+    """Imports the file of a command only when the command is used.
+
+    Each command needs libraries that the others do not, so a run starts sooner.
+    """
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        # A name that is unknown is compared with all others, to suggest one.
+        # An unknown name is compared with all others, to suggest one.
         for name in (cmd_name,) if cmd_name in COMMANDS else COMMANDS:
             if name not in self.commands:
                 self.commands[name] = _made(name)
@@ -44,13 +47,13 @@ class _Commands(TyperGroup):
 
 
 def _made(name: str) -> Any:
-    """The command of that name, from its file."""
+    """The command object of that name, imported from its file."""
     word = name.replace("-", "_")
     module = import_module(f"fluxperf.cli.{word}")
     app = getattr(module, "app", None)
     if app is None:
         app = typer.Typer(add_completion=False, rich_markup_mode=None)
-        # What follows the program's name is the program's own, options too.
+        # Everything after the program's name belongs to the program, options included.
         settings = {"allow_interspersed_args": False} if name == "witness" else None
         app.command(name, context_settings=settings)(getattr(module, word))
     made = typer.main.get_command(app)
@@ -84,31 +87,32 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     with_traceback: Annotated[
-        bool, typer.Option("--traceback", help="Print a Python traceback if something unexpected goes wrong.")
+        bool, typer.Option("--traceback", help="Print a Python traceback after an unexpected error.")
     ] = False,
 ) -> None:
     context.obj["traceback"] = with_traceback
 
 
-#: Set by a shell that asks how a word may go on.
+#: The shell sets this variable when it asks for completions of a word.
 _COMPLETE = "_FLUXPERF_COMPLETE"
 
-#: What a command line that means nothing raises. Newer releases of Typer have a Click of their own inside.
+#: The exception for an invalid command line. Newer releases of Typer contain a Click of their own.
 _MISUSE: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
-#: What a shell says of a program whose output nobody reads any more, as in ``fluxperf ops | head -1``.
+#: Exit code of a program whose output is no longer read, as in ``fluxperf ops | head -1``.
 _NO_READER = 128 + signal.SIGPIPE
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Runs the command line. An error that fluxperf raises on purpose is one message, and exit code 2.
+    """Runs the command line. An expected error prints one message and ends with exit code 2.
 
-    So is everything else that goes wrong: exit code 1 is what a command itself says, such as a regression, and never a
-    crash. A signal ends with 128 and its number, and says what was kept; an output without a reader with 141, and says
-    nothing. Characters that an output's encoding lacks are written as escapes.
+    Every other failure also ends with 2. Exit code 1 is reserved for the result of a command, such as a regression, and
+    never means a crash. A signal ends the program with 128 plus its number, after a message about which results were
+    saved. A closed output ends it with 141 and no message. Characters that the encoding of an output lacks are written
+    as escapes.
 
     Args:
-        words: of the command, after the program's name; those that this program was called with if not given.
+        words: arguments after the program's name; those of this process if not given.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -133,7 +137,7 @@ def main(words: Sequence[str] | None = None) -> None:
     except OSError as error:
         _unprinted(error)
     except SystemExit as error:
-        # Rich, and Typer by it, ends a program with 1 where nobody reads.
+        # Rich, and therefore Typer, exits with 1 when the reader of a pipe is gone.
         if isinstance(error.__context__, BrokenPipeError):
             _unprinted(error.__context__)
         raise
@@ -143,7 +147,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def _ended(words: list[str], options: dict[str, bool]) -> Any:
-    """Runs a command and returns its value or exit code. Typer's own way would end with 1 where an output is closed."""
+    """Runs a command and returns its value or exit code. Typer itself would exit with 1 when an output is closed."""
     command = typer.main.get_command(app)
     plain_help(command)
     if _COMPLETE in os.environ:
@@ -162,7 +166,7 @@ def _complain(what: object) -> None:
 
 
 def _misused(error: Any) -> NoReturn:
-    """Ends with 2 behind what a command line should have been; without any words, behind the help."""
+    """Explains the correct use of a command line and exits with 2; after the help if there were no arguments."""
     context: Any = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":
         typer.echo(context.get_help(), err=True)
@@ -175,26 +179,29 @@ def _misused(error: Any) -> NoReturn:
 
 
 def _crashed(error: Exception, with_traceback: bool) -> NoReturn:
-    """Ends with 2 behind one message: what went wrong that nobody thought of, and where."""
+    """Exits with 2 after one message about an unexpected exception: its type, text and place."""
     if with_traceback:
         traceback.print_exc()
     else:
         at = traceback.extract_tb(error.__traceback__)[-1]
         _complain(
-            f"{type(error).__name__}: {str(error)[:1000]} ({Path(at.filename).name}, line {at.lineno}). Nobody foresaw "
-            f"this; fluxperf --traceback {' '.join(sys.argv[1:2])} .. shows all of it, to be reported."
+            f"{type(error).__name__}: {str(error)[:1000]} ({Path(at.filename).name}, line {at.lineno}). This is a "
+            f"bug in fluxperf. Run fluxperf --traceback {' '.join(sys.argv[1:2])} .. and report its output."
         )
     sys.exit(2)
 
 
 def _unprinted(error: OSError) -> NoReturn:
-    """Ends with 2, or with 141 where nobody reads; without a second complaint when Python closes a standard output."""
-    # What is left in its buffer has no reader: Python must not try again when it ends.
+    """Exits with 2, or with 141 if the reader of the output is gone, without a second message from Python itself."""
+    # The rest of its buffer has no reader. Python must not try to write it again at exit.
     sys.stdout = None
     if isinstance(error, BrokenPipeError):
         sys.stderr = None
         sys.exit(_NO_READER)
     with suppress(OSError):
         named = f"{error.filename}: " if error.filename else ""
-        print(f"fluxperf: {named}{error.strerror or error}. Expected files that can be used.", file=sys.stderr)
+        print(
+            f"fluxperf: {named}{error.strerror or error}. Expected files and outputs that can be read and written.",
+            file=sys.stderr,
+        )
     sys.exit(2)

@@ -1,4 +1,4 @@
-"""Names that ``gate accept`` takes; not a command."""
+"""Checks of the names that ``gate accept`` takes; not a command."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from fluxperf.workloads import WORKLOADS
 
 
 def check_names(workload: str, rung: str, metric: str) -> None:
-    """Refuses an acceptance that no verdict can ever ask for; parts of the judge and malformed names go on.
+    """Refuses an acceptance that no verdict can match.
+
+    Parts of the judge and malformed names pass here. Later checks judge them.
 
     Raises:
-        UnknownNameError: no such workload or rung.
+        UnknownNameError: no workload or rung has that name.
     """
     parts = [workload, rung] if workload else metric.split("/", 2)[:2]
     if parts[0] in ("judge", KERNELS, "custom") or len(parts) != 2:

@@ -1,4 +1,4 @@
-"""``fluxperf gate calibrate``: how much of what this machine shows is chance."""
+"""``fluxperf gate calibrate``: measures the noise of this machine."""
 
 from __future__ import annotations
 
@@ -33,19 +33,20 @@ def calibrate(
     workload: Workloads = TINY,
     rung: Rungs = None,
     pairs: Annotated[
-        int | None, typer.Option(min=2, help="Process pairs in a comparison; the policy's first number if not given.")
+        int | None,
+        typer.Option(min=2, help="Process pairs in a comparison. If not given, the policy's first number of pairs."),
     ] = None,
     comparisons: Annotated[int, typer.Option(min=1, help="Number of comparisons.")] = 1,
     repeat: Annotated[int, typer.Option(min=1, help="Timed generations of each process.")] = 5,
     warmup: Warmup = None,
     time_limit_s: Annotated[
         float | None,
-        typer.Option(min=0, help="Start no comparison that would end after this many seconds."),
+        typer.Option(min=0, help="Limit in seconds. A comparison that would end later is not started."),
     ] = None,
     forked: Annotated[
         bool,
         typer.Option(
-            "--forked", help="Fork processes from one that has imported everything, so that they start sooner."
+            "--forked", help="Fork processes from one that has already imported everything, so that they start sooner."
         ),
     ] = False,
     alive: Stay = None,
@@ -53,12 +54,12 @@ def calibrate(
     chained: Chained = False,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Keep every comparison in this JSON file. An existing file is continued."),
+        typer.Option("-o", "--output", help="Save every comparison to this JSON file. An existing file is extended."),
     ] = None,
     policy: PolicyFile = POLICY,
     baselines: Baselines = BASELINES,
 ) -> None:
-    """Compare a program with itself (A/A): spread on this machine, smallest change that shows, false alarms.
+    """Compare a program with itself (A/A): measures noise, the smallest detectable change, and false alarms.
 
     The first pair of processes is a warm-up. The exit code is 1 if a comparison says SLOWER, which is a false alarm.
     """
@@ -96,18 +97,20 @@ def calibrate(
                         write_or_rescue(output, partial(write, found=latest))
                     found = latest
         except (KeyboardInterrupt, BuildError) as error:
-            error.add_note(f"Kept {plural(len(found.comparisons), 'comparison')} in {output or 'no file, see -o'}.")
+            error.add_note(
+                f"{plural(len(found.comparisons), 'comparison')} saved to {output or 'no file, as -o was not given'}."
+            )
             raise
     say("\n".join(in_words(found)))
     if found.few_processes:
-        say("No calibration is stored: so few processes say little of others. Give --alive 6 or more.")
+        say("No calibration is stored: a few processes do not represent the machine. Use --alive 6 or more.")
     else:
         _store(found, baselines, kept=output is not None)
     raise typer.Exit(1 if found.alarms else 0)
 
 
 def _store(found: Comparisons, baselines: Path, *, kept: bool) -> None:
-    """Stores the calibration that follows from comparisons.
+    """Computes the calibration from the comparisons and stores it.
 
     Args:
         found: the comparisons.
@@ -115,13 +118,13 @@ def _store(found: Comparisons, baselines: Path, *, kept: bool) -> None:
         kept: whether the comparisons are in a file of their own.
 
     Raises:
-        RecordError: it cannot be written; comparisons that no file has are elsewhere.
+        RecordError: it cannot be written. Comparisons that are in no file are then written elsewhere.
     """
     path = baselines / f"calibration-{found.machine}.json"
     try:
         store(path, found.machine, {name: metric.calibrated for name, metric in found.metrics.items()})
     except RecordError as error:
         if not kept and (where := rescued(Path("comparisons.json"), partial(write, found=found))):
-            error.add_note(f"The comparisons are {where}; `gate calibrate -o` continues such a file.")
+            error.add_note(f"The comparisons are {where}. `gate calibrate -o` continues such a file.")
         raise
     say(f"{plural(len(found.metrics), 'row')} -> {path}")

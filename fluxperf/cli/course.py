@@ -1,4 +1,4 @@
-"""``fluxperf history --course``: the time to denoise from the first commit on a GPU to the newest, card by card."""
+"""``fluxperf history --course``: the time to denoise from the first commit on a GPU to the newest, per GPU model."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from fluxperf.workloads import HEADLINE
 
 
 def course_of(places: Sequence[Place], committed: bool, repo: Path) -> list[Mark]:
-    """Marks of the headline workload in records.
+    """Times of the headline workload in records.
 
     Args:
-        places: files, folders, patterns and URLs of them.
-        committed: also every record that a commit held in a folder among them.
-        repo: checkout that knows when commits were made.
+        places: files, folders, patterns and URLs of records.
+        committed: also read every record that a commit stored in a folder among them.
+        repo: checkout that knows the dates of commits.
 
     Raises:
-        RecordError: no GPU ran that workload.
+        RecordError: no record of that workload was measured on a GPU.
     """
     records = [record for file in read_many(places) for record in file.records]
     for place in places if committed else ():
@@ -44,10 +44,10 @@ def course_of(places: Sequence[Place], committed: bool, repo: Path) -> list[Mark
 
 
 def course_table(marks: Sequence[Mark]) -> Table:
-    """Every time that was shorter than all before it, on its card and in its way."""
+    """Table of each record time: shorter than all earlier times on its GPU model with the same pauses."""
     view = Table(
-        title=f"{HEADLINE}: shorter than everything before, by card and way",
-        caption="Medians. Rest: idle seconds before each generation. Only rows of one card\nand one rest are compared.",
+        title=f"{HEADLINE}: times that were shorter than all earlier ones, by GPU and pause",
+        caption="Medians. Rest: idle seconds before each generation. Compare only rows\nof one GPU and one rest.",
         title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1),
     )  # fmt: skip
     for heading in ("card", "rest", "day", "commit", "rung", "4 steps", "n", "before over it"):
@@ -72,7 +72,7 @@ def course_table(marks: Sequence[Mark]) -> Table:
 
 def draw_course(marks: Sequence[Mark], path: Path) -> None:
     """Writes the picture."""
-    # matplotlib takes a second to import, which the other commands need not pay.
+    # matplotlib takes a second to import. The other commands need not pay for it.
     from fluxperf.harness.report.plots.course import course_chart
 
     write_whole(path, course_chart(marks, [phase.name for phase in PHASES], HEADLINE, BASELINE))

@@ -1,4 +1,4 @@
-"""``fluxperf doctor``: what is installed, which device a run gets, what is missing and how to get it."""
+"""``fluxperf doctor``: lists installed packages, the device of a run, and missing packages with an install command."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fluxperf.harness.text import units
 from fluxperf.installing import install_command
 from fluxperf.words import plural
 
-#: Distributions by what they serve, with what is imported of each; alternatives for CUDA 12 and 13 share a row.
+#: Distributions by purpose, with the module to import of each. Alternatives for CUDA 12 and 13 share a row.
 _PACKAGES: tuple[tuple[str, dict[str, str], str], ...] = (
     ("arrays on the host", {"numpy": "numpy", "ml_dtypes": "ml_dtypes"}, ""),
     ("checkpoints", {"safetensors": "safetensors"}, ""),
@@ -34,7 +34,7 @@ _PACKAGES: tuple[tuple[str, dict[str, str], str], ...] = (
     ("matrix products", {"nvmath-python": "nvmath"}, "cuda"),
     ("attention", {"nvidia-cudnn-frontend": "cudnn"}, "cuda"),
     ("cuDNN", {"nvidia-cudnn-cu12": "", "nvidia-cudnn-cu13": ""}, "cuda"),
-    ("copy witness", {"cupti-python": "cupti.cupti"}, "cuda"),
+    ("counts of copies (witness)", {"cupti-python": "cupti.cupti"}, "cuda"),
     ("clocks and throttling", {"nvidia-ml-py": "pynvml"}, "cuda"),
     (
         "text encoders, VAE",
@@ -43,7 +43,7 @@ _PACKAGES: tuple[tuple[str, dict[str, str], str], ...] = (
     ),
 )
 
-#: Uses of an extra, for those who do not need it.
+#: Purpose of each extra. It tells users whether they need it.
 _FOR = {
     "cuda12": "for an NVIDIA GPU",
     "cuda13": "for an NVIDIA GPU",
@@ -53,9 +53,10 @@ _FOR = {
 
 
 def doctor() -> None:
-    """Check the installation: what is installed and imports, which device a run gets, what is missing.
+    """Check the installation: which packages are installed and importable, which device a run uses, what is missing.
 
-    Exit codes: 0; 2 if something that is installed does not import, or is there for two CUDA releases at once.
+    Exit codes: 0; 2 if an installed package cannot be imported, or packages for two CUDA releases are installed at
+    once.
     """
     console = Console()
     here, found = machine(), driver()
@@ -92,29 +93,35 @@ def doctor() -> None:
         line = f"Missing {use}: {'; '.join(packages_missing)}. Get them with: {install_command(name)}{other}"
         console.print(line, soft_wrap=True)
     if not found:
-        console.print(f"No {WORKING_GPU}: rungs run as host twins. Copies and errors are exact, times are not a GPU's.")
+        console.print(
+            f"No {WORKING_GPU}: rungs run as host twins. Their copies and errors are exact. Their times say "
+            "nothing about a GPU."
+        )
     if broken:
         raise typer.Exit(2)
 
 
 def _broken(present: dict[str, str], alternatives: bool) -> list[str]:
-    """Sentences about installed distributions that do not import, or that overwrite each other.
+    """Messages about installed distributions that cannot be imported, or that overwrite each other.
 
     Args:
-        present: module by distribution; nothing is imported where it is empty.
-        alternatives: one of them at most can work.
+        present: module by distribution; a distribution with an empty module name is not imported.
+        alternatives: at most one of them can work at a time.
     """
     if alternatives and len(present) > 1:
-        return [f"{' and '.join(present)} are installed over each other: remove all of them, install one."]
+        return [
+            f"{' and '.join(present)} are installed and overwrite each other's files. Uninstall all of them, then "
+            "install one."
+        ]
     found = []
     for package, module in present.items():
         if error := _import_error(module):
-            found.append(f"{package} is installed, but does not import: {error}")
+            found.append(f"{package} is installed, but cannot be imported: {error}")
     return found
 
 
 def _import_error(module: str) -> str:
-    """Why a module does not import, empty where it does or none is named."""
+    """The error of importing a module; empty if it can be imported or no module is named."""
     try:
         if module == "nvmath":
             bindings.cublaslt()
@@ -126,13 +133,13 @@ def _import_error(module: str) -> str:
 
 
 def _cache() -> str:
-    """Where the cache is, what it holds, and what moves it."""
+    """The folder of the cache, its contents, and how to move it."""
     sizes = {kind: held(kind) for kind in KINDS}
     number, size = (sum(column) for column in zip(*sizes.values(), strict=True))
     parts = ", ".join(f"{kind} {_size(found[1])}" for kind, found in sizes.items())
     holds = f"{plural(number, 'file')}, {_size(size)} ({parts})" if number else "empty"
-    lost = "" if writable() else "; it cannot be written to, so every process compiles and chooses again"
-    return f"{cache_root()}: {holds}{lost}; FLUXPERF_CACHE or XDG_CACHE_HOME moves it, and it may be deleted"
+    lost = "" if writable() else "; it is not writable, so every process compiles kernels and chooses algorithms again"
+    return f"{cache_root()}: {holds}{lost}; set FLUXPERF_CACHE or XDG_CACHE_HOME to move it; it can be deleted safely"
 
 
 def _size(nbytes: int) -> str:

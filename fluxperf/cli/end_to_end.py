@@ -1,4 +1,4 @@
-"""``fluxperf run --end-to-end``: rungs measured from a prompt to a file, and the stages of a picture as a table."""
+"""``fluxperf run --end-to-end``: measures rungs from a prompt to a PNG file, and prints the stages of a picture."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fluxperf.workloads import Workload
 
 
 class How(NamedTuple):
-    """How rungs are run, as ``fluxperf run`` was told."""
+    """Settings of the measured rungs, from the options of ``fluxperf run``."""
 
     device: str
     sampling: Sampling
@@ -36,7 +36,7 @@ class How(NamedTuple):
 
 def folders() -> tuple[str, ...]:
     """Subfolders of a model that a picture needs."""
-    from fluxperf.pipeline.parts import needed  # which other runs go without
+    from fluxperf.pipeline.parts import needed  # imported here because other runs do not need it
 
     return needed(text=True, vae=True)
 
@@ -44,26 +44,26 @@ def folders() -> tuple[str, ...]:
 def measure_pictures_of(
     names: Sequence[str], workload: Workload, weights: Path | None, how: How, keeping: Keeping
 ) -> None:
-    """Measures rungs; the record of each is kept when it is done.
+    """Measures rungs. The record of each is saved as soon as the rung is done.
 
     Args:
         names: rungs.
         workload: sizes.
         weights: folder of the whole pipeline.
-        how: as ``fluxperf run`` was told.
-        keeping: takes the records.
+        how: settings from the options of ``fluxperf run``.
+        keeping: saves the records.
 
     Raises:
-        ConfigError: no folder, or peers beside.
+        ConfigError: no folder was given, or a peer was named.
     """
     if weights is None:
         raise ConfigError("run --end-to-end: expected --weights DIR, the folder of a whole pipeline, got none.")
     if how.peers:
         raise ConfigError(
-            f"run --end-to-end --peer {how.peers[0]}: peers are measured from latents to latents only. Leave --peer "
-            "out; benchmarks/end_to_end.py measures diffusers' pipeline beside."
+            f"run --end-to-end --peer {how.peers[0]}: peers are measured from latents to latents only. Leave out "
+            "--peer. benchmarks/end_to_end.py also measures the pipeline of diffusers."
         )
-    # Of the runs, only those from prompt to picture need what reads and encodes prompts.
+    # Only these runs need the code that reads and encodes prompts.
     from fluxperf.pipeline.measuring import measure_pictures
     from fluxperf.pipeline.text_to_image import Pipeline
 
@@ -83,7 +83,7 @@ def measure_pictures_of(
 
 
 def show_pictures(records: Sequence[Record], output: Path | None) -> None:
-    """Prints the stages by workload, and where the records went."""
+    """Prints the stages by workload, and the file that the records were appended to."""
     for name in dict.fromkeys(record.workload.name for record in records):
         Console().print(stage_table([record for record in records if record.workload.name == name]))
     if output is not None:
@@ -91,13 +91,13 @@ def show_pictures(records: Sequence[Record], output: Path | None) -> None:
 
 
 def stage_table(records: Sequence[Record]) -> Table:
-    """Median milliseconds from prompt to file and of each stage, and what crossed, by rung."""
+    """Table by rung: median milliseconds from prompt to file and of each stage, and the copies of a picture."""
     workload, machine = records[0].workload, records[0].machine
-    twins = " Host twins: not how long a GPU takes." if records[0].ran_as == "twin" else ""
+    twins = " Host twins: these times say nothing about a GPU." if records[0].ran_as == "twin" else ""
     view = Table(
         title=f"prompt to PNG: {workload.height} x {workload.width} pixels, {workload.text_tokens} text tokens, "
         f"{workload.steps} steps, batch {workload.batch}\non {machine.gpu or machine.cpu}",
-        caption=f"Medians of n pictures in ms. Up, down: copies of one picture, exact.{twins}",
+        caption=f"Medians of n pictures in ms. Up, down: exact copies of one picture.{twins}",
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,

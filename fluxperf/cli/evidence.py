@@ -1,4 +1,4 @@
-"""``fluxperf evidence``: all measurements of a suite, of one commit on one kind of machine, as far as time goes."""
+"""``fluxperf evidence``: all measurements of a suite, for one commit on one model of GPU, within a time limit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fluxperf.lifeline import scratch
 from fluxperf.suites import GPU_SUITES, SUITES
 from fluxperf.words import plural
 
-#: The checkout or the folder of packages that this program is of: benchmarks lie beside it.
+#: The checkout or the folder of packages that contains this program. The benchmarks are beside it.
 _ROOT = Path(fluxperf.__file__).resolve().parent.parent
 
 
@@ -31,14 +31,17 @@ def evidence(
     suite: Annotated[str, typer.Argument(help=f"What to measure: one of {', '.join(SUITES)}.")],
     output: Annotated[
         Path,
-        typer.Option("-o", "--output", help="Folder of the evidence. What it already holds is not measured again."),
+        typer.Option(
+            "-o", "--output", help="Folder of the evidence. Measurements that are already in it are not repeated."
+        ),
     ],
     budget: Annotated[
         float | None,
         typer.Option(
             min=0,
             metavar="SECONDS",
-            help="Time for this call: a process that would not end in time is not started. No limit if not given.",
+            help="Time limit of this call. A process that would not finish in time is not started. No limit if not "
+            "given.",
         ),
     ] = None,
     part: Annotated[
@@ -46,15 +49,17 @@ def evidence(
         typer.Option("--part", help="Only parts with this name; * and ? match several. Repeat for several."),
     ] = None,
     listed: Annotated[
-        bool, typer.Option("--list", help="List what is done and what is missing, with its seconds; measure nothing.")
+        bool, typer.Option("--list", help="List finished and missing parts with their seconds, and measure nothing.")
     ] = False,
 ) -> None:
-    """Measure everything on a page of evidence: every rung in several processes, peers, errors, sizes, end to end.
+    """Measure everything on a page of evidence: each rung in several processes, peers, errors, sizes, end to end.
 
-    Each process is kept when it ends, so this may be stopped at any moment; the same command goes on, also on another
-    machine of the kind that has the folder. Evidence is of one commit and one kind of card, and mixes with no other.
+    Each process is saved when it ends, so you can stop this command at any time. The same command continues later, also
+    on another machine with the same model of GPU and a copy of the folder. A folder holds evidence of one commit and
+    one model of GPU.
 
-    Exit codes: 0 everything that was begun is kept; 2 something failed, or another commit or machine was found.
+    Exit codes: 0 every process that was started is saved; 2 something failed, or the folder is of another commit or
+    machine.
     """
     if suite not in SUITES:
         raise UnknownNameError("suite", suite, SUITES)
@@ -70,10 +75,10 @@ def evidence(
 
 
 def _chosen(parts: list[Part], patterns: list[str]) -> list[Part]:
-    """The parts that some patterns name; all without a pattern.
+    """The parts that match some patterns; all parts without a pattern.
 
     Raises:
-        UnknownNameError: a pattern names none.
+        UnknownNameError: a pattern matches no part.
     """
     for pattern in patterns:
         if not any(fnmatch.fnmatchcase(one.name, pattern) for one in parts):
@@ -82,7 +87,7 @@ def _chosen(parts: list[Part], patterns: list[str]) -> list[Part]:
 
 
 def _others(output: Path) -> list[Path]:
-    """Folders of the checkout that say how long processes took."""
+    """Evidence folders of the checkout. Their records say how long processes took."""
     found = sorted((_ROOT / "reports" / "records").glob(f"*/{SECONDS}"))
     return [path.parent for path in found if os.path.realpath(path.parent) != os.path.realpath(output)]
 
@@ -102,13 +107,13 @@ def _here(suite: str, listed: bool) -> Here:
 
 
 def _measure(collection: Collection, here: Here, chosen: list[Part], budget: float | None) -> None:
-    """Runs what is missing, and says of each process how long it took.
+    """Runs the missing processes, and prints how long each took.
 
     Raises:
-        ProcessError: some failed; the others are kept.
+        ProcessError: some processes failed; the results of the others are saved.
     """
     steps, failures, left_out = collection.missing(chosen.__contains__), list[str](), 0
-    state = " with uncommitted changes: records will say so, and the page will warn" if here.dirty else ""
+    state = " with uncommitted changes: the records and the page will say so" if here.dirty else ""
     say(f"{here.commit}{state}, on {here.kind}: {plural(len(steps), 'process', 'processes')} to run.", err=True)
     with scratch("fluxperf-evidence-") as folder:
 
@@ -119,7 +124,9 @@ def _measure(collection: Collection, here: Here, chosen: list[Part], budget: flo
                 for made in sorted(folder.glob(f"{step.part.name}-{step.number}.*")):
                     where = rescued(made, partial(write_whole, content=made.read_bytes()))
                     error.add_note(
-                        f"{made.name}, which was measured, is {where}." if where else f"{made.name} is lost."
+                        f"{made.name} was measured and is now {where}."
+                        if where
+                        else f"{made.name} is lost: it could not be written anywhere."
                     )
                 raise
 
@@ -135,18 +142,22 @@ def _measure(collection: Collection, here: Here, chosen: list[Part], budget: flo
                     say(f"{name}: {seconds:.1f} s", err=True)
         except KeyboardInterrupt as error:
             error.add_note(
-                f"Every process that ended before is kept in {collection.folder}; the same command continues."
+                f"Every process that ended before is saved in {collection.folder}. The same command continues."
             )
             raise
     if left_out:
-        say(f"{plural(left_out, 'process', 'processes')} not begun: no time left, or one of the part failed.", err=True)
+        say(
+            f"{plural(left_out, 'process', 'processes')} not started: too little time left, or another process of "
+            "the same part failed.",
+            err=True,
+        )
     if failures:
         _show(collection, here, chosen)
-        raise ProcessError("\n".join(["evidence: the rest is kept, but these failed:", *failures]))
+        raise ProcessError("\n".join(["evidence: these processes failed, all others are saved:", *failures]))
 
 
 def _show(collection: Collection, here: Here, chosen: list[Part]) -> None:
-    """Prints what is done, what is missing, and how long that takes."""
+    """Prints which parts are finished, which are missing, and how long those will take."""
     view = Table(title=f"evidence in {collection.folder}", title_justify="left", caption_justify="left")
     view.add_column("part", overflow="fold")
     for heading in ("processes", "s each", "s missing"):
@@ -164,9 +175,9 @@ def _show(collection: Collection, here: Here, chosen: list[Part]) -> None:
             f"{seconds * len(numbers):.0f}" if numbers else "",
         )
     if guessed:
-        view.caption = "?: guessed, for nobody has measured it on this kind of machine."
+        view.caption = "?: estimated, as no time was measured on this kind of machine."
     Console().print(view)
     if lacking:
         say(f"{plural(lacking, 'process', 'processes')} missing, about {missing_s:.0f} s.")
     else:
-        say(f"Everything is there: `fluxperf report {collection.file}` makes a page of it.")
+        say(f"Nothing is missing. `fluxperf report {collection.file}` makes a page of it.")

@@ -1,4 +1,4 @@
-"""``fluxperf gate``: whether a change made something worse, with an exit code for it."""
+"""``fluxperf gate``: judges whether a change made something worse, and reports it by exit code."""
 
 from __future__ import annotations
 
@@ -60,21 +60,25 @@ app = typer.Typer(invoke_without_command=True, add_completion=False, rich_markup
 @app.callback()
 def gate(
     context: typer.Context,
-    baseline: Annotated[Path | None, typer.Option(help="Records file of before; needs --candidate.")] = None,
-    candidate: Annotated[Path | None, typer.Option(help="Records file of after; needs --baseline.")] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(help="Records file from before the change; needs --candidate.")
+    ] = None,
+    candidate: Annotated[
+        Path | None, typer.Option(help="Records file from after the change; needs --baseline.")
+    ] = None,
     base: Annotated[
         str | None,
         typer.Option(
-            help="Revision of before, to build and measure; or the folder of a checkout, measured as it is. "
-            "Needs --head."
+            help="Revision before the change, to be built and measured; or the folder of a checkout, measured as it "
+            "is. Needs --head."
         ),
     ] = None,
-    head: Annotated[str | None, typer.Option(help="Revision of after, or a folder; needs --base.")] = None,
+    head: Annotated[str | None, typer.Option(help="Revision after the change, or a folder; needs --base.")] = None,
     workload: Workloads = TINY,
     rung: Rungs = None,
     pairs: Annotated[
         int | None,
-        typer.Option(min=1, help="Process pairs before the first verdict; the policy's number if not given."),
+        typer.Option(min=1, help="Process pairs before the first verdict. If not given, the number in the policy."),
     ] = None,
     repeat: Annotated[int, typer.Option(min=1, help="Timed generations of each process.")] = 5,
     warmup: Warmup = None,
@@ -91,21 +95,24 @@ def gate(
 ) -> None:
     """Compare two records files, or measure two revisions in pairs of processes and compare them.
 
-    Exit codes: 0 passes, 1 a regression, 2 an error (nothing is proven), 3 unsure.
+    Exit codes: 0 pass, 1 regression, 2 error (nothing is proven), 3 unsure.
     """
     if context.invoked_subcommand is not None:
         return
     files, refs, caches = (baseline, candidate), (base, head), (base_cache, head_cache)
     if (None in files) == (None in refs) or any(files) != all(files) or any(refs) != all(refs):
         raise ConfigError(
-            "gate: expected either --baseline FILE --candidate FILE or --base REF --head REF. "
-            "`fluxperf gate -h` lists the other commands: exact, calibrate, power and accept."
+            "gate: expected either --baseline FILE --candidate FILE or --base REF --head REF. `fluxperf gate -h` "
+            "lists the other commands: exact, calibrate, power and accept."
         )
     outputs = Outputs(json, junit, sarif, markdown, github)
     outputs.check()
     if baseline is not None and candidate is not None:
         if any(caches):
-            raise ConfigError("gate --base-cache, --head-cache: expected --base and --head, files are not measured.")
+            raise ConfigError(
+                "gate --base-cache, --head-cache: expected --base and --head, as only these are measured. Leave "
+                "out the caches."
+            )
         policy, baselines = present(policy), present(baselines)
         known = Provenance(policy=digest_of(policy))
         try:
@@ -130,18 +137,18 @@ def gate(
 def exact(
     workload: Annotated[
         list[str] | None,
-        typer.Option("--workload", "-w", help="Workload; repeat for several. Those of the baseline if not given."),
+        typer.Option("--workload", "-w", help="Workload; repeat for several. If not given, all in the baseline."),
     ] = None,
     rung: Rungs = None,
-    baseline: Annotated[Path, typer.Option(help="Counts to compare with.")] = BASELINES / "host.jsonl",
+    baseline: Annotated[Path, typer.Option(help="Records file with the expected counts.")] = BASELINES / "host.jsonl",
     base: Annotated[
         str | None,
         typer.Option(
-            help="Revision to compare with. Policy and counts are read at the commit where this checkout "
-            "branched from it."
+            help="Revision to compare with. Policy and counts are read from the merge base, the commit where this "
+            "checkout branched off."
         ),
     ] = None,
-    remake: Annotated[bool, typer.Option("--remake", help="Replace the baseline with the counts of now.")] = False,
+    remake: Annotated[bool, typer.Option("--remake", help="Replace the baseline with the current counts.")] = False,
     policy: PolicyFile = POLICY,
     json: Json = None,
     junit: Junit = None,
@@ -152,7 +159,10 @@ def exact(
     """Count what each rung does on the host device, and compare with the committed baseline. Needs no GPU."""
     workloads, outputs = workload or list(WORKLOADS), Outputs(json, junit, sarif, markdown, github)
     if remake and (workload or rung):
-        raise ConfigError("gate exact --remake: expected no --workload and no --rung: a baseline is made whole.")
+        raise ConfigError(
+            "gate exact --remake: expected no --workload and no --rung, as a baseline is always replaced as a "
+            "whole. Leave them out."
+        )
     outputs.check()
     if remake:
         check_writable(baseline)
@@ -163,7 +173,10 @@ def exact(
         if rows:
             raise RecordError(f"gate exact --remake: {rows[0].message} The baseline is unchanged.")
         write_baseline(baseline, records)
-        say(f"{plural(len(records), 'record')} -> {baseline}. Commit it with the change that it follows from.")
+        say(
+            f"{plural(len(records), 'record')} -> {baseline}. Commit it together with the change that caused the "
+            "new counts."
+        )
         return
     if base is None:
         policy, baseline = present(policy), present(baseline)
@@ -189,43 +202,43 @@ app.command()(calibrate)
 
 @app.command()
 def accept(
-    metric: Annotated[str, typer.Argument(metavar="METRIC", help="workload/rung/metric, as a verdict names it.")],
-    reason: Annotated[str, typer.Option(help="Why the regression is worth it.")],
+    metric: Annotated[str, typer.Argument(metavar="METRIC", help="workload/rung/metric, as shown in the verdict.")],
+    reason: Annotated[str, typer.Option(help="Why the regression is acceptable.")],
     author: Annotated[str | None, typer.Option(help="Who accepts it; git's user.name if not given.")] = None,
     up_to: Annotated[
         float | None,
         typer.Option(
             help="Largest accepted value: a count, a share of slow processes, or for times, cycles and joules a "
-            "multiple of the base (1.05). Names (phase_table, policy) have none."
+            "multiple of the base (1.05). Not for metrics that are names (phase_table, policy)."
         ),
     ] = None,
     base: Annotated[
-        float | None, typer.Option(help="For times, cycles and joules: the base's value in the verdict.")
+        float | None, typer.Option(help="For times, cycles and joules: the value of the base in the verdict.")
     ] = None,
     until: Annotated[
         datetime.datetime | None,
         typer.Option(
             formats=["%Y-%m-%d"],
             metavar="YYYY-MM-DD",
-            help="Last day on which it is accepted; one year from today if not given.",
+            help="Last day of the acceptance; one year from today if not given.",
         ),
     ] = None,
     workload: Annotated[
         str,
-        typer.Option(
-            "--workload", "-w", help="Workload, if a name has a slash in it; METRIC is then the metric alone."
-        ),
+        typer.Option("--workload", "-w", help="Workload, if a name contains a slash; METRIC is then the metric alone."),
     ] = "",
     rung: Annotated[str, typer.Option("--rung", "-r", help="Rung, in the same case.")] = "",
     sha256: Annotated[str, typer.Option("--digest", help="For a part of the judge: its digest in the verdict.")] = "",
     policy: PolicyFile = POLICY,
 ) -> None:
-    """Accept a regression: write it into the policy with reason, author, date and last day."""
+    """Accept a regression: add it to the policy with reason, author, date and last day."""
     who = (author or _git_user()).strip()
     if not who or not reason.strip():
-        raise ConfigError("gate accept: expected a reason and an author, one is empty. Give --reason and --author.")
+        raise ConfigError("gate accept: expected a reason and an author, but one is empty. Give --reason and --author.")
     if bool(workload) != bool(rung):
-        raise ConfigError("gate accept: expected both of --workload and --rung, or neither, got one.")
+        raise ConfigError(
+            "gate accept: expected both --workload and --rung, or neither, got one of them. Add the other."
+        )
     check_names(workload, rung, metric)
     today = datetime.datetime.now(datetime.UTC).date()
     try:
@@ -246,10 +259,10 @@ app.command()(power)
 
 @contextmanager
 def _sides(refs: tuple[str, str], extra: str) -> Iterator[tuple[dict[Side, Installed], Path]]:
-    """Both programs and a folder for their records: folders as they are, everything else built.
+    """Both programs and a folder for their records. Revisions are built; folders are used as they are.
 
     Raises:
-        BuildError: a revision does not build, or one side is a folder and the other is none.
+        BuildError: a revision does not build, or only one side is a folder.
     """
     folders = [Path(ref).is_dir() for ref in refs]
     if not any(folders):
@@ -258,8 +271,8 @@ def _sides(refs: tuple[str, str], extra: str) -> Iterator[tuple[dict[Side, Insta
         return
     if not all(folders):
         raise BuildError(
-            f"gate --base {refs[0]} --head {refs[1]}: expected two revisions, or two folders with checkouts, got one "
-            "of each. What is built and what is not have other libraries."
+            f"gate --base {refs[0]} --head {refs[1]}: expected two revisions or two folders with checkouts, got "
+            "one of each. A build and a folder use different libraries. Name two of one kind."
         )
     with as_they_are({side: Path(ref) for side, ref in zip(SIDES, refs, strict=True)}) as found:
         yield found
@@ -269,9 +282,9 @@ def _revisions(
     refs: tuple[str, str], arguments: list[str], policy: Path, baselines: Path, pairs: int | None, alive: int,
     begins: Mapping[Side, Path],
 ) -> Verdict:  # fmt: skip
-    """The verdict on two revisions of the checkout around the working directory, or on two checkouts.
+    """The verdict on two revisions of the checkout in the working directory, or on two checkouts.
 
-    Of two revisions the base is the commit that they have in common, and the rules are those of that commit.
+    Of two revisions, the base is their merge base, and the policy is read from it.
     """
     names = (f"base {refs[0]}", f"head {refs[1]}")
     extra, device = "", open_device("auto")
@@ -294,8 +307,8 @@ def _revisions(
             thresholds = rules.policy if rules else read_policy(policy)
             if pairs is not None and pairs > thresholds.pairs.most:
                 raise ConfigError(
-                    f"gate --pairs {pairs}: expected at most {thresholds.pairs.most}, by {policy}. Give fewer, or "
-                    "change `most` there."
+                    f"gate --pairs {pairs}: expected at most {thresholds.pairs.most}, the limit in {policy}. Give "
+                    "fewer pairs, or raise `most` there."
                 )
             with ExitStack() as open_now:
                 sides, folder = open_now.enter_context(_sides(refs, extra))

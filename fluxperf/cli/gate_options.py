@@ -1,4 +1,4 @@
-"""Options that the commands of the gate share, each with its help; and the command that they measure."""
+"""Options that the commands of the gate share, with their help, and the command that the gate measures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Workloads = Annotated[
         "-w",
         metavar="NAME",
         autocompletion=lambda: [*EVERY_WORKLOAD, KERNELS],
-        help="Workload; repeat for several. 'kernels' is every kernel by itself.",
+        help="Workload; repeat for several. 'kernels' measures every kernel by itself.",
     ),
 ]
 TINY = ["tiny"]
@@ -37,20 +37,24 @@ Plant = Annotated[
     typer.Option(
         min=0,
         max=100,
-        help="Also compare with a head that does this many percent of a step as additional work, and count"
-        " how often the gate finds it. Repeat for several.",
+        help="Also compare with a head that does this many percent of a step as additional work, and count how "
+        "often the gate finds it. Repeat for several.",
     ),
 ]
 
 
 def command_of(workloads: list[str], repeat: int, rungs: list[str] | None, warmup: int | None = None) -> list[str]:
-    """The command that each process runs: its workloads and options."""
+    """The command that each process runs, with its workloads and options."""
     chosen = [f"--rung={name}" for name in rungs or []]
     if KERNELS in workloads:
         if set(workloads) != {KERNELS}:
-            raise ConfigError("gate: expected workloads of generations, or 'kernels' alone, got both.")
+            raise ConfigError(
+                "gate: expected workloads of generations, or 'kernels' alone, got both. Run the gate once for each."
+            )
         if warmup is not None:
-            raise ConfigError("--warmup: expected a workload of generations, kernels warm up by themselves.")
+            raise ConfigError(
+                "--warmup: expected a workload of generations, as kernels warm up by themselves. Leave out --warmup."
+            )
         return ["kernels", "--repeat", str(repeat), *chosen]
     before = [] if warmup is None else ["--warmup", str(warmup)]
     names = [word for name in workloads for word in ("--workload", name)]

@@ -1,4 +1,4 @@
-"""``fluxperf generate``: prompts become PNG files, with a bar per step and what each stage took."""
+"""``fluxperf generate``: makes PNG files from prompts, with a progress bar of steps and the time of each stage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fluxperf.pipeline.jobs import Defaults, Line, is_folder, read_prompts
 from fluxperf.pipeline.noise import NoiseFrom, check_place, seeds_of
 from fluxperf.pipeline.text import T5Keeping, T5Precision, check_t5
 
-_Prompt = Annotated[str | None, typer.Argument(help="What the picture shows.")]
+_Prompt = Annotated[str | None, typer.Argument(help="Description of the picture.")]
 _Model = Annotated[
     Path | None,
     typer.Option(
@@ -30,13 +30,13 @@ _Model = Annotated[
 _Transformer = Annotated[
     Path | None,
     typer.Option(
-        help="File with the transformer's weights, in place of the folder's; such as one in e4m3. If it "
-        "holds text encoders and VAE, they are taken from it too."
+        help="File with the transformer's weights, used instead of those in the folder, such as one in e4m3. Text "
+        "encoders and VAE are taken from it too, if it has them."
     ),
 ]
 _Output = Annotated[
     Path | None,
-    typer.Option("-o", "--output", help="PNG file, or a folder; out.png if not given. Several files get a number."),
+    typer.Option("-o", "--output", help="PNG file, or a folder; out.png if not given. Several files are numbered."),
 ]
 _Prompts = Annotated[
     Path | None,
@@ -47,30 +47,32 @@ _Steps = Annotated[int | None, typer.Option(min=1, help="Euler steps; 4 for schn
 _Seed = Annotated[
     int | None,
     typer.Option(
-        min=0, help="Seed of each prompt's first picture; each further picture adds one. Random if not given."
+        min=0, help="Seed of the first picture of each prompt; each further picture adds one. Random if not given."
     ),
 ]
 _NumImages = Annotated[int, typer.Option(min=1, help="Pictures of each prompt.")]
 _Guidance = Annotated[float | None, typer.Option(help="Guidance scale of dev; 3.5 if not given.")]
 _Tokens = Annotated[
-    int, typer.Option(min=1, max=MOST_TOKENS, help="Longest prompt, in tokens of T5; longer ones are cut.")
+    int, typer.Option(min=1, max=MOST_TOKENS, help="Maximum length of a prompt in T5 tokens; longer prompts are cut.")
 ]
 _Embeddings = Annotated[
-    Path | None, typer.Option(help="Read prompt embeddings (safetensors) in place of a prompt; needs no text encoders.")
+    Path | None, typer.Option(help="Read prompt embeddings (safetensors) instead of a prompt; needs no text encoders.")
 ]
 _EmbeddingsOut = Annotated[
     Path | None,
-    typer.Option(help="Write the prompts' embeddings to this file, for --embeddings. Without -o no picture is made."),
+    typer.Option(
+        help="Write the embeddings of the prompts to this file, for --embeddings. Without -o no picture is made."
+    ),
 ]
 _LatentsOut = Annotated[
     Path | None,
     typer.Option(
-        help="Write final latents (safetensors) to this file. Without -o no picture is made, and the VAE is not needed."
+        help="Write final latents (safetensors) to this file. Without -o no picture is made and no VAE is needed."
     ),
 ]
 _Decode = Annotated[Path | None, typer.Option(help="Decode latents that --latents-out wrote; needs only the VAE.")]
 _NoiseFrom = Annotated[
-    str, choice(get_args(NoiseFrom), help="Where PyTorch draws the noise of a seed: on the device or on the CPU.")
+    str, choice(get_args(NoiseFrom), help="Where PyTorch generates the noise of a seed: on the device or on the CPU.")
 ]
 _T5 = Annotated[
     str,
@@ -79,9 +81,11 @@ _T5 = Annotated[
         help="T5 between prompts: keep it on the device, offload it to the host, or free its memory.",
     ),
 ]
-_T5Precision = Annotated[str, choice(get_args(T5Precision), help="T5's weights; fp8 takes half the memory.")]
+_T5Precision = Annotated[
+    str, choice(get_args(T5Precision), help="Data type of T5's weights; fp8 takes half the memory.")
+]
 _Nvtx = Annotated[
-    bool, typer.Option("--nvtx", help="Push NVTX ranges for steps, blocks and ops; stages always have theirs.")
+    bool, typer.Option("--nvtx", help="Emit NVTX ranges for steps, blocks and ops. Stages always have ranges.")
 ]
 
 
@@ -139,7 +143,9 @@ def generate(
     sources = {"PROMPT": prompt, "--prompts": prompts, "--embeddings": embeddings, "--decode": decode}
     named = [name for name, value in sources.items() if value is not None]
     if len(named) != 1:
-        raise ConfigError(f"generate: expected one of {', '.join(sources)}, got {' and '.join(named) or 'none'}.")
+        raise ConfigError(
+            f"generate: expected exactly one of {', '.join(sources)}, got {' and '.join(named) or 'none'}."
+        )
     if memory_gb is not None:
         check_gigabytes(memory_gb)
     check_t5(t5, t5_precision)
@@ -168,13 +174,13 @@ def _check_prompts(lines: list[Line]) -> None:
     for number, line in enumerate(lines, start=1):
         which = f" {number} of {len(lines)}" if len(lines) > 1 else ""
         if as_text(line.prompt) != line.prompt:
-            raise ConfigError(f"prompt{which}: expected text in UTF-8, got other bytes.")
+            raise ConfigError(f"prompt{which}: expected text in UTF-8, got other bytes. Save it as UTF-8.")
         if not line.prompt.strip():
             raise ConfigError(f"prompt{which}: expected words that describe a picture, got an empty text.")
 
 
 def _check_outputs(*paths: Path | None) -> None:
-    """Complains about a place that cannot be written to before anything is loaded."""
+    """Checks that all outputs can be written, before anything is loaded."""
     for path in paths:
         if path is not None:
             check_writable(path / "picture" if is_folder(path) or not path.suffix else path)

@@ -1,4 +1,4 @@
-"""Spellings that all commands share, and those of before, which still work."""
+"""Options and spellings that all commands share. Earlier spellings still work."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ import typer
 from fluxperf.cli.terminal import harmless_json, say
 from fluxperf.files import write_whole
 
-#: Of an output: to standard output.
+#: As the value of an output option: standard output.
 STDOUT = Path("-")
 
-#: In every command that has it: printed without a value, written to ``--json=FILE``.
+#: The same in every command: ``--json`` prints, ``--json=FILE`` writes to a file.
 Json = Annotated[
     Path | None, typer.Option("--json", metavar="[=FILE]", help="Print the result as JSON, or write it to a file.")
 ]
 
-#: Commands whose ``--json`` took the next word as its file.
+#: Commands whose ``--json`` used to take the next word as its file.
 _TOOK_A_FILE = ("report", "gate")
 
 
 def choice(names: Sequence[str], *spelled: str, **how: Any) -> Any:
-    """An option that takes one of a few names: help shows them in the place of a type, and shells complete them."""
+    """An option with a fixed set of names as values. Help shows the names, and shells complete them."""
     return typer.Option(*spelled, metavar="|".join(names), autocompletion=lambda: list(names), **how)
 
 
-#: What help calls a value, by a word in the name of its type: releases of Typer name types in their own ways.
+#: Placeholder for the value in help, by a word in the type's name. Releases of Typer name types differently.
 _VALUES = (("int", "N"), ("float", "NUMBER"), ("path", "PATH"), ("str", "TEXT"), ("text", "TEXT"))
 
-#: Stands for a hyphen while help is wrapped, so that no option, file or finding is broken at one.
+#: Replaces hyphens while help is wrapped, so that no option, file or finding is broken at one.
 _HYPHEN = "\ue000"
 
 
 def plain_help(command: Any) -> None:
-    """Gives the help of a command the same words under every release of Typer: kinds of values, and whole sentences.
+    """Gives a command the same help under every release of Typer: kinds of values, and whole sentences.
 
     Args:
-        command: of Typer; changed in place.
+        command: a command of Typer; changed in place.
     """
     if command.help:
         paragraphs = command.help.replace("``", "`").split("\n\n")
-        # Click shortens a line of the list of commands that it has to make up.
+        # Click would shorten the line of a command in the list of commands.
         command.short_help = " ".join(paragraphs[0].split())
-        # An indented paragraph keeps its lines: it is a command.
+        # An indented paragraph is a command line: it is not wrapped.
         command.help = "\n\n".join(f"\b\n{text}" if text.startswith("  ") else text for text in paragraphs)
     command.context_class = _whole_words(type(command).context_class)
     for row in command.params:
@@ -60,7 +60,7 @@ def plain_help(command: Any) -> None:
 
 
 def _plain_argument(row: Any) -> None:
-    """Shows an argument by its name alone: in brackets where it may be left out, with dots where it repeats."""
+    """Shows an argument by its name alone: in brackets if it is optional, with dots if it repeats."""
     name = row.metavar or row.name.upper()
     dots = "..." if row.nargs != 1 else ""
     row.metavar = name
@@ -69,7 +69,7 @@ def _plain_argument(row: Any) -> None:
 
 
 def _whole_words(context: Any) -> Any:
-    """A command's context whose help breaks lines between words only, not at hyphens."""
+    """A context of a command whose help breaks lines between words only, not at hyphens."""
 
     class Formatter(context.formatter_class):  # type: ignore[misc]
         def write_text(self, text: str) -> None:
@@ -86,10 +86,10 @@ def _whole_words(context: Any) -> Any:
 
 
 def spelled(words: Sequence[str]) -> list[str]:
-    """A command line in today's spelling: an option takes a value or none, as its command declares it.
+    """Translates a command line with earlier spellings to today's.
 
     Args:
-        words: after the program's name. What follows ``--`` belongs to another program.
+        words: arguments after the program's name. Those after ``--`` belong to another program.
     """
     end = list(words).index("--") if "--" in words else len(words)
     own, others = list(words[:end]), list(words[end:])
@@ -110,13 +110,13 @@ def spelled(words: Sequence[str]) -> list[str]:
 
 
 def _hint(word: str) -> None:
-    """Names today's spelling to a person; a script's output stays as it was."""
+    """Shows the current spelling on a terminal. The output of scripts does not change."""
     if sys.stderr is not None and sys.stderr.isatty():
-        say(f"Hint: this is spelled {word} now.", err=True)
+        say(f"Hint: the current spelling is {word}.", err=True)
 
 
 def deliver(text: str, place: Path) -> None:
-    """Prints a JSON document or writes it to its file, and says where."""
+    """Prints a JSON document, or writes it to its file and prints the path."""
     if place == STDOUT:
         print(harmless_json(text))
     else:

@@ -1,4 +1,4 @@
-"""Options that belong together: a command takes them as one value, its line takes each by itself."""
+"""Groups of options: a command takes each group as one dataclass, the command line takes each option by itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the fields of each parameter that is a dataclass in its place, for typer to see.
+    """The command with each dataclass parameter replaced by its fields, so that typer sees the fields as options.
 
     Every field and every other parameter keeps its name, annotation and default. Names must be different.
     """

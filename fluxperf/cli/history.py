@@ -1,4 +1,4 @@
-"""``fluxperf history``: where the level of a metric changed over commits."""
+"""``fluxperf history``: finds the commits at which the level of a metric changed."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ _FailOn = Annotated[
     str | None,
     typer.Option(
         "--fail-on",
-        help="Exit with 1 on a condition: slower (a time got worse and stayed worse), worse (the same, "
-        "counts included), budget (a budget is exceeded), or a number (a series is this many percent "
-        "worse than at first).",
+        help="Exit with 1 on a condition: slower (a time got worse and is still worse), worse (the same for all "
+        "metrics, counts included), budget (a budget is exceeded), or a number N (a series is more than N "
+        "percent worse than its first level).",
     ),
 ]
 _Committed = Annotated[
@@ -63,14 +63,14 @@ def history(
         typer.Option(
             "--metric",
             "-m",
-            help="Only this metric, by its full name or what follows the last dot; * and ? match several.",
+            help="Only this metric, by its full name or the part after the last dot; * and ? match several.",
         ),
     ] = None,
     machine: Annotated[str | None, typer.Option("--machine", help="Only this machine; * and ? match several.")] = None,
     since: Annotated[
-        str | None, typer.Option("--since", help="Only changes from this day (2026-01-31) or commit on.")
+        str | None, typer.Option("--since", help="Only changes since this day (2026-01-31) or commit.")
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Also show a table of every series, changed or not.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Also show a table of all series, changed or not.")] = False,
     repo: Checkout = Path(),
     policy: Annotated[Path, typer.Option(help="Policy with rounding slack, references and budgets.")] = POLICY,
     fail_on: _FailOn = None,
@@ -78,17 +78,18 @@ def history(
     show_course: Annotated[
         bool,
         typer.Option(
-            "--course", help="Show instead how the headline's time to denoise fell over the commits, for each GPU."
+            "--course",
+            help="Show instead how the time to denoise of the headline workload fell over the commits, for each GPU.",
         ),
     ] = False,
-    chart: Annotated[Path | None, typer.Option(help="Write the picture of --course as SVG.")] = None,
+    chart: Annotated[Path | None, typer.Option(help="Write the chart of --course as SVG.")] = None,
     as_json: Json = None,
     csv: _Csv = None,
 ) -> None:
-    """Show where the level of a metric changed over commits: when, by how much, how sure, and whether it was repaired.
+    """Show when and by how much the level of a metric changed over commits, how certainly, and whether it was repaired.
 
-    Exit codes: 0; 1 for what --fail-on names; 2 for any other problem. Lines that cannot be read are skipped and named;
-    the rest is shown, and the exit code is 2.
+    Exit codes: 0; 1 if a condition of --fail-on holds; 2 for any other problem. Lines that cannot be read are skipped
+    and named. The rest is shown, and the exit code is 2.
     """
     failing = _condition(fail_on)
     check_checkout(repo)
@@ -121,7 +122,7 @@ def history(
         sys.exit(2)
     if failing == "budget" and not any(series.budgets for series in found.series):
         raise ConfigError(
-            f"history --fail-on budget: expected a series that a reference of the policy bounds, found none in "
+            "history --fail-on budget: expected a series with a budget, found none in "
             f"{plural(len(found.series), 'series', 'series')}. Name a records file of the same machine in {policy} "
             "([[reference]] records, budget)."
         )
@@ -132,7 +133,7 @@ def history(
 
 
 def _condition(given: str | None) -> str | float | None:
-    """Reads the value of ``--fail-on``: a word, or a number of percent."""
+    """Parses the value of ``--fail-on``: a word, or a number of percent."""
     if given is None or given in ("slower", "worse", "budget"):
         return given
     try:
@@ -147,10 +148,10 @@ def _condition(given: str | None) -> str | float | None:
 
 
 def failed(found: History, condition: str | float) -> list[str]:
-    """A sentence for each series that a condition of ``--fail-on`` names."""
+    """One sentence for each series that meets the condition of ``--fail-on``."""
     if isinstance(condition, float):
         return [
-            f"{name} is {percent:.1f} % worse than at its first level." for name, percent in worsened(found, condition)
+            f"{name} is {percent:.1f} % worse than its first level." for name, percent in worsened(found, condition)
         ]
     if condition == "budget":
         return [
@@ -169,9 +170,9 @@ def failed(found: History, condition: str | float) -> list[str]:
 
 
 def worsened(found: History, percent: float) -> list[tuple[str, float]]:
-    """Series whose newest level is worse than their first by more than so many percent, and by how many.
+    """Series whose newest level is worse than their first by more than a number of percent, with that percentage.
 
-    Series of which nobody knows what is worse, and those that were not searched, have no verdict.
+    Series without a known worse direction, and series that were not searched, are left out.
     """
     rows = []
     for series in found.series:
@@ -187,10 +188,10 @@ def worsened(found: History, percent: float) -> list[tuple[str, float]]:
 
 
 def _since(found: History, since: str) -> History:
-    """A history with only the changes from a day, or from a commit on.
+    """A history reduced to the changes since a day or a commit.
 
     Raises:
-        UnknownNameError: it is neither a day nor the beginning of a commit that was measured.
+        UnknownNameError: it is neither a day nor the beginning of a measured commit.
     """
     day = since
     if not re.fullmatch(r"\d{4}-\d\d-\d\d.*", since):
@@ -227,7 +228,7 @@ def _newest(series: Series) -> tuple[bool, str]:
 
 
 def _used(budget: Budget) -> str:
-    """How much of a budget is used, in words."""
+    """The used share of a budget, as a sentence."""
     return f"{budget.used:.0%} of the {budget.budget:.1%} from the reference {budget.name} is used"
 
 
@@ -236,7 +237,9 @@ def _notes(found: History, measured: int, changed: int, shallow: bool) -> list[s
     notes = [f"{plural(measured, 'series', 'series')}, {changed} with changes."]
     unjudged = sum(not series.judged for series in found.series if len(series.values))
     if len(found.series) > measured:
-        notes.append(f"{len(found.series) - measured} more have no value at any commit: failed or skipped.")
+        notes.append(
+            f"{len(found.series) - measured} more have no value at any commit: every run failed or was skipped."
+        )
     ended = sum(len(series.values) > 0 and series.rows[-1] not in series.there for series in found.series)
     if ended:
         many = "their newest commits" if ended > 1 else "its newest commit"
@@ -248,13 +251,13 @@ def _notes(found: History, measured: int, changed: int, shallow: bool) -> list[s
     if any(series.order == "time" for series in found.series):
         known = "is a shallow clone and lacks commits (git fetch --unshallow gets them)" if shallow else "lacks some"
         notes.append(
-            f"The checkout {known}: series with such commits are in order of time. --repo names another checkout."
+            f"The checkout {known}: series with such commits are ordered by time. --repo names another checkout."
         )
     return notes
 
 
 def _place(series: Series) -> str:
-    """Machine, how things ran there, and asv's environment: what times depend on besides the commit."""
+    """Machine, conditions of the runs, and environment of asv: everything that times depend on besides the commit."""
     environment = series.variant.get("environment", "")
     return neutral(", ".join(part for part in (series.machine, series.ran_as, environment) if part))
 
@@ -277,26 +280,26 @@ def _table(place: str, rows: list[Series]) -> Table:
 
 
 def _name(series: Series) -> str:
-    """Workload, rung and metric, with what else tells its series apart."""
+    """Workload, rung and metric, with the other settings that distinguish the series."""
     name = " ".join(part for part in (series.workload, series.rung, series.metric) if part)
     told = distinction(series)
-    # A name with a line break of its own would begin a line, which CI may take for a command.
+    # A line break within a name would begin a new line, which CI may read as a command.
     return neutral(f"{name} ({told})" if told else name)
 
 
 def _sentence(series: Series, change: Change) -> str:
-    """A change in words: where, by how much, how sure, whether it was repaired, and what explains it as well."""
+    """A change as a sentence: commits, size, certainty, repair, and other possible causes."""
     percent = "from zero" if change.percent is None else _percent(change.percent)
     old, new = shown(change.old, series.unit), shown(change.new, series.unit)
     if old == new and series.unit == "bytes":
-        # A change is a fact however small it is; rounded, both sides look the same.
+        # Every change is shown, however small. Rounded, both sides would look the same.
         old, new = f"{change.old:,.0f} B", f"{change.new:,.0f} B"
     also = neutral("".join(f"; {name} {versions}" for name, versions in change.environment.items()))
     commits = f"{change.old_commits} and {plural(change.new_commits, 'commit')}"
     ends = f"{_short(change.before)} -> {_short(change.after)}"
     told = [f"  {ends}  {old} -> {new}  {percent}  ({commits}{also})", change.date_utc[:10]]
     if change.kind == "ramp":
-        told.append("little by little")
+        told.append("gradually")
     if change.low is not None and change.high is not None:
         told.append(f"95 %: {_percent(change.low)} to {_percent(change.high)}")
     if change.chance is not None:
@@ -309,12 +312,12 @@ def _sentence(series: Series, change: Change) -> str:
 
 
 def _lasts(change: Change) -> bool:
-    """Whether something is worse since a change, and still is."""
+    """Whether a series became worse at a change and is still worse."""
     return bool(change.worse and (not change.repaired or change.left is not None))
 
 
 def _repair(change: Change) -> str:
-    """Whether and where a change for the worse was repaired, and what is left of it."""
+    """Whether and where a change for the worse was repaired, and how much of it is left."""
     if not change.repaired:
         return "not repaired"
     if change.left is None:
@@ -327,7 +330,7 @@ def _percent(value: float) -> str:
 
 
 def _short(name: str) -> str:
-    """A commit's first ten digits, with its mark of changed files."""
+    """The first ten digits of a commit, with its mark for uncommitted changes."""
     return neutral(name) if name.startswith("no commit") else f"{neutral(name[:10])}{'+' if name.endswith('+') else ''}"
 
 

@@ -1,4 +1,4 @@
-"""``fluxperf import-asv``: asv's results become points of a history."""
+"""``fluxperf import-asv``: imports asv's results as points of a history."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from fluxperf.words import plural
 
 
 def import_asv(
-    results: Annotated[Path, typer.Argument(help="asv's results folder: the results_dir of asv.conf.json.")],
+    results: Annotated[Path, typer.Argument(help="Results folder of asv: results_dir in asv.conf.json.")],
     output: Annotated[
-        Path, typer.Option("-o", "--output", help=f"File of points, ending in {SUFFIX}; an existing one is extended.")
+        Path, typer.Option("-o", "--output", help=f"File of points, ending in {SUFFIX}. An existing file is extended.")
     ] = Path(f"reports/out/asv{SUFFIX}"),
 ) -> None:
     """Import asv's results as points for `fluxperf history`.
 
-    What failed or was skipped stays missing. Files and benchmarks that are damaged are left out and named; the rest is
+    Failed and skipped benchmarks stay missing. Damaged files and benchmarks are left out and named. The rest is
     imported, and the exit code is 2. Importing again changes nothing.
     """
     with Stages(f"reading {results}") as stages:
@@ -33,8 +33,8 @@ def import_asv(
     commits = {point.commit for point in imported.points}
     missing = sum(point.value is None for point in imported.points)
     say(
-        f"{plural(len(imported.points), 'point')} of {plural(len(commits), 'commit')} -> {output} "
-        f"({new} new, {replaced} replaced; {missing} without a value: failed or skipped)."
+        f"{plural(len(imported.points), 'point')} of {plural(len(commits), 'commit')} -> {output} ({new} new, "
+        f"{replaced} replaced; {missing} without a value: failed or skipped)."
     )
     for problem in imported.problems:
         say(f"fluxperf: {problem}", err=True)

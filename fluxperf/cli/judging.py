@@ -1,4 +1,4 @@
-"""Baselines, calibrations and references of the gate's commands, here or at a commit; not a command."""
+"""Reads baselines, calibrations and references for the gate, from files or from a commit; not a command."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def since(
     failures: list[verdicts.Row],
     wanted: tuple[list[str], list[str]],
 ) -> tuple[Verdict, Provenance]:
-    """The verdict on counts by the rules and the baseline of the merge base, and where those come from.
+    """The verdict on counts by the policy and the baseline of the merge base, and their provenance.
 
-    The baseline of this checkout must agree with what is counted, too; if the change made it again, rows have the old
-    counts and the new ones. Where it is looser than that of the merge base, and nothing is counted for it, that is an
-    error: the next change would be judged by it. What makes a rung (its table of ops) may change with its baseline, and
-    is shown.
+    The baseline of this checkout must also agree with the counts. If the change replaced it, rows show the old and the
+    new counts. If the new baseline allows more than the old one without counts that need it, that is an error: the next
+    change would be judged by it. The table of ops of a rung may change together with its baseline, and the change is
+    shown.
 
     Raises:
         BuildError: the revision does not exist, or has no policy or baseline.
@@ -48,7 +48,10 @@ def since(
     rules = judge_of(here, common, head, policy, baseline.parent)
     content = read_at(here, common, baseline)
     if content is None:
-        raise BuildError(f"gate exact --base {base}: expected {baseline} at {common[:10]}, found no such file.")
+        raise BuildError(
+            f"gate exact --base {base}: expected {baseline} at {common[:10]}, found no such file. Commit the "
+            "baseline there, or name another revision."
+        )
     with _laid_down(content, baseline.name) as old:
         before = against(old, records, failures, rules.policy, wanted, remade=True)
     now = against(baseline, records, [], rules.policy, wanted)
@@ -64,20 +67,23 @@ def since(
 
 
 def _looser(before: Verdict, now: Verdict, baseline: Path) -> list[verdicts.Row]:
-    """Errors of counts that a change's baseline has higher than both the base's and what is counted, or has no more."""
+    """Errors for counts whose new baseline is above both the old baseline and the count, or is missing."""
     old = {row.id: row for row in before.rows}
     rows = []
     for row in now.rows:
         was = old.get(row.id)
         if row.verdict == "NEW" and (was is None or was.verdict != "NEW"):
-            said = "the baseline of the change does not have it, that of the base does"
+            said = "the baseline of the change lacks this metric, the baseline of the base has it"
         elif row.verdict == "BETTER" and not (was and _number(row.base) <= _number(was.base)):
-            said = f"the baseline of the change says {row.base}, that of the base {was.base if was else 'nothing'}"
+            said = (
+                f"the baseline of the change has {row.base}, the baseline of the base has "
+                f"{was.base if was else 'nothing'}"
+            )
         else:
             continue
         text = (
-            f"{row.metric}: {said}, and {row.head if row.head is not None else 'it'} is counted. The next change would "
-            f"be judged by that. Make {baseline} again: fluxperf gate exact --remake."
+            f"{row.metric}: {said}, and the count is {row.head if row.head is not None else 'missing'}. The next "
+            f"change would be judged by the looser baseline. Remake {baseline}: fluxperf gate exact --remake."
         )
         rows.append(problem("judge_changed", text, workload=row.workload, rung=row.rung, metric=row.metric))
     return rows
@@ -96,7 +102,7 @@ def against(
     *,
     remade: bool = False,
 ) -> Verdict:
-    """The verdict on counts against a baseline file, of the workloads and rungs that were wanted; all of it if none."""
+    """The verdict on counts against a baseline file, for the given workloads and rungs; for all if none are given."""
     rows = list(failures)
     kept: list[Record] = []
     try:
@@ -119,7 +125,7 @@ def against(
 
 
 def other_program(here: Path) -> list[verdicts.Row]:
-    """The error of a fluxperf that counts and is not that of the checkout it stands in; nothing where there is none.
+    """An error if the running fluxperf is not the one in this checkout and differs from it; else no row.
 
     Args:
         here: the checkout.
@@ -132,25 +138,25 @@ def other_program(here: Path) -> list[verdicts.Row]:
     if not other:
         return []
     text = (
-        f"expected the fluxperf of this checkout to count, {running} does, and {plural(len(other), 'file')} of it "
-        f"{'differs' if len(other) == 1 else 'differ'} ({', '.join(other[:3])}). Install this checkout, and run "
-        "the gate from there."
+        f"expected counts by the fluxperf of this checkout, but {running} is running, and "
+        f"{plural(len(other), 'file')} {'differs' if len(other) == 1 else 'differ'} ({', '.join(other[:3])}). "
+        "Install this checkout, and run the gate from there."
     )
     return [problem("failed", text)]
 
 
 def failed(error: FluxperfError, base: str, head: str, known: Provenance) -> Verdict:
-    """The verdict where nothing could be judged, so that every output says why."""
+    """A verdict with one error row, so that every output shows why nothing could be judged."""
     return verdicts.conclude([problem("failed", str(error))], base=base, head=head, made=made(), provenance=known)
 
 
 def spreads(record: Record, baselines: Path, commit: str | None = None) -> tuple[dict[str, float], str]:
-    """Calibrated scale by metric, of the kind of machine that a record was measured on, and the file's digest.
+    """The calibrated scale of each metric for the machine of a record, and the digest of the calibration file.
 
     Args:
-        record: any of that machine.
+        record: any record of that machine.
         baselines: folder of calibrations.
-        commit: where they are read; as they lie in the folder if not given.
+        commit: commit to read them from; the files in the folder if not given.
     """
     path = file_of(baselines, record)
     if commit is not None and not path.is_absolute():
@@ -162,7 +168,7 @@ def spreads(record: Record, baselines: Path, commit: str | None = None) -> tuple
 
 
 def spreads_of(records: Path, baselines: Path) -> tuple[dict[str, float], str]:
-    """The same of a records file; none where it cannot be read, which the gate says."""
+    """The same for a records file. Empty if the file cannot be read; the gate reports that."""
     try:
         return spreads(read_records(records).records[0], baselines) if records.is_file() else ({}, "")
     except RecordError:
@@ -170,15 +176,15 @@ def spreads_of(records: Path, baselines: Path) -> tuple[dict[str, float], str]:
 
 
 def references(policy: Policy, commit: str | None = None) -> list[Reference]:
-    """Fixed points that the policy names, with their records.
+    """The fixed references of the policy, with their records.
 
     Args:
-        policy: that names them.
-        commit: where they are read, unless they say where; as they lie in the folder if not given.
+        policy: the policy.
+        commit: commit to read them from, unless a reference names its own; the files in the folder if not given.
 
     Raises:
-        BuildError: one of them is not there, or its revision is none.
-        RecordError: one of them cannot be read.
+        BuildError: a file does not exist, or a revision does not.
+        RecordError: a file cannot be read.
     """
     found = []
     for row in policy.reference:
@@ -189,7 +195,10 @@ def references(policy: Policy, commit: str | None = None) -> list[Reference]:
             continue
         content = read_at(Path.cwd(), at, Path(row.records))
         if content is None:
-            raise BuildError(f"reference {row.records}: expected that file at {at[:10]}, found none.")
+            raise BuildError(
+                f"reference {row.records}: expected that file at {at[:10]}, found none. Commit it, or correct the "
+                "policy."
+            )
         with _laid_down(content, "reference.jsonl") as path:
             found.append(Reference(name, row.budget, read_records(path).records))
     return found
@@ -197,7 +206,7 @@ def references(policy: Policy, commit: str | None = None) -> list[Reference]:
 
 @contextmanager
 def _laid_down(content: bytes, name: str) -> Iterator[Path]:
-    """A file with content that was read from git."""
+    """A temporary file with content that was read from git."""
     with scratch("fluxperf-gate-") as folder:
         path = folder / name
         write_whole(path, content)

@@ -1,4 +1,4 @@
-"""Records of a command: each kept when it is done, whatever happens to the disk or to the command later."""
+"""Saves the records of a command as soon as each is measured, even if the disk or the command fails later."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from fluxperf.words import plural
 
 
 class Keeping:
-    """Appends records to a file. What it does not take goes to a file elsewhere, or else is printed.
+    """Appends records to a file. If that fails, records go to a file elsewhere, or are printed as the last resort.
 
     Args:
-        output: records file; ``None`` if nobody wants one.
-        show: shows records; called with those that were finished when the command is stopped and no file has them.
+        output: records file; ``None`` to write none.
+        show: prints records; called with the finished ones if the command is stopped and they are in no file.
 
     Raises:
-        RecordError: the file could not be written: said now, before anything is measured.
+        RecordError: the file cannot be written. This is checked before anything is measured.
     """
 
     def __init__(self, output: Path | None, show: Callable[[list[Record]], None] = lambda records: None) -> None:
@@ -34,13 +34,13 @@ class Keeping:
         self._show, self._elsewhere, self._refused, self._others = show, list[str](), "", list[str]()
 
     def add(self, records: Iterable[Record]) -> None:
-        """Keeps records of a rung; what goes wrong is said in the end, since other rungs can be measured."""
+        """Saves the records of a rung. Errors are reported at the end, so that the other rungs are still measured."""
         for record in records:
             with undisturbed():
                 self._keep(record)
 
     def put(self, path: Path, write: Callable[[Path], object]) -> None:
-        """Writes a file that belongs to the records; likewise."""
+        """Writes a file that belongs to the records, with errors reported at the end too."""
         try:
             write_or_rescue(path, write)
         except RecordError as error:
@@ -58,12 +58,12 @@ class Keeping:
 
     @contextmanager
     def until_done(self) -> Iterator[None]:
-        """Around what measures.
+        """Context for the measurement. Reports errors of saving at its end.
 
         Raises:
-            RecordError: a file did not take what it was to; says where that is.
-            BaseException: what goes wrong meanwhile, with a note about that; if the command was stopped, also about
-                what was kept.
+            RecordError: a file could not be written; the message says where the content is instead.
+            BaseException: any error of the measurement, with notes about errors of saving and, if the command was
+                stopped, about what was saved.
         """
         try:
             yield
@@ -78,20 +78,22 @@ class Keeping:
         self.check()
 
     def check(self) -> None:
-        """For those whom others wait for, after each record.
+        """Raises errors of saving after each record, for runs that other processes wait for.
 
         Raises:
-            RecordError: a file did not take what it was to; says where that is.
+            RecordError: a file could not be written; the message says where the content is instead.
         """
         if said := self._said():
             raise RecordError(" ".join(said))
 
     def _said(self) -> list[str]:
-        """A sentence about what was refused."""
+        """Sentences about what could not be saved."""
         found = list(self._others)
         if self._refused:
             places = ", ".join(dict.fromkeys(self._elsewhere))
-            found.append(f"{self._refused} {plural(len(self._elsewhere), 'record')} that it did not take: {places}.")
+            found.append(
+                f"{self._refused} {plural(len(self._elsewhere), 'record')} that could not be saved there: {places}."
+            )
         return found
 
 
@@ -100,11 +102,11 @@ def kept(records: list[Record], output: Path | None) -> str:
     if not records:
         return "No rung was finished before."
     where = "shown above" if output is None else f"appended to {output}"
-    return f"What was finished before is kept: {plural(len(records), 'record')} {where}."
+    return f"Already finished and saved: {plural(len(records), 'record')} {where}."
 
 
 def _rescued(record: Record, output: Path) -> str:
-    """Where a record went that its file did not take."""
+    """Saves a record elsewhere after its file could not be written. Returns the place."""
     where = rescued(output, lambda path: append_record(path, record))
     if not where:
         print(harmless_json(encoded(record).decode()))

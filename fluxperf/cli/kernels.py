@@ -1,4 +1,4 @@
-"""``fluxperf kernels``: times of every memory-bound kernel by itself, on a GPU."""
+"""``fluxperf kernels``: times each memory-bound kernel by itself, on a GPU."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def kernels(
 ) -> None:
     """Time every memory-bound kernel at the shapes of schnell-1024, back to back; needs a GPU.
 
-    The gate compares such times of two revisions: ``fluxperf gate --workload kernels``.
+    To compare these times of two revisions: ``fluxperf gate --workload kernels``.
     """
     try:
         device = CudaDevice()

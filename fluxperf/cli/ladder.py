@@ -1,4 +1,4 @@
-"""The ladder as text: a row per record, as ``run`` prints it and the README shows it."""
+"""The ladder as text tables with a row per record, as printed by ``run`` and shown in the README."""
 
 from __future__ import annotations
 
@@ -17,23 +17,22 @@ from fluxperf.harness.measure.environment import busy_note
 from fluxperf.harness.metrics import Metric, exact_metrics, value_of
 from fluxperf.harness.records import Record, variant
 
-#: How many bytes one of a column's unit has; what has no such unit is a count.
+#: Bytes in one unit of a column. A unit that is not listed is a count.
 _SIZES = {"GB": 1e9}
 
-#: Speedups that fit beside what else a GPU tells in 80 columns.
+#: Number of speedup columns that fit in 80 characters beside the other columns of a GPU.
 _MOST_BESIDE = 2
 
 
 def ladder(records: Sequence[Record]) -> RenderableType:
-    """Records as tables that fit 80 columns, for one workload after another: times, copies of one forward, error.
+    """Tables of records in 80 columns, one group per workload: times, copies of one forward, error.
 
-    Where something ran on a GPU a second table says what each rung does there: time per block, launches, memory, and
-    speedups; a third one what a step is on the GPU's own clock, and its joules. Times of host twins are those of a CPU
-    and are compared with nothing.
+    If something ran on a GPU, a second table has time per block, launches, memory and speedups of each rung, and a
+    third one the cycles and joules of a step. Times of host twins are CPU times and are not compared with anything.
     """
     by_workload: dict[object, list[Record]] = {}
     for record in records:
-        sizes = msgspec.structs.replace(record.workload, weights="")  # those of a peer are its own
+        sizes = msgspec.structs.replace(record.workload, weights="")  # a peer has weights of its own
         by_workload.setdefault(sizes, []).append(record)
     if len(by_workload) > 1:
         return Group(*[view for rows in by_workload.values() for view in (ladder(rows), "")][:-1])
@@ -48,7 +47,7 @@ def ladder(records: Sequence[Record]) -> RenderableType:
 def _copies(records: Sequence[Record]) -> Table:
     workload, machine = records[0].workload, records[0].machine
     twins = any(record.ran_as == "twin" for record in records)
-    note = "\nHost twins: what crosses and whether the numbers agree, not how long a GPU takes." if twins else ""
+    note = "\nHost twins: copies and errors are valid, times say nothing about a GPU." if twins else ""
     for said in (throttling_note(records), busy_note(records)):
         note += f"\n{said}" if said else ""
     times = "n generations"
@@ -57,7 +56,7 @@ def _copies(records: Sequence[Record]) -> Table:
     view = Table(
         title=f"{workload.name}: {workload.height} x {workload.width} pixels, {workload.text_tokens} text tokens, "
         f"{workload.steps} steps, batch {workload.batch}\non {machine.gpu or machine.cpu}, {machine.cores} cores",
-        caption=f"Copies and MB of one forward, exact; times are medians of {times}.{note}",
+        caption=f"Exact copies and MB of one forward. Times are medians of {times}.{note}",
         title_justify="left",
         caption_justify="left",
     )
@@ -71,7 +70,7 @@ def _copies(records: Sequence[Record]) -> Table:
 
 
 def _counts(*, of_gpu: bool) -> list[Metric]:
-    """The exact metrics that have a column: those that only a GPU tells, or the others, copies down and up first."""
+    """The exact metrics with a column: either those that need a GPU, or the others, with copies down and up first."""
     return [metric for metric in exact_metrics() if metric.brief and metric.of_gpu == of_gpu]
 
 
@@ -98,7 +97,7 @@ def _row(record: Record, counts: Sequence[Metric]) -> tuple[str, ...]:
 
 
 def _samples(processes: Sequence[Sequence[float]]) -> str:
-    """Number of samples; of several processes theirs, such as ``3 x 5``, or ``5 + 4`` where they differ."""
+    """Number of samples; with several processes per process, such as ``3 x 5``, or ``5 + 4`` if they differ."""
     sizes = [len(samples) for samples in processes]
     if len(sizes) < 2:
         return str(sum(sizes))
@@ -106,7 +105,7 @@ def _samples(processes: Sequence[Sequence[float]]) -> str:
 
 
 def _speeds(records: Sequence[Record]) -> list[Table]:
-    """Each rung on the GPU, and its speedup over the baseline and each peer; in two tables if one is wide."""
+    """Each rung on the GPU with its speedups over the baseline and each peer; two tables if one is too wide."""
     peers = [record for record in records if record.ran_as == "peer"]
     baseline = next((record for record in records if record.rung == "baseline" and record.ran_as == "kernel"), None)
     others = ([baseline] if baseline else []) + peers
@@ -116,8 +115,8 @@ def _speeds(records: Sequence[Record]) -> list[Table]:
     counts = _counts(of_gpu=True)
     views = [
         _table(
-            "double, single: ms of a block, median over those of one observed forward. Launches: calls of one "
-            "forward (of a peer its kernels). GB: peak memory of one forward, with weights.",
+            "double, single: ms of a block, as the median over the blocks of one observed forward. Launches: "
+            "launch calls of one forward (for a peer its kernels). GB: peak memory of one forward, with weights.",
             ("double", "single", *(metric.brief for metric in counts)),
         ),
         _table(about, [f"x{number}" for number in range(1, len(others) + 1)]),
@@ -155,18 +154,19 @@ def _bounds_note(gains: Sequence[Sequence[Speedup | None]]) -> str:
     kinds = {gain.kind for row in gains for gain in row if gain and gain.low != gain.high}
     says = {
         "interval": " Below them: 95 % intervals over processes.",
-        "steps": " With ~ where one generation took minutes: the range that its steps give.",
-        "range": f" With ~: the range of all samples, for fewer than {FEWEST_PROCESSES} processes give no interval.",
+        "steps": " ~ marks a range computed from the steps, where one generation took minutes.",
+        "range": f" ~ marks the range of all samples, as an interval needs at least {FEWEST_PROCESSES} processes.",
     }
     return "".join(text for kind, text in says.items() if kind in kinds)
 
 
 def _work(found: Sequence[tuple[Record, Work]]) -> Table:
-    """Cycles and joules of a step."""
+    """Table of the cycles and joules of a step."""
     remark = energy_note(record for record, _ in found)
     view = _table(
-        "One step, medians of the processes' medians. Mcycles of a multiprocessor: the work, whatever the "
-        f"clock was. J of the whole GPU, pauses between generations included.{f' {remark}' if remark else ''}",
+        "One step, medians of the processes' medians. Mcycles: million clock cycles of a multiprocessor, which "
+        "measure the work at any clock frequency. J: energy of the whole GPU, pauses between generations "
+        f"included.{f' {remark}' if remark else ''}",
         ("ms", "Mcycles", "GHz", "J", "W", "J/TFLOP"),
     )
     for record, work in found:
@@ -183,12 +183,12 @@ def _work(found: Sequence[tuple[Record, Work]]) -> Table:
 
 
 def _number(value: float | None, unit: float, places: int) -> str:
-    """A value in its unit; nothing where there is none."""
+    """A value in its unit; empty if there is none."""
     return "" if value is None else f"{value / unit:.{places}f}"
 
 
 def _name(record: Record) -> str:
-    """The rung, or a peer's form on lines of its own, or a memory budget on one."""
+    """The name of the rung. A peer's variant and a memory budget are on further lines."""
     return variant(record).replace("-", "-\n").replace(" in ", "\nin ")
 
 
@@ -199,12 +199,12 @@ def _block_ms(record: Record, section: str) -> str:
 
 
 def _over(other: Record, record: Record) -> Speedup | None:
-    """A record's speedup over another; over itself it is 1, without a spread."""
+    """The speedup of a record over another. A record over itself gives 1, without a spread."""
     return Speedup(1.0, 1.0, 1.0, "single") if record is other else speedup(other, record)
 
 
 def _speedup(gain: Speedup | None) -> str:
-    """A speedup, and below it what the samples say of it; a record over itself, and single samples, have no more."""
+    """A speedup with its interval or range below. A record over itself and single samples have no interval."""
     if gain is None:
         return ""
     if gain.low == gain.high:
@@ -218,5 +218,5 @@ def _ratio(value: float) -> str:
 
 
 def _megabytes(size: int) -> str:
-    """MB with two decimals, without any from 1 GB on."""
+    """MB with two decimals; without decimals from 1 GB on."""
     return f"{size / 1e6:.{2 if size < 1e9 else 0}f}"

@@ -1,4 +1,4 @@
-"""How loading of weights is shown: a bar with bytes and rate while it runs, a line when it is done."""
+"""Shows the loading of weights: a bar with bytes and rate while it runs, one line when it is finished."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ from fluxperf.harness.records import LoadRow
 
 
 class BytesBar:
-    """A bar that is seen while files are read.
+    """A bar that is visible while files are read.
 
     Args:
         total: bytes that will be read between `begin` and `end`; no bar for 0.
     """
 
     def __init__(self, total: int) -> None:
-        #: Shown by itself, or below another one.
+        #: The bar, shown by itself or below another one.
         self.progress = Progress("weights", total or None, in_bytes=True)
         self.progress.visible(False)
         self._shown, self._total = False, total
 
     def begin(self) -> None:
-        """The weights are placed from now on."""
+        """Shows the bar when the placing of the weights begins."""
         self._shown = self._total > 0
         self.progress.visible(self._shown)
 
     def end(self) -> None:
-        """They are there: the bar goes."""
+        """Hides the bar when the weights are placed."""
         self._shown = False
         self.progress.visible(False)
 
     def advance(self, nbytes: int) -> None:
-        """So many more have been read; any thread may call it."""
+        """Adds bytes that were read. Any thread may call it."""
         if self._shown:
             self.progress.advance(nbytes)
 
 
 class LoadingBar(BytesBar):
-    """The bar of a checkpoint, once for every rung; none for weights that are drawn.
+    """The bar of a checkpoint, shown once per rung. No bar for synthetic weights.
 
     Args:
-        source: weights that are about to be placed, any number of times.
+        source: weights that will be placed, any number of times.
     """
 
     def __init__(self, source: WeightSource) -> None:
@@ -51,7 +51,7 @@ class LoadingBar(BytesBar):
 
 
 def loaded(row: LoadRow) -> str:
-    """Bytes, seconds and rate of loading, in words: ``weights: 23.8 GB in 4.1 s, 5.8 GB/s``."""
+    """Bytes, seconds and rate of loading as text: ``weights: 23.8 GB in 4.1 s, 5.8 GB/s``."""
     return f"weights: {_size(row.bytes)} in {row.time_s:.1f} s, {_size(row.bytes / row.time_s)}/s"
 
 

@@ -1,4 +1,4 @@
-"""``fluxperf ops``: the vocabulary, with the implementations that this machine has."""
+"""``fluxperf ops``: lists the ops, with the implementations available on this machine."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from fluxperf.errors import UnknownNameError
 
 
 def ops(
-    name: Annotated[str | None, typer.Argument(metavar="OP", help="Show everything about this op.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="OP", help="Show the details of this op.")] = None,
 ) -> None:
-    """Show the op vocabulary: meaning, shapes, and implementations."""
+    """Show the ops of the model: meaning, shapes, and implementations."""
     console = Console()
     catalog.load("host")
     if name is not None:

@@ -1,4 +1,4 @@
-"""Options that say what is run, the same in every command that runs a workload."""
+"""Options for what to run, shared by all commands that run a workload."""
 
 from __future__ import annotations
 
@@ -33,10 +33,13 @@ WorkloadNames = Annotated[
         "-w",
         metavar="NAME",
         autocompletion=lambda: list(WORKLOADS),
-        help=f"One of {', '.join(WORKLOADS)}; repeat for several. The sizes below replace its own.",
+        help=f"One of {', '.join(WORKLOADS)}; repeat for several. The size options below replace sizes of the "
+        "workload.",
     ),
 ]
-DeviceKind = Annotated[str, choice(KINDS, help="Device to run on: auto takes a working GPU, else the host.")]
+DeviceKind = Annotated[
+    str, choice(KINDS, help="Device to run on: auto uses a working GPU if there is one, else the host.")
+]
 Rungs = Annotated[
     list[str] | None,
     typer.Option(
@@ -47,27 +50,27 @@ Rungs = Annotated[
         help=f"One of {', '.join(RUNGS)}; repeat for several. All if not given.",
     ),
 ]
-#: Of a picture, and in place of a workload's own.
+#: Sizes of a picture. They replace those of the workload.
 Pixels = Annotated[int, _PIXELS]
 OwnPixels = Annotated[int | None, _PIXELS]
-TextTokens = Annotated[int | None, typer.Option(help="Length of the text sequence.")]
+TextTokens = Annotated[int | None, typer.Option(help="Length of the text sequence in tokens.")]
 Steps = Annotated[int | None, typer.Option(help="Euler steps.")]
 Batch = Annotated[int | None, typer.Option(help="Images in a batch.")]
 Weights = Annotated[
     Path | None,
     typer.Option(
-        help="FLUX.1 checkpoint: diffusers folder, single file, or a model's name on the hub. Synthetic weights if not "
-        "given."
+        help="FLUX.1 checkpoint: diffusers folder, single file, or a model's name on the hub. Synthetic weights if "
+        "not given."
     ),
 ]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub; main if not given.")]
-Variant = Annotated[str | None, typer.Option(help="Variant of the files, such as fp16: a part of their names.")]
+Variant = Annotated[str | None, typer.Option(help="Variant of the files, such as fp16, as it appears in their names.")]
 MemoryGb = Annotated[
     float | None,
     typer.Option(
         "--memory-gb",
-        help="Device memory that the transformer may take, in 10^9 bytes. Weights that do not fit stay in "
-        "pinned host memory and are streamed during compute.",
+        help="Device memory for the transformer, in 10^9 bytes. Weights that do not fit stay in pinned host memory "
+        "and are streamed during compute.",
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of synthetic weights and inputs.")]
@@ -75,7 +78,7 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of synthetic weights and in
 
 @dataclass(frozen=True)
 class WorkloadOptions:
-    """Options of a run: workloads, sizes in place of their own, and weights."""
+    """Options of a run: workloads, sizes that replace theirs, and weights."""
 
     workload: WorkloadNames = field(default_factory=lambda: ["tiny"])
     height: OwnPixels = None
@@ -92,7 +95,7 @@ class WorkloadOptions:
         """The workloads, in the order in which they were named.
 
         Raises:
-            FluxperfError: there is none of a name, or a size cannot be.
+            FluxperfError: no workload has a name, or a size is invalid.
         """
         return [
             workload_named(
@@ -103,22 +106,22 @@ class WorkloadOptions:
         ]  # fmt: skip
 
     def only(self, command: str) -> Workload:
-        """The workload, for a command that takes one.
+        """The workload, for a command that accepts only one.
 
         Raises:
-            FluxperfError: several, or as `chosen`.
+            FluxperfError: several workloads, or an error of `chosen`.
         """
         first, *others = self.chosen()
         if others:
             names = " and ".join(self.workload)
-            raise ConfigError(f"{command}: expected one --workload, got {names}. Run it once for each.")
+            raise ConfigError(f"{command}: expected one --workload, got {names}. Run the command once for each.")
         return first
 
     def source(self, workload: Workload) -> WeightSource:
-        """The weights of a workload, of a checkpoint or drawn from the seed.
+        """The weights of a workload, from a checkpoint or drawn from the seed.
 
         Raises:
-            FluxperfError: see `place` and `Checkpoint`.
+            FluxperfError: errors of `place` and `Checkpoint`.
         """
         place = self.place(("transformer",))
         if place is None:
@@ -126,52 +129,59 @@ class WorkloadOptions:
         return Checkpoint(place, self.variant)
 
     def place(self, parts: tuple[str, ...]) -> Path | None:
-        """Where the weights are, in files; a name on the hub is found in its cache or downloaded. None if synthetic.
+        """The path of the weights; None for synthetic weights.
+
+        A name on the hub is found in the hub's cache or downloaded.
 
         Args:
             parts: subfolders that are needed.
 
         Raises:
-            ConfigError: a revision or a variant of no files.
-            CheckpointError: the hub's cache does not have it whole, and it cannot be downloaded.
+            ConfigError: a revision or a variant without --weights.
+            CheckpointError: the hub's cache does not hold all files, and they cannot be downloaded.
         """
         if self.weights is not None:
             return found(self.weights, parts, self.revision, variant=self.variant)
         for name, value in (("revision", self.revision), ("variant", self.variant)):
             if value is not None:
-                raise ConfigError(f"--{name} {value}: expected --weights beside it, got none. Leave it out.")
+                raise ConfigError(
+                    f"--{name} {value}: expected --weights as well, got none. Add it, or leave out --{name}."
+                )
         return None
 
 
 @dataclass(frozen=True)
 class ReferenceOptions:
-    """Latents that errors are stated against, if they are neither the oracle's nor those of a rung of the same run."""
+    """Latents to compute errors against, other than those of the oracle or of a rung of the same run."""
 
     reference: Annotated[
         Path | None,
-        typer.Option("--reference", help="Take errors against the latents in this file, which --reference-to wrote."),
+        typer.Option(
+            "--reference", help="Compute errors against the latents in this file, which --reference-to wrote."
+        ),
     ] = None
     reference_to: Annotated[
         Path | None,
         typer.Option(
-            "--reference-to", help="Write the first rung's final latents to this file, for --reference of other runs."
+            "--reference-to",
+            help="Write the final latents of the first rung to this file, for --reference of other runs.",
         ),
     ] = None
 
     def check(self, rungs_alone: bool) -> None:
-        """Complains before anything is measured.
+        """Checks the options before anything is measured.
 
         Args:
-            rungs_alone: whether the run is one of rungs of one workload, from latents to latents, once.
+            rungs_alone: whether the run measures only rungs of one workload, from latents to latents, once.
 
         Raises:
-            ConfigError: it is not.
+            ConfigError: the run is of another kind.
             RecordError: the file cannot be written.
         """
         if (self.reference or self.reference_to) and not rungs_alone:
             raise ConfigError(
-                "run --reference, --reference-to: expected a run of rungs of one workload, with neither --in-turns nor "
-                "--end-to-end. Leave them out."
+                "run --reference, --reference-to: expected rungs of one workload, with neither --in-turns nor "
+                "--end-to-end. Leave these options out, or run one workload."
             )
         if self.reference_to is not None:
             check_writable(self.reference_to)
@@ -186,23 +196,25 @@ class SamplingOptions:
         int,
         typer.Option(
             min=0,
-            help="Generations before the timed ones. On a GPU, warm-up goes on until clock and cycles are "
-            "steady, for at most 10 s.",
+            help="Generations before the timed ones. On a GPU, warm-up continues until clock and cycles are steady, "
+            "for at most 10 s.",
         ),
     ] = 1
     precision: Annotated[
         float | None,
         typer.Option(
-            min=0.01, help="Sample until the median is known to within this many percent; --repeat is the minimum."
+            min=0.01,
+            help="Take samples until the confidence interval of the median is within this many percent; --repeat is "
+            "the minimum.",
         ),
     ] = None
     time_limit_s: Annotated[
         float | None,
         typer.Option(
             min=0,
-            help="Limit of the sampling time of a rung, in seconds; warm-up may take a third of it in "
-            "addition. A generation that exceeds it alone is measured once, without warm-up. No limit if "
-            "not given; with --precision 60.",
+            help="Limit of the sampling time of a rung, in seconds. Warm-up may take another third of it. If one "
+            "generation alone exceeds it, it is measured once, without warm-up. If not given: no limit, or 60 "
+            "with --precision.",
         ),
     ] = None
     rest_s: Annotated[
@@ -210,12 +222,12 @@ class SamplingOptions:
     ] = 0.0
 
     def sampling(self) -> Sampling:
-        """A fixed number of samples without a bound in time, or as many as the precision needs within one."""
+        """A fixed number of samples without a time limit, or as many as the precision needs within a time limit."""
         until, limit_s = None, self.time_limit_s
         if self.precision is not None:
             limit_s = 60.0 if limit_s is None else limit_s
             until = Until(self.precision / 100, most_s=limit_s, warmup_s=limit_s / 3)
         elif limit_s is not None:
-            # The numbers asked for are the most that is sampled, not the least.
+            # With a time limit, the given number of samples is the maximum, not the minimum.
             until = Until(0.0, most=self.repeat, most_s=limit_s, warmup_most=self.warmup, warmup_s=limit_s / 3)
         return Sampling(self.repeat, self.warmup, until, self.rest_s)

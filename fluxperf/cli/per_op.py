@@ -29,19 +29,19 @@ PerOpFile = Annotated[
 Ceilings = Annotated[
     list[Path] | None,
     typer.Option(
-        help="Measured rates of the machine for that table: rates by `python -m benchmarks.kernels` in a "
-        f"checkout, records, or folders of them; {_RECORDS} if none is given and it is there."
+        help="Measured rates of the machine for the table of ops: the output of `python -m benchmarks.kernels` in a "
+        f"checkout, records, or folders of them. If not given, {_RECORDS} if it exists."
     ),
 ]
 
 
 def rates_of(paths: list[Path] | None) -> Rates:
-    """Rates that were given, or those that lie where records do.
+    """The given rates, or those in the folder of records.
 
     Raises:
-        RecordError: a file cannot be read, or holds none.
+        RecordError: a file cannot be read, or contains no rates.
     """
-    # What reads records imports SciPy, which the other commands need not pay for.
+    # Reading records imports SciPy. The other commands need not pay for it.
     from fluxperf.harness.facts.per_op import read_rates
 
     there = [_RECORDS] if any(_RECORDS.rglob("*.jsonl")) else []
@@ -51,13 +51,13 @@ def rates_of(paths: list[Path] | None) -> Rates:
 def table_per_op(
     timeline: Timeline, ledger: Ledger | None, rates: Rates | None, in_ops: float | None, to: Path | None
 ) -> PerOp | None:
-    """The ops of a profiled step, written to a file if one is named; ``None`` where there is nothing to make it from.
+    """The ops of a profiled step, also written to a file if one is named; ``None`` if there is no data for it.
 
     Args:
-        timeline: attributed.
-        ledger: what the run counted, if that is known.
-        rates: from `rates_of`, if there is a ledger.
-        in_ops: share of the steps' GPU time in ops, ``None`` if no GPU worked in a step.
+        timeline: a timeline with attributed work.
+        ledger: the counts of the run, if there are any.
+        rates: result of `rates_of`, if there is a ledger.
+        in_ops: share of the steps' GPU time in ops; ``None`` if no GPU worked in a step.
         to: a JSON file.
 
     Raises:
@@ -69,7 +69,9 @@ def table_per_op(
     if to is None and (ledger is None or not ledger.ops or in_ops is None):
         return None
     if ledger is None or rates is None:
-        raise ConfigError("--per-op: expected --ledger with what the run counted, got none. Add the profile's ledger.")
+        raise ConfigError(
+            "--per-op: expected --ledger with the counts of the run, got none. Add the ledger of the profile."
+        )
     from fluxperf.harness.facts.per_op import machine_ceilings, per_op
 
     table = per_op(timeline, ledger, machine_ceilings(rates, timeline, ledger))
@@ -80,7 +82,7 @@ def table_per_op(
 
 
 def show_per_op(table: PerOp | None) -> None:
-    """Prints the table, if there is one, and what it adds up to."""
+    """Prints the table of ops, if there is one, with its totals."""
     if table is None:
         return
     console = Console(highlight=False)
@@ -99,19 +101,21 @@ def show_per_op(table: PerOp | None) -> None:
     view.add_row("step", "", "", "", f"{table.step_ms:.3f}", _percent(1.0))
     console.print(view)
     console.print(
-        f"Ops explain {_percent(table.explained)} of the step. Kernel times add up to {table.kernel_sum_ms:.3f} ms in "
-        f"the {table.ops_ms + table.outside_ops_ms:.3f} ms that the GPU was busy.",
+        f"Ops explain {_percent(table.explained)} of the step. Kernel times add up to {table.kernel_sum_ms:.3f} "
+        f"ms; the GPU was busy for {table.ops_ms + table.outside_ops_ms:.3f} ms.",
         soft_wrap=True,
     )
     if table.untraced_step_ms and table.ops_of_untraced_step:
         console.print(
-            f"Without the tool a step took {table.untraced_step_ms:.3f} ms; the sum of the ops is "
+            f"Without the profiler a step took {table.untraced_step_ms:.3f} ms. The sum of the ops is "
             f"{_percent(table.ops_of_untraced_step)} of that.",
             soft_wrap=True,
         )
     if table.form == "graph" and not table.well_explained:
         console.print(
-            "Less than 97 % of the step is explained: look for what the GPU waits for.", style="red", soft_wrap=True
+            "Less than 97 % of the step is explained. Look for the reason of the idle time.",
+            style="red",
+            soft_wrap=True,
         )
     for ceiling in table.ceilings:
         kind = "" if ceiling.kind == "measured" else ", published peak"

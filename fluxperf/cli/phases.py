@@ -1,4 +1,4 @@
-"""``fluxperf phases``: the ladder, or the whole op table of one rung."""
+"""``fluxperf phases``: prints the ladder, or the table of ops of one rung."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from fluxperf.engine.ops.catalog import METHODS
 from fluxperf.engine.ops.table import OP_NAMES
 from fluxperf.engine.phases import MISSION, PHASES, Phase, phase_named, table
 
-#: Ops whose products may be kernels of this project, and what is said of them.
+#: Ops whose matrix products may be kernels of this project, and the note about them.
 _OWN = {"qkv_heads", "linear_gelu", "linear_gated_residual"}
 _SAID = (
-    "On Hopper (sm_90) products of {ops} are this project's own kernels, with the rest of the op in their epilogue, "
-    "for each shape at which a trial finds them quicker than cuBLASLt; everywhere else they are cuBLASLt's. "
-    "The choices of a record say which."
+    "On Hopper (sm_90), matrix products of {ops} run as this project's own kernels for each shape at which a trial "
+    "finds them faster than cuBLASLt. Their epilogue does the rest of the op. All other products run in cuBLASLt. "
+    "The choices in a record show which was used."
 )
 
 
 def phases(
     rung: Annotated[
         str | None,
-        choice([phase.name for phase in PHASES], "--rung", "-r", help="Show the op table of this rung instead."),
+        choice([phase.name for phase in PHASES], "--rung", "-r", help="Show the table of ops of this rung instead."),
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the ladder as a Markdown table.")] = False,
 ) -> None:
-    """Show the ladder: what each rung changes, and only that."""
+    """Show the ladder: the changes that each rung makes to the one before."""
     if markdown:
         say(as_markdown())
         return
@@ -45,11 +45,11 @@ def phases(
     for phase in PHASES:
         view.add_row(phase.name, phase.mission, _expected(phase), phase.change)
     console.print(view)
-    console.print("`fluxperf phases --rung NAME` shows the op table of a rung.")
+    console.print("`fluxperf phases --rung NAME` shows the table of ops of a rung.")
 
 
 def as_markdown() -> str:
-    """The ladder as a Markdown table, as the README has it."""
+    """The ladder as a Markdown table for the README."""
     lines = ["| rung | mission | dtype | expected | what changes, and only that |", "|---|---|---|---|---|"]
     for phase in PHASES:
         dtype = phase.activations + (" + e4m3" if phase.e4m3 else "")
@@ -58,7 +58,7 @@ def as_markdown() -> str:
 
 
 def _expected(phase: Phase) -> str:
-    """Speedup expected of the mission's phase that ends at a rung, as text."""
+    """The expected speedup of the mission phase that ends at a rung, as text."""
     for mission in MISSION:
         if mission.after == phase.name:
             return f"{mission.expected[0]:g}-{mission.expected[1]:g}x over {mission.before}"
@@ -66,7 +66,7 @@ def _expected(phase: Phase) -> str:
 
 
 def _rows(name: str) -> Table:
-    """Op table of a rung; what it changes is marked."""
+    """The table of ops of a rung, with its changes marked."""
     phase = phase_named(name)
     dtype = phase.activations + (f", projections of {' and '.join(phase.e4m3)} blocks in e4m3" if phase.e4m3 else "")
     view = Table(title=f"Rung {name}: {phase.change}\n{dtype}; executor {phase.executor}", title_justify="left")

@@ -1,4 +1,4 @@
-"""Making pictures for a command: bars while it works, a line for each picture with what its stages took."""
+"""Makes pictures for a command, with progress bars and a line per picture with the time of each stage."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from fluxperf.pipeline.text_to_image import Pipeline
 
 
 class How(NamedTuple):
-    """How pictures are made."""
+    """Settings for making pictures."""
 
     model: Path
     rung: str | None
@@ -50,11 +50,11 @@ class How(NamedTuple):
 
     @property
     def single(self) -> SingleFile | None:
-        """The file of the transformer, where it is none of the folder's."""
+        """The single file with the transformer's weights, if they are not in the folder."""
         return None if self.transformer is None else open_single(self.transformer)
 
     def at_hand(self, parts: tuple[str, ...]) -> How:
-        """The same, with the folder that its model names, which is downloaded if it must be."""
+        """The same settings with the local folder of the model, which is downloaded if necessary."""
         return self._replace(model=found(self.model, parts, self.revision, variant=self.variant), revision=None)
 
 
@@ -69,17 +69,17 @@ def make_pictures(
     """Loads the model and makes every picture.
 
     Args:
-        how: pictures are made.
-        lines: prompts; none where embeddings are given.
+        how: settings.
+        lines: prompts; none if embeddings are given.
         embeddings: file of embeddings.
         given: the command's values for all pictures.
-        output: file or folder of pictures.
-        latents_out: the same of latents.
+        output: file or folder of the pictures.
+        latents_out: file or folder of the latents.
 
     Raises:
-        FluxperfError: a request, a model or a place that cannot be.
+        FluxperfError: a request, a model or an output path is invalid.
     """
-    if lines:  # complains before gigabytes are read; embeddings are judged by the model's sizes
+    if lines:  # Check before gigabytes are read. Embeddings are checked later, against the sizes of the model.
         for job in jobs_of(lines, [], given, output, latents_out):
             _wanted(config_named("dev"), job, how.tokens)
     how = how.at_hand(needed(embeddings is None, output is not None, how.single))
@@ -97,16 +97,16 @@ def make_pictures(
         for number, job in enumerate(jobs, start=1):
             _picture(pipeline, how, job, f"picture {number} of {len(jobs)}", stored.encoders if stored else "")
     except (KeyboardInterrupt, RecordError) as error:
-        # Files tell, not a count beside them: the interrupt may come between a file and its count.
+        # Files are counted, not loop turns: an interrupt may come between a file and its count.
         done = sum(_written(job) not in (None, old) for job, old in zip(jobs, before, strict=True))
-        error.add_note(f"{done} of {len(jobs)} pictures are done, nothing half-written is left.")
+        error.add_note(f"{done} of {len(jobs)} pictures are finished. No partial file is left.")
         raise
     finally:
         pipeline.close()
 
 
 def _written(job: Job) -> tuple[int, int] | None:
-    """Which file lies where the job's last one goes: a whole new one is moved there."""
+    """Identity of the job's last output file. A new output file replaces it and has another identity."""
     last = job.latents_out if job.output is None else job.output
     try:
         found = None if last is None else last.stat()
@@ -116,7 +116,7 @@ def _written(job: Job) -> tuple[int, int] | None:
 
 
 def _wanted(config: FluxConfig, job: Job, tokens: int) -> Asked:
-    """A job's request, checked."""
+    """The checked request of a job."""
     return asked(
         config,
         job.prompt if job.embedded is None else None,
@@ -131,7 +131,7 @@ def _wanted(config: FluxConfig, job: Job, tokens: int) -> Asked:
 
 
 def _loaded(how: How, text_encoders: bool, vae: bool, cached: int) -> Pipeline:
-    """The pipeline, with a bar while it is read and a line when it is there."""
+    """The loaded pipeline, with a bar while loading and a line when it is loaded."""
     folders = [part for part in needed(text_encoders, False, how.single) if part in ("transformer", "text_encoder_2")]
     files = [file for name in folders for file in (how.model / name).glob("*.safetensors") if file.is_file()]
     files += [how.transformer] if how.transformer is not None and how.transformer.is_file() else []
@@ -166,7 +166,7 @@ def _loaded(how: How, text_encoders: bool, vae: bool, cached: int) -> Pipeline:
 
 
 def _picture(pipeline: Pipeline, how: How, job: Job, title: str, encoders: str) -> None:
-    """Makes one picture, and says what it took."""
+    """Makes one picture, and prints the time of its stages."""
     start = time.perf_counter()
     wanted = _wanted(pipeline.config, job, how.tokens)
     with _bar(title, wanted.workload.steps) as on_step:
@@ -194,7 +194,7 @@ def _picture(pipeline: Pipeline, how: How, job: Job, title: str, encoders: str) 
 
 @contextmanager
 def _bar(title: str, steps: int) -> Iterator[OnStep]:
-    """A bar of steps with the milliseconds of the last one."""
+    """A bar of steps that shows the milliseconds of the last step."""
     with Progress(title, steps) as progress:
 
         def on_step(step: int, seconds: float) -> None:
@@ -204,7 +204,7 @@ def _bar(title: str, steps: int) -> Iterator[OnStep]:
 
 
 def _told(made: Generated) -> str:
-    """A picture's size, seed and stages in words."""
+    """Size, seed and stages of a picture as text."""
     workload, stages = made.workload, ", ".join(f"{one.name} {one.seconds * 1e3:.1f} ms" for one in made.stages)
     per_step = sum(made.steps_s) / len(made.steps_s) * 1e3
     size = f"{workload.width} x {workload.height}"
@@ -212,7 +212,7 @@ def _told(made: Generated) -> str:
 
 
 def encode_prompts(how: How, prompts: list[Words], output: Path) -> None:
-    """Writes embeddings of prompts: in the dtype of a rung's text encoders, in float32 where no rung is named."""
+    """Writes embeddings of prompts, in the dtype of the rung's text encoders, or in float32 if no rung is named."""
     if not prompts:
         raise ConfigError("--embeddings-out: expected a prompt or --prompts, got none.")
     dtype = phase_named(how.rung).activations if how.rung else "float32"
@@ -230,11 +230,11 @@ def encode_prompts(how: How, prompts: list[Words], output: Path) -> None:
 def decode_latents(how: How, path: Path, output: Path | None) -> None:
     """Writes the picture of stored latents."""
     if output is None:
-        raise ConfigError("--decode: expected -o, a file for the picture, got another output alone.")
+        raise ConfigError("--decode: expected -o, a file for the picture, got only another output. Add -o.")
     target = output / f"{path.stem}.png" if is_folder(output) or not output.suffix else output
     check_suffix("-o", target, ".png")
     latents, rows, columns, metadata = load_latents(path)
-    # As the generation would have decoded them; files of earlier versions do not say.
+    # Decoded with the settings of the generation. Files of earlier versions do not store them.
     dtype = metadata.get("vae") or "bfloat16"
     single = how.single
     how = how.at_hand(parts_from(single, VAE))

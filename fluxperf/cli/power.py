@@ -1,4 +1,4 @@
-"""``fluxperf gate power``: how often the gate would be wrong here, and how often it would find a change."""
+"""``fluxperf gate power``: simulates how often the gate is wrong on this machine, and how often it finds a change."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from fluxperf.words import plural
 
 
 def power(
-    comparisons: Annotated[Path, typer.Argument(metavar="FILE", help="What `gate calibrate -o FILE` wrote.")],
+    comparisons: Annotated[
+        Path, typer.Argument(metavar="FILE", help="File of comparisons, written by `gate calibrate -o FILE`.")
+    ],
     trials: Annotated[int, typer.Option(min=1, help="Simulated comparisons of each change.")] = 2000,
     change: Annotated[
         list[float] | None,
@@ -31,21 +33,22 @@ def power(
         typer.Option(
             "--metric",
             "-m",
-            help="Kind of metric: times, cycles or energy; repeat for several. All in the file if not given.",
+            help="Kind of metric: times, cycles or energy; repeat for several. If not given, all in the file.",
         ),
     ] = None,
     calibrated: Annotated[
         bool,
         typer.Option(
-            "--calibrated/--uncalibrated", help="Judge with the calibration that the file gives, or without one."
+            "--calibrated/--uncalibrated", help="Judge with the calibration of the file, or without a calibration."
         ),
     ] = True,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the rows to this JSON file.")] = None,
     policy: Annotated[Path, typer.Option(help="Policy with thresholds.")] = POLICY,
 ) -> None:
-    """Simulate the gate on A/A comparisons: how often it gives a false alarm, and how often it finds a change.
+    """Simulate the gate on A/A comparisons: rate of false alarms, and rate at which it finds a change.
 
-    Pairs are drawn from those that were measured, the head is made worse, and the gate's own judge judges.
+    Pairs are drawn from the measured ones, the head is made slower by a known amount, and the judge of the gate
+    decides.
     """
     if output is not None:
         check_writable(output)
@@ -57,7 +60,8 @@ def power(
     rules = thresholds.noisy_of(_workload(found.metrics))
     if unknown := [name for name in names if name not in rules]:
         raise ConfigError(
-            f"gate power: expected only metrics of {policy}, but {comparisons} also has {', '.join(unknown)}."
+            f"gate power: expected only metrics in {policy}, but {comparisons} also has {', '.join(unknown)}. Name "
+            "the policy of that file with --policy."
         )
     gated = Gated({name: rules[name] for name in names}, thresholds.pairs, scales if calibrated else {})
     rows = []

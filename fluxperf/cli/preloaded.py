@@ -1,6 +1,6 @@
-"""Imported by a process that others are forked from: the commands that measure, and the libraries of a GPU.
+"""Preloads modules into a process that others are forked from: measuring commands and GPU libraries.
 
-Libraries are loaded as far as they are installed, and the GPU is not touched.
+Libraries are imported if they are installed. The GPU is not initialized.
 """
 
 from __future__ import annotations

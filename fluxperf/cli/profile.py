@@ -1,4 +1,4 @@
-"""``fluxperf profile``: steps of a workload under Nsight Systems or CUPTI, checked against the ledger."""
+"""``fluxperf profile``: captures steps of a workload with Nsight Systems or CUPTI, and checks the counts."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ from fluxperf.workloads import Prepared, Workload, obstacles, prepare
 
 TOOLS = ("auto", "nsys", "cupti")
 
-#: Options that say what is made of a capture, and do not belong to the process that is captured.
+#: Options for the output of a capture, which are not passed to the captured process.
 _OF_THE_WHOLE = ("tool", "nsys", "output", "overwrite", "by", "top", "per_op", "ceilings")
 
 
 class _Wanted(NamedTuple):
-    """The run that is profiled."""
+    """The run to profile."""
 
     workload: Workload
     rung: str
@@ -58,22 +58,27 @@ def profile(
     context: typer.Context,
     what: WorkloadOptions,
     rung: Annotated[str, choice(RUNGS, "--rung", "-r", help="Rung to profile.")] = "fused",
-    measured_steps: Annotated[int, typer.Option(min=1, help="Number of steps to capture, from the first on.")] = 1,
+    measured_steps: Annotated[int, typer.Option(min=1, help="Number of steps to capture.")] = 1,
     warmup: Annotated[
-        int, typer.Option(min=0, help="Steps before the captured ones. The first step compiles and chooses algorithms.")
+        int,
+        typer.Option(
+            min=0, help="Steps before the captured ones. The first step compiles kernels and chooses algorithms."
+        ),
     ] = 1,
     eager_form: Annotated[
         bool,
         typer.Option(
             "--eager-form",
-            help="Launch every op by itself, also on rungs whose step is one launch of a CUDA graph. The gaps "
-            "between launches are then not those of the graph.",
+            help="Launch every op separately, also on rungs that launch a step as one CUDA graph. The gaps between "
+            "launches then differ from those of the graph.",
         ),
     ] = False,
-    tool: Annotated[str, choice(TOOLS, help="Profiler: auto takes nsys if it is installed, else cupti.")] = "auto",
+    tool: Annotated[str, choice(TOOLS, help="Profiler: auto uses nsys if it is installed, else cupti.")] = "auto",
     nsys: Annotated[
         Path | None,
-        typer.Option("--nsys", help=f"Path of nsys, if it is not on PATH; also the environment variable {VARIABLE}."),
+        typer.Option(
+            "--nsys", help=f"Path of nsys, if it is not on PATH. The environment variable {VARIABLE} sets it too."
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -86,11 +91,11 @@ def profile(
     ceilings: Ceilings = None,
     inside: Annotated[Path | None, typer.Option("--inside", hidden=True)] = None,
 ) -> None:
-    """Capture steps of a rung under Nsight Systems or CUPTI, and check the capture against the ledger; needs a GPU.
+    """Capture steps of a rung with Nsight Systems or CUPTI, and check the capture against the ledger; needs a GPU.
 
-    Where a step is one launch of a CUDA graph, that is what is captured, each kernel under the op that it is from.
+    On rungs that launch a step as one CUDA graph, the graph is captured, and each kernel is assigned to its op.
 
-    Exit codes: 0 copies, bytes and launches are those that the run counted; 1 they are not; 2 an error.
+    Exit codes: 0 copies, bytes and launches equal the counts of the run; 1 they differ; 2 an error.
     """
     chosen = what.only("profile")
     wanted = _Wanted(chosen, phase_named(rung).name, what, measured_steps, warmup, eager_form)
@@ -120,10 +125,10 @@ def profile(
 
 
 def _program(tool: str, nsys: Path | None, rung: str, by: str) -> Path | None:
-    """The nsys to profile with, ``None`` for CUPTI, once nothing else stands in the way.
+    """The path of nsys, or ``None`` for CUPTI, after all other checks.
 
     Raises:
-        FluxperfError: an unknown name, no nsys where it was asked for, a rung that GPUs cannot run, or no GPU.
+        FluxperfError: an unknown name, nsys was requested but not found, a rung that does not run on GPUs, or no GPU.
     """
     for kind, name, known in (("tool", tool, TOOLS), ("grouping", by, GROUPINGS)):
         if name not in known:
@@ -131,8 +136,8 @@ def _program(tool: str, nsys: Path | None, rung: str, by: str) -> Path | None:
     program = None if tool == "cupti" else find_nsys(nsys)
     if tool == "nsys" and program is None:
         raise ConfigError(
-            f"profile --tool nsys: expected nsys on PATH, found none. Install Nsight Systems, name it with --nsys or "
-            f"{VARIABLE}, or use --tool cupti."
+            "profile --tool nsys: expected nsys on PATH, found none. Install Nsight Systems, set its path with "
+            f"--nsys or {VARIABLE}, or use --tool cupti."
         )
     problems = obstacles(phase_named(rung), "cuda")
     if problems:
@@ -143,23 +148,26 @@ def _program(tool: str, nsys: Path | None, rung: str, by: str) -> Path | None:
 
 
 def _say_where(final: ProfileFiles) -> None:
-    """Where the files are, and what reads them."""
+    """Prints the written files, and the commands that read them."""
     say(f"Written: {', '.join(str(path) for path in final.there())}.", err=True)
     read = final.export if final.export.exists() else final.trace
     say(
-        f"`fluxperf timeline {read} --ledger {final.ledger}` reads them again; {final.trace} opens at ui.perfetto.dev.",
+        f"`fluxperf timeline {read} --ledger {final.ledger}` reads them again. Open {final.trace} at ui.perfetto.dev.",
         err=True,
     )
 
 
 def _with_nsys(program: Path, words: list[str], files: ProfileFiles) -> Timeline:
-    """The timeline of a process of its own under nsys."""
+    """The timeline of a child process that runs under nsys."""
     command = [sys.executable, "-m", "fluxperf", "profile", *words, f"--inside={files.ledger}"]
     stem = files.trace.with_suffix("")
     with Console(stderr=True).status(Text(f"profiling under {program}")):
         _, export = capture(program, command, stem)
     if not files.ledger.exists():
-        raise DeviceError(f"profile: {program} captured something, but the profiled run wrote no ledger. Try again.")
+        raise DeviceError(
+            f"profile: expected a ledger from the profiled run, but it wrote none, although {program} wrote a "
+            "capture. Try again."
+        )
     return read_capture(export)
 
 
@@ -178,15 +186,17 @@ def _profile_inside(wanted: _Wanted, ledger: Path) -> None:
 
 
 def _attached(rung: str) -> NvtxRanges:
-    """NVTX ranges that a tool sees."""
+    """NVTX ranges that an attached tool records."""
     ranges = NvtxRanges(rung)
     if not ranges.enabled:
-        raise DeviceError("profile: expected NVTX to be traced by nsys, but no tool is attached to it.")
+        raise DeviceError(
+            "profile: expected nsys to trace NVTX, but no tool is attached. Start it by `fluxperf profile`."
+        )
     return ranges
 
 
 def _with_cupti(wanted: _Wanted, files: ProfileFiles) -> Timeline:
-    """The timeline of this process."""
+    """The timeline of this process, captured by CUPTI."""
     recorder = Recorder(os.getpid())
     with Console(stderr=True).status(Text("profiling under CUPTI")):
         prepared = _prepared(wanted)

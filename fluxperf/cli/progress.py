@@ -1,4 +1,4 @@
-"""How far a command is: a bar with the time that is left on a terminal, a line now and then where there is none."""
+"""Shows the progress of a command: a bar with remaining time on a terminal, else a line every few seconds."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ from rich.text import Text
 from fluxperf.cli.terminal import Console, say
 from fluxperf.lifeline import is_led
 
-#: Seconds after which a command that is quick as a rule says what it does, and between looks at that on a terminal.
+#: Seconds after which a normally short command shows its progress, and seconds between updates on a terminal.
 LATE_S = 2.0
 _LOOK_S = 0.2
 
-#: Seconds between lines. A log stays short, a job is seen to be alive, and quick commands print none.
+#: Seconds between lines. Logs stay short, a running job is visible, and short commands print no lines.
 EVERY_S = 10.0
 
 
 class Progress:
-    """A count toward a total, on stderr. It is shown between ``with`` and its end.
+    """A count toward a total, on stderr, shown within its ``with`` block.
 
-    A process that another command started prints no lines: that command's own count covers it.
+    A child process of another command prints no lines, as the count of that command covers it.
 
     Args:
-        what: is being done.
-        total: of the count; ``None`` where it is not known.
-        in_bytes: the count is of bytes.
+        what: name of the activity.
+        total: total of the count; ``None`` if unknown.
+        in_bytes: whether the count is in bytes.
         below: further bars on the same terminal.
     """
 
@@ -72,13 +72,13 @@ class Progress:
             self._live.stop()
 
     def advance(self, by: float = 1) -> None:
-        """So much more is done; any thread may say it."""
+        """Adds to the count. Any thread may call it."""
         self.done += by
         self.bar.advance(self._task, by)
         self._line()
 
     def show(self, what: str = "", done: float | None = None, total: float | None = None, note: str = "") -> None:
-        """Something else is being done, or the count is another; the clock starts anew with a new total."""
+        """Changes the activity, the count or the total. A new total restarts the clock."""
         if total is not None and total != self.total:
             self.total, self._start = total, time.monotonic()
         self.what, self.done = what or self.what, self.done if done is None else done
@@ -86,7 +86,7 @@ class Progress:
         self._line()
 
     def visible(self, wanted: bool) -> None:
-        """Whether the bar is on the terminal; the count starts anew when it comes."""
+        """Shows or hides the bar. Showing it restarts the count."""
         if wanted:
             self.done, self._start = 0.0, time.monotonic()
             self.bar.reset(self._task, total=self.total)
@@ -100,7 +100,7 @@ class Progress:
         say(self.in_words(now - self._start), err=True)
 
     def in_words(self, elapsed_s: float) -> str:
-        """The line of a log: ``counting: 3 of 8, 12 s, about 20 s left``."""
+        """The progress as a line of a log: ``counting: 3 of 8, 12 s, about 20 s left``."""
         parts = [self._count()] if self.done or self.total else []
         parts.append(duration(elapsed_s))
         if self.total and 0 < self.done < self.total:
@@ -114,13 +114,13 @@ class Progress:
 
 
 class Stages:
-    """Stages of a command that is quick as a rule: where it takes longer than two seconds it says which it is at.
+    """Shows the current stage of a normally short command, once it takes longer than two seconds.
 
-    A terminal shows the stage and the seconds so far; elsewhere a line does, at once and then now and then. It ends
-    with the block: what the command has to say comes behind it.
+    A terminal shows the stage and the elapsed seconds. Otherwise a line is printed at once and then every few seconds.
+    The display ends with the block, before the command prints its result.
 
     Args:
-        what: is done first.
+        what: name of the first stage.
     """
 
     def __init__(self, what: str) -> None:
@@ -129,7 +129,7 @@ class Stages:
         self._start = time.monotonic()
 
     def __enter__(self) -> Stages:
-        if not is_led():  # the command that started this process shows how far it is
+        if not is_led():  # otherwise the command that started this process shows the progress
             self._thread.start()
         return self
 
@@ -141,20 +141,20 @@ class Stages:
             self._thread.join()
 
     def next(self, what: str) -> None:
-        """Something else is done from now on."""
+        """Starts the next stage."""
         self._what = what
 
     def _show(self) -> None:
         if self._over.wait(LATE_S):
             return
         console = Console(stderr=True)
-        with suppress(OSError):  # nobody reads it
+        with suppress(OSError):  # the output may be closed
             if not console.is_terminal:
                 say(self._words(), err=True)
                 while not self._over.wait(EVERY_S):
                     say(self._words(), err=True)
                 return
-            with console.status(Text(self._words())) as status:  # a str would be markup there
+            with console.status(Text(self._words())) as status:  # a str would be parsed as markup
                 while not self._over.wait(_LOOK_S):
                     status.update(Text(self._words()))
 
@@ -163,7 +163,7 @@ class Stages:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: ``12 s``, ``3 min``, ``2 h 5 min``."""
+    """A duration as text: ``12 s``, ``3 min``, ``2 h 5 min``."""
     minutes = round(seconds / 60)
     if seconds < 100:
         return f"{seconds:.0f} s"

@@ -1,4 +1,4 @@
-"""``fluxperf run --processes``: the same run in fresh processes, merged into one record per rung."""
+"""``fluxperf run --processes``: repeats a run in new processes and merges their results into one record per rung."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ from fluxperf.harness.measure.processes import Replicas, folder_for, merge_all, 
 from fluxperf.harness.records import Record
 from fluxperf.words import plural
 
-#: Options that belong to the run as a whole and are not given to its processes.
+#: Options of the run as a whole. They are not passed to its processes.
 _OF_THE_WHOLE = ("processes", "output")
 
 
 def measured_in_processes(context: typer.Context, processes: int, output: Path | None) -> list[Record]:
-    """Records of a run in fresh processes, merged by rung and appended to the output.
+    """Records of a run in new processes, merged by rung and appended to the output.
 
     Args:
-        context: of the command, whose other options are passed on.
-        processes: how many, one after another.
+        context: context of the command, whose other options are passed on.
+        processes: number of processes, run one after another.
         output: records file, or ``None``.
 
     Raises:
-        ProcessError: a process failed, or the processes disagree about exact counts. What was finished and agrees is
-            appended and shown before. Where they disagree, their own records are kept.
-        RecordError: the output cannot be written, or did not take a record; says where that is.
-        KeyboardInterrupt: the command was stopped; likewise.
+        ProcessError: a process failed, or the processes disagree about exact counts. Finished results that agree are
+            saved and shown before. If they disagree, the records of each process are saved.
+        RecordError: the output cannot be written. If this happens after measuring, the message says where the records
+            are.
+        KeyboardInterrupt: the command was stopped. Finished results are saved, as above.
     """
-    keeping = Keeping(output)  # looks first whether the file can be written
+    keeping = Keeping(output)  # checks first that the file can be written
     folder = folder_for(output)
     command = [sys.executable, "-m", "fluxperf", "run", *options(context, _OF_THE_WHOLE)]
     replicas = _replicated(command, processes, folder)
@@ -46,7 +47,7 @@ def measured_in_processes(context: typer.Context, processes: int, output: Path |
             say(note, err=True)
     clean = not problems
     if problems:
-        problems.append(f"The processes' own records are in {folder}.")
+        problems.append(f"The separate records of the processes are in {folder}.")
     if replicas.failure:
         problems.insert(0, f"{replicas.failure}\n{kept(merged, output)}")
     try:
@@ -57,7 +58,7 @@ def measured_in_processes(context: typer.Context, processes: int, output: Path |
             error.add_note(problem)
         raise
     finally:
-        if clean and len(keeping.records) == len(merged):  # whoever is killed before finds the processes' own records
+        if clean and len(keeping.records) == len(merged):  # if saving failed, the records of each process remain
             shutil.rmtree(folder, ignore_errors=True)
     if not problems and not replicas.stopped:
         return merged
@@ -71,7 +72,7 @@ def measured_in_processes(context: typer.Context, processes: int, output: Path |
 
 
 def options(context: typer.Context, without: Container[str]) -> list[str]:
-    """Options of a command as they were given, without some."""
+    """Options of a command as they were given, except some."""
     words = []
     for option in context.command.params:
         name = option.name or ""

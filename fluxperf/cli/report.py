@@ -1,4 +1,4 @@
-"""``fluxperf report``: one offline HTML page from records, and the same as Markdown, JSON or text."""
+"""``fluxperf report``: makes one offline HTML page from records, and the same content as Markdown, JSON or text."""
 
 from __future__ import annotations
 
@@ -30,34 +30,34 @@ from fluxperf.words import first_few, plural
 _PAGE = Path("reports/out/index.html")
 _RECORDS = Path("reports/records")
 
-#: What a path says that stands for standard output.
+#: The path that stands for standard output.
 _STDOUT = Path("-")
 _Ceilings = Annotated[
     list[Path] | None,
     typer.Option(
-        help="Measured rates of a machine, by `python -m benchmarks.kernels` in a checkout: a file, or a "
-        "folder of records."
+        help="Measured rates of a machine, from `python -m benchmarks.kernels` in a checkout: a file, or a folder "
+        "of records."
     ),
 ]
 _Timeline = Annotated[
     Path | None,
-    typer.Option(help="Capture of `fluxperf profile` or Nsight Systems, to show the timeline of one step."),
+    typer.Option(help="Capture of `fluxperf profile` or Nsight Systems, for the timeline of one step."),
 ]
 
 
 def report(
     records: Annotated[
         list[str] | None,
-        typer.Argument(help=f"Records files, folders, patterns or URLs; {_RECORDS} if not given.", metavar="RECORDS"),
+        typer.Argument(help=f"Records files, folders, patterns or URLs. If not given: {_RECORDS}.", metavar="RECORDS"),
     ] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The page; - prints it.")] = Path(
+    output: Annotated[Path, typer.Option("-o", "--output", help="File of the page; - prints it.")] = Path(
         "reports/out/index.html"
     ),
     sample: Annotated[
         list[str] | None,
         typer.Option("--sample", help="Also show records of another machine, marked as a sample; repeat for several."),
     ] = None,
-    verdict: Annotated[Path | None, typer.Option(help="Verdict that `fluxperf gate --json` wrote.")] = None,
+    verdict: Annotated[Path | None, typer.Option(help="Verdict file, written by `fluxperf gate --json`.")] = None,
     history: Annotated[
         list[str] | None,
         typer.Option(help="Also show the history of these records and points: a folder, pattern or URL."),
@@ -73,17 +73,22 @@ def report(
     ] = None,
     as_json: Json = None,
     text: Annotated[bool, typer.Option("--text", help="Print the ladder as text instead of making a page.")] = False,
-    chart: Annotated[Path | None, typer.Option(help="Also write the ladder as one SVG picture (the README's).")] = None,
+    chart: Annotated[
+        Path | None, typer.Option(help="Also write the ladder as one SVG picture (the one in the README).")
+    ] = None,
 ) -> None:
     """Make one offline HTML page from records: headline, ladder, samples, ledger, ops, roofline, history.
 
-    Damaged lines are skipped and named. The page is then made from the rest, and the exit code is 2.
+    Damaged lines are skipped and named. The page is made from the rest, and the exit code is 2.
     """
     if not records and not _RECORDS.is_dir():
-        raise RecordError(f"report: expected records files, got none, and there is no {_RECORDS} here. Name some.")
+        raise RecordError(
+            f"report: expected records files, got none, and {_RECORDS} does not exist here. Name some files."
+        )
     if [output, markdown, as_json].count(_STDOUT) > 1:
         raise RecordError(
-            "report: expected one of --output, --markdown and --json to print to standard output, got several."
+            "report: expected at most one of --output, --markdown and --json to print to standard output, got "
+            "several. Give the others a file."
         )
     if output == _STDOUT and show:
         raise RecordError("report --open: expected a page in a file, got -o -. Name a file.")
@@ -136,7 +141,7 @@ def _incomplete(paths: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _tell_problems(files: list[RecordsFile]) -> None:
-    """Says what could not be read, and ends with 2 if there was something."""
+    """Prints what could not be read, and exits with 2 if there was something."""
     problems = [
         text for file in files for text in first_few(file.problems, f"line of {file.path}", f"lines of {file.path}")
     ]
@@ -161,7 +166,7 @@ def _text(files: list[RecordsFile]) -> None:
 
 
 def _command() -> str:
-    """The command line as it was given, for the page to say how it was made."""
+    """The command line as it was given, for the page to show how it was made."""
     return shlex.join(["fluxperf", *sys.argv[1:]])
 
 
@@ -172,7 +177,7 @@ def _page(
     as_json: Path | None,
     chart: Path | None,
 ) -> None:
-    # matplotlib takes a second to import, which the other commands need not pay.
+    # matplotlib takes a second to import. The other commands need not pay for it.
     from fluxperf.harness.formats.comment import comment
     from fluxperf.harness.formats.digest import digest
     from fluxperf.harness.report.html import page

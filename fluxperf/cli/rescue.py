@@ -1,4 +1,4 @@
-"""Rescue of what took long to make and its file does not take, such as on a full disk; not a command."""
+"""Saves a file elsewhere if it took long to make and its path cannot be written, as on a full disk; not a command."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from fluxperf.files import beginning
 
 
 def write_or_rescue(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes a file that took long to make: where its place does not take it, elsewhere.
+    """Writes a file that took long to make. If its path cannot be written, writes it elsewhere.
 
     Args:
-        path: of the file.
-        write: writes it, given a path.
+        path: path of the file.
+        write: writes the file to a given path.
 
     Raises:
-        RecordError: its place did not take it; says where it is.
+        RecordError: the path could not be written; the message says where the file is instead.
     """
     try:
         write(path)
     except RecordError as error:
         where = rescued(path, write)
-        said = f"What it did not take is {where}." if where else "No other place took it either: it is lost."
+        said = f"The content is saved {where}." if where else "It could not be saved elsewhere either, and is lost."
         raise RecordError(f"{error} {said}") from error
 
 
 def rescued(path: Path, write: Callable[[Path], object]) -> str:
-    """Writes elsewhere what a file did not take, and returns where, in words; nothing if that cannot be either."""
+    """Writes a file to the temporary folder. Returns the place as text, or nothing if that failed too."""
     try:
         elsewhere = Path(tempfile.gettempdir()) / f"fluxperf-rescued-{os.getpid()}-{beginning(path.name)}"
         write(elsewhere)
-    except (RecordError, OSError):  # there may be no folder for temporary files
+    except (RecordError, OSError):  # the temporary folder may be missing or full
         return ""
     return f"in {elsewhere}"

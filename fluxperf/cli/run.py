@@ -37,8 +37,8 @@ _EndToEnd = Annotated[
     bool,
     typer.Option(
         "--end-to-end",
-        help="From a prompt to a PNG file, with the stages of a picture. --weights is a folder of the whole pipeline; "
-        'needs the extra "pipeline"; `fluxperf doctor` prints the command.',
+        help="Measure from a prompt to a PNG file, with the stages of a picture. --weights is a folder of the whole "
+        'pipeline. Needs the extra "pipeline"; `fluxperf doctor` prints the install command.',
     ),
 ]
 
@@ -48,13 +48,13 @@ def run(
     context: typer.Context,
     what: WorkloadOptions,
     rung: Rungs = None,
-    everything: Annotated[bool, typer.Option("--all", help="Measure every rung of the ladder: the default.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Measure every rung of the ladder (the default).")] = False,
     device: DeviceKind = "auto",
     *,
     often: SamplingOptions,
     against: ReferenceOptions,
     witness: Annotated[
-        bool, typer.Option("--witness", help="Count the copies of a forward from outside too, through CUPTI.")
+        bool, typer.Option("--witness", help="Also count the copies of a forward independently, through CUPTI.")
     ] = False,
     peer: Annotated[
         list[str] | None,
@@ -62,18 +62,21 @@ def run(
     ] = None,
     processes: Annotated[
         int,
-        typer.Option(min=1, help="Number of fresh processes, one after another. One record keeps their samples apart."),
+        typer.Option(
+            min=1,
+            help="Number of new processes, run one after another. One record holds the samples of each process "
+            "separately.",
+        ),
     ] = 1,
     end_to_end: _EndToEnd = False,
     memory_gb: MemoryGb = None,
-    nvtx: Annotated[bool, typer.Option("--nvtx", help="Push NVTX ranges in timed runs, for a profiler.")] = False,
+    nvtx: Annotated[bool, typer.Option("--nvtx", help="Emit NVTX ranges in timed runs, for a profiler.")] = False,
     in_turns: Annotated[
         bool,
         typer.Option(
             "--in-turns",
-            help="Stay alive and measure the rungs again for each line of standard input, as the gate's "
-            "--alive needs it. A number on the line adds work of so many cycles after each step, to test "
-            "a gate.",
+            help="Stay alive and measure the rungs once for each line on standard input, as used by the gate's "
+            "--alive. A number on the line adds that many cycles of work after each step, to test a gate.",
         ),
     ] = False,
     output: Annotated[
@@ -82,7 +85,8 @@ def run(
 ) -> None:
     """Measure rungs of a workload: exact copy counts, error against the oracle, times.
 
-    A record is appended as soon as its rung is done; a run that is stopped keeps every rung it finished.
+    Each record is appended as soon as its rung is finished. If a run is stopped, the records of finished rungs are in
+    the file.
     """
     chosen = what.chosen()
     if everything and rung:
@@ -122,9 +126,11 @@ def run(
 def _in_turns(
     names: list[str], workloads: list[Workload], what: WorkloadOptions, how: How, output: Path | None
 ) -> None:
-    """Keeps the rungs ready, and takes a turn of each for every line on standard input."""
+    """Keeps the rungs loaded, and measures each once for every line on standard input."""
     if output is None or how.peers or how.witness:
-        raise ConfigError("run --in-turns: expected a file for the records (-o), no peer and no witness.")
+        raise ConfigError(
+            "run --in-turns: expected a file for the records (-o), no --peer and no --witness. Correct these options."
+        )
     keeping = Keeping(output)
 
     def keep(record: Record) -> None:
@@ -143,42 +149,48 @@ def _in_turns(
 
 
 def _check_host(device: str, peers: Sequence[str], witness: bool) -> None:
-    """Refuses what goes on a GPU only."""
+    """Refuses options that need a GPU."""
     found = "device 'host'" if device == "host" else "none"
     if peers:
-        raise NoGpuError(f"run --peer {peers[0]}", found, "A peer's time on the host counts for nothing: leave it out.")
+        raise NoGpuError(
+            f"run --peer {peers[0]}", found, "Times of a peer on the host are not useful. Leave out --peer."
+        )
     if witness:
         raise NoGpuError(
-            "run --witness", found, "On the host nothing crosses for CUPTI to count: leave it out, the ledger counts."
+            "run --witness",
+            found,
+            "On the host there are no copies for CUPTI to count, and the ledger has the counts. Leave out --witness.",
         )
 
 
 def _check_budget(memory_gb: float, names: list[str], how: How, end_to_end: bool) -> None:
-    """Refuses what a memory budget does not go with."""
+    """Refuses options that cannot be combined with a memory budget."""
     given = f"--memory-gb {memory_gb:g}"
     if not names:
-        raise ConfigError(f"{given}: expected the rungs that it is for, got none. Name each with --rung, such as fp8.")
+        raise ConfigError(
+            f"{given}: expected the rungs to which it applies, got none. Name each with --rung, such as fp8."
+        )
     if how.peers:
         raise ConfigError(
-            f"{given} --peer {how.peers[0]}: expected no peer, as the budget does not hold for those. "
-            "Measure peers in a run of their own."
+            f"{given} --peer {how.peers[0]}: expected no peer, as the budget does not apply to peers. Measure "
+            "peers in a separate run."
         )
     if end_to_end:
         raise ConfigError(
-            f"{given} --end-to-end: expected a run from latents to latents, as text encoders and VAE have memory of "
-            "their own. Leave one out; `fluxperf generate` takes a budget for the transformer."
+            f"{given} --end-to-end: expected a run from latents to latents, as text encoders and VAE need memory "
+            "outside the budget. Leave one out. `fluxperf generate` accepts a budget for the transformer."
         )
 
 
 def _show(records: list[Record], output: Path | None) -> None:
-    """Prints the ladders, and where the records went."""
+    """Prints the ladders, and the file that the records were appended to."""
     Console().print(ladder(records))
     if output is not None:
         say(f"{plural(len(records), 'record')} appended to {output}. `fluxperf report {output}` makes a page of them.")
 
 
 def _every_rung(device: str) -> list[str]:
-    """Every rung that a device runs; the others are named, with the reason."""
+    """Every rung that a device can run. Prints the others with the reason."""
     names = []
     for phase in PHASES:
         problems = obstacles(phase, device)
@@ -190,9 +202,9 @@ def _every_rung(device: str) -> list[str]:
 
 
 def _oracle(workload: Workload, source: WeightSource, device: str, seed: int) -> Reference | None:
-    """Latents of the oracle, which runs on the host: none for a model that is too large, or on another device.
+    """Latents of the oracle, which runs on the host; none for a model that is too large, or on another device.
 
-    Synthetic numbers are drawn by each device in its own way, so a host's latents say nothing of a GPU's.
+    Each device draws synthetic numbers in its own way, so latents of a host cannot be compared with those of a GPU.
     """
     if device != "host":
         return None
@@ -201,7 +213,7 @@ def _oracle(workload: Workload, source: WeightSource, device: str, seed: int) ->
 
 
 def _turns(rungs: int, how: How) -> int | None:
-    """Turns of all rungs, the oracle's included; not known where the samples decide."""
+    """Number of turns of all rungs and the oracle; not known if the samples decide."""
     turns = how.sampling.turns
     return None if turns is None else 1 + rungs * (1 + turns)
 
@@ -214,7 +226,7 @@ def _measure_all(
     keeping: Keeping,
     against: ReferenceOptions,
 ) -> None:
-    """Measures rungs of workloads; the records of each rung are kept when it is done."""
+    """Measures rungs of workloads. The records of each rung are saved when it is finished."""
     place = against.reference_to
     for workload in workloads:
         source = what.source(workload)

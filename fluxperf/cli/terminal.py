@@ -1,4 +1,4 @@
-"""The one door for text to the terminal: of others' text nothing moves the cursor, hides or reorders, or is markup.
+"""All text for the terminal goes through here. Text from files cannot move the cursor, hide text or act as markup.
 
 Names in records, points, policies, captures and errors come from files that anybody may have written.
 """
@@ -18,26 +18,26 @@ from rich.text import Text
 
 from fluxperf.harness.text.escape import neutral
 
-#: What JSON leaves as it is in a text and a terminal may not: its own escapes are for what comes before a space.
+#: Characters that JSON may contain unescaped and a terminal may not. JSON itself escapes only those before the space.
 _UNUSUAL = re.compile(r"[^\x00-\x7e]")
 
-#: Characters of a message or of a cell of a table: names in it may be as long as somebody liked.
+#: Maximum characters of a message or of a table cell, as names from files may be of any length.
 _MOST = 20_000
 
-#: Width of an output that is no terminal: more than any table needs, and Rich fills no line up to it.
+#: Width of an output that is not a terminal. It exceeds every table, and Rich does not fill lines up to it.
 _UNBROKEN = 100_000
 
 
 class Console(RichConsole):
-    """Rich's console, without markup in text, and with what could harm in it shown as escapes.
+    """The console of Rich, without markup in text and with harmful characters shown as escapes.
 
-    Where the output is no terminal, tables have no box and lines no end: a program that reads them finds every name
-    and path whole.
+    If the output is not a terminal, tables have no box and lines are not wrapped: a program that reads them finds every
+    name and path unbroken.
 
     Args:
-        stderr: print there.
+        stderr: print to stderr.
         highlight: colour numbers and paths.
-        soft_wrap: leave it to the terminal where long lines go on.
+        soft_wrap: leave line wrapping to the terminal.
     """
 
     def __init__(self, *, stderr: bool = False, highlight: bool = True, soft_wrap: bool = False) -> None:
@@ -46,13 +46,13 @@ class Console(RichConsole):
             self.width = _UNBROKEN
 
     def render_str(self, text: str, **how: Any) -> Text:
-        """A text, or its beginning and how long it is: a table would break it into lines in each of its columns."""
+        """The text; if it is very long, its beginning and its length: a table would wrap it in each of its columns."""
         if len(text) > _MOST:
             text = f"{text[:_MOST]} .. ({len(text):,} characters)"
         return super().render_str(text, **how)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
-        """Yields the segments to print: control codes are Rich's own, and everything else is made harmless."""
+        """Yields the segments to print. Control codes come only from Rich; all other text is made harmless."""
         if isinstance(renderable, Table) and not self.is_terminal and renderable.box is not None:
             renderable = _unboxed(renderable)
         for segment in super().render(renderable, options):
@@ -61,7 +61,7 @@ class Console(RichConsole):
 
 
 def _unboxed(table: Table) -> Group:
-    """A table for programs: its title, a line for each row with two spaces between columns, what stands below it."""
+    """A table for programs: title, a line per row with two spaces between columns, caption."""
     plain = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=table.show_header)
     for column in table.columns:
         plain.add_column(column.header, justify=column.justify, no_wrap=True)
@@ -76,14 +76,14 @@ def _on_one_line(cell: RenderableType) -> RenderableType:
 
 
 def harmless(text: str) -> str:
-    """Lines of text, each without characters that hide or reorder others; tabs stay."""
+    """Lines of text without characters that hide or reorder others. Tabs stay."""
     if text.isascii() and text.isprintable():
         return text
     return "\n".join("\t".join(map(neutral, line.split("\t"))) for line in text.split("\n"))
 
 
 def harmless_json(text: str) -> str:
-    """A JSON document that means the same, in which such characters are escapes, as JSON has them."""
+    """A JSON document with the same meaning, in which such characters are JSON escapes."""
     return _UNUSUAL.sub(lambda found: found[0] if neutral(found[0]) == found[0] else _escaped(found[0]), text)
 
 
@@ -93,7 +93,7 @@ def _escaped(char: str) -> str:
 
 
 def say(text: Any = "", *, err: bool = False) -> None:
-    """Prints lines; nothing where the output is closed."""
+    """Prints lines; does nothing if the output is closed."""
     stream = sys.stderr if err else sys.stdout
     if stream is not None:
         print(harmless(str(text)), file=stream)

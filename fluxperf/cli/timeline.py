@@ -1,4 +1,4 @@
-"""``fluxperf timeline``: what each NVTX range of a capture cost, and what need not be."""
+"""``fluxperf timeline``: shows the cost of each NVTX range of a capture, and costs that can be avoided."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ class _Document(msgspec.Struct, frozen=True):
     summary: Summary
     findings: list[Finding]
     failed_on: list[str]
-    #: Findings that were named and whose absence proves nothing here, with the reason.
+    #: Findings named by --fail-on that this capture can neither show nor rule out, with the reason.
     undecided: dict[str, str]
-    #: What became of each --fail-on.
+    #: The verdict on each --fail-on.
     limits: list[Verdict]
-    #: The same for all kinds of findings, whether they were named or not.
+    #: Findings of all kinds that this capture can neither show nor rule out.
     blind_spots: dict[str, str]
     losses: list[Loss]
     damage: list[Damage]
     diagnostics: list[Diagnostic]
     tree: list[Branch] | None
     ledger: Comparison | None
-    #: A `PerOp` of the report; its module reads records with SciPy, which is not imported for a table without one.
+    #: A `PerOp` of the report. Its module imports SciPy, which is not needed for a table without one.
     per_op: Any
 
 
@@ -80,7 +80,7 @@ def timeline(
 ) -> None:
     """Show what each NVTX range of a capture costs: GPU time, idle time, copies, waits; and findings.
 
-    Work belongs to the range that its launch call was made in, not to what happened to be open while it ran.
+    GPU work is assigned to the range in which it was launched, not to ranges that were open while it ran.
     """
     if by not in GROUPINGS:
         raise UnknownNameError("grouping", by, GROUPINGS)
@@ -108,7 +108,7 @@ def timeline(
             write_whole(trace_to, trace_parts(capture, places))
         sizes = None if trimmed is None else trim(file, trimmed)
         if html is not None:
-            # matplotlib takes a second to import, which the tables need not pay.
+            # matplotlib takes a second to import. The tables need not pay for it.
             from fluxperf.harness.capture.page import page
 
             write_whole(html, page(capture, places, found))
@@ -126,7 +126,7 @@ def timeline(
         show_per_op(table)
     written = {
         f"Trace written to {trace_to}; open it at ui.perfetto.dev.": trace_to is not None,
-        f"{trimmed}: {sizes.after:,} B of {sizes.before:,} B." if sizes else "": sizes is not None,
+        f"{trimmed}: {sizes.after:,} B, reduced from {sizes.before:,} B." if sizes else "": sizes is not None,
         f"Page written to {html}; open it in a browser.": html is not None,
     }
     for text in (text for text, done in written.items() if done):
@@ -139,20 +139,23 @@ def _reading(file: Path) -> str:
 
 
 def _check(file: Path, part: Filter, trimmed: Path | None, ledger: Path | None, ceilings: list[Path] | None) -> None:
-    """Refuses options that do not go together.
+    """Refuses options that cannot be combined.
 
     Raises:
-        ConfigError: some do not.
+        ConfigError: some cannot.
     """
     if trimmed is not None and (is_trace(file) or file.suffix == ".nsys-rep"):
-        raise ConfigError(f"timeline --trimmed: expected an .sqlite export to trim, got {file}.")
+        raise ConfigError(
+            f"timeline --trimmed: expected an .sqlite export, got {file}. Export the capture with nsys first."
+        )
     if trimmed is not None and part:
         raise ConfigError(
-            "timeline --trimmed: expected no --between, --in, --process, --gpu, --domain: it is of a whole."
+            "timeline --trimmed: expected no --between, --in, --process, --gpu, --domain, as it trims a whole "
+            "capture. Leave them out."
         )
     if ceilings and ledger is None:
         raise ConfigError(
-            "timeline --ceilings: expected --ledger with what the run counted, got none: ceilings are those of its ops."
+            "timeline --ceilings: expected --ledger with the counts of the run, got none. Ceilings need its ops."
         )
 
 
@@ -161,7 +164,10 @@ def _compare(
 ) -> None:
     """Shows what changed from one capture to another, and writes it to a page."""
     if others:
-        raise ConfigError(f"timeline A B: expected no {', '.join(sorted(others))} with two captures. Give one of them.")
+        raise ConfigError(
+            f"timeline A B: expected no {', '.join(sorted(others))} with two captures, got both. Leave out that "
+            "option, or name one capture."
+        )
     with Stages(_reading(file)) as stages:
         first = filtered(read_timeline(file), part)
         stages.next(_reading(against))
@@ -181,7 +187,7 @@ def _compare(
 
 
 def _thresholds(policy: Path | None) -> dict[str, str]:
-    """Limits of findings, by default and as the policy has them."""
+    """Limits of findings: the defaults, replaced by those of the policy."""
     path = policy or present(POLICY)
     if policy is None and not path.is_file():
         return default_limits()
@@ -189,17 +195,18 @@ def _thresholds(policy: Path | None) -> dict[str, str]:
 
 
 def _end(file: Path, verdicts: list[Verdict], comparison: Comparison | None) -> None:
-    """Ends as the limits say: 1 if one is broken or the ledger differs, 2 if that one is kept proves nothing."""
+    """Exits by the limits: 1 if a limit is exceeded or the ledger differs, 2 if the capture cannot prove a limit."""
     failed = [row for row in verdicts if row.state == "broken"]
     undecided = [row for row in verdicts if row.state == "undecided"]
     if failed:
         told = ", ".join(f"{row.limit} ({row.seen})" for row in failed)
-        say(f"fluxperf: found {told}, as --fail-on names.", err=True)
+        say(f"fluxperf: found {told}, named by --fail-on.", err=True)
         raise typer.Exit(1)
     if comparison is not None and comparison.problems:
         raise typer.Exit(1)
     if undecided:
         unproven = "; ".join(f"{row.limit} ({row.reason})" for row in undecided)
         raise TimelineError(
-            f"{file}: --fail-on expected a capture that can show what it names, but it cannot: {shown(unproven, 2000)}."
+            f"{file}: --fail-on expected a capture that can show or rule out these findings, but it cannot: "
+            f"{shown(unproven, 2000)}."
         )

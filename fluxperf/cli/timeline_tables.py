@@ -1,4 +1,4 @@
-"""Tables of a timeline in a terminal: what ranges cost, kernels, copies, waits, and findings."""
+"""Tables of a timeline for the terminal: costs of ranges, kernels, copies, waits, and findings."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from fluxperf.harness.timeline.summary import Row, Summary
 from fluxperf.harness.timeline.tree import Branch
 from fluxperf.words import plural
 
-#: Columns of a terminal that names keep, however wide the figures beside them are.
+#: Minimum column width of names in a terminal, however wide the figures are.
 _NARROWEST = 9
 
-#: Columns from which on there is room between the figures and the lines of a table.
+#: Minimum terminal width for padding between the columns of a table.
 _ROOMY = 90
 
 
 def show(summary: Summary, found: list[Finding], top: int, branches: list[Branch] | None = None) -> None:
-    """Prints a summary, what was found, and what to do; with branches a tree in place of the table of rows."""
+    """Prints a summary, findings, and advice. With branches, a tree replaces the table of ranges."""
     console = Console(highlight=False)
     console.print(Text(_heading(summary)), soft_wrap=True)
     for gpu in summary.gpus:
@@ -34,10 +34,10 @@ def show(summary: Summary, found: list[Finding], top: int, branches: list[Branch
         console.print(_plain(f"GPU {gpu.gpu}{name}: busy {share} of {_ms(gpu.span_ms)}"), soft_wrap=True)
     for row in summary.overlaps:
         hidden = units.percent(row.overlap_ms / row.communication_ms) if row.communication_ms else units.NONE
-        text = f"GPU {row.gpu}: NCCL {_ms(row.communication_ms)}, {hidden} of it beside other kernels"
-        console.print(_plain(f"{text} ({_ms(row.exposed_ms)} with nothing beside it)"), soft_wrap=True)
+        text = f"GPU {row.gpu}: NCCL {_ms(row.communication_ms)}, {hidden} of it overlapped by other kernels"
+        console.print(_plain(f"{text} ({_ms(row.exposed_ms)} not overlapped)"), soft_wrap=True)
     if summary.in_ops is not None:
-        console.print(_plain(f"Steps: ops hold {units.percent(summary.in_ops)} of their GPU time"))
+        console.print(_plain(f"Steps: ops account for {units.percent(summary.in_ops)} of their GPU time"))
     padding = 0 if console.width < _ROOMY else 1
     console.print(_table(summary, top, padding) if branches is None else _tree(branches, top, padding))
     if summary.by != "kernel" and summary.total.top_kernels:
@@ -57,12 +57,12 @@ def show(summary: Summary, found: list[Finding], top: int, branches: list[Branch
 
 
 def _advise(console: Console, name: str, seen: dict[str, str]) -> None:
-    """Prints what a kind of finding is and what to do: one line, or a line for each thing that was seen.
+    """Prints the meaning of a kind of finding and the advice: one line, or a line for each different advice.
 
     Args:
-        console: where to.
-        name: of the kind.
-        seen: what was seen by the advice for it, the costliest last.
+        console: console to print to.
+        name: name of the kind.
+        seen: what was seen, by advice; the most expensive last.
     """
     told = f"{name}: {KINDS[name].meaning}."
     if len(seen) == 1:
@@ -79,7 +79,7 @@ def show_difference(found: Difference, top: int) -> None:
     console.print(Text(f"{shown(found.before, 200)} -> {shown(found.after, 200)}"), soft_wrap=True)
     padding = 0 if console.width < _ROOMY else 1
     for title, rows in (
-        ("by range, each with all below it", found.ranges), ("by op", found.ops), ("by kernel", found.kernels)
+        ("by range, children included", found.ranges), ("by op", found.ops), ("by kernel", found.kernels)
     ):  # fmt: skip
         console.print(_changes(title, rows, found.total, top, padding))
 
@@ -106,7 +106,7 @@ def _change_cells(row: Change) -> list[str]:
 
 
 def show_comparison(comparison: Comparison) -> None:
-    """Prints what agrees with the ledger, and what does not."""
+    """Prints differences between the capture and the ledger."""
     console = Console(highlight=False)
     for line in comparison.agreed:
         console.print(Text(line), soft_wrap=True)
@@ -131,14 +131,14 @@ def _ms(value: float) -> str:
 
 
 def _figure(value: float) -> str:
-    """A figure without its unit, which the heading has: three decimals, none from 1000 on; blank for none."""
+    """A figure without its unit, which is in the heading: three decimals, none from 1000 on; blank if there is none."""
     if not value:
         return ""
     return f"{value:,.3f}" if value < 100 else f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"
 
 
 def _view(title: str, names: Sequence[str], figures: Sequence[str], padding: int = 1) -> Table:
-    """A table without rows: columns of names, which fold, and of figures, which do not."""
+    """An empty table: columns of names, which wrap, and of figures, which do not."""
     view = Table(title=title, title_justify="left", padding=(0, padding))
     for heading in names:
         view.add_column(heading, overflow="fold", min_width=_NARROWEST if len(names) == 1 else None)
@@ -160,11 +160,11 @@ def _table(summary: Summary, top: int, padding: int) -> Table:
 
 
 def _tree(branches: list[Branch], top: int, padding: int) -> Table:
-    """The ranges of most GPU time with what is around them, each with all below it."""
+    """The ranges with the most GPU time and their parents, children included."""
     rows = [row for branch in branches for row in branch.rows()]
     longest = sorted(range(len(rows)), key=lambda at: (-rows[at][1].gpu_ms, -rows[at][1].host.total_ms, at))
     figures = ("calls", "host", "GPU", "idle", "min", "median", "max", "kernels", "copies", "MB", "waits")
-    view = _view("each range with all below it, times in ms", ("range",), figures, padding)
+    view = _view("each range with its children, times in ms", ("range",), figures, padding)
     for at in sorted(longest[:top]):
         depth, row = rows[at]
         turns = row.projected
@@ -191,7 +191,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def _more(view: Table, number: int, top: int) -> None:
-    """Says how many rows a table has not."""
+    """Prints how many rows were left out of a table."""
     if number > top:
         view.add_row(Text(f"{plural(number - top, 'more row')} (--top)", style="dim"))
 

@@ -1,4 +1,4 @@
-"""Parts of the commands that show histories: the checkout that orders commits, and a policy's parts about them."""
+"""Shared by the commands for histories: the checkout that orders commits, and the policy for histories."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ from fluxperf.harness.metrics import METRICS
 from fluxperf.harness.policy import read_policy
 from fluxperf.shipped import present
 
-Checkout = Annotated[Path, typer.Option("--repo", help="Git checkout with the commits, for their order.")]
+Checkout = Annotated[Path, typer.Option("--repo", help="Git checkout that contains the commits, to order them.")]
 
 
 def check_checkout(path: Path) -> None:
-    """Refuses what is no folder: commits would be in order of time, as if that had been asked for.
+    """Refuses a path that is not a folder. Otherwise commits would silently be ordered by time.
 
     Raises:
-        ConfigError: there is no such folder.
+        ConfigError: the folder does not exist.
     """
     if not path.is_dir():
-        raise ConfigError(f"--repo: expected the folder of a git checkout, got {path}, which is no folder.")
+        raise ConfigError(
+            f"--repo: expected the folder of a git checkout, got {path}, which is not a folder. Name the checkout."
+        )
 
 
 def rules_of(path: Path) -> Rules:
-    """Slacks and references of a policy: of the shipped one where the usual file is missing, as for the gate.
+    """Slacks and references of a policy. If the default file is missing, those of the shipped policy, as in the gate.
 
     Raises:
-        PolicyError: the file cannot be read or is no policy.
-        BuildError: a reference is not there.
+        PolicyError: the file cannot be read or is not a policy.
+        BuildError: a reference does not exist.
         RecordError: a reference cannot be read.
     """
     policy = read_policy(present(path))
@@ -42,7 +44,8 @@ def rules_of(path: Path) -> Rules:
         rule = policy.exact.get(metric.name)
         if rule and rule.slack and metric.series:
             slack[metric.series] = rule.slack
-            # Another tool's metric in a unit that only one of ours has means the same.
+            # A series of another tool is known by its unit. If only one of our metrics has that unit, its slack
+            # applies.
             if sum(other.unit == metric.unit for other in METRICS) == 1:
                 slack[metric.unit] = rule.slack
     fixed = [

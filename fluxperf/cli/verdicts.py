@@ -1,4 +1,4 @@
-"""A verdict as the commands print and write it; not a command."""
+"""Prints a verdict and writes its files, for all commands; not a command."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from fluxperf.harness.text.escape import shown
 from fluxperf.harness.verdict import Verdict, as_json
 from fluxperf.words import plural
 
-#: Rows that are printed; the files have more.
+#: Maximum number of printed rows. The files have all.
 _MOST_PRINTED = 30
 
-#: Lines of a program's last words that are printed with a row.
+#: Maximum lines of a program's error output that are printed with a row.
 _MOST_LINES = 12
 
-#: Notes that are printed.
+#: Maximum number of printed notes.
 _MOST_NOTES = 12
 
 _STYLES = {"error": "red", "regression": "red", "unsure": "yellow", "pass": "", "ungated": "dim"}
 
 
 class Outputs(NamedTuple):
-    """Where a verdict is written, besides the terminal."""
+    """Files of a verdict, besides the terminal."""
 
     json: Path | None = None
     junit: Path | None = None
@@ -46,11 +46,11 @@ class Outputs(NamedTuple):
     github: bool = False
 
     def check(self) -> None:
-        """Complains about what cannot be written before anything is measured.
+        """Checks that the files can be written, before anything is measured.
 
         Raises:
-            ConfigError: GitHub's summary was asked for outside of GitHub Actions.
-            RecordError: a file could not be written.
+            ConfigError: GitHub's summary was requested outside of GitHub Actions.
+            RecordError: a file cannot be written.
         """
         for path in (self.json, self.junit, self.sarif, self.markdown):
             if path is not None and path != STDOUT:
@@ -63,22 +63,25 @@ def _summary_file() -> Path:
     """The file of GitHub's step summary.
 
     Raises:
-        ConfigError: there is none outside of GitHub Actions.
+        ConfigError: this is not GitHub Actions.
     """
     place = os.environ.get("GITHUB_STEP_SUMMARY")
     if not place:
-        raise ConfigError("--github: expected GITHUB_STEP_SUMMARY to name a file, as GitHub Actions sets it.")
+        raise ConfigError(
+            "--github: expected GITHUB_STEP_SUMMARY to name a file, as in GitHub Actions, got none. Leave out "
+            "--github elsewhere."
+        )
     return Path(place)
 
 
 def conclude(verdict: Verdict, outputs: Outputs) -> None:
-    """Writes a verdict, prints it, and ends the command with its exit code.
+    """Writes a verdict, prints it, and exits with its exit code.
 
-    Files come first: what is printed may have no reader, and then the exit code is 2. A file that cannot be written
-    keeps nothing from the others and from what is printed.
+    Files are written first. If standard output is closed, the exit code is 2. If one file cannot be written, the others
+    are still written and the verdict is printed.
 
     Raises:
-        ConfigError: GitHub's summary was asked for outside of GitHub Actions.
+        ConfigError: GitHub's summary was requested outside of GitHub Actions.
         RecordError: files cannot be written.
     """
     aside, refused = outputs.json == STDOUT, list[str]()
@@ -91,7 +94,9 @@ def conclude(verdict: Verdict, outputs: Outputs) -> None:
     for line in workflow_commands(verdict) if outputs.github else ():
         say(line, err=aside)
     if sys.stdout is None:
-        raise RecordError("gate: the verdict could not be printed, standard output is closed. Its files are written.")
+        raise RecordError(
+            "gate: expected an open standard output for the verdict, but it is closed. The verdict's files are written."
+        )
     sys.stdout.flush()
     if refused:
         raise RecordError("\n".join(refused))
@@ -99,10 +104,10 @@ def conclude(verdict: Verdict, outputs: Outputs) -> None:
 
 
 def _files(verdict: Verdict, outputs: Outputs) -> Iterator[Callable[[], object]]:
-    """Yields a function for each file of a verdict, which writes it.
+    """Yields one function for each file of a verdict, which writes it.
 
     Raises:
-        ConfigError: GitHub's summary was asked for outside of GitHub Actions.
+        ConfigError: GitHub's summary was requested outside of GitHub Actions.
     """
     files: tuple[tuple[Path | None, Callable[[Verdict], str]], ...] = (
         (outputs.json, as_json),
@@ -125,11 +130,11 @@ def _print(verdict: Verdict, console: Console) -> None:
         line = Text.assemble((row.verdict, f"bold {_STYLES[row.outcome]}".strip()), f" {shown(row.id, 160)}\n  ")
         first, *others = row.message.splitlines() or [""]
         line.append(shown(first, 600))
-        for other in others[:_MOST_LINES]:  # what a program said, set apart from what the gate says
+        for other in others[:_MOST_LINES]:  # output of a program, set apart from the gate's own sentences
             line.append(f"\n  | {shown(other, 200)}")
         console.print(line, soft_wrap=True, highlight=False)
     if len(rows) > _MOST_PRINTED:
-        console.print(f"{plural(len(rows) - _MOST_PRINTED, 'more row')}; --json=FILE writes all of them.")
+        console.print(f"{plural(len(rows) - _MOST_PRINTED, 'more row')}; --json=FILE writes all rows.")
     for note in verdict.notes[:_MOST_NOTES]:
         console.print(f"Note: {shown(note, 400)}", highlight=False, soft_wrap=True)
     for name, value in verdict.provenance.lines:

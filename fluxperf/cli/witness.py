@@ -1,4 +1,4 @@
-"""``fluxperf witness``: every host-device copy of any Python program, with the line that caused it."""
+"""``fluxperf witness``: lists every host-device copy of any Python program, with the line that caused it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ _ROWS = 40
 
 def witness(
     command: Annotated[
-        list[str], typer.Argument(metavar="-- python FILE [ARGS]", help="The program; also -m MODULE or -c CODE.")
+        list[str],
+        typer.Argument(metavar="-- python FILE [ARGS]", help="The program to run; also -m MODULE or -c CODE."),
     ],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write every copy and wait to this JSON Lines file.")
@@ -45,9 +46,9 @@ def witness(
 ) -> None:
     """Run a Python program and list its host-device copies and blocking waits with call sites; needs a GPU.
 
-    The program runs in this process, under fluxperf's own interpreter, whatever CUDA library it uses. Its child
-    processes are not seen. Exit codes: the program's own if it is not 0; 1 a copy where none may be; 2 an error, when
-    nothing is proven.
+    The program runs in this process, under fluxperf's own interpreter, with any CUDA library. Its child processes are
+    not observed. Exit codes: the program's own if it is not 0; 1 a copy in a range of --fail-on-copies-in; 2 an error,
+    so nothing is proven.
     """
     wanted, guarded = program(command), fail_on_copies_in or []
     for path in (output, json):
@@ -84,14 +85,15 @@ def witness(
         raise RecordError(refused)
     if absent:
         raise ConfigError(
-            f"witness --fail-on-copies-in: expected a range named {printable(', '.join(absent))}, but the program "
-            f"opened none. Opened: {printable(', '.join(sorted(tracer.ranges_seen))) or 'none'}."
+            "witness --fail-on-copies-in: expected the program to open a range named "
+            f"{printable(', '.join(absent))}, but it did not. Ranges it opened: "
+            f"{printable(', '.join(sorted(tracer.ranges_seen))) or 'none'}. Name one of these."
         )
     raise typer.Exit(1 if found else 0)
 
 
 def _stopped(tracer: Tracer) -> str:
-    """Ends tracing; says what makes the counts too low, if anything does."""
+    """Ends tracing. Returns the reason if the counts are too low, else nothing."""
     try:
         tracer.stop()
     except DeviceError as error:
@@ -110,15 +112,14 @@ def _summary(events: Sequence[Event], found: Sequence[Copy], code: int, problem:
 
 
 def _table(events: Sequence[Event]) -> Table:
-    """Sums per kind, range and call site."""
+    """Table of sums per kind, range and call site."""
     rows, sums = groups(events), totals(events)
     caption = (
         f"{plural(sums['d2h_copies'], 'copy', 'copies')} down, {sums['h2d_copies']:,} up, "
-        f"{plural(sums['syncs'], 'blocking wait')}. "
-        "ms: of copies on the device, of waits on the host."
+        f"{plural(sums['syncs'], 'blocking wait')}. ms: of copies on the device, of waits on the host."
     )
     if len(rows) > _ROWS:
-        caption += f" {plural(len(rows) - _ROWS, 'more row')}: -o FILE has them all."
+        caption += f" {plural(len(rows) - _ROWS, 'more row')}; use -o FILE for all."
     view = Table(caption=caption, caption_justify="left")
     for heading in ("what", "n", "bytes", "ms", "memory", "range", "call site"):
         view.add_column(heading, justify="right" if heading in ("n", "bytes", "ms") else "left", overflow="fold")

@@ -138,7 +138,7 @@ class Sweep:
         said, out, found = ended.said, place / "out", list[str]()
         if ended.code not in (self._writer.code, 2):
             found.append("another exit code")
-        for word in ("Traceback", "Nobody foresaw", "Errno", "Exception ignored"):
+        for word in ("Traceback", "This is a bug", "Errno", "Exception ignored"):
             if word in said:
                 found.append(f"says {word}")
         answers = (os.strerror(fault.answer), *_SQLITE) if fault is not None else ("",)

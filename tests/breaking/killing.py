@@ -167,7 +167,7 @@ def killed(victim: Victim, process: Warm, folder: Path, how: signal.Signals, tim
         # A signal may come before a command listens, or when it is over and Python ends.
         assert ended.code in (-how, victim.code, 128 + signal.SIGTERM), what
         assert "Traceback" not in ended.said, what
-        assert "Nobody foresaw" not in ended.said, what
+        assert "This is a bug" not in ended.said, what
         assert ended.code <= 128 or "stopped by SIGTERM" in ended.said, what
         done = victim.whole(how == signal.SIGKILL)
         assert done >= finished + (ended.code == victim.code), what

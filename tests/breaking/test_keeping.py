@@ -24,4 +24,4 @@ def test_a_record_that_is_being_appended_is_kept_and_said(tmp_path: Path, monkey
     with lifeline.stoppable(), pytest.raises(lifeline.Stopped) as stopped, keep.until_done():
         keep.add([record(1), record(2)])
     assert len(read_records(output).records) == 1
-    assert stopped.value.__notes__ == [f"What was finished before is kept: 1 record appended to {output}."]
+    assert stopped.value.__notes__ == [f"Already finished and saved: 1 record appended to {output}."]

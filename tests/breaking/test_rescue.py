@@ -58,7 +58,7 @@ def test_latents_that_their_file_does_not_take_stop_no_rung(
     (saved,) = elsewhere.iterdir()
     assert (code, np.load(saved)["latents"].ndim) == (2, 3)
     assert "cannot write /dev/full: No space left on device." in said
-    assert f"What it did not take is in {saved}." in said
+    assert f"The content is saved in {saved}." in said
 
 
 @needs_full
@@ -76,7 +76,7 @@ def test_records_that_are_elsewhere_are_named_whatever_else_goes_wrong(
     (saved,) = elsewhere.iterdir()
     assert (code, len(read_records(saved).records)) == (2, 1)
     assert "another error." in said
-    assert f"1 record that it did not take: in {saved}." in said
+    assert f"1 record that could not be saved there: in {saved}." in said
 
 
 def test_where_no_folder_of_temporary_files_is_nothing_is_hidden(
@@ -88,7 +88,7 @@ def test_where_no_folder_of_temporary_files_is_nothing_is_hidden(
     monkeypatch.setattr(tempfile, "gettempdir", none)
     assert rescued(tmp_path / "a", lambda path: write_whole(path, b"x")) == ""
     (tmp_path / "file").write_text("")
-    with pytest.raises(RecordError, match=r"Not a directory.*No other place took it either: it is lost\."):
+    with pytest.raises(RecordError, match=r"Not a directory.*It could not be saved elsewhere either, and is lost\."):
         write_or_rescue(tmp_path / "file" / "a", lambda path: write_whole(path, b"x"))
 
 
@@ -192,7 +192,7 @@ def test_what_a_process_rescued_is_said_beside_what_its_whole_did_not_keep(
     code, _, said = ended([*TINY, "--processes", "2", "-o", FULL], capsys)
     (saved,) = elsewhere.iterdir()
     assert (code, len(read_records(saved).records), folder.exists()) == (2, 1, False)
-    assert f"1 record that it did not take: in {saved}." in said
+    assert f"1 record that could not be saved there: in {saved}." in said
     assert "process 2 of 2 ended: in elsewhere" in said
 
 
@@ -222,4 +222,4 @@ def test_evidence_that_its_folder_does_not_take_is_elsewhere(
     code, _, said = ended(["evidence", "tiny", "-o", tmp_path / "e", "--part", "tiny-fused"], capsys)
     (saved,) = elsewhere.iterdir()
     assert (code, len(read_records(saved).records)) == (2, 1)
-    assert f"tiny-fused-1.json, which was measured, is in {saved}." in said
+    assert f"tiny-fused-1.json was measured and is now in {saved}." in said

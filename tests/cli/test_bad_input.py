@@ -44,9 +44,12 @@ def complains(result, *phrases):
         (("--peer", "diffusers-fp9"), ("unknown peer 'diffusers-fp9'", "Did you mean 'diffusers-fp8'?")),
         (
             ("--peer", "diffusers", "--device", "host"),
-            (f"run --peer diffusers: {GPU}, found device 'host'", "leave it"),
+            (f"run --peer diffusers: {GPU}, found device 'host'", "Leave out --peer"),
         ),
-        (("--witness", "--device", "host"), (f"run --witness: {GPU}, found device 'host'", "the ledger counts")),
+        (
+            ("--witness", "--device", "host"),
+            (f"run --witness: {GPU}, found device 'host'", "the ledger has the counts"),
+        ),
         (("--workload", "schnell-1024"), ("schnell", "47.6 GB", "Use a smaller workload")),
     ],
 )

@@ -56,7 +56,7 @@ def test_the_host_twin_of_the_suite_makes_a_page_that_lacks_nothing(fluxperf, in
     done = fluxperf("evidence", "tiny", "-o", folder)
     assert done.code == 0, done.err
     assert len(in_process) == 3 * len(RUNGS) + 1, "what was done is not done again"
-    assert "Everything is there" in done.out
+    assert "Nothing is missing" in done.out
     file = read_records(folder / "tiny.jsonl")
     assert {(one.rung, len(one.times_s["denoise"])) for one in file.records} == {(rung, 3) for rung in RUNGS}
     study = survey([file], context(""))
@@ -114,7 +114,7 @@ def test_what_cannot_be_is_said(fluxperf, in_process, tmp_path, monkeypatch) -> 
 def test_a_budget_of_nothing_begins_nothing(fluxperf, in_process, tmp_path) -> None:
     told = fluxperf("evidence", "tiny", "-o", tmp_path / "e", "--budget", "0")
     assert (told.code, in_process) == (0, [])
-    assert "22 processes not begun" in told.err
+    assert "22 processes not started" in told.err
 
 
 @pytest.mark.parametrize("suite", SUITES)

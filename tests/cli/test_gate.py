@@ -154,7 +154,7 @@ def test_half_a_question_is_an_error(gate, arguments):
 
 def test_files_begin_with_no_cache(gate, tmp_path):
     result = gate("--baseline", "a", "--candidate", "b", "--head-cache", tmp_path)
-    assert (result.code, "files are not measured" in words(result)) == (2, True)
+    assert (result.code, "only these are measured" in words(result)) == (2, True)
 
 
 def test_a_revision_that_does_not_exist_is_an_error(gate):
@@ -331,7 +331,7 @@ def test_a_process_that_fails_leaves_the_comparisons_before(gate, tmp_path, monk
     options = ("-w", "schnell-1024", "-r", "fused", "--pairs", "8", "--comparisons", "3", "--baselines", tmp_path)
     result = gate("calibrate", *options, "-o", path)
     assert result.code == 2
-    assert f"measuring head: it ended with 137. Kept 1 comparison in {path}." in words(result)
+    assert f"measuring head: it ended with 137. 1 comparison saved to {path}." in words(result)
     assert len(json.loads(path.read_text())["comparisons"]) == 1
 
 

@@ -80,7 +80,7 @@ def test_another_program_than_the_checkouts_counts_nothing(fluxperf, checkout):
     for base in ((), ("--base", checkout.base)):
         code, verdict = judged(fluxperf, *RUNG, *base)
         assert code == 2
-        assert any("expected the fluxperf of this checkout to count" in row["message"] for row in verdict["rows"])
+        assert any("expected counts by the fluxperf of this checkout" in row["message"] for row in verdict["rows"])
 
 
 def test_a_workload_that_is_no_longer_counted_is_missed(fluxperf, checkout, monkeypatch):
@@ -116,9 +116,9 @@ def raised(row):
 @pytest.mark.parametrize(
     ("change", "metric", "phrase"),
     [
-        (raised, "totals.syncs", "the baseline of the change says"),
-        (lambda _: None, "record", "the baseline of the change does not have it"),
-        (lambda row: {**row, "error": None}, "error.relative", "the baseline of the change does not have it"),
+        (raised, "totals.syncs", "the baseline of the change has"),
+        (lambda _: None, "record", "the baseline of the change lacks this metric"),
+        (lambda row: {**row, "error": None}, "error.relative", "the baseline of the change lacks this metric"),
         (lambda row: row, None, ""),
     ],
 )

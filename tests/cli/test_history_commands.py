@@ -38,7 +38,7 @@ def test_asv_results_become_a_history(fluxperf, tmp_path, wide):
     shown = fluxperf("history", path.parent, "--all", "--metric", "*track_forward")
     assert shown.code == 0, shown.err
     assert "tiny fused model.Model.track_forward" in shown.out
-    assert "7 more have no value at any commit: failed or skipped." in shown.out
+    assert "7 more have no value at any commit: every run failed or was skipped." in shown.out
     assert "7 series of times with fewer than 4 commits were not searched" in shown.out
     short = fluxperf("history", path.parent, "-m", "track_forward")
     assert "7 series, 0 with changes." in short.out
@@ -53,7 +53,7 @@ def test_changes_are_told_with_commits_levels_and_percent(fluxperf, tmp_path, wi
     assert done.code == 0, done.err
     failed = fluxperf("history", tmp_path, "--metric", "denoise", "--fail-on", "20")
     assert failed.code == 1
-    assert "is 25.0 % worse than at its first level" in failed.err
+    assert "is 25.0 % worse than its first level" in failed.err
     assert fluxperf("history", tmp_path, "--metric", "denoise", "--fail-on", "30").code == 0
     assert f"{commit(4)[:10]} -> {commit(5)[:10]}  1.00 s -> 1.25 s  +25.0 %  (5 and 5 commits)" in done.out
     assert "1 series, 1 with changes." in done.out
@@ -161,7 +161,7 @@ def test_records_of_several_runners_meet_in_a_store(fluxperf, tmp_path, wide):
         for number in range(3):
             append_record(path, record(number + runner, times_s={"denoise": [[1.0]]}))
     done = fluxperf("push", tmp_path / "runner 0.jsonl", tmp_path / "runner 1.jsonl", "-o", store)
-    assert (done.code, done.out) == (0, f"4 files added to {store}, 2 known before.\n")
+    assert (done.code, done.out) == (0, f"4 files added to {store}; 2 already there.\n")
     assert fluxperf("push", f"{tmp_path}/runner*.jsonl", "--output", store).out.startswith("0 files added")
     found = json.loads(fluxperf("history", f"{store}/2026-*", path, "-m", "denoise", "--json").out)
     assert [len(series["points"]) for series in found["series"]] == [4]
@@ -245,7 +245,7 @@ def test_a_budget_that_bounds_no_series_proves_nothing(fluxperf, tmp_path):
     merge_points(tmp_path / f"a{SUFFIX}", [point(number, 1.0 + 0.5 * (number > 5)) for number in range(12)])
     done = fluxperf("history", tmp_path, "--fail-on", "budget")
     assert done.code == 2
-    assert "expected a series that a reference of the policy bounds" in done.err
+    assert "expected a series with a budget" in done.err
 
 
 @pytest.mark.parametrize(

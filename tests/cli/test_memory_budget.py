@@ -91,7 +91,7 @@ def test_processes_are_given_the_budget(fluxperf, tmp_path):
             (("--memory-gb", size), f"memory budget of {size} GB: expected a number above 0, in 10^9 bytes, such as")
             for size in ("0", "-1", "nan", "inf")
         ),
-        (("--memory-gb", "1"), "expected the rungs that it is for, got none. Name each with --rung"),
+        (("--memory-gb", "1"), "expected the rungs to which it applies, got none. Name each with --rung"),
         (("--rung", "baseline", "--memory-gb", "1"), "makes no copies of its own, got 'baseline'"),
         (("--rung", "fp8", "--memory-gb", "1", "--peer", "diffusers"), "expected no peer"),
         (("--rung", "fp8", "--memory-gb", "1", "--end-to-end"), "expected a run from latents to latents"),

@@ -190,7 +190,7 @@ def test_ctrl_c_keeps_what_was_finished(fluxperf, stand_in, tmp_path, monkeypatc
     with pytest.raises(ProcessLookupError):
         os.kill(int(hangs.read_text()), 0)
     assert result.code == 130
-    assert "stopped by SIGINT. What was finished before is kept: 1 record appended to" in " ".join(result.err.split())
+    assert "stopped by SIGINT. Already finished and saved: 1 record appended to" in " ".join(result.err.split())
     assert only(path).times_s["denoise"] == [[1.0]]
 
 

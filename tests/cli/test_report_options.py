@@ -164,7 +164,7 @@ def test_markdown_of_hostile_names_is_text_and_stays_within_its_size(fluxperf, t
 
 def test_only_one_rendering_goes_to_standard_output(fluxperf, records):
     complains(
-        fluxperf("report", records, "--json", "-", "--markdown", "-"), "expected one of --output, --markdown and --json"
+        fluxperf("report", records, "--json", "-", "--markdown", "-"), "expected at most one of --output, --markdown"
     )
 
 

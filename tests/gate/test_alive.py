@@ -337,7 +337,7 @@ def test_sides_begin_with_the_users_cache_or_with_what_is_given(
     assert begins_with(0, (None, hungry)) == {"head": hungry}
     (hungry / "choices").rmdir()
     assert begins_with(8, (None, hungry)) == {"base": users, "head": hungry}, "one that is empty is a cache, too"
-    assert began_with((None, hungry)) == [f"the head began with kernels and choices of algorithms in {hungry}"]
+    assert began_with((None, hungry)) == [f"the head started with the kernels and choices of algorithms in {hungry}"]
     for folder in (other, tmp_path / "nowhere"):
-        with pytest.raises(ConfigError, match=r"gate --base-cache .*expected a folder that is empty or has a folder"):
+        with pytest.raises(ConfigError, match=r"gate --base-cache .*expected an empty folder or one that contains"):
             begins_with(8, (folder, None))

@@ -63,5 +63,5 @@ def test_two_checkouts_are_measured_as_they_are(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_folder_beside_a_revision_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BuildError, match="two revisions, or two folders"), command._sides(("HEAD", str(tmp_path)), ""):
+    with pytest.raises(BuildError, match="two revisions or two folders"), command._sides(("HEAD", str(tmp_path)), ""):
         pass

@@ -145,7 +145,7 @@ def test_a_long_prompt_is_cut_and_that_is_said(generate):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ((), "expected one of PROMPT, --prompts, --embeddings, --decode, got none"),
+        ((), "expected exactly one of PROMPT, --prompts, --embeddings, --decode, got none"),
         (("a fox", "--decode", "x"), "got PROMPT and --decode"),
         (("",), "prompt: expected words that describe a picture, got an empty text"),
         (("a fox", "--height", "1000"), "--height 1000: expected a positive multiple of 16"),
@@ -223,7 +223,7 @@ def test_an_interrupt_leaves_whole_files_only(saved, tmp_path):
     _, told = process.communicate()
     assert process.returncode == 130, told
     found = sorted(item.name for item in out.iterdir())
-    assert f"stopped by SIGINT. {len(found)} of 3 pictures are done, nothing half-written is left." in told
+    assert f"stopped by SIGINT. {len(found)} of 3 pictures are finished. No partial file is left." in told
     assert found in (["0001.png"], ["0001.png", "0002.png"])
     for name in found:
         opened((out / name).read_bytes())
@@ -246,7 +246,7 @@ def test_an_interrupt_behind_a_file_counts_it(generate, monkeypatch):
     monkeypatch.setattr(pictures, "_told", interrupted)
     result = generate("--prompts", "prompts.txt", "-o", "d/", "--steps", "1")
     assert result.code == 130
-    assert "stopped by SIGINT. 2 of 3 pictures are done, nothing half-written is left." in result.err
+    assert "stopped by SIGINT. 2 of 3 pictures are finished. No partial file is left." in result.err
     assert Path("d/0003.png").read_bytes() == b"an older one"
 
 

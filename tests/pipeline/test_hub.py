@@ -213,7 +213,7 @@ def test_a_revision_without_weights_is_refused(capsys):
     with pytest.raises(SystemExit) as end:
         main(["run", "--revision", "main", "--device", "host"])
     assert end.value.code == 2
-    assert "expected --weights beside it" in " ".join(capsys.readouterr().err.split())
+    assert "expected --weights as well" in " ".join(capsys.readouterr().err.split())
 
 
 def test_dtypes_may_be_objects_and_have_two_names(saved):

@@ -39,7 +39,7 @@ def test_samples_are_given_by_process() -> None:
 def test_one_process_is_a_number() -> None:
     printed = text(timed(record("fused"), [1.0, 2.0]))
     assert "│ 2 │" in printed
-    assert "times are medians of n generations." in printed
+    assert "Times are medians of n generations." in printed
 
 
 def test_clocks_that_were_held_down_are_said_in_both_places() -> None:
@@ -71,7 +71,7 @@ def test_a_step_is_given_in_cycles_and_joules_where_they_were_measured() -> None
     assert "fused │ 200.00" not in printed, "a record without them has no row"
     seconds_only = text(timed(on_gpu("fused"), [0.2]))
     assert "Mcycles" not in seconds_only
-    assert "J of the whole GPU" not in seconds_only
+    assert "energy of the whole GPU" not in seconds_only
 
 
 def test_joules_that_disagree_are_said() -> None:
@@ -110,7 +110,7 @@ def test_a_speedup_has_the_interval_that_the_page_gives() -> None:
 def test_a_speedup_of_few_processes_has_a_range_and_says_so() -> None:
     printed = gains(2)
     assert re.search(r"~3\.\d\d-4\.\d\d", printed)
-    assert "fewer than 3 processes" in printed
+    assert "needs at least 3 processes" in printed
     assert "95 % intervals" not in printed
 
 

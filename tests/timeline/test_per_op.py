@@ -278,8 +278,8 @@ def test_the_command_prints_the_table_and_writes_it(run, tmp_path: Path):
     code, out, err = run("--ledger", "x.ledger.json", "--ceilings", "rates.json", "--per-op", "ops.json")
     assert code == 0, err
     assert "ops of a step (one launch of a graph, mean of 2)" in out
-    assert "Ops explain 98.5 % of the step. Kernel times add up to 1.180 ms in the 0.980 ms" in out
-    assert "Without the tool a step took 1.010 ms; the sum of the ops is 97.0 % of that." in out
+    assert "Ops explain 98.5 % of the step. Kernel times add up to 1.180 ms; the GPU was busy for 0.980 ms." in out
+    assert "Without the profiler a step took 1.010 ms. The sum of the ops is 97.0 % of that." in out
     assert "Ceiling: memory 4.00 TB/s (a device copy" in out
     written = msgspec.json.decode((tmp_path / "ops.json").read_bytes(), type=PerOp)
     assert (written.kind, written.schema, written.steps, len(written.ops)) == ("per-op", 1, 2, 6)

@@ -116,7 +116,7 @@ def test_a_profile_is_written_summed_up_and_compared(run, tmp_path):
     assert files(tmp_path / "profiles") == WHOLE
     assert "copies and bytes: equal to the ledger, 1 copy of 4,096 B in 1 place" in done.out
     assert "launches: 1 counted, 1 kernel, equal in every op" in done.out
-    assert "Steps: ops hold 100.0 % of their GPU time" in done.out
+    assert "Steps: ops account for 100.0 % of their GPU time" in done.out
     assert "ui.perfetto.dev" in done.err
     profiled, exported = map(eval, (tmp_path / "log").read_text().splitlines())
     assert {"--capture-range=cudaProfilerApi", "--capture-range-end=stop", "--cuda-graph-trace=node"} <= set(profiled)
@@ -214,7 +214,7 @@ def test_files_that_exist_are_not_replaced_unasked(run, tmp_path):
         (PROFILE, "print('cannot export'); sys.exit(4)", "nsys export exited with 4"),
         (PROFILE, "pass", "nsys export exited with 0"),
         (PROFILE, "open(stem, 'w').write('no database')", "expected an SQLite file"),
-        ("pathlib.Path(stem + '.nsys-rep').touch()", EXPORT, "the profiled run wrote no ledger"),
+        ("pathlib.Path(stem + '.nsys-rep').touch()", EXPORT, "expected a ledger from the profiled run"),
     ],
 )
 def test_what_fails_is_shown_and_leaves_nothing(run, tmp_path, profile, export, says):

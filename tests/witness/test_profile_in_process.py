@@ -114,7 +114,7 @@ def test_the_process_that_is_captured_writes_its_ledger(run, tmp_path, monkeypat
     monkeypatch.setattr(command, "CudaDevice", Switched)
     code, _, err = run("profile", "--rung", "baseline", "--inside", "x.ledger.json")
     assert code == 2
-    assert "expected NVTX to be traced by nsys, but no tool is attached" in err
+    assert "expected nsys to trace NVTX, but no tool is attached" in err
     assert [what for what, _ in device.told] == ["start", "stop"]
     assert not (tmp_path / "x.ledger.json").exists()
 
