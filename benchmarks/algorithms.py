@@ -7,7 +7,8 @@ The first command leaves choices of algorithms in CACHE; the second measures the
 them that have another one with as many cycles, about a minute. Seconds pick none: at the limit of power an algorithm
 with more joules takes longer at the same cycles. ``FOLDER/frugal`` and ``FOLDER/hungry`` then are copies of CACHE
 in which all products are the library's, by algorithms that take as many cycles together, and joules that differ most.
-So
+A product takes other cycles inside of the model, beside another stream, than alone. So the workload runs with both
+caches, and the hungry one is picked anew until a step takes as many cycles with it, about ten seconds a run. Then
 
     FLUXPERF_CACHE=CACHE fluxperf gate --base . --head . --base-cache FOLDER/frugal --head-cache FOLDER/hungry
         -w schnell-1024-blocks -r captured --alive 8 --repeat 6 --warmup 0
@@ -20,9 +21,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import shutil
-from collections.abc import Sequence
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, get_type_hints
 
 import fluxperf
@@ -34,6 +40,7 @@ from fluxperf.errors import DeviceError
 from fluxperf.files import write_whole
 from fluxperf.harness.measure.clocks import Watch
 from fluxperf.harness.measure.environment import commit
+from fluxperf.harness.records import read_records
 
 #: Multiplications from which on a product is large: 4096 x 3072 x 3072.
 _LARGE = 4096 * 3072 * 3072
@@ -48,8 +55,9 @@ _MOST, _SHORT_S = 6, 3e-4
 #: Cycles of a candidate that is measured are no farther than this share from those of another one, by the looks.
 _NEAR = 0.012
 
-#: Cycles of two algorithms of one product may differ by this share; those of all products together by the other.
-APART, TOGETHER = 0.006, 0.001
+#: Cycles of two algorithms of one product may differ by this share; those of all products together by the other; and
+#: those of a step of the workload by the last, after so many picks.
+APART, TOGETHER, SETTLED, _PICKS = 0.03, 0.001, 0.0004, 5
 
 #: Spread of weights, as synthetic ones have it; what a product draws depends on its numbers.
 _WEIGHTS_STD = 0.02
@@ -181,30 +189,94 @@ def with_company(cycles: Sequence[float]) -> list[int]:
     ]
 
 
-def apart(rows: Sequence[Sequence[Taken]]) -> tuple[list[int], list[int]]:
+def apart(
+    rows: Sequence[Sequence[Taken]], aim: float = 0.0, frugal: Sequence[int] | None = None
+) -> tuple[list[int], list[int]]:
     """Candidates of all products that take as many cycles together as others, and joules that differ most.
 
     Args:
-        rows: what candidates take, by product.
+        rows: the measured candidates, by product.
+        aim: cycles that the hungry candidates are to take beyond the frugal ones, all products together.
+        frugal: the frugal candidate of each product, where it is picked already.
 
     Returns:
         The frugal candidate of each product, and the hungry one.
     """
-    total = sum(min(taken.cycles for taken in row) for row in rows)
-    # By cycles that differ so far, in tenths of what may differ: the most joules, and the couples that take them.
+    unit = TOGETHER / 10 * sum(min(taken.cycles for taken in row) for row in rows)
+    # By cycles that differ so far, in units of a tenth of the tolerance: the most joules, and the pairs that take them.
     best: dict[int, tuple[float, list[tuple[int, int]]]] = {0: (0.0, [])}
-    for row in rows:
-        couples = [(a, b) for a in row for b in row if abs(b.cycles / a.cycles - 1) <= APART]
+    for number, row in enumerate(rows):
+        first = [taken for taken in row if frugal is None or taken.candidate == frugal[number]]
+        couples = [(a, b) for a in first for b in row if abs(b.cycles / a.cycles - 1) <= APART]
         found: dict[int, tuple[float, list[tuple[int, int]]]] = {}
         for cycles, (joules, chosen) in best.items():
-            for frugal, hungry in couples:
-                place = cycles + round((hungry.cycles - frugal.cycles) / (TOGETHER / 10 * total))
-                more = joules + hungry.joules - frugal.joules
+            for one, other in couples:
+                place = cycles + round((other.cycles - one.cycles) / unit)
+                more = joules + (other.joules - one.joules)
                 if place not in found or more > found[place][0]:
-                    found[place] = more, [*chosen, (frugal.candidate, hungry.candidate)]
+                    found[place] = more, [*chosen, (one.candidate, other.candidate)]
         best = found
-    _, chosen = max(one for place, one in best.items() if abs(place) <= 10)
-    return [frugal for frugal, _ in chosen], [hungry for _, hungry in chosen]
+    # Within the tolerance the most joules; where nothing is, what comes nearest.
+    _, _, chosen = max((-max(10.0, abs(place - aim / unit)), *one) for place, one in best.items())
+    return [one for one, _ in chosen], [other for _, other in chosen]
+
+
+def step_cycles(cache: Path, workload: str) -> float:
+    """Cycles of a step of ``captured``, with the choices of a cache, in a process of its own.
+
+    Args:
+        cache: folder of the cache.
+        workload: its name.
+
+    Raises:
+        DeviceError: the process fails, or its GPU has no count of cycles.
+    """
+    with TemporaryDirectory() as folder:
+        output = Path(folder) / "records.jsonl"
+        words = [sys.executable, "-m", "fluxperf", "run", f"--workload={workload}", "--rung=captured", "--repeat=3"]
+        ran = subprocess.run(
+            [*words, "-o", str(output)],
+            env={**os.environ, "FLUXPERF_CACHE": str(cache)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if ran.returncode:
+            raise DeviceError(f"algorithms: a run of {workload} with the cache {cache} failed:\n{ran.stderr[-2000:]}")
+        cycles = [
+            value for one in read_records(output).records for samples in one.cycles.get("step", []) for value in samples
+        ]
+    if not cycles:
+        raise DeviceError("algorithms: expected a GPU that counts cycles, got a record without them.")
+    return median(cycles)
+
+
+def settled(
+    rows: Sequence[Sequence[Taken]], cycles_with: Callable[[str, list[int]], float]
+) -> tuple[list[int], list[int], float]:
+    """Frugal and hungry candidates with which a step of the model takes as many cycles.
+
+    Args:
+        rows: the measured candidates, by product.
+        cycles_with: writes the cache of that name with these candidates, and counts the cycles of a step with it.
+
+    Returns:
+        The frugal candidates, the hungry ones of the pick that came nearest, and by what share its step takes more
+        cycles than the frugal one.
+    """
+    frugal, hungry = apart(rows)
+    base, aim = cycles_with("frugal", frugal), 0.0
+    tried: dict[tuple[int, ...], float] = {}
+    for _ in range(_PICKS):
+        if tuple(hungry) not in tried:
+            tried[tuple(hungry)] = cycles_with("hungry", hungry) - base
+        excess = tried[tuple(hungry)]
+        if abs(excess) <= SETTLED * base:
+            break
+        aim -= excess
+        _, hungry = apart(rows, aim, frugal)
+    nearest = min(tried, key=lambda one: abs(tried[one]))
+    return frugal, list(nearest), tried[nearest] / base
 
 
 def write_cache(folder: Path, gpu: str, known: dict[str, Any], chosen: dict[str, tuple[list[str], Choice]]) -> None:
@@ -250,6 +322,7 @@ def main(words: list[str] | None = None) -> None:
     given = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     given.add_argument("-o", "--output", type=Path)
     given.add_argument("--caches", type=Path, help="Folder for both caches.")
+    given.add_argument("--workload", default="schnell-1024-blocks", help="Workload whose steps both caches are for.")
     asked = given.parse_args(words)
     device = CudaDevice()
     device.prepare()
@@ -280,7 +353,24 @@ def main(words: list[str] | None = None) -> None:
         looked = [{"cycles": one.cycles, "seconds": one.seconds} for one in seen]
         told.append({"product": p._asdict(), "candidates": [taken._asdict() for taken in row], "looks": looked})
         offered[problem.key] = candidates.names, tuple(one.seconds for one in seen)
-    sides = dict(zip(("frugal", "hungry"), apart(rows), strict=True))
+
+    def cycles_with(name: str, chosen: list[int]) -> float:
+        picked = {
+            key: (names, Choice(one, looks_s))
+            for (key, (names, looks_s)), one in zip(offered.items(), chosen, strict=True)
+        }
+        write_cache(asked.caches / name, device.name, known, picked)
+        cycles = step_cycles(asked.caches / name, asked.workload)
+        print(f"{name} {chosen}: {cycles / 1e3:.1f} kcycles a step of {asked.workload}", flush=True)
+        return cycles
+
+    within = None
+    if asked.caches:
+        frugal, hungry, within = settled(rows, cycles_with)
+        cycles_with("hungry", hungry)
+    else:
+        frugal, hungry = apart(rows)
+    sides = {"frugal": frugal, "hungry": hungry}
     sums = {
         name: [
             sum(
@@ -291,13 +381,7 @@ def main(words: list[str] | None = None) -> None:
         for name, chosen in sides.items()
     }
     cycles, joules = (hungry / frugal - 1 for frugal, hungry in zip(sums["frugal"], sums["hungry"], strict=True))
-    print(f"frugal {sides['frugal']}, hungry {sides['hungry']}: {joules:+.2%} joules, {cycles:+.3%} cycles together")
-    for name, chosen in sides.items() if asked.caches else ():
-        picked = {
-            key: (names, Choice(one, looks_s))
-            for (key, (names, looks_s)), one in zip(offered.items(), chosen, strict=True)
-        }
-        write_cache(asked.caches / name, device.name, known, picked)
+    print(f"frugal {frugal}, hungry {hungry}: {joules:+.2%} joules, {cycles:+.3%} cycles of products together")
     if asked.output is not None:
         revision, dirty = commit(Path(fluxperf.__file__).resolve().parent.parent)
         whole = {
@@ -309,6 +393,7 @@ def main(words: list[str] | None = None) -> None:
             **sides,
             "joules_together": joules,
             "cycles_together": cycles,
+            "cycles_of_a_step": within,
         }
         write_whole(asked.output, json.dumps(whole, indent=1) + "\n")
 

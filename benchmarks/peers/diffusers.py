@@ -7,7 +7,6 @@ The loop is that of diffusers' pipeline: bfloat16 latents, the scheduler's Euler
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -35,17 +34,24 @@ _E4M3_MAX, _LEAST_SCALE = 448.0, 1e-12
 _ALIGNMENT = 16
 
 
+class _CurrentStream:
+    """PyTorch's current stream in the CUDA stream protocol, which older releases of PyTorch do not have."""
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        """Version of the protocol, and the stream's address."""
+        return 0, torch.cuda.current_stream().cuda_stream
+
+
 class TorchClock:
     """Fluxperf's own stamps, on PyTorch's current stream: the clock of a peer is that of the rung beside it."""
 
     def __init__(self) -> None:
-        ordinal = torch.cuda.current_device()
-        self._device = CudaDevice(ordinal)
-        self._streams = partial(cupy().cuda.ExternalStream, device_id=ordinal)
+        self._device = CudaDevice(torch.cuda.current_device())
+        self._stream_of = cupy().cuda.Stream.from_external
 
     def stamp(self) -> Stamp:
         """A moment of PyTorch's stream."""
-        before, theirs = self._device.stream, self._streams(torch.cuda.current_stream().cuda_stream)
+        before, theirs = self._device.stream, self._stream_of(_CurrentStream())
         theirs.use()
         try:  # a `with` block would leave CuPy's null stream behind it, not the one before
             return self._device.stamp()

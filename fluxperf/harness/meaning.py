@@ -4,8 +4,9 @@
 |---|---|---|---|
 | more | | | more work: SLOWER |
 | same | more | more | hungrier: the same work at a lower clock, SLOWER |
-| same | same | more | not the change: the card ran slower, UNSURE |
+| same | same or less | more | not the change: the card ran slower, UNSURE |
 | same | not known | more | work is the same, but whether it became hungrier is not known: UNSURE |
+| same | not sure | more | the same; more samples or pairs can tell: UNSURE |
 | same | same | not sure, or the same in turns of few processes | the same work: SAME |
 | same | same | less | not the change: the card ran quicker, SAME |
 
@@ -40,11 +41,16 @@ _MORE_JOULES = _Word(None, "hungrier", None, "Hungrier: the same cycles take mor
 _LEANER = _Word(None, "leaner", None, "Leaner: the same cycles take fewer joules, so the card raises its clock.")
 _CARD_SLOWER = _Word(
     "UNSURE", "card_slower", "unsure",
-    "Not the change: cycles and joules are the same, the card ran slower (clock, temperature, limit).",
+    "Not the change: cycles are the same and joules no more, so the card ran slower (clock, temperature, limit).",
 )  # fmt: skip
 _NO_JOULES = _Word(
     "UNSURE", "no_joules", "unsure",
     "The work is the same in cycles. Without joules nobody knows whether it became hungrier or the card ran slower.",
+)  # fmt: skip
+_NOISY_JOULES = _Word(
+    "UNSURE", "noisy_joules", "unsure",
+    "The work is the same in cycles. Joules are too noisy to show whether it became hungrier or the card ran slower: "
+    "take more samples of each process (--repeat), or more pairs.",
 )  # fmt: skip
 _CARD_QUICKER = _Word(
     "SAME", "card_quicker", "pass", "Not the change: cycles and joules are the same, the card ran quicker."
@@ -96,9 +102,11 @@ def _word(seconds: str, cycles: str | None, joules: str | None) -> _Word | None:
         return None
     if joules == seconds:
         return _HUNGRIER if slower else _LEANER
-    if joules == "SAME":
-        return _CARD_SLOWER if slower else _CARD_QUICKER
-    return _NO_JOULES if slower else None
+    if not slower:
+        return _CARD_QUICKER if joules == "SAME" else None
+    if joules is None:
+        return _NO_JOULES
+    return _NOISY_JOULES if joules == "UNSURE" else _CARD_SLOWER
 
 
 def _said(row: Row, word: _Word) -> Row:

@@ -122,9 +122,13 @@ def remarks(place: Place, base: Sequence[Record], head: Sequence[Record], policy
 
 
 def _without_joules(base: Sequence[Record], head: Sequence[Record], gated: set[str]) -> Iterator[str]:
-    """Metrics of energy that some processes tell and others do not, though no window was too short."""
+    """Metrics of energy that some processes tell and others do not, though no window was too short.
+
+    Records without times, such as those of a cold pair, are left out: their joules are not to be judged either.
+    """
+    timed = [[record for record in side if record.times_s] for side in (base, head)]
     for key in dict.fromkeys(key for record in (*base, *head) for key in record.energy_j):
-        sides = [_joules(side, key) for side in (base, head)]
+        sides = [_joules(side, key) for side in timed]
         if f"energy.{key}" in gated and not all(map(all, sides)):
             told = " and ".join(
                 f"{sum(side)} of {len(side)} processes of the {name}"

@@ -126,6 +126,27 @@ def test_a_turn_that_was_too_short_for_joules_leaves_out_the_joules_and_nothing_
     assert all(note.endswith(wanted) for note in said)
 
 
+def test_a_cold_pair_is_no_process_without_joules() -> None:
+    """Times of a cold pair do not count, so its joules are not missing; those of a process with times are."""
+    base, head = sides()
+    cold = {"times_s": {}, "cycles": {}, "clock_hz": {}, "energy_j": {}, "sampling": []}
+    both = [[record(one, **cold), record(one)] for one in (base, head)]
+    assert not [note for note in compare(*both, POLICY).notes if "joules" in note]
+    both[1].append(record(head, energy_j={}))
+    (note,) = [note for note in compare(*both, POLICY).notes if "joules" in note]
+    assert note.endswith(
+        f"{PAIRS} of {PAIRS} processes of the base and {PAIRS} of {PAIRS + 1} processes of the head tell joules"
+    )
+
+
+def test_joules_that_are_too_noisy_are_not_called_missing() -> None:
+    base, head = sides(clock=1.38e9, joules=12.65)
+    noise = np.exp(np.random.default_rng(5).normal(0, 0.02, PAIRS))
+    found = verdicts(record(base), record((head[0], head[1], head[2] * noise)))
+    assert (found["cycles.denoise"][0], found["energy.denoise"][0]) == ("SAME", "UNSURE")
+    assert found["times.denoise"] == ("UNSURE", "noisy_joules", "unsure")
+
+
 def test_more_joules_for_the_same_cycles_are_hungrier() -> None:
     base, head = sides(clock=1.33e9, joules=13.2)
     found = verdicts(record(base), record(head))
@@ -179,7 +200,8 @@ def test_the_table_row_by_row() -> None:
         ("SLOWER", "SLOWER", "SLOWER"): "more_work",
         ("SLOWER", "SAME", "SLOWER"): "hungrier",
         ("SLOWER", "SAME", "SAME"): "card_slower",
-        ("SLOWER", "SAME", "UNSURE"): "no_joules",
+        ("SLOWER", "SAME", "UNSURE"): "noisy_joules",
+        ("SLOWER", "SAME", "FASTER"): "card_slower",
         ("SLOWER", "UNSURE", "SLOWER"): "r",
         ("SLOWER", "FASTER", "SAME"): "r",
         ("FASTER", "SAME", "SAME"): "card_quicker",

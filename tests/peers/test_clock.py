@@ -47,17 +47,20 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(peer, "CudaDevice", Device)
     made: Any = None
 
-    def stream(address: int, device_id: int) -> Any:
-        return SimpleNamespace(use=lambda: made._device._use(f"{address} of {device_id}"))
+    def from_external(theirs: Any) -> Any:
+        version, address = theirs.__cuda_stream__()
+        assert version == 0
+        return SimpleNamespace(use=lambda: made._device._use(f"PyTorch's at {address}"))
 
-    monkeypatch.setattr(peer, "cupy", lambda: SimpleNamespace(cuda=SimpleNamespace(ExternalStream=stream)))
+    stream = SimpleNamespace(from_external=from_external)
+    monkeypatch.setattr(peer, "cupy", lambda: SimpleNamespace(cuda=SimpleNamespace(Stream=stream)))
     made = peer.TorchClock()
     return made
 
 
 def test_a_stamp_is_of_pytorchs_stream_and_leaves_fluxperfs_in_use(clock: Any) -> None:
-    assert clock.stamp() == "77 of 1 stream of GPU 1"
-    assert clock._device.used == ["fluxperf's", "77 of 1", "fluxperf's"]
+    assert clock.stamp() == "PyTorch's at 77 stream of GPU 1"
+    assert clock._device.used == ["fluxperf's", "PyTorch's at 77", "fluxperf's"]
     clock._device.fails = True
     with pytest.raises(RuntimeError):
         clock.stamp()

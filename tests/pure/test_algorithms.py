@@ -16,6 +16,7 @@ from benchmarks.algorithms import Taken, apart, problems, with_company, write_ca
 from fluxperf.engine.cache import recall
 from fluxperf.engine.device.choices import Choice, Choices
 from fluxperf.engine.device.cublaslt import Product
+from fluxperf.errors import DeviceError
 
 PRODUCT = Product(4608, 3072, 15360, "bfloat16", "bfloat16", True, 15360, 15360, 3072)
 KEY = f"cuBLASLt 130300 {' '.join(map(str, PRODUCT))}"
@@ -51,6 +52,42 @@ def test_joules_differ_most_where_cycles_are_the_same_together() -> None:
     assert apart([with_itself]) == ([4], [4])
     alike = [taken(4, 1000.0, 0.2), taken(6, 1000.1, 0.1)]
     assert apart([alike]) == ([6], [4])
+
+
+#: Two products of which the hungry candidates take fewer cycles, more, or as many as the frugal ones.
+MANY = [
+    [taken(0, 1000.0, 0.10), taken(1, 1000.0, 0.13), taken(2, 990.0, 0.12), taken(3, 1010.0, 0.12)],
+    [taken(0, 1000.0, 0.10), taken(1, 995.0, 0.11)],
+]
+
+
+def test_cycles_can_be_aimed_at() -> None:
+    assert apart(MANY) == ([0, 0], [1, 0]), "the most joules at as many cycles"
+    assert apart(MANY, -10.0, [0, 0]) == ([0, 0], [2, 0])
+    assert apart(MANY, 10.0, [0, 0]) == ([0, 0], [3, 0])
+    assert apart(MANY, -15.0, [0, 0]) == ([0, 0], [2, 1])
+    assert apart(MANY, -400.0, [0, 0]) == ([0, 0], [2, 1]), "as near as can be"
+
+
+@pytest.mark.parametrize(("beyond", "hungry"), [(0.0, [1, 0]), (10.0, [2, 0]), (-10.0, [3, 0]), (5.0, [1, 1])])
+def test_a_pick_is_corrected_by_what_the_model_takes(beyond: float, hungry: list[int]) -> None:
+    """Inside of the model the hungry candidates take other cycles than alone: the pick is the one that cancels that."""
+    alone = {(0, 0): 0.0, (1, 0): 0.0, (2, 0): -10.0, (3, 0): 10.0, (1, 1): -5.0, (2, 1): -15.0, (3, 1): 5.0}
+    ran: list[tuple[str, list[int]]] = []
+
+    def cycles_with(name: str, chosen: list[int]) -> float:
+        ran.append((name, chosen))
+        return 10_000.0 + alone[tuple(chosen)] + (beyond if name == "hungry" else 0.0)
+
+    assert algorithms.settled(MANY, cycles_with) == ([0, 0], hungry, pytest.approx(0.0, abs=1e-9))
+    assert len({tuple(chosen) for name, chosen in ran if name == "hungry"}) == len(ran) - 1 <= 5, "none ran twice"
+
+
+def test_the_nearest_pick_is_kept_where_none_settles() -> None:
+    found = algorithms.settled(
+        MANY, lambda name, chosen: 10_000.0 + 300.0 * (name == "hungry") - 10 * (chosen == [2, 1])
+    )
+    assert found == ([0, 0], [2, 1], pytest.approx(0.029))
 
 
 def test_caches_have_the_library_by_other_algorithms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,21 +223,38 @@ def test_the_command_makes_two_caches_that_differ_in_joules_alone(
     monkeypatch.setenv("FLUXPERF_CACHE", str(tmp_path / "users"))
     monkeypatch.setattr(algorithms, "CudaDevice", Metered)
     monkeypatch.setattr(algorithms, "Watch", Watched)
+    ran: list[tuple[str, str]] = []
+
+    def step_cycles(cache: Path, workload: str) -> float:
+        ran.append((cache.name, workload))
+        return 6e6 if cache.name == "frugal" else 6.001e6
+
+    monkeypatch.setattr(algorithms, "step_cycles", step_cycles)
     caches, output = tmp_path / "caches", tmp_path / "algorithms.json"
     with pytest.raises(SystemExit):
         algorithms.main(["--caches", str(caches)])
     assert "there are none: run them first" in capsys.readouterr().err
     Choices("GPU").keep(KEY, ["aa", "bb", "cc"], Choice(0, (1e-3, 1e-3, 1e-3)))
     algorithms.main(["--caches", str(caches), "-o", str(output)])
-    assert "frugal [1], hungry [2]: +20.00% joules, +0.020% cycles together" in capsys.readouterr().out
+    assert "frugal [1], hungry [2]: +20.00% joules, +0.020% cycles of products together" in capsys.readouterr().out
+    assert {name for name, _ in ran} == {"frugal", "hungry"}
+    assert {workload for _, workload in ran} == {"schnell-1024-blocks"}
     for name, candidate in (("frugal", 1), ("hungry", 2)):
         found = Choices("GPU", caches / name / "choices").find(KEY, ["aa", "bb", "cc"])
         assert found is not None
         assert found.candidate == candidate
     told = json.loads(output.read_text())
     assert (told["frugal"], told["hungry"], told["joules_together"]) == ([1], [2], pytest.approx(0.2))
+    assert told["cycles_of_a_step"] == pytest.approx(1 / 6000)
     assert [one["candidate"] for one in told["products"][0]["candidates"]] == [1, 2], "the other has no company"
 
 
 def test_what_may_differ_is_less_than_what_the_gate_shows() -> None:
-    assert algorithms.TOGETHER < 0.003
+    assert algorithms.SETTLED < algorithms.TOGETHER < 0.003
+
+
+def test_a_run_that_fails_or_counts_nothing_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match=r"failed:\n.*nothing"):
+        algorithms.step_cycles(tmp_path, "nothing")
+    with pytest.raises(DeviceError, match="expected a GPU that counts cycles"):
+        algorithms.step_cycles(tmp_path, "tiny")
