@@ -234,13 +234,8 @@ def step_cycles(cache: Path, workload: str) -> float:
     with TemporaryDirectory() as folder:
         output = Path(folder) / "records.jsonl"
         words = [sys.executable, "-m", "fluxperf", "run", f"--workload={workload}", "--rung=captured", "--repeat=3"]
-        ran = subprocess.run(
-            [*words, "-o", str(output)],
-            env={**os.environ, "FLUXPERF_CACHE": str(cache)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        environment = {**os.environ, "FLUXPERF_CACHE": str(cache)}
+        ran = subprocess.run([*words, "-o", str(output)], env=environment, capture_output=True, text=True, check=False)
         if ran.returncode:
             raise DeviceError(f"algorithms: a run of {workload} with the cache {cache} failed:\n{ran.stderr[-2000:]}")
         cycles = [
