@@ -30,9 +30,11 @@ _COLUMNS: dict[str, str] = {
     "CUPTI_ACTIVITY_KIND_RUNTIME": "start end eventClass globalTid correlationId nameId returnValue",
     "CUPTI_ACTIVITY_KIND_KERNEL": f"{_ON_GPU} demangledName shortName gridX gridY gridZ blockX blockY blockZ "
     "graphNodeId graphId",
-    "CUPTI_ACTIVITY_KIND_MEMCPY": f"{_ON_GPU} bytes copyKind srcKind dstKind graphNodeId copyCount",
+    "CUPTI_ACTIVITY_KIND_MEMCPY": f"{_ON_GPU} bytes copyKind srcKind dstKind graphNodeId copyCount migrationCause",
     "CUPTI_ACTIVITY_KIND_MEMSET": f"{_ON_GPU} value bytes memKind graphNodeId",
     "CUPTI_ACTIVITY_KIND_GRAPH_TRACE": f"{_ON_GPU} graphId graphExecId",
+    "CUDA_UM_GPU_PAGE_FAULT_EVENTS": "start end globalPid deviceId address numberOfPageFaults faultAccessType",
+    "CUDA_UM_CPU_PAGE_FAULT_EVENTS": "start globalPid address CpuInstruction",
     "CUDA_GRAPH_NODE_EVENTS": "start end nameId eventClass globalTid graphNodeId originalGraphNodeId",
     "CUPTI_ACTIVITY_KIND_SYNCHRONIZATION": f"{_ON_GPU} syncType eventId",
     "ENUM_CUDA_MEMCPY_OPER": "id name label",
@@ -79,14 +81,17 @@ def process(pid: int = 100) -> int:
 class Capture:
     """Rows of an export. Times are in nanoseconds; every method adds one event."""
 
-    def __init__(self, variant: Variant = "2025", graph_mode: str = "Node") -> None:
+    def __init__(self, variant: Variant = "2025", graph_mode: str = "Node", gpu_faults: bool = True) -> None:
         self.variant = variant
         self.rows: dict[str, list[dict[str, object]]] = {}
         self._strings: dict[str, int] = {"": 1}
         self._correlation = 0
         version = {"2023": "3.1.7", "2025": "3.24.14"}[variant]
         self.about = {"EXPORT_SCHEMA_VERSION": version, "EXPORT_PRODUCT_VERSION": f"{variant}.1.1.100"}
-        self.add("META_DATA_CAPTURE", name="CUDA_GRAPH_TRACE_OPTIONS:MODE", value=graph_mode)
+        of_process = "" if variant == "2023" else "PROCESS_0:"
+        told = {"CUDA_GRAPH_TRACE_OPTIONS:MODE": graph_mode, "COLLECT_UVM_GPU_PAGE_FAULTS": str(gpu_faults).lower()}
+        for name, value in told.items():
+            self.add("META_DATA_CAPTURE", name=f"{of_process}{name}", value=value)
         if variant == "2025":
             for table, values in _ENUMS.items():
                 for number, name, label in values:
@@ -172,8 +177,10 @@ class Capture:
         pid: int = 100,
         gpu: int = 0,
         node: int | None = None,
+        cause: int | None = None,
     ) -> None:
         more = {"bytes": size, "copyKind": kind, "srcKind": source, "dstKind": target, "copyCount": count}
+        more["migrationCause"] = cause
         self._gpu("MEMCPY", start, end, correlation, pid, gpu, 7, graphNodeId=node, **more)
 
     def node(self, number: int, at: int, original: int | None = None, *, pid: int = 100, tid: int = 1) -> None:

@@ -108,7 +108,7 @@ def test_a_part_has_what_was_launched_while_its_range_was_open(tmp_path: Path):
     assert ([row.kind for row in timeline.work], len(timeline.syncs.blocking)) == (["kernel", "kernel", "copy"], 1)
 
 
-def lone(folder: Path, at: int, kind: int = 12, size: int = 4096) -> Timeline:
+def lone(folder: Path, at: int, kind: int = 2, size: int = 4096) -> Timeline:
     """A copy that no recorded call launched, and a range from 100 us on."""
     capture = Capture()
     capture.range("forward", 100 * US, 300 * US)

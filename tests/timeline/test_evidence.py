@@ -103,7 +103,8 @@ def test_a_read_that_returns_when_it_is_done_is_a_wait_if_its_memory_is_pageable
 
 
 def test_copies_that_no_call_launched_are_found(tmp_path: Path):
-    for name, kind, memory in (("copies", 2, 0), ("migrations", 12, 7)):
+    lone = "(not launched by a call that was recorded)"
+    for name, kind, memory, place in (("copies", 2, 0, lone), ("migrations", 12, 7, "forward")):
         capture = Capture()
         capture.range("forward", 0, 4000 * US)
         capture.launch("kernel", 10 * US, 20 * US, 80 * US)
@@ -113,7 +114,7 @@ def test_copies_that_no_call_launched_are_found(tmp_path: Path):
         timeline = capture.read(folder)
         assert codes(timeline, "host-copy", "copies > 0") == {"host-copy": 1, "copies > 0": 1}
         (row,) = [row for row in findings(timeline) if row.finding == "host-copy"]
-        assert (row.range, row.count) == ("(not launched by a call that was recorded)", 50)
+        assert (row.range, row.count) == (place, 50)
 
 
 def test_copies_outside_of_every_range_may_be_those_of_a_forward(tmp_path: Path):

@@ -124,7 +124,8 @@ def test_two_processes_domains_and_what_was_left_open(planted):
 
 def test_a_clean_program_with_a_graph_and_one_read_passes():
     timeline = read("h200-torch-clean-graph.sqlite")
-    assert set(states(timeline, "idle > 1 %", "copies in forward > 0", "waits > 1").values()) == {"kept"}
+    told = states(timeline, "idle > 1 %", "copies in forward > 0", "waits > 1")
+    assert (told.pop("page-fault"), set(told.values())) == ("undecided", {"kept"})
     assert timeline.work.flags("kernel").sum() == 240
 
 

@@ -38,9 +38,12 @@ def states(timeline: Timeline) -> dict[str, str]:
 
 
 def test_every_planted_fault_fails_and_the_clean_program_passes(planted):
-    assert set(states(planted).values()) == {"broken"}
+    # Page faults of unified memory were not asked for, so nothing shows that there are none.
+    told = states(planted)
+    assert (told.pop("page-fault"), set(told.values())) == ("undecided", {"broken"})
     clean = read_capture(EXPORTS / "h100-torch-clean.sqlite")
-    assert set(states(clean).values()) == {"kept"}
+    told = states(clean)
+    assert (told.pop("page-fault"), set(told.values())) == ("undecided", {"kept"})
     assert sum("nothing is missing" in note for note in clean.notes) == 2
     assert [(row.call, row.count) for row in waits_by_call(clean)] == [("cudaDeviceSynchronize", 1)]
 

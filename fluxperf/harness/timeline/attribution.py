@@ -7,8 +7,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fluxperf.harness.timeline.columns import Column, codes, empty, groups, matched
+from fluxperf.harness.timeline.columns import Column, codes, empty, groups
+from fluxperf.harness.timeline.correlating import calls_of
 from fluxperf.harness.timeline.model import NONE, Node, Ranges, Timeline
+from fluxperf.harness.timeline.unified import place
 from fluxperf.harness.timeline.waiting import waits_of
 from fluxperf.words import plural
 
@@ -16,9 +18,10 @@ from fluxperf.words import plural
 def attribute(timeline: Timeline) -> None:
     """Fills in ``parent`` of ranges, ``range`` of calls, ``call`` and ``range`` of work, and what the host waited for.
 
-    A correlation id is unique within its process only. A graph's nodes share the correlation id of the call that
+    `calls_of` finds the call that a correlation id means. A graph's nodes share the correlation id of the call that
     launched the graph, and get the range in which they were captured, where the capture saw that. Work without a call
-    in the capture keeps ``NONE``; a sentence in ``notes`` counts it. Ranges that were never closed hold nothing.
+    in the capture keeps ``NONE``, with a range only if it is of unified memory (`place`); a sentence in ``notes``
+    counts it. Ranges that were never closed hold nothing.
     """
     ranges, calls, work = timeline.ranges, timeline.calls, timeline.work
     open_at = {thread: _Open(ranges, indices, thread) for thread, indices in _by_thread(ranges)}
@@ -27,13 +30,16 @@ def attribute(timeline: Timeline) -> None:
         if thread in open_at:
             calls.range[rows] = open_at[thread].at(calls.start_ns[rows])
     _capture(timeline, open_at)
-    in_time = np.argsort(calls.start_ns, kind="stable")
-    known = (calls.process[in_time], calls.correlation[in_time])
-    found = matched((work.process, work.correlation), known)
-    work.call = _at(in_time, found)
+    work.call = calls_of(calls, work.process, work.correlation, work.start_ns)
     work.range = _at(calls.range, work.call)
     timeline.syncs = waits_of(timeline.syncs, calls, timeline.notes)
-    unlaunched = int((work.call == NONE).sum())
+    placed = place(timeline, open_at)
+    if placed:
+        timeline.notes.append(
+            f"{plural(placed, 'migration')} of unified memory, which no call launches: under the range of the kernel "
+            "that ran then, of the host's open range, or of the prefetch."
+        )
+    unlaunched = int((work.call == NONE).sum()) - placed
     if unlaunched:
         timeline.notes.append(
             f"{unlaunched} of {len(work)} pieces of GPU work without a launch call in the capture (migrations "

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import numpy as np
 
+from fluxperf.harness.text import units
 from fluxperf.harness.timeline.causes import SHORTEST_GAP_NS
+from fluxperf.harness.timeline.columns import distinct
 from fluxperf.harness.timeline.findings import FEWEST_SYNCS, KINDS, TINY_BYTES, crossing
-from fluxperf.harness.timeline.model import NONE, Timeline
+from fluxperf.harness.timeline.losses import NO_MIGRATIONS
+from fluxperf.harness.timeline.model import NONE, NSYS, Timeline
 from fluxperf.harness.timeline.places import Places
 from fluxperf.words import plural
+
+#: Names of CUDA's calls; a trace may hold those of another runtime.
+_CUDA = re.compile(r"cu(?:da)?[A-Z]")
+
+#: Calls that allocate, move or advise on unified memory.
+_MANAGED = re.compile(r"MallocManaged|MemAllocManaged|MemPrefetch|MemDiscard|MemAdvise")
 
 _OF_PLACES = ("host-copy", "sync-in-loop")
 
@@ -22,10 +32,12 @@ _Reason = tuple[Iterable[str], str]
 def blind_spots(timeline: Timeline, places: Places | None = None) -> dict[str, str]:
     """Why the absence of a finding proves nothing in this capture, for each finding of which that is so."""
     reasons: dict[str, list[str]] = {name: [] for name in KINDS}
-    for names, reason in (*_missing(timeline), *_lost(timeline), *_unplaced(timeline, places or Places(timeline))):
+    found = (_missing, _unknown, _unified, _lost)
+    said = [row for one in found for row in one(timeline)]
+    for names, reason in (*said, *_unplaced(timeline, places or Places(timeline))):
         for name in names:
             reasons[name].append(reason)
-    return {name: "; ".join(found) for name, found in reasons.items() if found}
+    return {name: "; ".join(told) for name, told in reasons.items() if told}
 
 
 def _missing(timeline: Timeline) -> Iterator[_Reason]:
@@ -41,6 +53,43 @@ def _missing(timeline: Timeline) -> Iterator[_Reason]:
     if not len(timeline.calls):
         reason = "the capture has no CUDA calls; capture with -t cuda"
         yield ("host-copy", "item-sync", "launch-bound", "module-loading", "sync-in-loop"), reason
+
+
+def _unknown(timeline: Timeline) -> Iterator[_Reason]:
+    """What nothing says the meaning of."""
+    calls, work = timeline.calls, timeline.work
+    strange = np.array([not _CUDA.match(name) for name, _ in calls.kinds], bool)[calls.what]
+    if number := int(strange.sum()):
+        names = units.listing([calls.kinds[what][0] for what in distinct(calls.what[strange]).tolist()])
+        yield (
+            ("item-sync", "module-loading", "sync-in-loop"),
+            f"not known: whether {plural(number, 'call')} of another runtime than CUDA's waited ({names})",
+        )
+    aimless = work.where(what.copy is not None and not (what.copy.source and what.copy.target) for what in work.kinds)
+    if number := int(aimless.sum()):
+        yield (
+            ("host-copy", "item-sync", "pageable-copy"),
+            f"not known: the direction of {plural(number, 'copy', 'copies')}",
+        )
+
+
+def _unified(timeline: Timeline) -> Iterator[_Reason]:
+    """Unified memory of which page faults or migrations were not recorded."""
+    recorded = timeline.tool == NSYS and not any(NO_MIGRATIONS.search(row.text) for row in timeline.diagnostics)
+    used = [name for name, _ in timeline.calls.kinds if _MANAGED.search(name)]
+    if used and not recorded:
+        yield (
+            ("host-copy", "pageable-copy", "item-sync"),
+            f"migrations of unified memory ({used[0]}) were not recorded; capture with Nsight Systems",
+        )
+    if not recorded:
+        yield ("page-fault",), "migrations of unified memory were not recorded; capture with Nsight Systems"
+    elif "device" not in timeline.faults_of:
+        yield ("page-fault",), "page faults of GPUs were not recorded; capture with --cuda-um-gpu-page-faults=true"
+    work = timeline.work
+    without_cause = work.where(what.copy is not None and not what.copy.cause for what in work.kinds)
+    if number := int((work.unified & without_cause).sum()):
+        yield ("page-fault",), f"without a cause: {plural(number, 'migration')} of unified memory"
 
 
 def _lost(timeline: Timeline) -> Iterator[_Reason]:
@@ -90,6 +139,13 @@ def _unplaced(timeline: Timeline, places: Places) -> Iterator[_Reason]:
         )
     idle = places.idle
     unknown = (work.call[idle.work] == NONE) & (idle.lasted_ns >= SHORTEST_GAP_NS)
+    moved = unknown & work.unified[idle.work]
+    if moved.any():
+        yield (
+            ("launch-bound", "module-loading"),
+            f"ended by migrations of unified memory, which no call launches: {plural(int(moved.sum()), 'gap')}",
+        )
+    unknown &= ~moved
     if unknown.any():
         yield (
             ("launch-bound", "module-loading"),

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluxperf.harness.timeline.columns import Column, empty, groups, nest
-from fluxperf.harness.timeline.model import NONE, Calls, Ranges, Works
+from fluxperf.harness.timeline.model import NONE, Calls, Faults, Ranges, Works
 
 
 def calls_beside(ranges: Ranges, calls: Calls, telling: Column) -> tuple[Column, Column]:
@@ -62,11 +62,11 @@ def calls_in(ranges: Ranges, calls: Calls, inside: NDArray[np.bool_]) -> tuple[N
     return found, len(beside) > 0
 
 
-def perhaps_in(ranges: Ranges, work: Works, inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Work that no recorded call launched, and that may have been launched in some ranges: none ends before it is."""
+def perhaps_in(ranges: Ranges, rows: Works | Faults, inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """What nothing tells the range of, and may be in some ranges: it does not end before one is open."""
     if not inside.any():
-        return np.zeros(len(work), bool)
-    found: NDArray[np.bool_] = (work.call == NONE) & (work.end_ns > ranges.start_ns[inside].min())
+        return np.zeros(len(rows), bool)
+    found: NDArray[np.bool_] = rows.unplaced & (rows.end_ns > ranges.start_ns[inside].min())
     return found
 
 

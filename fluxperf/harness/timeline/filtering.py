@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sized
+from collections.abc import Sequence, Sized
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -45,20 +45,20 @@ def filtered(timeline: Timeline, wanted: Filter) -> Timeline:
     if not wanted:
         return timeline
     ranges, calls, work, syncs = timeline.ranges, timeline.calls, timeline.work, timeline.syncs
-    tables: dict[str, Sized] = {"ranges": ranges, "calls": calls, "work": work, "syncs": syncs}
+    faults = timeline.faults
+    tables: dict[str, Sized] = {"ranges": ranges, "calls": calls, "work": work, "syncs": syncs, "faults": faults}
     keep: dict[str, Mask] = {name: np.ones(len(rows), np.bool_) for name, rows in tables.items()}
     if wanted.process is not None:
-        pids = _known("--process", wanted.process, {process_id(one): one for one in timeline.processes})
-        keep["ranges"] &= ranges.process == pids
-        keep["calls"] &= calls.process == pids
-        keep["work"] &= work.process == pids
-        keep["syncs"] &= syncs.process == pids
+        _known("--process", wanted.process, [process_id(one) for one in timeline.processes])
+        for name, rows in (("ranges", ranges), ("calls", calls), ("work", work), ("syncs", syncs), ("faults", faults)):
+            keep[name] &= process_id(rows.process) == wanted.process
     if wanted.gpu is not None:
-        _known("--gpu", wanted.gpu, {gpu: gpu for gpu in timeline.gpus})
+        _known("--gpu", wanted.gpu, list(timeline.gpus))
         keep["work"] &= work.gpu == wanted.gpu
+        of_host = np.array([kind.side == "host" for kind in faults.kinds], bool)[faults.what]
+        keep["faults"] &= of_host | (faults.gpu == wanted.gpu)
     if wanted.domain is not None:
-        named = {name or "default": number for number, name in enumerate(ranges.domains)}
-        _known("--domain", wanted.domain, named)
+        _known("--domain", wanted.domain, [name or "default" for name in ranges.domains])
         alike = [number for number, name in enumerate(ranges.domains) if (name or "default") == wanted.domain]
         keep["ranges"] &= np.isin(ranges.domain, alike)
     if wanted.range is not None:
@@ -73,6 +73,7 @@ def filtered(timeline: Timeline, wanted: Filter) -> Timeline:
         calls=calls.taken(keep["calls"]),
         work=work.taken(keep["work"]),
         syncs=syncs.taken(keep["syncs"]),
+        faults=faults.taken(keep["faults"]),
         notes=[],
         losses=timeline.losses if wanted.range is None else _of_all(timeline.losses),
         damage=timeline.damage if wanted.range is None else _of_all(timeline.damage),
@@ -85,11 +86,10 @@ def filtered(timeline: Timeline, wanted: Filter) -> Timeline:
     return made
 
 
-def _known(option: str, value: Any, known: Mapping[Any, int]) -> int:
+def _known(option: str, value: Any, known: Sequence[Any]) -> None:
     if value not in known:
-        have = units.listing([str(one) for one in known]) or "none"
+        have = units.listing([str(one) for one in dict.fromkeys(known)]) or "none"
         raise ConfigError(f"timeline {option} {value}: expected one of the capture's, which has {have}.")
-    return known[value]
 
 
 def _within(timeline: Timeline, name: str, keep: dict[str, Mask]) -> None:
@@ -104,8 +104,11 @@ def _within(timeline: Timeline, name: str, keep: dict[str, Mask]) -> None:
     keep["ranges"] &= inside
     keep["calls"] &= made[:-1]
     perhaps = perhaps_in(timeline.ranges, timeline.work, inside)
-    keep["work"] &= made[timeline.work.call] | known[timeline.work.captured] | perhaps
+    work = timeline.work
+    placed = (work.call == NONE) & known[work.range]
+    keep["work"] &= made[work.call] | known[work.captured] | placed | perhaps
     keep["syncs"] &= made[timeline.syncs.call]
+    keep["faults"] &= known[timeline.faults.range] | perhaps_in(timeline.ranges, timeline.faults, inside)
 
 
 def _of_all(rows: list[TroubleT]) -> list[TroubleT]:
@@ -115,7 +118,7 @@ def _of_all(rows: list[TroubleT]) -> list[TroubleT]:
 
 def _between(timeline: Timeline, between_ms: tuple[float, float], keep: dict[str, Mask]) -> None:
     """Keeps what began in a stretch of time; work by its launch, so that it stays with its range."""
-    tables = (timeline.ranges, timeline.calls, timeline.work, timeline.syncs)
+    tables = (timeline.ranges, timeline.calls, timeline.work, timeline.syncs, timeline.faults)
     first = min((int(rows.start_ns.min()) for rows in tables if len(rows)), default=0)
     low, high = (first + round(ms * 1e6) for ms in between_ms)
     if high <= low:
@@ -125,7 +128,7 @@ def _between(timeline: Timeline, between_ms: tuple[float, float], keep: dict[str
     work, calls = timeline.work, timeline.calls
     launched = np.where(work.call == NONE, work.start_ns, np.append(calls.start_ns, 0)[work.call])
     begins = {"ranges": timeline.ranges.start_ns, "calls": calls.start_ns, "work": launched}
-    for name, begun in (begins | {"syncs": timeline.syncs.start_ns}).items():
+    for name, begun in (begins | {"syncs": timeline.syncs.start_ns, "faults": timeline.faults.start_ns}).items():
         keep[name] &= (begun >= low) & (begun < high)
     # Ranges around the stretch stay, so that what lies in it keeps its place.
     keep["ranges"] |= (timeline.ranges.start_ns < low) & (timeline.ranges.end_ns > low)

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from fluxperf.errors import UnknownNameError
 from fluxperf.harness.timeline.causes import CAUSES, LOADS, PROFILED, Late, late_launches
-from fluxperf.harness.timeline.columns import Column, codes, empty
-from fluxperf.harness.timeline.model import NONE, Timeline, Work, Works
+from fluxperf.harness.timeline.columns import Column, codes, empty, numbered
+from fluxperf.harness.timeline.model import NONE, FaultKind, Timeline, Work, Works
 from fluxperf.harness.timeline.places import Places
+from fluxperf.harness.timeline.rows import FAULT, WITH_FAULT
 from fluxperf.harness.timeline.waiting import blocking_copies
 
 #: Bytes up to which a copy to the host is tiny: one value, not an array.
@@ -104,12 +105,12 @@ class Evidence:
     def hits(self, rows: Column, word: Callable[[Work], str], cost_ns: Column) -> _Hits:
         """Occurrences at copies; ``word`` says what was seen of a kind of copy."""
         work, (place, names) = self.timeline.work, self.work_paths
-        unlaunched = work.call[rows] == NONE
-        place = np.where(unlaunched, len(names), place[rows])
+        place = np.where(work.unplaced[rows], len(names), place[rows])
         numbers, firsts = codes(work.what[rows]) if len(rows) else (empty(), empty())
         counts = np.array([what.copy.count if what.copy else 1 for what in work.kinds], np.int64)
-        words = [word(work[row]) for row in rows[firsts].tolist()]
-        return _Hits(place, [*names, UNLAUNCHED], numbers, words, cost_ns, counts[work.what[rows]], work.bytes[rows])
+        of_kind, words = numbered(word(work[row]) for row in rows[firsts].tolist())
+        seen = of_kind[numbers]
+        return _Hits(place, [*names, UNLAUNCHED], seen, words, cost_ns, counts[work.what[rows]], work.bytes[rows])
 
 
 def crossing(work: Works) -> NDArray[np.bool_]:
@@ -168,12 +169,12 @@ def known_findings(names: Iterable[str]) -> list[str]:
 def _host_copies(evidence: Evidence) -> _Hits:
     """Copies between host and device inside a forward, with the time for which a GPU waited for them to begin.
 
-    Those that no recorded call launched may be in one, so they are among them.
+    Those that no recorded call launched, and of which nothing else tells a range, may be in one: they are among them.
     """
     work, late = evidence.timeline.work, evidence.late
     waited = empty(len(work))
     waited[late.work] = late.lasted_ns
-    rows = np.flatnonzero(evidence.trips | (evidence.crossing & (work.call == NONE)))
+    rows = np.flatnonzero(evidence.trips | (evidence.crossing & work.unplaced))
     return evidence.hits(rows, lambda row: row.name, (evidence.copy_ns + waited)[rows])
 
 
@@ -291,6 +292,29 @@ def _loops(evidence: Evidence) -> _Hits:
     return _Hits(place[head], names, waits.what[head], waits.kinds, spent[many], counts[many], empty(len(head)))
 
 
+def _page_faults(evidence: Evidence) -> _Hits:
+    """Page faults of unified memory, and the migrations that they caused."""
+    work, faults = evidence.timeline.work, evidence.timeline.faults
+    caused = work.where(what.copy is not None and what.copy.cause in (FAULT, WITH_FAULT) for what in work.kinds)
+    rows = np.flatnonzero(caused)
+    moved = evidence.hits(rows, lambda row: f"{row.name}, {row.copy.cause if row.copy else ''}", evidence.copy_ns[rows])
+    place, names = evidence.places.named(faults.range, "range")
+    words = ["page faults of the host" if one.side == "host" else _of_gpu(one) for one in faults.kinds]
+    stalls = _Hits(
+        place + len(moved.places), names, faults.what + len(moved.words), words, faults.end_ns - faults.start_ns,
+        faults.number, empty(len(faults)),
+    )  # fmt: skip
+    return _Hits(
+        np.concatenate((moved.place, stalls.place)), [*moved.places, *stalls.places],
+        np.concatenate((moved.seen, stalls.seen)), [*moved.words, *stalls.words],
+        *(np.concatenate(pair) for pair in zip(moved[4:], stalls[4:], strict=True)),
+    )  # fmt: skip
+
+
+def _of_gpu(kind: FaultKind) -> str:
+    return f"page faults of a GPU ({kind.access})" if kind.access else "page faults of a GPU"
+
+
 #: What was seen of a late launch, by the number of its cause.
 LATE_WORDS = [f"GPU idle: {CAUSES[number].seen}" for number in range(len(CAUSES))]
 
@@ -330,6 +354,11 @@ KINDS: dict[str, Kind] = {
         "a blocking synchronization that comes again and again",
         "Wait once after the loop; order streams by events, which do not block the host.",
         _loops,
+    ),
+    "page-fault": Kind(
+        "pages of unified memory touched on the side where they were not; a kernel, or the host, waits for them",
+        "Prefetch them with cudaMemPrefetchAsync before they are used, or use memory of the device and copy.",
+        _page_faults,
     ),
 }
 

@@ -187,17 +187,19 @@ _COUNTED = {
     **dict.fromkeys(("copies", "host-copy", "pageable-copy", "item-sync"), "copies"),
     **dict.fromkeys(("kernels", "repeated-kernel"), "kernels"),
     **dict.fromkeys(("waits", "sync-in-loop"), "waits"),
+    "page-fault": "page faults",
 }
 
 
 def _unplaced(limit: Limit, timeline: Timeline, inside: NDArray[np.bool_]) -> list[str]:
     """Why what is counted in a range may not be all that belongs there."""
-    work, waits = timeline.work, timeline.syncs.blocking
-    lone = perhaps_in(timeline.ranges, work, inside)
+    work, waits, faults = timeline.work, timeline.syncs.blocking, timeline.faults
+    lone, stalls = (perhaps_in(timeline.ranges, rows, inside) for rows in (work, faults))
     numbers = {
         "copies": int((lone & crossing(work)).sum()),
         "kernels": int((lone & work.flags("kernel")).sum()),
         "waits": int((waits.call == NONE).sum()),
+        "page faults": int((lone & work.unified).sum() + faults.number[stalls].sum()),
     }
     reasons = []
     counted = _COUNTED.get(limit.name, "")
@@ -244,7 +246,7 @@ def _measured(name: str, timeline: Timeline, places: Places, inside: NDArray[np.
     # A range that overlaps another without holding it has what was launched in both.
     made = known[timeline.calls.range] if inside is None else calls_in(timeline.ranges, timeline.calls, inside)[0]
     made = np.append(made, inside is None)
-    of_work = made[work.call] | known[work.captured]
+    of_work = made[work.call] | known[work.captured] | ((work.call == NONE) & known[work.range])
     spans = busy(work.taken(of_work)) if of_work.any() else {}
     span = float(sum(gpu.last_ns - gpu.first_ns for gpu in spans.values()))
     lasted = work.end_ns - work.start_ns

@@ -33,6 +33,8 @@ _OTHERS = re.compile(
 #: Said of every capture that the program itself ends (``cudaProfilerStop``), whether events are missing or not.
 _ENDED = re.compile(r"\bnot all (?P<of>CUDA|NVTX) events might have been collected\b", re.IGNORECASE)
 _BEGUN = re.compile(r"\bprofiling (?:started|stopped) due to\b", re.IGNORECASE)
+#: Said where migrations of unified memory are not recorded, as on GPUs without peers.
+NO_MIGRATIONS = re.compile(r"unified memory\b.*\b(?:cannot|can't|not)\b.*\btrac", re.IGNORECASE | re.DOTALL)
 _STOPPED = re.compile(r"\AProfiling has stopped")
 _NUMBER = re.compile(r"\bnumber of (?P<of>CUDA|NVTX) events collected:\s*(?P<number>[\d,.]+?)\.?\s*\Z", re.IGNORECASE)
 
@@ -44,7 +46,7 @@ def is_read(text: object) -> bool:
     """Whether a sentence of the tool is of use here: it says that events may be missing, or speaks for the contrary."""
     if not isinstance(text, str):
         return False
-    return _of(text) is not None or any(one.search(text) for one in (_BEGUN, _NUMBER, _STOPPED))
+    return _of(text) is not None or any(one.search(text) for one in (_BEGUN, _NUMBER, _STOPPED, NO_MIGRATIONS))
 
 
 def _of(text: str) -> str | None:

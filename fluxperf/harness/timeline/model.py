@@ -15,10 +15,12 @@ from typing import Literal
 
 import msgspec
 
-from fluxperf.harness.timeline.rows import NONE, Api, Copy, IdT, Side, What, WorkKind, process_of
+from fluxperf.harness.timeline.rows import NONE, Api, Copy, FaultKind, IdT, Side, What, WorkKind, process_of
 from fluxperf.harness.timeline.tables import (
     Call,
     Calls,
+    Fault,
+    Faults,
     Overheads,
     Range,
     Ranges,
@@ -30,12 +32,16 @@ from fluxperf.harness.timeline.tables import (
 
 __all__ = [
     "NONE",
+    "NSYS",
     "Api",
     "Call",
     "Calls",
     "Copy",
     "Damage",
     "Diagnostic",
+    "Fault",
+    "FaultKind",
+    "Faults",
     "Loss",
     "Node",
     "Of",
@@ -58,6 +64,9 @@ __all__ = [
 
 
 Of = Literal["cuda", "ranges", ""]
+
+#: The tool that records migrations of unified memory without being asked to.
+NSYS = "Nsight Systems"
 
 
 class Thread(msgspec.Struct, frozen=True, gc=False):
@@ -102,7 +111,10 @@ class Damage(msgspec.Struct, frozen=True):
 
 
 class Timeline(msgspec.Struct):
-    """One capture by a tool. ``notes`` say what it cannot show, ``losses`` what the tool may have dropped."""
+    """One capture by a tool. ``notes`` say what it cannot show, ``losses`` what the tool may have dropped.
+
+    ``faults_of`` are the sides whose page faults of unified memory were recorded.
+    """
 
     source: str
     product: str
@@ -121,7 +133,9 @@ class Timeline(msgspec.Struct):
     diagnostics: list[Diagnostic] = []
     overheads: Overheads = msgspec.field(default_factory=Overheads)
     nodes: list[Node] = []
-    tool: str = "Nsight Systems"
+    faults: Faults = msgspec.field(default_factory=Faults)
+    faults_of: frozenset[Side] = frozenset()
+    tool: str = NSYS
 
     @property
     def lost(self) -> bool:
@@ -138,8 +152,8 @@ class Timeline(msgspec.Struct):
         return found[::-1]
 
 
-def process_id(process: int) -> int:
-    """The system's pid in a capture's process id."""
+def process_id(process: IdT) -> IdT:
+    """The system's pid in a capture's process id, or those of many."""
     return process >> 24 & 0xFFFFFF
 
 

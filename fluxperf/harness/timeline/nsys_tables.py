@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from fluxperf.harness.timeline.model import (
     Api,
     Calls,
     Diagnostic,
+    Faults,
     Node,
     Overheads,
     Ranges,
@@ -27,6 +29,7 @@ from fluxperf.harness.timeline.model import (
     process_of,
 )
 from fluxperf.harness.timeline.nsys_export import Export
+from fluxperf.harness.timeline.nsys_faults import read_faults, recorded_sides
 from fluxperf.harness.timeline.nsys_versions import not_understood, versions
 from fluxperf.harness.timeline.nsys_work import GRAPH, KERNEL, MEMCPY, MEMSET, all_work
 from fluxperf.harness.timeline.overheads import KINDS, WORDS, word_of
@@ -49,6 +52,9 @@ ACTIVITIES = {
     _CALLS: ("start", "end", "globalTid", "correlationId", "nameId"),
 }
 
+#: The end of the name under which ``META_DATA_CAPTURE`` says, perhaps for each process, how graphs are traced.
+GRAPH_MODE = "CUDA_GRAPH_TRACE_OPTIONS:MODE"
+
 #: Event types of NVTX: push/pop range, start/end range, and the creation of a domain.
 _PUSHED, _STARTED, _DOMAIN = 59, 60, 75
 
@@ -60,7 +66,7 @@ _VERSION = re.compile(r"_v\d+$")
 
 def timeline_of(export: Export, schema: str) -> Timeline:
     """The timeline of an export, not attributed yet."""
-    about, capture = versions(export), dict(export.texts("META_DATA_CAPTURE", "name", "value"))
+    about, captured = versions(export), list(export.texts("META_DATA_CAPTURE", "name", "value"))
     notes, damages = not_understood(export, schema), Damages()
     calls = _calls(export, damages)
     work = all_work(export, damages)
@@ -70,9 +76,10 @@ def timeline_of(export: Export, schema: str) -> Timeline:
         work.process = np.where(work.process == 0, next(iter(computing)), work.process)
     syncs = _syncs(export, callers, damages)
     ranges = _ranges(export, (work, calls, syncs), notes, damages)
-    overheads, damage = _read_overheads(export, damages), damages.found()
-    gpus = _numbered_gpus(export, work, syncs)
-    mode = capture.get("CUDA_GRAPH_TRACE_OPTIONS:MODE", "")
+    faults, overheads = read_faults(export, damages), _read_overheads(export, damages)
+    damage = damages.found()
+    gpus = _numbered_gpus(export, work, syncs, faults)
+    mode = _graph_mode(captured)
     _note_gaps(mode, calls, ranges, work, notes)
     threads = {*callers.tolist(), *distinct(ranges.thread).tolist()}
     diagnostics = _diagnostics(export)
@@ -98,7 +105,19 @@ def timeline_of(export: Export, schema: str) -> Timeline:
         diagnostics=diagnostics,
         overheads=overheads,
         nodes=_nodes(export),
+        faults=faults,
+        faults_of=recorded_sides(export, captured),
     )
+
+
+def _graph_mode(captured: Iterable[tuple[str, str]]) -> str:
+    """How graphs were traced; where processes differ, as a whole, which shows the least.
+
+    Args:
+        captured: names and values of ``META_DATA_CAPTURE``, where a name may begin with that of a process.
+    """
+    found = {value for name, value in captured if name.endswith(GRAPH_MODE)}
+    return next((value for value in sorted(found) if value.lower() == "graph"), min(found, default=""))
 
 
 def _note_gaps(mode: str, calls: Calls, ranges: Ranges, work: Works, notes: list[str]) -> None:
@@ -130,8 +149,8 @@ def _calls(export: Export, damages: Damages) -> Calls:
     return Calls(names, what=numbers, start_ns=start_ns, end_ns=end_ns, thread=thread, correlation=correlation)
 
 
-def _numbered_gpus(export: Export, work: Works, syncs: Waits) -> Gpus:
-    """Gives work and waits the number of the machine's GPU in place of that which their process knows it by."""
+def _numbered_gpus(export: Export, work: Works, syncs: Waits, faults: Faults) -> Gpus:
+    """Gives work, waits and page faults the number of the machine's GPU for the one that their process knows it by."""
     rows = export.numbers("TARGET_INFO_CUDA_DEVICE", "pid", "cudaId", "gpuId")
     known = {(pid, cuda): gpu for pid, cuda, gpu in rows if None not in (pid, cuda, gpu)}
     named = export.rows("TARGET_INFO_GPU", [("vmId", "INTEGER"), ("id", "INTEGER"), ("name", "TEXT")])
@@ -142,8 +161,9 @@ def _numbered_gpus(export: Export, work: Works, syncs: Waits) -> Gpus:
     found = gpus_of(used, known, names)
     if used:
         work.gpu = np.array([found.numbers[key] for key in used], np.int64)[numbers]
-    pairs = zip(syncs.process.tolist(), syncs.gpu.tolist(), strict=True)
-    syncs.gpu = np.array([found.numbers.get(key, key[1]) for key in pairs], np.int64)
+    for table in (syncs, faults):
+        pairs = zip(table.process.tolist(), table.gpu.tolist(), strict=True)
+        table.gpu = np.array([found.numbers.get(key, key[1]) for key in pairs], np.int64)
     return found
 
 

@@ -11,6 +11,7 @@ from fluxperf.harness.timeline.columns import FARTHEST_NS, codes
 from fluxperf.harness.timeline.damage import Damages, Kind
 from fluxperf.harness.timeline.model import Copy, Side, What, Works
 from fluxperf.harness.timeline.nsys_export import Export
+from fluxperf.harness.timeline.rows import COUNTERS, EVICTION, FAULT, USER_PREFETCH, WITH_FAULT
 
 KERNEL = "CUPTI_ACTIVITY_KIND_KERNEL"
 MEMCPY = "CUPTI_ACTIVITY_KIND_MEMCPY"
@@ -36,6 +37,16 @@ _COPY_KINDS = {
 _MEMORY_KINDS = dict(
     enumerate(("Pageable", "Pinned", "Device", "Array", "Managed", "Device Static", "Managed Static", "Unknown"))
 )
+_MIGRATIONS = {1: "USER", 2: "COHERENCE", 3: "PREFETCH", 4: "EVICTION", 5: "ACCESS_COUNTERS"}
+
+#: By the end of a name of ``ENUM_CUDA_UNIF_MEM_MIGRATION``; newer versions label coherence as a page fault.
+_CAUSES = {
+    "USER": USER_PREFETCH,
+    "COHERENCE": FAULT,
+    "PREFETCH": WITH_FAULT,
+    "EVICTION": EVICTION,
+    "ACCESS_COUNTERS": COUNTERS,
+}
 _DIRECTION = re.compile(r"(?:^|_)(UVM_)?([HDAP])TO([HDAP])$")
 _SIDES: dict[str, Side] = {"H": "host", "D": "device", "A": "device", "P": "device"}
 
@@ -111,7 +122,10 @@ def _copies(export: Export, damages: Damages) -> Works:
     labels = export.labels("ENUM_CUDA_MEMCPY_OPER", "label", {})
     memories = export.labels("ENUM_CUDA_MEM_KIND", "label", _MEMORY_KINDS)
 
-    def what(kind: int, source: int | None, target: int | None, count: int | None) -> What:
+    moves = export.labels("ENUM_CUDA_UNIF_MEM_MIGRATION", "name", _MIGRATIONS)
+    causes = {number: word for number, name in moves.items() for end, word in _CAUSES.items() if _ends(name, end)}
+
+    def what(kind: int, source: int | None, target: int | None, count: int | None, cause: int | None) -> What:
         found = _DIRECTION.search(kinds.get(kind, ""))
         copy = Copy(
             direction=labels.get(kind) or (found[0].strip("_") if found else f"kind {kind}"),
@@ -121,10 +135,15 @@ def _copies(export: Export, damages: Damages) -> Works:
             target_memory=memories.get(target, "Unknown") if target is not None else "Unknown",
             count=max(1, count or 1),
             unified=bool(found and found[1]),
+            cause=causes.get(cause, "") if found and found[1] and cause is not None else "",
         )
         return What("copy", copy.direction, copy=copy)
 
-    return _work(export, damages, MEMCPY, ("copyKind", "srcKind", "dstKind", "copyCount"), what)
+    return _work(export, damages, MEMCPY, ("copyKind", "srcKind", "dstKind", "copyCount", "migrationCause"), what)
+
+
+def _ends(name: str, end: str) -> bool:
+    return name == end or name.endswith(f"CAUSE_{end}")
 
 
 def _memsets(export: Export, damages: Damages) -> Works:

@@ -12,6 +12,16 @@ Side = Literal["host", "device", ""]
 WorkKind = Literal["kernel", "copy", "memset", "graph"]
 Api = Literal["runtime", "driver"]
 
+#: Why pages of unified memory move: a prefetch that the program asked for, a page fault of a side that touched them,
+#: what the driver brings along with a fault, memory that others need, and counters of how often a side uses a page.
+USER_PREFETCH, FAULT, WITH_FAULT, EVICTION, COUNTERS = CAUSES = (
+    "user prefetch",
+    "page fault",
+    "speculative prefetch",
+    "eviction",
+    "access counters",
+)
+
 #: Index of "no range", and of "no launch call".
 NONE = -1
 
@@ -28,7 +38,8 @@ class Copy(msgspec.Struct, frozen=True, gc=False):
     """Data of ``count`` copies, from one side and kind of memory to another.
 
     ``direction`` and the memory kinds are the capture's words; ``source`` and ``target`` are host or device, or empty
-    where the capture does not say. ``unified`` copies are migrations of unified memory.
+    where the capture does not say. ``unified`` copies are migrations of unified memory, ``cause`` is why pages moved:
+    one of `CAUSES`, or empty where the capture does not say.
     """
 
     direction: str
@@ -38,6 +49,7 @@ class Copy(msgspec.Struct, frozen=True, gc=False):
     target_memory: str
     count: int
     unified: bool = False
+    cause: str = ""
 
     @property
     def crossing(self) -> str:
@@ -48,6 +60,13 @@ class Copy(msgspec.Struct, frozen=True, gc=False):
     def pageable(self) -> bool:
         """Whether one side is pageable host memory."""
         return "pageable" in (self.source_memory.lower(), self.target_memory.lower())
+
+
+class FaultKind(NamedTuple):
+    """Page faults of unified memory: of the host or of a device, and what it wanted, if the capture says it."""
+
+    side: Side
+    access: str = ""
 
 
 class What(NamedTuple):

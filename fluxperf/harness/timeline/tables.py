@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluxperf.harness.timeline.columns import Column, column, empty, numbered
-from fluxperf.harness.timeline.rows import NONE, Api, Copy, What, WorkKind, process_of
+from fluxperf.harness.timeline.rows import NONE, Api, Copy, FaultKind, Side, What, WorkKind, process_of
 
 #: Rows that are made objects at once.
 _CHUNK = 10_000
@@ -111,6 +111,22 @@ class Overhead(msgspec.Struct, frozen=True, gc=False):
     start_ns: int
     end_ns: int
     thread: int
+
+
+class Fault(msgspec.Struct, frozen=True, gc=False):
+    """``number`` page faults of unified memory that were served together; ``range`` is what unified.py says it is.
+
+    Those of the host have no duration, and no GPU (0).
+    """
+
+    side: Side
+    access: str
+    start_ns: int
+    end_ns: int
+    process: int
+    gpu: int
+    number: int
+    range: int = NONE
 
 
 RowT = TypeVar("RowT")
@@ -295,6 +311,17 @@ class Works(_OfKinds[Work, What]):
         """Whether each row is of one of these kinds of work."""
         return self.where([what.kind in kinds for what in self.kinds])
 
+    @property
+    def unplaced(self) -> NDArray[np.bool_]:
+        """Whether nothing tells the range of each row: no call, nor what `unified` goes by."""
+        found: NDArray[np.bool_] = (self.call == NONE) & (self.range == NONE)
+        return found
+
+    @property
+    def unified(self) -> NDArray[np.bool_]:
+        """Whether each row is a migration of unified memory."""
+        return self.where(what.copy is not None and what.copy.unified for what in self.kinds)
+
     def where(self, true_of_kinds: Iterable[bool]) -> NDArray[np.bool_]:
         """A condition on `kinds`, for each row."""
         found: NDArray[np.bool_] = np.fromiter(true_of_kinds, bool, len(self.kinds))[self.what]
@@ -348,3 +375,29 @@ class Overheads(_OfKinds[Overhead, str]):
     def _row(self, *values: int) -> Overhead:
         what, *rest = values
         return Overhead(self.kinds[what], *rest)
+
+
+class Faults(_OfKinds[Fault, FaultKind]):
+    """Page faults of unified memory."""
+
+    what: Column
+    start_ns: Column
+    end_ns: Column
+    process: Column
+    gpu: Column
+    number: Column
+    range: Column
+
+    @property
+    def unplaced(self) -> NDArray[np.bool_]:
+        """Whether nothing tells the range of each row."""
+        found: NDArray[np.bool_] = self.range == NONE
+        return found
+
+    @staticmethod
+    def _kind(row: Fault) -> FaultKind:
+        return FaultKind(row.side, row.access)
+
+    def _row(self, *values: int) -> Fault:
+        what, *rest = values
+        return Fault(*self.kinds[what], *rest)

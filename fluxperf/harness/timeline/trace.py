@@ -97,6 +97,19 @@ class _Writer:
             "damage": [[row.of, row.text] for row in timeline.damage],
             "losses": [[row.of, row.text, tracks.pid(row.process)] for row in timeline.losses],
             "diagnostics": [[row.severity, row.text, tracks.pid(row.process)] for row in timeline.diagnostics],
+            "page faults": [
+                [
+                    row.side,
+                    row.access,
+                    row.start_ns - first,
+                    row.end_ns - first,
+                    tracks.pid(row.process),
+                    row.gpu,
+                    row.number,
+                ]
+                for row in timeline.faults
+            ],
+            "page faults of": sorted(timeline.faults_of),
             "overheads": [
                 [row.kind, row.start_ns - first, row.end_ns - first, *tracks.where(row.thread)]
                 for row in timeline.overheads
@@ -316,5 +329,7 @@ def _what_text(what: What) -> tuple[bytes, bytes, bool]:
         copy = what.copy
         args |= {"copies": copy.count, "from": copy.source_memory, "to": copy.target_memory}
         args |= {"sides": [copy.source, copy.target], "unified": copy.unified}
+        if copy.cause:
+            args["cause"] = copy.cause
     tail = b"," + encoded(args)[1:-1] if args else b""
     return b'"name":%b,"cat":"%b"' % (encoded(what.name), CATEGORIES[what.kind].encode()), tail, what.kind != "kernel"

@@ -22,6 +22,8 @@ from fluxperf.harness.timeline.model import (
     Copy,
     Damage,
     Diagnostic,
+    Fault,
+    Faults,
     Loss,
     Node,
     Of,
@@ -47,6 +49,7 @@ _WRITE = "fluxperf profile --output FOLDER/NAME`, or `fluxperf timeline FILE --t
 _Id = Annotated[int, msgspec.Meta(ge=0, lt=1 << 24)]
 _Track = Annotated[int, msgspec.Meta(ge=0, lt=1 << 26)]
 _Pid = Annotated[int, msgspec.Meta(ge=0, lt=1 << 25)]
+_Number = Annotated[int, msgspec.Meta(ge=1, lt=1 << 53)]
 _Time = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
 
 
@@ -69,6 +72,8 @@ class _About(msgspec.Struct):
     damage: list[tuple[Of, str]] = []
     diagnostics: list[tuple[str, str, _Pid]] = []
     overheads: list[tuple[str, int, int, _Pid, _Id]] = []
+    faults: list[tuple[Side, str, int, int, _Pid, _Id, _Number]] = msgspec.field(default=[], name="page faults")
+    faults_of: list[Side] = msgspec.field(default=[], name="page faults of")
 
 
 class _Args(msgspec.Struct):
@@ -95,6 +100,7 @@ class _Args(msgspec.Struct):
     target_memory: str = msgspec.field(default="", name="to")
     sides: tuple[Side, Side] = ("", "")
     unified: bool = False
+    cause: str = ""
 
 
 class _Event(msgspec.Struct):
@@ -220,6 +226,11 @@ class _Reader:
             overheads=Overheads.of(
                 Overhead(kind, start, end, _thread(pid, tid)) for kind, start, end, pid, tid in about.overheads
             ),
+            faults=Faults.of(
+                Fault(side, access, start, end, _process(pid), gpu, number)
+                for side, access, start, end, pid, gpu, number in about.faults
+            ),
+            faults_of=frozenset(about.faults_of),
             nodes=[
                 Node(number, original, start, _process(pid), _thread(pid, tid))
                 for number, original, start, pid, tid in about.nodes
@@ -269,7 +280,7 @@ class _Reader:
         copy = None
         if args.copies is not None:
             memory = (args.source_memory, args.target_memory)
-            copy = Copy(event.name, *args.sides, *memory, args.copies, args.unified)
+            copy = Copy(event.name, *args.sides, *memory, args.copies, args.unified, args.cause)
         return Work(
             kind=args.kind,
             name=event.name,

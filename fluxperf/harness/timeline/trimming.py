@@ -19,6 +19,8 @@ from fluxperf.files import place
 from fluxperf.harness.timeline.losses import is_read
 from fluxperf.harness.timeline.nsys import read_capture
 from fluxperf.harness.timeline.nsys_export import real_names
+from fluxperf.harness.timeline.nsys_faults import FAULT_OPTIONS, GPU_FAULTS, HOST_FAULTS
+from fluxperf.harness.timeline.nsys_tables import GRAPH_MODE
 from fluxperf.lifeline import scratch
 
 _ON_GPU = "start end deviceId streamId correlationId globalPid graphNodeId"
@@ -29,17 +31,21 @@ _KEPT = {
     "NVTX_EVENTS": "start end eventType text globalTid endGlobalTid textId domainId category int64Value",
     _CALLS: "start end globalTid correlationId nameId",
     "CUPTI_ACTIVITY_KIND_KERNEL": f"{_ON_GPU} shortName demangledName gridX gridY gridZ blockX blockY blockZ",
-    "CUPTI_ACTIVITY_KIND_MEMCPY": f"{_ON_GPU} bytes copyKind srcKind dstKind copyCount",
+    "CUPTI_ACTIVITY_KIND_MEMCPY": f"{_ON_GPU} bytes copyKind srcKind dstKind copyCount migrationCause",
     "CUPTI_ACTIVITY_KIND_MEMSET": f"{_ON_GPU} bytes",
     "CUPTI_ACTIVITY_KIND_GRAPH_TRACE": f"{_ON_GPU} graphId",
     "CUPTI_ACTIVITY_KIND_SYNCHRONIZATION": f"{_ON_GPU} syncType",
     "CUPTI_ACTIVITY_KIND_OVERHEAD": "start end globalTid correlationId overheadType",
     "PROFILER_OVERHEAD": "start end globalTid overheadType nameId",
+    GPU_FAULTS: "start end globalPid deviceId numberOfPageFaults faultAccessType",
+    HOST_FAULTS: "start globalPid",
     "ANALYSIS_DETAILS": "duration",
     "CUPTI_ACTIVITY_KIND_CUDA_EVENT": "globalPid",
     "CUDA_GRAPH_NODE_EVENTS": "start globalTid graphNodeId originalGraphNodeId",
     "ENUM_CUDA_MEMCPY_OPER": "id name label",
     "ENUM_CUDA_MEM_KIND": "id name label",
+    "ENUM_CUDA_UNIF_MEM_MIGRATION": "id name label",
+    "ENUM_CUDA_UNIF_MEM_ACCESS_TYPE": "id name label",
     "ENUM_CUPTI_SYNC_TYPE": "id name label",
     "TARGET_INFO_GPU": "vmId id name",
     "TARGET_INFO_CUDA_DEVICE": "gpuId cudaId pid",
@@ -57,7 +63,7 @@ _KEPT = {
 _WHERE = {
     "EXPORT_META_DATA": "name IN ('EXPORT_SCHEMA_VERSION', 'EXPORT_PRODUCT_VERSION')",
     "META_DATA_EXPORT": "name IN ('EXPORT_SCHEMA_VERSION', 'EXPORT_PRODUCT_VERSION')",
-    "META_DATA_CAPTURE": "name = 'CUDA_GRAPH_TRACE_OPTIONS:MODE'",
+    "META_DATA_CAPTURE": " OR ".join(f"name LIKE '%{name}'" for name in (GRAPH_MODE, *FAULT_OPTIONS)),
     "DIAGNOSTIC_EVENT": "is_read(text)",
 }
 

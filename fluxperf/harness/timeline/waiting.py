@@ -11,7 +11,8 @@ import re
 
 import numpy as np
 
-from fluxperf.harness.timeline.columns import Column, distinct, empty, matched
+from fluxperf.harness.timeline.columns import Column, distinct, empty
+from fluxperf.harness.timeline.correlating import calls_of
 from fluxperf.harness.timeline.model import NONE, Calls, Timeline, Waits
 from fluxperf.words import plural
 
@@ -42,9 +43,7 @@ def waits_of(records: Waits, calls: Calls, notes: list[str]) -> Waits:
         calls: attributed calls.
         notes: gets a sentence about records without a call, of which nothing says whether the host waited.
     """
-    in_time = np.argsort(calls.start_ns, kind="stable")
-    found = matched((records.process, records.correlation), (calls.process[in_time], calls.correlation[in_time]))
-    call = np.append(in_time, NONE)[found]
+    call = calls_of(calls, records.process, records.correlation, records.start_ns)
     classes = np.array([_class(name) for name, _ in calls.kinds], np.int64)
     of_record = np.append(classes[calls.what], _OTHER)[call]
     told = _told(records, call, of_record, calls, notes)
