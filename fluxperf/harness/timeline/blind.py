@@ -56,7 +56,7 @@ def _missing(timeline: Timeline) -> Iterator[_Reason]:
 
 
 def _unknown(timeline: Timeline) -> Iterator[_Reason]:
-    """What nothing says the meaning of."""
+    """Rows whose meaning nothing tells."""
     calls, work = timeline.calls, timeline.work
     strange = np.array([not _CUDA.match(name) for name, _ in calls.kinds], bool)[calls.what]
     if number := int(strange.sum()):

@@ -63,7 +63,7 @@ def calls_in(ranges: Ranges, calls: Calls, inside: NDArray[np.bool_]) -> tuple[N
 
 
 def perhaps_in(ranges: Ranges, rows: Works | Faults, inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """What nothing tells the range of, and may be in some ranges: it does not end before one is open."""
+    """Rows whose range nothing tells, and that may be in some ranges: none ends before one is open."""
     if not inside.any():
         return np.zeros(len(rows), bool)
     found: NDArray[np.bool_] = rows.unplaced & (rows.end_ns > ranges.start_ns[inside].min())
