@@ -15,12 +15,11 @@ from typing import Literal
 
 import msgspec
 
+from fluxperf.harness.timeline.page_faults import Fault, Faults
 from fluxperf.harness.timeline.rows import NONE, Api, Copy, FaultKind, IdT, Side, What, WorkKind, process_of
 from fluxperf.harness.timeline.tables import (
     Call,
     Calls,
-    Fault,
-    Faults,
     Overheads,
     Range,
     Ranges,

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluxperf.harness.timeline.columns import Column, column, empty, numbered
-from fluxperf.harness.timeline.rows import NONE, Api, Copy, FaultKind, Side, What, WorkKind, process_of
+from fluxperf.harness.timeline.rows import NONE, Api, Copy, What, WorkKind, process_of
 
 #: Rows that are made objects at once.
 _CHUNK = 10_000
@@ -111,22 +111,6 @@ class Overhead(msgspec.Struct, frozen=True, gc=False):
     start_ns: int
     end_ns: int
     thread: int
-
-
-class Fault(msgspec.Struct, frozen=True, gc=False):
-    """``number`` page faults of unified memory that were served together; ``range`` is what unified.py says it is.
-
-    Those of the host have no duration, and no GPU (0).
-    """
-
-    side: Side
-    access: str
-    start_ns: int
-    end_ns: int
-    process: int
-    gpu: int
-    number: int
-    range: int = NONE
 
 
 RowT = TypeVar("RowT")
@@ -229,7 +213,7 @@ class Ranges(Table[Range]):
         return Range(*named, thread, end_thread, *ended, parent, payload if paid else None)
 
 
-class _OfKinds(Table[RowT], Generic[RowT, KindT]):
+class OfKinds(Table[RowT], Generic[RowT, KindT]):
     """Rows of which many are of one kind: their first column, ``what``, is a place in ``kinds``."""
 
     what: Column
@@ -251,7 +235,7 @@ class _OfKinds(Table[RowT], Generic[RowT, KindT]):
         return row.kind
 
 
-class Calls(_OfKinds[Call, tuple[str, Api]]):
+class Calls(OfKinds[Call, tuple[str, Api]]):
     """Calls. Their kinds are name and API."""
 
     what: Column
@@ -275,7 +259,7 @@ class Calls(_OfKinds[Call, tuple[str, Api]]):
         return Call(*self.kinds[what], *rest)
 
 
-class Works(_OfKinds[Work, What]):
+class Works(OfKinds[Work, What]):
     """GPU work; ``graph_node`` is 0 for what is no node."""
 
     what: Column
@@ -340,7 +324,7 @@ class Works(_OfKinds[Work, What]):
         )  # fmt: skip
 
 
-class Waits(_OfKinds[Sync, str]):
+class Waits(OfKinds[Sync, str]):
     """Synchronizations."""
 
     what: Column
@@ -364,7 +348,7 @@ class Waits(_OfKinds[Sync, str]):
         return Sync(self.kinds[what], bool(blocks), *rest)
 
 
-class Overheads(_OfKinds[Overhead, str]):
+class Overheads(OfKinds[Overhead, str]):
     """Overheads."""
 
     what: Column
@@ -375,29 +359,3 @@ class Overheads(_OfKinds[Overhead, str]):
     def _row(self, *values: int) -> Overhead:
         what, *rest = values
         return Overhead(self.kinds[what], *rest)
-
-
-class Faults(_OfKinds[Fault, FaultKind]):
-    """Page faults of unified memory."""
-
-    what: Column
-    start_ns: Column
-    end_ns: Column
-    process: Column
-    gpu: Column
-    number: Column
-    range: Column
-
-    @property
-    def unplaced(self) -> NDArray[np.bool_]:
-        """Whether nothing tells the range of each row."""
-        found: NDArray[np.bool_] = self.range == NONE
-        return found
-
-    @staticmethod
-    def _kind(row: Fault) -> FaultKind:
-        return FaultKind(row.side, row.access)
-
-    def _row(self, *values: int) -> Fault:
-        what, *rest = values
-        return Fault(*self.kinds[what], *rest)
