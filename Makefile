@@ -111,7 +111,8 @@ asv: $(VENV)/.installed-dev
 	HOME=$(CURDIR)/.asv OPENBLAS_NUM_THREADS=1 FLUXPERF_ASV_SAMPLES=2 $(BIN)/asv run --quick -E existing:$(BIN)/python \
 	  --bench "Ops.*(modulate|attention)', 'tiny', 'fused'|double.*fused.*tiny'|Model.*fused', 'tiny'|startup.*fluxperf|error.*fused|transfers.*fused"
 
-# Every extra and combination fits together, with the releases of the day; asks the package index.
+# Every extra and combination fits together, with the releases of the day; those without PyTorch are installed and
+# imported. It asks the package index, and needs Python 3.11, 3.12 and 3.13 on PATH.
 extras: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.extras
 

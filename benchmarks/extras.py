@@ -1,23 +1,32 @@
-"""``python -m benchmarks.extras``: every extra and combination resolved by pip, and checked to fit together.
+"""Every extra and combination resolved by pip, checked to fit together, and installed with all imports seen.
 
-Nothing is installed but a few small packages, to be imported. It needs the package index, so it runs at night and not
-in the tests. pip evaluates markers for its own interpreter and machine, so those of fluxperf itself are evaluated here.
+    python -m benchmarks.extras                                         # all rows; those without PyTorch are installed
+    python -m benchmarks.extras --install none                          # resolve only
+    python -m benchmarks.extras --extras cuda13,pipeline --python 3.13 --install all -o reports/records/host-extras.json
+
+A row needs an interpreter of its Python: one that ``--interpreter`` names, or on PATH. One environment at a time takes
+up to 8 GB with PyTorch, and 3 GB without. All of it needs the package index, so it runs at night and not in the tests.
+A file that is there keeps its other rows.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 import re
-import subprocess
 import sys
 import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import msgspec
 from packaging.requirements import Requirement
+
+from benchmarks.installs import complaints, installed, interpreter, resolved, wheel
+from fluxperf.files import check_writable, write_whole
+from fluxperf.harness.measure.environment import commit, machine
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,23 +37,15 @@ COMBINATIONS = (
 )  # fmt: skip
 PYTHONS = ("3.11", "3.12", "3.13")
 
-#: The C libraries whose wheels are taken, by glibc's version: pip matches each name exactly.
-_MANYLINUX = tuple(f"2_{minor}" for minor in range(17, 40))
-
 #: Distributions without a CUDA release in their names: their own major version is that of CUDA.
 _BY_VERSION = re.compile(
     r"cuda-(bindings|python|toolkit)|cupti-python|nvidia-(cublas|cuda-(cupti|nvrtc|runtime)|nvjitlink)"
 )
 
-#: Small packages that are installed as resolved, and what is imported of them.
-_IMPORTED = ("cuda-bindings", "cuda-pathfinder", "cupti-python", "nvmath-python", "numpy")
-_IMPORTS = """
-from fluxperf.engine.device.bindings import cublaslt
-from fluxperf.harness.timeline.cupti_source import CuptiSource, bindings
-cublaslt()
-CuptiSource((), print, on_call=print, cupti=bindings())
-import cuda.bindings.driver
-"""
+#: Distributions whose releases a printed row names.
+_SHOWN = re.compile(
+    r"torch|cupy.*|nvidia-cudnn-cu\d+|nvidia-cudnn-frontend|cupti-python|cuda-bindings|nvmath-python|numpy"
+)
 
 
 def cuda_major(name: str, version: str) -> int | None:
@@ -101,71 +102,88 @@ def problems(versions: Mapping[str, str], extras: str, python: str) -> list[str]
     return found
 
 
-def resolved(extras: str, python: str) -> dict[str, str]:
-    """Versions by distribution that pip would install.
+def row(extras: str, python: str, install: str, interpreters: Sequence[str], built: Path) -> dict[str, Any]:
+    """A row of the table: extras under a release of Python, resolved or installed.
 
-    Raises:
-        RuntimeError: there is no solution; the last lines of pip's output are the message.
+    Args:
+        extras: with commas between them.
+        python: the release.
+        install: ``none``; ``light``, what resolves without PyTorch; or ``all``.
+        interpreters: that were named.
+        built: fluxperf's wheel.
     """
-    machine = platform.machine()
-    tags = [f"manylinux_{version}_{machine}" for version in _MANYLINUX] + [f"manylinux2014_{machine}"]
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.json"
-        command = [
-            sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--only-binary=:all:",
-            "--python-version", python, *(word for tag in tags for word in ("--platform", tag)),
-            "--target", folder, "--report", str(report), *requirements(extras, python),
-        ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError("no solution: " + " ".join(done.stderr.strip().splitlines()[-3:]))
-        rows = json.loads(report.read_text(encoding="utf-8"))["install"]
-    return {re.sub(r"[-_.]+", "-", row["metadata"]["name"]).lower(): row["metadata"]["version"] for row in rows}
+    asked = [Requirement(line).name for line in requirements(extras, python)]
+    told: dict[str, Any] = {"extras": extras, "python": python, "problems": []}
+    command = interpreter(python, interpreters)
+    if not command:
+        told["problems"].append(f"expected a Python {python} to resolve for: name one with --interpreter")
+        return told
+    try:
+        if install == "all" or (install == "light" and "torch" not in asked):
+            found = installed(built, extras, command)
+            told["versions"] = found.pop("versions")
+            told["installed"] = found
+            told["problems"] += complaints(found, extras, cupti="cupti-python" in asked)
+        else:
+            told["versions"] = resolved(built, extras, command)
+        told["problems"] += problems(told["versions"], extras, python)
+    except RuntimeError as error:
+        told["problems"].append(str(error))
+    return told
 
 
-def import_problem(versions: Mapping[str, str]) -> str:
-    """Why CUPTI's and cuBLASLt's bindings do not import in these versions, empty where they do."""
-    taken = {name: version for name, version in versions.items() if name in _IMPORTED or "cupti" in name}
-    with tempfile.TemporaryDirectory() as folder:
-        pins = [f"{name}=={version}" for name, version in taken.items()]
-        install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, *pins]
-        subprocess.run(install, capture_output=True, text=True, check=True)
-        code = f"import sys; sys.path[:0] = [{folder!r}, {str(ROOT)!r}]\n{_IMPORTS}"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    return "" if done.returncode == 0 else f"does not import: {done.stderr.strip().splitlines()[-1]}"
-
-
-def _row(extras: str, python: str, versions: Mapping[str, str], found: Sequence[str]) -> str:
+def printed(told: Mapping[str, Any]) -> str:
+    """A row as Markdown: releases of what matters, what was imported, and the verdict."""
     shown = [
-        f"{name} {version}"
-        for name, version in sorted(versions.items())
-        if name == "torch" or re.match(r"cupy|nvidia-cudnn-cu|cupti-python|cuda-bindings|nvidia-cublas", name)
+        f"{name} {version}" for name, version in sorted(told.get("versions", {}).items()) if _SHOWN.fullmatch(name)
     ]
-    return f"| `{extras or 'none'}` | {python} | {', '.join(shown)} | {'; '.join(found) or 'fits'} |"
+    seen = ""
+    if found := told.get("installed"):
+        commands = sum(code == 0 for code in found["commands"].values())
+        seen = f"{len(found['imports'])} and {found['modules']} own, {commands} commands"
+    verdict = "; ".join(told["problems"]) or "fits"
+    return f"| `{told['extras'] or 'none'}` | {told['python']} | {', '.join(shown)} | {seen} | {verdict} |"
+
+
+def record(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Writes rows to a file, with those of others that it holds already, a line for each."""
+    before = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    kept = {(one["extras"], one["python"]): one for one in (*before, *rows)}
+    order = {(extras, python): at for at, extras in enumerate(COMBINATIONS) for python in PYTHONS}
+    revision, dirty = commit(ROOT)
+    head = {
+        "what": "extras resolved by pip, and installed from a wheel with all that fluxperf imports, without a driver",
+        "commit": revision,
+        "dirty": dirty,
+        "machine": msgspec.to_builtins(machine()),
+    }
+    lines = [json.dumps(one) for _, one in sorted(kept.items(), key=lambda item: order.get(item[0], len(order)))]
+    body = ",\n  ".join(lines)
+    write_whole(path, json.dumps(head, indent=1)[:-2] + f',\n "rows": [\n  {body}\n ]\n}}\n')
 
 
 def main() -> None:
     """Prints a Markdown table; exits with 1 if anything does not fit."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.extras", description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--extras", action="append", help="as in pip, such as cuda12,pipeline; repeat")
     parser.add_argument("--python", action="append", choices=PYTHONS, help="repeat; all if not given")
-    parser.add_argument("--no-import", action="store_true", help="resolve only")
+    parser.add_argument("--install", choices=("none", "light", "all"), default="light", help="light: without PyTorch")
+    parser.add_argument("--interpreter", action="append", default=[], metavar="PATH", help="of a Python; repeat")
+    parser.add_argument("-o", "--output", type=Path, help="JSON file that the rows are written to, one by one")
     given = parser.parse_args()
-    print("| extras | Python | resolved | verdict |\n|---|---|---|---|", flush=True)
+    if given.output:
+        check_writable(given.output)
+    print("| extras | Python | resolved | imported | verdict |\n|---|---|---|---|---|", flush=True)
     failed = False
-    for extras in given.extras or COMBINATIONS:
-        for python in given.python or PYTHONS:
-            versions: dict[str, str] = {}
-            try:
-                versions = resolved(extras, python)
-                found = problems(versions, extras, python)
-            except RuntimeError as error:
-                found = [str(error)]
-            here = platform.python_version().rpartition(".")[0]
-            if not given.no_import and python == here and "cupti-python" in versions:
-                found = [*found, *filter(None, [import_problem(versions)])]
-            failed = failed or bool(found)
-            print(_row(extras, python, versions, found), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        built = wheel(Path(folder))
+        for extras in given.extras or COMBINATIONS:
+            for python in given.python or PYTHONS:
+                told = row(extras, python, given.install, given.interpreter, built)
+                failed = failed or bool(told["problems"])
+                print(printed(told), flush=True)
+                if given.output:
+                    record(given.output, [told])
     sys.exit(1 if failed else 0)
 
 
