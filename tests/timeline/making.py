@@ -22,6 +22,7 @@ _COLUMNS: dict[str, str] = {
     "ThreadNames": "nameId priority globalTid",
     "DIAGNOSTIC_EVENT": "timestamp severity text globalPid",
     "CUPTI_ACTIVITY_KIND_OVERHEAD": "start end globalTid nameId overheadType",
+    "CUPTI_ACTIVITY_KIND_JIT": "start end globalTid nameId overheadType jitOperationType",
     "PROFILER_OVERHEAD": "start end globalTid nameId overheadType",
     "PROCESSES": "globalPid pid name",
     "TARGET_INFO_GPU": "id name smCount",

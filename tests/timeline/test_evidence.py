@@ -149,7 +149,7 @@ def loading(table: str, **values: object) -> Capture:
 @pytest.mark.parametrize(
     ("table", "values"),
     [("CUPTI_ACTIVITY_KIND_OVERHEAD", {"overheadType": 6}), ("PROFILER_OVERHEAD", {"overheadType": 7}),
-     ("PROFILER_OVERHEAD", {})],
+     ("PROFILER_OVERHEAD", {}), ("CUPTI_ACTIVITY_KIND_JIT", {"overheadType": 2})],
 )  # fmt: skip
 def test_loading_is_no_late_launch_and_a_graph_is_no_answer(table, values, tmp_path: Path):
     timeline = loading(table, **values).read(tmp_path)

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from fluxperf.errors import TimelineError
+from fluxperf.harness.timeline.blind import blind_spots
 from fluxperf.harness.timeline.findings import findings
 from fluxperf.harness.timeline.model import Timeline
 from fluxperf.harness.timeline.places import Places
 from fluxperf.harness.timeline.reading import read_timeline
 from fluxperf.harness.timeline.summary import summarize
 from fluxperf.harness.timeline.tree import tree
+from tests.timeline.judging import codes
 
 
 def event(category: str, name: str, ts: float, dur: float, tid: Any = 42, pid: Any = 42, **args: Any) -> dict[str, Any]:
@@ -154,3 +156,76 @@ def test_what_is_no_trace(name, content, says, tmp_path: Path):
     path.write_bytes(content)
     with pytest.raises(TimelineError, match=says):
         read_timeline(path)
+
+
+#: Categories as PyTorch 1.8 wrote them.
+_OLD = {"cpu_op": "Operator", "cuda_runtime": "Runtime", "kernel": "Kernel", "gpu_memcpy": "Memcpy"}
+
+
+@pytest.mark.parametrize("about", [{}, {"schemaVersion": None}])
+def test_categories_of_older_versions_are_the_same(about, tmp_path: Path):
+    (tmp_path / "now").mkdir()
+    now = written(tmp_path / "now", profiled())
+    events = [{**one, "cat": _OLD.get(one.get("cat", ""), one.get("cat", ""))} for one in profiled()]
+    older = written(tmp_path, events, **about)
+    assert findings(older) == findings(now)
+    assert older.notes == now.notes
+
+
+def test_times_may_be_texts(tmp_path: Path):
+    (tmp_path / "now").mkdir()
+    now = written(tmp_path / "now", profiled())
+    events = [
+        {name: str(value) if name in ("ts", "dur") else value for name, value in one.items()} for one in profiled()
+    ]
+    assert findings(written(tmp_path, events)) == findings(now)
+    with pytest.raises(TimelineError, match="expected a whole trace"):
+        written(tmp_path, [{**profiled()[3], "ts": "soon"}])
+
+
+def moved(events: list[dict[str, Any]], more: int) -> list[dict[str, Any]]:
+    """The same events of another process, which sees the same GPU, with other ids of its calls."""
+    found = []
+    for one in events:
+        args = one["args"]
+        if "correlation" in args:
+            args = {**args, "correlation": args["correlation"] + more}
+        found.append({**one, "args": args, **({"pid": 43, "tid": 43} if one["pid"] == 42 else {})})
+    return found
+
+
+def test_ids_that_several_processes_use_are_nobodys(tmp_path: Path):
+    timeline = written(tmp_path, [*profiled(), *moved(profiled(), 0)])
+    assert (timeline.work.call == -1).all()
+    assert {row.process >> 24 for row in timeline.losses} == {42, 43}
+    (note,) = [note for note in timeline.notes if "which of them launched it" in note]
+    assert "18 pieces" in note
+
+
+def test_gpus_of_several_processes_are_kept_apart(tmp_path: Path):
+    timeline = written(tmp_path, [*profiled(), *moved(profiled(), 100)])
+    assert timeline.gpus == {
+        0: "GPU 0 of process 42, perhaps Test GPU", 1: "GPU 0 of process 43, perhaps Test GPU",
+    }  # fmt: skip
+    assert [row.kernels for row in summarize(timeline, "step").rows] == [4, 4, 4]
+    assert timeline.losses == []
+
+
+def test_an_event_without_a_duration_is_damage(tmp_path: Path):
+    events = profiled()
+    at = next(index for index, one in enumerate(events) if one.get("cat") == "kernel")
+    del events[at]["dur"]
+    timeline = written(tmp_path, events)
+    assert [row.text for row in timeline.damage] == ["1 kernel has no time and is left out"]
+
+
+def test_a_graph_of_which_nothing_was_recorded_decides_nothing(tmp_path: Path):
+    assert codes(written(tmp_path, profiled()), "kernels > 6") == {"kernels > 6": 0}
+    events = [*profiled(), event("cuda_runtime", "cudaGraphLaunch", 5000, 9, correlation=77)]
+    assert codes(written(tmp_path, events), "kernels > 6") == {"kernels > 6": 2}
+
+
+def test_unified_memory_is_a_blind_spot_of_this_profiler(tmp_path: Path):
+    events = [*profiled(), event("cuda_runtime", "cudaMallocManaged", 5000, 9, correlation=77)]
+    assert "cudaMallocManaged" in blind_spots(written(tmp_path, events))["host-copy"]
+    assert "host-copy" not in blind_spots(written(tmp_path, profiled()))

@@ -1,4 +1,4 @@
-"""Rows of a capture whose times cannot be true: they are kept as well as they can be, counted by kind, and said."""
+"""Damaged rows: times that cannot be true, names that are missing; kept as well as they can be, and counted."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from fluxperf.words import plural
 
 #: How times are wrong, of one row and of several.
 _REVERSED = ("ends before it begins", "end before they begin")
+_FAR = ("has a time that no clock shows", "have times that no clock shows")
+_UNNAMED = ("has no name in the export", "have no names in the export")
 _UNTIMED = ("has no time and is left out", "have no times and are left out")
 
 
@@ -34,12 +36,18 @@ class Damages:
     def bounded(self, kind: Kind, starts: Column, ends: Column) -> tuple[Column, Column]:
         """Times that can be reckoned with: within 73 years, no end before its start."""
         self.reversed(kind, int((ends < starts).sum()))
+        far = (np.minimum(starts, ends) < -FARTHEST_NS) | (np.maximum(starts, ends) > FARTHEST_NS)
+        self._numbers[kind, _FAR] += int(far.sum())
         starts = np.clip(starts, -FARTHEST_NS, FARTHEST_NS)
         return starts, np.maximum(starts, np.clip(ends, -FARTHEST_NS, FARTHEST_NS))
 
     def reversed(self, kind: Kind, number: int) -> None:
         """Counts rows that end before they begin, and are kept as if they took no time."""
         self._numbers[kind, _REVERSED] += number
+
+    def unnamed(self, kind: Kind, number: int) -> None:
+        """Counts rows whose name is a string that is not in the export: nothing says what they are."""
+        self._numbers[kind, _UNNAMED] += number
 
     def untimed(self, kind: Kind, number: int) -> None:
         """Counts rows without times, which are left out."""
@@ -59,4 +67,5 @@ def note_of(damage: Sequence[Damage]) -> list[str]:
     if not damage:
         return []
     told = "; ".join(row.text for row in damage)
-    return [f"Damaged: {told}. What ends before it begins counts with no time. Export again, or capture again."]
+    untimed = " What ends before it begins counts with no time." if any(one in told for one in _REVERSED) else ""
+    return [f"Damaged: {told}.{untimed} Export again, or capture again."]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from fluxperf.harness.timeline.model import process_id
@@ -17,51 +17,79 @@ class Gpus(NamedTuple):
     notes: list[str]
 
 
+class Device(NamedTuple):
+    """A device of a process: the GPU of the machine, and an id, in which instances of one GPU (MIG) differ."""
+
+    gpu: int
+    id: str = ""
+
+
+class _Key(NamedTuple):
+    """A GPU, in the order of their numbers: those that the capture does not map, of one process each, come last."""
+
+    alone: bool
+    machine: int
+    device: int
+    process: int = 0
+    instance: str = ""
+
+
 def gpus_of(
-    used: Iterable[tuple[int, int]], known: dict[tuple[int, int], int], names: dict[tuple[int, int], str]
+    used: Iterable[tuple[int, int]],
+    known: Mapping[tuple[int, int], Device],
+    names: Mapping[tuple[int, int], str],
 ) -> Gpus:
     """Numbers the GPUs of a capture.
 
     What the capture does not map is the GPU of that number where one process of a machine uses GPUs; of several
-    processes each has GPUs of its own then, since nothing says that they are the same.
+    processes each has GPUs of its own then, since nothing says that they are the same. A GPU that is known by several
+    ids is divided, and each of its instances is a GPU here.
 
     Args:
         used: processes with the number that each gives a GPU.
-        known: GPU of the machine by pid and CUDA's number.
+        known: devices by pid and CUDA's number.
         names: by machine and GPU; machine -1 stands for any.
     """
-    devices = sorted(set(used))
-    processes = {process for process, _ in devices}
+    pairs = sorted(set(used))
+    processes = {process for process, _ in pairs}
     machines = {process >> 48 for process in processes}
     several = {machine for machine in machines if sum(process >> 48 == machine for process in processes) > 1}
-    found: dict[tuple[int, ...], list[tuple[int, int]]] = {}
-    for process, device in devices:
-        machine, gpu = process >> 48, known.get((process_id(process), device))
-        alone = gpu is None and machine in several
-        key: tuple[int, ...] = (machine, device, process) if alone else (machine, device if gpu is None else gpu)
+    ids: dict[int, set[str]] = {}
+    for one in known.values():
+        ids.setdefault(one.gpu, set()).add(one.id)
+    found: dict[_Key, list[tuple[int, int]]] = {}
+    for process, device in pairs:
+        machine, own = process >> 48, known.get((process_id(process), device))
+        if own is not None:
+            key = _Key(False, machine, own.gpu, instance=own.id if len(ids[own.gpu]) > 1 else "")
+        elif machine in several:
+            key = _Key(True, machine, device, process)
+        else:
+            key = _Key(False, machine, device)
         found.setdefault(key, []).append((process, device))
     numbers: dict[tuple[int, int], int] = {}
     called: dict[int, str] = {}
-    taken: set[int] = set()
-    for key in sorted(found, key=lambda key: (len(key), key)):
-        number = key[1]
-        while number in taken:
-            number = max(taken) + 1
-        taken.add(number)
+    for key in sorted(found):
+        number = key.device
+        while number in called:
+            number = max(called) + 1
         numbers |= dict.fromkeys(found[key], number)
-        name = names.get((key[0], key[1])) or names.get((-1, key[1]), "")
-        if len(key) == 3:
-            of = f"GPU {key[1]} of process {process_id(key[2])}"
-            name = f"{of}, perhaps {name}" if name else of
-        elif len(machines) > 1:
-            name = f"{name} of machine {key[0]}".strip()
-        called[number] = name
-    apart = [key for key in found if len(key) == 3]
+        called[number] = _name(key, names, len(machines) > 1)
+    apart = [key for key in found if key.alone]
     notes = []
     if apart:
         notes.append(
             "The capture does not say which GPU of the machine a process means by its number. "
-            f"{plural(len(apart), 'GPU')} of {plural(len({key[2] for key in apart}), 'process', 'processes')} are kept "
-            "apart, though some of them may be the same GPU."
+            f"{plural(len(apart), 'GPU')} of {plural(len({key.process for key in apart}), 'process', 'processes')} are "
+            "kept apart, though some of them may be the same GPU."
         )
     return Gpus(numbers, called, notes)
+
+
+def _name(key: _Key, names: Mapping[tuple[int, int], str], several_machines: bool) -> str:
+    name = names.get((key.machine, key.device)) or names.get((-1, key.device), "")
+    if key.alone:
+        of = f"GPU {key.device} of process {process_id(key.process)}"
+        return f"{of}, perhaps {name}" if name else of
+    parts = [name, f"of machine {key.machine}" if several_machines else "", f"({key.instance})" if key.instance else ""]
+    return " ".join(part for part in parts if part)

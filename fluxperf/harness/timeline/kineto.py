@@ -7,6 +7,7 @@ only the calls. Categories and arguments are those that Kineto writes (``output_
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,8 +18,9 @@ import numpy as np
 from fluxperf.errors import TimelineError
 from fluxperf.harness.text import units
 from fluxperf.harness.timeline.attribution import attribute
-from fluxperf.harness.timeline.columns import Column, distinct, empty, groups, nest, numbered
+from fluxperf.harness.timeline.columns import Column, codes, distinct, empty, groups, nest, numbered
 from fluxperf.harness.timeline.damage import Damages, Kind, note_of
+from fluxperf.harness.timeline.gpus import Gpus, gpus_of
 from fluxperf.harness.timeline.kineto_events import KIND_OF, LATEST_US, Document, Event, numbers, times
 from fluxperf.harness.timeline.model import (
     Api,
@@ -33,6 +35,7 @@ from fluxperf.harness.timeline.model import (
     process_of,
 )
 from fluxperf.harness.timeline.overheads import KINDS, word_of
+from fluxperf.harness.timeline.unanswered import add_unanswered
 from fluxperf.words import plural
 
 #: Domain of the ranges of each category.
@@ -50,6 +53,15 @@ _READ = {
     "overhead": Kind("", "overhead"),
 }
 
+#: Names of categories in PyTorch 1.8 to 1.11, in lower case; they are told in several spellings.
+_OLDER = {
+    "operator": "cpu_op",
+    "runtime": "cuda_runtime",
+    "kernel": "kernel",
+    "memcpy": "gpu_memcpy",
+    "memset": "gpu_memset",
+}
+
 #: Categories that repeat what others say, or that nothing is made of.
 _PASSED_OVER = {"", "ac2g", "fwdbwd", "gpu_user_annotation", "Trace", "cuda_sync", "python_function", "cuda_event"}
 
@@ -63,7 +75,12 @@ _ROUNDED_NS = 1_000
 def is_kineto(document: Document) -> bool:
     """Whether a trace is one of PyTorch's profiler, and not of some other program."""
     known = {*_RANGES, *_CALLS, *_WORK}
-    return document.version is not None or any(event.cat in known for event in document.events)
+    return document.version is not None or any(_category(event.cat) in known for event in document.events)
+
+
+def _category(name: str) -> str:
+    """The name that current versions give a category."""
+    return name if name in _READ or name in _PASSED_OVER else _OLDER.get(name.lower(), name)
 
 
 def timeline_of(document: Document, path: Path) -> Timeline:
@@ -80,6 +97,7 @@ def timeline_of(document: Document, path: Path) -> Timeline:
             "torch.profiler with activities CPU and CUDA."
         )
     attribute(timeline)
+    add_unanswered(timeline)
     return timeline
 
 
@@ -93,6 +111,7 @@ class _Reader:
         self._taken: dict[str, set[int]] = defaultdict(set)
         self._unknown: Counter[str] = Counter()
         self._damages = Damages()
+        self._ambiguous = 0
         self._named: dict[str, list[Event]] = defaultdict(list)
         for event in document.events:
             if event.ph == "X":
@@ -102,11 +121,12 @@ class _Reader:
 
     def _take(self, event: Event) -> None:
         """Puts an event to those of its category; counts it where its times cannot be true."""
+        event.cat = _category(event.cat)
         kind = _READ.get(event.cat)
         if kind is None:
             if event.cat not in _PASSED_OVER:
                 self._unknown[event.cat] += 1
-        elif abs(event.ts) >= LATEST_US:
+        elif abs(event.ts) >= LATEST_US or math.isnan(event.dur):
             self._damages.untimed(kind, 1)
         else:
             self._damages.reversed(kind, event.dur < 0)
@@ -142,6 +162,7 @@ class _Reader:
         main = Counter(calls.process.tolist()).most_common(1)
         alone = main[0][0] if main else self._id("process", 0) << 24
         work, ranges = self._work(calls, alone), self._ranges()
+        gpus = self._numbered_gpus(work)
         busiest = Counter(calls.thread.tolist()).most_common(1)
         threads = sorted({*distinct(calls.thread).tolist(), *distinct(ranges.thread).tolist()})
         seen = sorted(set(map(process_of, threads)) | set(distinct(work.process).tolist()))
@@ -155,12 +176,12 @@ class _Reader:
             graph_mode="Node",
             processes={process: names.get((process >> 24, None), "") for process in seen},
             threads=self._threads(threads),
-            gpus=self._gpus(work),
+            gpus={gpu: gpus.names[gpu] for gpu in distinct(work.gpu).tolist()},
             ranges=ranges,
             calls=calls,
             work=work,
             syncs=Waits(),
-            notes=list(self._notes(work, calls)),
+            notes=[*self._notes(work, calls), *gpus.notes],
             damage=self._damages.found(),
             diagnostics=[
                 Diagnostic("info", f"{category}: {plural(number, 'event')} not read")
@@ -175,6 +196,11 @@ class _Reader:
             yield "No CUDA calls were captured, so no work can be attributed to a range."
         if not len(work):
             yield "No GPU work was captured: nothing shows what the GPU did."
+        if self._ambiguous:
+            yield (
+                f"Several processes use the same ids: of {plural(self._ambiguous, 'piece')} of GPU work nothing says "
+                "which of them launched it. Read the trace of each process by itself."
+            )
         if self._unknown:
             named = units.listing(list(self._unknown))
             yield f"Events of categories that are not known were not read: {named}."
@@ -198,9 +224,14 @@ class _Reader:
             found.append(Thread(process << 24, thread, names.get((process, value), "")))
         return found
 
-    def _gpus(self, work: Works) -> dict[int, str]:
-        named = {row.get("id"): str(row.get("name", "")) for row in self._document.devices}
-        return {gpu: named.get(gpu, "") for gpu in sorted(distinct(work.gpu).tolist())}
+    def _numbered_gpus(self, work: Works) -> Gpus:
+        """Keeps GPUs of several processes apart: each may number them in its own way."""
+        names = {(-1, row["id"]): str(row.get("name", "")) for row in self._document.devices if type(row.get("id")) is int}
+        numbers, firsts = codes(work.process, work.gpu) if len(work) else (empty(), empty())
+        used = [(int(work.process[first]), int(work.gpu[first])) for first in firsts.tolist()]
+        found = gpus_of(used, {}, names)
+        work.gpu = np.array([found.numbers[key] for key in used], np.int64)[numbers]
+        return found
 
     def _ranges(self) -> Ranges:
         """Ranges in the order of their beginnings, the longer first."""
@@ -239,14 +270,16 @@ class _Reader:
 
     def _work(self, calls: Calls, alone: int) -> Works:
         """Work in the order of time, each of the process whose call launched it."""
-        owners = dict(zip(calls.correlation.tolist(), calls.process.tolist(), strict=True))
-        owners.pop(0, None)
+        owners, shared = _owners(calls)
         parts = []
         for category in _WORK:
             events = self._of[category]
             start_ns, end_ns = times(events)
             what, kinds = numbered(map(KIND_OF[category], events))
             correlation = numbers(events, "correlation")
+            ambiguous = np.isin(correlation, shared)
+            self._ambiguous += int(ambiguous.sum())
+            correlation[ambiguous] = 0
             process = [owners.get(number, alone) for number in correlation.tolist()]
             part = Works(
                 kinds,
@@ -269,6 +302,16 @@ class _Reader:
         start_ns, end_ns = times(events)
         what = np.array([KINDS.index(word_of(event.name)) for event in events], np.int64)
         return Overheads(KINDS, what=what, start_ns=start_ns, end_ns=end_ns, thread=empty(len(events), thread))
+
+
+def _owners(calls: Calls) -> tuple[dict[int, int], Column]:
+    """The process of each correlation id, and the ids of several processes, as traces have that were joined."""
+    _, firsts = codes(calls.process, calls.correlation) if len(calls) else (empty(), empty())
+    ids = calls.correlation[firsts]
+    owners = dict(zip(ids.tolist(), calls.process[firsts].tolist(), strict=True))
+    owners.pop(0, None)
+    known, times = np.unique(ids, return_counts=True)
+    return owners, known[(times > 1) & (known != 0)]
 
 
 def _nesting(threads: Column, starts: Column, ends: Column) -> Column:

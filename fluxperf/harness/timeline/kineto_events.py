@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fluxperf.harness.timeline.columns import FARTHEST_NS, Column
 from fluxperf.harness.timeline.kernel_names import short_name
 from fluxperf.harness.timeline.model import Copy, Side, What
+from fluxperf.words import real_in
 
 #: Microseconds that no clock shows: older versions write those since 1970, 1.8e15 in 2027.
 LATEST_US = FARTHEST_NS / 1e3
@@ -47,7 +48,7 @@ class Event(msgspec.Struct, gc=False):
     name: str = ""
     cat: str = ""
     ts: float = math.inf
-    dur: float = 0.0
+    dur: float = math.nan
     pid: Any = None
     tid: Any = None
     args: _Args | None = None
@@ -73,13 +74,16 @@ def decoded(text: bytes) -> Document:
             return Document(events=msgspec.json.decode(text, type=list[Event]))
         return msgspec.json.decode(text, type=Document)
     except msgspec.ValidationError:
-        # Somebody's events have arguments that are none: they are passed over.
+        # Somebody's events have arguments that are none, which are passed over, or times as texts.
         found = msgspec.json.decode(text)
         document = {"traceEvents": found} if isinstance(found, list) else found
         events = document.get("traceEvents") if isinstance(document, dict) else None
         for event in events if isinstance(events, list) else []:
             if isinstance(event, dict) and not isinstance(event.get("args"), dict):
                 event["args"] = None
+            for name in ("ts", "dur"):
+                if isinstance(event, dict) and isinstance(event.get(name), str):
+                    event[name] = real_in(event[name])
         return msgspec.convert(document, Document)
 
 

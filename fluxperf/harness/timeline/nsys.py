@@ -21,6 +21,7 @@ from fluxperf.harness.timeline.model import Timeline
 from fluxperf.harness.timeline.nsys_export import EXPORT, Export
 from fluxperf.harness.timeline.nsys_tables import ACTIVITIES, timeline_of
 from fluxperf.harness.timeline.nsys_versions import KNOWN_MAJORS, TABLES, versions
+from fluxperf.harness.timeline.unanswered import add_unanswered
 from fluxperf.lifeline import scratch
 from fluxperf.words import whole_in
 
@@ -50,6 +51,7 @@ def read_capture(path: Path) -> Timeline:
             f"was cut off. Export it again: {EXPORT}"
         ) from error
     attribute(timeline)
+    add_unanswered(timeline)
     return timeline
 
 

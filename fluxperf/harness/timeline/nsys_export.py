@@ -7,9 +7,11 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
+
 from fluxperf.errors import TimelineError
 from fluxperf.harness.text.escape import shown
-from fluxperf.harness.timeline.columns import Column, empty
+from fluxperf.harness.timeline.columns import Column, distinct, empty
 from fluxperf.harness.timeline.nsys_numbers import Rows
 
 #: The command that makes an export.
@@ -45,6 +47,11 @@ class Export:
     def string(self, number: int | None, otherwise: str) -> str:
         """A registered string."""
         return otherwise if number is None else self.strings.get(number, otherwise)
+
+    def unnamed(self, numbers: Column) -> int:
+        """How many of these are numbers of no registered string."""
+        missing = [one for one in distinct(numbers).tolist() if one not in self.strings]
+        return int(np.isin(numbers, missing).sum()) if missing else 0
 
     def _columns(self, table: str) -> frozenset[str]:
         return frozenset(str(row[1]) for row in self._connection.execute(f"PRAGMA table_info({_quoted(table)})"))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fluxperf.harness.text import units
 from fluxperf.harness.timeline.columns import Column, codes, distinct, empty, matched, numbered
 from fluxperf.harness.timeline.damage import Damages, Kind, note_of
-from fluxperf.harness.timeline.gpus import Gpus, gpus_of
+from fluxperf.harness.timeline.gpus import Device, Gpus, gpus_of
 from fluxperf.harness.timeline.losses import Held, losses_of
 from fluxperf.harness.timeline.model import (
     NONE,
@@ -38,7 +38,7 @@ from fluxperf.words import first_few, plural
 _SYNC = "CUPTI_ACTIVITY_KIND_SYNCHRONIZATION"
 _CALLS = "CUPTI_ACTIVITY_KIND_RUNTIME"
 _NODES = "CUDA_GRAPH_NODE_EVENTS"
-_OVERHEADS = ("CUPTI_ACTIVITY_KIND_OVERHEAD", "PROFILER_OVERHEAD")
+_OVERHEADS = ("CUPTI_ACTIVITY_KIND_OVERHEAD", "CUPTI_ACTIVITY_KIND_JIT", "PROFILER_OVERHEAD")
 
 _ON_GPU = ("start", "end", "deviceId", "streamId", "correlationId", "globalPid")
 
@@ -141,6 +141,7 @@ def _calls(export: Export, damages: Damages) -> Calls:
         _CALLS, "start", "end", "correlationId", "globalTid", "nameId"
     )
     numbers, firsts = codes(name) if len(name) else (name, name)
+    damages.unnamed(Kind("cuda", "CUDA call"), export.unnamed(name))
     names: list[tuple[str, Api]] = []
     for first in firsts.tolist():
         text = _VERSION.sub("", export.strings.get(int(name[first]), "(unknown call)"))
@@ -151,8 +152,9 @@ def _calls(export: Export, damages: Damages) -> Calls:
 
 def _numbered_gpus(export: Export, work: Works, syncs: Waits, faults: Faults) -> Gpus:
     """Gives work, waits and page faults the number of the machine's GPU for the one that their process knows it by."""
-    rows = export.numbers("TARGET_INFO_CUDA_DEVICE", "pid", "cudaId", "gpuId")
-    known = {(pid, cuda): gpu for pid, cuda, gpu in rows if None not in (pid, cuda, gpu)}
+    columns = [("pid", "INTEGER"), ("cudaId", "INTEGER"), ("gpuId", "INTEGER"), ("uuid", "TEXT")]
+    rows = [row for row in export.rows("TARGET_INFO_CUDA_DEVICE", columns) if None not in row[:3]]
+    known = {(pid, cuda): Device(gpu, uuid or "") for pid, cuda, gpu, uuid in rows}
     named = export.rows("TARGET_INFO_GPU", [("vmId", "INTEGER"), ("id", "INTEGER"), ("name", "TEXT")])
     names = {(-1 if vm is None else vm, gpu): name or "" for vm, gpu, name in named if gpu is not None}
     names = {**{(-1, gpu): name for (_, gpu), name in names.items()}, **names}
@@ -215,6 +217,7 @@ def _ranges(export: Export, others: tuple[Works, Calls, Waits], notes: list[str]
         "NVTX_EVENTS", *columns, where=where, filled=("end", "int64Value", "textId", "text")
     )
     ended, paid, named, worded = (one > 0 for one in filled)
+    damages.unnamed(Kind("ranges", "NVTX range"), export.unnamed(registered[named & ~worded]))
     name, names = _range_names(export, where, np.where(named, registered, NONE), worded)
     # What is open when profiling stops is closed then, by Nsight Systems.
     closed = ended & ~np.isin(end, _stopped(export))

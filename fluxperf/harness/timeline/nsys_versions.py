@@ -28,7 +28,7 @@ def versions(export: Export) -> dict[str, str]:
 _KNOWN_ACTIVITIES = frozenset(
     f"CUPTI_ACTIVITY_KIND_{name}"
     for name in (
-        "CUDA_EVENT", "GRAPH_TRACE", "KERNEL", "MEMCPY", "MEMCPY_P2P", "MEMSET", "MEMORY", "OPENACC_DATA",
+        "CUDA_EVENT", "GRAPH_TRACE", "JIT", "KERNEL", "MEMCPY", "MEMCPY_P2P", "MEMSET", "MEMORY", "OPENACC_DATA",
         "OPENACC_LAUNCH", "OPENACC_OTHER", "OPENMP", "OVERHEAD", "RUNTIME", "SYNCHRONIZATION",
     )
 )  # fmt: skip

@@ -47,6 +47,7 @@ _CAUSES = {
     "EVICTION": EVICTION,
     "ACCESS_COUNTERS": COUNTERS,
 }
+_MEMORY_SIDES: dict[str, Side] = {"pageable": "host", "pinned": "host", "device": "device", "device static": "device"}
 _DIRECTION = re.compile(r"(?:^|_)(UVM_)?([HDAP])TO([HDAP])$")
 _SIDES: dict[str, Side] = {"H": "host", "D": "device", "A": "device", "P": "device"}
 
@@ -87,6 +88,8 @@ def _work(export: Export, damages: Damages, table: str, columns: tuple[str, ...]
     start, end, correlation, node, length, process, device, stream, *told = export.columns(table, *wanted)
     if not len(start):
         return Works()
+    if "shortName" in columns:
+        damages.unnamed(kind, export.unnamed(told[columns.index("shortName")]))
     missing = {name for name in columns if name not in export.tables[table]}
     numbers, firsts = codes(*told) if told else codes(np.zeros_like(start))
     kinds = [
@@ -127,12 +130,15 @@ def _copies(export: Export, damages: Damages) -> Works:
 
     def what(kind: int, source: int | None, target: int | None, count: int | None, cause: int | None) -> What:
         found = _DIRECTION.search(kinds.get(kind, ""))
+        memory = [memories.get(one, "Unknown") if one is not None else "Unknown" for one in (source, target)]
+        # Of a kind that names no sides the memory may tell them.
+        sides = [_SIDES[found[at]] if found else _MEMORY_SIDES.get(memory[at - 2].lower(), "") for at in (2, 3)]
         copy = Copy(
             direction=labels.get(kind) or (found[0].strip("_") if found else f"kind {kind}"),
-            source=_SIDES[found[2]] if found else "",
-            target=_SIDES[found[3]] if found else "",
-            source_memory=memories.get(source, "Unknown") if source is not None else "Unknown",
-            target_memory=memories.get(target, "Unknown") if target is not None else "Unknown",
+            source=sides[0],
+            target=sides[1],
+            source_memory=memory[0],
+            target_memory=memory[1],
             count=max(1, count or 1),
             unified=bool(found and found[1]),
             cause=causes.get(cause, "") if found and found[1] and cause is not None else "",

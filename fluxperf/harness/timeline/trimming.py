@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +36,7 @@ _KEPT = {
     "CUPTI_ACTIVITY_KIND_GRAPH_TRACE": f"{_ON_GPU} graphId",
     "CUPTI_ACTIVITY_KIND_SYNCHRONIZATION": f"{_ON_GPU} syncType",
     "CUPTI_ACTIVITY_KIND_OVERHEAD": "start end globalTid correlationId overheadType",
+    "CUPTI_ACTIVITY_KIND_JIT": "start end globalTid correlationId overheadType",
     "PROFILER_OVERHEAD": "start end globalTid overheadType nameId",
     GPU_FAULTS: "start end globalPid deviceId numberOfPageFaults faultAccessType",
     HOST_FAULTS: "start globalPid",
@@ -48,7 +49,7 @@ _KEPT = {
     "ENUM_CUDA_UNIF_MEM_ACCESS_TYPE": "id name label",
     "ENUM_CUPTI_SYNC_TYPE": "id name label",
     "TARGET_INFO_GPU": "vmId id name",
-    "TARGET_INFO_CUDA_DEVICE": "gpuId cudaId pid",
+    "TARGET_INFO_CUDA_DEVICE": "gpuId cudaId pid uuid",
     "PROCESSES": "globalPid pid name",
     "ThreadNames": "nameId globalTid",
     "META_DATA_EXPORT": "name value",
@@ -123,6 +124,7 @@ def _copy(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("ATTACH DATABASE ? AS whole", (f"{path.resolve().as_uri()}?mode=ro",))
     connection.create_function("scrubbed", 1, _scrubbed, deterministic=True)
     connection.create_function("python_only", 1, _python_only, deterministic=True)
+    connection.create_function("instance", 1, _instances())
     connection.create_function("is_read", 1, is_read, deterministic=True)
     found = connection.execute("SELECT name FROM whole.sqlite_master WHERE type IN ('table', 'view')")
     real = real_names(str(name) for (name,) in found)
@@ -162,6 +164,8 @@ def _value(table: str, name: str, first: int) -> str:
         return f"CASE WHEN {_UNTIMED} THEN 0 ELSE {moved} END" if table in _ON_GPUS else moved
     if name in ('"timestamp"', '"duration"'):
         return f"{name} - {first}"
+    if name == '"uuid"':
+        return f"instance({name})"
     if name == f'"{_TEXTS.get(table)}"':
         return f"scrubbed({name})"
     return f"python_only({name})" if table == "PROCESSES" and name == '"name"' else name
@@ -179,6 +183,12 @@ def _drop_strings(connection: sqlite3.Connection, columns: dict[str, list[str]])
         if f'"{name}"' in columns.get(table, ())
     )
     connection.execute(f"DELETE FROM StringIds WHERE id NOT IN ({used})" if used else "DELETE FROM StringIds")
+
+
+def _instances() -> Callable[[object], str | None]:
+    """A function that calls ids of devices by numbers, equal ones alike: an id tells which machine it was."""
+    known: dict[object, str] = {}
+    return lambda uuid: known.setdefault(uuid, f"device {len(known)}") if uuid else None
 
 
 def _scrubbed(text: str | bytes | float | None) -> str | bytes | float | None:

@@ -1,0 +1,95 @@
+"""Launches of which a capture holds no GPU work: evidence that work is missing, whatever the tool says.
+
+A launch inside of a stream's capture makes a node of a graph and no work; one that failed has none either.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluxperf.harness.timeline.columns import Column, Cover, distinct, empty
+from fluxperf.harness.timeline.model import Calls, Loss, Timeline
+from fluxperf.words import plural
+
+Mask = NDArray[np.bool_]
+
+_LAUNCHES = re.compile(r"(?:cuda|cu)(?:Launch(?!HostFunc)|GraphLaunch)")
+_BEGINS = re.compile(r"(?:cuda|cu)StreamBeginCapture")
+_ENDS = re.compile(r"(?:cuda|cu)StreamEndCapture")
+
+#: Longer than any capture: that of a stream whose end, or beginning, was not recorded.
+_EVER = 1 << 61
+
+
+def add_unanswered(timeline: Timeline) -> None:
+    """Adds what `unanswered` finds to the losses of an attributed timeline, and a note of each."""
+    found = unanswered(timeline)
+    timeline.losses = [*timeline.losses, *found]
+    timeline.notes = [*timeline.notes, *(f"{row.text}: events were lost, or launches failed." for row in found)]
+
+
+def unanswered(timeline: Timeline) -> list[Loss]:
+    """A loss for each process with launches of kernels or graphs that no work belongs to.
+
+    Args:
+        timeline: an attributed timeline.
+    """
+    calls = timeline.calls
+    launching = np.array([bool(_LAUNCHES.match(name)) for name, _ in calls.kinds], bool)
+    rows = np.flatnonzero(launching[calls.what]) if len(calls) else empty()
+    has_work = np.zeros(len(calls) + 1, bool)
+    has_work[timeline.work.call] = True
+    lone = rows[~has_work[rows]]
+    if not len(lone):
+        return []
+    lone = lone[~_around_or_in(calls, lone, rows[has_work[rows]])]
+    found = []
+    for process in distinct(calls.process[lone]).tolist():
+        own = lone[calls.process[lone] == process]
+        number = int((~_captured(calls, process, calls.start_ns[own])).sum())
+        if number:
+            told = f"{plural(number, 'launch', 'launches')} of kernels or graphs without GPU work in the capture"
+            found.append(Loss("cuda", told, process))
+    return found
+
+
+def _around_or_in(calls: Calls, lone: Column, answered: Column) -> Mask:
+    """Which launches hold one that has work, or lie in it: the runtime launches by a call of the driver."""
+    found = np.zeros(len(lone), bool)
+    for thread in distinct(calls.thread[lone]).tolist():
+        rows, known = np.flatnonzero(calls.thread[lone] == thread), answered[calls.thread[answered] == thread]
+        known = known[np.argsort(calls.start_ns[known], kind="stable")]
+        starts, ends = np.append(calls.start_ns[known], _EVER), np.append(calls.end_ns[known], -_EVER)
+        first, last = calls.start_ns[lone[rows]], calls.end_ns[lone[rows]]
+        holds = starts[np.searchsorted(starts, first)] < last
+        lies = ends[np.searchsorted(starts, first, "right") - 1] >= last
+        found[rows] = holds | lies
+    return found
+
+
+def _captured(calls: Calls, process: int, times: Column) -> Mask:
+    """Whether a stream of the process was being captured at each time."""
+    own = calls.process == process
+    begins, ends = (
+        np.sort(one)
+        for one in (
+            calls.start_ns[own & _named(calls, _BEGINS)],
+            calls.end_ns[own & _named(calls, _ENDS)],
+        )
+    )
+    if not len(begins) and not len(ends):
+        return np.zeros(len(times), bool)
+    until = np.append(ends, _EVER)[np.searchsorted(ends, begins)]
+    since = np.r_[-_EVER, begins][np.searchsorted(begins, ends)]
+    cover = Cover(np.concatenate((begins, since)), np.concatenate((until, ends)))
+    inside: Mask = cover.within(times, times + 1) > 0
+    return inside
+
+
+def _named(calls: Calls, pattern: re.Pattern[str]) -> Mask:
+    of_kind = np.array([bool(pattern.match(name)) for name, _ in calls.kinds], bool)
+    found: Mask = of_kind[calls.what]
+    return found
