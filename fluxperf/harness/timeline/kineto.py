@@ -226,7 +226,9 @@ class _Reader:
 
     def _numbered_gpus(self, work: Works) -> Gpus:
         """Keeps GPUs of several processes apart: each may number them in its own way."""
-        names = {(-1, row["id"]): str(row.get("name", "")) for row in self._document.devices if type(row.get("id")) is int}
+        names = {
+            (-1, row["id"]): str(row.get("name", "")) for row in self._document.devices if type(row.get("id")) is int
+        }
         numbers, firsts = codes(work.process, work.gpu) if len(work) else (empty(), empty())
         used = [(int(work.process[first]), int(work.gpu[first])) for first in firsts.tolist()]
         found = gpus_of(used, {}, names)

@@ -40,6 +40,8 @@ _LIMIT = re.compile(
     r"\s*(?P<name>[a-z-]+)(?:\s+in\s+(?P<range>.+?))?(?:\s*(?P<than>>=|>)\s*(?P<value>\d+(?:\.\d+)?)\s*(?P<unit>\S*))?\s*"
 )
 _TIMES_NS = {"ns": 1.0, "us": 1e3, "µs": 1e3, "ms": 1e6, "s": 1e9}
+#: Limits that count bytes, too.
+_SIZED = ("copies", "host-copy", "pageable-copy", "page-fault")
 _SIZES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9}
 _EXAMPLES = "such as item-sync, 'idle > 2 %', 'waits > 1 ms' or 'copies in forward > 0'"
 
@@ -122,8 +124,8 @@ def read_limits(texts: Iterable[str], thresholds: Mapping[str, str]) -> list[Lim
 
 
 def _limit(text: str, read: re.Match[str]) -> Limit:
-    name, unit = read["name"], read["unit"] or ""
-    known = ["", "%", *_TIMES_NS, *(_SIZES if name in ("copies", "host-copy", "pageable-copy") else ())]
+    name, unit = read["name"], (read["unit"] or "").replace("\N{GREEK SMALL LETTER MU}", "\N{MICRO SIGN}")
+    known = ["", "%", *_TIMES_NS, *(_SIZES if name in _SIZED else ())]
     if unit not in known or (name == "idle" and not unit):
         listed = ", ".join(one or "none (a count)" for one in known if one or name != "idle")
         raise ConfigError(f"--fail-on {text!r}: expected a unit of {listed}; got {unit or 'none'}.")
