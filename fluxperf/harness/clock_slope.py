@@ -4,21 +4,32 @@ Memory has a clock of its own, so work of which a share ``s`` waits for it takes
 1 for copies, 0.1 to 0.3 for a step of FLUX.1 on an H100. A GPU at its limit of power has another mean clock in every
 process, which spreads the cycles of one and the same program. The slope is found from the processes that are compared,
 within each side, so that a change of the program is no part of it; then all cycles are brought to one clock.
+
+A slope that was found at nearly one clock says little of another one. Where the sides ran at clocks farther apart than
+their own processes, the slope's error becomes a difference of the sides: `doubt` is its bound.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import combinations
 from statistics import fmean, median
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
+from fluxperf.harness.significance import robust_spread
+
+Point = tuple[float, float]
 Processes = Sequence[Sequence[float]]
 
 #: Pairs of processes that a slope takes at least: those of two sides of four.
 _FEWEST = 12
+
+#: Efficiency of the weighted median of slopes beside least squares, where residuals are normal: 3 / pi (Jaeckel 1972).
+_EFFICIENCY = 3 / math.pi
 
 
 class AtOneClock(NamedTuple):
@@ -27,6 +38,21 @@ class AtOneClock(NamedTuple):
     base: list[list[float]]
     head: list[list[float]]
     slope: float
+
+
+class Doubt(NamedTuple):
+    """A standard error of a difference of the sides, in logarithms (infinite if not known), and the most it can be."""
+
+    error: float
+    most: float
+
+    def within(self, errors: float) -> float:
+        """Bound of it, by so many standard errors."""
+        return min(self.error * errors, self.most)
+
+
+#: No doubt.
+NONE = Doubt(0.0, 0.0)
 
 
 def at_one_clock(cycles: tuple[Processes, Processes], clocks_hz: tuple[Processes, Processes]) -> AtOneClock:
@@ -66,14 +92,59 @@ def slope_of(cycles: tuple[Processes, Processes], clocks_hz: tuple[Processes, Pr
         clocks_hz: mean clock of the same samples.
     """
     rises = []
-    for side, clocks in zip(cycles, clocks_hz, strict=True):
-        points = [(np.log(median(clock)), np.log(median(work))) for work, clock in zip(side, clocks, strict=True)]
+    for points in _points(cycles, clocks_hz):
         rises += [(abs(q[0] - p[0]), (q[1] - p[1]) / (q[0] - p[0])) for p, q in combinations(points, 2) if q[0] != p[0]]
     if len(rises) < _FEWEST:
         return 0.0
     weights, slopes = np.array(sorted(rises, key=lambda rise: rise[1])).T
     middle = np.searchsorted(np.cumsum(weights), weights.sum() / 2)
     return float(np.clip(slopes[middle], 0.0, 1.0))
+
+
+def doubt(cycles: tuple[Processes, Processes], clocks_hz: tuple[Processes, Processes], slope: float) -> Doubt:
+    """How far the sides' logarithms of cycles may be apart at one clock only because the slope is not known better.
+
+    ``e |median over pairs of log clock of head - of base|``, with ``e`` the standard error of the slope, that of a
+    regression within each side: ``scale / sqrt(sum (x - mean x)^2)``. Clocks and residuals that are far from the others
+    are drawn in. Where no slope can be found, all of 0 to 1 may be true; where clocks are not known, nothing is said.
+
+    Args:
+        cycles: samples of base and of head, by process, as they came.
+        clocks_hz: mean clock of the same samples.
+        slope: what was taken out.
+    """
+    if not all(_alike(*sides) for sides in zip(cycles, clocks_hz, strict=True)) or not all(cycles):
+        return NONE
+    sides = [np.array(points) for points in _points(cycles, clocks_hz)]
+    apart = abs(float(np.median([after[0] - before[0] for before, after in zip(*sides, strict=False)])))
+    most = apart * max(slope, 1 - slope)
+    error = _standard_error(sides, slope)
+    return Doubt(error if math.isinf(error) else apart * error, most)
+
+
+def _standard_error(sides: Sequence[npt.NDArray[np.float64]], slope: float) -> float:
+    """Of the slope, by the points of each side [n, 2]; infinite where so few, or at one clock, tell none."""
+    number = sum(map(len, sides)) - len(sides) - 1
+    width = float(np.square(_drawn_in([side[:, 0] for side in sides])).sum())
+    if sum(len(side) * (len(side) - 1) // 2 for side in sides) < _FEWEST or not width:
+        return math.inf
+    rests = _drawn_in([side[:, 1] - slope * side[:, 0] for side in sides])
+    return math.sqrt(float(np.square(rests).sum()) / (number * _EFFICIENCY * width))
+
+
+def _drawn_in(sides: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+    """Distances from the median of their side, those beyond three robust scales of all drawn in to those."""
+    found = np.concatenate([side - np.median(side) for side in sides])
+    most = 3 * robust_spread(found.tolist())
+    return np.asarray(np.clip(found, -most, most), np.float64)
+
+
+def _points(cycles: tuple[Processes, Processes], clocks_hz: tuple[Processes, Processes]) -> list[list[Point]]:
+    """Logarithms of clock and cycles of each process, by side."""
+    return [
+        [(math.log(median(clock)), math.log(median(work))) for work, clock in zip(*both, strict=True)]
+        for both in zip(cycles, clocks_hz, strict=True)
+    ]
 
 
 def _alike(cycles: Processes, clocks_hz: Processes) -> bool:

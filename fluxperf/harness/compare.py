@@ -20,7 +20,7 @@ from fluxperf.harness.records import Machine, Record, WorkloadRow, variant
 from fluxperf.harness.shares import SlowTask
 from fluxperf.harness.trust import doubts, mixed, remarks
 from fluxperf.harness.verdict import Judgement, Row, problem
-from fluxperf.harness.worked import worked
+from fluxperf.harness.worked import witnesses, worked
 
 #: Machine fields that make another host, on which times are other ones.
 _HOST = ("cpu", "cores", "memory_bytes", "os", "python")
@@ -104,7 +104,8 @@ def compare(
         more, less = _place(place, before[place], after[place], policy, how, found)
         tasks += more
         slow += less
-    found.rows.extend(explained(judge(tasks, policy.pairs, how.looks, slow)))
+    beside = judge(witnesses(tasks), policy.pairs, how.looks)
+    found.rows.extend(explained(judge(tasks, policy.pairs, how.looks, slow), beside))
     return Compared(accepted(found.rows, policy, how.today), found.notes)
 
 

@@ -3,19 +3,26 @@
 | cycles | joules | seconds | it is |
 |---|---|---|---|
 | more | | | more work: SLOWER |
-| same | more | more | hungrier: the same work at a lower clock, SLOWER |
+| same or fewer | more | more | hungrier: the same work at a lower clock, SLOWER |
 | same | same or less | more | not the change: the card ran slower, UNSURE |
 | same | not known | more | work is the same, but whether it became hungrier is not known: UNSURE |
 | same | not sure | more | the same; more samples or pairs can tell: UNSURE |
+| unsure, at clocks far apart | more than cycles can be | more | hungrier: SLOWER |
+| unsure, at clocks far apart | not more | more | a lower clock, and perhaps more work: UNSURE |
+| unsure, at clocks far apart | not less | less | a higher clock, and perhaps less work: UNSURE |
 | same | same | not sure, or the same in turns of few processes | the same work: SAME |
-| same | same | less | not the change: the card ran quicker, SAME |
+| same | same or more | less | not the change: the card ran quicker, SAME |
 
 Without cycles seconds alone are judged. Verdicts on cycles and joules stand as they are; joules that are more for the
-same cycles are called hungrier, too.
+same cycles are called hungrier, too, unless the card ran quicker: a higher clock takes more joules for any work.
+
+Means and tails of seconds are explained by means and tails of cycles, and joules by medians and means of cycles: a few
+slow generations are in all of those, and not in a median.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -26,7 +33,7 @@ from fluxperf.harness.verdict import Judgement, Outcome, Row
 
 
 class _Word(NamedTuple):
-    """The final form of a row of seconds: verdict, reason, outcome (``None`` keeps each), and words for it."""
+    """The final form of a row: verdict, reason, outcome (``None`` keeps each), and words for it."""
 
     verdict: Judgement | None
     reason: str
@@ -37,7 +44,20 @@ class _Word(NamedTuple):
 _MORE_WORK = _Word(None, "more_work", None, "More work: the GPU takes more cycles for it.")
 _LESS_WORK = _Word(None, "less_work", None, "Less work: the GPU takes fewer cycles for it.")
 _HUNGRIER = _Word(None, "hungrier", None, "Hungrier: the same cycles take more joules, so the card lowers its clock.")
+_HUNGRIER_FOR_LESS = _Word(
+    None, "hungrier", None, "Hungrier: fewer cycles take more joules, so the card lowers its clock."
+)
+_HUNGRIER_ANYHOW = _Word(
+    None, "hungrier", None, "Hungrier: joules are more than cycles can be, so the card lowers its clock."
+)
+_MORE_JOULES_ANYHOW = _Word(None, "hungrier", None, "Hungrier: joules are more than cycles can be.")
 _MORE_JOULES = _Word(None, "hungrier", None, "Hungrier: the same cycles take more joules.")
+_MORE_JOULES_FOR_LESS = _Word(None, "hungrier", None, "Hungrier: fewer cycles take more joules.")
+_JOULES_OF_WORK = _Word(None, "more_work", None, "More work: some generations take more cycles, and so more joules.")
+_JOULES_OF_CLOCK = _Word(
+    "UNSURE", "card_quicker", "unsure",
+    "The head ran at a higher clock, which takes more joules: whether it became hungrier is not known.",
+)  # fmt: skip
 _LEANER = _Word(None, "leaner", None, "Leaner: the same cycles take fewer joules, so the card raises its clock.")
 _CARD_SLOWER = _Word(
     "UNSURE", "card_slower", "unsure",
@@ -52,64 +72,107 @@ _NOISY_JOULES = _Word(
     "The work is the same in cycles. Joules are too noisy to show whether it became hungrier or the card ran slower: "
     "take more samples of each process (--repeat), or more pairs.",
 )  # fmt: skip
+_CLOCKS_APART = _Word(
+    "UNSURE", "clocks_apart", "unsure",
+    "The head ran at another clock, and cycles do not tell how much of this is the change.",
+)  # fmt: skip
 _CARD_QUICKER = _Word(
     "SAME", "card_quicker", "pass", "Not the change: cycles and joules are the same, the card ran quicker."
+)  # fmt: skip
+_HIGHER_CLOCK = _Word(
+    "SAME", "card_quicker", "pass", "Not the change: cycles are the same and joules are more, the card ran quicker."
 )  # fmt: skip
 
 
 _SAME_WORK = _Word("SAME", "same_work", "pass", "Cycles and joules are the same: so is the work.")
 
 
-def explained(rows: Sequence[Row]) -> list[Row]:
+def explained(rows: Sequence[Row], beside: Sequence[Row] = ()) -> list[Row]:
     """The rows, in their order, with those of seconds put in the light of cycles and joules of the same metric.
 
     Args:
         rows: of any number of metrics and rungs, as they were judged one by one.
+        beside: rows that only explain others, such as cycles of means and tails.
     """
-    known = {row.id: row for row in rows}
+    known = {row.id: row for row in (*beside, *rows)}
     return [_explained(row, known) for row in rows]
 
 
 def _explained(row: Row, known: dict[str, Row]) -> Row:
-    family, _, key = parts(row.metric)[0].partition(".")
+    name, _ = parts(row.metric)
+    family, _, key = name.partition(".")
     if family == "cycles" and row.verdict in ("SLOWER", "FASTER"):
         return _said(row, _MORE_WORK if row.verdict == "SLOWER" else _LESS_WORK)
     if family == "energy" and row.verdict == "SLOWER":
-        same = known.get(f"{row.workload}/{row.rung}/cycles.{key}")
-        return _said(row, _MORE_JOULES) if same and same.verdict == "SAME" else row
+        return _said(row, _word_of_joules(row, key, known))
     # Tails are seconds alone: cycles of the median say nothing of the slowest.
-    unsure = row.reason == "few_processes_same" or (
-        row.reason in ("too_noisy", "few_processes") and parts(row.metric)[0] == row.metric
-    )
+    unsure = row.reason == "few_processes_same" or (row.reason in ("too_noisy", "few_processes") and name == row.metric)
     if family != "times" or (row.verdict not in ("SLOWER", "FASTER") and not unsure):
         return row
-    cycles, joules = (
-        found.verdict if (found := known.get(f"{row.workload}/{row.rung}/{name}.{key}")) else None
-        for name in ("cycles", "energy")
-    )
+    cycles, joules = (_beside(row, known, f"{one}.{key}") for one in ("cycles", "energy"))  # of all generations
     if unsure:
-        return _said(row, _SAME_WORK) if cycles == joules == "SAME" else row
-    word = _word(row.verdict, cycles, joules)
-    return _said(row, word) if word else row
+        return _said(row, _SAME_WORK if _verdict(cycles) == _verdict(joules) == "SAME" else None)
+    form = row.metric.removeprefix(name)
+    return _said(row, _word(row.verdict, _beside(row, known, f"cycles.{key}{form}"), joules))
 
 
-def _word(seconds: str, cycles: str | None, joules: str | None) -> _Word | None:
+def _word(seconds: str, cycles: Row | None, energy: Row | None) -> _Word | None:
     """The word for seconds that changed; ``None`` where cycles do not tell."""
     slower = seconds == "SLOWER"
-    if cycles == seconds:
+    work, joules = _verdict(cycles), _verdict(energy)
+    if work == seconds:
         return _MORE_WORK if slower else _LESS_WORK
+    if slower and work == "FASTER" and joules == "SLOWER":
+        return _HUNGRIER_FOR_LESS
+    if cycles is not None and cycles.reason == "clocks_apart":
+        hungrier = _HUNGRIER_ANYHOW if slower and _outgrow(energy, cycles) else None
+        return hungrier if joules == seconds else _CLOCKS_APART
+    if work != "SAME":
+        return None
+    if slower:
+        words = {"SLOWER": _HUNGRIER, "SAME": _CARD_SLOWER, "FASTER": _CARD_SLOWER, "UNSURE": _NOISY_JOULES}
+        return words.get(joules or "", _NO_JOULES)
+    return {"FASTER": _LEANER, "SAME": _CARD_QUICKER, "SLOWER": _HIGHER_CLOCK}.get(joules or "")
+
+
+def _word_of_joules(row: Row, key: str, known: dict[str, Row]) -> _Word | None:
+    """The word for joules that became more; ``None`` where cycles do not tell."""
+    work = _beside(row, known, f"cycles.{key}")
+    cycles = _verdict(work)
+    mean, seconds = (_verdict(_beside(row, known, name)) for name in (f"cycles.{key}.mean", f"times.{key}"))
+    if work is not None and work.reason == "clocks_apart":
+        grown = _MORE_JOULES_ANYHOW if _outgrow(row, work) else None
+        return _JOULES_OF_CLOCK if seconds == "FASTER" else grown
+    if cycles == "FASTER" and mean in (None, "FASTER", "SAME"):
+        return _MORE_JOULES_FOR_LESS
     if cycles != "SAME":
         return None
-    if joules == seconds:
-        return _HUNGRIER if slower else _LEANER
-    if not slower:
-        return _CARD_QUICKER if joules == "SAME" else None
-    if joules is None:
-        return _NO_JOULES
-    return _NOISY_JOULES if joules == "UNSURE" else _CARD_SLOWER
+    if mean == "SLOWER":
+        return _JOULES_OF_WORK
+    if mean not in (None, "SAME"):
+        return None
+    return _JOULES_OF_CLOCK if seconds == "FASTER" else _MORE_JOULES
 
 
-def _said(row: Row, word: _Word) -> Row:
+def _outgrow(joules: Row | None, cycles: Row) -> bool:
+    """Whether joules became more by more than cycles may have, by the intervals of both and the slope's doubt."""
+    if joules is None or joules.low is None or cycles.high is None or cycles.margin is None:
+        return False
+    return math.log1p(joules.low) > math.log1p(cycles.high) + cycles.margin
+
+
+def _beside(row: Row, known: dict[str, Row], metric: str) -> Row | None:
+    """The row of another metric of the same rung."""
+    return known.get(f"{row.workload}/{row.rung}/{metric}")
+
+
+def _verdict(row: Row | None) -> str | None:
+    return row.verdict if row else None
+
+
+def _said(row: Row, word: _Word | None) -> Row:
+    if word is None:
+        return row
     return msgspec.structs.replace(
         row,
         verdict=word.verdict or row.verdict,

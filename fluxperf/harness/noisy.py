@@ -8,11 +8,20 @@ from statistics import median
 from typing import NamedTuple
 
 from fluxperf.errors import RecordError
+from fluxperf.harness.clock_slope import NONE
 from fluxperf.harness.metrics import metric_of
-from fluxperf.harness.pairing import Paired, Processes, Task, paired, parts
+from fluxperf.harness.pairing import CHANGED, SAME, Paired, Processes, Task, paired, parts
 from fluxperf.harness.policy import Pairs
 from fluxperf.harness.shares import SlowTask, judged, slowness
-from fluxperf.harness.significance import detectable, median_bound, pairs_needed, sign_flip, spread, step_down
+from fluxperf.harness.significance import (
+    detectable,
+    median_bound,
+    pairs_needed,
+    robust_spread,
+    sign_flip,
+    spread,
+    step_down,
+)
 from fluxperf.harness.stats import median_interval
 from fluxperf.harness.verdict import Outcome, Row, finite
 from fluxperf.words import plural
@@ -84,9 +93,25 @@ def logarithms(task: Task) -> list[float]:
 
 def _judged(item: Paired, slower: float, faster: float, level: _Level) -> Row:
     verdict, reason, p = _said(item, slower, faster, level)
+    if verdict == "UNSURE" and item.task.doubt.most and (_apart(item, level) or _told(item, level)):
+        return _row(item, "UNSURE", "clocks_apart", p, level)
     if _few(item, level) and not _scale(item, level):
         return _row(item, "UNSURE", "few_processes_same" if verdict == "SAME" else "few_processes", p, level)
     return _row(item, verdict, reason, p, level)
+
+
+def _apart(item: Paired, level: _Level) -> bool:
+    """Whether the slope's doubt is larger than what the median of these pairs shows by chance."""
+    middle = median(item.logs)
+    chance = median_bound(robust_spread([value - middle for value in item.logs]), len(item.logs), level.alpha)
+    return item.task.doubt.within(CHANGED) > max(chance, math.log1p(item.task.rule.margin))
+
+
+def _told(item: Paired, level: _Level) -> bool:
+    """Whether the pairs would tell, by themselves, if the slope that was taken out were known exactly."""
+    known = item._replace(task=item.task._replace(doubt=NONE))
+    slower, faster = (sign_flip([sign * value for value in item.logs], known.margin) for sign in (1, -1))
+    return _said(known, slower, faster, level)[0] != "UNSURE"
 
 
 def _said(item: Paired, slower: float, faster: float, level: _Level) -> tuple[str, str, float]:
@@ -98,7 +123,7 @@ def _said(item: Paired, slower: float, faster: float, level: _Level) -> tuple[st
         return "UNSURE", "within_calibration", slower
     if faster <= level.alpha and -math.expm1(center) >= item.floor and -center > bound:
         return "FASTER", "shown_faster", faster
-    limit = item.limit - (bound if _few(item, level) else 0.0)
+    limit = item.limit - item.task.doubt.within(SAME) - (bound if _few(item, level) else 0.0)
     below, above = (sign_flip([sign * value for value in item.logs], -limit) for sign in (-1, 1))
     if max(below, above) <= level.pairs.alpha:
         if item.together > item.limit:
@@ -165,6 +190,8 @@ def _sentence(item: Paired, change: float | None, least: float | None, p: float 
     said = [f"{what}: {moved} over {over}, margin {math.expm1(item.margin):.2%}"]
     if item.task.slope:
         said.append(f"at one clock, a slope of {item.task.slope:.2f} taken out")
+    if (doubt := item.task.doubt.within(CHANGED)) > math.log1p(item.task.rule.margin):
+        said.append(f"the sides ran at other clocks, for which the slope tells cycles to {doubt:.2%}")
     if item.logs and abs(item.together - median(item.logs)) > item.limit:
         said.append(f"{math.expm1(item.together):+.2%} on average over all processes")
     if item.task.processes:

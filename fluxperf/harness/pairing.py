@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fluxperf.harness.clock_slope import NONE, Doubt
 from fluxperf.harness.exact import Place
 from fluxperf.harness.metrics import metric_of
 from fluxperf.harness.policy import Noisy
@@ -18,6 +19,9 @@ Processes = Sequence[Sequence[float]]
 
 #: What no clock or meter tells and no run takes, in seconds, cycles, hertz and joules: damage, and no sample.
 LEAST, MOST = 1e-9, 1e15
+
+#: Standard errors of a doubt that a change must be beyond, and that "no change" leaves room for.
+CHANGED, SAME = 3.0, 2.0
 
 #: A sample so many times shorter than the median of its process was not the same work.
 BROKEN = 100.0
@@ -55,6 +59,7 @@ class Task(NamedTuple):
     """One noisy metric of one rung to be judged: samples grouped by process, and the calibrated A/A scale, if any.
 
     ``slope`` is what was taken out of samples in cycles, which are then all at one clock (`harness/clock_slope.py`).
+    ``doubt`` is how far the sides may be apart because that slope is not known better.
     ``left_out`` are pairs, by number, whose conditions say nothing of the program. ``processes`` is the number of
     processes of a side where those took several turns, 0 where every turn had its own.
     """
@@ -68,6 +73,7 @@ class Task(NamedTuple):
     slope: float = 0.0
     left_out: frozenset[int] = frozenset()
     processes: int = 0
+    doubt: Doubt = NONE
 
     @property
     def sign(self) -> int:
@@ -86,7 +92,7 @@ class Paired(NamedTuple):
     @property
     def margin(self) -> float:
         """Of the test, on the scale of logarithms."""
-        return math.log1p(self.task.rule.margin)
+        return math.log1p(self.task.rule.margin) + self.task.doubt.within(CHANGED)
 
     @property
     def floor(self) -> float:

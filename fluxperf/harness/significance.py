@@ -27,6 +27,10 @@ _LARGEST = 700.0
 #: Values count up to this many times their median distance from the margin.
 FARTHEST = 2.0
 
+#: A row that lies so many of its standard errors below its margin can raise no false alarm, and hides no other one. Of
+#: eight pairs of a row that lies just at its margin one in a thousand does by chance.
+BELOW = 5.0
+
 
 def sign_flip(values: Sequence[float], margin: float = 0.0, seed: int = 0) -> float:
     """One-sided p-value of "the centre of ``values`` is above ``margin``", by flipping signs.
@@ -107,7 +111,12 @@ def step_down(rows: Sequence[Sequence[float]], margins: Sequence[float], seed: i
     smaller one reaches its own. The chance of any false alarm among all rows stays at the level, whatever their
     dependence; for a single row it is `sign_flip`. The smallest p-value is ``2^-n`` for any number of rows: a
     correction by their number alone (Bonferroni, Holm) could show nothing in 60 rows of 8 pairs.
-    Source: P. H. Westfall and S. S. Young, "Resampling-Based Multiple Testing" (1993), section 2.6 (step-down max-T).
+
+    A row far `BELOW` its margin is compared with none: with flipped signs it would be the largest, so that steady rows
+    that did not change would hide a noisier one that did, until there are twice as many pairs.
+    Sources: P. H. Westfall and S. S. Young, "Resampling-Based Multiple Testing" (1993), section 2.6 (step-down max-T);
+    P. R. Hansen, "A Test for Superior Predictive Ability", Journal of Business & Economic Statistics 23 (2005),
+    365-380 (what is far below its bound is left out).
 
     Args:
         rows: logarithm of head over base of each pair, for each comparison; pair ``i`` is the same pair in all.
@@ -122,6 +131,8 @@ def step_down(rows: Sequence[Sequence[float]], margins: Sequence[float], seed: i
     drawn_in = [_drawn_in(values, margin) for values, margin in zip(rows, margins, strict=True)]
     patterns = _patterns(max(row.size for row in drawn_in), seed)
     found = np.stack([_studentized(patterns[:, : row.size], row) for row in drawn_in], axis=1)
+    below = found[0] <= -BELOW
+    found[:, below] = found[0, below]
     order = np.argsort(-found[0], kind="stable")
     # Column i: the largest of the i-th row in rising order and of all before it.
     largest = np.maximum.accumulate(found[:, order[::-1]], axis=1)[:, ::-1]

@@ -1,12 +1,16 @@
-"""Tasks in cycles and joules: where both sides tell them, and cycles at one clock."""
+"""Tasks in cycles and joules: where both sides tell them, cycles at one clock, and those of means and tails."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fluxperf.harness.clock_slope import at_one_clock
+import msgspec
+
+from fluxperf.harness.clock_slope import at_one_clock, doubt
 from fluxperf.harness.metrics import samples_of
 from fluxperf.harness.noisy import Processes, Task
+from fluxperf.harness.pairing import STATISTICS, parts
+from fluxperf.harness.policy import Noisy
 from fluxperf.harness.records import Record
 
 
@@ -31,9 +35,39 @@ def worked(tasks: Sequence[Task], base: Sequence[Record], head: Sequence[Record]
             kept.append(task)
         elif any(task.base):
             clocks = _clocks(base, key), _clocks(head, key)
-            found = at_one_clock((task.base, task.head), clocks)
-            kept.append(task._replace(base=found.base, head=found.head, slope=found.slope))
+            cycles = task.base, task.head
+            found = at_one_clock(cycles, clocks)
+            known = doubt(cycles, clocks, found.slope)
+            kept.append(task._replace(base=found.base, head=found.head, slope=found.slope, doubt=known))
     return kept
+
+
+def witnesses(tasks: Sequence[Task]) -> list[Task]:
+    """Cycles of the means and tails of what tasks judge: whether those of seconds and joules are more work.
+
+    The median of cycles says nothing of a few slow generations, which are in a mean, in a tail, and in joules. A policy
+    need not gate them: these are judged beside the others, to explain them.
+
+    Args:
+        tasks: to be judged, cycles at one clock.
+    """
+    rules = {(task.place, task.metric): task.rule for task in tasks}
+    found = []
+    for task in tasks:
+        family, _, key = task.metric.partition(".")
+        if family != "cycles" or parts(task.metric)[0] != task.metric:
+            continue
+        for form in filter(None, STATISTICS):
+            name, seconds = f"{task.metric}.{form}", rules.get((task.place, f"times.{key}.{form}"))
+            if (task.place, name) not in rules:
+                found.append(task._replace(metric=name, rule=_as_steady(task.rule, seconds)))
+    return found
+
+
+def _as_steady(cycles: Noisy, seconds: Noisy | None) -> Noisy:
+    """A rule of cycles that says "the same" where they move by less than half of what counts in seconds."""
+    half = seconds.floor_relative / 2 if seconds else 0.0
+    return msgspec.structs.replace(cycles, same_within=max(cycles.same_within, half))
 
 
 def _whole(joules: Processes, records: Sequence[Record], key: str) -> bool:

@@ -98,6 +98,29 @@ def test_sixty_rows_that_all_changed_show_with_eight_pairs_and_one_among_noise_t
     assert min(adjusted[:-1]) > 0.02
 
 
+def test_steady_rows_that_did_not_change_do_not_hide_a_noisier_one_that_did() -> None:
+    """With flipped signs the steady rows lie far above their margin: they would be the largest of two patterns."""
+    rng = np.random.default_rng(5)
+    noisy = rng.normal(0.04, 0.01, 8).tolist()
+    steady = [rng.normal(0, 1e-4, 8).tolist() for _ in range(4)]
+    adjusted = step_down([*steady, noisy], [0.005] * 5)
+    assert adjusted[-1] == sign_flip(noisy, 0.005) == 1 / 256
+    assert adjusted[:-1] == [1.0] * 4
+    near = [(rng.normal(0.005, 0.01, 8)).tolist() for _ in range(4)]
+    assert step_down([*near, noisy], [0.005] * 5)[-1] >= 1 / 256, "rows near their margin are compared"
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.01])
+def test_at_their_margin_rows_that_move_against_each_other_raise_no_more_alarms(margin: float) -> None:
+    """The worst case of leaving out: true changes of just the margin, and rows that mirror others."""
+    rng, alarms = np.random.default_rng(12), 0
+    for _ in range(1500):
+        one, two = rng.normal(0, 0.01, (2, 8))
+        rows = [(margin + row).tolist() for row in (one, -one, two, -two)]
+        alarms += min(step_down(rows, [margin] * 4)) <= 0.02
+    assert alarms <= 30 + 3 * 30**0.5
+
+
 def test_false_alarms_among_many_rows_stay_at_the_level() -> None:
     rng = np.random.default_rng(8)
     alarms = sum(min(step_down(rng.standard_t(3, (12, 9)).tolist(), [0.0] * 12)) <= 0.05 for _ in range(200))

@@ -1,0 +1,166 @@
+"""Sides at other clocks, and a few slow generations: what cycles prove then, and which word a change gets."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from fluxperf.harness.clock_slope import NONE, at_one_clock, doubt
+from fluxperf.harness.compare import compare
+from fluxperf.harness.records import Record
+from fluxperf.harness.verdict import Row
+from tests.gate.sides import policy
+from tests.report.pages import on_gpu
+
+POLICY = policy()
+PAIRS, WORK, CLOCK = 8, 24.5e6, 1.755e9
+
+
+def side(rng: np.random.Generator, **options: Any) -> Record:
+    """Processes of five generations, in seconds, cycles and joules that belong together.
+
+    Options: ``clock`` and ``power`` are multiples of the usual ones, ``steady`` the spread of clocks between processes,
+    ``slope`` that of cycles on the clock, ``work`` a multiple of cycles; ``slow`` generations of each process take
+    ``longer`` times the cycles (``held`` ones as many cycles at half of the clock); ``told`` says whether joules are.
+    """
+    usual: dict[str, Any] = {
+        "clock": 1.0, "power": 1.0, "steady": 0.008, "slope": 0.08, "work": 1.0, "slow": 0, "longer": 1.5, "held": 0,
+        "told": True,
+    }  # fmt: skip
+    one = usual | options
+    cycles, clocks, joules = [], [], []
+    for _ in range(PAIRS):
+        clock = CLOCK * one["clock"] * math.exp(rng.normal(0, one["steady"]))
+        each = clock * np.exp(rng.normal(0, one["steady"], 5))
+        each[: one["held"]] /= 2
+        work = WORK * one["work"] * (each / CLOCK) ** one["slope"] * np.exp(rng.normal(0, 0.0005, 5))
+        work[: one["slow"]] *= one["longer"]
+        cycles.append(work.tolist())
+        clocks.append(each.tolist())
+        joules.append([700 * one["power"] * float(np.mean(work / each)) * math.exp(rng.normal(0, 0.003))])
+    seconds = [[c / f for c, f in zip(*both, strict=True)] for both in zip(cycles, clocks, strict=True)]
+    return msgspec.structs.replace(
+        on_gpu("captured", 0.5), conditions=None, ops=[], times_s={"denoise": seconds}, cycles={"denoise": cycles},
+        clock_hz={"denoise": clocks}, energy_j={"denoise": joules} if one["told"] else {},
+    )  # fmt: skip
+
+
+def rows(base: dict[str, Any], head: dict[str, Any], seed: int = 1) -> dict[str, Row]:
+    rng = np.random.default_rng(seed)
+    found = compare([side(rng, **base)], [side(rng, **head)], POLICY, looks=3).rows
+    return {row.metric: row for row in found if row.kind == "noisy"}
+
+
+def words(found: dict[str, Row], *names: str) -> list[tuple[str, str]]:
+    return [(found[f"{name}.denoise"].verdict, found[f"{name}.denoise"].reason) for name in names]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_card_that_ran_slower_at_steady_clocks_is_no_more_work(seed: int) -> None:
+    """Within each side clocks spread by 0.05 %, between them they are 4 % apart: no slope is known that far."""
+    held = {"steady": 0.0005, "clock": 0.96, "power": 0.96**3}
+    found = rows({"steady": 0.0005}, held, seed)
+    assert words(found, "cycles", "times") == [("UNSURE", "clocks_apart")] * 2
+    assert "the sides ran at other clocks, for which the slope tells cycles to " in found["cycles.denoise"].message
+    assert found["energy.denoise"].verdict == "FASTER"
+    assert not [row for row in found.values() if row.outcome == "regression"]
+    better = rows(held, {"steady": 0.0005}, seed)
+    assert words(better, "cycles", "times") == [("UNSURE", "clocks_apart")] * 2, "nor is a quicker card less work"
+    assert words(better, "energy") == [("UNSURE", "card_quicker")]
+
+
+def test_more_work_than_any_slope_makes_is_more_work_at_another_clock_too() -> None:
+    found = rows({"steady": 0.0005}, {"steady": 0.0005, "clock": 0.96, "work": 1.06})
+    assert words(found, "cycles", "times") == [("SLOWER", "more_work")] * 2
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_more_joules_than_cycles_can_be_are_hungrier_at_another_clock_too(seed: int) -> None:
+    found = rows({"steady": 0.0005}, {"steady": 0.0005, "clock": 0.95}, seed)  # the same power, for longer
+    assert found["cycles.denoise"].reason == "clocks_apart"
+    assert words(found, "energy", "times") == [("SLOWER", "hungrier")] * 2
+    assert "joules are more than cycles can be" in found["energy.denoise"].message
+
+
+def test_at_clocks_that_spread_as_far_as_they_are_apart_cycles_are_known() -> None:
+    found = rows({}, {"clock": 0.955})
+    assert words(found, "cycles", "times") == [("SAME", "shown_same"), ("SLOWER", "hungrier")]
+
+
+def test_the_doubt_is_what_the_slopes_error_makes_of_the_clocks() -> None:
+    rng = np.random.default_rng(3)
+    clocks = [[CLOCK * math.exp(rng.normal(0, 0.01))] for _ in range(32)]
+    cycles = [[WORK * (clock[0] / CLOCK) ** 0.2 * math.exp(rng.normal(0, 0.001))] for clock in clocks]
+    other = [[clock[0] * 0.95] for clock in clocks[16:]]
+    both = (cycles[:16], cycles[16:]), (clocks[:16], other)
+    slope = at_one_clock(*both).slope
+    apart = -math.log(0.95)
+    by_hand = 3 * 0.001 / (0.01 * math.sqrt(32)) * apart
+    assert doubt(*both, slope).within(3) == pytest.approx(by_hand, rel=0.6)
+    assert doubt((cycles[:16], cycles[16:]), (clocks[:16], clocks[16:]), slope).within(3) < 0.3 * by_hand
+    odd = [[value[0] * (1.3 if index == 5 else 1)] for index, value in enumerate(cycles[:16])]
+    assert doubt((odd, cycles[16:]), both[1], slope).within(3) < 2 * by_hand, "one odd process tells little"
+
+
+def test_where_no_slope_can_be_found_any_may_be_true() -> None:
+    one, another = [[1.7e9]] * 8, [[1.7e9 * 0.99]] * 8
+    work = [[2.4e7]] * 8
+    assert doubt((work, work), (one, another), 0.0).within(0.1) == pytest.approx(-math.log(0.99))
+    assert doubt((work, work), (one, another), 0.75).within(3) == pytest.approx(-0.75 * math.log(0.99))
+    assert doubt((work, work), (one, one), 0.0).within(3) == 0
+    assert doubt((work, work), ([], another), 0.0) == NONE, "clocks that are not known are none"
+    assert doubt(([], []), ([], []), 0.0) == NONE
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_few_slow_generations_are_more_work_although_the_median_is_the_same(told: bool) -> None:
+    found = rows({"told": told}, {"slow": 1, "told": told})
+    assert words(found, "cycles", "times") == [("SAME", "shown_same")] * 2
+    for form in ("mean", "p90"):
+        row = found[f"times.denoise.{form}"]
+        assert (row.verdict, row.reason, row.outcome) == ("SLOWER", "more_work", "regression"), form
+    if told:
+        assert words(found, "energy") == [("SLOWER", "more_work")]
+        assert "some generations take more cycles" in found["energy.denoise"].message
+    assert "cycles.denoise.p90" not in found, "what only explains others is no row"
+
+
+def test_generations_at_a_low_clock_are_the_cards_where_cycles_of_the_tail_are_the_same() -> None:
+    found = rows({"told": False}, {"held": 1, "told": False})
+    assert {found[f"times.denoise.{form}"].reason for form in ("mean", "p90")} == {"no_joules"}
+    assert found["cycles.denoise"].verdict == "SAME"
+
+
+def test_a_lower_clock_that_takes_fewer_joules_is_the_card_whatever_it_is_called() -> None:
+    found = rows({}, {"clock": 0.96, "power": 0.9})
+    assert words(found, "cycles", "energy", "times") == [
+        ("SAME", "shown_same"), ("FASTER", "shown_faster"), ("UNSURE", "card_slower"),
+    ]  # fmt: skip
+    assert "joules no more" in found["times.denoise"].message
+
+
+def test_a_higher_clock_that_takes_more_joules_is_neither_hungrier_nor_a_gain() -> None:
+    found = rows({"clock": 0.96}, {"power": 1.1})
+    assert words(found, "cycles", "energy", "times") == [
+        ("SAME", "shown_same"), ("UNSURE", "card_quicker"), ("SAME", "card_quicker"),
+    ]  # fmt: skip
+
+
+def test_fewer_cycles_that_take_more_joules_are_hungrier() -> None:
+    found = rows({}, {"work": 0.98, "clock": 0.93})
+    assert words(found, "cycles", "energy", "times") == [
+        ("FASTER", "less_work"), ("SLOWER", "hungrier"), ("SLOWER", "hungrier"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_eight_pairs_name_more_joules_beside_steady_seconds(seed: int) -> None:
+    """Same cycles and seconds, 5 % more joules: with flipped signs the steady seconds were larger than the joules."""
+    found = rows({"steady": 0.0005}, {"steady": 0.0005, "power": 1.05}, seed)
+    assert words(found, "cycles", "times", "energy") == [("SAME", "shown_same")] * 2 + [("SLOWER", "hungrier")]
+    assert found["energy.denoise"].outcome == "regression"
+    assert found["energy.denoise"].pairs == 8
