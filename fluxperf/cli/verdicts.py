@@ -125,7 +125,8 @@ def _files(verdict: Verdict, outputs: Outputs) -> Iterator[Callable[[], object]]
 
 
 def _print(verdict: Verdict, console: Console) -> None:
-    rows = verdict.telling
+    twins = [row for row in verdict.telling if row.reason == "twin_times"]
+    rows = [row for row in verdict.telling if row.reason != "twin_times"]
     for row in rows[:_MOST_PRINTED]:
         line = Text.assemble((row.verdict, f"bold {_STYLES[row.outcome]}".strip()), f" {shown(row.id, 160)}\n  ")
         first, *others = row.message.splitlines() or [""]
@@ -135,6 +136,9 @@ def _print(verdict: Verdict, console: Console) -> None:
         console.print(line, soft_wrap=True, highlight=False)
     if len(rows) > _MOST_PRINTED:
         console.print(f"{plural(len(rows) - _MOST_PRINTED, 'more row')}; --json=FILE writes all rows.")
+    if twins:  # the same sentence for each time of each rung
+        said = f"Times of host twins are never gated: {plural(len(twins), 'row')} NOT_COMPARABLE."
+        console.print(said, highlight=False)
     for note in verdict.notes[:_MOST_NOTES]:
         console.print(f"Note: {shown(note, 400)}", highlight=False, soft_wrap=True)
     for name, value in verdict.provenance.lines:

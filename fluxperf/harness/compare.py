@@ -243,7 +243,7 @@ def _grouped(records: Sequence[Record]) -> dict[Place, list[Record]]:
 
 
 def _not_judged(place: Place, rules: Mapping[str, Noisy], *, twins: bool) -> list[Row]:
-    """Rows for times that are not judged: of twins, and of instrumented runs."""
+    """Rows for times that are not judged: of twins, which have no cycles and no joules, and of instrumented runs."""
     says = "these are host twins, whose times are never gated."
     if not twins:
         says = "NVTX ranges were pushed in the timed runs; expected unobserved ones. Measure without --nvtx."
@@ -259,7 +259,7 @@ def _not_judged(place: Place, rules: Mapping[str, Noisy], *, twins: bool) -> lis
             message=f"{name}: {says}",
         )
         for name in rules
-        if parts(name)[0] == name
+        if parts(name)[0] == name and (name.startswith("times.") or not twins)
     ]
 
 

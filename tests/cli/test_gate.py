@@ -142,6 +142,15 @@ def test_files_and_their_exit_codes(gate, tmp_path):
     assert gate("--baseline", base, "--candidate", tmp_path / "none.jsonl").code == 2
 
 
+def test_times_of_twins_take_one_line_and_a_host_has_no_cycles(gate, tmp_path):
+    base = write(tmp_path / "base.jsonl", twin())
+    result = gate("--baseline", base, "--candidate", base, "--json", tmp_path / "gate.json")
+    assert result.out.count("NOT_COMPARABLE") == 2  # the line, and the sum at the end
+    assert "Times of host twins are never gated: 2 rows NOT_COMPARABLE." in result.out
+    rows = json.loads((tmp_path / "gate.json").read_text())["rows"]
+    assert {row["metric"] for row in rows if row["verdict"] == "NOT_COMPARABLE"} == {"times.denoise", "times.step"}
+
+
 @pytest.mark.parametrize(
     "arguments",
     [(), ("--baseline", "a"), ("--base", "a"), ("--baseline", "a", "--head", "b"), ("--base", "a", "--candidate", "b")],
