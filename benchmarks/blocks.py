@@ -5,8 +5,8 @@
 
 Each command runs in one temporary folder, in the order of the pages' use: a later one reads what an earlier one wrote.
 What would take minutes runs shortened, and the row says how. Checkpoints are a small folder of random weights in place
-of FLUX.1's 34 GB. What other records show already is left out by name (`LEFT_OUT`). ``tests/pure/test_blocks.py`` holds
-that every such command of a page is either here or there.
+of FLUX.1's 34 GB. What other records show already is left out by name (`LEFT_OUT`). ``tests/contracts/test_blocks.py``
+holds that every such command of a page is either here or there.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from fluxperf.lifeline import call, scratch
 
 ROOT = Path(__file__).resolve().parents[1]
 
-#: The folder of the small checkpoint: the name that pages give to a real one.
-_MODEL = "FLUX.1-schnell"
+#: The folder of the small checkpoint, and a link to it: what pages call a real one, in a folder and on the hub.
+_MODEL, _HUB = "FLUX.1-schnell", "black-forest-labs/FLUX.1-schnell"
 _SMALL = "a small model of random weights in place of FLUX.1"
 
 #: Lines that a record keeps of what a command printed, of its beginning and its end.
@@ -91,7 +91,7 @@ for _ in range(steps):
 print(steps, "steps, largest value", worst)
 '''
 
-_GENERATE = f'fluxperf generate "a red fox in the snow" --model {_MODEL}'
+_GENERATE = 'fluxperf generate "a red fox in the snow" --model'
 _NSYS = "nsys profile -t cuda,nvtx --cuda-graph-trace=node --sample=none --cpuctxsw=none -o run python program.py"
 
 #: What runs, in this order: the quick and telling ones first, since time may run out.
@@ -118,8 +118,9 @@ BLOCKS = (
     Block("docs/commands.md", "fluxperf kernels -o kernels.jsonl",
           run="fluxperf kernels --repeat 3 -o kernels.jsonl", shortened="three batches of each kernel"),
     Block("", f"python -m benchmarks.flux_folder {_MODEL} --model tiny", needs="diffusers", host=True),
-    Block("README.md", f"{_GENERATE} -o fox.png", shortened=_SMALL, needs="diffusers", host=True),
-    Block("docs/generate.md", f"{_GENERATE} --seed 7 -o fox.png", shortened=_SMALL, needs="diffusers", host=True),
+    Block("README.md", f"{_GENERATE} {_HUB} -o fox.png", shortened=_SMALL, needs="diffusers", host=True),
+    Block("docs/generate.md", f"{_GENERATE} {_HUB} --seed 7 -o fox.png", shortened=_SMALL, needs="diffusers",
+          host=True),
     Block("docs/generate.md", f'fluxperf generate "a red fox" --model {_MODEL} --embeddings-out fox.safetensors',
           shortened=_SMALL, needs="diffusers", host=True),
     Block("docs/generate.md",
@@ -127,7 +128,7 @@ BLOCKS = (
           shortened=_SMALL, needs="diffusers", host=True),
     Block("docs/generate.md", f"fluxperf generate --decode latents.safetensors --model {_MODEL} -o fox.png",
           shortened=_SMALL, needs="diffusers", host=True),
-    Block("docs/memory.md", f"{_GENERATE} --rung fp8 --memory-gb 16 --t5 free -o fox.png",
+    Block("docs/memory.md", f"{_GENERATE} {_MODEL} --rung fp8 --memory-gb 16 --t5 free -o fox.png",
           shortened=_SMALL, needs="diffusers", host=True),
     Block("docs/generate.md", "python program.py", python="Pipeline.from_pretrained(", shortened=_SMALL,
           needs="diffusers"),
@@ -150,15 +151,19 @@ BLOCKS = (
 LEFT_OUT = {
     "fluxperf gate --base main --head HEAD --workload schnell-1024-blocks --rung fused": "h200-gate-blocks.json",
     "fluxperf gate --base REF --head REF -w schnell-1024-blocks -r captured --alive 8": "h200-gate-captured.json",
-    "fluxperf gate calibrate -w schnell-1024-blocks -r fused --comparisons 20 --pairs 8 --repeat 15 --warmup 3 "
+    "fluxperf gate calibrate -w schnell-1024-blocks -r captured --alive 8 --comparisons 20 --plant 1 --plant 0.5 "
     "-o aa.json": "h200-aa.json",
+    "fluxperf gate calibrate -w schnell-1024-blocks -r fused --comparisons 20 --pairs 8 --repeat 15 --warmup 3 "
+    "-o aa.json": "h100-aa.json",
     'fluxperf gate --base main --head slow --workload kernels -r "norm_modulate (fused) bfloat16" --pairs 8 '
     "--repeat 15": "h100-gate-planted.json",
 }
 
 
 def prepared(folder: Path) -> None:
-    """Lays out what commands find: the reports of the checkout and the program that is witnessed."""
+    """Lays out what commands find: reports of the checkout, the witnessed program, and the checkpoint's names."""
+    (folder / _HUB).parent.mkdir()
+    (folder / _HUB).symlink_to(folder / _MODEL)
     (folder / "reports").symlink_to(ROOT / "reports")
     (folder / "script.py").write_text(_SCRIPT, encoding="utf-8")
 
