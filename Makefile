@@ -1,5 +1,5 @@
 # Two commands: `make report` measures and shows, `make test` proves. Both install what they need into .venv.
-# `make sample` and `make picture` renew what is committed from the records in reports/records.
+# `make renew` draws again what is committed from the records in reports/records: README, docs, sample, pictures.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -24,7 +24,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/bytecode
 endif
 
-.PHONY: report evidence sample picture test break test-numbers test-core test-sums golden gate check docs asv extras install clean
+.PHONY: report evidence renew drawn sample picture test break test-numbers test-core test-sums golden gate check docs asv extras install clean
 
 report: $(VENV)/.installed
 	@stamp=$$(date -u +%Y%m%dT%H%M%SZ); records=$(OUT)/records-$$stamp.jsonl; mkdir -p $(OUT); \
@@ -43,13 +43,25 @@ evidence: $(VENV)/.installed
 	$(BIN)/fluxperf evidence $(SUITE) -o $(EVIDENCE) $(if $(BUDGET),--budget $(BUDGET))
 	$(BIN)/fluxperf report $(EVIDENCE) -o $(OUT)/evidence.html
 
-# A whole ladder of one H100, to be seen beside what a machine without a GPU measures: the records as they are.
-SAMPLE  := $(patsubst %,reports/records/h100-%,schnell-1024.jsonl schnell-1024-products-peers.jsonl \
+# What README, docs, sample and pictures show: a folder of `fluxperf evidence headline` that lacks nothing, such as
+# reports/records/evidence-h200, and then nothing else; or, without a name, records of before from several commits.
+SHOWN :=
+
+# One command after records were added or SHOWN was changed.
+renew: drawn sample golden picture
+
+drawn: $(VENV)/.installed-dev
+	$(if $(SHOWN),$(BIN)/python -m benchmarks.results $(SHOWN),@echo "SHOWN names no evidence: README and docs stay")
+
+# A whole ladder of one card, to be seen beside what a machine without a GPU measures: the records as they are.
+BEFORE  := $(patsubst %,reports/records/h100-%,schnell-1024.jsonl schnell-1024-products-peers.jsonl \
              schnell-1024-products-peers-sustained.jsonl kernels.json)
+SAMPLE  := $(if $(SHOWN),$(wildcard $(SHOWN)/*.jsonl $(SHOWN)/*.json),$(BEFORE))
 CAPTURE := tests/timeline/exports/h100-schnell-1024-fused.sqlite
 
 sample:
-	@mkdir -p reports/sample && rm -f reports/sample/h100-* && cp $(SAMPLE) $(CAPTURE) reports/sample/
+	@mkdir -p reports/sample && rm -f reports/sample/*.jsonl reports/sample/*.json reports/sample/*.sqlite
+	@cp $(SAMPLE) $(CAPTURE) reports/sample/
 	@ls -l reports/sample
 
 # The pictures of README and docs: the ladder, the course over commits, and the first screen of the page, by Debian's chromium.

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+
+#: The folder of evidence that README and docs are drawn from, as the Makefile names it; "" while it names none.
+SHOWN = "".join(re.findall(r"(?m)^SHOWN :=(.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"))).strip()
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

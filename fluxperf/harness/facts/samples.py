@@ -114,18 +114,34 @@ def speedup(before: Record | None, after: Record | None, metric: str = "denoise"
     return Speedup(ratio, old.low / new.high, old.high / new.low, "range")
 
 
-def certainty_of(record: Record | None, metric: str = "denoise") -> str:
-    """How sure a record's median is, in words: the interval over three or more processes, else `spread_of` its samples.
+class Certainty(NamedTuple):
+    """Bounds of a median; ``kind`` is as of a `Speedup`."""
+
+    low: float
+    high: float
+    kind: Literal["interval", "range", "steps", "single"]
+
+
+def bounds_of(record: Record | None, metric: str = "denoise") -> Certainty | None:
+    """The interval of a record's median over three or more processes, else the range of its samples, or of steps.
 
     The interval is the percentile bootstrap of `fluxperf.harness.stats.ratio_interval`, over the processes' medians.
     """
     found, medians = summary_of(record, metric), _medians(usable(record, metric))
     if not found:
+        return None
+    bounds = _interval((1.0,) * len(medians), medians) if found.processes >= FEWEST_PROCESSES else None
+    if bounds:
+        return Certainty(bounds.low, bounds.high, "interval")
+    return Certainty(found.low, found.high, "steps" if found.steps else "range" if found.samples > 1 else "single")
+
+
+def certainty_of(record: Record | None, metric: str = "denoise") -> str:
+    """`bounds_of` a record in words."""
+    found, bounds = summary_of(record, metric), bounds_of(record, metric)
+    if not found or not bounds:
         return "no time"
-    if found.processes < FEWEST_PROCESSES:
-        return spread_of(found)
-    bounds = _interval((1.0,) * len(medians), medians)
-    return f"95{NBSP}%: {units.time_range(bounds.low, bounds.high)}" if bounds else spread_of(found)
+    return f"95{NBSP}%: {units.time_range(bounds.low, bounds.high)}" if bounds.kind == "interval" else spread_of(found)
 
 
 def _medians(processes: Sequence[Sequence[float]]) -> tuple[float, ...]:

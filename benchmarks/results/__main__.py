@@ -1,0 +1,144 @@
+"""Draws README, docs and changelog from one folder of complete evidence.
+
+    python -m benchmarks.results reports/records/evidence-h200
+
+`make renew` does it with the folder that the Makefile names (``SHOWN``), and renews sample and pictures too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from benchmarks.results import tables
+from benchmarks.results.evidence import ROOT, Evidence, read
+from benchmarks.results.words import ratio, seconds, time_of, times
+from fluxperf.errors import FluxperfError, RecordError
+from fluxperf.files import write_whole
+from fluxperf.harness.facts.beside_peers import beside_peers
+from fluxperf.harness.facts.climbs import climbs
+from fluxperf.harness.facts.samples import speedup, summary_of
+from fluxperf.workloads import HEADLINE
+
+_TEMPLATES = Path(__file__).resolve().parent / "templates"
+
+
+def drawn(evidence: Evidence) -> dict[str, str]:
+    """The new text of each page, by its path in the checkout.
+
+    Raises:
+        RecordError: what a page shows has no record.
+    """
+    known = figures(evidence)
+    loader = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES), undefined=jinja2.StrictUndefined, keep_trailing_newline=True,
+        autoescape=False,
+    )  # fmt: skip
+
+    def part(name: str) -> str:
+        return loader.get_template(f"{name}.md").render(known)
+
+    readme = between(page("README.md"), "## Results\n", "## Install\n", part("readme").removeprefix("## Results\n"))
+    readme = re.sub(r"a sample from an H\d+", f"a sample from an {evidence.card.removeprefix('NVIDIA ')}", readme)
+    return {
+        "README.md": readme,
+        "docs/results.md": part("results"),
+        "docs/evidence.md": marked(page("docs/evidence.md"), part("evidence")),
+        "CHANGELOG.md": marked(page("CHANGELOG.md"), part("changelog")),
+        "reports/sample/README.md": part("sample"),
+    }
+
+
+def page(name: str) -> str:
+    """A page of the checkout."""
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def between(text: str, start: str, end: str, new: str) -> str:
+    """The text with new words between two others that stay.
+
+    Raises:
+        RecordError: it has not these two.
+    """
+    before, found, rest = text.partition(start)
+    if not found or end not in rest:
+        raise RecordError(
+            f"expected {start.strip()!r} before {end.strip()!r} in the page that is drawn, found other text."
+        )
+    return f"{before}{start}{new}{rest[rest.index(end) :]}"
+
+
+def marked(text: str, new: str) -> str:
+    """The text with new words between the marks of what is drawn from evidence."""
+    return between(text, "<!-- evidence -->\n", "<!-- /evidence -->", new)
+
+
+def figures(evidence: Evidence) -> dict[str, Any]:
+    """Everything that templates name: figures, and tables, some as functions of a workload.
+
+    Raises:
+        RecordError: what they are of has no record.
+    """
+    study, shown = evidence.study, evidence.ladder(HEADLINE)
+    published, base, best = study.context.published, shown.baseline, shown.best
+    eager = next((peer for peer, _, _ in beside_peers(study, shown) if peer.name == published.peer_name), None)
+    gap, whole = speedup(base, eager.record if eager else None), speedup(base, best.record if best else None)
+    found = summary_of(best.record) if best else None
+    if not (base and best and eager and gap and whole and found):
+        raise RecordError(f"{evidence.folder}: expected a baseline, a quickest rung and eager diffusers beside a rung.")
+    of: dict[str, Callable[..., str]] = {
+        name: partial(getattr(tables, name), evidence) for name in ("ladder", "work", "peers", "budgets")
+    }
+    phases = [times(climb.found) for climb in climbs(study, shown) if climb.expected]
+    return {
+        **of,
+        "sizes": tables.sizes(evidence),
+        "errors": tables.errors(evidence),
+        "pictures": tables.pictures(evidence),
+        "profiled": tables.profiled,
+        "explained": tables.explained,
+        "per_op": sorted(evidence.documents.per_op),
+        "card": evidence.card,
+        "commit": evidence.commit,
+        "folder": evidence.folder.as_posix(),
+        "processes": evidence.processes,
+        "bound": study.context.sustained_source,
+        "published_s": f"{published.baseline_s:g}",
+        "peer_s": f"{published.peer_s:g}",
+        "target_s": f"{published.target_s:g}",
+        "published_gap": f"{published.gap:.0f}",
+        "baseline": time_of(base),
+        "diffusers": time_of(eager.record),
+        "diffusers_gap": ratio(gap.ratio),
+        "best": best.name,
+        "best_time": seconds(found.median),
+        "best_gap": ratio(whole.ratio),
+        "moved_gb": f"{sum(row.bytes for row in base.ledger) / 1e9:.0f}",
+        "phases": f"{', '.join(phases[:-1])} and {phases[-1]}",
+    }
+
+
+def main(words: list[str] | None = None) -> None:
+    """Writes the pages; says which of them changed."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("folder", type=Path, help="A folder of `fluxperf evidence headline`, complete.")
+    asked = parser.parse_args(words)
+    try:
+        for name, text in drawn(read(asked.folder)).items():
+            if page(name) != text:
+                write_whole(ROOT / name, text)
+                print(f"drew {name}")
+    except FluxperfError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""The tables of results: the ladder with the mission's phases, peers, sizes, budgets, ops, errors and pictures."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from benchmarks.results.evidence import Evidence
+from benchmarks.results.words import seconds, share, table, time_of, times
+from fluxperf.harness.facts.beside_peers import beside_peers
+from fluxperf.harness.facts.climbs import climbs
+from fluxperf.harness.facts.documents import Beside
+from fluxperf.harness.facts.per_op import PerOp
+from fluxperf.harness.facts.samples import speedup, summary_of
+from fluxperf.harness.facts.study import Ladder
+from fluxperf.harness.facts.sustained import sustained_of
+from fluxperf.harness.facts.work import work_of
+from fluxperf.harness.records import Record, variant
+from fluxperf.harness.text import units
+
+#: Rungs of the table of sizes.
+_SIZED = ("captured", "fp8")
+
+#: Ops of a profiled step that are named.
+_TOP = 8
+
+
+def ladder(evidence: Evidence, workload: str, *, brief: bool = False) -> str:
+    """Every rung: what the phase gave that it ends, time, distance from the baseline, copies; the rest unless brief."""
+    shown = evidence.ladder(workload)
+    ends = {climb.after.rung: climb for climb in climbs(evidence.study, shown) if climb.after}
+    named = {phase.after: phase.name.partition(":")[0] for phase in evidence.study.context.phases}
+    rows = []
+    for rung in shown.rungs:
+        record, climb = rung.record, ends.get(rung.name)
+        if record is None or rung.info is None:
+            continue
+        gave = ""
+        if climb is not None:
+            expected = f", expected {climb.expected[0]:g}-{climb.expected[1]:g}x" if climb.expected else ""
+            gave = f"{named.get(rung.name, 'beyond')}: {times(climb.found)}{expected}"
+        over = times(speedup(shown.baseline, record)) if rung.name != shown.start else "1x"
+        row = [f"`{rung.name}`", gave, time_of(record), over, str(record.totals.d2h_copies + record.totals.h2d_copies)]
+        if not brief:
+            totals = record.totals
+            row += [str(totals.launches or ""), f"{(totals.peak_bytes or 0) / 1e9:.1f}"]
+            row.append("reference" if record.error is None else f"{record.error.relative:.1e}")
+        rows.append(row)
+    headings = ["rung", "what it gave", f"{shown.workload.steps} steps", "over baseline", "copies in a forward"]
+    return table(headings if brief else [*headings, "launches", "GB", "error"], rows)
+
+
+def work(evidence: Evidence, workload: str) -> str:
+    """Seconds, cycles, clock and joules of a step of every rung that has them."""
+    rows = []
+    for rung in evidence.ladder(workload).rungs:
+        found = work_of(rung.record) if rung.record else None
+        if found is not None:
+            told = (
+                (found.seconds, 1e3, ".2f"), (found.cycles, 1e-6, ".1f"), (found.clock_hz, 1e-9, ".2f"),
+                (found.joules, 1, ".1f"), (found.joules_per_tflop, 1, ".3f"),
+            )  # fmt: skip
+            cells = ["" if value is None else format(value * scale, how) for value, scale, how in told]
+            rows.append([f"`{rung.name}`", *cells])
+    return table(["a step of", "ms", "Mcycles", "GHz", "J", "J/TFLOP"], rows)
+
+
+def peers(evidence: Evidence, *workloads: str, brief: bool = False) -> str:
+    """Each peer beside the rung that took turns with it; without the eager one if brief."""
+    rows = []
+    for name in workloads:
+        ladder_ = evidence.ladder(name)
+        tokens = f"{ladder_.workload.text_tokens} text tokens"
+        for peer, ours, found in sorted(beside_peers(evidence.study, ladder_), key=lambda row: row[0].name):
+            if brief and peer.name == evidence.study.context.published.peer_name:
+                continue
+            rows.append([tokens, f"`{ours.rung}`", time_of(ours), f"`{peer.name}`", time_of(peer.record), times(found)])
+    return table(["", "rung", "4 steps", "in turns with", "4 steps", "as long as ours"], rows)
+
+
+def sizes(evidence: Evidence) -> str:
+    """Steps of two rungs at every size, over the sustained bound."""
+    rows = []
+    for one in evidence.study.climbing:
+        cells = [_size(one)]
+        for name in _SIZED:
+            record = one.at(name)
+            found, near = summary_of(record), sustained_of(evidence.study.context, record)
+            if record is None or found is None or near is None:
+                break
+            cells += [f"{found.median / one.workload.steps * 1e3:.1f}", share(near.share)]
+        else:
+            rows.append(cells)
+    heads = [text for name in _SIZED for text in (f"`{name}`, ms/step", "of the sustained bound")]
+    return table(["", *heads], rows)
+
+
+def _size(one: Ladder) -> str:
+    row = one.workload
+    batch = f", batch {row.batch}" if row.batch > 1 else ""
+    return f"{row.model}, {row.height} x {row.width}, {row.text_tokens} text tokens, {row.steps} steps{batch}"
+
+
+def budgets(evidence: Evidence, workload: str) -> str:
+    """Rungs within a budget of memory."""
+    rows = [
+        [
+            f"`{record.rung}` in {record.settings['memory_gb']} GB",
+            time_of(record),
+            f"{(record.totals.peak_bytes or 0) / 1e9:.1f}",
+            f"{record.totals.h2d_bytes / 1e9:.2f}",
+            f"{record.error.relative:.1e}" if record.error else "",
+        ]
+        for record in evidence.within(workload)
+    ]
+    return table(["within a budget", "4 steps", "GB at most", "GB streamed behind a step", "error"], rows)
+
+
+def profiled(document: PerOp) -> str:
+    """The ops that take most of a profiled step."""
+    lines = sorted(document.ops, key=lambda line: -line.gpu_ms)
+    rows = [
+        [
+            f"`{line.op}`", line.section, str(line.calls_per_step or ""), f"{line.gpu_ms:.2f}",
+            share(line.share_of_step),
+            "" if line.tflop_per_s is None else f"{line.tflop_per_s:.0f}",
+            "" if line.of_ceiling is None else share(line.of_ceiling),
+        ]
+        for line in lines[:_TOP]
+    ]  # fmt: skip
+    rest = lines[_TOP:]
+    if rest:
+        took = sum(line.gpu_ms for line in rest)
+        rows.append([f"{len(rest)} more", "", "", f"{took:.2f}", share(took / document.step_ms), "", ""])
+    return table(["op", "blocks", "calls", "ms of a step", "share", "TFLOP/s", "of its ceiling"], rows)
+
+
+def pictures(evidence: Evidence) -> str:
+    """From a prompt to a file, stage by stage, and peers in turns with ours."""
+    stages = ("text_encode", "denoise", "vae_decode", "png")
+    latest: dict[str, Record] = {}
+    for record in evidence.study.pictures:
+        latest.setdefault(variant(record), record)
+    rows = [
+        [f"`{name}`", time_of(record, "picture"), *(_stage(record, stage) for stage in stages), ""]
+        for name, record in latest.items()
+    ]
+    rows += [
+        _beside(one) for _, document in evidence.documents.pictures for rung in document.rungs for one in rung.peers
+    ]
+    return table(["", "picture", *(f"`{stage}`" for stage in stages), "ours in turns"], rows)
+
+
+def _stage(record: Record, stage: str) -> str:
+    found = summary_of(record, stage)
+    return seconds(found.median) if found else ""
+
+
+def _beside(one: Beside) -> list[str]:
+    theirs, ours = median(one.picture_s), median(one.fluxperf_picture_s)
+    told = f"{seconds(theirs)} (~{min(one.picture_s) * 1e3:.1f}-{max(one.picture_s) * 1e3:.1f})"
+    return [f"`{one.name}`", told, "", "", "", "", f"{seconds(ours)}: {theirs / ours:.2f}x as long"]
+
+
+def errors(evidence: Evidence) -> str:
+    """Errors of rungs and peers against the reference, on the same weights."""
+    rows = []
+    for _, document in evidence.documents.quality:
+        for row in document.rows:
+            figures = row.figures or {}
+            steps, latents = (
+                [seed for seed in figures.get(name, []) if isinstance(seed, list)] for name in ("forward", "latents")
+            )
+            if row.group != "layers" and steps and latents:
+                worst, final = max(map(max, steps)), max(seed[-1] for seed in latents)
+                rows.append([f"`{row.name}`", row.precision, f"{worst * 100:.2f} %", f"{final * 100:.2f} %"])
+    return table(["", "precision", "worst step", "final latents"], rows)
+
+
+def explained(document: PerOp) -> str:
+    """How much of a step its ops explain, in words."""
+    return f"{units.percent(document.explained)} of {document.step_ms:.1f} ms".replace(units.NBSP, " ")
