@@ -1,6 +1,7 @@
-"""Draws README, docs and changelog from one folder of complete evidence.
+"""Draws README, docs and changelog from one folder of complete evidence, and the course from all committed records.
 
     python -m benchmarks.results reports/records/evidence-h200
+    python -m benchmarks.results                                 # the course alone
 
 `make renew` does it with the folder that the Makefile names (``SHOWN``), and renews sample and pictures too.
 """
@@ -8,9 +9,11 @@
 from __future__ import annotations
 
 import argparse
+import io
 import re
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,11 +23,14 @@ import jinja2
 from benchmarks.results import tables
 from benchmarks.results.evidence import ROOT, Evidence, read
 from benchmarks.results.words import ratio, seconds, time_of, times
+from fluxperf.cli.course import course_of, course_table
+from fluxperf.cli.terminal import Console
 from fluxperf.errors import FluxperfError, RecordError
 from fluxperf.files import write_whole
 from fluxperf.harness.facts.beside_peers import beside_peers
 from fluxperf.harness.facts.climbs import climbs
 from fluxperf.harness.facts.samples import speedup, summary_of
+from fluxperf.harness.revisions import is_shallow
 from fluxperf.workloads import HEADLINE
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -54,6 +60,22 @@ def drawn(evidence: Evidence) -> dict[str, str]:
         "CHANGELOG.md": marked(page("CHANGELOG.md"), part("changelog")),
         "reports/sample/README.md": part("sample"),
     }
+
+
+def course() -> dict[str, str]:
+    """The new text of the page of the project's course; nothing where the checkout has not all of its history.
+
+    Raises:
+        RecordError: no record is of a GPU.
+    """
+    if not (ROOT / ".git").exists() or is_shallow(ROOT):
+        return {}
+    with redirect_stdout(io.StringIO()) as printed:  # no terminal, whatever runs this
+        Console(highlight=False).print(course_table(course_of([ROOT / "reports" / "records"], True, ROOT)))
+    lines = [line.rstrip() for line in printed.getvalue().rstrip().splitlines()]
+    table = "\n".join(["```", *lines, "```", ""])
+    name = "docs/progress.md"
+    return {name: between(page(name), "<!-- course -->\n", "<!-- /course -->", table)}
 
 
 def page(name: str) -> str:
@@ -128,10 +150,11 @@ def figures(evidence: Evidence) -> dict[str, Any]:
 def main(words: list[str] | None = None) -> None:
     """Writes the pages; says which of them changed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("folder", type=Path, help="A folder of `fluxperf evidence headline`, complete.")
+    parser.add_argument("folder", type=Path, nargs="?", help="A folder of `fluxperf evidence headline`, complete.")
     asked = parser.parse_args(words)
     try:
-        for name, text in drawn(read(asked.folder)).items():
+        pages = drawn(read(asked.folder)) if asked.folder else {}
+        for name, text in (pages | course()).items():
             if page(name) != text:
                 write_whole(ROOT / name, text)
                 print(f"drew {name}")

@@ -20,7 +20,7 @@ SUITE = "headline"
 
 
 class Evidence(NamedTuple):
-    """What is drawn from: the study of the folder's records, its documents, and how many processes it has."""
+    """The source of what is drawn: the study of the folder's records, its documents, and how many processes it has."""
 
     folder: Path
     study: Study

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
@@ -29,7 +29,7 @@ def commits(series: Sequence[Series], lines: Sequence[Line], prefix: str, title:
     if not drawn_ones:
         return None
     order = commit_order(drawn_ones)
-    words = f"{title}. {lines_words(lines)} {'; '.join(map(_words, drawn_ones))}."
+    words = f"{title}. {lines_words(lines)} {'; '.join(_words(one, drawn_ones) for one in drawn_ones)}."
     with svg.settings():
         canvas = svg.canvas(1000, 480)
         axes = canvas.add_axes((0.07, 0.13, 0.7, 0.74))
@@ -102,16 +102,34 @@ def _name(one: Series, among: Sequence[Series] = ()) -> str:
     same = [other for other in among if other.rung == one.rung]
     keys = sorted({key for other in same for key in other.variant})
     told = [key for key in keys if len({other.variant.get(key) for other in same}) > 1]
-    said = [f"{key.removeprefix('setting ')} {one.variant.get(key, 'none')}" for key in told]
+    said = [
+        f"{key.removeprefix('setting ')} {one.variant[key]}"
+        if key in one.variant
+        else f"no {key.removeprefix('setting ')}"
+        for key in told
+    ]
+    said = [*_apart(one.machine, {other.machine for other in same}), *said]
     name = one.rung or one.metric
     return f"{name} ({', '.join(said)})" if said else name
 
 
-def _words(one: Series) -> str:
+def _apart(machine: str, among: Collection[str]) -> list[str]:
+    """What tells a machine from others: the first part of its name in which they differ, up to the word that does."""
+    rows = [name.split(", ") for name in among]
+    for place, part in enumerate(machine.split(", ")):
+        others = [row[place].split() if place < len(row) else [] for row in rows]
+        words = part.split()
+        for last, word in enumerate(words):
+            if any(last >= len(other) or other[last] != word for other in others):
+                return [" ".join(words[: last + 1]).removeprefix("NVIDIA ")]
+    return []
+
+
+def _words(one: Series, among: Sequence[Series]) -> str:
     present = one.present
     first, last = present[0].value or 0.0, present[-1].value or 0.0
     changes = f", {units.plural(len(one.changes), 'change')}" if one.judged else ", too few commits to look for changes"
     return (
-        f"{shown(_name(one), 48)}: {units.plural(len(present), 'commit')}, first {units.time(first)}, "
+        f"{shown(_name(one, among), 64)}: {units.plural(len(present), 'commit')}, first {units.time(first)}, "
         f"newest {units.time(last)}{changes}"
     )

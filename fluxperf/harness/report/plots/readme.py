@@ -35,6 +35,8 @@ def readme_chart(found: Study, workload: str) -> str:
             f"write one with `fluxperf run --all --workload {workload} -o FILE`."
         )
     ladder = max(ladders, key=lambda one: (not one.twin, len(one.measured)))
+    # What ran within a budget is no rung of its own.
+    ladder = ladder._replace(rungs=tuple(rung for rung in ladder.rungs if rung.info or not ladder.baseline))
     title = f"{drawn(ladder.workload.name)}: copies and time, rung by rung"
     words = f"{title}. Copies in one forward: {copies_words(ladder)} " + waterfall_words(ladder)
     with svg.settings():
@@ -49,7 +51,7 @@ def readme_chart(found: Study, workload: str) -> str:
 
 def _right(axes: Axes, study: Study, ladder: Ladder) -> str:
     """Draws the times; returns their heading."""
-    if ladder in on_axis(study):
+    if any((one.view, one.ran_as) == (ladder.view, ladder.ran_as) for one in on_axis(study)):
         axes.set_position((0.535, 0.2, 0.31, 0.58))
         lines = [*published_lines(study), *floor_lines(study, [ladder])]
         draw_progress(axes, study, [ladder], lines, fontsize=9)
