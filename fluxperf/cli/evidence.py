@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -66,7 +67,7 @@ def evidence(
     parts = SUITES[suite]()
     chosen = _chosen(parts, part or [])
     collection = Collection(output, suite, parts, _others(output))
-    here = _here(suite, listed)
+    here = _here(suite, collection if listed else None)
     if not listed:
         check_writable(collection.file, appended=True)
         collection.check(here)
@@ -92,17 +93,17 @@ def _others(output: Path) -> list[Path]:
     return [path.parent for path in found if os.path.realpath(path.parent) != os.path.realpath(output)]
 
 
-def _here(suite: str, listed: bool) -> Here:
-    """The revision that is measured, and the machine.
+def _here(suite: str, listed: Collection | None) -> Here:
+    """The revision that is measured, and the machine; of evidence that is ``listed`` without a GPU, its own.
 
     Raises:
         NoGpuError: the suite needs a GPU, and there is none.
     """
     gpu = device_name() if suite in GPU_SUITES else None
-    if suite in GPU_SUITES and gpu is None and not listed:
+    if suite in GPU_SUITES and gpu is None and listed is None:
         raise NoGpuError(f"evidence {suite}", instead="`fluxperf evidence tiny -o FOLDER` runs on any machine.")
     revision, dirty = commit(_ROOT)
-    kind = kind_of(machine()) if suite not in GPU_SUITES else gpu or ""
+    kind = kind_of(machine()) if suite not in GPU_SUITES else gpu or (listed.kind if listed else "")
     return Here(revision, dirty, kind)
 
 
@@ -180,4 +181,4 @@ def _show(collection: Collection, here: Here, chosen: list[Part]) -> None:
     if lacking:
         say(f"{plural(lacking, 'process', 'processes')} missing, about {missing_s:.0f} s.")
     else:
-        say(f"Nothing is missing. `fluxperf report {collection.file}` makes a page of it.")
+        say(f"Nothing is missing. `fluxperf report {shlex.quote(str(collection.folder))}` makes a page of it.")

@@ -153,6 +153,15 @@ class Collection:
                     "name another folder, or go on where this one was begun."
                 )
 
+    @property
+    def kind(self) -> str:
+        """The kind of machine that the folder's evidence is of; "" where it has none.
+
+        Raises:
+            RecordError: the folder's records cannot be read.
+        """
+        return next((kind for _, (_, _, kind) in self._origins() if kind), "")
+
     def _origins(self) -> Iterator[tuple[str, tuple[str | None, bool | None, str | None]]]:
         """Where evidence lies, and what it is of; ``None`` for what it does not say."""
         files = [self.file, *sorted((self.folder / PROCESSES).glob("*.process"))]

@@ -154,7 +154,9 @@ def test_the_headline_has_every_rung_in_three_processes_from_tensorcore_on() -> 
 
 def test_a_page_of_complete_evidence_says_nothing_about_what_it_lacks(fluxperf, whole, tmp_path) -> None:
     """From all parts of the headline: sizes with their bound, pictures, errors beside peers, profiled ops."""
-    assert "Everything is there" in fluxperf("evidence", "headline", "-o", whole, "--list").out
+    told = fluxperf("evidence", "headline", "-o", whole, "--list").out
+    assert f"Nothing is missing. `fluxperf report {whole}`" in told
+    assert "?" not in told, "every part was measured on that kind of card, though there is none here"
     made = fluxperf("report", whole, "-o", tmp_path / "page.html")
     assert made.code == 0, made.err
     page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))

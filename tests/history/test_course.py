@@ -82,6 +82,7 @@ def test_a_course_keeps_cards_and_ways_apart_and_orders_commits() -> None:
         at("bb", 4.0),
         at("bb", 4.0),  # the same record in another file
         at("a", 6.0),
+        at("a", 7.0, settings={IN_TURNS_WITH: "diffusers"}),  # of a commit that ran alone too
         at("ccc", 5.0),
         at("ccc", 3.0, **rested),
         at("ccc", 9.0, machine=H200),

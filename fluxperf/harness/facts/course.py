@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from fluxperf.harness.facts.samples import summary_of
-from fluxperf.harness.records import Record
+from fluxperf.harness.records import IN_TURNS_WITH, Record
 from fluxperf.words import real_in
 
 
@@ -40,8 +40,8 @@ class Mark(NamedTuple):
 def course(records: Iterable[Record], workload: str, moments: Mapping[str, str]) -> list[Mark]:
     """Marks of a workload on GPUs, by card and way, in the order of their commits.
 
-    Left out are runs within a memory budget, from a prompt on, or on changed files. Older records do not say whether
-    they took turns with a peer, so none is left out for that.
+    Left out are runs within a memory budget, from a prompt on, or on changed files, and those that took turns with a
+    peer where others of their commit did not. Older records do not say whether they took turns.
 
     Args:
         records: of any commits; what is there twice counts once.
@@ -60,7 +60,8 @@ def course(records: Iterable[Record], workload: str, moments: Mapping[str, str])
         key = (gpu, real_in(record.settings.get("rest_s", "0")) or 0.0, moment, commit, record.rung)
         groups.setdefault(key, []).append(record)
     marks = []
-    for key, group in groups.items():
+    for key, every in groups.items():
+        group = [record for record in every if IN_TURNS_WITH not in record.settings] or every
         found = [one for record in group if (one := summary_of(record))]
         marks.append(
             Mark(
