@@ -114,7 +114,7 @@ def _name(one: Series, among: Sequence[Series] = ()) -> str:
 
 
 def _apart(machine: str, among: Collection[str]) -> list[str]:
-    """Words that tell a machine from others: the first part of its name in which they differ, up to the word that does."""
+    """Words that tell a machine from others: the first part of its name that differs, up to the word that does."""
     rows = [name.split(", ") for name in among]
     for place, part in enumerate(machine.split(", ")):
         others = [row[place].split() if place < len(row) else [] for row in rows]
