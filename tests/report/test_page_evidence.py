@@ -387,27 +387,3 @@ def test_a_repair_says_whether_it_is_whole(tmp_path: Path) -> None:
         values = [value * (1 + n % 2 / 1000) for n, value in enumerate([1.0] * 8 + [1.2] * 8 + [level] * 8)]
         (series,) = history_of([point(n, value) for n, value in enumerate(values)], tmp_path).series
         assert said in [cell.text for cell in _change(series, series.changes[0], None)]
-
-
-def test_lines_of_several_machines_name_what_tells_them_apart() -> None:
-    """Of the machines' names the part that differs; a setting that one has and another lacks."""
-    cards = ("NVIDIA H200, driver 580, Xeon, 16 cores", "NVIDIA H100 80GB HBM3, driver 580, Xeon, 16 cores")
-    points = [
-        msgspec.structs.replace(point, machine=machine, variant=variant)
-        for machine in cards
-        for variant in ({}, {"setting rest_s": "1"})
-        for point in evidence.points(4)
-    ]
-    past = history(columns_of(points), Path("no checkout"))
-    figure = next(
-        text
-        for text in page_with(Extras(history=past)).part("history").figures
-        if text.startswith("Time to denoise over commits")
-    )
-    for said in (
-        "fused (H200, no rest_s)",
-        "fused (H200, rest_s 1)",
-        "fused (H100, no rest_s)",
-        "fused (H100, rest_s 1)",
-    ):
-        assert said in figure
