@@ -185,6 +185,59 @@ def test_instances_of_one_gpu_are_gpus(tmp_path: Path):
         assert codes(timeline, "idle > 40 %") == {"idle > 40 %": 1}
 
 
+def test_copies_that_were_called_for_and_are_not_there_decide_nothing_about_copies(tmp_path: Path):
+    capture = whole()
+    capture.call("cudaMemcpyAsync_v3020", 500 * US, 510 * US)
+    timeline = capture.read(tmp_path)
+    assert undecided(timeline) == {"host-copy", "item-sync", "pageable-copy", "copies > 0", "waits > 0"}
+
+
+@pytest.mark.parametrize(("source", "target", "code"), [(None, None, 2), (2, None, 2), (0, 1, 1), (2, 1, 0)])
+def test_memory_that_is_not_told_is_not_pageable_and_may_be(source, target, code, tmp_path: Path):
+    capture = whole()
+    number = capture.call("cudaMemcpyAsync_v3020", 500 * US, 510 * US)
+    capture.copy(2, 515 * US, 520 * US, number, 4096, source=source, target=target)
+    assert codes(capture.read(tmp_path), "pageable-copy") == {"pageable-copy": code}
+
+
+def test_a_process_without_calls_may_have_waited(tmp_path: Path):
+    capture = whole()
+    capture.kernel("other", 100 * US, 110 * US, 7, pid=200)
+    assert undecided(capture.read(tmp_path)) == {"item-sync", "launch-bound", "module-loading", "sync-in-loop",
+                                                 "idle > 1 %", "waits > 0"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("asked", "missing"),
+    [
+        ("", None),
+        (".*", None),
+        ("CUPTI.*,NVTX_EVENTS,DIAGNOSTIC_EVENT,META.*,StringIds", None),
+        ("CUPTI.*KERNEL,CUPTI.*RUNTIME,NVTX_EVENTS,META.*,StringIds", "CUPTI_ACTIVITY_KIND_MEMCPY"),
+        ("CUPTI.*,META.*,StringIds,*", "DIAGNOSTIC_EVENT"),
+    ],
+)
+def test_tables_that_an_export_left_out_decide_nothing(asked, missing, tmp_path: Path):
+    capture = whole()
+    capture.about["EXPORT_PARAM_TABLES_TO_EXPORT"] = asked
+    path = capture.write(tmp_path / "x.sqlite")
+    trim(path, tmp_path / "trimmed.sqlite")
+    for one in (path, tmp_path / "trimmed.sqlite"):
+        timeline = read_capture(one)
+        assert undecided(timeline) == (set(LIMITS) if missing else set())
+        assert missing is None or missing in timeline.losses[0].text
+
+
+def test_versions_of_a_call_are_one_kind(tmp_path: Path):
+    capture = whole()
+    for turn in range(4):
+        suffix = ("", "_v2", "_v2")[turn % 3]
+        capture.call(f"cuCtxSynchronize{suffix}", (500 + 100 * turn) * US, (590 + 100 * turn) * US)
+    timeline = capture.read(tmp_path)
+    assert codes(timeline, "sync-in-loop") == {"sync-in-loop": 1}
+    assert [(row.call, row.count) for row in summarize(timeline).waits] == [("cuCtxSynchronize", 4)]
+
+
 def repeated() -> Capture:
     """Two launches with one id, and a wait whose record has the id of another call."""
     capture = Capture()

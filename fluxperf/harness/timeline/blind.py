@@ -23,6 +23,7 @@ _CUDA = re.compile(r"cu(?:da)?[A-Z]")
 #: Calls that allocate, move or advise on unified memory.
 _MANAGED = re.compile(r"MallocManaged|MemAllocManaged|MemPrefetch|MemDiscard|MemAdvise")
 
+_OF_COPIES = ("host-copy", "item-sync", "pageable-copy")
 _OF_PLACES = ("host-copy", "sync-in-loop")
 
 #: Findings, and a reason why none of them proves nothing.
@@ -32,7 +33,7 @@ _Reason = tuple[Iterable[str], str]
 def blind_spots(timeline: Timeline, places: Places | None = None) -> dict[str, str]:
     """Why the absence of a finding proves nothing in this capture, for each finding of which that is so."""
     reasons: dict[str, list[str]] = {name: [] for name in KINDS}
-    found = (_missing, _unknown, _unified, _lost)
+    found = (_missing, _unknown, _silent, _unified, _lost)
     said = [row for one in found for row in one(timeline)]
     for names, reason in (*said, *_unplaced(timeline, places or Places(timeline))):
         for name in names:
@@ -68,9 +69,31 @@ def _unknown(timeline: Timeline) -> Iterator[_Reason]:
     aimless = work.where(what.copy is not None and not (what.copy.source and what.copy.target) for what in work.kinds)
     if number := int(aimless.sum()):
         yield (
-            ("host-copy", "item-sync", "pageable-copy"),
+            _OF_COPIES,
             f"not known: the direction of {plural(number, 'copy', 'copies')}",
         )
+
+
+def _silent(timeline: Timeline) -> Iterator[_Reason]:
+    """Kinds of rows that some processes lack, and copies of which the memory is not told."""
+    calls, work = timeline.calls, timeline.work
+    mute = np.isin(distinct(work.process), distinct(calls.process), invert=True)
+    if len(calls) and mute.any():
+        told = plural(int(mute.sum()), "process", "processes")
+        yield (
+            ("item-sync", "launch-bound", "module-loading", "sync-in-loop"),
+            f"without CUDA calls in the capture: {told} with GPU work",
+        )
+    of_host = {"d2h": "target_memory", "h2d": "source_memory"}
+    untold = work.where(
+        what.copy is not None
+        and not what.copy.unified
+        and what.copy.crossing in of_host
+        and getattr(what.copy, of_host[what.copy.crossing]).lower() in ("", "unknown")
+        for what in work.kinds
+    )
+    if number := int(untold.sum()):
+        yield ("pageable-copy",), f"not known: the kind of host memory of {plural(number, 'copy', 'copies')}"
 
 
 def _unified(timeline: Timeline) -> Iterator[_Reason]:
@@ -79,7 +102,7 @@ def _unified(timeline: Timeline) -> Iterator[_Reason]:
     used = [name for name, _ in timeline.calls.kinds if _MANAGED.search(name)]
     if used and not recorded:
         yield (
-            ("host-copy", "pageable-copy", "item-sync"),
+            _OF_COPIES,
             f"migrations of unified memory ({used[0]}) were not recorded; capture with Nsight Systems",
         )
     if not recorded:
@@ -95,12 +118,14 @@ def _unified(timeline: Timeline) -> Iterator[_Reason]:
 def _lost(timeline: Timeline) -> Iterator[_Reason]:
     for reason in unreliable(timeline, "cuda"):
         yield KINDS, reason
+    for reason in unreliable(timeline, "copies"):
+        yield _OF_COPIES, reason
     for reason in unreliable(timeline, "ranges"):
         yield _OF_PLACES, reason
 
 
-def unreliable(timeline: Timeline, of: Literal["cuda", "ranges"]) -> Iterator[str]:
-    """Why rows of CUDA, or NVTX ranges, may be missing or have wrong times."""
+def unreliable(timeline: Timeline, of: Literal["cuda", "copies", "ranges"]) -> Iterator[str]:
+    """Why rows of CUDA, copies alone, or NVTX ranges may be missing or have wrong times."""
     said = [loss.text.strip() for loss in timeline.losses if loss.of == of]
     if said:
         yield f"{timeline.tool} may have lost events ({said[0][:200]}); capture a shorter stretch"

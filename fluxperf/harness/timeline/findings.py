@@ -128,7 +128,7 @@ def findings(timeline: Timeline, places: Places | None = None) -> list[Finding]:
     """All findings of an attributed timeline, the costliest first."""
     evidence = Evidence(timeline, places or Places(timeline))
     found = [row for name, kind in KINDS.items() for row in _summed(name, kind, kind.find(evidence))]
-    return sorted(found, key=lambda row: (-row.cost_ms, row.finding, row.range))
+    return sorted(found, key=lambda row: (-row.cost_ms, row.finding, row.range, row.seen))
 
 
 def _summed(name: str, kind: Kind, hits: _Hits) -> Iterator[Finding]:

@@ -95,9 +95,9 @@ class Diagnostic(msgspec.Struct, frozen=True):
 
 
 class Loss(msgspec.Struct, frozen=True):
-    """Events that the tool may have lost: of CUDA, or only of NVTX (``ranges``)."""
+    """Events that the tool may have lost: of CUDA, or only copies, or only those of NVTX (``ranges``)."""
 
-    of: Literal["cuda", "ranges"]
+    of: Literal["cuda", "copies", "ranges"]
     text: str
     process: int = 0
 

@@ -30,7 +30,7 @@ from fluxperf.harness.timeline.model import (
 )
 from fluxperf.harness.timeline.nsys_export import Export
 from fluxperf.harness.timeline.nsys_faults import read_faults, recorded_sides
-from fluxperf.harness.timeline.nsys_versions import not_understood, versions
+from fluxperf.harness.timeline.nsys_versions import left_out, not_understood, versions
 from fluxperf.harness.timeline.nsys_work import GRAPH, KERNEL, MEMCPY, MEMSET, all_work
 from fluxperf.harness.timeline.overheads import KINDS, WORDS, word_of
 from fluxperf.words import first_few, plural
@@ -85,6 +85,8 @@ def timeline_of(export: Export, schema: str) -> Timeline:
     diagnostics = _diagnostics(export)
     losses, refuted = losses_of(diagnostics, _held(export, calls, work, syncs))
     told = [f"Nsight Systems says: {row.text}" for row in losses]
+    apart = left_out(export, (*ACTIVITIES, "NVTX_EVENTS", "DIAGNOSTIC_EVENT"))
+    told += [f"Not all is here: {row.text}. Export the whole report again." for row in apart]
     seen = {process_of(thread) for thread in threads} | set(distinct(work.process).tolist())
     names = dict(export.texts("PROCESSES", "globalPid", "name"))
     return Timeline(
@@ -100,7 +102,7 @@ def timeline_of(export: Export, schema: str) -> Timeline:
         work=work,
         syncs=syncs,
         notes=[*note_of(damage), *notes, *gpus.notes, *refuted, *first_few(told, "such warning", most=5)],
-        losses=losses,
+        losses=[*losses, *apart],
         damage=damage,
         diagnostics=diagnostics,
         overheads=overheads,
@@ -142,12 +144,15 @@ def _calls(export: Export, damages: Damages) -> Calls:
     )
     numbers, firsts = codes(name) if len(name) else (name, name)
     damages.unnamed(Kind("cuda", "CUDA call"), export.unnamed(name))
-    names: list[tuple[str, Api]] = []
-    for first in firsts.tolist():
-        text = _VERSION.sub("", export.strings.get(int(name[first]), "(unknown call)"))
-        names.append((text, "runtime" if text.startswith("cuda") else "driver"))
+    # Versions of a call are one kind.
+    texts = (_VERSION.sub("", export.strings.get(one, "(unknown call)")) for one in name[firsts].tolist())
+    merged, names = numbered((text, _api(text)) for text in texts)
     start_ns, end_ns = damages.bounded(Kind("cuda", "CUDA call"), start, end)
-    return Calls(names, what=numbers, start_ns=start_ns, end_ns=end_ns, thread=thread, correlation=correlation)
+    return Calls(names, what=merged[numbers], start_ns=start_ns, end_ns=end_ns, thread=thread, correlation=correlation)
+
+
+def _api(name: str) -> Api:
+    return "runtime" if name.startswith("cuda") else "driver"
 
 
 def _numbered_gpus(export: Export, work: Works, syncs: Waits, faults: Faults) -> Gpus:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 from fluxperf.harness.text import units
+from fluxperf.harness.text.escape import shown
+from fluxperf.harness.timeline.model import Loss
 from fluxperf.harness.timeline.nsys_export import Export
 from fluxperf.words import whole_in
 
@@ -22,6 +27,33 @@ def versions(export: Export) -> dict[str, str]:
     for table in TABLES:
         found |= dict(export.texts(table, "name", "value"))
     return found
+
+
+#: What `nsys export --tables` was given: patterns of whole names, separated by commas.
+EXPORTED = "EXPORT_PARAM_TABLES_TO_EXPORT"
+
+
+def left_out(export: Export, tables: Iterable[str]) -> list[Loss]:
+    """A loss if an export was told to leave out some of these tables, which may have held something."""
+    asked = versions(export).get(EXPORTED, "").strip()
+    if not asked:
+        return []
+    missing = [name for name in tables if name not in export.tables and not _asked_for(name, asked)]
+    if not missing:
+        return []
+    told = f"exported with --tables={shown(asked, 100)}, without {units.listing(missing)}"
+    return [Loss("cuda", told)]
+
+
+def _asked_for(table: str, patterns: str) -> bool:
+    """Whether one of the patterns is the table's name; one that is no pattern here is none."""
+    for pattern in patterns.split(","):
+        try:
+            if re.fullmatch(pattern.strip(), table):
+                return True
+        except re.error:
+            continue
+    return False
 
 
 #: Tables of CUDA activity that are known; those that nothing is read from hold nothing that is shown.

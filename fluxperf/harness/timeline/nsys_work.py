@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fluxperf.harness.timeline.columns import FARTHEST_NS, codes
+from fluxperf.harness.timeline.columns import FARTHEST_NS, codes, numbered
 from fluxperf.harness.timeline.damage import Damages, Kind
 from fluxperf.harness.timeline.model import Copy, Side, What, Works
 from fluxperf.harness.timeline.nsys_export import Export
-from fluxperf.harness.timeline.rows import COUNTERS, EVICTION, FAULT, USER_PREFETCH, WITH_FAULT
+from fluxperf.harness.timeline.rows import COUNTERS, EVICTION, FAULT, NONE, USER_PREFETCH, WITH_FAULT
 
 KERNEL = "CUPTI_ACTIVITY_KIND_KERNEL"
 MEMCPY = "CUPTI_ACTIVITY_KIND_MEMCPY"
@@ -59,6 +59,9 @@ _TABLES = {
     GRAPH: (Kind("cuda", "graph"), ""),
 }
 
+#: Columns in which a number may be missing where 0 means something.
+_NULLABLE = frozenset(("srcKind", "dstKind", "migrationCause"))
+
 _SHAPE = ("gridX", "gridY", "gridZ", "blockX", "blockY", "blockZ")
 
 
@@ -85,21 +88,26 @@ def _work(export: Export, damages: Damages, table: str, columns: tuple[str, ...]
     """
     kind, size = _TABLES[table]
     wanted = ("start", "end", "correlationId", "graphNodeId", size, "globalPid", "deviceId", "streamId", *columns)
-    start, end, correlation, node, length, process, device, stream, *told = export.columns(table, *wanted)
+    unsure = tuple(name for name in columns if name in _NULLABLE)
+    found = export.columns(table, *wanted, filled=unsure)
+    start, end, correlation, node, length, process, device, stream, *told = found[: len(wanted)]
+    for name, filled in zip(unsure, found[len(wanted) :], strict=True):
+        at = columns.index(name)
+        told[at] = np.where(filled > 0, told[at], NONE)
     if not len(start):
         return Works()
     if "shortName" in columns:
         damages.unnamed(kind, export.unnamed(told[columns.index("shortName")]))
     missing = {name for name in columns if name not in export.tables[table]}
     numbers, firsts = codes(*told) if told else codes(np.zeros_like(start))
-    kinds = [
+    merged, kinds = numbered(
         what(*(None if name in missing else int(one[first]) for name, one in zip(columns, told, strict=True)))
         for first in firsts.tolist()
-    ]
+    )
     start_ns, end_ns = damages.bounded(kind, start, end)
     return Works(
         kinds,
-        what=numbers,
+        what=merged[numbers],
         start_ns=start_ns,
         end_ns=end_ns,
         process=process,

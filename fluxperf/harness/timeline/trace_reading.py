@@ -68,7 +68,7 @@ class _About(msgspec.Struct):
     nodes: list[tuple[int, int | None, int, _Pid, _Id]] = []
     notes: list[str] = []
     lost: bool = False
-    losses: list[tuple[Literal["cuda", "ranges"], str, _Pid]] = []
+    losses: list[tuple[Literal["cuda", "copies", "ranges"], str, _Pid]] = []
     damage: list[tuple[Of, str]] = []
     diagnostics: list[tuple[str, str, _Pid]] = []
     overheads: list[tuple[str, int, int, _Pid, _Id]] = []

@@ -21,6 +21,7 @@ from fluxperf.harness.timeline.nsys import read_capture
 from fluxperf.harness.timeline.nsys_export import real_names
 from fluxperf.harness.timeline.nsys_faults import FAULT_OPTIONS, GPU_FAULTS, HOST_FAULTS
 from fluxperf.harness.timeline.nsys_tables import GRAPH_MODE
+from fluxperf.harness.timeline.nsys_versions import EXPORTED
 from fluxperf.lifeline import scratch
 
 _ON_GPU = "start end deviceId streamId correlationId globalPid graphNodeId"
@@ -63,7 +64,7 @@ _KEPT = {
 #: Rows that are kept of tables that say more than may be told.
 _WHERE = {
     "EXPORT_META_DATA": "name IN ('EXPORT_SCHEMA_VERSION', 'EXPORT_PRODUCT_VERSION')",
-    "META_DATA_EXPORT": "name IN ('EXPORT_SCHEMA_VERSION', 'EXPORT_PRODUCT_VERSION')",
+    "META_DATA_EXPORT": f"name IN ('EXPORT_SCHEMA_VERSION', 'EXPORT_PRODUCT_VERSION', '{EXPORTED}')",
     "META_DATA_CAPTURE": " OR ".join(f"name LIKE '%{name}'" for name in (GRAPH_MODE, *FAULT_OPTIONS)),
     "DIAGNOSTIC_EVENT": "is_read(text)",
 }

@@ -1,22 +1,28 @@
 """Launches of which a capture holds no GPU work: evidence that work is missing, whatever the tool says.
 
-A launch inside of a stream's capture makes a node of a graph and no work; one that failed has none either.
+A launch inside of a stream's capture makes a node of a graph and no work; one that failed, and a copy of nothing or
+from host to host, have none either.
 """
 
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fluxperf.harness.timeline.columns import Column, Cover, distinct, empty
+from fluxperf.harness.timeline.columns import Column, Cover, distinct
 from fluxperf.harness.timeline.model import Calls, Loss, Timeline
 from fluxperf.words import plural
 
 Mask = NDArray[np.bool_]
 
-_LAUNCHES = re.compile(r"(?:cuda|cu)(?:Launch(?!HostFunc)|GraphLaunch)")
+#: What is launched by calls of these names, in words.
+_KINDS: dict[Literal["cuda", "copies"], tuple[re.Pattern[str], str]] = {
+    "cuda": (re.compile(r"(?:cuda|cu)(?:Launch(?!HostFunc)|GraphLaunch)"), "kernels or graphs"),
+    "copies": (re.compile(r"(?:cuda|cu)Memcpy"), "copies"),
+}
 _BEGINS = re.compile(r"(?:cuda|cu)StreamBeginCapture")
 _ENDS = re.compile(r"(?:cuda|cu)StreamEndCapture")
 
@@ -32,27 +38,25 @@ def add_unanswered(timeline: Timeline) -> None:
 
 
 def unanswered(timeline: Timeline) -> list[Loss]:
-    """A loss for each process with launches of kernels or graphs that no work belongs to.
+    """A loss for each process with launches of kernels, graphs or copies that no work belongs to.
 
     Args:
         timeline: an attributed timeline.
     """
     calls = timeline.calls
-    launching = np.array([bool(_LAUNCHES.match(name)) for name, _ in calls.kinds], bool)
-    rows = np.flatnonzero(launching[calls.what]) if len(calls) else empty()
     has_work = np.zeros(len(calls) + 1, bool)
     has_work[timeline.work.call] = True
-    lone = rows[~has_work[rows]]
-    if not len(lone):
-        return []
-    lone = lone[~_around_or_in(calls, lone, rows[has_work[rows]])]
     found = []
-    for process in distinct(calls.process[lone]).tolist():
-        own = lone[calls.process[lone] == process]
-        number = int((~_captured(calls, process, calls.start_ns[own])).sum())
-        if number:
-            told = f"{plural(number, 'launch', 'launches')} of kernels or graphs without GPU work in the capture"
-            found.append(Loss("cuda", told, process))
+    for of, (pattern, words) in _KINDS.items():
+        rows = np.flatnonzero(_named(calls, pattern))
+        lone = rows[~has_work[rows]]
+        lone = lone[~_around_or_in(calls, lone, rows[has_work[rows]])]
+        for process in distinct(calls.process[lone]).tolist():
+            own = lone[calls.process[lone] == process]
+            number = int((~_captured(calls, process, calls.start_ns[own])).sum())
+            if number:
+                told = f"{plural(number, 'launch', 'launches')} of {words} without GPU work in the capture"
+                found.append(Loss(of, told, process))
     return found
 
 
@@ -90,6 +94,8 @@ def _captured(calls: Calls, process: int, times: Column) -> Mask:
 
 
 def _named(calls: Calls, pattern: re.Pattern[str]) -> Mask:
+    if not len(calls):
+        return np.zeros(0, bool)
     of_kind = np.array([bool(pattern.match(name)) for name, _ in calls.kinds], bool)
     found: Mask = of_kind[calls.what]
     return found
