@@ -1,1 +1,1 @@
-"""Benchmarks that are not runs of a workload: kernels on their own, and peers."""
+"""Benchmarks beyond runs of a workload: single kernels, and other implementations (peers)."""

@@ -1,12 +1,12 @@
-"""Power and false alarms of the search for change points, on simulated series, beside those of other searches.
+"""Power and false alarms of the change point search on simulated series, compared with other searches.
 
     python -m benchmarks.changepoints -o reports/records/changepoints.json
     python -m benchmarks.changepoints --calibrate        # the thresholds of fluxperf/harness/scan.py
 
-Others are compared where they are installed: asv (`asv.step_detect`), PELT of `ruptures`, E-divisive with permutations
-of `signal-processing-algorithms` (MongoDB's), and E-divisive with t-tests of `apache-otava` (Hunter's). A step is found
-if a change is said within two places of it. Series are drawn from a seed, so that every run prints the same (but for
-E-divisive's permutations, which are drawn anew); the last ones are of committed records.
+The others are included if they are installed: asv (`asv.step_detect`), PELT of `ruptures`, E-divisive with permutations
+of `signal-processing-algorithms` (MongoDB's), and E-divisive with t-tests of `apache-otava` (Hunter's). A step counts
+as found if a change is reported within two values of it. Series are drawn from a seed, so every run prints the same
+results, except those of E-divisive with permutations. The last series come from committed records.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ Search = Callable[[Floats], list[list[int]]]
 
 RECORDS = Path(__file__).resolve().parents[1] / "reports/records"
 
-#: Places that a change may be told beside the true one.
+#: Largest distance between a reported and the true change, in values.
 NEAR = 2
 
 
 class Kind(NamedTuple):
-    """A kind of series: noise, what is in it, and the places of its steps ("any" of a ramp; none of a false alarm)."""
+    """A kind of series: noise, change, and the indices of its steps ("any" of a ramp; empty without a change)."""
 
     name: str
     length: int
@@ -46,12 +46,12 @@ class Kind(NamedTuple):
 
 
 def noise(spread: float) -> Callable[[Draw, int, int], Floats]:
-    """Independent normal noise, a share of the level."""
+    """Independent normal noise, as a share of the level."""
     return lambda draw, count, length: np.exp(draw.normal(0, spread, (count, length)))
 
 
 def step(spread: float, change: float, first: int, end: int | None = None) -> Callable[[Draw, int, int], Floats]:
-    """A level that is another from one place on, up to another place or to the end."""
+    """A level that changes at one index, up to another index or to the end."""
 
     def made(draw: Draw, count: int, length: int) -> Floats:
         values = noise(spread)(draw, count, length)
@@ -62,14 +62,14 @@ def step(spread: float, change: float, first: int, end: int | None = None) -> Ca
 
 
 def ramp(spread: float, change: float, first: int, end: int) -> Callable[[Draw, int, int], Floats]:
-    """A level that rises evenly between two places."""
+    """A level that rises linearly between two indices."""
     return lambda draw, count, length: (
         noise(spread)(draw, count, length) * (1 + change * np.clip((np.arange(length) - first) / (end - first), 0, 1))
     )
 
 
 def outliers(share: float, height: float) -> Callable[[Draw, int, int], Floats]:
-    """Noise of 2 % in which some values are higher, alone or by chance beside each other."""
+    """Noise of 2 % in which some values are higher, singly or by chance next to each other."""
 
     def made(draw: Draw, count: int, length: int) -> Floats:
         return noise(0.02)(draw, count, length) * (1 + height * (draw.random((count, length)) < share))
@@ -78,7 +78,7 @@ def outliers(share: float, height: float) -> Callable[[Draw, int, int], Floats]:
 
 
 def louder(factor: float) -> Callable[[Draw, int, int], Floats]:
-    """Noise of 1 % that becomes so many times louder in the middle, at the same level."""
+    """Noise of 1 % whose spread grows by a factor in the middle, at the same level."""
 
     def made(draw: Draw, count: int, length: int) -> Floats:
         scale = np.where(np.arange(length) < length // 2, 0.01, 0.01 * factor)
@@ -88,7 +88,7 @@ def louder(factor: float) -> Callable[[Draw, int, int], Floats]:
 
 
 def correlated(share: float) -> Callable[[Draw, int, int], Floats]:
-    """Noise of 2 % in which each value keeps a share of the one before."""
+    """Noise of 2 % in which each value keeps a share of the previous one's deviation."""
 
     def made(draw: Draw, count: int, length: int) -> Floats:
         values = draw.normal(0, 0.02, (count, length))
@@ -100,16 +100,16 @@ def correlated(share: float) -> Callable[[Draw, int, int], Floats]:
 
 
 def heavy(draw: Draw, count: int, length: int) -> Floats:
-    """Noise of 2 % with the tails of Student's distribution of three degrees of freedom."""
+    """Noise of 2 % with heavy tails: Student's t distribution with three degrees of freedom."""
     return np.exp(0.02 / math.sqrt(3) * draw.standard_t(3, (count, length)))
 
 
 def recorded(name: str, metric: str, change: float = 0.0) -> Callable[[Draw, int, int], Floats]:
-    """Medians of processes as a card gave them, one after the other, cut into series; a change planted in the middle.
+    """Medians of successive processes on a card, cut into series; a change may be planted in the middle.
 
     Args:
-        name: of a committed file of A/A comparisons: one program, so that no change is of its doing.
-        metric: end of the metric's name.
+        name: of a committed file of A/A comparisons. They compare one program with itself, so they contain no change.
+        metric: suffix of the metric's name.
         change: by which the second half of each series is larger.
     """
 
@@ -127,7 +127,7 @@ def recorded(name: str, metric: str, change: float = 0.0) -> Callable[[Draw, int
 
 
 def real_kinds() -> list[Kind]:
-    """Real noise: of processes on an H100 and on an H200."""
+    """Series with real noise, from processes on an H100 and on an H200."""
     rows = []
     for what, name, metric, change in (
         ("an H100's seconds", "h100-aa.json", "/times.denoise", 0.05),
@@ -144,7 +144,7 @@ def real_kinds() -> list[Kind]:
 
 
 def kinds() -> list[Kind]:
-    """Everything that is simulated."""
+    """All kinds of series."""
     rows = [Kind("noise of 2 %", length, noise(0.02)) for length in (4, 6, 8, 12, 16, 25, 32, 100, 500)]
     for change in (0.05, 0.10):
         rows += [
@@ -167,19 +167,19 @@ def kinds() -> list[Kind]:
 
 
 def scanned(values: Floats) -> list[list[int]]:
-    """Places by fluxperf's own search."""
+    """Changes by fluxperf's own search, as indices."""
     return [[shift.first for shift in found or []] for found in steps_of_times(values.tolist())]
 
 
 def by_asv(values: Floats) -> list[list[int]]:
-    """Places by asv's step detection."""
+    """Changes by asv's step detection, as indices."""
     from asv.step_detect import detect_steps
 
     return [[first for first, *_ in detect_steps(row.tolist())[1:]] for row in values]
 
 
 def by_pelt(values: Floats) -> list[list[int]]:
-    """Places by PELT: logarithms over their noise, by the median difference of neighbours; penalty 3 log n."""
+    """Changes by PELT on logarithms over their noise (from the median difference of neighbours); penalty 3 log n."""
     import ruptures
 
     found = []
@@ -191,27 +191,27 @@ def by_pelt(values: Floats) -> list[list[int]]:
 
 
 def by_e_divisive(values: Floats) -> list[list[int]]:
-    """Places by E-divisive with 200 permutations at p 0.02, as MongoDB finds changes."""
+    """Changes by E-divisive with 200 permutations at p 0.02, as in MongoDB's setup."""
     from signal_processing_algorithms.energy_statistics.energy_statistics import e_divisive
 
     return [sorted(e_divisive(row, pvalue=0.02, permutations=200)) for row in values]
 
 
 def by_otava(values: Floats) -> list[list[int]]:
-    """Places by E-divisive with t-tests at p 0.001, the default of Otava (Hunter)."""
+    """Changes by E-divisive with t-tests at p 0.001, the default of Otava (Hunter)."""
     from otava.analysis import compute_change_points
 
     found = []
     for row in values:
         try:
             found.append([int(change.index) for change in compute_change_points(row.tolist(), max_pvalue=0.001)[0]])
-        except ValueError:  # it cannot compare parts without two values
+        except ValueError:  # it cannot compare segments of fewer than two values
             found.append([])
     return found
 
 
 class Other(NamedTuple):
-    """A search to compare with: the module that must be installed, and how many series of what length it is given."""
+    """A search to compare with: the module that it needs, and the number and length of the series that it gets."""
 
     module: str
     search: Search
@@ -219,7 +219,7 @@ class Other(NamedTuple):
     longest: int = 500
 
 
-#: Those that take seconds for a series are asked about fewer and shorter ones.
+#: Searches that take seconds per series get fewer and shorter ones.
 OTHERS = {
     "asv": Other("asv", by_asv, 100),
     "PELT": Other("ruptures", by_pelt, 100),
@@ -229,7 +229,7 @@ OTHERS = {
 
 
 def share(kind: Kind, found: Sequence[Sequence[int]]) -> float:
-    """Share of series in which all of the steps were found; for a ramp, or without any step, any change."""
+    """Share of series in which all steps were found; for a ramp, or without any step, the share with any change."""
     if not kind.places:
         return float(np.mean([bool(places) for places in found]))
     told = [all(any(abs(one - true) <= NEAR for one in places) for true in kind.places) for places in found]
@@ -237,7 +237,7 @@ def share(kind: Kind, found: Sequence[Sequence[int]]) -> float:
 
 
 def row_of(kind: Kind, seed: int, series: int, others: bool) -> dict[str, Any]:
-    """Shares by each search on series of one kind, with how many series it was asked about and how long it took."""
+    """Shares found by each search on series of one kind, with the number of series and the time taken."""
     searches: dict[str, tuple[Search, int]] = {"fluxperf": (scanned, series)}
     for name, other in OTHERS.items() if others else ():
         if find_spec(other.module) and kind.length <= other.longest:
@@ -265,7 +265,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def calibrated(seed: int) -> dict[int, float]:
-    """Scores that pure noise reaches in 1.7 % of series (a little below `fluxperf.harness.scan.ALPHA`), by length."""
+    """Scores that pure noise reaches in 1.7 % of series (slightly below `fluxperf.harness.scan.ALPHA`), by length."""
     draw = np.random.default_rng(seed)
     found = {}
     for length in THRESHOLDS:
@@ -290,7 +290,7 @@ def main() -> None:
         return
     rows = [row_of(kind, arguments.seed, arguments.series, not arguments.alone) for kind in (*kinds(), *real_kinds())]
     print(table(rows))
-    print("\n* no change is there: the share of series with a false alarm")
+    print("\n* the series has no change: this is the share of series with a false alarm")
     if arguments.output:
         found = {"seed": arguments.seed, "within": NEAR, "rows": rows}
         write_whole(arguments.output, json.dumps(found, indent=1) + "\n")

@@ -2,11 +2,11 @@
 
     python -m benchmarks.end_to_end --folder DIR --rung fused -o reports/records/h100-end-to-end.json
 
-Writes a model folder of random weights (34 GB in the published layout; one that is there is used), loads it, and
-measures: loading until ready and its rate; the first picture; another prompt (nothing is compiled again); another
-resolution and what it costs the first time; then warm pictures in turns with diffusers', stage by stage. Text encoders
-and VAE are the same modules in the same memory for all of them. Records go beside the JSON file, as JSON Lines.
-``--model tiny --device host --peer diffusers`` shows the same on any machine.
+Writes a model folder of random weights (34 GB in the published layout) unless it exists, loads it, and measures:
+seconds until ready and the rate; the first picture; another prompt (which compiles nothing); another resolution and its
+first-time cost; then warm pictures in turns with diffusers', stage by stage. All of them share the same text encoder
+and VAE modules. Records are written next to the JSON file, as JSON Lines. ``--model tiny --device host --peer
+diffusers`` runs on any machine.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ from fluxperf.workloads import PIXELS_PER_TOKEN, Workload, workload_named
 
 PEERS = ("diffusers", "diffusers-compiled")
 _LIBRARIES = ("torch", "diffusers", "transformers", "pillow")
-#: Fields of a workload that the result names.
+#: Fields of a workload that are stored in the result.
 _SIZES = ("name", "height", "width", "text_tokens", "steps", "batch")
 _OTHER_PROMPT = "An old lighthouse on a cliff in a storm, painted in oil, thick brush strokes"
 SEED = 7
 
 
 class Peer:
-    """diffusers' ``FluxPipeline`` with a transformer of its own; the rest is the pipeline's that it is compared with.
+    """diffusers' ``FluxPipeline`` with a transformer of its own; its other parts are those of fluxperf's pipeline.
 
     Args:
         ours: a pipeline with text encoders and VAE.
@@ -83,11 +83,11 @@ class Peer:
         self._pipeline.set_progress_bar_config(disable=True)
         self._place = place
         self.clock: Any = TorchClock() if place.type == "cuda" else parts.device
-        #: How it was set up, in words.
+        #: Description of its setup.
         self.form = "eager"
 
     def compile(self) -> None:
-        """Sets the transformer up as its authors do."""
+        """Compiles the transformer as diffusers' authors recommend."""
         transformer = self._pipeline.transformer
         transformer.fuse_qkv_projections()
         transformer.set_attention_backend("_native_cudnn")
@@ -95,17 +95,17 @@ class Peer:
         self.form = "fused QKV, cuDNN attention, compile_repeated_blocks"
 
     def image(self, prompt: str = PROMPT) -> Any:
-        """A picture as ``FluxPipeline`` makes it."""
+        """A picture from ``FluxPipeline``."""
         generator = torch.Generator(self._place).manual_seed(SEED)
         return self._pipeline(prompt, generator=generator, **self._sizes).images[0]
 
     def picture(self, path: Path) -> Any:
-        """From the prompt to a file, as Pillow writes it."""
+        """From the prompt to a file, written by Pillow."""
         self.image().save(path)
 
     @torch.inference_mode()
     def stages(self, path: Path) -> dict[str, float]:
-        """Seconds of each stage, taken apart by the pipeline's own arguments; the device is waited for in between."""
+        """Seconds of each stage, separated by the pipeline's own arguments; waits for the device between stages."""
         pipeline, sizes = self._pipeline, dict(self._sizes)
         tokens = sizes.pop("max_sequence_length")
         text, pooled, _ = self._timed("text_encode", lambda: pipeline.encode_prompt(PROMPT, max_sequence_length=tokens))
@@ -151,14 +151,14 @@ class Peer:
 
 
 def seconds_of(work: Callable[[], Any]) -> float:
-    """Seconds of a piece of work, by the host's clock."""
+    """Seconds of a function call, by the host's clock."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
 def first_pictures(ours: Pipeline, workload: Workload, folder: Path) -> dict[str, float]:
-    """Seconds from prompt to file: the very first, the same again, another prompt, and another resolution twice."""
+    """Seconds from prompt to file: the first picture, the same again, another prompt, and another resolution twice."""
     ours.parts.encoders().cache = PromptCache(0)
 
     def picture(prompt: str, height: int, width: int) -> float:
@@ -181,7 +181,7 @@ def first_pictures(ours: Pipeline, workload: Workload, folder: Path) -> dict[str
 
 
 def psnr(first: Any, second: Any) -> float:
-    """Peak signal to noise ratio of two pictures, in dB."""
+    """Peak signal-to-noise ratio of two pictures, in dB."""
     difference = np.asarray(first).astype(float) - np.asarray(second).astype(float)
     return float(10 * np.log10(255**2 / max(np.square(difference).mean(), 1e-9)))
 
@@ -203,7 +203,7 @@ def measured(
     witness: bool,
     records: Path,
 ) -> dict[str, Any]:
-    """Everything about one rung, and the peers beside it."""
+    """All measurements of one rung, and of the peers."""
     print(f"{rung}:", flush=True)
     ours = Pipeline.from_pretrained(folder, rung=rung, device=device)
     for part, row in ours.parts.loads.items():
@@ -235,7 +235,7 @@ def measured(
 def beside(
     ours: Pipeline, peer: Any, name: str, workload: Workload, repeat: int, out: Path, records: Path
 ) -> dict[str, Any]:
-    """One form of the peer in turns with ours, and how far their pictures are apart."""
+    """One form of the peer in turns with fluxperf, and the difference of their pictures."""
     compile_s = 0.0
     if name == "diffusers-compiled":
         peer.compile()
@@ -253,7 +253,7 @@ def beside(
     told("in turns, fluxperf", own)
     by_stage = {stage: [one[stage] for one in stages] for stage in stages[0]}
     told(f"in turns, {name}", {"picture": samples.whole_s, **by_stage})
-    print(f"  pictures apart: PSNR {apart:.1f} dB", flush=True)
+    print(f"  difference of pictures: PSNR {apart:.1f} dB", flush=True)
     return {
         "name": name,
         "form": peer.form,
@@ -268,16 +268,16 @@ def beside(
 def main() -> None:
     """Writes the folder, measures, prints, and writes a JSON file."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--folder", type=Path, required=True, help="Where the model is, or is written: 34 GB.")
+    parser.add_argument("--folder", type=Path, required=True, help="Folder of the model; written if missing: 34 GB.")
     parser.add_argument("--model", default="schnell")
     parser.add_argument("--workload", default="schnell-1024", help="Sizes and steps.")
-    parser.add_argument("--rung", action="append", help="Repeat for several; peers are measured beside the last.")
+    parser.add_argument("--rung", action="append", help="Repeat for several; peers are measured with the last one.")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--repeat", type=int, default=8)
     parser.add_argument(
         "--peer", action="append", choices=[*PEERS, "none"], help="Repeat for several; both by default."
     )
-    parser.add_argument("--witness", action="store_true", help="Count a picture from outside, through CUPTI.")
+    parser.add_argument("--witness", action="store_true", help="Count the copies of a picture through CUPTI.")
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", category=UserWarning, message=".* takes .* tokens")
@@ -288,7 +288,7 @@ def main() -> None:
     peers = [name for name in arguments.peer or PEERS if name != "none"]
     write_s = seconds_of(lambda: write(arguments.folder, config_named(arguments.model), TINY if tiny else FULL))
     nbytes = sum(file.stat().st_size for file in arguments.folder.rglob("*.safetensors"))
-    print(f"folder: {nbytes / 1e9:.2f} GB, there after {write_s:.1f} s", flush=True)
+    print(f"folder: {nbytes / 1000000000.0:.2f} GB, ready after {write_s:.1f} s", flush=True)
     records = arguments.output.with_suffix(".jsonl")
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     rungs = arguments.rung or ["fused"]
@@ -317,7 +317,7 @@ def main() -> None:
 
 
 def circumstances(workload: Workload, model: str, device: str, libraries: Sequence[str]) -> dict[str, Any]:
-    """Commit, machine with its GPU, versions and workload of a result, as a record has them."""
+    """Commit, machine with its GPU, versions and workload of a result, as in a record."""
     revision, dirty = commit(Path(__file__).resolve().parent.parent)
     opened = open_device(device)
     described = opened.describe()

@@ -1,11 +1,11 @@
-"""Cost of records of many runners: bytes, objects, seconds and memory, on a fleet that is made up.
+"""Cost of records from many runners: bytes, objects, seconds and memory, on a simulated fleet.
 
     python -m benchmarks.fleet -o reports/records/fleet.json
     python -m benchmarks.fleet --commits 100 --machines 2      # a small one
 
-Records are the committed one of a host twin, with samples drawn from a seed in place of its own: every run reads the
-same. Each command runs in a process of its own; seconds are those of the processor, and of the clock beside them, since
-other work on a machine stretches that.
+Records are copies of the committed one of a host twin with samples drawn from a seed, so every run reads the same data.
+Each command runs in a process of its own. CPU seconds are reported, and wall-clock seconds beside them, because other
+load on the machine lengthens those.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BASE = ROOT / "reports/records/host-tiny.jsonl"
 START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
-#: What is run; ``{fleet}`` is the folder of records, ``{one}`` a file with a single one of them.
+#: Commands that are measured; ``{fleet}`` is the folder of records, ``{one}`` a file with a single record.
 COMMANDS = {
     "history": "history {fleet} --repo {out}",
     "report": "report {one} --history {fleet} -o {out}/page.html --repo {out}",
@@ -54,7 +54,10 @@ finally:
 
 
 def lines(commits: int, machines: int, metrics: int, processes: int, samples: int) -> Iterator[tuple[int, bytes]]:
-    """Runners by number, with a line for each commit: every fifth metric gets slower by 5 % at seven tenths."""
+    """Lines of each commit, with the index of their runner.
+
+    At 70 % of the commits every fifth metric becomes 5 % slower.
+    """
     row = next(record for record in read_records(BASE).records if record.rung == "fused")
     draw = np.random.default_rng(0)
     levels = 1e-3 * np.arange(1, metrics + 1)[:, None, None]
@@ -77,7 +80,7 @@ def lines(commits: int, machines: int, metrics: int, processes: int, samples: in
 
 
 def make(folder: Path, shape: dict[str, int], by_record: bool) -> dict[str, int]:
-    """Writes a fleet: a file for each runner, or one for each record as in a store; how many, and of what size."""
+    """Writes a fleet, with one file per runner or (as in a store) per record; returns the number of files and bytes."""
     size = 0
     for runner, line in lines(**shape):
         size += len(line)
@@ -91,7 +94,7 @@ def make(folder: Path, shape: dict[str, int], by_record: bool) -> dict[str, int]
 
 
 def taken(command: str) -> dict[str, float]:
-    """Seconds and bytes of memory of a command."""
+    """Seconds and memory of a command."""
     begun = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", _RUN, *command.split()],
@@ -104,7 +107,7 @@ def taken(command: str) -> dict[str, float]:
 
 
 def measured(shape: dict[str, int], by_record: bool) -> dict[str, Any]:
-    """A fleet, what it takes on the disk, and what each command takes."""
+    """A fleet, its size on disk, and the cost of each command."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         row: dict[str, Any] = {**shape, "file_for": "record" if by_record else "runner"}
@@ -118,7 +121,7 @@ def measured(shape: dict[str, int], by_record: bool) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measures fleets and writes what they took."""
+    """Measures fleets and writes their costs."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--commits", type=int, default=1000)
     parser.add_argument("--machines", type=int, default=20)

@@ -1,12 +1,12 @@
-"""One file of a model folder's weights, all parts in it, as ComfyUI writes one: to be read by name, and at its rate.
+"""Writes all weights of a model folder into one file, as ComfyUI does, with the tensor names of such files.
 
     python -m benchmarks.flux_folder DIR --model schnell
     python -m benchmarks.flux_file DIR all-in-one.safetensors --emptied
     fluxperf generate "a red fox" --model DIR --transformer all-in-one.safetensors --rung fp8 -o fox.png
 
-Projections of the transformer's blocks and of T5 are in e4m3 with a scale for each (``scale_weight``), the rest is as
-it was; ``--plain`` leaves all of it as it was. Transformer and VAE have their original names. At full size the file has
-17 GB. ``--emptied`` removes the folder's own weights of what the file holds, and the room that they take.
+Projections of the transformer's blocks and of T5 are stored in e4m3 with one scale each (``scale_weight``); everything
+else is unchanged. ``--plain`` leaves everything unchanged. Transformer and VAE have their original names. At full size
+the file has 17 GB. ``--emptied`` deletes from the folder the weights that the file holds, to save disk space.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from fluxperf.engine.config import FluxConfig
 
 _BYTES = {"F32": 4, "BF16": 2, "F16": 2, "F8_E4M3": 1}
 _E4M3_MAX = 448.0
-#: Parts of diffusers' names of a VAE, and the original's.
+#: Components of a VAE's tensor names in diffusers and in the original.
 _VAE = (
     (r"\.conv_shortcut\.", ".nin_shortcut."),
     (r"\.conv_norm_out\.", ".norm_out."),
@@ -47,7 +47,7 @@ _VAE = (
 
 
 class Entry(NamedTuple):
-    """A tensor of the file: name, shape, element type, and what gives its numbers when they are written."""
+    """A tensor of the file: name, shape, element type, and the source of its values."""
 
     name: str
     shape: tuple[int, ...]
@@ -56,7 +56,7 @@ class Entry(NamedTuple):
 
 
 class Tensors(Protocol):
-    """Tensors by name, whose numbers are there when they are asked for."""
+    """Tensors by name; values are produced on request."""
 
     names: list[str]
 
@@ -67,11 +67,11 @@ class Tensors(Protocol):
         """Its element type, as a header names it."""
 
     def rows(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
-        """Some of its rows."""
+        """Rows ``start`` to ``stop``."""
 
 
 class Weights:
-    """Tensors of a folder's safetensors files, read when they are asked for."""
+    """Tensors of a folder's safetensors files, read on request."""
 
     def __init__(self, folder: Path) -> None:
         self.files = sorted(folder.glob("*.safetensors"))
@@ -87,7 +87,7 @@ class Weights:
         return str(self._owners[name].get_slice(name).get_dtype())
 
     def rows(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
-        """Some of its rows."""
+        """Rows ``start`` to ``stop``."""
         found = self._owners[name].get_slice(name)
         return found[start:stop] if found.get_shape() else self._owners[name].get_tensor(name)
 
@@ -97,7 +97,7 @@ def _opened(path: Path) -> Any:
 
 
 def transformer(config: FluxConfig, weights: Tensors) -> Iterator[Entry]:
-    """The transformer's tensors under the original's names: stacked, and in parts, as both layouts say."""
+    """The transformer's tensors under the original's names, stacked or split according to both layouts."""
     wanted, theirs = shapes(config), layouts.diffusers(config)
     sources: dict[str, list[tuple[int, Piece]]] = {name: [] for name in wanted}
     for path, pieces in layouts.original(config).items():
@@ -117,7 +117,7 @@ def _bounded(piece: Piece, shape: tuple[int, ...]) -> Piece:
 
 
 def _between(stacked: list[Piece], first: int, last: int) -> Iterator[tuple[int, Piece]]:
-    """Pieces that make rows ``first`` to ``last`` of a stack: place among those rows, and piece."""
+    """Pieces that contain rows ``first`` to ``last`` of a stack, each with its offset among those rows."""
     at = 0
     for name, start, stop in stacked:
         low, high = max(first, at), min(last, at + stop - start)
@@ -137,7 +137,7 @@ def text_encoder(weights: Tensors, prefix: str) -> Iterator[Entry]:
 
 
 def vae(weights: Tensors) -> Iterator[Entry]:
-    """Tensors of the VAE by the original's names."""
+    """Tensors of the VAE under the original's names."""
     ups = {int(found[1]) for name in weights.names if (found := re.match(r"decoder\.up_blocks\.(\d+)\.", name))}
     for name in weights.names:
         original = re.sub(r"\.up_blocks\.(\d+)\.", lambda match: f".up_blocks.{max(ups) - int(match[1])}.", name)
@@ -156,7 +156,7 @@ def parts(folder: Path) -> dict[str, list[Entry]]:
 
 
 def entries(config: FluxConfig, folder: Path, flux: Tensors, t5: Tensors) -> dict[str, list[Entry]]:
-    """The file's tensors by subfolder; those of the small parts are a folder's."""
+    """The file's tensors by subfolder; those of the small parts come from a folder."""
     return {
         "transformer": list(transformer(config, flux)),
         "text_encoder_2": list(text_encoder(t5, "text_encoders.t5xxl.transformer.")),
@@ -166,12 +166,12 @@ def entries(config: FluxConfig, folder: Path, flux: Tensors, t5: Tensors) -> dic
 
 
 def quantized(entry: Entry) -> bool:
-    """Whether a tensor is one that such files have in e4m3: projections of blocks."""
+    """Whether such files store a tensor in e4m3: projections of blocks."""
     return len(entry.shape) == 2 and ("_blocks." in entry.name or (".layer." in entry.name and "t5xxl" in entry.name))
 
 
 def size_of(parts: dict[str, list[Entry]]) -> int:
-    """Bytes of the numbers of a file's parts with projections in e4m3, without their scales."""
+    """Bytes of a file's values with projections in e4m3, without the scales."""
     several = (entry for some in parts.values() for entry in some)
     return sum(math.prod(entry.shape) * _BYTES[_kind(entry, plain=False)] for entry in several)
 
@@ -181,13 +181,13 @@ def _kind(entry: Entry, plain: bool) -> str:
 
 
 def write(path: Path, folder: Path, plain: bool = False, emptied: bool = False) -> None:
-    """Writes the file of a folder.
+    """Writes the file for a folder.
 
     Args:
         path: of the file.
-        folder: as diffusers saves one.
-        plain: leave all numbers as they are.
-        emptied: remove the folder's weights of each part when they are in the file.
+        folder: in diffusers' layout.
+        plain: leave all values unchanged.
+        emptied: delete the folder's weights of each part after they are in the file.
     """
 
     def done(part: str) -> None:
@@ -200,7 +200,10 @@ def write(path: Path, folder: Path, plain: bool = False, emptied: bool = False) 
 def write_entries(
     path: Path, left: dict[str, list[Entry]], plain: bool = False, done: Callable[[str], None] = lambda part: None
 ) -> None:
-    """Writes the file of its tensors by part, which are let go of; ``done`` is told of each part that is written."""
+    """Writes the file from its tensors by part.
+
+    ``left`` is emptied part by part to free memory; ``done`` is called with each part that is written.
+    """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for entry in (entry for some in left.values() for entry in some):
@@ -223,7 +226,7 @@ def write_entries(
 
 
 def _stored(entry: Entry, plain: bool) -> Iterator[torch.Tensor]:
-    """A tensor's numbers in the file, and their scale behind them if they have one."""
+    """A tensor's values in the file, followed by their scale if they have one."""
     numbers = entry.numbers()
     if plain or not quantized(entry):
         yield numbers
@@ -235,12 +238,12 @@ def _stored(entry: Entry, plain: bool) -> Iterator[torch.Tensor]:
 
 
 def main() -> None:
-    """Writes a file, and says how long that took."""
+    """Writes a file, and prints how long that took."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("folder", type=Path, help="as diffusers saves one")
+    parser.add_argument("folder", type=Path, help="in diffusers' layout")
     parser.add_argument("file", type=Path, help="to be written")
-    parser.add_argument("--plain", action="store_true", help="leave all numbers as they are")
-    parser.add_argument("--emptied", action="store_true", help="remove the folder's own weights")
+    parser.add_argument("--plain", action="store_true", help="leave all values unchanged")
+    parser.add_argument("--emptied", action="store_true", help="delete the folder's own weights")
     arguments = parser.parse_args()
     start = time.perf_counter()
     write(arguments.file, arguments.folder, arguments.plain, arguments.emptied)

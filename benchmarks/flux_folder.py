@@ -1,10 +1,10 @@
-"""A FLUX.1 model folder of random weights, as diffusers saves one: real layout, sizes of choice, no network.
+"""Writes a FLUX.1 model folder of random weights in diffusers' layout, of any size, without a network.
 
     python -m benchmarks.flux_folder DIR --model schnell
 
-Full size takes 34 GB: a transformer of 24 GB in three shards, T5-XXL, CLIP-L, the VAE, and tokenizers made here.
-Numbers are drawn on the GPU where there is one. They keep activations near 1, and pictures have contrast: with initial
-weights of PyTorch every picture is one grey, and comparisons of pictures say nothing.
+Full size takes 34 GB: a transformer of 24 GB in three shards, T5-XXL, CLIP-L, the VAE, and generated tokenizers. Values
+are drawn on the GPU if there is one. They keep activations near 1 and give pictures contrast: with PyTorch's initial
+weights every picture is uniformly grey, and a comparison of pictures would be meaningless.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _INDEX = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of what is beside the transformer, and how many shards it has."""
+    """Sizes of the parts besides the transformer, and its number of shards."""
 
     clip_layers: int
     clip_heads: int
@@ -67,9 +67,9 @@ TINY = Sizes(2, 4, 1024, 2, 4, 8, 48, 512, (8, 8, 16, 16), 1, 4, 1)
 
 
 class Drawn(NamedTuple):
-    """A large part whose numbers are drawn: its module's config, shapes of its tensors, and what they are drawn with.
+    """A large part whose values are drawn: its module's config, its tensors' shapes, and their distributions.
 
-    ``spread`` gives mean and standard deviation of a tensor by name and shape.
+    ``spread`` returns mean and standard deviation of a tensor by name and shape.
     """
 
     config: Any
@@ -96,18 +96,18 @@ def write(
     seed: int = 0,
     large: bool = True,
 ) -> Path:
-    """Writes the folder of a model; one that is complete already is left as it is.
+    """Writes a model folder; a complete one is left as it is.
 
     Args:
-        folder: where.
+        folder: its path.
         config: of the transformer.
-        sizes: of the rest.
+        sizes: of the other parts.
         dtype: of all weights.
-        seed: of all numbers.
-        large: write the weights of transformer and T5 too; a file of theirs may stand for them.
+        seed: of all values.
+        large: whether to write the weights of transformer and T5; a single file may replace them.
 
     Raises:
-        SystemExit: the disk has too little room.
+        SystemExit: the disk has not enough space.
     """
     if (folder / "model_index.json").is_file():
         return folder
@@ -140,7 +140,7 @@ def write(
 def _small_parts(
     folder: Path, config: FluxConfig, sizes: Sizes, dtype: torch.dtype, seed: int, place: torch.device
 ) -> None:
-    """Tokenizers, CLIP and VAE, by their libraries."""
+    """Writes tokenizers, CLIP and VAE with their libraries."""
     end = _clip_tokenizer(folder / "tokenizer")
     _t5_tokenizer(folder / "tokenizer_2")
     torch.manual_seed(seed)
@@ -180,7 +180,7 @@ def _small_parts(
 
 @torch.no_grad()
 def with_contrast(vae: AutoencoderKL) -> AutoencoderKL:
-    """The VAE with its last convolution scaled so that pixels of random latents spread over most of their range."""
+    """The VAE with its last convolution scaled so that the pixels of random latents use most of their range."""
     noise = torch.Generator(vae.device).manual_seed(1)
     latents = torch.randn(1, vae.config.latent_channels, 16, 16, generator=noise, device=vae.device)
     image = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
@@ -211,7 +211,7 @@ def _flux_spread(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
 
 
 def _t5_spread(config: FluxConfig, sizes: Sizes) -> Any:
-    """The same of T5's encoder: its scores are not scaled, so queries are small."""
+    """Mean and standard deviation of a tensor of T5's encoder. T5 does not scale its scores, so queries are small."""
 
     def spread(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
         if len(shape) == 1:
@@ -224,7 +224,7 @@ def _t5_spread(config: FluxConfig, sizes: Sizes) -> Any:
 
 
 def _numbers(part: Drawn, generator: torch.Generator, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
-    """Tensors on the host, one at a time; numbers that bfloat16 can hold."""
+    """Tensors on the host, one at a time, with values that bfloat16 can represent."""
     for name, shape in part.shapes.items():
         mean, deviation = part.spread(name, shape)
         numbers = torch.randn(shape, generator=generator, device=generator.device, dtype=torch.bfloat16)
@@ -239,7 +239,7 @@ def _save(
     dtype: torch.dtype,
     shards: int,
 ) -> None:
-    """Safetensors files of tensors that are drawn as they are written: no more than one is in memory."""
+    """Writes safetensors files of tensors that are drawn one at a time, so that only one is in memory."""
     folder.mkdir(parents=True, exist_ok=True)
     sizes = {name: dtype.itemsize * math.prod(shape) for name, shape in shapes.items()}
     share, files, filled = sum(sizes.values()) / shards, [[]], 0  # type: ignore[var-annotated]
@@ -269,7 +269,7 @@ def _save(
 
 
 def _clip_tokenizer(folder: Path) -> int:
-    """A byte-level BPE without merges in CLIP's two files; returns the id of its end token, the highest."""
+    """Writes a byte-level BPE without merges in CLIP's two files; returns the id of its end token, the highest."""
     folder.mkdir(parents=True, exist_ok=True)
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
@@ -284,7 +284,7 @@ def _clip_tokenizer(folder: Path) -> int:
 
 
 def _t5_tokenizer(folder: Path) -> None:
-    """A unigram model of single letters as ``tokenizer.json``; ids of the special tokens are T5's."""
+    """Writes a unigram model of single letters as ``tokenizer.json``, with T5's ids for the special tokens."""
     folder.mkdir(parents=True, exist_ok=True)
     letters = sorted({chr(code) for code in range(33, 127)} | set("äöüßéèñ"))
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((letter, -3.0) for letter in letters)]
@@ -319,7 +319,7 @@ def _json(value: Any) -> str:
 
 
 def main() -> None:
-    """Writes a folder, and says how long that took."""
+    """Writes a folder, and prints how long that took."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model", default="schnell", help="schnell, dev, or tiny and tiny-dev with small encoders.")

@@ -1,12 +1,12 @@
-"""From one e4m3 file to a picture at full size: the file is written from drawn numbers, and read cold and warm.
+"""From one e4m3 file to a picture at full size: the file is written with random values, and read cold and warm.
 
     python -m benchmarks.from_file --folder DIR --rung fp8 --rung captured -o e4m3-file.json
 
-The file holds transformer, T5, CLIP and VAE as ComfyUI writes them, projections of blocks in e4m3 with a scale each: 17
-GB, and nothing else of that size is written. For each rung: seconds and rate until the pipeline is ready, with the file
-dropped from the page cache and with it there, and the first picture of both; weights on the device beside those of the
-file; then warm pictures as records, in JSON Lines beside the JSON file. ``--model tiny --device host`` shows it on any
-machine.
+The file holds transformer, T5, CLIP and VAE as ComfyUI writes them, with projections of blocks in e4m3 with one scale
+each. It has 17 GB; nothing else of that size is written. For each rung it measures: seconds and rate until the pipeline
+is ready, with the file dropped from the page cache and with it cached, and the first picture of both; the difference
+between weights on the device and in the file; then warm pictures as records, in JSON Lines next to the JSON file.
+``--model tiny --device host`` runs on any machine.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from fluxperf.pipeline.measuring import PROMPT, measure_pictures
 from fluxperf.workloads import Workload, workload_named
 
 _LIBRARIES = ("torch", "transformers", "safetensors")
-#: A tensor of the file, and the place of its weight: attributes and numbers of blocks.
+#: A tensor of the file, and where its weight is in the model: attribute names and block indices.
 _CHECKED = (
     ("double_blocks.0.img_attn.proj", ("double", 0, "img", "out")),
     ("double_blocks.{last_double}.txt_mlp.2", ("double", -1, "txt", "mlp_down")),
@@ -48,10 +48,10 @@ _PREFIX = "model.diffusion_model."
 
 
 class Numbers:
-    """Numbers of a part, drawn from the names of its tensors each time that they are asked for.
+    """Values of a part, drawn from the names of its tensors on every request.
 
     Args:
-        part: shapes, and what the numbers are drawn with.
+        part: shapes and distributions.
     """
 
     def __init__(self, part: Drawn) -> None:
@@ -63,11 +63,11 @@ class Numbers:
         return self._part.shapes[name]
 
     def dtype(self, name: str) -> str:
-        """bfloat16, of all."""
+        """bfloat16 for all tensors."""
         return "BF16"
 
     def rows(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
-        """Some of its rows, where they were drawn."""
+        """Rows ``start`` to ``stop``, on the device where they were drawn."""
         shape = self.shape(name)
         mean, deviation = self._part.spread(name, shape)
         generator = torch.Generator(self._place).manual_seed(zlib.crc32(name.encode()))
@@ -79,10 +79,10 @@ def prepare(folder: Path, path: Path, config: FluxConfig, sizes: Sizes) -> dict[
     """Writes the folder, without weights of the large parts, and the file; returns bytes and seconds of the file.
 
     Raises:
-        SystemExit: the folder is there already, or the disk has too little room.
+        SystemExit: the folder exists already, or the disk has not enough space.
     """
     if folder.exists():
-        raise SystemExit(f"{folder}: expected nothing there, found a folder. Remove it, or give another --folder.")
+        raise SystemExit(f"{folder}: expected no such folder yet, found one. Remove it, or give another --folder.")
     write(folder, config, sizes, large=False)
     flux, t5 = drawn(config, sizes)
     left = flux_file.entries(config, folder, Numbers(flux), Numbers(t5))
@@ -94,12 +94,12 @@ def prepare(folder: Path, path: Path, config: FluxConfig, sizes: Sizes) -> dict[
     seconds, size = time.perf_counter() - start, path.stat().st_size
     print(f"{path.name}: {size / 1e9:.2f} GB in {seconds:.1f} s", flush=True)
     for weights in folder.glob("*/*.safetensors"):
-        weights.unlink()  # what the file holds is taken from it
+        weights.unlink()  # these weights are read from the file
     return {"file_bytes": size, "file_write_s": seconds}
 
 
 def opened(folder: Path, path: Path, rung: str, device: str, cache: str) -> tuple[Pipeline, dict[str, Any]]:
-    """A pipeline of the file, and what it took by part."""
+    """A pipeline with the file's weights, and the loading time by part."""
     if cache == "cold":
         drop(path)
     start = time.perf_counter()
@@ -115,7 +115,7 @@ def opened(folder: Path, path: Path, rung: str, device: str, cache: str) -> tupl
 
 
 def apart(pipeline: Pipeline, path: Path) -> dict[str, float]:
-    """The largest difference of weights on the device from those of the file, as a share of the largest weight."""
+    """Largest difference between weights on the device and in the file, relative to the largest weight."""
     found, config = {}, pipeline.config
     with safe_open(path, framework="pt") as stored:
         for pattern, place in _CHECKED:
@@ -130,7 +130,7 @@ def apart(pipeline: Pipeline, path: Path) -> dict[str, float]:
 
 
 def _numbers(pipeline: Pipeline, weight: Any) -> Any:
-    """A weight of the device in float32, whether it is in e4m3 with scales or not."""
+    """A weight on the device in float32; values in e4m3 are multiplied by their scales."""
     door = pipeline.parts.device.door
     if not hasattr(weight, "scale"):
         return door.to_host(weight, "check").astype(np.float32)
@@ -140,7 +140,7 @@ def _numbers(pipeline: Pipeline, weight: Any) -> Any:
 
 
 def measured(folder: Path, path: Path, rung: str, workload: Workload, how: argparse.Namespace) -> tuple[Any, Any]:
-    """Everything about one rung, and its picture."""
+    """All measurements of one rung, and its picture."""
     sizes = {"height": workload.height, "width": workload.width, "num_inference_steps": workload.steps}
     sizes["max_sequence_length"] = workload.text_tokens
     loads, images = [], []
@@ -155,7 +155,7 @@ def measured(folder: Path, path: Path, rung: str, workload: Workload, how: argpa
         if cache == "cold":
             pipeline.close()
     weights = apart(pipeline, path)
-    print(f"  weights apart: {max(weights.values()):.1e}", flush=True)
+    print(f"  largest difference of weights: {max(weights.values()):.1e}", flush=True)
     record, _ = measure_pictures(pipeline, workload, Sampling(how.repeat), SEED)
     append_record(how.output.with_suffix(".jsonl"), record)
     told("warm", {name: x[0] for name, x in record.times_s.items() if not name.startswith("warmup")})
@@ -167,7 +167,7 @@ def measured(folder: Path, path: Path, rung: str, workload: Workload, how: argpa
 def main() -> None:
     """Writes the file, measures, prints, and writes a JSON file."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--folder", type=Path, required=True, help="Where model folder and file are written: 17 GB.")
+    parser.add_argument("--folder", type=Path, required=True, help="Folder for the model folder and the file: 17 GB.")
     parser.add_argument("--model", default="schnell")
     parser.add_argument("--workload", default="schnell-1024", help="Sizes and steps.")
     parser.add_argument("--rung", action="append", help="Repeat for several; fp8 if not given.")

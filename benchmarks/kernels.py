@@ -1,8 +1,8 @@
-"""Bandwidth of every memory-bound kernel at the shapes of schnell-1024, beside a device copy on the same card.
+"""Bandwidth of every memory-bound kernel at the shapes of schnell-1024, compared with a device copy on the same card.
 
     python -m benchmarks.kernels -o reports/records/kernels.json
 
-`fluxperf/kernel_times.py` says what is called. Launches are back to back between two events, queued behind a write.
+`fluxperf/kernel_times.py` defines the calls. Launches are back to back between two events, queued after a flush.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from fluxperf.files import write_whole
 from fluxperf.harness.measure.environment import commit
 from fluxperf.kernel_times import DTYPES, LAUNCHES, SETS, WARMUP, kernels, timed
 
-#: Batches that are kept.
+#: Number of batches in the result.
 REPEATS = 9
 
 
 def copy_bandwidth(device: CudaDevice) -> float:
-    """Bytes per second of a device copy, read and written, of tensors as large as the joint sequence's."""
+    """Bytes per second of a device copy (read and written) of tensors as large as the joint sequence's."""
     pairs = [(device.empty((1 << 25,), "float32"), device.empty((1 << 25,), "float32")) for _ in range(4)]
     calls = [
         lambda pair=pair: pair[1].data.copy_from_device_async(pair[0].data, pair[0].nbytes, device.stream)

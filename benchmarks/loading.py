@@ -1,10 +1,10 @@
-"""Weights from a file to the device, beside the rate at which the storage itself reads that file.
+"""Loading rate of weights from a file to the device, compared with the storage's own rate for that file.
 
     python -m benchmarks.loading --folder DIR -o reports/records/h100-loading.json
 
-Writes a checkpoint of FLUX.1-schnell's size in the original single-file layout (random bfloat16 numbers), and reads it
-cold (dropped from the page cache) and warm, each time plainly and then through fluxperf. ``--device host --model
-tiny-57`` shows the same on any machine.
+Writes a checkpoint of FLUX.1-schnell's size in the original single-file layout (random bfloat16 values), and reads it
+cold (dropped from the page cache) and warm, each time first with plain reads and then through fluxperf. ``--device host
+--model tiny-57`` runs on any machine.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from fluxperf.files import write_whole
 from fluxperf.harness.measure.environment import commit, machine
 
 RUNG = "tensorcore"
-#: Rows of the modulation projections, in widths of the model: their recipe stacks them whole.
+#: Rows of the modulation projections, in multiples of the model's width. Their recipe stacks them whole.
 _MODULATIONS = {"img_mod": 6, "txt_mod": 6, "modulation": 3, "adaLN_modulation": 2}
 _BLOCK = 1 << 26
 
@@ -56,10 +56,10 @@ def shapes(config: FluxConfig) -> dict[str, tuple[int, ...]]:
 
 
 def write(path: Path, config: FluxConfig) -> None:
-    """A checkpoint of random finite numbers below 2, written once and synchronized to the storage.
+    """Writes a checkpoint of random finite values below 2, and synchronizes it to the storage.
 
     Raises:
-        SystemExit: the folder has too little room.
+        SystemExit: the disk has not enough space.
     """
     header, end = {}, 0
     for name, shape in shapes(config).items():
@@ -69,7 +69,7 @@ def write(path: Path, config: FluxConfig) -> None:
     text += b" " * (-len(text) % 8)
     size = 8 + len(text) + end
     if path.is_file() and path.stat().st_size == size:
-        print(f"{path.name} is there already")
+        print(f"{path.name} exists already")
         return
     free = shutil.disk_usage(path.parent).free
     if free < 1.05 * size:
@@ -87,7 +87,7 @@ def write(path: Path, config: FluxConfig) -> None:
 
 
 def drop(path: Path) -> None:
-    """Takes a file out of the page cache."""
+    """Drops a file from the page cache."""
     number = os.open(path, os.O_RDONLY)
     os.fsync(number)
     os.posix_fadvise(number, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -95,7 +95,7 @@ def drop(path: Path) -> None:
 
 
 def read(path: Path, chunk: int, readers: int) -> int:
-    """Reads a whole file and throws it away, with the same reads as loading; returns its bytes."""
+    """Reads a whole file with the same reads as loading, and discards it; returns its bytes."""
     size = path.stat().st_size
 
     def reader(first: int) -> int:
@@ -120,7 +120,7 @@ def load(path: Path, device: Device) -> int:
 
 
 def timed(name: str, work: Callable[[], int]) -> dict[str, Any]:
-    """Bytes, seconds and rate of a piece of work, printed."""
+    """Bytes, seconds and rate of a function call; also printed."""
     start = time.perf_counter()
     nbytes = work()
     seconds = time.perf_counter() - start
@@ -147,13 +147,13 @@ def measure(path: Path, device: Device, repeat: int) -> list[dict[str, Any]]:
 def main() -> None:
     """Writes the checkpoint, measures, prints, and writes a JSON file."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--folder", type=Path, required=True, help="Where the checkpoint is written: 24 GB.")
+    parser.add_argument("--folder", type=Path, required=True, help="Folder for the checkpoint: 24 GB.")
     parser.add_argument("--model", default="schnell")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--repeat", type=int, default=2, help="Rounds of cold and warm.")
     parser.add_argument("--chunk-bytes", type=int, default=CHUNK_BYTES)
     parser.add_argument("--readers", type=int, default=READERS)
-    parser.add_argument("--keep", action="store_true", help="Leave the checkpoint there for another run.")
+    parser.add_argument("--keep", action="store_true", help="Keep the checkpoint for another run.")
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
     device = open_device(arguments.device)

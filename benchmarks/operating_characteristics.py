@@ -1,9 +1,9 @@
-"""False alarms and power of the gate's own judge, over models of noise and over A/A comparisons of a machine.
+"""False alarms and power of the gate's judge, for models of noise and for measured A/A comparisons.
 
     python -m benchmarks.operating_characteristics -o reports/records/operating-characteristics.json
 
-A row for each model and true change, as `fluxperf gate power` prints them. Seconds of a generation and of a step are
-judged, one number of each process. Two thousand trials of everything take about four minutes of one core.
+One row for each model and true change, as `fluxperf gate power` prints them. Seconds of a generation and of a step are
+judged, with one value per process. Two thousand trials of everything take about four minutes of one core.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from fluxperf.harness.simulation import CHANGES, Draw, Gated, Shares, Values, me
 
 METRICS = ("times.denoise", "times.step")
 
-#: A/A comparisons that were measured, by what they are called in rows.
+#: Measured A/A comparisons, by their name in the rows.
 MEASURED = {"A/A of an H100, fused": Path("reports/records/h100-aa.json")}
 
 Noise = Callable[[np.random.Generator, int], Values]
 
 
 class Model(NamedTuple):
-    """Noise of processes that run one after another, as logarithms, and what it is."""
+    """A model of noise (logarithms of processes that run one after another), and its description."""
 
     noise: Noise
     words: str
@@ -94,7 +94,7 @@ MODELS = {
 
 
 def drawn(noise: Noise) -> Draw:
-    """Pairs [2 metrics, pairs, 2] of processes that run in turns; a step is a quarter of a generation."""
+    """Draws pairs [2 metrics, pairs, 2] of processes that run in turns; a step takes a quarter of a generation."""
 
     def draw(rng: np.random.Generator, pairs: int) -> Values:
         whole = np.log(0.5) + noise(rng, 2 * pairs).reshape(pairs, 2)
@@ -105,7 +105,7 @@ def drawn(noise: Noise) -> Draw:
 
 
 def rows(policy: Path, trials: int, wanted: list[str], tell: Callable[[Shares], None]) -> list[Shares]:
-    """The table."""
+    """All rows of the table."""
     judged = read_policy(policy)
     rules = {name: judged.noisy[name] for name in METRICS}
     found: list[Shares] = []

@@ -1,4 +1,4 @@
-"""Cases of `benchmarks.products`: operands, the library's way, this project's own tiles, and the right result."""
+"""Cases of `benchmarks.products`: operands, cuBLASLt's computation, this project's kernels, and the expected result."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from fluxperf.engine.ops.cuda.projection import project
 from fluxperf.engine.ops.cuda.tiles import Tile
 from fluxperf.engine.ops.table import Quantized, Unscaled
 
-#: Sets of operands that calls rotate over: the smallest set of a large product is as large as the L2 cache.
+#: Number of operand sets that calls alternate between. Together they exceed the L2 cache.
 _SETS = 3
 
-#: Relative error of results against float32, by numbers of the operands, and of results in e4m3.
+#: Relative errors against float32 that are allowed, by operands; and of results in e4m3.
 _BOUNDS = {"bf16": 4e-3, "e4m3": 2e-2, "gelu e4m3": 4e-2, "heads e4m3": 4e-2}
 
 Calls = dict[str, list[Callable[[], Any]]]
 
 
 class Case(NamedTuple):
-    """A product with what follows it: M x N x K, the kind of epilogue, e4m3 or bfloat16 operands."""
+    """A product with its epilogue: M x N x K, the kind of epilogue, e4m3 or bfloat16 operands."""
 
     kind: str
     m: int
@@ -35,7 +35,7 @@ class Case(NamedTuple):
 
     @property
     def name(self) -> str:
-        """In words."""
+        """Name of the case."""
         return f"{self.kind} {self.m} x {self.n} x {self.k} {self.numbers}"
 
     @property
@@ -45,7 +45,7 @@ class Case(NamedTuple):
 
     @property
     def bound(self) -> float:
-        """Relative error that is right: roundings of the result, and of a product in between."""
+        """Allowed relative error: from rounding the result, and a product in between."""
         return _BOUNDS.get(f"{self.kind} {self.numbers}", _BOUNDS[self.numbers])
 
 
@@ -77,7 +77,7 @@ class _Set(NamedTuple):
 
 
 def made(device: CudaDevice, case: Case, only: str = "") -> tuple[Calls, dict[str, float]]:
-    """Calls of every variant, and its relative error on the first set; ``only`` names own tiles, all unless given."""
+    """Calls of every variant, and its relative error on the first set; ``only`` selects one of this project's tiles."""
     sets = [_drawn(device, case, seed) for seed in range(_SETS)]
     bf16 = {"gated": _gated, "gelu": _gelu, "heads": _heads, "plain": _plain}
     maker = bf16 if case.numbers == "bf16" else {**bf16, "gated": _gated_e4m3, "gelu": _gelu_e4m3}
@@ -93,7 +93,7 @@ def made(device: CudaDevice, case: Case, only: str = "") -> tuple[Calls, dict[st
 
 
 def _drawn(device: CudaDevice, case: Case, seed: int) -> _Set:
-    """Numbers of about one everywhere: products are brought there by the weight's scale."""
+    """Operands whose results are near 1 in size, because the weight's scale is chosen so."""
 
     def draw(key: int, shape: tuple[int, ...], std: float) -> Any:
         return device.draw_normal((seed, key), shape, "bfloat16", std)
@@ -110,7 +110,7 @@ def _drawn(device: CudaDevice, case: Case, seed: int) -> _Set:
 
 
 def _wide(x: Any) -> Any:
-    """In float32, behind the scale of numbers in e4m3."""
+    """Values in float32; those in e4m3 are multiplied by their scale."""
     cp = cupy()
     if isinstance(x, Quantized):
         import ml_dtypes
@@ -135,7 +135,7 @@ def _apart(result: Any, wanted: Any) -> float:
 
 
 def _summed(one: _Set) -> Any:
-    """X W^T in float32."""
+    """``X W^T`` in float32."""
     return _wide(one.x) @ _wide(one.weight).T
 
 

@@ -1,10 +1,11 @@
-"""Products of the model at the card's limit of power: this project's own tiles in turns with the library.
+"""Matrix products of the model at the card's power limit: this project's kernels in turns with cuBLASLt.
 
     python -m benchmarks.products -o reports/records/h100-products.json [--only gated] [--seconds 0.6] [--rounds 3]
 
-Each case is what an op computes: the product with all that follows it. Its variants run in turns as replays of a graph,
-operands rotated beyond the L2 cache, behind a time that brings the card to its limit; milliseconds by events, joules by
-NVML's counter of energy. Results are compared with float32 products of the same operands before anything is timed.
+Each case is an op: the product with its epilogue. Its variants run in turns as graph replays, with operands that
+alternate beyond the L2 cache, after a warm-up that brings the card to its power limit. Milliseconds are measured by
+events, joules by NVML's energy counter. Results are compared with float32 products of the same operands before anything
+is timed.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from fluxperf.engine.device.cuda import CudaDevice
 from fluxperf.harness.measure.clocks import nvml
 from fluxperf.harness.measure.environment import commit
 
-#: Milliseconds that one launch of a graph takes, about.
+#: Approximate milliseconds of one graph launch.
 _LAUNCH_MS = 8.0
 
 
 class Turn(NamedTuple):
-    """Seconds of one variant in one turn, per call."""
+    """Seconds, joules and clock of one variant in one turn, per call."""
 
     ms: float
     joules: float | None
@@ -35,7 +36,7 @@ class Turn(NamedTuple):
 
 
 class Meter:
-    """Joules and clock of a GPU, by NVML; ``None`` where it does not tell."""
+    """Joules and clock of a GPU by NVML; ``None`` where it does not report them."""
 
     def __init__(self, device: CudaDevice) -> None:
         self._nvml = nvml()
@@ -43,11 +44,11 @@ class Meter:
             self._handle = self._nvml.nvmlDeviceGetHandleByPciBusId(device.bus_id)
 
     def joules(self) -> float | None:
-        """Since the driver was loaded."""
+        """Joules since the driver was loaded."""
         return self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle) / 1e3 if self._nvml else None
 
     def mhz(self) -> float | None:
-        """Clock of the multiprocessors now."""
+        """Current clock of the multiprocessors in MHz."""
         return float(self._nvml.nvmlDeviceGetClockInfo(self._handle, 1)) if self._nvml else None
 
 
@@ -60,7 +61,7 @@ class Runner:
 
     def _graph(self, calls: list[Callable[[], Any]]) -> tuple[Any, int, Any]:
         device = self._device
-        for call in calls:  # chooses, compiles, allocates
+        for call in calls:  # chooses algorithms, compiles, allocates
             call()
         start = device.mark()
         for call in calls:
@@ -80,11 +81,11 @@ class Runner:
             return device.graphs.capture(arena, run), count, arena
 
     def heat(self, seconds: float) -> None:
-        """Brings the card to its limit."""
+        """Brings the card to its power limit."""
         self._run(next(iter(self._graphs)), seconds)
 
     def turns(self, seconds: float, rounds: int) -> dict[str, list[Turn]]:
-        """Every variant in every round, each second round in reverse."""
+        """Runs every variant in every round; every second round in reverse order."""
         found: dict[str, list[Turn]] = {name: [] for name in self._graphs}
         for number in range(rounds):
             names = list(self._graphs)
@@ -112,7 +113,7 @@ class Runner:
         return Turn(ms / calls, None if before is None or after is None else (after - before) / calls, mhz)
 
     def close(self) -> None:
-        """Gives the graphs' memory back."""
+        """Releases the graphs' memory."""
         for name in list(self._graphs):
             graph, _, arena = self._graphs.pop(name)
             del graph
@@ -120,7 +121,7 @@ class Runner:
 
 
 def measured(device: CudaDevice, meter: Meter, case: Case, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Rows of one case: a variant each, with its error against float32."""
+    """Rows of one case: one per variant, with its error against float32."""
     variants, errors = made(device, case, options.tiles)
     rows = []
     if options.check:
@@ -163,8 +164,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.6, help="of a turn")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--heat", type=float, default=3.0, help="seconds before the first turn of a case")
-    parser.add_argument("--tiles", default="", help="own tiles of these names alone, separated by commas")
-    parser.add_argument("--check", action="store_true", help="compare results, time nothing")
+    parser.add_argument("--tiles", default="", help="only these tiles of this project, separated by commas")
+    parser.add_argument("--check", action="store_true", help="compare results, measure no time")
     options = parser.parse_args()
     device = CudaDevice()
     meter = Meter(device)

@@ -1,7 +1,7 @@
-"""diffusers' transformer on the very weights of our rungs: on a GPU even the same memory.
+"""diffusers' transformer on the weights of fluxperf's rungs; on a GPU they even share the memory.
 
-Our weights are drawn or loaded on the device in bfloat16. diffusers' parameters are rows of them, by the recipes of the
-loader read backwards, so a bfloat16 model of 24 GB is there once.
+The weights are drawn or loaded on the device in bfloat16. diffusers' parameters are rows of them, by the inverse of the
+loader's recipes, so a bfloat16 model of 24 GB is in memory only once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Rows(NamedTuple):
 
 
 def sources(config: FluxConfig, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[Rows]]:
-    """For every parameter of diffusers the rows of canonical tensors that it is made of, in order.
+    """For every parameter of diffusers, the rows of canonical tensors that form it, in order.
 
     Args:
         config: sizes of the model.
@@ -50,7 +50,7 @@ def sources(config: FluxConfig, shapes: Mapping[str, tuple[int, ...]]) -> dict[s
             found[piece.name].append((piece.start, Rows(path, row, row + stop - piece.start)))
             row += stop - piece.start
         assert row == canonical.pop(path)[0], path
-    assert not canonical, f"canonical tensors that diffusers has not: {sorted(canonical)}"
+    assert not canonical, f"canonical tensors that diffusers does not have: {sorted(canonical)}"
     for name, parts in found.items():
         parts.sort()
         ends = [start + rows.stop - rows.start for start, rows in parts]
@@ -60,17 +60,17 @@ def sources(config: FluxConfig, shapes: Mapping[str, tuple[int, ...]]) -> dict[s
 
 
 def on_meta(config: FluxConfig) -> FluxTransformer2DModel:
-    """diffusers' model in bfloat16 without memory."""
+    """diffusers' model in bfloat16 without allocated memory."""
     with torch.device("meta"):
         return built(config).to(torch.bfloat16)
 
 
 def assigned(config: FluxConfig, tensor: Callable[[str], torch.Tensor]) -> FluxTransformer2DModel:
-    """diffusers' model of canonical tensors: views of them wherever a parameter's rows lie together.
+    """diffusers' model of canonical tensors. Its parameters are views wherever their rows are contiguous.
 
     Args:
         config: sizes of the model.
-        tensor: gives the canonical tensor of a path.
+        tensor: returns the canonical tensor of a path.
     """
     model = on_meta(config)
     shapes = {name: tuple(x.shape) for name, x in model.state_dict().items()}
@@ -84,9 +84,9 @@ def assigned(config: FluxConfig, tensor: Callable[[str], torch.Tensor]) -> FluxT
 
 
 def as_torch(device: Device, array: Any) -> torch.Tensor:
-    """A device's array as PyTorch sees it: the same memory on a GPU, a copy of a host device's.
+    """A device's array as a PyTorch tensor: on a GPU on the same memory, on the host device a copy.
 
-    bfloat16 goes as 16-bit numbers, because DLPack has no NumPy type for it.
+    bfloat16 is passed as 16-bit integers, because DLPack has no NumPy type for it.
     """
     narrow = str(array.dtype) == "bfloat16"
     if device.kind == "host":
@@ -97,11 +97,11 @@ def as_torch(device: Device, array: Any) -> torch.Tensor:
 
 
 def of_source(source: WeightSource, device: Device) -> FluxTransformer2DModel:
-    """diffusers' model of a source's weights in bfloat16, in the memory that the source gives out.
+    """diffusers' model of a source's weights in bfloat16, on the source's memory.
 
     Args:
-        source: keeps what it gave (`SharedWeights`), or the model has a copy of its own.
-        device: where the weights are put.
+        source: keeps the weights (`SharedWeights`); otherwise the model has a copy of its own.
+        device: where the weights are placed.
     """
     shapes = parameters(source.config)
     return assigned(

@@ -1,4 +1,4 @@
-"""Cost of a stamp on the device, beside an event alone, and the resolution of the device's timer.
+"""Device time of a stamp compared with an event alone, and the resolution of the device's timer.
 
 python -m benchmarks.stamps -o reports/records/h200-stamps.json
 """
@@ -19,12 +19,12 @@ from fluxperf.engine.device.cuda import CudaDevice
 from fluxperf.files import write_whole
 from fluxperf.harness.measure.environment import commit
 
-#: Stamps in a row, rounds of that, and cycles that the device is kept busy while they are given.
+#: Stamps in a row, number of rounds, and cycles that the device is kept busy while they are submitted.
 _STAMPS, _ROUNDS, _BUSY_CYCLES = 400, 7, 24_000_000
 
 
 def cost_us(device: CudaDevice, take: Callable[[], Any]) -> float:
-    """Microseconds of the device for each, back to back, behind work that outlasts their being given."""
+    """Device time of each call in microseconds, back to back, after work that lasts until all are submitted."""
     rounds = []
     for _ in range(_ROUNDS):
         device.synchronize()
@@ -36,7 +36,7 @@ def cost_us(device: CudaDevice, take: Callable[[], Any]) -> float:
 
 
 def timer_step_ns(device: CudaDevice) -> int:
-    """The smallest difference of two readings of the device's timer."""
+    """Smallest difference between two readings of the device's timer."""
     stamps = [device.stamp() for _ in range(_STAMPS)]
     device.synchronize()
     readings = np.unique(np.concatenate([stamp.row[:, 1] for stamp in stamps]))
@@ -54,7 +54,7 @@ def main(words: list[str] | None = None) -> None:
     stamp, event = cost_us(device, device.stamp), cost_us(device, device.mark)
     revision, dirty = commit(Path(fluxperf.__file__).resolve().parent.parent)
     told = {
-        "what": "microseconds of the device, median of rounds of 400 back to back; a stamp has an event in it",
+        "what": "microseconds of the device, median of rounds of 400 back to back; a stamp includes an event",
         "commit": revision,
         "dirty": dirty,
         "machine": device.describe(),

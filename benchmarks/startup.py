@@ -1,8 +1,8 @@
-"""Start-up of a rung with synthetic weights: how long until the first forward, with cold and with warm caches.
+"""Start-up time of a rung with synthetic weights until the first forward, with cold and with warm caches.
 
     python -m benchmarks.startup --workload schnell-1024 -o reports/records/startup.json
 
-Each row is a fresh process: the first with an empty kernel cache, the second with what the first left.
+Each row is a fresh process: the first with an empty kernel cache, the second with the cache of the first.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Peers: other implementations of the same workload, measured in the same run with the same records."""
+"""Peers: other implementations of the same workload, measured in the same run and stored in the same records."""

@@ -1,7 +1,7 @@
-"""diffusers' FLUX.1 transformer on the same GPU: eager, as its authors compile it, and compiled with products in e4m3.
+"""diffusers' FLUX.1 transformer on the same GPU: eager, compiled as its authors recommend, and compiled in e4m3.
 
-Weights are random numbers of the same spread as fluxperf's synthetic ones, drawn on the card; only times are compared.
-The loop is that of diffusers' pipeline: bfloat16 latents, the scheduler's Euler step in float32.
+Weights are random values with the distribution of fluxperf's synthetic ones, drawn on the card; only times are
+compared. The loop is that of diffusers' pipeline: bfloat16 latents, the scheduler's Euler step in float32.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fluxperf.engine.device.stamps import Lapse, Stamp
 from fluxperf.engine.model.schedule import sigmas
 from fluxperf.workloads import GUIDANCE, Workload
 
-#: Forms of this peer, by the name that `fluxperf run --peer` takes.
+#: Forms of this peer, by their name in `fluxperf run --peer`.
 FORMS = {
     "diffusers": "eager",
     "diffusers-compiled": "fused QKV, cuDNN attention, compile_repeated_blocks",
@@ -27,10 +27,10 @@ FORMS = {
     "cuDNN attention, compile_repeated_blocks",
 }
 
-#: Largest number of e4m3, and the least scale: a row of zeros is divided by it.
+#: Largest e4m3 value, and the smallest scale, which prevents a division by 0 for a row of zeros.
 _E4M3_MAX, _LEAST_SCALE = 448.0, 1e-12
 
-#: What `torch._scaled_mm` wants rows, inputs and outputs to be multiples of.
+#: Alignment that `torch._scaled_mm` requires of rows, inputs and outputs.
 _ALIGNMENT = 16
 
 
@@ -43,23 +43,23 @@ class _CurrentStream:
 
 
 class TorchClock:
-    """Fluxperf's own stamps, on PyTorch's current stream: the clock of a peer is that of the rung beside it."""
+    """fluxperf's stamps on PyTorch's current stream, so that the peer and the rung use the same clock."""
 
     def __init__(self) -> None:
         self._device = CudaDevice(torch.cuda.current_device())
         self._stream_of = cupy().cuda.Stream.from_external
 
     def stamp(self) -> Stamp:
-        """A moment of PyTorch's stream."""
+        """A stamp at the current point of PyTorch's stream."""
         before, theirs = self._device.stream, self._stream_of(_CurrentStream())
         theirs.use()
-        try:  # a `with` block would leave CuPy's null stream behind it, not the one before
+        try:  # not a `with` block: it would restore CuPy's null stream instead of the previous one
             return self._device.stamp()
         finally:
             before.use()
 
     def elapsed(self, start: Stamp, end: Stamp) -> Lapse:
-        """Seconds, cycles and their clock between two stamps."""
+        """Seconds, cycles and mean clock between two stamps."""
         return self._device.elapsed(start, end)
 
     def synchronize(self) -> None:
@@ -121,10 +121,10 @@ class Peer:
 
 
 class E4m3Linear(torch.nn.Module):
-    """``x W^T + b`` of e4m3 numbers: one scale per row of x, found when it runs, and one per output channel.
+    """``x W^T + b`` in e4m3, with one scale per row of x, computed at run time, and one per output channel.
 
-    *Numerics*: scales are float32, ``amax / 448``; sums are those of the tensor cores (``use_fast_accum``), the result
-    is bfloat16.
+    *Numerics*: scales are float32, ``amax / 448``. Accumulation is that of the tensor cores (``use_fast_accum``), the
+    result is bfloat16.
 
     Args:
         linear: weight [N, K] and bias [N]; N and K are multiples of 16.
@@ -165,10 +165,10 @@ def quantized(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 @torch.no_grad()
 def quantize_blocks(model: Any) -> None:
-    """Merges the QKV projections of all blocks and puts every projection of tokens into e4m3, one after the other.
+    """Merges the QKV projections of all blocks, and converts every projection of tokens to e4m3, one after the other.
 
-    Modulations (one row), embedders and the final layer stay as they are. What is replaced is let go at once: the
-    memory in use never exceeds that of the bfloat16 model by more than a projection.
+    Modulations (one row), embedders and the final layer stay as they are. Replaced weights are released at once, so the
+    memory in use never exceeds that of the bfloat16 model by more than one projection.
     """
     for block in [*model.transformer_blocks, *model.single_transformer_blocks]:
         block.attn.fuse_projections()
@@ -186,7 +186,7 @@ def _normal(*shape: int) -> torch.Tensor:
 
 
 def built(config: FluxConfig) -> FluxTransformer2DModel:
-    """The model of a configuration, with diffusers' own initial weights, on the device that PyTorch is told to use."""
+    """The model of a configuration with diffusers' initial weights, on PyTorch's default device."""
     return FluxTransformer2DModel(
         num_layers=config.double_blocks,
         num_single_layers=config.single_blocks,

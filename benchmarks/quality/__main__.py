@@ -1,10 +1,10 @@
-"""How far rungs are from a float32 run on the same numbers, which layers in e4m3 that is due to, and diffusers beside.
+"""Errors of rungs against a float32 run on the same inputs, which e4m3 layers cause them, and diffusers' errors.
 
     python -m benchmarks.quality --workload schnell-1024 -o reports/records/h100-quality.json
 
-The reference runs first, by itself, then float32 rungs, each with the device to itself. All else has the same bfloat16
-weights in the same memory: diffusers, rungs, and the rung before ``fp8`` with one type of layer at a time in e4m3.
-``--workload tiny --device host`` shows the same on any machine. The file is written anew after every run.
+The reference runs first, alone, then float32 rungs, each alone on the device. All other runs share the same bfloat16
+weights in memory: diffusers, rungs, and the rung before ``fp8`` with one layer type at a time in e4m3. ``--workload
+tiny --device host`` runs on any machine. The file is rewritten after every run.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from fluxperf.harness.measure.environment import commit, installed, machine
 from fluxperf.record_rows import workload_row
 from fluxperf.workloads import placed
 
-#: Rows are shown in this order; they are measured in another.
+#: Order of the rows in the table; the order of measurement differs.
 _GROUPS = ("rung", "layers", "peer")
 _LIBRARIES = ("torch", "diffusers", "ml_dtypes")
 
@@ -65,7 +65,7 @@ def shared_rungs(names: Sequence[str], shared: WeightSource, device: Device, exp
 
 
 def layer_rows(names: Sequence[str], shared: WeightSource, device: Device, expected: Sequence[Reference]) -> Rows:
-    """Rows of types of layers in e4m3, one after the other."""
+    """Rows of layer types in e4m3, one after the other."""
 
     def figures(name: str) -> Figures | str:
         sampler, model = partly(shared, device, layers_named(name))
@@ -79,18 +79,18 @@ def layer_rows(names: Sequence[str], shared: WeightSource, device: Device, expec
 
 
 def peer_rows(names: Sequence[str], shared: WeightSource, device: Device, expected: Sequence[Reference]) -> Rows:
-    """Rows of forms of diffusers; one that cannot run here has the reason instead of figures."""
+    """Rows of forms of diffusers; a form that cannot run here has the reason instead of figures."""
     if not names:
         return
     try:
         from benchmarks.quality import peer
     except ImportError as error:
-        reason = f"its libraries do not import ({error}). Install torch and diffusers beside fluxperf."
+        reason = f"its libraries cannot be imported ({error}). Install torch and diffusers in fluxperf's environment."
         yield from (Row(name=name, group="peer", precision="", what="", reason=reason) for name in names)
         return
     for e4m3, precision in ((False, "bfloat16"), (True, "e4m3")):
         chosen = {name: peer.FORMS[name] for name in names if peer.FORMS[name].e4m3 == e4m3}
-        reason = peer.obstacle(e4m3, device) if chosen else "nothing was asked for"
+        reason = peer.obstacle(e4m3, device) if chosen else "no form was requested"
         if reason is not None:
             for name, form in chosen.items():
                 yield Row(name=name, group="peer", precision=precision, what=form.what, reason=reason)
@@ -102,7 +102,10 @@ def peer_rows(names: Sequence[str], shared: WeightSource, device: Device, expect
 
 
 def measured(how: Asked, expected: Sequence[Reference]) -> Rows:
-    """All rows as they are measured: the peer first, as PyTorch gives memory back that our pool would keep."""
+    """All rows in order of measurement.
+
+    The peer is first, because PyTorch returns its memory and CuPy's pool would not.
+    """
     yield from float32_rungs(how.rungs, how.source, how.device, expected)
     shared = SharedWeights(how.source)
     with closing(open_device(how.device)) as device:
@@ -113,7 +116,7 @@ def measured(how: Asked, expected: Sequence[Reference]) -> Rows:
 
 
 def results(how: Asked) -> Iterator[Result]:
-    """The file's contents after every row."""
+    """The file's content after every row."""
     start = time.perf_counter()
     expected = references(how.reference, how.source, open_device(how.device), how.workload, how.seeds)
     seconds = time.perf_counter() - start
@@ -139,7 +142,7 @@ def results(how: Asked) -> Iterator[Result]:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Measures, prints, and writes a JSON file; exit code 1 if results of ours are no numbers."""
+    """Measures, prints, and writes a JSON file; exit code 1 if results of fluxperf are not finite."""
     try:
         how = asked(__doc__.partition("\n")[0], words)
         for result in results(how):

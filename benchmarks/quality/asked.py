@@ -1,4 +1,4 @@
-"""The request of a run of the benchmark: every name is known, and the device can do it, before any work."""
+"""The checked arguments of the benchmark: names are known and the device can run them, before any work."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from fluxperf.files import check_writable
 from fluxperf.workloads import HEADLINE, Workload, obstacles, workload_named
 
 RUNGS = ("fused", "captured", "fp8")
-#: Forms of the peer; `benchmarks.quality.peer` says what they are, and needs PyTorch.
+#: Forms of the peer; `benchmarks.quality.peer` defines them, but needs PyTorch.
 PEERS = ("diffusers", "diffusers-exact", "diffusers-fp8", "diffusers-fp8-exact")
 _NONE = "none"
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A checked request. ``device`` is a kind that is there, ``described`` names the device as records do."""
+    """Checked arguments. ``device`` is a kind that works here, ``described`` names the device as in records."""
 
     workload: Workload
     source: WeightSource
@@ -41,11 +41,11 @@ class Asked:
 
 
 def asked(description: str, words: Sequence[str] | None = None) -> Asked:
-    """The command line.
+    """Parses and checks the command line.
 
     Raises:
-        FluxperfError: an unknown name, nothing to do, a device that is not to be had or cannot, weights that cannot be
-            read, a place that cannot be written to.
+        FluxperfError: an unknown name, nothing to measure, a device that is missing or unsuitable, unreadable weights,
+            or an output that cannot be written.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=description)
     parser.add_argument("--workload", default=HEADLINE)
@@ -55,7 +55,7 @@ def asked(description: str, words: Sequence[str] | None = None) -> Asked:
     for option, known in (("rung", RUNGS), ("layers", tuple(LAYERS)), ("peer", PEERS)):
         text = f"Repeat for several. By default {', '.join(known)}; {_NONE} for none."
         parser.add_argument(f"--{option}", action="append", help=text)
-    parser.add_argument("--seeds", type=int, default=1, help="How many inputs are drawn, from seeds 0, 1, ...")
+    parser.add_argument("--seeds", type=int, default=1, help="Number of inputs, drawn from seeds 0, 1, ...")
     parser.add_argument("-o", "--output", type=Path, required=True)
     given = parser.parse_args(words)
     rungs, layers, peers = (
@@ -83,7 +83,7 @@ def _check_names(rungs: Sequence[str], layers: Sequence[str], peers: Sequence[st
         if name not in PEERS:
             raise UnknownNameError("peer", name, PEERS)
     if not (*rungs, *layers, *peers):
-        raise ConfigError("quality: expected a rung, a type of layer or a peer, got none of them. Leave one in.")
+        raise ConfigError("quality: expected at least one rung, layer type or peer, got none. Name one.")
 
 
 def _check_rungs(names: Sequence[str], kind: str) -> None:

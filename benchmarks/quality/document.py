@@ -1,4 +1,4 @@
-"""A result file as the Markdown that documents show of it.
+"""Prints a result file as the Markdown that the documentation shows.
 
     python -m benchmarks.quality.document reports/records/h100-quality.json
 
@@ -21,7 +21,7 @@ def read(path: Path) -> Result:
     """A result file.
 
     Raises:
-        RecordError: it is not there, or is no such file.
+        RecordError: the file is missing, or is not a result file.
     """
     try:
         return msgspec.json.decode(path.read_bytes(), type=Result)
@@ -32,7 +32,7 @@ def read(path: Path) -> Result:
 
 
 def as_markdown(result: Result) -> str:
-    """Where and what was measured, the table of all rows, and the ratios to the peer."""
+    """Machine and workload, the table of all rows, and the ratios to the peer."""
     return "\n".join([*_about(result), "", *_table(result), "", *(f"- {said}" for said in sentences(result))])
 
 

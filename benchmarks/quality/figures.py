@@ -1,4 +1,4 @@
-"""Figures of a run: how they are measured, stored in the result file, and shown."""
+"""Figures of a run: computation, storage in the result file, and presentation."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from fluxperf.harness.records import Machine, WorkloadRow
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """Errors of a run against the reference, ``||x - reference|| / ||reference||`` over all numbers; outermost by seed.
+    """Errors of a run against the reference, ``||x - reference|| / ||reference||``; the outermost index is the seed.
 
-    ``forward``: of the velocity at each step from the reference's own latents, so of one forward. ``latents``: of the
-    latents behind each step of its own generation, so of all steps so far. ``cosine``: of the final latents and the
-    reference's.
+    ``forward``: error of the velocity at each step, computed from the reference's latents, so of one forward.
+    ``latents``: error of the latents after each step of a generation of its own, so of all steps so far. ``cosine``:
+    cosine similarity of the final latents with the reference's.
     """
 
     forward: list[list[float]]
@@ -28,9 +28,9 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One run, and its figures or the reason why there are none.
+    """One run, with its figures or the reason why there are none.
 
-    ``group``: rung, layers (of one type in e4m3) or peer; ``precision`` of its products: float32, bfloat16 or e4m3.
+    ``group``: rung, layers (one type in e4m3) or peer; ``precision`` of its products: float32, bfloat16 or e4m3.
     """
 
     name: str
@@ -43,10 +43,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ratio(msgspec.Struct, frozen=True, kw_only=True):
-    """Errors of a run over those of a peer in the same precision: below 1 it is closer to the reference.
+    """Errors of a run divided by those of a peer in the same precision; below 1 the run is closer to the reference.
 
-    ``forward``: geometric mean over steps and seeds. ``forward_largest``: of any step and seed. ``latents``: of the
-    final latents, the largest of any seed.
+    ``forward``: geometric mean over steps and seeds. ``forward_largest``: the largest of any step and seed.
+    ``latents``: the largest of any seed, for the final latents.
     """
 
     of: str
@@ -57,7 +57,10 @@ class Ratio(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """The file: where and on what, and all rows. ``seeds`` are those of the inputs, ``dirty`` is the checkout."""
+    """Content of the file: machine, workload and all rows.
+
+    ``seeds`` are those of the inputs, ``dirty`` is the checkout's state.
+    """
 
     schema: int = 1
     created_utc: str
@@ -75,7 +78,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compared(run: Run, references: Sequence[Reference]) -> Figures | str:
-    """Figures of a run against references, one for each seed; or why there are none: results that are no numbers."""
+    """Figures of a run against references, one per seed; or a reason if its results are not finite."""
     forward, latents, cosines = [], [], []
     for reference in references:
         given, behind = reference.latents[:-1], reference.latents[1:]
@@ -87,12 +90,12 @@ def compared(run: Run, references: Sequence[Reference]) -> Figures | str:
         for seed, steps in enumerate(errors):
             if not np.isfinite(steps).all():
                 first = int(np.isfinite(steps).argmin()) + 1
-                return f"expected finite numbers, got others in the {what} of step {first} with seed {seed}."
+                return f"expected finite values, got NaN or infinity in the {what} of step {first} with seed {seed}."
     return Figures(forward=forward, latents=latents, cosine=cosines)
 
 
 def ratios(rows: Sequence[Row]) -> Iterator[Ratio]:
-    """Every rung, and the products by themselves, over every peer in the same precision."""
+    """Every rung, and the products alone, divided by every peer in the same precision."""
     peers = [row for row in rows if row.group == "peer"]
     for row in rows:
         if row.group == "rung" or (row.group, row.name) == ("layers", "products"):
@@ -102,9 +105,9 @@ def ratios(rows: Sequence[Row]) -> Iterator[Ratio]:
 
 
 def shares(rows: Sequence[Row]) -> dict[str, float]:
-    """Of the squared error that e4m3 adds to a forward, the part of each type of layer, over all steps and seeds.
+    """For each layer type, its share of the squared error that e4m3 adds to a forward, over all steps and seeds.
 
-    ``(e_type^2 - e_plain^2) / (e_fp8^2 - e_plain^2)``, means of squares. Empty without both of those rungs.
+    ``(e_type^2 - e_plain^2) / (e_fp8^2 - e_plain^2)`` with means of squares. Empty without both rungs.
     """
     squares = {(row.group, row.name): _mean_square(row.figures) for row in rows if row.figures is not None}
     plain, whole = squares.get(("rung", PLAIN)), squares.get(("rung", QUANTIZED))
@@ -118,12 +121,12 @@ def shares(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def headings(result: Result) -> tuple[str, ...]:
-    """Of the columns that `cells` fills."""
+    """Headings of the columns that `cells` fills."""
     return ("", "step 1", f"step {result.workload.steps}", "worst", "latents", "1 - cos")
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """A row as text, the largest of all seeds: name, error of the first, the last and the worst velocity, the rest."""
+    """A row as text, the largest of all seeds: name; error of the first, the last and the worst velocity; the rest."""
     name = row.name if row.group != "layers" else f"{row.precision}: {row.name}"
     if row.figures is None:
         return (name, *["none"] * 5)
@@ -154,7 +157,7 @@ def view(result: Result) -> Table:
 
 
 def sentences(result: Result) -> Iterator[str]:
-    """Where the error comes from, ratios in words, and why rows have no figures."""
+    """Sentences: where the error comes from, the ratios, and why rows have no figures."""
     if parts := shares(result.rows):
         listed = ", ".join(f"{name} {100 * part:.0f} %" for name, part in parts.items())
         yield f"of the squared error that e4m3 adds to a forward: {listed}"
@@ -196,5 +199,5 @@ def _ratio(row: Row, ours: Figures, peer: Row, theirs: Figures) -> Ratio:
 
 
 def _share(error: float) -> str:
-    """In percent, or as a power of ten where that would show nothing."""
+    """In percent, or as a power of ten where percent would show only zeros."""
     return f"{100 * error:.2f} %" if error >= 1e-4 else f"{error:.1e}"

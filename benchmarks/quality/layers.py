@@ -1,7 +1,7 @@
-"""Rungs in which only some layers are in e4m3: what each type of layer adds to the error of ``fp8``.
+"""Rungs in which only some layers are in e4m3, to find the share of each layer type in the error of ``fp8``.
 
-All else is that of the rung before. Which layers are in e4m3 is one table, `LAYERS`; ops follow the weights that they
-are given, and what an op in e4m3 leaves for one that is not is made plain in between.
+Everything else is as in the rung before. The table `LAYERS` defines which layers are in e4m3. The implementation of an
+op follows from its weight, and e4m3 results are converted for ops that cannot read them.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ from fluxperf.engine.ops.table import Ops, Quantized
 from fluxperf.engine.phases import phase_named, table
 from fluxperf.errors import UnknownNameError
 
-#: The rung whose layers are taken one type at a time, and the one that the rest is taken from.
+#: The rung whose layers are used one type at a time, and the rung that everything else is taken from.
 QUANTIZED, PLAIN = "fp8", "captured"
-#: Rows of the rest in which halves of a row are copied together: they may come in different types.
+#: Rows for the other layers in which the halves of a row are joined by a copy, because they may have different types.
 _APART = {"joined_halves": "composed", "join_features": "primitives"}
-#: How each rung computes the product of QKV where the other one's op finishes it; else it is left to that op.
+#: The implementation of the QKV product in each rung if the op after it belongs to the other rung; otherwise that op
+#: computes it.
 _COMPUTED = {QUANTIZED: "fp8", PLAIN: "laid_out"}
 
 
 class Layers(NamedTuple):
     """Layers of one type.
 
-    ``projections``: whose weights are quantized, as `place` takes them. ``ops``: those that are the quantized rung's
-    whatever their operands; of others with a weight it is the weight that decides.
+    ``projections``: those whose weights are quantized, as in `place`. ``ops``: ops that are always the quantized
+    rung's; for other ops with a weight, the weight decides.
     """
 
     projections: tuple[str, ...]
@@ -41,8 +42,8 @@ class Layers(NamedTuple):
 
 
 _PROJECTIONS = ("double", "single")
-#: Types of layers. A product of one type rounds its own operands: a norm or a GELU in front of it stays plain, and
-#: quantizes its result only where every projection is quantized. Attention's result is in e4m3. ``all`` is ``fp8``.
+#: Layer types. A product of one type rounds its own operands: a norm or a GELU before it stays in bfloat16, and
+#: quantizes its result only if every projection is quantized. Attention's result is in e4m3. ``all`` is ``fp8``.
 LAYERS: dict[str, Layers] = {
     "qkv": Layers(("double.qkv", "single.qkv")),
     "attention": Layers((), ("qkv_heads", "attention")),
@@ -57,9 +58,9 @@ LAYERS: dict[str, Layers] = {
     ),
 }
 
-#: Ops with a weight, and its place among the arguments.
+#: Ops with a weight, and its index among the arguments.
 _WEIGHTS = {"linear": 1, "linear_gelu": 1, "linear_gated_residual": 3}
-#: Other ops of which the two rungs have implementations of their own.
+#: Other ops that have different implementations in the two rungs.
 _OTHERS = ("norm_modulate", "qkv_heads", "attention", "joined_halves", "join_features")
 
 
@@ -67,19 +68,19 @@ def layers_named(name: str) -> Layers:
     """Layers of that type.
 
     Raises:
-        UnknownNameError: there is none; lists the known ones.
+        UnknownNameError: there is none; the message lists the known ones.
     """
     if name not in LAYERS:
-        raise UnknownNameError("type of layer", name, LAYERS)
+        raise UnknownNameError("layer type", name, LAYERS)
     return LAYERS[name]
 
 
 def partly(source: WeightSource, device: Device, layers: Layers) -> tuple[Sampler, Flux]:
-    """A rung on a device that is in e4m3 where ``layers`` says, and else in bfloat16.
+    """A rung on a device with the given layers in e4m3, and everything else in bfloat16.
 
     Args:
         source: weights.
-        device: where; its libraries are open.
+        device: where it runs; its libraries are loaded.
         layers: what is quantized.
 
     Raises:
@@ -107,7 +108,7 @@ def _mixed(device: Device, layers: Layers) -> Bound:
 
 
 def _products(rung: str, layers: Layers) -> dict[str, str]:
-    """Rows of a rung's table that compute QKV products before `qkv_heads`, where one is quantized and not the other."""
+    """Table rows of QKV products whose quantization differs from that of `qkv_heads` after them."""
     quantized = any(name in _PROJECTIONS or name.endswith(".qkv") for name in layers.projections)
     if quantized == ("qkv_heads" in layers.ops):
         return {}
@@ -121,9 +122,9 @@ def _computed(rung: str) -> dict[str, str]:
 def _following(
     plain: Ops, quantized: Ops, product: Callable[..., Any], taken: tuple[str, ...], to_plain: Callable[[Any], Any]
 ) -> Ops:
-    """Ops of a section: ``taken`` from the quantized table, and those with a weight by what the weight is.
+    """Ops of a section: those in ``taken`` from the quantized table; those with a weight by the weight's type.
 
-    ``product`` is the quantized rung's, computed at once.
+    ``product`` is the quantized rung's product without deferral.
     """
     made = {op: partial(_of_plain, getattr(plain, op), to_plain) for op in (*_WEIGHTS, *_OTHERS)}
     chosen = {op: getattr(quantized, op) for op in (*_WEIGHTS, *taken)}
@@ -151,5 +152,5 @@ def _gelu_of_product(
     bias: Any,
     out: None = None,
 ) -> Any:
-    """A product in e4m3, and a GELU that leaves its result plain. There is no ``out``: halves are copied together."""
+    """A product in e4m3, and a GELU with a bfloat16 result. It has no ``out``, because halves are joined by a copy."""
     return gelu(to_plain(linear(x, weight, bias)))

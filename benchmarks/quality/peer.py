@@ -1,8 +1,8 @@
-"""diffusers' transformer on our weights and inputs, in bfloat16 and with its products in e4m3, eager.
+"""diffusers' transformer on fluxperf's weights and inputs, eager, in bfloat16 and with its products in e4m3.
 
-Two ways to run it. ``pipeline`` is that of diffusers' own: timesteps (and guidance) are rounded to bfloat16 after they
-were multiplied by 1000, and latents are kept in bfloat16 between steps. ``exact`` is ours: both stay in float32, so
-that what is left is the error of the transformer. The second is the harder one to compare with.
+There are two ways to run it. ``pipeline`` follows diffusers' own pipeline: timesteps (and guidance) are rounded to
+bfloat16 after the multiplication by 1000, and latents are kept in bfloat16 between steps. ``exact`` follows fluxperf:
+both stay in float32, so that only the error of the transformer remains. It is the harder one to compare with.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fluxperf.engine.device.base import Device
 
 
 class Form(NamedTuple):
-    """One form of the peer: with products in e4m3 or not, with float32 timesteps and latents or not."""
+    """One form of the peer: products in e4m3 or bfloat16, timesteps and latents in float32 or bfloat16."""
 
     e4m3: bool
     exact: bool
@@ -40,9 +40,9 @@ FORMS = {
 
 
 def obstacle(e4m3: bool, device: Device) -> str | None:
-    """Why PyTorch cannot run forms in e4m3, or others, on a device of that kind here; ``None`` if it can."""
+    """Why PyTorch cannot run forms in e4m3, or others, on this device; ``None`` if it can."""
     if device.kind == "cuda" and not torch.cuda.is_available():
-        return "this PyTorch is one for the CPU"
+        return "this is a PyTorch build for the CPU"
     if not e4m3:
         return None
     place = _place(device)
@@ -57,12 +57,12 @@ def obstacle(e4m3: bool, device: Device) -> str | None:
 
 @contextmanager
 def opened(e4m3: bool, source: WeightSource, device: Device) -> Iterator[Any]:
-    """diffusers' model on a source's weights; its own memory is given back behind it.
+    """diffusers' model on a source's weights; its own memory is released at the end of the region.
 
     Args:
         e4m3: with products of blocks in e4m3.
-        source: gives weights that it keeps.
-        device: that they are on.
+        source: the weights; it keeps them.
+        device: where they are.
     """
     diffusers.logging.set_verbosity_error()
     model = of_source(source, device)
@@ -72,7 +72,7 @@ def opened(e4m3: bool, source: WeightSource, device: Device) -> Iterator[Any]:
     try:
         yield model
     finally:
-        model.to("meta")  # whoever still names it holds no memory
+        model.to("meta")  # references that remain elsewhere hold no memory
         gc.collect()
         if device.kind == "cuda":
             torch.cuda.empty_cache()
@@ -83,8 +83,8 @@ class Theirs(Run):
 
     Args:
         model: diffusers'.
-        exact: run it in our loop.
-        device: that its weights are on.
+        exact: run it in fluxperf's loop.
+        device: where its weights are.
     """
 
     def __init__(self, model: Any, exact: bool, device: Device) -> None:
@@ -98,7 +98,10 @@ class Theirs(Run):
 
     @torch.inference_mode()
     def denoised(self, inputs: Inputs) -> list[Numbers]:
-        """See `Run`. The Euler step is that of diffusers' scheduler, in float32; the result is rounded unless exact."""
+        """See `Run`.
+
+        The Euler step is that of diffusers' scheduler, in float32; the result is rounded unless ``exact``.
+        """
         given, found = self._given(inputs), []
         kind = torch.float32 if self._exact else torch.bfloat16
         latents = self._up(inputs.latents).to(kind)

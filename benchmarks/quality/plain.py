@@ -1,7 +1,7 @@
-"""Operands in e4m3, and products before their scales, as the plain bfloat16 numbers that an unquantized op takes.
+"""Converts e4m3 operands, and products without their scales, to the bfloat16 arrays that an unquantized op takes.
 
-Nothing is lost: scales are powers of two, and e4m3 has fewer bits than bfloat16. Only the bias of a product, if it is
-left to the reader, makes bfloat16 round, as a product with a bias rounds.
+The conversion is exact: scales are powers of two, and e4m3 has fewer bits than bfloat16. Only adding a product's
+deferred bias rounds to bfloat16, as a product with a bias does.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fluxperf.engine.ops.table import Deferred, Quantized, Unscaled
 
 
 def plainer(device: Device) -> Callable[[Any], Any]:
-    """Makes an operand on a device plain; others stay as they are, tuples are looked into."""
+    """A function that converts an operand to bfloat16; it leaves other values as they are and enters tuples."""
     if device.kind == "host":
         launch: Callable[..., Any] = device.launch  # type: ignore[attr-defined]
         return partial(_plain, lambda x: launch(_numbers, x))
@@ -35,11 +35,11 @@ def _plain(numbers: Callable[[Any], Any], x: Any) -> Any:
 
 
 def _numbers(x: Any, decoded: Any = None) -> Any:
-    """Numbers in bfloat16.
+    """Values in bfloat16.
 
     Args:
-        x: of NumPy arrays, or of CuPy's.
-        decoded: values of the 256 codes of e4m3, where their dtype is uint8.
+        x: of NumPy or CuPy arrays.
+        decoded: values of the 256 e4m3 codes, for arrays of dtype uint8.
     """
     if isinstance(x, Quantized):
         wide = (x.data.astype(np.float32) if decoded is None else decoded[x.data]) * x.scale

@@ -1,4 +1,4 @@
-"""Runs that are compared: the same inputs, one forward for each step, and the latents behind each step."""
+"""Runs that are compared: the same inputs, one forward for each step, and the latents after each step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Numbers = npt.NDArray[Any]
 
 
 class Inputs(NamedTuple):
-    """Inputs of a generation, as host numbers in float32 that bfloat16 can hold.
+    """Inputs of a generation, as float32 arrays on the host with values that bfloat16 can represent.
 
     ``latents`` [B, I, C], ``text`` [B, T, E], ``pooled`` [B, P]; ``sigmas`` steps + 1 noise levels; ``guidance`` for
     models that embed it; ``rows`` and ``columns`` of image tokens.
@@ -35,19 +35,19 @@ class Inputs(NamedTuple):
 
 
 class Run(Protocol):
-    """An implementation with its weights in place. Results are host numbers in float64."""
+    """An implementation with its weights loaded. Results are float64 arrays on the host."""
 
     def velocities(self, inputs: Inputs, latents: Sequence[Numbers]) -> list[Numbers]:
-        """The velocity [B, I, C] at each step, from latents that are given for it."""
+        """The velocity [B, I, C] at each step, from the given latents of that step."""
 
     def denoised(self, inputs: Inputs) -> list[Numbers]:
-        """The latents [B, I, C] behind each step of a generation of its own."""
+        """The latents [B, I, C] after each step of a generation of its own."""
 
 
 class Reference(NamedTuple):
-    """Reference of the comparisons, for one seed.
+    """The reference run for one seed.
 
-    ``latents`` in front of each step and behind the last, ``velocities`` at each step.
+    ``latents`` before each step and after the last, ``velocities`` at each step.
     """
 
     inputs: Inputs
@@ -56,12 +56,12 @@ class Reference(NamedTuple):
 
 
 class Ours:
-    """A rung of ours.
+    """A rung of fluxperf.
 
     Args:
-        device: that it is on.
+        device: where it runs.
         sampler: runs its steps.
-        model: makes its rotations: a placed rung, or a model.
+        model: computes its rotation tables: a placed rung, or a model.
         one_by_one: launch every op by itself, even where a step could be a graph.
     """
 
@@ -96,7 +96,7 @@ class Ours:
 
 @contextmanager
 def alone(name: str, source: WeightSource, device: Device) -> Iterator[tuple[Placed, Ours]]:
-    """A rung that has a device to itself: its weights are gone and the device is closed behind it.
+    """A rung that is alone on a device: at the end its weights are released and the device is closed.
 
     Args:
         name: rung.
@@ -104,7 +104,7 @@ def alone(name: str, source: WeightSource, device: Device) -> Iterator[tuple[Pla
         device: freshly opened.
 
     Raises:
-        FluxperfError: an unknown name, weights that do not fit, a device that cannot.
+        FluxperfError: the name is unknown, the weights do not fit, or the device cannot run the rung.
     """
     rung = placed(name, source, device)
     run = Ours(device, rung.sampler, rung)
@@ -116,7 +116,7 @@ def alone(name: str, source: WeightSource, device: Device) -> Iterator[tuple[Pla
 
 
 def references(name: str, source: WeightSource, device: Device, workload: Workload, seeds: int) -> list[Reference]:
-    """Runs of the reference, for inputs drawn on its device from seeds 0, 1, ...; it is gone behind them."""
+    """Runs of the reference for inputs drawn on its device from seeds 0, 1, ...; then releases it."""
     with alone(name, source, device) as (rung, run):
         found = []
         for seed in range(seeds):
@@ -128,7 +128,7 @@ def references(name: str, source: WeightSource, device: Device, workload: Worklo
 
 
 def _drawn(rung: Placed, workload: Workload, seed: int) -> Inputs:
-    """Inputs as `workloads.drawn` draws them, brought to the host."""
+    """Inputs as `workloads.drawn` draws them, copied to the host."""
     prepared, down = drawn(rung, workload, seed), rung.device.door.to_host
     request = prepared.request
     arrays = (down(x, "quality.inputs") for x in (prepared.latents, request.text, request.pooled))

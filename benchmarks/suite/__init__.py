@@ -1,1 +1,1 @@
-"""The asv suite: ops, blocks, model, copies and start-up of every rung, over commits. docs/asv.md explains."""
+"""The asv suite: ops, blocks, model, copies and start-up of every rung, over commits. See docs/asv.md."""

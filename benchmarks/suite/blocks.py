@@ -8,16 +8,16 @@ from .rungs import RUNGS, SAMPLES, WORKLOADS, need_gpu_for, prepared
 
 
 class Marks:
-    """An observer that marks the device's time where a block begins and where it ends.
+    """An observer that marks the device's time at the begin and end of each block.
 
     Args:
-        device: whose clock counts.
+        device: sets the marks.
     """
 
     def __init__(self, device: Any) -> None:
         self._device = device
         self._open: list[tuple[str, Any]] = []
-        #: Section, beginning and end of every block so far.
+        #: Section, begin and end of every block so far.
         self.spans: list[tuple[str, Any, Any]] = []
 
     def enter_section(self, section: str, index: int) -> None:
@@ -30,14 +30,14 @@ class Marks:
         self.spans.append((section, start, self._device.mark()))
 
     def enter_op(self, op: str, composed: bool) -> None:
-        """Nothing: ops are not marked."""
+        """Does nothing: ops are not marked."""
 
     def leave_op(self, args: tuple[Any, ...], result: Any) -> None:
-        """Nothing."""
+        """Does nothing."""
 
 
 class Blocks:
-    """Times of one kind of block: the mean over the blocks of a forward is one sample."""
+    """Times of one kind of block; a sample is the mean over the blocks of a forward."""
 
     params = (("double", "single"), RUNGS, WORKLOADS)
     param_names = ("block", "rung", "workload")
@@ -45,7 +45,7 @@ class Blocks:
     version = "1"
 
     def setup(self, block: str, rung: str, workload: str) -> None:
-        """Skips what cannot run here."""
+        """Skips benchmarks that cannot run here."""
         need_gpu_for(workload, rung)
         prepared(rung, workload)
 
@@ -58,7 +58,7 @@ class Blocks:
         return {"samples": [self._once(run, marks, forwards, block) for _ in range(SAMPLES)], "number": 1}
 
     def _once(self, run: Any, marks: Marks, forwards: Any, block: str) -> float:
-        """Mean seconds of the blocks of a kind in one forward."""
+        """Mean seconds of one kind of block in one forward."""
         marks.spans.clear()
         forwards.velocity(run.latents, 0)
         run.device.synchronize()

@@ -17,7 +17,7 @@ class Model:
     version = "1"
 
     def setup(self, rung: str, workload: str) -> None:
-        """Skips what cannot run here."""
+        """Skips benchmarks that cannot run here."""
         need_gpu_for(workload, rung)
         prepared(rung, workload)
 
@@ -42,7 +42,7 @@ class Accuracy:
     version = "1"
 
     def setup(self, rung: str) -> None:
-        """Skips where the oracle's inputs are not the device's."""
+        """Skips devices whose inputs differ from the oracle's."""
         if device_kind() != "host":
             raise NotImplementedError("the oracle runs on the host, and devices draw synthetic numbers differently")
         prepared(rung, "tiny")

@@ -1,4 +1,4 @@
-"""Ops alone, as a rung implements them: baseline (float32, numpy round trips), batched (float32), fused (bfloat16)."""
+"""Single ops as a rung implements them: baseline (float32, NumPy round trips), batched (float32), fused (bfloat16)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 from .rungs import WORKLOADS, need_gpu_for, samples
 
-#: Rungs whose tables differ in these ops.
+#: Rungs with different implementations of these ops.
 OP_RUNGS = ("baseline", "batched", "fused")
 
 
 def _specifications() -> Any:
-    """The specifications of this checkout, whatever commit is installed: every commit is asked for the same work.
+    """The specifications of this checkout, whichever commit is installed, so that every commit measures the same work.
 
-    asv asks for parameters at one commit and runs them at others, by their number.
+    asv reads parameters at one commit and passes them to others by index.
     """
     folder = Path(__file__).resolve().parents[2] / "fluxperf" / "engine" / "ops" / "specs"
     name = f"{__name__}_specs"
@@ -32,12 +32,12 @@ def _specifications() -> Any:
 
 SPECIFICATIONS = _specifications()
 
-#: Ops that benchmarks time, each with the first of its cases that it names for that; not those of fp8 alone.
+#: Ops that are timed, each with its first case marked for benchmarks; ops of fp8 only are left out.
 OPS = tuple(name for name, spec in SPECIFICATIONS.SPECS.items() if spec.timed and "float32" in spec.tolerance)
 
 
 class Ops:
-    """Times of one op on numbers of a model's shape."""
+    """Times of one op on arrays with a model's shapes."""
 
     params = (OPS, WORKLOADS, OP_RUNGS)
     param_names = ("op", "shape", "rung")
@@ -46,11 +46,11 @@ class Ops:
     version = "2"
 
     def setup(self, op: str, shape: str, rung: str) -> None:
-        """Skips what cannot run here."""
+        """Skips benchmarks that cannot run here."""
         need_gpu_for(shape, "batched")
 
     def track_op(self, op: str, shape: str, rung: str) -> dict[str, Any]:
-        """Seconds of one call, back to back with others; on a GPU its operands may stay in the L2 cache."""
+        """Seconds of one call, back to back with others. On a GPU the operands may stay in the L2 cache."""
         from fluxperf.engine.device import open_device
         from fluxperf.engine.ops.bind import bind
         from fluxperf.engine.phases import phase_named, table

@@ -1,8 +1,9 @@
-"""Code that benchmarks of the suite share: a rung prepared once per process, and samples on the device's clock.
+"""Code shared by the suite's benchmarks: a rung prepared once per process, and samples by the device's clock.
 
-Files of the suite are those of the current checkout, whatever commit is installed, so they ask little of it:
-`fluxperf.workloads`, `fluxperf.recording.count` and binding. What a commit does not have, or a machine cannot run, is
-skipped with the reason. Imports of fluxperf are inside functions: a benchmark that is skipped does not pay for them.
+The suite's files come from the current checkout, whichever commit is installed, so they use little of it:
+`fluxperf.workloads`, `fluxperf.recording.count` and binding. A benchmark that a commit does not have, or that a machine
+cannot run, is skipped with the reason. fluxperf is imported inside functions, so that a skipped benchmark does not
+import it.
 """
 
 from __future__ import annotations
@@ -15,31 +16,31 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-#: The ladder. Written out, because asv asks for parameters at one commit and runs them at others.
+#: The ladder, as literals: asv reads parameters at one commit and runs them at others.
 RUNGS = ("baseline", "broadcast", "batched", "tensorcore", "fused", "captured", "fp8")
 
-#: A machine without a driver has no GPU. What needs one is no parameter there: asv would start a process for each
-#: combination to be told so. Where there is a driver, a benchmark's setup says what cannot run.
+#: A machine without a driver has no GPU. Its parameters then exclude combinations that need one, because asv would
+#: start a process for each just to skip it. With a driver, a benchmark's setup skips them.
 NO_GPU = shutil.which("nvidia-smi") is None and not Path("/dev/nvidiactl").exists()
 
-#: One workload that runs anywhere, and the headline, which needs a GPU.
+#: One workload that runs everywhere, and the main one, which needs a GPU.
 HEADLINE = "schnell-1024"
 WORKLOADS = ("tiny",) if NO_GPU else ("tiny", HEADLINE)
 
-#: Samples of a result. Six against six can never be called different by asv's rank test, ten against ten can.
-#: `make asv`, which only proves that everything runs, asks for fewer.
+#: Number of samples. asv's rank test can never find a difference with six against six, but can with ten against ten.
+#: `make asv`, which only checks that everything runs, uses fewer.
 SAMPLES = int(os.environ.get("FLUXPERF_ASV_SAMPLES", "10"))
 
-#: A sample is of so many calls that it takes at least this long; its value is seconds per call.
+#: Shortest duration of a sample in seconds; it contains as many calls as that needs. Its value is seconds per call.
 SAMPLE_S = 2e-3
 
-#: Shortest time that is believed of one call, so that a clock that stands still does not ask for endless ones.
+#: Shortest accepted time of one call, so that a clock that does not advance cannot request endless calls.
 SHORTEST_S = 1e-7
 
 
 @functools.cache
 def device_kind() -> str:
-    """The kind of device that runs get here: "cuda" or "host"; without a driver nothing has to be imported to know."""
+    """The kind of device used here: "cuda" or "host". Without a driver nothing is imported to find out."""
     if NO_GPU:
         return "host"
     from fluxperf.engine.device import open_device
@@ -48,7 +49,7 @@ def device_kind() -> str:
 
 
 def need_gpu_for(workload: str, rung: str) -> None:
-    """Skips what this machine cannot run, or not in a benchmark's time.
+    """Skips workloads that this machine cannot run, or not in a benchmark's time.
 
     Args:
         workload: "tiny" or `HEADLINE`.
@@ -67,7 +68,7 @@ def need_gpu_for(workload: str, rung: str) -> None:
 
 @functools.cache
 def prepared(rung: str, workload: str) -> Any:
-    """A rung of a workload, ready to run; made once per process, though asv calls `setup` before every timed call.
+    """A prepared rung of a workload; made once per process, although asv calls `setup` before every timed call.
 
     Args:
         rung: one of `RUNGS`.
@@ -89,11 +90,11 @@ def prepared(rung: str, workload: str) -> Any:
 def samples(device: Any, call: Callable[[], Any]) -> dict[str, Any]:
     """Seconds per call, back to back, between two marks of the device: `SAMPLES` of them after a warm-up.
 
-    asv keeps a `track_*` result of this form with median and interval, as it does for its own timings.
+    asv stores a `track_*` result in this form with median and interval, like its own timings.
 
     Args:
-        device: whose clock counts; on a GPU, events on its stream.
-        call: what is timed.
+        device: sets the marks; on a GPU they are events on its stream.
+        call: the function to time.
     """
     timed(device, call, 1)
     calls = max(1, math.ceil(SAMPLE_S / max(timed(device, call, 1), SHORTEST_S)))
@@ -101,7 +102,7 @@ def samples(device: Any, call: Callable[[], Any]) -> dict[str, Any]:
 
 
 def timed(device: Any, call: Callable[[], Any], calls: int) -> float:
-    """Seconds per call of so many calls, back to back, on the device's clock."""
+    """Seconds per call of ``calls`` calls, back to back, by the device's clock."""
     start = device.mark()
     for _ in range(calls):
         call()

@@ -1,4 +1,4 @@
-"""Start-up, each sample in a fresh process: seconds to import, and seconds until the first forward is done."""
+"""Start-up, each sample in a fresh process: seconds to import, and seconds until the end of the first forward."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ print(time.perf_counter() - start)
 
 
 def fresh(code: str, argument: str) -> dict[str, Any]:
-    """Seconds that a program prints last, of `SAMPLES` fresh processes after one that warms the file cache.
+    """The seconds that a program prints last, from `SAMPLES` fresh processes after one that warms the file cache.
 
     Args:
         code: the program.
-        argument: what it is given.
+        argument: its command-line argument.
 
     Raises:
         subprocess.CalledProcessError: the program failed; its message is on standard error.
@@ -45,7 +45,7 @@ def fresh(code: str, argument: str) -> dict[str, Any]:
 
 
 class Startup:
-    """Seconds of imports, without the interpreter's own start."""
+    """Seconds of imports, without the interpreter's start."""
 
     params = ("fluxperf", "fluxperf.workloads", "fluxperf.cli")
     param_names = ("module",)
@@ -59,7 +59,7 @@ class Startup:
 
 
 class FirstForward:
-    """Seconds from nothing to the first forward of rung fused: imports, device, weights, kernels, plans."""
+    """Seconds from process start to the first forward of rung fused: imports, device, weights, kernels, plans."""
 
     params = WORKLOADS
     param_names = ("workload",)
@@ -68,9 +68,9 @@ class FirstForward:
     version = "1"
 
     def setup(self, workload: str) -> None:
-        """Skips what cannot run here."""
+        """Skips benchmarks that cannot run here."""
         need_gpu_for(workload, "fused")
 
     def track_first_forward(self, workload: str) -> dict[str, Any]:
-        """Seconds; kernels that earlier processes left in a cache on disk are used, as a user's second run does."""
+        """Seconds, with kernels that earlier processes left in the disk cache, as in a user's second run."""
         return fresh(_FIRST_FORWARD, workload)

@@ -1,6 +1,7 @@
 """Exact counts of one forward, per rung: copies through the door, bytes, launches, waits, memory.
 
-They are counted in the structure of FLUX.1 (19 + 38 blocks) at a small width: copies and calls do not depend on width.
+They are counted in the structure of FLUX.1 (19 + 38 blocks) at a small width, as copies and calls do not depend on
+width.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from .rungs import NO_GPU, RUNGS, prepared
 #: 19 + 38 blocks of width 64.
 WORKLOAD = "tiny-57"
 
-#: What is counted besides copies; without a GPU nothing is launched or allocated on one.
+#: Counts besides copies. Without a GPU there are no launches and no device allocations.
 COUNTS = ("op_calls", "syncs") if NO_GPU else ("op_calls", "launches", "syncs", "allocations", "peak_bytes")
 
 Totals = dict[str, dict[str, int | None] | str]
 
 
 def setup_cache() -> Totals:
-    """Counts of every rung, made once and given to all benchmarks here; a reason where a rung does not run."""
+    """Counts of every rung, made once for all benchmarks of this file; or the reason if a rung does not run."""
     from fluxperf.recording import count
 
     totals: Totals = {}
@@ -31,7 +32,7 @@ def setup_cache() -> Totals:
             warnings.warn(f"rung {rung} is left out: {error}", stacklevel=1)
             totals[rung] = str(error)
             continue
-        # Commits before the CUDA device returned the forward's result as well.
+        # For commits before the CUDA device returned the forward's result as well.
         counted = (counted[0] if isinstance(counted, tuple) else counted).totals
         totals[rung] = {name: getattr(counted, name, None) for name in counted.__struct_fields__}
         prepared.cache_clear()
@@ -45,7 +46,7 @@ def _of(totals: Totals, rung: str, name: str) -> int:
     """One count.
 
     Raises:
-        NotImplementedError: the rung does not run here, or there is no such thing here (launches of a host twin).
+        NotImplementedError: the rung does not run here, or this device does not count it (launches of a host twin).
     """
     counts = totals[rung]
     if isinstance(counts, str):
@@ -80,7 +81,7 @@ class Copies:
 
 
 class Counts:
-    """Further counts of one forward."""
+    """Other counts of one forward."""
 
     params = (
         RUNGS,
@@ -91,7 +92,7 @@ class Counts:
     version = "1"
 
     def setup(self, totals: Totals, rung: str, count: str) -> None:
-        """Skips what is not counted here."""
+        """Skips counts that this device does not have."""
         _of(totals, rung, count)
 
     def track_count(self, totals: Totals, rung: str, count: str) -> Any:

@@ -1,4 +1,4 @@
-"""Files that a process leaves for the next: machine code, and choices of algorithms. All are safe to delete."""
+"""Cache files that a process leaves for the next one: machine code and choices of algorithms. They may be deleted."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 from fluxperf.errors import RecordError
 from fluxperf.files import locked, write_whole
 
-#: What a file starts with: a digest of the rest in hexadecimal, then a line feed.
+#: The first bytes of each file: the SHA-256 digest of the rest in hexadecimal, then a line feed.
 _HEAD = 65
 
 
-#: What is kept, each kind in a folder of its own.
+#: Kinds of cache files. Each kind has a folder of its own.
 KINDS = ("kernels", "choices")
 
 
@@ -29,12 +29,12 @@ def cache_root() -> Path:
 
 
 def cache_folder(kind: str) -> Path:
-    """Folder of a kind below `cache_root`."""
+    """Folder of one kind of cache files, below `cache_root`."""
     return cache_root() / kind
 
 
 def held(kind: str) -> tuple[int, int]:
-    """Files of a kind, and their bytes; what vanishes while it is counted is left out."""
+    """Number of cache files of one kind, and their bytes. A file that disappears during the count is left out."""
     number = size = 0
     for path in cache_folder(kind).rglob("*"):
         with suppress(OSError):
@@ -44,23 +44,30 @@ def held(kind: str) -> tuple[int, int]:
 
 
 def writable(folder: Path | None = None) -> bool:
-    """Whether files can be left below a folder, `cache_root` unless given; what has to be made for it is not yet."""
+    """Whether files can be written below a folder.
+
+    The folder need not exist yet, and this function does not create it.
+
+    Args:
+        folder: `cache_root` unless given.
+    """
     place = (folder or cache_root()).absolute()
     there = next(path for path in (place, *place.parents) if os.path.exists(path))
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
 def let_cupy_import() -> None:
-    """Before CuPy is imported: it makes a folder for a cache of its own then, and fails where that cannot be.
+    """Prepares the environment so that CuPy can be imported where its cache folder cannot be created.
 
-    It is then shown a folder that is there, and told to write nothing.
+    CuPy creates a cache folder when it is imported, and the import fails where that is impossible. In that case this
+    function points CuPy to a folder that exists and turns its cache off. Call it before CuPy is imported.
     """
     if not writable(Path(os.environ.get("CUPY_CACHE_DIR") or os.path.expanduser("~/.cupy/kernel_cache"))):
         os.environ |= {"CUPY_CACHE_IN_MEMORY": "1", "CUPY_CACHE_DIR": tempfile.gettempdir()}
 
 
 def recall(path: Path) -> bytes | None:
-    """The document that `remember` wrote, or ``None`` if there is none or it is damaged."""
+    """Content that `remember` wrote; ``None`` if there is no such file or its digest does not match."""
     try:
         content = path.read_bytes()
     except OSError:
@@ -70,14 +77,20 @@ def recall(path: Path) -> bytes | None:
 
 
 def remember(path: Path, content: bytes) -> None:
-    """Writes content behind its digest, so that no reader takes half of it; goes without where it cannot write."""
+    """Writes content to a file, after its digest, so that a reader detects an incomplete file.
+
+    Does nothing where the file cannot be written.
+    """
     with suppress(RecordError):
         write_whole(path, _digest_line(content) + content, durable=False)
 
 
 @contextmanager
 def changing(path: Path) -> Iterator[None]:
-    """Keeps other processes from a file while it is recalled, changed and remembered; goes without where it cannot."""
+    """Locks a file against other processes while it is read, changed and written.
+
+    Runs without a lock where none can be taken.
+    """
     with ExitStack() as kept:
         with suppress(RecordError):
             kept.enter_context(locked(path))

@@ -9,7 +9,7 @@ from fluxperf.errors import ConfigError, UnknownNameError
 
 @dataclass(frozen=True)
 class FluxConfig:
-    """Sizes of a FLUX.1 transformer, in elements unless named otherwise.
+    """Sizes of a FLUX.1 transformer, in elements unless a field says otherwise.
 
     Source: ``config.json`` of black-forest-labs/FLUX.1-schnell and FLUX.1-dev, in the terms of diffusers'
     ``FluxTransformer2DModel``. ``guidance`` says whether the model embeds a guidance scale (dev) or not (schnell).
@@ -29,7 +29,7 @@ class FluxConfig:
     theta: int = 10_000
     guidance: bool = False
 
-    #: Sinusoidal features of a timestep or a guidance scale.
+    #: Number of sinusoidal features of a timestep or a guidance scale.
     time_features = 256
 
     @property
@@ -44,7 +44,7 @@ class FluxConfig:
 
     @property
     def modulation_rows(self) -> int:
-        """Rows of all modulation projections stacked: 6 D per stream and double block, 3 D per single, 2 D final."""
+        """Rows of all modulation projections, stacked: 6 D per double block and stream, 3 D per single, 2 D final."""
         return self.dim * (12 * self.double_blocks + 3 * self.single_blocks + 2)
 
     def __post_init__(self) -> None:
@@ -63,7 +63,7 @@ CONFIGS: dict[str, FluxConfig] = {
     for config in (
         FluxConfig("schnell"),
         FluxConfig("dev", guidance=True),
-        # One block of each kind at full width: starts in seconds, and its times are those of the model's blocks.
+        # One block of each kind at full width. It starts in seconds, and a block takes as long as in the real model.
         FluxConfig("schnell-blocks", double_blocks=1, single_blocks=1),
         FluxConfig("tiny", **_TINY, **_TINY_TEXT),  # type: ignore[arg-type]
         FluxConfig("tiny-dev", **_TINY, **_TINY_TEXT, guidance=True),  # type: ignore[arg-type]
@@ -74,7 +74,7 @@ CONFIGS: dict[str, FluxConfig] = {
 
 
 def config_named(name: str) -> FluxConfig:
-    """Configuration of that name.
+    """Configuration with that name.
 
     Raises:
         UnknownNameError: there is none; the message lists the known ones.

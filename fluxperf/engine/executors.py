@@ -1,9 +1,9 @@
-"""Executors: how the forwards of one image are run, from the same model.
+"""Executors: strategies to run the forwards of one image, from the same model.
 
-``eager`` computes everything in every step, where it is needed; ``stacked`` too, but the modulation vectors of all
-blocks in one product at the beginning of the step. ``captured`` first computes what does not depend on the image, for
-all steps at once, and runs what is left of each step; where the device has graphs and nothing observes the run, that
-and the Euler step are a graph that is launched once per step. Observed or not, results are the same bit for bit.
+``eager`` computes everything in every step, where it is needed. ``stacked`` does too, but computes the modulation
+vectors of all blocks in one product at the begin of the step. ``captured`` first computes what does not depend on the
+image, for all steps at once, and runs the rest in each step. Where the device has graphs and nothing observes the run,
+this rest and the Euler step are a graph that is launched once per step. Observed or not, results are bit-identical.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Request(NamedTuple):
     """Inputs of one generation, on the device.
 
     ``text`` [B, T, C], ``pooled`` [B, P], ``rope`` two tables [T + I, d], ``sigmas`` steps + 1 noise levels,
-    ``guidance`` a scale for models that embed one.
+    ``guidance`` a guidance scale for models that embed one.
     """
 
     text: Array
@@ -40,7 +40,7 @@ class Forwards(Protocol):
 
 
 class EagerForwards:
-    """Every step computes its conditioning, text tokens and modulations anew."""
+    """Every step recomputes conditioning, text tokens and modulations."""
 
     def __init__(self, model: Flux, request: Request) -> None:
         self._model, self._request = model, request
@@ -54,7 +54,7 @@ class EagerForwards:
 
 
 class StackedForwards(EagerForwards):
-    """Every step computes conditioning and text tokens anew, and the modulations of all its blocks in one product."""
+    """Every step recomputes conditioning and text tokens, and the modulations of all its blocks in one product."""
 
     def velocity(self, latents: Array, step: int) -> Array:
         """Velocity [B, I, C] at a step."""
@@ -65,12 +65,12 @@ class StackedForwards(EagerForwards):
 
 
 class CapturedForwards:
-    """Conditioning, text tokens and the modulations of all steps are computed once; steps run what is left."""
+    """Conditioning, text tokens and the modulations of all steps are computed once; each step computes the rest."""
 
     def __init__(self, model: Flux, request: Request) -> None:
         self._model, self._rope, self._batch = model, request.rope, request.text.shape[0]
         temb = model.conditioning(request.sigmas[:-1], request.pooled, request.guidance)
-        #: Modulation vectors [S B, all rows] of all steps, by row where they come in pieces; text tokens [B, T, D].
+        #: Modulation vectors [S B, all rows] of all steps; by first row if they are in pieces. Text tokens [B, T, D].
         self.vectors = model.all_modulations(temb)
         self.txt = model.embed_text(request.text)
 
@@ -85,24 +85,24 @@ class Steps(Protocol):
 
     @property
     def graph(self) -> GraphInfo | None:
-        """The graph that is launched for a step; ``None`` where every op is launched by itself."""
+        """The graph that is launched for a step; ``None`` if every op is launched by itself."""
 
     def take(self) -> None:
-        """Gives the next step to the device."""
+        """Submits the next step to the device."""
 
     def latents(self) -> Array:
-        """Latents [B, I, C] float32 behind the steps so far."""
+        """Latents [B, I, C] float32 after the steps so far."""
 
     def rewind(self) -> None:
-        """Begins again from the noise; what was done once per image is kept."""
+        """Restarts from the noise; values that are computed once per image are kept."""
 
 
 class _EulerSteps:
-    """A forward, and an Euler step of its own behind it.
+    """A forward followed by an Euler step of its own.
 
     Args:
         forwards: of the generation.
-        euler: ``latents + delta velocity``.
+        euler: computes ``latents + delta velocity``.
         latents: noise.
         deltas: step lengths.
         on_forward: called with the index of each forward, before its Euler step.
@@ -146,43 +146,43 @@ class Sampler:
     """Euler steps of the flow-matching ODE: ``x += (sigma[i + 1] - sigma[i]) v``.
 
     Args:
-        bound: the phase's ops, for the step itself.
+        bound: the phase's ops; the step itself uses one of them.
         model: the transformer.
-        executor: name of how forwards are run.
-        capture: whether steps may be captured; not those that copy weights.
+        executor: name of the strategy for forwards.
+        capture: whether steps may be captured. Steps that copy weights may not.
     """
 
     def __init__(self, bound: Bound, model: Flux, executor: str, capture: bool = True) -> None:
         self._bound, self._model, self._begin = bound, model, EXECUTORS[executor]
-        #: ``latents + delta velocity``, of arrays on the device.
+        #: Computes ``latents + delta velocity`` from arrays on the device.
         self.step = bound.section("loop", lambda ops, x, v, delta: ops.euler_step(x, v, delta))
         graphs = capture and executor == "captured" and bound.device.graphs is not None
-        #: Where steps are captured, ``None`` where every op is launched.
+        #: Captured steps; ``None`` if every op is launched by itself.
         self._replays = Replays(model, bound) if graphs and not bound.observers else None
 
     @property
     def replays(self) -> bool:
-        """Whether a step is one launch of a graph."""
+        """Whether a step is one graph launch."""
         return self._replays is not None
 
     def begin(self, request: Request) -> Forwards:
-        """The forwards of a request, op by op; does what an executor does once per image."""
+        """The forwards of a request, op by op. Computes what the executor computes once per image."""
         return self._begin(self._model, request)
 
     def start(self, latents: Array, request: Request, on_forward: Callable[[int], Any] | None = None) -> Steps:
-        """The steps of a generation; does what an executor does once per image.
+        """The steps of a generation. Computes what the executor computes once per image.
 
         Args:
             latents: noise [B, I, C] in float32.
-            request: the rest.
-            on_forward: called with the index of each forward, before its Euler step; ops are then launched one by one,
-                as a graph has no place between the two.
+            request: the other inputs.
+            on_forward: called with the index of each forward, before its Euler step. Ops are then launched one by one,
+                as a graph cannot call it between the two.
         """
         deltas = tuple(following - sigma for sigma, following in zip(request.sigmas, request.sigmas[1:], strict=False))
         forwards = self.begin(request)
         if self._replays is None or on_forward is not None or not isinstance(forwards, CapturedForwards):
             return _EulerSteps(forwards, self.step, latents, deltas, on_forward)
-        vectors: Any = forwards.vectors  # whole: weights that come in pieces are never captured
+        vectors: Any = forwards.vectors  # whole, not in pieces: weights in pieces are never captured
         return self._replays.start(Inputs(latents, forwards.txt, vectors, request.rope, deltas))
 
     def denoise(
@@ -197,10 +197,10 @@ class Sampler:
 
         Args:
             latents: noise [B, I, C] in float32.
-            request: the rest.
-            on_step: called with the index of each step when it has been given to the device.
-            on_forward: the same of each forward, before its Euler step.
-            steps: how many of the request's steps to take, all if not given.
+            request: the other inputs.
+            on_step: called with the index of each step after it was submitted to the device.
+            on_forward: called with the index of each forward, before its Euler step.
+            steps: number of steps to take; all of the request's if ``None``.
         """
         taken = self.start(latents, request, on_forward)
         number = len(request.sigmas) - 1
@@ -208,12 +208,12 @@ class Sampler:
         return taken.latents()
 
     def take(self, steps: Steps, number: int, on_step: Callable[[int], Any] | None = None) -> None:
-        """Takes steps of a generation that another sampler may have started; observers are told of each.
+        """Takes steps of a generation, which another sampler may have started, and reports each one to the observers.
 
         Args:
             steps: of the generation.
-            number: how many.
-            on_step: called with the index of each when it has been given to the device, counted from here.
+            number: how many to take.
+            on_step: called with the index of each step after it was submitted to the device, counted from this call on.
         """
         for step in range(number):
             with self._bound.span("step", step):
@@ -222,20 +222,20 @@ class Sampler:
                 on_step(step)
 
     def recapture(self, steps: Steps) -> None:
-        """Captures anew what steps launch, from the ops of this sampler; its observers are told of each.
+        """Captures the graph of a generation's steps again, from this sampler's ops; its observers see each op.
 
-        Nothing is launched, so observers may mark and count, but not time. Replays have no observers to tell.
+        Nothing is launched, so observers may mark and count, but not time. Observers see nothing of later replays.
 
         Args:
-            steps: of a sampler of the same rung and weights that `replays`.
+            steps: of a sampler with the same rung and weights that `replays`.
 
         Raises:
-            ArgumentError: they are not launches of a graph, or another generation of their shape has begun.
+            ArgumentError: the steps are not graph launches, or another generation of their shape has begun.
             DeviceError: the memory is full, or something cannot be captured.
         """
         if not isinstance(steps, Replayed):
             raise ArgumentError(
-                "recapture: expected steps that are launches of a graph, got steps that launch every op. Start them "
-                "with a sampler that replays."
+                "recapture: expected steps that are graph launches, got steps that launch every op. Start them with "
+                "a sampler that replays."
             )
         steps.recapture(self._model, self._bound)

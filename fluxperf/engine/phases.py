@@ -14,10 +14,10 @@ from fluxperf.errors import UnknownNameError
 class Phase:
     """One rung.
 
-    ``rows`` names the implementation of the ops that change (``"section.op"`` in one section only; ``None`` ends such
-    an exception), ``activations`` the dtype, ``e4m3`` the sections whose projections are quantized at load,
-    ``executor`` how forwards are run, ``overlaps`` whether independent work may run side by side, ``copies`` whether
-    a forward may cross the door.
+    ``rows`` names the implementations of the ops that change. A key ``"section.op"`` applies to one section only, and
+    the value ``None`` removes such an exception again. ``activations`` is the dtype, ``e4m3`` the sections whose
+    projections are quantized at load, ``executor`` the strategy for forwards, ``overlaps`` whether independent work may
+    run on two streams, ``copies`` whether a forward may copy between host and device.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Phase:
 
     @property
     def settings(self) -> Settings:
-        """Its settings for every op."""
+        """The phase's settings for every op."""
         return Settings(activations=self.activations, overlaps=self.overlaps)
 
 
@@ -168,7 +168,7 @@ PHASES: tuple[Phase, ...] = (
 
 
 class MissionPhase(NamedTuple):
-    """One optimization named beforehand: the rung it starts from, the rung it ends at, the speedup expected."""
+    """One optimization of the mission: the rungs that it starts from and ends at, and the expected speedup."""
 
     name: str
     before: str
@@ -184,7 +184,7 @@ MISSION: tuple[MissionPhase, ...] = (
 
 
 def phase_named(name: str) -> Phase:
-    """Phase of that name.
+    """Phase with that name.
 
     Raises:
         UnknownNameError: there is none; lists the known ones.
@@ -196,7 +196,7 @@ def phase_named(name: str) -> Phase:
 
 
 def table(name: str) -> dict[str, str]:
-    """The whole table of a rung: its own rows over those of all rungs before it."""
+    """The complete table of a rung: its own rows on top of those of all rungs before it."""
     rows: dict[str, str] = {}
     for phase in PHASES:
         for row, implementation in phase.rows.items():

@@ -1,8 +1,8 @@
-"""Replays: a step of the model captured as a graph, once per shape, and launched for every step of every image.
+"""Replays: a step of the model is captured as a graph, once per shape, and launched for every step of every image.
 
-What a step reads lies at fixed places, which are written anew for every generation: latents, text tokens, rotations,
-and a state that says which step is next, where the modulation vectors of all steps lie, and how long each step is. So
-a graph serves any prompt, seed, schedule and number of steps; other shapes get a graph of their own.
+The inputs of a step lie at fixed addresses and are rewritten for every generation: latents, text tokens, rotations, and
+a state. The state holds the index of the next step, the address of the modulation vectors of all steps, and the length
+of each step. So a graph serves any prompt, seed, schedule and number of steps; each shape has a graph of its own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fluxperf.engine.ops.bind import Bound
 from fluxperf.engine.ops.table import Array
 from fluxperf.errors import ArgumentError, DeviceError
 
-#: Shapes that are kept captured; the one not used for longest makes room for the next.
+#: Number of captured shapes that are kept. A new shape replaces the one that was not used for the longest time.
 KEPT = 4
 
 
@@ -35,7 +35,7 @@ class Inputs(NamedTuple):
 
 
 class GraphInfo(NamedTuple):
-    """A captured graph: launches inside it, bytes of its arena, seconds to capture it, first run included."""
+    """A captured graph: launches inside it, bytes of its arena, seconds to capture it, including the first run."""
 
     launches: int
     arena_bytes: int
@@ -43,12 +43,12 @@ class GraphInfo(NamedTuple):
 
 
 class _Shape:
-    """The step of one shape as a graph, and the places that it reads and writes.
+    """The step of one shape as a graph, and the memory that it reads and writes.
 
     Args:
-        model: unobserved.
+        model: without observers.
         bound: its ops; the device has graphs.
-        inputs: of the generation that it is captured for.
+        inputs: of the generation that the graph is captured for.
 
     Raises:
         DeviceError: the memory is full, or something cannot be captured.
@@ -59,7 +59,7 @@ class _Shape:
         device = bound.device
         self._device, self._graphs = device, device.graphs
         self._batch = inputs.latents.shape[0]
-        #: Which generation the places belong to.
+        #: The generation whose inputs are in the graph's memory.
         self.turn = 0
         self._arena = self._graphs.arena()
         try:
@@ -70,7 +70,7 @@ class _Shape:
                 self._vectors = device.empty((self._batch, inputs.vectors.shape[1]), str(inputs.vectors.dtype))
                 self._state = self._graphs.state()
                 held = self.begin(inputs)
-                self._step(model, bound)  # compiles, chooses algorithms, and gives the arena its memory
+                self._step(model, bound)  # compiles kernels, chooses algorithms, and lets the arena allocate its memory
                 device.synchronize()
                 self.replay = self._graphs.capture(self._arena, lambda: self._step(model, bound))
         except BaseException:
@@ -80,23 +80,23 @@ class _Shape:
         self.info = GraphInfo(self.replay.launches, self._arena.nbytes, time.perf_counter() - start_s)
 
     def recapture(self, model: Flux, bound: Bound) -> None:
-        """Captures the step again, in the same memory; what was captured before stays if that fails.
+        """Captures the step again, in the same memory. If that fails, the previous graph stays.
 
         Args:
-            model: of the same weights; its observers are told of what is captured.
+            model: with the same weights; its observers see the captured ops.
             bound: its ops.
 
         Raises:
             DeviceError: the memory is full, or something cannot be captured.
         """
         start_s = time.perf_counter()
-        self._device.synchronize()  # the graph that goes may be under way
+        self._device.synchronize()  # the graph that is replaced may still be running
         with self._arena.opened():
             self.replay = self._graphs.capture(self._arena, lambda: self._step(model, bound))
         self.info = GraphInfo(self.replay.launches, self._arena.nbytes, time.perf_counter() - start_s)
 
     def begin(self, inputs: Inputs) -> tuple[Array, Array]:
-        """Writes what a generation starts from to the places that the graph reads; returns what must be held."""
+        """Writes a generation's inputs to the graph's memory; returns arrays that must be held until the last step."""
         self.turn += 1
         copy = self._graphs.copy
         copy(inputs.txt, self._txt)
@@ -105,24 +105,27 @@ class _Shape:
         return self.rewind(inputs)
 
     def rewind(self, inputs: Inputs) -> tuple[Array, Array]:
-        """Writes the noise and the first step again; returns what must be held. No launch changes the rest."""
+        """Writes the noise and the first step again; returns arrays that must be held.
+
+        Steps do not change the other inputs.
+        """
         self._graphs.copy(inputs.latents, self.latents)
         return inputs.vectors, self._graphs.begin(self._state, inputs.vectors, inputs.deltas)
 
     def result(self) -> Array:
-        """A copy of the latents, which the next generation overwrites."""
+        """A copy of the latents, because the next generation overwrites them."""
         latents: Array = self._like(self.latents)
         self._graphs.copy(self.latents, latents)
         return latents
 
     def close(self) -> None:
-        """Gives its memory back when its last launch is done."""
+        """Releases the memory after the last launch is complete."""
         self.turn += 1
         self._device.synchronize()
         self._release()
 
     def _release(self) -> None:
-        """Lets go of the graph first, then of what lies in the arena, then of the arena."""
+        """Releases first the graph, then the arrays in the arena, then the arena."""
         for name in ("replay", "latents", "_txt", "_rope", "_vectors", "_state"):
             self.__dict__.pop(name, None)
         self._arena.close()
@@ -139,17 +142,17 @@ class _Shape:
 
 
 class Replayed:
-    """The steps of one generation, a launch each. See `executors.Steps`."""
+    """The steps of one generation, one graph launch each. See `executors.Steps`."""
 
     def __init__(self, shape: _Shape, inputs: Inputs) -> None:
         self._shape, self._inputs, self._left = shape, inputs, len(inputs.deltas)
         self._held = shape.begin(inputs)
         self._turn = shape.turn
-        #: What is launched for a step.
+        #: The graph of a step.
         self.graph: GraphInfo | None = shape.info
 
     def recapture(self, model: Flux, bound: Bound) -> None:
-        """Captures the step of this shape again, from a model whose observers are told of it; nothing is launched.
+        """Captures the step of this shape again, from a model whose observers see the captured ops; launches nothing.
 
         Raises:
             ArgumentError: another generation of this shape has begun meanwhile.
@@ -160,19 +163,19 @@ class Replayed:
         self.graph = self._shape.info
 
     def take(self) -> None:
-        """Takes the next step.
+        """Submits the next step.
 
         Raises:
-            ArgumentError: there is none, or another generation of this shape has begun meanwhile.
+            ArgumentError: no step is left, or another generation of this shape has begun.
         """
         self._check()
         if not self._left:
-            raise ArgumentError("take: expected a step that is left, but all were taken. Start another generation.")
+            raise ArgumentError("take: expected a remaining step, but all were taken. Start another generation.")
         self._left -= 1
         self._shape.replay.launch()
 
     def rewind(self) -> None:
-        """Begins again from the noise, without what is done once per image.
+        """Restarts from the noise; values that are computed once per image are kept.
 
         Raises:
             ArgumentError: another generation of this shape has begun meanwhile.
@@ -181,7 +184,7 @@ class Replayed:
         self._held, self._left = self._shape.rewind(self._inputs), len(self._inputs.deltas)
 
     def latents(self) -> Array:
-        """Latents [B, I, C] float32 behind the steps so far, an array of their own.
+        """Latents [B, I, C] float32 after the steps so far, as an array of their own.
 
         Raises:
             ArgumentError: another generation of this shape has begun meanwhile.
@@ -192,18 +195,18 @@ class Replayed:
     def _check(self) -> None:
         if self._turn != self._shape.turn:
             raise ArgumentError(
-                "replay: expected the latest generation of its shape, but another one has begun since, in the same "
-                "memory. Take all steps of one before the next."
+                "replay: expected the latest generation of its shape, but another one has begun in the same memory. "
+                "Take all steps of one generation before you start the next."
             )
 
 
 class Replays:
-    """Captured steps of a model, the latest few shapes.
+    """Captured steps of a model, for the most recently used shapes.
 
     Args:
-        model: unobserved.
+        model: without observers.
         bound: its ops; the device has graphs.
-        kept: how many shapes.
+        kept: number of shapes.
     """
 
     def __init__(self, model: Flux, bound: Bound, kept: int = KEPT) -> None:
@@ -211,7 +214,7 @@ class Replays:
         self._shapes: OrderedDict[tuple[tuple[int, ...], ...], _Shape] = OrderedDict()
 
     def start(self, inputs: Inputs) -> Replayed:
-        """The steps of a generation; captures its shape first, if it is new.
+        """The steps of a generation; captures the graph of its shape first if it is new.
 
         Raises:
             DeviceError: the memory is full, or something cannot be captured.
@@ -231,7 +234,7 @@ class Replays:
         except DeviceError:
             if not self._shapes:
                 raise
-        while self._shapes:  # their memory may be what is missing
+        while self._shapes:  # the memory of other shapes may be what this one lacks
             self._drop()
         return _Shape(self._model, self._bound, inputs)
 

@@ -1,3 +1,3 @@
-"""From a prompt to a picture: text encoders and VAE are PyTorch's, transformer, sampler and packing are fluxperf's."""
+"""From a prompt to a picture. Text encoders and VAE run in PyTorch; transformer, sampler and packing are fluxperf's."""
 
 from __future__ import annotations

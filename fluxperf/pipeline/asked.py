@@ -1,4 +1,4 @@
-"""The request of one call of the pipeline, checked before any work."""
+"""The arguments of one pipeline call, checked before any work."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from fluxperf.engine.config import FluxConfig
 from fluxperf.errors import ConfigError, UnknownNameError
 from fluxperf.workloads import GUIDANCE, Workload
 
-#: Length of T5's sequence that FLUX.1 was trained with at most.
+#: Longest T5 sequence that FLUX.1 was trained with.
 MOST_TOKENS = 512
 
-#: Steps of the model cards.
+#: Default steps, as in the model cards.
 STEPS = {False: 4, True: 28}
 
 OUTPUTS = ("pil", "np", "pt", "latent")
 
-#: Arguments of diffusers' pipeline that stand for something which this one does not do.
+#: Arguments of diffusers' pipeline for features that this pipeline does not have, and the name of each feature.
 _NOT_DONE = {
     "ip_adapter_image": "IP adapters",
     "ip_adapter_image_embeds": "IP adapters",
@@ -29,7 +29,7 @@ _NOT_DONE = {
 }
 
 
-#: Values of theirs that ask for nothing.
+#: Values of these arguments that do not request the feature.
 _NO_EFFECT: Mapping[str, tuple[Any, ...]] = {
     "joint_attention_kwargs": ({}, {"scale": 1.0}),
 }
@@ -37,9 +37,10 @@ _NO_EFFECT: Mapping[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class Asked:
-    """One call. ``prompts`` are what CLIP reads, ``prompts_2`` what T5 reads; both empty where embeddings are given.
+    """The checked arguments of one call.
 
-    ``sigmas`` are noise levels of the caller's, before they are shifted.
+    ``prompts`` are CLIP's input, ``prompts_2`` T5's; both are empty if embeddings are given. ``sigmas`` are the
+    caller's noise levels, not shifted yet.
     """
 
     prompts: tuple[str, ...]
@@ -64,32 +65,32 @@ def asked(
     per_prompt: int | None = 1,
     sigmas: Any = None,
 ) -> Asked:
-    """A call's arguments, checked, with the model's own values for those that are ``None``.
+    """Checks a call's arguments, and replaces ``None`` by the model's default.
 
     Args:
         config: of the model.
-        prompt: one or several, or ``None`` where embeddings are given.
-        prompt_2: the same for T5; ``prompt`` if none.
-        given: how many embeddings are given instead.
+        prompt: one or several; ``None`` if embeddings are given.
+        prompt_2: T5's prompts; ``prompt`` if ``None``.
+        given: number of embeddings that are given instead.
         text_tokens: length of T5's sequence.
         height: pixels, a multiple of 16.
         width: pixels, a multiple of 16.
-        steps: Euler steps; 4 for schnell and 28 for dev if none.
-        guidance: scale, for models that embed one.
-        per_prompt: pictures of each prompt.
-        sigmas: noise levels, one for each step.
+        steps: Euler steps; 4 for schnell and 28 for dev if ``None``.
+        guidance: guidance scale, for models that embed one.
+        per_prompt: pictures per prompt.
+        sigmas: noise levels, one per step.
 
     Raises:
-        ConfigError: one of them cannot be.
+        ConfigError: an argument has an unsupported value.
     """
     levels = None if sigmas is None else _levels(sigmas, steps)
     if (prompt is None) == (given == 0):
         raise ConfigError(
             "expected either prompt, or prompt_embeds with pooled_prompt_embeds, got "
-            f"{'neither' if prompt is None else 'both'}."
+            f"{('neither' if prompt is None else 'both')}."
         )
     if prompt_2 is not None and prompt is None:
-        raise ConfigError("prompt_2: expected a prompt beside it, got embeddings, which hold both. Leave it out.")
+        raise ConfigError("prompt_2: expected a prompt too, got embeddings, which replace both. Leave prompt_2 out.")
     prompts = texts("prompt", prompt)
     prompts_2 = prompts if prompt_2 is None else texts("prompt_2", prompt_2, len(prompts))
     height, width = (
@@ -108,7 +109,7 @@ def asked(
     batch = (len(prompts) or given) * per_prompt
     workload = Workload("picture", config.name, height, width, text_tokens, steps, batch)
     if not config.guidance:
-        notes = ("guidance has no effect: this model embeds none (schnell).",) if guidance else ()
+        notes = ("guidance_scale has no effect: this model (schnell) does not embed it.",) if guidance else ()
         return Asked(prompts, prompts_2, workload, None, per_prompt, notes, levels)
     if guidance is not None and not _is_number(guidance):
         raise ConfigError(f"guidance_scale {guidance!r}: expected a number, such as {GUIDANCE}.")
@@ -119,19 +120,20 @@ def asked(
 
 
 def _levels(sigmas: Any, steps: int | None) -> tuple[float, ...]:
-    """Noise levels of a caller's, one for each step."""
+    """Noise levels given by the caller, one per step; checked."""
     try:
         levels = tuple(float(level) for level in sigmas)
     except (TypeError, ValueError):
         levels = ()
     if not levels or not all(0 < level <= 1 for level in levels):
         raise ConfigError(
-            f"sigmas: expected noise levels above 0 and at most 1, one for each step, got {str(sigmas)[:60]}. "
-            "The 0 behind the last step comes by itself."
+            f"sigmas: expected noise levels above 0 and at most 1, one per step, got {str(sigmas)[:60]}. Leave out "
+            "the final 0; it is added."
         )
     if steps is not None and whole("num_inference_steps", steps) != len(levels):
         raise ConfigError(
-            f"sigmas: expected {steps} levels as num_inference_steps says, got {len(levels)}. Leave one of them out."
+            f"sigmas: expected {steps} levels, one per step of num_inference_steps, got {len(levels)}. Leave one of "
+            "the two arguments out."
         )
     return levels
 
@@ -141,10 +143,10 @@ def _is_number(value: Any) -> bool:
 
 
 def whole(name: str, value: Any) -> int:
-    """A whole number, of Python or NumPy.
+    """A whole number, of Python's or NumPy's type, as int.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: the value is not a whole number.
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise ConfigError(f"{name} {value!r}: expected a whole number, got {type(value).__name__}.")
@@ -152,15 +154,15 @@ def whole(name: str, value: Any) -> int:
 
 
 def texts(name: str, value: str | Sequence[str] | None, count: int | None = None) -> tuple[str, ...]:
-    """Texts of an argument, checked: as many as are given, or ``count``, which one is repeated for.
+    """The texts of an argument, checked. If ``count`` is given and there is one text, it is repeated that often.
 
     Raises:
-        ConfigError: it has something else, no text, or another number of them.
+        ConfigError: a value is not text, there is none, or their number is wrong.
     """
     found = _texts(name, value)
     repeated = found * count if count and len(found) == 1 else found
     if count is not None and len(repeated) != count:
-        raise ConfigError(f"{name}: expected one, or {count} as prompt has, got {len(repeated)}.")
+        raise ConfigError(f"{name}: expected 1 text, or {count} as in prompt, got {len(repeated)}.")
     return repeated
 
 
@@ -180,27 +182,27 @@ def _texts(name: str, value: str | Sequence[str] | None) -> tuple[str, ...]:
         except UnicodeEncodeError as error:
             which = f" {number} of {len(texts)}" if len(texts) > 1 else ""
             raise ConfigError(
-                f"{name}{which}: expected text of Unicode, got {text[error.start]!a} in place of a byte that is no "
-                "UTF-8. Write it in UTF-8."
+                f"{name}{which}: expected Unicode text, got {text[error.start]!a}, a byte that is not valid UTF-8. "
+                "Encode the text in UTF-8."
             ) from error
     return texts
 
 
 def refuse(others: Mapping[str, Any]) -> None:
-    """Complains about arguments that are none of the pipeline's.
+    """Refuses arguments that the pipeline does not have.
 
     Raises:
-        ConfigError: diffusers' pipeline has such an argument, and this one does not do what it stands for.
-        UnknownNameError: nobody knows it; lists the known ones.
+        ConfigError: diffusers' pipeline has such an argument, but this pipeline does not have the feature.
+        UnknownNameError: neither pipeline has it; the message lists the known ones.
     """
     for name, value in others.items():
         if name not in _NOT_DONE:
             raise UnknownNameError("argument", name, _ARGUMENTS)
         if value is not None and value not in _NO_EFFECT.get(name, ()):
-            raise ConfigError(f"{name}: {_NOT_DONE[name]} are not done here. Leave it out, or use diffusers for it.")
+            raise ConfigError(f"{name}: {_NOT_DONE[name]} are not supported. Leave the argument out, or use diffusers.")
 
 
-#: Arguments of diffusers' ``from_pretrained`` that this one does not have, and values of theirs that ask for nothing.
+#: Arguments of diffusers' ``from_pretrained`` that this one does not have, and their values that request nothing.
 _OF_LOADING: Mapping[str, tuple[Any, ...]] = {
     "use_safetensors": (None, True), "low_cpu_mem_usage": (None, True, False), "device_map": (None,),
     "cache_dir": (None,), "token": (None,), "force_download": (None, False), "max_memory": (None,),
@@ -209,11 +211,11 @@ _OF_LOADING: Mapping[str, tuple[Any, ...]] = {
 
 
 def refuse_to_load(others: Mapping[str, Any]) -> None:
-    """Complains about arguments that ask loading for what it does not do.
+    """Refuses arguments of ``from_pretrained`` that request unsupported features.
 
     Raises:
-        ConfigError: diffusers knows such an argument, and its value asks for something.
-        UnknownNameError: nobody knows it.
+        ConfigError: diffusers has such an argument, and its value requests something.
+        UnknownNameError: neither has it.
     """
     for name, value in others.items():
         if name not in _OF_LOADING:
@@ -221,8 +223,9 @@ def refuse_to_load(others: Mapping[str, Any]) -> None:
             raise UnknownNameError("argument of from_pretrained", name, known)
         if value not in _OF_LOADING[name]:
             raise ConfigError(
-                f"{name}={value!r}: expected it left out, as it does nothing here. Cache and token of the hub are set "
-                "by HF_HUB_CACHE and HF_TOKEN, precision by rung, dtype and t5_precision, memory by memory_gb."
+                f"{name}={value!r}: expected this argument to be left out, as it is not supported. Set the hub's "
+                "cache and token by HF_HUB_CACHE and HF_TOKEN, precision by rung, dtype and t5_precision, memory by "
+                "memory_gb."
             )
 
 
@@ -236,10 +239,10 @@ _ARGUMENTS = (
 
 
 def checked_output(kind: str) -> str:
-    """Name of an output.
+    """Name of an output type, checked.
 
     Raises:
-        UnknownNameError: there is none of that name.
+        UnknownNameError: there is no such output type.
     """
     if kind not in OUTPUTS:
         raise UnknownNameError("output_type", kind, OUTPUTS)

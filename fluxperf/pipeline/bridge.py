@@ -1,9 +1,9 @@
-"""Where PyTorch and fluxperf share a device: one stream, the same memory, and every byte of the host through the door.
+"""PyTorch and fluxperf on one device: they share a stream and memory, and all bytes from and to the host use the door.
 
-PyTorch works on the device's own CUDA stream (`Bridge.work`), which first waits for the caller's. So everything is in
-one order: no event is needed where an array changes hands, and memory that either library's allocator hands out again
-is written after its last reader, as both reuse memory in the order of the stream that it was allocated on. Arrays cross
-by DLPack, as float32, integers or 16-bit patterns; bfloat16 has no NumPy dtype that every CuPy takes through DLPack.
+PyTorch works on the device's own CUDA stream (`Bridge.work`), which first waits for the caller's stream. So all work is
+in one order, and no event is needed where an array changes hands. Both allocators reuse memory in the order of the
+stream that it was allocated on, so it is rewritten only after its last reader. Arrays cross by DLPack, as float32,
+integers or 16-bit patterns: not every CuPy takes bfloat16 through DLPack, as NumPy has no such dtype.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fluxperf.pipeline.libraries import library, torch_device
 
 
 class Bridge:
-    """PyTorch on a device of fluxperf.
+    """PyTorch on one of fluxperf's devices.
 
     Args:
         device: the device.
@@ -32,7 +32,7 @@ class Bridge:
     def __init__(self, device: Device) -> None:
         self.device = device
         self.torch = library("torch")
-        #: PyTorch's name of the device.
+        #: The device, as PyTorch names it.
         self.place = torch_device(device.kind, getattr(device, "ordinal", 0))
 
     @contextmanager
@@ -73,9 +73,9 @@ class Bridge:
         return self.device.borrow(tensor.contiguous())
 
     def up(self, numbers: Any, label: str) -> Any:
-        """Host numbers as a tensor on the device: one crossing of the door."""
+        """Copies a host array to the device as a tensor: one crossing of the door."""
         return self.tensor(self.device.door.to_device(np.ascontiguousarray(numbers), label))
 
     def down(self, tensor: Any, label: str) -> Any:
-        """A tensor of the device as host numbers: one crossing of the door."""
+        """Copies a tensor to the host as an array: one crossing of the door."""
         return self.device.door.to_host(self.array(tensor), label)

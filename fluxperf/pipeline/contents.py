@@ -1,4 +1,4 @@
-"""Content of the subfolders of a model folder: whether weights are whole, and of a model that can be used."""
+"""Checks the subfolders of a model folder: whether weights are complete and belong to a supported model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fluxperf.engine.checkpoints.files import is_file, weights_in
 from fluxperf.engine.checkpoints.folders import without
 from fluxperf.engine.checkpoints.strangers import told_by_channels, told_by_class, told_method
 
-#: Classes that a part of FLUX.1 has, by subfolder: its own, and larger models that hold it.
+#: Classes that a part of FLUX.1 may have, by subfolder: its own, and larger models that contain it.
 _CLASSES = {
     "transformer": ("FluxTransformer2DModel",),
     "vae": ("AutoencoderKL",),
@@ -21,25 +21,26 @@ _CLASSES = {
     "text_encoder_2": ("T5EncoderModel", "T5ForConditionalGeneration", "T5Model"),
 }
 
-#: Largest whole number of any setting, and most layers of any part; T5-XXL's largest is its vocabulary of 32128.
+#: Upper bounds of any whole number in a config and of any part's layers. T5-XXL's largest number is its vocabulary of
+#: 32128.
 _MOST, _MOST_LAYERS = 1 << 20, 1 << 10
 
-#: Entries of a VAE's ``block_out_channels``: each after the first one halves the sides of a picture.
+#: Number of entries of a VAE's ``block_out_channels``: each after the first halves the sides of a picture.
 _VAE_BLOCKS = 4
 
 
 class Unfit(str):
-    """A problem of a folder that no further download mends."""
+    """A problem of a folder that downloading it again does not solve."""
 
 
 def short(value: object) -> str:
-    """A setting for a message; a file may hold a number of thousands of digits."""
+    """A setting, shortened for a message, as a file may hold a number with thousands of digits."""
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:40]}.."
 
 
 def model_problems(folder: Path, variant: str | None = None) -> Iterator[str]:
-    """Problems of a subfolder of weights, a sentence each; of a variant, if it has files of one."""
+    """Problems of a subfolder of weights, one sentence each; of a variant if the subfolder has files of it."""
     name = folder.name
     yield from config_problems(folder / "config.json")
     if isinstance(_settings(folder / "config.json"), str):
@@ -49,7 +50,7 @@ def model_problems(folder: Path, variant: str | None = None) -> Iterator[str]:
 
 
 def config_problems(path: Path) -> Iterator[str]:
-    """Faults of the ``config.json`` of a subfolder, a sentence each."""
+    """Problems of a subfolder's ``config.json``, one sentence each."""
     settings = _settings(path)
     if isinstance(settings, str):
         yield f"{path.parent.name}/config.json {settings}"
@@ -76,14 +77,14 @@ def tokenizer_problems(folder: Path) -> Iterator[str]:
 
 
 def _settings(path: Path) -> Mapping[str, Any] | str:
-    """Contents of a ``config.json``, or what is wrong with it."""
+    """Content of a ``config.json``, or a sentence with its problem."""
     if not path.is_file():
         return "is missing"
     try:
         value = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError):
-        return f"is {told_by_start(path) or 'no JSON'}"
-    return value if isinstance(value, dict) else "is no JSON object"
+        return f"is {told_by_start(path) or 'not JSON'}"
+    return value if isinstance(value, dict) else "is not a JSON object"
 
 
 def _setting_problems(name: str, settings: Mapping[str, Any]) -> Iterator[str]:
@@ -95,7 +96,7 @@ def _setting_problems(name: str, settings: Mapping[str, Any]) -> Iterator[str]:
         yield Unfit(f"{name}/ has {kind}{f': {told}' if told else ''}; expected {_CLASSES[name][0]}")
         return
     if quantized := settings.get("quantization_config"):
-        yield Unfit(f"{name}/: expected weights as they were published, {told_method(quantized)}")
+        yield Unfit(f"{name}/: expected unquantized weights, {told_method(quantized)}")
     if name == "transformer" and (told := told_by_channels(channels := settings.get("in_channels"))):
         yield Unfit(f"transformer/ takes {channels} channels, expected 64: {told}")
     if name == "vae":
@@ -103,13 +104,13 @@ def _setting_problems(name: str, settings: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _class(name: str, settings: Mapping[str, Any]) -> str:
-    """Class that a ``config.json`` names; the part's own where it names none."""
+    """Class that a ``config.json`` names; the part's own class if it names none."""
     found = settings.get("_class_name") or settings.get("architectures") or _CLASSES[name][0]
     return str(found[0] if isinstance(found, list) else found)
 
 
 def _size_problems(name: str, settings: Mapping[str, Any]) -> Iterator[str]:
-    """Whole numbers beyond what any such model has: a library would take memory or time without end for them."""
+    """Sizes beyond those of any such model. A library would need excessive memory or time for them."""
     for key, value in settings.items():
         most = _MOST_LAYERS if "layers" in key else _MOST
         for one in value if isinstance(value, list) else [value]:
@@ -141,7 +142,7 @@ def _file_problems(folder: Path, stem: str, variant: str | None) -> Iterator[str
         files = sorted({str(file) for file in names.values()})
         outside = [file for file in files if Path(file).name != file]
         if outside:
-            yield f"{folder.name}/{index.name} names {outside[0]!r}, expected names of files beside it"
+            yield f"{folder.name}/{index.name} names {outside[0]!r}, expected names of files in the same folder"
             return
         missing = [file for file in files if not is_file(folder / file)]
         if missing:

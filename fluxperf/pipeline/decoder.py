@@ -1,7 +1,7 @@
-"""The VAE's decoder: final latents become pixels on the device, and go down as bytes.
+"""The VAE's decoder: final latents become pixels on the device, which are copied to the host as bytes.
 
-Source: the end of ``FluxPipeline.__call__`` and ``VaeImageProcessor.postprocess`` in diffusers. Pixels are rounded to
-8 bits on the device, from float32, so that a picture is one copy of 3 bytes per pixel.
+Source: the end of ``FluxPipeline.__call__`` and ``VaeImageProcessor.postprocess`` in diffusers. Pixels are rounded from
+float32 to 8 bits on the device, so that a picture is one copy of 3 bytes per pixel.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fluxperf.pipeline.packing import unpacked
 
 
 class Decoder:
-    """``AutoencoderKL`` of a model folder.
+    """The decoder of ``AutoencoderKL`` from a model folder.
 
     Args:
         plan: of the folder ``vae``.
@@ -23,7 +23,7 @@ class Decoder:
         dtype: of weights and activations, ``float32`` or ``bfloat16``.
 
     Raises:
-        CheckpointError: a number is not finite.
+        CheckpointError: a value is not finite.
     """
 
     def __init__(self, plan: Plan, bridge: Bridge, dtype: str) -> None:
@@ -34,12 +34,12 @@ class Decoder:
     def images(self, latents: Any, rows: int, columns: int) -> Any:
         """Pictures [B, 3, H, W] in [0, 1] as a float32 tensor on the device.
 
-        A picture with a number that is not finite is NaN throughout: clamping would hide infinities.
+        If a value of a picture is not finite, the whole picture is set to NaN, because clamping would hide infinities.
 
         Args:
             latents: final latents [B, rows columns, 4 C] in float32, on the device.
-            rows: image tokens down.
-            columns: image tokens across.
+            rows: image tokens along the height.
+            columns: image tokens along the width.
         """
         with self._bridge.work():
             settings = self.vae.config
@@ -51,12 +51,12 @@ class Decoder:
             return torch.where(finite, (decoded.float() * 0.5 + 0.5).clamp(0, 1), torch.nan)
 
     def pixels(self, images: Any) -> Any:
-        """Pixels [B, H, W, 3] of pictures, as uint8 on the host: one copy down, a byte more for each picture.
+        """Pixels [B, H, W, 3] of pictures, as uint8 on the host.
 
-        The bytes at the end say which pictures are finite.
+        One copy to the host, with one more byte per picture at the end, which says whether that picture is finite.
 
         Raises:
-            NumbersError: one is not.
+            NumbersError: a picture is not finite.
         """
         torch = self._bridge.torch
         with self._bridge.work():
@@ -68,19 +68,19 @@ class Decoder:
 
 
 def check_pictures(finite: Any) -> None:
-    """Complains about pictures of numbers that are not finite.
+    """Raises if a picture has values that are not finite.
 
     Args:
-        finite: [B], whether each picture is; on the host.
+        finite: [B], on the host: whether each picture is finite.
 
     Raises:
-        NumbersError: one is not; says which.
+        NumbersError: one is not; the message says which.
     """
     wrong = [str(number) for number, good in enumerate(finite, start=1) if not good]
     if wrong:
         which = f"picture {', '.join(wrong)} of {len(finite)}" if len(finite) > 1 else "the picture"
         raise NumbersError(
-            f"{which}: expected finite numbers from text encoders, transformer and VAE, got NaN or infinity; none "
-            "is written. Embeddings or latents that were given are damaged, or numbers leave the range of a dtype: try "
-            "a float32 rung (--rung batched), and --latents-out to see whether the latents are finite."
+            f"{which}: expected finite values from text encoders, transformer and VAE, got NaN or infinity; no "
+            "picture is written. Either the given embeddings or latents are damaged, or values exceed the range of a "
+            "dtype: try a float32 rung (--rung batched), and --latents-out to see whether the latents are finite."
         )

@@ -1,4 +1,4 @@
-"""Prompt embeddings: of one prompt, stored in a file, kept in a cache."""
+"""Prompt embeddings: of one prompt, in a file, and in a cache."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from fluxperf.errors import ArgumentError, CheckpointError, NumbersError, reason
 from fluxperf.files import write_whole
 from fluxperf.pipeline.latents import check_holds, metadata_of
 
-#: Names of the tensors in a file, those of diffusers' arguments.
+#: Names of the tensors in a file, as diffusers names the arguments.
 TEXT, POOLED = "prompt_embeds", "pooled_prompt_embeds"
 
 
 class Embedded(NamedTuple):
-    """One prompt as the transformer takes it: text [T, C] and pooled text [P], float32.
+    """One prompt as the transformer's input: text [T, C] and pooled text [P], float32.
 
-    Both are tensors on the device, or NumPy arrays where they come from a file.
+    Both are tensors on the device, or NumPy arrays if they come from a file.
     """
 
     text: Any
@@ -34,7 +34,7 @@ class Embedded(NamedTuple):
 
 
 class Key(NamedTuple):
-    """Identity of embeddings: the texts that CLIP and T5 read, and the length of T5's sequence."""
+    """Identity of embeddings: the texts for CLIP and for T5, and the length of T5's sequence."""
 
     prompt: str
     prompt_2: str
@@ -42,14 +42,14 @@ class Key(NamedTuple):
 
 
 class Words(NamedTuple):
-    """One prompt: what CLIP reads, and what T5 reads ("" where nothing is known)."""
+    """One prompt: the text for CLIP and the text for T5; "" if unknown."""
 
     prompt: str
     prompt_2: str
 
 
 class Stored(NamedTuple):
-    """Content of a file of embeddings: rows, their prompts, and in words what computed them ("" if it does not say)."""
+    """Content of an embeddings file: the rows, their prompts, and a description of the encoders ("" if it has none)."""
 
     rows: list[Embedded]
     prompts: list[Words]
@@ -57,13 +57,13 @@ class Stored(NamedTuple):
 
 
 class PromptCache:
-    """Embeddings of the prompts that were used last.
+    """Embeddings of the most recently used prompts.
 
     Args:
-        most: how many prompts are kept; 0 keeps none. One of 512 tokens takes 8.4 MB.
+        most: number of prompts to keep; 0 keeps none. One prompt of 512 tokens takes 8.4 MB.
 
     Raises:
-        ArgumentError: fewer than 0.
+        ArgumentError: the number is negative.
     """
 
     def __init__(self, most: int) -> None:
@@ -76,13 +76,13 @@ class PromptCache:
         return len(self._kept)
 
     def get(self, key: Key) -> Embedded | None:
-        """Embeddings of a prompt, if they are kept."""
+        """Embeddings of a prompt; ``None`` if they are not in the cache."""
         if key in self._kept:
             self._kept.move_to_end(key)
         return self._kept.get(key)
 
     def put(self, key: Key, value: Embedded) -> None:
-        """Keeps it, and lets go of what was not used for longest."""
+        """Stores embeddings, and drops those that were not used for the longest time."""
         self._kept[key] = value
         self._kept.move_to_end(key)
         while len(self._kept) > self._most:
@@ -90,23 +90,23 @@ class PromptCache:
 
 
 def save_embeddings(path: Path, prompts: Sequence[Words], embedded: Sequence[Embedded], encoders: str) -> None:
-    """Writes embeddings of prompts, all of one length, as safetensors: text [N, T, C], pooled text [N, P], float32.
+    """Writes embeddings of prompts of one length as safetensors: text [N, T, C], pooled text [N, P], float32.
 
     Args:
         path: of the file.
-        prompts: what they are of; goes into the file's metadata, as JSON.
+        prompts: the prompts, which are stored in the file's metadata, as JSON.
         embedded: as NumPy arrays.
-        encoders: what computed them, in words; goes into the metadata.
+        encoders: description of the text encoders, which is stored in the metadata.
 
     Raises:
         RecordError: the file cannot be written.
-        NumbersError: a number is not finite; nothing is written.
+        NumbersError: a value is not finite; nothing is written.
     """
     tensors = {TEXT: np.stack([one.text for one in embedded]), POOLED: np.stack([one.pooled for one in embedded])}
     for name, numbers in tensors.items():
         if not np.isfinite(numbers).all():
             raise NumbersError(
-                f"{name}: expected finite numbers from the text encoders, got NaN or infinity. Nothing is written. Try "
+                f"{name}: expected finite values from the text encoders, got NaN or infinity. Nothing is written. Try "
                 "--rung batched, which encodes in float32."
             )
     metadata = {
@@ -119,34 +119,35 @@ def save_embeddings(path: Path, prompts: Sequence[Words], embedded: Sequence[Emb
 
 
 def load_embeddings(path: Path, config: FluxConfig) -> Stored:
-    """Embeddings in a safetensors file, and what its metadata says of them ("" for prompts that it does not name).
+    """Embeddings from a safetensors file, with the prompts and encoders that its metadata names ("" where it has none).
 
     Tensors ``prompt_embeds`` [N, T, C] and ``pooled_prompt_embeds`` [N, P], of any float dtype; N may be left out.
 
     Args:
         path: of the file.
-        config: of the model that they are for.
+        config: of the model that will use them.
 
     Raises:
-        CheckpointError: the file cannot be read, lacks a tensor, or holds other shapes or numbers that are not finite.
+        CheckpointError: the file cannot be read or lacks a tensor, or has wrong shapes or values that are not finite.
     """
-    check_holds(path, (TEXT, POOLED), f"{TEXT} and {POOLED}, as fluxperf generate --embeddings-out writes them")
+    check_holds(path, (TEXT, POOLED), f"{TEXT} and {POOLED}, as written by fluxperf generate --embeddings-out")
     try:
         data = path.read_bytes()
         found = load(data)
         metadata = metadata_of(data)
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(
-            f"{path}: expected a safetensors file with {TEXT} and {POOLED}, but it does not open ({reason(error)}). "
-            "Write one with fluxperf generate --embeddings-out FILE."
+            f"{path}: expected a safetensors file with {TEXT} and {POOLED}, but it cannot be opened "
+            f"({reason(error)}). Write one with fluxperf generate --embeddings-out FILE."
         ) from error
     text, pooled = (_float32(found[name], path, name) for name in (TEXT, POOLED))
     text, pooled = text.reshape(-1, *text.shape[-2:]), pooled.reshape(-1, pooled.shape[-1])
     wanted = (config.text_dim, config.pooled_dim)
     if (text.shape[-1], pooled.shape[-1]) != wanted or len(text) != len(pooled) or not text.size:
         raise CheckpointError(
-            f"{path}: expected {TEXT} [N, T, {wanted[0]}] and {POOLED} [N, {wanted[1]}] of the model, got "
-            f"{list(text.shape)} and {list(pooled.shape)}. They are of another model's text encoders."
+            f"{path}: expected {TEXT} [N, T, {wanted[0]}] and {POOLED} [N, {wanted[1]}] for this model, got "
+            f"{list(text.shape)} and {list(pooled.shape)}. They come from the text encoders of another model; write "
+            "them again with this one's."
         )
     rows = [Embedded(*both) for both in zip(text, pooled, strict=True)]
     firsts, seconds = (_prompts(metadata.get(name, ""), len(rows)) for name in ("prompts", "prompts_2"))
@@ -154,7 +155,7 @@ def load_embeddings(path: Path, config: FluxConfig) -> Stored:
 
 
 def _prompts(text: str, count: int) -> list[str]:
-    """Prompts in metadata: a list in JSON, or (in files of earlier versions) a line each; "" where it has others."""
+    """Prompts in metadata: a JSON list, or one per line in files of earlier versions; "" where they cannot be read."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
@@ -167,8 +168,11 @@ def _prompts(text: str, count: int) -> list[str]:
 def _float32(numbers: npt.NDArray[Any], path: Path, name: str) -> npt.NDArray[np.float32]:
     floating = np.issubdtype(numbers.dtype, np.floating) or numbers.dtype == ml_dtypes.bfloat16
     if not floating or numbers.ndim not in ((2, 3) if name == TEXT else (1, 2)):
-        raise CheckpointError(f"{path}: {name}: expected floating-point numbers, got {numbers.dtype} {numbers.shape}.")
+        raise CheckpointError(
+            f"{path}: {name}: expected floating-point values, got {numbers.dtype} {numbers.shape}. "
+            "Write it again, in bfloat16 or float32."
+        )
     numbers = numbers.astype(np.float32)
     if not np.isfinite(numbers).all():
-        raise CheckpointError(f"{path}: {name} holds NaN or infinity; write it again, in bfloat16 or float32.")
+        raise CheckpointError(f"{path}: {name} holds NaN or infinity. Write it again, in bfloat16 or float32.")
     return numbers

@@ -1,6 +1,6 @@
-"""The folder of a FLUX.1 model as diffusers saves it: found, checked whole before anything is loaded, and described.
+"""A FLUX.1 model folder in diffusers' layout: found, checked completely before anything is loaded, and described.
 
-Files are judged by their beginnings and headers; complaints come all together.
+The check reads only headers and the first bytes of files. One message lists all problems.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from fluxperf.errors import CheckpointError
 from fluxperf.pipeline import contents
 from fluxperf.pipeline.contents import Unfit, short
 
-#: Parts that generation from stored embeddings needs, and those that text and pictures need besides.
+#: Parts that generation from stored embeddings needs; and those that text and pictures need in addition.
 TRANSFORMER = ("transformer", "scheduler")
 TEXT = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 VAE = ("vae",)
 
-_WHOSE = "the folder or the name of its model, whose tokenizers and configs are needed too"
+_WHOSE = "the folder or the name of its model, because its tokenizers and configs are needed too"
 
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A folder that has been checked.
+    """A model folder that has been checked.
 
-    ``shifted`` says whether the sampler shifts its noise levels with the size of the picture (dev) or not (schnell);
-    ``shift`` is what it shifts them by whatever the size, where it does not.
+    ``shifted`` says whether the noise levels are shifted with the size of the picture (dev) or not (schnell). If not,
+    ``shift`` is their fixed shift.
     """
 
     path: Path
@@ -42,7 +42,7 @@ class ModelFolder:
 
     @property
     def name(self) -> str:
-        """Name for metadata and records: the folder's, or model and revision of a folder in the hub's cache."""
+        """Name for metadata and records: the folder's name, or model and commit of a folder in the hub's cache."""
         return model_name(self.path)
 
 
@@ -53,11 +53,11 @@ def open_folder(
 
     Args:
         path: of the folder that holds ``model_index.json``.
-        parts: subfolders that will be read; of ``"vae/config.json"`` and the like that file alone.
-        variant: word in the names of their files, such as ``fp16``; parts without such files have their plain ones.
+        parts: subfolders that will be read. An entry such as ``"vae/config.json"`` stands for that file only.
+        variant: word in the file names, such as ``fp16``. Parts without files of this variant use their plain files.
 
     Raises:
-        CheckpointError: it is none, is another model's, or lacks something; everything that is wrong is in one message.
+        CheckpointError: it is not a model folder, is of another model or incomplete; one message lists all problems.
     """
     path = path.expanduser()
     if not path.is_dir():
@@ -77,14 +77,14 @@ def open_folder(
 
 
 def check_fit(folder: ModelFolder, config: FluxConfig) -> None:
-    """Complains about parts that belong to different models.
+    """Raises if the parts of a folder belong to different models.
 
     Args:
         folder: checked.
         config: of its transformer.
 
     Raises:
-        CheckpointError: a size that two of them share is not the same.
+        CheckpointError: a size that must be equal in two parts differs.
     """
     shared = (
         ("text_encoder", "hidden_size", 1, config.pooled_dim, "pooled_projection_dim"),
@@ -104,26 +104,29 @@ def check_fit(folder: ModelFolder, config: FluxConfig) -> None:
 
 def _no_folder(path: Path) -> str:
     if path.is_file():
-        Checkpoint(path)  # complains, by name, about what is no transformer at all
+        Checkpoint(path)  # raises a specific error for a file that is not a transformer
         return (
-            f"{path}: expected a diffusers model folder with model_index.json, got a file. Measure it with `fluxperf "
-            f"run --weights {path}`; for pictures give it as --transformer beside --model, {_WHOSE}."
+            f"{path}: expected a diffusers model folder with model_index.json, got a file. Measure the file with "
+            f"`fluxperf run --weights {path}`; for pictures give it as --transformer together with --model, {_WHOSE}."
         )
-    text = f"{path}: expected a diffusers model folder, found nothing there."
+    text = f"{path}: expected a diffusers model folder, but there is nothing at this path."
     if path.parts and path.parts[0].endswith(":"):
         first = 2 if path.parts[0].startswith("http") else 1
         model = "/".join(path.parts[first : first + 2])
-        return f"{text} It seems to be an address: give the model's name on the hub{f' ({model})' if model else ''}."
+        return f"{text} It looks like an address: give the model's name on the hub{(f' ({model})' if model else '')}."
     if len(path.parts) == 3 and path.suffix == ".safetensors" and not path.is_absolute():
         model, file = "/".join(path.parts[:2]), path.name
-        text += f" If it is a file on the hub: hf download {model} {file}, and give it as --transformer, with --model."
+        text += (
+            f" If it is a file on the hub: hf download {model} {file}, then give it as --transformer, together "
+            "with --model."
+        )
     if len(path.parts) == 2 and not path.is_absolute():
-        text += f" If it is a name on the hub: hf download {path} --local-dir {path.name}, and give that folder."
+        text += f" If it is a name on the hub: hf download {path} --local-dir {path.name}, then give that folder."
     return text
 
 
 def _check_kind(path: Path) -> None:
-    """Complains about a folder that is of another kind altogether."""
+    """Raises for a folder that is not a whole pipeline, but a part or another model."""
     check_no_cache(path)
     index = path / "model_index.json"
     if not index.is_file():
@@ -136,18 +139,18 @@ def _no_index(path: Path, index: Path) -> str:
         hint = (
             f"give {path.parent}" if (path.parent / index.name).is_file() else "give the folder of the whole pipeline"
         )
-        return f"{path}: expected {index.name}, got the folder of {kind} alone; {hint}."
+        return f"{path}: expected {index.name}, got only the folder of {kind}; {hint}."
     if (path.parent / index.name).is_file():
         return f"{path}: expected {index.name}, got a part of a model; give {path.parent}."
     text = f"{path}: expected a diffusers model folder, found no {index.name}{without(path, index)}."
     single = any(path.glob("*.safetensors"))
-    return f"{text} Beside it --model is needed, {_WHOSE}." if single else f"{text} {_how_to_get(path)}"
+    return f"{text} In addition --model is needed, {_WHOSE}." if single else f"{text} {_how_to_get(path)}"
 
 
 def _how_to_get(path: Path) -> str:
     return (
-        "Download it whole again. A gated model asks for its license to be accepted first, on its page; then "
-        f"hf auth login, and hf download MODEL --local-dir {path}. After git clone: git lfs pull."
+        "Download the whole folder again. For a gated model accept its license on its page first; then hf auth "
+        f"login, and hf download MODEL --local-dir {path}. After git clone: git lfs pull."
     )
 
 
@@ -166,7 +169,7 @@ def _part_problems(path: Path, part: str, variant: str | None) -> Iterator[str]:
         yield from contents.model_problems(folder, variant)
 
 
-#: Settings of the scheduler that change its noise levels, and the values that the sampler has.
+#: Scheduler settings that change the noise levels, and the values that the sampler supports.
 _SCHEDULE = {
     "num_train_timesteps": 1000,
     "time_shift_type": "exponential",
@@ -177,13 +180,13 @@ _SCHEDULE = {
     "use_exponential_sigmas": False,
     "use_karras_sigmas": False,
 }
-#: No model has a shift near it: all noise levels would be the first one.
+#: Upper bound of the shift. Above it all noise levels would be almost the first one; no model comes near.
 _MOST_SHIFT = 1e6
 _SHIFTED = {"base_shift": 0.5, "max_shift": 1.15, "base_image_seq_len": 256, "max_image_seq_len": 4096}
 
 
 def _schedule(path: Path) -> tuple[bool, float, list[str]]:
-    """Whether noise levels are shifted with the size, by how much otherwise, and what the sampler does not do."""
+    """Whether noise levels are shifted with the size, the fixed shift if not, and sentences on unsupported settings."""
     settings = read_json(path)
     kind = settings.get("_class_name", "FlowMatchEulerDiscreteScheduler")
     if kind != "FlowMatchEulerDiscreteScheduler":
@@ -198,7 +201,7 @@ def _schedule(path: Path) -> tuple[bool, float, list[str]]:
         shifted,
         float(shift),
         [
-            Unfit(f"scheduler_config.json: {key} is {short(settings[key])}, expected {value!r} as FLUX.1 has it")
+            Unfit(f"scheduler_config.json: {key} is {short(settings[key])}, expected {value!r} as in FLUX.1")
             for key, value in expected.items()
             if key in settings and settings[key] != value
         ],

@@ -1,4 +1,4 @@
-"""Generation: one batch of prompts or embeddings becomes latents and pictures, stage by stage."""
+"""Generation: turns one batch of prompts or embeddings into latents and pictures, stage by stage."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from fluxperf.pipeline.parts import Parts
 from fluxperf.pipeline.stages import Stage, Stages, on_host
 from fluxperf.workloads import Workload
 
-#: Told of each step when the device has done it: its index, and its seconds.
+#: Called with index and seconds of each step after the device has completed it.
 OnStep = Callable[[int, float], Any]
 
-#: How far a batch goes: to pixels on the host, to images on the device, or to latents.
+#: The result of a batch: pixels on the host, images on the device, or latents.
 Decode = Literal["pixels", "images", "no"]
 
-#: Sizes whose rotations are kept.
+#: Number of sizes whose rotation tables are kept.
 _SIZES = 8
 
 
 @dataclass
 class Generated:
-    """Pictures of one call. ``latents`` [B, I, C] are on the device, and ``images`` [B, 3, H, W] too, if decoded.
+    """Pictures of one call. ``latents`` [B, I, C] and, if decoded, ``images`` [B, 3, H, W] are on the device.
 
-    ``metadata`` is what goes into a file; ``notes`` are sentences about what was cut or ignored.
+    ``metadata`` is stored in the files; ``notes`` are sentences about inputs that were cut or ignored.
     """
 
     latents: Any
@@ -51,7 +51,7 @@ class Generated:
     pixels: Any = None
 
     def save(self, path: Path, index: int = 0) -> None:
-        """Writes a picture as PNG with its metadata, whole or not at all; adds the stage ``png``.
+        """Writes a picture as a PNG file with its metadata; adds the stage ``png``. A failed write leaves no file.
 
         Raises:
             RecordError: the file cannot be written.
@@ -64,7 +64,7 @@ class Generation:
     """Runs the parts of a pipeline.
 
     Args:
-        parts: loaded.
+        parts: the loaded parts.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -72,11 +72,11 @@ class Generation:
         self._ropes: dict[tuple[int, int, int], tuple[Any, Any]] = {}
 
     def forget(self) -> None:
-        """Lets go of what is kept between calls."""
+        """Drops everything that is kept between calls."""
         self._ropes.clear()
 
     def ahead(self, prompts: Sequence[tuple[str, str]], tokens: int = MOST_TOKENS) -> None:
-        """Encodes prompts (what CLIP reads, what T5 reads) at one go, where T5 does not stay on the device."""
+        """Encodes pairs of prompts (CLIP's, T5's) in advance if T5 does not stay on the device."""
         encoders = self._parts.encoders()
         if prompts and encoders.keeping != "keep":
             encoders.encode([first for first, _ in prompts], [second for _, second in prompts], tokens)
@@ -95,19 +95,19 @@ class Generation:
         encoders: str = "",
         besides: Besides = Besides(),  # noqa: B008 - it never changes
     ) -> Generated:
-        """One batch: its latents, and its pictures if they are to be decoded.
+        """One batch: its latents, and its pictures if they are decoded.
 
         Args:
-            wanted: the call, checked.
-            embedded: one for each prompt, where there are no prompts.
+            wanted: the checked arguments of the call.
+            embedded: one for each prompt, if embeddings replace prompts.
             seed: see `Pipeline.__call__`.
             noise_from: see `Pipeline.__call__`.
             generator: see `Pipeline.__call__`.
             latents: see `Pipeline.__call__`.
-            decode: down to ``pixels``, to ``images`` on the device, or ``no``.
-            on_step: told of each step when it is done.
-            labels: prompts that embeddings are of, for the metadata.
-            encoders: what computed embeddings, for the metadata.
+            decode: to ``pixels`` on the host, to ``images`` on the device, or ``no``.
+            on_step: called for each step after it is complete.
+            labels: prompts of the embeddings, for the metadata.
+            encoders: description of the encoders that computed the embeddings, for the metadata.
             besides: negative prompts and callbacks.
 
         Raises:
@@ -136,7 +136,7 @@ class Generation:
                 pixels = self._parts.vae().pixels(images) if decode == "pixels" else None
         drawn = "given" if latents is not None else self._noise_name(noise_from, generator)
         if generator is not None and seeds[0] is None:
-            drawn += ", after other numbers of the generator"
+            drawn += ", after earlier draws from the generator"
         words = list(labels) or [Words(*both) for both in zip(wanted.prompts, wanted.prompts_2, strict=True)]
         computed = self._parts.encoders().words if wanted.prompts else encoders
         metadata = [self._metadata(wanted, index, one, drawn, words, computed) for index, one in enumerate(seeds)]
@@ -156,12 +156,12 @@ class Generation:
         )
 
     def inputs(self, wanted: Asked, seed: int) -> tuple[Any, Request]:
-        """Noise [B, I, C] and the rest of what the transformer is asked for, for prompts and a seed."""
+        """Noise [B, I, C] and the transformer's other inputs, for prompts and a seed."""
         text, pooled, _ = self._conditions(wanted, ())
         return self._start(wanted, seed, "device", None, None)[0], self.request(wanted, text, pooled)
 
     def request(self, wanted: Asked, text: Any, pooled: Any) -> Request:
-        """The transformer's inputs: text [B, T, C], pooled text [B, P] on the device, and a call's sizes."""
+        """The transformer's inputs, from text [B, T, C] and pooled text [B, P] on the device and a call's sizes."""
         workload = wanted.workload
         size = (text.shape[1], workload.rows, workload.columns)
         if size not in self._ropes:
@@ -173,7 +173,7 @@ class Generation:
         return Request(text, pooled, self._ropes[size], levels, wanted.guidance)
 
     def _conditions(self, wanted: Asked, embedded: Sequence[Embedded]) -> tuple[Any, Any, list[str]]:
-        """Text [B, T, C] and pooled text [B, P] on the device, and what was cut."""
+        """Text [B, T, C] and pooled text [B, P] on the device, and notes on prompts that were cut."""
         notes: list[str] = []
         if wanted.prompts:
             tokens = wanted.workload.text_tokens
@@ -183,7 +183,7 @@ class Generation:
         return text, pooled, notes
 
     def _against(self, wanted: Asked, besides: Besides, notes: list[str]) -> Request | None:
-        """The transformer's inputs for negative prompts, if there are any."""
+        """The transformer's inputs for negative prompts; ``None`` if there are none."""
         if not besides.negative:
             return None
         other = replace(wanted, prompts=besides.prompts, prompts_2=besides.prompts_2)
@@ -192,7 +192,10 @@ class Generation:
         return self.request(other, text, pooled)
 
     def _stacked(self, rows: Sequence[Any]) -> Any:
-        """Rows of a batch as one device array: tensors of the device as they are, others through the door."""
+        """Rows of a batch as one device array.
+
+        Tensors on the device are used directly; others are copied through the door.
+        """
         if isinstance(rows[0], np.ndarray):
             return self.device.door.to_device(np.stack(rows), "prompt embeddings")
         bridge = self._parts.torch()
@@ -205,10 +208,10 @@ class Generation:
     def _start(
         self, wanted: Asked, seed: int | Sequence[int] | None, where: noise.NoiseFrom, generator: Any, latents: Any
     ) -> tuple[Any, list[int | None]]:
-        """Latents to start from, and the seed of each picture (``None`` for latents that were given)."""
+        """Initial latents, and the seed of each picture (``None`` for given latents)."""
         workload, channels = wanted.workload, self.config.in_channels
         if sum(source is not None for source in (seed, generator, latents)) > 1:
-            raise ConfigError("expected one of seed, generator and latents, got several. Leave the others out.")
+            raise ConfigError("expected only one of seed, generator and latents, got several. Leave the others out.")
         tokens = workload.rows * workload.columns
         if latents is not None:
             shape = (workload.batch, tokens, channels)
@@ -229,7 +232,7 @@ class Generation:
     ) -> tuple[Any, list[Any]]:
         """Final latents, and marks around every step.
 
-        Who is told of steps is told one step late, when the next one has been given: the device never waits for it.
+        ``on_step`` is called one step late, after the next step was submitted, so that the device never waits for it.
         """
         device = self.device
         marks = [device.mark()]
@@ -281,7 +284,7 @@ class Generation:
         return texts
 
     def _noise_name(self, where: str, generator: Any) -> str:
-        """Whose numbers a seed stands for, in words."""
+        """Description of the random generator that a seed is for."""
         if self._parts.bridge is None:
             return "NumPy PCG64"
         place = self._parts.bridge.place.type if where == "device" else "cpu"

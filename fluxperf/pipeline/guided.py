@@ -1,6 +1,6 @@
-"""Steps that a caller takes part in: a negative prompt beside the prompt, and callbacks that see and change latents.
+"""Steps with negative prompts, or with callbacks that read and change latents.
 
-Both are diffusers'. Such steps are launched op by op: a graph has no place for what happens between them.
+Both follow diffusers. Such steps are launched op by op, because a graph cannot run other code between its ops.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from fluxperf.pipeline.asked import texts
 from fluxperf.pipeline.bridge import Bridge
 from fluxperf.pipeline.embeddings import Embedded
 
-#: Arguments of a call that ask for such steps.
+#: Arguments of a call that need such steps.
 GUIDED = (
     "negative_prompt", "negative_prompt_2", "true_cfg_scale", "negative_prompt_embeds", "negative_pooled_prompt_embeds",
     "callback_on_step_end", "callback_on_step_end_tensor_inputs",
 )  # fmt: skip
 
-#: Tensors that a callback may ask for.
+#: Tensors that a callback may request.
 CALLBACK_TENSORS = ("latents", "prompt_embeds")
 
 
@@ -32,9 +32,10 @@ CALLBACK_TENSORS = ("latents", "prompt_embeds")
 class Besides:
     """A call's options besides its prompts.
 
-    ``scale`` and the negative prompts ``prompts`` (CLIP's), ``prompts_2`` (T5's) or ``embedded`` ones: the velocity is
-    ``negative + scale (positive - negative)``, where there are any. ``callback(step, timestep, tensors)`` is called
-    behind each step with tensors of ``names``, and returns those that it changes; ``stopped`` is asked behind it.
+    With negative prompts ``prompts`` (CLIP's), ``prompts_2`` (T5's) or ``embedded``, the velocity is ``negative + scale
+    (positive - negative)``. ``callback(step, timestep, tensors)`` is called after each step with the tensors in
+    ``names``, and returns those that it changes. Then ``stopped`` is called: if it returns true, no further step is
+    taken.
     """
 
     scale: float = 1.0
@@ -48,16 +49,16 @@ class Besides:
 
     @property
     def negative(self) -> bool:
-        """Whether there is a second velocity in every step."""
+        """Whether every step has a second forward, for the negative prompts."""
         return bool(self.prompts or self.embedded)
 
     @property
     def plain(self) -> bool:
-        """Whether nothing is asked for."""
+        """Whether no option is set."""
         return not self.negative and self.callback is None
 
     def metadata(self, number: int) -> dict[str, str]:
-        """Its part of a file's metadata, for a prompt of that number."""
+        """Metadata of these options, for the prompt with that index."""
         texts: dict[str, str] = {}
         if self.negative:
             texts["true_cfg_scale"] = f"{self.scale:g}"
@@ -79,24 +80,24 @@ def against(
     """Negative prompts with their scale, and notes on options without effect.
 
     Args:
-        prompt: negative, one or ``count``.
-        prompt_2: what T5 reads instead.
-        embedded: embeddings instead of both.
-        scale: 1 and less is without negative prompts, as in diffusers.
-        count: of prompts.
+        prompt: one negative prompt, or ``count``.
+        prompt_2: T5's negative prompts, if they differ.
+        embedded: embeddings that replace both.
+        scale: ``true_cfg_scale``. Up to 1 negative prompts have no effect, as in diffusers.
+        count: number of prompts.
 
     Raises:
-        ConfigError: one of them cannot be.
+        ConfigError: an option has an unsupported value.
     """
     scale = 1.0 if scale is None else scale
     if isinstance(scale, bool) or not isinstance(scale, Real) or not math.isfinite(float(scale)):
-        raise ConfigError(f"true_cfg_scale {scale!r}: expected a finite number; 1 is without negative prompts.")
+        raise ConfigError(f"true_cfg_scale {scale!r}: expected a finite number; 1 turns negative prompts off.")
     if prompt is not None and embedded:
         raise ConfigError("expected either negative_prompt or negative_prompt_embeds, got both. Leave one out.")
     if prompt_2 is not None and prompt is None:
-        raise ConfigError("negative_prompt_2: expected a negative_prompt beside it, got none.")
+        raise ConfigError("negative_prompt_2: expected a negative_prompt too, got none. Give both, or leave it out.")
     if len(embedded) not in (0, count):
-        raise ConfigError(f"negative_prompt_embeds: expected {count} as there are prompts, got {len(embedded)}.")
+        raise ConfigError(f"negative_prompt_embeds: expected {count}, one per prompt, got {len(embedded)}.")
     first = () if prompt is None else texts("negative_prompt", prompt, count)
     second = first if prompt_2 is None else texts("negative_prompt_2", prompt_2, count)
     asks = bool(first or embedded)
@@ -109,10 +110,10 @@ def against(
 
 
 def checked_names(names: Any) -> tuple[str, ...]:
-    """Names of tensors that a callback asks for.
+    """Names of the tensors that a callback requests, checked.
 
     Raises:
-        ConfigError: they are no list.
+        ConfigError: the argument is not a list of names.
         UnknownNameError: there is no such tensor.
     """
     if names is None:
@@ -126,15 +127,15 @@ def checked_names(names: Any) -> tuple[str, ...]:
 
 
 class GuidedSteps:
-    """Euler steps of a generation, each with what `Besides` asks for.
+    """Euler steps of a generation with the options in `Besides`.
 
     Args:
         sampler: of the rung.
         bridge: PyTorch on the device.
         latents: noise [B, I, C] in float32.
-        request: the rest.
-        against: the same with negative prompts, if there are any.
-        besides: what is asked for.
+        request: inputs for the prompts.
+        against: inputs for the negative prompts; ``None`` without any.
+        besides: the options.
     """
 
     graph = None
@@ -155,7 +156,7 @@ class GuidedSteps:
         self._taken, self._stopped = 0, False
 
     def take(self) -> None:
-        """Gives the next step to the device, and calls the callback behind it; nothing once it has stopped."""
+        """Submits the next step, then calls the callback. Does nothing once the callback has stopped the generation."""
         if self._stopped:
             return
         step, levels = self._taken, self._request.sigmas
@@ -168,15 +169,15 @@ class GuidedSteps:
             self._call(self._besides.callback, step)
 
     def latents(self) -> Any:
-        """Latents [B, I, C] float32 behind the steps so far."""
+        """Latents [B, I, C] float32 after the steps so far."""
         return self._latents
 
     def rewind(self) -> None:
-        """Begins again from the noise."""
+        """Restarts from the noise."""
         self._latents, self._taken, self._stopped = self._noise, 0, False
 
     def _combined(self, positive: Any, negative: Any) -> Any:
-        """``negative + scale (positive - negative)`` in float32, in the dtype of the velocities."""
+        """``negative + scale (positive - negative)``, computed in float32 and stored in the velocities' dtype."""
         bridge, scale = self._bridge, self._besides.scale
         with bridge.work():
             one, other = bridge.tensor(positive), bridge.tensor(negative)

@@ -1,6 +1,6 @@
-"""Jobs: what a command is to make, one picture each, from a prompt, a file of prompts, or stored embeddings.
+"""Jobs of a command, one per picture: from a prompt, a file of prompts, or stored embeddings.
 
-A picture does not depend on the others of its command: every prompt begins with the same seed, as if it were alone.
+A picture does not depend on the command's other pictures: every prompt starts with the same seed.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from fluxperf.errors import ConfigError, reason
 from fluxperf.pipeline.embeddings import Embedded
 from fluxperf.pipeline.noise import seeds_of
 
-#: Pictures of one command.
+#: Largest number of pictures of one command.
 MOST_PICTURES = 100_000
 
 
 class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One line of a JSON Lines file of prompts; what is left out is the command's own. ``output`` is a file's name."""
+    """One line of a JSON Lines file of prompts. Omitted fields have the command's values. ``output`` is a file name."""
 
     prompt: str
     prompt_2: str | None = None
@@ -35,7 +35,7 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Defaults(NamedTuple):
-    """A command's options for all its pictures."""
+    """The options of a command for all its pictures."""
 
     height: int
     width: int
@@ -46,7 +46,7 @@ class Defaults(NamedTuple):
 
 
 class Job(NamedTuple):
-    """One picture: of a prompt, or of embeddings whose prompt is known or "", and where it goes."""
+    """One picture and its output files: from a prompt, or from embeddings with their prompt ("" if unknown)."""
 
     prompt: str
     prompt_2: str | None
@@ -61,15 +61,15 @@ class Job(NamedTuple):
 
 
 def read_prompts(path: Path) -> list[Line]:
-    """Prompts in a file: JSON Lines in one that ends in ``.jsonl``, else a prompt per line.
+    """Prompts from a file: JSON Lines if its name ends in ``.jsonl``, else one prompt per line.
 
-    Lines that are empty or begin with ``#`` are skipped.
+    Empty lines and lines that begin with ``#`` are skipped.
 
     Raises:
-        ConfigError: the file cannot be read, has no prompt, or a line is none; names the line.
+        ConfigError: the file cannot be read or has no prompt, or a line is invalid; the message names the line.
     """
     try:
-        # A byte order mark is none of the text, and only line ends part lines: U+2028 and others may be in a prompt.
+        # Drops a byte order mark. Splits only at line feeds, as prompts may contain U+2028 and similar characters.
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: expected a text file of prompts, but: {reason(error)}.") from error
@@ -93,17 +93,17 @@ def read_prompts(path: Path) -> list[Line]:
 def jobs_of(
     lines: Sequence[Line], embedded: Sequence[Embedded], given: Defaults, output: Path | None, latents_out: Path | None
 ) -> list[Job]:
-    """Jobs in order, each with files of its own.
+    """Jobs in order, each with output files of its own.
 
     Args:
         lines: prompts.
-        embedded: embeddings of theirs, or nothing.
-        given: the command's own values.
-        output: where pictures go: a file, or a folder; several files get a number. ``None`` for no pictures.
+        embedded: embeddings of the prompts; empty if they are to be encoded.
+        given: the command's options.
+        output: file or folder for pictures; the names of several files get a number. ``None`` for no pictures.
         latents_out: the same for latents.
 
     Raises:
-        ConfigError: two pictures would go into one file, or a file's name is none of a PNG.
+        ConfigError: two pictures have the same file, or a file name is not that of a PNG file.
     """
     found: list[Job] = []
     counts = [given.num_images if line.num_images is None else line.num_images for line in lines]
@@ -112,8 +112,8 @@ def jobs_of(
     total = sum(counts)
     if total > MOST_PICTURES:
         raise ConfigError(
-            f"{len(lines)} prompts, {min(total, 10**30):.6g} pictures in all: expected at most {MOST_PICTURES} in one "
-            "command. Check num_images, or part the prompts into several commands."
+            f"{len(lines)} prompts, {min(total, 10**30):.6g} pictures in all: expected at most {MOST_PICTURES} in "
+            "one command. Check num_images, or split the prompts over several commands."
         )
     for position, (line, count) in enumerate(zip(lines, counts, strict=True)):
         seed = seeds_of(given.seed if line.seed is None else line.seed, 1)[0]
@@ -140,13 +140,13 @@ def jobs_of(
 
 
 def numbered(path: Path | None, number: int, total: int, suffix: str = "") -> Path | None:
-    """Where one of several files goes: the path itself if it is the only one, else with its number from 1.
+    """Path of one of several files: the given path if it is the only one, else with its number.
 
     Args:
-        path: of a file, or of a folder (one that is there, or a name that has no suffix where one is expected).
-        number: from 1.
-        total: how many there are.
-        suffix: of files in a folder.
+        path: of a file, or of a folder (an existing one, or a name without suffix where files have one).
+        number: counted from 1.
+        total: number of files.
+        suffix: of the files in a folder.
     """
     if path is None:
         return None
@@ -156,7 +156,7 @@ def numbered(path: Path | None, number: int, total: int, suffix: str = "") -> Pa
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a folder is there; a name that no file can have (too long, say) is none."""
+    """Whether a folder exists; false for a name that no file can have, such as one that is too long."""
     try:
         return path.is_dir()
     except OSError:
@@ -164,13 +164,13 @@ def is_folder(path: Path) -> bool:
 
 
 def check_suffix(option: str, path: Path, suffix: str) -> None:
-    """Complains about a file whose name promises another format.
+    """Raises if a file name has the suffix of another format.
 
     Raises:
         ConfigError: it does not end in the suffix.
     """
     if path.suffix.lower() != suffix:
-        raise ConfigError(f"{option} {path}: expected a name that ends in {suffix}, the one format there is.")
+        raise ConfigError(f"{option} {path}: expected a name that ends in {suffix}, the only supported format.")
 
 
 def _beside(output: Path) -> Path:
@@ -187,4 +187,6 @@ def _check_names(jobs: Sequence[Job]) -> None:
             check_suffix(name, path, suffix)
         twice = [path for path, count in Counter(known).items() if count > 1]
         if twice:
-            raise ConfigError(f"{name} {twice[0]}: expected a file for each picture, got this one for two of them.")
+            raise ConfigError(
+                f"{name} {twice[0]}: expected a different file for each picture, got this one for two of them."
+            )

@@ -1,4 +1,4 @@
-"""Final latents in a file: made on one machine, decoded on another."""
+"""Files of final latents, so that they can be decoded on another machine."""
 
 from __future__ import annotations
 
@@ -25,32 +25,33 @@ def save_latents(path: Path, latents: npt.NDArray[Any], metadata: Mapping[str, s
 
     Raises:
         RecordError: the file cannot be written.
-        NumbersError: a number is not finite; nothing is written.
+        NumbersError: a value is not finite; nothing is written.
     """
     check_latents(latents)
     write_whole(path, save({_TENSOR: np.ascontiguousarray(latents, np.float32)}, dict(metadata)))
 
 
 def check_latents(latents: npt.NDArray[Any]) -> None:
-    """Complains about latents that are not finite.
+    """Raises if latents are not finite.
 
     Raises:
-        NumbersError: one is not.
+        NumbersError: a value is not finite.
     """
     if not np.isfinite(latents).all():
         raise NumbersError(
-            "final latents: expected finite numbers from the transformer, got NaN or infinity. Embeddings or latents "
-            "that were given are damaged, or numbers leave the range of a dtype: try a float32 rung (--rung batched)."
+            "final latents: expected finite values from the transformer, got NaN or infinity. Either the given "
+            "embeddings or latents are damaged, or values exceed the range of a dtype: try a float32 rung (--rung "
+            "batched)."
         )
 
 
 def load_latents(path: Path) -> tuple[npt.NDArray[np.float32], int, int, dict[str, str]]:
-    """Packed latents [1, I, C] in a file, image tokens down and across, and the metadata of the picture.
+    """Packed latents [1, I, C] from a file, image tokens along height and width, and the metadata of the picture.
 
     Raises:
-        CheckpointError: the file cannot be read, or is none that `save_latents` wrote.
+        CheckpointError: the file cannot be read, or was not written by `save_latents`.
     """
-    check_holds(path, (_TENSOR,), "latents that fluxperf generate --latents-out wrote")
+    check_holds(path, (_TENSOR,), "latents written by fluxperf generate --latents-out")
     try:
         data = path.read_bytes()
         found = load(data)
@@ -58,29 +59,29 @@ def load_latents(path: Path) -> tuple[npt.NDArray[np.float32], int, int, dict[st
         width, height = (int(size) // 16 for size in metadata.get("size", "").split(" x "))
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(
-            f"{path}: expected latents that fluxperf generate --latents-out wrote, with a size, but: {reason(error)}."
+            f"{path}: expected latents written by fluxperf generate --latents-out, with a size, but: {reason(error)}."
         ) from error
     latents = found.get(_TENSOR)
     if latents is None or latents.dtype != np.float32 or latents.ndim != 3 or latents.shape[:2] != (1, width * height):
         shape = "none" if latents is None else f"{latents.dtype} {list(latents.shape)}"
         raise CheckpointError(
-            f"{path}: expected float32 latents [1, {width * height}, C] of {metadata['size']} pixels, got {shape}."
+            f"{path}: expected float32 latents [1, {width * height}, C] for {metadata['size']} pixels, got {shape}."
         )
     if not np.isfinite(latents).all():
-        raise CheckpointError(f"{path}: latents hold NaN or infinity; generate them again.")
+        raise CheckpointError(f"{path}: latents hold NaN or infinity. Generate them again.")
     return latents, height, width, metadata
 
 
 def check_holds(path: Path, tensors: Sequence[str], words: str) -> None:
-    """Complains about a file that is none of those that a command wrote; by its beginning and its header alone.
+    """Checks by first bytes and header that a file is of the expected kind.
 
     Args:
         path: of the file, of any size.
-        tensors: those that it should hold.
-        words: the kind of file that it should be.
+        tensors: names of the tensors that it should hold.
+        words: description of the expected kind.
 
     Raises:
-        CheckpointError: it is something else; says what.
+        CheckpointError: it is something else; the message says what.
     """
     try:
         held = TensorFiles.single(path).names
@@ -94,10 +95,10 @@ def check_holds(path: Path, tensors: Sequence[str], words: str) -> None:
 
 
 def metadata_of(data: bytes) -> dict[str, str]:
-    """Metadata of a safetensors file: in its header, which the library's loader of bytes keeps to itself.
+    """Metadata from the header of a safetensors file; the library's loader of bytes does not return it.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the bytes are not a safetensors file.
     """
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     return {str(key): str(value) for key, value in (header.get("__metadata__") or {}).items()}

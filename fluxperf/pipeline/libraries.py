@@ -1,4 +1,4 @@
-"""The libraries of the extra ``pipeline``, each imported in this one place and only when it is needed."""
+"""The libraries of the extra ``pipeline``. Each is imported only here, and only when it is needed."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ def library(name: str) -> Any:
         name: ``torch``, ``transformers``, ``diffusers`` or ``PIL``.
 
     Raises:
-        DeviceError: it does not import; names the extra, and what goes without it.
+        DeviceError: the import fails; the message names the extra, and what works without it.
     """
     try:
         return importlib.import_module(name)
     except ImportError as error:
         raise DeviceError(
-            f"{_NEEDED_FOR[name]}: expected {name}, but it does not import ({error}). Install the extra: "
-            f"{install_command('pipeline')} (with cuda12 or cuda13 in the same brackets, PyTorch fits its CUDA). "
-            "Without it the transformer still runs: fluxperf generate --embeddings FILE --latents-out FILE."
+            f"{_NEEDED_FOR[name]}: expected {name}, but it cannot be imported ({error}). Install the extra: "
+            f"{install_command('pipeline')} (add cuda12 or cuda13 in the same brackets to get PyTorch for that CUDA "
+            "version). Without it the transformer still runs: fluxperf generate --embeddings FILE --latents-out FILE."
         ) from error
 
 
 @contextmanager
 def quiet(name: str) -> Iterator[Any]:
-    """A region in which transformers or diffusers shows errors only, and no bars of its own.
+    """A region in which transformers or diffusers prints only errors, and no progress bars.
 
     Args:
-        name: of the library, which is given to the region.
+        name: of the library, which is passed to the region.
 
     Raises:
-        DeviceError: it does not import.
+        DeviceError: the import fails.
     """
     module = library(name)
     talk = importlib.import_module(f"{name}.utils.logging")
@@ -61,14 +61,14 @@ def quiet(name: str) -> Iterator[Any]:
 
 
 def torch_device(kind: str, ordinal: int) -> Any:
-    """PyTorch's name of a device.
+    """A device in PyTorch's terms.
 
     Args:
         kind: ``host`` or ``cuda``.
-        ordinal: which GPU.
+        ordinal: index of the GPU.
 
     Raises:
-        DeviceError: PyTorch is not installed, or has no CUDA for a device that is a GPU.
+        DeviceError: PyTorch is not installed, or does not see the GPU.
     """
     torch = library("torch")
     if kind == "host":
@@ -76,6 +76,6 @@ def torch_device(kind: str, ordinal: int) -> Any:
     if not torch.cuda.is_available():
         raise DeviceError(
             f"text encoders and VAE: expected a PyTorch that sees the GPU, but torch {torch.__version__} does not. "
-            "Install its build for the CUDA version of the driver (`fluxperf doctor`), or use --device host."
+            "Install the build for the driver's CUDA version (`fluxperf doctor`), or use --device host."
         )
     return torch.device("cuda", ordinal)

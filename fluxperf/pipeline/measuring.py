@@ -1,4 +1,4 @@
-"""From prompt to file, measured: a record with the stages of a picture beside the counts of a forward."""
+"""Measures pictures from prompt to file: a record with the stages of a picture and the counts of a forward."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from fluxperf.record_rows import clocked, joules, outside
 from fluxperf.recording import count, record_of
 from fluxperf.workloads import Prepared, Workload
 
-#: What is measured with: about as long as prompts in use are.
+#: The measured prompt, about as long as those in use.
 PROMPT = (
     "A red fox in fresh snow at dawn, low sun behind birch trees, its breath visible in the cold air, photographed "
     "with a long lens, shallow depth of field, fine detail in the fur"
@@ -41,22 +41,23 @@ def measure_pictures(
     on_sample: Callable[[], None] = lambda: None,
     beside: Sequence[Variant] = (),
 ) -> tuple[Record, list[Samples]]:
-    """Makes the same picture again and again, each time from the prompt to a file; the prompt is never known already.
+    """Makes the same picture repeatedly, each time from the prompt to a file; its embeddings are never cached.
 
     Args:
         pipeline: with text encoders and VAE.
-        workload: sizes; the batch is pictures of one prompt.
-        sampling: of pictures.
+        workload: sizes; the batch is the number of pictures of one prompt.
+        sampling: number of pictures and of warm-ups.
         seed: of the noise.
-        witness: count one more forward, and one more picture, from outside, through CUPTI.
+        witness: whether CUPTI counts one more forward and one more picture.
         on_sample: called after the counted forward and after each picture.
-        beside: others that make the same picture, in turns.
+        beside: other programs that make the same picture; measured in turns.
 
     Returns:
-        A record whose ``times_s`` have ``picture`` (from prompt to file), every stage, and ``step``; samples of others.
+        A record whose ``times_s`` have ``picture`` (from prompt to file), every stage, and ``step``; and the others'
+            samples.
 
     Raises:
-        FluxperfError: sizes that cannot be, a part that was not loaded.
+        FluxperfError: unsupported sizes, or a part that was not loaded.
     """
     wanted = _wanted(pipeline, workload)
     device = pipeline.parts.device
@@ -108,7 +109,7 @@ def _wanted(pipeline: Pipeline, workload: Workload) -> Asked:
 
 
 def _picture(pipeline: Pipeline, wanted: Asked, seed: int, folder: Path) -> Generated:
-    """One batch, from prompt to files; nothing large of it is kept."""
+    """One batch, from prompt to files. Drops large arrays afterwards."""
     made = pipeline.generation.batch(wanted, seed=seed)
     for index in range(len(made.seeds)):
         made.save(folder / f"{index}.png", index)
@@ -117,19 +118,19 @@ def _picture(pipeline: Pipeline, wanted: Asked, seed: int, folder: Path) -> Gene
 
 
 def _witnessed(picture: Callable[[], Generated]) -> Totals:
-    """Counts of one picture from outside: those of PyTorch's libraries too."""
+    """CUPTI's counts of one picture, including those of PyTorch's libraries."""
     with Witness() as seen:
         picture()
     return seen.totals
 
 
 def _weights(crossings: list[Crossing]) -> list[Crossing]:
-    """Crossings of loading: weights of the transformer and of T5."""
+    """Crossings of the weights of transformer and T5 during loading."""
     return [crossing for crossing in crossings if "weights" in crossing.label]
 
 
 def _times(samples: Samples, made: list[Generated]) -> dict[str, list[list[float]]]:
-    """Samples by metric; those of warm-ups, which came first, are kept apart."""
+    """Samples by metric; warm-ups, which come first, are separate."""
     warm = len(samples.warmup_s)
     kept, first = made[warm:], made[:warm]
 
@@ -145,7 +146,7 @@ def _times(samples: Samples, made: list[Generated]) -> dict[str, list[list[float
 
 
 def _stages(made: Generated) -> list[StageRow]:
-    """Copies by stage; several files of one batch are one stage."""
+    """Copies by stage; the files of one batch count as one stage."""
     rows = []
     for name in STAGES:
         some = [one for one in made.stages if one.name == name]

@@ -1,8 +1,8 @@
-"""Modules of transformers and diffusers: planned from headers alone, then filled with numbers streamed from the files.
+"""Modules of transformers and diffusers: planned from file headers, then filled with values streamed from the files.
 
-The libraries fill what a file lacks with random numbers and warn. Here every tensor of a module is found in the files
-or the plan is refused, and every number is checked on its way (`Reader`). Numbers go the way of the transformer's
-weights (`Door.stream`), into memory that the modules then have.
+The libraries would fill a missing tensor with random values and warn. Here a plan is refused unless every tensor of a
+module is in the files, and every value is checked while it is read (`Reader`). Values are streamed like the
+transformer's weights (`Door.stream`), into memory that the modules then own.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 
     from fluxperf.pipeline.bridge import Bridge
 
-#: Tensors named in one message.
+#: Most tensors that one message names.
 _SHOWN = 4
 
 
 class Kind(NamedTuple):
-    """How a part's module is made, and what its files may call its tensors.
+    """How a part's module is built, and which tensor names its files may have.
 
-    ``build`` gives the module of a folder, from its config alone; ``other_names`` gives further names of a tensor of
-    the module; ``spare`` matches tensors that a file may hold besides (parts of a larger model, constants).
+    ``build`` returns the module of a folder, from its config only. ``other_names`` returns alternative names of a
+    module's tensor. ``spare`` matches tensors that a file may hold in addition (parts of a larger model, constants).
     """
 
     library: str
@@ -53,7 +53,7 @@ def _clip(transformers: Any, folder: Path) -> Any:
 
 
 def _clip_names(name: str) -> tuple[str, ...]:
-    """transformers 5 names tensors without the prefix that files and transformers 4 have."""
+    """transformers 5 names tensors without a prefix that files and transformers 4 have."""
     bare = name.removeprefix("text_model.")
     return f"text_model.{bare}", bare
 
@@ -62,7 +62,7 @@ def _t5(transformers: Any, folder: Path) -> Any:
     return transformers.T5EncoderModel(transformers.T5Config.from_pretrained(folder))
 
 
-#: The token embedding has two names in the module, and either or both in a file.
+#: The token embedding has two names in the module; a file may have either or both.
 _SHARED = ("shared.weight", "encoder.embed_tokens.weight")
 
 
@@ -74,7 +74,7 @@ def _vae(diffusers: Any, folder: Path) -> Any:
     return diffusers.AutoencoderKL.from_config(diffusers.AutoencoderKL.load_config(folder))
 
 
-#: Names of a VAE's attention in files of early releases of diffusers.
+#: Names of a VAE's attention in files of early diffusers releases.
 _ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
 
@@ -93,10 +93,10 @@ VAE = Kind("diffusers", "the VAE", "diffusion_pytorch_model", _vae, _vae_names, 
 
 @dataclass(frozen=True)
 class Plan:
-    """A module whose every tensor was found in the files, in its shape; nothing of the numbers has been read.
+    """A module whose tensors were all found in the files with the right shapes; no values have been read.
 
-    ``sources`` has the file's name of each tensor of the module, ``shapes`` the module's shape of each of the file's.
-    ``settings`` is the module's configuration.
+    ``sources`` maps each tensor of the module to its name in the file, ``shapes`` each file tensor to the module's
+    shape. ``settings`` is the module's configuration.
     """
 
     kind: Kind
@@ -114,16 +114,16 @@ class Plan:
     def load(
         self, bridge: Bridge, dtype: str, label: str, on_bytes: Callable[[int], None] = lambda nbytes: None
     ) -> Any:
-        """The module on the device, in evaluation mode, without gradients; may be called again.
+        """The module on the device, in evaluation mode, without gradients. It may be called several times.
 
         Args:
             bridge: PyTorch on the device.
             dtype: of the weights, ``float32`` or ``bfloat16``.
             label: of the crossings.
-            on_bytes: called by reading threads with the bytes that each has read.
+            on_bytes: reading threads call it with the number of bytes that they have just read.
 
         Raises:
-            CheckpointError: a number is not finite, or a file cannot be read.
+            CheckpointError: a value is not finite, or a file cannot be read.
         """
         module = _empty(self.kind, self.folder, bridge.torch)
         found = self._streamed(bridge, dtype, label, on_bytes)
@@ -132,9 +132,9 @@ class Plan:
         return module
 
     def _streamed(self, bridge: Bridge, dtype: str, label: str, on_bytes: Callable[[int], None]) -> dict[str, Any]:
-        """Tensors on the device by their names in the files, each read once, in memory of PyTorch.
+        """Tensors on the device by their names in the files, each read once, in PyTorch's memory.
 
-        A budget of device memory is the transformer's and limits the device's own allocations; these are beside it.
+        A budget of device memory applies to the transformer, so it limits the device's own allocations and not these.
         """
         torch, device, descriptors, found = bridge.torch, bridge.device, Descriptors(), {}
         with device.door.streaming():
@@ -152,9 +152,9 @@ def plan(folder: Path, kind: Kind, variant: str | None = None, single: SingleFil
 
     Args:
         folder: ``text_encoder``, ``text_encoder_2`` or ``vae`` of a model folder.
-        kind: what it is.
-        variant: word in the names of its files, where there are any with it.
-        single: file whose tensors of the part are taken instead of the folder's, where it has any.
+        kind: of the part.
+        variant: word in the file names, used where files with it exist.
+        single: file whose tensors replace the folder's if it holds this part.
 
     Raises:
         CheckpointError: the library cannot make the module of its config, or tensors are missing, of other shapes or
@@ -172,8 +172,8 @@ def plan(folder: Path, kind: Kind, variant: str | None = None, single: SingleFil
     if wrong:
         raise CheckpointError(
             f"{place}: expected the weights of {kind.words} as config.json describes it, but "
-            f"{plural(len(wrong), 'tensor is', 'tensors are')} missing or of another shape: "
-            f"{_listed(wrong)}. {_unlike(files)}"
+            f"{plural(len(wrong), 'tensor is', 'tensors are')} missing or of another shape: {_listed(wrong)}. "
+            f"{_unlike(files)}"
         )
     strange = sorted(name for name in files.names - set(sources.values()) if not _is_spare(kind, name))
     if strange:
@@ -183,15 +183,15 @@ def plan(folder: Path, kind: Kind, variant: str | None = None, single: SingleFil
             f"{_listed(strange)}. {_unlike(files)}"
         )
     for source in sources.values():
-        files.stretch(source)  # complains about its element type, or its place in the file
+        files.stretch(source)  # raises for a wrong element type or offset
     return Plan(kind, folder, files, sources, module.config, {source: shapes[name] for name, source in sources.items()})
 
 
 def _unlike(files: TensorFiles) -> str:
-    """A sentence on weights that do not fit a config: of what else they seem to be, if that is known."""
+    """A sentence on weights that do not fit a config: which other model they seem to be."""
     told = told_by_names(files.names) or told_as_part(files.names)
-    seem = f"These seem to be of {told.partition(':')[0].partition(';')[0]}. " if told else ""
-    return f"{seem}Config and weights are of different models."
+    seem = f"These seem to be {told.partition(':')[0].partition(';')[0]}. " if told else ""
+    return f"{seem}Config and weights belong to different models."
 
 
 def _files(folder: Path, kind: Kind, variant: str | None, single: SingleFile | None) -> TensorFiles:
@@ -203,12 +203,12 @@ def _files(folder: Path, kind: Kind, variant: str | None, single: SingleFile | N
 
 
 def _fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    """Whether a file's shape is a module's, or that of a projection as the original's convolution of 1 x 1."""
+    """Whether a file's shape is the module's, or that of a projection stored as a 1 x 1 convolution (the original)."""
     return found in (wanted, (*wanted, 1, 1))
 
 
 def _found(kind: Kind, files: TensorFiles, name: str) -> str:
-    """The file's name of a tensor of the module; the module's own where there is none."""
+    """Name in the file of a module's tensor; its own name if there is no other."""
     return next((one for one in (name, *kind.other_names(name)) if one in files.names), name)
 
 
@@ -222,16 +222,16 @@ def _listed(names: list[str]) -> str:
 
 
 def _empty(kind: Kind, folder: Path, torch: Any) -> Any:
-    """The module of a folder's config, without numbers."""
+    """The module of a folder's config, without values."""
     with quiet(kind.library) as module, library_errors(folder, kind.words), torch.device("meta"):
         return kind.build(module, folder).eval().requires_grad_(False)
 
 
 def _set_constants(module: Any, folder: Path, bridge: Bridge) -> None:
-    """Gives numbers to what the module computes for itself and no file holds: positions, counted from 0.
+    """Sets the values that the module computes itself and no file holds: positions, counted from 0.
 
     Raises:
-        CheckpointError: this release of the library has another constant, which nobody here knows.
+        CheckpointError: this release of the library computes another tensor, which fluxperf does not know.
     """
     torch = bridge.torch
     for name, buffer in list(module.named_buffers()):
@@ -240,24 +240,24 @@ def _set_constants(module: Any, folder: Path, bridge: Bridge) -> None:
         owner, _, last = name.rpartition(".")
         if last != "position_ids":
             raise CheckpointError(
-                f"{folder}: expected a module whose numbers are all in files, but this release of the library computes "
-                f"{name!r} itself. Install a release that fluxperf was tested with (the extra pipeline)."
+                f"{folder}: expected a module whose tensors are all in files, but this release of the library "
+                f"computes {name!r} itself. Install a release that fluxperf was tested with (the extra pipeline)."
             )
         positions = torch.arange(buffer.shape[-1], device=bridge.place).expand(buffer.shape)
         module.get_submodule(owner).register_buffer(last, positions, persistent=False)
     left = [name for name, tensor in module.named_parameters() if tensor.is_meta]
-    if left:  # an internal truth: the plan has every tensor
+    if left:  # internal consistency: the plan has every tensor
         raise AssertionError(f"{folder}: {left[:_SHOWN]} were not filled")
 
 
 @contextmanager
 def library_errors(folder: Path, words: str) -> Iterator[None]:
-    """A region in which whatever a library raises about files of a folder becomes a `CheckpointError`.
+    """A region in which any error that a library raises about a folder's files becomes a `CheckpointError`.
 
     transformers, tokenizers and diffusers raise errors of any class about a damaged file, even ``Exception`` itself.
 
     Raises:
-        CheckpointError: with the library's words.
+        CheckpointError: with the library's message.
     """
     try:
         yield
@@ -266,6 +266,6 @@ def library_errors(folder: Path, words: str) -> Iterator[None]:
     except Exception as error:
         said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise CheckpointError(
-            f"{folder}: expected {words} as its library reads it, but it says {type(error).__name__}: {said[:200]}. "
-            "The files are damaged or of another model; download them again."
+            f"{folder}: expected {words}, but its library fails with {type(error).__name__}: {said[:200]}. The files "
+            "are damaged or of another model; download them again."
         ) from error

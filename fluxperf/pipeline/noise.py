@@ -1,4 +1,4 @@
-"""Noise: the latents that a generation starts from, given or drawn from seeds."""
+"""Noise: the initial latents of a generation, given or drawn from seeds."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from fluxperf.errors import ArgumentError, UnknownNameError
 from fluxperf.pipeline.bridge import Bridge
 from fluxperf.pipeline.packing import packed
 
-#: Where a seed's noise is drawn: by PyTorch on the device, or by PyTorch on the CPU (which costs a copy up).
+#: Where PyTorch draws a seed's noise: on the device, or on the CPU, which costs a copy to the device.
 NoiseFrom = Literal["device", "cpu"]
 
-#: Seeds fit what PyTorch, NumPy and every reader of metadata take.
+#: Seeds are limited to what PyTorch, NumPy and all readers of metadata support.
 _SEEDS = 1 << 32
 
 
 def seeds_of(seed: int | Sequence[int] | None, count: int) -> list[int]:
-    """Seed of every picture: a list as it is given, those that follow a number, or random ones.
+    """The seed of every picture: a given list, a number and its successors, or random numbers.
 
     Raises:
-        ArgumentError: another number of seeds than pictures, or one that is no whole number from 0 to 2^63 - 1.
+        ArgumentError: the number of seeds is not that of pictures, or one is not a whole number from 0 to 2^63 - 1.
     """
     if seed is None:
         seed = secrets.randbelow(_SEEDS)
@@ -34,7 +34,7 @@ def seeds_of(seed: int | Sequence[int] | None, count: int) -> list[int]:
     else:
         several = list(given)
     if len(several) != count:
-        raise ArgumentError(f"seed: expected one number, or one for each of {count} pictures, got {len(several)}.")
+        raise ArgumentError(f"seed: expected one number, or one per picture ({count}), got {len(several)}.")
     return [_seed(one) for one in several]
 
 
@@ -45,14 +45,14 @@ def _seed(value: Any) -> int:
 
 
 def seed_of(generator: Any) -> int | None:
-    """Seed of a generator of PyTorch, or ``None`` if numbers were drawn from it already: they depend on those too."""
+    """Seed of a PyTorch generator; ``None`` if it has drawn before. Its state then depends on more than the seed."""
     fresh = type(generator)(device=generator.device).manual_seed(generator.initial_seed())
     same = bool((generator.get_state() == fresh.get_state()).all())
     return int(generator.initial_seed()) if same else None
 
 
 def check_place(where: str) -> None:
-    """Complains about a place where no noise is drawn.
+    """Raises for an unknown place to draw noise.
 
     Raises:
         UnknownNameError: no such place.
@@ -62,7 +62,7 @@ def check_place(where: str) -> None:
 
 
 def generators_of(seeds: Sequence[int], where: NoiseFrom, bridge: Bridge) -> list[Any]:
-    """A generator of PyTorch for each seed.
+    """A PyTorch generator for each seed.
 
     Raises:
         UnknownNameError: no such place.
@@ -76,17 +76,17 @@ def drawn(generators: Any, shape: tuple[int, int, int, int], dtype: str, bridge:
     """Packed noise [B, (h/2) (w/2), 4 C] in float32 on the device, as diffusers' ``randn_tensor`` draws it.
 
     Args:
-        generators: one of PyTorch's for the whole batch, or a list with one for each picture.
+        generators: one PyTorch generator for the whole batch, or a list with one per picture.
         shape: B, C, h, w.
-        dtype: that the numbers are drawn in, the text encoders'; diffusers draws in theirs.
+        dtype: in which the values are drawn: that of the text encoders, as in diffusers.
         bridge: PyTorch on the device.
 
     Raises:
-        ArgumentError: another number of generators than pictures.
+        ArgumentError: the number of generators is not that of pictures.
     """
     torch = bridge.torch
     if isinstance(generators, list | tuple) and len(generators) != shape[0]:
-        raise ArgumentError(f"generator: expected one, or {shape[0]} (a picture each), got {len(generators)}.")
+        raise ArgumentError(f"generator: expected one, or one per picture ({shape[0]}), got {len(generators)}.")
     several = list(generators) if isinstance(generators, list | tuple) else [generators]
     extents = shape if len(several) == 1 else (1, *shape[1:])
     with bridge.work():
@@ -98,34 +98,34 @@ def drawn(generators: Any, shape: tuple[int, int, int, int], dtype: str, bridge:
 
 
 def drawn_without_torch(seeds: Sequence[int], tokens: int, channels: int, device: Device) -> Any:
-    """Packed noise [B, I, C] in float32 on the device, from NumPy's PCG64: other numbers than PyTorch's for a seed."""
+    """Packed noise [B, I, C] in float32 on the device, from NumPy's PCG64. PyTorch's differs for the same seed."""
     numbers = [np.random.default_rng(seed).standard_normal((tokens, channels), np.float32) for seed in seeds]
     return device.door.to_device(np.stack(numbers), "noise")
 
 
 def check_finite(numbers: Any, name: str) -> None:
-    """Complains about numbers of a caller's that are not finite, if they are on the host.
+    """Raises if a caller's array on the host has values that are not finite.
 
     Raises:
-        ArgumentError: NaN or infinity is among them.
+        ArgumentError: the array holds NaN or infinity.
     """
     on_host = isinstance(numbers, np.ndarray) or getattr(getattr(numbers, "device", None), "type", "") == "cpu"
     if on_host and not bool((abs(numbers) < float("inf")).all()):
-        raise ArgumentError(f"{name}: expected finite numbers, got NaN or infinity among them.")
+        raise ArgumentError(f"{name}: expected finite values, got NaN or infinity among them.")
 
 
 def given(latents: Any, shape: tuple[int, ...], device: Device, bridge: Bridge | None, name: str = "latents") -> Any:
-    """Packed latents that a caller gives, in float32 on the device.
+    """Packed latents that the caller gives, in float32 on the device.
 
     Args:
-        latents: a tensor of PyTorch or a NumPy array [B, I, C], packed as diffusers packs them.
-        shape: that they must have.
+        latents: a PyTorch tensor or a NumPy array [B, I, C], packed as in diffusers.
+        shape: required shape.
         device: where they go.
-        bridge: PyTorch on the device, if it is there.
+        bridge: PyTorch on the device, if it is loaded.
         name: of the argument.
 
     Raises:
-        ArgumentError: another shape, something else than an array, or numbers on the host that are not finite.
+        ArgumentError: the shape is wrong, it is not an array, or values on the host are not finite.
     """
     extents = tuple(getattr(latents, "shape", ()))
     if extents != shape:

@@ -1,7 +1,7 @@
 """Packing: patches of 2 x 2 latent pixels are the tokens of the transformer.
 
-Source: ``prepare`` and ``unpack`` in black-forest-labs/flux ``sampling.py``; a token's features are channel, row in the
-patch, column in the patch, channels outermost.
+Source: ``prepare`` and ``unpack`` in black-forest-labs/flux ``sampling.py``. A token's features are ordered by channel,
+then row in the patch, then column in the patch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ def packed(latents: Any) -> Any:
     """Tokens [B, (h/2) (w/2), 4 C] of latents [B, C, h, w]: tensors or NumPy arrays; copies."""
     batch, channels, height, width = latents.shape
     patches = latents.reshape(batch, channels, height // 2, 2, width // 2, 2)
-    # [b, c, y, p, x, q] -> [b, y, x, c, p, q], by exchanges that tensors and arrays name alike.
+    # [b, c, y, p, x, q] -> [b, y, x, c, p, q], by axis exchanges that tensors and arrays both have.
     patches = patches.swapaxes(1, 2).swapaxes(2, 4).swapaxes(3, 4)
     return patches.reshape(batch, height // 2 * (width // 2), 4 * channels)
 

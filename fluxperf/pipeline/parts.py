@@ -1,4 +1,4 @@
-"""The parts of a pipeline, loaded from a model folder: transformer, text encoders, VAE."""
+"""Loads the parts of a pipeline from a model folder: transformer, text encoders, VAE."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from fluxperf.workloads import WORKLOADS, Placed, obstacles, placed
 #: The highest rung in bfloat16.
 BEST_RUNG = "captured"
 
-#: Workload that a memory budget has to be enough for, without and with a guidance embedding.
+#: Workloads that fit a memory budget by definition: without and with a guidance embedding.
 _LARGEST = {False: "schnell-1024", True: "dev-1024"}
 
-#: Of text encoders and VAE.
+#: dtypes of text encoders and VAE.
 _DTYPES = ("float32", "bfloat16")
 
 
 @dataclass
 class Parts:
-    """Parts of a pipeline. ``loads`` has bytes and seconds by part; those of ``ready`` are of all of it.
+    """The parts of a pipeline. ``loads`` has bytes and seconds by part; ``ready`` is the row for all of them.
 
-    ``dtype`` is that of text encoders and VAE. Parts that were not loaded are ``None``.
+    ``dtype`` is that of text encoders and VAE. A part that was not loaded is ``None``.
     """
 
     folder: ModelFolder
@@ -50,12 +50,12 @@ class Parts:
     bridge: Bridge | None
     dtype: str
     loads: dict[str, LoadRow] = field(default_factory=dict)
-    #: File of the transformer, and of what else it holds, where that is none of the folder's.
+    #: The transformer's file and the other parts that it holds; ``None`` if the weights are the folder's.
     single: SingleFile | None = None
 
     @property
     def device(self) -> Device:
-        """Where everything is."""
+        """The device with all parts."""
         return self.transformer.device
 
     @property
@@ -64,7 +64,7 @@ class Parts:
         return self.transformer.source.config
 
     def close(self) -> None:
-        """Lets go of everything, and closes the device."""
+        """Releases everything, and closes the device."""
         self.text = self.decoder = self.bridge = None
         self.transformer.close()
 
@@ -101,15 +101,18 @@ class Parts:
             ConfigError: nothing of it was loaded.
         """
         if self.bridge is None:
-            raise ConfigError("a tensor: expected a pipeline with text encoders or VAE, got one without PyTorch.")
+            raise ConfigError(
+                "a tensor: expected a pipeline with text encoders or VAE, got one without PyTorch. "
+                "Make it with text_encoders=True or vae=True, or give NumPy arrays."
+            )
         return self.bridge
 
 
 class TransformerOptions(NamedTuple):
-    """How a transformer is run.
+    """How the transformer runs.
 
-    ``nvtx``: a range for every step, block and op. ``memory_gb``: its budget of device memory. ``single``: a file of
-    its weights instead of the folder's, and of what else it holds.
+    ``nvtx``: push a range for every step, block and op. ``memory_gb``: budget of device memory. ``single``: a file
+    whose weights replace the folder's, with the other parts that it holds.
     """
 
     rung: str = BEST_RUNG
@@ -119,7 +122,7 @@ class TransformerOptions(NamedTuple):
 
 
 def needed(text: bool, vae: bool, single: SingleFile | None = None) -> tuple[str, ...]:
-    """Subfolders that a pipeline needs, with text encoders or without, and so on."""
+    """Subfolders that a pipeline needs, with or without text encoders and VAE."""
     return parts_from(single, (*TRANSFORMER, *(TEXT if text else ()), *(VAE if vae else ())))
 
 
@@ -133,20 +136,20 @@ def load_parts(
     on_bytes: Callable[[int], None],
     variant: str | None = None,
 ) -> Parts:
-    """The parts of a model folder, on a device; `Pipeline.from_pretrained` says more of each argument.
+    """The parts of a model folder, on a device; `Pipeline.from_pretrained` describes the arguments in more detail.
 
     Args:
-        path: folder as diffusers saves it.
-        device: kind.
-        dtype: of text encoders and VAE; the rung's activations' if none.
-        transformer: how it is run.
-        text: how prompts are encoded; without text encoders if none.
-        vae: load it.
-        on_bytes: told of the bytes of transformer and T5 as they are read.
-        variant: word in the names of the folder's files.
+        path: folder in diffusers' layout.
+        device: kind of device.
+        dtype: of text encoders and VAE; that of the rung's activations if ``None``.
+        transformer: how it runs.
+        text: how prompts are encoded; no text encoders if ``None``.
+        vae: whether to load the VAE.
+        on_bytes: called with the number of bytes of transformer and T5 as they are read.
+        variant: word in the folder's file names.
 
     Raises:
-        FluxperfError: whatever `Pipeline.from_pretrained` raises.
+        FluxperfError: as `Pipeline.from_pretrained`.
     """
     start = time.perf_counter()
     single = transformer.single
@@ -157,7 +160,7 @@ def load_parts(
         raise BindError(phase.name, opened.kind, problems)
     kept = _checked_dtype(dtype or phase.activations)
     bridge = Bridge(opened) if text or vae else None
-    # All parts are checked before gigabytes are read, and those that are read first are the smaller ones.
+    # All parts are checked before gigabytes are read, and the small parts are read first.
     source = Checkpoint(folder.path, variant) if single is None else Checkpoint(single.path)
     source.on_bytes = on_bytes
     check_fit(folder, source.config)
@@ -190,7 +193,7 @@ def load_encoders(
     variant: str | None = None,
     single: SingleFile | None = None,
 ) -> tuple[TextEncoders, Bridge]:
-    """The text encoders of a model folder alone, and PyTorch on their device; see `Pipeline.from_pretrained`."""
+    """Only the text encoders of a model folder, and PyTorch on their device; see `Pipeline.from_pretrained`."""
     folder = open_folder(path, parts_from(single, TEXT), variant)
     bridge = Bridge(open_device(device))
     encoders = TextEncoders(
@@ -206,7 +209,7 @@ def load_decoder(
     variant: str | None = None,
     single: SingleFile | None = None,
 ) -> tuple[Decoder, Bridge]:
-    """The VAE's decoder of a model folder alone, and PyTorch on its device; see `Pipeline.from_pretrained`."""
+    """Only the VAE's decoder of a model folder, and PyTorch on its device; see `Pipeline.from_pretrained`."""
     folder = open_folder(path, parts_from(single, VAE), variant)
     bridge = Bridge(open_device(device))
     return Decoder(plan(folder.path / "vae", modules.VAE, variant, single), bridge, _checked_dtype(dtype)), bridge
@@ -220,7 +223,7 @@ def _checked_dtype(name: str) -> str:
 
 @contextmanager
 def _timed(loads: dict[str, LoadRow], name: str, nbytes: int, device: Device) -> Iterator[None]:
-    """Notes what loading a part took: bytes of its tensors, seconds until they are on the device."""
+    """Records a part's loading: bytes of its tensors, and seconds until they are on the device."""
     start = time.perf_counter()
     yield
     device.synchronize()

@@ -1,9 +1,9 @@
-"""PNG files: 8-bit RGB with text, written whole or not at all.
+"""Writes PNG files: 8-bit RGB with text. A failed write leaves no file.
 
-Rows are filtered against the row above (type 2, "up") and deflated in strips by several threads: zlib lets go of the
-interpreter's lock, and strips that end on a byte boundary may simply follow one another in one stream (RFC 1950, 1951;
-PNG third edition, sections 9 and 11). Image libraries deflate in one thread, which is most of what a picture costs
-once it is on the host.
+Rows are filtered against the row above (type 2, "up"). Strips of rows are compressed by several threads, as zlib
+releases the interpreter lock. Strips that end on a byte boundary can simply be concatenated to one stream (RFC 1950,
+1951; PNG third edition, sections 9 and 11). Image libraries compress in one thread, which is most of a picture's time
+after it is on the host.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from fluxperf.files import write_whole
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _UP = 2
-#: Bytes of a strip: a thread has work for a few milliseconds, and the 32 KB that a match can reach back are few of it.
+#: Bytes of a strip: a few milliseconds of work for a thread, and long compared with the 32 KB that a match can reach
+#: back.
 _STRIP = 1 << 18
 
 
 def encoded(pixels: npt.NDArray[np.uint8], texts: Mapping[str, str] | None = None, level: int = 1) -> bytes:
-    """A PNG file.
+    """The bytes of a PNG file.
 
     Args:
         pixels: [height, width, 3], uint8, RGB.
@@ -37,7 +38,7 @@ def encoded(pixels: npt.NDArray[np.uint8], texts: Mapping[str, str] | None = Non
         level: of zlib, 0 to 9.
 
     Raises:
-        ArgumentError: the pixels are of another shape or dtype, or a keyword is none (1 to 79 Latin characters).
+        ArgumentError: wrong shape or dtype of the pixels, or a keyword that is not 1 to 79 ASCII characters.
     """
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
         raise ArgumentError(f"png: expected uint8 [height, width, 3], got {pixels.dtype} {list(pixels.shape)}.")
@@ -48,17 +49,17 @@ def encoded(pixels: npt.NDArray[np.uint8], texts: Mapping[str, str] | None = Non
 
 
 def write(path: Path, pixels: npt.NDArray[np.uint8], texts: Mapping[str, str] | None = None) -> None:
-    """Writes a PNG file beside its place and moves it there.
+    """Writes a PNG file to a temporary file in the same folder, then moves it to its path.
 
     Raises:
-        RecordError: it cannot be written; nothing of it is left.
+        RecordError: it cannot be written; no partial file remains.
         ArgumentError: see `encoded`.
     """
     write_whole(path, encoded(pixels, texts), durable=False)
 
 
 def _filtered(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """Scanlines, each with its filter's type before it."""
+    """Scanlines, each with its filter type as first byte."""
     rows = pixels.reshape(pixels.shape[0], -1)
     lines = np.empty((rows.shape[0], rows.shape[1] + 1), np.uint8)
     lines[:, 0] = _UP
@@ -68,7 +69,7 @@ def _filtered(pixels: npt.NDArray[np.uint8]) -> bytes:
 
 
 def _deflated(data: bytes, level: int) -> bytes:
-    """One zlib stream of strips that were compressed beside each other."""
+    """One zlib stream of strips that several threads compressed."""
     starts = range(0, len(data), _STRIP)
 
     def strip(start: int) -> bytes:

@@ -1,6 +1,6 @@
-"""A single file that holds text encoders and VAE beside the transformer, as ComfyUI and others write one.
+"""A single file with text encoders, VAE and transformer, as ComfyUI and other programs write it.
 
-Their tensors have a prefix for each part, and the VAE's the names of the original (latent-diffusion) code.
+The tensors of each part have a prefix of their own. The VAE's have the names of the original (latent-diffusion) code.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fluxperf.engine.checkpoints.checkpoint import BESIDE, check_kind
 from fluxperf.engine.checkpoints.files import TensorFiles, model_name
 from fluxperf.errors import CheckpointError
 
-#: What stands before the names of a part's tensors, by its subfolder in a model folder; the first that fits is taken.
+#: Prefixes of the tensor names of each part, by its subfolder in a model folder; the first match is used.
 _PREFIXES = (
     ("text_encoder", "text_encoders.clip_l.transformer."),
     ("text_encoder", "text_encoders.clip_l."),
@@ -25,8 +25,8 @@ _PREFIXES = (
     ("vae", "first_stage_model."),
 )
 
-#: Parts of a VAE's names in the original and in diffusers (``convert_ldm_vae_checkpoint``), within encoder or decoder;
-#: blocks on the way up are counted from the other end there.
+#: Components of a VAE's tensor names in the original and in diffusers (``convert_ldm_vae_checkpoint``), inside encoder
+#: or decoder. The original counts the decoder's blocks from the other end.
 _VAE_NAMES = (
     (r"^mid\.block_1\.", "mid_block.resnets.0."),
     (r"^mid\.block_2\.", "mid_block.resnets.1."),
@@ -42,31 +42,31 @@ _VAE_NAMES = (
 
 @dataclass(frozen=True)
 class SingleFile:
-    """A file of the transformer's weights. ``parts`` has what it holds besides, by the subfolder that it stands for."""
+    """A file with the transformer's weights. ``parts`` are the other parts in it, by subfolder."""
 
     path: Path
     parts: Mapping[str, TensorFiles]
 
     @property
     def description(self) -> str:
-        """Its name, with what is taken from it besides."""
+        """The file's name, with the other parts that are taken from it."""
         besides = f" (with {', '.join(self.parts)})" if self.parts else ""
         return model_name(self.path.absolute()) + besides
 
 
-#: A block of the decoder, by its number; no model has thousands of them.
+#: Name of a decoder block with its number. The number of digits is limited, as no model has thousands of blocks.
 _UP = r"up\.([0-9]{1,3})\."
 
 
 def open_single(path: Path) -> SingleFile:
-    """The parts of a file, by its header.
+    """The parts of a file, judged by its header.
 
     Raises:
-        CheckpointError: it cannot be opened, or holds a part that FLUX.1 does not have; names it.
+        CheckpointError: it cannot be opened, or holds a part that FLUX.1 does not have; the message names it.
     """
     path = path.expanduser()
     if not path.is_file():
-        what = "nothing there. Name a file"
+        what = "nothing at this path. Name a file"
         if path.is_dir():
             what = "a folder. Give the folder of a whole model as --model, without --transformer, or name a file in it"
         raise CheckpointError(f"{path}: expected a safetensors file of the transformer's weights, found {what}.")
@@ -79,8 +79,9 @@ def open_single(path: Path) -> SingleFile:
             names.setdefault(part, {})[name.removeprefix(prefix)] = name
         elif name.startswith(BESIDE):
             raise CheckpointError(
-                f"{path}: expected text encoders CLIP-L and T5-XXL and a VAE beside the transformer, got {name!r}. "
-                "It is of another model, or written by a program that is not known here; give the transformer alone."
+                f"{path}: expected the text encoders CLIP-L and T5-XXL and a VAE besides the transformer, got "
+                f"{name!r}. The file holds another model, or its program is unknown to fluxperf; give a file with the "
+                "transformer only."
             )
     if "vae" in names:
         names["vae"] = diffusers_names(names["vae"])
@@ -88,7 +89,7 @@ def open_single(path: Path) -> SingleFile:
 
 
 def diffusers_names(names: Mapping[str, str]) -> dict[str, str]:
-    """A VAE's tensors by diffusers' names; those that are none of the original's keep theirs.
+    """A VAE's tensors under diffusers' names; unknown names stay as they are.
 
     Args:
         names: the file's name of each, by the original's or diffusers' name.
@@ -108,7 +109,7 @@ def _diffusers_name(name: str, last: int) -> str:
 
 
 def parts_from(single: SingleFile | None, parts: Collection[str]) -> tuple[str, ...]:
-    """Subfolders that are needed; of those whose weights a file holds, the ``config.json`` alone."""
+    """Subfolders that are needed; for a part whose weights the file holds, only its ``config.json``."""
     held = () if single is None else (*single.parts, "transformer")
     kept = (part for part in parts if single is None or part != "transformer")
     return tuple(f"{part}/config.json" if part in held else part for part in kept)

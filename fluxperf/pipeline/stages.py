@@ -1,4 +1,7 @@
-"""Stages of a picture: each an NVTX range in the domain ``fluxperf``, timed by the device, its copies counted."""
+"""Stages of a picture.
+
+Each is an NVTX range in the domain ``fluxperf``, timed by the device, with its copies counted.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any, NamedTuple
 
 from fluxperf.engine.device.base import Device
 
-#: In their order. ``noise`` draws the latents, ``vae_decode`` ends with the pixels on the host, ``png`` with a file.
+#: Stages in order. ``noise`` draws the latents, ``vae_decode`` ends with pixels on the host, ``png`` with the file.
 STAGES = ("text_encode", "noise", "denoise", "vae_decode", "png")
 
 
@@ -24,7 +27,7 @@ class Stage(NamedTuple):
 
 
 def _domain() -> Any:
-    import nvtx  # only what pushes ranges needs it
+    import nvtx  # imported only where ranges are pushed
 
     return nvtx.get_domain("fluxperf")
 
@@ -42,7 +45,7 @@ class Stages:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """A region that is one stage. What raises in it leaves no range open, and no row."""
+        """A region that is one stage. If it raises, its range is closed and no row is recorded."""
         device, ledger = self._device, self._device.door.ledger
         self._domain.push_range(self._domain.get_event_attributes(message=name))
         try:
@@ -54,7 +57,7 @@ class Stages:
         self._found.append((name, lambda: device.elapsed_s(start, end), first, last))
 
     def rows(self) -> list[Stage]:
-        """The stages in order; waits until the device is done with them."""
+        """The stages in order; waits until the device has completed them."""
         ledger = self._device.door.ledger
         return [_stage(name, seconds(), ledger.crossings[first:last]) for name, seconds, first, last in self._found]
 
@@ -66,12 +69,12 @@ def _stage(name: str, seconds: float, crossings: list[Any]) -> Stage:
 
 @contextmanager
 def on_host(name: str, now: Callable[[], float], into: list[Stage]) -> Iterator[None]:
-    """A region that is a stage of the host's: no copies, the host's clock.
+    """A region that is a stage on the host: without copies, timed by the host's clock.
 
     Args:
         name: of the stage.
-        now: seconds of the host's clock.
-        into: gets the row at the end.
+        now: returns the host's time in seconds.
+        into: receives the row at the end.
     """
     domain = _domain()
     domain.push_range(domain.get_event_attributes(message=name))

@@ -1,4 +1,4 @@
-"""T5 in 8 bits: the projections of a loaded encoder put into e4m3, one scale per output channel."""
+"""T5 in 8 bits: converts the projections of a loaded encoder to e4m3, with one scale per output channel."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import Any
 
 from fluxperf.pipeline.libraries import library
 
-#: Largest number of e4m3, and the least scale.
+#: Largest e4m3 value, and the smallest scale.
 _E4M3_MAX, _LEAST_SCALE = 448.0, 1e-12
 
 
 def quantize(model: Any) -> None:
-    """Puts the projections of T5's blocks into e4m3, one scale per output channel; the embedding stays.
+    """Converts the projections of T5's blocks to e4m3, with one scale per output channel; the embedding is not changed.
 
-    The products stay those of the activations' dtype: weights are widened when they are used, a module at a time. So it
-    halves the memory that T5 takes, and takes no time off.
+    The products still use the activations' dtype: weights are converted when they are used, one module at a time. This
+    halves the memory that T5 takes, and saves no time.
     """
     torch = library("torch")
     linear = _e4m3_linear(torch)
@@ -26,7 +26,8 @@ def _e4m3_linear(torch: Any) -> Any:
     class E4m3Linear(torch.nn.Module):  # type: ignore[misc]
         """``x W^T`` with W [N, K] in e4m3 and a scale [N, 1] in float32.
 
-        T5 looks at ``weight`` of its last projection to choose a dtype; there is none to be looked at here.
+        T5 chooses a dtype by the ``weight`` of its last projection. This class has no such attribute, so T5 skips that
+        choice.
         """
 
         weight = None

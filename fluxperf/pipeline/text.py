@@ -1,6 +1,6 @@
-"""Text encoders: prompts become embeddings on the device. CLIP gives the pooled text, T5 the text tokens.
+"""Text encoders: prompts become embeddings on the device. CLIP returns the pooled text, T5 the text tokens.
 
-Source: ``encode_prompt`` of diffusers' ``FluxPipeline``; both are the libraries' own modules and tokenizers.
+Source: ``encode_prompt`` of diffusers' ``FluxPipeline``. Modules and tokenizers are the libraries' own.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from fluxperf.pipeline.modules import Plan, library_errors
 from fluxperf.pipeline.single import SingleFile
 from fluxperf.pipeline.t5 import quantize
 
-#: Prompts that are encoded at once.
+#: Largest number of prompts in one batch.
 _AT_ONCE = 8
 
-#: What becomes of T5 when a prompt is encoded: it stays on the device, waits in the host's memory, or is let go of and
-#: read from the disk again when there is a new prompt.
+#: Where T5 is between prompts: ``keep`` on the device, ``offload`` to the host's memory, or ``free`` and read from disk
+#: again for a new prompt.
 T5Keeping = Literal["keep", "offload", "free"]
-#: What its weights are stored as: the dtype of the activations, or e4m3 with one scale per output channel.
+#: How T5's weights are stored: in the activations' dtype, or in e4m3 with one scale per output channel.
 T5Precision = Literal["full", "fp8"]
 
 
 def check_t5(keeping: str, precision: str) -> None:
-    """Complains about what cannot become of T5.
+    """Raises for unknown options of T5.
 
     Raises:
-        UnknownNameError: no such keeping or precision.
+        UnknownNameError: no such place or precision.
     """
     for name, value, known in (("t5", keeping, T5Keeping), ("t5_precision", precision, T5Precision)):
         if value not in get_args(known):
@@ -46,10 +46,10 @@ def check_t5(keeping: str, precision: str) -> None:
 
 @dataclass(frozen=True)
 class TextOptions:
-    """How prompts are encoded: what becomes of T5 between them, precision of its weights, embeddings that are kept.
+    """How prompts are encoded: where T5 is between prompts, its weights' precision, and the number of cached prompts.
 
     Raises:
-        UnknownNameError: no such keeping or precision.
+        UnknownNameError: no such place or precision.
     """
 
     t5: T5Keeping = "keep"
@@ -62,7 +62,7 @@ class TextOptions:
 
 @dataclass(frozen=True)
 class TextPlan:
-    """Tokenizers, and encoders whose every tensor was found; nothing of the numbers has been read."""
+    """Tokenizers, and encoders whose tensors were all found in the files; no values have been read."""
 
     clip_tokenizer: Any
     t5_tokenizer: Any
@@ -71,10 +71,11 @@ class TextPlan:
 
 
 def plan_text(folder: ModelFolder, single: SingleFile | None = None) -> TextPlan:
-    """Text encoders of a model folder, or of a file that holds them, with the folder's tokenizers; checked whole.
+    """Text encoders of a model folder, or of a single file, with the folder's tokenizers; all of them checked.
 
     Raises:
-        CheckpointError: a tokenizer or an encoder cannot be used, or they do not belong together; says which.
+        CheckpointError: a tokenizer or an encoder cannot be used, or they do not fit each other; the message says
+            which.
         DeviceError: PyTorch or transformers is missing.
     """
     clip = modules.plan(folder.path / "text_encoder", modules.CLIP, folder.variant, single)
@@ -84,21 +85,22 @@ def plan_text(folder: ModelFolder, single: SingleFile | None = None) -> TextPlan
     most, positions = first.model_max_length, clip.settings.max_position_embeddings
     if most > positions:
         raise CheckpointError(
-            f"{folder.path / 'tokenizer'}: expected model_max_length of at most {positions}, the positions of CLIP, "
-            f"got {most:.6g}. tokenizer_config.json is of another model, or incomplete."
+            f"{folder.path / 'tokenizer'}: expected model_max_length of at most {positions}, CLIP's number of "
+            f"positions, got {most:.6g}. tokenizer_config.json is of another model, or incomplete; download it again."
         )
     ends = {"eos_token_id": second.eos_token_id, "pad_token_id": second.pad_token_id}
     wrong = [name for name, found in ends.items() if getattr(t5.settings, name, found) != found]
     if wrong:
         raise CheckpointError(
-            f"{folder.path / 'tokenizer_2'}: expected the tokenizer of T5, whose {wrong[0]} is "
-            f"{getattr(t5.settings, wrong[0])}, got one where it is {ends[wrong[0]]}. It is of another model."
+            f"{folder.path / 'tokenizer_2'}: expected T5's tokenizer, whose {wrong[0]} is "
+            f"{getattr(t5.settings, wrong[0])}, got one where it is {ends[wrong[0]]}. It belongs to another model; "
+            "download it again."
         )
     return TextPlan(first, second, clip, t5)
 
 
 def _tokenizer(folder: Path, name: str, encoder: Plan) -> Any:
-    """A tokenizer that was tried, and whose ids the encoder has."""
+    """A tokenizer that works on a sample, and whose ids are in the encoder's vocabulary."""
     try:
         with quiet("transformers") as transformers, library_errors(folder, "a tokenizer"):
             tokenizer = getattr(transformers, name).from_pretrained(folder)
@@ -108,14 +110,14 @@ def _tokenizer(folder: Path, name: str, encoder: Plan) -> Any:
         if (folder / "tokenizer.json").is_file() or not (folder / "spiece.model").is_file():
             raise
         raise CheckpointError(
-            f"{folder}: expected tokenizer.json, found spiece.model alone, which transformers converts by means of "
-            "sentencepiece and protobuf. Download tokenizer.json from the same place, or install these two. It says: "
-            f"{str(error.__cause__)[:200]}"
+            f"{folder}: expected tokenizer.json, found only spiece.model, which transformers converts with "
+            "sentencepiece and protobuf. Download tokenizer.json from the same source, or install these two. The "
+            f"error was: {str(error.__cause__)[:200]}"
         ) from error
     if highest >= encoder.settings.vocab_size:
         raise CheckpointError(
             f"{folder}: expected ids below {encoder.settings.vocab_size}, the vocabulary of {encoder.folder.name}/, "
-            f"got up to {highest}. Tokenizer and encoder are of different models."
+            f"got up to {highest}. Tokenizer and encoder belong to different models; download both again."
         )
     return tokenizer
 
@@ -127,11 +129,11 @@ class TextEncoders:
         plan: of their folders.
         bridge: PyTorch on the device.
         dtype: of weights and activations, ``float32`` or ``bfloat16``.
-        how: prompts are encoded.
-        on_bytes: told of the bytes that are read of T5.
+        how: options for encoding prompts.
+        on_bytes: called with the number of bytes of T5 as they are read.
 
     Raises:
-        CheckpointError: a number is not finite.
+        CheckpointError: a value is not finite.
     """
 
     def __init__(
@@ -148,20 +150,21 @@ class TextEncoders:
         self.clip_tokenizer, self.t5_tokenizer = plan.clip_tokenizer, plan.t5_tokenizer
         with bridge.work():
             self.clip = plan.clip.load(bridge, dtype, "text encoder weights")
-        #: T5's encoder, or ``None`` while it is let go of.
+        #: T5's encoder; ``None`` while it is freed.
         self.t5: Any = None
         if how.t5 != "free":
             self._load_t5()
             self._park_t5()
 
     def encode(self, prompts: Sequence[str], prompts_2: Sequence[str], tokens: int) -> tuple[list[Embedded], list[str]]:
-        """Embeddings of prompts, and a sentence for each that was cut.
+        """Embeddings of prompts, and a sentence for each prompt that was cut.
 
-        Those that are known cost nothing; the others' token ids go up in two copies, one for each encoder, for every 8.
+        Cached prompts cost nothing. The others are encoded in batches of 8, with two copies of token ids each, one per
+        encoder.
 
         Args:
-            prompts: what CLIP reads.
-            prompts_2: what T5 reads, as many.
+            prompts: CLIP's texts.
+            prompts_2: T5's texts, as many.
             tokens: length of T5's sequence.
         """
         keys = [Key(*both, tokens) for both in zip(prompts, prompts_2, strict=True)]
@@ -170,8 +173,11 @@ class TextEncoders:
         t5_ids, t5_cut = _ids(self.t5_tokenizer, [key.prompt_2 for key in known], tokens)
         new = [key for key, value in known.items() if value is None]
         rows = [row for row, value in enumerate(known.values()) if value is None]
-        notes = [f"CLIP {cut} Its pooled text steers the picture as a whole; T5 has the words." for cut in clip_cut]
-        notes += [f"T5 {cut} What is cut has no effect on the picture." for cut in t5_cut]
+        notes = [
+            f"CLIP {cut} CLIP's pooled text affects the picture as a whole; T5 still reads the words."
+            for cut in clip_cut
+        ]
+        notes += [f"T5 {cut} The rest has no effect on the picture." for cut in t5_cut]
         if new:
             with self._bridge.work():
                 self._wake_t5()
@@ -186,11 +192,11 @@ class TextEncoders:
 
     @property
     def words(self) -> str:
-        """Origin of embeddings, for metadata: the dtype, and T5's own if it is another."""
+        """Description of the encoders for metadata: the dtype, and T5's precision if it differs."""
         return self._dtype if self.precision == "full" else f"{self._dtype}, T5 in {self.precision}"
 
     def stored(self, prompts: Sequence[str], prompts_2: Sequence[str], tokens: int) -> tuple[list[Embedded], list[str]]:
-        """Embeddings of prompts as NumPy arrays on the host, and a sentence for each that was cut."""
+        """Embeddings of prompts as NumPy arrays on the host, and a sentence for each prompt that was cut."""
         embedded, notes = self.encode(prompts, prompts_2, tokens)
         with self._bridge.work():
             return [Embedded(*(self._bridge.down(x, "prompt embeddings") for x in one)) for one in embedded], notes
@@ -204,7 +210,7 @@ class TextEncoders:
         return self.t5(self._bridge.up(ids, "prompt ids"), output_hidden_states=False)[0].float()
 
     def _wake_t5(self) -> None:
-        """Puts T5 on the device, if it is elsewhere."""
+        """Moves T5 to the device if it is not there."""
         if self.t5 is None:
             self._load_t5()
         elif self.keeping == "offload":
@@ -217,7 +223,7 @@ class TextEncoders:
                 quantize(self.t5)
 
     def _park_t5(self) -> None:
-        """Puts T5 where it waits for the next prompt."""
+        """Moves T5 to its place between prompts."""
         if self.keeping == "keep":
             return
         if self.keeping == "offload":
@@ -233,10 +239,10 @@ def _ids(tokenizer: Any, prompts: Sequence[str], tokens: int | None) -> tuple[An
     Args:
         tokenizer: of an encoder.
         prompts: texts.
-        tokens: length of a row, the tokenizer's own if none.
+        tokens: length of a row; the tokenizer's own if ``None``.
     """
     length = tokenizer.model_max_length if tokens is None else tokens
-    # Length is judged here, where the tokenizer need not warn of it.
+    # The length is checked here, so the tokenizer's own warning is off.
     whole = tokenizer(list(prompts), padding=False, truncation=False, verbose=False).input_ids
     cut = tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True).input_ids
     notes = []

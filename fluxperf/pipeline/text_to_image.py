@@ -1,4 +1,4 @@
-"""The pipeline: a model folder becomes an object that turns prompts into pictures."""
+"""The pipeline: loads a model folder and turns prompts into pictures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from fluxperf.pipeline.single import open_single
 from fluxperf.pipeline.stages import Stage
 from fluxperf.pipeline.text import T5Keeping, T5Precision, TextOptions
 
-#: Crossings in the ledger beyond which a call forgets those of calls before it.
+#: Ledger size at which a call drops the crossings of earlier calls.
 _CROSSINGS = 10_000
 
 
@@ -39,7 +39,7 @@ class PipelineOutput:
 
     Args:
         images: in the call's ``output_type``.
-        seeds: the seed of each picture, ``None`` where a generator had no known one.
+        seeds: the seed of each picture; ``None`` if a generator's seed is unknown.
         steps_s: seconds of each step.
         stages: seconds and copies of each stage.
         notes: warnings, such as a prompt that was cut.
@@ -53,12 +53,12 @@ class PipelineOutput:
 
 
 class Pipeline:
-    """FLUX.1 on a device: `from_pretrained` makes it, a call makes pictures.
+    """FLUX.1 on a device. `from_pretrained` loads it; a call makes pictures.
 
-    Threads may share it: calls wait for one another, as the device makes one picture at a time.
+    Threads may share it. Their calls run one after another, as the device makes one picture at a time.
 
-    A call takes negative prompts and callbacks as diffusers does. ``negative_prompt`` (``negative_prompt_2``
-    for T5) or ``negative_prompt_embeds`` with ``negative_pooled_prompt_embeds`` cost a second forward in each step if
+    A call takes negative prompts and callbacks as in diffusers. ``negative_prompt`` (``negative_prompt_2`` for T5), or
+    ``negative_prompt_embeds`` with ``negative_pooled_prompt_embeds``, cost a second forward in each step if
     ``true_cfg_scale`` is above 1. ``callback_on_step_end`` is called as ``f(pipeline, step, timestep, tensors)`` after
     each step, with the tensors named in ``callback_on_step_end_tensor_inputs`` (``latents``, ``prompt_embeds``); it
     returns a dict of those that it changes. Setting ``pipeline._interrupt`` to true ends the generation.
@@ -70,10 +70,10 @@ class Pipeline:
     def __init__(self, parts: Parts) -> None:
         self.parts, self.config = parts, parts.config
         self.generation = Generation(parts)
-        #: Held by a call. Tokenizers keep settings of a call, and captured steps work in memory of their own.
+        #: Held during a call, because tokenizers store settings of a call, and captured steps share memory.
         self._turn = threading.RLock()
         self._open, self._busy = True, False
-        #: Set by a callback that wants no further step, as in diffusers.
+        #: A callback sets it to end the generation, as in diffusers.
         self._interrupt = False
 
     @classmethod
@@ -99,37 +99,37 @@ class Pipeline:
         memory_gb: float | None = None,
         **others: Any,
     ) -> Pipeline:
-        """A pipeline of a model, ready.
+        """Loads a pipeline.
 
         Args:
-            path: folder in the layout of diffusers, with ``model_index.json``; or a name on the hub, which is taken
+            path: folder in diffusers' layout, with ``model_index.json``; or a name on the hub, which is taken
                 from the local cache or downloaded.
-            rung: rung of the ladder; ``captured`` if none.
+            rung: rung of the ladder; ``captured`` if ``None``.
             device: ``auto``, ``host`` or ``cuda``.
-            dtype: of text encoders and VAE, ``float32`` or ``bfloat16``, a name or PyTorch's object; the rung's
-                activations' if none.
-            torch_dtype: the older name of ``dtype`` in diffusers.
+            dtype: of text encoders and VAE, ``float32`` or ``bfloat16``, as a name or a PyTorch dtype; that of the
+                rung's activations if ``None``.
+            torch_dtype: older name of ``dtype`` in diffusers.
             revision: branch, tag or commit on the hub.
-            variant: variant of the files, such as ``fp16``: a part of their names.
-            local_files_only: download nothing.
-            transformer: file of the transformer's weights instead of the folder's, of any layout that is read; text
-                encoders and VAE are taken from it too, where it holds them. The folder's configs and tokenizers hold.
-            t5: ``keep`` it on the device, ``offload`` it to the host's memory between prompts, or ``free`` it and read
-                it again for a prompt that is not known.
-            t5_precision: ``full`` (of ``dtype``) or ``fp8`` (e4m3 with a scale per output channel).
+            variant: word in the file names, such as ``fp16``.
+            local_files_only: whether to use only the local cache.
+            transformer: file whose weights replace the folder's transformer, in any supported layout. If it also holds
+                text encoders or a VAE, these replace the folder's too. Configs and tokenizers are always the folder's.
+            t5: where T5 is between prompts: ``keep`` it on the device, ``offload`` it to the host's memory, or ``free``
+                it and read it again for a prompt that is not cached.
+            t5_precision: ``full`` (as ``dtype``) or ``fp8`` (e4m3 with a scale per output channel).
             cache_prompts: number of prompts whose embeddings are kept.
-            text_encoders: load them; otherwise calls need embeddings.
-            vae: load it; otherwise calls return latents.
-            nvtx: push a range for every step, block and op; stages always have theirs.
+            text_encoders: whether to load them; without them calls need embeddings.
+            vae: whether to load it; without it calls return latents.
+            nvtx: whether to push an NVTX range for every step, block and op. Stages always have ranges.
             on_bytes: called with the number of bytes of transformer and T5 as they are read.
-            memory_gb: budget of device memory for the transformer, for pictures of up to 1024 x 1024, one at a time;
-                weights that do not fit are streamed. Text encoders and VAE are beside it.
-            others: arguments of diffusers that change nothing here, such as ``use_safetensors=True``.
+            memory_gb: budget of device memory in GB for the transformer, for pictures of up to 1024 x 1024, one at a
+                time; weights that do not fit are streamed. Text encoders and VAE are not part of it.
+            others: arguments of diffusers that have no effect here, such as ``use_safetensors=True``.
 
         Raises:
-            CheckpointError: the folder is no FLUX.1 model, or incomplete; one message lists everything wrong.
+            CheckpointError: the folder is no FLUX.1 model, or is incomplete; one message lists all problems.
             DeviceError: a library of the extra ``pipeline`` is missing, or the device does not work.
-            FluxperfError: an unknown rung or device, or one that does not run the other.
+            FluxperfError: the rung or device is unknown, or the device cannot run the rung.
         """
         refuse_to_load(others)
         single = None if transformer is None else open_single(Path(transformer))
@@ -140,7 +140,7 @@ class Pipeline:
         return cls(load_parts(folder, str(device), named, options, text, vae, on_bytes, variant))
 
     def close(self) -> None:
-        """Frees everything and closes the device, after the current call. May be called again."""
+        """Frees everything and closes the device, after the current call. Further calls have no effect."""
         with self._turn:
             if self._open:
                 self._open = False
@@ -171,37 +171,37 @@ class Pipeline:
         sigmas: Any = None,
         **others: Any,
     ) -> PipelineOutput | tuple[Any]:
-        """Pictures of prompts. Arguments are named as those of diffusers' ``FluxPipeline``, and mean the same.
+        """Makes pictures of prompts. Arguments have the names and meanings of diffusers' ``FluxPipeline``.
 
         Args:
             prompt: one or several.
-            prompt_2: what T5 reads instead, if anything.
+            prompt_2: T5's prompts; ``prompt`` if ``None``.
             height: pixels, a multiple of 16.
             width: pixels, a multiple of 16.
-            num_inference_steps: 4 for schnell and 28 for dev if none.
-            guidance_scale: for dev, 3.5 if none.
-            num_images_per_prompt: pictures of each prompt, in one batch.
-            generator: one of PyTorch's for the batch, or a list with one for each picture; instead of ``seed``.
-            seed: of the first picture, the next one has the next number; or one for each. Random if none. A seed's
-                noise is that of ``torch.Generator(device).manual_seed(seed)`` in diffusers, on the same device.
-            noise_from: ``device``, or ``cpu`` for noise that does not depend on the GPU and costs a copy up.
-            latents: packed noise [B, I, C] to start from, a tensor or a NumPy array; a generator beside it draws none.
+            num_inference_steps: 4 for schnell and 28 for dev if ``None``.
+            guidance_scale: for dev; 3.5 if ``None``.
+            num_images_per_prompt: pictures per prompt, in one batch.
+            generator: one PyTorch generator for the batch, or a list with one per picture; instead of ``seed``.
+            seed: of the first picture, the others have the next numbers; or one per picture; random if ``None``. Noise
+                equals that of ``torch.Generator(device).manual_seed(seed)`` in diffusers on the same device.
+            noise_from: ``device``; or ``cpu`` for noise that does not depend on the GPU, which costs a copy to it.
+            latents: packed noise [B, I, C] to start from, a tensor or a NumPy array; a generator then has no effect.
             prompt_embeds: text [B, T, C] instead of a prompt, a tensor or a NumPy array.
-            pooled_prompt_embeds: pooled text [B, P] with it.
+            pooled_prompt_embeds: pooled text [B, P] for ``prompt_embeds``.
             output_type: ``pil``, ``np`` [B, H, W, 3] in [0, 1], ``pt`` [B, 3, H, W] in [0, 1], or ``latent`` [B, I, C].
-            return_dict: an object with ``images``; a tuple with them if false.
-            max_sequence_length: longest prompt in tokens of T5, at most 512; 512 if none.
+            return_dict: whether to return an object with ``images``; otherwise a tuple.
+            max_sequence_length: length of T5's sequence in tokens, at most 512; 512 if ``None``.
             on_step: called as ``on_step(step, seconds)`` after each step.
-            sigmas: noise levels instead of evenly spaced ones, one for each step; the model's shift is applied to them.
-            others: negative prompts and callbacks, as above; arguments that are not supported must be ``None``.
+            sigmas: noise levels, one per step, instead of evenly spaced ones; the model's shift is applied to them.
+            others: negative prompts and callbacks, as described for the class; unsupported arguments must be ``None``.
 
         Raises:
-            ConfigError: arguments that cannot be.
+            ConfigError: an argument has an unsupported value.
             NumbersError: a picture is not finite. Tensors that stay on the device are not checked.
-            FluxperfError: a part that was not loaded, or an error on the device.
+            FluxperfError: a part was not loaded, or the device failed.
 
         Warns:
-            UserWarning: a prompt that was cut, an argument without effect.
+            UserWarning: a prompt was cut, or an argument has no effect.
         """
         decode = _decode(checked_output(output_type))
         embedded = _given(self.config, prompt_embeds, pooled_prompt_embeds)
@@ -231,16 +231,20 @@ class Pipeline:
 
     @contextmanager
     def _call(self) -> Iterator[None]:
-        """The turn of one call, which begins with a short ledger.
+        """Reserves the pipeline for one call, and shortens the ledger before it.
 
         Raises:
             ConfigError: the pipeline was closed, or is called by its own ``on_step``.
         """
         with self._turn:
             if not self._open:
-                raise ConfigError("expected an open pipeline, got one that was closed. Make another: from_pretrained.")
+                raise ConfigError(
+                    "expected an open pipeline, got one that was closed. Load another with from_pretrained."
+                )
             if self._busy:
-                raise ConfigError("expected on_step to call no pipeline, but it called this one. Call it afterwards.")
+                raise ConfigError(
+                    "expected on_step not to call its own pipeline, but it did. Call the pipeline afterwards."
+                )
             crossings = self.parts.device.door.ledger.crossings
             if len(crossings) > _CROSSINGS:
                 crossings.clear()
@@ -252,7 +256,7 @@ class Pipeline:
                 self._busy = False
 
     def _besides(self, given: Mapping[str, Any], count: int) -> Besides:
-        """A call's negative prompts and callbacks, for a number of prompts; the class explains them."""
+        """A call's negative prompts and callbacks, for a number of prompts; see the class's docstring."""
         refuse({name: value for name, value in given.items() if name not in GUIDED})
         tensors = given.get("negative_prompt_embeds"), given.get("negative_pooled_prompt_embeds")
         embedded = _given(self.config, *tensors, "negative_")
@@ -271,7 +275,7 @@ class Pipeline:
         if kind == "pil":
             image = library("PIL.Image")
             return [image.fromarray(one) for one in made.pixels]
-        # The device is done with them; a copy of the caller's own is memory of the caller's stream.
+        # The device has finished with them; the caller gets a copy in memory of the caller's stream.
         if kind == "pt":
             return made.images.clone()
         if kind == "latent":
@@ -288,7 +292,7 @@ class Pipeline:
 
 
 def _dtype(dtype: Any, torch_dtype: Any) -> str | None:
-    """Name of a dtype that is given under one of two names, as text or as PyTorch's object."""
+    """Name of a dtype that is given as either argument, as text or as a PyTorch dtype."""
     names = {str(one).removeprefix("torch.") for one in (dtype, torch_dtype) if one is not None}
     if len(names) > 1:
         raise ConfigError(f"dtype and torch_dtype: expected one of them, got {' and '.join(sorted(names))}.")
@@ -296,26 +300,26 @@ def _dtype(dtype: Any, torch_dtype: Any) -> str | None:
 
 
 def _decode(output: str) -> Decode:
-    """The work of the VAE for a kind of output."""
+    """The decoding that an output type needs."""
     return "no" if output == "latent" else "pixels" if output == "pil" else "images"
 
 
 def _tokens(embedded: Sequence[Embedded], asked_for: int | None) -> int:
-    """Length of T5's text: of the embeddings that are given, or what a call asks for."""
+    """Length of T5's sequence: that of given embeddings, or the call's."""
     if embedded:
         return int(embedded[0].text.shape[0])
     return MOST_TOKENS if asked_for is None else asked_for
 
 
 def _unless_given(latents: Any, generator: Any, besides: Besides) -> tuple[Any, Besides]:
-    """The generator that noise is drawn with, which latents make idle, and options with a note if they do."""
+    """The generator for the noise, and the options; with given latents no generator, and a note if there was one."""
     if latents is None or generator is None:
         return generator, besides
-    return None, replace(besides, notes=(*besides.notes, "generator has no effect: latents are given."))
+    return None, replace(besides, notes=(*besides.notes, "generator has no effect, because latents are given."))
 
 
 def _given(config: FluxConfig, text: Any, pooled: Any, kind: str = "") -> list[Embedded]:
-    """Embeddings that a caller gives, by prompt, of a model's widths."""
+    """Embeddings that a caller gives, one per prompt, checked against the model's widths."""
     if text is None and pooled is None:
         return []
     shapes = [tuple(getattr(x, "shape", ())) for x in (text, pooled)]
@@ -328,11 +332,12 @@ def _given(config: FluxConfig, text: Any, pooled: Any, kind: str = "") -> list[E
     if (shapes[0][-1], shapes[1][-1]) != widths:
         raise ConfigError(
             f"{kind}prompt_embeds and {kind}pooled_prompt_embeds: expected {widths[0]} and {widths[1]} features, got "
-            f"{shapes[0][-1]} and {shapes[1][-1]}. They are of another model's text encoders."
+            f"{shapes[0][-1]} and {shapes[1][-1]}. They come from the text encoders of another model; use this "
+            "model's."
         )
     if isinstance(text, np.ndarray) != isinstance(pooled, np.ndarray):
         raise ConfigError(
-            f"{kind}prompt_embeds and {kind}pooled_prompt_embeds: expected arrays or tensors, got one of each."
+            f"{kind}prompt_embeds and {kind}pooled_prompt_embeds: expected two arrays or two tensors, got one of each."
         )
     for name, numbers in (("prompt_embeds", text), ("pooled_prompt_embeds", pooled)):
         check_finite(numbers, kind + name)

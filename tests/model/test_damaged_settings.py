@@ -71,7 +71,7 @@ def test_an_index_may_name_no_file(tmp_path, file):
     contents["weight_map"]["proj_out.weight"] = file
     index.write_text(json.dumps(contents))
     message = _complaint(folder)
-    assert "expected 4 shards beside it, 1 missing" in message
+    assert "expected 4 shards in the same folder, 1 missing" in message
 
 
 @pytest.mark.parametrize(
@@ -83,14 +83,14 @@ def test_an_index_names_files_beside_it_alone(tmp_path, file):
     contents = json.loads(index.read_text())
     contents["weight_map"]["proj_out.weight"] = file
     index.write_text(json.dumps(contents))
-    assert f"expected names of files beside it, got '{file}'" in _complaint(folder)
+    assert f"expected names of files in the same folder, got '{file}'" in _complaint(folder)
 
 
 @pytest.mark.parametrize(
     ("kind", "told"),
     [
         ("Flux2Transformer2DModel", "FLUX.2"),
-        ("FluxControlNetModel", "FLUX.1 with a control net"),
+        ("FluxControlNetModel", "FLUX.1 with a ControlNet"),
         ("ChromaTransformer2DModel", "Chroma"),
         ("SD3Transformer2DModel", "Stable Diffusion 3"),
         ("NunchakuFluxTransformer2dModel", "a model quantized by nunchaku"),
@@ -105,18 +105,18 @@ def test_another_class_is_named(tmp_path, kind, told):
 
 def test_a_config_that_says_quantized_is_refused(tmp_path):
     message = _complaint(write_folder(tmp_path, STATE, quantization_config={"quant_method": "bitsandbytes"}))
-    assert "got quantized ones (bitsandbytes): give those in bfloat16" in message
+    assert "got weights quantized by bitsandbytes: give them in bfloat16" in message
 
 
 def test_channels_of_a_picture_are_named(tmp_path):
     message = _complaint(write_folder(tmp_path, STATE, in_channels=384, out_channels=64))
-    assert "got 384 and 64: FLUX.1 Fill, which takes a picture" in message
+    assert "got 384 and 64: FLUX.1 Fill, which takes an image" in message
 
 
 @pytest.mark.parametrize("value", [[384], {}, "384"], ids=_short)
 def test_channels_of_no_number_are_refused(tmp_path, value):
     message = _complaint(write_folder(tmp_path, STATE, in_channels=value, out_channels=64))
-    assert f"out_channels: expected {value} as every FLUX.1 has it, got 64" in message
+    assert f"out_channels: expected {value}, as in every FLUX.1 model, got 64" in message
 
 
 def test_a_byte_order_mark_is_no_damage(tmp_path):
@@ -149,7 +149,9 @@ def test_a_size_that_is_no_number_of_anything_is_refused(tmp_path, key, value):
 @pytest.mark.parametrize("key", ["num_layers", "num_single_layers"])
 def test_blocks_without_end_are_refused_before_they_are_counted(tmp_path, key):
     message = _complaint(write_folder(tmp_path, STATE, **{key: 10**8}))
-    assert f"{key}: expected no more blocks than the {len(STATE)} tensors of the weights, got 100000000" in message
+    assert (
+        f"{key}: expected at most as many blocks as the weights have tensors ({len(STATE)}), got 100000000" in message
+    )
 
 
 @pytest.mark.parametrize("value", ["yes", 1, []], ids=_short)
@@ -193,6 +195,6 @@ def test_weights_that_the_sizes_do_not_have_are_refused(tmp_path):
     sizes = SMALL._replace(double=2, guidance=True)
     state = random_state(diffusers_shapes(sizes), seed=4)
     shallower = _complaint(write_folder(tmp_path / "shallower", state, sizes, num_layers=1))
-    assert "tensor 'transformer_blocks.1.attn.add_k_proj.bias' is none of its tensors" in shallower
+    assert "tensor 'transformer_blocks.1.attn.add_k_proj.bias' does not belong to this model" in shallower
     unguided = _complaint(write_folder(tmp_path / "unguided", state, sizes, guidance_embeds=False))
-    assert "tensor 'time_text_embed.guidance_embedder.linear_1.bias' is none of its tensors" in unguided
+    assert "tensor 'time_text_embed.guidance_embedder.linear_1.bias' does not belong to this model" in unguided

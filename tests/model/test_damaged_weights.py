@@ -76,7 +76,7 @@ def test_undamaged_weights_load_and_run(layout):
 def test_a_missing_tensor_is_named(layout):
     message = _complaint(layout(lambda state: state.pop(layout.name)))
     _says(message, f"tensor {layout.name!r} is missing", "expected the weights of a custom model", "1 + 1 blocks")
-    _says(message, "Check that config and weights belong together")
+    _says(message, "Check that config.json and weights belong together")
     assert "more" not in message
 
 
@@ -113,7 +113,11 @@ def test_a_tensor_that_belongs_to_nothing_is_named(layout):
     def add(state):
         state[other] = state[layout.name]
 
-    _says(_complaint(layout(add)), f"tensor {other!r} is none of its tensors", "Check that config and weights belong")
+    _says(
+        _complaint(layout(add)),
+        f"tensor {other!r} does not belong to this model",
+        "Check that config.json and weights belong",
+    )
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -123,7 +127,7 @@ def test_numbers_that_are_not_finite_are_refused(layout, bad):
         state[layout.name][3, 5] = bad
 
     message = _complaint(layout(spoil))
-    _says(message, repr(layout.name), "NaN or infinity", "expected finite numbers", "download it again")
+    _says(message, repr(layout.name), "NaN or infinity", "expected finite values", "download it again")
 
 
 @pytest.mark.parametrize(("dtype", "large"), [(np.float64, 1e300), (np.float32, 3.4e38)])
@@ -133,7 +137,7 @@ def test_numbers_beyond_the_range_of_activations_are_refused(tmp_path, dtype, la
     state["img_in.weight"][0, 0] = large
     path = tmp_path / "model.safetensors"
     save_file(state, path)
-    _says(_complaint(path), "'img_in.weight'", "beyond the range of bfloat16", "expected finite numbers")
+    _says(_complaint(path), "'img_in.weight'", "beyond the range of bfloat16", "expected finite values")
 
 
 @pytest.mark.parametrize(("dtype", "name"), [(np.int16, "I16"), (np.int8, "I8"), (np.bool_, "BOOL")])
@@ -167,7 +171,7 @@ def test_a_truncated_file_is_refused(layout, share):
         file.name,
         "expected a complete safetensors file",
         "download did not finish",
-        "ownload it again",
+        " again",
     )
 
 
@@ -175,7 +179,7 @@ def test_a_truncated_file_is_refused(layout, share):
 def test_another_file_under_the_name_is_refused(tmp_path, content):
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
-    _says(_complaint(path), str(path), "expected a complete safetensors file", "ownload it again")
+    _says(_complaint(path), str(path), "expected a complete safetensors file", " again")
 
 
 def test_a_file_without_tensors_is_refused(tmp_path):
@@ -198,28 +202,28 @@ def test_tensors_of_another_model_are_refused(tmp_path):
 
 def test_nothing_there_is_said(tmp_path):
     message = _complaint(tmp_path / "nowhere")
-    _says(message, "nowhere", "expected a diffusers folder or a safetensors file", "found nothing")
+    _says(message, "nowhere", "expected a diffusers folder or a safetensors file", "but there is nothing")
 
 
 @pytest.mark.parametrize("content", [(), ("README.md", "model.bin")])
 def test_a_folder_without_weights_lists_what_it_has(tmp_path, content):
     for name in content:
         (tmp_path / name).write_text("x")
-    told = "but model.bin, of another format" if content else "it holds nothing"
+    told = "but model.bin, which has another format" if content else "it holds nothing"
     _says(_complaint(tmp_path), f"expected a diffusers model, found no {STEM}", told)
 
 
 @pytest.mark.parametrize("ending", ["incomplete", "part", "crdownload", "aria2"])
 def test_a_download_under_way_is_named(tmp_path, ending):
     (tmp_path / f"{STEM}.{ending}").write_text("x")
-    _says(_complaint(tmp_path), f"found no {STEM}, but {STEM}.{ending}: a download that did not finish")
+    _says(_complaint(tmp_path), f"found no {STEM}, but {STEM}.{ending}, a download that did not finish")
 
 
 def test_a_shard_is_no_checkpoint(tmp_path):
     """Its config lies beside it, and more than half of the tensors would be called missing."""
     folder = write_shards(tmp_path / "m", DIFFUSERS, 3)
     for shard in sorted(folder.glob("*.safetensors")):
-        _says(_complaint(shard), shard.name, "one of 3 shards", f"Give {folder}, the folder of all of them")
+        _says(_complaint(shard), shard.name, "one of 3 shards", f"Give {folder}, the folder with all shards")
 
 
 def test_the_only_shard_is_a_whole_checkpoint(tmp_path):

@@ -143,7 +143,7 @@ def test_a_weight_that_lost_its_scale_is_no_weight(tmp_path, lost, dtype):
     stored[f"{PARTED}.weight"].view(torch.uint8)[0, 0] = 0x7F  # NaN in both: the largest number is still told
     if lost != "one":
         stored["scaled_fp8"] = torch.empty(0, dtype=dtype)
-    with pytest.raises(CheckpointError, match=r"expected a scale beside '.*its numbers reach (448|57344)\."):
+    with pytest.raises(CheckpointError, match=r"expected a scale for '.*its values reach (448|57344)\."):
         Checkpoint(_written(tmp_path / "m.safetensors", stored))
 
 
@@ -205,7 +205,7 @@ NOTE = torch.tensor(list(b'{"format": "nvfp4"}'), dtype=torch.uint8)
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({f"{PARTED}.scale_weight": torch.tensor(0.0)}, "has a scale of 0; expected numbers above 0"),
+        ({f"{PARTED}.scale_weight": torch.tensor(0.0)}, "has a scale of 0; expected scales above 0"),
         ({f"{PARTED}.scale_weight": torch.tensor(-1.0)}, "has a scale of -1"),
         ({f"{PARTED}.scale_weight": torch.tensor(float("nan"))}, "holds NaN or infinity"),
         ({f"{PARTED}.scale_weight": torch.tensor(1e38)}, "beyond the range of bfloat16"),
@@ -213,19 +213,19 @@ NOTE = torch.tensor(list(b'{"format": "nvfp4"}'), dtype=torch.uint8)
         ({f"{PARTED}.weight_scale": torch.tensor(2.0)}, "expected one scale for"),
         (
             {"strange.scale_weight": torch.tensor(2.0)},
-            "'strange.scale_weight' is a scale or a note for 'strange.weight', which is",
+            "'strange.scale_weight' is a scale or a format note for 'strange.weight', which is",
         ),
         ({"img_in.scale_weight": torch.tensor(2.0)}, "is BF16 and has a scale of 2"),
         ({f"{PARTED}.comfy_quant": NOTE}, "says that the weight is in 'nvfp4'"),
         ({f"{PARTED}.comfy_quant": torch.zeros(3, dtype=torch.uint8)}, "says that the weight is in"),
         ({f"{PARTED}.weight": torch.full((224, 32), 127, dtype=torch.uint8).view(E4M3)}, "holds NaN or infinity"),
-        ({f"{PARTED}.weight": torch.zeros(224, 32, dtype=torch.int8)}, "has dtype I8: whole numbers of 8 bits"),
+        ({f"{PARTED}.weight": torch.zeros(224, 32, dtype=torch.int8)}, "has dtype I8: 8-bit integers"),
         ({"img_in.weight": torch.zeros(32, 4, dtype=torch.int8)}, "has dtype I8"),
         ({f"{PARTED}.weight_scale_2": torch.tensor(1.0)}, "NVFP4"),
         ({f"{PARTED}.weight.absmax": torch.zeros(3)}, "bitsandbytes"),
         (
             {f"{PARTED}.weight": torch.zeros(3584, 1, dtype=torch.uint8)},
-            "U8 and shape [3584, 1]: numbers of 4 bits, two to",
+            "U8 and shape [3584, 1]: 4-bit values, two to",
         ),
     ],
     ids=str,

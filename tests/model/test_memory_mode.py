@@ -208,7 +208,7 @@ def test_everything_is_given_back() -> None:
     [
         ("fp8", 1e-6, r"budget of 0\.0000 GB: expected at least 0\.000\d GB for this model, rung and size"),
         ("fp8", 0.0, r"budget of 0 GB: expected a number above 0, in 10\^9 bytes, such as --memory-gb 24"),
-        ("fused", 1e-4, r"Give more, or use a smaller picture or batch"),
+        ("fused", 1e-4, r"Give a larger budget, or use a smaller picture or batch"),
         ("baseline", 1.0, "expected a rung whose forward makes no copies of its own, got 'baseline'"),
     ],
 )
@@ -222,7 +222,7 @@ def test_to_host_into_memory_of_the_caller(device) -> None:
     out = np.zeros(24, np.uint8)
     assert device.door.to_host(array[:, 1:].reshape(2, 2)[1], "y", out[:8]) is not None
     assert out[:8].view(np.float32).tolist() == [4, 5]
-    with pytest.raises(ArgumentError, match="expected 24 bytes, got 8"):
+    with pytest.raises(ArgumentError, match="expected out of 24 bytes, got 8"):
         device.door.to_host(array, "y", out[:8])
 
 

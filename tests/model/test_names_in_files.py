@@ -54,7 +54,7 @@ def test_other_names_have_the_same_numbers(tmp_path, kind):
 
 def test_what_stands_beside_a_prefix_and_is_known_to_nobody_is_named(tmp_path):
     state = NAMES["all in one"](ORIGINAL) | {"strange.weight": np.ones(3, np.float32)}
-    assert "tensor 'strange.weight' is none of its tensors" in _complaint(
+    assert "tensor 'strange.weight' does not belong to this model" in _complaint(
         write_tensors(tmp_path / "m.safetensors", state)
     )
 
@@ -64,7 +64,7 @@ def test_two_tensors_of_one_name_are_refused(tmp_path, plain):
     """One with the prefix and one without, or a scale that is there as a weight too: neither is taken silently."""
     again = plain if plain.startswith("img") else f"model.diffusion_model.{plain.replace('.scale', '.weight')}"
     state = NAMES["ComfyUI"](ORIGINAL) | {again: ORIGINAL[plain]}
-    assert f"which are both {plain!r}" in _complaint(write_tensors(tmp_path / "m.safetensors", state))
+    assert f"which both stand for {plain!r}" in _complaint(write_tensors(tmp_path / "m.safetensors", state))
 
 
 def test_a_tensor_that_cannot_be_read_is_told_by_its_name_in_the_file(tmp_path):
@@ -92,7 +92,7 @@ def test_a_tensor_that_cannot_be_read_is_told_by_its_name_in_the_file(tmp_path):
         ("double_blocks.0.processor.ip_adapter_double_stream_k_proj.weight", "an IP-Adapter"),
         ("image_proj.proj.0.weight", "an IP-Adapter"),
         ("pulid_ca.0.to_q.weight", "PuLID"),
-        ("input_hint_block.0.weight", "a control net"),
+        ("input_hint_block.0.weight", "a ControlNet"),
         ("double_stream_modulation_img.linear.weight", "FLUX.2"),
         ("txt_in.individual_token_refiner.blocks.0.norm1.weight", "HunyuanVideo"),
         ("context_embedder.token_refiner.refiner_blocks.0.attn.to_q.weight", "HunyuanVideo"),
@@ -107,11 +107,11 @@ def test_a_tensor_that_cannot_be_read_is_told_by_its_name_in_the_file(tmp_path):
         ("double_layers.0.attn.w1q.weight", "AuraFlow"),
         ("double_stream_blocks.0.block.attn1.to_q.weight", "HiDream"),
         ("transformer_blocks.0.attn.to_q._weight_qdata", "a model quantized by torchao"),
-        ("double_blocks.0.img_attn.qkv.weight_scale_inv", "a model quantized by a tool that scales blocks"),
+        ("double_blocks.0.img_attn.qkv.weight_scale_inv", "a model quantized by a tool with block-wise scales"),
         ("transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight", "a LoRA"),
         ("distilled_guidance_layer.in_proj.weight", "Chroma"),
         ("double_stream_modulation_img.lin.weight", "FLUX.2"),
-        ("controlnet_blocks.0.weight", "a control net"),
+        ("controlnet_blocks.0.weight", "a ControlNet"),
         ("redux_up.weight", "FLUX.1 Redux"),
         ("joint_blocks.0.x", "Stable Diffusion 3"),
         ("encoder.block.0.layer.0.SelfAttention.q.weight", "T5's text encoder"),
@@ -134,11 +134,11 @@ def test_another_kind_of_file_is_named(tmp_path, name, says):
     [
         (("vae.decoder.conv_in.weight", "t5xxl.encoder.block.0.x"), "T5's text encoder and a VAE, without"),
         (("embeddings.token_embedding.weight",), "CLIP's text encoder: give the file of the transformer"),
-        (("vision_model.embeddings.x",), "CLIP's encoder of pictures"),
+        (("vision_model.embeddings.x",), "CLIP's image encoder"),
         (("model.layers.0.self_attn.q_proj.weight",), "a language model"),
-        (("latents",), "latents, as --latents-out writes them"),
-        (("prompt_embeds.0",), "embeddings, as --embeddings-out writes them"),
-        (("x",), "Is it the transformer of FLUX.1, not another part or another model?"),
+        (("latents",), "latents, as written by --latents-out"),
+        (("prompt_embeds.0",), "embeddings, as written by --embeddings-out"),
+        (("x",), "Is it the transformer of FLUX.1, and not another part or another model?"),
     ],
 )  # fmt: skip
 def test_parts_without_a_transformer_are_named(tmp_path, names, says):
@@ -158,7 +158,7 @@ def test_numbers_of_4_bits_are_named_without_their_librarys_names(tmp_path, own)
         }
         path = tmp_path / f"{some}m.safetensors"
         save_file(state, path)
-        assert "numbers of 4 bits, two to a byte, as bitsandbytes' nf4" in _complaint(path)
+        assert "4-bit values, two to a byte, as bitsandbytes' nf4" in _complaint(path)
 
 
 @pytest.mark.parametrize("layout", ["original", "diffusers"])
@@ -173,14 +173,14 @@ def test_a_file_of_either_layout_needs_no_config_and_may_have_any_prefix(tmp_pat
 
 def test_two_transformers_in_one_file_are_refused(tmp_path):
     state = {f"{prefix}{name}": x for prefix in ("base.", "tuned.") for name, x in ORIGINAL.items()}
-    says = "tensors of one block whose names begin with 'base.' and 'tuned.'"
+    says = "tensors with the prefixes 'base.' and 'tuned.'"
     assert says in _complaint(write_tensors(tmp_path / "m.safetensors", state))
 
 
 def test_a_part_of_a_file_is_told_as_one(tmp_path):
     half = {name: DIFFUSERS[name] for name in sorted(DIFFUSERS) if "transformer_blocks" in name}
     message = _complaint(write_tensors(tmp_path / "m.safetensors", half))
-    assert "expected a whole FLUX.1 transformer, but tensor 'x_embedder.weight' is missing" in message
+    assert "expected a complete FLUX.1 transformer, but tensor 'x_embedder.weight' is missing" in message
 
 
 @pytest.mark.parametrize(
@@ -189,17 +189,17 @@ def test_a_part_of_a_file_is_told_as_one(tmp_path):
         (b"GGUF\x03\0\0\0", "a GGUF file"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 238\n", "a git-lfs pointer"),
         (b"\n<!doctype html><html>", "a web page, probably a refused download"),
-        (b"PK\x03\x04", "a zip file, probably a pickle of PyTorch"),
+        (b"PK\x03\x04", "a zip file, probably a PyTorch pickle"),
         *(
-            (bytes([0x80, protocol]) + b"\x95", "a pickle of PyTorch, which may run any program")
+            (bytes([0x80, protocol]) + b"\x95", "a PyTorch pickle, which may run any program")
             for protocol in range(2, 6)
         ),
         (b"\xef\xbb\xbf<html>", "a web page"),
-        (b"<?xml version='1.0'?><Error>", "an answer of a server"),
-        (b"# xet version 0\n", "a pointer of Xet storage"),
-        (b'{"error":"Invalid username or password."}\n', "no weights but text, probably a refused download: '{"),
-        (b"Access to model X is restricted.\n", "no weights but text, probably a refused download: 'Access"),
-        (bytes(100), "zeros at its beginning: a download that reserved its room"),
+        (b"<?xml version='1.0'?><Error>", "a server's answer"),
+        (b"# xet version 0\n", "a Xet storage pointer"),
+        (b'{"error":"Invalid username or password."}\n', "text instead of weights, probably a refused download: '{"),
+        (b"Access to model X is restricted.\n", "text instead of weights, probably a refused download: 'Access"),
+        (bytes(100), "a file that begins with zeros: a download that reserved its space"),
         (b"\x1f\x8b\x08", "a gzip archive"),
         (bytes(1) + b"x" * 256 + b"ustar", "a tar archive"),
         (b"", "an empty file"),
@@ -216,6 +216,6 @@ def test_another_format_is_named(tmp_path, start, says):
 def test_a_transformer_that_takes_a_picture_is_named(tmp_path, channels, says):
     dim = ORIGINAL["img_in.weight"].shape[0]
     state = ORIGINAL | {"img_in.weight": np.ones((dim, channels), np.float32)}
-    assert f"got {channels} and {SMALL.channels}: {says}" in _complaint(
+    assert f"got {channels} inputs and {SMALL.channels} outputs: {says}" in _complaint(
         write_tensors(tmp_path / "m.safetensors", state)
     )

@@ -129,7 +129,7 @@ def test_only_the_latest_generation_of_a_shape_goes_on():
     pair = Pair()
     first, second = pair.start(), pair.start(seed=1)
     for use in (first.take, first.latents):
-        with pytest.raises(ArgumentError, match="another one has begun since"):
+        with pytest.raises(ArgumentError, match="another one has begun"):
             use()
     for _ in range(STEPS):
         second.take()
@@ -145,7 +145,7 @@ def test_an_evicted_generation_does_not_go_on():
     steps = pair.start()
     for columns in range(4, 4 + KEPT):
         pair.check(case=CASE._replace(columns=columns))
-    with pytest.raises(ArgumentError, match="another one has begun since"):
+    with pytest.raises(ArgumentError, match="another one has begun"):
         steps.take()
 
 
@@ -256,7 +256,7 @@ def test_only_the_latest_generation_of_a_graph_is_captured_again():
     given = inputs(pair.eager.config, CASE, 0)
     request = pair.eager.request(given, CASE, sigmas(STEPS, CASE.image_tokens, False), 3.5)
     eager = pair.eager.sampler.start(pair.eager.upload(given.latents), request)
-    with pytest.raises(ArgumentError, match="recapture: expected steps that are launches of a graph"):
+    with pytest.raises(ArgumentError, match="recapture: expected steps that are graph launches"):
         pair.graph.sampler.recapture(eager)
 
 

@@ -158,10 +158,13 @@ def test_a_long_prompt_is_cut_and_that_is_said(generate):
         (("--prompts", "empty.txt"), "empty.txt: expected prompts, one per line, found none"),
         (("--prompts", "bad.jsonl"), "bad.jsonl, line 2: expected an object with prompt"),
         (("--prompts", "flat.jsonl"), "--height 0: expected a positive multiple of 16"),
-        (("--prompts", "twice.jsonl", "-o", "d/"), "expected a file for each picture, got this one for two"),
+        (("--prompts", "twice.jsonl", "-o", "d/"), "expected a different file for each picture, got this one for two"),
         (("--embeddings", "empty.txt"), "expected prompt_embeds and pooled_prompt_embeds, as"),
-        (("--decode", "empty.txt"), "expected latents that fluxperf generate --latents-out wrote"),
-        (("a fox", "--model", "nowhere"), "nowhere: expected a diffusers model folder, found nothing there"),
+        (("--decode", "empty.txt"), "expected latents written by fluxperf generate --latents-out"),
+        (
+            ("a fox", "--model", "nowhere"),
+            "nowhere: expected a diffusers model folder, but there is nothing at this path",
+        ),
     ],
 )
 def test_bad_input_is_one_message_and_leaves_nothing(fluxperf, saved, tmp_path, monkeypatch, arguments, says):  # noqa: F811
@@ -289,7 +292,7 @@ def test_without_pytorch_latents_are_made_and_pictures_refused_with_the_extra_na
     for arguments in (("a red fox",), ("--embeddings", embeddings), ("--decode", "l.safetensors", "-o", "out.png")):
         refused = _without_pytorch(tmp_path, "generate", *arguments, *model, *SMALL)
         assert refused.returncode == 2, refused.stdout
-        assert "expected torch, but it does not import (torch is not installed)" in refused.stderr
+        assert "expected torch, but it cannot be imported (torch is not installed)" in refused.stderr
         assert "[pipeline]" in refused.stderr
         assert "--embeddings FILE --latents-out FILE" in refused.stderr
         assert not (tmp_path / "out.png").exists()

@@ -113,8 +113,8 @@ def test_a_tokenizer_that_is_a_pointer(folder):
 def test_a_refused_download(folder):
     _weights(folder, "transformer").write_text("Access to model black-forest-labs/FLUX.1-dev is restricted.\n")
     text = _complaint(folder)
-    assert "is no weights but text, probably a refused download: 'Access to model" in text
-    assert "A gated model asks for its license to be accepted first" in text
+    assert "is text instead of weights, probably a refused download: 'Access to model" in text
+    assert "For a gated model accept its license" in text
 
 
 @pytest.mark.parametrize(
@@ -148,8 +148,8 @@ def test_missing_shards(folder):
     ("name", "says"),
     [
         ("model.fp16.safetensors", "but the variant model.fp16.safetensors"),
-        ("pytorch_model.bin", "but pytorch_model.bin, of another format"),
-        ("model-Q4_K_S.gguf", "but model-Q4_K_S.gguf, of another format"),
+        ("pytorch_model.bin", "but pytorch_model.bin, which has another format"),
+        ("model-Q4_K_S.gguf", "but model-Q4_K_S.gguf, which has another format"),
     ],
 )
 def test_another_variant_or_format(folder, name, says):
@@ -182,16 +182,16 @@ def test_another_pipeline(folder, kind, says):
             {"_class_name": "Flux2Transformer2DModel"},
             "has Flux2Transformer2DModel: FLUX.2, which is",
         ),
-        ("transformer", {"in_channels": 384}, "takes 384 channels, expected 64: FLUX.1 Fill, which takes a picture"),
+        ("transformer", {"in_channels": 384}, "takes 384 channels, expected 64: FLUX.1 Fill, which takes an image"),
         (
             "transformer",
             {"quantization_config": {"quant_method": "bitsandbytes"}},
-            "expected weights as they were published, got quantized ones (bitsandbytes): give those in bfloat16",
+            "expected unquantized weights, got weights quantized by bitsandbytes: give them in bfloat16",
         ),
         (
             "text_encoder_2",
             {"quantization_config": {"quant_method": "torchao"}},
-            "text_encoder_2/: expected weights as",
+            "text_encoder_2/: expected unquantized weights",
         ),
         (
             "text_encoder",
@@ -228,19 +228,19 @@ def test_paths_that_are_no_model_folder(folder, tmp_path):
     single = _weights(folder, "transformer")
     assert "Is it the transformer of FLUX.1" in _complaint(single)
     state = original_layout(random_state(diffusers_shapes(SMALL), seed=1), SMALL)
-    assert "got a file. Measure it with" in _complaint(write_tensors(tmp_path / "flux1.safetensors", state))
-    assert f"got the folder of FluxTransformer2DModel alone; give {folder}" in _complaint(folder / "transformer")
+    assert "got a file. Measure the file with" in _complaint(write_tensors(tmp_path / "flux1.safetensors", state))
+    assert f"got only the folder of FluxTransformer2DModel; give {folder}" in _complaint(folder / "transformer")
     (tmp_path / "empty").mkdir()
     assert "found no model_index.json (it holds nothing)" in _complaint(tmp_path / "empty")
     cache = tmp_path / "models--black-forest-labs--FLUX.1-schnell"
     (cache / "snapshots" / "741f7c3c").mkdir(parents=True)
-    assert f"the hub's cache of one: give {cache / 'snapshots' / '741f7c3c'}" in _complaint(cache)
+    assert f"the hub's cache folder of one model: give {cache / 'snapshots' / '741f7c3c'}" in _complaint(cache)
     (cache / "snapshots" / "99999999").mkdir()
-    assert "give one of its commits: " in _complaint(cache)
+    assert "give the folder of one of its commits: " in _complaint(cache)
     (cache / "refs").mkdir()
     (cache / "refs" / "main").write_text("741f7c3c\n")
-    assert f"the hub's cache of one: give {cache / 'snapshots' / '741f7c3c'}" in _complaint(cache)
-    with pytest.raises(CheckpointError, match=r"the hub's cache of one: give .*741f7c3c"):
+    assert f"the hub's cache folder of one model: give {cache / 'snapshots' / '741f7c3c'}" in _complaint(cache)
+    with pytest.raises(CheckpointError, match=r"the hub's cache folder of one model: give .*741f7c3c"):
         Checkpoint(cache)
 
 

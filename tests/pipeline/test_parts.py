@@ -148,11 +148,11 @@ def test_names_of_early_releases(folder):
         ),
         ("vae", {"scaling_factor": 10**400}, "scaling_factor is 1000000000000000000000000000000000000000.., expected"),
         ("vae", {"block_out_channels": [8] * 20000}, "block_out_channels has 20000 entries, expected 4"),
-        ("vae", {"down_block_types": [16, "DownEncoderBlock2D"]}, "expected the VAE as its library reads it"),
-        ("text_encoder", {"num_attention_heads": 5}, "expected CLIP's text encoder as its library reads it"),
+        ("vae", {"down_block_types": [16, "DownEncoderBlock2D"]}, "expected the VAE, but its library fails with"),
+        ("text_encoder", {"num_attention_heads": 5}, "expected CLIP's text encoder, but its library fails with"),
         ("text_encoder", {"num_hidden_layers": 10**8}, "num_hidden_layers is 100000000, expected at most 1024"),
         ("text_encoder", {"num_hidden_layers": 10**400}, "num_hidden_layers is 10000000000000000000000000000000"),
-        ("text_encoder_2", {"d_kv": -8}, "expected T5's encoder as its library reads it"),
+        ("text_encoder_2", {"d_kv": -8}, "expected T5's encoder, but its library fails with"),
         ("text_encoder_2", {"architectures": 2**31}, "text_encoder_2/"),
         ("text_encoder_2", {"architectures": ["T5Something"]}, "has T5Something; expected T5EncoderModel"),
         ("transformer", {"patch_size": 2}, "patch_size: expected 1"),
@@ -201,12 +201,12 @@ def _broken_link(folder):
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (_truncated, "tokenizer: expected a tokenizer as its library reads it"),
+        (_truncated, "tokenizer: expected a tokenizer, but its library fails with"),
         (_without_settings, "tokenizer/ has no tokenizer_config.json"),
         (_alike, "tokenizer_2: expected"),
-        (_endless, "expected model_max_length of at most 77, the positions of CLIP, got 1e+06"),
+        (_endless, "expected model_max_length of at most 77, CLIP's number of positions, got 1e+06"),
         (_larger, "tokenizer_2: expected ids below"),
-        (_broken_link, "is a link to a file that is not there"),
+        (_broken_link, "is a link to a file that does not exist"),
     ],
 )
 def test_a_damaged_file_beside_the_weights(folder, damage, says):
@@ -223,7 +223,7 @@ def test_an_index_does_not_leave_its_folder(folder):
     index = path.with_name(f"{path.name}.index.json")
     index.write_text(json.dumps({"weight_map": dict.fromkeys(names, "../elsewhere.safetensors")}))
     text, read = _complaint(folder)
-    assert "names '../elsewhere.safetensors', expected names of files beside it" in text
+    assert "names '../elsewhere.safetensors', expected names of files in the same folder" in text
     assert read == 0
 
 

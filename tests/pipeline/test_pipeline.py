@@ -168,7 +168,7 @@ def test_a_cut_prompt_is_told_with_what_was_cut(schnell):
 
 
 def test_guidance_for_schnell_is_said_to_have_no_effect(schnell):
-    with pytest.warns(UserWarning, match="guidance has no effect"):
+    with pytest.warns(UserWarning, match="guidance_scale has no effect"):
         picture = _pictures(schnell, PROMPTS[0], seed=1, guidance_scale=3.5)
     assert np.array_equal(picture, _pictures(schnell, PROMPTS[0], seed=1))
 
@@ -191,11 +191,11 @@ def test_default_steps_are_the_model_cards(pipeline_of):
     ("arguments", "error", "says"),
     [
         ({"prompt": None}, ConfigError, "expected either prompt, or prompt_embeds"),
-        ({"prompt": ["a", "b\udcff"]}, ConfigError, "prompt 2 of 2: expected text of Unicode"),
+        ({"prompt": ["a", "b\udcff"]}, ConfigError, "prompt 2 of 2: expected Unicode text"),
         ({"prompt": []}, ConfigError, "expected at least one text, got an empty list"),
         ({"prompt": 3}, ConfigError, "expected text or a list of texts, got int"),
         ({"prompt": ["a", 3]}, ConfigError, "expected text or a list of texts, got int"),
-        ({"prompt_2": ["a", "b"]}, ConfigError, "prompt_2: expected one, or 1 as prompt has, got 2"),
+        ({"prompt_2": ["a", "b"]}, ConfigError, "prompt_2: expected 1 text, or 1 as in prompt, got 2"),
         ({"height": 1000}, ConfigError, "height 1000: expected a positive multiple of 16"),
         ({"width": 0}, ConfigError, "width 0: expected a positive multiple of 16"),
         ({"num_inference_steps": 0}, ConfigError, "steps 0: expected at least 1"),
@@ -204,7 +204,7 @@ def test_default_steps_are_the_model_cards(pipeline_of):
         ({"output_type": "jpg"}, UnknownNameError, "unknown output_type 'jpg'"),
         ({"noise_from": "gpu"}, UnknownNameError, "unknown noise_from 'gpu'"),
         ({"seed": -1}, ArgumentError, "expected whole numbers from 0"),
-        ({"seed": [1, 2]}, ArgumentError, "expected one number, or one for each of 1 pictures, got 2"),
+        ({"seed": [1, 2]}, ArgumentError, r"expected one number, or one per picture \(1\), got 2"),
         ({"latents": np.zeros((1, 4, 64), np.float32)}, ArgumentError, r"expected packed latents \[1, 24, 64\]"),
         ({"latents": np.zeros((1, 24, 64)), "seed": 1}, ConfigError, "one of seed, generator and latents"),
         ({"prompt_embeds": np.zeros((1, 8, 32))}, ConfigError, r"expected prompt_embeds \[B, T, C\]"),

@@ -96,7 +96,7 @@ def test_calls_do_not_overlap(pipeline_of, monkeypatch):
 def test_a_call_from_its_own_step_is_refused(pipeline_of):
     pipeline = pipeline_of("schnell", "batched", cache_prompts=0)
     again = lambda step, seconds: pipeline("y", max_sequence_length=8, **SMALL)  # noqa: E731
-    with pytest.raises(ConfigError, match="expected on_step to call no pipeline"):
+    with pytest.raises(ConfigError, match="expected on_step not to call its own pipeline"):
         pipeline("x", max_sequence_length=8, on_step=again, **SMALL)
     pipeline("x", max_sequence_length=8, **SMALL)
 

@@ -89,7 +89,7 @@ def _written(path, content):
 
 FILES = {
     "a LoRA": ({"transformer.transformer_blocks.0.attn.to_q.lora_A.weight": np.ones((4, 4))}, "got a LoRA"),
-    "a control net": ({"controlnet_blocks.0.weight": np.ones((4, 4))}, "got a control net"),
+    "a ControlNet": ({"controlnet_blocks.0.weight": np.ones((4, 4))}, "got a ControlNet"),
     "SDXL with its encoders": (
         {
             "model.diffusion_model.input_blocks.0.0.weight": np.ones((4, 4)),
@@ -98,7 +98,7 @@ FILES = {
         "got a U-Net",
     ),
     "a VAE": ({"decoder.conv_in.weight": np.ones((4, 4))}, "It is a VAE: give the file of the transformer"),
-    "a part of a file": ({"double_blocks.0.img_attn.qkv.weight": np.ones((4, 4))}, "a whole FLUX.1 transformer"),
+    "a part of a file": ({"double_blocks.0.img_attn.qkv.weight": np.ones((4, 4))}, "a complete FLUX.1 transformer"),
     "GGUF": (b"GGUF\3\0\0\0" + bytes(100), "got a GGUF file"),
     "a page": (b"<!DOCTYPE html>", "got a web page"),
     "a pointer": (b"version https://git-lfs.github.com/spec/v1\n", "got a git-lfs pointer"),
@@ -119,14 +119,14 @@ def test_a_file_is_named_wherever_it_is_given(saved, tmp_path, capsys, kind):
 def test_a_pickle_is_never_read(saved, tmp_path, capsys, ending, protocol):
     path = tmp_path / f"model{ending}"
     path.write_bytes(pickle.dumps(_Harmful(tmp_path / "harm"), protocol=protocol))
-    _alike(capsys, path, tmp_path, "got a pickle of PyTorch", model=saved["schnell"].folder)
+    _alike(capsys, path, tmp_path, "got a PyTorch pickle", model=saved["schnell"].folder)
     assert not (tmp_path / "harm").exists()
 
 
 def test_a_pickle_in_a_folder_is_never_read(folder, tmp_path, capsys):
     (folder / f"transformer/{STEM}.safetensors").unlink()
     (folder / f"transformer/{STEM}.bin").write_bytes(pickle.dumps(_Harmful(tmp_path / "harm")))
-    _alike(capsys, folder, tmp_path, f"but {STEM}.bin, of another format: download the safetensors files")
+    _alike(capsys, folder, tmp_path, f"but {STEM}.bin, which has another format: download the safetensors files")
     assert not (tmp_path / "harm").exists()
 
 
@@ -137,17 +137,17 @@ def _pointed(file):
 DAMAGES = {
     "empty": (lambda shards: shards[1].write_bytes(b""), "empty file: its download did not finish"),
     "cut": (lambda shards: shards[1].write_bytes(shards[1].read_bytes()[:-9]), "bytes: its download did not finish"),
-    "long": (lambda shards: shards[1].write_bytes(shards[1].read_bytes() + b"123"), "3 bytes behind its last tensor"),
+    "long": (lambda shards: shards[1].write_bytes(shards[1].read_bytes() + b"123"), "3 bytes after its last tensor"),
     "pointer": (lambda shards: _pointed(shards[1]), "a git-lfs pointer, not the file itself: run git lfs pull"),
     "gone": (lambda shards: shards[1].unlink(), f"{STEM}-00002-of-00003.safetensors"),
     "no index": (
         lambda shards: (shards[0].parent / f"{STEM}.safetensors.index.json").unlink(),
-        f"but shards without their index {STEM}.safetensors.index.json: download that too",
+        f"but shards without their index {STEM}.safetensors.index.json: download the index too",
     ),
     "a folder": (
         lambda shards: ([one.unlink() for one in (*shards, *shards[0].parent.glob("*index*"))],
                         (shards[0].parent / f"{STEM}.safetensors").mkdir()),
-        f"no {STEM}.safetensors, which is no file but something else",
+        f"no {STEM}.safetensors, which is not a file",
     ),
 }  # fmt: skip
 
@@ -162,7 +162,7 @@ def test_a_shard_that_is_not_whole_is_told_alike(folder, tmp_path, capsys, kind)
 def test_shards_of_a_variant_are_named_and_read(folder, tmp_path, capsys):
     _sharded(folder / "transformer", word=".fp16")
     _alike(
-        capsys, folder, tmp_path, f"but the variant {STEM}.fp16-00001-of-00003.safetensors: name it (variant 'fp16')"
+        capsys, folder, tmp_path, f"but the variant {STEM}.fp16-00001-of-00003.safetensors: select it (variant 'fp16')"
     )
     assert _said(capsys, "run", "--weights", folder, *RUN, "--variant", "fp16")[0] == 0
     made = ["generate", "x", "--model", folder, *GENERATE, "-o", tmp_path / "x.png"]
@@ -182,10 +182,10 @@ def test_a_folder_of_single_files_says_to_give_one(tmp_path, capsys, names):
 @pytest.mark.parametrize(
     ("kind", "says"),
     [
-        ("FluxKontextPipeline", "FLUX.1 Kontext, which edits a picture"),
+        ("FluxKontextPipeline", "FLUX.1 Kontext, which edits a given image"),
         ("FluxFillPipeline", "FLUX.1 Fill"),
-        ("FluxControlPipeline", "FLUX.1 with a control picture (Depth or Canny)"),
-        ("FluxControlNetPipeline", "FLUX.1 with a control net"),
+        ("FluxControlPipeline", "FLUX.1 with a control image (Depth or Canny)"),
+        ("FluxControlNetPipeline", "FLUX.1 with a ControlNet"),
         ("FluxPriorReduxPipeline", "FLUX.1 Redux"),
         ("Flux2Pipeline", "FLUX.2"),
         ("ChromaPipeline", "Chroma"),
@@ -212,7 +212,7 @@ def test_a_part_given_as_a_model_is_named(folder, tmp_path, capsys, part):
     code, message = _said(capsys, "run", "--weights", folder / part, *RUN)
     assert (code, words[part] in message) == (2, True), message
     code, message = _said(capsys, "generate", "x", "--model", folder / part, *GENERATE, "-o", tmp_path / "x.png")
-    assert (code, f"alone; give {folder}" in message) == (2, True), message
+    assert (code, f"; give {folder}" in message) == (2, True), message
 
 
 def test_a_download_is_advised_only_where_it_helps(folder, tmp_path, capsys):
@@ -223,7 +223,7 @@ def test_a_download_is_advised_only_where_it_helps(folder, tmp_path, capsys):
     assert "Download" not in message
     (folder / f"vae/{STEM}.safetensors").unlink()
     _, message = _said(capsys, "generate", "x", "--model", folder, *GENERATE, "-o", tmp_path / "x.png")
-    assert "Download it whole again" in message
+    assert "Download the whole folder again" in message
 
 
 def test_a_vae_by_the_originals_names_is_read_and_another_part_is_named(saved, folder):
@@ -243,7 +243,7 @@ def test_a_vae_by_the_originals_names_is_read_and_another_part_is_named(saved, f
     theirs.close()
     ours.close()
     shutil.copy(folder / "text_encoder_2/model.safetensors", weights)
-    with pytest.raises(CheckpointError, match="These seem to be of T5's text encoder"):
+    with pytest.raises(CheckpointError, match="These seem to be T5's text encoder"):
         Pipeline.from_pretrained(folder, **how)
 
 
@@ -265,7 +265,7 @@ def cached(folder, tmp_path):
 @pytest.mark.parametrize(
     ("file", "says"),
     [
-        (f"transformer/{STEM}.safetensors", "a link to a file that is not there: its download did not finish"),
+        (f"transformer/{STEM}.safetensors", "a link to a file that does not exist: its download did not finish"),
         ("transformer/config.json", "is missing"),
     ],
 )
@@ -278,11 +278,16 @@ def test_a_link_of_the_cache_to_nothing_is_told(cached, tmp_path, capsys, file, 
 @pytest.mark.parametrize("place", [".", "..", "../../blobs", "../../refs"])
 def test_places_of_the_cache_beside_a_snapshot_name_it(cached, tmp_path, capsys, place):
     given = Path(os.path.normpath(cached / place / ".." if place == "." else cached / place))
-    _alike(capsys, given, tmp_path, f"the hub's cache of one: give {cached}.")
+    _alike(capsys, given, tmp_path, f"the hub's cache folder of one model: give {cached}.")
 
 
 def test_the_cache_itself_names_its_models(cached, tmp_path, capsys):
-    _alike(capsys, cached.parents[2], tmp_path, "the hub's cache with black-forest-labs/FLUX.1-schnell. Give one by")
+    _alike(
+        capsys,
+        cached.parents[2],
+        tmp_path,
+        "the hub's cache with black-forest-labs/FLUX.1-schnell. Give one of these models by",
+    )
 
 
 @pytest.mark.parametrize("option", ["--decode", "--embeddings"])
@@ -312,8 +317,8 @@ def test_a_whole_checkpoint_is_not_read_as_latents_or_embeddings(saved, tmp_path
     [
         ("https://hub.example/black-forest-labs/FLUX.1-dev", "give the model's name on the hub (black-forest-labs/"),
         ("hf://black-forest-labs/FLUX.1-dev", "give the model's name on the hub (black-forest-labs/FLUX.1-dev)"),
-        ("https://hub.example", "It seems to be an address: give the model's name on the hub."),
-        ("org/model/flux1.safetensors", "hf download org/model flux1.safetensors, and give it as --transformer"),
+        ("https://hub.example", "It looks like an address: give the model's name on the hub."),
+        ("org/model/flux1.safetensors", "hf download org/model flux1.safetensors, then give it as --transformer"),
     ],
 )  # fmt: skip
 def test_an_address_says_what_to_give(tmp_path, capsys, monkeypatch, given, says):
@@ -327,7 +332,7 @@ def test_a_folder_as_a_file_says_where_it_belongs(saved, tmp_path, capsys):
     code, message = _said(capsys, "generate", "x", "--transformer", saved["schnell"].folder, *place)
     assert (code, "found a folder. Give the folder of a whole model as --model" in message) == (2, True), message
     code, message = _said(capsys, "generate", "--decode", tmp_path, *place)
-    assert (code, "got a folder. Name a file in it" in message) == (2, True), message
+    assert (code, "got a folder. Give a file inside it" in message) == (2, True), message
 
 
 def test_a_vocabulary_that_must_be_converted_first_says_so(folder, tmp_path, capsys):
@@ -335,5 +340,5 @@ def test_a_vocabulary_that_must_be_converted_first_says_so(folder, tmp_path, cap
     (tokenizer / "tokenizer.json").unlink()
     (tokenizer / "spiece.model").write_bytes(b"\x0a\x10none")
     code, message = _said(capsys, "generate", "x", "--model", folder, *GENERATE, "-o", tmp_path / "x.png")
-    assert (code, "expected tokenizer.json, found spiece.model alone" in message) == (2, True), message
+    assert (code, "expected tokenizer.json, found only spiece.model" in message) == (2, True), message
     assert "download them again" not in message

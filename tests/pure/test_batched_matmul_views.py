@@ -189,7 +189,10 @@ def test_in_bfloat16(first: str, device: Device) -> None:
 def test_matrices_between_elements_are_refused(device: Device) -> None:
     memory = draw(200).view(np.uint8)[2:]
     odd = np.ndarray((2, 3, 4, 5), np.float32, memory.data).view(Stand)
-    with pytest.raises(ArgumentError, match=r"batched_matmul: expected a at whole elements of 4 bytes, .* Copy it"):
+    with pytest.raises(
+        ArgumentError,
+        match=r"batched_matmul: expected strides and address of a to be multiples of its 4-byte elements, .* Copy it",
+    ):
         gpu.gpu_batched_matmul(odd, placed(draw(2, 3, 5, 6)))
 
 

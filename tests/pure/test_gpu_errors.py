@@ -107,7 +107,7 @@ def test_memory_that_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_memory_budget_that_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     _stand_in(monkeypatch, full=True, limit=15_000_000_000)
-    with pytest.raises(DeviceError, match=r"room for bfloat16 \(7, 3\).*the 15\.0 GB that the memory budget leaves"):
+    with pytest.raises(DeviceError, match=r"room for bfloat16 \(7, 3\).*the 15\.0 GB that remain of the memory budget"):
         gpu.Gpu().empty((7, 3), "bfloat16")
 
 

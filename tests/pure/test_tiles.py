@@ -97,11 +97,11 @@ def test_a_map_has_boxes_of_swizzled_rows_of_128_bytes(driver: Driver) -> None:
 @pytest.mark.parametrize(
     ("matrix", "rows", "words"),
     [
-        (Matrix(4104, (64, 64), (128,), 2), 64, r"address \(4104,\), where multiples of 16"),
-        (Matrix(4096, (60, 64), (120,), 2), 64, r"strides in bytes \(120,\), where multiples of 16"),
-        (Matrix(4096, (64, 64), (256,), 4), 64, "numbers of 4 bytes, where 1 or 2"),
+        (Matrix(4104, (64, 64), (128,), 2), 64, r"address \(4104,\), expected multiples of 16"),
+        (Matrix(4096, (60, 64), (120,), 2), 64, r"strides in bytes \(120,\), expected multiples of 16"),
+        (Matrix(4096, (64, 64), (256,), 4), 64, "elements of 4 bytes, expected 1 or 2"),
         (Matrix(4096, (0, 64), (128,), 2), 64, r"extents \(0, 64\)"),
-        (Matrix(4096, (64, 64), (0,), 2), 64, r"strides in bytes \(0,\), where 1"),
+        (Matrix(4096, (64, 64), (0,), 2), 64, r"strides of \(0,\) bytes, expected 1"),
         (Matrix(4096, (64, 64), (128,), 2), 257, "boxes of 257 rows"),
     ],
 )

@@ -104,7 +104,7 @@ def test_to_device_fills_a_slice(device: HostDevice) -> None:
 def test_to_device_refuses_another_destination_and_counts_nothing(
     shape: tuple[int, ...], dtype: str, device: HostDevice
 ) -> None:
-    with pytest.raises(ArgumentError, match="to_device into out: expected"):
+    with pytest.raises(ArgumentError, match="to_device: expected out"):
         device.door.to_device(NUMBERS, "x", out=device.empty(shape, dtype))
     assert device.door.ledger.crossings == []
 

@@ -1,4 +1,4 @@
-"""A FLUX.1 checkpoint on disk: found, recognized, checked whole, then read tensor by tensor."""
+"""A FLUX.1 checkpoint on disk. It is found, recognized and checked as a whole, then read tensor by tensor."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from fluxperf.engine.device.host import host_dtype
 from fluxperf.engine.model.weights import parameters
 from fluxperf.errors import CheckpointError
 
-#: The first block's tensors in either layout, behind whatever a program put before their names; and beginnings of names
-#: of other parts in the same file.
+#: Tensor names of the first block in either layout, with any prefix that a program added; and the first parts of the
+#: names that other models in the same file have.
 _SIGN = re.compile(r"((?:.*?\.)?)(?:double_blocks|transformer_blocks)\.0\.")
 BESIDE = ("text_encoders.", "vae.", "first_stage_model.", "cond_stage_model.", "conditioner.")
-#: Number of a shard and of all in its file's name.
+#: Index of a shard and number of shards, in its file name.
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.")
 _STEM = "diffusion_pytorch_model"
 _SHOWN = 4
@@ -37,17 +37,18 @@ class Checkpoint:
     """Weights of one model on disk; a `WeightSource`.
 
     Args:
-        path: a diffusers model folder (with ``transformer/`` in it, or that folder itself), one safetensors file of it
-            (by its ``config.json``, if that lies beside), or the original single file.
-        variant: word in the names of a folder's files, such as ``fp16``, where there are any with it.
+        path: one of three: a diffusers model folder (with ``transformer/`` in it, or that folder itself); one
+            safetensors file of such a folder (its ``config.json`` is read if it is in the same folder); or the original
+            single file.
+        variant: word in the file names of a folder, such as ``fp16``, where the folder has files with it.
 
     Raises:
-        CheckpointError: nothing usable is there; every missing tensor and wrong shape is in one message.
+        CheckpointError: there are no usable weights; one message lists the missing tensors and wrong shapes.
     """
 
     def __init__(self, path: Path, variant: str | None = None) -> None:
         self.path = path
-        #: Called by reading threads with the bytes that each has read.
+        #: Reading threads call it with the number of bytes that they have just read.
         self.on_bytes: Callable[[int], None] = lambda nbytes: None
         self._descriptors = Descriptors()
         found, settings = _find(path, variant)
@@ -66,11 +67,11 @@ class Checkpoint:
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes of its tensors in the files."""
+        """Bytes of the tensors in the files."""
         return sum(self._files.stretch(*piece).nbytes for pieces in self._recipes.values() for piece in pieces)
 
     def scales(self, path: str) -> npt.NDArray[np.float32] | None:
-        """See `WeightSource`: where all pieces are in e4m3, and one of them has scales."""
+        """See `WeightSource`. Only where all pieces of the projection are in e4m3 and at least one has scales."""
         pieces = self._recipes[path]
         if any(self._files.dtype(piece.name) != "F8_E4M3" for piece in pieces):
             return None
@@ -85,12 +86,12 @@ class Checkpoint:
         return np.broadcast_to(np.float32(1) if scales is None else scales, (rows,))
 
     def put(self, device: Device, path: str, shape: tuple[int, ...], dtype: str, scaled: bool = True) -> Any:
-        """Streams a canonical tensor from the files, its pieces one after the other, converted to ``dtype``.
+        """Copies a canonical tensor from the files to the device, piece by piece, converted to ``dtype``.
 
-        In a region ``device.door.streaming()`` it may return earlier than the numbers are there.
+        In a region ``device.door.streaming()`` it may return before the values have arrived.
 
         Raises:
-            CheckpointError: a number is not finite in ``dtype``, an element type is unknown, or a file cannot be read.
+            CheckpointError: a value is not finite in ``dtype``, an element type is unknown, or a file cannot be read.
         """
         stretches = [self._files.stretch(*piece, scaled) for piece in self._recipes[path]]
         target = device.empty(shape, dtype)
@@ -99,7 +100,7 @@ class Checkpoint:
         return target
 
     def _check(self) -> None:
-        """Every tensor is there, in the right shape, and no other one is; all complaints together."""
+        """Checks that every tensor is there, in the right shape, and no other one. Reports all problems at once."""
         problems: list[str] = []
         used: dict[str, int] = {}
         for piece in (piece for pieces in self._recipes.values() for piece in pieces):
@@ -111,23 +112,32 @@ class Checkpoint:
             problems += [f"tensor {name!r} is missing" for name in missing]
             if not missing:
                 problems += _shape_problems(self._files, pieces, shape, whole)
-        problems += [f"tensor {name!r} is none of its tensors" for name in sorted(self._files.names - used.keys())]
+        problems += [
+            f"tensor {name!r} does not belong to this model" for name in sorted(self._files.names - used.keys())
+        ]
         if not problems:
-            self.stored_bytes  # noqa: B018 - complains about an element type, or a place in a file
-        problems = list(dict.fromkeys(problems))  # two tensors may be made of one that is missing
+            self.stored_bytes  # noqa: B018 - raises for a wrong element type or offset
+        problems = list(dict.fromkeys(problems))  # a missing tensor may be part of two canonical ones
         if problems:
             more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
             raise CheckpointError(
-                f"{self.path}: expected the weights of a {self.config.name} model "
-                f"({self.config.double_blocks} + {self.config.single_blocks} blocks of width {self.config.dim}), but "
-                f"{'; '.join(problems[:_SHOWN])}{more}. Check that config and weights belong together."
+                f"{self.path}: expected the weights of a {self.config.name} model ({self.config.double_blocks} + "
+                f"{self.config.single_blocks} blocks of width {self.config.dim}), but "
+                f"{'; '.join(problems[:_SHOWN])}{more}. Check that config.json and weights belong together."
             )
 
 
 def _shape_problems(
     files: TensorFiles, pieces: list[Piece], shape: tuple[int, ...], whole: Mapping[str, int]
 ) -> list[str]:
-    """A sentence if the pieces do not stack to a shape; ``whole`` has the rows of tensors that are taken in parts."""
+    """A message if the pieces do not stack to a shape.
+
+    Args:
+        files: where the pieces are.
+        pieces: of one canonical tensor.
+        shape: expected of the stacked pieces.
+        whole: number of rows of each file tensor that is split into several pieces.
+    """
     have = [files.shape(piece.name) for piece in pieces]
     rows = 0
     for piece, extents in zip(pieces, have, strict=True):
@@ -149,7 +159,7 @@ def _expected(piece: Piece, pieces: list[Piece], shape: tuple[int, ...], whole: 
 
 
 def _find(path: Path, variant: str | None) -> tuple[TensorFiles, Mapping[str, Any] | None]:
-    """Files of a checkpoint, and the ``config.json`` beside them, if any."""
+    """Files of a checkpoint, and the content of the ``config.json`` next to them, if there is one."""
     if path.is_dir():
         check_no_cache(path)
         check_pipeline(path)
@@ -164,24 +174,27 @@ def _find(path: Path, variant: str | None) -> tuple[TensorFiles, Mapping[str, An
         files = TensorFiles.sharded(index) if index.is_file() else TensorFiles.single(single)
         return files, read_json(folder / "config.json")
     if not path.is_file():
-        raise CheckpointError(f"{path}: expected a diffusers folder or a safetensors file, found nothing there.")
+        raise CheckpointError(
+            f"{path}: expected a diffusers folder or a safetensors file, but there is nothing at "
+            "this path. Check the path."
+        )
     if (shard := _SHARD.search(path.name)) and int(shard[2]) > 1:
         raise CheckpointError(
-            f"{path}: expected a whole checkpoint, got one of {int(shard[2])} shards. Give {path.parent}, the folder "
-            "of all of them and their index."
+            f"{path}: expected a complete checkpoint, got one of {int(shard[2])} shards. Give {path.parent}, the "
+            "folder with all shards and their index."
         )
     settings = path.parent / "config.json"
     return TensorFiles.single(path), read_json(settings) if settings.is_file() else None
 
 
 def _plainly_named(files: TensorFiles, path: Path) -> TensorFiles:
-    """The transformer's tensors by the names of the original or of diffusers, whatever a program made of those.
+    """The transformer's tensors, under the names of the original or of diffusers.
 
-    Programs put a prefix before them, add text encoders and VAE with prefixes of their own, or call the learned scale
-    of a norm ``weight`` as PyTorch does. Tensors that are none of these keep their names, and are complained about.
+    Some programs put a prefix before the names, add text encoders and a VAE with prefixes of their own, or call the
+    learned scale of a norm ``weight`` as PyTorch does. Tensors with unknown names keep them, and are reported later.
 
     Raises:
-        CheckpointError: two tensors of the file would have one name.
+        CheckpointError: two tensors of the file would get the same name.
     """
     check_kind(files.names, path)
     prefix = _prefix((name for name in files.names if not name.startswith(BESIDE)), path)
@@ -194,34 +207,34 @@ def _plainly_named(files: TensorFiles, path: Path) -> TensorFiles:
             plain = f"{plain.removesuffix('weight')}scale"
         if plain in names:
             raise CheckpointError(
-                f"{path}: expected each tensor once, got {names[plain]!r} and {name!r}, which are both {plain!r}. "
-                "Two models were written into one file; give one that holds one."
+                f"{path}: expected each tensor once, got {names[plain]!r} and {name!r}, which both stand for "
+                f"{plain!r}. Two models were written into one file; give a file with one model."
             )
         names[plain] = name
     return files.renamed(names)
 
 
 def check_kind(names: Iterable[str], path: Path) -> None:
-    """Complains about a file with tensors that FLUX.1's transformer has not, and that no part beside it has.
+    """Raises if a file has tensors that belong neither to FLUX.1's transformer nor to a part that may share its file.
 
     Raises:
-        CheckpointError: it is of another kind; says which.
+        CheckpointError: the file holds another kind of model; the message names it.
     """
     if told := told_by_names([name for name in names if not name.startswith(BESIDE)]):
         raise CheckpointError(f"{path}: expected the transformer of FLUX.1, got {told}.")
 
 
 def _prefix(names: Iterable[str], path: Path) -> str:
-    """The text that a program put before the names of the transformer's tensors.
+    """The prefix that a program put before the names of the transformer's tensors.
 
     Raises:
-        CheckpointError: there are two, as of two models.
+        CheckpointError: there are two prefixes, so the file holds two models.
     """
     found = sorted({sign[1] for name in names if (sign := _SIGN.match(name))})
     if len(found) > 1:
         raise CheckpointError(
-            f"{path}: expected one transformer, got tensors of one block whose names begin with "
-            f"{' and '.join(map(repr, found[:_SHOWN]))}. The file is of two models; give one that holds one."
+            f"{path}: expected one transformer, got block tensors with the prefixes "
+            f"{' and '.join(map(repr, found[:_SHOWN]))}. The file holds two models; give a file with one."
         )
     return found[0] if found else ""
 
@@ -231,5 +244,5 @@ def _unrecognized(path: Path, names: frozenset[str]) -> str:
     return (
         f"{path}: expected the tensors of FLUX.1 (transformer_blocks.* or double_blocks.*), got "
         f"{', '.join(sorted(names)[:_SHOWN]) or 'none'}. "
-        + (f"It is {told}." if told else "Is it the transformer of FLUX.1, not another part or another model?")
+        + (f"It is {told}." if told else "Is it the transformer of FLUX.1, and not another part or another model?")
     )

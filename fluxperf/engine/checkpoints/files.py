@@ -1,4 +1,4 @@
-"""Safetensors files on disk: one, or shards with an index; what their headers say, complaints with the file's name."""
+"""Safetensors files on disk: a single file, or shards with an index. Reads headers; errors name the file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fluxperf.engine.checkpoints.beginnings import not_whole, told_as_weights, t
 from fluxperf.engine.checkpoints.reader import Descriptors, Reader, Stretch
 from fluxperf.errors import CheckpointError
 
-#: Element types that a FLUX.1 checkpoint may have, by their names in the header.
+#: Element types that a FLUX.1 checkpoint may have, as the header names them.
 DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype(np.float64),
     "F32": np.dtype(np.float32),
@@ -28,7 +28,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 
 
 class TensorFiles:
-    """The tensors of one checkpoint, whatever files they lie in.
+    """The tensors of one checkpoint, whichever files hold them.
 
     Args:
         owners: file of each tensor, by the tensor's name in the files.
@@ -36,9 +36,9 @@ class TensorFiles:
 
     def __init__(self, owners: dict[str, Path]) -> None:
         self._owners = owners
-        #: Name in the file of each tensor that has another name here.
+        #: Name in the file, for each tensor that has another name here.
         self._stored: Mapping[str, str] = {}
-        #: What the numbers of a tensor are multiplied by: one for all, or one for each of its rows.
+        #: Factors that a tensor's values must be multiplied by: one for the tensor, or one for each row.
         self._scales: Mapping[str, npt.NDArray[np.float32]] = {}
         self._open: dict[Path, Any] = {}
         self._held: dict[Path, frozenset[str]] = {}
@@ -65,25 +65,28 @@ class TensorFiles:
         """
         names = read_json(index).get("weight_map")
         if not isinstance(names, dict) or not names:
-            raise CheckpointError(f"{index}: expected a 'weight_map' of tensor names to files, found none.")
+            raise CheckpointError(
+                f"{index}: expected a 'weight_map' from tensor names to files, found none. Download the index again."
+            )
         owners = {str(tensor): index.parent / str(file) for tensor, file in names.items()}
         outside = sorted({str(file) for file in names.values() if Path(str(file)).name != str(file)})
         if outside:
             raise CheckpointError(
-                f"{index}: expected names of files beside it, got {outside[0]!r}. Nothing is read from other folders."
+                f"{index}: expected names of files in the same folder, got {outside[0]!r}. fluxperf reads no files "
+                "from other folders."
             )
         missing = sorted({path.name for path in owners.values() if not is_file(path)})
         if missing:
             raise CheckpointError(
-                f"{index}: expected {len(set(owners.values()))} shards beside it, {len(missing)} missing: "
+                f"{index}: expected {len(set(owners.values()))} shards in the same folder, {len(missing)} missing: "
                 f"{', '.join(missing)}. Download them again, or remove the index if one file holds everything."
             )
         files = cls(owners)
         for tensor, path in owners.items():
             if tensor not in files._names(path):
                 raise CheckpointError(
-                    f"{index}: expected tensor {tensor!r} in {path.name}, which does not hold it. "
-                    "Index and shards are of different checkpoints; download them again."
+                    f"{index}: expected tensor {tensor!r} in {path.name}, which does not hold it. Index and shards "
+                    "belong to different checkpoints; download them again."
                 )
         return files
 
@@ -93,7 +96,7 @@ class TensorFiles:
         return frozenset(self._owners)
 
     def renamed(self, names: Mapping[str, str]) -> TensorFiles:
-        """The same files with other names for some tensors, and without the rest.
+        """The same files with new names for some tensors, and without all other tensors.
 
         Args:
             names: the name in the files of each new name.
@@ -105,10 +108,10 @@ class TensorFiles:
         return files
 
     def scaled(self, scales: Mapping[str, npt.NDArray[np.float32]], without: Collection[str]) -> TensorFiles:
-        """The same files, with numbers that are multiplied by scales, and without some tensors.
+        """The same files, with scales for some tensors and without some other tensors.
 
         Args:
-            scales: one [1] for all numbers of a tensor, or one for each row [N], by name.
+            scales: by tensor name, one factor [1] for the whole tensor, or one for each row [N].
             without: names that are left out.
         """
         files = self.renamed({name: name for name in self._owners if name not in without})
@@ -124,11 +127,11 @@ class TensorFiles:
         return str(self._handle(self._owners[name]).get_slice(self.stored(name)).get_dtype())
 
     def scales(self, name: str) -> npt.NDArray[np.float32] | None:
-        """Factors of a tensor's numbers: [1] or [N]; ``None`` if it has none."""
+        """Factors of a tensor's values: [1] or [N]; ``None`` if it has none."""
         return self._scales.get(name)
 
     def numbers(self, name: str) -> npt.NDArray[np.float32]:
-        """All numbers of a small tensor, in a row.
+        """All values of a small tensor, flattened.
 
         Raises:
             CheckpointError: see `stretch` and `Reader`.
@@ -139,7 +142,7 @@ class TensorFiles:
         return found
 
     def text(self, name: str) -> str:
-        """Bytes of a small tensor, as text."""
+        """Bytes of a small tensor, decoded as text."""
         found = self._handle(self._owners[name]).get_tensor(self.stored(name))
         return bytes(found.tobytes()).decode("utf-8", "replace")
 
@@ -148,19 +151,23 @@ class TensorFiles:
         return tuple(self._handle(self._owners[name]).get_slice(self.stored(name)).get_shape())
 
     def stretch(self, name: str, start: int = 0, stop: int | None = None, scaled: bool = True) -> Stretch:
-        """Where rows ``start`` to ``stop`` of a tensor lie (all of it where ``stop`` is ``None``), with its scales.
+        """Where rows ``start`` to ``stop`` of a tensor are stored, with their scales.
 
-        Without them, if not ``scaled``.
+        Args:
+            name: of the tensor.
+            start: first row.
+            stop: the row after the last one; all remaining rows if ``None``.
+            scaled: whether the result includes the scales.
 
         Raises:
-            CheckpointError: its element type is none that a checkpoint may have, or its bytes are not in the file.
+            CheckpointError: a checkpoint may not have this element type, or the bytes are not in the file.
         """
         scales = self._scales.get(name) if scaled else None
         path, shape, kind, name = self._owners[name], self.shape(name), self.dtype(name), self.stored(name)
         if kind not in DTYPES:
             raise CheckpointError(
-                f"{path}: tensor {name!r} has dtype {kind}; expected one of {', '.join(DTYPES)}. "
-                "Use the original checkpoint, or one in e4m3."
+                f"{path}: tensor {name!r} has dtype {kind}; expected one of {', '.join(DTYPES)}. Use the original "
+                "checkpoint, or one in e4m3."
             )
         begin, row = self._begin(path, name), math.prod(shape[1:])
         rows = (shape[0] if stop is None else stop) - start if shape else 1
@@ -168,7 +175,7 @@ class TensorFiles:
         return Stretch(name, path, begin + start * row * DTYPES[kind].itemsize, rows * row, DTYPES[kind], mine)
 
     def _begin(self, path: Path, name: str) -> int:
-        """Byte of a file at which a tensor begins. The library that checked the file does not tell."""
+        """Offset in the file at which a tensor begins. The safetensors library does not expose it."""
         try:
             if path not in self._headers:
                 self._headers[path] = _header(path)
@@ -176,8 +183,8 @@ class TensorFiles:
             return data + int(entries[name]["data_offsets"][0])
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise CheckpointError(
-                f"{path}: expected the place of tensor {name!r} in the header, but {error!r}. "
-                "The file is damaged or being written; download it again."
+                f"{path}: expected the offset of tensor {name!r} in the header, but {error!r}. The file is damaged or "
+                "still being written; download it again."
             ) from error
 
     def _names(self, path: Path) -> frozenset[str]:
@@ -192,10 +199,10 @@ class TensorFiles:
 
 
 def weights_in(folder: Path, stem: str, variant: str | None = None) -> tuple[Path, Path]:
-    """Where a folder's weights are if they are one file, and the index if they are shards; either may be missing.
+    """The paths of a folder's weights: the single file, and the index of shards. Either may be missing.
 
-    A variant has a word in its files' names. Where a folder has none of that word, its plain files are meant, as
-    diffusers takes them.
+    File names of a variant contain its word. Where a folder has no file with that word, the plain files are meant, as
+    in diffusers.
     """
     plain = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
     if variant is None:
@@ -204,12 +211,13 @@ def weights_in(folder: Path, stem: str, variant: str | None = None) -> tuple[Pat
     return named if any(path.is_file() for path in named) else plain
 
 
-#: How the hub's cache names the folder of a model, before its name with "--" for "/"; and that of its commits in it.
+#: Prefix of a model's folder in the hub's cache, followed by the model's name with "--" for "/"; and the folder of its
+#: commits.
 CACHED, COMMITS = "models--", "snapshots"
 
 
 def model_name(path: Path) -> str:
-    """Name of a model for records and metadata: the file's or folder's; model and commit of one in the hub's cache."""
+    """Name of a model for records and metadata: its file or folder; model and commit if it is in the hub's cache."""
     for place in (path, *path.parents):
         if place.parent.name == COMMITS and (cached := place.parent.parent.name).startswith(CACHED):
             inside = path.relative_to(place)
@@ -219,7 +227,7 @@ def model_name(path: Path) -> str:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a file is there; of a name that no file can have (too long, say) there is none."""
+    """Whether a file exists; false for a name that no file can have, such as one that is too long."""
     try:
         return path.is_file()
     except OSError:
@@ -246,14 +254,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _header(path: Path) -> tuple[int, Mapping[str, Any]]:
-    """Byte at which the data of a safetensors file begin, and its header: after 8 bytes (its length), as JSON."""
+    """Offset at which the data of a safetensors file begins, and its header.
+
+    The file begins with the length of the header (8 bytes), then the header as JSON.
+    """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         return 8 + length, json.loads(file.read(length))
 
 
 def _opened(path: Path) -> Any:
-    from safetensors import SafetensorError, safe_open  # only what reads files needs it
+    from safetensors import SafetensorError, safe_open  # imported only where files are read
 
     try:
         return safe_open(path, framework="numpy")
@@ -262,9 +273,9 @@ def _opened(path: Path) -> Any:
 
 
 def _why(path: Path, error: Exception) -> str:
-    """Why a file does not open, in words."""
+    """Why a file cannot be opened, in words."""
     if path.is_dir():
-        return "got a folder. Name a file in it"
+        return "got a folder. Give a file inside it"
     if told := told_as_weights(path):
         return f"got {told}"
     try:
@@ -273,4 +284,4 @@ def _why(path: Path, error: Exception) -> str:
         problem = ""
     if problem:
         return f"but it {problem}. Download it again"
-    return f"but it does not open ({error}). Check that it is a file that may be read, or download it again"
+    return f"but it cannot be opened ({error}). Check that the file may be read, or download it again"

@@ -1,4 +1,4 @@
-"""The two published layouts of FLUX.1 checkpoints, as recipes for the canonical tensors.
+"""The two published layouts of FLUX.1 checkpoints, as recipes that build the canonical tensors.
 
 A recipe is a list of pieces, each a tensor of the file or some rows of one, stacked along axis 0.
 """
@@ -12,7 +12,7 @@ from fluxperf.engine.config import FluxConfig
 
 
 class Piece(NamedTuple):
-    """Rows ``start`` to ``stop`` of a tensor (all of it where ``stop`` is ``None``)."""
+    """Rows ``start`` to ``stop`` of a file's tensor; all remaining rows if ``stop`` is ``None``."""
 
     name: str
     start: int = 0
@@ -23,7 +23,7 @@ Recipes = dict[str, list[Piece]]
 
 
 def diffusers(config: FluxConfig) -> Recipes:
-    """Layout of diffusers' ``FluxTransformer2DModel``: separate projections, final modulation as scale, shift."""
+    """Layout of diffusers' ``FluxTransformer2DModel``: separate projections; the final modulation is (scale, shift)."""
     dim = config.dim
     recipes: Recipes = {}
     _whole(recipes, "img_in", "x_embedder")
@@ -66,7 +66,7 @@ def diffusers(config: FluxConfig) -> Recipes:
 
 
 def original(config: FluxConfig) -> Recipes:
-    """Layout of the original single file: merged projections, final modulation as shift, scale."""
+    """Layout of the original single file: merged projections; the final modulation is (shift, scale)."""
     dim = config.dim
     recipes: Recipes = {}
     for path in ("img_in", "txt_in"):
@@ -106,7 +106,7 @@ def _whole(recipes: Recipes, path: str, name: str) -> None:
 
 
 def _stacked(recipes: Recipes, path: str, pieces: Iterable[Piece]) -> None:
-    """Weight and bias of a projection from the same rows of the same projections."""
+    """Adds the recipes of a projection's weight and bias, stacked from the same rows of the same file projections."""
     pieces = list(pieces)
     for kind in ("weight", "bias"):
         recipes[f"{path}.{kind}"] = [Piece(f"{piece.name}.{kind}", piece.start, piece.stop) for piece in pieces]

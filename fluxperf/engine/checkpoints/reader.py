@@ -1,4 +1,4 @@
-"""Bytes of tensors from files into host memory: positioned reads of any number of threads, converted and checked."""
+"""Reads tensors from files into host memory, with positioned reads from several threads; converts and checks them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from fluxperf.errors import CheckpointError
 
 
 class Stretch(NamedTuple):
-    """Numbers of one tensor that lie together in a file: ``size`` of them from a byte ``offset`` on.
+    """A contiguous range of one tensor's values in a file: ``size`` values from the byte ``offset`` on.
 
-    ``scales``, if there are any, are what the file's numbers are multiplied by: one for all, or one for each of the
-    rows that the numbers part into evenly, in float32.
+    ``scales``, if present, are float32 factors for the values in the file: one for all, or one for each row. The values
+    divide evenly into these rows.
     """
 
     tensor: str
@@ -37,7 +37,7 @@ class Stretch(NamedTuple):
 
 
 class Descriptors:
-    """Open files for reading. Every reader has one of its own, as the system reads ahead per descriptor."""
+    """Open files for reading. Every reader has its own descriptor: the system reads ahead per descriptor."""
 
     def __init__(self) -> None:
         self._idle: dict[Path, list[int]] = {}
@@ -45,7 +45,7 @@ class Descriptors:
 
     @contextmanager
     def of(self, path: Path) -> Iterator[int]:
-        """A descriptor that nobody else uses meanwhile.
+        """A descriptor that no other thread uses during the region.
 
         Raises:
             OSError: the file cannot be opened.
@@ -61,22 +61,23 @@ class Descriptors:
             idle.append(number)
 
 
-#: Element types that two numbers of so many bytes are moved as; and pairs of 8 bits that are looked up together.
+#: Integer types to move pairs of values with, by the bytes of one value; and number of 8-bit pairs that are converted
+#: together.
 _PAIRS = {2: np.uint32, 4: np.uint64, 8: np.complex128}
 _TOGETHER = 1 << 15
 
 
 class Reader:
-    """Fills host memory with the numbers of stretches, one after the other, as numbers of one dtype.
+    """Fills host memory with the values of stretches, one after the other, converted to one dtype.
 
-    *Numerics*: where the file has another dtype, NumPy's ``astype``, which rounds to nearest even. Numbers with scales
-    are multiplied in float32, which is exact but for the scale's own digits, and rounded once.
+    *Numerics*: where the file has another dtype, NumPy's ``astype`` converts; it rounds to nearest even. Values with
+    scales are multiplied in float32 and then rounded once.
 
     Args:
-        stretches: what is read, in order.
-        dtype: of the numbers in memory.
-        descriptors: where files are open.
-        on_bytes: called by the reading thread with the bytes of a file that it has read.
+        stretches: the ranges to read, in order.
+        dtype: of the values in memory.
+        descriptors: open files.
+        on_bytes: the reading thread calls it with the number of bytes that it has read from a file.
     """
 
     def __init__(
@@ -89,10 +90,10 @@ class Reader:
         self._stretches, self._dtype, self._descriptors, self._on_bytes = stretches, dtype, descriptors, on_bytes
 
     def __call__(self, offset: int, memory: npt.NDArray[np.uint8]) -> None:
-        """Fills ``memory`` [n] with the bytes that begin at ``offset``; any thread may call it.
+        """Fills ``memory`` [n] with the converted bytes that begin at ``offset``; any thread may call it.
 
         Raises:
-            CheckpointError: the file ends too early or cannot be read, or a number is not finite.
+            CheckpointError: the file ends too early or cannot be read, or a value is not finite.
         """
         numbers = memory.view(self._dtype)
         first, done = offset // self._dtype.itemsize, 0
@@ -103,23 +104,23 @@ class Reader:
             if taken:
                 self._read(stretch, skipped, numbers[done : done + taken])
                 done += taken
-        if done != len(numbers):  # an internal truth: the stretches are as long as the tensor
+        if done != len(numbers):  # internal consistency: the stretches are as long as the tensor
             raise AssertionError(f"{done} of {len(numbers)} numbers are in the stretches")
 
     def _read(self, whole: Stretch, skipped: int, numbers: npt.NDArray[Any]) -> None:
-        """Fills ``numbers`` [n] with those of a stretch behind the first ``skipped``."""
+        """Fills ``numbers`` [n] with the values of a stretch that follow the first ``skipped``."""
         stretch = whole._replace(offset=whole.offset + skipped * whole.dtype.itemsize, size=len(numbers))
         if stretch.dtype == self._dtype and whole.scales is None:
             self._read_bytes(stretch, numbers.view(np.uint8))
         else:
             stored = np.empty(stretch.size, stretch.dtype)
             self._read_bytes(stretch, stored.view(np.uint8))
-            with np.errstate(over="ignore", invalid="ignore"):  # told below, by name
+            with np.errstate(over="ignore", invalid="ignore"):  # reported below, with the tensor's name
                 _convert(stored, _scales_of(whole, skipped, len(numbers)), numbers)
         if not all_finite(numbers):
             raise CheckpointError(
-                f"{stretch.path}: tensor {stretch.tensor!r} holds NaN or infinity, or a number beyond the range of "
-                f"{self._dtype}; expected finite numbers. The file is damaged or was saved from a diverged run; "
+                f"{stretch.path}: tensor {stretch.tensor!r} holds NaN or infinity, or a value beyond the range of "
+                f"{self._dtype}; expected finite values. The file is damaged or was saved from a diverged run; "
                 "download it again."
             )
         self._on_bytes(stretch.nbytes)
@@ -136,19 +137,19 @@ class Reader:
                     done += read
         except OSError as error:
             raise CheckpointError(
-                f"{stretch.path}: tensor {stretch.tensor!r} cannot be read ({error.strerror}). Check that the file is "
-                "still there and its disk is in order, or download it again."
+                f"{stretch.path}: tensor {stretch.tensor!r} cannot be read ({error.strerror}). Check that the file "
+                "still exists and that the disk works, or download the file again."
             ) from error
         if done != len(memory):
             raise CheckpointError(
                 f"{stretch.path}: tensor {stretch.tensor!r}: expected {len(memory)} bytes from byte {stretch.offset} "
-                f"on, got {done}: the file became shorter than when it was opened. If it is still being written, wait; "
+                f"on, got {done}: the file became shorter after it was opened. If it is still being written, wait; "
                 "otherwise download it again."
             )
 
 
 def _scales_of(stretch: Stretch, skipped: int, count: int) -> npt.NDArray[np.float32]:
-    """Factors of ``count`` numbers behind the first ``skipped``: one for all, or one for each."""
+    """Factors of ``count`` values after the first ``skipped``: one for all, or one for each value."""
     if stretch.scales is None:
         return np.ones(1, np.float32)
     if len(stretch.scales) == 1:
@@ -158,14 +159,14 @@ def _scales_of(stretch: Stretch, skipped: int, count: int) -> npt.NDArray[np.flo
 
 
 def _convert(stored: npt.NDArray[Any], scales: npt.NDArray[np.float32], numbers: npt.NDArray[Any]) -> None:
-    """Fills ``numbers`` [n] with stored ones [n] times scales [1] or [n], in another dtype."""
+    """Fills ``numbers`` [n] with the stored values [n] times ``scales`` [1] or [n], in another dtype."""
     if stored.dtype.itemsize > 1:
         if (scales != 1).any():
             np.multiply(stored, scales, out=numbers, dtype=np.float32, casting="unsafe")
         else:
             np.copyto(numbers, stored, casting="unsafe")
         return
-    # There are 256 numbers of 8 bits: each is looked up, which no interpreter lock holds up.
+    # 8 bits have 256 values, so a table converts them. NumPy releases the interpreter lock meanwhile.
     if len(scales) == 1:
         _look_up(stored, float(scales[0]), numbers)
     else:
@@ -174,9 +175,10 @@ def _convert(stored: npt.NDArray[Any], scales: npt.NDArray[np.float32], numbers:
 
 
 def _look_up(stored: npt.NDArray[Any], scale: float, numbers: npt.NDArray[Any]) -> None:
-    """Fills ``numbers`` [n] with stored ones of 8 bits times a scale: two at a time, and so many that caches hold them.
+    """Fills ``numbers`` [n] with stored 8-bit values times a scale, two at a time, in chunks that fit the caches.
 
-    Looking up takes 8 bytes for each place in a table, which would otherwise be more memory than both arrays.
+    NumPy's table look-up needs an index of 8 bytes per element. For a whole array that would be more memory than both
+    arrays.
     """
     even = len(stored) // 2 * 2
     pairs: npt.NDArray[Any] = stored[:even].view(np.uint16)
@@ -189,27 +191,27 @@ def _look_up(stored: npt.NDArray[Any], scale: float, numbers: npt.NDArray[Any]) 
 
 @functools.lru_cache(maxsize=16)
 def _all_pairs_of(stored: np.dtype[Any], dtype: np.dtype[Any], scale: float) -> npt.NDArray[Any]:
-    """Both numbers of all pairs of 8 bits, as they lie in memory, by the bits of both."""
+    """The converted pair for every pair of 8-bit values, indexed by the 16 bits of the pair."""
     both = np.arange(1 << 16, dtype=np.uint16).view(np.uint8)
     return _all_of(stored, dtype, scale)[both].view(_PAIRS[dtype.itemsize])
 
 
 @functools.lru_cache(maxsize=64)
 def _all_of(stored: np.dtype[Any], dtype: np.dtype[Any], scale: float) -> npt.NDArray[Any]:
-    """All numbers of a dtype of 8 bits, by their bits, times a scale, in another dtype."""
+    """The converted value for every value of an 8-bit dtype, indexed by its bits, times a scale."""
     wide = np.arange(256, dtype=np.uint8).view(stored).astype(np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         return (wide * np.float32(scale)).astype(dtype)
 
 
 def all_finite(numbers: npt.NDArray[Any]) -> bool:
-    """Whether no number is NaN or infinite.
+    """Whether no value is NaN or infinite.
 
-    Nothing is computed with the numbers: read as integers, what is not finite comes after all that is finite. That is
-    so with a sign bit of 0 among signed integers, and with a sign bit of 1 among unsigned ones.
+    No floating-point arithmetic is needed: read as integers, all values that are not finite come after all finite ones.
+    Values with sign bit 0 are compared as signed integers, values with sign bit 1 as unsigned integers.
 
     Args:
-        numbers: floating-point array of any shape, contiguous.
+        numbers: contiguous floating-point array of any shape.
     """
     if not numbers.size:
         return True
@@ -219,7 +221,7 @@ def all_finite(numbers: npt.NDArray[Any]) -> bool:
 
 @functools.cache
 def _infinities(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], np.dtype[Any], int, int]:
-    """Integer dtypes of the same width, signed and unsigned, and the infinities read as those."""
+    """Signed and unsigned integer dtypes of the same width, and both infinities read as these integers."""
     width = dtype.itemsize
     infinities = np.array([np.inf, -np.inf], dtype).view(f"u{width}")
     return np.dtype(f"i{width}"), np.dtype(f"u{width}"), int(infinities[0]), int(infinities[1])

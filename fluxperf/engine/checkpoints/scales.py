@@ -1,4 +1,4 @@
-"""Scales that a file keeps beside weights of 8 bits, under the names that programs give them."""
+"""Scales that a file stores next to 8-bit weights, under the names that different programs use."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ from fluxperf.engine.checkpoints.files import TensorFiles
 from fluxperf.engine.checkpoints.strangers import told_quantized
 from fluxperf.errors import CheckpointError
 
-#: What is added to a projection's name: for factors of its weight, those of its input, and a note on its format.
+#: Suffixes of a projection's name: scales of its weight, scales of its input, and a note on the weight's format.
 _FACTORS = (".scale_weight", ".weight_scale")
 _INPUTS = (".scale_input", ".input_scale")
 _NOTE = ".comfy_quant"
-#: A tensor without numbers that says that there are scales.
+#: A tensor without elements, which marks a file that has scales.
 _MARK = "scaled_fp8"
 _FORMATS = ("float8_e4m3fn", "float8_e5m2")
-#: Element types of 8 bits, and the bits of their largest finite numbers.
+#: 8-bit element types, and the bits of their largest finite value.
 _8_BITS = {"F8_E4M3": 0x7E, "F8_E5M2": 0x7B}
-#: Names of a block's tensors. None of its projections has one column, unless its numbers are packed.
+#: Patterns of the names of a block's tensors. No projection of a block has a single column, unless it is packed.
 _BLOCK = re.compile(r"blocks?\.\d")
-#: Element types of weights whose meaning is that of a program, and what they are.
+#: Element types that only the program that wrote them can interpret, and a description of each.
 _WHOLE = {
-    "I8": "whole numbers of 8 bits (int8)",
-    "I16": "whole numbers, which are packed or scaled",
-    "I32": "whole numbers, which are packed or scaled",
-    "I64": "whole numbers, which are packed or scaled",
-    "F4": "numbers of 4 bits",
-    "F6_E2M3": "numbers of 6 bits",
-    "F6_E3M2": "numbers of 6 bits",
+    "I8": "8-bit integers (int8)",
+    "I16": "integers, which are packed or scaled",
+    "I32": "integers, which are packed or scaled",
+    "I64": "integers, which are packed or scaled",
+    "F4": "4-bit floats",
+    "F6_E2M3": "6-bit floats",
+    "F6_E3M2": "6-bit floats",
 }
-#: A weight of a block that was divided by a scale has numbers above this, and one that was not has none. Behind it, how
-#: many numbers are looked at together.
+#: The largest value of a block's weight is above this bound if the weight was divided by a scale, and below it if not.
+#: After it, the number of values that are checked at a time.
 _LARGE, _CHUNK = 64.0, 1 << 20
 
 
 def scaled(files: TensorFiles, path: Path) -> TensorFiles:
-    """Files whose weights are multiplied by the scales beside them, and which have no other tensors for that.
+    """Files whose weights carry the scales stored next to them. Tensors that only described the scales are left out.
 
-    Scales of inputs are left out: they are for products whose activations have one scale that was found beforehand, and
-    the rung `fp8` finds its own. A scale without a weight stays, and is complained about as any strange tensor.
+    Input scales are left out too. They serve products with one fixed scale for all activations; the rung `fp8` computes
+    its own. A scale without a weight stays, and is reported like any unknown tensor.
 
     Raises:
-        CheckpointError: a weight has two scales, one that cannot be, or another format; names it.
+        CheckpointError: a weight has two scales, an impossible scale, or another format; the message names it.
     """
     names = files.names
     if told := told_quantized(names):
@@ -57,7 +57,7 @@ def scaled(files: TensorFiles, path: Path) -> TensorFiles:
         if told := _told_packed(files, f"{base}.weight"):
             raise CheckpointError(
                 f"{path}: tensor {files.stored(f'{base}.weight')!r} has {told}. Expected weights in bfloat16, float16 "
-                "or e4m3; fluxperf quantizes at load (--rung fp8)."
+                "or e4m3; give those: fluxperf quantizes at load (--rung fp8)."
             )
     found: dict[str, str] = {}
     without = {name for name in names if name == _MARK}
@@ -67,8 +67,8 @@ def scaled(files: TensorFiles, path: Path) -> TensorFiles:
             continue
         if base not in weights:
             raise CheckpointError(
-                f"{path}: tensor {files.stored(name)!r} is a scale or a note for {base + '.weight'!r}, which is not "
-                "there. The file is a part of one, or was put together wrongly; download it again."
+                f"{path}: tensor {files.stored(name)!r} is a scale or a format note for {base + '.weight'!r}, which "
+                "is not in the file. The file is incomplete or was assembled wrongly; download it again."
             )
         without.add(name)
         if suffix == _NOTE:
@@ -76,8 +76,8 @@ def scaled(files: TensorFiles, path: Path) -> TensorFiles:
         elif suffix in _FACTORS:
             if base in found:
                 raise CheckpointError(
-                    f"{path}: expected one scale for {base + '.weight'!r}, got {found[base]!r} and {name!r}. "
-                    "Give the file as the program wrote it that made it."
+                    f"{path}: expected one scale for {base + '.weight'!r}, got {found[base]!r} and {name!r}. Give the "
+                    "file as the program wrote it that quantized it."
                 )
             found[base] = name
     scales = {f"{base}.weight": _factors(files, f"{base}.weight", name, path) for base, name in found.items()}
@@ -87,29 +87,32 @@ def scaled(files: TensorFiles, path: Path) -> TensorFiles:
 
 
 def _told_packed(files: TensorFiles, name: str) -> str:
-    """Whatever a weight has in place of numbers that can be read, in words; "" for nothing of that kind."""
+    """Describes a weight whose stored form cannot be read; "" if it can."""
     kind, shape = files.dtype(name), files.shape(name)
     if kind == "U8" or (_BLOCK.search(name) and len(shape) == 2 and shape[1] == 1 < shape[0]):
         return (
-            f"dtype {kind} and shape {list(shape)}: numbers of 4 bits, two to a byte, as bitsandbytes' nf4 and fp4 "
-            "have them"
+            f"dtype {kind} and shape {list(shape)}: 4-bit values, two to a byte, as bitsandbytes' nf4 and fp4 store "
+            "them"
         )
     return f"dtype {kind}: {_WHOLE[kind]}" if kind in _WHOLE else ""
 
 
 def _check_unscaled(files: TensorFiles, weights: list[str], path: Path) -> None:
-    """Refuses a weight of 8 bits that has lost its scale: numbers as they are end far below those that were scaled."""
+    """Refuses an 8-bit weight without its scale in a file where others have one.
+
+    Unscaled weights are recognized by their small values: weights that were divided by a scale reach far higher.
+    """
     for name in weights:
         if not _BLOCK.search(name) or files.dtype(name) not in _8_BITS or (largest := _largest(files, name)) < _LARGE:
             continue
         raise CheckpointError(
-            f"{path}: expected a scale beside {files.stored(name)!r}, as other tensors of the file have one: its "
-            f"numbers reach {largest:g}. The file is a part of one, or was put together wrongly; download it again."
+            f"{path}: expected a scale for {files.stored(name)!r}, as other tensors of the file have one: its values "
+            f"reach {largest:g}. The file is incomplete or was assembled wrongly; download it again."
         )
 
 
 def _largest(files: TensorFiles, name: str) -> float:
-    """The largest finite number of 8 bits of a tensor, without its sign: the order of bits is that of numbers."""
+    """Largest finite magnitude of an 8-bit tensor. Magnitudes have the same order as their bits."""
     stretch = files.stretch(name)
     if not stretch.size:
         return 0.0
@@ -119,7 +122,7 @@ def _largest(files: TensorFiles, name: str) -> float:
 
 
 def _parted(name: str) -> tuple[str, str]:
-    """A projection's name and what is added to it; two empty texts for any other tensor."""
+    """A projection's name and the suffix after it; two empty strings for any other tensor."""
     for suffix in (*_FACTORS, *_INPUTS, _NOTE):
         if name.endswith(suffix):
             return name.removesuffix(suffix), suffix
@@ -127,30 +130,31 @@ def _parted(name: str) -> tuple[str, str]:
 
 
 def _factors(files: TensorFiles, weight: str, name: str, path: Path) -> npt.NDArray[np.float32]:
-    """Scales of a weight: [1], or [N] for its rows."""
+    """Scales of a weight: [1] for the tensor, or [N] for its rows."""
     shape, rows = files.shape(name), files.shape(weight)[:1]
     if shape not in ((), (1,), (1, 1), rows, (*rows, 1)):
         raise CheckpointError(
-            f"{path}: tensor {files.stored(name)!r} has shape {list(shape)}; expected one scale for all of {weight!r}, "
-            f"or one for each of its {rows[0] if rows else 0} rows. Scales of blocks are not read: use a file in "
-            "bfloat16, or in e4m3 with a scale per tensor."
+            f"{path}: tensor {files.stored(name)!r} has shape {list(shape)}; expected one scale for all of "
+            f"{weight!r}, or one for each of its {(rows[0] if rows else 0)} rows. Block-wise scales are not "
+            "supported: use a file in bfloat16, or in e4m3 with one scale per tensor."
         )
     factors = files.numbers(name)
     if not (factors > 0).all():
         raise CheckpointError(
-            f"{path}: tensor {files.stored(name)!r} has a scale of {factors.min():g}; expected numbers above 0. "
-            "The file is damaged; download it again."
+            f"{path}: tensor {files.stored(name)!r} has a scale of {factors.min():g}; expected scales above 0. The "
+            "file is damaged; download it again."
         )
     if files.dtype(weight) not in _8_BITS and (factors != 1).any():
         raise CheckpointError(
-            f"{path}: tensor {files.stored(weight)!r} is {files.dtype(weight)} and has a scale of {factors[0]:g} "
-            "beside it; expected scales for weights of 8 bits alone. It is not known whether it was multiplied already."
+            f"{path}: tensor {files.stored(weight)!r} is {files.dtype(weight)} and has a scale of {factors[0]:g}; "
+            "expected scales only for 8-bit weights, as it is unknown whether the scale was applied already. Give a "
+            "file in bfloat16 without scales, or in e4m3 with them."
         )
     return factors
 
 
 def _check_format(files: TensorFiles, name: str, path: Path) -> None:
-    """Refuses weights whose note names another format than those that are read."""
+    """Refuses a weight whose format note names an unsupported format."""
     try:
         note: Any = json.loads(files.text(name))
         kind = note.get("format") if isinstance(note, dict) else note
@@ -159,5 +163,5 @@ def _check_format(files: TensorFiles, name: str, path: Path) -> None:
     if kind not in _FORMATS:
         raise CheckpointError(
             f"{path}: tensor {files.stored(name)!r} says that the weight is in {kind!r}; expected one of "
-            f"{', '.join(_FORMATS)}. Use a file in one of those, or in bfloat16."
+            f"{', '.join(_FORMATS)}. Use a file in one of these formats, or in bfloat16."
         )

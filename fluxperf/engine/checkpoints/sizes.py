@@ -1,4 +1,4 @@
-"""Sizes of a checkpoint's model: as its ``config.json`` says, or as the shapes of its tensors show."""
+"""Sizes of a checkpoint's model, from its ``config.json`` or from the shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fluxperf.errors import CheckpointError
 
 _CLASS = "FluxTransformer2DModel"
 
-#: ``config.json`` key of each size; the names are diffusers'.
+#: ``config.json`` key of each size, as diffusers names it.
 _KEYS = {
     "num_layers": "double_blocks",
     "num_single_layers": "single_blocks",
@@ -25,12 +25,12 @@ _KEYS = {
     "pooled_projection_dim": "pooled_dim",
     "guidance_embeds": "guidance",
 }
-#: Settings that FLUX.1 does not vary; ``None`` is as many as ``in_channels``.
+#: Settings with one value for all FLUX.1 models; ``None`` means the same value as ``in_channels``.
 _FIXED = {"patch_size": 1, "out_channels": None}
 
 
 class _Names(NamedTuple):
-    """Tensors of a layout whose shapes are the sizes, and what names of a part begin with."""
+    """Tensors of a layout whose shapes give the sizes, and the name prefixes of its parts."""
 
     norm: str
     image: str
@@ -65,31 +65,38 @@ _DIFFUSERS = _Names(
 
 
 def configured(settings: Mapping[str, Any], tensors: int) -> FluxConfig:
-    """Sizes from diffusers' ``config.json``; of no more blocks than there are tensors, since each is gone through.
+    """Sizes from diffusers' ``config.json``.
+
+    Args:
+        settings: content of the file.
+        tensors: number of tensors. A model with more blocks than tensors is refused, because every block is visited.
 
     Raises:
-        CheckpointError: a key is missing or has no such value, or it is another model's; names it.
+        CheckpointError: a key is missing or has a wrong value, or the model is another one; the message names it.
     """
     kind = settings.get("_class_name", _CLASS)
     if kind != _CLASS:
         told = told_by_class(str(kind)) or "another model"
         raise CheckpointError(f"config.json: expected {_CLASS} (FLUX.1), got {kind}: {told}.")
     if quantized := settings.get("quantization_config"):
-        raise CheckpointError(f"config.json: expected weights as they were published, {told_method(quantized)}.")
+        raise CheckpointError(f"config.json: expected unquantized weights, {told_method(quantized)}.")
     taken, given = settings.get("in_channels"), settings.get("out_channels")
     if given not in (None, taken) and (told := told_by_channels(taken)):
         raise CheckpointError(
-            f"config.json: expected as many in_channels as out_channels, got {taken} and {given}: {told}."
+            f"config.json: expected in_channels and out_channels to be equal, got {taken} and {given}: {told}."
         )
     for key, value in _FIXED.items():
         expected = settings.get("in_channels") if value is None else value
         if settings.get(key) not in (None, expected):
             raise CheckpointError(
-                f"config.json: {key}: expected {expected} as every FLUX.1 has it, got {settings[key]!r}: another model."
+                f"config.json: {key}: expected {expected}, as in every FLUX.1 model, got {settings[key]!r}. This is "
+                "another model; give FLUX.1 schnell or dev."
             )
     missing = [key for key in _KEYS if key not in settings]
     if missing:
-        raise CheckpointError(f"config.json: expected {', '.join(_KEYS)}; missing: {', '.join(missing)}.")
+        raise CheckpointError(
+            f"config.json: expected the keys {', '.join(_KEYS)}; missing: {', '.join(missing)}. Download it again."
+        )
     for key, ours in _KEYS.items():
         flag, value = ours == "guidance", settings[key]
         if not (isinstance(value, bool) if flag else _is_size(value)):
@@ -98,13 +105,13 @@ def configured(settings: Mapping[str, Any], tensors: int) -> FluxConfig:
     for key in ("num_layers", "num_single_layers"):
         if settings[key] > tensors:
             raise CheckpointError(
-                f"config.json: {key}: expected no more blocks than the {tensors} tensors of the weights, got "
-                f"{settings[key]}. Check that config and weights belong together."
+                f"config.json: {key}: expected at most as many blocks as the weights have tensors ({tensors}), got "
+                f"{settings[key]}. Check that config.json and weights belong together."
             )
     axes = settings.get("axes_dims_rope", FluxConfig.axes)
     if not isinstance(axes, list | tuple) or len(axes) != len(FluxConfig.axes) or not all(map(_is_size, axes)):
         raise CheckpointError(
-            f"config.json: axes_dims_rope: expected {len(FluxConfig.axes)} whole numbers of at least 1, got {axes!r}. "
+            f"config.json: axes_dims_rope: expected {len(FluxConfig.axes)} integers of at least 1, got {axes!r}. "
             "Download it again."
         )
     return _named({**{ours: settings[key] for key, ours in _KEYS.items()}, "axes": tuple(axes)})
@@ -115,10 +122,10 @@ def _is_size(value: Any) -> bool:
 
 
 def inferred(files: TensorFiles, path: Path) -> FluxConfig:
-    """Sizes from the shapes of a single file of either layout, which has no config.
+    """Sizes from the tensor shapes of a single file of either layout, which has no ``config.json``.
 
     Raises:
-        CheckpointError: a tensor that shows a size is missing, or they are those of no model that runs.
+        CheckpointError: a tensor that determines a size is missing, or the sizes fit no supported model.
     """
     original = any(name.startswith(f"{_ORIGINAL.double}.") for name in files.names)
     names = _ORIGINAL if original else _DIFFUSERS
@@ -126,14 +133,15 @@ def inferred(files: TensorFiles, path: Path) -> FluxConfig:
     def extent(name: str, axis: int) -> int:
         if name not in files.names:
             raise CheckpointError(
-                f"{path}: expected a whole FLUX.1 transformer, but tensor {name!r} is missing, of a file with "
-                f"{len(files.names)} tensors. It is a part of one, or another model; give the whole file."
+                f"{path}: expected a complete FLUX.1 transformer, but tensor {name!r} is missing from the "
+                f"{len(files.names)} tensors of the file. The file is incomplete or holds another model; give the "
+                "complete file."
             )
         shape = files.shape(name)
         if axis >= len(shape):
             raise CheckpointError(
-                f"{path}: tensor {name!r} has shape {list(shape)}, expected at least {axis + 1} axes. "
-                "It is no FLUX.1 file, or a damaged one; download it again."
+                f"{path}: tensor {name!r} has shape {list(shape)}, expected at least {axis + 1} axes. The file is not "
+                "FLUX.1, or is damaged; download it again."
             )
         return shape[axis]
 
@@ -141,7 +149,8 @@ def inferred(files: TensorFiles, path: Path) -> FluxConfig:
     taken, given = extent(names.image, 1), extent(names.out, 0)
     if taken != given and (told := told_by_channels(taken)):
         raise CheckpointError(
-            f"{path}: expected a transformer that takes as many channels as it gives, got {taken} and {given}: {told}."
+            f"{path}: expected a transformer with as many output as input channels, got {taken} inputs and {given} "
+            f"outputs: {told}."
         )
     axes = {config.head_dim: config.axes for config in CONFIGS.values()}
     if head_dim not in axes:
@@ -169,7 +178,7 @@ def _count(names: Iterable[str], prefix: str) -> int:
 
 
 def _named(sizes: Mapping[str, Any]) -> FluxConfig:
-    """The known configuration of those sizes, or one named "custom"."""
+    """The published configuration with these sizes, or one named "custom"."""
     custom = FluxConfig("custom", **sizes)
     for config in CONFIGS.values():
         if config == FluxConfig(config.name, **sizes):

@@ -1,4 +1,4 @@
-"""Where weights come from, and how they are placed on a device."""
+"""Sources of weights, and their placement on a device."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fluxperf.engine.ops.table import Quantized
 
 
 class WeightSource(Protocol):
-    """Gives the tensors of one model. ``description`` goes into records."""
+    """Provides the tensors of one model. ``description`` is stored in records."""
 
     @property
     def config(self) -> FluxConfig:
@@ -26,27 +26,29 @@ class WeightSource(Protocol):
 
     @property
     def description(self) -> str:
-        """Where the weights are from."""
+        """Where the weights come from, in words."""
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes that are read from files to place all of them; 0 where nothing is."""
+        """Bytes that are read from files to place all tensors; 0 if nothing is read."""
 
     def scales(self, path: str) -> npt.NDArray[np.float32] | None:
-        """Factors [N] of the rows of a projection whose numbers are e4m3; ``None`` where it has no such numbers."""
+        """Factors [N] of the rows of a projection that is stored in e4m3; ``None`` for any other tensor."""
 
     def put(self, device: Device, path: str, shape: tuple[int, ...], dtype: str, scaled: bool = True) -> Any:
-        """The tensor of a canonical path, on the device, in that dtype; its numbers may follow (`Door.streaming`).
+        """The tensor of a canonical path, on the device, in the given dtype.
 
-        Not ``scaled``: without the factors of `scales`.
+        Its values may arrive after the call returns (see `Door.streaming`). If not ``scaled``, the factors of `scales`
+        are left out.
         """
 
 
 class SyntheticWeights:
-    """Normal numbers from a seed, of a model's shapes, drawn in the device's memory; nothing is copied.
+    """Random weights with a model's shapes: normal values from a seed, drawn in device memory. Nothing is copied.
 
-    Projections have standard deviation ``1/sqrt(K)``, so activations keep their size; modulations a smaller one, so
-    that 57 gated blocks do not blow up; norms are near 1. Every tensor has a seed of its own: order does not matter.
+    Projections have standard deviation ``1/sqrt(K)``, so activations keep their size. Modulations have a smaller one,
+    so that activations do not grow over 57 gated blocks. Norms are near 1. Every tensor has its own seed, so the order
+    in which tensors are drawn does not matter.
     """
 
     stored_bytes = 0
@@ -57,7 +59,7 @@ class SyntheticWeights:
         self.description = f"synthetic (seed {seed})"
 
     def scales(self, path: str) -> None:
-        """None: numbers are drawn in bfloat16."""
+        """Always ``None``: values are drawn in bfloat16."""
 
     def put(self, device: Device, path: str, shape: tuple[int, ...], dtype: str, scaled: bool = True) -> Any:
         """Draws the tensor."""
@@ -71,10 +73,10 @@ class SyntheticWeights:
 
 
 class SharedWeights:
-    """Another source's weights, each put once for each dtype and kept: all rungs of a device have the same arrays.
+    """Another source's weights, placed once for each dtype and then reused: all rungs of a device share the arrays.
 
     Args:
-        source: what they are.
+        source: the weights.
     """
 
     def __init__(self, source: WeightSource) -> None:
@@ -83,7 +85,7 @@ class SharedWeights:
         self._arrays: dict[tuple[str, str, bool], Any] = {}
 
     def put(self, device: Device, path: str, shape: tuple[int, ...], dtype: str, scaled: bool = True) -> Any:
-        """The tensor, from the source when it is asked for first."""
+        """The tensor; the source places it on the first call."""
         key = (path, dtype, scaled)
         if key not in self._arrays:
             self._arrays[key] = self._source.put(device, path, shape, dtype, scaled)
@@ -97,16 +99,17 @@ def place(
     e4m3: tuple[str, ...] = (),
     keep: Callable[[str, Any], Any] = lambda path, tensor: tensor,
 ) -> FluxWeights:
-    """Weights of a source on a bound device; those from files in one stream, without a pause between tensors.
+    """Places a source's weights on a bound device. Weights from files go in one stream, without pauses between tensors.
 
     Args:
-        source: where they come from.
-        bound: the phase's ops (quantization is one of them).
+        source: the weights.
+        bound: the phase's ops, which include quantization.
         dtype: of every tensor that is not quantized.
-        e4m3: whose projections [N, K] are quantized, one scale per output channel: sections (``"double"``), or those
-            of one name in a section (``"double.qkv"``). Numbers that a source has in e4m3 stay what they are: the
-            power of two that brings a row within reach never rounds them, and its scale takes the source's factor.
-        keep: called with path and tensor, quantized if it is, but not settled; returns what becomes the weight.
+        e4m3: projections [N, K] to quantize with one scale per output channel: whole sections (``"double"``), or one
+            projection of a section (``"double.qkv"``). Values that the source stores in e4m3 keep their bits: the scale
+            of a row is a power of two, which rounds nothing, times the source's factor.
+        keep: called with the path and the tensor, after quantization but possibly before its values have arrived; its
+            result becomes the weight.
     """
 
     def tensor(path: str, shape: tuple[int, ...]) -> Any:

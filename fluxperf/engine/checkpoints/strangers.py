@@ -1,11 +1,11 @@
-"""Recognizes files without weights of FLUX.1's transformer, by the names of their tensors."""
+"""Recognizes files that do not hold FLUX.1's transformer, by the names of their tensors."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator
 
-#: Ends of tensors' names that formats have which are not read, and what writes them. The first that is found tells.
+#: Suffixes of tensor names in unsupported quantized formats, and the tool that writes them. The first match decides.
 _QUANTIZED = {
     ".absmax": "bitsandbytes (nf4 or int8)",
     ".quant_map": "bitsandbytes (nf4 or int8)",
@@ -18,26 +18,26 @@ _QUANTIZED = {
     ".weight._data": "optimum-quanto",
     "weight_qdata": "torchao",
     ".tensor_impl": "torchao",
-    ".weight_scale_inv": "a tool that scales blocks of numbers (as DeepSeek's e4m3)",
+    ".weight_scale_inv": "a tool with block-wise scales (such as DeepSeek's e4m3)",
 }
 
 _RUNS = "fluxperf runs FLUX.1 schnell and dev"
-_BESIDE = f"it works beside a model, which must be given itself; {_RUNS} without it"
+_BESIDE = f"it is an addition to a model; {_RUNS} alone, so give the model itself"
 _WHOLE = "give the file of the transformer, or the folder of the whole model"
 
-#: Patterns of names that no tensor of FLUX.1's transformer has, whatever else a file holds; what the file is, and what
-#: to do. The first that is found tells.
+#: Patterns of tensor names that FLUX.1's transformer does not have; what such a file is, and what to do. The first
+#: match decides.
 _OTHERS = (
     (
         r"\blora_(A|B|up|down)\.|[._]lora\d?\.|lora_magnitude_vector|\.(hada_w\d|lokr_w\d|boft_|oft_|dora_scale)"
         r"|\.(alpha|diff|diff_b|set_weight)$",
-        "a LoRA: differences to a model, no model; merge it into its model first (in diffusers load_lora_weights, "
-        "fuse_lora, save_pretrained) and give that folder",
+        "a LoRA, which holds changes to a model and not a model; merge it into its model first (in diffusers "
+        "load_lora_weights, fuse_lora, save_pretrained) and give that folder",
     ),
-    (r"\bcontrolnet_|\bcontrol_model\.|\binput_hint_block\.|\bzero_convs\.", f"a control net; {_BESIDE}"),
-    (r"\bip_adapter|\bto_k_ip\.|\bimage_proj\.", f"an IP-Adapter, which takes a picture; {_BESIDE}"),
-    (r"\bpulid_", f"PuLID, which takes a picture of a face; {_BESIDE}"),
-    (r"\bredux_(up|down)\.", f"FLUX.1 Redux, which turns pictures into embeddings; {_BESIDE}"),
+    (r"\bcontrolnet_|\bcontrol_model\.|\binput_hint_block\.|\bzero_convs\.", f"a ControlNet; {_BESIDE}"),
+    (r"\bip_adapter|\bto_k_ip\.|\bimage_proj\.", f"an IP-Adapter, which takes an image; {_BESIDE}"),
+    (r"\bpulid_", f"PuLID, which takes an image of a face; {_BESIDE}"),
+    (r"\bredux_(up|down)\.", f"FLUX.1 Redux, which turns images into embeddings; {_BESIDE}"),
     (r"\bdistilled_guidance_layer\.", f"Chroma, which is another architecture; {_RUNS}"),
     (r"\b(double|single)_stream_modulation(_img|_txt)?\.", f"FLUX.2, which is another architecture; {_RUNS}"),
     (r"token_refiner\.|\bimg_attn_qkv\.", f"HunyuanVideo or HunyuanImage, another architecture; {_RUNS}"),
@@ -54,32 +54,32 @@ _OTHERS = (
     ),
     (
         r"\bmodel_ema\.|\bema_model\.|\.exp_avg",
-        "a checkpoint of training, with more than the weights; save the weights of the model alone and give those",
+        "a training checkpoint, which holds more than the weights; save only the model's weights and give those",
     ),
 )
 
-#: Patterns of names of what a file may be that holds no block of a transformer.
+#: Patterns of the tensor names of parts without transformer blocks, and what each part is.
 _PARTS = (
     (r"\bencoder\.block\.|\benc\.blk\.", "T5's text encoder"),
-    (r"\bvision_model\.", "CLIP's encoder of pictures"),
+    (r"\bvision_model\.", "CLIP's image encoder"),
     (r"\btext_model\.|\btext_projection|\bembeddings\.token_embedding\.", "CLIP's text encoder"),
     (r"\bmodel\.layers\.\d+\.self_attn\.", "a language model"),
     (r"\b(de|en)coder\.conv_in\.|\bfirst_stage_model\.", "a VAE"),
-    (r"^prompt_embeds", "embeddings, as --embeddings-out writes them"),
-    (r"^latents$", "latents, as --latents-out writes them"),
+    (r"^prompt_embeds", "embeddings, as written by --embeddings-out"),
+    (r"^latents$", "latents, as written by --latents-out"),
 )
 
 
-#: Beginnings of the names that diffusers and transformers give to models and pipelines, and what these are.
+#: Prefixes of the class names of models and pipelines in diffusers and transformers, and what these are.
 _CLASSES = (
     ("AutoencoderKLFlux2", f"FLUX.2, which is another architecture; {_RUNS}"),
     ("Flux2", f"FLUX.2, which is another architecture; {_RUNS}"),
-    ("FluxControlNet", f"FLUX.1 with a control net; {_BESIDE}"),
-    ("FluxControl", f"FLUX.1 with a control picture (Depth or Canny); {_RUNS}"),
-    ("FluxKontext", f"FLUX.1 Kontext, which edits a picture that it is given; {_RUNS}"),
-    ("FluxFill", f"FLUX.1 Fill, which fills in a picture that it is given; {_RUNS}"),
-    ("FluxPriorRedux", f"FLUX.1 Redux, which takes a picture instead of a prompt; {_RUNS}"),
-    ("ReduxImage", f"FLUX.1 Redux, which turns pictures into embeddings; {_BESIDE}"),
+    ("FluxControlNet", f"FLUX.1 with a ControlNet; {_BESIDE}"),
+    ("FluxControl", f"FLUX.1 with a control image (Depth or Canny); {_RUNS}"),
+    ("FluxKontext", f"FLUX.1 Kontext, which edits a given image; {_RUNS}"),
+    ("FluxFill", f"FLUX.1 Fill, which fills regions of a given image; {_RUNS}"),
+    ("FluxPriorRedux", f"FLUX.1 Redux, which takes an image instead of a prompt; {_RUNS}"),
+    ("ReduxImage", f"FLUX.1 Redux, which turns images into embeddings; {_BESIDE}"),
     ("Chroma", f"Chroma, which is another architecture; {_RUNS}"),
     ("Nunchaku", "a model quantized by nunchaku (SVDQuant); expected weights in bfloat16, float16 or e4m3"),
     ("StableDiffusion3", f"Stable Diffusion 3, another architecture; {_RUNS}"),
@@ -102,44 +102,44 @@ _CLASSES = (
 )
 
 
-#: Channels that models take whose input holds a picture beside the noise, and what they are.
+#: Input channels of models that take an image in addition to the noise, and what these models are.
 _CHANNELS = (
-    (384, f"FLUX.1 Fill, which takes a picture; {_RUNS}"),
-    (128, f"FLUX.1 Depth or Canny, which takes a picture; {_RUNS}"),
+    (384, f"FLUX.1 Fill, which takes an image; {_RUNS}"),
+    (128, f"FLUX.1 Depth or Canny, which take an image; {_RUNS}"),
 )
 
 
 def told_by_channels(channels: object) -> str:
-    """The model that takes so many channels, in words; "" if it takes the noise alone, as FLUX.1 schnell and dev do."""
+    """The model with this number of input channels, in words; "" if it takes only noise, as FLUX.1 schnell and dev."""
     return next((words for number, words in _CHANNELS if number == channels), "")
 
 
 def told_by_class(name: str) -> str:
-    """The model or pipeline of a class of diffusers or transformers, in words; "" if unknown, or FLUX.1's own."""
+    """The model or pipeline of a diffusers or transformers class, in words; "" if it is unknown or FLUX.1's own."""
     return next((words for beginning, words in _CLASSES if name.startswith(beginning)), "")
 
 
 def told_method(settings: object) -> str:
-    """The quantization that a ``config.json`` names as that of its weights, and what to do, in words."""
-    method = settings.get("quant_method", "some method") if isinstance(settings, dict) else "some method"
+    """The quantization method that a ``config.json`` names for its weights, and what to do, in words."""
+    method = settings.get("quant_method", "an unknown method") if isinstance(settings, dict) else "an unknown method"
     how = "fluxperf quantizes at load (--rung fp8, --t5-precision fp8)"
-    return f"got quantized ones ({method}): give those in bfloat16; {how}"
+    return f"got weights quantized by {method}: give them in bfloat16; {how}"
 
 
 def told_quantized(names: Collection[str]) -> str:
-    """The quantization of a model by its tensors' names, if it is one that cannot be read here; "" for none."""
+    """The unsupported quantization that tensor names reveal, in words; "" if there is none."""
     ends = (end for end in _QUANTIZED if any(name.endswith(end) or f"{end}." in name for name in names))
     kinds = (f"a model quantized by {_QUANTIZED[end]}; expected weights in bfloat16, float16 or e4m3" for end in ends)
     return next(kinds, "")
 
 
 def told_by_names(names: Collection[str]) -> str:
-    """The model that has tensors of these names, which FLUX.1's transformer has not, in words; "" if unknown."""
+    """The model that these tensor names belong to if it is not FLUX.1's transformer, in words; "" if unknown."""
     return told_quantized(names) or next(_found(_OTHERS, names), "")
 
 
 def told_as_part(names: Collection[str]) -> str:
-    """The part that has tensors of these names and no block of a transformer, in words; "" if unknown."""
+    """The part with these tensor names, if none is of a transformer block, in words; "" if unknown."""
     parts = list(dict.fromkeys(_found(_PARTS, names)))
     if len(parts) > 1:
         return f"{', '.join(parts[:-1])} and {parts[-1]}, without a transformer: {_WHOLE}"

@@ -1,4 +1,4 @@
-"""Devices: memory, the door and the clock. Two kinds: ``host`` (NumPy) and ``cuda`` (CuPy)."""
+"""Devices: memory, the door and the clock. There are two kinds: ``host`` (NumPy) and ``cuda`` (CuPy)."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from fluxperf.engine.device.base import Device
 from fluxperf.engine.device.host import HostDevice
 from fluxperf.errors import DeviceError, UnknownNameError
 
-#: Every kind that ``--device`` takes, in order of preference of ``auto``.
+#: Every kind that ``--device`` accepts. ``auto`` tries them in this order.
 KINDS = ("auto", "host", "cuda")
 
 
 def open_device(kind: str) -> Device:
-    """A device of that kind; ``auto`` takes the GPU where there is one that works.
+    """A device of that kind; ``auto`` opens the GPU if one works, else the host.
 
-    The host device is opened with one thread of the BLAS in this process: its products are tiny, so threads would wait
-    for each other most of the time, and the number of cores would show in the last digit of a sum.
+    The host device limits the BLAS of this process to one thread. Its matrix products are tiny, so more threads would
+    mostly wait for each other, and the last digit of a sum would depend on the number of cores.
 
     Raises:
         UnknownNameError: no such kind.
-        DeviceError: the kind exists but is not to be had here, or another GPU than the first is named.
+        DeviceError: the device does not exist or does not work here, or a GPU other than the first is named.
     """
     kind = "cuda" if kind == "cuda:0" else kind
     if kind.startswith("cuda:") and kind[5:].isdecimal():
         raise DeviceError(
-            f"device {kind!r}: expected 'cuda', the first GPU that the process sees, which is the only one it uses. "
-            f"Start it with CUDA_VISIBLE_DEVICES={kind[5:]} for that GPU."
+            f"device {kind!r}: expected 'cuda', the first GPU that the process sees; fluxperf uses no other. Start "
+            f"the process with CUDA_VISIBLE_DEVICES={kind[5:]} to select that GPU."
         )
     if kind not in KINDS:
         raise UnknownNameError("device", kind, KINDS)
@@ -41,7 +41,10 @@ def open_device(kind: str) -> Device:
 
 
 def load_libraries() -> None:
-    """Loads what a GPU needs, and touches no GPU. What is not installed is missed when it is used."""
+    """Loads the libraries that a GPU needs, without touching a GPU.
+
+    A missing library is reported only when it is used.
+    """
     with suppress(DeviceError, OSError, RuntimeError):
         gpu.cupy()
     for module in ("cudnn", "pynvml", "cuda.bindings.driver"):

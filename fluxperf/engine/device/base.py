@@ -14,9 +14,9 @@ from fluxperf.errors import NoGpuError
 
 
 class Array(Protocol):
-    """An array in a device's memory: what the model and the ops may ask of it.
+    """An array in a device's memory, as far as the model and the ops may use it.
 
-    Views only: slicing, ``reshape`` and ``swapaxes`` never move data. Arithmetic belongs to ops.
+    It has views only: slicing, ``reshape`` and ``swapaxes`` never move data. Arithmetic belongs to ops.
     """
 
     @property
@@ -45,7 +45,7 @@ class Array(Protocol):
 
 
 class Memory:
-    """Counts device allocations: how many, bytes in use, and the most at once."""
+    """Counts device allocations: their number, the bytes in use and the peak."""
 
     def __init__(self) -> None:
         self.allocations = 0
@@ -63,108 +63,113 @@ class Memory:
         self.in_use_bytes -= nbytes
 
     def reserve(self, nbytes: int) -> None:
-        """Counts memory that is kept from all others without being allocated; less of it if negative."""
+        """Counts memory that is reserved without being allocated; a negative number releases it."""
         self.in_use_bytes += nbytes
         self.peak_bytes = max(self.peak_bytes, self.in_use_bytes)
 
     def reset_peak(self) -> None:
-        """Starts a new peak at what is in use now."""
+        """Restarts the peak at the bytes in use now."""
         self.peak_bytes = self.in_use_bytes
 
 
 class Device(ABC):
-    """Owns memory, the door and the clock. Everything that a run touches on it goes through one object."""
+    """Owns memory, the door and the clock. A run accesses the device only through this object."""
 
     kind: ClassVar[str]
-    #: How a record names work done here: "kernel" on a GPU, "twin" for NumPy standing in for kernels.
+    #: How records mark work done here: "kernel" on a GPU, "twin" where NumPy functions replace kernels.
     ran_as: ClassVar[Literal["kernel", "twin"]]
 
     door: Door
     memory: Memory
-    #: Kernels launched so far, or ``None`` where nothing is launched on a GPU.
+    #: Number of kernels launched so far, or ``None`` on a device without kernels.
     launches: int | None = None
-    #: Memory that a budget has to leave to others: what driver and libraries take for themselves, outside of what the
-    #: device hands out; and what libraries keep of that for scratch.
+    #: Bytes that a memory budget must leave free: what the driver and libraries allocate outside of the device's pool,
+    #: and the scratch memory that libraries keep inside it.
     outside_bytes: int = 0
     scratch_bytes: int = 0
 
     @property
     def bus_id(self) -> str | None:
-        """PCI bus id, which other libraries know a GPU by; ``None`` for the host."""
+        """PCI bus id, by which other libraries identify a GPU; ``None`` for the host."""
         return None
 
     @property
     def graphs(self) -> Any:
-        """Captures work so that it is launched as a whole, as `graphs.Graphs`; ``None`` where that is impossible."""
+        """Captures work into CUDA graphs, as `graphs.Graphs`; ``None`` where that is impossible."""
         return None
 
     def describe(self) -> dict[str, str]:
-        """The device's part of a record's ``machine``, without the host's."""
+        """The device's fields of a record's ``machine``, without the host's."""
         return {}
 
     def trials(self) -> list[Trial]:
-        """Algorithms of libraries that were chosen by trial."""
+        """Library algorithms that were chosen by timing the candidates."""
         return []
 
     def prepare(self) -> None:  # noqa: B027 (most devices need nothing)
-        """Opens the libraries that ops need, so that a complaint about one comes before any work.
+        """Loads the libraries that ops need, so that a missing one is reported before any work.
 
         Raises:
-            DeviceError: one is missing or does not fit.
+            DeviceError: a library is missing or does not fit.
         """
 
     def close(self) -> None:  # noqa: B027 (most devices hold nothing)
-        """Gives back what the device holds; it is not used afterwards."""
+        """Releases the device's resources. The device must not be used afterwards."""
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """A region in which the calling thread works on this device; what was current in it before returns then."""
+        """A region in which the calling thread works on this device.
+
+        At its end the thread's previous device is current again.
+        """
         yield
 
     def beside(self, *work: Callable[[], Any]) -> tuple[Any, ...]:
-        """Results of pieces of work that do not depend on each other; a device may let them overlap.
+        """Results of independent pieces of work; a device may let them overlap.
 
         Args:
-            work: called in order. What a piece reads must be held by the caller until this returns.
+            work: functions, called in order. The caller must hold everything that they read until this returns.
         """
         return tuple(piece() for piece in work)
 
     def drawing_bytes(self, size: int) -> int:
-        """Memory that `draw_normal` takes besides its result, for so many numbers."""
+        """Temporary memory in bytes that `draw_normal` needs for that many values, without its result."""
         return 0
 
     def limit(self, nbytes: int | None) -> None:  # noqa: B027 (a host has no limit of its own)
-        """From now on no more memory than that is handed out, until the device is closed; without a limit if none.
+        """Limits the memory that the device hands out until it is closed; ``None`` removes the limit.
 
         Raises:
-            ConfigError: the device has less.
+            ConfigError: the device has less memory than that.
         """
 
     def trim(self) -> None:  # noqa: B027 (most devices keep nothing back)
-        """Gives back memory that is handed out to nobody, so that what is allocated next lies in one piece."""
+        """Returns unused memory of the pool to the driver, so that the next allocation can be contiguous."""
 
     def quiet(self) -> None:  # noqa: B027 (most devices have done what they were given)
-        """Waits until nothing runs on the device, copies included; not a synchronization of a run."""
+        """Waits until nothing runs on the device, copies included. It is not counted as a synchronization of a run."""
 
     @abstractmethod
     def lasting(self, nbytes: int) -> HostNumbers:
-        """Host memory (uint8) that the device can copy from by itself. Held by the caller while it does.
+        """Host memory (uint8) that the device can copy from asynchronously.
+
+        The caller holds it while the device does so.
 
         Raises:
-            DeviceError: the host has no room.
+            DeviceError: the host has not enough memory.
         """
 
     @abstractmethod
     def slot(self, nbytes: int) -> Slot:
-        """A slot of that many bytes, released."""
+        """A new slot of that many bytes, in the released state."""
 
     @abstractmethod
     def view(self, buffer: Any, offset: int, shape: Sequence[int], dtype: str) -> Any:
-        """An array in a buffer (uint8), from a byte ``offset`` on, which keeps the buffer's memory alive."""
+        """An array on a buffer (uint8), from the byte ``offset`` on; the array keeps the buffer's memory alive."""
 
     @abstractmethod
     def copy(self, source: Any, out: Any) -> None:
-        """Copies an array to another one of the device; shapes and dtypes agree."""
+        """Copies an array to another array of the device. Both must have the same shape and dtype."""
 
     @abstractmethod
     def empty(self, shape: Sequence[int], dtype: str) -> Any:
@@ -172,7 +177,7 @@ class Device(ABC):
 
     @abstractmethod
     def draw_normal(self, key: Sequence[int], shape: Sequence[int], dtype: str, std: float, mean: float = 0.0) -> Any:
-        """Normal numbers drawn in the device's own memory from a seed sequence, without a copy.
+        """Normally distributed values, drawn in device memory from a seed sequence, without a host-device copy.
 
         *Numerics*: every number is rounded to bfloat16 first, whatever the dtype, so that the same key gives the same
         numbers under every dtype policy (as a bfloat16 checkpoint does).
@@ -180,57 +185,59 @@ class Device(ABC):
 
     @abstractmethod
     def lend(self, array: Any) -> Any:
-        """An object on the same memory that speaks DLPack, for another library that works on this device.
+        """A DLPack object on the same memory, for another library that works on this device.
 
-        bfloat16 goes as int16, because DLPack has no NumPy dtype for it. Nothing is copied; whoever takes the memory
-        orders its work behind this device's stream, as DLPack asks for.
+        bfloat16 is passed as int16, because DLPack has no NumPy dtype for it. Nothing is copied. The other library must
+        order its work after this device's stream, as DLPack requires.
         """
 
     @abstractmethod
     def borrow(self, tensor: Any) -> Any:
-        """An array of this device on the memory of another library's tensor, which it keeps alive.
+        """An array of this device on the memory of another library's tensor. The array keeps the tensor alive.
 
         Args:
-            tensor: speaks DLPack, on this device, of a dtype that NumPy has.
+            tensor: supports DLPack, lies on this device, and has a dtype that NumPy knows.
         """
 
     @abstractmethod
     def synchronize(self) -> None:
-        """Returns when the device has done all that it was given; counted as a synchronization."""
+        """Waits until the device has done all submitted work; counted as a synchronization."""
 
     @abstractmethod
     def mark(self) -> Any:
-        """A point in the device's time, to be given to `elapsed_s`."""
+        """A point in time on the device, for `elapsed_s`."""
 
     @abstractmethod
     def elapsed_s(self, start: Any, end: Any) -> float:
-        """Seconds between two marks, on the device's clock."""
+        """Seconds between two marks, by the device's clock."""
 
     def stamp(self) -> Any:
-        """A mark, to be given to `elapsed`, that also reads the device's cycle counters where it has some."""
+        """A mark for `elapsed`, which also reads the device's cycle counters where it has them."""
         return self.mark()
 
     def elapsed(self, start: Any, end: Any) -> Lapse:
-        """Seconds between two stamps, and cycles with their mean clock where the device counts them."""
+        """Seconds between two stamps; also cycles and mean clock where the device counts cycles."""
         return Lapse(self.elapsed_s(start, end))
 
     def occupy(self) -> None:  # noqa: B027 (most devices have done what they were given)
-        """Keeps an asynchronous device busy while the host launches one op, whose time is then without gaps.
+        """Keeps an asynchronous device busy while the host launches one op, so that its time has no launch gaps.
 
-        It is no work of the program: nothing counts it. Other devices need none.
+        This is not work of the program, so nothing counts it. A synchronous device needs none.
         """
 
     def spend(self, cycles: int) -> None:
-        """Does work that takes so many cycles of a multiprocessor and that nothing counts: what a gate is tried with.
+        """Runs work that takes that many cycles of a multiprocessor and is not counted.
+
+        It plants a known slowdown to test a gate.
 
         Raises:
-            NoGpuError: a device that counts no cycles.
+            NoGpuError: the device has no cycle counter.
         """
-        raise NoGpuError(f"{cycles} planted cycles", f"device {self.kind!r}", "Plant nothing here.")
+        raise NoGpuError(f"{cycles} planted cycles", f"device {self.kind!r}", "Do not plant work here; use a GPU.")
 
     @abstractmethod
     def flush(self, busy_s: float = 0.0) -> None:
-        """Gives the device writes that leave nothing else in its caches, and that last ``busy_s`` at least.
+        """Evicts other data from the device's caches with writes that last at least ``busy_s`` seconds.
 
-        Where work is asynchronous it returns at once, and what is given to the device next queues up behind.
+        On an asynchronous device it returns at once, and later work queues up after the writes.
         """

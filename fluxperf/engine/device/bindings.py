@@ -1,8 +1,8 @@
-"""The bindings of cuBLASLt, without the rest of the package that they come in.
+"""The cuBLASLt bindings of nvmath, without the rest of that package.
 
-Importing any module of nvmath imports all of it, some 290 modules, and loads the libraries of FFT, random numbers,
-solvers and sparse matrices besides: most of a second, and none of it is used here. The bindings themselves are one
-extension module with a few around it.
+Importing any nvmath module imports all of them, some 290, and loads the libraries for FFT, random numbers, solvers and
+sparse matrices. That takes most of a second, and none of it is needed here. The bindings are one extension module with
+a few small modules around it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ _MODULE = "nvmath.bindings.cublasLt"
 def cublaslt() -> ModuleType:
     """The module `nvmath.bindings.cublasLt`.
 
+    It is imported below empty placeholder packages, which are removed afterwards. A program that imports nvmath itself
+    then gets the complete package, with this same module in it. Where that fails, the complete package is imported.
+
     It is imported from empty packages, which are taken away again, so that a program that imports nvmath itself gets
     the whole one, with this same module in it. Where that cannot be done, the whole package is imported.
 
@@ -31,7 +34,7 @@ def cublaslt() -> ModuleType:
                 sys.modules[name] = _empty(name)
             return importlib.import_module(_MODULE)
         except (ImportError, AttributeError):
-            pass  # not installed, which is said below, or a release whose bindings do need the rest
+            pass  # nvmath is not installed (reported below), or this release's bindings need the whole package
         finally:
             for name in _PACKAGES:
                 sys.modules.pop(name, None)
@@ -39,7 +42,7 @@ def cublaslt() -> ModuleType:
 
 
 def _empty(name: str) -> ModuleType:
-    """A package that has a real one's place on the disk, and nothing in it."""
+    """A package with the search path of an installed one, but without its content."""
     spec = importlib.util.find_spec(name)
     if spec is None or spec.submodule_search_locations is None:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)

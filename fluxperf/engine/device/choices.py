@@ -1,8 +1,8 @@
-"""Choices of algorithms: found by trial once per shape, then kept on disk for the processes that follow.
+"""Choices of algorithms: measured once per shape, then kept on disk for later processes.
 
-A process that finds a choice need not try: it starts sooner, and two processes that are compared run the same
-algorithms. A choice holds for one kind of GPU and one version of the library, and only while the library still offers
-that very candidate at that place; else it is tried anew.
+A process that finds a choice need not measure: it starts sooner, and two processes that are compared run the same
+algorithms. A choice is valid for one GPU model and one library version, and only while the library offers the same
+candidate at the same index. Otherwise the candidates are measured again.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from typing import Any, Literal, NamedTuple
 
 from fluxperf.engine.cache import cache_folder, changing, recall, remember
 
-#: Launches of each candidate in a row, and rounds of that.
+#: Launches of each candidate in a row, and number of rounds.
 _TRIALS, _ROUNDS = 3, 3
 
-#: The first round launches fewer, and leaves only candidates that took at most so many times the best one's time.
+#: The first round has fewer launches. Candidates that take longer than this factor times the best are dropped after it.
 _FIRST_TRIALS, _NEAR = 2, 1.08
 
-#: Of ways that are tried on a hot card: seconds before the first turn is timed, of a turn of each, rounds of turns; and
-#: how many times the best one's time, when each is run once, is too far from it to be tried.
+#: For trials on a hot card: seconds of warm-up, seconds of each turn, rounds of turns; and the factor to the best time
+#: in a single run above which a candidate is not tried.
 _HEAT_S, _TURN_S, _HOT_ROUNDS, _NOT_FAR = 0.6, 0.02, 5, 1.3
 
-#: How much longer than the library a way of this project's own may take in a trial and still be chosen: trials of one
-#: pair differ by as much, and in a generation, which leaves less in the caches, the way that moves fewer bytes gains.
+#: A kernel of this project may take up to this factor of the library's time in a trial and still be chosen. Trials of
+#: one pair differ by as much, and in a generation, where the caches hold less, the kernel that moves fewer bytes gains.
 _TIE = 1.015
 
 
 class Choice(NamedTuple):
-    """One choice: a candidate, the number of candidates, and the seconds of each."""
+    """The chosen candidate, and the time of every candidate in seconds."""
 
     candidate: int
     times_s: tuple[float, ...]
@@ -43,10 +43,11 @@ class Choice(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """A problem that an algorithm was chosen for, and the choice.
+    """A problem whose algorithm was chosen by measurement, and the choice.
 
-    ``sizes`` are rows, columns and inner size of a product of each of ``batch``, or the shape [B, H, L, d] of an
-    attention's queries. A way is one of several implementations of an op: ``name`` says of what, ``way`` which it is.
+    ``sizes`` are rows, columns and inner size of each of ``batch`` products, or the shape [B, H, L, d] of an
+    attention's queries. A "way" is one of several implementations of an op: ``name`` identifies the op and its shape,
+    ``way`` the implementation.
     """
 
     kind: Literal["product", "attention", "way"]
@@ -60,7 +61,7 @@ class Trial(NamedTuple):
 
     @property
     def what(self) -> str:
-        """Its name in records."""
+        """Name of the problem in records."""
         if self.name:
             return self.name
         sizes = " x ".join(map(str, self.sizes))
@@ -70,11 +71,11 @@ class Trial(NamedTuple):
 
 
 class Choices:
-    """The choices of one kind of GPU.
+    """The choices for one GPU model.
 
     Args:
-        gpu: its name.
-        folder: where they are kept; that of all caches unless given.
+        gpu: name of the GPU.
+        folder: where they are kept; the folder of all cache files unless given.
     """
 
     def __init__(self, gpu: str, folder: Path | None = None) -> None:
@@ -82,11 +83,11 @@ class Choices:
         self._known: dict[str, Any] | None = None
 
     def find(self, what: str, candidates: list[str]) -> Choice | None:
-        """The choice of that name, if the candidates are as many as they were and the chosen one is the same.
+        """The stored choice of that name, if the candidates are as many as then and the chosen one is unchanged.
 
         Args:
-            what: library with its version, and all that a plan depends on.
-            candidates: what each candidate is, in words or bytes that differ.
+            what: library, its version, and everything else that a plan depends on.
+            candidates: a distinct description of each candidate.
         """
         if self._known is None:
             self._known = self._read()
@@ -100,7 +101,7 @@ class Choices:
         return found if same else None
 
     def keep(self, what: str, candidates: list[str], choice: Choice) -> None:
-        """Keeps a choice, beside those that other processes have kept meanwhile."""
+        """Stores a choice, together with those that other processes have stored meanwhile."""
         times = [time if math.isfinite(time) else None for time in choice.times_s]
         with changing(self.path):
             self._known = self._read() | {what: [choice.candidate, candidates[choice.candidate], times]}
@@ -117,11 +118,11 @@ class Choices:
 def tried(device: Any, candidates: Sequence[Callable[[], Any]]) -> Choice:
     """The candidate that takes the least time.
 
-    In rounds, so that a card that warms up slows all candidates alike; behind what keeps the device busy while the host
-    gives it the first launches, so that what the host takes is not timed.
+    Candidates run in rounds, so that a card that warms up slows all of them alike. A busy kernel runs first while the
+    host submits the first launches, so that the host's time is not measured.
 
     Args:
-        device: whose clock is read; nothing else runs on it meanwhile.
+        device: its clock is read; nothing else may run on it meanwhile.
         candidates: each launches its work on the current stream.
     """
     device.quiet()
@@ -136,13 +137,13 @@ def tried(device: Any, candidates: Sequence[Callable[[], Any]]) -> Choice:
 
 
 def tried_hot(device: Any, candidates: Sequence[Callable[[], Any]]) -> Choice:
-    """The candidate that takes the least time on a card at its limit of power, where it works for most of its life.
+    """The candidate that takes the least time on a card at its power limit, which is where it works most of the time.
 
-    Ways of different kinds change places there: what moves fewer bytes, or leaves fewer gaps, loses less clock. So all
-    run in turns until the card is hot, and then in turns that are long enough for its clock to follow.
+    The order of implementations can change there: one that moves fewer bytes, or leaves fewer gaps, loses less clock.
+    So all run in turns until the card is hot, and then in turns long enough for the clock to adapt.
 
     Args:
-        device: whose clock is read; nothing else runs on it meanwhile.
+        device: its clock is read; nothing else may run on it meanwhile.
         candidates: each launches its work on the current stream.
     """
     device.quiet()
@@ -156,20 +157,20 @@ def tried_hot(device: Any, candidates: Sequence[Callable[[], Any]]) -> Choice:
     times = [math.inf] * len(once)
     for index, samples in zip(near, zip(*rounds, strict=True), strict=True):
         times[index] = median(samples)
-    far = _NOT_FAR * max(times[index] for index in near)  # what was not tried is no tie
+    far = _NOT_FAR * max(times[index] for index in near)  # a candidate that was not tried cannot tie
     times = [times[index] if index in near else max(seconds, far) for index, seconds in enumerate(once)]
     return Choice(times.index(min(times)), tuple(times))
 
 
 def _untied(choice: Choice) -> Choice:
-    """The best of the others, where the first is quicker by no more than a tie."""
+    """The best other candidate, where the first one is ahead by no more than a tie."""
     own = min(range(1, len(choice.times_s)), key=choice.times_s.__getitem__)
     tied = choice.candidate == 0 and choice.times_s[own] <= _TIE * choice.times_s[0]
     return choice._replace(candidate=own) if tied else choice
 
 
 def _timed(device: Any, run: Callable[[], Any], trials: int) -> float:
-    """Mean seconds of a few runs after one."""
+    """Mean seconds of several runs after one warm-up run."""
     run()
     device.occupy()
     start = device.mark()
@@ -179,24 +180,26 @@ def _timed(device: Any, run: Callable[[], Any], trials: int) -> float:
 
 
 class Ways:
-    """Ways to compute what an op asks for, of which the quickest is found by trial, once per shape, and kept.
+    """Several ways to compute an op. The quickest is found by measurement, once per shape, and kept.
 
     Args:
-        device: where they run; counts launches, those of trials apart.
+        device: where they run. It counts launches; those of trials are counted separately.
     """
 
     def __init__(self, device: Any) -> None:
         self._device = device
-        #: By what was asked for: which way was chosen, and how.
+        #: For each problem, the chosen way and how it was chosen.
         self.chosen: dict[str, tuple[str, Choice]] = {}
 
     def run(self, what: str, ways: dict[str, Callable[[], Any]], version: str) -> Any:
-        """The result of the way that takes the least time; where that is the library by little, of the best other.
+        """The result of the way that takes the least time.
+
+        If the library wins only by a tie, the best other way is used.
 
         Args:
-            what: op, shape and all else that the time depends on.
-            ways: by name, the library's first; each may run any number of times.
-            version: of the ways; a choice among others does not hold.
+            what: op, shape and everything else that the time depends on.
+            ways: by name, the library first; each may run any number of times.
+            version: of the ways; a choice that was made among other versions is not used.
         """
         if len(ways) == 1:
             return next(iter(ways.values()))()
@@ -211,7 +214,7 @@ class Ways:
         if choice is None:
             launches = device.launches
             with device.products.trial():
-                for run in ways.values():  # compiles, and lets the library choose for itself
+                for run in ways.values():  # compiles the kernels, and lets the library choose its own algorithm
                     run()
                 choice = tried_hot(device, list(ways.values()))
             device.launches = launches

@@ -1,10 +1,10 @@
-"""Matrix products by cuBLASLt, with the algorithm of every shape chosen by trial on its first call anywhere.
+"""Matrix products by cuBLASLt. The algorithm of a shape is chosen by measurement on the first call on this GPU model.
 
-Row-major ``D [M, N] = A [M, K] B`` with B either [K, N] or, as weights are, [N, K]. cuBLASLt computes the transposed
-product in its column-major order, so a bias runs along output features. Accumulation is float32; float32 operands are
-multiplied in float32, not TF32. Operands in e4m3 are multiplied as they are, without their scales: what stands behind
-the product multiplies by those. Their sums are the tensor cores' own (``FAST_ACCUM``): with 12288 terms 0.3 % off,
-where rounding the operands costs 4 %.
+Row-major ``D [M, N] = A [M, K] B`` with B either [K, N] or, as weights are stored, [N, K]. cuBLASLt computes the
+transposed product in its column-major order, so a bias runs along output features. Accumulation is float32; float32
+operands are multiplied in float32, not TF32. Operands in e4m3 are multiplied without their scales: the kernel after the
+product applies them. Their sums use the tensor cores' own accumulation (``FAST_ACCUM``): with 12288 terms the error is
+0.3 %, while rounding the operands to e4m3 costs 4 %.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from fluxperf.engine.device.bindings import cublaslt
 from fluxperf.engine.device.choices import Choice, tried
 from fluxperf.errors import DeviceError
 
-#: Candidates tried per shape, and scratch memory offered.
+#: Number of candidates tried per shape, and bytes of workspace offered to them.
 _CANDIDATES, _WORKSPACE = 12, 64 << 20
 
-#: Streams that keep scratch memory; a program with more of them allocates again.
+#: Streams that keep a workspace. A program with more streams allocates one again.
 _STREAMS = 8
 
 #: cudaDataType_t of operands.
 _TYPES = {"float32": 0, "bfloat16": 14, "float8_e4m3fn": 28}
-#: Bytes of what cuBLASLt calls an algorithm: what it is, to be kept and compared.
+#: Size in bytes of a cuBLASLt algorithm descriptor, which is kept and compared.
 _ALGORITHM = 64
 _COMPUTE_32F = 68
 _SCALE_32F = 0
 
 
 class Product(NamedTuple):
-    """Everything that a plan depends on; strides in elements, ``offset`` from one batch to the next."""
+    """Everything that a plan depends on; strides in elements, ``offset`` from one matrix of the batch to the next."""
 
     m: int
     n: int
@@ -51,7 +51,7 @@ class Product(NamedTuple):
     offset_b: int = 0
     offset_d: int = 0
     epilogue: str = "DEFAULT"
-    #: Bytes that every address and row is a multiple of; algorithms with wide accesses need 16.
+    #: Alignment in bytes of every address and row. Algorithms with wide accesses need 16.
     alignment: int = 16
 
 
@@ -63,7 +63,7 @@ class _Plan(NamedTuple):
 
 
 def _alignment(addresses: int) -> int:
-    """Largest power of two, up to 256, that divides every address, given their bits or-ed together."""
+    """Largest power of two, up to 256, that divides every address. The argument is the bitwise OR of the addresses."""
     return min(addresses & -addresses, 256)
 
 
@@ -83,8 +83,8 @@ class CublasLt:
             self._handle = bindings.create()
         except (ImportError, OSError, RuntimeError) as error:
             raise DeviceError(
-                f"cuBLASLt: expected nvmath-python and cuBLAS, but they do not load ({error}). "
-                "Install fluxperf[cuda12] or fluxperf[cuda13], whichever fits the driver (`fluxperf doctor`)."
+                f"cuBLASLt: expected nvmath-python and cuBLAS, but they cannot be loaded ({error}). Install "
+                "fluxperf[cuda12] or fluxperf[cuda13], whichever fits the driver (`fluxperf doctor`)."
             ) from error
         self._lt = bindings
         self._device = device
@@ -99,14 +99,14 @@ class CublasLt:
 
     @property
     def workspaces(self) -> tuple[Any, ...]:
-        """Scratch memory of all streams: held by whoever launches a product again without this object."""
+        """Workspaces of all streams. A captured graph must hold them while it may be launched."""
         return tuple(self._workspaces.values())
 
     @contextmanager
     def trial(self) -> Iterator[None]:
-        """A region of trials, done when it ends: streams that had no scratch memory before it have none after it.
+        """A region of trials. Streams that had no workspace before it have none after it.
 
-        Else a process that tries would hold more memory than one that finds its choices on disk.
+        Otherwise a process that runs trials would hold more memory than one that finds its choices on disk.
         """
         before = set(self._workspaces)
         try:
@@ -116,7 +116,7 @@ class CublasLt:
                 del self._workspaces[stream]
 
     def __call__(self, product: Product, a: int, b: int, d: int, bias: int = 0) -> None:
-        """Launches a product on device addresses of A, B, D and, for epilogues with a bias, of that."""
+        """Launches a product on the device addresses of A, B, D and, for epilogues with a bias, of the bias."""
         if (a | b | d | bias) % 16:
             product = product._replace(alignment=_alignment(a | b | d | bias))
         plan = self._plans.get(product) or self._planned(product, a, b, d, bias)
@@ -136,9 +136,9 @@ class CublasLt:
         )  # fmt: skip
 
     def _workspace(self, stream: int) -> Any:
-        """Scratch memory of a stream: products on two streams may run at once.
+        """Workspace of a stream. Each stream has its own, because products on two streams may run at once.
 
-        It is allocated on that stream, so what is let go of serves nothing before the stream's own products are done.
+        It is allocated on that stream, so its memory is reused only after the stream's own products.
         """
         if len(self._workspaces) == _STREAMS:
             del self._workspaces[next(iter(self._workspaces))]
@@ -146,7 +146,7 @@ class CublasLt:
         return self._workspaces[stream]
 
     def _planned(self, product: Product, a: int, b: int, d: int, bias: int) -> _Plan:
-        """Plan of a product: its candidates are timed on the operands of the first call, unless a choice was kept."""
+        """Plan of a product. Unless a choice is stored, candidates are timed on the operands of the first call."""
         descriptor = self._lt.matmul_desc_create(_COMPUTE_32F, _SCALE_32F)
         self._set(descriptor, "TRANSA", int(product.b_transposed))
         self._set(descriptor, "EPILOGUE", int(self._lt.Epilogue[product.epilogue]))
@@ -191,7 +191,10 @@ class CublasLt:
         )  # fmt: skip
         lt.matmul_preference_destroy(preference)
         if not found[0]:
-            raise DeviceError(f"cuBLASLt: expected an algorithm for {product}, got none. This shape is not supported.")
+            raise DeviceError(
+                f"cuBLASLt: expected an algorithm for {product}, but it offers none. This shape is not "
+                "supported; use another one, or a float32 rung."
+            )
         return [results[index : index + 1] for index in range(int(found[0]))]
 
     def _layout(self, dtype: str, rows: int, columns: int, leading: int, batch: int, offset: int) -> int:

@@ -1,4 +1,4 @@
-"""The CUDA device: CuPy memory on one GPU, one stream, events as clock."""
+"""The CUDA device: CuPy memory on one GPU, one stream, and events as its clock."""
 
 from __future__ import annotations
 
@@ -25,38 +25,41 @@ from fluxperf.errors import ArgumentError, ConfigError, DeviceError
 
 __all__ = ["CudaDevice", "available"]
 
-#: Random numbers are drawn in pieces of this many, so that the largest tensor needs little besides itself.
+#: Random numbers are drawn in chunks of this many elements, so that a large tensor needs little temporary memory.
 _DRAW = 1 << 27
 
 
-#: What a budget leaves to others. Outside of CuPy's pool: the driver's context, kernels that are loaded, cuBLAS, cuDNN.
-#: Inside: scratch memory of products on two streams and of attention, with as much again for what lies between blocks.
+#: Bytes that a memory budget leaves free. Outside of CuPy's pool: the driver's context, loaded kernels, cuBLAS, cuDNN.
+#: Inside: workspaces of products on two streams and of attention, and as much again for fragmentation between blocks.
 _OUTSIDE_BYTES, _SCRATCH_BYTES = 1_000_000_000, 256 << 20
 
-#: CuPy wants every memory hook of a thread under a name of its own.
+#: CuPy requires a distinct name for every memory hook of a thread.
 _HOOKS = itertools.count()
 
 
 @functools.cache
 def _stream(ordinal: int, beside: bool = False) -> Any:
-    """The main stream of a GPU, or the one beside it: two device objects of a process never run beside each other."""
+    """The main stream of a GPU, or its second one.
+
+    All device objects of a process share them, so they never run concurrently.
+    """
     return cupy().cuda.Stream(non_blocking=True)
 
 
 @functools.cache
 def _copies(ordinal: int) -> Any:
-    """The stream that slots of a GPU are filled on. Its copies wait for events only, and take no multiprocessor."""
+    """The stream that fills a GPU's slots. Its copies wait only for events and use no multiprocessor."""
     return cupy().cuda.Stream(non_blocking=True)
 
 
 class CudaDevice(Gpu, Device):
-    """One GPU through CuPy: a stream, and one beside it for work that may overlap; a door that stages and blocks.
+    """One GPU through CuPy: a main stream, a second one for work that may overlap, and a door with blocking copies.
 
     Args:
-        ordinal: which GPU.
+        ordinal: index of the GPU.
 
     Raises:
-        DeviceError: no CuPy, no driver, no GPU, or one that is too old.
+        DeviceError: CuPy, the driver or a GPU is missing, or the GPU is too old.
     """
 
     kind = "cuda"
@@ -72,15 +75,16 @@ class CudaDevice(Gpu, Device):
         self.memory = Memory()
         self._hook = _pool_counter(self._cp, self.memory)
         self._hook.__enter__()
-        #: Says of the thread that opened the device that its allocations are counted.
+        #: Whether allocations are counted already; true in the thread that opened the device.
         self._opener = threading.local()
         self._opener.counted = True
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Device, stream and the count of allocations are CuPy's by thread: another thread has its null stream.
+        """Makes this device, its stream and its allocation counter current in the calling thread.
 
-        Work there would not be ordered with this device's, and could not be captured.
+        CuPy keeps them per thread, and another thread starts with the null stream. Work there would not be ordered with
+        this device's work and could not be captured.
         """
         cuda = self._cp.cuda
         counted = getattr(self._opener, "counted", False)
@@ -94,17 +98,17 @@ class CudaDevice(Gpu, Device):
                 before.use()
 
     def beside(self, *work: Callable[[], Any]) -> tuple[Any, ...]:
-        """The first piece runs on the current stream, the others on one beside it, which waits for all work so far.
+        """Runs the first piece of work on the current stream and the others on a second one, after all work so far.
 
-        Both streams wait for each other here and at the end, so memory that either frees is written again only when
-        the other has read it: CuPy hands a block out again on the stream that it was allocated on.
+        The streams wait for each other here and at the end. CuPy reuses a freed block on the stream that allocated it,
+        so the block is not overwritten before the other stream has read it.
         """
         forked, joined = self._events
         current = self.stream
         forked.record(current)
         self._beside.wait_event(forked)
         results = [work[0]()]
-        self._beside.use()  # a `with` block would leave CuPy's null stream behind it, not the one before
+        self._beside.use()  # not a `with` block: it would restore CuPy's null stream instead of the previous one
         try:
             results += [piece() for piece in work[1:]]
             joined.record(self._beside)
@@ -124,7 +128,7 @@ class CudaDevice(Gpu, Device):
         return Graphs(self)
 
     def draw_normal(self, key: Sequence[int], shape: Sequence[int], dtype: str, std: float, mean: float = 0.0) -> Any:
-        """Normal numbers from cuRAND's XORWOW seeded with ``key``, rounded to bfloat16."""
+        """Normally distributed values from cuRAND's XORWOW generator seeded with ``key``, rounded to bfloat16."""
         random = self._cp.random
         seed = int(np.random.SeedSequence(list(key)).generate_state(1)[0])
         result = self.empty((math.prod(shape),), dtype)
@@ -139,11 +143,11 @@ class CudaDevice(Gpu, Device):
         return result.reshape(tuple(shape))
 
     def drawing_bytes(self, size: int) -> int:
-        """Float32 numbers of a piece, rounded twice, and as much again as the pool may not fit together."""
+        """A chunk of float32 values, rounded twice, and as much again for fragmentation of the pool."""
         return 12 * min(size, _DRAW)
 
     def prepare(self) -> None:
-        """Opens cuBLASLt and cuDNN."""
+        """Loads cuBLASLt and cuDNN."""
         _ = self.products, self.attention
 
     def lend(self, array: Any) -> Any:
@@ -151,45 +155,45 @@ class CudaDevice(Gpu, Device):
         return array.view("int16") if array.dtype == host_dtype("bfloat16") else array
 
     def borrow(self, tensor: Any) -> Any:
-        """A CuPy array on the tensor's memory; the current stream waits for the one that the tensor was written on."""
+        """A CuPy array on the tensor's memory. The current stream waits for the stream that wrote the tensor."""
         return self._cp.from_dlpack(tensor)
 
     def limit(self, nbytes: int | None) -> None:
-        """A limit of CuPy's pool. Captured steps have arenas of their own, which it does not count.
+        """Limits CuPy's pool. Captured steps use arenas of their own, which the pool does not count.
 
         Raises:
-            ConfigError: the GPU has less memory.
+            ConfigError: the GPU has less memory than that.
         """
         _, total = self._cp.cuda.runtime.memGetInfo()
         budget = (nbytes or 0) + self.outside_bytes
         if nbytes and budget > total:
             raise ConfigError(
-                f"memory budget of {budget / 1e9:.1f} GB: expected at most the {total / 1e9:.1f} GB of {self.name}. "
-                "Give less, or leave the budget out."
+                f"memory budget of {budget / 1000000000.0:.1f} GB: expected at most the {total / 1000000000.0:.1f} GB "
+                f"of {self.name}. Give a smaller budget, or leave it out."
             )
-        self._cp.get_default_memory_pool().set_limit(size=nbytes or 0)  # 0 is none
+        self._cp.get_default_memory_pool().set_limit(size=nbytes or 0)  # 0 means no limit
 
     def trim(self) -> None:
-        """Gives blocks that are free and whole back to the driver, which waits for the GPU."""
+        """Returns free blocks to the driver. The driver waits for the GPU."""
         self._cp.get_default_memory_pool().free_all_blocks()
 
     def lasting(self, nbytes: int) -> HostNumbers:
-        """Pinned memory from CuPy's pool, which hands it out again when it is dropped: `quiet` comes before that.
+        """Pinned memory from CuPy's pool. The pool may reuse it once it is dropped, so call `quiet` before that.
 
         Raises:
-            DeviceError: the host has no room.
+            DeviceError: the host has not enough memory.
         """
         try:
             block = self._cp.cuda.alloc_pinned_memory(max(nbytes, 1))
         except self._cp.cuda.runtime.CUDARuntimeError as error:
             raise DeviceError(
-                f"pinned memory: expected {nbytes / 1e6:.0f} MB more of the host's memory, got: {error}. "
-                "Free some, or give the device a larger budget."
+                f"pinned memory: expected {nbytes / 1000000.0:.0f} MB more of the host's memory, got: {error}. Free "
+                "host memory, or give the device a larger budget."
             ) from error
         return np.frombuffer(block, np.uint8, nbytes)
 
     def slot(self, nbytes: int) -> CudaSlot:
-        """A slot whose copies go over a stream of their own."""
+        """A slot that is filled on the copy stream."""
         return CudaSlot(self, _copies(self.ordinal), nbytes)
 
     def view(self, buffer: Any, offset: int, shape: Sequence[int], dtype: str) -> Any:
@@ -202,15 +206,15 @@ class CudaDevice(Gpu, Device):
 
     @functools.cached_property
     def stamps(self) -> Stamps:
-        """Rows for stamps."""
+        """Allocates and reads stamps."""
         return Stamps(self)
 
     def stamp(self) -> Stamp:
-        """An event recorded on the stream, behind a kernel that reads the counters of every multiprocessor."""
+        """An event recorded on the stream, after a kernel that reads the cycle counter of every multiprocessor."""
         return self.stamps.take()
 
     def elapsed(self, start: Stamp, end: Stamp) -> Lapse:
-        """Seconds between two events; cycles and clock by the readings, if enough multiprocessors were read."""
+        """Seconds between two events; cycles and clock if enough multiprocessors were read."""
         seconds = self.elapsed_s(start.event, end.event)
         found = cycles_between(start.row, end.row)
         return Lapse(seconds, *found) if found else Lapse(seconds)
@@ -232,7 +236,7 @@ class CudaDevice(Gpu, Device):
         }
 
     def trials(self) -> list[Trial]:
-        """Each product and attention whose algorithm was chosen, and each op whose way was."""
+        """Each product and attention with a chosen algorithm, and each op with a chosen implementation."""
         found = []
         if "products" in self.__dict__:
             for p, choice in self.products.choices.items():
@@ -244,8 +248,8 @@ class CudaDevice(Gpu, Device):
         return found + [Trial("way", "", (), choice, name=what, way=way) for what, (way, choice) in ways]
 
     def close(self) -> None:
-        """Gives the memory pools back to the driver."""
-        if getattr(self._opener, "counted", False):  # in another thread it is not there to be removed
+        """Returns the memory pools to the driver."""
+        if getattr(self._opener, "counted", False):  # in another thread there is no hook to remove
             self._hook.__exit__(None, None, None)
             self._opener.counted = False
         self.__dict__.pop("_scratch", None)
@@ -254,13 +258,13 @@ class CudaDevice(Gpu, Device):
         self._cp.get_default_pinned_memory_pool().free_all_blocks()
 
     def _upload(self, numbers: HostNumbers, out: Any) -> Any:
-        """One copy from pinned memory, waited for: the pinned block may serve the next copy at once."""
+        """One copy from pinned memory. Waits for it, because the next copy may reuse the pinned block."""
         if out is None:
             with self.room(f"{numbers.dtype} {numbers.shape} from the host"):
                 out = self._cp.empty(numbers.shape, numbers.dtype)
         if out.shape != numbers.shape or out.dtype != numbers.dtype or not out.flags.c_contiguous:
             raise ArgumentError(
-                f"to_device into out: expected contiguous {out.dtype} {out.shape}, got {numbers.dtype} {numbers.shape}."
+                f"to_device: expected out contiguous, {out.dtype} {out.shape}, got {numbers.dtype} {numbers.shape}."
             )
         if numbers.nbytes:
             staged = self._pinned(numbers.shape, numbers.dtype)
@@ -291,9 +295,9 @@ class CudaDevice(Gpu, Device):
 
 
 class _PinnedLane:
-    """A pinned block, the stream that copies out of it, and an event behind the last copy.
+    """A pinned block, the stream that copies out of it, and an event after the last copy.
 
-    Threads other than the device's own call it: a copy and an event need no current device, as both name theirs.
+    Threads other than the device's own call it. They need no current device: the copy and the event name theirs.
     """
 
     def __init__(self, cp: Any, stream: Any, chunk_bytes: int) -> None:
@@ -319,7 +323,7 @@ class _PinnedLane:
 
 
 def _pool_counter(cp: Any, memory: Memory) -> Any:
-    """A CuPy memory hook that counts what the pool hands out and takes back."""
+    """A CuPy memory hook that counts allocations and releases of the pool."""
 
     class PoolCounter(cp.cuda.MemoryHook):  # type: ignore[misc]
         name = f"fluxperf {next(_HOOKS)}"

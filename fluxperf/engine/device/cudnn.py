@@ -10,21 +10,21 @@ from typing import Any, NamedTuple
 from fluxperf.engine.device.choices import Choice
 from fluxperf.errors import DeviceError
 
-#: Launches of each candidate in a row, and rounds of that.
+#: Launches of each candidate in a row, and number of rounds.
 _TRIALS, _ROUNDS = 4, 3
 
 _TYPES = {"bfloat16": "BFLOAT16", "float16": "HALF", "float8_e4m3fn": "FP8_E4M3"}
 
-#: Largest number of e4m3. Weights of attention, in [0, 1], are rounded to e4m3 times this.
+#: Largest e4m3 value. Attention weights, in [0, 1], are multiplied by it before they are rounded to e4m3.
 _E4M3_MOST = 448.0
 
-#: Identifiers of a graph's tensors: Q, K, V, O; scales in e4m3: those to multiply Q, K, V and weights by once they are
-#: read, those to multiply weights and O by before they are rounded.
+#: Identifiers of a graph's tensors: Q, K, V and O; in e4m3 also the factors that dequantize Q, K, V and the attention
+#: weights, and those that quantize the weights and O.
 _Q, _K, _V, _O, _DESCALE_Q, _DESCALE_K, _DESCALE_V, _DESCALE_S, _SCALE_S, _SCALE_O = range(1, 11)
 
 
 def version() -> str | None:
-    """Version of the cuDNN library that would be used, or ``None`` if there is none."""
+    """Version of the installed cuDNN library; ``None`` if there is none."""
     try:
         import cudnn
     except (ImportError, OSError):
@@ -67,8 +67,8 @@ class Cudnn:
             self._handle = cudnn.create_handle()
         except (ImportError, OSError, RuntimeError) as error:
             raise DeviceError(
-                f"attention: expected cudnn-frontend and cuDNN, but they do not load ({error}). "
-                "Install fluxperf[cuda12] or fluxperf[cuda13], whichever fits the driver (`fluxperf doctor`)."
+                f"attention: expected cudnn-frontend and cuDNN, but they cannot be loaded ({error}). Install "
+                "fluxperf[cuda12] or fluxperf[cuda13], whichever fits the driver (`fluxperf doctor`)."
             ) from error
         self._cudnn, self._device = cudnn, device
         self._stream: int | None = None
@@ -85,8 +85,12 @@ class Cudnn:
 
         Args:
             layout: extents, strides and dtype.
-            q, k, v, o: the tensors.
-            scales: in e4m3, the scales of q and of k: a float32 each. O comes in units of v, whatever those are.
+            q: address of Q [B, H, L, d].
+            k: address of K, same shape.
+            v: address of V, same shape.
+            o: address of O, same shape.
+            scales: in e4m3, addresses of the scales of Q and of K, one float32 each. O gets the scale of V, which is
+                not needed.
         """
         operands = {_Q: q, _K: k, _V: v, _O: o}
         if scales:
@@ -103,7 +107,7 @@ class Cudnn:
 
     @functools.cached_property
     def _numbers(self) -> tuple[int, int, int]:
-        """Addresses of 1, of the largest e4m3 number, and of one over that, in float32 on the device."""
+        """Addresses of three float32 values on the device: 1, the largest e4m3 value, and its reciprocal."""
         self._constants = self._device.workspace(12).view("float32")
         values = (1.0, _E4M3_MOST, 1 / _E4M3_MOST)
         for index, value in enumerate(values):
@@ -112,7 +116,7 @@ class Cudnn:
         return first, first + 4, first + 8
 
     def _planned(self, layout: Layout, operands: dict[int, int]) -> _Plan:
-        """Plan of a layout: the candidates are timed on the operands of the first call, unless a choice was kept."""
+        """Plan of a layout. Unless a choice is stored, candidates are timed on the operands of the first call."""
         graph = self._graph(layout)
         self._device.quiet()
         try:
@@ -128,13 +132,16 @@ class Cudnn:
                 choice = Choice(times.index(min(times)), times) if names else None
                 if choice is None or not math.isfinite(times[choice.candidate]):
                     raise DeviceError(
-                        f"attention: expected a cuDNN plan for {layout}, got {len(names)} candidates of which none "
-                        "runs. This shape is not supported, or the GPU's memory is full (`fluxperf doctor`)."
+                        f"attention: expected a cuDNN plan for {layout}, but none of {len(names)} candidates runs. "
+                        "The shape is not supported, or the GPU's memory is full (`fluxperf doctor`)."
                     )
                 self._device.choices_kept.keep(what, names, choice)
             plan = _Plan(graph, self._workspace(graph, choice.candidate), choice)
         except self._errors as error:
-            raise DeviceError(f"attention: expected a cuDNN plan for {layout}, got: {error}.") from error
+            raise DeviceError(
+                f"attention: expected a cuDNN plan for {layout}, got: {error}. Use another shape, or "
+                "another cuDNN version (`fluxperf doctor`)."
+            ) from error
         self._plans[layout] = plan
         return plan
 
@@ -146,7 +153,7 @@ class Cudnn:
         return True
 
     def _timed(self, graph: Any, index: int, operands: dict[int, int]) -> float:
-        """Median of the mean seconds of a few runs; infinite for a candidate that does not build or run."""
+        """Median over rounds of the mean seconds of a few runs; infinite for a candidate that does not build or run."""
         if not self._builds(graph, index):
             return float("inf")
         try:

@@ -1,4 +1,4 @@
-"""A GPU as kernels and libraries need it: architecture, memory, CuPy's current stream, events."""
+"""A GPU as kernels and libraries see it: architecture, memory, CuPy's current stream, events."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from fluxperf.engine.device.host import host_dtype
 from fluxperf.engine.nvrtc.launch import launch
 from fluxperf.errors import DeviceError, NoGpuError
 
-#: Name of the 8-bit float dtype of operands, as ml_dtypes has it.
+#: Name of the 8-bit float dtype of operands in ml_dtypes.
 E4M3 = "float8_e4m3fn"
 
-#: Nanoseconds that `Gpu.occupy` takes, and the parameters of its kernel.
+#: Nanoseconds that the kernel of `Gpu.occupy` runs, and its parameters.
 _OCCUPIED_NS, SPIN = 250_000, "q"
 
-#: Oldest architecture with bfloat16 tensor cores.
+#: Lowest compute capability with bfloat16 tensor cores.
 _OLDEST = (8, 0)
 
-#: Bytes that one write of a flush has: multiples of the L2 cache, as a cache need not evict strictly the oldest lines,
-#: and enough that few writes fill a long time.
+#: Bytes of one write of a flush: several times the L2 cache, as a cache need not evict strictly the oldest lines, and
+#: large enough that few writes last a long time.
 _FLUSH_CACHES, _FLUSH_BYTES = 4, 256 << 20
 
 
 class _Scratch(NamedTuple):
-    """Memory that a flush writes to, and the seconds of one write."""
+    """Memory that a flush writes to, and the seconds that one write takes."""
 
     pointer: Any
     nbytes: int
@@ -45,7 +45,7 @@ def available() -> bool:
 
 
 def cupy() -> Any:
-    """CuPy, imported in this one place for devices.
+    """CuPy. Only this function imports it for devices.
 
     Raises:
         DeviceError: it is not installed or does not fit the driver.
@@ -55,8 +55,8 @@ def cupy() -> Any:
         import cupy as module
     except ImportError as error:
         raise DeviceError(
-            f"device 'cuda': expected CuPy, but it does not import ({error}). Install the extra that fits the driver, "
-            "cuda12 or cuda13 (`fluxperf doctor` prints the command), or use --device host."
+            f"device 'cuda': expected CuPy, but it cannot be imported ({error}). Install the extra that fits the "
+            "driver, cuda12 or cuda13 (`fluxperf doctor` prints the command), or use --device host."
         ) from error
     return module
 
@@ -65,10 +65,10 @@ class Gpu:
     """One GPU. Work goes to CuPy's current stream.
 
     Args:
-        ordinal: which GPU.
+        ordinal: index of the GPU.
 
     Raises:
-        DeviceError: no CuPy, no driver, no GPU, or one that is too old.
+        DeviceError: CuPy, the driver or a GPU is missing, or the GPU is too old.
     """
 
     def __init__(self, ordinal: int = 0) -> None:
@@ -85,17 +85,17 @@ class Gpu:
                 f"device 'cuda': expected compute capability {_OLDEST[0]}.{_OLDEST[1]} or newer, got {major}.{minor} "
                 f"({self.name}). Use --device host."
             )
-        # Hopper's own instructions are only in the architecture-specific target.
+        # Hopper's own instructions exist only in the architecture-specific target.
         self.capability = (int(major), int(minor))
         self.architecture = f"sm_{major}{minor}" + ("a" if (major, minor) == (9, 0) else "")
         self.processors = int(self.properties["multiProcessorCount"])
         self.launches: int | None = 0
-        #: Which GPU, as CUDA counts those that are visible.
+        #: Index of the GPU among those that CUDA sees.
         self.ordinal = ordinal
 
     @property
     def bus_id(self) -> str | None:
-        """PCI bus id, which other libraries know this GPU by."""
+        """PCI bus id, by which other libraries identify this GPU."""
         return str(self._cp.cuda.runtime.deviceGetPCIBusId(self.ordinal))
 
     @property
@@ -110,19 +110,19 @@ class Gpu:
 
     @functools.cached_property
     def kernels(self) -> Any:
-        """Kernels compiled for this GPU, from a cache on disk where possible."""
+        """Kernels compiled for this GPU; their machine code is cached on disk."""
         from fluxperf.engine.nvrtc.loader import Kernels
 
         return Kernels(self.architecture)
 
     @functools.cached_property
     def choices_kept(self) -> Choices:
-        """Algorithms that were chosen for this kind of GPU, by this process or earlier ones."""
+        """Choices of algorithms for this GPU model, by this process or earlier ones."""
         return Choices(self.name)
 
     @functools.cached_property
     def ways(self) -> Ways:
-        """Ways to compute an op, chosen by trial."""
+        """Implementations of ops, chosen by measurement."""
         return Ways(self)
 
     @functools.cached_property
@@ -133,7 +133,7 @@ class Gpu:
         return CublasLt(self)
 
     def empty(self, shape: Sequence[int], dtype: str) -> Any:
-        """An uninitialized array; one of e4m3 numbers is of bytes, as CuPy has no such type.
+        """An uninitialized array. e4m3 values are stored in a uint8 array, as CuPy has no such dtype.
 
         Raises:
             DeviceError: the GPU's memory is full.
@@ -142,7 +142,9 @@ class Gpu:
             return self._cp.empty(tuple(shape), "uint8" if dtype == E4M3 else host_dtype(dtype))
 
     def workspace(self, nbytes: int) -> Any:
-        """Bytes that a library keeps: from CuPy's own pool, whichever arena is open, so that they may outlive it.
+        """A workspace for a library, in bytes.
+
+        It comes from CuPy's own pool even while an arena is open, so it may outlive that arena.
 
         Raises:
             DeviceError: the GPU's memory is full.
@@ -152,10 +154,10 @@ class Gpu:
 
     @contextmanager
     def room(self, what: str) -> Iterator[None]:
-        """A region that allocates.
+        """A region that allocates memory.
 
         Raises:
-            DeviceError: the GPU's memory is full; says what there was no room for.
+            DeviceError: the GPU's memory is full; the message names what did not fit.
         """
         try:
             yield
@@ -163,38 +165,39 @@ class Gpu:
             free, total = self._cp.cuda.runtime.memGetInfo()
             if limit := self._cp.get_default_memory_pool().get_limit():
                 raise DeviceError(
-                    f"{self.name}: expected room for {what}, but the {limit / 1e9:.1f} GB that the memory budget "
-                    "leaves are full. Give a larger one, or use a smaller picture or batch."
+                    f"{self.name}: expected room for {what}, but the {limit / 1000000000.0:.1f} GB that remain of the "
+                    "memory budget are full. Give a larger budget, or use a smaller picture or batch."
                 ) from error
             raise DeviceError(
-                f"{self.name}: expected room for {what}, but the memory is full ({free / 1e9:.1f} of "
-                f"{total / 1e9:.1f} GB free). Use a smaller workload or batch, or a bfloat16 rung: float32 needs twice."
+                f"{self.name}: expected room for {what}, but the memory is full ({free / 1000000000.0:.1f} of "
+                f"{total / 1000000000.0:.1f} GB free). Use a smaller workload or batch, or a bfloat16 rung: float32 "
+                "needs twice as much."
             ) from error
 
     def start_profiler(self) -> None:
-        """Begins what a profiler captures, if one is attached that waits for it."""
+        """Starts the capture range of an attached profiler that waits for it."""
         self._cp.cuda.runtime.profilerStart()
 
     def stop_profiler(self) -> None:
-        """Ends it."""
+        """Ends the capture range."""
         self._cp.cuda.runtime.profilerStop()
 
     def quiet(self) -> None:
-        """Waits until nothing runs on the GPU, on any stream: what is timed by trial runs alone."""
+        """Waits until nothing runs on the GPU, on any stream, so that a trial runs alone."""
         self._cp.cuda.runtime.deviceSynchronize()
 
     def untimed_event(self) -> Any:
-        """An event that orders streams and takes no time; not recorded yet."""
+        """An event without timing, to order streams; not recorded yet."""
         return self._cp.cuda.Event(disable_timing=True)
 
     def occupy(self) -> None:
-        """A kernel that waits, longer than the host takes to launch an op of a few kernels."""
+        """Launches a kernel that waits longer than the host needs to launch an op of a few kernels."""
         launches = self.launches
         launch(self, self.kernels.get("spin.cu", "spin_ns", SPIN), (1, 1), 1, _OCCUPIED_NS)
         self.launches = launches
 
     def spend(self, cycles: int) -> None:
-        """A kernel that spins on every multiprocessor; nothing counts its launch."""
+        """Launches a kernel that spins on every multiprocessor. Its launch is not counted."""
         launches = self.launches
         launch(self, self.kernels.get("spin.cu", "spin_cycles", SPIN), (self.processors, 1), 1, cycles)
         self.launches = launches
@@ -206,12 +209,14 @@ class Gpu:
         return event
 
     def elapsed_s(self, start: Any, end: Any) -> float:
-        """Seconds between two events, on the GPU's clock."""
+        """Seconds between two events, by the GPU's clock."""
         end.synchronize()
         return float(self._cp.cuda.get_elapsed_time(start, end)) / 1e3
 
     def flush(self, busy_s: float = 0.0) -> None:
-        """Overwrites the L2 cache several times, again and again for ``busy_s`` at least; returns when that is queued.
+        """Overwrites the L2 cache several times, for at least ``busy_s`` seconds.
+
+        Returns as soon as the writes are queued.
 
         Raises:
             DeviceError: the GPU's memory is full.
@@ -222,15 +227,15 @@ class Gpu:
 
     @functools.cached_property
     def _scratch(self) -> _Scratch:
-        """Outside of CuPy's pool, so that no allocation or peak that a record counts holds it."""
+        """Memory outside of CuPy's pool, so that it is in no allocation count and no peak of a record."""
         cuda = self._cp.cuda
         nbytes = max(_FLUSH_CACHES * int(self.properties["l2CacheSize"]), _FLUSH_BYTES)
         try:
             pointer = cuda.MemoryPointer(cuda.Memory(nbytes), 0)
         except cuda.runtime.CUDARuntimeError as error:
             raise DeviceError(
-                f"{self.name}: flush expected {nbytes / 1e6:.0f} MB of memory besides CuPy's pool, got: {error}. "
-                "Measure before the memory is full, or free the pool."
+                f"{self.name}: flush expected {nbytes / 1000000.0:.0f} MB of memory outside of CuPy's pool, got: "
+                f"{error}. Measure before the memory is full, or free the pool."
             ) from error
         marks = []
         for _ in range(2):  # the first write is not timed

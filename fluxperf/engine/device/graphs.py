@@ -1,7 +1,7 @@
-"""CUDA graphs: work captured once and launched as a whole, with the memory and the step counter that it needs.
+"""CUDA graphs: work that is captured once and launched as a whole, with the memory and the step counter that it needs.
 
-A graph keeps the addresses that it was captured with. So what it allocates comes from an arena, which gives nothing
-back while the graph is there, and what changes from launch to launch lies in device memory at a fixed place.
+A graph keeps the addresses that it was captured with. So its allocations come from an arena, which keeps all memory
+while the graph exists, and values that change from launch to launch lie in device memory at fixed addresses.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fluxperf.errors import ArgumentError, DeviceError
 _DELTAS = 64  # DELTAS: begin_steps.cu
 _THREADS = 256  # THREADS: select_step.cu advance_latents.cu
 
-#: Entry points that steps need around what is captured: file, parameters, and variants, as the launchers of ops.
+#: Kernels that surround a captured step: parameters and variants, in the notation of the ops' launchers.
 FAMILIES = (
     ("begin_steps", f"P P P {_DELTAS}f i i", "f32"),
     ("select_step", "P P q", "b16 b2"),
@@ -27,12 +27,12 @@ FAMILIES = (
 _LAYOUTS = {f"{name}_{variant}": layout for name, layout, variants in FAMILIES for variant in variants.split()}
 _CODES = {"float32": "f32", "bfloat16": "bf16"}
 
-#: Words of 8 bytes in a `state`: the step to be taken, the one behind it, addresses of vectors and of step lengths.
+#: Number of 8-byte words in a `state`: current step, next step, address of the vectors, address of the step lengths.
 _STATE = 4
 
 
 class _Growth:
-    """The driver's allocations for an arena, failed ones counted: after one, a pool lets go of memory that it held.
+    """The driver's allocations for an arena. Counts failures, after which a pool may have released memory that it held.
 
     Args:
         cuda: ``cupy.cuda``.
@@ -51,10 +51,10 @@ class _Growth:
 
 
 class Arena:
-    """Device memory that is given out again only inside the arena, so that a graph may rely on it.
+    """Device memory that is reused only inside the arena, so that a graph may rely on its addresses.
 
     Args:
-        device: the CUDA device; its memory counts all of the arena as in use, free or not.
+        device: the CUDA device. Its memory counter treats the whole arena as in use, free blocks included.
     """
 
     def __init__(self, device: Any) -> None:
@@ -65,17 +65,17 @@ class Arena:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it has from the driver."""
+        """Bytes that the arena has allocated from the driver."""
         return int(self._pool.total_bytes())
 
     @property
     def failed(self) -> int:
-        """How often the driver had no memory for it."""
+        """Number of allocations that the driver refused."""
         return self._growth.failed
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """A region in which what this thread allocates comes from the arena."""
+        """A region in which this thread's allocations come from the arena."""
         try:
             with self._cuda.using_allocator(self._pool.malloc):
                 yield
@@ -83,12 +83,12 @@ class Arena:
             self._count(int(self._pool.free_bytes()))
 
     def close(self) -> None:
-        """Gives everything back that no array holds; no graph of the arena may be under way."""
+        """Returns all memory that no array holds. No graph of the arena may be running."""
         self._pool.free_all_blocks()
         self._count(int(self._pool.free_bytes()))
 
     def _count(self, idle: int) -> None:
-        """Free bytes of the arena are in use as far as anything else on the device can tell."""
+        """Counts the arena's free bytes as in use, because nothing else on the device can have them."""
         self._memory.reserve(idle - self._idle)
         self._idle = idle
 
@@ -97,10 +97,10 @@ class Replay:
     """A captured graph, ready to be launched.
 
     Args:
-        device: counts a launch of the graph as one.
-        graph: CuPy's.
-        launches: launches that were captured.
-        held: memory that they use besides the arena's.
+        device: counts a launch of the graph as one launch.
+        graph: the CuPy graph.
+        launches: number of captured launches.
+        held: memory outside of the arena that the graph uses.
     """
 
     def __init__(self, device: Any, graph: Any, launches: int, held: Sequence[Any]) -> None:
@@ -114,7 +114,7 @@ class Replay:
 
 
 class Graphs:
-    """Captures work of a CUDA device; and the kernels that carry a captured step from one launch to the next.
+    """Captures work of a CUDA device; and launches the kernels that carry a captured step's state to the next launch.
 
     Args:
         device: the CUDA device.
@@ -124,15 +124,17 @@ class Graphs:
         self._device = device
 
     def arena(self) -> Arena:
-        """An arena for one graph."""
+        """A new arena, for one graph."""
         return Arena(self._device)
 
     def capture(self, arena: Arena, work: Callable[[], Any]) -> Replay:
-        """Work as a graph; it is not done now. It must have run before: plans and kernels are there, and memory.
+        """Captures work as a graph without running it.
+
+        The work must have run once before, so that plans, kernels and memory exist.
 
         Args:
-            arena: opened; what the work allocates comes from it.
-            work: launches on the current stream, and on others that it forks from it and joins again.
+            arena: must be open; the work's allocations come from it.
+            work: launches on the current stream, and on streams that it forks from it and joins again.
 
         Raises:
             DeviceError: the memory is full, or something cannot be captured.
@@ -145,14 +147,14 @@ class Graphs:
             try:
                 work()
             except BaseException:
-                with suppress(errors):  # what went wrong has invalidated it
+                with suppress(errors):  # the failed capture has invalidated it
                     stream.end_capture()
                 raise
             graph = stream.end_capture()
             graph.upload(stream)
         except errors as error:
             raise DeviceError(
-                f"graph: the step could not be captured ({error}). Run the rung 'fused', which needs no graph."
+                f"graph: the step could not be captured ({error}). Use the rung 'fused', which needs no graph."
             ) from error
         finally:
             launches, device.launches = device.launches - before, before
@@ -163,7 +165,7 @@ class Graphs:
         return Replay(device, graph, launches, device.products.workspaces)
 
     def state(self) -> Any:
-        """Room for the state of a generation's steps, to be filled by `begin`."""
+        """Memory for the state of a generation's steps; `begin` fills it."""
         return self._device.empty((_STATE,), "int64")
 
     def begin(self, state: Any, vectors: Any, deltas: Sequence[float]) -> Any:
@@ -171,19 +173,19 @@ class Graphs:
 
         Args:
             state: from `state`.
-            vectors: [S, ..] what `select` takes slices of; contiguous.
+            vectors: [S, ..], one slice per step for `select`; contiguous, aligned to 16 bytes.
             deltas: S step lengths.
 
         Returns:
-            What must be held, with the vectors, until the last step is given to the device.
+            Memory that the caller must hold, together with the vectors, until the last step has been submitted.
 
         Raises:
-            ArgumentError: the vectors are not contiguous from a multiple of 16 bytes on.
+            ArgumentError: the vectors are not contiguous or not aligned to 16 bytes.
         """
         if vectors.data.ptr % 16 or not vectors.flags.c_contiguous:
             raise ArgumentError(
-                f"begin: expected contiguous vectors from a multiple of 16 bytes on, got strides {vectors.strides} of "
-                f"{vectors.shape} at {vectors.data.ptr:#x}. Write them out first."
+                f"begin: expected contiguous vectors aligned to 16 bytes, got shape {vectors.shape} with strides "
+                f"{vectors.strides} at address {vectors.data.ptr:#x}. Copy them to a new array first."
             )
         lengths = self._device.empty((len(deltas),), "float32")
         for first in range(0, len(deltas), _DELTAS):
@@ -194,17 +196,17 @@ class Graphs:
         return lengths
 
     def select(self, state: Any, out: Any) -> None:
-        """Copies the step's slice of the vectors to ``out``, contiguous, and notes that the step has begun."""
+        """Copies the current step's slice of the vectors to ``out``, contiguous, and marks the step as begun."""
         word = 16 if (out.nbytes | out.data.ptr) % 16 == 0 else 2
         words = out.nbytes // word
         blocks = min(-(-words // _THREADS), 4 * self._device.processors)
         self._start(f"select_step_b{word}", max(blocks, 1), _THREADS, state.data.ptr, out.data.ptr, words)
 
     def advance(self, state: Any, latents: Any, velocity: Any) -> None:
-        """``latents += delta velocity`` with the step's length, in place; the next step is then the one behind it.
+        """``latents += delta velocity`` in place, with the current step's length. Then the next step becomes current.
 
         Args:
-            state: of steps that have begun with `select`.
+            state: of a step that `select` has begun.
             latents: [..] float32, contiguous.
             velocity: the same shape, float32 or bfloat16, contiguous.
 
@@ -213,7 +215,7 @@ class Graphs:
         if velocity.shape != latents.shape or not velocity.flags.c_contiguous:
             raise ArgumentError(
                 f"advance: expected a contiguous velocity {latents.shape}, got {velocity.shape} with strides "
-                f"{velocity.strides}. Write it out first."
+                f"{velocity.strides}. Copy it to a new array first."
             )
         blocks = min(-(-latents.size // _THREADS), 16 * self._device.processors)
         entry = f"advance_latents_{_CODES[str(velocity.dtype)]}"
@@ -221,7 +223,7 @@ class Graphs:
         self._start(entry, max(blocks, 1), _THREADS, *places, latents.size)
 
     def copy(self, source: Any, out: Any) -> None:
-        """Copies a device array to another place on the device.
+        """Copies a device array into another device array.
 
         Raises:
             ArgumentError: shapes or dtypes differ.

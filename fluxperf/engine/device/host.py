@@ -1,7 +1,7 @@
-"""The host device: NumPy memory that is as strict as a GPU's.
+"""The host device: NumPy memory with the restrictions of GPU memory.
 
-A `HostArray` stands for device memory. It gives its numbers to nobody but the door and the functions launched on its
-device, so a copy that would be slow on a GPU cannot hide here.
+A `HostArray` stands for device memory. Only the door and functions launched on its device can access its values. So
+code that would copy implicitly on a GPU fails here too.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from fluxperf.engine.device.base import Device, Memory
 from fluxperf.engine.device.transfers import Door, HostNumbers
 from fluxperf.errors import ArgumentError, TransferError
 
-#: Names of dtypes that NumPy does not know by itself.
+#: dtypes that NumPy does not have by itself.
 _EXTRA_DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float8_e4m3fn": ml_dtypes.float8_e4m3fn}
 
-#: Bytes of NaN in every dtype of a weight.
+#: The byte that makes NaN in every dtype of a weight.
 _POISON = 0xFF
 
-#: Written by a flush: more than a core's L2 and its share of L3 on current machines.
+#: Bytes that a flush writes: more than a core's L2 cache and its share of L3 on current machines.
 _FLUSH_BYTES = 64 << 20
 
 
@@ -36,13 +36,13 @@ def host_dtype(name: str) -> np.dtype[Any]:
 
 
 class _Pointer(NamedTuple):
-    """Address of an array's first element, under the name that CuPy gives it."""
+    """Address of an array's first element, under the attribute name that CuPy uses."""
 
     ptr: int
 
 
 class HostArray:
-    """An array in the memory of a host device. Views are allowed, arithmetic and implicit copies are not."""
+    """An array in the memory of a host device. It allows views, but no arithmetic and no implicit copies."""
 
     __slots__ = ("_data", "_device", "_owned", "base")
 
@@ -51,7 +51,7 @@ class HostArray:
     ) -> None:
         self._device = device
         self._data = data
-        #: The array that owns the memory, or ``None`` for an owner.
+        #: The array that owns the memory; ``None`` if this array does.
         self.base = base
         self._owned = 0 if base is not None or borrowed else data.nbytes
         if base is None and not borrowed:
@@ -73,7 +73,7 @@ class HostArray:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the elements (of the view, not of its owner)."""
+        """Bytes of this array's elements (for a view, not of the whole owner)."""
         return self._data.nbytes
 
     @property
@@ -124,13 +124,15 @@ class HostArray:
 
     def _view(self, data: Any, what: str) -> HostArray:
         if not isinstance(data, np.ndarray) or (data.size and not np.may_share_memory(data, self._data)):
-            raise TransferError(f"{what} of a device array: expected a view, but it would copy elements. Use an op.")
+            raise TransferError(
+                f"{what} of a device array: expected a view, but this would copy elements. Use an op that moves data."
+            )
         return HostArray(self._device, data, self.base if self.base is not None else self)
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise TransferError(
-            f"{self!r} is device memory: expected an op or the door (to_host), got an implicit conversion "
-            "or arithmetic. Both would be hidden copies or launches on a GPU."
+            f"{self!r} is device memory: expected an op or the door (to_host), got an implicit conversion or "
+            "arithmetic. On a GPU this would be a hidden copy or launch."
         )
 
     __array__ = __array_ufunc__ = __array_function__ = _refuse
@@ -144,7 +146,7 @@ class HostArray:
 
 
 class _OwnMemory:
-    """A lane of the host device: bytes are written where they belong, and nothing is left to send."""
+    """A lane of the host device: bytes are written directly to their destination, so there is nothing to send."""
 
     def __init__(self, chunk_bytes: int) -> None:
         self.chunk_bytes = chunk_bytes
@@ -154,14 +156,14 @@ class _OwnMemory:
         return numbers
 
     def send(self, out: HostArray, start: int, stop: int) -> None:
-        """Nothing is left to do."""
+        """Does nothing."""
 
     def close(self) -> None:
-        """Nothing is under way."""
+        """Does nothing."""
 
 
 class _HostSlot:
-    """A slot of the host device, as strict as a GPU's: bytes are there from `acquire` to `release` and poison else."""
+    """A slot of the host device. It holds its bytes only from `acquire` to `release`, and NaN at all other times."""
 
     def __init__(self, buffer: HostArray) -> None:
         self.buffer = buffer
@@ -170,12 +172,12 @@ class _HostSlot:
 
     def fill(self, memory: HostNumbers) -> None:
         if self._held:
-            raise AssertionError("a slot was filled while it was read")
+            raise AssertionError("a slot was filled while it was in use")
         self._filling = memory
 
     def acquire(self) -> None:
         if self._filling is None or self._held:
-            raise AssertionError("a slot was read that nothing was fetched into")
+            raise AssertionError("a slot was acquired before it was filled")
         self.buffer._data[: self._filling.size] = self._filling
         self._filling, self._held = None, True
 
@@ -185,7 +187,7 @@ class _HostSlot:
 
 
 class HostDevice(Device):
-    """NumPy memory with a door and a clock. What CUDA runs as kernels runs here as plain NumPy functions, the twins."""
+    """NumPy memory with a door and a clock. In place of CUDA kernels it runs plain NumPy functions, the twins."""
 
     kind = "host"
     ran_as = "twin"
@@ -195,7 +197,7 @@ class HostDevice(Device):
         self.memory = Memory()
 
     def empty(self, shape: Sequence[int], dtype: str) -> HostArray:
-        """An array of NaN, or of the largest integer (poison, so that an element that nobody writes is noticed)."""
+        """An array of NaN, or of the largest integer, so that an element that is never written is noticed."""
         kind = host_dtype(dtype)
         if kind.kind in "iu":
             return HostArray(self, np.full(tuple(shape), np.iinfo(kind).max, kind))
@@ -204,42 +206,42 @@ class HostDevice(Device):
     def draw_normal(
         self, key: Sequence[int], shape: Sequence[int], dtype: str, std: float, mean: float = 0.0
     ) -> HostArray:
-        """Normal numbers from NumPy's default generator (PCG64) seeded with ``key``, rounded to bfloat16."""
+        """Normally distributed values from NumPy's generator PCG64 seeded with ``key``, rounded to bfloat16."""
         numbers = np.random.default_rng(list(key)).standard_normal(math.prod(shape), np.float32)
         numbers = (numbers * np.float32(std) + np.float32(mean)).astype(ml_dtypes.bfloat16)
         return HostArray(self, numbers.reshape(tuple(shape)).astype(host_dtype(dtype)))
 
     def lend(self, array: HostArray) -> npt.NDArray[Any]:
-        """The memory as a NumPy array; bfloat16 as int16."""
+        """The same memory as a NumPy array; bfloat16 as int16."""
         data = array._data
         return data.view(np.int16) if data.dtype == host_dtype("bfloat16") else data
 
     def borrow(self, tensor: Any) -> HostArray:
-        """The memory of a tensor of the host; it is not counted as this device's."""
+        """The memory of a host tensor; it is not counted as this device's."""
         return HostArray(self, np.from_dlpack(tensor), borrowed=True)
 
     def lasting(self, nbytes: int) -> HostNumbers:
-        """Plain memory, which stands in for pinned memory."""
+        """Ordinary memory, which stands for pinned memory."""
         return np.empty(nbytes, np.uint8)
 
     def slot(self, nbytes: int) -> _HostSlot:
-        """A slot whose copies are done when it is acquired."""
+        """A slot whose copies complete when it is acquired."""
         made = _HostSlot(self.empty((nbytes,), "uint8"))
         made.release()
         return made
 
     def view(self, buffer: HostArray, offset: int, shape: Sequence[int], dtype: str) -> HostArray:
-        """A view of the buffer's bytes as other numbers."""
+        """A view of the buffer's bytes with another shape and dtype."""
         kind = host_dtype(dtype)
         numbers = buffer._data[offset : offset + math.prod(shape) * kind.itemsize].view(kind).reshape(tuple(shape))
         return HostArray(self, numbers, buffer.base if buffer.base is not None else buffer)
 
     def copy(self, source: HostArray, out: HostArray) -> None:
-        """Writes the numbers into the other array's memory."""
+        """Copies the values into the other array's memory."""
         out._data[...] = source._data
 
     def synchronize(self) -> None:
-        """Nothing is pending on the host; counted all the same."""
+        """Counts a synchronization. Work on the host is always complete."""
         self.door.ledger.syncs += 1
 
     def mark(self) -> int:
@@ -251,11 +253,14 @@ class HostDevice(Device):
         return (end - start) / 1e9
 
     def flush(self, busy_s: float = 0.0) -> None:
-        """Writes more than a core's caches hold. It is done when it returns, so nothing queues up behind it."""
+        """Writes more than a core's caches hold. It is complete when the call returns."""
         np.zeros(_FLUSH_BYTES, np.uint8).fill(1)
 
     def launch(self, function: Callable[..., Any], *args: Any, out: HostArray | None = None, **options: Any) -> Any:
         """Runs a plain NumPy function on the memory of this device's arrays, as CUDA runs a kernel.
+
+        Arguments may be host arrays, tuples of them (also nested or named), scalars and ``None``, but not plain NumPy
+        arrays.
 
         Arguments may be host arrays, tuples of them (nested, named or not), scalars and none, no plain NumPy arrays.
 
@@ -278,8 +283,7 @@ class HostDevice(Device):
             return value._data
         if isinstance(value, np.ndarray):
             raise TransferError(
-                f"expected device memory, got a plain NumPy array {value.shape}. "
-                "Bring it in with to_device(array, label)."
+                f"expected device memory, got a plain NumPy array {value.shape}. Copy it with to_device(array, label)."
             )
         if isinstance(value, tuple):
             opened = [self._open(item) for item in value]
@@ -297,7 +301,7 @@ class HostDevice(Device):
             return HostArray(self, np.array(numbers, order="C"))
         if out.shape != numbers.shape or out.dtype != numbers.dtype:
             raise ArgumentError(
-                f"to_device into out: expected {out.dtype} {out.shape}, got {numbers.dtype} {numbers.shape}."
+                f"to_device: expected out {out.dtype} {out.shape}, got {numbers.dtype} {numbers.shape}."
             )
         out._data[...] = numbers
         return out
@@ -306,6 +310,6 @@ class HostDevice(Device):
         if out is None:
             return np.array(array._data, order="C")
         if out.nbytes != array.nbytes:
-            raise ArgumentError(f"to_host into out: expected {array.nbytes} bytes, got {out.nbytes}.")
+            raise ArgumentError(f"to_host: expected out of {array.nbytes} bytes, got {out.nbytes}.")
         out[...] = np.ascontiguousarray(array._data).reshape(-1).view(np.uint8)
         return out

@@ -1,7 +1,7 @@
-"""Observers: what watches a run from its seams. They attach when binding; model and ops never mention them.
+"""Observers: objects that watch a run. They attach at binding time; the model and the ops do not mention them.
 
-The seams are steps, sections (one block of the model each) and ops. An unobserved run has none of them and pays
-nothing.
+A run calls them at steps, sections (one block of the model each) and ops. An unobserved run makes no such calls and has
+no overhead.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from fluxperf.engine.device.transfers import DoorLedger
 
 
 class Observer(Protocol):
-    """Told of every seam. ``composed`` marks an op that is made of other ops, which are told as well."""
+    """Receives a call at the begin and end of every section and op.
+
+    ``composed`` marks an op made of ops that are reported too.
+    """
 
     def enter_section(self, section: str, index: int) -> None:
         """A block begins: its section (embed, double, single, final, loop, step) and its index."""
@@ -25,11 +28,11 @@ class Observer(Protocol):
         """An op begins."""
 
     def leave_op(self, args: tuple[Any, ...], result: Any) -> None:
-        """The innermost op ends: what it was given and what it returned."""
+        """The innermost op ends. ``args`` are its arguments, ``result`` its result."""
 
 
 class LedgerScopes:
-    """Writes the open section, block index and innermost op into a ledger, so that each crossing is attributed."""
+    """Writes the current section, block index and innermost op into a ledger, which attributes copies to them."""
 
     def __init__(self, ledger: DoorLedger) -> None:
         self._ledger = ledger
@@ -42,7 +45,7 @@ class LedgerScopes:
         self._ledger.section, self._ledger.index = section, index
 
     def leave_section(self) -> None:
-        """Goes back to the section around it."""
+        """Returns to the enclosing section."""
         self._ledger.section, self._ledger.index = self._sections.pop()
 
     def enter_op(self, op: str, composed: bool) -> None:
@@ -51,15 +54,17 @@ class LedgerScopes:
         self._ledger.op = op
 
     def leave_op(self, args: tuple[Any, ...], result: Any) -> None:
-        """Goes back to the op around it."""
+        """Returns to the enclosing op."""
         self._ledger.op = self._ops.pop()
 
 
 class SectionTimes:
-    """Times every section between two marks on the device's clock; nothing waits while they are set.
+    """Times every section between two marks on the device's clock.
+
+    The host waits for no mark until `seconds` is called.
 
     Args:
-        device: whose marks.
+        device: sets the marks.
     """
 
     def __init__(self, device: Device) -> None:
@@ -68,21 +73,21 @@ class SectionTimes:
         self._closed: list[tuple[str, int, Any, Any]] = []
 
     def enter_section(self, section: str, index: int) -> None:
-        """Sets a mark."""
+        """Sets a mark at the section's begin."""
         self._open.append((section, index, self._device.mark()))
 
     def leave_section(self) -> None:
-        """Sets another one."""
+        """Sets a mark at the section's end."""
         self._closed.append((*self._open.pop(), self._device.mark()))
 
     def enter_op(self, op: str, composed: bool) -> None:
-        """Nothing: ops are not timed."""
+        """Does nothing: ops are not timed."""
 
     def leave_op(self, args: tuple[Any, ...], result: Any) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def seconds(self) -> dict[tuple[str, int], float]:
-        """Seconds by section and index, those of several visits added; waits for the last mark."""
+        """Seconds by section and index, summed over several visits; waits for the last mark."""
         total: dict[tuple[str, int], float] = {}
         for section, index, start, end in self._closed:
             total[section, index] = total.get((section, index), 0.0) + self._device.elapsed_s(start, end)
@@ -90,10 +95,10 @@ class SectionTimes:
 
 
 class Domain(Protocol):
-    """Takes ranges: a domain of ``nvtx``, or a substitute in tests."""
+    """Takes NVTX ranges: a domain of ``nvtx``, or a substitute in tests."""
 
     def get_event_attributes(self, message: str, *, category: str | None, payload: int | None) -> Any:
-        """Attributes of a range, made once and used again."""
+        """Attributes of a range, made once and used for many ranges."""
 
     def push_range(self, attributes: Any) -> None:
         """Opens a range on the calling thread."""
@@ -105,17 +110,17 @@ class Domain(Protocol):
 class NvtxRanges:
     """Pushes an NVTX range per step, section, op and copy: ``step 2 / double 7 / scale / scale.x``.
 
-    Its domain is ``fluxperf``, its category the rung; the range of a copy is named by the copy's label and has its
-    bytes as payload. Attributes are prepared once per name: pushing a prepared one costs well under a microsecond.
+    The domain is ``fluxperf`` and the category is the rung. The range of a copy has the copy's label as name and its
+    bytes as payload. Attributes are prepared once per name, so pushing a range costs well under a microsecond.
 
     Args:
-        category: the rung; none if empty.
-        domain: what stands in for NVTX.
+        category: the rung; no category if empty.
+        domain: replaces NVTX in tests.
     """
 
     def __init__(self, category: str = "", domain: Domain | None = None) -> None:
         if domain is None:
-            import nvtx  # only what pushes ranges needs it
+            import nvtx  # imported only where ranges are pushed
 
             domain = nvtx.get_domain("fluxperf")
         self._domain: Domain = domain
@@ -124,7 +129,7 @@ class NvtxRanges:
 
     @property
     def enabled(self) -> bool:
-        """Whether anything takes the ranges: without a tool, a domain of ``nvtx`` prepares nothing."""
+        """Whether a tool records the ranges. Without one, a domain of ``nvtx`` prepares no attributes."""
         return self._prepared("fluxperf") is not None
 
     def _prepared(self, name: str, nbytes: int | None = None) -> Any:

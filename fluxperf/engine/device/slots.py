@@ -1,4 +1,4 @@
-"""Slots of a GPU: device memory that pinned memory is copied into while kernels run, ordered by events both ways."""
+"""Slots of a GPU: device buffers that are filled from pinned memory while kernels run, ordered by two events."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from fluxperf.engine.device.transfers import HostNumbers
 
 
 class CudaSlot:
-    """A buffer, the stream that copies into it, and an event for each direction of waiting. See `transfers.Slot`.
+    """A buffer, the stream that copies into it, and one event for each direction of waiting. See `transfers.Slot`.
 
-    *Order*. A copy waits for ``_free``, which the compute stream records behind the last work that reads the buffer;
-    compute waits for ``_filled``, recorded behind the copy. A wait takes the event as it was recorded last when the
-    wait is given to the stream, so recording it again for the next turn changes nothing about a wait that is queued:
-    two events serve all turns, as the host gives everything to both streams in the order of a slot's life. Work that
-    `Device.beside` forks to another stream waits for the compute stream when it begins, so for the copy too, and is
-    joined again before the block ends, so before ``_free`` is recorded.
+    *Order*. A copy waits for ``_free``, which the compute stream records after the last work that reads the buffer.
+    Compute waits for ``_filled``, which is recorded after the copy. A wait refers to the event's latest record at the
+    time of the call, so recording the event again for the next turn does not change a wait that is queued already. The
+    host submits all calls in the order of a slot's life, so two events serve all turns. Work that `Device.beside` forks
+    to another stream waits for the compute stream when it begins, and so for the copy. It joins the compute stream
+    before the block ends, and so before ``_free`` is recorded.
 
     *Memory*. The buffer comes from the pool of the compute stream, which may hand out memory that work on that stream
-    still writes: ``_free`` is recorded behind that work too, when the slot is made. The pool knows nothing of the copy
-    stream: a buffer may be dropped only when no copy into it is under way, and so may the pinned memory. Whoever drops
-    them calls `Device.quiet` first.
+    still writes. ``_free`` is recorded after that work too, when the slot is made. The pool does not know the copy
+    stream, so neither the buffer nor the pinned memory may be dropped while a copy is running. Whoever drops them calls
+    `Device.quiet` first.
 
     Args:
         device: the CUDA device; its current stream is the compute stream.
-        copies: the stream that copies.
+        copies: the copy stream.
         nbytes: of the buffer.
     """
 
@@ -35,15 +35,15 @@ class CudaSlot:
         self.release()
 
     def fill(self, memory: HostNumbers) -> None:
-        """One asynchronous copy, behind the last release."""
+        """Submits one asynchronous copy, which runs after the last release."""
         self._copies.wait_event(self._free)
         self.buffer.data.copy_from_host_async(memory.ctypes.data, memory.nbytes, self._copies)
         self._filled.record(self._copies)
 
     def acquire(self) -> None:
-        """The compute stream waits for the copy; the host does not."""
+        """Makes the compute stream wait for the copy; the host does not wait."""
         self._device.stream.wait_event(self._filled)
 
     def release(self) -> None:
-        """Marks the end of what reads the buffer."""
+        """Marks the end of the work that reads the buffer."""
         self._free.record(self._device.stream)

@@ -1,7 +1,8 @@
-"""Stamps: the cycle counter of every multiprocessor, read on the device where an event is recorded.
+"""Stamps: events that also record the cycle counter of every multiprocessor, read on the device.
 
-Seconds tell how long work took, not how much it was: a GPU at its limit of power changes its clock all the time. Cycles
-of the multiprocessors stay the same for the same work (but for what waits for memory, whose clock is another one).
+Seconds measure how long work took, but not how much work it was: a GPU at its power limit changes its clock all the
+time. The multiprocessors' cycles stay the same for the same work, except while it waits for memory, which has another
+clock.
 """
 
 from __future__ import annotations
@@ -13,20 +14,21 @@ import numpy as np
 from fluxperf.engine.device.transfers import HostNumbers
 from fluxperf.engine.nvrtc.launch import launch
 
-#: Entry point of a stamp, its parameters, and rows that are allocated at once.
+#: Kernel of a stamp, its parameters, and number of rows that are allocated at once.
 ENTRY, LAYOUT, _ROWS = "stamp_sm", "P i", 128
 
-#: Bytes of a multiprocessor's two readings.
+#: Bytes of the two readings of a multiprocessor.
 _PAIR_BYTES = 16
 
-#: Share of the multiprocessors that must be in both stamps.
+#: Share of the multiprocessors that must appear in both stamps.
 _FEWEST = 0.5
 
 
 class Lapse(NamedTuple):
     """The time between two stamps.
 
-    ``cycles`` of a multiprocessor's clock and its mean rate ``clock_hz`` are ``None`` on a device that tells no cycles.
+    ``cycles`` of a multiprocessor's clock and the mean rate ``clock_hz``; both are ``None`` on a device without cycle
+    counters.
     """
 
     seconds: float
@@ -35,13 +37,13 @@ class Lapse(NamedTuple):
 
 
 class Stamp:
-    """A stamp that was given to the device: an event, and a row of readings that is there when the event is.
+    """A stamp that was submitted to the device: an event, and a row of readings that is complete when the event is.
 
     Args:
-        event: recorded behind the readings.
+        event: recorded after the readings.
         row: [multiprocessors, 2] cycles and nanoseconds; zeros where nothing was written yet.
-        place: the row's number, for `Stamps`.
-        free: takes the number back when nobody holds the stamp.
+        place: index of the row in `Stamps`.
+        free: takes the index back when nothing holds the stamp any more.
     """
 
     __slots__ = ("_free", "_place", "event", "row")
@@ -54,10 +56,10 @@ class Stamp:
 
 
 class Stamps:
-    """Rows for stamps in the host's pinned memory, which the GPU writes to by itself: no copy is made to read them.
+    """Rows for stamps in pinned host memory. The GPU writes to it directly, so no copy is needed to read them.
 
     Args:
-        gpu: launches the kernel on its current stream. Stamps are no work of the program: nothing counts them.
+        gpu: launches the kernel on its current stream. Stamps are not work of the program, so nothing counts them.
     """
 
     def __init__(self, gpu: Any) -> None:
@@ -67,12 +69,12 @@ class Stamps:
         self._free: list[int] = []
 
     def take(self) -> Stamp:
-        """A stamp of this moment of the current stream."""
+        """A stamp at the current point of the current stream."""
         if not self._free:
             self._grow()
         gpu, place = self._gpu, self._free.pop()
         row = self._rows[place]
-        row[...] = 0  # whoever held it last has let go of it, so nothing writes there any more
+        row[...] = 0  # its last holder has released it, so nothing writes to it any more
         launches = gpu.launches
         launch(gpu, self._kernel, (gpu.processors, 1), 32, row.ctypes.data, gpu.processors)
         gpu.launches = launches
@@ -86,10 +88,10 @@ class Stamps:
 
 
 def cycles_between(start: HostNumbers, end: HostNumbers) -> tuple[float, float] | None:
-    """Cycles and mean clock in hertz between two rows of readings; medians over the multiprocessors that are in both.
+    """Cycles and mean clock in hertz between two rows of readings: medians over the multiprocessors that are in both.
 
-    The clock of one is its cycles over the nanoseconds of the same one. ``None`` if fewer than half of them are there,
-    or if no time passed.
+    The clock of a multiprocessor is its cycles divided by its nanoseconds. ``None`` if too few multiprocessors are in
+    both rows, or if no time passed.
 
     Args:
         start: [multiprocessors, 2] cycles and nanoseconds, unsigned; zeros where nothing was read.

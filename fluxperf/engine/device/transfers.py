@@ -1,7 +1,7 @@
 """The door: the only place where bytes cross between host and device.
 
-Each crossing has a label and is written into a ledger, on the host device as on CUDA; so the number of copies is
-exact, testable and gateable without a GPU. Inside `sealed` any crossing raises.
+Each crossing has a label and is written into a ledger, on the host device as on CUDA. So the number of copies is exact,
+and can be tested and gated without a GPU. Inside `sealed` any crossing raises.
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ from fluxperf.errors import ArgumentError, TransferError
 
 Direction = Literal["d2h", "h2d"]
 HostNumbers = npt.NDArray[Any]
-#: Writes the bytes of a tensor that begin at an offset into host memory (uint8), from any thread.
+#: Called as ``fill(offset, memory)`` from any thread: writes the tensor's bytes from an offset on into host memory
+#: (uint8).
 Fill = Callable[[int, HostNumbers], None]
 
 #: Bytes that one reader fills and sends at a time.
 CHUNK_BYTES = 1 << 22
-#: Threads that fill chunks. More than a disk needs cores: most of them wait for it.
+#: Number of threads that fill chunks. It exceeds the cores that a disk needs, because most threads wait for the disk.
 READERS = 16
-#: Lanes per reader: one is filled while the copy out of the other is under way.
+#: Lanes per reader: one is filled while the other is being copied to the device.
 LANES = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """One copy through the door. ``op``, ``section`` and ``index`` are empty where nothing observes them."""
+    """One copy through the door. ``op``, ``section`` and ``index`` are empty if no observer sets them."""
 
     order: int
     direction: Direction
@@ -46,7 +47,7 @@ class Crossing:
 
 @dataclass
 class DoorLedger:
-    """Every crossing of a device, in order, under the scope that was open when it happened."""
+    """All crossings of a device, in order, each with the section and op in which it happened."""
 
     crossings: list[Crossing] = field(default_factory=list)
     syncs: int = 0
@@ -60,58 +61,61 @@ class DoorLedger:
         self.crossings.append(row)
 
     def count(self, direction: Direction, since: int = 0) -> int:
-        """Number of copies in that direction since a position in the ledger."""
+        """Number of copies in that direction, from a ledger index on."""
         return sum(crossing.direction == direction for crossing in self.crossings[since:])
 
     def bytes(self, direction: Direction, since: int = 0) -> int:
-        """Bytes copied in that direction since a position in the ledger."""
+        """Bytes copied in that direction, from a ledger index on."""
         return sum(crossing.bytes for crossing in self.crossings[since:] if crossing.direction == direction)
 
 
 class Lane(Protocol):
-    """Host memory through which a device takes bytes, one chunk at a time. Used by one thread at a time."""
+    """Host memory through which a device receives bytes, one chunk at a time. Only one thread at a time may use it."""
 
     def memory(self, out: Any, start: int, stop: int) -> HostNumbers:
         """Host memory (uint8) for bytes ``start`` to ``stop`` of a device array; waits until the lane is free."""
 
     def send(self, out: Any, start: int, stop: int) -> None:
-        """Copies what the memory holds into the array; may return before the copy is done."""
+        """Copies the memory's content into the array; may return before the copy is complete."""
 
     def close(self) -> None:
-        """Waits for the copy under way, if any."""
+        """Waits for a copy that is still running."""
 
 
 class Slot(Protocol):
-    """Device memory that is filled from the host beside the compute, again and again.
+    """Device memory that is filled from the host repeatedly, while the device computes.
 
-    Its life is ``fill``, ``acquire``, work that reads ``buffer``, ``release``, and ``fill`` again; a new slot is
-    released. Calls come from one thread.
+    The calls repeat in this order: ``fill``, ``acquire``, work that reads ``buffer``, ``release``. A new slot is in the
+    released state. All calls come from one thread.
     """
 
     buffer: Any
 
     def fill(self, memory: HostNumbers) -> None:
-        """Begins a copy of lasting host memory to the buffer's beginning, behind what was given before `release`."""
+        """Starts a copy of pinned host memory to the buffer's begin.
+
+        It runs after all work before the last `release`.
+        """
 
     def acquire(self) -> None:
-        """Work that is given to the device's stream from now on finds the bytes."""
+        """Guarantees that work submitted from now on sees the bytes."""
 
     def release(self) -> None:
-        """Nothing that is given to the device from now on reads the buffer."""
+        """Guarantees that no work submitted from now on reads the buffer."""
 
 
 class CopyWatch(Protocol):
-    """Told of every copy that the door makes while a caller waits; a `stream` leaves from threads of its own."""
+    """Receives a call for every copy for which the door's caller waits. A `stream` copies from threads of its own."""
 
     def enter_copy(self, label: str, nbytes: int) -> None:
         """A copy of that many bytes begins."""
 
     def leave_copy(self) -> None:
-        """It is done, or has failed."""
+        """The copy is complete or has failed."""
 
 
 class _Streams:
-    """Chunks under way: threads fill lanes with the caller's bytes and send them, in any order.
+    """Chunks in progress: threads fill lanes with the caller's bytes and send them, in any order.
 
     Args:
         lane: makes a lane for chunks of that many bytes.
@@ -130,21 +134,21 @@ class _Streams:
         self._stopped = False
 
     def add(self, out: Any, fill: Fill) -> None:
-        """Begins with the chunks of an array."""
+        """Starts on the chunks of an array."""
         step = max(self._chunk_bytes // out.dtype.itemsize, 1) * out.dtype.itemsize
         for start in range(0, out.nbytes, step):
             stop = min(start + step, out.nbytes)
             self._running.append(self._pool.submit(self._carry, out, fill, start, stop))
 
     def settle(self) -> None:
-        """Returns when every chunk is sent; raises what a ``fill`` raised."""
+        """Waits until every chunk is sent; raises the exception of a ``fill``."""
         wait(self._running)
         running, self._running = self._running, []
         for chunk in running:
             chunk.result()
 
     def close(self) -> None:
-        """Lets go of what has not begun, and returns when no memory of a lane is in use."""
+        """Drops chunks that have not begun, and waits until no lane's memory is in use."""
         self._stopped = True
         self._pool.shutdown(wait=True, cancel_futures=True)
         for lane in self._lanes:
@@ -165,11 +169,11 @@ class _Streams:
 
 
 class Door:
-    """Moves arrays between host and device, and writes down each move.
+    """Copies arrays between host and device, and records each copy in a ledger.
 
     Args:
-        upload: device's own copy from host numbers into a new device array, or into ``out``.
-        download: device's own copy into new host numbers, or into the bytes of a second argument; it blocks.
+        upload: the device's copy from host memory into a new device array, or into ``out``.
+        download: the device's copy into new host memory, or into the bytes of a second argument; it blocks.
         lane: makes a `Lane` of the device, for chunks of that many bytes.
     """
 
@@ -190,20 +194,20 @@ class Door:
         self.chunk_bytes = CHUNK_BYTES
         self.readers = READERS
         self.ledger = DoorLedger()
-        #: Who is told of copies as they are made; nobody, if not attached.
+        #: The object that is called for every copy, if one is attached.
         self.watch: CopyWatch | None = None
 
     def to_device(self, numbers: HostNumbers, label: str, out: Any = None) -> Any:
-        """A device array with a copy of the host numbers, or ``out`` filled with them.
+        """A device array with a copy of the host array, or ``out`` filled with it.
 
         Args:
             numbers: a NumPy array of any shape and dtype.
-            label: what is moved, such as ``"modulate.x"``; required.
+            label: name of the copied value, such as ``"modulate.x"``; required.
             out: device array of the same shape and dtype to fill instead of a new one.
 
         Raises:
             TransferError: the door is sealed.
-            ArgumentError: the numbers are not a NumPy array, or the label is empty.
+            ArgumentError: ``numbers`` is not a NumPy array, or the label is empty.
         """
         if not isinstance(numbers, np.ndarray):
             raise ArgumentError(f"to_device({label!r}): expected a NumPy array, got {type(numbers).__name__}.")
@@ -213,19 +217,21 @@ class Door:
         return array
 
     def to_host(self, array: Any, label: str, out: HostNumbers | None = None) -> HostNumbers:
-        """Host numbers with a copy of a device array, or ``out`` filled with its bytes; waits for the device.
+        """A host array with a copy of a device array, or ``out`` filled with its bytes; waits for the device.
 
         Args:
             array: on the device.
-            label: what is moved.
-            out: as many bytes (uint8) of host memory, to fill instead of new memory.
+            label: name of the copied value.
+            out: host memory (uint8) of the same number of bytes, to fill instead of new memory.
 
         Raises:
             TransferError: the door is sealed.
             ArgumentError: the array is already on the host, or the label is empty.
         """
         if isinstance(array, np.ndarray):
-            raise ArgumentError(f"to_host({label!r}): expected a device array, got a NumPy array, already on the host.")
+            raise ArgumentError(
+                f"to_host({label!r}): expected a device array, got a NumPy array, which is already on the host."
+            )
         self._pass(label, "to_host")
         numbers: HostNumbers = self._moved(label, array.nbytes, self._download, array, *(() if out is None else (out,)))
         self.ledger.write("d2h", numbers.nbytes, label)
@@ -233,21 +239,21 @@ class Door:
         return numbers
 
     def stream(self, out: Any, fill: Fill, label: str) -> None:
-        """Fills a device array chunk by chunk with bytes that the caller writes into host memory, in several threads.
+        """Fills a device array in chunks with bytes that the caller writes into host memory from several threads.
 
-        It is one crossing of all bytes, however many chunks they take, written down when it is done. In a region
-        `streaming` it may return earlier: see there.
+        It counts as one crossing of all bytes, recorded when it is complete. Inside the region `streaming` it may
+        return before that.
 
         Args:
             out: contiguous device array to fill.
-            fill: called as ``fill(offset, memory)`` from several threads at once, for chunks in any order: writes the
-                bytes of ``out`` that begin at ``offset`` into all of ``memory`` [n], uint8. Chunks hold whole elements.
-            label: what is moved.
+            fill: called as ``fill(offset, memory)`` from several threads at once, for chunks in any order. It must fill
+                all of ``memory`` [n], uint8, with the bytes of ``out`` from ``offset`` on. Chunks hold whole elements.
+            label: name of the copied value.
 
         Raises:
             TransferError: the door is sealed.
             ArgumentError: the array is on the host or not contiguous, or the label is empty.
-            Exception: what ``fill`` raised, once nothing is under way any more; ``out`` is then not to be used.
+            Exception: the exception of a ``fill``, raised after all copies have ended; ``out`` is then invalid.
         """
         if isinstance(out, np.ndarray):
             raise ArgumentError(f"stream({label!r}): expected a device array to fill, got a NumPy array.")
@@ -262,12 +268,12 @@ class Door:
 
     @contextmanager
     def streaming(self) -> Iterator[None]:
-        """A region in which `stream` returns before its bytes are there, so that tensors follow without a pause.
+        """A region in which `stream` may return before its bytes have arrived, so that tensors follow without a pause.
 
-        They are there after `settle`, after any other crossing, and at the end of the region.
+        They have arrived after `settle`, after any other crossing, and at the end of the region.
 
         Raises:
-            Exception: what a ``fill`` raised, once nothing is under way any more.
+            Exception: the exception of a ``fill``, raised after all copies have ended.
         """
         if self._streaming:
             yield
@@ -281,10 +287,10 @@ class Door:
             self._end_streams()
 
     def settle(self) -> None:
-        """Returns when work given to the device from now on finds the bytes of every `stream` so far.
+        """Waits until all bytes of every `stream` so far are visible to work that is submitted from now on.
 
         Raises:
-            Exception: what a ``fill`` raised, once nothing is under way any more.
+            Exception: the exception of a ``fill``, raised after all copies have ended.
         """
         if self._streams is None:
             return
@@ -298,10 +304,10 @@ class Door:
             self.ledger.write("h2d", nbytes, label)
 
     def fetch(self, slot: Slot, memory: HostNumbers, label: str) -> None:
-        """Begins a copy of host memory into a slot, one crossing; it is under way when this returns.
+        """Starts a copy of host memory into a slot. It counts as one crossing and is still running when this returns.
 
         Raises:
-            TransferError: the door is sealed, and not but for fetches.
+            TransferError: the door is sealed, and fetches are not allowed.
             ArgumentError: the label is empty.
         """
         self._check_open(label, "fetch", shut=not self._fetching)
@@ -310,7 +316,10 @@ class Door:
 
     @contextmanager
     def sealed(self, reason: str = "this region makes no copies", fetches: bool = False) -> Iterator[None]:
-        """A region in which any crossing raises `TransferError`, but for `fetch` if ``fetches``; regions may nest."""
+        """A region in which any crossing raises `TransferError`, except `fetch` if ``fetches``.
+
+        Regions may be nested.
+        """
         self.settle()
         before = self._sealed, self._fetching
         self._sealed, self._fetching = reason, fetches and self._fetching
@@ -339,7 +348,7 @@ class Door:
 
     def _check_open(self, label: str, call: str, shut: bool = True) -> None:
         if not label:
-            raise ArgumentError(f"{call}: expected a label that says what is moved, got an empty one.")
+            raise ArgumentError(f"{call}: expected a label that names the copied value, got an empty one.")
         if self._sealed is not None and shut:
             ledger = self.ledger
             where = f" in {ledger.section} {ledger.index} / {ledger.op}" if ledger.section else ""
@@ -350,7 +359,7 @@ class Door:
 
 
 def _contiguous(array: Any) -> bool:
-    """Whether elements lie in order without gaps."""
+    """Whether the elements are stored in order, without gaps."""
     expected = array.dtype.itemsize
     for extent, stride in zip(reversed(array.shape), reversed(array.strides), strict=True):
         if extent != 1 and stride != expected and array.size:

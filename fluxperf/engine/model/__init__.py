@@ -1,1 +1,1 @@
-"""FLUX.1, written once against ops named by meaning. Imports no array library."""
+"""FLUX.1, written once against ops with neutral names. It imports no array library."""

@@ -1,4 +1,4 @@
-"""The blocks of FLUX.1. Each takes the ops of its section first, and reads as the architecture does.
+"""The blocks of FLUX.1. Each takes the ops of its section first, and follows the order of the architecture.
 
 Shapes: txt [B, T, D], img [B, I, D], rope (cos, sin) each [T + I, d]. Text tokens come first in the joint sequence.
 """
@@ -20,14 +20,15 @@ from fluxperf.engine.model.weights import (
 )
 from fluxperf.engine.ops.table import Array, Operand, Ops
 
-#: Gives the modulation vectors [B, D] of one stream; `flux` has one that computes them and one that looks them up.
+#: Returns the modulation vectors [B, D] of one stream. `flux` has one version that computes them and one that looks
+#: them up.
 Modulate = Callable[[Ops, ModulationRows], tuple[Array, ...]]
 
 
 def conditioning(
     ops: Ops, weights: FluxWeights, timesteps: tuple[float, ...], pooled: Array, guidance: float | None
 ) -> Array:
-    """Conditioning vectors ``time_mlp(t) + pooled_mlp(p) (+ guidance_mlp(g))``.
+    """Conditioning vectors ``time_mlp(t) + pooled_mlp(p) (+ guidance_mlp(g))`` [S B, D].
 
     Args:
         ops: ops of the section ``embed``.
@@ -63,7 +64,7 @@ def embedded(ops: Ops, x: Array, projection: Linear) -> Operand:
 def double_block(
     ops: Ops, txt: Array, img: Array, modulate: Modulate, rope: tuple[Array, Array], w: DoubleWeights, heads: int
 ) -> tuple[Array, Array]:
-    """Joint attention of two streams with weights of their own, then an MLP for each."""
+    """Joint attention of two streams with separate weights, then an MLP for each."""
     streams, weights = (txt, img), (w.txt, w.img)
     vectors = tuple(modulate(ops, stream.modulation) for stream in weights)
     qkvs = ops.beside(*(partial(_projected, ops, *parts) for parts in zip(streams, vectors, weights, strict=True)))
@@ -76,13 +77,13 @@ def double_block(
 
 
 def _projected(ops: Ops, x: Array, vectors: tuple[Array, ...], w: StreamWeights) -> Operand:
-    """Queries, keys and values of a stream [B, L, 3 H d], before their bias."""
+    """Queries, keys and values of a stream [B, L, 3 H d], without the bias."""
     shift, scale, *_ = vectors
     return ops.linear(ops.norm_modulate(x, shift, scale), w.qkv.weight)
 
 
 def _attended(ops: Ops, x: Array, mixed: Operand, vectors: tuple[Array, ...], w: StreamWeights) -> Array:
-    """The second half of a stream: attention's residual, then the MLP's."""
+    """The second half of a stream: the residual of attention, then that of the MLP."""
     _, _, gate, mlp_shift, mlp_scale, mlp_gate = vectors
     x = ops.linear_gated_residual(x, gate, mixed, w.out.weight, w.out.bias)
     hidden = ops.linear_gelu(ops.norm_modulate(x, mlp_shift, mlp_scale), w.mlp_up.weight, w.mlp_up.bias)
@@ -92,7 +93,7 @@ def _attended(ops: Ops, x: Array, mixed: Operand, vectors: tuple[Array, ...], w:
 def single_block(
     ops: Ops, txt: Array, img: Array, modulate: Modulate, rope: tuple[Array, Array], w: SingleWeights, heads: int
 ) -> tuple[Array, Array]:
-    """Attention and MLP side by side over the joint sequence, one residual for both."""
+    """Attention and MLP in parallel over the joint sequence, with one residual for both."""
     x = ops.concat_tokens(txt, img)
     shift, scale, gate = modulate(ops, w.modulation)
     normed = ops.norm_modulate(x, shift, scale)

@@ -1,4 +1,7 @@
-"""FLUX.1: embeddings, double blocks, single blocks, final layer. Bound once; every call runs on the bound device."""
+"""FLUX.1: embeddings, double blocks, single blocks, final layer.
+
+It is bound once; every call runs on the bound device.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +15,20 @@ from fluxperf.engine.ops.table import Array, Ops
 
 
 class Sections(Protocol):
-    """The part of a bound table that the model uses: ops by section, and a way to make a function a block of one."""
+    """The part of a bound table that the model uses: ops by section, and a wrapper for a section's blocks."""
 
     @property
     def ops(self) -> Mapping[str, Ops]:
         """Ops by section."""
 
     def section(self, section: str, function: Any, index: int = 0) -> Any:
-        """``function`` with the ops of a section as first argument, as its block ``index``."""
+        """``function`` as block ``index`` of a section, called with the section's ops as first argument."""
 
 
 class Computed:
-    """Modulation vectors computed where they are needed, from the conditioning of one step.
+    """Modulation vectors that are computed on demand, from the conditioning of one step.
 
-    The product is one of the section ``embed``, wherever it is called from: it keeps that section's precision.
+    The product belongs to the section ``embed``, whichever section calls it, so it keeps that section's precision.
 
     Args:
         embed: ops of the section ``embed``.
@@ -43,11 +46,11 @@ class Computed:
 
 
 class Hoisted:
-    """Modulation vectors looked up in the product of all steps and blocks.
+    """Modulation vectors that are looked up in the precomputed product of all steps and blocks.
 
     Args:
-        vectors: [S B, all rows], steps outermost; or [S B, rows] by the row that each product begins with.
-        step: which step.
+        vectors: [S B, all rows], steps outermost; or pieces [S B, rows], by the first row of each piece.
+        step: index of the step.
         batch: samples of a step, B.
     """
 
@@ -66,7 +69,7 @@ class Flux:
 
     Args:
         config: its sizes.
-        weights: on the device, in the layout that the phase asks for.
+        weights: on the device, in the layout that the phase needs.
         bound: the phase's ops.
     """
 
@@ -81,7 +84,7 @@ class Flux:
         self._final = bound.section("final", blocks.final_layer)
 
     def rope(self, text_tokens: int, rows: int, columns: int) -> tuple[Array, Array]:
-        """cos and sin [T + rows columns, d], once per shape."""
+        """cos and sin [T + rows columns, d]; computed once per shape."""
         cos, sin = self._embed.rope_table(text_tokens, rows, columns, self.config.axes, float(self.config.theta))
         return cos, sin
 
@@ -91,13 +94,13 @@ class Flux:
         return temb
 
     def computed(self, temb: Array) -> Computed:
-        """Modulation vectors computed from the conditioning [B, D] of one step, where they are needed."""
-        if not isinstance(self.weights.modulation, Linear):  # an internal truth: plans keep it for such an executor
+        """Modulation vectors computed on demand from the conditioning [B, D] of one step."""
+        if not isinstance(self.weights.modulation, Linear):  # plans keep the projection whole for this executor
             raise AssertionError("pieces of the modulation projection are read in their order only")
         return Computed(self._embed, self.weights.modulation, temb)
 
     def all_modulations(self, temb: Array) -> Array | Mapping[int, Array]:
-        """Modulation vectors [S B, all rows] of every block in one product, or in one for each piece, by its row."""
+        """Modulation vectors [S B, all rows] of every block; by first row if the projection is in pieces."""
         stacked = self.weights.modulation
         if isinstance(stacked, Linear):
             vectors: Array = self._modulations(stacked, temb, slice(0, self.config.modulation_rows))
@@ -105,12 +108,12 @@ class Flux:
         return {start: self._modulations(piece, temb, slice(0, None)) for start, piece in stacked}
 
     def embed_text(self, text: Array) -> Array:
-        """Text features [B, T, C] as tokens [B, T, D]."""
+        """Text features [B, T, C] embedded as tokens [B, T, D]."""
         tokens: Array = self._embedded(text, self.weights.txt_in)
         return tokens
 
     def velocity(self, latents: Array, txt: Array, modulate: blocks.Modulate, rope: tuple[Array, Array]) -> Array:
-        """Velocity [B, I, C] of latents [B, I, C], given embedded text, modulation vectors and rotations."""
+        """Velocity [B, I, C] from latents [B, I, C], embedded text, modulation vectors and rotation tables."""
         img = self._embedded(latents, self.weights.img_in)
         heads = self.config.heads
         for block, weights in zip(self._double, self.weights.double, strict=True):

@@ -1,4 +1,4 @@
-"""The flow-matching schedule: noise levels from 1 to 0, along which Euler steps are taken."""
+"""The flow-matching schedule: noise levels from 1 down to 0, which the Euler steps follow."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _SHIFT_ENDS = ((256, 0.5), (4096, 1.15))
 def sigmas(
     steps: int, image_tokens: int, shifted: bool, shift: float = 1.0, given: Sequence[float] | None = None
 ) -> tuple[float, ...]:
-    """``steps + 1`` noise levels, the last 0.
+    """``steps + 1`` noise levels, the last of which is 0.
 
-    ``sigma = linspace(1, 1/N, N)``. Shifted (dev): ``e^mu / (e^mu + 1/sigma - 1)`` with mu linear in the number of
-    image tokens; else ``s sigma / (1 + (s - 1) sigma)`` with a fixed ``s``. Each is rounded to float32, as both
-    reference implementations keep them.
+    ``sigma = linspace(1, 1/N, N)``. With dev's rule: ``e^mu / (e^mu + 1/sigma - 1)``, where mu is linear in the number
+    of image tokens. Without it: ``s sigma / (1 + (s - 1) sigma)`` with a fixed ``s``. Each level is rounded to float32,
+    as in both reference implementations (FLUX.1 ``sampling.py``, diffusers ``FlowMatchEulerDiscreteScheduler``).
 
     Args:
         steps: number of Euler steps, at least 1.
         image_tokens: length of the image sequence.
-        shifted: dev's rule (true) or schnell's (false).
-        shift: of a schedule without dev's rule; 1 changes nothing.
-        given: noise levels in (0, 1] instead of evenly spaced ones, one for each step; they are shifted too.
+        shifted: whether to use dev's rule; schnell does not.
+        shift: ``s`` of a schedule without dev's rule; 1 changes nothing.
+        given: one noise level in (0, 1] per step, instead of evenly spaced levels; they are shifted too.
 
     Raises:
         ArgumentError: fewer than 1 step.

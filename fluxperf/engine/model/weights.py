@@ -1,6 +1,6 @@
-"""Weights of FLUX.1 in their canonical form: merged projections, and all modulation projections stacked.
+"""Weights of FLUX.1 in canonical form: merged projections, and all modulation projections stacked.
 
-Projections that read the same input are one: ``qkv``, and the modulation of all blocks, which depends on nothing but
+Projections with the same input are merged into one: ``qkv``, and the modulations of all blocks, which depend only on
 timestep, pooled text and guidance. Weights are [out, in], biases [out], norms [d].
 """
 
@@ -33,7 +33,7 @@ class Embedder:
 
 @dataclass(frozen=True)
 class ModulationRows:
-    """Rows of the stacked modulation that belong to one stream: ``parts`` vectors of D, beginning at ``start``."""
+    """Rows of the stacked modulation that belong to one stream: ``parts`` vectors of D, from the row ``start`` on."""
 
     start: int
     stop: int
@@ -42,7 +42,10 @@ class ModulationRows:
 
 @dataclass(frozen=True)
 class StreamWeights:
-    """One stream (text or image) of a double block. ``modulation``: shift, scale, gate; twice (attention, MLP)."""
+    """One stream (text or image) of a double block.
+
+    ``modulation``: shift, scale, gate for attention, then the same for the MLP.
+    """
 
     modulation: ModulationRows
     qkv: Linear
@@ -63,7 +66,7 @@ class DoubleWeights:
 
 @dataclass(frozen=True)
 class SingleWeights:
-    """A single block. ``out`` [D, D + M] takes attention and activated MLP together.
+    """A single block. ``out`` [D, D + M] takes the attention output and the activated MLP half together.
 
     ``modulation``: shift, scale, gate.
     """
@@ -80,23 +83,23 @@ Block = TypeVar("Block", covariant=True)
 
 
 class Blocks(Protocol[Block]):
-    """Weights of the blocks of a section, in their order."""
+    """Weights of the blocks of a section, in order."""
 
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[Block]: ...
 
 
-#: Rows of the stacked modulation projection that begin at a row, in their order.
+#: The stacked modulation projection in pieces: the rows of each, by the first row, in order.
 Pieces = Blocks[tuple[int, Linear]]
 
 
 @dataclass(frozen=True)
 class FluxWeights:
-    """All of it. ``final_modulation``: shift, then scale (diffusers stores scale first).
+    """All weights of a model. ``final_modulation``: shift, then scale (diffusers stores scale first).
 
-    Blocks are iterated once per forward: in memory mode those of a streamed block are on the device only from when it
-    is given until the next is asked for. ``modulation`` may then be pieces, each with the row that it begins with.
+    Blocks are iterated once per forward. In memory mode a streamed block is on the device only from the moment it is
+    yielded until the next one is requested. ``modulation`` may then be in pieces, each with its first row.
     """
 
     img_in: Linear
@@ -112,9 +115,9 @@ class FluxWeights:
 
 
 def assemble(config: FluxConfig, tensor: Tensor) -> FluxWeights:
-    """Weights of a model, each tensor asked for once by canonical path and shape.
+    """Weights of a model. Each tensor is requested once, by canonical path and shape.
 
-    The one place that knows names and shapes: loaders, synthetic weights and memory counts all walk it.
+    This is the only place that defines names and shapes. Loaders, synthetic weights and memory counts all use it.
 
     Args:
         config: sizes of the model.

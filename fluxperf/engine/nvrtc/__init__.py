@@ -1,1 +1,1 @@
-"""Kernels from source to launch: finding and digesting `kernels/`, compiling with NVRTC, launching through CuPy."""
+"""Kernels from source to launch: locates and digests `kernels/`, compiles with NVRTC, launches through CuPy."""

@@ -1,4 +1,4 @@
-"""Launching: parameters packed into one buffer, handed to the driver with the grid and the current stream."""
+"""Launches kernels: packs parameters into one buffer, and passes it to the driver with grid and current stream."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import ctypes
 import struct
 from typing import Any
 
-#: Bytes of C types by their letter in `struct`, which on every CUDA host are also their alignment.
+#: Size in bytes of C types, by their letter in `struct`. On every CUDA host it is also their alignment.
 _SIZES = {"P": 8, "q": 8, "d": 8, "i": 4, "f": 4}
 
 
 def offsets(layout: str) -> list[tuple[int, int]]:
-    """Offset and size in bytes of each parameter of a layout, as C places the members of a struct.
+    """Offset and size in bytes of each parameter of a layout, by the rules for members of a C struct.
 
-    A parameter's letters stand in descending order of size, so that it holds no gaps (its end may need one: ``2q3i``).
+    The letters of a parameter must be in descending order of size, so that it has no padding inside. Padding at its end
+    is possible, as in ``2q3i``.
     """
     places, end = [], 0
     for parameter in layout.split():
@@ -28,15 +29,15 @@ def offsets(layout: str) -> list[tuple[int, int]]:
 class Kernel:
     """An entry point and the buffer that its parameters are packed into.
 
-    The driver copies the parameters when a kernel is launched, so one buffer serves all launches. A kernel is not
-    launched from several threads at once.
+    The driver copies the parameters at launch, so one buffer serves all launches. A kernel must not be launched from
+    several threads at once.
 
     Args:
-        entry: its name.
-        function: CuPy's handle; kept, because it keeps the module loaded.
-        layout: parameters in order, separated by spaces, in the letters of `struct` (P pointer, q, i, d, f), several
-            letters for a struct passed by value: ``"P P 2q i f"``.
-        shared: bytes of shared memory that a block is launched with, besides what the kernel declares.
+        entry: name of the entry point.
+        function: CuPy's function object; it is kept because it keeps the module loaded.
+        layout: parameters in order, separated by spaces, in the letters of `struct` (P pointer, q, i, d, f). A struct
+            that is passed by value has several letters: ``"P P 2q i f"``.
+        shared: bytes of dynamic shared memory per block, besides the static memory that the kernel declares.
     """
 
     __slots__ = ("_addresses", "_buffer", "_function", "_pack", "entry", "handle", "layout", "parameters", "shared")
@@ -49,17 +50,17 @@ class Kernel:
         self._buffer = ctypes.create_string_buffer(sum(places[-1]))
         base = ctypes.addressof(self._buffer)
         self._addresses = (ctypes.c_void_p * len(places))(*(base + start for start, _ in places))
-        #: Address of the array of pointers to parameters, as cuLaunchKernel takes it.
+        #: Address of the array of parameter pointers, as cuLaunchKernel takes it.
         self.parameters = ctypes.addressof(self._addresses)
         self._pack = struct.Struct(_padded(layout)).pack_into
 
     def fill(self, *values: Any) -> None:
-        """Packs parameters, structs flattened."""
+        """Packs parameters; structs are passed as their members, one by one."""
         self._pack(self._buffer, 0, *values)
 
 
 def _padded(layout: str) -> str:
-    """Format of `struct` for a whole layout, gaps written out."""
+    """`struct` format of a whole layout, with explicit padding."""
     parts, end = ["="], 0
     for parameter, (start, size) in zip(layout.split(), offsets(layout), strict=True):
         letters = parameter.replace("P", "Q")
@@ -78,7 +79,7 @@ def launch(device: Any, kernel: Kernel, grid: tuple[int, int], threads: int, *va
         kernel: from `Kernels.get`.
         grid: blocks along x and y.
         threads: per block.
-        values: parameters in order, structs flattened: addresses and integers as int, numbers as float.
+        values: parameters in order, struct members one by one: addresses and integers as int, other numbers as float.
     """
     launch_kernel, current_stream = _driver()
     kernel.fill(*values)
@@ -92,7 +93,7 @@ _CALLS: list[Any] = []
 
 
 def _driver() -> list[Any]:
-    """CuPy's calls for launching, imported once."""
+    """CuPy's launch functions, imported once."""
     if not _CALLS:
         from cupy.cuda import driver, get_current_stream
 

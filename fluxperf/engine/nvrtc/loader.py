@@ -1,7 +1,7 @@
-"""Compiles kernels with NVRTC, keeps the machine code on disk, and loads it when an entry point is first asked for.
+"""Compiles kernels with NVRTC, keeps the machine code on disk, and loads it when an entry point is first requested.
 
-The cache is keyed by a digest of source, includes, options, architecture and NVRTC version, so nothing in it can be
-stale; it survives processes and is safe to delete. CuPy is imported only when something is compiled or loaded.
+The cache key is a digest of source, includes, options, architecture and NVRTC version, so entries cannot be stale. The
+cache survives processes and may be deleted. CuPy is imported only when something is compiled or loaded.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from fluxperf.engine.nvrtc.launch import Kernel
 from fluxperf.engine.nvrtc.sources import Folder, Source, read_source
 from fluxperf.errors import KernelError
 
-#: No fast math and no flush to zero: kernels are held to the tolerances of the specification.
+#: No fast math and no flush to zero: kernels must meet the tolerances of the specification.
 OPTIONS = ("--std=c++17", "-lineinfo")
 
-#: Bytes of shared memory that any kernel may be launched with, and the driver's attribute that asks for more
+#: Bytes of dynamic shared memory that any kernel may use, and the driver's attribute that raises the limit
 #: (CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES).
 _PLAIN_SHARED, _MOST_SHARED = 48 << 10, 8
 
 
 def default_cache() -> Path:
-    """Folder of machine code; see `cache.cache_folder`."""
+    """Folder of cached machine code; see `cache.cache_folder`."""
     return cache_folder("kernels")
 
 
 class Kernels:
-    """Kernels for one architecture, compiled and loaded when first asked for.
+    """Kernels for one architecture, compiled and loaded on first use.
 
     Args:
-        architecture: NVRTC's name of it, such as ``"sm_90a"``.
+        architecture: NVRTC's name for it, such as ``"sm_90a"``.
         cache: folder for machine code; `default_cache` unless given.
-        folder: where the sources are; the package's own unless given.
+        folder: folder of the sources; the package's own unless given.
     """
 
     def __init__(self, architecture: str, cache: Path | None = None, folder: Folder | None = None) -> None:
         self.architecture = architecture
         self.cache = cache if cache is not None else default_cache()
-        #: Files compiled by this object, as opposed to found in the cache.
+        #: Number of files that this object compiled; files from the cache do not count.
         self.compiled: list[str] = []
         self._folder = folder
         self._modules: dict[str, Any] = {}
@@ -57,10 +57,10 @@ class Kernels:
             file: of `kernels/`, such as ``"modulate.cu"``.
             entry: such as ``"modulate_bf16_w8"``; unique over all files.
             layout: its parameters, as `Kernel` describes them.
-            shared: bytes of shared memory that its blocks are launched with.
+            shared: bytes of dynamic shared memory per block.
 
         Raises:
-            KernelError: the file does not compile, has no such entry point, or the GPU has less shared memory.
+            KernelError: the file does not compile or has no such entry point, or the GPU has too little shared memory.
         """
         kernel = self._kernels.get(entry)
         if kernel is None:
@@ -68,7 +68,7 @@ class Kernels:
         return kernel
 
     def machine_code(self, file: str) -> bytes:
-        """CUBIN of a kernel file, from the cache if it is there and whole.
+        """CUBIN of a kernel file; from the cache if it is there and intact.
 
         Raises:
             KernelError: it does not compile.
@@ -92,24 +92,24 @@ class Kernels:
                 module.load(self.machine_code(file))
             except driver.CUDADriverError as error:
                 raise KernelError(
-                    f"kernel {file!r}: the driver does not load its machine code for {self.architecture} ({error}). "
-                    "Check that the driver is as new as the NVRTC of the installed CuPy (`fluxperf doctor`)."
+                    f"kernel {file!r}: the driver cannot load its machine code for {self.architecture} ({error}). "
+                    "Check that the driver is at least as new as the NVRTC of the installed CuPy (`fluxperf doctor`)."
                 ) from error
             self._modules[file] = module
         try:
             found = self._modules[file].get_function(entry)
         except driver.CUDADriverError as error:
             raise KernelError(
-                f"kernel {file!r}: expected an entry point {entry!r}, there is none ({error}). "
-                "Correct ops/cuda/entries.py."
+                f"kernel {file!r}: expected an entry point {entry!r}, but the file has none ({error}). Correct "
+                "ops/cuda/entries.py."
             ) from error
         try:
             if shared > _PLAIN_SHARED:
                 driver.funcSetAttribute(found.ptr, _MOST_SHARED, shared)
         except driver.CUDADriverError as error:
             raise KernelError(
-                f"kernel {entry!r}: expected {shared} bytes of shared memory for a block of {self.architecture}, the "
-                f"driver has fewer ({error}). Use an entry point with smaller tiles."
+                f"kernel {entry!r}: expected {shared} bytes of shared memory per block on {self.architecture}, but "
+                f"the driver allows fewer ({error}). Use an entry point with smaller tiles."
             ) from error
         return Kernel(entry, found, layout, shared)
 
@@ -118,7 +118,8 @@ def compile_source(source: Source, architecture: str, options: tuple[str, ...] =
     """CUBIN of a source for a real architecture (``sm_..``), PTX for a virtual one (``compute_..``).
 
     Raises:
-        KernelError: it does not compile; has the file, the architecture, the options and the compiler's log.
+        KernelError: it does not compile; the message has the file, the architecture, the options and the compiler's
+            log.
     """
     nvrtc = _nvrtc()
     program = nvrtc.createProgram(
@@ -139,14 +140,14 @@ def compile_source(source: Source, architecture: str, options: tuple[str, ...] =
 
 
 def cuda_headers() -> tuple[Path, ...]:
-    """Folders of the CUDA toolkit's headers: of the wheels, else of ``CUDA_PATH``, ``CUDA_HOME`` or /usr/local/cuda.
+    """Folders with the CUDA toolkit's headers: from wheels, else below ``CUDA_PATH``, ``CUDA_HOME`` or /usr/local/cuda.
 
     Raises:
-        KernelError: there are none.
+        KernelError: no folder has them.
     """
     for folder in _header_places():
         if (folder / "cuda_bf16.h").is_file():
-            inside = folder / "cccl"  # where CUDA 13 keeps the headers that cuda_bf16.h includes
+            inside = folder / "cccl"  # location of the headers that cuda_bf16.h includes, in CUDA 13
             return (folder, inside) if inside.is_dir() else (folder,)
     raise KernelError(
         "CUDA headers: expected cuda_bf16.h in the wheel nvidia-cuda-runtime, or under CUDA_PATH, CUDA_HOME or "

@@ -1,4 +1,4 @@
-"""Kernel sources: where `kernels/` lies, what each file includes, and a digest over all of it."""
+"""Kernel sources: the location of `kernels/`, the includes of each file, and a digest over all of it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Folder(Protocol):
     def __truediv__(self, name: str, /) -> Folder: ...
 
     def is_dir(self) -> bool:
-        """Whether it is there."""
+        """Whether the folder exists."""
 
     def read_bytes(self) -> bytes:
-        """Contents, of a file."""
+        """Content of a file."""
 
 
 def kernels_folder() -> Folder:
-    """`fluxperf/kernels` of an installed package, or the top folder `kernels` of a checkout.
+    """The folder `fluxperf/kernels` of an installed package, or `kernels` at the top of a checkout.
 
     Raises:
         KernelError: neither is there.
@@ -48,7 +48,7 @@ def kernels_folder() -> Folder:
 
 @dataclass(frozen=True)
 class Source:
-    """A kernel file, and what it includes from `kernels/`, directly or not, by the names in the include lines."""
+    """A kernel file and everything that it includes from `kernels/`, directly or not, by the included names."""
 
     name: str
     text: bytes
@@ -56,7 +56,7 @@ class Source:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over the text and every include, names included."""
+        """SHA-256 over the source and every include, names included."""
         digest = hashlib.sha256()
         for name, text in ((self.name, self.text), *sorted(self.includes.items())):
             digest.update(f"{name}\0{len(text)}\0".encode())
@@ -70,7 +70,7 @@ class Source:
 
 
 def read_source(name: str, folder: Folder | None = None) -> Source:
-    """The kernel file of that name, its includes resolved against the top of `kernels/`.
+    """The kernel file of that name. Its includes are resolved against the top of `kernels/`.
 
     Args:
         name: such as ``"modulate.cu"``.
@@ -101,5 +101,5 @@ def _read(folder: Folder, name: str, what: str) -> bytes:
         return place.read_bytes()
     except OSError as error:
         raise KernelError(
-            f"{what}: expected the file {place}, got: {error}. Includes are written from the top of kernels/."
+            f"{what}: expected the file {place}, got: {error}. Write includes relative to kernels/."
         ) from error

@@ -1,1 +1,1 @@
-"""Ops: one specification and oracle each, several implementations, bound by name to a device."""
+"""Ops: one specification and oracle each, and several implementations that are bound by name to a device."""

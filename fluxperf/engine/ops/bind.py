@@ -1,6 +1,6 @@
 """Binding: a phase's table and a device become a frozen object with one callable per op and section.
 
-Every complaint comes here, all together, before any work.
+All errors in a table are reported here, together, before any work.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ class Bound:
     device: Device
     ops: Mapping[str, Ops]
     observers: tuple[Observer, ...]
-    #: Sections whose implementations may leave results in host memory; what leaves them goes back up.
+    #: Sections whose implementations may leave results in host memory. Such a result is copied to the device when it
+    #: leaves its section.
     settling: frozenset[str]
 
     def section(self, section: str, function: Callable[..., Any], index: int = 0) -> Callable[..., Any]:
-        """``function`` as block ``index`` of a section: given the section's ops as first argument, and observed."""
+        """``function`` as block ``index`` of a section: gets the section's ops as first argument, and is observed."""
         call: Callable[..., Any] = partial(function, self.ops[section])
         if section in self.settling:
             call = _settled(call, self.device, section)
@@ -41,14 +42,14 @@ class Bound:
         return call
 
     def beside_table(self, section: str, op: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """``function`` as it is, told to the observers as an op of a section: work that is no op of the table."""
+        """``function``, reported to the observers as an op of a section although it is not in the table."""
         if not self.observers:
             return function
         return _observed_section(_observed_op(function, op, False, self.observers), section, 0, self.observers)
 
     @contextmanager
     def span(self, name: str, index: int) -> Iterator[None]:
-        """A region around sections (a step of the sampler), told to the observers."""
+        """A region around sections (a step of the sampler), reported to the observers."""
         for observer in self.observers:
             observer.enter_section(name, index)
         try:
@@ -65,14 +66,14 @@ def bind(
 
     Args:
         name: the phase, for messages.
-        table: implementation by op; ``"section.op"`` overrides ``"op"`` in one section. An override that is composed is
-            made of the table without overrides, so it may wrap the very op that it stands in for.
-        device: where it will run.
-        settings: what the phase fixes for every op.
-        observers: what watches the run; none is free.
+        table: implementation by op; ``"section.op"`` overrides ``"op"`` in one section. A composed override calls the
+            ops of the table without overrides, so it may call the op that it replaces.
+        device: where the ops run.
+        settings: the phase's settings for every op.
+        observers: they watch the run. Without any there is no overhead.
 
     Raises:
-        BindError: any op, section or implementation is unknown or missing; lists them all.
+        BindError: an op, section or implementation is unknown or missing; the message lists them all.
     """
     chosen, problems = _choose(table, device.kind)
     if problems:
@@ -89,12 +90,12 @@ def bind(
 
 
 def missing(table: Mapping[str, str], kind: str) -> list[str]:
-    """A sentence for every row of a table that devices of a kind cannot run."""
+    """A message for every row of a table that devices of a kind cannot run."""
     return _choose(table, kind)[1]
 
 
 def _choose(table: Mapping[str, str], kind: str) -> tuple[dict[str, Implementation], list[str]]:
-    """The implementation of every row of a table, and a sentence for every row that has none."""
+    """The implementation of every row of a table, and a message for every row that has none."""
     catalog.load(kind)
     chosen: dict[str, Implementation] = {}
     problems = []
@@ -124,7 +125,7 @@ def _make(
     observers: Sequence[Observer],
     plain: Ops | None,
 ) -> Ops:
-    """A table of callables. It is filled after it is made, because composed ops call their own table."""
+    """The callables of a table. The object exists before they do, because composed ops call other ops of it."""
     ops = object.__new__(Ops)
     object.__setattr__(ops, "device", device)
     object.__setattr__(ops, "settings", settings)
@@ -140,7 +141,9 @@ def _make(
 
 
 def _absent(op: str, *_: Any, **__: Any) -> Any:
-    raise ArgumentError(f"{op}: expected a phase whose table has a row for it, but this one has none. Add the row.")
+    raise ArgumentError(
+        f"{op}: expected a phase whose table has a row for this op, but the bound phase has none. Add the row."
+    )
 
 
 def _settled(call: Callable[..., Any], device: Device, section: str) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""The catalog of implementations: for each op, by name and device. Filled by the decorators below."""
+"""The catalog of implementations, by op, name and device. The decorators below fill it."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from typing import Any
 
 from fluxperf.errors import UnknownNameError
 
-#: Modules that hold implementations, by the device that they need.
+#: Modules with implementations, by the device that they need.
 _MODULES = {
     "any": ("composed", "roundtrip", "views"),
     "host": ("host.primitives", "host.matmul", "host.fused", "host.fp8", "host.oracle"),
     "cuda": ("cuda.primitives", "cuda.moves", "cuda.tables", "cuda.matmul", "cuda.fused", "cuda.attention", "cuda.fp8"),
 }
 
-#: What each implementation name stands for, in the order of the ladder.
+#: Meaning of each implementation name, in the order of the ladder.
 METHODS = {
     "roundtrip": "copies its inputs to the host, computes with NumPy, copies the result back: the published baseline",
-    "kept_on_host": "as roundtrip, but the result stays on the host for the ops behind it",
+    "kept_on_host": "as roundtrip, but the result stays on the host for the following ops",
     "host_reshape": "copies a tensor to the host and back only to reshape it: the published baseline",
-    "looped": "a product per head, one after the other",
-    "transposing": "a product that transposes its weight anew in each call",
+    "looped": "one product per head, one after the other",
+    "transposing": "a product that transposes its weight in every call",
     "primitives": "one kernel for one primitive",
-    "views": "no data moves: the result is a view",
-    "composed": "made of primitives of the same table",
+    "views": "a view: no data is moved",
+    "composed": "composed of primitives of the same table",
     "strided": "one strided-batched product",
-    "laid_out": "a product that reads the weight as it was laid out at load",
-    "deferred": "left to the op behind it, which computes the product with all that follows in one launch, or in two",
+    "laid_out": "a product that reads the weight in the layout it got at load",
+    "deferred": "left to the next op, which computes the product and its own work in one launch, or in two",
     "fused": "one kernel, or one product with an epilogue, for the whole op",
-    "flash": "one pass over keys and values, without the matrix of scores",
+    "flash": "one pass over keys and values, without storing the score matrix",
     "fp8": "operands rounded to e4m3, quantized by the kernel that produces them; scales are powers of two",
-    "oracle": "float64, for checking",
+    "oracle": "float64, for verification",
 }
 
 
@@ -42,7 +42,7 @@ class Implementation:
     """One way to compute an op.
 
     ``function`` takes the device, or the bound table if ``composed``, then the op's arguments. ``rests_on_host`` says
-    that results may stay in host memory inside a section (the published baseline does so).
+    that results may stay in host memory inside a section, as in the published baseline.
     """
 
     op: str
@@ -69,7 +69,7 @@ def implements(
 
 
 def twin(op: str, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Registers a plain NumPy function as the host twin of a kernel: it rounds where the kernel rounds."""
+    """Registers a plain NumPy function as the host twin of a kernel: it rounds at the same places as the kernel."""
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
@@ -83,7 +83,7 @@ def twin(op: str, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any
 
 
 def load(device: str) -> None:
-    """Imports the implementations that a device of that kind can run."""
+    """Imports the implementations that run on a device of that kind."""
     for kind in ("any", device):
         for module in _MODULES.get(kind, ()):
             importlib.import_module(f"fluxperf.engine.ops.{module}")
@@ -93,7 +93,7 @@ def find(op: str, name: str, device: str) -> Implementation:
     """Implementation of that name for that device.
 
     Raises:
-        UnknownNameError: there is none; lists those that the device has.
+        UnknownNameError: there is none; the message lists those that the device has.
     """
     load(device)
     for kind in (device, "any"):

@@ -1,4 +1,4 @@
-"""Model ops made of primitives of the same table: the default wherever nothing is fused."""
+"""Model ops composed of primitives of the same table: the default wherever nothing is fused."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from fluxperf.errors import ArgumentError
 
 @implements("silu_linear", "composed", composed=True)
 def silu_linear(ops: Any, x: Any, weight: Any, bias: Any) -> Any:
-    """`silu`, then `linear`."""
+    """`silu`, then `linear`: x [B, K], weight [N, K], bias [N] to [B, N]."""
     return ops.linear(ops.silu(x), weight, bias)
 
 
 @implements("linear_gelu", "composed", composed=True)
 def linear_gelu(ops: Any, x: Any, weight: Any, bias: Any, out: Any = None) -> Any:
-    """`linear`, then `gelu`."""
+    """`linear`, then `gelu`: x [.., K], weight [N, K], bias [N] to [.., N]."""
     _no_destination("linear_gelu", out)
     return ops.gelu(ops.linear(x, weight, bias))
 
 
 @implements("norm_modulate", "composed", composed=True)
 def norm_modulate(ops: Any, x: Any, shift: Any, scale: Any) -> Any:
-    """`layer_norm`, then `modulate`."""
+    """`layer_norm`, then `modulate`: x [B, L, D], shift and scale [B, D] to [B, L, D]."""
     return ops.modulate(ops.layer_norm(x), scale, shift)
 
 
 @implements("linear_gated_residual", "composed", composed=True)
 def linear_gated_residual(ops: Any, x: Any, gate: Any, y: Any, weight: Any, bias: Any) -> Any:
-    """`linear`, then `gated_residual`."""
+    """`linear`, then `gated_residual`: x [B, L, D], gate [B, D], y [B, L, K], weight [D, K] to [B, L, D]."""
     return ops.gated_residual(x, gate, ops.linear(y, weight, bias))
 
 
@@ -45,7 +45,10 @@ def qkv_heads(
     sin: Any,
     heads: int,
 ) -> tuple[Any, Any, Any]:
-    """Per stream `add_broadcast` and `rms_norm`; then `concat_tokens`, `apply_rope` and `transpose_heads`."""
+    """Per stream `add_broadcast` and `rms_norm`; then `concat_tokens`, `apply_rope` and `transpose_heads`.
+
+    Streams qkv [B, Li, 3 H d] to Q, K and V [B, H, L, d].
+    """
     queries, keys, values = [], [], []
     for qkv, bias, q_norm, k_norm in zip(qkvs, biases, q_norms, k_norms, strict=True):
         batch, tokens, width = qkv.shape
@@ -61,7 +64,10 @@ def qkv_heads(
 
 @implements("attention", "composed", composed=True)
 def attention(ops: Any, q: Any, k: Any, v: Any, out: Any = None) -> Any:
-    """`batched_matmul`, `scale`, `softmax`, `batched_matmul`, `transpose_heads`: the scores are written out."""
+    """`batched_matmul`, `scale`, `softmax`, `batched_matmul`, `transpose_heads`; the scores [B, H, L, L] are stored.
+
+    Q, K and V [B, H, L, d] to [B, L, H d].
+    """
     _no_destination("attention", out)
     batch, heads, tokens, dim = q.shape
     scores = ops.batched_matmul(q, k.swapaxes(-1, -2), float32=True)
@@ -79,6 +85,6 @@ def _in_token_order(ops: Any, streams: list[Any]) -> Any:
 def _no_destination(op: str, out: Any) -> None:
     if out is not None:
         raise ArgumentError(
-            f"{op} 'composed': expected no out=, got one. "
-            f"Bind joined_halves to 'composed', or {op} to a fused implementation."
+            f"{op} 'composed': expected no out=, got one. Bind joined_halves to 'composed', or {op} to a fused "
+            "implementation."
         )

@@ -1,4 +1,4 @@
-"""Views that share a buffer: recognizing two halves of one array, so that joining them moves nothing."""
+"""Views that share a buffer: recognizes two halves of one array, so that joining them moves no data."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 
 def joined(first: Any, second: Any, axis: int) -> Any | None:
-    """The array whose two halves along ``axis`` are ``first`` and ``second``, or ``None`` if they are not.
+    """The array whose halves along ``axis`` are ``first`` and ``second``; ``None`` if there is none.
 
-    Both must be views of one owner that covers exactly the joined extents, in order. The owner is an identity, not an
-    address: two allocations that happen to lie side by side are never taken for one.
+    Both must be views of one owner that covers exactly the joined extents, in order. Owners are compared by identity,
+    not by address: two allocations that happen to be adjacent are not taken for one.
     """
     owner = first.base
     if owner is None or owner is not second.base or len(first.shape) != len(second.shape):

@@ -1,4 +1,4 @@
-"""Per-op accounting of an observed run: calls, time, and the bytes and operations that the specification counts."""
+"""Per-op totals of an observed run: calls, time, and the bytes and operations that the specification counts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fluxperf.engine.ops.table import Deferred
 
 
 class OpKey(NamedTuple):
-    """Key of sums over calls: op, section, and the composed op that called it, if any."""
+    """The key by which calls are summed: op, section, and the composed op that called it, if any."""
 
     op: str
     section: str
@@ -30,13 +30,13 @@ class OpTotal:
 
 
 class OpMeter:
-    """Observer that sums the ops which do the work; composed ops are named as their surroundings, not counted twice.
+    """Observer that sums ops by key. Composed ops are only recorded as callers, so that no work is counted twice.
 
     Args:
-        device: whose clock is read.
-        totals: to go on with.
-        gapless: launch each op behind what keeps the device busy. Not for a program whose ops rest on the host: what
-            the host does meanwhile is part of their time.
+        device: its clock is read.
+        totals: earlier totals to continue from.
+        gapless: launch each op while a busy kernel runs, so that its time has no launch gaps. Not for a rung whose ops
+            compute on the host: the host's time is then part of theirs.
     """
 
     def __init__(self, device: Device, totals: dict[OpKey, OpTotal] | None = None, *, gapless: bool = True) -> None:
@@ -47,7 +47,7 @@ class OpMeter:
 
     @property
     def calls(self) -> int:
-        """Ops that did work, all keys together."""
+        """Number of calls that did work, over all keys."""
         return sum(total.count for total in self.totals.values())
 
     def enter_section(self, section: str, index: int) -> None:
@@ -59,13 +59,13 @@ class OpMeter:
         self._sections.pop()
 
     def enter_op(self, op: str, composed: bool) -> None:
-        """Starts an op's clock, behind what keeps the device busy until the op has been launched."""
+        """Starts an op's clock; first keeps the device busy until the op has been launched."""
         if self._gapless and not composed:
             self._device.occupy()
         self._open.append((op, composed, self._device.mark()))
 
     def leave_op(self, args: tuple[Any, ...], result: Any) -> None:
-        """Stops it, and adds the call."""
+        """Stops the clock and adds the call to the totals."""
         end = self._device.mark()
         op, composed, start = self._open.pop()
         if composed or result is None:  # an op that raised has no result
@@ -74,7 +74,7 @@ class OpMeter:
         total = self.totals.setdefault(OpKey(op, self._sections[-1] if self._sections else "", within), OpTotal())
         total.count += 1
         total.time_s += self._device.elapsed_s(start, end)
-        if isinstance(result, Deferred):  # its operands are read, and multiplied, by the op that takes it
+        if isinstance(result, Deferred):  # the op that takes the result does the work
             return
         total.bytes += array_bytes((args, result))
         total.flops += SPECS[op].flops(*args)

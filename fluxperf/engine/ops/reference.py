@@ -1,4 +1,4 @@
-"""The oracle: every op in float64 NumPy, written as its formula reads. Shares no code with an implementation."""
+"""The oracle: every op in float64 NumPy, written like its formula. It shares no code with an implementation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-#: float64 once inside; Any, because NumPy's stubs lose the dtype in arithmetic.
+#: Always float64 after conversion; declared as Any because NumPy's stubs lose the dtype in arithmetic.
 Numbers = Any
 
 
@@ -108,12 +108,12 @@ def transpose_heads(x: Numbers) -> Numbers:
 
 
 def cast(x: Numbers, dtype: str) -> Numbers:
-    """The same numbers."""
+    """x unchanged: the oracle does not round."""
     return _f64(x)
 
 
 def quantize_rows(x: Numbers) -> Numbers:
-    """The numbers themselves: what quantization approximates."""
+    """x unchanged: quantization approximates it."""
     return _f64(x)
 
 
@@ -125,20 +125,23 @@ def euler_step(latents: Numbers, velocity: Numbers, delta: float) -> Numbers:
 def timestep_embedding(values: Sequence[float], features: int = 256) -> Numbers:
     """``cos(1000 t w), sin(1000 t w)`` with ``w = 10000^(-i / (features/2))``: cosines first, [S] to [S, features].
 
-    ``w`` is float32 and has exponents in float32, as diffusers (``models/embeddings.py``, ``get_timestep_embedding``)
-    and the original: of numbers that a model was trained with, nearer ones to the formula are further off.
+    ``w`` is float32 with float32 exponents, as in diffusers (``models/embeddings.py``, ``get_timestep_embedding``) and
+    the original. The models were trained with these values, so more exact ones would be wrong.
     """
     half = features // 2
     exponents = [np.float32(-math.log(10_000)) * np.float32(i) / np.float32(half) for i in range(half)]
     frequencies = [float(np.float32(math.exp(exponent))) for exponent in exponents]
-    for i in (12, 106) if half == 128 else ():  # these PyTorch's exp rounds upwards, 0.52 units from the exact number
+    for i in (12, 106) if half == 128 else ():  # PyTorch's exp rounds these upwards: 0.52 ulp from the exact value
         frequencies[i] = float(np.nextafter(np.float32(frequencies[i]), np.float32(1)))
     angles = [[1000 * t * w for w in frequencies] for t in values]
     return np.array([[math.cos(a) for a in row] + [math.sin(a) for a in row] for row in angles]).reshape(-1, features)
 
 
 def rope_table(text_tokens: int, rows: int, columns: int, axes: Sequence[int], theta: float) -> tuple[Numbers, Numbers]:
-    """cos and sin [L, d] of positions (0, row, column), zeros for text tokens; each frequency twice."""
+    """cos and sin [L, d] of positions (0, row, column), zeros for text tokens; each frequency appears twice (Su et al.
+
+    2021).
+    """
     places = [(0, 0, 0)] * text_tokens + [(0, row, column) for row in range(rows) for column in range(columns)]
     angles = np.array(
         [
@@ -199,5 +202,5 @@ def linear_gated_residual(x: Numbers, gate: Numbers, y: Numbers, weight: Numbers
 
 
 def join_features(first: Numbers, second: Numbers) -> Numbers:
-    """Two tensors side by side along the last axis."""
+    """Two tensors [B, L, D] and [B, L, M], concatenated along the last axis."""
     return np.concatenate([_f64(first), _f64(second)], axis=-1)

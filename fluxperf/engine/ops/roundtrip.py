@@ -1,9 +1,10 @@
-"""The baseline: ops that go through NumPy on the host, in the pattern of the published 140x slower implementation.
+"""The baseline: ops that go through NumPy on the host, following the published implementation that is 140x slower.
 
 That implementation (PyGPUkit's FLUX.1, ``diffusion/models/flux`` at v0.2.20) ran linears, activations, RMS norms and
-softmax on the GPU and everything with a broadcast in NumPy. Some values it sent straight back up, others it kept on the
-host for the next op; which is which decides the count of copies, so each function here says what it does. A value that
-rests on the host is a plain NumPy array; the device gets it back when an op needs it there or when it leaves its block.
+softmax on the GPU, and everything with a broadcast in NumPy. It copied some results back to the device at once, and
+kept others on the host for the next op. That decides the number of copies, so each docstring here lists its copies:
+"down" is device to host, "up" is host to device. A value that rests on the host is a plain NumPy array; it is copied to
+the device when an op needs it there or when it leaves its block.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from fluxperf.errors import ArgumentError
 
 
 def _down(device: Any, value: Any, label: str) -> Any:
-    """Host numbers: copied down, unless the value rests on the host already."""
+    """A host array: copied from the device, unless the value rests on the host already."""
     return value if isinstance(value, np.ndarray) else device.door.to_host(value, label)
 
 
@@ -29,7 +30,7 @@ def _per_token(vector: Any) -> Any:
 
 @implements("layer_norm", "roundtrip")
 def layer_norm(device: Any, x: Any, eps: float = 1e-6) -> Any:
-    """Down, normalized, up. A value that rests on the host goes up first: the published op took device arrays only."""
+    """Down, normalized, up. A value that rests on the host goes up first: the published op took only device arrays."""
     if isinstance(x, np.ndarray):
         x = device.door.to_device(x, "layer_norm.x")
     numbers = device.door.to_host(x, "layer_norm.x")
@@ -48,7 +49,7 @@ def modulate(device: Any, x: Any, scale: Any, shift: Any) -> Any:
 
 @implements("gated_residual", "roundtrip", rests_on_host=True)
 def gated_residual(device: Any, x: Any, gate: Any, y: Any) -> Any:
-    """Down: x (unless it rests on the host), gate and y. The result stays there."""
+    """Down: x (unless it rests on the host), gate and y. The result rests on the host."""
     numbers = _down(device, x, "gated_residual.x")
     gate, y = _down(device, gate, "gated_residual.gate"), _down(device, y, "gated_residual.y")
     return numbers + _per_token(gate) * y
@@ -56,13 +57,13 @@ def gated_residual(device: Any, x: Any, gate: Any, y: Any) -> Any:
 
 @implements("add_broadcast", "roundtrip", rests_on_host=True)
 def add_broadcast(device: Any, x: Any, y: Any) -> Any:
-    """Down: both, unless they rest on the host. The sum stays there."""
+    """Down: both, unless they rest on the host. The sum rests on the host."""
     return _down(device, x, "add_broadcast.x") + _down(device, y, "add_broadcast.y")
 
 
 @implements("scale", "roundtrip")
 def scale(device: Any, x: Any, factor: float) -> Any:
-    """Down, multiplied, up. For attention scores this is the largest copy of all."""
+    """Down, multiplied, up. The copy of attention scores is the largest of all."""
     numbers = device.door.to_host(x, "scale.x")
     return device.door.to_device(numbers * numbers.dtype.type(factor), "scale.result")
 
@@ -86,7 +87,7 @@ def concat_tokens(device: Any, first: Any, second: Any) -> Any:
 
 @implements("concat_tokens", "kept_on_host", rests_on_host=True)
 def kept_on_host(device: Any, first: Any, second: Any) -> Any:
-    """Down: both. The result stays there (single blocks keep it as their residual)."""
+    """Down: both. The result rests on the host (single blocks keep it as their residual)."""
     parts = [device.door.to_host(first, "concat_tokens.first"), device.door.to_host(second, "concat_tokens.second")]
     return np.concatenate(parts, axis=1)
 
@@ -101,7 +102,10 @@ def split_tokens(device: Any, x: Any, tokens: int) -> tuple[Any, Any]:
 
 @implements("split_modulation", "roundtrip", rests_on_host=True)
 def split_modulation(device: Any, modulation: Any, parts: int) -> tuple[Any, ...]:
-    """Down once. The first shift and scale stay there, where the modulation uses them; the other vectors go back up."""
+    """Down: all, once.
+
+    The first shift and scale rest on the host, where `modulate` uses them. Up: the other vectors.
+    """
     vectors = np.split(device.door.to_host(modulation, "split_modulation.x"), parts, axis=-1)
     upper = (device.door.to_device(np.ascontiguousarray(vector), "split_modulation.vector") for vector in vectors[2:])
     return (vectors[0], vectors[1], *upper)
@@ -116,7 +120,7 @@ def join_features(device: Any, first: Any, second: Any) -> Any:
 
 @implements("linear_gelu", "host_reshape", composed=True)
 def linear_gelu(ops: Any, x: Any, weight: Any, bias: Any, out: Any = None) -> Any:
-    """The input goes down and up again only to become a matrix of tokens; the product itself runs on the device."""
+    """The input goes down and up only to be reshaped to a matrix of tokens; the product runs on the device."""
     if out is not None:
         raise ArgumentError("linear_gelu 'host_reshape': expected no out=, got one. Bind joined_halves to 'composed'.")
     door = ops.device.door
@@ -126,7 +130,7 @@ def linear_gelu(ops: Any, x: Any, weight: Any, bias: Any, out: Any = None) -> An
 
 @implements("linear", "host_reshape", composed=True, rests_on_host=True)
 def linear(ops: Any, x: Any, weight: Any, bias: Any = None) -> Any:
-    """The product runs on the device; its result goes down to get its token axis back, and stays there."""
+    """The product runs on the device. Down: its result, only to be reshaped; it rests on the host."""
     return ops.device.door.to_host(ops.linear(x, weight, bias), "linear.result")
 
 

@@ -1,4 +1,4 @@
-"""The table of bound ops: what the model calls. One field per op; `specs` says what each means."""
+"""The table of bound ops, which the model calls. It has one field per op; `specs` describes each."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from fluxperf.engine.device.transfers import HostNumbers
 
 __all__ = ["SECTIONS", "Array", "Deferred", "Device", "Operand", "Ops", "Quantized", "Settings", "Unscaled"]
 
-#: The parts of the model that may be bound differently. ``loop`` is the sampler around the forward.
+#: Parts of the model that may have different bindings. ``loop`` is the sampler around the forward.
 SECTIONS = ("embed", "double", "single", "final", "loop")
 
 
 class Quantized(NamedTuple):
-    """Numbers in float8_e4m3fn with float32 scales: ``value = data * scale``. Scales are powers of two.
+    """Values in float8_e4m3fn with float32 scales: ``value = data * scale``. Scales are powers of two.
 
-    Those of weights that a file has in e4m3 have the file's own factor besides, which may be any positive number.
+    Weights that a file stores in e4m3 have the file's own factor in their scales too, which may be any positive number.
 
-    ``data`` is [.., K], ``scale`` [.., 1]. As a weight [N, K] that is one scale per output channel, as an activation
-    [B, L, K] one per token; queries, keys and values [B, H, L, d] have one scale [1, 1, 1, 1]. ``lengths`` [.., 1],
-    where they are known, are no less than the Euclidean length of each row: a product bounds its results by them.
+    ``data`` is [.., K], ``scale`` [.., 1]. A weight [N, K] has one scale per output channel, an activation [B, L, K]
+    one per token; queries, keys and values [B, H, L, d] have one scale [1, 1, 1, 1]. ``lengths`` [.., 1], where known,
+    are upper bounds of the Euclidean length of each row; a product bounds its results by them.
     """
 
     data: Array
@@ -37,16 +37,15 @@ class Quantized(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Number of the numbers."""
+        """Number of elements."""
         return self.data.size
 
 
 class Unscaled(NamedTuple):
-    """A product of two `Quantized` before its scales, and its bias: ``value = data * rows * columns + bias``.
+    """A product of two `Quantized` without its scales and bias: ``value = data * rows * columns + bias``.
 
     ``data`` [.., L, N] in the dtype of activations, ``rows`` [.., L, 1] and ``columns`` [N] in float32, ``bias`` [N] or
-    none. The kernel that reads the product multiplies and adds as it reads: that costs nothing there, and time in the
-    product.
+    ``None``. The kernel that reads the product applies them. That costs no time there, but would in the product.
     """
 
     data: Array
@@ -56,19 +55,21 @@ class Unscaled(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Extents of the numbers."""
+        """Extents of the product."""
         return self.data.shape
 
     @property
     def size(self) -> int:
-        """Number of the numbers."""
+        """Number of elements."""
         return self.data.size
 
 
 class Deferred(NamedTuple):
-    """A product ``x W^T`` that is not computed yet: the op that takes it computes it, and does its own work behind it.
+    """A product ``x W^T`` that is not computed yet.
 
-    ``x`` [.., K] and ``weight`` [N, K], both numbers or both `Quantized`.
+    The op that takes it computes the product, with its own work as epilogue.
+
+    ``x`` [.., K] and ``weight`` [N, K] are both arrays or both `Quantized`.
     """
 
     x: Any
@@ -81,23 +82,24 @@ class Deferred(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Number of the product's numbers."""
+        """Number of elements of the product."""
         return math.prod(self.shape)
 
 
 class Settings(NamedTuple):
-    """Settings of a phase for every op: the dtype of activations, and whether independent work may overlap."""
+    """A phase's settings for every op: the dtype of activations, and whether independent work may overlap."""
 
     activations: str
     overlaps: bool = False
 
 
-#: Numbers that an op may take and give inside a section: an array in the device's memory; in phases with e4m3 one with
-#: scales, or a product before its scales; in the published baseline numbers that rest in the host's memory. What leaves
-#: a section is an `Array`.
+#: Values that ops exchange inside a section: device arrays; in phases with e4m3 also arrays with scales, or products
+#: without their scales; in the published baseline also arrays that rest in host memory. Only an `Array` leaves a
+#: section.
 Operand = Array | Quantized | Unscaled | Deferred | HostNumbers
 
-#: An op that gives an array, resting or not; one that may give numbers in e4m3; one with several results.
+#: Types of ops: one that returns an array, on the device or resting on the host; one that may return e4m3; one with
+#: several results.
 Op = Callable[..., Array]
 MixedOp = Callable[..., Operand]
 ManyOp = Callable[..., tuple[Any, ...]]
@@ -144,14 +146,15 @@ class Ops:
     join_features: MixedOp
 
     def beside(self, *work: Callable[[], Any]) -> tuple[Any, ...]:
-        """Results of pieces of work that do not depend on each other, in order. Not an op: it computes nothing.
+        """Results of independent pieces of work, in order. It is not an op, as it computes nothing.
 
-        They may overlap where the phase and the device let them. What a piece reads must be held until all are done.
+        The pieces may overlap where the phase and the device allow it. The caller must hold what they read until all
+        are done.
         """
         return self.device.beside(*work) if self.settings.overlaps else tuple(piece() for piece in work)
 
 
-#: Ops that only some phases have; a table without a row for one binds all the same.
+#: Ops that only some phases have. A table without a row for one of them can be bound.
 OPTIONAL = ("quantize_rows",)
 
 #: Names of all ops, in the order of the table.

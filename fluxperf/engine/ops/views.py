@@ -1,4 +1,4 @@
-"""Implementations that move no data: the result is a view of the argument. They serve every device."""
+"""Implementations that move no data: the result is a view of the argument. They work on every device."""
 
 from __future__ import annotations
 
@@ -11,31 +11,33 @@ from fluxperf.errors import ArgumentError
 
 @implements("split_modulation", "views")
 def split_modulation(device: Any, modulation: Any, parts: int) -> tuple[Any, ...]:
-    """Column slices of the modulation vectors."""
+    """Column slices [B, D] of the modulation vectors [B, n D]."""
     width = modulation.shape[-1] // parts
     return tuple(modulation[:, part * width : (part + 1) * width] for part in range(parts))
 
 
 @implements("linear", "deferred")
 def deferred(device: Any, x: Any, weight: Any, bias: Any = None) -> Deferred:
-    """The operands: `qkv_heads` computes the product, with bias, norms, rotation and layout behind it.
+    """Defers the product: `qkv_heads` computes it, with bias, norms, rotation and layout as its epilogue.
 
     Raises:
         ArgumentError: there is a bias, or features differ.
     """
     if bias is not None:
-        raise ArgumentError("linear 'deferred': expected a product without bias, got one with. Pass it in biases.")
+        raise ArgumentError(
+            "linear 'deferred': expected a product without bias, got one with a bias. Pass the bias in biases."
+        )
     if x.shape[-1] != weight.shape[-1]:
         raise ArgumentError(
-            f"linear: expected x [.., {weight.shape[-1]}], as many features as the weight {tuple(weight.shape)} takes, "
-            f"got {tuple(x.shape)}. Pass the tensor that this weight belongs to."
+            f"linear: expected x [.., {weight.shape[-1]}], with the number of features of the weight "
+            f"{tuple(weight.shape)}, got {tuple(x.shape)}. Pass the tensor that belongs to this weight."
         )
     return Deferred(x, weight)
 
 
 @implements("split_tokens", "views")
 def split_tokens(device: Any, x: Any, tokens: int) -> tuple[Any, Any]:
-    """The first tokens, and the rest; of quantized ones with their scales."""
+    """The first tokens of x [B, L, ..], and the rest; of a quantized x with their scales."""
     if isinstance(x, Quantized):
         parts = [(None, None) if part is None else split_tokens(device, part, tokens) for part in x]
         first, rest = zip(*parts, strict=True)
@@ -45,7 +47,7 @@ def split_tokens(device: Any, x: Any, tokens: int) -> tuple[Any, Any]:
 
 @implements("joined_halves", "views")
 def joined_halves(device: Any, batch: int, tokens: int, left: int, right: int, dtype: str) -> tuple[Any, Any]:
-    """Two column slices of one buffer, for results that `join_features` will then find joined."""
+    """Two column slices [B, L, D] and [B, L, M] of one buffer, so that `join_features` need not copy their results."""
     whole = device.empty((batch, tokens, left + right), dtype)
     return whole[:, :, :left], whole[:, :, left:]
 

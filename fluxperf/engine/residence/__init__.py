@@ -1,1 +1,1 @@
-"""Memory mode: which weights stay on the device within a budget, and how the others reach it in time."""
+"""Memory mode: keeps some weights on the device within a budget, and streams the others in time."""

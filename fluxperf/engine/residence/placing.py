@@ -1,4 +1,4 @@
-"""Weights placed within a memory budget: each unit in one piece, on the device or in pinned host memory."""
+"""Places weights within a memory budget: each unit is contiguous, on the device or in pinned host memory."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from fluxperf.engine.ops.bind import Bound
 from fluxperf.engine.residence.plan import MODULATION, PIECE_SLOTS, Plan, aligned, modulation_pieces, unit_of
 from fluxperf.engine.residence.streaming import Fetched, Place, Ring, Streamed, replaced
 
-#: Labels of copies begin with it, in both directions.
+#: Prefix of the labels of its copies, in both directions.
 LABEL = "stream"
 
 
 def place_within(source: WeightSource, bound: Bound, dtype: str, e4m3: tuple[str, ...], plan: Plan) -> FluxWeights:
-    """Weights of a source on a bound device, by a plan; to be used as any others.
+    """Weights of a source on a bound device, according to a plan. They are used like any others.
 
-    They come tensor by tensor and are quantized on the device; those of a unit go into its piece of memory at once. So
-    the device never holds more than what stays, and one tensor besides.
+    Tensors arrive one by one and are quantized on the device; each is then moved to its unit's memory at once. So the
+    device never holds more than the resident weights and one more tensor.
 
     Args:
-        source: where they come from.
+        source: the weights.
         bound: the phase's ops.
         dtype: of every tensor that is not quantized.
         e4m3: sections whose projections are quantized.
-        plan: for that model and rung.
+        plan: for this model and rung.
     """
     device = bound.device
     packer = _Packer(device, source.config, plan)
@@ -52,7 +52,7 @@ def place_within(source: WeightSource, bound: Bound, dtype: str, e4m3: tuple[str
 
 
 class _Trimmed:
-    """A source whose tensors are put where nothing is kept back: what a tensor needs besides itself is given back."""
+    """A source that trims the device's pool after each tensor, so that temporary memory is returned to the driver."""
 
     def __init__(self, source: WeightSource) -> None:
         self._source, self.scales = source, source.scales
@@ -65,21 +65,21 @@ class _Trimmed:
 
 
 class _Packer:
-    """Puts tensors of units where the plan wants them.
+    """Moves the tensors of units to the memory that the plan assigns to them.
 
     Args:
-        device: where.
+        device: where the resident units lie.
         config: of the model.
-        plan: for it.
+        plan: for the model.
     """
 
     def __init__(self, device: Device, config: FluxConfig, plan: Plan) -> None:
         self._device, self._config, self._plan = device, config, plan
         names = [unit.name for unit in plan.demand.units]
         self._bytes = dict(plan.demand.units)
-        #: Place in the ring of each unit that is streamed.
+        #: Index in the ring, for each streamed unit.
         self._streamed = {names[index]: order for order, index in enumerate(plan.streamed)}
-        #: Memory of the units so far, and how much of it is filled.
+        #: For each unit so far, its memory and the number of bytes that are filled.
         self._memory: dict[str, Any] = {}
         self._filled: dict[str, int] = {}
         self.pieces: list[Fetched] = []
@@ -87,11 +87,14 @@ class _Packer:
 
     @property
     def units(self) -> list[Fetched]:
-        """Streamed units in the order of the forward."""
+        """Streamed units, in the order of the forward."""
         return [Fetched(f"{LABEL}.{name}", self._memory[name]) for name in self._streamed]
 
     def keep(self, path: str, tensor: Any) -> Any:
-        """A tensor where it stays, or a `Place`. A tensor of no unit stays where it is."""
+        """A tensor in its unit's memory, or a `Place` if the unit is streamed.
+
+        A tensor of no unit stays where it is.
+        """
         name = unit_of(path)
         self._device.door.settle()
         if path == MODULATION and self._plan.pieces:
@@ -112,8 +115,8 @@ class _Packer:
     def _packed(self, name: str, array: Any) -> Any:
         start, memory = self._filled[name], self._memory[name]
         self._filled[name] = start + aligned(array.nbytes)
-        if self._filled[name] > self._bytes[name]:  # an internal truth: the plan knows every tensor's bytes
-            raise AssertionError(f"unit {name}: {self._filled[name]} bytes, planned for {self._bytes[name]}")
+        if self._filled[name] > self._bytes[name]:  # internal consistency: the plan knows every tensor's bytes
+            raise AssertionError(f"unit {name}: {self._filled[name]} bytes, expected {self._bytes[name]}")
         extents, dtype = tuple(array.shape), str(array.dtype)
         if name in self._streamed:
             self._device.door.to_host(array, f"{LABEL}.{name}", memory[start : start + array.nbytes])
@@ -123,7 +126,7 @@ class _Packer:
         return view
 
     def _cut(self, weight: Any) -> Any:
-        """Pieces of the modulation projection in pinned memory; what stays is nothing."""
+        """Pieces of the modulation projection in pinned memory; none of it stays on the device."""
         for order, rows in enumerate(modulation_pieces(self._config)):
             piece = weight[rows.start : rows.stop]
             memory = self._device.lasting(piece.nbytes)

@@ -1,7 +1,7 @@
-"""The plan of a memory budget: which weights stay on the device, and which are streamed through slots.
+"""The plan for a memory budget: which weights stay on the device, and which are streamed through slots.
 
-Blocks are cut into units of nearly the same size: a stream (text or image) of a double block, or a single block. A
-unit lies in one piece of memory and is copied by one copy. All of this is arithmetic on sizes; nothing is allocated.
+Blocks are divided into units of nearly equal size: a stream (text or image) of a double block, or a single block. A
+unit is contiguous in memory and is copied at once. The plan is arithmetic on sizes and allocates nothing.
 """
 
 from __future__ import annotations
@@ -14,37 +14,37 @@ from fluxperf.engine.config import FluxConfig
 from fluxperf.engine.model.weights import ModulationRows, assemble, parameters
 from fluxperf.errors import ConfigError
 
-#: Of every tensor in a unit; more than any kernel or library asks for.
+#: Alignment in bytes of every tensor in a unit; more than any kernel or library requires.
 ALIGNMENT = 256
 
-#: Sections whose blocks are cut into units, and how many words of a path behind them name one.
+#: Sections whose blocks are divided into units, and the number of path components after the section that name a unit.
 _SECTIONS = {"double": 2, "single": 1}
 
-#: Slots of units: one is read, the next is there, one is being filled. Two do, with less overlap; a double block may
-#: need both at once.
+#: Slots for units: one is read, the next is ready, one is being filled. Two suffice with less overlap; a double block
+#: may need both at once.
 SLOTS, FEWEST_SLOTS = 3, 2
-#: Slots of the modulation projection's pieces, which are read in a moment.
+#: Slots for pieces of the modulation projection, each of which is read for a short time.
 PIECE_SLOTS = 2
 
-#: The projection of all modulation vectors, read once per image or step.
+#: Path of the projection of all modulation vectors, which is read once per image or step.
 MODULATION = "modulation.weight"
 
-#: Device memory that activations take at once, in tensors [B, T + I, D], and in float32 tensors of attention scores
-#: [B, H, T + I, T + I] of rungs that write them out.
+#: Device memory for activations at their peak, counted in tensors [B, T + I, D]; and the number of float32 score
+#: tensors [B, H, T + I, T + I] on rungs that store them.
 _ACTIVATIONS, _SCORES = 32, 4
-#: Bytes per number of a tensor that is being placed: it, and what quantizing it takes.
+#: Bytes per element of a tensor that is being placed: the tensor and the temporary memory of its quantization.
 _PLACING = 8
 
-#: Share of all units' bytes whose copies are taken to cost nothing, because the other units compute meanwhile.
+#: Share of all units' bytes whose copies are assumed to be free, because they overlap with the other units' compute.
 _HIDDEN = 0.25
 
 
-#: Bytes that drawing so many numbers takes besides them.
+#: Returns the temporary bytes for drawing a number of values.
 Drawing = Callable[[int], int]
 
 
 class Sizes(NamedTuple):
-    """Of one forward: tokens of the joint sequence, text tokens of it, samples; and the steps of an image."""
+    """Sizes of one forward: tokens of the joint sequence, text tokens among them, samples; and steps of an image."""
 
     tokens: int
     text_tokens: int
@@ -53,10 +53,11 @@ class Sizes(NamedTuple):
 
 
 class Form(NamedTuple):
-    """How a rung keeps and uses its weights.
+    """How a rung stores and uses its weights.
 
-    ``itemsize`` of numbers that are not quantized; ``e4m3`` sections whose projections are; ``scores`` whether
-    attention writes them out; ``products`` of all modulations: per step, per image, or ``none``.
+    ``itemsize`` bytes of an element that is not quantized; ``e4m3`` sections whose projections are; ``scores`` whether
+    attention stores the scores; ``products`` when all modulations are computed: per ``step``, per ``image``, or
+    ``none``.
     """
 
     itemsize: int
@@ -66,17 +67,17 @@ class Form(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """Weights that are streamed or stay as a whole. ``name`` is a path such as ``"double.3.img"`` or ``"single.7"``."""
+    """Weights that are streamed or stay together. ``name`` is a path such as ``"double.3.img"`` or ``"single.7"``."""
 
     name: str
     nbytes: int
 
 
 class Demand(NamedTuple):
-    """Memory that a model takes, in bytes.
+    """Memory that a model needs, in bytes.
 
     ``fixed`` weights that always stay, the ``modulation`` projection and its largest ``piece``, ``work`` (activations,
-    scratch, tensors that are being placed), and what ``loading`` takes until the first unit is placed.
+    workspaces, tensors that are being placed), and ``loading``: the peak before the first unit is placed.
     """
 
     units: tuple[Unit, ...]
@@ -88,10 +89,10 @@ class Demand(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Where the weights are. ``streamed`` are indices of units, in the order of the forward.
+    """The placement of all weights. ``streamed`` are indices of units, in the order of the forward.
 
-    ``used_bytes`` is the most that is planned for, of ``room_bytes``: the budget less what the driver and libraries
-    take for themselves.
+    ``used_bytes`` is the planned peak. It is at most ``room_bytes``: the budget without the memory that the driver and
+    libraries allocate themselves.
     """
 
     demand: Demand
@@ -108,12 +109,12 @@ class Plan(NamedTuple):
 
     @property
     def image_bytes(self) -> int:
-        """Bytes of the modulation projection, if it is streamed."""
+        """Bytes of the modulation projection if it is streamed, else 0."""
         return self.demand.modulation if self.pieces else 0
 
     @property
     def resident_bytes(self) -> int:
-        """Bytes of weights that stay."""
+        """Bytes of weights that stay on the device."""
         units = sum(unit.nbytes for unit in self.demand.units)
         return self.demand.fixed + units - self.step_bytes + self.demand.modulation - self.image_bytes
 
@@ -124,23 +125,23 @@ class Plan(NamedTuple):
 
     @property
     def used_bytes(self) -> int:
-        """Bytes that are planned for."""
+        """Planned peak in bytes."""
         return self.resident_bytes + self.buffer_bytes + self.demand.work
 
 
 def aligned(nbytes: int) -> int:
-    """Bytes up to the next boundary in a unit."""
+    """Bytes, rounded up to the alignment inside a unit."""
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
 def unit_of(path: str) -> str:
-    """Name of the unit that a canonical path belongs to; empty for what is in no block."""
+    """Name of the unit of a canonical path; empty for a tensor outside of blocks."""
     section, *rest = path.split(".")
     return ".".join([section, *rest[: _SECTIONS[section]]]) if section in _SECTIONS else ""
 
 
 def modulation_pieces(config: FluxConfig) -> tuple[ModulationRows, ...]:
-    """Rows of the modulation projection that belong together, in their order."""
+    """Rows of the modulation projection that are streamed together, in order."""
     found: list[ModulationRows] = []
 
     def walk(node: Any) -> None:
@@ -159,14 +160,14 @@ def modulation_pieces(config: FluxConfig) -> tuple[ModulationRows, ...]:
 def demand_of(
     config: FluxConfig, form: Form, sizes: Sizes, scratch_bytes: int = 0, drawing: Drawing | None = None
 ) -> Demand:
-    """Memory that a model takes on a device.
+    """Memory that a model needs on a device.
 
     Args:
         config: its sizes.
         form: of the rung.
         sizes: of its forwards.
-        scratch_bytes: what libraries keep on the device.
-        drawing: bytes that drawing so many numbers takes besides them; none where weights are read from files.
+        scratch_bytes: workspaces that libraries keep on the device.
+        drawing: returns the temporary bytes for drawing a number of values; ``None`` if weights are read from files.
     """
     drawn = drawing or (lambda size: 0)
     units: dict[str, int] = {}
@@ -198,25 +199,25 @@ def _tensor_bytes(path: str, shape: tuple[int, ...], form: Form) -> int:
 
 
 def spread(count: int, chosen: int) -> tuple[int, ...]:
-    """``chosen`` of ``count`` indices, as evenly as whole numbers allow."""
+    """``chosen`` of ``count`` indices, spaced as evenly as possible."""
     return tuple((2 * index + 1) * count // (2 * chosen) for index in range(chosen))
 
 
 def planned(demand: Demand, form: Form, steps: int, room_bytes: int, outside_bytes: int = 0) -> Plan:
-    """The plan whose copies cost least: as many units stay as fit, the others are spread evenly among them.
+    """The plan with the least copying: as many units stay as fit, and the streamed ones are spread evenly among them.
 
-    The modulation projection is streamed where that leaves fewer bytes that compute does not hide: it is needed all at
-    once, but with some executors only once per image.
+    The modulation projection is streamed where that leaves fewer bytes of copies that do not overlap with compute. All
+    of it is needed at once, but with some executors only once per image.
 
     Args:
-        demand: what the model takes.
+        demand: memory that the model needs.
         form: of the rung.
         steps: of an image.
-        room_bytes: what all of it may take.
-        outside_bytes: of the budget, for messages: what the driver and libraries take besides.
+        room_bytes: limit for all of it.
+        outside_bytes: the rest of the budget, for messages: memory that the driver and libraries allocate themselves.
 
     Raises:
-        ConfigError: the room is too small for any plan; says what is needed.
+        ConfigError: the room is too small for any plan; the message says how much is needed.
     """
     forms = [False] if form.products == "none" else [False, True]
     found = [plan for pieces in forms if (plan := _fitted(demand, room_bytes, pieces)) is not None]
@@ -224,9 +225,9 @@ def planned(demand: Demand, form: Form, steps: int, room_bytes: int, outside_byt
         need = outside_bytes + min(_least(demand, pieces) for pieces in forms)
         raise ConfigError(
             f"memory budget of {_gb(room_bytes + outside_bytes)} GB: expected at least {_gb(need, up=True)} GB for "
-            f"this model, rung and size, even with every block streamed ({_gb(demand.work)} GB to work in, "
-            f"{_gb(outside_bytes)} GB for driver and libraries, {_gb(demand.loading)} GB to place what lies outside of "
-            "blocks). Give more, or use a smaller picture or batch, or the rung 'fp8'."
+            f"this model, rung and size, even with every block streamed ({_gb(demand.work)} GB for activations and "
+            f"workspaces, {_gb(outside_bytes)} GB for driver and libraries, {_gb(demand.loading)} GB to place the "
+            "weights outside of blocks). Give a larger budget, or use a smaller picture or batch, or the rung 'fp8'."
         )
     hidden = int(_HIDDEN * sum(unit.nbytes for unit in demand.units))
     uses = 1 if form.products == "image" else steps
@@ -240,7 +241,7 @@ def _gb(nbytes: int, up: bool = False) -> str:
 
 
 def _fitted(demand: Demand, room: int, pieces: bool) -> Plan | None:
-    """The plan with the fewest streamed units that fits."""
+    """The plan with the fewest streamed units that fits; ``None`` if there is none."""
     if demand.loading > room:
         return None
     for slots in (SLOTS, FEWEST_SLOTS):

@@ -1,8 +1,8 @@
-"""Weights that are streamed: units in pinned host memory that go through a few slots on the device, in turn.
+"""Streamed weights: units in pinned host memory that pass through a few slots on the device, in turn.
 
-The order in which a forward reads its units never changes, so a slot that becomes free is filled with the unit that
-comes next, the first one of the next forward behind the last of this one. So each forward fetches each of its units
-once, and every copy has as long as the other slots are read to be done beside the compute.
+A forward always reads its units in the same order. So a slot that becomes free is filled with the next unit in that
+order; the first unit of the next forward follows the last of this one. Each forward fetches each of its units once, and
+a copy can overlap with the work on the units in all other slots.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fluxperf.engine.device.transfers import HostNumbers, Slot
 
 
 class Place(NamedTuple):
-    """Stands for a tensor of a streamed unit: where in the unit it lies."""
+    """Placeholder for a tensor of a streamed unit: its position in the unit."""
 
     unit: int
     offset: int
@@ -27,14 +27,14 @@ class Place(NamedTuple):
 
 
 class Fetched(NamedTuple):
-    """A unit: how its copies are labelled, and its bytes in pinned memory."""
+    """A streamed unit: the label of its copies, and its bytes in pinned memory."""
 
     label: str
     memory: HostNumbers
 
 
 def replaced(node: Any, leaf: Callable[[Any], Any]) -> Any:
-    """Weights with every tensor or `Place` in them replaced; numbers of rows and the like stay."""
+    """Weights with every tensor or `Place` in them replaced by ``leaf``; other fields, such as row numbers, stay."""
     if is_dataclass(node) and not isinstance(node, type):
         return replace(node, **{field.name: replaced(getattr(node, field.name), leaf) for field in fields(node)})
     if isinstance(node, tuple) and not isinstance(node, Place):
@@ -44,31 +44,31 @@ def replaced(node: Any, leaf: Callable[[Any], Any]) -> Any:
 
 
 class Ring:
-    """Units in the order of a forward, and the slots that they go through.
+    """Units in the order of a forward, and the slots that they pass through.
 
-    When it is dropped, the device is waited for first: its pools know nothing of copies that are under way, and would
-    hand out again the memory that they read and write.
+    The device is waited for before the ring is dropped. Its pools do not know the running copies, and would reuse the
+    memory that these read and write.
 
     Args:
-        device: where.
-        units: in the order in which they are read, again and again.
-        slots: how many; at least as many as are read at once.
+        device: where the slots are.
+        units: in the order in which each forward reads them.
+        slots: number of slots; at least as many as are read at once.
         nbytes: of a slot.
     """
 
     def __init__(self, device: Device, units: Sequence[Fetched], slots: int, nbytes: int) -> None:
         self._device, self._units = device, tuple(units)
         self._slots = [device.slot(nbytes) for _ in range(slots)]
-        #: Slots with a unit each that is there or under way, in order; and those that are read.
+        #: Slots whose unit is ready or being copied, in order; and slots that are being read.
         self._ready: deque[tuple[int, Slot]] = deque()
         self._taken: list[Slot] = []
         self._next = 0
-        weakref.finalize(self, device.quiet)  # called before what the ring holds is dropped
+        weakref.finalize(self, device.quiet)  # runs before the ring's memory is released
         for slot in self._slots:
             self._fetch(slot)
 
     def take(self, units: Sequence[int]) -> list[Any]:
-        """Buffers with the bytes of the next units, for work that is given to the device from now on."""
+        """Buffers of the next units, which are ready for work that is submitted from now on."""
         expected = [index for index, _ in self._ready][: len(units)]
         if len(self._ready) < len(self._slots) or expected != list(units):
             self._restart(units[0])
@@ -79,7 +79,7 @@ class Ring:
         return [slot.buffer for slot in self._taken]
 
     def give_back(self) -> None:
-        """Nothing that is given to the device from now on reads what was taken; the next units take its place."""
+        """Releases the taken buffers: no work submitted from now on reads them. Fetches the next units into them."""
         while self._taken:
             slot = self._taken.pop(0)
             slot.release()
@@ -92,10 +92,10 @@ class Ring:
         self._next = (self._next + 1) % len(self._units)
 
     def _restart(self, unit: int) -> None:
-        """Begins anew with a unit: a forward was left in the middle, and its work may still read any slot.
+        """Restarts at a unit after a forward was left in the middle, whose work may still read any slot.
 
-        It may even run on a stream that the compute stream has not joined again, so nothing less than all of the
-        device is waited for.
+        That work may even run on a stream that the compute stream has not joined again, so the whole device is waited
+        for.
         """
         self._device.quiet()
         self._ready.clear()
@@ -108,13 +108,13 @@ class Ring:
 
 
 class Streamed:
-    """Blocks of which some are streamed, or pieces of a projection: iterated once per forward, in order.
+    """Blocks, or pieces of a projection, some of which are streamed: iterated once per forward, in order.
 
-    While an item is the latest that an iterator gave, its tensors are on the device. Asking for the next one says that
-    all work on it was given to the device.
+    The tensors of an item are on the device from when it is yielded until the next item is requested. By then all work
+    on it must have been submitted.
 
     Args:
-        device: where.
+        device: where the slots are.
         ring: of the units.
         items: with a `Place` for every tensor of a streamed unit.
     """
@@ -122,7 +122,7 @@ class Streamed:
     def __init__(self, device: Device, ring: Ring, items: Sequence[Any]) -> None:
         self._device, self._ring = device, ring
         self._items = [(item, _units_in(item)) for item in items]
-        #: Items on the memory of slots, by index and buffers: the same few come again and again.
+        #: Items on slot memory, by item and buffers; cached because the same few combinations recur.
         self._made: dict[tuple[int, ...], Any] = {}
 
     def __len__(self) -> int:
@@ -152,7 +152,7 @@ class Streamed:
 
 
 def _units_in(item: Any) -> list[int]:
-    """Indices of the streamed units that an item has tensors in, in order."""
+    """Indices of the streamed units that an item's tensors belong to, in order."""
     found: set[int] = set()
 
     def look(leaf: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Questions of launchers about arrays: element types, addresses, strides in elements, and axes that merge evenly."""
+"""Properties of arrays that launchers need: element types, addresses, strides in elements, axes that can be merged."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 
 from fluxperf.errors import ArgumentError
 
-#: Largest extent of a grid along x, and along y.
+#: Largest extents of a grid along x and along y.
 _GRID = (2**31 - 1, 65535)
 
-#: Longest row and most rows: a kernel counts them in 32 bits and steps past the end by less than a tile.
+#: Longest row, and largest number of rows. Kernels count them in 32 bits, and count past the end by less than a tile.
 _LONGEST = 2**31 - 2**16
 
 
 class Element(NamedTuple):
-    """An element type: its name, its name in entry points, bytes, and elements in 16 bytes."""
+    """An element type: its name, its code in entry points, its bytes, and elements per 16 bytes."""
 
     name: str
     code: str
@@ -32,14 +32,14 @@ _ELEMENTS = {np.dtype(np.float32): FLOAT32, np.dtype(ml_dtypes.bfloat16): BFLOAT
 
 
 class Layout(NamedTuple):
-    """Shape, strides in bytes and dtype of an array: what a plan depends on, besides alignment."""
+    """Shape, strides in bytes and dtype of an array. A plan depends on these and on alignment."""
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     dtype: Any
 
     def __str__(self) -> str:
-        return f"{self.dtype} {list(self.shape)} with strides {self.strides} in bytes"
+        return f"{self.dtype} {list(self.shape)} with strides of {self.strides} bytes"
 
 
 def described(x: Any) -> Layout:
@@ -57,8 +57,8 @@ def address(op: str, argument: str, x: Any) -> int:
         return int(x.data.ptr)
     except AttributeError as error:
         raise ArgumentError(
-            f"{op}: expected {argument} in device memory, got {type(x).__module__}.{type(x).__name__}. "
-            "Bring it in with to_device(array, label)."
+            f"{op}: expected {argument} in device memory, got {type(x).__module__}.{type(x).__name__}. Copy it with "
+            "to_device(array, label)."
         ) from error
 
 
@@ -70,7 +70,7 @@ def element(op: str, argument: str, layout: Layout) -> Element:
     """
     found = _ELEMENTS.get(layout.dtype)
     if found is None:
-        raise mismatch(op, argument, "float32 or bfloat16", layout, "Convert it first.")
+        raise mismatch(op, argument, "float32 or bfloat16", layout, "Convert it with cast.")
     return found
 
 
@@ -80,26 +80,26 @@ def mismatch(op: str, argument: str, expected: str, got: object, advice: str) ->
 
 
 def need(op: str, argument: str, layout: Layout, shape: tuple[int, ...], like: Element, axes: str) -> tuple[int, ...]:
-    """Strides in elements of an argument that must have a shape and an element type; 0 along axes of one index.
+    """Strides in elements of an argument, which must have the given shape and element type; 0 along axes of extent 1.
 
     Args:
         op: for the message.
-        argument: its name.
-        layout: what it is.
-        shape: what it must be.
-        like: element type that it must have.
+        argument: name of the argument.
+        layout: of the argument.
+        shape: required shape.
+        like: required element type.
         axes: the shape in letters, such as ``"[B, D]"``.
 
     Raises:
-        ArgumentError: shape or type differ, or the last axis has no unit stride.
+        ArgumentError: the shape or the type differs, or the last axis does not have unit stride.
     """
     if layout.shape != shape or _ELEMENTS.get(layout.dtype) is not like:
-        raise mismatch(op, argument, f"{axes} = {list(shape)} in {like.name}", layout, "Shapes must agree, and dtypes.")
+        raise mismatch(op, argument, f"{axes} = {list(shape)} in {like.name}", layout, "Make shapes and dtypes match.")
     return steps(op, argument, layout, like)
 
 
 def steps(op: str, argument: str, layout: Layout, kind: Element) -> tuple[int, ...]:
-    """Strides in elements, 0 along axes of one index, 1 along the last.
+    """Strides in elements; 0 along axes of extent 1, and 1 along the last axis.
 
     Raises:
         ArgumentError: the last axis has no unit stride.
@@ -109,31 +109,33 @@ def steps(op: str, argument: str, layout: Layout, kind: Element) -> tuple[int, .
     if layout.shape[-1] > 1 and all(layout.shape) and layout.strides[-1] != kind.itemsize:
         raise mismatch(
             op, argument, "with unit stride along its last axis", layout,
-            "Write it out first, with transpose_heads or another op that moves data.",
+            "Copy it to a contiguous array first, for example with transpose_heads.",
         )  # fmt: skip
     pairs = zip(layout.shape[:-1], layout.strides[:-1], strict=True)
     return (*(stride // kind.itemsize if extent > 1 else 0 for extent, stride in pairs), 1)
 
 
 def check_heads(q: Any, k: Any, v: Any, out: Any) -> None:
-    """Complains about tensors that are not of one shape [B, H, L, d], or not written to [B, L, H d].
+    """Checks that Q, K and V have one shape [B, H, L, d], and that ``out`` is [B, L, H d].
 
     Raises:
-        ArgumentError: so it is.
+        ArgumentError: a shape or stride does not match.
     """
     shapes = [tuple(x.shape) for x in (q, k, v)]
     if len(shapes[0]) != 4 or len(set(shapes)) > 1:
-        raise ArgumentError(f"attention: expected q, k and v of one shape [B, H, L, d], got {shapes}. See qkv_heads.")
+        raise ArgumentError(
+            f"attention: expected q, k and v of one shape [B, H, L, d], got {shapes}. Use the results of qkv_heads."
+        )
     batch, heads, tokens, dim = shapes[0]
     if out is not None and (tuple(out.shape) != (batch, tokens, heads * dim) or out.strides[-1] != out.itemsize):
         raise ArgumentError(
             f"attention: expected out [B, L, H d] = {[batch, tokens, heads * dim]} with unit stride last, got "
-            f"{list(out.shape)} with strides {out.strides} in bytes. See joined_halves."
+            f"{list(out.shape)} with strides of {out.strides} bytes. Allocate it with joined_halves."
         )
 
 
 class Rows(NamedTuple):
-    """Leading axes of some operands as kernels take them: how many rows, four extents, four strides per operand."""
+    """Leading axes of operands in the form that kernels take: row count, four extents, four strides per operand."""
 
     number: int
     extents: tuple[int, int, int, int]
@@ -141,7 +143,7 @@ class Rows(NamedTuple):
 
 
 def merged(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
-    """Axes merged into their right neighbour wherever every operand is evenly spaced across both.
+    """Merges each axis into its right neighbour wherever every operand is evenly spaced across both.
 
     Args:
         shape: of all operands; at least one axis.
@@ -165,10 +167,10 @@ def merged(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> tuple[list
 
 
 def rows_of(op: str, shape: Sequence[int], strides: Sequence[Sequence[int]]) -> Rows:
-    """Axes as kernels take them.
+    """Leading axes in the form that kernels take.
 
     Raises:
-        ArgumentError: more than four remain after merging, or there are too many rows.
+        ArgumentError: more than four axes remain after merging, or there are too many rows.
     """
     real = [axis for axis, extent in enumerate(shape) if extent != 1]
     extents, kept = [1], [[0] for _ in strides]
@@ -180,7 +182,8 @@ def rows_of(op: str, shape: Sequence[int], strides: Sequence[Sequence[int]]) -> 
     if len(extents) > 4 or count > _LONGEST:
         raise ArgumentError(
             f"{op}: expected at most four unevenly spaced leading axes and {_LONGEST} rows, got axes {list(shape)} "
-            f"with strides {[list(operand) for operand in strides]} in elements. Write the array out first."
+            f"with strides {[list(operand) for operand in strides]} in elements. Copy the array to a contiguous one "
+            "first."
         )
     return Rows(count, _four(extents, 1), tuple(_four(operand, 0) for operand in kept))
 
@@ -191,7 +194,7 @@ def _four(values: Sequence[int], filler: int) -> tuple[int, int, int, int]:
 
 
 def grid(op: str, x: int, y: int = 1) -> tuple[int, int]:
-    """A grid of that many blocks.
+    """Checks and returns a grid of that many blocks.
 
     Raises:
         ArgumentError: it is larger than CUDA allows.
@@ -202,10 +205,10 @@ def grid(op: str, x: int, y: int = 1) -> tuple[int, int]:
 
 
 def length(op: str, columns: int) -> int:
-    """The length of a row, as it is.
+    """Checks and returns the length of a row.
 
     Raises:
-        ArgumentError: a kernel could not count it in 32 bits.
+        ArgumentError: the row is too long for the 32 bits in which kernels count.
     """
     if columns > _LONGEST:
         raise ArgumentError(f"{op}: expected rows of at most {_LONGEST} elements, got {columns}. Split the array.")
@@ -213,5 +216,5 @@ def length(op: str, columns: int) -> int:
 
 
 def power_of_two(least: int) -> int:
-    """The smallest power of two that is not below ``least``."""
+    """The smallest power of two that is at least ``least``."""
     return 1 << max(least - 1, 0).bit_length()

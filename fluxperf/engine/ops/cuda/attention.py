@@ -1,4 +1,4 @@
-"""Flash attention on the GPU, written straight into the buffer that the next product reads."""
+"""Flash attention on the GPU, which writes its result directly into the buffer that the next product reads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fluxperf.engine.ops.cuda.arrays import check_heads
 
 @implements("attention", "flash", device="cuda")
 def attention(device: Any, q: Any, k: Any, v: Any, out: Any = None) -> Any:
-    """q, k, v [B, H, L, d] to [B, L, H d]; ``out`` may be half of a joined buffer.
+    """Attention of Q, K and V [B, H, L, d] to [B, L, H d]; ``out`` may be half of a joined buffer.
 
     *Numerics*: bfloat16 operands, float32 scores and sums, one rounding of the result.
     """

@@ -1,4 +1,4 @@
-"""Launches that only move data: one or two boxes copied between strided places, in the widest words that fit both."""
+"""Launches that only move data: they copy one or two boxes between strided places, in the widest possible words."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from fluxperf.engine.ops.cuda.arrays import (
 from fluxperf.engine.ops.cuda.entries import start
 from fluxperf.errors import ArgumentError
 
-#: Threads of a block, and words that each has in flight; in the kernels too, as a test compares.
+#: Threads of a block, and words that each one has in flight. The kernels have the same constants; a test compares them.
 _THREADS = 256  # COPY_THREADS: common/boxes.cuh
 _WORDS = 4  # COPY_WORDS: common/boxes.cuh
-#: A box with nothing in it.
+#: An empty box.
 _NOTHING = (0,) * 6 + (0, 1, 1, 0, 1, 0)
 
 
 class Part(NamedTuple):
-    """A box to copy: extents, and strides in bytes where it comes from and where it goes."""
+    """A box to copy: its extents, and the strides in bytes of source and destination."""
 
     shape: tuple[int, ...]
     source: tuple[int, ...]
@@ -35,7 +35,7 @@ class Part(NamedTuple):
 
 
 class Copies(NamedTuple):
-    """A planned launch: parameters of each box behind its two addresses, and blocks of the first."""
+    """A planned launch: parameters of each box after its two addresses, and the number of blocks of the first box."""
 
     word: int
     grid: tuple[int, int]
@@ -53,7 +53,7 @@ def contiguous(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
 
 @lru_cache(maxsize=4096)
 def planned(op: str, parts: tuple[Part, ...], itemsize: int, alignment: int) -> Copies:
-    """Plan of a launch that copies boxes.
+    """Plans a launch that copies boxes.
 
     Args:
         op: for messages.
@@ -69,22 +69,24 @@ def planned(op: str, parts: tuple[Part, ...], itemsize: int, alignment: int) -> 
         extents, (source, target) = merged(part.shape, (part.source, part.target))
         if len(extents) > 4:
             raise ArgumentError(
-                f"{op}: expected at most four unevenly spaced axes, got {list(part.shape)} with strides {part.source} "
-                "in bytes. Reshape it, or write it out first."
+                f"{op}: expected at most four unevenly spaced axes, got {list(part.shape)} with strides of "
+                f"{part.source} bytes. Reshape the array, or copy it to a contiguous one first."
             )
         flat.append((extents, source, target))
     spaced = [n for extents, source, target in flat for n in (extents[-1] * itemsize, *source[:-1], *target[:-1])]
     word = next(size for size in (16, 4, 2) if all(n % size == 0 for n in (alignment, *spaced)))
     boxes, blocks = zip(*(_box(*part, itemsize, word) for part in flat), strict=True)
     if max(box[6] for box in boxes) >= 2**30 or max(box[9] for box in boxes) >= 2**30:
-        raise ArgumentError(f"{op}: expected fewer than 2^30 rows, and words in one, got {parts}. Split the batch.")
+        raise ArgumentError(
+            f"{op}: expected fewer than 2^30 rows, and fewer than 2^30 words per row, got {parts}. Split the batch."
+        )
     return Copies(word, grid(op, sum(blocks)), boxes, blocks[0])
 
 
 def _box(
     extents: list[int], source: list[int], target: list[int], itemsize: int, word: int
 ) -> tuple[tuple[int, ...], int]:
-    """Parameters of a box behind its addresses, and its blocks."""
+    """Parameters of a box after its addresses, and its number of blocks."""
     columns = extents[-1] * itemsize // word
     leading = [1] * (4 - len(extents)) + extents[:-1]
     rows = leading[0] * leading[1] * leading[2]
@@ -103,7 +105,7 @@ def _box(
 
 
 def copy(device: Any, op: str, itemsize: int, parts: tuple[Part, ...], places: tuple[tuple[int, int], ...]) -> None:
-    """Copies each part between its addresses (from, to), all in one launch."""
+    """Copies each part from its source address to its destination, all in one launch."""
     bits = 0
     for source, target in places:
         bits |= source | target
@@ -115,7 +117,7 @@ def copy(device: Any, op: str, itemsize: int, parts: tuple[Part, ...], places: t
 
 
 def side_by_side(device: Any, op: str, first: Any, second: Any, axis: int) -> Any:
-    """Two arrays written one behind the other along an axis, in one launch.
+    """Two arrays, concatenated along an axis in one launch.
 
     Raises:
         ArgumentError: they differ in dtype or along another axis.
@@ -127,7 +129,7 @@ def side_by_side(device: Any, op: str, first: Any, second: Any, axis: int) -> An
     if other.shape != expected or other.dtype != one.dtype or len(one.shape) not in (3, 4):
         raise mismatch(
             op, "second", f"{kind.name} as first, {list(one.shape)} except along axis {axis}, with 3 or 4 axes", other,
-            "Bring both to one shape and dtype.",
+            "Give both the same shape and dtype.",
         )  # fmt: skip
     shape = (*one.shape[:axis], one.shape[axis] + other.shape[axis], *one.shape[axis + 1 :])
     out = device.empty(shape, kind.name)
@@ -141,7 +143,7 @@ def side_by_side(device: Any, op: str, first: Any, second: Any, axis: int) -> An
 
 
 def part_of(op: str, argument: str, x: Layout, target: tuple[int, ...]) -> Part:
-    """A whole array as a part that goes to a place with those strides.
+    """The part that copies a whole array to a place with the given strides.
 
     Raises:
         ArgumentError: its last axis has no unit stride.

@@ -1,6 +1,6 @@
-"""QKV products that were left to `qkv_heads`, which finishes them in their epilogue where that is quicker.
+"""QKV products that were deferred to `qkv_heads`. They run with `qkv_heads` as their epilogue where that is quicker.
 
-Registers nothing.
+This file registers no implementation.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from fluxperf.engine.ops.cuda.products import HeadsStream
 from fluxperf.engine.ops.cuda.tiles import CAPABILITY, Tile
 from fluxperf.engine.ops.table import Quantized
 
-#: Width of a head that the kernels take, and bytes that their addresses are multiples of.
+#: Head dimension that the kernels support, and their alignment in bytes.
 _DIM, _UNIT = 128, 16
 
 Run = Callable[[], Any]
 
 
 def beside(device: Any, work: list[Run]) -> tuple[Any, ...]:
-    """Results of work on one or two streams of tokens; one is not forked off, as it may be beside other work itself."""
+    """Results of work on one or two streams of tokens.
+
+    Single work is not forked off, as it may already run on a second stream.
+    """
     results: tuple[Any, ...] = device.beside(*work) if len(work) > 1 else (work[0](),)
     return results
 
@@ -31,7 +34,7 @@ def beside(device: Any, work: list[Run]) -> tuple[Any, ...]:
 def plain(
     device: Any, qkvs: Any, biases: Any, q_norms: Any, k_norms: Any, cos: Any, sin: Any, heads: int, library: Run
 ) -> Any:
-    """q, k, v [1, H, L, 128] in bfloat16 of one or two products ``x W^T``, by the library or in our tiles."""
+    """Q, K, V [1, H, L, 128] in bfloat16 from one or two products ``x W^T``, by cuBLASLt or this project's kernels."""
     streams = _streams(device, qkvs, (biases, q_norms, k_norms), (cos, sin), heads)
     if streams is None:
         return library()
@@ -48,7 +51,10 @@ def plain(
 def scaled(
     device: Any, qkvs: Any, biases: Any, q_norms: Any, k_norms: Any, cos: Any, sin: Any, heads: int, library: Run
 ) -> Any:
-    """The same of numbers in e4m3, into e4m3 with one scale each; V's is that of its largest number."""
+    """Q, K, V [1, H, L, 128] in e4m3 with one scale each, from e4m3 products.
+
+    V's scale is that of its largest value.
+    """
     numbers = [qkv._replace(x=qkv.x.data, weight=qkv.weight.data) for qkv in qkvs]
     streams = _streams(device, numbers, (biases, q_norms, k_norms), (cos, sin), heads)
     if streams is None or any(qkv.weight.scale.data.ptr % _UNIT for qkv in qkvs):
@@ -77,14 +83,14 @@ def scaled(
 
 
 def _places(cos: Any, sin: Any, start: int) -> tuple[int, int]:
-    """Addresses of both tables at a token."""
+    """Addresses of cos and sin at a token."""
     return cos.data.ptr + start * cos.strides[0], sin.data.ptr + start * sin.strides[0]
 
 
 def _streams(
     device: Any, qkvs: Any, vectors: tuple[Any, Any, Any], tables: tuple[Any, Any], heads: int
 ) -> list[HeadsStream] | None:
-    """Streams as the kernels take them, or ``None``: everything else is the library's, and its errors."""
+    """Streams in the form that the kernels take; ``None`` if they do not fit, and the library must take them."""
     if device.capability != CAPABILITY or {len(qkvs), *map(len, vectors)} not in ({1}, {2}):
         return None
     found: list[HeadsStream] = []
@@ -99,7 +105,7 @@ def _streams(
             return None
         places = bias.data.ptr, q_norm.data.ptr, k_norm.data.ptr, *_places(*tables, start)
         found.append(HeadsStream(x, weight, start, places))
-        if x.extents[0] != found[0].x.extents[0]:  # one launch has one K
+        if x.extents[0] != found[0].x.extents[0]:  # one launch has a single K
             return None
         start += qkv.shape[1]
     for table in tables:
@@ -110,7 +116,7 @@ def _streams(
 
 
 def _quickest(device: Any, file: str, streams: list[HeadsStream], own: Callable[[Tile], Any], library: Run) -> Any:
-    """The result of the quicker way."""
+    """The result of the quicker implementation."""
     shapes = [(stream.x.extents[1], stream.weight.extents[1], stream.x.extents[0]) for stream in streams]
     common = set(products.tiles_for(device, file, *shapes[0]))
     tiles = [tile for tile in products.tiles_for(device, file, *shapes[-1]) if tile in common]

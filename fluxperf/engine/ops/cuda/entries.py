@@ -1,8 +1,8 @@
-"""Entry points of `kernels/`: file and layout of parameters of each, as `nvrtc.launch.Kernel` describes them.
+"""Entry points of `kernels/`: file and parameter layout of each, in the notation of `nvrtc.launch.Kernel`.
 
-Launchers of ops tell of theirs (`family`); those of what is no op are here.
+Launchers of ops declare theirs with `family`. Entry points that belong to no op are declared here.
 
-A test compiles all files and compares: names in both directions, and size and place of every parameter.
+A test compiles all files and compares the names in both directions, and the size and offset of every parameter.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from fluxperf.engine.nvrtc.launch import launch
 
 
 class Entry(NamedTuple):
-    """Where an entry point is, what it takes, and bytes of shared memory that its blocks are launched with."""
+    """File and parameters of an entry point, and the dynamic shared memory of its blocks in bytes."""
 
     file: str
     layout: str
     shared: int = 0
 
 
-# Parameters passed by value: extents (4i) and strides (4q) of leading axes, batch and token stride (2q), a box to copy,
-# a stream of a product in e4m3.
+# Parameters that are passed by value: extents (4i) and strides (4q) of leading axes, batch and token stride (2q), a box
+# to copy, a stream of an e4m3 product.
 BOX, SCALED = "2P6q6i", "6P4q2i"
 MAP, MAP_TWO = "P P 4i 4q i i", "P P P 4i 4q 4q i i"
 COPIES = "b16 b4 b2"
@@ -31,13 +31,13 @@ ENTRIES: dict[str, Entry] = {}
 
 
 def family(name: str, layout: str, variants: str, shared: int = 0) -> None:
-    """Tells of the entry points of ``name.cu``; a launcher does so beside the launch.
+    """Declares the entry points of ``name.cu``. A launcher calls it next to its launch.
 
     Args:
-        name: of the file, and the beginning of every entry point's.
-        layout: of the parameters of all.
-        variants: what follows the name and an underscore, separated by spaces.
-        shared: bytes of shared memory that their blocks are launched with.
+        name: of the file; every entry point's name begins with it.
+        layout: parameters, the same for all entry points.
+        variants: the rest of each entry point's name, after an underscore; separated by spaces.
+        shared: bytes of dynamic shared memory of their blocks.
     """
     for variant in variants.split():
         ENTRIES[f"{name}_{variant}"] = Entry(f"{name}.cu", layout, shared)
@@ -50,8 +50,8 @@ for _family in graphs.FAMILIES:
 
 
 def known() -> dict[str, Entry]:
-    """Every entry point, those of all launchers too."""
-    from fluxperf.engine.ops import catalog  # here, because launchers import this file
+    """Every entry point, including those that launchers declare."""
+    from fluxperf.engine.ops import catalog  # imported here because launchers import this file
 
     catalog.load("cuda")
     return ENTRIES

@@ -1,4 +1,4 @@
-"""Work behind a product in the same op: bias, gate and residual in one kernel. Registers nothing."""
+"""The work after a product in one kernel: bias, gate and residual. This file registers no implementation."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def bias_gated_residual(device: Any, x: Any, gate: Any, y: Any, bias: Any, out: 
 
     Args:
         device: the CUDA device.
-        x: [B, L, D], float32 or bfloat16; strides as they come, as of y and out.
+        x: [B, L, D], float32 or bfloat16. x, y and out may have any batch and token stride.
         gate: [B, D].
-        y: [B, L, D], a product without its bias; not to overlap ``out``.
-        bias: [D], or none.
+        y: [B, L, D], a product without its bias; must not overlap ``out``.
+        bias: [D], or ``None``.
         out: destination [B, L, D]; may be x itself. A new array unless given.
 
     *Numerics*: float32; rounds once.

@@ -1,7 +1,8 @@
-"""Ops that are a product and what follows it: this project's own kernel where it takes less time. Registers nothing.
+"""Ops that consist of a product and its epilogue, by this project's own kernels where they take less time.
 
-On Hopper each shape is computed both ways when it first comes, and the quicker one is kept (`choices.Ways`); everywhere
-else, and for what the kernels do not take, by the library.
+On Hopper each shape is computed both ways when it first occurs, and the quicker implementation is kept
+(`choices.Ways`). On other GPUs, and for shapes that the kernels do not support, the library computes it. This file
+registers no implementation.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from fluxperf.engine.ops.cuda import products
 from fluxperf.engine.ops.cuda.tiles import CAPABILITY, Tile
 from fluxperf.engine.ops.table import Quantized
 
-#: Bytes that addresses of vectors are multiples of: a thread reads two numbers of bfloat16, or 16 bytes.
+#: Alignment in bytes of vectors: a thread reads two bfloat16 values, or 16 bytes.
 _PAIR, _QUAD = 4, 16
 
-#: Largest number of e4m3.
+#: Largest e4m3 value.
 _MOST = 448.0
 
 Run = Callable[[], Any]
 
 
 def gelu(device: Any, x: Any, weight: Any, bias: Any, out: Any, library: Run) -> Any:
-    """``GELU(x W^T + b)`` into ``out`` [.., N], by the library or in one of this project's tiles."""
+    """``GELU(x W^T + b)`` into ``out`` [.., N], by the library or by one of this project's kernels."""
     if not _fit(device, (x, weight, bias, out), bias.shape == (weight.shape[0],), (bias,), _QUAD):
         return library()
     parts = [[products.matrix(part) for part in pair] for pair in _samples(x, out)]
@@ -39,7 +40,7 @@ def gelu(device: Any, x: Any, weight: Any, bias: Any, out: Any, library: Run) ->
 
 
 def gated(device: Any, x: Any, gate: Any, y: Any, weight: Any, bias: Any, library: Run) -> Any:
-    """``x + gate (y W^T + b)``, all in bfloat16, by the library or in one of this project's tiles."""
+    """``x + gate (y W^T + b)`` [B, L, D], all in bfloat16, by the library or by one of this project's kernels."""
     if not _fit(device, (x, gate, y, weight, bias), _gates(x, gate, y, weight, bias), (gate, bias), _PAIR):
         return library()
     out = device.empty(x.shape, "bfloat16")
@@ -57,7 +58,7 @@ def gated(device: Any, x: Any, gate: Any, y: Any, weight: Any, bias: Any, librar
 
 
 def scaled_gated(device: Any, x: Any, gate: Any, y: Quantized, weight: Quantized, bias: Any, library: Run) -> Any:
-    """The same of numbers in e4m3, behind their scales."""
+    """``x + gate (y W^T rows columns + b)`` [B, L, D]: as `gated`, from e4m3 operands with scales."""
     numbers: Any = weight.data
     even = _fit(device, (x, gate, bias), _gates(x, gate, y, weight, bias), (gate, bias, weight.scale), _PAIR)
     if not even or weight.scale.data.ptr % _QUAD:  # type: ignore[attr-defined]
@@ -79,7 +80,10 @@ def scaled_gated(device: Any, x: Any, gate: Any, y: Quantized, weight: Quantized
 
 
 def scaled_gelu(device: Any, x: Quantized, weight: Quantized, bias: Any, out: Any, library: Run) -> Any:
-    """``GELU(x W^T rows columns + b)`` into e4m3 ``out`` [B, L, N]; the library's scales are least, ours a bound."""
+    """``GELU(x W^T rows columns + b)`` into e4m3 ``out`` [B, L, N].
+
+    The library's result has the smallest possible scale per row; this project's kernels use an upper bound.
+    """
     source_numbers: Any = x.data
     numbers, columns, lengths = weight.data, weight.scale, x.lengths
     if lengths is None:
@@ -107,7 +111,7 @@ def scaled_gelu(device: Any, x: Quantized, weight: Quantized, bias: Any, out: An
 
 
 def _gates(x: Any, gate: Any, y: Any, weight: Any, bias: Any) -> bool:
-    """Whether shapes are those of a gated residual; others are the library's to complain about."""
+    """Whether the shapes are those of a gated residual. Others go to the library, which reports them."""
     outputs, inputs = weight.shape
     leading = tuple(x.shape[:-1])
     return (
@@ -119,7 +123,7 @@ def _gates(x: Any, gate: Any, y: Any, weight: Any, bias: Any) -> bool:
 
 
 def _fit(device: Any, arrays: Sequence[Any], shapes: bool, vectors: Sequence[Any], alignment: int) -> bool:
-    """Whether kernels of ours take arrays in bfloat16, and vectors where they lie."""
+    """Whether this project's kernels support these bfloat16 arrays and the alignment of these vectors."""
     return (
         device.capability == CAPABILITY
         and shapes
@@ -129,22 +133,23 @@ def _fit(device: Any, arrays: Sequence[Any], shapes: bool, vectors: Sequence[Any
 
 
 def _samples(*arrays: Any) -> list[tuple[Any, ...]]:
-    """Arrays [B, L, ..] sample by sample; those without a batch are one."""
+    """The samples of each array [B, L, ..]; an array without a batch is one sample."""
     return list(zip(*arrays, strict=True)) if arrays[0].ndim > 2 else [arrays]
 
 
 def _quickest(
     device: Any, op: str, file: str, weight: Any, parts: list[list[Any]], library: Run, out: Any, run: Any
 ) -> Any:
-    """The result of the quicker way: the library's, or one of ours for all samples.
+    """The result of the quicker implementation: the library's, or one of this project's tiles for all samples.
 
     Args:
         device: the CUDA device.
         op: for the name of the choice.
-        file: of our kernels.
+        file: of this project's kernels.
         weight: [N, K].
-        parts: for each sample what ``run`` takes behind tile and weight's matrix, its matrix of X first.
-        library: gives the result.
+        parts: for each sample the arguments of ``run`` after the tile and the weight's matrix; the matrix of x comes
+            first.
+        library: returns the result.
         out: the result that ``run`` fills.
         run: launches one sample.
     """
@@ -172,5 +177,5 @@ def _numbers(itemsize: int) -> str:
 
 @lru_cache(maxsize=8)
 def version(file: str) -> str:
-    """Which kernels these are: the beginning of their sources' digest."""
+    """Version of these kernels: the first digits of their sources' digest."""
     return read_source(f"{file}.cu").digest[:12]

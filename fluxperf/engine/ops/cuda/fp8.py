@@ -1,10 +1,9 @@
-"""Ops in e4m3: operands quantized by the kernel that produces them, attention by cuDNN.
+"""Ops in e4m3: the kernel that produces an operand also quantizes it. Attention is cuDNN's.
 
-Products are cuBLASLt's, or in this project's own tiles where those take less time (`finished`).
+Products are cuBLASLt's, or this project's own where those take less time (`finished`).
 
-A product leaves its scales to the kernel behind it (`Unscaled`): it takes up to 8 % less time without them, and every
-such product has a kernel behind it that reads its result anyway. All scales are powers of two: see
-`kernels/common/e4m3.cuh`.
+A product leaves its scales to the kernel that follows (`Unscaled`). Without scales it takes up to 8 % less time, and a
+kernel that reads the result follows in any case. All scales are powers of two: see `kernels/common/e4m3.cuh`.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ from fluxperf.engine.ops.layout import joined
 from fluxperf.engine.ops.table import Deferred, Quantized, Unscaled
 from fluxperf.errors import ArgumentError, DeviceError
 
-#: What cuBLASLt wants addresses, rows and extents of operands in e4m3 to be multiples of.
+#: Alignment that cuBLASLt requires of addresses, rows and extents of e4m3 operands, in bytes.
 _ALIGNMENT = 16
 
-#: Oldest architecture whose cuDNN has attention in e4m3.
+#: Lowest compute capability for which cuDNN has attention in e4m3.
 _OLDEST = (9, 0)
 
 
@@ -36,7 +35,7 @@ family("quantize_rows", "P P P 4i 4q i", "f32_w1 f32_w4 bf16_w1 bf16_w8")
 
 @implements("quantize_rows", "fp8", device="cuda")
 def quantize_rows(device: Any, x: Any) -> Quantized:
-    """x [.., K], float32 or bfloat16, to data [.., K] and scale [.., 1].
+    """Quantizes x [.., K], float32 or bfloat16, to data [.., K] in e4m3 and scale [.., 1].
 
     Raises:
         DeviceError: the GPU is too old for attention in e4m3.
@@ -58,7 +57,7 @@ family("norm_modulate_fp8", "P P P P P P 2q q q i i f", "bf16_w1_block bf16_w8_b
 
 @implements("norm_modulate", "fp8", device="cuda")
 def norm_modulate(device: Any, x: Any, shift: Any, scale: Any, eps: float = 1e-6) -> Quantized:
-    """x [B, L, D], shift and scale [B, D]: normalized, modulated and rounded once, to e4m3, in one kernel."""
+    """x [B, L, D], shift and scale [B, D]: normalized, modulated and rounded once to e4m3, in one kernel."""
     op = "norm_modulate"
     places = address(op, "x", x), address(op, "shift", shift), address(op, "scale", scale)
     aligned = (places[0] | places[1] | places[2]) % 16 == 0
@@ -71,9 +70,9 @@ def norm_modulate(device: Any, x: Any, shift: Any, scale: Any, eps: float = 1e-6
 
 @implements("linear", "fp8", device="cuda")
 def linear(device: Any, x: Any, weight: Quantized, bias: Any = None) -> Unscaled:
-    """x [.., K], weight [N, K]: the product in bfloat16 with its scales, and the bias, left to the kernel behind it.
+    """x [.., K], weight [N, K]: the bfloat16 product. Scales and bias are left to the kernel that follows.
 
-    Numbers that are not in e4m3 yet are quantized by a kernel of their own.
+    An x that is not in e4m3 yet is quantized by a kernel of its own.
 
     Raises:
         ArgumentError: K, N, an address or a row is not a multiple of 16.
@@ -87,12 +86,12 @@ def linear(device: Any, x: Any, weight: Quantized, bias: Any = None) -> Unscaled
 
 @implements("linear_gelu", "fp8", device="cuda")
 def linear_gelu(device: Any, x: Any, weight: Quantized, bias: Any, out: Any = None) -> Quantized:
-    """A product with scales, bias, tanh-GELU and rounding to e4m3 in its epilogue, or in one kernel behind it.
+    """Product, scales, bias, tanh-GELU and rounding to e4m3: x [B, L, K], weight [M, K], bias [M] to [B, L, M].
 
-    ``out``: e4m3 [B, L, M] with any batch and token stride.
+    All in one kernel, or in a product and one kernel after it. ``out``: e4m3 [B, L, M] with any batch and token stride.
 
-    *Numerics*: behind a product, each token's scale is the least; in the epilogue it is one known beforehand that no
-    number is too large for (`kernels/common/epilogues.cuh`).
+    *Numerics*: in a kernel after the product, each token's scale is the smallest possible. In an epilogue it is an
+    upper bound that is computed before the product (`kernels/common/epilogues.cuh`). No value saturates.
     """
     operand = _operand(device, x)
     _check(operand, weight)
@@ -110,7 +109,7 @@ family("gelu_fp8", "P P P P P P 2q 2q 2q i i", "bf16_w1_block bf16_w8_block bf16
 
 
 def quantized_gelu(device: Any, product: Unscaled, bias: Any, out: Any = None) -> Quantized:
-    """Tanh-GELU of a product behind its scales and bias, in one kernel."""
+    """Applies scales, bias and tanh-GELU to a product [B, L, M], in one kernel; the result is quantized per token."""
     op = "linear_gelu"
     if out is None:
         out = device.empty(product.shape, E4M3)
@@ -125,7 +124,7 @@ def quantized_gelu(device: Any, product: Unscaled, bias: Any, out: Any = None) -
 
 @implements("linear_gated_residual", "fp8", device="cuda")
 def linear_gated_residual(device: Any, x: Any, gate: Any, y: Any, weight: Quantized, bias: Any) -> Any:
-    """A product; scales, bias, gate and residual in its epilogue or in one kernel behind it, into bfloat16."""
+    """Product, scales, bias, gate and residual, into bfloat16 [B, L, D]: in one kernel, or in a product and another."""
     operand = _operand(device, y)
     _check(operand, weight)
 
@@ -139,7 +138,7 @@ family("gated_residual_fp8", "P P P P P P P 2q q 2q 2q 2q i i i", "bf16_w1 bf16_
 
 
 def scaled_gated_residual(device: Any, x: Any, gate: Any, product: Unscaled, bias: Any) -> Any:
-    """``x + gate (y + bias)``, y a product behind its scales, in one kernel."""
+    """``x + gate (y rows columns + bias)`` [B, L, D] from a product y and its scales, in one kernel."""
     op = "linear_gated_residual"
     out = device.empty(x.shape, "bfloat16")
     operands = x, gate, product.data, product.rows, product.columns, bias, out
@@ -166,16 +165,17 @@ def qkv_heads(
     sin: Any,
     heads: int,
 ) -> tuple[Quantized, Quantized, Quantized]:
-    """One or two streams of products [B, Li, 3 H d] to q, k, v [B, H, L, d] in e4m3, one scale [1, 1, 1, 1] each.
+    """One or two streams of products [B, Li, 3 H d] to Q, K, V [B, H, L, d] in e4m3, with one scale [1, 1, 1, 1] each.
 
-    Two launches: one finds the largest value, whose scale must be known before the first is rounded. Products that were
-    left to it are computed first, or with all but the rounding of V in their epilogue.
+    Two launches: the first finds the largest value of V, because V's scale must be known before any value is rounded.
+    Deferred products are computed first, or in one launch with everything except the rounding of V.
     """
     op = "qkv_heads"
     if len(qkvs) not in (1, 2) or {len(biases), len(q_norms), len(k_norms)} != {len(qkvs)}:
         raise ArgumentError(
-            f"{op}: expected one or two streams, as many of each argument, got {len(qkvs)} qkvs, {len(biases)} biases, "
-            f"{len(q_norms)} q_norms and {len(k_norms)} k_norms. Join further streams with concat_tokens."
+            f"{op}: expected one or two streams, with one of each argument per stream, got {len(qkvs)} qkvs, "
+            f"{len(biases)} biases, {len(q_norms)} q_norms and {len(k_norms)} k_norms. Join further streams with "
+            "concat_tokens."
         )
     if all(isinstance(qkv, Deferred) for qkv in qkvs):
 
@@ -198,7 +198,7 @@ def qkv_heads(
     names = ("qkvs", "qkvs", "qkvs", "biases", "q_norms", "k_norms")
     places = [[address(op, name, x) for name, x in zip(names, stream, strict=True)] for stream in streams]
     bits = 0
-    for product_at, _, *others in places:  # all but scales by token are read 16 bytes at a time
+    for product_at, _, *others in places:  # everything except scales by token is read 16 bytes at a time
         for at in (product_at, *others):
             bits |= at
     layouts = tuple(plans.Stream(*map(described, stream)) for stream in streams)
@@ -232,7 +232,7 @@ def qkv_heads(
 
 @implements("attention", "fp8", device="cuda")
 def attention(device: Any, q: Any, k: Any, v: Any, out: Any = None) -> Quantized:
-    """q, k, v [B, H, L, d] to [B, L, H d] in units of v's scale: a mean of values is never beyond the largest.
+    """Q, K, V [B, H, L, d] to [B, L, H d] with V's scale: an average does not exceed the largest value.
 
     ``out``: e4m3 [B, L, H d], may be half of a joined buffer.
     """
@@ -255,7 +255,7 @@ def attention(device: Any, q: Any, k: Any, v: Any, out: Any = None) -> Quantized
 
 @implements("joined_halves", "fp8", device="cuda")
 def joined_halves(device: Any, batch: int, tokens: int, left: int, right: int, dtype: str) -> tuple[Any, Any]:
-    """Two column slices of one buffer in e4m3, whatever the dtype of activations."""
+    """Two column slices [B, L, D] and [B, L, M] of one e4m3 buffer, whatever the dtype of activations."""
     whole = device.empty((batch, tokens, left + right), E4M3)
     return whole[:, :, :left], whole[:, :, left:]
 
@@ -265,9 +265,9 @@ family("join_features_fp8", "P P P 2q 2q i i i", "b1 b16")
 
 @implements("join_features", "fp8", device="cuda")
 def join_features(device: Any, first: Any, second: Any) -> Quantized:
-    """Both halves of a buffer at one scale per row, in place: ``first`` and ``second`` are not to be read again.
+    """Brings both halves of a buffer to one scale per row, in place; the arguments must not be read afterwards.
 
-    Halves that are not of one buffer are copied into one.
+    Halves of different buffers are copied into one.
     """
     left, right = _operand(device, first), _operand(device, second)
     if left.shape[:-1] != right.shape[:-1]:
@@ -289,7 +289,7 @@ def join_features(device: Any, first: Any, second: Any) -> Quantized:
 
 
 def _operand(device: Any, x: Any) -> Any:
-    """Numbers in e4m3."""
+    """The operand in e4m3; quantized if it is not."""
     return x if isinstance(x, Quantized) else quantize_rows(device, x)
 
 
@@ -302,23 +302,25 @@ def _whole(device: Any, x: Any) -> Any:
 
 
 def _unscaled(device: Any, x: Any) -> Unscaled:
-    """A product with scales; those of plain numbers are 1."""
+    """A product with scales; those of an ordinary array are 1."""
     if not isinstance(x, Unscaled):
         rows, columns = device.empty((*x.shape[:-1], 1), "float32"), device.empty(x.shape[-1:], "float32")
         rows.fill(1), columns.fill(1)
         device.launches += 2
         return Unscaled(x, rows, columns)
     if x.bias is not None:
-        raise ArgumentError("qkv_heads 'fp8': expected a product without bias, got one with. Pass it in biases.")
+        raise ArgumentError(
+            "qkv_heads 'fp8': expected a product without bias, got one with a bias. Pass the bias in biases."
+        )
     return x
 
 
 def _check(x: Any, weight: Any) -> None:
-    """Complains about operands that no product in e4m3 takes."""
+    """Raises for operands that no e4m3 product supports."""
     if not isinstance(weight, Quantized):
         raise ArgumentError(
-            f"linear 'fp8': expected weight quantized, with a scale per output channel, got {type(weight).__name__}. "
-            "Quantize it with quantize_rows."
+            "linear 'fp8': expected a quantized weight with one scale per output channel, got "
+            f"{type(weight).__name__}. Quantize it with quantize_rows."
         )
     numbers: Any = weight.data
     extents = (weight.shape[0], weight.shape[1], *x.data.strides[:-1], *numbers.strides[:-1])

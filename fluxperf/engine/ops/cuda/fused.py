@@ -1,4 +1,4 @@
-"""Model ops as one kernel each, rounding once where the composition does often; joins that find their halves joined."""
+"""Model ops as one kernel each, with one rounding instead of several; and joins of two halves of one buffer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ family(
 
 @implements("norm_modulate", "fused", device="cuda")
 def norm_modulate(device: Any, x: Any, shift: Any, scale: Any, eps: float = 1e-6) -> Any:
-    """x [B, L, D], shift and scale [B, D]: a row normalized and modulated in registers; rounds once."""
+    """x [B, L, D], shift and scale [B, D]: each row is normalized and modulated in registers; rounds once."""
     op, layout = "norm_modulate", described(x)
     places = address(op, "x", x), address(op, "shift", shift), address(op, "scale", scale)
     aligned = (places[0] | places[1] | places[2]) & 15 == 0
@@ -52,15 +52,16 @@ def qkv_heads(
     sin: Any,
     heads: int,
 ) -> tuple[Any, Any, Any]:
-    """One or two streams of qkv [B, Li, 3 H d] to q, k, v [B, H, L, d]; rounds once.
+    """One or two streams of qkv [B, Li, 3 H d] to Q, K, V [B, H, L, d]; rounds once.
 
-    Products that were left to it are computed first, on two streams, or with all of it in their epilogue.
+    Deferred products are computed first, on two streams, or in one launch with this op as their epilogue.
     """
     op, counts = "qkv_heads", {len(qkvs), len(biases), len(q_norms), len(k_norms)}
     if counts not in ({1}, {2}):
         raise ArgumentError(
-            f"{op}: expected one or two streams, as many of each argument, got {len(qkvs)} qkvs, {len(biases)} biases, "
-            f"{len(q_norms)} q_norms and {len(k_norms)} k_norms. Join further streams with concat_tokens."
+            f"{op}: expected one or two streams, with one of each argument per stream, got {len(qkvs)} qkvs, "
+            f"{len(biases)} biases, {len(q_norms)} q_norms and {len(k_norms)} k_norms. Join further streams with "
+            "concat_tokens."
         )
     if all(isinstance(qkv, Deferred) for qkv in qkvs):
 
@@ -96,13 +97,13 @@ def qkv_heads(
 
 @implements("concat_tokens", "views", device="cuda")
 def concat_tokens(device: Any, first: Any, second: Any) -> Any:
-    """The buffer [B, L1 + L2, ..] that both are halves of, if they are; else one launch that copies."""
+    """The buffer [B, L1 + L2, ..] if both arguments are its halves; else a copy in one launch."""
     whole = joined(first, second, 1)
     return whole if whole is not None else side_by_side(device, "concat_tokens", first, second, axis=1)
 
 
 @implements("join_features", "views", device="cuda")
 def join_features(device: Any, first: Any, second: Any) -> Any:
-    """The buffer [B, L, D + M] that both are halves of, if they are; else one launch that copies."""
+    """The buffer [B, L, D + M] if both arguments are its halves; else a copy in one launch."""
     whole = joined(first, second, -1)
     return whole if whole is not None else side_by_side(device, "join_features", first, second, axis=-1)

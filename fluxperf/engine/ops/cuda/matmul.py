@@ -1,6 +1,6 @@
-"""Matrix products on the GPU: projections, attention's two products, and fused epilogues.
+"""Matrix products on the GPU: projections, the two products of attention, and fused epilogues.
 
-By cuBLASLt, or in this project's own tiles where those take less time (`finished`).
+They are cuBLASLt's, or this project's own where those take less time (`finished`).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from fluxperf.errors import ArgumentError
 
 @implements("linear", "laid_out", device="cuda")
 def laid_out(device: Any, x: Any, weight: Any, bias: Any = None) -> Any:
-    """x [.., K], weight [N, K] read where it lies; bias in the epilogue."""
+    """x [.., K], weight [N, K] in its stored layout, bias [N] in the epilogue, to [.., N]."""
     return project(device, x, weight, bias)
 
 
 @implements("linear", "transposing", device="cuda")
 def transposing(device: Any, x: Any, weight: Any, bias: Any = None) -> Any:
-    """Writes the transposed weight [K, N] out in each call, as the published baseline, then multiplies."""
+    """x [.., K], weight [N, K]: copies the weight to [K, N] in every call, as the published baseline."""
     flipped = device.empty((weight.shape[1], weight.shape[0]), str(weight.dtype))
     flipped[...] = weight.T
     device.launches += 1
@@ -33,9 +33,11 @@ def transposing(device: Any, x: Any, weight: Any, bias: Any = None) -> Any:
 
 @implements("linear_gelu", "fused", device="cuda")
 def linear_gelu(device: Any, x: Any, weight: Any, bias: Any, out: Any = None) -> Any:
-    """Bias and tanh-GELU in the epilogue, on the accumulators; ``out`` may be half of a joined buffer.
+    """``GELU(x W^T + b)`` [.., N]: bias and tanh-GELU in the epilogue, on the accumulators.
 
-    *Numerics*: the tanh is approximate, well within a bfloat16 rounding and far outside a float32 one.
+    ``out`` may be half of a joined buffer.
+
+    *Numerics*: the tanh is approximate. Its error is well within a bfloat16 rounding, but not within a float32 one.
 
     Raises:
         ArgumentError: x is not bfloat16.
@@ -51,17 +53,17 @@ def linear_gelu(device: Any, x: Any, weight: Any, bias: Any, out: Any = None) ->
 
 @implements("silu_linear", "fused", device="cuda", composed=True)
 def silu_linear(ops: Any, x: Any, weight: Any, bias: Any) -> Any:
-    """SiLU of the few conditioning vectors in a kernel of its own, bias in the product's epilogue."""
+    """SiLU of the few conditioning vectors [B, K] in a kernel of its own; bias in the product's epilogue; to [B, N]."""
     return ops.linear(ops.silu(x), weight, bias)
 
 
 @implements("linear_gated_residual", "fused", device="cuda")
 def linear_gated_residual(device: Any, x: Any, gate: Any, y: Any, weight: Any, bias: Any) -> Any:
-    """Bias, gate and residual in the product's epilogue, or in one kernel behind a product without bias.
+    """``x + gate (y W^T + b)`` [B, L, D]: an epilogue, or one kernel after a product without bias.
 
-    The library's epilogue with a bias costs up to 8 %, and has no gate.
+    The library's own epilogue is not used: its bias costs up to 8 %, and it has no gate.
 
-    *Numerics*: in the epilogue, one rounding; behind the product, that of the product and one more.
+    *Numerics*: in an epilogue, one rounding; otherwise that of the product and one more.
     """
 
     def library() -> Any:
@@ -72,26 +74,26 @@ def linear_gated_residual(device: Any, x: Any, gate: Any, y: Any, weight: Any, b
 
 @implements("batched_matmul", "strided", device="cuda")
 def strided(device: Any, a: Any, b: Any, float32: bool = False) -> Any:
-    """One strided-batched call for all heads and samples; ``float32`` keeps the accumulators.
+    """a [.., M, K] times b [.., K, N] in one strided-batched call; ``float32`` returns the accumulators.
 
     Heads that are not evenly spaced in memory (a slice of a larger tensor) are multiplied sample by sample. Matrices
-    with rows that a product cannot read where they lie are written out first, in one launch more.
+    whose layout a product cannot read are copied first, in one more launch.
     """
     return _product(device, a, b, float32, _batches)
 
 
 @implements("batched_matmul", "looped", device="cuda")
 def looped(device: Any, a: Any, b: Any, float32: bool = False) -> Any:
-    """A product per head and sample, one after the other, as the published baseline."""
+    """a [.., M, K] times b [.., K, N] with one product per head and sample, as the published baseline."""
     return _product(device, a, b, float32, _each)
 
 
 def _product(device: Any, a: Any, b: Any, float32: bool, multiply: Callable[[Any, Any, Any, Any], None]) -> Any:
-    """``a b`` in a new array, by a way to multiply operands whose matrices can be read."""
+    """``a b`` in a new array, computed by ``multiply`` on operands with a readable layout."""
     out = device.empty((*a.shape[:-1], b.shape[-1]), "float32" if float32 else str(a.dtype))
     if out.size == 0:
         return out
-    if a.shape[-1] == 0:  # sums of nothing
+    if a.shape[-1] == 0:  # sums over no terms
         out.fill(0)
         device.launches += 1
         return out
@@ -100,15 +102,15 @@ def _product(device: Any, a: Any, b: Any, float32: bool, multiply: Callable[[Any
 
 
 def _readable(device: Any, argument: str, x: Any, flipped: bool) -> Any:
-    """x [.., M, N] where it lies if a product can read it there, transposed perhaps if ``flipped``; else written out.
+    """x [.., M, N] itself if a product can read its layout, possibly as a transpose if ``flipped``; else a copy.
 
     Raises:
-        ArgumentError: it lies between elements.
+        ArgumentError: a stride or the address is not a multiple of the element size.
     """
     if x.data.ptr % x.itemsize or any(step % x.itemsize for step in x.strides):
         raise ArgumentError(
-            f"batched_matmul: expected {argument} at whole elements of {x.itemsize} bytes, got strides {x.strides} in "
-            f"bytes at address {x.data.ptr:#x}. Copy it."
+            f"batched_matmul: expected strides and address of {argument} to be multiples of its {x.itemsize}-byte "
+            f"elements, got strides of {x.strides} bytes at address {x.data.ptr:#x}. Copy it to a contiguous array."
         )
     if _has_rows(x, -2, -1) or (flipped and _has_rows(x, -1, -2)):
         return x
@@ -119,13 +121,16 @@ def _readable(device: Any, argument: str, x: Any, flipped: bool) -> Any:
 
 
 def _has_rows(x: Any, rows: int, columns: int) -> bool:
-    """Whether the matrices of x have whole rows one behind the other, spaced evenly; by the places of their axes."""
+    """Whether the matrices of x consist of whole, evenly spaced rows.
+
+    ``rows`` and ``columns`` are the indices of these axes.
+    """
     whole = x.shape[columns] == 1 or x.strides[columns] == x.itemsize
     return whole and bool(x.shape[rows] == 1 or x.strides[rows] >= x.shape[columns] * x.itemsize)
 
 
 def _batches(device: Any, a: Any, b: Any, out: Any) -> None:
-    """Multiplies as many matrices at once as are evenly spaced in all three tensors."""
+    """Multiplies in batches: as many matrices per call as are evenly spaced in all three tensors."""
     offsets = [_spacing(x) for x in (a, b, out)]
     if out.ndim > 2 and None in offsets:
         for one, other, target in zip(a, b, out, strict=True):
@@ -144,7 +149,7 @@ def _each(device: Any, a: Any, b: Any, out: Any) -> None:
 
 
 def _spacing(x: Any) -> int | None:
-    """Elements from one matrix of x [.., M, N] to the next; ``None`` if they differ from pair to pair, or go back."""
+    """Elements from one matrix of x [.., M, N] to the next; ``None`` if the distance varies or is negative."""
     step, spacing, count = 0, 0, 1
     for extent, stride in zip(reversed(x.shape[:-2]), reversed(x.strides[:-2]), strict=True):
         if extent == 1:
@@ -179,6 +184,6 @@ def _multiply(device: Any, a: Any, b: Any, out: Any, batch: int, offsets: list[A
 
 
 def _row_step(x: Any, axis: int) -> int:
-    """Elements from one row to the next; at least a row's own length, as cuBLASLt wants it even of a single row."""
+    """Elements from one row to the next, at least the row's own length. cuBLASLt requires it even for a single row."""
     length = x.shape[-1] if axis == -2 else x.shape[-2]
     return int(max(x.strides[axis] // x.itemsize, length))

@@ -1,4 +1,4 @@
-"""Primitives that move data, one launch each: tokens joined and split, heads exchanged with tokens, features joined."""
+"""Primitives that move data, in one launch each: join or split tokens, exchange heads and tokens, join features."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ family("concat_tokens", f"{BOX} {BOX} i", COPIES)
 
 @implements("concat_tokens", "primitives", device="cuda")
 def concat_tokens(device: Any, first: Any, second: Any) -> Any:
-    """first [B, L1, ..] and second [B, L2, ..] along axis 1."""
+    """Concatenates first [B, L1, ..] and second [B, L2, ..] along axis 1."""
     return side_by_side(device, "concat_tokens", first, second, axis=1)
 
 
@@ -23,7 +23,7 @@ family("join_features", f"{BOX} {BOX} i", COPIES)
 
 @implements("join_features", "primitives", device="cuda")
 def join_features(device: Any, first: Any, second: Any) -> Any:
-    """first [B, L, D] and second [B, L, M] along the last axis."""
+    """Concatenates first [B, L, D] and second [B, L, M] along the last axis."""
     return side_by_side(device, "join_features", first, second, axis=-1)
 
 
@@ -32,7 +32,7 @@ family("split_tokens", f"{BOX} {BOX} i", COPIES)
 
 @implements("split_tokens", "primitives", device="cuda")
 def split_tokens(device: Any, x: Any, tokens: int) -> tuple[Any, Any]:
-    """x [B, L, ..] along axis 1, each part a copy of its own, both in one launch."""
+    """Splits x [B, L, ..] along axis 1 into two copies, in one launch."""
     op, layout = "split_tokens", described(x)
     kind = element(op, "x", layout)
     if len(layout.shape) not in (3, 4) or not 0 <= tokens <= layout.shape[1]:
@@ -56,7 +56,7 @@ family("transpose_heads", BOX, COPIES)
 
 @implements("transpose_heads", "primitives", device="cuda")
 def transpose_heads(device: Any, x: Any) -> Any:
-    """Axes 1 and 2 of x [B, L, H, d] exchanged, written out: [B, H, L, d]."""
+    """Exchanges axes 1 and 2 of x [B, L, H, d]; the result [B, H, L, d] is a contiguous copy."""
     op, layout = "transpose_heads", described(x)
     kind = element(op, "x", layout)
     if len(layout.shape) != 4:

@@ -1,7 +1,7 @@
-"""Plans of launches: from the layouts of an op's arguments to entry point, grid and parameters, checked and remembered.
+"""Plans of launches: entry point, grid and parameters, derived from the layouts of an op's arguments.
 
-A plan depends on layouts and on whether all addresses are multiples of 16 bytes, never on the numbers; so each is made
-once and looked up afterwards. Sizes that are empty plan an empty grid.
+A plan depends on layouts and on whether all addresses are multiples of 16 bytes, never on values. So each is checked
+and made once, and then looked up. An empty array gives an empty grid.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from fluxperf.engine.ops.cuda.arrays import (
 )
 from fluxperf.errors import ArgumentError
 
-# What kernels count on too stands with its name there and its files; a test compares both.
+# Constants that kernels share have their name and files in a trailing comment; a test compares both.
 #: Tokens per thread; threads and packs per thread of a map; threads of a block.
 _ROWS = 4  # ROWS: modulate.cu gated_residual.cu gated_residual_fp8.cu
 _MAP_THREADS = 128  # MAP_THREADS: common/map.cuh
@@ -76,13 +76,13 @@ def access_width(kind: Element, aligned: bool, columns: int, *strides: int) -> i
 
 
 def up(value: int, unit: int) -> int:
-    """How many units hold a value."""
+    """Elements per access: 16 bytes if every row starts at a multiple of 16 bytes and is a multiple long, else 1."""
     return -(-value // unit)
 
 
 @remembered
 def modulate(x: Layout, scale: Layout, shift: Layout, aligned: bool) -> Plan:
-    """Plan of ``x (1 + scale) + shift``."""
+    """Plan of ``x (1 + scale) + shift``: x [B, L, D], scale and shift [B, D]."""
     batch, tokens, width = three("modulate", x)
     kind = element("modulate", "x", x)
     xs = steps("modulate", "x", x, kind)
@@ -94,7 +94,7 @@ def modulate(x: Layout, scale: Layout, shift: Layout, aligned: bool) -> Plan:
 
 @remembered
 def gated_residual(x: Layout, gate: Layout, y: Layout, bias: Layout | None, out: Layout, aligned: bool) -> Plan:
-    """Plan of ``x + gate (y + bias)`` into ``out``."""
+    """Plan of ``x + gate (y + bias)`` into ``out``: x, y and out [B, L, D], gate [B, D], bias [D]."""
     batch, tokens, width = three("gated_residual", x)
     kind = element("gated_residual", "x", x)
     xs = steps("gated_residual", "x", x, kind)
@@ -109,7 +109,7 @@ def gated_residual(x: Layout, gate: Layout, y: Layout, bias: Layout | None, out:
 
 
 def by_token(entry: str, op: str, shape: tuple[int, ...], w: int, tail: tuple[int, ...]) -> Plan:
-    """Blocks along x are groups of tokens times tiles of the width, along y samples."""
+    """Plan with blocks along x for groups of tokens and tiles of the width, and along y for samples."""
     batch, tokens, width = shape
     packs = width // w
     threads = 128 if packs >= 128 else 32 * max(up(packs, 32), 1)
@@ -120,7 +120,7 @@ def by_token(entry: str, op: str, shape: tuple[int, ...], w: int, tail: tuple[in
 
 @remembered
 def layer_norm(x: Layout, eps: float, aligned: bool) -> Plan:
-    """Plan of a layer norm over the last axis."""
+    """Plan of a layer norm over the last axis of x [.., D]."""
     kind, xs = _vector_rows("layer_norm", x)
     rows = rows_of("layer_norm", x.shape[:-1], (xs[:-1],))
     w = access_width(kind, aligned, x.shape[-1], *rows.strides[0])
@@ -133,7 +133,7 @@ def layer_norm(x: Layout, eps: float, aligned: bool) -> Plan:
 
 @remembered
 def norm_modulate(x: Layout, shift: Layout, scale: Layout, eps: float, aligned: bool, processors: int) -> Plan:
-    """Plan of a layer norm with modulation, on a card of that many multiprocessors."""
+    """Plan of a layer norm with modulation, for a GPU with that many multiprocessors."""
     batch, tokens, width = three("norm_modulate", x)
     kind = element("norm_modulate", "x", x)
     xs = steps("norm_modulate", "x", x, kind)
@@ -145,7 +145,7 @@ def norm_modulate(x: Layout, shift: Layout, scale: Layout, eps: float, aligned: 
     tail = (*strides, tokens, packs, eps)
     team = next((t for t in RESIDENT if kind is BFLOAT16 and w > 1 and packs <= TEAM * t), 0)
     if team:
-        # As many tokens per block as leave no block waiting for another one to end.
+        # Few enough blocks that all run at once; each then takes the same share of the tokens.
         each = max(up(tokens * batch, processors * RESIDENT[team]), 1)
         blocks = grid("norm_modulate", up(tokens, each) if width else 0, batch)
         return Plan(f"norm_modulate_{kind.code}_w{w}_t{team}", blocks, TEAM, tail)
@@ -156,7 +156,7 @@ def norm_modulate(x: Layout, shift: Layout, scale: Layout, eps: float, aligned: 
 
 
 def _held(kind: Element, w: int, packs: int) -> str:
-    """The version that holds a row in one warp's registers, or an empty string where none does."""
+    """The version that holds a row in one warp's registers; an empty string if there is none."""
     fitting = [held for held in _HELD[kind.code] if packs <= 32 * held]
     return f"p{fitting[0]}" if fitting and w > 1 else ""
 
@@ -171,7 +171,7 @@ def _vector_rows(op: str, x: Layout) -> tuple[Element, tuple[int, ...]]:
 
 @remembered
 def rms_norm(x: Layout, weight: Layout, eps: float, aligned: bool) -> Plan:
-    """Plan of an RMS norm over the last axis."""
+    """Plan of an RMS norm over the last axis of x [.., d]."""
     kind, xs = _vector_rows("rms_norm", x)
     need("rms_norm", "weight", weight, x.shape[-1:], kind, "[d]")
     rows = rows_of("rms_norm", x.shape[:-1], (xs[:-1],))
@@ -185,7 +185,7 @@ def rms_norm(x: Layout, weight: Layout, eps: float, aligned: bool) -> Plan:
 
 @remembered
 def apply_rope(x: Layout, cos: Layout, sin: Layout, aligned: bool) -> Plan:
-    """Plan of a rotation of adjacent pairs."""
+    """Plan of a rotation of adjacent pairs of x [B, L, H, d]."""
     if len(x.shape) != 4 or x.shape[-1] % 2:
         raise mismatch("apply_rope", "x", "[B, L, H, d] with an even d", x, "Split the heads with reshape.")
     kind = element("apply_rope", "x", x)
@@ -204,7 +204,7 @@ def apply_rope(x: Layout, cos: Layout, sin: Layout, aligned: bool) -> Plan:
 
 @remembered
 def softmax(x: Layout, result: str, aligned: bool) -> Plan:
-    """Plan of a softmax over the last axis."""
+    """Plan of a softmax over the last axis of x [.., N]."""
     kind, xs = _vector_rows("softmax", x)
     to = _named("softmax", result)
     rows = rows_of("softmax", x.shape[:-1], (xs[:-1],))
@@ -228,21 +228,21 @@ def _named(op: str, name: str) -> Element:
 
 @remembered
 def elementwise(op: str, x: Layout, aligned: bool) -> Plan:
-    """Plan of a map of one array that keeps its dtype."""
+    """Plan of an elementwise function of one array that keeps its dtype."""
     kind = element(op, "x", x)
     return _map(f"{op}_{kind.code}", op, (x,), (kind,), kind.width, aligned)
 
 
 @remembered
 def cast(x: Layout, to: str, aligned: bool) -> Plan:
-    """Plan of a conversion."""
+    """Plan of a conversion between float32 and bfloat16."""
     kind, result = element("cast", "x", x), _named("cast", to)
     return _map(f"cast_{kind.code}_{result.code}", "cast", (x,), (kind,), 4, aligned)
 
 
 @remembered
 def euler_step(latents: Layout, velocity: Layout, aligned: bool) -> Plan:
-    """Plan of ``latents + delta velocity``."""
+    """Plan of ``latents + delta velocity``, both of one shape."""
     kind = element("euler_step", "velocity", velocity)
     need("euler_step", "latents", latents, velocity.shape, FLOAT32, "[..] of velocity")
     return _map(f"euler_step_{kind.code}", "euler_step", (latents, velocity), (FLOAT32, kind), 4, aligned)
@@ -251,7 +251,7 @@ def euler_step(latents: Layout, velocity: Layout, aligned: bool) -> Plan:
 def _map(
     entry: str, op: str, operands: tuple[Layout, ...], kinds: tuple[Element, ...], width: int, aligned: bool
 ) -> Plan:
-    """Rows of operands of one shape; contiguous ones merge into a single row."""
+    """Plan of an elementwise function of operands of one shape; contiguous operands are treated as a single row."""
     strides = [steps(op, "x", x, kind) or (1,) for x, kind in zip(operands, kinds, strict=True)]
     return _mapped(entry, op, operands[0].shape or (1,), strides, width, aligned)
 
@@ -280,13 +280,13 @@ def _rows_and_columns(op: str, shape: tuple[int, ...], strides: list[tuple[int, 
 
 @remembered
 def add_broadcast(x: Layout, y: Layout, shape: tuple[int, ...], aligned: bool) -> Plan:
-    """Plan of ``x + y`` of a broadcast shape."""
+    """Plan of ``x + y``, broadcast to a common shape."""
     kind = element("add_broadcast", "x", x)
     if element("add_broadcast", "y", y) is not kind:
         raise mismatch("add_broadcast", "y", f"in {kind.name} as x", y, "Convert one with cast.")
     shape = shape or (1,)
     strides = [_spread("add_broadcast", name, z, shape, kind) for name, z in (("x", x), ("y", y))]
-    if shape[-1] == 1:  # one element per row: any step is right, and 1 needs no kernel of its own
+    if shape[-1] == 1:  # rows of one element: the step is never used, and 1 needs no kernel of its own
         strides = [(*operand[:-1], 1) for operand in strides]
     if all(operand[-1] == 1 for operand in strides):
         return _mapped(f"add_broadcast_{kind.code}", "add_broadcast", shape, strides, kind.width, aligned)
@@ -298,14 +298,14 @@ def add_broadcast(x: Layout, y: Layout, shape: tuple[int, ...], aligned: bool) -
 
 
 def _spread(op: str, argument: str, x: Layout, shape: tuple[int, ...], kind: Element) -> tuple[int, ...]:
-    """Strides of an operand over the broadcast shape: 0 along axes that it lacks or has one index of."""
+    """Strides of an operand over the broadcast shape: 0 along axes that it lacks or where its extent is 1."""
     own = steps(op, argument, x, kind)
     own = (*own[:-1], 0 if x.shape[-1] == 1 else 1) if own else ()
     return (*(0,) * (len(shape) - len(own)), *own)
 
 
 class HeadsPlan(NamedTuple):
-    """Plan of `qkv_heads`: of both streams (a missing second one is zeros), and of the rest."""
+    """Plan of `qkv_heads`: parameters of both streams (zeros if there is no second), and the other parameters."""
 
     entry: str
     grid: tuple[int, int]
@@ -345,7 +345,7 @@ def qkv_heads(
 
 
 def _heads_version(packs: int, w: int, heads: int) -> tuple[str, int, int]:
-    """Version, tokens per block and threads: lanes of all heads, or of an even share of them."""
+    """Version, tokens per block and threads. A block has the lanes of all heads, or of an equal share of them."""
     if w == 1 or packs > 32:
         return "w2", 1, _PLAIN_THREADS
     lanes, threads = heads_lanes(packs, heads)
@@ -353,6 +353,6 @@ def _heads_version(packs: int, w: int, heads: int) -> tuple[str, int, int]:
 
 
 def heads_lanes(packs: int, heads: int) -> tuple[int, int]:
-    """Lanes that hold one head's row, and threads of a block: lanes of all heads, or of an even share of them."""
+    """Lanes that hold one head's row; threads of a block, which has the lanes of all heads or of an equal share."""
     lanes = max(power_of_two(packs), 4)
     return lanes, 32 * up(up(heads, up(heads * lanes, _HEADS_THREADS)) * lanes, 32)

@@ -1,4 +1,4 @@
-"""Plans of the launches that quantize to e4m3, or that stand behind a product in e4m3. See `plans`."""
+"""Plans of the launches that quantize to e4m3, or that follow an e4m3 product. See `plans`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from fluxperf.engine.ops.cuda.plans import (
     up,
 )
 
-# What kernels count on too stands with its name there and its files; a test compares both.
+# Constants that kernels share have their name and files in a trailing comment; a test compares both.
 #: Threads of a team of `gelu_fp8`, packs that each may hold, teams of a multiprocessor.
 _GELU_TEAM = 512  # THREADS: gelu_fp8.cu
 _GELU_PACKS = (1, 3)
@@ -49,7 +49,7 @@ def _bfloat16(op: str, argument: str, layout: Layout) -> None:
 
 @remembered
 def quantize_rows(x: Layout, aligned: bool) -> Plan:
-    """Plan of rows in e4m3, each with its scale."""
+    """Plan that quantizes rows to e4m3, each with its scale."""
     op, kind = "quantize_rows", element("quantize_rows", "x", x)
     if not x.shape:
         raise mismatch(op, "x", "with at least one axis", x, "The op works along the last axis.")
@@ -61,7 +61,7 @@ def quantize_rows(x: Layout, aligned: bool) -> Plan:
 
 @remembered
 def norm_modulate(x: Layout, shift: Layout, scale: Layout, eps: float, aligned: bool, processors: int) -> Plan:
-    """Plan of a layer norm with modulation into e4m3."""
+    """Plan of a layer norm with modulation, into e4m3."""
     op = "norm_modulate"
     batch, tokens, width = three(op, x)
     _bfloat16(op, "x", x)
@@ -81,7 +81,7 @@ def norm_modulate(x: Layout, shift: Layout, scale: Layout, eps: float, aligned: 
 
 @remembered
 def gelu(y: Layout, rows: Layout, columns: Layout, bias: Layout, out: Layout, aligned: bool, processors: int) -> Plan:
-    """Plan of the tanh-GELU of a product behind its scales and bias, into e4m3."""
+    """Plan that applies scales, bias and tanh-GELU to a product and quantizes to e4m3."""
     op = "linear_gelu"
     batch, tokens, width = three(op, y)
     _bfloat16(op, "the product", y)
@@ -123,7 +123,7 @@ def gated_residual(
 
 @remembered
 def join_features(whole: Layout, first: Layout, second: Layout, left: int, aligned: bool) -> Plan:
-    """Plan of rows [B, L, D + M] in e4m3 brought to one scale each, from ``first`` and ``second`` of their halves."""
+    """Plan that brings rows [B, L, D + M] in e4m3 to one scale each; ``first`` and ``second`` are their scales."""
     op = "join_features"
     batch, tokens, width = three(op, whole)
     scales = need(op, "first's scales", first, (batch, tokens, 1), FLOAT32, "[B, L, 1]")
@@ -139,7 +139,7 @@ def join_features(whole: Layout, first: Layout, second: Layout, left: int, align
 
 
 class Stream(NamedTuple):
-    """Layouts of a stream of a QKV product in e4m3."""
+    """Layouts of one stream of an e4m3 QKV product."""
 
     product: Layout
     rows: Layout
@@ -150,7 +150,7 @@ class Stream(NamedTuple):
 
 
 class HeadsPlan(NamedTuple):
-    """Plans of `value_peaks` and `qkv_heads_fp8`: parameters of both streams (a missing one is zeros), and the rest."""
+    """Plans of `value_peaks` and `qkv_heads_fp8`: parameters of both streams (zeros if one is missing), the rest."""
 
     streams: tuple[tuple[int, ...], ...]
     peaks_grid: tuple[int, int]
@@ -168,7 +168,7 @@ _NO_STREAM = (0,) * 6
 
 @remembered
 def qkv_heads(streams: tuple[Stream, ...], cos: Layout, sin: Layout, heads: int, aligned: bool) -> HeadsPlan:
-    """Plan for streams of a product in e4m3."""
+    """Plan for the streams of an e4m3 product."""
     op, first = "qkv_heads", streams[0].product
     if len(first.shape) != 3 or heads < 1 or first.shape[-1] % (3 * _PACK * heads):
         raise mismatch(

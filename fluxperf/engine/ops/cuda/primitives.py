@@ -1,7 +1,7 @@
-"""The primitives on the GPU, one kernel each: arithmetic in float32, rounded once, where the host twins round.
+"""The primitives on the GPU, one kernel each: float32 arithmetic, rounded once, at the same place as the host twins.
 
-Arrays are float32 or bfloat16 with any strides but along the last axis; results are contiguous. Empty arrays launch
-nothing.
+Arrays are float32 or bfloat16, with unit stride along the last axis and any other strides; results are contiguous.
+Empty arrays launch nothing.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ family(
 
 @implements("layer_norm", "primitives", device="cuda")
 def layer_norm(device: Any, x: Any, eps: float = 1e-6) -> Any:
-    """x [.., D]: mean, then variance of the centred row, the row in registers where one warp can hold it."""
+    """x [.., D]: the mean, then the variance of the centred row; the row stays in registers if one warp can hold it."""
     place, layout = address("layer_norm", "x", x), described(x)
     plan = plans.layer_norm(layout, eps, _aligned(place))
     out = device.empty(x.shape, _dtype("layer_norm", layout))
@@ -77,7 +77,7 @@ family("add_broadcast", f"{MAP_TWO} i i", "f32_any bf16_any")
 
 @implements("add_broadcast", "primitives", device="cuda")
 def add_broadcast(device: Any, x: Any, y: Any) -> Any:
-    """Any two shapes that broadcast, of one dtype."""
+    """x + y of any two shapes that broadcast, both of one dtype."""
     left, right = described(x), described(y)
     try:
         shape = np.broadcast_shapes(left.shape, right.shape) if left.shape != right.shape else left.shape
@@ -97,7 +97,7 @@ family("scale", f"{MAP} f", "f32_w1 f32_w4 bf16_w1 bf16_w8")
 
 @implements("scale", "primitives", device="cuda")
 def scale(device: Any, x: Any, factor: float) -> Any:
-    """x [..] times a number, which is rounded to float32."""
+    """x [..] times a factor, which is rounded to float32."""
     return _elementwise(device, "scale", x, float(factor))
 
 
@@ -106,7 +106,7 @@ family("gelu", MAP, "f32_w1 f32_w4 bf16_w1 bf16_w8")
 
 @implements("gelu", "primitives", device="cuda")
 def gelu(device: Any, x: Any) -> Any:
-    """Tanh form, x [..]."""
+    """GELU of x [..], tanh form."""
     return _elementwise(device, "gelu", x)
 
 
@@ -115,7 +115,7 @@ family("silu", MAP, "f32_w1 f32_w4 bf16_w1 bf16_w8")
 
 @implements("silu", "primitives", device="cuda")
 def silu(device: Any, x: Any) -> Any:
-    """``x sigmoid(x)``, x [..], with the exponential of ``-|x|`` so that it never overflows."""
+    """``x sigmoid(x)`` of x [..], computed with the exponential of ``-|x|``, which cannot overflow."""
     return _elementwise(device, "silu", x)
 
 
@@ -132,7 +132,7 @@ family("cast", MAP, "f32_bf16_w1 f32_bf16_w4 bf16_f32_w1 bf16_f32_w4")
 
 @implements("cast", "primitives", device="cuda")
 def cast(device: Any, x: Any, dtype: str) -> Any:
-    """The array itself where the dtype is that already; else one rounding."""
+    """The array itself if it has the dtype already; else a copy, rounded once."""
     place, layout = address("cast", "x", x), described(x)
     if _dtype("cast", layout) == dtype:
         return x
@@ -147,7 +147,7 @@ family("euler_step", f"{MAP_TWO} f", "f32_w1 f32_w4 bf16_w1 bf16_w4")
 
 @implements("euler_step", "primitives", device="cuda")
 def euler_step(device: Any, latents: Any, velocity: Any, delta: float) -> Any:
-    """``latents + delta velocity``: latents [..] float32, velocity [..] of either dtype, the result float32."""
+    """``latents + delta velocity``: latents [..] float32, velocity [..] float32 or bfloat16, result float32."""
     places = address("euler_step", "latents", latents), address("euler_step", "velocity", velocity)
     plan = plans.euler_step(described(latents), described(velocity), _aligned(*places))
     out = device.empty(latents.shape, "float32")
@@ -160,7 +160,7 @@ family("rms_norm", "P P P 4i 4q i i i f", "f32_w1 f32_w4 bf16_w1 bf16_w8")
 
 @implements("rms_norm", "primitives", device="cuda")
 def rms_norm(device: Any, x: Any, weight: Any, eps: float = 1e-6) -> Any:
-    """x [.., d], weight [d]; a group of lanes per row."""
+    """RMS norm of x [.., d] with weight [d]; a group of lanes per row."""
     places, layout = (address("rms_norm", "x", x), address("rms_norm", "weight", weight)), described(x)
     plan = plans.rms_norm(layout, described(weight), eps, _aligned(*places))
     out = device.empty(x.shape, _dtype("rms_norm", layout))
@@ -173,7 +173,7 @@ family("apply_rope", "P P P P 2q q q q i i i", "f32_w2 f32_w4 bf16_w2 bf16_w8")
 
 @implements("apply_rope", "primitives", device="cuda")
 def apply_rope(device: Any, x: Any, cos: Any, sin: Any) -> Any:
-    """x [B, L, H, d], cos and sin [L, d] in float32; adjacent pairs are rotated."""
+    """Rotates adjacent pairs of x [B, L, H, d]; cos and sin [L, d] in float32."""
     place, layout = address("apply_rope", "x", x), described(x)
     plan = plans.apply_rope(layout, described(cos), described(sin), _aligned(place))
     out = device.empty(x.shape, _dtype("apply_rope", layout))
@@ -192,7 +192,7 @@ family(
 
 @implements("softmax", "primitives", device="cuda")
 def softmax(device: Any, x: Any, dtype: str = "") -> Any:
-    """Over the last axis of x [.., N]; ``dtype`` of the result, the input's unless given."""
+    """Softmax over the last axis of x [.., N]; ``dtype`` is the result's, the input's unless given."""
     place, layout = address("softmax", "x", x), described(x)
     result = dtype or _dtype("softmax", layout)
     plan = plans.softmax(layout, result, _aligned(place))

@@ -1,4 +1,4 @@
-"""Launches of the products that are this project's own, with what follows them in the same op. Registers nothing.
+"""Launches of this project's own matrix products, with their epilogues. This file registers no implementation.
 
 Operands are matrices: the rows of one sample, evenly spaced.
 """
@@ -12,8 +12,8 @@ from fluxperf.engine.device.tensormaps import Matrix, misfit, tensor_map
 from fluxperf.engine.ops.cuda.entries import family, start
 from fluxperf.engine.ops.cuda.tiles import CAPABILITY, TILES, Tile, fits, walk
 
-# Maps of X, W and others by value, then what the epilogue takes, then M, N, K, rows of tiles of a group, and the M of a
-# second product. Those with three maps, or four of one product, are staged.
+# Parameters: tensor maps of X, W and others by value, then those of the epilogue, then M, N, K, rows of tiles per
+# group, and the M of a second product. Entry points with three maps, or with four of one product, are staged.
 _HEADS = "5Pqif"
 for _file, _ending, _maps, _layout, _staged in (
     ("product", "_plain", 3, "5i", True),
@@ -29,20 +29,20 @@ for _file, _ending, _maps, _layout, _staged in (
         family(_file, " ".join(("16q",) * _maps) + f" {_layout}", f"{_tile.name}{_ending}", _tile.shared(_staged))
 family("quantize_values", "P P P P P P P P q i i", "bf16")
 
-#: Rows and columns of a box that results leave by.
+#: Rows and columns of a box in which results leave shared memory.
 _SLAB = 64
 
-#: Numbers that a block leaves of V's largest: one of each warp that finishes tiles.
+#: Peak values of V that a block writes: one for each warp of its epilogue warpgroup.
 PEAKS = 3  # FINISHERS: common/tiles.cuh
 
-#: Threads of a block that quantizes V, numbers of a pack, and packs of a thread.
+#: Threads of a block that quantizes V, elements of a pack, and packs per thread.
 _VALUE_THREADS = 256  # THREADS: quantize_values.cu
 _VALUE_WIDTH = 8  # W: quantize_values.cu
 _VALUE_AHEAD = 8  # AHEAD: quantize_values.cu
 
 
 def matrix(x: Any) -> Matrix | None:
-    """x [1, L, K] or [L, K] as one matrix; ``None`` if it is none, or not one that tensor maps describe."""
+    """x [1, L, K] or [L, K] as one matrix; ``None`` if it is not one, or if tensor maps cannot describe it."""
     if x.ndim == 3 and x.shape[0] == 1:
         x = x[0]
     if x.ndim != 2 or not x.size or (x.shape[1] > 1 and x.strides[1] != x.itemsize):
@@ -53,14 +53,14 @@ def matrix(x: Any) -> Matrix | None:
 
 
 def tiles_for(device: Any, file: str, m: int, n: int, k: int) -> tuple[Tile, ...]:
-    """Tiles of a file that a product may be computed in on a device."""
+    """Tiles of a kernel file with which a product can be computed on a device."""
     if device.capability != CAPABILITY:
         return ()
     return tuple(tile for tile in TILES[file] if fits(tile, m, n, k))
 
 
 def _start(device: Any, entry: str, tile: Tile, x: Matrix, w: Matrix, *values: Any) -> None:
-    """Launches a product of X and W; ``values`` stand between their maps and the shape."""
+    """Launches a product of X and W; ``values`` are the parameters between their maps and the shape."""
     (k, m), n = x.extents, w.extents[1]
     blocks, shape = walk(tile, m, n, k, device.processors)
     maps = tensor_map(x, tile.rows), tensor_map(w, tile.columns)
@@ -68,27 +68,27 @@ def _start(device: Any, entry: str, tile: Tile, x: Matrix, w: Matrix, *values: A
 
 
 def plain(device: Any, tile: Tile, x: Matrix, w: Matrix, out: Matrix) -> None:
-    """``X W^T`` in bfloat16."""
+    """``X W^T`` [M, N] in bfloat16."""
     file = "product" if x.itemsize == 2 else "product_fp8"
     _start(device, f"{file}_{tile.name}_plain", tile, x, w, *tensor_map(out, _SLAB))
 
 
 def gelu(device: Any, tile: Tile, x: Matrix, w: Matrix, out: Matrix, bias: int) -> None:
-    """``GELU(X W^T + b)`` in bfloat16."""
+    """``GELU(X W^T + b)`` [M, N] in bfloat16."""
     _start(device, f"product_{tile.name}_gelu", tile, x, w, bias, out.address, out.strides[0] // out.itemsize)
 
 
 def gated(device: Any, tile: Tile, x: Matrix, w: Matrix, residual: Matrix, out: Matrix, gate: int, bias: int) -> None:
-    """``residual + gate (X W^T + b)`` in bfloat16."""
+    """``residual + gate (X W^T + b)`` [M, N] in bfloat16."""
     maps = *tensor_map(residual, tile.rows), *tensor_map(out, _SLAB)
     _start(device, f"product_{tile.name}_gated", tile, x, w, *maps, gate, bias)
 
 
 class HeadsStream(NamedTuple):
-    """Tokens of one stream: matrices, where they begin, addresses.
+    """Tokens of one stream: matrices, first token, addresses.
 
-    ``places`` are those of bias, norms of Q and K, cos and sin at the first token; ``scales``, in e4m3, addresses of
-    those by row and by column, and the stride by row.
+    ``places`` are the addresses of bias, norms of Q and K, and cos and sin at the first token. ``scales``, in e4m3, are
+    the addresses of the scales by row and by column, and the stride of those by row.
     """
 
     x: Matrix
@@ -99,7 +99,7 @@ class HeadsStream(NamedTuple):
 
 
 def _start_heads(device: Any, file: str, tile: Tile, streams: Sequence[HeadsStream], *values: Any) -> int:
-    """One launch for one stream or two, the longer one first; returns its blocks."""
+    """Launches one stream or two, the longer one first; returns the number of blocks."""
     first, second = streams[0], streams[-1]
     (k, m), n = first.x.extents, first.weight.extents[1]
     other = second.x.extents[1] if len(streams) > 1 else 0
@@ -114,7 +114,7 @@ def _start_heads(device: Any, file: str, tile: Tile, streams: Sequence[HeadsStre
 
 
 def longest_first(streams: Sequence[HeadsStream]) -> list[HeadsStream]:
-    """In the order that one launch takes them in: tiles of the shorter one fill what is left of the last wave."""
+    """The streams, the longest first: tiles of the shorter one then fill the rest of the last wave."""
     return sorted(streams, key=lambda stream: -stream.x.extents[1])
 
 
@@ -132,17 +132,17 @@ def heads(device: Any, tile: Tile, streams: Sequence[HeadsStream], out: int, tok
 
 
 def scaled_heads(device: Any, tile: Tile, streams: Sequence[HeadsStream], places: tuple[int, ...], tokens: int) -> int:
-    """The same of numbers in e4m3: Q and K in e4m3, V in bfloat16.
+    """``qkv_heads`` of e4m3 operands, for one stream or two: Q and K in e4m3, V in bfloat16.
 
     Args:
         device: the CUDA device.
         tile: of 256 columns.
-        streams: numbers of tokens and projections, with their scales.
+        streams: e4m3 tokens and projections, with their scales.
         places: addresses of q, k, v and peaks.
         tokens: of all streams.
 
     Returns:
-        Numbers that are written to peaks.
+        Number of values that the launch writes to peaks.
     """
     ordered = longest_first(streams)
     values = *ordered[0].scales, *ordered[-1].scales, *places, tokens
@@ -150,14 +150,15 @@ def scaled_heads(device: Any, tile: Tile, streams: Sequence[HeadsStream], places
 
 
 def quantize_values(device: Any, places: tuple[int, ...], size: int, peaks: int, dim: int) -> None:
-    """V in e4m3 with one scale, and the scales of Q and K.
+    """Quantizes V to e4m3 with one scale, and writes the scales of Q and K.
 
     Args:
         device: the CUDA device.
-        places: addresses of v in bfloat16 and in e4m3, of peaks, norms of Q of both streams, then of K, and of scales.
-        size: numbers of V.
-        peaks: how many there are.
-        dim: of a head.
+        places: addresses of V in bfloat16 and in e4m3, of peaks, of Q's norms of both streams, of K's, and of the
+            scales.
+        size: number of elements of V.
+        peaks: number of peak values.
+        dim: head dimension.
     """
     packs = size // _VALUE_WIDTH
     blocks = -(-packs // (_VALUE_THREADS * _VALUE_AHEAD))
@@ -167,15 +168,15 @@ def quantize_values(device: Any, places: tuple[int, ...], size: int, peaks: int,
 def scaled_gated(
     device: Any, tile: Tile, x: Matrix, w: Matrix, residual: Matrix, out: Matrix, places: tuple[int, ...], stride: int
 ) -> None:
-    """``residual + gate (X W^T rows columns + b)`` of numbers in e4m3.
+    """``residual + gate (X W^T rows columns + b)`` of e4m3 operands.
 
     Args:
         device: the CUDA device.
         tile: its size.
-        x: numbers of the tokens.
-        w: numbers of the weight.
-        residual: in bfloat16.
-        out: likewise.
+        x: e4m3 tokens [M, K].
+        w: e4m3 weight [N, K].
+        residual: [M, N] in bfloat16.
+        out: [M, N] in bfloat16.
         places: addresses of scales by row and by column, of gate and bias.
         stride: of the scales by row, in elements.
     """
@@ -186,16 +187,16 @@ def scaled_gated(
 def scaled_gelu(
     device: Any, tile: Tile, x: Matrix, w: Matrix, places: tuple[int, ...], stride: int, reach: float
 ) -> None:
-    """``GELU(X W^T rows columns + b)`` of numbers in e4m3, into e4m3 with a scale per row.
+    """``GELU(X W^T rows columns + b)`` of e4m3 operands, into e4m3 with a scale per row.
 
     Args:
         device: the CUDA device.
         tile: its size.
-        x: numbers of the tokens.
-        w: numbers of the weight.
-        places: addresses of scales by row and by column, bounds of the lengths of X's rows, bias, numbers and scales of
-            the result.
+        x: e4m3 tokens [M, K].
+        w: e4m3 weight [N, K].
+        places: addresses of scales by row and by column, upper bounds of the lengths of X's rows, bias, data and scales
+            of the result.
         stride: of the result's rows, in bytes.
-        reach: how long a row of W is at most, in units of its scale.
+        reach: upper bound of the length of a row of W, in units of its scale.
     """
     _start(device, f"product_fp8_{tile.name}_gelu", tile, x, w, *places, stride, reach)

@@ -1,4 +1,4 @@
-"""Tables computed on the GPU from numbers that travel as parameters of the launch: nothing is copied."""
+"""Tables that the GPU computes from launch parameters: nothing is copied."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fluxperf.engine.ops.cuda.entries import family, start
 from fluxperf.engine.ops.frequencies import timestep_frequencies
 from fluxperf.errors import ArgumentError
 
-#: Timesteps and frequencies that one launch takes; in the kernel too, as a test compares.
+#: Timesteps and frequencies that one launch takes. The kernel has the same constants; a test compares them.
 _TIMESTEPS = 64  # TIMESTEPS: timestep_embedding.cu
 _FREQUENCIES = 128  # FREQUENCIES: timestep_embedding.cu
 
@@ -45,9 +45,11 @@ family("rope_table", "P P d 3i i i", "f32")
 def rope_table(
     device: Any, text_tokens: int, rows: int, columns: int, axes: tuple[int, ...], theta: float
 ) -> tuple[Any, Any]:
-    """cos and sin [T + rows columns, d] float32; angles in float64."""
+    """cos and sin [T + rows columns, d] in float32, from angles in float64."""
     if len(axes) != 3 or any(width % 2 for width in axes):
-        raise ArgumentError(f"rope_table: expected three even widths in axes, got {axes}. Check the configuration.")
+        raise ArgumentError(
+            f"rope_table: expected three even axis widths, got {axes}. Check the model's configuration."
+        )
     shape = (text_tokens + rows * columns, sum(axes))
     cos, sin = device.empty(shape, "float32"), device.empty(shape, "float32")
     blocks = grid("rope_table", shape[0] if shape[1] else 0)

@@ -1,1 +1,1 @@
-"""Host twins: plain NumPy functions that stand in for kernels and round where the kernels round."""
+"""Host twins: plain NumPy functions that replace kernels on the host, and round at the same places."""

@@ -1,7 +1,7 @@
-"""Host twins of the fp8 kernels: e4m3 operands, scales that are powers of two, float32 accumulation, bfloat16 products.
+"""Host twins of the fp8 kernels: e4m3 operands, power-of-two scales, float32 accumulation, bfloat16 products.
 
-Quantization is part of the kernel that produces an operand. A product leaves its scales, and its bias, to the kernel
-that reads it (`Unscaled`): rounded to bfloat16 before a power of two or after it, a number is the same.
+The kernel that produces an operand also quantizes it. A product leaves its scales and its bias to the kernel that reads
+it (`Unscaled`). Multiplying by a power of two before or after rounding to bfloat16 gives the same value.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fluxperf.errors import ArgumentError
 
 _E4M3_MOST = 448.0
 
-#: Exponents of scales; their inverse is then a normal float32 number too.
+#: Range of the scales' exponents; the inverse of a scale is then a normal float32 number too.
 _EXPONENTS = (-126, 120)
 
 
@@ -28,7 +28,7 @@ def _f32(x: Any) -> Any:
 
 
 def _power(most: Any) -> Any:
-    """The least power of two s with ``most / s <= 448``; 1 for zero, the largest scale for infinity."""
+    """The smallest power of two s with ``most / s <= 448``; 1 for zero, the largest scale for infinity."""
     mantissa, exponent = np.frexp(_f32(most))  # 448 is 0.875 times 2^9
     exponent = np.where(np.isinf(most), _EXPONENTS[1] + 9, exponent)
     powers = np.ldexp(np.float32(1), np.clip(exponent - 9 + (mantissa > 0.875), *_EXPONENTS))
@@ -36,7 +36,7 @@ def _power(most: Any) -> Any:
 
 
 def _largest(wide: Any, axes: int | tuple[int, ...] = -1) -> Any:
-    """Largest size over ``axes``; what is not a number has none, as in the kernels."""
+    """Largest magnitude over ``axes``. NaN is ignored, as in the kernels."""
     return np.fmax.reduce(np.abs(wide), axis=axes, keepdims=True, initial=0)
 
 
@@ -45,7 +45,7 @@ def _rounded(wide: Any, scale: Any) -> Any:
 
 
 def _quantized(wide: Any, axes: int | tuple[int, ...] = -1) -> Any:
-    """Numbers rounded to e4m3 with one scale over ``axes``."""
+    """Values rounded to e4m3, with one scale over ``axes``."""
     scale: Any = _power(_largest(wide, axes))
     return Quantized(_rounded(wide, scale), scale)
 
@@ -55,7 +55,7 @@ def _operand(x: Any) -> Any:
 
 
 def _value(x: Any) -> Any:
-    """Numbers in float32, of a product behind its scales and bias."""
+    """Values in float32; those of a product with its scales and bias applied."""
     if not isinstance(x, Unscaled):
         return _f32(x)
     value = _f32(x.data) * x.rows * x.columns
@@ -64,13 +64,13 @@ def _value(x: Any) -> Any:
 
 @twin("quantize_rows", "fp8")
 def quantize_rows(x: Any) -> Any:
-    """A weight [N, K] with one scale per output channel, or activations with one per token."""
+    """Quantizes a weight [N, K] with one scale per output channel, or activations [.., K] with one per token."""
     return _quantized(_f32(x))
 
 
 @twin("norm_modulate", "fp8")
 def norm_modulate(x: Any, shift: Any, scale: Any, eps: float = 1e-6) -> Any:
-    """Normalized, modulated and quantized per token in one kernel, without a bfloat16 result in between."""
+    """x [B, L, D] normalized, modulated and quantized per token in one kernel, without a bfloat16 intermediate."""
     wide = _f32(x)
     centred = wide - wide.mean(-1, keepdims=True, dtype=np.float32)
     normed = centred / np.sqrt((centred * centred).mean(-1, keepdims=True, dtype=np.float32) + np.float32(eps))
@@ -79,7 +79,7 @@ def norm_modulate(x: Any, shift: Any, scale: Any, eps: float = 1e-6) -> Any:
 
 @twin("linear", "fp8")
 def linear(x: Any, weight: Any, bias: Any = None) -> Any:
-    """Operands in e4m3; scales and bias are left to the kernel behind it."""
+    """Multiplies x [.., K] and weight [N, K] in e4m3; scales and bias are left to the kernel that follows."""
     left = _operand(x)
     product = np.matmul(_f32(left.data), _f32(weight.data).T).astype(ml_dtypes.bfloat16)
     return Unscaled(product, left.scale, weight.scale.reshape(-1), bias)
@@ -87,7 +87,7 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Any:
 
 @implements("linear_gelu", "fp8", device="host")
 def linear_gelu(device: Any, x: Any, weight: Any, bias: Any, out: Any = None) -> Any:
-    """A product; then scales, bias, tanh-GELU and rounding to e4m3 in one kernel."""
+    """A product, then scales, bias, tanh-GELU and rounding to e4m3 in one kernel; x [B, L, K] to [B, L, M]."""
     return _placed(device, device.launch(_gelu, x, weight, bias), out)
 
 
@@ -99,7 +99,7 @@ def _gelu(x: Any, weight: Any, bias: Any) -> Any:
 
 @twin("linear_gated_residual", "fp8")
 def linear_gated_residual(x: Any, gate: Any, y: Any, weight: Any, bias: Any) -> Any:
-    """A product rounded to bfloat16; then scales, bias, gate and residual in one kernel."""
+    """A product rounded to bfloat16, then scales, bias, gate and residual in one kernel; y [B, L, K] to [B, L, D]."""
     return (_f32(x) + _f32(gate)[:, None] * _value(linear(y, weight, bias))).astype(ml_dtypes.bfloat16)
 
 
@@ -113,10 +113,15 @@ def qkv_heads(
     sin: Any,
     heads: int,
 ) -> tuple[Any, Any, Any]:
-    """As the fused kernel, into e4m3. The norms bound Q and K; V has the scale of its largest number."""
+    """As the fused kernel, into e4m3 [B, H, L, d] with one scale per tensor.
+
+    The norms' weights bound Q and K and so give their scales; V has the scale of its largest value.
+    """
     qkvs = tuple(linear(*qkv) if isinstance(qkv, Deferred) else qkv for qkv in qkvs)
     if any(isinstance(qkv, Unscaled) and qkv.bias is not None for qkv in qkvs):
-        raise ArgumentError("qkv_heads 'fp8': expected a product without bias, got one with. Pass it in biases.")
+        raise ArgumentError(
+            "qkv_heads 'fp8': expected a product without bias, got one with a bias. Pass the bias in biases."
+        )
     q, k, v = heads_of(tuple(_value(qkv) for qkv in qkvs), biases, q_norms, k_norms, cos, sin, heads)
     longest = math.sqrt(q.shape[-1])
     bounds = [longest * max(float(np.abs(_f32(norm)).max()) for norm in norms) for norms in (q_norms, k_norms)]
@@ -127,7 +132,10 @@ def qkv_heads(
 
 @implements("attention", "fp8", device="host")
 def attention(device: Any, q: Any, k: Any, v: Any, out: Any = None) -> Any:
-    """Q, K and V [B, H, L, d] to [B, L, H d] in units of V's scale; the weights, in [0, 1], in e4m3 times 448."""
+    """Q, K and V [B, H, L, d] to [B, L, H d] with V's scale.
+
+    The attention weights, in [0, 1], are multiplied by 448 and rounded to e4m3.
+    """
     return _placed(device, device.launch(_attention, q, k, v), out)
 
 
@@ -149,14 +157,17 @@ def _one_scale(x: Any) -> Any:
 
 @implements("joined_halves", "fp8", device="host")
 def joined_halves(device: Any, batch: int, tokens: int, left: int, right: int, dtype: str) -> tuple[Any, Any]:
-    """Two column slices of one buffer in e4m3, whatever the dtype of activations."""
+    """Two column slices [B, L, D] and [B, L, M] of one e4m3 buffer, whatever the dtype of activations."""
     whole = device.empty((batch, tokens, left + right), "float8_e4m3fn")
     return whole[:, :, :left], whole[:, :, left:]
 
 
 @twin("join_features", "fp8")
 def join_features(first: Any, second: Any) -> Any:
-    """Two halves at one scale per row: the second's wherever the first fits it, else that which the first needs."""
+    """Brings two halves to one scale per row.
+
+    It is the second half's scale if the first half fits it, else the scale that the first half needs.
+    """
     left, right = _operand(first), _operand(second)
     most = _largest(_f32(left.data)) * left.scale
     fits = (left.scale <= right.scale) | (most == 0)
@@ -167,7 +178,7 @@ def join_features(first: Any, second: Any) -> Any:
 
 
 def _placed(device: Any, result: Any, out: Any) -> Any:
-    """A result with its numbers in ``out``, if there is one."""
+    """The result, with its values copied to ``out`` if there is one."""
     return result if out is None else Quantized(device.launch(_same, result.data, out=out), result.scale)
 
 

@@ -1,7 +1,7 @@
-"""Host twins of the fused kernels: one rounding where the composition has several.
+"""Host twins of the fused kernels, with one rounding instead of several.
 
-A product writes its result in the dtype of its operands, so an epilogue that is a kernel of its own reads rounded
-numbers, and one inside the product reads float32 accumulators. Each twin rounds at the same places.
+A product stores its result in the dtype of its operands. So an epilogue that is a separate kernel reads rounded values,
+and one inside the product reads float32 accumulators. Each twin rounds at the same places as its kernel.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _product(x: Any, weight: Any) -> Any:
 
 @twin("norm_modulate", "fused")
 def norm_modulate(x: Any, shift: Any, scale: Any, eps: float = 1e-6) -> Any:
-    """Statistics, normalization and modulation of a row in registers; rounds once."""
+    """Statistics, normalization and modulation of each row of x [B, L, D] in registers; rounds once."""
     wide = _f32(x)
     centred = wide - wide.mean(-1, keepdims=True, dtype=np.float32)
     normed = centred / np.sqrt((centred * centred).mean(-1, keepdims=True, dtype=np.float32) + np.float32(eps))
@@ -46,7 +46,7 @@ def qkv_heads(
 ) -> tuple[Any, Any, Any]:
     """Bias, split, RMS norm, rotation and head layout of all streams in one launch; rounds once.
 
-    Products that were left to it are rounded first, as the library's are.
+    Deferred products are computed and rounded first, as the library rounds its products.
     """
     dtype = (qkvs[0].x if isinstance(qkvs[0], Deferred) else qkvs[0]).dtype
     done = tuple(_product(*qkv).astype(dtype) if isinstance(qkv, Deferred) else qkv for qkv in qkvs)
@@ -56,7 +56,7 @@ def qkv_heads(
 
 @twin("linear_gelu", "fused")
 def linear_gelu(x: Any, weight: Any, bias: Any) -> Any:
-    """Bias and tanh-GELU in the epilogue, on the accumulators; rounds once."""
+    """x [.., K] to [.., N]: bias and tanh-GELU in the epilogue, on the accumulators; rounds once."""
     wide = _product(x, weight) + _f32(bias)
     inner = np.float32(math.sqrt(2 / math.pi)) * (wide + np.float32(0.044715) * wide * wide * wide)
     return (np.float32(0.5) * wide * (1 + np.tanh(inner))).astype(x.dtype)
@@ -64,14 +64,14 @@ def linear_gelu(x: Any, weight: Any, bias: Any) -> Any:
 
 @twin("linear_gated_residual", "fused")
 def linear_gated_residual(x: Any, gate: Any, y: Any, weight: Any, bias: Any) -> Any:
-    """A product without bias, rounded; then bias, gate and residual in one kernel, rounded."""
+    """A product without bias, rounded; then bias, gate, residual in one kernel, rounded: y [B, L, K] to [B, L, D]."""
     product = _product(y, weight).astype(x.dtype)
     return (_f32(x) + _f32(gate)[:, None] * (_f32(product) + _f32(bias))).astype(x.dtype)
 
 
 @twin("silu_linear", "fused")
 def silu_linear(x: Any, weight: Any, bias: Any) -> Any:
-    """SiLU while the operand is read, bias in the epilogue."""
+    """x [B, K] to [B, N]: SiLU on the operand, bias in the epilogue."""
     wide = _f32(x)
     decay = np.exp(-np.abs(wide))
     activated = (wide * np.where(wide >= 0, 1, decay) / (1 + decay)).astype(x.dtype)
@@ -79,10 +79,10 @@ def silu_linear(x: Any, weight: Any, bias: Any) -> Any:
 
 
 def _by_squares(x: Any, weight: Any) -> Any:
-    """A product by squares [K, K] of the weight [N, K], so that rows give the same bits by themselves and among others.
+    """Multiplies x by the weight [N, K] in square blocks [K, K], so that a row's bits do not depend on the other rows.
 
-    A BLAS chooses its kernel, and with it the order of a sum, by the sizes of a product. The modulation projection has
-    a multiple of K rows, and so has every piece of it that is streamed within a memory budget.
+    A BLAS chooses its kernel, and so the order of summation, by the sizes of a product. The modulation projection has a
+    multiple of K rows, and so has each piece of it that is streamed within a memory budget.
     """
     rows, width = weight.shape
     if not width or rows % width:
@@ -93,7 +93,10 @@ def _by_squares(x: Any, weight: Any) -> Any:
 
 @twin("attention", "flash")
 def attention(q: Any, k: Any, v: Any) -> Any:
-    """Softmax in float32, its weights rounded as operands of the second product, divided by their sum at the end."""
+    """Softmax in float32.
+
+    Its numerators are rounded as operands of the second product; the division by their sum comes last.
+    """
     batch, heads, tokens, dim = q.shape
     scores = np.matmul(_f32(q), _f32(k).swapaxes(-1, -2)) * np.float32(1 / math.sqrt(dim))
     weights = np.exp(scores - scores.max(-1, keepdims=True, initial=-np.inf))
@@ -103,14 +106,14 @@ def attention(q: Any, k: Any, v: Any) -> Any:
 
 @implements("concat_tokens", "views", device="host")
 def concat_tokens(device: Any, first: Any, second: Any) -> Any:
-    """The buffer that both are halves of, if they are; else one launch that copies."""
+    """The buffer if both arguments are its halves along axis 1; else a copy in one launch."""
     whole = joined(first, second, 1)
     return whole if whole is not None else device.launch(_side_by_side, first, second, axis=1)
 
 
 @implements("join_features", "views", device="host")
 def join_features(device: Any, first: Any, second: Any) -> Any:
-    """The buffer that both are halves of, if they are; else one launch that copies."""
+    """The buffer if both arguments are its halves along the last axis; else a copy in one launch."""
     whole = joined(first, second, -1)
     return whole if whole is not None else device.launch(_side_by_side, first, second, axis=-1)
 

@@ -1,4 +1,4 @@
-"""Code that the twins of both kernels of heads share."""
+"""Code shared by the twins of the two `qkv_heads` kernels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def heads_of(
     sin: Any,
     heads: int,
 ) -> tuple[Any, Any, Any]:
-    """Queries, keys and values [B, H, L, d] of projections [B, Li, 3 H d], all in float32 and nothing rounded."""
+    """Queries, keys and values [B, H, L, d] from projections [B, Li, 3 H d], all in float32 and without rounding."""
     batch, _, width = qkvs[0].shape
     tokens, dim = sum(qkv.shape[1] for qkv in qkvs), width // (3 * heads)
     q, k, v = (np.empty((batch, heads, tokens, dim), np.float32) for _ in range(3))

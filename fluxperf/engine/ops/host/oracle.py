@@ -1,4 +1,4 @@
-"""The oracle bound as a table: the whole model in float64, against which a run's error is stated."""
+"""The oracle as a table of ops: the whole model in float64, the reference for a run's error."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from fluxperf.engine.ops.catalog import implements, twin
 from fluxperf.engine.ops.table import OP_NAMES
 
 for _op in OP_NAMES:
-    # joined_halves allocates a destination and computes nothing: there is nothing to check.
+    # joined_halves allocates a destination and computes nothing, so there is nothing to verify.
     if _op != "joined_halves":
         twin(_op, "oracle")(getattr(reference, _op))
 
 
 @implements("joined_halves", "oracle", device="host")
 def joined_halves(device: Any, *_: Any) -> tuple[None, None]:
-    """No destinations."""
+    """No destinations: each op allocates its own result."""
     return None, None

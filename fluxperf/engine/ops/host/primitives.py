@@ -1,4 +1,4 @@
-"""Host twins of the primitive kernels: float32 inside, one rounding to the input's dtype at the end."""
+"""Host twins of the primitive kernels: float32 arithmetic, and one rounding to the input's dtype at the end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _f32(x: Any) -> Any:
 
 @twin("layer_norm", "primitives")
 def layer_norm(x: Any, eps: float = 1e-6) -> Any:
-    """Two passes over a row held in registers: mean, then variance of the centred row."""
+    """x [.., D]: the mean, then the variance of the centred row."""
     wide = _f32(x)
     centred = wide - wide.mean(-1, keepdims=True, dtype=np.float32)
     variance = (centred * centred).mean(-1, keepdims=True, dtype=np.float32)
@@ -27,31 +27,31 @@ def layer_norm(x: Any, eps: float = 1e-6) -> Any:
 
 @twin("modulate", "primitives")
 def modulate(x: Any, scale: Any, shift: Any) -> Any:
-    """x [B, L, D], scale and shift [B, D]."""
+    """``x (1 + scale) + shift``: x [B, L, D], scale and shift [B, D]."""
     return (_f32(x) * (1 + _f32(scale)[:, None]) + _f32(shift)[:, None]).astype(x.dtype)
 
 
 @twin("gated_residual", "primitives")
 def gated_residual(x: Any, gate: Any, y: Any) -> Any:
-    """x and y [B, L, D], gate [B, D]."""
+    """``x + gate y``: x and y [B, L, D], gate [B, D]."""
     return (_f32(x) + _f32(gate)[:, None] * _f32(y)).astype(x.dtype)
 
 
 @twin("add_broadcast", "primitives")
 def add_broadcast(x: Any, y: Any) -> Any:
-    """Any two shapes that broadcast."""
+    """x + y of any two shapes that broadcast."""
     return (_f32(x) + _f32(y)).astype(x.dtype)
 
 
 @twin("scale", "primitives")
 def scale(x: Any, factor: float) -> Any:
-    """Any shape."""
+    """x [..] times a factor."""
     return (_f32(x) * np.float32(factor)).astype(x.dtype)
 
 
 @twin("rms_norm", "primitives")
 def rms_norm(x: Any, weight: Any, eps: float = 1e-6) -> Any:
-    """x [.., d], weight [d]."""
+    """RMS norm of x [.., d] with weight [d]."""
     wide = _f32(x)
     mean_square = (wide * wide).mean(-1, keepdims=True, dtype=np.float32)
     return (wide / np.sqrt(mean_square + np.float32(eps)) * _f32(weight)).astype(x.dtype)
@@ -59,7 +59,7 @@ def rms_norm(x: Any, weight: Any, eps: float = 1e-6) -> Any:
 
 @twin("apply_rope", "primitives")
 def apply_rope(x: Any, cos: Any, sin: Any) -> Any:
-    """x [B, L, H, d], cos and sin [L, d] in float32."""
+    """Rotates adjacent pairs of x [B, L, H, d]; cos and sin [L, d] in float32."""
     wide = _f32(x)
     even, odd = wide[..., 0::2], wide[..., 1::2]
     cosine, sine = cos[:, None, 0::2], sin[:, None, 0::2]
@@ -71,7 +71,7 @@ def apply_rope(x: Any, cos: Any, sin: Any) -> Any:
 
 @twin("softmax", "primitives")
 def softmax(x: Any, dtype: str = "") -> Any:
-    """Over the last axis; ``dtype`` of the result, the input's unless given."""
+    """Softmax over the last axis of x [.., N]; ``dtype`` is the result's, the input's unless given."""
     wide = _f32(x)
     weights = np.exp(wide - wide.max(-1, keepdims=True, initial=-np.inf))
     return (weights / weights.sum(-1, keepdims=True, dtype=np.float32)).astype(host_dtype(dtype) if dtype else x.dtype)
@@ -79,7 +79,7 @@ def softmax(x: Any, dtype: str = "") -> Any:
 
 @twin("gelu", "primitives")
 def gelu(x: Any) -> Any:
-    """Tanh form."""
+    """GELU of x [..], tanh form."""
     wide = _f32(x)
     inner = np.float32(math.sqrt(2 / math.pi)) * (wide + np.float32(0.044715) * wide * wide * wide)
     return (np.float32(0.5) * wide * (1 + np.tanh(inner))).astype(x.dtype)
@@ -87,7 +87,7 @@ def gelu(x: Any) -> Any:
 
 @twin("silu", "primitives")
 def silu(x: Any) -> Any:
-    """x sigmoid(x), with the exponential of ``-|x|`` so that it never overflows."""
+    """``x sigmoid(x)`` of x [..], computed with the exponential of ``-|x|``, which cannot overflow."""
     wide = _f32(x)
     decay = np.exp(-np.abs(wide))
     return (wide * np.where(wide >= 0, 1, decay) / (1 + decay)).astype(x.dtype)
@@ -95,31 +95,31 @@ def silu(x: Any) -> Any:
 
 @twin("concat_tokens", "primitives")
 def concat_tokens(first: Any, second: Any) -> Any:
-    """Along axis 1."""
+    """Concatenates first [B, L1, ..] and second [B, L2, ..] along axis 1."""
     return np.concatenate([first, second], axis=1)
 
 
 @twin("split_tokens", "primitives")
 def split_tokens(x: Any, tokens: int) -> tuple[Any, Any]:
-    """Along axis 1, each part a copy of its own."""
+    """Splits x [B, L, ..] along axis 1 into two copies."""
     return x[:, :tokens].copy(), x[:, tokens:].copy()
 
 
 @twin("transpose_heads", "primitives")
 def transpose_heads(x: Any) -> Any:
-    """Axes 1 and 2 exchanged, written out."""
+    """Exchanges axes 1 and 2 of x [B, L, H, d]; the result is a contiguous copy."""
     return x.swapaxes(1, 2).copy()
 
 
 @twin("join_features", "primitives")
 def join_features(first: Any, second: Any) -> Any:
-    """Along the last axis."""
+    """Concatenates first [B, L, D] and second [B, L, M] along the last axis."""
     return np.concatenate([first, second], axis=-1)
 
 
 @implements("cast", "primitives", device="host")
 def cast(device: Any, x: Any, dtype: str) -> Any:
-    """The array itself where the dtype is that already; else one rounding."""
+    """The array itself if it has the dtype already; else a copy, rounded once."""
     return x if x.dtype == host_dtype(dtype) else device.launch(_rounded, x, dtype=dtype)
 
 
@@ -129,20 +129,20 @@ def _rounded(x: Any, dtype: str) -> Any:
 
 @twin("euler_step", "primitives")
 def euler_step(latents: Any, velocity: Any, delta: float) -> Any:
-    """Latents stay float32 whatever the dtype of the velocity."""
+    """``latents + delta velocity`` [..]; latents stay float32 whatever the velocity's dtype."""
     return _f32(latents) + np.float32(delta) * _f32(velocity)
 
 
 @twin("timestep_embedding", "primitives")
 def timestep_embedding(values: tuple[float, ...], features: int = 256) -> Any:
-    """Angles in float32, as diffusers and the original; values and frequencies travel as parameters of the launch."""
+    """S timesteps to [S, features]; angles in float32, as in diffusers and the original."""
     angles = (np.asarray(values, np.float32) * np.float32(1000))[:, None] * timestep_frequencies(features // 2)
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=-1)
 
 
 @twin("rope_table", "primitives")
 def rope_table(text_tokens: int, rows: int, columns: int, axes: tuple[int, ...], theta: float) -> tuple[Any, Any]:
-    """Angles in float64, results in float32; the three extents travel as parameters of the launch."""
+    """cos and sin [T + rows columns, d]; angles in float64, results in float32."""
     row, column = np.divmod(np.arange(rows * columns), columns)
     angles = np.zeros((text_tokens + rows * columns, sum(axes)))
     offset = 0

@@ -1,4 +1,4 @@
-"""The model ops of the vocabulary: coarse enough to fuse."""
+"""The model ops of the vocabulary, which are coarse enough to fuse."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _streams(draw: Draw, s: Sizes, streams: tuple[int, ...]) -> Call:
 
 
 def _qkv(qkvs: Any, *_: Any) -> int:
-    """Of products that were left to this op, those too: they have a ``weight`` [3 H d, K]."""
+    """Operations of the op, and of its deferred products: those have a ``weight`` [3 H d, K]."""
     products = sum(2 * int(qkv.size) * int(qkv.weight.shape[-1]) for qkv in qkvs if hasattr(qkv, "weight"))
     return products + 8 * sum(int(qkv.size) for qkv in qkvs)
 
@@ -56,7 +56,7 @@ def _table(text_tokens: int, rows: int, columns: int, axes: Any, *_: Any) -> int
 
 
 MODEL_OPS = (
-    # float32 angles up to 1000 radians carry 3e-5 each, in diffusers and the original alike.
+    # float32 angles of up to 1000 radians have an error of 3e-5 each, in diffusers and in the original.
     Spec("timestep_embedding", "model", "sinusoidal features of 1000 t, cosines first", "S timesteps -> [S, 256]",
          {
              "": lambda draw, s: Call((draw.fractions(s.batch * s.tokens),), result="float32"),
@@ -79,7 +79,7 @@ MODEL_OPS = (
              "": lambda draw, s: _streams(draw, s, (s.tokens,)),
              "two_streams": lambda draw, s: _streams(draw, s, (s.text, s.image)),
          }, _qkv, {"float32": F32, "bfloat16": 3 * BF16, "fp8": 0.04}, timed=("two_streams",)),
-    # Two long sums, and the exponential turns the error of a score into a relative one.
+    # Two long sums; and the exponential turns the absolute error of a score into a relative one.
     Spec("attention", "model", "softmax(Q K^T / sqrt d) V, heads side by side", "q, k, v [B, H, L, d] -> [B, L, H d]",
          {"": case(_HEADS, _HEADS, _HEADS)}, _attention, {"float32": 8 * F32, "bfloat16": 2 * BF16, "fp8": 0.08},
          timed=("",)),

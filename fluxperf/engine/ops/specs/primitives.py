@@ -35,12 +35,12 @@ def _rotated(draw: Draw, s: Sizes) -> Call:
 
 
 def _softmax_of_scores(draw: Draw, s: Sizes) -> Call:
-    """Float32 scores to weights in the dtype of activations, as composed attention asks for."""
+    """Softmax of float32 scores, with a result in the dtype of activations, as composed attention calls it."""
     return Call((draw(s.batch, s.heads, s.tokens, s.tokens, std=3.0, dtype="float32"),), {"dtype": draw.dtype})
 
 
 def _cast(draw: Draw, s: Sizes) -> Call:
-    """From the other dtype of activations."""
+    """Cast to the dtype of activations from the other one."""
     other = {"float32": "bfloat16", "bfloat16": "float32"}[draw.dtype]
     return Call((draw(s.batch, s.tokens, s.width, dtype=other), draw.dtype))
 

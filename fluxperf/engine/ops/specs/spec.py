@@ -1,4 +1,4 @@
-"""Parts of a specification: cases, operands, counts of operations and tolerances."""
+"""Parts of a specification: cases, operands, operation counts and tolerances."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
-#: Elementwise work per element where a formula has transcendental functions: a count of operations, not of cycles.
+#: Operations per element that are counted for a formula with transcendental functions. It counts operations, not
+#: cycles.
 EXP, TANH = 8, 12
 
-# One rounding to bfloat16 is at most 2^-8 relative, and 0.44 of that over many numbers where truncation is 0.88:
-# three quarters tell them apart. A composition of n rounded ops is given n of them. One rounding to float32 is at
-# most 2^-24; an op made of a few is given two, one with long sums eight. The host's implementations use a fifth to
-# four fifths of each.
+# Rounding to bfloat16 has a relative error of at most 2^-8; the norm over many values is 0.44 of that, and 0.88 with
+# truncation, so a bound of three quarters tells them apart. A composition of n rounded ops gets n times the bound.
+# Rounding to float32 has at most 2^-24; an op with a few roundings gets twice that, one with long sums eight times. The
+# host's implementations use a fifth to four fifths of each bound.
 BF16 = 0.75 * 2.0**-8
 F32 = 2.0**-23
 ELEMENTWISE = {"float32": F32, "bfloat16": BF16}
 SUMS = {"float32": 4 * F32, "bfloat16": BF16}
 CHAIN = {"float32": 4 * F32, "bfloat16": 2 * BF16}
-# Two e4m3 operands (3 mantissa bits: at most 2^-4 relative each, over many numbers 2^-5.2), their errors independent.
+# Two e4m3 operands with independent errors: 3 mantissa bits, at most 2^-4 relative each, 2^-5.2 over many values.
 FP8 = {"fp8": 0.06}
-# Float32 results whatever the dtype of activations.
+# Float32 results, whatever the dtype of activations.
 WIDE = {"float32": F32, "bfloat16": F32}
 MOVED = {"float32": 0.0, "bfloat16": 0.0}
 
@@ -29,8 +30,8 @@ MOVED = {"float32": 0.0, "bfloat16": 0.0}
 class Sizes(NamedTuple):
     """Extents of a case.
 
-    ``features`` are those of a product's result, ``axes`` split ``dim``, ``grid`` is rows and columns of image tokens.
-    ``joint`` says that ``tokens`` counts text and image together; otherwise it counts either stream that is not text.
+    ``features`` are those of a product's result, ``axes`` splits ``dim``, ``grid`` is rows and columns of image tokens.
+    If ``joint``, ``tokens`` counts text and image together; otherwise it counts the tokens of the image stream.
     """
 
     batch: int
@@ -51,7 +52,7 @@ class Sizes(NamedTuple):
 
     @property
     def image(self) -> int:
-        """Tokens of the second of two streams."""
+        """Tokens of the second of the two streams."""
         return self.tokens - self.text if self.joint else self.tokens
 
 
@@ -63,38 +64,38 @@ WORKLOAD_SIZES = {
 
 
 class Draw(Protocol):
-    """Draws operands: a test as NumPy numbers, a benchmark in a device's memory (`Operands`)."""
+    """Draws operands: tests draw NumPy arrays, benchmarks draw in a device's memory (`Operands`)."""
 
     #: Dtype of activations.
     dtype: str
 
     def __call__(self, *shape: int, std: float = 1.0, mean: float = 0.0, dtype: str = "") -> Any:
-        """Normal numbers of a shape, in the dtype of activations unless another is named."""
+        """Normally distributed values [shape], in the dtype of activations unless another is named."""
 
     def weight(self, outputs: int, inputs: int) -> Any:
-        """A weight [N, K], which an implementation in e4m3 gets quantized."""
+        """A weight [N, K]; an e4m3 implementation receives it quantized."""
 
     def rotations(self, tokens: int, dim: int) -> tuple[Any, Any]:
         """cos and sin [L, d] in float32."""
 
     def fractions(self, count: int) -> tuple[float, ...]:
-        """So many numbers between 0 and 1."""
+        """``count`` numbers between 0 and 1."""
 
 
 class Operands:
     """Draws operands in a device's memory.
 
     Args:
-        device: where.
+        device: where the operands lie.
         dtype: of activations.
-        skipped: elements that each array begins behind the beginning of its memory.
+        skipped: number of elements between the begin of each allocation and its array, to test alignment.
     """
 
     def __init__(self, device: Any, dtype: str, skipped: int = 0) -> None:
         self.device, self.dtype, self._skipped = device, dtype, skipped
 
     def __call__(self, *shape: int, std: float = 1.0, mean: float = 0.0, dtype: str = "") -> Any:
-        """Normal numbers of a shape; the same ones for the same shape."""
+        """Normally distributed values of a shape; the same shape gives the same values."""
         size = math.prod(shape) + self._skipped
         drawn = self.device.draw_normal((len(shape), *shape), (size,), dtype or self.dtype, std, mean)
         return drawn[self._skipped :].reshape(shape)
@@ -104,34 +105,34 @@ class Operands:
         return self(outputs, inputs, std=inputs**-0.5)
 
     def rotations(self, tokens: int, dim: int) -> tuple[Any, Any]:
-        """Two tables [L, d] in float32; of any numbers, which take the time that cos and sin do."""
+        """Two tables [L, d] in float32 with arbitrary values, which take the same time as cos and sin."""
         return self(tokens, dim, dtype="float32"), self(tokens, dim, dtype="float32")
 
     def fractions(self, count: int) -> tuple[float, ...]:
-        """Evenly spaced."""
+        """``count`` evenly spaced numbers between 0 and 1."""
         return tuple((index + 0.5) / count for index in range(count))
 
 
 @dataclass(frozen=True)
 class Call:
-    """An op's arguments, options, and the dtype of its result where that is not the activations'."""
+    """An op's arguments and options, and the dtype of its result if it is not the activations'."""
 
     args: tuple[Any, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     result: str = ""
 
 
-#: Draws the operands of one call; and one operand.
+#: Functions that draw the operands of one call, and a single operand.
 Case = Callable[[Draw, Sizes], Call]
 Operand = Callable[[Draw, Sizes], Any]
 
 
 def normal(axes: str, **how: Any) -> Operand:
-    """An array of normal numbers, drawn with ``how``.
+    """A function that draws an array of normally distributed values.
 
     Args:
-        axes: letters of its extents with factors, such as ``"B L 3D"``: B samples, L tokens, T of text, I of the second
-            stream, D width, H heads, d features of one, N features of a product.
+        axes: letters of its extents with factors, such as ``"B L 3D"``: B samples, L tokens, T text tokens, I tokens of
+            the second stream, D width, H heads, d head dimension, N features of a product.
         how: mean, standard deviation and dtype, as `Draw` takes them.
     """
     parts = [(int(word[:-1] or 1), word[-1]) for word in axes.split()]
@@ -139,7 +140,7 @@ def normal(axes: str, **how: Any) -> Operand:
 
 
 def weight(outputs: str, inputs: str) -> Operand:
-    """A product's weight, by the letters of `normal`."""
+    """A function that draws a product's weight, with extents in the letters of `normal`."""
     return lambda draw, s: draw.weight(_extent(s, outputs), _extent(s, inputs))
 
 
@@ -149,12 +150,12 @@ def _extent(s: Sizes, letter: str) -> int:
 
 
 def case(*operands: Any, result: str = "", **options: Any) -> Case:
-    """A call of operands, drawn in order, and of what is no function as it is.
+    """A call whose operands are drawn in order; plain values are passed unchanged.
 
     Args:
-        operands: of `normal`, `weight`, or a plain value.
-        result: dtype of its result where that is not the activations'.
-        options: of the call.
+        operands: results of `normal` and `weight`, or plain values.
+        result: dtype of the op's result if it is not the activations'.
+        options: keyword arguments of the call.
     """
     return lambda draw, s: Call(
         tuple(operand(draw, s) if callable(operand) else operand for operand in operands), options, result
@@ -163,12 +164,12 @@ def case(*operands: Any, result: str = "", **options: Any) -> Case:
 
 @dataclass(frozen=True)
 class Spec:
-    """An op's meaning, whoever computes it, and the calls that tests and benchmarks make of it.
+    """An op's meaning, independent of implementations, and the calls that tests and benchmarks make.
 
-    ``flops`` counts a multiply-add as two operations and takes the op's arguments. Bytes are those of every array
-    argument and result, each once. ``tolerance`` bounds ``||out - oracle|| / ||oracle||`` by dtype of the activations,
-    with the oracle given the operands as rounded to that dtype. ``cases`` are named; benchmarks time those that
-    ``timed`` names. ``public`` is its name in `fluxperf.gpu`.
+    ``flops`` counts a multiply-add as two operations; it takes the op's arguments. The bytes of an op are those of
+    every array argument and result, once each. ``tolerance`` bounds ``||out - oracle|| / ||oracle||`` by dtype of the
+    activations; the oracle receives operands rounded to that dtype. ``cases`` have names; benchmarks time the cases in
+    ``timed``. ``public`` is the op's name in `fluxperf.gpu`.
     """
 
     name: str
@@ -183,8 +184,8 @@ class Spec:
 
     @property
     def oracle(self) -> Callable[..., Any] | None:
-        """Its formula in float64, or ``None`` if it computes nothing."""
-        from fluxperf.engine.ops import reference  # here, so that the suite can read specifications by themselves
+        """The op's formula in float64; ``None`` if it computes nothing."""
+        from fluxperf.engine.ops import reference  # imported here, so that the suite can read specifications alone
 
         return getattr(reference, self.name, None)
 
@@ -195,22 +196,22 @@ def elements(x: Any, *_: Any) -> int:
 
 
 def per_element(operations: int) -> Callable[..., int]:
-    """So many operations per element of the first argument."""
+    """A function that counts a fixed number of operations per element of the first argument."""
     return lambda x, *_: operations * int(x.size)
 
 
 def none(*_: Any) -> int:
-    """No operations: numbers are moved."""
+    """No operations: the op only moves data."""
     return 0
 
 
 def product(x: Any, weight: Any, *_: Any) -> int:
-    """Of x [.., K] times W [N, K] transposed."""
+    """Operations of x [.., K] times the transpose of W [N, K]."""
     return 2 * int(x.size) * int(weight.shape[0])
 
 
 def array_bytes(value: Any) -> int:
-    """Bytes of every array in a value: each read or written once."""
+    """Bytes of every array in a value, each of which is read or written once."""
     if isinstance(value, tuple | list):
         return sum(map(array_bytes, value))
     return int(getattr(value, "nbytes", 0))
