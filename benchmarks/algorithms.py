@@ -1,19 +1,20 @@
-"""Cycles and joules of the library's algorithms for products of the model, at the card's limit of power.
+"""Cycles and joules of cuBLASLt's algorithms for products of the model, at the card's power limit.
 
     FLUXPERF_CACHE=CACHE fluxperf run -w schnell-1024-blocks -r captured --repeat 1
     FLUXPERF_CACHE=CACHE python -m benchmarks.algorithms -o algorithms.json --caches FOLDER
 
-The first command leaves choices of algorithms in CACHE; the second measures the candidates of the large products in
-them that have another one with as many cycles, about a minute. Seconds pick none: at the limit of power an algorithm
-with more joules takes longer at the same cycles. ``FOLDER/frugal`` and ``FOLDER/hungry`` then are copies of CACHE
-in which all products are the library's, by algorithms that take as many cycles together, and joules that differ most.
-A product takes other cycles inside of the model, beside another stream, than alone. So the workload runs with both
-caches, and the hungry one is picked anew until a step takes as many cycles with it, about ten seconds a run. Then
+The first command stores choices of algorithms in CACHE. The second takes their large products and measures all
+candidates that take as many cycles as another candidate, which takes about a minute. Seconds cannot separate them: at
+the power limit an algorithm with more joules takes longer at the same cycles. It then writes two copies of CACHE,
+``FOLDER/frugal`` and ``FOLDER/hungry``. In both, the library computes all products, by algorithms that together take
+equally many cycles and differ most in joules. A product inside the model, with work on a second stream, takes other
+cycles than alone. So the workload runs with both caches, and the hungry one is chosen again until a step takes as many
+cycles as with the frugal one, about ten seconds per run. Then
 
     FLUXPERF_CACHE=CACHE fluxperf gate --base . --head . --base-cache FOLDER/frugal --head-cache FOLDER/hungry
         -w schnell-1024-blocks -r captured --alive 8 --repeat 6 --warmup 0
 
-compares two programs that differ in their joules alone, which is to be `hungrier`.
+compares two programs that differ only in joules. The expected verdict is `hungrier`.
 """
 
 from __future__ import annotations
@@ -42,24 +43,24 @@ from fluxperf.harness.measure.clocks import Watch
 from fluxperf.harness.measure.environment import commit
 from fluxperf.harness.records import read_records
 
-#: Multiplications from which on a product is large: 4096 x 3072 x 3072.
+#: Multiplications from which on a product counts as large: 4096 x 3072 x 3072.
 _LARGE = 4096 * 3072 * 3072
 
-#: Seconds of work before anything is looked at, of a look at a candidate's cycles, and of a measurement of its joules;
-#: rounds of looks.
+#: Seconds of warm-up work, seconds of one short measurement of a candidate's cycles, seconds of a measurement of its
+#: joules; and rounds of short measurements.
 _HEAT_S, _LOOK_S, _MEASURE_S, _LOOKS = 3.0, 0.06, 1.4, 2
 
-#: Candidates of a product that are measured at most, those with the fewest cycles; and what a launch takes at least.
+#: Most candidates of a product that are measured (those with the fewest cycles), and the shortest plausible launch.
 _MOST, _SHORT_S = 6, 3e-4
 
-#: Cycles of a candidate that is measured are no farther than this share from those of another one, by the looks.
+#: A candidate is measured if another one's cycles differ by less than this share in the short measurements.
 _NEAR = 0.012
 
-#: Cycles of two algorithms of one product may differ by this share; those of all products together by the other; and
-#: those of a step of the workload by the last, after so many picks.
+#: Largest differences in cycles, as shares: between two algorithms of one product, between the sums over all products,
+#: and between two steps of the workload; and the number of attempts for the last.
 APART, TOGETHER, SETTLED, _PICKS = 0.03, 0.001, 0.0004, 5
 
-#: Spread of weights, as synthetic ones have it; what a product draws depends on its numbers.
+#: Standard deviation of the weights, as of synthetic ones. The power of a product depends on its values.
 _WEIGHTS_STD = 0.02
 
 
@@ -81,7 +82,7 @@ class Problem(NamedTuple):
 
 
 def problems(known: dict[str, Any]) -> list[Problem]:
-    """Large products among choices that were kept, of one sample in bfloat16."""
+    """Large products among stored choices, of one sample in bfloat16."""
     kinds, found = get_type_hints(Product), []
     for key in known:
         library, _, rest = key.partition(" ")
@@ -99,13 +100,13 @@ def problems(known: dict[str, Any]) -> list[Problem]:
 
 
 class _Forced:
-    """Choices that are told beforehand: `CublasLt` plans the candidate that is asked for."""
+    """Choices that are set in advance: `CublasLt` then plans the requested candidate."""
 
     def __init__(self) -> None:
         self.candidate, self.names = 0, list[str]()
 
     def find(self, what: str, names: list[str]) -> Choice:
-        """The candidate that was set; remembers what there are."""
+        """The candidate that was set. Stores the names of all candidates."""
         self.names = names
         return Choice(min(self.candidate, len(names) - 1), (0.0,) * len(names))
 
@@ -141,13 +142,13 @@ class Candidates:
             device.choices_kept = kept
 
     def look(self, candidate: int) -> Taken | None:
-        """One launch, without its joules; ``None`` where the device tells no cycles."""
+        """Cycles of one launch, without joules; ``None`` if the device does not report cycles."""
         self._lapse(candidate, 1)
         number = max(1, round(_LOOK_S / self._lapse(candidate, 1).seconds))
         return _each(candidate, number, self._lapse(candidate, number), math.nan)
 
     def taken(self, candidate: int, once: float, seconds: float = _MEASURE_S) -> Taken | None:
-        """One launch at the limit of power; ``None`` where the card tells no joules or cycles."""
+        """One launch at the power limit; ``None`` if the card reports no joules or no cycles."""
         number = max(1, math.ceil(seconds / once))
         with Watch(self._device.bus_id) as watch, watch.window():
             lapse = self._lapse(candidate, number)
@@ -170,7 +171,7 @@ class Candidates:
 
 
 def _each(candidate: int, number: int, lapse: Any, joules: float) -> Taken | None:
-    """A launch's share of so many."""
+    """One launch's share of the totals of several launches."""
     if lapse.cycles is None:
         return None
     return Taken(candidate, lapse.cycles / number, joules / number, lapse.seconds / number, lapse.clock_hz)
@@ -192,18 +193,19 @@ def with_company(cycles: Sequence[float]) -> list[int]:
 def apart(
     rows: Sequence[Sequence[Taken]], aim: float = 0.0, frugal: Sequence[int] | None = None
 ) -> tuple[list[int], list[int]]:
-    """Candidates of all products that take as many cycles together as others, and joules that differ most.
+    """Two selections of candidates for all products, with equal cycles in total and the largest difference in joules.
 
     Args:
         rows: the measured candidates, by product.
-        aim: cycles that the hungry candidates are to take beyond the frugal ones, all products together.
-        frugal: the frugal candidate of each product, where it is picked already.
+        aim: cycles that the hungry candidates should take beyond the frugal ones, over all products.
+        frugal: the frugal candidate of each product, if it is fixed already.
 
     Returns:
         The frugal candidate of each product, and the hungry one.
     """
     unit = TOGETHER / 10 * sum(min(taken.cycles for taken in row) for row in rows)
-    # By cycles that differ so far, in units of a tenth of the tolerance: the most joules, and the pairs that take them.
+    # By difference in cycles so far, in tenths of the tolerance: the largest difference in joules, and the pairs that
+    # give it.
     best: dict[int, tuple[float, list[tuple[int, int]]]] = {0: (0.0, [])}
     for number, row in enumerate(rows):
         first = [taken for taken in row if frugal is None or taken.candidate == frugal[number]]
@@ -216,13 +218,13 @@ def apart(
                 if place not in found or more > found[place][0]:
                     found[place] = more, [*chosen, (one.candidate, other.candidate)]
         best = found
-    # Within the tolerance the most joules; where nothing is, what comes nearest.
+    # Within the tolerance the largest difference in joules; if nothing is within it, the nearest.
     _, _, chosen = max((-max(10.0, abs(place - aim / unit)), *one) for place, one in best.items())
     return [one for one, _ in chosen], [other for _, other in chosen]
 
 
 def step_cycles(cache: Path, workload: str) -> float:
-    """Cycles of a step of ``captured``, with the choices of a cache, in a process of its own.
+    """Cycles of a step of ``captured`` with the choices of a cache, measured in a process of its own.
 
     Args:
         cache: folder of the cache.
@@ -242,22 +244,21 @@ def step_cycles(cache: Path, workload: str) -> float:
             value for one in read_records(output).records for samples in one.cycles.get("step", []) for value in samples
         ]
     if not cycles:
-        raise DeviceError("algorithms: expected a GPU that counts cycles, got a record without them.")
+        raise DeviceError("algorithms: expected a GPU that counts cycles, got a record without them. Use another GPU.")
     return median(cycles)
 
 
 def settled(
     rows: Sequence[Sequence[Taken]], cycles_with: Callable[[str, list[int]], float]
 ) -> tuple[list[int], list[int], float]:
-    """Frugal and hungry candidates with which a step of the model takes as many cycles.
+    """Frugal and hungry candidates with which a step of the model takes equally many cycles.
 
     Args:
         rows: the measured candidates, by product.
-        cycles_with: writes the cache of that name with these candidates, and counts the cycles of a step with it.
+        cycles_with: writes a cache with the given name and candidates, and returns the cycles of a step with it.
 
     Returns:
-        The frugal candidates, the hungry ones of the pick that came nearest, and by what share its step takes more
-        cycles than the frugal one.
+        The frugal candidates, the best hungry ones, and the share by which their step takes more cycles.
     """
     frugal, hungry = apart(rows)
     base, aim = cycles_with("frugal", frugal), 0.0
@@ -275,7 +276,7 @@ def settled(
 
 
 def write_cache(folder: Path, gpu: str, known: dict[str, Any], chosen: dict[str, tuple[list[str], Choice]]) -> None:
-    """A copy of the cache in which the library computes all products, large ones by the candidates that are given.
+    """Writes a copy of the cache in which the library computes all products, the large ones by the given candidates.
 
     Args:
         folder: of the new cache; what lies there is replaced.
@@ -297,18 +298,21 @@ def write_cache(folder: Path, gpu: str, known: dict[str, Any], chosen: dict[str,
 
 
 def _known(taken: Taken | None) -> Taken:
-    """The launch, of a card that tells all of it.
+    """The measurement of a launch, which must have cycles and joules.
 
     Raises:
-        DeviceError: it does not.
+        DeviceError: it has not.
     """
     if taken is None:
-        raise DeviceError("algorithms: expected a GPU that tells cycles, and joules (nvidia-ml-py), it does not.")
+        raise DeviceError(
+            "algorithms: expected a GPU that reports cycles and joules (by nvidia-ml-py), but one of "
+            "them is missing. Install nvidia-ml-py, or use another GPU."
+        )
     return taken
 
 
 def _middle(looks: Sequence[Taken | None]) -> Taken:
-    """The look with the fewest cycles: what disturbs a launch makes it longer."""
+    """The measurement with the fewest cycles, because disturbances only make a launch longer."""
     return min(map(_known, looks), key=lambda one: one.cycles)
 
 
@@ -317,14 +321,16 @@ def main(words: list[str] | None = None) -> None:
     given = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     given.add_argument("-o", "--output", type=Path)
     given.add_argument("--caches", type=Path, help="Folder for both caches.")
-    given.add_argument("--workload", default="schnell-1024-blocks", help="Workload whose steps both caches are for.")
+    given.add_argument(
+        "--workload", default="schnell-1024-blocks", help="Workload for whose steps the caches are made."
+    )
     asked = given.parse_args(words)
     device = CudaDevice()
     device.prepare()
     known = json.loads(recall(device.choices_kept.path) or b"{}")
     wanted = problems(known)
     if not wanted:
-        given.error(f"expected choices of large products in {device.choices_kept.path}, there are none: run them first")
+        given.error(f"expected choices of large products in {device.choices_kept.path}, found none: run them first")
     offered: dict[str, tuple[list[str], tuple[float, ...]]] = {}
     measured = [Candidates(device, problem.product) for problem in wanted]
     measured[0].taken(0, _SHORT_S, _HEAT_S)
@@ -333,7 +339,7 @@ def main(words: list[str] | None = None) -> None:
         looks = [[candidates.look(index) for index in range(len(candidates.names))] for _ in range(_LOOKS)]
         seen = [_middle(some) for some in zip(*looks, strict=True)]
         kept = sorted(with_company([one.cycles for one in seen]), key=lambda index: seen[index].cycles)[:_MOST]
-        # One that has no company is kept alone, so that each product has an algorithm.
+        # A candidate without an equal is kept alone, so that each product has an algorithm.
         kept = kept or [min(range(len(seen)), key=lambda index: seen[index].cycles)]
         row = [_known(candidates.taken(index, seen[index].seconds)) for index in kept]
         rows.append(row)
