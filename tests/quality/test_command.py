@@ -102,7 +102,7 @@ def test_a_peer_whose_libraries_are_missing_is_skipped(tmp_path, monkeypatch, ca
     result = run(tmp_path, "--rung", "fused", "--layers", "none", "--peer", "diffusers")
     assert [(row.name, row.figures is None) for row in result.rows] == [("fused", False), ("diffusers", True)]
     assert "No module named 'torch'" in result.rows[1].reason
-    assert "diffusers has no figures: its libraries do not import" in capsys.readouterr().out
+    assert "diffusers has no figures: its libraries cannot be imported" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_peer_whose_libraries_are_missing_is_skipped(tmp_path, monkeypatch, ca
         (["--workload", "tinny"], "Did you mean 'tiny'?"),
         (["--device", "cpu"], "Known: auto, host, cuda"),
         (["--seeds", "0"], "--seeds 0: expected at least 1"),
-        (["--rung", "none", "--layers", "none", "--peer", "none"], "got none of them"),
+        (["--rung", "none", "--layers", "none", "--peer", "none"], "got none"),
         (["--weights", "nowhere"], "nowhere"),
     ],
 )
@@ -142,7 +142,7 @@ def test_numbers_that_overflow_are_a_failure(tmp_path, monkeypatch, capsys) -> N
     assert [(row.name, row.figures is None) for row in result.rows] == [
         ("fp8", True), ("fused", False), ("attention", True),
     ]  # fmt: skip
-    said = "fp8 has no figures: expected finite numbers, got others in the velocity of step 1 with seed 0."
+    said = "fp8 has no figures: expected finite values, got NaN or infinity in the velocity of step 1 with seed 0."
     assert said in capsys.readouterr().out
 
 

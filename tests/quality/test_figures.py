@@ -78,7 +78,7 @@ def test_results_that_are_no_numbers_have_no_figures(number: float) -> None:
             return [first, last * number]
 
     assert (
-        compared(Broken(), [REFERENCE]) == "expected finite numbers, got others in the latents of step 2 with seed 0."
+        compared(Broken(), [REFERENCE]) == "expected finite values, got NaN or infinity in the latents of step 2 with seed 0."
     )
 
 
