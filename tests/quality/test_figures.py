@@ -77,9 +77,8 @@ def test_results_that_are_no_numbers_have_no_figures(number: float) -> None:
             first, last = super().denoised(inputs)
             return [first, last * number]
 
-    assert (
-        compared(Broken(), [REFERENCE]) == "expected finite values, got NaN or infinity in the latents of step 2 with seed 0."
-    )
+    reason = "expected finite values, got NaN or infinity in the latents of step 2 with seed 0."
+    assert compared(Broken(), [REFERENCE]) == reason
 
 
 def test_shapes_must_agree() -> None:
