@@ -46,8 +46,7 @@ from fluxperf.harness.records import read_records
 #: Multiplications from which on a product counts as large: 4096 x 3072 x 3072.
 _LARGE = 4096 * 3072 * 3072
 
-#: Seconds of warm-up work, seconds of one short measurement of a candidate's cycles, seconds of a measurement of its
-#: joules; and rounds of short measurements.
+#: Seconds of warm-up, of one short measurement of cycles, of one measurement of joules; rounds of short measurements.
 _HEAT_S, _LOOK_S, _MEASURE_S, _LOOKS = 3.0, 0.06, 1.4, 2
 
 #: Most candidates of a product that are measured (those with the fewest cycles), and the shortest plausible launch.
@@ -321,9 +320,7 @@ def main(words: list[str] | None = None) -> None:
     given = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     given.add_argument("-o", "--output", type=Path)
     given.add_argument("--caches", type=Path, help="Folder for both caches.")
-    given.add_argument(
-        "--workload", default="schnell-1024-blocks", help="Workload for whose steps the caches are made."
-    )
+    given.add_argument("--workload", default="schnell-1024-blocks", help="Workload that the caches are made for.")
     asked = given.parse_args(words)
     device = CudaDevice()
     device.prepare()
