@@ -32,6 +32,10 @@ _LISTS = (
 )
 
 
+#: All of the time, in percent.
+_ALL = 100
+
+
 class Neighbour(msgspec.Struct):
     """One process that is not the gate's: its name, at how many looks it was there, bytes held, and share of work.
 
@@ -92,7 +96,9 @@ class Neighbours:
             # This process or one that it started has the GPU open, and none of them is listed: these are other numbers.
             self._unnamed = max(self._unnamed, len(listed) - len(held))
             return
-        for number in (listed.keys() - own) & parents.keys():  # one that has ended just now is nobody's any more
+        for number in listed.keys() - own:
+            if number not in parents and not (parents and _there(number)):
+                continue  # one that has ended just now is nobody's any more
             one = self._seen.setdefault(number, Neighbour(_name(number)))
             one.looks += 1
             one.nbytes = max(one.nbytes, listed[number])
@@ -134,8 +140,10 @@ class Neighbours:
             return None
         found: dict[int, int] = {}
         for sample in samples:
-            self._since_us = max(self._since_us, int(sample.timeStamp))
             share = max(int(sample.smUtil), int(sample.memUtil))
+            if share > _ALL:  # some drivers fill up their answer with what is no sample
+                continue
+            self._since_us = max(self._since_us, int(sample.timeStamp))
             found[int(sample.pid)] = max(found.get(int(sample.pid), 0), share)
         return found
 
@@ -146,8 +154,10 @@ class Neighbours:
         try:
             found: Sequence[Any] = getattr(library, function)(self._handle, *args)
         except library.NVMLError as error:
-            # No sample since then is an answer.
-            return () if getattr(error, "value", None) == getattr(library, "NVML_ERROR_NOT_FOUND", object()) else None
+            # No sample since then is an answer; NVML's module takes an empty one for an error, too.
+            empty = [getattr(library, name, None) for name in ("NVML_ERROR_NOT_FOUND", "NVML_SUCCESS")]
+            value = getattr(error, "value", None)
+            return () if value is not None and value in empty else None
         return found
 
 
@@ -186,6 +196,19 @@ def _descends(number: int, parents: dict[int, int]) -> bool:
             return False
         number = parents[number]
     return False
+
+
+def _there(number: int) -> bool:
+    """Whether a process is there that ``/proc`` hides, as it may hide those of other users (its option hidepid)."""
+    if os.name != "posix":  # elsewhere signal 0 is one
+        return False
+    try:
+        os.kill(number, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _holders(numbers: set[int]) -> set[int]:

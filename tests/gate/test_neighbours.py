@@ -23,7 +23,7 @@ WORKER, COPIES, DESKTOP, GONE = 900_001, 900_002, 900_003, 900_004
 class Nvml:
     """Lists of processes of one GPU."""
 
-    NVML_ERROR_NOT_FOUND = 6
+    NVML_ERROR_NOT_FOUND, NVML_SUCCESS = 6, 0
 
     class NVMLError(Exception):
         def __init__(self, value: int = 3) -> None:
@@ -96,6 +96,44 @@ def test_numbers_of_another_system_are_counted_and_name_nobody() -> None:
     assert "copies" not in note
     assert looked(Nvml({41: 10**9, 42: 10**9}), held=2) == []
     assert looked(Nvml({}), held=2) == [], "a driver that lists nobody"
+
+
+def test_a_process_that_proc_hides_is_there_and_one_that_has_ended_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with hidepid: another user's process is no folder of /proc, and no signal may be sent to it."""
+    hidden = 900_005
+    asked: list[int] = []
+
+    def kill(number: int, signal: int) -> None:
+        asked.append(signal)
+        raise PermissionError if number == hidden else ProcessLookupError
+
+    monkeypatch.setattr(neighbours, "_name", {hidden: "?"}.__getitem__)
+    monkeypatch.setattr(os, "kill", kill)
+    (note,) = looked(Nvml({OWN: 1, hidden: 2 * 10**9, GONE: 1}, [(hidden, 80, 0)]), others=())
+    assert "'?' (process 900005; 2.0 GB, up to 80 % of the time at work" in note
+    assert set(asked) == {0}
+    monkeypatch.setattr(neighbours, "os", SimpleNamespace(name="nt", getpid=os.getpid, kill=kill))
+    assert looked(Nvml({OWN: 1, hidden: 1}), others=()) == [], "where signal 0 is one, nobody is asked"
+
+
+def test_what_is_no_sample_of_work_is_left_out() -> None:
+    # NVML's module cuts its answer from memory that the driver need not have filled.
+    nvml = Nvml({OWN: None, DESKTOP: 10**8}, [(DESKTOP, 2**32 - 1, 7)])
+    assert looked(nvml) == []
+    assert nvml.since[0] == nvml.since[1], "nor is its time one"
+    assert looked(Nvml({OWN: None, DESKTOP: 10**8}, Nvml.NVMLError(Nvml.NVML_SUCCESS))) == [], "no sample, said oddly"
+
+
+@pytest.mark.parametrize(("value", "named"), [(3, True), (4, True), (6, False)])
+def test_every_refusal_of_nvml_is_an_answer(value: int, named: bool) -> None:
+    """Not supported (as on a part of a GPU, MIG), no permission, nothing found."""
+    assert bool(looked(Nvml({OWN: None, COPIES: None}, Nvml.NVMLError(value)))) == named
+
+    class Silent(Nvml):
+        def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[Any]:
+            raise self.NVMLError(value)
+
+    assert looked(Silent({COPIES: 1}, [(COPIES, 99, 9)])) == [], "a driver that lists nobody names nobody"
 
 
 @pytest.mark.parametrize(("bus", "library"), [(None, Nvml({COPIES: 1})), ("other", Nvml({COPIES: 1}))])
