@@ -125,7 +125,7 @@ def test_work_without_a_call_is_counted_in_a_note(tmp_path: Path):
     capture.kernel("trimmed", 30 * US, 31 * US, 999)
     timeline = capture.read(tmp_path)
     assert owners(timeline) == {"known": ["A"], "trimmed": []}
-    assert any("1 of 2 pieces of GPU work without a launch call" in note for note in timeline.notes)
+    assert any("1 of 2 pieces of GPU work have no launch call" in note for note in timeline.notes)
 
 
 def test_the_parent_of_a_range_holds_all_of_it(tmp_path: Path):

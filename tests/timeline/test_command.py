@@ -60,8 +60,8 @@ def test_advice_that_depends_on_what_was_seen_names_it(run):
     assert code == 0
     lines = " ".join(out[out.index("\nlaunch-bound: ") :].split())
     assert lines.startswith(
-        "launch-bound: a GPU that is idle because the next launch comes late. Fuse small kernels, capture a CUDA "
-        "graph, or take work off the host between launches. (GPU idle: the host ran code between CUDA calls) "
+        "launch-bound: the GPU is idle because the next launch comes late. Fuse small kernels, capture a CUDA "
+        "graph, or move host work out of the time between launches. (GPU idle: the host ran code between CUDA calls) "
         "Make fewer calls: fuse small kernels, or capture a CUDA graph. (GPU idle: the host was busy with CUDA calls)"
     )
 

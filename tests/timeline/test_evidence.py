@@ -103,7 +103,7 @@ def test_a_read_that_returns_when_it_is_done_is_a_wait_if_its_memory_is_pageable
 
 
 def test_copies_that_no_call_launched_are_found(tmp_path: Path):
-    lone = "(not launched by a call that was recorded)"
+    lone = "(no recorded launch call)"
     for name, kind, memory, place in (("copies", 2, 0, lone), ("migrations", 12, 7, "forward")):
         capture = Capture()
         capture.range("forward", 0, 4000 * US)
@@ -124,7 +124,7 @@ def test_copies_outside_of_every_range_may_be_those_of_a_forward(tmp_path: Path)
     assert codes(timeline, "host-copy", "item-sync", "copies in forward > 0") == {
         "host-copy": 2, "item-sync": 0, "copies in forward > 0": 2,
     }  # fmt: skip
-    assert "outside of every range: 1 copy" in blind_spots(timeline)["host-copy"]
+    assert "1 copy between host and device outside of every range" in blind_spots(timeline)["host-copy"]
 
 
 def test_a_capture_without_gpu_work_decides_nothing(tmp_path: Path):
@@ -165,7 +165,7 @@ def test_loading_is_no_late_launch_and_a_graph_is_no_answer(table, values, tmp_p
     [
         ("cudaMalloc_v3020", "memory was allocated or freed", "reuse"),
         ("cuLibraryLoadData", "the runtime loaded or compiled code", "warm-up"),
-        ("cudaDeviceSynchronize_v3020", "the host had waited for the GPU", "launch what follows before it"),
+        ("cudaDeviceSynchronize_v3020", "the host had waited for the GPU", "launch the next work before it"),
         ("cudaGraphInstantiate_v12000", "a graph was instantiated or updated", "once"),
         ("cudaFuncGetAttributes_v3020", "the host was busy with CUDA calls", "fewer calls"),
         (None, "the host ran code between CUDA calls", "CUDA graph"),
@@ -191,7 +191,7 @@ def test_a_launch_that_another_thread_holds_up(tmp_path: Path):
     number = capture.call("cudaLaunchKernel_v7000", 115 * US, 900 * US)
     capture.kernel("second", 905 * US, 950 * US, number)
     (row,) = [row for row in findings(capture.read(tmp_path)) if row.finding == "launch-bound"]
-    assert row.seen == "GPU idle: a call of another thread held the launch up"
+    assert row.seen == "GPU idle: a call of another thread blocked the launch"
 
 
 def test_a_microsecond_of_idle_time_fails_no_busy_capture(tmp_path: Path):
@@ -258,7 +258,7 @@ def test_processes_that_both_see_a_gpu_0_are_kept_apart_unless_it_is_known_to_be
         (folder := tmp_path / name).mkdir()
         timeline = capture.read(folder)
         assert len(shown(timeline).gpus) == gpus
-        assert any("are kept apart" in note for note in timeline.notes) != known
+        assert any("are shown separately" in note for note in timeline.notes) != known
 
 
 def test_a_machine_with_one_process_needs_no_map_of_gpus(tmp_path: Path):
@@ -270,7 +270,7 @@ def test_a_machine_with_one_process_needs_no_map_of_gpus(tmp_path: Path):
         demangledName=name, gridX=1, gridY=1, gridZ=1, blockX=1, blockY=1, blockZ=1, **other,
     )  # fmt: skip
     timeline = capture.read(tmp_path)
-    assert (len(timeline.gpus), any("kept apart" in note for note in timeline.notes)) == (2, False)
+    assert (len(timeline.gpus), any("shown separately" in note for note in timeline.notes)) == (2, False)
 
 
 def test_work_without_a_process_is_that_of_the_one_that_calls(tmp_path: Path):

@@ -80,7 +80,7 @@ def test_nodes_that_nobody_saw_created_stay_with_the_launch(tmp_path: Path):
     timeline = capture.read(tmp_path)
     assert rows(timeline, "op")["(outside ops)"] == (2, pytest.approx(0.04))
     (note,) = timeline.notes
-    assert note.startswith("Captured outside of any range, or before the capture began: 1 node of CUDA graphs.")
+    assert note.startswith("Captured outside of any range, or before this capture began: 1 node of CUDA graphs.")
     assert summarize(timeline).in_ops == pytest.approx(8 / 12)
 
 

@@ -126,10 +126,10 @@ def test_times_that_no_clock_shows_are_damage(tmp_path: Path):
     ]
     timeline = edited(whole(), tmp_path, *moves)
     assert [row.text for row in timeline.damage] == [
-        f"1 {word} has a time that no clock shows" for word in ("CUDA call", "kernel", "NVTX range")
+        f"1 {word} has an impossible time" for word in ("CUDA call", "kernel", "NVTX range")
     ]
     assert undecided(timeline) == set(LIMITS)
-    assert "counts with no time" not in timeline.notes[0]
+    assert "count with a duration of zero" not in timeline.notes[0]
 
 
 @pytest.mark.parametrize(

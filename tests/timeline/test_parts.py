@@ -82,12 +82,12 @@ def test_a_part_of_a_capture(wanted, kernels, ranges, tmp_path: Path):
 @pytest.mark.parametrize(
     ("wanted", "says"),
     [
-        (Filter(process=7), "has 100 and 200"),
-        (Filter(gpu=9), "has 0 and 1"),
-        (Filter(range="outer"), "--in outer: expected a range of the capture, which has 'turn"),
-        (Filter(domain="other"), "has default"),
-        (Filter(between_ms=(5.0, 1.0)), "a beginning before its end"),
-        (Filter(between_ms=(500.0, 600.0)), "got none"),
+        (Filter(process=7), "in the capture: 100 and 200"),
+        (Filter(gpu=9), "in the capture: 0 and 1"),
+        (Filter(range="outer"), "--in outer: expected a range of the capture. It has 'turn"),
+        (Filter(domain="other"), "in the capture: default"),
+        (Filter(between_ms=(5.0, 1.0)), "a start before its end"),
+        (Filter(between_ms=(500.0, 600.0)), "found none"),
     ],
 )
 def test_a_part_that_is_not_there(wanted, says, tmp_path: Path):

@@ -119,7 +119,7 @@ def test_what_capturing_copies_is_not_of_the_steps(tmp_path: Path, at: int):
         assert problems == ""
     else:
         assert "the ledger has 0 copies of 0 B, the timeline 1 copy of 4,096 B." in problems
-        assert "step 0: outside of the graph ran 1 piece of GPU work." in problems
+        assert "step 0: 1 piece of GPU work ran outside of the graph." in problems
 
 
 def test_shares_of_overlapping_work_and_idle_add_up_to_the_step(tmp_path: Path):

@@ -99,7 +99,7 @@ def test_copies_that_wait_are_in_the_table_and_in_the_limit():
         ("sync-in-loop", "driver waits", 8, "cuCtxSynchronize"),
         ("launch-bound", "python between", 22, "GPU idle: the host ran code between CUDA calls"),
         ("launch-bound", "allocations", 14, "GPU idle: memory was allocated or freed"),
-        ("launch-bound", "other thread", 46, "GPU idle: a call of another thread held the launch up"),
+        ("launch-bound", "other thread", 46, "GPU idle: a call of another thread blocked the launch"),
         ("module-loading", "cold", 4, "GPU idle: the runtime loaded or compiled code"),
     ],
 )

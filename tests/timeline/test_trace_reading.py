@@ -72,12 +72,12 @@ def test_times_are_kept_to_the_nanosecond(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "expected a whole trace that fluxperf wrote"),
-        ("[]", "expected a whole trace that fluxperf wrote"),
+        ("", "expected a complete trace of fluxperf"),
+        ("[]", "expected a complete trace of fluxperf"),
         ('{"traceEvents": []}', "otherData"),
         ('{"traceEvents": [], "otherData": {"version": "My Application v1.0"}}', "fluxperf"),
         ('{"traceEvents": [], "otherData": {"fluxperf": 9}}', "expected a trace of version 1, got 9"),
-        ("\x00\xff", "expected a whole trace that fluxperf wrote"),
+        ("\x00\xff", "expected a complete trace of fluxperf"),
     ],
 )
 def test_what_is_no_trace_of_ours_is_refused(text: str, says: str, tmp_path: Path):

@@ -150,12 +150,14 @@ def test_without_nodes_it_says_that_ops_need_nsys(fake: Any, monkeypatch: pytest
     timeline, ledger = recorded(fake)
     fake.cupti.STATE.nodes_refused = False
     told = [
-        note for note in timeline.notes if note.startswith("Nodes of CUDA graphs were not told as they were created")
+        note
+        for note in timeline.notes
+        if note.startswith("Nodes of CUDA graphs could not be recorded at their creation")
     ]
     assert len(told) == 1
     assert "Profile with nsys" in told[0]
     problems = " ".join(compare(timeline, ledger).problems)
-    assert "nodes of the graph have no op: nothing saw them created." in problems
+    assert "nodes of the graph have no op, as their creation was not seen." in problems
     assert {row.captured for row in timeline.work} == {NONE}
 
 
@@ -227,10 +229,10 @@ def planted(timeline: Timeline, what: str) -> None:
     ("what", "says"),
     [
         ("missing node", "The steps differ"),
-        ("twice", "step 2: more than once ran 1 node."),
-        ("beside", "step 2: outside of the graph ran 1 piece of GPU work."),
-        ("two launches", "step 2: expected one launch of a graph, the timeline has 2 (2 x cudaGraphLaunch)."),
-        ("missing steps", "Expected GPU work in 3 steps, the timeline has it in 1."),
+        ("twice", "step 2: 1 node ran more than once."),
+        ("beside", "step 2: 1 piece of GPU work ran outside of the graph."),
+        ("two launches", "step 2: expected one launch of a graph, found 2 (2 x cudaGraphLaunch)."),
+        ("missing steps", "Expected GPU work in 3 steps, found it in 1."),
     ],
 )
 def test_what_is_no_replay_of_one_graph_is_named(fake: Any, what: str, says: str) -> None:

@@ -67,7 +67,7 @@ def test_a_copy_beside_the_door_exits_with_one(run, fake, tmp_path, monkeypatch)
     monkeypatch.setattr(fake.gpu, "launch", lambda name: (launch(name), fake.gpu.copy(2, 4, 3, 1)))
     code, out, _ = run("profile", "--rung", "fused", "-o", "x")
     assert code == 1
-    assert "It did not go through the door." in out
+    assert "The copy did not go through the door." in out
     assert "more differences in copies." in out
     assert (tmp_path / "x.json").exists()
 
@@ -88,7 +88,7 @@ def test_beside_another_tool_it_says_so(run, fake, tmp_path, monkeypatch):
     monkeypatch.setattr(fake.cupti, "activity_enable", busy)
     code, _, err = run("profile", "-o", "out/x")
     assert code == 2
-    assert "profile: CUPTI refused to trace" in err
+    assert "profile: expected to start CUPTI, but it refused" in err
 
 
 class Switched(HostDevice):

@@ -1,1 +1,1 @@
-"""Timelines: what really ran on a GPU, seen from outside of the program."""
+"""Timelines: the GPU work that really ran, as recorded by a profiler outside of the program."""

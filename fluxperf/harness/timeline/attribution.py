@@ -1,4 +1,4 @@
-"""Which range a call, a copy or a kernel belongs to: by launch call and thread, never by overlap in time."""
+"""Assigns calls, copies and kernels to ranges: by launch call and thread, never by overlap in time."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from fluxperf.words import plural
 
 
 def attribute(timeline: Timeline) -> None:
-    """Fills in ``parent`` of ranges, ``range`` of calls, ``call`` and ``range`` of work, and what the host waited for.
+    """Fills in ``parent`` of ranges, ``range`` of calls, ``call`` and ``range`` of work, and the waits of the host.
 
-    `calls_of` finds the call that a correlation id means. A graph's nodes share the correlation id of the call that
-    launched the graph, and get the range in which they were captured, where the capture saw that. Work without a call
-    in the capture keeps ``NONE``, with a range only if it is of unified memory (`place`); a sentence in ``notes``
-    counts it. Ranges that were never closed hold nothing.
+    `calls_of` finds the call of a correlation id. Nodes of a graph share the correlation id of the call that launched
+    the graph. They also get the range in which they were captured, if the capture recorded it. Work without a launch
+    call in the capture keeps ``NONE``, and has a range only if it is of unified memory (`place`). A sentence in
+    ``notes`` counts it. Ranges that were never closed contain nothing.
     """
     ranges, calls, work = timeline.ranges, timeline.calls, timeline.work
     open_at = {thread: _Open(ranges, indices, thread) for thread, indices in _by_thread(ranges)}
@@ -36,25 +36,25 @@ def attribute(timeline: Timeline) -> None:
     placed = place(timeline, open_at)
     if placed:
         timeline.notes.append(
-            f"{plural(placed, 'migration')} of unified memory, which no call launches: under the range of the kernel "
-            "that ran then, of the host's open range, or of the prefetch."
+            f"{plural(placed, 'migration')} of unified memory, which have no launch call: assigned to the range of "
+            "the kernel that ran at that time, to the host's open range, or to the prefetch."
         )
     unlaunched = int((work.call == NONE).sum()) - placed
     if unlaunched:
         timeline.notes.append(
-            f"{unlaunched} of {len(work)} pieces of GPU work without a launch call in the capture (migrations "
-            "of unified memory, a capture that began after the call, or calls that were not traced), which is under "
-            "(no range)."
+            f"{unlaunched} of {len(work)} pieces of GPU work have no launch call in the capture and are under (no "
+            "range). Possible reasons: migrations of unified memory, a launch before the capture began, or calls "
+            "that were not traced."
         )
 
 
 def _at(values: Column, indices: Column) -> Column:
-    """Values at indices, ``NONE`` at ``NONE``."""
+    """Values at indices; ``NONE`` at index ``NONE``."""
     return np.append(values, NONE)[indices]
 
 
 def _by_thread(ranges: Ranges) -> Iterator[tuple[int, Column]]:
-    """By thread the closed ranges in the order in which they began; of two that began together the longer first."""
+    """Closed ranges by thread, in the order of their starts. Of two that start together, the longer comes first."""
     closed = np.flatnonzero(ranges.closed)
     elsewhere = closed[ranges.end_thread[closed] != ranges.thread[closed]]
     indices = np.concatenate((closed, elsewhere))
@@ -65,11 +65,11 @@ def _by_thread(ranges: Ranges) -> Iterator[tuple[int, Column]]:
 
 
 class _Open:
-    """The innermost open range of one thread at any time: moments at which it changes, and what it is from then on.
+    """The innermost open range of one thread at any time: times at which it changes, and the range from then on.
 
-    Whatever began last is on top of the stack, so dropping closed ranges from the top alone finds the innermost, also
-    where start/end ranges overlap without nesting; what closed below is dropped when it comes up. On the way each range
-    gets its parent: the innermost one before it that holds all of it.
+    The range that started last is on top of the stack, so dropping closed ranges from the top finds the innermost one,
+    even if start/end ranges overlap without nesting. A range that closed below the top is dropped when it reaches the
+    top. On the way each range gets its parent: the innermost earlier range that contains all of it.
     """
 
     def __init__(self, ranges: Ranges, indices: Column, thread: int) -> None:
@@ -77,11 +77,11 @@ class _Open:
             self._search(ranges, indices, thread)
 
     def _nest(self, ranges: Ranges, indices: Column) -> bool:
-        """The same without a search, where all ranges nest and each takes time, as those of push and pop do."""
+        """Computes the same without a search, if all ranges nest and each takes time, as push/pop ranges do."""
         starts, ends = ranges.start_ns[indices], ranges.end_ns[indices]
         number = len(indices)
         times = np.concatenate((starts, ends))
-        # What closes comes before what opens at the same time; of what closes together the last that opened is first.
+        # Closings come before openings at the same time. Of closings at the same time, the range opened last is first.
         order = np.lexsort((np.r_[np.arange(number), np.arange(number, 0, -1)], np.repeat((1, 0), number), times))
         depth = np.cumsum(np.where(order < number, 1, -1))
         opening = np.flatnonzero(order < number)  # in the order of the ranges: by start, the longer first
@@ -117,7 +117,7 @@ class _Open:
                 times.append(closing)
                 owners.append(named[stack[-1]] if stack else NONE)
             if stack and ends[stack[-1]] < end:
-                # Start/end ranges that overlap leave closed ones below the top; without them the search stays short.
+                # Overlapping start/end ranges leave closed ones below the top. Without those the search stays short.
                 stack = [i for i in stack if ends[i] > start]
             if own[at]:
                 holder = next((i for i in reversed(stack) if ends[i] >= end), NONE)
@@ -143,8 +143,8 @@ class _Open:
 def _capture(timeline: Timeline, open_at: dict[int, _Open]) -> None:
     """Sets the range in which each node of a graph was captured.
 
-    A node that runs is a copy, made when the graph was instantiated, of one that was created while a stream was
-    captured, in the order of the captured calls: the range is the one that was open then on that thread.
+    A node that runs is a copy, made at instantiation, of a node that was created during stream capture. Creations
+    follow the order of the captured calls. The range is the one that was open at the creation on that thread.
     """
     originals: dict[tuple[int, int], int] = {}
     places: dict[tuple[int, int], int] = {}
@@ -167,7 +167,8 @@ def _capture(timeline: Timeline, open_at: dict[int, _Open]) -> None:
     for first in rows[firsts].tolist():
         key = (int(work.process[first]), int(work.graph_node[first]))
         seen = {key}
-        # A graph may be cloned before it is instantiated; a copy may be told as created, too, where it was made.
+        # A graph may be cloned before it is instantiated. A copy may also be reported as created in the place of the
+        # copying.
         while key in originals and (key[0], originals[key]) not in seen:
             key = (key[0], originals[key])
             seen.add(key)
@@ -176,6 +177,6 @@ def _capture(timeline: Timeline, open_at: dict[int, _Open]) -> None:
     work.captured[rows] = np.array(owners, np.int64)[numbers]
     if unknown:
         timeline.notes.append(
-            f"Captured outside of any range, or before the capture began: {plural(unknown, 'node')} of CUDA "
-            "graphs. Such work is under the range that launched the graph."
+            f"Captured outside of any range, or before this capture began: {plural(unknown, 'node')} of CUDA graphs. "
+            "This work is under the range that launched the graph."
         )

@@ -1,4 +1,4 @@
-"""Blind spots of a capture: why the absence of a finding in it proves nothing."""
+"""Blind spots of a capture: findings that it can neither show nor rule out, with reasons."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fluxperf.harness.timeline.model import NONE, NSYS, Timeline
 from fluxperf.harness.timeline.places import Places
 from fluxperf.words import plural
 
-#: Names of CUDA's calls; a trace may hold those of another runtime.
+#: Names of CUDA calls. A trace may contain calls of another runtime.
 _CUDA = re.compile(r"cu(?:da)?[A-Z]")
 
 #: Calls that allocate, move or advise on unified memory.
@@ -26,12 +26,12 @@ _MANAGED = re.compile(r"MallocManaged|MemAllocManaged|MemPrefetch|MemDiscard|Mem
 _OF_COPIES = ("host-copy", "item-sync", "pageable-copy")
 _OF_PLACES = ("host-copy", "sync-in-loop")
 
-#: Findings, and a reason why none of them proves nothing.
+#: Findings, and the reason why their absence proves nothing.
 _Reason = tuple[Iterable[str], str]
 
 
 def blind_spots(timeline: Timeline, places: Places | None = None) -> dict[str, str]:
-    """Why the absence of a finding proves nothing in this capture, for each finding of which that is so."""
+    """For each finding whose absence proves nothing in this capture, the reason."""
     reasons: dict[str, list[str]] = {name: [] for name in KINDS}
     found = (_missing, _unknown, _silent, _unified, _lost)
     said = [row for one in found for row in one(timeline)]
@@ -42,35 +42,35 @@ def blind_spots(timeline: Timeline, places: Places | None = None) -> dict[str, s
 
 
 def _missing(timeline: Timeline) -> Iterator[_Reason]:
-    """Whole kinds of rows that are not there."""
+    """Reasons from kinds of rows that are missing entirely."""
     launched = any("GraphLaunch" in name for name, _ in timeline.calls.kinds)
     if (timeline.graph_mode.lower() == "graph" and launched) or timeline.work.flags("graph").any():
-        reason = "graphs were traced as a whole; capture with --cuda-graph-trace=node"
+        reason = "graphs were traced as a whole; capture again with --cuda-graph-trace=node"
         yield ("host-copy", "pageable-copy", "item-sync", "repeated-kernel"), reason
     if not len(timeline.ranges):
-        yield _OF_PLACES, "the capture has no NVTX ranges; capture with -t cuda,nvtx"
+        yield _OF_PLACES, "the capture has no NVTX ranges; capture again with -t cuda,nvtx"
     if not len(timeline.work):
         yield KINDS, "the capture has no GPU work; capture with -t cuda while the program uses a GPU"
     if not len(timeline.calls):
-        reason = "the capture has no CUDA calls; capture with -t cuda"
+        reason = "the capture has no CUDA calls; capture again with -t cuda"
         yield ("host-copy", "item-sync", "launch-bound", "module-loading", "sync-in-loop"), reason
 
 
 def _unknown(timeline: Timeline) -> Iterator[_Reason]:
-    """Rows whose meaning nothing tells."""
+    """Reasons from rows of unknown meaning."""
     calls, work = timeline.calls, timeline.work
     strange = np.array([not _CUDA.match(name) for name, _ in calls.kinds], bool)[calls.what]
     if number := int(strange.sum()):
         names = units.listing([calls.kinds[what][0] for what in distinct(calls.what[strange]).tolist()])
         yield (
             ("item-sync", "module-loading", "sync-in-loop"),
-            f"not known: whether {plural(number, 'call')} of another runtime than CUDA's waited ({names})",
+            f"unknown whether {plural(number, 'call')} of another runtime than CUDA waited ({names})",
         )
     aimless = work.where(what.copy is not None and not (what.copy.source and what.copy.target) for what in work.kinds)
     if number := int(aimless.sum()):
         yield (
             _OF_COPIES,
-            f"not known: the direction of {plural(number, 'copy', 'copies')}",
+            f"unknown direction of {plural(number, 'copy', 'copies')}",
         )
 
 
@@ -97,7 +97,7 @@ def _silent(timeline: Timeline) -> Iterator[_Reason]:
 
 
 def _unified(timeline: Timeline) -> Iterator[_Reason]:
-    """Unified memory of which page faults or migrations were not recorded."""
+    """Reasons from unified memory without recorded page faults or migrations."""
     recorded = timeline.tool == NSYS and not any(NO_MIGRATIONS.search(row.text) for row in timeline.diagnostics)
     used = [name for name, _ in timeline.calls.kinds if _MANAGED.search(name)]
     if used and not recorded:
@@ -112,7 +112,7 @@ def _unified(timeline: Timeline) -> Iterator[_Reason]:
     work = timeline.work
     without_cause = work.where(what.copy is not None and not what.copy.cause for what in work.kinds)
     if number := int((work.unified & without_cause).sum()):
-        yield ("page-fault",), f"without a cause: {plural(number, 'migration')} of unified memory"
+        yield ("page-fault",), f"{plural(number, 'migration')} of unified memory without a recorded cause"
 
 
 def _lost(timeline: Timeline) -> Iterator[_Reason]:
@@ -128,22 +128,22 @@ def unreliable(timeline: Timeline, of: Literal["cuda", "copies", "ranges"]) -> I
     """Why rows of CUDA, copies alone, or NVTX ranges may be missing or have wrong times."""
     said = [loss.text.strip() for loss in timeline.losses if loss.of == of]
     if said:
-        yield f"{timeline.tool} may have lost events ({said[0][:200]}); capture a shorter stretch"
+        yield f"{timeline.tool} may have lost events ({said[0][:200]}); capture a shorter part of the run"
     damage = [row.text for row in timeline.damage if row.of == of]
     if damage:
         yield f"the data are damaged ({', '.join(damage)}); export again, or capture again"
 
 
 def _unplaced(timeline: Timeline, places: Places) -> Iterator[_Reason]:
-    """Work without a range or a call, which therefore belongs nowhere."""
+    """Reasons from work without a range or a launch call, which cannot be assigned to a place."""
     work, waits = timeline.work, timeline.syncs.blocking
     stray = int((crossing(work) & (work.call != NONE) & (work.range == NONE)).sum())
     if stray and len(timeline.ranges):
         yield (
             ("host-copy",),
             (
-                f"outside of every range: {plural(stray, 'copy', 'copies')} between host and device; give them "
-                "a range, such as one around what is done before the loop"
+                f"{plural(stray, 'copy', 'copies')} between host and device outside of every range; add ranges, "
+                "such as one around the work before the loop"
             ),
         )
     tiny = (
@@ -158,8 +158,8 @@ def _unplaced(timeline: Timeline, places: Places) -> Iterator[_Reason]:
         yield (
             ("item-sync",),
             (
-                f"launched by no recorded call: {plural(lone, 'tiny copy', 'tiny copies')} to the host, perhaps "
-                "waited for; begin the capture before them"
+                f"{plural(lone, 'tiny copy', 'tiny copies')} to the host without a recorded launch call, for which "
+                "the host may have waited; begin the capture earlier"
             ),
         )
     idle = places.idle
@@ -168,20 +168,20 @@ def _unplaced(timeline: Timeline, places: Places) -> Iterator[_Reason]:
     if moved.any():
         yield (
             ("launch-bound", "module-loading"),
-            f"ended by migrations of unified memory, which no call launches: {plural(int(moved.sum()), 'gap')}",
+            f"{plural(int(moved.sum()), 'gap')} before migrations of unified memory, which have no launch call",
         )
     unknown &= ~moved
     if unknown.any():
         yield (
             ("launch-bound", "module-loading"),
             (
-                f"ended by work whose launch call is not in the capture: {plural(int(unknown.sum()), 'gap')}; begin "
-                "the capture before the work is launched"
+                f"{plural(int(unknown.sum()), 'gap')} before work whose launch call is not in the capture; begin "
+                "the capture before this work is launched"
             ),
         )
     outside = waits.what[waits.range == NONE]
     if len(timeline.ranges) and np.bincount(outside, minlength=1).max() >= FEWEST_SYNCS:
         yield (
             ("sync-in-loop",),
-            (f"outside of every range: {plural(len(outside), 'wait')} of the host; give them a range"),
+            (f"{plural(len(outside), 'wait')} of the host outside of every range; add ranges"),
         )

@@ -1,4 +1,4 @@
-"""When GPUs were busy, and when they were not."""
+"""Times in which GPUs were busy, and gaps between them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fluxperf.harness.timeline.model import NONE, Calls, Work, Works
 
 
 class Busy(NamedTuple):
-    """A GPU from its first to its last work, and the union of the intervals in between in which it worked."""
+    """A GPU from its first to its last work, with the union of the intervals in which it worked."""
 
     first_ns: int
     last_ns: int
@@ -22,7 +22,7 @@ class Busy(NamedTuple):
 
 
 def busy(rows: Works | Sequence[Work]) -> dict[int, Busy]:
-    """Busy time of each GPU, from work in the order of its beginnings."""
+    """Busy time of each GPU. Work must be ordered by start."""
     if not len(rows):
         return {}
     starts, ends, gpus = (column(rows, name) for name in ("start_ns", "end_ns", "gpu"))
@@ -36,12 +36,12 @@ def busy(rows: Works | Sequence[Work]) -> dict[int, Busy]:
 
 
 def busy_ns(rows: Works | Sequence[Work]) -> int:
-    """Union of the intervals of work that comes in the order of its beginnings, GPUs added."""
+    """Union of the intervals of work that is ordered by start, summed over GPUs."""
     return sum(gpu.busy_ns for gpu in busy(rows).values())
 
 
 def busy_by(work: Works, groups: Column, number: int) -> NDArray[np.float64]:
-    """`busy_ns` of each group of work; groups go from 0 to ``number`` - 1."""
+    """`busy_ns` of each group of work. Groups are numbered from 0 to ``number`` - 1."""
     if not len(work):
         return np.zeros(number)
     both, firsts = codes(groups, work.gpu)
@@ -50,9 +50,9 @@ def busy_by(work: Works, groups: Column, number: int) -> NDArray[np.float64]:
 
 
 def shares_ns(work: Works | Sequence[Work]) -> NDArray[np.float64]:
-    """Nanoseconds that each piece of work has of its GPU's busy time, which is all they add up to.
+    """The share of its GPU's busy time that each piece of work gets, in nanoseconds. Shares add up to the busy time.
 
-    Where k pieces run side by side, each has 1/k of that time.
+    While k pieces run at the same time, each gets 1/k of that time.
     """
     starts, ends, gpus = column(work, "start_ns"), column(work, "end_ns"), column(work, "gpu")
     shares = np.zeros(len(work))
@@ -69,7 +69,7 @@ def shares_ns(work: Works | Sequence[Work]) -> NDArray[np.float64]:
 
 
 class Gap(msgspec.Struct, frozen=True, gc=False):
-    """A time in which a GPU did nothing, ended by the work of this index."""
+    """A time in which a GPU was idle. ``work`` is the index of the work that ended it."""
 
     start_ns: int
     end_ns: int
@@ -77,7 +77,7 @@ class Gap(msgspec.Struct, frozen=True, gc=False):
 
 
 class Gaps(NamedTuple):
-    """`Gap` after `Gap`, a column for each field, in the order of the work that ended them."""
+    """Columns of `Gap` fields, ordered by the work that ended each gap."""
 
     start_ns: Column
     end_ns: Column
@@ -85,27 +85,27 @@ class Gaps(NamedTuple):
 
     @property
     def lasted_ns(self) -> Column:
-        """How long each was."""
+        """Length of each gap."""
         found: Column = self.end_ns - self.start_ns
         return found
 
     def rows(self) -> list[Gap]:
-        """The same as one object for each."""
+        """The gaps as objects."""
         return [Gap(*row) for row in zip(*(column.tolist() for column in self), strict=True)]
 
 
 def gaps(work: Works, opened_ns: Column, calls: Calls) -> Gaps:
-    """Times in which a GPU did nothing between its first and its last work.
+    """Times in which a GPU was idle between its first and its last work.
 
-    A gap begins no earlier than the outermost range around the launch of the work that ended it, or, without a range,
-    than the first call of its process: what lies before is not its doing.
+    A gap starts no earlier than the outermost range around the launch of the work that ended it; without a range, no
+    earlier than the first call of its process. Time before that is not caused by this work.
 
     Args:
-        work: in the order of its beginnings.
-        opened_ns: for each range, when the outermost one around it began.
-        calls: those of the capture.
+        work: work ordered by start.
+        opened_ns: for each range, when the outermost range around it started.
+        calls: calls of the capture.
     """
-    # NONE, which is -1, finds the last: no range, which keeps no gap from beginning.
+    # NONE is -1 and indexes the last element: no range, which does not delay the start of a gap.
     opened = np.append(opened_ns, np.iinfo(np.int64).min)[work.range]
     if len(processes := distinct(work.process)) > 1:
         of_calls = calls.process

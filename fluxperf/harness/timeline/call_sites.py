@@ -1,4 +1,4 @@
-"""Call sites: the line of a program that caused a call, found through the frames of libraries."""
+"""Call sites: the line of a program that caused a call, found below the frames of libraries."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import fluxperf
 
-#: Parts of a path below which code is installed or generated, not written by who runs the program.
+#: Parts of a path that mark installed or generated code, not code of the user.
 _INSTALLED = {"site-packages", "dist-packages"}
 
-#: Names of code that has no file, and is a library's.
+#: Names of code without a file that belongs to a library.
 _NAMED = ("<frozen ", "<__array_function__")
 
 
@@ -30,7 +30,7 @@ class CallSite(NamedTuple):
 
 
 class CallSites:
-    """Finds call sites in stacks: the innermost frame outside of libraries, or else the innermost one.
+    """Finds call sites in stacks: the innermost frame outside of libraries, or else the innermost frame.
 
     Args:
         libraries: folders of libraries; the standard library, installed packages and fluxperf itself if not given.
@@ -44,7 +44,7 @@ class CallSites:
         self._known: dict[str, tuple[bool, str]] = {}
 
     def of(self, frame: FrameType | None) -> CallSite | None:
-        """The call site of a stack; none if it has no Python frame, as in a thread of a library's own."""
+        """The call site of a stack; ``None`` if it has no Python frame, as in a thread that a library started."""
         innermost = frame
         while frame is not None:
             library, path = self._looked_up(frame.f_code.co_filename)
@@ -57,7 +57,7 @@ class CallSites:
         return CallSite(path, innermost.f_lineno, innermost.f_code.co_qualname)
 
     def _looked_up(self, file: str) -> tuple[bool, str]:
-        """Whether a file is a library's, and its absolute path, as of when it is first seen."""
+        """Whether a file belongs to a library, and its absolute path. Cached when the file is first seen."""
         if file not in self._known:
             self._known[file] = self._judged(file)
         return self._known[file]
@@ -73,11 +73,11 @@ class CallSites:
 
 
 def shown(file: str) -> str:
-    """A path as it is printed: relative if below the working directory, and printable whatever its name."""
+    """A path for printing: relative if it is below the working directory, and printable whatever its name."""
     here = os.path.join(os.getcwd(), "")
     return printable(file.removeprefix(here))
 
 
 def printable(text: str) -> str:
-    """Text in which what is not printable, such as an escape or a line break, is written as Python would."""
+    """Text with unprintable characters, such as escapes or line breaks, written as Python escapes."""
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)

@@ -1,4 +1,4 @@
-"""Runs a program under Nsight Systems and exports what it captured."""
+"""Runs a program under Nsight Systems and exports the capture."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 from fluxperf.errors import ConfigError, TimelineError
 from fluxperf.harness.text.escape import shown
 
-#: Environment variable with the path of nsys, where it is not on PATH.
+#: Environment variable with the path of nsys, if it is not on PATH.
 VARIABLE = "FLUXPERF_NSYS"
 
 _TRACED = "cuda,nvtx,cublas,cudnn"
 
-#: Only what runs between cudaProfilerStart and cudaProfilerStop is captured; the program goes on after it.
+#: Only work between cudaProfilerStart and cudaProfilerStop is captured. The program continues afterwards.
 _OPTIONS = (
     f"--trace={_TRACED}",
     "--cuda-graph-trace=node",
@@ -26,7 +26,7 @@ _OPTIONS = (
     "--capture-range-end=stop",
 )
 
-#: Where packages install it, of the least wanted first; versions sort by name.
+#: Install paths of packages, the least preferred first. Versions sort by name.
 _INSTALLED = (
     "usr/local/cuda*/bin/nsys",
     "opt/nvidia/nsight-systems-cli/*/bin/nsys",
@@ -38,10 +38,10 @@ _TAIL = 3000
 
 
 def find_nsys(path: Path | None = None) -> Path | None:
-    """The nsys of an option, of the environment, on PATH, or where packages install it; ``None`` if there is none.
+    """The nsys of an option, of the environment, on PATH, or in an install path; ``None`` if there is none.
 
     Raises:
-        ConfigError: the one that is named cannot be run.
+        ConfigError: the named program cannot be run.
     """
     given = str(path) if path else os.environ.get(VARIABLE, "")
     if not given:
@@ -50,26 +50,26 @@ def find_nsys(path: Path | None = None) -> Path | None:
     found = shutil.which(given)
     if found is None:
         origin = "--nsys" if path else VARIABLE
-        raise ConfigError(f"{origin} {given}: expected a program that can be run, found none there.")
+        raise ConfigError(f"{origin} {given}: expected a program that can be run, found none there. Correct the path.")
     return Path(found)
 
 
 def _installed() -> Path | None:
-    """The newest nsys in the folders that its packages and CUDA's install it in."""
+    """The newest nsys in the install paths of its packages and of CUDA's."""
     found = [path for pattern in _INSTALLED for path in sorted(Path("/").glob(pattern)) if os.access(path, os.X_OK)]
     return found[-1] if found else None
 
 
 def capture(nsys: Path, command: Sequence[str], stem: Path) -> tuple[Path, Path]:
-    """Runs a command under nsys and exports the report; returns the paths of report and SQLite file.
+    """Runs a command under nsys and exports the report. Returns the paths of the report and the SQLite file.
 
     Args:
         nsys: the program.
-        command: what is profiled; it calls cudaProfilerStart and cudaProfilerStop.
-        stem: path of the files without their suffixes; files that exist are replaced.
+        command: the command to profile; it calls cudaProfilerStart and cudaProfilerStop.
+        stem: path of the files without their suffixes; existing files are replaced.
 
     Raises:
-        TimelineError: nsys or the command failed, or captured nothing; what they said comes with it.
+        TimelineError: nsys or the command failed, or captured nothing; the message includes their output.
     """
     report, export = stem.with_name(f"{stem.name}.nsys-rep"), stem.with_name(f"{stem.name}.sqlite")
     profiled = _run([str(nsys), "profile", *_OPTIONS, "--force-overwrite=true", f"--output={stem}", *command])
@@ -91,7 +91,9 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False
         )
     except OSError as error:
-        raise TimelineError(f"profile: expected to run {command[0]}, got: {error.strerror}.") from error
+        raise TimelineError(
+            f"profile: expected to run {command[0]}, but the system refused: {error.strerror}. Check the program."
+        ) from error
 
 
 def _failed(verb: str, done: subprocess.CompletedProcess[str], how: str) -> TimelineError:

@@ -1,8 +1,8 @@
-"""Why a GPU had nothing to do: whether its next launch came late, and what the launching thread did meanwhile.
+"""Causes of idle GPU time: whether the next launch came late, and what the launching thread did meanwhile.
 
-The time of a gap is divided by what lies in it on the thread of the launch: loading of code and the tool's own work (as
-overheads), waits, allocations, calls of other threads that hold the launch up, other calls, and what is left, in which
-the thread ran its own code between calls. The largest part names the cause.
+The time of a gap is divided by the activity on the launching thread: loading of code and the profiler's own work
+(recorded as overheads), waits, allocations, calls of other threads that block the launch, other calls, and the rest, in
+which the thread ran its own code between calls. The largest part is the cause.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fluxperf.harness.timeline.overheads import COMPILING, LOADING, QUEUE_FULL, 
 from fluxperf.harness.timeline.places import Places
 from fluxperf.harness.timeline.waiting import LONG_CALL_NS, blocking_copies, blocks
 
-#: Shortest gap that counts; kernels that were queued in time follow each other within about a microsecond.
+#: Shortest gap that counts. Kernels that were queued in time start within about a microsecond of each other.
 SHORTEST_GAP_NS = 1_000
 
 _LOADS = re.compile(
@@ -32,7 +32,7 @@ _INSTANTIATES = re.compile(r"(?:cuda|cu)Graph(?:Instantiate|ExecUpdate|Upload)")
 
 
 class Cause(NamedTuple):
-    """A cause of late launches: what was seen, and what to do."""
+    """A cause of late launches: the observation, and advice."""
 
     seen: str
     advice: str
@@ -43,21 +43,20 @@ LOADS, ALLOCATES, WAITED, OTHER_THREAD, PREPARES, CALLS, HOST, PROFILED = range(
 CAUSES: dict[int, Cause] = {
     LOADS: Cause(
         "the runtime loaded or compiled code",
-        "Load it before it is needed: run one step first, as a warm-up, or set CUDA_MODULE_LOADING=EAGER. A graph does "
-        "not help.",
+        "Load it earlier: run one step as a warm-up, or set CUDA_MODULE_LOADING=EAGER. A CUDA graph does not help.",
     ),
     ALLOCATES: Cause(
         "memory was allocated or freed",
-        "Allocate before the loop and reuse the memory, or take a caching or stream-ordered allocator.",
+        "Allocate before the loop and reuse the memory, or use a caching or stream-ordered allocator.",
     ),
     WAITED: Cause(
         "the host had waited for the GPU",
-        "Take the wait away, or launch what follows before it: after a wait nothing is queued.",
+        "Remove the wait, or launch the next work before it: after a wait the queue is empty.",
     ),
     OTHER_THREAD: Cause(
-        "a call of another thread held the launch up",
-        "Calls of one context wait for each other: move allocations, loading and waits out of the other thread, or "
-        "out of the loop.",
+        "a call of another thread blocked the launch",
+        "Calls of one CUDA context block each other: move allocations, loading and waits out of the other thread, "
+        "or out of the loop.",
     ),
     PREPARES: Cause("a graph was instantiated or updated", "Instantiate it once, before the loop."),
     CALLS: Cause(
@@ -66,9 +65,9 @@ CAUSES: dict[int, Cause] = {
     ),
     HOST: Cause(
         "the host ran code between CUDA calls",
-        "Fuse small kernels, capture a CUDA graph, or take work off the host between launches.",
+        "Fuse small kernels, capture a CUDA graph, or move host work out of the time between launches.",
     ),
-    PROFILED: Cause("the profiler itself took the time", "Nothing: without the profiler that time is not spent."),
+    PROFILED: Cause("the profiler itself took the time", "None: this time is not spent without the profiler."),
 }
 
 
@@ -76,7 +75,7 @@ _OVERHEADS = {LOADING: LOADS, COMPILING: LOADS, TOOL: PROFILED, QUEUE_FULL: CALL
 
 
 class Late(NamedTuple):
-    """Gaps that ended with a late launch, a column each: the work that ended them, how long, and why."""
+    """Gaps that ended with a late launch, as columns: the work that ended them, their length, and their cause."""
 
     work: Column
     lasted_ns: Column
@@ -84,7 +83,7 @@ class Late(NamedTuple):
 
 
 def late_launches(timeline: Timeline, places: Places) -> Late:
-    """Gaps that count, in which the launch call of the work that ended them had not returned when the GPU ran out."""
+    """Gaps that are long enough, and whose launch call had not returned when the GPU became idle."""
     idle = places.idle
     rows = np.flatnonzero(launched_late(timeline, idle))
     found = Gaps(idle.start_ns[rows], idle.end_ns[rows], idle.work[rows])
@@ -93,7 +92,7 @@ def late_launches(timeline: Timeline, places: Places) -> Late:
 
 def launched_late(timeline: Timeline, idle: Gaps) -> NDArray[np.bool_]:
     """Whether each gap is long enough to count and ended with a late launch."""
-    # NONE, which is -1, finds the last: no call, which returned before anything.
+    # NONE is -1 and indexes the last element: no call, which counts as returned before everything.
     returned = np.append(timeline.calls.end_ns, np.iinfo(np.int64).min)[timeline.work.call[idle.work]]
     late: NDArray[np.bool_] = (idle.lasted_ns >= SHORTEST_GAP_NS) & (returned > idle.start_ns)
     return late
@@ -113,7 +112,7 @@ def _causes(timeline: Timeline, late: Gaps) -> Column:
 
 
 def _classes(timeline: Timeline) -> Column:
-    """The cause that each call stands for."""
+    """The cause that each call indicates."""
     calls = timeline.calls
     of_name = [
         LOADS if _LOADS.match(name)
@@ -144,7 +143,7 @@ def _of_thread(timeline: Timeline, late: Gaps, rows: Column, launch: Column, thr
         main[more], most[more] = cause, share[more]
 
     covered, held_starts, held_ends = empty(len(rows)), empty(), empty()
-    # In this order each takes what those before it have not: loading happens inside of launches.
+    # Each cause gets the time that earlier ones have not covered: loading happens inside of launches.
     for cause in (PROFILED, LOADS, ALLOCATES, WAITED, PREPARES, OTHER_THREAD, CALLS):
         if cause == OTHER_THREAD:
             begun, ended = _in_the_way(calls, launch, thread, classes)
@@ -160,14 +159,14 @@ def _of_thread(timeline: Timeline, late: Gaps, rows: Column, launch: Column, thr
         count(cause, now - covered)
         covered = now
     count(HOST, ends - starts - covered)
-    # A wait ends when the GPU has run out, so hardly any of the gap lies in it: what follows it is its doing as long
-    # as nothing was launched in between and the host did not take longer than a wait costs by itself.
+    # A wait ends when the GPU becomes idle, so it covers hardly any of the gap. The time after it is still caused by
+    # the wait if nothing was launched in between and the gap is no longer than the cost of a wait itself.
     after = _after_wait(timeline, own, launch, starts, classes) & (ends - starts < LONG_CALL_NS)
     return np.where(after & np.isin(main, (HOST, CALLS)), WAITED, main)
 
 
 def _in_the_way(calls: Calls, launch: Column, thread: int, classes: Column) -> tuple[Column, Column]:
-    """Parts of launch calls that lie in calls of other threads of the process that hold up all of its calls."""
+    """Parts of launch calls that lie in calls of other threads of the process that block all of its calls."""
     process = thread >> 24
     holding = np.isin(classes, (LOADS, ALLOCATES, PREPARES)) & (calls.thread >> 24 == process)
     others = np.flatnonzero(holding & (calls.thread != thread))
@@ -180,7 +179,7 @@ def _in_the_way(calls: Calls, launch: Column, thread: int, classes: Column) -> t
 
 
 def _after_wait(timeline: Timeline, own: Column, launch: Column, starts: Column, classes: Column) -> NDArray[np.bool_]:
-    """Whether the last wait of the thread before a launch ended at or after the GPU ran out, or just before."""
+    """Whether the last wait of the thread before a launch ended when the GPU became idle or later."""
     calls = timeline.calls
     waits = own[classes[own] == WAITED]
     if not len(waits):

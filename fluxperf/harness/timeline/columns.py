@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 #: Whole numbers, one for each row.
 Column = NDArray[np.int64]
 
-#: Longest distance from 0 of a time that is kept: sums and differences of two stay within 64 bits.
+#: Largest absolute time that is kept: sums and differences of two stay within 64 bits.
 FARTHEST_NS = 1 << 61
 
 
 def empty(number: int = 0, value: int = 0) -> Column:
-    """A column of one value."""
+    """A column filled with one value."""
     return np.full(number, value, np.int64)
 
 
 def column(rows: Sequence[Any], name: str) -> Column:
-    """One field of all rows: of a table its column, of a list of objects their attribute, ``None`` as 0."""
+    """One field of all rows: a column of a table, or an attribute of each object in a list, with ``None`` as 0."""
     held = getattr(rows, name, None)
     if isinstance(held, np.ndarray):
         return held
@@ -31,10 +31,10 @@ def column(rows: Sequence[Any], name: str) -> Column:
 
 
 def codes(*columns: Column) -> tuple[Column, Column]:
-    """Numbers rows by their values, equal rows alike, and gives a row of each number.
+    """Numbers rows by their values, with the same number for equal rows, and gives one row for each number.
 
     Args:
-        columns: of one length, at least one.
+        columns: columns of one length, at least one.
 
     Returns:
         For each row its number, from 0 on; for each number the first row that has it.
@@ -48,7 +48,7 @@ def codes(*columns: Column) -> tuple[Column, Column]:
 
 
 def _codes(values: Column) -> tuple[Column, Column]:
-    """`codes` of one column. Values that lie close together are counted off, without a sort."""
+    """`codes` of one column. Values within a small span are counted without a sort."""
     low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
     if low == high:
         return empty(len(values)), empty(min(1, len(values)))
@@ -57,13 +57,15 @@ def _codes(values: Column) -> tuple[Column, Column]:
         return numbers.reshape(-1).astype(np.int64, copy=False), firsts.astype(np.int64, copy=False)
     places = values - low
     first = empty(high - low + 1, -1)
-    first[places[::-1]] = np.arange(len(values) - 1, -1, -1)  # of several rows of a value the first is written last
+    first[places[::-1]] = np.arange(
+        len(values) - 1, -1, -1
+    )  # of several rows with the same value, the first is written last
     there = first >= 0
     return (np.cumsum(there) - 1)[places], first[there]
 
 
 def groups(values: Column) -> Iterator[tuple[int, Column]]:
-    """Each value, in rising order, and the rows that have it."""
+    """Each value, in ascending order, with the rows that have it."""
     if not len(values):
         return
     if values.min() == values.max():
@@ -76,18 +78,18 @@ def groups(values: Column) -> Iterator[tuple[int, Column]]:
 
 
 def numbered(values: Iterable[Any]) -> tuple[Column, list[Any]]:
-    """Numbers values in the order in which they come first, equal ones alike, and gives one of each."""
+    """Numbers values in the order of their first occurrence, and gives the value of each number."""
     known: dict[Any, int] = {}
     found = [known.setdefault(value, len(known)) for value in values]
     return np.array(found, np.int64), list(known)
 
 
 def matched(wanted: tuple[Column, Column], known: tuple[Column, Column]) -> Column:
-    """For each pair of numbers the first equal pair of others, or -1.
+    """For each pair of numbers, the row of the first equal pair in another table, or -1.
 
     Args:
-        wanted: pairs that are looked up: a process and a number that is unique in it.
-        known: pairs that are looked in; of equal ones that in the first row is found.
+        wanted: pairs to look up: a process and a number that is unique in it.
+        known: pairs to search; of equal ones the first row is found.
     """
     if not len(known[0]) or not len(wanted[0]):
         return empty(len(wanted[0]), -1)
@@ -95,7 +97,7 @@ def matched(wanted: tuple[Column, Column], known: tuple[Column, Column]) -> Colu
     if keys is None:
         numbers, firsts = codes(*(np.concatenate(pair) for pair in zip(known, wanted, strict=True)))
         found = firsts[numbers[len(known[0]) :]]
-        # `codes` gives the first row of each number: one of the known ones, if any has it, since they come first.
+        # `codes` gives the first row of each number. Known rows come first, so it is a known one if any has the number.
         return np.where(found < len(known[0]), found, -1)
     order = np.argsort(keys[1], kind="stable")
     ordered = keys[1][order]
@@ -104,7 +106,7 @@ def matched(wanted: tuple[Column, Column], known: tuple[Column, Column]) -> Colu
 
 
 def _keys(wanted: tuple[Column, Column], known: tuple[Column, Column]) -> tuple[Column, Column] | None:
-    """Each pair as one number, if the second of all is small and the first has few values."""
+    """Each pair as one number, if all second parts are small and the first part has few values."""
     low = min(int(one[1].min()) for one in (wanted, known))
     high = max(int(one[1].max()) for one in (wanted, known))
     if low < 0 or high >= 1 << 40:
@@ -120,7 +122,7 @@ def _keys(wanted: tuple[Column, Column], known: tuple[Column, Column]) -> tuple[
 
 
 def distinct(values: Column) -> Column:
-    """The values that occur, in rising order. Few of them are found one by one, without a sort."""
+    """The distinct values, in ascending order. If there are few, they are found without a sort."""
     left, found = values, list[int]()
     while len(left) and len(found) < 16:
         found.append(int(left[0]))
@@ -129,7 +131,7 @@ def distinct(values: Column) -> Column:
 
 
 def sums(groups: Column, values: Column, number: int) -> NDArray[np.float64]:
-    """The sum of the values of each group; groups go from 0 to ``number`` - 1."""
+    """The sum of the values of each group. Groups are numbered from 0 to ``number`` - 1."""
     return np.bincount(groups, values, number).astype(np.float64)
 
 
@@ -137,7 +139,7 @@ def union_ns(starts: Column, ends: Column, groups: Column, number: int) -> NDArr
     """Time that the intervals of each group cover.
 
     Args:
-        starts: of the intervals, in rising order.
+        starts: of the intervals, in ascending order.
         ends: none before its start.
         groups: from 0 to ``number`` - 1.
         number: of groups.
@@ -154,11 +156,11 @@ def union_ns(starts: Column, ends: Column, groups: Column, number: int) -> NDArr
 
 
 def _running_maximum(values: Column, groups: Column, first: NDArray[np.bool_]) -> Column:
-    """The highest value so far in the same group; groups lie one after the other."""
+    """The highest value so far within the same group. The rows of a group are consecutive."""
     low, high = int(values.min()), int(values.max())
     number = int(first.sum())
     if number * (high - low + 1) < FARTHEST_NS:
-        # Each group is lifted above the one before, so that one maximum runs through all.
+        # Each group is offset above the one before, so that one running maximum serves all groups.
         lift = (np.cumsum(first) - 1) * (high - low + 1)
         found: Column = np.maximum.accumulate(values - low + lift) - lift + low
         return found
@@ -167,27 +169,27 @@ def _running_maximum(values: Column, groups: Column, first: NDArray[np.bool_]) -
 
 
 def nest(starts: Column, ends: Column) -> bool:
-    """Whether of any two intervals that share some time one holds the other.
+    """Whether the intervals nest: of any two that overlap, one contains the other.
 
     Args:
-        starts: in rising order, of those that begin together the longer first.
+        starts: in ascending order; of intervals that start together the longer first.
         ends: none before its start.
     """
     lasting = ends > starts
     starts, ends = starts[lasting], ends[lasting]
     number = len(starts)
     times = np.concatenate((starts, ends))
-    # What closes comes before what opens at the same time.
+    # Closings come before openings at the same time.
     order = np.lexsort((np.repeat((1, 0), number), times))
     opens = order < number
     depth = np.cumsum(np.where(opens, 1, -1))
-    # The first that opens at a depth is the first that a stack closes there, and so on.
+    # The first interval that opens at a depth is the first that a stack closes there, and so on.
     opened, closed = (np.argsort(depth[one] + more, kind="stable") for one, more in ((opens, 0), (~opens, 1)))
     return bool((ends[order[opens][opened]] == times[order[~opens]][closed]).all())
 
 
 class Cover:
-    """Intervals that may overlap, and how much time they cover up to any moment.
+    """Intervals that may overlap, and the time that they cover up to any moment.
 
     Args:
         starts: in any order.

@@ -1,6 +1,6 @@
-"""The call that work or a record names: by process and correlation id, which a process may give to several calls.
+"""Finds the call of GPU work or of a record by process and correlation id. A process may reuse an id.
 
-Id 0 names no call: migrations of unified memory have it, and rows of tools that do not know the call.
+Id 0 means no call: migrations of unified memory have it, and rows of tools that do not know the call.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from fluxperf.harness.timeline.model import NONE, Calls
 
 
 def calls_of(calls: Calls, process: Column, correlation: Column, start_ns: Column) -> Column:
-    """The index of the call that each row names, or ``NONE``.
+    """The index of the call of each row, or ``NONE``.
 
-    Of several calls with one id it is the last that began before the row, else the first; one inside of another with
-    the same id, as a driver's in a runtime's, is the outer one.
+    If several calls share an id, it is the last one that began before the row, otherwise the first one. If a call lies
+    inside of another with the same id, as a driver call in a runtime call, it is the outer one.
 
     Args:
         calls: in any order.
@@ -37,7 +37,7 @@ def calls_of(calls: Calls, process: Column, correlation: Column, start_ns: Colum
 
 
 def _repeated(process: Column, correlation: Column) -> bool:
-    """Whether a process gave an id twice."""
+    """Whether a process used an id twice."""
     ids = (np.sort(correlation[rows]) for _, rows in groups(process))
     return any(bool((one[1:] == one[:-1]).any()) for one in ids)
 
@@ -45,7 +45,7 @@ def _repeated(process: Column, correlation: Column) -> bool:
 def _last_before(
     calls: Calls, known: Column, ids: tuple[Column, Column], keys: tuple[Column, Column], start_ns: Column
 ) -> Column:
-    """For each wanted pair the place of the last known one that began before it, else of the first; else ``NONE``."""
+    """For each wanted pair, the last known one that began before it, otherwise the first one; else ``NONE``."""
     number = len(known)
     numbers, _ = codes(*(np.concatenate(pair) for pair in zip(ids, keys, strict=True)))
     of_known, of_wanted = numbers[:number], numbers[number:]
@@ -54,10 +54,10 @@ def _last_before(
     times = np.concatenate((calls.start_ns[known[order]], start_ns))
     both = np.concatenate((of_known[order], of_wanted))
     asked = np.r_[np.zeros(len(order), bool), np.ones(len(start_ns), bool)]
-    merged = np.lexsort((asked, times, both))  # a call comes before what began with it
+    merged = np.lexsort((asked, times, both))  # a call comes before rows that begin at the same time
     at = np.where(asked[merged], NONE, merged)
     latest = np.empty(len(merged), np.int64)
-    latest[merged] = np.maximum.accumulate(at)  # places in `order` rise from group to group
+    latest[merged] = np.maximum.accumulate(at)  # positions in `order` rise from group to group
     latest = latest[len(order) :]
     held = np.append(of_known[order], NONE)
     first = np.searchsorted(of_known[order], of_wanted)
@@ -68,7 +68,7 @@ def _last_before(
 
 
 def _outer(calls: Calls, rows: Column, numbers: Column) -> Column:
-    """Places of calls that do not lie in the one before them of the same id and thread."""
+    """Indices of calls that do not lie inside the previous call with the same id and thread."""
     starts, ends, threads = calls.start_ns[rows], calls.end_ns[rows], calls.thread[rows]
     inside = (numbers[1:] == numbers[:-1]) & (threads[1:] == threads[:-1]) & (ends[1:] <= ends[:-1])
     inside &= starts[1:] < ends[:-1]

@@ -1,7 +1,7 @@
-"""Ranges that overlap without nesting, as of interleaved domains of NVTX, and the calls that were made in them.
+"""Ranges that overlap without nesting, such as those of interleaved NVTX domains, and the calls made in them.
 
-A call belongs to the innermost range that was open, and to those around it. One that is open as well, but neither holds
-that range nor lies in it, has the call in it all the same.
+A call belongs to its innermost open range and to the ranges around that. If another range is also open that neither
+contains that range nor lies in it, the call belongs to that range too.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from fluxperf.harness.timeline.model import NONE, Calls, Faults, Ranges, Works
 
 
 def calls_beside(ranges: Ranges, calls: Calls, telling: Column) -> tuple[Column, Column]:
-    """Pairs of a range and a call that began while it was open, of which the one is not around the other's range.
+    """Pairs of a range and a call that started while it was open, although the range is not around the call's range.
 
     Args:
         ranges: with their parents.
         calls: attributed calls.
-        telling: indices of the calls that are asked for.
+        telling: indices of the calls to search.
     """
     of_thread = dict(_crossing(ranges))
     found_ranges, found_calls = [empty()], [empty()]
@@ -35,7 +35,7 @@ def calls_beside(ranges: Ranges, calls: Calls, telling: Column) -> tuple[Column,
         made = telling[rows[np.argsort(calls.start_ns[telling[rows]], kind="stable")]]
         first, last = (np.searchsorted(calls.start_ns[made], one[opened]) for one in (ranges.start_ns, ranges.end_ns))
         more = np.maximum(0, last - first)
-        # Where as many calls were made in the range as are below it, each of them is.
+        # If the number of calls made in the range equals the number below it, these are the same calls.
         which = np.flatnonzero(more > inside[opened] * (ranges.end_thread[opened] == ranges.thread[opened]))
         number = more[which]
         around = np.repeat(opened[which], number)
@@ -48,7 +48,7 @@ def calls_beside(ranges: Ranges, calls: Calls, telling: Column) -> tuple[Column,
 
 
 def calls_in(ranges: Ranges, calls: Calls, inside: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], bool]:
-    """Which calls were made in some ranges, and whether any of them belongs to a range that is none of these.
+    """Which calls were made in some ranges, and whether any of them also belongs to another range.
 
     Args:
         ranges: with their parents.
@@ -63,7 +63,7 @@ def calls_in(ranges: Ranges, calls: Calls, inside: NDArray[np.bool_]) -> tuple[N
 
 
 def perhaps_in(ranges: Ranges, rows: Works | Faults, inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Rows whose range nothing tells, and that may be in some ranges: none ends before one is open."""
+    """Rows without a known range that may be in some ranges: they end after one of these was opened."""
     if not inside.any():
         return np.zeros(len(rows), bool)
     found: NDArray[np.bool_] = rows.unplaced & (rows.end_ns > ranges.start_ns[inside].min())
@@ -71,7 +71,7 @@ def perhaps_in(ranges: Ranges, rows: Works | Faults, inside: NDArray[np.bool_]) 
 
 
 def _crossing(ranges: Ranges) -> Iterator[tuple[int, Column]]:
-    """Threads on which ranges do not nest, and the ranges that were open there."""
+    """Threads whose ranges do not nest, and the ranges that were open there."""
     closed = np.flatnonzero(ranges.closed)
     elsewhere = closed[ranges.end_thread[closed] != ranges.thread[closed]]
     own = np.concatenate((closed, elsewhere))
@@ -84,7 +84,7 @@ def _crossing(ranges: Ranges) -> Iterator[tuple[int, Column]]:
 
 
 def _inside(ranges: Ranges, innermost: Column) -> Column:
-    """For each range how many of these, the innermost ones of calls, are it or below it."""
+    """For each range, the number of given innermost ranges of calls that are this range or below it."""
     counts, at = empty(len(ranges)), innermost[innermost != NONE]
     while len(at):
         counts += np.bincount(at, minlength=len(ranges))

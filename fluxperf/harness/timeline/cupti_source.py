@@ -1,6 +1,6 @@
-"""CUPTI as a source: activity records, callbacks as the calls that cause them are entered, and nodes of graphs.
+"""CUPTI as a source: activity records, callbacks at the start of calls that cause them, and nodes of graphs.
 
-The only place that talks to CUPTI. What it needs of the ``cupti`` module can be stood in for, so tests need no GPU.
+This is the only module that talks to CUPTI. Tests without a GPU replace the parts of the ``cupti`` module that it uses.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fluxperf.harness.timeline import driver
 from fluxperf.harness.timeline.waiting import blocks
 from fluxperf.words import plural
 
-#: CUPTI's memory copy kinds that cross between host and device (``CUpti_ActivityMemcpyKind``), arrays included.
+#: CUPTI's kinds of memory copies between host and device (``CUpti_ActivityMemcpyKind``), arrays included.
 CROSSINGS = {1: "h2d", 2: "d2h", 3: "h2d", 4: "d2h"}
 
 #: Synchronizations that block the host (``CUpti_ActivitySynchronizationType``). A stream that waits for an event (2)
@@ -26,11 +26,12 @@ BLOCKING = {1: "event", 3: "stream", 4: "context"}
 def waited(kind: int, call: str | None) -> str:
     """The object that the host waited for in a synchronization; empty if it did not wait.
 
-    Queries of events have records too, of the type of a wait: what calls of other names tell is no wait of an event.
+    Queries of events also have records with the type of a wait. A record of that type counts only if its call is one
+    that waits.
 
     Args:
         kind: type of the record.
-        call: name of its call, or ``None`` where that was not seen, as of calls that can neither copy nor block.
+        call: name of its call, or ``None`` if it was not seen, as for calls that can neither copy nor block.
     """
     if kind == 1 and (call is None or not blocks(call)):
         return ""
@@ -42,12 +43,12 @@ MEMORY = {
     1: "pageable", 2: "pinned", 3: "device", 4: "array", 5: "managed", 6: "device static", 7: "managed static",
 }  # fmt: skip
 
-#: Calls that may cause a copy or block the host. Launches of kernels are left out: they are most of all calls.
+#: Calls that may cause a copy or block the host. Kernel launches are left out, as they are the majority of all calls.
 _CALLS = re.compile(r"(cuda|cu|cu64)(Memcpy\w*|\w*Synchronize(_\w+)?|GraphLaunch\w*|ModuleLoad\w*|LibraryLoad\w*)")
 
 _BUFFER_BYTES = 8 << 20
 
-#: CUPTI's status (``CUptiResult``) for a number of a call that it does not know.
+#: CUPTI's status (``CUptiResult``) for an unknown number of a call.
 _INVALID_PARAMETER = 1
 
 
@@ -56,12 +57,14 @@ class CuptiSource:
 
     Args:
         kinds: names of activity kinds, such as ``"MEMCPY"``.
-        on_activity: takes each record; it must copy what it keeps, since the record's memory is reused.
-        on_call: takes correlation id and name of each call that may copy or block, as it is entered, in its own thread.
-        cupti: what stands in for ``cupti.cupti`` in a test.
-        command: which command asks, for messages.
-        on_node: takes the id of each node of a CUDA graph as it is created, in the thread that does, and that of the
-            node that it is a copy of, or ``None``. What cannot be told is not an error; `untold` says why.
+        on_activity: receives each record; it must copy the values it needs, since the memory of the record is reused.
+        on_call: receives correlation id and name of each call that may copy or block, at its start and in its own
+            thread.
+        cupti: replacement for ``cupti.cupti`` in a test.
+        command: name of the command, for messages.
+        on_node: receives the id of each node of a CUDA graph when it is created, in the creating thread, and the id of
+            the node of which it is a copy, or ``None``. If nodes cannot be reported, this is not an error; `untold` has
+            the reason.
 
     Raises:
         DeviceError: CUPTI's Python bindings are missing, or too old for ``on_call``.
@@ -89,14 +92,14 @@ class CuptiSource:
         self._names: dict[tuple[int, int], str] = {}
         self._subscriber: int | None = None
         self._node_ids: dict[int, bool] = {}
-        #: Why nodes of graphs are not told, empty while they are.
+        #: Reason why nodes of graphs are not reported; empty if they are.
         self.untold = ""
 
     def start(self) -> None:
-        """Begins to trace.
+        """Starts tracing.
 
         Raises:
-            DeviceError: there is no driver, or another tool traces already.
+            DeviceError: there is no driver, or another tool is already tracing.
         """
         cupti = self._cupti
         try:
@@ -105,14 +108,14 @@ class CuptiSource:
             for kind in self._enabled:
                 cupti.activity_enable(kind)
         except (cupti.cuptiError, RuntimeError) as error:
-            self._unsubscribe()  # or every later trace of this process is refused
+            self._unsubscribe()  # otherwise every later trace of this process would be refused
             raise DeviceError(
-                f"{self._command}: CUPTI refused to trace ({error}). Expected an {WORKING_GPU}, and to be the "
-                "only tool: run without nsys, ncu or another profiler."
+                f"{self._command}: expected to start CUPTI, but it refused ({error}). It needs an {WORKING_GPU}, "
+                "and must be the only profiler: run without nsys, ncu or another profiler."
             ) from error
 
     def flush(self) -> None:
-        """Has every record of work that is done read now.
+        """Reads every record of finished work now.
 
         Raises:
             DeviceError: records were dropped.
@@ -121,7 +124,7 @@ class CuptiSource:
         self._check()
 
     def stop(self) -> None:
-        """Reads what is left and ends tracing.
+        """Reads the remaining records and ends tracing.
 
         Raises:
             DeviceError: records were dropped.
@@ -134,7 +137,7 @@ class CuptiSource:
         self._check()
 
     def _subscribe(self) -> None:
-        """Asks for callbacks; raises CUPTI's error where it gives none of calls, and tells no nodes without any."""
+        """Subscribes to callbacks. Raises CUPTI's error if calls cannot be reported. Unreported nodes are no error."""
         if self._on_node:
             self._find_node_ids()
         if self._on_call:
@@ -144,17 +147,17 @@ class CuptiSource:
             self._ask_for_nodes()
 
     def _find_node_ids(self) -> None:
-        """Numbers of the callbacks for nodes, by whether what they tell of is a copy; none in bindings without them."""
+        """Callback numbers for created and for cloned nodes; ``None`` if the bindings do not have them."""
         cupti, needed = self._cupti, ("subscribe", "enable_callback", "unsubscribe", "GraphData", "get_graph_node_id")
         numbers = getattr(getattr(cupti, "CallbackIdResource", None), "__members__", {})
         names = {"GRAPHNODE_CREATED": False, "GRAPHNODE_CLONED": True}
         if not all(hasattr(cupti, name) for name in needed) or not all(name in numbers for name in names):
-            self.untold = "the installed cupti-python has no callbacks for them"
+            self.untold = "the installed cupti-python has no callbacks for nodes"
             return
         self._node_ids = {int(numbers[name]): copied for name, copied in names.items()}
 
     def _ask_for_nodes(self) -> None:
-        """Asks for a callback at each node; without one nodes are not told."""
+        """Enables the callbacks for nodes; without them nodes are not reported."""
         cupti = self._cupti
         try:
             if self._subscriber is None:
@@ -162,10 +165,10 @@ class CuptiSource:
             for number in self._node_ids:
                 cupti.enable_callback(1, self._subscriber, cupti.CallbackDomain.RESOURCE, number)
         except cupti.cuptiError as error:
-            self.untold = f"CUPTI refused to tell of them ({error})"
+            self.untold = f"CUPTI refused to report nodes ({error})"
 
     def _ask_for_calls(self, subscriber: int) -> None:
-        """Asks for a callback at each call; raises CUPTI's error where it knows none of them."""
+        """Enables a callback for each call. Raises CUPTI's error if it knows none of the calls."""
         cupti, known, refused = self._cupti, 0, None
         for (domain, number), name in _calls(cupti).items():
             self._names[int(domain), int(number)] = name
@@ -173,7 +176,7 @@ class CuptiSource:
                 cupti.enable_callback(1, subscriber, domain, number)
                 known += 1
             except cupti.cuptiError as error:
-                # The bindings name calls of newer CUDA releases too, which the library beside them cannot trace.
+                # The bindings also name calls of newer CUDA releases, which the installed library cannot trace.
                 if getattr(error, "status", None) != _INVALID_PARAMETER:
                     raise
                 refused = error
@@ -190,8 +193,8 @@ class CuptiSource:
         self._cupti.activity_get_num_dropped_records(0, 0, ctypes.addressof(dropped))
         if dropped.value:
             raise DeviceError(
-                f"{self._command}: CUPTI dropped {plural(dropped.value, 'record')}, so its counts are too low. "
-                "Trace a shorter region."
+                f"{self._command}: expected all records, but CUPTI dropped {plural(dropped.value, 'record')}, so "
+                "the counts are too low. Trace a shorter region."
             )
 
     def _read(self, activities: list[Any]) -> None:
@@ -205,7 +208,7 @@ class CuptiSource:
             self._on_call(int(data.correlation_id), self._names.get((int(domain), int(callback)), ""))
 
     def _created(self, callback: int, data: Any) -> None:
-        """Tells of a node. What goes wrong is kept: no error may leave a callback of the driver."""
+        """Reports a node. Errors are stored, as no error may leave a callback of the driver."""
         cupti, copied = self._cupti, self._node_ids.get(callback)
         if copied is None or self._on_node is None:
             return
@@ -214,7 +217,7 @@ class CuptiSource:
             node = int(cupti.get_graph_node_id(graph.node))
             original = int(cupti.get_graph_node_id(graph.original_node)) if copied else None
         except (cupti.cuptiError, AttributeError, RuntimeError, TypeError, ValueError) as error:
-            self.untold = f"CUPTI gave a node without its number ({error})"
+            self.untold = f"CUPTI reported a node without its number ({error})"
             return
         self._on_node(node, original)
 
@@ -223,18 +226,18 @@ def bindings(command: str = "witness") -> Any:
     """The module ``cupti.cupti``.
 
     Raises:
-        NoGpuError: it does not import, and there is no GPU that it could trace.
-        DeviceError: it does not import.
+        NoGpuError: it cannot be imported, and there is no GPU to trace.
+        DeviceError: it cannot be imported.
     """
     try:
         from cupti import cupti
-    except Exception as error:  # an extension that was built for other bindings fails with any error, ValueError too
+    except Exception as error:  # an extension built for other bindings can fail with any error, such as ValueError
         if not driver.device_count():
             raise NoGpuError(command) from error
         raise DeviceError(
-            f"{command}: expected cupti-python, but it does not import ({error}). Install fluxperf[cuda12] or "
-            "fluxperf[cuda13] into an environment of its own: CUPTI and cuda-bindings must be of one CUDA release. "
-            "For CUDA 12 there is none for Python 3.13, nor for aarch64."
+            f"{command}: expected cupti-python, but it cannot be imported ({error}). Install fluxperf[cuda12] or "
+            "fluxperf[cuda13] into a new environment: CUPTI and cuda-bindings must be of one CUDA release. CUDA 12 "
+            "has no cupti-python for Python 3.13 or aarch64."
         ) from error
     return cupti
 
@@ -243,7 +246,7 @@ def _calls(cupti: Any) -> dict[tuple[int, int], str]:
     """Every call in ``_CALLS``, by domain and number, runtime and driver.
 
     Raises:
-        RuntimeError: the bindings list none.
+        RuntimeError: the bindings list no calls.
     """
     found: dict[tuple[int, int], str] = {}
     for api, domain in (("runtime", cupti.CallbackDomain.RUNTIME_API), ("driver", cupti.CallbackDomain.DRIVER_API)):
@@ -253,7 +256,7 @@ def _calls(cupti: Any) -> dict[tuple[int, int], str]:
 
 
 def _numbers(cupti: Any, api: str) -> Any:
-    """The list of an API's calls, as releases spell it: ``runtime_api_trace_cbid`` or ``RuntimeApiTraceCbid``."""
+    """The list of an API's calls: ``runtime_api_trace_cbid`` or ``RuntimeApiTraceCbid``, depending on the release."""
     wanted = f"{api}apitracecbid"
     for name in dir(cupti):
         if name.replace("_", "").lower() == wanted:

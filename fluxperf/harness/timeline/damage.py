@@ -1,4 +1,4 @@
-"""Damaged rows: times that cannot be true, names that are missing; kept as well as they can be, and counted."""
+"""Damaged rows: impossible times, missing names. They are kept as far as possible, and counted."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from fluxperf.harness.timeline.columns import FARTHEST_NS, Column
 from fluxperf.harness.timeline.model import Damage, Of
 from fluxperf.words import plural
 
-#: How times are wrong, of one row and of several.
+#: Texts for wrong times, for one row and for several.
 _REVERSED = ("ends before it begins", "end before they begin")
-_FAR = ("has a time that no clock shows", "have times that no clock shows")
+_FAR = ("has an impossible time", "have impossible times")
 _UNNAMED = ("has no name in the export", "have no names in the export")
 _UNTIMED = ("has no time and is left out", "have no times and are left out")
 
 
 class Kind(NamedTuple):
-    """A kind of rows: what they are evidence of, and one and several of them in words, as in `plural`."""
+    """A kind of rows: the finding they serve as evidence for, and the word for one and for several, as in `plural`."""
 
     of: Of
     word: str
@@ -28,13 +28,13 @@ class Kind(NamedTuple):
 
 
 class Damages:
-    """Damage that is seen while a capture is read."""
+    """Damage found while a capture is read."""
 
     def __init__(self) -> None:
         self._numbers: Counter[tuple[Kind, tuple[str, str]]] = Counter()
 
     def bounded(self, kind: Kind, starts: Column, ends: Column) -> tuple[Column, Column]:
-        """Times that can be reckoned with: within 73 years, no end before its start."""
+        """Times limited to valid values: within 73 years, no end before its start."""
         self.reversed(kind, int((ends < starts).sum()))
         far = (np.minimum(starts, ends) < -FARTHEST_NS) | (np.maximum(starts, ends) > FARTHEST_NS)
         self._numbers[kind, _FAR] += int(far.sum())
@@ -42,19 +42,19 @@ class Damages:
         return starts, np.maximum(starts, np.clip(ends, -FARTHEST_NS, FARTHEST_NS))
 
     def reversed(self, kind: Kind, number: int) -> None:
-        """Counts rows that end before they begin, and are kept as if they took no time."""
+        """Counts rows that end before they start. They are kept with a duration of zero."""
         self._numbers[kind, _REVERSED] += number
 
     def unnamed(self, kind: Kind, number: int) -> None:
-        """Counts rows whose name is a string that is not in the export: nothing says what they are."""
+        """Counts rows whose name is a string that is missing from the export, so they cannot be identified."""
         self._numbers[kind, _UNNAMED] += number
 
     def untimed(self, kind: Kind, number: int) -> None:
-        """Counts rows without times, which are left out."""
+        """Counts rows without times. They are left out."""
         self._numbers[kind, _UNTIMED] += number
 
     def found(self) -> list[Damage]:
-        """All of it, by kind."""
+        """All damage, by kind."""
         return [
             Damage(kind.of, f"{plural(number, kind.word, kind.words)} {how[number > 1]}")
             for (kind, how), number in self._numbers.items()
@@ -67,5 +67,9 @@ def note_of(damage: Sequence[Damage]) -> list[str]:
     if not damage:
         return []
     told = "; ".join(row.text for row in damage)
-    untimed = " What ends before it begins counts with no time." if any(one in told for one in _REVERSED) else ""
+    untimed = (
+        " Rows that end before they begin count with a duration of zero."
+        if any(one in told for one in _REVERSED)
+        else ""
+    )
     return [f"Damaged: {told}.{untimed} Export again, or capture again."]

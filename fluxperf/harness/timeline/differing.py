@@ -1,4 +1,4 @@
-"""Two captures side by side: what changed by range, op and kernel, aligned by path and full name."""
+"""Two captures side by side: changes by range, op and kernel, matched by path and full name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fluxperf.harness.timeline.tree import tree
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
-    """One side's part of a row: turns or launches, times, kernels, copies between host and device, waits."""
+    """Costs of one side of a row: turns or launches, times, kernels, copies between host and device, waits."""
 
     calls: int = 0
     gpu_ms: float = 0.0
@@ -29,7 +29,7 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of both captures; a side that lacks it has zeros."""
+    """A row of both captures. A side without that row has zeros."""
 
     name: str
     before: Cost
@@ -38,12 +38,12 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def gpu_ms(self) -> float:
-        """How much more GPU time the second has."""
+        """How much more GPU time the second capture has."""
         return self.after.gpu_ms - self.before.gpu_ms
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """All rows by range with all below it, by op, and by kernel, those that changed most first; and the totals."""
+    """Rows by range with their children, by op, and by kernel, the largest changes first; and the totals."""
 
     before: str
     after: str
@@ -89,7 +89,7 @@ def _of_tree(timeline: Timeline, places: Places) -> dict[str, Cost]:
 
 
 def _of_rows(timeline: Timeline, places: Places) -> tuple[dict[str, Cost], Cost]:
-    """By op, and in all."""
+    """Costs by op, and in total."""
     found = summarize(timeline, "op", places)
     return {row.name: _cost(row) for row in found.rows}, _cost(found.total)
 
@@ -108,7 +108,7 @@ def _cost(row: Row) -> Cost:
 
 
 def _of_kernels(timeline: Timeline) -> dict[str, Cost]:
-    """By full name, durations added."""
+    """Costs by full kernel name; durations are summed."""
     work, found = timeline.work, dict[str, list[float]]()
     times = np.bincount(work.what, minlength=len(work.kinds)).tolist()
     spent = np.bincount(work.what, work.end_ns - work.start_ns, len(work.kinds)).tolist()
@@ -124,7 +124,7 @@ def _of_kernels(timeline: Timeline) -> dict[str, Cost]:
 
 
 def _labels(names: Iterable[str]) -> dict[str, str]:
-    """Each full name, folded to its short form where no other kernel has the same."""
+    """Short form of each full name, or the full name if several kernels share the short form."""
     short = {name: short_name(name) for name in names}
     taken = Counter(short.values())
     return {name: one if taken[one] == 1 else name for name, one in short.items()}

@@ -1,4 +1,4 @@
-"""Questions of the witness to the CUDA driver itself, whatever library the program uses."""
+"""Queries the CUDA driver directly, independent of the library that the program uses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _driver() -> Any:
 
 
 def device_count() -> int:
-    """The number of GPUs that the driver offers; 0 without a driver."""
+    """The number of GPUs of the driver; 0 without a driver."""
     cuda, number = _driver(), ctypes.c_int(0)
     if cuda is None or cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(number)):
         return 0
@@ -22,7 +22,7 @@ def device_count() -> int:
 
 
 def device_name() -> str | None:
-    """Name of the first GPU, without using it, as records have it; ``None`` without one."""
+    """Name of the first GPU, as in records, without initializing it; ``None`` if there is none."""
     cuda, name, device = _driver(), ctypes.create_string_buffer(256), ctypes.c_int(0)
     if not device_count() or cuda.cuDeviceGet(ctypes.byref(device), 0):
         return None
@@ -30,7 +30,7 @@ def device_name() -> str | None:
 
 
 def settle() -> None:
-    """Waits for the work of every GPU that this process uses. Initializes nothing that is not in use."""
+    """Waits for the work of every GPU that this process uses. Initializes nothing."""
     cuda, number = _driver(), ctypes.c_int(0)
     if cuda is None or cuda.cuDeviceGetCount(ctypes.byref(number)):
         return

@@ -1,4 +1,4 @@
-"""Parts of a timeline: of a stretch of time, a range, a process, a GPU, or a domain of NVTX."""
+"""Parts of a timeline: an interval of time, a range, a process, a GPU, or an NVTX domain."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TroubleT = TypeVar("TroubleT", Damage, Loss)
 
 
 class Filter(NamedTuple):
-    """Conditions of a part of a capture; ``None`` keeps all. Times are milliseconds after its first event."""
+    """Conditions for a part of a capture; ``None`` keeps all. Times are milliseconds after the first event."""
 
     between_ms: tuple[float, float] | None = None
     range: str | None = None
@@ -35,12 +35,12 @@ class Filter(NamedTuple):
 
 
 def filtered(timeline: Timeline, wanted: Filter) -> Timeline:
-    """The part of an attributed timeline that a filter keeps, attributed anew.
+    """The part of an attributed timeline that a filter keeps, attributed again.
 
-    Of a stretch of time all is kept that was launched, called or opened in it; what began before it is not.
+    An interval of time keeps everything that was launched, called or opened in it, and nothing that started earlier.
 
     Raises:
-        ConfigError: there is nothing of that kind in the timeline.
+        ConfigError: the timeline has no such part.
     """
     if not wanted:
         return timeline
@@ -66,7 +66,9 @@ def filtered(timeline: Timeline, wanted: Filter) -> Timeline:
     if wanted.between_ms is not None:
         _between(timeline, wanted.between_ms, keep)
     if not any(mask.any() for mask in keep.values()):
-        raise ConfigError(f"timeline: expected something in the part of {timeline.source} that is asked for, got none.")
+        raise ConfigError(
+            f"timeline: expected events in the requested part of {timeline.source}, found none. Choose another part."
+        )
     made = msgspec.structs.replace(
         timeline,
         ranges=ranges.taken(keep["ranges"]),
@@ -89,17 +91,18 @@ def filtered(timeline: Timeline, wanted: Filter) -> Timeline:
 def _known(option: str, value: Any, known: Sequence[Any]) -> None:
     if value not in known:
         have = units.listing([str(one) for one in dict.fromkeys(known)]) or "none"
-        raise ConfigError(f"timeline {option} {value}: expected one of the capture's, which has {have}.")
+        raise ConfigError(f"timeline {option} {value}: expected one of those in the capture: {have}.")
 
 
 def _within(timeline: Timeline, name: str, keep: dict[str, Mask]) -> None:
-    """Keeps ranges of a name, what is in them, and what was launched there."""
+    """Keeps ranges with a name, their content, and the work launched in them."""
     inside = ranges_like(Places(timeline), timeline, name)
     if not inside.any():
         have = units.listing([repr(one) for one in dict.fromkeys(map(normal, timeline.ranges.names))])
-        raise ConfigError(f"timeline --in {name}: expected a range of the capture, which has {have or 'none'}.")
+        raise ConfigError(f"timeline --in {name}: expected a range of the capture. It has {have or 'none'}.")
     known = np.append(inside, False)
-    # Whatever was launched while it was open is in it, also in a range that overlaps it; that of no call may be.
+    # Everything launched while the range was open is in it, even from a range that overlaps it. Work without a call may
+    # be.
     made = np.append(calls_in(timeline.ranges, timeline.calls, inside)[0], False)
     keep["ranges"] &= inside
     keep["calls"] &= made[:-1]
@@ -112,25 +115,25 @@ def _within(timeline: Timeline, name: str, keep: dict[str, Mask]) -> None:
 
 
 def _of_all(rows: list[TroubleT]) -> list[TroubleT]:
-    """Losses or damage of a part that goes by ranges: where those are missing or wrong, CUDA rows are missing in it."""
+    """Losses or damage of a part selected by ranges: missing or wrong ranges mean that its CUDA rows may be missing."""
     return [msgspec.structs.replace(row, of="cuda") if row.of == "ranges" else row for row in rows]
 
 
 def _between(timeline: Timeline, between_ms: tuple[float, float], keep: dict[str, Mask]) -> None:
-    """Keeps what began in a stretch of time; work by its launch, so that it stays with its range."""
+    """Keeps events that started in an interval. Work is kept by its launch, so that it stays with its range."""
     tables = (timeline.ranges, timeline.calls, timeline.work, timeline.syncs, timeline.faults)
     first = min((int(rows.start_ns.min()) for rows in tables if len(rows)), default=0)
     low, high = (first + round(ms * 1e6) for ms in between_ms)
     if high <= low:
         raise ConfigError(
-            f"timeline --between {between_ms[0]:g} {between_ms[1]:g}: expected a beginning before its end."
+            f"timeline --between {between_ms[0]:g} {between_ms[1]:g}: expected a start before its end. Swap the two."
         )
     work, calls = timeline.work, timeline.calls
     launched = np.where(work.call == NONE, work.start_ns, np.append(calls.start_ns, 0)[work.call])
     begins = {"ranges": timeline.ranges.start_ns, "calls": calls.start_ns, "work": launched}
     for name, begun in (begins | {"syncs": timeline.syncs.start_ns, "faults": timeline.faults.start_ns}).items():
         keep[name] &= (begun >= low) & (begun < high)
-    # Ranges around the stretch stay, so that what lies in it keeps its place.
+    # Ranges around the interval stay, so that its content keeps its place.
     keep["ranges"] |= (timeline.ranges.start_ns < low) & (timeline.ranges.end_ns > low)
 
 

@@ -1,7 +1,7 @@
-"""Avoidable costs in a timeline: each finding with its range, its count and its cost.
+"""Avoidable costs in a timeline: findings with their range, count and cost.
 
-Costs are what the capture shows, not a promise: findings overlap (a tiny pageable copy in a forward is three of
-them), and host time that hides behind GPU work would not be won back. Tracing itself slows the host.
+Costs are taken from the capture and may not all be saved: findings overlap (a tiny pageable copy in a forward is three
+of them), and host time that is hidden behind GPU work saves nothing. Tracing itself slows the host.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from fluxperf.harness.timeline.places import Places
 from fluxperf.harness.timeline.rows import FAULT, WITH_FAULT
 from fluxperf.harness.timeline.waiting import blocking_copies
 
-#: Bytes up to which a copy to the host is tiny: one value, not an array.
+#: Maximum size of a tiny copy to the host: one value, not an array.
 TINY_BYTES = 64
 
-#: Launches in a row that make a repeated kernel, and synchronizations in one place that make a loop.
+#: Minimum number of launches in a row for a repeated kernel, and of synchronizations in one place for a loop.
 FEWEST_REPEATS = 8
 FEWEST_SYNCS = 4
 
-#: The place of copies that no recorded call launched, such as migrations of unified memory.
-UNLAUNCHED = "(not launched by a call that was recorded)"
+#: The place of copies without a recorded launch call, such as migrations of unified memory.
+UNLAUNCHED = "(no recorded launch call)"
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One kind of finding in one range: how often, what it cost, what was seen, and what to do."""
+    """A kind of finding in one range: count, cost, observation, and advice."""
 
     finding: str
     range: str
@@ -47,7 +47,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Hits(NamedTuple):
-    """Occurrences of one kind, a column each: place and what was seen, by their number; cost, how often and bytes."""
+    """Occurrences of one kind as columns: index of place and of observation, cost, count and bytes."""
 
     place: Column
     places: list[str]
@@ -59,7 +59,7 @@ class _Hits(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """A kind of finding: what it is, what to do, what finds it, and which advice goes with what was seen."""
+    """A kind of finding: meaning, advice, the function that finds it, and advice by observation."""
 
     meaning: str
     advice: str
@@ -68,7 +68,7 @@ class Kind(NamedTuple):
 
 
 class Evidence:
-    """A timeline with what several kinds of findings look at."""
+    """A timeline with data that several kinds of findings use."""
 
     def __init__(self, timeline: Timeline, places: Places) -> None:
         self.timeline, self.places = timeline, places
@@ -91,19 +91,19 @@ class Evidence:
 
     @cached_property
     def call_ns(self) -> Column:
-        """For each piece of work how long its launch call lasted; 0 without one."""
+        """For each piece of work, the duration of its launch call; 0 without one."""
         calls = self.timeline.calls
         found: Column = np.append(calls.end_ns - calls.start_ns, 0)[self.timeline.work.call]
         return found
 
     @cached_property
     def copy_ns(self) -> Column:
-        """The longer of work and its call: a call that waits holds the copy, one that does not runs beside it."""
+        """The longer of the copy and its launch call: a blocking call includes the copy, others overlap with it."""
         found: Column = np.maximum(self.timeline.work.end_ns - self.timeline.work.start_ns, self.call_ns)
         return found
 
     def hits(self, rows: Column, word: Callable[[Work], str], cost_ns: Column) -> _Hits:
-        """Occurrences at copies; ``word`` says what was seen of a kind of copy."""
+        """Occurrences of copies; ``word`` gives the text for a kind of copy."""
         work, (place, names) = self.timeline.work, self.work_paths
         place = np.where(work.unplaced[rows], len(names), place[rows])
         numbers, firsts = codes(work.what[rows]) if len(rows) else (empty(), empty())
@@ -125,14 +125,14 @@ def round_trips(timeline: Timeline, places: Places) -> NDArray[np.bool_]:
 
 
 def findings(timeline: Timeline, places: Places | None = None) -> list[Finding]:
-    """All findings of an attributed timeline, the costliest first."""
+    """All findings of an attributed timeline, the most expensive first."""
     evidence = Evidence(timeline, places or Places(timeline))
     found = [row for name, kind in KINDS.items() for row in _summed(name, kind, kind.find(evidence))]
     return sorted(found, key=lambda row: (-row.cost_ms, row.finding, row.range, row.seen))
 
 
 def _summed(name: str, kind: Kind, hits: _Hits) -> Iterator[Finding]:
-    """A finding for each place and what was seen there."""
+    """A finding for each place and each observation there."""
     if not len(hits.place):
         return
     numbers, firsts = codes(hits.place, hits.seen)
@@ -157,7 +157,7 @@ def known_findings(names: Iterable[str]) -> list[str]:
     """The names, if all are kinds of findings.
 
     Raises:
-        UnknownNameError: one is not.
+        UnknownNameError: a name is not a kind of finding.
     """
     wanted = list(names)
     for name in wanted:
@@ -167,9 +167,9 @@ def known_findings(names: Iterable[str]) -> list[str]:
 
 
 def _host_copies(evidence: Evidence) -> _Hits:
-    """Copies between host and device inside a forward, with the time for which a GPU waited for them to begin.
+    """Copies between host and device inside a forward. The cost includes the time that a GPU waited for them to begin.
 
-    Those that no recorded call launched, and of which nothing else tells a range, may be in one: they are among them.
+    Copies without a recorded launch call or another sign of their range are included, as they may be in a forward.
     """
     work, late = evidence.timeline.work, evidence.late
     waited = empty(len(work))
@@ -179,7 +179,7 @@ def _host_copies(evidence: Evidence) -> _Hits:
 
 
 def _pageable(evidence: Evidence) -> _Hits:
-    """Copies between host and device from or to pageable memory, wherever they are."""
+    """Copies between host and device from or to pageable memory, inside or outside of a forward."""
     work = evidence.timeline.work
     pageable = work.where(what.copy is not None and what.copy.pageable for what in work.kinds)
     rows = np.flatnonzero(evidence.crossing & pageable)
@@ -214,11 +214,11 @@ def _items(evidence: Evidence) -> _Hits:
 
 
 def _following(timeline: Timeline, wanted: Column, waits: Column) -> Column:
-    """For wanted calls the next one of their thread that launched work or waited; ``NONE`` for the last."""
+    """For each wanted call, the next call of its thread that launched work or waited; ``NONE`` for the last."""
     calls = timeline.calls
     if not len(wanted):
         return empty()
-    told = np.zeros(len(calls) + 1, bool)  # NONE, which is -1, marks the last, which is no call
+    told = np.zeros(len(calls) + 1, bool)  # NONE is -1 and indexes the last element, which is not a call
     told[timeline.work.call] = told[waits] = True
     telling = np.flatnonzero(told[:-1])
     order = telling[np.lexsort((calls.start_ns[telling], calls.thread[telling]))]
@@ -230,7 +230,7 @@ def _following(timeline: Timeline, wanted: Column, waits: Column) -> Column:
 
 
 def _starved(evidence: Evidence) -> _Hits:
-    """GPUs idle before a launch. What a copy inside a forward was late by is that copy's cost, not a late launch's."""
+    """GPUs idle before a launch. Delays of copies inside a forward are left out, as they are a cost of the copy."""
     late = evidence.late
     return _late(evidence, ~np.isin(late.cause, (LOADS, PROFILED)) & ~evidence.trips[late.work])
 
@@ -250,7 +250,7 @@ def _late(evidence: Evidence, which: NDArray[np.bool_]) -> _Hits:
 def _repeated(evidence: Evidence) -> _Hits:
     """Kernels of one name and shape, launched many times in a row by one range on one stream.
 
-    Calls of operators are no ranges here: an operator in a loop has a range for each turn.
+    Calls of operators do not count as ranges here, since an operator in a loop opens a range in each turn.
     """
     work, (place, names) = evidence.timeline.work, evidence.work_paths
     if not len(work):
@@ -273,9 +273,10 @@ def _repeated(evidence: Evidence) -> _Hits:
 
 
 def _loops(evidence: Evidence) -> _Hits:
-    """Blocking synchronizations that come again and again in one place.
+    """Repeated blocking synchronizations in one place.
 
-    In steps and blocks all turns of a process count, in other ranges those inside of one outermost range.
+    In steps and blocks all turns of a process are counted together; in other ranges those inside of one outermost
+    range.
     """
     timeline, places = evidence.timeline, evidence.places
     waits = timeline.syncs.blocking
@@ -315,49 +316,51 @@ def _of_gpu(kind: FaultKind) -> str:
     return f"page faults of a GPU ({kind.access})" if kind.access else "page faults of a GPU"
 
 
-#: What was seen of a late launch, by the number of its cause.
+#: The observation for a late launch, by the number of its cause.
 LATE_WORDS = [f"GPU idle: {CAUSES[number].seen}" for number in range(len(CAUSES))]
 
 KINDS: dict[str, Kind] = {
     "host-copy": Kind(
-        "a copy between host and device inside a forward; its cost holds what the GPU waited for it to begin",
-        "Keep the value on the GPU, or make it once before the loop.",
+        "a copy between host and device inside a forward; its cost includes the time that the GPU waited for it to "
+        "begin",
+        "Keep the value on the GPU, or compute it once before the loop.",
         _host_copies,
     ),
     "pageable-copy": Kind(
-        "a copy from or to pageable host memory, which is staged and makes the host wait",
-        "Use pinned memory for the host side, allocated once.",
+        "a copy from or to pageable host memory; the driver stages it and the host waits",
+        "Use pinned memory on the host, allocated once.",
         _pageable,
     ),
     "item-sync": Kind(
-        "a tiny copy to the host that the host waits for, as .item() makes",
+        "a tiny copy to the host that the host waits for, as in .item()",
         "Decide on the GPU, or read the value once after the loop.",
         _items,
     ),
     "launch-bound": Kind(
-        "a GPU that is idle because the next launch comes late",
-        "Fuse small kernels, capture a CUDA graph, or take work off the host between launches.",
+        "the GPU is idle because the next launch comes late",
+        "Fuse small kernels, capture a CUDA graph, or move host work out of the time between launches.",
         _starved,
         {word: CAUSES[number].advice for number, word in enumerate(LATE_WORDS)},
     ),
     "module-loading": Kind(
-        "a GPU that is idle while the runtime loads or compiles the code of a kernel, as at its first launch",
+        "the GPU is idle while the runtime loads or compiles code, as at the first launch of a kernel",
         CAUSES[LOADS].advice,
         _loading,
     ),
     "repeated-kernel": Kind(
-        "the same kernel of the same shape many times in a row; its cost is all but the longest, an upper bound",
-        "Make it one batched launch.",
+        "the same kernel with the same shape many times in a row; the cost is the time of all but the longest "
+        "launch, an upper bound",
+        "Combine them into one batched launch.",
         _repeated,
     ),
     "sync-in-loop": Kind(
-        "a blocking synchronization that comes again and again",
-        "Wait once after the loop; order streams by events, which do not block the host.",
+        "a blocking synchronization that is repeated",
+        "Wait once after the loop. Order streams by events, which do not block the host.",
         _loops,
     ),
     "page-fault": Kind(
-        "pages of unified memory touched on the side where they were not; a kernel, or the host, waits for them",
-        "Prefetch them with cudaMemPrefetchAsync before they are used, or use memory of the device and copy.",
+        "an access to pages of unified memory that are on the other side; a kernel, or the host, waits for them",
+        "Prefetch them with cudaMemPrefetchAsync before they are used, or use device memory and explicit copies.",
         _page_faults,
     ),
 }

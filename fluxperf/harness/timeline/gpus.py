@@ -1,4 +1,4 @@
-"""Which GPU of the machine a process means by a number: two processes may both see a GPU 0 that is not the same."""
+"""Maps each process's GPU numbers to GPUs of the machine: two processes may both use a GPU 0 that is not the same."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fluxperf.words import plural
 
 
 class Gpus(NamedTuple):
-    """For each process and its number of a GPU the number in the timeline, names of those, and what is not known."""
+    """The GPU number in the timeline for each process and its own number, with names and a note about gaps."""
 
     numbers: dict[tuple[int, int], int]
     names: dict[int, str]
@@ -18,14 +18,14 @@ class Gpus(NamedTuple):
 
 
 class Device(NamedTuple):
-    """A device of a process: the GPU of the machine, and an id, in which instances of one GPU (MIG) differ."""
+    """A device of a process: the GPU of the machine, and an id that distinguishes instances of one GPU (MIG)."""
 
     gpu: int
     id: str = ""
 
 
 class _Key(NamedTuple):
-    """A GPU, in the order of their numbers: those that the capture does not map, of one process each, come last."""
+    """A GPU, ordered by number. GPUs without a mapping, which belong to one process each, come last."""
 
     alone: bool
     machine: int
@@ -41,9 +41,9 @@ def gpus_of(
 ) -> Gpus:
     """Numbers the GPUs of a capture.
 
-    What the capture does not map is the GPU of that number where one process of a machine uses GPUs; of several
-    processes each has GPUs of its own then, since nothing says that they are the same. A GPU that is known by several
-    ids is divided, and each of its instances is a GPU here.
+    Without a mapping in the capture, a GPU number is taken as the number on the machine if only one process of the
+    machine uses GPUs. With several processes each gets its own GPUs, since nothing shows that they are the same. A GPU
+    that is known by several ids is divided, and each of its instances is a GPU here.
 
     Args:
         used: processes with the number that each gives a GPU.
@@ -79,9 +79,9 @@ def gpus_of(
     notes = []
     if apart:
         notes.append(
-            "The capture does not say which GPU of the machine a process means by its number. "
-            f"{plural(len(apart), 'GPU')} of {plural(len({key.process for key in apart}), 'process', 'processes')} are "
-            "kept apart, though some of them may be the same GPU."
+            "The capture does not map the GPU numbers of processes to GPUs of the machine. "
+            f"{plural(len(apart), 'GPU')} of {plural(len({key.process for key in apart}), 'process', 'processes')} "
+            "are shown separately, although some may be the same GPU."
         )
     return Gpus(numbers, called, notes)
 

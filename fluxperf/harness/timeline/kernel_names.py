@@ -1,4 +1,4 @@
-"""Names of kernels as people write them: demangled, and short, as Nsight Systems shows them."""
+"""Readable names of kernels: demangled, and in the short form of Nsight Systems."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SHORT = re.compile(r"(?:.*(?:::|[ ]))?([~\w]+)\Z")
 
 @functools.cache
 def _library() -> Any:
-    """The C++ runtime, which comes with any library that is written in C++; ``None`` without it."""
+    """The C++ runtime library, which any library written in C++ loads; ``None`` without it."""
     try:
         library = ctypes.CDLL("libstdc++.so.6")
     except OSError:
@@ -23,7 +23,7 @@ def _library() -> Any:
 
 
 def demangled(name: str) -> str:
-    """The declaration of a mangled C++ name; any other name, and all without a C++ runtime, as they are."""
+    """The declaration of a mangled C++ name. Other names are unchanged; without a C++ runtime all are."""
     library = _library() if name.startswith("_Z") else None
     if library is None:
         return name
@@ -38,7 +38,7 @@ def demangled(name: str) -> str:
 
 
 def short_name(declaration: str) -> str:
-    """A declaration's name without return type, namespaces, template arguments and parameters."""
+    """The name in a declaration, without return type, namespaces, template arguments and parameters."""
     text = declaration.replace("(anonymous namespace)", "anonymous")
     kept, depth = [], 0
     for sign in text:

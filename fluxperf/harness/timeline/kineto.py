@@ -1,8 +1,8 @@
 """Reads a trace of PyTorch's profiler (Kineto) into a timeline: Chrome's JSON, plain or compressed by gzip.
 
-Operators and annotations of the program are ranges, in domains of those names; calls of CUDA and GPU work are joined by
-correlation id, as everywhere. A trace says less than a capture: no nodes of graphs as they are created, and of waits
-only the calls. Categories and arguments are those that Kineto writes (``output_json.cpp`` in pytorch/kineto).
+Operators and annotations of the program become ranges, in domains with those names. CUDA calls and GPU work are matched
+by correlation id, as for other captures. A trace has less data than a capture: no creation of graph nodes, and only the
+calls of waits. Categories and arguments are those that Kineto writes (``output_json.cpp`` in pytorch/kineto).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _RANGES = {"user_annotation": "user_annotation", "cpu_op": "cpu_op"}
 _CALLS: dict[str, Api] = {"cuda_runtime": "runtime", "cuda_driver": "driver"}
 _WORK = ("kernel", "gpu_memcpy", "gpu_memset")
 
-#: Categories that are read, and the kind of their rows.
+#: Categories that are read, with the kind of their rows.
 _READ = {
     **dict.fromkeys(_RANGES, Kind("ranges", "range")),
     **dict.fromkeys(_CALLS, Kind("cuda", "CUDA call")),
@@ -53,7 +53,7 @@ _READ = {
     "overhead": Kind("", "overhead"),
 }
 
-#: Names of categories in PyTorch 1.8 to 1.11, in lower case; they are told in several spellings.
+#: Names of categories in PyTorch 1.8 to 1.11, in lower case; they occur in several spellings.
 _OLDER = {
     "operator": "cpu_op",
     "runtime": "cuda_runtime",
@@ -62,24 +62,24 @@ _OLDER = {
     "memset": "gpu_memset",
 }
 
-#: Categories that repeat what others say, or that nothing is made of.
+#: Categories that repeat others, or that are not used.
 _PASSED_OVER = {"", "ac2g", "fwdbwd", "gpu_user_annotation", "Trace", "cuda_sync", "python_function", "cuda_event"}
 
-#: Ids of processes and threads take 24 bits each.
+#: Ids of processes and threads have 24 bits each.
 _MOST_IDS = 1 << 24
 
-#: Times of a trace since the epoch are rounded to a quarter of a microsecond by their own format.
+#: Times since the epoch are rounded to a quarter of a microsecond by the format of the trace.
 _ROUNDED_NS = 1_000
 
 
 def is_kineto(document: Document) -> bool:
-    """Whether a trace is one of PyTorch's profiler, and not of some other program."""
+    """Whether a trace is from PyTorch's profiler."""
     known = {*_RANGES, *_CALLS, *_WORK}
     return document.version is not None or any(_category(event.cat) in known for event in document.events)
 
 
 def _category(name: str) -> str:
-    """The name that current versions give a category."""
+    """The name of a category in current versions."""
     return name if name in _READ or name in _PASSED_OVER else _OLDER.get(name.lower(), name)
 
 
@@ -87,14 +87,14 @@ def timeline_of(document: Document, path: Path) -> Timeline:
     """The attributed timeline of a trace.
 
     Raises:
-        TimelineError: nothing of CUDA, and no operator, is in it.
+        TimelineError: it contains neither CUDA events nor operators.
     """
     reader = _Reader(document)
     timeline = reader.timeline(str(path))
     if not len(timeline.calls) and not len(timeline.work) and not len(timeline.ranges):
         raise TimelineError(
-            f"{path}: the trace is empty: no operator, CUDA call or kernel is in it. Expected a trace of "
-            "torch.profiler with activities CPU and CUDA."
+            f"{path}: expected a trace of torch.profiler with activities CPU and CUDA, found no operator, CUDA "
+            "call or kernel in it. Trace with both activities."
         )
     attribute(timeline)
     add_unanswered(timeline)
@@ -102,7 +102,7 @@ def timeline_of(document: Document, path: Path) -> Timeline:
 
 
 class _Reader:
-    """Rows of a document's events."""
+    """Builds rows from the events of a document."""
 
     def __init__(self, document: Document) -> None:
         self._document = document
@@ -120,7 +120,7 @@ class _Reader:
                 self._named[event.name].append(event)
 
     def _take(self, event: Event) -> None:
-        """Puts an event to those of its category; counts it where its times cannot be true."""
+        """Adds an event to the list of its category, and counts it if its times are impossible."""
         event.cat = _category(event.cat)
         kind = _READ.get(event.cat)
         if kind is None:
@@ -133,7 +133,7 @@ class _Reader:
             self._of[event.cat].append(event)
 
     def _id(self, kind: str, value: Any) -> int:
-        """A number of 24 bits for an id of a process or thread, its own if it is one."""
+        """A 24-bit number for an id of a process or thread; the id itself if it fits."""
         key = (kind, str(value))
         if key not in self._ids:
             number = value if isinstance(value, int) and 0 <= value < _MOST_IDS else _MOST_IDS - 1
@@ -157,7 +157,7 @@ class _Reader:
         return np.array(threads, np.int64)[places] if len(events) else empty()
 
     def timeline(self, source: str) -> Timeline:
-        """The timeline, not attributed yet."""
+        """The timeline, before attribution."""
         calls = self._calls()
         main = Counter(calls.process.tolist()).most_common(1)
         alone = main[0][0] if main else self._id("process", 0) << 24
@@ -195,15 +195,15 @@ class _Reader:
         if not len(calls):
             yield "No CUDA calls were captured, so no work can be attributed to a range."
         if not len(work):
-            yield "No GPU work was captured: nothing shows what the GPU did."
+            yield "No GPU work was captured, so nothing is known about the activity of the GPU."
         if self._ambiguous:
             yield (
-                f"Several processes use the same ids: of {plural(self._ambiguous, 'piece')} of GPU work nothing says "
-                "which of them launched it. Read the trace of each process by itself."
+                "Several processes use the same ids, so it is unknown which of them launched "
+                f"{plural(self._ambiguous, 'piece')} of GPU work. Read the trace of each process separately."
             )
         if self._unknown:
             named = units.listing(list(self._unknown))
-            yield f"Events of categories that are not known were not read: {named}."
+            yield f"Events of unknown categories were not read: {named}."
 
     def _names(self, what: str) -> dict[tuple[int, Any], str]:
         found: dict[tuple[int, Any], str] = {}
@@ -225,7 +225,7 @@ class _Reader:
         return found
 
     def _numbered_gpus(self, work: Works) -> Gpus:
-        """Keeps GPUs of several processes apart: each may number them in its own way."""
+        """Keeps GPUs of several processes separate, as each process may number them differently."""
         names = {
             (-1, row["id"]): str(row.get("name", "")) for row in self._document.devices if type(row.get("id")) is int
         }
@@ -236,7 +236,7 @@ class _Reader:
         return found
 
     def _ranges(self) -> Ranges:
-        """Ranges in the order of their beginnings, the longer first."""
+        """Ranges ordered by start, the longer first."""
         events = self._of_category(*_RANGES)
         start_ns, end_ns = times(events)
         order = np.lexsort((-end_ns, start_ns))
@@ -271,7 +271,7 @@ class _Reader:
         )
 
     def _work(self, calls: Calls, alone: int) -> Works:
-        """Work in the order of time, each of the process whose call launched it."""
+        """Work ordered by time, each under the process whose call launched it."""
         owners, shared = _owners(calls)
         parts = []
         for category in _WORK:
@@ -299,7 +299,7 @@ class _Reader:
         return Works.joined([part for part in parts if len(part)])
 
     def _overheads(self, thread: int) -> Overheads:
-        """Overheads, which a trace gives to no thread: they are put to the one that calls most."""
+        """Overheads. A trace assigns them to no thread, so they are assigned to the thread with the most calls."""
         events = [event for event in self._of["overhead"] if word_of(event.name)]
         start_ns, end_ns = times(events)
         what = np.array([KINDS.index(word_of(event.name)) for event in events], np.int64)
@@ -307,7 +307,7 @@ class _Reader:
 
 
 def _owners(calls: Calls) -> tuple[dict[int, int], Column]:
-    """The process of each correlation id, and the ids of several processes, as traces have that were joined."""
+    """The process of each correlation id, and the ids that several processes use, as in merged traces."""
     _, firsts = codes(calls.process, calls.correlation) if len(calls) else (empty(), empty())
     ids = calls.correlation[firsts]
     owners = dict(zip(ids.tolist(), calls.process[firsts].tolist(), strict=True))
@@ -317,11 +317,11 @@ def _owners(calls: Calls) -> tuple[dict[int, int], Column]:
 
 
 def _nesting(threads: Column, starts: Column, ends: Column) -> Column:
-    """Ends of ranges, where rounding let one end a little after the range around it that of the latter.
+    """Ends of ranges. If rounding let a range end slightly after the range around it, it gets the end of that range.
 
     Args:
         threads: of the ranges.
-        starts: in rising order, of those that begin together the longer first.
+        starts: in ascending order; of ranges that start together the longer first.
         ends: in nanoseconds.
     """
     found = ends.copy()

@@ -1,4 +1,4 @@
-"""Events of a trace of PyTorch's profiler, as JSON has them, and columns of their times and numbers."""
+"""Events of a trace of PyTorch's profiler as JSON has them, and columns of their times and numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fluxperf.harness.timeline.kernel_names import short_name
 from fluxperf.harness.timeline.model import Copy, Side, What
 from fluxperf.words import real_in
 
-#: Microseconds that no clock shows: older versions write those since 1970, 1.8e15 in 2027.
+#: Microseconds beyond any clock. Older versions write the time since 1970, which is 1.8e15 in 2027.
 LATEST_US = FARTHEST_NS / 1e3
 
 _COPY = re.compile(r"Memcpy\s+(?P<from>[HDAP])to(?P<to>[HDAP])(?:\s*\((?P<source>.+?)\s*->\s*(?P<target>.+?)\))?")
@@ -26,7 +26,7 @@ _WORDS = {"H": "Host", "D": "Device", "A": "Array", "P": "Peer"}
 
 
 class _Args(msgspec.Struct, gc=False):
-    """Arguments that are read, of whatever type they are."""
+    """Arguments that are read, of any type."""
 
     correlation: Any = 0
     device: Any = 0
@@ -42,7 +42,7 @@ _NO_ARGS = _Args()
 
 
 class Event(msgspec.Struct, gc=False):
-    """One event; other fields, and arguments that are not read, are passed over."""
+    """One event. Other fields and arguments are ignored."""
 
     ph: str = ""
     name: str = ""
@@ -64,17 +64,17 @@ class Document(msgspec.Struct):
 
 
 def decoded(text: bytes) -> Document:
-    """A document, also of a bare list of events.
+    """A document, also one that is only a list of events.
 
     Raises:
-        msgspec.DecodeError: it is no trace.
+        msgspec.DecodeError: it is not a trace.
     """
     try:
         if text.lstrip()[:1] == b"[":
             return Document(events=msgspec.json.decode(text, type=list[Event]))
         return msgspec.json.decode(text, type=Document)
     except msgspec.ValidationError:
-        # Somebody's events have arguments that are none, which are passed over, or times as texts.
+        # Events of other programs may have invalid arguments, which are ignored, or times as texts.
         found = msgspec.json.decode(text)
         document = {"traceEvents": found} if isinstance(found, list) else found
         events = document.get("traceEvents") if isinstance(document, dict) else None
@@ -88,7 +88,7 @@ def decoded(text: bytes) -> Document:
 
 
 def times(events: Sequence[Event]) -> tuple[Column, Column]:
-    """Nanoseconds at which events begin and end; a duration that is beyond any clock is none."""
+    """Nanoseconds at which events start and end. A duration beyond any clock counts as missing."""
     ts, dur = (np.array([getattr(event, name) for event in events], np.float64) for name in ("ts", "dur"))
     lasted = np.where(np.abs(dur) < LATEST_US, np.maximum(dur, 0), 0)
     start_ns = _ns(ts)
@@ -96,14 +96,14 @@ def times(events: Sequence[Event]) -> tuple[Column, Column]:
 
 
 def _ns(us: NDArray[np.float64]) -> Column:
-    """Nanoseconds, of times since 1970 too, of which a double has too few digits for all at once."""
+    """Nanoseconds. Times since 1970 are split before the conversion, as a double has too few digits for them."""
     whole = np.floor(us)
     found: Column = whole.astype(np.int64) * 1000 + np.rint((us - whole) * 1e3).astype(np.int64)
     return found
 
 
 def numbers(events: Sequence[Event], name: str) -> Column:
-    """A whole number among the arguments of each event, 0 for anything else."""
+    """A whole number among the arguments of each event; 0 for any other value."""
     values = [getattr(event.args or _NO_ARGS, name) for event in events]
     if set(map(type, values)) <= {int}:
         try:

@@ -1,8 +1,9 @@
-"""Counts of a profiled run, written beside its timeline, and whether the two agree.
+"""Counts of a profiled run, written beside its timeline, and their comparison with the timeline.
 
-Copies are compared by block, op, label and direction, number and bytes: a copy that did not go through the door, or one
-that the timeline lacks, is a difference. Kernels are at least the launches that were counted, as a call of a library
-may launch several. Where steps were launches of a graph, those that were captured are counted again in every step.
+Copies are compared by block, op, label and direction, number and bytes. A copy that did not go through the door, or
+that the timeline lacks, is a difference. There must be at least as many kernels as counted launches, since one library
+call may launch several. If steps were launches of a graph, the launches counted during capture count again in every
+step.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from fluxperf.words import plural
 
 SCHEMA = 1
 
-#: Share of the steps' GPU time that must lie in ops.
+#: Minimum share of the steps' GPU time that must lie in ops.
 LEAST_IN_OPS = 0.98
 
-#: Differences that are named one by one.
+#: Maximum number of differences that are listed one by one.
 _MOST = 12
 
 _SECTION = re.compile(r"[a-z]+ \d+")
@@ -38,7 +39,7 @@ _STEP = re.compile(r"step \d+")
 
 
 class CopyCount(msgspec.Struct, frozen=True, kw_only=True):
-    """Copies of the profiled steps that share block, op, label and direction. ``block`` is as in ``double 7``."""
+    """Copies in the profiled steps with the same block, op, label and direction. ``block`` is like ``double 7``."""
 
     block: str
     op: str
@@ -49,7 +50,7 @@ class CopyCount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LaunchCount(msgspec.Struct, frozen=True, kw_only=True):
-    """Calls that launch, of one op in one block."""
+    """Launch calls of one op in one block."""
 
     block: str
     op: str
@@ -57,13 +58,14 @@ class LaunchCount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ledger(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts of a run in its profiled steps. Seconds are those of the host, under the tool.
+    """Counts of a run in its profiled steps. Seconds are host seconds while the profiler was active.
 
-    ``form`` is ``graph`` where each step was one launch of a CUDA graph; ``launches`` are then those inside of it.
-    ``ops`` are the calls, bytes and operations of one step, and the seconds that they took one by one, observed and
-    outside of the profile; ``products`` names those whose work is in matrix products. ``policy``, ``choices``,
-    ``trials_s`` and ``tried`` are as in a record. ``untraced_steps_s`` are steps of the same process while the tool did
-    not trace, on the device's clock; none where ops were launched one by one. Ledgers of before have none of these.
+    ``form`` is ``graph`` if each step was one launch of a CUDA graph; ``launches`` are then those inside the graph.
+    ``ops`` are the calls, bytes and operations of one step, and the seconds of each op, observed in separate steps
+    without the profiler. ``products`` names the ops whose work is matrix products. ``policy``, ``choices``,
+    ``trials_s`` and ``tried`` are as in a record. ``untraced_steps_s`` are times of steps of the same process while the
+    profiler did not trace, on the device's clock; empty if ops were launched one by one. Ledgers of earlier versions
+    have none of these.
     """
 
     schema: int = SCHEMA
@@ -110,13 +112,14 @@ def read_ledger(path: Path) -> Ledger:
     """Reads a ledger.
 
     Raises:
-        TimelineError: it cannot be read, or is none.
+        TimelineError: it cannot be read, or is not a ledger.
     """
     try:
         ledger = msgspec.json.decode(path.read_bytes(), type=Ledger)
     except OSError as error:
         raise TimelineError(
-            f"cannot read {path}: {error.strerror}. Expected the ledger that `fluxperf profile` writes with a capture."
+            f"cannot read {path}: {error.strerror}. Expected the ledger that `fluxperf profile` writes beside a "
+            "capture. Correct the path."
         ) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise TimelineError(
@@ -125,8 +128,8 @@ def read_ledger(path: Path) -> Ledger:
         ) from error
     if ledger.schema != SCHEMA:
         raise TimelineError(
-            f"cannot read {path}: expected a ledger of schema {SCHEMA}, got {ledger.schema}. Read it with the fluxperf "
-            "that wrote it."
+            f"cannot read {path}: expected a ledger of schema {SCHEMA}, got {ledger.schema}. Read it with the "
+            "version of fluxperf that wrote it."
         )
     return ledger
 
@@ -146,9 +149,9 @@ def compare(timeline: Timeline, ledger: Ledger) -> Comparison:
     share = summarize(timeline).in_ops
     if share is None or share < LEAST_IN_OPS:
         held = "no GPU time" if share is None else f"{100 * share:.1f} % of the GPU time"
-        problems.append(f"Ops hold {held} of the steps, expected at least {100 * LEAST_IN_OPS:.0f} %.")
+        problems.append(f"Ops account for {held} of the steps, expected at least {100 * LEAST_IN_OPS:.0f} %.")
     if timeline.lost:
-        problems.append("The tool lost events: capture fewer steps.")
+        problems.append("The profiler lost events: capture fewer steps.")
     problems += [f"The data are damaged: {row.text}. Capture again." for row in timeline.damage if row.of]
     return Comparison(agreed, problems)
 
@@ -163,7 +166,7 @@ _NOWHERE = _Place("", "", "")
 
 
 def _place(timeline: Timeline, index: int, labels: set[str]) -> _Place:
-    """Block, innermost op and label of a range, as the ledger knows them."""
+    """Block, innermost op and label of a range, as in the ledger."""
     names = [timeline.ranges[i].name for i in timeline.chain(index)]
     label = names.pop() if names and names[-1] in labels else ""
     op = names.pop() if names and not _SECTION.fullmatch(names[-1]) else ""
@@ -172,7 +175,7 @@ def _place(timeline: Timeline, index: int, labels: set[str]) -> _Place:
 
 
 def _counted(timeline: Timeline, ledger: Ledger) -> Iterable[Work]:
-    """Work that the ledger counts too: of a graph that of its launches, not of its capture."""
+    """Work that the ledger also counts: for a graph the work of its launches, not of its capture."""
     if ledger.form != "graph":
         return timeline.work
     known: dict[int, bool] = {}
@@ -200,7 +203,7 @@ def _copies(timeline: Timeline, ledger: Ledger, places: list[_Place]) -> Compari
         if wanted != came:
             problems.append(
                 f"{_named(key)}: the ledger has {_amount(*wanted)}, the timeline {_amount(*came)}."
-                + ("" if key[2] else " It did not go through the door.")
+                + ("" if key[2] else " The copy did not go through the door.")
             )
     if problems:
         more = len(problems) - _MOST
@@ -223,14 +226,14 @@ def _launches(timeline: Timeline, ledger: Ledger, places: list[_Place]) -> Compa
             f"{_named(key)}: {plural(expected[key], 'launch', 'launches')}, {plural(kernels[key], 'kernel')}"
             for key in missing[:_MOST]
         ]
-        return Comparison([], [f"The timeline has fewer kernels than were launched. {'; '.join(named)}."])
+        return Comparison([], [f"The timeline has fewer kernels than launches: {'; '.join(named)}."])
     more: Counter[str] = Counter()
     for key, number in kernels.items():
         more[key[1] or key[0] or "outside of any range"] += number - expected.get(key, 0)
     extra = ", ".join(f"{op} {number}" for op, number in more.most_common() if number)
     text = f"launches: {sum(expected.values())} counted, {plural(sum(kernels.values()), 'kernel')}"
     return Comparison(
-        [f"{text}; more than one kernel for a call: {extra}" if extra else f"{text}, equal in every op"], []
+        [f"{text}; ops with more kernels than calls: {extra}" if extra else f"{text}, equal in every op"], []
     )
 
 

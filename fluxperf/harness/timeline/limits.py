@@ -1,7 +1,7 @@
-"""Limits that a capture is held to: a finding, or a measure of all of it or of a range, with a threshold.
+"""Limits for a capture: a finding, or a measure of the whole capture or of a range, with a threshold.
 
-``item-sync`` fails from what its default allows on; ``launch-bound > 5 ms``, ``idle > 2 %``, ``waits > 1 ms`` and
-``copies in forward > 0`` say it themselves. A limit that is kept fails nothing only where the capture can show that.
+``item-sync`` uses the default threshold. ``launch-bound > 5 ms``, ``idle > 2 %``, ``waits > 1 ms`` and ``copies in
+forward > 0`` give their own. A limit passes only if the capture has the data to show it.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from fluxperf.harness.timeline.places import Places, normal
 from fluxperf.harness.timeline.waiting import waiting_copies
 from fluxperf.words import plural, real_in
 
-#: Measures, and what each counts.
+#: Measures, with their meaning.
 MEASURES = {
-    "idle": "time in which GPUs did nothing between two pieces of work",
-    "waits": "synchronizations of the host, and copies that return when they are done",
+    "idle": "time in which GPUs were idle between two pieces of work",
+    "waits": "synchronizations of the host, and copies that return when they are finished",
     "copies": "copies between host and device",
     "kernels": "kernels",
 }
@@ -40,12 +40,12 @@ _LIMIT = re.compile(
     r"\s*(?P<name>[a-z-]+)(?:\s+in\s+(?P<range>.+?))?(?:\s*(?P<than>>=|>)\s*(?P<value>\d+(?:\.\d+)?)\s*(?P<unit>\S*))?\s*"
 )
 _TIMES_NS = {"ns": 1.0, "us": 1e3, "µs": 1e3, "ms": 1e6, "s": 1e9}
-#: Limits that count bytes, too.
+#: Limits that can also count bytes.
 _SIZED = ("copies", "host-copy", "pageable-copy", "page-fault")
 _SIZES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9}
 _EXAMPLES = "such as item-sync, 'idle > 2 %', 'waits > 1 ms' or 'copies in forward > 0'"
 
-#: Findings whose blind spots are those of a measure; where a range is named, of the second too.
+#: Findings that share their blind spots with a measure. If a range is named, those of the second one apply too.
 _BLIND = {
     "idle": ("launch-bound", "launch-bound"),
     "waits": ("item-sync", "sync-in-loop"),
@@ -55,7 +55,7 @@ _BLIND = {
 
 
 class Limit(NamedTuple):
-    """A limit: what is measured, in which ranges (empty for all), and from what on it fails."""
+    """A limit: the measure, the ranges (empty for all), and the threshold from which it fails."""
 
     text: str
     name: str
@@ -66,7 +66,7 @@ class Limit(NamedTuple):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """Verdict on a limit. ``seen`` is the measured value in words, ``reason`` why nothing is decided."""
+    """Verdict on a limit. ``seen`` is the measured value as text, ``reason`` explains an undecided verdict."""
 
     limit: str
     state: Literal["kept", "broken", "undecided"]
@@ -75,7 +75,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Amount(NamedTuple):
-    """How often, how long, how many bytes, and of what time a share is."""
+    """Count, duration, bytes, and the time that a share refers to."""
 
     number: int = 0
     ns: float = 0.0
@@ -84,21 +84,21 @@ class _Amount(NamedTuple):
 
 
 def default_limits() -> dict[str, str]:
-    """Thresholds by finding, for a policy that says nothing of it."""
+    """Default thresholds by finding, for a policy without its own."""
     text = files("fluxperf.harness.timeline").joinpath("limits.toml").read_text("utf-8")
     return {name: str(value) for name, value in tomllib.loads(text).items()}
 
 
 def read_limits(texts: Iterable[str], thresholds: Mapping[str, str]) -> list[Limit]:
-    """Limits as the command line names them, each once.
+    """Limits as given on the command line, without duplicates.
 
     Args:
-        texts: a finding, or a measure, each perhaps with a range and a threshold.
-        thresholds: by finding, where its text has none; as in ``> 2 %``.
+        texts: a finding or a measure, each optionally with a range and a threshold.
+        thresholds: by finding, for texts without a threshold; as in ``> 2 %``.
 
     Raises:
-        UnknownNameError: a name is neither.
-        ConfigError: a text is no limit.
+        UnknownNameError: a name is neither a finding nor a measure.
+        ConfigError: a text is not a limit.
     """
     known = {*KINDS, *MEASURES}
     for name in thresholds:
@@ -108,7 +108,10 @@ def read_limits(texts: Iterable[str], thresholds: Mapping[str, str]) -> list[Lim
     for text in dict.fromkeys(texts):
         read = _LIMIT.fullmatch(text)
         if read is None:
-            raise ConfigError(f"--fail-on {text!r}: expected a finding or a measure with a threshold, {_EXAMPLES}.")
+            raise ConfigError(
+                f"--fail-on {text!r}: expected a finding or a measure with a threshold, {_EXAMPLES}, got neither. "
+                "Correct it."
+            )
         name = read["name"]
         if name not in known:
             raise UnknownNameError("finding", name, [*KINDS, *MEASURES])
@@ -116,9 +119,12 @@ def read_limits(texts: Iterable[str], thresholds: Mapping[str, str]) -> list[Lim
             full = f"{name} {thresholds[name]}"
             read = _LIMIT.fullmatch(full)
             if read is None or read["than"] is None:
-                raise ConfigError(f"[timeline] {name} = {thresholds[name]!r}: expected a threshold, such as '> 2 %'.")
+                raise ConfigError(
+                    f"[timeline] {name} = {thresholds[name]!r}: expected a threshold, such as '> 2 %', got "
+                    "something else. Correct the policy."
+                )
         if name in MEASURES and read["than"] is None:
-            raise ConfigError(f"--fail-on {text!r}: expected a threshold after {name}, {_EXAMPLES}.")
+            raise ConfigError(f"--fail-on {text!r}: expected a threshold after {name}, {_EXAMPLES}, got none. Add one.")
         found.append(_limit(text, read))
     return found
 
@@ -128,10 +134,13 @@ def _limit(text: str, read: re.Match[str]) -> Limit:
     known = ["", "%", *_TIMES_NS, *(_SIZES if name in _SIZED else ())]
     if unit not in known or (name == "idle" and not unit):
         listed = ", ".join(one or "none (a count)" for one in known if one or name != "idle")
-        raise ConfigError(f"--fail-on {text!r}: expected a unit of {listed}; got {unit or 'none'}.")
+        raise ConfigError(f"--fail-on {text!r}: expected a unit of {listed}; got {unit or 'none'}. Use one of these.")
     value = real_in(read["value"] or "0")
     if value is None:
-        raise ConfigError(f"--fail-on {text[:60]!r} ..: expected a finite threshold, got one that no capture exceeds.")
+        raise ConfigError(
+            f"--fail-on {text[:60]!r} ..: expected a finite threshold, got one that no capture can exceed. Give a "
+            "smaller number."
+        )
     return Limit(text, name, read["range"] or "", read["than"] or ">", value, unit)
 
 
@@ -145,7 +154,7 @@ def judge(
     """A verdict on each limit.
 
     Args:
-        limits: what `read_limits` gives.
+        limits: result of `read_limits`.
         timeline: an attributed timeline.
         places: its places.
         found: its findings.
@@ -184,7 +193,7 @@ def _judged(
     return Verdict(limit=limit.text, state="undecided" if reason else "kept", seen=seen, reason=reason)
 
 
-#: What is counted by a finding or a measure and may lie in any range, if nothing says which call launched it.
+#: Counts of a finding or measure that may lie in any range if their launch call is not recorded.
 _COUNTED = {
     **dict.fromkeys(("copies", "host-copy", "pageable-copy", "item-sync"), "copies"),
     **dict.fromkeys(("kernels", "repeated-kernel"), "kernels"),
@@ -194,7 +203,7 @@ _COUNTED = {
 
 
 def _unplaced(limit: Limit, timeline: Timeline, inside: NDArray[np.bool_]) -> list[str]:
-    """Why what is counted in a range may not be all that belongs there."""
+    """Reasons why the count in a range may be incomplete."""
     work, waits, faults = timeline.work, timeline.syncs.blocking, timeline.faults
     lone, stalls = (perhaps_in(timeline.ranges, rows, inside) for rows in (work, faults))
     numbers = {
@@ -207,9 +216,11 @@ def _unplaced(limit: Limit, timeline: Timeline, inside: NDArray[np.bool_]) -> li
     counted = _COUNTED.get(limit.name, "")
     if number := numbers.get(counted, 0):
         told = plural(number, counted.removesuffix("s")) if counted != "copies" else plural(number, "copy", "copies")
-        reasons.append(f"{told} of which no recorded call tells the range may be in {limit.range!r}")
+        reasons.append(f"{told} without a recorded launch call may be in {limit.range!r}")
     if limit.name in KINDS and calls_in(timeline.ranges, timeline.calls, inside)[1]:
-        reasons.append(f"{limit.range!r} overlaps ranges that it does not hold, and findings go by the innermost range")
+        reasons.append(
+            f"{limit.range!r} overlaps ranges that it does not contain, and findings belong to the innermost range"
+        )
     return reasons
 
 
@@ -219,7 +230,7 @@ def _within(row: Finding, name: str) -> bool:
 
 
 def _matches(name: str, wanted: str) -> bool:
-    """Whether a range is meant: by its name, with or without its numbers, or by a pattern with ``*``."""
+    """Whether a range matches: by its name, with or without its numbers, or by a pattern with ``*``."""
     if wanted == "forward" and re.search(r"(?<!\w)forward\b", name, re.IGNORECASE):
         return True
     plain = normal(name)
@@ -227,7 +238,7 @@ def _matches(name: str, wanted: str) -> bool:
 
 
 def ranges_like(places: Places, timeline: Timeline, wanted: str) -> NDArray[np.bool_]:
-    """Whether each range is one of that name, or lies in one; ``forward`` are steps and blocks, too."""
+    """Whether each range has that name or lies in one; ``forward`` also matches steps and blocks."""
     ranges = timeline.ranges
     meant = np.array([_matches(name, wanted) for name in ranges.names], bool)
     held = meant[ranges.name] if len(ranges) else np.zeros(0, bool)
@@ -242,10 +253,10 @@ def ranges_like(places: Places, timeline: Timeline, wanted: str) -> NDArray[np.b
 
 
 def _measured(name: str, timeline: Timeline, places: Places, inside: NDArray[np.bool_] | None) -> _Amount:
-    """A measure of the whole capture, or of what was launched in some of its ranges and below."""
+    """A measure of the whole capture, or of the work launched in some of its ranges and below."""
     work, idle = timeline.work, places.idle
     known = np.ones(len(timeline.ranges) + 1, bool) if inside is None else np.append(inside, False)
-    # A range that overlaps another without holding it has what was launched in both.
+    # A range that overlaps another without containing it has the work launched in both.
     made = known[timeline.calls.range] if inside is None else calls_in(timeline.ranges, timeline.calls, inside)[0]
     made = np.append(made, inside is None)
     of_work = made[work.call] | known[work.captured] | ((work.call == NONE) & known[work.range])
@@ -270,7 +281,7 @@ def _measured(name: str, timeline: Timeline, places: Places, inside: NDArray[np.
 
 
 def _value(limit: Limit, amount: _Amount) -> tuple[float, str]:
-    """The measured value in the unit of the limit, and in words."""
+    """The measured value in the unit of the limit, and as text."""
     if limit.unit == "%":
         share = amount.ns / amount.of_ns if amount.of_ns else 0.0
         return 100 * share, _plain(f"{units.percent(share)} of {units.time(amount.of_ns / 1e9)}")

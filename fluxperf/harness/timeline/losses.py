@@ -1,7 +1,8 @@
-"""Remarks of Nsight Systems about its own work, and whether they mean that events are missing.
+"""Diagnostics of Nsight Systems about its own work, and whether they mean that events are missing.
 
-The words are those that its versions write into ``DIAGNOSTIC_EVENT``; there is no code for them. A warning belongs to a
-process: helper processes that never use a GPU are told that their profiling did not start, which loses nothing.
+The patterns match the texts that its versions write into ``DIAGNOSTIC_EVENT``, as there are no codes. A warning belongs
+to a process: helper processes that never use a GPU get a warning that their profiling did not start, which loses
+nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _LOST = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 
-#: What a warning speaks of if it names it: none of these is read here.
+#: Subjects that a warning may name and that are not read here.
 _OTHERS = re.compile(
     r"\b(?:os runtime|osrt|cpu|sampl\w+|backtraces?|context switch\w*|scheduling|perf|opengl|vulkan|d3d\d*|dx1[12]|"
     r"direct3d|wddm|cudnn|cublas\w*|"
@@ -30,10 +31,10 @@ _OTHERS = re.compile(
     r"vsync|openxr)\b",
     re.IGNORECASE,
 )
-#: Said of every capture that the program itself ends (``cudaProfilerStop``), whether events are missing or not.
+#: Written for every capture that the program itself ends (``cudaProfilerStop``), whether events are missing or not.
 _ENDED = re.compile(r"\bnot all (?P<of>CUDA|NVTX) events might have been collected\b", re.IGNORECASE)
 _BEGUN = re.compile(r"\bprofiling (?:started|stopped) due to\b", re.IGNORECASE)
-#: Said where migrations of unified memory are not recorded, as on GPUs without peers.
+#: Written if migrations of unified memory are not recorded, as on GPUs without peers.
 NO_MIGRATIONS = re.compile(r"unified memory\b.*\b(?:cannot|can't|not)\b.*\btrac", re.IGNORECASE | re.DOTALL)
 _STOPPED = re.compile(r"\AProfiling has stopped")
 _NUMBER = re.compile(r"\bnumber of (?P<of>CUDA|NVTX) events collected:\s*(?P<number>[\d,.]+?)\.?\s*\Z", re.IGNORECASE)
@@ -43,7 +44,7 @@ _RANGES = re.compile(r"\bnvtx\b", re.IGNORECASE)
 
 
 def is_read(text: object) -> bool:
-    """Whether a sentence of the tool is of use here: it says that events may be missing, or speaks for the contrary."""
+    """Whether a diagnostic is relevant here: it says that events may be missing, or shows that none are."""
     if not isinstance(text, str):
         return False
     return _of(text) is not None or any(one.search(text) for one in (_BEGUN, _NUMBER, _STOPPED, NO_MIGRATIONS))
@@ -60,7 +61,7 @@ def _of(text: str) -> str | None:
 
 
 class Held(NamedTuple):
-    """Content of a capture by process: rows of CUDA and of NVTX, and launch calls without their work."""
+    """Content of a capture by process: rows of CUDA and of NVTX, and launch calls without work."""
 
     cuda: dict[int, int]
     ranges: dict[int, int]
@@ -70,12 +71,12 @@ class Held(NamedTuple):
 def losses_of(diagnostics: Sequence[Diagnostic], held: Held) -> tuple[list[Loss], list[str]]:
     """Possible losses, each sentence once, and notes about warnings that the content refutes.
 
-    A capture that the program begins and ends by itself is always said to lack events. It lacks none if it holds as
-    many as the tool says it collected, and the work of every launch call.
+    A capture that the program starts and ends itself always gets the warning that events may be missing. None are
+    missing if it has as many events as the tool says it collected, and the work of every launch call.
 
     Args:
-        diagnostics: what the tool said.
-        held: what there is.
+        diagnostics: texts of the tool.
+        held: content of the capture.
     """
     found: dict[tuple[str, str], Loss] = {}
     notes = []
@@ -86,8 +87,8 @@ def losses_of(diagnostics: Sequence[Diagnostic], held: Held) -> tuple[list[Loss]
             continue
         if _refuted(row, diagnostics, held):
             notes.append(
-                f"Nsight Systems says: {row.text} It says so of each capture that the program ends itself. Every event "
-                "that it collected is here, and every launch has its work: nothing is missing."
+                f"Nsight Systems warns: {row.text} It gives this warning for each capture that the program ends "
+                "itself. Every collected event is here, and every launch has its work: nothing is missing."
             )
         else:
             found.setdefault((of, row.text), Loss("cuda" if of == "cuda" else "ranges", row.text, row.process))
@@ -95,7 +96,7 @@ def losses_of(diagnostics: Sequence[Diagnostic], held: Held) -> tuple[list[Loss]
 
 
 def _refuted(row: Diagnostic, diagnostics: Sequence[Diagnostic], held: Held) -> bool:
-    """Whether a warning is the one of a capture that its program ended, and the capture is whole."""
+    """Whether a warning is only due to the program ending the capture, and the capture is complete."""
     ended = _ENDED.search(row.text)
     if ended is None or not row.process or held.unanswered.get(row.process):
         return False

@@ -1,12 +1,12 @@
-"""A timeline as plain data: what the host called, what a GPU did, and the NVTX ranges around the calls.
+"""A timeline as plain data: calls of the host, work of GPUs, and the NVTX ranges around the calls.
 
-Times are nanoseconds on the capture's own clock. A process is known by the id that the capture gives it
-(``globalPid``), since two machines may use one pid; a GPU by its id on the machine, since two processes may number the
-same GPU differently. Work belongs to the innermost range that was open when its *launch call* began: a GPU runs behind
-the host, so what executes during a range may have been launched before it.
+Times are nanoseconds on the capture's own clock. A process has the id that the capture gives it (``globalPid``), since
+two machines may use the same pid. A GPU has its id on the machine, since two processes may number the same GPU
+differently. Work belongs to the innermost range that was open when its *launch call* began: the GPU runs behind the
+host, so work that runs during a range may have been launched before it.
 
-A capture holds millions of rows, so they are kept in columns (`Ranges`, `Calls`, `Works`, `Waits`); a row is made an
-object (`Range`, `Call`, `Work`, `Sync`) where one is asked for.
+A capture has millions of rows, so they are kept in columns (`Ranges`, `Calls`, `Works`, `Waits`). A row becomes an
+object (`Range`, `Call`, `Work`, `Sync`) when it is accessed.
 """
 
 from __future__ import annotations
@@ -64,12 +64,12 @@ __all__ = [
 
 Of = Literal["cuda", "ranges", ""]
 
-#: The tool that records migrations of unified memory without being asked to.
+#: The tool that records migrations of unified memory without an option.
 NSYS = "Nsight Systems"
 
 
 class Thread(msgspec.Struct, frozen=True, gc=False):
-    """A thread of a process; ``id`` is the system's."""
+    """A thread of a process; ``id`` is its id in the operating system."""
 
     process: int
     id: int
@@ -77,7 +77,7 @@ class Thread(msgspec.Struct, frozen=True, gc=False):
 
 
 class Node(msgspec.Struct, frozen=True, gc=False):
-    """The creation of a node of a CUDA graph, by capture or, where ``original`` names another node, as its copy."""
+    """The creation of a node of a CUDA graph: by capture, or as a copy of the node ``original``."""
 
     id: int
     original: int | None
@@ -87,7 +87,7 @@ class Node(msgspec.Struct, frozen=True, gc=False):
 
 
 class Diagnostic(msgspec.Struct, frozen=True):
-    """A remark of the tool about its own work; ``process`` is the one that it concerns, or 0."""
+    """A diagnostic of the profiler about its own work; ``process`` is the process concerned, or 0."""
 
     severity: str
     text: str
@@ -103,14 +103,14 @@ class Loss(msgspec.Struct, frozen=True):
 
 
 class Damage(msgspec.Struct, frozen=True):
-    """Rows whose times cannot be true, in words; ``of`` is what they would be evidence of, if of anything."""
+    """A sentence about rows with impossible times; ``of`` is the kind of evidence that they affect, if any."""
 
     of: Of
     text: str
 
 
 class Timeline(msgspec.Struct):
-    """One capture by a tool. ``notes`` say what it cannot show, ``losses`` what the tool may have dropped.
+    """One capture. ``notes`` say what it cannot show, ``losses`` what the profiler may have dropped.
 
     ``faults_of`` are the sides whose page faults of unified memory were recorded.
     """
@@ -138,7 +138,7 @@ class Timeline(msgspec.Struct):
 
     @property
     def lost(self) -> bool:
-        """Whether the tool may have dropped events of any kind."""
+        """Whether the profiler may have dropped events of any kind."""
         return bool(self.losses)
 
     def chain(self, index: int) -> list[int]:
@@ -152,10 +152,10 @@ class Timeline(msgspec.Struct):
 
 
 def process_id(process: IdT) -> IdT:
-    """The system's pid in a capture's process id, or those of many."""
+    """The operating system's pid in a capture's process id; also for an array of them."""
     return process >> 24 & 0xFFFFFF
 
 
 def thread_id(thread: IdT) -> IdT:
-    """The system's thread id in a capture's ``globalTid``, or those of many."""
+    """The operating system's thread id in a capture's ``globalTid``; also for an array of them."""
     return thread & 0xFFFFFF

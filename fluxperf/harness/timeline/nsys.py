@@ -1,8 +1,8 @@
-"""Reads a capture of Nsight Systems: an SQLite file written by ``nsys export``, or a ``.nsys-rep`` through it.
+"""Reads a capture of Nsight Systems: an SQLite file from ``nsys export``, or a ``.nsys-rep`` that is exported first.
 
-Tables and columns come and go between versions, so each table is read through what ``PRAGMA table_info`` says is there;
-`nsys_tables` holds what is read from them. Schema facts: NVIDIA's "SQLite Export Schema Reference", and real exports of
-schema 3.24 and 3.25.
+Tables and columns differ between versions, so each table is read by the columns that ``PRAGMA table_info`` lists;
+`nsys_tables` describes the data read from them. Sources for the schema: NVIDIA's "SQLite Export Schema Reference", and
+real exports of schema 3.24 and 3.25.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def read_capture(path: Path) -> Timeline:
             timeline = timeline_of(export, schema)
     except (sqlite3.Error, UnicodeDecodeError) as error:
         raise TimelineError(
-            f"cannot read {path}: SQLite says {shown(str(error))!r}. Expected a whole export; the file is damaged or "
-            f"was cut off. Export it again: {EXPORT}"
+            f"cannot read {path}: expected a complete export, but SQLite reports {shown(str(error))!r}. The file "
+            f"is damaged or truncated. Export it again: {EXPORT}"
         ) from error
     attribute(timeline)
     add_unanswered(timeline)
@@ -56,15 +56,14 @@ def read_capture(path: Path) -> Timeline:
 
 
 def _read_report(path: Path) -> Timeline:
-    """Exports a report with the installed nsys, and reads that."""
+    """Exports a report with the installed nsys, and reads the export."""
     if not path.is_file():
-        raise TimelineError(f"cannot read {path}: no such file. Expected a capture made by: {_CAPTURE}")
+        raise TimelineError(f"cannot read {path}: expected a capture, found no such file. Make one with: {_CAPTURE}")
     program = find_nsys()
     if program is None:
         raise TimelineError(
-            f"cannot read {path}: expected nsys on PATH to export it, found none there, nor where its packages "
-            f"install it. Where Nsight Systems is installed "
-            f"run: {EXPORT}; then give the .sqlite file."
+            f"cannot read {path}: expected nsys on PATH or in an install path to export it, found none. On a "
+            f"machine with Nsight Systems run: {EXPORT}; then give the .sqlite file."
         )
     with scratch("fluxperf-nsys-") as folder:
         target = folder / "export.sqlite"
@@ -73,8 +72,8 @@ def _read_report(path: Path) -> Timeline:
         if done.returncode or not target.is_file():
             said = shown((done.stderr or done.stdout).strip()[-400:], 400)
             raise TimelineError(
-                f"cannot export {path}: nsys exited with {done.returncode} and said: {said}. Expected a report that "
-                "this version of nsys can read; export it with the version that wrote it."
+                f"cannot export {path}: nsys exited with {done.returncode} and said: {said}. Expected a report "
+                "that this version of nsys can read. Export it with the version that wrote it."
             )
         timeline = read_capture(target)
     timeline.source = str(path)
@@ -82,7 +81,7 @@ def _read_report(path: Path) -> Timeline:
 
 
 def _check_file(path: Path) -> None:
-    """Refuses what is not an SQLite file, or has fewer bytes than its header says."""
+    """Refuses a file that is not SQLite, or that has fewer bytes than its header states."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -93,25 +92,26 @@ def _check_file(path: Path) -> None:
         ) from error
     if not head.startswith(_MAGIC):
         raise TimelineError(
-            f"cannot read {path}: expected an SQLite file, got {size:,} bytes of something else. "
-            f"Traces in JSON are read by their name, .json or .json.gz. Make an SQLite file with: {EXPORT}"
+            f"cannot read {path}: expected an SQLite file, got {size:,} bytes of another format. Traces in JSON "
+            f"must be named .json or .json.gz. Make an SQLite file with: {EXPORT}"
         )
     page = int.from_bytes(head[16:18], "big")
     whole = (65536 if page == 1 else page) * int.from_bytes(head[28:32], "big")
-    counted = head[24:28] == head[92:96]  # else an old writer left the number of pages unset
+    counted = head[24:28] == head[92:96]  # otherwise an old writer left the number of pages unset
     if len(head) < 100 or (counted and size < whole):
         raise TimelineError(
-            f"cannot read {path}: it was cut off, with {size:,} of {whole:,} bytes. Copy or export it again: {EXPORT}"
+            f"cannot read {path}: expected {whole:,} bytes, got {size:,}: the file is truncated. Copy or export it "
+            f"again: {EXPORT}"
         )
 
 
 def _check_schema(export: Export) -> str:
-    """The schema's version, if its major is known."""
+    """The version of the schema, if its major version is known."""
     if not any(table in export.tables for table in TABLES):
         found = ", ".join(shown(name, 40) for name in sorted(export.tables)[:8]) or "no table at all"
         raise TimelineError(
-            f"{export.source}: expected an export of Nsight Systems, with a table {TABLES[0]}; found {found}. "
-            f"Make one with: {EXPORT}"
+            f"{export.source}: expected an export of Nsight Systems, with a table {TABLES[0]}; found {found}. Make "
+            f"one with: {EXPORT}"
         )
     said = versions(export)
     version = said.get("EXPORT_SCHEMA_VERSION", "")
@@ -121,33 +121,33 @@ def _check_schema(export: Export) -> str:
         product = said.get("EXPORT_PRODUCT_VERSION", "")
         by = f", written by Nsight Systems {shown(product, 40)}" if product else ""
         raise TimelineError(
-            f"{export.source}: expected an EXPORT_SCHEMA_VERSION of {known}, got {shown(version, 40)!r}{by}. Export "
-            "the report with a version of Nsight Systems that writes a known schema (2022.4 and later), or update "
-            "fluxperf."
+            f"{export.source}: expected an EXPORT_SCHEMA_VERSION of {known}, got {shown(version, 40)!r}{by}. "
+            "Export the report with a version of Nsight Systems that writes a known schema (2022.4 and later), or "
+            "update fluxperf."
         )
     return version
 
 
 def _check_content(export: Export) -> None:
-    """Refuses a capture in which nothing of CUDA happened, and one whose tables cannot be told apart."""
+    """Refuses a capture without CUDA events, and one whose tables lack required columns."""
     if not any(export.has_rows(table) for table in ACTIVITIES):
-        have = "it has NVTX ranges, but " if export.has_rows("NVTX_EVENTS") else ""
+        have = "it has NVTX ranges but " if export.has_rows("NVTX_EVENTS") else ""
         raise TimelineError(
-            f"{export.source}: the capture is empty: {have}no kernel, copy or CUDA call is in it. Expected CUDA to be "
-            f"traced while the program used a GPU: {_CAPTURE}"
+            f"{export.source}: expected CUDA events, but the capture is empty: {have}no kernel, copy or CUDA call "
+            f"is in it. Trace CUDA while the program uses a GPU: {_CAPTURE}"
         )
     for table, columns in _needed(export):
         missing = [column for column in columns if column not in export.tables.get(table, ())]
         if missing:
             what = f"columns {', '.join(missing)} of table {table}" if table in export.tables else f"table {table}"
             raise TimelineError(
-                f"{export.source}: expected {what}, which every export of schema {KNOWN_MAJORS[-1]}.x has; it is "
-                f"missing. Export the whole report again, without --tables: {EXPORT}"
+                f"{export.source}: expected {what}, which every export of schema {KNOWN_MAJORS[-1]}.x has, but it "
+                f"is missing. Export the whole report again, without --tables: {EXPORT}"
             )
 
 
 def _needed(export: Export) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Tables without which the rest cannot be read, and their columns."""
+    """Required tables, with their required columns."""
     yield "StringIds", ("id", "value")
     for table, columns in ACTIVITIES.items():
         if export.has_rows(table):

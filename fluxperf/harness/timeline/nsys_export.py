@@ -1,4 +1,4 @@
-"""An SQLite export of Nsight Systems: its tables, and rows of those columns that are there."""
+"""An SQLite export of Nsight Systems: its tables, and rows of the columns that exist."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _VERSIONED = re.compile(r"(?P<name>.+)_V\d+\Z")
 
 
 def real_names(tables: Iterable[str]) -> dict[str, str]:
-    """Tables of an export by their names without a version: some exports have ``NAME_V2`` in place of ``NAME``."""
+    """Real names of tables by their names without version: some exports have ``NAME_V2`` instead of ``NAME``."""
     names = sorted(tables)
     versioned = {found["name"]: name for name in names if (found := _VERSIONED.match(name))}
     return versioned | {name: name for name in names}
 
 
 class Export:
-    """An open export: its tables with their columns, and rows of those columns that are there.
+    """An open export: its tables with their columns, and rows of the columns that exist.
 
-    A table is known by its name without a version (`real_names`).
+    Tables are named without version (`real_names`).
     """
 
     def __init__(self, connection: sqlite3.Connection, source: str) -> None:
@@ -49,7 +49,7 @@ class Export:
         return otherwise if number is None else self.strings.get(number, otherwise)
 
     def unnamed(self, numbers: Column) -> int:
-        """How many of these are numbers of no registered string."""
+        """Number of given string ids that are not registered."""
         missing = [one for one in distinct(numbers).tolist() if one not in self.strings]
         return int(np.isin(numbers, missing).sum()) if missing else 0
 
@@ -57,13 +57,13 @@ class Export:
         return frozenset(str(row[1]) for row in self._connection.execute(f"PRAGMA table_info({_quoted(table)})"))
 
     def has_rows(self, table: str) -> bool:
-        """Whether a table is there and holds anything."""
+        """Whether a table exists and has rows."""
         if table not in self.tables:
             return False
         return self._connection.execute(f"SELECT 1 FROM {self._real(table)} LIMIT 1").fetchone() is not None
 
     def words(self, table: str, *names: str) -> str:
-        """A text that stands where a whole number is expected, as where pages are mixed up; "" if there is none."""
+        """The first text in columns of whole numbers, as left by damaged pages; "" if there is none."""
         found = [_quoted(name) for name in names if name in self.tables.get(table, ())]
         told = [
             f"typeof({name}) IN ('text', 'blob') AND CAST(CAST({name} AS INTEGER) AS TEXT) <> {name}" for name in found
@@ -76,16 +76,16 @@ class Export:
         return str(row[0]) or "an empty text" if row else ""
 
     def columns(self, table: str, *names: str, where: str = "1", filled: tuple[str, ...] = ()) -> list[Column]:
-        """Columns of whole numbers; 0 for what is empty, or not a number, and for a column or table that is missing.
+        """Columns of whole numbers; 0 for empty and other values, and for missing columns and tables.
 
         Args:
             table: the table.
             names: of the columns.
             where: a condition on the rows.
-            filled: columns of which is asked whether they hold anything: 0 and 1, after the others.
+            filled: columns for which a further column tells whether they have a value: 0 or 1.
 
         Raises:
-            TimelineError: a text stands where a time is expected.
+            TimelineError: a time is a text instead of a number.
         """
         there = self.tables.get(table)
         if there is None:
@@ -104,11 +104,11 @@ class Export:
         if word:
             raise TimelineError(
                 f"{self.source}: expected whole numbers of nanoseconds in start and end of table {table}, got "
-                f"{shown(word, 40)!r}. The file is damaged; export it again: {EXPORT}"
+                f"{shown(word, 40)!r}. The file is damaged. Export it again: {EXPORT}"
             )
 
     def numbers(self, table: str, *columns: str, where: str = "") -> Iterator[Any]:
-        """Rows of whole numbers; ``None`` for a column that is missing or empty. Nothing if the table is missing."""
+        """Rows of whole numbers; ``None`` for a column that is missing or empty. No rows if the table is missing."""
         return self.rows(table, [(column, "INTEGER") for column in columns], where)
 
     def texts(self, table: str, key: str, value: str) -> Iterator[tuple[Any, str]]:
@@ -119,7 +119,7 @@ class Export:
                 yield row
 
     def labels(self, table: str, column: str, default: dict[int, str]) -> dict[int, str]:
-        """Names of an ``ENUM_*`` table, or those known where it is missing."""
+        """Labels of an ``ENUM_*`` table, or the known ones if it is missing."""
         return {**default, **dict(self.texts(table, "id", column))}
 
     def rows(self, table: str, columns: list[tuple[str, str]], where: str = "") -> Iterator[Any]:
@@ -131,7 +131,7 @@ class Export:
         return self._connection.execute(f"SELECT {', '.join(wanted)} FROM {self._real(table)} {where}")
 
     def _real(self, table: str) -> str:
-        """The name of a table in SQL. A view, whose rows have no numbers, is copied when it is first asked for."""
+        """The name of a table in SQL. A view, whose rows have no numbers, is copied at the first use."""
         name = self._names[table]
         if name in self._unnumbered:
             self._unnumbered.remove(name)

@@ -1,6 +1,7 @@
-"""Page faults of unified memory in an Nsight Systems export, and whether they were asked for.
+"""Page faults of unified memory in an Nsight Systems export, and whether they were recorded.
 
-They are recorded with ``--cuda-um-gpu-page-faults`` and ``--cuda-um-cpu-page-faults`` only; migrations always are.
+They are recorded only with ``--cuda-um-gpu-page-faults`` and ``--cuda-um-cpu-page-faults``. Migrations are always
+recorded.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from fluxperf.harness.timeline.nsys_export import Export
 GPU_FAULTS = "CUDA_UM_GPU_PAGE_FAULT_EVENTS"
 HOST_FAULTS = "CUDA_UM_CPU_PAGE_FAULT_EVENTS"
 
-#: By side: its table, and the end of a name of ``META_DATA_CAPTURE`` that says for a process whether they are recorded.
+#: By side: its table, and the end of the name in ``META_DATA_CAPTURE`` of a process's option to record them.
 _SIDES: dict[Side, tuple[str, str]] = {
     "device": (GPU_FAULTS, "COLLECT_UVM_GPU_PAGE_FAULTS"),
     "host": (HOST_FAULTS, "COLLECT_UVM_CPU_PAGE_FAULTS"),
@@ -31,7 +32,7 @@ _KIND = Kind("cuda", "page fault")
 
 
 def read_faults(export: Export, damages: Damages) -> Faults:
-    """Page faults of devices, which come in groups, and those of the host, in the order of time."""
+    """Page faults of devices, which come in groups, and those of the host, ordered by time."""
     names = export.labels("ENUM_CUDA_UNIF_MEM_ACCESS_TYPE", "name", _ACCESSES)
     columns = ("start", "end", "globalPid", "deviceId", "numberOfPageFaults", "faultAccessType")
     start, end, process, gpu, number, access = export.columns(GPU_FAULTS, *columns)
@@ -53,17 +54,17 @@ def read_faults(export: Export, damages: Damages) -> Faults:
 
 
 def _word(name: str) -> str:
-    """How a device touched a page, by the end of a name of ``ENUM_CUDA_UNIF_MEM_ACCESS_TYPE``."""
+    """The kind of a device's access to a page, by the end of a name of ``ENUM_CUDA_UNIF_MEM_ACCESS_TYPE``."""
     word = name.rpartition("_")[2].lower()
     return "" if word == "unknown" else word
 
 
 def recorded_sides(export: Export, captured: Iterable[tuple[str, str]]) -> frozenset[Side]:
-    """The sides whose page faults were recorded: some are there, or every process was told to.
+    """The sides whose page faults were recorded: some exist, or the option was set for every process.
 
     Args:
         export: the export.
-        captured: names and values of ``META_DATA_CAPTURE``, where a name begins with that of a process.
+        captured: names and values of ``META_DATA_CAPTURE``; a name may begin with a process.
     """
     said = list(captured)
     found = set[Side]()

@@ -1,8 +1,8 @@
-"""Whole numbers of many rows of an SQLite table, a column for each expression.
+"""Whole numbers of many rows of an SQLite table, as a column for each expression.
 
-SQLite joins the numbers of many rows to one text, which takes a third of the time that a Python object for each of them
-would. Of an expression that had one value in all rows so far it only says whether it still has. Any value may stand in
-any column of an SQLite file: what does not read as numbers is cast.
+SQLite joins the numbers of many rows into one text, which takes a third of the time of a Python object for each number.
+For an expression that had the same value in all rows so far, only a change of the value is queried. A column of an
+SQLite file may contain any value: values that are not numbers are cast.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import numpy as np
 
 from fluxperf.harness.timeline.columns import Column, empty
 
-#: Rows that SQLite joins to texts at once: the texts of more would only take more memory.
+#: Rows that SQLite joins into texts at once. More rows would only need more memory.
 _CHUNK = 20_000
 
 _BEFORE_ALL = -(1 << 63)
 
 
 def whole(value: str) -> str:
-    """An expression of SQL as a whole number; 0 for what is empty, or not a number."""
+    """An SQL expression as a whole number; 0 for values that are empty or not numbers."""
     return f"ifnull(CAST({value} AS INTEGER), 0)"
 
 
 class _Read:
-    """One expression while its values are read: its value in all rows so far, if it is one, and parts of the column."""
+    """One expression while its values are read: its constant value so far, if there is one, and parts of the column."""
 
     def __init__(self, value: str, same: int) -> None:
         self.value = value
@@ -38,7 +38,7 @@ class _Read:
 
     @property
     def sql(self) -> str:
-        """The expression that is asked for: empty where it has the one value."""
+        """The expression to query; empty while it has the constant value."""
         if self.cast:
             return whole(self.value)
         told = f"ifnull({self.value}, 0)"
@@ -46,7 +46,7 @@ class _Read:
 
 
 class Rows:
-    """Rows of a table that fulfil a condition, in the order of their numbers.
+    """Rows of a table that fulfil a condition, ordered by row number.
 
     Args:
         connection: to the file.
@@ -59,7 +59,7 @@ class Rows:
         self._rows = f"FROM {table} WHERE rowid > ? AND ({where}) ORDER BY rowid LIMIT"
 
     def columns(self, values: Sequence[str]) -> tuple[int, list[Column], list[str]]:
-        """How many rows there are, the values of these expressions, and those of them that held more than numbers."""
+        """The number of rows, the values of these expressions, and the expressions with values that are not numbers."""
         first = self._connection.execute(
             f"SELECT {', '.join(['rowid', *map(whole, values)])} {self._rows} 1", (_BEFORE_ALL,)
         ).fetchone()
@@ -74,11 +74,11 @@ class Rows:
             for read, text in zip(reads, texts, strict=True):
                 read.parts.append(self._part(read, text, last, count))
             last, number = until, number + count
-        # The parts of each column go as it is made of them.
+        # The parts of a column are freed as soon as the column is built.
         return number, [_whole_column(read) for read in reads], [read.value for read in reads if read.cast]
 
     def _joined(self, reads: Sequence[_Read], after: int) -> Any:
-        """The number of the last row, how many rows there are, and of each expression a text of its values."""
+        """The number of the last row, the number of rows, and for each expression a text of its values."""
         named = "".join(f", {read.sql} AS n{at}" for at, read in enumerate(reads))
         joined = "".join(f", group_concat(n{at})" for at in range(len(reads)))
         query = f"SELECT max(r), count(*){joined} FROM (SELECT rowid AS r{named} {self._rows} {_CHUNK})"
@@ -104,9 +104,11 @@ def _whole_column(read: _Read) -> Column:
 
 
 def _parsed(text: str, count: int) -> Column | None:
-    """As many numbers as the text must hold; ``None`` if it holds anything else."""
+    """The numbers in a text, if it has exactly the expected number of them; else ``None``."""
     with warnings.catch_warnings():
-        warnings.simplefilter("error", DeprecationWarning)  # what is no number ends the text, with that
+        warnings.simplefilter(
+            "error", DeprecationWarning
+        )  # anything that is not a number ends the text, with a warning
         try:
             found: Column = np.fromstring(text, np.int64, sep=",")
         except (DeprecationWarning, ValueError):

@@ -42,7 +42,7 @@ _OVERHEADS = ("CUPTI_ACTIVITY_KIND_OVERHEAD", "CUPTI_ACTIVITY_KIND_JIT", "PROFIL
 
 _ON_GPU = ("start", "end", "deviceId", "streamId", "correlationId", "globalPid")
 
-#: Tables of CUDA activity, and the columns without which a row of them says nothing.
+#: Tables of CUDA activity, and the columns without which their rows are useless.
 ACTIVITIES = {
     KERNEL: (*_ON_GPU, "shortName"),
     MEMCPY: (*_ON_GPU, "bytes", "copyKind"),
@@ -52,7 +52,7 @@ ACTIVITIES = {
     _CALLS: ("start", "end", "globalTid", "correlationId", "nameId"),
 }
 
-#: The end of the name under which ``META_DATA_CAPTURE`` says, perhaps for each process, how graphs are traced.
+#: The end of the name in ``META_DATA_CAPTURE`` of the option for tracing graphs, possibly set per process.
 GRAPH_MODE = "CUDA_GRAPH_TRACE_OPTIONS:MODE"
 
 #: Event types of NVTX: push/pop range, start/end range, and the creation of a domain.
@@ -65,14 +65,14 @@ _VERSION = re.compile(r"_v\d+$")
 
 
 def timeline_of(export: Export, schema: str) -> Timeline:
-    """The timeline of an export, not attributed yet."""
+    """The timeline of an export, before attribution."""
     about, captured = versions(export), list(export.texts("META_DATA_CAPTURE", "name", "value"))
     notes, damages = not_understood(export, schema), Damages()
     calls = _calls(export, damages)
     work = all_work(export, damages)
     callers = distinct(calls.thread)
     computing = set(map(process_of, callers.tolist()))
-    if len(computing) == 1:  # exports without processes of GPU work: it is that of the one that calls
+    if len(computing) == 1:  # in exports without a process for GPU work, it belongs to the process of the call
         work.process = np.where(work.process == 0, next(iter(computing)), work.process)
     syncs = _syncs(export, callers, damages)
     ranges = _ranges(export, (work, calls, syncs), notes, damages)
@@ -84,7 +84,7 @@ def timeline_of(export: Export, schema: str) -> Timeline:
     threads = {*callers.tolist(), *distinct(ranges.thread).tolist()}
     diagnostics = _diagnostics(export)
     losses, refuted = losses_of(diagnostics, _held(export, calls, work, syncs))
-    told = [f"Nsight Systems says: {row.text}" for row in losses]
+    told = [f"Nsight Systems reports: {row.text}" for row in losses]
     apart = left_out(export, (*ACTIVITIES, "NVTX_EVENTS", "DIAGNOSTIC_EVENT"))
     told += [f"Not all is here: {row.text}. Export the whole report again." for row in apart]
     seen = {process_of(thread) for thread in threads} | set(distinct(work.process).tolist())
@@ -113,27 +113,27 @@ def timeline_of(export: Export, schema: str) -> Timeline:
 
 
 def _graph_mode(captured: Iterable[tuple[str, str]]) -> str:
-    """How graphs were traced; where processes differ, as a whole, which shows the least.
+    """How graphs were traced. If processes differ: as a whole, which shows the least.
 
     Args:
-        captured: names and values of ``META_DATA_CAPTURE``, where a name may begin with that of a process.
+        captured: names and values of ``META_DATA_CAPTURE``; a name may begin with a process.
     """
     found = {value for name, value in captured if name.endswith(GRAPH_MODE)}
     return next((value for value in sorted(found) if value.lower() == "graph"), min(found, default=""))
 
 
 def _note_gaps(mode: str, calls: Calls, ranges: Ranges, work: Works, notes: list[str]) -> None:
-    """Says what the capture cannot show."""
+    """Notes about data that the capture lacks."""
     launched = any("GraphLaunch" in name for name, _ in calls.kinds)
     if (mode.lower() == "graph" and launched) or work.flags("graph").any():
         notes.append(
-            "CUDA graphs were traced as a whole: kernels and copies inside a graph are not in the capture, and not in "
-            "any count here. Capture with --cuda-graph-trace=node."
+            "CUDA graphs were traced as a whole: kernels and copies inside a graph are missing from the capture, "
+            "and from all counts here. Capture again with --cuda-graph-trace=node."
         )
     if not len(calls):
         notes.append("No CUDA calls were captured, so no work can be attributed to a range.")
     if not len(work):
-        notes.append("No GPU work was captured: nothing shows what the GPU did.")
+        notes.append("No GPU work was captured, so nothing is known about the activity of the GPU.")
     if not len(ranges):
         notes.append("No NVTX ranges were captured: run the program with ranges, and nsys with -t cuda,nvtx.")
 
@@ -156,7 +156,7 @@ def _api(name: str) -> Api:
 
 
 def _numbered_gpus(export: Export, work: Works, syncs: Waits, faults: Faults) -> Gpus:
-    """Gives work, waits and page faults the number of the machine's GPU for the one that their process knows it by."""
+    """Replaces the GPU number of the process by that of the machine, in work, waits and page faults."""
     columns = [("pid", "INTEGER"), ("cudaId", "INTEGER"), ("gpuId", "INTEGER"), ("uuid", "TEXT")]
     rows = [row for row in export.rows("TARGET_INFO_CUDA_DEVICE", columns) if None not in row[:3]]
     known = {(pid, cuda): Device(gpu, uuid or "") for pid, cuda, gpu, uuid in rows}
@@ -175,7 +175,7 @@ def _numbered_gpus(export: Export, work: Works, syncs: Waits, faults: Faults) ->
 
 
 def _nodes(export: Export) -> list[Node]:
-    """Nodes of graphs as they were created; those without a node or a thread say nothing."""
+    """Creations of graph nodes. Those without a node or a thread are ignored."""
     return [
         Node(node, original or None, start or 0, process_of(thread), thread)
         for start, thread, node, original in export.numbers(
@@ -210,7 +210,7 @@ def _syncs(export: Export, callers: Column, damages: Damages) -> Waits:
 
 
 def _ranges(export: Export, others: tuple[Works, Calls, Waits], notes: list[str], damages: Damages) -> Ranges:
-    """Push/pop and start/end ranges; one that was never closed is drawn up to the end of the others."""
+    """Push/pop and start/end ranges. A range that was never closed ends at the last end of the others."""
     domains: dict[tuple[int, int], str] = {}
     texts = [("text", "TEXT"), ("textId", "INTEGER")]
     which = [("globalTid", "INTEGER"), ("domainId", "INTEGER")]
@@ -224,7 +224,7 @@ def _ranges(export: Export, others: tuple[Works, Calls, Waits], notes: list[str]
     ended, paid, named, worded = (one > 0 for one in filled)
     damages.unnamed(Kind("ranges", "NVTX range"), export.unnamed(registered[named & ~worded]))
     name, names = _range_names(export, where, np.where(named, registered, NONE), worded)
-    # What is open when profiling stops is closed then, by Nsight Systems.
+    # Nsight Systems closes open ranges when profiling stops.
     closed = ended & ~np.isin(end, _stopped(export))
     of_domain, firsts = codes(thread >> 24, domain) if len(thread) else (thread, thread)
     start_ns, end_ns = damages.bounded(Kind("ranges", "NVTX range"), start, np.where(closed, end, start))
@@ -250,7 +250,7 @@ def _ranges(export: Export, others: tuple[Works, Calls, Waits], notes: list[str]
 
 
 def _range_names(export: Export, where: str, registered: Column, worded: NDArray[np.bool_]) -> tuple[Column, list[str]]:
-    """For each range the place of its name, and the names: texts of their own, or registered strings."""
+    """For each range the index of its name, and the names: own texts, or registered strings."""
     if not len(registered):
         return empty(), []
     words: list[str] = []
@@ -259,7 +259,7 @@ def _range_names(export: Export, where: str, registered: Column, worded: NDArray
     if len(own):
         rows = export.rows("NVTX_EVENTS", [("text", "TEXT")], f"WHERE ({where}) AND text IS NOT NULL ORDER BY rowid")
         texts[own], words = numbered(text for (text,) in rows)
-    # Few names stand for many ranges: each is looked up once, in the order in which it comes first.
+    # Many ranges share few names: each name is looked up once, in the order of the first use.
     places, firsts = codes(texts, registered)
     order = np.argsort(firsts)
     pairs = zip(texts[firsts[order]].tolist(), registered[firsts[order]].tolist(), strict=True)
@@ -272,7 +272,7 @@ def _range_names(export: Export, where: str, registered: Column, worded: NDArray
 
 
 def _stopped(export: Export) -> list[int]:
-    """When profiling stopped, as far as the export says it."""
+    """When profiling stopped, if the export says so."""
     said = export.rows("DIAGNOSTIC_EVENT", [("timestamp", "INTEGER"), ("text", "TEXT")])
     found = [at for at, text in said if at is not None and text and text.startswith("Profiling has stopped")]
     return [*found, *(row for (row,) in export.numbers("ANALYSIS_DETAILS", "duration") if row)]
@@ -282,8 +282,8 @@ def _note_unclosed(names: list[str], notes: list[str]) -> None:
     several = list(dict.fromkeys(names))
     shown = units.listing([repr(name) for name in several])
     notes.append(
-        f"Never closed: {plural(len(names), 'range')} ({shown}). They are drawn up to the end of the capture and hold "
-        "nothing: what was launched in them alone is under (no range)."
+        f"Never closed: {plural(len(names), 'range')} ({shown}). They are drawn up to the end of the capture and "
+        "contain nothing: work launched in them alone is under (no range)."
     )
 
 
@@ -318,7 +318,7 @@ def _held(export: Export, calls: Calls, work: Works, syncs: Waits) -> Held:
 
 
 def _read_overheads(export: Export, damages: Damages) -> Overheads:
-    """Loading of code, and time of the tool itself; what is not known says nothing."""
+    """Loading of code, and overhead of the profiler itself. Unknown kinds are ignored."""
     parts = []
     for table in _OVERHEADS:
         start, end, thread, kind, name = export.columns(table, "start", "end", "globalTid", "overheadType", "nameId")

@@ -1,4 +1,4 @@
-"""Which schema an export has, and what of it is not understood."""
+"""The schema version of an export, and tables in it that are unknown."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from fluxperf.harness.timeline.model import Loss
 from fluxperf.harness.timeline.nsys_export import Export
 from fluxperf.words import whole_in
 
-#: Table of versions; up to schema 3.0 it had the other name.
+#: Table of versions. Up to schema 3.0 it had the second name.
 TABLES = ("META_DATA_EXPORT", "EXPORT_META_DATA")
 
-#: Majors of ``EXPORT_SCHEMA_VERSION`` whose tables are known. A new major may give a column another meaning.
+#: Major versions of ``EXPORT_SCHEMA_VERSION`` with known tables. A new major version may change the meaning of columns.
 KNOWN_MAJORS = (3,)
 
-#: The newest minor of them that was seen.
+#: The newest known minor version of each.
 NEWEST = (3, 25)
 
 
 def versions(export: Export) -> dict[str, str]:
-    """Versions that the export states, by name; empty for another database."""
+    """Versions in the export, by name; empty for another database."""
     found: dict[str, str] = {}
     for table in TABLES:
         found |= dict(export.texts(table, "name", "value"))
@@ -56,7 +56,7 @@ def _asked_for(table: str, patterns: str) -> bool:
     return False
 
 
-#: Tables of CUDA activity that are known; those that nothing is read from hold nothing that is shown.
+#: Known tables of CUDA activity. Those that are not read contain nothing that is shown.
 _KNOWN_ACTIVITIES = frozenset(
     f"CUPTI_ACTIVITY_KIND_{name}"
     for name in (
@@ -67,13 +67,13 @@ _KNOWN_ACTIVITIES = frozenset(
 
 
 def not_understood(export: Export, schema: str) -> list[str]:
-    """A sentence about a schema that is newer than those that are known, and about its tables that were not read."""
+    """A sentence about a schema that is newer than the known ones, and about tables that were not read."""
     minor = whole_in("".join(schema.split(".")[1:2]))
     if minor is None or minor <= NEWEST[1]:
         return []
     tables = [name for name in sorted(export.tables) if name.startswith("CUPTI_ACTIVITY_KIND_")]
     unread = [name for name in tables if name not in _KNOWN_ACTIVITIES and export.has_rows(name)]
     known = ".".join(map(str, NEWEST))
-    text = f"Schema {schema} is newer than {known}, the newest that is known: read was what is as there."
+    text = f"Schema {schema} is newer than {known}, the newest known one. Known tables and columns were read."
     named = units.listing(unread)
-    return [f"{text} Not read, since they are not known: {named}." if unread else text]
+    return [f"{text} Unknown tables were not read: {named}." if unread else text]

@@ -1,4 +1,4 @@
-"""Work of GPUs in an Nsight Systems export: kernels, copies, memsets, and graphs traced as a whole."""
+"""GPU work in an Nsight Systems export: kernels, copies, memsets, and graphs traced as a whole."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _MEMORY_KINDS = dict(
 )
 _MIGRATIONS = {1: "USER", 2: "COHERENCE", 3: "PREFETCH", 4: "EVICTION", 5: "ACCESS_COUNTERS"}
 
-#: By the end of a name of ``ENUM_CUDA_UNIF_MEM_MIGRATION``; newer versions label coherence as a page fault.
+#: By the end of a name of ``ENUM_CUDA_UNIF_MEM_MIGRATION``. Newer versions label coherence as a page fault.
 _CAUSES = {
     "USER": USER_PREFETCH,
     "COHERENCE": FAULT,
@@ -66,7 +66,7 @@ _SHAPE = ("gridX", "gridY", "gridZ", "blockX", "blockY", "blockZ")
 
 
 def all_work(export: Export, damages: Damages) -> Works:
-    """Work in the order of time, with the number that its process gives the GPU."""
+    """Work ordered by time, with the number that its process gives the GPU."""
     tables = [kind(export, damages) for kind in (_kernels, _copies, _memsets, _graphs)]
     work = Works.joined([table for table in tables if len(table)])
     untimed = int(((work.start_ns == 0) & (work.end_ns == 0)).sum())
@@ -77,14 +77,14 @@ def all_work(export: Export, damages: Damages) -> Works:
 
 
 def _work(export: Export, damages: Damages, table: str, columns: tuple[str, ...], what: Callable[..., What]) -> Works:
-    """Work of one table. Of what it is a capture holds few combinations: each is looked up once.
+    """Work of one table. A capture has few combinations of properties, so each is looked up once.
 
     Args:
         export: the export.
-        damages: is told of damage.
+        damages: collects damage.
         table: its table.
-        columns: what ``what`` is told.
-        what: gives what work is from the values of these columns.
+        columns: arguments of ``what``.
+        what: returns the kind of work for values of these columns.
     """
     kind, size = _TABLES[table]
     wanted = ("start", "end", "correlationId", "graphNodeId", size, "globalPid", "deviceId", "streamId", *columns)
@@ -139,7 +139,7 @@ def _copies(export: Export, damages: Damages) -> Works:
     def what(kind: int, source: int | None, target: int | None, count: int | None, cause: int | None) -> What:
         found = _DIRECTION.search(kinds.get(kind, ""))
         memory = [memories.get(one, "Unknown") if one is not None else "Unknown" for one in (source, target)]
-        # Of a kind that names no sides the memory may tell them.
+        # if the kind does not name the sides, the kinds of memory may
         sides = [_SIDES[found[at]] if found else _MEMORY_SIDES.get(memory[at - 2].lower(), "") for at in (2, 3)]
         copy = Copy(
             direction=labels.get(kind) or (found[0].strip("_") if found else f"kind {kind}"),

@@ -1,4 +1,4 @@
-"""Kinds of overhead that CUPTI and Nsight Systems record: what loads code, and what the tool itself costs."""
+"""Kinds of overhead that CUPTI and Nsight Systems record: loading of code, and costs of the profiler itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KINDS = [LOADING, COMPILING, QUEUE_FULL, TOOL]
 #: By ``overheadType`` of an Nsight Systems export (``ENUM_CUPTI_OVERHEAD_TYPE``).
 WORDS = {2: COMPILING, 3: TOOL, 4: TOOL, 5: TOOL, 6: LOADING, 7: LOADING, 8: QUEUE_FULL}
 
-# Exports without types name each overhead; a library is loaded as code is.
+# Exports without types have a name for each overhead. Loading of a library counts as loading of code.
 _BY_NAME = {
     LOADING: re.compile(r"module loading|lazy function|^dlopen|^dlclose", re.IGNORECASE),
     COMPILING: re.compile(r"compiler|\bJIT\b", re.IGNORECASE),
@@ -26,5 +26,5 @@ _BY_NAME = {
 
 
 def word_of(name: str) -> str:
-    """The kind of an overhead by its name; empty for one that says nothing."""
+    """The kind of an overhead by its name; empty if the name is not known."""
     return next((kind for kind, pattern in _BY_NAME.items() if pattern.search(name)), "")

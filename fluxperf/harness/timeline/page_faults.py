@@ -12,7 +12,7 @@ from fluxperf.harness.timeline.tables import OfKinds
 
 
 class Fault(msgspec.Struct, frozen=True, gc=False):
-    """``number`` page faults of unified memory that were served together; ``range`` is what unified.py says it is.
+    """``number`` page faults of unified memory that were served together; ``range`` is assigned as in unified.py.
 
     Those of the host have no duration, and no GPU (0).
     """
@@ -40,7 +40,7 @@ class Faults(OfKinds[Fault, FaultKind]):
 
     @property
     def unplaced(self) -> NDArray[np.bool_]:
-        """Whether nothing tells the range of each row."""
+        """Whether the range of each row is unknown."""
         found: NDArray[np.bool_] = self.range == NONE
         return found
 

@@ -1,9 +1,9 @@
-"""Where in a program something happened: steps, blocks and ops by the names of ranges, or the path of ranges.
+"""Places in a program: steps, blocks and ops by the names of ranges, or paths of ranges.
 
-fluxperf names its ranges ``step 2 / double 7 / qkv_heads``: a step is "step N", or "ProfilerStep#N" as PyTorch's
-profiler has it, a block "embed N", "double N", "single N", "final N" or "loop N" (the sampler's own), an op is the
-outermost range inside of those. Ranges outside of any step and block, which is all of them in another program, go by
-their path. In a path and in the name of an op numbers that stand alone are ``*``: turns of a loop are one place.
+fluxperf names its ranges ``step 2 / double 7 / qkv_heads``. A step is "step N", or "ProfilerStep#N" as in PyTorch's
+profiler. A block is "embed N", "double N", "single N", "final N" or "loop N" (the sampler's own). An op is the
+outermost range inside of those. Ranges outside of steps and blocks, such as all ranges of another program, are named by
+their path. In paths and names of ops, separate numbers are replaced by ``*``, so that turns of a loop are one place.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ NO_RANGE = "(no range)"
 
 _STEP = re.compile(r"step \d+|ProfilerStep#\d+")
 _BLOCK = re.compile(r"(?:embed|double|single|final|loop) \d+")
-#: Operators as PyTorch names them; it opens a range for each call.
+#: Operators as PyTorch names them. It opens a range for each call.
 _OPERATOR = re.compile(r"(?:aten|prims|torch\w*|c10d\w*|quantized|_\w+)::\w")
 _FORWARD = re.compile(r"(?<!\w)forward\b", re.IGNORECASE)
-#: Characters from which on a path is not continued: ranges that nest without end, as of a recursion.
+#: Maximum length of a path in characters, as ranges of a recursion nest without limit.
 _LONGEST = 1000
 _CUT = " / .."
 
@@ -35,7 +35,7 @@ _NUMBER = re.compile(r"(?<=[ =:,#\[(])\d+\b")
 
 
 def normal(name: str) -> str:
-    """The name of a range with ``*`` in place of numbers that stand alone."""
+    """The name of a range with ``*`` in place of separate numbers."""
     return _NUMBER.sub("*", name)
 
 
@@ -47,7 +47,7 @@ def _below(path: str, name: str) -> str:
 
 
 class _Name(NamedTuple):
-    """A range's name, taken apart: its form in a path, and the kind of range."""
+    """Parts of a range's name: its form in a path, and the kind of range."""
 
     in_path: str
     is_step: bool
@@ -68,14 +68,14 @@ class Places:
         self._timeline = timeline
         self._ranges = ranges
         names = [_read(name) for name in ranges.names]
-        #: Paths, and by index of a range the number of its path.
+        #: Paths, and for each range the index of its path.
         self.paths: list[str] = []
         numbers, ids = [0] * len(ranges), dict[tuple[int, str], int]()
-        # By index of a range that of the range which makes its place at a level, a list for each level.
+        # For each level, a list with the range that names the place of each range.
         root, step, block, op = ([NONE] * len(ranges) for _ in range(4))
         forward = [False] * len(ranges)
         parents, named = ranges.parent.tolist(), ranges.name.tolist()
-        # Whatever is around a range began before it, or with it and was longer.
+        # A range around another starts earlier, or at the same time and is longer.
         for index in np.lexsort((-ranges.end_ns, ranges.start_ns)).tolist():
             name, parent = names[named[index]], parents[index]
             key = (NONE if parent == NONE else numbers[parent], name.in_path)
@@ -120,12 +120,12 @@ class Places:
         return found
 
     def homes(self, indices: Column) -> Column:
-        """The innermost range around each, or itself, that is no call of an operator of PyTorch's."""
+        """The innermost range around each range, or itself, that is not a call of a PyTorch operator."""
         return self._homes[indices]
 
     @cached_property
     def idle(self) -> Gaps:
-        """Times in which a GPU did nothing, in the order of their ends; found once."""
+        """Times in which a GPU was idle, ordered by their ends; computed once."""
         timeline = self._timeline
         return gaps(timeline.work, self._ranges.start_ns[self._root], timeline.calls)
 
@@ -155,12 +155,12 @@ class Places:
         return NO_RANGE if index == NONE else self.paths[self.path_numbers[index]]
 
     def of(self, row: Work, level: Level) -> tuple[str, int]:
-        """`at` of the range that launched a piece of work; op and block of a graph's node are those of its capture."""
+        """`at` for the range that launched a piece of work. A node of a graph has the op and block of its capture."""
         captured = row.captured != NONE and level in ("op", "block")
         return self.at(row.captured if captured else row.range, level)
 
     def path_of(self, row: Work) -> str:
-        """`path` of the range that launched a piece of work, and of the one that captured it."""
+        """`path` of the range that launched a piece of work, followed by that of the range that captured it."""
         return self._joined(row.range, row.captured)
 
     def _joined(self, around: int, captured: int) -> str:
@@ -170,7 +170,7 @@ class Places:
         return inner if around == NONE else _below(self.path(around), inner)
 
     def paths_of(self, work: Works) -> tuple[Column, list[str]]:
-        """`path_of` of all work: for each piece the place of its path in a list."""
+        """`path_of` for all work: for each piece the index of its path in a list."""
         if not len(work):
             return empty(), []
         if not len(self._ranges):
@@ -181,17 +181,17 @@ class Places:
         return _merged(numbers, [self._joined(*pair) for pair in pairs])
 
     def rows_of(self, work: Works, level: Level) -> tuple[Column, list[str]]:
-        """Names of the rows of a table at a level: for each piece of work the place of its row's in a list."""
+        """Names of the rows of a table at a level: for each piece of work the index of its row's name in a list."""
         if not len(work):
             return empty(), []
         around = np.where(work.captured != NONE, work.captured, work.range) if level in ("op", "block") else work.range
         return self.named(around, level)
 
     def named(self, indices: Column, level: Level) -> tuple[Column, list[str]]:
-        """Names of the places of ranges at a level: for each the place of its name in a list."""
+        """Names of the places of ranges at a level: for each range the index of its place's name in a list."""
         if not len(indices):
             return empty(), []
-        # Few names stand for many ranges: a range goes by its path, or by the name of the range that makes its place.
+        # Many ranges share few names. A range is named by its path, or by the range that names its place.
         owners = self.owners(indices, level)
         own = np.append(self._ranges.name, NONE)[owners]
         by_path = (indices == NONE) | (level == "range") | ~np.append(self.stepped, False)[indices]
@@ -199,7 +199,7 @@ class Places:
         return _merged(numbers, [self.at(index, level)[0] for index in indices[firsts].tolist()])
 
     def owners(self, indices: Column, level: Level) -> Column:
-        """For each range the index of the one that makes its place at a level, or ``NONE``."""
+        """For each range the index of the range that names its place at a level, or ``NONE``."""
         if level == "range":
             return indices
         own = self._op if level == "op" else self._block if level == "block" else self._step
@@ -207,7 +207,7 @@ class Places:
         return np.append(found, NONE)[indices]
 
     def in_forward(self, index: int) -> bool:
-        """Whether a range lies in a step, a block, or a range named forward; where none does, whether it is a range."""
+        """Whether a range lies in a step, a block, or a range named forward. Without these, every range counts."""
         return index != NONE and (bool(self._forward[index]) or not self._knows_forward)
 
     def forwards(self, indices: Column) -> Column:
@@ -220,7 +220,7 @@ class Places:
         return index != NONE and bool(self.stepped[index])
 
     def at(self, index: int, level: Level) -> tuple[str, int]:
-        """Name of a range's place at a level, and the index of the range that makes it (or ``NONE``)."""
+        """Name of a range's place at a level, and the index of the range that names it (or ``NONE``)."""
         if index == NONE:
             return NO_RANGE, NONE
         if level == "range" or not self.in_step(index):
@@ -233,7 +233,7 @@ class Places:
 
 
 def _merged(numbers: Column, names: list[str]) -> tuple[Column, list[str]]:
-    """Numbers of names, equal names alike."""
+    """Indices of names, the same index for equal names."""
     known: dict[str, int] = {}
     places = np.array([known.setdefault(name, len(known)) for name in names], np.int64)
     return places[numbers], list(known)

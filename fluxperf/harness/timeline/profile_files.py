@@ -1,4 +1,4 @@
-"""The files of one profile: they appear together when all is done, and replace others only if told to."""
+"""The files of one profile: they appear together when all are complete, and replace existing files only on request."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ProfileFiles(NamedTuple):
     ledger: Path
 
     def there(self) -> list[Path]:
-        """Those that exist."""
+        """The paths that exist."""
         return [path for path in self if path.exists()]
 
 
@@ -29,30 +29,31 @@ def files_of(stem: Path) -> ProfileFiles:
     """Paths that begin with a folder and a name.
 
     Raises:
-        ConfigError: there is no name.
+        ConfigError: the name is missing.
     """
     if not stem.name or stem.is_dir():
         raise ConfigError(
-            f"profile --output {stem}: expected FOLDER/NAME, to which .nsys-rep, .sqlite, .json and .ledger.json are "
-            "added, got a folder. Add a name."
+            f"profile --output {stem}: expected FOLDER/NAME, to which .nsys-rep, .sqlite, .json and .ledger.json "
+            "are added, got a folder. Add a name."
         )
     return ProfileFiles(*(stem.with_name(stem.name + end) for end in (".nsys-rep", ".sqlite", ".json", ".ledger.json")))
 
 
 @contextmanager
 def staged(final: ProfileFiles, overwrite: bool) -> Iterator[ProfileFiles]:
-    """Paths to write to, in a folder beside the final ones; what is there at the end is moved to its place.
+    """Temporary paths in a folder beside the final ones. At the end the files are moved to their final paths.
 
-    Whatever is raised leaves nothing behind, and the files that were there before as they were.
+    After an error nothing is left behind, and existing files are unchanged.
 
     Raises:
         ConfigError: one of the files exists.
-        RecordError: the place cannot be written to.
+        RecordError: the folder cannot be written to.
     """
     before = final.there()
     if before and not overwrite:
         raise ConfigError(
-            f"profile: expected no file at {', '.join(map(str, before))}. Choose another --output, or add --overwrite."
+            f"profile: expected no file at {', '.join(map(str, before))}, but it exists. Choose another --output, "
+            "or add --overwrite."
         )
     folder = final.trace.parent
     try:
@@ -64,9 +65,9 @@ def staged(final: ProfileFiles, overwrite: bool) -> Iterator[ProfileFiles]:
                 if path.exists():
                     place(path, target)
                 else:
-                    target.unlink(missing_ok=True)  # of an older profile
+                    target.unlink(missing_ok=True)  # from an older profile
     except OSError as error:
         raise RecordError(
-            f"profile: cannot write to {folder}: {error.strerror}. Expected a folder that can be written to, with room "
-            "for the capture."
+            f"profile: cannot write to {folder}: {error.strerror}. Expected a writable folder with space for the "
+            "capture. Choose another --output."
         ) from error

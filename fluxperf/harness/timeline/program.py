@@ -28,10 +28,10 @@ class Program(NamedTuple):
 
 
 def program(words: Sequence[str]) -> Program:
-    """The program that a command line names: ``python FILE``, ``python -m MODULE`` or ``python -c CODE``.
+    """The program of a command line: ``python FILE``, ``python -m MODULE`` or ``python -c CODE``.
 
     Raises:
-        ConfigError: another command, another interpreter, options of the interpreter, or a file that is not there.
+        ConfigError: another command, another interpreter, options of the interpreter, or a file that does not exist.
     """
     rest = list(words)
     if rest and re.fullmatch(r"python(\d+(\.\d+)?)?(\.exe)?", os.path.basename(rest[0])):
@@ -43,11 +43,11 @@ def program(words: Sequence[str]) -> Program:
         came = " ".join(words) or "nothing"
         raise ConfigError(
             f"witness: expected python FILE, python -m MODULE or python -c CODE with its arguments, got {came!r}. "
-            "The program runs inside of fluxperf's own interpreter, so options of another are not taken; set variables "
-            "such as PYTHONUNBUFFERED instead."
+            "The program runs inside of fluxperf's own interpreter, so interpreter options are not accepted. Set "
+            "variables such as PYTHONUNBUFFERED instead."
         )
     if not os.path.exists(rest[0]):
-        raise ConfigError(f"witness: expected a Python file, but {rest[0]!r} does not exist.")
+        raise ConfigError(f"witness: expected a Python file, but {rest[0]!r} does not exist. Correct the path.")
     return Program("file", rest[0], tuple(rest[1:]))
 
 
@@ -56,15 +56,15 @@ def _same_interpreter(word: str) -> None:
     own = os.path.dirname(sys.executable)
     if folder and not (os.path.isdir(folder) and os.path.samefile(folder, own)):
         raise ConfigError(
-            f"witness: expected fluxperf's own interpreter, {sys.executable}, got {word}. "
-            "Install fluxperf beside the program, or write just `python`."
+            f"witness: expected fluxperf's own interpreter, {sys.executable}, got {word}. Install fluxperf into "
+            "the environment of the program, or write just `python`."
         )
 
 
 def run(wanted: Program) -> int:
-    """Runs a program as ``__main__`` and returns its exit code, after the threads that it started.
+    """Runs a program as ``__main__`` and returns its exit code, after the threads that it started have ended.
 
-    What it raises is printed as the interpreter prints it, and the code is 1.
+    An exception of the program is printed as by the interpreter, and the exit code is 1.
     """
     with _as_main(wanted):
         exits = _Exit()
@@ -89,7 +89,7 @@ def _execute(wanted: Program) -> None:
 
 @contextmanager
 def _as_main(wanted: Program) -> Iterator[None]:
-    """Arguments and first folder of the import path as the program expects them."""
+    """Sets arguments and the first folder of the import path as the program expects them."""
     arguments, path, main = sys.argv, list(sys.path), sys.modules["__main__"]
     first = {"file": wanted.target, "module": "-m", "code": "-c"}[wanted.kind]
     sys.argv = [first, *wanted.arguments]
@@ -103,7 +103,7 @@ def _as_main(wanted: Program) -> Iterator[None]:
 
 
 class _Exit:
-    """Takes whatever a program ends with, and knows the exit code that the interpreter would give it."""
+    """Catches the exception that ends a program, and computes the interpreter's exit code for it."""
 
     def __init__(self) -> None:
         self.code = 0

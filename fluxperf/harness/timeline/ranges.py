@@ -1,8 +1,8 @@
 """NVTX ranges as the program's Python code opens them: through ``nvtx``, CuPy or PyTorch, by thread.
 
-The functions that push and pop are wrapped in place, when their module is imported; without a tool attached, those of
-``nvtx`` would otherwise do nothing at all. Wrappers stay for the life of the process and pass every call on. Ranges
-that a library's own C++ code pushes, and ``start_range``, which belongs to no thread, are not seen.
+The push and pop functions are wrapped in place when their module is imported. Without a profiler those of ``nvtx``
+would otherwise do nothing. Wrappers stay for the life of the process and forward every call. Not seen are ranges that a
+library's C++ code pushes, and ``start_range``, which belongs to no thread.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _UNNAMED = "(unnamed)"
 
 
 class Ranges:
-    """Open ranges of every thread, and the names of all that were ever opened."""
+    """Open ranges of every thread, and the names of all ranges that were ever opened."""
 
     def __init__(self) -> None:
         self._local = threading.local()
         self.seen: set[str] = set()
 
     def open(self) -> tuple[str, ...]:
-        """Names of the ranges that the calling thread is in, outermost first."""
+        """Names of the open ranges of the calling thread, outermost first."""
         return tuple(name for _, name in getattr(self._local, "stack", ()))
 
     def push(self, name: object, domain: object = None) -> None:
-        """Opens a range. Each domain has a stack of its own, as in NVTX."""
+        """Opens a range. Each domain has its own stack, as in NVTX."""
         text = name if isinstance(name, str) else getattr(name, "string", None)
         text = text if isinstance(text, str) and text else _UNNAMED
         if not hasattr(self._local, "stack"):
@@ -40,7 +40,7 @@ class Ranges:
         self.seen.add(text)
 
     def pop(self, domain: object = None) -> None:
-        """Closes the innermost range of a domain; nothing if it has none, as in NVTX."""
+        """Closes the innermost range of a domain. Does nothing if there is none, as in NVTX."""
         stack = getattr(self._local, "stack", [])
         for index in reversed(range(len(stack))):
             if stack[index][0] == domain:
@@ -53,14 +53,14 @@ RANGES = Ranges()
 
 
 class _Attributes:
-    """Substitute for the event attributes that a domain of ``nvtx`` makes only while a tool is attached."""
+    """Replaces the event attributes that a domain of ``nvtx`` creates only if a profiler is attached."""
 
     def __init__(self, message: object) -> None:
         self.message = message
 
 
 def _wrap(owner: Any, name: str, opens: Callable[..., None] | None = None, closes: Any = None) -> None:
-    """Has another function called with the same arguments: ``opens`` after success, ``closes`` whatever happens."""
+    """Wraps a function: ``opens`` is called after success, ``closes`` in any case, with the same arguments."""
     original = getattr(owner, name, None)
     if original is None:
         return
@@ -89,7 +89,7 @@ def _functions(push: Sequence[str], pop: str) -> Callable[[ModuleType], None]:
 
 
 def _patch_nvtx(module: ModuleType) -> None:
-    """The package ``nvtx``: annotations, functions, domains, and the domain that it has without a tool."""
+    """Patches the package ``nvtx``: annotations, functions, domains, and the domain used without a profiler."""
     inner = sys.modules["nvtx.nvtx"]
     _wrap(inner, "push_range", opens=_pushed)
     _wrap(inner, "pop_range", closes=lambda domain=None: RANGES.pop(("nvtx", domain)))
@@ -141,7 +141,7 @@ def _patch_annotate(annotate: Any) -> None:
 
 
 def _patch_dummy(dummy: Any) -> None:
-    """Has the domain without a tool keep the names that it is given. None of its methods does anything else."""
+    """Makes the domain that is used without a profiler store its names. Its other methods do nothing."""
 
     def changed(self: object, attributes: Any, *, message: object = None, **_others: object) -> None:
         if message is not None and isinstance(attributes, _Attributes):
@@ -186,7 +186,7 @@ _INSTALLED: list[_AfterImport] = []
 
 
 def watch() -> Ranges:
-    """The ranges of this process, from now on with those of every module that pushes them."""
+    """The ranges of this process. From now on the ranges of every module that pushes them are included."""
     if not _INSTALLED:
         _INSTALLED.append(_AfterImport())
         for name, patch in _PATCHES.items():

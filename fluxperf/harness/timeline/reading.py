@@ -1,4 +1,4 @@
-"""Reads a timeline from whatever file holds one: Nsight Systems, a trace of fluxperf, or one of PyTorch's profiler."""
+"""Reads a timeline from a file of Nsight Systems, a trace of fluxperf, or a trace of PyTorch's profiler."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fluxperf.harness.timeline.trace_reading import read_trace
 
 _OURS = re.compile(rb'"otherData"\s*:\s*\{\s*"fluxperf"\s*:')
 
-#: Bytes up to which a compressed trace is unpacked: a small file can hold any number of them.
+#: Maximum size of an unpacked trace: a small compressed file can expand to any size.
 _MOST_BYTES = 4 << 30
 
 
@@ -29,10 +29,10 @@ def is_trace(path: Path) -> bool:
 
 
 def read_timeline(path: Path) -> Timeline:
-    """An attributed timeline; ``.json`` and ``.json.gz`` are traces, anything else a capture of Nsight Systems.
+    """An attributed timeline. ``.json`` and ``.json.gz`` are traces, other files are captures of Nsight Systems.
 
     Raises:
-        TimelineError: the file cannot be read, is damaged, or holds none.
+        TimelineError: the file cannot be read, is damaged, or contains no timeline.
     """
     if not is_trace(path):
         return read_capture(path)
@@ -51,8 +51,8 @@ def _text(path: Path) -> bytes:
     except (OSError, EOFError, zlib.error) as error:
         why = getattr(error, "strerror", None) or error
         raise TimelineError(
-            f"cannot read {path}: {shown(str(why), 200)}. Expected a trace, made by `fluxperf profile --output "
-            "FOLDER/NAME`, or exported by torch.profiler."
+            f"cannot read {path}: {shown(str(why), 200)}. Expected a trace. Make one with `fluxperf profile "
+            "--output FOLDER/NAME`, or export one from torch.profiler."
         ) from error
     if len(text) > _MOST_BYTES:
         raise TimelineError(
@@ -62,7 +62,7 @@ def _text(path: Path) -> bytes:
 
 
 def _kineto(text: bytes) -> Document | None:
-    """The document of a trace of PyTorch's profiler; ``None`` for any other, which `read_trace` judges."""
+    """The document of a trace of PyTorch's profiler; ``None`` for another trace, which `read_trace` checks."""
     if _OURS.search(text[:4096]):
         return None
     try:

@@ -1,7 +1,7 @@
-"""Records a timeline of this process through CUPTI, where Nsight Systems is missing.
+"""Records a timeline of this process through CUPTI, if Nsight Systems is missing.
 
-CUPTI gives calls and what they had a GPU do; the ranges come from whoever pushes them into a `RecordedDomain`, which
-stands in for a domain of NVTX and reads CUPTI's clock.
+CUPTI reports calls and the GPU work that they launched. Ranges are pushed into a `RecordedDomain`, which replaces an
+NVTX domain and reads CUPTI's clock.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from fluxperf.words import plural
 
 _KINDS = ("CONCURRENT_KERNEL", "MEMCPY", "MEMSET", "SYNCHRONIZATION", "RUNTIME", "DRIVER")
 
-#: What CUPTI's kinds of copies are called by Nsight Systems, and their sides (``CUpti_ActivityMemcpyKind``).
+#: Names that Nsight Systems gives to CUPTI's kinds of copies, and their sides (``CUpti_ActivityMemcpyKind``).
 _COPIES: dict[int, tuple[str, Side, Side]] = {
     1: ("Host-to-Device", "host", "device"),
     2: ("Device-to-Host", "device", "host"),
@@ -52,7 +52,7 @@ _COPIES: dict[int, tuple[str, Side, Side]] = {
     9: ("Host-to-Host", "host", "host"),
     10: ("Peer-to-Peer", "device", "device"),
 }
-#: What its synchronizations are called there (``CUpti_ActivitySynchronizationType``).
+#: Names that it gives to synchronizations (``CUpti_ActivitySynchronizationType``).
 _SYNCS = {1: "Event sync", 2: "Stream wait sync", 3: "Stream sync", 4: "Context sync"}
 
 _CALL_VERSION = re.compile(r"_v\d+\Z")
@@ -66,11 +66,11 @@ class Attributes(NamedTuple):
 
 
 class RecordedDomain:
-    """Ranges with their times, pushed as into a domain of ``nvtx``.
+    """Ranges with their times. It has the interface of a domain of ``nvtx``.
 
     Args:
         name: of the domain.
-        clock: nanoseconds on the clock of the records that the ranges are to be joined with.
+        clock: nanoseconds on the clock of CUPTI's records.
     """
 
     def __init__(self, name: str, clock: Callable[[], int]) -> None:
@@ -82,7 +82,7 @@ class RecordedDomain:
         self.active = False
 
     def get_event_attributes(self, message: str, *, category: str | None, payload: int | None) -> Attributes:
-        """Name and payload; a category would be the same in every range."""
+        """Name and payload. A category is left out, as it would be the same in every range."""
         return Attributes(message, payload)
 
     def push_range(self, attributes: Attributes) -> None:
@@ -93,17 +93,17 @@ class RecordedDomain:
         self._local.open.append((attributes, self._clock() if self.active else None))
 
     def pop_range(self) -> None:
-        """Closes the innermost range; one that was opened or closed outside of the recording is not kept."""
+        """Closes the innermost range. A range that was opened or closed outside of the recording is dropped."""
         attributes, start_ns = self._local.open.pop()
         if self.active and start_ns is not None:
             self._closed.append((attributes, start_ns, self._clock(), threading.get_native_id()))
 
     def known_threads(self) -> dict[int, int]:
-        """System's ids of threads by the lower half of their pthread ids, which CUPTI may name them by."""
+        """The operating system's thread ids by the lower half of their pthread ids, which CUPTI may use instead."""
         return {ident & 0xFFFFFFFF: native for ident, native in self._threads.items()}
 
     def ranges(self, process: int) -> list[Range]:
-        """Recorded ranges, in the order in which they began."""
+        """Recorded ranges, ordered by start."""
         rows = [
             Range(
                 name=attributes.name,
@@ -124,9 +124,9 @@ class Recorder:
     """Records between ``start`` and ``stop``.
 
     Args:
-        pid: the system's number of this process.
-        cupti: what stands in for CUPTI's bindings in a test.
-        settle: waits for the work under way.
+        pid: the operating system's id of this process.
+        cupti: replacement for CUPTI's bindings in a test.
+        settle: waits for pending work.
 
     Raises:
         DeviceError: CUPTI's Python bindings are missing.
@@ -148,17 +148,17 @@ class Recorder:
         self.domain = RecordedDomain("fluxperf", self._cupti.get_timestamp)
 
     def start(self) -> None:
-        """Begins to record.
+        """Starts recording.
 
         Raises:
-            DeviceError: there is no driver, or another tool traces already.
+            DeviceError: there is no driver, or another tool is already tracing.
         """
         self._settle()
         self._source.start()
         self.domain.active = True
 
     def stop(self) -> None:
-        """Waits for the work under way, reads its records and ends recording.
+        """Waits for pending work, reads its records and ends recording.
 
         Raises:
             DeviceError: records were dropped.
@@ -172,7 +172,7 @@ class Recorder:
         """The recorded timeline, attributed.
 
         Args:
-            source: name of the file that it will be in.
+            source: name of the file that will hold it.
             gpus: names by number.
             command: name of the process.
         """
@@ -180,7 +180,7 @@ class Recorder:
         known = [
             msgspec.structs.replace(call, thread=process | native.get(call.thread - process, call.thread & 0xFFFFFF))
             for call in self._calls
-            if not (blocks(call.name) and call.start_ns >= self._until_ns)  # the recording's own wait
+            if not (blocks(call.name) and call.start_ns >= self._until_ns)  # the wait of the recording itself
         ]
         work = sorted((row for row in self._work if row.end_ns > 0), key=lambda row: (row.start_ns, row.end_ns))
         telling = {row.correlation for row in work} | {row.correlation for row in self._syncs}
@@ -208,14 +208,16 @@ class Recorder:
         return timeline
 
     def _notes(self, work: list[Work]) -> list[str]:
-        """Notes on gaps in the recording, given the work in it."""
+        """Notes on gaps in the recording, for its work."""
         notes = []
         if len(work) < len(self._work):
-            notes.append(f"Left out, without times: {plural(len(self._work) - len(work), 'piece')} of GPU work.")
+            notes.append(
+                f"{plural(len(self._work) - len(work), 'piece')} of GPU work left out, as its record has no times."
+            )
         if self._source.untold and any(row.graph_node is not None for row in work):
             notes.append(
-                f"Nodes of CUDA graphs were not told as they were created, since {self._source.untold}: their work is "
-                "under the range that launched the graph. Profile with nsys to have it under ops."
+                f"Nodes of CUDA graphs could not be recorded at their creation: {self._source.untold}. Their work "
+                "is under the range that launched the graph. Profile with nsys to assign it to ops."
             )
         return notes
 
@@ -314,13 +316,13 @@ class Recorder:
 
 
 def _outer(calls: list[Call], telling: set[int]) -> list[Call]:
-    """Calls without those of the driver that calls of the runtime make, as far as nothing is correlated with them."""
+    """Calls without the driver calls that runtime calls make, unless a record belongs to them."""
     runtime = {call.correlation for call in calls if call.api == "runtime"}
     return [call for call in calls if call.api == "runtime" or call.correlation in telling - runtime]
 
 
 def _version() -> str:
-    """Version of the bindings, which is that of the CUDA toolkit that they are for."""
+    """Version of the bindings, which equals that of their CUDA toolkit."""
     try:
         return importlib.metadata.version("cupti-python")
     except importlib.metadata.PackageNotFoundError:

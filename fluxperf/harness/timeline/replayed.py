@@ -1,4 +1,4 @@
-"""Steps that are launches of a CUDA graph: whether a timeline shows one launch and the same nodes in each of them."""
+"""Checks steps that are launches of a CUDA graph: each must be one launch with the same nodes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fluxperf.harness.timeline.model import NONE, Timeline, Work
 from fluxperf.harness.timeline.places import Places
 from fluxperf.words import plural
 
-#: What names the nodes' ops if a tool does not tell when they were created.
+#: Advice for getting the nodes' ops if the profiler did not see the nodes' creation.
 _OTHERWISE = "Profile with nsys, or op by op with --eager-form."
 
 
@@ -22,7 +22,7 @@ def check_replays(timeline: Timeline, steps: int) -> tuple[list[str], list[str]]
             found[step].append(row)
     problems = []
     if len(found) != steps:
-        problems.append(f"Expected GPU work in {steps} steps, the timeline has it in {len(found)}.")
+        problems.append(f"Expected GPU work in {steps} steps, found it in {len(found)}.")
     if timeline.graph_mode.lower() == "graph" or any(row.kind == "graph" for rows in found.values() for row in rows):
         return [], [*problems, "The graph was traced as a whole: its nodes are not in the timeline."]
     nodes = [Counter(row.graph_node for row in rows) for rows in found.values()]
@@ -45,18 +45,18 @@ def _of_one(timeline: Timeline, name: str, rows: list[Work]) -> list[str]:
     calls = Counter(timeline.calls[call].name for call in launches if call != NONE)
     if len(launches) != 1 or NONE in launches:
         seen = ", ".join(f"{number} x {call}" for call, number in calls.items()) or "none"
-        problems.append(f"{name}: expected one launch of a graph, the timeline has {len(launches)} ({seen}).")
+        problems.append(f"{name}: expected one launch of a graph, found {len(launches)} ({seen}).")
     beside = sum(row.graph_node is None for row in rows)
     if beside:
-        problems.append(f"{name}: outside of the graph ran {plural(beside, 'piece')} of GPU work.")
+        problems.append(f"{name}: {plural(beside, 'piece')} of GPU work ran outside of the graph.")
     often = sum(number > 1 for node, number in Counter(row.graph_node for row in rows).items() if node is not None)
     if often:
-        problems.append(f"{name}: more than once ran {plural(often, 'node')}.")
+        problems.append(f"{name}: {plural(often, 'node')} ran more than once.")
     return problems
 
 
 def _unnamed(rows: Iterable[Work]) -> list[str]:
-    """Nodes whose creation the tool did not tell."""
+    """Nodes whose creation the profiler did not see."""
     whole: set[int] = set()
     unknown: set[int] = set()
     for row in rows:
@@ -66,4 +66,6 @@ def _unnamed(rows: Iterable[Work]) -> list[str]:
                 unknown.add(row.graph_node)
     if not unknown:
         return []
-    return [f"{len(unknown)} of {len(whole)} nodes of the graph have no op: nothing saw them created. {_OTHERWISE}"]
+    return [
+        f"{len(unknown)} of {len(whole)} nodes of the graph have no op, as their creation was not seen. {_OTHERWISE}"
+    ]

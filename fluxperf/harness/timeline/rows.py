@@ -12,8 +12,8 @@ Side = Literal["host", "device", ""]
 WorkKind = Literal["kernel", "copy", "memset", "graph"]
 Api = Literal["runtime", "driver"]
 
-#: Why pages of unified memory move: a prefetch that the program asked for, a page fault of a side that touched them,
-#: what the driver brings along with a fault, memory that others need, and counters of how often a side uses a page.
+#: Why pages of unified memory move: a prefetch by the program, a page fault of a side that used them, pages that the
+#: driver moves together with a fault, memory that others need, and counters of how often a side uses a page.
 USER_PREFETCH, FAULT, WITH_FAULT, EVICTION, COUNTERS = CAUSES = (
     "user prefetch",
     "page fault",
@@ -30,16 +30,16 @@ IdT = TypeVar("IdT", int, Column)
 
 
 def process_of(thread: IdT) -> IdT:
-    """The capture's id of the process of a ``globalTid``, or of many."""
+    """The capture's process id in a ``globalTid``; also for an array of them."""
     return thread >> 24 << 24
 
 
 class Copy(msgspec.Struct, frozen=True, gc=False):
-    """Data of ``count`` copies, from one side and kind of memory to another.
+    """Data of ``count`` copies between two sides and kinds of memory.
 
-    ``direction`` and the memory kinds are the capture's words; ``source`` and ``target`` are host or device, or empty
-    where the capture does not say. ``unified`` copies are migrations of unified memory, ``cause`` is why pages moved:
-    one of `CAUSES`, or empty where the capture does not say.
+    ``direction`` and the memory kinds are texts of the capture. ``source`` and ``target`` are host or device, or empty
+    if unknown. ``unified`` copies are migrations of unified memory. ``cause`` is the reason of a migration: one of
+    `CAUSES`, or empty if unknown.
     """
 
     direction: str
@@ -53,7 +53,7 @@ class Copy(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def crossing(self) -> str:
-        """``d2h``, ``h2d``, or empty for a copy that does not cross between host and device."""
+        """``d2h``, ``h2d``, or empty for a copy that is not between host and device."""
         return {("device", "host"): "d2h", ("host", "device"): "h2d"}.get((self.source, self.target), "")
 
     @property
@@ -63,7 +63,7 @@ class Copy(msgspec.Struct, frozen=True, gc=False):
 
 
 class FaultKind(NamedTuple):
-    """Page faults of unified memory: of the host or of a device, and what it wanted, if the capture says it."""
+    """Page faults of unified memory: of the host or of a device, with the kind of access if the capture has it."""
 
     side: Side
     access: str = ""

@@ -1,8 +1,8 @@
 """Costs of each range of a timeline: calls, host and GPU time, idle, kernels, copies, synchronizations.
 
-Every piece of GPU work is in exactly one row. A row's GPU time is the union of the intervals in which its work ran (of
-several GPUs added), its sum is of all durations: they differ where work overlaps. Idle is the time for which a GPU did
-nothing before work of the row began, as far as it lies inside the outermost range around the launch.
+Every piece of GPU work is in exactly one row. The GPU time of a row is the union of the intervals in which its work
+ran, added over GPUs. The sum of a row adds all durations. They differ if work overlaps. Idle is the time in which a GPU
+did nothing before work of the row began, within the outermost range around the launch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fluxperf.harness.timeline.waiting import waiting_copies
 By = Literal["op", "block", "step", "range", "kernel"]
 GROUPINGS: tuple[str, ...] = get_args(By)
 
-#: Kernels that a row names at most; a table shows fewer of them.
+#: Maximum number of kernels that a row lists. A table shows fewer.
 MOST_KERNELS = 50
 
 
@@ -40,7 +40,7 @@ class CopyRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KernelRow(msgspec.Struct, frozen=True, kw_only=True):
-    """Launches of a kernel, and their durations added."""
+    """Launches of a kernel, and the sum of their durations."""
 
     name: str
     count: int
@@ -58,11 +58,11 @@ class WaitRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Row(msgspec.Struct, kw_only=True):
-    """One range, or one kernel: ``calls`` counts the ranges that the row adds up (for a kernel its launches).
+    """One range, or one kernel. ``calls`` counts the ranges that the row adds up (for a kernel its launches).
 
-    ``host_ms`` is the time in those ranges on their threads, what is nested in them included (for a kernel the time in
-    its launch calls). ``sync_ms`` is the host's time in the blocking synchronizations that ``syncs`` counts; copies
-    that return when they are done are in `WaitRow` only. Of ``kernel_names`` the longest are ``top_kernels``.
+    ``host_ms`` is the time in those ranges on their threads, nested ranges included (for a kernel the time in its
+    launch calls). ``sync_ms`` is the host's time in the blocking synchronizations that ``syncs`` counts. Copies that
+    return when they are finished are only in `WaitRow`. ``top_kernels`` are the longest of ``kernel_names``.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Row(msgspec.Struct, kw_only=True):
 
 
 class GpuRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One GPU from its first to its last work: the span, and how much of it the GPU was busy."""
+    """One GPU: the span from its first to its last work, and the busy time in it."""
 
     gpu: int
     name: str
@@ -91,7 +91,7 @@ class GpuRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OverlapRow(msgspec.Struct, frozen=True, kw_only=True):
-    """Kernels of NCCL on a GPU beside all others: time of each, both at once, and communication that nothing hid."""
+    """NCCL kernels on a GPU and all others: time of each, of both at once, and of exposed communication."""
 
     gpu: int
     communication_ms: float
@@ -103,7 +103,7 @@ class OverlapRow(msgspec.Struct, frozen=True, kw_only=True):
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """A timeline by op, block, step, range or kernel, with a row of totals.
 
-    ``in_ops`` is the share of the GPU time of all steps (durations added) that lies in their ops; ``None`` where no GPU
+    ``in_ops`` is the share of the GPU time of all steps (sum of durations) that lies in their ops; ``None`` if no GPU
     worked in a step.
     """
 
@@ -125,15 +125,15 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def summarize(timeline: Timeline, by: str = "op", places: Places | None = None) -> Summary:
-    """Sums a timeline up.
+    """Summarizes a timeline.
 
     Args:
-        timeline: an attributed timeline, its work in the order of time.
+        timeline: an attributed timeline, its work ordered by time.
         by: one of ``GROUPINGS``.
-        places: its places, where they are known already.
+        places: its places, if they are known already.
 
     Raises:
-        UnknownNameError: no such grouping.
+        UnknownNameError: there is no such grouping.
     """
     if by not in GROUPINGS:
         raise UnknownNameError("grouping", by, GROUPINGS)
@@ -167,7 +167,7 @@ def summarize(timeline: Timeline, by: str = "op", places: Places | None = None) 
 
 
 def kernel_labels(kinds: Sequence[What]) -> list[str]:
-    """A label for each kind of work: a kernel's short name, or the full one where others share the short."""
+    """A label for each kind of work: a kernel's short name, or its full name if others share the short one."""
     full: dict[str, set[str]] = defaultdict(set)
     for what in kinds:
         full[what.name].add(what.full_name)
@@ -175,7 +175,7 @@ def kernel_labels(kinds: Sequence[What]) -> list[str]:
 
 
 class _Sums:
-    """Sums of work by row: what `Row` has of kernels, copies, memsets and graphs.
+    """Sums of work by row: the fields of `Row` about kernels, copies, memsets and graphs.
 
     Args:
         work: the work.
@@ -201,7 +201,7 @@ class _Sums:
                 self._of_row[row].append((what, *sums))
 
     def write(self, number: int, row: Row) -> None:
-        """Fills a row in."""
+        """Fills the fields of a row."""
         row.gpu_ms, row.gpu_sum_ms = float(self.gpu_ms[number]), float(self.gpu_sum_ms[number])
         row.kernels, row.memsets, row.graphs = (
             int(self.counts[kind][number]) for kind in ("kernel", "memset", "graph")
@@ -263,7 +263,7 @@ class _Rows:
         return of_kind[work.what], names
 
     def add_ranges(self) -> None:
-        """Counts ranges, in the order in which they began, and the time in them."""
+        """Adds the count and the time of ranges, ordered by start."""
         ranges = self._timeline.ranges
         self._total.calls += len(ranges)
         lasted_ms = (ranges.end_ns - ranges.start_ns) / 1e6
@@ -283,7 +283,7 @@ class _Rows:
                 target.host_ms += float(spent[number])
 
     def add_work(self) -> None:
-        """Counts what GPUs did, and what they did not."""
+        """Adds work of GPUs and their idle time."""
         work, idle = self._timeline.work, self._places.idle
         rows, names = self._work_rows()
         sums = _Sums(work, rows, len(names))
@@ -300,7 +300,7 @@ class _Rows:
             self._add_launches(rows, names)
 
     def _add_launches(self, rows: Column, names: list[str]) -> None:
-        """In a table of kernels: launches, and the time in their calls, each once."""
+        """In a table of kernels: adds launches, and the time in their calls, counted once per call."""
         work, calls = self._timeline.work, self._timeline.calls
         known = work.call != NONE
         _, firsts = codes(rows[known], work.call[known]) if known.any() else (empty(), empty())
@@ -311,7 +311,7 @@ class _Rows:
             self._row(names[number]).host_ms = float(spent[number]) / 1e6
 
     def add_syncs(self) -> None:
-        """Counts synchronizations that block the host."""
+        """Adds synchronizations that block the host."""
         waits = self._timeline.syncs.blocking
         blocked_ms = (waits.end_ns - waits.start_ns) / 1e6
         self._total.syncs, self._total.sync_ms = len(waits), float(blocked_ms.sum())
@@ -340,7 +340,7 @@ def _in_ops(timeline: Timeline, places: Places) -> float | None:
 
 
 def waits_by_call(timeline: Timeline) -> list[WaitRow]:
-    """Waits of the host by call: synchronizations, and copies that return when they are done."""
+    """Waits of the host by call: synchronizations, and copies that return when they are finished."""
     waits = timeline.syncs.blocking
     calls, launch = timeline.calls, waiting_copies(timeline)
     names = [
@@ -361,7 +361,7 @@ def waits_by_call(timeline: Timeline) -> list[WaitRow]:
 
 
 def overlaps(timeline: Timeline) -> list[OverlapRow]:
-    """How communication and computing overlap on each GPU that runs kernels of NCCL."""
+    """Overlap of communication and computing on each GPU that runs NCCL kernels."""
     work = timeline.work
     kernel, nccl = work.flags("kernel"), work.where(what.name.lower().startswith("nccl") for what in work.kinds)
     rows = []

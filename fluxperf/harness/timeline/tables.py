@@ -1,6 +1,6 @@
-"""Tables of a timeline: a column for each number, and what many rows have in common only once.
+"""Tables of a timeline: a column for each number; data that many rows share is stored once.
 
-A table gives its rows as objects, one by its index or all in turn; whoever goes through all of a large one reads its
+A table returns its rows as objects, by index or by iteration. Code that needs all rows of a large table reads its
 columns instead.
 """
 
@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 from fluxperf.harness.timeline.columns import Column, column, empty, numbered
 from fluxperf.harness.timeline.rows import NONE, Api, Copy, What, WorkKind, process_of
 
-#: Rows that are made objects at once.
+#: Rows that are converted to objects at once.
 _CHUNK = 10_000
 
 
 class Range(msgspec.Struct, frozen=True, gc=False):
-    """An NVTX range. ``pushed`` tells push/pop ranges, which nest, from start/end ranges, which need not.
+    """An NVTX range. ``pushed`` distinguishes push/pop ranges, which nest, from start/end ranges, which need not.
 
-    A push/pop range belongs to one thread. A start/end range belongs to the thread that began it and to the one that
+    A push/pop range belongs to one thread. A start/end range belongs to the thread that started it and to the one that
     ended it (``end_thread``). ``parent`` is the index of the innermost range around it on its thread, or ``NONE``.
-    ``payload`` is a whole number that came with it: fluxperf gives the ranges of copies their bytes. What was never
-    ``closed`` is drawn up to the end of the capture, and holds nothing.
+    ``payload`` is a whole number given with the range: fluxperf gives the ranges of copies their bytes. A range that
+    was never ``closed`` is drawn up to the end of the capture and contains nothing.
     """
 
     name: str
@@ -64,11 +64,11 @@ class Call(msgspec.Struct, frozen=True, gc=False):
 
 
 class Work(msgspec.Struct, frozen=True, gc=False):
-    """Work of a GPU: kernels, copies, memsets, or whole graphs where their nodes were not traced.
+    """Work of a GPU: kernels, copies, memsets, or whole graphs if their nodes were not traced.
 
-    ``call`` and ``range`` are indices of its launch call and of that call's range; for a node of a graph that is the
-    graph's launch, and ``captured`` is the range in which the node was captured. ``full_name`` is a kernel's name with
-    its template arguments, ``shape`` its grid and block.
+    ``call`` and ``range`` are indices of its launch call and of that call's range. For a node of a graph that is the
+    launch of the graph, and ``captured`` is the range in which the node was captured. ``full_name`` is a kernel's name
+    with its template arguments, ``shape`` its grid and block.
     """
 
     kind: WorkKind
@@ -90,7 +90,7 @@ class Work(msgspec.Struct, frozen=True, gc=False):
 
 
 class Sync(msgspec.Struct, frozen=True, gc=False):
-    """A synchronization; ``blocks`` says whether the host waited in it. ``kind`` is its call, or what records say."""
+    """A synchronization. ``blocks``: whether the host waited in it. ``kind``: the name of its call or record."""
 
     kind: str
     blocks: bool
@@ -105,7 +105,7 @@ class Sync(msgspec.Struct, frozen=True, gc=False):
 
 
 class Overhead(msgspec.Struct, frozen=True, gc=False):
-    """Time of a thread that went into loading code, or into the tool itself."""
+    """Time that a thread spent on loading code, or on the profiler itself."""
 
     kind: str
     start_ns: int
@@ -118,7 +118,7 @@ KindT = TypeVar("KindT")
 
 
 class Table(Sequence[RowT], Generic[RowT]):
-    """Rows as columns: subclasses declare them in the order in which they make rows of them (``numbers``)."""
+    """Rows as columns. Subclasses declare the columns in the order of the arguments of a row (``numbers``)."""
 
     numbers: ClassVar[tuple[str, ...]]
     start_ns: Column
@@ -147,7 +147,7 @@ class Table(Sequence[RowT], Generic[RowT]):
             return [self._row(*values) for values in zip(*(part.tolist() for part in self._parts(index)), strict=True)]
         at = index.__index__()
         if not -len(self) <= at < len(self):
-            raise IndexError(f"expected a row of {len(self)}, got {at}")
+            raise IndexError(f"expected a row index below {len(self)}, got {at}")
         return self._row(*(getattr(self, name)[at].item() for name in self.numbers))
 
     def __iter__(self) -> Iterator[RowT]:
@@ -161,7 +161,7 @@ class Table(Sequence[RowT], Generic[RowT]):
         raise NotImplementedError
 
     def taken(self, which: Column | NDArray[np.bool_]) -> Self:
-        """The rows of these indices, or those for which a mask is true."""
+        """The rows with these indices, or those for which a mask is true."""
         made = object.__new__(type(self))
         made.__dict__.update(self.__dict__)
         for name in self.numbers:
@@ -169,12 +169,12 @@ class Table(Sequence[RowT], Generic[RowT]):
         return made
 
 
-#: Columns that hold indices of other rows.
+#: Columns that contain indices of other rows.
 _INDICES = frozenset(("parent", "call", "range", "captured"))
 
 
 class Ranges(Table[Range]):
-    """Ranges. ``name`` and ``domain`` are places in ``names`` and ``domains``."""
+    """Ranges. ``name`` and ``domain`` are indices into ``names`` and ``domains``."""
 
     name: Column
     domain: Column
@@ -214,7 +214,7 @@ class Ranges(Table[Range]):
 
 
 class OfKinds(Table[RowT], Generic[RowT, KindT]):
-    """Rows of which many are of one kind: their first column, ``what``, is a place in ``kinds``."""
+    """Rows of which many share a kind. Their first column, ``what``, is an index into ``kinds``."""
 
     what: Column
 
@@ -236,7 +236,7 @@ class OfKinds(Table[RowT], Generic[RowT, KindT]):
 
 
 class Calls(OfKinds[Call, tuple[str, Api]]):
-    """Calls. Their kinds are name and API."""
+    """Calls. Their kinds are pairs of name and API."""
 
     what: Column
     start_ns: Column
@@ -260,7 +260,7 @@ class Calls(OfKinds[Call, tuple[str, Api]]):
 
 
 class Works(OfKinds[Work, What]):
-    """GPU work; ``graph_node`` is 0 for what is no node."""
+    """GPU work; ``graph_node`` is 0 if it is not a node."""
 
     what: Column
     start_ns: Column
@@ -277,7 +277,7 @@ class Works(OfKinds[Work, What]):
 
     @classmethod
     def joined(cls, tables: Sequence[Self]) -> Self:
-        """The rows of several tables in the order of time."""
+        """The rows of several tables, ordered by time."""
         kinds: list[What] = []
         parts = []
         for table in tables:
@@ -297,7 +297,7 @@ class Works(OfKinds[Work, What]):
 
     @property
     def unplaced(self) -> NDArray[np.bool_]:
-        """Whether nothing tells the range of each row: no call, nor what `unified` goes by."""
+        """Whether the range of each row is unknown: it has no call, and `unified` found no range."""
         found: NDArray[np.bool_] = (self.call == NONE) & (self.range == NONE)
         return found
 
@@ -307,7 +307,7 @@ class Works(OfKinds[Work, What]):
         return self.where(what.copy is not None and what.copy.unified for what in self.kinds)
 
     def where(self, true_of_kinds: Iterable[bool]) -> NDArray[np.bool_]:
-        """A condition on `kinds`, for each row."""
+        """A condition on `kinds`, as a value for each row."""
         found: NDArray[np.bool_] = np.fromiter(true_of_kinds, bool, len(self.kinds))[self.what]
         return found
 
@@ -340,7 +340,7 @@ class Waits(OfKinds[Sync, str]):
 
     @property
     def blocking(self) -> Self:
-        """Those that the host waited in."""
+        """The synchronizations that blocked the host."""
         return self.taken(self.blocks > 0)
 
     def _row(self, *values: int) -> Sync:

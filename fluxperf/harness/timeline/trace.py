@@ -1,10 +1,10 @@
 """A timeline in the trace event format, which ui.perfetto.dev and chrome://tracing open.
 
-Ranges, calls and work are slices of the tracks that `trace_tracks` gives them; start/end ranges, ranges never closed,
-synchronizations, and what does not nest in spite of that are asynchronous events. An arrow leads from each launch call
-to its work. Times are microseconds since the first event.
+Ranges, calls and work are slices of the tracks that `trace_tracks` assigns. Start/end ranges, ranges never closed,
+synchronizations, and other rows that do not nest are asynchronous events. An arrow leads from each launch call to its
+work. Times are microseconds since the first event.
 
-The trace holds all of the timeline: `trace_reading` reads it back.
+The trace contains the whole timeline: `trace_reading` reads it back.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from fluxperf.harness.timeline.places import Places
 from fluxperf.harness.timeline.trace_tracks import FIRST_GPU, HostTrack, Tracks
 from fluxperf.harness.timeline.weaving import Piece, looked_up, texts, woven
 
-#: Categories as PyTorch's profiler names them, so that tools for its traces read these.
+#: Categories as in PyTorch's profiler, so that tools for its traces can read these.
 CATEGORIES = {"kernel": "kernel", "copy": "gpu_memcpy", "memset": "gpu_memset", "graph": "kernel"}
 
-#: Version of what fluxperf adds to the format.
+#: Version of fluxperf's additions to the format.
 VERSION = 1
 
 #: Rows whose events are written at once.
@@ -38,14 +38,14 @@ def trace(timeline: Timeline) -> str:
 
 
 def trace_parts(timeline: Timeline, places: Places | None = None) -> Iterator[bytes]:
-    """`trace` in pieces, which a large timeline is written in.
+    """`trace` in pieces, for writing large timelines.
 
     Args:
         timeline: an attributed timeline.
-        places: its places, where they are known already.
+        places: its places, if they are known already.
     """
     writer = _Writer(timeline, places or Places(timeline))
-    # Perfetto has read nanoseconds where the unit of display is them; times here are microseconds, as ever.
+    # Perfetto interprets times as nanoseconds if that is the display unit. Times here are always microseconds.
     yield b'{"displayTimeUnit":"ms","otherData":' + encoded(writer.about()) + b',"traceEvents":['
     first = True
     for events in filter(None, writer.events()):
@@ -60,12 +60,12 @@ def _chunks(number: int) -> Iterator[slice]:
 
 
 def _place(pid: int, tid: int) -> bytes:
-    """The place of an event, before its time."""
+    """The fields of an event that come before its time."""
     return b'"pid":%d,"tid":%d,"ts":' % (pid, tid)
 
 
 class _Writer:
-    """Events of one timeline, in many texts that begin with a comma each."""
+    """Writes the events of one timeline, as many texts that each begin with a comma."""
 
     def __init__(self, timeline: Timeline, places: Places) -> None:
         self._timeline = timeline
@@ -75,7 +75,7 @@ class _Writer:
         self._first_ns = min((int(group.start_ns.min()) for group in rows if len(group)), default=0)
 
     def about(self) -> dict[str, Any]:
-        """Facts about the capture that its events lack."""
+        """Facts about the capture that its events do not contain."""
         timeline, first, tracks = self._timeline, self._first_ns, self._tracks
         return {
             "fluxperf": VERSION,
@@ -118,7 +118,7 @@ class _Writer:
         }
 
     def events(self) -> Iterator[bytes]:
-        """All events: names of tracks last, since what the others need is known then."""
+        """All events. Names of tracks come last, as all tracks are known only then."""
         for track in self._tracks.of_threads():
             yield from self._of_thread(track)
         yield from self._started()
@@ -127,14 +127,14 @@ class _Writer:
         yield b"".join(b"," + encoded(event) for event in self._tracks.names())
 
     def _us(self, times_ns: Column) -> list[bytes]:
-        """Microseconds whose double, times 1000 and cut, is the number of nanoseconds: so Perfetto reads them."""
+        """Microseconds as a double that Perfetto reads as exact nanoseconds: it multiplies by 1000 and truncates."""
         found = times_ns / 1e3
         short = (found * 1e3).astype(np.int64) < times_ns
         found[short] = np.nextafter(found[short], np.inf)
         return texts(found)
 
     def _of_thread(self, track: HostTrack) -> Iterator[bytes]:
-        """Slices of a track, of those that begin together the longer first."""
+        """Slices of a track. Of those that start together the longer comes first."""
         ranges, calls = self._timeline.ranges, self._timeline.calls
         starts = np.concatenate((ranges.start_ns[track.ranges], calls.start_ns[track.calls]))
         ends = np.concatenate((ranges.end_ns[track.ranges], calls.end_ns[track.calls]))
@@ -159,7 +159,7 @@ class _Writer:
     def _slices(
         self, text: tuple[list[bytes], list[bytes], bytes], starts: Column, ends: Column, pairs: Mapping[int, bytes]
     ) -> bytes:
-        """Slices of one track; rows of ``pairs`` are asynchronous events of these ids in place of one."""
+        """Slices of one track. Rows of ``pairs`` become pairs of asynchronous events with these ids instead."""
         ts, dur = self._us(starts), self._us(ends - starts)
         begin, lasts = [b',{"ph":"X",'] * len(ts), [b',"dur":'] * len(ts)
         for row, number in pairs.items():
@@ -171,7 +171,7 @@ class _Writer:
         return woven(len(ts), begin, *text, ts, lasts, dur, b"}")
 
     def _range_heads(self, rows: Column) -> tuple[list[bytes], Column]:
-        """Texts of ranges but for the last brace, each once, and for each row the place of its own."""
+        """Distinct texts of ranges without the last brace, and for each row the index of its text."""
         ranges = self._timeline.ranges
         if not len(rows):
             return [], empty()
@@ -193,7 +193,7 @@ class _Writer:
         return b'"name":%b,"cat":"user_annotation","args":%b' % (encoded(row.name), encoded(args)[:-1])
 
     def _started(self) -> Iterator[bytes]:
-        """Start/end ranges, and those that were never closed, as pairs of asynchronous events."""
+        """Start/end ranges and ranges that were never closed, as pairs of asynchronous events."""
         ranges = self._timeline.ranges
         rows = np.flatnonzero((ranges.pushed == 0) | (ranges.closed == 0))
         heads, of_range = self._range_heads(rows)
@@ -204,7 +204,7 @@ class _Writer:
             yield self._pairs(b"r", rows[part], ranges, *text)
 
     def _pairs(self, letter: bytes, rows: Column, table: Ranges | Waits, *text: list[bytes]) -> bytes:
-        """Asynchronous events, a beginning and an end for each row; ids are the letter and the row's index."""
+        """Asynchronous events, a start and an end for each row. Their ids are the letter and the row's index."""
         starts, ends = (self._us(one[rows] - self._first_ns) for one in (table.start_ns, table.end_ns))
         begin, end, ids = b',{"ph":"b","id":"' + letter, b'},{"ph":"e","id":"' + letter, texts(rows)
         return woven(len(rows), begin, ids, b'",', *text, starts, end, ids, b'",', *text, ends, b"}")
@@ -243,7 +243,7 @@ class _Writer:
             yield woven(len(ts), *slices, *arrows(rows, looked_up(ends, head[rows]), ts))
 
     def _arrows(self) -> Callable[[slice, list[bytes], list[bytes]], Iterator[Piece]]:
-        """A writer of arrows to the work of some rows, given the places and times at which they end."""
+        """Returns a function that writes arrows to the work of some rows, for the places and times of their ends."""
         work, calls = self._timeline.work, self._timeline.calls
         threads, firsts = codes(calls.thread) if len(calls) else (empty(), empty())
         places = [b"," + _place(*self._tracks.where(thread)) for (thread,) in _rows(firsts, calls.thread)]
@@ -263,7 +263,7 @@ class _Writer:
         return written
 
     def _syncs(self) -> Iterator[bytes]:
-        """Synchronizations as pairs of asynchronous events, of the thread that waited where it is known."""
+        """Synchronizations as pairs of asynchronous events of the waiting thread, if it is known."""
         syncs, calls = self._timeline.syncs, self._timeline.calls
         if not len(syncs):
             return
@@ -287,7 +287,7 @@ def _rows(which: Column, *columns: Column) -> Iterator[tuple[int, ...]]:
 
 
 def _crossing(starts: Column, ends: Column) -> NDArray[np.bool_]:
-    """Which intervals, in the order of their beginnings, would end after one that they begin in and that is kept."""
+    """Which intervals, in order of their starts, overlap the end of an earlier interval that is kept."""
     found = []
     stack: list[int] = []
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
@@ -301,7 +301,7 @@ def _crossing(starts: Column, ends: Column) -> NDArray[np.bool_]:
 
 
 def _only(which: NDArray[np.bool_], piece: Piece) -> list[bytes]:
-    """The texts of some rows, none for others."""
+    """The texts of some rows, and an empty text for the others."""
     held = np.empty(len(which), object)
     held[:] = [piece] if isinstance(piece, bytes) else piece
     held[~which] = b""
@@ -317,7 +317,7 @@ def _argument(name: bytes, values: Column, which: NDArray[np.bool_]) -> Piece:
 
 
 def _what_text(what: What) -> tuple[bytes, bytes, bool]:
-    """Name and category of work, the arguments that all work of this kind shares, and whether its bytes are one."""
+    """Name, category and shared arguments of a kind of work, and whether all its work has the same number of bytes."""
     args: dict[str, Any] = {}
     if what.kind != "kernel":
         args["kind"] = what.kind

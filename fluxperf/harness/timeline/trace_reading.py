@@ -1,6 +1,6 @@
 """Reads a trace that `trace` wrote back into a timeline.
 
-Traces of other programs have the same format, but not what attribution needs: launch calls by correlation id, sides and
+Traces of other programs have the same format, but lack data for attribution: launch calls by correlation id, sides and
 memory of copies. They are refused.
 """
 
@@ -104,7 +104,7 @@ class _Args(msgspec.Struct):
 
 
 class _Event(msgspec.Struct):
-    """One event; which of the fields are there depends on its phase."""
+    """One event. Its fields depend on its phase."""
 
     ph: str
     name: str = ""
@@ -127,7 +127,7 @@ def read_trace(path: Path, text: bytes | None = None) -> Timeline:
 
     Args:
         path: of the file.
-        text: what is in it, where that is read already.
+        text: its content, if it was read already.
 
     Raises:
         TimelineError: the file cannot be read, is damaged, or is not a trace of fluxperf.
@@ -135,15 +135,17 @@ def read_trace(path: Path, text: bytes | None = None) -> Timeline:
     try:
         text = path.read_bytes() if text is None else text
     except OSError as error:
-        raise TimelineError(f"cannot read {path}: {error.strerror}. Expected a trace, made by `{_WRITE}`.") from error
+        raise TimelineError(
+            f"cannot read {path}: {error.strerror}. Expected a trace. Make one with `{_WRITE}`."
+        ) from error
     try:
         document = msgspec.json.decode(text, type=_Document)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _damaged(path, str(error)) from error
     if document.other.fluxperf != VERSION:
         raise TimelineError(
-            f"cannot read {path}: expected a trace of version {VERSION}, got {document.other.fluxperf}. Read it with "
-            "the fluxperf that wrote it."
+            f"cannot read {path}: expected a trace of version {VERSION}, got {document.other.fluxperf}. Read it "
+            "with the version of fluxperf that wrote it."
         )
     try:
         timeline = _Reader(document).timeline(str(path))
@@ -164,18 +166,18 @@ def _thread(pid: int, tid: int) -> int:
 
 
 class _ContradictionError(Exception):
-    """An event says two things that do not go together."""
+    """The fields of an event contradict each other."""
 
 
 def _damaged(path: Path, problem: str) -> TimelineError:
     return TimelineError(
-        f"cannot read {path}: expected a whole trace that fluxperf wrote, got: {shown(problem, 200)}. It is "
-        f"damaged, cut off, or of another program; make one with `{_WRITE}`."
+        f"cannot read {path}: expected a complete trace of fluxperf, got: {shown(problem, 200)}. It is damaged, "
+        f"truncated, or from another program. Make one with `{_WRITE}`."
     )
 
 
 class _Reader:
-    """Rows of a document's events."""
+    """Builds rows from the events of a document."""
 
     def __init__(self, document: _Document) -> None:
         self._about = document.other
@@ -188,7 +190,7 @@ class _Reader:
                 self._ended[event.cat, event.id] = event
 
     def _of(self, category: str) -> Iterator[tuple[_Event, int]]:
-        """Slices and asynchronous events of a category, in their order, with the time at which they end."""
+        """Slices and asynchronous events of a category, in their order, with their end times."""
         for event in self._begun.get(category, []):
             if event.ph == "X":
                 yield event, _ns(event.ts) + _ns(event.dur)
@@ -196,13 +198,13 @@ class _Reader:
                 yield event, _ns(self._ended[event.cat, event.id].ts)
 
     def timeline(self, source: str) -> Timeline:
-        """The timeline, not attributed yet."""
+        """The timeline, before attribution."""
         about = self._about
         ranges = Ranges.of(self._range(event, end_ns) for event, end_ns in self._of("user_annotation"))
         calls = Calls.of([*self._calls("runtime"), *self._calls("driver")])
         work = Works.of(self._work())
         losses = [Loss(of, text, _process(pid)) for of, text, pid in about.losses]
-        if about.lost and not losses:  # as older versions of fluxperf wrote it
+        if about.lost and not losses:  # format of older versions of fluxperf
             losses = [Loss("cuda", "events were lost")]
         named = {_process(pid): name for pid, name in about.processes.items()}
         seen = {int(process) for rows in (ranges.process, calls.process, work.process) for process in distinct(rows)}
@@ -274,7 +276,7 @@ class _Reader:
         return sorted(found, key=lambda row: (row.start_ns, row.end_ns))
 
     def _piece(self, event: _Event, end_ns: int, args: _Args) -> Work:
-        # A kind that is not written is a kernel's: without this a copy that lost its kind would be one more kernel.
+        # Events without a kind are kernels. Without this check, a copy that lost its kind would count as a kernel.
         if CATEGORIES[args.kind] != event.cat:
             raise _ContradictionError(f"an event of the category {event.cat} whose kind is {args.kind}")
         copy = None

@@ -1,10 +1,10 @@
-"""Tracks of a trace: where each row of a timeline is drawn, so that slices of a track nest, and names of tracks.
+"""Tracks of a trace: assigns each row of a timeline to a track in which slices nest, and names the tracks.
 
-Host threads are tracks of their process; each GPU is a process of its own whose tracks are streams. Slices of one
-track must nest: Perfetto drops a complete event that begins inside of another and ends after it
-(``slice_drop_overlapping_complete_event`` in its ``slice_tracker.cc``). So a thread has a track for its calls and the
-domain with the most ranges, and one for each other domain, since every domain has a stack of its own; work that
-overlaps other work of its stream goes to a further track of that stream.
+Host threads are tracks of their process. Each GPU is a separate process whose tracks are streams. Slices of one track
+must nest: Perfetto drops a complete event that begins inside of another and ends after it
+(``slice_drop_overlapping_complete_event`` in its ``slice_tracker.cc``). So a thread has one track for its calls and the
+domain with the most ranges, and one for each other domain, as every domain has its own stack. Work that overlaps other
+work of its stream is moved to a further track of that stream.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import numpy as np
 from fluxperf.harness.timeline.columns import Column, codes, empty, groups
 from fluxperf.harness.timeline.model import Thread, Timeline, process_id, process_of, thread_id
 
-#: Pids of GPUs, and ids of further tracks of a thread, begin above those of any system.
+#: Pids of GPUs, and ids of further tracks of a thread, are above all ids of operating systems.
 FIRST_GPU = 1 << 24
 FIRST_TRACK = 1 << 24
 
 
 class HostTrack(NamedTuple):
-    """Slices of one thread that share a track: ranges of a domain, and perhaps calls."""
+    """Slices of one thread that share a track: ranges of a domain, and possibly calls."""
 
     pid: int
     tid: int
@@ -33,18 +33,18 @@ class HostTrack(NamedTuple):
 
 
 class Tracks:
-    """Tracks of one timeline. ``domains`` and ``streams`` fill as `of_threads` and `of_work` are asked."""
+    """Tracks of one timeline. ``domains`` and ``streams`` are filled by calls of `of_threads` and `of_work`."""
 
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
-        # Two machines of one capture may use one pid, so processes are numbered where pids are not unique.
+        # Two machines of one capture may use the same pid. Processes are numbered if pids are not unique.
         pids = [process_id(process) for process in timeline.processes]
         unique = len(set(pids)) == len(pids)
         self.pids = {
             process: pid if unique else number
             for number, (process, pid) in enumerate(zip(timeline.processes, pids, strict=True), start=1)
         }
-        #: Track of a thread and domain that has one of its own.
+        #: Tracks of threads and domains that have their own track.
         self.domains: dict[tuple[int, int], int] = {}
         self._streams: list[tuple[int, int, int, int]] = []
 
@@ -61,7 +61,7 @@ class Tracks:
         return [row for row in self._timeline.threads if row.process in self.pids]
 
     def of_threads(self) -> Iterator[HostTrack]:
-        """Tracks of threads: calls and the domain of most ranges on that of the thread, other domains on their own."""
+        """Tracks of threads: calls and the domain with the most ranges share one, each other domain has its own."""
         ranges, none = self._timeline.ranges, empty()
         slices = np.flatnonzero((ranges.pushed > 0) & (ranges.closed > 0))
         own = {thread: slices[rows] for thread, rows in groups(ranges.thread[slices])}
@@ -78,7 +78,7 @@ class Tracks:
                 yield HostTrack(pid, track, thread, rows, none)
 
     def of_work(self) -> Column:
-        """For each piece of work its track on its GPU: the stream's first that is free when the work begins."""
+        """For each piece of work its track on its GPU: the first track of its stream that is free at its start."""
         work = self._timeline.work
         if not len(work):
             return empty()
@@ -120,9 +120,9 @@ def _named(what: str, pid: int, tid: int, name: str) -> dict[str, Any]:
 
 
 def _lanes(starts: Column, ends: Column) -> Column:
-    """For each interval the first lane in which it overlaps no other; they come in the order of their beginnings."""
+    """For each interval the first lane in which it overlaps no other. Intervals must be ordered by start."""
     lanes = empty(len(starts))
-    free = np.r_[True, starts[1:] >= np.maximum.accumulate(ends)[:-1]]  # when it begins all lanes are
+    free = np.r_[True, starts[1:] >= np.maximum.accumulate(ends)[:-1]]  # when it starts all lanes are
     until: list[int] = []
     for row in np.flatnonzero(~(free & np.r_[free[1:], True])).tolist():
         if free[row]:

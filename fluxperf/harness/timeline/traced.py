@@ -1,4 +1,4 @@
-"""Traced events as rows: one per event, sums per call site, and the copies inside of ranges that allow none."""
+"""Traced events as rows: one per event, sums per call site, and copies inside of ranges where none are allowed."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ Event = Copy | Sync
 
 @dataclass
 class Group:
-    """Events of one kind from one call site and range: how many, bytes and seconds in all.
+    """Events of one kind from one call site and range: their number, bytes and seconds.
 
-    ``kind`` is ``"copy"`` or ``"sync"``; ``name`` a direction or what was waited for; ``memory`` the kinds of memory.
+    ``kind`` is ``"copy"`` or ``"sync"``; ``name`` is a direction or the object that was waited for; ``memory`` the
+    kinds of memory.
     """
 
     kind: str
@@ -37,7 +38,7 @@ class Group:
 
 
 def groups(events: Iterable[Event]) -> list[Group]:
-    """Sums per kind, range and call site; copies first, those of most bytes before, then waits, the longest before."""
+    """Sums per kind, range and call site: first copies by descending bytes, then waits by descending time."""
     found: dict[tuple[Any, ...], Group] = {}
     for event in events:
         is_copy = isinstance(event, Copy)
@@ -63,12 +64,12 @@ def totals(events: Iterable[Event]) -> dict[str, int]:
 
 
 def copies_in(events: Iterable[Event], names: Sequence[str]) -> list[Copy]:
-    """Copies inside of a range of one of these names, however deep."""
+    """Copies inside of a range with one of these names, at any depth."""
     return [event for event in events if isinstance(event, Copy) and not set(names).isdisjoint(event.call.ranges)]
 
 
 def row(event: Event) -> dict[str, Any]:
-    """An event as plain data; seconds of a copy are those on the device, of a wait those of the host."""
+    """An event as plain data. Seconds of a copy are device time, seconds of a wait are host time."""
     if isinstance(event, Copy):
         own = {"bytes": event.bytes, "number": event.number, "source": event.source, "target": event.target}
         kind = "copy"
@@ -84,7 +85,7 @@ def _place(call: Call) -> dict[str, Any]:
 
 
 def write_rows(path: Path, events: Iterable[Event]) -> int:
-    """Writes events as JSON Lines and returns how many; a file that exists is replaced.
+    """Writes events as JSON Lines and returns their number. An existing file is replaced.
 
     Raises:
         RecordError: the file cannot be written.

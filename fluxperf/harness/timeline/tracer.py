@@ -1,7 +1,7 @@
 """The tracer: every host-device copy and blocking wait of a process, with the range and the line that caused it.
 
-A record of CUPTI and the call that caused it have one correlation id. As each call that may copy or block is entered,
-the tracer keeps the Python stack's call site and the open ranges of the calling thread under that id.
+A record of CUPTI and the call that caused it share a correlation id. When a call that may copy or block begins, the
+tracer stores the Python call site and the open ranges of the calling thread under that id.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fluxperf.harness.timeline.ranges import Ranges, watch
 
 
 class Call(NamedTuple):
-    """Where the call came from: line, open ranges from the outermost on, and the system's number of the thread."""
+    """Origin of a call: line, open ranges from the outermost on, and the operating system's thread id."""
 
     site: CallSite | None
     ranges: tuple[str, ...]
@@ -31,11 +31,11 @@ class Call(NamedTuple):
 
     @property
     def where(self) -> str:
-        """The call site in words."""
+        """The call site as text."""
         return str(self.site) if self.site else "no Python call site"
 
 
-#: The call of a record whose call was not seen, such as one that a library's own thread made.
+#: The call of a record whose call was not seen, such as one from a thread of a library.
 UNSEEN = Call(None, (), None)
 
 
@@ -66,10 +66,10 @@ class Tracer:
     """Traces this process between ``start`` and ``stop``.
 
     Args:
-        cupti: what stands in for CUPTI's bindings in a test.
+        cupti: replacement for CUPTI's bindings in a test.
         sites: finds call sites.
         ranges: open ranges; those of this process if not given.
-        settle: waits for the work under way.
+        settle: waits for pending work.
 
     Raises:
         DeviceError: CUPTI's Python bindings are missing.
@@ -112,15 +112,15 @@ class Tracer:
         return self._ranges.seen
 
     def start(self) -> None:
-        """Begins to trace.
+        """Starts tracing.
 
         Raises:
-            DeviceError: there is no driver, or another tool traces already.
+            DeviceError: there is no driver, or another tool is already tracing.
         """
         self._source.start()
 
     def read(self) -> None:
-        """Waits for the work under way and reads its records. The wait itself is not among them.
+        """Waits for pending work and reads its records. This wait is not recorded.
 
         Raises:
             DeviceError: records were dropped.
@@ -129,7 +129,7 @@ class Tracer:
         self._source.flush()
 
     def stop(self) -> None:
-        """Waits for the work under way, reads its records and ends tracing.
+        """Waits for pending work, reads its records and ends tracing.
 
         Raises:
             DeviceError: records were dropped.
@@ -145,7 +145,7 @@ class Tracer:
             self._settling = None
 
     def _called(self, correlation: int, name: str) -> None:
-        """Runs in the thread of the call, inside of it: frames 0 and 1 are the tracer's and the source's."""
+        """Runs in the thread of the call, inside of it. Stack frames 0 and 1 belong to the tracer and the source."""
         if self._settling == threading.get_ident():
             self._own.add(correlation)
             return

@@ -1,4 +1,4 @@
-"""Copies and waits so far, for a test that asks while it runs."""
+"""Copies and waits so far, for a test that queries them while it runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Transfers:
         self._tracer = Tracer(cupti)
 
     def start(self) -> None:
-        """Begins to count from zero, after waiting for pending work, which is not counted."""
+        """Starts counting from zero, after waiting for pending work, which is not counted."""
         driver.settle()
         self._tracer.start()
 

@@ -1,10 +1,10 @@
-"""Inclusive time: what each range cost with all below it, as a tree of paths.
+"""Inclusive time: costs of each range with its children, as a tree of paths.
 
-A range's GPU time is the union of the intervals of what was launched in it and below; its projection reaches from the
-first of that work to the last, which is what `nsys stats` reports as nvtx_gpu_proj_sum. Turns of one path are one row,
-with the shortest, median and longest of them. Work of a graph is below the range that launched the graph, in the ranges
-in which its nodes were captured. What was launched in two ranges of which neither holds the other, as of interleaved
-domains, is in both.
+A range's GPU time is the union of the intervals of all work launched in it and below. Its projection reaches from the
+start of the first to the end of the last of that work, which `nsys stats` reports as nvtx_gpu_proj_sum. Turns of one
+path are one row, with the shortest, median and longest turn. Work of a graph is below the range that launched the
+graph, in the ranges in which its nodes were captured. Work launched in two ranges that do not contain each other, as in
+interleaved domains, counts in both.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fluxperf.harness.timeline.findings import crossing
 from fluxperf.harness.timeline.model import NONE, Timeline, Waits
 from fluxperf.harness.timeline.places import NO_RANGE, Places, normal
 
-#: Levels of a tree: what lies deeper, as of ranges that a recursion opens, is in the turn at the last one.
+#: Maximum levels of a tree. Deeper ranges, as of a recursion, count in the turn at the last level.
 _DEEPEST = 60
 
 
@@ -35,10 +35,10 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Branch(msgspec.Struct, frozen=True, kw_only=True):
-    """A range, or turns of one, with all below: the longest child first.
+    """A range, or turns of one, with its children: the longest child first.
 
-    ``host`` is the time in the range, ``projected`` from the first to the last GPU work of a turn (``None`` without
-    any), ``gpu_ms`` the time in which that work ran, ``idle_ms`` the time for which a GPU had nothing to do before it.
+    ``host`` is the time in the range. ``projected`` is the time from the first to the last GPU work of a turn (``None``
+    if there is none), ``gpu_ms`` the time in which that work ran, ``idle_ms`` the idle time of a GPU before it.
     ``copies`` are those between host and device.
     """
 
@@ -57,7 +57,7 @@ class Branch(msgspec.Struct, frozen=True, kw_only=True):
     children: list[Branch] = []
 
     def rows(self, depth: int = 0) -> Iterator[tuple[int, Branch]]:
-        """This and all below it, with how deep each is."""
+        """This branch and all below it, each with its depth."""
         yield depth, self
         for child in self.children:
             yield from child.rows(depth + 1)
@@ -66,8 +66,8 @@ class Branch(msgspec.Struct, frozen=True, kw_only=True):
 class _Nodes:
     """Turns of ranges, and of the ranges in which nodes of graphs were captured, each below the launch of its graph.
 
-    Every turn has a number: ranges first, by their index. ``path`` is the number of a turn's path, or ``NONE`` for one
-    that lies too deep.
+    Every turn has a number: ranges first, by their index. ``path`` is the number of a turn's path, or ``NONE`` if the
+    turn is too deep.
     """
 
     def __init__(self, timeline: Timeline) -> None:
@@ -92,11 +92,11 @@ class _Nodes:
                 around = number
             ends.append(around)
         self.of_work[rows] = np.array(ends, np.int64)[numbers]
-        self.parent.append(NONE)  # the last turn, which NONE is an index of, has what lies in no range
+        self.parent.append(NONE)  # the last turn, which NONE indexes, holds rows outside of all ranges
         self._paths(ranges.names, names, np.lexsort((-ranges.end_ns, ranges.start_ns)).tolist())
 
     def _paths(self, texts: list[str], names: list[int], order: list[int]) -> None:
-        """Numbers paths, the outer before the inner."""
+        """Numbers paths, outer paths before inner ones."""
         in_path = [normal(text) for text in texts]
         ids: dict[tuple[int, str], int] = {}
         number = len(self.parent) - 1
@@ -115,11 +115,11 @@ class _Nodes:
         self.parents = np.array(self.parent, np.int64)
 
     def levels(self, turns: Column, beside: tuple[Column, Column]) -> Iterator[tuple[Column, Column]]:
-        """For each depth, the deepest first: rows that lie in a turn at that depth, in rising order, and those turns.
+        """For each depth, the deepest first: rows in a turn at that depth, in ascending order, and those turns.
 
         Args:
             turns: the innermost turn around each row.
-            beside: rows that lie in one more turn, and those turns.
+            beside: rows that also lie in another turn, and those turns.
         """
         at = self._held[turns]
         depth = np.append(self.depth, NONE)
@@ -139,7 +139,7 @@ class _Nodes:
 
 
 def tree(timeline: Timeline, places: Places) -> list[Branch]:
-    """The outermost ranges of a timeline with all below them, the longest first; what lies in none is one of them."""
+    """The outermost ranges with their children, the longest first. One of them holds all rows outside of ranges."""
     nodes = _Nodes(timeline)
     measures = _measures(timeline, places, nodes)
     number = len(nodes.keys)
@@ -171,7 +171,7 @@ def _named(rows: list[Branch], above: str) -> list[Branch]:
 
 
 class _Measures(msgspec.Struct):
-    """Costs of each turn, with all below it; ``last_ns`` is before ``first_ns`` where no work was launched."""
+    """Costs of each turn with its children. ``last_ns`` is before ``first_ns`` if no work was launched."""
 
     host_ns: Column
     busy_ns: NDArray[np.float64]
@@ -221,10 +221,10 @@ def _measures(timeline: Timeline, places: Places, nodes: _Nodes) -> _Measures:
 
 
 def _beside(timeline: Timeline, nodes: _Nodes, waits: Waits) -> tuple[tuple[Column, Column], tuple[Column, Column]]:
-    """Work and waits, each with the turns in which they were launched beside those around them."""
+    """Work and waits with additional turns in which they were launched, besides the ones around them."""
     work, calls = timeline.work, timeline.calls
     telling = np.zeros(len(calls) + 1, bool)
-    telling[work.call] = telling[waits.call] = True  # NONE, which is -1, is that of no call
+    telling[work.call] = telling[waits.call] = True  # NONE is -1 and indexes the last element: no call
     turns, made = calls_beside(timeline.ranges, calls, np.flatnonzero(telling[:-1]))
     if not len(turns):
         return (empty(), empty()), (empty(), empty())

@@ -1,8 +1,8 @@
-"""Trims an export of Nsight Systems to what is read from it, without what tells of the machine it was made on.
+"""Reduces an export of Nsight Systems to the data that is read, without details of the machine.
 
-Kept are the tables and columns that `nsys_tables` reads, what the tool says of events that may be missing, and strings
-that something kept refers to. Times begin at 0. Paths in strings, names of processes and threads other than Python's,
-and what the export says of host, environment, command line and user are gone.
+Kept are the tables and columns that `nsys_tables` reads, diagnostics about events that may be missing, and strings that
+kept rows refer to. Times begin at 0. Removed are paths in strings, names of processes and threads other than Python's,
+and all data about host, environment, command line and user.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from fluxperf.lifeline import scratch
 _ON_GPU = "start end deviceId streamId correlationId globalPid graphNodeId"
 _CALLS = "CUPTI_ACTIVITY_KIND_RUNTIME"
 
-#: Columns that are kept, by table. Those with a time are moved to begin at 0.
+#: Columns that are kept, by table. Columns with a time are shifted to begin at 0.
 _KEPT = {
     "NVTX_EVENTS": "start end eventType text globalTid endGlobalTid textId domainId category int64Value",
     _CALLS: "start end globalTid correlationId nameId",
@@ -61,7 +61,7 @@ _KEPT = {
     "StringIds": "id value",
 }
 
-#: Rows that are kept of tables that say more than may be told.
+#: Rows that are kept of tables with private details.
 _WHERE = {
     "EXPORT_META_DATA": "name IN ('EXPORT_SCHEMA_VERSION', 'EXPORT_PRODUCT_VERSION')",
     "META_DATA_EXPORT": f"name IN ('EXPORT_SCHEMA_VERSION', 'EXPORT_PRODUCT_VERSION', '{EXPORTED}')",
@@ -78,10 +78,10 @@ _STRINGS = {
     "PROFILER_OVERHEAD": ("nameId",),
 }
 
-#: Columns with text of the program, or of the tool about it.
+#: Columns with text of the program, or of the profiler about it.
 _TEXTS = {"NVTX_EVENTS": "text", "DIAGNOSTIC_EVENT": "text", "StringIds": "value"}
 
-#: Tables of GPU work, and what of it has no times: it is left out of a timeline.
+#: Tables of GPU work, and the condition for rows without times, which a timeline leaves out.
 _ON_GPUS = tuple(f"CUPTI_ACTIVITY_KIND_{name}" for name in ("KERNEL", "MEMCPY", "MEMSET", "GRAPH_TRACE"))
 _UNTIMED = '(ifnull(start, 0) = 0 AND ifnull("end", 0) = 0)'
 
@@ -98,15 +98,17 @@ class Trimmed(NamedTuple):
 
 
 def trim(path: Path, out: Path) -> Trimmed:
-    """Writes the trimmed export beside its place, checks that it reads, and moves it there; replaces what is there.
+    """Writes the trimmed export to a temporary file, checks that it can be read, and moves it to its path.
 
     Raises:
         TimelineError: the export cannot be read.
-        RecordError: the trimmed one cannot be written, or would replace the export.
+        RecordError: the trimmed export cannot be written, or would replace the original.
     """
     read_capture(path)
     if out.exists() and out.samefile(path):
-        raise RecordError(f"--trimmed {out}: expected another file than the export itself, got the same.")
+        raise RecordError(
+            f"--trimmed {out}: expected another file than the export itself, got the same. Choose another name."
+        )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with scratch(".fluxperf-trimmed-", out.parent) as folder:
@@ -117,7 +119,7 @@ def trim(path: Path, out: Path) -> Trimmed:
             place(made, out)
     except (OSError, sqlite3.Error) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        raise RecordError(f"cannot write {out}: {why}. Expected a place that can be written to.") from error
+        raise RecordError(f"cannot write {out}: {why}. Expected a writable path. Choose another.") from error
     return Trimmed(path.stat().st_size, out.stat().st_size)
 
 
@@ -150,7 +152,7 @@ def _columns(connection: sqlite3.Connection, table: str, wanted: Iterable[str]) 
 
 
 def _first(connection: sqlite3.Connection, columns: dict[str, list[str]], real: dict[str, str]) -> int:
-    """The earliest beginning of anything that has a range of time, which may lie before the tool's zero."""
+    """The earliest start of all events with times, which may be before the profiler's zero."""
     timed = [table for table, names in columns.items() if '"start"' in names and '"end"' in names]
     where = {"NVTX_EVENTS": "WHERE eventType IN (59, 60)"} | dict.fromkeys(_ON_GPUS, f"WHERE NOT {_UNTIMED}")
     asked = [f'SELECT min(CAST(start AS INTEGER)) FROM whole."{real[one]}" {where.get(one, "")}' for one in timed]
@@ -159,7 +161,7 @@ def _first(connection: sqlite3.Connection, columns: dict[str, list[str]], real: 
 
 
 def _value(table: str, name: str, first: int) -> str:
-    """The value that is written of a column."""
+    """The SQL expression for the written value of a column."""
     if name in ('"start"', '"end"'):
         moved = f"{name} - {first}"
         return f"CASE WHEN {_UNTIMED} THEN 0 ELSE {moved} END" if table in _ON_GPUS else moved
@@ -173,7 +175,7 @@ def _value(table: str, name: str, first: int) -> str:
 
 
 def _drop_strings(connection: sqlite3.Connection, columns: dict[str, list[str]]) -> None:
-    """Drops names of threads that are not Python's, and strings that nothing refers to."""
+    """Deletes names of threads that are not Python's, and strings without a reference."""
     if "ThreadNames" in columns:
         named = "SELECT id FROM StringIds WHERE value GLOB 'python*' OR value = 'main'"
         connection.execute(f"DELETE FROM ThreadNames WHERE nameId NOT IN ({named})")
@@ -187,7 +189,7 @@ def _drop_strings(connection: sqlite3.Connection, columns: dict[str, list[str]])
 
 
 def _instances() -> Callable[[object], str | None]:
-    """A function that calls ids of devices by numbers, equal ones alike: an id tells which machine it was."""
+    """Returns a function that replaces ids of devices by numbers, as an id identifies the machine."""
     known: dict[object, str] = {}
     return lambda uuid: known.setdefault(uuid, f"device {len(known)}") if uuid else None
 
@@ -197,6 +199,6 @@ def _scrubbed(text: str | bytes | float | None) -> str | bytes | float | None:
 
 
 def _python_only(name: object) -> str:
-    """The name of an interpreter without its folder; any other process is only that."""
+    """The name of a Python interpreter without its folder; a generic name for any other process."""
     last = re.split(r"[/\\]", str(name))[-1]
     return last if _PYTHON.fullmatch(last) else _OTHER

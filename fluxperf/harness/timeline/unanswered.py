@@ -26,12 +26,12 @@ _KINDS: dict[Literal["cuda", "copies"], tuple[re.Pattern[str], str]] = {
 _BEGINS = re.compile(r"(?:cuda|cu)StreamBeginCapture")
 _ENDS = re.compile(r"(?:cuda|cu)StreamEndCapture")
 
-#: Longer than any capture: that of a stream whose end, or beginning, was not recorded.
+#: Longer than any capture. Used for a stream capture whose end or start was not recorded.
 _EVER = 1 << 61
 
 
 def add_unanswered(timeline: Timeline) -> None:
-    """Adds what `unanswered` finds to the losses of an attributed timeline, and a note of each."""
+    """Adds the result of `unanswered` to the losses of an attributed timeline, with a note for each."""
     found = unanswered(timeline)
     timeline.losses = [*timeline.losses, *found]
     timeline.notes = [*timeline.notes, *(f"{row.text}: events were lost, or launches failed." for row in found)]
@@ -61,7 +61,7 @@ def unanswered(timeline: Timeline) -> list[Loss]:
 
 
 def _around_or_in(calls: Calls, lone: Column, answered: Column) -> Mask:
-    """Which launches hold one that has work, or lie in it: the runtime launches by a call of the driver."""
+    """Launches that contain one with work, or lie in one: the runtime launches through a call of the driver."""
     found = np.zeros(len(lone), bool)
     for thread in distinct(calls.thread[lone]).tolist():
         rows, known = np.flatnonzero(calls.thread[lone] == thread), answered[calls.thread[answered] == thread]

@@ -1,9 +1,9 @@
-"""Ranges of migrations and page faults of unified memory, which no call launches.
+"""Ranges of migrations and page faults of unified memory, which have no launch call.
 
-They are the only events that are placed by time, since nothing else is recorded of them. What a device moves or touches
-belongs to the kernel that ran on it then, so to the range that launched this kernel. What the host touches belongs to
-the range that was open then, and a prefetch to the call that asked for it. Where that leaves a choice between ranges,
-there is none.
+They are the only events that are assigned by time, as nothing else about them is recorded. Pages that a device moves or
+uses belong to the kernel that ran on it at that time, and so to the range that launched this kernel. Pages that the
+host uses belong to the range that was open at that time. A prefetch belongs to the call that requested it. If several
+ranges are possible, none is assigned.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Opened(Protocol):
     """Ranges of a thread."""
 
     def at(self, times: Column) -> Column:
-        """The innermost one that is open at each time, or ``NONE``."""
+        """The innermost range that is open at each time, or ``NONE``."""
 
 
 def place(timeline: Timeline, opened: Mapping[int, Opened]) -> int:
-    """Fills in ``range`` of page faults, and of migrations without a call; returns how many of these have one.
+    """Fills in ``range`` of page faults, and of migrations without a call. Returns how many of these got one.
 
     Args:
         timeline: calls, work and waits with their ranges.
@@ -68,7 +68,7 @@ def _of_threads(opened: Mapping[int, Opened], process: Column, times: Column) ->
 
 
 def _of_kernels(timeline: Timeline, process: Column, gpu: Column, times: Column) -> Column:
-    """The range of the kernels that ran on a GPU at each time, if all have the same."""
+    """The range of the kernels that ran on a GPU at each time, if it is the same for all."""
     work = timeline.work
     found = empty(len(times), NONE)
     kernels = np.flatnonzero(work.flags("kernel"))
@@ -85,8 +85,8 @@ def _of_kernels(timeline: Timeline, process: Column, gpu: Column, times: Column)
 def _shared(starts: Column, ends: Column, ranges: Column, times: Column) -> Column:
     """The value that all intervals around a time share, or ``NONE``.
 
-    Numbers are equal if and only if each is their mean, and then their squares add up to n times its square. Sums over
-    all that began less those over all that ended may overflow, their difference does not.
+    Numbers are all equal if and only if the sum of their squares is n times the square of their mean. Sums over all
+    intervals that started minus those over all that ended may overflow; their difference does not.
     """
     began, ended = np.argsort(starts, kind="stable"), np.argsort(ends, kind="stable")
     first = np.searchsorted(starts[began], times, "right")
@@ -102,7 +102,7 @@ def _shared(starts: Column, ends: Column, ranges: Column, times: Column) -> Colu
 
 
 def _of_prefetches(timeline: Timeline, process: Column, times: Column) -> Column:
-    """The range of the prefetch that was asked for last, unless one before it, not waited for, has another range."""
+    """The range of the last requested prefetch, unless an earlier one that is not finished has another range."""
     calls, waits = timeline.calls, timeline.syncs.blocking
     found = empty(len(times), NONE)
     asks = np.array([bool(_PREFETCHES.match(name)) for name, _ in calls.kinds], bool)

@@ -1,8 +1,8 @@
-"""Waits of the host: recognized by the call's name and duration, not by the type that a record gives it.
+"""Waits of the host: recognized by the call's name and duration, not by the type in its record.
 
-Versions of Nsight Systems write other types for one call: from 2025.3 on ``cudaStreamSynchronize`` has that of a
-stream that waits for an event, 2024.4 and 2024.5 give ``cudaDeviceSynchronize`` those of an event and of nothing known.
-``cudaEventQuery``, which only asks, has records too. A call that waits counts also where it has no record.
+Versions of Nsight Systems write different types for one call: from 2025.3 on ``cudaStreamSynchronize`` has the type of
+a stream that waits for an event; 2024.4 and 2024.5 give ``cudaDeviceSynchronize`` the type of an event or an unknown
+type. ``cudaEventQuery``, which does not wait, has records too. A call that waits counts even without a record.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _BLOCKS = re.compile(r"(?:cuda|cu)(?:Stream|Event|Device|Thread|Ctx|Context)Sync
 _ORDERS = re.compile(r"(?:cuda|cu)Stream(?:WaitEvent|WaitValue|BatchMemOp)")
 _ASKS = re.compile(r"(?:cuda|cu)\w*Query")
 
-#: A call that only enqueues returns sooner; what lasts longer waited, or was in the way of another thread.
+#: A call that only enqueues returns sooner. A longer call waited, or was blocked by another thread.
 LONG_CALL_NS = 50_000
 
 _OTHER, _WAIT, _ORDER, _ASK = range(4)
 
 
 def blocks(name: str) -> bool:
-    """Whether a CUDA call is one that waits for the GPU; ``_v`` and a number at its end do not matter."""
+    """Whether a CUDA call waits for the GPU. A suffix ``_v`` with a number is ignored."""
     return _BLOCKS.match(name) is not None
 
 
@@ -36,12 +36,12 @@ def _class(name: str) -> int:
 
 
 def waits_of(records: Waits, calls: Calls, notes: list[str]) -> Waits:
-    """Synchronizations in the order of their beginnings: calls that wait, and what records tell of other calls.
+    """Synchronizations ordered by start: from calls that wait, and from records of other calls.
 
     Args:
-        records: what the tool recorded, ``blocks`` as its type says; of use for other calls than those known by name.
+        records: records of the profiler, with ``blocks`` by their type; used for calls that are not known by name.
         calls: attributed calls.
-        notes: gets a sentence about records without a call, of which nothing says whether the host waited.
+        notes: receives a sentence about records without a call, for which it is unknown whether the host waited.
     """
     call = calls_of(calls, records.process, records.correlation, records.start_ns)
     classes = np.array([_class(name) for name, _ in calls.kinds], np.int64)
@@ -57,7 +57,7 @@ def waits_of(records: Waits, calls: Calls, notes: list[str]) -> Waits:
 
 
 def _named(records: Waits, call: Column, calls: Calls, classes: Column) -> Waits:
-    """Calls whose name says that they wait, with GPU and stream of their first record."""
+    """Calls with the name of a waiting call, with GPU and stream of their first record."""
     rows = np.flatnonzero(classes[calls.what] == _WAIT)
     rows = rows[_outermost(calls.thread[rows], calls.start_ns[rows], calls.end_ns[rows])]
     joined = np.flatnonzero(call != NONE)
@@ -81,7 +81,7 @@ def _named(records: Waits, call: Column, calls: Calls, classes: Column) -> Waits
 
 
 def _outermost(threads: Column, starts: Column, ends: Column) -> Column:
-    """Rows that lie in no other of their thread: a call of the runtime makes one of the driver that waits too."""
+    """Rows that lie in no other row of their thread: a runtime call makes a driver call that waits too."""
     order = np.lexsort((-ends, starts, threads))
     kept, thread, until = [], None, 0
     for row, own, start, end in zip(
@@ -95,15 +95,15 @@ def _outermost(threads: Column, starts: Column, ends: Column) -> Column:
 
 
 def _told(records: Waits, call: Column, classes: Column, calls: Calls, notes: list[str]) -> Waits:
-    """Records whose call says nothing by its name, as their type says; of processes without calls all records."""
+    """Records whose call's name is not known, judged by their type; in processes without calls all records."""
     orders = classes == _ORDER
     silent = np.isin(records.process, distinct(calls.process), invert=True) & (call == NONE)
     by_type = (classes == _OTHER) & ((call != NONE) | silent)
     lone = int(((call == NONE) & ~silent & (records.blocks > 0)).sum())
     if lone:
         notes.append(
-            f"Not counted as waits, since nothing says whether the host waited: {plural(lone, 'record')} of a "
-            "synchronization whose call is not in the capture."
+            f"Not counted as waits: {plural(lone, 'record')} of a synchronization whose call is not in the "
+            "capture, so it is unknown whether the host waited."
         )
     kept = orders | by_type
     made = records.taken(kept)
@@ -114,7 +114,7 @@ def _told(records: Waits, call: Column, classes: Column, calls: Calls, notes: li
 
 
 def waiting_copies(timeline: Timeline) -> Column:
-    """Calls that waited for their copy to the host, and for nothing that is known as a wait already."""
+    """Calls that waited for their copy to the host, except calls that are already known as waits."""
     found = np.unique(timeline.work.call[blocking_copies(timeline)])
     kept: Column = found[~np.isin(found, timeline.syncs.blocking.call)]
     return kept
@@ -123,8 +123,8 @@ def waiting_copies(timeline: Timeline) -> Column:
 def blocking_copies(timeline: Timeline) -> Column:
     """Indices of copies to the host that their launch call waited for.
 
-    A call without ``Async`` in its name waits. Of the others one that copies to memory that is pageable, or not known,
-    waits if it returned no earlier than the copy ended: the time decides, not the name.
+    A call without ``Async`` in its name waits. Any other call that copies to pageable or unknown memory waited if it
+    returned no earlier than the copy ended: the time decides, not the name.
     """
     work, calls = timeline.work, timeline.calls
     down = work.where(what.copy is not None and what.copy.crossing == "d2h" for what in work.kinds)

@@ -1,7 +1,7 @@
-"""Texts of many rows at once: numbers as JSON writes them, and columns of texts woven into one.
+"""Texts of many rows at once: numbers as JSON text, and columns of texts joined row by row.
 
-A trace has millions of events, each a dozen pieces of text. Numbers become text through one list each, pieces that all
-rows share are made once, and one join weaves them, so that no Python code runs for an event.
+A trace has millions of events, each with a dozen pieces of text. Numbers are converted in one list each, pieces that
+all rows share are made once, and one join combines them, so that no Python code runs per event.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ Piece = Sequence[bytes] | bytes
 
 
 def texts(values: Column | NDArray[np.float64]) -> list[bytes]:
-    """Each number as JSON has it, whole or not; of others than whole ones the shortest that reads back the same."""
+    """Each number as JSON text. Numbers that are not whole get the shortest text that reads back as the same value."""
     return msgspec.json.encode(values.tolist())[1:-1].split(b",") if len(values) else []
 
 
 def looked_up(table: Sequence[bytes], places: Column) -> list[bytes]:
-    """The text of each place in a table."""
+    """The text at each index of a table."""
     held = np.empty(len(table), object)
     held[:] = table
     found: list[bytes] = held[places].tolist()
@@ -36,7 +36,7 @@ def woven(number: int, *pieces: Piece) -> bytes:
 
     Args:
         number: of rows.
-        pieces: in the order in which a row has them; neighbours that all rows share cost less as one.
+        pieces: in the order within a row; merge neighbours that all rows share, which costs less.
     """
     wide = len(pieces)
     flat: list[bytes] = [b""] * (number * wide)

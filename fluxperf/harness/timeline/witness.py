@@ -1,6 +1,7 @@
-"""The witness: counts copies, kernels and synchronizations of a region through CUPTI, whatever program makes them.
+"""The witness: counts copies, kernels and synchronizations of a region of any program through CUPTI.
 
-It knows nothing of a door or a ledger, so it can testify for one. Tracing slows the region: never time under it.
+It is independent of the door and the ledger, so it can check them. Tracing slows the region: do not measure times in
+it.
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ from fluxperf.harness.timeline.cupti_source import CROSSINGS, CuptiSource, waite
 
 
 class Kernel(NamedTuple):
-    """Launches of one kernel and seconds in all."""
+    """Launches of one kernel and their total seconds."""
 
     launches: int
     seconds: float
 
 
 class Witness:
-    """Counts what a GPU does between entry and exit of a ``with`` block.
+    """Counts the activity of a GPU between entry and exit of a ``with`` block.
 
     Args:
-        cupti: what stands in for CUPTI's bindings in a test.
+        cupti: replacement for CUPTI's bindings in a test.
 
     Raises:
-        DeviceError: CUPTI's Python bindings are missing, another tool subscribes already, or records were dropped.
+        DeviceError: CUPTI's Python bindings are missing, another tool is already subscribed, or records were dropped.
     """
 
     def __init__(self, cupti: Any = None) -> None:
@@ -42,7 +43,7 @@ class Witness:
 
     @property
     def totals(self) -> Totals:
-        """Counts of the region, as a record has them."""
+        """Counts of the region in the form of a record."""
         return Totals(
             d2h_copies=self.copies["d2h"],
             h2d_copies=self.copies["h2d"],
