@@ -45,7 +45,7 @@ def test_rungs_of_several_commits_are_to_be_measured_of_one():
     mixed = [*evidence.ladder()[:-1], msgspec.structs.replace(evidence.ladder()[-1], commit="b" * 40)]
     steps = {step.command: step.text for step in next_steps(survey(files_of(*mixed), CONTEXT))}
     command = "fluxperf evidence headline -o DIR --budget 600"
-    assert "the rungs come from 2 commits; measure all of one" in steps[command]
+    assert "the rungs come from 2 commits; measure all of them at one commit" in steps[command]
     assert command not in {step.command for step in next_steps(survey(files_of(*evidence.ladder()), CONTEXT))}
 
 

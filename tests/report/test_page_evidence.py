@@ -194,7 +194,7 @@ def test_the_floor_is_what_bytes_and_operations_need():
     assert floor.time_s == pytest.approx(4 * least, rel=1e-6)
     assert floor.measured
     text = page_with(Extras(ceilings=evidence.CEILINGS)).sections
-    assert "The floor under what this machine was measured to reach is" in text["summary"]
+    assert "The floor, the least time at rates that were measured on this machine, is" in text["summary"]
     best = study.ladders[0].best
     took = units.time(summary_of(best.record).median)
     said = f"{units.percent(floor.share)} of the {took} of {best.label}."
@@ -215,7 +215,7 @@ def test_published_peaks_are_called_so():
     page = page_with(NOTHING)
     assert "data sheet" in page.sections["roofline"]
     assert "published peak" in page.sections["roofline"]
-    assert "The floor under published peaks is" in page.sections["summary"]
+    assert "The floor, the least time at published peaks, is" in page.sections["summary"]
 
 
 def test_the_roofline_has_a_dot_for_each_op_and_rung():

@@ -117,7 +117,7 @@ def _slow(study: Study, ladder: Ladder) -> list[str]:
             f"{shown(rate.op, 48)} ({units.time(rate.time_s)} of a forward, {units.percent(near.share)} of its ceiling)"
             for rate, near in costly
         ]
-        texts.append(f"most time above the least that its work needs, at the quickest rung: {units.listing(told)}.")
+        texts.append(f"ops with the most time above their floor, at the quickest rung: {units.listing(told)}.")
     return texts
 
 
@@ -177,13 +177,13 @@ def next_steps(study: Study) -> list[Step]:
         )
     kernels = [ladder for ladder in ours if ladder.ran_as == "kernel"]
     if kernels and not study.extras.calibrations:
-        text = "Calibrate this machine, so that it is known how small a change would show."
+        text = "Calibrate this machine, to know the smallest change that it can show."
         steps.append(Step(text, calibrate_command(kernels[0])))
     steps += [step for ladder in kernels for step in _bands(study, ladder)][:1]
     if study.extras.verdict is None:
         steps.append(
             Step(
-                "Judge a change against its base, and give the verdict with --verdict.",
+                "Compare a change with its base, and show the verdict on this page with --verdict.",
                 "fluxperf gate --base REF --head REF --json verdict.json",
             )
         )
@@ -195,9 +195,7 @@ def _of_one_commit(study: Study) -> list[Step]:
     for ladder in study.climbing:
         commits = {record.commit for record in ladder.records}
         if ladder.workload.name == study.context.headline_workload and not ladder.twin and len(commits) > 1:
-            text = (
-                f"{ladder.title}: the rungs come from {len(commits)} commits; measure all of one, as far as time goes."
-            )
+            text = f"{ladder.title}: the rungs come from {len(commits)} commits; measure all of them at one commit."
             return [Step(text, "fluxperf evidence headline -o DIR --budget 600")]
     return []
 

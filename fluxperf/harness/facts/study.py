@@ -18,8 +18,8 @@ from fluxperf.harness.records import END_TO_END, IN_TURNS_WITH, Record, RecordsF
 from fluxperf.harness.text.escape import shown
 from fluxperf.harness.text.units import BY, NBSP, plural
 
-TWIN_SAYS = "say what crosses and whether the numbers agree, not how fast a GPU is."
-TWIN_NOTE = "host twin: says what crosses and whether the numbers agree, not how fast a GPU is"
+TWIN_SAYS = "Copies and errors are valid, times say nothing about a GPU."
+TWIN_NOTE = "host twin: copies and errors are valid, times say nothing about a GPU"
 SAMPLE_NOTE = "a committed record of another machine, shown beside what was measured here and never compared with it"
 
 _ORDER = {"kernel": 0, "peer": 1, "twin": 2}

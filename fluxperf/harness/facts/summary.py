@@ -107,7 +107,7 @@ def answer(study: Study) -> list[Answer]:
         else:
             answers.append(Answer(about, text))
     if ladders and all(ladder.twin for ladder in ladders):
-        answers.append(Answer("", "All times here are of host twins: they " + TWIN_SAYS))
+        answers.append(Answer("", "All times here are of host twins. " + TWIN_SAYS))
     return answers
 
 
@@ -196,20 +196,21 @@ def _beside(study: Study, ladder: Ladder) -> str:
     if not theirs or not mine:
         return ""
     said = f" Measured in the same way, {peer.label} takes {units.time(theirs.median)} ({certainty_of(peer.record)}), "
-    said += f"{units.times(gain.ratio)} ({gain.spread}) our {units.time(mine.median)} with {shown(ours.rung, 48)}"
+    said += f"{units.times(gain.ratio)} ({gain.spread}) as long as our {units.time(mine.median)} with "
+    said += shown(ours.rung, 48)
     first = summary_of(ladder.best.record) if ladder.best and ours is not ladder.best.record else None
-    return f"{said} (of another record than the {units.time(first.median)} above)." if first else f"{said}."
+    return f"{said} (from another record than the {units.time(first.median)} above)." if first else f"{said}."
 
 
 def _floor(study: Study, ladder: Ladder) -> str:
     floor = floor_of(study, ladder)
     if not floor:
         return ""
-    kind = "what this machine was measured to reach" if floor.measured else "published peaks"
+    kind = "rates that were measured on this machine" if floor.measured else "published peaks"
     took = units.time(floor.time_s / floor.share)
     return (
-        f" The floor under {kind} is {units.time(floor.time_s)}, {units.percent(floor.share)} of the {took} of "
-        f"{floor.rung}."
+        f" The floor, the least time at {kind}, is {units.time(floor.time_s)}, {units.percent(floor.share)} of the "
+        f"{took} of {floor.rung}."
     )
 
 

@@ -66,7 +66,7 @@ def _view(study: Study, ladder: Ladder) -> Panel:
     content = present(
         Text(about, "headline"),
         source(provenance([record])),
-        Table("The quickest rung against everything it is held to", _COLUMNS, _rows(study, ladder, best, record)),
+        Table("The quickest rung compared with other times", _COLUMNS, _rows(study, ladder, best, record)),
         Notes(_notes(study, ladder)),
     )
     return Panel(ladder.title, content, ladder.view)

@@ -75,7 +75,7 @@ def remarks(study: Study) -> list[tuple[bool, str]]:
     if any(ladder.sample for ladder in study.ladders):
         found.append((False, f"What is called a sample is {SAMPLE_NOTE}."))
     if any(ladder.twin for ladder in study.ladders):
-        text = f"Times marked “twin” are of host twins: they {TWIN_SAYS} They are never compared with a GPU's."
+        text = f"Times marked “twin” are of host twins. {TWIN_SAYS} They are never compared with a GPU's times."
         found.append((False, text))
     return found
 

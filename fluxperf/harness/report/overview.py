@@ -23,7 +23,7 @@ def summary_panels(study: Study) -> list[Block]:
         Group("alert", [Heading("Problems in the files"), Notes(seen.problems, "")]) if seen.problems else None,
         Text(seen.measured, "lede"),
         Numbers(seen.figures),
-        Heading("What came out"),
+        Heading("Results"),
         Group("answer", answer),
         Group("told", told),
         Heading("Not measured"),
