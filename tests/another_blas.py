@@ -1,4 +1,4 @@
-"""A BLAS that keeps no bits which none promises, as a plugin: ``pytest -p tests.another_blas``.
+"""A BLAS whose results depend on the sizes of a product, as a plugin: ``pytest -p tests.another_blas``.
 
 Libraries choose kernels by shape, so the same row of the same operands may be summed in another order where a product
 is larger, and in another one again where it is at the edge of a tile. Which machine does so where differs: OpenBLAS for

@@ -1,4 +1,4 @@
-"""Fixtures that every folder of tests may use, and the numbers that tests measured, at the end of the run."""
+"""Fixtures for all folders of tests, and the quantities that tests measured, printed at the end of the run."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
-# Products here are tiny: threads that wait for each other cost twice the time. Read when NumPy is imported.
+# Products in tests are tiny, so threads that wait for each other double the time. NumPy reads this setting at import.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-# A shell ignores Ctrl-C for what it runs in the background, and nohup ignores a lost terminal: so would the commands
-# that tests interrupt.
+# A shell ignores Ctrl-C for background jobs, and nohup ignores SIGHUP. The tested commands would inherit that, so it is
+# undone.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
@@ -24,13 +24,13 @@ import pytest
 
 from fluxperf.engine.device.host import HostDevice
 
-#: Name of the property under which a test notes what it measured.
+#: Property under which a test stores a measured quantity.
 _MEASURED = "measured"
 
 
 @pytest.fixture
 def device() -> Iterator[HostDevice]:
-    """A host device. After the test its door is open again, and no section or op is left in its ledger."""
+    """A host device. After the test its door is unsealed, and its ledger has no open section or op."""
     device = HostDevice()
     yield device
     assert device.door._sealed is None, "the test left the door sealed"
@@ -39,7 +39,7 @@ def device() -> Iterator[HostDevice]:
 
 @pytest.fixture
 def measure(request: pytest.FixtureRequest) -> Callable[[str, str, float], None]:
-    """Notes a number under a quantity and a rung; the end of the run prints the largest of each."""
+    """Records a number for a quantity and a rung; the end of the run prints the largest of each."""
 
     def note(quantity: str, rung: str, value: float) -> None:
         request.node.user_properties.append((_MEASURED, (quantity, rung, float(value))))
@@ -49,20 +49,20 @@ def measure(request: pytest.FixtureRequest) -> Callable[[str, str, float], None]
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands are as quick as they are on a machine of their own: none says what it does because this one is busy."""
+    """Turns off the messages that commands print on a busy machine."""
     if (progress := sys.modules.get("fluxperf.cli.progress")) is not None:
         monkeypatch.setattr(progress, "LATE_S", 3600.0)
 
 
-#: What each worker makes for itself: it costs little, or there is nothing to share.
+#: Fixtures that each worker makes for itself, because they are cheap or nothing is shared.
 _OF_EVERY_WORKER = ("gpu", "parsed_files")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share what is made for several of them run in one worker of pytest-xdist, which makes it once.
+    """Runs tests that share an expensive fixture in one worker of pytest-xdist, so that it is made once.
 
-    Groups are begun first, the largest ones before others, so none is left over at the end.
+    Groups start first, the largest ones before the others, so that none is left for the end.
     """
     for item in items:
         known = getattr(item, "_fixtureinfo", None)
@@ -78,15 +78,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(shared[widest]))
 
 
-#: Modules that were there when the collector was last told to leave alone what is there.
+#: Number of modules at the last call of `gc.freeze`.
 _seen_modules = 0
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    """After imports, before the fixtures of a test: the collector leaves alone what is there, it stays to the end.
+    """After imports and before a test's fixtures: freezes all objects for the garbage collector.
 
-    A run of a rung ends with a collection, which would look at every object of PyTorch and of this run's tests.
+    A run of a rung ends with a collection, which would otherwise visit every object of PyTorch and of this test run.
     """
     global _seen_modules
     if len(sys.modules) > _seen_modules + 50:

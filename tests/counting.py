@@ -1,4 +1,4 @@
-"""Cost of work, counted instead of timed: the same on every machine, whatever else runs on it."""
+"""Cost of work, counted instead of timed, so that it is the same on every machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def lines(work: Callable[[], object]) -> int:
-    """Lines of Python that some work runs in this thread; each turn of a loop is one more."""
+    """Number of Python lines that a call executes in this thread; each iteration of a loop counts."""
     counted = 0
 
     def count(frame: FrameType, event: str, argument: Any) -> Any:
@@ -27,9 +27,9 @@ def lines(work: Callable[[], object]) -> int:
 
 
 def growth(work: Callable[[int], object], size: int) -> float:
-    """How many times as much work twice the size is: 2 where it grows with the size, 4 with its square.
+    """Factor by which the work grows when the size doubles: 2 if it is linear, 4 if it is quadratic.
 
-    The first run is of the larger size and is not counted: what is imported, compiled and kept is there then.
+    The first run has the larger size and is not counted, so that imports, compilation and caches are done before.
     """
     work(2 * size)
     return lines(lambda: work(2 * size)) / lines(lambda: work(size))

@@ -6,7 +6,8 @@ import random
 import sqlite3
 from contextlib import closing, suppress
 
-#: What is put in place of a part: numbers, also at their ends, nests, controls, bytes that are no UTF-8, and nothing.
+#: Replacements for a part of a text: numbers, also extreme ones, nested brackets, control characters, invalid UTF-8,
+#: and nothing.
 PARTS = (
     b"1", b"2.5", b'"a"', b" ",
     b"", b"-1", b"1e999", b"1" + b"0" * 400, b"9" * 5000, b"NaN", b"null", b"true", b'""', b"[]", b"{}", b"[" * 3000,
@@ -15,7 +16,7 @@ PARTS = (
 
 
 def damaged(content: bytes, draw: random.Random) -> bytes:
-    """Content with one to three parts replaced, removed, doubled or cut off; often at the ends of words.
+    """Content with one to three parts replaced, removed, repeated or cut off, often at word boundaries.
 
     Every fifth has a blank more or another digit only, so that some of each kind are read.
     """
@@ -34,7 +35,7 @@ def damaged(content: bytes, draw: random.Random) -> bytes:
 
 
 def damaged_header(content: bytes, draw: random.Random) -> bytes:
-    """A safetensors file with damage to its header, whose length is that of the new one or stays, or to its numbers."""
+    """A safetensors file with a damaged header, whose length field is right or stale, or with damaged tensor data."""
     end = 8 + int.from_bytes(content[:8], "little")
     header, numbers = content[8:end], content[end:]
     kind = draw.random()
@@ -53,7 +54,7 @@ def damaged_header(content: bytes, draw: random.Random) -> bytes:
 
 
 def damaged_pages(content: bytes, draw: random.Random) -> bytes:
-    """Bytes replaced anywhere, few or many, or a page of 4,096 copied over another."""
+    """A file with a few or many bytes replaced, or with one page of 4,096 bytes copied over another."""
     data = bytearray(content)
     if draw.random() < 0.2 and len(data) > 3 * 4096:
         source, target = (4096 * draw.randrange(len(data) // 4096) for _ in range(2))
@@ -64,12 +65,12 @@ def damaged_pages(content: bytes, draw: random.Random) -> bytes:
     return bytes(data)
 
 
-#: What is put into cells: of other types, at the ends of integers and times, and text that is no name.
+#: Replacements for cells: other types, extreme integers and times, and text that is not a name.
 CELLS = (None, -1, 0, 1, 2**31, 2**63 - 1, -(2**63), 1e300, "text", "", "\x1b[31m\u202e", "x" * 10_000, b"\xff\x00")
 
 
 def damaged_schema(content: bytes, draw: random.Random) -> bytes:
-    """An SQLite database with tables and columns renamed or gone, rows gone or doubled, and cells replaced."""
+    """An SQLite database with tables and columns renamed or dropped, rows dropped or repeated, and cells replaced."""
     with closing(sqlite3.connect(":memory:")) as base:
         base.deserialize(content)
         for _ in range(draw.randint(1, 3)):

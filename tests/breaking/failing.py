@@ -19,21 +19,21 @@ from tests.breaking.killing import Ended, Warm, left_in
 
 SOURCE = Path(__file__).with_name("failing_disk.c")
 
-#: What disks answer: full, beyond somebody's share of it, broken, and switched to be read alone.
+#: Errors of disks: full, over quota, I/O error, and read-only.
 ANSWERS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
-#: A record that is printed, because no file takes it.
+#: The start of a record that is printed because no file could be written.
 _PRINTED = re.compile(r"^\{\"schema\"", re.MULTILINE)
 
-#: What SQLite makes of them.
+#: How SQLite reports these errors.
 _SQLITE = ("disk I/O error", "database or disk is full", "unable to open database file", "readonly database")
 
-#: More calls than any command makes.
+#: An upper bound of the calls of any command.
 ALL = 2**60
 
 
 def built(folder: Path) -> Path:
-    """The library that makes disks fail, compiled in a folder."""
+    """The library that makes file calls fail, compiled in a folder."""
     compiler = shutil.which("cc")
     if sys.platform != "linux" or compiler is None:
         pytest.skip("a library that is preloaded stands between commands and their disk: takes Linux and cc")
@@ -46,7 +46,7 @@ def built(folder: Path) -> Path:
 
 
 class Fault(NamedTuple):
-    """Calls that fail, by their number from 1, and what the disk answers; ``forever``: all that follow, too."""
+    """The calls that fail, numbered from 1, and the error of the disk; ``forever``: all later calls fail too."""
 
     number: int
     answer: int
@@ -54,10 +54,11 @@ class Fault(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """Something that took long and must not be lost: where its file does not take it, it is elsewhere, or printed.
+    """A result of a long measurement that must not be lost: if its file cannot be written, it is in another file, or
+    printed.
 
-    ``count`` is given its files and says how many of the ``wanted`` are in them. The first ``checks`` calls come before
-    anything is measured.
+    ``count`` receives the files and returns how many of the ``wanted`` results are in them. The first ``checks`` calls
+    come before anything is measured.
     """
 
     name: str
@@ -67,10 +68,11 @@ class Measured(NamedTuple):
 
 
 class Writer(NamedTuple):
-    """A command that writes.
+    """A command that writes files.
 
-    ``words`` are given the folder that it writes in; each of ``outputs`` has who complains if it is not whole.
-    ``prepare`` puts files there before, ``code`` is what the command ends with, ``setting`` more of the environment.
+    ``words`` receives the folder for the outputs. Each entry of ``outputs`` has a check that raises if the file is
+    incomplete. ``prepare`` writes input files, ``code`` is the expected exit code, ``setting`` holds more environment
+    variables.
     """
 
     words: Callable[[Path], list[str]]
@@ -82,14 +84,14 @@ class Writer(NamedTuple):
 
 
 class Sweep:
-    """Tries of one command, each in a folder of its own.
+    """Runs of one command with failing disks, each in a folder of its own.
 
     Args:
-        folder: for them.
+        folder: parent of these folders.
         process: starts commands.
-        library: that makes disks fail.
+        library: makes file calls fail.
         writer: the command.
-        whose: folders whose disk fails, of a try's ``out``, ``tmp`` and ``cache``.
+        whose: which of a run's folders ``out``, ``tmp`` and ``cache`` are on the failing disk.
     """
 
     def __init__(self, folder: Path, process: Warm, library: Path, writer: Writer, whose: str = "out") -> None:
@@ -97,7 +99,7 @@ class Sweep:
         self._whose, self._number = whose, 0
 
     def calls(self) -> list[str]:
-        """Those that need the disk, of a try in which nothing fails."""
+        """Number of file calls of a run without failures."""
         place, ended, calls = self._run(None)
         assert ended.code == self._writer.code, ended.said
         wrong = self._wrong(place, ended, None)
@@ -106,7 +108,7 @@ class Sweep:
         return calls
 
     def fails(self, fault: Fault) -> list[str]:
-        """Complaints about a try in which some calls fail."""
+        """Violations found after a run in which some calls fail."""
         place, ended, calls = self._run(fault)
         wrong = self._wrong(place, ended, fault)
         failed = [call for call in calls if " FAILS " in call]
@@ -152,7 +154,7 @@ class Sweep:
                 continue
             try:
                 read(path)
-            except Exception as error:  # noqa: BLE001 -- whatever a reader says of half a file
+            except Exception as error:  # noqa: BLE001 -- any error that a reader raises for a partial file
                 found.append(f"{name} is not whole: {error!r}")
         found += self._lost(place, ended, fault)
         rescued = [path for path in (place / "tmp").iterdir() if path.name.startswith("fluxperf-rescued-")]
@@ -176,7 +178,7 @@ class Sweep:
 
 
 def records(path: Path) -> Any:
-    """A records file whose lines are all whole."""
+    """Number of lines of a records file; all of them must be complete."""
     found = read_records(path)
     assert not found.problems, found.problems
     return found.records

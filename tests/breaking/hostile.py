@@ -1,4 +1,4 @@
-"""Files that say the worst that they may: names with controls, markup, bidi marks and emoji codes."""
+"""Files with hostile names: control characters, markup, bidirectional marks and emoji codes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from fluxperf.harness.records import Record
 from tests.contracts.tree import ROOT
 from tests.history.making import record
 
-#: A name: starts a colour, ends no tag, reorders, rings, hides, is an emoji's code, and has parts of HTML and JSON.
+#: A hostile name: starts a colour, closes a tag, reorders text, rings the bell, hides text, is an emoji code, and has
+#: parts of HTML and JSON.
 NAME = 'x\x1b[31m[bold]y[/nope]\u202e\x07\x00\x9b\u200b\U000e0041:smile:</script>"\\\r\n\x7f'
 
 POLICY = ROOT / "reports" / "policy.toml"
 
 
 def unsafe(text: str) -> list[str]:
-    """Characters in what a command printed that are no text."""
+    """Characters of a command's output that are not plain text."""
     allowed = "\n\t"
     return [
         char for char in text if char not in allowed and unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Cn")
@@ -29,7 +30,7 @@ def unsafe(text: str) -> list[str]:
 
 
 def everywhere(value: Any, kind: Any = Record) -> Any:
-    """A record's plain values with every free text in them replaced."""
+    """A record as plain values, with every free text replaced."""
     if isinstance(kind, UnionType):
         (kind,) = [one for one in get_args(kind) if one is not NoneType]
     if isinstance(value, dict):
@@ -54,7 +55,7 @@ def records(path: Path, number: int = 3, **changes: Any) -> Path:
 
 
 def asv(folder: Path) -> Path:
-    """asv's results in which every name is hostile; one file is damaged, and its name is hostile too."""
+    """asv results with only hostile names, and a damaged file with a hostile name."""
     host = folder / "host"
     host.mkdir(parents=True)
     machine = {"machine": NAME, "cpu": NAME, "os": NAME, "ram": NAME}
@@ -76,7 +77,7 @@ def asv(folder: Path) -> Path:
 
 
 def policy(path: Path) -> Path:
-    """The policy with an acceptance and a declaration of hostile names."""
+    """A policy with an acceptance and a declaration under hostile names."""
     text = json.dumps(NAME)[1:-1].replace("\\ud", "?").replace("\\u007f", "?")
     more = f"""
 [[accepted]]

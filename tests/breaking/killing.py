@@ -1,4 +1,4 @@
-"""Commands that are killed at random moments: how one is started, ended and looked after."""
+"""Starts commands, kills them at random moments, and checks what they leave."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from tests.contracts.tree import ROOT
 #: Threads that wait for each other cost twice the time.
 ALONE = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
-#: Seconds in which everything must have ended that a command started.
+#: Seconds within which every process that a command started must have ended.
 GRACE_S = 20.0
 
 
 class Ended(NamedTuple):
-    """How a command ended: its exit code, negative for a signal; what it printed; seconds until it last did so.
+    """How a command ended: its exit code, negative for a signal; its output; and the seconds until its last output.
 
-    What comes behind is Python's own end, which is long where much was imported.
+    The time does not include the interpreter's shutdown, which is long after many imports.
     """
 
     code: int
@@ -38,23 +38,23 @@ class Ended(NamedTuple):
 
     @property
     def how(self) -> str:
-        """In a word: ``exit 0``, ``exit 143`` or ``SIGKILL``."""
+        """As a word: ``exit 0``, ``exit 143`` or ``SIGKILL``."""
         return signal.Signals(-self.code).name if self.code < 0 else f"exit {self.code}"
 
 
 def anyway(words: Sequence[str]) -> None:
-    """Runs a command; a calibration without a GPU, too, of times that count for nothing elsewhere."""
+    """Runs a command. Allows a calibration without a GPU, whose times are not used."""
     alive.has_times = lambda: True
     main(words)
 
 
 class Warm:
-    """Starts commands in forks of a process that has imported them: what a shell would start, without the imports.
+    """Starts commands as forks of a process that has imported them, to save the imports.
 
     Args:
-        folder: for what the commands print.
-        modules: that are imported besides the commands.
-        more: of the environment of the process itself.
+        folder: for the commands' output.
+        modules: imported in addition to the commands.
+        more: environment variables of the process itself.
     """
 
     def __init__(self, folder: Path, modules: Sequence[str] = (), more: Mapping[str, str] | None = None) -> None:
@@ -75,7 +75,7 @@ class Warm:
         after_s: float = 0.0,
         more: Mapping[str, str] | None = None,
     ) -> Ended:
-        """Runs a command to its end, or sends it a signal after so many seconds; all that it started must end, too.
+        """Runs a command to its end, or sends it a signal after some time; all its child processes must end too.
 
         Args:
             words: of the command.
@@ -116,7 +116,7 @@ def _stream(pipe: IO[str] | None) -> IO[str]:
 
 
 def descendants(scratch: Path) -> list[str]:
-    """Processes that were started with a folder for temporary files, and run."""
+    """Running processes that were started with a given folder for temporary files."""
     sought, found = f"\0TMPDIR={scratch}\0".encode(), []
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
@@ -130,12 +130,12 @@ def descendants(scratch: Path) -> list[str]:
 
 
 class Victim(NamedTuple):
-    """A command that is killed again and again in one folder.
+    """A command that is killed repeatedly in one folder.
 
-    ``words`` are the command's of a try, ``whole`` looks at everything that is there and returns how much of it is
-    finished, which never becomes less; it is told whether half of a line may be at the end of a file of lines, as after
-    a KILL. ``within_s`` is the time within which it is killed, where that is not the time that it takes, and
-    ``code`` what it ends with, ``place`` the folder that it runs in, where that is another one.
+    ``words`` returns the arguments of a run. ``whole`` checks all files and returns how many results are complete; this
+    number must never decrease. Its argument says whether a file of lines may end with a partial line, as after a KILL.
+    ``within_s`` is the time span for the kill if it is not the run's duration, ``code`` the expected exit code, and
+    ``place`` the working folder if it is another one.
     """
 
     words: Callable[[int], list[str]]
@@ -146,7 +146,7 @@ class Victim(NamedTuple):
 
 
 def killed(victim: Victim, process: Warm, folder: Path, how: signal.Signals, times: int) -> Counter[str]:
-    """How a command ended that was killed at so many moments; everything that must hold is looked at after each.
+    """Kills a command several times at different moments, checks all invariants after each, and returns how it ended.
 
     Args:
         victim: the command.
@@ -164,7 +164,7 @@ def killed(victim: Victim, process: Warm, folder: Path, how: signal.Signals, tim
         ended = process.run(words, place, scratch, how, draw.uniform(0, 1.05 * seconds))
         ends[ended.how] += 1
         what = f"{words}, try {number}: {ended.how}, {ended.said}"
-        # A signal may come before a command listens, or when it is over and Python ends.
+        # The signal may arrive before the command handles it, or after its end while the interpreter shuts down.
         assert ended.code in (-how, victim.code, 128 + signal.SIGTERM), what
         assert "Traceback" not in ended.said, what
         assert "This is a bug" not in ended.said, what
@@ -174,7 +174,7 @@ def killed(victim: Victim, process: Warm, folder: Path, how: signal.Signals, tim
         finished = done
         if how != signal.SIGKILL:
             assert (left := left_in(folder)) == [], f"{what} left {left}"
-    for path in scratch.iterdir():  # what is young may be of a process that is just about to own it
+    for path in scratch.iterdir():  # a recent file may belong to a process that has not registered it yet
         os.utime(path, (1, 1))
     last = process.run(victim.words(times + 1), place, scratch)
     assert last.code == victim.code, last.said
@@ -184,5 +184,5 @@ def killed(victim: Victim, process: Warm, folder: Path, how: signal.Signals, tim
 
 
 def left_in(folder: Path) -> list[str]:
-    """Files of fluxperf that are no results, and all temporary ones."""
+    """Files of fluxperf that are not results, and all temporary files."""
     return sorted({str(path) for path in (*folder.rglob(".fluxperf-*"), *(folder / "tmp").rglob("*"))})

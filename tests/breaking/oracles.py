@@ -1,6 +1,6 @@
-"""Meanings of files, by readers that share no code with fluxperf's.
+"""Independent readers that check what fluxperf read from a damaged file. They share no code with fluxperf's readers.
 
-Each is given the file and what was read of it, and complains if that is something else: a wrong success.
+Each one receives the file and the value that was read, and raises if the value is not what the file contains.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from fluxperf.pipeline.jobs import Job
 from fluxperf.recording import Reference
 from tests.model.weight_files import STEM, State, write_folder
 
-#: Types of elements, as safetensors writes them.
+#: Element types by their names in safetensors.
 _ELEMENTS: dict[str, Any] = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
     "F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2, "U8": np.uint8, "I8": np.int8,
@@ -45,7 +45,7 @@ _ELEMENTS: dict[str, Any] = {
 
 
 def agree(said: Any, meant: Any, at: str = "") -> None:
-    """The result says what the document says, wherever both say something; a document's dates are texts."""
+    """The value agrees with the document in all fields that both have; dates in a document are texts."""
     if isinstance(said, Mapping) and isinstance(meant, Mapping):
         for key in said.keys() & meant.keys():
             agree(said[key], meant[key], f"{at}/{key}")
@@ -66,7 +66,7 @@ def lines_of(path: Path, problems: Sequence[str]) -> list[Any]:
     found = []
     for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         if line.strip() and not any(f", line {number}:" in problem for problem in problems):
-            # What is no UTF-8 may stand in what nobody reads.
+            # Invalid UTF-8 is allowed in fields that no reader uses.
             found.append(json.loads(line.decode(errors="replace")))
     return found
 
@@ -80,7 +80,7 @@ def points(path: Path, found: PointsFile) -> None:
 
 
 def policy(path: Path, found: Policy) -> None:
-    """Every key of the document was read, too."""
+    """Every key of the document was read."""
     meant, said = tomllib.loads(path.read_text()), msgspec.to_builtins(found)
     assert meant.keys() <= said.keys()
     for table in ("noisy", "slow", "exact"):
@@ -96,7 +96,7 @@ def calibration(path: Path, found: Calibration) -> None:
 
 
 def _plainly(path: Path) -> Any:
-    """A document of JSON, in which bytes and numbers that nobody reads may be what they like."""
+    """A JSON document; bytes and numbers that no reader uses may be invalid."""
     text = path.read_bytes().decode(errors="replace")
     return json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < 1000 else 0)
 
@@ -106,7 +106,7 @@ def document(path: Path, found: Any) -> None:
 
 
 def trace(path: Path, found: Timeline) -> None:
-    """No more kernels than the document has events of that kind."""
+    """There are at most as many kernels as the document has events of that kind."""
     text = _plainly(path)
     events = text["traceEvents"] if isinstance(text, dict) else text
     known = sum(isinstance(event, dict) and event.get("cat") in ("kernel", "Kernel") for event in events)
@@ -114,7 +114,7 @@ def trace(path: Path, found: Timeline) -> None:
 
 
 def reference(path: Path, found: Reference) -> None:
-    """Damage that a file's checksum does not see changes no number."""
+    """Damage that the file's checksum does not detect must not change a value."""
     with zipfile.ZipFile(path) as file, file.open("latents.npy") as numbers:
         meant = np.lib.format.read_array(numbers)
     assert np.array_equal(found.latents, meant)
@@ -134,7 +134,7 @@ def scheduler(path: Path, found: ModelFolder) -> None:
 
 
 def prompts(path: Path, found: Sequence[Job]) -> None:
-    """A picture of its own for each number of each line."""
+    """Each number of each line gives a picture of its own."""
     text = path.read_text(encoding="utf-8-sig")
     rows = [json.loads(line) for line in text.split("\n") if line.strip() and not line.lstrip().startswith("#")]
     wanted = [(row, index) for row in rows for index in range(row.get("num_images") or 1)]
@@ -150,7 +150,7 @@ def prompts(path: Path, found: Sequence[Job]) -> None:
 
 
 def asv(folder: Path, found: Imported) -> None:
-    """Every point is a value of the one result file, of its commit, machine and day, and in its benchmark's unit."""
+    """Every point is a value of the result file, with its commit, machine and day, and the unit of its benchmark."""
     host = folder / "host"
     row = json.loads((host / "result.json").read_text())
     benchmarks = json.loads((folder / "benchmarks.json").read_text())
@@ -171,7 +171,7 @@ def asv(folder: Path, found: Imported) -> None:
 
 
 def tensors(path: Path) -> State:
-    """Tensors of a safetensors file as float32, by its description: a length, a header in JSON, numbers."""
+    """Tensors of a safetensors file as float32, read by the format's definition: a length, a JSON header, data."""
     data = path.read_bytes()
     end = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:end])
@@ -186,7 +186,7 @@ def tensors(path: Path) -> State:
 
 
 def weights_of(folder: Path) -> State:
-    """All weights of a model as fluxperf places them, in float32."""
+    """All weights of a model in float32, as fluxperf places them."""
     source = Checkpoint(folder)
     device, paths = HostDevice(), parameters(source.config)
     placed = {path: source.put(device, path, shape, "float32") for path, shape in paths.items()}
@@ -199,14 +199,14 @@ def same(found: State, wanted: State) -> None:
 
 
 def weights(path: Path, _: object) -> None:
-    """As those of a sound file with the tensors that the file has by its description."""
+    """The weights equal those of an intact file with the tensors that this file has by definition."""
     beside = path.parent.with_name("oracle")
     write_folder(beside, tensors(path))
     same(weights_of(path.parent), weights_of(beside))
 
 
 def shards(path: Path, _: object) -> None:
-    """As those of all shards together: an index says where tensors are, not what they are."""
+    """The weights equal those of all shards together: an index only says where tensors are."""
     beside, together = path.parent.with_name("oracle"), State()
     for file in path.parent.glob("*.safetensors"):
         together |= tensors(file)
@@ -214,7 +214,7 @@ def shards(path: Path, _: object) -> None:
     same(weights_of(path.parent), weights_of(beside))
 
 
-#: A configuration's words for what a model is made of.
+#: Keys of a configuration that define the model.
 _SIZES = {
     "num_layers": "double_blocks", "num_single_layers": "single_blocks", "num_attention_heads": "heads",
     "attention_head_dim": "head_dim", "in_channels": "in_channels", "joint_attention_dim": "text_dim",
@@ -223,7 +223,7 @@ _SIZES = {
 
 
 def config(path: Path, _: object) -> None:
-    """The model is what the configuration says, and its weights are what they are."""
+    """The model has the configuration's sizes, and its weights are unchanged."""
     source, meant = Checkpoint(path.parent), json.loads(path.read_text())
     for word, name in _SIZES.items():
         if meant.get(word) is not None:
@@ -244,7 +244,7 @@ def embeddings(path: Path, found: Stored) -> None:
 
 
 def timeline(path: Path, found: Timeline) -> None:
-    """Every kernel that SQLite finds, and no other; one whose times cannot be is not reckoned with."""
+    """Every kernel that SQLite finds, and no other; one with impossible times is excluded."""
     with closing(sqlite3.connect(path)) as base:
         tables = {name for (name,) in base.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         sought = 'SELECT start, "end" FROM CUPTI_ACTIVITY_KIND_KERNEL'

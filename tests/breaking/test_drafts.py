@@ -1,4 +1,4 @@
-"""Drafts and lock files: nothing of a process that is killed stays, and nothing of one that lives is taken."""
+"""Temporary and lock files: a killed process leaves none behind, and none of a living process is removed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fluxperf.errors import RecordError
 from fluxperf.files import append_line, check_writable, locked, write_whole
 from tests.pure.test_files import full_after, names
 
-#: Writes the first half of a file, says so, and waits.
+#: Writes the first half of a file, reports it, and waits.
 HALF = """
 import os, sys, time
 from pathlib import Path
@@ -36,7 +36,7 @@ with locked(path):
 
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
-    """Folders are cleared once in the life of a process: here, of a test."""
+    """Folders are cleaned once per process; here once per test."""
     drafts.clear.cache_clear()
     yield
     drafts.clear.cache_clear()
@@ -44,7 +44,7 @@ def fresh() -> Iterator[None]:
 
 @pytest.fixture(params=["hidden", "named"])
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """File systems with and without files that have no name."""
+    """File systems with and without unnamed temporary files (``O_TMPFILE``)."""
     if request.param == "named":
         monkeypatch.setattr(os, "O_TMPFILE", 0, raising=False)
     elif not hasattr(os, "O_TMPFILE"):
@@ -53,7 +53,7 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 
 def started(path: Path, kind: str) -> subprocess.Popen[str]:
-    """A process in the middle of writing a file."""
+    """A process that is in the middle of writing a file."""
     process = subprocess.Popen([sys.executable, "-c", HALF, str(path), kind], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "half\n"

@@ -1,7 +1,7 @@
-"""A disk that is full, broken or read-only at any stage of any command that writes.
+"""Disks that are full, broken or read-only at any file call of any command that writes.
 
-Nothing half-written stays, the message says what the disk answered, the exit code is 2, and nothing measured is lost.
-``make break`` tries every call of every command; ``make test`` some of them.
+No partial file remains, the message gives the disk's error, the exit code is 2, and no measurement is lost. ``make
+break`` makes every call of every command fail; ``make test`` makes some of them fail.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from tests.timeline.making import example
 
 POLICY = ROOT / "reports" / "policy.toml"
 
-#: Calls of each command that fail, once and from there on; all of them where it has fewer.
+#: Number of calls per command that fail, alone and with all later ones; all calls if a command has fewer.
 TRIES = max(1, int(os.environ.get("FLUXPERF_BREAK", "40")) // 50)
 
-#: Whether the calls are counted before.
+#: Whether the number of calls is counted first.
 THOROUGH = TRIES > 1
 
 
@@ -115,7 +115,7 @@ def store(folder: Path) -> None:
 
 
 def measuring(given: Path) -> dict[str, Writer]:
-    """Commands that make records or pictures."""
+    """Commands that write records or pictures."""
     host = [*TINY, "--device=host", "--rung=fused", "--rung=batched"]
     place = ["--height=32", "--width=48", "--steps=1", "--device=host", "--rung=batched"]
     embedded = ["generate", "--embeddings", str(given / "e.safetensors"), "--model", str(given / "model"), *place]
@@ -229,17 +229,17 @@ def gates(given: Path) -> dict[str, Writer]:
 
 
 def writers(given: Path) -> dict[str, Writer]:
-    """Every command that writes, with all that it writes."""
+    """Every command that writes, with all its output files."""
     return measuring(given) | reading(given) | gates(given)
 
 
 NAMES = list(writers(Path()))
 
 
-#: Whose disk fails: that of what they write, or that of temporary files, where they have some.
+#: Which disk fails: that of the outputs, or that of the temporary files if the command has some.
 PLACES = [(name, "out") for name in NAMES] + [(name, "tmp") for name in ("run --processes", "gate", "gate calibrate")]
 
-#: Those that take seconds, and are tried by ``make break`` alone.
+#: Slow commands, which only ``make break`` tries.
 SLOW = [("gate exact --remake", "out"), ("evidence", "out"), ("run --processes", "tmp"), ("gate calibrate", "tmp")]
 PLACES = [place for place in PLACES if THOROUGH or place not in SLOW]
 
@@ -268,7 +268,7 @@ def test_a_disk_that_fails_leaves_nothing_half_written_and_is_named(
 def test_no_file_that_is_written_whole_is_opened_by_its_name(
     tmp_path: Path, process: Warm, library: Path, given: Path, name: str
 ) -> None:
-    """One writer makes them, beside their place: the system's own calls show it, whatever library makes the content."""
+    """Only fluxperf's writer creates them, as temporary files in the same folder. The system calls show it."""
     calls = Sweep(tmp_path, process, library, writers(given)[name]).calls()
     written = [call.split(" ", 2)[2] for call in calls if call.split(" ", 2)[1].startswith(("open", "creat"))]
     assert written

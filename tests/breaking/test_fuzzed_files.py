@@ -1,7 +1,9 @@
-"""Seeded damage to files of every kind that is read: an error of fluxperf's own, or what the file means, never else.
+"""Seeded damage to files of every kind that fluxperf reads.
 
-``FLUXPERF_BREAK`` is how many inputs a kind gets, or a part of them; ``make break`` gives it 5,000 and prints what came
-of them. What is read is compared with what other code reads of the same file (`tests.breaking.oracles`).
+Either it reads the file's true content, or it raises its own error.
+
+``FLUXPERF_BREAK`` is the number of inputs per kind; ``make break`` sets it to 5,000 and prints how many were read and
+refused. The content is compared with that of independent readers (`tests.breaking.oracles`).
 """
 
 from __future__ import annotations
@@ -57,18 +59,18 @@ from tests.model.rung_runs import Rung
 from tests.model.weight_files import SMALL, STEM, diffusers_shapes, random_state, write_folder, write_shards
 from tests.timeline.making import example
 
-#: Inputs of a kind.
+#: Number of inputs per kind.
 INPUTS = int(os.environ.get("FLUXPERF_BREAK", "40"))
 
-#: Seconds of this process that one input may take, and what all of a kind may take of memory, in KiB.
+#: Limits: seconds of CPU time for one input, and KiB of memory for all inputs of a kind.
 MOST_S, MOST_KIB = 5.0, 2**20
 
 
 class Kind(NamedTuple):
-    """Files of one kind: how a sound one is made, what is tried on it, and how it is damaged.
+    """Files of one kind: how an intact one is made, how it is damaged, and how it is read.
 
-    ``make`` is given a folder and returns the file in it that is damaged; ``meant`` is given that file and what was
-    read, and complains if the file means something else. ``share`` is of the inputs.
+    ``make`` receives a folder and returns the file to damage. ``meant`` receives that file and the value that was read,
+    and raises if they differ. ``share`` is the share of the inputs.
     """
 
     make: Callable[[Path], Path]
@@ -79,7 +81,7 @@ class Kind(NamedTuple):
 
 
 def holds(name: str, content: Callable[[], bytes]) -> Callable[[Path], Path]:
-    """Makes a file of that name and content."""
+    """A function that makes a file of that name and content."""
 
     def make(folder: Path) -> Path:
         (folder / name).write_bytes(content())
@@ -196,7 +198,7 @@ def _scheduler(folder: Path) -> Path:
 
 
 def _load(path: Path) -> None:
-    """All of a model: whatever a folder holds, and whatever one of its files says."""
+    """Loads a whole model: from a folder, or from one of its files."""
     Rung("tensorcore", Checkpoint(path.parent))
 
 
@@ -272,7 +274,7 @@ KINDS: dict[str, Kind] = {
 
 
 def refused(path: Path, content: bytes, kind: Kind) -> bool:
-    """Whether it was; what is read instead is what the file means."""
+    """Whether the file was refused. If it was read, the value must be the file's content."""
     path.write_bytes(content)
     try:
         found = kind.read(path)
@@ -283,7 +285,7 @@ def refused(path: Path, content: bytes, kind: Kind) -> bool:
 
 
 def _peak() -> int:
-    """Most memory that this process had, in KiB."""
+    """Peak memory of this process in KiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 

@@ -1,4 +1,4 @@
-"""Paths that nobody would choose, as inputs and outputs of every command: a message, or a file that reads back."""
+"""Unusual paths as inputs and outputs of every command: either an error message, or a file that can be read back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.contracts.tree import ROOT
 from tests.history.making import record
 from tests.timeline.making import example
 
-#: What cannot be the path of a file, and what leads nowhere. A NUL character comes from files alone.
+#: Strings that cannot be paths, and paths that lead nowhere. A NUL character can only come from a file.
 NOWHERE = {
     "long": "x/" * 2100 + "y",
     "component": "z" * 300,
@@ -39,7 +39,7 @@ NOWHERE = {
     "pattern": "[a-",
 }
 
-#: Names of files that are there.
+#: Names of existing files.
 THERE = {
     "no text": "\udcff\udcfe",
     "controls": "a\x1b[31m[/b]\n\u202e\x07",
@@ -53,7 +53,7 @@ EMBEDDED = "generate --model {f}/model --embeddings {f}/e.safetensors "
 REPORT, TIMELINE = "report {f}/base.jsonl -o {f}/out.html", "timeline {f}/export.sqlite"
 FILES = "gate --baseline {f}/base.jsonl --candidate {f}/base.jsonl"
 
-#: Every place where a command takes the path X. Those that take longest are tried with one name, which one is drawn.
+#: Every argument that takes a path, written X. The slow commands are tried with one name, which is drawn.
 INPUTS = (
     RUN + " --weights X", RUN + " --reference X",
     "generate a --model X " + GENERATE, "generate --model {f}/model --prompts X " + GENERATE,
@@ -85,7 +85,7 @@ OUTPUTS = (
     FILES + " --markdown X", "gate power {f}/aa.json --trials 1 -o X", "evidence tiny --list -o X",
 )  # fmt: skip
 
-#: Whether every name is tried everywhere.
+#: Whether every name is tried with every argument.
 THOROUGH = int(os.environ.get("FLUXPERF_BREAK", "40")) > 40
 
 
@@ -160,7 +160,7 @@ def text(path: Path) -> None:
     path.read_text(encoding="utf-8")
 
 
-#: What is written of files that are named X, and who reads it back.
+#: Outputs of files named X, and the command that reads each back.
 WRITTEN: dict[str, tuple[str, Callable[[Path], object]]] = {
     "page": ("report X.jsonl -o {o}", page),
     "page's figures": ("report X.jsonl -o p.html --json={o}", document),

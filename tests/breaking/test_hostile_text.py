@@ -1,4 +1,4 @@
-"""Every command that reads files is fed hostile ones: what it prints is text, and nothing of theirs is markup."""
+"""Every command that reads files gets hostile ones: its output is plain text, and no text of a file becomes markup."""
 
 from __future__ import annotations
 

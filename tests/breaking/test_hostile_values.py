@@ -1,4 +1,4 @@
-"""Values that cannot be, and small files that stand for much: a message that names them, and the rest is read."""
+"""Impossible values, and small files that expand to much: a message names them, and everything else is read."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_version_of_a_thousand_digits_is_one_that_is_not_known(tmp_path: Path,
 
 
 def test_texts_of_a_record_that_stand_for_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its seed, its rest, and what was chosen in so many microseconds."""
+    """Its seed, its rest, and an algorithm's choice with its microseconds."""
     row = msgspec.to_builtins(on_gpu("fused", 0.5))
     row["workload"]["weights"] = f"synthetic (seed {NINES})"
     row["settings"]["rest_s"] = "long"
@@ -170,7 +170,7 @@ def test_a_sample_that_no_scale_has_makes_no_record(
 
 
 def spoilt(folder: Path) -> Path:
-    """Two good files between an empty one, one without records, one of bytes, and folders of such names."""
+    """Two valid files among an empty one, one without records, a binary one, and folders with such names."""
     folder.mkdir()
     for name in ("b.jsonl", "d.jsonl"):
         (folder / name).write_text(json.dumps(msgspec.to_builtins(record(1))) + "\n")
@@ -274,7 +274,7 @@ def test_prompts_take_work_that_grows_as_they_do(tmp_path: Path) -> None:
 
 
 def test_a_name_without_end_is_shown_in_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A table would break it into lines in each of its columns."""
+    """A table would wrap it over many lines in each column."""
     rows = [{**msgspec.to_builtins(record(at)), "rung": "x" * 10**6} for at in range(2)]
     hostile = tmp_path / "records" / "r.jsonl"
     hostile.parent.mkdir()

@@ -1,4 +1,4 @@
-"""A record that is measured is kept, even if the signal comes while it is written."""
+"""A measured record is kept even if a signal arrives while it is written."""
 
 from __future__ import annotations
 

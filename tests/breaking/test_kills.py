@@ -1,7 +1,7 @@
-"""Commands that are killed at random moments, by KILL and by TERM: what was finished stays, and nothing else does.
+"""Commands that are killed at random moments by KILL and by TERM: complete results stay, and nothing else does.
 
-``FLUXPERF_BREAK`` divided by 50 is how many times each is killed by each; ``make break`` makes it 100 and prints how
-they ended. Commands start in forks of a process that has imported them, so that the kills fall on what they do.
+Each command is killed ``FLUXPERF_BREAK`` / 50 times by each signal; ``make break`` makes that 100 and prints how the
+commands ended. Commands start as forks of a process that has imported them, so that no kill hits the imports.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ pytestmark = [
 #: Kills of each command by each signal.
 KILLS = max(1, int(os.environ.get("FLUXPERF_BREAK", "40")) // 50)
 
-#: Whether a command may take its time.
+#: Whether slow commands are included.
 THOROUGH = KILLS > 1
 
 TINY = ["--workload", "tiny", "--repeat", "1", "--warmup", "0"]
@@ -49,7 +49,7 @@ TINY = ["--workload", "tiny", "--repeat", "1", "--warmup", "0"]
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Warm]]:
-    """Gives what starts commands, which has imported so much besides; one for each."""
+    """Returns a process that starts commands and has imported the given modules; one per set of modules."""
     made: dict[tuple[str, ...], Warm] = {}
     with ExitStack() as ends:
 
@@ -57,14 +57,14 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Wa
             if modules not in made:
                 folder = tmp_path_factory.mktemp("kills")
                 made[modules] = ends.enter_context(closing(Warm(folder, ["pandas", "pydantic", *modules])))
-                assert made[modules].run(["phases"], folder, folder / "tmp").code == 0  # it has imported all that then
+                assert made[modules].run(["phases"], folder, folder / "tmp").code == 0  # its imports are done by then
             return made[modules]
 
         yield warm
 
 
 def run(folder: Path) -> Victim:
-    """Appends a record of each of two rungs."""
+    """Appends one record for each of two rungs."""
     path = folder / "records.jsonl"
 
     def whole(torn: bool) -> int:
@@ -75,7 +75,7 @@ def run(folder: Path) -> Victim:
     return Victim(lambda _: ["run", *TINY, "--rung=fused", "--rung=batched", "--device=host", "-o", str(path)], whole)
 
 
-#: A program with the name of this one: writes a record, and has a child that only it ends.
+#: A program with fluxperf's name: writes a record, and has a child that only it ends.
 STUB = """
 import json, os, subprocess, sys, time
 from pathlib import Path
@@ -89,7 +89,7 @@ child.kill()
 child.wait()
 """
 
-#: Builds it without a package from anywhere.
+#: Builds it without packages from an index.
 BACKEND = """
 import zipfile
 from pathlib import Path
@@ -120,7 +120,7 @@ def git(folder: Path, *words: str) -> str:
 
 
 def checkout(folder: Path) -> Path:
-    """A repository of a program that measures nothing, with two commits."""
+    """A repository with two commits of a program that measures nothing."""
     (folder / "fluxperf").mkdir(parents=True)
     (folder / "fluxperf" / "__init__.py").write_text("")
     (folder / "fluxperf" / "__main__.py").write_text(STUB)
@@ -135,7 +135,7 @@ def checkout(folder: Path) -> Path:
 
 
 def gate(folder: Path) -> Victim:
-    """Measures two folders in pairs of processes, every tenth time two commits that are built; writes four outputs."""
+    """Compares two folders in process pairs, and every tenth time two commits that are built; writes four outputs."""
     stub = checkout(folder / "stub")
     readers: dict[str, Callable[[str], object]] = {
         "json": json.loads, "sarif": json.loads, "junit": ElementTree.fromstring, "markdown": len,
@@ -159,7 +159,7 @@ def gate(folder: Path) -> Victim:
 
 
 def calibrate(folder: Path) -> Victim:
-    """Continues comparisons of this program with itself, in fresh processes, forked ones, and ones that stay alive."""
+    """Continues A/A comparisons in fresh processes, in forked ones, and in processes that stay alive."""
     kinds = (
         {
             "fresh": ["--comparisons=1"],
@@ -168,7 +168,7 @@ def calibrate(folder: Path) -> Victim:
         }
         if THOROUGH
         else {"forked": ["--comparisons=1", "--forked"]}
-    )  # the slowest first: it says within which time they are killed
+    )  # the slowest first, because it sets the time span for the kills
 
     def words(number: int) -> list[str]:
         kind = list(kinds)[number % len(kinds)]
@@ -210,7 +210,7 @@ def _rows(tables: list[Path]) -> int:
 
 
 def import_asv(folder: Path) -> Victim:
-    """Merges another commit's results into a file of points each time."""
+    """Merges the results of one more commit into a file of points each time."""
     source, path = ROOT / "tests" / "history" / "asv_results", folder / f"asv{SUFFIX}"
     first = json.loads((source / "host" / "02474e6d.json").read_text())
     results = folder / "results"

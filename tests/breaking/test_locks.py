@@ -1,4 +1,4 @@
-"""Locks: several processes at once, others that hold one too long, and what killed ones leave."""
+"""Locks: several processes at once, another process that holds a lock too long, and locks of killed processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ for number in range(int(sys.argv[2])):
         write_whole(path, path.read_text() + f"{os.getpid()} {number}\\n", durable=False)
 """
 
-#: Appends lines that are longer than what the system writes at once from a buffer.
+#: Appends lines that are longer than one write of a buffered file.
 APPENDING = """
 import os, sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Records whose file takes nothing any more once they are measured, and an output that nobody reads."""
+"""Output files that become unwritable after the measurement, and an output that nobody reads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from fluxperf.cli import main
 from fluxperf.harness.records import Record, read_records
 
-#: Takes what opens it, and answers each write as a full disk does.
+#: Accepts opening, and fails on every write like a full disk.
 FULL = Path("/dev/full")
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="a device that is always full: Linux has one")
 
@@ -22,7 +22,7 @@ RUN = "run --workload tiny --steps 1 --repeat 1 --warmup 0 --rung fused --rung t
 
 
 def refused(words: str, capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
-    """The output of a command that ends with 2, and its complaint."""
+    """The output of a command that ends with exit code 2, and its error message."""
     with pytest.raises(SystemExit) as end:
         main([*words.split(), str(FULL)])
     said = capsys.readouterr()

@@ -1,4 +1,4 @@
-"""Things that took long to make and whose file does not take them: they are elsewhere, and all else goes on."""
+"""Results of long work whose file cannot be written: they are written elsewhere, and the command goes on."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_a_step_summary_that_does_not_fit_leaves_what_others_wrote(tmp_path: Pat
 def test_records_of_processes_stay_until_they_are_merged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Who is killed between the two finds them."""
+    """If the command is killed before it merges them, they remain."""
     seen = list[list[str]]()
 
     def replicated(command: list[str], processes: int, folder: Path) -> replicas.Replicas:

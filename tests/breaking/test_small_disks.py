@@ -1,4 +1,4 @@
-"""A disk of 64 KB that is full: what does not fit is said, what was there stays, and nothing half-written does."""
+"""A full disk of 64 KB: the message says what did not fit, existing files stay, and no partial file remains."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIZE = 64 * 1024
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """An empty one."""
+    """An empty disk."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(

@@ -1,4 +1,4 @@
-"""Files that several processes read, change and write at once: each keeps what the others did."""
+"""Files that several processes read, change and write at once: no change of any process is lost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fluxperf.harness.policy import Accepted, accept, read_policy
 from tests.contracts.tree import ROOT
 from tests.history.making import point
 
-#: Writers, and what each of them adds.
+#: Writers, and the number of entries that each adds.
 WRITERS, TIMES = 3, 3
 
 

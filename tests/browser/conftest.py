@@ -1,6 +1,5 @@
-"""Chromium for all tests, by Playwright or by its own protocol: without a network, every request and message noted.
-
-Browsers are started once, and the pages that several files of tests look at are built once.
+"""Chromium for all tests, through Playwright or its own protocol: without a network, with all requests and messages
+recorded.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from tests.report import pages as made
 
 @pytest.fixture(scope="package")
 def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of many records: two machines, a missing rung, peers, and all evidence."""
+    """A report of many records: two machines, a missing rung, peers, and all kinds of evidence."""
     path = tmp_path_factory.mktemp("everything") / "report.html"
     files, extras = evidence.everything()
     write_whole(path, render(files, made.CONTEXT, extras))
@@ -29,7 +28,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="package")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with a record whose texts are hostile, and long."""
+    """The same report with a record whose texts are hostile and long."""
     path = tmp_path_factory.mktemp("hostile") / "report.html"
     record = made.hostile("\u202e</script><script>document.title = 'taken'</script>" + "x" * 10_000)
     files, extras = evidence.everything(record)
@@ -39,7 +38,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="package")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """A browser by its own protocol, for what draws and is drawn on."""
+    """A browser through its own protocol, for drawing and pointer tests."""
     if CHROMIUM is None:
         pytest.skip("needs Debian's chromium on PATH")
     with Browser(tmp_path_factory.mktemp("browser")) as browser:
@@ -48,7 +47,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(scope="package")
 def driven() -> Iterator[Any]:
-    """A browser by Playwright, for what a reader does with a page."""
+    """A browser through Playwright, for a reader's actions on a page."""
     playwright = pytest.importorskip("playwright.sync_api", reason="drives chromium; comes with the test extra")
     if CHROMIUM is None:
         pytest.skip("needs Debian's chromium on PATH")
@@ -66,7 +65,7 @@ Opener = Callable[..., Any]
 
 @pytest.fixture
 def opened(driven: Any) -> Iterator[Opener]:
-    """Opens a file at a width and in a theme; at the end no page may have asked for anything or complained."""
+    """Opens a file at a width and in a theme; at the end the page must have made no request and logged no error."""
     contexts, heard = [], []
 
     def open_file(path: Path, width: int = 1440, theme: str = "light", scripts: bool = True, height: int = 900) -> Any:

@@ -64,7 +64,7 @@ class Browser:
         self._rest = b""
         self._number = 0
         self._session = ""
-        #: What the console said, exceptions, and addresses that were asked for.
+        #: Console messages, exceptions, and requested addresses.
         self.console: list[str] = []
         self.requests: list[str] = []
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
@@ -84,7 +84,7 @@ class Browser:
         os.waitpid(self._pid, 0)
 
     def send(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Sends a command and returns its result; events that come before it are kept."""
+        """Sends a command and returns its result; events that arrive before it are kept."""
         self._number += 1
         message: dict[str, Any] = {"id": self._number, "method": method, "params": parameters}
         if self._session:
@@ -140,7 +140,7 @@ class Browser:
         return result["result"].get("value")
 
     def frame(self) -> None:
-        """Waits until what was asked for is drawn."""
+        """Waits until the requested frame is drawn."""
         self.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))")
 
     def press(self, key: str, *, shift: bool = False) -> None:
@@ -163,7 +163,7 @@ class Browser:
 
 
 def _pipe() -> tuple[int, int]:
-    """A pipe whose ends have numbers above those that chromium wants, so that neither is closed with the program."""
+    """A pipe with descriptors above those that chromium uses, so that its own end does not close them."""
     ends = os.pipe()
     moved = tuple(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends)
     for end in ends:

@@ -1,4 +1,4 @@
-"""A page with a strip, opened in a browser, and what a test asks of it."""
+"""A page with a timeline strip, opened in a browser, and the queries that tests make."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Shown:
         self.browser.run("document.querySelector('.strip-canvas').focus()")
 
     def place(self, name: str) -> tuple[float, float]:
-        """The middle of an item of the shown step, by the names of its row's items, on the screen."""
+        """Screen position of the centre of an item of the shown step, by row and item name."""
         x, y = self.browser.run(f"""(() => {{
           const {{ data, painter, view }} = {STRIP};
           for (const row of data.rows) for (let at = 0; at < row.size; at++) {{
@@ -57,6 +57,6 @@ class Shown:
 
 
 def alpha(browser: Browser, x: float, y: float) -> int:
-    """How opaque the picture is at a place of the canvas."""
+    """Opacity of the drawing at a point of the canvas."""
     told = browser.run(f"{STRIP}.canvas.getContext('2d').getImageData({x}, {y}, 1, 1).data[3]")
     return int(told)

@@ -11,8 +11,8 @@ from tests.browser.conftest import Opener
 
 pytestmark = pytest.mark.browser
 
-#: Most rows of a table, points of a list and marks of a plot are alike: axe looks at all of them for a minute. Of those
-#: of a section that differ only in their words and places, one stays.
+#: Most rows of a table, points of a list and marks of a plot are alike, and axe would check all of them for a minute.
+#: Of those that differ only in text and position, one per section stays.
 FEWER = """() => {
   const places = /^(d|[xy][12]?|c[xy]|r|points|transform|width|height|id|title|(xlink:)?href|clip-path|data-.*)$/;
   const of = (one) => [one.tagName, !one.children.length && !!one.textContent.trim(), ...Array.from(one.attributes,
@@ -47,7 +47,7 @@ def test_axe_finds_no_violation(everything: Path, opened: Opener, axe: str, widt
 
 
 def test_axe_would_find_one(everything: Path, opened: Opener, axe: str):
-    """In the last row of a table, the last point of a list and the last mark of a plot too."""
+    """Also in the last row of a table, the last point of a list and the last mark of a plot."""
     page = opened(everything)
     page.evaluate("""() => {
       const last = (holders, what) => [...document.querySelectorAll(holders)]

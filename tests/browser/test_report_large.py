@@ -1,4 +1,4 @@
-"""A page of a thousand commits, fifty metrics and a timeline of fifty thousand events: small, and painted."""
+"""A page with a thousand commits, fifty metrics and a timeline of fifty thousand events: it is small, and is drawn."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.browser
 
 WIDTHS = (390, 768, 1440)
 
-#: Elements that stick out of the window, other than what scrolls inside itself.
+#: Elements that extend beyond the window, except inside scrolling containers.
 CLIPPED = """
 () => Array.from(document.querySelectorAll(
     "p, li, h1, h2, h3, summary, .table, figure, pre, select, dl, .figures > div"))
@@ -21,7 +21,7 @@ CLIPPED = """
   .map((element) => element.outerHTML.slice(0, 120))
 """
 
-#: Text of a plot that leaves the plot, or lies over other text of it.
+#: Text that extends beyond its plot, or overlaps other text in it.
 CROWDED = """
 () => Array.from(document.querySelectorAll("figure svg")).flatMap((svg) => {
   const frame = svg.getBoundingClientRect();

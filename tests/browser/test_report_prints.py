@@ -1,4 +1,4 @@
-"""The report on paper: A4, everything unfolded, and no word of a table or paragraph lost."""
+"""The report printed on A4: everything is expanded, and no word of a table or paragraph is lost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.browser.conftest import Opener
 
 pytestmark = pytest.mark.browser
 
-#: Words that a reader sees in the page, without what paper has no use for.
+#: Words that a reader sees on the page, without those that are not printed.
 WORDS = """() => Array.from(document.querySelectorAll(
     "main h2, main h3, main p, main li, main td, main th, main dt, main dd"))
   .filter((element) => !element.closest(
@@ -20,7 +20,7 @@ WORDS = """() => Array.from(document.querySelectorAll(
   .map((element) => element.textContent)"""
 
 
-#: What leaves the sheet, were it laid out on paper; in plots what lies outside of their frame is cut off anyway.
+#: Elements that would extend beyond the printed sheet. Plots clip to their frame in any case.
 OUTSIDE = """() => Array.from(document.querySelectorAll("main *:not(svg *)"))
   .filter((element) => element.getBoundingClientRect().right > innerWidth + 1)
   .map((element) => element.outerHTML.slice(0, 120))"""
@@ -30,14 +30,14 @@ ACROSS = round((297 - 24) / 25.4 * 96)
 
 
 def letters(text: str) -> str:
-    """A text without its white space: the same wherever its lines are broken."""
+    """A text without white space, so that line breaks do not matter."""
     return re.sub(r"\s+", "", text)
 
 
 def test_it_prints_to_a4_without_losing_content(everything: Path, opened: Opener):
     pypdf = pytest.importorskip("pypdf", reason="reads what was printed; comes with the test extra")
     page = opened(everything)
-    page.select_option("#switch", "view-1")  # what the switch hides is printed all the same
+    page.select_option("#switch", "view-1")  # what the switch hides is printed in any case
     printed = pypdf.PdfReader(io.BytesIO(page.pdf(prefer_css_page_size=True, print_background=True)))
     for sheet in printed.pages:
         assert {round(float(side) * 25.4 / 72) for side in sheet.mediabox[2:]} == {210, 297}

@@ -1,4 +1,4 @@
-"""The page at the widths of a screen: the ladder's tables need no scrolling on a wide one, nothing does sideways."""
+"""The page at different screen widths: the ladder's tables fit a wide screen, and the page never scrolls sideways."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.report import pages as made
 
 pytestmark = pytest.mark.browser
 
-#: Width that a table needs beyond what it has, by section.
+#: Width that a table needs beyond its container, by section.
 BEYOND = """Array.from(document.querySelectorAll(".table .scroll"))
   .filter((one) => one.offsetWidth && one.scrollWidth > one.clientWidth)
   .map((one) => [one.closest("section").id, one.scrollWidth - one.clientWidth])"""
@@ -23,7 +23,7 @@ BEYOND = """Array.from(document.querySelectorAll(".table .scroll"))
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ladders with the words of the real one, several records of each rung, and figures as long as they come."""
+    """Ladders with the texts of the real one, several records of each rung, and numbers of realistic length."""
     path = tmp_path_factory.mktemp("page") / "report.html"
     ladder = evidence.ladder()
     older = [made.on_gpu(record.rung, 301.25, created_utc="2026-01-01T00:00:00Z") for record in ladder]

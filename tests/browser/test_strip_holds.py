@@ -1,4 +1,4 @@
-"""The strip withstands widths, themes, paper, hostile names, very many events, and a missing network."""
+"""The strip works at all widths and themes, on paper, with hostile names, very many events, and without a network."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_paper_is_light_and_the_screen_comes_back(browser: Browser, pages: Path)
 
 
 def test_of_fifty_thousand_events_a_frame_draws_what_its_pixels_hold(browser: Browser, pages: Path, measure: Any):
-    """Counted and not timed: what frames look at and draw of all events, and from nearer."""
+    """Counts, instead of timing, the events that frames visit and draw, at several zoom levels."""
     shown = Shown(browser, pages / "large.html")
     frames = browser.run(f"""(async () => {{
       const strip = {STRIP};

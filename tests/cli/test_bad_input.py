@@ -1,4 +1,6 @@
-"""Bad input: one message that says what was expected, what came and what to do; exit code 2; nothing half-written."""
+"""Bad input: one message says what was expected, what was found and what to do; the exit code is 2, and no partial file
+remains.
+"""
 
 from __future__ import annotations
 
@@ -150,7 +152,7 @@ def test_a_gpu_that_is_not_there_is_one_message_and_exit_code_2(fluxperf, monkey
 
 @pytest.fixture
 def without_gpu(monkeypatch):
-    """A machine with CuPy but without a driver, whatever this one has."""
+    """A machine with CuPy but without a driver, whatever the test machine has."""
     from fluxperf.engine.device import gpu
     from fluxperf.harness.timeline import driver
 

@@ -1,4 +1,4 @@
-"""The commands as a user meets them."""
+"""The commands as a user runs them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.contracts import tree
 def test_every_command_is_listed_and_answers_for_itself(fluxperf):
     listed = fluxperf("--help")
     assert listed.code == 0
-    # Names begin their rows; what a row goes on with stands further to the right.
+    # A name starts its row; continuation lines are indented further.
     rows = [line[2:].split() for line in listed.out.splitlines() if line[2:3].strip()]
     assert [words[0] for words in rows if words[0] in COMMANDS] == list(COMMANDS)
     for name in COMMANDS:

@@ -1,4 +1,4 @@
-"""``fluxperf evidence``: the suite that needs no GPU, from nothing to a page without a word about what it lacks."""
+"""``fluxperf evidence``: the suite without a GPU, from nothing to a page without warnings about missing parts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RUNGS = ("baseline", "broadcast", "batched", "tensorcore", "fused", "captured", 
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """Processes of the suite run in the test's own, once per rung; the words of each."""
+    """Processes of the suite run inside the test's process, once per rung; returns the arguments of each."""
     ran: list[list[str]] = []
 
     def once(command: list[str], out: Path, root: Path) -> tuple[str, str]:
@@ -60,7 +60,7 @@ def test_the_host_twin_of_the_suite_makes_a_page_that_lacks_nothing(fluxperf, in
     file = read_records(folder / "tiny.jsonl")
     assert {(one.rung, len(one.times_s["denoise"])) for one in file.records} == {(rung, 3) for rung in RUNGS}
     study = survey([file], context(""))
-    # Tests share a machine: that it was busy is no fault of the evidence.
+    # Tests share a machine, so a message about its load is not an error.
     assert [text for warning, text in remarks(study) if warning and "The host was busy" not in text] == []
     told = " ".join(summarized(study).unmeasured)
     for word in ("error", "witness", "spread", "sample", "no record of", "commit"):
@@ -119,7 +119,7 @@ def test_a_budget_of_nothing_begins_nothing(fluxperf, in_process, tmp_path) -> N
 
 @pytest.mark.parametrize("suite", SUITES)
 def test_every_part_is_a_command_that_is_understood(suite: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Words are parsed by the command that they are for, which is not run; names of parts name files."""
+    """Arguments are parsed by the command that they belong to, which is not run. Names of parts are file names."""
     parts = SUITES[suite]()
     assert len({part.name for part in parts}) == len(parts)
     latents = {part.makes for part in parts}

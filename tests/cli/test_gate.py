@@ -1,4 +1,4 @@
-"""``fluxperf gate`` as a user meets it: exit codes, what is named, and files that stay whole."""
+"""``fluxperf gate`` as a user runs it: exit codes, names in messages, and complete files."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_a_head_that_does_not_build_is_an_error_and_leaves_nothing(gate, tmp_pat
         subprocess.run([*git, *words_], check=True)
     monkeypatch.chdir(repository)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    # Installing pip into the environment takes longer than all the rest, and without it nothing installs either.
+    # Installing pip would take longer than the whole test; without it the build of a revision fails.
     real = checkouts.call
     monkeypatch.setattr(
         checkouts, "call", lambda words, *rest: real([*words, "--without-pip"] if "venv" in words else words, *rest)
@@ -299,7 +299,7 @@ def test_comparisons_are_kept_continued_and_fail_on_an_alarm(gate, tmp_path, mon
 
 
 class Shared:
-    """A card with somebody else on it."""
+    """A card that another process uses too."""
 
     notes = ["the card was shared while it was measured, with 'copies'"]  # noqa: RUF012
 
@@ -312,7 +312,7 @@ class Shared:
 
 
 class Failing:
-    """A program with last words."""
+    """A program that prints a message and fails."""
 
     def measure(self, side):
         raise BuildError("it ended with 1. Correct what it says:\nGate: pass. 1 row: 1 SAME.\n\x1b[2Jcleared")

@@ -1,4 +1,4 @@
-"""``gate exact --base``: a change may not judge its own counts, by a baseline made again or by another program."""
+"""``gate exact --base``: a change cannot pass by a baseline that it rewrote, or with another program."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ RUNG = ("--workload", "tiny", "--rung", "fused")
 
 
 class Checkout:
-    """A throw-away checkout of the running fluxperf, whose base counted fewer calls of one rung than there are."""
+    """A temporary checkout of the running fluxperf, whose base commit has a lower count for one rung."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -72,7 +72,7 @@ def test_a_baseline_made_again_in_the_change_shows_old_and_new_count(fluxperf, c
 
 
 def test_another_program_than_the_checkouts_counts_nothing(fluxperf, checkout):
-    """An editable install elsewhere, say: the counts would be of that one, the commit of this one."""
+    """For example an editable install elsewhere: counts and commit would belong to different programs."""
     (checkout.folder / "fluxperf").unlink()
     (checkout.folder / "fluxperf").mkdir()
     (checkout.folder / "fluxperf/__init__.py").write_text("planted")
@@ -123,7 +123,7 @@ def raised(row):
     ],
 )
 def test_a_baseline_made_looser_for_the_next_change_is_an_error(fluxperf, checkout, change, metric, phrase):
-    """Nothing is counted for it, so that this change would pass, and the next one against it."""
+    """This change adds no count itself, but with a looser baseline the next one could."""
     rows = [json.loads(line) for line in HOST.read_text().splitlines()]
     rows = [row for row in rows if row["workload"]["name"] == "tiny" and row["rung"] in ("fused", "batched")]
     lines = [f"{json.dumps(row)}\n" for row in rows]

@@ -1,4 +1,7 @@
-"""Exit codes where nothing can be printed: 1 means a regression, everything else that fails is 2; files come first."""
+"""Exit codes where nothing can be printed: 1 only for a regression, 2 for every other failure.
+
+Files are written first.
+"""
 
 import errno
 import io
@@ -13,11 +16,11 @@ from fluxperf.harness.calibration import SCHEMA, kind_of
 from tests.cli.test_gate import write
 from tests.gate.sides import POLICY_FILE, ROOT, both, replaced, twin, with_totals
 
-NAME = "tête — \N{SNOWMAN}"  # no ASCII, and no Latin-1
+NAME = "tête — \N{SNOWMAN}"  # neither ASCII nor Latin-1
 
 
 class Refuses(io.RawIOBase):
-    """An output that takes nothing, as /dev/full or a pipe without a reader do."""
+    """An output that rejects every write, like /dev/full or a pipe without a reader."""
 
     def __init__(self, number):
         self.number = number

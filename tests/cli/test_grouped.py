@@ -1,4 +1,4 @@
-"""Options in groups: the command line sees each by itself, the command gets its values."""
+"""Grouped options: the command line has each option, the command function gets them as one value."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fluxperf.harness.measure.stopping import Until
 
 @dataclass(frozen=True)
 class Colours:
-    """Two."""
+    """Two options."""
 
     front: Annotated[str, typer.Option(help="Of the letters.")]
     back: Annotated[str, typer.Option("--back", "-b", help="Of the paper.")] = "white"
@@ -61,7 +61,7 @@ def test_help_and_errors_are_those_of_single_options() -> None:
 
 
 def test_commands_take_few_values() -> None:
-    """A command's own parameters, where its options were two dozen; the line has them all."""
+    """Commands have few parameters of their own; the command line still has all options."""
     for command, own, options in ((run_command.run, 15, 29), (profile_command.profile, 15, 24)):
         assert len(inspect.signature(command.__wrapped__).parameters) == own
         assert len(inspect.signature(command).parameters) == options

@@ -1,4 +1,4 @@
-"""`fluxperf import-asv` and `fluxperf history` as a user meets them."""
+"""`fluxperf import-asv` and `fluxperf history` as a user runs them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.history.test_asv_results import REAL
 
 @pytest.fixture
 def wide(monkeypatch):
-    """A terminal in which no row is folded."""
+    """A terminal wide enough that no row wraps."""
     monkeypatch.setenv("COLUMNS", "160")
 
 
@@ -178,7 +178,7 @@ def noisy(number, level, **fields):
 
 
 def test_ten_percent_planted_in_asv_results_are_told_with_their_commit(fluxperf, tmp_path, wide):
-    """Sixteen commits of asv's own results, a tenth slower from the ninth on, in text and on the page."""
+    """Sixteen commits of real asv results, 10 % slower from the ninth on, in the text output and on the page."""
     results = tmp_path / "results"
     (results / "host").mkdir(parents=True)
     for name in ("benchmarks.json", "host/machine.json"):
@@ -233,7 +233,7 @@ def test_changes_come_first_with_interval_chance_and_whether_they_were_repaired(
     [("slower", 0), ("worse", 1), ("20", 0), ("faster", 2), ("-1", 2), ("nan", 2)],
 )
 def test_what_fails_a_job(fluxperf, tmp_path, condition, code):
-    """A count that rose is worse, and no slower."""
+    """A higher count is reported as worse, not as slower."""
     points = [point(n, value, exact=True, unit="copies", metric="d2h_copies") for n, value in enumerate([10.0, 11.0])]
     merge_points(tmp_path / f"a{SUFFIX}", points)
     done = fluxperf("history", tmp_path, "--fail-on", condition)
@@ -269,7 +269,7 @@ def test_a_repair_in_part_leaves_the_rest_to_fail_a_job(fluxperf, tmp_path, leve
 
 
 def test_a_name_from_elsewhere_begins_no_line_of_its_own(fluxperf, tmp_path):
-    """CI takes a line that begins with two colons for a command."""
+    """CI interprets a line that begins with two colons as a command."""
     odd = {"metric": "forward\n::error::m", "machine": "x\r\n::error::y", "variant": {"a\n::error::b": "c"}}
     for number in range(12):
         (tmp_path / f"{number}{SUFFIX}").write_bytes(encoded(point(number, 1.0 + (number > 5), **odd)) + b"\n")

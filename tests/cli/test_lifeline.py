@@ -1,4 +1,4 @@
-"""How processes end: with the command that started them, even if that was killed; a command by signals, in order."""
+"""How processes end: with the command that started them, even if it was killed; and commands on signals."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ subprocess.run([sys.executable, "-c", sys.argv[1]], env={**os.environ, **led()})
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The clock of `lifeline`, which stands until a test moves it."""
+    """The clock of `lifeline`; it advances only when a test says so."""
     clock = SimpleNamespace(now=1000.0)
     told = SimpleNamespace(monotonic=lambda: clock.now, time=lambda: clock.now)
     monkeypatch.setattr(lifeline, "time", told)
@@ -84,7 +84,7 @@ def test_a_signal_ends_a_command_with_its_own_code_and_what_was_kept(monkeypatch
             os.kill(os.getpid(), number)
             time.sleep(60)
         except KeyboardInterrupt as error:
-            os.kill(os.getpid(), number)  # a terminal's group is told twice
+            os.kill(os.getpid(), number)  # a terminal's process group gets the signal twice
             error.add_note("Kept 2 records.")
             raise
 
@@ -117,7 +117,7 @@ time.sleep(600)
 
 
 def _read(told: Path) -> int:
-    """The child that `GROUP` names, once it has."""
+    """Reads the child's id that `GROUP` writes."""
     while not (told.exists() and told.read_text()):
         time.sleep(0.01)
     return int(told.read_text())
@@ -158,7 +158,7 @@ def _in_turns(folder: Path) -> None:
     ids=["call", "process", "turns", "forks"],
 )
 def test_a_signal_while_a_process_starts_ends_it(tmp_path, monkeypatch, start):
-    """It would live on, and write into a folder that is gone."""
+    """Otherwise it would go on and write into a deleted folder."""
     started = []
 
     class Starting(subprocess.Popen):
@@ -176,7 +176,7 @@ def test_a_signal_while_a_process_starts_ends_it(tmp_path, monkeypatch, start):
 
 
 class _Patient(subprocess.Popen):
-    """A command whose time is over as soon as it has begun, however long that takes."""
+    """A command whose time limit is over right after its start."""
 
     told: Path
 
@@ -205,7 +205,7 @@ def test_all_that_a_command_started_ends_with_it(tmp_path, monkeypatch, how):
     else:
 
         def interrupt(*_) -> None:
-            """Ctrl-C as soon as the command has begun."""
+            """Sends Ctrl-C as soon as the command has started."""
             if told.exists() and told.read_text():
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 raise KeyboardInterrupt
@@ -221,7 +221,7 @@ def test_all_that_a_command_started_ends_with_it(tmp_path, monkeypatch, how):
         time.sleep(0.01)
 
 
-#: Starts a process that leaves its group, its session and its parent, keeps the output open, and tells its number.
+#: Starts a process that leaves its group, its session and its parent, keeps the output open, and prints its id.
 DAEMON = """
 import os, sys, time
 if os.fork() == 0:
@@ -273,7 +273,7 @@ def test_what_a_killed_process_left_goes_and_what_another_uses_stays(tmp_path, c
 
 
 def test_what_is_finished_is_kept_before_a_signal_ends_a_process(clock):
-    """A second signal, of somebody who insists, ends it at once."""
+    """A second signal ends the process at once."""
     done = []
 
     def keep(insisting):
@@ -298,7 +298,7 @@ def test_what_is_finished_is_kept_before_a_signal_ends_a_process(clock):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_that_comes_where_python_ignores_what_is_raised_is_not_lost(number, capsys):
-    """Half of all work may be in ``__del__``, where arrays are given back. What waits then is woken."""
+    """Half of all work may run in ``__del__``, where arrays are released. A process that waits is woken up."""
     start = time.monotonic()
 
     class Array:

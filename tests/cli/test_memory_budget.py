@@ -1,4 +1,4 @@
-"""A memory budget as a user meets it: what is said, what a record holds, and what is kept apart from other runs."""
+"""A memory budget as a user sees it: messages, record fields, and separation from other runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a command is, where there is a terminal and where there is none; and tables for programs."""
+"""Progress of commands with and without a terminal; and tables for other programs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def clock(monkeypatch):
         now = 0.0
 
     monkeypatch.setattr(module.time, "monotonic", lambda: Clock.now)
-    monkeypatch.setattr(module, "is_led", lambda: False)  # whoever runs these tests may have started them as one
+    monkeypatch.setattr(module, "is_led", lambda: False)  # the terminal of whoever runs the tests must not matter
     return Clock
 
 
@@ -70,7 +70,7 @@ def test_a_process_of_another_command_says_nothing(clock, capsys, monkeypatch):
 
 
 def on_terminal(words: list[str], late_s: float) -> tuple[int, str]:
-    """Exit code of a command with a terminal of its own, and what that showed."""
+    """Exit code and output of a command on a terminal of its own."""
     program = (
         "import sys; from fluxperf.cli import main, progress; progress.LATE_S = float(sys.argv[1]); main(sys.argv[2:])"
     )

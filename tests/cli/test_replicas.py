@@ -1,4 +1,4 @@
-"""``fluxperf run --processes``: real processes once, then processes that are made up, crash and disagree."""
+"""``fluxperf run --processes``: real processes once, then simulated ones that crash or disagree."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.pure.test_records import TOTALS, make
 
 TINY = ("run", "--workload", "tiny", "--rung", "fused", "--repeat", "2")
 
-#: Stands for ``python -m fluxperf run .. -o FILE``: writes what the plan has for the number in the file's name.
+#: Replaces ``python -m fluxperf run .. -o FILE``: writes what the plan has for the number in the file's name.
 STAND_IN = """#!{python} -S
 import json, os, pathlib, sys, time
 here, output = pathlib.Path(__file__).parent, pathlib.Path(sys.argv[-1])
@@ -47,7 +47,7 @@ def record(rung: str, samples: list[float], **changes) -> str:
 
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch):
-    """Takes the place of Python for the processes of a run; returns what sets the plan."""
+    """Replaces Python for the processes of a run; returns a function that sets the plan."""
     folder = tmp_path / "stand-in"
     folder.mkdir()
     program = folder / "python"
@@ -195,12 +195,12 @@ def test_ctrl_c_keeps_what_was_finished(fluxperf, stand_in, tmp_path, monkeypatc
 
 
 def _measuring(parent: int) -> bool:
-    """Whether a process has a child that has come as far as to load NumPy's libraries."""
+    """Whether a process has a child that has loaded NumPy's libraries."""
     try:
         children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
         return any("openblas" in Path(f"/proc/{child}/maps").read_text() for child in children)
     except OSError:
-        return False  # it ends at this moment, or begins
+        return False  # it ends or starts at this moment
 
 
 def test_a_stopped_command_ends_its_process_and_says_by_what(tmp_path):
@@ -239,8 +239,7 @@ def test_bad_names_are_refused_before_any_process(fluxperf, stand_in, tmp_path):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A host's clock that goes on by a quarter of a second each time that bounds are asked of it, and a device's whose
-    marks lie 10 ms apart, more or less."""
+    """A host clock that advances by 0.25 s per query, and a device clock whose marks are about 10 ms apart."""
     bounds, draw, marks = count(step=0.25), random.Random(3), [0]
 
     def mark() -> int:

@@ -1,4 +1,4 @@
-"""``fluxperf report`` with evidence besides records, and its other renderings."""
+"""``fluxperf report`` with other evidence than records, and its other output formats."""
 
 # The page writes ranges with an en dash and ratios with a multiplication sign.
 # ruff: noqa: RUF001
@@ -176,7 +176,7 @@ def test_open_opens_the_page(fluxperf, records, tmp_path, monkeypatch):
 
 
 def test_old_records_without_later_fields_render_again(fluxperf, tmp_path):
-    """A line of schema 1 with the fields that every record has, and nothing that was added since."""
+    """A line of schema 1 with only the fields that every record has."""
     path = tmp_path / "old.jsonl"
     late = {
         "policy",
@@ -230,7 +230,7 @@ def test_the_page_can_be_printed(monkeypatch, fluxperf, tmp_path):
 
 
 class Anchors(HTMLParser):
-    """The links of a page that lead elsewhere."""
+    """External links of a page."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -243,7 +243,7 @@ class Anchors(HTMLParser):
 
 
 def test_a_change_links_the_records_of_both_sides(fluxperf, tmp_path: Path) -> None:
-    """Ten commits, the last five slower by a tenth; each side has a file of its own, called as nobody should."""
+    """Ten commits, the last five 10 % slower; each side has a file of its own, with an unusual name."""
     old, new = (
         tmp_path / "records" / name for name in ("a b#c?d&e=%41;+.jsonl", "\"><img src=x onerror=alert(1)>'.jsonl")
     )

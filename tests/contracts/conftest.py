@@ -1,4 +1,4 @@
-"""Contracts read the whole repository; what they parsed goes when they are done."""
+"""Contracts read the whole repository; the syntax trees are dropped after these tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from tests.contracts import tree
 
 @pytest.fixture(scope="package", autouse=True)
 def parsed_files() -> Iterator[None]:
-    """Syntax trees are half a million objects: kept, they would slow every later collection of this process."""
+    """Syntax trees are half a million objects: keeping them would slow every later garbage collection
+    of this process.
+    """
     yield
     tree.parsed.cache_clear()
     tree.nodes.cache_clear()

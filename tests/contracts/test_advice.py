@@ -1,4 +1,4 @@
-"""Whatever pages, help and messages advise exists: commands are read by the parsers that would read them."""
+"""All commands that pages, help texts and messages advise exist: the real parsers read them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.xdist_group("tree")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("[!.]*/README.md")])
 CODE = [*tree.python_files("fluxperf"), *tree.python_files("benchmarks")]
 
-#: What runs where. Host commands of blocks run in the tests that are named, on the files of those tests.
+#: Where each command of a page runs. Host commands of code blocks run in the named tests, on the files of those tests.
 RUN_BY = {
     r"fluxperf (doctor|phases|ops)": "tests/cli/test_commands.py",
     r"fluxperf report .*--timeline": "tests/report/test_page_evidence.py",
@@ -39,7 +39,7 @@ RUN_BY = {
     r"make ": "Makefile",
     r"python3 -m venv|\. \.venv|pip install": "tests/contracts/test_readme.py",
 }
-#: Seen on cards, and kept as records: no machine of CI has one.
+#: Commands that were run on GPU machines, with records of their results: no CI machine has a GPU.
 NEEDS_GPU = (
     r"fluxperf run --all --workload schnell-1024",
     r"fluxperf (generate|profile|witness|kernels)",
@@ -51,7 +51,7 @@ NEEDS_GPU = (
 
 
 def blocks(text: str) -> Iterator[str]:
-    """Commands of fenced blocks, without prompts, remarks and what they print."""
+    """Commands of fenced blocks, without prompts, comments and output."""
     for language, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
         if language not in ("", "sh", "console"):
             continue
@@ -71,7 +71,7 @@ def inline(text: str) -> Iterator[str]:
 
 
 def wrong(path: Path) -> list[str]:
-    """Commands that a file advises and that do not exist."""
+    """Commands that a file advises but that do not exist."""
     text = path.read_text(encoding="utf-8")
     whole = dict.fromkeys(blocks(text)) if path.suffix == ".md" else {}
     named = dict.fromkeys(inline(re.sub(r"(?ms)^```.*?^```", "", text) if whole else text))
@@ -81,7 +81,7 @@ def wrong(path: Path) -> list[str]:
 
 
 def parsed(words: list[str], command: object, context: object = None) -> None:
-    """Raises what the command line would complain about; nothing is run."""
+    """Raises the error that the command line would raise; runs nothing."""
     name = getattr(command, "name", "") or "fluxperf"
     made = command.make_context(name, list(words), parent=context, obj={})  # type: ignore[attr-defined]
     rest = [*made._protected_args, *made.args] if hasattr(made, "_protected_args") else [*made.args]
@@ -93,14 +93,14 @@ def parsed(words: list[str], command: object, context: object = None) -> None:
 
 
 def complaint(command: str, whole: bool = True) -> str:
-    """Why a command does not exist as it is advised; empty where it does.
+    """Why an advised command does not exist; empty if it does.
 
     Args:
         command: a line.
-        whole: as it would be typed. In a sentence, arguments and values may be left out.
+        whole: whether it is complete. In a sentence, arguments and values may be missing.
     """
     words = [word for word in shlex.split(command.partition(" | ")[0]) if word not in ("..", "...")]
-    # The option of completion acts as it is read: on the home folder of whoever runs the tests.
+    # The completion option acts while it is parsed, on the home folder of whoever runs the tests.
     words = ["6" if word == "N" else word for word in words if word != "--install-completion"]
     if words[:2] == ["python", "-m"]:
         return _of_module(words[2], words[3:])
@@ -162,7 +162,7 @@ def test_every_command_of_a_block_is_run_by_a_test_or_needs_a_gpu() -> None:
 
 
 def lost(command: str) -> list[str]:
-    """Committed files and folders that a command reads and that do not exist."""
+    """Committed files and folders that a command reads but that do not exist."""
     words = [word.split("#")[0] for word in shlex.split(command, comments=True)]
     written = {after for before, after in pairwise(words) if before in ("-o", "--chart", "--json")}
     return [

@@ -1,4 +1,4 @@
-"""The pages of the public API: every public name has a place, and every link leads somewhere."""
+"""The pages of the public API: every public name is on a page, and every link has a target."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_first_page_leads_to_all_others(pages: Path) -> None:
 
 
 def test_names_in_the_docs_have_a_place(pages: Path) -> None:
-    """Names of the package in programs and in prose are public, or are those of a file."""
+    """Names of the package in code blocks and in prose are public, or are file names."""
     names = set()
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         names |= set(re.findall(r"`fluxperf\.(\w+)(?=[`.(])", page.read_text(encoding="utf-8")))

@@ -1,4 +1,4 @@
-"""Docstrings: on everything public, with shapes where arrays go, plain beginnings, and without boasts."""
+"""Docstrings: everything public has one, with shapes of arrays, a plain first line, and no praise."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _is_stub(node: ast.AST) -> bool:
 
 
 def public(node: Documented, path: str = "") -> Iterator[tuple[str, Documented]]:
-    """Public classes and functions, and the public members of public classes; what is inside a function is its own."""
+    """Public classes and functions, and the public members of public classes; nothing inside a function."""
     yield path or "module", node
     if isinstance(node, tree.Function):
         return
@@ -45,7 +45,7 @@ def missing(module: ast.Module) -> list[str]:
 
 
 def boasts(nodes: Iterable[ast.AST]) -> list[str]:
-    """Words of docstrings that praise."""
+    """Words of praise in docstrings."""
     texts = [ast.get_docstring(node) or "" for node in nodes if isinstance(node, Documented)]
     return [match for text in texts for match in BOASTS.findall(text)]
 
@@ -86,7 +86,7 @@ def test_the_scan_sees_one_that_goes_around_it() -> None:
 
 
 def shapeless(op: str) -> list[str]:
-    """Gaps in an op's row: its meaning, or the shapes of what goes in and comes out."""
+    """Missing parts of an op's specification: its meaning, or the shapes of arguments and results."""
     arguments, arrow, results = SPECS[op].signature.partition("->")
     no_array = {"rope_table", "timestep_embedding", "joined_halves"}
     said = {
@@ -114,7 +114,9 @@ def _takes_arrays(node: tree.Function) -> list[str]:
 
 
 def unshaped(module: ast.Module) -> list[str]:
-    """Functions of arrays that give no shapes in their own docstring, nor for every array by name in the module's."""
+    """Functions of arrays without shapes in their docstring, and whose arguments are not all described
+    in the module's.
+    """
     told = ast.get_docstring(module) or ""
     found = []
     for where, node in public(module):

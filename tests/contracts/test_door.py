@@ -1,4 +1,4 @@
-"""The door is the only place where bytes cross: nothing else in the engine reads an array's numbers."""
+"""Only the door copies bytes between host and device: nothing else in the engine reads an array's values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One writer: nothing but ``fluxperf/files.py`` and its drafts opens files to write, or puts one in another's place."""
+"""Only ``fluxperf/files.py`` and its module for temporary files open files for writing or replace files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ _WRITES = {
 }  # fmt: skip
 _OF_OS = {"replace", "rename", "renames", "link", "truncate", "symlink"}
 
-#: What may: the writer and its drafts, appending to the file that GitHub names, and what a forked process prints to.
+#: Exceptions: the writer and its temporary files, appending to the file that GitHub names, and output of a forked
+#: process.
 _MAY = {
     "fluxperf/files.py", "fluxperf/drafts.py", "fluxperf/harness/formats/github.py", "fluxperf/harness/forks.py",
     "fluxperf/harness/forked.py",
@@ -33,14 +34,14 @@ def _is_write(called: ast.expr, node: ast.Call) -> bool:
     if isinstance(called, ast.Attribute) and getattr(called.value, "id", "") == "os":
         return name in _OF_OS or (name == "open" and any(flag in ast.unparse(node) for flag in ("O_WRONLY", "O_RDWR")))
     if name == "open":
-        # Behind the path, or of the path.
+        # Mode after the path, or of a path's method.
         given = [
             *node.args[0 if isinstance(called, ast.Attribute) else 1 :],
             *(word.value for word in node.keywords if word.arg == "mode"),
         ]
         modes = [word.value for word in given if isinstance(word, ast.Constant) and isinstance(word.value, str)]
         return any(set(mode) & set("wax+") for mode in modes)
-    # Text has a ``replace`` of two arguments, structs take fields by name, a path takes one argument.
+    # ``str.replace`` has two arguments, a struct's takes fields by name, a path's takes one argument.
     moves = isinstance(called, ast.Attribute) and name in ("replace", "rename") and len(node.args) == 1
     return name in _WRITES or (moves and not node.keywords)
 

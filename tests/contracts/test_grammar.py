@@ -1,4 +1,4 @@
-"""One grammar for all commands: a short option means the same everywhere, and what many have is spelled alike."""
+"""One grammar for all commands: a short option has one meaning everywhere, and common options have one spelling."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may import whom: import-linter's contracts, and CuPy in its places only."""
+"""Which module may import which: import-linter's contracts, and the few places that may import CuPy."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ print(len(names))
 """
 
 
-#: What draws takes a second to import, which whoever only reads facts need not pay.
+#: Plotting takes a second to import, which commands without plots should not pay.
 FACTS_AND_FORMATS = """
 import importlib, pkgutil, sys
 import fluxperf.harness.facts as facts, fluxperf.harness.formats as formats
@@ -77,7 +77,7 @@ def test_everything_imports_without_gpu_and_torch_libraries() -> None:
 
 
 def imported(nodes: Iterable[ast.AST]) -> set[str]:
-    """Top-level names of everything that a module imports, wherever in it, by statement or by `import_module`."""
+    """Top-level names of everything that a module imports, at any level, by statement or by `import_module`."""
     names = set()
     for node in nodes:
         if isinstance(node, ast.Import):
@@ -95,7 +95,7 @@ def imported(nodes: Iterable[ast.AST]) -> set[str]:
 
 
 def misplaced(path: Path) -> list[str]:
-    """Libraries of GPUs that a file imports though they have another place."""
+    """GPU libraries that a file imports although it is not one of their places."""
     names = imported(tree.nodes(path)) & (TORCH | {"cupy"})
     places = {name: CUPY_PLACES if name == "cupy" else (TORCH_PLACE,) for name in names}
     return [name for name, place in places.items() if not tree.name(path).startswith(place)]
@@ -133,7 +133,7 @@ def test_every_way_to_import_is_seen(code: str) -> None:
     assert "cupy" in imported(ast.walk(ast.parse(code)))
 
 
-#: Libraries that take long to import or much room, by the commands that need them; all others go without.
+#: Libraries that are slow to import or large, by the commands that need them; no other command may import them.
 NEEDED = {
     "run --workload tiny --rung fused --repeat 1 --device host": "",
     "gate exact --help": "",
@@ -154,7 +154,7 @@ HEAVY = {
     "torch", "diffusers", "transformers",
 }  # fmt: skip
 
-#: Each command runs in a fork of its own, so that it starts without the modules of the one before; all need NumPy.
+#: Each command runs in a fork of its own, so that it starts without modules of earlier commands; all need NumPy.
 LOADED = """
 import contextlib, io, json, os, sys
 import msgspec, numpy, rich.progress, typer

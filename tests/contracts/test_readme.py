@@ -1,4 +1,4 @@
-"""README and docs say what is: tables and figures are those of records, commands run, links lead somewhere."""
+"""README and docs are correct: tables and figures come from records, commands run, links have targets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fluxperf.harness.records import read_records
 from tests.contracts.tree import ROOT, SHOWN
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-#: Pages with links; those of the README and of its detail, with figures and commands, are read as one text.
+#: Pages with links. README and its detail pages, with figures and commands, are read as one text.
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("*/README.md")])
 DETAIL = ("ladder", "commands", "numbers", "results")
 TEXT = "\n".join([README, *((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in DETAIL)])
@@ -30,7 +30,7 @@ COMMANDS = re.findall(r"`(fluxperf [^`]+)`", TEXT)
 
 
 def between(mark: str) -> str:
-    """The text between a comment, which may name a file behind a colon, and the one that ends it."""
+    """The text between two comments; the first may name a file after a colon."""
     start = re.escape(mark) if ":" in mark else f"{mark}: .*?"
     found = re.search(rf"<!-- {start} -->\n(.*?)<!-- /{mark.partition(':')[0]} -->", TEXT, re.DOTALL)
     assert found, f"no page has a part {mark!r}"
@@ -38,7 +38,7 @@ def between(mark: str) -> str:
 
 
 def held(mark: str, expected: list[str], head: int = 0) -> None:
-    """Asserts what stands between two comments behind so many lines; `make golden` writes it there."""
+    """Asserts the text between two comments, from a given line on; `make golden` writes it there."""
     found = [line.rstrip() for line in between(mark).rstrip("\n").split("\n")]
     if found[head:] == expected or not os.environ.get("FLUXPERF_RENEW_GOLDEN"):
         assert found[head:] == expected
@@ -65,7 +65,7 @@ def test_the_index_lists_every_page():
 
 
 def anchors(page: Path) -> set[str]:
-    """Names of a page's headings in links, as GitHub makes them."""
+    """Link anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -119,7 +119,9 @@ RUN_HERE = [command for command in dict.fromkeys(COMMANDS) if not ELSEWHERE.sear
 
 
 def shortened(words: list[str]) -> list[str]:
-    """Words of a command; a run measures once and as long as it must: how often and how long are not its meaning."""
+    """Arguments of a command; a run measures once and as briefly as possible, because numbers of
+    repeats do not matter.
+    """
     if words[0] != "run":
         return words
     limits = ["--time-limit-s", "0.1"] if "--time-limit-s" in words else []
@@ -208,7 +210,7 @@ def test_make_picks_the_cuda_extra_of_the_driver(tmp_path, cuda, extra):
 
 
 def test_every_record_is_in_the_list_of_records():
-    """By its name, or by the end of its name behind a hyphen in a row that names the beginning."""
+    """By its full name, or by the end of its name after a hyphen in a row that gives the beginning."""
     rows = [re.findall(r"`([^`]+)`", row) for row in (ROOT / "reports/README.md").read_text("utf-8").splitlines()]
     rows = [[name.removeprefix("records/").split(".")[0].rstrip("/") for name in row] for row in rows]
     named = {name for row in rows for name in row}

@@ -1,4 +1,4 @@
-"""The size budget: short functions, files that are read in one sitting, and no drawer for what has no place."""
+"""The size budget: short functions, files of limited length, and no module for miscellaneous code."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_no_function_has_more_than_eighty_lines() -> None:
 
 
 def lines_over(most: int, path: Path) -> list[str]:
-    """The complaint about a file that has more lines than that."""
+    """The message about a file with more lines than that."""
     lines = len(path.read_text().splitlines())
     return [f"{lines} lines"] if lines > most else []
 

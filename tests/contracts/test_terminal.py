@@ -1,4 +1,4 @@
-"""One door for text: no command prints but through ``fluxperf/cli/terminal.py``."""
+"""Only ``fluxperf/cli/terminal.py`` prints: no command has other output."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_the_rule_sees_every_way_to_print() -> None:
 
 
 def test_commands_print_through_one_door() -> None:
-    # The root of all commands has two lines of its own: its version, and what to say where nothing can be printed.
+    # The root command has two lines of its own: the version, and the message where nothing can be printed.
     apart = ("terminal.py", "__init__.py")
     commands = [path for path in sorted((ROOT / "fluxperf" / "cli").glob("*.py")) if path.name not in apart]
     tree.check(commands, lambda path: prints(path.read_text(encoding="utf-8")))

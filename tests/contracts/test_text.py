@@ -1,4 +1,4 @@
-"""Nothing in the repository names a machine that it was made on, or where packages come from."""
+"""Nothing in the repository names the machine that it was made on, or a package registry."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from tests.contracts import tree
 
-#: In parts, so that this file does not contain them.
+#: Split into parts, so that this file does not contain them.
 FORBIDDEN = [
     "".join(parts)
     for parts in (

@@ -1,4 +1,6 @@
-"""CI: workflows are YAML that names what exists, and the action of the gate does what it says, also with bad input."""
+"""CI: workflows are valid YAML and name existing things, and the gate's action does what it says, also
+with bad input.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ FLUXPERF = f"env PYTHONPATH={shlex.quote(str(ROOT))} {shlex.quote(sys.executable
 
 
 def run(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The action's script in a checkout, with the interpreter that runs now instead of an environment of its own."""
+    """Runs the action's script in a checkout, with this interpreter instead of an environment of its own."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GITHUB_")}
     return subprocess.run(
         [str(ACTION / "gate.sh")],
@@ -60,7 +62,7 @@ def test_workflows_run_the_gate_in_both_modes() -> None:
 
 
 def test_a_card_has_one_queue_whatever_is_compared_and_nothing_in_it_is_cancelled() -> None:
-    """A group with the ref or the matrix in its name would let two comparisons share the card."""
+    """A group with the ref or the matrix in its name would let two comparisons use the card at once."""
     jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "perf-gate.yml").read_text(encoding="utf-8"))["jobs"]
     for job in jobs.values():
         if "self-hosted" in job["runs-on"]:
@@ -146,7 +148,7 @@ def test_unsure_fails_the_job_unless_it_is_to_warn(tmp_path: Path, unsure: str, 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 127, 137])
 def test_a_program_that_wrote_no_verdict_is_an_error_whatever_its_exit_code(tmp_path: Path, code: int) -> None:
-    """An interpreter that finds no fluxperf ends with 1, which would be read as a regression."""
+    """An interpreter without fluxperf exits with 1, which would be read as a regression."""
     program, output = tmp_path / "fluxperf", tmp_path / "output"
     program.write_text(f"#!/bin/sh\nexit {code}\n")
     program.chmod(0o755)
@@ -157,7 +159,7 @@ def test_a_program_that_wrote_no_verdict_is_an_error_whatever_its_exit_code(tmp_
 
 
 class Checks:
-    """Stands for GitHub's API: answers every request with one status, and keeps what it was asked for."""
+    """Replaces GitHub's API: answers every request with one status, and records the requests."""
 
     def __init__(self, status: int) -> None:
         self.made: list[dict[str, Any]] = []
@@ -244,7 +246,7 @@ UNSURE = {"EXACT": "success", "TIMED": "success", "GPU": "true", "VERDICTS": "bl
 
 
 def concluded(folder: Path, **told: str) -> tuple[subprocess.CompletedProcess[str], str]:
-    """The job of the verdict where a timed one was unsure, and its summary."""
+    """The verdict's job if a timed job was unsure, and its summary."""
     summary = folder / "summary.md"
     done = subprocess.run(
         [str(ACTION / "verdict.sh")], capture_output=True, text=True, check=False,
@@ -317,7 +319,7 @@ def test_a_check_that_cannot_be_asked_for_is_a_warning(tmp_path: Path, told: dic
 
 
 def test_what_the_gate_runs_cannot_write_into_the_job(tmp_path: Path) -> None:
-    """A candidate's code that writes into every file of GitHub's that it is told of finds none but the summary."""
+    """A candidate whose code writes into every GitHub file that it knows of; it knows only the summary."""
     program = tmp_path / "fluxperf"
     program.write_text('#!/bin/sh\nenv > "$(dirname "$0")/environment"\n: > "$(dirname "$0")/gate.json"\n')
     program.chmod(0o755)

@@ -1,4 +1,4 @@
-"""The repository as contracts see it: its files, parsed."""
+"""The repository's files, parsed, for the contracts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def parsed(path: Path) -> ast.Module:
 
 @cache
 def nodes(path: Path) -> tuple[ast.AST, ...]:
-    """Every node of a file. Walking costs more than parsing, and each rule asks for the nodes again."""
+    """Every node of a file's syntax tree; cached, because each rule walks it and walking costs more than parsing."""
     return tuple(ast.walk(parsed(path)))
 
 
@@ -43,17 +43,17 @@ def functions(path: Path) -> Iterator[Function]:
 
 
 def check(files: Iterable[Path], broken: Callable[[Path], Iterable[object]]) -> None:
-    """One rule over all files; the message has a line for everything that breaks it.
+    """Applies one rule to all files; the message has a line for each violation.
 
     Raises:
-        AssertionError: something does.
+        AssertionError: a file violates the rule.
     """
     found = [f"{name(path)}: {what}" for path in files for what in broken(path)]
     assert not found, "\n".join(["", *found])
 
 
 def tracked() -> list[Path]:
-    """Files that are in the repository, or will be: what git tracks, and what it does not ignore."""
+    """Files of the repository: those that git tracks, and new ones that it does not ignore."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
     return [ROOT / path for path in listed if path and (ROOT / path).is_file()]

@@ -1,4 +1,4 @@
-"""Stands for a fluxperf that an earlier step installed: the gate as it is, but what it builds is copied, not installed.
+"""Replaces an installed fluxperf: the same gate, but revisions are copied into an environment instead of installed.
 
     python -I action_driver.py serve SOCKET CHECKOUT   imports the gate, then runs what is asked for
     python -I -S action_driver.py run SOCKET WORDS..   asks for a command, in this folder and environment
@@ -38,7 +38,7 @@ def serve(place: str, checkout: str) -> None:
     from fluxperf.harness import checkouts
 
     checkouts._build = built
-    alive.has_times = lambda: True  # what stands in for the programs tells times of a GPU
+    alive.has_times = lambda: True  # the programs of the tests report times of a GPU
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(place)
         server.listen()

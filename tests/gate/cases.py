@@ -1,6 +1,6 @@
-"""Cases on which a gate may be wrong: two sides of records made from one real record, and the right exit codes.
+"""Cases on which a gate may fail: two sides of records derived from one real record, and the right exit codes.
 
-Each is a function that fills a `Case`. The times of a side are drawn; a case changes what it is named after.
+Each case is a function that fills a `Case`. The times of a side are drawn; the name of a case says what it changes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Case:
     random: random.Random = field(default_factory=lambda: random.Random(1))
 
     def times(self, processes: int = 8, samples: int = 5, factor: float = 1.0) -> list[list[float]]:
-        """Seconds of the generations of each process, with a spread of 0.2 %."""
+        """Seconds of each process's generations, with a spread of 0.2 %."""
         return [[0.5 * factor * (1 + self.random.gauss(0, 0.002)) for _ in range(samples)] for _ in range(processes)]
 
     def record(self, denoise: Any = None, step: Any = None, **changes: Any) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class Case:
         return record
 
     def write(self, folder: Path) -> None:
-        """As files: base.jsonl, head.jsonl, policy.toml, calibrations/."""
+        """Writes the case as files: base.jsonl, head.jsonl, policy.toml, calibrations/."""
         for name, records in (("base", self.base), ("head", self.head)):
             rows = [row if isinstance(row, str) else json.dumps(row) for row in records]
             (folder / f"{name}.jsonl").write_text("\n".join(rows) + "\n")

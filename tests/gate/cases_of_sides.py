@@ -1,4 +1,4 @@
-"""Cases of what is compared with what, and by which policy and calibration."""
+"""Cases about the compared sides, and about policy and calibration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.gate.cases import MACHINE, PLACE, POLICY, TEMPLATE, Build, Case, case, sides
 
-# What is compared with what
+# The compared sides
 
 
 def _head(**changes: Any) -> Build:

@@ -1,4 +1,4 @@
-"""Records of two sides with times drawn from a seed, and a policy to judge them by."""
+"""Records of two sides with times drawn from a seed, and a policy for them."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ def drawn(
     disturbed: float = 0.0,
     level_s: float = 0.5,
 ) -> tuple[list[list[float]], list[list[float]]]:
-    """Samples of both sides: processes of a spread on a machine that drifts and swings, in turns, A B B A.
+    """Samples of both sides: processes in turns (A B B A), with a spread, on a machine with drift and oscillation.
 
-    ``disturbed`` is the chance that a sample is up to several times slower, and (halved) that a whole process is.
+    ``disturbed`` is the probability that a sample is up to several times slower, and half of it that a whole process
+    is.
     """
     base: list[list[float]] = []
     head: list[list[float]] = []
@@ -59,7 +60,7 @@ def task(base: list[list[float]], head: list[list[float]], *, calibrated: float 
 
 
 def both(rung: str = "fused", pairs: int = 8, *, change: float = 0.0, seed: int = 1) -> tuple[Record, Record]:
-    """Records of a GPU, before and after."""
+    """Records of two sides on a GPU."""
     base, head = drawn(np.random.default_rng(seed), pairs, change=change)
     return timed(on_gpu(rung, 0.5), base), timed(on_gpu(rung, 0.5), head)
 
@@ -89,7 +90,7 @@ def kernel(name: str, processes: list[list[float]]) -> Record:
 
 
 class Fake:
-    """A machine of a process spread, on which the head is slower by a share."""
+    """A machine with a spread between processes, on which the head is slower by a share."""
 
     def __init__(self, change: float = 0.0, spread: float = 0.005, rungs: Sequence[str] = ("fused",)) -> None:
         self.sides: list[Side] = []

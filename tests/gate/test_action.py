@@ -1,8 +1,8 @@
-"""Pull requests in a throw-away repository, through the action as GitHub calls it: each attack gets the right verdict.
+"""Pull requests in a temporary repository, through the action as GitHub calls it: each attack gets the right verdict.
 
-The workflow's step and the action's step are read from their YAML, their expressions filled in from the event, and the
-script is run as a runner would: with files for summary, outputs and environment. The repository's fluxperf is a small
-program that writes records, so that a revision takes no time to measure.
+The steps of workflow and action are read from their YAML, their expressions are filled in from the event, and the
+script runs as on a runner, with files for summary, outputs and environment. The repository's fluxperf is a small
+program that writes records, so that measuring a revision takes no time.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ pytestmark = pytest.mark.xdist_group("action")  # one worker makes the repositor
 ACTION = ROOT / ".github" / "actions" / "perf-gate"
 DRIVER = ROOT / "tests" / "gate" / "action_driver.py"
 HOSTILE = "x\n::error file=a::no\n::stop-commands::t\r\n<script>alert(1)</script>|`$(id)`\u202e]]>&\"'%0A\x1b[31m @me"
-REF = "topic/<b>`$(id)`|@me"  # what git allows as the name of a branch
+REF = "topic/<b>`$(id)`|@me"  # a branch name that git allows
 
-#: The measuring program of the repository, of one run or of turns. ``HEAD`` is replaced by what a change does in each.
+#: The repository's measuring program, for one run or for turns. A change replaces ``HEAD`` in each.
 PROGRAM = """
 import json, os, sys, time
 with open({log!r}, "a") as file:
@@ -76,12 +76,12 @@ class Ran(NamedTuple):
 
     @property
     def everything(self) -> str:
-        """All that GitHub reads or shows."""
+        """All text that GitHub reads or shows."""
         return self.printed + self.summary + json.dumps(self.outputs)
 
 
 class Job:
-    """A workspace as a runner has it: a caller's checkout, and in it fluxperf's."""
+    """A workspace like a runner's: the caller's checkout, with fluxperf's checkout in it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.workspace = folder, folder / "workspace"
@@ -134,7 +134,7 @@ class Job:
         return self.commit(HOSTILE)
 
     def run(self, head: str, **environment: str) -> Ran:
-        """The step of the timed job that uses the action, on a pull request's event."""
+        """Runs the timed job's step that uses the action, for a pull request event."""
         self.log.unlink(missing_ok=True)
         event = {"pull_request": {"base": {"sha": self.base}, "head": {"sha": head, "ref": REF}, "title": HOSTILE}}
         names = ("GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT", "GITHUB_ENV", "GITHUB_PATH", "GITHUB_EVENT_PATH")
@@ -170,7 +170,7 @@ class Job:
         return Ran(done.returncode, done.stdout + done.stderr, summary, outputs, self.repository / "reports/out")
 
     def logged(self) -> list[Any]:
-        """The measuring process: the program's file, the names in its environment, its words."""
+        """The measuring process: the program's file, the names in its environment, its arguments."""
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
 
@@ -200,7 +200,9 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
 
 
 def harmless(ran: Ran) -> None:
-    """Nothing that a candidate wrote is a command, markup or an escape, and no secret or environment is told."""
+    """Nothing that a candidate wrote is a command, markup or an escape sequence, and no secret or
+    environment is printed.
+    """
     text = ran.everything
     assert not re.search(r"^::(?:error file=a|stop-commands|set-output)", text, re.M)
     assert "\x1b[31m" not in text
@@ -220,7 +222,9 @@ print(TEXT, file=sys.stderr); print(TEXT)
 
 
 def test_a_planted_copy_is_a_regression_whatever_another_program_is_in_the_way(job: Job) -> None:
-    """PYTHONPATH, PYTHONHOME, a user site with a .pth and a usercustomize: none of them reaches what is measured."""
+    """PYTHONPATH, PYTHONHOME, a user site with a .pth file and a usercustomize: none of them affects
+    the measured program.
+    """
     planted = job.folder / "planted"
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     user = job.folder / "user" / "lib" / version / "site-packages"
@@ -303,7 +307,7 @@ def test_a_change_to_what_judges_it_stands_first_and_is_an_error(job: Job) -> No
     ],
 )
 def test_a_head_that_brings_another_program_along_is_an_error(job: Job, name: str, text: str, phrase: str) -> None:
-    """As a wheel could: a .pth file (an editable install elsewhere), and what Python runs before anything else."""
+    """A wheel could bring it: a .pth file (like an editable install), and code that Python runs at start."""
     elsewhere = job.folder / "elsewhere"
     (elsewhere / "fluxperf_more").mkdir(parents=True, exist_ok=True)
     (elsewhere / "fluxperf_more" / "fast.py").write_text("")
@@ -333,7 +337,7 @@ def test_processes_that_stay_alive_give_a_verdict(job: Job) -> None:
     harmless(ran)
 
 
-#: What a head's process may do in its turns, and how the gate says so.
+#: What a head's process may do in its turns, and the gate's message about it.
 IN_TURNS = {
     "a copy": (COPY.replace("TEXT", repr(HOSTILE)), 1, "d2h_copies"),
     "a copy in later turns": (

@@ -1,4 +1,4 @@
-"""Processes that stay alive: who takes a turn, how they begin and end, and what so few of them may show."""
+"""Processes that stay alive: how they take turns, start and end, and what conclusions few of them allow."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.report.pages import on_gpu
 
 POLICY = policy()
 
-#: Stands for fluxperf: writes a record for every line, with the line and its own process in it.
+#: Replaces fluxperf: writes a record for every line, with the line and its process id.
 WORKER = f"""
 import json, os, sys, time
 place, made = sys.argv[1:]
@@ -73,7 +73,7 @@ for line in sys.stdin:
 
 
 class Programs:
-    """Starts workers, and notes which were checked."""
+    """Starts workers, and records which were checked."""
 
     def __init__(self, folder: Path, rung: str = "fused") -> None:
         self.folder, self.begun, self.checks = folder, [], []
@@ -186,7 +186,7 @@ def test_a_process_that_does_something_else_than_its_turn_is_an_error(
 
 
 def test_turns_that_last_longer_than_their_samples_tell_are_an_error(tmp_path: Path) -> None:
-    """As of a head that reports samples of the base; whoever says that it is slower may last longer."""
+    """For example a head that reports samples of the base. A turn may last longer if the head reports to be slower."""
 
     def turns(slow: int) -> None:
         folder = tmp_path / str(slow)
@@ -274,7 +274,7 @@ def test_seconds_that_do_not_tell_are_the_same_where_work_and_joules_are(reason,
 
 
 class Turned(Fake):
-    """A GPU whose two processes stay alive, and that takes planted work; a clock that ticks."""
+    """A GPU with two processes that stay alive and run planted work; and a clock that ticks."""
 
     def __init__(self) -> None:
         super().__init__(spread=0.001)

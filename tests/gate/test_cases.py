@@ -1,4 +1,4 @@
-"""Every case of a gate that may be wrong gives an exit code that is right, judged in this process."""
+"""Every case on which a gate may fail gives an acceptable exit code, judged in this process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.gate.cases_of_sides import TODAY
 
 
 def judged(name: str, folder: Path) -> Verdict | int:
-    """The verdict on a case, or the exit code of an error that is raised."""
+    """The exit code for a case, or for the error that is raised."""
     made = Case()
     CASES[name][1](made)
     made.write(folder)

@@ -1,4 +1,4 @@
-"""Verdicts on records: what is compared, what is named, and that nothing unproven passes."""
+"""Verdicts on records: what is compared, what is named, and that nothing passes without evidence."""
 
 from __future__ import annotations
 

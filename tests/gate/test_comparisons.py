@@ -1,4 +1,4 @@
-"""A/A comparisons: what they say of a machine, how they go on, and that a false alarm is never hidden."""
+"""A/A comparisons: what they say about a machine, how they are continued, and that a false alarm is never hidden."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def made(number: int, runner: Any = None, **options: Any) -> Comparisons:
 
 
 class Changed(Fake):
-    """From a process on, records are another's."""
+    """From a given process on, records come from another machine."""
 
     def __init__(self, at: int, **changes: Any) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ def test_no_comparison_is_begun_that_would_end_too_late(limit_s: float | None, n
 
 
 class Metered(Fake):
-    """A card that tells joules, but for one turn that is too short."""
+    """A card that reports joules, except for one turn that is too short."""
 
     def __init__(self, short: int) -> None:
         super().__init__()
@@ -177,7 +177,7 @@ def test_a_file_is_continued_by_what_is_asked_alike_and_by_nothing_else(tmp_path
 
 
 class Twin(Fake):
-    """The host's own."""
+    """The host device's own twin."""
 
     def measure(self, side: Side) -> list[Record]:
         return [twin()]

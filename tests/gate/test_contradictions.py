@@ -1,4 +1,6 @@
-"""A record that contradicts itself is an error: parts above their whole, cycles of another time, joules of nothing."""
+"""A record that contradicts itself is an error: parts larger than their sum, cycles of another time,
+impossible joules.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,7 @@ def record_of(row: dict[str, Any]) -> Record:
 
 
 def scaled(*keys: str, by: float) -> Callable[[dict[str, Any]], None]:
-    """Multiplies every sample of fields of samples, such as ``times_s.step``."""
+    """Multiplies every sample of some fields, such as ``times_s.step``."""
 
     def change(row: dict[str, Any]) -> None:
         for key in keys:
@@ -50,12 +52,12 @@ def scaled(*keys: str, by: float) -> Callable[[dict[str, Any]], None]:
 
 
 def one_generation(row: dict[str, Any]) -> None:
-    """One of nine generations says that it took less; its steps do not."""
+    """One of nine generations reports less time; its steps do not."""
     row["times_s"]["denoise"][0][4] *= 0.99
 
 
 def swung(row: dict[str, Any]) -> None:
-    """Cycles whose mean is right, and whose median is 20 % too low."""
+    """Cycles with the right mean and a median that is 20 % too low."""
     count = len(row["cycles"]["denoise"][0])
     low, high = 0.8, 1 + 0.2 * (count // 2 + 1) / (count - count // 2 - 1)
     for name in ("denoise", "step"):
@@ -66,7 +68,7 @@ def swung(row: dict[str, Any]) -> None:
 
 
 def fewer_in_some(row: dict[str, Any]) -> None:
-    """Cycles of a third of the generations, and of their steps, are half of what they were."""
+    """Cycles of a third of the generations, and of their steps, are halved."""
     for name in ("denoise", "step"):
         samples = row["cycles"][name][0]
         samples[: len(samples) // 3] = [value / 2 for value in samples[: len(samples) // 3]]
@@ -77,7 +79,7 @@ def without_clock(row: dict[str, Any]) -> None:
 
 
 def other_window(row: dict[str, Any]) -> None:
-    """Joules and their window, which is too short for the samples."""
+    """Joules with a window that is too short for the samples."""
     energy = row["conditions"][0]["energy"]
     energy["window_s"] /= 2
 
@@ -137,7 +139,7 @@ def test_what_cannot_all_be_true_is_named(lie: str) -> None:
 
 
 def of_two_generations(row: dict[str, Any]) -> None:
-    """The same, as if each sample were the mean of two generations, whose steps follow each other."""
+    """The same record as if each sample were the mean of two generations, whose steps follow each other."""
     for field in ("times_s", "cycles", "clock_hz"):
         (steps,) = row[field]["step"]
         each = len(steps) // len(row[field]["denoise"][0])
@@ -169,7 +171,9 @@ def test_no_record_that_was_measured_contradicts_itself() -> None:
 
 
 def sides(change: Callable[[dict[str, Any]], None]) -> tuple[list[Record], list[Record]]:
-    """Eight processes of each side in turns, the head's changed; each with samples of its own, by one factor."""
+    """Eight processes of each side in turns, with changed heads; each process has its own samples,
+    scaled by one factor.
+    """
     base, head = [], []
     for number in range(8):
         for side in (base, head):

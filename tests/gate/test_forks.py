@@ -1,4 +1,4 @@
-"""Processes that are forked: their records are those of any process, and what cannot be trusted is refused."""
+"""Forked processes: their records equal those of fresh processes, and unreliable forks are refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Measured = Callable[..., Forks]
 
 @pytest.fixture
 def measured(tmp_path: Path) -> Iterator[Measured]:
-    """Makes what measures by a command; what forks is ended after the test."""
+    """A function that measures with a command; its fork server is ended after the test."""
     with ExitStack() as ends:
 
         def make(main_of: Main = main, words: Sequence[str] = RUN) -> Forks:
@@ -36,7 +36,7 @@ def measured(tmp_path: Path) -> Iterator[Measured]:
 
 
 def tells(words: Sequence[str]) -> None:
-    """Stands for a command: says what it found when it was forked."""
+    """Replaces a command: reports the state that it found when it was forked."""
     names = ("fluxperf.cli.run", "fluxperf.cli.kernels", "numpy", "cupy")
     print(*sorted(os.environ))
     print(os.getppid(), os.getcwd(), [name for name in names if name in sys.modules])
@@ -122,7 +122,7 @@ def test_open_devices_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def refused(words: Sequence[str]) -> None:
-    """Measures, in a process whose parent (or that itself) has a device open."""
+    """Measures in a process that has a device open, or whose parent has."""
     forked._DEVICES = ("/dev/null",)
     held = os.open("/dev/null", os.O_RDONLY)
     try:
@@ -132,7 +132,7 @@ def refused(words: Sequence[str]) -> None:
 
 
 def blind(words: Sequence[str]) -> None:
-    """Measures where nothing can be seen of other processes."""
+    """Measures where other processes cannot be observed."""
     forked.devices_of = lambda process: (_ for _ in ()).throw(PermissionError(13, "Permission denied"))
     forked.run(main, words, Path(words[-1]).parent, Path(words[-1]).with_suffix(".log"), {})
 

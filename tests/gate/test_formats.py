@@ -1,4 +1,4 @@
-"""All outputs of one verdict: whole, escaped, of the shape that their readers expect, and within their limits."""
+"""All outputs of one verdict: complete, escaped, valid for their readers, and within their limits."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_sarif_keeps_to_the_schema(verdict: Verdict, sarif_schema: Any) -> None:
     sarif_schema.validate(log)
     assert log["$schema"] == SARIF_URI
     (run,) = log["runs"]
-    # A date's format is no more than a remark to a validator.
+    # A validator treats a date's format only as a note.
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", run["invocations"][0]["endTimeUtc"])
     rules = [rule["id"] for rule in run["tool"]["driver"]["rules"]]
     assert all(rules[found["ruleIndex"]] == found["ruleId"] for found in run["results"])

@@ -1,4 +1,4 @@
-"""The gate as it measures: the order of processes, when it takes more, and what it says of those that fail."""
+"""How the gate measures: the order of processes, when it takes more, and how it reports failures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAMES = ("base abc", "head def")
 
 
 class Broken(Fake):
-    """Fails at a process."""
+    """Fails at a given process."""
 
     def __init__(self, at: int, error: Exception) -> None:
         super().__init__()
@@ -152,7 +152,7 @@ COMMIT = "0123456789abcdef"
 
 
 def program(folder: Path, body: str) -> Installed:
-    """An interpreter that does something else; the last argument is the records file, the sixth where imports go."""
+    """An interpreter that runs another program; the last argument is the records file, the sixth the import folder."""
     package = folder / "lib" / "python3.11" / "site-packages" / "fluxperf"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")

@@ -1,4 +1,4 @@
-"""A change is judged by what was there before it: whatever it does to its judge stands first, and is an error."""
+"""A change is judged by the base's rules: any edit of the judging code or policy is listed first, and is an error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ACCEPTED = f'\n[[accepted]]\nmetric = "{{0}}"\nreason = "meant"\nauthor = "me"\n
 
 
 class Repository:
-    """A throw-away repository with a policy, a calibration and code that measures, and a branch of one change."""
+    """A temporary repository with a policy, a calibration and measuring code, and a branch with one change."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -158,12 +158,12 @@ def test_the_merge_base_is_what_two_revisions_have_in_common(repository: Reposit
         merge_base(repository.folder, "0" * 40, head)
 
 
-#: What judging code imports, and no verdict depends on: words, a filter of names, and what starts processes.
+#: Modules that judging code imports but that affect no verdict: words, a name filter, and process start.
 HARMLESS = ("fluxperf/harness/facts/provenance.py", "fluxperf/harness/timeline/ledger.py", "fluxperf/harness/forked.py")
 
 
 def test_all_of_the_harness_that_judges_is_shown_when_it_changes() -> None:
-    """Judging code imports nothing of the harness that is not named as code that judges or measures."""
+    """Judging code imports nothing of the harness except modules that are listed as judging or measuring."""
     known = (*JUDGING, *MEASURING, *HARMLESS)
     for name in JUDGING:
         assert (ROOT / name).exists(), f"{name} is not there any more"

@@ -1,4 +1,4 @@
-"""The gate beyond revisions and models: two folders as they are, and kernels by themselves."""
+"""The gate on other targets than revisions of models: two folders as they are, and single kernels."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_folder_that_is_no_checkout_is_an_error(tmp_path: Path) -> None:
 
 
 def test_two_checkouts_are_measured_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The head is the base with another version, so the processes did import what they were told to."""
+    """The head is the base with another version number, which shows that each process imported its own folder."""
     other = tmp_path / "other"
     (other / "fluxperf").mkdir(parents=True)
     for path in [*(ROOT / "fluxperf").iterdir(), ROOT / "kernels"]:

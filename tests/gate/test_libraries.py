@@ -1,4 +1,4 @@
-"""Libraries of revisions: taken from the running environment where it has them, and sealed."""
+"""Libraries of revisions: taken from the running environment where possible, and isolated from it."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_seal_breaks(tmp_path: Path, change: Callable[[Path], object]) -> None
 
 
 def test_a_process_tells_all_that_it_imported_and_writes_nothing_else(tmp_path: Path) -> None:
-    """A module's own attributes, lazy ones among them, are left alone."""
+    """A module's own attributes, also lazy ones, are not touched."""
     package = tmp_path / "fluxperf"
     package.mkdir()
     lazy = "import sys, types\nclass Lazy(types.ModuleType):\n  def __getattr__(self, name): raise SystemExit(9)\n"

@@ -1,4 +1,4 @@
-"""Other processes on the card: who is named, who is not, and that a verdict says it."""
+"""Other processes on the card: which of them the verdict names, and which not."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WORKER, COPIES, DESKTOP, GONE = 900_001, 900_002, 900_003, 900_004
 
 
 class Nvml:
-    """Lists of processes of one GPU."""
+    """Lists of the processes of one GPU."""
 
     NVML_ERROR_NOT_FOUND, NVML_SUCCESS = 6, 0
 
@@ -89,7 +89,8 @@ def test_where_nobody_tells_how_busy_one_is_it_is_named_all_the_same() -> None:
 
 
 def test_numbers_of_another_system_are_counted_and_name_nobody() -> None:
-    # As in a container: 41 to 43 are what the host calls the gate, its worker and a neighbour. 900002 is here, too.
+    # As in a container: 41 to 43 are the host's ids of the gate, its worker and a neighbour. 900002 is also visible
+    # here.
     nvml = Nvml({41: 10**9, 42: 10**9, COPIES: 10**9}, [(COPIES, 99, 9)])
     (note,) = looked(nvml, held=2)
     assert "with 1 process; the driver numbers them as another system does" in note

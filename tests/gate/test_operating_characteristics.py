@@ -1,4 +1,6 @@
-"""The simulated gate: it is wrong as seldom as it says, finds what it should, and looks as often as the gate does."""
+"""The simulated gate: its false alarms are as rare as stated, it finds regressions, and it looks as
+often as the gate.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The policy file: thresholds in one place, errors that name keys, acceptances that keep the file as it is."""
+"""The policy file: thresholds in one place, errors that name keys, acceptances that leave the file
+otherwise unchanged.
+"""
 
 from __future__ import annotations
 
@@ -128,7 +130,7 @@ def test_accepting_needs_the_whole_name(path: Path, metric: str) -> None:
 def test_an_acceptance_has_what_the_gate_asks_of_its_metric_and_nothing_else(
     path: Path, metric: str, needed: dict[str, Any]
 ) -> None:
-    """The command said "is accepted" of what the gate then refused."""
+    """A command must not say "is accepted" of something that the gate then refuses."""
     every = {"base": 0.5, "up_to": 1.1, "digest": "12ab"}
     subsets = (set(names) for number in range(4) for names in combinations(every, number))
     for names in subsets:
@@ -188,7 +190,7 @@ def test_an_accepted_regression_passes_up_to_its_bound(path: Path) -> None:
 
 
 def slow_processes(path: Path, slow: float, every: int) -> Row:
-    """The row on slow processes of 24, where each so many-th of the head is so many times slower."""
+    """The row on slow processes of 24, if every n-th head process is slower by a factor."""
     base, head = drawn(np.random.default_rng(3), 24, level_s=20.0)
     head = [[value * (slow if index % every == 0 else 1) for value in one] for index, one in enumerate(head)]
     records = [timed(on_gpu("fused", 0.5), side) for side in (base, head)]
@@ -199,9 +201,9 @@ def slow_processes(path: Path, slow: float, every: int) -> Row:
 @pytest.mark.parametrize(
     ("metric", "base", "up_to", "slow", "every", "outcome"),
     [
-        # Seconds that were accepted once are no share of processes.
+        # An acceptance of slower seconds is no acceptance of a share of slow processes.
         ("times.denoise", 20.0, 1.05, 1.9, 3, "regression"),
-        # A head that is as slow as was accepted has nothing but slow processes.
+        # With a head that is as slow as accepted, all processes count as slow.
         ("times.denoise", 20.0, 1.7, 1.6, 1, "pass"),
         ("times.denoise.slow", None, 0.4, 1.9, 3, "pass"),
         ("times.denoise.slow", None, 0.2, 1.9, 3, "regression"),
@@ -219,7 +221,7 @@ def test_slow_processes_are_accepted_as_a_share_or_with_the_median_that_makes_th
 @pytest.mark.parametrize(("day", "outcome"), [(TODAY, "ungated"), (-400, "error"), (2, "error")])
 @pytest.mark.parametrize("now", ["", "lean"])
 def test_a_declaration_holds_from_its_day_for_a_year(day: int | datetime.date, outcome: str, now: str) -> None:
-    """An old one would give away a rung that was made again since."""
+    """An old declaration would also cover a rung that was added again later."""
     date = day if isinstance(day, datetime.date) else TODAY + datetime.timedelta(days=day)
     declared = Declared(workload="schnell-1024", rung="captured", now=now, reason="r", author="a", date=date)
     policy = msgspec.structs.replace(read_policy(POLICY_FILE), declared=[declared])

@@ -1,4 +1,4 @@
-"""Drift: times are held to a fixed point that the policy names, however small the change since the base is."""
+"""Drift: times are compared with a fixed reference that the policy names, however small the change from the base is."""
 
 from __future__ import annotations
 

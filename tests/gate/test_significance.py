@@ -1,4 +1,4 @@
-"""Tests on pairs: known answers, properties, and what they do on simulated machines."""
+"""Tests on pairs: known answers, properties, and error rates on simulated machines."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_the_bound_of_a_median_holds_and_shrinks_with_pairs() -> None:
 
 
 def test_calibrating_lowers_no_power_on_the_projects_own_measurements() -> None:
-    """+3 % on resampled A/A pairs is found as often with the committed calibration as without it."""
+    """+3 % on resampled A/A pairs is found at least as often with the committed calibration as without it."""
     pairs, rule = policy().pairs, policy().noisy["times.denoise"]
     told = json.loads((ROOT / "reports/records/h100-aa.json").read_text())
     name = "schnell-1024-blocks/fused/times.denoise"
@@ -272,7 +272,7 @@ def test_each_look_at_growing_data_has_its_share_of_alpha(sides: tuple[float, fl
 
 @pytest.mark.parametrize(("change", "verdict", "least"), [(0.0, "SAME", 390), (0.03, "SLOWER", 380)])
 def test_looking_again_while_unsure_raises_no_alarms_and_sees_more(change: float, verdict: str, least: int) -> None:
-    """As the gate does: 8 pairs, and 8 more while unsure, on a machine that is disturbed now and then."""
+    """As the gate does: 8 pairs, and 8 more while unsure, on a machine with occasional disturbances."""
     rng, found = np.random.default_rng(9), Counter()
     pairs = policy().pairs
     for _ in range(400):

@@ -1,4 +1,4 @@
-"""Cycles, joules and seconds together: the slope on the clock, and the word that a change gets."""
+"""Cycles, joules and seconds together: the slope on the clock, and the word for each kind of change."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PAIRS = 12
 
 
 def processes(rng: np.random.Generator, work: float, slope: float = 0.2, clock: float = 1.41e9, joules: float = 12.5):
-    """Processes of a card at its limit of power: clocks spread by 0.5 %, cycles by 0.05 % at one clock."""
+    """Processes of a card at its power limit: clocks spread by 0.5 %, cycles at one clock by 0.05 %."""
     clocks = clock * np.exp(rng.normal(0, 0.005, PAIRS))
     cycles = work * (clocks / 1.41e9) ** slope * np.exp(rng.normal(0, 0.0005, PAIRS))
     return cycles, clocks, joules * np.exp(rng.normal(0, 0.002, PAIRS))
@@ -99,7 +99,7 @@ def test_nothing_changed_is_same_in_cycles_and_joules(seed: int) -> None:
 
 
 def turns(found, *short: int) -> list[Record]:
-    """A record of each turn, as processes that stay alive write them; ``short`` ones have no joules."""
+    """A record of each turn, as processes that stay alive write them; ``short`` turns have no joules."""
     made = []
     for number, (cycles, clock, joules) in enumerate(zip(*found, strict=True)):
         told = number not in short

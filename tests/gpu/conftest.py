@@ -1,4 +1,4 @@
-"""Tests that need a GPU: skipped with the reason where there is none. Writes the figures of parity, if asked to."""
+"""Tests that need a GPU; without one they are skipped with a reason. Writes parity results on request."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import pytest
 from fluxperf.engine.device import cuda
 from tests.model import agreement
 
-#: Environment variable with the file that the figures of parity are written to.
+#: Environment variable with the file for the parity results.
 _OUT = "FLUXPERF_PARITY_OUT"
 
 
 @pytest.fixture(scope="session")
 def gpu() -> Iterator[cuda.CudaDevice]:
-    """The GPU. After the session its door is open, and its ledger has no open scope."""
+    """The GPU. At the end of the session its door is unsealed, and its ledger has no open scope."""
     if not cuda.available():
         pytest.skip("needs a GPU and CuPy")
     device = cuda.CudaDevice()
@@ -29,7 +29,7 @@ def gpu() -> Iterator[cuda.CudaDevice]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Writes the figures of parity, of tests that failed too: each row has its bound."""
+    """Writes the parity results, also of failed tests: each row has its bound."""
     out, stats = os.environ.get(_OUT), terminalreporter.stats
     reports = [report for outcome in ("passed", "failed") for report in stats.get(outcome, [])]
     notes = [note for report in reports if report.when == "call" for note in getattr(report, "user_properties", [])]

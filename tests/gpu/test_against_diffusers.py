@@ -23,14 +23,14 @@ from tests.model.rung_runs import BFLOAT16_RUNGS, FLOAT32_RUNGS, Case
 if TYPE_CHECKING:
     from tests.model.same_numbers import Pair
 
-#: One worker runs them all: memory is for one model at a time.
+#: One worker runs them all, because memory suffices for one model at a time.
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("models on the GPU")]
 
-#: FLUX.1-schnell's width with few blocks: float32 rungs have a copy of the weights of their own.
+#: FLUX.1-schnell's width with few blocks, because float32 rungs have their own copy of the weights.
 WIDE = FluxConfig("schnell-2-4", double_blocks=2, single_blocks=4)
 #: Pictures of 256 x 256, 512 x 512 and 256 x 384 pixels; 77 text tokens are a multiple of nothing.
 CASES = (Case(1, 64, 16, 16), Case(1, 512, 32, 32), Case(2, 77, 16, 24))
-#: What `baseline` runs: its products are loops, and half of its work is NumPy's.
+#: Cases for `baseline`: its products are loops, and half of its work runs in NumPy.
 SMALL = Case(1, 64, 4, 4)
 #: The headline's text with a picture of 512 x 512 pixels.
 FULL = Case(1, 512, 32, 32)
@@ -41,7 +41,7 @@ Judge = Callable[["Pair", Iterator[agreement.Finding]], None]
 
 
 def on_gpu(rungs: tuple[str, ...]) -> list[str]:
-    """Those of some rungs that a GPU runs."""
+    """The given rungs that a GPU can run."""
     return [rung for rung in rungs if not obstacles(phase_named(rung), "cuda")]
 
 
@@ -50,7 +50,7 @@ BFLOAT16 = on_gpu(BFLOAT16_RUNGS)
 
 @pytest.fixture(scope="module")
 def pair_of(gpu: CudaDevice) -> Iterator[Callable[[FluxConfig], Pair]]:
-    """Gives diffusers and rungs of a model; one model at a time has memory."""
+    """Returns diffusers and rungs of a model; only one model at a time is in memory."""
     for module in ("torch", "diffusers"):
         pytest.importorskip(module, reason=f"compares with diffusers; {module} is in the test extra")
     import torch
@@ -79,7 +79,7 @@ def pair_of(gpu: CudaDevice) -> Iterator[Callable[[FluxConfig], Pair]]:
 
 @pytest.fixture
 def judge(request: pytest.FixtureRequest, gpu: CudaDevice, measure: Callable[[str, str, float], None]) -> Judge:
-    """Notes all findings, then asserts that none exceeds its bound."""
+    """Records all results, then asserts that none exceeds its bound."""
     request.node.user_properties.append(("device", gpu.describe()))
 
     def noted(pair: Pair, findings: Iterator[agreement.Finding]) -> None:

@@ -1,4 +1,4 @@
-"""Steps as launches of a graph on the GPU: the bits of the eager form, whatever changes between generations."""
+"""Captured steps on the GPU give the same bits as eager ones, whatever changes between generations."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from fluxperf.engine.replays import KEPT
 from fluxperf.recording import count
 from fluxperf.workloads import Prepared, Workload, drawn, prepare, workload_named
 
-#: Results of a product may differ with the number of its rows, by rounding.
+#: Results of a product may differ with its number of rows, by rounding.
 ROUNDING = 2e-2
 
 
 class Forms(NamedTuple):
-    """One rung in its two forms, and with nothing computed ahead: for `captured` that is `fused`."""
+    """A rung captured and eager, and the rung without hoisting: for `captured` that is `fused`."""
 
     prepared: Prepared
     graph: Sampler
@@ -66,7 +66,7 @@ def relative(one: np.ndarray, other: np.ndarray) -> float:
 @pytest.mark.parametrize(("batch", "rows"), [(1, 64), (2, 1056), (1, 33), (3, 7)])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_state_selects_the_step_and_its_length(gpu: CudaDevice, batch: int, rows: int, dtype: str) -> None:
-    """More steps than one launch takes lengths of; odd slices, which begin anywhere; latents as the op has them."""
+    """More steps than one launch has step lengths for; slices of odd size and alignment; latents equal to the op's."""
     steps, graphs = 70, gpu.graphs
     ops = bind("fused", table("fused"), gpu, phase_named("fused").settings).ops["loop"]
     vectors = gpu.draw_normal((1, rows), (steps * batch, rows), "bfloat16", 1.0)

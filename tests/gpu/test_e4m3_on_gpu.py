@@ -1,4 +1,4 @@
-"""Kernels that quantize, and those behind products in e4m3, beside their twins: where the trials do not reach."""
+"""Kernels that quantize or follow e4m3 products, compared with their twins in cases that the trials do not reach."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fluxperf.errors import ArgumentError
 from tests.ops.checking import on_host
 from tests.ops.e4m3 import BOUNDARIES, joined_by_hand, ops_of, rows_of_every_size, up
 
-#: Share of numbers that may round to the neighbour: sums and exponentials differ in their last bits.
+#: Share of values that may round to a neighbour: sums and exponentials differ in their last bits.
 NEIGHBOURS = 0.002
 
 
@@ -30,12 +30,12 @@ def _draw(seed: int, *shape: int) -> Any:
 
 
 def _steps(numbers: Any) -> Any:
-    """How many numbers of e4m3 lie between each one and zero, with its sign: neighbours are 1 apart."""
+    """Signed number of e4m3 values between each value and zero: neighbours differ by 1."""
     return np.where(numbers < 128, 1, -1) * (numbers & 127).astype(int)
 
 
 def _alike(gpu: CudaDevice, result: Quantized, twin: Quantized, host: HostDevice) -> None:
-    """The same scales, and the same numbers but for few that are a step of e4m3 apart."""
+    """The scales are equal, and the values too, except for a few that differ by one e4m3 step."""
     ours, theirs = (_steps(_bytes(*place)) for place in ((gpu, result.data), (host, twin.data)))
     assert np.array_equal(on_host(gpu, result.scale), on_host(host, twin.scale))
     apart = np.abs(ours - theirs)

@@ -1,4 +1,4 @@
-"""Kernels by themselves: a record each, that the gate reads."""
+"""Single kernels: one record each, which the gate can read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kernels compile for every architecture, take what the launchers give, and are kept on disk. No GPU is needed."""
+"""Kernels compile for every architecture, match their launchers, and are cached on disk. No GPU is needed."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from fluxperf.errors import KernelError
 
 ARCHITECTURES = ("sm_80", "sm_89", "sm_90a", "sm_100", "sm_120")
 
-#: Names the architectures to compile for: with ``all``, as at night, every one of them.
+#: Environment variable with the architectures to compile for; ``all`` stands for every one, as in the nightly run.
 VARIABLE = "FLUXPERF_TEST_ARCHITECTURES"
 
 
 def chosen(wanted: str) -> tuple[str, ...]:
-    """Architectures to compile for; if nothing is wanted, the one that has least and the one that records are from."""
+    """Architectures to compile for; by default the oldest one and the one of the records."""
     if wanted not in ("", "all"):
         raise ValueError(f"{VARIABLE}={wanted}: expected all, or nothing.")
     return ARCHITECTURES if wanted else ("sm_80", "sm_90a")
@@ -80,9 +80,9 @@ def parameters(info: bytes) -> list[tuple[int, int]]:
 
 
 def entry_points(code: bytes) -> dict[str, list[tuple[int, int]]]:
-    """Kernels in machine code, and the places of their parameters.
+    """Kernels in machine code, and the offsets of their parameters.
 
-    From the first one on: it begins where the architecture has room that is aligned as it asks for.
+    Offsets are relative to the first parameter, because its own offset depends on the architecture.
     """
     head = ".nv.info."
     found = {name.removeprefix(head): parameters(info) for name, info in sections(code) if name.startswith(head)}
@@ -90,7 +90,7 @@ def entry_points(code: bytes) -> dict[str, list[tuple[int, int]]]:
 
 
 def named(file: str) -> dict[str, list[tuple[int, int]]]:
-    """Entry points that the launchers name, and the places where they put parameters."""
+    """Entry points that launchers declare, and their parameter offsets."""
     return {name: offsets(entry.layout) for name, entry in known().items() if entry.file == file}
 
 
@@ -115,7 +115,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def editable(folder: Path, tmp_path: Path) -> Path:
-    """A copy of it that a test may change."""
+    """A copy of the folder that a test may change."""
     return Path(shutil.copytree(folder, tmp_path / "kernels"))
 
 
@@ -135,13 +135,13 @@ def test_a_kernel_file_is_short_and_begins_with_its_comment(path: Path) -> None:
         assert path.stem in lines[0]
 
 
-#: Widths of accesses and rounding are alike for every architecture: PTX is read of the one that records are from.
+#: Access widths and rounding are the same for every architecture; the tests read the PTX of one.
 READ = "sm_90a"
 
 
 @cache
 def compiled(file: str) -> tuple[bytes, str]:
-    """A kernel file for `READ`, compiled once: machine code, and the PTX that it was made from."""
+    """A kernel file compiled for `READ`, once: machine code, and its PTX."""
     nvrtc, made = loader._nvrtc(), []
 
     def destroy(program: Any) -> None:
@@ -180,7 +180,7 @@ def test_at_night_kernels_compile_for_every_architecture() -> None:
 @compiles
 @pytest.mark.parametrize("file", BY_FILE)
 def test_wide_versions_move_sixteen_bytes_at_once(file: str) -> None:
-    """In PTX, an entry for w4, w8 or b16 stores vectors only; and reads its activations so."""
+    """In PTX, an entry for w4, w8 or b16 stores only vectors, and loads its activations as vectors."""
     ptx = compiled(file)[1]
     bodies = re.split(r"^(?:\.visible )?\.entry ", ptx, flags=re.MULTILINE)[1:]
     wide = {body[: body.index("(")]: body for body in bodies if re.match(r"\w+_(w4|w8|b16)\b|\w+_(w4|w8)_", body)}
@@ -246,7 +246,7 @@ def test_a_damaged_entry_is_rebuilt(damage: bytes | None, folder: Path, tmp_path
 
 @compiles
 def test_no_reader_sees_half_an_entry(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A writer that dies before the rename leaves nothing that is read."""
+    """A writer that dies before the rename leaves nothing that a reader would use."""
 
     def die(*_: Any) -> None:
         raise OSError("no room")
@@ -312,7 +312,7 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Handle:
-    """Stands for CuPy's function."""
+    """Replaces CuPy's function object."""
 
     ptr = 1
 

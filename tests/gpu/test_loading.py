@@ -1,4 +1,4 @@
-"""Streams onto the GPU: through pinned lanes that are used again and again, in the order of the stream."""
+"""Streams to the GPU: through pinned lanes that are reused, in the order of the stream."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def filler(numbers: np.ndarray):
 
 @pytest.fixture
 def small(gpu: CudaDevice):
-    """The door with small chunks and few lanes, so that every lane is used many times."""
+    """A door with small chunks and few lanes, so that every lane is reused many times."""
     door = gpu.door
     before = door.chunk_bytes, door.readers
     door.chunk_bytes, door.readers = 1 << 16, 3

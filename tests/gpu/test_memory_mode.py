@@ -24,7 +24,7 @@ from tests.model.rung_runs import relative_error
 RUNGS = [phase.name for phase in PHASES if not phase.copies and not obstacles(phase, "cuda")]
 FAST = [rung for rung in RUNGS if rung in ("fused", "captured", "fp8")]
 
-#: Pieces of the modulation projection may be multiplied by another algorithm than the whole: by rounding.
+#: Pieces of the modulation projection may use another algorithm than the whole, which changes the rounding.
 ROUNDING = 2e-2
 
 GB = 10**9
@@ -32,7 +32,7 @@ GB = 10**9
 
 @pytest.fixture
 def device() -> Iterator[CudaDevice]:
-    """A device for a resident rung and one within a budget: both then use the same algorithms."""
+    """One device for a resident rung and one within a budget, so that both use the same algorithms."""
     made = CudaDevice()
     yield made
     gc.collect()
@@ -45,7 +45,7 @@ def _needs_a_gpu(gpu: CudaDevice) -> None:
 
 
 def forced(device: CudaDevice, rung: str, workload: Workload, share: float, modulation: bool = False) -> Placed:
-    """A rung with a plan of the test's own: so much of its blocks is streamed, and the modulation projection or not."""
+    """A rung with a given plan: a share of its blocks is streamed, and optionally the modulation projection."""
     source, phase, rows = SyntheticWeights(config_named(workload.model)), phase_named(rung), table(rung)
     everything = plan_of(device, phase, rows, source, Budget(64, workload.sizes))
     units = everything.demand.units
@@ -56,7 +56,7 @@ def forced(device: CudaDevice, rung: str, workload: Workload, share: float, modu
 
 
 def outside() -> int:
-    """Bytes that the driver has given out besides CuPy's pool."""
+    """Bytes that the driver has allocated outside of CuPy's pool."""
     free, total = cupy().cuda.runtime.memGetInfo()
     return int(total - free - cupy().get_default_memory_pool().total_bytes())
 
@@ -66,7 +66,7 @@ def down(device: CudaDevice, prepared: Prepared) -> np.ndarray:
 
 
 def resident(device: CudaDevice, rung: str, workload: Workload, seeds: int) -> list[np.ndarray]:
-    """Latents of the rung without a budget; its memory is given back."""
+    """Latents of the rung without a budget; its memory is released."""
     made = placed(rung, SyntheticWeights(config_named(workload.model)), device)
     results = [down(device, drawn(made, workload, seed)) for seed in range(seeds)]
     del made

@@ -41,7 +41,7 @@ def test_copies_are_those_of_the_host_device(rung: str, name: str, gpu: CudaDevi
 @pytest.mark.parametrize("model", ["tiny", "tiny-dev"])
 @pytest.mark.parametrize("batch", [1, 2])
 def test_velocity_agrees_with_the_oracle(rung: str, model: str, batch: int, gpu: CudaDevice) -> None:
-    """The same host numbers for weights and inputs, on the GPU at a rung and on the host in float64."""
+    """The same weights and inputs, on the GPU at a rung and on the host in float64."""
     expected = _velocity("oracle", HostDevice(), model, batch)
     result = _velocity(rung, gpu, model, batch)
     error = np.linalg.norm(result - expected) / np.linalg.norm(expected)
@@ -50,7 +50,7 @@ def test_velocity_agrees_with_the_oracle(rung: str, model: str, batch: int, gpu:
 
 
 class _HostDrawn(SyntheticWeights):
-    """Synthetic weights drawn by the host and carried over, so that two devices have the same."""
+    """Synthetic weights drawn on the host and copied to the device, so that two devices have the same."""
 
     def put(self, device, path, shape, dtype, scaled=True):
         host = HostDevice()

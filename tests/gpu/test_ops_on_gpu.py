@@ -15,13 +15,13 @@ from tests.ops.cases import SIZES, Sizes
 from tests.ops.checking import Trial
 from tests.ops.test_against_oracle import assert_is_of_its_types
 
-#: Without a GPU one test stands for all, so that what is skipped is said once.
+#: Without a GPU one test replaces all, so that the skip is reported once.
 _HEADS, _PRODUCTS = ("attention", "qkv_heads"), ("linear", "linear_gelu", "linear_gated_residual")
 TRIALS = list(checking.trials("cuda")) if cuda.available() else []
 
 
 def unsupported(trial: Trial) -> str:
-    """Why a library cannot run a trial, in words; nothing if it can."""
+    """Why a library cannot run a trial; empty if it can."""
     if (trial.op, trial.implementation.name, trial.dtype) == ("linear_gelu", "fused", "float32"):
         return "cuBLASLt's GELU epilogue is exact enough for bfloat16 only"
     if trial.implementation.name == "fp8":
@@ -62,7 +62,7 @@ def test_every_op_has_an_implementation_on_the_gpu(gpu: CudaDevice) -> None:
 
 
 def test_timestep_features_are_those_of_the_host(gpu: CudaDevice) -> None:
-    """Bit by bit the same frequencies and angles; 70 values are two launches, and 30 is the highest guidance in use."""
+    """Frequencies and angles are bit-identical; 70 values need two launches, and 30 is the highest guidance in use."""
     values = tuple(np.linspace(0, 30, 70).tolist())
     got = gpu.door.to_host(tables.timestep_embedding(gpu, values), "features")
     assert np.abs(got - primitives.timestep_embedding(values)).max() <= 2e-7

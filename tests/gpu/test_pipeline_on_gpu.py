@@ -1,4 +1,4 @@
-"""The pipeline on a GPU: memory that PyTorch and CuPy share, one order of work, pictures, every copy seen."""
+"""The pipeline on a GPU: memory shared by PyTorch and CuPy, order of work, pictures, and counts of copies."""
 
 from __future__ import annotations
 
@@ -156,9 +156,9 @@ def test_other_ways_with_t5_and_noise(bridge, saved, options) -> None:  # noqa: 
 @pytest.mark.parametrize("rung", _runs(("batched", "captured")))
 @pytest.mark.filterwarnings("ignore:T5 takes")
 def test_threads_get_the_pictures_that_they_asked_for(bridge, saved, rung: str) -> None:  # noqa: F811
-    """8 threads, 600 pictures each; the first ones are made, and captured, in a thread that did not load the model.
+    """8 threads, 600 pictures each; a thread that did not load the model makes and captures the first ones.
 
-    That takes a minute or more on a GPU; with ``-s`` it says how far it is.
+    That takes a minute or more on a GPU; with ``-s`` it prints its progress.
     """
     from fluxperf import Pipeline
 

@@ -1,4 +1,4 @@
-"""Products in tiles of our own, beside float64: every tile, edges of all sizes, results among other numbers."""
+"""This project's matrix products against float64: every tile, edges of all sizes, results inside larger buffers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.ops.e4m3 import up
 #: Rows and features: fewer than a tile and a step of K; a tile and one row; several tiles, odd sizes.
 SIZES = [(1, 64), (7, 32), (193, 256), (300, 208), (700, 1056)]
 
-#: Relative errors: of one rounding to bfloat16 and of float32 sums; of sums in e4m3; of one rounding to e4m3.
+#: Bounds of relative errors: one rounding to bfloat16 and float32 sums; e4m3 sums; one rounding to e4m3.
 BFLOAT16, SUMS, E4M3 = 2.5e-3, 6e-3, 4e-2
 
 Force = Callable[[str], list[str]]
@@ -37,7 +37,7 @@ def hopper(gpu: CudaDevice) -> CudaDevice:
 
 @pytest.fixture
 def force(hopper: CudaDevice, monkeypatch: pytest.MonkeyPatch) -> Force:
-    """Makes every op take the way of a name; what was computed that way is noted."""
+    """Forces every op to use the named implementation; records which ops did."""
 
     def forced(name: str) -> list[str]:
         noted: list[str] = []
@@ -96,7 +96,7 @@ def test_a_gated_residual(hopper: CudaDevice, force: Force, tile: Any, tokens: i
 @pytest.mark.parametrize(("tokens", "features"), SIZES)
 @pytest.mark.parametrize("tile", tiles("product"))
 def test_gelu_into_half_of_a_buffer(hopper: CudaDevice, force: Force, tile: Any, tokens: int, features: int) -> None:
-    """Nothing beside the half, and nothing behind its last row, is written."""
+    """Nothing outside of the half and after its last row is written."""
     noted, outputs = force(f"tiles of {tile.name}"), 2 * tile.columns
     x, weight, bias = drawn(1, 1, tokens, features), drawn(2, outputs, features, std=features**-0.5), drawn(3, outputs)
     buffer = up(hopper, np.full((1, tokens + 9, outputs + 64), 7.0), ml_dtypes.bfloat16)
@@ -144,7 +144,7 @@ def test_heads_of_products_that_were_left(
 @pytest.mark.parametrize(("tokens", "features"), SIZES)
 @pytest.mark.parametrize("tile", tiles("product_fp8"))
 def test_a_gated_residual_of_e4m3(hopper: CudaDevice, force: Force, tile: Any, tokens: int, features: int) -> None:
-    """Scales by token from 2^-6 to 2^6; one scale for all tokens, as attention leaves it, too."""
+    """Scales by token from 2^-6 to 2^6, and one scale for all tokens, as attention's result has."""
     noted, outputs, ops = force(f"tiles of {tile.name}"), 2 * tile.columns, ops_of(hopper, "fp8")
     sizes = 2.0 ** np.random.default_rng(0).integers(-6, 7, (1, tokens, 1))
     x, y = drawn(1, 1, tokens, outputs), drawn(2, 1, tokens, features) * sizes
@@ -162,7 +162,7 @@ def test_a_gated_residual_of_e4m3(hopper: CudaDevice, force: Force, tile: Any, t
 @pytest.mark.parametrize("tokens", [1, 7, 193, 700])
 @pytest.mark.parametrize("tile", tiles("product_fp8"))
 def test_gelu_of_e4m3_by_a_scale_known_beforehand(hopper: CudaDevice, force: Force, tile: Any, tokens: int) -> None:
-    """Into half of a buffer; no number saturates, not even those of rows that lie along a row of the weight."""
+    """Into half of a buffer; nothing saturates, even for rows parallel to a row of the weight."""
     noted, outputs, features, ops = force(f"tiles of {tile.name}"), 2 * tile.columns, 256, ops_of(hopper, "fp8")
     x, weight, bias = drawn(1, 1, tokens, features), drawn(2, outputs, features, std=0.1), drawn(3, outputs)
     weight[5] = 1.0
@@ -197,7 +197,9 @@ def test_lengths_bound_the_rows_as_rounded(hopper: CudaDevice) -> None:
 
 
 def test_the_quicker_way_is_chosen_once_and_said(hopper: CudaDevice) -> None:
-    """A choice by trial gives the op's result, counts the launches of one call, and is kept by what was asked for."""
+    """A choice by trial gives the op's result, counts the launches of one call, and is stored under
+    the problem's name.
+    """
     x, weight = drawn(1, 1, 192, 3072), drawn(2, 384, 3072, std=0.02)
     operands = [up(hopper, part, ml_dtypes.bfloat16) for part in (x, weight, drawn(3, 384))]
     run = ops_of(hopper, "captured").linear_gelu

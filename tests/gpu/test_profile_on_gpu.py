@@ -1,6 +1,6 @@
-"""``fluxperf profile`` on a real GPU: what CUPTI and Nsight Systems see is what the run counted, op by op.
+"""``fluxperf profile`` on a real GPU: CUPTI and Nsight Systems agree with the run's counts, op by op.
 
-Steps of `captured` and `fp8` are one launch of a graph each: there every node has the op that it was captured for.
+Steps of `captured` and `fp8` are one graph launch each; every node is attributed to the op that captured it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ROUND_TRIPS = {"host-copy", "pageable-copy", "item-sync", "sync-in-loop"}
 
 
 class Profiled(NamedTuple):
-    """Results of one profile: its export or trace read, the trace, the ledger, and the printed text."""
+    """Results of one profile: its export or trace, the trace file, the ledger, and the printed text."""
 
     timeline: Timeline
     trace: Timeline
@@ -51,7 +51,7 @@ Run = Callable[..., Profiled]
 
 @pytest.fixture(scope="module")
 def profiled(gpu: CudaDevice, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Profiles two steps of ``tiny`` or what else is asked for, once for each rung, tool and further options."""
+    """Profiles two steps of ``tiny`` or another workload, once for each rung, tool and set of options."""
     known: dict[tuple[str, ...], Profiled] = {}
 
     def run(rung: str, tool: str, *options: str) -> Profiled:
@@ -186,7 +186,7 @@ def test_the_trace_says_what_the_export_says(profiled: Run, rung: str, tool: str
 def test_the_two_tools_agree(profiled: Run) -> None:
     for rung in ("baseline", "fused"):
         one, two = (summarize(profiled(rung, tool).timeline, "op") for tool in ("nsys", "cupti"))
-        # A product may take one kernel or several: each process chooses algorithms by its own trials.
+        # A product may use one or several kernels: each process chooses algorithms by its own trials.
         counts = [
             {
                 row.name: (

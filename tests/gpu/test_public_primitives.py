@@ -1,4 +1,4 @@
-"""`fluxperf.gpu`, as a program that knows nothing else of fluxperf calls it."""
+"""`fluxperf.gpu`, called as from a program that uses nothing else of fluxperf."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_transposed_views_are_multiplied_in_place() -> None:
     assert cupy.allclose(result, cupy.einsum("bmk,bnk->bmn", a, b), atol=1e-4)
 
 
-#: Views [3, 16, 16] of CuPy arrays, given a function that draws them, by what is special of them.
+#: Views [3, 16, 16] of CuPy arrays, by description; each is made by a function that gets a random source.
 VIEWS: dict[str, Callable[[Callable[..., Any]], Any]] = {
     "contiguous": lambda draw: draw(3, 16, 16),
     "transposed": lambda draw: draw(3, 16, 16).swapaxes(-1, -2),

@@ -1,4 +1,4 @@
-"""The quality benchmark on the GPU, with a tiny model: whatever the GPU runs, beside diffusers on the same memory."""
+"""The quality benchmark on the GPU with a tiny model: all rungs, and diffusers on the same memory."""
 
 from __future__ import annotations
 

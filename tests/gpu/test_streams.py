@@ -1,4 +1,6 @@
-"""Work that overlaps on two streams: the results of a run in turn, whatever is freed or reused meanwhile."""
+"""Overlapping work on two streams gives the results of sequential work, whatever memory is freed or
+reused meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from fluxperf.engine.ops.bind import bind
 from fluxperf.engine.ops.table import Ops, Settings
 from fluxperf.engine.phases import table
 
-#: Matrices large enough that a product takes far longer than a launch: work without its waits would race.
+#: Matrices for which a product takes far longer than a launch, so that missing waits would show.
 SIZE, ROUNDS = 2048, 40
 
 

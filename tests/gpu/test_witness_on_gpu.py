@@ -1,7 +1,7 @@
-"""The witness of any program on a real GPU: copies planted in scripts are found at their lines.
+"""The witness on real GPU programs: copies planted in scripts are found at their lines.
 
-In a script, ``# d2h`` and ``# h2d`` mark the lines that copy. Copies down are compared exactly; copies up may be more,
-since libraries upload tables of their own.
+In a script, ``# d2h`` and ``# h2d`` mark lines that copy. Copies to the host are compared exactly; there may be more
+copies to the device, because libraries upload tables.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def torch_on_gpu(gpu: CudaDevice) -> None:
 
 
 def lines_of(rows: list[dict[str, Any]], name: str) -> set[int | None]:
-    """Lines of the script with copies of one direction; None where a call site is missing or another file's."""
+    """Script lines with copies of one direction; ``None`` if a call site is missing or in another file."""
     return {
         row["line"] if str(row["file"]).endswith("/script.py") else None
         for row in rows
@@ -217,7 +217,9 @@ def test_the_plugin_fails_a_test_that_copies(gpu, tmp_path):
 
 
 def test_what_the_witness_costs(gpu, measure):
-    """Prints microseconds of a call with and without the witness: launches are not called back, copies are."""
+    """Prints the microseconds of a call with and without the witness, which has callbacks for copies
+    but not for launches.
+    """
     cupy = pytest.importorskip("cupy")
     x = cupy.ones(4)
     calls = {"launch": lambda: cupy.add(x, 1, out=x), "copy": x.get}

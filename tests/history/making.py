@@ -1,4 +1,4 @@
-"""Points and records to make histories of."""
+"""Makes points and records for histories."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
 
 def commit(number: int) -> str:
-    """A commit's name, made of its number."""
+    """A commit hash made from a number."""
     return f"{number:08x}" + "c" * 32
 
 

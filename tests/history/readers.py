@@ -1,4 +1,4 @@
-"""Other readers of records beside this project's: DuckDB over JSON Lines and Parquet, and Arrow's reader of JSON Lines.
+"""Other readers of records, to compare with: DuckDB on JSON Lines and Parquet, and Arrow's reader of JSON Lines.
 
     pip install duckdb pyarrow
     python -m tests.history.readers -o reports/records/fleet-readers.json
@@ -25,7 +25,7 @@ from benchmarks.fleet import make
 from fluxperf.files import write_whole
 from fluxperf.harness.history import load
 
-#: Columns that a table needs; all else is skipped, which fluxperf does not do.
+#: Columns that a table needs; these readers skip everything else, fluxperf does not.
 _COLUMNS = (
     "{created_utc:'VARCHAR', commit:'VARCHAR', dirty:'BOOLEAN', machine:'JSON', workload:'JSON', rung:'VARCHAR', "
     "ran_as:'VARCHAR', settings:'JSON', times_s:'MAP(VARCHAR, DOUBLE[][])', error:'STRUCT(relative DOUBLE)', "
@@ -98,7 +98,7 @@ def read(name: str, folder: str) -> dict[str, Any]:
 
 
 def measured(folder: Path, rounds: int) -> dict[str, dict[str, Any]]:
-    """The quickest of several rounds of each reader over one fleet."""
+    """The shortest time of several rounds of each reader on one fleet."""
     found: dict[str, dict[str, Any]] = {}
     for _ in range(rounds):
         for name in READERS:
@@ -110,7 +110,7 @@ def measured(folder: Path, rounds: int) -> dict[str, dict[str, Any]]:
 
 
 def main() -> None:
-    """Makes fleets, reads them, and writes what that took."""
+    """Makes fleets, reads them, and writes times and memory."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--read", nargs=2, metavar=("READER", "FOLDER"), help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, default=3)

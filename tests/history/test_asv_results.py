@@ -1,4 +1,4 @@
-"""asv's results: real files of three commits, and what may have happened to files."""
+"""asv's results: real files of three commits, and damaged files."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_a_damaged_file_is_left_out_and_named(name, results):
 
 @pytest.mark.parametrize("name", [None, 7, "", {}])
 def test_a_machine_without_a_name_is_left_out_and_named(results, name):
-    """Two of them would be one series."""
+    """Two machines without a name would become one series."""
     (file,) = results.glob("*/machine.json")
     other = file.parent.with_name("other")
     shutil.copytree(file.parent, other)
@@ -193,7 +193,7 @@ def test_a_benchmark_that_is_no_more_is_named(results):
 
 @pytest.mark.parametrize("field", ["unit", "type", "param_names"])
 def test_a_benchmark_that_lacks_what_its_values_mean_is_named(results, field):
-    """Without its type and unit, seconds would be counts, of which any change is a fact."""
+    """Without its type and unit, seconds would be taken for counts, where any change is a fact."""
     edit(results / "benchmarks.json", lambda data: data["transfers.Copies.track_copies"].update({field: None}))
     imported = import_results(results)
     assert "transfers.Copies.track_copies" not in {point.metric for point in imported.points}

@@ -1,4 +1,4 @@
-"""Records that any commit held, and the course that they tell: by card and way, in the order of commits."""
+"""Records from all commits, and the history they show: by card and implementation, in the order of commits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def git(folder: Path, *words: str) -> str:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A file that was changed, one that is gone, and one that is not committed."""
+    """A changed file, a deleted one, and one that is not committed."""
     folder = tmp_path / "records"
     git(tmp_path, "init", "-q")
     append_record(folder / "a.jsonl", on_gpu("fused", 5.0))
@@ -107,7 +107,7 @@ def test_a_course_keeps_cards_and_ways_apart_and_orders_commits() -> None:
 
 
 def test_the_course_that_the_docs_show_is_that_of_the_records() -> None:
-    """Every row of the page is one of the course; newer records may have more."""
+    """Every row of the page is in the computed history; newer records may add rows."""
     if not (ROOT / ".git").exists() or is_shallow(ROOT):
         pytest.skip("compares with records of all commits; this is no checkout, or one without its history")
     marks = course_of([ROOT / "reports" / "records"], True, ROOT)

@@ -48,7 +48,7 @@ def test_a_row_for_each_record_and_metric(folder):
 
 
 def test_the_table_as_csv_is_what_pandas_writes(folder, monkeypatch):
-    """Whatever names hold, in as many parts as there are, without rows of other tools, and read back as it was."""
+    """For any names, with any number of parts, without rows of other tools; and it reads back unchanged."""
     monkeypatch.setattr(frames, "_AT_ONCE", 7)
     hostile = ['a,"b"', "line\nand\rline", "=1+1", " spaces ", "é\u2028☃", "", "'"]
     for number, name in enumerate(hostile):

@@ -1,4 +1,4 @@
-"""History: series that belong together and no others, in the order of commits, with their changes."""
+"""History: which values form a series, in the order of commits, with their changes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_change_for_the_worse_is_repaired_by_the_commit_that_takes_half_of_it_
     ("old", "best", "width", "slack", "left"),
     [
         (1.0, 1.02, 0.001, None, 2.0),
-        (1.0, 1.005, 0.001, None, None),  # less than 1 % of a time
+        (1.0, 1.005, 0.001, None, None),  # below 1 % of a time the levels are not known any better
         (1.0, 1.02, 0.02, None, None),  # the levels are known no better
         (1.0, 1.02, None, None, None),  # nor at all
         (100, 101, None, 0.0, 1.0),
@@ -58,7 +58,7 @@ def test_a_change_for_the_worse_is_repaired_by_the_commit_that_takes_half_of_it_
     ],
 )
 def test_a_repair_leaves_what_neither_rounding_nor_chance_explains(old, best, width, slack, left):
-    """Of the levels since the change, the best one counts, whichever it is."""
+    """Of the levels since the change the best one counts, whichever it is."""
 
     def shift(was, now):
         bounds = (None, None) if width is None else (-width, width)
@@ -76,7 +76,7 @@ def test_what_rounds_is_not_left_of_a_count(tmp_path):
 
 
 def test_cycles_say_whether_the_work_changed_and_come_first(tmp_path):
-    """A card that changed its clock, and work that grew: only the second is in cycles."""
+    """A card that changed its clock, and work that grew: only the second shows in cycles."""
     rows = []
     for n in range(24):
         clock, work = 1.1 if 8 <= n < 16 else 1.0, 1.05 if n >= 16 else 1.0
@@ -136,7 +136,7 @@ def test_a_series_of_missing_values_only(tmp_path):
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A repository of three commits whose dates run backwards."""
+    """A repository of three commits with decreasing dates."""
     folder = tmp_path / "checkout"
     folder.mkdir()
     names = []
@@ -212,7 +212,7 @@ def test_folders_without_anything(tmp_path):
 
 
 def long_series(metrics: int, commits: int) -> list[Point]:
-    """Times of metrics over commits, all of which rise by a twentieth at seven tenths of the way."""
+    """Times of metrics over commits; all rise by 5 % at 70 % of the way."""
     draw = random.Random(0)
     rows = []
     for metric in range(metrics):
@@ -232,7 +232,7 @@ def test_a_rise_is_found_where_it_is_in_every_series(tmp_path):
 
 
 def test_the_work_grows_with_the_points(tmp_path):
-    """Reading, sorting into series and commits."""
+    """The work of reading and sorting grows linearly."""
     for commits in (200, 400):
         rows = [msgspec.structs.replace(row, exact=True, value=1.0) for row in long_series(5, commits)]
         merge_points(tmp_path / str(commits) / f"a{SUFFIX}", rows)

@@ -1,4 +1,4 @@
-"""Places: a file, a folder, a pattern or a URL, and what a missing package or a bad one is told."""
+"""Places: a file, a folder, a pattern or a URL; and messages about a missing or broken package."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def remote(folder):
-    """The same files in fsspec's memory."""
+    """The same files in fsspec's memory file system."""
     fsspec = pytest.importorskip("fsspec")
     system = fsspec.filesystem("memory")
     for path in folder.rglob("*.jsonl"):
@@ -65,7 +65,7 @@ def test_reports_and_tables_read_them_too(folder, remote):
 
 
 def test_what_is_found_twice_counts_once(folder, remote, tmp_path):
-    """A copy in another folder, at a URL, and in a file behind others."""
+    """A copy in another folder, at a URL, or in a file with further records."""
     whole = b"".join(path.read_bytes() for path in sorted(folder.rglob("*.jsonl")))
     (tmp_path / "all.jsonl").write_bytes(whole)
     assert commits(folder, "memory://perf", tmp_path / "all.jsonl", folder) == list(NUMBERS)

@@ -1,4 +1,4 @@
-"""Points: what a record becomes, and files of them that survive what happens to files."""
+"""Points: how a record becomes points, and files of points that survive damage."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_record_gives_times_counts_and_error():
 
 
 def test_warm_ups_are_no_series_whatever_was_timed():
-    """Those of a forward, of a step, of a picture, and of what somebody times next."""
+    """Warm-ups of a forward, of a step, of a picture, and of any future metric."""
     row = record(1, times_s={f"{before}{metric}": [[1.0]] for metric in ("step", "new") for before in ("", "warmup_")})
     assert not [metric for metric in by_metric(record(1)) if metric.startswith("warmup")]
     timed = {metric for metric, point in by_metric(row).items() if not point.exact}

@@ -1,4 +1,4 @@
-"""Changes of level: every change of a count; of noisy values those that noise does not make, with known power."""
+"""Changes of level: every change of a count; for noisy values those beyond the noise, with known power."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_what_only_rounds_is_no_change_of_a_count_but_rounding_that_adds_up_is()
     assert len(steps_of_counts([100, 101], slack=0.0)) == 1
 
 
-#: What must hold: a kind of series, and the least share of it in which its change is found.
+#: Kinds of series, and the smallest share of each in which the change must be found.
 POWER = [
     (Kind("+5 %", 16, step(0.02, 0.05, 8), (8,)), 0.80),
     (Kind("+10 %", 16, step(0.02, 0.10, 8), (8,)), 0.99),
@@ -52,7 +52,7 @@ def test_changes_are_found(kind, least):
     assert share(kind, scanned(drawn(kind, 150, seed=1))) >= least
 
 
-#: Series without a change, and the largest share in which one may be told.
+#: Series without a change, and the largest share in which a change may be reported.
 QUIET = [
     *((Kind("normal", length, noise(0.02)), ALPHA) for length in (4, 8, 16, 32, 250)),
     (Kind("heavy tails", 32, heavy), 2 * ALPHA),
@@ -65,7 +65,7 @@ QUIET = [
 @pytest.mark.parametrize(("kind", "most"), QUIET, ids=[f"{kind.name} {kind.length}" for kind, _ in QUIET])
 def test_noise_is_no_change(kind, most):
     count = 1000 if kind.length < 100 else 100
-    # Two standard errors of a share of that size, for what so few series tell.
+    # Two standard errors of a share of that size, because the number of series is small.
     slack = 2 * (most * (1 - most) / count) ** 0.5
     assert share(kind, scanned(drawn(kind, count, seed=2))) <= most + slack
 
@@ -130,7 +130,7 @@ def test_one_value_that_stands_out_is_no_change_wherever_it_is():
 
 
 def test_processes_say_how_much_noise_there_is_at_least():
-    """Four values that happen to lie close together, of processes that lie far apart."""
+    """Four values close together by chance, from processes that differ widely."""
     values = [1.0, 1.0001, 1.1, 1.1001]
     assert steps_of_times([values])[0]
     assert steps_of_times([values], [0.05]) == [[]]
@@ -149,7 +149,7 @@ def test_values_that_are_not_above_zero_have_changes_without_bounds():
 
 
 def test_changes_are_in_order_whatever_the_values_are():
-    """Levels of few values each, in noise of all sizes: two changes never move to one place."""
+    """Levels of few values each, in noise of all sizes: no two changes are reported at one index."""
     draw = np.random.default_rng(8)
     rows = [np.exp(np.repeat(draw.normal(0, 0.1, 20), 3) + draw.normal(0, 0.03, 60)).tolist() for _ in range(150)]
     for found in steps_of_times(rows):
@@ -166,7 +166,7 @@ def test_series_of_unlike_lengths_are_searched_together():
 
 
 def test_the_command_compares_searches(capsys, monkeypatch, tmp_path):
-    """With asv, which the tests have; the others are compared where they are installed."""
+    """With asv, which the tests have; the other searches are compared if they are installed."""
     few = [changepoints.kinds()[0], Kind("+50 %", 16, step(0.02, 0.5, 8), (8,))]
     monkeypatch.setattr(changepoints, "kinds", lambda: few)
     monkeypatch.setattr("sys.argv", ["changepoints", "--series", "10", "-o", str(tmp_path / "out.json")])

@@ -1,4 +1,4 @@
-"""A store: what is added is there once, whoever adds it and however often."""
+"""A store holds each record once, whoever adds it and however often."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Agreement of rungs and diffusers with the same weights, with the numbers that were found."""
+"""Agreement of rungs and diffusers with the same weights, with the measured errors."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tests.model.rung_runs import FAIR, Case, Moment, relative_error
 if TYPE_CHECKING:
     from tests.model.same_numbers import Pair
 
-#: diffusers in its own bfloat16, among names of rungs.
+#: diffusers in its own bfloat16, as a name among rungs.
 DIFFUSERS = "diffusers bfloat16"
 
-#: Distributions whose versions the figures depend on.
+#: Distributions whose versions affect the results.
 _LIBRARIES = ("torch", "diffusers", "cupy-cuda13x", "cupy-cuda12x", "nvidia-cudnn-frontend", "nvmath-python")
 
 
@@ -52,7 +52,7 @@ class Finding(NamedTuple):
 
 
 def float32(pair: Pair, rung: str, case: Case) -> Iterator[Finding]:
-    """A float32 rung is diffusers in float32 up to rounding."""
+    """A float32 rung equals diffusers in float32 up to rounding."""
     for moment in FAIR:
         error = relative_error(pair.ours(rung, case, moment), pair.theirs("float32", case, moment))
         yield Finding("error against diffusers float32", rung, case, moment.sigma, error, FLOAT32_BOUND)
@@ -69,11 +69,11 @@ def bfloat16(pair: Pair, rung: str, case: Case) -> Iterator[Finding]:
 
 
 def apart(pair: Pair, first: str, second: str, case: Case) -> Iterator[Finding]:
-    """Two bfloat16 results are no further apart than independent errors of their bounds put them.
+    """Two bfloat16 results differ by no more than independent errors within their bounds explain.
 
-    Each is the exact result plus an error; errors that are independent add as squares. With e the error of diffusers
-    in bfloat16 and 1.1 e the most that a rung may have, a rung and diffusers are at most ``sqrt(1 + 1.1^2) e`` apart,
-    two rungs ``sqrt(2) 1.1 e``. Errors that both have in common (rounded modulations, say) bring them closer.
+    Each is the exact result plus an error, and squares of independent errors add. With e the error of diffusers in
+    bfloat16 and 1.1 e the bound of a rung, a rung and diffusers differ by at most ``sqrt(1 + 1.1^2) e``, two rungs by
+    ``sqrt(2) 1.1 e``. Errors that both share (rounded modulations, for example) reduce the difference.
     """
     for moment in FAIR:
         own = _own_error(pair, case, moment)
@@ -89,7 +89,7 @@ def _own_error(pair: Pair, case: Case, moment: Moment) -> float:
 
 
 def record(rows: list[dict[str, Any]], device: dict[str, str]) -> dict[str, Any]:
-    """Findings as rows, with where they come from; a row that several tests found is there once."""
+    """Results as rows, with their test; a row that several tests found appears once."""
     revision, changed = commit(Path(__file__).resolve().parents[2])
     return {
         "what": "relative errors |x - reference| / |reference| of one forward, in Frobenius norms; the reference is "

@@ -31,7 +31,7 @@ def peers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Peer]:
 
 @pytest.fixture(scope="session")
 def rung_of(peers: dict[str, Peer]) -> Callable[[str, str, str], Rung]:
-    """Gives a rung with the weights of a peer in a layout; bound once per worker."""
+    """Returns a rung with the weights of a peer in a layout; bound once per worker."""
     made: dict[tuple[str, str, str], Rung] = {}
 
     def rung(name: str, model: str, layout: str) -> Rung:

@@ -1,4 +1,4 @@
-"""diffusers' FLUX.1 of a configuration, and one forward of it, wherever its weights are."""
+"""diffusers' FLUX.1 of a configuration, and one forward of it, on any device."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from diffusers import FluxTransformer2DModel
 
 from tests.model.rung_runs import Case, Inputs
 
-#: Forward passes on the CPU are tiny: more threads than one only wait for each other.
+#: Forward passes on the CPU are tiny, so several threads would only wait for each other.
 torch.set_num_threads(1)
 diffusers.logging.set_verbosity_error()
 

@@ -38,7 +38,7 @@ SCHEDULERS: dict[bool, dict[str, Any]] = {
 
 
 def sizes_of(config: FluxConfig) -> Sizes:
-    """Sizes that names and shapes depend on."""
+    """The sizes that names and shapes depend on."""
     return Sizes(
         config.double_blocks,
         config.single_blocks,
@@ -96,7 +96,7 @@ class Peer:
         return {name: tuple(x.shape) for name, x in self._models[torch.float32].state_dict().items()}
 
     def velocity(self, dtype: str, case: Case, sigma: float, guidance: float) -> np.ndarray:
-        """Velocity of one forward in a dtype; remembered."""
+        """Velocity of one forward in a dtype; cached."""
         key = ("velocity", dtype, case, sigma, guidance)
         if key not in self._known:
             given, kind = inputs(self.config, case), getattr(torch, dtype)
@@ -105,7 +105,7 @@ class Peer:
         return self._known[key]
 
     def denoised(self, dtype: str, case: Case, steps: int, guidance: float) -> np.ndarray:
-        """Final latents of ``FluxPipeline``'s loop, which keeps latents in the model's dtype; remembered."""
+        """Final latents of ``FluxPipeline``'s loop, which keeps latents in the model's dtype; cached."""
         key = ("latents", dtype, case, steps, guidance)
         if key not in self._known:
             self._known[key] = self._loop(dtype, case, steps, guidance)
@@ -123,13 +123,13 @@ class Peer:
         return latents.double().numpy()
 
     def forget(self) -> None:
-        """Drops remembered results."""
+        """Drops cached results."""
         self._known.clear()
 
 
 def _timestep_embedding64(timesteps: torch.Tensor, embedding_dim: int, **_: Any) -> torch.Tensor:
     half = embedding_dim // 2
-    # Frequencies stay diffusers' own: float32 numbers that the models were trained with, no rounding to be undone.
+    # Frequencies stay diffusers' own: they are the float32 values that the models were trained with.
     frequencies = torch.exp(-math.log(10_000) * torch.arange(half, dtype=torch.float32) / half).double()
     angles = timesteps[:, None].double() * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
@@ -137,9 +137,9 @@ def _timestep_embedding64(timesteps: torch.Tensor, embedding_dim: int, **_: Any)
 
 @contextmanager
 def without_float32_islands() -> Iterator[None]:
-    """diffusers with its own float32 parts in float64: timestep features, RoPE tables, and Q and K as they are rotated.
+    """diffusers with its float32 parts in float64: timestep features, RoPE tables, and the rotation of Q and K.
 
-    The last two are ``.float()`` in its source, so that method becomes ``.double()`` here.
+    The last two call ``.float()`` in its source, so that method is replaced by ``.double()`` here.
     """
     with (
         mock.patch.object(embeddings, "get_timestep_embedding", _timestep_embedding64),

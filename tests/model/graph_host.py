@@ -1,8 +1,8 @@
-"""A host device that captures and replays: what stands in for a GPU's graphs, with their rules.
+"""A host device that captures and replays: it replaces a GPU's graphs and follows their rules.
 
-Work that is captured is written down launch by launch: function, arguments, and the memory of the result. A replay does
-just that again, in the same memory. So a number that was known at capture stays as it was, and an array that was not
-written anew holds what it held. Captured results are poisoned when capturing ends: nodes of a graph have not run then.
+Captured work is recorded launch by launch: function, arguments, and the memory of the result. A replay repeats exactly
+that in the same memory. So a value known at capture stays fixed, and an array that was not rewritten keeps its content.
+When capturing ends, captured results are set to NaN, because nodes of a graph have not run then.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fluxperf.errors import DeviceError
 
 
 class FakeArena:
-    """Counts what is open; fails when it is told to."""
+    """Counts open regions; fails when a test tells it to."""
 
     def __init__(self, graphs: FakeGraphs) -> None:
         self._graphs = graphs
@@ -52,11 +52,11 @@ class FakeReplay:
 class FakeGraphs:
     def __init__(self, device: GraphHost) -> None:
         self._device = device
-        #: What generations have begun with, by the state's identity: device memory that only launches read.
+        #: Inputs of each generation, by the identity of its state: device memory that only launches read.
         self._begun: dict[int, list[Any]] = {}
         self.arenas: list[FakeArena] = []
         self.open = 0
-        #: Shapes that there is memory for.
+        #: Shapes for which there is memory.
         self.room = 100
 
     def arena(self) -> FakeArena:
@@ -111,7 +111,7 @@ class FakeGraphs:
 
 
 class GraphHost(HostDevice):
-    """A host device with graphs. ``launches`` counts twins, and a graph as one."""
+    """A host device with graphs. ``launches`` counts twins, and a graph as one launch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class GraphHost(HostDevice):
         return self._graphs
 
     def give(self, node: Callable[[], None]) -> None:
-        """Does work now, or in every replay if it is captured."""
+        """Runs work now, or in every replay if it is being captured."""
         self.launches += 1
         if self.tape is not None:
             self.tape.append(node)
@@ -149,7 +149,7 @@ class GraphHost(HostDevice):
 
 
 def _arrays(value: Any) -> Iterator[Any]:
-    """Arrays of a result or an argument, also of one that is made of several."""
+    """Arrays of a result or an argument, including nested ones."""
     if isinstance(value, tuple):
         for part in value:
             yield from _arrays(part)

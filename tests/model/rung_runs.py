@@ -1,4 +1,4 @@
-"""Runs of rungs: what goes in, a bound rung, one velocity, a whole denoising."""
+"""Runs of rungs: inputs, a bound rung, one velocity, a whole denoising."""
 
 from __future__ import annotations
 
@@ -79,13 +79,13 @@ def inputs(config: FluxConfig, case: Case, seed: int = 0) -> Inputs:
 
 
 class Rung:
-    """A rung with weights, on a host device of its own or on one that is given.
+    """A rung with weights, on a new or a given host device.
 
     Args:
         name: a rung of the ladder, or ``"oracle"`` for every op in float64.
         source: the weights.
         observers: makes observers for the device.
-        device: where it runs; a new host device if none.
+        device: where it runs; a new host device if ``None``.
     """
 
     def __init__(

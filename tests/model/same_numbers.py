@@ -1,7 +1,8 @@
-"""diffusers and our rungs on one device with the very same weights: on a GPU even the same memory.
+"""diffusers and fluxperf's rungs on one device with the same weights; on a GPU they even share the memory.
 
-diffusers' parameters are rows of ours (`benchmarks.same_weights`), so a bfloat16 model of 24 GB is there once. The
-reference is diffusers in float32, with each projection's weights widened while it runs: it needs no second copy either.
+diffusers' parameters are rows of fluxperf's (`benchmarks.same_weights`), so a bfloat16 model of 24 GB is in memory
+once. The reference is diffusers in float32, with each projection's weights converted while it runs, so it needs no
+second copy.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tests.model.rung_runs import Case, Moment, Rung, inputs
 
 @contextmanager
 def widened(model: FluxTransformer2DModel) -> Iterator[None]:
-    """A bfloat16 model whose projections and norms compute in float32, one at a time: as ``model.float()`` would."""
+    """A bfloat16 model whose projections and norms compute in float32, one at a time, like ``model.float()``."""
     narrow: dict[torch.nn.Parameter, torch.Tensor] = {}
 
     def widen(module: torch.nn.Module, _: Any) -> None:
@@ -65,7 +66,7 @@ def exact_float32() -> Iterator[None]:
 
 
 class Pair:
-    """diffusers and rungs with the same weights on one device. Results are remembered, rungs too.
+    """diffusers and rungs with the same weights on one device. Results and rungs are cached.
 
     Args:
         config: the model.
@@ -90,7 +91,7 @@ class Pair:
         return self._known[key]
 
     def theirs(self, dtype: str, case: Case, moment: Moment) -> np.ndarray:
-        """Velocity of diffusers in a dtype, in float64: bfloat16 as it runs by itself, or float32 without shortcuts."""
+        """Velocity of diffusers in float64: computed in bfloat16 as usual, or in exact float32."""
         key = (f"diffusers {dtype}", case, moment)
         if key not in self._known:
             kind, given = getattr(torch, dtype), inputs(self.config, case)

@@ -18,7 +18,7 @@ CASE = Case(1, 7, 2, 3)
 DOUBLE, SINGLE, EMBED, FINAL = (38, 28), (17, 11), (2, 2), (4, 3)
 FORWARDS = {"tiny": (116, 83), "tiny-dev": (117, 84), "tiny-57": (1374, 955)}
 
-#: What the copies of a block move: label, down, up.
+#: Copies of a block: label, number down, number up.
 DOUBLE_LABELS = {
     "split_modulation": (2, 8),
     "layer_norm": (4, 6),
@@ -49,7 +49,7 @@ def _observed(name, model):
 
 
 def _ready(rung, case, steps=4):
-    """A request and latents on the device, and where the ledger stands then."""
+    """A request and latents on the device, and the ledger's length after them."""
     given = inputs(rung.config, case)
     request = rung.request(given, case, sigmas(steps, case.image_tokens, rung.config.guidance), 3.5)
     return request, rung.upload(given.latents), len(rung.device.door.ledger.crossings)

@@ -1,4 +1,4 @@
-"""Weights that are missing, damaged or of another model: one error, of what was expected, what came, what to do."""
+"""Weights that are missing, damaged or of another model: one error says what was expected, found and what to do."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ORIGINAL = original_layout(DIFFUSERS, SMALL)
 
 
 def _loaded(path):
-    """Every tensor of a checkpoint, placed on a device; returns nothing."""
+    """Places every tensor of a checkpoint on a device."""
     Rung("tensorcore", Checkpoint(path))
 
 
@@ -51,7 +51,7 @@ def _says(message, *phrases):
 
 @pytest.fixture(params=["diffusers", "original"])
 def layout(request, tmp_path):
-    """Writes a state in either layout, after a change; gives the path. ``name`` is the same tensor in both."""
+    """Writes a state in either layout, after a change; returns the path. ``name`` is the same tensor in both."""
     published = request.param == "diffusers"
     tensors = DIFFUSERS if published else ORIGINAL
 
@@ -107,7 +107,7 @@ def test_rows_of_pieces_are_summed(tmp_path):
 
 
 def test_a_tensor_that_belongs_to_nothing_is_named(layout):
-    """A config of fewer blocks than the weights would otherwise run another model without a word."""
+    """With a config of fewer blocks, the file would otherwise run as another model without a warning."""
     other = layout.name.replace("blocks.0", "blocks.7").replace("double_blocks.7", "double_blocks.0.more")
 
     def add(state):
@@ -132,7 +132,7 @@ def test_numbers_that_are_not_finite_are_refused(layout, bad):
 
 @pytest.mark.parametrize(("dtype", "large"), [(np.float64, 1e300), (np.float32, 3.4e38)])
 def test_numbers_beyond_the_range_of_activations_are_refused(tmp_path, dtype, large):
-    """3.4e38 is finite in float32 and infinite in bfloat16."""
+    """3.4e38 is finite in float32, but infinite in bfloat16."""
     state = {name: x.astype(dtype) for name, x in ORIGINAL.items()}
     state["img_in.weight"][0, 0] = large
     path = tmp_path / "model.safetensors"
@@ -220,7 +220,7 @@ def test_a_download_under_way_is_named(tmp_path, ending):
 
 
 def test_a_shard_is_no_checkpoint(tmp_path):
-    """Its config lies beside it, and more than half of the tensors would be called missing."""
+    """Its config is in the same folder, so more than half of the tensors would be reported as missing."""
     folder = write_shards(tmp_path / "m", DIFFUSERS, 3)
     for shard in sorted(folder.glob("*.safetensors")):
         _says(_complaint(shard), shard.name, "one of 3 shards", f"Give {folder}, the folder with all shards")

@@ -1,4 +1,4 @@
-"""Files in e4m3, e5m2 and float16, with and without scales: the numbers are those that PyTorch reads and multiplies."""
+"""Files in e4m3, e5m2 and float16, with and without scales: values equal those that PyTorch reads and multiplies."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ ORIGINAL = {
     name: torch.from_numpy(x)
     for name, x in original_layout({name: x.numpy() for name, x in STATE.items()}, SMALL).items()
 }
-#: A projection, whose rows are parted between two of the model's.
+#: A projection whose rows belong to two of the canonical tensors.
 PARTED = "single_blocks.0.linear1"
 
 
 def raw(state, dtype):
-    """Every tensor cast, as a program does that knows no scales; and the numbers that are left."""
+    """Every tensor cast, as a program without scales does; and the resulting values."""
     stored = {name: x.to(dtype) for name, x in state.items()}
     return stored, {name: x.float() for name, x in stored.items()}
 
 
 def scaled(state, weight="scale_weight", inputs="scale_input", per_row=False, dtype=E4M3, widened=1.0):
-    """Projections of blocks with scales beside them and the rest in bfloat16; and what PyTorch multiplies them to."""
+    """Projections of blocks with scales, the rest in bfloat16; and PyTorch's products of values and scales."""
     stored, meant = {}, {}
     for name, x in state.items():
         if x.ndim != 2 or "_blocks." not in name:
@@ -54,7 +54,7 @@ def scaled(state, weight="scale_weight", inputs="scale_input", per_row=False, dt
 
 
 def commented(state):
-    """With ComfyUI's prefix, its mark and its notes on formats."""
+    """With ComfyUI's prefix, marker and format notes."""
     stored, meant = scaled(state, "weight_scale", "input_scale")
     note = torch.tensor(list(json.dumps({"format": "float8_e4m3fn"}).encode()), dtype=torch.uint8)
     notes = {name.replace("weight_scale", "comfy_quant"): note for name in stored if name.endswith("weight_scale")}
@@ -63,7 +63,7 @@ def commented(state):
 
 
 def partly_scaled(state):
-    """Every second projection as it is, as programs read a weight without a scale beside it."""
+    """Every second projection without a scale, unchanged; programs read such a weight as it is."""
     (stored, meant), (plain, _) = scaled(state), raw(state, E4M3)
     for name in [name for name in state if name in stored and f"{name.removesuffix('weight')}scale_weight" in stored][
         ::2
@@ -94,7 +94,7 @@ def _written(path, stored):
 
 def _loaded(path, dtype):
     source, device = Checkpoint(path), HostDevice()
-    device.door.chunk_bytes = 1000  # ends within a row: a row's scale is looked for in its middle
+    device.door.chunk_bytes = 1000  # ends within a row: the scale of its middle is needed
     with device.door.streaming():
         arrays = {key: source.put(device, key, shape, dtype) for key, shape in parameters(source.config).items()}
     return {key: device.door.to_host(array, "back").astype(np.float32) for key, array in arrays.items()}
@@ -133,14 +133,14 @@ def test_a_folder_of_diffusers_in_e4m3_has_the_same_numbers(tmp_path):
 @pytest.mark.parametrize("dtype", [E4M3, E5M2], ids=str)
 @pytest.mark.parametrize("lost", ["one", "all but the mark"])
 def test_a_weight_that_lost_its_scale_is_no_weight(tmp_path, lost, dtype):
-    """Its numbers reach the largest that 8 bits have, as those that are scaled do and no weight as it is."""
+    """Its values reach the largest 8-bit value, as scaled ones do and unscaled weights do not."""
     stored, _ = scaled(ORIGINAL, dtype=dtype)
     for name in (
         [f"{PARTED}.scale_weight"] if lost == "one" else [one for one in stored if "scale" in one.split(".")[-1]]
     ):
         if name.endswith("scale_weight"):
             del stored[name]
-    stored[f"{PARTED}.weight"].view(torch.uint8)[0, 0] = 0x7F  # NaN in both: the largest number is still told
+    stored[f"{PARTED}.weight"].view(torch.uint8)[0, 0] = 0x7F  # NaN in both: the largest value is still reported
     if lost != "one":
         stored["scaled_fp8"] = torch.empty(0, dtype=dtype)
     with pytest.raises(CheckpointError, match=r"expected a scale for '.*its values reach (448|57344)\."):
@@ -150,7 +150,9 @@ def test_a_weight_that_lost_its_scale_is_no_weight(tmp_path, lost, dtype):
 @pytest.mark.parametrize("layout", ["original", "diffusers"])
 @pytest.mark.parametrize("kind", ["e4m3", "scale_weight", "scale per row", "loose scales"])
 def test_fp8_uses_the_numbers_of_the_file(tmp_path, kind, layout):
-    """Without a second rounding, whatever the scale: three projections of diffusers have three scales in one weight."""
+    """Without a second rounding, whatever the scale: three of diffusers' projections with three scales
+    form one weight.
+    """
     stored, meant = FORMATS[kind](ORIGINAL if layout == "original" else STATE)
     (tmp_path / "config.json").write_text(json.dumps(settings(SMALL)))
     path = _written(tmp_path / STEM, stored)
@@ -165,7 +167,7 @@ def test_fp8_uses_the_numbers_of_the_file(tmp_path, kind, layout):
             data, scale = (HostDevice.lend(HostDevice(), x).astype(np.float64) for x in (weight.data, weight.scale))
             numbers = expected[f"{path}.{part}.weight"]
             assert np.abs(data * scale - numbers).max() <= 1e-6 * np.abs(numbers).max(), (path, part)
-            # GELU's results get a scale that is bound by weights of 448 times theirs.
+            # GELU's results get an upper bound as scale, computed for weights of 448 times their scale.
             assert (np.abs(data).max(1) > 224).all(), (path, part)
 
 
@@ -246,7 +248,7 @@ def test_a_scale_of_one_beside_a_plain_weight_is_taken(tmp_path):
 )
 @pytest.mark.parametrize("size", [1, 2, 7, 1 << 16, (1 << 17) + 3])
 def test_any_stretch_of_numbers_is_read(tmp_path, kind, dtype, size):
-    """Odd ones too, from odd places, behind odd ones in memory, and more than are looked up together."""
+    """Any size and offset, odd ones too, any alignment in memory, and more values than are converted at a time."""
     bits = np.random.default_rng(size).integers(0, 0x78, size + 3).astype(np.uint8)
     bits[::3] |= 0x80
     (tmp_path / "bits").write_bytes(bits.tobytes())

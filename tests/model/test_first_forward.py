@@ -1,4 +1,4 @@
-"""Forwards of minutes are counted, and seen from outside, in the first timed generation and in no other."""
+"""Forwards that take minutes are counted, also by CUPTI, only in the first timed generation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fluxperf.workloads import prepare, workload_named
 
 
 class Seen:
-    """Stands for CUPTI's witness: the door's crossings between entry and exit."""
+    """Replaces CUPTI's witness: the door's crossings between entry and exit."""
 
     def __init__(self, ledger: Any) -> None:
         self._ledger, self.totals, self.ended = ledger, 0, 0

@@ -1,4 +1,4 @@
-"""The oracle as a whole model against diffusers in float64: the mathematics, free of the question who rounds where."""
+"""The oracle as a whole model against diffusers in float64: compares the mathematics, independent of rounding."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CASES = (Case(1, 77, 4, 4), Case(2, 13, 4, 6))
 #: but numbers that the models were trained with: the oracle has the same.
 ROPE_BOUND = 1e-8
 FEATURES_BOUND = 1e-5
-#: With those three in float64 nothing but the order of float64 sums is left: 2^-53 = 1e-16, times depth and width.
+#: With those three in float64, only the order of float64 sums differs: 2^-53 = 1e-16, times depth and width.
 FLOAT64_BOUND = 1e-14
 
 START = Moment((0.0, 0.0), 0, 0.0)
@@ -34,7 +34,7 @@ def _error(peers, rung_of, model, case, moment, layout="folder"):
 
 @pytest.fixture
 def float64_throughout(peers):
-    """diffusers without its float32 islands, and without results remembered from before or kept for later."""
+    """diffusers without its float32 parts, and without cached results."""
     from tests.model.diffusers_peer import without_float32_islands
 
     def forget():

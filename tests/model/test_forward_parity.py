@@ -22,14 +22,15 @@ from tests.model.rung_runs import (
 
 pytestmark = pytest.mark.peer
 
-#: Every batch with every shape, and once the text of the published sizes: its attention costs as much as all others.
+#: Every batch size with every shape, and once the text length of the published models, whose attention costs as much as
+#: all others.
 CASES = [Case(batch, 77, rows, columns) for batch in (1, 2) for rows, columns in ((4, 4), (4, 6))]
 CASES.append(Case(1, 512, 4, 6))
 MODELS = ("schnell", "dev")
 
 
 def _layout(model: int, case: int) -> str:
-    """Both published layouts for every model, and the other one for the other model: no size goes with a layout."""
+    """Both published layouts for every model; each size is tested with one of them."""
     return ("folder", "original")[(model + case.bit_count()) % 2]
 
 
@@ -55,7 +56,9 @@ def test_a_float32_rung_is_diffusers_up_to_rounding(peers, rung_of, measure, run
 @pytest.mark.parametrize("guidance", [0.0, 30.0])
 @pytest.mark.parametrize("rung", FLOAT32_RUNGS)
 def test_the_ends_of_guidance_are_as_exact(peers, rung_of, measure, rung, guidance):
-    """A guidance of 30 makes angles of 30,000 radians: one unit of a frequency's last place would be 1e-3 of them."""
+    """A guidance of 30 makes angles of 30,000 radians; one unit in a frequency's last place would
+    change them by 1e-3.
+    """
     bound, case = rung_of(rung, "dev", "folder"), Case(2, 77, 4, 6)
     reference = peers["dev"].velocity("float32", case, 0.5, guidance)
     error = relative_error(bound.velocity(inputs(bound.config, case), case, Moment((0.5, 0.0), 0, guidance)), reference)

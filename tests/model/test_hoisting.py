@@ -1,4 +1,4 @@
-"""Work that `captured` takes out of the step: counted by ops, and without a change of results."""
+"""Work that `captured` moves out of the step: counted by ops, and without changing results."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.model.rung_runs import Case, Rung, inputs, relative_error
 
 CASE = Case(2, 7, 2, 3)
 STEPS = 3
-#: Results of a product may differ with the number of its rows, by float32 rounding, which bfloat16 makes 2^-8 at times.
+#: Results of a product may differ with its number of rows, by float32 rounding, which can become 2^-8 in bfloat16.
 SAME = 2e-3
 
 
 class Calls:
-    """Calls of an op by section, since the last look."""
+    """Calls of an op by section, since the last query."""
 
     def __init__(self, meter):
         self._meter, self._before = meter, {}

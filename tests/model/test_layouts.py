@@ -1,4 +1,4 @@
-"""The tests' own knowledge of the layouts, checked against diffusers; and that parity notices a changed model."""
+"""The tests' own converter between layouts, checked against diffusers; and that parity tests notice a changed model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_hand_written_names_are_those_of_diffusers(peers, model):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_original_layout_is_what_diffusers_reads(peers, model):
-    """diffusers' converter has the width of FLUX.1 written in, so it runs here with that number exchanged."""
+    """diffusers' converter has FLUX.1's width as a constant, so the test replaces that number."""
     import torch
     from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers as published
 
@@ -65,7 +65,7 @@ def _exchanged(state, first, second):
         state[name], state[other] = state[other], state[name]
 
 
-#: What a wrong reader of the original file would do.
+#: Errors that a wrong reader of the original file would make.
 MISTAKES = {
     "final shift and scale": lambda state: _swapped_halves(state, "final_layer.adaLN_modulation.1"),
     "attention and MLP modulation": lambda state: _swapped_halves(state, "double_blocks.0.img_mod.lin"),

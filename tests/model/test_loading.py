@@ -1,4 +1,4 @@
-"""Loading through the door: the same numbers as from the whole file at once, whatever the chunks, dtypes and layout."""
+"""Loading through the door: the same values as from the whole file at once, for any chunks, dtypes and layout."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def whole(path, dtype):
 
 
 def loaded(path, dtype, chunk=1 << 22, readers=4):
-    """Canonical tensors as the door brings them, in one region, and the device."""
+    """Canonical tensors as the door loads them, in one region, and the device."""
     device, source = HostDevice(), Checkpoint(path)
     device.door.chunk_bytes, device.door.readers = chunk, readers
     with device.door.streaming():
@@ -90,7 +90,7 @@ def test_numbers_are_those_of_the_files(tmp_path, layout, chunk, dtype):
 
 
 def test_both_layouts_of_a_model_give_the_same_tensors(tmp_path):
-    """The tests know by themselves how one follows from the other: shift and scale of the final layer change places."""
+    """The tests have their own conversion: shift and scale of the final layer are exchanged."""
     one, two = (loaded(LAYOUTS[layout](tmp_path), "float32")[0] for layout in ("original", "folder"))
     assert one.keys() == two.keys()
     assert [key for key in one if one[key].tobytes() != two[key].tobytes()] == []
@@ -153,7 +153,7 @@ def test_finite_is_what_numpy_says(dtype):
 @pytest.mark.parametrize("left", [0.3, 0.999, -1])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_file_that_became_shorter_is_named(tmp_path, layout, left):
-    """It was whole when it was opened: somebody writes or truncates it meanwhile."""
+    """It was complete when it was opened; another program writes or truncates it."""
     path = LAYOUTS[layout](tmp_path)
     source = Checkpoint(path)
     source.stored_bytes  # noqa: B018 (the headers are read)
@@ -188,7 +188,7 @@ def test_nothing_is_counted_and_no_file_stays_open_after_an_error(tmp_path):
     source.put(device, "img_in.bias", (SMALL.dim,), "bfloat16")
     assert device.door.ledger.count("h2d") == 1
     del source
-    gc.collect()  # the error's frames hold it
+    gc.collect()  # the exception's frames hold it
     assert len(os.listdir("/proc/self/fd")) <= before
 
 

@@ -1,4 +1,4 @@
-"""Rungs within a memory budget on the host device: the same bits, exact copies, less memory, nothing left broken."""
+"""Rungs within a memory budget on the host device: the same bits, exact copies, less memory, and no broken state."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.model.weight_files import SMALL, diffusers_shapes, original_layout, r
 
 RUNGS = tuple(phase.name for phase in PHASES if not phase.copies)
 WORKLOAD = workload_named("tiny-dev", steps=3)
-#: From what the smallest plan needs to more than enough for all, in units of 1e-4 GB.
+#: Budgets from the smallest plan's need to more than enough for everything, in units of 1e-4 GB.
 LEAST, MOST = 7, 40
 
 
@@ -36,7 +36,7 @@ def latents_of(prepared: Prepared) -> np.ndarray:
 
 @cache
 def resident(rung: str, model: str = "tiny-dev") -> tuple[np.ndarray, int]:
-    """Latents of the rung without a budget, and the memory that it takes."""
+    """Latents of the rung without a budget, and its memory."""
     prepared = prepare(rung, workload_named(model, steps=3), device="host")
     prepared.device.memory.reset_peak()
     result = latents_of(prepared), prepared.device.memory.peak_bytes
@@ -45,7 +45,7 @@ def resident(rung: str, model: str = "tiny-dev") -> tuple[np.ndarray, int]:
 
 
 def within(rung: str, budget: float, workload: Workload = WORKLOAD, source: Any = None) -> Prepared | None:
-    """The rung within a budget, or ``None`` if that is refused as too small."""
+    """The rung within a budget; ``None`` if the budget is refused as too small."""
     try:
         return prepare(rung, workload, source, "host", memory_gb=budget)
     except ConfigError as error:
@@ -55,7 +55,7 @@ def within(rung: str, budget: float, workload: Workload = WORKLOAD, source: Any 
 
 
 def smallest(rung: str, workload: Workload = WORKLOAD, source: Any = None) -> Prepared:
-    """The rung within the smallest budget that it accepts, or 5 % more."""
+    """The rung within the smallest budget that is accepted, or 5 % more."""
     budget, prepared = 1e-5, None
     while prepared is None:
         budget *= 1.05
@@ -228,7 +228,7 @@ def test_to_host_into_memory_of_the_caller(device) -> None:
 
 @pytest.fixture
 def another_blas(monkeypatch) -> None:
-    """Every product is summed in an order of its sizes: bits that two products share are kept by their sizes alone."""
+    """Every product is summed in an order that depends on its sizes, so equal bits need equal sizes."""
     monkeypatch.setattr(np, "matmul", matmul)
 
 

@@ -1,4 +1,4 @@
-"""Single files as other programs write them: the same numbers under other names, and files that are something else."""
+"""Single files as other programs write them: the same values under other names; and files with other content."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ORIGINAL = original_layout(DIFFUSERS, SMALL)
 OTHERS = {
     "vae.decoder.conv_in.weight": np.ones((4, 3), np.float32),
     "text_encoders.clip_l.transformer.text_model.final_layer_norm.weight": np.ones(8, np.float32),
-    # A format that is not read says nothing of the transformer beside it.
+    # These files have no transformer next to the unsupported format.
     "text_encoders.t5xxl.transformer.encoder.block.0.layer.0.SelfAttention.q.qweight": np.ones(8, np.float32),
 }
 NAMES = {
@@ -61,7 +61,7 @@ def test_what_stands_beside_a_prefix_and_is_known_to_nobody_is_named(tmp_path):
 
 @pytest.mark.parametrize("plain", ["img_in.weight", "double_blocks.0.img_attn.norm.query_norm.scale"])
 def test_two_tensors_of_one_name_are_refused(tmp_path, plain):
-    """One with the prefix and one without, or a scale that is there as a weight too: neither is taken silently."""
+    """One with the prefix and one without, or a scale that is also a weight: neither is chosen silently."""
     again = plain if plain.startswith("img") else f"model.diffusion_model.{plain.replace('.scale', '.weight')}"
     state = NAMES["ComfyUI"](ORIGINAL) | {again: ORIGINAL[plain]}
     assert f"which both stand for {plain!r}" in _complaint(write_tensors(tmp_path / "m.safetensors", state))
@@ -121,7 +121,7 @@ def test_a_tensor_that_cannot_be_read_is_told_by_its_name_in_the_file(tmp_path):
     ],
 )
 def test_another_kind_of_file_is_named(tmp_path, name, says):
-    """By a file of its own, and beside the tensors of a transformer, which such files often have some of."""
+    """In a file of its own, and together with tensors of a transformer, as such files often are."""
     alone = write_tensors(tmp_path / "alone.safetensors", {name: np.ones((4, 4), np.float32)})
     assert says in _complaint(alone)
     if not any(word in says for word in ("T5", "CLIP", "VAE")):
@@ -148,7 +148,7 @@ def test_parts_without_a_transformer_are_named(tmp_path, names, says):
 
 @pytest.mark.parametrize("own", ["bfloat16", "float32", "int8"])
 def test_numbers_of_4_bits_are_named_without_their_librarys_names(tmp_path, own):
-    """bitsandbytes keeps them in one column of any element type; all projections, or those of blocks alone."""
+    """bitsandbytes stores them in one column of any element type; all projections, or only those of blocks."""
     kind = ml_dtypes.bfloat16 if own == "bfloat16" else np.dtype(own)
     width = np.dtype(kind).itemsize
     for some in ("blocks.", ""):

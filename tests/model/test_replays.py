@@ -1,4 +1,4 @@
-"""Steps that are launches of a graph, on a host device that keeps a graph's rules: nothing in a result is stale."""
+"""Steps as graph launches, on a host device that follows a graph's rules: no result contains stale values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STEPS = 3
 
 
 class Pair:
-    """A rung that replays, and the same observed, so that every op is launched."""
+    """A rung that replays, and the same rung with observers, so that every op is launched."""
 
     def __init__(self, model: str = "tiny") -> None:
         source = SyntheticWeights(CONFIGS[model])
@@ -229,7 +229,7 @@ def test_a_step_is_captured_again_with_observers_that_see_every_op_and_nothing_e
 
 
 class Seen:
-    """Observer that writes down what it is told of."""
+    """An observer that records its calls."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
@@ -261,7 +261,7 @@ def test_only_the_latest_generation_of_a_graph_is_captured_again():
 
 
 def test_steps_begin_again_from_the_noise_without_what_is_done_once():
-    """Of a graph and of ops alike: the same latents again, and nothing of other vectors, text or rotations."""
+    """Also for ops without a graph: the same latents again, without recomputing vectors, text or rotations."""
     pair = Pair()
     first = pair.run(pair.graph)
     steps = pair.start()
@@ -281,7 +281,7 @@ def test_steps_begin_again_from_the_noise_without_what_is_done_once():
 
 @pytest.mark.parametrize("rung", ["captured", "fused"])
 def test_a_workload_of_short_steps_is_measured_by_what_repeats(rung, monkeypatch):
-    """A sample is several generations of steps alone, on the device's own clock; its latents are those of one."""
+    """A sample is several repetitions of the steps alone, by the device's own clock; its latents are those of one."""
     device = GraphHost()
     clocked = replace(workload_named("tiny"), repeats=3)
     prepared = drawn(placed(rung, SyntheticWeights(CONFIGS["tiny"]), device), clocked)

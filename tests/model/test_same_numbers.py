@@ -1,4 +1,4 @@
-"""diffusers on our weights: the mapping is complete, and rungs agree with it, in small what a GPU runs in full."""
+"""diffusers on fluxperf's weights: the mapping is complete, and rungs agree with it; a small form of the GPU test."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def pair() -> Pair:
 
 @pytest.mark.parametrize("model", ["schnell", "dev", "tiny", "tiny-dev"])
 def test_every_parameter_of_diffusers_is_made_of_ours(model: str) -> None:
-    """At full size too: on PyTorch's meta device a model has shapes, but no memory."""
+    """Also at full size: on PyTorch's meta device a model has shapes but no memory."""
     shapes = {name: tuple(x.shape) for name, x in on_meta(CONFIGS[model]).state_dict().items()}
     made, canonical = sources(CONFIGS[model], shapes), parameters(CONFIGS[model])
     assert made.keys() == shapes.keys()

@@ -1,4 +1,4 @@
-"""Random damage to valid files: they load, or raise an error of fluxperf, never anything else."""
+"""Random damage to valid files: they load, or raise one of fluxperf's errors, and never another exception."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ DAMAGES: tuple[Callable[[bytearray, np.random.Generator], bytearray], ...] = (
 
 
 def _written(layout, folder):
-    """A valid checkpoint: what to load, and the files that may be damaged."""
+    """A valid checkpoint: the path to load, and the files that may be damaged."""
     if layout == "original":
         path = write_tensors(folder / "model.safetensors", original_layout(STATE, SMALL))
         return path, [path]

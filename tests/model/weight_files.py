@@ -1,4 +1,4 @@
-"""Checkpoint files for tests, written without fluxperf: names and shapes by hand, and a converter between the layouts.
+"""Checkpoint files for tests, written without fluxperf: names and shapes by hand, and a converter of layouts.
 
 Arrays are NumPy float32 whose numbers bfloat16 can hold, as those of a published checkpoint.
 """
@@ -34,7 +34,7 @@ class Sizes(NamedTuple):
         return self.heads * self.head_dim
 
 
-#: Small enough to be written a hundred times; its head dimension is that of `tiny`, whose RoPE axes it takes.
+#: Small enough to be written a hundred times. The head dimension is that of `tiny`, so `tiny`'s RoPE axes apply.
 SMALL = Sizes(double=1, single=1, heads=2, head_dim=16, channels=4, text=8, pooled=8, guidance=False)
 
 
@@ -69,7 +69,7 @@ def diffusers_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
 
 
 def random_state(shapes: dict[str, tuple[int, ...]], seed: int) -> State:
-    """Numbers that keep activations near 1: norms around 1, biases not zero, modulations smaller than the rest."""
+    """Values that keep activations near 1: norms around 1, non-zero biases, smaller modulations."""
     rng = np.random.default_rng(seed)
     state = {}
     for name in sorted(shapes):
@@ -158,7 +158,7 @@ def write_tensors(path: Path, state: State, dtype: Any = ml_dtypes.bfloat16) -> 
 
 
 def write_folder(folder: Path, state: State, sizes: Sizes = SMALL, **changes: Any) -> Path:
-    """A diffusers folder of one file, with changes to its ``config.json`` (``None`` takes a key away)."""
+    """A diffusers folder of one file, with changes to its ``config.json`` (``None`` removes a key)."""
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / STEM, state)
     contents = {key: value for key, value in {**settings(sizes), **changes}.items() if value is not None}
@@ -167,7 +167,7 @@ def write_folder(folder: Path, state: State, sizes: Sizes = SMALL, **changes: An
 
 
 def write_shards(folder: Path, state: State, count: int, sizes: Sizes = SMALL) -> Path:
-    """A diffusers folder of several shards and an index; names are dealt out in turn."""
+    """A diffusers folder of several shards and an index; tensors are distributed in turn."""
     folder.mkdir(parents=True, exist_ok=True)
     files = [f"diffusion_pytorch_model-{index + 1:05}-of-{count:05}.safetensors" for index in range(count)]
     owners = {name: files[index % count] for index, name in enumerate(sorted(state))}

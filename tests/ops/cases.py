@@ -1,7 +1,7 @@
 """Sizes that find bugs (odd, one token, empty, strided), and NumPy operands for the cases of the specifications.
 
-Numbers are random, never zero, and rounded to the dtype of activations when drawn, so that an implementation and the
-oracle see the same operands.
+Values are random, never zero, and rounded to the dtype of activations when drawn, so that an implementation and the
+oracle receive the same operands.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CALLS: dict[str, Mapping[str, Case]] = {name: spec.cases for name, spec in SPECS
 
 @dataclass(frozen=True)
 class Weight:
-    """Numbers [N, K] that an fp8 implementation gets quantized."""
+    """Values [N, K] that an fp8 implementation receives quantized."""
 
     numbers: Any
 

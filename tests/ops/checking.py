@@ -20,10 +20,10 @@ from fluxperf.engine.ops.table import Ops, Quantized, Settings, Unscaled
 from fluxperf.engine.phases import table
 from tests.ops.cases import CALLS, SIZES, Call, Draw, Sizes, Weight
 
-#: Implementations of the published baseline, which is float32 throughout.
+#: Implementations of the published baseline, which uses float32 throughout.
 FLOAT32_ONLY = ("roundtrip", "kept_on_host", "host_reshape")
 
-#: Ops that compute nothing; `test_views` covers them.
+#: Ops that compute nothing; `test_views` tests them.
 WITHOUT_NUMBERS = ("joined_halves",)
 
 
@@ -41,7 +41,7 @@ class Trial(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The name that its tolerance is listed under."""
+        """The name under which its tolerance is listed."""
         return "fp8" if self.implementation.name == "fp8" else self.dtype
 
     @property
@@ -58,7 +58,7 @@ WITHOUT_TRIALS = ("oracle", "deferred")
 
 
 def under_test(kind: str = "host") -> list[Implementation]:
-    """Every implementation that devices of a kind have and that computes something, but the oracle."""
+    """Every implementation that devices of a kind have and that computes something, except the oracle."""
     return [row for row in catalog.implementations(kind) if row.name not in WITHOUT_TRIALS]
 
 
@@ -77,13 +77,13 @@ def trials(kind: str = "host") -> Iterator[Trial]:
 
 
 def drawn(trial: Trial) -> Call:
-    """The trial's call. Dtypes and implementations of a case see the same seed."""
+    """The trial's call. All dtypes and implementations of a case use the same seed."""
     seed = [*trial.op.encode(), *trial.variant.encode(), *trial.size.encode()]
     return CALLS[trial.op][trial.variant](Draw(seed, trial.dtype), SIZES[trial.size])
 
 
 def bound_ops(device: Device, implementation: Implementation, dtype: str) -> Ops:
-    """A full table with that implementation in one section, so that it may be composed of the op it stands in for."""
+    """A full table with that implementation in one section, so that it may be composed of the op that it replaces."""
     rows = table("tensorcore" if dtype == "bfloat16" else "broadcast")
     rows |= {f"single.{implementation.op}": implementation.name}
     if implementation.name == "fp8":
@@ -92,7 +92,7 @@ def bound_ops(device: Device, implementation: Implementation, dtype: str) -> Ops
 
 
 def place(device: Device, value: Any, sizes: Sizes, quantize: Any = None) -> Any:
-    """Arguments on the device; weights quantized where ``quantize`` is given."""
+    """Arguments on the device; weights are quantized if ``quantize`` is given."""
     if isinstance(value, tuple):
         return tuple(place(device, item, sizes, quantize) for item in value)
     if isinstance(value, Weight):
@@ -104,7 +104,7 @@ def place(device: Device, value: Any, sizes: Sizes, quantize: Any = None) -> Any
 
 
 def _strided(device: Device, numbers: Any) -> Any:
-    """A view of a larger device array that is NaN around it."""
+    """A view of a larger device array that is NaN outside of the view."""
     larger = np.full([extent + 3 for extent in numbers.shape], np.nan, numbers.dtype)
     inside = tuple(slice(1, 1 + extent) for extent in numbers.shape)
     larger[inside] = numbers
@@ -136,7 +136,7 @@ def listed(value: Any) -> list[Any]:
 
 
 def on_host(device: Device, value: Any) -> Any:
-    """Numbers in float64: of a host or device array, of quantized rows, or of a product before its scales."""
+    """Values in float64: of a host or device array, of quantized rows, or of a product without its scales."""
     if isinstance(value, Quantized):
         return _e4m3(on_host_as_it_is(device, value.data)) * on_host(device, value.scale)
     if isinstance(value, Unscaled):
@@ -150,13 +150,13 @@ def on_host_as_it_is(device: Device, value: Any) -> Any:
 
 
 def _e4m3(numbers: Any) -> Any:
-    """Numbers in float64 of e4m3, which lies in bytes where a device has no such type."""
+    """e4m3 values in float64; a device without the dtype stores them as bytes."""
     held = numbers.view(ml_dtypes.float8_e4m3fn) if numbers.dtype == np.uint8 else numbers
     return held.astype(np.float64)
 
 
 def relative_error(result: Any, expected: Any) -> float:
-    """``||result - expected|| / ||expected||``; infinite for what is not a number or not of that shape."""
+    """``||result - expected|| / ||expected||``; infinite for a result that is not finite or has another shape."""
     if result.shape != expected.shape or not np.isfinite(result).all():
         return float("inf")
     wrong, size = np.linalg.norm(result - expected), np.linalg.norm(expected)
@@ -167,7 +167,7 @@ def judge(trial: Trial, results: list[Any], expected: list[Any]) -> float:
     """The worst relative error of the results.
 
     Raises:
-        AssertionError: it is over the op's tolerance; the message says how much of the allowed error is used.
+        AssertionError: it exceeds the op's tolerance; the message gives the ratio of error and tolerance.
     """
     assert len(results) == len(expected), f"{trial}: {len(results)} results, the oracle gives {len(expected)}"
     worst = 0.0

@@ -1,4 +1,4 @@
-"""Cases for numbers in e4m3, for the twins and for kernels: they must agree to the bit."""
+"""Cases for e4m3 values, for the twins and for kernels, which must agree bit by bit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fluxperf.engine.ops.bind import bind
 from fluxperf.engine.ops.table import Settings
 from fluxperf.engine.phases import table
 
-#: Largest numbers of a row, and the scale that they need. 448 is 1.75 times 2^8.
+#: Largest values of a row, and the scale that each needs. 448 is 1.75 times 2^8.
 BOUNDARIES = [
     (448.0, 1.0),
     (448.0 * (1 + 2**-20), 2.0),
@@ -35,7 +35,7 @@ def ops_of(device: Device) -> Any:
 
 
 def up(device: Device, numbers: Any, dtype: Any = ml_dtypes.bfloat16) -> Any:
-    """Numbers on the device, rounded to a dtype."""
+    """Values on the device, rounded to a dtype."""
     return device.door.to_device(np.asarray(numbers).astype(dtype), "argument")
 
 
@@ -46,9 +46,10 @@ def rows_of_every_size() -> Any:
 
 
 def joined_by_hand(left: Any, right: Any) -> tuple[Any, Any]:
-    """Numbers and scales, in float64, of two halves (data, scale) brought to one scale per row.
+    """Values and scales, in float64, of two halves (data, scale) after bringing them to one scale per row.
 
-    It is the right one's wherever the left half fits it, else the least power of two that holds the left half.
+    It is the right half's scale wherever the left half fits it, else the smallest power of two that holds the left
+    half.
     """
     wide = [half.data.astype(np.float64) * half.scale for half in (left, right)]
     scale = right.scale.astype(np.float64).copy()

@@ -1,6 +1,6 @@
-"""Formulas that are wrong in ways that implementations have been wrong: each must fail the comparison.
+"""Wrong formulas, with typical mistakes of implementations: each must fail the comparison.
 
-A row is op, variant of its call, mistake, and the tolerances under which it must fail (if none is named, all).
+A row is op, variant of its call, mistake, and the tolerances under which it must fail (all if none is named).
 """
 
 from __future__ import annotations

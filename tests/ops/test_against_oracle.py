@@ -1,4 +1,4 @@
-"""Every implementation in every case against the oracle. Generated: an op or implementation that is added is tested."""
+"""Every implementation in every case against the oracle. Generated, so a new op or implementation is tested too."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_is_within_tolerance_of_the_oracle(trial: Trial, device: HostDevice) -> 
 
 
 def assert_is_of_its_types(result: Any, trial: Trial, call: Call, e4m3: str) -> None:
-    """Dtypes of a result; ``e4m3`` is what a device keeps such numbers in."""
+    """Checks the dtypes of a result; ``e4m3`` is the dtype that a device stores e4m3 values in."""
     if isinstance(result, Quantized):
         assert (str(result.data.dtype), str(result.scale.dtype)) == (e4m3, "float32")
         assert trial.key == "fp8"

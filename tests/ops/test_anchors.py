@@ -1,4 +1,4 @@
-"""The oracle itself, against numbers that were not computed by it: by hand, by SciPy, or from a known property."""
+"""The oracle itself, against values from other sources: by hand, by SciPy, or from a known property."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_attention_scales_by_the_root_of_the_head_dimension() -> None:
 
 
 def test_qkv_heads_puts_every_number_in_its_place() -> None:
-    """Two streams, two heads of two: V keeps its numbers, and Q and K are normalized pairs."""
+    """Two streams, two heads of two: V keeps its values, and Q and K are normalized pairs."""
     txt, img = np.arange(12.0).reshape(1, 1, 12), 12 + np.arange(24.0).reshape(1, 2, 12)
     ones, bias = np.ones(2), np.full(12, 0.5)
     still = np.ones((3, 2)), np.zeros((3, 2))

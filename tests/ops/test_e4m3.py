@@ -1,4 +1,4 @@
-"""Numbers in e4m3 on the host: scales are powers of two, nothing saturates, halves of a row come to one scale."""
+"""e4m3 on the host: scales are powers of two, nothing saturates, halves of a row get one scale."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_rows_of_every_size_keep_three_bits(device: HostDevice) -> None:
 @settings(max_examples=30, deadline=None, derandomize=True, database=None)
 @given(left=st.integers(-20, 20), right=st.integers(-20, 20), peak=st.floats(1, MOST), seed=st.integers(0, 2**32 - 1))
 def test_halves_keep_their_numbers_at_one_scale(left: int, right: int, peak: float, seed: int) -> None:
-    """Exactly, but for those that the larger half makes too small for the dtype; and none saturates."""
+    """Exactly, except values that become too small for the dtype at the larger half's scale; nothing saturates."""
     device, draw = HostDevice(), np.random.default_rng(seed)
     halves = []
     for exponent, width in ((left, 16), (right, 48)):
@@ -83,7 +83,7 @@ def test_halves_keep_their_numbers_at_one_scale(left: int, right: int, peak: flo
 
 
 def test_norms_bound_queries_and_keys(device: HostDevice) -> None:
-    """The longest row that a norm leaves, all of it in one number, is not cut off."""
+    """The longest row that a norm can return, with all its length in one element, is not clipped."""
     heads, dim = 2, 16
     product = np.zeros((1, 4, 3 * heads * dim))
     product[..., ::dim] = 50.0
@@ -113,7 +113,7 @@ def test_heads_refuse_a_product_with_a_bias_of_its_own(device: HostDevice) -> No
 
 
 def test_attention_is_in_units_of_its_values(device: HostDevice) -> None:
-    """One value for all tokens comes back as it is, however large: a mean never saturates."""
+    """If all tokens have the same value, it comes back unchanged, however large: a mean never saturates."""
     draw = np.random.default_rng(3)
     q, k = (draw.standard_normal((1, 2, 5, 16)) for _ in range(2))
     v = np.broadcast_to(draw.standard_normal((1, 2, 1, 16)) * 1e4, (1, 2, 5, 16))

@@ -1,7 +1,7 @@
-"""Launches of CUDA implementations, without a GPU: a stand-in takes them, with real layouts of arrays and no kernel.
+"""Launches of CUDA implementations without a GPU: a stand-in receives them, with real array layouts and no kernel.
 
-Every entry point of a kernel is reached by some size; what is launched fits the layout of its parameters, its block the
-bound that the kernel is compiled for.
+Some size reaches every entry point of every kernel. Each launch must fit the layout of its parameters, and its block
+the bound that the kernel is compiled for.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tests.ops import checking
 from tests.ops.cases import SIZES, Sizes
 from tests.ops.test_mirrored_constants import KERNELS, SOURCES, evaluated
 
-#: Rows of every length that has a version of its own, beside the sizes of all tests: heads, width, features.
+#: Row lengths for every version of a kernel, in addition to the sizes of all tests: heads, width, features.
 WIDTHS = tuple(
     Sizes(1, 5, 2, heads, width // heads, (2, 2, 2), features, (2, 2))
     for heads, width, features in (
@@ -50,7 +50,7 @@ class Launch(NamedTuple):
 
 
 class Function:
-    """Stands for the driver's handle of an entry point."""
+    """Replaces the driver's handle of an entry point."""
 
     ptr = 0
 
@@ -64,7 +64,7 @@ class Block(np.ndarray[Any, Any]):
 
 
 class StandIn:
-    """Takes what launchers ask of a CUDA device, checks parameters of launches and does nothing."""
+    """Receives what launchers ask of a CUDA device, checks the parameters of launches, and runs nothing."""
 
     processors, capability, name = 132, (9, 0), "stand-in"
 
@@ -77,7 +77,7 @@ class StandIn:
         return np.empty(shape, "uint8" if dtype == E4M3 else host_dtype(dtype)).view(Block)
 
     def run(self, what: str, ways: dict[str, Any], version: str) -> Any:
-        """Every way that an op may take, not the quickest alone."""
+        """Runs every implementation of an op, not only the quickest."""
         results = [way() for way in ways.values()]
         return results[0]
 
@@ -89,13 +89,13 @@ class StandIn:
 
 
 def note(device: StandIn, kernel: Kernel, grid: tuple[int, int], threads: int, *values: Any) -> None:
-    """Stands for `nvrtc.launch.launch`; raises where number or types of the parameters differ."""
+    """Replaces `nvrtc.launch.launch`; raises if number or types of the parameters differ."""
     kernel.fill(*values)
     device.noted.append(Launch(kernel.entry, grid, threads))
 
 
 class Empty(Operands):
-    """Draws arrays of no numbers in particular, ``skipped`` elements behind an alignment of 16 bytes."""
+    """Draws uninitialized arrays, ``skipped`` elements after an alignment of 16 bytes."""
 
     def __init__(self, device: Any, dtype: str, skipped: int, strided: bool) -> None:
         super().__init__(device, dtype, skipped)
@@ -113,7 +113,7 @@ class Empty(Operands):
 
 
 def launchers() -> list[Implementation]:
-    """Implementations that launch kernels of ours, of ops that have cases; attention is a library's."""
+    """Implementations with kernels of this project, of ops with cases; attention is a library's."""
     return [
         row
         for row in checking.under_test("cuda")
@@ -123,7 +123,7 @@ def launchers() -> list[Implementation]:
 
 @cache
 def launched(op: str, name: str) -> tuple[Launch, ...]:
-    """Launches of every case of an implementation that it takes, aligned and not."""
+    """Launches of every case that an implementation supports, aligned and not."""
     implementation = next(row for row in launchers() if (row.op, row.name) == (op, name))
     device: Any = StandIn()
     with pytest.MonkeyPatch.context() as patch:
@@ -136,22 +136,22 @@ def launched(op: str, name: str) -> tuple[Launch, ...]:
             for case in SPECS[op].cases.values():
                 one = case(draw, sizes)
                 args = [_in_e4m3(device, implementation, place, x) for place, x in enumerate(one.args)]
-                if op == "qkv_heads":  # products that were left to it, of one and of two streams
+                if op == "qkv_heads":  # products deferred to it, of one and of two streams
                     left = [_left(draw, implementation, qkv) for qkv in args[0]]
                     with suppress(ArgumentError):
                         implementation.function(device, tuple(left), *args[1:], **one.options)
-                if (op, name) == ("linear_gelu", "fp8"):  # as norm_modulate leaves it, with bounds of the rows' lengths
+                if (op, name) == ("linear_gelu", "fp8"):  # a result of norm_modulate, with bounds of the rows' lengths
                     vectors = (device.empty((*args[0].shape[:-1], 1), "float32") for _ in range(2))
                     bounded = Quantized(device.empty(args[0].shape, E4M3), *vectors)
                     with suppress(ArgumentError):
                         implementation.function(device, bounded, *args[1:], **one.options)
-                with suppress(ArgumentError):  # what it does not take, it says in words
+                with suppress(ArgumentError):  # an unsupported case raises an error with a message
                     implementation.function(device, *args, **one.options)
     return tuple(device.noted)
 
 
 def _in_e4m3(device: Any, implementation: Implementation, place: int, x: Any) -> Any:
-    """A weight as implementations in e4m3 take it."""
+    """A weight as e4m3 implementations take it."""
     names = re.findall(r"(\w+) \[", SPECS[implementation.op].signature.partition("->")[0])
     if implementation.name != "fp8" or place >= len(names) or names[place] != "weight":
         return x
@@ -159,7 +159,7 @@ def _in_e4m3(device: Any, implementation: Implementation, place: int, x: Any) ->
 
 
 def _left(draw: Empty, implementation: Implementation, qkv: Any) -> Deferred:
-    """A product of that shape that is not computed yet."""
+    """A deferred product of that shape."""
     x, weight = (draw(*shape) for shape in ((*qkv.shape[:-1], 64), (qkv.shape[-1], 64)))
     if implementation.name != "fp8":
         return Deferred(x, weight)
@@ -171,7 +171,7 @@ def _left(draw: Empty, implementation: Implementation, qkv: Any) -> Deferred:
     return Deferred(*numbers)
 
 
-#: Name and tile of an entry point of a product; threads of a block by tile: a warpgroup that copies, one per 64 rows.
+#: Name and tile of a product's entry point; threads of a block by tile: one warpgroup that copies, one per 64 rows.
 PRODUCT = r"(?:TWO_)?PRODUCT\(\s*([\w#]+),\s+(\w+),"
 TILE_BOUNDS = {
     name: 2 * int(rows) + 128
@@ -206,8 +206,8 @@ def bounds() -> dict[str, int]:
 
 
 BOUNDS = bounds()
-#: Versions for float32 beside e4m3, and for softmax of bfloat16 into float32, which no rung asks for; products alone,
-#: which `benchmarks.products` sets beside the library's.
+#: Versions that no rung uses: for float32 with e4m3, softmax of bfloat16 into float32, and plain products, which
+#: `benchmarks.products` compares with the library's.
 NOBODY_ASKS = {"quantize_rows_f32_w1", "quantize_rows_f32_w4", "softmax_bf16_f32_w1", "softmax_bf16_f32_w4_held"} | {
     f"{file}_{tile.name}_plain" for file in ("product", "product_fp8") for tile in TILES[file]
 }

@@ -1,7 +1,7 @@
-"""Constants that a launcher and its kernel must agree on, read from both.
+"""Constants that a launcher and its kernel must share, read from both.
 
-A launcher's constant names its counterpart behind it: ``_ROWS = 4  # ROWS: modulate.cu gated_residual.cu``. One that
-has none is listed here, as is a kernel's that no launcher counts on.
+A launcher's constant names its counterpart in a trailing comment: ``_ROWS = 4  # ROWS: modulate.cu gated_residual.cu``.
+Constants without a counterpart are listed here, on both sides.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ SOURCES = {path.relative_to(FOLDER).as_posix(): path.read_text() for path in sor
 ENGINE = tree.ROOT / "fluxperf" / "engine"
 LAUNCHERS = [*sorted((ENGINE / "ops" / "cuda").glob("*.py")), ENGINE / "device" / "graphs.py"]
 
-#: What CUDA, its libraries or the launcher alone set, nothing at all, and versions: entry points, which are compiled.
+#: Launcher constants without a counterpart: set by CUDA, its libraries or the launcher alone, empty values, and
+#: versions (entry points, which are compiled).
 HOST_ALONE = {
     "arrays.py _GRID", "arrays.py _LONGEST", "boxes.py _NOTHING", "fp8.py _ALIGNMENT", "fp8.py _OLDEST",
     "graphs.py _STATE", "plans.py HEADS_TOKENS", "plans.py _SOFTMAX_THREADS", "plans_fp8.py _GELU_PACKS",

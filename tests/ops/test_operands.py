@@ -1,7 +1,7 @@
 """Every operand counts: an implementation that reads one wrongly fails the comparison with the oracle.
 
-Generated, so an op that is added is tried without a word: each operand of each case in turn is read one place late, or
-times 1.25 where it is a number.
+The tests are generated, so a new op is included. Each operand of each case in turn is read one place late, or
+multiplied by 1.25 if it is a number.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.ops.checking import Trial
 
 
 def wrongly_read(value: Any) -> Iterator[Any]:
-    """A value with one of its parts wrong, for each that can be; a count or a name cannot."""
+    """A value with one of its parts wrong, for each part that can be; a count or a name cannot."""
     if isinstance(value, Weight):
         yield Weight(np.roll(value.numbers, 1, axis=-1))
     elif isinstance(value, np.ndarray):

@@ -1,6 +1,7 @@
-"""CONTRIBUTING tells the truth about adding an op with a kernel: one is added to a copy of the tree, and all follows.
+"""CONTRIBUTING's steps for adding an op with a kernel are right: the test adds one to a copy of the tree and runs its
+tests.
 
-The op is softsign, x / (1 + |x|). Each edit is what a person would write in that file, and nothing else is touched.
+The op is softsign, x / (1 + |x|). Each edit is what a person would write in that file, and no other file changes.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ SOFTSIGN(softsign_bf16_w1, bf16, 1)
 SOFTSIGN(softsign_bf16_w8, bf16, 8)
 """
 
-#: By file, what stands behind which line of it.
+#: For each file, the lines to insert and the line that they follow.
 EDITS = {
     "fluxperf/engine/ops/specs/primitives.py": (
         "PRIMITIVES = (\n",
@@ -101,10 +102,10 @@ def softsign(device: Any, x: Any) -> Any:
 }
 NEW = {"kernels/softsign.cu": KERNEL}
 
-#: What a copy needs to run its tests of ops; whole folders, as git has them.
+#: Folders that a copy needs to run its tests of ops, as git has them.
 COPIED = ("fluxperf", "kernels", "benchmarks", "tests", "pyproject.toml", "asv.conf.json")
 
-#: What must follow by itself, by file of tests: how a test's name begins. The last needs NVRTC.
+#: Generated tests that must exist for the new op, by file: how a test's name begins. The last needs NVRTC.
 FOLLOWS = {
     "tests/ops/test_against_oracle.py": "test_is_within_tolerance_of_the_oracle[softsign-primitives-bfloat16-odd]",
     "tests/ops/test_properties.py": "test_any_sizes[softsign-primitives-float32]",
@@ -115,7 +116,7 @@ FOLLOWS = {
     "tests/suite/test_suite.py": "test_every_op_runs[softsign]",
     "tests/gpu/test_kernels_compile.py": "test_compiles_and_takes_what_launchers_give[sm_90a-softsign.cu]",
 }
-#: Those of the whole vocabulary that the new op must not break.
+#: Tests of the whole vocabulary that the new op must not break.
 KEPT = {
     "tests/ops/test_against_oracle.py": "test_vocabulary_and_table_have_the_same_ops_in_the_same_order",
     "tests/ops/test_launches.py": "test_every_entry_point_of_a_launcher_is_reached",
@@ -129,7 +130,7 @@ prepare("fused", workload_named("tiny"), device="host").denoise()
 
 
 def plant(root: Path) -> list[str]:
-    """Adds the op to a tree; the files that were touched."""
+    """Adds the op to a tree; returns the changed files."""
     for file, (line, lines) in EDITS.items():
         text = (root / file).read_text()
         assert text.count(line) == 1, f"{file}: {line!r} is there {text.count(line)} times"
@@ -152,7 +153,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(root: Path, *words: str) -> str:
-    """Output of Python in a copy, which it imports from."""
+    """Output of Python in a copy, from which it imports."""
     command = [sys.executable, *words]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]

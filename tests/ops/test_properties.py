@@ -12,7 +12,8 @@ from fluxperf.engine.ops.specs import SPECS
 from tests.ops import checking
 from tests.ops.cases import CALLS, Draw, Sizes
 
-#: Of fewer numbers the error is no average: one sum that cancels may be most of it. Their shapes are checked alone.
+#: With fewer elements the relative error is no average: one sum with cancellation may dominate it. Only their shapes
+#: are checked.
 FEW = 64
 
 

@@ -1,7 +1,7 @@
-"""Every round trip of the baseline makes exactly the copies that its docstring names, wherever its inputs rest.
+"""Every round trip of the baseline makes exactly the copies that its docstring lists, wherever its inputs rest.
 
-`residency` has a letter per array argument: D on the device, H on the host. Expected are the labels of what goes down
-and of what goes up, in order, without the op's name.
+`residency` has a letter per array argument: D on the device, H on the host. The expected values are the labels of
+copies down and up, in order, without the op's name.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tolerances are tight enough to fail: noise of three times their size, and formulas that are slightly wrong."""
+"""Tolerances are tight: noise of three times their size and slightly wrong formulas fail."""
 
 from __future__ import annotations
 

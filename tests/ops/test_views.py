@@ -1,4 +1,4 @@
-"""Destinations and views: results that are written where they are needed, and joins that move nothing."""
+"""Destinations and views: results that are written to their final place, and joins that move no data."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_writes_into_its_half(op: str, name: str, size: str, dtype: str, device:
         result = function(*args, out=halves[half])
         numbers = result.data if name == "fp8" else result
         assert numbers is halves[half]
-        # In e4m3 there are scales beside it, and results of the launch that a GPU would write in place.
+        # e4m3 halves have scales, and are joined by a launch that a GPU runs in place.
         assert device.memory.allocations - before == (2 if name == "fp8" else 0)
         checking.judge(trial, [checking.on_host(device, result)], [expected])
         assert np.isnan(_numbers(device, halves[1 - half]).astype(np.float32)).all(), "wrote beside its half"
@@ -210,7 +210,7 @@ def test_a_cast_to_the_same_dtype_is_the_array_itself(dtype: str, device: HostDe
 def test_a_product_that_was_left_has_the_bits_of_one_that_was_not(
     rung: str, computes: str, lengths: tuple[int, ...]
 ) -> None:
-    """Nothing is launched for it; its extents are the product's."""
+    """Nothing is launched for the deferred product; its extents are the product's."""
     device, heads, dim = HostDevice(), 2, 16
     settings = Settings("bfloat16")
     left = bind(rung, table(rung), device, settings).ops["single"]

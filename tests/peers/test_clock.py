@@ -1,4 +1,4 @@
-"""The clock of a peer: stamps of fluxperf's own, on the stream that PyTorch works on."""
+"""The clock of a peer: fluxperf's stamps on PyTorch's stream."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.peer
 
 
 class Device:
-    """A GPU whose streams are named; a stamp is of the one in use."""
+    """A GPU whose streams have names; a stamp records the current one."""
 
     fails = False
 

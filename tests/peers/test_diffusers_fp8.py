@@ -109,7 +109,7 @@ def test_merged_projections_have_the_rows_of_the_split_ones() -> None:
 @pytest.mark.parametrize("rows", [1, 16, 37])
 @torch.no_grad()
 def test_a_product_is_off_by_the_rounding_of_e4m3(rows: int) -> None:
-    """Two operands with 2.5 % rounding error each, independent: 3.6 % of the product (see error_bounds)."""
+    """Two operands with independent rounding errors of 2.5 % each: 3.6 % of the product (see error_bounds)."""
     torch.manual_seed(2)
     linear = torch.nn.Linear(256, 48).bfloat16()
     linear.bias.zero_()
@@ -145,7 +145,7 @@ def test_the_model_is_off_by_the_rounding_of_e4m3() -> None:
 
 
 def test_blocks_compile_as_one_graph() -> None:
-    """As traced by the compiler, without generating code."""
+    """The compiler traces them, without generating code."""
     model = built()
     peer.quantize_blocks(model)
     expected = forward(model, 16)

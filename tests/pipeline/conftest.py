@@ -1,4 +1,4 @@
-"""Tiny FLUX.1 pipelines saved by diffusers, its pictures of them, and ours on the host device."""
+"""Tiny FLUX.1 pipelines saved by diffusers, its pictures of them, and fluxperf's on the host device."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fluxperf import Pipeline
 
 PROMPTS = ("a red fox in the snow", "Grüße: two cats & a teapot!")
-#: Non-square, and short in every direction.
+#: Non-square, and with small extents.
 HOW = {"height": 64, "width": 96, "num_inference_steps": 4, "max_sequence_length": 48}
 
 
@@ -27,7 +27,7 @@ class Saved(NamedTuple):
     pipeline: Any
 
     def pictures(self, **arguments: Any) -> np.ndarray:
-        """[B, H, W, 3] as integers that may be subtracted."""
+        """Pictures [B, H, W, 3] as signed integers."""
         images = self.pipeline(list(PROMPTS), output_type="pil", **{**HOW, **arguments}).images
         return np.stack([np.asarray(image) for image in images]).astype(int)
 
@@ -69,7 +69,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Saved]:
 
 @pytest.fixture(scope="session")
 def pipeline_of(saved: dict[str, Saved]) -> Iterator[Callable[..., Pipeline]]:
-    """Our pipeline of a model at a rung; made once per worker."""
+    """fluxperf's pipeline of a model at a rung; made once per worker."""
     from fluxperf import Pipeline
 
     made: dict[tuple[Any, ...], Pipeline] = {}

@@ -1,4 +1,4 @@
-"""Our pictures against those of diffusers' ``FluxPipeline``, with the same folder and the same noise."""
+"""fluxperf's pictures against those of diffusers' ``FluxPipeline``, with the same folder and the same noise."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _generators(*seeds):
 
 @pytest.fixture(scope="module")
 def reference(saved):
-    """diffusers' pictures of two prompts; remembered."""
+    """diffusers' pictures of two prompts; cached."""
     known = {}
 
     def pictures(model):

@@ -1,4 +1,4 @@
-"""The end-to-end benchmark in its tiny form: it runs, and writes what it says."""
+"""The end-to-end benchmark in its tiny form: it runs, and writes its results."""
 
 from __future__ import annotations
 

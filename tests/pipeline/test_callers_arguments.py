@@ -1,4 +1,4 @@
-"""Arguments that a call has in diffusers: noise levels, negative prompts, callbacks; against the results there."""
+"""Arguments of diffusers' calls: noise levels, negative prompts, callbacks; compared with diffusers' results."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _apart(got, expected):
 
 
 class _Changing:
-    """A callback that changes latents, and notes what it is told."""
+    """A callback that changes latents, and records its arguments."""
 
     def __init__(self, **changes):
         self.seen, self.changes = [], changes
@@ -180,7 +180,7 @@ def test_another_gpu_is_refused_with_the_way_to_it(saved, kind, number):
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:0"])
 def test_the_first_gpu_has_two_names(saved, monkeypatch, name):
-    """As text or as PyTorch's object; what opens it is a stand-in, as no GPU is needed to see that it is asked."""
+    """As text or as a PyTorch device; a stand-in opens it, so that no GPU is needed."""
     import torch
 
     from fluxperf import Pipeline

@@ -1,4 +1,4 @@
-"""``fluxperf generate`` and ``fluxperf run --end-to-end`` as a user meets them."""
+"""``fluxperf generate`` and ``fluxperf run --end-to-end`` as a user runs them."""
 
 from __future__ import annotations
 

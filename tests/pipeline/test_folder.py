@@ -1,4 +1,4 @@
-"""The model folder check: what is wrong is said, all of it, before anything is loaded."""
+"""The check of a model folder: it reports all problems before anything is loaded."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STEMS = {"transformer": "diffusion_pytorch_model", "vae": "diffusion_pytorch_mod
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder that is complete, with next to nothing in its files."""
+    """A complete folder with minimal files."""
     path = tmp_path / "FLUX.1-schnell"
     for part, settings in CLASSES.items():
         (path / part).mkdir(parents=True)

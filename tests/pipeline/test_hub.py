@@ -1,4 +1,4 @@
-"""Models by name: a planted cache, downloads by a stand-in, and what is said where neither helps. No network."""
+"""Models by name: a planted cache, simulated downloads, and messages if neither helps. No network."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _snapshot(cache: Path, folder: Path, commit: str) -> Path:
 
 @pytest.fixture
 def cache(saved, tmp_path, monkeypatch):
-    """The hub's cache with two commits of a model, in a folder of the test; every download is an error."""
+    """The hub's cache with two commits of a model, in a folder of the test; every download raises an error."""
     import huggingface_hub
     from huggingface_hub import constants
 
@@ -48,7 +48,7 @@ def cache(saved, tmp_path, monkeypatch):
 
 
 def _downloading(monkeypatch, download):
-    """Whatever is not in the cache comes from a stand-in, which is told what is asked for."""
+    """Files that are not in the cache come from a stand-in, which records the requests."""
     import huggingface_hub
 
     local = huggingface_hub.snapshot_download

@@ -1,7 +1,7 @@
-"""Modules of the libraries between ids and pixels, on a device that has no numbers: nothing goes to the host.
+"""The libraries' modules between ids and pixels, on a device without values: nothing is copied to the host.
 
-PyTorch's ``meta`` device stands for the GPU. An op that reads a number there, or takes a tensor of the CPU beside one
-of the device, would be a copy or a wait on a GPU; there CUPTI counts the same (`run --end-to-end --witness`).
+PyTorch's ``meta`` device replaces the GPU. An op that reads a value there, or mixes a CPU tensor with one of the
+device, would be a copy or a wait on a GPU. On a GPU CUPTI counts the same (`run --end-to-end --witness`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.peer
 
 @pytest.fixture
 def spy(saved):
-    """Records every op that reads a number, or mixes devices."""
+    """Records every op that reads a value, or mixes devices."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves

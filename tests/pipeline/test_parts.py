@@ -1,4 +1,4 @@
-"""Parts of a model folder: every tensor is accounted for, and all parts are checked before any is read."""
+"""Parts of a model folder: every tensor is checked, and all parts are checked before any is read."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def folder(saved, tmp_path) -> Path:
 
 
 def _weights(folder: Path, part: str, change) -> None:
-    """Writes the tensors of a part anew, as ``change`` gives them."""
+    """Rewrites the tensors of a part, as ``change`` returns them."""
     path = folder / part / FILES[part]
     save_file({name: np.ascontiguousarray(x) for name, x in change(load_file(path)).items()}, path)
 
@@ -41,7 +41,7 @@ def _config(folder: Path, part: str, **changes) -> None:
 
 
 def _complaint(folder: Path) -> tuple[str, int]:
-    """The complaint about a folder, and the bytes that were read before."""
+    """The error message about a folder, and the number of bytes that were read before it."""
     from fluxperf import Pipeline
 
     read = []

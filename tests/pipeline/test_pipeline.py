@@ -1,4 +1,4 @@
-"""The pipeline as a program uses it: seeds, copies, the prompt cache, what becomes of T5, arguments that cannot be."""
+"""The pipeline as a program uses it: seeds, copies, the prompt cache, T5's options, invalid arguments."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_a_cut_prompt_is_told_with_what_was_cut(schnell):
     assert clip.startswith("CLIP takes 77 tokens, the prompt 'word0 word1")
     assert t5.startswith("T5 takes 48 tokens")
     assert f"has {len(words) + 2}" in t5, "a letter is a token here, and the end is one"
-    # Whatever comes behind the cut changes nothing.
+    # Text after the cut changes nothing.
     with pytest.warns(UserWarning, match="takes"):
         assert np.array_equal(_pictures(schnell, words + " and a fox", seed=1), as_pictures(made.images))
 

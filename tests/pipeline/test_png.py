@@ -53,7 +53,7 @@ def test_strips_are_one_stream_that_zlib_reads_and_that_is_compressed():
     raw = zlib.decompress(data[start + 4 : start + 4 + length])
     assert len(raw) == 512 * (1 + 3 * 1024) > 4 * png._STRIP
     assert set(raw[:: 1 + 3 * 1024]) == {2}
-    # Every 8th row is one that was there before: a strip's first rows refer to those of the strip before it.
+    # Every 8th row repeats an earlier one: the first rows of a strip refer to those of the strip before it.
     assert length < 0.05 * len(raw)
 
 

@@ -1,4 +1,4 @@
-"""One pipeline, many callers: threads take turns, and a pipeline that lives long keeps little."""
+"""One pipeline, many callers: threads take turns, and memory does not grow over many calls."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SMALL = {"height": 16, "width": 16, "num_inference_steps": 1, "output_type": "np
 
 
 def in_threads(count, work):
-    """Runs ``work(number)`` in threads; what one raises is raised here."""
+    """Runs ``work(number)`` in threads; raises the exception of any thread."""
     errors = []
 
     def run(number):
@@ -50,7 +50,9 @@ def test_threads_get_the_pictures_that_they_asked_for(pipeline_of):
 
 
 def test_a_call_works_on_its_device_whatever_the_thread(pipeline_of, monkeypatch):
-    """A GPU's current stream is one by thread: a thread that did not make the pipeline has another."""
+    """The current stream of a GPU is a property of the thread, so a thread that did not load the
+    pipeline has another.
+    """
     pipeline = pipeline_of("schnell", "batched", cache_prompts=0)
     where, made_in = [], []
 
@@ -79,7 +81,7 @@ def test_calls_do_not_overlap(pipeline_of, monkeypatch):
 
     def batch(*arguments, **options):
         inside.append(1)
-        time.sleep(0)  # lets another thread in, if one may
+        time.sleep(0)  # lets another thread run, if it may
         most.append(len(inside))
         try:
             return real(*arguments, **options)

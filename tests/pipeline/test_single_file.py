@@ -1,4 +1,4 @@
-"""One file with the transformer, text encoders and VAE: the numbers are those that diffusers reads of it."""
+"""One file with transformer, text encoders and VAE: the values equal those that diffusers reads from it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHORT = {"height": 32, "width": 48, "num_inference_steps": 1, "max_sequence_leng
 
 @pytest.fixture(scope="module")
 def files(saved, tmp_path_factory):
-    """Files of the folder's numbers and of numbers in e4m3, and a folder without weights."""
+    """Files with the folder's values and with e4m3 values, and a folder without weights."""
     from benchmarks.flux_file import write
 
     place = tmp_path_factory.mktemp("single")

@@ -1,4 +1,4 @@
-"""Stages of a picture as ranges, seconds and copies; files of a command as names."""
+"""Stages of a picture: ranges, seconds and copies; and names of a command's files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fluxperf.pipeline.stages import Stages, on_host
 
 
 class Domain:
-    """Stands for NVTX: remembers what is pushed and popped."""
+    """Replaces NVTX: records what is pushed and popped."""
 
     def __init__(self):
         self.seen = []

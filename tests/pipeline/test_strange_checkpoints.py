@@ -1,4 +1,4 @@
-"""Checkpoints as people bring them: `run` and `generate` name the same thing, say what to do, and unpickle nothing."""
+"""Checkpoints in unusual forms: `run` and `generate` give the same reason, say what to do, and unpickle nothing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def folder(saved, tmp_path):
 
 
 def _said(capsys, *words):
-    """The code and the message of a command, in one line."""
+    """Exit code and message of a command, on one line."""
     with pytest.raises(SystemExit) as end:
         main([str(word) for word in words])
     caught = capsys.readouterr()
@@ -47,7 +47,9 @@ def _said(capsys, *words):
 
 
 def _both(capsys, path, tmp_path, model=None):
-    """Codes and words of ``run`` and ``generate`` about a path; of a file as ``--transformer`` and as ``--model``."""
+    """Exit codes and messages of ``run`` and ``generate`` for a path; for a file as ``--transformer``
+    and as ``--model``.
+    """
     ways = [("run", "--weights", path, *RUN), ("run", "--end-to-end", "--weights", path, *RUN)]
     if model is not None:
         ways[1:] = [("generate", "x", "--model", model, "--transformer", path, *GENERATE, "-o", tmp_path / "x.png")]
@@ -63,7 +65,7 @@ def _alike(capsys, path, tmp_path, says, model=None):
 
 
 def _sharded(part, count=3, word=""):
-    """Parts a folder's one file into shards; returns them."""
+    """Splits a folder's single file into shards; returns them."""
     whole = part / f"{STEM}.safetensors"
     tensors, owners, files = load_file(whole), {}, []
     whole.unlink()
@@ -249,7 +251,7 @@ def test_a_vae_by_the_originals_names_is_read_and_another_part_is_named(saved, f
 
 @pytest.fixture
 def cached(folder, tmp_path):
-    """A snapshot of the hub's cache, all links to blobs."""
+    """A snapshot in the hub's cache, all of whose files are links to blobs."""
     root = tmp_path / "hub/models--black-forest-labs--FLUX.1-schnell"
     (root / "blobs").mkdir(parents=True)
     (root / "refs").mkdir()
@@ -305,7 +307,7 @@ def test_files_that_commands_write_are_told_from_others(saved, tmp_path, capsys,
 
 @pytest.mark.parametrize("option", ["--decode", "--embeddings"])
 def test_a_whole_checkpoint_is_not_read_as_latents_or_embeddings(saved, tmp_path, capsys, option, monkeypatch):
-    """It may be larger than the memory: its header tells."""
+    """It may be larger than the memory, but its header suffices."""
     monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} was read"))
     weights = saved["schnell"].folder / f"transformer/{STEM}.safetensors"
     code, message = _said(capsys, "generate", option, weights, "--model", saved["schnell"].folder, *GENERATE)

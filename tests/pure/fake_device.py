@@ -1,4 +1,4 @@
-"""A device in two times: the host gives work, the device does it in order. No test waits."""
+"""A device with two clocks: the host submits work, the device runs it in order. No test waits."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 
 class FakeDevice:
-    """Host and device seconds that pass only when work is given.
+    """Host and device seconds that pass only when work is submitted.
 
-    ``give_s`` is what giving one piece of work takes the host. ``cached`` says whether something ran since the last
-    flush; ``log`` names what was given.
+    ``give_s`` is the host's time to submit one piece of work. ``cached`` says whether something ran since the last
+    flush; ``log`` names the submitted work.
     """
 
     def __init__(self, give_s: float = 1e-5) -> None:
@@ -46,7 +46,7 @@ class FakeDevice:
         return self.host
 
     def kernel(self) -> None:
-        """Twenty microseconds cold, five from the cache."""
+        """A kernel of twenty microseconds with a cold cache, five with a warm one."""
         self.give(5e-6 if self.cached else 20e-6, "kernel")
         self.cached = True
 
@@ -64,10 +64,10 @@ class FakeDevice:
 
 
 class ClockedDevice:
-    """A GPU whose clock is planted: work is given in cycles, and takes what they take at the clock of that moment.
+    """A GPU with a given clock: work is submitted in cycles, and takes the time that they need at that clock.
 
     Args:
-        clocks_hz: clock of each run, in order; of a run of several steps, or generations, one for all of them.
+        clocks_hz: clock of each run, in order; several steps or generations in one run have the same clock.
     """
 
     def __init__(self, clocks_hz: Iterable[float]) -> None:

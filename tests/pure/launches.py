@@ -1,7 +1,7 @@
-"""Reads and writes of kernels, worked out from a plan as the kernels do it, block by block, thread by thread.
+"""Simulates the index arithmetic of kernels from a plan, block by block and thread by thread.
 
-Each function does the index arithmetic of one family of kernels, in the same names; what it takes is all that the
-kernel is told. So a plan that leaves something out, does it twice, or reads from a wrong place is seen without a GPU.
+Each function has the index arithmetic of one family of kernels, with the kernel's names; its arguments are the kernel's
+parameters. A plan that omits an element, writes it twice, or reads from a wrong place is found without a GPU.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ F32, BF16, E4M3 = np.dtype(np.float32), np.dtype(ml_dtypes.bfloat16), np.dtype(m
 
 
 class Visits(NamedTuple):
-    """Elements that are written, as indices into the flat result; and where each operand is read for them."""
+    """Indices of written elements in the flat result; and for each, where its operands are read."""
 
     written: Numbers
     read: tuple[Numbers, ...]
@@ -38,7 +38,7 @@ def width_of(plan: Plan) -> int:
 
 
 def offsets(x: Layout) -> Numbers:
-    """Where each element of an array lies, in elements behind the first, in the order of its indices."""
+    """Offset of each element of an array from the first one, in elements, in the order of indices."""
     places = np.zeros((1,) * len(x.shape), np.int64)
     for axis, (extent, stride) in enumerate(zip(x.shape, x.strides, strict=True)):
         along = np.arange(extent, dtype=np.int64) * (stride // np.dtype(x.dtype).itemsize)
@@ -65,12 +65,12 @@ def blocks_of(plan: Plan) -> tuple[Numbers, Numbers, Numbers]:
 
 
 def spread(starts: Numbers, w: int) -> Numbers:
-    """The elements of packs that begin there."""
+    """The elements of packs that begin at the given offsets."""
     return (starts[:, None] + np.arange(w)).reshape(-1)
 
 
 def by_token(plan: Plan, rows: int, operands: Sequence[tuple[int, int]], tokens: int, packs: int, tiles: int) -> Visits:
-    """modulate.cu, gated_residual.cu: ``operands`` are strides of sample and token; a vector has 0 for the second."""
+    """modulate.cu, gated_residual.cu: ``operands`` are strides of sample and token; a vector has token stride 0."""
     x, sample, thread = blocks_of(plan)
     w = width_of(plan)
     group, tile = x // tiles, x % tiles
@@ -86,9 +86,9 @@ def by_token(plan: Plan, rows: int, operands: Sequence[tuple[int, int]], tokens:
 
 
 def by_row(plan: Plan, rows_per_block: int, held: int | None, tail: Sequence[int]) -> Visits:
-    """layer_norm.cu, softmax.cu, quantize_rows.cu, rms_norm.cu: rows of packs, each shared by some threads of a block.
+    """layer_norm.cu, softmax.cu, quantize_rows.cu, rms_norm.cu: rows of packs, each shared by threads of a block.
 
-    ``held`` is how many packs a thread has room for; ``None`` where it takes packs until the row ends.
+    ``held`` is the number of packs that a thread has registers for; ``None`` if it loops until the end of the row.
     """
     extents, strides, (rows, packs) = tail[:4], tail[4:8], tail[8:10]
     if not plan.grid[0]:
@@ -107,7 +107,7 @@ def by_row(plan: Plan, rows_per_block: int, held: int | None, tail: Sequence[int
 
 
 def tokens_in_turns(plan: Plan, per_block: int, lanes: int, held: int | None, tail: Sequence[int]) -> Visits:
-    """norm_modulate*.cu, gelu_fp8.cu, join_features_fp8.cu: tokens by blocks, further ones a grid apart.
+    """norm_modulate*.cu, gelu_fp8.cu, join_features_fp8.cu: tokens by blocks, with a grid-stride loop.
 
     ``tail`` are strides of sample and token, number of tokens, and packs.
     """
@@ -148,7 +148,7 @@ def mapped(plan: Plan, operands: int, steps: Sequence[int] | None = None) -> Vis
 
 
 def box(parameters: Sequence[int], blocks: int) -> Iterator[tuple[int, int]]:
-    """common/boxes.cuh: pairs of words, from and to, behind the two addresses."""
+    """common/boxes.cuh: pairs of words (source, destination), from the parameters after the two addresses."""
     f0, f1, f2, t0, t1, t2, rows, n1, n2, columns, lanes, tiles = parameters
     for block in range(blocks):
         for thread in range(256):
@@ -167,7 +167,7 @@ def box(parameters: Sequence[int], blocks: int) -> Iterator[tuple[int, int]]:
 
 
 def every(**axes: Iterable[Any]) -> Callable[[Callable[..., None]], Callable[[], None]]:
-    """One test of all combinations: there are hundreds, of which each takes less than a test costs."""
+    """Runs all combinations in one test: there are hundreds, and each takes less time than a test's overhead."""
 
     def decorated(test: Callable[..., None]) -> Callable[[], None]:
         def run() -> None:
@@ -193,7 +193,7 @@ def dense(shape: Sequence[int], dtype: np.dtype = F32) -> Layout:
 
 
 def view(shape: Sequence[int], dtype: np.dtype = F32, gap: int = 8) -> Layout:
-    """Part of a wider array: rows lie ``gap`` elements apart, and samples more than their rows take."""
+    """Part of a wider array: rows are ``gap`` elements apart, and samples further apart than their rows need."""
     *leading, width = shape
     strides, behind = [dtype.itemsize], (width + gap) * dtype.itemsize
     for extent in reversed(leading):

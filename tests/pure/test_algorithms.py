@@ -1,4 +1,4 @@
-"""Two caches whose products take the same cycles and other joules: how algorithms are picked, and what is kept."""
+"""Two caches whose products take the same cycles and different joules: how algorithms are chosen and stored."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_caches_have_the_library_by_other_algorithms(tmp_path: Path, monkeypatch
 
 
 class Device:
-    """A device whose library offers three algorithms, and whose clock tells what each launch takes."""
+    """A device whose library offers three algorithms, and whose clock gives the time of each launch."""
 
     bus_id = None
 
@@ -161,7 +161,7 @@ def test_every_algorithm_is_planned_and_the_devices_choices_are_left_alone() -> 
 
 
 def test_candidates_are_picked_by_cycles_not_by_seconds() -> None:
-    """At the limit of power the hungry one of two takes longer, so its seconds are not those of its company."""
+    """At the power limit the hungry one of two takes longer, so its seconds differ although its cycles do not."""
     assert with_company([1000.0, 1005.0, 1100.0, 1200.0, 1190.0]) == [0, 1, 3, 4]
     assert with_company([1000.0]) == with_company([1000.0, 1100.0]) == []
     same_work = [taken(0, 856e3, 0.450), taken(1, 857e3, 0.482)._replace(seconds=1.1e-3)]
@@ -172,7 +172,7 @@ def test_candidates_are_picked_by_cycles_not_by_seconds() -> None:
 
 
 class Metered(Device):
-    """The same on a card that tells joules: `bb` and `cc` take as many cycles, and `cc` more joules and seconds."""
+    """The same on a card that reports joules: `bb` and `cc` take equal cycles, `cc` more joules and seconds."""
 
     name = "GPU"
     now: Any = None
@@ -195,7 +195,7 @@ class Metered(Device):
 
 
 class Watched:
-    """Joules of what was launched meanwhile."""
+    """Joules of the launches since it was started."""
 
     def __init__(self, bus_id: Any) -> None:
         self._start = 0

@@ -1,4 +1,4 @@
-"""Attention plans: of cuDNN's candidates the one that runs in the least time, and a clear error where none does."""
+"""Attention plans: cuDNN's candidate with the least time, and a clear error if none runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAMES = ["first", "second", "third"]
 
 
 class _Graph:
-    """A graph whose candidates take so many seconds; ``None`` does not run, a missing one does not build."""
+    """A graph whose candidates take the given seconds; ``None`` does not run, a missing one does not build."""
 
     def __init__(self, seconds: dict[int, float | None], names: list[str]) -> None:
         self.seconds, self.names, self.ran = seconds, names, [0]

@@ -1,4 +1,4 @@
-"""`gpu_batched_matmul` on every kind of view, without a GPU: NumPy's memory stands in, read as cuBLASLt does."""
+"""`gpu_batched_matmul` on every kind of view, without a GPU: NumPy's memory is read as cuBLASLt would read it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ENTERED: list[str] = []
 
 
 class Current:
-    """A device of CuPy: current inside, the one before afterwards."""
+    """A CuPy device: current inside the region, the previous one afterwards."""
 
     def __init__(self, ordinal: int = 0) -> None:
         self.id = ordinal
@@ -44,14 +44,14 @@ class Stand(Block):
 
 
 def matrix(address: int, dtype: Any, rows: int, columns: int, leading: int) -> Any:
-    """Rows in memory, so many elements apart."""
+    """Rows in memory, a given number of elements apart."""
     size = ((rows - 1) * leading + columns) * dtype.itemsize
     memory = np.frombuffer((ctypes.c_char * size).from_address(address), dtype)
     return as_strided(memory, (rows, columns), (leading * dtype.itemsize, dtype.itemsize))
 
 
 class Device:
-    """Multiplies what is planned, from addresses alone."""
+    """Computes planned products from addresses only."""
 
     def __init__(self) -> None:
         self.launches, self.batches = 0, 0
@@ -91,7 +91,7 @@ def draw(*shape: int) -> Any:
     return RNG.integers(-8, 9, shape).astype(np.float32)  # sums are exact in any order, and in bfloat16
 
 
-#: Views [2, 3, R, C] whose matrices lie in memory in some way, by what is special of them.
+#: Views [2, 3, R, C] with different layouts of their matrices, by description.
 VIEWS: dict[str, Callable[[int, int], Any]] = {
     "contiguous": lambda r, c: draw(2, 3, r, c),
     "transposed": lambda r, c: draw(2, 3, c, r).swapaxes(-1, -2),
@@ -121,7 +121,7 @@ SIZES = [(4, 5, 6), (5, 5, 5), (1, 5, 6), (4, 1, 6), (4, 5, 1), (1, 1, 1), (4, 0
 
 
 def placed(x: Any, dtype: str = "float32") -> Any:
-    """The same view, of that dtype, in the stand-in's memory."""
+    """The same view, with the given dtype, in the stand-in's memory."""
     if dtype == "float32":
         return as_strided(x, x.shape, x.strides).view(Stand)
     return x.astype(host_dtype(dtype)).view(Stand)
@@ -140,7 +140,7 @@ def test_every_view_times_every_view(first: str, size: tuple[int, int, int], dev
 @settings(max_examples=60, deadline=None, derandomize=True, database=None)
 @given(data=st.data())
 def test_any_strides(data: st.DataObject) -> None:
-    """Views with strides of any multiple of elements, forwards and backwards, in a memory that holds them."""
+    """Views with strides of any multiple of elements, positive and negative, inside a memory that holds them."""
     operands = []
     inner, leading = data.draw(st.integers(1, 4)), data.draw(st.lists(st.integers(1, 3), max_size=2))
     for ends in ((data.draw(st.integers(1, 4)), inner), (inner, data.draw(st.integers(1, 4)))):
@@ -172,7 +172,7 @@ def test_any_strides(data: st.DataObject) -> None:
     ],
 )
 def test_what_can_be_read_is_not_copied(first: str, second: str, launches: int, device: Device) -> None:
-    """A copy is a launch; so is each product, where matrices are not evenly spaced."""
+    """A copy costs a launch; so does each product if matrices are not evenly spaced."""
     gpu.gpu_batched_matmul(placed(VIEWS[first](4, 5)), placed(VIEWS[second](5, 6)))
     assert device.launches == launches
     assert device.batches == 6

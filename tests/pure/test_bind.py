@@ -1,4 +1,4 @@
-"""Binding: all complaints together, overrides in one section, results that rest on the host."""
+"""Binding: all errors at once, overrides in one section, results that rest on the host."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_an_override_holds_in_its_section_alone(device: HostDevice) -> None:
 
 
 def test_a_composed_override_is_made_of_the_table_without_overrides(device: HostDevice) -> None:
-    """`host_reshape` of linear calls linear: the general one, not itself; beside another override it sees neither."""
+    """`host_reshape` of linear calls the general linear, not itself; next to another override it sees neither."""
     bound = _bound(device, **{"final.linear": "host_reshape", "final.silu_linear": "composed", "final.silu": "oracle"})
     x, weight = device.door.to_device(X, "x"), device.door.to_device(X[0], "weight")
     since = len(device.door.ledger.crossings)

@@ -1,4 +1,4 @@
-"""cuBLASLt's bindings come without the package around them, and leave that whole for others. Made-up packages."""
+"""cuBLASLt's bindings load without their package, which stays complete for other users. With synthetic packages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fluxperf.engine.device.bindings import cublaslt
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An nvmath whose packages note that they were imported, and whose bindings use a module beside them."""
+    """An nvmath whose packages record their import, and whose bindings use another of its modules."""
     inner = tmp_path / "nvmath" / "bindings"
     (inner / "_internal").mkdir(parents=True)
     (tmp_path / "nvmath" / "__init__.py").write_text("from nvmath import bindings\nwhole = True\n")

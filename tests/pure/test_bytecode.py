@@ -1,4 +1,4 @@
-"""Processes that measure share compiled modules where Python is told to write none."""
+"""Measuring processes share compiled modules even if Python is configured not to write any."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choices of algorithms that are kept: found again, and only where they still hold."""
+"""Stored choices of algorithms: found again, and only while they are valid."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_later_process_finds_it(tmp_path: Path) -> None:
 def test_it_holds_only_while_the_library_offers_the_same(names: list[str], tmp_path: Path) -> None:
     Choices("gpu", tmp_path).keep("product", NAMES, CHOICE)
     assert Choices("gpu", tmp_path).find("product", names) is None
-    assert Choices("gpu", tmp_path).find("product", ["xx", "bb", "yy"]) == CHOICE  # the others may be what they are
+    assert Choices("gpu", tmp_path).find("product", ["xx", "bb", "yy"]) == CHOICE  # the other candidates may change
 
 
 def test_two_processes_keep_what_both_found(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_it_lies_beside_the_other_caches(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 class _Library:
-    """cuBLASLt with three algorithms, told apart by their bytes."""
+    """cuBLASLt with three algorithms, which differ by their bytes."""
 
     def __init__(self, order: str = "abc", version: int = 13) -> None:
         self.order, self.version, self.Epilogue = order, version, {"DEFAULT": 0}
@@ -126,7 +126,7 @@ def test_a_product_is_tried_once_for_all_processes(tmp_path: Path, monkeypatch: 
     assert first == "b"
     assert set(tried) == set("abc")
     assert chosen(_Library()) == ("b", [])
-    # Another version, or another order of its candidates, is tried anew.
+    # With another version, or another order of its candidates, the trial is repeated.
     for library in (_Library(version=14), _Library(order="bca")):
         again, tried = chosen(library)
         assert again == "b"

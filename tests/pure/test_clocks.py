@@ -1,4 +1,4 @@
-"""Reading the GPU's state, with an NVML that is made up and refuses to change anything."""
+"""Reading the GPU's state from a simulated NVML, which refuses to change anything."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BUS = "0000:18:00.0"
 
 
 class FakeNvml:
-    """One GPU. Asking for anything that is not a question is an error of the test."""
+    """One GPU. Any call that is not a query is an error."""
 
     NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
     NVML_FI_DEV_POWER_INSTANT, NVML_SUCCESS = 186, 0
@@ -53,7 +53,7 @@ class FakeNvml:
         return answers[name]
 
     def _energy(self, handle):
-        """Seventy joules at every question."""
+        """Seventy joules more at every query."""
         self.millijoules += 70_000
         if self.millijoules >= 10**12 + 70_000 * 40:
             self.spent.set()
@@ -93,7 +93,7 @@ def test_state_is_read_before_during_and_after() -> None:
 
 
 def energy_of(nvml: FakeNvml) -> EnergyRow:
-    """Energy of a window in which the counter was asked forty times, a tenth of a second apart by the host's clock."""
+    """Energy of a window in which the counter was read forty times, 0.1 s apart by the host's clock."""
     ticks = itertools.count(0.0, 0.05)
     with Watch(BUS, interval_s=0.001, library=nvml, now=lambda: next(ticks)) as watch:
         assert watch.conditions is not None

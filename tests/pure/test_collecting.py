@@ -1,4 +1,6 @@
-"""Collecting evidence: what is done is not done again, nothing is mixed, time is kept, and what ends early is kept."""
+"""Collecting evidence: completed parts are not repeated, runs are not mixed, the time limit holds,
+partial results stay.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ PARTS = [part("batched", (0, 3), makes="l.npz"), part("fused", needs="l.npz"), D
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A folder, and processes that are made up: each writes what a plan says, or else what is right."""
+    """A folder, and simulated processes: each writes what a plan says, or else a valid result."""
 
     class World:
         def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Joules of a window, by a counter that is renewed ten times a second, on a clock that no test waits for."""
+"""Joules of a window, from a counter that is updated ten times a second, on a simulated clock."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.pure.test_records import make
 
 
 class FakeGpu:
-    """Power by time; the counter has what was used until its last renewal."""
+    """Power over time; the counter has the energy used until its last update."""
 
     def __init__(self, power: Callable[[float], float] = lambda now: 700.0, renewed_s: float = 0.1) -> None:
         self.now_s, self.renewed_s, self.power = 1000.037, renewed_s, power
@@ -45,7 +45,7 @@ class FakeGpu:
 
 def window(gpu: FakeGpu, seconds: float) -> EnergyRow:
     meter = EnergyMeter(gpu.joules, gpu.watts, gpu.now)
-    meter.look()  # none is open: nothing is asked
+    meter.look()  # no window is open: nothing is read
     assert gpu.asked == 0
     with meter.window():
         gpu.spend(meter, seconds)

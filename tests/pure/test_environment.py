@@ -1,4 +1,4 @@
-"""Where a run happened: the commit of a checkout, or the one that an image names."""
+"""Where a run happened: the commit of a checkout, or the one that a container image names."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_changed_file_may_have_a_name_that_is_no_text(checkout: Path) -> None:
 def test_outside_of_a_checkout_the_environment_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bool
 ) -> None:
-    if broken:  # a copy of a checkout whose objects stayed behind
+    if broken:  # a copy of a checkout without its objects
         (tmp_path / ".git").mkdir()
     monkeypatch.delenv("FLUXPERF_COMMIT", raising=False)
     assert commit(tmp_path) == (None, None)
@@ -69,11 +69,11 @@ def test_the_machine_names_what_the_device_says() -> None:
 
 
 class NvmlError(Exception):
-    """The error of NVML where it cannot answer."""
+    """NVML's error if it cannot answer."""
 
 
 def nvml(release: Any = "580.159.04", cuda: int | None = 13000) -> SimpleNamespace:
-    """A made-up NVML; without a CUDA version it is one that is too old to tell."""
+    """A simulated NVML; without a CUDA version it is one that is too old to report it."""
 
     def version() -> int:
         if cuda is None:
@@ -90,7 +90,7 @@ def nvml(release: Any = "580.159.04", cuda: int | None = 13000) -> SimpleNamespa
 
 @pytest.fixture
 def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A stand-in that prints another driver than NVML, and the only program on the path."""
+    """A stand-in that prints another driver version than NVML, and is the only program on the path."""
     program = tmp_path / "nvidia-smi"
     program.write_text("#!/bin/sh\necho '| NVIDIA-SMI 535.1   Driver Version: 535.10   CUDA Version: 12.2 |'\n")
     program.chmod(0o755)

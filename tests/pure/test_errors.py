@@ -1,4 +1,4 @@
-"""The error tree, and what messages say."""
+"""The error tree, and the texts of messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROWS = [
 
 
 def _drawn() -> dict[str, str]:
-    """Parent of every class in the docstring's tree, by how far it is indented."""
+    """Parent of every class in the docstring's tree, by its indentation."""
     parents, above = {}, []
     for column, name in ROWS:
         while above and above[-1][0] >= column:

@@ -1,4 +1,4 @@
-"""The one writer: whole files or none, what may not be replaced, and every moment at which writing can fail."""
+"""The writer: complete files or none, files that may not be replaced, and failures at every step of writing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def mode(path: Path) -> int:
 
 @contextmanager
 def full_after(nbytes: int) -> Iterator[None]:
-    """A region in which no file gets longer: the system takes a part of what is written, as a full disk does."""
+    """A region in which no file can grow: the system writes only a part, as on a full disk."""
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, limit[1]))
     try:
@@ -40,7 +40,7 @@ def names(folder: Path) -> list[str]:
 
 
 def placed(path: Path, content: bytes) -> None:
-    """The same by a finished file that is moved."""
+    """The same writing, by moving a finished file."""
     made = next(above for above in path.parents if above.is_dir()) / "made"
     made.write_bytes(content)
     try:
@@ -175,7 +175,7 @@ print("after")
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link"])
 @pytest.mark.parametrize("to", ["file", "pipe"])
 def test_standard_output_is_written_in_order_wherever_it_goes(tmp_path: Path, name: str, to: str) -> None:
-    """A file behind it is neither replaced, nor emptied, nor written over."""
+    """A file that standard output is redirected to is neither replaced, nor truncated, nor overwritten."""
     (tmp_path / "link").symlink_to("/dev/stdout")
     command = [sys.executable, "-c", PROGRAM, name]
     if to == "pipe":
@@ -227,7 +227,7 @@ def test_a_file_that_may_not_be_written_is_not_replaced(tmp_path: Path, write: W
 
 
 def test_what_may_not_be_written_is_asked_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same for root, whom the system lets write everything."""
+    """The same for root, who may write everything."""
     path = tmp_path / "file"
     path.write_bytes(b"old")
     monkeypatch.setattr(os, "access", lambda *_: False)
@@ -346,7 +346,7 @@ def test_asking_whether_a_file_could_be_written_makes_folders_only(tmp_path: Pat
 
 @pytest.mark.parametrize("had", [None, b"first\n", b"first\ntorn"])
 def test_a_line_that_does_not_fit_leaves_nothing(tmp_path: Path, had: bytes | None) -> None:
-    """The system takes a part of it, as a disk that fills up does."""
+    """The system writes only a part of it, as a disk that becomes full does."""
     path = tmp_path / "file"
     if had is not None:
         path.write_bytes(had)

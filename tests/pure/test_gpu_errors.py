@@ -1,4 +1,4 @@
-"""A fault of a GPU or its libraries is one message that says what to do, and the command exits with 2."""
+"""An error of a GPU or its libraries gives one message that says what to do, and exit code 2."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from fluxperf.errors import DeviceError
 
 
 class CudaError(RuntimeError):
-    """Stands for CuPy's error of a CUDA call."""
+    """Replaces CuPy's error of a CUDA call."""
 
 
 class FullError(Exception):
-    """Stands for CuPy's error of an allocation."""
+    """Replaces CuPy's error of an allocation."""
 
 
 def _stand_in(
     monkeypatch: pytest.MonkeyPatch, capability=(9, 0), failure: str = "", full: bool = False, limit: int = 0
 ) -> None:
-    """A CuPy without a GPU, as far as opening a device goes."""
+    """A CuPy without a GPU, with everything that opening a device needs."""
 
     def check(*_: Any) -> Any:
         if failure:
@@ -55,7 +55,7 @@ def _stand_in(
 
 
 def _without(monkeypatch: pytest.MonkeyPatch, package: str, error: Exception) -> None:
-    """Importing a package, or anything of it, fails."""
+    """Makes the import of a package and of its modules fail."""
 
     class Failing:
         @staticmethod
@@ -134,7 +134,7 @@ def test_libraries_that_are_missing(monkeypatch: pytest.MonkeyPatch, library: An
     ["device.gpu import available", "device import load_libraries", "nvrtc.loader import _nvrtc"],
 )
 def test_cupy_is_imported_where_the_home_folder_cannot_be_written(tmp_path, monkeypatch, call):
-    """It makes a folder for its cache as it is imported."""
+    """CuPy creates a folder for its cache when it is imported."""
     (tmp_path / "file").write_text("")
     program = f"import sys; from fluxperf.engine.{call}; {call.split()[-1]}(); print('cupy' in sys.modules)"
     monkeypatch.delenv("CUPY_CACHE_DIR", raising=False)

@@ -1,4 +1,4 @@
-"""Capturing: what is counted, what is cleaned up after an error, and what kernels around a step are given."""
+"""Capturing: counts, cleanup after an error, and arguments of the kernels around a step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fluxperf.errors import ArgumentError, DeviceError
 
 
 class DriverError(RuntimeError):
-    """Stands in for CuPy's error of a runtime call."""
+    """Replaces CuPy's error of a runtime call."""
 
 
 class Stream:
@@ -38,7 +38,7 @@ class Stream:
 
 
 class Pool:
-    """Blocks from the driver, free or not, as CuPy's pool counts them."""
+    """Blocks from the driver, used or free, as CuPy's pool counts them."""
 
     def __init__(self, grow: Any) -> None:
         self.grow, self.blocks, self.free = grow, 0, 0
@@ -47,7 +47,7 @@ class Pool:
         try:
             self.grow(nbytes)
         except DriverError:
-            self.free = self.blocks = 0  # the pool's answer: it lets go of what is free, and tries again
+            self.free = self.blocks = 0  # the pool's reaction: it releases free blocks, and tries again
             return
         self.blocks += nbytes
 

@@ -1,4 +1,4 @@
-"""Plans of the launches that make heads: every token by one block, every head and column of it by one lane."""
+"""Plans of `qkv_heads` launches: each token is processed by one block, each of its heads and columns by one lane."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STREAMS: dict[str, Any] = {"lengths": [(5,), (4, 9), (1, 16), (33, 2), (0, 3)]}
 
 
 def check_heads(plan, lengths: Sequence[int], per_block: int, heads: int, dim: int, w: int) -> None:
-    """Every token of every stream by one block, and every head and column of it by one lane."""
+    """Checks that each token is processed by one block, and each of its heads and columns by one lane."""
     seen = [
         (place[-1] + token)
         for index, place in enumerate(plan.streams)

@@ -1,4 +1,4 @@
-"""The host device is as strict as a GPU: nothing leaves it unseen, views only, memory counted."""
+"""The host device is as strict as a GPU: no uncounted copies, only views, memory counted."""
 
 from __future__ import annotations
 

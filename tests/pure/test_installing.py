@@ -1,4 +1,4 @@
-"""The command that installs an extra names where fluxperf came from."""
+"""The command that installs an extra names the source that fluxperf was installed from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kernels that are timed by themselves: which, on which operands, and how many bytes. Their twins stand in for them."""
+"""Kernels that are timed alone: which ones, with which operands, and their bytes. Twins replace them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMES = {dtype: kernel_times.kernels(DEVICE, dtype) for dtype in kernel_times.DT
 ALONE = [(name, dtype) for dtype, found in NAMES.items() for name in found if "with bias" not in name]
 TINY = WORKLOAD_SIZES["tiny"]
 
-#: Names that records have carried since they were first measured.
+#: Kernel names in all records so far.
 RECORDED = [
     "layer_norm", "modulate", "gated_residual", "gelu", "silu", "scale", "rms_norm", "apply_rope", "transpose_heads",
     "concat_tokens", "softmax", "cast", "euler_step",

@@ -1,4 +1,4 @@
-"""The ladder as text: what it says of processes and of clocks that were held down."""
+"""The ladder as text: its sentences on processes and on throttled clocks."""
 
 from __future__ import annotations
 

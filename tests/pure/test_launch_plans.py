@@ -1,4 +1,4 @@
-"""Plans of launches: every element is written once, from the places where its operands lie, whatever the sizes."""
+"""Plans of launches: every element is written once, from the right places of its operands, for all sizes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.pure.launches import (
     view,
 )
 
-#: Samples, tokens and width: one more and one less than threads, packs, groups and blocks hold, and nothing at all.
+#: Samples, tokens and width: one more and one less than threads, packs, groups and blocks hold; and zero.
 SIZES = [
     (1, 1, 8), (2, 3, 64), (1, 4, 64), (3, 5, 72), (2, 9, 257), (1, 13, 1024), (2, 6, 1032), (1, 2, 3072), (1, 7, 3080),
     (2, 130, 16), (1, 3, 1), (2, 5, 7), (1, 1, 12_288), (2, 2, 12_296), (1, 0, 64), (0, 4, 64), (2, 3, 0),
@@ -36,7 +36,7 @@ SIZES = [
 
 
 def check(visits: Visits, out: Sequence[int], *operands: Layout) -> None:
-    """Each element of the result is written once, and each operand, spread over the result, read where it lies."""
+    """Checks that each result element is written once, and that its operands are read at the right places."""
     order = np.argsort(visits.written, kind="stable")
     assert np.array_equal(visits.written[order], np.arange(math.prod(out))), "each element once"
     for found, operand in zip(visits.read, operands, strict=True):
@@ -47,7 +47,7 @@ def check(visits: Visits, out: Sequence[int], *operands: Layout) -> None:
 
 
 def vector(layout: Layout) -> Layout:
-    """[B, D] as [B, 1, D], which is spread over tokens."""
+    """[B, D] as [B, 1, D], which is broadcast over tokens."""
     (batch, width), (by_sample, along) = layout.shape, layout.strides
     return Layout((batch, 1, width), (by_sample, 0, along), layout.dtype)
 
@@ -138,7 +138,7 @@ def test_quantize_rows(size, dtype, made, aligned) -> None:
 
 
 def turns(plan, tail, team: int) -> Visits:
-    """Of a team that holds a row, of warps with a token each, or of a block."""
+    """Kinds of plans: a team per row, a warp per token, or a block per row."""
     version = plan.entry.rpartition("_")[2]
     if version.startswith("t"):
         return tokens_in_turns(plan, 1, team, int(version[1:]), tail)
@@ -285,7 +285,7 @@ def test_boxes(shape, itemsize, alignment) -> None:
 
 
 def test_axes_of_one_index_count_for_nothing() -> None:
-    """Whatever their stride: it is never taken."""
+    """Their stride is never used."""
     assert merged((2, 1, 3, 1, 4), [(100, 7, 30, 9, 1)]) == ([2, 3, 4], [[100, 30, 1]])
     assert merged((1, 2, 1, 4), [(5, 4, 77, 1), (9, 8, 3, 2)]) == ([8], [[1], [2]])
 
@@ -299,7 +299,7 @@ def test_boxes_that_are_too_many() -> None:
 
 
 def test_wide_accesses_need_every_row_at_sixteen_bytes() -> None:
-    """One operand whose rows are not is enough for single elements."""
+    """One operand with misaligned rows is enough to fall back to single elements."""
     size, vectors = (2, 3, 64), dense((2, 64), BF16)
     odd, odd_vectors = view(size, BF16, 1), view((2, 64), BF16, 1)
     assert plans.modulate(dense(size, BF16), vectors, vectors, True).entry == "modulate_bf16_w8"

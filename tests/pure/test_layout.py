@@ -1,4 +1,4 @@
-"""Recognizing two halves of one array: whatever is recognized reads as the concatenation."""
+"""Recognizing two halves of one array: if they are recognized, the array equals their concatenation."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_what_is_recognized_is_the_concatenation(shape: tuple[int, int, int], da
 
 
 def test_an_owner_is_an_identity_not_an_address() -> None:
-    """Arrays that lie side by side in memory, as CUDA's pool may place them, are not halves of anything."""
+    """Arrays that are adjacent in memory, as CUDA's pool may place them, are not halves of one array."""
     device = HostDevice()
     memory = np.zeros((2, 3, 4), np.float32)
     first, second = HostArray(device, memory[:, :2]), HostArray(device, memory[:, 2:])

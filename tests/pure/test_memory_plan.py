@@ -1,4 +1,4 @@
-"""Plans of memory budgets: within the budget, as much as possible stays, what is streamed is spread evenly."""
+"""Plans of memory budgets: within the budget, as much as possible resident, streamed units spread evenly."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_plan_is_never_above_its_room(demand, products, room) -> None:
 
 @given(demands, products, st.integers(0, 60_000))
 def test_as_much_stays_as_fits(demand, products, room) -> None:
-    """With one streamed unit less, in the same number of slots, it would not fit; nothing is streamed if all fits."""
+    """One streamed unit less would not fit in the same number of slots; nothing is streamed if everything fits."""
     plan = plan_or_none(demand, products, room)
     if plan is None or not plan.streamed:
         return
@@ -114,7 +114,7 @@ def test_what_is_streamed_is_spread_evenly(count, data) -> None:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_units_and_the_rest_are_all_weights(name) -> None:
-    """Each parameter is counted once; units differ by little, as slots are of one size."""
+    """Each parameter is counted once; units have nearly equal sizes, because all slots have one size."""
     config = config_named(name)
     demand = demand_of(config, Form(2), HEADLINE)
     numbers = sum(math.prod(shape) for shape in parameters(config).values())
@@ -130,7 +130,7 @@ def test_units_and_the_rest_are_all_weights(name) -> None:
 
 
 def test_schnell_in_fp8_at_16_gb() -> None:
-    """The modulation projection stays, and what is streamed is less than a step of 75 ms copies at 50 GB/s."""
+    """The modulation projection stays, and a step of 75 ms can copy the streamed bytes at 50 GB/s."""
     demand = demand_of(config_named("schnell"), FP8, HEADLINE, 256 << 20, lambda size: 12 * min(size, 1 << 27))
     plan = planned(demand, FP8, 4, 15 * GB, GB)
     assert not plan.pieces

@@ -1,4 +1,4 @@
-"""Merging processes: samples stay apart, what is exact must agree, and what differs is named."""
+"""Merging processes: samples stay separate, exact values must agree, and differences are named."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_samples_of_processes_stay_apart() -> None:
 
 
 def test_cycles_clock_and_joules_stay_with_their_process() -> None:
-    """A process whose window was too short has no joules: an empty list keeps the others in their places."""
+    """A process whose window was too short has no joules: an empty list keeps the positions of the others."""
     clocked = {"cycles": {"denoise": [[3e8]]}, "clock_hz": {"denoise": [[1.5e9]]}}
     first = process([0.2], **clocked, energy_j={"denoise": [[140.0]], "step": [[35.0]]})
     second, third = process([0.2], **clocked), process([0.2], energy_j={"denoise": [[141.0]], "step": [[36.0]]})
@@ -102,7 +102,7 @@ def test_noisy_numbers_may_differ() -> None:
 
 
 def test_a_pool_of_a_gpu_may_have_a_little_more_in_one_process() -> None:
-    """512 bytes of 24.5 GB, as two processes of `captured` had on an H100; more than a percent is a finding."""
+    """512 bytes of 24.5 GB, as between two processes of `captured` on an H100; more than one percent is an error."""
 
     def one(peak: int, ran_as: str = "kernel") -> Record:
         return replace(make("captured"), ran_as=ran_as, totals=replace(TOTALS, peak_bytes=peak))

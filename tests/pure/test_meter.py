@@ -1,4 +1,4 @@
-"""The op meter: leaves only, under their section and surroundings, with the specification's bytes and operations."""
+"""The op meter: leaf ops only, by section and composed op, with the specification's bytes and operations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fluxperf.workloads import prepare, workload_named
 
 
 class Ticking(HostDevice):
-    """A host device whose clock moves one second at each look."""
+    """A host device whose clock advances one second per query."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,12 +80,12 @@ def test_the_device_is_occupied_before_each_op_that_is_timed(ticking: Ticking, m
     monkeypatch.setattr(Ticking, "occupy", lambda self: seen.append(self.now), raising=False)
     vector = _array(ticking, 2, 8)
     bound.ops["double"].norm_modulate(_array(ticking, 2, 5, 8), vector, vector)
-    assert len(seen) == meter.calls == 2  # layer norm and modulate, and not what they are parts of
+    assert len(seen) == meter.calls == 2  # layer norm and modulate, but not the composed op
     assert seen == [1_000_000_000, 3_000_000_000], "before the mark that the op's time begins at"
 
 
 def test_a_program_that_rests_on_the_host_is_timed_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work of the host while a device is kept busy would be missing from the op's time."""
+    """The host's work while a device is kept busy would be missing from the op's time."""
     occupied: list[str] = []
     for rung in ("baseline", "broadcast"):
         prepared = prepare(rung, workload_named("tiny"), device="host")

@@ -1,4 +1,4 @@
-"""The metric table: every number of a record has a row; a new metric needs that row and its collector."""
+"""The metric table: every value of a record has a row; a new metric needs only a row and a collector."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Observers: told of every seam in order, whatever is raised; scopes nest; ranges run without a tool."""
+"""Observers: called at every seam in order, also on exceptions; scopes nest; ranges work without a tool."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ X = np.ones((1, 3, 4), np.float32)
 
 
 class Diary:
-    """Writes down what it is told."""
+    """Records its calls."""
 
     def __init__(self, name: str = "", into: list[str] | None = None) -> None:
         self.name, self.lines = name, [] if into is None else into
@@ -161,7 +161,7 @@ def test_ranges_run_without_a_tool(device: HostDevice) -> None:
 
 
 class Domain:
-    """Writes down what NVTX would be told."""
+    """Records what NVTX would receive."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []

@@ -1,4 +1,4 @@
-"""The phase table: every rung binds, and names only what it changes."""
+"""The phase table: every rung can be bound, and names only its changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scratch memory of products: one per stream, of a bounded number of streams."""
+"""Workspaces of products: one per stream, for a limited number of streams."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fluxperf.engine.device.cublaslt import CublasLt
 
 
 def _products(made: list[Any]) -> tuple[CublasLt, SimpleNamespace, list[tuple[int, int]]]:
-    """Products whose library only writes down workspace and stream."""
+    """Products of a library that only records workspace and stream."""
     device = SimpleNamespace(stream=SimpleNamespace(ptr=0))
     launched: list[tuple[int, int]] = []
 
@@ -50,12 +50,12 @@ def test_a_program_with_many_streams_keeps_a_few() -> None:
 
 
 def test_trials_leave_no_memory_behind() -> None:
-    """A process that tries ways holds as much as one that finds them chosen: what is gated is the same in both."""
+    """A process that runs trials holds as much memory as one that finds stored choices, so gated peaks agree."""
     made: list[Any] = []
     products, device, launched = _products(made)
 
     def library() -> None:
-        for stream in (7, 8):  # the second one is what works beside the first
+        for stream in (7, 8):  # the second one is used for parallel work
             device.stream.ptr = stream
             products._launch(0, (0, 0, 0), SimpleNamespace(ptr=0), 0, 0, 0)
 

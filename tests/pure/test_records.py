@@ -1,4 +1,4 @@
-"""Records files: what is written is read, and whatever happened to a file spoils only the lines that it happened to."""
+"""Records files: what is written can be read, and damage affects only the damaged lines."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_records_are_immutable() -> None:
 
 
 def test_field_names_of_schema_1_are_fixed() -> None:
-    """A later version adds fields and renames none: rows written today must be read then."""
+    """Later versions may add fields but rename none, so that today's records stay readable."""
     names = {field.name for field in msgspec.structs.fields(Record)}
     assert names >= {
         "schema",

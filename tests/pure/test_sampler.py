@@ -135,7 +135,7 @@ def test_batch_is_back_to_back_and_finds_its_caches_warm() -> None:
 
 
 def test_the_device_is_kept_busy_for_as_long_as_giving_takes() -> None:
-    """4 ms to give: the first batch is exposed, and times the host; the next are not."""
+    """4 ms to submit: the first batch measures the host; the next do not."""
     device = FakeDevice()
     (series,) = batch([Call(device, device.kernel)], 400, Sampling(3), now=device.now)
     assert series.warmup_s[0] > 7e-6
@@ -213,7 +213,9 @@ def test_a_sample_of_several_generations_is_their_mean() -> None:
 
 
 def test_a_gpus_warm_up_ends_when_cycles_and_clock_are_steady() -> None:
-    """A rested card: its clock falls for four seconds, then dithers by 4 %, which no rule of seconds calls settled."""
+    """A cool card: its clock falls for four seconds, then varies by 4 %, which no rule on seconds
+    accepts as settled.
+    """
     falling, dithering = [1.98e9 - 0.02e9 * index for index in range(20)], [1.5e9, 1.56e9] * 30
     device = ClockedDevice(falling + dithering)
     (samples,) = interleave([Variant(device, device.work([3e8]))], Sampling(3), now=device.now)

@@ -1,4 +1,4 @@
-"""Outside of a checkout the defaults are those that come with the package."""
+"""Outside of a checkout, the package's own default files are used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slots of a GPU on stand-ins for its streams: in no order of execution does a block read what is not its own."""
+"""Slots of a GPU on simulated streams: in no execution order does a block read another unit's bytes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Event:
 
 
 class Stream:
-    """Work in order; each piece begins only when the one before is done, and when what it waits for is."""
+    """Work in order; each piece starts only after the previous one and the events that it waits for."""
 
     def __init__(self) -> None:
         self.work: list[tuple[Callable[[], bool], Callable[[], Any]]] = []
@@ -52,7 +52,7 @@ class Stream:
 
 
 class Buffer:
-    """Memory that a stream of an earlier owner may still write, and that a copy fills in two moves."""
+    """Memory that a stream of an earlier owner may still write, and that a copy fills in two parts."""
 
     def __init__(self, gpu: Gpu) -> None:
         self._gpu, self.content, self.data = gpu, "", self
@@ -64,7 +64,7 @@ class Buffer:
 
 
 class Gpu:
-    """A device of three streams: nothing that it is given is done before `run`, which takes any order that may be."""
+    """A device with three streams: submitted work runs only in `run`, in any order that the streams allow."""
 
     def __init__(self) -> None:
         self.stream, self.second, self.copies = Stream(), Stream(), Stream()
@@ -91,9 +91,9 @@ class Gpu:
         return made
 
     def read(self, buffer: Buffer, expected: str, joins: bool = True) -> None:
-        """Work of a block: on both compute streams, begun and ended, as `CudaDevice.beside` orders it.
+        """Work of a block: on both compute streams, started and ended in the order of `CudaDevice.beside`.
 
-        Work that fails while it is given to the device is not joined.
+        Work that fails while it is submitted is not joined.
         """
         forked, joined = Event(), Event()
         forked.record(self.stream)
@@ -115,7 +115,7 @@ class Gpu:
 
 
 def forwards(gpu: Gpu, blocks: list[int], slots: int, leave: int | None = None, times: int = 4) -> None:
-    """Forwards over blocks with so many streamed units each; one of them fails in the block ``leave``."""
+    """Forwards over blocks with the given numbers of streamed units; one of them fails in the block ``leave``."""
     total = sum(blocks)
     ring = Ring(gpu, gpu.units(total), slots, 8)  # type: ignore[arg-type]
     places = iter(Place(index, 0, (1,), "uint8") for index in range(total))
@@ -163,7 +163,7 @@ def _released_but_once(slot: CudaSlot) -> None:
     ids=["compute does not wait", "no end of reading is marked", "new memory is not waited for", "copies do not wait"],
 )
 def test_without_an_event_some_order_is_wrong(monkeypatch: pytest.MonkeyPatch, call, kept) -> None:
-    """The test above would fail without what it proves."""
+    """Without the event, the test above would fail."""
     monkeypatch.setattr(CudaSlot, call, kept)
     wrong = 0
     for seed in range(20):
@@ -214,7 +214,7 @@ def test_a_fetch_that_is_refused_breaks_nothing() -> None:
 
 
 class _Told:
-    """A device and its slots that note what they are told, in order."""
+    """A device and its slots that record their calls in order."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -238,7 +238,7 @@ class _Told:
 
 
 def test_a_forward_that_begins_anew_waits_and_lets_go_of_every_slot_before_it_is_filled() -> None:
-    """The work of the one before may still read any of them, on any stream."""
+    """The work of the previous forward may still read any of them, on any stream."""
     device = _Told()
     ring = Ring(device, [Fetched(name, np.zeros(1, np.uint8)) for name in "abc"], 2, 8)  # type: ignore[arg-type]
     ring.take([0])

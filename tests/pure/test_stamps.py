@@ -1,4 +1,4 @@
-"""Stamps without a GPU: counters that are planted, written to where a kernel would write them."""
+"""Stamps without a GPU: simulated counters, written to the address that the kernel would write to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROCESSORS = 6
 
 
 def row(cycles: int, nanoseconds: int, skew: int = 0) -> np.ndarray[Any, Any]:
-    """Readings of every multiprocessor; ``skew`` sets their counters apart, as those of a GPU are."""
+    """Readings of every multiprocessor; ``skew`` makes their counters differ, as on a GPU."""
     pairs = [(cycles + skew * index, nanoseconds + index) for index in range(PROCESSORS)]
     return np.array(pairs, np.uint64)
 
@@ -58,7 +58,7 @@ def test_the_host_tells_seconds_only() -> None:
 
 
 class FakeGpu:
-    """Launches of the stamp kernel write planted counters to the address that they are given."""
+    """Launches of the stamp kernel write simulated counters to the given address."""
 
     processors = PROCESSORS
 

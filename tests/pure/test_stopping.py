@@ -1,4 +1,4 @@
-"""The rules of when to stop: known answers, and what holds for any samples."""
+"""The stopping rules: known answers, and properties for any samples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SERIES = st.lists(TIMES, min_size=0, max_size=40)
 
 
 def in_seconds(series: list[list[float]]) -> list[list[Reading]]:
-    """Samples of a device that tells seconds only."""
+    """Samples of a device that reports only seconds."""
     return [[Reading(seconds) for seconds in samples] for samples in series]
 
 
@@ -39,7 +39,7 @@ def test_settled(samples: list[float], answer: bool) -> None:
 
 
 def test_noise_settles_and_a_warming_machine_does_not() -> None:
-    """Ten samples with 10 % noise settle nearly always; the same falling by 5 % a run nearly never."""
+    """Ten samples with 10 % noise nearly always settle; if they also fall by 5 % per run, nearly never."""
     draw = random.Random(0)
     noise = [[draw.gauss(1.0, 0.1) for _ in range(10)] for _ in range(1000)]
     falling = [[value * 0.9**n for n, value in enumerate(samples)] for samples in noise]
@@ -116,7 +116,7 @@ def test_cycles_that_still_change_are_not_steady() -> None:
 
 
 def test_a_gpus_warm_up_goes_on_until_it_is_steady() -> None:
-    """Without bounds of the caller's own: at least what was asked for, then until steady, for ten seconds."""
+    """Without bounds from the caller: at least the requested time, then until steady, for at most ten seconds."""
     warmed, cold = gpu([1.5e9] * 20), gpu([1.5e9] * 2)
     assert warm([warmed], 1, None, 0.0)
     assert not warm([warmed, cold], 1, None, 0.0), "all variants"

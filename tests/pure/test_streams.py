@@ -1,4 +1,4 @@
-"""Streams through the door: bytes that the caller writes chunk by chunk, counted once, refused when sealed."""
+"""Streams through the door: the caller writes bytes chunk by chunk; counted once, refused when sealed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fluxperf.errors import ArgumentError, TransferError
 
 
 def filler(numbers: np.ndarray, calls: list[tuple[int, int]] | None = None):
-    """Writes the bytes of host numbers; notes offset and size of every chunk."""
+    """Writes the bytes of a host array; records offset and size of every chunk."""
     content = np.ascontiguousarray(numbers).reshape(-1).view(np.uint8)
 
     def fill(offset: int, memory: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""Products of our own without a GPU: tensor maps, tiles and walks, what the kernels take, which way is chosen."""
+"""This project's matrix products without a GPU: tensor maps, tiles, traversals, supported operands, and choices."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Array(np.ndarray[Any, Any]):
 
 
 def array(*shape: int, dtype: str = "bfloat16", skipped: int = 0) -> Any:
-    """Zeros from ``skipped`` bytes behind a multiple of 64 on."""
+    """Zeros, ``skipped`` bytes after a multiple of 64."""
     kind = host_dtype(dtype)
     room = np.zeros(int(np.prod(shape)) * kind.itemsize + 128, np.uint8)
     start = -room.ctypes.data % 64 + skipped
@@ -47,7 +47,7 @@ def array(*shape: int, dtype: str = "bfloat16", skipped: int = 0) -> Any:
 
 
 class Driver:
-    """Stands for libcuda: notes what maps are asked for, and fills them with a pattern."""
+    """Replaces libcuda: records the requested maps, and fills them with a pattern."""
 
     def __init__(self, code: int = 0) -> None:
         self.code, self.asked = code, []  # type: ignore[var-annotated]
@@ -123,7 +123,7 @@ def test_a_tile_fits_a_block(tile: Any) -> None:
     assert max(tile.shared(staged) for staged in (True, False)) <= MOST_SHARED
     assert tile.rows % 64 == 0 == tile.columns % 64
     assert tile.threads == 128 * (tile.rows // 64 + 1)
-    # As many registers as an SM has, of threads that multiply and of the first warpgroup's: staged, and finished by it.
+    # All registers of an SM, for threads that multiply and threads of the first warpgroup: staged, and finished by it.
     for of_each, of_first in {2: ((240, 24), (192, 120)), 3: ((160, 32), (136, 104))}[tile.rows // 64]:
         assert 128 * (tile.rows // 64 * of_each + of_first) <= 65536
 
@@ -132,7 +132,7 @@ def test_a_tile_fits_a_block(tile: Any) -> None:
 @pytest.mark.parametrize("tile", EVERY_TILE, ids=lambda tile: tile.name)
 @pytest.mark.parametrize("processors", [132, 114, 7])
 def test_a_walk_comes_to_every_tile_once(tile: Any, shape: tuple[int, int, int], processors: int) -> None:
-    """By the formula of `tile_of` in tiles.cuh; tiles of a second product come behind those of the first."""
+    """By the formula of `tile_of` in tiles.cuh; tiles of a second product follow those of the first."""
     assert fits(tile, *shape)
     blocks, (m, n, k, group, other) = walk(tile, *shape, processors)
     assert other == 0
@@ -181,7 +181,7 @@ def test_what_is_a_matrix(x: Any, expected: Any) -> None:
 
 
 def device(capability: tuple[int, int] = (9, 0)) -> Any:
-    """Takes ways and notes their names; computes nothing."""
+    """Takes implementations and records their names; computes nothing."""
     noted: list[tuple[str, list[str]]] = []
 
     def run(what: str, ways: dict[str, Any], version: str) -> Any:
@@ -247,7 +247,7 @@ def test_other_architectures_keep_the_library(capability: tuple[int, int]) -> No
 
 
 def ticking(tmp_path: Path) -> Any:
-    """A device whose work takes as many seconds as it says."""
+    """A device on which work takes the seconds that it states."""
     on = SimpleNamespace(now=0.0, launches=5, choices_kept=Choices("gpu", tmp_path), quiet=lambda: None)
     on.occupy = lambda: None
     on.mark = lambda: on.now
@@ -300,7 +300,7 @@ def test_a_tie_is_not_the_librarys(tiles: float, taken: str, tmp_path: Path) -> 
 
 
 def test_what_was_too_slow_to_be_tried_is_no_tie(tmp_path: Path) -> None:
-    """The library takes longer in its turns than in the run that the others were left out by."""
+    """The library takes longer in its turns than in the single run that excluded the others."""
     on, ran = ticking(tmp_path), []
 
     def work(name: str) -> str:
@@ -324,7 +324,7 @@ def test_a_single_way_is_not_tried(tmp_path: Path) -> None:
 
 
 def test_ways_are_judged_on_a_hot_card(tmp_path: Path) -> None:
-    """The library is the quicker one for the first half second, and the slower one for ever after."""
+    """The library is quicker for the first half second, and slower from then on."""
     on = ticking(tmp_path)
 
     def work(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The door: what is written down, what is refused, and what a sealed region does."""
+"""The door: what it records, what it refuses, and the effect of a sealed region."""
 
 from __future__ import annotations
 

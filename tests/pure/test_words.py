@@ -1,4 +1,4 @@
-"""Counted things in sentences."""
+"""Numbers with their nouns in sentences."""
 
 from __future__ import annotations
 

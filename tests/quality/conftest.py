@@ -1,4 +1,4 @@
-"""Fixtures of the quality tests: the reference of ``tiny``, and figures of rungs and of types of layers."""
+"""Fixtures of the quality tests: the reference of ``tiny``, and figures of rungs and layer types."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def expected() -> list[Reference]:
 
 @pytest.fixture
 def of_rung(expected: list[Reference]) -> Callable[..., Figures]:
-    """Gives the figures of a rung, of the same weights unless told otherwise."""
+    """Returns the figures of a rung, with the same weights unless others are given."""
 
     def figures(name: str, source: WeightSource = SOURCE) -> Figures:
         device = HostDevice()
@@ -37,7 +37,7 @@ def of_rung(expected: list[Reference]) -> Callable[..., Figures]:
 
 @pytest.fixture
 def of_layers(expected: list[Reference]) -> Callable[[Layers], Figures]:
-    """Gives the figures of a rung that is in e4m3 where some layers are."""
+    """Returns the figures of a rung with some layers in e4m3."""
 
     def figures(layers: Layers) -> Figures:
         device = HostDevice()

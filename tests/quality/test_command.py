@@ -1,4 +1,4 @@
-"""The command in its tiny form: it runs, and writes what it says."""
+"""The command in its tiny form: it runs, and writes its results."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_everything_is_measured_by_default(tmp_path, capsys) -> None:
 
 @pytest.mark.peer
 def test_weights_of_a_checkpoint(tmp_path) -> None:
-    """The same numbers as the synthetic ones, so the same figures."""
+    """The same values as the synthetic weights, so the same figures."""
     pytest.importorskip("diffusers")
     from benchmarks.same_weights import of_source
     from fluxperf.engine.device.host import HostDevice

@@ -1,4 +1,4 @@
-"""docs/fp8.md: its tables are the committed files, and its types of layers those that are measured."""
+"""docs/fp8.md: its tables show the committed files, and its layer types are the measured ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_there_is_a_table_and_every_type_is_told_of() -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_fp8_is_not_worse_than_the_peer(name: str) -> None:
-    """The like form of the peer, on the same numbers: within 5 %, which no user can see."""
+    """Compared with the corresponding form of the peer, on the same inputs: within 5 %."""
     result = read(ROOT / name)
     ratios = {(ratio.of, ratio.against): ratio for ratio in result.ratios}
     ratio = ratios["fp8", "diffusers-fp8-exact"]

@@ -1,4 +1,4 @@
-"""Figures of runs: what they are made of, and that they see what is wrong."""
+"""Figures of runs: their definition, and that they detect wrong results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIGMAS = (1.0, 0.5, 0.0)
 
 
 def turned(x: np.ndarray, angle: float) -> np.ndarray:
-    """Rotated in the plane of its two numbers."""
+    """Rotated in the plane of its two elements."""
     return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ x
 
 
@@ -174,7 +174,7 @@ def test_errors_are_those_of_the_precision(of_rung, measure) -> None:
         figures = of_rung(name)
         largest[name] = max(map(max, figures.forward))
         measure("quality, forward error", name, largest[name])
-        # In float32 a rung may be its reference to the bit: a BLAS says nothing of the order in which it sums.
+        # In float32 a rung may equal its reference bit by bit: a BLAS does not define its order of summation.
         assert min(map(min, figures.forward)) > 0 or name in ("baseline", "broadcast")
         assert max(x[-1] for x in figures.latents) <= largest[name], "the noise in the latents is exact"
     assert max(largest["baseline"], largest["broadcast"]) < 2e-6

@@ -1,4 +1,4 @@
-"""Types of layers in e4m3, one at a time: each is what it says, and its error is its own."""
+"""Layer types in e4m3, one at a time: each quantizes the right layers, and has its own error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fluxperf.workloads import placed
 from tests.model.graph_host import GraphHost
 from tests.quality.conftest import SOURCE
 
-#: Types that are of one kind of layer; the others are several of them.
+#: Types that consist of one kind of layer; the others consist of several.
 SINGLE_TYPES = [name for name in LAYERS if name not in ("products", "all")]
 NOTHING = Layers(())
 
@@ -154,7 +154,7 @@ def test_what_is_made_plain_is_the_same_number() -> None:
 
 
 def test_codes_of_a_gpu_are_looked_up() -> None:
-    """CuPy has no e4m3: its numbers are bytes there. The same expressions, on NumPy's arrays."""
+    """CuPy has no e4m3, so its arrays hold bytes. The same expressions, on NumPy arrays."""
     x = fp8._quantized(np.linspace(-3, 3, 64, dtype=np.float32).reshape(2, 32))
     codes = np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float32)
     looked_up = plain._numbers(Quantized(x.data.view(np.uint8), x.scale), decoded=codes)

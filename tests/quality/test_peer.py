@@ -1,4 +1,4 @@
-"""diffusers on our weights, in both precisions and both loops."""
+"""diffusers on fluxperf's weights, in both precisions and both loops."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_the_peer_is_as_far_off_as_we_are(expected, of_rung, measure) -> None:
 
 
 def test_rounded_timesteps_cost_more_than_anything_else(expected) -> None:
-    """The levels are 1, 3/4, 1/2, 1/4: of 1000, 750, 500 and 250 bfloat16 has all but 750."""
+    """The levels are 1, 3/4, 1/2, 1/4: of 1000, 750, 500 and 250, bfloat16 represents all but 750."""
     exact, rounded = of_form("diffusers-exact", expected), of_form("diffusers", expected)
     for plain, worse in zip(exact.forward, rounded.forward, strict=True):
         assert [worse[step] for step in (0, 2, 3)] == [plain[step] for step in (0, 2, 3)]

@@ -1,4 +1,4 @@
-"""Timelines of the shapes that a page must withstand: everything at once, very many events, hostile names."""
+"""Timelines that a page must handle: all kinds of items, very many events, hostile names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def pid(number: int = 100) -> int:
 
 
 class Making:
-    """Rows of a timeline, which `done` attributes."""
+    """Rows of a timeline; `done` attributes them to ranges."""
 
     def __init__(self, source: str = "made.sqlite") -> None:
         self.source = source
@@ -62,7 +62,7 @@ class Making:
         size: int = 0,
         called_for: int = 2 * US,
     ) -> None:
-        """A launch call, and its work."""
+        """Adds a launch call and its work."""
         number = self.call("cudaLaunchKernel", call_at, call_at + called_for, process=process, thread=thread)
         shape = (64, 1, 1, 128, 1, 1) if kind == "kernel" else ()
         full = f"void {name}<float>(float*)" if kind == "kernel" else ""
@@ -85,7 +85,7 @@ class Making:
         )
 
     def wait(self, name: str, start: int, end: int, *, blocks: bool = True, process: int = 100) -> None:
-        # A call of this name tells nothing, so the record's own words and type stand.
+        # A call of this name proves nothing, so the record's own words and type are used.
         number = self.call("cudaDoes", start, end, process=process)
         self.syncs.append(Sync(name, blocks, start, end, pid(process), 0, 7, number))
 
@@ -136,7 +136,7 @@ def everything(text: str = "") -> Timeline:
 
 
 def many(kernels: int, steps: int = 4, seed: int = 0, per_op: int = 16) -> Timeline:
-    """Steps of 57 blocks and six ops each, with so many launches in all, some of them copies that are waited for."""
+    """Steps of 57 blocks and six ops each, with a given number of launches; some are copies with waits."""
     rng = random.Random(seed)
     made = Making("many.sqlite")
     names = [f"gemm_bf16_{a}x{b}_stages_{c}" for a in (64, 128) for b in (64, 256) for c in (3, 4)]

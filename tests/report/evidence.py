@@ -1,4 +1,4 @@
-"""Records of several machines with all other evidence that a report may be given: made up, and whole."""
+"""Synthetic records of several machines, with all other evidence that a report can show."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CEILINGS = [
 
 
 def ladder(**changes: object) -> list[Record]:
-    """The whole ladder on a GPU, with op rows that need less time than the rung takes."""
+    """The whole ladder on a GPU, with op rows that add up to less time than the step takes."""
     records = []
     for rung, seconds in GPU_SECONDS.items():
         record = on_gpu(rung, seconds, **changes)
@@ -101,7 +101,7 @@ def verdict(*rows: Row) -> Verdict:
 
 
 def points(commits: int, metrics: int = 1, rung: str = "fused") -> list[Point]:
-    """A course with steps: every value is its level within one percent, without a random number."""
+    """A history with steps: every value is within one percent of its level, without random numbers."""
     found = []
     for metric in range(metrics):
         for number in range(commits):
@@ -133,7 +133,7 @@ def course(commits: int, metrics: int = 1) -> History:
 
 
 def everything(*more: Record) -> tuple[list[RecordsFile], Extras]:
-    """Files and evidence of a page that shows all there is: a sample, a missing rung, mixed machines, every part."""
+    """Files and evidence of a page that shows everything: a sample, a missing rung, mixed machines, every part."""
     other = msgspec.structs.replace(LAPTOP, cpu="Intel Xeon 8488C")
     here = [*twins("tensorcore"), make(machine=other), *more]
     files = files_of(*here, problems=("a.jsonl, line 3: torn " + "y" * 300,))

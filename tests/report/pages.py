@@ -1,4 +1,4 @@
-"""Synthetic records, and a page parsed back into what a reader sees."""
+"""Synthetic records, and a page parsed into the text that a reader sees."""
 
 # The page writes ranges with an en dash and ratios with a multiplication sign.
 
@@ -122,7 +122,7 @@ def workload(name: str = "tiny", **changes: Any) -> WorkloadRow:
 
 
 def rows_of(blocks: tuple[int, int], *, copying: bool) -> tuple[list[BlockRow], list[LedgerRow]]:
-    """Blocks and ledger of one forward with so many double and single blocks."""
+    """Blocks and ledger of one forward with given numbers of double and single blocks."""
     size = 16384
     counts = {"embed": 1, "double": blocks[0], "single": blocks[1], "final": 1}
     rows, entries = [], []
@@ -237,7 +237,7 @@ def make(
 
 
 def on_gpu(rung: str, seconds: float, **changes: Any) -> Record:
-    """One record of the headline workload that a GPU ran."""
+    """One record of the main workload on a GPU."""
     times = [[seconds * (1 + 0.004 * p + 0.001 * i) for i in range(3)] for p in range(6)]
     options: dict[str, Any] = {
         "machine": H100,
@@ -262,7 +262,7 @@ GPU_SECONDS = dict(zip(RUNGS, (417.0, 31.2, 17.9, 8.4, 4.61, 3.07, 2.13), strict
 
 
 class Page(HTMLParser):
-    """A page as elements, text by section and rows of its tables."""
+    """A page as elements, text by section, and table rows."""
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -310,7 +310,7 @@ class Page(HTMLParser):
 
 
 def hostile(text: str) -> Record:
-    """A record with ``text`` wherever a record may hold text."""
+    """A record with ``text`` in every field that may hold text."""
     record = make(rung=text, copying=True)
     return msgspec.structs.replace(
         record,

@@ -1,4 +1,4 @@
-"""A page of which a test builds the sections that it looks at: drawing all plots of a page takes seconds."""
+"""A page of which only the tested sections are built: drawing all plots of a page takes seconds."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from fluxperf.harness.records import RecordsFile
 from fluxperf.harness.report import html
 from tests.report.pages import CONTEXT, Page, files_of
 
-#: As the page has them; while a part is drawn, the page has no other.
+#: Sections of the page; while one is drawn, the page has no other.
 SECTIONS = html.SECTIONS
 
 
 class Parts:
-    """Reads like a `Page`, and builds no section before it is asked for.
+    """Reads like a `Page`, and builds a section only when it is requested.
 
-    Rows and figures come in the page's order, so a search for the first builds what stands before it and no more.
+    Rows and figures come in the page's order, so a search for the first match builds only the sections up to it.
     """
 
     def __init__(self, files: Sequence[RecordsFile], context: Context = CONTEXT, extras: Extras = NOTHING) -> None:
@@ -28,21 +28,21 @@ class Parts:
         self.sections = _Texts(self)
 
     def html(self, anchor: str) -> str:
-        """The page with that section alone, as it is written."""
+        """The page with only that section, as HTML."""
         only = tuple(section for section in SECTIONS if section.anchor == anchor)
         assert only, f"the page has no section {anchor!r}"
         with mock.patch.object(html, "SECTIONS", only):
             return html.page(self._study)
 
     def part(self, anchor: str) -> Page:
-        """The same, read; built once."""
+        """The same, parsed; built once."""
         if anchor not in self._known:
             self._known[anchor] = Page(self.html(anchor))
         return self._known[anchor]
 
     @cached_property
     def whole(self) -> Page:
-        """All of it, with what stands outside of the sections."""
+        """The whole page, including what is outside of sections."""
         return Page(html.page(self._study))
 
     @property
@@ -66,7 +66,7 @@ class Parts:
 
 
 class _Texts:
-    """Text by section; what is in no section has the name ``""``."""
+    """Text by section; text outside of sections has the name ``""``."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts

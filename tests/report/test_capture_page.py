@@ -1,4 +1,4 @@
-"""The page of a capture: what it says, what it withstands, how large it gets and how long it takes."""
+"""The page of a capture: its content, hostile input, its size and its building time."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def test_the_histogram_has_its_words_and_its_table():
     assert sum(gap.end_ns - gap.start_ns for gap in places.gaps) == whole
 
 
-# What it withstands
+# Hostile input
 
 
 def test_nothing_asks_the_network_and_the_policy_allows_the_one_script(html: str):

@@ -1,4 +1,4 @@
-"""Facts of a study: computed once, whatever asks for them."""
+"""Facts of a study: each is computed once, however many readers it has."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_every_summary_and_interval_is_computed_once(monkeypatch: pytest.MonkeyP
 
 
 def steps(record: Record, *processes: list[float]) -> Record:
-    """A record of one generation in each process, of so many seconds a step and one second around them."""
+    """A record with one generation in each process, with the given seconds per step and one second for the rest."""
     times = {"denoise": [[sum(one) + 1] for one in processes], "step": list(processes)}
     return msgspec.structs.replace(record, times_s=times)
 
@@ -95,7 +95,7 @@ def test_steps_that_are_not_all_there_give_no_spread_and_a_lone_sample_has_none(
 
 
 def test_a_rung_is_shown_alone_and_its_peer_beside_what_it_took_turns_with() -> None:
-    """The newest record of `fused` took turns with the peer; what ran alone stands for the rung while of its commit."""
+    """The newest record of `fused` was measured in turns with the peer; a record measured alone represents the rung."""
     turns = {IN_TURNS_WITH: "diffusers"}
     alone = on_gpu("fused", 4.0)
     beside = on_gpu("fused", 4.4, settings=turns, created_utc="2026-08-01T00:00:00Z")

@@ -1,6 +1,6 @@
-"""The faces of one small study and of one capture against files: what they say changes only where that is meant.
+"""All outputs for one small study and one capture, compared with files, so that no text changes by accident.
 
-`make golden` writes the files anew; the diff of the commit then shows what every face says otherwise.
+`make golden` rewrites the files; the commit's diff then shows every changed text.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from tests.report.pages import CONTEXT, GPU_SECONDS, files_of, on_gpu
 
 FOLDER = Path(__file__).parent / "golden"
 
-#: Elements that begin a line of a page's text, and those whose text is not read.
+#: Elements that start a line of a page's text, and those whose text is ignored.
 LINES = {"h1", "h2", "h3", "p", "li", "tr", "summary", "dt", "dd", "pre", "figure", "option", "div"}
 SILENT = {"script", "style", "svg", "aside", "nav"}
 
 
 class Lines(HTMLParser):
-    """The text of a page, a line for each paragraph, heading or row."""
+    """The text of a page, one line for each paragraph, heading or row."""
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -83,7 +83,7 @@ def as_text(study: Study) -> str:
 
 
 def rounded(value: Any) -> Any:
-    """Figures to six digits: the last ones differ between machines."""
+    """Numbers rounded to six digits, because the last ones differ between machines."""
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, dict):
@@ -107,7 +107,7 @@ FACES = {
 
 @pytest.mark.parametrize("name", FACES)
 def test_a_face_says_what_its_file_has(name: str, study: Study, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(svg, "inline", lambda *_: "<svg></svg>")  # what plots show is said in words beside them
+    monkeypatch.setattr(svg, "inline", lambda *_: "<svg></svg>")  # the texts also describe what plots show
     said = FACES[name](study)
     path = FOLDER / name
     if os.environ.get("FLUXPERF_RENEW_GOLDEN"):

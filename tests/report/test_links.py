@@ -1,4 +1,4 @@
-"""The page's links lead to files beside it, whatever those are called, and to no other scheme than HTTP."""
+"""The page's links lead to files in its folder, whatever their names, and to HTTP addresses only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page's advice: fast and slow by figures alone, and nothing that the figures do not bear."""
+"""The page's advice: performance claims only with figures, and nothing that figures do not support."""
 
 # The page writes ranges with an en dash and ratios with a multiplication sign.
 # ruff: noqa: RUF001
@@ -50,7 +50,7 @@ def test_rungs_of_several_commits_are_to_be_measured_of_one():
 
 
 def over_the_step(record):
-    """The record with ops that take three times as long as a step."""
+    """A record whose ops take three times as long as a step."""
     return msgspec.structs.replace(record, ops=[msgspec.structs.replace(row, time_s=1.0) for row in record.ops])
 
 

@@ -1,4 +1,4 @@
-"""Evidence on the page besides records: verdict, calibration, ceilings, history, kernels, samples."""
+"""Other evidence than records on the page: verdict, calibration, ceilings, history, kernels, samples."""
 
 # The page writes ranges with an en dash and ratios with a multiplication sign.
 # ruff: noqa: RUF001
@@ -154,7 +154,7 @@ def test_given_ceilings_come_before_tried_ones_and_published_peaks():
 
 
 def test_products_that_were_tried_are_rows_and_no_words():
-    """Rows say what names do, and the size of a batch; where a record has both, names are not read."""
+    """Rows use the ops' names and the batch size; where a record has both forms, the name is not used."""
     row = TriedRow(
         what="first", kind="product", dtype="bfloat16", sizes=[64, 32, 16], batch=3, candidate=0, candidates=2
     )
@@ -266,7 +266,7 @@ def test_history_shows_changes_and_lines():
 
 
 def test_the_chart_draws_the_budget_that_times_may_just_reach():
-    """A reference of 2 s with 5 %: the line is at 2.1 s, in the plot and in its words, with what the newest uses."""
+    """A reference of 2 s with 5 %: the line is at 2.1 s, in the plot and in its text, with the newest value's share."""
     fixed = Fixed("v1", 0.05, [msgspec.structs.replace(evidence.points(1)[0], value=2.0)])
     past = history(columns_of(evidence.points(4)), Path("no checkout"), rules=Rules(fixed=[fixed]))
     (budget,) = past.series[0].budgets

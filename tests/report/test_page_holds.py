@@ -1,4 +1,4 @@
-"""The page withstands a missing network, hostile text, peculiar numbers and a failing disk."""
+"""The page works without a network, and with hostile text, unusual numbers and a failing disk."""
 
 # The page writes ranges with an en dash and ratios with a multiplication sign.
 # ruff: noqa: RUF001
@@ -36,7 +36,7 @@ from fluxperf.harness.text.escape import drawn, neutral, script_json, shown
 from tests.report import evidence
 from tests.report.pages import CONTEXT, GPU_SECONDS, Page, files_of, hostile, make, on_gpu, twins
 
-# What the page may not do
+# Forbidden on the page
 
 
 def test_nothing_in_the_page_asks_the_network(twin_html: str, twin_page: Page):
@@ -102,12 +102,12 @@ HOSTILE = (
 
 
 def skeleton(html: str) -> list[tuple[str, tuple[str, ...]]]:
-    """Elements with the names of their attributes; text and values left out, and what says that text is empty."""
+    """Elements with the names of their attributes, without text and values; and placeholders for empty text."""
     return [(tag, tuple(sorted(set(attrs) - {"class", "data-order"}))) for tag, attrs in Page(html).tags]
 
 
 def hostile_page(text: str) -> str:
-    """A page with ``text`` wherever records, single kernels, a verdict, a history or ceilings may hold text."""
+    """A page with ``text`` in every field of records, kernels, a verdict, a history and ceilings that may hold text."""
     kernel = msgspec.structs.replace(evidence.kernels()[0], rung=text, commit=text, settings={"bytes": text})
     gpu = msgspec.structs.replace(kernel.machine, gpu=text)
     files = files_of(hostile(text), msgspec.structs.replace(kernel, machine=gpu), problems=(text,), path=text)

@@ -1,4 +1,4 @@
-"""The page's words about records, and those that it refuses to say."""
+"""The page's statements about records, and statements that it must not make."""
 
 # The page writes ranges with an en dash and ratios with a multiplication sign.
 # ruff: noqa: RUF001
@@ -15,7 +15,7 @@ from fluxperf.harness.report.html import SECTIONS
 from tests.report.pages import CONTEXT, H100, LAPTOP, RUNGS, Page, make, on_gpu, twins, workload
 from tests.report.parts import Parts, page_of
 
-# What the page says
+# Statements
 
 
 def ladders_of(page: Page | Parts) -> list[str]:

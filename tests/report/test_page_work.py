@@ -9,7 +9,10 @@ from tests.report.parts import page_of
 
 
 def test_a_step_has_cycles_and_joules_where_a_gpu_told_them():
-    """Columns of their own, and joules of ops as shares that are said to be shares; without them nothing of it."""
+    """Separate columns; joules of ops are given as shares and labelled so.
+
+    Without readings there are no such columns.
+    """
     plain = on_gpu("fused", 0.5)
     told = {"cycles": {"step": [[171.25e6]]}, "clock_hz": {"step": [[1.385e9]]}, "energy_j": {"step": [[85.5]]}}
     page = page_of(plain, msgspec.structs.replace(on_gpu("captured", 0.49), **told))

@@ -1,4 +1,4 @@
-"""Colours: told apart with and without full colour vision, and against the page's ground, in both themes."""
+"""Colours: distinguishable with and without full colour vision, and from the background, in both themes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ VISIONS = {
     ),
 }
 
-#: Pairs that a plot sets side by side without a marker, a label or a hatch to tell them apart.
+#: Pairs that a plot shows next to each other without a marker, a label or a hatch.
 PAIRS = [("down", "up"), ("less", "up"), ("less", "whole"), ("up", "whole"), ("down", "band")]
 
 
@@ -57,7 +57,7 @@ def contrast(one: str, other: str) -> float:
 
 
 def apart(one: str, other: str, vision: str) -> float:
-    """Distance of two colours in L*a*b* (CIE 1976) as a kind of vision sees them."""
+    """Distance of two colours in L*a*b* (CIE 1976) for a kind of colour vision."""
     seen = VISIONS[vision]
     return float(np.linalg.norm(lab(seen @ linear(one)) - lab(seen @ linear(other))))
 

@@ -1,4 +1,4 @@
-"""A report of many records keeps those whole that it shows: it says the same as one that keeps all of them."""
+"""A report of many records keeps only the shown ones in memory: its text is the same as with all of them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def study(places: list[Path], most: int, tmp_path: Path) -> Study:
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Committed records, and one of a kernel after an older one of it, with a line between that is none."""
+    """Committed records, and a kernel's record after an older one of it, with an invalid line between them."""
     path = tmp_path_factory.mktemp("kernels") / "kernels.jsonl"
     for day in ("02", "01", "03"):
         record = msgspec.structs.replace(kernel("modulate", [[1e-3, 2e-3]]), created_utc=f"2026-01-{day}T00:00:00Z")
@@ -46,7 +46,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def later(path: Path) -> Path:
-    """Newer records, without a rest, so that peers stand beside the older ones; an older one holds a rung's error."""
+    """Newer records, without a rest, so that peers appear next to the older ones; an older one holds a rung's error."""
     ours = [record for record in read_records(COMMITTED / FILES[2]).records if record.ran_as == "kernel"]
     for day, error in (("01", ErrorRow(relative=1e-3, against="fused", rung="captured")), ("02", None)):
         for record in ours:
@@ -91,7 +91,7 @@ def test_records_stay_whole_up_to_so_many_bytes(places: list[Path]) -> None:
 
 
 def test_outlines_share_only_what_is_alike(places: list[Path]) -> None:
-    """Whatever metrics and settings are called: texts of one kind may be those of another."""
+    """For all names of metrics and settings, texts of one kind may equal those of another."""
     row, outliner = read_records(places[0]).records[0], Outliner()
     first, second = {"settings": [[1.0]]}, {"denoise": [[1.0]]}
     rows = [msgspec.structs.replace(row, settings={}, times_s=times) for times in (first, second)]

@@ -1,4 +1,4 @@
-"""The strip's data: which step, which rows, and that the columns in the page say what the capture says."""
+"""The strip's data: the selected step, its rows, and columns that agree with the capture."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def strip(timeline: Timeline, **limits: int) -> Any:
 
 
 def decoded(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """Items as the page's script reads them, in the order of their numbers."""
+    """Items as the page's script decodes them, in the order of their indices."""
     items = []
     for group in document["groups"]:
         for row in group["rows"]:
@@ -71,7 +71,7 @@ def decoded(document: dict[str, Any]) -> list[dict[str, Any]]:
     return items
 
 
-# Which step
+# The selected step
 
 
 def test_the_step_of_median_gpu_time_is_shown_first_and_says_why():

@@ -29,7 +29,7 @@ def configuration(folder: Path, suite: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def asv(tmp_path: Path) -> Asv:
-    """Runs an asv command on a suite; asv keeps what it knows of machines in the home folder, here a temporary one."""
+    """Runs an asv command on a suite. asv stores machine data in the home folder, which is a temporary one here."""
     (tmp_path / ".asv-machine.json").write_text(json.dumps({"here": MACHINE, "version": 1}))
     environment = {
         **os.environ,

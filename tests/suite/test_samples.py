@@ -1,4 +1,4 @@
-"""How asv keeps a tracked result with samples: undocumented, and what device times rest on."""
+"""How asv stores a tracked result with samples: undocumented, and device times depend on it."""
 
 from __future__ import annotations
 

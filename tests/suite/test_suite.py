@@ -1,4 +1,4 @@
-"""The asv suite is found, whole, and tolerant; it says why it skips."""
+"""The asv suite: asv finds all of it, it tolerates other commits, and it gives the reason for each skip."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def found():
 
 @pytest.fixture(autouse=True)
 def _clean_caches():
-    caches = (rungs.prepared, rungs.device_kind)  # a test may put something else in their place
+    caches = (rungs.prepared, rungs.device_kind)  # a test may replace them
     yield
     for cache in caches:
         cache.cache_clear()
@@ -98,7 +98,7 @@ def test_names_of_the_suite_are_those_of_the_engine():
 
 @pytest.mark.parametrize(("driver", "wanted"), [(None, {"tiny"}), ("/usr/bin/nvidia-smi", {"tiny", rungs.HEADLINE})])
 def test_what_needs_a_gpu_is_no_parameter_where_there_is_no_driver(monkeypatch, driver, wanted):
-    """So that asv starts no process for it."""
+    """Otherwise asv would start a process for each."""
     monkeypatch.setattr(shutil, "which", lambda name: driver)
     monkeypatch.setattr(Path, "exists", lambda path: False)
     assert set(runpy.run_path(rungs.__file__)["WORKLOADS"]) == wanted
@@ -128,7 +128,7 @@ def test_a_rung_that_a_commit_does_not_have_is_skipped():
 
 
 def test_specifications_are_those_of_the_checkout_not_of_what_is_installed(tmp_path):
-    """They are read with no fluxperf to import: an older one has others, or none."""
+    """They can be read without fluxperf installed; an older fluxperf has others, or none."""
     script = (
         "import sys; sys.modules['fluxperf'] = None; sys.path.insert(0, sys.argv[1]); import suite.ops as ops; "
         "print(*ops.OPS)"

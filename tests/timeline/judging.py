@@ -1,4 +1,4 @@
-"""Verdicts on limits, as ``fluxperf timeline --fail-on`` reaches them."""
+"""Verdicts on limits, as ``fluxperf timeline --fail-on`` computes them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ def verdicts(timeline: Timeline, *limits: str) -> dict[str, Verdict]:
 
 
 def codes(timeline: Timeline, *limits: str) -> dict[str, int]:
-    """The exit code that each limit gives by itself; of all findings if none is named."""
+    """The exit code for each limit alone; for all findings if none is named."""
     told = verdicts(timeline, *(limits or KINDS))
     return {limit: {"kept": 0, "broken": 1, "undecided": 2}[row.state] for limit, row in told.items()}

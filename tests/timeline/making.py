@@ -1,4 +1,4 @@
-"""Exports of Nsight Systems, built by code: two variants of the schema, with whatever a test puts into them."""
+"""Synthetic exports of Nsight Systems: two variants of the schema, with the rows that a test adds."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _COLUMNS: dict[str, str] = {
     "ENUM_CUPTI_SYNC_TYPE": "id name label",
 }
 
-#: What an older export lacks: columns, and tables.
+#: Columns and tables that an older export does not have.
 _YOUNGER_COLUMNS = {"copyCount", "graphId", "textId", "endGlobalTid", "graphNodeId"}
 _YOUNGER_TABLES = {"TARGET_INFO_CUDA_DEVICE", "ENUM_CUDA_MEMCPY_OPER", "ENUM_CUDA_MEM_KIND", "ENUM_CUPTI_SYNC_TYPE"}
 
@@ -185,7 +185,7 @@ class Capture:
         self._gpu("MEMCPY", start, end, correlation, pid, gpu, 7, graphNodeId=node, **more)
 
     def node(self, number: int, at: int, original: int | None = None, *, pid: int = 100, tid: int = 1) -> None:
-        """A node of a graph is created by capture, or as a copy of another."""
+        """Records the creation of a graph node, by capture or as a copy of another node."""
         named = {"nameId": self.string("Graph Node Creation"), "eventClass": 0}
         where = {"globalTid": thread(pid, tid), "graphNodeId": number, "originalGraphNodeId": original}
         self.add("CUDA_GRAPH_NODE_EVENTS", start=at, end=at, **named, **where)
@@ -243,7 +243,7 @@ def _quoted(name: str) -> str:
 
 
 def lossy(*warnings: tuple[str, int]) -> Capture:
-    """A range with one launch, and warnings of the tool: each with the pid that it is about."""
+    """A range with one launch, and warnings of the tool, each with its process id."""
     capture = Capture()
     capture.range("step 1", 0, 4000 * US)
     capture.launch("kernel", 10 * US, 20 * US, 480 * US)
@@ -253,10 +253,10 @@ def lossy(*warnings: tuple[str, int]) -> Capture:
 
 
 def example(variant: Variant = "2025") -> Capture:
-    """Two steps as fluxperf names them, with everything that findings look for; docs/timeline.md shows it.
+    """Two steps with fluxperf's range names, and an example of every finding; docs/timeline.md shows it.
 
     Each step uploads 4 MB of pageable memory, launches a kernel per head, reads one value back and waits, and has one
-    block whose kernels run behind the host.
+    block whose kernels run later than their launches.
     """
     capture = Capture(variant)
     capture.add("TARGET_INFO_GPU", id=0, name="Example GPU", smCount=4)

@@ -1,4 +1,4 @@
-"""Work belongs to the range of its launch call: known answers, and properties of any capture."""
+"""Work is attributed to the range of its launch call: known answers, and properties of any capture."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BOTH = pytest.mark.parametrize("variant", ["2023", "2025"])
 
 
 def owners(timeline: Timeline) -> dict[str, list[str]]:
-    """The path of ranges of each piece of work, by name; two of one name must agree."""
+    """The range path of each piece of work, by name; two of one name must agree."""
     found: dict[str, list[str]] = {}
     for row in timeline.work:
         path = [timeline.ranges[index].name for index in timeline.chain(row.range)]

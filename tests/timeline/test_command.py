@@ -1,4 +1,4 @@
-"""``fluxperf timeline``: tables, JSON, exit codes, and names that anyone may have written."""
+"""``fluxperf timeline``: tables, JSON, exit codes, and hostile names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOSTILE = "[bold red]x[/] \x1b[31m</script><b>\u202e\n\r\0 " + "y" * 300
 
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path):
-    """Runs the command in an empty folder that holds the example; returns exit code, output and errors."""
+    """Runs the command in an empty folder with the example; returns exit code, output and errors."""
 
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["fluxperf", "timeline", *map(str, arguments)])
@@ -37,7 +37,7 @@ def run(monkeypatch, capsys, tmp_path):
 
 def test_the_how_to_shows_what_the_command_prints_on_a_terminal(run, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("TERM", "dumb")  # no colours; its width is believed only with a height
+    monkeypatch.setenv("TERM", "dumb")  # no colours; the width counts only together with a height
     monkeypatch.setenv("LINES", "60")
     code, out, err = run("example.sqlite")
     assert (code, err) == (0, "")

@@ -1,4 +1,4 @@
-"""Work of a range though its place says otherwise: launched in a range that overlaps it, or by no recorded call."""
+"""Work that is attributed to a range although its position suggests otherwise: overlapping ranges, unrecorded calls."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_each_range_holds_what_was_launched_while_it_was_open(seed, tmp_path: Pa
 
 
 def interleaved(folder: Path) -> Timeline:
-    """`first` holds a launch, a read and a wait that belong to `second`, which began later."""
+    """`first` contains a launch, a read and a wait that belong to `second`, which began later."""
     capture = Capture()
     capture.domain(1, "one")
     capture.domain(2, "two")
@@ -109,7 +109,7 @@ def test_a_part_has_what_was_launched_while_its_range_was_open(tmp_path: Path):
 
 
 def lone(folder: Path, at: int, kind: int = 2, size: int = 4096) -> Timeline:
-    """A copy that no recorded call launched, and a range from 100 us on."""
+    """A copy without a recorded launch call, and a range from 100 us on."""
     capture = Capture()
     capture.range("forward", 100 * US, 300 * US)
     capture.launch("kernel", 110 * US, 120 * US, 50 * US)

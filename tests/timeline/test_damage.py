@@ -1,4 +1,4 @@
-"""Rows whose times cannot be true are counted by kind, said, and keep no limit."""
+"""Rows with impossible times are counted by kind and reported, and limits cannot pass on them."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ TABLES = {
     "CUPTI_ACTIVITY_KIND_SYNCHRONIZATION": ("synchronization", "synchronizations"),
     "NVTX_EVENTS": ("NVTX range", "NVTX ranges"),
 }
-#: What no NVTX range that lasts proves nothing about.
+#: Limits that an NVTX range without an end does not affect.
 PLACED = {"host-copy", "sync-in-loop"}
 
 
 def whole() -> Capture:
-    """Three turns of everything in a step, none of it damaged."""
+    """Three repetitions of all event kinds in a step, none of them damaged."""
     capture = Capture()
     capture.range("step 0", 0, 900 * US)
     for turn in range(3):

@@ -1,4 +1,4 @@
-"""Evidence decides, not a code or a word: exports as versions of Nsight Systems write them, kind by kind."""
+"""Evidence decides, not a code or a word: exports as different versions of Nsight Systems write them, case by case."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def shown(timeline: Timeline, by: str = "range") -> Summary:
 
 
 def turns(capture: Capture, name: str = "op {}") -> list[int]:
-    """A step of four ranges with a kernel each; when they begin."""
+    """A step of four ranges with a kernel each; returns their begin times."""
     capture.range("step 1", 0, 4000 * US)
     begun = [10 * US + turn * 900 * US for turn in range(4)]
     for turn, at in enumerate(begun):
@@ -35,7 +35,7 @@ def turns(capture: Capture, name: str = "op {}") -> list[int]:
 
 
 def items(kind: int | None, **copied: int) -> Capture:
-    """Four `.item()`, with the type that their wait is recorded as, or without a record."""
+    """Four `.item()` calls, whose wait is recorded with the given type, or not at all."""
     capture = Capture()
     for at in turns(capture):
         call = capture.call(COPY, at + 30 * US, at + 40 * US)
@@ -225,7 +225,7 @@ def test_a_range_that_is_never_closed_is_no_parent(tmp_path: Path):
     capture.add("DIAGNOSTIC_EVENT", severity=1, text="Profiling has stopped.", timestamp=900 * US)
     for turn in range(6):
         at = turn * 100 * US
-        # Nsight Systems closes what is open when it stops; older exports leave the end empty.
+        # Nsight Systems closes open ranges when it stops; older exports leave the end empty.
         capture.range("left open", at + 5 * US, None if turn % 2 else 900 * US)
         capture.range(f"iteration {turn}", at + 10 * US, at + 90 * US)
         capture.launch("kernel", at + 20 * US, at + 30 * US, 30 * US)

@@ -1,4 +1,4 @@
-"""Work of a CUDA graph belongs to the op that was captured, and to the step that launched it."""
+"""Work of a CUDA graph is attributed to the op that was captured, and to the step that launched it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ OPS = ("qkv_heads", "attention", "linear_gelu")
 
 
 def captured(instantiations: int = 1, launches: int = 2, pid: int = 100) -> Capture:
-    """A block is captured op by op, instantiated, and launched in steps; nodes run as copies of those captured.
+    """A block is captured op by op, instantiated, and launched in steps; the nodes that run are copies of the captured
+    ones.
 
-    The copies are numbered from the last to the first, so that only their originals tell the order of the capture.
+    The copies are numbered in reverse, so that only their originals give the order of the capture.
     """
     capture = Capture()
     capture.range("double 3", 0, 90 * US, pid=pid)

@@ -1,4 +1,4 @@
-"""Reading exports: what is known, what is refused and how, and that a large one takes seconds."""
+"""Reading exports: what is accepted, what is refused and how, and that a large one takes seconds."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ def test_tables_that_hold_other_types_do_not_break(tmp_path: Path):
 )
 @pytest.mark.parametrize("table", ["CUPTI_ACTIVITY_KIND_KERNEL", "NVTX_EVENTS"])
 def test_a_time_that_is_a_text_is_of_a_damaged_page(tmp_path: Path, table: str, value: object, shown: str):
-    """As where SQLite's pages are mixed up: what is there is of another table, and what should be is nowhere."""
+    """For example mixed-up SQLite pages: this table holds another one's rows, and its own are missing."""
     path = example().write(tmp_path / "x.sqlite")
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(f'UPDATE {table} SET "end" = ? WHERE rowid = 3', (value,))
@@ -262,7 +262,7 @@ def test_a_report_is_exported_with_nsys(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def entangled(path: Path, number: int) -> Path:
-    """A capture of ranges that never close on one thread, and that overlap on another."""
+    """A capture with ranges that never close on one thread, and overlapping ranges on another."""
     capture = Capture()
     for index in range(number):
         at = index * 10 * US
@@ -286,7 +286,7 @@ SHARE = 10
 
 
 def busy(path: Path, kernels: int) -> Path:
-    """A capture of that many kernels, and a fifth of that many ranges."""
+    """A capture of that many kernels, and a fifth as many ranges."""
     capture = Capture()
     for index in range(kernels):
         at = index * 10 * US

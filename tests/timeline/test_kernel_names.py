@@ -1,4 +1,4 @@
-"""Kernels go by the names that Nsight Systems shows."""
+"""Kernels have the names that Nsight Systems shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Traces of PyTorch's profiler through the same model: joined by correlation, with its operators as ranges."""
+"""Traces of PyTorch's profiler in the same model: joined by correlation id, with its operators as ranges."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def event(category: str, name: str, ts: float, dur: float, tid: Any = 42, pid: A
 
 
 def profiled() -> list[dict[str, Any]]:
-    """Three steps as Kineto writes them: a product, `.item()` through a pageable read, and NCCL beside the product."""
+    """Three steps as Kineto writes them: a product, `.item()` as a pageable read, and NCCL in parallel
+    to the product.
+    """
     events: list[dict[str, Any]] = [
         {"ph": "M", "name": "process_name", "pid": 42, "tid": 0, "ts": 0, "args": {"name": "python3"}},
         {"ph": "M", "name": "thread_name", "pid": 42, "tid": 42, "ts": 0, "args": {"name": "main"}},

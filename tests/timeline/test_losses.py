@@ -1,4 +1,4 @@
-"""Events that the tool may have lost: which of its warnings say so, and what is not decided then."""
+"""Events that the tool may have lost: which of its warnings say so, and which limits are then undecided."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many rows at once: the same as row by row."""
+"""Processing many rows at once gives the same as processing them one by one."""
 
 from __future__ import annotations
 

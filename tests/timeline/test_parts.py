@@ -1,4 +1,4 @@
-"""Parts of a capture, two captures side by side, and inclusive time."""
+"""Parts of a capture, comparison of two captures, and inclusive time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.timeline.test_trace import assert_slices_nest
 
 
 def loops(turns: int = 3, lasts: int = 30 * US, name: str = "kernel") -> Capture:
-    """Turns of two nested ranges in two processes, each with two kernels below and one beside."""
+    """Repetitions of two nested ranges in two processes, each with two kernels inside and one outside."""
     capture = Capture()
     for pid in (100, 200):
         capture.add("TARGET_INFO_CUDA_DEVICE", gpuId=pid // 100 - 1, cudaId=0, pid=pid)

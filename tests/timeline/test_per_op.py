@@ -1,4 +1,4 @@
-"""Ops of a profiled step: shares of overlapping work, rates, ceilings, and what the sum explains."""
+"""Ops of a profiled step: shares of overlapping work, rates, ceilings, and the explained share of the step."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from fluxperf.harness.timeline.nsys import read_capture
 from tests.contracts import tree
 from tests.timeline.making import MS, US, Capture
 
-#: What a step of the example does: block, op, when it begins and ends in it, and its stream.
+#: Work of a step in the example: block, op, begin and end within the step, and stream.
 NODES = (
     ("loop 0", "select_step", 0, 10, 7),
     ("double 0", "norm_modulate", 10, 110, 7),

@@ -1,4 +1,4 @@
-"""``fluxperf profile`` around a stand-in of nsys: files, exit codes, and what is left when something fails."""
+"""``fluxperf profile`` with a stand-in of nsys: files, exit codes, and leftovers after a failure."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ LEDGER = Ledger(
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
-    """Runs the command where a GPU seems to be, with a stand-in of nsys on PATH."""
+    """Runs the command with a simulated GPU and a stand-in of nsys on PATH."""
     (tmp_path / "bin").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")

@@ -1,4 +1,4 @@
-"""PyTorch programs on one H200, captured by Nsight Systems 2025.3 and by PyTorch's profiler; CUPTI's waits of one.
+"""PyTorch programs on one H200, captured by Nsight Systems 2025.3 and by PyTorch's profiler; and CUPTI's wait counts.
 
 `planted` ran in two processes with faults in ranges that name them; `clean-graph` queued forwards, then launches of a
 graph, and read the result once. `waits` waits in every way a known number of times, first to warm up, then in the range
@@ -23,7 +23,7 @@ from tests.timeline.judging import verdicts
 
 EXPORTS = Path(__file__).parent / "exports"
 
-#: Waits that CUPTI saw in the range `measured`, by the range around each: kind, number, milliseconds.
+#: Waits that CUPTI recorded in the range `measured`, by enclosing range: kind, number, milliseconds.
 WITNESSED = {
     "streams": ("stream", 7, 6.993),
     "devices": ("context", 5, 4.933),

@@ -1,4 +1,4 @@
-"""Exports of Nsight Systems 2025.3 from one H100: one step of `schnell-1024` as numpy round trips, and fused.
+"""Exports of Nsight Systems 2025.3 from one H100: one step of `schnell-1024` at rungs `baseline` and `fused`.
 
 Made by ``fluxperf profile`` and trimmed by ``fluxperf timeline --trimmed``; beside each is the ledger of its run.
 """

@@ -1,4 +1,4 @@
-"""The trace is one that ui.perfetto.dev opens: known events, slices that nest, arrows with both ends."""
+"""The trace opens in ui.perfetto.dev: known events, nested slices, arrows with both ends."""
 
 from __future__ import annotations
 

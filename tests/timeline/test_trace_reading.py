@@ -1,4 +1,4 @@
-"""A trace that was written is read back whole; what is no trace of fluxperf, or damaged, is refused."""
+"""A written trace reads back completely; damaged traces and those of other programs are refused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def again(timeline: Timeline, folder: Path) -> Timeline:
 
 
 def many_things() -> Capture:
-    """The example lacks these: processes, threads, overlapping ranges, whole graphs, unified memory, lost events."""
+    """Event kinds that the example lacks: processes, threads, overlapping ranges, graphs, unified
+    memory, lost events.
+    """
     capture = Capture(graph_mode="Graph")
     capture.add("PROCESSES", globalPid=1 << 48 | 200 << 24, pid=200, name="other")
     capture.add("DIAGNOSTIC_EVENT", severity=3, text="12 events were dropped")

@@ -1,4 +1,4 @@
-"""A trimmed export says the same of its timeline, and nothing of the machine that it was made on."""
+"""A trimmed export has the same timeline, and nothing about the machine that it was made on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SECRETS = ("/home/someone", "someone", "hunter2", "GPU-1234", "gateway", "workst
 
 
 def telling(made: Capture, path: Path) -> Path:
-    """An export with all that a real one tells besides."""
+    """An export with all other information that a real one has."""
     made.add("META_DATA_EXPORT", name="EXPORT_FILE_NAME", value="/home/someone/run.sqlite")
     made.add("META_DATA_CAPTURE", name="COMMAND", value="python /home/someone/run.py --token hunter2")
     made.add("ThreadNames", nameId=made.string("someone's thread"), priority=0, globalTid=thread(tid=5))

@@ -1,4 +1,4 @@
-"""A Python program's witness without a GPU: CUPTI and a library stand in from a folder of installed packages."""
+"""A Python program's witness without a GPU: CUPTI and a library are replaced by packages in a folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PACKAGES = tree.ROOT / "tests" / "witness" / "site-packages"
 
 
 def plugin() -> tuple[str, ...]:
-    """Options with which pytest has the plugin: none where fluxperf is installed, since then it has it anyway."""
+    """pytest options that load the plugin: none if fluxperf is installed, because it is then loaded already."""
     known = {entry.name for entry in importlib.metadata.entry_points(group="pytest11")}
     return () if "fluxperf" in known else ("-p", "fluxperf.pytest_plugin")
 
@@ -69,7 +69,7 @@ def witnessed(tmp_path: Path) -> Witnessed:
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The stand-ins of CUPTI and of the library, imported here: ``fake.cupti`` and ``fake.gpu``."""
+    """The stand-ins of CUPTI and of the library: ``fake.cupti`` and ``fake.gpu``."""
     monkeypatch.syspath_prepend(str(PACKAGES))
     for name in ("cupti", "cupti.cupti", "fakegpu"):
         monkeypatch.delitem(sys.modules, name, raising=False)

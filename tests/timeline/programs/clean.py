@@ -1,4 +1,6 @@
-"""Nothing to find: forwards are queued, each two launches of a graph or products; the result is read once, pinned."""
+"""A program without findings: forwards are queued, each as two graph launches or products; one pinned
+read at the end.
+"""
 
 import sys
 

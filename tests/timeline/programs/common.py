@@ -1,4 +1,4 @@
-"""Parts that the programs share: the runtime's and the driver's own functions, and ranges."""
+"""Shared parts of the programs: runtime and driver functions, and ranges."""
 
 import ctypes
 import re
@@ -25,14 +25,14 @@ def driver():
 
 
 class Pointer:
-    """Memory as PyTorch takes it."""
+    """Memory in the form that PyTorch takes."""
 
     def __init__(self, address, number):
         self.__cuda_array_interface__ = {"shape": (number,), "typestr": "<f4", "data": (address, False), "version": 2}
 
 
 def managed(lib, number):
-    """A tensor of managed memory and the same memory for the host."""
+    """A tensor of managed memory, and the host's view of it."""
     address = ctypes.c_void_p()
     code = lib.cudaMallocManaged(ctypes.byref(address), ctypes.c_size_t(4 * number), ctypes.c_uint(1))
     if code:

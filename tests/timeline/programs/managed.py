@@ -1,4 +1,4 @@
-"""Managed memory, touched by host and device in turn, in ranges; one process."""
+"""Managed memory that host and device access in turn, in ranges; one process."""
 
 import ctypes
 import sys
