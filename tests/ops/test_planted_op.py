@@ -102,8 +102,8 @@ def softsign(device: Any, x: Any) -> Any:
 }
 NEW = {"kernels/softsign.cu": KERNEL}
 
-#: Folders that a copy needs to run its tests of ops, as git has them.
-COPIED = ("fluxperf", "kernels", "benchmarks", "tests", "pyproject.toml", "asv.conf.json")
+#: Folders and files that a copy needs to run its tests of ops, as git has them.
+COPIED = ("fluxperf", "kernels", "benchmarks", "tests", "pyproject.toml", "asv.conf.json", "Makefile")
 
 #: Generated tests that must exist for the new op, by file: how a test's name begins. The last needs NVRTC.
 FOLLOWS = {
@@ -145,7 +145,16 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("planted")
     for path in tree.tracked():
         name = tree.name(path)
-        if name.split("/")[0] in COPIED and path.suffix in (".py", ".cu", ".cuh", ".toml", ".json", ".typed", ".j2"):
+        if name.split("/")[0] in COPIED and path.suffix in (
+            "",
+            ".py",
+            ".cu",
+            ".cuh",
+            ".toml",
+            ".json",
+            ".typed",
+            ".j2",
+        ):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, root / name)
     plant(root)
