@@ -47,7 +47,8 @@ def test_a_verdict_that_cannot_be_printed_is_in_its_files_and_ends_with_2(
     fluxperf, sides, tmp_path, monkeypatch, number, outcome
 ):
     raw = Refuses(number)
-    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BufferedWriter(raw)) if number else None)
+    output = io.TextIOWrapper(io.BufferedWriter(raw)) if number else None  # Python 3.13 tells if closing it fails
+    monkeypatch.setattr("sys.stdout", output)
     before, after = sides[outcome]
     result = fluxperf(
         "gate", "--baseline", before, "--candidate", after, "--policy", POLICY_FILE, "--json", tmp_path / "gate.json",
