@@ -8,7 +8,7 @@ from statistics import median
 
 import pytest
 
-from fluxperf.harness.records import Record, read_records
+from fluxperf.harness.records import IN_TURNS_WITH, Record, read_records
 from tests.contracts.test_readme import TEXT, held
 from tests.contracts.tree import ROOT, SHOWN
 
@@ -39,6 +39,18 @@ def test_peers_in_short_are_those_of_the_record():
 
 def shown_s(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds >= 10 else f"{seconds * 1e3:.1f} ms"
+
+
+def test_peers_with_256_text_tokens_are_those_of_the_record():
+    rows = read_records(ROOT / "reports/records/evidence-h200/headline.jsonl").records
+    took = {
+        row.implementation: median(median(samples) for samples in row.times_s["denoise"])
+        for row in rows
+        if row.workload.name == "schnell-1024-t256" and row.settings.get(IN_TURNS_WITH) == "diffusers-compiled"
+    }
+    own, peer = took["fluxperf"], took["diffusers-compiled"]
+    said = f"`captured` takes {shown_s(own)} and `diffusers-compiled` {shown_s(peer)} on another H200: {peer / own:.2f} x"
+    assert said in " ".join(TEXT.split())
 
 
 def test_distances_from_the_baseline_are_those_of_the_records():
