@@ -28,7 +28,7 @@ def worked(tasks: Sequence[Task], base: Sequence[Record], head: Sequence[Record]
     """
     kept = []
     for task in tasks:
-        family, _, key = task.metric.partition(".")
+        family, _, key = parts(task.metric)[0].partition(".")
         if family == "energy" and not (_whole(task.base, base, key) and _whole(task.head, head, key)):
             continue
         if family != "cycles":

@@ -17,6 +17,7 @@ from tests.gate.sides import policy
 from tests.report.pages import on_gpu
 
 POLICY = policy()
+FORMS = ("mean", "p90")
 PAIRS, WORK, CLOCK = 8, 24.5e6, 1.755e9
 
 
@@ -120,7 +121,7 @@ def test_where_no_slope_can_be_found_any_may_be_true() -> None:
 def test_a_few_slow_generations_are_more_work_although_the_median_is_the_same(told: bool) -> None:
     found = rows({"told": told}, {"slow": 1, "told": told})
     assert words(found, "cycles", "times") == [("SAME", "shown_same")] * 2
-    for form in ("mean", "p90"):
+    for form in FORMS:
         row = found[f"times.denoise.{form}"]
         assert (row.verdict, row.reason, row.outcome) == ("SLOWER", "more_work", "regression"), form
     if told:
@@ -129,9 +130,21 @@ def test_a_few_slow_generations_are_more_work_although_the_median_is_the_same(to
     assert "cycles.denoise.p90" not in found, "what only explains others is no row"
 
 
+def test_a_policy_may_gate_means_and_tails_of_cycles_and_joules_itself() -> None:
+    own = {f"{name}.{form}": POLICY.noisy[name] for name in ("cycles.denoise", "energy.denoise") for form in FORMS}
+    rules = msgspec.structs.replace(POLICY, noisy={**POLICY.noisy, **own})
+    rng = np.random.default_rng(2)
+    found = compare([side(rng)], [side(rng, slow=1)], rules, looks=3).rows
+    told = {row.metric: row for row in found if row.kind == "noisy"}
+    for form in FORMS:
+        assert "at one clock, a slope of 0." in told[f"cycles.denoise.{form}"].message
+        assert told[f"cycles.denoise.{form}"].reason == told[f"times.denoise.{form}"].reason == "more_work"
+    assert "energy.denoise.mean" not in told, "joules are one number of each process"
+
+
 def test_generations_at_a_low_clock_are_the_cards_where_cycles_of_the_tail_are_the_same() -> None:
     found = rows({"told": False}, {"held": 1, "told": False})
-    assert {found[f"times.denoise.{form}"].reason for form in ("mean", "p90")} == {"no_joules"}
+    assert {found[f"times.denoise.{form}"].reason for form in FORMS} == {"no_joules"}
     assert found["cycles.denoise"].verdict == "SAME"
 
 
