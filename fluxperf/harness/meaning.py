@@ -74,7 +74,7 @@ _NOISY_JOULES = _Word(
 )  # fmt: skip
 _CLOCKS_APART = _Word(
     "UNSURE", "clocks_apart", "unsure",
-    "The head ran at another clock, and cycles do not tell how much of this is the change.",
+    "The head ran at another clock, and cycles do not tell how much of this is the change. Measure both at one clock.",
 )  # fmt: skip
 _CARD_QUICKER = _Word(
     "SAME", "card_quicker", "pass", "Not the change: cycles and joules are the same, the card ran quicker."

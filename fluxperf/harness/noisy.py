@@ -208,5 +208,5 @@ def _sentence(item: Paired, change: float | None, least: float | None, p: float 
     said.append("no change could have been shown" if least is None else f"the least that shows is {least:.2%}")
     needed = max(level.pairs.fewest, pairs_needed(1, level.alpha))
     if number < needed:
-        said.append(f"take at least {needed} pairs")
+        said.append(f"at least {needed} pairs must be left" if item.task.left_out else f"take at least {needed} pairs")
     return "; ".join(said) + "."

@@ -11,8 +11,12 @@ import pytest
 
 from fluxperf.harness.clock_slope import NONE, at_one_clock, doubt
 from fluxperf.harness.compare import compare
+from fluxperf.harness.exact import Place
+from fluxperf.harness.meaning import explained
+from fluxperf.harness.noisy import Task
 from fluxperf.harness.records import Record
 from fluxperf.harness.verdict import Row
+from fluxperf.harness.worked import witnesses
 from tests.gate.sides import policy
 from tests.report.pages import on_gpu
 
@@ -128,6 +132,57 @@ def test_a_few_slow_generations_are_more_work_although_the_median_is_the_same(to
         assert words(found, "energy") == [("SLOWER", "more_work")]
         assert "some generations take more cycles" in found["energy.denoise"].message
     assert "cycles.denoise.p90" not in found, "what only explains others is no row"
+
+
+def told_as(metric: str, verdict: str, reason: str = "r", **numbers: float) -> Row:
+    outcome: Any = {"SLOWER": "regression", "UNSURE": "unsure"}.get(verdict, "pass")
+    found: Any = verdict
+    return Row(
+        workload="w", rung="r", metric=metric, kind="noisy", verdict=found, reason=reason, outcome=outcome,
+        message="m.", **numbers,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("low", "reason"), [(0.02, "r"), (0.04, "hungrier"), (None, "r")])
+def test_joules_must_be_more_than_cycles_can_be_by_interval_and_doubt(low: float | None, reason: str) -> None:
+    cycles = told_as("cycles.denoise", "UNSURE", "clocks_apart", high=0.01, margin=0.02)
+    more = {} if low is None else {"low": low}
+    seconds, joules, _ = explained(
+        [told_as("times.denoise", "SLOWER"), told_as("energy.denoise", "SLOWER", **more), cycles]
+    )
+    assert (seconds.reason, joules.reason) == (reason, reason)
+    assert (seconds.verdict, joules.verdict) == ("SLOWER", "SLOWER"), "more joules and seconds are worse in any case"
+
+
+@pytest.mark.parametrize(
+    ("cycles", "mean", "reason"),
+    [
+        ("SAME", None, "hungrier"), ("SAME", "SAME", "hungrier"), ("SAME", "SLOWER", "more_work"),
+        ("SAME", "UNSURE", "r"), ("SAME", "FASTER", "r"), ("FASTER", "SAME", "hungrier"),
+        ("FASTER", "SLOWER", "r"), ("FASTER", "UNSURE", "r"), ("SLOWER", "SLOWER", "r"), ("UNSURE", "SAME", "r"),
+    ],
+)  # fmt: skip
+def test_joules_are_explained_by_the_mean_of_cycles_too(cycles: str, mean: str | None, reason: str) -> None:
+    beside = [told_as("cycles.denoise.mean", mean)] if mean else []
+    rows = [told_as("energy.denoise", "SLOWER"), told_as("cycles.denoise", cycles)]
+    assert explained(rows, beside)[0].reason == reason
+
+
+def test_cycles_that_explain_a_tail_are_the_same_within_half_of_what_counts_in_it() -> None:
+    tasks = [
+        Task(Place("w", "r"), name, [[1.0]], [[1.0]], POLICY.noisy[name])
+        for name in ("cycles.denoise", "times.denoise.mean", "times.denoise.p90")
+    ]
+    rules = {task.metric: task.rule for task in witnesses(tasks)}
+    mean, tail = (POLICY.noisy[f"times.denoise.{form}"].floor_relative / 2 for form in FORMS)
+    assert [rules[f"cycles.denoise.{form}"].same_within for form in FORMS] == [mean, tail]
+    cycles = POLICY.noisy["cycles.denoise"]
+    assert {(rule.margin, rule.floor_relative) for rule in rules.values()} == {(cycles.margin, cycles.floor_relative)}
+    (alone, _) = witnesses(tasks[:1])
+    assert alone.rule == cycles
+    gated = tasks[0]._replace(metric="cycles.denoise.p90")
+    assert [task.metric for task in witnesses([*tasks, gated])] == ["cycles.denoise.mean"], "it is judged already"
+    assert witnesses([task for task in tasks if not task.metric.startswith("cycles")]) == []
 
 
 def test_a_policy_may_gate_means_and_tails_of_cycles_and_joules_itself() -> None:

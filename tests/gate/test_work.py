@@ -237,3 +237,14 @@ def test_where_most_pairs_are_left_out_the_others_say_how_many_were() -> None:
     assert {found[index] for index in range(5)} == {"the head had not settled when its samples began"}
     assert {found[index] for index in (5, 6, 7)} == {"5 of 8 pairs are left out, so the others prove nothing"}
     assert list(left_out([settled] * 8, [not_settled] * 4 + [settled] * 4)) == [0, 1, 2, 3]
+
+
+def test_pairs_that_are_left_out_are_not_asked_for_again() -> None:
+    base, head = map(turns, sides())
+    wild = SamplingRow(stopped="time", settled=False, half_width=None)
+    head = [msgspec.structs.replace(one, sampling=[wild]) for one in head]
+    (seconds,) = (row for row in compare(base, head, POLICY).rows if row.metric == "times.denoise")
+    assert (seconds.verdict, seconds.reason) == ("UNSURE", "conditions")
+    assert "12 pairs left out for the machine's state" in seconds.message
+    assert "at least 6 pairs must be left" in seconds.message
+    assert "take at least" not in seconds.message
