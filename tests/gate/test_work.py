@@ -13,7 +13,7 @@ from fluxperf.harness.compare import compare
 from fluxperf.harness.conditions import State, left_out
 from fluxperf.harness.meaning import explained
 from fluxperf.harness.policy import read_policy
-from fluxperf.harness.records import Conditions, EnergyRow, Record, SamplingRow
+from fluxperf.harness.records import ClockReading, Conditions, EnergyRow, Record, SamplingRow
 from fluxperf.harness.verdict import Row
 from tests.report.pages import on_gpu
 
@@ -237,6 +237,26 @@ def test_where_most_pairs_are_left_out_the_others_say_how_many_were() -> None:
     assert {found[index] for index in range(5)} == {"the head had not settled when its samples began"}
     assert {found[index] for index in (5, 6, 7)} == {"5 of 8 pairs are left out, so the others prove nothing"}
     assert list(left_out([settled] * 8, [not_settled] * 4 + [settled] * 4)) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("reasons", "why"),
+    [
+        (["power cap"], ""),
+        ([], "the clock was lower on the head without the power cap: 1500 and 1980 MHz"),
+        (["power brake"], "the card was held down on the head only: power brake (1500 MHz, 60 C)"),
+        (["power cap", "sync boost"], "the card had its clock set on the head only: sync boost (1500 MHz, 60 C)"),
+    ],
+)
+def test_only_the_power_cap_may_lower_a_clock(reasons: list[str], why: str) -> None:
+    def state(mhz: int, because: list[str]) -> State:
+        one = ClockReading(at_s=0, sm_mhz=mhz, memory_mhz=2619, power_w=700, temperature_c=60, reasons=because)
+        return State(Conditions(readings=[one]), None)
+
+    found = left_out([state(1980, [])] * 8, [state(1500, reasons), *[state(1980, [])] * 7])
+    assert found == ({0: why} if why else {})
+    turned = left_out([state(1500, reasons), *[state(1980, [])] * 7], [state(1980, [])] * 8)
+    assert turned == ({0: why.replace("head", "base")} if why else {})
 
 
 def test_pairs_that_are_left_out_are_not_asked_for_again() -> None:
