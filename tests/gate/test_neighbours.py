@@ -75,6 +75,16 @@ def test_a_neighbour_is_named_with_what_it_holds_and_does() -> None:
     assert nvml.since[1:] == [nvml.since[0] + 1000, nvml.since[0] + 2000], "each sample is asked for once"
 
 
+def test_the_busiest_look_and_the_most_memory_count() -> None:
+    nvml = Nvml({OWN: 1, COPIES: 3 * 10**9}, [(COPIES, 70, 0)])
+    found = Neighbours(BUS, nvml, lambda: {OWN: 1, COPIES: 1}, lambda own: own)
+    found.look()
+    nvml.compute, nvml.utilization = {OWN: 1, COPIES: 10**9}, [(COPIES, 5, 0)]
+    found.look()
+    (note,) = found.notes
+    assert "3.0 GB, up to 70 % of the time at work" in note
+
+
 def test_those_of_the_gate_itself_one_that_has_ended_and_a_resting_one_are_nobody() -> None:
     assert looked(Nvml({OWN: None, WORKER: None, GONE: 10**9}, [(WORKER, 99, 9), (GONE, 99, 9)])) == []
     assert looked(Nvml({OWN: None, DESKTOP: 10**8}, [(COPIES, 50, 0)])) == [], (

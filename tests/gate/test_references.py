@@ -48,6 +48,26 @@ def test_changes_of_nine_in_a_thousand_pass_until_the_budget_is_used_up(steps: i
     assert not [note for note in found.notes if "reference" in note]
 
 
+def spread_about(level: float, half: float) -> Record:
+    return timed(on_gpu("fused", 0.5), [[0.5 * level * (1 + half * (index - 3.5) / 3.5)] * 3 for index in range(8)])
+
+
+@pytest.mark.parametrize(
+    ("level", "half", "expected"), [(1.06, 0.03, "unsure"), (1.06, 0.002, "regression"), (1.04, 0.03, "pass")]
+)
+def test_a_time_is_drifted_where_its_whole_interval_is_beyond_the_budget(
+    level: float, half: float, expected: str
+) -> None:
+    reference = timed(on_gpu("fused", 0.5), [[0.5] * 3] * 8)
+    both = [spread_about(level, half * sign) for sign in (1, -1)]
+    found = compare([both[0]], [both[1]], policy(), fixed=[Reference("v1", 0.05, [reference])])
+    (row,) = (row for row in found.rows if row.metric == "times.denoise since v1")
+    assert row.outcome == expected
+    assert row.low is not None
+    assert row.high is not None
+    assert (row.low < 0.05 < row.high) == (half == 0.03)
+
+
 def test_what_cannot_be_held_to_a_reference_is_said() -> None:
     other = at_level(1.0)
     elsewhere = replaced(other, machine=replaced(other.machine, gpu="NVIDIA H200"))

@@ -81,6 +81,13 @@ def test_a_window_that_is_too_short_for_the_counter_has_no_joules() -> None:
     assert row.integrated_j == pytest.approx(700 * row.window_s)
 
 
+@pytest.mark.parametrize(("seconds", "renewals"), [(0.95, 9), (1.05, 10)])
+def test_ten_renewals_make_joules_and_nine_do_not(seconds: float, renewals: int) -> None:
+    row = window(FakeGpu(), seconds)
+    assert row.renewals == renewals
+    assert (row.counter_j is not None) == (renewals == 10)
+
+
 def test_without_a_counter_there_are_none() -> None:
     gpu = FakeGpu()
     meter = EnergyMeter(lambda: None, lambda: None, gpu.now)
