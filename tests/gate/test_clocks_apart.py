@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
-from fluxperf.harness.clock_slope import NONE, at_one_clock, doubt
+from fluxperf.harness.clock_slope import NONE, Doubt, at_one_clock, doubt
 from fluxperf.harness.compare import compare
 from fluxperf.harness.exact import Place
 from fluxperf.harness.meaning import explained
-from fluxperf.harness.noisy import Task
+from fluxperf.harness.noisy import Task, judge
 from fluxperf.harness.records import Record
 from fluxperf.harness.verdict import Row
 from fluxperf.harness.worked import witnesses
@@ -132,6 +133,26 @@ def test_a_few_slow_generations_are_more_work_although_the_median_is_the_same(to
         assert words(found, "energy") == [("SLOWER", "more_work")]
         assert "some generations take more cycles" in found["energy.denoise"].message
     assert "cycles.denoise.p90" not in found, "what only explains others is no row"
+
+
+def judged(logs: Sequence[float], error: float) -> tuple[str, str]:
+    """Verdict and reason of pairs of cycles that are apart by so much, with a doubt of such a standard error."""
+    head = [[WORK * math.exp(value)] for value in logs]
+    task = Task(
+        Place("w", "r"), "cycles.denoise", [[WORK]] * len(logs), head, POLICY.noisy["cycles.denoise"],
+        doubt=Doubt(error, 1.0),
+    )  # fmt: skip
+    (row,) = judge([task], POLICY.pairs, 3)
+    return row.verdict, row.reason
+
+
+def test_clocks_are_blamed_where_they_hide_a_verdict_or_are_the_larger_part_of_what_is_not_known() -> None:
+    near = np.random.default_rng(6).normal(0.0025, 0.002, 8).tolist()
+    assert judged(near, 0.0) == ("SAME", "shown_same")
+    assert judged(near, 0.0004) == ("UNSURE", "clocks_apart"), "it would be the same"
+    wide = np.random.default_rng(6).normal(0, 0.02, 8).tolist()
+    assert judged(wide, 0.0) == judged(wide, 0.002) == ("UNSURE", "too_noisy")
+    assert judged(wide, 0.03) == ("UNSURE", "clocks_apart"), "no clock would have told, but this is most of it"
 
 
 def told_as(metric: str, verdict: str, reason: str = "r", **numbers: float) -> Row:

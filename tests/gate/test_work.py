@@ -11,9 +11,12 @@ import pytest
 from fluxperf.harness.clock_slope import at_one_clock, slope_of
 from fluxperf.harness.compare import compare
 from fluxperf.harness.conditions import State, left_out
+from fluxperf.harness.exact import Place
 from fluxperf.harness.meaning import explained
-from fluxperf.harness.policy import read_policy
+from fluxperf.harness.noisy import judge
+from fluxperf.harness.policy import Slow, read_policy
 from fluxperf.harness.records import ClockReading, Conditions, EnergyRow, Record, SamplingRow
+from fluxperf.harness.shares import SlowTask
 from fluxperf.harness.verdict import Row
 from tests.report.pages import on_gpu
 
@@ -71,6 +74,18 @@ def test_one_odd_process_moves_the_slope_little() -> None:
     middle = clocks - clocks.mean()
     least_squares = (np.log(odd) * middle).sum() / (np.log(clocks) * middle).sum()
     assert abs(least_squares - plain) > 0.5, "which least squares do not say"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_processes_at_nearly_one_clock_say_little_of_the_slope(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    both = []
+    for _ in range(2):
+        clocks = 1.7e9 * np.exp(rng.normal(0, 1e-5, 8)) * np.where(np.arange(8) % 4 == 3, 1.03, 1)
+        both.append(
+            ([[c] for c in 2e7 * (clocks / 1.7e9) ** 0.2 * np.exp(rng.normal(0, 5e-4, 8))], [[f] for f in clocks])
+        )
+    assert slope_of((both[0][0], both[1][0]), (both[0][1], both[1][1])) == pytest.approx(0.2, abs=0.03)
 
 
 def test_a_slope_is_between_none_and_all_and_needs_processes() -> None:
@@ -257,6 +272,15 @@ def test_only_the_power_cap_may_lower_a_clock(reasons: list[str], why: str) -> N
     assert found == ({0: why} if why else {})
     turned = left_out([state(1500, reasons), *[state(1980, [])] * 7], [state(1980, [])] * 8)
     assert turned == ({0: why.replace("head", "base")} if why else {})
+
+
+@pytest.mark.parametrize(("slow", "verdict"), [(1, "UNSURE"), (0, "SAME")])
+def test_more_slow_processes_count_from_the_floor_on(slow: int, verdict: str) -> None:
+    base = [[1.0]] * 10
+    head = [[1.0]] * (10 - slow) + [[1.5]] * slow
+    task = SlowTask(Place("w", "r"), "times.denoise", base, head, Slow(slower_than=1.2, floor=0.1))
+    (found,) = judge([], POLICY.pairs, slow=[task])
+    assert (found.verdict, found.detectable) == (verdict, 0.1)
 
 
 def test_pairs_that_are_left_out_are_not_asked_for_again() -> None:
