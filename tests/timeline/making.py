@@ -133,12 +133,20 @@ class Capture:
         self.add("NVTX_EVENTS", start=0, eventType=75, domainId=number, text=name, globalTid=thread(pid))
 
     def call(
-        self, name: str, start: int, end: int, *, pid: int = 100, tid: int = 1, correlation: int | None = None
+        self,
+        name: str,
+        start: int,
+        end: int,
+        *,
+        pid: int = 100,
+        tid: int = 1,
+        correlation: int | None = None,
+        returned: int = 0,
     ) -> int:
         """A runtime or driver call; returns its correlation id."""
         number = self.next_correlation() if correlation is None else correlation
         where = {"globalTid": thread(pid, tid), "correlationId": number, "nameId": self.string(name)}
-        self.add("CUPTI_ACTIVITY_KIND_RUNTIME", start=start, end=end, eventClass=0, **where)
+        self.add("CUPTI_ACTIVITY_KIND_RUNTIME", start=start, end=end, eventClass=0, returnValue=returned, **where)
         return number
 
     def _gpu(

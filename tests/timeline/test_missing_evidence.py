@@ -92,6 +92,16 @@ def test_launches_that_have_no_work_lose_nothing_in_a_capture_or_around_one_of_t
     assert (row.text.split()[0], row.process) == ("1", process())
 
 
+def test_a_launch_that_failed_has_no_work_to_lose(tmp_path: Path):
+    capture = whole()
+    capture.call(LAUNCH, 500 * US, 510 * US, returned=701)
+    capture.call("cudaMemcpyAsync_v3020", 520 * US, 530 * US, returned=1)
+    path = capture.write(tmp_path / "x.sqlite")
+    trim(path, tmp_path / "trimmed.sqlite")
+    for one in (path, tmp_path / "trimmed.sqlite"):
+        assert undecided(read_capture(one)) == set()
+
+
 def test_work_that_a_part_leaves_out_is_not_lost(tmp_path: Path):
     capture = whole()
     capture.launch("elsewhere", 500 * US, 520 * US, 50 * US, gpu=1)

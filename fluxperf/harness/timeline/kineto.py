@@ -121,15 +121,18 @@ class _Reader:
 
     def _take(self, event: Event) -> None:
         """Adds an event to the list of its category, and counts it if its times are impossible."""
-        event.cat = _category(event.cat)
         kind = _READ.get(event.cat)
+        if kind is None:
+            event.cat = _category(event.cat)
+            kind = _READ.get(event.cat)
         if kind is None:
             if event.cat not in _PASSED_OVER:
                 self._unknown[event.cat] += 1
         elif abs(event.ts) >= LATEST_US or math.isnan(event.dur):
             self._damages.untimed(kind, 1)
         else:
-            self._damages.reversed(kind, event.dur < 0)
+            if event.dur < 0:
+                self._damages.reversed(kind, 1)
             self._of[event.cat].append(event)
 
     def _id(self, kind: str, value: Any) -> int:

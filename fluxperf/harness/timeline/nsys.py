@@ -19,7 +19,7 @@ from fluxperf.harness.timeline.attribution import attribute
 from fluxperf.harness.timeline.capturing import find_nsys
 from fluxperf.harness.timeline.model import Timeline
 from fluxperf.harness.timeline.nsys_export import EXPORT, Export
-from fluxperf.harness.timeline.nsys_tables import ACTIVITIES, timeline_of
+from fluxperf.harness.timeline.nsys_tables import ACTIVITIES, failed_calls, timeline_of
 from fluxperf.harness.timeline.nsys_versions import KNOWN_MAJORS, TABLES, versions
 from fluxperf.harness.timeline.unanswered import add_unanswered
 from fluxperf.lifeline import scratch
@@ -45,13 +45,13 @@ def read_capture(path: Path) -> Timeline:
             schema = _check_schema(export)
             _check_content(export)
             timeline = timeline_of(export, schema)
+            attribute(timeline)
+            add_unanswered(timeline, lambda: failed_calls(export))
     except (sqlite3.Error, UnicodeDecodeError) as error:
         raise TimelineError(
             f"cannot read {path}: expected a complete export, but SQLite reports {shown(str(error))!r}. The file "
             f"is damaged or truncated. Export it again: {EXPORT}"
         ) from error
-    attribute(timeline)
-    add_unanswered(timeline)
     return timeline
 
 

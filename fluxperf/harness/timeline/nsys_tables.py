@@ -151,6 +151,13 @@ def _calls(export: Export, damages: Damages) -> Calls:
     return Calls(names, what=merged[numbers], start_ns=start_ns, end_ns=end_ns, thread=thread, correlation=correlation)
 
 
+def failed_calls(export: Export) -> NDArray[np.bool_]:
+    """Whether each call returned an error."""
+    (returned,) = export.columns(_CALLS, "returnValue")
+    found: NDArray[np.bool_] = returned != 0
+    return found
+
+
 def _api(name: str) -> Api:
     return "runtime" if name.startswith("cuda") else "driver"
 

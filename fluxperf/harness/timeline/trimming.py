@@ -30,7 +30,7 @@ _CALLS = "CUPTI_ACTIVITY_KIND_RUNTIME"
 #: Columns that are kept, by table. Columns with a time are shifted to begin at 0.
 _KEPT = {
     "NVTX_EVENTS": "start end eventType text globalTid endGlobalTid textId domainId category int64Value",
-    _CALLS: "start end globalTid correlationId nameId",
+    _CALLS: "start end globalTid correlationId nameId returnValue",
     "CUPTI_ACTIVITY_KIND_KERNEL": f"{_ON_GPU} shortName demangledName gridX gridY gridZ blockX blockY blockZ",
     "CUPTI_ACTIVITY_KIND_MEMCPY": f"{_ON_GPU} bytes copyKind srcKind dstKind copyCount migrationCause",
     "CUPTI_ACTIVITY_KIND_MEMSET": f"{_ON_GPU} bytes",

@@ -7,6 +7,7 @@ from host to host, have none either.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -30,18 +31,20 @@ _ENDS = re.compile(r"(?:cuda|cu)StreamEndCapture")
 _EVER = 1 << 61
 
 
-def add_unanswered(timeline: Timeline) -> None:
+def add_unanswered(timeline: Timeline, failed: Callable[[], Mask] | None = None) -> None:
     """Adds the result of `unanswered` to the losses of an attributed timeline, with a note for each."""
-    found = unanswered(timeline)
+    found = unanswered(timeline, failed)
+    or_failed = "" if failed is not None else ", or launches failed"
     timeline.losses = [*timeline.losses, *found]
-    timeline.notes = [*timeline.notes, *(f"{row.text}: events were lost, or launches failed." for row in found)]
+    timeline.notes = [*timeline.notes, *(f"{row.text}: events were lost{or_failed}." for row in found)]
 
 
-def unanswered(timeline: Timeline) -> list[Loss]:
+def unanswered(timeline: Timeline, failed: Callable[[], Mask] | None = None) -> list[Loss]:
     """A loss for each process with launches of kernels, graphs or copies that no work belongs to.
 
     Args:
         timeline: an attributed timeline.
+        failed: tells of each call whether it returned an error, where that is known; asked only if it matters.
     """
     calls = timeline.calls
     has_work = np.zeros(len(calls) + 1, bool)
@@ -50,6 +53,8 @@ def unanswered(timeline: Timeline) -> list[Loss]:
     for of, (pattern, words) in _KINDS.items():
         rows = np.flatnonzero(_named(calls, pattern))
         lone = rows[~has_work[rows]]
+        if failed is not None and len(lone):
+            lone = lone[~failed()[lone]]
         lone = lone[~_around_or_in(calls, lone, rows[has_work[rows]])]
         for process in distinct(calls.process[lone]).tolist():
             own = lone[calls.process[lone] == process]
