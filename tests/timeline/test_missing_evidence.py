@@ -13,13 +13,15 @@ import pytest
 from fluxperf.harness.timeline.blind import blind_spots
 from fluxperf.harness.timeline.correlating import calls_of
 from fluxperf.harness.timeline.filtering import Filter, filtered
-from fluxperf.harness.timeline.findings import KINDS
+from fluxperf.harness.timeline.findings import KINDS, findings
 from fluxperf.harness.timeline.model import NONE, Calls, Timeline
 from fluxperf.harness.timeline.nsys import read_capture
+from fluxperf.harness.timeline.reading import read_timeline
 from fluxperf.harness.timeline.summary import summarize
+from fluxperf.harness.timeline.trace import trace
 from fluxperf.harness.timeline.trimming import trim
 from tests.timeline.judging import codes
-from tests.timeline.making import MS, US, Capture, process
+from tests.timeline.making import MS, US, Capture, example, process, thread
 
 LIMITS = (*KINDS, "copies > 0", "waits > 0", "kernels > 1", "idle > 1 %")
 LAUNCH, GRAPH = "cudaLaunchKernel_v7000", "cudaGraphLaunch_v10000"
@@ -309,3 +311,41 @@ def test_calls_are_found_by_their_ids(seed):
     ]
     told = np.array(asked, np.int64).reshape(wanted, 3).T
     assert calls_of(calls, *told).tolist() == [expected(calls, *row) for row in asked]
+
+
+LAST = (1 << 63) - 1
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "ALTER TABLE DIAGNOSTIC_EVENT DROP COLUMN text",
+        "ALTER TABLE ThreadNames DROP COLUMN nameId",
+        "ALTER TABLE META_DATA_CAPTURE DROP COLUMN name",
+        f"UPDATE PROFILER_OVERHEAD SET start = {-LAST}",
+        f"UPDATE CUPTI_ACTIVITY_KIND_RUNTIME SET end = {LAST} WHERE rowid = 1",
+        f"UPDATE CUPTI_ACTIVITY_KIND_MEMCPY SET deviceId = {1 << 62}",
+    ],
+)
+def test_a_damaged_export_says_the_same_trimmed_and_as_a_trace(statement, tmp_path: Path):
+    capture = example()
+    capture.add("DIAGNOSTIC_EVENT", severity=1, text="Profiling has started.", timestamp=0)
+    name = capture.string("Runtime Triggered Module Loading")
+    capture.add("PROFILER_OVERHEAD", start=1, end=2, globalTid=thread(), nameId=name, overheadType=7)
+    timeline = edited(capture, tmp_path, statement)
+    trim(tmp_path / "capture.sqlite", tmp_path / "trimmed.sqlite")
+    (tmp_path / "trace.json").write_text(trace(timeline), encoding="utf-8")
+    for path in (tmp_path / "trimmed.sqlite", tmp_path / "trace.json"):
+        again = read_timeline(path)
+        assert codes(again, *LIMITS) == codes(timeline, *LIMITS)
+        assert findings(again) == findings(timeline)
+    assert max(timeline.gpus) <= 1
+
+
+def test_an_overhead_that_lasts_for_ever_excuses_nothing(tmp_path: Path):
+    capture = whole()
+    capture.launch("late", 1500 * US, 1510 * US, 50 * US)
+    name = capture.string("Runtime Triggered Module Loading")
+    capture.add("PROFILER_OVERHEAD", start=1, end=2, globalTid=thread(), nameId=name, overheadType=7)
+    timeline = edited(capture, tmp_path, f"UPDATE PROFILER_OVERHEAD SET start = {-LAST}, end = {LAST}")
+    assert codes(timeline, "launch-bound", "module-loading") == {"launch-bound": 1, "module-loading": 0}

@@ -24,6 +24,10 @@ class Device(NamedTuple):
     id: str = ""
 
 
+#: No machine has as many GPUs: a number beyond is none.
+_MOST = 1 << 16
+
+
 class _Key(NamedTuple):
     """A GPU, ordered by number. GPUs without a mapping, which belong to one process each, come last."""
 
@@ -71,8 +75,8 @@ def gpus_of(
     called: dict[int, str] = {}
     for key in sorted(found):
         number = key.device
-        while number in called:
-            number = max(called) + 1
+        while number in called or not 0 <= number < _MOST:
+            number = max(called, default=-1) + 1
         numbers |= dict.fromkeys(found[key], number)
         called[number] = _name(key, names, len(machines) > 1)
     apart = [key for key in found if key.alone]

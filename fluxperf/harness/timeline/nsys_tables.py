@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluxperf.harness.text import units
-from fluxperf.harness.timeline.columns import Column, codes, distinct, empty, matched, numbered
+from fluxperf.harness.timeline.columns import FARTHEST_NS, Column, codes, distinct, empty, matched, numbered
 from fluxperf.harness.timeline.damage import Damages, Kind, note_of
 from fluxperf.harness.timeline.gpus import Device, Gpus, gpus_of
 from fluxperf.harness.timeline.losses import Held, losses_of
@@ -334,7 +334,9 @@ def _read_overheads(export: Export, damages: Damages) -> Overheads:
         words = [WORDS.get(one) or word_of(export.strings.get(named, "")) for one, named in pairs]
         places = np.array([KINDS.index(word) if word else NONE for word in words], np.int64)[numbers]
         start_ns, end_ns = damages.bounded(Kind("", "overhead"), start, end)
-        parts.append([one[places != NONE] for one in (places, start_ns, end_ns, thread)])
+        # One that seems to last for ever would excuse all that is late.
+        kept = (places != NONE) & (np.abs(start_ns) < FARTHEST_NS) & (end_ns < FARTHEST_NS)
+        parts.append([one[kept] for one in (places, start_ns, end_ns, thread)])
     what, start_ns, end_ns, thread = (np.concatenate(part) for part in zip(*parts, strict=True))
     return Overheads(KINDS, what=what, start_ns=start_ns, end_ns=end_ns, thread=thread)
 

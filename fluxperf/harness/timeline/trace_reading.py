@@ -50,7 +50,7 @@ _Id = Annotated[int, msgspec.Meta(ge=0, lt=1 << 24)]
 _Track = Annotated[int, msgspec.Meta(ge=0, lt=1 << 26)]
 _Pid = Annotated[int, msgspec.Meta(ge=0, lt=1 << 25)]
 _Number = Annotated[int, msgspec.Meta(ge=1, lt=1 << 53)]
-_Time = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
+_Time = Annotated[float, msgspec.Meta(ge=0, le=5e15)]
 
 
 class _About(msgspec.Struct):

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from fluxperf.errors import RecordError
 from fluxperf.files import place
+from fluxperf.harness.timeline.columns import FARTHEST_NS
 from fluxperf.harness.timeline.losses import is_read
 from fluxperf.harness.timeline.nsys import read_capture
 from fluxperf.harness.timeline.nsys_export import real_names
@@ -61,12 +62,12 @@ _KEPT = {
     "StringIds": "id value",
 }
 
-#: Rows that are kept of tables with private details.
+#: Rows that are kept of tables with private details: a column, and a condition on it.
 _WHERE = {
-    "EXPORT_META_DATA": "name IN ('EXPORT_SCHEMA_VERSION', 'EXPORT_PRODUCT_VERSION')",
-    "META_DATA_EXPORT": f"name IN ('EXPORT_SCHEMA_VERSION', 'EXPORT_PRODUCT_VERSION', '{EXPORTED}')",
-    "META_DATA_CAPTURE": " OR ".join(f"name LIKE '%{name}'" for name in (GRAPH_MODE, *FAULT_OPTIONS)),
-    "DIAGNOSTIC_EVENT": "is_read(text)",
+    "EXPORT_META_DATA": ("name", "name IN ('EXPORT_SCHEMA_VERSION', 'EXPORT_PRODUCT_VERSION')"),
+    "META_DATA_EXPORT": ("name", f"name IN ('EXPORT_SCHEMA_VERSION', 'EXPORT_PRODUCT_VERSION', '{EXPORTED}')"),
+    "META_DATA_CAPTURE": ("name", " OR ".join(f"name LIKE '%{name}'" for name in (GRAPH_MODE, *FAULT_OPTIONS))),
+    "DIAGNOSTIC_EVENT": ("text", "is_read(text)"),
 }
 
 #: Columns with the number of a string.
@@ -131,13 +132,15 @@ def _copy(connection: sqlite3.Connection, path: Path) -> None:
     connection.create_function("is_read", 1, is_read, deterministic=True)
     found = connection.execute("SELECT name FROM whole.sqlite_master WHERE type IN ('table', 'view')")
     real = real_names(str(name) for (name,) in found)
-    columns = {
+    held = {
         table: _columns(connection, real[table], wanted.split()) for table, wanted in _KEPT.items() if table in real
     }
+    columns = {table: names for table, names in held.items() if names}
     first = _first(connection, columns, real)
     for table, names in columns.items():
         values = ", ".join(_value(table, name, first) for name in names)
-        where = f"WHERE {_WHERE[table]}" if table in _WHERE else ""
+        column, condition = _WHERE.get(table, ("", ""))
+        where = "" if not column else f"WHERE {condition}" if f'"{column}"' in names else "WHERE 0"
         connection.execute(f'CREATE TABLE "{table}" ({", ".join(names)})')
         connection.execute(f'INSERT INTO "{table}" SELECT {values} FROM whole."{real[table]}" {where}')
     _drop_strings(connection, columns)
@@ -154,8 +157,10 @@ def _columns(connection: sqlite3.Connection, table: str, wanted: Iterable[str]) 
 def _first(connection: sqlite3.Connection, columns: dict[str, list[str]], real: dict[str, str]) -> int:
     """The earliest start of all events with times, which may be before the profiler's zero."""
     timed = [table for table, names in columns.items() if '"start"' in names and '"end"' in names]
-    where = {"NVTX_EVENTS": "WHERE eventType IN (59, 60)"} | dict.fromkeys(_ON_GPUS, f"WHERE NOT {_UNTIMED}")
-    asked = [f'SELECT min(CAST(start AS INTEGER)) FROM whole."{real[one]}" {where.get(one, "")}' for one in timed]
+    where = {"NVTX_EVENTS": "eventType IN (59, 60)"} | dict.fromkeys(_ON_GPUS, f"NOT {_UNTIMED}")
+    begun = "CAST(start AS INTEGER)"
+    clock = f"abs({begun} / 2) <= {FARTHEST_NS // 2}"  # halved, since no number is the negative of the lowest
+    asked = [f'SELECT min({begun}) FROM whole."{real[one]}" WHERE {where.get(one, 1)} AND {clock}' for one in timed]
     found = [connection.execute(text).fetchone()[0] for text in asked]
     return min((int(start) for start in found if start is not None), default=0)
 
@@ -176,7 +181,7 @@ def _value(table: str, name: str, first: int) -> str:
 
 def _drop_strings(connection: sqlite3.Connection, columns: dict[str, list[str]]) -> None:
     """Deletes names of threads that are not Python's, and strings without a reference."""
-    if "ThreadNames" in columns:
+    if '"nameId"' in columns.get("ThreadNames", ()):
         named = "SELECT id FROM StringIds WHERE value GLOB 'python*' OR value = 'main'"
         connection.execute(f"DELETE FROM ThreadNames WHERE nameId NOT IN ({named})")
     used = " UNION ".join(
