@@ -176,7 +176,7 @@ def test_what_the_host_touched_is_in_the_only_range_that_was_open(tmp_path: Path
     # Two threads had a range open: nothing says which of them touched it.
     told = verdicts(shared, "page-fault in loader", "copies in loader > 0")
     assert [row.state for row in told.values()] == ["undecided", "undecided"]
-    assert "2 page faults of which" in told["page-fault in loader"].reason
+    assert "2 page faults" in told["page-fault in loader"].reason
 
 
 def test_parts_keep_migrations_and_faults_of_theirs(tmp_path: Path):
