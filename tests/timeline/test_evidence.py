@@ -102,6 +102,28 @@ def test_a_read_that_returns_when_it_is_done_is_a_wait_if_its_memory_is_pageable
     assert codes(timeline, "item-sync") == {"item-sync": int(waits > 0)}
 
 
+@pytest.mark.parametrize(
+    ("call", "source", "until", "waits"),
+    [
+        ("cudaMemcpy_v3020", 1, 600, 4),
+        ("cuMemcpyHtoD_v2", 0, 600, 4),
+        ("cuMemcpyHtoD_v2", 0, 500, 0),
+        (COPY, 1, 600, 0),
+    ],
+)
+def test_a_copy_to_the_device_is_waited_for_if_its_call_is_not_asynchronous(call, source, until, waits, tmp_path: Path):
+    capture = Capture()
+    for at in turns(capture):
+        number = capture.call(call, at + 30 * US, at + until * US)
+        capture.copy(1, at + 505 * US, at + 507 * US, number, 1 << 20, source=source, target=2)
+    timeline = capture.read(tmp_path)
+    rows = [(row.kind, row.count) for row in shown(timeline).waits]
+    assert rows == [("copy to the device", waits)] * (waits > 0)
+    assert codes(timeline, "waits > 3", "waits in step 1 > 2 ms", "item-sync") == {
+        "waits > 3": int(waits > 0), "waits in step 1 > 2 ms": int(waits > 0), "item-sync": 0,
+    }  # fmt: skip
+
+
 def test_copies_that_no_call_launched_are_found(tmp_path: Path):
     lone = "(no recorded launch call)"
     for name, kind, memory, place in (("copies", 2, 0, lone), ("migrations", 12, 7, "forward")):

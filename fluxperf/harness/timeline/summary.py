@@ -19,7 +19,7 @@ from fluxperf.harness.timeline.busy import busy, busy_by
 from fluxperf.harness.timeline.columns import Column, Cover, codes, distinct, empty, numbered
 from fluxperf.harness.timeline.model import NONE, Timeline, What, Works
 from fluxperf.harness.timeline.places import Level, Places
-from fluxperf.harness.timeline.waiting import waiting_copies
+from fluxperf.harness.timeline.waiting import blocking_copies, waiting_copies
 
 By = Literal["op", "block", "step", "range", "kernel"]
 GROUPINGS: tuple[str, ...] = get_args(By)
@@ -346,8 +346,11 @@ def waits_by_call(timeline: Timeline) -> list[WaitRow]:
     names = [
         *((name, "synchronization") for name in waits.kinds),
         *((name, "copy to the host") for name, _ in calls.kinds),
+        *((name, "copy to the device") for name, _ in calls.kinds),
     ]
-    what = np.concatenate((waits.what, calls.what[launch] + len(waits.kinds)))
+    to_device = ~np.isin(launch, timeline.work.call[blocking_copies(timeline)])
+    places = calls.what[launch] + len(waits.kinds) + to_device * len(calls.kinds)
+    what = np.concatenate((waits.what, places))
     lasted = np.concatenate((waits.end_ns - waits.start_ns, calls.end_ns[launch] - calls.start_ns[launch]))
     rows = []
     for place in np.unique(what).tolist():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fluxperf.harness.timeline.columns import Column, distinct, empty
 from fluxperf.harness.timeline.correlating import calls_of
@@ -114,8 +115,9 @@ def _told(records: Waits, call: Column, classes: Column, calls: Calls, notes: li
 
 
 def waiting_copies(timeline: Timeline) -> Column:
-    """Calls that waited for their copy to the host, except calls that are already known as waits."""
-    found = np.unique(timeline.work.call[blocking_copies(timeline)])
+    """Calls that waited for their copy between host and device, except calls that are already known as waits."""
+    rows = np.concatenate((blocking_copies(timeline), _waiting_uploads(timeline)))
+    found = np.unique(timeline.work.call[rows])
     kept: Column = found[~np.isin(found, timeline.syncs.blocking.call)]
     return kept
 
@@ -130,7 +132,7 @@ def blocking_copies(timeline: Timeline) -> Column:
     down = work.where(what.copy is not None and what.copy.crossing == "d2h" for what in work.kinds)
     rows = np.flatnonzero(down & (work.call != NONE))
     launches = work.call[rows]
-    plain = np.array(["Memcpy" in name and "Async" not in name for name, _ in calls.kinds], bool)[calls.what[launches]]
+    plain = _plain(calls)[calls.what[launches]]
     memory = {"pageable": 0, "unknown": LONG_CALL_NS, "": LONG_CALL_NS}
     least = [
         memory.get(what.copy.target_memory.lower(), NONE) if what.copy is not None else NONE for what in work.kinds
@@ -140,3 +142,21 @@ def blocking_copies(timeline: Timeline) -> Column:
     held = (at_least != NONE) & (lasted >= at_least) & (calls.end_ns[launches] >= work.end_ns[rows])
     found: Column = rows[plain | held]
     return found
+
+
+def _waiting_uploads(timeline: Timeline) -> Column:
+    """Indices of copies to the device that a call without ``Async`` in its name launched, and that ended in it.
+
+    Such a call returns once it has staged what lies in pageable memory, so the name alone does not tell.
+    """
+    work, calls = timeline.work, timeline.calls
+    up = work.where(what.copy is not None and what.copy.crossing == "h2d" for what in work.kinds)
+    rows = np.flatnonzero(up & (work.call != NONE))
+    launches = work.call[rows]
+    found: Column = rows[_plain(calls)[calls.what[launches]] & (calls.end_ns[launches] >= work.end_ns[rows])]
+    return found
+
+
+def _plain(calls: Calls) -> NDArray[np.bool_]:
+    """Whether each kind of call copies and is not asynchronous by its name."""
+    return np.array(["Memcpy" in name and "Async" not in name for name, _ in calls.kinds], bool)
