@@ -186,6 +186,19 @@ def test_every_command_says_in_the_same_words_that_there_is_no_gpu(fluxperf, wit
     complains(fluxperf(*command), f"fluxperf: {asked}: {GPU}, found none", "Check `nvidia-smi`", "`fluxperf doctor`")
 
 
+def test_kernels_names_the_gpu_first_where_cupy_is_missing_too(fluxperf, without_gpu, monkeypatch):
+    from fluxperf.engine.device import gpu
+    from fluxperf.errors import DeviceError
+
+    def missing() -> None:
+        raise DeviceError("expected CuPy, or use --device host.")
+
+    monkeypatch.setattr(gpu, "cupy", missing)
+    result = fluxperf("kernels")
+    complains(result, f"fluxperf: kernels: {GPU}, found none")
+    assert "--device" not in result.err
+
+
 def test_doctor_says_it_in_those_words_too(fluxperf, without_gpu):
     assert "No NVIDIA GPU with a working driver: rungs run as host twins." in fluxperf("doctor").out
 
