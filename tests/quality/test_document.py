@@ -29,6 +29,17 @@ def test_there_is_a_table_and_every_type_is_told_of() -> None:
     assert [name for name in LAYERS if f"`{name}`" not in TEXT and name != "attention"] == []
 
 
+def test_the_errors_in_short_are_those_of_the_table() -> None:
+    table = as_markdown(read(ROOT / "reports/records/h100-quality.json"))
+    rows = {
+        name: re.search(rf"\| `{name}` \|(.*)\|", table) for name in ("fp8", "diffusers-fp8", "diffusers-fp8-exact")
+    }
+    cells = {name: [cell.strip() for cell in found[1].split("|")] for name, found in rows.items() if found}
+    said = TEXT.partition("**In short**")[2].partition("\n\n")[0]
+    (_, _, worst, latents, _), (_, _, exact, of_exact, _) = cells["fp8"], cells["diffusers-fp8-exact"]
+    assert re.findall(r"[\d.]+ %", said) == [worst, latents, exact, of_exact, cells["diffusers-fp8"][3]]
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_fp8_is_not_worse_than_the_peer(name: str) -> None:
     """Compared with the corresponding form of the peer, on the same inputs: within 5 %."""
