@@ -1,11 +1,11 @@
-// advance_latents: latents += delta[step] velocity in place, as `euler_step`, with the step length that a state says.
+// advance_latents: latents += delta[step] velocity in place, as `euler_step`; the step index comes from a state.
 //
 // Shapes: state as `begin_steps` sets it; latents [n] float32, velocity [n] float32 or bfloat16, both contiguous.
-// Numerics: float32, delta too, one fused multiply-add: bit for bit what `euler_step` gives.
-// Order: this kernel reads state[1], which `select_step` has set to the step behind this one, and writes state[0]. So no block
-// reads what another one of the same launch writes.
+// Numerics: float32, delta too, one fused multiply-add: bit-identical to `euler_step`.
+// Order: this kernel reads state[1], which `select_step` has set to the next step, and writes state[0]. So no block reads a word
+// that another block of the same launch writes.
 //
-// Versions: one, an element per access: a megabyte or two per step, done in the time of a launch.
+// Versions: one, an element per access. A step has one or two megabytes, which takes about as long as a launch.
 #include "common/element.cuh"
 
 constexpr int THREADS = 256;

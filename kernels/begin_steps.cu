@@ -1,10 +1,10 @@
 // begin_steps: sets the state of a generation's steps: state = {0, 0, vectors, deltas}, deltas[first + i] = values[i].
 //
-// Shapes: state 4 words of 8 bytes: the step to be taken, the one behind it, the addresses of what `select_step` takes slices
-// of and of the step lengths; deltas [S] float32; up to 64 values as a parameter of the launch, so that nothing is copied.
-// Numerics: float32 values, stored as they come.
+// Shapes: state 4 words of 8 bytes: the current step, the next one, the address of the vectors that `select_step` slices, and that
+// of the step lengths; deltas [S] float32; up to 64 values as a launch parameter, so that nothing is copied.
+// Numerics: float32 values, stored unchanged.
 //
-// Versions: one. A thread per value, a launch per 64 steps; launched once per image, so nothing is to be gained.
+// Versions: one. A thread per value, a launch per 64 steps; it runs once per image, so its time does not matter.
 
 constexpr int DELTAS = 64;
 

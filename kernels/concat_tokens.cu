@@ -7,7 +7,7 @@
 //
 // Versions:
 //   b16  16-byte words, both parts in one launch, COPY_WORDS loads in flight per thread. Loses when rows are a little over a
-//        power of two words: threads beyond the row idle.
+//        power of two words: threads beyond the row are idle.
 //   b4, b2  narrower words, for odd sizes and misaligned views.
 #include "common/boxes.cuh"
 

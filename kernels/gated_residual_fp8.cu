@@ -1,4 +1,4 @@
-// gated_residual_fp8: out = x + gate (y rows columns + bias), the end of a projection in e4m3.
+// gated_residual_fp8: out = x + gate (y rows columns + bias), the epilogue of a projection in e4m3.
 //
 // Shapes: x [B, L, D] bf16 with any batch and token stride; y [B, L, D] bf16, the product without its scales, likewise; rows
 // [B, L] float32 likewise, columns [D] float32; gate [B, D] with any batch stride, bias [D]; out [B, L, D] with any batch and token

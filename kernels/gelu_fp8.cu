@@ -1,4 +1,4 @@
-// gelu_fp8: tanh-GELU of a product in e4m3 behind its scales and bias, in e4m3 again with one scale per token.
+// gelu_fp8: tanh-GELU of an e4m3 product with its scales and bias applied; the result is e4m3 with one scale per token.
 //
 //     u = y rows columns + bias;  out = u / 2 (1 + tanh(sqrt(2 / pi) (u + 0.044715 u^3)))
 //
@@ -10,18 +10,18 @@
 // Alignment: w8 needs y, columns and bias 16-byte and data 8-byte aligned rows and M a multiple of 8; w1 takes anything.
 //
 // Versions:
-//   block  a block per token, computed twice. Any M. Loses wherever a row fits registers.
-//   team   a block walks over tokens with the next row in flight (t is packs per thread; 3 packs of 8 bf16 and 512 threads hold
-//          M = 12288); bias and columns come through L1: kept in registers they leave room for one block an SM, which then
-//          waits at its own barrier. Blocks are as many as the card holds at once.
+//   block  a block per token, the values computed twice. Any M. Loses wherever a row fits registers.
+//   team   a block loops over tokens with the next row in flight (t is packs per thread; 3 packs of 8 bf16 and 512 threads hold M =
+//          12288). Bias and columns are read through L1: in registers they would leave room for only one block per SM, which would
+//          then idle at its own barrier. There are as many blocks as the card holds at once.
 #include "common/e4m3.cuh"
 #include "common/reduce.cuh"
 #include "common/rows.cuh"
 
-// Of a team; and teams that an SM holds, which the launcher counts on.
+// Threads of a team; and teams that an SM holds, which the launcher relies on.
 constexpr int THREADS = 512, WARPS = THREADS / 32, RESIDENT = 2;
 
-// exp and 1 / x as the hardware approximates them.
+// exp and 1 / x by the hardware's approximations.
 __device__ __forceinline__ float gelu(float x) {
     const float inner = x * fmaf(0.044715f * x, x, 1.0f);
     float power, inverse;

@@ -1,4 +1,4 @@
-// join_features_fp8: two halves of rows in e4m3, each with a scale, brought to one scale per row, in place.
+// join_features_fp8: brings two halves of rows in e4m3, each with a scale, to one scale per row, in place.
 //
 // Shapes: rows of `left` + `right` bytes, any batch and token stride; left_powers [B, L] float32 with any batch and token stride,
 // powers [B, L] float32: on entry the scales of the right halves, afterwards those of whole rows. Blocks: x over groups of WARPS
@@ -7,9 +7,9 @@
 // where e4m3 has fewer.
 // Alignment: b16 needs 16-byte aligned rows and halves that are multiples of 16; b1 takes anything.
 //
-// Versions: b16 moves 16 bytes per access, b1 single ones. The scale of the right half is kept wherever the left half fits it, so
-// that only the left half is written; where it does not, the row takes the larger scale and both are. Rows whose halves share a
-// scale already are not touched. A lane has six words in flight: the whole left half of a row of FLUX.1, read at once.
+// Versions: b16 moves 16 bytes per access, b1 single bytes. The scale of the right half is kept wherever the left half fits it, so
+// only the left half is rewritten; otherwise the row takes the larger scale, and both halves are. Rows whose halves have equal
+// scales are not touched. A lane has six words in flight: the whole left half of a row of FLUX.1, read at once.
 #include "common/e4m3.cuh"
 #include "common/reduce.cuh"
 #include "common/rows.cuh"
@@ -24,7 +24,7 @@ template <int W> __device__ __forceinline__ uint4 load_word(const e4m3* from) {
     }
 }
 
-// The numbers of a word of W bytes.
+// The values of a word of W bytes.
 template <int W> __device__ __forceinline__ void numbers_of(const uint4& bits, float (&value)[W]) {
     if constexpr (W == 1) {
         value[0] = e4m3_value(bits.x);

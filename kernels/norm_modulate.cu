@@ -36,8 +36,8 @@ template <class T, int W> struct Modulation {
     }
 };
 
-// The same vectors for the tokens of a block, as floats in shared memory: widened, and 1 added, once. Each quarter of four
-// floats lies apart, so that lanes that follow each other read words that do.
+// The same vectors for the tokens of a block, as floats in shared memory: converted, and 1 added, once. Each group of four floats
+// of a pack is in an array of its own, so that neighbouring lanes read neighbouring words.
 template <int W, int P> struct SharedModulation {
     static constexpr int QUADS = W / 4;
     float4 (*shift)[32 * P];

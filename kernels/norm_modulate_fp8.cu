@@ -2,8 +2,8 @@
 //
 // Shapes: x [B, L, D] bf16 with any batch and token stride, shift and scale [B, D] with any batch stride; data [B, L, D]
 // contiguous, powers and lengths [B, L] float32. Blocks: x over tokens, y over samples.
-// Numerics: as norm_modulate, float32 throughout; rounds once, to e4m3. A length is that of the row before it is rounded, and a
-// sixteenth more: no number grows by more than that when it is rounded, but those next to zero, which a 500th is for.
+// Numerics: as norm_modulate, float32 throughout; rounds once, to e4m3. A length is that of the row before rounding, increased by a
+// sixteenth: rounding increases no value by more, except those near zero, for which a 500th is added.
 // Alignment: w8 needs 16-byte aligned rows and D a multiple of 8; w1 takes anything.
 //
 // Versions:

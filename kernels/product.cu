@@ -1,16 +1,17 @@
-// product: D = X W^T in bfloat16 on Hopper, finished in the same launch.
+// product: D = X W^T in bfloat16 on Hopper, with the epilogue in the same launch.
 //
 //     plain: D;  gelu: GELU(D + bias);  gated: residual + gate (D + bias), for one sample
 //
-// Shapes: X [M, K], W [N, K], D and residual [M, N], all bf16 with rows that are multiples of 16 bytes apart, as their maps say;
-// bias and gate [N]. Any M and K; N a multiple of the tile's. Blocks: along x, as many as there are multiprocessors or fewer.
-// Numerics: float32 sums and float32 behind them. Plain and gated results round once; GELU's product is rounded to bfloat16 on its way
-// to the warps that finish it. The GELU is the tanh form, with the hardware's tanh.
-// Alignment: addresses and rows of matrices 16 bytes, GELU's bias too; gate and other biases 4.
+// Shapes: X [M, K], W [N, K], D and residual [M, N], all bf16, described by tensor maps, with row strides that are multiples of 16
+// bytes; bias and gate [N]. Any M and K; N a multiple of the tile's. Blocks: along x, at most one per multiprocessor.
+// Numerics: float32 sums and a float32 epilogue. Plain and gated results round once; GELU's product is rounded to bfloat16 on its
+// way to the epilogue warps. The GELU is the tanh form, with the hardware's tanh.
+// Alignment: 16 bytes for addresses and rows of matrices and for GELU's bias; 4 for gate and other biases.
 //
-// Versions, by tile (rows x columns) and warpgroups that multiply (64 rows each):
-//   192x192  three; fits shapes with N = 3072 into 132 multiprocessors (97 % of its waves; 128x256: 82 %). Loses at 4096 rows.
-//   128x256  two; larger tiles of W. 97 % of its waves at 4096 x 3072.
+// Versions, by tile (rows x columns) and number of warpgroups that multiply (64 rows each):
+//   192x192  three; fits shapes with N = 3072 to 132 multiprocessors (97 % of its waves are filled; 128x256: 82 %). Loses at 4096
+//            rows.
+//   128x256  two; larger tiles of W. 97 % of its waves are filled at 4096 x 3072.
 #include "common/epilogues.cuh"
 
 #define TILES(NAME, STAGED, FINISHED)                                                                                      \

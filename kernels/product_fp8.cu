@@ -1,13 +1,13 @@
-// product_fp8: D = X W^T of numbers in e4m3 on Hopper, finished behind their scales in the same launch.
+// product_fp8: D = X W^T of e4m3 operands on Hopper, with scales and epilogue in the same launch.
 //
 //     D = (X W^T) rows columns;  gated: residual + gate (D + bias), for one sample;  gelu: GELU(D + bias) in e4m3
 //
 // Shapes: X [M, K], W [N, K] e4m3; rows [M], columns [N] float32, powers of two; residual and its result [M, N] bf16; bias and gate [N];
 // gelu: data [M, N] e4m3 with any row stride, powers [M], bounds of the lengths of X's rows [M]. Any M and K; N a multiple of the
 // tile's. Blocks: along x, as many as there are multiprocessors or fewer.
-// Numerics: the tensor core's sums, float32 behind them. GELU's product is rounded to bfloat16, before its scales, on its way to the
-// warps that finish it; its result's scales are known beforehand: see ScaledGelu. Else rounds once.
-// Alignment: addresses and rows of matrices 16 bytes, vectors of GELU too, gate and bias 4.
+// Numerics: the tensor core's sums, a float32 epilogue. GELU's product is rounded to bfloat16, before its scales, on its way to the
+// epilogue warps; its result's scales are fixed before the product: see ScaledGelu. All others round once.
+// Alignment: 16 bytes for addresses and rows of matrices and for GELU's vectors; 4 for gate and bias.
 //
 // Versions, by tile: 192x192, three warpgroups of 64 rows multiply; 128x256, two. As in product.
 #include "common/epilogues.cuh"

@@ -47,7 +47,7 @@ template <class T, int W, int G> __device__ __forceinline__ void qkv_heads(const
     const bool column_exists = column < all.dim;
     const float inverse_dim = 1.0f / static_cast<float>(all.dim);
     for (int head = threadIdx.x / G, round = 0; round < all.heads; head += groups, round += groups) {
-        const bool mine = column_exists && head < all.heads;  // idle lanes stay for the shuffles
+        const bool mine = column_exists && head < all.heads;  // idle lanes must take part in the shuffles
         const int at = head * all.dim + column;
         Pack<T, W> plus[3];
 #pragma unroll
@@ -93,7 +93,7 @@ template <class T, int W, int G> __device__ __forceinline__ void qkv_heads(const
     }
 }
 
-// One token of one stream, a warp per head, by pairs of single elements.
+// One token of one stream, a warp per head, in pairs of single elements.
 template <class T> __device__ __forceinline__ void qkv_heads_plain(const Stream& stream, const Heads& all, int token) {
     const int lane = threadIdx.x % 32, pairs = all.dim / 2;
     const i64 sample = blockIdx.y, part = static_cast<i64>(all.heads) * all.dim, place = stream.start + token;

@@ -1,4 +1,4 @@
-// qkv_heads_fp8: qkv_heads behind a product in e4m3, with Q, K and V in e4m3, one scale each.
+// qkv_heads_fp8: qkv_heads after an e4m3 product, with Q, K and V in e4m3, one scale each.
 //
 //     u = qkv rows columns + bias;  q, k, v = split(u);  q, k -> rotate(x / sqrt(mean(x^2) + eps) * norm, cos, sin)
 //
@@ -6,13 +6,14 @@
 // [3 H d] float32, bias [3 H d], norms [d]; cos and sin [L, d] float32 with any row stride, L the sum of Li; peaks float32, from
 // value_peaks; q, k, v [B, H, L, d] contiguous; powers [3] float32, the scales of q, k and v. One launch: blocks along x are groups
 // of `per_block` tokens, the first `blocks` of them of the first stream; y over samples.
-// Numerics: float32 throughout; rounds once, to e4m3. An RMS-normalized row is at most sqrt(d) long before its weight, and a
-// rotation keeps lengths: so sqrt(d) max |norm| bounds Q and K without a look at them. All heads share norms, so one scale serves
-// them as well as one each. V has the scale of its largest number.
+// Numerics: float32 throughout; rounds once, to e4m3. An RMS-normalized row has a length of at most sqrt(d) before its weight, and
+// a rotation keeps lengths. So sqrt(d) max |norm| bounds Q and K, and their values need not be scanned. All heads share norms, so
+// one scale serves them as well as one each. V has the scale of its largest value.
 // Alignment: 16-byte aligned rows, columns, bias and norms, and d a multiple of 8.
 //
 // Versions: by G, the lanes that hold one head's row (16 for d = 128), one pack of Q, K and V each, as in qkv_heads. Scales of
-// columns, bias and norms are read through L1 for each token: kept in registers, they leave room for fewer warps and cost 8 us of 65.
+// columns, bias and norms are read through L1 for each token: in registers they would leave room for fewer warps, and cost 8 us of
+// 65.
 #include "common/heads.cuh"
 #include "common/heads_fp8.cuh"
 
@@ -44,7 +45,7 @@ __device__ __forceinline__ float largest_norm(const bf16* first, const bf16* sec
     return most;
 }
 
-// Numbers of a pack behind their scales and bias; zeros for an idle lane, whose squares are summed too.
+// The values of a pack with scales and bias applied; zeros for an idle lane, whose squares are summed too.
 __device__ __forceinline__ void scaled(
     const Pack<bf16, W>& product, float row, const float* columns, const bf16* bias, bool mine, float (&value)[W]
 ) {
@@ -74,7 +75,7 @@ __device__ __forceinline__ void qkv_heads_fp8(
     const float q_down = power_inverse(q_power), k_down = power_inverse(k_power), v_down = power_inverse(v_power);
     const float* const rows = stream.rows + blockIdx.y * stream.row_batch_stride;
     for (int head = threadIdx.x / G, round = 0; round < all.heads; head += groups, round += groups) {
-        const bool mine = column_exists && head < all.heads;  // idle lanes stay for the shuffles
+        const bool mine = column_exists && head < all.heads;  // idle lanes must take part in the shuffles
         const int at = mine ? head * all.dim + column : 0, norm_at = mine ? column : 0;
         const bf16* row = stream.qkv + blockIdx.y * stream.batch_stride + first * stream.token_stride + at;
         i64 to = ((static_cast<i64>(blockIdx.y) * all.heads + head) * all.length + stream.start + first) * all.dim + column;

@@ -5,8 +5,8 @@
 // Numerics: one rounding, to e4m3. A row of zeros has scale 1.
 // Alignment: w8 needs 16-byte aligned rows and K a multiple of 8; w1 takes anything.
 //
-// Versions: one way of working, a block per row, which is read twice (the second time from cache). Weights are quantized once, at
-// load; activations are quantized by the kernels that produce them.
+// Versions: one, a block per row, which is read twice (the second time from cache). Weights are quantized once, at load;
+// activations are quantized by the kernels that produce them.
 #include "common/e4m3.cuh"
 #include "common/reduce.cuh"
 #include "common/rows.cuh"

@@ -1,9 +1,9 @@
-// quantize_values: V in e4m3 with one scale, that of its largest number; and the scales of Q and K, which their norms bound.
+// quantize_values: V in e4m3 with one scale, that of its largest value; and the scales of Q and K, which follow from their norms.
 //
 // Shapes: v [n] bf16, data [n] e4m3, n a multiple of 8; peaks [count] float32, largest numbers of parts of V; norms of Q and K [dim] bf16
 // of both streams (a single one twice); powers [3] float32, the scales of q, k and v. Blocks: along x, each a share of n.
-// Numerics: one rounding, to e4m3. V was rounded to bf16 before, up to 2^-9 beyond its peak: e4m3 rounds what that is beyond 448
-// to 448.
+// Numerics: one rounding, to e4m3. V was rounded to bf16 before, which may exceed its peak by up to 2^-9: values beyond 448 are
+// rounded to 448.
 // Alignment: 16 bytes.
 //
 // Versions: one; eight packs in flight per thread.

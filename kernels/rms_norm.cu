@@ -32,7 +32,7 @@ __device__ __forceinline__ void write(T* out, const Pack<T, W>& pack, const T* _
     store<W>(out, value);
 }
 
-// `lanes` per row is a power of two; lanes without a row stay for the shuffles.
+// `lanes` per row is a power of two; lanes without a row must take part in the shuffles.
 template <class T, int W>
 __device__ __forceinline__ void rms_norm(
     const T* __restrict__ x, const T* __restrict__ weight, T* __restrict__ out, const Extents& extents,

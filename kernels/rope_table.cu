@@ -5,7 +5,7 @@
 // of the launch, so nothing is copied.
 // Numerics: frequencies, angles, cosines and sines in float64, rounded to float32 once.
 //
-// Versions: one. A block per token, a thread per pair of columns; launched once per shape, so nothing is to be gained.
+// Versions: one. A block per token, a thread per pair of columns; it runs once per shape, so its time does not matter.
 
 struct Widths {
     int axis[3];

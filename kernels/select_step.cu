@@ -1,12 +1,12 @@
-// select_step: out = vectors[step], the slice of the step that a state says, so that a captured graph finds it in one place.
+// select_step: out = vectors[step], the slice of the state's current step, so that a captured graph finds it at a fixed address.
 //
 // Shapes: state as `begin_steps` sets it; vectors [S, n] and out [n] contiguous, n counted in words.
 // Numerics: No arithmetic.
-// Order: this kernel reads state[0] and writes state[1], `advance_latents` the other way round. So no block reads what another
-// one of the same launch writes, and the step counts itself up, without the host.
+// Order: this kernel reads state[0] and writes state[1], `advance_latents` the reverse. So no block reads a word that another block
+// of the same launch writes, and the step index advances without the host.
 // Alignment: b16 moves words of 16 bytes, so addresses and slices must be multiples of them; b2 takes any of 2 bytes.
 //
-// Versions: one, with two word sizes. Some megabytes per step, copied in the time of a launch.
+// Versions: one, with two word sizes. A step has some megabytes, which take about as long as a launch.
 #include "common/access.cuh"
 
 constexpr int THREADS = 256;

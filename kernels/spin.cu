@@ -1,10 +1,10 @@
-// spin: keeps the stream busy for some nanoseconds. What is launched meanwhile waits in the stream's queue, and is then timed without
-// the host's gaps between launches.
+// spin: keeps the stream busy for some nanoseconds. Work that is launched meanwhile waits in the stream's queue, so it can be timed
+// without the host's gaps between launches.
 //
-// No arithmetic but on the clock. One block of one thread: the rest of the GPU rests. L2 keeps what it has.
+// No arithmetic except on the clock. One block of one thread: the rest of the GPU is idle. The L2 cache is not changed.
 //
-// spin_cycles: every multiprocessor spins for so many cycles of its own, work of a known size to try a gate with. A block of one thread
-// for each of them.
+// spin_cycles: every multiprocessor spins for a number of its own cycles, which is work of a known size to test a gate. One block
+// of one thread per multiprocessor.
 //
 // Versions: one of each.
 __device__ __forceinline__ unsigned long long nanoseconds() {

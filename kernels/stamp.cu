@@ -1,9 +1,9 @@
-// stamp: row[m] = {cycles, nanoseconds} of every multiprocessor m: its own cycle counter beside the GPU's timer. The difference of two
-// stamps is the work between them in cycles, whatever the clock was, and cycles over nanoseconds is the mean clock.
+// stamp: row[m] = {cycles, nanoseconds} of every multiprocessor m: its cycle counter, and the GPU's timer. The difference of two
+// stamps is the work between them in cycles, whatever the clock was; cycles divided by nanoseconds is the mean clock.
 //
-// Shapes: row [count] pairs of 8-byte words, by %smid; those of a multiprocessor that got no block stay as they were.
-// No arithmetic. A block per multiprocessor and one store each, 16 bytes at once, so that no pair is half written. A cycle counter
-// belongs to its multiprocessor: only counters of the same one may be subtracted. Both are read next to each other.
+// Shapes: row [count] pairs of 8-byte words, by %smid; the pair of a multiprocessor without a block stays unchanged.
+// No arithmetic. One block per multiprocessor with one store of 16 bytes, so that no pair is half written. Cycle counters of
+// different multiprocessors must not be compared. Cycles and nanoseconds are read directly one after the other.
 //
 // Versions: one. The row may lie in the host's pinned memory, so that reading it copies nothing.
 extern "C" __global__ void __launch_bounds__(32) stamp_sm(ulonglong2* row, int count) {

@@ -2,11 +2,11 @@
 //
 // Shapes: up to 64 timesteps and 128 frequencies as parameters of the launch (so nothing is copied); out [S, 2 half]
 // float32 contiguous.
-// Numerics: frequencies are those that the models were trained with, float32 numbers made on the host: an angle of 30,000
-// radians turns one bit of them, which is what an exp on another device may differ by, into 1e-3. Angles are a float32
-// product, as diffusers and the original have them; their cosines and sines in float64, rounded.
+// Numerics: the frequencies are the float32 values that the models were trained with, computed on the host. With an angle of 30,000
+// radians one unit in a frequency's last place, by which an exp on another device may differ, changes the result by 1e-3. Angles
+// are a float32 product, as in diffusers and the original; their cosines and sines are computed in float64 and rounded.
 //
-// Versions: one. A thread per frequency, a block per timestep; launched once per run, so nothing is to be gained.
+// Versions: one. A thread per frequency, a block per timestep; it writes few values, so its time does not matter.
 
 constexpr int TIMESTEPS = 64;
 constexpr int FREQUENCIES = 128;

@@ -1,4 +1,4 @@
-// value_peaks: largest magnitude of the values that a QKV product in e4m3 has behind its scales and bias, a number per block.
+// value_peaks: largest magnitude of V in an e4m3 QKV product, with scales and bias applied; one value per block.
 //
 //     peaks[block] = max |qkv rows columns + bias| over the block's tokens and the last third of the columns
 //
@@ -8,8 +8,8 @@
 // Numerics: float32; exact but for the sum with the bias.
 // Alignment: 16-byte aligned rows and H d a multiple of 8.
 //
-// Versions: one; four tokens in flight per thread. `qkv_heads_fp8` takes the largest of all: attention takes one scale for all of V,
-// which must be known before V is rounded.
+// Versions: one; four tokens in flight per thread. `qkv_heads_fp8` takes the maximum over blocks: attention has one scale for all
+// of V, which must be known before V is rounded.
 #include "common/heads_fp8.cuh"
 #include "common/reduce.cuh"
 

@@ -1,4 +1,4 @@
-// Instructions that C++ has no certain spelling for: compilers may cut a plain 16-byte store into four; these stay whole.
+// PTX instructions that C++ cannot request reliably: a compiler may split a plain 16-byte store into four, these stay whole.
 #pragma once
 
 __device__ __forceinline__ void store_16_bytes(void* to, unsigned a, unsigned b, unsigned c, unsigned d) {

@@ -1,4 +1,4 @@
-// Boxes: copying [n0, n1, n2, columns] words from one strided place to another, for the ops that only move data.
+// Boxes: copies [n0, n1, n2, columns] words from one strided place to another, for the ops that only move data.
 //
 // A word is 16, 4 or 2 bytes; the Python side merges axes that are evenly spaced in both places and picks the widest word
 // that addresses and strides allow. Rows of up to COPY_THREADS words share a block; longer ones are cut into tiles. Either

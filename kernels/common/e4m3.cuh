@@ -1,10 +1,10 @@
 // e4m3: 8-bit floats with 3 bits of mantissa, at most 448, and the scales that go with them.
 //
-// Scales are powers of two. A float keeps its precision wherever it lies, so that costs nothing against amax / 448, multiplying by
-// one rounds nothing, and numbers may change their scale without being rounded again.
+// Scales are powers of two. A float has the same relative precision at every exponent, so a power of two loses nothing against amax
+// / 448. Multiplying by it rounds nothing, and a value can get another scale without being rounded again.
 //
-// Hardware converts from sm_89 on. Older targets compile a conversion by bits, so that every file compiles for all of them; no
-// product in e4m3 runs there.
+// The hardware converts from sm_89 on. For older targets the conversion works on bits, so that every file compiles for all of them;
+// they run no product in e4m3.
 #pragma once
 #include "common/element.cuh"
 
@@ -14,7 +14,7 @@ struct e4m3 {
 
 constexpr float E4M3_MOST = 448.0f;
 
-// The least power of two s with most / s <= 448; 1 for zero. Between 2^-126 and 2^120, so that 1 / s is a normal number too.
+// The smallest power of two s with most / s <= 448; 1 for zero. It lies between 2^-126 and 2^120, so that 1 / s is normal too.
 __device__ __forceinline__ float power_scale(float most) {
     const unsigned bits = __float_as_uint(most);
     // 448 is 1.75 times 2^8: a mantissa beyond .75 needs the next power.
@@ -51,7 +51,7 @@ __device__ __forceinline__ unsigned e4m3_pair(float low, float high) {
 #endif
 }
 
-// The number of a byte.
+// The value of an e4m3 byte.
 __device__ __forceinline__ float e4m3_value(unsigned byte) {
     const unsigned exponent = (byte >> 3) & 15u, mantissa = byte & 7u, sign = (byte & 0x80u) << 24;
     if ((byte & 0x7fu) == 0x7fu) return __uint_as_float(0x7fffffffu);
@@ -60,7 +60,7 @@ __device__ __forceinline__ float e4m3_value(unsigned byte) {
     return __uint_as_float(__float_as_uint(size) | sign);
 }
 
-// The numbers of the two bytes of a pair.
+// The values of the two e4m3 bytes of a pair.
 __device__ __forceinline__ void expand_pair(unsigned pair, float& low, float& high) {
 #if __CUDA_ARCH__ >= 890
     unsigned halves;
@@ -71,7 +71,7 @@ __device__ __forceinline__ void expand_pair(unsigned pair, float& low, float& hi
 #endif
 }
 
-// W floats rounded to e4m3, to memory: one access of W bytes.
+// Rounds W floats to e4m3 and stores them with one access of W bytes.
 template <int W> __device__ __forceinline__ void store_e4m3(e4m3* to, const float (&from)[W]) {
     static_assert(W == 1 || W == 4 || W == 8 || W == 16, "one access");
     if constexpr (W == 1) {
@@ -93,7 +93,7 @@ template <int W> __device__ __forceinline__ void store_e4m3(e4m3* to, const floa
     }
 }
 
-// The same times `by`.
+// The same, after a multiplication by `by`.
 template <int W> __device__ __forceinline__ void store_e4m3(e4m3* to, const float (&from)[W], float by) {
     float scaled[W];
 #pragma unroll

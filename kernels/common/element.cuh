@@ -1,4 +1,4 @@
-// Element types and packs: how numbers travel between memory and float32 registers.
+// Element types and packs: the form of values in memory, and in float32 registers.
 //
 // An element is float or bf16 (the upper half of a float, rounded to nearest even). Arithmetic is in float32 throughout.
 // A pack is W neighbouring elements moved by one access: 16 bytes (4 floats, 8 bf16) wherever addresses allow, and W = 1
@@ -25,7 +25,7 @@ template <class T, int W> struct alignas(W * sizeof(T) < 4 ? 4 : W * sizeof(T)) 
     unsigned word[(BYTES + 3) / 4];
 };
 
-// A pack from memory that is read again, or shared between threads.
+// Loads a pack from memory that is read again, or shared between threads.
 template <int W, class T> __device__ __forceinline__ Pack<T, W> load(const T* from) {
     Pack<T, W> pack;
     if constexpr (Pack<T, W>::BYTES == 16) {
@@ -42,7 +42,7 @@ template <int W, class T> __device__ __forceinline__ Pack<T, W> load(const T* fr
     return pack;
 }
 
-// A pack from memory that nobody reads after this: marked to be evicted first.
+// Loads a pack from memory that is not read again: marked to be evicted first.
 template <int W, class T> __device__ __forceinline__ Pack<T, W> load_once(const T* from) {
     if constexpr (Pack<T, W>::BYTES == 16) {
         const uint4 bits = __ldcs(reinterpret_cast<const uint4*>(from));
@@ -76,7 +76,7 @@ template <class T, int W> __device__ __forceinline__ void expand(const Pack<T, W
     }
 }
 
-// W floats, rounded to T, to memory.
+// Rounds W floats to T and stores them.
 template <int W, class T> __device__ __forceinline__ void store(T* to, const float (&from)[W]) {
     Pack<T, W> pack;
     if constexpr (!Is<T>::bf16_) {

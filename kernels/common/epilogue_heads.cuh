@@ -38,7 +38,7 @@ __device__ __forceinline__ HeadsOf one_of(const HeadsOf& first, const HeadsOf& s
     };
 }
 
-// Of four numbers in each of 16 lanes the sum over the lanes: lane l gets that of number l / 4 % 4.
+// Sums four values over the 16 lanes that hold them: lane l gets the sum of value l / 4 % 4.
 __device__ __forceinline__ float four_sums(const float (&x)[4], u32 lane) {
     const bool upper = (lane & 8) != 0, odd = (lane & 4) != 0;
     float first = upper ? x[2] : x[0], second = upper ? x[3] : x[1];
@@ -50,16 +50,17 @@ __device__ __forceinline__ float four_sums(const float (&x)[4], u32 lane) {
     return sum + __shfl_xor_sync(ALL_LANES, sum, 1);
 }
 
-// Eight columns of a row of a table in which each frequency stands twice, from shared memory; volatile, so that 16 bytes stay one access.
+// Eight columns of a row of a table in which each frequency stands twice, from shared memory; volatile, so that the access stays
+// one of 16 bytes.
 __device__ __forceinline__ void frequencies(u32 from, float (&to)[4]) {
     [[maybe_unused]] float again, twice;
     asm volatile("ld.volatile.shared.v4.f32 {%0, %2, %1, %3}, [%4];" : "=f"(to[0]), "=f"(to[1]), "=f"(again), "=f"(twice) : "r"(from) : "memory");
     asm volatile("ld.volatile.shared.v4.f32 {%0, %2, %1, %3}, [%4];" : "=f"(to[2]), "=f"(to[3]), "=f"(again), "=f"(twice) : "r"(from + 16) : "memory");
 }
 
-// Two heads of 128 numbers, 16 lanes to a row of each. A warp takes four rows at a time, whose rotations come into shared memory
-// meanwhile. `E` has `begin_tile`, which finds what belongs to a tile's rows, and to eight columns of D of this lane; `widen`, which
-// brings a row's numbers behind scales and bias; and `write`, which stores them.
+// Processes two heads of 128 columns, 16 lanes per row of each. A warp takes four rows at a time; meanwhile the rotations of the
+// next rows are copied to shared memory. `E` has three functions: `begin_tile` reads the vectors for a tile's rows and for this
+// lane's eight columns of D; `widen` applies scales and bias to a row's values; `write` stores them.
 template <class T, class E>
 __device__ __forceinline__ void finish_heads(E& epilogue, const HeadsOf& of, const Ring<T>& ring, u32 phase, const Place& place, u32& turned) {
     constexpr int AHEAD = 4, STEP = AHEAD * FINISHERS, BYTES = 512;  // of a row of a table
@@ -127,7 +128,7 @@ __device__ __forceinline__ void finish_heads(E& epilogue, const HeadsOf& of, con
     }
 }
 
-// Of one stream or two; fields one by one, as an index into parameters would put them into local memory.
+// One stream or two. Fields are selected one by one, because indexing kernel parameters would copy them to local memory.
 struct Heads {
     typedef Bfloat16 Number;
     static constexpr bool STAGED = false;
@@ -164,8 +165,8 @@ struct Heads {
     __device__ __forceinline__ void end(u32, u32) const {}
 };
 
-// The same behind the scales of a product in e4m3: Q and K in e4m3 with scales that the norms bound; V, whose scale is that of its
-// largest number, in bfloat16, and the largest number of each warp.
+// The same for a product in e4m3, after its scales. Q and K are stored in e4m3, with scales that follow from their norms. V is
+// stored in bfloat16 with the largest value of each warp, because its scale depends on the largest value of all.
 struct ScaledHeads {
     typedef E4m3 Number;
     static constexpr bool STAGED = false;
@@ -192,7 +193,7 @@ struct ScaledHeads {
     )
         : first(first), second(second), first_scales(first_scales), second_scales(second_scales), to(to), peak(0.0f), turned(0) {}
 
-    // Each warp finds the norms' largest weights by itself.
+    // Each warp finds the largest weights of the norms by itself.
     __device__ __forceinline__ void begin(u32 thread, int, u32) {
         const int at = 4 * static_cast<int>(thread & 31);
         const bf16* const norms[2][2] = {{first.q_norm, second.q_norm}, {first.k_norm, second.k_norm}};
@@ -246,7 +247,7 @@ struct ScaledHeads {
             store_e4m3<8>(narrow + first * 128 + u * 128, value);
         }
     }
-    // The largest number of V that a warp has had, 0 of none.
+    // The largest value of V in this warp so far; 0 if it had none.
     __device__ __forceinline__ void end(u32 warp, u32 lane) const {
         const float most = warp_max(peak);
         if (lane == 0) to.peaks[FINISHERS * blockIdx.x + warp] = most;

@@ -1,8 +1,8 @@
-// What a tile of a product is finished with, behind sums in float32: bias, GELU, gate and residual.
+// Epilogues of a product's tile, from float32 accumulators: bias, GELU, gate and residual.
 //
-// Plain results and those with gate and residual are STAGED (`stage_out` of pipeline.cuh) and rounded once: `begin` reads what belongs
-// to 64 columns, `pair` takes two neighbouring sums of a row and what came for them, `store` copies a box of 64 x 64 out. GELU takes
-// sums that were rounded to bfloat16 on their way to the warps that finish them: rows by eights of columns.
+// Plain results and those with gate and residual are STAGED (`stage_out` of pipeline.cuh) and rounded once: `begin` reads the
+// vectors for 64 columns, `pair` takes two neighbouring sums of a row and the inputs for them, `store` copies a box of 64 x 64 out.
+// GELU takes sums that were rounded to bfloat16 on their way to the epilogue warps, as rows of eight columns.
 #pragma once
 #include "common/e4m3.cuh"
 #include "common/pipeline.cuh"
@@ -13,8 +13,8 @@
 __device__ __forceinline__ float low_half(u32 word) { return __uint_as_float(word << 16); }
 __device__ __forceinline__ float high_half(u32 word) { return __uint_as_float(word & 0xffff0000u); }
 
-// Two neighbouring numbers of bfloat16; volatile, so that they are read where they are used and not kept in registers from one
-// tile to the next.
+// Two neighbouring bfloat16 values; volatile, so that they are loaded where they are used and not kept in registers from one tile
+// to the next.
 __device__ __forceinline__ u32 two_at(const bf16* from) {
     u32 word;
     asm volatile("ld.global.nc.b32 %0, [%1];" : "=r"(word) : "l"(from));
@@ -26,7 +26,8 @@ __device__ __forceinline__ float2 two_at(const float* from) {
     return pair;
 }
 
-// Times `by`: the tanh form, with the hardware's tanh: within 2^-11 of it, where bfloat16 keeps 2^-9 of the result and e4m3 2^-4.
+// GELU times `by`: the tanh form with the hardware's tanh, whose error is below 2^-11; bfloat16 keeps 2^-9 of the result, e4m3
+// 2^-4.
 __device__ __forceinline__ float quick_gelu(float x, float half_of_by) {
     const float inner = x * fmaf(0.035677408136300125f, x * x, 0.7978845608028654f), half = x * half_of_by;
     float t;
@@ -34,14 +35,14 @@ __device__ __forceinline__ float quick_gelu(float x, float half_of_by) {
     return fmaf(half, t, half);
 }
 
-// Numbers of bfloat16 times a power of two, which stands twice in a word: exact.
+// Two bfloat16 values times a power of two, which stands twice in a word: exact.
 __device__ __forceinline__ void scale_pack(Pack<bf16, 8>& pack, u32 power) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) asm("mul.rn.bf16x2 %0, %0, %1;" : "+r"(pack.word[i]) : "r"(power));
 }
 __device__ __forceinline__ u32 power_twice(float power) { return (__float_as_uint(power) >> 16) * 0x10001u; }
 
-// What most staged ones have in common: boxes from left to right, and nothing to be done before the first.
+// Common part of most staged epilogues: boxes from left to right, and no preparation before the first.
 struct Staged {
     static constexpr bool STAGED = true;
     static __device__ __forceinline__ constexpr int box(int turn) { return turn; }
@@ -87,7 +88,7 @@ struct Gated : Staged {
     }
 };
 
-// The same behind the scales of a product in e4m3, by row and by column.
+// The same for a product in e4m3, after its scales by row and by column.
 struct ScaledGated : Staged {
     typedef E4m3 Number;
     static constexpr bool LOADS = true;
@@ -126,9 +127,9 @@ struct ScaledGated : Staged {
     }
 };
 
-// Finishes a tile by eights of columns: 64 columns after each other, eight lanes to a row. `E` has `rows`, which sees to the rows of a
-// warp ahead of the sums; `column`, what belongs to eight columns of D; `write`, which takes a row of the tile and eight numbers of the
-// product; and AHEAD, rows of a lane that are under way together, an even number.
+// Finishes a tile in units of eight columns: 64 columns after each other, eight lanes per row. `E` has `rows`, which prepares the
+// rows of a warp before the sums arrive; `column`, which reads the vectors for eight columns of D; `write`, which takes a row of
+// the tile and eight values of the product; and AHEAD, an even number: the rows of a lane that are processed together.
 template <class T, class E>
 __device__ __forceinline__ void by_eights(const E& epilogue, const Ring<T>& ring, u32 phase, const Place& place) {
     constexpr int AHEAD = E::AHEAD, STEP = 4 * FINISHERS;
@@ -186,7 +187,7 @@ struct Gelu {
     }
 };
 
-// Two largest numbers over the warps that finish tiles, none below zero.
+// The maxima of two quantities over the epilogue warps; neither is negative.
 __device__ __forceinline__ float2 largest_of_all(u32 notes, u32 thread, float one, float other) {
     one = warp_max(one), other = warp_max(other);
     if (thread % 32 == 0) {
@@ -202,9 +203,10 @@ __device__ __forceinline__ float2 largest_of_all(u32 notes, u32 thread, float on
     return most;
 }
 
-// GELU(sum rows columns + bias) in e4m3, with a scale per row that is known beforehand. By Cauchy and Schwarz no sum is larger than
-// the length of X's row times that of W's, and no number of W larger than 448 times its scale: `reach` is 448 sqrt(K). So nothing
-// saturates. A float keeps its precision wherever it lies: a bound that is 64 times too far off costs range at the lower end alone.
+// GELU(sum rows columns + bias) in e4m3, with a scale per row that is fixed before the product. By the Cauchy-Schwarz inequality no
+// sum exceeds the length of X's row times that of W's row, and no element of W exceeds 448 times its scale: `reach` is 448 sqrt(K).
+// So nothing saturates. A float has the same relative precision at every exponent: a bound that is 64 times too large only costs
+// range at the lower end.
 struct ScaledGelu {
     typedef E4m3 Number;
     static constexpr bool STAGED = false;
@@ -237,7 +239,7 @@ struct ScaledGelu {
     template <class T> __device__ __forceinline__ void finish(const Ring<T>& ring, u32 phase, const Place& place) const {
         by_eights<T>(*this, ring, phase, place);
     }
-    // Scale of the product, twice in bfloat16, and half of what brings the result to its scale, of each row of this warp.
+    // For each row of this warp: the product's scale, twice in bfloat16, and half of the factor from the result to its scale.
     __device__ __forceinline__ void rows(u32 scratch, const Place& place, int last) const {
 #pragma unroll 1
         for (int j = static_cast<int>(place.lane);; j += 32) {

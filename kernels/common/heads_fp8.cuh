@@ -1,9 +1,9 @@
-// A stream of a QKV product in e4m3 before its scales, as the kernels behind it take it.
+// A stream of a QKV product in e4m3 without its scales, as the kernels after it take it.
 #pragma once
 #include "common/e4m3.cuh"
 
-// qkv [B, Li, 3 H d] with its scales by token and by column; tokens from `start` on in the joint sequence. A stream that is not
-// there has no tokens.
+// qkv [B, Li, 3 H d] with its scales by token and by column; its tokens start at `start` in the joint sequence. A missing stream
+// has no tokens.
 struct ScaledStream {
     const bf16* qkv;
     const float *rows, *columns;
@@ -12,7 +12,7 @@ struct ScaledStream {
     int tokens, start;
 };
 
-// Field by field: an index into parameters would put them into local memory.
+// Field by field, because indexing kernel parameters would copy them to local memory.
 __device__ __forceinline__ ScaledStream one_of(const ScaledStream& first, const ScaledStream& second, bool is_first) {
     return {
         is_first ? first.qkv : second.qkv, is_first ? first.rows : second.rows, is_first ? first.columns : second.columns,

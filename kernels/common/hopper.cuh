@@ -1,7 +1,8 @@
 // Hopper's own instructions (sm_90a): barriers that count bytes, copies of boxes by the tensor memory accelerator (TMA), matrices of
 // 8 x 8 moved between registers and shared memory.
 //
-// Shared memory is named by its 32-bit address in the shared window. Spelled as PTX ISA 8.0 has them. Files that include this have entry points without a body for other targets (`HOPPER` is 0 there).
+// Shared memory is addressed by its 32-bit address in the shared window. The instructions are PTX ISA 8.0. For other targets
+// `HOPPER` is 0, and entry points of files that include this have no body.
 #pragma once
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -20,7 +21,7 @@
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
-// What cuTensorMapEncodeTiled makes: a matrix in memory, and the box that one copy moves.
+// The descriptor that cuTensorMapEncodeTiled makes: a matrix in memory, and the box that one copy moves.
 struct alignas(64) TensorMap {
     u64 word[16];
 };
@@ -37,7 +38,7 @@ __device__ __forceinline__ void barrier_init(u32 barrier, u32 count) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" : : "r"(barrier), "r"(count) : "memory");
 }
 
-// Waits until the phase of that parity is complete.
+// Waits until the barrier's phase of that parity is complete.
 __device__ __forceinline__ void barrier_wait(u32 barrier, u32 parity) {
     u32 done;
     do {
@@ -50,7 +51,7 @@ __device__ __forceinline__ void barrier_wait(u32 barrier, u32 parity) {
     } while (!done);
 }
 
-// One arrival, with bytes that copies have still to bring.
+// One arrival, with the number of bytes that copies will still bring.
 __device__ __forceinline__ void barrier_expect(u32 barrier, u32 bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" : : "r"(barrier), "r"(bytes) : "memory");
 }
@@ -59,7 +60,7 @@ __device__ __forceinline__ void barrier_arrive(u32 barrier, u32 times) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0], %1;" : : "r"(barrier), "r"(times) : "memory");
 }
 
-// A barrier of some whole warps of the block; 0 is that of __syncthreads.
+// A barrier for several whole warps of the block; number 0 is that of __syncthreads.
 __device__ __forceinline__ void named_sync(u32 name, u32 threads) {
     asm volatile("bar.sync %0, %1;" : : "r"(name), "r"(threads) : "memory");
 }
@@ -71,7 +72,7 @@ __device__ __forceinline__ void fetch_map(const TensorMap& map) {
     asm volatile("prefetch.tensormap [%0];" : : "l"(&map) : "memory");
 }
 
-// Copies the box at (column, row) to shared memory; what lies beyond the matrix comes as zeros and counts too.
+// Copies the box at (column, row) to shared memory. Elements beyond the matrix are zeros and count as bytes too.
 __device__ __forceinline__ void load_box(u32 to, const TensorMap& map, u32 barrier, int column, int row) {
     asm volatile(
         "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];"
@@ -81,7 +82,7 @@ __device__ __forceinline__ void load_box(u32 to, const TensorMap& map, u32 barri
     );
 }
 
-// Copies bytes, a multiple of 16 from and to a boundary of 16, to shared memory.
+// Copies bytes to shared memory; size and both addresses are multiples of 16.
 __device__ __forceinline__ void load_bytes(u32 to, const void* from, u32 bytes, u32 barrier) {
     asm volatile(
         "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
@@ -91,7 +92,7 @@ __device__ __forceinline__ void load_bytes(u32 to, const void* from, u32 bytes, 
     );
 }
 
-// Copies a box to memory; nothing is written beyond the matrix. Ordinary stores to the box need `shared_written` before it.
+// Copies a box to memory; nothing beyond the matrix is written. Call `shared_written` between ordinary stores to the box and this.
 __device__ __forceinline__ void store_box(const TensorMap& map, u32 from, int column, int row) {
     asm volatile(
         "cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];"
@@ -116,7 +117,7 @@ __device__ __forceinline__ void stores_begin() { asm volatile("cp.async.bulk.com
 __device__ __forceinline__ void stores_read() { asm volatile("cp.async.bulk.wait_group.read 0;" : : : "memory"); }
 __device__ __forceinline__ void stores_done() { asm volatile("cp.async.bulk.wait_group 0;" : : : "memory"); }
 
-// Four matrices of 8 x 8 16-bit numbers; the row that begins at a lane's address is row lane % 8 of matrix lane / 8.
+// Four matrices of 8 x 8 16-bit values; the row at a lane's address is row lane % 8 of matrix lane / 8.
 __device__ __forceinline__ void load_matrices(u32 from, u32 (&word)[4]) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(word[0]), "=r"(word[1]), "=r"(word[2]), "=r"(word[3])

@@ -1,7 +1,7 @@
 // Layer norm of one row: (x - mean) / sqrt(variance + eps), in two passes over centred numbers (no E[x^2] - E[x]^2).
 //
-// `finish(value, p)` may change the W normalized floats of pack p before they are rounded and stored; by a warp, `ready()`
-// is called once before the first of them, with everything that was loaded for it still in flight until then.
+// `finish(value, p)` may change the W normalized floats of pack p before they are rounded and stored. With one warp per row,
+// `ready()` is called once before the first of them; loads for it may still be in flight until then.
 #pragma once
 #include "common/element.cuh"
 #include "common/reduce.cuh"

@@ -1,16 +1,17 @@
-// A product D [M, N] = X [M, K] W [N, K]^T by one block an SM: one warpgroup copies, the others multiply (sm_90a).
+// A product D [M, N] = X [M, K] W [N, K]^T with one block per SM: one warpgroup copies, the others multiply (sm_90a).
 //
-// The ring: STAGES places in shared memory, each for one step of K of both tiles (128 bytes of each row). A place has two barriers:
-// `full` when its bytes have come, `empty` when all who read it are done. One thread of the first warpgroup fills places in their
-// order; each other warpgroup owns 64 rows of the tile. Blocks stay and walk over tiles, so copies of the next tile run while the
-// last one is finished. There are two kinds of what a tile is finished with (an epilogue, E):
+// The ring: STAGES stages in shared memory, each for one step of K of both tiles (128 bytes of each row). A stage has two barriers:
+// `full` when its bytes have arrived, `empty` when all its readers are done. One thread of the first warpgroup fills the stages in
+// order; each other warpgroup owns 64 rows of the tile. Blocks are persistent and loop over tiles, so copies for the next tile run
+// during the epilogue of the current one. There are two kinds of epilogues, E:
 //
-//   STAGED  by the warpgroups that multiply, in places of the ring: the boxes of 64 columns that are added come into them behind the
-//           last step of K, results are written over them, and copied out of them. For little arithmetic. E has LOADS, whether boxes
-//           come (`E::from`), `box`, the order of the boxes, and what is done to each (see epilogues.cuh).
-//   else    by the other three warps of the first warpgroup while the others multiply the next tile: they hand it the sums, rounded to
-//           bfloat16, in a buffer of a tile's size, for which the ring has a place less. E has `begin` ahead of all tiles, `finish` of
-//           one, and `end`. (A warpgroup of its own would leave too few registers for wgmma: ptxas counts those of the launch.)
+//   STAGED  run by the warpgroups that multiply, in stages of the ring. The boxes of 64 columns that are added arrive there after
+//           the last step of K; results overwrite them and are copied out. This suits little arithmetic. E has LOADS (whether boxes
+//           are loaded, from `E::from`), `box` (the order of the boxes), and the work on each box (see epilogues.cuh).
+//   others  run by the other three warps of the first warpgroup while the others multiply the next tile. They receive the sums,
+//           rounded to bfloat16, in a buffer of a tile's size, so the ring has one stage less. E has `begin` before all tiles,
+//           `finish` for each tile, and `end`. (A separate warpgroup would leave too few registers for wgmma: ptxas divides those
+//           of the launch.)
 #pragma once
 #include "common/tiles.cuh"
 
@@ -44,7 +45,7 @@ __device__ __forceinline__ void fill(
     }
 }
 
-// Finishes a tile in places of the ring; they are given back when the boxes have been read, which the caller waits for.
+// Runs a staged epilogue in stages of the ring. The caller frees them after the boxes have been read.
 template <class T, class E>
 __device__ __forceinline__ void stage_out(float (&sums)[T::SUMS], E& epilogue, Ring<T>& ring, const Place& place) {
     const u32 thread = threadIdx.x & 127, lane_row = 16 * place.warp + (place.lane & 15);
@@ -85,7 +86,7 @@ __device__ __forceinline__ void stage_out(float (&sums)[T::SUMS], E& epilogue, R
     __syncwarp();
 }
 
-// Rounds 64 rows of a tile into the buffer of results.
+// Rounds 64 rows of a tile into the result buffer.
 template <class T>
 __device__ __forceinline__ void hand_over(const float (&sums)[T::SUMS], u32 results, u32 who, u32 warp, u32 lane) {
     const u32 row = 16 * warp + (lane & 15), to = results + who * T::SLAB_BYTES + row * 128;
@@ -99,8 +100,8 @@ __device__ __forceinline__ void hand_over(const float (&sums)[T::SUMS], u32 resu
     }
 }
 
-// Where eight neighbouring numbers of a row of results are: number `unit` of its eights. Four rows on lie 512 bytes on with bit 6
-// turned over, eight rows 1024.
+// Address of eight neighbouring values of a result row: `unit` is their index among the row's groups of eight. Four rows further
+// are 512 bytes on with bit 6 flipped, eight rows 1024 bytes.
 template <class T> __device__ __forceinline__ u32 handed_at(u32 results, int row, int unit) {
     return results + (unit >> 3) * T::A_BYTES + row * 128 + (((unit ^ row) & 7) << 4);
 }
@@ -114,7 +115,7 @@ __device__ __forceinline__ Pack<bf16, 8> handed_pack(u32 from) {
     return pack;
 }
 
-// What the warps that finish tiles do. `finish` waits for `handed` itself, behind what it needs no sums for.
+// The loop of the epilogue warps. `finish` itself waits for `handed`, after everything that needs no sums.
 template <class T, class E>
 __device__ __forceinline__ void finish_tiles(
     const Ring<T>& ring, E& epilogue, const Shape& shape, const Walk& walk, int first, int stride, u32 warp, u32 lane
@@ -238,7 +239,8 @@ __device__ __forceinline__ void product(
 
 #endif
 
-// An entry point: its maps of X and W, what the epilogue takes, in parentheses, and its declaration behind that; and one of two products.
+// An entry point: its maps of X and W, the epilogue's parameters in parentheses, and the epilogue's declaration; and one for two
+// products.
 #define UNWRAPPED(...) __VA_ARGS__
 #define PRODUCT(NAME, TILE, PARAMETERS, ...)                                                                                \
     extern "C" __global__ void __launch_bounds__(TILE::THREADS, 1) NAME(                                                    \

@@ -5,7 +5,7 @@ constexpr unsigned ALL_LANES = 0xffffffffu;
 
 __device__ __forceinline__ float minus_infinity() { return __uint_as_float(0xff800000u); }
 
-// Over groups of neighbouring lanes, their number a power of two up to 32. All 32 lanes of the warp must call it.
+// Over groups of neighbouring lanes; the group size is a power of two up to 32. All 32 lanes of the warp must call it.
 __device__ __forceinline__ float group_sum(float x, int lanes) {
     for (int distance = lanes / 2; distance > 0; distance /= 2) x += __shfl_xor_sync(ALL_LANES, x, distance);
     return x;

@@ -1,6 +1,6 @@
 // Rotation of adjacent pairs: (even, odd) -> (even cos - odd sin, odd cos + even sin).
 //
-// Tables are [L, d] float32 with each frequency twice, so the even columns alone are used.
+// Tables are [L, d] float32 with each frequency twice, so only the even columns are read.
 #pragma once
 #include "common/element.cuh"
 

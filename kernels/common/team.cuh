@@ -1,16 +1,16 @@
-// A team: four warps that share a token and walk over tokens with the next row in flight, for norms over packs of a row.
+// A team: four warps that share a token and loop over tokens, with the next row in flight; for norms over packs of a row.
 //
-// Packs stay packed in registers; each warp's numbers are centred about their own mean and joined by the formula of Chan, Golub
-// and LeVeque (1979), so that one barrier per token suffices.
+// Packs stay packed in registers. Each warp centres its values about their own mean; the results are combined by the formula of
+// Chan, Golub and LeVeque (1979), so that one barrier per token suffices.
 #pragma once
 #include "common/element.cuh"
 #include "common/reduce.cuh"
 
-// Threads that share a token, and blocks of them that an SM must hold; the launcher counts on both.
+// Threads that share a token, and number of such blocks that an SM must hold; the launcher relies on both.
 constexpr int TEAM = 128, TEAM_WARPS = TEAM / 32;
 template <int P> constexpr int RESIDENT = P > 3 ? 4 : 5;
 
-// A thread's packs of a row, of which `mine` is its first; nothing of a row that is not there.
+// A thread's packs of a row; `mine` is the first one. A row that does not exist gives zeros.
 template <int W, int P, class T>
 __device__ __forceinline__ void load_share(Pack<T, W> (&held)[P], const T* __restrict__ mine, int packs, bool exists) {
 #pragma unroll
@@ -19,7 +19,7 @@ __device__ __forceinline__ void load_share(Pack<T, W> (&held)[P], const T* __res
     }
 }
 
-// Keeps packs as they are: the compiler would widen them ahead of the loop, and run out of registers.
+// Keeps packs packed: otherwise the compiler would convert them before the loop, and run out of registers.
 template <int P, class Held> __device__ __forceinline__ void keep_packed(Held (&held)[P]) {
 #pragma unroll
     for (int k = 0; k < P; ++k) {
@@ -28,14 +28,15 @@ template <int P, class Held> __device__ __forceinline__ void keep_packed(Held (&
     }
 }
 
-// What a team shares of the token at hand: mean of each warp's numbers and their squares about it. Tokens take turns, so one
-// barrier per token suffices. And of all tokens: how many numbers each warp has, one over that (0 of none), one over all.
+// Shared memory of a team. For the current token: each warp's mean, and its sum of squares about that mean; two buffers alternate,
+// so one barrier per token suffices. For all tokens: the number of values of each warp, its reciprocal (0 for none), and that of
+// all.
 struct Partial {
     float2 of[2][TEAM_WARPS];
     float count[TEAM_WARPS], share[TEAM_WARPS], whole;
 };
 
-// How many numbers of a row of that many packs this thread's warp has.
+// Number of values of a row of that many packs in this thread's warp.
 template <int W, int P> __device__ __forceinline__ float warp_share(int packs) {
     int mine = 0;
 #pragma unroll

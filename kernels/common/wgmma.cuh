@@ -1,9 +1,9 @@
 // Products of a warpgroup (`wgmma`, sm_90a): D [64, N] += A [64, K] B [N, K]^T, both operands in shared memory.
 //
-// An operand's tile has rows of 128 bytes along K, as a copy with the 128-byte swizzle leaves them: 64 numbers of bfloat16, 128 of
-// e4m3. One instruction takes 32 bytes of each row. Sums are float32; those of e4m3 are the tensor core's own, which keeps fewer
-// bits. A thread has rows r and r + 8 (r = 16 warp + lane / 4) of columns 8 j + 2 (lane % 4) + {0, 1}, as d[4 j + {0, 1}] and
-// d[4 j + {2, 3}].
+// The tile of an operand has rows of 128 bytes along K, as a copy with the 128-byte swizzle leaves them: 64 bfloat16 or 128 e4m3
+// values. One instruction takes 32 bytes of each row. Sums are float32; for e4m3 they are the tensor core's own, which keeps fewer
+// bits. A thread has rows r and r + 8 (r = 16 warp + lane / 4) of columns 8 j + 2 (lane % 4) + {0, 1}, as d[4 j + {0, 1}] and d[4 j
+// + {2, 3}].
 #pragma once
 #include "common/hopper.cuh"
 
@@ -16,19 +16,19 @@ struct E4m3 {
 
 #if HOPPER
 
-// Of a tile at that address, a multiple of 1024: eight rows of 128 bytes follow each other, and eights of rows.
+// Descriptor of a tile at that address, a multiple of 1024: rows of 128 bytes in groups of eight, one group after the other.
 __device__ __forceinline__ u64 tile_descriptor(u32 address) {
     return static_cast<u64>((address & 0x3ffffu) >> 4) | (1ull << 16) | (64ull << 32) | (1ull << 62);
 }
 
 __device__ __forceinline__ void products_begin() { asm volatile("wgmma.fence.sync.aligned;" : : : "memory"); }
 __device__ __forceinline__ void products_commit() { asm volatile("wgmma.commit_group.sync.aligned;" : : : "memory"); }
-// Waits until all but the latest LEFT groups are done.
+// Waits until all groups but the latest LEFT are complete.
 template <int LEFT> __device__ __forceinline__ void products_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" : : "n"(LEFT) : "memory");
 }
 
-// Sums stay where they are: the compiler must not move them while products are under way.
+// Keeps sums in place: the compiler must not move them while products are running.
 template <int N> __device__ __forceinline__ void keep(float (&d)[N]) {
 #pragma unroll
     for (int i = 0; i < N; ++i) asm volatile("" : "+f"(d[i]) : : "memory");
@@ -50,7 +50,8 @@ template <int N> __device__ __forceinline__ void keep(float (&d)[N]) {
 #define FOUR(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define SIXTEEN(i) FOUR(i), FOUR(i + 4), FOUR(i + 8), FOUR(i + 12)
 
-// `accumulate` 0 begins a new sum. Behind the predicate stand the signs of A and B and, for bfloat16, that both have K last.
+// `accumulate` 0 starts a new sum. The operands after the predicate are the signs of A and B and, for bfloat16, that both have K
+// last.
 #define MULTIPLY(TYPES, SIGNS, NAMES, A, B, P, ...)                                                                        \
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " P ", 0;\n"                                                           \
                  "wgmma.mma_async.sync.aligned." TYPES " {" NAMES "}, " A ", " B ", p, " SIGNS ";\n}\n"                    \
