@@ -12,7 +12,8 @@ from pathlib import Path
 
 from fluxperf.engine.checkpoints.sources import SyntheticWeights
 from fluxperf.engine.config import config_named
-from fluxperf.harness.collecting import SECONDS, Collection, Part, key_of
+from fluxperf.harness.collecting import SECONDS, Collection
+from fluxperf.harness.parts import Part, key_of
 from fluxperf.harness.records import IN_TURNS_WITH
 from fluxperf.harness.text.units import listing
 from fluxperf.record_rows import workload_row

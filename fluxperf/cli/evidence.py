@@ -17,8 +17,9 @@ from fluxperf.cli.rescue import rescued
 from fluxperf.cli.terminal import Console, say
 from fluxperf.errors import NoGpuError, ProcessError, RecordError, UnknownNameError
 from fluxperf.files import check_writable, write_whole
-from fluxperf.harness.collecting import SECONDS, Collection, Here, Part, Step, collected, kind_of
+from fluxperf.harness.collecting import SECONDS, Collection, collected
 from fluxperf.harness.measure.environment import commit, machine
+from fluxperf.harness.parts import Here, Part, Step, kind_of
 from fluxperf.harness.timeline.driver import device_name
 from fluxperf.lifeline import scratch
 from fluxperf.suites import GPU_SUITES, SUITES
@@ -70,8 +71,10 @@ def evidence(
     here = _here(suite, collection if listed else None)
     if not listed:
         check_writable(collection.file, appended=True)
-        collection.check(here)
-        _measure(collection, here, chosen, budget)
+        with collection.alone():
+            collection.check(here)
+            collection.settle()
+            _measure(collection, here, chosen, budget)
     _show(collection, here, chosen)
 
 

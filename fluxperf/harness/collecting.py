@@ -10,107 +10,23 @@ import datetime
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
 from fluxperf.errors import ConfigError, RecordError
 from fluxperf.files import append_line, locked, place, write_whole
 from fluxperf.harness.measure.processes import Replicas, merge_all, run_once
-from fluxperf.harness.records import Machine, Record, WorkloadRow, read_records
+from fluxperf.harness.parts import Head, Here, Key, Origin, Part, Step, Took, differing, head_in, key_of, kind_of
+from fluxperf.harness.records import Machine, Record, read_records
 from fluxperf.words import first_few
 
 #: Where records of single processes and latents lie until a part is done, and what each process took.
 PROCESSES, SECONDS = "processes", "parts.ndjson"
 
-#: Fields of a workload that say what is computed; its name does not.
-_SIZES = ("model", "height", "width", "text_tokens", "steps", "batch")
-
-#: Settings that tell parts apart; others are the same in all of them.
-_SETTINGS = ("in_turns_with", "memory_gb", "rest_s")
-
-
-class Key(NamedTuple):
-    """Identity of the record of a part: sizes of its workload, its rung, and how it was run."""
-
-    sizes: tuple[str | int, ...]
-    rung: str
-    settings: tuple[tuple[str, str], ...]
-
-
-def key_of(workload: WorkloadRow, rung: str, settings: dict[str, str]) -> Key:
-    """The key of a rung of a workload, run with some settings."""
-    told = tuple((name, settings[name]) for name in _SETTINGS if name in settings)
-    return Key(tuple(getattr(workload, field) for field in _SIZES), rung, told)
-
-
-class Part(NamedTuple):
-    """One measurement of the table.
-
-    Args:
-        name: of its own, which names files.
-        words: the command behind ``python -m``; ``{out}`` stands for the file that it writes, ``{scratch}`` for a
-            folder that is gone afterwards.
-        rounds: for each process the round in which its turn comes; processes of a round follow in the table's order.
-        seconds: of one process, where nobody has measured it.
-        key: of the record that it makes; ``None`` where it writes a document.
-        document: name of the JSON file that it writes.
-        makes: name of a file of latents that each process writes.
-        needs: name of one that it reads.
-    """
-
-    name: str
-    words: tuple[str, ...]
-    rounds: tuple[int, ...]
-    seconds: float
-    key: Key | None = None
-    document: str = ""
-    makes: str = ""
-    needs: str = ""
-
-    @property
-    def processes(self) -> int:
-        """How many it has."""
-        return len(self.rounds)
-
-
-class Here(NamedTuple):
-    """The code and the machine: commit, whether files were changed, and the kind of machine."""
-
-    commit: str | None
-    dirty: bool | None
-    kind: str
-
-
-class Step(NamedTuple):
-    """One process of a part, from 1."""
-
-    part: Part
-    number: int
-
-
-class Took(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds that a process of a part took, from its start to its end, on a kind of machine."""
-
-    part: str
-    process: int
-    seconds: float
-    kind: str
-    commit: str | None
-    created_utc: str
-
-
-class _Head(msgspec.Struct, frozen=True):
-    """Fields about the origin of a document."""
-
-    machine: dict[str, str | int | None]
-    commit: str | None = None
-
-
-def kind_of(machine: Machine) -> str:
-    """The kind of machine: its GPU, or its CPU for host twins."""
-    return machine.gpu or f"{machine.cpu}, {machine.cores} cores"
+#: Name of what a running command has a lock on.
+_MEASURING = "measuring"
 
 
 class Collection:
@@ -134,22 +50,23 @@ class Collection:
 
         Raises:
             ConfigError: nobody knows the commit, or the folder has evidence of another one or of another kind of card.
-            RecordError: the folder's records cannot be read.
+            RecordError: the folder's records cannot be read, or something else lies where its files belong.
         """
         asked = f"evidence {self._suite} -o {self.folder}"
         if here.commit is None:
             raise ConfigError(
                 f"{asked}: expected a commit that the evidence is of, found no checkout. Name it: FLUXPERF_COMMIT=..."
             )
+        for part in self.parts:
+            path = self.folder / part.document
+            if part.document and path.exists() and self._head(part) is None:
+                raise RecordError(
+                    f"{asked}: {path} is no document of {part.name}, which would take its place. Move or remove it."
+                )
         for what, found in self._origins():
-            differs = [
-                f"{name} {there} instead of {this}"
-                for name, there, this in zip(("commit", "changed files", "machine"), found, here, strict=True)
-                if there is not None and there != this
-            ]
-            if differs:
+            if differs := differing(found, here):
                 raise ConfigError(
-                    f"{asked}: {what} has {', '.join(differs)}. Evidence is of one commit and one kind of machine: "
+                    f"{asked}: {what} has {differs}. Evidence is of one commit and one kind of machine: "
                     "name another folder, or go on where this one was begun."
                 )
 
@@ -162,23 +79,38 @@ class Collection:
         """
         return next((kind for _, (_, _, kind) in self._origins() if kind), "")
 
-    def _origins(self) -> Iterator[tuple[str, tuple[str | None, bool | None, str | None]]]:
+    def _origins(self) -> Iterator[tuple[str, Origin]]:
         """Where evidence lies, and what it is of; ``None`` for what it does not say."""
-        files = [self.file, *sorted((self.folder / PROCESSES).glob("*.process"))]
-        for path in files:
-            for record in _records(path):
+        files = [(self.file, _records(self.file))]
+        files += [(path, self._read(path, part)) for part in self.parts if part.key for path in self._pieces(part)]
+        for path, records in files:
+            for record in records:
                 yield str(path), (record.commit, record.dirty, kind_of(record.machine))
         for part in self.parts:
             if (head := self._head(part)) is not None:
                 gpu = head.machine.get("gpu")
-                yield str(self.folder / part.document), (head.commit, None, str(gpu) if gpu else None)
+                yield str(self.folder / part.document), (head.commit, head.dirty, str(gpu) if gpu else None)
 
-    def _head(self, part: Part) -> _Head | None:
+    def _head(self, part: Part) -> Head | None:
         """Origin of a part's document, ``None`` where there is none that can be read."""
-        try:
-            return msgspec.json.decode((self.folder / part.document).read_bytes(), type=_Head)
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
-            return None
+        return head_in(self.folder / part.document)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps other commands from measuring into the folder: two at once disturb each other's times.
+
+        Raises:
+            RecordError: another one measures into it, or nothing can be written there.
+        """
+        with ExitStack() as held:
+            try:
+                held.enter_context(locked(self.folder / _MEASURING, patience_s=0))
+            except RecordError as error:
+                raise RecordError(
+                    f"evidence {self._suite} -o {self.folder}: expected to measure alone, as two at once disturb each "
+                    f"other's times. {error}"
+                ) from error
+            yield
 
     def lacking(self, part: Part) -> list[int]:
         """Numbers of a part's processes that are not kept."""
@@ -187,7 +119,8 @@ class Collection:
         kept = max((_processes(record) for record in _records(self.file) if _is_of(record, part)), default=0)
         if kept >= part.processes:
             return []
-        return [number for number in range(1, part.processes + 1) if not self._piece(part, number).exists()]
+        numbers = [number for number in range(1, part.processes + 1) if not self._piece(part, number).exists()]
+        return numbers or [part.processes]  # all are there, but not merged, as `settle` does
 
     def missing(self, only: Callable[[Part], bool] = lambda part: True) -> list[Step]:
         """Processes that are to be run, by round and in the table's order.
@@ -225,6 +158,7 @@ class Collection:
 
         Raises:
             RecordError: the folder cannot be written to.
+            ConfigError: the process measured another commit.
         """
         part, out = step.part, scratch / f"{step.part.name}-{step.number}.json"
         out.unlink(missing_ok=True)
@@ -239,28 +173,60 @@ class Collection:
             return f"{failure}\n{said}" if said else failure
         if not out.exists():
             return f"wrote no {out.name}"
-        problem = self._keep(step, out)
+        problem = self._keep(step, out, here)
         if not problem:
             self._note(step, time.monotonic() - began, here)
         return problem
 
-    def _keep(self, step: Step, out: Path) -> str:
-        """Keeps what a process wrote; returns what is wrong with it."""
+    def _keep(self, step: Step, out: Path, here: Here) -> str:
+        """Keeps what a process wrote; returns what is wrong with it.
+
+        Raises:
+            ConfigError: it is of another commit than the evidence, as when the checkout changes meanwhile.
+        """
         part = step.part
         if part.key is None:
+            head = head_in(out)
+            self._of_this(step, (head.commit, head.dirty, None) if head else (None, None, None), here)
             for made in sorted(out.parent.glob(f"{out.stem}.*"), key=lambda path: path == out):
                 place(made, (self.folder / part.document).with_suffix(made.suffix))
             return ""
         file = read_records(out)
         if file.problems or not any(_is_of(record, part) for record in file.records):
             return " ".join(file.problems) or f"wrote no record of {part.name}"
-        write_whole(self._piece(part, step.number), out.read_bytes())
-        return self._merge(part, file.records[0].machine)
+        for record in file.records:
+            self._of_this(step, (record.commit, record.dirty, kind_of(record.machine)), here)
+        piece = self._piece(part, step.number)
+        write_whole(piece, out.read_bytes())
+        if problem := self._merge(part, file.records[0].machine):
+            piece.unlink()  # what cannot be merged is not done
+        return problem
+
+    def _of_this(self, step: Step, found: Origin, here: Here) -> None:
+        if differs := differing(found, here):
+            raise ConfigError(
+                f"evidence {self._suite} -o {self.folder}: process {step.number} of {step.part.name} measured "
+                f"{differs}. It is not kept, as evidence is of one commit: leave the checkout as it is while this runs."
+            )
+
+    def settle(self) -> None:
+        """Merges processes that were kept, but not merged, since the command was killed in between.
+
+        Raises:
+            RecordError: they cannot be read, or do not fit together.
+        """
+        for part in (part for part in self.parts if part.key):
+            pieces = self._pieces(part)
+            kept = max((_processes(record) for record in _records(self.file) if _is_of(record, part)), default=0)
+            machines = [self._read(path, part)[0].machine for path in pieces]
+            problem = self._merge(part, max(machines, key=machines.count)) if kept < len(machines) else ""
+            if problem:
+                raise RecordError(f"{problem}\nRemove {', '.join(map(str, pieces))} to measure {part.name} anew.")
 
     def _merge(self, part: Part, machine: Machine) -> str:
         """Puts the merged records of a part's processes in the place of those of fewer of them."""
         pieces = self._pieces(part)
-        records = [_records(path) for path in pieces]
+        records = [self._read(path, part) for path in pieces]
         others = [path for path, rows in zip(pieces, records, strict=True) if rows[0].machine != machine]
         rows = [one for one in records if one[0].machine == machine]
         merged, problems, _ = merge_all(Replicas(rows, "", ""), len(rows))
@@ -280,6 +246,20 @@ class Collection:
         """Files of a part's processes."""
         paths = [self._piece(part, number) for number in range(1, part.processes + 1)]
         return [path for path in paths if path.exists()]
+
+    def _read(self, path: Path, part: Part) -> list[Record]:
+        """Records of one process of a part.
+
+        Raises:
+            RecordError: it is damaged, or of something else.
+        """
+        records = _records(path)
+        if not any(_is_of(record, part) for record in records):
+            raise RecordError(
+                f"{path}: expected what a process of {part.name} measured, found something else. Remove it, and the "
+                "process is measured again."
+            )
+        return records
 
     def _piece(self, part: Part, number: int) -> Path:
         return self.folder / PROCESSES / f"{part.name}-{number}.process"
@@ -343,8 +323,10 @@ def _records(path: Path) -> list[Record]:
     """Records of a file, none if it is not there.
 
     Raises:
-        RecordError: it is damaged.
+        RecordError: it is damaged, or no file.
     """
+    if path.exists() and not path.is_file():
+        raise RecordError(f"{path}: expected a file of records, found something else. Move or remove it.")
     if not path.exists() or not path.stat().st_size:
         return []
     file = read_records(path)

@@ -101,7 +101,9 @@ def standing_for(place: Place, suffixes: Sequence[str]) -> tuple[list[File], boo
 
 
 def _below(folder: Path, suffixes: Sequence[str]) -> list[File]:
-    return [File(str(path)) for suffix in suffixes for path in sorted(folder.rglob(f"*{suffix}"))]
+    found = [path for suffix in suffixes for path in sorted(folder.rglob(f"*{suffix}"))]
+    # A pipe that lies there would be waited for; one that is named is read.
+    return [File(str(path)) for path in found if not path.is_fifo()]
 
 
 def _of_pattern(pattern: str, suffixes: Sequence[str]) -> Iterator[File]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
@@ -144,3 +145,8 @@ def test_places_that_no_file_can_have():
         load(["a\0b"])
     with pytest.raises(RecordError, match="File name too long"):
         load(["x" * 5000])
+
+
+def test_a_pipe_in_a_folder_is_not_waited_for(folder):
+    os.mkfifo(folder / "pipe.jsonl")
+    assert sum(len(file.records) for file in read_many([folder])) == len(NUMBERS)

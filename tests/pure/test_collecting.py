@@ -5,6 +5,7 @@ partial results stay.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,12 +14,13 @@ import pytest
 
 from fluxperf.errors import ConfigError, RecordError
 from fluxperf.harness import collecting
-from fluxperf.harness.collecting import Collection, Here, Part, Step, collected, key_of
+from fluxperf.harness.collecting import Collection, collected
+from fluxperf.harness.parts import Here, Part, Step, key_of, kind_of
 from fluxperf.harness.records import Record, read_records
 from tests.pure.test_records import WORKLOAD, make
 
 COMMIT = "a" * 40
-KIND = collecting.kind_of(make("fused").machine)
+KIND = kind_of(make("fused").machine)
 HERE = Here(COMMIT, False, KIND)
 
 
@@ -247,3 +249,115 @@ def test_a_process_that_writes_something_else_is_a_failure(world) -> None:
     ((_, _, problem),) = world.go([part("fused", (1,))])
     assert problem == "wrote no record of w-fused"
     assert not (world.folder / "suite.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"commit": "b" * 40}, f"commit {'b' * 40} instead of {COMMIT}"), ({"dirty": True}, "changed files True instead")],
+)
+def test_a_checkout_that_changes_meanwhile_ends_it_and_mixes_nothing(world, changes, said: str) -> None:
+    world.go(PARTS[:1])
+    before = (world.folder / "suite.jsonl").read_bytes()
+    world.changes = changes
+    with pytest.raises(ConfigError, match=rf"process 1 of w-fused measured {said}.*leave the checkout as it is"):
+        world.go()
+    assert (world.folder / "suite.jsonl").read_bytes() == before
+    assert list((world.folder / "processes").glob("*.process")) == []
+
+
+def test_a_document_of_a_commit_that_came_meanwhile_is_not_kept(world, monkeypatch) -> None:
+    def once(command: list[str], out: Path, root: Path) -> tuple[str, str]:
+        out.write_text(json.dumps({"commit": "b" * 40, "dirty": False, "machine": {}}))
+        return "", ""
+
+    monkeypatch.setattr(collecting, "run_once", once)
+    with pytest.raises(ConfigError, match="process 1 of ops measured commit"):
+        world.go([DOCUMENT])
+    assert not (world.folder / "ops.json").exists()
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_process_that_was_kept_when_the_command_was_killed_is_merged_by_the_next(world, monkeypatch, number) -> None:
+    """Between the process's own file and the record of all: no other process would come to merge the last."""
+    merge, left = Collection._merge, [number]
+
+    def killed(*given):
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        return merge(*given)
+
+    monkeypatch.setattr(Collection, "_merge", killed)
+    with pytest.raises(KeyboardInterrupt):
+        world.go([part("fused", (1, 1, 1))])
+    monkeypatch.setattr(Collection, "_merge", merge)
+    collection = world.collection([part("fused", (1, 1, 1))])
+    collection.settle()
+    assert [len(one.times_s["denoise"]) for one in world.records] == [number]
+    assert len(collection.missing()) == 3 - number
+    world.go([part("fused", (1, 1, 1))])
+    assert [len(one.times_s["denoise"]) for one in world.records] == [3]
+    assert len(world.ran) == 3
+    assert list((world.folder / "processes").glob("*.process")) == []
+
+
+def test_only_one_command_measures_into_a_folder(world) -> None:
+    collection = world.collection()
+    with collection.alone():
+        with (
+            pytest.raises(RecordError, match="expected to measure alone, as two at once disturb each other"),
+            world.collection().alone(),
+        ):
+            pass
+        with Collection(world.scratch / "other", "suite", PARTS).alone():
+            pass
+    with collection.alone():
+        pass
+    assert [path.name for path in world.folder.iterdir()] == []
+
+
+def _foreign(world, what: str) -> Path:
+    """Something that lies where a file of the evidence belongs."""
+    piece, record = world.folder / "processes" / "w-fused-1.process", world.folder / "suite.jsonl"
+    if what == "notes":
+        (world.folder / "ops.json").write_text("my own notes")
+        return world.folder / "ops.json"
+    if what == "pipe":
+        record.rename(record.with_suffix(".old"))
+        os.mkfifo(record)
+        return record
+    contents = {"empty": b"", "other": record.read_bytes(), "torn": record.read_bytes()[:-9]}
+    piece.write_bytes(contents[what])
+    return piece
+
+
+@pytest.mark.parametrize("what", ["notes", "pipe", "empty", "other", "torn"])
+def test_what_is_foreign_in_a_folder_is_named_and_stays(world, what: str) -> None:
+    world.go(PARTS[:1])
+    path = _foreign(world, what)
+    before = None if what == "pipe" else path.read_bytes()
+    with pytest.raises(RecordError, match=str(path)):
+        world.go()
+    assert len(world.ran) == 2, "nothing is measured that could not be kept"
+    assert before is None or path.read_bytes() == before
+
+
+def test_files_of_no_part_are_left_alone(world) -> None:
+    world.go(PARTS[:1])
+    for name in ("notes.process", "w-gone-1.process"):
+        (world.folder / "processes" / name).write_text("x")
+    assert [problem for _, _, problem in world.go()] == [""] * 4
+
+
+def test_processes_that_do_not_fit_together_stay_missing(world) -> None:
+    """The one that came last is not kept: a list that counts it would say that nothing is missing."""
+    world.go([part("fused", (1,))])
+    (world.folder / "suite.jsonl").unlink()
+    parts = [part("fused", (1, 1))]
+    first = world.folder / "processes" / "w-fused-1.process"
+    record = msgspec.structs.replace(make("fused"), phase_table={"linear": "other"}, times_s={"denoise": [[1.0]]})
+    first.write_bytes(msgspec.json.encode(record) + b"\n")
+    for _ in range(2):
+        ((step, _, problem),) = world.go(parts)
+        assert (step.number, "expected the same exact counts" in problem) == (2, True)
+    assert names(world.collection(parts).missing()) == ["w-fused 2"]

@@ -11,7 +11,8 @@ from unittest import mock
 import msgspec
 
 from fluxperf.harness import collecting
-from fluxperf.harness.collecting import Collection, Here, Part, Step, key_of
+from fluxperf.harness.collecting import Collection
+from fluxperf.harness.parts import SIZES, Here, Part, Step, key_of, kind_of
 from fluxperf.harness.records import IN_TURNS_WITH, ErrorRow, Record, WorkloadRow, read_records
 from fluxperf.suites import SUITES
 
@@ -54,7 +55,7 @@ class Inventor:
     @property
     def here(self) -> Here:
         """The commit and the kind of card."""
-        return Here(self._first.commit, False, collecting.kind_of(self._first.machine))
+        return Here(self._first.commit, False, kind_of(self._first.machine))
 
     def write(self, part: Part, out: Path) -> None:
         """Writes what a process of the part would."""
@@ -69,7 +70,7 @@ class Inventor:
     def _record(self, part: Part, peer: str) -> Record:
         """A record of a rung or of a peer, whose samples lie around those of a real one."""
         assert part.key is not None
-        sizes = WorkloadRow(name="", weights="", **dict(zip(collecting._SIZES, part.key.sizes, strict=True)))
+        sizes = WorkloadRow(name="", weights="", **dict(zip(SIZES, part.key.sizes, strict=True)))
         model, factor = self._like(sizes, part, peer)
         settings = {"nvtx": "off", **dict(part.key.settings)}
         rung = self._makers.get(part.needs, "")

@@ -72,7 +72,8 @@ class Documents(NamedTuple):
 def documents_in(folders: Iterable[Path]) -> Documents:
     """The documents of some folders; JSON files that are something else are passed over."""
     found: Mapping[type, list[tuple[str, object]]] = {PerOp: [], Quality: [], Pictures: []}
-    for path in (path for folder in folders if folder.is_dir() for path in sorted(folder.glob("*.json"))):
+    paths = [path for folder in folders if folder.is_dir() for path in sorted(folder.glob("*.json")) if path.is_file()]
+    for path in paths:
         for kind, rows in found.items():
             try:
                 rows.append((path.name, msgspec.json.decode(path.read_bytes(), type=kind)))
