@@ -231,3 +231,9 @@ def test_unified_memory_is_a_blind_spot_of_this_profiler(tmp_path: Path):
     events = [*profiled(), event("cuda_runtime", "cudaMallocManaged", 5000, 9, correlation=77)]
     assert "cudaMallocManaged" in blind_spots(written(tmp_path, events))["host-copy"]
     assert "host-copy" not in blind_spots(written(tmp_path, profiled()))
+
+
+def test_a_call_whose_name_the_profiler_did_not_know_may_have_waited(tmp_path: Path):
+    events = [*profiled(), event("cuda_runtime", "INVALID", 5000, 9, correlation=77)]
+    told = blind_spots(written(tmp_path, events))["sync-in-loop"]
+    assert "1 call waited whose names are none of CUDA's (INVALID)" in told

@@ -64,7 +64,7 @@ def _unknown(timeline: Timeline) -> Iterator[_Reason]:
         names = units.listing([calls.kinds[what][0] for what in distinct(calls.what[strange]).tolist()])
         yield (
             ("item-sync", "module-loading", "sync-in-loop"),
-            f"unknown whether {plural(number, 'call')} of another runtime than CUDA waited ({names})",
+            f"unknown whether {plural(number, 'call')} waited whose names are none of CUDA's ({names})",
         )
     aimless = work.where(what.copy is not None and not (what.copy.source and what.copy.target) for what in work.kinds)
     if number := int(aimless.sum()):
