@@ -1,12 +1,12 @@
-"""Commands of README and docs that need a GPU, run once on a card, with what they print.
+"""Runs the commands of README and docs that need a GPU once on a card, and records their output.
 
     python -m benchmarks.blocks -o reports/records/h200-blocks.json      # in a checkout, about four minutes
     python -m benchmarks.blocks -o blocks.json --device host             # those that need no GPU, on any machine
 
-Each command runs in one temporary folder, in the order of the pages' use: a later one reads what an earlier one wrote.
-What would take minutes runs shortened, and the row says how. Checkpoints are a small folder of random weights in place
-of FLUX.1's 34 GB. What other records show already is left out by name (`LEFT_OUT`). ``tests/contracts/test_blocks.py``
-holds that every such command of a page is either here or there.
+All commands run in one temporary folder, in order, so that a later one can read the output of an earlier one. A command
+that takes minutes runs in a shortened form, which its row describes. A small folder of random weights replaces FLUX.1's
+34 GB. Commands with results in other records are left out by name (`LEFT_OUT`). ``tests/contracts/test_blocks.py``
+checks that every such command of a page is in one of the two lists.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from fluxperf.lifeline import call, scratch
 
 ROOT = Path(__file__).resolve().parents[1]
 
-#: The folder of the small checkpoint, and a link to it: what pages call a real one, in a folder and on the hub.
+#: The folder of the small checkpoint, and links to it under the names that pages use: a folder and a hub name.
 _MODEL, _HUB = "FLUX.1-schnell", "black-forest-labs/FLUX.1-schnell"
 _SMALL = "a small model of random weights in place of FLUX.1"
 
-#: Lines that a record keeps of what a command printed, of its beginning and its end.
+#: Number of lines that a record keeps of a command's output, from its start and from its end.
 _FIRST, _LAST = 48, 32
 
 _LIBRARIES = ("cupti-python", "nvmath-python", "torch", "diffusers", "transformers", "nvtx", "pytest")
@@ -51,15 +51,15 @@ class Block:
     """A command of a page.
 
     Attributes:
-        page: file of the command; empty where it only prepares the next ones.
-        command: as the page has it.
-        run: what runs in its place, where that is shorter; the same if empty.
-        shortened: in words, what is different about it.
-        python: words of a Python block of the page; its code is written to the file that the command names last.
-        code: the exit code that is expected.
-        limit_s: seconds after which it is ended.
-        host: it can run on the host device, with ``--device host`` if that is an option of it.
-        needs: a program or distribution without which it is left out.
+        page: file of the command; empty if it only prepares later commands.
+        command: as on the page.
+        run: a shorter command that runs instead; the same one if empty.
+        shortened: description of the difference.
+        python: words of a Python block of the page; its code is written to the last file that the command names.
+        code: the expected exit code.
+        limit_s: seconds after which it is stopped.
+        host: whether it can run on the host device, with ``--device host`` if it has that option.
+        needs: a program or distribution without which it is skipped.
     """
 
     page: str
@@ -73,7 +73,7 @@ class Block:
     needs: str = ""
 
 
-#: A program with a copy inside its range ``forward``, for the witness, and with work to see, for a profiler.
+#: A program with a copy inside its range ``forward``, for the witness, and with some GPU work, for a profiler.
 _SCRIPT = '''\
 """Four steps of which each reads one number back."""
 
@@ -94,7 +94,7 @@ print(steps, "steps, largest value", worst)
 _GENERATE = 'fluxperf generate "a red fox in the snow" --model'
 _NSYS = "nsys profile -t cuda,nvtx --cuda-graph-trace=node --sample=none --cpuctxsw=none -o run python program.py"
 
-#: What runs, in this order: the quick and telling ones first, since time may run out.
+#: The commands in order: short and important ones first, in case the time is not enough.
 BLOCKS = (
     Block("README.md", "fluxperf doctor", host=True, limit_s=30),
     Block("README.md", "fluxperf run --all --workload schnell-1024 --time-limit-s 30 -o records.jsonl",
@@ -147,7 +147,7 @@ BLOCKS = (
           limit_s=90),
 )  # fmt: skip
 
-#: Commands that take long, or two revisions in git, by the committed record that shows them.
+#: Commands that take long or need two git revisions, with the committed record that shows their result.
 LEFT_OUT = {
     "fluxperf gate --base main --head HEAD --workload schnell-1024-blocks --rung fused": "h200-gate-blocks.json",
     "fluxperf gate --base REF --head REF -w schnell-1024-blocks -r captured --alive 8": "h200-gate-captured.json",
@@ -161,7 +161,7 @@ LEFT_OUT = {
 
 
 def prepared(folder: Path) -> None:
-    """Lays out what commands find: reports of the checkout, the witnessed program, and the checkpoint's names."""
+    """Writes the files that commands need: reports of the checkout, the witnessed program, the checkpoint's names."""
     (folder / _HUB).parent.mkdir()
     (folder / _HUB).symlink_to(folder / _MODEL)
     (folder / "reports").symlink_to(ROOT / "reports")
@@ -169,7 +169,7 @@ def prepared(folder: Path) -> None:
 
 
 def words(block: Block, device: str) -> list[str]:
-    """The command of a block, with this interpreter and the installed nsys."""
+    """The arguments of a block's command, with this interpreter and the installed nsys."""
     found = shlex.split(block.run or block.command)
     if device == "host" and (found[1] in ("run", "generate") or "benchmarks.end_to_end" in found):
         found += ["--device", "host"]
@@ -177,7 +177,7 @@ def words(block: Block, device: str) -> list[str]:
         return [sys.executable, "-m", *found]
     if found[0] == "nsys":
         found[0] = str(find_nsys())
-    if "pytest" in found and installed("fluxperf") is None:  # a tree on PYTHONPATH has no entry points
+    if "pytest" in found and installed("fluxperf") is None:  # fluxperf on PYTHONPATH has no entry points
         found += ["-p", "fluxperf.pytest_plugin"]
     if "python" in found and "witness" not in found:
         found[found.index("python")] = sys.executable
@@ -185,7 +185,7 @@ def words(block: Block, device: str) -> list[str]:
 
 
 def lacking(block: Block, device: str) -> str:
-    """Why a block does not run here, empty if it does."""
+    """Why a block cannot run here; empty if it can."""
     if device == "host" and not block.host:
         return "needs a GPU"
     there = find_nsys() if block.needs == "nsys" else not block.needs or installed(block.needs)
@@ -193,11 +193,11 @@ def lacking(block: Block, device: str) -> str:
 
 
 def shown(text: str, folder: Path) -> list[str]:
-    """Lines of an output as a page would show them: without colours and this machine's folders, the middle cut out."""
+    """Lines of an output as on a page: without colours and this machine's paths, shortened in the middle."""
     text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
     for place, name in ((folder, "."), (Path(sys.executable), "python"), (ROOT, "."), (Path.home(), "~")):
         for written in (str(place), str(place.resolve())):
-            text = text.replace(written, name) if len(written) > 1 else text  # a home folder may be the root
+            text = text.replace(written, name) if len(written) > 1 else text  # a home folder may be /
     lines = [line.rpartition("\r")[2].rstrip() for line in text.rstrip().split("\n")]
     if len(lines) <= _FIRST + _LAST:
         return lines
@@ -208,7 +208,7 @@ def run(block: Block, folder: Path, device: str, limit_s: float) -> dict[str, An
     """Runs a block in a folder.
 
     Returns:
-        Exit code (``None`` if it was ended after ``limit_s`` seconds), seconds and lines of output.
+        Exit code (``None`` if it was stopped after ``limit_s`` seconds), seconds and lines of output.
     """
     if block.python:
         text = (ROOT / block.page).read_text(encoding="utf-8")
@@ -229,12 +229,12 @@ def run(block: Block, folder: Path, device: str, limit_s: float) -> dict[str, An
 
 
 def rows(blocks: Sequence[Block], device: str, budget_s: float) -> list[dict[str, Any]]:
-    """Runs blocks one after another, each for as long as it may and as the budget has left.
+    """Runs blocks one after another, within their own limits and the remaining budget.
 
     Args:
-        blocks: in their order.
+        blocks: in order.
         device: ``cuda`` or ``host``.
-        budget_s: seconds for all of them; those that would begin after it are named and not run.
+        budget_s: seconds for all of them; blocks that would start later are listed and not run.
     """
     until = time.perf_counter() + budget_s
     found: list[dict[str, Any]] = []
@@ -257,12 +257,12 @@ def rows(blocks: Sequence[Block], device: str, budget_s: float) -> list[dict[str
 
 
 def failed(found: Sequence[dict[str, Any]]) -> list[str]:
-    """Commands that ended otherwise than expected."""
+    """Commands with another result than expected."""
     return [row["command"] for row in found if "not_run" not in row and row["exit_code"] != row["expected_exit_code"]]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs, prints a line for each, and writes a JSON file; exits with 1 if a command ended otherwise than expected."""
+    """Runs the blocks, prints a line for each, and writes a JSON file; exits with 1 if a result was unexpected."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--device", choices=("auto", "cuda", "host"), default="auto")

@@ -288,7 +288,7 @@ def main() -> None:
     peers = [name for name in arguments.peer or PEERS if name != "none"]
     write_s = seconds_of(lambda: write(arguments.folder, config_named(arguments.model), TINY if tiny else FULL))
     nbytes = sum(file.stat().st_size for file in arguments.folder.rglob("*.safetensors"))
-    print(f"folder: {nbytes / 1000000000.0:.2f} GB, ready after {write_s:.1f} s", flush=True)
+    print(f"folder: {nbytes / 1e9:.2f} GB, ready after {write_s:.1f} s", flush=True)
     records = arguments.output.with_suffix(".jsonl")
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     rungs = arguments.rung or ["fused"]

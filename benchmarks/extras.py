@@ -5,8 +5,8 @@
     python -m benchmarks.extras --extras cuda13,pipeline --python 3.13 --install all -o reports/records/host-extras.json
 
 A row needs an interpreter of its Python: one that ``--interpreter`` names, or on PATH. One environment at a time takes
-up to 8 GB with PyTorch, and 3 GB without. All of it needs the package index, so it runs at night and not in the tests.
-A file that is there keeps its other rows.
+up to 8 GB with PyTorch, and 3 GB without. It needs the package index, so it runs at night and not in the tests.
+Rows of an existing file that are not measured again stay.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ from fluxperf.harness.measure.environment import commit, machine
 
 ROOT = Path(__file__).resolve().parents[1]
 
-#: Extras that are meant to be installed together. Of `cuda12`, `cuda13` and `nvrtc` an environment has at most one.
+#: Extras that can be installed together. An environment has at most one of `cuda12`, `cuda13` and `nvrtc`.
 COMBINATIONS = (
     "", "cuda12", "cuda13", "pipeline", "nvrtc", "docs", "tools", "test", "dev", "cuda12,pipeline", "cuda13,pipeline",
     "cuda12,pipeline,tools", "cuda13,dev", "nvrtc,dev",
 )  # fmt: skip
 PYTHONS = ("3.11", "3.12", "3.13")
 
-#: Distributions without a CUDA release in their names: their own major version is that of CUDA.
+#: Distributions whose names have no CUDA release: their major version is that of CUDA.
 _BY_VERSION = re.compile(
     r"cuda-(bindings|python|toolkit)|cupti-python|nvidia-(cublas|cuda-(cupti|nvrtc|runtime)|nvjitlink)"
 )
 
-#: Distributions whose releases a printed row names.
+#: Distributions whose versions a printed row shows.
 _SHOWN = re.compile(
     r"torch|cupy.*|nvidia-cudnn-cu\d+|nvidia-cudnn-frontend|cupti-python|cuda-bindings|nvmath-python|numpy"
 )
 
 
 def cuda_major(name: str, version: str) -> int | None:
-    """The CUDA release that a distribution is built for, or ``None`` if it is for none."""
+    """The CUDA release that a distribution is built for; ``None`` if it does not depend on one."""
     if named := re.fullmatch(r"cupy-cuda(\d+)x|.*-cu(\d+)", name):
         return int(named[1] or named[2])
     return int(version.partition(".")[0]) if _BY_VERSION.fullmatch(name) else None
 
 
 def requirements(extras: str, python: str) -> list[str]:
-    """Requirements of fluxperf with extras under a release of Python, without markers; its own extras followed."""
+    """Requirements of fluxperf with extras for a Python release, without markers; nested extras are expanded."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines, found = list(project["dependencies"]), []
     waiting = [extra for extra in extras.split(",") if extra]
@@ -78,8 +78,8 @@ def problems(versions: Mapping[str, str], extras: str, python: str) -> list[str]
 
     Args:
         versions: by distribution.
-        extras: that were asked for, with commas between them.
-        python: the release of Python that they are for.
+        extras: the requested extras, separated by commas.
+        python: the Python release.
     """
     wanted, found = set(extras.split(",")), []
     majors: dict[int, list[str]] = {}
@@ -103,13 +103,13 @@ def problems(versions: Mapping[str, str], extras: str, python: str) -> list[str]
 
 
 def row(extras: str, python: str, install: str, interpreters: Sequence[str], built: Path) -> dict[str, Any]:
-    """A row of the table: extras under a release of Python, resolved or installed.
+    """A row of the table: extras for a Python release, resolved or installed.
 
     Args:
-        extras: with commas between them.
-        python: the release.
-        install: ``none``; ``light``, what resolves without PyTorch; or ``all``.
-        interpreters: that were named.
+        extras: separated by commas.
+        python: the Python release.
+        install: ``none``; ``light`` for rows that resolve without PyTorch; or ``all``.
+        interpreters: given interpreters.
         built: fluxperf's wheel.
     """
     asked = [Requirement(line).name for line in requirements(extras, python)]
@@ -133,7 +133,7 @@ def row(extras: str, python: str, install: str, interpreters: Sequence[str], bui
 
 
 def printed(told: Mapping[str, Any]) -> str:
-    """A row as Markdown: releases of what matters, what was imported, and the verdict."""
+    """A row as Markdown: versions, imports, and the verdict."""
     shown = [
         f"{name} {version}" for name, version in sorted(told.get("versions", {}).items()) if _SHOWN.fullmatch(name)
     ]
@@ -146,7 +146,7 @@ def printed(told: Mapping[str, Any]) -> str:
 
 
 def record(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Writes rows to a file, with those of others that it holds already, a line for each."""
+    """Writes rows to a file, one per line, and keeps its other rows."""
     before = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
     kept = {(one["extras"], one["python"]): one for one in (*before, *rows)}
     order = {(extras, python): at for at, extras in enumerate(COMBINATIONS) for python in PYTHONS}

@@ -1,9 +1,9 @@
-"""Everything that an installed fluxperf imports, imported: a script for the interpreter of any environment.
+"""Imports everything that an installed fluxperf imports: a script for the interpreter of any environment.
 
     ENVIRONMENT/bin/python -P benchmarks/imports.py
 
-Prints one line of JSON. Without a driver nothing is run on a GPU: libraries are loaded, bindings and their tables of
-calls are looked up, and a kernel is compiled. ``benchmarks/installs.py`` starts it; it needs fluxperf alone.
+Prints one line of JSON. Without a driver nothing runs on a GPU: libraries are loaded, bindings and their function
+tables are looked up, and a kernel is compiled. ``benchmarks/installs.py`` starts it; it needs only fluxperf.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import fluxperf
 
-#: Imported by names that no import statement has.
+#: Modules that are imported by name, without an import statement.
 _NAMED = (
     "cuda.bindings.driver",
     "nvmath.bindings.cublasLt",
@@ -32,12 +32,12 @@ _NAMED = (
     "PIL",
 )
 
-#: A kernel with an include of CUDA's own headers.
+#: A kernel that includes CUDA's own headers.
 _KERNEL = "norm_modulate.cu"
 
 
 def statements(folder: Path) -> Iterator[str]:
-    """Modules that import statements below a folder name, and calls of ``import_module`` with a name in them."""
+    """Modules that import statements in a folder name, and those of ``import_module`` calls with a literal name."""
     for file in sorted(folder.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
@@ -49,19 +49,22 @@ def statements(folder: Path) -> Iterator[str]:
 
 
 def others(folder: Path) -> list[str]:
-    """Modules that are neither of Python nor of fluxperf, sorted."""
+    """Modules that belong neither to Python nor to fluxperf, sorted."""
     own = {*sys.stdlib_module_names, "fluxperf"}
     return sorted({name for name in (*statements(folder), *_NAMED) if name.partition(".")[0] not in own})
 
 
 def own() -> list[str]:
-    """fluxperf's modules; pytest itself imports its plugin, and ``__main__`` runs the program."""
+    """fluxperf's modules without its pytest plugin, which pytest imports itself, and ``__main__``."""
     names = [module.name for module in pkgutil.walk_packages(fluxperf.__path__, "fluxperf.")]
     return [name for name in names if not name.endswith((".__main__", ".pytest_plugin"))]
 
 
 def there(name: str) -> bool:
-    """Whether a module is installed; its packages are imported to look, and one that fails to import is there."""
+    """Whether a module is installed.
+
+    Parent packages are imported to find it; one that fails to import counts as installed.
+    """
     try:
         return importlib.util.find_spec(name) is not None
     except ModuleNotFoundError as error:
@@ -85,7 +88,7 @@ def _library(name: str) -> Callable[[], None]:
 
 def _cudnn() -> None:
     if importlib.import_module("fluxperf.engine.device.cudnn").version() is None:
-        raise ImportError("cudnn-frontend finds no library of cuDNN")
+        raise ImportError("cudnn-frontend does not find the cuDNN library")
 
 
 def _compiled() -> None:
@@ -93,7 +96,7 @@ def _compiled() -> None:
     loader.compile_source(sources.read_source(_KERNEL), "sm_90a")
 
 
-#: What is done where a module is installed, by words for it.
+#: For each module, what is tried if it is installed, with a description.
 _USES: dict[str, tuple[str, Callable[[], None]]] = {
     "fluxperf's way to cuBLASLt's bindings": ("nvmath", _bindings),
     "library cublasLt": ("nvmath", _library("cublasLt")),
@@ -104,12 +107,12 @@ _USES: dict[str, tuple[str, Callable[[], None]]] = {
 
 
 def main() -> None:
-    """Imports, uses, and prints what came."""
+    """Runs all imports and trials, and prints the results."""
     uses = {words: use for words, (module, use) in _USES.items() if there(module)}
     names = others(Path(fluxperf.__file__).parent)
     found = [name for name in names if there(name)]
     modules = own()
-    # Uses come first: fluxperf's way to the bindings is for a process that has not imported all of their package.
+    # Trials come first: fluxperf's import of the bindings assumes that their package was not imported.
     todo = uses | {name: lambda name=name: importlib.import_module(name) for name in (*modules, *found)}
     failed = {}
     for name, do in todo.items():

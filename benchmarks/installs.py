@@ -1,4 +1,4 @@
-"""Extras of fluxperf's wheel in environments of their own: resolved by pip, or installed, imported and run."""
+"""Extras of fluxperf's wheel in environments of their own: resolved by pip, or installed, imported and used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 _SCRIPT = Path(__file__).with_name("imports.py")
 
-#: Commands that a plain install runs, in one folder, without a GPU.
+#: Commands that a plain install must run, in one folder, without a GPU.
 COMMANDS = (
     "fluxperf --help",
     "fluxperf doctor",
@@ -25,7 +25,7 @@ COMMANDS = (
     "fluxperf gate exact",
 )
 
-#: What has to be among the imports, by extra.
+#: Imports and trials that must succeed, by extra.
 _STACK = (
     "cupy", "cudnn", "pynvml", "cuda.bindings.driver", "nvmath.bindings.cublasLt", "library cublasLt",
     "library of cuDNN", "norm_modulate.cu by NVRTC",
@@ -44,7 +44,7 @@ _CUPTI = ("cupti.cupti", "calls of CUPTI")
 
 
 def interpreter(python: str, given: Sequence[str]) -> str:
-    """A Python of a release such as ``3.12``: one that was given, this one, or one on PATH; empty if there is none."""
+    """Interpreter of a Python release such as ``3.12``: a given one, this one, or one on PATH; empty if none."""
     for command in (*given, sys.executable, f"python{python}"):
         code = "import sys; print('%d.%d' % sys.version_info[:2])"
         try:
@@ -57,20 +57,20 @@ def interpreter(python: str, given: Sequence[str]) -> str:
 
 
 def wheel(folder: Path) -> Path:
-    """fluxperf's wheel, built into a folder."""
+    """Builds fluxperf's wheel into a folder."""
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
     subprocess.run(command, check=True)
     return next(folder.glob("fluxperf-*.whl"))
 
 
 def resolved(built: Path, extras: str, command: str) -> dict[str, str]:
-    """Versions by distribution that pip would install of a wheel with extras, for an interpreter.
+    """Versions by distribution that pip would install for a wheel with extras and an interpreter.
 
-    pip itself offers ``--python-version`` for another interpreter than its own. It is of no use: `pip install` holds
-    ``Requires-Python`` and markers against its own all the same.
+    pip's option ``--python-version`` for another interpreter cannot be used: `pip install` still compares
+    ``Requires-Python`` and markers with its own.
 
     Raises:
-        RuntimeError: there is no solution; the last lines of pip's output are the message.
+        RuntimeError: there is no solution; the message is the last lines of pip's output.
     """
     with tempfile.TemporaryDirectory() as name:
         report = Path(name) / "report.json"
@@ -124,7 +124,7 @@ def _environment(folder: Path, command: str) -> Path:
 
 
 def _pip(place: Path, built: Path, extras: str, *options: str) -> None:
-    """Runs this interpreter's pip on an environment: one release of pip for all, as that of old Pythons is old."""
+    """Runs this interpreter's pip on an environment, so that all use one release: old Pythons come with old ones."""
     command = [
         sys.executable, "-m", "pip", "--python", str(place / "bin/python"), "install", "--quiet", "--no-compile",
         "--only-binary=:all:", *options, f"{built}[{extras}]" if extras else str(built),
@@ -141,24 +141,24 @@ def _run(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -
 
 
 def _canonical(versions: Mapping[str, str]) -> dict[str, str]:
-    """Versions by names as the index compares them, sorted, without fluxperf's own."""
+    """Versions under the index's canonical names, sorted, without fluxperf's own."""
     found = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in versions.items()}
     return {name: found[name] for name in sorted(found) if name != "fluxperf"}
 
 
 def complaints(found: Mapping[str, Any], extras: str, cupti: bool) -> list[str]:
-    """Reasons why an installed row does not hold.
+    """Problems of an installed row.
 
     Args:
         found: as `installed` returns it.
         extras: with commas between them.
-        cupti: whether these extras bring cupti-python for that Python.
+        cupti: whether these extras include cupti-python for that Python.
     """
     names = [name for extra in extras.split(",") for name in _NEEDED.get(extra, ())]
     names += _CUPTI if cupti else ()
     lines = [f"{name}: {why}" for name, why in found["failed"].items()]
     return lines + [
-        f"{name}: not there to be imported"
+        f"{name}: missing, so it cannot be imported"
         for name in dict.fromkeys(names)
         if name not in found["imports"] and name not in found["failed"]
     ]

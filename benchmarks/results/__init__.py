@@ -1,1 +1,1 @@
-"""Results as README and docs show them, drawn from one folder of evidence and from nothing else."""
+"""Results in README and docs, generated from one folder of evidence and from nothing else."""

@@ -1,9 +1,9 @@
-"""Draws README, docs and changelog from one folder of complete evidence, and the course from all committed records.
+"""Generates README, docs and changelog from one folder of complete evidence, and the course from all records.
 
     python -m benchmarks.results reports/records/evidence-h200
     python -m benchmarks.results                                 # the course alone
 
-`make renew` does it with the folder that the Makefile names (``SHOWN``), and renews sample and pictures too.
+`make renew` runs it on the folder that the Makefile names (``SHOWN``), and renews sample and pictures too.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def drawn(evidence: Evidence) -> dict[str, str]:
     """The new text of each page, by its path in the checkout.
 
     Raises:
-        RecordError: what a page shows has no record.
+        RecordError: a figure of a page has no record.
     """
     known = figures(evidence)
     loader = jinja2.Environment(
@@ -63,14 +63,14 @@ def drawn(evidence: Evidence) -> dict[str, str]:
 
 
 def course() -> dict[str, str]:
-    """The new text of the page of the project's course; nothing where the checkout has not all of its history.
+    """The new text of the page with the project's course; empty if the checkout has not its whole history.
 
     Raises:
         RecordError: no record is of a GPU.
     """
     if not (ROOT / ".git").exists() or is_shallow(ROOT):
         return {}
-    with redirect_stdout(io.StringIO()) as printed:  # no terminal, whatever runs this
+    with redirect_stdout(io.StringIO()) as printed:  # no terminal, wherever this runs
         Console(highlight=False).print(course_table(course_of([ROOT / "reports" / "records"], True, ROOT)))
     lines = [line.rstrip() for line in printed.getvalue().rstrip().splitlines()]
     table = "\n".join(["```", *lines, "```", ""])
@@ -79,34 +79,35 @@ def course() -> dict[str, str]:
 
 
 def page(name: str) -> str:
-    """A page of the checkout."""
+    """Text of a page of the checkout."""
     return (ROOT / name).read_text(encoding="utf-8")
 
 
 def between(text: str, start: str, end: str, new: str) -> str:
-    """The text with new words between two others that stay.
+    """The text with new content between two strings that stay.
 
     Raises:
-        RecordError: it has not these two.
+        RecordError: the text does not have these two strings.
     """
     before, found, rest = text.partition(start)
     if not found or end not in rest:
         raise RecordError(
-            f"expected {start.strip()!r} before {end.strip()!r} in the page that is drawn, found other text."
+            f"expected {start.strip()!r} before {end.strip()!r} in the generated page, found other text. Restore the "
+            "page."
         )
     return f"{before}{start}{new}{rest[rest.index(end) :]}"
 
 
 def marked(text: str, new: str) -> str:
-    """The text with new words between the marks of what is drawn from evidence."""
+    """The text with new content between the markers of generated parts."""
     return between(text, "<!-- evidence -->\n", "<!-- /evidence -->", new)
 
 
 def figures(evidence: Evidence) -> dict[str, Any]:
-    """Everything that templates name: figures, and tables, some as functions of a workload.
+    """All values that templates use: figures and tables, some as functions of a workload.
 
     Raises:
-        RecordError: what they are of has no record.
+        RecordError: a value has no record.
     """
     study, shown = evidence.study, evidence.ladder(HEADLINE)
     published, base, best = study.context.published, shown.baseline, shown.best
@@ -114,7 +115,10 @@ def figures(evidence: Evidence) -> dict[str, Any]:
     gap, whole = speedup(base, eager.record if eager else None), speedup(base, best.record if best else None)
     found = summary_of(best.record) if best else None
     if not (base and best and eager and gap and whole and found):
-        raise RecordError(f"{evidence.folder}: expected a baseline, a quickest rung and eager diffusers beside a rung.")
+        raise RecordError(
+            f"{evidence.folder}: expected a baseline, a quickest rung and eager diffusers measured in "
+            "turns with a rung."
+        )
     of: dict[str, Callable[..., str]] = {
         name: partial(getattr(tables, name), evidence) for name in ("ladder", "work", "peers", "budgets")
     }
@@ -148,9 +152,9 @@ def figures(evidence: Evidence) -> dict[str, Any]:
 
 
 def main(words: list[str] | None = None) -> None:
-    """Writes the pages; says which of them changed."""
+    """Writes the pages; prints which of them changed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("folder", type=Path, nargs="?", help="A folder of `fluxperf evidence headline`, complete.")
+    parser.add_argument("folder", type=Path, nargs="?", help="A complete folder of `fluxperf evidence headline`.")
     asked = parser.parse_args(words)
     try:
         pages = drawn(read(asked.folder)) if asked.folder else {}

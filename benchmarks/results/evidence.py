@@ -1,4 +1,4 @@
-"""One folder of evidence, read for drawing: whole, of one commit, of one kind of card; anything else is refused."""
+"""Reads one folder of evidence: complete, of one commit, of one kind of card; anything else is refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SUITE = "headline"
 
 
 class Evidence(NamedTuple):
-    """The source of what is drawn: the study of the folder's records, its documents, and how many processes it has."""
+    """A folder's evidence: the study of its records, its documents, and its number of processes."""
 
     folder: Path
     study: Study
@@ -29,17 +29,17 @@ class Evidence(NamedTuple):
 
     @property
     def first(self) -> Record:
-        """A record of it: commit and machine are those of all."""
+        """One of its records; commit and machine are the same in all."""
         return self.study.records[0]
 
     @property
     def commit(self) -> str:
-        """The commit, short."""
+        """Short hash of the commit."""
         return str(self.first.commit)[:7]
 
     @property
     def card(self) -> str:
-        """The kind of card, by its name."""
+        """Name of the card."""
         return str(self.first.machine.gpu)
 
     def ladder(self, workload: str) -> Ladder:
@@ -54,7 +54,7 @@ class Evidence(NamedTuple):
         raise RecordError(f"{self.folder}: expected records of {workload}, got none.")
 
     def within(self, workload: str) -> list[Record]:
-        """Records of a workload within a budget of memory."""
+        """Records of a workload with a memory budget."""
         return [one for one in self.ladder(workload).records if variant(one) != one.rung]
 
 

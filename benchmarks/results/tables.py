@@ -17,15 +17,15 @@ from fluxperf.harness.facts.work import work_of
 from fluxperf.harness.records import Record, variant
 from fluxperf.harness.text import units
 
-#: Rungs of the table of sizes.
+#: Rungs in the table of sizes.
 _SIZED = ("captured", "fp8")
 
-#: Ops of a profiled step that are named.
+#: Number of ops of a profiled step that are listed.
 _TOP = 8
 
 
 def ladder(evidence: Evidence, workload: str, *, brief: bool = False) -> str:
-    """Every rung: what the phase gave that it ends, time, distance from the baseline, copies; the rest unless brief."""
+    """Every rung: speedup of the phase that it completes, time, speedup over the baseline, copies; less if brief."""
     shown = evidence.ladder(workload)
     ends = {climb.after.rung: climb for climb in climbs(evidence.study, shown) if climb.after}
     named = {phase.after: phase.name.partition(":")[0] for phase in evidence.study.context.phases}
@@ -65,7 +65,7 @@ def work(evidence: Evidence, workload: str) -> str:
 
 
 def peers(evidence: Evidence, *workloads: str, brief: bool = False) -> str:
-    """Each peer beside the rung that took turns with it; without the eager one if brief."""
+    """Each peer with the rung that was measured in turns with it; without eager diffusers if brief."""
     rows = []
     for name in workloads:
         ladder_ = evidence.ladder(name)
@@ -78,7 +78,7 @@ def peers(evidence: Evidence, *workloads: str, brief: bool = False) -> str:
 
 
 def sizes(evidence: Evidence) -> str:
-    """Steps of two rungs at every size, over the sustained bound."""
+    """Step times of two rungs at every size, and their ratio to the sustained bound."""
     rows = []
     for one in evidence.study.climbing:
         cells = [_size(one)]
@@ -101,7 +101,7 @@ def _size(one: Ladder) -> str:
 
 
 def budgets(evidence: Evidence, workload: str) -> str:
-    """Rungs within a budget of memory."""
+    """Rungs with a memory budget."""
     rows = [
         [
             f"`{record.rung}` in {record.settings['memory_gb']} GB",
@@ -135,7 +135,7 @@ def profiled(document: PerOp) -> str:
 
 
 def pictures(evidence: Evidence) -> str:
-    """From a prompt to a file, stage by stage, and peers in turns with ours."""
+    """Pictures from prompt to file, stage by stage, and peers in turns with fluxperf."""
     stages = ("text_encode", "denoise", "vae_decode", "png")
     latest: dict[str, Record] = {}
     for record in evidence.study.pictures:
@@ -177,5 +177,5 @@ def errors(evidence: Evidence) -> str:
 
 
 def explained(document: PerOp) -> str:
-    """How much of a step its ops explain, in words."""
+    """The share of a step that its ops explain, in words."""
     return f"{units.percent(document.explained)} of {document.step_ms:.1f} ms".replace(units.NBSP, " ")

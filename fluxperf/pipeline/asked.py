@@ -87,7 +87,7 @@ def asked(
     if (prompt is None) == (given == 0):
         raise ConfigError(
             "expected either prompt, or prompt_embeds with pooled_prompt_embeds, got "
-            f"{('neither' if prompt is None else 'both')}."
+            f"{'neither' if prompt is None else 'both'}. Give one of them."
         )
     if prompt_2 is not None and prompt is None:
         raise ConfigError("prompt_2: expected a prompt too, got embeddings, which replace both. Leave prompt_2 out.")
@@ -149,7 +149,9 @@ def whole(name: str, value: Any) -> int:
         ConfigError: the value is not a whole number.
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise ConfigError(f"{name} {value!r}: expected a whole number, got {type(value).__name__}.")
+        raise ConfigError(
+            f"{name} {value!r}: expected a whole number, got {type(value).__name__}. Convert it with int()."
+        )
     return int(value)
 
 
@@ -162,7 +164,9 @@ def texts(name: str, value: str | Sequence[str] | None, count: int | None = None
     found = _texts(name, value)
     repeated = found * count if count and len(found) == 1 else found
     if count is not None and len(repeated) != count:
-        raise ConfigError(f"{name}: expected 1 text, or {count} as in prompt, got {len(repeated)}.")
+        raise ConfigError(
+            f"{name}: expected 1 text, or {count} as in prompt, got {len(repeated)}. Give one per prompt."
+        )
     return repeated
 
 

@@ -97,7 +97,9 @@ def against(
     if prompt_2 is not None and prompt is None:
         raise ConfigError("negative_prompt_2: expected a negative_prompt too, got none. Give both, or leave it out.")
     if len(embedded) not in (0, count):
-        raise ConfigError(f"negative_prompt_embeds: expected {count}, one per prompt, got {len(embedded)}.")
+        raise ConfigError(
+            f"negative_prompt_embeds: expected {count}, one per prompt, got {len(embedded)}. Repeat or remove rows."
+        )
     first = () if prompt is None else texts("negative_prompt", prompt, count)
     second = first if prompt_2 is None else texts("negative_prompt_2", prompt_2, count)
     asks = bool(first or embedded)
@@ -119,7 +121,9 @@ def checked_names(names: Any) -> tuple[str, ...]:
     if names is None:
         return ("latents",)
     if isinstance(names, str) or not isinstance(names, Sequence):
-        raise ConfigError(f"callback_on_step_end_tensor_inputs: expected a list of names, got {names!r}.")
+        raise ConfigError(
+            f"callback_on_step_end_tensor_inputs: expected a list of names, got {names!r}. Put the name into a list."
+        )
     for name in names:
         if name not in CALLBACK_TENSORS:
             raise UnknownNameError("callback_on_step_end_tensor_inputs", str(name), CALLBACK_TENSORS)
@@ -194,7 +198,9 @@ class GuidedSteps:
             changed = callback(step, at, tensors)
         changed = {} if changed is None else changed
         if not isinstance(changed, dict):
-            raise ConfigError(f"callback_on_step_end: expected a dict of tensors, got {type(changed).__name__}.")
+            raise ConfigError(
+                f"callback_on_step_end: expected a dict of tensors, got {type(changed).__name__}. Return {{}} to change nothing."
+            )
         device, shape = bridge.device, tuple(self._latents.shape)
         if "latents" in changed:
             self._latents = noise.given(changed["latents"], shape, device, bridge)

@@ -86,7 +86,7 @@ def read_prompts(path: Path) -> list[Line]:
             fields = ", ".join(field.encode_name for field in msgspec.structs.fields(Line))
             raise ConfigError(f"{path}, line {number}: expected an object with {fields}: {error}.") from error
     if not found:
-        raise ConfigError(f"{path}: expected prompts, one per line, found none.")
+        raise ConfigError(f"{path}: expected prompts, one per line, found none. Write at least one line.")
     return found
 
 
@@ -188,5 +188,5 @@ def _check_names(jobs: Sequence[Job]) -> None:
         twice = [path for path, count in Counter(known).items() if count > 1]
         if twice:
             raise ConfigError(
-                f"{name} {twice[0]}: expected a different file for each picture, got this one for two of them."
+                f"{name} {twice[0]}: expected a different file for each picture, got this one for two of them. Change the names in the file of prompts."
             )

@@ -34,7 +34,9 @@ def seeds_of(seed: int | Sequence[int] | None, count: int) -> list[int]:
     else:
         several = list(given)
     if len(several) != count:
-        raise ArgumentError(f"seed: expected one number, or one per picture ({count}), got {len(several)}.")
+        raise ArgumentError(
+            f"seed: expected one number, or one per picture ({count}), got {len(several)}. Give a single number to number the pictures from it."
+        )
     return [_seed(one) for one in several]
 
 
@@ -86,7 +88,9 @@ def drawn(generators: Any, shape: tuple[int, int, int, int], dtype: str, bridge:
     """
     torch = bridge.torch
     if isinstance(generators, list | tuple) and len(generators) != shape[0]:
-        raise ArgumentError(f"generator: expected one, or one per picture ({shape[0]}), got {len(generators)}.")
+        raise ArgumentError(
+            f"generator: expected one, or one per picture ({shape[0]}), got {len(generators)}. Give a list of that length."
+        )
     several = list(generators) if isinstance(generators, list | tuple) else [generators]
     extents = shape if len(several) == 1 else (1, *shape[1:])
     with bridge.work():
@@ -111,7 +115,9 @@ def check_finite(numbers: Any, name: str) -> None:
     """
     on_host = isinstance(numbers, np.ndarray) or getattr(getattr(numbers, "device", None), "type", "") == "cpu"
     if on_host and not bool((abs(numbers) < float("inf")).all()):
-        raise ArgumentError(f"{name}: expected finite values, got NaN or infinity among them.")
+        raise ArgumentError(
+            f"{name}: expected finite values, got NaN or infinity among them. Check where they come from."
+        )
 
 
 def given(latents: Any, shape: tuple[int, ...], device: Device, bridge: Bridge | None, name: str = "latents") -> Any:
@@ -129,7 +135,9 @@ def given(latents: Any, shape: tuple[int, ...], device: Device, bridge: Bridge |
     """
     extents = tuple(getattr(latents, "shape", ()))
     if extents != shape:
-        raise ArgumentError(f"{name}: expected packed {name} {list(shape)}, got {list(extents)}.")
+        raise ArgumentError(
+            f"{name}: expected packed {name} {list(shape)}, got {list(extents)}. Check height, width and packing."
+        )
     check_finite(latents, name)
     if isinstance(latents, np.ndarray):
         return device.door.to_device(np.ascontiguousarray(latents, np.float32), name)

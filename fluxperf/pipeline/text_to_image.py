@@ -295,7 +295,9 @@ def _dtype(dtype: Any, torch_dtype: Any) -> str | None:
     """Name of a dtype that is given as either argument, as text or as a PyTorch dtype."""
     names = {str(one).removeprefix("torch.") for one in (dtype, torch_dtype) if one is not None}
     if len(names) > 1:
-        raise ConfigError(f"dtype and torch_dtype: expected one of them, got {' and '.join(sorted(names))}.")
+        raise ConfigError(
+            f"dtype and torch_dtype: expected one of them, got {' and '.join(sorted(names))}. Leave torch_dtype out."
+        )
     return next(iter(names), None)
 
 
@@ -337,7 +339,7 @@ def _given(config: FluxConfig, text: Any, pooled: Any, kind: str = "") -> list[E
         )
     if isinstance(text, np.ndarray) != isinstance(pooled, np.ndarray):
         raise ConfigError(
-            f"{kind}prompt_embeds and {kind}pooled_prompt_embeds: expected two arrays or two tensors, got one of each."
+            f"{kind}prompt_embeds and {kind}pooled_prompt_embeds: expected two arrays or two tensors, got one of each. Convert one of them."
         )
     for name, numbers in (("prompt_embeds", text), ("pooled_prompt_embeds", pooled)):
         check_finite(numbers, kind + name)

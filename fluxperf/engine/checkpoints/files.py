@@ -249,7 +249,7 @@ def read_json(path: Path) -> dict[str, Any]:
         what = f"got {told}" if told else f"but {error}. Download it again"
         raise CheckpointError(f"{path}: expected a JSON object, {what}.") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, got {type(value).__name__}.")
+        raise CheckpointError(f"{path}: expected a JSON object, got {type(value).__name__}. Download it again.")
     return value
 
 

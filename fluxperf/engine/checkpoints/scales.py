@@ -135,7 +135,7 @@ def _factors(files: TensorFiles, weight: str, name: str, path: Path) -> npt.NDAr
     if shape not in ((), (1,), (1, 1), rows, (*rows, 1)):
         raise CheckpointError(
             f"{path}: tensor {files.stored(name)!r} has shape {list(shape)}; expected one scale for all of "
-            f"{weight!r}, or one for each of its {(rows[0] if rows else 0)} rows. Block-wise scales are not "
+            f"{weight!r}, or one for each of its {rows[0] if rows else 0} rows. Block-wise scales are not "
             "supported: use a file in bfloat16, or in e4m3 with one scale per tensor."
         )
     factors = files.numbers(name)

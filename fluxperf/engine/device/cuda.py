@@ -168,7 +168,7 @@ class CudaDevice(Gpu, Device):
         budget = (nbytes or 0) + self.outside_bytes
         if nbytes and budget > total:
             raise ConfigError(
-                f"memory budget of {budget / 1000000000.0:.1f} GB: expected at most the {total / 1000000000.0:.1f} GB "
+                f"memory budget of {budget / 1e9:.1f} GB: expected at most the {total / 1e9:.1f} GB "
                 f"of {self.name}. Give a smaller budget, or leave it out."
             )
         self._cp.get_default_memory_pool().set_limit(size=nbytes or 0)  # 0 means no limit
@@ -187,7 +187,7 @@ class CudaDevice(Gpu, Device):
             block = self._cp.cuda.alloc_pinned_memory(max(nbytes, 1))
         except self._cp.cuda.runtime.CUDARuntimeError as error:
             raise DeviceError(
-                f"pinned memory: expected {nbytes / 1000000.0:.0f} MB more of the host's memory, got: {error}. Free "
+                f"pinned memory: expected {nbytes / 1e6:.0f} MB more of the host's memory, got: {error}. Free "
                 "host memory, or give the device a larger budget."
             ) from error
         return np.frombuffer(block, np.uint8, nbytes)
@@ -279,7 +279,9 @@ class CudaDevice(Gpu, Device):
             array = self._cp.ascontiguousarray(array)
         numbers = self._pinned(array.shape, array.dtype) if out is None else out
         if array.nbytes != numbers.nbytes:
-            raise ArgumentError(f"to_host into out: expected {array.nbytes} bytes, got {numbers.nbytes}.")
+            raise ArgumentError(
+                f"to_host: expected out of {array.nbytes} bytes, got {numbers.nbytes}. Allocate that many."
+            )
         if array.nbytes:
             array.data.copy_to_host_async(numbers.ctypes.data, array.nbytes, self.stream)
             self.stream.synchronize()

@@ -165,12 +165,12 @@ class Gpu:
             free, total = self._cp.cuda.runtime.memGetInfo()
             if limit := self._cp.get_default_memory_pool().get_limit():
                 raise DeviceError(
-                    f"{self.name}: expected room for {what}, but the {limit / 1000000000.0:.1f} GB that remain of the "
+                    f"{self.name}: expected room for {what}, but the {limit / 1e9:.1f} GB that remain of the "
                     "memory budget are full. Give a larger budget, or use a smaller picture or batch."
                 ) from error
             raise DeviceError(
-                f"{self.name}: expected room for {what}, but the memory is full ({free / 1000000000.0:.1f} of "
-                f"{total / 1000000000.0:.1f} GB free). Use a smaller workload or batch, or a bfloat16 rung: float32 "
+                f"{self.name}: expected room for {what}, but the memory is full ({free / 1e9:.1f} of "
+                f"{total / 1e9:.1f} GB free). Use a smaller workload or batch, or a bfloat16 rung: float32 "
                 "needs twice as much."
             ) from error
 
@@ -234,7 +234,7 @@ class Gpu:
             pointer = cuda.MemoryPointer(cuda.Memory(nbytes), 0)
         except cuda.runtime.CUDARuntimeError as error:
             raise DeviceError(
-                f"{self.name}: flush expected {nbytes / 1000000.0:.0f} MB of memory outside of CuPy's pool, got: "
+                f"{self.name}: flush expected {nbytes / 1e6:.0f} MB of memory outside of CuPy's pool, got: "
                 f"{error}. Measure before the memory is full, or free the pool."
             ) from error
         marks = []

@@ -310,6 +310,6 @@ class HostDevice(Device):
         if out is None:
             return np.array(array._data, order="C")
         if out.nbytes != array.nbytes:
-            raise ArgumentError(f"to_host: expected out of {array.nbytes} bytes, got {out.nbytes}.")
+            raise ArgumentError(f"to_host: expected out of {array.nbytes} bytes, got {out.nbytes}. Allocate that many.")
         out[...] = np.ascontiguousarray(array._data).reshape(-1).view(np.uint8)
         return out

@@ -78,7 +78,9 @@ def tensor_map(matrix: Matrix, rows: int) -> tuple[int, ...]:
         ctypes.c_int(0),
     )  # fmt: skip
     if code:
-        raise DeviceError(f"tensor map: the driver refuses {matrix} in boxes of {rows} rows (CUDA error {code}).")
+        raise DeviceError(
+            f"tensor map: the driver refuses {matrix} in boxes of {rows} rows (CUDA error {code}). Use cuBLASLt for this product."
+        )
     return struct.unpack("16q", ctypes.string_at(place, _MAP_BYTES))
 
 

@@ -210,7 +210,9 @@ class Door:
             ArgumentError: ``numbers`` is not a NumPy array, or the label is empty.
         """
         if not isinstance(numbers, np.ndarray):
-            raise ArgumentError(f"to_device({label!r}): expected a NumPy array, got {type(numbers).__name__}.")
+            raise ArgumentError(
+                f"to_device({label!r}): expected a NumPy array, got {type(numbers).__name__}. Convert it with numpy.asarray."
+            )
         self._pass(label, "to_device")
         array = self._moved(label, numbers.nbytes, self._upload, numbers, out)
         self.ledger.write("h2d", numbers.nbytes, label)
@@ -230,7 +232,7 @@ class Door:
         """
         if isinstance(array, np.ndarray):
             raise ArgumentError(
-                f"to_host({label!r}): expected a device array, got a NumPy array, which is already on the host."
+                f"to_host({label!r}): expected a device array, got a NumPy array, which is on the host already. Use it directly."
             )
         self._pass(label, "to_host")
         numbers: HostNumbers = self._moved(label, array.nbytes, self._download, array, *(() if out is None else (out,)))
@@ -256,9 +258,13 @@ class Door:
             Exception: the exception of a ``fill``, raised after all copies have ended; ``out`` is then invalid.
         """
         if isinstance(out, np.ndarray):
-            raise ArgumentError(f"stream({label!r}): expected a device array to fill, got a NumPy array.")
+            raise ArgumentError(
+                f"stream({label!r}): expected a device array to fill, got a NumPy array. Allocate one with device.empty."
+            )
         if not _contiguous(out):
-            raise ArgumentError(f"stream({label!r}): expected a contiguous array, got strides {out.strides}.")
+            raise ArgumentError(
+                f"stream({label!r}): expected a contiguous array, got strides {out.strides}. Fill a contiguous one."
+            )
         self._check_open(label, "stream")
         with self.streaming():
             if self._streams is None:
