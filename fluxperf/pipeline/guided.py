@@ -199,7 +199,8 @@ class GuidedSteps:
         changed = {} if changed is None else changed
         if not isinstance(changed, dict):
             raise ConfigError(
-                f"callback_on_step_end: expected a dict of tensors, got {type(changed).__name__}. Return {{}} to change nothing."
+                f"callback_on_step_end: expected a dict of tensors, got {type(changed).__name__}. Return {{}} to "
+                "change nothing."
             )
         device, shape = bridge.device, tuple(self._latents.shape)
         if "latents" in changed:

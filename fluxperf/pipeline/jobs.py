@@ -188,5 +188,6 @@ def _check_names(jobs: Sequence[Job]) -> None:
         twice = [path for path, count in Counter(known).items() if count > 1]
         if twice:
             raise ConfigError(
-                f"{name} {twice[0]}: expected a different file for each picture, got this one for two of them. Change the names in the file of prompts."
+                f"{name} {twice[0]}: expected a different file for each picture, got this one for two of them. Change "
+                "the names in the file of prompts."
             )

@@ -65,7 +65,8 @@ def load_latents(path: Path) -> tuple[npt.NDArray[np.float32], int, int, dict[st
     if latents is None or latents.dtype != np.float32 or latents.ndim != 3 or latents.shape[:2] != (1, width * height):
         shape = "none" if latents is None else f"{latents.dtype} {list(latents.shape)}"
         raise CheckpointError(
-            f"{path}: expected float32 latents [1, {width * height}, C] for {metadata['size']} pixels, got {shape}. Generate them again."
+            f"{path}: expected float32 latents [1, {width * height}, C] for {metadata['size']} pixels, got {shape}. "
+            "Generate them again."
         )
     if not np.isfinite(latents).all():
         raise CheckpointError(f"{path}: latents hold NaN or infinity. Generate them again.")

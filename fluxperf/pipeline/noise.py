@@ -35,7 +35,8 @@ def seeds_of(seed: int | Sequence[int] | None, count: int) -> list[int]:
         several = list(given)
     if len(several) != count:
         raise ArgumentError(
-            f"seed: expected one number, or one per picture ({count}), got {len(several)}. Give a single number to number the pictures from it."
+            f"seed: expected one number, or one per picture ({count}), got {len(several)}. Give a single number to "
+            "number the pictures from it."
         )
     return [_seed(one) for one in several]
 
@@ -89,7 +90,8 @@ def drawn(generators: Any, shape: tuple[int, int, int, int], dtype: str, bridge:
     torch = bridge.torch
     if isinstance(generators, list | tuple) and len(generators) != shape[0]:
         raise ArgumentError(
-            f"generator: expected one, or one per picture ({shape[0]}), got {len(generators)}. Give a list of that length."
+            f"generator: expected one, or one per picture ({shape[0]}), got {len(generators)}. Give a list of that "
+            "length."
         )
     several = list(generators) if isinstance(generators, list | tuple) else [generators]
     extents = shape if len(several) == 1 else (1, *shape[1:])

@@ -339,7 +339,8 @@ def _given(config: FluxConfig, text: Any, pooled: Any, kind: str = "") -> list[E
         )
     if isinstance(text, np.ndarray) != isinstance(pooled, np.ndarray):
         raise ConfigError(
-            f"{kind}prompt_embeds and {kind}pooled_prompt_embeds: expected two arrays or two tensors, got one of each. Convert one of them."
+            f"{kind}prompt_embeds and {kind}pooled_prompt_embeds: expected two arrays or two tensors, got one of "
+            "each. Convert one of them."
         )
     for name, numbers in (("prompt_embeds", text), ("pooled_prompt_embeds", pooled)):
         check_finite(numbers, kind + name)

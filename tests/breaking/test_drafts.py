@@ -118,7 +118,7 @@ def test_a_file_system_that_has_no_files_without_a_name(
     assert (names(tmp_path), (tmp_path / "file").read_bytes()) == (["file"], b"new")
 
 
-def test_a_draft_that_is_taken_before_it_is_locked_is_made_anew(
+def test_a_draft_that_is_taken_before_it_is_locked_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "O_TMPFILE", 0, raising=False)

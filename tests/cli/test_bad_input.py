@@ -203,7 +203,7 @@ def test_doctor_says_it_in_those_words_too(fluxperf, without_gpu):
     assert "No NVIDIA GPU with a working driver: rungs run as host twins." in fluxperf("doctor").out
 
 
-def test_a_file_of_something_else_is_told_by_its_first_lines(fluxperf, tmp_path):
+def test_a_file_of_something_else_is_recognized_by_its_first_lines(fluxperf, tmp_path):
     path = tmp_path / "notes.md"
     path.write_text("a line\n" * 20)
     result = fluxperf("report", path)
@@ -211,7 +211,7 @@ def test_a_file_of_something_else_is_told_by_its_first_lines(fluxperf, tmp_path)
     assert "line 4:" not in result.err
 
 
-def test_damaged_lines_of_a_records_file_are_told_by_the_first(fluxperf, records, tmp_path):
+def test_damaged_lines_of_a_records_file_are_reported_by_the_first(fluxperf, records, tmp_path):
     records.write_bytes(records.read_bytes() + b"a line\n" * 4)
     result = fluxperf("report", records, "-o", tmp_path / "page.html")
     complains(result, "line 2:", "line 4:", f"And 1 more line of {records}.")

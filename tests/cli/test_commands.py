@@ -33,7 +33,7 @@ def test_every_command_is_listed_and_answers_for_itself(fluxperf):
         assert f"fluxperf {name} [OPTIONS]" in asked.out
 
 
-def test_a_misspelt_command_is_told_the_nearest_one(fluxperf):
+def test_a_misspelt_command_suggests_the_nearest_one(fluxperf):
     result = fluxperf("timelin")
     assert result.code == 2
     assert "Did you mean 'timeline'?" in result.err

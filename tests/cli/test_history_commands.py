@@ -45,7 +45,7 @@ def test_asv_results_become_a_history(fluxperf, tmp_path, wide):
     assert "--all shows every series." in short.out
 
 
-def test_changes_are_told_with_commits_levels_and_percent(fluxperf, tmp_path, wide):
+def test_changes_are_reported_with_commits_levels_and_percent(fluxperf, tmp_path, wide):
     for number in range(10):
         row = record(number, times_s={"denoise": [[1.0 if number < 5 else 1.25]], "step": []})
         append_record(tmp_path / "r.jsonl", row)
@@ -177,7 +177,7 @@ def noisy(number, level, **fields):
     return point(number, level * (1 + 0.01 * random.Random(number).gauss(0, 1)), **fields)
 
 
-def test_ten_percent_planted_in_asv_results_are_told_with_their_commit(fluxperf, tmp_path, wide):
+def test_ten_percent_planted_in_asv_results_are_reported_with_their_commit(fluxperf, tmp_path, wide):
     """Sixteen commits of real asv results, 10 % slower from the ninth on, in the text output and on the page."""
     results = tmp_path / "results"
     (results / "host").mkdir(parents=True)
@@ -278,7 +278,7 @@ def test_a_name_from_elsewhere_begins_no_line_of_its_own(fluxperf, tmp_path):
     assert not [line for line in (done.out + done.err).splitlines() if line.lstrip().startswith("::")]
 
 
-def test_series_whose_newest_commits_have_no_value_are_told(fluxperf, tmp_path):
+def test_series_whose_newest_commits_have_no_value_are_reported(fluxperf, tmp_path):
     merge_points(tmp_path / f"a{SUFFIX}", [point(n, 1.0 if n < 8 else None) for n in range(12)])
     merge_points(tmp_path / f"b{SUFFIX}", [point(n, None if n < 8 else 1.0, metric="other") for n in range(12)])
     done = fluxperf("history", tmp_path, "--fail-on", "slower")
@@ -298,7 +298,7 @@ def test_errors_that_round_and_copies_of_a_record_are_no_change(fluxperf, tmp_pa
     assert len(series["points"]) == 3
 
 
-def test_a_budget_is_told_and_fails_a_job(fluxperf, tmp_path, monkeypatch):
+def test_a_budget_is_reported_and_fails_a_job(fluxperf, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     append_record(tmp_path / "reference.jsonl", record(0, times_s={"denoise": [[1.0]], "step": []}))
     for number in range(8):
@@ -311,7 +311,7 @@ def test_a_budget_is_told_and_fails_a_job(fluxperf, tmp_path, monkeypatch):
         assert f"{0.03 / budget:.0%} of the {budget:.1%} from the reference reference.jsonl is used" in done.out
 
 
-def test_machines_are_told_by_card_driver_cpu_cores_and_a_name_of_their_own(monkeypatch):
+def test_machines_are_identified_by_card_driver_cpu_cores_and_their_name(monkeypatch):
     row = record(0).machine
     card = msgspec.structs.replace(row, gpu="NVIDIA H100", driver="580.95.05", cpu="EPYC", cores=8)
     assert name_of(card) == "NVIDIA H100, driver 580, EPYC, 8 cores"
@@ -320,7 +320,7 @@ def test_machines_are_told_by_card_driver_cpu_cores_and_a_name_of_their_own(monk
     assert machine().name == "runner 7"
 
 
-def test_a_shallow_clone_is_told(fluxperf, tmp_path, monkeypatch):
+def test_a_shallow_clone_is_reported(fluxperf, tmp_path, monkeypatch):
     merge_points(tmp_path / f"a{SUFFIX}", [point(n, 1.0) for n in range(4)])
     monkeypatch.setattr("fluxperf.cli.history.is_shallow", lambda repo: True)
     assert "is a shallow clone" in fluxperf("history", tmp_path).out

@@ -46,7 +46,7 @@ def test_a_log_has_a_line_now_and_then_with_the_time_that_is_left(clock, capsys)
     assert capsys.readouterr().err == "pairs: 2 of 8, 12 s, about 36 s left\npairs: 4 of 8, 24 s, about 24 s left\n"
 
 
-def test_the_clock_starts_anew_with_a_new_total_and_bytes_are_gigabytes(clock, capsys):
+def test_the_clock_restarts_with_a_new_total_and_bytes_are_gigabytes(clock, capsys):
     building, weights = Progress("building"), Progress("weights", 24e9, in_bytes=True)
     clock.now = 100.0
     building.show()

@@ -174,7 +174,7 @@ def test_what_may_not_be_compared_is_an_error(head: Record, reason: str, phrase:
     assert EXIT_CODES["error"] == 2
 
 
-def test_machines_that_look_alike_are_told_apart_by_their_names() -> None:
+def test_machines_that_look_alike_are_distinguished_by_their_names() -> None:
     def named(name: str) -> Record:
         return replaced(GPU, machine=replaced(H100, name=name))
 

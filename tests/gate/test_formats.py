@@ -80,7 +80,7 @@ def sarif_schema(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return sarif_validator(tmp_path_factory.mktemp("schemas"))
 
 
-def test_junit_keeps_to_the_schema(verdict: Verdict, junit_xsd: xmlschema.XMLSchema) -> None:
+def test_junit_follows_the_schema(verdict: Verdict, junit_xsd: xmlschema.XMLSchema) -> None:
     text = junit(verdict)
     junit_xsd.validate(text)
     root = ET.fromstring(text)
@@ -114,7 +114,7 @@ def test_the_schema_refuses_what_is_not_junit(junit_xsd: xmlschema.XMLSchema, ol
         junit_xsd.validate(text.replace(old, new, 1))
 
 
-def test_sarif_keeps_to_the_schema(verdict: Verdict, sarif_schema: Any) -> None:
+def test_sarif_follows_the_schema(verdict: Verdict, sarif_schema: Any) -> None:
     log = json.loads(sarif(verdict))
     sarif_schema.validate(log)
     assert log["$schema"] == SARIF_URI

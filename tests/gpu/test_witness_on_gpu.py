@@ -146,7 +146,7 @@ def test_a_guarded_range_fails(gpu, witnessed):
     assert "script.py:20 in <module> in range forward" in done.stderr
 
 
-def test_waits_are_told_at_their_lines(gpu, witnessed):
+def test_waits_are_reported_at_their_lines(gpu, witnessed):
     script = """
         import cupy
         x = cupy.ones(4)
@@ -163,7 +163,7 @@ def test_waits_are_told_at_their_lines(gpu, witnessed):
     assert not {line for _, line in waits} & {None}
 
 
-def test_a_copy_in_a_graph_is_told_at_its_launch(gpu, witnessed):
+def test_a_copy_in_a_graph_is_reported_at_its_launch(gpu, witnessed):
     script = """
         import cupy, cupyx, numpy
         stream = cupy.cuda.Stream(non_blocking=True)

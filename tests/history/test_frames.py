@@ -76,7 +76,7 @@ def test_types_hold_for_a_table_of_any_records(folder):
     }  # fmt: skip
 
 
-def test_what_cannot_be_read_is_told_and_the_rest_is_there(folder):
+def test_what_cannot_be_read_is_reported_and_the_rest_is_there(folder):
     with (folder / "deep" / "fused.jsonl").open("ab") as file:
         file.write(b"{")
     frame = records_frame(folder)

@@ -99,7 +99,7 @@ def test_processes_of_a_record_say_how_sure_its_value_is():
     assert by_metric["step"].error is None
 
 
-def test_a_change_of_versions_at_the_same_place_is_told(tmp_path):
+def test_a_change_of_versions_at_the_same_place_is_reported(tmp_path):
     points = [
         point(n, value, environment={"driver": "580" if n < 8 else "590", "python": "3.11"})
         for n, value in enumerate(LEVELS)

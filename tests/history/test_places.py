@@ -78,7 +78,7 @@ def test_what_is_found_twice_counts_once(folder, remote, tmp_path):
     assert len(columns.key) == len(NUMBERS)
 
 
-def test_the_place_of_a_record_is_told_with_a_change(folder, tmp_path):
+def test_the_place_of_a_record_is_reported_with_a_change(folder, tmp_path):
     rows = [record(n, totals=record(n).totals.__class__(**{**TOTALS, "d2h_copies": int(n > 5)})) for n in NUMBERS]
     for row in rows:
         append_record(tmp_path / "one.jsonl", row)

@@ -114,7 +114,7 @@ def test_channels_of_a_picture_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("value", [[384], {}, "384"], ids=_short)
-def test_channels_of_no_number_are_refused(tmp_path, value):
+def test_channels_that_are_not_a_number_are_refused(tmp_path, value):
     message = _complaint(write_folder(tmp_path, STATE, in_channels=value, out_channels=64))
     assert f"out_channels: expected {value}, as in every FLUX.1 model, got 64" in message
 
@@ -141,7 +141,7 @@ def test_all_missing_keys_are_named_together(tmp_path):
 @pytest.mark.parametrize(
     "key", ["num_layers", "num_single_layers", "num_attention_heads", "in_channels", "pooled_projection_dim"]
 )
-def test_a_size_that_is_no_number_of_anything_is_refused(tmp_path, key, value):
+def test_a_size_that_is_not_a_count_is_refused(tmp_path, key, value):
     message = _complaint(write_folder(tmp_path, STATE, **{key: value}))
     assert f"config.json: {key}: expected a whole number of at least 1, got {value!r}" in message
 

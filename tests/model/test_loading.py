@@ -192,7 +192,7 @@ def test_nothing_is_counted_and_no_file_stays_open_after_an_error(tmp_path):
     assert len(os.listdir("/proc/self/fd")) <= before
 
 
-def test_every_byte_of_the_files_is_told_once(tmp_path):
+def test_every_byte_of_the_files_is_reported_once(tmp_path):
     for layout, write in LAYOUTS.items():
         (tmp_path / layout).mkdir()
         source = Checkpoint(write(tmp_path / layout))

@@ -176,7 +176,7 @@ def test_a_run_that_failed_in_the_middle_leaves_nothing_broken(monkeypatch, rung
     prepared.close()
 
 
-def test_a_sealed_door_refuses_streamed_weights_unless_it_is_told_to() -> None:
+def test_a_sealed_door_refuses_streamed_weights_unless_it_allows_fetches() -> None:
     prepared = smallest("captured")
     door = prepared.device.door
     forwards = prepared.observed().begin(prepared.request)

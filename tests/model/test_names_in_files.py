@@ -67,7 +67,7 @@ def test_two_tensors_of_one_name_are_refused(tmp_path, plain):
     assert f"which both stand for {plain!r}" in _complaint(write_tensors(tmp_path / "m.safetensors", state))
 
 
-def test_a_tensor_that_cannot_be_read_is_told_by_its_name_in_the_file(tmp_path):
+def test_a_tensor_that_cannot_be_read_is_reported_by_its_name_in_the_file(tmp_path):
     state = NAMES["ComfyUI"](ORIGINAL)
     state["model.diffusion_model.img_in.weight"] = state["model.diffusion_model.img_in.weight"].copy()
     state["model.diffusion_model.img_in.weight"].flat[0] = np.nan
@@ -177,7 +177,7 @@ def test_two_transformers_in_one_file_are_refused(tmp_path):
     assert says in _complaint(write_tensors(tmp_path / "m.safetensors", state))
 
 
-def test_a_part_of_a_file_is_told_as_one(tmp_path):
+def test_an_incomplete_file_is_named_as_one(tmp_path):
     half = {name: DIFFUSERS[name] for name in sorted(DIFFUSERS) if "transformer_blocks" in name}
     message = _complaint(write_tensors(tmp_path / "m.safetensors", half))
     assert "expected a complete FLUX.1 transformer, but tensor 'x_embedder.weight' is missing" in message

@@ -135,7 +135,7 @@ def test_what_cannot_be_is_refused(pipeline_of, arguments, error, says):
         pipeline_of("dev", "batched")("a", seed=1, **HOW, **arguments)
 
 
-def test_what_has_no_effect_is_told(pipeline_of):
+def test_what_has_no_effect_is_reported(pipeline_of):
     pipeline = pipeline_of("dev", "batched")
     plain = _latents(pipeline, **SHORT)
     for arguments in ({"true_cfg_scale": 2.0}, {"negative_prompt": "b"}):
@@ -196,7 +196,7 @@ def test_the_first_gpu_has_two_names(saved, monkeypatch, name):
 
 
 @pytest.mark.parametrize("name", ["cuda:", "cuda:x", "cuda:-1", "cuda:0:0", "cpu"])
-def test_a_device_that_is_none_is_refused(saved, name):
+def test_an_unknown_device_is_refused(saved, name):
     from fluxperf import Pipeline
 
     with pytest.raises(UnknownNameError, match=f"device.*{name}"):

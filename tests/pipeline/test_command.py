@@ -341,7 +341,7 @@ def test_end_to_end_needs_a_whole_pipeline(fluxperf, options, says):  # noqa: F8
     assert says in result.err
 
 
-def test_a_memory_budget_is_told_and_gives_the_same_picture(generate):
+def test_a_memory_budget_is_reported_and_gives_the_same_picture(generate):
     sizes = (*SMALL[:6], "--rung", "captured", *SMALL[8:])
     options = ("a red fox", "--seed", "7", "--steps", "2")
     assert generate(*options, "-o", "whole.png", sizes=sizes).code == 0

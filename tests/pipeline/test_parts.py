@@ -94,7 +94,7 @@ def test_a_tensor_of_another_shape_is_named(folder, part):
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_number_that_is_not_finite_is_told_before_the_transformer_is_read(folder, part):
+def test_a_number_that_is_not_finite_is_reported_before_the_transformer_is_read(folder, part):
     path = folder / part / FILES[part]
     name = sorted(load_file(path))[0]
 
@@ -227,7 +227,7 @@ def test_an_index_does_not_leave_its_folder(folder):
     assert read == 0
 
 
-def test_what_a_rung_cannot_do_is_told_before_anything_is_read(folder):
+def test_what_a_rung_cannot_do_is_reported_before_anything_is_read(folder):
     from fluxperf import Pipeline
 
     read = []

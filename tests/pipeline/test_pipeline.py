@@ -45,7 +45,7 @@ def test_a_prompt_makes_a_difference(schnell):
     assert np.abs(first - second).mean() > 1
 
 
-def test_without_a_seed_it_is_random_and_told(schnell):
+def test_without_a_seed_it_is_random_and_reported(schnell):
     first, second = (schnell(PROMPTS[0], **HOW) for _ in range(2))
     assert first.seeds != second.seeds
     assert np.array_equal(as_pictures(first.images), _pictures(schnell, PROMPTS[0], seed=first.seeds[0]))
@@ -85,7 +85,7 @@ def test_a_known_prompt_costs_no_copy(saved):
 
 
 @pytest.mark.parametrize("keeping", ["keep", "offload", "free"])
-def test_what_becomes_of_t5_changes_no_picture(saved, schnell, keeping):
+def test_where_t5_is_kept_changes_no_picture(saved, schnell, keeping):
     from fluxperf import Pipeline
 
     read = []
@@ -152,7 +152,7 @@ def test_t5_of_another_config_is_refused(saved, tmp_path):
         plan(tmp_path / "t5", T5)
 
 
-def test_a_cut_prompt_is_told_with_what_was_cut(schnell):
+def test_a_cut_prompt_is_reported_with_what_was_cut(schnell):
     words = " ".join(f"word{number}" for number in range(2000))
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
@@ -173,7 +173,7 @@ def test_guidance_for_schnell_is_said_to_have_no_effect(schnell):
     assert np.array_equal(picture, _pictures(schnell, PROMPTS[0], seed=1))
 
 
-def test_steps_are_told_once_each_and_in_order(schnell):
+def test_steps_are_reported_once_each_and_in_order(schnell):
     told = []
     made = schnell(PROMPTS[0], seed=1, on_step=lambda step, seconds: told.append((step, seconds)), **HOW)
     assert [step for step, _ in told] == [0, 1, 2, 3]
@@ -257,7 +257,7 @@ def test_parts_that_were_left_out_are_named(saved):
         ({"device": "tpu"}, "unknown device 'tpu'"),
     ],
 )
-def test_options_that_cannot_be_are_told_before_weights_are_read(saved, options, says):
+def test_options_that_cannot_be_are_reported_before_weights_are_read(saved, options, says):
     from fluxperf import Pipeline
 
     read = []

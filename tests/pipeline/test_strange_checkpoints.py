@@ -155,7 +155,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
-def test_a_shard_that_is_not_whole_is_told_alike(folder, tmp_path, capsys, kind):
+def test_an_incomplete_shard_gives_the_same_message(folder, tmp_path, capsys, kind):
     damage, says = DAMAGES[kind]
     damage(_sharded(folder / "transformer"))
     _alike(capsys, folder, tmp_path, says)
@@ -271,7 +271,7 @@ def cached(folder, tmp_path):
         ("transformer/config.json", "is missing"),
     ],
 )
-def test_a_link_of_the_cache_to_nothing_is_told(cached, tmp_path, capsys, file, says):
+def test_a_link_of_the_cache_to_nothing_is_reported(cached, tmp_path, capsys, file, says):
     blob = (cached / file).resolve()
     blob.rename(f"{blob}.incomplete")
     _alike(capsys, cached, tmp_path, says)
@@ -294,7 +294,7 @@ def test_the_cache_itself_names_its_models(cached, tmp_path, capsys):
 
 @pytest.mark.parametrize("option", ["--decode", "--embeddings"])
 @pytest.mark.parametrize("kind", ["a LoRA", "a VAE", "GGUF", "a page", "a pointer", "nothing", "a download"])
-def test_files_that_commands_write_are_told_from_others(saved, tmp_path, capsys, option, kind):
+def test_files_that_commands_write_are_distinguished_from_others(saved, tmp_path, capsys, option, kind):
     path = _written(tmp_path / "given.safetensors", FILES[kind][0])
     words = {"a LoRA": "a LoRA", "a VAE": "a VAE", "GGUF": "a GGUF file", "a page": "a web page"}
     words |= {"a pointer": "a git-lfs pointer", "nothing": "an empty file", "a download": "ends within its header"}

@@ -65,7 +65,7 @@ def test_the_candidate_that_takes_the_least_time_is_kept(tmp_path: Path, monkeyp
     assert (plan.choice.candidate, again.ran) == (2, [0])
 
 
-def test_a_kept_candidate_that_builds_no_more_is_chosen_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stored_candidate_that_fails_to_build_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _attention(_Graph({1: 3.0, 2: 2.0}, NAMES), tmp_path, monkeypatch)._planned(LAYOUT, {})
     plan = _attention(_Graph({0: 4.0, 1: 3.0}, NAMES), tmp_path, monkeypatch)._planned(LAYOUT, {})
     assert plan.choice.candidate == 1

@@ -74,7 +74,7 @@ def test_a_folder_that_cannot_be_written_is_gone_without(tmp_path: Path) -> None
     assert recall(choices.path) is None
 
 
-def test_it_lies_beside_the_other_caches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_next_to_the_other_caches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLUXPERF_CACHE", "/own")
     assert Choices("gpu").path == cache_folder("choices") / "gpu.json" == Path("/own/choices/gpu.json")
 

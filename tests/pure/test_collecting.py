@@ -187,7 +187,7 @@ def test_a_document_of_another_commit_or_card_is_found_too(world) -> None:
             world.go()
 
 
-def test_another_machine_of_the_kind_begins_a_record_anew_and_keeps_whole_ones(world) -> None:
+def test_another_machine_of_the_kind_restarts_a_record_and_keeps_whole_ones(world) -> None:
     parts = [part("fused", (1, 2)), part("fp8", (3, 3))]
     world.go(parts[:1])
     world.go([part("fp8", (3,))])  # one of two that the other machine will miss

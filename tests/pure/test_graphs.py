@@ -136,7 +136,7 @@ def test_an_error_ends_the_capture_and_is_the_one_that_is_raised(device: Any, br
     assert device.launches == 5
 
 
-def test_what_cannot_be_captured_is_told_with_a_way_out(device: Any) -> None:
+def test_what_cannot_be_captured_is_reported_with_a_way_out(device: Any) -> None:
     graphs = Graphs(device)
     device.stream.broken = True
     with pytest.raises(DeviceError, match=r"could not be captured.*invalidated.*'fused'"):

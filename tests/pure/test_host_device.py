@@ -156,7 +156,7 @@ def test_memory_in_use_returns_to_where_it_was(device: HostDevice) -> None:
     assert (device.memory.allocations, device.memory.in_use_bytes, device.memory.peak_bytes) == (2, 0, 68)
 
 
-def test_peak_starts_anew_at_what_is_in_use(device: HostDevice) -> None:
+def test_peak_restarts_at_the_bytes_in_use(device: HostDevice) -> None:
     kept = device.empty((3,), "float32")
     device.empty((100,), "float32")
     assert device.memory.peak_bytes == 412

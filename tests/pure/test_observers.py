@@ -43,7 +43,7 @@ def _bound(device: HostDevice, *observers: Observer, rung: str = "broadcast") ->
     return bind(rung, table(rung), device, Settings("float32"), observers)
 
 
-def test_every_seam_is_told_in_order(device: HostDevice) -> None:
+def test_every_seam_is_reported_in_order(device: HostDevice) -> None:
     diary = Diary()
     bound = _bound(device, diary)
     x, vector = device.door.to_device(X, "x"), device.door.to_device(X[:, 0], "vector")

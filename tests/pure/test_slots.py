@@ -237,7 +237,7 @@ class _Told:
         self.said.append("release")
 
 
-def test_a_forward_that_begins_anew_waits_and_lets_go_of_every_slot_before_it_is_filled() -> None:
+def test_a_restarted_forward_waits_and_releases_every_slot_before_it_is_filled() -> None:
     """The work of the previous forward may still read any of them, on any stream."""
     device = _Told()
     ring = Ring(device, [Fetched(name, np.zeros(1, np.uint8)) for name in "abc"], 2, 8)  # type: ignore[arg-type]

@@ -124,7 +124,7 @@ def test_an_error_comes_when_nothing_is_under_way_and_counts_nothing(region: boo
     assert threading.active_count() <= 1 + LANES * device.door.readers
 
 
-def test_an_error_beside_a_stream_lets_go_of_it(device: HostDevice) -> None:
+def test_an_error_during_a_stream_releases_it(device: HostDevice) -> None:
     def load() -> None:
         with device.door.streaming():
             device.door.stream(device.empty((100,), "float32"), filler(np.ones(100, np.float32)), "x")

@@ -24,7 +24,7 @@ def test_tables_are_those_of_the_files(name: str) -> None:
     assert found[1] == as_markdown(read(ROOT / name))
 
 
-def test_there_is_a_table_and_every_type_is_told_of() -> None:
+def test_there_is_a_table_and_every_type_is_described() -> None:
     assert "reports/records/host-tiny-quality.json" in FILES
     assert [name for name in LAYERS if f"`{name}`" not in TEXT and name != "attention"] == []
 

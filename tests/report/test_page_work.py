@@ -8,7 +8,7 @@ from tests.report.pages import on_gpu
 from tests.report.parts import page_of
 
 
-def test_a_step_has_cycles_and_joules_where_a_gpu_told_them():
+def test_a_step_has_cycles_and_joules_where_a_gpu_reported_them():
     """Separate columns; joules of ops are given as shares and labelled so.
 
     Without readings there are no such columns.

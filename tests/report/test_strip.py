@@ -131,7 +131,7 @@ def test_without_ranges_the_whole_capture_is_shown():
     assert decoded(json.loads(strip(timeline).json))[-1]["name"] == "kernel"
 
 
-def test_steps_of_two_processes_are_told_apart():
+def test_steps_of_two_processes_are_distinguished():
     made = Making()
     for process in (100, 200):
         made.range("step 0", 0, MS, process=process)
@@ -143,7 +143,7 @@ def test_steps_of_two_processes_are_told_apart():
     ]
 
 
-def test_steps_of_two_threads_are_told_apart():
+def test_steps_of_two_threads_are_distinguished():
     made = Making()
     for thread in (1, 2):
         made.range("step 0", 0, MS, thread=thread)

@@ -47,7 +47,7 @@ def items(kind: int | None, **copied: int) -> Capture:
 
 
 @pytest.mark.parametrize("kind", [0, 1, 2, 3, 99, None])
-def test_a_wait_is_told_by_its_call_whatever_its_record_says(kind, tmp_path: Path):
+def test_a_wait_is_classified_by_its_call_whatever_its_record_says(kind, tmp_path: Path):
     timeline = items(kind).read(tmp_path)
     total = shown(timeline).total
     assert (total.syncs, total.sync_ms) == (4, pytest.approx(1.86))
@@ -326,7 +326,7 @@ def test_schema_3_0_has_another_table_of_versions(tmp_path: Path):
         read_capture(path)
 
 
-def test_a_newer_minor_is_read_and_told_with_what_was_not(tmp_path: Path):
+def test_a_newer_minor_is_read_and_reported_with_what_was_not(tmp_path: Path):
     capture = items(3)
     capture.about["EXPORT_SCHEMA_VERSION"] = "3.99.0"
     path = capture.write(tmp_path / "x.sqlite")

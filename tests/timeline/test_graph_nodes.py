@@ -57,7 +57,7 @@ def test_nodes_are_in_the_ops_that_were_captured_and_in_the_steps_that_launched_
     assert summarize(timeline).in_ops == 1
 
 
-def test_a_copy_that_is_told_as_created_too_goes_by_its_original(tmp_path: Path):
+def test_a_copy_that_is_reported_as_created_too_goes_by_its_original(tmp_path: Path):
     capture = captured()
     capture.range("instantiate", 95 * US, 120 * US)
     for index in range(len(OPS)):

@@ -90,7 +90,7 @@ def test_copies_of_a_batch_are_all_counted(tmp_path: Path):
     assert (row.count, row.bytes) == (8, 800)
 
 
-def test_graphs_that_were_traced_as_a_whole_are_told(tmp_path: Path):
+def test_graphs_that_were_traced_as_a_whole_are_reported(tmp_path: Path):
     capture = Capture(graph_mode="Graph")
     number = capture.call("cudaGraphLaunch", 0, US)
     capture._gpu("GRAPH_TRACE", 2 * US, 9 * US, number, 100, 0, 7, graphId=5)

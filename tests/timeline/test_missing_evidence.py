@@ -205,7 +205,7 @@ def test_copies_that_were_called_for_and_are_not_there_decide_nothing_about_copi
 
 
 @pytest.mark.parametrize(("source", "target", "code"), [(None, None, 2), (2, None, 2), (0, 1, 1), (2, 1, 0)])
-def test_memory_that_is_not_told_is_not_pageable_and_may_be(source, target, code, tmp_path: Path):
+def test_memory_of_unknown_kind_is_not_counted_as_pageable_but_may_be(source, target, code, tmp_path: Path):
     capture = whole()
     number = capture.call("cudaMemcpyAsync_v3020", 500 * US, 510 * US)
     capture.copy(2, 515 * US, 520 * US, number, 4096, source=source, target=target)

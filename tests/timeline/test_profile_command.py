@@ -127,7 +127,7 @@ def test_a_profile_is_written_summed_up_and_compared(run, tmp_path):
     assert exported[:2] == ["export", "--type=sqlite"]
 
 
-def test_the_captured_process_is_told_of_the_form_and_not_of_the_table(run, tmp_path):
+def test_the_captured_process_gets_the_form_and_not_the_table(run, tmp_path):
     run.install()
     (tmp_path / "rates.json").write_text('{"machine": {"gpu": "Example GPU"}, "copy_gb_s": 1.0}')
     done = run("--rung", "captured", "--eager-form", "--ceilings", "rates.json", "--top", 3)
@@ -147,7 +147,7 @@ def test_a_table_of_ops_needs_counts_of_them(run, tmp_path):
     assert files(tmp_path / "profiles") == WHOLE
 
 
-def test_rates_that_cannot_be_read_are_told_before_anything_runs(run, tmp_path):
+def test_rates_that_cannot_be_read_are_reported_before_anything_runs(run, tmp_path):
     run.install()
     done = run("--rung", "baseline", "--ceilings", "none.json")
     assert done.code == 2

@@ -103,7 +103,7 @@ def test_a_traceback_is_the_programs_own(witnessed: Witnessed):
     assert trace.count("script.py") == 2
 
 
-def test_a_syntax_error_is_told(witnessed: Witnessed):
+def test_a_syntax_error_is_reported(witnessed: Witnessed):
     done = witnessed("x = = 1\n")
     assert done.code == 1
     assert "SyntaxError" in done.stderr

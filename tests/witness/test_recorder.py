@@ -162,7 +162,7 @@ def test_what_the_recording_lacks_is_named(fake: Any, what: str) -> None:
     assert "fewer kernels than launches" in problems[0] if what == "kernel" else "the ledger has" in problems[0]
 
 
-def test_work_outside_of_ops_is_told(fake: Any) -> None:
+def test_work_outside_of_ops_is_reported(fake: Any) -> None:
     timeline, ledger = recorded(fake, "fused")
     block = next(i for i, row in enumerate(timeline.ranges) if row.name == "double 0")
     work = timeline.work

@@ -47,7 +47,7 @@ def test_a_copy_has_kinds_bytes_seconds_and_its_line(fake):
     assert copy.call.site.function == "test_a_copy_has_kinds_bytes_seconds_and_its_line"
 
 
-def test_only_what_crosses_or_blocks_is_told(fake):
+def test_only_what_crosses_or_blocks_is_reported(fake):
     tracer = Tracer(fake.cupti)
     tracer.start()
     for kind in range(11):
@@ -92,7 +92,7 @@ def test_a_copy_of_another_thread_while_waiting_is_the_programs(fake):
     assert len(tracer.copies) == 1
 
 
-def test_a_record_whose_call_was_not_seen_is_still_told(fake):
+def test_a_record_whose_call_was_not_seen_is_still_reported(fake):
     tracer = Tracer(fake.cupti)
     tracer.start()
     fake.cupti.STATE.callbacks.clear()

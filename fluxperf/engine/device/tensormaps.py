@@ -79,7 +79,8 @@ def tensor_map(matrix: Matrix, rows: int) -> tuple[int, ...]:
     )  # fmt: skip
     if code:
         raise DeviceError(
-            f"tensor map: the driver refuses {matrix} in boxes of {rows} rows (CUDA error {code}). Use cuBLASLt for this product."
+            f"tensor map: the driver refuses {matrix} in boxes of {rows} rows (CUDA error {code}). Use cuBLASLt for "
+            "this product."
         )
     return struct.unpack("16q", ctypes.string_at(place, _MAP_BYTES))
 

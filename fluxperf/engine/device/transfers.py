@@ -211,7 +211,8 @@ class Door:
         """
         if not isinstance(numbers, np.ndarray):
             raise ArgumentError(
-                f"to_device({label!r}): expected a NumPy array, got {type(numbers).__name__}. Convert it with numpy.asarray."
+                f"to_device({label!r}): expected a NumPy array, got {type(numbers).__name__}. Convert it with "
+                "numpy.asarray."
             )
         self._pass(label, "to_device")
         array = self._moved(label, numbers.nbytes, self._upload, numbers, out)
@@ -232,7 +233,8 @@ class Door:
         """
         if isinstance(array, np.ndarray):
             raise ArgumentError(
-                f"to_host({label!r}): expected a device array, got a NumPy array, which is on the host already. Use it directly."
+                f"to_host({label!r}): expected a device array, got a NumPy array, which is on the host already. Use "
+                "it directly."
             )
         self._pass(label, "to_host")
         numbers: HostNumbers = self._moved(label, array.nbytes, self._download, array, *(() if out is None else (out,)))
@@ -259,7 +261,8 @@ class Door:
         """
         if isinstance(out, np.ndarray):
             raise ArgumentError(
-                f"stream({label!r}): expected a device array to fill, got a NumPy array. Allocate one with device.empty."
+                f"stream({label!r}): expected a device array to fill, got a NumPy array. Allocate one with "
+                "device.empty."
             )
         if not _contiguous(out):
             raise ArgumentError(
