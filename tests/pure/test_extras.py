@@ -122,7 +122,7 @@ def test_an_extra_is_installed_imported_and_run(small: Path):
     assert list(found["commands"].values()) == [0, 0, 0, 0, 1]
     assert "fluxperf gate exact" in failed
     assert found["versions"] == {}
-    assert complaints(found, "docs", cupti=False)[-1] == "pytest: not there to be imported"
+    assert complaints(found, "docs", cupti=False)[-1] == "pytest: missing, so it cannot be imported"
     told = row("", HERE, "light", [sys.executable], small)
     assert {"broken_package: ValueError: size changed", "fluxperf.old: RuntimeError: of another release"} <= set(
         told["problems"]
@@ -156,7 +156,7 @@ def test_what_an_extra_is_for_has_to_be_imported():
     assert complaints({"imports": STACK, "failed": {}}, "cuda12", cupti=True) == []
     for name in STACK:
         found = {"imports": [one for one in STACK if one != name], "failed": {}}
-        assert complaints(found, "cuda13", cupti=True) == [f"{name}: not there to be imported"]
+        assert complaints(found, "cuda13", cupti=True) == [f"{name}: missing, so it cannot be imported"]
         assert complaints(found | {"failed": {name: "why"}}, "cuda13", cupti=True) == [f"{name}: why"]
     assert complaints({"imports": STACK[:-2], "failed": {}}, "cuda12", cupti=False) == []
     assert len(complaints({"imports": STACK, "failed": {}}, "cuda12,pipeline", cupti=True)) == 5
