@@ -26,7 +26,7 @@ __all__ = ["Pipeline", "PipelineOutput", "__version__", "records_frame"]
 
 
 def __getattr__(name: str) -> Any:
-    """The pipeline and the table of records, imported when they are asked for: nothing else waits for them."""
+    """The pipeline and the table of records, imported only when they are accessed."""
     if name in ("Pipeline", "PipelineOutput"):
         from fluxperf.pipeline import text_to_image
 

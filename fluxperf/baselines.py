@@ -1,4 +1,4 @@
-"""Exact baselines: what each rung does on the host device, counted now, and kept as records."""
+"""Exact baselines: counts of each rung on the host device, measured now and stored as records."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from fluxperf.harness.verdict import Row, problem
 from fluxperf.recording import Reference, measure
 from fluxperf.workloads import Workload, prepare, reference_latents, workload_named
 
-#: What is counted: a model of few blocks, and the 57 blocks of FLUX.1.
+#: Workloads that are counted: a model with few blocks, and one with the 57 blocks of FLUX.1.
 WORKLOADS = ("tiny", "tiny-57")
 
-#: What a broken rung raises: fluxperf's own errors, and those of the code that it runs.
+#: Errors of a broken rung: fluxperf's own, and those of the code that it runs.
 _FAILURES = (
     FluxperfError,
     ArithmeticError,
@@ -44,12 +44,12 @@ def counted(
 ) -> tuple[list[Record], list[Row]]:
     """Records of rungs on the host device, without times, and a row for each rung that failed.
 
-    Rungs that make no copies are counted with an open door, so that every new copy is named, not only the first.
+    Rungs without copies are counted with an open door, so that all new copies are named, not only the first.
 
     Args:
         workloads: names of workloads.
         rungs: names of rungs; all of the ladder if none.
-        on_rung: told the workload and rung that comes next.
+        on_rung: called with the workload and rung that comes next.
 
     Raises:
         UnknownNameError: a workload or rung that does not exist.
@@ -90,7 +90,7 @@ def write_baseline(path: Path, records: Sequence[Record]) -> None:
 
 
 def _without_times(record: Record) -> Record:
-    """The record with what is exact alone, so that a baseline made again differs only in what changed."""
+    """The record with only its exact values, so that a remade baseline differs only in real changes."""
     return msgspec.structs.replace(
         record,
         times_s={"denoise": [], "step": []},

@@ -1,4 +1,4 @@
-"""Memory budgets: gigabytes, a rung, a model and the size of its forwards become a plan of what stays on the device."""
+"""Memory budgets: converts gigabytes, a rung, a model and the size of its forwards into a plan of resident weights."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from fluxperf.engine.phases import Phase
 from fluxperf.engine.residence.plan import Form, Plan, Sizes, demand_of, planned
 from fluxperf.errors import ConfigError
 
-#: How often an executor reads the modulation projection as a whole.
+#: How often an executor reads the whole modulation projection.
 _PRODUCTS = {"eager": "none", "stacked": "step", "captured": "image"}
 
 
 class Budget(NamedTuple):
-    """Gigabytes (10^9 bytes) of device memory for weights, activations and libraries; and for what forwards."""
+    """Gigabytes (10^9 bytes) of device memory for weights, activations and libraries; and the size of the forwards."""
 
     gigabytes: float
     sizes: Sizes
 
 
 def check_gigabytes(gigabytes: float) -> None:
-    """Complains of a budget that is no size.
+    """Refuses an invalid budget.
 
     Raises:
         ConfigError: it is not a finite number above zero.
@@ -38,17 +38,18 @@ def check_gigabytes(gigabytes: float) -> None:
 
 
 def plan_of(device: Device, phase: Phase, rows: Mapping[str, str], source: WeightSource, budget: Budget) -> Plan:
-    """The plan of a budget.
+    """The plan for a budget.
 
     Args:
-        device: where.
+        device: the device.
         phase: the rung.
         rows: its table.
-        source: weights; those that are drawn need more room while they are placed than those from files.
-        budget: for all of it.
+        source: weights; synthetic ones need more memory during placement than those from files.
+        budget: for everything.
 
     Raises:
-        ConfigError: the budget is no size, the rung copies anyway, or it is too small; says what is needed.
+        ConfigError: the budget is invalid or too small, or the rung makes copies anyway; the message says what is
+            needed.
     """
     check_gigabytes(budget.gigabytes)
     if phase.copies:
@@ -79,12 +80,12 @@ def in_words(plan: Plan, budget: Budget) -> str:
         )
     if plan.pieces:
         told.append(f"{_size(plan.image_bytes)} (the modulation projection) are streamed for each product of it")
-    told.append(f"{_size(plan.demand.work)} are left to work in")
+    told.append(f"{_size(plan.demand.work)} are left as work memory")
     return ", ".join(told)
 
 
 def settings_of(budget: Budget | None) -> dict[str, str]:
-    """A budget as settings of a record: records with another budget, or with none, are not compared."""
+    """A budget as settings of a record: records with different budgets, or without one, are not compared."""
     return {} if budget is None else {"memory_gb": f"{budget.gigabytes:g}"}
 
 

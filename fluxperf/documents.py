@@ -1,7 +1,7 @@
-r"""JSON of values with names from outside: a path or a variable of the environment may be any bytes, JSON is text.
+"""JSON of values with names from outside: paths and environment variables may be any bytes, but JSON is text.
 
-Python keeps bytes that are no UTF-8 in a text as halves of surrogate pairs. JSON written of them is refused by its
-readers, or not written at all: here they are shown as escapes, such as ``\udcff``.
+Python represents bytes that are not UTF-8 as halves of surrogate pairs. JSON with them is refused by readers, or cannot
+be written: here they are shown as escapes, such as ``\udcff``.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import msgspec
 
 
 def as_text(text: str) -> str:
-    """The text; what of it is no character as an escape."""
+    """The text, with escapes for parts that are not characters."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def plain(value: Any) -> Any:
-    """A value of dictionaries and lists, in which every text is one."""
+    """A value of dictionaries and lists, with all texts valid."""
     if isinstance(value, str):
         return as_text(value)
     if isinstance(value, dict):
@@ -36,5 +36,5 @@ def encoded(value: Any) -> bytes:
 
 
 def formatted(value: Any, indent: int = 2) -> str:
-    """A value as JSON for people, without a line feed at its end."""
+    """A value as indented JSON, without a final line feed."""
     return msgspec.json.format(encoded(value), indent=indent).decode()

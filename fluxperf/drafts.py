@@ -1,8 +1,8 @@
-"""Drafts and lock files beside a file that is written: what a process that is killed leaves of them, and how it goes.
+"""Drafts and lock files beside a file that is written, and the removal of those that killed processes left behind.
 
-A draft has no name before it is whole, where the file system has such files (``O_TMPFILE``), so nothing is left of it.
-Other drafts and lock files are locked by the process that they are of, and the next one that writes in their folder
-removes those that nobody has locked.
+If the file system supports it (``O_TMPFILE``), a draft has no name before it is complete, so nothing is left of it.
+Other drafts and lock files are locked by their process. The next process that writes in their folder removes those
+without a lock.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-#: What a file system answers that has no locks.
+#: Errors of a file system without locks.
 _CANNOT_LOCK = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
-#: The same of one that has no files without a name.
+#: Errors of a file system without unnamed files.
 _CANNOT_HIDE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
 
-#: What names of drafts and of lock files begin with, and end in.
+#: Prefix and suffixes of drafts and lock files.
 _OURS, _DRAFT, _LOCK = ".fluxperf-", ".part", ".lock"
 
 
 def drafted(folder: Path, mode: int) -> tuple[int, Path]:
-    """Descriptor of a new file in a folder, locked as long as it is open; and a name, which it may get by `show` only.
+    """Descriptor of a new file in a folder, locked while it is open; and a name, which it may get only by `show`.
 
     Args:
-        folder: that it will be in.
-        mode: of the file, less what the umask takes.
+        folder: folder of the file.
+        mode: of the file, minus the umask.
 
     Raises:
-        OSError: none can be made there.
+        OSError: no file can be created there.
     """
     clear(folder)
     name = _new(folder)
@@ -50,7 +50,7 @@ def drafted(folder: Path, mode: int) -> tuple[int, Path]:
             os.close(descriptor)
     while True:
         descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        # Before it is locked, another process may take it for one that was left.
+        # before it is locked, another process may take it for an abandoned one
         if lock(descriptor) and os.path.exists(name):
             return descriptor, name
         os.close(descriptor)
@@ -60,17 +60,17 @@ def drafted(folder: Path, mode: int) -> tuple[int, Path]:
 def show(descriptor: int, name: Path) -> None:
     """Gives a draft its name, if it has none yet."""
     if not os.fstat(descriptor).st_nlink:
-        # Told of a folder, this is linkat(2), which follows the link that stands for the file.
+        # with a folder, this is linkat(2), which follows the link that represents the file
         os.link(_shown(descriptor), name, src_dir_fd=descriptor)
 
 
 def lock_of(target: Path) -> Path:
-    """The file that is locked while another one is changed."""
+    """The lock file for a file that is changed."""
     return target.with_name(f"{_OURS}{target.name[:50]}{_LOCK}")
 
 
 def lock(descriptor: int) -> bool:
-    """Locks a file until it is closed, unless another process has it; where there are no locks it says that it did."""
+    """Locks a file until it is closed, unless another process holds it. Without lock support it reports success."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -83,7 +83,7 @@ def lock(descriptor: int) -> bool:
 
 @cache
 def clear(folder: Path) -> None:
-    """Removes what killed processes left in a folder; once, for it may have many files."""
+    """Removes files that killed processes left in a folder; only once, as it may contain many files."""
     with suppress(OSError):
         for left in folder.glob(f"{_OURS}*"):
             if left.suffix in (_DRAFT, _LOCK):
@@ -92,7 +92,7 @@ def clear(folder: Path) -> None:
 
 
 def _remove(left: Path) -> None:
-    """Removes a file, unless a process has it locked or that cannot be told."""
+    """Removes a file, unless a process holds its lock or this cannot be determined."""
     descriptor = os.open(left, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -107,5 +107,5 @@ def _new(folder: Path) -> Path:
 
 
 def _shown(descriptor: int) -> str:
-    """Where the system shows a file that may have no name."""
+    """The path at which the system shows a file that may have no name."""
     return f"/proc/self/fd/{descriptor}"

@@ -34,7 +34,7 @@ class FluxperfError(Exception):
 
 
 def reason(error: Exception) -> str:
-    """An error in words, for a message that names the file: of the system's only why, without its number and path."""
+    """An error as text, for a message that names the file: for a system error only the reason."""
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
@@ -46,9 +46,9 @@ class UnknownNameError(ConfigError):
     """A name that is not in its list.
 
     Args:
-        kind: what the name stands for, such as ``"rung"``.
-        name: the name that came; whatever came that is none, too.
-        known: the names that exist, in the order in which they should be listed.
+        kind: kind of the name, such as ``"rung"``.
+        name: the given value, which may not even be a name.
+        known: the existing names, in the order in which they should be listed.
     """
 
     def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
@@ -81,7 +81,7 @@ class DeviceError(FluxperfError):
     """A device that is missing or cannot do what was asked."""
 
 
-#: What needs a GPU needs this, in whatever message says so.
+#: What an operation on a GPU needs, for all messages.
 WORKING_GPU = "NVIDIA GPU with a working driver"
 
 
@@ -89,24 +89,24 @@ class NoGpuError(DeviceError):
     """No GPU where one is needed.
 
     Args:
-        asked: what was called, such as ``"profile"`` or ``"run --peer"``.
-        found: what is there instead.
-        instead: what goes without a GPU, a sentence.
+        asked: the operation, such as ``"profile"`` or ``"run --peer"``.
+        found: the device that was found instead.
+        instead: an alternative without a GPU, as a sentence.
     """
 
     def __init__(self, asked: str, found: str = "none", instead: str = "") -> None:
         super().__init__(
-            f"{asked}: expected an {WORKING_GPU}, found {found}. Check `nvidia-smi`, and with `fluxperf doctor` "
-            f"that CuPy fits the driver.{f' {instead}' if instead else ''}"
+            f"{asked}: expected an {WORKING_GPU}, found {found}. Check `nvidia-smi`, and use `fluxperf doctor` to "
+            f"check that CuPy matches the driver.{f' {instead}' if instead else ''}"
         )
 
 
 class TransferError(DeviceError):
-    """A host-device crossing where none is allowed, or one that does not go through the door."""
+    """A host-device copy where none is allowed, or one that does not go through the door."""
 
 
 class KernelError(DeviceError):
-    """A kernel that cannot be found, compiled or loaded; a compiler's error comes with options and log."""
+    """A kernel that cannot be found, compiled or loaded; the error of a compiler includes options and log."""
 
 
 class NumbersError(FluxperfError):
@@ -122,11 +122,11 @@ class RecordError(FluxperfError):
 
 
 class ProcessError(FluxperfError):
-    """A process of a replicated run that failed, or processes that disagree about what is exact."""
+    """A process of a repeated run that failed, or processes that disagree about exact values."""
 
 
 class TimelineError(FluxperfError):
-    """A capture that cannot be read, or holds nothing that can be judged."""
+    """A capture that cannot be read, or contains nothing that can be judged."""
 
 
 class PolicyError(FluxperfError):
@@ -134,4 +134,4 @@ class PolicyError(FluxperfError):
 
 
 class BuildError(FluxperfError):
-    """A revision that cannot be built, or whose processes fail; the last lines of their output come with it."""
+    """A revision that cannot be built, or whose processes fail; the message includes the last lines of their output."""

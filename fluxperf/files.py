@@ -28,16 +28,16 @@ import msgspec
 from fluxperf.drafts import clear, drafted, lock, lock_of, show
 from fluxperf.errors import RecordError
 
-#: Folder of the descriptors of a process, behind all links.
+#: Folder of the descriptors of a process, after following all links.
 _DESCRIPTORS = re.compile(r"/proc/(\d+)(?:/task/\d+)?/fd")
 
-#: Links that are followed before they are called a loop, as the kernel does.
+#: Maximum number of links before they count as a loop, as in the kernel.
 _MOST_LINKS = 40
 
-#: What a file system answers that cannot synchronize a folder; it has then done all that it can.
+#: Errors of a file system that cannot synchronize a folder. Nothing more can be done then.
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP)
 
-#: Seconds for which a file that somebody else has is waited for, and between two tries.
+#: Seconds to wait for a file that another process holds, and between two tries.
 PATIENCE_S = 20.0
 _AGAIN_S = 0.005
 
@@ -45,14 +45,14 @@ Write = Callable[[IO[bytes]], object]
 
 
 def write_whole(path: Path, content: str | bytes | Iterable[bytes], durable: bool = True) -> None:
-    """Writes a file beside its place, synchronizes it to the disk, and moves it there; nothing half-written is left.
+    """Writes a draft beside a file, synchronizes it to the disk, and moves it to the path; no partial file is left.
 
     Args:
-        path: of the file; folders above it are made.
-        content: text is written as UTF-8, what of it is no character as an escape; of a large one its parts, as they
-            are made.
-        durable: wait until the disk has the file and its folder. Without, a crash of the machine may lose it; a reader
-            never sees half.
+        path: of the file; parent folders are created.
+        content: text is written as UTF-8, with escapes for parts that are not characters; large content can be given in
+            parts, as they are made.
+        durable: wait until the file and its folder are on the disk. Otherwise a crash of the machine may lose the file;
+            readers never see a part of it.
 
     Raises:
         RecordError: the file cannot be written.
@@ -67,10 +67,10 @@ def write_whole(path: Path, content: str | bytes | Iterable[bytes], durable: boo
 
 
 def place(made: Path, path: Path) -> None:
-    """Moves a finished file to its place, as `write_whole` would have written it there; ``made`` is gone then.
+    """Moves a finished file to its path, in the way of `write_whole`; ``made`` is gone afterwards.
 
     Raises:
-        RecordError: the place cannot be written to; ``made`` stays.
+        RecordError: the path cannot be written to; ``made`` remains.
     """
     with _complaining(path), made.open("rb") as source:
         if _is_special(path):
@@ -92,11 +92,11 @@ def place(made: Path, path: Path) -> None:
 def append_line(path: Path, line: bytes) -> None:
     """Appends a line, and returns when it is on the disk.
 
-    Half of a JSON object at the end, which a process left that was killed there, makes place for it; another last line
-    that has no line feed gets one.
+    An incomplete JSON object at the end, left by a killed process, is replaced. Any other last line without a line feed
+    gets one.
 
     Args:
-        path: of the file; folders above it are made.
+        path: of the file; parent folders are created.
         line: with its line feed.
 
     Raises:
@@ -111,7 +111,7 @@ def append_line(path: Path, line: bytes) -> None:
         descriptor = _hold(path, path, PATIENCE_S)
         with open(descriptor, "rb+", buffering=0) as file:
             try:
-                if new:  # first: who is told that the line is not there may write it elsewhere
+                if new:  # first: a caller that gets the error may write the line elsewhere
                     _sync_folder(Path(os.path.realpath(path)).parent)
                 _append(file, line)
             except BaseException:
@@ -121,7 +121,7 @@ def append_line(path: Path, line: bytes) -> None:
 
 
 def _append(file: IO[bytes], line: bytes) -> None:
-    """Appends to a file that nobody else writes meanwhile: the whole line, or nothing."""
+    """Appends to a file that no other process writes at the same time: the whole line, or nothing."""
     end, before = _end(file)
     line = before + line
     try:
@@ -135,7 +135,7 @@ def _append(file: IO[bytes], line: bytes) -> None:
 
 
 def _end(file: IO[bytes]) -> tuple[int, bytes]:
-    """Where a file of lines goes on, and what comes before a new line; half of an object is cut off."""
+    """Where a new line starts in a file, and the text before it; an incomplete object is cut off."""
     end = file.seek(0, os.SEEK_END)
     file.seek(max(end - 1, 0))
     if file.read(1) in (b"", b"\n"):
@@ -155,17 +155,17 @@ def _end(file: IO[bytes]) -> tuple[int, bytes]:
 
 @contextmanager
 def locked(path: Path, patience_s: float = PATIENCE_S) -> Iterator[None]:
-    """Keeps other processes and threads from a file while it is read, changed and written.
+    """Prevents other processes and threads from using a file while it is read, changed and written.
 
-    The lock is one of the system's, on a file beside it that is gone afterwards. A process that is killed leaves that
-    file, but not the lock. Where nothing is replaced (a device, a pipe) nothing is locked.
+    It is a lock of the operating system, on a file beside it that is removed afterwards. A killed process leaves that
+    file, but not the lock. If nothing is replaced (a device, a pipe) nothing is locked.
 
     Args:
-        path: of the file; folders above it are made.
+        path: of the file; parent folders are created.
         patience_s: how long to wait for others.
 
     Raises:
-        RecordError: another process has it all that time, or nothing can be written beside it.
+        RecordError: another process holds it for all that time, or nothing can be written beside it.
     """
     with _complaining(path):
         if _is_special(path):
@@ -194,8 +194,8 @@ def _hold(file: Path, path: Path, patience_s: float) -> int:
                         return descriptor
             elif time.monotonic() > until:
                 raise RecordError(
-                    f"cannot change {path}: expected that no other process does, but one holds {file} (waited "
-                    f"{patience_s:g} s). Wait for its end, or end it."
+                    f"cannot change {path}: expected no other process to change it, but one holds {file} (waited "
+                    f"{patience_s:g} s). Wait until it ends, or end it."
                 )
             else:
                 time.sleep(_AGAIN_S)
@@ -206,11 +206,11 @@ def _hold(file: Path, path: Path, patience_s: float) -> int:
 
 
 def beginning(name: str, most: int = 150) -> str:
-    """The beginning of a name, so that it may be part of another: no file system takes more than 255 bytes.
+    """The beginning of a name, for use in another name: file systems allow at most 255 bytes.
 
     Args:
         name: of a file.
-        most: bytes that are kept of it; its ending is.
+        most: bytes to keep; its suffix is kept.
     """
     end = os.path.splitext(name)[1][-20:]
     head = os.fsencode(name.removesuffix(end))[: max(0, most - len(os.fsencode(end)))]
@@ -218,14 +218,14 @@ def beginning(name: str, most: int = 150) -> str:
 
 
 def check_writable(path: Path, *, appended: bool = False) -> None:
-    """Complains now, rather than after long work, if a file could not be written. Nothing but folders is made.
+    """Checks, before long work starts, that a file can be written. Creates only folders.
 
     Args:
-        path: of a file that is to be; folders above it are made.
-        appended: what is there is not replaced, so that its folder may be one that nothing can be made in.
+        path: of the future file; parent folders are created.
+        appended: existing content is not replaced, so its folder need not be writable.
 
     Raises:
-        RecordError: its folder cannot be made or written to, it is a folder itself, or may not be written.
+        RecordError: its folder cannot be created or written to, it is a folder itself, or must not be written.
     """
     with _complaining(path):
         if _is_special(path):
@@ -242,7 +242,7 @@ def check_writable(path: Path, *, appended: bool = False) -> None:
 
 @contextmanager
 def _complaining(path: Path) -> Iterator[None]:
-    """Turns an error of the operating system into a sentence: which file, why, and what to do."""
+    """Converts an error of the operating system into a sentence: which file, why, and what to do."""
     try:
         if "\0" in str(path):
             raise OSError(errno.EINVAL, "the name holds a NUL character")
@@ -250,13 +250,12 @@ def _complaining(path: Path) -> Iterator[None]:
     except OSError as error:
         named = str(path).replace("\0", "\\0")
         raise RecordError(
-            f"cannot write {named}: {error.strerror or error}. Expected a file in a folder that can be written to; "
-            "name another."
+            f"cannot write {named}: {error.strerror or error}. Expected a file in a writable folder. Choose another."
         ) from error
 
 
 def _is_special(path: Path) -> bool:
-    """Whether a path leads to an open descriptor or to what is there and no regular file.
+    """Whether a path leads to an open descriptor or to an existing file that is not a regular one.
 
     Raises:
         OSError: it leads to a folder, or nowhere.
@@ -285,7 +284,7 @@ def _descriptor(path: Path) -> tuple[int, int] | None:
 
 
 def _write_into(path: Path, write: Write) -> None:
-    """Writes where something is that stays: behind what it holds, if it is a descriptor of this process."""
+    """Writes into an existing special file: after its content, if it is a descriptor of this process."""
     process, number = _descriptor(path) or (0, 0)
     if process != os.getpid():
         with path.open("wb") as file:
@@ -298,10 +297,10 @@ def _write_into(path: Path, write: Write) -> None:
 
 
 def _target(path: Path) -> Path:
-    """Where the links of a path end; folders above it are made.
+    """The final target of a path's links; parent folders are created.
 
     Raises:
-        OSError: what is there may not be written, although its folder may.
+        OSError: the target must not be written, although its folder may.
     """
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -312,7 +311,7 @@ def _target(path: Path) -> Path:
 
 def _write_beside(path: Path, write: Write, durable: bool) -> None:
     target = _target(path)
-    # Nobody else reads the draft of a file that had a mode of its own; that of a new file has what the umask leaves.
+    # Nobody else may read the draft of a file with its own mode. The draft of a new file has the default mode.
     descriptor, beside = drafted(target.parent, 0o600 if target.exists() else 0o666)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -331,12 +330,12 @@ def _write_beside(path: Path, write: Write, durable: bool) -> None:
 
 
 def _keep(descriptor: int, target: Path) -> None:
-    """Gives a draft the owner and mode of the file whose place it takes; where there is none, what the umask leaves."""
+    """Gives a draft the owner and mode of the file that it replaces; of a new file, the default mode."""
     try:
         old = target.stat()
     except FileNotFoundError:
         return
-    # Not everybody may give files away, and not every file system has owners and modes.
+    # Not every user may change owners, and not every file system has owners and modes.
     with suppress(PermissionError):
         os.fchown(descriptor, old.st_uid, old.st_gid)
     with suppress(PermissionError):
@@ -347,7 +346,7 @@ def _sync_folder(folder: Path) -> None:
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except PermissionError:
-        return  # A folder that may be written and not read: nobody can ask for it.
+        return  # in a folder that is writable but not readable this cannot be checked
     try:
         os.fsync(descriptor)
     except OSError as error:

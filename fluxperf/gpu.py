@@ -90,8 +90,8 @@ def gpu_add_broadcast(x: Any, y: Any) -> Any:
 def gpu_batched_matmul(a: Any, b: Any) -> Any:
     """``a b`` per matrix, in one strided-batched call of cuBLASLt; float32 operands are not rounded to TF32.
 
-    Views with whole rows, of b also transposed ones, are read where they lie; others are copied on the GPU first, a
-    launch each. Matrices that are not evenly spaced are multiplied by several calls.
+    Views with whole rows, for b also transposed ones, are read in place; others are first copied on the GPU, a launch
+    each. Matrices that are not evenly spaced are multiplied by several calls.
 
     Args:
         a: [.., M, K].
@@ -122,7 +122,7 @@ def _gpu(ordinal: int) -> Gpu:
 
 @contextmanager
 def _on(call: str, **arrays: Any) -> Iterator[Gpu]:
-    """The GPU that the arrays are on, which is the current one meanwhile."""
+    """The GPU of the arrays, which is the current one meanwhile."""
     module = cupy()
     for name, array in arrays.items():
         if not isinstance(array, module.ndarray):
@@ -133,6 +133,6 @@ def _on(call: str, **arrays: Any) -> Iterator[Gpu]:
     if len(devices) != 1:
         raise ArgumentError(f"{call}: expected arrays on one GPU, got GPUs {sorted(devices)}. Copy them to one.")
     ((ordinal, device),) = devices.items()
-    # CuPy's device makes itself current and the one before afterwards; what stands in for it in a test may not.
+    # CuPy's device makes itself current and restores the previous one; its replacement in a test may not.
     with device if isinstance(device, AbstractContextManager) else nullcontext():
         yield _gpu(ordinal)

@@ -1,4 +1,4 @@
-"""The command that installs an extra, from where fluxperf itself was installed: it is on no package index."""
+"""The install command of an extra, from the source of the installed fluxperf, as it is on no package index."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def install_command(extra: str = "") -> str:
     """A shell command for the running interpreter, such as ``/env/bin/python -m pip install -e '/checkout[cuda12]'``.
 
     Args:
-        extra: name of the extra, or several with commas; none for what a plain install brings.
+        extra: name of the extra, or several with commas; none for a plain install.
     """
     try:
         origin = json.loads(distribution("fluxperf").read_text("direct_url.json") or "{}")

@@ -1,7 +1,7 @@
-"""Kernels by themselves at the shapes of schnell-1024: calls, bytes and times of every memory-bound one.
+"""Single kernels at the shapes of schnell-1024: calls, bytes and times of every memory-bound one.
 
-Operands are those of the ops' specifications. Bytes are those that the op must move: each tensor read or written once.
-Calls rotate among several sets of tensors, so that no set stays in the L2 cache.
+Operands are those of the ops' specifications. Bytes are the required ones: each tensor read or written once. Calls
+rotate among several sets of tensors, so that no set stays in the L2 cache.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from fluxperf.harness.measure.sampler import Series
 from fluxperf.harness.measure.sampling import Sampling
 from fluxperf.harness.records import Record, Totals, WorkloadRow
 
-#: Workload that their records name, and the gate.
+#: Workload name in their records, and in the gate.
 KERNELS = "kernels"
 
-#: Sets to rotate among, calls between two events, and batches before those that are kept.
+#: Sets to rotate among, calls between two events, and warm-up batches.
 SETS, LAUNCHES, WARMUP = 8, 40, 2
 
 DTYPES = ("bfloat16", "float32")
@@ -50,10 +50,10 @@ _Call = Callable[[], Any]
 
 
 class Kernel(NamedTuple):
-    """One kernel: the op, the phase whose implementation it is, and how it is called.
+    """One kernel: the op, the phase with its implementation, and how it is called.
 
-    ``function`` takes what ``case`` draws, arrays ``skipped`` elements behind an alignment; ``nbytes`` must be moved,
-    all operands and results if it is 0.
+    ``function`` is called with the arguments of ``case``, whose arrays start ``skipped`` elements after an alignment
+    boundary. ``nbytes`` must be moved; if it is 0, all operands and results.
     """
 
     op: str
@@ -65,7 +65,7 @@ class Kernel(NamedTuple):
     nbytes: int = 0
 
     def calls(self, device: CudaDevice, dtype: str) -> tuple[list[_Call], int]:
-        """Calls on sets of operands of their own, and the bytes that each must move."""
+        """Calls on separate sets of operands, and the bytes that each must move."""
         sets = [self.case(Operands(device, dtype, self.skipped), self.sizes) for _ in range(SETS)]
         first = sets[0]
         moved = self.nbytes or array_bytes((first.args, self.function(*first.args, **first.options)))
@@ -73,10 +73,10 @@ class Kernel(NamedTuple):
 
 
 def kernels(device: CudaDevice, dtype: str) -> dict[str, Kernel]:
-    """Every memory-bound kernel by name; in brackets what is fused, and what makes an op take another version.
+    """Every memory-bound kernel by name; in brackets its fusion, and the condition of another version of the op.
 
-    ``misaligned`` tensors begin one element behind a 16-byte boundary, which single elements must serve; rows that are
-    ``long`` do not fit into registers.
+    ``misaligned`` tensors start one element after a 16-byte boundary, so that single elements are accessed. ``long``
+    rows do not fit into registers.
     """
     found: dict[str, Kernel] = {}
     seen = set()
@@ -95,7 +95,7 @@ def kernels(device: CudaDevice, dtype: str) -> dict[str, Kernel]:
 
 
 def _add(found: dict[str, Kernel], words: list[str], kernel: Kernel) -> None:
-    """Adds an op's kernel; and with operands that take other versions of it, where they are array operands."""
+    """Adds an op's kernel, and operands that select other versions of it, if they are array operands."""
     op, fp8 = kernel.op, kernel.phase == "fp8"
     if fp8 and op == "qkv_heads":
         kernel = kernel._replace(case=_scaled(kernel.case))
@@ -113,7 +113,7 @@ def _name(op: str, *words: str) -> str:
 
 
 def _behind_products(device: CudaDevice, ops: Ops, rung: str) -> dict[str, Kernel]:
-    """Kernels that stand behind a product in the same op, without the product; and what joins two of them."""
+    """Kernels that follow a matrix product in the same op, without the product; and the kernel that joins two."""
     from fluxperf.engine.ops.cuda.epilogues import bias_gated_residual
     from fluxperf.engine.ops.cuda.fp8 import quantized_gelu, scaled_gated_residual
 
@@ -126,7 +126,7 @@ def _behind_products(device: CudaDevice, ops: Ops, rung: str) -> dict[str, Kerne
         gelu = _scaled(case(normal("B L 4D"), normal("4D")))
         joined = Kernel("join_features", rung, ops.join_features, partial(_halves, ops))
         return {
-            # The second half's scale is the larger one, as is usual: only the first half is written.
+            # The scale of the second half is larger, as is usual: only the first half is written.
             "join_features (fp8)": joined._replace(nbytes=2 * JOINT.tokens * JOINT.width),
             "gelu with bias (fp8)": Kernel("linear_gelu", rung, partial(quantized_gelu, device), gelu),
             "gated_residual with bias (fp8)": Kernel(
@@ -170,12 +170,12 @@ def timed(device: CudaDevice, calls: Sequence[_Call], repeat: int) -> Series:
 
 
 def records(device: CudaDevice, repeat: int, names: Sequence[str] = ()) -> list[Record]:
-    """A record for each kernel and dtype, in ``times_s["call"]`` the seconds of one call, by batch.
+    """A record for each kernel and dtype, with the seconds of one call, by batch, in ``times_s["call"]``.
 
     Args:
         device: the GPU.
         repeat: batches that are kept.
-        names: kernels such as ``"norm_modulate (fused)"``, with or without a dtype behind it; all if none.
+        names: kernels such as ``"norm_modulate (fused)"``, optionally followed by a dtype; all if none.
 
     Raises:
         UnknownNameError: there is no such kernel; lists the known ones.

@@ -1,4 +1,4 @@
-"""How processes end: this one in order when a signal comes, those that it started with it, however it ends."""
+"""How processes end: this one cleanly after a signal, and its child processes together with it in any case."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
-#: What one that stays alive prints when it has begun, and after every turn.
+#: Output of a process that stays alive: when it is ready, and after every turn.
 READY, DONE = "fluxperf: ready", "fluxperf: done"
 
-#: Variable that names the process to follow.
+#: Environment variable with the process to follow.
 PARENT = "FLUXPERF_PARENT"
 
-#: ``PR_SET_PDEATHSIG`` of Linux's ``prctl(2)``: a signal to this process when the one that started it has ended.
+#: ``PR_SET_PDEATHSIG`` of Linux's ``prctl(2)``: a signal to this process when its parent has ended.
 _SIGNAL_AT_PARENTS_END = 1
 
 _led = False
 
-#: What a user, a shell or a machine that shuts down sends to end a program.
+#: Signals by which a user, a shell or a shutdown ends a program.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-#: Seconds in which the same wish may come twice: a terminal tells the whole group, and what started it tells it again.
+#: Seconds in which the same request may come twice: a terminal signals the whole group, and the parent signals again.
 _TWICE_S = 1.0
 
-#: Seconds after which it is raised again, if it was raised where Python ignores what is raised.
+#: Seconds after which the exception is raised again, if it was raised where Python ignores exceptions.
 _LOST_S = 0.01
 
-#: Seconds after which a folder without an owner is of a killed process, and not of one that is about to own it.
+#: Seconds after which a folder without a lock belongs to a killed process, not to one that is about to lock it.
 _YOUNG_S = 10.0
 
-#: Seconds that a group of processes gets to end after it was asked to.
+#: Seconds that a group of processes has to end after it was asked to.
 GRACE_S = 5.0
 
 #: Exit code of a command that left processes behind.
 LEFT = 125
 
-#: Seconds that processes get to end after the one that started them.
+#: Seconds that processes have to end after the one that started them.
 _LAST_S = 2.0
 
-#: Seconds until a command, or one turn of a process that stays alive, is given up.
+#: Maximum seconds of a command, or of one turn of a process that stays alive.
 PATIENCE_S = 3600.0
 
-#: Leads a command in a session of its own: ends all of it with the process that is named first, or when told to. On
-#: Linux also what left the session: who loses a parent becomes a child of this process (``PR_SET_CHILD_SUBREAPER``).
+#: Runs a command in its own session and ends all of it with the process named first, or on request. On Linux also
+#: processes that left the session: orphans become children of this process (``PR_SET_CHILD_SUBREAPER``).
 _LEADER = """
 import ctypes, os, signal, subprocess, sys, time
 parent, grace, last, left, command = int(sys.argv[1]), *map(float, sys.argv[2:4]), int(sys.argv[4]), sys.argv[5:]
@@ -119,7 +119,7 @@ sys.exit(code if code >= 0 else 128 - code)
 
 
 class Stopped(KeyboardInterrupt):
-    """SIGTERM or SIGHUP told this process to end; ``number`` is the signal's. Ctrl-C is a `KeyboardInterrupt` alone."""
+    """SIGTERM or SIGHUP asked this process to end; ``number`` is the signal's. Ctrl-C raises `KeyboardInterrupt`."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -127,7 +127,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class _Undisturbed(NamedTuple):
-    """Blocks that are not to be disturbed, one within the other; and what was told meanwhile."""
+    """Nested blocks that must not be interrupted, and the signal received meanwhile."""
 
     blocks: list[None]
     told: list[KeyboardInterrupt]
@@ -138,9 +138,9 @@ _UNDISTURBED = _Undisturbed([], [])
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Around what keeps something that is finished: a signal that ends this process ends it behind the block.
+    """Block that saves finished results: a signal that ends this process takes effect after the block.
 
-    A second one, who insists, ends it at once.
+    A second signal ends it at once.
     """
     _UNDISTURBED.blocks.append(None)
     try:
@@ -155,10 +155,10 @@ def undisturbed() -> Iterator[None]:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise `Stopped`, as Ctrl-C raises its parent, so that whatever is open is closed.
+    """Makes SIGTERM and SIGHUP raise `Stopped`, as Ctrl-C raises its base class, so that open resources are closed.
 
-    A signal that is ignored stays so. Who has something to say of what was kept adds it as a note. What is raised where
-    Python ignores whatever is, as in ``__del__``, is raised again a moment later.
+    An ignored signal stays ignored. Code that saved results adds a note about them to the exception. If it is raised
+    where Python ignores exceptions, as in ``__del__``, it is raised again a moment later.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -181,7 +181,7 @@ def stoppable() -> Iterator[None]:
         if isinstance(what.exc_value, KeyboardInterrupt):
             last = -_TWICE_S
             number = getattr(what.exc_value, "number", signal.SIGINT)
-            # A real signal, which wakes what waits.
+            # a real signal, which wakes a waiting thread
             threading.Timer(_LOST_S, signal.pthread_kill, [threading.main_thread().ident, number]).start()
         else:
             unraisable(what)
@@ -189,7 +189,7 @@ def stoppable() -> Iterator[None]:
     unraisable, sys.unraisablehook = sys.unraisablehook, lost
     old = {number: signal.getsignal(number) for number in _SIGNALS}
     for number, handler in old.items():
-        if handler is not signal.SIG_IGN:  # of nohup, and of a shell's background
+        if handler is not signal.SIG_IGN:  # by nohup, or as a background job of a shell
             signal.signal(number, stop)
     try:
         yield
@@ -205,9 +205,9 @@ def led() -> dict[str, str]:
 
 
 def follow() -> None:
-    """Ends this process with the one that the environment names, if it names one; of Linux alone.
+    """Ends this process together with the one named in the environment, if there is one; only on Linux.
 
-    Processes of its own are not led: the variable is taken out of the environment.
+    Its own children do not follow: the variable is removed from the environment.
     """
     global _led  # of the process, like its environment
     parent = os.environ.pop(PARENT, None)
@@ -217,62 +217,62 @@ def follow() -> None:
 
 
 def is_led() -> bool:
-    """Whether another command started this process and shows how far it is."""
+    """Whether another command started this process and shows the progress."""
     return _led
 
 
 def tie(parent: int) -> None:
-    """Ends this process with its parent, which is ``parent`` unless it has ended already; of Linux alone."""
+    """Ends this process with its parent, which is ``parent`` unless it has already ended; only on Linux."""
     if sys.platform != "linux":
         return
     ctypes.CDLL(None).prctl(_SIGNAL_AT_PARENTS_END, signal.SIGTERM)
-    if os.getppid() != parent:  # it ended before this process could ask
+    if os.getppid() != parent:  # it ended before this call
         raise SystemExit(128 + signal.SIGTERM)
 
 
 def call(
     command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None, patience_s: float | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a command to its end, and ends it and all that it started when this process ends or is told to.
+    """Runs a command to its end. Ends it and its child processes if this process ends or is asked to.
 
     Args:
-        command: a program and its arguments; one that does not start ends with exit code 1 and says so, one that left
-            processes behind with `LEFT`.
-        folder: where it runs.
+        command: a program and its arguments. If it cannot be started, the exit code is 1 with a message; if it left
+            processes behind, `LEFT`.
+        folder: its working directory.
         environment: its variables; those of this process if not given.
-        patience_s: seconds until it is given up.
+        patience_s: maximum seconds.
 
     Returns:
-        Its exit code, and what it printed to both outputs.
+        Its exit code, and both of its outputs.
 
     Raises:
         subprocess.TimeoutExpired: it takes longer.
     """
     with ExitStack() as ends:
-        with undisturbed():  # a signal while it starts would leave it without one who ends it
+        with undisturbed():  # a signal during the start would leave the process without an owner
             process = subprocess.Popen(
                 leading(command), cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
             )  # fmt: skip
             ends.enter_context(process)
-            ends.callback(process.terminate)  # of no effect where it has ended
+            ends.callback(process.terminate)  # no effect if it has ended
         said, _ = process.communicate(timeout=patience_s)
     return subprocess.CompletedProcess(list(command), process.returncode, said)
 
 
 def leading(command: Sequence[str]) -> list[str]:
-    """The command that runs a command in a session of its own, and ends all that it started with this process."""
+    """The command that runs a command in its own session, and ends its child processes with this process."""
     told = [str(os.getpid()), str(GRACE_S), str(_LAST_S), str(LEFT)]
     return [sys.executable, "-I", "-S", "-c", _LEADER, *told, *command]
 
 
 @contextmanager
 def scratch(prefix: str, beside: Path | None = None) -> Iterator[Path]:
-    """A temporary folder that goes when this process is done; those that killed ones left go when a next one is made.
+    """A temporary folder that is removed at the end. A new one also removes folders left by killed processes.
 
     Args:
-        prefix: what the names of these folders, and of no other files, begin with.
-        beside: folder that it is in; that of all temporary files unless given.
+        prefix: prefix of the names of these folders, used for nothing else.
+        beside: parent folder; the folder for temporary files if not given.
     """
     for left in (beside or Path(tempfile.gettempdir())).glob(f"{prefix}*"):
         with suppress(OSError):
@@ -281,13 +281,13 @@ def scratch(prefix: str, beside: Path | None = None) -> Iterator[Path]:
     try:
         descriptor = os.open(made.name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            with suppress(OSError):  # of file systems without locks
+            with suppress(OSError):  # on file systems without locks
                 fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
             yield Path(made.name)
         finally:
             os.close(descriptor)
     finally:
-        with undisturbed():  # a signal would leave half of it
+        with undisturbed():  # a signal would leave a part of it
             made.cleanup()
 
 

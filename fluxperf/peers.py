@@ -26,11 +26,11 @@ class Peer(Protocol):
 
     @property
     def form(self) -> str:
-        """How it was set up, in words."""
+        """Its setup, as text."""
 
     @property
     def clock(self) -> Clock:
-        """Clock of the stream that it runs on."""
+        """Clock of the stream on which it runs."""
 
     def denoise(self, on_step: Callable[[int], Any] | None = None) -> Any:
         """One generation."""
@@ -40,7 +40,7 @@ class Peer(Protocol):
 
 
 def known_peers() -> list[str]:
-    """Every form of every peer, as its file names them; no library of a peer is imported for it.
+    """Every form of every peer, as named by its file. No library of a peer is imported for this.
 
     Raises:
         DeviceError: there is no file of a peer.
@@ -55,7 +55,7 @@ def known_peers() -> list[str]:
 
 
 def check_peer(name: str) -> None:
-    """Complains of a name that no peer has.
+    """Refuses a name that no peer has.
 
     Raises:
         UnknownNameError: it is not among `known_peers`.
@@ -78,15 +78,15 @@ def _forms(path: Path) -> Iterator[str]:
 
 
 def open_peer(name: str, workload: Workload) -> Peer:
-    """Peer of that name, ready to run a workload.
+    """The peer with a name, ready to run a workload.
 
     Args:
         name: a file in ``benchmarks/peers``, or one of its forms after a hyphen, such as ``diffusers-compiled``.
-        workload: what to run.
+        workload: the workload.
 
     Raises:
         UnknownNameError: there is no such file or form.
-        DeviceError: what the peer needs is not installed, or there are no peers here.
+        DeviceError: a requirement of the peer is not installed, or there are no peers here.
     """
     check_peer(name)
     stem = name.partition("-")[0]
@@ -95,13 +95,13 @@ def open_peer(name: str, workload: Workload) -> Peer:
     if spec is None or spec.loader is None:
         raise DeviceError(f"peer {name!r}: expected a Python file, {files[stem]} is none.")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # a compiler of peers looks their modules up by name
+    sys.modules[spec.name] = module  # compilers of peers look up their modules by name
     try:
         spec.loader.exec_module(module)
     except ImportError as error:
         raise DeviceError(
-            f"peer {name!r}: expected its libraries, but they do not import ({error}). "
-            "Install the CUDA builds of torch and diffusers beside fluxperf."
+            f"peer {name!r}: expected its libraries, but they cannot be imported ({error}). Install the CUDA "
+            "builds of torch and diffusers beside fluxperf."
         ) from error
     peer: Peer = module.Peer(name, workload)
     return peer

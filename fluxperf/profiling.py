@@ -1,8 +1,8 @@
-"""Profiling: steps of a prepared rung run under a tool, and what they did is counted. Engine and harness meet here.
+"""Profiling: steps of a prepared rung run under a profiler, and their work is counted. Engine and harness meet here.
 
-Where steps of the rung are launches of a CUDA graph, the graph is what is profiled: it is captured anew when the tool
-is on, with observers that mark what each node is captured for, and nothing but launches of it is in the profile. Its
-op-by-op form, with the gaps between launches that the graph has not, can be asked for.
+If steps of the rung are launches of a CUDA graph, the graph is profiled: it is captured again when the profiler is on,
+with observers that mark the op of each node, and only its launches are in the profile. Its op-by-op form, with gaps
+between launches that the graph does not have, is available on request.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from fluxperf.workloads import Prepared, Workload
 
 
 class OpLaunches:
-    """Observer that counts launches by block and innermost op; nothing that runs on the GPU is waited for.
+    """Observer that counts launches by block and innermost op, without waiting for the GPU.
 
     Args:
-        device: whose launches.
+        device: device with the launches.
     """
 
     def __init__(self, device: Device) -> None:
@@ -45,7 +45,7 @@ class OpLaunches:
         self.counts: Counter[tuple[str, str]] = Counter()
 
     def _settle(self) -> None:
-        """Gives launches since the last seam to what was open since then."""
+        """Assigns launches since the last boundary to what was open since then."""
         launched = (self._device.launches or 0) - self._seen
         if launched:
             self.counts[self._blocks[-1] if self._blocks else "", self._ops[-1] if self._ops else ""] += launched
@@ -75,10 +75,10 @@ class OpLaunches:
 
 
 def check_steps(workload: Workload, measured: int, warmup: int) -> None:
-    """Refuses numbers of steps that a generation does not have.
+    """Refuses numbers of steps that exceed a generation.
 
     Raises:
-        ConfigError: there are fewer.
+        ConfigError: a generation has fewer.
     """
     for option, number in (("--measured-steps", measured), ("--warmup", warmup)):
         if number > workload.steps:
@@ -89,24 +89,24 @@ def check_steps(workload: Workload, measured: int, warmup: int) -> None:
 
 
 class _Form(Protocol):
-    """How steps are run: made ready before the tool is on, told of observers when it is, then taken."""
+    """How steps are run: prepared before the profiler is on, given observers when it is, then run."""
 
     name: Literal["ops", "graph"]
     untraced_steps_s: list[float]
 
     def attach(self, *observers: Observer) -> None:
-        """Has observers told of the steps to come."""
+        """Attaches observers to the following steps."""
 
     def take(self, measured: int) -> Counter[tuple[str, str]]:
-        """Runs the first steps of a generation; launches by block and op, of a graph those inside of it."""
+        """Runs the first steps of a generation. Returns launches by block and op, for a graph those inside of it."""
 
 
 class _ByOp:
-    """Every op is launched.
+    """Launches every op.
 
     Args:
         prepared: the rung.
-        warmup: steps to run first, as a generation of their own.
+        warmup: steps to run first, as a separate generation.
     """
 
     name: Literal["ops", "graph"] = "ops"
@@ -116,7 +116,7 @@ class _ByOp:
         self._launches = OpLaunches(prepared.device)
         self._sampler: Sampler | None = None
         if warmup:
-            # Observed as the profiled steps are, so that what they launch is loaded: a graph may launch other kernels.
+            # Observed like the profiled steps, so that their kernels are loaded: a graph may launch other kernels.
             observed = prepared.observed(OpLaunches(prepared.device))
             observed.denoise(prepared.latents, prepared.request, steps=warmup)
 
@@ -131,14 +131,14 @@ class _ByOp:
 
 
 class _AsGraph:
-    """A step is one launch of a graph.
+    """Runs a step as one launch of a graph.
 
-    What is done once per image is done before the tool is on, and so is the first capture: what it compiles, chooses
-    and allocates is there when the step is captured again.
+    Work that is done once per image is done before the profiler is on, and so is the first capture: its compilation,
+    choices and allocations are complete when the step is captured again.
 
     Args:
         prepared: the rung, whose steps are launches of a graph.
-        warmup: steps to run first, as a generation of their own.
+        warmup: steps to run first, as a separate generation.
     """
 
     name: Literal["ops", "graph"] = "graph"
@@ -166,7 +166,7 @@ class _AsGraph:
 
 
 def _timed_steps(prepared: Prepared) -> list[float]:
-    """Seconds of each step of one generation on the device's clock, which nothing observes."""
+    """Seconds of each step of one unobserved generation on the device's clock."""
     device, steps = prepared.device, prepared.start()
     device.synchronize()
     marks = [device.mark()]
@@ -185,20 +185,20 @@ def profile(
     stop: Callable[[], None],
     by_op: bool = False,
 ) -> Ledger:
-    """Runs the first steps of a generation between two calls that switch a tool on and off.
+    """Runs the first steps of a generation between two calls that switch a profiler on and off.
 
     Args:
         prepared: the rung.
-        measured: steps that are profiled.
-        warmup: steps that run before, as a generation of their own.
-        open_ranges: makes NVTX ranges, or what stands in for them; called when the tool is on, so that it sees their
+        measured: number of profiled steps.
+        warmup: steps that run before, as a separate generation.
+        open_ranges: makes NVTX ranges or their replacement; called when the profiler is on, so that it sees their
             names.
-        start: switches the tool on; called when the device has nothing to do.
-        stop: switches it off; called when the device has done all that was profiled.
-        by_op: launch every op, also where a step is a launch of a graph.
+        start: switches the profiler on; called when the device is idle.
+        stop: switches it off; called when the device has finished all profiled work.
+        by_op: launch every op, even if a step is a launch of a graph.
 
     Returns:
-        What the profiled steps did, as counted by the run itself.
+        The work of the profiled steps, as counted by the run itself.
     """
     device, door = prepared.device, prepared.device.door
     form: _Form = _AsGraph(prepared, warmup) if prepared.replays and not by_op else _ByOp(prepared, warmup)
@@ -241,7 +241,7 @@ def profile(
 
 
 def _ops_of_a_step(prepared: Prepared) -> list[OpRow]:
-    """Ops of one step, launched one by one and counted; what an executor does once per image is not among them."""
+    """Ops of one step, launched one by one and counted; without work that an executor does once per image."""
     meter = OpMeter(prepared.device)
     steps = prepared.observed(meter).start(prepared.latents, prepared.request)
     meter.totals.clear()

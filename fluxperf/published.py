@@ -1,4 +1,4 @@
-"""Published figures that every report stands beside: the 140x baseline, its peer, and the target."""
+"""Published figures that every report shows for comparison: the 140x baseline, its peer, and the target."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def context(command: str) -> Context:
     """Inputs of a report besides the records: the ladder, the mission's phases, the published figures.
 
     Args:
-        command: the command that measures what the report shows.
+        command: the command that measures the data of the report.
     """
     steps = {(mission.before, mission.after): mission.expected for mission in MISSION}
     return Context(

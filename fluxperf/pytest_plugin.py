@@ -1,6 +1,6 @@
-"""The pytest plugin: the mark ``no_transfers`` and the fixture ``transfers``, on CUPTI, for any library.
+"""The pytest plugin: the mark ``no_transfers`` and the fixture ``transfers``, through CUPTI, for any library.
 
-Neither costs anything until a test asks for it: nothing of CUPTI is imported before.
+CUPTI is imported only when a test uses one of them.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ _KEY = pytest.StashKey["Transfers"]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Makes the mark known."""
+    """Registers the mark."""
     config.addinivalue_line("markers", "no_transfers: fails if the test body copies between host and device")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skips a test that may make no copies where there is no GPU to make one."""
+    """Skips a marked test if there is no GPU."""
     if item.get_closest_marker("no_transfers"):
         _needs_gpu()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Counts copies of the body of a marked test, and fails it if there is one."""
+    """Counts copies during the body of a marked test, and fails the test if there is one."""
     if not item.get_closest_marker("no_transfers"):
         return (yield)
     shared = item.stash.get(_KEY, None)

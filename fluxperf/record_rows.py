@@ -1,4 +1,4 @@
-"""Rows of a record, from what a device's door and observers noted."""
+"""Rows of a record, from the data of a device's door and observers."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def ledger_rows(crossings: list[Crossing]) -> list[LedgerRow]:
 
 
 class Algorithms(NamedTuple):
-    """Algorithms that libraries chose by trial, as fields of a record: words, seconds of candidates, and rows."""
+    """Algorithms that libraries chose by trial, as fields of a record: texts, seconds of candidates, and rows."""
 
     choices: dict[str, str]
     trials_s: dict[str, list[float | None]]
@@ -93,7 +93,7 @@ def algorithms(trials: Sequence[Trial]) -> Algorithms:
 
 
 def workload_row(workload: Workload, source: WeightSource) -> WorkloadRow:
-    """The workload, and whose weights it has."""
+    """The workload, and the origin of its weights."""
     return WorkloadRow(
         name=workload.name,
         model=source.config.name,
@@ -130,7 +130,7 @@ def op_rows(meter: OpMeter) -> list[OpRow]:
 
 
 def clocked(readings: Mapping[str, Sequence[Reading]]) -> dict[str, dict[str, list[list[float]]]]:
-    """A record's ``cycles`` and ``clock_hz``: of metrics whose samples all have them, as one process's.
+    """A record's ``cycles`` and ``clock_hz``, for one process: metrics whose samples all have them.
 
     Args:
         readings: samples by metric.
@@ -146,11 +146,11 @@ def clocked(readings: Mapping[str, Sequence[Reading]]) -> dict[str, dict[str, li
 
 
 def joules(conditions: Conditions | None, numbers: Mapping[str, int]) -> dict[str, list[list[float]]]:
-    """A record's ``energy_j``: joules of one generation, step and the like, as one process's; none without a counter.
+    """A record's ``energy_j``, for one process: joules of one generation, step and the like; none without a counter.
 
     Args:
         conditions: of the process, with the energy of its window.
-        numbers: how many of each the window had, by metric.
+        numbers: how many of each were in the window, by metric.
     """
     energy = conditions.energy if conditions else None
     if energy is None or energy.counter_j is None:
@@ -159,7 +159,7 @@ def joules(conditions: Conditions | None, numbers: Mapping[str, int]) -> dict[st
 
 
 def crossed(crossings: Iterable[Crossing], launches: int | None, **others: Any) -> Totals:
-    """Copies and bytes of crossings as totals, with what else is known."""
+    """Copies and bytes of crossings as totals, with other known values."""
     copies, sizes = sums(crossings)
     return Totals(
         d2h_copies=copies["d2h"],
@@ -172,14 +172,14 @@ def crossed(crossings: Iterable[Crossing], launches: int | None, **others: Any) 
 
 
 def outside(around: list[Crossing], generations: list[Crossing], number: int, forward: Totals, steps: int) -> Totals:
-    """Copies of a generation outside its forwards: weights, tables, inputs, the sampler's steps, the latents' way down.
+    """Copies of a generation outside its forwards: weights, tables, inputs, the sampler's steps, the final latents.
 
-    Weights from files are one copy for each of the model's tensors, as the door counts a stream.
+    Weights from files count one copy for each of the model's tensors, as the door counts a stream.
 
     Args:
         around: crossings before and after the generations.
         generations: crossings of ``number`` generations.
-        number: how many generations those were.
+        number: number of these generations.
         forward: totals of one forward.
         steps: forwards of a generation.
     """

@@ -43,7 +43,7 @@ from fluxperf.workloads import Prepared
 
 
 class Reference(NamedTuple):
-    """Final latents that errors are stated against, what they are, and the rung that made them, if one did."""
+    """Final latents to compute errors against, their name, and the rung that made them, if one did."""
 
     latents: Any
     name: str
@@ -75,8 +75,8 @@ def measure(
     Args:
         prepared: the rung.
         sampling: of its generations.
-        reference: latents to state the error against, or ``None``.
-        witness: count one more forward from outside, through CUPTI.
+        reference: latents to compute the error against, or ``None``.
+        witness: also count one more forward independently, through CUPTI.
         peers: other implementations of the same workload.
         on_sample: called after the counted forward and after each generation.
 
@@ -87,7 +87,8 @@ def measure(
         TransferError: a rung that makes no copies made one.
     """
     if prepared.phase.copies and prepared.device.launches is not None:
-        # A forward of minutes is counted in the first timed generation; what counting costs is lost in it.
+        # A forward that takes minutes is counted in the first timed generation. The cost of counting is negligible in
+        # it.
         tally = _FirstForward(prepared, Witness() if witness else None)
         return timed(prepared, tally.counts, tally.denoise, sampling, reference, peers, on_sample)
     counts = count(prepared, witness)
@@ -109,10 +110,10 @@ def timed(
 
     Args:
         prepared: the rung.
-        counted: counts of one forward, asked for when the samples are there.
+        counted: returns the counts of one forward; called after sampling.
         run: a generation, or as many as the rung repeats.
         sampling: of generations.
-        reference: latents to state the error against, or ``None``.
+        reference: latents to compute the error against, or ``None``.
         peers: other implementations of the same workload.
         on_sample: called after each generation.
 
@@ -143,7 +144,7 @@ def timed(
         **clocked(_readings(samples)),
     )
     records = [_peer_record(own, peer, times) for peer, times in zip(peers, others, strict=True)]
-    # Where a rung is alone, the window's joules are those of its generations, and of short pauses.
+    # If a rung runs alone, the window's joules are those of its generations and of short pauses.
     alone = not peers and not sampling.rest_s
     made = len(samples.whole) * own_variant.generations
     energy = joules(watch.conditions, {"denoise": made, "step": made * prepared.workload.steps}) if alone else {}
@@ -184,11 +185,11 @@ class _Tally:
 
 
 class _FirstForward:
-    """Generations of a prepared rung of which the first forward is counted.
+    """Generations of a prepared rung whose first forward is counted.
 
     Args:
         prepared: the rung.
-        witness: counts that forward from outside too, if there is one.
+        witness: also counts that forward independently, if there is one.
     """
 
     def __init__(self, prepared: Prepared, witness: Witness | None = None) -> None:
@@ -223,7 +224,7 @@ class _FirstForward:
 
     def counts(self) -> Counts:
         """Counts of the first forward."""
-        if self._counts is None:  # an internal truth: at least one generation ran
+        if self._counts is None:  # an internal invariant: at least one generation ran
             raise AssertionError("no generation was run")
         return self._counts
 
@@ -231,7 +232,7 @@ class _FirstForward:
 def count(prepared: Prepared, witness: bool = False) -> Counts:
     """Exact counts of the first forward of a prepared rung, sealed unless the phase may copy.
 
-    Where steps are launches of a graph, ops are counted in a forward without one, all else in such a step.
+    If steps are launches of a graph, ops are counted in a forward without one, all other counts in such a step.
     """
     device = prepared.device
     meter = _meter(prepared)
@@ -247,7 +248,7 @@ def count(prepared: Prepared, witness: bool = False) -> Counts:
 
 
 def _meter(prepared: Prepared) -> OpMeter:
-    """A meter of its ops; where forwards copy, an op's time is that of host and device together."""
+    """A meter of its ops. If forwards make copies, an op's time includes host and device."""
     return OpMeter(prepared.device, gapless=not prepared.phase.copies)
 
 
@@ -286,13 +287,14 @@ def _sealed(prepared: Prepared, run: Callable[[], Any]) -> None:
 
 
 def _witnessed(prepared: Prepared) -> Totals:
-    """Counts of one forward from outside, or of one step where that is a launch of a graph."""
+    """Independent counts of one forward, or of one step if that is a launch of a graph."""
     if prepared.replays:
         take = partial(_sealed, prepared, prepared.start().take)
     else:
         take = partial(_forward, prepared, prepared.observed().begin(prepared.request))
     device = prepared.device
-    # Streamed weights are copied beside the compute: those of another forward must be done, and those of this one too.
+    # Streamed weights are copied during compute: those of the previous forward must be finished, and those of this one
+    # too.
     wait = device.synchronize if prepared.plan is None else device.quiet
     wait()
     with Witness() as seen:
@@ -312,7 +314,7 @@ def _error(numbers: Any, reference: Reference | None) -> ErrorRow | None:
 def record_of(
     prepared: Prepared, counts: Counts, setup: Totals, samples: Samples, error: ErrorRow | None = None
 ) -> Record:
-    """Record of a rung: what one forward did, what lies outside of forwards, and the samples of generations."""
+    """Record of a rung: counts of one forward, counts outside of forwards, and samples of generations."""
     config = prepared.source.config
     revision, dirty = commit(Path(fluxperf.__file__).resolve().parent.parent)
     return Record(
@@ -359,7 +361,7 @@ def _times(samples: Samples) -> dict[str, list[list[float]]]:
 
 
 def _peer_record(own: Record, peer: Peer, samples: Samples) -> Record:
-    """Record of a peer beside a rung: the same machine and workload, its own times, counts from outside."""
+    """Record of a peer beside a rung: the same machine and workload, its own times, counts by the witness."""
     with Witness() as seen:
         peer.forward()
         peer.clock.synchronize()

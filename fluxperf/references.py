@@ -1,4 +1,4 @@
-"""References: final latents in a file, so that rungs of other processes can state their errors against them."""
+"""References: final latents in a file, so that rungs of other processes can compute errors against them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from fluxperf.files import write_whole
 from fluxperf.harness.records import WorkloadRow
 from fluxperf.recording import Reference
 
-_EXPECTED = "Expected latents that `fluxperf run --reference-to FILE` wrote on the same kind of device."
+_EXPECTED = "Expected latents from `fluxperf run --reference-to FILE` on the same kind of device. Make such a file."
 
 
 def keep_reference(path: Path, reference: Reference, workload: WorkloadRow, seed: int) -> None:
-    """Writes final latents with what they are of.
+    """Writes final latents with a description of their run.
 
     Args:
         path: of the file.
         reference: latents [B, I, C] as host numbers, their name and their rung.
-        workload: what was run, with whose weights.
+        workload: the workload, with the origin of its weights.
         seed: of the inputs.
 
     Raises:
@@ -41,7 +41,7 @@ def kept_reference(path: Path, workload: WorkloadRow, seed: int) -> Reference:
 
     Args:
         path: of the file.
-        workload: what is to be compared with it.
+        workload: the workload to be compared with it.
         seed: of its inputs.
 
     Raises:
@@ -53,8 +53,8 @@ def kept_reference(path: Path, workload: WorkloadRow, seed: int) -> Reference:
         told = {name: about[name] for name in ("name", "rung")}
     except OSError as error:
         raise ConfigError(f"--reference {path}: {error.strerror or 'not to be read'}. {_EXPECTED}") from error
-    except Exception as error:  # of NumPy, zipfile, zlib, tokenize: damage shows anywhere
-        raise ConfigError(f"--reference {path}: holds something else. {_EXPECTED}") from error
+    except Exception as error:  # from NumPy, zipfile, zlib, tokenize: damage appears in any of them
+        raise ConfigError(f"--reference {path}: the file has other content. {_EXPECTED}") from error
     expected = _of(workload, seed)
     others = [
         f"{name} {about.get(name)!r} instead of {value!r}"
@@ -62,7 +62,7 @@ def kept_reference(path: Path, workload: WorkloadRow, seed: int) -> Reference:
         if about.get(name) != value
     ]
     if others:
-        raise ConfigError(f"--reference {path}: latents of another run: {', '.join(others)}. {_EXPECTED}")
+        raise ConfigError(f"--reference {path}: the latents are from another run: {', '.join(others)}. {_EXPECTED}")
     size = (workload.batch, workload.height * workload.width // 256)
     fits = np.issubdtype(latents.dtype, np.floating) and latents.ndim == 3 and latents.shape[:2] == size
     if not fits or not np.isfinite(latents).all():

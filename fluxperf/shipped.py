@@ -1,4 +1,4 @@
-"""Files of the repository that come with the package: the policy, and the baselines that it compares with."""
+"""Files of the repository that are part of the package: the policy, and its baselines."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ BASELINES = Path("reports/baselines")
 
 
 def present(path: Path) -> Path:
-    """The path itself; where it is a default that is not here, as outside of a checkout, fluxperf's own of that name.
+    """The path itself; for a missing default path, as outside of a checkout, fluxperf's own file of that name.
 
-    A wheel has it inside the package, a checkout beside it.
+    A wheel contains it inside the package, a checkout beside it.
     """
     default = path == POLICY or path.is_relative_to(BASELINES)
     if path.exists() or not default:

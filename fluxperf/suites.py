@@ -1,7 +1,7 @@
-"""Suites: tables of all measurements that a page of evidence is made of, each an existing command with its options.
+"""Suites: tables of all measurements for a page of evidence, each an existing command with its options.
 
-Rounds are the order of value: what a headline cannot do without comes first, and the first process of every rung before
-the second of any, so that a card that is there for ten minutes measures the whole ladder but the baseline.
+Rounds are in order of value: measurements that a headline needs come first, and the first process of every rung comes
+before the second of any. So ten minutes on a GPU measure the whole ladder except the baseline.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ def _rung(
     """A part that measures a rung.
 
     Args:
-        workload: sizes; where they are no workload's own, ``name`` is a label and ``model`` has one to change.
+        workload: sizes; if they are not those of a workload, ``name`` is a label and ``model`` is a workload to modify.
         rung: the rung.
         rounds: of its processes.
-        seconds: of one process, guessed from records of before where nobody measured it.
+        seconds: estimate for one process from earlier records, used until one was measured.
         options: of ``fluxperf run``.
         peers: in turns with it.
         memory_gb: a memory budget.
         makes: latents that it writes.
-        needs: latents that its error is against.
+        needs: latents for its error.
     """
     settings = {IN_TURNS_WITH: ", ".join(peers)} if peers else {}
     words = ["fluxperf", "run", *_sizes(workload), f"--rung={rung}", *options, *(f"--peer={peer}" for peer in peers)]
@@ -62,7 +62,7 @@ def _rung(
 
 
 def _sizes(workload: Workload) -> list[str]:
-    """Options that make a workload of one that has a name."""
+    """Options that turn a named workload into another one."""
     if WORKLOADS.get(workload.name) == workload:
         return [f"--workload={workload.name}"]
     base = next(one for one in reversed(WORKLOADS.values()) if one.model == workload.model and not one.repeats)
@@ -80,11 +80,11 @@ def _document(name: str, number: int, seconds: float, *words: str) -> Part:
 def _ladder(workload: Workload, first: int, last: int) -> list[Part]:
     """All rungs but the baseline, in four rounds from the first on; errors are against float32.
 
-    The float32 rungs take 15 times as long as the others: their second and third processes come in the last round.
+    The float32 rungs take 15 times as long as the others: their second and third processes are in the last round.
     """
     latents = f"latents-{workload.name}.npz"
     quick = range(first + 1, first + 4)
-    # A warm-up of one generation: of so long ones a card's clock is steady in the first.
+    # One warm-up generation: these are so long that a GPU's clock is steady within the first.
     long = ("--repeat=2", "--time-limit-s=20", "--witness")
     return [
         _rung(workload, "batched", [first, last, last], 38, *long, makes=latents),
@@ -104,13 +104,13 @@ def _baseline(workload: Workload, rounds: Sequence[int]) -> Part:
 
 
 def _beside(workload: Workload, rung: str, peer: str, rounds: Sequence[int], seconds: float) -> Part:
-    """A rung in turns with a peer; one of them at a time, as a card has memory for two models."""
+    """A rung in turns with a peer; one peer at a time, as a GPU has memory for two models."""
     latents = f"latents-{workload.name}.npz"
     return _rung(workload, rung, rounds, seconds, "--repeat=7", "--witness", peers=[peer], needs=latents)
 
 
 def _other_size(workload: Workload, number: int, seconds: float) -> list[Part]:
-    """``captured`` and ``fp8`` at another size, whose error is against ``captured``: float32 takes minutes there."""
+    """``captured`` and ``fp8`` at another size, with errors against ``captured``, as float32 takes minutes there."""
     latents, rounds = f"latents-{workload.name}.npz", [number, number + 1, number + 1]
     return [
         _rung(workload, "captured", rounds, seconds, "--repeat=7", "--witness", makes=latents),
@@ -124,13 +124,13 @@ def _per_op(rung: str, number: int) -> Part:
 
 
 def _within(rung: str, number: int) -> Part:
-    """A rung in 16 GB, which gives what it gives without."""
+    """A rung in 16 GB, with the same results as without the budget."""
     latents, options = f"latents-{HEADLINE}.npz", ("--repeat=9", "--witness")
     return _rung(_SCHNELL, rung, [number] * 3, 25, *options, memory_gb="16", needs=latents)
 
 
 def _headline() -> list[Part]:
-    """All that the page of a card says."""
+    """All measurements on the page of a GPU."""
     return [
         *_ladder(_SCHNELL, 0, 6),
         _baseline(_SCHNELL, [4, 8]),
@@ -161,7 +161,7 @@ def _headline() -> list[Part]:
 
 
 def _tiny() -> list[Part]:
-    """The same of a small model on any machine: every rung, three processes, the float64 oracle for errors."""
+    """The same for a small model on any machine: every rung, three processes, the float64 oracle for errors."""
     tiny = WORKLOADS["tiny"]
     rungs = ("baseline", "broadcast", "batched", "tensorcore", "fused", "captured", "fp8")
     quality = ("benchmarks.quality", "--workload=tiny", "--device=host", "--reference=oracle")

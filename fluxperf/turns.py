@@ -1,7 +1,7 @@
-"""Turns: rungs that are counted once and timed whenever they are told to, in a process that stays alive.
+"""Turns: rungs that are counted once and timed on request, in a process that stays alive.
 
-Loading weights, compiling and capturing take longer than the samples of a comparison. Two processes that are alive at
-once and measured in turns need them once each. `fluxperf.harness.alive` is the other end.
+Loading weights, compiling and capturing take longer than the samples of a comparison. Two processes that stay alive and
+are measured in turns need to do this only once. `fluxperf.harness.alive` is the other end.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ class Turns:
     """One prepared rung.
 
     Args:
-        prepared: the rung, which copies nothing in a forward where a GPU runs it.
+        prepared: the rung, which makes no copies in a forward on a GPU.
         sampling: of the generations of a turn.
-        reference: latents to state the error against, or ``None``.
+        reference: latents to compute the error against, or ``None``.
 
     Raises:
-        ConfigError: a rung whose forwards copy and take minutes.
+        ConfigError: a rung whose forwards make copies and take minutes.
     """
 
     def __init__(self, prepared: Prepared, sampling: Sampling, reference: Reference | None = None) -> None:
         if prepared.phase.copies and prepared.device.launches is not None:
             raise ConfigError(
-                f"turns of rung {prepared.phase.name!r}: expected a rung that copies nothing in a forward; this one "
-                "takes minutes for each. Measure it in fresh processes."
+                f"turns of rung {prepared.phase.name!r}: expected a rung without copies in a forward, but this one "
+                "makes copies and takes minutes for each forward. Measure it in new processes."
             )
         self._prepared, self._sampling, self._reference = prepared, sampling, reference
         self._counts = count(prepared)
@@ -63,13 +63,13 @@ class Turns:
 
 
 def serve(rungs: Iterable[Turns], orders: Iterable[str], keep: Callable[[Record], None], out: TextIO) -> None:
-    """Says that the rungs are ready, and takes a turn of each for every line that comes, until no more do.
+    """Reports that the rungs are ready, and takes a turn of each for every input line, until the input ends.
 
     Args:
-        rungs: in their order.
-        orders: lines, each empty or with the cycles that are planted.
-        keep: is given every record.
-        out: told after every turn that it is over.
+        rungs: in order.
+        orders: lines, each empty or with a number of cycles to plant.
+        keep: called with every record.
+        out: called after every turn.
 
     Raises:
         ConfigError: a line that is neither.
@@ -78,7 +78,9 @@ def serve(rungs: Iterable[Turns], orders: Iterable[str], keep: Callable[[Record]
     for order in orders:
         word = order.strip()
         if word and not word.isdecimal():
-            raise ConfigError(f"turns: expected an empty line or a number of cycles to plant, got {word!r}.")
+            raise ConfigError(
+                f"turns: expected an empty line or a number of cycles to plant, got {word!r}. Send one of these."
+            )
         for rung in rungs:
             keep(rung.take(int(word) if word else None))
         print(DONE, file=out, flush=True)

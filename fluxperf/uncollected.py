@@ -1,4 +1,4 @@
-"""A region in which Python does not look for cycles among objects: reading many records makes none."""
+"""A region without Python's garbage collection of cycles: reading many records makes none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Switches the search for cycles off, and on again where it was. Reading records is a tenth quicker."""
+    """Switches the search for cycles off, and restores it. Reading records is a tenth quicker."""
     was = gc.isenabled()
     gc.disable()
     try:

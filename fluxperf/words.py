@@ -1,6 +1,6 @@
-"""Counted things in sentences: the one place that says "1 record" and "2 records", and how many more there are.
+"""Numbers with nouns in sentences: the only place that forms "1 record" and "2 records", and counts omissions.
 
-And numbers in texts of others, which may have a thousand digits or be none.
+Also numbers in texts from outside, which may have a thousand digits or be invalid.
 """
 
 from __future__ import annotations
@@ -8,24 +8,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-#: Digits of a whole number that fits into 64 bits whatever they are.
+#: Maximum digits of a whole number that always fits into 64 bits.
 _MOST_DIGITS = 18
 
 
 def plural(number: int, word: str, words: str = "", gap: str = " ") -> str:
-    """``number`` with ``word`` in the number that fits: "1 copy", "2 copies".
+    """``number`` with ``word`` in singular or plural: "1 copy", "2 copies".
 
     Args:
-        number: how many.
-        word: for one.
-        words: for any other number; ``word`` with an "s" if not given.
-        gap: between both; the page takes a space that no line breaks at.
+        number: the number.
+        word: singular.
+        words: plural; ``word`` with an "s" if not given.
+        gap: between both; the page uses a non-breaking space.
     """
     return f"{number:,}{gap}{word if number == 1 else words or word + 's'}"
 
 
 def first_few(texts: Sequence[str], word: str, words: str = "", most: int = 3) -> list[str]:
-    """The first texts; where there are more than ``most``, one that says how many others: "And 2 more lines."."""
+    """The first texts; if there are more than ``most``, also a text with the number of others: "And 2 more lines."."""
     left = len(texts) - most
     if left <= 0:
         return list(texts)
@@ -33,12 +33,12 @@ def first_few(texts: Sequence[str], word: str, words: str = "", most: int = 3) -
 
 
 def whole_in(text: str) -> int | None:
-    """The whole number that a text is, in decimal digits that fit into 64 bits; ``None`` for anything else."""
+    """The whole number in a text, in decimal digits that fit into 64 bits; ``None`` for anything else."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS else None
 
 
 def real_in(text: str) -> float | None:
-    """The finite number that a text is; ``None`` for anything else."""
+    """The finite number in a text; ``None`` for anything else."""
     try:
         found = float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Workloads: a name or sizes become a rung that is ready to run on a device, with weights and inputs in place."""
+"""Workloads: converts a name or sizes into a rung that is ready to run on a device, with weights and inputs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ PIXELS_PER_TOKEN = 16
 #: Guidance scale of models that embed one; the default of the FLUX.1-dev model card.
 GUIDANCE = 3.5
 
-#: Models up to this many parameters are checked against the float64 oracle; it costs about ten forwards of theirs.
+#: Models up to this number of parameters are checked against the float64 oracle, which costs about ten of their
+#: forwards.
 ORACLE_PARAMETERS = 50_000_000
 
 
@@ -43,8 +44,8 @@ ORACLE_PARAMETERS = 50_000_000
 class Workload:
     """A model, and sizes in pixels, tokens and steps.
 
-    ``repeats`` is for models whose steps are short: a timed sample is then so many generations of what repeats, one
-    right behind the other, without what is done once per image; 0 times whole generations, each by itself.
+    ``repeats`` is for models with short steps: a timed sample is then this number of generations back to back, without
+    work that is done once per image. 0 times single whole generations.
     """
 
     name: str
@@ -81,7 +82,7 @@ class Workload:
 
     @property
     def sizes(self) -> Sizes:
-        """Of its forwards, for a memory budget."""
+        """Sizes of its forwards, for a memory budget."""
         tokens = self.rows * self.columns + self.text_tokens
         return Sizes(tokens, self.text_tokens, self.batch, self.steps)
 
@@ -105,11 +106,11 @@ HEADLINE = "schnell-1024"
 
 
 def workload_named(name: str, **sizes: int | None) -> Workload:
-    """Workload of that name; sizes that are given replace its own and make it "custom".
+    """The workload with a name. Given sizes replace its own and make it "custom".
 
     Raises:
         UnknownNameError: there is none; lists the known ones.
-        ConfigError: a size that cannot be.
+        ConfigError: an invalid size.
     """
     if name not in WORKLOADS:
         raise UnknownNameError("workload", name, WORKLOADS)
@@ -119,15 +120,15 @@ def workload_named(name: str, **sizes: int | None) -> Workload:
 
 
 class Placed:
-    """One rung with a model's weights on a device. Weights are placed once; runs are observed or not.
+    """One rung with a model's weights on a device. Weights are placed once; runs may be observed or not.
 
     Args:
-        device: where.
+        device: the device.
         phase: the rung.
         rows: its table.
         source: weights.
-        observers: what watches timed runs as well (NVTX ranges).
-        budget: of device memory, if it has one.
+        observers: observers of timed runs (NVTX ranges).
+        budget: of device memory, if there is one.
         plan: of that budget.
     """
 
@@ -150,14 +151,14 @@ class Placed:
         else:
             self._weights = place_within(source, bound, phase.activations, phase.e4m3, plan)
         seconds = time.perf_counter() - start_s
-        #: What loading took, or ``None`` where no weights were read from files.
+        #: Time and size of loading, or ``None`` if no weights were read from files.
         self.load = LoadRow(bytes=source.stored_bytes, time_s=seconds) if source.stored_bytes else None
         self._model = Flux(source.config, self._weights, bound)
         #: Runs the steps, unobserved but for ``observers``.
         self.sampler = Sampler(bound, self._model, phase.executor, capture=plan is None)
 
     def close(self) -> None:
-        """Lets go of the weights, and closes the device."""
+        """Frees the weights, and closes the device."""
         del self._weights, self._model, self.sampler
         gc.collect()
         self.device.close()
@@ -178,9 +179,9 @@ class Prepared:
 
     Args:
         placed: the rung with its weights.
-        workload: what.
+        workload: the workload.
         latents: noise [B, I, C] in float32.
-        request: the rest of what goes in.
+        request: the other inputs.
     """
 
     def __init__(self, placed: Placed, workload: Workload, latents: Any, request: Request) -> None:
@@ -193,7 +194,7 @@ class Prepared:
         self.setup_crossings = len(placed.device.door.ledger.crossings)
 
     def close(self) -> None:
-        """Lets go of weights and inputs, and closes the device."""
+        """Frees weights and inputs, and closes the device."""
         del self.latents, self.request, self.observed
         self._placed.close()
 
@@ -203,14 +204,14 @@ class Prepared:
 
     @property
     def repeats(self) -> int:
-        """Generations of what repeats that a timed sample has, 0 for whole generations, each by itself.
+        """Number of generations in a timed sample of repeated steps; 0 for single whole generations.
 
         Rungs that copy in every forward take so long that one is enough.
         """
         return 0 if self.phase.copies else self.workload.repeats
 
     def repeating(self) -> Callable[[Callable[[int], Any]], Any]:
-        """Starts a generation, and returns what makes `repeats` of it: as `denoise`, without what is done once."""
+        """Starts a generation, and returns a function that makes `repeats` of it: as `denoise`, without setup."""
         sampler, steps = self._placed.sampler, self.start()
 
         def run(on_step: Callable[[int], Any]) -> Any:
@@ -227,12 +228,12 @@ class Prepared:
         return self._placed.sampler.replays
 
     def start(self) -> Steps:
-        """The steps that `denoise` takes, one at a time."""
+        """The steps of `denoise`, one at a time."""
         return self._placed.sampler.start(self.latents, self.request)
 
 
 def obstacles(phase: Phase, device: str) -> list[str]:
-    """Why devices of a kind cannot run a rung, a sentence each; nothing if they can."""
+    """Why devices of a kind cannot run a rung, a sentence each; empty if they can."""
     return missing(table(phase.name), device)
 
 
@@ -245,19 +246,19 @@ def prepare(
     nvtx: bool = False,
     memory_gb: float | None = None,
 ) -> Prepared:
-    """A rung of a workload on a fresh device.
+    """A rung of a workload on a new device.
 
     Args:
         name: rung, or ``"oracle"`` for float64.
-        workload: what to run.
+        workload: the workload.
         source: weights; synthetic ones of the workload's model if none.
         device: kind.
         seed: of the inputs.
-        nvtx: attach NVTX ranges to every run, where a tool takes them.
+        nvtx: attach NVTX ranges to every run, if a profiler is attached.
         memory_gb: budget of device memory, without one if none.
 
     Raises:
-        FluxperfError: an unknown name, sizes that do not fit, a device that cannot, a budget that is too small.
+        FluxperfError: an unknown name, invalid sizes, an unsuitable device, or a budget that is too small.
     """
     source = source or SyntheticWeights(config_named(workload.model))
     budget = None if memory_gb is None else Budget(memory_gb, workload.sizes)
@@ -272,12 +273,12 @@ def placed(
     Args:
         name: rung, or ``"oracle"`` for float64.
         source: weights.
-        device: kind of a fresh one, or one that is open.
-        nvtx: attach NVTX ranges to every run, where a tool takes them.
+        device: kind of a new one, or an open one.
+        nvtx: attach NVTX ranges to every run, if a profiler is attached.
         budget: of device memory, without one if none.
 
     Raises:
-        FluxperfError: an unknown name, weights that do not fit, a device that cannot.
+        FluxperfError: an unknown name, weights that do not fit, or an unsuitable device.
     """
     if name == "oracle":
         phase, rows = Phase("oracle", "", "float64", {}, activations="float64"), dict.fromkeys(OP_NAMES, "oracle")
@@ -290,7 +291,7 @@ def placed(
     _check_memory(opened, phase, source)
     plan = None if budget is None else plan_of(opened, phase, rows, source, budget)
     ranges = NvtxRanges(name) if nvtx else None
-    watching = [ranges] if ranges is not None and ranges.enabled else []  # what nothing takes costs nothing
+    watching = [ranges] if ranges is not None and ranges.enabled else []  # no cost if no profiler records them
     with _limited(opened, plan):
         opened.prepare()
         made = Placed(opened, phase, rows, source, watching, budget, plan)
@@ -301,7 +302,7 @@ def placed(
 
 @contextmanager
 def _limited(device: Device, plan: Plan | None) -> Iterator[None]:
-    """Holds a device to a plan, from now on unless placing fails."""
+    """Limits a device to a plan, permanently unless placing fails."""
     if plan is not None:
         device.limit(plan.room_bytes)
     try:
@@ -317,7 +318,7 @@ def too_large_for_the_host(workload: Workload) -> bool:
 
 
 def reference_latents(workload: Workload, source: WeightSource, seed: int = 0) -> Any | None:
-    """Final latents in float64 by the oracle, as host numbers, or ``None`` where the model is too large for it."""
+    """Final latents in float64 by the oracle, as host numbers, or ``None`` if the model is too large for it."""
     if _parameters(source) > ORACLE_PARAMETERS:
         return None
     prepared = prepare("oracle", workload, source, "host", seed)
@@ -343,14 +344,15 @@ def drawn(placed: Placed, workload: Workload, seed: int = 0) -> Prepared:
 
 
 def _check_memory(device: Device, phase: Phase, source: WeightSource) -> None:
-    """Refuses weights that the host cannot hold, before the machine starts to swap."""
+    """Refuses weights that do not fit into the host's memory, before the machine starts to swap."""
     itemsize = {"float64": 8, "float32": 4}.get(phase.activations, 2)
     need = itemsize * _parameters(source)
     have = memory_bytes()
     if device.kind == "host" and need > 0.8 * have:
         raise DeviceError(
-            f"rung {phase.name!r} of model {source.config.name!r}: its weights take {need / 1e9:.1f} GB in "
-            f"{phase.activations}, this host has {have / 1e9:.1f} GB. Use a smaller workload (tiny, tiny-57) or a GPU."
+            f"rung {phase.name!r} of model {source.config.name!r}: expected a host with {need / 1e9:.1f} GB for "
+            f"its weights in {phase.activations}, but this host has {have / 1e9:.1f} GB. Use a smaller workload "
+            "(tiny, tiny-57) or a GPU."
         )
 
 

@@ -1,1 +1,1 @@
-"""Measuring, records, comparison and report. Imports nothing of the engine: it serves any GPU program."""
+"""Measuring, records, comparison and report. Imports nothing of the engine, so it works for any GPU program."""

@@ -1,4 +1,4 @@
-"""Acceptances: a regression passes where somebody accepted it, within what was accepted, and for as long."""
+"""Acceptances: an accepted regression passes within its bound and until its last day."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from fluxperf.harness.verdict import Row
 
 
 def accepted(rows: Sequence[Row], policy: Policy, today: datetime.date | None = None) -> list[Row]:
-    """The rows, those of accepted regressions passing; of those that are not, the reason is in the message.
+    """The rows, where accepted regressions pass. If an acceptance does not cover a row, the message says why.
 
-    The mean and the tail of a time are accepted with its median, as far as that was. So are slow processes, where the
-    median is accepted so far that a head at that level has them; fewer of them are accepted by themselves, as a share.
+    The mean and the tail of a time are accepted with its median, up to the same bound. Slow processes are accepted with
+    the median if the bound includes heads whose processes would count as slow. Fewer slow processes are accepted
+    separately, as a share.
 
     Args:
         rows: of one comparison.
-        policy: whose acceptances count.
-        today: the day on which they must hold; today in UTC if not given.
+        policy: policy with the acceptances.
+        today: day on which they must be valid; today in UTC if not given.
     """
     day = today or datetime.datetime.now(datetime.UTC).date()
     passing: set[str] = set()
@@ -46,15 +47,15 @@ def _judged(row: Row, policy: Policy, day: datetime.date, passing: Collection[st
 
 
 def _refused(row: Row, found: Accepted, policy: Policy, day: datetime.date, passing: Collection[str]) -> str:
-    """Why an acceptance does not cover a row, to be read after "Accepted"; "" where it does."""
+    """Why an acceptance does not cover a row, as text after "Accepted"; "" if it does."""
     if found.date > day:
         return f"only from {found.date.isoformat()} on"
     if found.end < day:
         return f"only until {found.end.isoformat()}"
     if isinstance(row.head, str) or row.head is None:
-        return "" if found.up_to is None else "up to a number, which this is not"
+        return "" if found.up_to is None else "up to a number, but this metric is a name"
     if found.up_to is None:
-        return "without a bound: give up_to"
+        return "without a bound: add up_to"
     if row.kind == "exact":
         if row.reason == "fewer_operations":
             return "" if row.head >= found.up_to else f"only down to {found.up_to:g}"
@@ -64,15 +65,19 @@ def _refused(row: Row, found: Accepted, policy: Policy, day: datetime.date, pass
     if name != row.metric and found.metric.endswith(name):
         parent = row.id.removesuffix(row.metric) + name
         if parent not in passing:
-            return f"for {name} alone, whose median is not within it"
+            return f"for {name} alone, whose median is not within the bound"
         if slow:
-            # Half of all processes are the head's: the median of all is the middle of both levels.
+            # Half of all processes are of the head, so the median of all is between both levels.
             reached = 2 * found.up_to / (1 + found.up_to)
-            return "" if reached > policy.slow[name].slower_than else f"for {name} alone, which makes no process slow"
+            return (
+                ""
+                if reached > policy.slow[name].slower_than
+                else f"for {name} alone, which does not make processes slow"
+            )
         return "" if (row.change or 0.0) <= found.up_to - 1 else f"only up to {found.up_to:g} times the base"
     if slow:
         return "" if row.head <= found.up_to else f"only up to a share of {found.up_to:g}"
     if found.base is None:
-        return "without the base that it was accepted from: give base, or it would be accepted again and again"
+        return "without the base value, so it would be accepted again after every further increase: add base"
     bound = found.base * found.up_to
     return "" if row.head <= bound else f"only up to {bound:.6g}, which is {found.up_to:g} times {found.base:.6g}"

@@ -1,12 +1,12 @@
-"""Processes that stay alive: base and head have their weights in place at once, and are measured in turns.
+"""Processes that stay alive: base and head are loaded at the same time, and are measured in turns.
 
-Each side has one process or several, started when the first turn is asked for; the first of each side alone, so that
-trials are not disturbed and the others find kernels and choices in its cache. Processes of a side take turns; so do the
-couples of both sides. Turns of one process share what it has for life (where memory lies, what was chosen), so the gate
-counts processes, too.
+Each side has one or several processes, started at the first turn. The first process of each side starts alone, so that
+its trials of algorithms are not disturbed and the others find kernels and choices in its cache. Processes of a side
+take turns, and so do the pairs of processes of both sides. Turns of one process share its permanent properties (memory
+addresses, chosen algorithms), so the gate also counts processes.
 
-What a process says of itself is held to what can be seen from outside: its records, which only grow by one turn, and
-how long its turns last by this process's clock.
+The reports of a process are checked from outside: its records grow by exactly one turn, and its turns last as long by
+this process's clock.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from fluxperf.harness.gate import Side
 from fluxperf.harness.records import Record, read_records
 from fluxperf.lifeline import DONE, GRACE_S, PATIENCE_S, READY, leading, undisturbed
 
-#: Seconds that a process gets to end when no more turns come, and lines of its messages that an error repeats.
+#: Seconds in which a process must end after the last turn, and lines of its messages that an error repeats.
 _GRACE_S, _LINES = 60.0, 12
 
-#: Characters of a line, and bytes at the end of all messages, that are looked at.
+#: Characters of a line, and bytes at the end of all messages, that are checked.
 _LINE, _END = 1 << 16, 1 << 16
 
-#: A turn may last longer than the other side's and its own samples explain: by this share, and by so many seconds.
-#: Before so many turns nothing is said.
+#: A turn may last longer than the other side's turn and its own samples explain: by this share, and by this number of
+#: seconds. There is no check before this number of turns.
 _SLACK, _SLACK_S, _TURNS = 0.25, 0.1, 3
 
 
@@ -43,21 +43,21 @@ SIDES: tuple[Side, Side] = ("base", "head")
 
 
 class Programs(Protocol):
-    """Knows how a side is started, and whether what was started is what it should be."""
+    """Starts the processes of a side, and checks that the started program is the right one."""
 
     def begin(self, side: Side, options: Sequence[str]) -> Begun:
-        """Command, environment and files of a fresh process of a side."""
+        """Command, environment and files of a new process of a side."""
 
     def checked(self, side: Side, begun: Begun, records: Sequence[Record]) -> None:
         """Refuses a process that imported other files, or records of another commit.
 
         Raises:
-            BuildError: it did.
+            BuildError: files or commit differ.
         """
 
 
 class Begun(NamedTuple):
-    """How a process is started: its command, environment and folder; where its records, imports and messages go."""
+    """How a process is started: command, environment and folder; paths of its records, imports and messages."""
 
     command: list[str]
     environment: dict[str, str]
@@ -68,7 +68,7 @@ class Begun(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """How long a turn lasted by the clock of who asked for it, and how long its samples say that they were."""
+    """Duration of a turn by the requesting process's clock, and the duration of its samples."""
 
     seconds: float
     told_s: float
@@ -89,7 +89,7 @@ class _Worker:
         )  # fmt: skip
 
     def wait_for(self, word: str) -> None:
-        """Reads what it prints up to a word."""
+        """Reads the output of the process up to a word."""
         late = threading.Timer(self._patience_s, self._process.terminate)
         late.start()
         try:
@@ -101,14 +101,14 @@ class _Worker:
             late.cancel()
         code = self._process.wait()
         raise self._error(
-            f"expected a process that stays alive and says {word!r}, "
-            + (f"it ended with {_ended(code)}" if patient else f"it did not within {self._patience_s:g} s")
+            f"expected a process that stays alive and prints {word!r}, "
+            + (f"but it ended with {_ended(code)}" if patient else f"but it did not within {self._patience_s:g} s")
         )
 
     def turn(self, planted: int | None) -> list[Record]:
         """Records of one more turn."""
         orders, start_s = _pipe(self._process.stdin), time.monotonic()
-        with suppress(BrokenPipeError):  # it ended: its words say why
+        with suppress(BrokenPipeError):  # it ended: its messages say why
             orders.write("\n" if planted is None else f"{planted}\n")
             orders.flush()
         self.wait_for(DONE)
@@ -119,21 +119,21 @@ class _Worker:
         taken = found.records[len(self.records) :]
         if found.records[: len(self.records)] != self.records or len(taken) != (self._rungs or len(taken)):
             raise BuildError(
-                f"{self.begun.what}: expected records that grow by one of each rung in a turn, got others: somebody "
-                "else writes into them. Measure in fresh processes, and look at what both revisions do."
+                f"{self.begun.what}: expected records that grow by one of each rung per turn, got others: another "
+                "program writes to the file. Measure in new processes, and check what both revisions do."
             )
         told_s = sum(_told_s(record) for record in taken)
         if told_s > (1 + _SLACK) * seconds + _SLACK_S:
             raise BuildError(
-                f"{self.begun.what}: expected samples of the turn, which lasted {seconds:.3g} s, got {told_s:.3g} s of "
-                "them. They are of another clock, or were not measured."
+                f"{self.begun.what}: expected samples that fill the turn of {seconds:.3g} s, got {told_s:.3g} s. "
+                "The samples are from another clock, or were not measured. Check how the program measures."
             )
         self.records, self._rungs = found.records, len(taken)
         self.turns.append(Turn(seconds, told_s))
         return taken
 
     def end(self) -> None:
-        """No more turns.
+        """Ends the process after its last turn.
 
         Raises:
             BuildError: it ends with an error, or leaves processes behind.
@@ -146,12 +146,14 @@ class _Worker:
             self.kill()
             return
         if code:
-            raise self._error(f"expected a process that ends when no more turns come, it ended with {_ended(code)}")
+            raise self._error(
+                f"expected a process that ends after its last turn with exit code 0, but it ended with {_ended(code)}"
+            )
 
     def kill(self) -> None:
-        """Ends the process at once, whatever it is doing."""
+        """Ends the process at once."""
         if self._process.poll() is None:
-            self._process.terminate()  # it ends what it leads
+            self._process.terminate()  # its child processes end with it
             try:
                 self._process.wait(2 * GRACE_S)
             except subprocess.TimeoutExpired:
@@ -166,12 +168,12 @@ class _Worker:
         size = self._messages.seek(0, 2)
         self._messages.seek(max(0, size - _END))
         last = "\n".join(self._messages.read().decode(errors="replace").rstrip().splitlines()[-_LINES:])
-        said = f"Correct what it says, or measure in fresh processes:\n{last}" if last.strip() else "It said nothing."
+        said = f"Fix this error, or measure in new processes:\n{last}" if last.strip() else "It printed no message."
         return BuildError(f"{self.begun.what}: {what}. {said}")
 
 
 def _ended(code: int) -> str:
-    """An exit code, with the signal that it stands for and, where nobody need have sent it, why it comes."""
+    """An exit code with its signal and, if the signal may come from the system, the reason."""
     with suppress(ValueError):
         name = signal.Signals(-code if code < 0 else code - 128).name
         return f"{code} ({name}{': by somebody, or by the system for lack of memory' if name == 'SIGKILL' else ''})"
@@ -179,15 +181,16 @@ def _ended(code: int) -> str:
 
 
 def _told_s(record: Record) -> float:
-    """Seconds that the samples of a record and those before them say they took, at least: one may stand for several."""
+    """Minimum seconds of the samples of a record and of those before. A sample may represent several generations."""
     return sum(sum(samples) for name in ("denoise", "warmup") for samples in record.times_s.get(name, ()))
 
 
 def explains(base: Sequence[Turn], head: Sequence[Turn]) -> str:
-    """Why samples of the head do not explain how long its turns last; "" where they do.
+    """Why the samples of the head do not explain the duration of its turns; "" if they do.
 
-    A head whose samples are no longer than those of the base has turns that are no longer; a head that says that it is
-    slower may have such as are longer by as much. This shows samples that were made up or left out, if by a lot.
+    If the samples of the head are not longer than those of the base, its turns are not longer either. If its samples
+    are longer, its turns may be longer by the same factor. This detects invented or omitted samples, if they are a
+    large part.
     """
     if min(len(base), len(head)) < _TURNS:
         return ""
@@ -196,18 +199,19 @@ def explains(base: Sequence[Turn], head: Sequence[Turn]) -> str:
     if new.seconds <= (1 + _SLACK) * said * old.seconds + _SLACK_S:
         return ""
     return (
-        f"expected turns of the head of about {said * old.seconds:.3g} s, by those of the base and by its own samples, "
-        f"they last {new.seconds:.3g} s. Its samples do not tell what it does: look at what it does in a turn."
+        f"expected turns of the head of about {said * old.seconds:.3g} s, from the base's turns and the head's own "
+        f"samples, but they last {new.seconds:.3g} s. The samples do not represent the work of a turn. Check what "
+        "the head does in a turn."
     )
 
 
 class Alive:
-    """Measures a side by the next of its processes.
+    """Measures a side in the next of its processes.
 
     Args:
         programs: starts them.
         number: of processes of each side.
-        patience_s: until a process that begins, or a turn, is given up.
+        patience_s: seconds before a start or a turn is aborted.
     """
 
     def __init__(self, programs: Programs, number: int = 1, patience_s: float = PATIENCE_S) -> None:
@@ -226,7 +230,7 @@ class Alive:
         with ExitStack() as ends:
             for _, worker in workers:
                 ends.callback(worker.kill)
-            if kind is None and not self._failed:  # how the others end would hide the first failure
+            if kind is None and not self._failed:  # errors at the end of the other processes would hide the first error
                 for side, worker in workers:
                     worker.end()
                     self._programs.checked(side, worker.begun, worker.records)
@@ -238,12 +242,12 @@ class Alive:
         """Records of one turn, one for each rung.
 
         Args:
-            side: whose turn it is.
-            planted: cycles of work that follow each step; see `fluxperf.turns`.
+            side: side of the turn.
+            planted: cycles of work added after each step; see `fluxperf.turns`.
 
         Raises:
-            BuildError: a process does not begin, or ended.
-            RecordError: it wrote no record, or half of one.
+            BuildError: a process does not start, or ended.
+            RecordError: it wrote no record, or an incomplete one.
         """
         try:
             return self._measured(side, planted)
@@ -256,7 +260,8 @@ class Alive:
             self._start()
         workers, turn = self._workers[side], self._turns[side]
         self._turns[side] += 1
-        # Couples change: where all have had a turn that counts, the head's order moves on by one. The first is cold.
+        # Pairs of processes change: when all have had a counted turn, the order of the head moves on by one. The first
+        # turn is cold.
         place = turn if side == "base" else turn + max(0, turn - 1) // self._number
         return workers[place % self._number].turn(planted)
 
@@ -269,13 +274,13 @@ class Alive:
 
     def _begin(self, side: Side) -> _Worker:
         begun = self._programs.begin(side, ["--in-turns"])
-        with undisturbed():  # a signal while it starts would leave it without one who ends it
+        with undisturbed():  # a signal during the start would leave the process without an owner
             worker = _Worker(begun, self._patience_s)
             self._workers[side].append(worker)
         return worker
 
 
 def _pipe(stream: IO[AnyStr] | None) -> IO[AnyStr]:
-    if stream is None:  # an internal truth: every worker is started with pipes
+    if stream is None:  # an internal invariant: every worker is started with pipes
         raise AssertionError("no pipe")
     return stream

@@ -1,9 +1,9 @@
 """asv results as points of a history.
 
-Read are the files that asv 0.6 writes: ``benchmarks.json`` (api version 2) with units and parameter names, and per
-machine a folder with ``machine.json`` (1) and one file per commit and environment (2). In a result, a number is a
-value, ``null`` a benchmark that failed, NaN one that was skipped or not selected. asv says nothing of how a thing ran,
-so its environment's name tells series apart.
+Reads the files of asv 0.6: ``benchmarks.json`` (api version 2) with units and parameter names, and per machine a folder
+with ``machine.json`` (1) and one file per commit and environment (2). In a result, a number is a value, ``null`` a
+failed benchmark, NaN a skipped or unselected one. asv does not record how a benchmark ran, so the name of its
+environment distinguishes series.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import Any, NamedTuple
 from fluxperf.errors import RecordError
 from fluxperf.harness.points import Point
 
-#: Api versions of the files, by what they are.
+#: Api versions of the files, by kind.
 VERSIONS = {"benchmarks.json": 2, "machine.json": 1, "results": 2}
 
 
-#: Combinations of parameters of one benchmark that all failed: a short line may stand for any number of them.
+#: Maximum number of failed combinations of parameters of one benchmark: a short line can stand for any number of them.
 MOST_FAILED = 10_000
 
-#: Points of one import: about a gigabyte.
+#: Maximum number of points of one import: about a gigabyte.
 MOST_POINTS = 1_000_000
 
 
@@ -39,7 +39,7 @@ class Imported(NamedTuple):
 
 
 class _DamagedError(Exception):
-    """A file or row that is not as asv writes it; its text ends the sentence that names it."""
+    """A file or row that does not have the format of asv. Its text ends the sentence that names it."""
 
 
 class _File(NamedTuple):
@@ -56,13 +56,13 @@ class _File(NamedTuple):
 def import_results(folder: Path) -> Imported:
     """Points of every machine, commit and benchmark below asv's results folder.
 
-    A file or benchmark that is damaged is left out and named; the rest is imported.
+    Damaged files and benchmarks are left out and named. The rest is imported.
 
     Args:
-        folder: asv's ``results_dir``, which holds ``benchmarks.json`` and a folder per machine.
+        folder: asv's ``results_dir``, with ``benchmarks.json`` and a folder per machine.
 
     Raises:
-        RecordError: it is no such folder, or holds nothing that can be used.
+        RecordError: it is not such a folder, or contains nothing usable.
     """
     try:
         benchmarks = _loaded(folder / "benchmarks.json", "benchmarks.json")
@@ -91,7 +91,7 @@ def import_results(folder: Path) -> Imported:
 def _import_file(
     path: Path, machine: str, benchmarks: Mapping[str, Any], points: list[Point], problems: list[str]
 ) -> None:
-    """Adds the points of one result file, or what is wrong with it."""
+    """Adds the points of one result file, or its problems."""
     try:
         data = _loaded(path, "results")
         file = _described(data, machine)
@@ -110,13 +110,13 @@ def _import_file(
 
 
 def _loaded(path: Path, kind: str) -> dict[str, Any]:
-    """A JSON object whose ``version`` is the one that is read here."""
+    """A JSON object with the supported ``version``."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"), parse_int=_whole)
     except OSError as error:
         raise _DamagedError(f"{path.name} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
-        raise _DamagedError(f"{path.name} is not JSON ({error}); it was damaged or not written to its end.") from error
+        raise _DamagedError(f"{path.name} is not JSON ({error}); it is damaged or incomplete.") from error
     if not isinstance(data, dict):
         raise _DamagedError(f"{path.name}: expected a JSON object, got {type(data).__name__}.")
     if data.get("version") != VERSIONS[kind]:
@@ -128,7 +128,7 @@ def _loaded(path: Path, kind: str) -> dict[str, Any]:
 
 
 def _whole(digits: str) -> int | float:
-    """A whole number; one that no clock or counter gives is a float, infinite where a float ends."""
+    """A whole number. A number outside of the range of any clock or counter is a float, or infinite."""
     return int(digits) if len(digits) < 20 else float(digits)
 
 
@@ -147,23 +147,21 @@ def _described(data: Mapping[str, Any], machine: str) -> _File:
         )
         rows = data["results"]
     except (KeyError, TypeError, AttributeError) as error:
-        raise _DamagedError(
-            f"expected the fields that asv 0.6 writes, but {error} is missing or of another type."
-        ) from error
+        raise _DamagedError(f"expected the fields of asv 0.6, but {error} is missing or of another type.") from error
     if not isinstance(rows, dict) or not {"result", "params", "version"} <= set(file.columns):
         raise _DamagedError("expected results with columns result, params and version.")
     return file
 
 
 def _name(value: Any, what: str) -> str:
-    """A text that tells files apart: what has none would become one series with all others of that kind."""
+    """A text that identifies a series: an empty one would combine all others of its kind."""
     if not isinstance(value, str) or not value.strip():
         raise _DamagedError(f"expected {what}, got {value!r:.40}.")
     return value
 
 
 def _utc(milliseconds: Any) -> str:
-    """A commit's date as asv keeps it, in milliseconds, as ISO 8601."""
+    """A commit's date in asv's milliseconds, as ISO 8601."""
     if not isinstance(milliseconds, int | float) or not math.isfinite(milliseconds):
         raise _DamagedError(f"expected a date in milliseconds, got {milliseconds!r}.")
     try:
@@ -178,7 +176,7 @@ def _points(file: _File, name: str, row: Any, benchmark: Any) -> Iterator[Point]
         raise _DamagedError(f"expected a row of at most {len(file.columns)} columns, got {str(row)[:60]}.")
     if not isinstance(benchmark, dict):
         raise _DamagedError(
-            "benchmarks.json does not know it, so its unit is unknown; `asv run` at the current commit."
+            "benchmarks.json does not contain it, so its unit is unknown; run `asv run` at the current commit."
         )
     columns = dict(zip(file.columns, row, strict=False))
     given = _parameters(columns.get("params") or [])
@@ -220,9 +218,9 @@ def _known(benchmark: Mapping[str, Any], number: int) -> tuple[list[str], str]:
     if not isinstance(unit, str) or not isinstance(kind, str) or not isinstance(names, list):
         raise _DamagedError(
             f"expected unit, type and param_names of it in benchmarks.json, got {str([unit, kind, names])[:60]}; "
-            "`asv run` at the current commit."
+            "run `asv run` at the current commit."
         )
-    # Results of before may have more parameters; asv counts such, too.
+    # Earlier results may have more parameters. asv also counts those.
     return [*map(str, names), *(f"param{place + 1}" for place in range(len(names), number))], unit
 
 
@@ -234,7 +232,7 @@ def _parameters(params: Any) -> list[list[str]]:
 
 
 def _plain(value: Any) -> str:
-    """A parameter as text: asv keeps its ``repr``, so that text comes in quotes."""
+    """A parameter as text: asv stores its ``repr``, so texts are in quotes."""
     try:
         plain = ast.literal_eval(str(value))
     except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -243,7 +241,7 @@ def _plain(value: Any) -> str:
 
 
 def _aligned(column: str, values: Any, number: int) -> list[Any]:
-    """A column as one value per combination; asv writes ``null`` where all are missing."""
+    """A column as one value per combination. asv writes ``null`` if all are missing."""
     if values is None:
         return [None] * number
     if not isinstance(values, list) or len(values) != number:
@@ -253,7 +251,7 @@ def _aligned(column: str, values: Any, number: int) -> list[Any]:
 
 
 def _value(value: Any) -> tuple[float | None, str]:
-    """A value, or ``None`` and why there is none."""
+    """A value, or ``None`` with the reason."""
     if value is None:
         return None, "failed"
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -1,4 +1,4 @@
-"""Calibration: the spread of a machine compared with itself (A/A), and the smallest change that shows on it."""
+"""Calibration: the spread of a machine compared with itself (A/A), and the smallest detectable change."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from fluxperf.harness.verdict import finite
 
 SCHEMA = 1
 
-#: A larger spread is no measurement: pairs of one program would differ by more than a factor of two.
+#: A larger spread is not a valid measurement: pairs of one program would differ by more than a factor of two.
 MOST_SPREAD = 1.0
 
 
 class Calibrated(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One metric of one rung, A/A. ``spread`` is the robust scale of the logarithms of pairs' ratios (`robust_spread`).
+    """One metric of one rung, A/A. ``spread`` is the robust scale of the log ratios of pairs (`robust_spread`).
 
-    ``detectable`` is the smallest relative change that so many ``pairs`` show with the policy's power; ``None`` if none
-    is. ``measured`` counts the pairs that the spread is of; 0 says that they are the same. ``forked`` says that the
-    processes were forked, so that their libraries lay at the same addresses.
+    ``detectable`` is the smallest relative change that this number of ``pairs`` detects with the policy's power;
+    ``None`` if there is none. ``measured`` is the number of pairs from which the spread was computed; 0 means that it
+    equals ``pairs``. ``forked`` is whether the processes were forked, so that their libraries had the same addresses.
     """
 
     spread: Annotated[float, Meta(ge=0, le=MOST_SPREAD)]
@@ -60,31 +60,31 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 def kind_of(record: Record) -> str:
-    """The kind of machine that a calibration belongs to: GPU and driver class, or the CPU of host twins."""
+    """The kind of machine of a calibration: GPU and driver class, or the CPU of host twins."""
     machine = record.machine
     name = f"{machine.gpu} driver {driver_class(machine)}" if machine.gpu else f"{machine.cpu} {machine.cores} cores"
-    # It names a file: no file system takes much longer names.
+    # it is used as a file name, and few file systems allow longer ones
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:120] or "unknown"
 
 
 def file_of(folder: Path, record: Record) -> Path:
-    """Where the calibration of a record's kind of machine lies."""
+    """The calibration file for the kind of machine of a record."""
     return folder / f"calibration-{kind_of(record)}.json"
 
 
 def calibrated(
     logs: Sequence[float], pairs: int, rule: Noisy, *, alpha: float, power: float, ran_as: str, forked: bool
 ) -> Calibrated:
-    """The spread of a metric's A/A pairs, and the smallest change that ``pairs`` of them show.
+    """The spread of a metric's A/A pairs, and the smallest change that ``pairs`` of them detect.
 
     Args:
-        logs: logarithm of worse over better of each pair that was measured.
+        logs: logarithm of worse over better of each measured pair.
         pairs: of a comparison.
         rule: of the metric: its margin and floor.
         alpha: level of the test.
-        power: probability with which the change is to be shown.
-        ran_as: what the processes ran.
-        forked: how they were started.
+        power: probability with which the change is to be detected.
+        ran_as: as kernels or twins.
+        forked: whether the processes were forked.
     """
     width = min(robust_spread(logs), MOST_SPREAD)
     least = detectable(width, pairs, alpha, power, math.log1p(rule.margin))
@@ -102,17 +102,19 @@ def calibrated(
 
 
 def read_calibration(path: Path) -> Calibration | None:
-    """The calibration in a file, or ``None`` where there is no such file.
+    """The calibration in a file, or ``None`` if there is no such file.
 
     Raises:
-        PolicyError: the file is there, but cannot be used.
+        PolicyError: the file exists, but cannot be used.
     """
     if not path.exists():
         return None
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise PolicyError(f"calibration {path}: cannot be read ({error.strerror}).") from error
+        raise PolicyError(
+            f"calibration {path}: cannot be read ({error.strerror}). Make it readable, or calibrate again."
+        ) from error
     return parse_calibration(content, str(path))
 
 
@@ -126,21 +128,22 @@ def parse_calibration(content: bytes, name: str) -> Calibration:
         found = msgspec.json.decode(content, type=Calibration)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PolicyError(
-            f"calibration {name}: expected what `fluxperf gate calibrate` writes, got something else ({error}). "
+            f"calibration {name}: expected a file of `fluxperf gate calibrate`, got something else ({error}). "
             "Remove the file and calibrate again."
         ) from error
     if found.schema != SCHEMA:
         raise PolicyError(
-            f"calibration {name}: expected schema {SCHEMA}, got {found.schema}. Calibrate again with this fluxperf."
+            f"calibration {name}: expected schema {SCHEMA}, got {found.schema}. Calibrate again with this version "
+            "of fluxperf."
         )
     return found
 
 
 def store(path: Path, machine: str, rows: dict[str, Calibrated]) -> Calibration:
-    """Adds rows to a calibration file, which is replaced whole; rows of the same name are replaced.
+    """Adds rows to a calibration file, which is replaced as a whole. Rows with the same name are replaced.
 
     Raises:
-        PolicyError: what is there cannot be used.
+        PolicyError: the existing file cannot be used.
         RecordError: the file cannot be written.
     """
     with locked(path):

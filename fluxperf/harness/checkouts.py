@@ -1,4 +1,4 @@
-"""Two revisions of a repository, each installed in a virtual environment of its own and measured in fresh processes."""
+"""Two revisions of a repository, each installed in its own virtual environment and measured in new processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fluxperf.harness.libraries import Seal, declared, fulfilled, isolated_path
 from fluxperf.harness.records import Record, read_records
 from fluxperf.lifeline import PATIENCE_S, call, scratch
 
-#: Name of the file that says where an environment finds libraries (Python reads it when it starts).
+#: Name of the file that tells an environment where libraries are (Python reads it at its start).
 LIBRARIES = "fluxperf-libraries.pth"
 
 #: Lines of a failed command's output that its error shows.
@@ -31,11 +31,11 @@ _LAST_LINES = 12
 
 
 class Installed(NamedTuple):
-    """A program to measure: its interpreter, and the commit that it was installed from.
+    """A program to measure: its interpreter, and the commit from which it was installed.
 
-    Without a commit it is not installed: fluxperf is imported from ``folder``, or is the one running. ``files`` are
-    digests of the commit's files, by path, which the installed ones must have; ``libraries`` the folders of what it
-    imports besides, which lie outside of its environment.
+    Without a commit it is not installed: fluxperf is imported from ``folder``, or is the running one. ``files`` are
+    digests of the commit's files by path, which the installed files must have. ``libraries`` are the folders of its
+    other imports, outside of its environment.
     """
 
     python: Path
@@ -46,7 +46,7 @@ class Installed(NamedTuple):
 
     @property
     def root(self) -> Path:
-        """Where ``fluxperf`` must be imported from."""
+        """Folder from which ``fluxperf`` must be imported."""
         if not self.commit:
             return self.folder or Path(fluxperf.__file__).resolve().parent.parent
         (found,) = (self.python.parent.parent / "lib").glob("python3*/site-packages")
@@ -54,13 +54,13 @@ class Installed(NamedTuple):
 
 
 class Processes:
-    """Measures a side by a fluxperf command in a fresh process.
+    """Measures a side by a fluxperf command in a new process.
 
     Args:
         sides: the program of each side.
         arguments: the command, ``run`` or ``kernels``, and its options: workload, rungs, repetitions.
-        folder: where records and the processes' working directory are; nothing is imported from it.
-        caches: folder of kernels and choices that the cache of a side begins with a copy of; else with nothing.
+        folder: folder of records and the processes' working directory; nothing is imported from it.
+        caches: folders of kernels and choices of algorithms; the cache of a side starts with a copy; empty otherwise.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Processes:
 
         Raises:
             BuildError: the process failed.
-            RecordError: it wrote no record, or half of one.
+            RecordError: it wrote no record, or an incomplete one.
         """
         begun = self.begin(side)
         _call(begun.command, begun.folder, begun.what, begun.environment)
@@ -89,14 +89,14 @@ class Processes:
         return found.records
 
     def begin(self, side: Side, options: Sequence[str] = ()) -> Begun:
-        """How a fresh process of a side is started."""
+        """How to start a new process of a side."""
         self._taken += 1
         output = self._folder / f"{side}-{self._taken}.jsonl"
         told = output.with_suffix(".imports.json")
         program = self._sides[side]
-        # Nothing of the user's own, nor of the folder that the process runs in; a folder as it is comes by its path.
+        # Nothing of the user's own files, nor of the working directory. The folder of a checkout is added by its path.
         isolated = ["-I"] if program.commit else ["-P", "-s"]
-        # Compiled modules that lie beside sources may be of others.
+        # Compiled modules beside sources may be of other sources.
         isolated += ["-X", f"pycache_prefix={self._folder / f'bytecode-{side}'}"]
         words = [*self._arguments, *options, "-o", str(output)]
         command = [str(program.python), *isolated, "-c", RUN, str(told), *words]
@@ -107,18 +107,20 @@ class Processes:
         """Refuses a process that imported other files, or records of another commit.
 
         Raises:
-            BuildError: it did.
+            BuildError: files or commit differ.
         """
         program = self._sides[side]
         check_imports(begun.told, program.root, program.files, begun.what, program.libraries)
         for record in records:
             if program.commit and record.commit != program.commit:
-                raise BuildError(f"{begun.what}: expected records of that commit, got one of {record.commit}.")
+                raise BuildError(
+                    f"{begun.what}: expected records of that commit, got one of {record.commit}. Run the gate again."
+                )
 
     def _environment(self, side: Side, program: Installed) -> dict[str, str]:
         """Environment of a process: each side has its own compiled kernels and choices."""
         own = {"FLUXPERF_COMMIT": program.commit} if program.commit else {"PYTHONPATH": str(program.root)}
-        if not program.commit and program.root == running().root:  # what it is said to be here, it is there
+        if not program.commit and program.root == running().root:  # variables for finding files have their value here
             own |= surroundings(("FLUXPERF_COMMIT",))
         cache = self._folder / f"cache-{side}"
         if side in self._caches and not cache.exists():
@@ -128,28 +130,28 @@ class Processes:
 
 @contextmanager
 def installed(repository: Path, refs: dict[Side, str], extra: str = "") -> Iterator[tuple[dict[Side, Installed], Path]]:
-    """Both revisions, each built from a copy of its own in a virtual environment, and a folder for their records.
+    """Both revisions, each built from its own copy in a virtual environment, and a folder for their records.
 
-    Where the running environment has what both declare, they import their libraries from there; else each is installed
-    with its own. Everything is removed in the end, and the repository is left alone. Revisions with the same commit
-    share one build.
+    If the running environment fulfils the declared requirements of both, they import their libraries from there;
+    otherwise each is installed with its own. Everything is removed at the end, and the repository is not changed.
+    Revisions with the same commit share one build.
 
     Args:
         repository: a checkout of it.
-        refs: what to build: commits, branches or tags.
+        refs: revisions to build: commits, branches or tags.
         extra: of the package, such as ``cuda12``.
 
     Raises:
-        BuildError: a revision that does not exist, or does not install; in the end, files that somebody changed.
+        BuildError: a revision does not exist, or cannot be installed; at the end, files that were changed meanwhile.
     """
     commits = {side: resolved(repository, side, ref) for side, ref in refs.items()}
     seal = Seal()
     with scratch("fluxperf-gate-") as folder:
-        # All that is read from git is read before anything of a revision runs: building does.
+        # All files are read from git before any code of a revision runs: building runs code.
         files = {commit: digests_of(repository, commit) for commit in commits.values()}
         trees = {commit: folder / f"tree-{side}" for side, commit in commits.items()}
         for commit, tree in trees.items():
-            # No worktree: the repository would know of it, and keep it if this process were killed.
+            # Not a git worktree: it would be registered in the repository, and remain if this process were killed.
             _copy(repository, tree, commit, f"building {commit[:10]}")
         libraries = _shared(list(trees.values()), extra)
         for place in libraries or ():
@@ -169,13 +171,16 @@ def running() -> Installed:
 
 
 def as_it_is(side: Side, folder: Path) -> Installed:
-    """A checkout that is not built: measured where it lies, with what the running interpreter has installed.
+    """A checkout that is not built: measured in its folder, with the packages of the running interpreter.
 
     Raises:
-        BuildError: it is no checkout of fluxperf.
+        BuildError: it is not a checkout of fluxperf.
     """
     if not (folder / "fluxperf" / "__init__.py").is_file():
-        raise BuildError(f"gate --{side} {folder}: expected a checkout of fluxperf, there is no fluxperf/__init__.py.")
+        raise BuildError(
+            f"gate --{side} {folder}: expected a checkout of fluxperf, found no fluxperf/__init__.py in it. Name "
+            "another folder."
+        )
     return Installed(Path(sys.executable), "", folder.resolve())
 
 
@@ -184,7 +189,7 @@ def as_they_are(folders: Mapping[Side, Path]) -> Iterator[tuple[dict[Side, Insta
     """Both checkouts, not built, and a folder for their records.
 
     Raises:
-        BuildError: one is no checkout of fluxperf; in the end, files that somebody changed.
+        BuildError: one is not a checkout of fluxperf; at the end, files that were changed meanwhile.
     """
     both, seal = {side: as_it_is(side, path) for side, path in folders.items()}, Seal()
     for side in both.values():
@@ -196,8 +201,8 @@ def as_they_are(folders: Mapping[Side, Path]) -> Iterator[tuple[dict[Side, Insta
 
 
 def _shared(trees: Sequence[Path], extra: str) -> list[Path] | None:
-    """Folders of the running environment that have all that revisions declare; ``None`` where they do not."""
-    if find_spec("pip") is None:  # what builds a revision without its libraries
+    """Folders of the running environment that fulfil all requirements of the revisions; ``None`` if they do not."""
+    if find_spec("pip") is None:  # the tool that builds a revision without its libraries
         return None
     wanted = [declared(tree, extra) for tree in trees]
     texts = {text for some in wanted for text in some or ()}
@@ -205,9 +210,9 @@ def _shared(trees: Sequence[Path], extra: str) -> list[Path] | None:
 
 
 def _build(tree: Path, venv: Path, commit: str, extra: str, libraries: Sequence[Path] | None) -> Path:
-    """Interpreter of a fresh environment in which a commit is installed; its libraries, too, unless they are given."""
+    """Interpreter of a new environment in which a commit is installed, with its libraries unless these are given."""
     what = f"building {commit[:10]}"
-    # pip leaves its temporary folders when it is ended.
+    # pip leaves its temporary folders behind when it is ended.
     temporary = tree.with_name(f"{tree.name}-tmp")
     temporary.mkdir()
     environment = {**surroundings(PASSED_TO_BUILDS), "TMPDIR": str(temporary)}
@@ -227,7 +232,7 @@ def _build(tree: Path, venv: Path, commit: str, extra: str, libraries: Sequence[
 
 
 def resolved(repository: Path, side: str, ref: str) -> str:
-    """Commit that a reference stands for."""
+    """Commit of a reference."""
     done = _git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
     if done.returncode:
         raise BuildError(
@@ -242,8 +247,10 @@ def _git(repository: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["git", "-C", str(repository), *arguments], capture_output=True, text=True, check=False, errors="replace"
         )
-    except (OSError, ValueError) as error:  # the latter of a NUL character
-        raise BuildError(f"gate: expected git to be installed, it does not start ({reason(error)}).") from error
+    except (OSError, ValueError) as error:  # the second for a NUL character
+        raise BuildError(
+            f"gate: expected git to be installed, but it cannot be started ({reason(error)}). Install it."
+        ) from error
 
 
 def _copy(repository: Path, tree: Path, commit: str, what: str) -> None:
@@ -252,29 +259,32 @@ def _copy(repository: Path, tree: Path, commit: str, what: str) -> None:
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode:
         said = last_lines(done.stderr.decode(errors="replace"))
-        raise BuildError(f"{what}: expected its files, git archive says: {said}")
+        raise BuildError(f"{what}: expected its files, but git archive failed: {said}. Check the repository.")
     try:
         with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
             archive.extractall(tree, filter="data")
     except (tarfile.TarError, OSError) as error:
-        raise BuildError(f"{what}: its files cannot be written to {tree} ({error}). Make room there.") from error
+        raise BuildError(f"{what}: its files cannot be written to {tree} ({error}). Free some space there.") from error
 
 
 def _call(command: Sequence[str], folder: Path, what: str, environment: dict[str, str] | None = None) -> None:
     """Runs a command to its end.
 
     Raises:
-        BuildError: it does not start, fails, or takes too long; comes with the last lines that it printed.
+        BuildError: it does not start, fails, or takes too long; the message includes the last lines of its output.
     """
     try:
         done = call(command, folder, environment, PATIENCE_S)
     except subprocess.TimeoutExpired as error:
-        raise BuildError(f"{what}: expected an end within {PATIENCE_S:g} s, there was none. It was stopped.") from error
+        raise BuildError(
+            f"{what}: expected it to end within {PATIENCE_S:g} s, but it did not, and was stopped. Run it by hand "
+            "to find the reason."
+        ) from error
     if done.returncode:
         last = last_lines(done.stdout)
-        raise BuildError(f"{what}: expected exit code 0, got {done.returncode}. Correct what it says:\n{last}")
+        raise BuildError(f"{what}: expected exit code 0, got {done.returncode}. Fix the reported error:\n{last}")
 
 
 def last_lines(text: str) -> str:
-    """The end of what a command printed."""
+    """The last lines of a command's output."""
     return "\n".join(text.rstrip().splitlines()[-_LAST_LINES:])

@@ -1,12 +1,12 @@
-"""Cycles at one clock: the part of work that waits for memory takes more cycles the quicker the multiprocessors tick.
+"""Cycles at one clock: work that waits for memory takes more cycles when the multiprocessors have a higher clock.
 
-Memory has a clock of its own, so work of which a share ``s`` waits for it takes ``cycles ~ clock**s``: 0 for products,
-1 for copies, 0.1 to 0.3 for a step of FLUX.1 on an H100. A GPU at its limit of power has another mean clock in every
-process, which spreads the cycles of one and the same program. The slope is found from the processes that are compared,
-within each side, so that a change of the program is no part of it; then all cycles are brought to one clock.
+Memory has its own clock. If a share ``s`` of the work waits for memory, ``cycles ~ clock**s``: 0 for matrix products, 1
+for copies, 0.1 to 0.3 for a step of FLUX.1 on an H100. A GPU at its power limit has a different mean clock in every
+process, which spreads the cycles of the same program. The slope is estimated from the compared processes, within each
+side, so that it excludes changes of the program. Then all cycles are converted to one clock.
 
-A slope that was found at nearly one clock says little of another one. Where the sides ran at clocks farther apart than
-their own processes, the slope's error becomes a difference of the sides: `doubt` is its bound.
+A slope that was estimated at almost one clock is uncertain for other clocks. If the clocks of the sides differ by more
+than those of their own processes, the error of the slope becomes a difference of the sides: `doubt` is its bound.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fluxperf.harness.significance import robust_spread
 Point = tuple[float, float]
 Processes = Sequence[Sequence[float]]
 
-#: Pairs of processes that a slope takes at least: those of two sides of four.
+#: Minimum number of pairs of processes for a slope: those of two sides of four.
 _FEWEST = 12
 
 #: Efficiency of the weighted median of slopes beside least squares, where residuals are normal: 3 / pi (Jaeckel 1972).
@@ -33,7 +33,7 @@ _EFFICIENCY = 3 / math.pi
 
 
 class AtOneClock(NamedTuple):
-    """Cycles of both sides by process, all at the mean clock, and the slope that was taken out; 0 if none was found."""
+    """Cycles of both sides by process, all at the mean clock, and the removed slope; 0 if none was found."""
 
     base: list[list[float]]
     head: list[list[float]]
@@ -41,13 +41,13 @@ class AtOneClock(NamedTuple):
 
 
 class Doubt(NamedTuple):
-    """A standard error of a difference of the sides, in logarithms (infinite if not known), and the most it can be."""
+    """Standard error of a difference of the sides, in logarithms (infinite if unknown), and its maximum."""
 
     error: float
     most: float
 
     def within(self, errors: float) -> float:
-        """Bound of it, by so many standard errors."""
+        """Its bound, for a number of standard errors."""
         return min(self.error * errors, self.most)
 
 
@@ -56,7 +56,7 @@ NONE = Doubt(0.0, 0.0)
 
 
 def at_one_clock(cycles: tuple[Processes, Processes], clocks_hz: tuple[Processes, Processes]) -> AtOneClock:
-    """Cycles of base and head brought to one clock; as they are where the clocks of some samples are not known.
+    """Cycles of base and head converted to one clock; unchanged if the clocks of some samples are not known.
 
     ``log cycles' = log cycles - s (log clock - mean log clock)``
 
@@ -82,10 +82,10 @@ def at_one_clock(cycles: tuple[Processes, Processes], clocks_hz: tuple[Processes
 def slope_of(cycles: tuple[Processes, Processes], clocks_hz: tuple[Processes, Processes]) -> float:
     """Slope of log cycles on log clock over the processes of each side, between 0 and 1.
 
-    The median of the slopes of all pairs of processes of one side, weighted by how far apart their clocks are: one
-    process that is unlike the others moves it little (Sen, "Estimates of the regression coefficient based on
-    Kendall's tau", Journal of the American Statistical Association 63, 1968; the weights are Jaeckel's, "Estimating
-    regression coefficients by minimizing the dispersion of the residuals", Annals of Mathematical Statistics 43, 1972).
+    The median of the slopes of all pairs of processes of one side, weighted by the distance of their clocks, so that an
+    unusual process has little influence (Sen, "Estimates of the regression coefficient based on Kendall's tau", Journal
+    of the American Statistical Association 63, 1968; the weights are Jaeckel's, "Estimating regression coefficients by
+    minimizing the dispersion of the residuals", Annals of Mathematical Statistics 43, 1972).
 
     Args:
         cycles: samples of base and of head, by process.
@@ -102,16 +102,16 @@ def slope_of(cycles: tuple[Processes, Processes], clocks_hz: tuple[Processes, Pr
 
 
 def doubt(cycles: tuple[Processes, Processes], clocks_hz: tuple[Processes, Processes], slope: float) -> Doubt:
-    """How far the sides' logarithms of cycles may be apart at one clock only because the slope is not known better.
+    """The error of the difference of the sides' log cycles at one clock that follows from the error of the slope.
 
     ``e |median over pairs of log clock of head - of base|``, with ``e`` the standard error of the slope, that of a
-    regression within each side: ``scale / sqrt(sum (x - mean x)^2)``. Clocks and residuals that are far from the others
-    are drawn in. Where no slope can be found, all of 0 to 1 may be true; where clocks are not known, nothing is said.
+    regression within each side: ``scale / sqrt(sum (x - mean x)^2)``. Outlying clocks and residuals are limited. If no
+    slope can be estimated, all values from 0 to 1 are possible. If clocks are not known, the result is no doubt.
 
     Args:
-        cycles: samples of base and of head, by process, as they came.
+        cycles: samples of base and of head, by process, as measured.
         clocks_hz: mean clock of the same samples.
-        slope: what was taken out.
+        slope: the removed slope.
     """
     if not all(_alike(*sides) for sides in zip(cycles, clocks_hz, strict=True)) or not all(cycles):
         return NONE
@@ -123,7 +123,7 @@ def doubt(cycles: tuple[Processes, Processes], clocks_hz: tuple[Processes, Proce
 
 
 def _standard_error(sides: Sequence[npt.NDArray[np.float64]], slope: float) -> float:
-    """Of the slope, by the points of each side [n, 2]; infinite where so few, or at one clock, tell none."""
+    """Standard error of the slope, from the points of each side [n, 2]; infinite if there are too few."""
     number = sum(map(len, sides)) - len(sides) - 1
     width = float(np.square(_drawn_in([side[:, 0] for side in sides])).sum())
     if sum(len(side) * (len(side) - 1) // 2 for side in sides) < _FEWEST or not width:
@@ -133,7 +133,7 @@ def _standard_error(sides: Sequence[npt.NDArray[np.float64]], slope: float) -> f
 
 
 def _drawn_in(sides: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
-    """Distances from the median of their side, those beyond three robust scales of all drawn in to those."""
+    """Distances from the median of their side, limited to three robust scales of all distances."""
     found = np.concatenate([side - np.median(side) for side in sides])
     most = 3 * robust_spread(found.tolist())
     return np.asarray(np.clip(found, -most, most), np.float64)

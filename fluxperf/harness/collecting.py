@@ -1,7 +1,7 @@
-"""Collecting: a table of measurements, each in processes of its own, becomes a folder of evidence of one commit.
+"""Collecting: a table of measurements, each in its own processes, becomes a folder of evidence of one commit.
 
-What lies in the folder is what is done: a part is not measured again, on whatever machine of the kind the next command
-runs. A process that ends is kept at once, so a command may be stopped at any moment.
+The folder contains the finished measurements. A part is not measured again, even if the next command runs on another
+machine of the same kind. The results of a process are saved when it ends, so a command can be stopped at any time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fluxperf.harness.parts import Head, Here, Key, Origin, Part, Step, Took, di
 from fluxperf.harness.records import Machine, Record, read_records
 from fluxperf.words import first_few
 
-#: Where records of single processes and latents lie until a part is done, and what each process took.
+#: Paths of records of single processes and latents until a part is complete, and of the seconds of each process.
 PROCESSES, SECONDS = "processes", "parts.ndjson"
 
 #: Name of what a running command has a lock on.
@@ -33,10 +33,10 @@ class Collection:
     """A folder of evidence.
 
     Args:
-        folder: where it lies.
+        folder: path of the folder.
         suite: name of the table; the records are in ``SUITE.jsonl``.
         parts: the table.
-        others: other folders of the kind, whose seconds are estimates here.
+        others: other folders of this kind, whose seconds are estimates here.
     """
 
     def __init__(self, folder: Path, suite: str, parts: Sequence[Part], others: Iterable[Path] = ()) -> None:
@@ -55,7 +55,8 @@ class Collection:
         asked = f"evidence {self._suite} -o {self.folder}"
         if here.commit is None:
             raise ConfigError(
-                f"{asked}: expected a commit that the evidence is of, found no checkout. Name it: FLUXPERF_COMMIT=..."
+                f"{asked}: expected a known commit for the evidence, found no checkout. Name the commit: "
+                "FLUXPERF_COMMIT=..."
             )
         for part in self.parts:
             path = self.folder / part.document
@@ -80,7 +81,7 @@ class Collection:
         return next((kind for _, (_, _, kind) in self._origins() if kind), "")
 
     def _origins(self) -> Iterator[tuple[str, Origin]]:
-        """Where evidence lies, and what it is of; ``None`` for what it does not say."""
+        """Paths of evidence, and its commit and machine; ``None`` for unknown ones."""
         files = [(self.file, _records(self.file))]
         files += [(path, self._read(path, part)) for part in self.parts if part.key for path in self._pieces(part)]
         for path, records in files:
@@ -92,7 +93,7 @@ class Collection:
                 yield str(self.folder / part.document), (head.commit, head.dirty, str(gpu) if gpu else None)
 
     def _head(self, part: Part) -> Head | None:
-        """Origin of a part's document, ``None`` where there is none that can be read."""
+        """Origin of a part's document; ``None`` if there is no readable one."""
         return head_in(self.folder / part.document)
 
     @contextmanager
@@ -113,7 +114,7 @@ class Collection:
             yield
 
     def lacking(self, part: Part) -> list[int]:
-        """Numbers of a part's processes that are not kept."""
+        """Numbers of a part's processes that are missing."""
         if part.key is None:
             return [] if self._head(part) is not None else [1]
         kept = max((_processes(record) for record in _records(self.file) if _is_of(record, part)), default=0)
@@ -123,23 +124,23 @@ class Collection:
         return numbers or [part.processes]  # all are there, but not merged, as `settle` does
 
     def missing(self, only: Callable[[Part], bool] = lambda part: True) -> list[Step]:
-        """Processes that are to be run, by round and in the table's order.
+        """Processes to run, by round and in the table's order.
 
         Args:
-            only: which parts; of others there is one process, if its latents are needed and not there.
+            only: selects parts. Of other parts one process is run if its latents are needed and missing.
         """
         lacking = {part.name: self.lacking(part) if only(part) else [] for part in self.parts}
         wanted = {part.needs for part in self.parts if lacking[part.name]} - {""}
         for part in self.parts:
             if part.makes in wanted and not self._latents(part.makes).exists():
-                lacking[part.name] = lacking[part.name] or [1]  # others need latents that did not come with the folder
+                lacking[part.name] = lacking[part.name] or [1]  # other parts need latents that are not in the folder
         steps = [Step(part, number) for part in self.parts for number in lacking[part.name]]
         return sorted(steps, key=lambda step: step.part.rounds[step.number - 1])
 
     def estimate(self, part: Part, kind: str) -> tuple[float, bool]:
         """Seconds of a process of a part, and whether such a process was measured on this kind of machine.
 
-        The longest that was measured stands: the first process of a machine compiles what others find.
+        The longest measured time counts: the first process on a machine compiles what later ones find.
         """
         known = [row.seconds for row in self._took if row.part == part.name and row.kind == kind]
         return (max(known), True) if known else (part.seconds, False)
@@ -224,7 +225,7 @@ class Collection:
                 raise RecordError(f"{problem}\nRemove {', '.join(map(str, pieces))} to measure {part.name} anew.")
 
     def _merge(self, part: Part, machine: Machine) -> str:
-        """Puts the merged records of a part's processes in the place of those of fewer of them."""
+        """Replaces the merged record of a part's earlier processes by one that includes the new process."""
         pieces = self._pieces(part)
         records = [self._read(path, part) for path in pieces]
         others = [path for path, rows in zip(pieces, records, strict=True) if rows[0].machine != machine]
@@ -237,7 +238,7 @@ class Collection:
             more = [one for one in merged if not any(_same(one, old) and _processes(old) > len(rows) for old in kept)]
             kept = [old for old in kept if not any(_same(one, old) for one in more)]
             write_whole(self.file, b"".join(msgspec.json.encode(one) + b"\n" for one in [*kept, *more]))
-        # What another machine of the kind had begun is begun anew here: a record is of one machine.
+        # Parts that another machine started are started again here: a record is of one machine.
         for path in others if len(rows) < part.processes else pieces:
             path.unlink()
         return ""
@@ -292,14 +293,15 @@ def collected(
 
     Args:
         collection: of the folder.
-        here: where this is.
-        steps: which, in their order.
-        budget_s: seconds; a process that would not fit into what is left is not begun, shorter ones that follow are.
-        take: runs one, and returns what went wrong.
+        here: current commit and machine.
+        steps: processes, in order.
+        budget_s: seconds; a process that would take longer than the remaining time is skipped, later shorter ones still
+            run.
+        take: runs one, and returns its problem.
         now: seconds of the host's clock.
 
     Yields:
-        Each step; seconds that it took, ``None`` if it was not begun; and what went wrong, or why it was not begun.
+        Each step; its seconds, ``None`` if it was not started; and its problem, or why it was not started.
     """
     began, failed = now(), set[str]()
     for step in steps:
@@ -332,7 +334,7 @@ def _records(path: Path) -> list[Record]:
     file = read_records(path)
     if file.problems:
         said = " ".join(first_few(file.problems, "damaged line"))
-        raise RecordError(f"{said} Evidence is not added to a damaged file: mend or remove it.")
+        raise RecordError(f"{said} Evidence is not added to a damaged file. Repair or remove it.")
     return file.records
 
 
@@ -353,7 +355,7 @@ def _processes(record: Record) -> int:
 
 
 def _took_in(folder: Path) -> list[Took]:
-    """Seconds that processes took, as a folder says; lines that cannot be read are skipped."""
+    """Seconds of processes, as stored in a folder. Unreadable lines are skipped."""
     path = folder / SECONDS
     rows = []
     for line in path.read_bytes().split(b"\n") if path.exists() else ():

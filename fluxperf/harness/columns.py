@@ -1,8 +1,8 @@
 """Columns: the points of any number of records, as arrays, a row for each record and metric.
 
-A point of its own costs microseconds and half a kilobyte, and a fleet has millions. So what rows share stands once
-(`Taken`, `Key`), their numbers are arrays, and a `Point` is made of a row only where somebody looks at it. What is
-noisy is summarized for many records at once.
+A point as an object costs microseconds and half a kilobyte, and a fleet has millions. So data that rows share is stored
+once (`Taken`, `Key`), numbers are in arrays, and a `Point` is created from a row only when it is accessed. Noisy
+metrics are summarized for many records at once.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from fluxperf.words import plural
 Floats = NDArray[np.float64]
 Places = NDArray[np.intp]
 
-#: Samples that wait to be summarized together: few enough to stay in a processor's cache.
+#: Samples that are collected and summarized together: few enough to fit in a processor's cache.
 _AT_ONCE = 10_000
 
 
 class Taken(NamedTuple):
-    """Fields that the points of one record, or of another tool's result, share. ``place`` in its file counts from 1."""
+    """Fields shared by the points of one record or of another tool's result. ``place``: position in its file from 1."""
 
     source: Literal["record", "asv"]
     commit: str | None
@@ -42,14 +42,14 @@ class Taken(NamedTuple):
 
     @property
     def where(self) -> str:
-        """Where the evidence lies, in words; "" where nobody said."""
+        """Path of the evidence as text; "" if unknown."""
         return f"{self.file}, record {self.place}" if self.place else self.file
 
 
 class Columns(NamedTuple):
-    """Rows of points: ``key`` and ``taken`` are places in ``keys`` and ``takens``; a missing number is NaN.
+    """Rows of points. ``key`` and ``taken`` are indices into ``keys`` and ``takens``; a missing number is NaN.
 
-    ``why`` is, by row, why a value is missing.
+    ``why`` has, by row, why a value is missing.
     """
 
     keys: list[Key]
@@ -64,7 +64,7 @@ class Columns(NamedTuple):
     why: dict[int, str]
 
     def point(self, row: int) -> Point:
-        """A row by itself."""
+        """A row as a point."""
         key, taken = self.keys[self.key[row]], self.takens[self.taken[row]]
         value, low, high, error = (
             None if math.isnan(one) else one
@@ -94,12 +94,12 @@ class Columns(NamedTuple):
         )
 
     def points(self) -> Iterator[Point]:
-        """Every row by itself, in order."""
+        """Every row as a point, in order."""
         return map(self.point, range(len(self.key)))
 
 
 class _Block(NamedTuple):
-    """Rows that were finished together."""
+    """Rows that were completed together."""
 
     key: NDArray[np.int32]
     taken: NDArray[np.int32]
@@ -120,9 +120,9 @@ class _Plan(NamedTuple):
 
 
 class Gathering:
-    """Takes records and points one by one, and gives their columns. What it was given before, it leaves out.
+    """Collects records and points one by one, and returns their columns. Duplicates are left out.
 
-    That is the one place where copies are told: of a record by the digest of its line, of a point by all that it says.
+    This is the only place that detects duplicates: of a record by the digest of its line, of a point by all its fields.
     """
 
     def __init__(self) -> None:
@@ -145,7 +145,7 @@ class Gathering:
         self._points: list[tuple[int, int, float, float, float, float, int]] = []
 
     def _new_records(self) -> None:
-        """Of records that wait: a plan for each, lists of samples, how many of them a metric has, and exact values."""
+        """Buffered records: a plan for each, lists of samples, numbers of samples by metric, and exact values."""
         self._waiting: list[_Plan] = []
         self._lists: list[list[float]] = []
         self._processes: list[int] = []
@@ -157,9 +157,9 @@ class Gathering:
 
         Args:
             record: any record.
-            file: where it lies, and ``place`` in it from 1, to be told with what is found.
-            digest: of its line; without one it is no copy of any.
-            origin: told apart from all others by this word; "" for none.
+            file: its file, and ``place`` the position in it from 1, for messages.
+            digest: of its line; without one it counts as unique.
+            origin: a word that distinguishes it from all others; "" for none.
         """
         if self._is_copy((origin, digest) if digest else None):
             return
@@ -202,7 +202,7 @@ class Gathering:
             self._finish_records()
 
     def add_point(self, point: Point) -> None:
-        """Adds a point as it is."""
+        """Adds a point unchanged."""
         if self._waiting:
             self._finish_records()
         environment = tuple(sorted(point.environment.items()))
@@ -221,14 +221,14 @@ class Gathering:
         self._points.append((key, taken, *numbers, point.samples))  # type: ignore[arg-type]
 
     def columns(self) -> Columns:
-        """All that was added, in its order."""
+        """All added points, in order."""
         self._finish_records()
         self._finish_points()
         blocks = self._blocks or [_block([], [], np.empty((5, 0)))]
         joined: dict[str, Any] = {
             name: np.concatenate([getattr(block, name) for block in blocks]) for name in _Block._fields
         }
-        self._blocks = [_Block(**joined)]  # the arrays are there once, however many there were
+        self._blocks = [_Block(**joined)]  # the arrays exist once, for any number of points
         return Columns(keys=list(self._keys), takens=self._takens, why=self._why, **joined)
 
     def _is_copy(self, identity: Hashable) -> bool:
@@ -295,7 +295,7 @@ def _block(keys: ArrayLike, takens: ArrayLike, numbers: Floats) -> _Block:
 
 
 def columns_of(points: Iterable[Point]) -> Columns:
-    """Columns of points that there are already."""
+    """Columns of existing points."""
     gathering = Gathering()
     for point in points:
         gathering.add_point(point)
@@ -310,10 +310,10 @@ def points_of(record: Record) -> Iterator[Point]:
 
 
 def medians(values: Floats, lengths: Places) -> Floats:
-    """Medians of parts of values that follow each other.
+    """Medians of consecutive parts of values.
 
     Args:
-        values: all parts, one behind the other.
+        values: all parts, concatenated.
         lengths: of each part, at least 1.
     """
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
@@ -330,11 +330,11 @@ def medians(values: Floats, lengths: Places) -> Floats:
 def _summaries(lists: Sequence[Sequence[float]], processes: Sequence[int]) -> Floats:
     """Medians, extremes, standard errors and numbers of samples of metrics: [5, metrics].
 
-    As `fluxperf.harness.stats` does for one: a median is that of the processes' medians.
+    As `fluxperf.harness.stats` does for one: the median of the processes' medians.
 
     Args:
         lists: samples of all processes of all metrics, none empty.
-        processes: how many of them each metric has.
+        processes: number of processes of each metric.
     """
     if not processes:
         return np.empty((5, 0))
@@ -347,7 +347,7 @@ def _summaries(lists: Sequence[Sequence[float]], processes: Sequence[int]) -> Fl
     squares = np.add.reduceat((of_process - np.repeat(mean, counts)) ** 2, first)
     known = (counts > 2) & (middle != 0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        # A median of n values has the error of their mean times the square root of half of pi, if they are normal.
+        # The standard error of a median of n normal values is that of their mean times the square root of half of pi.
         error = np.sqrt(math.pi / 2 / counts * squares / (counts - 1)) / np.abs(middle)
     return np.array(
         [
@@ -361,21 +361,21 @@ def _summaries(lists: Sequence[Sequence[float]], processes: Sequence[int]) -> Fl
 
 
 def name_of(machine: Machine) -> str:
-    """A name that tells machines apart: the one that a user gave, GPU and driver's major version, CPU and cores."""
+    """A name that distinguishes machines: the one given by the user, GPU and driver's major version, CPU and cores."""
     driver = f"driver {machine.driver.partition('.')[0]}" if machine.gpu and machine.driver else ""
     parts = (machine.name, machine.gpu, driver, machine.cpu or "unnamed CPU", plural(machine.cores, "core"))
     return ", ".join(part for part in parts if part)
 
 
 def _environment(machine: Machine) -> dict[str, str]:
-    """Versions on a machine that may change without the machine becoming another."""
+    """Versions on a machine that may change without making it another machine."""
     names = ("driver", "cuda", "cupy", "cudnn", "cpu", "python", "numpy", "os")
     values = {name: getattr(machine, name) for name in names}
     return {name: str(value) for name, value in values.items() if value is not None}
 
 
 def _workload(row: WorkloadRow) -> str:
-    """A workload's name; sizes of its own are said in full."""
+    """A workload's name, with all sizes if they are not those of the name."""
     if row.name != "custom":
         return row.name
     return f"{row.model} {row.height}x{row.width} t{row.text_tokens} s{row.steps} b{row.batch}"

@@ -1,4 +1,4 @@
-"""Records that any commit held: a folder of records over its whole history, files that are gone or changed too."""
+"""Records at any commit: a folder of records over its whole history, with deleted and changed files."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from fluxperf.words import first_few
 
 
 def committed_records(folder: Place, problems: list[str]) -> Iterator[tuple[Record, str, int, bytes]]:
-    """Every record that a file below a folder held at a commit of the checkout's, once each.
+    """Every record that a file below a folder had at a commit of the checkout, without duplicates.
 
     Args:
         folder: in a git checkout, with its whole history.
-        problems: gets a sentence for the first few lines that hold no record.
+        problems: receives a sentence for the first few lines without a record.
 
     Returns:
-        Records with the file's name and its content's, their place among its lines that are new, and the digest of the
-        line; oldest contents last.
+        Records with the names of the file and of its content, their position among its new lines, and the digest of the
+            line; oldest contents last.
 
     Raises:
         RecordError: there is no checkout.
@@ -40,7 +40,7 @@ def committed_records(folder: Place, problems: list[str]) -> Iterator[tuple[Reco
 
 
 def _contents(folder: Place) -> Iterator[tuple[str, bytes]]:
-    """Every content that a records file below a folder ever had, with a name that ``git show`` knows in it."""
+    """Every content that a records file below a folder ever had, with its name for ``git show``."""
     listed = _git(folder, "rev-list", "--objects", "HEAD", "--", ".").decode(errors="replace").splitlines()
     blobs = [(sha, path) for sha, _, path in (line.partition(" ") for line in listed) if path.endswith(".jsonl")]
     answer = _git(folder, "cat-file", "--batch", given="".join(f"{sha}\n" for sha, _ in blobs).encode())
@@ -59,6 +59,6 @@ def _git(folder: Place, *words: str, given: bytes = b"") -> bytes:
         said = getattr(error, "stderr", None) or b""
         told = said.decode(errors="replace").strip().splitlines()[:1] or [str(error)]
         raise RecordError(
-            f"history {folder} --committed: expected a folder in a git checkout with commits, got: {told[0]} "
-            "Leave --committed out, or name a folder of a checkout."
+            f"history {folder} --committed: expected a folder in a git checkout with commits, got: {told[0]} Leave "
+            "out --committed, or name a folder of a checkout."
         ) from error

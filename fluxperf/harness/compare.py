@@ -1,4 +1,4 @@
-"""Comparison of two sets of records: what may be compared, and a row for each metric of each rung."""
+"""Comparison of two sets of records: checks that they are comparable, and makes a row for each metric of each rung."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from fluxperf.harness.trust import doubts, mixed, remarks
 from fluxperf.harness.verdict import Judgement, Row, problem
 from fluxperf.harness.worked import witnesses, worked
 
-#: Machine fields that make another host, on which times are other ones.
+#: Fields of a machine that define the host. Times on other hosts differ.
 _HOST = ("cpu", "cores", "memory_bytes", "os", "python")
 
-#: Machine fields that a revision may bring along; they are named in notes.
+#: Fields of a machine that a revision may change. They are named in notes.
 _NOTED = ("cuda", "cupy", "cudnn", "numpy", "driver")
 
 
 class Difference(NamedTuple):
-    """Something that keeps two records from being compared."""
+    """A difference that makes two records incomparable."""
 
     reason: str
     what: str
@@ -39,21 +39,21 @@ class Difference(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """Rows, and notes on what differs without keeping the records apart."""
+    """Rows, and notes on differences that do not make the records incomparable."""
 
     rows: list[Row]
     notes: list[str]
 
 
 class How(NamedTuple):
-    """How sides are compared.
+    """Options of a comparison.
 
     Args:
         spreads: calibrated A/A scale by ``workload/rung/metric``, of this kind of machine.
-        looks: how often this comparison is made of growing data.
+        looks: number of times that this comparison is made on growing data.
         against_baseline: whether the base is a committed baseline.
         fixed: references that drift is judged against.
-        today: the day on which acceptances must hold; today if ``None``.
+        today: day on which acceptances must be valid; today if ``None``.
     """
 
     spreads: Mapping[str, float] = {}
@@ -64,7 +64,7 @@ class How(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """Records that are a fixed point, what it is called, and how far times may be from it."""
+    """Records of a fixed reference, its name, and the budget for the distance of times from it."""
 
     name: str
     budget: float
@@ -80,15 +80,15 @@ def compare(
 ) -> Compared:
     """Compares the records of two sides, rung by rung.
 
-    Records of a side that share workload, implementation and rung are processes of one measurement, in their order;
-    the ``i``-th process of one side is paired with the ``i``-th of the other.
+    Records of a side with the same workload, implementation and rung are processes of one measurement, in order. The
+    ``i``-th process of one side is paired with the ``i``-th of the other.
 
     Args:
         base: records before.
         head: records after.
         policy: what is gated, and how.
         spreads: calibrated A/A scale by ``workload/rung/metric``, of this kind of machine.
-        options: what else `How` has.
+        options: other fields of `How`.
     """
     how = How(spreads=spreads or {}, **options)
     before, after = _grouped(base), _grouped(head)
@@ -112,7 +112,7 @@ def compare(
 def _place(
     place: Place, base: list[Record], head: list[Record], policy: Policy, how: How, found: Compared
 ) -> tuple[list[Task], list[SlowTask]]:
-    """Adds the rows and notes of a rung, and returns what is to be judged of its times."""
+    """Adds the rows and notes of a rung, and returns its times that are to be judged."""
     refused = [
         _not_comparable(place, difference)
         for records, other in ((base, base[0]), (head, head[0]), ([head[0]], base[0]))
@@ -158,11 +158,11 @@ def _place(
 def _drift(
     place: Place, head: list[Record], rules: Mapping[str, Noisy], policy: Policy, how: How
 ) -> tuple[list[Row], list[str]]:
-    """Rows of a rung against references that it may be compared with, and notes of those that it may not."""
+    """Rows of a rung against references that are comparable with it, and notes about those that are not."""
     fixed, apart = [], []
     for reference in how.fixed:
         records = [record for record in reference.records if record_place(record) == place]
-        where = f"{place.workload}/{place.rung} is not held to the reference {reference.name}"
+        where = f"{place.workload}/{place.rung} is not compared with the reference {reference.name}"
         if not records:
             apart.append(f"{where}: it has no such rung")
         elif other := differences(records[0], head[0]):
@@ -176,10 +176,10 @@ def _drift(
 
 
 def differences(base: Record, head: Record, *, against_baseline: bool = False) -> list[Difference]:
-    """Reasons why two records of one rung cannot be compared: workload, way of running, settings, machine.
+    """Reasons why two records of one rung are not comparable: workload, way of running, settings, machine.
 
-    Driver class is the driver's major version. Host twins run on no GPU, and their counts are the same everywhere; so
-    are those of a committed baseline.
+    The driver class is the driver's major version. Host twins use no GPU, and their counts are the same everywhere; the
+    same holds for a committed baseline.
     """
     found = [
         Difference("other_workload", f"workload.{name}", str(old), str(new))
@@ -200,7 +200,7 @@ def differences(base: Record, head: Record, *, against_baseline: bool = False) -
     elif driver_class(base.machine) != driver_class(head.machine):
         found.append(Difference("other_driver", "driver class", driver_class(base.machine), driver_class(head.machine)))
     if base.ran_as != "twin" and not against_baseline:
-        # Machines that look alike are told apart by the names that their user gave them, where both have one.
+        # Machines of the same kind are distinguished by the names that users gave them, if both have one.
         named = ("name",) if base.machine.name and head.machine.name else ()
         found += [
             Difference("other_host", f"machine.{name}", str(old), str(new))
@@ -216,7 +216,7 @@ def driver_class(machine: Machine) -> str:
 
 
 def label(workload: WorkloadRow) -> str:
-    """How rows name a workload; one of its own sizes is told apart by them."""
+    """The name of a workload in rows. Other sizes than those of the name are included."""
     if workload.name != "custom":
         return workload.name
     return (
@@ -226,12 +226,12 @@ def label(workload: WorkloadRow) -> str:
 
 
 def record_place(record: Record) -> Place:
-    """Which rung of which workload a record is of; a peer's record has the peer's name, a memory budget is told."""
+    """The rung and workload of a record. A peer's record has the peer's name; a memory budget is included."""
     return Place(label(record.workload), variant(record))
 
 
 def samples_of(records: Sequence[Record], metric: str) -> list[list[float]]:
-    """Samples of a metric, such as ``times.denoise``, by process, of records of one rung in their order."""
+    """Samples of a metric, such as ``times.denoise``, by process, of records of one rung in order."""
     return [list(samples) for record in records for samples in metrics.samples_of(record, metric)]
 
 
@@ -246,7 +246,7 @@ def _not_judged(place: Place, rules: Mapping[str, Noisy], *, twins: bool) -> lis
     """Rows for times that are not judged: of twins, which have no cycles and no joules, and of instrumented runs."""
     says = "these are host twins, whose times are never gated."
     if not twins:
-        says = "NVTX ranges were pushed in the timed runs; expected unobserved ones. Measure without --nvtx."
+        says = "expected unobserved timed runs, but NVTX ranges were pushed in them. Measure without --nvtx."
     return [
         Row(
             workload=place.workload,
@@ -266,7 +266,7 @@ def _not_judged(place: Place, rules: Mapping[str, Noisy], *, twins: bool) -> lis
 def _declared(
     before: dict[Place, list[Record]], after: dict[Place, list[Record]], policy: Policy, day: datetime.date
 ) -> tuple[list[Row], dict[Place, list[Record]]]:
-    """Rows for rungs that the head's policy declares gone or renamed, and the base by the names that it has now."""
+    """Rows for rungs that the head's policy declares gone or renamed, and the base with the new names."""
     rows: list[Row] = []
     found = dict(before)
     for row in policy.declared:
@@ -301,17 +301,17 @@ def _said(place: Place, verdict: Judgement, reason: str, message: str) -> Row:
 def _missing(
     place: Place, before: list[Record] | None, after: list[Record] | None, policy: Policy, day: datetime.date
 ) -> Row:
-    """A rung that only one side has: new ones pass, one that is not there any more has to be declared."""
+    """Rows for a rung that only one side has. New ones pass; a missing one must be declared."""
     if before is None and after is not None:
-        return _said(place, "NEW", "new", "the base has no such rung; it is compared from the next change on.")
+        return _said(place, "NEW", "new", "the base has no such rung; comparisons start with the next change.")
     same = [row for row in policy.declared if Place(row.workload, row.rung) == place]
     other = [row for row in same if not row.date <= day <= row.end]
-    dates = f" The declaration that is there holds only from {other[-1].date} to {other[-1].end}." if other else ""
+    dates = f" The existing declaration is valid only from {other[-1].date} to {other[-1].end}." if other else ""
     return problem(
         "missing_record",
-        f"the head has no record of rung {place.rung!r} of {place.workload!r}, the base has one. Measure the same "
-        "rungs on both sides; if it was taken away or renamed, declare that in the policy ([[declared]] "
-        f"workload, rung, now, reason, author, date).{dates}",
+        f"expected a record of rung {place.rung!r} of {place.workload!r} in the head, as the base has one, found "
+        "none. Measure the same rungs on both sides; if it was removed or renamed, declare that in the policy "
+        f"([[declared]] workload, rung, now, reason, author, date).{dates}",
         workload=place.workload,
         rung=place.rung,
         metric="record",

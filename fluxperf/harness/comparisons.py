@@ -1,7 +1,7 @@
-"""A/A comparisons: one program on both sides of the gate, again and again, to see how often the gate would be wrong.
+"""A/A comparisons: one program on both sides of the gate, repeated, to find how often the gate would be wrong.
 
-Each comparison is judged once, by itself, with the margin of the policy and no calibration: it says SLOWER sooner than
-a gate that knows the machine. Medians of all processes are kept, so that spreads can be computed anew.
+Each comparison is judged once, separately, with the margin of the policy and no calibration, so it says SLOWER sooner
+than a gate with a calibration. Medians of all processes are stored, so that spreads can be computed again.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ class Medians(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One A/A comparison: what the gate says of it, and the medians by ``workload/rung/metric``.
+    """One A/A comparison: verdicts of the gate, and the medians by ``workload/rung/metric``.
 
-    ``rows`` has the noisy metrics, and whatever is no pass; ``counts`` counts all rows by their verdict. Cycles are at
-    one clock in ``medians``, by the ``slopes`` that were taken out, and as they came in ``uncorrected``. ``processes``
-    are those that took turns, where they stayed alive. ``planted`` are the cycles of work that followed each step of
-    the head (the base launched a kernel that does none); ``None`` where nothing was planted on either side.
+    ``rows`` has the noisy metrics, and all rows that do not pass; ``counts`` counts all rows by verdict. Cycles are at
+    one clock in ``medians``, with ``slopes`` removed; ``uncorrected`` has the measured ones. ``processes`` are those
+    that took turns, if they stayed alive. ``planted`` are the cycles of work added after each step of the head (the
+    base launched an empty kernel); ``None`` if nothing was planted on either side.
     """
 
     created_utc: str
@@ -72,10 +72,10 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One metric over all comparisons: how often which verdict, and spreads on the scale of logarithms.
+    """One metric over all comparisons: number of verdicts, and spreads of log ratios.
 
-    ``process_spread`` is the standard deviation of processes within a comparison; ``calibrated`` has the robust scale
-    of pairs, and the smallest change that the pairs of one comparison show.
+    ``process_spread`` is the standard deviation of processes within a comparison. ``calibrated`` has the robust scale
+    of pairs, and the smallest change that the pairs of one comparison detect.
     """
 
     verdicts: dict[str, int]
@@ -84,12 +84,12 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Comparisons(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A/A comparisons of one command on one kind of machine, by one set of rules.
+    """A/A comparisons of one command on one kind of machine, with one policy.
 
-    ``forked`` says how processes were started: forked from one that had imported everything, or each anew. ``alive``
-    is the number of processes of each side that stayed alive and took turns; 0 where each turn had a fresh one.
-    ``plants`` are shares of a step that were planted as work, in ``planted`` are those comparisons, by share.
-    ``chained`` says that each turn is in two comparisons (`fluxperf.harness.taking.Chain`).
+    ``forked`` is whether processes were forked from one that had imported everything. ``alive`` is the number of
+    processes of each side that stayed alive and took turns; 0 if each turn had a new process. ``plants`` are shares of
+    a step that were planted as work; ``planted`` has those comparisons, by share. ``chained`` is whether each turn is
+    in two comparisons (`fluxperf.harness.taking.Chain`).
     """
 
     schema: int = SCHEMA
@@ -110,13 +110,13 @@ class Comparisons(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     @property
     def few_processes(self) -> bool:
-        """Whether so few processes stayed alive and took all turns that they say little of others."""
+        """Whether too few processes stayed alive and took all turns to represent other processes."""
         processes = {name for one in self.comparisons for name in one.processes}
         return self.alive > 0 and len(processes) < 2 * pairs_needed(1, self.alpha)
 
     @property
     def alarms(self) -> int:
-        """Comparisons in which something is a regression, which can only be a false alarm."""
+        """Number of comparisons with a regression, which can only be a false alarm."""
         return sum(any(map(_alarm, found.rows)) for found in self.comparisons)
 
 
@@ -131,7 +131,7 @@ def begun(
     plants: Sequence[float] = (),
     chained: bool = False,
 ) -> Comparisons:
-    """No comparisons yet, of so many pairs of processes that run a command each."""
+    """An empty set of comparisons, for a number of pairs of processes that run a command each."""
     return Comparisons(
         command=list(command),
         forked=forked,
@@ -146,10 +146,10 @@ def begun(
 
 
 def continued(path: Path, wanted: Comparisons) -> Comparisons:
-    """The comparisons of a file, if they are those that are wanted; ``wanted`` where there is no such file.
+    """The comparisons of a file, if they match the wanted ones; ``wanted`` if there is no such file.
 
     Raises:
-        RecordError: the file has something else, or comparisons that were made in another way.
+        RecordError: the file contains something else, or comparisons with other settings.
     """
     if not path.exists():
         return wanted
@@ -158,8 +158,9 @@ def continued(path: Path, wanted: Comparisons) -> Comparisons:
         old, new = getattr(found, name), getattr(wanted, name)
         if old != new:
             raise RecordError(
-                f"{path}: its comparisons have {name} {msgspec.to_builtins(old)}, those that are asked for "
-                f"{msgspec.to_builtins(new)}. Comparisons of one file are made alike: choose another file."
+                f"{path}: expected comparisons with {name} {msgspec.to_builtins(new)}, but those in the file have "
+                f"{msgspec.to_builtins(old)}. Comparisons in one file must have the same settings. Choose another "
+                "file."
             )
     return found
 
@@ -168,23 +169,24 @@ def read_comparisons(path: Path) -> Comparisons:
     """Comparisons of a file.
 
     Raises:
-        RecordError: it cannot be read, or has something else.
+        RecordError: it cannot be read, or contains something else.
     """
     try:
         return msgspec.json.decode(path.read_bytes(), type=Comparisons)
     except OSError as error:
         raise RecordError(
-            f"{path}: cannot be read ({error.strerror}). Write it: fluxperf gate calibrate -o FILE."
+            f"{path}: cannot be read ({error.strerror}). Expected a file of comparisons. Write one: fluxperf gate "
+            "calibrate -o FILE."
         ) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecordError(
-            f"{path}: expected comparisons that `fluxperf gate calibrate -o` wrote, got something else "
+            f"{path}: expected comparisons from `fluxperf gate calibrate -o`, got something else "
             f"({reason(error)}). Choose another file."
         ) from error
 
 
 def write(path: Path, found: Comparisons) -> None:
-    """Replaces the file whole.
+    """Replaces the file as a whole.
 
     Raises:
         RecordError: it cannot be written.
@@ -201,21 +203,22 @@ def again(
     on_pair: Callable[[int, int], None] = lambda comparison, pair: None,
     now: Callable[[], float] = time.monotonic,
 ) -> Iterator[Comparisons]:
-    """Makes comparisons, and yields all that there are after each.
+    """Makes comparisons, and yields all existing ones after each.
 
-    The first process of each side is a warm-up and not counted: it finds a cool machine and empty caches.
+    The first process of each side is a warm-up and not counted: it starts with a cool machine and empty caches.
 
     Args:
-        runner: measures a side, in a fresh process or in one that stays alive; both sides are the same program.
-        before: comparisons so far.
-        policy: by which a comparison is judged.
+        runner: measures a side, in a new process or in one that stays alive; both sides are the same program.
+        before: earlier comparisons.
+        policy: policy of the judge.
         number: of comparisons to make.
-        time_limit_s: after the first, none is begun that would end later than this, were it as slow as the slowest.
-        on_pair: told the number of the comparison, from 1, and the pairs that it has, from 0.
+        time_limit_s: after the first comparison, none is started that would end later if it took as long as the
+            slowest.
+        on_pair: called with the number of the comparison, from 1, and its number of pairs, from 0.
         now: seconds of a clock.
 
     Raises:
-        FluxperfError: a process failed; or the two sides cannot be compared; or this is another machine.
+        FluxperfError: a process failed, the two sides are not comparable, or this is another machine.
     """
     start = now()
     warm = [*runner.measure("base"), *runner.measure("head")]
@@ -246,10 +249,10 @@ def again(
 
 
 def added(before: Comparisons, measured: AA, policy: Policy) -> Comparisons:
-    """The comparisons with one more, and what follows from all of them.
+    """The comparisons with one more, and the results that follow from all of them.
 
     Raises:
-        RecordError: the two sides cannot be compared, or a metric has no usable samples.
+        RecordError: the two sides are not comparable, or a metric has no usable samples.
     """
     comparison = judged(measured, policy, 0 if before.plants else None)
     found = msgspec.structs.replace(before, comparisons=[*before.comparisons, comparison])
@@ -258,10 +261,10 @@ def added(before: Comparisons, measured: AA, policy: Policy) -> Comparisons:
 
 
 def judged(measured: AA, policy: Policy, planted: int | None = None) -> Comparison:
-    """One comparison, judged by itself.
+    """One comparison, judged separately.
 
     Raises:
-        RecordError: the two sides cannot be compared, or a metric has no usable samples.
+        RecordError: the two sides are not comparable, or a metric has no usable samples.
     """
     medians, uncorrected, slopes = _medians(measured, policy)
     verdict = conclude(compare(measured.base, measured.head, policy).rows, base="A", head="A", made=made())
@@ -294,9 +297,9 @@ def in_words(found: Comparisons) -> Iterator[str]:
         least = f"{row.detectable:.2%}" if row.detectable is not None else "no change"
         verdicts = ", ".join(f"{count} {verdict}" for verdict, count in metric.verdicts.items())
         yield (
-            f"{name}: A/A spread {row.spread:.2%} of {plural(row.measured, 'pair')} "
-            f"(processes {metric.process_spread:.2%}); "
-            f"{plural(row.pairs, 'pair shows', 'pairs show')} {least} with power {row.power:.0%}. {verdicts}."
+            f"{name}: A/A spread {row.spread:.2%} of {plural(row.measured, 'pair')} (processes "
+            f"{metric.process_spread:.2%}); {plural(row.pairs, 'pair shows', 'pairs show')} {least} with power "
+            f"{row.power:.0%}. {verdicts}."
         )
     for share, made_so in found.planted.items():
         slower = sum(any(map(_alarm, one.rows)) for one in made_so)
@@ -305,7 +308,7 @@ def in_words(found: Comparisons) -> Iterator[str]:
         processes = {name for one in found.comparisons for name in one.processes}
         yield f"turns of {plural(len(processes), 'process', 'processes')} that stayed alive."
     if found.chained:
-        yield "each turn is in two comparisons, with the turn before it and with the one after."
+        yield "each turn is in two comparisons: with the turn before it and with the one after it."
     alarms = f"{found.alarms} with a regression, a false alarm" if found.alarms else "nothing SLOWER"
     yield f"{plural(number, 'comparison')} of {plural(found.pairs, 'pair')}: {alarms}."
     if said := too_few(found):
@@ -313,25 +316,25 @@ def in_words(found: Comparisons) -> Iterator[str]:
 
 
 def too_few(found: Comparisons) -> str:
-    """Advice, if so many pairs can show nothing at the level of the test; else ""."""
+    """Advice if this number of pairs cannot detect anything at the level of the test; else ""."""
     needed = pairs_needed(1, found.alpha)
     if found.pairs >= needed:
         return ""
     return (
-        f"{plural(found.pairs, 'pair')} can show no change, however large: alpha {found.alpha:g} takes at least "
-        f"{needed}. Calibrate with --pairs {needed} or more."
+        f"{plural(found.pairs, 'pair')} cannot detect any change: alpha {found.alpha:g} needs at least {needed}. "
+        f"Calibrate with --pairs {needed} or more."
     )
 
 
 def _alarm(row: Row) -> bool:
-    """Whether a row is a regression, even one that somebody accepted: that was of a change, and here is none."""
+    """Whether a row is a regression, even an accepted one: an acceptance is for a change, and here is none."""
     return row.outcome == "regression" or bool(row.accepted)
 
 
 def _medians(measured: AA, policy: Policy) -> tuple[dict[str, Medians], dict[str, Medians], dict[str, float]]:
     """Medians of the processes of both sides, by ``workload/rung/metric``, of every noisy metric of the policy.
 
-    Then those of cycles as they came, and the slopes that were taken out of them.
+    Then the medians of cycles as measured, and the slopes that were removed from them.
     """
     found, came, slopes = {}, {}, {}
     for place in dict.fromkeys(record_place(record) for record in measured.base):
@@ -343,7 +346,7 @@ def _medians(measured: AA, policy: Policy) -> tuple[dict[str, Medians], dict[str
         ]
         before = {task.metric: task for task in tasks}
         for task in worked(tasks, *sides):
-            logarithms(task)  # complains of samples that are none
+            logarithms(task)  # raises an error for unusable samples
             name = f"{place.workload}/{place.rung}/{task.metric}"
             found[name] = _medians_of(task)
             if task.metric.startswith("cycles."):

@@ -1,4 +1,4 @@
-"""The state of the machine while both sides were measured: pairs that show a change of it, and not of the program."""
+"""The state of the machine during both sides: finds pairs that show a change of the machine instead of the program."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import NamedTuple
 from fluxperf.harness.metrics import samples_of
 from fluxperf.harness.records import ClockReading, Conditions, Record, SamplingRow
 
-#: Reasons for low clocks that are the machine's fault. The power cap itself is normal.
+#: Reasons for low clocks that are faults of the machine. The power cap itself is normal.
 HELD = ("hardware slowdown", "software thermal slowdown", "hardware thermal slowdown", "power brake")
 
-#: Reasons that somebody set.
+#: Reasons that a user can set.
 SET = ("application clocks", "sync boost", "display clocks")
 
-#: A clock that differs by more than this within a pair, without the power cap, is the machine's fault.
+#: If clocks within a pair differ by more than this without the power cap, it is a fault of the machine.
 CLOCK = 0.05
 
-#: Of so many pairs left out, the others are no fair sample either.
+#: If this share of pairs is left out, the others are not a fair sample either.
 MOST_LEFT_OUT = 0.5
 
 
@@ -30,13 +30,13 @@ class State(NamedTuple):
 
     @property
     def busy(self) -> list[ClockReading]:
-        """Readings of a card at work."""
+        """Readings while the GPU was working."""
         readings = self.conditions.readings if self.conditions else []
         return [reading for reading in readings if "idle" not in (reading.reasons or [])]
 
     @property
     def reasons(self) -> set[str]:
-        """Why its clocks were low."""
+        """Reasons for low clocks."""
         return {reason for reading in self.busy for reason in reading.reasons or []}
 
     @property
@@ -53,14 +53,14 @@ class State(NamedTuple):
 
     @property
     def in_words(self) -> str:
-        """Clock and temperature."""
+        """Clock and temperature as text."""
         hottest = max((reading.temperature_c for reading in self.busy if reading.temperature_c), default=None)
         said = [f"{self.clock:g} MHz" if self.clock else "", f"{hottest} C" if hottest else ""]
         return ", ".join(part for part in said if part) or "no reading"
 
 
 def states(records: Sequence[Record], metric: str) -> list[State]:
-    """The state of each process that has samples of a metric, in their order."""
+    """The state of each process that has samples of a metric, in order."""
     found = []
     for record in records:
         for index in range(len(samples_of(record, metric))):
@@ -71,7 +71,7 @@ def states(records: Sequence[Record], metric: str) -> list[State]:
 
 
 def distinct(base: Sequence[State], head: Sequence[State]) -> int:
-    """Processes of a side, the fewer of both, where some took several turns; 0 where each turn had its own."""
+    """Number of processes of the side with fewer, if some took several turns; 0 if each turn had its own process."""
     fewest = 0
     for side in (base, head):
         known = [state.sampling.process if state.sampling else None for state in side]
@@ -82,7 +82,7 @@ def distinct(base: Sequence[State], head: Sequence[State]) -> int:
 
 
 def left_out(base: Sequence[State], head: Sequence[State]) -> dict[int, str]:
-    """Pairs, by number, that say nothing of the program, and why; all of them where too few others are left."""
+    """Pairs, by number, that say nothing about the program, with the reason; all pairs if too few others are left."""
     found = {}
     number = min(len(base), len(head))
     for index, (before, after) in enumerate(zip(base, head, strict=False)):
@@ -99,23 +99,23 @@ def _said(base: State, head: State) -> str:
     for side, state in (("base", base), ("head", head)):
         if state.sampling is not None and state.sampling.settled is False:
             return f"the {side} had not settled when its samples began"
-    for reasons, words in ((HELD, "was held down"), (SET, "had its clock set")):
+    for reasons, words in ((HELD, "was throttled"), (SET, "had a fixed clock")):
         before, after = (state.reasons.intersection(reasons) for state in (base, head))
         if before != after:
             side, state, more = ("base", base, before - after) if before - after else ("head", head, after - before)
-            return f"the card {words} on the {side} only: {', '.join(sorted(more))} ({state.in_words})"
+            return f"the GPU {words} on the {side} only: {', '.join(sorted(more))} ({state.in_words})"
     if base.clock and head.clock:
         side, low, high = ("base", base, head) if base.clock < head.clock else ("head", head, base)
         if (low.clock or 0) < (1 - CLOCK) * (high.clock or 0) and "power cap" not in low.reasons:
             return f"the clock was lower on the {side} without the power cap: {low.clock:g} and {high.clock:g} MHz"
     old, new = base.memory_clock, head.memory_clock
-    if old and new and min(old, new) < (1 - CLOCK) * max(old, new):  # the power cap does not move it
-        return f"the memory had another clock: {old:g} MHz on the base, {new:g} MHz on the head"
+    if old and new and min(old, new) < (1 - CLOCK) * max(old, new):  # the power cap does not change the memory clock
+        return f"the memory clock differed: {old:g} MHz on the base, {new:g} MHz on the head"
     return ""
 
 
 def other_limits(base: Sequence[State], head: Sequence[State]) -> tuple[str, str, str] | None:
-    """A limit of the card that differs between the sides: what it is, and its values; ``None`` if none does."""
+    """A limit of the GPU that differs between the sides, with its values; ``None`` if there is none."""
     for name, what in (("power_limit_w", "power limit in W"), ("sm_highest_mhz", "highest clock in MHz")):
         sides = [
             sorted({getattr(state.conditions, name) for state in side if state.conditions} - {None})

@@ -1,8 +1,8 @@
 """Contradictions: numbers of one record that cannot all be true, so that not all of them were measured.
 
-Each bound is what physics or the way of measuring allows, with room for what clocks and meters are off by: nothing here
-is a matter of statistics. What agrees with itself may still be made up. Seconds of ops and blocks are not held to those
-of a step: they come from observed runs, which are slower.
+Each bound follows from physics or from the method of measurement, with a tolerance for the error of clocks and meters;
+none is statistical. Consistent numbers may still be invented. Seconds of ops and blocks are not compared with those of
+a step: they come from observed runs, which are slower.
 """
 
 from __future__ import annotations
@@ -16,39 +16,39 @@ from fluxperf.harness.facts.ceilings import MEMORY, PUBLISHED
 from fluxperf.harness.facts.work import outer
 from fluxperf.harness.records import Record
 
-#: Share by which steps may be longer than their generation: both end at the same marks. The cycles of two H200 were off
+#: Share by which steps may be longer than their generation: both end at the same marks. The cycles of two H200 differed
 #: by 0.013 % (medians over the multiprocessors do not add up exactly), seconds by nothing.
 _SUM = 1e-3
 
-#: Share, and seconds, by which cycles over their clock may be off from seconds: cycles and events are not read at one
-#: moment. 0.27 % were seen, of a generation on a card that rested.
+#: Tolerance, as a share and in seconds, of cycles divided by their clock against seconds: cycles and events are not
+#: read at the same moment. 0.27 % was seen, for a generation on an idle GPU.
 _CLOCK, _CLOCK_S = 0.01, 50e-6
 
-#: A process's sum may be off by more: a program that shares the card may come in between the two readings.
+#: The sum of a process may differ by more: another program on the GPU may run between the two readings.
 _CLOCK_SUM = 0.03
 
-#: A card's clock is no higher than its highest, by this factor for what readings are off by.
+#: Factor of tolerance by which a clock may exceed the GPU's maximum.
 _HIGHEST = 1.02
 
-#: Share by which joules of a metric may be off from those of the window that they are of.
+#: Tolerance, as a share, of the joules of a metric against those of their window.
 _SHARE = 1e-3
 
-#: A card's mean power is no higher than so many times its limit, which short peaks exceed.
+#: Maximum mean power as a multiple of the GPU's limit, which short peaks exceed.
 _POWER = 1.5
 
-#: A card's published peak may be exceeded by this factor, at clocks above the one that it was stated at.
+#: Factor by which the published peak of a GPU may be exceeded, at clocks above the one of the publication.
 _BOOST = 1.25
 
 
 class Contradiction(NamedTuple):
-    """The metric that cannot be true beside the others, and a sentence that says why."""
+    """A metric that contradicts others, and a sentence with the reason."""
 
     metric: str
     text: str
 
 
 def contradictions(record: Record) -> Iterator[Contradiction]:
-    """Those of a record; the first process that contradicts itself stands for all of a metric.
+    """Contradictions of a record. For each metric the first process that contradicts itself is reported.
 
     Args:
         record: any record, of one process or several.
@@ -61,28 +61,28 @@ def contradictions(record: Record) -> Iterator[Contradiction]:
 
 
 def steps_of_a_generation(record: Record) -> set[float]:
-    """How many samples of a step its processes have for one of a generation; all alike, as they were measured."""
+    """Numbers of samples of a step for one of a generation, by process, as measured."""
     pairs = zip(record.times_s.get("denoise", []), record.times_s.get("step", []), strict=False)
     return {len(steps) / len(whole) for whole, steps in pairs if whole and steps}
 
 
 def _longer_than_the_whole(record: Record) -> Iterator[Contradiction]:
-    """Steps that last longer, or take more cycles, than the generations that they are parts of."""
+    """Steps that last longer, or take more cycles, than the generations that contain them."""
     for name, samples, unit in (("times", record.times_s, "seconds"), ("cycles", record.cycles, "cycles")):
         pairs = zip(samples.get("denoise", []), samples.get("step", []), strict=False)
         for number, (whole, steps) in enumerate(pairs, start=1):
             if said := _excess(whole, steps, _generations(record, whole, steps)):
                 index, total, value = said
                 text = (
-                    f"process {number}: the steps of generation {index + 1} add up to {total:.6g} {unit}, all of it "
-                    f"to {value:.6g}. A part cannot be more than the whole."
+                    f"process {number}: the steps of generation {index + 1} add up to {total:.6g} {unit}, but the "
+                    f"whole generation to {value:.6g}. Parts cannot exceed the whole."
                 )
                 yield Contradiction(f"{name}.step", text)
                 break
 
 
 def _excess(whole: Sequence[float], steps: Sequence[float], made: int) -> tuple[int, float, float] | None:
-    """The first generation that is shorter than its steps: its number, their sum, and it; ``None`` if none is."""
+    """The first generation that is shorter than its steps: its number, their sum, its value; ``None`` if none is."""
     count = len(steps) // len(whole) if made else 0
     for index, value in enumerate(whole if made else []):
         total = math.fsum(steps[index * count : (index + 1) * count]) / made
@@ -92,13 +92,13 @@ def _excess(whole: Sequence[float], steps: Sequence[float], made: int) -> tuple[
 
 
 def _generations(record: Record, whole: Sequence[float], steps: Sequence[float]) -> int:
-    """Generations that one sample stands for; 0 where the samples of steps are not those of the generations."""
+    """Generations per sample; 0 if the samples of steps do not belong to those of generations."""
     all_steps = len(whole) * record.workload.steps
     return 0 if not all_steps or len(steps) % all_steps else len(steps) // all_steps
 
 
 def _other_clocks(record: Record) -> Iterator[Contradiction]:
-    """Cycles that at their own clock last another time than the seconds beside them."""
+    """Cycles whose duration at their own clock differs from the seconds beside them."""
     for key, processes in record.cycles.items():
         seconds, clocks = record.times_s.get(key, []), record.clock_hz.get(key, [])
         for number, cycles in enumerate(processes, start=1):
@@ -107,8 +107,8 @@ def _other_clocks(record: Record) -> Iterator[Contradiction]:
             beside = [side[number - 1] if number <= len(side) else [] for side in (seconds, clocks)]
             if any(len(samples) != len(cycles) for samples in beside):
                 text = (
-                    f"process {number}: expected a clock and seconds of each of {len(cycles)} samples, got "
-                    f"{len(beside[1])} and {len(beside[0])}. All three are read at once."
+                    f"process {number}: expected a clock and seconds for each of {len(cycles)} samples, got "
+                    f"{len(beside[1])} and {len(beside[0])}. All three are read together."
                 )
                 yield Contradiction(f"cycles.{key}", text)
                 break
@@ -119,31 +119,31 @@ def _other_clocks(record: Record) -> Iterator[Contradiction]:
 
 
 def _too_high(record: Record, process: int, clocks_hz: Sequence[float]) -> str:
-    """Why a clock is none of the card; "" where it may be."""
+    """Why a clock is impossible for the GPU; "" if it is possible."""
     conditions = record.conditions or []
     highest = conditions[process].sm_highest_mhz if process < len(conditions) else None
     if not highest or max(clocks_hz) <= _HIGHEST * highest * 1e6:
         return ""
-    return f"its clock is {max(clocks_hz) / 1e6:.6g} MHz, and the card's highest is {highest} MHz."
+    return f"its clock is {max(clocks_hz) / 1e6:.6g} MHz, but the GPU's maximum is {highest} MHz."
 
 
 def _off(cycles: Sequence[float], clocks_hz: Sequence[float], seconds: Sequence[float]) -> str:
-    """Why cycles, their clock and seconds are not of the same work; "" where they may be."""
+    """Why cycles, their clock and seconds are not of the same work; "" if they may be."""
     if not all(0 < value < math.inf for samples in (cycles, clocks_hz, seconds) for value in samples):
-        return ""  # said elsewhere
+        return ""  # reported elsewhere
     by_clock = [count / clock for count, clock in zip(cycles, clocks_hz, strict=True)]
     apart = median(abs(said - time) for said, time in zip(by_clock, seconds, strict=True))
     middle, sums = median(seconds), (math.fsum(by_clock), math.fsum(seconds))
     if apart <= _CLOCK * middle + _CLOCK_S and abs(sums[0] - sums[1]) <= _CLOCK_SUM * sums[1] + _CLOCK_S:
         return ""
     return (
-        f"its cycles at its clock last {sums[0] / len(cycles):.6g} s, and {sums[1] / len(seconds):.6g} s were "
+        f"its cycles at its clock last {sums[0] / len(cycles):.6g} s, but {sums[1] / len(seconds):.6g} s were "
         "measured. They are not of the same work."
     )
 
 
 def _other_joules(record: Record) -> Iterator[Contradiction]:
-    """Joules that are no share of the window that they were measured in, or more than the card can use."""
+    """Joules that do not fit their window, or exceed the possible power of the GPU."""
     for key, processes in record.energy_j.items():
         for number, joules in enumerate(processes, start=1):
             conditions = record.conditions or []
@@ -155,19 +155,19 @@ def _other_joules(record: Record) -> Iterator[Contradiction]:
             said, limit_w = joules[0] * made, state.power_limit_w
             why = ""
             if made and abs(said - energy.counter_j) > _SHARE * energy.counter_j:
-                why = f"{made} of {joules[0]:.6g} J are {said:.6g} J, and its window has {energy.counter_j:.6g} J"
+                why = f"{made} of {joules[0]:.6g} J are {said:.6g} J, but its window has {energy.counter_j:.6g} J"
             elif busy_s > energy.window_s * (1 + _SUM):
-                why = f"its window lasts {energy.window_s:.6g} s, and its samples {busy_s:.6g} s"
+                why = f"its window lasts {energy.window_s:.6g} s, but its samples {busy_s:.6g} s"
             elif limit_w and energy.counter_j > _POWER * limit_w * energy.window_s:
                 watts = energy.counter_j / energy.window_s
-                why = f"its joules are {watts:.4g} W, on a card with a limit of {limit_w:g} W"
+                why = f"its joules mean {watts:.4g} W, on a GPU with a limit of {limit_w:g} W"
             if why:
                 yield Contradiction(f"energy.{key}", f"process {number}: {why}.")
                 break
 
 
 def _made(record: Record, key: str, process: int) -> tuple[int, float]:
-    """How many of what a metric is of a process's window had, 0 where nobody knows, and seconds that they took."""
+    """Number of units of a metric in a process's window, 0 if unknown, and their seconds."""
     samples, steps = (
         found[process] if process < len(found := record.times_s.get(name, [])) else [] for name in (key, "step")
     )
@@ -178,7 +178,7 @@ def _made(record: Record, key: str, process: int) -> tuple[int, float]:
 
 
 def _too_quick(record: Record) -> Iterator[Contradiction]:
-    """Steps that are too short for the operations that their ops do, on a card whose peak is published."""
+    """Steps that are too short for the operations of their ops, on a GPU with a published peak."""
     gpu, flops = record.machine.gpu, sum(row.flops for row in outer(record.ops))
     peak = max((known.rate for known in PUBLISHED if known.gpu == gpu and known.what != MEMORY), default=0.0)
     if not peak or not flops:
@@ -187,17 +187,17 @@ def _too_quick(record: Record) -> Iterator[Contradiction]:
     for number, samples in enumerate(record.times_s.get("step", []), start=1):
         if samples and 0 < median(samples) < least_s:
             text = (
-                f"process {number}: a step takes {median(samples):.4g} s, and a {gpu} needs {least_s:.4g} s at "
-                f"least for its {flops:.4g} operations. They are not done in each step."
+                f"process {number}: a step takes {median(samples):.4g} s, but a {gpu} needs at least {least_s:.4g} "
+                f"s for its {flops:.4g} operations. They are not done in each step."
             )
             yield Contradiction("times.step", text)
             return
 
 
 def _too_small(record: Record) -> Iterator[Contradiction]:
-    """A peak of memory that one op's operands do not fit in; each is read and written at most."""
+    """A peak of memory that is smaller than the operands of one op, each counted once."""
     peak = record.totals.peak_bytes
     largest = max(((row.bytes / row.count / 2, row.op) for row in record.ops if row.count), default=(0.0, ""))
     if peak and peak < largest[0]:
-        text = f"at most {peak} bytes were in use, and operands of one {largest[1]!r} alone have {largest[0]:.0f}."
+        text = f"at most {peak} bytes were in use, but the operands of one {largest[1]!r} alone have {largest[0]:.0f}."
         yield Contradiction("totals.peak_bytes", text)

@@ -1,4 +1,4 @@
-"""Courses: points brought into series, one row for each commit, in the order of the commits."""
+"""Courses: points grouped into series, one row for each commit, in the order of the commits."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from fluxperf.harness.columns import Columns, Floats, Places, Taken, medians
 
 
 def courses(columns: Columns, rows: Places, known: Mapping[str, int]) -> tuple[Columns, NDArray[np.bool_]]:
-    """Rows of each series together, one for each commit, in their order; and which series are in order of time.
+    """Rows of each series together, one per commit, in order; and which series are ordered by time.
 
-    What was measured without a commit, or on changed files, stays by itself. Several measurements of a commit are one
-    row, the latest: with the median of the values that are there, but of counts that differ the latest stands. A series
-    is in the order of the commits where all of them are known, else in that of dates.
+    Measurements without a commit, or of changed files, stay separate. Several measurements of a commit become one row,
+    the latest, with the median of the values; for counts that differ, the latest value. A series is in the order of the
+    commits if all are known, otherwise in the order of dates.
 
     Args:
         columns: points in any order.
-        rows: those that are wanted.
+        rows: the wanted rows.
         known: position of each commit.
     """
     key, taken = columns.key[rows], columns.taken[rows]
     commit, date, position, dirty = (column[taken] for column in _whens(columns.takens, known))
     here = ~np.isnan(columns.value[rows])
-    # Within a commit the one that stands comes last: the latest that has a value, of several the first.
+    # Within a commit the representative row comes last: the latest with a value, of several equal ones the first.
     order = np.lexsort((-rows, date, here, commit, key))
     ends = np.flatnonzero(np.append((np.diff(key[order]) != 0) | (np.diff(commit[order]) != 0), True))
     starts = np.concatenate([[0], ends[:-1] + 1]) if len(ends) else ends
@@ -48,7 +48,7 @@ def courses(columns: Columns, rows: Places, known: Mapping[str, int]) -> tuple[C
 
 
 def _whens(takens: Sequence[Taken], known: Mapping[str, int]) -> NDArray[np.int32]:
-    """Rows [4, takens]: commit as a number, rank of the date, place among known commits or -1, whether changed."""
+    """Rows [4, takens]: commit as a number, rank of the date, position among known commits or -1, whether changed."""
     dates = {date: rank for rank, date in enumerate(sorted({one.date_utc for one in takens}))}
     commits: dict[tuple[str | None, bool, str], int] = {}
     table = [
@@ -68,7 +68,7 @@ def _whens(takens: Sequence[Taken], known: Mapping[str, int]) -> NDArray[np.int3
 def _merged(
     columns: Columns, rows: Places, here: NDArray[np.bool_], starts: Places, ends: Places
 ) -> tuple[Floats, Floats, Floats, Floats]:
-    """Values, bounds and samples of the rows that stand for groups; ``here`` tells values, which come last in each."""
+    """Values, bounds and samples of the rows that represent groups. ``here`` marks values, which come last in each."""
     stands = rows[ends]
     value, low, high = columns.value[stands], columns.low[stands], columns.high[stands]
     samples = columns.samples[stands].astype(float)

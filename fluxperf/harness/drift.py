@@ -1,4 +1,4 @@
-"""Drift: head against a fixed point, so that many small changes do not pass one by one."""
+"""Drift: compares the head with a fixed reference, so that many small changes cannot pass one by one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fluxperf.harness.verdict import Outcome, Row
 
 
 class Fixed(NamedTuple):
-    """Medians of processes of a reference by ``workload/rung/metric``, what it is called, and the budget from it."""
+    """Medians of a reference's processes by ``workload/rung/metric``, its name, and the budget."""
 
     name: str
     budget: float
@@ -22,15 +22,15 @@ class Fixed(NamedTuple):
 
 
 def drifted(place: Place, head: Mapping[str, Processes], fixed: Sequence[Fixed], confidence: float) -> list[Row]:
-    """A row for each time of a rung that a reference has, too.
+    """A row for each time of a rung that a reference also has.
 
-    The head is beyond its budget where all of the interval of its median is; the reference was measured at another
-    time, so its own noise is part of the budget.
+    The head exceeds its budget if the whole interval of its median does. The reference was measured at another time, so
+    its noise is part of the budget.
 
     Args:
         place: the rung.
         head: samples by metric and process.
-        fixed: references that may be compared with it.
+        fixed: references that are comparable with it.
         confidence: of the interval.
     """
     rows = []

@@ -1,4 +1,4 @@
-"""Exact metrics of a record, and their comparison: any change is a fact."""
+"""Exact metrics of a record, and their comparison: every change is real."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Content = Number | str | None
 
 
 class Place(NamedTuple):
-    """Which rung of which workload, as rows name it."""
+    """The rung and workload of a row."""
 
     workload: str
     rung: str
 
 
 class Value(NamedTuple):
-    """An exact metric's value, the family that the policy knows it by, its unit, words for it, and what is worse."""
+    """An exact metric's value, its family in the policy, its unit, its name as text, and the worse direction."""
 
     value: Content
     family: str
@@ -36,9 +36,9 @@ class Value(NamedTuple):
 
 
 def exact_values(record: Record) -> dict[str, Value]:
-    """Every exact metric of a record, by name: those of the metric table, the ledger, ops, and what makes the rung.
+    """Every exact metric of a record, by name: metric table, ledger, ops, and the definition of the rung.
 
-    Algorithms that libraries chose by trial are no fact: their times differ in each process.
+    Algorithms that libraries chose by trial are not exact: their times differ in each process.
     """
     values: dict[str, Value] = {}
     for metric in exact_metrics():
@@ -62,7 +62,7 @@ def _ledger(record: Record) -> dict[str, Value]:
 
 
 def _ops(record: Record) -> dict[str, Value]:
-    """Calls, bytes and operations of each op by section and surrounding op. Its time is not exact, nor gated."""
+    """Calls, bytes and operations of each op by section and surrounding op. Its time is neither exact nor gated."""
     values: dict[str, Value] = {}
     for row in record.ops:
         name = f"ops[{row.section} {row.within} {row.op}]"
@@ -79,29 +79,29 @@ def _add(values: dict[str, Value], name: str, number: int, family: str, unit: st
     values[name] = Value(before + number, family, unit, words)  # type: ignore[operator]
 
 
-#: Families of which a side that has no row has none: zero, not unknown.
+#: Families in which a missing row means zero, not unknown.
 _TABLES = ("ledger", "ops")
 
-#: No count is larger: it is damage, and too large for arithmetic.
+#: Maximum valid count. Larger ones are damage, and too large for arithmetic.
 _MOST = 2**63
 
-#: Totals that are zero only where nothing was counted at all.
+#: Totals that are zero only if nothing was counted at all.
 _VITAL = ("totals.launches", "totals.op_calls", "totals.peak_bytes", "work.flops")
 
 
 def compare_exact(
     base: Sequence[Record], head: Sequence[Record], place: Place, policy: Policy, *, against_baseline: bool
 ) -> list[Row]:
-    """A row for each exact metric that the policy names and at least one side has.
+    """A row for each exact metric in the policy that at least one side has.
 
-    Each side is judged by all its processes: the head by its worst, the base by the middle one, so that one that went
-    wrong excuses nothing. A row of the ledger or of the ops that a side lacks counts zero there; a total that one
-    process has and another lacks is an error.
+    Each side is judged by all its processes: the head by its worst, the base by the middle one, so that one faulty
+    process of the base excuses nothing. A row of the ledger or of the ops that a side lacks counts as zero there. A
+    total that only some processes have is an error.
 
     Args:
         base: records before, one or more processes of one rung.
         head: records after; comparable with them.
-        place: how rows name them.
+        place: rung and workload of the rows.
         policy: which metrics, and how.
         against_baseline: whether the base is a committed baseline, against which more is gated.
     """
@@ -124,7 +124,7 @@ def compare_exact(
 def _compared(
     name: str, old: list[Content], new: list[Content], known: Value, place: Place, rule: Exact, *, gated: bool
 ) -> Row:
-    """The row of one metric, of the values of every process of both sides."""
+    """The row of one metric, from the values of every process of both sides."""
 
     def refused(reason: str, text: str) -> Row:
         return problem(reason, f"{known.words}: {text}", workload=place.workload, rung=place.rung, metric=name)
@@ -139,7 +139,7 @@ def _compared(
         side, whole = ("base", old) if None in old else ("head", new)
         some = f"{sum(value is None for value in whole)} of {len(whole)} processes of the {side} have none"
         return refused(
-            "missing_metric", f"expected a value of every process, {some}. Measure it again with one version."
+            "missing_metric", f"expected a value of every process, but {some}. Measure it again with one version."
         )
     before, after = ([value for value in side if isinstance(value, int | float)] for side in (old, new))
     wrong = next((value for value in (*before, *after) if abs(value) > _MOST or not math.isfinite(value)), None)
@@ -151,7 +151,10 @@ def _compared(
     base, head = median_high(before), _worst(after, known)
     if known.family in _VITAL and (min(after) == 0 < base or min(before) == 0 < head):
         side = "head" if min(after) == 0 else "base"
-        text = f"expected some, a process of the {side} has none where the other side has {max(base, head)}: "
+        text = (
+            f"expected a count above 0, but a process of the {side} has none, and the other side has "
+            f"{max(base, head)}: "
+        )
         return refused("not_counted", f"{text}nothing was run or counted. Measure it again.")
     if known.family == "work.flops":
         return _work(name, base, head, known, place, rule, gated=gated)
@@ -159,9 +162,9 @@ def _compared(
 
 
 def short(value: Number) -> str:
-    """A number as text of few characters, however many digits it has."""
+    """A number as short text, however many digits it has."""
     if isinstance(value, int) and abs(value) > _MOST:
-        return f"one of {value.bit_length()} bits"
+        return f"a number of {value.bit_length()} bits"
     return str(value)
 
 
@@ -171,7 +174,7 @@ def _worst(values: Sequence[Content], known: Value) -> Number:
 
 
 def _new(name: str, value: Number, known: Value, place: Place) -> Row:
-    """The verdict on what the base did not measure."""
+    """The verdict on a metric that the base did not measure."""
     return Row(
         workload=place.workload,
         rung=place.rung,
@@ -180,22 +183,22 @@ def _new(name: str, value: Number, known: Value, place: Place) -> Row:
         verdict="NEW",
         reason="new",
         outcome="ungated",
-        message=f"{known.words}: {value:g} now; the base does not have it.",
+        message=f"{known.words}: {value:g} now; the base does not have this metric.",
         unit=known.unit,
         head=value,
     )
 
 
 def _work(name: str, old: Number, new: Number, known: Value, place: Place, rule: Exact, *, gated: bool) -> Row:
-    """The verdict on the operations of a forward: with less work, less time is no gain; more of it is no fault."""
+    """The verdict on the operations of a forward: a shorter time for less work is not a gain; more work is no error."""
     row = _row(name, old, new, known, place, rule, gated=gated)
     if row.verdict == "SAME":
         return row
     if new > old:
         return msgspec.structs.replace(row, outcome="ungated")
     text = (
-        f"{known.words}: {old:,} before, {new:,} now ({new / old - 1:+.1%}); a time that is shorter for less work "
-        "proves nothing. Accept it, if it is meant."
+        f"{known.words}: {old:,} before, {new:,} now ({new / old - 1:+.1%}); a shorter time for less work proves "
+        "nothing. Accept it if it is intended."
     )
     outcome: Outcome = "regression" if gated else "ungated"
     return msgspec.structs.replace(
@@ -204,7 +207,7 @@ def _work(name: str, old: Number, new: Number, known: Value, place: Place, rule:
 
 
 def _row(name: str, old: Number, new: Number, known: Value, place: Place, rule: Exact, *, gated: bool) -> Row:
-    """The verdict on one exact metric: SAME within the policy's slack either way."""
+    """The verdict on one exact metric: SAME within the policy's slack in both directions."""
     if new == old:
         verdict, reason, fails = "SAME", "equal", False
     elif max(old, new) <= min(old, new) * (1 + rule.slack):
@@ -242,7 +245,7 @@ def _sentence(known: Value, old: Number, new: Number, rule: Exact) -> str:
 
 
 def _named(name: str, old: Content, new: Content, known: Value, place: Place, *, gated: bool) -> Row:
-    """The verdict on something that has a name instead of a number."""
+    """The verdict on a metric that is a name instead of a number."""
     same = old == new
     before, after = ("none" if value is None else repr(value) for value in (old, new))
     return Row(
@@ -254,7 +257,7 @@ def _named(name: str, old: Content, new: Content, known: Value, place: Place, *,
         reason="equal" if same else "changed",
         outcome=("pass" if same else "regression") if gated else "ungated",
         message=f"{known.words}: {before} before, {after} now"
-        + ("." if same else "; if that is meant, make the baseline again (fluxperf gate exact --remake)."),
+        + ("." if same else "; if that is intended, remake the baseline (fluxperf gate exact --remake)."),
         base=old,
         head=new,
     )

@@ -1,11 +1,11 @@
-"""A process that has imported everything, and runs a command in a fork of itself for every line that comes.
+"""A process that has imported everything, and runs a command in a fork of itself for every line of input.
 
-    python -m fluxperf.harness.forked MODULE:FUNCTION MODULE..
+python -m fluxperf.harness.forked MODULE:FUNCTION MODULE..
 
-``FUNCTION`` runs a command, given its words; the modules behind it are imported before. A line of standard input is a
-JSON object with ``words``, ``folder``, ``log`` and ``environment``: the fork is a process in that folder, with that
-environment and no other, that prints to that file and ends as any Python does. Its exit code, negative for a signal, is
-a line of standard output.
+``FUNCTION`` runs a command, given its words; the modules after it are imported first. A line of standard input is a
+JSON object with ``words``, ``folder``, ``log`` and ``environment``. The fork is a process in that folder, with only
+that environment, that prints to that file and ends like any Python process. Its exit code, negative for a signal, is
+written as a line of standard output.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from typing import NoReturn
 
 from fluxperf.lifeline import follow, tie
 
-#: Device files of NVIDIA's drivers begin so: of servers and desktops, of Jetson, of Windows' subsystem.
+#: Prefixes of device files of NVIDIA's drivers: for servers and desktops, Jetson, and Windows' subsystem.
 _DEVICES = ("/dev/nvidia", "/dev/nvhost", "/dev/nvmap", "/dev/dxg")
 
 Main = Callable[[Sequence[str]], None]
 
 
 def serve(main: Main) -> None:
-    """Runs commands in forks, one after another; returns when no more lines come."""
+    """Runs commands in forks, one after another. Returns when the input ends."""
     while line := sys.stdin.readline():
         asked = json.loads(line)
         child = os.fork()
@@ -40,7 +40,7 @@ def serve(main: Main) -> None:
 
 
 def run(main: Main, words: Sequence[str], folder: Path, log: Path, environment: Mapping[str, str]) -> None:
-    """Runs the work of a forked process. The starter sees the end of its output when it is over."""
+    """Runs the work of a forked process. The starter sees the end of its output when it ends."""
     tie(os.getppid())
     os.dup(1)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -54,7 +54,7 @@ def run(main: Main, words: Sequence[str], folder: Path, log: Path, environment: 
         try:
             devices = devices_of(process)
         except OSError as error:
-            _refuse(f"expected to see which files process {process} has open, got: {error}")
+            _refuse(f"expected to see the open files of process {process}, got: {error}")
         if devices:
             _refuse(f"expected a process without a GPU to fork from, but it has {', '.join(devices)}")
     main(words)
@@ -65,10 +65,10 @@ def _refuse(what: str) -> NoReturn:
 
 
 def devices_of(process: int) -> list[str]:
-    """Device files of NVIDIA's drivers that a process has open, or mapped.
+    """Device files of NVIDIA's drivers that a process has open or mapped.
 
     Raises:
-        OSError: that cannot be seen.
+        OSError: they cannot be listed.
     """
     folder = Path("/proc") / str(process)
     found = []
@@ -91,6 +91,6 @@ def main_of(name: str) -> Main:
 if __name__ == "__main__":
     follow()
     for _module in sys.argv[2:]:
-        with suppress(ImportError):  # each process that needs it says so
+        with suppress(ImportError):  # each process that needs it reports this
             import_module(_module)
     serve(main_of(sys.argv[1]))

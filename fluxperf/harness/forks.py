@@ -1,8 +1,8 @@
-"""Processes that are forked from one that has imported everything, for what is measured very often.
+"""Processes forked from one that has imported everything, for measurements with many processes.
 
-A forked process has a CUDA context, memory, kernels, plans and weights of its own, as any process has; it only does not
-import again, and code and libraries lie where they lie in all others. The process that forks must never have touched a
-GPU: a fork of one that has would share its driver's state. That is looked at before each measurement.
+A forked process has its own CUDA context, memory, kernels, plans and weights, as any process has. Only the imports are
+shared, so code and libraries have the same addresses in all. The process that forks must never have used a GPU: its
+forks would share the state of its driver. This is checked before each measurement.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Forks:
     """Measures a side by a fluxperf command in a process forked from one that has imported it. Both sides are the same.
 
     Args:
-        main: runs a command, given its words; a function of a module, so that another process finds it.
+        main: runs a command, given its words; a function of a module, so that another process can find it.
         arguments: the command, ``run`` or ``kernels``, and its options.
-        folder: where records are, and the processes' working directory.
-        preload: modules that are imported before forking. One that cannot be is imported by each process.
+        folder: folder of records, and the processes' working directory.
+        preload: modules that are imported before forking. One that cannot be imported is imported by each process.
     """
 
     def __init__(self, main: Main, arguments: Sequence[str], folder: Path, preload: Iterable[str]) -> None:
@@ -57,8 +57,8 @@ class Forks:
         """Records of one process, one for each rung.
 
         Raises:
-            BuildError: the process failed, or the one that forks has touched a GPU.
-            RecordError: it wrote no record, or half of one.
+            BuildError: the process failed, or the one that forks has used a GPU.
+            RecordError: it wrote no record, or an incomplete one.
         """
         self._taken += 1
         output, log = (self._folder / f"{side}-{self._taken}.{ending}" for ending in ("jsonl", "txt"))
@@ -67,12 +67,15 @@ class Forks:
         asked = {"words": words, "folder": str(self._folder), "log": str(log), "environment": told}
         code = self._run(json.dumps(asked).encode() + b"\n")
         if code is None:
-            raise BuildError(f"measuring {side}: expected an end within {PATIENCE_S:g} s, there was none.")
+            raise BuildError(
+                f"measuring {side}: expected it to end within {PATIENCE_S:g} s, but it did not. Measure fewer "
+                "generations, or find out why it is slow."
+            )
         if code:
             said = log if log.exists() else self._log
             raise BuildError(
-                f"measuring {side}: expected exit code 0, got {code}. Correct what it says:\n"
-                f"{last_lines(said.read_text(encoding='utf-8', errors='replace'))}"
+                f"measuring {side}: expected exit code 0, got {code}. Fix the reported "
+                f"error:\n{last_lines(said.read_text(encoding='utf-8', errors='replace'))}"
             )
         found = read_records(output)
         if found.problems:
@@ -80,7 +83,7 @@ class Forks:
         return found.records
 
     def close(self) -> None:
-        """Ends the process that forks, and the one that it has forked."""
+        """Ends the process that forks, and its current fork."""
         if self._process is None:
             return
         process, self._process = self._process, None
@@ -88,18 +91,18 @@ class Forks:
             for number in (signal.SIGTERM, signal.SIGKILL):
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, number)
-                # Its output ends with the last of them.
+                # its output ends with the last of them
                 while process.stdout and select.select([process.stdout], [], [], GRACE_S)[0]:
                     if not process.stdout.read(100):
                         return
 
     def _run(self, asked: bytes) -> int | None:
-        """Exit code of a process; ``None`` if it did not end, and was ended."""
+        """Exit code of a process; ``None`` if it did not end, and was killed."""
         try:
             process = self._started()
-            if process.stdin is None or process.stdout is None:  # an internal truth: it is started with pipes
+            if process.stdin is None or process.stdout is None:  # an internal invariant: it is started with pipes
                 raise AssertionError("no pipe")
-            with suppress(BrokenPipeError):  # it ended: its words say why
+            with suppress(BrokenPipeError):  # it ended: its messages say why
                 process.stdin.write(asked)
             if select.select([process.stdout], [], [], PATIENCE_S)[0]:
                 code = process.stdout.readline()
@@ -116,7 +119,7 @@ class Forks:
             descriptor = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             environment = {**surroundings(), **led(), "PYTHONPATH": root}
             try:
-                with undisturbed():  # a signal while it starts would leave it without one who ends it
+                with undisturbed():  # a signal during the start would leave the process without an owner
                     self._process = subprocess.Popen(
                         self._command, cwd=self._folder, env=environment, bufsize=0, stdin=subprocess.PIPE,
                         stdout=subprocess.PIPE, stderr=descriptor, start_new_session=True,

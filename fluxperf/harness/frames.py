@@ -1,4 +1,4 @@
-"""Records as a table, a row for each record and metric: of pandas, to be filtered, grouped and drawn; or as CSV."""
+"""Records as a table with a row for each record and metric: as a pandas frame to filter, group and plot; or as CSV."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _AT_ONCE = 20_000
 if TYPE_CHECKING:
     import pandas
 
-#: Columns in their order: where the record is, what ran where, and the metric. ``record`` counts from 0 in its file.
+#: Columns in order: position of the record, workload and machine, and the metric. ``record`` counts from 0 in its file.
 COLUMNS = (
     "file", "record", "created_utc", "commit", "dirty", "machine", "implementation", "workload", "rung", "ran_as",
     "variant", "metric", "unit", "exact", "value", "low", "high", "samples",
@@ -33,20 +33,20 @@ COLUMNS = (
 def records_frame(paths: Sequence[Place] | Place) -> pandas.DataFrame:
     """A table with one row for each record and metric, in the order of files and records.
 
-    ``value`` is the median of a metric with samples (over processes, seconds), or an exact count or error; ``low`` and
-    ``high`` are the least and the largest sample, ``samples`` their number (NaN, NaN and 0 for what is exact). Warm-ups
-    are left out, and so are copies of a record. ``variant`` are settings and weights that tell runs of one rung apart,
-    in words. Times of ``ran_as`` "twin" say nothing of a GPU: filter by it first.
+    ``value`` is the median of a metric with samples (over processes, in seconds), or an exact count or error. ``low``
+    and ``high`` are the smallest and the largest sample, ``samples`` their number (NaN, NaN and 0 for exact metrics).
+    Warm-ups and duplicate records are left out. ``variant`` has, as text, the settings and weights that distinguish
+    runs of one rung. Times with ``ran_as`` "twin" say nothing about a GPU: filter by it first.
 
     Args:
         paths: records files, folders of them, patterns and URLs (``s3://bucket/folder``), or a single one.
 
     Returns:
         Columns `COLUMNS`: numbers as float64, ``record`` and ``samples`` as int64, ``exact`` and ``dirty`` as bool, all
-        else as text. ``attrs["problems"]`` has a sentence for each line that could not be read.
+            others as text. ``attrs["problems"]`` has a sentence for each line that could not be read.
 
     Raises:
-        RecordError: a file cannot be read or holds no record, or a folder holds no file.
+        RecordError: a file cannot be read or contains no record, or a folder contains no file.
     """
     given = [paths] if isinstance(paths, str | os.PathLike) else paths
     columns, problems = load(given, suffixes=(SUFFIX,))
@@ -54,8 +54,8 @@ def records_frame(paths: Sequence[Place] | Place) -> pandas.DataFrame:
 
 
 def frame_of(columns: Columns, problems: Sequence[str] = ()) -> pandas.DataFrame:
-    """The same of what was read already: rows of other tools' results are left out."""
-    import pandas as pd  # takes half a second, which commands without a table need not pay
+    """The same table for records that were read already. Rows of other tools' results are left out."""
+    import pandas as pd  # takes half a second, which commands without a table need not pay for
 
     frame = pd.DataFrame(_columns(columns, _of_records(columns)), columns=list(COLUMNS))
     frame.attrs["problems"] = list(problems)
@@ -63,9 +63,9 @@ def frame_of(columns: Columns, problems: Sequence[str] = ()) -> pandas.DataFrame
 
 
 def csv_of(columns: Columns) -> Iterator[bytes]:
-    """The table of `frame_of` as CSV in UTF-8, in parts, as pandas writes it: in a third of the time, and no memory.
+    """The table of `frame_of` as CSV in UTF-8, in parts, equal to pandas' output in a third of the time.
 
-    A fleet's table has millions of rows: of what rows share, the text is made once.
+    A fleet's table has millions of rows. Text that rows share is made once.
     """
     yield f"{','.join(COLUMNS)}\n".encode()
     keys = [
@@ -87,7 +87,7 @@ def csv_of(columns: Columns) -> Iterator[bytes]:
                 shared, numbers, columns.samples[some].tolist(), strict=True
             )
         ]
-        yield "".join(lines).encode("utf-8", "backslashreplace")  # a file may be named by any bytes
+        yield "".join(lines).encode("utf-8", "backslashreplace")  # a file name may be any bytes
 
 
 def _fields(*values: object) -> str:

@@ -1,6 +1,6 @@
-"""The gate: takes process pairs until the verdict is sure or the policy's bound is reached, or compares files.
+"""The gate: takes process pairs until the verdict is certain or the policy's limit is reached, or compares files.
 
-It fails closed: whatever keeps it from judging becomes a row that is an error, never a pass.
+It fails closed: anything that prevents a judgement becomes an error row, never a pass.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ Side = Literal["base", "head"]
 
 
 class Runner(Protocol):
-    """Measures one side in a fresh process."""
+    """Measures one side in a new process."""
 
     def measure(self, side: Side) -> Sequence[Record]:
         """Records of one process, one for each rung.
 
         Raises:
-            FluxperfError: the process failed, or wrote no whole record.
+            FluxperfError: the process failed, or wrote no complete record.
         """
 
 
@@ -48,14 +48,14 @@ def gate_files(
     known: Provenance | None = None,
     **options: Any,
 ) -> Verdict:
-    """The verdict on two records files. A file that cannot be read, or not as a whole, is an error.
+    """The verdict on two records files. A file that cannot be read completely is an error.
 
     Args:
         base: records before.
         head: records after.
         policy: what is gated, and how.
         spreads: calibrated A/A scale by metric.
-        known: what is known of the verdict's provenance.
+        known: known fields of the verdict's provenance.
         options: of `compare`.
     """
     rows: list[Row] = []
@@ -90,23 +90,24 @@ def gate_pairs(
     now: Callable[[], float] = time.monotonic,
     **options: Any,
 ) -> Verdict:
-    """The verdict on two revisions, of pairs of fresh processes in random order.
+    """The verdict on two revisions, from pairs of new processes in random order.
 
-    The times of the first pair are not counted: it finds a cool machine and empty caches; its counts and results are.
-    While the verdict is unsure, ``step`` more pairs are taken, up to the policy's ``most``. Where no time is gated
-    (host twins), that pair is enough: counts are exact.
+    The times of the first pair are not counted: it starts with a cool machine and empty caches. Its counts and results
+    are. While the verdict is unsure, ``step`` more pairs are taken, up to the policy's ``most``. If no time is gated
+    (host twins), that first pair is enough, as counts are exact.
 
-    Which side of a pair comes first is drawn: with fixed turns a disturbance of the same rhythm looks like a change.
+    The side that runs first is random in each pair: with a fixed order, a disturbance of the same rhythm looks like a
+    change.
 
     Args:
         runner: measures a side.
         policy: what is gated, and how many pairs.
-        spreads: calibrated A/A scale by metric, for the kind of machine that a record is of, and its file's digest.
-        names: what base and head are, in words.
-        first: pairs to begin with, instead of the policy's.
-        on_pair: told how many pairs there are, after each.
-        seed: of the order; drawn if not given.
-        known: what is known of the verdict's provenance.
+        spreads: calibrated A/A scale by metric, for the kind of machine of a record, and its file's digest.
+        names: names of base and head, as text.
+        first: initial number of pairs, instead of the policy's.
+        on_pair: called with the number of pairs, after each.
+        seed: of the order; random if not given.
+        known: known fields of the verdict's provenance.
         now: seconds of a clock.
         options: of `compare`.
     """
@@ -149,11 +150,12 @@ def gate_pairs(
 
 
 def looks_at(pairs: Pairs, first: int | None = None) -> list[int]:
-    """Numbers of pairs at which the gate looks, until it is sure: in either direction, it takes no more than it needs.
+    """Numbers of pairs at which the gate tests the data, until the verdict is certain.
 
     Args:
         pairs: of the policy.
-        first: pairs to begin with, instead of the policy's; no fewer than can show anything at the level of a look.
+        first: initial number of pairs, instead of the policy's; at least the number that can detect a change at the
+            level of a look.
     """
     start = max(first or pairs.first, pairs.fewest)
     targets = [min(pairs.most, max(start, pairs_needed(1, pairs.alpha / pairs.looks(start))))]
@@ -163,7 +165,7 @@ def looks_at(pairs: Pairs, first: int | None = None) -> list[int]:
 
 
 class _Turns:
-    """Measures pairs, each in an order that is drawn, and keeps all records."""
+    """Measures pairs, each in random order, and keeps all records."""
 
     def __init__(self, runner: Runner, order: random.Random) -> None:
         self._runner, self._order = runner, order
@@ -171,7 +173,7 @@ class _Turns:
         self.side: Side = "base"
 
     def take(self) -> None:
-        """One pair."""
+        """Measures one pair."""
         sides: tuple[Side, Side] = ("base", "head")
         for side in sides if self._order.random() < 0.5 else sides[::-1]:
             self.side = side
@@ -179,7 +181,7 @@ class _Turns:
 
 
 def _without_times(record: Record) -> Record:
-    """A record of which only what is exact counts."""
+    """A record of which only the exact metrics count."""
     empty: dict[str, dict[str, list[list[float]]]] = {one.field: {} for one in SAMPLES}
     return msgspec.structs.replace(record, **empty, sampling=[], conditions=None)
 
@@ -196,7 +198,7 @@ def _known(
 
 
 def made() -> tuple[str, str]:
-    """When a verdict is made, and by which version."""
+    """Time of a verdict, and version of fluxperf."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), fluxperf.__version__
 
 

@@ -1,4 +1,4 @@
-"""History: records and points of many commits and machines become series, with the commits where a level changed."""
+"""History: records and points of many commits and machines become series, with the commits at which a level changed."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from fluxperf.uncollected import uncollected
 
 _WANTED = "Write records with `fluxperf run -o FILE.jsonl`, import asv's results with `fluxperf import-asv`."
 
-#: What is left of a change of a time after its repair counts from this share on, as a change does for the gate.
+#: Share from which the rest of a repaired change of a time counts, as for changes in the gate.
 _LEFT = 0.01
 
 
 class Fixed(NamedTuple):
-    """A reference of a policy: what it is called, the budget from it, and the points of its records."""
+    """A reference of a policy: its name, the budget, and the points of its records."""
 
     name: str
     budget: float
@@ -42,7 +42,7 @@ class Fixed(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """A policy's rules for histories: by metric or unit the share that is rounding, and its references."""
+    """A policy's rules for histories: the rounding share by metric or unit, and references."""
 
     slack: Mapping[str, float] = {}
     fixed: Sequence[Fixed] = ()
@@ -54,16 +54,16 @@ def load(
     suffixes: Sequence[str] = (RECORDS, SUFFIX),
     committed: bool = False,
 ) -> tuple[Columns, list[str]]:
-    """Points of every records file (``.jsonl``) and points file that places stand for, and what could not be read.
+    """Points of every records file (``.jsonl``) and points file at some places, and what could not be read.
 
     Args:
         places: files, folders, patterns and URLs.
-        gathering: what was read before, to be continued.
-        suffixes: of files that count in a folder.
-        committed: read also every record that a commit of the checkout around a place held there.
+        gathering: data read before, to which this is added.
+        suffixes: of the files that count in a folder.
+        committed: also read every record that a commit of the surrounding checkout had there.
 
     Raises:
-        RecordError: a file that was named cannot be read or used, or a folder holds none that can.
+        RecordError: a named file cannot be read or used, or a folder contains no file that can.
     """
     gathering = gathering or Gathering()
     problems: list[str] = []
@@ -97,18 +97,19 @@ def history(
 ) -> History:
     """Series of points, with their changes.
 
-    Commits are in the order of the checkout where it knows all of a series, else in that of their dates.
+    Commits are in the order of the checkout if it knows all of a series, otherwise in the order of their dates.
 
     Args:
         columns: points, in any order.
         checkout: a folder of the git checkout that knows the commits.
-        metric: only metrics of this name, or that match it as a pattern (``*`` and ``?``), whole or after the last dot.
-        machine: the same of machines.
-        problems: what could not be read, to be handed on.
-        rules: what a policy says: rounding and budgets.
+        metric: only metrics with this name, or matching it as a pattern (``*`` and ``?``), in full or after the last
+            dot.
+        machine: the same for machines.
+        problems: problems of reading, which are passed on.
+        rules: rules of a policy: rounding and budgets.
 
     Raises:
-        UnknownNameError: no metric or machine is so named; lists those that there are.
+        UnknownNameError: no metric or machine has that name; lists the existing ones.
     """
     rules = rules or Rules()
     wanted = _matching(columns.keys, "metric", metric, lambda key: key.metric)
@@ -133,7 +134,7 @@ def history(
 
 
 def _matching(keys: Iterable[Key], kind: str, wanted: str | None, name: Callable[[Key], str]) -> set[Key]:
-    """Keys whose name is the wanted one or matches it."""
+    """Keys whose name equals the wanted one or matches it."""
     if wanted is None:
         return set(keys)
     names: dict[str, list[Key]] = {}
@@ -150,7 +151,7 @@ def _matching(keys: Iterable[Key], kind: str, wanted: str | None, name: Callable
 
 
 def _error(one: Series) -> float | None:
-    """The usual standard error of a series' values by processes, as a share; ``None`` where less than half have one."""
+    """The usual standard error of a series' values over processes, as a share; ``None`` if less than half have one."""
     errors = np.sort(np.nan_to_num(one.course.error[one.there]))
     return float(errors[len(errors) // 2]) or None if len(errors) else None
 
@@ -160,7 +161,7 @@ def _budgets(one: Series, shifts: Sequence[Shift] | None, fixed: Sequence[Fixed]
     worse = worse_of(one.metric, one.unit)
     if not fixed or one.exact or not len(one.values) or worse is None:
         return []
-    # Five values, or as many as the newest level has: a single one is noise.
+    # five values, or as many as the newest level has: a single one is noise
     tail = len(one.values) - (shifts[-1].first if shifts else 0)
     newest = median(one.values[-min(tail, 5) :].tolist())
     budgets = []
@@ -188,7 +189,7 @@ def _changed(one: Series, shifts: list[Shift] | None, fixed: Sequence[Fixed], sl
 
 
 def _change(one: Series, shifts: Sequence[Shift], worse: Worse | None, slack: float) -> Change:
-    """The first of some shifts; the others are those that came later."""
+    """The first of some shifts; the others came later."""
     shift = shifts[0]
     before, after = (one.course.point(one.there[place]) for place in (shift.last, shift.first))
     names = sorted({*before.environment, *after.environment})
@@ -221,9 +222,10 @@ def _change(one: Series, shifts: Sequence[Shift], worse: Worse | None, slack: fl
 
 
 def _left(shifts: Sequence[Shift], sign: int, slack: float | None) -> float | None:
-    """Percent by which the best level since a shift is worse than that before it; ``None`` where chance explains it.
+    """Percent by which the best level since a shift is worse than the level before it; ``None`` if it may be chance.
 
-    ``slack`` is the rounding of a count. For times, ``None``, both shifts' intervals bound what their levels may err.
+    ``slack`` is the rounding of a count. For times it is ``None``, and the intervals of both shifts give the error of
+    their levels.
     """
     shift, best = shifts[0], min(shifts[1:], key=lambda later: sign * later.new)
     if not shift.old:
@@ -244,9 +246,9 @@ def _file(one: Series, place: int) -> str:
 
 
 def _with_cycles(series: Sequence[Series]) -> list[Series]:
-    """Changes of seconds with those of cycles beside them, and series of cycles before those of seconds.
+    """Changes of seconds with the corresponding changes of cycles, and series of cycles before those of seconds.
 
-    A card at its limit of power changes its clock: cycles tell whether the work changed, or only the clock.
+    A GPU at its power limit changes its clock: cycles show whether the work changed, or only the clock.
     """
     by_work = {_work(one): one for one in series if one.unit == "cycles" and one.judged}
     found = []
@@ -261,12 +263,12 @@ def _with_cycles(series: Sequence[Series]) -> list[Series]:
 
 
 def _work(one: Series) -> tuple[object, ...]:
-    """The part that seconds and cycles of the same work share."""
+    """The part of a name that seconds and cycles of the same work share."""
     return one.key._replace(metric=one.metric.removeprefix("cycles."), unit="")
 
 
 def _cycles_at(shift: Shift, seconds: Series, cycles: Series) -> float:
-    """The change of cycles, in percent, at most two measured commits from one of seconds; 0.0 if there is none."""
+    """The change of cycles, in percent, within two measured commits of a change of seconds; 0.0 if there is none."""
     first, last = max(0, shift.last - 2), shift.first + 2
     near = {label(seconds.course.point(row)) for row in seconds.there[first : last + 1]}
     return next((row.percent for row in cycles.changes if row.after in near and row.percent is not None), 0.0)

@@ -1,8 +1,8 @@
-"""The base's rules for a change: policy, baselines, calibrations and measuring code as they were before it.
+"""The base's rules for a change: policy, baselines, calibrations and measuring code from before the change.
 
-A change that brings its own rules would judge itself. So thresholds, baselines and calibrations are read at the commit
-that it branched from. What the change does to them stands first in the verdict, and is an error until somebody accepts
-it by its digest: in the policy of the change, as acceptances and declarations are, for a reviewer to see.
+A change with its own rules would judge itself. So thresholds, baselines and calibrations are read at the commit where
+it branched off. Changes to them come first in the verdict, and are errors until they are accepted by their digest: in
+the policy of the change, like acceptances and declarations, where a reviewer can see them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fluxperf.harness.policy import Policy, parse_policy
 from fluxperf.harness.provenance import digest
 from fluxperf.harness.verdict import Row
 
-#: Code that measures: another one measures other numbers.
+#: Code that measures. Other code measures other numbers.
 MEASURING = (
     "fluxperf/workloads.py", "fluxperf/recording.py", "fluxperf/turns.py", "fluxperf/record_rows.py",
     "fluxperf/kernel_times.py", "fluxperf/baselines.py", "fluxperf/cli/run.py", "fluxperf/cli/kernels.py",
@@ -32,7 +32,7 @@ MEASURING = (
 )  # fmt: skip
 
 
-#: Code that judges. A change to it is shown: timed comparisons are judged by the gate of the base (the action installs
+#: Code that judges. Changes to it are shown. Timed comparisons are judged by the gate of the base (the action installs
 #: it), but counts by that of the checkout, which counts them.
 JUDGING = (
     ".github/actions/perf-gate", ".github/workflows/perf-gate.yml", "fluxperf/cli/gate.py", "fluxperf/cli/judging.py",
@@ -50,7 +50,7 @@ JUDGING = (
 
 
 class Judge(NamedTuple):
-    """Rules of a comparison, the commit they are of, and rows for what the change does to them."""
+    """Policy of a comparison, its commit, and rows for changes to the rules."""
 
     commit: str
     policy: Policy
@@ -59,10 +59,10 @@ class Judge(NamedTuple):
 
 
 def merge_base(repository: Path, base: str, head: str) -> str:
-    """The commit that two revisions have in common.
+    """The merge base of two revisions.
 
     Raises:
-        BuildError: there is none, or one of them is no commit.
+        BuildError: there is none, or one of them is not a commit.
     """
     return _git(repository, "merge-base", base, head).strip()
 
@@ -72,7 +72,7 @@ def judge_of(repository: Path, base: str, head: str, policy: Path, baselines: Pa
 
     Args:
         repository: a checkout of it.
-        base: the commit that the change branched from.
+        base: the commit where the change branched off.
         head: the newest commit of the change.
         policy: path of the policy in the repository.
         baselines: folder of baselines and calibrations in it.
@@ -84,8 +84,8 @@ def judge_of(repository: Path, base: str, head: str, policy: Path, baselines: Pa
     old_text = read_at(repository, base, policy)
     if old_text is None:
         raise BuildError(
-            f"gate: expected a policy at {policy} in {base[:10]}, to judge the change by, found none. Commit "
-            "one first, or name a file outside of the checkout with --policy."
+            f"gate: expected a policy at {policy} in {base[:10]}, to judge the change by, found none. Commit one "
+            "first, or name a file outside of the checkout with --policy."
         )
     new_text = read_at(repository, head, policy)
     old = parse_policy(old_text, f"{policy} at {base[:10]}")
@@ -94,14 +94,14 @@ def judge_of(repository: Path, base: str, head: str, policy: Path, baselines: Pa
     fixed = [row.records for row in old.reference]
     counts = (baselines / "host.jsonl").as_posix()
     for name in _changed_files(repository, base, head, [str(baselines), *MEASURING, *fixed]):
-        # Counts of a baseline that was made again are rows of their own; a reference that is that file is none of them.
+        # Counts of a remade baseline have rows of their own. A reference that is the same file has none of them.
         if name != counts or name in fixed:
             content = read_at(repository, head, Path(name))
             told = digest(content) if content is not None else "gone"
             rows.append(_changed(new, name, told, f"{name} is {'another' if content is not None else 'gone'}"))
     if code := _changed_files(repository, base, head, JUDGING):
         more = f" and {len(code) - 5} more" if len(code) > 5 else ""
-        text = f"the change has another gate ({', '.join(code[:5])}{more}): read it, counts are judged by it."
+        text = f"the change modifies the gate ({', '.join(code[:5])}{more}): review it, as counts are judged by it."
         rows.append(_row("code", "NEW", "judge_changed", text))
     judged = msgspec.structs.replace(old, accepted=new.accepted, declared=new.declared)
     return Judge(base, judged, digest(old_text), rows)
@@ -113,7 +113,7 @@ def _changed_files(repository: Path, base: str, head: str, paths: Sequence[str])
 
 
 def read_at(repository: Path, commit: str, path: Path) -> bytes | None:
-    """A file of a commit; ``None`` if it has none."""
+    """A file of a commit; ``None`` if the commit does not have it."""
     name = f"{commit}:{path.as_posix()}"
     done = subprocess.run(["git", "-C", str(repository), "show", name], capture_output=True, check=False)
     return done.stdout if done.returncode == 0 else None
@@ -153,7 +153,7 @@ def _policy_row(old: Policy, new: Policy) -> list[Row]:
 
 
 def _new_acceptances(old: Policy, new: Policy) -> list[Row]:
-    """A row for each acceptance and declaration that the change brings along."""
+    """A row for each acceptance and declaration that the change adds."""
     rows = []
     for accepted in new.accepted:
         if accepted not in old.accepted:
@@ -165,22 +165,24 @@ def _new_acceptances(old: Policy, new: Policy) -> list[Row]:
     for declared in new.declared:
         if declared not in old.declared:
             where = f"{declared.workload}/{declared.rung}"
-            said = f"renames {where} to {declared.now}" if declared.now else f"takes {where} away"
+            said = f"renames {where} to {declared.now}" if declared.now else f"removes {where}"
             rows.append(_row("declared", "NEW", "new", f"{said}: {declared.reason} ({declared.author})."))
     return rows
 
 
 def _changed(policy: Policy, name: str, told: str, what: str) -> Row:
-    """The row of a part of the judge that the change replaces, an error unless its policy accepts just that."""
+    """The row of a part of the judge that the change replaces: an error unless the change's policy accepts it."""
     day = datetime.datetime.now(datetime.UTC).date()
     for found in policy.accepted:
         if found.metric == f"judge/{name}" and found.digest == told and found.date <= day <= found.end:
             by = f"{found.reason} ({found.author}, {found.date.isoformat()})"
-            row = _row(name, "NEW", "judge_changed", f"{what}. The change is judged by the old one. Accepted: {by}.")
+            row = _row(
+                name, "NEW", "judge_changed", f"{what}. The change is judged by the old version. Accepted: {by}."
+            )
             return msgspec.structs.replace(row, accepted=by)
     text = (
-        f"{what}. The change is judged by the old one; it may not judge itself. If it is meant: fluxperf gate accept "
-        f"'judge/{name}' --digest {told} --reason WHY"
+        f"{what}. The change is judged by the old version, as it must not judge itself. If this is intended: "
+        f"fluxperf gate accept 'judge/{name}' --digest {told} --reason WHY"
     )
     return msgspec.structs.replace(_row(name, "NOT_COMPARABLE", "judge_changed", text), outcome="error")
 
@@ -200,11 +202,12 @@ def _row(metric: str, verdict: str, reason: str, message: str) -> Row:
 
 def _git(repository: Path, *arguments: str) -> str:
     command = ["git", "-C", str(repository), *arguments]
-    # Names of files are bytes: what is no UTF-8 stays what it is, whatever the locale.
+    # File names are bytes. Those that are not UTF-8 stay unchanged, in any locale.
     done = subprocess.run(command, capture_output=True, check=False, encoding="utf-8", errors="surrogateescape")
     if done.returncode:
         raise BuildError(
-            f"gate: expected git {' '.join(arguments[:2])} to work in {repository}, it says: "
-            f"{done.stderr.strip() or 'nothing'}. The checkout needs the history of both (fetch-depth: 0)."
+            f"gate: expected git {' '.join(arguments[:2])} to work in {repository}, but it reports: "
+            f"{done.stderr.strip() or 'nothing'}. The checkout needs the history of both revisions (fetch-depth: "
+            "0)."
         )
     return done.stdout

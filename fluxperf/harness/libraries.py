@@ -1,7 +1,7 @@
-"""Requirements of a revision: whether the running environment has them, and whether files stayed as they were.
+"""Requirements of a revision: whether the running environment fulfils them, and whether files stay unchanged.
 
-Installing numpy, pandas and all others anew for each revision takes minutes. Where the environment that runs the gate
-fulfils what both revisions declare, they use what lies there, both the same; a seal says whether somebody changed it.
+Installing numpy, pandas and all other packages for each revision takes minutes. If the environment of the gate fulfils
+the requirements of both revisions, both use its packages. A seal detects changes of their files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 
 from fluxperf.errors import BuildError
 
-#: Compiled modules: a process that measures reads none of those, and any other that runs may add some.
+#: Compiled modules: measuring processes do not read them, and any other process may add some.
 _COMPILED = "__pycache__"
 
 
@@ -28,7 +28,7 @@ def declared(tree: Path, extra: str = "") -> list[str] | None:
     """The requirements of a revision: those of its ``pyproject.toml``, and of one extra.
 
     Returns:
-        ``None`` where they are not told there, or not in a way that can be read: an installer knows better.
+        ``None`` if they are not listed there, or not in a readable way; then an installer decides.
     """
     try:
         project = tomllib.loads((tree / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -41,22 +41,22 @@ def declared(tree: Path, extra: str = "") -> list[str] | None:
 
 
 def isolated_path() -> list[str]:
-    """Where this interpreter imports from when nothing of the user's own, nor of a working directory, is in the way."""
+    """The import path of this interpreter without the user's own packages and without a working directory."""
     command = [sys.executable, "-I", "-c", "import json, sys; print(json.dumps(sys.path))"]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     try:
         return list(json.loads(done.stdout.splitlines()[-1]))
     except (ValueError, IndexError) as error:
         raise BuildError(
-            f"{sys.executable}: expected a Python that says where it imports from, got {error}."
+            f"{sys.executable}: expected a Python that prints its import path, got {error}. Check the installation."
         ) from error
 
 
 def fulfilled(requirements: Iterable[str], path: Sequence[str]) -> list[Path] | None:
-    """Folders that hold everything that is required, and what that requires in turn, in the order of ``path``.
+    """Folders that contain all requirements and their own requirements, in the order of ``path``.
 
     Returns:
-        ``None`` where something is missing or of another release, or asks for more than a name and releases.
+        ``None`` if something is missing or of another release, or has a requirement with more than a name and releases.
     """
     found: set[str] = set()
     seen: set[str] = set()
@@ -84,23 +84,24 @@ def _holds(requirement: Requirement, extras: Iterable[str]) -> bool:
 
 
 class Seal:
-    """Files of some folders as they were; it breaks when one is written, replaced, added or taken away.
+    """State of the files in some folders. It detects files that are written, replaced, added or removed.
 
-    The time of a file's last change is the system's own: whoever writes a file and then what it was cannot set it back.
+    The operating system sets the time of a file's last status change: a program that writes a file and then restores it
+    cannot reset that time.
     """
 
     def __init__(self) -> None:
         self._states: dict[Path, dict[str, tuple[int, ...]]] = {}
 
     def add(self, folder: Path) -> None:
-        """Seals all files below a folder, or that there is none."""
+        """Records the state of all files below a folder, or that it does not exist."""
         self._states[folder] = _state(folder)
 
     def check(self) -> None:
-        """Refuses files that are not what they were.
+        """Refuses files that changed.
 
         Raises:
-            BuildError: one is not.
+            BuildError: a file changed.
         """
         for folder, before in self._states.items():
             after = _state(folder)
@@ -108,14 +109,14 @@ class Seal:
             if changed:
                 names = ", ".join(sorted(changed)[:3])
                 raise BuildError(
-                    f"gate: expected the files of {folder} to stay as they are while they are measured, but "
-                    f"{len(changed)} changed ({names}). If the change does not do it, something was installed "
-                    "meanwhile: measure again."
+                    f"gate: expected the files of {folder} to stay unchanged during the measurement, but "
+                    f"{len(changed)} changed ({names}). If the measured change did not do this, something was "
+                    "installed meanwhile: measure again."
                 )
 
 
 def _state(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Size, times and inode of every file below a folder, by its path; links are not followed."""
+    """Size, times and inode of every file below a folder, by path. Links are not followed."""
     found: dict[str, tuple[int, ...]] = {}
     todo = [str(folder)] if folder.is_dir() else []
     while todo:

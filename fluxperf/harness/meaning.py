@@ -33,7 +33,7 @@ from fluxperf.harness.verdict import Judgement, Outcome, Row
 
 
 class _Word(NamedTuple):
-    """The final form of a row: verdict, reason, outcome (``None`` keeps each), and words for it."""
+    """The final form of a row: verdict, reason, outcome (``None`` keeps each), and a sentence."""
 
     verdict: Judgement | None
     reason: str
@@ -56,7 +56,7 @@ _MORE_JOULES_FOR_LESS = _Word(None, "hungrier", None, "Hungrier: fewer cycles ta
 _JOULES_OF_WORK = _Word(None, "more_work", None, "More work: some generations take more cycles, and so more joules.")
 _JOULES_OF_CLOCK = _Word(
     "UNSURE", "card_quicker", "unsure",
-    "The head ran at a higher clock, which takes more joules: whether it became hungrier is not known.",
+    "The head ran at a higher clock, which takes more joules, so it is unknown whether it became hungrier.",
 )  # fmt: skip
 _LEANER = _Word(None, "leaner", None, "Leaner: the same cycles take fewer joules, so the card raises its clock.")
 _CARD_SLOWER = _Word(
@@ -65,16 +65,18 @@ _CARD_SLOWER = _Word(
 )  # fmt: skip
 _NO_JOULES = _Word(
     "UNSURE", "no_joules", "unsure",
-    "The work is the same in cycles. Without joules nobody knows whether it became hungrier or the card ran slower.",
+    "The work is the same in cycles. Joules are not known, so it is unknown whether it became hungrier or the card "
+    "ran slower.",
 )  # fmt: skip
 _NOISY_JOULES = _Word(
     "UNSURE", "noisy_joules", "unsure",
-    "The work is the same in cycles. Joules are too noisy to show whether it became hungrier or the card ran slower: "
-    "take more samples of each process (--repeat), or more pairs.",
+    "The work is the same in cycles. Joules are too noisy to show whether it became hungrier or the card ran "
+    "slower: take more samples in each process (--repeat), or more pairs.",
 )  # fmt: skip
 _CLOCKS_APART = _Word(
     "UNSURE", "clocks_apart", "unsure",
-    "The head ran at another clock, and cycles do not tell how much of this is the change. Measure both at one clock.",
+    "The head ran at another clock, and cycles do not show how much of this is caused by the change. Measure both "
+    "sides at one clock.",
 )  # fmt: skip
 _CARD_QUICKER = _Word(
     "SAME", "card_quicker", "pass", "Not the change: cycles and joules are the same, the card ran quicker."
@@ -88,10 +90,10 @@ _SAME_WORK = _Word("SAME", "same_work", "pass", "Cycles and joules are the same:
 
 
 def explained(rows: Sequence[Row], beside: Sequence[Row] = ()) -> list[Row]:
-    """The rows, in their order, with those of seconds put in the light of cycles and joules of the same metric.
+    """The rows in order. Rows of seconds are explained by cycles and joules of the same metric.
 
     Args:
-        rows: of any number of metrics and rungs, as they were judged one by one.
+        rows: of any number of metrics and rungs, each judged separately.
         beside: rows that only explain others, such as cycles of means and tails.
     """
     known = {row.id: row for row in (*beside, *rows)}
@@ -105,7 +107,7 @@ def _explained(row: Row, known: dict[str, Row]) -> Row:
         return _said(row, _MORE_WORK if row.verdict == "SLOWER" else _LESS_WORK)
     if family == "energy" and row.verdict == "SLOWER":
         return _said(row, _word_of_joules(row, key, known))
-    # Tails are seconds alone: cycles of the median say nothing of the slowest.
+    # Tails have seconds only: cycles of the median say nothing about the slowest samples.
     unsure = row.reason == "few_processes_same" or (row.reason in ("too_noisy", "few_processes") and name == row.metric)
     if family != "times" or (row.verdict not in ("SLOWER", "FASTER") and not unsure):
         return row
@@ -117,7 +119,7 @@ def _explained(row: Row, known: dict[str, Row]) -> Row:
 
 
 def _word(seconds: str, cycles: Row | None, energy: Row | None) -> _Word | None:
-    """The word for seconds that changed; ``None`` where cycles do not tell."""
+    """The explanation of seconds that changed; ``None`` if cycles do not explain it."""
     slower = seconds == "SLOWER"
     work, joules = _verdict(cycles), _verdict(energy)
     if work == seconds:
@@ -136,7 +138,7 @@ def _word(seconds: str, cycles: Row | None, energy: Row | None) -> _Word | None:
 
 
 def _word_of_joules(row: Row, key: str, known: dict[str, Row]) -> _Word | None:
-    """The word for joules that became more; ``None`` where cycles do not tell."""
+    """The explanation of joules that increased; ``None`` if cycles do not explain it."""
     work = _beside(row, known, f"cycles.{key}")
     cycles = _verdict(work)
     mean, seconds = (_verdict(_beside(row, known, name)) for name in (f"cycles.{key}.mean", f"times.{key}"))
@@ -155,7 +157,7 @@ def _word_of_joules(row: Row, key: str, known: dict[str, Row]) -> _Word | None:
 
 
 def _outgrow(joules: Row | None, cycles: Row) -> bool:
-    """Whether joules became more by more than cycles may have, by the intervals of both and the slope's doubt."""
+    """Whether joules increased by more than cycles may have, by the intervals of both and the slope's error."""
     if joules is None or joules.low is None or cycles.high is None or cycles.margin is None:
         return False
     return math.log1p(joules.low) > math.log1p(cycles.high) + cycles.margin

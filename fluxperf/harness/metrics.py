@@ -1,9 +1,9 @@
-"""THE METRIC TABLE: what every number of a record is called, counted in, and worse in which direction.
+"""THE METRIC TABLE: name, unit and worse direction of every number in a record.
 
-A metric's name is its place in a record: ``totals.launches`` and ``error.relative`` are fields, ``times.denoise`` are
-the samples of ``times_s["denoise"]``, by process. Records, history, gate, ladders and the page know metrics from here,
-so a new one is a row here and the code that measures it. An exact one that `fluxperf.harness.records.Totals` lacks goes
-into the record's ``counts``: its row is called ``counts.NAME``.
+A metric's name is its path in a record: ``totals.launches`` and ``error.relative`` are fields, ``times.denoise`` are
+the samples of ``times_s["denoise"]``, by process. Records, history, gate, ladders and the page read the metrics from
+here, so a new metric is a row here and the code that measures it. An exact metric without a field in
+`fluxperf.harness.records.Totals` goes into the record's ``counts``: its row is called ``counts.NAME``.
 """
 
 from __future__ import annotations
@@ -23,13 +23,12 @@ Processes = list[list[float]]
 class Metric(NamedTuple):
     """One metric.
 
-    An ``exact`` one is a number of which any change is a fact; a noisy one has samples. ``worse`` is the direction of a
-    regression. ``words`` name it in a sentence. ``series`` is its name in history; "" for one that has none.
+    An ``exact`` one is a number whose every change is real; a noisy one has samples. ``worse`` is the direction of a
+    regression. ``words`` name it in a sentence. ``series`` is its name in history; "" if it has none.
 
-    ``heading`` and ``hint`` are its column in the page's ladder, ``brief`` that of the ladder as text, among what only
-    a GPU tells if it is ``of_gpu``; "" for one that has none. ``chosen`` names the fields of a record in which
-    processes of one revision may differ, because it follows from an algorithm that a library chose; of those the
-    largest is kept.
+    ``heading`` and ``hint`` are its column in the page's ladder, ``brief`` that of the ladder as text, in the table for
+    GPUs if it is ``of_gpu``; "" if it has none. ``chosen`` names the fields of a record in which processes of one
+    revision may differ, because it depends on an algorithm that a library chose; the largest value is kept.
     """
 
     name: str
@@ -51,14 +50,14 @@ class Metric(NamedTuple):
 
     @property
     def short(self) -> str:
-        """Its unit as verdicts name it."""
+        """Its unit in verdicts."""
         return UNITS[self.unit].short
 
 
 class Samples(NamedTuple):
-    """A field of a record with samples by metric and process. ``name`` begins its metrics' names.
+    """A field of a record with samples by metric and process. ``name`` is the prefix of its metrics' names.
 
-    ``prefix`` begins their names in history, where times have none.
+    ``prefix`` is the prefix of their names in history, which times do not have.
     """
 
     name: str
@@ -69,8 +68,8 @@ class Samples(NamedTuple):
     optional: bool = False
 
 
-#: The fields of a record that hold samples. A key that `METRICS` does not know is a metric all the same; one that
-#: `is_warmup` knows holds what was sampled before the samples that count, and is none.
+#: The fields of a record that contain samples. A key without a row in `METRICS` is a metric too. A key that `is_warmup`
+#: recognizes contains warm-up samples, and is not a metric.
 SAMPLES = (
     Samples("times", "times_s", "seconds"),
     Samples("cycles", "cycles", "cycles", prefix="cycles.", optional=True),
@@ -80,7 +79,7 @@ SAMPLES = (
 
 _ONE = "one forward"
 
-#: Counts of one forward. What lies outside of it is counted in ``setup_totals``, by the same names.
+#: Counts of one forward. Counts outside of it are in ``setup_totals``, with the same names.
 _TOTALS = (
     Metric(
         "totals.d2h_copies", "copies", "d2h_copies", series="d2h_copies",
@@ -108,12 +107,12 @@ _TOTALS = (
     ),
     Metric(
         "totals.syncs", "syncs", "syncs", series="syncs",
-        heading="Syncs", hint=f"what blocks the host in {_ONE}: downloads, scalar reads, explicit waits",
+        heading="Syncs", hint=f"calls that block the host in {_ONE}: downloads, scalar reads, explicit waits",
     ),
     Metric("totals.allocations", "allocations", "allocations", series="allocations"),
     Metric(
         "totals.peak_bytes", "bytes", "peak_bytes", series="peak_bytes",
-        heading="Peak", hint="most device memory in use at once", brief="GB", of_gpu=True,
+        heading="Peak", hint="maximum device memory in use at once", brief="GB", of_gpu=True,
         chosen=("totals", "setup_totals", "witness"),
     ),
 )  # fmt: skip
@@ -131,32 +130,32 @@ METRICS = (
     *(Metric(f"setup_{row.name}", row.unit, row.words) for row in _TOTALS),
     Metric("graph.launches", "launches", "launches in the graph"),
     Metric("graph.bytes", "bytes", "bytes that the graph keeps", chosen=("graph",)),
-    Metric("work.flops", "flops", "operations that a forward does", worse="lower"),
+    Metric("work.flops", "flops", "operations of a forward", worse="lower"),
     Metric("error.relative", "relative error", "error against the reference", series="error"),
 )
 
-#: Parts of a record that are tables of exact values, a row each; a policy names them as a whole.
+#: Parts of a record that are tables of exact values, a row each. A policy names them as a whole.
 TABLES = ("ledger", "ops", "phase_table", "policy", "choices")
 
-#: Those that hold names instead of numbers, as far as they are compared.
+#: Tables with names instead of numbers, as far as they are compared.
 NAMED = ("phase_table", "policy")
 
 
 def exact_metrics() -> list[Metric]:
-    """The metrics of which any change is a fact."""
+    """The exact metrics, whose every change is real."""
     return [metric for metric in METRICS if metric.exact]
 
 
 def exact_names() -> list[str]:
-    """Names that exact comparisons know: metrics, and tables of a record."""
+    """Names for exact comparisons: metrics, and tables of a record."""
     return [*(metric.name for metric in exact_metrics()), *TABLES]
 
 
 def metric_of(name: str) -> Metric:
-    """The metric of a name; samples that have no row are a metric of their field.
+    """The metric with a name. Samples without a row are a metric of their field.
 
     Raises:
-        UnknownNameError: there is no such metric, nor a field of samples that it could be in.
+        UnknownNameError: there is no such metric, nor a field of samples for it.
     """
     for metric in METRICS:
         if metric.name == name:
@@ -171,7 +170,7 @@ def metric_of(name: str) -> Metric:
 
 
 def value_of(record: Record, metric: Metric) -> float | int | None:
-    """An exact metric's value in a record; ``None`` where it has none."""
+    """An exact metric's value in a record; ``None`` if it has none."""
     if metric.name == "work.flops":
         return sum(row.flops for row in record.ops) if record.ops else None
     field, key = _place(metric.name)
@@ -182,13 +181,13 @@ def value_of(record: Record, metric: Metric) -> float | int | None:
 
 @cache
 def _place(name: str) -> tuple[str, str]:
-    """Field of a record and place in it, of a metric of the table: asked for hundreds of thousands of records."""
+    """Field and position in a record of a metric of the table; cached, as it is needed for every record."""
     field, _, key = name.partition(".")
     return field, key
 
 
 def samples_of(record: Record, name: str) -> Processes:
-    """Samples of a noisy metric by process; none where a record has none.
+    """Samples of a noisy metric by process; empty if a record has none.
 
     Args:
         record: any record.
@@ -199,7 +198,7 @@ def samples_of(record: Record, name: str) -> Processes:
 
 
 def sampled_as(samples: Samples, key: str) -> Metric | None:
-    """The metric of a key of a field of samples; ``None`` for what was sampled as a warm-up."""
+    """The metric of a key of a field of samples; ``None`` for samples of a warm-up."""
     if is_warmup(key):
         return None
     name = f"{samples.name}.{key}"
@@ -215,7 +214,7 @@ def sampled(record: Record) -> Iterator[tuple[Metric, Processes]]:
 
 
 def worse_of(series: str, unit: str) -> Worse | None:
-    """Which direction of a series of history is worse; ``None`` where nobody knows, as of another tool's metric."""
+    """The worse direction of a series of history; ``None`` if unknown, as for another tool's metric."""
     row = next((metric for metric in METRICS if metric.series == series and metric.unit == unit), None)
     if row is not None:
         return row.worse

@@ -1,10 +1,10 @@
-"""Other processes on a GPU while the gate measures: who they are, what they hold and how busy they are, by NVML.
+"""Other processes on the GPU during the gate's measurement: names, memory and load, read through NVML.
 
-A GPU that is shared in turns has no cycles of its own, so a verdict beside a busy process is unsure. NVML's lists are
-read in the process that asks for turns, before each and behind the last: while a turn is measured nothing is read.
+On a shared GPU cycles include the work of others, so a verdict beside a busy process is unsure. NVML's lists are read
+in the process that requests turns, before each turn and after the last. During a turn nothing is read.
 
-Inside of a container the driver may tell numbers of processes that are the host's. Then nobody can be named, but those
-that are not the gate's own can be counted.
+Inside of a container the driver may report the host's process numbers. Then names are unknown, but processes that do
+not belong to the gate can be counted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fluxperf.harness.measure.clocks import nvml
 from fluxperf.harness.records import Record
 from fluxperf.words import first_few, plural
 
-#: NVML's lists of processes that have something of a GPU, whatever for.
+#: NVML's lists of processes that use a GPU, for any purpose.
 _LISTS = (
     "nvmlDeviceGetComputeRunningProcesses",
     "nvmlDeviceGetGraphicsRunningProcesses",
@@ -37,10 +37,10 @@ _ALL = 100
 
 
 class Neighbour(msgspec.Struct):
-    """One process that is not the gate's: its name, at how many looks it was there, bytes held, and share of work.
+    """A process that is not the gate's: its name, the number of looks at which it was present, memory, and load.
 
     ``busy`` is the largest share of the time, in percent, in which it had work on a multiprocessor or used the memory;
-    ``None`` if NVML does not tell. ``nbytes`` is the most that it held, 0 if NVML does not tell.
+    ``None`` if NVML does not report it. ``nbytes`` is its largest memory use, 0 if NVML does not report it.
     """
 
     name: str
@@ -49,20 +49,20 @@ class Neighbour(msgspec.Struct):
     busy: int | None = None
 
     def in_words(self, number: int, looks: int) -> str:
-        """Name and number to find it by, and how much it did."""
+        """Name and process number, and how much it used the GPU."""
         said = [f"{self.nbytes / 1e9:.1f} GB"] if self.nbytes else []
         if self.busy is not None:
-            said.append(f"up to {self.busy} % of the time at work")
+            said.append(f"up to {self.busy} % of the time busy")
         said.append(f"there at {self.looks} of {plural(looks, 'look')}")
         return f"{self.name!r} (process {number}; {', '.join(said)})"
 
 
 class Neighbours:
-    """Those of one GPU.
+    """Other processes on one GPU.
 
     Args:
-        bus_id: PCI bus id of the GPU; nobody is looked for with ``None``.
-        library: NVML's module; the one that is installed if none is given.
+        bus_id: PCI bus id of the GPU; ``None`` searches for nothing.
+        library: NVML's module; the installed one if not given.
         parents: parent of every process of this machine, by number.
         holders: those of some processes that have a GPU open.
     """
@@ -85,7 +85,7 @@ class Neighbours:
         self._looks, self._unnamed = 0, 0
 
     def look(self) -> None:
-        """Notes who has something of the GPU at this moment."""
+        """Records which processes use the GPU now."""
         if self._handle is None:
             return
         self._looks += 1
@@ -93,12 +93,13 @@ class Neighbours:
         own = {number for number in (*parents, os.getpid()) if _descends(number, parents)}
         busy = self._busy()
         if listed and not own.intersection(listed) and (held := self._holders(own)):
-            # This process or one that it started has the GPU open, and none of them is listed: these are other numbers.
+            # This process or one of its children has the GPU open, but none is listed: the numbers are those of another
+            # system.
             self._unnamed = max(self._unnamed, len(listed) - len(held))
             return
         for number in listed.keys() - own:
             if number not in parents and not (parents and _there(number)):
-                continue  # one that has ended just now is nobody's any more
+                continue  # a process that just ended has no owner
             one = self._seen.setdefault(number, Neighbour(_name(number)))
             one.looks += 1
             one.nbytes = max(one.nbytes, listed[number])
@@ -107,9 +108,9 @@ class Neighbours:
 
     @property
     def notes(self) -> list[str]:
-        """Sentences on who else used the GPU, the busiest first; none where nobody did, or nobody can tell.
+        """Sentences about other users of the GPU, the busiest first; empty if there are none, or if unknown.
 
-        One that only holds memory (a desktop, a notebook that rests) takes no time from others, and is not told.
+        A process that only holds memory (a desktop, an idle notebook) takes no time from others, and is left out.
         """
         told_of = [item for item in self._seen.items() if item[1].busy != 0]
         order = sorted(told_of, key=lambda item: (-(item[1].busy or 0), -item[1].nbytes, item[0]))
@@ -117,11 +118,12 @@ class Neighbours:
         notes = []
         if told:
             which = "; ".join(first_few(told, "process", "processes"))
-            notes.append(f"the card was shared while it was measured, with {which}: measure when nothing else uses it")
+            notes.append(f"the GPU was shared during the measurement, with {which}: measure again without other users")
         if self._unnamed > 0:
             notes.append(
-                f"the card was shared while it was measured, with {plural(self._unnamed, 'process', 'processes')}; the "
-                "driver numbers them as another system does (a container's host), so their names are not known here"
+                f"the GPU was shared during the measurement, with {plural(self._unnamed, 'process', 'processes')}; "
+                "the driver uses the process numbers of another system (the host of a container), so their names "
+                "are unknown here"
             )
         return notes
 
@@ -134,14 +136,14 @@ class Neighbours:
         return found
 
     def _busy(self) -> dict[int, int] | None:
-        """Largest share of work of each process since the last look, in percent; ``None`` if NVML does not tell."""
+        """Largest load of each process since the last look, in percent; ``None`` if NVML does not report it."""
         samples = self._ask("nvmlDeviceGetProcessUtilization", self._since_us)
         if samples is None:
             return None
         found: dict[int, int] = {}
         for sample in samples:
             share = max(int(sample.smUtil), int(sample.memUtil))
-            if share > _ALL:  # some drivers fill up their answer with what is no sample
+            if share > _ALL:  # some drivers fill the rest of their answer with invalid samples
                 continue
             self._since_us = max(self._since_us, int(sample.timeStamp))
             found[int(sample.pid)] = max(found.get(int(sample.pid), 0), share)
@@ -154,7 +156,7 @@ class Neighbours:
         try:
             found: Sequence[Any] = getattr(library, function)(self._handle, *args)
         except library.NVMLError as error:
-            # No sample since then is an answer; NVML's module takes an empty one for an error, too.
+            # No sample since then is a valid answer. NVML's module also reports an empty answer as an error.
             empty = [getattr(library, name, None) for name in ("NVML_ERROR_NOT_FOUND", "NVML_SUCCESS")]
             value = getattr(error, "value", None)
             return () if value is not None and value in empty else None
@@ -162,33 +164,33 @@ class Neighbours:
 
 
 class Watched:
-    """A runner whose turns each come behind a look at who else uses the GPU."""
+    """A runner with a check for other users of the GPU before each turn."""
 
     def __init__(self, runner: Runner, neighbours: Neighbours) -> None:
         self._runner, self._neighbours = runner, neighbours
 
     def measure(self, side: Side, *planted: int | None) -> Sequence[Record]:
-        """Records of a turn, as the runner's own.
+        """Records of a turn, from the runner.
 
         Raises:
-            FluxperfError: what the runner raises.
+            FluxperfError: errors of the runner.
         """
         self._neighbours.look()
         return self._runner.measure(side, *planted)
 
 
 def _parents() -> dict[int, int]:
-    """Parent of every process, by number; nothing where there is no ``/proc``."""
+    """Parent of every process, by number; empty if there is no ``/proc``."""
     found = {}
     for entry in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError, ValueError, IndexError):  # it has ended meanwhile
-            # The name stands in brackets, and may hold anything.
+            # The name is in brackets, and may contain any characters.
             found[int(entry.parent.name)] = int(entry.read_bytes().rpartition(b")")[2].split()[1])
     return found
 
 
 def _descends(number: int, parents: dict[int, int]) -> bool:
-    """Whether a process is this one, or was started by it or by one that it started."""
+    """Whether a process is this one or one of its descendants."""
     for _ in range(len(parents) + 1):
         if number == os.getpid():
             return True
@@ -199,8 +201,8 @@ def _descends(number: int, parents: dict[int, int]) -> bool:
 
 
 def _there(number: int) -> bool:
-    """Whether a process is there that ``/proc`` hides, as it may hide those of other users (its option hidepid)."""
-    if os.name != "posix":  # elsewhere signal 0 is one
+    """Whether a process exists that ``/proc`` hides, as it may hide those of other users (its option hidepid)."""
+    if os.name != "posix":  # on other systems signal 0 would be a real one
         return False
     try:
         os.kill(number, 0)
@@ -212,7 +214,7 @@ def _there(number: int) -> bool:
 
 
 def _holders(numbers: set[int]) -> set[int]:
-    """Those that have a GPU open, as far as that can be seen."""
+    """Processes that have a GPU open, as far as this can be seen."""
     found = set()
     for number in numbers:
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Noisy metrics: pairs of processes become verdicts on times. One judge for medians, means and tails."""
+"""Noisy metrics: makes verdicts on times from pairs of processes. One judge for medians, means and tails."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["Processes", "Task", "judge", "logarithms"]
 
 
 class _Level(NamedTuple):
-    """At what level rows are judged: that of each look, and of how many rows."""
+    """Significance level of rows: the level of each look, and the number of rows."""
 
     pairs: Pairs
     alpha: float
@@ -83,7 +83,7 @@ def logarithms(task: Task) -> list[float]:
     """Logarithm of worse over better of each pair of processes.
 
     Raises:
-        RecordError: samples that are missing, not finite or not above zero.
+        RecordError: samples are missing, not finite or not above zero.
     """
     found = paired(task)
     if isinstance(found, Row):
@@ -101,21 +101,21 @@ def _judged(item: Paired, slower: float, faster: float, level: _Level) -> Row:
 
 
 def _apart(item: Paired, level: _Level) -> bool:
-    """Whether the slope's doubt is larger than what the median of these pairs shows by chance."""
+    """Whether the slope's error is larger than the chance variation of the median of these pairs."""
     middle = median(item.logs)
     chance = median_bound(robust_spread([value - middle for value in item.logs]), len(item.logs), level.alpha)
     return item.task.doubt.within(CHANGED) > max(chance, math.log1p(item.task.rule.margin))
 
 
 def _told(item: Paired, level: _Level) -> bool:
-    """Whether the pairs would tell, by themselves, if the slope that was taken out were known exactly."""
+    """Whether the pairs would give a verdict if the removed slope were known exactly."""
     known = item._replace(task=item.task._replace(doubt=NONE))
     slower, faster = (sign_flip([sign * value for value in item.logs], known.margin) for sign in (1, -1))
     return _said(known, slower, faster, level)[0] != "UNSURE"
 
 
 def _said(item: Paired, slower: float, faster: float, level: _Level) -> tuple[str, str, float]:
-    """Verdict, reason and p-value by the pairs."""
+    """Verdict, reason and p-value from the pairs."""
     center, bound = median(item.logs), _bound(item, level)
     if slower <= level.alpha and math.expm1(center) >= item.floor:
         if center > bound:
@@ -139,17 +139,17 @@ def _bound(item: Paired, level: _Level) -> float:
 
 
 def _few(item: Paired, level: _Level) -> bool:
-    """Whether so few processes took all turns that those say little of others."""
+    """Whether too few processes took all turns to represent other processes."""
     return item.couples < level.pairs.fewest
 
 
 def _scale(item: Paired, level: _Level) -> float:
-    """Of pairs of processes of one program: calibrated, or where processes are few the rule's."""
+    """Scale of pairs of processes of one program: the calibrated one, or with few processes that of the rule."""
     return item.task.calibrated or (item.task.rule.between if _few(item, level) else 0.0)
 
 
 def _row(item: Paired, verdict: str, reason: str, p: float | None, level: _Level) -> Row:
-    """A row with the numbers that were used, and the smallest change that these pairs could have shown."""
+    """A row with the numbers that were used, and the smallest change that these pairs could have detected."""
     task, number, pairs = item.task, len(item.logs), level.pairs
     width = spread(item.logs)
     least = finite(detectable(width, number, level.alpha, pairs.power, item.margin)) if number > 1 else None
@@ -189,15 +189,15 @@ def _sentence(item: Paired, change: float | None, least: float | None, p: float 
     moved = "no change known" if change is None else f"{change:+z.2%}"
     said = [f"{what}: {moved} over {over}, margin {math.expm1(item.margin):.2%}"]
     if item.task.slope:
-        said.append(f"at one clock, a slope of {item.task.slope:.2f} taken out")
+        said.append(f"at one clock, with a slope of {item.task.slope:.2f} removed")
     if (doubt := item.task.doubt.within(CHANGED)) > math.log1p(item.task.rule.margin):
-        said.append(f"the sides ran at other clocks, for which the slope tells cycles to {doubt:.2%}")
+        said.append(f"the sides ran at different clocks, for which the slope gives cycles to within {doubt:.2%}")
     if item.logs and abs(item.together - median(item.logs)) > item.limit:
         said.append(f"{math.expm1(item.together):+.2%} on average over all processes")
     if item.task.processes:
         said.append(f"turns of {plural(item.couples, 'process', 'processes')} of each side")
     if item.task.left_out:
-        said.append(f"{plural(len(item.task.left_out), 'pair')} left out for the machine's state")
+        said.append(f"{plural(len(item.task.left_out), 'pair')} left out because of the machine's state")
     if p is not None:
         said.append(f"p {p:.2g} at alpha {level.alpha:.2g}")
     if (bound := _bound(item, level)) > item.margin:
@@ -205,7 +205,9 @@ def _sentence(item: Paired, change: float | None, least: float | None, p: float 
         said.append(
             f"{whose} {math.expm1(bound):.2%} by chance ({'calibration' if item.task.calibrated else 'policy'})"
         )
-    said.append("no change could have been shown" if least is None else f"the least that shows is {least:.2%}")
+    said.append(
+        "no change could have been detected" if least is None else f"the smallest detectable change is {least:.2%}"
+    )
     needed = max(level.pairs.fewest, pairs_needed(1, level.alpha))
     if number < needed:
         said.append(f"at least {needed} pairs must be left" if item.task.left_out else f"take at least {needed} pairs")

@@ -1,6 +1,6 @@
-"""Outlines: records of which only what identifies them is kept, where there are too many to keep whole.
+"""Outlines: records reduced to their identifying fields, if there are too many to keep whole.
 
-A record takes 20 kilobytes, its outline half of one. Texts and rows that outlines have in common stand once.
+A record takes 20 kilobytes, its outline half of one. Texts and rows that outlines share are stored once.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ _NOT_KEPT = Totals(
 )  # fmt: skip
 
 
-#: Metrics whose number of samples an outline knows.
+#: Metrics whose number of samples an outline contains.
 SIZED = ("denoise", "call")
 
 
 class Outline(Record, frozen=True, kw_only=True, gc=False):
     """A record's machine, workload, commit, day, settings and error; ``sizes`` are numbers of samples by process.
 
-    All else is empty, so an outline is counted and told apart like its record, and no number is read off it.
+    All other fields are empty. An outline is counted and identified like its record, but no number is taken from it.
     """
 
     sizes: dict[str, tuple[int, ...]]
 
 
-#: Outlines share its empty fields: a dictionary of its own for each would take most of the memory.
+#: Outlines share its empty fields: separate dictionaries would take most of the memory.
 _EMPTY = Outline(
     created_utc="",
     commit=None,
@@ -59,7 +59,7 @@ _EMPTY = Outline(
 
 
 class Outliner:
-    """Makes outlines, which share what they have in common."""
+    """Makes outlines, which share equal parts."""
 
     def __init__(self) -> None:
         self._known: dict[Hashable, Any] = {}

@@ -1,4 +1,4 @@
-"""Samples of processes as pairs: one number of each process, and the logarithm of head over base of each pair."""
+"""Samples of processes as pairs: one number of each process, and the log ratio of head over base of each pair."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from fluxperf.harness.verdict import Row, problem
 
 Processes = Sequence[Sequence[float]]
 
-#: What no clock or meter tells and no run takes, in seconds, cycles, hertz and joules: damage, and no sample.
+#: Larger values are damage, not samples: no clock or meter shows them, in seconds, cycles, hertz and joules.
 LEAST, MOST = 1e-9, 1e15
 
-#: Standard errors of a doubt that a change must be beyond, and that "no change" leaves room for.
+#: Number of standard errors of a doubt that a change must exceed, and that "no change" includes.
 CHANGED, SAME = 3.0, 2.0
 
-#: A sample so many times shorter than the median of its process was not the same work.
+#: A sample that is shorter than the median of its process by this factor was not the same work.
 BROKEN = 100.0
 
 
 class Statistic(NamedTuple):
-    """A statistic of one process's samples; with fewer than ``fewest`` samples it is the median."""
+    """A statistic of one process's samples; the median if there are fewer than ``fewest`` samples."""
 
     of: Callable[[Sequence[float]], float]
     words: str
@@ -39,7 +39,7 @@ def _tail(samples: Sequence[float]) -> float:
     return float(np.quantile(samples, 0.9))
 
 
-#: By the last part of a metric's name; a metric without one is judged by medians.
+#: By the last part of a metric's name. A metric without one is judged by medians.
 STATISTICS = {
     "": Statistic(median, "median", 1),
     "mean": Statistic(fmean, "mean", 3),
@@ -48,7 +48,7 @@ STATISTICS = {
 
 
 def parts(metric: str) -> tuple[str, Statistic]:
-    """The metric whose samples are judged, and the statistic, of a metric such as ``times.denoise.p90``."""
+    """The sampled metric, and the statistic, of a metric such as ``times.denoise.p90``."""
     name, _, last = metric.rpartition(".")
     if "." in name and last in STATISTICS:
         return name, STATISTICS[last]
@@ -58,10 +58,10 @@ def parts(metric: str) -> tuple[str, Statistic]:
 class Task(NamedTuple):
     """One noisy metric of one rung to be judged: samples grouped by process, and the calibrated A/A scale, if any.
 
-    ``slope`` is what was taken out of samples in cycles, which are then all at one clock (`harness/clock_slope.py`).
-    ``doubt`` is how far the sides may be apart because that slope is not known better.
-    ``left_out`` are pairs, by number, whose conditions say nothing of the program. ``processes`` is the number of
-    processes of a side where those took several turns, 0 where every turn had its own.
+    ``slope`` is the removed slope of samples in cycles, which are then all at one clock (`harness/clock_slope.py`).
+    ``doubt`` is the possible difference of the sides due to the error of that slope. ``left_out`` are pairs, by number,
+    that are invalid because of their conditions. ``processes`` is the number of processes of a side if those took
+    several turns, 0 if every turn had its own.
     """
 
     place: Place
@@ -77,12 +77,12 @@ class Task(NamedTuple):
 
     @property
     def sign(self) -> int:
-        """1 where a higher value is worse, -1 where a lower one is."""
+        """1 if a higher value is worse, -1 if a lower one is."""
         return 1 if metric_of(parts(self.metric)[0]).worse == "higher" else -1
 
 
 class Paired(NamedTuple):
-    """A task whose pairs are usable: a number of each process, and the logarithms of worse over better."""
+    """A task with usable pairs: a number of each process, and the logarithms of worse over better."""
 
     task: Task
     base: list[float]
@@ -91,7 +91,7 @@ class Paired(NamedTuple):
 
     @property
     def margin(self) -> float:
-        """Of the test, on the scale of logarithms."""
+        """Margin of the test, on the logarithmic scale."""
         return math.log1p(self.task.rule.margin) + self.task.doubt.within(CHANGED)
 
     @property
@@ -101,17 +101,17 @@ class Paired(NamedTuple):
 
     @property
     def limit(self) -> float:
-        """The largest change that is still "no change", in logarithms."""
+        """The largest change that still counts as "no change", in logarithms."""
         return math.log1p(max(self.task.rule.same_within, self.task.rule.floor_absolute / median(self.base)))
 
     @property
     def couples(self) -> int:
-        """Pairs that tell processes apart: turns of the same ones do not."""
+        """Number of pairs with different processes: turns of the same processes count once."""
         return min(len(self.logs), self.task.processes or len(self.logs))
 
     @property
     def together(self) -> float:
-        """Logarithm of the ratio of both sides' means over all processes, which no rank or median forgets."""
+        """Log ratio of both sides' means over all processes, to which every process contributes."""
         return self.task.sign * math.log(fmean(self.head) / fmean(self.base))
 
 
@@ -122,7 +122,7 @@ def refuse(task: Task, reason: str, message: str) -> Row:
 
 
 def paired(task: Task) -> Paired | Row | None:
-    """Pairs of a task; the row that says why there are none; or ``None`` where it would only repeat the median."""
+    """Pairs of a task; a row with the reason if there are none; or ``None`` if it would only repeat the median."""
     if (said := _unequal(task) or _unusable(task)) is not None:
         return said
     _, statistic = parts(task.metric)
@@ -136,8 +136,8 @@ def paired(task: Task) -> Paired | Row | None:
     base, head = ([statistic.of(side[index]) for index in kept] for side in (task.base, task.head))
     if base and task.rule.floor_absolute > task.rule.same_within * median(base):
         text = (
-            f"its floor of {task.rule.floor_absolute:g} is {task.rule.floor_absolute / median(base):.3g} times what "
-            f"it is ({median(base):.3g}), so nothing would show. Correct floor_absolute in the policy."
+            f"its floor of {task.rule.floor_absolute:g} is {task.rule.floor_absolute / median(base):.3g} times its "
+            f"value ({median(base):.3g}), so nothing would be detected. Correct floor_absolute in the policy."
         )
         return refuse(task, "gates_nothing", text)
     sign = task.sign
@@ -149,34 +149,34 @@ def _unequal(task: Task) -> Row | None:
     before, after = len(task.base), len(task.head)
     if not min(before, after):
         side = "base" if not before else "head"
-        text = f"expected samples on both sides, the {side} has none. Measure that rung again."
+        text = f"expected samples on both sides, but the {side} has none. Measure that rung again."
         return refuse(task, "missing_metric", text)
     if before != after:
         text = (
-            f"expected pairs of processes, got {before} of the base and {after} of the head. None is left out: measure "
-            "both sides in turns, as often."
+            f"expected the same number of processes on both sides, got {before} of the base and {after} of the "
+            "head. Measure both sides in turns."
         )
         return refuse(task, "unequal_processes", text)
     return None
 
 
 def _unusable(task: Task) -> Row | None:
-    """The row of samples that are no times."""
+    """The row of samples that are not valid times."""
     again = "Measure that rung again."
     for side, processes, zero in (("base", task.base, "zero_baseline"), ("head", task.head, "not_above_zero")):
         if not all(map(len, processes)):
-            text = f"expected samples of every process, one of the {side} has none. {again}"
+            text = f"expected samples of every process, but one of the {side} has none. {again}"
             return refuse(task, "no_samples", text)
         for samples in processes:
             shortest, longest = min(samples), max(samples)
             if not all(map(math.isfinite, samples)):
-                text = f"expected finite samples, the {side} has one that is not. {again}"
+                text = f"expected finite samples, but the {side} has one that is not. {again}"
                 return refuse(task, "not_finite", text)
             if shortest <= 0:
-                return refuse(task, zero, f"expected samples above zero, the {side} has {shortest:g}. {again}")
+                return refuse(task, zero, f"expected samples above zero, but the {side} has {shortest:g}. {again}")
             if shortest < LEAST or longest > MOST or shortest * BROKEN < median(samples):
                 text = (
-                    f"expected samples of one and the same work, the {side} has some from {shortest:.3g} to "
+                    f"expected samples of the same work, but the {side} has some from {shortest:.3g} to "
                     f"{longest:.3g} in one process. {again}"
                 )
                 return refuse(task, "no_time", text)

@@ -9,10 +9,10 @@ import msgspec
 
 from fluxperf.harness.records import Machine, WorkloadRow
 
-#: Fields of a workload that say what is computed; its name does not.
+#: Fields of a workload that define the computation; its name does not.
 SIZES = ("model", "height", "width", "text_tokens", "steps", "batch")
 
-#: Settings that tell parts apart; others are the same in all of them.
+#: Settings that distinguish parts; others are the same in all of them.
 _SETTINGS = ("in_turns_with", "memory_gb", "rest_s")
 
 
@@ -38,15 +38,15 @@ class Part(NamedTuple):
     """One measurement of the table.
 
     Args:
-        name: of its own, which names files.
-        words: the command behind ``python -m``; ``{out}`` stands for the file that it writes, ``{scratch}`` for a
-            folder that is gone afterwards.
-        rounds: for each process the round in which its turn comes; processes of a round follow in the table's order.
-        seconds: of one process, where nobody has measured it.
-        key: of the record that it makes; ``None`` where it writes a document.
+        name: unique name, used for files.
+        words: the command after ``python -m``; ``{out}`` is replaced by the file that it writes, ``{scratch}`` by a
+            temporary folder.
+        rounds: for each process the round in which it runs; processes of a round run in the table's order.
+        seconds: estimate for one process, used until one was measured.
+        key: of the record that it makes; ``None`` if it writes a document.
         document: name of the JSON file that it writes.
         makes: name of a file of latents that each process writes.
-        needs: name of one that it reads.
+        needs: name of a file of latents that it reads.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Part(NamedTuple):
 
     @property
     def processes(self) -> int:
-        """How many it has."""
+        """Number of processes."""
         return len(self.rounds)
 
 
@@ -73,14 +73,14 @@ class Here(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One process of a part, from 1."""
+    """One process of a part, numbered from 1."""
 
     part: Part
     number: int
 
 
 class Took(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds that a process of a part took, from its start to its end, on a kind of machine."""
+    """Seconds of a process of a part, from its start to its end, on a kind of machine."""
 
     part: str
     process: int

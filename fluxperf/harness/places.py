@@ -1,7 +1,7 @@
-"""Where files lie: what a file's name, a folder, a pattern or a URL stands for, and how what is there is read.
+"""Places of files: resolves file names, folders, patterns and URLs, and reads the files.
 
-Anything that fsspec opens is a URL (``s3://``, ``gs://``, ``https://``, ``memory://``, chains such as
-``filecache::s3://``); fsspec and what a protocol needs are only imported for one.
+A URL is anything that fsspec opens (``s3://``, ``gs://``, ``https://``, ``memory://``, chains such as
+``filecache::s3://``). fsspec and the packages for a protocol are imported only for URLs.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ T = TypeVar("T")
 
 _URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*::)*[a-zA-Z][a-zA-Z0-9+.-]+://")
 
-#: Files of a URL that are fetched at once, where its protocol can; one beside what is read where it cannot.
+#: Files of a URL that are fetched at once, if its protocol supports it; otherwise one is fetched while another is read.
 _AT_ONCE = 32
 
 
 class File(NamedTuple):
-    """One file: how it is called, and the fsspec file system that has it; ``None`` for this machine."""
+    """One file: its name, and the fsspec file system that has it; ``None`` for this machine."""
 
     name: str
     system: Any = None
@@ -39,7 +39,7 @@ class File(NamedTuple):
 
 
 class Unread(NamedTuple):
-    """A file of a folder, a pattern or a URL that could not be used, and why."""
+    """A file of a folder, a pattern or a URL that could not be used, with the reason."""
 
     name: str
     problem: str
@@ -54,33 +54,33 @@ def system_of(url: str) -> tuple[Any, str]:
     """The file system of a URL and the path in it.
 
     Raises:
-        RecordError: fsspec, or what it needs for this protocol, is not installed, or it knows no such protocol.
+        RecordError: fsspec, or a package for this protocol, is not installed, or the protocol is unknown.
     """
     try:
         from fsspec.core import url_to_fs
     except ImportError as error:
         raise RecordError(
-            f"{url}: expected the package fsspec, which opens URLs, to be installed, and it is not. "
-            "`pip install fsspec`, or name files and folders of this machine."
+            f"{url}: expected the package fsspec, which opens URLs, but it is not installed. `pip install fsspec`, "
+            "or name files and folders of this machine."
         ) from error
     try:
         system, path = url_to_fs(url)
     except ImportError as error:
         raise RecordError(
-            f"{url}: expected what fsspec needs for this protocol to be installed: {error}. Install it, or name files "
-            "and folders of this machine."
+            f"{url}: expected the packages for this protocol, but one is missing: {error}. Install it, or name "
+            "files and folders of this machine."
         ) from error
-    except Exception as error:  # every protocol has errors of its own
+    except Exception as error:  # every protocol has its own errors
         raise RecordError(f"{url}: expected a URL that fsspec opens: {said_by(error)}.") from error
     return system, path
 
 
 def standing_for(place: Place, suffixes: Sequence[str]) -> tuple[list[File], bool]:
-    """The files that a place stands for, and whether it is itself the name of one.
+    """The files at a place, and whether the place is itself the name of a file.
 
     Args:
-        place: a file, a folder (whose files with these suffixes count, deep down too), a pattern (``*``, ``**``,
-            ``?``; of files and folders), or the URL of one of these.
+        place: a file, a folder (whose files with these suffixes count, at any depth), a pattern (``*``, ``**``, ``?``;
+            of files and folders), or the URL of one of these.
         suffixes: of files that count.
 
     Raises:
@@ -96,7 +96,7 @@ def standing_for(place: Place, suffixes: Sequence[str]) -> tuple[list[File], boo
         if not path.exists() and glob.has_magic(name):
             return list(dict.fromkeys(_of_pattern(name, suffixes))), False
     except (OSError, ValueError):
-        pass  # no such name can be; opening it says why
+        pass  # not a valid name; opening it reports why
     return [File(name)], True
 
 
@@ -125,16 +125,16 @@ def _of_url(url: str, suffixes: tuple[str, ...]) -> tuple[list[File], bool]:
             paths = system.find(path)
         else:
             return [File(url, system, path)], True
-    except Exception as error:  # every protocol has errors of its own
+    except Exception as error:  # every protocol has its own errors
         raise RecordError(f"cannot list {url}: {said_by(error)}. Expected files to read below it.") from error
     kept = dict.fromkeys(one for one in sorted(paths) if one.endswith(suffixes))
     return [File(system.unstrip_protocol(one), system, one) for one in kept], False
 
 
 def opened(files: Iterable[File]) -> Iterator[tuple[File, Iterator[bytes]]]:
-    """Each file with its lines. Those of URLs are fetched side by side, ahead of who reads them.
+    """Each file with its lines. Files of URLs are fetched in parallel, ahead of reading.
 
-    What cannot be read raises `OSError` when its lines are asked for.
+    Unreadable files raise `OSError` when their lines are requested.
     """
     waiting: deque[tuple[File, Future[bytes]]] = deque()
     pool: ThreadPoolExecutor | None = None
@@ -166,7 +166,7 @@ def _fetched(file: File, content: Future[bytes]) -> tuple[File, Iterator[bytes]]
     def lines() -> Iterator[bytes]:
         try:
             data = content.result()
-        except Exception as error:  # every protocol has errors of its own
+        except Exception as error:  # every protocol has its own errors
             raise OSError(0, said_by(error)) from error
         yield from io.BytesIO(data)
 
@@ -177,7 +177,7 @@ def line_at(file: File, start: int, length: int) -> bytes:
     """A line of a file that was read before.
 
     Args:
-        file: as `visit` gave it.
+        file: as given by `visit`.
         start: the line's first byte.
         length: its bytes.
 
@@ -190,12 +190,12 @@ def line_at(file: File, start: int, length: int) -> bytes:
             return found.read(length)
     try:
         return bytes(file.system.cat_file(file.path, start=start, end=start + length))
-    except Exception as error:  # every protocol has errors of its own
+    except Exception as error:  # every protocol has its own errors
         raise OSError(0, said_by(error)) from error
 
 
 def said_by(error: Exception) -> str:
-    """The message of some library's error, in a line."""
+    """The message of a library's error, in one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
 
@@ -203,16 +203,16 @@ def said_by(error: Exception) -> str:
 def visit(
     places: Iterable[Place], suffixes: Sequence[str], use: Callable[[File, Iterator[bytes]], T], wanted: str
 ) -> Iterator[T | Unread]:
-    """Applies a function to every file that places stand for, in order; unusable files of a folder come last.
+    """Applies a function to every file at some places, in order. Unusable files of a folder come last.
 
     Args:
-        places: as `standing_for` takes them.
+        places: as for `standing_for`.
         suffixes: of files that count in a folder.
-        use: makes something of a file and its lines.
-        wanted: the sentence that says what was expected, and how it is made.
+        use: makes a result from a file and its lines.
+        wanted: a sentence with the expected kind of file, and how to make it.
 
     Raises:
-        RecordError: a file that was named cannot be read or used, or of a folder none can.
+        RecordError: a named file cannot be read or used, or a folder contains no file that can.
     """
     for place in places:
         files, named = standing_for(place, suffixes)
@@ -239,5 +239,5 @@ def visit(
 
 
 def digest_of(line: bytes) -> bytes:
-    """SHA-256 of a line, in 32 bytes: two lines of one digest say the same."""
+    """SHA-256 of a line, in 32 bytes: lines with equal digests are equal."""
     return sha256(line.strip()).digest()

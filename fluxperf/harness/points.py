@@ -1,7 +1,7 @@
-"""Points: one value of one metric at one commit on one machine, the form in which history is kept and read.
+"""Points: one value of one metric at one commit on one machine, the form of a history.
 
-Records are the evidence of fluxperf's own runs; history makes points of them when it reads them. Results of other tools
-(asv) have no record: their points are stored, as JSON Lines in files that end in ``.points.ndjson``.
+Records are the evidence of fluxperf's own runs; history converts them into points when it reads them. Results of other
+tools (asv) have no record: their points are stored, as JSON Lines in files that end in ``.points.ndjson``.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from fluxperf.words import first_few
 
 SCHEMA = 1
 
-#: How the name of a file of points ends.
+#: Suffix of a file of points.
 SUFFIX = ".points.ndjson"
 
 
 class Key(NamedTuple):
-    """Identity of a series: points of different keys are never compared.
+    """Identity of a series. Points with different keys are never compared.
 
-    ``workload`` and ``rung`` are "" where a metric has none. ``ran_as`` is "kernel", "twin", "peer", or "" if nobody
-    said. ``variant`` is whatever else tells runs apart, in words: settings, weights, parameters, environment.
+    ``workload`` and ``rung`` are "" if a metric has none. ``ran_as`` is "kernel", "twin", "peer", or "" if unknown.
+    ``variant`` has, as text, all other distinctions: settings, weights, parameters, environment.
     """
 
     metric: str
@@ -41,13 +41,13 @@ class Key(NamedTuple):
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
-    """One value. ``None`` is a value that is missing, and ``missing`` says why; it is never zero.
+    """One value. ``None`` is a missing value, and ``missing`` is the reason; it is never zero.
 
-    ``date_utc`` is when the commit was made, or, for a record, when it was measured. ``exact`` marks counts, of which
-    any change is a fact; others are medians of ``samples`` samples. ``low`` and ``high`` bound the value where its
-    source gave an interval. ``error`` is the value's standard error as a share of it, where several processes tell.
-    ``environment`` are versions that may change from one commit to the next. ``record`` is where the evidence lies: a
-    file and the place of the record in it, from 1.
+    ``date_utc`` is the date of the commit, or, for a record, of the measurement. ``exact`` marks counts, whose every
+    change is real; others are medians of ``samples`` samples. ``low`` and ``high`` bound the value if its source had an
+    interval. ``error`` is the value's relative standard error, if there are several processes. ``environment`` are
+    versions that may change between commits. ``record`` is the place of the evidence: a file and the position of the
+    record in it, from 1.
     """
 
     schema: int = SCHEMA
@@ -74,7 +74,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> Key:
-        """The series that it belongs to."""
+        """The series to which it belongs."""
         return Key(
             self.metric,
             self.workload,
@@ -97,12 +97,12 @@ class PointsFile(msgspec.Struct, frozen=True):
 
 _DECODER = msgspec.json.Decoder(Point)
 
-#: What decoding a damaged line raises: msgspec's own, and what it lets through for bad UTF-8 and for deep nesting.
+#: Errors of decoding a damaged line: msgspec's own, and those for bad UTF-8 and for deep nesting.
 _NOT_A_POINT = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def read_points(path: Path) -> PointsFile:
-    """Reads a file of points; a line that cannot be used is skipped and named in ``problems``.
+    """Reads a file of points. Unusable lines are skipped and named in ``problems``.
 
     Raises:
         RecordError: the file cannot be read.
@@ -118,7 +118,7 @@ def read_points(path: Path) -> PointsFile:
 
 
 def points_in(name: str, lines: Iterable[bytes], problems: list[str]) -> Iterator[Point]:
-    """Points of the lines of a file; what is none becomes a sentence in ``problems``."""
+    """Points of the lines of a file. Other lines become sentences in ``problems``."""
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -136,24 +136,25 @@ def points_in(name: str, lines: Iterable[bytes], problems: list[str]) -> Iterato
 
 
 def merge_points(path: Path, points: Sequence[Point]) -> tuple[int, int]:
-    """Writes points into a file, in place of those of the same series, commit and date that it holds.
+    """Writes points into a file. They replace points of the same series, commit and date.
 
-    The file is replaced as a whole when it is on the disk, so a killed run leaves the old one; of several at once each
-    finds what the ones before it have written.
+    The file is replaced as a whole when the new one is on the disk, so a killed run leaves the old one. Concurrent
+    writers each include the points of earlier ones.
 
     Args:
         path: the file; its name ends in `SUFFIX`.
-        points: what to write.
+        points: the points.
 
     Returns:
-        How many points are new, and how many took the place of one that said something else.
+        The number of new points, and the number of points that replaced different ones.
 
     Raises:
-        RecordError: the name does not fit, the file is damaged, or it cannot be written.
+        RecordError: the name has another suffix, the file is damaged, or it cannot be written.
     """
     if not path.name.endswith(SUFFIX):
         raise RecordError(
-            f"points go to a file whose name ends in {SUFFIX}, by which `fluxperf history` knows it; got {path}."
+            f"expected a file name that ends in {SUFFIX}, by which `fluxperf history` finds points, got {path}. "
+            "Rename it."
         )
     with locked(path):
         old = read_points(path) if path.exists() else PointsFile(str(path), [], [])

@@ -1,4 +1,4 @@
-"""The gate's policy: what is gated, how, and from what size on. Thresholds live in ``reports/policy.toml``."""
+"""The gate's policy: what is gated, how, and from what size on. Thresholds are in ``reports/policy.toml``."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from fluxperf.harness.metrics import NAMED, SAMPLES, exact_names, metric_of
 
 SCHEMA = 1
 
-#: The largest thresholds that still gate something; a policy beyond them would pass anything.
+#: The largest thresholds that still gate something. A policy with larger ones would pass anything.
 MOST = {"margin": 0.1, "floor_relative": 0.25, "same_within": 0.5}
 
-#: The same of the slack of a count.
+#: The same for the slack of a count.
 MOST_SLACK = 0.5
 
-#: Days that an acceptance holds at most, and one that does not say until when; a declaration, too.
+#: Maximum validity of an acceptance or declaration in days, also used if it has no last day.
 ACCEPTED_DAYS = 366
 
-#: How the share of slow processes of a metric is called, after the metric's name.
+#: Suffix of the metric for the share of slow processes.
 SLOW = ".slow"
 
 Share = Annotated[float, Meta(ge=0, lt=1)]
@@ -40,11 +40,11 @@ def _gates(name: str, value: float, most: float) -> None:
 
 
 class Pairs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How many pairs of processes are taken, and at what level they are tested.
+    """Numbers of pairs of processes, and the significance level of tests.
 
-    ``fewest`` pairs must be there for any verdict on a time; a gate that measures takes ``first``, and while it is
-    unsure ``step`` more, up to ``most``. ``alpha`` is the chance of a false alarm among all noisy metrics together,
-    ``power`` the probability for which the minimum detectable effect is stated, ``confidence`` that of intervals.
+    ``fewest`` pairs are required for any verdict on a time. A gate that measures takes ``first``, and while it is
+    unsure ``step`` more, up to ``most``. ``alpha`` is the probability of a false alarm among all noisy metrics
+    together, ``power`` the probability for the minimum detectable effect, ``confidence`` that of intervals.
     """
 
     alpha: Level
@@ -63,20 +63,20 @@ class Pairs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise ValueError(f"{self.fewest} pairs can never reach alpha {self.alpha:g}; expected fewest >= {needed}")
 
     def looks(self, first: int) -> int:
-        """How often the data may be tested, if ``first`` pairs come first."""
+        """How often the data may be tested, if it starts with ``first`` pairs."""
         return 1 + max(0, math.ceil((self.most - first) / self.step))
 
 
 class Noisy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a metric with samples is judged. Shares are of the base; ``floor_absolute`` is in the metric's unit.
+    """How a metric with samples is judged. Shares refer to the base; ``floor_absolute`` is in the metric's unit.
 
-    A change up to ``margin`` is not to be shown. A change counts from both floors on. "No change" is said where a
-    change of ``same_within`` is ruled out. ``only`` names the workloads that have the metric; every other one has those
-    without. Which direction is worse is the metric's own; ``worse`` may repeat it.
+    Changes up to ``margin`` are not reported. A change counts if it reaches both floors. The verdict is "no change" if
+    a change of ``same_within`` is ruled out. ``only`` names the workloads that use this rule; all other workloads use
+    the rules without it. The worse direction is the metric's own; ``worse`` may repeat it.
 
-    ``between`` is the scale of pairs of processes of one program, where it is known of every machine: with fewer
-    processes than ``fewest``, alive and measured in turns, a change must be beyond it. A calibration replaces it;
-    without either nothing is said of so few processes.
+    ``between`` is the scale of pairs of processes of one program, if it is known for every machine. With fewer
+    processes than ``fewest``, alive and measured in turns, a change must exceed it. A calibration replaces it. Without
+    either there is no verdict on so few processes.
     """
 
     margin: Share
@@ -102,8 +102,8 @@ class Noisy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Slow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the share of slow processes is judged.
 
-    A process is slow if its median is ``slower_than`` times that of all processes of both sides. From ``floor`` more
-    slow processes on (a share of all) the head is no longer the same. ``only`` is as with other metrics.
+    A process is slow if its median is ``slower_than`` times that of all processes of both sides. If the head has more
+    slow processes by ``floor`` (a share of all), it is a change. ``only`` is as for other metrics.
     """
 
     slower_than: Annotated[float, Meta(gt=1, le=2)]
@@ -112,10 +112,10 @@ class Slow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Exact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How an exact metric is judged: equality, or no more than the base (times ``1 + slack``).
+    """How an exact metric is judged: equality, or at most the base (times ``1 + slack``).
 
-    ``against`` says where it is gated: everywhere, or only against a committed baseline ("baseline"), because a change
-    is what a new revision is for; it is shown all the same.
+    ``against`` is where it is gated: everywhere, or only against a committed baseline ("baseline"), because revisions
+    are expected to change it; the change is shown in both cases.
     """
 
     rule: Literal["equal", "at_most"] = "equal"
@@ -127,11 +127,11 @@ class Exact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A regression that somebody accepted: of which metric, why, who, when, and until when it holds.
+    """An accepted regression: metric, reason, author, date, and last day.
 
-    ``metric`` is ``workload/rung/metric``; where a workload or rung has a "/" of its own, the three fields say which is
-    which. ``up_to`` bounds what is accepted: a count, a share of slow processes, or head over base of a time. ``base``
-    is the value that it was accepted from: the bound of a time is ``base * up_to``, which does not grow with the base.
+    ``metric`` is ``workload/rung/metric``; if a workload or rung contains a "/", the three fields are given separately.
+    ``up_to`` bounds the accepted value: a count, a share of slow processes, or head over base of a time. ``base`` is
+    the base value at the acceptance: the bound of a time is ``base * up_to``, which does not grow with the base.
     ``digest`` is that of a file of the gate that the change replaces (`harness/judge.py`).
     """
 
@@ -160,16 +160,16 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def end(self) -> datetime.date:
-        """The last day on which it holds."""
+        """The last day on which it is valid."""
         return self.until or _a_year_after(self.date)
 
     def is_of(self, workload: str, rung: str, metric: str) -> bool:
-        """Whether it is of that metric; of a time also of its mean and tail."""
+        """Whether it applies to that metric; for a time also to its mean and tail."""
         if self.workload or self.rung:
             wanted = (self.workload, self.rung)
             return wanted == (workload, rung) and metric in (self.metric, *_forms(self.metric))
         whole = f"{workload}/{rung}/{metric}"
-        # Fields that have a "/" of their own are not told apart in one text: then the three fields must be given.
+        # Fields that contain a "/" are ambiguous in one text: then the three fields must be given.
         if "/" in workload or "/" in rung:
             return False
         return whole in (self.metric, *_forms(self.metric))
@@ -184,10 +184,10 @@ def _forms(metric: str) -> tuple[str, ...]:
 
 
 class Declared(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A rung that a change takes away or renames, which is no loss of a measurement if it is said.
+    """A rung that a change removes or renames. If declared, its missing measurement is not an error.
 
-    Without ``now`` the rung is gone; with it, it has that name from here on. It holds from ``date`` to ``end``: a rung
-    of that name that is made later is not given away beforehand.
+    Without ``now`` the rung is gone; otherwise ``now`` is its new name. It is valid from ``date`` to ``end``, so that
+    it does not apply to a later rung of the same name.
     """
 
     workload: Annotated[str, Meta(min_length=1)]
@@ -199,15 +199,15 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def end(self) -> datetime.date:
-        """The last day on which it holds."""
+        """The last day on which it is valid."""
         return _a_year_after(self.date)
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A fixed point that drift is judged against: a records file, and how far a time may be from it.
+    """A fixed reference for drift: a records file, and the allowed distance of times from it.
 
-    ``records`` is a path in the repository, read at the revision ``at`` (a tag, say), or where the policy is read;
-    ``budget`` is the share by which the median may be above it.
+    ``records`` is a path in the repository, read at the revision ``at`` (such as a tag), or at the commit of the
+    policy. ``budget`` is the share by which the median may exceed it.
     """
 
     records: Annotated[str, Meta(min_length=1)]
@@ -216,7 +216,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything that a gate is told."""
+    """All rules of a gate."""
 
     schema: int
     pairs: Pairs
@@ -240,15 +240,15 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 raise ValueError(f"[noisy.{name!r}]: expected worse = {worse!r}, got {rule.worse!r}")
 
     def only_exact(self) -> Policy:
-        """The same policy without noisy metrics, for records that hold no times."""
+        """The same policy without noisy metrics, for records without times."""
         return msgspec.structs.replace(self, noisy={}, slow={}, reference=[])
 
     def noisy_of(self, workload: str) -> dict[str, Noisy]:
-        """The noisy metrics that a workload has: those of its own, or else those that name no workload."""
+        """The noisy metrics of a workload: its own, or those that name no workload."""
         return _of(self.noisy, workload)
 
     def slow_of(self, workload: str) -> dict[str, Slow]:
-        """The metrics of a workload of which the share of slow processes is judged."""
+        """The metrics of a workload whose share of slow processes is judged."""
         return _of(self.slow, workload)
 
     def acceptances(self, workload: str, rung: str, metric: str) -> list[Accepted]:
@@ -279,14 +279,15 @@ def read_policy(path: Path) -> Policy:
     """The policy in a file.
 
     Raises:
-        PolicyError: the file cannot be read, is not TOML, or holds a key or value that means nothing.
+        PolicyError: the file cannot be read, is not TOML, or has an invalid key or value.
         UnknownNameError: an exact metric that does not exist.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise PolicyError(
-            f"gate: cannot read the policy {path}: {error.strerror}. Run inside a checkout, or name one with --policy."
+            f"gate: cannot read the policy {path}: {error.strerror}. Expected a policy file. Run inside a "
+            "checkout, or name one with --policy."
         ) from error
     return parse_policy(content, str(path))
 
@@ -299,7 +300,7 @@ def parse_policy(content: bytes, name: str) -> Policy:
         name: of the file, for messages.
 
     Raises:
-        PolicyError: it is not TOML, or holds a key or value that means nothing.
+        PolicyError: it is not TOML, or has an invalid key or value.
         UnknownNameError: an exact metric that does not exist.
     """
     try:
@@ -316,14 +317,14 @@ def parse_policy(content: bytes, name: str) -> Policy:
 
 
 def accept(path: Path, row: Accepted) -> None:
-    """Adds an accepted regression to a policy file, whose comments and layout stay; the file is replaced whole.
+    """Adds an accepted regression to a policy file, keeping its comments and layout. The file is replaced as a whole.
 
     Args:
         path: the policy.
-        row: ``metric`` is ``workload/rung/metric``, as a verdict names it.
+        row: ``metric`` is ``workload/rung/metric``, as in a verdict.
 
     Raises:
-        PolicyError: the file cannot be read, the metric is not of that form, or the gate would not take the acceptance.
+        PolicyError: the file cannot be read, the metric has another form, or the gate would not accept it.
         RecordError: the file cannot be written.
         UnknownNameError: a metric that the policy does not gate.
     """
@@ -346,7 +347,7 @@ def _accept(path: Path, row: Accepted) -> None:
     if not judged and family not in gated:
         raise UnknownNameError("gated metric", family, gated)
     _check_bounds(row, "judge" if judged else family, policy)
-    import tomlkit  # only what writes a policy needs it
+    import tomlkit  # needed only for writing a policy
 
     document = tomlkit.parse(path.read_text(encoding="utf-8"))
     tables = document.get("accepted")
@@ -364,10 +365,10 @@ def _accept(path: Path, row: Accepted) -> None:
 
 
 def _check_bounds(row: Accepted, family: str, policy: Policy) -> None:
-    """Refuses an acceptance that lacks what the gate asks of its metric, or has what the gate does not look at.
+    """Refuses an acceptance without a required bound, or with a bound that the gate does not use.
 
     Raises:
-        PolicyError: it is one.
+        PolicyError: the bounds are wrong.
     """
     wanted = {"up_to": "--up-to VALUE"}
     if family == "judge":
@@ -386,7 +387,7 @@ def _check_bounds(row: Accepted, family: str, policy: Policy) -> None:
 
 
 def _known(message: str) -> str:
-    """The keys that a table of the policy has, for a message about one that it lacks or does not know."""
+    """The keys of a table of the policy, for a message about a missing or unknown one."""
     found = re.search(r"`\$(?:\.(\w+))?", message)
     if "field" not in message:
         return ""

@@ -1,4 +1,4 @@
-"""Where a verdict comes from: what was compared, on what, by which rules, and what was not counted."""
+"""Origin of a verdict: what was compared, on which machine, by which rules, and what was not counted."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import msgspec
 
 from fluxperf.harness.records import Record
 
-#: What is left out is named up to so many times; the JSON verdict's notes have all of it.
+#: Maximum number of omissions that are named. The notes of the JSON verdict have all.
 _MOST = 12
 
 
 class SideOf(msgspec.Struct, frozen=True, kw_only=True):
-    """One side as its records name it."""
+    """One side as named by its records."""
 
     commit: str | None = None
     dirty: bool | None = None
@@ -24,7 +24,7 @@ class SideOf(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def in_words(self) -> str:
-        """Commit, whether files were changed, and how many processes."""
+        """Commit, whether files were changed, and number of processes."""
         if not self.commit:
             return f"not named{f', fluxperf {self.fluxperf}' if self.fluxperf else ''}"
         state = {True: " (with changed files)", False: " (clean)", None: ""}[self.dirty]
@@ -32,12 +32,12 @@ class SideOf(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):
-    """Origin of a verdict, which all of its outputs name.
+    """Origin of a verdict, included in all of its outputs.
 
-    Digests are SHA-256 of files as they were read, "" where there is none. ``judge`` is the commit that policy,
-    baseline and calibration were read at, or "this checkout". ``seed`` is that of the order inside pairs. ``seconds``
-    passed from the start of the first process to the verdict, where the gate measured; builds are not in it. ``alive``
-    is the number of processes of each side that stayed alive, 0 where each pair had its own.
+    Digests are SHA-256 of files as they were read, "" if there is none. ``judge`` is the commit from which policy,
+    baseline and calibration were read, or "this checkout". ``seed`` is that of the order inside pairs. ``seconds`` is
+    the time from the start of the first process to the verdict, if the gate measured, without builds. ``alive`` is the
+    number of processes of each side that stayed alive, 0 if each pair had its own.
     """
 
     base: SideOf = SideOf()
@@ -56,10 +56,10 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def lines(self) -> list[tuple[str, str]]:
-        """Name and value of everything, in words."""
+        """Name and value of every field, as text."""
         more = len(self.excluded) - _MOST
         left = [*self.excluded[:_MOST], *([f"{more} more"] if more > 0 else [])]
-        turns = f"{self.alive} of each side alive at once, in turns" if self.alive else "one for each turn"
+        turns = f"{self.alive} of each side alive at once, in turns" if self.alive else "a new one for each turn"
         return [
             ("base commit", self.base.in_words),
             ("head commit", self.head.in_words),
@@ -83,7 +83,7 @@ def digest(content: bytes) -> str:
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 of a file, "" where it cannot be read."""
+    """SHA-256 of a file, "" if it cannot be read."""
     try:
         return digest(path.read_bytes())
     except OSError:
@@ -91,7 +91,7 @@ def digest_of(path: Path) -> str:
 
 
 def side_of(records: Sequence[Record]) -> SideOf:
-    """One side of a comparison; of what its records disagree on, rows tell."""
+    """One side of a comparison. Rows report disagreements of its records."""
     if not records:
         return SideOf()
     first = records[0]
@@ -106,7 +106,7 @@ def side_of(records: Sequence[Record]) -> SideOf:
 
 
 def compared(base: Sequence[Record], head: Sequence[Record], **more: object) -> Provenance:
-    """The provenance of two sides of records; ``more`` are fields that records do not tell."""
+    """The provenance of two sides of records; ``more`` are fields that records do not have."""
     first = next(iter([*head, *base]), None)
     machine = (first.machine.gpu or first.machine.cpu) if first else ""
     return Provenance(

@@ -1,8 +1,8 @@
-"""Records: what one run of one implementation at one rung measured, as a line of JSON.
+"""Records: the measurements of one run of one implementation at one rung, as a line of JSON.
 
-The field names are fixed, so that any tool can read them: a later version adds fields and renames none.
-A record is immutable. It is appended when its measurement ends, flushed and synchronized to the disk, so a
-killed run loses nothing that was measured.
+The field names are fixed, so that any tool can read them: later versions add fields and rename none. A record is
+immutable. It is appended when its measurement ends, flushed and synchronized to the disk, so a killed run loses no
+finished measurement.
 """
 
 from __future__ import annotations
@@ -23,15 +23,14 @@ from fluxperf.words import first_few
 
 SCHEMA = 1
 
-#: How the name of a records file ends, and what is expected of one that cannot be read.
+#: Suffix of a records file, and what is expected of an unreadable one.
 SUFFIX = ".jsonl"
 WANTED = "Expected a JSON Lines file written by `fluxperf run -o FILE.jsonl`."
 
-#: A number of things: none is below zero (one would hide others in a sum), none beyond 64 bits.
+#: A count: not below zero (negative ones would hide others in a sum), and within 64 bits.
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
-#: Seconds, joules, watts or a share, none so large that sums and scales of it are no numbers. None is below zero, and
-#: whoever judges a sample says what is wrong with one that is.
+#: Seconds, joules, watts or a share; sums stay finite. Samples below zero are reported by the code that judges them.
 Amount = Annotated[float, Meta(ge=0, le=1e18)]
 Sample = Annotated[float, Meta(ge=-1e18, le=1e18)]
 
@@ -40,7 +39,7 @@ Stopped = Literal["count", "precision", "time"]
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """Where it ran. ``None`` says that the machine has no such thing; ``name`` is what its user calls it, or ""."""
+    """The machine of a run. ``None`` means that the machine has no such part; ``name`` is given by its user, or ""."""
 
     gpu: str | None
     driver: str | None
@@ -72,10 +71,10 @@ class WorkloadRow(msgspec.Struct, frozen=True, kw_only=True):
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
     """Exact counts.
 
-    ``launches`` counts calls that launch, one for a kernel or a library's product; it is ``None`` where nothing
-    was launched on a GPU (host twins). A witness counts the kernels themselves: a library's call may launch several.
-    ``syncs`` counts what blocks the host: downloads, scalar reads and explicit waits. ``peak_bytes`` is the most device
-    memory in use at once, ``allocations`` the number of device allocations, ``op_calls`` the ops that ran.
+    ``launches`` counts launch calls, one for a kernel or a library's product; it is ``None`` if nothing was launched on
+    a GPU (host twins). A witness counts the kernels themselves, as a library's call may launch several. ``syncs``
+    counts calls that block the host: downloads, scalar reads and explicit waits. ``peak_bytes`` is the maximum device
+    memory in use at once, ``allocations`` the number of device allocations, ``op_calls`` the number of ops that ran.
     """
 
     d2h_copies: Count
@@ -92,7 +91,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
 class BlockRow(msgspec.Struct, frozen=True, kw_only=True):
     """One block of one forward: ``section`` is embed, double, single or final.
 
-    ``time_s`` comes from an observed run and is never gated on; ``None`` in records that have none.
+    ``time_s`` comes from an observed run and is never gated; ``None`` in records without it.
     """
 
     section: str
@@ -105,7 +104,7 @@ class BlockRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LedgerRow(msgspec.Struct, frozen=True, kw_only=True):
-    """Copies of one forward that share direction, label, op and section."""
+    """Copies of one forward with the same direction, label, op and section."""
 
     direction: Direction
     label: str
@@ -116,10 +115,10 @@ class LedgerRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OpRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One op of one forward: calls, seconds in all, bytes it must move and operations it must do.
+    """One op of one forward: calls, total seconds, required bytes and operations.
 
-    ``within`` names the model op that a primitive was called from, where there is one. ``time_s`` comes from an
-    observed run and is never gated on.
+    ``within`` names the model op that called a primitive, if there is one. ``time_s`` comes from an observed run and is
+    never gated.
     """
 
     op: str
@@ -134,7 +133,7 @@ class OpRow(msgspec.Struct, frozen=True, kw_only=True):
 class ErrorRow(msgspec.Struct, frozen=True, kw_only=True):
     """``relative`` is ``||out - ref|| / ||ref||`` over the final latents; ``against`` names the reference.
 
-    ``rung`` is the rung whose latents those are; "" for an oracle's, and in older records.
+    ``rung`` is the rung that made the reference latents; "" for an oracle, and in older records.
     """
 
     relative: Amount
@@ -143,12 +142,12 @@ class ErrorRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SamplingRow(msgspec.Struct, frozen=True, kw_only=True):
-    """How one process sampled; ``harness/measure/stopping.py`` holds the rules.
+    """How one process sampled; ``harness/measure/stopping.py`` has the rules.
 
-    ``stopped`` is ``precision`` (the median's interval is narrow enough), ``count`` (all samples that were asked for or
-    allowed) or ``time``. ``settled`` says whether the warm-up had settled when it ended; ``half_width`` is half of the
-    interval of ``denoise``'s median, over that median. Both are ``None`` for too few runs to tell. ``process`` tells
-    processes apart; one that stays alive may have taken samples several times. ``host_load`` is the load of the host
+    ``stopped`` is ``precision`` (the median's interval is narrow enough), ``count`` (all requested or allowed samples
+    were taken) or ``time``. ``settled`` is whether the warm-up had settled when it ended; ``half_width`` is half of the
+    interval of ``denoise``'s median, over that median. Both are ``None`` for too few runs. ``process`` identifies
+    processes; one that stays alive may have taken samples several times. ``host_load`` is the load of the host
     (programs that ran or waited for a core) over the minute in which sampling ended. Older records lack both.
     """
 
@@ -160,10 +159,10 @@ class SamplingRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClockReading(msgspec.Struct, frozen=True, kw_only=True):
-    """The GPU's state at one moment; ``None`` for what it does not tell.
+    """The GPU's state at one moment; ``None`` for values that it does not report.
 
-    ``at_s`` counts from the beginning of the timed region. ``reasons`` are the driver's words for why clocks are not at
-    their highest; an idle GPU gives ``idle``.
+    ``at_s`` counts from the start of the timed region. ``reasons`` are the driver's reasons for clocks below the
+    maximum; an idle GPU gives ``idle``.
     """
 
     at_s: float
@@ -175,10 +174,10 @@ class ClockReading(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EnergyRow(msgspec.Struct, frozen=True, kw_only=True):
-    """Joules of the whole GPU while one process took the samples that count: pauses between them are in it.
+    """Joules of the whole GPU while one process took the samples that count, including pauses between them.
 
-    ``counter_j`` is by the GPU's energy counter, which was renewed ``renewals`` times meanwhile, ``integrated_j`` by
-    readings of its power. ``None`` where it tells no such thing, or where the window is too short for the counter.
+    ``counter_j`` is from the GPU's energy counter, which was updated ``renewals`` times meanwhile; ``integrated_j`` is
+    from readings of its power. ``None`` if the GPU has no such value, or if the window is too short for the counter.
     """
 
     window_s: Amount
@@ -188,7 +187,7 @@ class EnergyRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Conditions(msgspec.Struct, frozen=True, kw_only=True):
-    """The GPU's state around and during the timed region of one process; no reading where it could not be read."""
+    """The GPU's state around and during the timed region of one process; no reading if it could not be read."""
 
     readings: list[ClockReading]
     power_limit_w: Amount | None = None
@@ -197,10 +196,10 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TriedRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A problem that a library chose an algorithm for by trial: ``what`` is the key in ``choices`` and ``trials_s``.
+    """A problem for which a library chose an algorithm by trial: ``what`` is the key in ``choices`` and ``trials_s``.
 
-    ``sizes`` are rows, columns and inner size of a product, ``[M, K] x [K, N]`` for each of ``batch``; or the shape
-    [B, H, L, d] of an attention's queries. Where implementations of an op were tried, ``way`` is the one chosen.
+    ``sizes`` are rows, columns and inner size of a product, ``[M, K] x [K, N]`` for each of ``batch``; or the shape [B,
+    H, L, d] of an attention's queries. If implementations of an op were tried, ``way`` is the chosen one.
     """
 
     what: str
@@ -215,9 +214,9 @@ class TriedRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoadRow(msgspec.Struct, frozen=True, kw_only=True):
-    """Weights from files to the device: bytes in the files, and seconds until all were there, converted if need be.
+    """Loading of weights from files to the device: bytes in the files, and seconds including conversion.
 
-    One sample, of this process; whether the files were in the page cache is not known.
+    One sample, of this process. Whether the files were in the page cache is not known.
     """
 
     bytes: Count
@@ -225,9 +224,9 @@ class LoadRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GraphRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A step captured as a CUDA graph: launches inside it, bytes that it keeps, seconds from eager inputs to a graph.
+    """A step captured as a CUDA graph: launches inside it, its memory in bytes, seconds from eager inputs to a graph.
 
-    The seconds hold the step's first run, with what is compiled and chosen in it.
+    The seconds include the step's first run, with its compilation and choices of algorithms.
     """
 
     launches: Count
@@ -245,31 +244,32 @@ class StageRow(msgspec.Struct, frozen=True, kw_only=True):
     d2h_bytes: Count
 
 
-#: Settings of a record: of it and its peers, who took turns with whom in one process; of pictures, from what to what.
+#: Settings of a record: for it and its peers, which of them took turns in one process; for pictures, first and last
+#: stage.
 IN_TURNS_WITH, END_TO_END = "in_turns_with", "end_to_end"
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One run of one implementation at one rung.
 
-    ``phase_table`` and ``policy`` are what makes the rung: implementation by op, and dtype, executor and the like.
-    ``settings`` are how the run was made; runs compare only where those agree. ``choices`` are algorithms of libraries
-    that were chosen by trial, ``trials_s`` the seconds of each candidate in one process, ``None`` for one that does not
-    run, and ``tried`` what they were chosen for (records of before have only the names in ``choices``). ``sampling``
-    and ``conditions`` have a row for each process of ``times_s``, in its order; ``conditions`` is ``None`` where no GPU
-    was asked (no NVML, or no GPU), ``load`` where no weights were read from files. ``stages`` and
-    ``loads`` are of runs from prompt to picture: exact counts by stage, and what loading took by part of the model.
-    ``counts`` are exact counts of one forward that ``totals`` lacks, by names that `fluxperf.harness.metrics` knows.
-    ``picture_witness`` are the counts of one such run from outside, whatever library made them.
+    ``phase_table`` and ``policy`` define the rung: implementation by op, and dtype, executor and the like. ``settings``
+    are how the run was made; runs are comparable only if these are equal. ``choices`` are algorithms of libraries that
+    were chosen by trial, ``trials_s`` the seconds of each candidate in one process, ``None`` for one that does not run,
+    and ``tried`` the problems for which they were chosen (earlier records have only the names in ``choices``).
+    ``sampling`` and ``conditions`` have a row for each process of ``times_s``, in order. ``conditions`` is ``None``
+    without a GPU or NVML, ``load`` if no weights were read from files. ``stages`` and ``loads`` are of runs from prompt
+    to picture: exact counts by stage, and loading times by part of the model. ``counts`` are exact counts of one
+    forward that ``totals`` lacks, with names in `fluxperf.harness.metrics`. ``picture_witness`` are independent counts
+    of one such run, for any library.
 
-    ``cycles`` and ``clock_hz`` have the samples of ``times_s`` again, on the GPU's own clock: cycles of a
-    multiprocessor, and how many it made in a second. ``energy_j`` are joules of a generation and of a step, one number
-    for each process: those of its window (`EnergyRow`) over what ran in it. All three are by metric and process like
-    ``times_s``; a process that has none has an empty list, and where no process has any there is no metric.
+    ``cycles`` and ``clock_hz`` are the samples of ``times_s`` on the GPU's own clock: cycles of a multiprocessor, and
+    their rate. ``energy_j`` are joules of a generation and of a step, one number for each process: those of its window
+    (`EnergyRow`) divided by the number of these in it. All three are by metric and process like ``times_s``. A process
+    without values has an empty list; if no process has values, the metric is missing.
 
-    ``graph`` is there if timed steps were launches of a graph; ``totals`` and ``witness`` are then of such a step, its
-    Euler step included, but ``op_calls``, ``ops`` and times of ``blocks`` of an eager forward of the same ops. It is
-    ``None`` if every op was launched.
+    ``graph`` exists if timed steps were launches of a graph. ``totals`` and ``witness`` are then of such a step, its
+    Euler step included, but ``op_calls``, ``ops`` and times of ``blocks`` are of an eager forward of the same ops. It
+    is ``None`` if every op was launched.
     """
 
     schema: int = SCHEMA
@@ -313,20 +313,20 @@ _DECODER = msgspec.json.Decoder(Record)
 
 
 def variant(record: Record) -> str:
-    """The record's rung, with its budget if it was run within one: ``fp8 in 16 GB`` is compared with nothing else."""
+    """The record's rung, with its budget if it has one: ``fp8 in 16 GB`` is not comparable with other budgets."""
     budget = record.settings.get("memory_gb")
     return record.rung if budget is None else f"{record.rung} in {budget} GB"
 
 
 def is_warmup(metric: str) -> bool:
-    """Whether a metric of ``times_s`` holds samples of the warm-up: ``warmup``, or ``warmup_`` and what was timed."""
+    """Whether a metric of ``times_s`` contains warm-up samples: ``warmup``, or ``warmup_`` and a name."""
     return metric.partition("_")[0] == "warmup"
 
 
 class RecordsFile(msgspec.Struct, frozen=True):
     """Content of a records file: the records, and a sentence for each line that could not be used.
 
-    ``digests`` are those of the records' lines, by which copies are told.
+    ``digests`` are those of the records' lines, by which duplicates are detected.
     """
 
     path: str
@@ -336,7 +336,7 @@ class RecordsFile(msgspec.Struct, frozen=True):
 
 
 def append_record(path: Path, record: Record) -> None:
-    """Appends one record as a line, in the place of half a one, and returns when it is on the disk.
+    """Appends one record as a line, replacing an incomplete last line, and returns when it is on the disk.
 
     Raises:
         RecordError: the file cannot be written.
@@ -345,10 +345,10 @@ def append_record(path: Path, record: Record) -> None:
 
 
 def read_records(path: Path) -> RecordsFile:
-    """Reads a records file; a line that cannot be used is skipped and named in ``problems``.
+    """Reads a records file. Unusable lines are skipped and named in ``problems``.
 
     Raises:
-        RecordError: the file cannot be read, or holds no record at all.
+        RecordError: the file cannot be read, or contains no record at all.
     """
     try:
         with path.open("rb") as file:
@@ -358,12 +358,12 @@ def read_records(path: Path) -> RecordsFile:
 
 
 def read_many(places: Iterable[Place]) -> Iterator[RecordsFile]:
-    """Reads several records files, in order. A folder, pattern or URL stands for its ``.jsonl`` files that can be read.
+    """Reads several records files, in order. Folders, patterns and URLs stand for their readable ``.jsonl`` files.
 
-    Files of a folder that cannot be read come last, with no records and the problem.
+    Unreadable files of a folder come last, with no records and the problem.
 
     Raises:
-        RecordError: a file that was named cannot be read or holds no record, or a folder holds none that does.
+        RecordError: a named file cannot be read or contains no record, or a folder contains no file that does.
     """
     for found in visit(places, (SUFFIX,), lambda file, lines: _of_lines(file.name, lines), WANTED):
         yield RecordsFile(found.name, [], [found.problem]) if isinstance(found, Unread) else found
@@ -376,10 +376,10 @@ def _of_lines(name: str, lines: Iterable[bytes]) -> RecordsFile:
 
 
 def records_in(name: str, lines: Iterable[bytes], problems: list[str]) -> Iterator[tuple[Record, bytes]]:
-    """Records of the lines of a file, with their lines; what is none becomes a sentence in ``problems``.
+    """Records of the lines of a file, with their lines. Other lines become sentences in ``problems``.
 
     Raises:
-        RecordError: there is none, said at the end.
+        RecordError: there is no record; raised at the end.
     """
     none, own = True, list[str]()
     for number, line in enumerate(lines, start=1):
@@ -395,6 +395,6 @@ def records_in(name: str, lines: Iterable[bytes], problems: list[str]) -> Iterat
             none = False
             yield record, line
     if none:
-        few = first_few(own, "line that holds no record", "lines that hold no record") or [f"{name} is empty."]
+        few = first_few(own, "line without a record", "lines without a record") or [f"{name} is empty."]
         raise RecordError(f"no record could be read: {' '.join(few)} Write some with `fluxperf run -o FILE`.")
     problems += own

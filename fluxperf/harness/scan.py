@@ -1,17 +1,17 @@
 """The search for changes of level in many series at once: a scan of two-sample statistics over seeded intervals.
 
-An interval is split at every place into a left and a right part, and the difference of their means is brought to a
+An interval is split at every place into a left and a right part. The difference of their means is converted to a
 standard normal score, by Student's distribution with the variance of that interval. Intervals of many lengths, which
 overlap by half or more (A. Kovacs, P. Bühlmann, H. Li, A. Munk, "Seeded binary segmentation", Biometrika 110 (2023),
-249-256), see a level that comes and goes as well as one that stays, at a cost of n log n. A score counts from a
-threshold on that series of pure noise reach in `ALPHA` of cases. It depends on their length alone, was measured by
-`python -m benchmarks.changepoints --calibrate`, and holds for a whole series, however many places were looked at.
+249-256), detect temporary levels as well as permanent ones, at a cost of n log n. A score counts above a threshold that
+series of pure noise reach in `ALPHA` of cases. The threshold depends only on their length, was measured by `python -m
+benchmarks.changepoints --calibrate`, and holds for a whole series, for any number of tested places.
 
-What makes it hold for real series, too: single outliers are drawn in to their neighbours; the variance is never below
-that of successive differences of the whole series, so that two equal values are no proof; sides of unlike noise
-have a variance each; correlation of neighbours, which noise of machines has, widens it; and short parts have to show
-more (a penalty after L. Dümbgen and V. G. Spokoiny, "Multiscale testing of qualitative hypotheses", Annals of
-Statistics 29 (2001), 124-152).
+Adjustments for real series: single outliers are moved to their neighbours; the variance is never below that of
+successive differences of the whole series, so that two equal values prove nothing; sides with different noise have a
+variance each; correlation of neighbours, which machine noise has, increases it; and short parts need larger differences
+(a penalty after L. Dümbgen and V. G. Spokoiny, "Multiscale testing of qualitative hypotheses", Annals of Statistics 29
+(2001), 124-152).
 """
 
 from __future__ import annotations
@@ -26,47 +26,47 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-#: Values that a level has at least: one alone is an outlier until a second agrees.
+#: Minimum number of values of a level: a single one is an outlier until a second agrees.
 LEAST = 2
 
-#: Values from which on a series can be searched.
+#: Minimum number of values of a series for a search.
 FEWEST = 2 * LEAST
 
 #: Share of series of pure noise in which a change may be found.
 ALPHA = 0.02
 
-#: Scores that count, by length of a series; between lengths by the logarithm.
+#: Thresholds of scores, by length of a series; interpolated by the logarithm of the length.
 THRESHOLDS = {
     4: 2.326, 5: 2.382, 6: 2.54, 7: 2.579, 8: 2.669, 10: 2.758, 12: 2.758, 16: 2.805, 20: 2.846, 25: 2.879, 32: 2.905,
     40: 2.914, 64: 2.952, 100: 2.982, 150: 3.02, 250: 3.065, 500: 3.123, 2000: 3.137,
 }  # fmt: skip
 
-#: Standard deviations by which a single value may stand out before it is drawn in.
+#: Standard deviations from which a single value is moved to its neighbours.
 _OUT = 5.0
 
-#: Share of the noise between neighbours below which no interval's noise is believed.
+#: Minimum noise of an interval, as a share of the noise between neighbours.
 _FLOOR = 0.85
 
-#: How much a short part must show more: of the square root of twice the logarithm of its share.
+#: Penalty of a short part: factor of the square root of twice the logarithm of its share.
 _SHORT = 0.7
 
-#: Values by which a part's own variance is drawn to that of the interval.
+#: Weight, in values, of the interval's variance in that of a part.
 _SHRINK = 2.0
 
-#: Length from which on the correlation of neighbours is estimated, and its standard errors from which on it counts.
+#: Minimum length for estimating the correlation of neighbours, and the standard errors from which it counts.
 _CORRELATED, _SURE = 40, 2.5
 
-#: Length from which on the median difference of neighbours tells how large usual ones are.
+#: Minimum length for using the median difference of neighbours as the usual size.
 _TELLS = 16
 
-#: Values of all intervals of one length that are looked at together.
+#: Values of all intervals of one length that are processed together.
 _AT_ONCE = 40_000
 
 
 class Split(NamedTuple):
     """A change: the first value at the new level, its score, and the difference of means with its standard error.
 
-    ``start`` and ``end`` bound the two levels that it parts; ``freedom`` is the error's degrees of freedom.
+    ``start`` and ``end`` bound the two levels that it separates; ``freedom`` is the error's degrees of freedom.
     """
 
     place: int
@@ -79,9 +79,9 @@ class Split(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """Series of one length, [series, values], without outliers, and what of their noise is known beforehand.
+    """Series of one length, [series, values], without outliers, with known properties of their noise.
 
-    ``floor`` is the least variance [series], ``widening`` the factor of variances by correlation [series].
+    ``floor`` is the minimum variance [series], ``widening`` the factor of variances by correlation [series].
     """
 
     values: Floats
@@ -90,30 +90,31 @@ class Prepared(NamedTuple):
 
 
 def threshold(number: int) -> float:
-    """The score from which on a change counts in a series of so many values."""
+    """The score from which a change counts in a series of this length."""
     return float(np.interp(math.log(number), [math.log(key) for key in THRESHOLDS], list(THRESHOLDS.values())))
 
 
 def chance(score: float, number: int) -> float:
-    """How often pure noise of so many values reaches a score: a normal tail, which is `ALPHA` at the threshold."""
+    """The probability that noise of this length reaches a score: a normal tail, which is `ALPHA` at the threshold."""
     tail, known = (math.erfc(one / math.sqrt(2)) for one in (score, threshold(number)))
     return min(1.0, ALPHA * tail / known)
 
 
 def prepared(values: Floats, noise: Floats | None = None) -> Prepared:
-    """Series with outliers drawn in to their neighbours.
+    """Series with outliers moved to their neighbours.
 
-    A value is an outlier if it lies beyond its four neighbours (the two of an end) by `_OUT` standard deviations.
+    A value is an outlier if it differs from its four neighbours (two at an end) by more than `_OUT` standard
+    deviations.
 
     Args:
         values: [series, values], all finite.
-        noise: variance [series] that a value has at least, where something else tells.
+        noise: minimum variance [series] of a value, if it is known from another source.
     """
     values = values - np.median(values, axis=1, keepdims=True)
     number = values.shape[1]
     steps = np.abs(np.diff(values, axis=1))
-    # Changes are large differences, and must not be taken for noise: the largest few are left out, and from a length on
-    # at which the median tells, others count as four standard deviations at most.
+    # Changes are large differences, and must not count as noise: the largest few are left out, and from a length at
+    # which the median is reliable, others count as four standard deviations at most.
     robust = (1.4826 * np.median(steps, axis=1)) ** 2 / 2
     most = 4 * np.sqrt(2 * robust) if number >= _TELLS else np.zeros(len(values))
     capped = np.minimum(steps, np.where(most > 0, most, np.inf)[:, None])
@@ -128,7 +129,7 @@ def prepared(values: Floats, noise: Floats | None = None) -> Prepared:
 
 
 def _widening(values: Floats, scale: Floats) -> Floats:
-    """How much correlation of neighbours widens the variance of a mean, for an autoregression of first order.
+    """Factor by which correlation of neighbours increases the variance of a mean, for a first-order autoregression.
 
     Differences of such noise have the correlation ``(r - 1) / 2`` with their neighbours, and no level. Large ones,
     which may be changes, are left out.
@@ -148,7 +149,7 @@ def _widening(values: Floats, scale: Floats) -> Floats:
 
 @cache
 def _intervals(number: int) -> list[tuple[int, NDArray[np.int64]]]:
-    """Lengths of intervals, and where those of a length begin."""
+    """Lengths of intervals, and the starts of the intervals of each length."""
     found: dict[int, NDArray[np.int64]] = {}
     length = float(number)
     while True:
@@ -168,7 +169,7 @@ class _Scored(NamedTuple):
     variance: Floats
 
     def best(self) -> tuple[Floats, NDArray[np.int64]]:
-        """The highest score of each interval [series, intervals], and how far from its start that split is."""
+        """The highest score of each interval [series, intervals], and the distance of that split from its start."""
         best = self.score.argmax(2)
         return np.take_along_axis(self.score, best[:, :, None], 2)[:, :, 0], best + LEAST
 
@@ -206,7 +207,7 @@ def _scored(sums: tuple[Floats, Floats], one: Prepared, starts: NDArray[np.int64
 
 
 def highest(values: Floats) -> Floats:
-    """The highest score of each series [series], for calibration: values are [series, values]."""
+    """The highest score of each series [series], for calibration; values are [series, values]."""
     return np.concatenate([_highest(prepared(part)) for part in _portions(values)])
 
 
@@ -228,7 +229,7 @@ def splits(values: Floats, noise: Floats | None = None) -> list[list[Split]]:
 
     Args:
         values: [series, values], all finite; at least `FEWEST` values.
-        noise: variance [series] that a value has at least, where something else tells.
+        noise: minimum variance [series] of a value, if it is known from another source.
     """
     found: list[list[Split]] = []
     for part in _portions(values):
@@ -254,7 +255,7 @@ def _changes(one: Prepared) -> list[list[Split]]:
 
 
 def _chosen(candidates: list[tuple[float, int, int, int]]) -> list[int]:
-    """Places by their scores, without those whose interval holds a place that was chosen before."""
+    """Places by descending score, without those whose interval contains an earlier chosen place."""
     places: list[int] = []
     for _, place, start, end in sorted(candidates, reverse=True):
         if not any(start < other < end for other in places):
@@ -263,10 +264,10 @@ def _chosen(candidates: list[tuple[float, int, int, int]]) -> list[int]:
 
 
 def _settled(one: Prepared, places: list[int]) -> list[Split]:
-    """Changes between neighbouring levels: each where it scores best, all that count, and none that does not."""
+    """Changes between neighbouring levels: each at its best score, all that count, and none below the threshold."""
     number = one.values.shape[1]
     sums, least = _sums(one.values), threshold(number)
-    # What one change hid is seen once it is known.
+    # a change that another one hid is found once that one is known
     for start, end in pairwise([0, *places, number]):
         if (found := _best(one, sums, start, start, end)).score >= least:
             places = sorted({*places, found.place})
@@ -279,7 +280,7 @@ def _settled(one: Prepared, places: list[int]) -> list[Split]:
         splits = [known[triple] for triple in triples]
         moved = [split.place for split in splits]
         weakest = min(splits, key=lambda split: split.score, default=None)
-        # Two that move to one place are one.
+        # two that move to the same place are one
         if weakest is not None and (weakest.score < least or sorted(set(moved)) != moved):
             del places[splits.index(weakest)]
             continue
@@ -290,7 +291,7 @@ def _settled(one: Prepared, places: list[int]) -> list[Split]:
 
 
 def _best(one: Prepared, sums: tuple[Floats, Floats], start: int, place: int, end: int) -> Split:
-    """The best split of the values between two others; their own place where they are too few."""
+    """The best split of the values between two others; their own place if there are too few values."""
     if end - start < FEWEST:
         return Split(place, start, end, -math.inf, 0.0, math.inf, 1)
     scored = _scored(sums, one, np.array([start]), end - start)

@@ -1,4 +1,4 @@
-"""Series over commits, the changes of their level, and the budgets that they use: what a history says."""
+"""Series over commits, their changes of level, and used budgets: the result of a history."""
 
 from __future__ import annotations
 
@@ -16,26 +16,25 @@ from fluxperf.harness.steps import Shift
 
 SCHEMA = 1
 
-#: Variants that nearly every series has, and that nobody need be told.
+#: Variants of nearly every series, which are not shown.
 _USUAL = {("weights", "synthetic (seed 0)"), ("setting nvtx", "off")}
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """A level that became another: at once (a step) or little by little (a ramp).
+    """A change of level: at once (a step) or gradually (a ramp).
 
-    ``before`` and ``after`` are commits that were measured: neighbours for a step, the ends of a ramp. ``old`` and
-    ``new`` are levels, of ``old_commits`` and ``new_commits`` commits. ``percent`` is the change of the level, or
-    ``None`` from a level of zero; ``low`` and ``high`` bound it with 95 % confidence, and ``chance`` is how often noise
-    alone gives a series such a change; ``None`` for counts, of which a change is a fact.
+    ``before`` and ``after`` are measured commits: neighbours for a step, the ends of a ramp. ``old`` and ``new`` are
+    levels, of ``old_commits`` and ``new_commits`` commits. ``percent`` is the change of the level, or ``None`` from a
+    level of zero; ``low`` and ``high`` bound it with 95 % confidence, and ``chance`` is the probability that noise
+    alone gives a series such a change; ``None`` for counts, whose every change is real.
 
-    ``worse`` says whether the change is for the worse, ``None`` if nobody knows the metric's direction. ``repaired`` is
-    the first commit at a level that takes at least half of a change for the worse back; "" if there is none. ``left``
-    says by how many percent the best level since is still worse than ``old``; ``None`` where that is nothing, rounding,
-    noise, or less than 1 % of a time.
-    ``environment`` names versions that changed at the same place, which are another explanation than the commit.
-    ``cycles`` is, for seconds, the change of the cycles of the same work between the same commits, in percent: 0.0 if
-    they did not change, ``None`` where there are none. ``records`` are where the records of both sides lie, in words,
-    and ``files`` the files or URLs that hold them; "" where nobody said.
+    ``worse`` is whether the change is for the worse, ``None`` if the metric's direction is unknown. ``repaired`` is the
+    first commit at a level that takes back at least half of a change for the worse; "" if there is none. ``left`` is
+    the percentage by which the best level since is still worse than ``old``; ``None`` if that is nothing, rounding,
+    noise, or less than 1 % of a time. ``environment`` names versions that changed at the same place, which may also be
+    the cause. ``cycles`` is, for seconds, the change of the cycles of the same work between the same commits, in
+    percent: 0.0 if they did not change, ``None`` if there are none. ``records`` are the places of the records of both
+    sides, as text, and ``files`` the files or URLs that contain them; "" if unknown.
     """
 
     kind: Literal["step", "ramp"]
@@ -60,10 +59,10 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
-    """A fixed point that a policy names, and how much of what times may be above it is used.
+    """A fixed reference of a policy, and how much of the allowed increase of times is used.
 
-    ``level`` is its value, ``budget`` the share that may be added, ``used`` the share of that which the newest level
-    takes: above 1 it is exceeded, below 0 the newest is better.
+    ``level`` is its value, ``budget`` the allowed share above it, ``used`` the share of the budget that the newest
+    level uses: above 1 it is exceeded, below 0 the newest is better.
     """
 
     name: str
@@ -74,11 +73,10 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """Values of one metric, workload, rung and machine, one per commit, in order; and where their level changes.
+    """Values of one metric, workload, rung and machine, one per commit, in order, with the changes of their level.
 
-    ``course`` has a row for each commit, of which ``rows`` are this series'. ``shifts`` are what ``changes`` tell, by
-    their places among the values that are there. ``judged`` is false for a series of times that has too few values to
-    be searched for changes.
+    ``course`` has a row for each commit, of which ``rows`` are this series'. ``shifts`` are the ``changes`` by the
+    indices of their values. ``judged`` is false for a series of times with too few values for a search.
     """
 
     key: Key
@@ -102,17 +100,17 @@ class Series:
 
     @property
     def rung(self) -> str:
-        """At which rung."""
+        """The rung."""
         return self.key.rung
 
     @property
     def machine(self) -> str:
-        """Where."""
+        """The machine."""
         return self.key.machine
 
     @property
     def ran_as(self) -> str:
-        """As kernels, twins or a peer."""
+        """How it ran: as kernels, twins or a peer."""
         return self.key.ran_as
 
     @property
@@ -122,12 +120,12 @@ class Series:
 
     @property
     def unit(self) -> str:
-        """Of its values."""
+        """Unit of its values."""
         return self.key.unit
 
     @property
     def exact(self) -> bool:
-        """Whether it counts."""
+        """Whether it is a count."""
         return self.key.exact
 
     @cached_property
@@ -143,7 +141,7 @@ class Series:
 
     @cached_property
     def points(self) -> list[Point]:
-        """A point for each commit. Of a fleet's series only those should be asked that are shown."""
+        """A point for each commit. For a fleet, request only those that are shown."""
         return [self.course.point(row) for row in self.rows]
 
     @cached_property
@@ -152,13 +150,13 @@ class Series:
         return [self.course.point(row) for row in self.there]
 
     def since(self, day: str) -> Series:
-        """The series with the changes from a date on alone."""
+        """The series with only the changes since a date."""
         kept = [place for place, change in enumerate(self.changes) if change.date_utc >= day]
         changes, shifts = [self.changes[place] for place in kept], [self.shifts[place] for place in kept]
         return dataclasses.replace(self, changes=changes, shifts=shifts)
 
     def told(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The series in the form of the JSON document."""
         names = ("metric", "workload", "rung", "machine", "ran_as", "variant", "unit", "exact", "order", "points")
         return {name: getattr(self, name) for name in (*names, "changes", "judged", "budgets")}
 
@@ -170,13 +168,13 @@ class History(NamedTuple):
     problems: list[str]
 
     def json(self) -> str:
-        """As ``fluxperf history --json`` says it."""
+        """The JSON document of ``fluxperf history --json``."""
         told = {"schema": SCHEMA, "series": [one.told() for one in self.series], "problems": self.problems}
         return formatted(told, indent=1)
 
 
 def distinction(series: Series) -> str:
-    """A series' other attributes besides workload, rung and metric, in words, without those of nearly every series."""
+    """A series' attributes besides workload, rung and metric, as text, without those of nearly every series."""
     told = [
         f"{name} {value}"
         for name, value in series.variant.items()
@@ -186,7 +184,7 @@ def distinction(series: Series) -> str:
 
 
 def label(point: Point) -> str:
-    """A commit's name, with "+" if files were changed; or the date of what was measured without one."""
+    """A commit's name, with "+" if files were changed; or the date of a measurement without a commit."""
     if point.commit is None:
         return f"no commit, {point.date_utc}"
     return f"{point.commit}{'+' if point.dirty else ''}"

@@ -1,4 +1,4 @@
-"""The share of slow processes: what a median over processes forgets when some of them start badly."""
+"""The share of slow processes: detects processes that start badly, which a median over processes ignores."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Slowness(NamedTuple):
 
     @property
     def differences(self) -> list[float]:
-        """Of each pair: 1 if only the head is slow, -1 if only the base is, else 0."""
+        """For each pair: 1 if only the head is slow, -1 if only the base is, else 0."""
         return [float(after) - float(before) for before, after in zip(self.base, self.head, strict=True)]
 
 
 def slowness(task: SlowTask) -> Slowness | None:
-    """Slow processes by the median of all processes of both sides; ``None`` without usable pairs, which others tell."""
+    """Slow processes, relative to the median of all processes of both sides; ``None`` without usable pairs."""
     if len(task.base) != len(task.head) or not all(map(len, (*task.base, *task.head))):
         return None
     kept = [index for index in range(len(task.base)) if index not in task.left_out]
@@ -48,12 +48,12 @@ def slowness(task: SlowTask) -> Slowness | None:
 
 
 def judged(item: Slowness, p: float, alpha: float) -> Row:
-    """The verdict: SLOWER where the pairs show it, UNSURE where so many more may be chance.
+    """The verdict: SLOWER if the pairs show it, UNSURE if the additional ones may be chance.
 
     Args:
         item: which processes are slow.
-        p: of "more processes of the head are slow", adjusted for all that is judged with it.
-        alpha: its level.
+        p: of "more processes of the head are slow", adjusted for all tests.
+        alpha: significance level.
     """
     more = fmean(item.differences)
     verdict: Judgement = "SAME"

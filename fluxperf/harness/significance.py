@@ -1,7 +1,7 @@
-"""Tests on pairs of processes: whether a change is shown, and how small a change could have been.
+"""Tests on pairs of processes: whether a change is shown, and how small a change could have been detected.
 
-A pair is a process of the base and one of the head that ran one after the other; its value is the logarithm of the
-ratio of their medians, so that drift of the machine, which falls on both, cancels.
+A pair is a process of the base and one of the head that ran one after the other. Its value is the logarithm of the
+ratio of their medians, so that drift of the machine, which affects both, cancels.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import numpy.typing as npt
 
 from fluxperf.errors import ArgumentError
 
-#: Sign patterns that are tried: all of them up to 14 pairs, a sample of this size beyond.
+#: Number of sign patterns: all of them up to 14 pairs, a sample of this size beyond.
 PATTERNS = 2**14
 
 _ENUMERATED = 14
 
-#: Exponents beyond it are no floating-point number any more.
+#: Larger exponents exceed floating-point numbers.
 _LARGEST = 700.0
 
-#: Values count up to this many times their median distance from the margin.
+#: Values count up to this multiple of their median distance from the margin.
 FARTHEST = 2.0
 
-#: A row that lies so many of its standard errors below its margin can raise no false alarm, and hides no other one. Of
-#: eight pairs of a row that lies just at its margin one in a thousand does by chance.
+#: A row this number of its standard errors below its margin cannot raise a false alarm, and does not hide another row.
+#: By chance one in a thousand does so, for eight pairs of a row exactly at its margin.
 BELOW = 5.0
 
 
@@ -61,7 +61,7 @@ def sign_flip(values: Sequence[float], margin: float = 0.0, seed: int = 0) -> fl
 
 
 def _drawn_in(values: Sequence[float], margin: float) -> npt.NDArray[np.float64]:
-    """Distances from the margin, those farther than `FARTHEST` times the median one drawn in to it."""
+    """Distances from the margin, limited to `FARTHEST` times the median distance."""
     shifted = np.asarray(values, float) - margin
     if not shifted.size or not np.isfinite(shifted).all():
         raise ArgumentError(
@@ -74,7 +74,7 @@ def _drawn_in(values: Sequence[float], margin: float) -> npt.NDArray[np.float64]
 
 @lru_cache(maxsize=8)
 def _patterns(number: int, seed: int) -> npt.NDArray[np.float64]:
-    """Sign patterns [P, n], the one without a flip first: all of them, or that one and a sample."""
+    """Sign patterns [P, n], the one without a flip first: all patterns, or that one and a sample."""
     if number <= _ENUMERATED:
         bits = np.arange(2**number)[:, None] >> np.arange(number) & 1
     else:
@@ -84,7 +84,7 @@ def _patterns(number: int, seed: int) -> npt.NDArray[np.float64]:
 
 
 def smallest_p(pairs: int) -> float:
-    """The smallest p-value that `sign_flip` can give: ``2^-n``, and no less than one of the patterns tried."""
+    """The smallest possible p-value of `sign_flip`: ``2^-n``, but at least one over the number of patterns."""
     return max(2.0**-pairs, 1 / PATTERNS)
 
 
@@ -134,7 +134,7 @@ def step_down(rows: Sequence[Sequence[float]], margins: Sequence[float], seed: i
     below = found[0] <= -BELOW
     found[:, below] = found[0, below]
     order = np.argsort(-found[0], kind="stable")
-    # Column i: the largest of the i-th row in rising order and of all before it.
+    # column i: the largest of the i-th row in ascending order and of all before it
     largest = np.maximum.accumulate(found[:, order[::-1]], axis=1)[:, ::-1]
     observed = found[0, order]
     reached = largest >= observed - 1e-6 * (1 + np.abs(observed))
@@ -214,7 +214,7 @@ def detectable(spread: float, pairs: int, alpha: float, power: float, margin: fl
 @lru_cache
 def _shift(pairs: int, alpha: float, power: float) -> float:
     """The shift beyond the margin, in units of the spread, that shows with that power."""
-    # SciPy takes a second to import, which commands that test nothing need not pay.
+    # SciPy takes a second to import. Commands without tests need not pay for it.
     from scipy.optimize import brentq
     from scipy.stats import nct, norm, t
 

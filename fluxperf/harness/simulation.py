@@ -1,7 +1,7 @@
-"""Operating characteristics: how often the gate would be wrong, and how often it finds a change, simulated.
+"""Operating characteristics, by simulation: how often the gate is wrong, and how often it finds a change.
 
 Medians of processes are drawn, from a model of noise or from A/A comparisons of a machine, and judged by the gate's own
-judge, which looks as often at as many pairs as the gate does.
+judge, with the same looks and numbers of pairs as in the gate.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from fluxperf.harness.noisy import Task, judge
 from fluxperf.harness.policy import Noisy, Pairs
 from fluxperf.harness.verdict import conclude
 
-#: True changes for the worse that are tried.
+#: Simulated true changes for the worse.
 CHANGES = (0.0, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05)
 
-#: Neighbouring pairs that stay together when A/A comparisons are drawn from.
+#: Number of neighbouring pairs that stay together when A/A comparisons are resampled.
 _TOGETHER = 4
 
 Values = npt.NDArray[np.float64]
-#: Draws the logarithms of pairs [metrics, pairs, 2] of one and the same program.
+#: Draws the logarithms of pairs [metrics, pairs, 2] of one program on both sides.
 Draw = Callable[[np.random.Generator, int], Values]
 
 
 class Shares(msgspec.Struct, frozen=True, kw_only=True):
-    """Shares of the gate's verdicts on a true change, over so many trials.
+    """Shares of the gate's verdicts on a true change, over a number of trials.
 
-    ``regression``, ``unsure``, ``passed`` and ``error`` are shares of outcomes, ``quicker`` the share of trials in
-    which a metric is said to have got better, ``pairs`` the mean number of pairs taken.
+    ``regression``, ``unsure``, ``passed`` and ``error`` are shares of outcomes, ``quicker`` the share of trials with a
+    metric that is reported as better, ``pairs`` the mean number of pairs taken.
     """
 
     model: str
@@ -70,10 +70,10 @@ class Gated(NamedTuple):
 
 
 def trial(gated: Gated, logs: Values) -> tuple[str, int, bool]:
-    """Outcome of one simulated comparison, pairs taken, and whether anything got better.
+    """Outcome of one simulated comparison, pairs taken, and whether any metric got better.
 
     Args:
-        gated: what is judged.
+        gated: metrics and rules.
         logs: logarithms of medians of both sides, [metrics, pairs, 2]; at least as many pairs as the policy's most.
     """
     targets = looks_at(gated.pairs)
@@ -97,12 +97,12 @@ def trial(gated: Gated, logs: Values) -> tuple[str, int, bool]:
 def shares(
     gated: Gated, draw: Draw, model: str, trials: int, changes: Sequence[float] = CHANGES, seed: int = 7
 ) -> Iterator[Shares]:
-    """A row for each true change. Every change sees the same noise; which side a pair's process is of is drawn.
+    """A row for each true change. Every change sees the same noise. The side of each process in a pair is random.
 
     Args:
-        gated: what is judged.
-        draw: pairs of one program.
-        model: what the noise is called.
+        gated: metrics and rules.
+        draw: draws pairs of one program.
+        model: name of the noise model.
         trials: comparisons of each change.
         changes: shares by which the head is worse in every metric.
         seed: of the noise.
@@ -129,11 +129,11 @@ def shares(
 
 
 def measured(found: Comparisons, families: Sequence[str] = ()) -> tuple[list[str], Draw]:
-    """Metrics of A/A comparisons of one rung, and what draws pairs from those: runs of neighbouring ones.
+    """Metrics of A/A comparisons of one rung, and a function that resamples their pairs in runs of neighbouring ones.
 
     Args:
-        found: what `fluxperf gate calibrate -o` wrote.
-        families: of metrics that are drawn, such as ``times``; all that every comparison has if none.
+        found: comparisons of `fluxperf gate calibrate -o`.
+        families: kinds of metrics to use, such as ``times``; all that every comparison has if none.
 
     Raises:
         RecordError: no comparison, several rungs, or no such metric.

@@ -13,10 +13,10 @@ from fluxperf.errors import ArgumentError
 
 
 class Summary(NamedTuple):
-    """Median, smallest and largest sample, and how many samples and processes there were.
+    """Median, smallest and largest sample, and numbers of samples and processes.
 
-    Of one sample in each process that is made of parts, ``steps`` in all, ``low`` and ``high`` are what it would be if
-    all parts took as long as the shortest, or as the longest.
+    For one sample in each process that consists of parts, ``steps`` in total, ``low`` and ``high`` are its values if
+    all parts took as long as the shortest or the longest.
     """
 
     median: float
@@ -28,7 +28,7 @@ class Summary(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """An interval of confidence, and the probability with which such intervals hold the true value."""
+    """A confidence interval, and the probability that such intervals contain the true value."""
 
     low: float
     high: float
@@ -36,10 +36,10 @@ class Interval(NamedTuple):
 
 
 def summarize(processes: Sequence[Sequence[float]]) -> Summary | None:
-    """Summary of samples grouped by process, or ``None`` where there is no sample.
+    """Summary of samples grouped by process, or ``None`` if there is no sample.
 
-    The median is the median of the processes' medians: samples of one process are not independent of each other.
-    ``low`` and ``high`` are the extremes of all samples; they are a range, not an interval of confidence.
+    The median is the median of the processes' medians, as samples of one process are not independent. ``low`` and
+    ``high`` are the extremes of all samples; they are a range, not a confidence interval.
     """
     groups = [list(samples) for samples in processes if samples]
     if not groups:
@@ -66,7 +66,7 @@ def median_interval(values: Sequence[float], confidence: float = 0.95) -> Interv
     """
     _check("median_interval", values, confidence)
     ordered, number = sorted(values), len(values)
-    # The binomial's tail in whole numbers: SciPy takes a second to import, and the sampler asks after every sample.
+    # the binomial tail in whole numbers: SciPy takes a second to import, and the sampler calls this after every sample
     k, below, reached = 0, 0, 0.0
     while k < number // 2:
         below += math.comb(number, k)
@@ -113,7 +113,7 @@ def ratio_interval(
     if min(len(base), len(head)) < 3:
         return None
 
-    # SciPy draws the same, and takes a second to import.
+    # SciPy gives the same result, but takes a second to import
     draws = np.random.default_rng(seed)
     after = draws.integers(0, len(head), (resamples, len(head)))
     before = after if paired else draws.integers(0, len(base), (resamples, len(base)))

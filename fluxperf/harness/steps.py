@@ -1,7 +1,7 @@
-"""Where the level of a series changes: at once (a step) or little by little (a ramp).
+"""Changes of level in a series: at once (a step) or gradually (a ramp).
 
-Of counts every change is a step, but for what the policy calls rounding. Of times `fluxperf.harness.scan` finds steps
-against noise; stretches in which several steps lead the same way are ramps where a straight line explains them better.
+Every change of a count is a step, except for the rounding defined by the policy. In times, `fluxperf.harness.scan`
+finds steps against noise. Several steps in the same direction are a ramp if a straight line explains them better.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import numpy as np
 
 from fluxperf.harness.scan import FEWEST, Floats, Split, chance, splits
 
-#: Values that a ramp takes at least; a shorter one is a step.
+#: Minimum number of values of a ramp; a shorter one is a step.
 _RAMP = 4
 
-#: Places that a ramp's beginning and end are sought among.
+#: Number of places that are tried for a ramp's start and end.
 _KNOTS = 48
 
-#: How much better a ramp must explain a stretch than steps do, by Bayes's criterion.
+#: How much better a ramp must explain the values than steps do, by Bayes's criterion.
 _BETTER = 6.0
 
 
@@ -174,7 +174,7 @@ def _ramp(values: Floats, run: Sequence[Split]) -> _Line | None:
     if not len(begins) or rest <= 0:
         return None
     # A value is a mixture of both levels: 1 - share of the old one, share of the new one, which grows from 0 to 1. The
-    # sum of shares, that of their squares, and that with the values follow from sums over beginnings of the series.
+    # sum of shares, of their squares, and of their products with the values follow from cumulative sums of the series.
     length = ends - begins
     total, weighted = (np.concatenate([[0.0], np.cumsum(one)]) for one in (part, np.arange(size) * part))
     between = total[ends + 1] - total[begins]

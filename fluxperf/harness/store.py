@@ -1,8 +1,8 @@
-"""A store: a folder or URL of files that are only ever added, each named by the digest of what it holds.
+"""A store: a folder or URL of files that are only ever added, each named by the digest of its content.
 
-A record is a file ``DAY/DIGEST.jsonl``, by the day on which it was measured; imported points are one
-``DAY/DIGEST.points.ndjson`` for each commit. Two runners that add the same write the same file twice, and two that add
-something else never touch each other's: no lock is needed, and nothing is lost or counted double.
+A record is a file ``DAY/DIGEST.jsonl``, by the day of its measurement; imported points are one
+``DAY/DIGEST.points.ndjson`` for each commit. Two runners that add the same data write the same file twice, and runners
+with different data never write the same file: no lock is needed, and nothing is lost or counted twice.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _WANTED = "Write records with `fluxperf run -o FILE.jsonl`, import asv's results
 
 
 class Added(NamedTuple):
-    """Files that are new in a store, those that it had already, and what could not be read."""
+    """Files that are new in a store, files that it already had, and problems of reading."""
 
     new: int
     known: int
@@ -38,16 +38,16 @@ def add_to(store: str, places: Iterable[Place]) -> Added:
     """Adds the records and points of files, folders, patterns and URLs to a store.
 
     Args:
-        store: its folder or URL; it is made where it is not there.
-        places: what to add.
+        store: its folder or URL; created if it does not exist.
+        places: files to add.
 
     Raises:
-        RecordError: a file cannot be read, a folder holds none, or the store cannot be written.
+        RecordError: a file cannot be read, a folder contains none, or the store cannot be written.
     """
     problems: list[str] = []
 
     def parts(file: File, lines: Iterator[bytes]) -> Iterable[tuple[str, bytes]]:
-        # Read to its end at once, so that a file that holds nothing is complained about here.
+        # read completely at once, so that a file without records is reported here
         of = _points if file.name.endswith(points.SUFFIX) else _records
         return list(of(file.name, lines, problems))
 
@@ -83,7 +83,7 @@ def _file(date: str, lines: Iterable[bytes], suffix: str) -> tuple[str, bytes]:
 
 
 def _put(store: str, name: str, content: bytes) -> bool:
-    """Writes one file of a store, unless it has it; whether it is new."""
+    """Writes one file of a store unless it exists. Returns whether it is new."""
     if not is_url(store):
         path = Path(store) / name
         if path.exists():
@@ -97,9 +97,9 @@ def _put(store: str, name: str, content: bytes) -> bool:
             return False
         system.makedirs(target.rpartition("/")[0], exist_ok=True)
         system.pipe_file(target, content)
-    except Exception as error:  # every protocol has errors of its own
+    except Exception as error:  # every protocol has its own errors
         raise RecordError(
-            f"cannot write to {store}: {said_by(error)}. Expected a folder that can be written to; what was added "
-            "before stays, and adding again goes on."
+            f"cannot write to {store}: {said_by(error)}. Expected a writable folder. Files that were added before "
+            "remain; add again to continue."
         ) from error
     return True

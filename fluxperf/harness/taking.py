@@ -1,6 +1,6 @@
-"""Taking both sides of a comparison: pairs in a drawn order, and heads with planted work beside one base.
+"""Measures both sides of a comparison: pairs in random order, and heads with planted work beside one base.
 
-Of one program on both sides (A/A) turns may also be a chain, each in two comparisons.
+For one program on both sides (A/A), turns may also form a chain, where each turn is in two comparisons.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from fluxperf.harness.records import Record
 
 
 class AA(NamedTuple):
-    """Records of two sides of one and the same program."""
+    """Records of two sides of the same program."""
 
     base: list[Record]
     head: list[Record]
 
 
 def planted_cycles(plants: Sequence[float], warm: Sequence[Record]) -> list[int]:
-    """Cycles that the heads of a comparison have planted in each step: none in the first, then each share of a step.
+    """Cycles planted in each step of the heads of a comparison: none in the first head, then each share of a step.
 
-    Nothing where nothing is planted.
+    Empty if nothing is planted.
 
     Raises:
         RecordError: the device counts no cycles.
@@ -45,13 +45,13 @@ def take(
     on_pair: Callable[[int], None] = lambda number: None,
     plants: Sequence[int] = (),
 ) -> list[AA]:
-    """Measures both sides of pairs, which side first is drawn for each pair, as the gate does.
+    """Measures both sides of pairs. The side that runs first is random in each pair, as in the gate.
 
     Args:
-        runner: of both sides; one that takes planted work if there is any.
-        pairs: how many.
-        on_pair: told how many there are.
-        plants: cycles planted in the head, a head for each in every pair, beside one base without.
+        runner: of both sides; it must support planted work if there is any.
+        pairs: number of pairs.
+        on_pair: called with the number of pairs so far.
+        plants: cycles planted in the head, one head for each in every pair, beside one base without.
 
     Returns:
         Both sides for each of ``plants``, which share their base; one if there are none.
@@ -71,10 +71,10 @@ def take(
 
 
 class Chain:
-    """Turns of one program one after the other, each in two comparisons: with the turn before it, and the one after.
+    """Consecutive turns of one program, each in two comparisons: with the turn before it, and with the one after it.
 
-    So comparisons take half of the turns. Two that follow each other share turns, but no pair: what disturbs a turn
-    falls on both, with opposite signs where the turn is the base of one and the head of the other.
+    This halves the number of turns. Consecutive comparisons share turns, but no pair: a disturbance of a turn affects
+    both, with opposite signs if the turn is the base of one and the head of the other.
 
     Args:
         runner: of both sides, which are the same program.
@@ -87,11 +87,11 @@ class Chain:
         self._again = False
 
     def take(self, pairs: int, on_pair: Callable[[int], None] = lambda number: None) -> AA:
-        """The next comparison; which turn of a pair is called the base is drawn.
+        """The next comparison. Which turn of a pair is the base is random.
 
         Args:
-            pairs: how many; the same in every call.
-            on_pair: told how many there are.
+            pairs: number of pairs; the same in every call.
+            on_pair: called with the number of pairs so far.
 
         Raises:
             FluxperfError: a process failed.

@@ -1,4 +1,4 @@
-"""Whether records of one rung may be trusted as two sides of one comparison; each doubt becomes a row or a note."""
+"""Whether records of one rung can be trusted as two sides of one comparison. Each doubt becomes a row or a note."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from fluxperf.harness.records import Record
 from fluxperf.harness.verdict import Row, problem
 from fluxperf.words import plural
 
-#: Samples from which on two processes cannot agree by chance.
+#: Minimum number of samples with which two processes cannot agree by chance.
 _TELLING = 3
 
-#: Different values of a process from which on another one has the same by no chance, relative to the first.
+#: Minimum number of different values of a process with which another one cannot have the same values, relative to the
+#: first, by chance.
 _OWN_SHAPE = 5
 
-#: Seconds that the sides of a pair may be apart.
+#: Maximum seconds between the sides of a pair.
 APART_S = 1800.0
 
-#: What a witness counts that a record must have counted too.
+#: Counts of a witness that a record must also have.
 _WITNESSED = ("d2h_copies", "h2d_copies", "d2h_bytes", "h2d_bytes")
 
 
 def measured(records: Sequence[Record]) -> list[str]:
-    """Noisy metrics that records have samples of, without warm-ups, such as ``times.denoise``."""
+    """Noisy metrics with samples in the records, without warm-ups, such as ``times.denoise``."""
     return list(
         dict.fromkeys(metric.name for record in records for metric, processes in sampled(record) if any(processes))
     )
@@ -41,7 +42,7 @@ def _of_processes(records: Sequence[Record], name: str) -> list[tuple[float, ...
 
 
 def mixed(place: Place, records: Sequence[Record], side: str, policy: Policy) -> list[Row]:
-    """Rows for what records of one side disagree on although they are of one measurement."""
+    """Rows for disagreements of one side's records, although they belong to one measurement."""
     first = records[0]
     chosen = len({str(record.choices) for record in records}) > 1
     for record in records[1:]:
@@ -68,7 +69,7 @@ def mixed(place: Place, records: Sequence[Record], side: str, policy: Policy) ->
 
 
 def _must_agree(family: str, policy: Policy, *, chosen: bool) -> bool:
-    """Whether processes of one revision must agree: not on what the policy gives slack, nor on what choices decide."""
+    """Whether processes of one revision must agree on a metric: not with slack in the policy, nor for choices."""
     if family not in policy.exact or policy.exact[family].slack:
         return False
     field = family.partition(".")[0]
@@ -76,12 +77,15 @@ def _must_agree(family: str, policy: Policy, *, chosen: bool) -> bool:
 
 
 def doubts(place: Place, base: Sequence[Record], head: Sequence[Record], policy: Policy) -> Iterator[Row]:
-    """Rows for what keeps the records of a rung from proving anything."""
+    """Rows for problems that keep the records of a rung from proving anything."""
     for side, records in (("base", base), ("head", head)):
         yield from _contradicted(place, side, records)
     against = {record.error.against for record in (*base, *head) if record.error is not None}
     if len(against) > 1:
-        text = f"errors are against {' and '.join(map(repr, sorted(against)))}. Expected one reference on both sides."
+        text = (
+            f"expected errors against one reference on both sides, got {' and '.join(map(repr, sorted(against)))}. "
+            "Measure both sides alike."
+        )
         yield _doubt("other_reference", text, place, "error.against")
     if base[0].ran_as == "twin":
         return
@@ -93,14 +97,14 @@ def doubts(place: Place, base: Sequence[Record], head: Sequence[Record], policy:
     times = {name for name in {*measured(base)} & {*measured(head)} if name.startswith("times.")}
     if times and not times & gated:
         text = (
-            f"times were measured ({', '.join(sorted(times))}), and the policy gates none of them for workload "
-            f"{place.workload!r}. Expected a [noisy] table of at least one."
+            f"expected a [noisy] table for at least one measured time ({', '.join(sorted(times))}), but the policy "
+            f"gates none of them for workload {place.workload!r}. Add one."
         )
         yield _doubt("times_not_gated", text, place)
 
 
 def remarks(place: Place, base: Sequence[Record], head: Sequence[Record], policy: Policy) -> Iterator[str]:
-    """Remarks on a rung's records that a reader should know."""
+    """Remarks on a rung's records for the reader."""
     where = f"{place.workload}/{place.rung}"
     if base[0].ran_as == "twin":
         return
@@ -108,7 +112,7 @@ def remarks(place: Place, base: Sequence[Record], head: Sequence[Record], policy
     if left := sorted({*measured(base), *measured(head)} - gated):
         yield f"{where}: measured and not gated: {', '.join(left)}"
     if any(record.conditions for record in base) != any(record.conditions for record in head):
-        yield f"{where}: clocks and throttling were read on one side only, so they say nothing of the other"
+        yield f"{where}: clocks and throttling were read on one side only, so the sides cannot be compared in them"
     times = [_moment(side[0]) for side in (base, head)]
     if len(base) == len(head) == 1 and None not in times and times[0] != times[1]:
         both = f"{base[0].created_utc}, {head[0].created_utc}"
@@ -122,9 +126,9 @@ def remarks(place: Place, base: Sequence[Record], head: Sequence[Record], policy
 
 
 def _without_joules(base: Sequence[Record], head: Sequence[Record], gated: set[str]) -> Iterator[str]:
-    """Metrics of energy that some processes tell and others do not, though no window was too short.
+    """Metrics of energy that only some processes have, although no window was too short.
 
-    Records without times, such as those of a cold pair, are left out: their joules are not to be judged either.
+    Records without times, such as those of a cold pair, are left out, as their joules are not judged either.
     """
     timed = [[record for record in side if record.times_s] for side in (base, head)]
     for key in dict.fromkeys(key for record in (*base, *head) for key in record.energy_j):
@@ -134,24 +138,24 @@ def _without_joules(base: Sequence[Record], head: Sequence[Record], gated: set[s
                 f"{sum(side)} of {len(side)} processes of the {name}"
                 for side, name in zip(sides, ("base", "head"), strict=True)
             )
-            yield f"energy.{key} is not judged: {told} tell joules"
+            yield f"energy.{key} is not judged: {told} have joules"
 
 
 def _short_windows(records: Sequence[Record]) -> str:
-    """Words for windows that were too short for the GPU's counter of energy; "" where none was."""
+    """A text about windows that were too short for the GPU's energy counter; "" if there is none."""
     windows = [state.energy for record in records for state in record.conditions or [] if state.energy is not None]
     short = [row for row in windows if row.counter_j is None and row.renewals]
     if not short:
         return ""
     shortest = min(row.window_s for row in short)
     return (
-        f"the counter came round too rarely in {len(short)} of {plural(len(windows), 'window')}, the shortest of "
+        f"the counter was updated too rarely in {len(short)} of {plural(len(windows), 'window')}, the shortest of "
         f"{shortest:.2g} s. Take more samples in each (--repeat)"
     )
 
 
 def _algorithms(base: Sequence[Record], head: Sequence[Record]) -> list[str]:
-    """Choices of libraries that differ between the sides; the times of their trials are no fact."""
+    """Choices of libraries that differ between the sides. The times of their trials are not exact."""
 
     def chosen(records: Sequence[Record]) -> dict[str, set[str]]:
         found: dict[str, set[str]] = {}
@@ -172,15 +176,16 @@ def _contradicted(place: Place, side: str, records: Sequence[Record]) -> Iterato
             said, seen = getattr(record.totals, name), getattr(record.witness, name)
             if said != seen:
                 text = (
-                    f"{name}: the {side} counted {said}, and {seen} were seen from outside (CUPTI). One of both is "
-                    "wrong: measure again, and look for copies that do not go through the door."
+                    f"{name}: expected the same counts by record and witness, but the {side} counted {said}, and "
+                    f"CUPTI counted {seen}. One of them is wrong: measure again, and look for copies that do not "
+                    "go through the door."
                 )
                 yield _doubt("witness_contradicts", text, place, f"witness.{name}")
                 break
 
 
 def _impossible(place: Place, base: Sequence[Record], head: Sequence[Record], gated: set[str]) -> Iterator[Row]:
-    """Rows of samples that are no quantity, where no verdict on the metric says so: of warm-ups, and not gated."""
+    """Rows of invalid samples that no verdict on the metric reports: of warm-ups, and of metrics that are not gated."""
     for side, records in (("base", base), ("head", head)):
         for one in SAMPLES:
             found: dict[str, float] = {}
@@ -191,7 +196,7 @@ def _impossible(place: Place, base: Sequence[Record], head: Sequence[Record], ga
                         found.setdefault(key, value)
             for key, value in found.items():
                 name = f"{one.name}.{key}"
-                text = f"{name}: expected finite samples of at least 0, the {side} has {value:g}. Measure it again."
+                text = f"{name}: expected finite samples of at least 0, but the {side} has {value:g}. Measure it again."
                 yield _doubt("negative" if value < 0 else "not_finite", text, place, name)
 
 
@@ -210,21 +215,21 @@ def _untrue(place: Place, base: Sequence[Record], head: Sequence[Record]) -> Ite
         metered = [one.energy for record in head for one in record.conditions or [] if one.energy is not None]
         if all(known) and not any(lacking) and any(one.counter_j is not None for one in metered):
             text = (
-                f"energy.{key}: the base tells joules, and no process of the head does although the card's counter "
-                "was read. They were left out: measure both sides with one version."
+                f"energy.{key}: expected joules on both sides, but no process of the head has them, although the "
+                "GPU's counter was read. They were left out: measure both sides with one version."
             )
             yield _doubt("missing_metric", text, place, f"energy.{key}")
     before, after = (set().union(*map(steps_of_a_generation, side)) for side in (base, head))
     if len(before | after) > 1:
         text = (
-            f"times.step: expected as many samples of a step for each of a generation in every process, got "
-            f"{_numbers(before)} on the base and {_numbers(after)} on the head. Some were left out or made up."
+            "times.step: expected the same number of step samples per generation in every process, got "
+            f"{_numbers(before)} on the base and {_numbers(after)} on the head. Some were left out or invented."
         )
         yield _doubt("contradicts_itself", text, place, "times.step")
 
 
 def _joules(records: Sequence[Record], key: str) -> list[bool]:
-    """Whether each process tells joules of a metric."""
+    """Whether each process has joules of a metric."""
     return [bool(samples) for record in records for samples in record.energy_j.get(key) or [[]]]
 
 
@@ -233,26 +238,25 @@ def _numbers(values: set[float]) -> str:
 
 
 def _repeated(place: Place, base: Sequence[Record], head: Sequence[Record]) -> Iterator[Row]:
-    """The row of samples that are there several times."""
+    """The row of duplicated samples."""
     for name in (name for name in measured([*base, *head]) if name.startswith("times.")):
         counts = Counter(_shape(samples) for side in (base, head) for samples in _of_processes(side, name) if samples)
         most = counts.most_common(1)[0][1] if counts else 0
         long = [samples for samples, times in counts.items() if times > 1 and len(samples) >= _TELLING]
         if long or (most > 1 and 2 * most > sum(counts.values())):
             text = (
-                f"{name}: the same samples are there {max(counts.values())} times, to the last digit or by one "
-                "factor. A process is "
-                "counted once: give each side records of its own processes."
+                f"{name}: expected different samples in each process, but the same ones occur "
+                f"{max(counts.values())} times, exactly or scaled by one factor. A process counts once: give each "
+                "side records of its own processes."
             )
             yield _doubt("same_samples", text, place, name)
             return
 
 
 def _shape(samples: tuple[float, ...]) -> tuple[float, ...]:
-    """A mark that copies of samples share, also in another order, or all made longer or shorter by one factor.
+    """A signature that copies of samples share, also in another order, or scaled by one factor.
 
-    Few samples, or of a clock that tells only few values apart, have a shape in common by chance: they stand for
-    themselves.
+    Few samples, or samples of a coarse clock, share a signature by chance: they represent themselves.
     """
     samples = tuple(sorted(samples))
     if not all(0 < value < math.inf for value in samples):
@@ -266,7 +270,9 @@ def _not_in_turns(place: Place, base: Sequence[Record], head: Sequence[Record]) 
     before, after = ([_moment(record) for record in side] for side in (base, head))
     times = [moment for moment in (*before, *after) if moment is not None]
     if len(times) < len(before) + len(after):
-        yield _doubt("not_in_turns", "a record does not say when it was made (created_utc). Measure again.", place)
+        yield _doubt(
+            "not_in_turns", "expected the time of each record (created_utc), but one has none. Measure again.", place
+        )
         return
     old, new = ([moment for moment in side if moment is not None] for side in (before, after))
     apart = max((abs((b - a).total_seconds()) for a, b in zip(sorted(old), sorted(new), strict=False)), default=0.0)
@@ -274,7 +280,7 @@ def _not_in_turns(place: Place, base: Sequence[Record], head: Sequence[Record]) 
     if separate or apart > APART_S:
         text = (
             f"expected both sides in turns, got the base from {_span(old)} and the head from {_span(new)} (UTC): a "
-            "change of the machine looks the same. Measure them in turns: fluxperf gate --base REF --head REF."
+            "change of the machine would look the same. Measure in turns: fluxperf gate --base REF --head REF."
         )
         yield _doubt("not_in_turns", text, place)
 

@@ -16,7 +16,7 @@ from fluxperf.words import plural
 
 SCHEMA = 1
 
-#: Times become FASTER or SLOWER, counts and errors BETTER or WORSE; NEW, GONE and RENAMED are of rungs and metrics.
+#: Times become FASTER or SLOWER, counts and errors BETTER or WORSE; NEW, GONE and RENAMED are for rungs and metrics.
 Judgement = Literal[
     "SAME", "FASTER", "SLOWER", "BETTER", "WORSE", "UNSURE", "NOT_COMPARABLE", "NEW", "GONE", "RENAMED", "ERROR"
 ]
@@ -24,41 +24,41 @@ Outcome = Literal["pass", "regression", "error", "unsure", "ungated"]
 
 EXIT_CODES: dict[Outcome, int] = {"pass": 0, "regression": 1, "error": 2, "unsure": 3}
 
-#: Every reason code, and what it says.
+#: Every reason code, with its meaning.
 REASONS: dict[str, str] = {
-    "equal": "The exact metric is what it was.",
-    "within_bound": "The exact metric moved by no more than the policy's slack, which is rounding.",
-    "fewer": "The exact metric fell.",
-    "more": "The exact metric rose.",
+    "equal": "The exact metric is unchanged.",
+    "within_bound": "The exact metric changed within the policy's slack, which is rounding.",
+    "fewer": "The exact metric decreased.",
+    "more": "The exact metric increased.",
     "fewer_operations": "A forward of the head does fewer operations, so its times prove nothing.",
     "new": "The base has no such rung or metric.",
-    "gone": "The head has no such rung, which its policy declares.",
-    "renamed": "The rung has another name on the head, which its policy declares.",
-    "changed": "An implementation, setting or choice is another one.",
+    "gone": "The head lacks this rung, as its policy declares.",
+    "renamed": "The rung has another name on the head, as its policy declares.",
+    "changed": "An implementation, setting or choice differs.",
     "shown_slower": "The pairs show a change for the worse beyond margin and floors.",
     "shown_faster": "The pairs show a change for the better beyond margin and floors.",
-    "shown_same": "The pairs rule out a change of the size that matters.",
+    "shown_same": "The pairs rule out a change of relevant size.",
     "more_work": "The GPU takes more cycles: more work.",
     "less_work": "The GPU takes fewer cycles: less work.",
-    "hungrier": "The same cycles take more joules, so a card at its limit of power lowers its clock.",
-    "leaner": "The same cycles take fewer joules, so a card at its limit of power raises its clock.",
+    "hungrier": "The same cycles take more joules, so a card at its power limit lowers its clock.",
+    "leaner": "The same cycles take fewer joules, so a card at its power limit raises its clock.",
     "card_slower": "Cycles are the same and joules no more: not the change, the card ran slower.",
     "card_quicker": "Cycles are the same and joules no less: not the change, the card ran quicker.",
-    "no_joules": "Cycles are the same and joules are not known: hungrier, or a slower card.",
-    "noisy_joules": "Cycles are the same and joules are too noisy to tell: hungrier, or a slower card.",
-    "clocks_apart": "The sides ran at clocks so far apart that how cycles follow the clock is not known well enough.",
+    "no_joules": "Cycles are the same and joules are unknown: hungrier, or a slower card.",
+    "noisy_joules": "Cycles are the same and joules are too noisy: hungrier, or a slower card.",
+    "clocks_apart": "The clocks of the sides differ so much that their effect on cycles is not known well enough.",
     "too_few_pairs": "There are fewer process pairs than a verdict needs.",
-    "too_noisy": "The pairs neither show a change nor rule out one of the size that matters.",
-    "within_calibration": "The change is no larger than what the calibrated machine shows by chance.",
-    "few_much_slower": "Most pairs are alike, but a few processes are so much slower that the average is not.",
+    "too_noisy": "The pairs neither show a change nor rule out one of relevant size.",
+    "within_calibration": "The change is no larger than the noise of the calibrated machine.",
+    "few_much_slower": "Most pairs are alike, but a few processes are so much slower that the average differs.",
     "more_slow": "The pairs show that more processes are slow.",
-    "perhaps_more_slow": "More processes are slow; so few may be chance.",
-    "few_processes": "So few processes took all turns that a change may be theirs. Take more, or calibrate.",
-    "few_processes_same": "No change in turns of so few processes. Take more, or calibrate.",
-    "same_work": "Seconds do not tell, and the work is the same in cycles and joules.",
+    "perhaps_more_slow": "More processes are slow, but the number may be chance.",
+    "few_processes": "Too few processes took all turns: the change may be specific to them. Use more, or calibrate.",
+    "few_processes_same": "No change, but in turns of too few processes. Use more, or calibrate.",
+    "same_work": "Seconds are inconclusive, and the work is the same in cycles and joules.",
     "conditions": "The machine's state differed in so many pairs that the others are too few.",
-    "drifted": "A time is farther from the policy's reference than its budget allows.",
-    "within_budget": "A time is within the budget from the policy's reference.",
+    "drifted": "A time exceeds the policy's reference by more than its budget.",
+    "within_budget": "A time is within the budget of the policy's reference.",
     "twin_times": "Times of host twins say nothing about a GPU and are never gated.",
     "other_workload": "The two sides ran different workloads.",
     "other_ran_as": "One side ran kernels, the other something else.",
@@ -76,23 +76,23 @@ REASONS: dict[str, str] = {
     "not_above_zero": "A time of the head is not above zero.",
     "negative": "A count or a sample is below zero.",
     "not_counted": "One side has counted nothing.",
-    "no_time": "A sample is no time that the same work can take.",
+    "no_time": "A sample is impossible for the same work.",
     "few_samples": "One side has too few samples of each process for this metric.",
     "unequal_processes": "The two sides have different numbers of processes.",
-    "same_samples": "The samples of one process are there several times.",
+    "same_samples": "The same samples of one process occur several times.",
     "not_in_turns": "The two sides were not measured in turns.",
-    "witness_contradicts": "What was counted from outside contradicts the record.",
+    "witness_contradicts": "The witness contradicts the record.",
     "contradicts_itself": "Numbers of a record cannot all be true: times, cycles, joules, operations, memory.",
     "other_reference": "Errors of the two sides are against different references.",
     "gates_nothing": "A threshold of the policy is so large that the metric is not gated.",
     "times_not_gated": "The policy gates no time of this rung, though times were measured.",
-    "judge_changed": "The change replaces what it is judged by.",
-    "mixed_records": "Records of one side disagree on what must be the same.",
-    "too_many_metrics": "There are more noisy metrics than the pairs can tell apart.",
+    "judge_changed": "The change replaces a part of its own judge.",
+    "mixed_records": "Records of one side disagree on a value that must be the same.",
+    "too_many_metrics": "There are more noisy metrics than the pairs can distinguish.",
     "damaged_file": "A records file has lines that could not be read.",
     "unreadable": "A file could not be read.",
-    "failed": "A revision could not be built, or a process that measures failed.",
-    "nothing_gated": "Nothing that was compared is gated.",
+    "failed": "A revision could not be built, or a measuring process failed.",
+    "nothing_gated": "No compared metric is gated.",
 }
 
 
@@ -102,9 +102,9 @@ _NO_PROVENANCE = Provenance()
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """The verdict on one metric of one rung.
 
-    ``change`` is head over base, minus 1, and ``low`` to ``high`` its interval of confidence; ``p`` is the adjusted
-    p-value of the verdict, ``spread`` and ``margin`` are on the scale of logarithms. ``detectable`` is the smallest
-    relative change that the samples could have shown, or 1 for a count. ``outcome`` is what the gate makes of it.
+    ``change`` is head over base, minus 1, and ``low`` to ``high`` its confidence interval. ``p`` is the adjusted
+    p-value of the verdict; ``spread`` and ``margin`` are on the logarithmic scale. ``detectable`` is the smallest
+    relative change that the samples could have detected, or 1 for a count. ``outcome`` is its effect on the gate.
     """
 
     workload: str
@@ -130,7 +130,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def id(self) -> str:
-        """How acceptances and annotations name it: ``workload/rung/metric``."""
+        """Its name in acceptances and annotations: ``workload/rung/metric``."""
         return f"{self.workload}/{self.rung}/{self.metric}"
 
 
@@ -151,7 +151,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def telling(self) -> list[Row]:
-        """The rows that are not plain passes: the judge's changes, errors, regressions, what is unsure, the rest."""
+        """The rows that are not plain passes: changes of the judge, errors, regressions, unsure rows, others."""
         order = {"judge": -1, "error": 0, "regression": 1, "unsure": 2, "pass": 3, "ungated": 4}
         rows = [row for row in self.rows if row.verdict != "SAME" or row.outcome not in ("pass", "ungated")]
         return sorted(rows, key=lambda row: order["judge" if row.kind == "judge" else row.outcome])
@@ -166,23 +166,23 @@ def conclude(
     notes: Iterable[str] = (),
     provenance: Provenance = _NO_PROVENANCE,
 ) -> Verdict:
-    """The verdict of rows: an error before a regression, a regression before doubt, and never a pass of nothing.
+    """The verdict from rows: errors before regressions, regressions before unsure; never a pass without gated rows.
 
     Args:
         rows: of everything that was compared.
-        base: what the base is, in words.
-        head: what the head is.
-        made: when (UTC, ISO 8601) and by which version of fluxperf.
-        notes: what else a reader should know.
-        provenance: what every output names.
+        base: name of the base.
+        head: name of the head.
+        made: time (UTC, ISO 8601) and version of fluxperf.
+        notes: further notes for the reader.
+        provenance: origin, included in every output.
     """
     found = list(rows)
     if all(row.outcome == "ungated" for row in found):
         found.append(
             problem(
                 "nothing_gated",
-                f"nothing that was compared is gated ({plural(len(found), 'row')}). Expected at least one gated "
-                "metric; name it in the policy, or compare records that have it.",
+                "expected at least one gated metric, but none of the compared ones is "
+                f"({plural(len(found), 'row')}). Name one in the policy, or compare records that have one.",
             )
         )
     outcomes = {row.outcome for row in found}
@@ -202,7 +202,7 @@ def conclude(
 
 
 def problem(reason: str, message: str, *, workload: str = "", rung: str = "", metric: str = "gate") -> Row:
-    """A row that says why something could not be judged: an error, never a pass."""
+    """A row with the reason why something could not be judged: an error, never a pass."""
     return Row(
         workload=workload,
         rung=rung,
@@ -216,10 +216,10 @@ def problem(reason: str, message: str, *, workload: str = "", rung: str = "", me
 
 
 def as_json(verdict: Verdict) -> str:
-    """The verdict as JSON in ASCII, every row of it."""
+    """The verdict as JSON in ASCII, with every row."""
     return json.dumps(plain(msgspec.to_builtins(verdict)), indent=1, allow_nan=False) + "\n"
 
 
 def finite(value: float) -> float | None:
-    """``value``, or ``None`` where it is no finite number and so no JSON either."""
+    """``value``, or ``None`` if it is not finite, as JSON has no such numbers."""
     return value if math.isfinite(value) else None

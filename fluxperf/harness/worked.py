@@ -43,10 +43,10 @@ def worked(tasks: Sequence[Task], base: Sequence[Record], head: Sequence[Record]
 
 
 def witnesses(tasks: Sequence[Task]) -> list[Task]:
-    """Cycles of the means and tails of what tasks judge: whether those of seconds and joules are more work.
+    """Cycles of means and tails of the judged tasks, which show whether those of seconds and joules are more work.
 
-    The median of cycles says nothing of a few slow generations, which are in a mean, in a tail, and in joules. A policy
-    need not gate them: these are judged beside the others, to explain them.
+    The median of cycles ignores a few slow generations, which affect a mean, a tail, and joules. A policy need not gate
+    these metrics: they are judged to explain the others.
 
     Args:
         tasks: to be judged, cycles at one clock.
@@ -65,7 +65,7 @@ def witnesses(tasks: Sequence[Task]) -> list[Task]:
 
 
 def _as_steady(cycles: Noisy, seconds: Noisy | None) -> Noisy:
-    """A rule of cycles that says "the same" where they move by less than half of what counts in seconds."""
+    """A rule for cycles that says "the same" if they change by less than half of what counts in seconds."""
     half = seconds.floor_relative / 2 if seconds else 0.0
     return msgspec.structs.replace(cycles, same_within=max(cycles.same_within, half))
 

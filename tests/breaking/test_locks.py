@@ -47,7 +47,9 @@ def test_of_several_processes_at_once_nothing_is_lost(tmp_path: Path, program: s
 def test_a_file_that_another_has_is_waited_for_and_then_refused(tmp_path: Path) -> None:
     path = tmp_path / ("ü" * 120)
     with locked(path):
-        with pytest.raises(RecordError, match=r"no other process does, but one holds .*\.lock \(waited 0\.01 s\)"):
+        with pytest.raises(
+            RecordError, match=r"no other process to change it, but one holds .*\.lock \(waited 0\.01 s\)"
+        ):
             locked(path, 0.01).__enter__()
         with locked(tmp_path / "another"):
             pass

@@ -91,4 +91,4 @@ def test_two_calibrations_into_one_file_are_refused_before_they_measure(
     with locked(path), pytest.raises(SystemExit) as end:
         main(["gate", "calibrate", "-o", str(path), "--baselines", str(tmp_path)])
     assert end.value.code == 2
-    assert "no other process does" in capsys.readouterr().err
+    assert "no other process to change it" in capsys.readouterr().err

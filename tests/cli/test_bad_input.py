@@ -80,7 +80,7 @@ def test_weights_of_another_model(fluxperf, tmp_path):
 
 def test_records_folder_that_cannot_be_written(fluxperf, tmp_path):
     (tmp_path / "file").write_text("")
-    complains(fluxperf("run", *QUICK, "-o", tmp_path / "file" / "records.jsonl"), "cannot write", "name another")
+    complains(fluxperf("run", *QUICK, "-o", tmp_path / "file" / "records.jsonl"), "cannot write", "Choose another")
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_report_skips_and_names_a_torn_last_line(fluxperf, records, tmp_path):
     whole = records.read_bytes()
     records.write_bytes(whole + whole[: len(whole) // 2])
     page = tmp_path / "page.html"
-    complains(fluxperf("report", records, "-o", page), "line 2", "torn", "measure that rung again")
+    complains(fluxperf("report", records, "-o", page), "line 2", "incomplete", "measure that rung again")
     assert "captured" in page.read_text(encoding="utf-8")
 
 
@@ -111,7 +111,11 @@ def test_report_refuses_another_schema(fluxperf, records, tmp_path):
     other = {**json.loads(records.read_text()), "schema": 7}
     records.write_text(json.dumps(other) + "\n")
     page = tmp_path / "page.html"
-    complains(fluxperf("report", records, "-o", page), "expected schema 1, got schema 7", "read it with the fluxperf")
+    complains(
+        fluxperf("report", records, "-o", page),
+        "expected schema 1, got schema 7",
+        "read it with the version of fluxperf",
+    )
     assert not page.exists()
 
 
@@ -207,7 +211,7 @@ def test_a_file_of_something_else_is_recognized_by_its_first_lines(fluxperf, tmp
     path = tmp_path / "notes.md"
     path.write_text("a line\n" * 20)
     result = fluxperf("report", path)
-    complains(result, "line 1:", "line 3:", "And 17 more lines that hold no record.", "fluxperf run -o FILE")
+    complains(result, "line 1:", "line 3:", "And 17 more lines without a record.", "fluxperf run -o FILE")
     assert "line 4:" not in result.err
 
 

@@ -296,7 +296,7 @@ def test_errors_may_be_against_latents_of_another_run(fluxperf, tmp_path):
     for words, said in (
         (("--steps", "2", "--reference", latents), "steps 4 instead of 2"),
         (("--seed", "3", "--reference", latents), "seed 0 instead of 3"),
-        (("--reference", records), "holds something else"),
+        (("--reference", records), "the file has other content"),
         *((("--reference", path), "expected finite latents") for path in damaged.values()),
         (("--reference", tmp_path / "none.npz"), "No such file"),
         (("--reference", latents, "--in-turns", "-o", records), "neither --in-turns nor --end-to-end"),

@@ -252,7 +252,7 @@ def test_calibrate_stores_what_the_machine_can_show(gate, tmp_path, monkeypatch)
     assert result.code == 0, result.err
     assert "schnell-1024/fused/times.denoise: A/A spread" in words(result)
     assert "1 comparison of 2 pairs: nothing SLOWER." in words(result)
-    advice = "2 pairs can show no change, however large: alpha 0.02 takes at least 6"
+    advice = "2 pairs cannot detect any change: alpha 0.02 needs at least 6"
     assert f"{advice}. Calibrate with --pairs 6 or more." in " ".join(result.err.split()), "before it is measured"
     assert words(result).endswith(f"{advice}. Calibrate with --pairs 6 or more.")
     (path,) = tmp_path.iterdir()

@@ -88,7 +88,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_shown(fluxperf, tmp_path, 
     (tmp_path / "h" / "torn.jsonl").write_text('{"schema": 1')
     shown = fluxperf("history", tmp_path / "h", "--all")
     assert shown.code == 2
-    assert "torn" in shown.err
+    assert "incomplete" in shown.err
     assert "track_copies" in shown.out
 
 
@@ -169,7 +169,7 @@ def test_records_of_several_runners_meet_in_a_store(fluxperf, tmp_path, wide):
     path.write_bytes(path.read_bytes() + b"{")
     done = fluxperf("push", path, "-o", store)
     assert done.code == 2
-    assert "torn" in done.err
+    assert "incomplete" in done.err
 
 
 def noisy(number, level, **fields):

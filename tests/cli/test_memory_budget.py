@@ -32,7 +32,7 @@ def test_a_run_says_what_stays_and_what_is_streamed(pair):
     (within, without), _ = pair
     assert re.search(
         r"memory budget of 0\.0008 GB: 0\.\d MB of weights stay, 0\.\d MB \(\d of 6 half or single blocks\) are "
-        r"streamed in each step through \d slots, 0\.\d MB are left to work in",
+        r"streamed in each step through \d slots, 0\.\d MB are left as work memory",
         within.err,
     )
     assert "in 0.0008 GB" in within.out

@@ -50,16 +50,16 @@ def test_a_verdict_is_shown(fluxperf, records, tmp_path):
     path.write_text(as_json(evidence.verdict(evidence.row("UNSURE", "unsure"))))
     page = tmp_path / "page.html"
     assert fluxperf("report", records, "--verdict", path, "-o", page).code == 0
-    assert "this is no pass" in page.read_text(encoding="utf-8")
+    assert "this does not pass" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
     ("content", "phrase"),
     [
-        (b"", "expected what `fluxperf gate"),
-        (b"{}", "expected what `fluxperf gate"),
-        (b"\xff\xfe", "expected what `fluxperf gate"),
-        (b"[" * 100_000, "expected what `fluxperf gate"),
+        (b"", "expected a file of `fluxperf gate"),
+        (b"{}", "expected a file of `fluxperf gate"),
+        (b"\xff\xfe", "expected a file of `fluxperf gate"),
+        (b"[" * 100_000, "expected a file of `fluxperf gate"),
         (msgspec.json.encode(msgspec.structs.replace(evidence.verdict(), schema=9)), "expected schema 1, got 9"),
     ],
     ids=["empty", "other", "no text", "deep", "schema"],
@@ -120,7 +120,7 @@ def test_history_of_a_folder_is_joined_with_the_records(fluxperf, records, tmp_p
 def test_a_damaged_calibration_is_refused(fluxperf, records, tmp_path):
     (tmp_path / "calibration-amd-epyc-9r14-16-cores.json").write_text("{}")
     found = fluxperf("report", records, "--baselines", tmp_path, "-o", tmp_path / "page.html")
-    complains(found, "expected what `fluxperf gate calibrate` writes")
+    complains(found, "expected a file of `fluxperf gate calibrate`")
 
 
 def test_json_holds_the_figures_of_the_page(fluxperf, tmp_path):
@@ -147,7 +147,7 @@ def test_markdown_is_a_comment_with_verdict_and_ladder(fluxperf, records, tmp_pa
     text = out.read_text(encoding="utf-8")
     assert text.startswith("## Performance gate: a regression")
     assert "| baseline | 82.1 ms (twin) | 81.2–83.0 ms | 3 × 5 |" in text
-    assert "**What to do next**" in text
+    assert "**Next steps**" in text
     assert len(text) < 65_536
 
 

@@ -95,7 +95,7 @@ def test_what_is_not_whole_or_mixed_is_not_drawn(whole: Path, tmp_path: Path, ca
             (lambda folder: (folder / "quality.json").unlink(), r"lacks 1 of 87 processes: quality \(1\)"),
             (lambda folder: _changed(folder, commit="f" * 40), "Expected one commit"),
             (lambda folder: _changed(folder, dirty=True), "of a changed tree"),
-            (torn, "cut off|truncated|torn"),
+            (torn, "cut off|truncated|incomplete"),
         )
     ):
         folder = tmp_path / str(number)

@@ -302,8 +302,8 @@ def test_a_change_to_what_judges_it_stands_first_and_is_an_error(job: Job) -> No
 @pytest.mark.parametrize(
     ("name", "text", "phrase"),
     [
-        ("editable.pth", "{elsewhere}", "is in the way of the one to be measured"),
-        ("sitecustomize.py", "", "expected nothing that runs before fluxperf"),
+        ("editable.pth", "{elsewhere}", "Another fluxperf comes first in the path"),
+        ("sitecustomize.py", "", "expected that nothing runs before fluxperf"),
     ],
 )
 def test_a_head_that_brings_another_program_along_is_an_error(job: Job, name: str, text: str, phrase: str) -> None:
@@ -353,10 +353,10 @@ IN_TURNS = {
         "        with open(os.path.join(os.path.dirname(path), name), 'a') as file:\n"
         "            file.write(json.dumps(record) + '\\n')", 2, "grow by one",
     ),
-    "more seconds than a turn lasts": ("record['times_s']['denoise'] = [[0.5, 0.501, 0.502]]", 2, "of another clock"),
-    "a turn that lasts longer than it says": ("time.sleep(0.25)", 2, "Its samples do not tell what it does"),
+    "more seconds than a turn lasts": ("record['times_s']['denoise'] = [[0.5, 0.501, 0.502]]", 2, "from another clock"),
+    "a turn that lasts longer than it says": ("time.sleep(0.25)", 2, "The samples do not represent the work of a turn"),
     "steps above their generation": (
-        "record['times_s']['step'] = [[value / 3.9 for value in times[0] for _ in range(4)]]", 2, "more than the whole",
+        "record['times_s']['step'] = [[value / 3.9 for value in times[0] for _ in range(4)]]", 2, "exceed the whole",
     ),
     "another commit": ("record['commit'] = 'f' * 40", 2, "commit"),
     "no record": ("print('fluxperf: done', flush=True); continue", 2, "cannot read records"),

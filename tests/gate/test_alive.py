@@ -148,7 +148,8 @@ def test_a_verdict_has_the_first_failure_not_how_the_others_ended(tmp_path: Path
         verdict = gate_pairs(alive, POLICY, names=("base", "head"))
     (row,) = verdict.rows
     assert (
-        "measuring base: expected a process that stays alive and says 'fluxperf: ready', it ended with 1" in row.message
+        "measuring base: expected a process that stays alive and prints 'fluxperf: ready', but it ended with 1"
+        in row.message
     )
     assert row.message.endswith("it does not begin")
 
@@ -156,12 +157,12 @@ def test_a_verdict_has_the_first_failure_not_how_the_others_ended(tmp_path: Path
 @pytest.mark.parametrize(
     ("order", "phrase"),
     [
-        (12, r"'fluxperf: done', it ended with 137 \(SIGKILL: by somebody, .*\)\. It said nothing\."),
-        (14, r"'fluxperf: done', it did not within 0\.5 s"),
+        (12, r"'fluxperf: done', but it ended with 137 \(SIGKILL: by somebody, .*\)\. It printed no message\."),
+        (14, r"'fluxperf: done', but it did not within 0\.5 s"),
         (15, "(?s)ended with 125.*left processes behind"),
-        (16, "somebody else writes into them"),
-        (17, "somebody else writes into them"),
-        (18, r"expected samples of the turn, which lasted 0\.0.* got 0\.3 s"),
+        (16, "another program writes to the file"),
+        (17, "another program writes to the file"),
+        (18, r"expected samples that fill the turn of 0\.0.* got 0\.3 s"),
     ],
     ids=["killed", "never done", "leaves a process", "one more record", "another record", "planted samples"],
 )
@@ -197,12 +198,12 @@ def test_turns_that_last_longer_than_their_samples_tell_are_an_error(tmp_path: P
                 alive.measure("head", slow)
 
     turns(1)
-    with pytest.raises(BuildError, match=r"they last 0\.2.* Its samples do not tell"):
+    with pytest.raises(BuildError, match=r"they last 0\.2.* The samples do not represent"):
         turns(19)
     quick, slow = [Turn(1.0, 0.5)] * 3, [Turn(2.0, 1.0)] * 3
     assert explains(quick, slow) == explains(slow, quick) == explains(quick[:2], [Turn(9.0, 0.5)] * 3) == ""
     assert explains(quick, [Turn(1.3, 0.25)] * 3) == "", "quicker generations, and what lies around them as before"
-    assert "about 1 s, by those of the base and by its own samples, they last 1.4 s" in explains(
+    assert "about 1 s, from the base's turns and the head's own samples, but they last 1.4 s" in explains(
         quick, [Turn(1.4, 0.5)] * 3
     )
     assert "about 2 s" in explains(quick, [Turn(2.7, 1.0)] * 3)

@@ -71,7 +71,10 @@ def test_a_card_that_ran_slower_at_steady_clocks_is_no_more_work(seed: int) -> N
     held = {"steady": 0.0005, "clock": 0.96, "power": 0.96**3}
     found = rows({"steady": 0.0005}, held, seed)
     assert words(found, "cycles", "times") == [("UNSURE", "clocks_apart")] * 2
-    assert "the sides ran at other clocks, for which the slope tells cycles to " in found["cycles.denoise"].message
+    assert (
+        "the sides ran at different clocks, for which the slope gives cycles to within "
+        in found["cycles.denoise"].message
+    )
     assert found["energy.denoise"].verdict == "FASTER"
     assert not [row for row in found.values() if row.outcome == "regression"]
     better = rows(held, {"steady": 0.0005}, seed)
@@ -213,7 +216,7 @@ def test_a_policy_may_gate_means_and_tails_of_cycles_and_joules_itself() -> None
     found = compare([side(rng)], [side(rng, slow=1)], rules, looks=3).rows
     told = {row.metric: row for row in found if row.kind == "noisy"}
     for form in FORMS:
-        assert "at one clock, a slope of 0." in told[f"cycles.denoise.{form}"].message
+        assert "at one clock, with a slope of 0." in told[f"cycles.denoise.{form}"].message
         assert told[f"cycles.denoise.{form}"].reason == told[f"times.denoise.{form}"].reason == "more_work"
     assert "energy.denoise.mean" not in told, "joules are one number of each process"
 

@@ -79,7 +79,9 @@ def test_a_chain_uses_each_turn_in_two_comparisons() -> None:
     assert [len(turns[n] & turns[n + 1]) for n in range(19)] == [15, 1] * 9 + [15], "halves of a chain meet in one turn"
     assert not couples[0] & couples[1], "no pair is in two comparisons"
     assert len(frozenset.union(*turns)) == 161
-    assert "each turn is in two comparisons, with the turn before it and with the one after." in list(in_words(found))
+    assert "each turn is in two comparisons: with the turn before it and with the one after it." in list(
+        in_words(found)
+    )
     *_, drawn = again(Fake(change=0.5, spread=1e-4), wanted, policy(), 4)
     bases = [one.medians[METRIC].base for one in drawn.comparisons]
     assert any(max(one) > 1.4 * min(one) for one in bases), "which turn of each pair is the base is drawn"
@@ -166,11 +168,14 @@ def test_a_file_is_continued_by_what_is_asked_alike_and_by_nothing_else(tmp_path
     *_, after = again(Fake(), before, policy(), 1)
     assert after.comparisons[:2] == before.comparisons
     assert after.metrics[METRIC].calibrated.measured == 24
-    for other, what in ((none_yet(6), "pairs 8"), (begun("x", ["run"], 8, policy()), "command")):
-        with pytest.raises(RecordError, match=f"{what}.*choose another file"):
+    for other, what in (
+        (none_yet(6), "pairs 6, but those in the file have 8"),
+        (begun("x", ["run"], 8, policy()), "command"),
+    ):
+        with pytest.raises(RecordError, match=f"{what}.*Choose another file"):
             continued(path, other)
     rules = {name: replaced(rule, margin=0.0) for name, rule in policy().noisy.items()}
-    with pytest.raises(RecordError, match=r"have noisy .* choose another file"):
+    with pytest.raises(RecordError, match=r"comparisons with noisy .* Choose another file"):
         continued(path, none_yet(by=replaced(policy(), noisy=rules)))
     with pytest.raises(RecordError, match=r"nvidia-h100.*expected the same machine.*twin"):
         next(again(Twin(), before, policy()))

@@ -205,7 +205,7 @@ def test_steps_above_their_generation_are_an_error_and_no_gain() -> None:
     assert (verdict.outcome, verdict.exit_code) == ("error", 2)
     errors = [row for row in verdict.rows if row.reason == "contradicts_itself"]
     assert {row.metric for row in errors} == {"times.step", "cycles.denoise", "cycles.step"}
-    assert "a part cannot be more than the whole" in errors[0].message.lower()
+    assert "parts cannot exceed the whole" in errors[0].message.lower()
     assert all("the head contradicts itself" in row.message for row in errors)
 
 

@@ -106,7 +106,7 @@ def test_a_process_that_does_not_end_is_ended(
     measured: Measured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(forks, "PATIENCE_S", 0.05)
-    with pytest.raises(BuildError, match=r"an end within 0\.05 s"):
+    with pytest.raises(BuildError, match=r"expected it to end within 0\.05 s"):
         measured(words=(*RUN[:-3], "500")).measure("base")
     assert not list(tmp_path.glob("*.jsonl"))
 

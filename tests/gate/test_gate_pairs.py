@@ -223,7 +223,7 @@ def test_each_side_begins_with_a_copy_of_its_own_cache(tmp_path: Path) -> None:
         ({"fluxperf": "/elsewhere/fluxperf/__init__.py"}, "imported from /elsewhere"),
         ({"other": "x.py"}, "expected a process that imports fluxperf"),
         (["fluxperf"], "expected a process that imports fluxperf"),
-        (None, "to say what it imported"),
+        (None, "to report its imports"),
     ],
 )
 def test_a_process_that_imported_something_else_is_an_error(tmp_path: Path, imports: Any, phrase: str) -> None:
@@ -238,7 +238,7 @@ def test_a_process_that_imported_something_else_is_an_error(tmp_path: Path, impo
     ("change", "phrase"),
     [
         (lambda package: (package / "__init__.py").write_text("planted = 1"), "installed file differs"),
-        (lambda package: (package / "__init__.py").unlink(), "it is not there"),
+        (lambda package: (package / "__init__.py").unlink(), "it is missing"),
     ],
 )
 def test_an_installed_file_that_is_not_the_revisions_is_an_error(
@@ -272,7 +272,7 @@ def test_the_digests_of_a_revision_are_those_of_git_not_of_a_worktree() -> None:
         ("echo boom; exit 3", "expected exit code 0, got 3"),
         ("exit 0", "cannot read records"),
         ("kill -9 $$", "got 137"),
-        ('printf hello > "$last"', "not JSON|torn"),
+        ('printf hello > "$last"', "not JSON|incomplete"),
     ],
 )
 def test_a_process_that_crashes_or_writes_nothing(tmp_path: Path, body: str, phrase: str) -> None:

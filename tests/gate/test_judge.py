@@ -120,7 +120,7 @@ def test_acceptances_and_declarations_of_the_change_count_and_are_shown(reposito
     path.write_text(path.read_text() + ACCEPTED.format("w/r/totals.syncs", "up_to = 7\n") + declared)
     found = repository.judge()
     said = [row.message for row in found.rows]
-    assert said == ["accepts w/r/totals.syncs up to 7: meant (me).", "takes w/r away: gone (me)."]
+    assert said == ["accepts w/r/totals.syncs up to 7: meant (me).", "removes w/r: gone (me)."]
     assert {row.outcome for row in found.rows} == {"ungated"}
     assert (len(found.policy.accepted), len(found.policy.declared)) == (1, 1)
 

@@ -40,7 +40,7 @@ def test_kernels_are_another_command() -> None:
 
 
 def test_a_folder_that_is_no_checkout_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(BuildError, match=r"gate --head .*expected a checkout of fluxperf, there is no"):
+    with pytest.raises(BuildError, match=r"gate --head .*expected a checkout of fluxperf, found no"):
         as_it_is("head", tmp_path)
 
 

@@ -80,7 +80,7 @@ def test_a_seal_breaks(tmp_path: Path, change: Callable[[Path], object]) -> None
     (file.parent / "__pycache__" / "module.pyc").write_text("compiled meanwhile")
     seal.check()
     change(file)
-    with pytest.raises(BuildError, match=r"expected the files of .* to stay as they are"):
+    with pytest.raises(BuildError, match=r"expected the files of .* to stay unchanged"):
         seal.check()
 
 
@@ -102,7 +102,7 @@ def test_a_process_tells_all_that_it_imported_and_writes_nothing_else(tmp_path: 
     assert "lazy" not in modules
     assert {path: path.read_bytes() for path in before} == before
     root = tmp_path / "elsewhere"
-    for libraries, phrase in (((), "imported from"), ((tmp_path,), "in the way")):
+    for libraries, phrase in (((), "imported from"), ((tmp_path,), "comes first")):
         with pytest.raises(BuildError, match=phrase):
             check_imports(told, root if libraries else tmp_path / "fluxperf", {}, "base", libraries)
 

@@ -70,7 +70,7 @@ def looked(nvml: Nvml, looks: int = 2, others: Iterable[int] = (COPIES, DESKTOP)
 def test_a_neighbour_is_named_with_what_it_holds_and_does() -> None:
     nvml = Nvml({OWN: 10**9, WORKER: 2 * 10**9, COPIES: 12_300_000_000}, [(COPIES, 20, 87), (WORKER, 99, 50)])
     (note,) = looked(nvml, looks=3)
-    assert "'copies' (process 900002; 12.3 GB, up to 87 % of the time at work, there at 3 of 3 looks)" in note
+    assert "'copies' (process 900002; 12.3 GB, up to 87 % of the time busy, there at 3 of 3 looks)" in note
     assert str(WORKER) not in note
     assert nvml.since[1:] == [nvml.since[0] + 1000, nvml.since[0] + 2000], "each sample is asked for once"
 
@@ -82,7 +82,7 @@ def test_the_busiest_look_and_the_most_memory_count() -> None:
     nvml.compute, nvml.utilization = {OWN: 1, COPIES: 10**9}, [(COPIES, 5, 0)]
     found.look()
     (note,) = found.notes
-    assert "3.0 GB, up to 70 % of the time at work" in note
+    assert "3.0 GB, up to 70 % of the time busy" in note
 
 
 def test_those_of_the_gate_itself_one_that_has_ended_and_a_resting_one_are_nobody() -> None:
@@ -103,7 +103,7 @@ def test_numbers_of_another_system_are_counted_and_name_nobody() -> None:
     # here.
     nvml = Nvml({41: 10**9, 42: 10**9, COPIES: 10**9}, [(COPIES, 99, 9)])
     (note,) = looked(nvml, held=2)
-    assert "with 1 process; the driver numbers them as another system does" in note
+    assert "with 1 process; the driver uses the process numbers of another system" in note
     assert "copies" not in note
     assert looked(Nvml({41: 10**9, 42: 10**9}), held=2) == []
     assert looked(Nvml({}), held=2) == [], "a driver that lists nobody"
@@ -121,7 +121,7 @@ def test_a_process_that_proc_hides_is_there_and_one_that_has_ended_is_not(monkey
     monkeypatch.setattr(neighbours, "_name", {hidden: "?"}.__getitem__)
     monkeypatch.setattr(os, "kill", kill)
     (note,) = looked(Nvml({OWN: 1, hidden: 2 * 10**9, GONE: 1}, [(hidden, 80, 0)]), others=())
-    assert "'?' (process 900005; 2.0 GB, up to 80 % of the time at work" in note
+    assert "'?' (process 900005; 2.0 GB, up to 80 % of the time busy" in note
     assert set(asked) == {0}
     monkeypatch.setattr(neighbours, "os", SimpleNamespace(name="nt", getpid=os.getpid, kill=kill))
     assert looked(Nvml({OWN: 1, hidden: 1}), others=()) == [], "where signal 0 is one, nobody is asked"

@@ -231,4 +231,4 @@ def test_a_declaration_holds_from_its_day_for_a_year(day: int | datetime.date, o
         row for row in compare([base, old], after, policy).rows if row.metric == "record" and row.verdict != "NEW"
     )
     assert row.outcome == outcome
-    assert ("holds only from" in row.message) == (outcome == "error")
+    assert ("is valid only from" in row.message) == (outcome == "error")

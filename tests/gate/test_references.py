@@ -74,7 +74,7 @@ def test_what_cannot_be_held_to_a_reference_is_said() -> None:
     rung = replaced(other, rung="captured")
     for reference, phrase in ((elsewhere, "machine.gpu was NVIDIA H200"), (rung, "it has no such rung")):
         found = compared(1.2, reference)
-        (note,) = [note for note in found.notes if "is not held to the reference v1" in note]
+        (note,) = [note for note in found.notes if "is not compared with the reference v1" in note]
         assert phrase in note
         assert not [row for row in found.rows if "since" in row.metric]
 

@@ -266,7 +266,7 @@ def test_each_look_at_growing_data_has_its_share_of_alpha(sides: tuple[float, fl
     assert said == ["SLOWER" if sides[0] < sides[1] else "FASTER", "UNSURE"]
     (row,) = judge([task(base, head)], pairs, 3)
     assert row.reason == "too_few_pairs"
-    assert "at alpha 0.0067; no change could have been shown" in row.message
+    assert "at alpha 0.0067; no change could have been detected" in row.message
     assert "take at least 8 pairs" in row.message
 
 

@@ -150,7 +150,7 @@ def test_a_cold_pair_is_no_process_without_joules() -> None:
     both[1].append(record(head, energy_j={}))
     (note,) = [note for note in compare(*both, POLICY).notes if "joules" in note]
     assert note.endswith(
-        f"{PAIRS} of {PAIRS} processes of the base and {PAIRS} of {PAIRS + 1} processes of the head tell joules"
+        f"{PAIRS} of {PAIRS} processes of the base and {PAIRS} of {PAIRS + 1} processes of the head have joules"
     )
 
 
@@ -259,8 +259,8 @@ def test_where_most_pairs_are_left_out_the_others_say_how_many_were() -> None:
     [
         (["power cap"], ""),
         ([], "the clock was lower on the head without the power cap: 1500 and 1980 MHz"),
-        (["power brake"], "the card was held down on the head only: power brake (1500 MHz, 60 C)"),
-        (["power cap", "sync boost"], "the card had its clock set on the head only: sync boost (1500 MHz, 60 C)"),
+        (["power brake"], "the GPU was throttled on the head only: power brake (1500 MHz, 60 C)"),
+        (["power cap", "sync boost"], "the GPU had a fixed clock on the head only: sync boost (1500 MHz, 60 C)"),
     ],
 )
 def test_only_the_power_cap_may_lower_a_clock(reasons: list[str], why: str) -> None:
@@ -289,6 +289,6 @@ def test_pairs_that_are_left_out_are_not_asked_for_again() -> None:
     head = [msgspec.structs.replace(one, sampling=[wild]) for one in head]
     (seconds,) = (row for row in compare(base, head, POLICY).rows if row.metric == "times.denoise")
     assert (seconds.verdict, seconds.reason) == ("UNSURE", "conditions")
-    assert "12 pairs left out for the machine's state" in seconds.message
+    assert "12 pairs left out because of the machine's state" in seconds.message
     assert "at least 6 pairs must be left" in seconds.message
     assert "take at least" not in seconds.message

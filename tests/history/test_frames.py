@@ -80,7 +80,7 @@ def test_what_cannot_be_read_is_reported_and_the_rest_is_there(folder):
     with (folder / "deep" / "fused.jsonl").open("ab") as file:
         file.write(b"{")
     frame = records_frame(folder)
-    assert "torn" in frame.attrs["problems"][0]
+    assert "incomplete" in frame.attrs["problems"][0]
     assert set(frame.rung) == {"baseline", "fused"}
     (folder / "empty").mkdir()
     with pytest.raises(RecordError, match=r"no \.jsonl file below"):

@@ -127,7 +127,7 @@ def test_a_url_without_fsspec_or_its_protocol_says_what_to_install(monkeypatch):
     pytest.importorskip("fsspec")
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "s3fs", None)
-        with pytest.raises(RecordError, match=r"s3://bucket/perf: expected what fsspec needs .*s3fs"):
+        with pytest.raises(RecordError, match=r"s3://bucket/perf: expected the packages for this protocol, .*s3fs"):
             standing_for("s3://bucket/perf", (".jsonl",))
     for name in [name for name in sys.modules if name.partition(".")[0] == "fsspec"]:
         monkeypatch.setitem(sys.modules, name, None)

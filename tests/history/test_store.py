@@ -70,7 +70,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_added(store, tmp_path):
     (tmp_path / "in" / "bad.jsonl").write_bytes(b"none\n")
     added = add_to(store, [tmp_path / "in"])
     assert added[:2] == (2, 0)
-    assert ["torn" in text or "bad.jsonl" in text for text in added.problems] == [True, True]
+    assert ["incomplete" in text or "bad.jsonl" in text for text in added.problems] == [True, True]
     with pytest.raises(RecordError, match="cannot read records from"):
         add_to(store, [tmp_path / "none.jsonl"])
 
@@ -89,5 +89,5 @@ def test_a_store_that_cannot_be_written(tmp_path, monkeypatch):
     fsspec = pytest.importorskip("fsspec")
     memory = type(fsspec.filesystem("memory"))
     monkeypatch.setattr(memory, "pipe_file", lambda *words, **named: 1 / 0)
-    with pytest.raises(RecordError, match=r"cannot write to memory://store: ZeroDivisionError.*adding again goes on"):
+    with pytest.raises(RecordError, match=r"cannot write to memory://store: ZeroDivisionError.*add again to continue"):
         add_to("memory://store", [path])

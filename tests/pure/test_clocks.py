@@ -238,5 +238,5 @@ def test_throttling_is_noted_idling_is_not() -> None:
     assert throttling_note([make("fused"), record("fp8", "idle")]) == ""
     assert (
         throttling_note([record("fused", "power cap"), record("fp8", "power cap", "power brake"), make("batched")])
-        == "Clocks were held down while timing fused (power cap); fp8 (power cap, power brake)."
+        == "Clocks were reduced while timing fused (power cap); fp8 (power cap, power brake)."
     )

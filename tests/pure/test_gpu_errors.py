@@ -84,7 +84,7 @@ def test_without_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_driver_or_with_one_of_another_cuda(monkeypatch: pytest.MonkeyPatch, failure: str) -> None:
     _stand_in(monkeypatch, failure=failure)
     assert not gpu.available()
-    with pytest.raises(DeviceError, match=rf"{failure}.*nvidia-smi.*fits the driver.*--device host"):
+    with pytest.raises(DeviceError, match=rf"{failure}.*nvidia-smi.*matches the driver.*--device host"):
         CudaDevice()
 
 

@@ -45,9 +45,9 @@ def test_one_process_is_a_number() -> None:
 def test_clocks_that_were_held_down_are_said_in_both_places() -> None:
     held = timed(record("fused", "power cap"), [1.0])
     free = timed(record("batched", "idle"), [1.0])
-    words = "Clocks were held down while timing fused (power cap)."
+    words = "Clocks were reduced while timing fused (power cap)."
     assert words in text(free, held)
-    assert "held down" not in text(free)
+    assert "reduced" not in text(free)
     hot = timed(record("fused", "hardware thermal slowdown"), [1.0])
     for records, said in (([free, held], False), ([free, hot], True), ([free], None)):
         remarks = machines.remarks(survey([RecordsFile("r.jsonl", records, [])], CONTEXT))
@@ -79,7 +79,7 @@ def test_joules_that_disagree_are_said() -> None:
     off = msgspec.structs.replace(
         timed(on_gpu("fp8"), [0.1]), energy_j={"step": [[70.0]]}, conditions=[Conditions(readings=[], energy=row)]
     )
-    assert "trust neither: fp8 (+7.7%)" in text(off)
+    assert "do not trust either: fp8 (+7.7%)" in text(off)
 
 
 def on_gpu(rung: str) -> Record:

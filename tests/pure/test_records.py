@@ -138,13 +138,13 @@ def test_a_run_killed_at_any_byte_loses_no_finished_record(path: Path) -> None:
         complete = size >= len(whole) - 1
         assert [record.rung for record in file.records] == (["baseline", "broadcast"] if complete else ["baseline"])
         assert len(file.problems) == (not complete and size > finished), size
-        assert all("line 2: the last line is torn" in problem for problem in file.problems)
+        assert all("line 2: the last line is incomplete" in problem for problem in file.problems)
 
 
 def test_a_torn_line_is_named_with_what_to_do(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     (problem,) = read_records(path).problems
-    assert problem.startswith(f"{path}, line 2: the last line is torn (a run was killed while writing it)")
+    assert problem.startswith(f"{path}, line 2: the last line is incomplete (the run was killed while writing it)")
     assert problem.endswith("the line was skipped, measure that rung again.")
 
 
@@ -229,7 +229,7 @@ def test_paths_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_paths_that_cannot_be_written(path: Path) -> None:
-    with pytest.raises(RecordError, match=r"cannot write .*name another"):
+    with pytest.raises(RecordError, match=r"cannot write .*Choose another"):
         append_record(path / "below a file.jsonl", make("fused"))
     with pytest.raises(RecordError, match="Is a directory"):
         append_record(path.parent, make("fused"))

@@ -60,7 +60,7 @@ def test_sections_are_there_with_what_a_reader_asks(html: str):
     assert "of 2 processes and 2 threads" in said["summary"]
     assert "GPU 1 Second GPU" in said["summary"]
     assert "Tracing slows the host" in said["limits"]
-    assert "Shown first is step 1, 1.80 ms long. Of 3 steps" in said["strip"]
+    assert "The view begins with step 1, 1.80 ms long. Of 3 steps" in said["strip"]
     for kind in {row.finding for row in findings(everything())}:
         assert kind in said["findings"]
         assert KINDS[kind].advice in said["findings"]
@@ -69,7 +69,7 @@ def test_sections_are_there_with_what_a_reader_asks(html: str):
 def test_tables_agree_with_the_summary(html: str):
     rows = Page(html).rows
     total = summarize(everything()).total
-    whole = next(row for row in rows if row[0] == "all of the capture")
+    whole = next(row for row in rows if row[0] == "whole capture")
     assert whole[6] == str(total.kernels)
     assert whole[4] == "—" or "%" in whole[4]
     flash = next(row for row in rows if row[0] == "flash" and len(row) == 5)
@@ -125,7 +125,7 @@ def test_a_capture_with_little_in_it_has_a_page_too():
     said = Page(page(made.done())).sections
     assert "no kernel" in said["strip-kernels"]
     assert "No GPU of this capture was idle" in said["strip-gaps"]
-    assert "The capture holds no copy" in said["copies"]
+    assert "The capture contains no copy" in said["copies"]
     calls = Making()
     calls.call("cudaMalloc", 0, MS)
     assert "whole capture" in Page(page(calls.done())).sections["strip"]
@@ -183,7 +183,7 @@ def test_the_launch_bound_test_tells_the_three_cases_apart():
     assert judged(busy.done()).startswith("Idle time is small")
     blind = queued.done()
     blind.work.call[:] = -1
-    assert judged(blind).startswith("Nothing can be said")
+    assert judged(blind).startswith("No verdict is possible")
 
 
 def test_the_histogram_has_its_words_and_its_table():

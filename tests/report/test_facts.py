@@ -56,7 +56,7 @@ def test_a_single_generation_of_minutes_has_the_spread_of_its_steps() -> None:
     assert gain is not None
     assert (gain.kind, gain.low, gain.high) == ("steps", 397 / 4.1, 417 / 4.0)
     told = summarized(survey(files_of(base, fused), CONTEXT)).unmeasured
-    assert any(text.startswith("One generation of each process, as it takes minutes, so the spread") for text in told)
+    assert any(text.startswith("One generation per process, as it takes minutes; its spread") for text in told)
     assert not any(text.startswith("One sample only") for text in told)
 
 

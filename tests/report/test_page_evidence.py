@@ -51,7 +51,7 @@ def page_with(extras: Extras, *records) -> Parts:
 def test_the_verdict_is_shown_for_what_it_is(rows, title):
     text = page_with(Extras(verdict=evidence.verdict(*rows))).sections["verdict"]
     assert f"\n{title} " in text
-    assert ("this is no pass" in text) == (title in ("Unsure", "Error"))
+    assert ("this does not pass" in text) == (title in ("Unsure", "Error"))
 
 
 def test_rows_that_tell_something_are_listed_with_their_numbers():
@@ -127,7 +127,7 @@ def test_processes_that_were_measured_alike_stand_together():
     page = page_with(NOTHING, *records, records[0], one(5, settings={"rest_s": "1"}, created_utc="2026-01-01"))
     row = next(row for row in page.part("samples").rows if len(row) == 9 and row[0] == "fused")
     assert row[1:3] == ["4", "4 × 2"]
-    assert "taken together: fused (4)." in page.sections["samples"]
+    assert "are combined: fused (4)." in page.sections["samples"]
     page = page_with(NOTHING, *[msgspec.structs.replace(record, dirty=True) for record in records])
     assert next(row for row in page.part("samples").rows if len(row) == 9 and row[0] == "fused")[1] == "1", (
         "a tree is no commit"
@@ -194,7 +194,7 @@ def test_the_floor_is_what_bytes_and_operations_need():
     assert floor.time_s == pytest.approx(4 * least, rel=1e-6)
     assert floor.measured
     text = page_with(Extras(ceilings=evidence.CEILINGS)).sections
-    assert "The floor, the least time at rates that were measured on this machine, is" in text["summary"]
+    assert "The floor, the minimum time with rates that were measured on this machine, is" in text["summary"]
     best = study.ladders[0].best
     took = units.time(summary_of(best.record).median)
     said = f"{units.percent(floor.share)} of the {took} of {best.label}."
@@ -206,8 +206,8 @@ def test_without_ceilings_there_is_no_floor_and_no_roofline():
     other = msgspec.structs.replace(on_gpu("fused", 1.0).machine, gpu="some other card")
     records = evidence.ladder(machine=other)
     page = page_with(NOTHING, *records)
-    assert "No floor: op rows, or a ceiling" in page.sections["headline"]
-    assert "No rate of memory is known of some other card" in page.sections["roofline"]
+    assert "No floor: op rows are missing, or a ceiling" in page.sections["headline"]
+    assert "The memory rate of some other card is not known" in page.sections["roofline"]
     assert not any(text.startswith("Roofline") for text in page.figures)
 
 
@@ -215,7 +215,7 @@ def test_published_peaks_are_called_so():
     page = page_with(NOTHING)
     assert "data sheet" in page.sections["roofline"]
     assert "published peak" in page.sections["roofline"]
-    assert "The floor, the least time at published peaks, is" in page.sections["summary"]
+    assert "The floor, the minimum time with published peaks, is" in page.sections["summary"]
 
 
 def test_the_roofline_has_a_dot_for_each_op_and_rung():
@@ -279,7 +279,7 @@ def test_the_chart_draws_the_budget_that_times_may_just_reach():
 
 def test_few_commits_are_not_searched_for_changes():
     text = page_with(Extras(history=evidence.course(3))).sections["history"]
-    assert "fewer than 4 commits: not searched for changes" in text
+    assert "fewer than 4 commits were not searched for changes" in text
 
 
 def test_a_sample_is_marked_and_never_mixed_with_what_was_measured_here():
@@ -290,7 +290,7 @@ def test_a_sample_is_marked_and_never_mixed_with_what_was_measured_here():
     assert len(study.views) == 2
     page = Parts([*here, *there], CONTEXT, Extras(samples=frozenset({"there.jsonl"})))
     assert "Sample: schnell-1024, GPU kernels" in page.sections["ladder"]
-    assert "shown beside what was measured here and never compared with it" in page.sections["ladder"]
+    assert "shown beside the measurements of this machine and never compared with them" in page.sections["ladder"]
     assert page.row("there.jsonl", 5)[0] == "there.jsonlsample"
     assert "sample: schnell-1024" in page.sections[""], "the switch says so too"
 
@@ -317,7 +317,7 @@ def test_every_section_says_how_to_make_it_again():
         "roofline",
         "raw",
     ):
-        assert "Make this part again" in page.sections[anchor]
+        assert "Commands for this part" in page.sections[anchor]
     assert (
         "fluxperf run --workload schnell-1024 --all --processes 6 --repeat 3 -o FILE.jsonl" in page.sections["ladder"]
     )
@@ -337,7 +337,7 @@ def test_terms_of_sections_are_explained_on_the_page():
 def test_places_for_the_timeline_say_that_none_was_given():
     page = page_with(Extras(command="fluxperf report a.jsonl -o b.html"))
     for anchor in ("timeline", "gaps"):
-        hint = page.sections[anchor].partition("Make this part again")[0]
+        hint = page.sections[anchor].partition("Commands for this part")[0]
         assert "No timeline was given" in hint
         assert "fluxperf profile --workload schnell-1024 --rung fp8 -o profiles/step\n" in f"{hint}\n"
         assert "fluxperf report a.jsonl -o b.html --timeline profiles/step.json" in hint

@@ -297,5 +297,5 @@ def test_readme_chart_of_twins_says_so():
 
 
 def test_readme_chart_of_an_unknown_workload_says_what_there_is():
-    with pytest.raises(RecordError, match=r"no record of workload 'dev-1024'.*tiny"):
+    with pytest.raises(RecordError, match=r"expected a record of workload 'dev-1024' to draw.*tiny"):
         readme_chart(survey(files_of(make()), CONTEXT), "dev-1024")

@@ -22,5 +22,5 @@ def test_a_step_has_cycles_and_joules_where_a_gpu_reported_them():
     fused = next(other for other in page.rows if other and other[0].startswith("fused") and len(other) == len(row))
     assert fused[row.index("171 Mcycles")] == "—"
     texts = [" ".join(one.whole.sections.values()) for one in (page, page_of(plain))]
-    assert ["joules are shares of those of a step" in text for text in texts] == [True, False]
+    assert ["joules are shares of the joules of a step" in text for text in texts] == [True, False]
     assert ["Energy per work" in text for text in texts] == [True, False]

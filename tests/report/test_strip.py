@@ -161,7 +161,7 @@ def test_the_nearest_of_very_many_stretches_can_be_chosen():
     found = windows(timeline, Places(timeline))
     assert len(found.rows) == 200
     assert found.shown.gpu_ns == 1000 + 249
-    assert "The 200 of 500 outermost ranges that are nearest to it can be chosen." in found.why
+    assert "The 200 of 500 outermost ranges nearest to it can be selected." in found.why
 
 
 # Rows
@@ -265,7 +265,7 @@ def test_a_capture_that_is_too_large_keeps_the_first_step_and_says_what_is_missi
     assert 1 <= len(part.windows.rows) < 10
     assert part.windows.shown == whole.windows.shown
     assert part.rows.number <= 2000
-    assert f"{len(part.windows.rows)} of 10 steps are in it" in part.left_out[0]
+    assert f"it contains {len(part.windows.rows)} of 10 steps" in part.left_out[0]
 
 
 def test_a_step_that_is_too_large_joins_short_neighbours_and_counts_them():

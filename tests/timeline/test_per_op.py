@@ -176,7 +176,7 @@ def test_rates_and_shares_of_measured_ceilings(tmp_path: Path):
     assert {line.kind for line in found.ceilings} == {"measured"}
     assert ATTENTION in found.notes
     assert all(
-        "by the profiled process or one before it" in line.source for line in found.ceilings if line.what != MEMORY
+        "by the profiled process or an earlier one" in line.source for line in found.ceilings if line.what != MEMORY
     )
 
 
@@ -185,14 +185,14 @@ def test_without_ceilings_rates_stay_and_shares_are_missing(tmp_path: Path):
     assert found.ceilings == []
     assert {line.of_ceiling for line in found.ops} == {None}
     assert max(line.tflop_per_s or 0 for line in found.ops) == pytest.approx(1000)
-    assert any("No rate of memory is known" in note for note in found.notes)
+    assert any("The memory rate of this GPU is not known" in note for note in found.notes)
 
 
 def test_what_is_above_its_ceiling_is_said(tmp_path: Path):
     ops = [row("norm_modulate", "double", 1, 0, 9e8), row("linear", "double", 2, 4e12, 1e6), *LEDGER.ops[3:]]
     found = table(captured(), tmp_path, msgspec.structs.replace(LEDGER, ops=ops), [rates_file(tmp_path)])
-    assert any("caches): double norm_modulate." in note for note in found.notes)
-    assert any("were slower: double linear." in note for note in found.notes)
+    assert any("(double norm_modulate), because not all of its bytes moved" in note for note in found.notes)
+    assert any("(double linear), because the products that were tried" in note for note in found.notes)
 
 
 def test_work_outside_of_ops_and_of_steps_is_kept_apart(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""The page of two captures: what changed from one to the other by range, op and kernel."""
+"""The page of two captures: changes from one to the other by range, op and kernel."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from fluxperf.harness.timeline.differing import Change, Difference
 _COLUMNS = (
     Column("GPU before", hint="GPU time in the first capture"),
     Column("GPU after", hint="GPU time in the second capture"),
-    Column("Change", hint="of the GPU time; of a row that only one capture has, all of it"),
+    Column("Change", hint="share of the GPU time; 100 % for a row that only one capture has"),
     Column("Calls"),
     Column("Kernels"),
     Column("Copies", hint="between host and device by range, all by op"),
     Column("Waits", hint="synchronizations that block the host"),
-    Column("Idle", hint="time in which a GPU did nothing before work of the row began"),
+    Column("Idle", hint="time in which a GPU was idle before work of the row began"),
 )
 
 _COUNTS = ("calls", "kernels", "copies", "waits")
 
 
 def compared(found: Difference) -> str:
-    """The whole page as HTML, which asks the network for nothing. The same captures give the same page, to the byte."""
+    """The whole page as HTML, which needs no network. The same captures give the same page, byte for byte."""
     before, after = shown(found.before, 160), shown(found.after, 160)
     levels = {"range": found.ranges, "op": found.ops, "kernel": found.kernels}
     told = Text(
-        f"{before}, then {after}. GPU times of a traced run: read what changed here, and times elsewhere.", "source"
+        f"{before}, then {after}. GPU times of a traced run: use them to see changes, not as measurements.", "source"
     )
-    captions = ("By range, each with all below it", "By op", "By kernel, durations added")
+    captions = ("By range, children included", "By op", "By kernel, sum of durations")
     tables = [
         Part(f"{level}s", f"By {level}", [_table(caption, level, rows, found.total), told])
         for caption, (level, rows) in zip(captions, levels.items(), strict=True)
@@ -45,7 +45,7 @@ def compared(found: Difference) -> str:
     parts = [
         Part("summary", "What changed", summary),
         *tables,
-        Part("limits", "What captures cannot show", [Notes(LIMITS)]),
+        Part("limits", "Limits of captures", [Notes(LIMITS)]),
     ]
     heading = f"{named(found.before)} → {named(found.after)}"
     return Page(f"{heading}: fluxperf timeline", "fluxperf timeline", heading, parts).html()
@@ -103,7 +103,7 @@ def _row(row: Change) -> list[Cell]:
 
 
 def _count(old: int, new: int) -> Cell:
-    """A number of both captures; what changed says both."""
+    """A number of both captures; both values if they differ."""
     if old == new:
         return Cell(units.count(new), new) if new else MISSING
     return Cell(f"{units.count(old)} → {units.count(new)}", new, kind="changed")

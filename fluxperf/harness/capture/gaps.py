@@ -1,8 +1,8 @@
-"""Idle time of the GPUs by the length of its gaps, and how much of it late launches explain: the launch-bound test.
+"""Idle time of the GPUs by length of its gaps, and the share that late launches explain: the launch-bound test.
 
-A gap is a time in which a GPU did nothing between two pieces of work, as `fluxperf.harness.timeline.busy.gaps` has
-it. It is a late launch's if the call that launched the next work had not returned when the GPU ran out of work; a round
-trip's, if that work is a copy between host and device inside a forward.
+A gap is a time in which a GPU was idle between two pieces of work (`fluxperf.harness.timeline.busy.gaps`). Its cause is
+a late launch if the call that launched the next work had not returned when the GPU became idle. Its cause is a round
+trip if that work is a copy between host and device inside a forward.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from fluxperf.harness.timeline.model import NONE, Timeline
 from fluxperf.harness.timeline.places import Places
 from fluxperf.harness.timeline.summary import Summary
 
-#: Share of the idle time from which on late launches are called its main cause, and share of the span below which idle
-#: time is called small.
+#: Share of the idle time from which late launches count as its main cause, and share of the span below which idle time
+#: counts as small.
 MAIN_SHARE = 0.5
 SMALL_SHARE = 0.05
 
 
 class Cause(NamedTuple):
-    """Why a GPU was idle: a name, what it means, and how the plot draws it."""
+    """Why a GPU was idle: name, meaning, and style in the plot."""
 
     name: str
     meaning: str
@@ -41,20 +41,20 @@ class Cause(NamedTuple):
 
 
 CAUSES = {
-    "late": Cause("late launch", "the next launch call had not returned when the GPU ran out of work", UP, "//"),
+    "late": Cause("late launch", "the next launch call had not returned when the GPU became idle", UP, "//"),
     "trip": Cause(
         "host round trip", "the same, and the work is a copy between host and device inside a forward", AMBER, "xx"
     ),
     "queued": Cause(
         "queued in time", "the launch had returned: the work waited for a copy, an event or a stream", DOWN, None
     ),
-    "short": Cause("under 1 µs", "the usual distance of work that was queued in time", WHOLE, None),
-    "unknown": Cause("no launch call", "the capture does not hold the call, so nothing can be said", INK, ".."),
+    "short": Cause("under 1 µs", "the usual time between pieces of work that were queued in time", WHOLE, None),
+    "unknown": Cause("no launch call", "the capture does not contain the call, so the cause is not known", INK, ".."),
 }
 
 
 class Bin(NamedTuple):
-    """Gaps of ``low_ns`` up to ``high_ns``, by cause: how many, and the nanoseconds in them."""
+    """Gaps of ``low_ns`` up to ``high_ns``, by cause: their number, and their total nanoseconds."""
 
     low_ns: int
     high_ns: int
@@ -81,7 +81,7 @@ def gaps_view(timeline: Timeline, places: Places, summary: Summary, prefix: str)
 
 
 def histogram(timeline: Timeline, places: Places) -> list[Bin]:
-    """Gaps by length, three bins to a factor of ten (1, 2, 5), from the shortest that there is to the longest."""
+    """Gaps by length, three bins per factor of ten (1, 2, 5), from the shortest to the longest gap."""
     idle = places.idle
     lengths = idle.lasted_ns
     if not len(lengths):
@@ -127,7 +127,7 @@ def _step(length_ns: int) -> int:
 
 
 def judged(bins: list[Bin], summary: Summary) -> tuple[str, list[str]]:
-    """The launch-bound test: a verdict in one sentence, and what it rests on."""
+    """The launch-bound test: a verdict in one sentence, and its basis."""
     idle = {cause: sum(one.idle_ns[cause] for one in bins) for cause in CAUSES}
     counts = {cause: sum(one.counts[cause] for one in bins) for cause in CAUSES}
     whole = sum(idle.values())
@@ -135,13 +135,15 @@ def judged(bins: list[Bin], summary: Summary) -> tuple[str, list[str]]:
     share, late, trip = whole / span_ns if span_ns else 0.0, idle["late"] / whole, idle["trip"] / whole
     size = f"{units.time(whole / 1e9)} of {units.time(span_ns / 1e9)} ({units.percent(share)})"
     if idle["unknown"] > whole / 2:
-        verdict = "Nothing can be said: most of the idle time ended with work whose launch call is not in the capture."
+        verdict = (
+            "No verdict is possible: most of the idle time ended with work whose launch call is not in the capture."
+        )
     elif share < SMALL_SHARE:
         verdict = f"Idle time is small: {size}."
     elif trip >= MAIN_SHARE:
         verdict = (
             f"Bound by round trips: copies between host and device come late for {units.percent(trip)} of the idle "
-            f"time, which is {size}. Keep on the GPU what the host computes between a copy down and a copy up."
+            f"time, which is {size}. Move to the GPU what the host computes between a copy down and a copy up."
         )
     elif late >= MAIN_SHARE:
         verdict = f"Launch-bound: the host is late for {units.percent(late)} of the idle time, which is {size}."
@@ -154,8 +156,8 @@ def judged(bins: list[Bin], summary: Summary) -> tuple[str, list[str]]:
         if counts[cause]
     ]
     sentences.append(
-        "Tracing slows the host, so a program without a tool has fewer late launches. Time before the outermost "
-        "range around a launch is in no gap, though it is in the span."
+        "Tracing slows the host, so a program without a profiler has fewer late launches. Time before the "
+        "outermost range around a launch belongs to the span, but to no gap."
     )
     return verdict, sentences
 
@@ -170,7 +172,7 @@ def _figure(bins: list[Bin], prefix: str, verdict: str) -> Figure:
 
 
 def draw(axes: Axes, bins: list[Bin]) -> None:
-    """A bar for each bin, as high as the time in its gaps, with their number above it."""
+    """A bar for each bin with the total time of its gaps, and their number above it."""
     longest = max(sum(one.idle_ns.values()) for one in bins)
     factor, unit = next((row for row in ((1e9, "s"), (1e6, "ms"), (1e3, "µs")) if longest >= row[0]), (1.0, "ns"))
     for position, one in enumerate(bins):
@@ -200,7 +202,7 @@ def draw(axes: Axes, bins: list[Bin]) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_ylabel(f"idle, {unit}", fontsize=11)
-    axes.set_xlabel("length of a gap (log scale); above a bar: gaps", fontsize=11)
+    axes.set_xlabel("length of a gap (log scale); number above a bar: gaps", fontsize=11)
     svg.bare(axes, grid="y")
 
 

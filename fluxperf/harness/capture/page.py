@@ -1,4 +1,4 @@
-"""The page of one capture: what was captured, what it cost, what to do about it, and the strip of one step."""
+"""The page of one capture: its content, its costs, advice, and the strip of one step."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from fluxperf.harness.timeline.places import Places
 from fluxperf.harness.timeline.summary import Row, Summary, summarize
 from fluxperf.harness.timeline.tree import tree
 
-#: What no capture shows, whatever tool made it.
+#: Limits that every capture has, for any tool.
 LIMITS = (
-    "Tracing slows the host, and so do NVTX ranges while a tool listens: gaps and waits are longer here than without. "
-    "Shares, counts and the order of things are what a capture is for; times come from `fluxperf run`.",
-    "One capture is one run: it has no spread, so two captures do not tell which of two commits is faster. "
-    "`fluxperf gate` does.",
+    "Tracing slows the host, and so do NVTX ranges while a profiler is attached: gaps and waits are longer here "
+    "than without it. Use a capture for shares, counts and the order of events; take times from `fluxperf run`.",
+    "One capture is one run: it has no spread, so two captures do not show which of two commits is faster. Use "
+    "`fluxperf gate` for that.",
     "Work belongs to the range in which it was launched, not to the range that was open while it ran. Work that a "
-    "library launched from a thread of its own is under “(no range)”.",
-    "A capture shows when a kernel ran, not why it took so long: occupancy, memory traffic and stalls are a matter for "
-    "Nsight Compute.",
+    "library launched from its own thread is under “(no range)”.",
+    "A capture shows when a kernel ran, not why it took that long: use Nsight Compute for occupancy, memory "
+    "traffic and stalls.",
 )
 
 
 _INTRODUCTION = (
-    "Avoidable costs in the capture, the largest first. Costs overlap, and time of the host "
-    "that hides behind GPU work is not won back."
+    "Avoidable costs in the capture, the largest first. Costs overlap, and host time that is hidden behind GPU "
+    "work saves nothing."
 )
 
 
 def page(timeline: Timeline, places: Places | None = None, found: list[Finding] | None = None) -> str:
-    """The whole page as HTML, which asks the network for nothing. The same timeline gives the same page, to the byte.
+    """The whole page as HTML, which needs no network. The same timeline gives the same page, byte for byte.
 
     Args:
-        timeline: an attributed timeline, its work in the order of time.
-        places: its places, where they are known already.
-        found: its findings, where they are known already.
+        timeline: an attributed timeline, its work ordered by time.
+        places: its places, if they are known already.
+        found: its findings, if they are known already.
     """
     places = places or Places(timeline)
     found = findings(timeline, places) if found is None else found
@@ -55,7 +55,7 @@ def page(timeline: Timeline, places: Places | None = None, found: list[Finding] 
     parts = [
         Part(
             "summary",
-            "What was captured",
+            "Content of the capture",
             [
                 Text(_captured(timeline, summaries["op"].total), "lede"),
                 Notes(notes),
@@ -63,12 +63,12 @@ def page(timeline: Timeline, places: Places | None = None, found: list[Finding] 
                 told,
             ],
         ),
-        Part("findings", "Findings, and what to do", _findings(timeline, places, found, told)),
+        Part("findings", "Findings and advice", _findings(timeline, places, found, told)),
         *sections(timeline, places=places),
-        Part("ranges", "Ranges, each with all below it", present(told, tables.inclusive(tree(timeline, places)))),
+        Part("ranges", "Ranges, children included", present(told, tables.inclusive(tree(timeline, places)))),
         Part("costs", "Costs", [told, *map(tables.costs, summaries.values())]),
-        Part("copies", "Copies", [told, copies] if copies else [Text("The capture holds no copy.")]),
-        Part("limits", "What a capture cannot show", [Notes(LIMITS)]),
+        Part("copies", "Copies", [told, copies] if copies else [Text("The capture contains no copy.")]),
+        Part("limits", "Limits of a capture", [Notes(LIMITS)]),
     ]
     name = named(timeline.source)
     whole = Page(
@@ -84,16 +84,17 @@ def named(path: str) -> str:
 
 def _findings(timeline: Timeline, places: Places, found: list[Finding], told: Text) -> list[Block]:
     blind = [
-        f"Not finding “{name}” proves nothing here: {reason}." for name, reason in blind_spots(timeline, places).items()
+        f"The absence of “{name}” proves nothing here: {reason}."
+        for name, reason in blind_spots(timeline, places).items()
     ]
     table = tables.findings(found)
     if table is None:
-        return [Text("Nothing was found."), Notes(blind)]
+        return [Text("No findings."), Notes(blind)]
     return [Text(_INTRODUCTION), Group("advice", tables.advice(found)), table, told, Notes(blind)]
 
 
 def _knows(timeline: Timeline, places: Places, level: Literal["block", "step"]) -> bool:
-    """Whether a capture has ranges of a level; without them a summary by it repeats that by op."""
+    """Whether a capture has ranges of a level. Without them a summary by this level repeats the one by op."""
     own = np.arange(len(timeline.ranges))
     return bool(((places.owners(own, level) == own) & places.stepped).any())
 
@@ -109,11 +110,11 @@ def _captured(timeline: Timeline, total: Row) -> str:
     processes = units.plural(len(timeline.processes), "process", "processes")
     threads = units.plural(len(timeline.threads), "thread")
     mode = f" CUDA graphs were traced by {shown(timeline.graph_mode, 20).lower()}." if timeline.graph_mode else ""
-    return f"The capture holds {units.listing(counts)}, of {processes} and {threads}.{mode}"
+    return f"The capture contains {units.listing(counts)}, of {processes} and {threads}.{mode}"
 
 
 def _figures(summary: Summary, found: list[Finding]) -> list[tuple[str, str, str, str]]:
-    """Name, value and meaning of the figures at the top of the page; one source stands under all."""
+    """Name, value and meaning of the figures at the top of the page; one origin for all."""
     total = summary.total
     late = sum(row.cost_ms for row in found if row.finding == "launch-bound")
     crossing = [row for row in found if row.finding == "host-copy"]
@@ -130,7 +131,7 @@ def _figures(summary: Summary, found: list[Finding]) -> list[tuple[str, str, str
         (
             "Idle for a late launch",
             units.time(late / 1e3),
-            f"of {units.time(total.idle_ms / 1e3)} in which a GPU had nothing to do between two pieces of work",
+            f"of {units.time(total.idle_ms / 1e3)} in which a GPU was idle between two pieces of work",
         ),
         (
             "Copies inside a forward",

@@ -1,7 +1,7 @@
-"""The rows of the strip: ranges by depth, calls and waits of each thread, and the streams and idle times of each GPU.
+"""The rows of the strip: ranges by depth, calls and waits of each thread, streams and idle times of each GPU.
 
-Items of one row never overlap and come in the order of time, so that whoever draws them finds those in view by
-bisection. What overlaps in one stream, or lies inside another range, has a row of its own below.
+Items of one row never overlap and are ordered by time, so that the items in view are found by bisection. Items that
+overlap in one stream, or lie inside another range, are on a row of their own below.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fluxperf.harness.timeline.causes import SHORTEST_GAP_NS, launched_late
 from fluxperf.harness.timeline.model import NONE, Calls, Ranges, Timeline, Waits, Work, Works, process_id, thread_id
 from fluxperf.harness.timeline.places import Places
 
-#: Kinds of items, with the words for them; the page's script knows them by position.
+#: Kinds of items, with their texts; the page's script identifies them by position.
 KINDS = {
     "range": "NVTX range",
     "call": "CUDA call",
@@ -35,7 +35,7 @@ KINDS = {
     "idle": "idle",
 }
 
-# Rows at most: of nested ranges, of what overlaps in a stream, of threads and of streams.
+# Maximum rows: of nested ranges, of overlaps in a stream, of threads and of streams.
 _DEEPEST = 12
 _OVERLAPPING = 4
 _MOST_GROUPS = 24
@@ -43,11 +43,11 @@ _MOST_STREAMS = 64
 
 
 class Item(NamedTuple):
-    """One thing on a row.
+    """One item on a row.
 
-    ``origin`` is its index among the capture's ranges or calls (else ``NONE``), ``range`` the index of the innermost
-    range around it or around its launch, ``call`` that of its launch call. ``merged`` counts the things that it stands
-    for.
+    ``origin`` is its index among the capture's ranges or calls (else ``NONE``). ``range`` is the index of the innermost
+    range around it or around its launch, ``call`` that of its launch call. ``merged`` is the number of items that it
+    represents.
     """
 
     start_ns: int
@@ -64,7 +64,7 @@ class Item(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One row, with its items in the order of time; ``of`` is "ranges", "calls", "waits", "stream" or "idle"."""
+    """One row, with its items ordered by time; ``of`` is "ranges", "calls", "waits", "stream" or "idle"."""
 
     of: str
     label: str
@@ -79,14 +79,14 @@ class Group(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """All rows of a stretch of a capture, and sentences about what found no place."""
+    """Rows of a part of a capture, and sentences about items that did not fit."""
 
     groups: list[Group]
     left_out: list[str]
 
     @property
     def number(self) -> int:
-        """Items on all rows."""
+        """Number of items on all rows."""
         return sum(len(row.items) for group in self.groups for row in group.rows)
 
 
@@ -100,7 +100,7 @@ def rows_of(timeline: Timeline, places: Places, window: Window) -> Rows:
 
 
 class _Inside:
-    """Indices of what lies in a window."""
+    """Indices of the rows in a window."""
 
     def __init__(self, timeline: Timeline, window: Window) -> None:
         start, end = window.start_ns, window.end_ns
@@ -122,7 +122,7 @@ class _Inside:
 
 
 def _threads(timeline: Timeline, places: Places, inside: _Inside, left_out: list[str]) -> list[Group]:
-    """A group for each thread that has ranges, calls or waits, the busiest if there are too many."""
+    """A group for each thread that has ranges, calls or waits; the busiest ones if there are too many."""
     ranges: dict[tuple[int, int], list[int]] = defaultdict(list)
     calls: dict[tuple[int, int], list[Item]] = defaultdict(list)
     waits: dict[tuple[int, int], list[Item]] = defaultdict(list)
@@ -158,7 +158,7 @@ def _threads(timeline: Timeline, places: Places, inside: _Inside, left_out: list
 
 
 def _thread_label(timeline: Timeline, name: str, key: tuple[int, int]) -> str:
-    thread = "a thread that the capture does not name" if key[1] == NONE else f"thread {thread_id(key[1])}"
+    thread = "a thread without a name in the capture" if key[1] == NONE else f"thread {thread_id(key[1])}"
     process = shown(timeline.processes.get(key[0]) or "process", 40)
     of = f" of {process} {process_id(key[0])}" if len(timeline.processes) > 1 else ""
     return f"Host, {thread}{of}" + (f" “{shown(name, 40)}”" if name else "")
@@ -217,7 +217,7 @@ def _level(places: Places, indices: list[int]) -> str:
 
 
 def _stacked(items: list[Item], most: int) -> list[list[Item]]:
-    """Items on as few rows as hold them without overlap; what finds no place on ``most`` rows is cut to follow."""
+    """Items on as few rows as possible without overlap. On the last of ``most`` rows items are cut to fit."""
     rows: list[list[Item]] = []
     for item in sorted(items, key=lambda item: (item.start_ns, -item.end_ns)):
         free = next((row for row in rows if row[-1].end_ns <= item.start_ns), None)

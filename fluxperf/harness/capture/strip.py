@@ -1,7 +1,7 @@
-"""The timeline strip and what belongs beside it, as sections that any page of the report can hold.
+"""The timeline strip and related parts, as sections for any page of the report.
 
-A page that embeds them has `styles()` after ``style.css``, and `scripts()`, once however many captures it holds, after
-``page.js``. Nothing else is needed: no handler in an attribute, no file, no network.
+A page with strips has `styles()` after ``style.css``, and `scripts()` once, for any number of captures, after
+``page.js``. It needs nothing else: no handler in an attribute, no file, no network.
 """
 
 from __future__ import annotations
@@ -25,21 +25,22 @@ from fluxperf.harness.timeline.summary import Summary, summarize
 
 _PACKAGE = "fluxperf.harness.capture"
 
-#: Scripts in the order in which they must come; the last one draws every strip of the page.
+#: Scripts in their required order; the last one draws every strip of the page.
 _SCRIPTS = ("strip_data.js", "strip_draw.js", "strip_words.js", "strip_measure.js", "strip_input.js", "strip.js")
 
 
 _PALER = (
-    "GPU work belongs to the step in which it was launched, though it runs later; what other steps launched is paler."
+    "GPU work belongs to the step in which it was launched, even if it runs later. Work launched by other steps is "
+    "paler."
 )
 _GAPS = (
-    "A gap is a time in which a GPU had nothing to do between two pieces of work. If the call that launched the next "
-    "work had not returned when the GPU ran out, the host was late, and a faster kernel would buy nothing there: fewer "
-    "launches, a CUDA graph, or less work of the host between launches would. All of the capture counts, not one step."
+    "A gap is a time in which a GPU was idle between two pieces of work. If the call that launched the next work "
+    "had not returned when the GPU became idle, the host was late. A faster kernel would save nothing there. Fewer "
+    "launches, a CUDA graph, or less host work between launches would. The whole capture counts, not one step."
 )
 _KERNELS = (
-    "Of all of the capture. Kernels of one name may have different template arguments and shapes; the timeline shows "
-    "them for each launch."
+    "For the whole capture. Kernels of one name may have different template arguments and shapes; the timeline "
+    "shows them for each launch."
 )
 
 
@@ -55,13 +56,13 @@ def sections(timeline: Timeline, prefix: str = "strip", places: Places | None = 
     """The strip of one step, the gaps with the launch-bound test, and the top kernels of a capture.
 
     Args:
-        timeline: an attributed timeline, its work in the order of time.
-        prefix: begins every id of the sections; each capture of a page needs its own.
-        places: the timeline's places, where they are known already.
+        timeline: an attributed timeline, its work ordered by time.
+        prefix: prefix of every id of the sections; each capture of a page needs its own.
+        places: the timeline's places, if they are known already.
 
     Returns:
         Sections with the anchors ``prefix``, ``prefix-gaps`` and ``prefix-kernels``. The same timeline gives the same
-        sections. The strip's data take up to 2.3 MB; about 17 bytes an item.
+            sections. The data of the strip take up to 2.3 MB, about 17 bytes per item.
     """
     places = places or Places(timeline)
     by_kernel = summarize(timeline, "kernel", places)
@@ -88,7 +89,7 @@ def _gaps(timeline: Timeline, places: Places, by_kernel: Summary, prefix: str, t
 def _kernels(by_kernel: Summary, told: Text) -> list[Block]:
     table = tables.kernels(by_kernel)
     if table is None:
-        return [Text("The capture holds no kernel."), told]
+        return [Text("The capture contains no kernel."), told]
     return [Text(_KERNELS), told, Group("strip-kernels", [table])]
 
 
@@ -103,18 +104,18 @@ def scripts() -> str:
 
 
 def provenance(timeline: Timeline) -> str:
-    """Where a capture's figures come from, in one line."""
+    """The origin of a capture's figures, in one line."""
     gpus = [f"GPU {gpu} {shown(name, 60) if name else '(not named)'}" for gpu, name in sorted(timeline.gpus.items())]
     about = f"{shown(timeline.tool, 40)} {shown(timeline.product, 40) if timeline.product else ''}".rstrip()
     about += f", export schema {shown(timeline.schema, 40)}" if timeline.schema else ""
     return (
-        f"{shown(timeline.source, 160)}: {about}; {units.listing(gpus) or 'no GPU work'}. Tracing slows the host: read "
-        "shares and counts here, and times from an untraced run."
+        f"{shown(timeline.source, 160)}: {about}; {units.listing(gpus) or 'no GPU work'}. Tracing slows the host: "
+        "use shares and counts from here, and times from an untraced run."
     )
 
 
 def _strip(timeline: Timeline, places: Places, prefix: str, told: Text) -> list[Block]:
-    """The picture of a step, and what it shows in tables."""
+    """The picture of a step, and its content as tables."""
     strip = strip_of(timeline, places, windows(timeline, places))
     first = strip.windows.shown
     by_op, longest = words.by_op(timeline, places, first), words.longest(strip.rows, places, first)
@@ -126,7 +127,7 @@ def _strip(timeline: Timeline, places: Places, prefix: str, told: Text) -> list[
             prefix=prefix,
             windows=strip.windows,
             legend=[(kind, named) for kind, named in KINDS.items() if kind in used],
-            # Safe as markup: `script_json` leaves no <, > or & in it.
+            # safe as markup: `script_json` leaves no <, > or & in it
             json=Markup(strip.json),
         )
     )
@@ -134,9 +135,9 @@ def _strip(timeline: Timeline, places: Places, prefix: str, told: Text) -> list[
     items = units.plural(len(longest.rows), "longest item")
     counts = f"{units.plural(len(by_op.rows), 'op')}, {items} of {units.count(strip.rows.number)}"
     return [
-        Text(f"Shown first is {first.name}, {span} long. {strip.windows.why} {_PALER}"),
+        Text(f"The view begins with {first.name}, {span} long. {strip.windows.why} {_PALER}"),
         told,
         Notes(strip.left_out),
-        Markup(picture),  # safe as markup: Jinja escaped whatever came from outside
+        Markup(picture),  # safe as markup: Jinja escaped all text from files
         Fold("This timeline in tables", [by_op, longest], note=counts),
     ]

@@ -1,9 +1,9 @@
 """The strip's data as compact JSON: columns of whole numbers, differences instead of times, each text once.
 
-A number of an item is its place in the order of rows. Times are nanoseconds from the beginning of the stretch that is
-shown first. ``start`` holds differences from the start before, ``range`` and ``call`` differences of item numbers plus
-one (so that 0 first means none); a column of which all values are equal is that value alone. The page's script
-(``strip_data.js``) reads it back.
+An item's number is its position in the order of rows. Times are nanoseconds from the beginning of the part that is
+shown first. ``start`` contains differences from the previous start; ``range`` and ``call`` contain differences of item
+numbers plus one (0 first means none). A column whose values are all equal is stored as one value. The page's script
+(``strip_data.js``) reads it.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from fluxperf.harness.text.escape import script_json, shown
 from fluxperf.harness.timeline.model import NONE, Timeline
 from fluxperf.harness.timeline.places import Places
 
-#: Items that a page holds at most, and bytes of their JSON.
+#: Maximum items of a page, and maximum bytes of their JSON.
 MOST_ITEMS = 120_000
 MOST_BYTES = 2_300_000
 
-# Characters of a name, and of a kernel's name with its template arguments.
+# Maximum characters of a name, and of a kernel's name with its template arguments.
 _NAME, _FULL_NAME = 160, 400
 
-# Items of up to so many nanoseconds that follow each other as closely become one, if there are too many; doubled until
-# the rest fits.
+# If there are too many items, neighbours of up to this many nanoseconds, and as close to each other, are merged. The
+# limit is doubled until the rest fits.
 _SHORTEST_MERGE_NS = 500
 
 
 class Strip(NamedTuple):
-    """The data of one strip: rows, the stretches that it holds, the JSON, and sentences about what it leaves out."""
+    """The data of one strip: rows, the parts of the capture in it, the JSON, and sentences about omissions."""
 
     rows: Rows
     windows: Windows
@@ -45,9 +45,9 @@ class Strip(NamedTuple):
 def strip_of(
     timeline: Timeline, places: Places, found: Windows, most_items: int = MOST_ITEMS, most_bytes: int = MOST_BYTES
 ) -> Strip:
-    """The first stretch and as many around it as the page may hold.
+    """The first part of the capture and as many parts around it as fit in the page.
 
-    Where the first one alone is too much, neighbours on one row that are short become one item, the shortest first.
+    If the first part alone is too large, short neighbours on one row are merged, the shortest first.
     """
     while True:
         kept, span = _span(timeline, found, most_items)
@@ -59,7 +59,7 @@ def strip_of(
 
 
 def _span(timeline: Timeline, found: Windows, most_items: int) -> tuple[Windows, Window]:
-    """The stretches that may be shown, and the stretch of time that holds them; all of the capture if it is small."""
+    """The parts that can be shown, and the time interval around them; the whole capture if it is small."""
     tables = (timeline.ranges, timeline.calls, timeline.work, timeline.syncs)
     listed = [np.sort(rows.start_ns) for rows in tables]
 
@@ -78,7 +78,7 @@ def _span(timeline: Timeline, found: Windows, most_items: int) -> tuple[Windows,
                 continue
             start = found.rows[near_low].start_ns
             end = max(row.end_ns for row in found.rows[near_low : near_high + 1])
-            if number(start, end) <= most_items * 2 // 3:  # a third is left for idle times
+            if number(start, end) <= most_items * 2 // 3:  # a third is reserved for idle times
                 low, high, grown = near_low, near_high, True
     rows = found.rows[low : high + 1]
     kept = found._replace(rows=rows, first=found.first - low)
@@ -86,7 +86,7 @@ def _span(timeline: Timeline, found: Windows, most_items: int) -> tuple[Windows,
 
 
 def _merged(rows: Rows, most_items: int) -> tuple[Rows, int]:
-    """The rows with at most about ``most_items`` items, and the length up to which neighbours became one (or 0)."""
+    """The rows with at most about ``most_items`` items, and the length up to which neighbours were merged (or 0)."""
     limit_ns = 0
     found = rows
     while found.number > max(most_items, 2 * sum(len(group.rows) for group in rows.groups)):
@@ -102,7 +102,7 @@ def _merged(rows: Rows, most_items: int) -> tuple[Rows, int]:
 
 
 def _joined(items: list[Item], limit_ns: int) -> list[Item]:
-    """Items of one kind, none longer than the limit, with no more than it between them, as one."""
+    """Merges items of one kind if none of them, and no gap between them, is longer than the limit."""
     joined: list[Item] = []
     before: Item | None = None
     for item in items:
@@ -132,26 +132,26 @@ def _absent(found: Windows, kept: Windows, merged_ns: int) -> list[str]:
     texts = []
     if len(kept.rows) < len(found.rows):
         texts.append(
-            f"The capture is too large for one page: {len(kept.rows)} of {len(found.rows)} {found.kind} are in it, "
-            f"from {kept.rows[0].name} to {kept.rows[-1].name}."
+            f"The capture is too large for one page: it contains {len(kept.rows)} of {len(found.rows)} "
+            f"{found.kind}, from {kept.rows[0].name} to {kept.rows[-1].name}."
         )
     if merged_ns:
         texts.append(
-            f"Items of up to {units.time(merged_ns / 1e9)} that follow each other as closely on one row are drawn as "
-            "one, which says how many they are."
+            f"Items of up to {units.time(merged_ns / 1e9)} that follow each other as closely on one row are drawn "
+            "as one item, which shows their number."
         )
     return texts
 
 
 class _Table:
-    """Values, each once, and the place of each."""
+    """Distinct values, and the index of each."""
 
     def __init__(self) -> None:
         self.values: list[Any] = []
         self._places: dict[Any, int] = {}
 
     def place(self, value: Any, make: Callable[[Any], Any] = lambda value: value) -> int:
-        """The place of a value, which is stored as ``make`` makes it."""
+        """The index of a value, which is stored in the form given by ``make``."""
         if value not in self._places:
             self._places[value] = len(self.values)
             self.values.append(make(value))
@@ -159,7 +159,7 @@ class _Table:
 
 
 def _document(timeline: Timeline, rows: Rows, kept: Windows, span: Window) -> dict[str, Any]:
-    """The data as they stand in the page."""
+    """The data in the form used by the page."""
     zero = kept.shown.start_ns
     texts, things = _Table(), _Table()
     numbers = _Numbers(timeline, rows)
@@ -186,7 +186,7 @@ def _document(timeline: Timeline, rows: Rows, kept: Windows, span: Window) -> di
 
 
 class _Numbers:
-    """The item numbers of ranges and calls, plus one; 0 for what no row holds."""
+    """The item numbers of ranges and calls, plus one; 0 for those on no row."""
 
     def __init__(self, timeline: Timeline, rows: Rows) -> None:
         self._timeline = timeline
@@ -202,18 +202,18 @@ class _Numbers:
                         known[item.origin] = number
 
     def of_range(self, index: int) -> int:
-        """Of a range, or of the innermost one around it that a row holds."""
+        """The number of a range, or of the innermost one around it that is on a row."""
         passed = []
         while index != NONE and index not in self._ranges:
             passed.append(index)
             index = self._timeline.ranges[index].parent
         number = self._ranges.get(index, 0)
-        # Ranges that a loop never closes nest without end: each is passed once.
+        # Ranges that a loop never closes nest without limit: each is visited once.
         self._ranges.update(dict.fromkeys(passed, number))
         return number
 
     def of_call(self, index: int) -> int:
-        """Of a call."""
+        """The number of a call."""
         return self._calls.get(index, 0)
 
 

@@ -1,4 +1,4 @@
-"""Tables of a capture: what each op, block and step cost, the top kernels, the copies, and the findings."""
+"""Tables of a capture: costs of each op, block and step, top kernels, copies, and findings."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from fluxperf.harness.timeline.findings import KINDS, Finding
 from fluxperf.harness.timeline.summary import Row, Summary
 from fluxperf.harness.timeline.tree import Branch
 
-#: Rows of a table; what is beyond them is added up in one more.
+#: Maximum rows of a table; the others are added up in one more row.
 MOST_ROWS = 200
 MOST_KERNELS = 25
 MOST_BRANCHES = 400
 
-#: Share of the longest range's GPU time from which on a range of the tree is open at first.
+#: Share of the longest range's GPU time from which a range of the tree is open at first.
 OPEN_FROM = 0.1
 
 _COSTS = (
     Column("Calls", hint="ranges that the row adds up"),
-    Column("Host", hint="time in those ranges on their threads, with what is nested in them"),
+    Column("Host", hint="time in those ranges on their threads, nested ranges included"),
     Column("GPU", hint="time in which a GPU ran work that was launched in them"),
-    Column("Share", hint="of the GPU time of all rows"),
-    Column("Idle", hint="time in which a GPU did nothing before work of the row began"),
+    Column("Share", hint="share of the GPU time of all rows"),
+    Column("Idle", hint="time in which a GPU was idle before work of the row began"),
     Column("Kernels"),
     Column("Copies"),
     Column("Copied"),
@@ -37,8 +37,8 @@ _BRANCHES = (
     Column("Range", number=False),
     Column("Calls"),
     Column("Host", hint="time in the range on its thread"),
-    Column("GPU", hint="time in which a GPU ran what was launched in the range or below it"),
-    Column("Idle", hint="time in which a GPU did nothing before that work began"),
+    Column("GPU", hint="time in which a GPU ran work launched in the range or below it"),
+    Column("Idle", hint="time in which a GPU was idle before that work began"),
     Column("Shortest", hint="of the calls, from the first to the last work on a GPU"),
     Column("Median", hint="of the same"),
     Column("Longest", hint="of the same"),
@@ -51,10 +51,10 @@ _BRANCHES = (
 
 _KERNELS = (
     Column("Kernel", number=False, wide=True),
-    Column("GPU time", hint="durations of all launches added"),
-    Column("Share", hint="of the GPU time of kernels, copies and memsets"),
+    Column("GPU time", hint="sum of the durations of all launches"),
+    Column("Share", hint="share of the GPU time of kernels, copies and memsets"),
     Column("Launches"),
-    Column("Mean", hint="of the launches of this capture"),
+    Column("Mean", hint="share of the launches of this capture"),
 )
 
 _COPIES = (
@@ -64,7 +64,7 @@ _COPIES = (
     Column("Copies"),
     Column("Bytes"),
     Column("GPU time"),
-    Column("Rate", hint="bytes over GPU time"),
+    Column("Rate", hint="bytes divided by GPU time"),
 )
 
 _FINDINGS = (
@@ -72,25 +72,25 @@ _FINDINGS = (
     Column("Range", number=False, wide=True),
     Column("Seen", number=False, wide=True),
     Column("Count"),
-    Column("Cost", hint="what the capture shows; costs overlap, and none is a promise"),
+    Column("Cost", hint="cost in the capture; costs overlap, and may not all be saved"),
 )
 
 
 def costs(summary: Summary) -> Table:
     """Costs of each range of a summary, with a row of totals."""
     rows = summary.rows[:MOST_ROWS]
-    # The sum of rows, not the total: work of two rows may overlap.
+    # the sum of rows, not the total: work of two rows may overlap
     whole = sum(row.gpu_ms for row in summary.rows)
     cells = [_cost(row, shown(row.name, 120), whole) for row in rows]
     if len(summary.rows) > len(rows):
         cells.append(left_out(len(summary.rows) - len(rows), len(_COSTS)))
-    cells.append(_cost(summary.total, "all of the capture", whole))
+    cells.append(_cost(summary.total, "whole capture", whole))
     title = f"By {summary.by}"
     return Table(title, (Column(summary.by.capitalize(), number=False), *_COSTS), cells, tall=len(cells) > 16)
 
 
 def left_out(number: int, columns: int) -> list[Cell]:
-    """A row that says how many rows a table has not."""
+    """A row with the number of rows that were left out of a table."""
     return [Cell(units.plural(number, "more row")), *[MISSING] * columns]
 
 
@@ -136,7 +136,7 @@ def inclusive(branches: list[Branch]) -> Tree | None:
             found.append(Node(left_out(len(level) - len(seen), len(_BRANCHES) - 1)))
         return found
 
-    return Tree("Each range with all below it", _BRANCHES, nodes(branches))
+    return Tree("Each range with its children", _BRANCHES, nodes(branches))
 
 
 def _branch(row: Branch) -> list[Cell]:
@@ -184,7 +184,7 @@ def _kernel(name: str, spent_ms: float, launches: int, whole_ms: float) -> list[
 
 
 def copies(summary: Summary) -> Table | None:
-    """Copies by direction and memory, the longest in all first; ``None`` without a copy."""
+    """Copies by direction and memory, the longest total first; ``None`` without a copy."""
     rows = sorted(summary.total.copies, key=lambda row: -row.gpu_ms)
     if not rows:
         return None
@@ -206,7 +206,7 @@ def copies(summary: Summary) -> Table | None:
 
 
 def advice(found: list[Finding]) -> list[Text]:
-    """Advice for the kinds of findings that there are, the costliest kind first."""
+    """Advice for the kinds of findings in the capture, the most expensive kind first."""
     told: dict[str, dict[str, None]] = defaultdict(dict)
     costs: dict[str, float] = defaultdict(float)
     counts: dict[str, int] = defaultdict(int)
@@ -224,7 +224,7 @@ def advice(found: list[Finding]) -> list[Text]:
 
 
 def findings(found: list[Finding]) -> Table | None:
-    """Findings range by range, the costliest first; ``None`` if there is none."""
+    """Findings range by range, the most expensive first; ``None`` if there is none."""
     cells = [
         [
             Cell(row.finding),

@@ -1,7 +1,7 @@
-"""Which stretch of a capture the strip shows first, and which it can be set to.
+"""Parts of a capture that the strip can show, and the one that it shows first.
 
-Steps are what a strip is for. Where a capture has none, an outermost range stands for a step; without ranges the whole
-capture is the only stretch.
+A strip shows steps. If a capture has none, an outermost range is used like a step. Without ranges the whole capture is
+the only part.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from fluxperf.harness.timeline.columns import Column, codes
 from fluxperf.harness.timeline.model import NONE, Timeline, process_id, thread_id
 from fluxperf.harness.timeline.places import Places
 
-#: Stretches that the strip offers: those nearest to the one it shows first.
+#: Maximum number of parts that the strip offers: those nearest to the one shown first.
 MOST_WINDOWS = 200
 
 
 class Window(NamedTuple):
-    """A stretch of a capture: from its range's beginning to the end of the range, or of the work launched in it.
+    """A part of a capture: from the start of its range to the end of the range, or of the work launched in it.
 
-    ``range`` is the index of the step's range, or ``NONE`` for the whole capture; ``gpu_ns`` is the time in which GPUs
+    ``range`` is the index of the step's range, or ``NONE`` for the whole capture. ``gpu_ns`` is the time in which GPUs
     ran work that was launched in it.
     """
 
@@ -37,9 +37,9 @@ class Window(NamedTuple):
 
 
 class Windows(NamedTuple):
-    """The stretches in the order of time, the position of the one that is shown first, and why it is that one.
+    """The parts in the order of time, the position of the one that is shown first, and the reason for it.
 
-    ``kind`` is what they are: steps, outermost ranges, or captures.
+    ``kind`` is their kind: steps, outermost ranges, or captures.
     """
 
     rows: list[Window]
@@ -49,7 +49,7 @@ class Windows(NamedTuple):
 
     @property
     def shown(self) -> Window:
-        """The stretch that is shown first."""
+        """The part that is shown first."""
         return self.rows[self.first]
 
 
@@ -66,24 +66,22 @@ def windows(timeline: Timeline, places: Places) -> Windows:
     for row in rows:
         groups["" if stepped else places.path(row.range)].append(row)
     group = max(groups.values(), key=lambda group: sum(row.gpu_ns for row in group))
-    # Of an even number the earlier of the two in the middle: a stretch that was there, not a mean of two.
+    # With an even number, the earlier of the two in the middle: a real part, not a mean of two.
     median = sorted(group, key=lambda row: (row.gpu_ns, row.start_ns))[(len(group) - 1) // 2]
     first = rows.index(median)
     least = max(0, min(first - MOST_WINDOWS // 2, len(rows) - MOST_WINDOWS))
     kept = rows[least : least + MOST_WINDOWS]
     kind = "steps" if stepped else "outermost ranges"
     why = _reason(median, group, kind)
-    why += (
-        f" The {len(kept)} of {len(rows)} {kind} that are nearest to it can be chosen." if len(kept) < len(rows) else ""
-    )
+    why += f" The {len(kept)} of {len(rows)} {kind} nearest to it can be selected." if len(kept) < len(rows) else ""
     return Windows(_told_apart(timeline, kept), first - least, why, kind)
 
 
-_WHOLE = "The capture has no range that launched GPU work, so all of it is shown."
+_WHOLE = "The capture has no range that launched GPU work, so the whole capture is shown."
 
 
 def whole(timeline: Timeline) -> Window:
-    """The whole capture as one stretch."""
+    """The whole capture as one part."""
     listed = (timeline.ranges, timeline.work, timeline.calls, timeline.syncs)
     start = min((int(rows.start_ns.min()) for rows in listed if len(rows)), default=0)
     end = max((int(rows.end_ns.max()) for rows in listed if len(rows)), default=start)
@@ -113,7 +111,7 @@ def _owned(timeline: Timeline, owners: Column) -> list[Window]:
 
 
 def _told_apart(timeline: Timeline, rows: list[Window]) -> list[Window]:
-    """The rows with names that tell processes and threads apart, and stretches of one name by their turn."""
+    """The rows with names that distinguish processes, threads, and turns of one name."""
     ranges = [timeline.ranges[row.range] for row in rows]
     processes = len({row.process for row in ranges}) > 1
     threads = len({(row.process, row.thread) for row in ranges}) > len({row.process for row in ranges})
@@ -133,7 +131,7 @@ def _told_apart(timeline: Timeline, rows: list[Window]) -> list[Window]:
 def _reason(row: Window, group: list[Window], kind: str) -> str:
     time = units.time(row.gpu_ns / 1e9)
     if len(group) == 1:
-        text = f"No other of the {kind} in the capture has GPU work ({time} of it)."
+        text = f"None of the other {kind} in the capture has GPU work ({time} in this one)."
     else:
-        text = f"Of {len(group)} {kind} with GPU work it is the one of median GPU time ({time})."
+        text = f"Of {len(group)} {kind} with GPU work it is the one with the median GPU time ({time})."
     return text if kind == "steps" else f"The capture has no range named “step N”. {text}"

@@ -1,4 +1,4 @@
-"""The strip in words: what the stretch that it shows first cost by op, and the longest items of each row."""
+"""The strip as text: costs by op in the part that it shows first, and the longest items of each row."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from fluxperf.harness.text.escape import shown
 from fluxperf.harness.timeline.model import NONE, Timeline
 from fluxperf.harness.timeline.places import Places
 
-#: Items that the table names of each row.
+#: Number of items of each row in the table.
 LONGEST = 5
 
 _ITEMS = (
     Column("Row", number=False),
     Column("Item", number=False, wide=True),
     Column("Kind", number=False),
-    Column("Start", hint="from the beginning of the stretch"),
+    Column("Start", hint="from the start of the shown part"),
     Column("Duration"),
     Column("Bytes"),
     Column("Range", number=False, wide=True, hint="the innermost range around it, or around its launch call"),
@@ -30,8 +30,8 @@ _ITEMS = (
 
 _OPS = (
     Column("Op", number=False),
-    Column("GPU time", hint="durations of kernels, copies and memsets added"),
-    Column("Share", hint="of the GPU time of the stretch"),
+    Column("GPU time", hint="sum of the durations of kernels, copies and memsets"),
+    Column("Share", hint="share of the GPU time of the shown part"),
     Column("Kernels"),
     Column("Down", hint="copies from device to host"),
     Column("Up", hint="copies from host to device"),
@@ -54,7 +54,7 @@ def longest(rows: Rows, places: Places, window: Window) -> Table:
 
 def _item(group: str, row: str, item: Item, places: Places, window: Window) -> list[Cell]:
     start, length = item.start_ns - window.start_ns, item.end_ns - item.start_ns
-    note = f"{units.count(item.merged)} short ones that follow each other" if item.merged > 1 else ""
+    note = f"{units.count(item.merged)} short items that follow each other" if item.merged > 1 else ""
     return [
         Cell(shown(group, 60), note=row),
         Cell(shown(item.name, 96), note=note or (shown(item.detail, 60) if item.detail else "")),
@@ -92,11 +92,11 @@ def by_op(timeline: Timeline, places: Places, window: Window) -> Table:
         ]
         for op, spent in sorted(time.items(), key=lambda pair: (-pair[1], pair[0]))
     ]
-    return Table(f"{window.name}, by op: what was launched in it", _OPS, cells, tall=len(cells) > 16)
+    return Table(f"{window.name}, by op: work launched in it", _OPS, cells, tall=len(cells) > 16)
 
 
 def _launched_in(timeline: Timeline, places: Places, window: Window) -> NDArray[np.bool_]:
-    """Whether each piece of work was launched in the range of a window, or in one within it; the capture holds all."""
+    """Whether each piece of work was launched in the range of a window or below it; all work for the whole capture."""
     around = timeline.work.range
     if window.range == NONE:
         return np.ones(len(around), bool)

@@ -1,4 +1,4 @@
-"""Whether what a record says of copies agrees with itself: its totals, its ledger and its witness."""
+"""Checks that the copies in a record are consistent: its totals, its ledger and its witness."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fluxperf.harness.records import Record
 
 
 def adds_up(record: Record) -> bool:
-    """Whether the ledger's rows add up to the totals, in copies and in bytes."""
+    """Whether the rows of the ledger add up to the totals, in copies and in bytes."""
     totals = record.totals
     sums = {"d2h": [0, 0], "h2d": [0, 0]}
     for row in record.ledger:
@@ -16,6 +16,6 @@ def adds_up(record: Record) -> bool:
 
 
 def agrees(record: Record) -> bool:
-    """Whether a witness counted the same copies and bytes."""
+    """Whether a witness counted the same copies and bytes as the ledger."""
     names = ("d2h_copies", "h2d_copies", "d2h_bytes", "h2d_bytes")
     return all(getattr(record.totals, name) == getattr(record.witness, name) for name in names)

@@ -1,4 +1,4 @@
-"""Peers beside our quickest rung: who was measured in the same way, and how much longer he takes."""
+"""Compares peers with our quickest rung, if both were measured under the same conditions."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def matched(rung: Rung, other: Record) -> Record | None:
 
 
 def beside_peers(study: Study, ladder: Ladder) -> list[tuple[Rung, Record, Speedup]]:
-    """Each peer on the same machine with our record of the quickest rung measured in the same way, and the ratio.
+    """Each peer on the same machine, our record of the quickest rung under the same conditions, and their ratio.
 
-    A peer whose settings no record of ours shares is left out: such times are not compared.
+    A peer is left out if no record of ours has its settings, as such times are not comparable.
     """
     rows = []
     rungs = sorted(ladder.timed, key=lambda rung: median_of(rung.record))

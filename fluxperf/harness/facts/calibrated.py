@@ -1,4 +1,4 @@
-"""A machine's A/A calibration of a rung, and which of its records are processes of one measurement."""
+"""The A/A calibration of a rung on a machine, and the records that belong to one measurement."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fluxperf.harness.records import Record
 _DENOISE = "denoise"
 _METRIC = f"times.{_DENOISE}"
 
-#: What records of one rung share that were measured alike.
+#: Fields that are equal in records of one measurement of a rung.
 _ALIKE = ("commit", "dirty", "machine", "settings", "policy")
 
 
@@ -24,15 +24,15 @@ def calibrated(study: Study, record: Record) -> Calibrated | None:
 
 
 def pooled(rung: Rung) -> Rung:
-    """A rung with the processes of every record that was measured like its newest one: one commit, one set of versions.
+    """A rung with the processes of all records with the commit and versions of its newest record.
 
-    A gate measures each process by itself, into a record of its own. A tree with changes is no commit: of it the newest
-    record stands alone.
+    A gate writes a record for each process. A tree with uncommitted changes is not a commit: of such a tree only the
+    newest record is used.
     """
     newest = rung.record
     if newest is None or not committed(newest):
         return rung
-    # A file that was given twice holds no more processes than once.
+    # a file that was given twice counts once
     once = {(row.created_utc, repr(row.times_s.get(_DENOISE))): row for row in rung.records}.values()
     same = [row for row in once if all(getattr(row, name) == getattr(newest, name) for name in _ALIKE)]
     times = {_DENOISE: [samples for row in same for samples in usable(row)]}
@@ -41,5 +41,5 @@ def pooled(rung: Rung) -> Rung:
 
 
 def committed(record: Record | None) -> bool:
-    """Whether a record names the commit that ran, and nothing else did."""
+    """Whether a record names a commit, without uncommitted changes."""
     return record is not None and record.commit is not None and record.dirty is False

@@ -1,8 +1,8 @@
-"""Ceilings: rates that a machine can reach, each with where the figure is from, and what they make of an op.
+"""Ceilings: the highest rates of a machine with their sources, and the minimum time of an op under them.
 
-Measured ceilings come from a file of rates (``python -m benchmarks.kernels`` measures the device copy), or from the
-products that a library timed when it chose among its algorithms (``tried`` and ``trials_s`` of a record). Where there
-is none, the vendor's published peak stands in, and is called so.
+Measured ceilings come from a file of rates (``python -m benchmarks.kernels`` measures the device copy), or from matrix
+products that a library timed when it chose among its algorithms (``tried`` and ``trials_s`` of a record). If there are
+none, the vendor's published peak is used and labelled as such.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Kind = Literal["measured", "published"]
 
 
 class Ceiling(NamedTuple):
-    """A rate of one machine: of ``memory`` in B/s, or of products of one dtype in FLOP/s; and its source in words."""
+    """A rate of one machine: of ``memory`` in B/s, or of products of one dtype in FLOP/s; with its source as text."""
 
     gpu: str
     what: str
@@ -37,7 +37,7 @@ class Ceiling(NamedTuple):
 
 
 class Bound(NamedTuple):
-    """The least time of an op under a machine's ceilings, and which of them it meets: a dtype, or ``memory``."""
+    """The minimum time of an op under a machine's ceilings, and the ceiling that sets it: a dtype, or ``memory``."""
 
     time_s: float
     by: str
@@ -77,18 +77,22 @@ class _Rates(msgspec.Struct):
 
 
 def read_ceilings(path: Path) -> list[Ceiling]:
-    """Ceilings of a file that ``python -m benchmarks.kernels`` wrote.
+    """Ceilings from a file written by ``python -m benchmarks.kernels``.
 
     Raises:
-        RecordError: the file cannot be read, or holds no rate above zero.
+        RecordError: the file cannot be read, or contains no rate above zero.
     """
     try:
         found = msgspec.json.decode(path.read_bytes(), type=_Rates)
     except OSError as error:
-        raise RecordError(f"cannot read ceilings from {path}: {error.strerror}.") from error
+        raise RecordError(
+            f"cannot read ceilings from {path}: {error.strerror}. Expected a file of `python -m benchmarks.kernels "
+            "-o FILE`. Correct the path."
+        ) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecordError(
-            f"ceilings {path}: expected what `python -m benchmarks.kernels -o FILE` writes, got something else: {error}"
+            f"ceilings {path}: expected a file of `python -m benchmarks.kernels -o FILE`, got something else: "
+            f"{error}. Name such a file."
         ) from error
     if not 0 < found.copy_gb_s < float("inf"):
         raise RecordError(f"ceilings {path}: expected copy_gb_s above zero, got {found.copy_gb_s}. Measure again.")
@@ -98,7 +102,7 @@ def read_ceilings(path: Path) -> list[Ceiling]:
 
 
 def rates_in(folder: Path) -> list[Ceiling]:
-    """Ceilings of those JSON files in a folder that hold rates: only a file that is named must be one of them."""
+    """Ceilings in the JSON files of a folder. Files without ceilings are skipped unless they are named."""
     found: list[Ceiling] = []
     for path in sorted(folder.glob("*.json")):
         try:
@@ -108,7 +112,7 @@ def rates_in(folder: Path) -> list[Ceiling]:
     return found
 
 
-#: Names that libraries have for a dtype of the ladder.
+#: Names of libraries for a dtype of the ladder.
 _ALIASES = {"float8_e4m3fn": "e4m3", "float8_e4m3": "e4m3"}
 
 _PRODUCT = re.compile(r"(\d{1,9}) x (\d{1,9}) x (\d{1,9}) (\w{1,16})\b(?:.* batch (\d{1,9})$)?")
@@ -118,7 +122,7 @@ _CHOSEN = re.compile(r"([\d.]{1,12}) us$")
 def _tried(
     made: Record | Ledger,
 ) -> Iterable[tuple[str, str, float]]:
-    """Dtype, shape and rate of each product whose algorithm was chosen by trial, M x N x K at 2 M N K FLOP."""
+    """Dtype, shape and rate of each product whose algorithm was chosen by trial, M x N x K with 2 M N K FLOP."""
     for row in made.tried or _told(made.choices):
         seconds = [time for time in made.trials_s.get(row.what, []) if time is not None and time > 0]
         said = _CHOSEN.search(made.choices.get(row.what, ""))
@@ -133,7 +137,7 @@ def _tried(
 
 
 def _told(choices: Mapping[str, str]) -> list[TriedRow]:
-    """Products by the names that they have in records which have no rows of them yet."""
+    """Products parsed from their names, in records that have no rows for them yet."""
     found = []
     for what in choices:
         if product := _PRODUCT.match(what):
@@ -154,7 +158,7 @@ def _told(choices: Mapping[str, str]) -> list[TriedRow]:
 
 
 def tried_ceilings(records: Iterable[Record]) -> list[Ceiling]:
-    """The highest rate of a product by GPU and dtype that a library's trials reached while records were made."""
+    """The highest rate by GPU and dtype of products that libraries tried during the measurement of records."""
     return highest(
         ceiling
         for record in records
@@ -164,13 +168,13 @@ def tried_ceilings(records: Iterable[Record]) -> list[Ceiling]:
 
 
 def trial_ceilings(gpu: str, made: Record | Ledger, where: str) -> list[Ceiling]:
-    """Rates of the products that one process tried, by its record or ledger; ``where`` names it in the source."""
-    text = "the highest of the products that cuBLASLt timed"
+    """Rates of the products that one process tried, from its record or ledger; ``where`` names it in the source."""
+    text = "the fastest product that cuBLASLt timed"
     return [Ceiling(gpu, dtype, rate, "measured", f"{text}, {shape}, {where}") for dtype, shape, rate in _tried(made)]
 
 
 def highest(ceilings: Iterable[Ceiling]) -> list[Ceiling]:
-    """The highest of each GPU and of what each bounds, of equals the first."""
+    """The highest ceiling of each GPU and resource; of equal ones the first."""
     best: dict[tuple[str, str], Ceiling] = {}
     for ceiling in ceilings:
         key = (ceiling.gpu, ceiling.what)
@@ -180,7 +184,7 @@ def highest(ceilings: Iterable[Ceiling]) -> list[Ceiling]:
 
 
 def ceilings_for(gpu: str, given: Sequence[Ceiling], tried: Sequence[Ceiling]) -> dict[str, Ceiling]:
-    """Ceilings of one GPU by what they bound: those that were given, else those tried, else published ones."""
+    """Ceilings of one GPU by resource: given ones first, then tried ones, then published ones."""
     found: dict[str, Ceiling] = {}
     for ceiling in (*given, *tried, *PUBLISHED):
         if shown(ceiling.gpu) == gpu:
@@ -189,7 +193,7 @@ def ceilings_for(gpu: str, given: Sequence[Ceiling], tried: Sequence[Ceiling]) -
 
 
 def dtype_of(record: Record, row: OpRow) -> str:
-    """The dtype of the products that an op may use at a record's rung."""
+    """The dtype in which an op may compute products at a record's rung."""
     return dtype_in(record.policy, row.section)
 
 
@@ -199,12 +203,12 @@ def dtype_in(policy: Mapping[str, str], section: str) -> str:
 
 
 def bound(record: Record, row: OpRow, ceilings: dict[str, Ceiling]) -> Bound | None:
-    """`least` of a record's row."""
+    """`least` for a row of a record."""
     return least(row, dtype_of(record, row), ceilings)
 
 
 def least(row: OpRow, dtype: str, ceilings: Mapping[str, Ceiling]) -> Bound | None:
-    """Least seconds of an op's calls: ``max(bytes / memory, flops / products)``; ``None`` without those ceilings.
+    """Minimum seconds of an op's calls: ``max(bytes / memory, flops / products)``; ``None`` without these ceilings.
 
     Source: S. Williams, A. Waterman and D. Patterson, "Roofline: an insightful visual performance model for multicore
     architectures", Communications of the ACM 52 (2009), 65-76.

@@ -1,4 +1,4 @@
-"""Climbs: from one rung to a later one, the speedup that was expected and the one that was measured."""
+"""Speedups from one rung to a later one, expected and measured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fluxperf.harness.records import Record
 
 
 class Climb(NamedTuple):
-    """From one rung to a later one: what it is called, what was expected, and what was measured."""
+    """The speedup from one rung to a later one: its name, the expected range, and the measured value."""
 
     name: str
     before: Record | None
@@ -20,7 +20,7 @@ class Climb(NamedTuple):
 
 
 def climbs(study: Study, ladder: Ladder) -> list[Climb]:
-    """The mission's phases, then each rung beyond them over the rung before it."""
+    """The mission's phases, then each later rung against the rung before it."""
     rows = []
     for phase in study.context.phases:
         before, after = ladder.at(phase.before), ladder.at(phase.after)

@@ -1,4 +1,4 @@
-"""The commands that make each part of the page again, as far as the records tell how they were made."""
+"""Commands that reproduce each part of the page, as far as the records contain their settings."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from fluxperf.harness.facts.study import Ladder, Study
 from fluxperf.harness.text.escape import shown
 from fluxperf.words import whole_in
 
-#: Where a step is captured: a name of several files, of which the trace is there whichever tool captured.
+#: Path of a captured step: a stem of several files. The trace exists for every capture tool.
 _CAPTURE = "profiles/step"
 
 
 def run_command(ladder: Ladder, rungs: Sequence[str] = (), processes: int = 0, budget: str | None = None) -> str:
-    """The command that measures a ladder, or some of its rungs, as its newest record was measured.
+    """The command that measures a ladder, or some of its rungs, with the settings of its newest record.
 
-    With a memory budget it is that of the rungs that were measured within it. The first rung takes minutes on a GPU, so
-    where it has no record there is a limit of time, which one generation of it is beyond, in the place of numbers.
+    With a memory budget it is the command for the rungs that were measured within it. The first rung takes minutes on a
+    GPU. Without a record of it, the command has a time limit instead of numbers of samples, which a single generation
+    exceeds.
     """
     alike = [record for record in ladder.records if record.settings.get("memory_gb") == budget]
     record = (alike or ladder.records)[-1]
@@ -45,7 +46,7 @@ def run_command(ladder: Ladder, rungs: Sequence[str] = (), processes: int = 0, b
 
 
 def _workload(ladder: Ladder) -> list[str]:
-    """The options that name a workload, its sizes where they are its own, and weights that are not those of seed 0."""
+    """Options for a workload, for sizes that are not its own, and for weights other than those of seed 0."""
     row, words = ladder.workload, [f"--workload {_word(ladder.base)}"] if ladder.base else []
     if row.name == "custom":
         sizes = {"height": row.height, "width": row.width, "text-tokens": row.text_tokens, "steps": row.steps}
@@ -61,15 +62,15 @@ def _workload(ladder: Ladder) -> list[str]:
 
 
 def calibrate_command(ladder: Ladder, rung: str = "") -> str:
-    """The command that calibrates a ladder's machine on its workload, all rungs or one."""
+    """The command that calibrates a ladder's machine for its workload, for all rungs or one."""
     command = f"fluxperf gate calibrate --workload {_word(ladder.base or ladder.workload.name)}"
     return f"{command} --rung {_word(rung)}" if rung else command
 
 
 def profile_command(study: Study, ladder: Ladder | None = None) -> str:
-    """The command that captures a step of a ladder's quickest rung, by default of the first that a GPU ran.
+    """The command that captures a step of a ladder's quickest rung, by default of the first ladder on a GPU.
 
-    Without any it is the last rung of the workload that the target is set for: only a GPU can be profiled.
+    Without such a ladder it is the last rung of the headline workload, as only a GPU can be profiled.
     """
     ladder = ladder or next((one for one in study.climbing if not one.twin and one.best), None)
     if ladder and ladder.best:
@@ -106,12 +107,12 @@ def _peers(study: Study) -> list[str]:
 
 
 def _with(page: str, option: str, value: str) -> str:
-    """The page's command with one more option, unless it has that one."""
+    """The page's command with one more option, unless it has that option."""
     return page if f" {option} " in page else f"{page} {option} {value}"
 
 
 def commands(study: Study, section: str) -> list[str]:
-    """The commands that make a section of the page again, in the order in which to run them."""
+    """The commands that reproduce a section of the page, in the order in which to run them."""
     first = next((ladder for ladder in study.climbing if not ladder.twin), None)
     workload = _word(first.workload.name) if first else "WORKLOAD"
     page = study.extras.command or "fluxperf report RECORDS -o PAGE.html"

@@ -1,4 +1,4 @@
-"""The course of a project: time to denoise from its first commit on a GPU to the newest, card by card."""
+"""The course of a project: time to denoise from its first commit on a GPU to the newest, by GPU model."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from fluxperf.words import real_in
 
 
 class Mark(NamedTuple):
-    """Time of a rung at a commit on a kind of card.
+    """Time of a rung at a commit on a GPU model.
 
-    ``commit`` is "" where records name none; ``day`` is then that of the measurement, else the commit's. ``rest_s`` are
-    idle seconds before each generation: a card without a pause clocks down, and the two are never compared. ``seconds``
-    is the median of the records' medians, ``low`` and ``high`` are the extremes of ``samples`` samples.
+    ``commit`` is "" if the records name none; ``day`` is then the day of the measurement, else that of the commit.
+    ``rest_s`` is the idle time in seconds before each generation: without a pause a GPU lowers its clock, so the two
+    are never compared. ``seconds`` is the median of the records' medians, ``low`` and ``high`` are the extremes of
+    ``samples`` samples.
     """
 
     card: str
@@ -38,15 +39,15 @@ class Mark(NamedTuple):
 
 
 def course(records: Iterable[Record], workload: str, moments: Mapping[str, str]) -> list[Mark]:
-    """Marks of a workload on GPUs, by card and way, in the order of their commits.
+    """Times of a workload on GPUs, by GPU model and pause, in the order of their commits.
 
-    Left out are runs within a memory budget, from a prompt on, or on changed files, and those that took turns with a
-    peer where others of their commit did not. Older records do not say whether they took turns.
+    Left out are runs within a memory budget, runs that begin with a prompt, and runs of uncommitted changes. Runs in
+    turns with a peer are left out if the commit has others. Older records do not say whether they took turns.
 
     Args:
-        records: of any commits; what is there twice counts once.
+        records: of any commits; a duplicate counts once.
         workload: name.
-        moments: when commits were made; others stand where they were measured.
+        moments: dates of commits; unknown commits are placed at their measurement.
     """
     groups: dict[tuple[str, float, str, str, str], list[Record]] = {}
     for record in {msgspec.json.encode(one): one for one in records}.values():
@@ -76,7 +77,7 @@ def course(records: Iterable[Record], workload: str, moments: Mapping[str, str])
 
 
 def quickest(marks: Iterable[Mark]) -> list[Mark]:
-    """Those marks that took less than everything before them on their card, measured in their way."""
+    """The times that were shorter than all earlier ones on their GPU model with the same pause."""
     best: dict[tuple[str, float], float] = {}
     found = []
     for mark in marks:

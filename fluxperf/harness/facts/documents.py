@@ -1,7 +1,7 @@
-"""Documents that lie beside records: ops of a profiled step, errors beside a peer's, pictures beside a peer's.
+"""Documents beside records: ops of a profiled step, errors beside a peer's, pictures beside a peer's.
 
 `python -m benchmarks.quality`, `python -m benchmarks.end_to_end` and `fluxperf profile --per-op` write them. They are
-looked for in the folders of records that a report is given, and are shown if they are of a machine of the records.
+searched in the folders of a report's records, and shown if they are of a machine of the records.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class QualityRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One run of `benchmarks.quality`; figures by seed and step, ``None`` where it did not run, with the ``reason``."""
+    """One run of `benchmarks.quality`: figures by seed and step, or ``None`` with the ``reason`` if it did not run."""
 
     name: str
     group: str
@@ -70,7 +70,7 @@ class Documents(NamedTuple):
 
 
 def documents_in(folders: Iterable[Path]) -> Documents:
-    """The documents of some folders; JSON files that are something else are passed over."""
+    """The documents in some folders. Other JSON files are ignored."""
     found: Mapping[type, list[tuple[str, object]]] = {PerOp: [], Quality: [], Pictures: []}
     paths = [path for folder in folders if folder.is_dir() for path in sorted(folder.glob("*.json")) if path.is_file()]
     for path in paths:

@@ -23,9 +23,9 @@ from fluxperf.harness.verdict import SCHEMA, Verdict
 
 
 class Given(NamedTuple):
-    """Where the evidence lies, and ``home``, the folder of the page.
+    """Paths of the evidence, and ``home``, the folder of the page.
 
-    ``paths`` are those of the records: folders among them may hold ceilings too.
+    ``paths`` are those of the records: folders among them may contain ceilings too.
     """
 
     paths: Sequence[Place]
@@ -43,11 +43,11 @@ class Given(NamedTuple):
 
 
 def gathered(files: Sequence[RecordsFile], given: Given, gathering: Gathering) -> Extras:
-    """Everything that was given, read.
+    """Reads all given evidence.
 
     Args:
         files: records files.
-        given: what else there is.
+        given: paths of other evidence.
         gathering: points of the records of these files.
 
     Raises:
@@ -75,34 +75,37 @@ def read_verdict(path: Path) -> Verdict:
     """The verdict in a file that ``fluxperf gate --json`` wrote.
 
     Raises:
-        RecordError: the file cannot be read, or holds something else.
+        RecordError: the file cannot be read, or is not a verdict.
     """
     try:
         found = msgspec.json.decode(path.read_bytes(), type=Verdict)
     except OSError as error:
         raise RecordError(
-            f"cannot read a verdict from {path}: {error.strerror}. Write one with `fluxperf gate ... --json {path}`."
+            f"cannot read a verdict from {path}: {error.strerror}. Expected a verdict file. Write one with "
+            f"`fluxperf gate ... --json {path}`."
         ) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecordError(
-            f"verdict {path}: expected what `fluxperf gate ... --json FILE` writes, got something else ({error})."
+            f"verdict {path}: expected a file of `fluxperf gate ... --json FILE`, got something else ({error}). "
+            "Name such a file."
         ) from error
     if found.schema != SCHEMA:
         raise RecordError(
-            f"verdict {path}: expected schema {SCHEMA}, got {found.schema}. Judge again with this fluxperf."
+            f"verdict {path}: expected schema {SCHEMA}, got {found.schema}. Run the gate again with this version "
+            "of fluxperf."
         )
     return found
 
 
 def _calibrations(records: Iterable[Record], folder: Path) -> list[Calibration]:
-    """Calibrations of the machines that records were measured on."""
+    """Calibrations of the machines on which records were measured."""
     kinds = {(record.machine, record.ran_as): record for record in records}
     paths = dict.fromkeys(file_of(folder, record) for record in kinds.values())
     return [found for path in paths if (found := read_calibration(path))]
 
 
 def _ceilings(given: Given) -> list[Ceiling]:
-    """Ceilings of the files that were named, then of those that lie in folders of records."""
+    """Ceilings from the named files, then from those in folders of records."""
     found = [ceiling for path in given.ceilings for ceiling in read_ceilings(path)]
     for folder in (Path(path) for path in given.paths if not is_url(path)):
         found += rates_in(folder) if folder.is_dir() else []

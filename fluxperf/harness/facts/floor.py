@@ -1,4 +1,4 @@
-"""The floor: the least time in which a machine could do what the ops of a rung must do, under its ceilings."""
+"""The floor: the minimum time of a rung's ops on a machine, under its ceilings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fluxperf.harness.text import units
 
 
 class Floor(NamedTuple):
-    """The floor of a ladder at its quickest rung: seconds of all steps, and the ceilings it stands on."""
+    """The floor of a ladder at its quickest rung: seconds of all steps, and the ceilings it is computed from."""
 
     time_s: float
     rung: str
@@ -27,12 +27,12 @@ class Floor(NamedTuple):
 
     @property
     def source(self) -> str:
-        """The ceilings in words."""
+        """The ceilings as text."""
         return "; ".join(rate(ceiling) for ceiling in self.ceilings) + "."
 
 
 def rate(ceiling: Ceiling) -> str:
-    """A ceiling in words, with its source."""
+    """A ceiling as text, with its source."""
     unit = "B/s" if ceiling.what == MEMORY else "FLOP/s"
     what = "memory" if ceiling.what == MEMORY else f"products in {ceiling.what}"
     kind = "" if ceiling.kind == "measured" else "published peak, "
@@ -40,11 +40,11 @@ def rate(ceiling: Ceiling) -> str:
 
 
 def floor_of(study: Study, ladder: Ladder) -> Floor | None:
-    """The floor of a ladder that a GPU ran, or ``None`` without op rows, a time, or ceilings for all of them.
+    """The floor of a ladder on a GPU; ``None`` if it lacks op rows, a time, or a ceiling.
 
     The sum over the ops of one forward of ``max(bytes / memory, flops / products)``, times the steps. It holds for the
-    ops as the rung splits them: fusing more moves fewer bytes and lowers it. An op that took less than its bytes would
-    need did not move them all (views, caches), and counts with the time that it took.
+    ops as the rung splits them: fusing ops moves fewer bytes and lowers it. An op that took less than the time for its
+    bytes did not move all of them (views, caches), and counts with its measured time.
     """
     best = ladder.best
     found = summary_of(best.record) if best else None

@@ -1,6 +1,6 @@
-"""Inputs of a report besides the records: the ladder, published figures, and other evidence that it shows.
+"""Inputs of a report besides the records: the ladder, published figures, and other evidence.
 
-The harness knows no engine, so whoever calls it describes ladder and figures.
+The harness does not know the engine, so the caller describes the ladder and the figures.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fluxperf.harness.verdict import Verdict
 class RungInfo(NamedTuple):
     """One rung of the ladder, in order.
 
-    ``phase`` is the mission's name for it ("Phase 1", "beyond"), ``change`` what differs from the rung before, and
+    ``phase`` is the mission's name for it ("Phase 1", "beyond"), ``change`` the difference to the rung before, and
     ``expected`` the speedup over the rung before that was expected beforehand (lowest, highest), or ``None``.
     """
 
@@ -31,7 +31,7 @@ class RungInfo(NamedTuple):
 
 
 class PhaseInfo(NamedTuple):
-    """One phase of the mission: the rung it starts from, the rung it ends at, and the speedup expected between."""
+    """One phase of the mission: its first and last rung, and the expected speedup between them."""
 
     name: str
     before: str
@@ -42,8 +42,8 @@ class PhaseInfo(NamedTuple):
 class Published(NamedTuple):
     """The published baseline. Seconds are for 4 steps at 1024x1024; copies for one forward of the full model.
 
-    ``named_costs`` are (op, how it is done, seconds per call) that its authors named; ``source`` says where all of it
-    is from. ``guided`` names the models that embed a guidance scale.
+    ``named_costs`` are published costs as (op, how it is done, seconds per call). ``source`` is the source of all
+    figures. ``guided`` names the models that embed a guidance scale.
     """
 
     baseline_s: float
@@ -70,17 +70,17 @@ class Published(NamedTuple):
 
 
 class Rates(NamedTuple):
-    """Rates that a card holds at its limit of power, in operations per second: of products, and of attention."""
+    """Sustained rates of a GPU at its power limit, in operations per second: of matrix products, and of attention."""
 
     products: float
     attention: float
 
 
 class Context(NamedTuple):
-    """Everything a report is told besides the records.
+    """All inputs of a report besides the records.
 
-    ``bases`` names a workload for each model: other sizes of the model are given beside that name. ``sustained`` are
-    rates by dtype of the products, ``sustained_source`` where they are from.
+    ``bases`` gives a named workload for each model. Other sizes of the model are written as options beside that name.
+    ``sustained`` are rates by dtype of the products, ``sustained_source`` is their source.
     """
 
     ladder: Sequence[RungInfo]
@@ -94,15 +94,15 @@ class Context(NamedTuple):
 
 
 class Extras(NamedTuple):
-    """Evidence besides records; the page says of each what is missing, and how to make it.
+    """Evidence besides records. The page lists missing evidence with the command that makes it.
 
-    ``samples`` are paths of records files that were measured elsewhere and are shown beside the others, marked and
-    never compared with them. ``verdict`` is what a gate said, ``calibrations`` A/A spreads by kind of machine,
-    ``ceilings`` rates that a machine reaches, ``tried`` those that libraries' trials reached in records
-    that are not here, ``history`` series over commits, ``documents`` what lies beside records,
-    ``incomplete`` what suites of the records have not measured yet, each with the command that does.
-    ``timeline`` is a capture of a step, attributed. ``command`` is the command that makes this page, ``home`` the
-    folder that it is written into, from which links lead; ``None`` for a page that has no place, and no links.
+    ``samples`` are paths of records files from another machine, shown marked beside the others and never compared with
+    them. ``verdict`` is the result of a gate, ``calibrations`` are A/A spreads by kind of machine, ``ceilings`` are
+    rates of a machine, ``tried`` are rates of libraries' trials in records that are not loaded, ``history`` has series
+    over commits, ``documents`` are documents beside records. ``incomplete`` are measurements that suites of the records
+    lack, each with its command. ``timeline`` is a capture of a step, attributed. ``command`` is the command that makes
+    this page. ``home`` is the folder of the page, to which links are relative; ``None`` for a page without a folder and
+    links.
     """
 
     samples: frozenset[str] = frozenset()
@@ -118,5 +118,5 @@ class Extras(NamedTuple):
     home: Path | None = None
 
 
-#: A report that is given nothing besides records.
+#: Extras of a report that has only records.
 NOTHING = Extras()

@@ -1,8 +1,8 @@
-"""Ops of a profiled step: what each took of it, at which rate, and how near that is to what the machine reaches.
+"""Ops of a profiled step: their times, their rates, and the share of the machine's ceilings that they reach.
 
-Work of the profiled steps is summed by section and op. Its time is its share of the time in which the GPU was busy: of
-the time in which k kernels run side by side, each has 1/k. So times add up, and with the time in which nothing ran they
-are the step. Bytes and operations are those that the run itself counted in a step of the same ops.
+Work of the profiled steps is summed by section and op. While k kernels run at the same time, each gets 1/k of that
+time. So times add up, and together with the idle time they give the step. Bytes and operations are those that the run
+itself counted in a step with the same ops.
 """
 
 from __future__ import annotations
@@ -39,14 +39,15 @@ from fluxperf.harness.timeline.places import Places
 
 SCHEMA = 1
 
-#: Share of a step that its ops must explain.
+#: Minimum share of a step that its ops must explain.
 LEAST_EXPLAINED = 0.97
 
 _BLOCK = re.compile(r"([a-z]+) \d+")
 _OUTSIDE = "(outside ops)"
 
 ATTENTION = (
-    "Attention is two products with a softmax between them: it stands under the ceiling of products of its dtype."
+    "Attention is two matrix products with a softmax between them; it is compared with the ceiling of products of "
+    "its dtype."
 )
 
 
@@ -56,10 +57,10 @@ _QUICKER = "the products that were tried for the ceiling were slower"
 class OpLine(msgspec.Struct, frozen=True, kw_only=True):
     """One op in one section, per step.
 
-    ``gpu_ms`` is its share of the busy time, ``kernel_sum_ms`` its durations added: that is more where work overlaps.
-    Rates are of ``gpu_ms``; ``least_ms`` is the time that its bytes and operations need under the ceilings,
-    ``of_ceiling`` that over ``gpu_ms``, and ``bound_by`` the ceiling that most of it comes from. ``None`` is what was
-    not counted, or has no ceiling.
+    ``gpu_ms`` is its share of the busy time. ``kernel_sum_ms`` is the sum of its durations, which is larger if work
+    overlaps. Rates refer to ``gpu_ms``. ``least_ms`` is the minimum time for its bytes and operations under the
+    ceilings, ``of_ceiling`` is that over ``gpu_ms``, and ``bound_by`` the ceiling that causes most of it. ``None``
+    means not counted, or no ceiling.
     """
 
     section: str
@@ -91,11 +92,12 @@ class CeilingLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PerOp(msgspec.Struct, frozen=True, kw_only=True):
-    """The ops of a profiled step, and what they add up to.
+    """The ops of a profiled step, and their sums.
 
-    ``step_ms`` is from the first to the last work of all profiled steps, over their number: the ops' ``gpu_ms``, what
-    ran outside of ops, and ``idle_ms``. ``explained`` is the share of ``step_ms`` in ops. ``untraced_step_ms`` is the
-    median step of the same process without the tool, ``ops_of_untraced_step`` the sum of the ops over that.
+    ``step_ms`` is the time from the first to the last work of all profiled steps, divided by their number. It consists
+    of the ops' ``gpu_ms``, work outside of ops, and ``idle_ms``. ``explained`` is the share of ``step_ms`` in ops.
+    ``untraced_step_ms`` is the median step of the same process without the profiler, ``ops_of_untraced_step`` the sum
+    of the ops over that.
     """
 
     schema: int = SCHEMA
@@ -125,7 +127,7 @@ class PerOp(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def well_explained(self) -> bool:
-        """Whether the ops explain as much of the step as they must."""
+        """Whether the ops explain the required share of the step."""
         return self.explained >= LEAST_EXPLAINED
 
 
@@ -139,8 +141,8 @@ def per_op(timeline: Timeline, ledger: Ledger, ceilings: Mapping[str, Ceiling]) 
 
     Args:
         timeline: of profiled steps.
-        ledger: what the run counted in them.
-        ceilings: of the machine, by what they bound.
+        ledger: counts of these steps by the run.
+        ceilings: of the machine, by resource.
 
     Raises:
         TimelineError: no GPU worked in a step, several did, or the ledger has no counts of ops.
@@ -183,7 +185,7 @@ def per_op(timeline: Timeline, ledger: Ledger, ceilings: Mapping[str, Ceiling]) 
         ops=lines,
         ops_ms=ops_ms,
         outside_ops_ms=outside_ms,
-        idle_ms=max(0.0, step_ns / 1e6 - ops_ms - outside_ms),  # a rounding error may be left of none
+        idle_ms=max(0.0, step_ns / 1e6 - ops_ms - outside_ms),  # a rounding error may remain when no time is left
         step_ms=step_ns / 1e6,
         explained=ops_ms / (step_ns / 1e6),
         kernel_sum_ms=sum(line.kernel_sum_ms for line in lines),
@@ -195,7 +197,7 @@ def per_op(timeline: Timeline, ledger: Ledger, ceilings: Mapping[str, Ceiling]) 
 
 
 class _Window(NamedTuple):
-    """Work of a GPU from the first to the last work of the steps, and where each piece belongs."""
+    """Work of a GPU from the first to the last work of the steps, with the op and section of each piece."""
 
     work: list[Work]
     keys: list[_Key]
@@ -213,7 +215,7 @@ def _window(timeline: Timeline) -> _Window:
             "`fluxperf profile`."
         )
     if len({row.gpu for row in inside}) > 1:
-        raise TimelineError(f"{timeline.source}: expected steps on one GPU, found them on several. Profile one.")
+        raise TimelineError(f"{timeline.source}: expected steps on one GPU, found them on several. Profile one GPU.")
     first, last = min(row.start_ns for row in inside), max(row.end_ns for row in inside)
     gpu = inside[0].gpu
     work = [row for row in timeline.work if row.gpu == gpu and row.start_ns < last and row.end_ns > first]
@@ -228,7 +230,7 @@ def _window(timeline: Timeline) -> _Window:
 
 
 def _key(places: Places, row: Work) -> _Key:
-    """Section and op of a piece of work; no op for what lies in none, or in no step."""
+    """Section and op of a piece of work; no op for work outside of ops or steps."""
     block = _BLOCK.fullmatch(places.of(row, "block")[0])
     section = block[1] if block else ""
     if places.step(row.range) == NONE:
@@ -238,7 +240,7 @@ def _key(places: Places, row: Work) -> _Key:
 
 
 def _counted(rows: Sequence[OpRow]) -> dict[_Key, list[OpRow]]:
-    """Rows of ops by where a timeline has them: a primitive is with the model op that called it."""
+    """Rows of ops, assigned as in the timeline: a primitive belongs to the model op that called it."""
     found: dict[_Key, list[OpRow]] = defaultdict(list)
     for row in outer(rows):
         found[_Key(row.section, row.within or row.op)].append(row)
@@ -284,7 +286,7 @@ def _line(
 
 
 def _calls(op: str, rows: Sequence[OpRow]) -> int | None:
-    """Calls of an op; of one that is composed of others nobody counted them."""
+    """Calls of an op; ``None`` for an op composed of others, whose calls are not counted."""
     own = [row.count for row in rows if row.op == op]
     return sum(own) if own else None
 
@@ -308,30 +310,32 @@ def _notes(lines: Sequence[OpLine], ceilings: Mapping[str, Ceiling]) -> list[str
         above = [line for line in lines if (line.of_ceiling or 0) > 1 and (line.bound_by == MEMORY) == bounded]
         if above:
             names = ", ".join(f"{line.section} {line.op}".strip() for line in above)
-            notes.append(f"Above the ceiling, since {why}: {names}.")
+            notes.append(f"Above the ceiling ({names}), because {why}.")
     if MEMORY not in ceilings:
         notes.append(
-            "No rate of memory is known of this GPU: measure it with `python -m benchmarks.kernels -o FILE` in a "
+            "The memory rate of this GPU is not known. Measure it with `python -m benchmarks.kernels -o FILE` in a "
             "checkout of fluxperf."
         )
     published = [name for name, one in ceilings.items() if one.kind != "measured"]
     if any(line.bound_by in published for line in lines):
-        notes.append("Some ceilings are published peaks, which nothing reaches: give measured ones with --ceilings.")
+        notes.append(
+            "Some ceilings are published peaks, which are not reached in practice. Give measured ones with --ceilings."
+        )
     return notes
 
 
 class Rates(NamedTuple):
-    """Ceilings that were read: those of files of rates, and those of the products that records tried."""
+    """Ceilings read from files of rates, and those of the products that records tried."""
 
     given: list[Ceiling]
     tried: list[Ceiling]
 
 
 def read_rates(paths: Iterable[Path]) -> Rates:
-    """Ceilings of files of rates (.json), of records, and of folders of both.
+    """Ceilings from files of rates (.json), from records, and from folders of both.
 
     Raises:
-        RecordError: a file cannot be read or is of another kind, or a folder holds neither.
+        RecordError: a file cannot be read or is of another kind, or a folder contains neither.
     """
     given: list[Ceiling] = []
     tried: list[Ceiling] = []
@@ -344,7 +348,7 @@ def read_rates(paths: Iterable[Path]) -> Rates:
 
 
 def machine_ceilings(rates: Rates, timeline: Timeline, ledger: Ledger) -> dict[str, Ceiling]:
-    """Ceilings of the GPU that was profiled: of rates that were read, and of the products that the run itself tried."""
+    """Ceilings of the profiled GPU: from rates that were read, and from products that the run itself tried."""
     gpu = (ledger.machine.gpu if ledger.machine else None) or next(iter(timeline.gpus.values()), "")
-    own = trial_ceilings(gpu, ledger, "by the profiled process or one before it")
+    own = trial_ceilings(gpu, ledger, "by the profiled process or an earlier one")
     return ceilings_for(shown(gpu), rates.given, highest([*rates.tried, *own]))

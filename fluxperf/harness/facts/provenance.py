@@ -1,4 +1,4 @@
-"""Where numbers come from: machine, commit, day and samples, in words."""
+"""The origin of numbers as text: machine, commit, day and samples."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def _named(machine: Machine, twin: bool) -> str:
 
 
 def short(commit: str | None) -> str:
-    """A commit as it is shown: the first ten digits of a full one, anything else bounded."""
+    """A commit for display: the first ten digits of a full one, other texts shortened."""
     if commit is None:
         return "not recorded"
     return shown(commit[:10] if len(commit) == 40 else commit, 24)
 
 
 def commit_of(record: Record) -> str:
-    """The record's commit, shortened, and whether the tree held changes that no commit has."""
+    """The record's commit, shortened, and whether the tree had uncommitted changes."""
     if record.commit is None:
         return "commit not recorded"
     text = short(record.commit)
@@ -41,12 +41,12 @@ def commit_of(record: Record) -> str:
 
 
 def unique(values: Iterable[str]) -> list[str]:
-    """The values without repetition, in order."""
+    """The distinct values, in order."""
     return list(dict.fromkeys(values))
 
 
 def days(records: Sequence[Record]) -> str:
-    """When records were measured: a day, or the first and the last."""
+    """When records were measured: a day, or the first and the last day."""
     found = sorted({shown(record.created_utc[:10], 24) for record in records})
     if not found:
         return ""
@@ -54,7 +54,7 @@ def days(records: Sequence[Record]) -> str:
 
 
 def provenance(records: Sequence[Record], metric: str = "denoise") -> str:
-    """Where numbers come from: machine, commit, day and samples, as one line under what shows them."""
+    """The origin of numbers as one line: machine, commit, day and samples."""
     if not records:
         return "No record."
     machines = unique(where(record) for record in records)

@@ -1,4 +1,4 @@
-"""Rates of ops: the rows of one record summed by op, without those that are part of another."""
+"""Rates of ops: the rows of one record summed by op, without rows that are part of another row."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from fluxperf.harness.facts.work import outer
 from fluxperf.harness.records import OpRow, Record
 from fluxperf.harness.text import units
 
-#: Share by which ops may exceed a step: times of observed runs are single.
+#: Share by which ops may exceed a step, as the times of observed runs are single samples.
 _TOLERANCE = 0.02
 
 
 class OpRate(NamedTuple):
-    """One op over all blocks of one forward: calls, seconds of an observed run, bytes and operations it must do."""
+    """One op over all blocks of one forward: calls, seconds of an observed run, required bytes and operations."""
 
     op: str
     calls: int
@@ -36,7 +36,7 @@ class OpRate(NamedTuple):
 
 
 class Reached(NamedTuple):
-    """How near an op comes to the machine's ceilings: its least seconds, their share, and what bounds most of them."""
+    """How near an op comes to the machine's ceilings: minimum seconds, their share, and the limiting resource."""
 
     least_s: float
     share: float
@@ -44,7 +44,7 @@ class Reached(NamedTuple):
 
 
 def rates_of(record: Record | None) -> list[OpRate]:
-    """The outer ops of a record, longest first; a primitive counts with the model op that called it."""
+    """The outer ops of a record, longest first. A primitive counts with the model op that called it."""
     groups: dict[str, list[OpRow]] = {}
     for row in outer(record.ops) if record else ():
         groups.setdefault(row.within or row.op, []).append(row)
@@ -63,22 +63,23 @@ def rates_of(record: Record | None) -> list[OpRate]:
 
 
 class BeyondStep(NamedTuple):
-    """Seconds of all ops of a forward, timed one by one, that are more than the seconds of a step."""
+    """Seconds of all ops of a forward, timed one by one, that exceed the seconds of a step."""
 
     ops_s: float
     step_s: float
 
     @property
     def reason(self) -> str:
-        """Why such times are no part of a step, in words."""
+        """The reason why such times are not parts of a step, as text."""
         return f"its ops, timed one by one, add up to {units.time(self.ops_s)}, a step takes {units.time(self.step_s)}"
 
 
 def beyond_step(record: Record | None) -> BeyondStep | None:
-    """The excess of a record's ops over its step, or ``None`` where there is none worth naming.
+    """The excess of a record's ops over its step, or ``None`` if it is small.
 
-    Timing an op by itself adds what lies between launches, and undoes what a graph or a second stream overlaps: such
-    times say which op takes most, and neither how near it comes to a ceiling nor what it would save there.
+    Timing an op by itself includes the time between launches, and removes the overlap of a graph or a second stream.
+    Such times show which op takes most time. They do not show how near it comes to a ceiling, nor how much time it
+    could save.
     """
     step = summary_of(record, "step") if record else None
     ops_s = sum(rate.time_s for rate in rates_of(record))
@@ -90,7 +91,7 @@ def beyond_step(record: Record | None) -> BeyondStep | None:
 def reached(record: Record, rate: OpRate, ceilings: dict[str, Ceiling]) -> Reached | None:
     """How near an op comes to the ceilings.
 
-    ``None`` where one is missing, it took or needs no time, or the ops are `beyond_step`.
+    ``None`` if a ceiling is missing, if the op took or needs no time, or if the ops are `beyond_step`.
     """
     if beyond_step(record):
         return None

@@ -1,4 +1,4 @@
-"""Samples in words and ratios: summaries, speedups with their interval, and how many samples there were."""
+"""Samples as text and ratios: summaries, speedups with their interval, and numbers of samples."""
 
 from __future__ import annotations
 
@@ -13,27 +13,25 @@ from fluxperf.harness.stats import Interval, Summary, ratio_interval, summarize
 from fluxperf.harness.text import units
 from fluxperf.harness.text.units import BY, NBSP
 
-#: Processes of each side from which on an interval of confidence is given.
+#: Minimum number of processes on each side for a confidence interval.
 FEWEST_PROCESSES = 3
 
-#: Seconds from which on a generation is not repeated: one of each process has to do, with the spread of its steps.
+#: Seconds above which a generation is not repeated: one per process is enough, with the spread of its steps.
 LONG_S = 60.0
 
-#: Confidence of intervals, as a share and in words.
+#: Confidence level of intervals, as a share and as text.
 CONFIDENCE = 0.95
 
-#: What stands beside a median, in words.
-CERTAINTY = (
-    f"95{NBSP}% bootstrap interval over processes where there are three or more, else smallest and largest sample"
-)
+#: The meaning of the bounds beside a median.
+CERTAINTY = f"95{NBSP}% bootstrap interval over processes if there are at least three, else smallest and largest sample"
 
 
 class Speedup(NamedTuple):
-    """Median over median, with ``low`` and ``high``.
+    """A ratio of medians, with ``low`` and ``high``.
 
-    ``kind`` says what these are: an ``interval`` of confidence over processes, the ``range`` that the extremes of the
-    samples give where there are too few processes, the range by the ``steps`` of a side that is one generation of
-    minutes in each process, or ``single`` where a side has one sample and so no spread.
+    ``kind`` is the kind of these bounds: an ``interval`` of confidence over processes; the ``range`` given by the
+    extremes of the samples, if there are too few processes; the range by the ``steps`` of a side with one generation of
+    minutes in each process; or ``single`` if a side has one sample and therefore no spread.
     """
 
     ratio: float
@@ -43,7 +41,7 @@ class Speedup(NamedTuple):
 
     @property
     def spread(self) -> str:
-        """The bounds in words, with what they are."""
+        """The bounds as text, with their kind."""
         if self.kind == "single":
             return "one sample, no spread"
         bounds = units.times_range(self.low, self.high)
@@ -54,7 +52,7 @@ class Speedup(NamedTuple):
 
 @lru_cache(4096)
 def _summary(processes: tuple[tuple[float, ...], ...]) -> Summary | None:
-    """Of samples that many facts rest on: computed once, however often it is asked for."""
+    """Summary of samples that many facts use, computed once."""
     return summarize(processes)
 
 
@@ -69,10 +67,9 @@ def usable(record: Record | None, metric: str = "denoise") -> list[list[float]]:
 
 
 def summary_of(record: Record | None, metric: str = "denoise") -> Summary | None:
-    """Summary of a record's samples of one metric, or ``None`` where it has none above zero.
+    """Summary of a record's samples of one metric, or ``None`` if it has none above zero.
 
-    A single generation of one or two processes, which takes minutes where nobody could wait for more, has the spread
-    of its steps.
+    If there are only one or two processes with a single generation that takes minutes, the spread is that of its steps.
     """
     found = _summary(tuple(map(tuple, usable(record, metric))))
     if found and record and metric == "denoise" and found.median >= LONG_S:
@@ -81,7 +78,7 @@ def summary_of(record: Record | None, metric: str = "denoise") -> Summary | None
 
 
 def _by_steps(record: Record, found: Summary) -> Summary:
-    """One generation of each process with the spread that their steps give."""
+    """One generation of each process with the spread computed from its steps."""
     whole, parts = usable(record), usable(record, "step")
     if found.samples != found.processes or found.processes >= FEWEST_PROCESSES:
         return found
@@ -96,7 +93,7 @@ def _by_steps(record: Record, found: Summary) -> Summary:
 
 
 def speedup(before: Record | None, after: Record | None, metric: str = "denoise") -> Speedup | None:
-    """How many times shorter ``after`` is than ``before``, or ``None`` where one of them has no samples."""
+    """How many times shorter ``after`` is than ``before``, or ``None`` if one of them has no samples."""
     old, new = summary_of(before, metric), summary_of(after, metric)
     if not old or not new:
         return None
@@ -115,7 +112,7 @@ def speedup(before: Record | None, after: Record | None, metric: str = "denoise"
 
 
 class Certainty(NamedTuple):
-    """Bounds of a median; ``kind`` is as of a `Speedup`."""
+    """Bounds of a median; ``kind`` is as in a `Speedup`."""
 
     low: float
     high: float
@@ -137,7 +134,7 @@ def bounds_of(record: Record | None, metric: str = "denoise") -> Certainty | Non
 
 
 def certainty_of(record: Record | None, metric: str = "denoise") -> str:
-    """`bounds_of` a record in words."""
+    """`bounds_of` a record as text."""
     found, bounds = summary_of(record, metric), bounds_of(record, metric)
     if not found or not bounds:
         return "no time"
@@ -149,7 +146,7 @@ def _medians(processes: Sequence[Sequence[float]]) -> tuple[float, ...]:
 
 
 def spread_of(found: Summary) -> str:
-    """The range of the samples in words."""
+    """The range of the samples as text."""
     bounds = units.time_range(found.low, found.high)
     if found.steps:
         return f"{'one' if found.samples == 1 else found.samples} of {found.steps} steps, by those {bounds}"
@@ -157,14 +154,14 @@ def spread_of(found: Summary) -> str:
 
 
 def sizes_of(record: Record, metric: str = "denoise") -> list[int]:
-    """Numbers of samples by process, without empty processes; of an outline those of its record."""
+    """Numbers of samples by process, without empty processes; for an outline those of its record."""
     if isinstance(record, Outline):
         return [size for size in record.sizes.get(metric, []) if size]
     return [len(samples) for samples in record.times_s.get(metric, []) if samples]
 
 
 def samples_of(record: Record, metric: str = "denoise") -> str:
-    """How many samples there are in how many processes: 3 x 5, or "5 + 4" where processes differ."""
+    """Number of processes and samples: 3 x 5, or "5 + 4" if processes differ."""
     sizes = sizes_of(record, metric)
     if not sizes:
         return "none"

@@ -1,7 +1,7 @@
-"""Sifting: records files of any number are read for a report, and those records kept whole that it shows numbers of.
+"""Reads any number of records files for a report, and keeps only those records whole whose numbers are shown.
 
-Up to `MOST_BYTES` of them all stay whole. Of more, points go into columns, and outlines stay; what the page shows is
-then read once more.
+Up to `MOST_BYTES`, all records stay whole. Beyond that, points go into columns and records become outlines. The records
+that the page shows are then read once more.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from fluxperf.harness.places import File, Place, Unread, digest_of, line_at, vis
 from fluxperf.harness.records import SUFFIX, WANTED, Record, RecordsFile, records_in
 from fluxperf.uncollected import uncollected
 
-#: Bytes of records that are all kept whole. In memory they take three times as much.
+#: Maximum bytes of records that are all kept whole. In memory they take three times as much.
 MOST_BYTES = 40_000_000
 
 
 class _Lines(NamedTuple):
-    """A file, and where its records begin and end in it, in bytes."""
+    """A file, with the positions of its records in bytes."""
 
     file: File
     starts: array[int]
@@ -40,13 +40,13 @@ class Sifted:
     """Reads records files; see the module.
 
     Args:
-        most: bytes of records that are all kept whole.
+        most: maximum bytes of records that are all kept whole.
     """
 
     def __init__(self, most: int = MOST_BYTES) -> None:
         #: Points of every record, of all files.
         self.gathering = Gathering()
-        #: The highest rates that libraries' trials reached in records of which there is only an outline.
+        #: The highest rates of libraries' trials in records of which only an outline is kept.
         self.tried: list[Ceiling] = []
         self._most, self._bytes, self._outlined = most, 0, False
         self._outliner = Outliner()
@@ -54,15 +54,15 @@ class Sifted:
         self._lie: dict[str, _Lines] = {}
 
     def read(self, places: Iterable[Place], origin: str = "", apart: Collection[str] = ()) -> Iterator[RecordsFile]:
-        """Reads the files that places stand for, as `fluxperf.harness.records.read_many` does.
+        """Reads the files at some places, as `fluxperf.harness.records.read_many` does.
 
         Args:
             places: files, folders, patterns and URLs.
-            origin: a word that tells their series apart from others.
-            apart: paths of files that are left out.
+            origin: a word that distinguishes their series from others.
+            apart: paths of files to leave out.
 
         Raises:
-            RecordError: a file that was named cannot be read or holds no record, or a folder holds none that does.
+            RecordError: a named file cannot be read or contains no record, or a folder contains no file that does.
         """
 
         def use(file: File, lines: Iterator[bytes]) -> RecordsFile | None:
@@ -96,7 +96,7 @@ class Sifted:
         return RecordsFile(file.name, kept, problems, digests)
 
     def _fitting(self, record: Record, size: int) -> Record:
-        """The record, or its outline once there are too many; then those before become outlines, too."""
+        """The record, or its outline if there are too many; then earlier records become outlines too."""
         self._bytes += size
         if self._bytes <= self._most:
             return record
@@ -112,10 +112,10 @@ class Sifted:
         return self._outliner.of(record)
 
     def survey(self, files: Sequence[RecordsFile], context: Context, extras: Extras) -> Study:
-        """The study of files that were read, with what it shows as whole records.
+        """The study of the files, with whole records where it shows them.
 
         Raises:
-            RecordError: a file is no longer what it was.
+            RecordError: a file has changed since.
         """
         extras = extras._replace(tried=self.tried)
         found = survey(files, context, extras)
@@ -134,19 +134,23 @@ class Sifted:
             try:
                 line = line_at(found, starts[place], ends[place] - starts[place])
             except OSError as error:
-                raise RecordError(f"cannot read {file.path} again: {error.strerror or error}.") from error
+                raise RecordError(
+                    f"cannot read {file.path} again: {error.strerror or error}. Make the report again."
+                ) from error
             if digest_of(line) != file.digests[place]:
-                raise RecordError(f"{file.path}: changed while it was read. Make the report again.")
+                raise RecordError(
+                    f"{file.path}: expected an unchanged file, but it changed while it was read. Make the report again."
+                )
             records[place] = next(records_in(file.path, [line], []))[0]
         return msgspec.structs.replace(file, records=records)
 
 
 def _shown(study: Study) -> Iterator[Record]:
-    """Records that a page may show numbers of.
+    """Records whose numbers a page may show.
 
-    Those are of each rung the newest, others of its commit (processes of one measurement), and the newest with
-    each combination of settings (to be compared with peers that were run so); the newest of each kernel; and all
-    of pictures, which are few.
+    Of each rung: the newest, others of its commit (processes of one measurement), and the newest with each combination
+    of settings (to be compared with peers that were run in the same way). Of each kernel: the newest. Of pictures: all,
+    as they are few.
     """
     yield from study.pictures
     for ladder in study.ladders:

@@ -1,7 +1,7 @@
-"""Records sorted into ladders: what a report compares, and what it keeps apart.
+"""Records sorted into ladders: which records a report compares, and which it keeps separate.
 
-Records are compared only where workload, machine, implementation, origin and the way they ran are the same. Each such
-group is a ladder, with the newest record at each rung. Peers of one workload on one machine stand together.
+Records are compared only if workload, machine, implementation, origin and way of running are the same. Each such group
+is a ladder, with the newest record at each rung. Peers of one workload on one machine form a group.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ from fluxperf.harness.text.units import BY, NBSP, plural
 
 TWIN_SAYS = "Copies and errors are valid, times say nothing about a GPU."
 TWIN_NOTE = "host twin: copies and errors are valid, times say nothing about a GPU"
-SAMPLE_NOTE = "a committed record of another machine, shown beside what was measured here and never compared with it"
+SAMPLE_NOTE = (
+    "a committed record of another machine, shown beside the measurements of this machine and never compared with them"
+)
 
 _ORDER = {"kernel": 0, "peer": 1, "twin": 2}
 _WAYS = {"kernel": "GPU kernels", "peer": "peers", "twin": "host twins"}
 
 
 class Rung(NamedTuple):
-    """One rung of one ladder: its newest record, or ``None``, and every record that there is of it.
+    """One rung of one ladder: its newest record, or ``None``, and all its records.
 
-    ``info`` is ``None`` for a rung that the ladder does not have.
+    ``info`` is ``None`` for a rung that is not in the ladder.
     """
 
     name: str
@@ -39,17 +41,17 @@ class Rung(NamedTuple):
 
     @property
     def held(self) -> int:
-        """How many records there are of it."""
+        """Number of records of the rung."""
         return len(self.records)
 
     @property
     def label(self) -> str:
-        """The rung's name, harmless and of bounded length."""
+        """The rung's name, without harmful characters and of limited length."""
         return shown(self.name, 48)
 
 
 class Ladder(NamedTuple):
-    """Records that may be compared, in the order of the ladder; missing rungs are there without a record."""
+    """Comparable records, in the order of the ladder. Missing rungs are included without a record."""
 
     workload: WorkloadRow
     label: str
@@ -60,7 +62,7 @@ class Ladder(NamedTuple):
     start: str
     sample: bool = False
     view: str = ""
-    #: A workload of the same model that has a name; this one's own where it has one.
+    #: A named workload of the same model; this workload's own name if it has one.
     base: str = ""
 
     @property
@@ -70,7 +72,7 @@ class Ladder(NamedTuple):
 
     @property
     def way(self) -> str:
-        """How it ran, in words."""
+        """The way it ran, as text."""
         who = "" if self.implementation in ("", "fluxperf") else f" of {shown(self.implementation, 48)}"
         return _WAYS.get(self.ran_as, shown(self.ran_as)) + who
 
@@ -101,7 +103,7 @@ class Ladder(NamedTuple):
 
     @property
     def best(self) -> Rung | None:
-        """The rung with the shortest time; ``None`` where none has a time."""
+        """The rung with the shortest time; ``None`` if none has a time."""
         return min(self.timed, key=lambda rung: median_of(rung.record), default=None)
 
     def at(self, name: str) -> Record | None:
@@ -119,9 +121,9 @@ class View(NamedTuple):
 
 
 class Study(NamedTuple):
-    """Everything that a section is built from.
+    """All data for the sections of a page.
 
-    ``kernels`` are records of single kernels, ``pictures`` those of the way from a prompt to a file: neither are rungs.
+    ``kernels`` are records of single kernels, ``pictures`` those from a prompt to a file. Neither are rungs.
     """
 
     files: Sequence[RecordsFile]
@@ -139,12 +141,12 @@ class Study(NamedTuple):
 
     @property
     def used(self) -> list[Record]:
-        """The newest records, of which the page's numbers are."""
+        """The newest records, from which the page's numbers come."""
         return [*(one for ladder in self.ladders for one in ladder.records), *self.kernels, *self.pictures]
 
     @property
     def climbing(self) -> list[Ladder]:
-        """The ladders that climb: those of peers have no rungs in common with ours."""
+        """The ladders with rungs of ours; peers have no rungs in common with us."""
         return [ladder for ladder in self.ladders if ladder.ran_as != "peer"]
 
     @property
@@ -158,14 +160,14 @@ class Study(NamedTuple):
         return [rung for one in same for rung in one.measured]
 
     def ceilings_of(self, machine: str) -> dict[str, Ceiling]:
-        """Ceilings of a machine, by the resource that bounds; none where nobody measured or published them."""
+        """Ceilings of a machine, by resource; empty if none were measured or published."""
         return ceilings_for(machine, self.extras.ceilings, self.tried)
 
 
 def survey(files: Sequence[RecordsFile], context: Context, extras: Extras = NOTHING) -> Study:
-    """The records of ``files`` sorted into ladders: what was measured here first, then samples.
+    """The records of ``files`` sorted into ladders: measurements of this machine first, then samples.
 
-    Within each, the headline workload is first, then those with more rungs, and kernels are before peers and twins.
+    Within each, the headline workload is first, then those with more rungs; GPU kernels come before peers and twins.
     """
     groups: dict[tuple[object, ...], list[Record]] = {}
     kernels, pictures = [], []
@@ -215,9 +217,9 @@ def _place(ladder: Ladder) -> tuple[str, str, str]:
 
 
 def _workload_labels(rows: Sequence[WorkloadRow]) -> list[str]:
-    """A label for each workload; where one name stands for several, each says by what it differs from the others.
+    """A label for each workload. If several share a name, each label includes the differences from the others.
 
-    Sizes that have no name of their own go by that of their model, and differ from all others of it.
+    Sizes without a name are labelled by their model, with all differences from it.
     """
     kinds: dict[str, list[WorkloadRow]] = {}
     for row in rows:
@@ -239,7 +241,7 @@ def _label(row: WorkloadRow, alike: Sequence[WorkloadRow]) -> str:
 
 
 def _told(row: WorkloadRow) -> list[tuple[str, tuple[str, ...]]]:
-    """Words for a workload, each with the fields that it is about."""
+    """Texts about a workload, each with the fields that it describes."""
     return [
         (shown(row.model, 48), ("model",)),
         (f"{row.height}{BY}{row.width}{NBSP}px", ("height", "width")),
@@ -270,16 +272,16 @@ def _ladder(group: Sequence[Record], context: Context, label: str, *, sample: bo
 
 
 def _peer(record: Record) -> str:
-    """A peer's own name, with its form where the name does not hold it."""
+    """A peer's name, with its form if the name does not contain it."""
     if record.rung.startswith(record.implementation):
         return record.rung
     return f"{record.implementation} ({record.rung})"
 
 
 def shown_of(records: Sequence[Record]) -> Record | None:
-    """The record that stands for a rung: the newest, and of its commit the newest that had the machine to itself.
+    """The record that represents a rung: of the newest record's commit, the newest one that ran alone.
 
-    What took turns with a peer is for the comparison with that peer.
+    Records that took turns with a peer are for the comparison with that peer.
     """
     last = newest(records)
     if last is None:
@@ -289,7 +291,7 @@ def shown_of(records: Sequence[Record]) -> Record | None:
 
 
 def newest(records: Sequence[Record]) -> Record | None:
-    """The record with the latest time; of equal or unreadable times, the one that was appended last."""
+    """The record with the latest time; of equal or unreadable times the one that was appended last."""
     best = max(enumerate(records), key=lambda pair: (_moment(pair[1].created_utc), pair[0]), default=None)
     return best[1] if best else None
 
@@ -303,6 +305,6 @@ def _moment(text: str) -> datetime:
 
 
 def median_of(record: Record | None) -> float:
-    """The median time of all steps, or infinity where there is none."""
+    """The median time of all steps, or infinity if there is none."""
     found = summary_of(record)
     return found.median if found else float("inf")

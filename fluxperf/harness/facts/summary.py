@@ -1,4 +1,4 @@
-"""The summary: what was measured, what came out, what was not measured, and what is wrong with the files."""
+"""The summary: measurements, results, missing measurements, and problems of the files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOST_PROBLEMS = 20
 
 
 class Figure(NamedTuple):
-    """One number at the head of the page: its name, the value, what it means, and where it comes from."""
+    """One number at the top of the page: name, value, meaning, and origin."""
 
     name: str
     value: str
@@ -31,7 +31,7 @@ class Figure(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """One paragraph of the answer, and what it is about where that needs saying."""
+    """One paragraph of the answer, and its subject if it must be named."""
 
     about: str
     text: str
@@ -67,7 +67,7 @@ def summarized(study: Study) -> SummaryView:
 
 
 def _problems(study: Study) -> list[str]:
-    """Problems of the files, as many as a reader can take in."""
+    """Problems of the files, limited to a readable number."""
     texts = [shown(problem, 600) for file in study.files for problem in file.problems]
     if len(texts) <= _MOST_PROBLEMS:
         return texts
@@ -89,7 +89,7 @@ def _measured(study: Study) -> str:
 
 
 def answer(study: Study) -> list[Answer]:
-    """The results in a few sentences; one that holds for several ladders is said once."""
+    """The results in a few sentences. A sentence that holds for several ladders appears once."""
     ladders = [ladder for ladder in study.climbing if ladder.measured]
     kernels = {_name(ladder) for ladder in ladders if not ladder.twin}
     told: dict[tuple[str, str], list[Ladder]] = {}
@@ -112,7 +112,7 @@ def answer(study: Study) -> list[Answer]:
 
 
 def _about(ladders: Sequence[Ladder], label: str, held: Sequence[Ladder]) -> str:
-    """The subject of a sentence, named only if there is another possible one."""
+    """The subject of a sentence, named only if another subject is possible."""
     if len({_name(ladder) for ladder in ladders}) == 1 and len(held) == len(ladders):
         return ""
     same = [ladder for ladder in ladders if _name(ladder) == label]
@@ -120,10 +120,10 @@ def _about(ladders: Sequence[Ladder], label: str, held: Sequence[Ladder]) -> str
 
 
 def _copies(ladder: Ladder, *, alone: bool) -> str:
-    """Copies of the baseline and of later rungs; of a ladder without it only if it stands ``alone``."""
+    """Copies of the baseline and of later rungs; without a baseline only if the ladder is ``alone``."""
     base = ladder.baseline
     if not base:
-        return f"There is no record of {shown(ladder.start)}, so nothing to count the other rungs against." * alone
+        return f"There is no record of {shown(ladder.start)}, so the other rungs cannot be compared with it." * alone
     totals = base.totals
     text = (
         f"The {shown(ladder.start)} makes {_copied(totals.d2h_copies)} down and {totals.h2d_copies:,} up "
@@ -139,11 +139,11 @@ def _copies(ladder: Ladder, *, alone: bool) -> str:
         whole = all(rung.record for rung in ladder.rungs)
         return f"{text}; every later rung{'' if whole else ' that has a record'} makes none.{streamed}"
     rest = "; the other later rungs make none" if len(copying) < len(later) else ""
-    return f"{text}; of the later rungs, these still copy: {_listed(copying)}{rest}.{streamed}"
+    return f"{text}; later rungs that still copy: {_listed(copying)}{rest}.{streamed}"
 
 
 def _listed(rungs: Sequence[Rung]) -> str:
-    """Copies of some rungs, in words."""
+    """Copies of some rungs as text."""
     counts = [
         f"{rung.label} {rung.record.totals.d2h_copies:,} down and {rung.record.totals.h2d_copies:,} up"
         for rung in rungs
@@ -171,7 +171,7 @@ def _published(study: Study, ladder: Ladder) -> str:
 
 
 def _time(study: Study, ladder: Ladder) -> str:
-    """The quickest rung's time against the first one's, the target, peers and the floor; twins' times are no answer."""
+    """The quickest rung's time against the first one's, the target, peers and the floor. Twins get no such sentence."""
     rung = ladder.best
     found = summary_of(rung.record) if rung else None
     if ladder.twin or not rung or not found:
@@ -187,7 +187,7 @@ def _time(study: Study, ladder: Ladder) -> str:
 
 
 def _beside(study: Study, ladder: Ladder) -> str:
-    """The quickest peer on the same machine, measured in the same way, as one more sentence."""
+    """The quickest peer on the same machine, measured under the same conditions, as one more sentence."""
     rows = beside_peers(study, ladder)
     if not rows:
         return ""
@@ -195,7 +195,10 @@ def _beside(study: Study, ladder: Ladder) -> str:
     theirs, mine = summary_of(peer.record), summary_of(ours)
     if not theirs or not mine:
         return ""
-    said = f" Measured in the same way, {peer.label} takes {units.time(theirs.median)} ({certainty_of(peer.record)}), "
+    said = (
+        f" Measured under the same conditions, {peer.label} takes {units.time(theirs.median)} "
+        f"({certainty_of(peer.record)}), "
+    )
     said += f"{units.times(gain.ratio)} ({gain.spread}) as long as our {units.time(mine.median)} with "
     said += shown(ours.rung, 48)
     first = summary_of(ladder.best.record) if ladder.best and ours is not ladder.best.record else None
@@ -209,8 +212,8 @@ def _floor(study: Study, ladder: Ladder) -> str:
     kind = "rates that were measured on this machine" if floor.measured else "published peaks"
     took = units.time(floor.time_s / floor.share)
     return (
-        f" The floor, the least time at {kind}, is {units.time(floor.time_s)}, {units.percent(floor.share)} of the "
-        f"{took} of {floor.rung}."
+        f" The floor, the minimum time with {kind}, is {units.time(floor.time_s)}, {units.percent(floor.share)} of "
+        f"the {took} of {floor.rung}."
     )
 
 
@@ -226,7 +229,7 @@ def _error(ladder: Ladder) -> str:
 
 
 def _figures(study: Study) -> list[Figure]:
-    """Three numbers of the first ladder and the time of the first that a GPU ran; each says where it comes from."""
+    """Three numbers of the first ladder and the time of the first ladder on a GPU, with their origins."""
     ladder = next((ladder for ladder in study.climbing if ladder.baseline), None)
     base = ladder.baseline if ladder else None
     if ladder is None or base is None:

@@ -1,7 +1,8 @@
-"""The sustained bound: the time of a step's products and attention alone, at rates that a card holds for long.
+"""The sustained bound: the time of a step's matrix products and attention alone, at the sustained rates of a GPU.
 
-At its limit of power a card lowers its clock, so what it holds for seconds is less than what a short trial reaches.
-The floor (`fluxperf.harness.facts.floor`) stands on the latter; generations back to back are held to this bound.
+At its power limit a GPU lowers its clock, so its sustained rate is lower than that of a short trial. The floor
+(`fluxperf.harness.facts.floor`) uses the rates of short trials. Generations back to back are compared with the
+sustained bound.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from fluxperf.harness.records import Record
 
 
 class Sustained(NamedTuple):
-    """The bound of a step in seconds, and its share of the step that was measured."""
+    """The bound of a step in seconds, and its share of the measured step."""
 
     step_s: float
     share: float
 
 
 def sustained_of(context: Context, record: Record | None) -> Sustained | None:
-    """``products / rate + attention / rate`` of the blocks of a step; ``None`` without ops, a time, or rates for them.
+    """``products / rate + attention / rate`` of the blocks of a step; ``None`` without ops, a time, or rates.
 
     Args:
         context: with the rates, by the dtype of the blocks' products.

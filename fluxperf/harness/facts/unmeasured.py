@@ -12,7 +12,7 @@ from fluxperf.harness.text.escape import shown
 
 _NO_ERROR, _NO_LAUNCHES, _NO_PEAK = "No error figure", "Launches not counted", "Peak memory not counted"
 
-#: What only our own records have.
+#: Fields that only our own records have.
 _OURS = (_NO_ERROR, _NO_LAUNCHES, _NO_PEAK)
 
 
@@ -22,9 +22,9 @@ def unmeasured(study: Study) -> list[str]:
     kernels = [ladder for ladder in study.ladders if ladder.ran_as == "kernel"]
     headline = shown(study.context.headline_workload, 48)
     if not kernels:
-        texts.append("No record ran on a GPU: there is no GPU time, no launch count and no GPU speedup here.")
+        texts.append("No record was measured on a GPU: there is no GPU time, launch count or GPU speedup here.")
     elif not any(ladder.workload.name == study.context.headline_workload for ladder in kernels):
-        texts.append(f"No GPU record of {headline}, the workload that the target is set for.")
+        texts.append(f"No GPU record of {headline}, the workload with the target.")
     without: dict[tuple[str, ...], list[str]] = {}
     for ladder in study.climbing:
         missing = tuple(rung.label for rung in ladder.rungs if not rung.record)
@@ -32,12 +32,12 @@ def unmeasured(study: Study) -> list[str]:
     for missing, titles in without.items():
         if missing:
             texts.append(f"{'; '.join(titles)}: no record of {units.listing(missing)}.")
-    # A rung that others are compared with has no error of its own.
+    # A rung that is the reference for others has no error of its own.
     known = {(record.workload, record.error.rung) for record in study.records if record.error}
     tests: tuple[tuple[str, Callable[[Record], bool]], ...] = (
         ("One sample only, so no spread", lambda record: _samples(record) == 1 and not _by_steps(record)),
         (
-            "One generation of each process, as it takes minutes, so the spread is that of its steps",
+            "One generation per process, as it takes minutes; its spread is computed from its steps",
             _by_steps,
         ),
         ("No denoise time", lambda record: _samples(record) == 0),
@@ -45,22 +45,22 @@ def unmeasured(study: Study) -> list[str]:
         (_NO_LAUNCHES, lambda record: record.totals.launches is None),
         (_NO_PEAK, lambda record: record.totals.peak_bytes is None),
         (
-            "Counts not confirmed by a witness from outside",
-            # Nothing crosses on a host for CUPTI to see.
+            "Counts not confirmed by the witness",
+            # On a host there are no copies that CUPTI could count.
             lambda record: record.witness is None and record.ran_as != "twin",
         ),
     )
     for what, test in tests:
         texts += _lacking(study, what, test)
     if not any(ladder.ran_as == "peer" for ladder in study.ladders):
-        texts.append("No peer was measured beside these records.")
+        texts.append("No peer was measured together with these records.")
     extras = study.extras
     if extras.verdict is None:
-        texts.append("No verdict of a gate was given: nothing here says whether a change made something worse.")
+        texts.append("No verdict of a gate was given, so it is not known whether a change made something worse.")
     if kernels and not extras.calibrations:
-        texts.append("No A/A calibration of these machines was given: how small a change would show is not known.")
+        texts.append("No A/A calibration of these machines was given, so the smallest detectable change is not known.")
     if extras.timeline is None:
-        texts.append("No timeline was given: gaps between launches, and what overlaps, are not shown.")
+        texts.append("No timeline was given, so gaps between launches and overlaps are not shown.")
     return texts
 
 

@@ -1,4 +1,4 @@
-"""Work, clock and energy of a step: what a GPU's own clock and its energy counter say beside the seconds."""
+"""Work, clock and energy of a step, from the GPU's own clock and its energy counter."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from fluxperf.harness.stats import summarize
 
 
 class Work(NamedTuple):
-    """One step of a record, medians of the processes' medians; ``None`` for what the record has not.
+    """One step of a record, medians of the processes' medians; ``None`` if the record lacks the value.
 
-    ``cycles`` of a multiprocessor at ``clock_hz``, ``joules`` of the whole GPU, pauses between samples included, and
-    ``joules_per_tflop`` over the operations that the ops of a forward must do. ``watts`` are those of the windows.
+    ``cycles`` are of a multiprocessor at ``clock_hz``. ``joules`` are of the whole GPU, pauses between samples
+    included. ``joules_per_tflop`` refers to the required operations of a forward. ``watts`` are the mean power in the
+    timed windows.
     """
 
     seconds: float | None
@@ -26,7 +27,7 @@ class Work(NamedTuple):
 
 
 def outer(rows: Sequence[OpRow]) -> list[OpRow]:
-    """Ops that are no part of another one that has a row of its own."""
+    """Ops that are not part of another op with its own row."""
     own = {(row.op, row.section) for row in rows}
     return [row for row in rows if row.within in ("", row.op) or (row.within, row.section) not in own]
 
@@ -53,10 +54,10 @@ def work_of(record: Record) -> Work | None:
 
 
 def op_joules(record: Record) -> list[tuple[OpRow, float]]:
-    """Joules of each op of a step: its share of the ops' time, of the joules of a step. None without those.
+    """Joules of each op of a step: its share of the ops' time, applied to the joules of a step. None without these.
 
-    A counter that is renewed ten times a second cannot see one op. So this says what an op would have used at the mean
-    power of a step: of products that is a little too few, of what waits for memory a third too many.
+    An energy counter that is updated ten times a second cannot measure one op. The value is the energy of the op at the
+    mean power of a step: for matrix products slightly too low, for memory-bound ops a third too high.
     """
     found = work_of(record)
     total_s = sum(row.time_s for row in outer(record.ops))

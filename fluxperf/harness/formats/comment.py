@@ -1,4 +1,4 @@
-"""The report as a comment on a pull request: Markdown that stays below what a code host shows."""
+"""The report as a comment on a pull request: Markdown below the size limit of code hosts."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from fluxperf.harness.records import Record
 from fluxperf.harness.text import units
 from fluxperf.words import plural
 
-#: Characters of a comment; GitHub refuses more than 65,536.
+#: Maximum characters of a comment. GitHub refuses more than 65,536.
 MOST_CHARACTERS = 60_000
 
-#: Rows of the verdict; the page and the JSON verdict have more.
+#: Maximum rows of the verdict. The page and the JSON verdict have more.
 MOST_ROWS = 40
 
 
 def comment(study: Study) -> str:
-    """The verdict, the ladders as tables, what is slow, to be done, and not measured; ladders are left out to fit."""
+    """The verdict, the ladders as tables, weaknesses, next steps, missing measurements. Ladders are dropped to fit."""
     seen = summary.summarized(study)
     verdict = study.extras.verdict
     head = [markdown(verdict, MOST_ROWS).rstrip()] if verdict else ["## fluxperf report", _plain(seen.measured)]
     if seen.problems:
         head += ["**Problems in the files**", _listed(seen.problems)]
     head.append(_listed([f"{one.about}: {one.text}" if one.about else one.text for one in seen.answer]))
-    tail = ["**What is fast**", _listed(seen.fast)] if seen.fast else []
+    tail = ["**Strengths**", _listed(seen.fast)] if seen.fast else []
     tail += [
-        "**What is slow**",
+        "**Weaknesses**",
         _listed(seen.slow),
-        "**What to do next**",
+        "**Next steps**",
         _listed([one.text for one in seen.next_steps]),
     ]
     tail += ["<details><summary>Not measured</summary>", _listed(seen.unmeasured), "</details>"]

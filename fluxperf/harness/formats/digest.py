@@ -1,4 +1,4 @@
-"""The report's figures as JSON, for other tools: what the page shows of each ladder, with where it is from."""
+"""The report's figures as JSON for other tools: the values of each ladder on the page, with their origin."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SCHEMA = 1
 
 
 def digest(study: Study) -> str:
-    """The figures as JSON in ASCII. Times are in seconds, ratios above 1 mean shorter than what they are against."""
+    """The figures as JSON in ASCII. Times are in seconds; ratios above 1 mean shorter than the reference."""
     seen = summary.summarized(study)
     verdict = study.extras.verdict
     found = {
@@ -43,7 +43,7 @@ def digest(study: Study) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Text without the page's typography, and numbers that JSON has."""
+    """Text without the page's typography, and numbers that JSON supports."""
     if isinstance(value, str):
         return value.replace(NBSP, " ")
     if isinstance(value, float):

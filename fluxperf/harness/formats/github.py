@@ -1,4 +1,4 @@
-"""A verdict for GitHub Actions: a step summary within its size, and annotations within their number."""
+"""A verdict for GitHub Actions: a step summary within its size limit, and annotations within their maximum number."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from fluxperf.harness.formats.markdown import MOST_NOTES, MOST_ROWS, markdown
 from fluxperf.harness.text.escape import shown
 from fluxperf.harness.verdict import Verdict
 
-#: Bytes of a step summary that GitHub still shows.
+#: Maximum bytes of a step summary that GitHub shows.
 SUMMARY_BYTES = 1 << 20
 
-#: Annotations of one kind that GitHub still shows of one step.
+#: Maximum annotations of one kind per step that GitHub shows.
 MOST_ANNOTATIONS = 10
 
 _KIND = {"regression": "error", "error": "error", "unsure": "warning"}
 
 
 def summary(verdict: Verdict, room: int = SUMMARY_BYTES) -> str:
-    """The verdict as Markdown of at most ``room`` bytes: rows and notes are left out, and their number said.
+    """The verdict as Markdown of at most ``room`` bytes. Rows and notes that do not fit are counted instead.
 
-    The verdict itself is never left out: where not even its first line fits, that line alone is returned.
+    The verdict itself is always included: if not even its first line fits, that line alone is returned.
     """
     rows, notes = MOST_ROWS, MOST_NOTES
     text = markdown(verdict, rows, notes)
@@ -33,7 +33,7 @@ def summary(verdict: Verdict, room: int = SUMMARY_BYTES) -> str:
 
 
 def append_summary(verdict: Verdict, path: Path) -> None:
-    """Appends the summary to the file that ``GITHUB_STEP_SUMMARY`` names, within the room that is left in it.
+    """Appends the summary to the file that ``GITHUB_STEP_SUMMARY`` names, within its remaining space.
 
     Raises:
         RecordError: the file cannot be written.
@@ -46,17 +46,17 @@ def append_summary(verdict: Verdict, path: Path) -> None:
                 while rest:
                     rest = rest[file.write(rest) :]
             except OSError:
-                file.truncate(used)  # half of a table would be shown, and what others append behind it
+                file.truncate(used)  # a truncated table would be followed by text that others append
                 raise
     except OSError as error:
         raise RecordError(
-            f"cannot write the step summary to {path}: {error.strerror}. "
-            "Expected the file that GITHUB_STEP_SUMMARY names."
+            f"cannot write the step summary to {path}: {error.strerror}. Expected the file in GITHUB_STEP_SUMMARY "
+            "to be writable. Leave out --github elsewhere."
         ) from error
 
 
 def workflow_commands(verdict: Verdict) -> list[str]:
-    """Annotations of the rows that do not pass: at most ten of each kind, the last one saying what is left out."""
+    """Annotations of the rows that do not pass: at most ten of each kind; the last one counts those left out."""
     lines: dict[str, list[str]] = {"error": [], "warning": []}
     for row in verdict.telling:
         if kind := _KIND.get(row.outcome):

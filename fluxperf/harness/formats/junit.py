@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from fluxperf.harness.text.escape import neutral
 from fluxperf.harness.verdict import Row, Verdict
 
-#: What a case holds besides its name. Doubt is a failure: it is no pass.
+#: Element of a case for each outcome. Unsure counts as a failure, as it does not pass.
 _ELEMENT = {"regression": "failure", "unsure": "failure", "error": "error", "ungated": "skipped"}
 
 
 def junit(verdict: Verdict) -> str:
-    """The verdict as JUnit XML that keeps to Ant's JUnit schema."""
+    """The verdict as JUnit XML that conforms to Ant's JUnit schema."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in verdict.rows:
         groups.setdefault((row.workload, row.rung), []).append(row)

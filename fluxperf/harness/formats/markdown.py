@@ -1,4 +1,4 @@
-"""A verdict as Markdown: the outcome in one line, then a table of what tells something."""
+"""A verdict as Markdown: the outcome in one line, then a table of all rows except plain passes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from fluxperf.harness.text.escape import shown
 from fluxperf.harness.verdict import Row, Verdict
 from fluxperf.words import plural
 
-#: Rows of the table; the JSON verdict has every row.
+#: Maximum rows of the table; the JSON verdict has every row.
 MOST_ROWS = 200
 
-#: Notes below it.
+#: Maximum notes below it.
 MOST_NOTES = 20
 
-#: Characters that mean something to Markdown or HTML, as entities.
+#: Characters with a meaning in Markdown or HTML, as entities.
 _ENTITIES = {ord(char): f"&#{ord(char)};" for char in "\\`*_[]<>|~&@#"}
 
 _SAYS = {
@@ -25,7 +25,7 @@ _SAYS = {
 
 
 def markdown(verdict: Verdict, most_rows: int = MOST_ROWS, most_notes: int = MOST_NOTES) -> str:
-    """The verdict as GitHub-flavoured Markdown, with at most so many rows in its table, and so many notes."""
+    """The verdict as GitHub-flavoured Markdown, with limits for the rows of its table and for the notes."""
     counts = ", ".join(f"{number:,} {name}" for name, number in sorted(verdict.counts.items()))
     lines = [
         f"## Performance gate: {_SAYS[verdict.outcome]}",
@@ -35,7 +35,7 @@ def markdown(verdict: Verdict, most_rows: int = MOST_ROWS, most_notes: int = MOS
     ]
     rows = verdict.telling
     if rows and most_rows:
-        lines += ["", "| | verdict | metric | base | head | change | smallest that shows | why |"]
+        lines += ["", "| | verdict | metric | base | head | change | smallest detectable | why |"]
         lines += ["|---|---|---|---|---|---|---|---|"]
         lines += [_line(row) for row in rows[:most_rows]]
     if len(rows) > most_rows:
@@ -49,7 +49,7 @@ def markdown(verdict: Verdict, most_rows: int = MOST_ROWS, most_notes: int = MOS
 
 
 def cell(text: str, limit: int = 400) -> str:
-    """Text from outside for a table cell: one line, and nothing in it is Markdown, HTML or a mention."""
+    """Text for a table cell: one line, without Markdown, HTML or mentions."""
     return shown(text, limit).translate(_ENTITIES)
 
 

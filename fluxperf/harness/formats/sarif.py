@@ -1,4 +1,4 @@
-"""A verdict as SARIF 2.1.0: a rule for each reason code, a result for each row that tells something."""
+"""A verdict as SARIF 2.1.0: a rule for each reason code, a result for each row except plain passes."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from fluxperf.documents import plain
 from fluxperf.harness.text.escape import neutral
 from fluxperf.harness.verdict import REASONS, Row, Verdict
 
-#: Results that code hosts still show; the JSON verdict has every row.
+#: Maximum results that code hosts show; the JSON verdict has every row.
 MOST_RESULTS = 5000
 
 _LEVEL = {"regression": "error", "error": "error", "unsure": "warning", "pass": "note", "ungated": "note"}
 
 
 def sarif(verdict: Verdict, place: str = "reports/policy.toml") -> str:
-    """The verdict as SARIF. Results point at the policy, which says what is gated; a metric has no line of code.
+    """The verdict as SARIF. Results point at the policy, which defines what is gated, as a metric has no line of code.
 
     Args:
-        verdict: what the gate said.
+        verdict: verdict of the gate.
         place: path of the policy, relative to the repository.
     """
     rules = list(REASONS)

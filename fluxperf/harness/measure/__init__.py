@@ -1,1 +1,1 @@
-"""Measuring: where a run happened, and how long it took."""
+"""Measuring: the environment of a run, and its times."""

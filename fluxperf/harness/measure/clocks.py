@@ -1,6 +1,6 @@
-"""Clocks, power, energy, temperature and throttling of the GPU while something is timed, read through NVML.
+"""Clocks, power, energy, temperature and throttling of the GPU during timed regions, read through NVML.
 
-NVML is only asked, never told: no clock, limit or mode is changed. Without NVML, or without a GPU, nothing is read.
+NVML is only read: no clock, limit or mode is changed. Without NVML, or without a GPU, nothing is read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from fluxperf.harness.measure.energy import EnergyMeter
 from fluxperf.harness.records import ClockReading, Conditions, Record
 
-#: The reason that is usual: a card under full load reaches its limit of power and lowers its clock.
+#: The usual reason: a GPU under full load reaches its power limit and lowers its clock.
 POWER_CAP = "power cap"
 
 #: Bits of NVML's clocks event reasons (``nvmlClocksEventReasons`` in nvml.h).
@@ -32,7 +32,7 @@ REASONS = {
     0x100: "display clocks",
 }
 
-#: Reasons that hold the clocks of a busy GPU down without anybody having set them.
+#: Reasons for low clocks of a busy GPU that nobody set.
 THROTTLING = (
     POWER_CAP,
     "hardware slowdown",
@@ -41,12 +41,12 @@ THROTTLING = (
     "power brake",
 )
 
-#: Readings that are kept at most: a region that gives more loses every second one and is read half as often.
+#: Maximum number of readings: a longer region drops every second one and is then read half as often.
 _MOST = 60
 
 
 def nvml() -> Any | None:
-    """NVML's Python module, initialized, or ``None`` where it is not installed or finds no driver."""
+    """NVML's Python module, initialized, or ``None`` if it is not installed or finds no driver."""
     try:
         module = import_module("pynvml")
     except ImportError:
@@ -59,12 +59,12 @@ def nvml() -> Any | None:
 
 
 class Watch:
-    """Reads the GPU's state at entry and exit of a ``with`` block, and in between on a thread of its own.
+    """Reads the GPU's state at entry and exit of a ``with`` block, and in between on a separate thread.
 
     Args:
         bus_id: PCI bus id of the GPU, such as ``"0000:18:00.0"``; nothing is read for ``None``.
         interval_s: seconds between two readings in between.
-        library: NVML's module; the one that is installed if none is given.
+        library: NVML's module; the installed one if not given.
         now: seconds of the host's clock.
     """
 
@@ -85,7 +85,7 @@ class Watch:
         self._meter = EnergyMeter(self._joules, self._power_w, now)
 
     def window(self) -> AbstractContextManager[None]:
-        """A region inside the block, whose joules `conditions` tells: that of the samples that count."""
+        """A region inside the block, whose joules are in `conditions`: that of the samples that count."""
         return self._meter.window() if self._handle is not None else nullcontext()
 
     @property
@@ -150,12 +150,12 @@ class Watch:
         )
 
     def _joules(self) -> float | None:
-        """All that the GPU has used since its driver was loaded."""
+        """The GPU's total energy since its driver was loaded."""
         millijoules = self._ask("nvmlDeviceGetTotalEnergyConsumption")
         return None if millijoules is None else millijoules / 1e3
 
     def _power_w(self) -> float | None:
-        """Power of this moment where the driver tells it, else its mean over the last second."""
+        """Current power if the driver reports it, otherwise its mean over the last second."""
         library = self._nvml
         field = getattr(library, "NVML_FI_DEV_POWER_INSTANT", None)
         if library is not None and field is not None:
@@ -168,14 +168,14 @@ class Watch:
         return _watts(self._ask("nvmlDeviceGetPowerUsage"))
 
     def _reasons(self) -> list[str] | None:
-        """NVML renamed throttle reasons to event reasons in its release 12.2; the bits stayed."""
+        """NVML renamed throttle reasons to event reasons in its release 12.2; the bits are the same."""
         bits = self._ask("nvmlDeviceGetCurrentClocksEventReasons")
         if bits is None:
             bits = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons")
         return None if bits is None else named(bits)
 
     def _ask(self, function: str, *args: Any) -> int | None:
-        """NVML's answer about the GPU, or ``None`` if this GPU, driver or release of NVML gives none."""
+        """NVML's answer about the GPU, or ``None`` if this GPU, driver or release of NVML has none."""
         library = self._nvml
         if library is None or not hasattr(library, function):
             return None
@@ -190,23 +190,23 @@ def _watts(milliwatts: int | None) -> float | None:
 
 
 def named(bits: int) -> list[str]:
-    """Words for a mask of reasons, in the order of the bits; a bit without a word gives its number."""
+    """Names for a mask of reasons, in the order of the bits. An unknown bit is shown as its number."""
     known = [name for bit, name in REASONS.items() if bits & bit]
     rest = bits & ~sum(REASONS)
     return [*known, f"reason {rest:#x}"] if rest else known
 
 
 def throttling(record: Record) -> list[str]:
-    """Reasons that held the clocks down at some reading of a record's timed regions; none without readings."""
+    """Reasons for reduced clocks at any reading of a record's timed regions; empty without readings."""
     readings = [reading for process in record.conditions or [] for reading in process.readings]
     seen = {reason for reading in readings for reason in reading.reasons or []}
     return [reason for reason in THROTTLING if reason in seen]
 
 
 def throttling_note(records: Iterable[Record]) -> str:
-    """A sentence that names the rungs whose clocks were held down, and why; empty if none were."""
+    """A sentence that names the rungs with reduced clocks, and the reasons; empty if there are none."""
     held = {record.rung: reasons for record in records if (reasons := throttling(record))}
     if not held:
         return ""
     which = "; ".join(f"{rung} ({', '.join(reasons)})" for rung, reasons in held.items())
-    return f"Clocks were held down while timing {which}."
+    return f"Clocks were reduced while timing {which}."

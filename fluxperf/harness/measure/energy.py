@@ -1,8 +1,8 @@
-"""Joules of a window of time, by a GPU's own counter, beside the integral of its power.
+"""Joules of a window of time, from a GPU's energy counter, compared with the integral of its power.
 
-The counter adds up energy and is renewed about ten times a second, so a window has to be long against that. What it
-added from the first renewal in the window to the last is taken as the mean power of all of it. Power is read as often
-and integrated; two ways to the same joules that disagree are a reason to trust neither.
+The counter is updated about ten times a second, so a window must be much longer. The energy between the first and the
+last update in the window gives the mean power, which is used for the whole window. Power is read as often and
+integrated. If the two results disagree, neither can be trusted.
 """
 
 from __future__ import annotations
@@ -14,43 +14,43 @@ from itertools import pairwise
 
 from fluxperf.harness.records import EnergyRow, Record
 
-#: Seconds between two looks at counter and power while a renewal is due. How late one is seen is how well its time is
-#: known: 4 ms of a window of 2 s are 0.2 %. A look at an H100's counter takes the host 3 ms, without Python's lock.
+#: Seconds between two looks at counter and power while an update is due. The delay of seeing it is the error of its
+#: time: 4 ms of a window of 2 s are 0.2 %. A look at an H100's counter takes the host 3 ms, without Python's lock.
 LOOK_S = 0.004
 
-#: Share of the time from one renewal to the next that passes before the next is looked for.
+#: Share of the time between two updates that passes before the next one is looked for.
 _REST = 0.85
 
-#: Renewals of the counter that a window must hold.
+#: Minimum number of updates of the counter in a window.
 FEWEST_RENEWALS = 10
 
-#: Share of its own by which the counter may be off from the integral of power, without a word about it.
+#: Maximum relative difference of the counter from the integral of power without a note.
 AGREES = 0.03
 
 Ask = Callable[[], float | None]
 
 
 class EnergyMeter:
-    """Looks at a GPU's energy and power, from time to time, and keeps what a window needs.
+    """Reads a GPU's energy and power periodically, and keeps the readings of a window.
 
     Args:
-        joules: the counter, ``None`` where there is none.
-        watts: power of this moment, or its mean over the last second, ``None`` where it is not told.
+        joules: the counter, ``None`` if there is none.
+        watts: current power, or its mean over the last second, ``None`` if it is not reported.
         now: seconds of the host's clock.
     """
 
     def __init__(self, joules: Ask, watts: Ask, now: Callable[[], float]) -> None:
         self._joules, self._watts, self._now = joules, watts, now
-        self._one = threading.Lock()  # the thread that looks from time to time, and the one whose window it is
+        self._one = threading.Lock()  # the thread that reads periodically, and the thread of the window
         self._renewals: list[tuple[float, float]] = []
         self._power: list[tuple[float, float]] = []
         self._last: float | None = None
         self._open = False
-        #: What the last window took; ``None`` before there was one.
+        #: The energy of the last window; ``None`` before there was one.
         self.row: EnergyRow | None = None
 
     def look(self) -> None:
-        """Notes a renewal of the counter, and the power; only while a window is open."""
+        """Records an update of the counter, and the power; only while a window is open."""
         with self._one:
             if not self._open:
                 return
@@ -58,13 +58,13 @@ class EnergyMeter:
             if watts is not None:
                 self._power.append((at_s, watts))
             if joules is not None and joules != self._last:
-                if self._last is not None:  # when the first value came, nobody saw
+                if self._last is not None:  # the time of the first value is unknown
                     self._renewals.append((at_s, joules))
                 self._last = joules
 
     @property
     def pause_s(self) -> float:
-        """Seconds until the next look: most of the time between two renewals, where that is known."""
+        """Seconds until the next look: most of the time between two updates, if that is known."""
         with self._one:
             seen = self._renewals[-3:]
             if not self._open or len(seen) < 2:
@@ -74,7 +74,7 @@ class EnergyMeter:
 
     @contextmanager
     def window(self) -> Iterator[None]:
-        """A region of time whose joules are wanted; what was known of the one before is forgotten."""
+        """A region of time whose joules are measured. Readings of the previous one are discarded."""
         with self._one:
             self._renewals, self._power, self._last, self.row = [], [], None, None
             self._open, start_s = True, self._now()
@@ -100,7 +100,7 @@ class EnergyMeter:
 
 
 def _rate(renewals: list[tuple[float, float]]) -> float | None:
-    """Mean watts from the first renewal to the last, or ``None`` for too few, or for a counter that went back."""
+    """Mean watts from the first update to the last, or ``None`` for too few, or for a counter that decreased."""
     if len(renewals) < FEWEST_RENEWALS:
         return None
     (start_s, first), (end_s, last) = renewals[0], renewals[-1]
@@ -108,7 +108,7 @@ def _rate(renewals: list[tuple[float, float]]) -> float | None:
 
 
 def energy_note(records: Iterable[Record]) -> str:
-    """A sentence that names the rungs where counter and integrated power disagree; empty if none do."""
+    """A sentence that names the rungs whose counter and integrated power disagree; empty if none do."""
     apart = {}
     for record in records:
         rows = [process.energy for process in record.conditions or [] if process.energy is not None]
@@ -123,4 +123,4 @@ def energy_note(records: Iterable[Record]) -> str:
     if not apart:
         return ""
     which = "; ".join(f"{rung} ({worst:+.1%})" for rung, worst in apart.items())
-    return f"Joules by the GPU's counter are off from its integrated power, so trust neither: {which}."
+    return f"The GPU's energy counter and its integrated power disagree, so do not trust either: {which}."

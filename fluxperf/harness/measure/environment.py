@@ -1,4 +1,4 @@
-"""Where a run happens: the machine, the libraries, the commit. Read, never changed."""
+"""The environment of a run: the machine, the libraries, the commit. Read, never changed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fluxperf.words import plural
 
 
 def machine(device: Mapping[str, str] | None = None) -> Machine:
-    """The machine as a record names it; the environment variable ``FLUXPERF_MACHINE`` gives it a name of its own.
+    """The machine as named in a record; the environment variable ``FLUXPERF_MACHINE`` gives it its own name.
 
     Args:
         device: GPU and libraries that were used (``gpu``, ``cuda``, ``cupy``, ``cudnn``); none for the host alone.
@@ -42,7 +42,7 @@ def machine(device: Mapping[str, str] | None = None) -> Machine:
 
 
 def this_process() -> str:
-    """A name that no other process has, not even one that this process was forked from or forks."""
+    """An identifier that no other process has, not even one forked from this process or its parent."""
     return _token(os.getpid())
 
 
@@ -52,7 +52,7 @@ def _token(number: int) -> str:
 
 
 def host_load() -> float | None:
-    """Programs that ran or waited for a core, on average over the last minute; ``None`` where the system says none."""
+    """Programs that ran or waited for a core, on average over the last minute; ``None`` if there is no such value."""
     try:
         return round(os.getloadavg()[0], 2)
     except OSError:
@@ -60,7 +60,7 @@ def host_load() -> float | None:
 
 
 def busy_note(records: Sequence[Record]) -> str:
-    """A sentence that says how busy the host was, empty if each rung had a core to itself as far as the load tells."""
+    """A sentence about a busy host; empty if the load shows that each rung had a core to itself."""
     busy = {
         record.rung: most
         for record in records
@@ -91,9 +91,9 @@ def installed(package: str) -> str | None:
 
 
 def driver() -> tuple[str, int] | None:
-    """NVIDIA driver version and the newest CUDA major that it supports, or ``None`` without a driver.
+    """NVIDIA driver version and the newest CUDA major version that it supports, or ``None`` without a driver.
 
-    NVML is asked, as a process that measures has it open anyway; without its module, `nvidia-smi`.
+    NVML is used, as a measuring process has it open anyway; without its module, `nvidia-smi`.
     """
     if (library := nvml()) is not None:
         with suppress(library.NVMLError):
@@ -114,10 +114,10 @@ def _told_by_nvidia_smi() -> tuple[str, int] | None:
 
 
 def commit(folder: Path) -> tuple[str | None, bool | None]:
-    """Commit of the checkout that holds a folder, and whether tracked files differ from it.
+    """Commit of the checkout that contains a folder, and whether tracked files differ from it.
 
-    The environment variable ``FLUXPERF_COMMIT`` names the commit where there is no checkout or one of something else
-    (in a container image, say); it is believed. Without either both are ``None``.
+    The environment variable ``FLUXPERF_COMMIT`` names the commit if there is no checkout or one of another project (as
+    in a container image). It is not verified. Without either both are ``None``.
     """
     if named := os.environ.get("FLUXPERF_COMMIT"):
         return named, False
@@ -138,7 +138,7 @@ def _printed(*command: str) -> str | None:
 
 
 def _os() -> str:
-    """System, kernel version and C library, without what a distributor adds to them."""
+    """System, kernel version and C library, without additions of a distributor."""
     return f"{platform.system()} {platform.release().partition('-')[0]}, {' '.join(platform.libc_ver())}"
 
 

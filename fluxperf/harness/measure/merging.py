@@ -1,7 +1,7 @@
-"""Merging: records of the same rung by several processes become one, with the samples of each process kept apart.
+"""Merging: records of the same rung by several processes become one, with separate samples of each process.
 
-What is exact must agree between the processes. Where it does not, nothing is merged: a count that depends on the
-process is a finding, and an average of it would hide that.
+Exact values must agree between the processes. If they do not, nothing is merged: a count that depends on the process is
+a finding, and an average would hide it.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from fluxperf.harness.records import BlockRow, Conditions, ErrorRow, OpRow, Reco
 
 _Row = TypeVar("_Row", OpRow, BlockRow)
 
-#: Fields that make two records the same measurement.
+#: Fields that are equal in records of the same measurement.
 _IDENTITY = (
     "schema", "fluxperf", "commit", "dirty", "machine", "workload", "implementation", "rung", "ran_as", "phase_table",
     "policy", "settings",
 )  # fmt: skip
 
-#: Fields that are counted exactly.
+#: Fields with exact counts.
 _COUNTED = ("totals", "setup_totals", "counts", "witness", "blocks", "ledger", "ops")
 
-#: Share of the peak of a GPU's memory by which processes may differ; the largest is kept.
+#: Share of a GPU's peak memory by which processes may differ; the largest is kept.
 _POOL = 0.01
 
-#: At most so many rows that differ are named.
+#: Maximum number of differing rows that are named.
 _MOST_ROWS = 12
 
 
 class Merged(NamedTuple):
-    """Outcome of merging one rung: its record, or ``None`` and the rows that differ; notes about what may differ."""
+    """Result of merging one rung: its record, or ``None`` and the rows that differ; notes about allowed differences."""
 
     record: Record | None
     differences: list[str]
@@ -42,12 +42,12 @@ class Merged(NamedTuple):
 
 
 def merge(records: Sequence[Record]) -> Merged:
-    """One record of several processes' records of the same rung; samples, sampling and conditions by process.
+    """One record from several processes' records of the same rung; samples, sampling and conditions by process.
 
-    Counts are those of every process. The error is the largest one, times of ops and blocks are medians over the
-    processes, and ``created_utc`` is the first. Algorithms that a library chose differently are all kept; the kernels
-    counted from outside and the peak of memory, which follow from them, are then the largest. Peaks of a GPU's memory
-    may differ by a percent anyway.
+    Counts are equal in every process. The error is the largest one, times of ops and blocks are medians over the
+    processes, and ``created_utc`` is the first. Different algorithm choices of a library are all kept; the kernels
+    counted by a witness and the peak of memory, which depend on them, are then the largest. Peaks of a GPU's memory may
+    differ by a percent in any case.
 
     Args:
         records: one of each process, in the order of the processes, at least one.
@@ -84,7 +84,7 @@ def merge(records: Sequence[Record]) -> Merged:
 
 
 def _samples(processes: Sequence[Mapping[str, Processes]], none: Processes) -> dict[str, Processes]:
-    """Samples of all processes by metric; ``none`` stands for those of one that lacks a metric."""
+    """Samples of all processes by metric; ``none`` replaces those of a process that lacks a metric."""
     return {
         metric: [samples for process in processes for samples in process.get(metric, none)]
         for metric in dict.fromkeys(metric for process in processes for metric in process)
@@ -92,7 +92,7 @@ def _samples(processes: Sequence[Mapping[str, Processes]], none: Processes) -> d
 
 
 def _unequal(records: Sequence[Record]) -> Iterator[tuple[str, list[Any]]]:
-    """Rows that are not the same in all records: the row's name, and its value in each."""
+    """Rows that differ between records: the row's name, and its value in each."""
     for field in (*_IDENTITY, *_COUNTED):
         flat = [dict(_rows(field, msgspec.to_builtins(getattr(record, field)))) for record in records]
         for row in dict.fromkeys(row for rows in flat for row in rows):
@@ -102,7 +102,7 @@ def _unequal(records: Sequence[Record]) -> Iterator[tuple[str, list[Any]]]:
 
 
 def _rows(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """A field as rows of plain values; what is timed is left out, and a list's rows are called by what they are of."""
+    """A field as rows of plain values without times; the rows of a list are named by their identifying fields."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _rows(f"{name}.{key}", inner)
@@ -120,21 +120,21 @@ def _rows(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-#: What rows of blocks, ledgers and ops are called by.
+#: Identifying fields of rows of blocks, ledgers and ops.
 _TITLES = ("section", "index", "within", "op", "label", "direction")
 
 
 def _is_of_the_pool(row: str, values: Sequence[Any], first: Record) -> bool:
-    # A GPU's memory pool hands out pieces of what it has, of which another process has others: 512 bytes of 24.5 GB
-    # were seen on an H100 (`captured` at aba60e1), 0.3 % on an H200.
+    # A GPU's memory pool hands out pieces of what it has, and differs between processes: 512 bytes of 24.5 GB were seen
+    # on an H100 (`captured` at aba60e1), 0.3 % on an H200.
     if first.ran_as != "kernel" or row != "totals.peak_bytes" or not all(isinstance(one, int) for one in values):
         return False
     return bool(max(values) - min(values) <= _POOL * max(values))
 
 
 def _follows_from_a_choice(row: str, first: Record) -> bool:
-    # A library that chooses another algorithm in another process launches other kernels and needs another workspace.
-    # A peer's totals are counted from outside, as a witness counts.
+    # A library that chooses another algorithm in another process launches other kernels and needs another workspace. A
+    # peer's totals are counted by the witness.
     field, _, key = row.partition(".")
     if first.ran_as == "peer" and field == "totals":
         field = "witness"
@@ -142,7 +142,7 @@ def _follows_from_a_choice(row: str, first: Record) -> bool:
 
 
 def _choices(records: Sequence[Record]) -> dict[str, str]:
-    """Choices of the first process; where another chose otherwise, those of all."""
+    """Choices of the first process; if another process chose differently, those of all."""
     joined = {}
     for what in dict.fromkeys(what for record in records for what in record.choices):
         said = [record.choices.get(what, "none") for record in records]
@@ -151,12 +151,12 @@ def _choices(records: Sequence[Record]) -> dict[str, str]:
 
 
 def _tried(records: Sequence[Record]) -> list[TriedRow]:
-    """Trials, with the choice of the first process that made each; `_choices` names those of others."""
+    """Trials, with the choice of the first process that made each. `_choices` has those of the others."""
     return list({row.what: row for record in reversed(records) for row in record.tried}.values())
 
 
 def _largest(totals: Sequence[Totals]) -> Totals:
-    """Totals with the largest of what follows from choices, launches and peak; all else is the same in all of them."""
+    """Totals with the largest value of fields that depend on choices, launches and peak; all others are equal."""
     largest = {
         metric.key: max((value for one in totals if (value := getattr(one, metric.key)) is not None), default=None)
         for metric in METRICS
@@ -166,7 +166,7 @@ def _largest(totals: Sequence[Totals]) -> Totals:
 
 
 def _timed(processes: Sequence[Sequence[_Row]]) -> list[_Row]:
-    """Rows of ops or blocks, with the median of the processes' times where they have some."""
+    """Rows of ops or blocks, with the median of the processes' times if they have some."""
     merged = []
     for rows in zip(*processes, strict=True):
         times = [row.time_s for row in rows if row.time_s is not None]

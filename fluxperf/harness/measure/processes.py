@@ -1,8 +1,8 @@
-"""Processes: the same run again in fresh processes, one after another, because the process is the unit of analysis.
+"""Processes: repeats a run in new processes, one after another, because the process is the unit of analysis.
 
-Where code and data lie in memory, which algorithms libraries choose and how clocks stand differ from process to process
-and stay within one, so samples of a single process cannot say how far a number would move if it were measured again
-(Kalibera and Jones, "Rigorous benchmarking in reasonable time", ISMM 2013).
+Memory addresses of code and data, algorithm choices of libraries and clocks differ between processes and are constant
+within one. So samples of a single process cannot show how much a number would change in another measurement (Kalibera
+and Jones, "Rigorous benchmarking in reasonable time", ISMM 2013).
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from fluxperf.harness.records import Record, read_records
 from fluxperf.lifeline import led, undisturbed
 from fluxperf.words import plural
 
-#: Seconds between two looks at what a process has written.
+#: Seconds between two checks of the output of a process.
 _POLL_S = 0.1
 
-#: Seconds that a process gets to end after it was asked to.
+#: Seconds that a process has to end after it was asked to.
 _GRACE_S = 10.0
 
-#: Lines of a failed process's messages that are repeated.
+#: Lines of a failed process's messages that are shown.
 _MOST_LINES = 12
 
 
 class Replicas(NamedTuple):
     """Results of the processes: records by process, in order, and the messages of the first one.
 
-    ``failure`` says which process failed and how, with the end of its messages; it is empty if none did. ``stopped`` is
-    what ended them before, such as Ctrl-C.
+    ``failure`` says which process failed and how, with its last messages; empty if none did. ``stopped`` is the
+    exception that ended them early, such as Ctrl-C.
     """
 
     records: list[list[Record]]
@@ -47,13 +47,13 @@ class Replicas(NamedTuple):
 
 
 def folder_for(output: Path | None) -> Path:
-    """A new folder for the processes' own records: beside the output, so that a killed run leaves them there.
+    """A new folder for the processes' own records, beside the output, so that they remain after a killed run.
 
     Args:
-        output: file that the merged records go to; without one the folder is a temporary one.
+        output: file of the merged records; without one the folder is a temporary one.
 
     Raises:
-        RecordError: it cannot be made.
+        RecordError: it cannot be created.
     """
     try:
         if output is None:
@@ -70,13 +70,14 @@ def folder_for(output: Path | None) -> Path:
 def replicate(
     command: Sequence[str], processes: int, folder: Path, on_progress: Callable[[int, int], None] = lambda *_: None
 ) -> Replicas:
-    """Runs a command in fresh processes, one after another, until all are done, one fails, or Ctrl-C comes.
+    """Runs a command in new processes, one after another, until all are finished, one fails, or Ctrl-C is pressed.
 
     Args:
-        command: what to run; ``-o FILE`` is added, to which it appends records.
-        processes: how many.
-        folder: where those files go, ``process-1.jsonl`` and so on.
-        on_progress: called now and then with the number of the process, from 1, and the records that it has written.
+        command: the command; ``-o FILE`` is added, to which it appends records.
+        processes: number of processes.
+        folder: folder of these files, ``process-1.jsonl`` and so on.
+        on_progress: called periodically with the number of the process, from 1, and the number of records it has
+            written.
     """
     records: list[list[Record]] = []
     notes = ""
@@ -99,27 +100,27 @@ def replicate(
 
 
 def run_once(command: Sequence[str], output: Path, root: Path) -> tuple[str, str]:
-    """Runs a command in one fresh process; it ends with this one.
+    """Runs a command in one new process, which ends together with this one.
 
     Args:
-        command: what to run.
-        output: file that it writes, beside which it may keep compiled modules.
-        root: folder that it finds modules in besides those of this process.
+        command: the command.
+        output: file that it writes, beside which it may store compiled modules.
+        root: additional folder for its modules.
 
     Returns:
-        How it failed, or nothing; and the end of its messages.
+        How it failed, or nothing; and its last messages.
     """
     return _run(command, output, lambda count: None, str(root))
 
 
 def _run(command: Sequence[str], output: Path, on_count: Callable[[int], None], *roots: str) -> tuple[str, str]:
-    """How a process failed, or nothing; and the end of its messages."""
+    """How a process failed, or nothing; and its last messages."""
     with tempfile.TemporaryFile() as messages:
         process = None
         environment = {**_environment(*roots), **compiled_in(output.parent), **led()}
         nothing = subprocess.DEVNULL
         try:
-            with undisturbed():  # a signal while it starts would leave it without one who ends it
+            with undisturbed():  # a signal during the start would leave the process without an owner
                 process = subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=messages, env=environment)
             failure = _failure(_watched(process, output, on_count))
         finally:
@@ -131,7 +132,7 @@ def _run(command: Sequence[str], output: Path, on_count: Callable[[int], None], 
 
 
 def _watched(process: subprocess.Popen[bytes], output: Path, on_count: Callable[[int], None]) -> int:
-    """Exit code of a process, negative for a signal; its records are counted meanwhile."""
+    """Exit code of a process, negative for a signal. Meanwhile its records are counted."""
     while True:
         try:
             return process.wait(_POLL_S)
@@ -140,22 +141,22 @@ def _watched(process: subprocess.Popen[bytes], output: Path, on_count: Callable[
 
 
 def _failure(code: int) -> str:
-    """How a process ended, or nothing for a success."""
+    """How a process ended, or nothing if it succeeded."""
     if code == 0:
         return ""
     return f"ended with exit code {code}" if code > 0 else f"was ended by {signal.Signals(-code).name}"
 
 
 def _environment(*roots: str) -> dict[str, str]:
-    """This process's environment, and its module search path, so that both run the same code."""
+    """This process's environment and module search path, so that both run the same code."""
     path = os.pathsep.join(os.path.abspath(entry) for entry in (*sys.path, *roots))
     return {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
 
 
 def compiled_in(folder: Path) -> dict[str, str]:
-    """Environment in which processes share compiled modules in a folder, where Python writes none beside the sources.
+    """Environment in which processes share compiled modules in a folder, if Python writes none beside the sources.
 
-    Container images often tell it so: every process would compile all that it imports, which takes a second.
+    Container images often disable writing them: then every process would compile all its imports, which takes a second.
     """
     if not sys.dont_write_bytecode:
         return {}
@@ -163,7 +164,7 @@ def compiled_in(folder: Path) -> dict[str, str]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends a process that still runs, and kills it if it does not; records that it has written are on the disk."""
+    """Ends a process that still runs, and kills it if it does not end. Its written records are on the disk."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -174,7 +175,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _finished(path: Path) -> tuple[list[Record], str]:
-    """Records that a process has written, and what is wrong with them, such as that there is none."""
+    """Records that a process has written, and their problem, such as that there are none."""
     try:
         file = read_records(path)
     except RecordError:
@@ -187,16 +188,16 @@ def _lines(path: Path) -> int:
 
 
 def merge_all(replicas: Replicas, processes: int) -> tuple[list[Record], list[str], list[str]]:
-    """Merged records of every rung, and sentences about what differed.
+    """Merged records of every rung, and sentences about differences.
 
-    Each rung has the processes that finished it, which may be fewer than were asked for.
+    Each rung has the processes that finished it, which may be fewer than requested.
 
     Args:
-        replicas: what the processes wrote.
-        processes: how many were asked for.
+        replicas: results of the processes.
+        processes: number of requested processes.
 
     Returns:
-        The merged records, a problem for each rung that was not merged, and notes about counts that may differ.
+        The merged records, a problem for each rung that was not merged, and notes about allowed differences of counts.
     """
     merged: list[Record] = []
     problems: list[str] = []
@@ -213,7 +214,7 @@ def merge_all(replicas: Replicas, processes: int) -> tuple[list[Record], list[st
             continue
         rung = group[0].rung
         notes += [
-            f"rung {rung}: {note} (a library or the memory pool chose otherwise in another process)"
+            f"rung {rung}: {note} (a library or the memory pool made another choice in another process)"
             for note in outcome.notes
         ]
         if len(group) < processes:

@@ -1,12 +1,12 @@
-"""Sampling: runs something again and again on a clock that knows when the work is really done.
+"""Sampling: runs something repeatedly, on a clock that measures when asynchronous work is finished.
 
 Three kinds of measurement, which are never compared with each other:
 
-    generation  the device is idle before each sample; nothing is flushed, as a generation moves more than a cache holds
-    cold        the device is idle before each sample, its L2 cache is flushed, and the launch gap is hidden
-    batch       a number of calls back to back between two marks, queued behind an operation that hides the first gap
+generation  the device is idle before each sample; nothing is flushed, as a generation moves more than a cache holds
+cold        the device is idle before each sample, its L2 cache is flushed, and the launch gap is hidden
+batch       a number of calls back to back between two marks, queued behind an operation that hides the first gap
 
-Every sample is kept, those of warm-ups too. Several variants take turns, A B B A, so that drift falls on all alike.
+Every sample is kept, including warm-ups. Several variants take turns, A B B A, so that drift affects all equally.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from fluxperf.harness.records import SamplingRow
 Run = Callable[[Callable[[int], None]], Any]
 Now = Callable[[], float]
 
-#: Seconds that the device is kept busy before the first cold or batch sample; later ones follow from the sample before.
+#: Seconds that the device is kept busy before the first cold or batch sample; later ones depend on the sample before.
 _BUSY_S = 1e-3
 
-#: Seconds that it is kept busy at most: work that takes the host longer to give cannot be hidden.
+#: Maximum seconds that it is kept busy: work whose submission takes the host longer cannot be hidden.
 _MOST_BUSY_S = 0.5
 
 
 class Clock(Protocol):
-    """A device's clock. Stamps are points in the device's own time: asynchronous work is timed where it runs."""
+    """A device's clock. Stamps are times on the device, so asynchronous work is timed where it runs."""
 
     def stamp(self) -> Any:
-        """A point in time, and in the device's cycles if it counts any."""
+        """A point in time, also in the device's cycles if it counts them."""
 
     def elapsed(self, start: Any, end: Any) -> tuple[float, float | None, float | None]:
-        """Seconds between two stamps; cycles and their mean clock in hertz, where the device counts them."""
+        """Seconds between two stamps; cycles and their mean clock in hertz, if the device counts them."""
 
     def synchronize(self) -> None:
         """Waits for all work."""
 
 
 class FlushingClock(Clock, Protocol):
-    """A clock of a device whose caches can be flushed, for cold and batch measurements. Marks are of seconds only."""
+    """A clock of a device whose caches can be flushed, for cold and batch measurements. Marks have seconds only."""
 
     def mark(self) -> Any:
         """A point in time."""
@@ -56,17 +56,17 @@ class FlushingClock(Clock, Protocol):
         """Seconds between two marks."""
 
     def flush(self, busy_s: float = 0.0) -> None:
-        """Gives the device writes that leave nothing else in its caches, and that last ``busy_s`` at least.
+        """Submits writes that leave nothing else in the device's caches, and that last at least ``busy_s``.
 
-        Where work is asynchronous it returns at once, and what is given to the device next queues up behind.
+        On an asynchronous device it returns at once, and work submitted next is queued behind the writes.
         """
 
 
 class Variant(NamedTuple):
     """A generation to time, and the clock to time it with.
 
-    ``run`` calls its argument with the index of each step once that has been given to the device. It may make several
-    ``generations``, one right behind the other; a sample is then the mean of those.
+    ``run`` calls its argument with the index of each step once that step is submitted. It may make several
+    ``generations`` back to back; a sample is then their mean.
     """
 
     clock: Clock
@@ -75,7 +75,7 @@ class Variant(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """Readings of every generation, and of every step in it; warm-ups kept apart; what the last run returned."""
+    """Readings of every generation and of every step in it; separate warm-ups; the result of the last run."""
 
     whole: list[Reading]
     steps: list[Reading]
@@ -108,9 +108,9 @@ class Series(NamedTuple):
     Args:
         kind: ``"cold"`` or ``"batch"``.
         times_s: seconds of one call, by sample; in a batch the mean over its calls.
-        warmup_s: the same of the warm-up.
-        exposed: samples, without warm-ups, that may hold launch gaps: giving the calls took the host longer than the
-            device was busy before them. All of them on a device that works while it is called.
+        warmup_s: the same for the warm-up.
+        exposed: number of samples, without warm-ups, that may include launch gaps: submitting the calls took the host
+            longer than the device was busy before them. All samples on a synchronous device.
         outcome: how sampling ended.
     """
 
@@ -122,7 +122,7 @@ class Series(NamedTuple):
 
 
 class _Taken(NamedTuple):
-    """One sample, and what else the kind of measurement keeps of it."""
+    """One sample, and further data that the kind of measurement keeps."""
 
     reading: Reading
     steps: Sequence[Reading] = ()
@@ -152,12 +152,12 @@ def interleave(
     """Times generations of several variants in turns.
 
     Args:
-        variants: what to time.
-        sampling: of each; where devices count cycles its warm-up is the least number.
+        variants: generations to time.
+        sampling: of each; if devices count cycles, its warm-up is the minimum number.
         on_sample: called after each turn of all variants, for a progress bar.
-        now: seconds of the host's clock, which bounds are kept by.
+        now: seconds of the host's clock, for time limits.
         sleep: waits on the host.
-        window: entered when the warm-up is over, and left behind the last sample.
+        window: entered after the warm-up, and left after the last sample.
     """
     last: list[Any] = [None] * len(variants)
 
@@ -189,11 +189,11 @@ def interleave(
 def batch(calls: Sequence[Call], launches: int, sampling: Sampling, now: Now = time.perf_counter) -> list[Series]:
     """Times calls of several variants in turns, many back to back between two marks; a single one is a cold call.
 
-    Each comes behind a flush of the caches that keeps the device busy until it was given. A call that should not find
-    its operands in a cache rotates among several sets of them by itself.
+    Each batch comes after a flush of the caches that keeps the device busy until the batch is submitted. A call that
+    should not find its operands in a cache rotates among several sets of them itself.
 
     Args:
-        calls: what to time.
+        calls: calls to time.
         launches: calls between two marks; 1 for cold calls, each on an idle device with flushed caches.
         sampling: of each, a batch at a time, without a rest.
         now: seconds of the host's clock.
@@ -202,7 +202,7 @@ def batch(calls: Sequence[Call], launches: int, sampling: Sampling, now: Now = t
         ArgumentError: no launches, or a rest.
     """
     if launches < 1:
-        raise ArgumentError(f"batch: expected at least 1 launch between two marks, got {launches}.")
+        raise ArgumentError(f"batch: expected at least 1 launch between two marks, got {launches}. Pass 1 or more.")
     if sampling.rest_s:
         raise ArgumentError(f"batch: expected no rest before a sample, got {sampling.rest_s} s. Leave it out.")
     takers = [_Hidden(call, launches, now) for call in calls]
@@ -220,7 +220,7 @@ def batch(calls: Sequence[Call], launches: int, sampling: Sampling, now: Now = t
 
 
 class _Hidden:
-    """Takes samples of calls that queue up behind a flush, which lasts twice what the last sample took to be given."""
+    """Takes samples of calls queued behind a flush, which lasts twice the submission time of the last sample."""
 
     def __init__(self, call: Call, launches: int, now: Now) -> None:
         self._call, self._launches, self._now = call, launches, now
@@ -239,7 +239,7 @@ class _Hidden:
         end = clock.mark()
         given = self._now()
         clock.synchronize()
-        # The device begins with the flush after ``begun`` at the earliest: it is still busy when the last call comes.
+        # The device starts the flush at ``begun`` at the earliest, so it is still busy when the last call is submitted.
         hidden = given - begun <= clock.elapsed_s(before, start)
         self._busy_s = min(max(_BUSY_S, 2 * (given - flushed)), _MOST_BUSY_S)
         return _Taken(Reading(clock.elapsed_s(start, end) / self._launches), hidden=hidden)
@@ -252,7 +252,7 @@ def _in_turns(
     now: Now,
     window: AbstractContextManager[None],
 ) -> list[_Course]:
-    """Samples of several variants, one of each per turn, the order reversed in every second turn."""
+    """Samples of several variants, one of each per turn, in reversed order in every second turn."""
     repeat, warmup, until, _ = sampling
     if repeat < 1 or warmup < 0 or not takers:
         raise ArgumentError(
@@ -275,7 +275,7 @@ def _in_turns(
     while not stopping.warm(_readings(warmups), warmup, until, now() - start):
         turn(warmups)
     if until is not None and len(warmups[0]) == 1 and now() - start >= until.most_s:
-        # One turn took all the time there is for samples: it is the sample, and there was no warm-up.
+        # one turn took all the time for samples: it is the sample, and there is no warm-up
         warmups, kept = kept, warmups
     else:
         start = now()
@@ -297,7 +297,7 @@ def _readings(series: Sequence[Sequence[_Taken]]) -> list[list[Reading]]:
 
 
 def _run(variant: Variant) -> tuple[Reading, list[Reading], Any]:
-    """One sample on an idle device, all generations of it; their steps; and the result."""
+    """One sample on an idle device, with all its generations; their steps; and the result."""
     clock = variant.clock
     clock.synchronize()
     stamps: list[Any] = [clock.stamp()]

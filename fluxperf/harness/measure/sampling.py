@@ -1,4 +1,4 @@
-"""Settings of a measurement: how many samples, and when."""
+"""Settings of a measurement: number and conditions of samples."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from fluxperf.harness.measure.stopping import Until
 
 
 class Sampling(NamedTuple):
-    """How something is timed again and again.
+    """How something is timed repeatedly.
 
     Args:
-        repeat: samples to keep, at least 1; with ``until`` the least number.
-        warmup: runs before them; with ``until`` the least number.
-        until: go on until the warm-up has settled and the median is known this well, or a bound is reached.
-        rest_s: idle seconds before each sample. A card that works without a pause lowers its clock at its limit of
-            power; one image after a pause is another measurement, and both are of use.
+        repeat: samples to keep, at least 1; with ``until`` the minimum number.
+        warmup: runs before them; with ``until`` the minimum number.
+        until: continue until the warm-up has settled and the median is known this precisely, or a limit is reached.
+        rest_s: idle seconds before each sample. A GPU that works without a pause lowers its clock at its power limit.
+            One image after a pause is another measurement, and both are useful.
     """
 
     repeat: int
@@ -25,7 +25,7 @@ class Sampling(NamedTuple):
 
     @property
     def turns(self) -> int | None:
-        """Runs in all; ``None`` where the samples decide."""
+        """Total number of runs; ``None`` if it depends on the samples."""
         return None if self.until else self.warmup + self.repeat
 
     @property

@@ -1,11 +1,11 @@
-"""When sampling stops: after a warm-up that has settled, at a median that is known well enough, or at a bound.
+"""When sampling stops: after a settled warm-up, at a sufficiently precise median, or at a limit.
 
-Both rules look at samples of one process. They say how many samples that process should take, and nothing about other
-processes; what is reported of a median comes from several of those.
+Both rules use samples of one process. They determine how many samples that process takes, and say nothing about other
+processes. A reported median is computed from several processes.
 
-A warm-up has settled by its seconds, or, where the device counts cycles, by cycles and clock: `steady`. A GPU at its
-limit of power changes its clock by several percent from sample to sample for as long as it works, so seconds alone
-either never settle or settle by chance.
+A warm-up has settled by its seconds, or, if the device counts cycles, by cycles and clock: `steady`. A GPU at its power
+limit changes its clock by several percent from sample to sample as long as it works, so seconds alone either never
+settle or settle by chance.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import NamedTuple
 from fluxperf.harness.records import SamplingRow, Stopped
 from fluxperf.harness.stats import median_interval
 
-#: Samples of a warm-up that must agree before it has settled; twice as many are searched for a trend.
+#: Number of warm-up samples that must agree; twice as many are tested for a trend.
 WINDOW = 5
 
 #: Relative range within which the newest ``WINDOW`` samples agree. Georges, Buytaert and Eeckhout ("Statistically
@@ -27,26 +27,27 @@ WINDOW = 5
 #: iterations by 0.01 or 0.02; a range is at least as strict.
 SPREAD = 0.02
 
-#: Seconds of samples, and samples, that a half of a warm-up's end must have before cycles and clock are judged.
+#: Minimum seconds of samples, and number of samples, in each half of a warm-up's end before cycles and clock are
+#: judged.
 STEADY_S, STEADY_SAMPLES = 1.0, 3
 
-#: Relative change of the median clock, and of the median cycles, from one half to the other that still is steady.
+#: Maximum relative change of the median clock, and of the median cycles, from one half to the other in a steady state.
 STEADY_CLOCK, STEADY_CYCLES = 0.015, 0.002
 
-#: Seconds that a warm-up without other bounds takes at most until it is steady.
+#: Maximum seconds of a warm-up without other limits until it is steady.
 STEADY_MOST_S = 10.0
 
 #: Two-sided 5 % point of the normal distribution, for the trend.
 _TREND = 1.96
 
-#: Confidence of the interval that sampling stops at.
+#: Confidence level of the interval at which sampling stops.
 CONFIDENCE = 0.95
 
 
 class Reading(NamedTuple):
     """One sample on a device's clock.
 
-    ``cycles`` of a multiprocessor and their rate ``clock_hz`` are ``None`` where the device counts none.
+    ``cycles`` of a multiprocessor and their rate ``clock_hz`` are ``None`` if the device counts none.
     """
 
     seconds: float
@@ -55,14 +56,14 @@ class Reading(NamedTuple):
 
 
 class Until(NamedTuple):
-    """How long to sample where the number of samples is not fixed beforehand.
+    """How long to sample if the number of samples is not fixed.
 
     Args:
         half_width: stop when half the median's interval, over the median, is at most this; 0 is never reached.
-        most: samples of each variant at most.
-        most_s: seconds of sampling at most, all variants together. A turn that has begun is finished.
-        warmup_most: warm-up runs of each variant at most.
-        warmup_s: seconds of warm-up at most, all variants together.
+        most: maximum samples of each variant.
+        most_s: maximum seconds of sampling, all variants together. A started turn is finished.
+        warmup_most: maximum warm-up runs of each variant.
+        warmup_s: maximum seconds of warm-up, all variants together.
     """
 
     half_width: float = 0.01
@@ -96,17 +97,17 @@ def settled(samples_s: Sequence[float]) -> bool:
 
 
 def steady(readings: Sequence[Reading]) -> bool | None:
-    """Whether a GPU is in its steady state: its clock no longer falls, and cycles stay the same.
+    """Whether a GPU is in its steady state: its clock no longer falls, and cycles are constant.
 
-    The newest samples that last `STEADY_S` together are compared with as many seconds of samples before them: medians
-    of clock and cycles may differ by `STEADY_CLOCK` and `STEADY_CYCLES`. A card reaches its limit of power, and the
-    clock that it can hold there, within seconds, so it is seconds that count and not samples.
+    The newest samples that last `STEADY_S` in total are compared with the same seconds of samples before them: medians
+    of clock and cycles may differ by `STEADY_CLOCK` and `STEADY_CYCLES`. A GPU reaches its power limit, and the clock
+    that it can sustain there, within seconds. So seconds count, not samples.
 
     Args:
         readings: all warm-up samples so far, in order.
 
     Returns:
-        ``None`` where there are no cycles, or too few samples to tell.
+        ``None`` if there are no cycles, or too few samples.
     """
     later, before = _newest(readings)
     earlier, _ = _newest(before)
@@ -120,12 +121,12 @@ def steady(readings: Sequence[Reading]) -> bool | None:
 
 
 def _middle(readings: Sequence[Reading], field: str) -> float:
-    """Median of a field, 0 where a reading lacks it."""
+    """Median of a field, 0 if a reading lacks it."""
     return median([getattr(reading, field) or 0.0 for reading in readings])
 
 
 def _newest(readings: Sequence[Reading]) -> tuple[Sequence[Reading], Sequence[Reading]]:
-    """The newest samples that last long enough together, and those before them; none of the former if none do."""
+    """The newest samples of sufficient total duration, and those before them; both empty if there are too few."""
     passed_s = 0.0
     for number, reading in enumerate(reversed(readings), start=1):
         passed_s += reading.seconds
@@ -135,7 +136,7 @@ def _newest(readings: Sequence[Reading]) -> tuple[Sequence[Reading], Sequence[Re
 
 
 def _told(readings: Sequence[Reading]) -> bool | None:
-    """Whether a warm-up has settled, by the rule that fits the device; ``None`` for too few samples to tell."""
+    """Whether a warm-up has settled, by the rule for the device; ``None`` for too few samples."""
     if readings and all(reading.cycles is not None for reading in readings):
         return steady(readings)
     return settled([reading.seconds for reading in readings]) if len(readings) >= WINDOW else None
@@ -144,8 +145,8 @@ def _told(readings: Sequence[Reading]) -> bool | None:
 def half_width(samples_s: Sequence[float]) -> float | None:
     """Half of the median's interval over the median, or ``None`` for too few samples.
 
-    The interval is `stats.median_interval`, which takes six samples at least. Looked at after every sample it covers
-    less than that: it decides when to stop, and is no interval to report.
+    The interval is `stats.median_interval`, which needs at least six samples. Tested after every sample, its coverage
+    is lower than its level: it determines when to stop, and is not a reported interval.
 
     Args:
         samples_s: positive, in any order, in seconds.
@@ -159,9 +160,9 @@ def warm(series: Sequence[Sequence[Reading]], least: int, until: Until | None, p
 
     Args:
         series: warm-up samples so far, by variant.
-        least: runs of each. Without ``until`` exactly so many, but where all devices count cycles: there the warm-up
-            goes on until all are `steady`, for `STEADY_MOST_S`; not if no run was asked for.
-        until: bounds, or ``None``.
+        least: runs of each. Without ``until`` exactly this number, unless all devices count cycles: then the warm-up
+            continues until all are `steady`, for at most `STEADY_MOST_S`; not if no run was requested.
+        until: limits, or ``None``.
         passed_s: seconds of warm-up so far.
     """
     count = min(map(len, series))
@@ -176,17 +177,17 @@ def warm(series: Sequence[Sequence[Reading]], least: int, until: Until | None, p
 def stopped(series: Sequence[Sequence[float]], least: int, until: Until | None, passed_s: float) -> Stopped | None:
     """Why sampling of several variants is over, or ``None`` while it is not.
 
-    All variants go on until the last of them is known well enough, so that their turns stay interleaved.
+    All variants continue until the last of them is precise enough, so that their turns stay interleaved.
 
     Args:
         series: samples so far, by variant.
-        least: samples of each; exactly so many without ``until``.
-        until: precision and bounds, or ``None``.
+        least: samples of each; exactly this number without ``until``.
+        until: precision and limits, or ``None``.
         passed_s: seconds of sampling so far.
     """
     count = min(map(len, series))
     if count < least:
-        # A bound in time holds here too: each variant has at least one sample by then.
+        # a time limit applies here too: each variant has at least one sample by then
         return "time" if until and count and passed_s >= until.most_s else None
     if until is None:
         return "count"
@@ -199,7 +200,7 @@ def stopped(series: Sequence[Sequence[float]], least: int, until: Until | None, 
 
 
 def outcome(why: Stopped, warmup: Sequence[Reading], times_s: Sequence[float]) -> SamplingRow:
-    """How sampling of one variant ended, as a record has it.
+    """How sampling of one variant ended, in the form of a record.
 
     Args:
         why: why it took no more samples.

@@ -1,1 +1,1 @@
-"""Parts of every page: tables and figures as plain data, the templates that draw them, style and script."""
+"""Parts of every page: tables and figures as plain data, templates, style sheet and script."""

@@ -1,4 +1,4 @@
-"""Links from a page to the evidence that it was made of."""
+"""Links from a page to its evidence."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from urllib.parse import quote
 
 from fluxperf.harness.places import is_url
 
-#: URLs that a browser follows. Others (buckets, archives, chains of fsspec) are said in words.
+#: URL schemes that a browser opens. Others (buckets, archives, chains of fsspec) are shown as text.
 _FOLLOWED = ("https://", "http://")
 
-#: Characters that stay as they are in a URL that is one already.
+#: Characters that stay unchanged in an existing URL.
 _OF_URLS = "%/:?#[]@!$&()*+,;=~"
 
 
 def link_to(file: str, home: Path | None) -> str:
-    """Where a link leads that stands in a page: to a file's place as seen from the page's folder, or to its URL.
+    """The link from a page to a file, relative to the page's folder, or to its URL.
 
-    Whatever the file is called, what comes out is ASCII, leads to a place below no other scheme than that of the page
-    or HTTP, and ends no attribute.
+    For any file name the result is ASCII, uses no other scheme than that of the page or HTTP, and cannot end an
+    attribute.
 
     Args:
         file: path of a file, or its URL; "" for none.
-        home: the page's folder; ``None`` for a page that has no place.
+        home: the page's folder; ``None`` for a page without one.
 
     Returns:
-        The link; "" where there is none: without a place, to what is not there, and to what no browser opens.
+        The link; "" if there is no folder, no file, or no URL that a browser opens.
     """
     if is_url(file):
         return quote(file, safe=_OF_URLS) if file.lower().startswith(_FOLLOWED) else ""
     if not file or home is None or "\0" in file or not os.path.isfile(file):
         return ""
     path = os.path.relpath(os.path.abspath(file), os.path.abspath(home))
-    # The dot keeps a name with a colon from being a scheme, one with two slashes from being a host.
+    # The dot keeps a name with a colon from being read as a scheme, and one with two slashes as a host.
     return f"./{quote(os.fsencode(path), safe='/')}"

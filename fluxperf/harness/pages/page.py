@@ -1,4 +1,4 @@
-"""A whole page: sections of blocks, drawn by one template into one HTML file that asks the network for nothing."""
+"""A whole page: sections of blocks, drawn by one template into one HTML file that needs no network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fluxperf.harness.pages.templates import asset, environment, script_hash
 
 
 class Part(NamedTuple):
-    """A section: the id of its element, its title, what it shows, its words, and the commands that make it again."""
+    """A section: id of its element, title, content, terms, and commands that reproduce it."""
 
     anchor: str
     title: str
@@ -22,10 +22,10 @@ class Part(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Sections, the first of which is the summary, under a heading.
+    """Sections under a heading; the first one is the summary.
 
-    ``views`` are what the switch of the page offers, ``terms`` are its words with their meanings; ``styles`` and
-    ``scripts`` are files of packages that come after the style sheet and the script of all pages.
+    ``views`` are the choices of the page's switch, ``terms`` are its terms with their meanings. ``styles`` and
+    ``scripts`` are files of packages that are added after the style sheet and the script of all pages.
     """
 
     title: str
@@ -38,9 +38,9 @@ class Page(NamedTuple):
     scripts: str = ""
 
     def html(self) -> str:
-        """The page. The same parts give the same text, to the byte."""
+        """The page. The same parts give the same text, byte for byte."""
         script = asset("page.js") + self.scripts
-        # Safe as markup: both are made of files of this program.
+        # safe as markup: both consist of files of this program
         files = {"style": Markup(asset("style.css") + self.styles), "script": Markup(script)}
         template = environment("fluxperf.harness.pages").get_template("page.html.j2")
         return template.render(**self._asdict(), **files, script_hash=script_hash(script))

@@ -1,6 +1,6 @@
 """Parts of sections, as plain data in reading order; the macro `draw` draws each of them.
 
-A `Panel` is a titled part of a section: where its numbers come from, tables, figures and notes.
+A `Panel` is a titled part of a section: origin of the numbers, tables, figures and notes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fluxperf.harness.pages.tables import Table, Tree
 
 
 class Text(NamedTuple):
-    """A paragraph. ``kind`` is its style (``source``, ``banner``, ..); ``tag`` and ``bold`` stand before it."""
+    """A paragraph. ``kind`` is its style (``source``, ``banner``, ..); ``tag`` and ``bold`` come before it."""
 
     text: str
     kind: str = ""
@@ -30,7 +30,7 @@ class Heading(NamedTuple):
 
 
 class Notes(NamedTuple):
-    """Sentences as a list, of which some may be ``warnings``; nothing where there are none."""
+    """Sentences as a list, of which some may be ``warnings``; draws nothing if empty."""
 
     texts: Sequence[str]
     kind: str = "notes"
@@ -44,13 +44,13 @@ class Steps(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """Names, and what each of them means."""
+    """Terms, with the meaning of each."""
 
     rows: Sequence[tuple[str, str]]
 
 
 class Numbers(NamedTuple):
-    """A few large numbers side by side: name, value, meaning, and where each comes from."""
+    """A few large numbers side by side: name, value, meaning, and origin of each."""
 
     rows: Sequence[tuple[str, str, str, str]]
 
@@ -62,21 +62,21 @@ class Commands(NamedTuple):
 
 
 class Data(NamedTuple):
-    """JSON inside the page, folded under its title: a script element's content, harmless there."""
+    """JSON inside the page, folded under its title: the harmless content of a script element."""
 
     title: str
     json: Markup
 
 
 class Group(NamedTuple):
-    """Blocks side by side or in a frame, as the style of ``kind`` has it."""
+    """Blocks side by side or in a frame, depending on the style of ``kind``."""
 
     kind: str
     content: Sequence[Block]
 
 
 class Fold(NamedTuple):
-    """Blocks under a line that opens them; ``note`` stands small beside it. ``view`` is as of a panel."""
+    """Blocks that a line opens; ``note`` is small text beside the line. ``view`` is as for a panel."""
 
     summary: str
     content: Sequence[Block]
@@ -89,7 +89,7 @@ class Fold(NamedTuple):
 class Panel(NamedTuple):
     """A titled part of a section.
 
-    ``view`` is what the page's switch shows it with; "" is always. ``anchor`` is the id that links lead to.
+    ``view`` is the choice of the page's switch that shows it; "" is always shown. ``anchor`` is its id for links.
     """
 
     title: str
@@ -118,15 +118,15 @@ Block: TypeAlias = (
 
 
 def source(text: str) -> Text:
-    """Where numbers come from, under what shows them."""
+    """The origin of numbers, below them."""
     return Text(text, "source")
 
 
 def banner(text: str, tag: str = "") -> Text:
-    """A warning at the top; with a tag, a sentence without capital or full stop."""
+    """A warning at the top; with a tag, a sentence without capital letter and full stop."""
     return Text(f"{text[:1].upper()}{text[1:]}." if tag else text, "banner", tag)
 
 
 def present(*blocks: Block | None) -> list[Block]:
-    """The blocks that there are."""
+    """The blocks that are not ``None``."""
     return [block for block in blocks if block is not None]

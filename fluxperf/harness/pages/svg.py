@@ -1,7 +1,7 @@
-"""A matplotlib figure as SVG that belongs to the page: no ids but those it needs, theme colours, the page's font.
+"""A matplotlib figure as SVG for the page: only necessary ids, theme colours, the page's font.
 
-matplotlib writes a whole document with fixed colours. It is read back as a tree, so that text from outside is never
-touched by a pattern, and written without prolog, metadata, style sheet and namespaces.
+matplotlib writes a whole document with fixed colours. It is parsed into a tree, so that text from files is never
+changed by a pattern, and written without prolog, metadata, style sheet and namespaces.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FONT = "-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'Liberation
 
 
 class Figure(NamedTuple):
-    """One plot: its SVG, its title, what it shows in words, its width in pixels, and where its numbers are from."""
+    """One plot: its SVG, title, description in words, width in pixels, and origin of its numbers."""
 
     svg: str
     title: str
@@ -31,14 +31,14 @@ class Figure(NamedTuple):
 
 
 class Colour(NamedTuple):
-    """One colour: what matplotlib is given, the page's variable, and its value on white paper."""
+    """One colour: the value for matplotlib, the page's variable, and its value on white paper."""
 
     token: str
     css: str
     paper: str
 
 
-# Okabe and Ito's palette; the page's dark theme has other shades of it. Tokens are colours that nothing else uses.
+# Palette of Okabe and Ito; the page's dark theme uses other shades. Token values are not used for anything else.
 INK = Colour("#010101", "var(--ink)", "#1c2024")
 MUTED = Colour("#010102", "var(--muted)", "#5a6470")
 GRID = Colour("#010103", "var(--line)", "#dfe3e8")
@@ -53,12 +53,12 @@ AMBER = Colour("#010111", "var(--amber)", "#b98300")
 SKY = Colour("#010112", "var(--sky)", "#3fa3dd")
 COLOURS = (INK, MUTED, GRID, PAPER, DOWN, UP, LESS, WHOLE, TARGET, BAND, AMBER, SKY)
 
-#: What tells series of one plot apart, in this order, each with a marker of its own.
+#: Colours and markers that distinguish series of one plot, in this order.
 SERIES = ((DOWN, "o"), (UP, "s"), (LESS, "D"), (TARGET, "^"), (AMBER, "v"), (SKY, "P"), (INK, "X"), (WHOLE, "*"))
 
 
 def settings() -> AbstractContextManager[None]:
-    """Matplotlib's settings for the report: text stays text, "$" means nothing, ids repeat from run to run."""
+    """Matplotlib's settings for the report: text stays text, "$" has no meaning, ids are the same in every run."""
     return matplotlib.rc_context(
         {
             "svg.fonttype": "none",
@@ -86,7 +86,7 @@ def canvas(width: int, height: int) -> Canvas:
 
 
 def bare(axes: Axes, *, grid: str = "") -> None:
-    """Takes away the box around ``axes``, and draws thin lines across one axis where ``grid`` names it."""
+    """Removes the box around ``axes``, and draws thin grid lines for the axis in ``grid``."""
     for side in ("top", "right", "left", "bottom"):
         axes.spines[side].set_visible(False)
     axes.tick_params(length=0)
@@ -98,7 +98,7 @@ def bare(axes: Axes, *, grid: str = "") -> None:
 
 
 def inline(figure: Canvas, prefix: str, title: str, words: str) -> str:
-    """``figure`` as an SVG element for an HTML page; ``prefix`` keeps its ids apart from those of other plots."""
+    """``figure`` as an SVG element for an HTML page; ``prefix`` makes its ids unique among plots."""
     root = _tree(figure, prefix, on_paper=False)
     for name in ("width", "height", "version"):
         root.attrib.pop(name, None)
@@ -130,7 +130,7 @@ def _tree(figure: Canvas, prefix: str, *, on_paper: bool) -> ElementTree.Element
     needed |= {element.attrib["id"] for element in root.iter() if element.tag in (f"{_SVG}clipPath", f"{_SVG}pattern")}
     for element in root.iter():
         _own(element, prefix, needed, on_paper=on_paper)
-    # What matplotlib says in its style sheet for everything, which would be everything on the page.
+    # Properties that matplotlib's style sheet sets for all elements, which would affect the whole page.
     root.set("stroke-linejoin", "round")
     root.set("stroke-linecap", "butt")
     root.set("font-family", _FONT)
@@ -138,7 +138,7 @@ def _tree(figure: Canvas, prefix: str, *, on_paper: bool) -> ElementTree.Element
 
 
 def _own(element: ElementTree.Element, prefix: str, needed: set[str], *, on_paper: bool) -> None:
-    """Makes one element the page's: tag without namespace, id only where needed, theme colours, no font name."""
+    """Converts one element for the page: tag without namespace, id only if needed, theme colours, no font name."""
     element.tag = element.tag.removeprefix(_SVG)
     attributes = element.attrib
     if attributes.get("id") in needed:

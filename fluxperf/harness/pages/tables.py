@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 
 class Column(NamedTuple):
-    """One column. Numbers stand right-aligned, and sort by value; ``hint`` says what the column counts."""
+    """One column. Numbers are right-aligned and sort by value; ``hint`` explains the column."""
 
     title: str
     number: bool = True
@@ -18,10 +18,10 @@ class Column(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """One cell: what it says, what it sorts by, a muted second line, a tag such as "twin", and a kind for its style.
+    """One cell: its text, sort key, small second line, a tag such as "twin", and a kind for its style.
 
-    Kinds: ``missing``, ``changed``, ``same``, ``good``, ``bad``, ``warn``. ``drawing`` is an SVG element of our own,
-    ``link`` where the second line leads, as `fluxperf.harness.pages.links` makes it.
+    Kinds: ``missing``, ``changed``, ``same``, ``good``, ``bad``, ``warn``. ``drawing`` is an SVG element of our own.
+    ``link`` is the target of the second line, made by `fluxperf.harness.pages.links`.
     """
 
     text: str
@@ -34,9 +34,9 @@ class Cell(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table: a caption, columns, and rows of cells; the first cell of a row is its heading.
+    """A caption, columns, and rows of cells; the first cell of a row is its heading.
 
-    A ``tall`` table scrolls in its own height on a screen.
+    A ``tall`` table has a limited height on a screen and scrolls.
     """
 
     caption: str
@@ -47,7 +47,7 @@ class Table(NamedTuple):
 
 
 class Node(NamedTuple):
-    """A row of a tree, and those below it, which are shown at first where it is ``open``."""
+    """A row of a tree with its child rows, which are visible at first if it is ``open``."""
 
     cells: Sequence[Cell]
     rows: Sequence[Node] = ()
@@ -55,7 +55,7 @@ class Node(NamedTuple):
 
 
 class Tree(NamedTuple):
-    """A table whose rows fold what is below them; the first cell of a row is its heading."""
+    """A table whose rows fold their child rows; the first cell of a row is its heading."""
 
     caption: str
     columns: Sequence[Column]

@@ -1,7 +1,7 @@
-"""Templates and other files of ``assets/``: how each becomes text of a page.
+"""Templates and other files of ``assets/``, and how each becomes text of a page.
 
-A house of pages has its files in a folder ``assets`` of its own; the macros, the style sheet and the script that all
-pages share are in this package's.
+Each package of pages has its files in its own folder ``assets``. The macros, the style sheet and the script of all
+pages are in this package.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SHARED = "fluxperf.harness.pages"
 
 @cache
 def environment(package: str) -> Environment:
-    """Jinja for a package's templates: everything is escaped, and a name that is missing is an error."""
+    """The Jinja environment for a package's templates: everything is escaped, and an unknown name is an error."""
     made = Environment(
         loader=ChoiceLoader([PackageLoader(name, "assets") for name in (package, _SHARED)]),
         autoescape=True,
@@ -41,10 +41,10 @@ def asset(name: str, package: str = _SHARED) -> str:
 
 
 def script_hash(script: str) -> str:
-    """Name of a script in a content security policy: its SHA-256, in base64."""
+    """The hash of a script for a content security policy: its SHA-256, in base64."""
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _harmless(value: Any) -> Any:
-    """A template's value without characters that hide or reorder text; our own markup stays."""
+    """A template's value without characters that hide or reorder text. Our own markup is not changed."""
     return neutral(value) if isinstance(value, str) and not isinstance(value, Markup) else value

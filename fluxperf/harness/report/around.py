@@ -21,12 +21,12 @@ _STAGES = ("text_encode", "noise", "denoise", "vae_decode", "png")
 
 
 def around_panels(study: Study) -> list[Block]:
-    """Panels of the parts that there is anything of."""
+    """Panels for the parts that have data."""
     return [panel for panel in (_sizes(study), _pictures(study), *_errors(study)) if panel is not None]
 
 
 def sized_ladders(study: Study) -> list[Ladder]:
-    """The ladders of the table of sizes: those that were measured here and have a bound, if there are several."""
+    """The ladders for the table of sizes: measured on this machine and with a bound, if there are several."""
     found = [
         one
         for one in study.climbing
@@ -36,7 +36,7 @@ def sized_ladders(study: Study) -> list[Ladder]:
 
 
 def _sizes(study: Study) -> Panel | None:
-    """Every workload that a GPU ran, a step of each of its newest rungs over the sustained bound."""
+    """Every workload on a GPU: a step of each of its newest rungs over the sustained bound."""
     ladders = sized_ladders(study)
     names = unique(rung.name for one in ladders for rung in one.timed if sustained_of(study.context, rung.record))[-2:]
     if not ladders:
@@ -44,16 +44,16 @@ def _sizes(study: Study) -> Panel | None:
     several = len({one.machine for one in ladders}) > 1
     columns = [Column("Workload", number=False)]
     for number, name in enumerate(names):
-        hints = (f"time of all steps over their number; with the {CERTAINTY}", "the bound over the time")
+        hints = (f"time of all steps divided by their number; with the {CERTAINTY}", "bound divided by the time")
         step, share = hints if not number else ("", "")
-        columns += [Column(f"{shown(name, 48)}, a step", hint=step), Column("Of the sustained bound", hint=share)]
+        columns += [Column(f"{shown(name, 48)}, a step", hint=step), Column("Share of sustained bound", hint=share)]
     labels = [Cell(one.label, None, one.machine if several else "") for one in ladders]
     rows = [[label, *_size(study, one, names)] for label, one in zip(labels, ladders, strict=True)]
     told = [record for one in ladders for name in names if (record := one.at(name))]
     about = (
-        "The sustained bound is the time of the products and of the attention of a step alone, at "
-        f"{study.context.sustained_source}. It is no upper limit: a cool card, another kind of card, or attention over "
-        "more tokens may hold more."
+        "The sustained bound is the time of a step's matrix products and attention alone, at "
+        f"{study.context.sustained_source}. It is not an upper limit: a cool GPU, another model of GPU, or "
+        "attention over more tokens may be faster."
     )
     content = present(Text(about), source(provenance(told)), Table("A step at each size, and its bound", columns, rows))
     return Panel("Sizes beside the sustained bound", content, anchor="sizes")
@@ -73,7 +73,7 @@ def _size(study: Study, ladder: Ladder, names: list[str]) -> list[Cell]:
 
 
 def _pictures(study: Study) -> Panel | None:
-    """From a prompt to a file: stages of each rung, then the peers in turns with the last."""
+    """From a prompt to a file: stages of each rung, then the peers in turns with the last rung."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in study.pictures:
         groups.setdefault((where(record), variant(record)), []).append(record)
@@ -94,7 +94,7 @@ def _pictures(study: Study) -> Panel | None:
         if document.machine.get("gpu") in machines:
             found = [one for rung in document.rungs for one in rung.peers if one.picture_s and one.fluxperf_picture_s]
             rows += [_peer(one.name, one.form, one.picture_s, one.fluxperf_picture_s) for one in found]
-    about = "One process loads a whole model and makes all of its pictures, so they have a range and no interval."
+    about = "One process loads a whole model and makes all of its pictures, so there is a range and no interval."
     table = Table("Seconds by stage, text encoders, VAE and file included", columns, rows)
     return Panel(
         "From a prompt to a file",
@@ -127,7 +127,7 @@ def _peer(name: str, form: str, theirs: list[float], ours: list[float]) -> list[
 
 
 def _errors(study: Study) -> list[Panel]:
-    """Errors of rungs and peers on the same weights, of each document that is of a machine of the records."""
+    """Errors of rungs and peers on the same weights, from each document of a machine of the records."""
     machines = {record.machine.gpu for record in study.records}
     return [_quality(name, one) for name, one in study.extras.documents.quality if one.machine.get("gpu") in machines]
 
@@ -157,7 +157,7 @@ def _of(workload: Mapping[str, str | int]) -> str:
 
 
 def _figures(row: QualityRow) -> list[Cell]:
-    """The largest error of a step, and that of the final latents, of all seeds."""
+    """The largest error of a step, and that of the final latents, over all seeds."""
     figures = row.figures or {}
     steps, latents = (
         [seed for seed in figures.get(name, []) if isinstance(seed, list) and seed] for name in ("forward", "latents")

@@ -1,4 +1,4 @@
-"""The headline: time of all steps and of one, against baseline, peers on the same card, target and floor."""
+"""The headline: time of all steps and of one, against baseline, peers on the same GPU, target and floor."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from fluxperf.harness.report.published import published_panel
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
 
-_NONE = "No record ran on a GPU, so there is no headline: times of host twins say nothing about one."
+_NONE = "No record was measured on a GPU, so there is no headline: times of host twins say nothing about a GPU."
 
 _PROGRESS = (
-    "Only times of a GPU stand on this axis. A dot is the median of one rung, its bar the range of the samples; a "
-    "hollow one is a single sample."
+    "Only GPU times are on this axis. A dot is the median of one rung, its bar the range of the samples. A hollow "
+    "dot is a single sample."
 )
 
 _COLUMNS = (
     Column("Against", number=False),
     Column("Its time", hint=f"all steps: median; with its {CERTAINTY}"),
-    Column("Ours", hint="of the record that was measured in the same way"),
-    Column("Times as long as ours", hint="median over median; above 1, ours is shorter"),
+    Column("Ours", hint="of the record that was measured under the same conditions"),
+    Column("Times as long as ours", hint="median over median; above 1, ours is faster"),
     Column("Samples", hint=f"theirs, then ours; processes {units.BY} samples of each"),
     Column("From", number=False, wide=True),
 )
 
 
 def headline_panels(study: Study) -> list[Block]:
-    """A headline for each ladder that a GPU ran, progress toward the target, and the published figures.
+    """A headline for each ladder on a GPU, progress toward the target, and the published figures.
 
-    A size that has neither a first rung nor a peer to be held to stands in the table of sizes alone.
+    A size without a first rung and without a peer is shown only in the table of sizes.
     """
     ladders = [one for one in study.climbing if not one.twin and one.best]
     around = around_panels(study)
@@ -57,7 +57,7 @@ def _view(study: Study, ladder: Ladder) -> Panel:
     found = summary_of(record)
     assert best
     assert record
-    assert found, "a headline is made of ladders with a time only"
+    assert found, "a headline consists only of ladders with a time"
     step = summary_of(record, "step")
     sure = certainty_of(record, "step")
     each = f", {units.time(step.median)} a step ({sure})" if step else ""
@@ -82,7 +82,7 @@ def _rows(study: Study, ladder: Ladder, best: Rung, record: Record) -> list[list
     if ladder.workload.name == study.context.headline_workload and ours:
         published_ = study.context.published
         where = "published, on other hardware"
-        rows.append(_given("target", published_.target_s, ours.median, "set beforehand", record))
+        rows.append(_given("target", published_.target_s, ours.median, "set in advance", record))
         rows.append(_given("published baseline", published_.baseline_s, ours.median, where, record))
         rows.append(
             _given(f"{shown(published_.peer_name, 32)}, published", published_.peer_s, ours.median, where, record)
@@ -118,7 +118,7 @@ def _settings(record: Record) -> str:
 def _given(
     name: str, seconds: float, ours: float, source: str, record: Record, *, computed: bool = False
 ) -> list[Cell]:
-    """A row of a time that nobody measured: set, published, or ``computed``."""
+    """A row with a time that was not measured: set, published, or ``computed``."""
     ratio = seconds / ours
     text = units.time(seconds) if computed else units.given(seconds)
     return [
@@ -136,9 +136,11 @@ def _notes(study: Study, ladder: Ladder) -> list[str]:
     told = {peer.name for peer, _, _ in beside_peers(study, ladder)}
     other = [peer.label for peer in study.peers_of(ladder) if peer.name not in told]
     if other:
-        notes.append(f"Not compared, for no record of ours was measured in the same way: {units.listing(other)}.")
+        notes.append(
+            f"Not compared, as no record of ours was measured under the same conditions: {units.listing(other)}."
+        )
     if not study.peers_of(ladder):
         notes.append("No peer was measured on this machine.")
     if not floor_of(study, ladder):
-        notes.append("No floor: op rows, or a ceiling of memory or of the products' dtype, are missing.")
+        notes.append("No floor: op rows are missing, or a ceiling of memory or of the products' dtype.")
     return notes

@@ -1,4 +1,4 @@
-"""The page: sections built from records, drawn by Jinja into one HTML file that asks the network for nothing.
+"""The page: sections built from records, drawn by Jinja into one HTML file that needs no network.
 
 A section is a row of ``SECTIONS``: an anchor, a title, and a builder that makes blocks of a study. One template draws
 all of them (`fluxperf.harness.pages.panels`).
@@ -35,7 +35,7 @@ Builder = Callable[[Study, Sections | None], Sequence[Block]]
 
 
 class Section(NamedTuple):
-    """One section of the page: what ``build`` makes of a study and of its drawn capture. ``terms`` are its words."""
+    """One section of the page: ``build`` makes blocks from a study and its drawn capture; ``terms`` are its terms."""
 
     anchor: str
     title: str
@@ -62,7 +62,7 @@ def _gaps(study: Study, capture: Sections | None) -> Sequence[Block]:
 
 
 def _not_captured(study: Study, anchor: str) -> Sequence[Block]:
-    text = "No timeline was given. These capture one step on a GPU and show it here:"
+    text = "No timeline was given. These commands capture one step on a GPU and show it here:"
     return [banner(text), Commands(commands(study, anchor))]
 
 
@@ -104,7 +104,7 @@ SECTIONS = (
 
 
 def render(files: Sequence[RecordsFile], context: Context, extras: Extras = NOTHING) -> str:
-    """The whole page as HTML. The same records and evidence give the same page, to the byte."""
+    """The whole page as HTML. The same records and evidence give the same page, byte for byte."""
     return page(survey(files, context, extras))
 
 

@@ -1,4 +1,4 @@
-"""The gate's verdict as the page shows it: outcome, reason, and a row for everything that is no plain pass."""
+"""The gate's verdict on the page: outcome, reason, and a row for everything except plain passes."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
 from fluxperf.harness.verdict import REASONS, Outcome, Row, Verdict
 
-#: Rows of the table; the JSON verdict has every row.
+#: Maximum rows of the table; the JSON verdict has every row.
 MOST_ROWS = 200
 
 _SAYS: dict[Outcome, tuple[str, str, str]] = {
-    "pass": ("Pass", "good", "Nothing that is gated got worse."),
-    "regression": ("Regression", "bad", "Something that is gated got worse."),
-    "error": ("Error", "bad", "Something could not be judged, so nothing is proven: this is no pass."),
+    "pass": ("Pass", "good", "No gated metric got worse."),
+    "regression": ("Regression", "bad", "A gated metric got worse."),
+    "error": ("Error", "bad", "Something could not be judged, so nothing is proven: this does not pass."),
     "unsure": (
         "Unsure",
         "warn",
-        "The samples neither show a change nor rule out one of the size that matters: this is no pass.",
+        "The samples neither show a change nor rule out one of relevant size: this does not pass.",
     ),
-    "ungated": ("Nothing gated", "warn", "Nothing that was compared is gated."),
+    "ungated": ("Nothing gated", "warn", "No compared metric is gated."),
 }
 
 _NONE = Markup(
-    '<p class="banner">No verdict was given, so nothing here says whether a change made something worse. '
-    "<code>fluxperf gate ... --json verdict.json</code>, then "
-    "<code>fluxperf report ... --verdict verdict.json</code>.</p>"
+    '<p class="banner">No verdict was given, so it is not known whether a change made something worse. Run '
+    "<code>fluxperf gate ... --json verdict.json</code>, then <code>fluxperf report ... --verdict "
+    "verdict.json</code>.</p>"
 )
 
 _KINDS = {"regression": "bad", "error": "bad", "unsure": "warn", "pass": "good", "ungated": "missing"}
@@ -39,16 +39,16 @@ _COLUMNS = (
     Column("Verdict", number=False),
     Column("Base"),
     Column("Head"),
-    Column("Change", hint="head over base, minus one, with its interval of confidence"),
+    Column("Change", hint="head over base, minus one, with its confidence interval"),
     Column("Pairs", hint="process pairs, base and head run one after the other"),
     Column("p", hint="adjusted p-value of the verdict (sign-flip, Holm)"),
-    Column("Smallest that shows", hint="minimum detectable effect, or 1 for a count"),
+    Column("Smallest detectable", hint="minimum detectable effect, or 1 for a count"),
     Column("Why", number=False, wide=True),
 )
 
 
 def verdict_panels(study: Study) -> list[Block]:
-    """The verdict, or how to get one where the report was given none."""
+    """The verdict, or how to get one if the report has none."""
     verdict = study.extras.verdict
     if verdict is None:
         return [_NONE]
@@ -65,14 +65,14 @@ def verdict_panels(study: Study) -> list[Block]:
         source(about),
         Text(_counts(verdict)),
         _table(rows) if rows else None,
-        *((Heading("Different, without keeping the sides apart"), notes) if notes.texts else ()),
+        *((Heading("Different, although the sides are not kept apart"), notes) if notes.texts else ()),
     )
 
 
 def _counts(verdict: Verdict) -> str:
     told = [f"{number:,} {shown(name, 24)}" for name, number in sorted(verdict.counts.items())]
     telling = len(verdict.telling)
-    rest = f" {telling:,} of them tell something and are listed." if telling else " All of them are plain passes."
+    rest = f" {telling:,} of them are not plain passes and are listed." if telling else " All of them are plain passes."
     return f"{units.plural(len(verdict.rows), 'metric')} compared: {units.listing(told)}.{rest}"
 
 
@@ -80,7 +80,7 @@ def _table(rows: list[Row]) -> Table:
     left = f"; {len(rows) - MOST_ROWS:,} more are in the JSON verdict" if len(rows) > MOST_ROWS else ""
     cells = [_row(row) for row in rows[:MOST_ROWS]]
     return Table(
-        f"Metrics that did not simply pass: errors first, then regressions, unsure ones, changes{left}",
+        f"Metrics that are not plain passes: errors first, then regressions, unsure ones, changes{left}",
         _COLUMNS,
         cells,
         tall=True,

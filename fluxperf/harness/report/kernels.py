@@ -1,4 +1,4 @@
-"""Kernels by themselves: their times back to back, and what share of the machine's copy bandwidth they reach."""
+"""Single kernels: times of back-to-back calls, and the share of the machine's copy bandwidth that they reach."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from fluxperf.harness.text.escape import shown
 
 _COLUMNS = (
     Column("Kernel", number=False),
-    Column("Time of a call", hint="median of batches of calls back to back, with smallest and largest batch"),
+    Column("Time per call", hint="median of batches of back-to-back calls, with smallest and largest batch"),
     Column("Batches", hint=f"processes {units.BY} batches of each"),
-    Column("Rate", hint="bytes that the op must move, over the time of a call"),
-    Column("Of the memory's rate", hint="share of the ceiling of memory"),
+    Column("Rate", hint="bytes that the op must move, divided by the time per call"),
+    Column("Share of memory ceiling", hint="share of the ceiling of memory"),
 )
 
 
 def kernel_panels(study: Study) -> list[Block]:
-    """A table of kernels for each machine that has records of them."""
+    """A table of kernels for each machine with records of them."""
     machines = unique(map(where, study.kernels))
     return [_view(study, name, [row for row in study.kernels if where(row) == name]) for name in machines]
 
@@ -32,7 +32,7 @@ def _view(study: Study, machine: str, records: list[Record]) -> Panel:
     chosen = [record for record in latest if record]
     ceiling = study.ceilings_of(machine).get(MEMORY)
     rows = [_row(record, ceiling.rate if ceiling else None) for record in chosen]
-    caption = "Kernels by themselves" + (f"; memory: {ceiling.source}" if ceiling else "; no rate of memory is known")
+    caption = "Single kernels" + (f"; memory: {ceiling.source}" if ceiling else "; the memory rate is not known")
     content = present(source(provenance(chosen, "call")), Table(caption, _COLUMNS, rows))
     return Panel(f"Single kernels on {machine}", content)
 

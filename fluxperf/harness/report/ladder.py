@@ -1,4 +1,4 @@
-"""The ladder: what each rung was expected to buy and what it did, with the plots of where time and copies went."""
+"""The ladder: expected and measured speedup of each rung, with plots of time and copies."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from fluxperf.harness.text.escape import shown
 from fluxperf.harness.text.terms import RELATIVE
 
 _MEASURED = (
-    "speedup over the rung before, median over median; with a 95 % bootstrap interval over processes where both have "
-    "three or more, else with the range that all samples give"
+    "speedup over the rung before, median over median; with a 95 % bootstrap interval over processes if both have "
+    "at least three, else with the range of all samples"
 )
 
-#: Before the columns of the metric table and that of the error.
+#: Columns before those of the metric table and of the error.
 _FIRST = (
     Column("Rung", number=False, hint="in the ladder's order"),
-    Column("Expected", hint="speedup over the rung before that was expected beforehand"),
+    Column("Expected", hint="speedup over the rung before, expected in advance"),
     Column(
         "Measured",
         hint=_MEASURED,
@@ -44,25 +44,25 @@ _FIRST = (
     Column("Samples", hint=f"processes {units.BY} samples of each; of several records the newest"),
 )
 
-#: Behind those, where a record of the ladder has them.
+#: Further columns, shown if a record of the ladder has values for them.
 _WORK = (
-    Column("Cycles", hint="one step on the GPU's own clock: its work, whatever the clock was"),
+    Column("Cycles", hint="one step on the GPU's own clock: the work at any clock frequency"),
     Column("Clock", hint="mean of the multiprocessors over one step"),
-    Column("Energy", hint="joules of the whole GPU for one step, by its counter over the window of samples"),
-    Column("Energy per work", hint="joules over the operations that the ops of a step must do"),
+    Column("Energy", hint="joules of the whole GPU for one step, by its energy counter over the window of samples"),
+    Column("Energy per work", hint="joules divided by the required operations of a step"),
 )
 
 _ERROR = Column("Error", hint=f"relative L2 error of the final latents, {RELATIVE}")
 
-# The columns after the first and before this one compare rungs, which peers do not have.
+# The columns after the first and before this one compare rungs. Peers do not have them.
 _CLIMB = 4
 
-# Ops that are named as the reason of a phase's speedup.
+# Number of ops that are named as the reason of a phase's speedup.
 _MOVERS = 3
 
 
 def ladder_panels(study: Study) -> list[Block]:
-    """The ladders, then the peers, each with its table and plots; then which implementations they have."""
+    """The ladders, then the peers, each with table and plots; then their implementations."""
     panels: list[Block] = [_view(study, ladder, number) for number, ladder in enumerate(study.ladders, start=1)]
     return [*(panels or [Text("No record.")]), *phase_panels(study)]
 
@@ -104,10 +104,10 @@ def _table(ladder: Ladder) -> Table:
             rows.append(_missing(rung, position))
         else:
             rows.append(_row(ladder, rung, rung.record, position, before, start))
-    caption = "One row per rung; copies, bytes, calls and launches are of one forward"
+    caption = "One row per rung; copies, bytes, calls and launches are those of one forward"
     against = {record.error.against for record in ladder.records if record.error}
     if len(against) == 1:
-        # Said once above the table instead of in every row.
+        # Written once above the table instead of in every row.
         caption += f"; errors are against {shown(against.pop(), 64)}"
         rows = [[*row[:-1], row[-1]._replace(note="")] for row in rows]
     columns = [*_FIRST, *(Column(metric.heading, hint=metric.hint) for metric in _counts()), _ERROR]
@@ -121,7 +121,7 @@ def _table(ladder: Ladder) -> Table:
 
 
 def _counts() -> list[Metric]:
-    """The exact metrics that have a column."""
+    """The exact metrics with a column."""
     return [metric for metric in exact_metrics() if metric.heading]
 
 
@@ -160,7 +160,7 @@ def _expected(rung: Rung) -> Cell:
 
 
 def _over(before: Rung | None, rung: Rung, tag: str) -> Cell:
-    """The speedup over the rung before; none is given across a gap, where it would belong to several changes."""
+    """The speedup over the rung before. There is none across a missing rung, as it would combine several changes."""
     if before is None or rung.info is None or before.info is None:
         return MISSING
     if before.record is None:
@@ -199,7 +199,7 @@ def _of_many(rung: Rung) -> str:
 
 
 def _alone(rung: Rung) -> list[Record]:
-    """The records of a rung that took turns with nobody, which come first; of a peer, or without any, all."""
+    """The records of a rung that ran alone, which come first; all records if there are none, or for a peer."""
     return [one for one in rung.records if IN_TURNS_WITH not in one.settings] or list(rung.records)
 
 
@@ -208,7 +208,7 @@ def _error(ladder: Ladder, record: Record) -> Cell:
         return Cell("reference", kind="missing")
     if record.error is None:
         return Cell("no figure", kind="missing")
-    reference, *_ = record.error.against.split(",")  # what follows, such as the final latents, is the same for all
+    reference, *_ = record.error.against.split(",")  # the rest, such as "final latents", is the same for all
     return Cell(units.error(record.error.relative), record.error.relative, f"against {shown(reference, 48)}")
 
 
@@ -220,7 +220,9 @@ def _phases(study: Study, ladder: Ladder) -> Table:
         Column("Expected"),
         Column("Measured", hint="median over median, with interval or range"),
         Column("Verdict", number=False),
-        Column("Why: ops that changed most", number=False, hint="seconds of one observed forward, before and after"),
+        Column(
+            "Why: ops with the largest change", number=False, hint="seconds of one observed forward, before and after"
+        ),
     )
     rows = [_phase(phase, ladder, position) for position, phase in enumerate(study.context.phases)]
     names = [info.name for info in study.context.ladder]
@@ -235,11 +237,11 @@ def _phases(study: Study, ladder: Ladder) -> Table:
         row[3] = Cell(f"over {units.times(least)}", least, f"{start} to below {end}")
         row[5] = _verdict(whole, least, least, twin=ladder.twin)
         rows.append(row)
-    return Table("The mission's phases, expected beside measured", columns, rows)
+    return Table("The mission's phases, expected and measured", columns, rows)
 
 
 def _beyond(name: str, position: int, ends: Sequence[str], found: Speedup | None, ladder: Ladder) -> list[Cell]:
-    """A row of what no phase of the mission has an expectation of."""
+    """A row of a rung without an expected speedup of the mission."""
     before, after = (ladder.at(end) for end in ends)
     return [
         Cell(shown(name, 48), position),
@@ -266,7 +268,7 @@ def _phase(phase: PhaseInfo, ladder: Ladder, position: int) -> list[Cell]:
 
 
 def _movers(before: Record | None, after: Record | None, *, twin: bool) -> Cell:
-    """The ops whose time changed most between two rungs; a primitive counts with the model op that called it."""
+    """The ops whose time changed most between two rungs. A primitive counts with the model op that called it."""
     if before is None or after is None or twin:
         return MISSING
     old, new = _seconds_by_op(before), _seconds_by_op(after)
@@ -283,11 +285,11 @@ def _seconds_by_op(record: Record) -> defaultdict[str, float]:
 
 
 def _verdict(found: Speedup | None, low: float, high: float, *, twin: bool) -> Cell:
-    """How the measured speedup lies to the expected one; twins get none, for the expectation is about a GPU."""
+    """How the measured speedup compares with the expected one. Twins get none, as the expectation is for a GPU."""
     if not found:
         return Cell("not measured", kind="missing")
     if twin:
-        return Cell("not a GPU's time", kind="missing")
+        return Cell("not measured on a GPU", kind="missing")
     if found.ratio < low:
         return Cell("below the expectation", kind="bad")
     if found.ratio > high:
@@ -307,16 +309,16 @@ def _notes(ladder: Ladder) -> list[str]:
     ]
     if turns and ladder.ran_as != "peer":
         notes.append(
-            f"Those of {units.listing(turns)} that took turns with a peer stand beside it in the headline; these ran "
-            "alone."
+            f"Records of {units.listing(turns)} in turns with a peer are beside that peer in the headline. The "
+            "records here ran alone."
         )
     many = [f"{rung.label} ({len(_alone(rung))})" for rung in ladder.measured if len(_alone(rung)) > 1]
     if many:
         notes.append(f"Several records of {units.listing(many)}: the newest is shown, the others are in the raw data.")
     for rung in ladder.measured:
         if rung.record and rung.record.witness and not agrees(rung.record):
-            notes.append(f"{rung.label}: the witness counted other copies than the ledger did. One of them is wrong.")
+            notes.append(f"{rung.label}: the witness and the ledger counted different copies. One of them is wrong.")
     confirmed = [rung.label for rung in ladder.measured if rung.record and rung.record.witness and agrees(rung.record)]
     if confirmed:
-        notes.append(f"A witness outside the process counted the same copies and bytes: {units.listing(confirmed)}.")
+        notes.append(f"The witness counted the same copies and bytes: {units.listing(confirmed)}.")
     return notes

@@ -1,4 +1,4 @@
-"""The transfer ledger: which copies the first rung makes, and how many each block makes at every rung."""
+"""The transfer ledger: copies of the first rung, and copies per block at every rung."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
 
 _ABOUT = (
-    "Down is device to host, up is host to device. Each count is exact: bytes cross between host and device at one "
-    "place only, and it counts."
+    "Down is device to host, up is host to device. Each count is exact: bytes cross between host and device in one "
+    "place only, which counts them."
 )
 
 
@@ -58,7 +58,7 @@ def _ledger(base: Record, later: Sequence[Rung]) -> Table:
         Column("Section", number=False),
         Column("Copies"),
         Column("Bytes"),
-        Column("Later rungs", hint="copies with this label in the rungs that have a record; 0 is expected"),
+        Column("Later rungs", hint="copies with this label in the later rungs with a record; 0 is expected"),
     )
     rows = []
     for row in sorted(base.ledger, key=lambda row: -row.count):
@@ -77,7 +77,7 @@ def _ledger(base: Record, later: Sequence[Rung]) -> Table:
 
 
 def _op(name: str) -> Cell:
-    """An op; or no op: what a section hands on is brought to where the next one works, as by the timeline's ranges."""
+    """An op; or no op for the output of a section, which is copied to where the next section works."""
     return Cell(shown(name, 48)) if name else Cell("(outside ops)", note="results of sections")
 
 
@@ -159,7 +159,7 @@ def _pair(down: int, up: int, note: str = "") -> Cell:
 
 
 def block_cell(rows: Sequence[BlockRow]) -> Cell:
-    """Copies of the blocks of one section: of each where all are equal, else the range over them."""
+    """Copies of the blocks of one section: of each block if all are equal, else their range."""
     if not rows:
         return MISSING
     pairs = {(row.d2h_copies, row.h2d_copies) for row in rows}

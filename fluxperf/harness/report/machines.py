@@ -1,4 +1,4 @@
-"""Machines, and what must not be compared: other machines, other commits, changed trees, host twins."""
+"""Machines, and data that must not be compared: other machines, other commits, changed trees, host twins."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _FIELDS: tuple[tuple[str, Callable[[Machine], str | None]], ...] = (
 
 
 def machines_panels(study: Study) -> list[Block]:
-    """The machines as columns, and what may be compared."""
+    """The machines as columns, and rules for comparisons."""
     machines: dict[Machine, list[Record]] = {}
     for record in study.records:
         machines.setdefault(record.machine, []).append(record)
@@ -55,7 +55,7 @@ def _workloads(records: list[Record]) -> list[str]:
 
 
 def remarks(study: Study) -> list[tuple[bool, str]]:
-    """Sentences about what may be compared; ``True`` marks a warning."""
+    """Sentences about allowed comparisons; ``True`` marks a warning."""
     found: list[tuple[bool, str]] = []
     for name in unique(record.workload.name for record in study.records):
         machines = unique(where(record) for record in study.records if record.workload.name == name)
@@ -71,9 +71,9 @@ def remarks(study: Study) -> list[tuple[bool, str]]:
         found += [(True, text) for text in _within(ladder)]
     found += _throttled(study)
     if not any(warning for warning, _ in found) and study.records:
-        found.append((False, "All records come from one machine and one clean commit: rungs may be compared."))
+        found.append((False, "All records are from one machine and one clean commit, so rungs can be compared."))
     if any(ladder.sample for ladder in study.ladders):
-        found.append((False, f"What is called a sample is {SAMPLE_NOTE}."))
+        found.append((False, f"A sample is {SAMPLE_NOTE}."))
     if any(ladder.twin for ladder in study.ladders):
         text = f"Times marked “twin” are of host twins. {TWIN_SAYS} They are never compared with a GPU's times."
         found.append((False, text))
@@ -81,7 +81,7 @@ def remarks(study: Study) -> list[tuple[bool, str]]:
 
 
 def _throttled(study: Study) -> list[tuple[bool, str]]:
-    """Clocks that were held down: by the limit of power, which is usual under such load, or a warning by what else."""
+    """Reduced clocks: by the power limit, which is usual under such load, or a warning for any other reason."""
     found, capped = list[tuple[bool, str]](), list[str]()
     for ladder in study.ladders:
         if any(set(throttling(record)) - {POWER_CAP} for record in ladder.records):
@@ -89,37 +89,40 @@ def _throttled(study: Study) -> list[tuple[bool, str]]:
         elif rungs := _names(ladder, lambda record: bool(throttling(record))):
             capped.append(f"{ladder.title} ({units.listing(rungs)})")
     if capped:
-        text = "The card was at its limit of power, which lowers clocks, while these were timed: "
+        text = "The GPU was at its power limit, which lowers clocks, during these measurements: "
         found.append((False, f"{text}{'; '.join(capped)}."))
     return found
 
 
 def _within(ladder: Ladder) -> list[str]:
-    """Differences between the records of one ladder, though they are shown side by side."""
+    """Differences between the records of one ladder that are shown side by side."""
     records = ladder.records
     texts = []
     commits = _commits(records)
     if len(commits) > 1:
         texts.append(
             f"{ladder.title}: the rungs come from {len(commits)} commits ({units.listing(commits, 4)}). "
-            "A difference between them may come from the commit."
+            "Differences between them may be caused by the commit."
         )
     dirty = _names(ladder, lambda record: bool(record.dirty))
     if dirty:
         texts.append(
-            f"{ladder.title}: measured in a tree with uncommitted changes: {units.listing(dirty)}. "
-            "The commit does not say which code ran."
+            f"{ladder.title}: measured in a tree with uncommitted changes: {units.listing(dirty)}. The commit does "
+            "not identify the code."
         )
     unknown = _names(ladder, lambda record: record.commit is None or record.dirty is None)
     if unknown:
-        texts.append(f"{ladder.title}: commit, or whether its tree was clean, not recorded: {units.listing(unknown)}.")
+        texts.append(
+            f"{ladder.title}: the record does not contain the commit, or whether its tree was clean: "
+            f"{units.listing(unknown)}."
+        )
     if said := busy_note(records):
         texts.append(f"{ladder.title}: {shown(said, 400)}")
     for name, read in _FIELDS:
         values = unique(shown(read(record.machine) or "none", 40) for record in records)
         if len(values) > 1:
             texts.append(f"{ladder.title}: {name} differs between rungs ({units.listing(values, 4)}).")
-    # A budget is part of a rung's name here, and each peer took turns with a rung of ours.
+    # A memory budget is part of a rung's name here, and each peer took turns with a rung of ours.
     told = {"memory_gb", *([IN_TURNS_WITH] if ladder.ran_as == "peer" else [])}
     for name in sorted({key for record in records for key in record.settings} - told):
         values = unique(shown(record.settings.get(name, "not set"), 40) for record in records)

@@ -1,4 +1,4 @@
-"""Ops: what each cost in an observed run, and which implementation each had at every rung."""
+"""Ops: time of each in an observed run, and its implementation at every rung."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ _COLUMNS = (
     Column("Within", number=False, hint="the model op that called it"),
     Column("Section", number=False),
     Column("Calls"),
-    Column("Time", hint="all calls of one forward, of an observed run"),
-    Column("Share", hint="of the time of all ops"),
-    Column("Bytes", hint="that it must move"),
+    Column("Time", hint="all calls of one forward, in an observed run"),
+    Column("Share", hint="share of the time of all ops"),
+    Column("Bytes", hint="bytes that it must move"),
     Column("Work", hint="floating point operations that it must do"),
 )
 
 
-_ENERGY = Column("Energy", hint="joules of a step, shared by time: what an op would use at the step's mean power")
+_ENERGY = Column("Energy", hint="joules of a step, distributed by time: the energy of an op at the step's mean power")
 
 _INTRO = (
-    "Times are of an observed run: they show where the time goes inside a rung, and are not for comparison of totals. "
-    "An op within another is part of that one's time."
+    "Times are from an observed run: they show where the time goes inside a rung, but totals must not be compared. "
+    "The time of an op within another is part of that op's time."
 )
 
-#: Ops of the quickest rung that the first table shows.
+#: Number of ops of the quickest rung in the first table.
 _TOP = 12
 
-#: A change of an op's time up to this share is not called one: times of observed runs are single.
+#: Changes of an op's time up to this share are not marked, as times of observed runs are single samples.
 _NEGLIGIBLE = 0.02
 
 
 def op_panels(study: Study) -> list[Block]:
-    """The op tables of every ladder that has op rows."""
+    """The op tables of every ladder with op rows."""
     ladders = [ladder for ladder in study.ladders if any(record.ops for record in ladder.records)]
     panels: list[Block] = [_view(study, ladder) for ladder in ladders]
     return [Text(_INTRO), *(panels or [Text("No record has op rows.")])]
 
 
 def _view(study: Study, ladder: Ladder) -> Panel:
-    """The ops that take most of the quickest rung, then all of them rung by rung."""
+    """The ops with the most time at the quickest rung, then all ops rung by rung."""
     chosen = [rung for rung in ladder.timed if rung.record and rung.record.ops]
     best = min(chosen, key=lambda rung: median_of(rung.record), default=None)
     before = [rung for rung in chosen if best and rung.info and chosen.index(rung) < chosen.index(best)]
@@ -60,7 +60,7 @@ def _view(study: Study, ladder: Ladder) -> Panel:
 
 
 def _top(study: Study, ladder: Ladder, best: Rung, before: Rung | None) -> Table | None:
-    """The ops that take most of a rung's time, each with its change since the rung before and its ceiling."""
+    """The ops with the most time at a rung, each with its change since the rung before and its ceiling."""
     record = best.record
     if record is None:
         return None
@@ -71,11 +71,13 @@ def _top(study: Study, ladder: Ladder, best: Rung, before: Rung | None) -> Table
     columns = (
         Column("Op", number=False),
         Column("Calls"),
-        Column("Time", hint="all calls of one forward, of an observed run"),
-        Column("Share", hint="of the time of all ops"),
-        Column(f"Change {since}", hint="of the time of the same op; an op that is new there has none"),
-        Column("Of its ceiling", hint="least time that bytes and operations need, over the time that it took"),
-        Column("Bound by", number=False, hint="memory, or products of a dtype: what the least time comes from"),
+        Column("Time", hint="all calls of one forward, in an observed run"),
+        Column("Share", hint="share of the time of all ops"),
+        Column(f"Change {since}", hint="of the time of the same op; a new op has no change"),
+        Column("Share of ceiling", hint="minimum time for its bytes and operations, divided by the measured time"),
+        Column(
+            "Bound by", number=False, hint="memory, or products of a dtype: the resource that sets the minimum time"
+        ),
     )
     rows = [
         [
@@ -93,7 +95,7 @@ def _top(study: Study, ladder: Ladder, best: Rung, before: Rung | None) -> Table
     over = None if ladder.twin else beyond_step(record)
     if over is None:
         return Table(caption, columns, rows)
-    # Shares of a ceiling would be wrong, so both columns of it are left out.
+    # Shares of a ceiling would be wrong, so both of its columns are left out.
     return Table(f"{caption}. No share of a ceiling: {over.reason}", columns[:-2], [row[:-2] for row in rows])
 
 
@@ -112,7 +114,7 @@ def _ceiling(record: Record, rate: OpRate, ceilings: dict[str, Ceiling]) -> tupl
     ceiling = ceilings[found.by]
     note = "" if ceiling.kind == "measured" else "published peak"
     if found.share > 1:
-        # Whoever moves all bytes cannot be above the ceiling.
+        # An op that moves all its bytes cannot exceed the ceiling.
         text = f"over 100{units.NBSP}%"
         return Cell(text, found.share, "views or caches: not all bytes moved", kind="missing"), Cell(
             found.by, None, note
@@ -143,21 +145,21 @@ def _table(record: Record, name: str, *, twin: bool) -> Table:
         return Table(f"{name}: ops of one forward", _COLUMNS, rows)
     for cells, row in zip(rows, longest, strict=True):
         cells.append(Cell(units.quantity(joules[id(row)], "J"), joules[id(row)]))
-    caption = f"{name}: ops of one forward; joules are shares of those of a step, none was measured by itself"
+    caption = f"{name}: ops of one forward; joules are shares of the joules of a step, not measured per op"
     return Table(caption, [*_COLUMNS, _ENERGY], rows)
 
 
 def _rung(rung: Rung, record: Record, *, twin: bool) -> Fold:
     table = _table(record, rung.label, twin=twin) if record.ops else None
-    where = source(f"{provenance([record])} Observed run: not for comparison of totals.")
+    where = source(f"{provenance([record])} Observed run: totals must not be compared.")
     note = f"{len(table.rows)} rows" if table else ""
     return Fold(f"{rung.label}, every op by block", [where, table or Text("No op was recorded.")], note=note)
 
 
 def phase_panels(study: Study) -> list[Block]:
-    """The phase table of every ladder, with what each rung changes from the measured rung before it."""
+    """The phase table of every ladder, with the changes since the measured rung before."""
     folds = [_phases(ladder) for ladder in study.climbing if any(record.phase_table for record in ladder.records)]
-    return [Panel("Which implementation each op has", folds)] if folds else []
+    return [Panel("Implementation of each op", folds)] if folds else []
 
 
 def _phases(ladder: Ladder) -> Fold:
@@ -172,7 +174,7 @@ def _phases(ladder: Ladder) -> Fold:
             cells.append(_implementation(table.get(op), before, first=position == 0))
             before = table.get(op)
         rows.append(cells)
-    caption = "Implementation of each op; marked where it differs from the last rung before that has a record"
+    caption = "Implementation of each op; marked if it differs from the rung before it that has a record"
     content = present(source(provenance(ladder.records)), Table(caption, columns, rows))
     return Fold(ladder.title, content, view=ladder.view)
 

@@ -1,4 +1,4 @@
-"""The summary at the head of the page: what was measured, what came out, what to do next, what was not measured."""
+"""The summary at the top of the page: measurements, results, next steps, and missing measurements."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def summary_panels(study: Study) -> list[Block]:
     steps = [(step.text, step.command) for step in seen.next_steps]
     answer = [Text(one.text, bold=f"{one.about}." if one.about else "") for one in seen.answer]
     told = present(
-        Group("", [Heading("What is fast"), Notes(seen.fast)]) if seen.fast else None,
-        Group("", [Heading("What is slow"), Notes(seen.slow)]),
-        Group("", [Heading("What to do next"), Steps(steps or [(_NOTHING_TO_DO, "")])]),
+        Group("", [Heading("Strengths"), Notes(seen.fast)]) if seen.fast else None,
+        Group("", [Heading("Weaknesses"), Notes(seen.slow)]),
+        Group("", [Heading("Next steps"), Steps(steps or [(_NOTHING_TO_DO, "")])]),
     )
     return present(
         Group("alert", [Heading("Problems in the files"), Notes(seen.problems, "")]) if seen.problems else None,

@@ -1,4 +1,4 @@
-"""History: series over commits, where their level changed, and the way toward the target."""
+"""History: series over commits, their changes of level, and progress toward the target."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fluxperf.harness.series import Change, History, Series, distinction
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
 
-#: Series and changes that the tables show; `fluxperf history` shows all.
+#: Maximum series and changes in the tables; `fluxperf history` shows all.
 MOST_SERIES, MOST_CHANGES = 400, 200
 
 _SERIES = (
@@ -30,10 +30,10 @@ _SERIES = (
     Column("Commits"),
     Column("Missing", hint="commits without a value: failed or skipped"),
     Column("Oldest"),
-    Column("Newest", hint="with the interval that its source gave"),
+    Column("Newest", hint="with the interval from its source"),
     Column("Samples", hint="of the newest value"),
-    Column("Changes", hint="places where the level is another from then on"),
-    Column("Course", number=False, hint="values over commits from lowest to highest, a ring at each change"),
+    Column("Changes", hint="commits from which the level is different"),
+    Column("Course", number=False, hint="values over commits from lowest to highest, with a ring at each change"),
 )
 
 _CHANGES = (
@@ -42,15 +42,17 @@ _CHANGES = (
     Column("After", number=False, hint="the first commit at the new level"),
     Column("Old level"),
     Column("New level"),
-    Column("Change", hint="with its interval of 95 %, and the chance that noise alone gives a series such a change"),
+    Column(
+        "Change", hint="with its 95 % interval, and the probability that noise alone produces such a change in a series"
+    ),
     Column("Since", hint="whether a regression was repaired, and by which commit"),
     Column("Commits", hint="of the old and of the new level"),
-    Column("What else changed there", number=False, hint="versions that explain it as well as the commit does"),
+    Column("What else changed", number=False, hint="versions that may also explain the change"),
 )
 
 
 def past_panels(study: Study) -> list[Block]:
-    """The history that the report was given, or nothing with the reason."""
+    """The history, or the reason why there is none."""
     found = study.extras.history
     if found is None or not found.series:
         return [Notes(["No history was given."])]
@@ -64,9 +66,9 @@ def past_panels(study: Study) -> list[Block]:
 
 
 def _figure(study: Study, series: Sequence[Series]) -> Figure | None:
-    """Times of the headline workload on GPUs; without any, those of the workload with most commits."""
+    """Times of the headline workload on GPUs; without any, those of the workload with the most commits."""
     times = [one for one in series if one.metric in ("denoise", "time_denoise") and one.ran_as != "peer"]
-    # Another tool's results alone: its times with most commits, those that changed before others.
+    # Only results of another tool: its times with the most commits, changed series first.
     others = [one for one in series if one.unit == "seconds" and len(one.values) > 1]
     if not any(len(one.values) > 1 for one in times) and others:
         main = max(others, key=lambda one: (bool(one.changes), len(one.values)))
@@ -87,8 +89,8 @@ def _figure(study: Study, series: Sequence[Series]) -> Figure | None:
     machines = unique(shown(one.machine) for one in chosen)
     source = (
         f"Machine: {units.listing(machines, 3)}. {units.plural(known, 'commit')}, "
-        f"{units.plural(sum(point.samples for point in points), 'sample')} in all; a value is a commit's median, "
-        "its bar the range of samples; a ring marks a change of level."
+        f"{units.plural(sum(point.samples for point in points), 'sample')} in all. A value is the median of a "
+        "commit, its bar the range of samples. A ring marks a change of level."
     )
     lines = [*lines, *_budget_lines(chosen)]
     if chosen and chosen[0].metric not in ("denoise", "time_denoise"):
@@ -97,7 +99,7 @@ def _figure(study: Study, series: Sequence[Series]) -> Figure | None:
 
 
 def _budget_lines(series: Sequence[Series]) -> list[Line]:
-    """Highest times that the references of the policy allow."""
+    """Maximum times that the references of the policy allow."""
     return [
         Line(
             budget.level * (1 + budget.budget),
@@ -112,7 +114,7 @@ def _budget_lines(series: Sequence[Series]) -> list[Line]:
 
 
 def name_of(one: Series) -> str:
-    """Workload, rung and metric of a series, with how it ran and what else tells it apart."""
+    """Workload, rung and metric of a series, how it ran, and other settings that distinguish it."""
     name = " ".join(part for part in (one.workload, one.rung, one.metric) if part)
     told = ", ".join(part for part in (one.ran_as, distinction(one), one.variant.get("environment", "")) if part)
     return shown(f"{name} ({told})" if told else name, 160)
@@ -135,7 +137,7 @@ def _series(series: Sequence[Series]) -> Table:
                 Cell(units.written(last.value, one.unit), last.value, note),
                 Cell("exact") if one.exact else Cell(units.count(last.samples) if last.samples else "—", last.samples),
                 Cell(units.count(len(one.changes)), len(one.changes)) if one.judged else Cell("?", kind="missing"),
-                # Safe as markup: it is drawn of numbers alone.
+                # safe as markup: it is drawn from numbers alone
                 Cell("", len(one.values), drawing=Markup(sparkline(one))) if len(one.values) > 1 else MISSING,
             ]
         )
@@ -202,18 +204,21 @@ def _notes(found: History, present: Sequence[Series], courses: Sequence[Series],
     notes = [f"{units.plural(len(courses), 'series', 'series')} of several commits, {units.plural(changed, 'change')}."]
     if len(present) > len(courses):
         notes.append(
-            f"{units.plural(len(present) - len(courses), 'series', 'series')} of one commit: a history begins with the "
-            "second; records of other commits add to it."
+            f"{units.plural(len(present) - len(courses), 'series', 'series')} of one commit: a history begins with "
+            "the second. Add records of other commits."
         )
     unjudged = [one for one in courses if not one.judged]
     if unjudged:
         notes.append(
-            f"{units.plural(len(unjudged), 'series', 'series')} of times with fewer than {FEWEST} commits: not "
-            "searched for changes, for so few values of pure noise often look like one."
+            f"{units.plural(len(unjudged), 'series', 'series')} of times with fewer than {FEWEST} commits were not "
+            "searched for changes: so few values of pure noise often look like a change."
         )
     if len(found.series) > len(present):
-        notes.append(f"{len(found.series) - len(present)} more series have no value at any commit: failed or skipped.")
+        notes.append(
+            f"{len(found.series) - len(present)} more series have no value at any commit: every run failed or was "
+            "skipped."
+        )
     if any(one.order == "time" for one in present):
-        notes.append("Some commits are not in the checkout of --repo: their series are in order of time.")
+        notes.append("Some commits are not in the checkout of --repo: their series are ordered by time.")
     notes += [shown(problem, 400) for problem in found.problems[:10]]
     return notes

@@ -1,4 +1,4 @@
-"""Ops of profiled steps: documents that `fluxperf profile --per-op` wrote, beside the records that they are about."""
+"""Ops of profiled steps: documents from `fluxperf profile --per-op`, beside the records to which they belong."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ _COLUMNS = (
     Column("Op", number=False),
     Column("Section", number=False),
     Column("Calls", hint="of one step"),
-    Column("Kernels", hint="of one step, by the tracing tool"),
-    Column("Time", hint="share of the time in which the GPU was busy: of k kernels side by side each has 1/k"),
+    Column("Kernels", hint="of one step, as measured by the profiler"),
+    Column(
+        "Time", hint="share of the time in which the GPU was busy: while k kernels run at the same time, each gets 1/k"
+    ),
     Column("Share", hint="of the step"),
-    Column("Rate", hint="operations that it must do, over its time"),
-    Column("Of its ceiling", hint="least time that bytes and operations need, over its time"),
+    Column("Rate", hint="operations that it must do, divided by its time"),
+    Column("Share of ceiling", hint="minimum time for its bytes and operations, divided by its time"),
     Column("Bound by", number=False),
 )
 
-#: Ops that are shown; the rest is a row.
+#: Maximum number of ops in the table; the rest is one row.
 _TOP = 12
 
 
 def profiled_panels(study: Study) -> list[Block]:
-    """A table of each document whose machine is one of the records', the quickest step first."""
+    """A table of each document of a machine of the records, the quickest step first."""
     machines = {record.machine.gpu for record in study.records}
     found = [(name, one) for name, one in study.extras.documents.per_op if one.machine and one.machine.gpu in machines]
     found.sort(key=lambda pair: (pair[1].step_ms, pair[0]))

@@ -1,4 +1,4 @@
-"""The published baseline beside what was measured: times, named costs, and copies of one full forward."""
+"""The published baseline beside measurements: times, named costs, and copies of one full forward."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import shown
 
 _ABOUT = (
-    "Published figures stand beside measured ones only where a GPU ran the same workload; copies are counted, and "
-    "may be compared wherever the model has the same blocks."
+    "Published times are compared only with the same workload on a GPU. Copies are counted, and can be compared "
+    "for every model with the same blocks."
 )
 
 
@@ -24,7 +24,7 @@ def published_panel(study: Study) -> Panel:
     """The published figures, and the baselines of the records beside them."""
     ladders = [ladder for ladder in study.climbing if ladder.baseline]
     records = [ladder.baseline for ladder in ladders if ladder.baseline]
-    where = provenance(records) if records else "No record of the baseline is in these files."
+    where = provenance(records) if records else "These files contain no record of the baseline."
     content = present(
         Text(_ABOUT),
         source(f"Published figures: {study.context.published.source}"),
@@ -36,7 +36,7 @@ def published_panel(study: Study) -> Panel:
 
 
 def _gpu_baseline(study: Study) -> Record | None:
-    """The headline workload's baseline that a GPU ran: the only one that published times are set beside."""
+    """The headline workload's baseline on a GPU, the only record that is compared with published times."""
     name = study.context.headline_workload
     found = [one.baseline for one in study.climbing if one.workload.name == name and not one.twin and one.baseline]
     return found[0] if found else None
@@ -77,7 +77,7 @@ def _times(study: Study) -> Table:
 
 
 def _block(record: Record | None) -> Cell:
-    """The median time of a double block, beside that of a single one."""
+    """The median time of a double block, and that of a single block."""
     if record is None:
         return MISSING._replace(text="no GPU record")
     kinds = ([row.time_s for row in record.blocks if row.section == kind] for kind in ("double", "single"))
@@ -85,18 +85,18 @@ def _block(record: Record | None) -> Cell:
     if not double or not single:
         return Cell("not measured by block", kind="missing")
     first, second = median(double), median(single)
-    return Cell(units.time(first), first, f"a double one; single {units.time(second)}")
+    return Cell(units.time(first), first, f"double block; single block {units.time(second)}")
 
 
 def _costs(study: Study) -> Table | None:
-    """The ops whose cost was published, per call; ours only where a GPU ran the headline workload's baseline."""
+    """The ops with published cost, per call; ours only for the headline workload's baseline on a GPU."""
     if not study.context.published.named_costs:
         return None
     record = _gpu_baseline(study)
     columns = (
         Column("Op", number=False),
         Column("Published, per call"),
-        Column("Our baseline on a GPU, per call", hint="of an observed run"),
+        Column("Our baseline on a GPU, per call", hint="in an observed run"),
     )
     rows = []
     for op, how, seconds in study.context.published.named_costs:

@@ -1,4 +1,4 @@
-"""The raw data: the records themselves inside the page, and the command that measures them again."""
+"""The raw data: the records inside the page, and the command that made the page."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from fluxperf.harness.records import Record
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import script_json, shown
 
-# So that the page stays below its 2 MB even with many records.
+# keeps the page below 2 MB even with many records
 _MOST_BYTES = 900_000
 
 _WITHOUT_SCRIPTS = Markup(
-    '<noscript><p class="banner">Without scripts, read them in this page\'s source: one script element of type '
-    "application/json each.</p></noscript>"
+    '<noscript><p class="banner">Without scripts, read the records in this page\'s source. Each is a script '
+    "element of type application/json.</p></noscript>"
 )
 
 
 def raw_panels(study: Study) -> list[Block]:
     """The command that made the page, the files, and the records as JSON.
 
-    Those that the page's numbers come from are first, until the page's size is reached.
+    Records whose numbers the page shows come first, until the page reaches its maximum size.
     """
     used = study.used
     shown_above = {id(record) for record in used}
@@ -40,16 +40,16 @@ def raw_panels(study: Study) -> list[Block]:
                 continue
             break
         size += len(text)
-        # Safe as markup: `script_json` leaves no <, > or & in it.
+        # safe as markup: `script_json` leaves no <, > or & in it
         embedded.append(Data(_title(record), Markup(text)))
     missing = len(study.records) - len(embedded)
-    amount = f"{units.plural(len(study.records), 'record')}, of which {len(used)} are shown above"
+    amount = f"{units.plural(len(study.records), 'record')}, {len(used)} of them shown above"
     return present(
         Text("This page was made by:"),
         Commands([shown(study.extras.command or study.context.command, 400)]),
         _files(study),
-        Text(f"{amount}. They are in this page, as JSON."),
-        banner(f"{units.plural(missing, 'record')} more would make the page too large; see the files.")
+        Text(f"{amount}. This page contains them as JSON."),
+        banner(f"{units.plural(missing, 'record')} more would make the page too large and are only in the files.")
         if missing
         else None,
         _WITHOUT_SCRIPTS,

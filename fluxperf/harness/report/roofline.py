@@ -1,4 +1,4 @@
-"""The roofline of each ladder: its plot, the ceilings that it stands under, and where those figures are from."""
+"""The roofline of each ladder: its plot, its ceilings, and their sources."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _COLUMNS = (
 
 
 def roofline_panels(study: Study) -> list[Block]:
-    """The roofline of every ladder that has op rows."""
+    """The roofline of every ladder with op rows."""
     ladders = [ladder for ladder in study.climbing if any(record.ops for record in ladder.records)]
     panels: list[Block] = [_view(study, ladder, f"roofline-{number}") for number, ladder in enumerate(ladders, start=1)]
     return [*(panels or [Text("No record has op rows.")])]
 
 
 def _view(study: Study, ladder: Ladder, prefix: str) -> Panel:
-    """The plot and its ceilings, or why there is none."""
+    """The plot and its ceilings, or the reason why there is none."""
     if ladder.twin:
-        text = "Host twins run on a CPU: their rates are not a GPU's, so no roofline is drawn of them."
+        text = "Host twins run on a CPU. Their rates are not GPU rates, so there is no roofline for them."
         return Panel(ladder.title, [banner(text)], ladder.view)
     ceilings = {
         name: one
@@ -40,17 +40,17 @@ def _view(study: Study, ladder: Ladder, prefix: str) -> Panel:
 
 
 def _dtypes(ladder: Ladder) -> set[str]:
-    """Dtypes that products of some rung have."""
+    """Dtypes of products at any rung."""
     return {dtype_of(record, row) for record in ladder.records for row in record.ops}
 
 
 def _missing(ladder: Ladder, ceilings: dict[str, Ceiling]) -> str:
     if MEMORY not in ceilings:
         return (
-            f"No rate of memory is known of {ladder.machine}. Measure it there with "
-            "python -m benchmarks.kernels -o FILE in a checkout of fluxperf, and give the file with --ceilings."
+            f"The memory rate of {ladder.machine} is not known. Measure it there with python -m benchmarks.kernels "
+            "-o FILE in a checkout of fluxperf, and give the file with --ceilings."
         )
-    return "No op with operations, bytes and a time was recorded."
+    return "No recorded op has operations, bytes and a time."
 
 
 def _table(ceilings: dict[str, Ceiling]) -> Table:

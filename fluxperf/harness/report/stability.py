@@ -1,4 +1,4 @@
-"""Samples per process: spread, A/A band and the smallest change that would show, for each rung."""
+"""Samples per process: spread, A/A band and the smallest detectable change of each rung."""
 
 from __future__ import annotations
 
@@ -26,14 +26,16 @@ _COLUMNS = (
     Column("Median", hint="of the processes' medians, with smallest and largest sample"),
     Column("Between processes", hint="largest deviation of a process's median from the median"),
     Column("Within processes", hint="largest deviation of a sample from the median of its process"),
-    Column("A/A spread", hint="standard deviation of log ratios of pairs of the same program on this kind of machine"),
-    Column("Smallest change that shows", hint="minimum detectable effect: with the pairs, alpha and power beside it"),
+    Column(
+        "A/A spread", hint="standard deviation of the log ratios of pairs of the same program on this kind of machine"
+    ),
+    Column("Smallest detectable change", hint="minimum detectable effect: with the pairs, alpha and power beside it"),
     Column("Stopped by", number=False, hint="why a process took no more samples: count, precision or time"),
 )
 
 
 def stability_panels(study: Study) -> list[Block]:
-    """The samples of every ladder that has a time, peers too."""
+    """The samples of every ladder with a time, peers included."""
     ladders = [ladder for ladder in study.ladders if any(usable(record) for record in ladder.records)]
     panels: list[Block] = [_view(study, ladder, f"samples-{number}") for number, ladder in enumerate(ladders, start=1)]
     return [*(panels or [Text("No record has a time.")])]
@@ -47,7 +49,7 @@ def _view(study: Study, given: Ladder, prefix: str) -> Panel:
     content = present(
         banner(TWIN_NOTE, "twin") if ladder.twin else None,
         spread(ladder, prefix, bands) or source(provenance(ladder.records)),
-        Table("Spread of all steps' time at each rung", _COLUMNS, rows),
+        Table("Spread of the time of all steps at each rung", _COLUMNS, rows),
         Notes([*_notes(ladder, bands), *_wide(ladder, found)]),
     )
     return Panel(ladder.title, content, ladder.view)
@@ -77,7 +79,7 @@ def _row(rung: Rung, record: Record, known: Calibrated | None) -> list[Cell]:
 
 
 def _by_steps(found: Summary) -> Cell:
-    """Spread within a process that took one sample: that of its steps, where it has them."""
+    """Spread within a process that took one sample: that of its steps, if it has them."""
     if not found.steps:
         return Cell("one sample", kind="missing")
     within = max(found.high / found.median - 1, 1 - found.low / found.median)
@@ -98,7 +100,7 @@ def _notes(ladder: Ladder, bands: dict[str, float]) -> list[str]:
     notes = []
     many = [f"{rung.label} ({rung.held})" for rung in ladder.measured if committed(rung.record) and rung.held > 1]
     if many:
-        notes.append(f"Records of one commit, measured alike, are taken together: {units.listing(many)}.")
+        notes.append(f"Records of one commit with the same settings are combined: {units.listing(many)}.")
     few = [
         rung.label
         for rung in ladder.measured
@@ -107,12 +109,12 @@ def _notes(ladder: Ladder, bands: dict[str, float]) -> list[str]:
     if few:
         notes.append(
             f"Fewer than {FEWEST_PROCESSES} processes: {units.listing(few)}. Samples of one process are not "
-            "independent, so these have a range and no interval of confidence."
+            "independent, so these have a range and no confidence interval."
         )
     slow = [rung.label for rung in ladder.measured if (found := summary_of(rung.record)) and found.steps]
     if slow:
         notes.append(
-            f"A generation of {units.listing(slow)} takes minutes: a process takes one, whose steps are its samples."
+            f"A generation of {units.listing(slow)} takes minutes: each process takes one, whose steps are its samples."
         )
     unsettled = [
         rung.label
@@ -124,13 +126,13 @@ def _notes(ladder: Ladder, bands: dict[str, float]) -> list[str]:
     lacking = [rung.label for rung in ladder.measured if rung.name not in bands]
     if lacking and ladder.ran_as == "kernel":
         notes.append(
-            f"Not calibrated on this kind of machine: {units.listing(lacking)}. "
-            f"{calibrate_command(ladder)} measures its A/A spread."
+            f"Not calibrated on this kind of machine: {units.listing(lacking)}. {calibrate_command(ladder)} "
+            "measures its A/A spread."
         )
     return notes
 
 
 def _wide(ladder: Ladder, found: dict[str, Calibrated | None]) -> list[str]:
-    """Advice for each rung with too wide a band."""
+    """Advice for each rung whose band is too wide."""
     advice = {name: narrowed(ladder, name, known) for name, known in found.items()}
     return [f"{shown(name, 48)}: {one.text} {one.command}" for name, one in advice.items() if one]

@@ -1,1 +1,1 @@
-"""Code that every output shares: numbers with their units, text from outside made harmless, and the terms in use."""
+"""Code that every output shares: numbers with units, harmless text, and the terms in use."""

@@ -1,7 +1,7 @@
-"""Text from outside, made safe to show: control characters visible, long names cut, data that ends no element.
+"""Makes text from files safe to show: control characters visible, long names cut, embedded data harmless.
 
-Labels, op names, commits and paths come from files that anyone may have written. HTML's own escaping is Jinja's;
-what it leaves alone is here.
+Labels, op names, commits and paths come from files that anyone may have written. Jinja escapes HTML; the rest is done
+here.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import math
 import unicodedata
 from typing import Any
 
-# Characters that move, hide or break other text: controls, formats (bidi, zero width), line and paragraph
-# separators, surrogates, private use, unassigned.
+# Characters that move, hide or break other text: controls, formats (bidi, zero width), line and paragraph separators,
+# surrogates, private use, unassigned.
 _HIDDEN = frozenset({"Cc", "Cf", "Zl", "Zp", "Cs", "Co", "Cn"})
 
-# What matplotlib's DejaVu Sans surely draws, besides Latin-1; anything else would come out as an empty box.
+# Characters besides Latin-1 that matplotlib's DejaVu Sans contains. Others would be drawn as an empty box.
 _DRAWN = frozenset("\N{EN DASH}—\N{MULTIPLICATION SIGN}→←↓↑…≤≥≈\N{MINUS SIGN}")
 
 
@@ -25,16 +25,16 @@ def _visible(char: str) -> str:
 
 
 def neutral(text: str) -> str:
-    """``text`` with each character that could hide or reorder other text shown as an escape with its code point."""
+    """``text`` with each character that could hide or reorder other text replaced by an escape with its code point."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(_visible(char) if unicodedata.category(char) in _HIDDEN else char for char in text)
 
 
 def shown(text: str, limit: int = 96) -> str:
-    """``text`` from outside as one harmless line of at most about ``limit`` characters, saying how much was cut.
+    """``text`` as one harmless line of at most about ``limit`` characters, with the original length if it was cut.
 
-    What is empty or only spaces is shown as "(empty)", so that a cell is never silently blank.
+    A text that is empty or only spaces is shown as "(empty)", so that no cell is silently blank.
     """
     if not text.strip():
         return "(empty)"
@@ -44,9 +44,9 @@ def shown(text: str, limit: int = 96) -> str:
 
 
 def drawn(text: str, limit: int = 28) -> str:
-    """``text`` for a plot: at most ``limit`` characters, and what the plot's font may lack is shown as an escape.
+    """``text`` for a plot: at most ``limit`` characters, with escapes for characters that the plot's font may lack.
 
-    The words beside the plot have more of it.
+    The text beside the plot is longer.
     """
     short = shown(text[: limit + 1], limit + 1)
     safe = "".join(char if char in _DRAWN or ord(char) < 0x100 else _visible(char) for char in short)
@@ -54,9 +54,9 @@ def drawn(text: str, limit: int = 28) -> str:
 
 
 def script_json(value: Any) -> str:
-    """``value`` as JSON in ASCII that cannot end a script element: no ``<``, ``>`` or ``&`` is left in it.
+    """``value`` as JSON in ASCII that cannot end a script element: it contains no ``<``, ``>`` or ``&``.
 
-    Numbers that JSON does not have (infinities, not-a-number) become strings.
+    Numbers that JSON lacks (infinities, not-a-number) become strings.
     """
     text = json.dumps(_finite(value), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -16,10 +16,10 @@ NONE = "—"
 
 
 class Unit(NamedTuple):
-    """A unit of values.
+    """Unit of values.
 
-    ``short`` is how verdicts name it; ``symbol`` is written after a value, with a prefix where it is a large one;
-    ``whole`` says that it comes in whole numbers.
+    ``short`` is its name in verdicts. ``symbol`` is written after a value, with a prefix if it is large. ``whole`` is
+    true for whole numbers.
     """
 
     short: str
@@ -27,7 +27,7 @@ class Unit(NamedTuple):
     whole: bool = False
 
 
-#: Units of metrics by their names, which history keeps.
+#: Units of metrics by their names, as stored in a history.
 UNITS: dict[str, Unit] = {
     "seconds": Unit("s", "s"),
     "copies": Unit("count", whole=True),
@@ -59,7 +59,7 @@ def digits(value: float, significant: int = 3) -> str:
 
 
 def time(value_s: float | None) -> str:
-    """A duration given in seconds, in s, ms, µs or ns; a minute and more stays in seconds."""
+    """A duration in seconds as text in s, ms, µs or ns. Durations from a minute on stay in seconds."""
     if value_s is None:
         return NONE
     factor, unit = _time_unit(value_s)
@@ -67,12 +67,12 @@ def time(value_s: float | None) -> str:
 
 
 def signed_time(value_s: float) -> str:
-    """A moment given in seconds from another: with the sign of what lies before it."""
+    """A signed time in seconds relative to another; negative before it."""
     return f"{MINUS if value_s < 0 else ''}{time(abs(value_s))}"
 
 
 def given(value_s: float) -> str:
-    """A duration that was given, not measured: as short as it was given."""
+    """A duration that was given, not measured, with as few digits as it was given with."""
     factor, unit = _time_unit(value_s)
     return f"{round(value_s / factor, 6):g}{NBSP}{unit}"
 
@@ -100,7 +100,7 @@ def quantity(value: float | None, unit: str) -> str:
 
 
 def written(value: float | None, unit: str) -> str:
-    """A value of a unit of `UNITS`, or of one that another tool named, as short as can be read."""
+    """A value with a unit of `UNITS`, or of another tool, in the shortest readable form."""
     if value is None:
         return NONE
     if unit == "seconds":
@@ -113,12 +113,12 @@ def written(value: float | None, unit: str) -> str:
 
 
 def count(value: int | None) -> str:
-    """An exact count, or a dash where nothing was counted."""
+    """An exact count, or a dash if it was not counted."""
     return NONE if value is None else f"{value:,}"
 
 
 def times(ratio: float) -> str:
-    """A ratio such as a speedup, such as 12.3 with the sign of multiplication."""
+    """A ratio such as a speedup: the number with a multiplication sign."""
     return f"{digits(ratio)}{BY}"
 
 
@@ -128,12 +128,12 @@ def times_range(low: float, high: float) -> str:
 
 
 def bounds(low: float, high: float) -> str:
-    """An expected range of ratios, as short as it was given."""
+    """An expected range of ratios, with as few digits as it was given with."""
     return f"{low:g}{BY}" if low == high else f"{low:g}{TO}{high:g}{BY}"
 
 
 def error(relative: float) -> str:
-    """A relative error in exponent form; zero is said to be exact."""
+    """A relative error in exponent form. Zero is marked as exact."""
     if not math.isfinite(relative):
         return "not finite"
     return "0 (exact)" if relative == 0 else f"{relative:.2e}"
@@ -145,18 +145,18 @@ def percent(share: float) -> str:
 
 
 def change(share: float, places: int = 1) -> str:
-    """A change as a percentage with its sign; one that rounds to zero has none."""
+    """A change as a percentage with its sign. A change that rounds to zero has no sign."""
     text = f"{100 * share:+.{places}f}"
     return f"{text if float(text) else text[1:]}{NBSP}%"
 
 
 def plural(number: int, word: str, words: str = "") -> str:
-    """`fluxperf.words.plural`, of which no line breaks the parts."""
+    """`fluxperf.words.plural` with a non-breaking space, so that number and word stay on one line."""
     return words_of.plural(number, word, words, NBSP)
 
 
 def listing(names: Sequence[str], most: int = 8) -> str:
-    """Names as a phrase: "a, b and c"; beyond ``most``, how many more there are."""
+    """Names as a phrase: "a, b and c". Names beyond ``most`` are counted."""
     if len(names) > most:
         return f"{', '.join(names[:most])} and {len(names) - most} more"
     if len(names) < 2:

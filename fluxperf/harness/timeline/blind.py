@@ -75,14 +75,14 @@ def _unknown(timeline: Timeline) -> Iterator[_Reason]:
 
 
 def _silent(timeline: Timeline) -> Iterator[_Reason]:
-    """Kinds of rows that some processes lack, and copies of which the memory is not told."""
+    """Reasons from processes without some kinds of rows, and from copies with unknown host memory."""
     calls, work = timeline.calls, timeline.work
     mute = np.isin(distinct(work.process), distinct(calls.process), invert=True)
     if len(calls) and mute.any():
         told = plural(int(mute.sum()), "process", "processes")
         yield (
             ("item-sync", "launch-bound", "module-loading", "sync-in-loop"),
-            f"without CUDA calls in the capture: {told} with GPU work",
+            f"{told} with GPU work but without CUDA calls in the capture",
         )
     of_host = {"d2h": "target_memory", "h2d": "source_memory"}
     untold = work.where(
@@ -93,7 +93,7 @@ def _silent(timeline: Timeline) -> Iterator[_Reason]:
         for what in work.kinds
     )
     if number := int(untold.sum()):
-        yield ("pageable-copy",), f"not known: the kind of host memory of {plural(number, 'copy', 'copies')}"
+        yield ("pageable-copy",), f"unknown kind of host memory of {plural(number, 'copy', 'copies')}"
 
 
 def _unified(timeline: Timeline) -> Iterator[_Reason]:
@@ -125,7 +125,7 @@ def _lost(timeline: Timeline) -> Iterator[_Reason]:
 
 
 def unreliable(timeline: Timeline, of: Literal["cuda", "copies", "ranges"]) -> Iterator[str]:
-    """Why rows of CUDA, copies alone, or NVTX ranges may be missing or have wrong times."""
+    """Reasons why CUDA rows, only copies, or NVTX ranges may be missing or have wrong times."""
     said = [loss.text.strip() for loss in timeline.losses if loss.of == of]
     if said:
         yield f"{timeline.tool} may have lost events ({said[0][:200]}); capture a shorter part of the run"

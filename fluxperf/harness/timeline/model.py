@@ -95,7 +95,7 @@ class Diagnostic(msgspec.Struct, frozen=True):
 
 
 class Loss(msgspec.Struct, frozen=True):
-    """Events that the tool may have lost: of CUDA, or only copies, or only those of NVTX (``ranges``)."""
+    """Events that the profiler may have lost: of CUDA, only copies, or only those of NVTX (``ranges``)."""
 
     of: Literal["cuda", "copies", "ranges"]
     text: str

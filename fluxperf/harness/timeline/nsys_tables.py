@@ -86,7 +86,7 @@ def timeline_of(export: Export, schema: str) -> Timeline:
     losses, refuted = losses_of(diagnostics, _held(export, calls, work, syncs))
     told = [f"Nsight Systems reports: {row.text}" for row in losses]
     apart = left_out(export, (*ACTIVITIES, "NVTX_EVENTS", "DIAGNOSTIC_EVENT"))
-    told += [f"Not all is here: {row.text}. Export the whole report again." for row in apart]
+    told += [f"Incomplete: {row.text}. Export the whole report again." for row in apart]
     seen = {process_of(thread) for thread in threads} | set(distinct(work.process).tolist())
     names = dict(export.texts("PROCESSES", "globalPid", "name"))
     return Timeline(
@@ -144,7 +144,7 @@ def _calls(export: Export, damages: Damages) -> Calls:
     )
     numbers, firsts = codes(name) if len(name) else (name, name)
     damages.unnamed(Kind("cuda", "CUDA call"), export.unnamed(name))
-    # Versions of a call are one kind.
+    # versions of a call count as one kind
     texts = (_VERSION.sub("", export.strings.get(one, "(unknown call)")) for one in name[firsts].tolist())
     merged, names = numbered((text, _api(text)) for text in texts)
     start_ns, end_ns = damages.bounded(Kind("cuda", "CUDA call"), start, end)

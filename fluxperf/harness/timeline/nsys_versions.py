@@ -29,12 +29,12 @@ def versions(export: Export) -> dict[str, str]:
     return found
 
 
-#: What `nsys export --tables` was given: patterns of whole names, separated by commas.
+#: The option of `nsys export --tables`: patterns of whole names, separated by commas.
 EXPORTED = "EXPORT_PARAM_TABLES_TO_EXPORT"
 
 
 def left_out(export: Export, tables: Iterable[str]) -> list[Loss]:
-    """A loss if an export was told to leave out some of these tables, which may have held something."""
+    """A loss if an export was made without some of these tables, which may have had rows."""
     asked = versions(export).get(EXPORTED, "").strip()
     if not asked:
         return []
@@ -46,7 +46,7 @@ def left_out(export: Export, tables: Iterable[str]) -> list[Loss]:
 
 
 def _asked_for(table: str, patterns: str) -> bool:
-    """Whether one of the patterns is the table's name; one that is no pattern here is none."""
+    """Whether one of the patterns matches the table's name. Invalid patterns match nothing."""
     for pattern in patterns.split(","):
         try:
             if re.fullmatch(pattern.strip(), table):

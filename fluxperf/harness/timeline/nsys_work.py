@@ -59,7 +59,7 @@ _TABLES = {
     GRAPH: (Kind("cuda", "graph"), ""),
 }
 
-#: Columns in which a number may be missing where 0 means something.
+#: Columns in which a missing number differs from 0.
 _NULLABLE = frozenset(("srcKind", "dstKind", "migrationCause"))
 
 _SHAPE = ("gridX", "gridY", "gridZ", "blockX", "blockY", "blockZ")

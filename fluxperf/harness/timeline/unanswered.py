@@ -1,7 +1,7 @@
-"""Launches of which a capture holds no GPU work: evidence that work is missing, whatever the tool says.
+"""Launches without GPU work in a capture: evidence that work is missing, whatever the profiler reports.
 
-A launch inside of a stream's capture makes a node of a graph and no work; one that failed, and a copy of nothing or
-from host to host, have none either.
+A launch inside of a stream's capture makes a node of a graph and no work. A launch that failed, and a copy of zero
+bytes or from host to host, have no work either.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fluxperf.words import plural
 
 Mask = NDArray[np.bool_]
 
-#: What is launched by calls of these names, in words.
+#: The names of launch calls, and what they launch as text.
 _KINDS: dict[Literal["cuda", "copies"], tuple[re.Pattern[str], str]] = {
     "cuda": (re.compile(r"(?:cuda|cu)(?:Launch(?!HostFunc)|GraphLaunch)"), "kernels or graphs"),
     "copies": (re.compile(r"(?:cuda|cu)Memcpy"), "copies"),

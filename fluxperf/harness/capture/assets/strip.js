@@ -1,4 +1,4 @@
-// A strip on the page: zoom and pan by mouse, touch and keys, what is under the pointer, selection and search.
+// A strip on the page: zoom and pan by mouse, touch and keys, the item under the pointer, selection and search.
 
 class Strip {
   static AXIS = 24;
@@ -66,7 +66,7 @@ class Strip {
     this.painter.axis(this.axis.getContext("2d"), this.view, Strip.AXIS);
   }
 
-  // Draws before the next frame, once, however much changed.
+  // Draws once before the next frame, for any number of changes.
   redraw() {
     if (this.waiting) return;
     this.waiting = true;
@@ -131,7 +131,7 @@ class Strip {
     return at < 0 ? -1 : this.pick(this.data.rows[row], at, time, reach, share);
   }
 
-  // Of items within reach that are thinner than a pixel, the copy in whose half of the row the pointer is comes first.
+  // Among items near the pointer that are thinner than a pixel, a copy in the same half of the row comes first.
   pick(row, at, time, reach, share) {
     const inBand = (place) => {
       const [top, bottom] = StripPainter.bands[this.data.kinds[this.data.kindOf[row.thing[place]]]] || [];
@@ -174,7 +174,7 @@ class Strip {
     if (bottom + 4 > box.scrollTop + box.clientHeight) box.scrollTop = bottom + 4 - box.clientHeight;
   }
 
-  // The item before or after the selected one on its row; without one, the first that begins in view on a stream.
+  // The item before or after the selected one on its row. Without a selection, the first that begins in view on a stream.
   step(by) {
     if (this.state.selected < 0) {
       const row = this.data.rows.find((row) => row.of === "stream" && row.start[row.startingAfter(this.low)] <= this.high);
@@ -185,7 +185,7 @@ class Strip {
     if (at >= 0 && at < item.row.size) this.select(item.row.first + at, true);
   }
 
-  // The nearest item of the next row up or down that has one in view.
+  // The nearest item on the next row up or down with items in view.
   other(by) {
     const rows = this.data.rows;
     const time = this.centre();
@@ -209,7 +209,7 @@ class Strip {
     this.redraw();
   }
 
-  // Says what is in the stretch; one of less than a pixel was a click.
+  // Describes the content of the marked interval. An interval of less than a pixel was a click.
   measured() {
     const { stretch } = this.state;
     if (!stretch || (stretch.high - stretch.low) * this.view.scale < 2) return this.forget();
@@ -221,7 +221,7 @@ class Strip {
     this.find("live").textContent = `${title}; ${facts.map((pair) => pair.join(" ")).join("; ")}`;
   }
 
-  // By keys: the selected item, then up to each that is added; without an item what is in view.
+  // By keys: the selected item, extended to each added item. Without a selection, the interval in view.
   extend() {
     const { selected, stretch } = this.state;
     const { start, end } = selected < 0 ? { start: this.low, end: this.high } : this.data.item(selected);
@@ -315,7 +315,7 @@ class Strip {
     this.draw();
   }
 
-  // On paper: light colours, a width that fits A4, twice the pixels. Drawn at once, for the printer does not wait.
+  // On paper: light colours, a width that fits A4, twice the pixels. Drawn at once, as the printer does not wait.
   print(begins) {
     this.root.classList.toggle("strip-paper", begins);
     this.ratio = begins ? 2 : 0;

@@ -1,4 +1,4 @@
-// Reads a strip's data back (strip_data.py wrote them): rows of items in typed arrays, found by bisection.
+// Reads a strip's data, written by strip_data.py: rows of items in typed arrays, searched by bisection.
 
 class StripRow {
   constructor(raw, group, first) {
@@ -23,7 +23,7 @@ class StripRow {
     this.merged = new Map(raw.merged);
   }
 
-  // The first item that ends after a time: all before it lie before that time.
+  // The first item that ends after a time. All items before it end before that time.
   endingAfter(time) {
     return StripRow.bisect(this.end, time);
   }
@@ -83,7 +83,7 @@ class StripData {
     this.owners();
   }
 
-  // Which window each item was launched in, and what each call launched. What is around an item stands before it.
+  // The window in which each item was launched, and the items that each call launched. Enclosing items come first.
   owners() {
     const windowOf = new Map(this.windows.map((window, place) => [window.range, place]));
     windowOf.delete(-1);
@@ -103,7 +103,7 @@ class StripData {
     }
   }
 
-  // The row of an item, and its place there.
+  // The row of an item, and its position there.
   place(number) {
     let low = 0;
     let high = this.rows.length - 1;
@@ -119,7 +119,7 @@ class StripData {
     return place < 0 ? "" : this.texts[place];
   }
 
-  // All that can be said of an item.
+  // All properties of an item.
   item(number) {
     const [rowPlace, at] = this.place(number);
     const row = this.rows[rowPlace];
@@ -154,7 +154,7 @@ class StripData {
     return names.join(" / ");
   }
 
-  // Which things have a name with this text in it, and the numbers of their items in the order of time.
+  // Names that contain this text, and the numbers of their items in the order of time.
   find(text) {
     const wanted = text.toLowerCase();
     const texts = this.texts.map((one) => one.toLowerCase().includes(wanted));

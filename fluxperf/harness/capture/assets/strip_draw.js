@@ -1,12 +1,12 @@
-// Draws a strip on a canvas: only what is in view, and what is thinner than a pixel as the share of that pixel it covers.
+// Draws the part of a strip in view on a canvas. Items thinner than a pixel are shaded by the share of it they cover.
 
 class StripPainter {
   static heights = { ranges: 20, calls: 15, waits: 15, stream: 32, idle: 15 };
-  // Copies to the host keep to the lower half of their row, copies to the device to the upper half: not by colour alone.
+  // Copies to the host use the lower half of their row, copies to the device the upper half, not only another colour.
   static bands = { h2d: [0, 0.5], d2h: [0.5, 1], copy: [0.25, 0.75], memset: [0.25, 0.75] };
   static patterns = { h2d: "up", d2h: "down", copy: "dots", memset: "bars", graph: "dots", wait: "cross", order: "dots", late: "up" };
   static arrows = { h2d: "↑ ", d2h: "↓ ", copy: "→ " };
-  // What must not be overlooked is never at its palest.
+  // Important kinds of items are never drawn in the palest shade.
   static rare = new Set(["h2d", "d2h", "wait"]);
   static HEADING = 24;
   static GAP = 3;
@@ -16,7 +16,7 @@ class StripPainter {
     this.kinds = kinds;
   }
 
-  // The theme's colours, as the style sheet gives them to this element.
+  // The theme's colours, from the style sheet of this element.
   recolour(element) {
     const style = getComputedStyle(element);
     const read = (name) => style.getPropertyValue(`--${name}`).trim();
@@ -51,7 +51,7 @@ class StripPainter {
     return pen.createPattern(tile, "repeat");
   }
 
-  // Tops of headings and rows, and the height of all of them.
+  // Top positions of headings and rows, and the total height.
   layout() {
     this.tops = [];
     this.headings = [];
@@ -122,7 +122,7 @@ class StripPainter {
     }
   }
 
-  // 0 as it is, 1 paler: launched in another step, or not what is searched for, 2 what is searched for.
+  // 0 normal, 1 paler: launched in another step, or not a search result, 2 a search result.
   tone(number, thing, state) {
     if (state.found) return state.found.things[thing] ? 2 : 1;
     const owner = this.data.owner[number];
@@ -201,7 +201,7 @@ class StripPainter {
     pen.fillText(short, x, y, room + 3);
   }
 
-  // Items thinner than a pixel: each pixel as dark as they cover it, in four steps.
+  // Items thinner than a pixel: the shade of a pixel shows how much of it they cover, in four steps.
   thin(pen, channel, y, height, width) {
     const kinds = this.kinds.length;
     const tone = Math.floor(channel / kinds);
@@ -227,7 +227,7 @@ class StripPainter {
     this.cover.fill(0, base, base + width);
   }
 
-  // The outline of the selected item, and lines from a call to what it launched.
+  // The outline of the selected item, and lines from a call to the work that it launched.
   selection(pen, view, state) {
     const item = this.data.item(state.selected);
     const [top, tall] = this.band(item.kind, this.tops[item.rowPlace], StripPainter.heights[item.row.of]);
@@ -251,7 +251,7 @@ class StripPainter {
     pen.setLineDash([]);
   }
 
-  // The stretch that is measured, with its length.
+  // The measured interval, with its length.
   stretch(pen, view, { low, high }) {
     const left = (low - view.low) * view.scale;
     const right = (high - view.low) * view.scale;

@@ -1,4 +1,4 @@
-// Mouse, touch and keys of a strip: what they do is the strip's, here is which of them does it.
+// Maps mouse, touch and keys to the actions of a strip, which are in strip.js.
 
 class StripInput {
   constructor(strip) {

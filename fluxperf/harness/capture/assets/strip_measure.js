@@ -1,7 +1,7 @@
-// What lies in a stretch of time that was marked: how long it is, how busy each GPU was, what ran, what the host waited.
+// Content of a marked interval: its length, busy time of each GPU, work that ran, and waits of the host.
 
 const StripMeasure = {
-  // Intervals of items on rows, cut to the stretch, in the order of time.
+  // Times of items on rows, cut to the marked interval, in the order of time.
   intervals(rows, { low, high }) {
     const found = [];
     for (const row of rows) {
@@ -21,7 +21,7 @@ const StripMeasure = {
     return total;
   },
 
-  // How many items of each kind begin or run in the stretch, and their bytes.
+  // Number of items of each kind that begin or run in the marked interval, and their bytes.
   counts(data, rows, { low, high }) {
     const counts = new Map();
     let bytes = 0;
@@ -36,7 +36,7 @@ const StripMeasure = {
     return { counts, bytes };
   },
 
-  // Pairs of a term and what it is.
+  // Pairs of a term and its value.
   facts(data, stretch) {
     const long = stretch.high - stretch.low;
     const facts = [["From", StripWords.time(stretch.low)], ["To", StripWords.time(stretch.high)]];

@@ -1,4 +1,4 @@
-// A strip's items in words: for the tip under the pointer, for the box below, and for who listens.
+// Texts about a strip's items: for the tip at the pointer, the box below, and screen readers.
 
 const StripWords = {
   units: [[1e9, "s"], [1e6, "ms"], [1e3, "µs"], [1, "ns"]],
@@ -21,7 +21,7 @@ const StripWords = {
     return (factor === 1 ? value.toLocaleString("en") : StripWords.digits(value / factor)) + " " + prefix + unit;
   },
 
-  // Rows of what overlaps or is nested follow the row that bears the name.
+  // Rows of overlapping or nested items follow the row with the name.
   where(data, item) {
     let place = item.rowPlace;
     while (place > 0 && ["", "overlapping"].includes(data.rows[place].label)) place--;
@@ -29,10 +29,10 @@ const StripWords = {
     return `${data.groups[item.row.group]}, ${data.rows[place].label}${further}`;
   },
 
-  // Pairs of a term and what it is.
+  // Pairs of a term and its value.
   facts(data, item) {
     const facts = [["Kind", item.words]];
-    if (item.merged > 1) facts.push(["Stands for", `${item.merged.toLocaleString("en")} items that follow each other`]);
+    if (item.merged > 1) facts.push(["Represents", `${item.merged.toLocaleString("en")} items that follow each other`]);
     if (item.fullName) facts.push(["Full name", item.fullName]);
     facts.push(["Start", StripWords.time(item.start)]);
     facts.push(["Duration", StripWords.time(item.end - item.start)]);
@@ -46,7 +46,7 @@ const StripWords = {
     if (item.call >= 0) {
       const call = data.item(item.call);
       const late = item.start - call.start;
-      facts.push(["Launched by", `${call.name}, called ${StripWords.time(Math.abs(late))} ${late < 0 ? "after" : "before"} this began`]);
+      facts.push(["Launched by", `${call.name}, called ${StripWords.time(Math.abs(late))} ${late < 0 ? "after" : "before"} this item began`]);
     }
     const launched = item.row.of === "calls" ? data.launched.get(item.number) : undefined;
     if (launched) facts.push(["Launched", launched.length === 1 ? data.item(launched[0]).name : `${launched.length.toLocaleString("en")} pieces of work`]);

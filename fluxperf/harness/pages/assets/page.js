@@ -1,5 +1,5 @@
 "use strict";
-// Sorts tables, switches between machines and workloads, shows embedded records, and opens what is folded for printing.
+// Sorts tables, switches between machines and workloads, shows embedded records, and unfolds all parts for printing.
 
 function order(row, column) {
   const cell = row.cells[column];
@@ -28,7 +28,7 @@ for (const button of document.querySelectorAll("th button")) {
   button.addEventListener("click", () => sort(button.parentElement));
 }
 
-// The switch hides what belongs to another workload or machine; without it everything stands one below the other.
+// The switch hides parts of other workloads and machines. Without it all parts are shown one below the other.
 const choice = document.getElementById("switch");
 const belonging = Array.from(document.querySelectorAll("[data-view]"));
 
@@ -40,7 +40,7 @@ function show(view) {
     hidden ? "Tables and plots of other workloads and machines are hidden; summary, machines and history show all." : "";
 }
 
-// A link into something hidden shows what it belongs to.
+// A link to a hidden part shows the choice that it belongs to.
 function follow() {
   const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
   const within = target && target.closest("[data-view]");
@@ -72,7 +72,7 @@ for (const details of document.querySelectorAll("details.raw")) {
   });
 }
 
-// Paper unfolds everything, help that several tables share once.
+// For printing everything is unfolded; help that several tables share appears once.
 let folded = [];
 addEventListener("beforeprint", () => {
   const said = new Set();

@@ -1,1 +1,1 @@
-"""The report's plots, a file each. Every plot comes with its words: a sentence per value, for whoever cannot see it."""
+"""The report's plots, a file each. Every plot has a text with a sentence per value, for readers who cannot see it."""

@@ -16,15 +16,15 @@ from fluxperf.harness.series import Series, label
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import drawn, shown
 
-#: Series that are drawn; of more, those with most commits.
+#: Maximum number of series in the plot. Those with the most commits are drawn.
 MOST_SERIES = len(SERIES)
 
-#: Commits up to which every one is named below the axis.
+#: Maximum number of commits that are all named below the axis.
 NAMED = 8
 
 
 def commits(series: Sequence[Series], lines: Sequence[Line], prefix: str, title: str, source: str) -> Figure | None:
-    """The series over commits; ``None`` without a value."""
+    """The series over commits; ``None`` if there is no value."""
     drawn_ones = sorted((one for one in series if len(one.values)), key=lambda one: -len(one.values))[:MOST_SERIES]
     if not drawn_ones:
         return None
@@ -47,7 +47,7 @@ def commits(series: Sequence[Series], lines: Sequence[Line], prefix: str, title:
 
 
 def commit_order(series: Sequence[Series]) -> dict[str, int]:
-    """The place of every commit: in the order of the longest series, others' behind their predecessor or by date."""
+    """The position of every commit: in the order of the longest series; others after their predecessor, or by date."""
     order: list[str] = []
     dates: dict[str, str] = {}
     for one in sorted(series, key=lambda row: -len(row.values)):
@@ -84,21 +84,21 @@ def _commit_axis(axes: Axes, order: dict[str, int]) -> None:
     axes.set_xlim(-0.6, max(1.0, len(names) - 0.4))
     if len(names) <= NAMED:
         axes.set_xticks(range(len(names)), [_tick(name) for name in names], fontsize=10)
-        axes.set_xlabel("commit" if len(names) > 1 else "the one commit: a history begins with the second", fontsize=11)
+        axes.set_xlabel("commit" if len(names) > 1 else "one commit: a history begins with the second", fontsize=11)
         return
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
     axes.set_xlabel(f"commits in their order, {_tick(names[0])} to {_tick(names[-1])}", fontsize=11)
 
 
 def _tick(name: str) -> str:
-    """A commit's first ten digits; a day for what was measured without one."""
+    """A commit's first ten digits; the day for a measurement without a commit."""
     if name.startswith("no commit"):
         return f"no commit,\n{drawn(name[11:21], 12)}"
     return drawn(short(name.removesuffix("+")), 12) + ("+" if name.endswith("+") else "")
 
 
 def _name(one: Series, among: Sequence[Series] = ()) -> str:
-    """A series by its rung; what tells it apart where several have that one."""
+    """The rung of a series, with the settings that distinguish series of the same rung."""
     same = [other for other in among if other.rung == one.rung]
     keys = sorted({key for other in same for key in other.variant})
     told = [key for key in keys if len({other.variant.get(key) for other in same}) > 1]
@@ -114,7 +114,7 @@ def _name(one: Series, among: Sequence[Series] = ()) -> str:
 
 
 def _apart(machine: str, among: Collection[str]) -> list[str]:
-    """Words that tell a machine from others: the first part of its name that differs, up to the word that does."""
+    """Text that distinguishes a machine from others: the first differing part of its name, up to the differing word."""
     rows = [name.split(", ") for name in among]
     for place, part in enumerate(machine.split(", ")):
         others = [row[place].split() if place < len(row) else [] for row in rows]

@@ -1,4 +1,4 @@
-"""Copies: how many one forward makes at each rung, down and up; and by label."""
+"""Copies of one forward at each rung, down and up; and copies by label."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import drawn, shown
 from fluxperf.words import plural
 
-#: Labels that get a row; the rest are summed in one.
+#: Maximum number of labels with their own row. The rest are summed in one row.
 MOST_LABELS = 18
 
 _WAYS = {"d2h": "↓", "h2d": "↑"}
 
 
 def copies(ladder: Ladder, prefix: str) -> Figure | None:
-    """Copies of one forward at each rung, down and up, or ``None`` without two rungs to compare."""
+    """Copies of one forward at each rung, down and up; ``None`` if there are not two rungs."""
     if len(ladder.measured) < 2:
         return None
     title = "Copies in one forward"
@@ -42,7 +42,7 @@ def copies(ladder: Ladder, prefix: str) -> Figure | None:
 
 
 def draw_copies(axes: Axes, rungs: Sequence[Rung], least: int = 0) -> None:
-    """Two bars per rung, with their counts; the axis reaches ``least`` at least."""
+    """Two bars per rung, with their counts; the axis extends at least to ``least``."""
     totals = [rung.record.totals for rung in rungs if rung.record]
     most = max([least, 1, *(max(row.d2h_copies, row.h2d_copies) for row in totals)])
     for row, rung in enumerate(rungs):
@@ -63,7 +63,7 @@ def draw_copies(axes: Axes, rungs: Sequence[Rung], least: int = 0) -> None:
 
 
 def copies_words(ladder: Ladder) -> str:
-    """Copies at each rung, a clause for each."""
+    """Copies at each rung as text, one clause per rung."""
     parts = []
     for rung in ladder.rungs:
         counts = rung.record.totals if rung.record else None
@@ -73,7 +73,7 @@ def copies_words(ladder: Ladder) -> str:
 
 
 def labels(ladder: Ladder, prefix: str) -> Figure | None:
-    """Copies by direction and label at each rung, as a matrix of counts; ``None`` where no forward copies."""
+    """Copies by direction and label at each rung, as a matrix of counts; ``None`` if no forward copies."""
     counts = {rung.name: _by_label(rung) for rung in ladder.measured}
     whole: Counter[tuple[str, str]] = Counter()
     for found in counts.values():
@@ -112,7 +112,7 @@ def _by_label(rung: Rung) -> Counter[tuple[str, str]]:
 
 
 def _cell(axes: Axes, column: int, row: int, number: int | None, most: int) -> None:
-    """A square whose shade says how many, with the number in it; nothing is shaded for none."""
+    """A square whose shade shows the count, with the number in it; no shade for zero."""
     if number:
         share = 0.15 + 0.85 * min(1.0, number / most)
         _square(axes, column, row, facecolor=DOWN.token, alpha=round(share, 2), linewidth=0)
@@ -125,7 +125,7 @@ def _cell(axes: Axes, column: int, row: int, number: int | None, most: int) -> N
 
 
 def _square(axes: Axes, column: int, row: int, **style: Any) -> None:
-    """A square of the matrix. As a mere artist it costs a tenth of a bar, which looks for limits of the axes."""
+    """A square of the matrix. As a plain artist it is ten times cheaper than a bar, which updates the axis limits."""
     axes.add_artist(Rectangle((column - 0.47, row - 0.44), 0.94, 0.88, **style))
 
 

@@ -1,4 +1,4 @@
-"""The course of a project as one SVG file on white: a panel for each card, a mark for each rung at each commit."""
+"""The course of a project as one SVG file on white: a panel for each GPU model, a mark for each rung at each commit."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from fluxperf.harness.report.plots.frame import legend, seconds, side_labels
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import drawn
 
-#: Pixels of the picture, of a commit's column at least, and of what stands around each panel.
+#: Pixels: width of the picture, minimum width of a commit, and margins of each panel.
 _WIDTH, _HEIGHT, _AROUND = 1080, 430, 0.12
 
 
 def course_chart(marks: Sequence[Mark], rungs: Sequence[str], workload: str, published: Published) -> str:
-    """The picture: commits of a card from left to right, seconds on one logarithmic axis.
+    """The picture: commits of a GPU model from left to right, seconds on one logarithmic axis.
 
     Args:
-        marks: by card; at least one.
-        rungs: in the order of the ladder, which have a colour each.
-        workload: that all of them are of.
+        marks: by GPU model; at least one.
+        rungs: in the order of the ladder; each has a colour.
+        workload: workload of all marks.
         published: baseline and target, as lines.
     """
     title = f"{drawn(workload)}: time to denoise over commits"
@@ -67,15 +67,15 @@ def course_chart(marks: Sequence[Mark], rungs: Sequence[str], workload: str, pub
                 _legend(canvas, entries)
         canvas.text(
             0.02, 0.02,
-            "Filled: a second of rest before each generation; hollow: back to back. Bars: the range of samples. "
-            "Cards of a kind differ by a few percent, kinds are not compared.",
+            "Filled: one second of rest before each generation; hollow: back to back. Bars: range of samples. GPUs "
+            "of one model differ by a few percent; different models are not compared.",
             fontsize=10, color=MUTED.token,
         )  # fmt: skip
         return svg.standalone(canvas, title, words)
 
 
 def quick_of(marks: Sequence[Mark]) -> Mark:
-    """The shortest of them."""
+    """The shortest time among them."""
     return min(marks, key=lambda mark: mark.seconds)
 
 

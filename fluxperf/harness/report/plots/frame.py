@@ -1,4 +1,4 @@
-"""Code that plots share: rows with labels, bars, axes of seconds, and labels that keep out of each other's way."""
+"""Code that plots share: rows with labels, bars, axes of seconds, and labels that do not overlap."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ TWIN_TITLE = "host twins on a CPU: not a GPU's time"
 #: Height of a row, in pixels of the page.
 ROW = 34
 
-#: A label's ground, so that no line runs through it.
+#: Background of a label, so that no line runs through it.
 BOX = {"facecolor": PAPER.token, "edgecolor": "none", "pad": 1.0}
 
 
 def axes_of(canvas: Canvas, left: float, top: float = 0.86) -> Axes:
-    """Axes with room for labels at the left and below, and for a line of legend above."""
+    """Axes with space for labels at the left and below, and for one line of legend above."""
     height = canvas.get_size_inches()[1] * 72
     bottom = 44 / height
     return canvas.add_axes((left, bottom, 0.98 - left, top + 0.06 - bottom))
@@ -41,7 +41,7 @@ def rows_of(axes: Axes, names: Sequence[str]) -> None:
 
 
 def bar(axes: Axes, row: float, left: float, width: float, colour: Colour, *, twin: bool) -> None:
-    """One bar of a row; of a host twin it is hatched."""
+    """One bar of a row; hatched for a host twin."""
     axes.barh(row, width, left=left, height=0.6, color=colour.token, hatch="//" if twin else None, linewidth=0)
 
 
@@ -62,7 +62,7 @@ def seconds(axes: Axes, values: Sequence[float]) -> None:
 
 
 def apart(places: Sequence[float], least: float, low: float, high: float) -> list[float]:
-    """``places`` moved as little as need be to lie ``least`` apart, between ``low`` and ``high``; the order stays."""
+    """``places``, moved as little as possible to be ``least`` apart, between ``low`` and ``high``, in order."""
     order = sorted(range(len(places)), key=lambda index: places[index])
     moved = [places[index] for index in order]
     for index in range(1, len(moved)):
@@ -80,9 +80,9 @@ def apart(places: Sequence[float], least: float, low: float, high: float) -> lis
 
 
 def side_labels(axes: Axes, rows: Sequence[tuple[float, str, Colour]], fontsize: int = 11) -> None:
-    """Labels beside the right edge, at the height of their values, moved apart and led to them by a line.
+    """Labels beside the right edge at the height of their values, moved apart and connected to them by lines.
 
-    Call it when scale and limits of the axes are set.
+    Call it after scale and limits of the axes are set.
     """
     place = axes.transAxes.inverted()
     heights = [float(place.transform(axes.transData.transform((0.0, value)))[1]) for value, _, _ in rows]

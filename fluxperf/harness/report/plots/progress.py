@@ -21,7 +21,7 @@ _MARKERS = "osD^v"
 
 
 class Line(NamedTuple):
-    """A line across the axis: seconds, what it is, its colour, its style, and whether it was given, not measured."""
+    """A line across the axis: seconds, name, colour, style, and whether it was given or measured."""
 
     value: float
     name: str
@@ -31,7 +31,7 @@ class Line(NamedTuple):
 
 
 def progress(study: Study, prefix: str) -> Figure:
-    """The way from the published baseline to the target, with a dot for each rung that a GPU measured."""
+    """The way from the published baseline to the target, with a dot for each rung measured on a GPU."""
     ladders = on_axis(study)
     workload = drawn(study.context.headline_workload)
     title = f"{workload}: time to denoise, from the published baseline toward the target"
@@ -42,12 +42,12 @@ def progress(study: Study, prefix: str) -> Figure:
         axes = canvas.add_axes((0.07, 0.11, 0.7, 0.79))
         draw_progress(axes, study, ladders, lines)
         records = [record for one in ladders for record in one.records]
-        source = provenance(records) if records else "The lines are published figures; no record is drawn."
+        source = provenance(records) if records else "The lines are published figures. No record is drawn."
         return Figure(svg.inline(canvas, prefix, title, words), title, words, 1000, source)
 
 
 def on_axis(study: Study) -> list[Ladder]:
-    """The ladders whose times belong on the progress axis: of the headline workload, and never a host twin's."""
+    """The ladders whose times belong on the progress axis: GPU records of the headline workload."""
     headline = study.context.headline_workload
     return [
         ladder
@@ -79,7 +79,7 @@ def peer_lines(ladders: Sequence[Ladder]) -> list[Line]:
 
 
 def draw_lines(axes: Axes, lines: Sequence[Line], fontsize: int = 11) -> None:
-    """Lines across the axis, named at its right."""
+    """Lines across the axis, with names at the right."""
     for line in lines:
         axes.axhline(line.value, color=line.colour.token, linewidth=2, linestyle=line.style, zorder=1)
     side_labels(axes, [(line.value, f"{_value(line)} {line.name}", line.colour) for line in lines], fontsize)
@@ -104,7 +104,7 @@ def draw_progress(
     axes.set_xticks(range(len(names)), [_wrapped(name) for name in names], fontsize=fontsize)
     draw_lines(axes, lines, fontsize - 1)
     if not ladders:
-        text = f"No GPU record of {drawn(study.context.headline_workload)} is in these files."
+        text = f"These files contain no GPU record of {drawn(study.context.headline_workload)}."
         box = BOX | {"pad": 6.0}
         axes.text(0.5, 0.62, text, transform=axes.transAxes, ha="center", color=MUTED.token, fontsize=14, bbox=box)
     elif len(ladders) > 1:
@@ -112,7 +112,7 @@ def draw_progress(
 
 
 def _wrapped(name: str) -> str:
-    """A long name on several lines, broken at its first hyphen, or before what it was run within."""
+    """A long name on several lines, broken at its first hyphen, or before its memory budget."""
     if len(name) <= 10:
         return name
     return name.replace("-", "-\n", 1) if "-" in name else name.replace(" in ", "\nin ", 1)
@@ -129,7 +129,7 @@ def _dots(axes: Axes, ladder: Ladder, names: Sequence[str], marker: str, fontsiz
         axes.plot([x, x], [found.low, found.high], color=colour.token, linewidth=2, zorder=3)
         face = PAPER.token if found.samples == 1 else colour.token
         axes.plot([x], [found.median], marker, color=colour.token, markerfacecolor=face, markersize=9, zorder=4)
-        # The label covers the line that it may stand on, but no dot.
+        # The label may cover the line below it, but no dot.
         axes.annotate(
             units.time(found.median),
             (x, found.median),
@@ -157,7 +157,7 @@ def _legend(axes: Axes, ladders: Sequence[Ladder], fontsize: int) -> None:
 
 
 def lines_words(lines: Sequence[Line]) -> str:
-    """The lines in words."""
+    """The lines as text."""
     return f"Lines: {', '.join(f'{shown(line.name)} {_value(line)}' for line in lines)}."
 
 
@@ -169,5 +169,5 @@ def _words(study: Study, ladders: Sequence[Ladder]) -> str:
         if summary_of(rung.record)
     ]
     if not dots:
-        return f"No GPU record of {shown(study.context.headline_workload)} is in these files, so there is no dot."
+        return f"These files contain no GPU record of {shown(study.context.headline_workload)}, so there is no dot."
     return f"Dots: {'; '.join(dots)}."

@@ -22,7 +22,7 @@ from fluxperf.harness.text.escape import drawn, shown
 
 
 def readme_chart(found: Study, workload: str) -> str:
-    """The picture. Of several ladders of ``workload``, the one that a GPU ran is drawn, then the one with most rungs.
+    """The picture. Of several ladders of ``workload``, one on a GPU is drawn, otherwise the one with the most rungs.
 
     Raises:
         RecordError: there is no record of ``workload``.
@@ -31,11 +31,11 @@ def readme_chart(found: Study, workload: str) -> str:
     if not ladders:
         known = units.listing(unique(shown(record.workload.name) for record in found.records)) or "nothing"
         raise RecordError(
-            f"no record of workload {workload!r} to draw. The files hold {known}; "
-            f"write one with `fluxperf run --all --workload {workload} -o FILE`."
+            f"expected a record of workload {workload!r} to draw, found none. The files contain {known}. Write one "
+            f"with `fluxperf run --all --workload {workload} -o FILE`."
         )
     ladder = max(ladders, key=lambda one: (not one.twin, len(one.measured)))
-    # What ran within a budget is no rung of its own.
+    # a run within a budget is not a rung of its own
     ladder = ladder._replace(rungs=tuple(rung for rung in ladder.rungs if rung.info or not ladder.baseline))
     title = f"{drawn(ladder.workload.name)}: copies and time, rung by rung"
     words = f"{title}. Copies in one forward: {copies_words(ladder)} " + waterfall_words(ladder)
@@ -50,7 +50,7 @@ def readme_chart(found: Study, workload: str) -> str:
 
 
 def _right(axes: Axes, study: Study, ladder: Ladder) -> str:
-    """Draws the times; returns their heading."""
+    """Draws the times. Returns their heading."""
     if any((one.view, one.ran_as) == (ladder.view, ladder.ran_as) for one in on_axis(study)):
         axes.set_position((0.535, 0.2, 0.31, 0.58))
         lines = [*published_lines(study), *floor_lines(study, [ladder])]
@@ -92,7 +92,7 @@ def _source(ladder: Ladder) -> str:
     commits = unique(drawn(commit_of(record), 40) for record in ladder.records)
     samples = unique(samples_of(record) for record in ladder.records)
     listed = units.listing(commits, 2)
-    # A commit that is not recorded says so by itself.
+    # a commit that is not recorded is already marked as such
     told = listed if listed.startswith("commit") else f"commit {listed}"
     return (
         f"{drawn(ladder.way)} on {drawn(ladder.machine, 48)} · {told} · "

@@ -1,4 +1,4 @@
-"""Roofline: what rate each op reached at each rung, under the rates that the machine can reach."""
+"""Roofline: the rate of each op at each rung, below the ceilings of the machine."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from fluxperf.harness.report.plots.frame import BOX, legend, place_of, side_labe
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import drawn, shown
 
-#: Ops of the quickest rung that are named in the plot, those with the largest share of its time.
+#: Number of ops with names in the plot: those with the largest share of the quickest rung's time.
 NAMED = 4
 
 
 def roofline(ladder: Ladder, prefix: str, ceilings: Mapping[str, Ceiling]) -> Figure | None:
-    """A dot for each op and rung, or ``None`` for host twins and without ops or a memory ceiling."""
+    """A dot for each op and rung; ``None`` for host twins, and without ops or a memory ceiling."""
     rows = [(rung, _placed(rates_of(rung.record))) for rung in ladder.measured if rung.record]
     rows = [(rung, rates) for rung, rates in rows if rates]
     if ladder.twin or not rows or MEMORY not in ceilings:
         return None
-    title = "Roofline: what each op reached at each rung, under what the machine can"
+    title = "Roofline: rate of each op at each rung, below the ceilings of the machine"
     words = f"{title}. {_ceiling_words(ceilings)} {_words(rows)}"
     with svg.settings():
         canvas = svg.canvas(1000, 520)
@@ -41,12 +41,12 @@ def roofline(ladder: Ladder, prefix: str, ceilings: Mapping[str, Ceiling]) -> Fi
         _names(axes, ladder, rows)
         entries = [(place_of(rung), *SERIES[number % len(SERIES)]) for number, (rung, _) in enumerate(rows)]
         legend(axes, entries, columns=min(7, max(4, len(entries))))
-        source = provenance([rung.record for rung, _ in rows if rung.record]) + " Times are of observed runs."
+        source = provenance([rung.record for rung, _ in rows if rung.record]) + " Times are from observed runs."
         return Figure(svg.inline(canvas, f"{prefix}-roofline", title, words), title, words, 1000, source)
 
 
 def _placed(rates: Sequence[OpRate]) -> list[OpRate]:
-    """The ops that have a place: those that compute, move bytes and took time."""
+    """The ops in the plot: those that compute, move bytes and took time."""
     return [rate for rate in rates if rate.flops > 0 and rate.bytes > 0 and rate.time_s > 0]
 
 
@@ -76,7 +76,7 @@ def _prefixed(value: float) -> str:
 
 
 def _roofs(axes: Axes, ceilings: Mapping[str, Ceiling]) -> None:
-    """The slope of memory and a line for each dtype, from where it leaves the slope."""
+    """The slope of memory, and a line for each dtype from its intersection with the slope."""
     memory = ceilings[MEMORY].rate
     left, right = axes.get_xlim()
     products = [one for name, one in ceilings.items() if name != MEMORY]
@@ -101,7 +101,7 @@ def _kind(ceiling: Ceiling) -> str:
 
 
 def _names(axes: Axes, ladder: Ladder, rows: Sequence[tuple[Rung, list[OpRate]]]) -> None:
-    """Names of the ops that take most of the quickest rung's time."""
+    """Names of the ops with the most time at the quickest rung."""
     best = ladder.best
     rates = next((found for rung, found in rows if best and rung.name == best.name), [])
     named = sorted(rates, key=lambda one: -one.time_s)[:NAMED]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from fluxperf.harness.series import Series
 
-#: Size in pixels, and columns: of many values each column shows the lowest and the highest.
+#: Size in pixels, and number of columns. With many values each column shows the lowest and the highest.
 _WIDTH, _HEIGHT, _COLUMNS = 160, 26, 80
 
 
 def sparkline(series: Series) -> str:
-    """A series as an SVG element of numbers alone, hidden from readers of text: the row says what matters."""
+    """A series as an SVG element of numbers alone, hidden from screen readers: the row has the important values."""
     values = series.values.tolist()
     low, high = min(values), max(values)
     span = (high - low) or 1.0
@@ -29,7 +29,7 @@ def sparkline(series: Series) -> str:
 
 
 def _thinned(values: list[float]) -> list[tuple[int, float]]:
-    """Places and values, of many the lowest and the highest of each column, in their order."""
+    """Places and values; with many, only the lowest and the highest of each column, in order."""
     if len(values) <= 2 * _COLUMNS:
         return list(enumerate(values))
     kept = []

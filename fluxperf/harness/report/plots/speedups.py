@@ -1,4 +1,4 @@
-"""Speedup per phase with its interval, beside the band that was expected."""
+"""Speedup per phase with its interval, beside the expected range."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fluxperf.harness.text.escape import drawn, shown
 
 
 def speedups(study: Study, ladder: Ladder, prefix: str) -> Figure | None:
-    """The speedup of each phase; ``None`` for host twins, of which nothing was expected, and without any."""
+    """The speedup of each phase; ``None`` for host twins, which have no expectation, and if there is none."""
     rows = climbs(study, ladder)
     if ladder.twin or not any(row.found for row in rows):
         return None

@@ -1,4 +1,4 @@
-"""Samples per process: how far each lies from its rung's median, beside the machine's A/A band."""
+"""Samples per process: deviation of each from its rung's median, beside the machine's A/A band."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fluxperf.harness.pages.svg import BAND, DOWN, GRID, INK, MUTED, Figure
 from fluxperf.harness.report.plots.frame import place_of
 from fluxperf.harness.text import units
 
-#: Processes of one rung that are drawn side by side; of more, the first.
+#: Maximum number of processes of one rung that are drawn side by side; the first ones are drawn.
 MOST_PROCESSES = 24
 
 
@@ -24,8 +24,8 @@ def spread(ladder: Ladder, prefix: str, bands: Mapping[str, float]) -> Figure | 
     """Deviations of the samples, rung by rung and process by process; ``None`` without a time.
 
     Args:
-        ladder: whose samples.
-        prefix: of the ids in the SVG.
+        ladder: ladder with the samples.
+        prefix: prefix of the ids in the SVG.
         bands: calibrated A/A spread by rung, as a share.
     """
     rungs = [rung for rung in ladder.measured if usable(rung.record)]
@@ -51,7 +51,7 @@ def spread(ladder: Ladder, prefix: str, bands: Mapping[str, float]) -> Figure | 
 
 
 def deviations(rung: Rung) -> list[list[float]]:
-    """Samples by process, each as its share above the rung's median."""
+    """Samples by process, each as its relative deviation from the rung's median."""
     middle = median_of(rung.record)
     return [[value / middle - 1 for value in samples] for samples in usable(rung.record)] if middle > 0 else []
 

@@ -1,4 +1,4 @@
-"""Waterfall: milliseconds that each rung took away or added, from the first rung to what is left at the last."""
+"""Waterfall: milliseconds that each rung saved or added, from the first rung to the time left at the last."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from fluxperf.harness.report.plots.frame import ROW, TWIN_TITLE, axes_of, bar, l
 from fluxperf.harness.text import units
 from fluxperf.harness.text.escape import drawn
 
-#: The first rung dwarfs the others from so many times the second on.
+#: Ratio of the first rung to the second from which an enlarged copy is drawn.
 _DWARFS = 8.0
 
 
 def waterfall(ladder: Ladder, prefix: str) -> Figure | None:
-    """The waterfall of a ladder, or ``None`` without the first rung's time and another."""
+    """The waterfall of a ladder; ``None`` without the first rung's time and another."""
     timed = ladder.timed
     if len(timed) < 2 or timed[0].name != ladder.start:
         return None
@@ -45,13 +45,13 @@ def waterfall(ladder: Ladder, prefix: str) -> Figure | None:
 
 
 def _enlarged(rungs: Sequence[Rung]) -> float:
-    """Seconds up to which an enlarged copy goes, or 0 where the first rung does not dwarf the others."""
+    """Seconds at the end of the axis of an enlarged copy; 0 if no copy is needed."""
     values = [found.median for found in (summary_of(rung.record) for rung in rungs) if found]
     return values[1] if len(values) > 2 and values[0] > _DWARFS * values[1] else 0.0
 
 
 def _draw(axes: Axes, rungs: Sequence[Rung], last: Rung, *, twin: bool, largest: float = 0.0) -> None:
-    """Bars from the first rung's time to what remains; with ``largest``, an axis that ends there and cuts the rest."""
+    """Bars from the first rung's time to the remaining time. With ``largest`` the axis ends there and cuts bars."""
     cut = bool(largest)
     largest = largest or max(found.median for found in (summary_of(rung.record) for rung in rungs) if found)
     factor, unit = (1.0, "s") if largest >= 1 else (1e-3, "ms")
@@ -86,7 +86,7 @@ def _draw(axes: Axes, rungs: Sequence[Rung], last: Rung, *, twin: bool, largest:
 
 
 def waterfall_words(ladder: Ladder) -> str:
-    """The waterfall, a clause for each rung."""
+    """The waterfall as text, one clause per rung."""
     parts: list[str] = []
     before: float | None = None
     for rung in (rung for rung in ladder.rungs if rung.info):
@@ -97,7 +97,7 @@ def waterfall_words(ladder: Ladder) -> str:
         if before is None:
             parts.append(f"{rung.label} takes {units.time(now)}")
         else:
-            verb = "takes away" if now <= before else "adds"
+            verb = "saves" if now <= before else "adds"
             parts.append(f"{rung.label} {verb} {units.time(abs(now - before))} and leaves {units.time(now)}")
         before = now
     return "; ".join(parts) + "."
