@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluxperf.harness.timeline.columns import Column, Cover, distinct
-from fluxperf.harness.timeline.model import Calls, Loss, Timeline
+from fluxperf.harness.timeline.model import Calls, Loss, Timeline, process_id
 from fluxperf.words import plural
 
 Mask = NDArray[np.bool_]
@@ -34,9 +34,11 @@ _EVER = 1 << 61
 def add_unanswered(timeline: Timeline, failed: Callable[[], Mask] | None = None) -> None:
     """Adds the result of `unanswered` to the losses of an attributed timeline, with a note for each."""
     found = unanswered(timeline, failed)
-    or_failed = "" if failed is not None else ", or launches failed"
+    or_failed = "" if failed is not None else ", or they failed"
     timeline.losses = [*timeline.losses, *found]
-    timeline.notes = [*timeline.notes, *(f"{row.text}: events were lost{or_failed}." for row in found)]
+    why = f"events were lost, or the capture ended before{or_failed}"
+    told = (f"{row.text} (process {process_id(row.process)}): {why}." for row in found)
+    timeline.notes = [*timeline.notes, *told]
 
 
 def unanswered(timeline: Timeline, failed: Callable[[], Mask] | None = None) -> list[Loss]:
