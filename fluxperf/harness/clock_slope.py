@@ -41,18 +41,31 @@ class AtOneClock(NamedTuple):
 
 
 class Doubt(NamedTuple):
-    """Standard error of a difference of the sides, in logarithms (infinite if unknown), and its maximum."""
+    """How far the head may seem above or below what it is, in logarithms, because a slope is not known exactly.
+
+    ``error`` is the standard error, infinite if not known; ``above`` and ``below`` are the most that it can be, as no
+    slope is below 0 or above 1: more cycles at a lower clock are more work, whatever the slope.
+    """
 
     error: float
-    most: float
+    above: float
+    below: float
+
+    def over(self, errors: float) -> float:
+        """Bound of what it may seem above, by so many standard errors."""
+        return min(self.error * errors, self.above)
+
+    def under(self, errors: float) -> float:
+        """Bound of what it may seem below, by so many standard errors."""
+        return min(self.error * errors, self.below)
 
     def within(self, errors: float) -> float:
-        """Its bound, for a number of standard errors."""
-        return min(self.error * errors, self.most)
+        """The larger of both."""
+        return max(self.over(errors), self.under(errors))
 
 
 #: No doubt.
-NONE = Doubt(0.0, 0.0)
+NONE = Doubt(0.0, 0.0, 0.0)
 
 
 def at_one_clock(cycles: tuple[Processes, Processes], clocks_hz: tuple[Processes, Processes]) -> AtOneClock:
@@ -116,10 +129,11 @@ def doubt(cycles: tuple[Processes, Processes], clocks_hz: tuple[Processes, Proce
     if not all(_alike(*sides) for sides in zip(cycles, clocks_hz, strict=True)) or not all(cycles):
         return NONE
     sides = [np.array(points) for points in _points(cycles, clocks_hz)]
-    apart = abs(float(np.median([after[0] - before[0] for before, after in zip(*sides, strict=False)])))
-    most = apart * max(slope, 1 - slope)
+    apart = float(np.median([after[0] - before[0] for before, after in zip(*sides, strict=False)]))
     error = _standard_error(sides, slope)
-    return Doubt(error if math.isinf(error) else apart * error, most)
+    higher, lower = max(apart, 0.0), max(-apart, 0.0)
+    above, below = (share * higher + (1 - share) * lower for share in (1 - slope, slope))
+    return Doubt(error if math.isinf(error) else abs(apart) * error, above, below)
 
 
 def _standard_error(sides: Sequence[npt.NDArray[np.float64]], slope: float) -> float:

@@ -139,21 +139,29 @@ def _word(seconds: str, cycles: Row | None, energy: Row | None) -> _Word | None:
 
 def _word_of_joules(row: Row, key: str, known: dict[str, Row]) -> _Word | None:
     """The explanation of joules that increased; ``None`` if cycles do not explain it."""
-    work = _beside(row, known, f"cycles.{key}")
-    cycles = _verdict(work)
-    mean, seconds = (_verdict(_beside(row, known, name)) for name in (f"cycles.{key}.mean", f"times.{key}"))
+    work, seconds = (_beside(row, known, f"{name}.{key}") for name in ("cycles", "times"))
+    cycles, mean = _verdict(work), _verdict(_beside(row, known, f"cycles.{key}.mean"))
     if work is not None and work.reason == "clocks_apart":
         grown = _MORE_JOULES_ANYHOW if _outgrow(row, work) else None
-        return _JOULES_OF_CLOCK if seconds == "FASTER" else grown
+        return _JOULES_OF_CLOCK if _higher_clock(seconds, work) else grown
     if cycles == "FASTER" and mean in (None, "FASTER", "SAME"):
-        return _MORE_JOULES_FOR_LESS
+        return _JOULES_OF_CLOCK if _higher_clock(seconds, work) else _MORE_JOULES_FOR_LESS
     if cycles != "SAME":
         return None
     if mean == "SLOWER":
         return _JOULES_OF_WORK
     if mean not in (None, "SAME"):
         return None
-    return _JOULES_OF_CLOCK if seconds == "FASTER" else _MORE_JOULES
+    return _JOULES_OF_CLOCK if _higher_clock(seconds, work) else _MORE_JOULES
+
+
+def _higher_clock(seconds: Row | None, cycles: Row | None) -> bool:
+    """Whether seconds became less, and by more than cycles if those did, too."""
+    if seconds is None or seconds.verdict != "FASTER":
+        return False
+    if cycles is None or cycles.verdict != "FASTER":
+        return True
+    return seconds.high is not None and cycles.low is not None and seconds.high < cycles.low
 
 
 def _outgrow(joules: Row | None, cycles: Row) -> bool:

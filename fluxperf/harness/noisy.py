@@ -66,7 +66,8 @@ def judge(tasks: Sequence[Task], pairs: Pairs, looks: int = 1, slow: Sequence[Sl
     margins = [item.margin for item in usable]
     values = [*(item.logs for item in usable), *(item.differences for item in shares)]
     slower = iter(step_down(values, [*margins, *(0.0 for _ in shares)]))
-    faster = iter(step_down([[-value for value in item.logs] for item in usable], margins))
+    gains = [item.margin_of_gain for item in usable]
+    faster = iter(step_down([[-value for value in item.logs] for item in usable], gains))
     rows = []
     for item in found:
         if isinstance(item, Row):
@@ -93,7 +94,7 @@ def logarithms(task: Task) -> list[float]:
 
 def _judged(item: Paired, slower: float, faster: float, level: _Level) -> Row:
     verdict, reason, p = _said(item, slower, faster, level)
-    if verdict == "UNSURE" and item.task.doubt.most and (_apart(item, level) or _told(item, level)):
+    if verdict == "UNSURE" and item.task.doubt.within(CHANGED) and (_apart(item, level) or _told(item, level)):
         return _row(item, "UNSURE", "clocks_apart", p, level)
     if _few(item, level) and not _scale(item, level):
         return _row(item, "UNSURE", "few_processes_same" if verdict == "SAME" else "few_processes", p, level)
@@ -123,8 +124,9 @@ def _said(item: Paired, slower: float, faster: float, level: _Level) -> tuple[st
         return "UNSURE", "within_calibration", slower
     if faster <= level.alpha and -math.expm1(center) >= item.floor and -center > bound:
         return "FASTER", "shown_faster", faster
-    limit = item.limit - item.task.doubt.within(SAME) - (bound if _few(item, level) else 0.0)
-    below, above = (sign_flip([sign * value for value in item.logs], -limit) for sign in (-1, 1))
+    limit, doubt = item.limit - (bound if _few(item, level) else 0.0), item.task.doubt
+    below = sign_flip([-value for value in item.logs], doubt.under(SAME) - limit)
+    above = sign_flip(item.logs, doubt.over(SAME) - limit)
     if max(below, above) <= level.pairs.alpha:
         if item.together > item.limit:
             return "UNSURE", "few_much_slower", slower
@@ -166,7 +168,7 @@ def _row(item: Paired, verdict: str, reason: str, p: float | None, level: _Level
         verdict=verdict,  # type: ignore[arg-type]
         reason=reason,
         outcome=outcomes.get(verdict, "pass"),
-        message=_sentence(item, change, least, p, level),
+        message=_sentence(item, change, least, p, level, _margin(item, verdict)),
         unit=metric_of(parts(task.metric)[0]).short,
         base=median(item.base) if item.base else None,
         head=median(item.head) if item.head else None,
@@ -181,13 +183,21 @@ def _row(item: Paired, verdict: str, reason: str, p: float | None, level: _Level
     )
 
 
-def _sentence(item: Paired, change: float | None, least: float | None, p: float | None, level: _Level) -> str:
+def _margin(item: Paired, verdict: str) -> float:
+    """The margin that a verdict is beyond; the wider one where none is shown."""
+    known = {"SLOWER": item.margin, "FASTER": item.margin_of_gain}
+    return known.get(verdict) or max(known.values())
+
+
+def _sentence(
+    item: Paired, change: float | None, least: float | None, p: float | None, level: _Level, margin: float
+) -> str:
     number = len(item.logs)
     over = plural(number, "process pair")
     _, statistic = parts(item.task.metric)
     what = item.task.metric if statistic.words == "median" else f"{item.task.metric} ({statistic.words})"
     moved = "no change known" if change is None else f"{change:+z.2%}"
-    said = [f"{what}: {moved} over {over}, margin {math.expm1(item.margin):.2%}"]
+    said = [f"{what}: {moved} over {over}, margin {math.expm1(margin):.2%}"]
     if item.task.slope:
         said.append(f"at one clock, with a slope of {item.task.slope:.2f} removed")
     if (doubt := item.task.doubt.within(CHANGED)) > math.log1p(item.task.rule.margin):

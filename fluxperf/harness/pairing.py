@@ -91,8 +91,13 @@ class Paired(NamedTuple):
 
     @property
     def margin(self) -> float:
-        """Margin of the test, on the logarithmic scale."""
-        return math.log1p(self.task.rule.margin) + self.task.doubt.within(CHANGED)
+        """Margin of the test for the worse, on the logarithmic scale."""
+        return math.log1p(self.task.rule.margin) + self.task.doubt.over(CHANGED)
+
+    @property
+    def margin_of_gain(self) -> float:
+        """Margin of the test for the better."""
+        return math.log1p(self.task.rule.margin) + self.task.doubt.under(CHANGED)
 
     @property
     def floor(self) -> float:
