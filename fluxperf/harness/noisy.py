@@ -178,7 +178,7 @@ def _row(item: Paired, verdict: str, reason: str, p: float | None, level: _Level
         p=p,
         pairs=number,
         spread=width,
-        margin=item.margin,
+        margin=_margin(item, verdict),
         detectable=least,
     )
 

@@ -160,15 +160,42 @@ def test_a_few_slow_generations_are_more_work_although_the_median_is_the_same(to
     assert "cycles.denoise.p90" not in found, "what only explains others is no row"
 
 
-def judged(logs: Sequence[float], error: float) -> tuple[str, str]:
-    """Verdict and reason of pairs of cycles that are apart by so much, with a doubt of such a standard error."""
+def row_of(logs: Sequence[float], error: float, above: float = 1.0, below: float = 1.0) -> Row:
+    """The row of pairs of cycles that are apart by so much, with a doubt of such a standard error."""
     head = [[WORK * math.exp(value)] for value in logs]
     task = Task(
         Place("w", "r"), "cycles.denoise", [[WORK]] * len(logs), head, POLICY.noisy["cycles.denoise"],
-        doubt=Doubt(error, 1.0, 1.0),
+        doubt=Doubt(error, above, below),
     )  # fmt: skip
     (row,) = judge([task], POLICY.pairs, 3)
+    return row
+
+
+def judged(logs: Sequence[float], error: float, above: float = 1.0, below: float = 1.0) -> tuple[str, str]:
+    row = row_of(logs, error, above, below)
     return row.verdict, row.reason
+
+
+def test_each_side_of_a_doubt_counts_where_it_may_hide_something() -> None:
+    little = np.random.default_rng(4).normal(0, 1e-4, 8)
+    less, more = (little - 0.0028).tolist(), (little + 0.0028).tolist()
+    assert judged(less, 0.002, above=0) == judged(more, 0.002, below=0) == ("SAME", "shown_same")
+    assert judged(less, 0.002, below=0) == judged(more, 0.002, above=0) == ("UNSURE", "clocks_apart")
+    margin, wide = math.log1p(POLICY.noisy["cycles.denoise"].margin), 0.01
+    shown = (little + 0.02).tolist()
+    assert row_of(shown, 1.0, above=0.001, below=wide).margin == pytest.approx(margin + 0.001)
+    assert row_of([-value for value in shown], 1.0, above=wide, below=0.002).margin == pytest.approx(margin + 0.002)
+    unsure = row_of(more, 1.0, above=0.004, below=wide)
+    assert (unsure.verdict, unsure.margin) == ("UNSURE", pytest.approx(margin + wide)), "the wider one"
+
+
+@pytest.mark.parametrize(("high", "reason"), [(-0.035, "card_quicker"), (-0.01, "hungrier"), (None, "hungrier")])
+def test_a_clock_is_higher_where_seconds_fell_by_more_than_cycles(high: float | None, reason: str) -> None:
+    beside = [
+        told_as("cycles.denoise", "FASTER", low=-0.03),
+        told_as("times.denoise", "FASTER", **({} if high is None else {"high": high})),
+    ]
+    assert explained([told_as("energy.denoise", "SLOWER"), *beside])[0].reason == reason
 
 
 def test_clocks_are_blamed_where_they_hide_a_verdict_or_are_the_larger_part_of_what_is_not_known() -> None:
