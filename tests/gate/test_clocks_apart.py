@@ -73,7 +73,10 @@ def test_a_card_that_ran_slower_at_steady_clocks_is_no_more_work(seed: int) -> N
     assert words(found, "cycles", "times") in (
         [("UNSURE", "clocks_apart")] * 2, [("SAME", "shown_same"), ("UNSURE", "card_slower")],
     )  # fmt: skip
-    assert "the sides ran at different clocks, for which the slope gives cycles to within " in found["cycles.denoise"].message
+    assert (
+        "the sides ran at different clocks, for which the slope gives cycles to within "
+        in found["cycles.denoise"].message
+    )
     assert found["energy.denoise"].verdict == "FASTER"
     assert not [row for row in found.values() if row.outcome == "regression"]
     better = rows(held, {"steady": 0.0005}, seed)
