@@ -35,6 +35,7 @@ def test_peers_in_short_are_those_of_the_record():
         for name in took
     ]
     held(f"peers: {name}", expected, head=2)
+    assert f"{took['diffusers-fp8'] / took['fp8']:.2f} x as long as `fp8`" in " ".join(TEXT.split())
 
 
 def shown_s(seconds: float) -> str:
@@ -52,6 +53,21 @@ def test_peers_with_256_text_tokens_are_those_of_the_record():
     said = f"`captured` takes {shown_s(own)} and `diffusers-compiled` {shown_s(peer)} on another H200"
     said += f": {peer / own:.2f} x"
     assert said in " ".join(TEXT.split())
+
+
+def test_memory_of_rungs_is_that_of_the_record():
+    rows = read_records(ROOT / "reports/records/evidence-h200/headline.jsonl").records
+    peaks = {
+        row.rung: f"{row.totals.peak_bytes / 1e9:.0f} GB"
+        for row in rows
+        if row.workload.name == "schnell-1024" and row.ran_as == "kernel" and set(row.settings) == {"nvtx"}
+    }
+    (said,) = re.findall(r"GPU memory for schnell: (.*?), or", TEXT)
+    assert said == (
+        f"{peaks['baseline']} for `baseline` to `batched`, {peaks['tensorcore']} for `tensorcore`, "
+        f"{peaks['captured']} for `captured`, {peaks['fp8']} for `fp8`"
+    )
+    assert peaks["baseline"] == peaks["broadcast"] == peaks["batched"]
 
 
 def test_distances_from_the_baseline_are_those_of_the_records():
