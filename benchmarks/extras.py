@@ -145,6 +145,30 @@ def printed(told: Mapping[str, Any]) -> str:
     return f"| `{told['extras'] or 'none'}` | {told['python']} | {', '.join(shown)} | {seen} | {verdict} |"
 
 
+def document(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Rows of the table in docs/install.md, one for each combination: what was seen by Python, and releases."""
+    lines = []
+    for extras in COMBINATIONS:
+        of = {row["python"]: row for row in rows if row["extras"] == extras}
+        cells = [_cell(of[python]) if python in of else "-" for python in PYTHONS]
+        releases: dict[str, dict[str, list[str]]] = {}
+        for python, row in of.items():
+            for name, version in row.get("versions", {}).items():
+                if _SHOWN.fullmatch(name):
+                    releases.setdefault(name, {}).setdefault(version, []).append(python)
+        shown = []
+        for name, pythons in sorted(releases.items()):
+            everywhere = list(pythons.values()) == [list(of)]
+            told = [version if everywhere else f"{version} ({', '.join(on)})" for version, on in pythons.items()]
+            shown.append(f"{name} {', '.join(told)}")
+        lines.append(f"| {f'`{extras}`' if extras else 'none'} | {' | '.join(cells)} | {'; '.join(shown)} |")
+    return lines
+
+
+def _cell(row: Mapping[str, Any]) -> str:
+    return "; ".join(row["problems"]) or ("imports" if "installed" in row else "resolves")
+
+
 def record(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Writes rows to a file, one per line, and keeps its other rows."""
     before = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []

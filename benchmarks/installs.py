@@ -135,8 +135,8 @@ def _pip(place: Path, built: Path, extras: str, *options: str) -> None:
 def _run(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> str:
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        last = " ".join(done.stderr.strip().splitlines()[-3:])
-        raise RuntimeError(f"{command[0]} {command[-1]}: exit code {done.returncode}: {last}")
+        lines = [line for line in done.stderr.strip().splitlines() if not line.startswith("WARNING")]
+        raise RuntimeError(f"exit code {done.returncode}: {' '.join(lines[-3:]).replace(str(folder), '')}")
     return done.stdout
 
 

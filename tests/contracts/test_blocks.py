@@ -42,6 +42,30 @@ def test_a_command_that_is_left_out_has_its_record(record: str):
     assert (tree.ROOT / "reports/records" / record).is_file()
 
 
+#: Outputs that pages show, by page, with the row of the record and the lines.
+SHOWN = [
+    (path, name, int(at), lines.splitlines())
+    for path in PAGES
+    for name, at, lines in re.findall(
+        r"(?ms)^<!-- block: (\S+) (\d+) -->\n```\n(.*?)^```\n<!-- /block -->", path.read_text(encoding="utf-8")
+    )
+]
+
+
+@pytest.mark.parametrize(("path", "name", "at", "lines"), SHOWN, ids=lambda value: getattr(value, "name", None))
+def test_an_output_of_a_card_on_a_page_is_that_of_the_record(path: Path, name: str, at: int, lines: list[str]):
+    row = json.loads((tree.ROOT / "reports/records" / name).read_text(encoding="utf-8"))["blocks"][at]
+    assert row["page"] == tree.name(path)
+    assert row["exit_code"] == row["expected_exit_code"]
+    assert lines
+    assert any(row["output"][start : start + len(lines)] == lines for start in range(len(row["output"])))
+
+
+def test_pages_show_outputs_of_a_card():
+    marks = sum(path.read_text(encoding="utf-8").count("<!-- block: ") for path in PAGES)
+    assert marks == len(SHOWN) >= 2
+
+
 def test_what_runs_keeps_its_code_its_time_and_its_output():
     slow = Block("README.md", 'python -c "import time; time.sleep(30)"', limit_s=0.5, host=True)
     fails = Block("README.md", "python -c 'print(3); exit(3)'", host=True)

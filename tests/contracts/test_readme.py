@@ -9,12 +9,14 @@ import re
 import shlex
 import shutil
 import subprocess
+from itertools import product
 from pathlib import Path
 from statistics import median
 
 import pytest
 from rich.console import Console
 
+from benchmarks.extras import COMBINATIONS, PYTHONS, document
 from fluxperf.cli import main
 from fluxperf.cli.ladder import ladder
 from fluxperf.cli.phases import as_markdown
@@ -24,7 +26,7 @@ from tests.contracts.tree import ROOT, SHOWN
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 #: Pages with links. README and its detail pages, with figures and commands, are read as one text.
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("*/README.md")])
-DETAIL = ("ladder", "commands", "numbers", "results")
+DETAIL = ("ladder", "commands", "install", "numbers", "results")
 TEXT = "\n".join([README, *((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in DETAIL)])
 COMMANDS = re.findall(r"`(fluxperf [^`]+)`", TEXT)
 
@@ -80,6 +82,15 @@ def test_links_lead_somewhere():
             if not target.startswith("http") and (not file.exists() or (anchor and anchor not in anchors(file))):
                 broken.append(f"{page.relative_to(ROOT)}: {target}")
     assert not broken
+
+
+def test_extras_are_those_of_the_record():
+    name = "host-extras.json"
+    rows = json.loads((ROOT / "reports/records" / name).read_text(encoding="utf-8"))["rows"]
+    seen = [(row["extras"], row["python"]) for row in rows]
+    assert [one for one in product(COMBINATIONS, PYTHONS) if one in seen] == seen, "known, once, and in order"
+    assert not [row["problems"] for row in rows if row["problems"]]
+    held(f"extras: {name}", document(rows), head=2)
 
 
 def test_the_phase_table_is_the_one_in_phases_py():

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import imports
-from benchmarks.extras import COMBINATIONS, cuda_major, printed, problems, record, requirements, row
+from benchmarks.extras import COMBINATIONS, cuda_major, document, printed, problems, record, requirements, row
 from benchmarks.installs import complaints, installed, interpreter, resolved
 from tests.contracts import tree
 
@@ -135,7 +135,7 @@ def test_what_is_only_resolved_is_not_installed(small: Path):
     told = row("docs", HERE, "none", [sys.executable], small)
     assert (told["versions"], told["problems"]) == ({}, [])
     assert "installed" not in told
-    with pytest.raises(RuntimeError, match="exit code 1"):
+    with pytest.raises(RuntimeError, match=r"exit code 1: ERROR: .*gone-1-py3"):
         resolved(small.with_name("gone-1-py3-none-any.whl"), "", sys.executable)
 
 
@@ -187,3 +187,23 @@ def test_a_file_keeps_its_other_rows_in_their_order(tmp_path: Path):
     assert [(one["extras"], one["versions"]) for one in told["rows"]] == [("", {}), ("dev", {"torch": "2"})]
     assert {"what", "commit", "machine"} < set(told)
     assert printed(told["rows"][1]) == "| `dev` | 3.12 | torch 2 |  | fits |"
+
+
+def test_the_table_of_a_record_groups_releases_by_python():
+    numpy = {"3.11": "2.4", "3.12": "2.5", "3.13": "2.5"}
+    rows = [
+        {
+            "extras": "nvrtc",
+            "python": python,
+            "problems": [],
+            "installed": {},
+            "versions": {"cupy-cuda12x": "14", "numpy": one},
+        }
+        for python, one in numpy.items()
+    ]
+    rows[0].pop("installed")
+    rows[2] |= {"problems": ["numpy: fails"], "versions": {"numpy": "2.5", "rich": "1"}}
+    table = document(rows)
+    assert len(table) == len(COMBINATIONS)
+    releases = "cupy-cuda12x 14 (3.11, 3.12); numpy 2.4 (3.11), 2.5 (3.12, 3.13)"
+    assert table[COMBINATIONS.index("nvrtc")] == f"| `nvrtc` | resolves | imports | numpy: fails | {releases} |"
