@@ -39,7 +39,7 @@ def test_records_that_their_file_does_not_take_are_kept_elsewhere_and_other_rung
     (rescued,) = tmp_path.iterdir()
     assert [record.rung for record in read_records(rescued).records] == ["fused", "tensorcore"]
     assert "cannot write /dev/full: No space left on device" in said
-    assert f"2 records that it did not take: in {rescued}." in said
+    assert f"2 records that could not be saved there: in {rescued}." in said
 
 
 @needs_full
@@ -51,7 +51,7 @@ def test_records_that_nothing_takes_are_printed(
     printed, said = refused(RUN, capsys)
     found = [msgspec.json.decode(line, type=Record) for line in printed.splitlines() if line.startswith("{")]
     assert [record.rung for record in found] == ["fused", "tensorcore"]
-    assert "2 records that it did not take: on standard output." in said
+    assert "2 records that could not be saved there: on standard output." in said
 
 
 @needs_full
@@ -64,7 +64,7 @@ def test_a_process_that_takes_turns_keeps_its_record_elsewhere_and_ends(
     assert len(printed.splitlines()) == 1, "it was ready, and no turn is said to be over"
     (rescued,) = tmp_path.iterdir()
     assert len(read_records(rescued).records) == 1
-    assert f"1 record that it did not take: in {rescued}." in said
+    assert f"1 record that could not be saved there: in {rescued}." in said
 
 
 @pytest.mark.parametrize("words", ["phases", "phases --markdown", "phases --help"])
