@@ -142,7 +142,7 @@ def test_a_click_selects_and_tells_everything(shown: Shown):
     text = shown.text(".strip-detail")
     for part in ("qkv", "void qkv<float>(float*)", "150 µs", "210 µs", f"grid 64{units.BY}1{units.BY}1, block 128"):
         assert part in text
-    assert "cudaLaunchKernel, called 100 µs before this began" in text
+    assert "cudaLaunchKernel, called 100 µs before this item began" in text
     said = shown.text(".strip-live")
     assert said.startswith("qkv, kernel, 210 µs from 150 µs, GPU 0 Example GPU, stream 7, 100, range step 1")
     shown.click(shown.left + 4, shown.top + 4)

@@ -233,7 +233,7 @@ def test_the_command_makes_two_caches_that_differ_in_joules_alone(
     caches, output = tmp_path / "caches", tmp_path / "algorithms.json"
     with pytest.raises(SystemExit):
         algorithms.main(["--caches", str(caches)])
-    assert "there are none: run them first" in capsys.readouterr().err
+    assert "found none: run them first" in capsys.readouterr().err
     Choices("GPU").keep(KEY, ["aa", "bb", "cc"], Choice(0, (1e-3, 1e-3, 1e-3)))
     algorithms.main(["--caches", str(caches), "-o", str(output)])
     assert "frugal [1], hungry [2]: +20.00% joules, +0.020% cycles of products together" in capsys.readouterr().out

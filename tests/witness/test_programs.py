@@ -231,4 +231,4 @@ def test_rows_that_cannot_be_written_are_an_error(witnessed: Witnessed, tmp_path
     (tmp_path / "folder").mkdir()
     done = witnessed("import fakegpu\nfakegpu.copy()\n", options=("-o", str(tmp_path / "folder")))
     assert done.code == 2
-    assert "folder: Is a directory. Expected a file in a folder that can be written to" in done.stderr
+    assert "folder: Is a directory. Expected a file in a writable folder" in done.stderr
