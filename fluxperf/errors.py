@@ -17,8 +17,8 @@
     |-- PolicyError              a gate's policy or calibration that cannot be used
     `-- BuildError               a revision that cannot be built, or whose processes fail
 
-Every message says what was called, what was expected, what came, and what to do. The command line
-prints it alone, without a traceback, and exits with 2.
+Every message says what was called, what was expected, what was found, and what to do. The command line
+prints only the message, without a traceback, and exits with 2.
 """
 
 from __future__ import annotations
@@ -45,17 +45,20 @@ class ConfigError(FluxperfError):
 class UnknownNameError(ConfigError):
     """A name that is not in its list.
 
+    The message names the given value, suggests the closest name, and lists all names.
+
     Args:
         kind: kind of the name, such as ``"rung"``.
-        name: the given value, which may not even be a name.
-        known: the existing names, in the order in which they should be listed.
+        name: the given value. It need not be text.
+        known: the existing names, in the order in which the message lists them.
     """
 
     def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
         names = list(known)
         close = difflib.get_close_matches(name, names, n=1) if isinstance(name, str) else []
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        super().__init__(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.")
+        listed = f"Use one of: {', '.join(names)}." if names else "There is none to choose from."
+        super().__init__(f"unknown {kind} {name!r}.{hint} {listed}")
 
 
 class ArgumentError(FluxperfError):
@@ -68,7 +71,7 @@ class BindError(FluxperfError):
     Args:
         phase: name of the phase.
         device: kind of the device.
-        problems: every reason, each a sentence; all are listed together.
+        problems: all reasons, each a sentence.
     """
 
     def __init__(self, phase: str, device: str, problems: Iterable[str]) -> None:

@@ -93,7 +93,9 @@ def open_peer(name: str, workload: Workload) -> Peer:
     files = _files()
     spec = importlib.util.spec_from_file_location(f"fluxperf_peer_{stem}", files[stem])
     if spec is None or spec.loader is None:
-        raise DeviceError(f"peer {name!r}: expected a Python file, {files[stem]} is none.")
+        raise DeviceError(
+            f"peer {name!r}: expected a Python file, got {files[stem]}. Correct the file, or leave the peer out."
+        )
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # compilers of peers look up their modules by name
     try:

@@ -120,7 +120,8 @@ def generate(
 
     For example:
 
-      fluxperf generate "a red fox" --model FLUX.1-schnell -o fox.png
+      fluxperf generate "a red fox" -o fox.png \\
+        --model black-forest-labs/FLUX.1-schnell
       fluxperf generate "a red fox" --model black-forest-labs/FLUX.1-dev \
         --rung fp8 --transformer flux1-dev.safetensors
       fluxperf generate --prompts prompts.txt --model FLUX.1-dev --steps 28 \

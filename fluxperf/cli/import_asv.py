@@ -39,4 +39,5 @@ def import_asv(
     for problem in imported.problems:
         say(f"fluxperf: {problem}", err=True)
     if imported.problems:
+        say("fluxperf: run `asv run` again for what was left out, then import again.", err=True)
         sys.exit(2)

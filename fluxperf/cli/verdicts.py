@@ -141,7 +141,7 @@ def _print(verdict: Verdict, console: Console) -> None:
         console.print(said, highlight=False)
     for note in verdict.notes[:_MOST_NOTES]:
         console.print(f"Note: {shown(note, 400)}", highlight=False, soft_wrap=True)
-    for name, value in verdict.provenance.lines:
+    for name, value in verdict.provenance.told:
         console.print(f"{name}: {shown(value, 600)}", highlight=False, soft_wrap=True)
     counts = ", ".join(f"{number:,} {name}" for name, number in sorted(verdict.counts.items()))
     console.print(f"Gate: {verdict.outcome}. {plural(len(verdict.rows), 'row')}: {counts}.", highlight=False)

@@ -67,24 +67,29 @@ def import_results(folder: Path) -> Imported:
     try:
         benchmarks = _loaded(folder / "benchmarks.json", "benchmarks.json")
     except _DamagedError as error:
+        there = (folder / "benchmarks.json").exists()
+        advice = "Run `asv run` to write it again." if there else "Give the results_dir of asv.conf.json."
+        found = str(error) if folder.is_dir() else "there is no such folder."
         raise RecordError(
-            f"import-asv {folder}: expected a folder of asv results with its benchmarks.json; {error} "
-            "Name the results_dir of asv.conf.json."
+            f"import-asv {folder}: expected asv's results folder, which contains benchmarks.json; {found} {advice}"
         ) from error
     points: list[Point] = []
     problems: list[str] = []
     for machine_file in sorted(folder.glob("*/machine.json")):
         try:
-            machine = _name(_loaded(machine_file, "machine.json")["machine"], "a machine's name")
-        except (_DamagedError, KeyError) as error:
+            machine = _name(_loaded(machine_file, "machine.json").get("machine"), "a machine's name")
+        except _DamagedError as error:
             problems.append(f"{machine_file.parent}: left out, because of its machine.json; {error}")
             continue
         for path in sorted(machine_file.parent.glob("*.json")):
             if path != machine_file:
                 _import_file(path, machine, benchmarks, points, problems)
     if not points:
-        said = " ".join(problems) or f"there is no result of any machine below {folder}."
-        raise RecordError(f"import-asv {folder}: nothing could be imported: {said} Run `asv run` first.")
+        said = " ".join(problems) or "there is no result of any machine."
+        raise RecordError(
+            f"import-asv {folder}: expected results of at least one benchmark, but nothing could be imported: {said} "
+            "Run `asv run` first."
+        )
     return Imported(points, problems)
 
 
@@ -103,7 +108,8 @@ def _import_file(
             points.extend(_points(file, name, row, benchmarks.get(name)))
             if len(points) > MOST_POINTS:
                 raise RecordError(
-                    f"import-asv {path}: expected at most {MOST_POINTS} points in all. Import fewer machines at a time."
+                    f"import-asv {path}: expected at most {MOST_POINTS:,} points in all, found more. Import fewer "
+                    "machines at a time."
                 )
         except _DamagedError as error:
             problems.append(f"{path}, benchmark {name}: left out; {error}")

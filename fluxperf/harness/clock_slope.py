@@ -41,10 +41,11 @@ class AtOneClock(NamedTuple):
 
 
 class Doubt(NamedTuple):
-    """How far the head may seem above or below what it is, in logarithms, because a slope is not known exactly.
+    """How much the head may be overestimated or underestimated, in logarithms, because the slope has an error.
 
-    ``error`` is the standard error, infinite if not known; ``above`` and ``below`` are the most that it can be, as no
-    slope is below 0 or above 1: more cycles at a lower clock are more work, whatever the slope.
+    ``error`` is the standard error, infinite if not known. ``above`` and ``below`` are the largest possible errors in
+    each direction: a slope is never below 0 or above 1. So more cycles at a lower clock are more work, whatever the
+    slope.
     """
 
     error: float
@@ -52,15 +53,15 @@ class Doubt(NamedTuple):
     below: float
 
     def over(self, errors: float) -> float:
-        """Bound of what it may seem above, by so many standard errors."""
+        """Bound of the overestimate, for a number of standard errors."""
         return min(self.error * errors, self.above)
 
     def under(self, errors: float) -> float:
-        """Bound of what it may seem below, by so many standard errors."""
+        """Bound of the underestimate, for a number of standard errors."""
         return min(self.error * errors, self.below)
 
     def within(self, errors: float) -> float:
-        """The larger of both."""
+        """The larger of both bounds."""
         return max(self.over(errors), self.under(errors))
 
 

@@ -1,23 +1,24 @@
-"""The meaning of a change: cycles, joules and seconds of one metric, judged apart, become one word.
+"""The cause of a change: cycles, joules and seconds of one metric, judged separately, are explained together.
 
-| cycles | joules | seconds | it is |
+| cycles | joules | seconds | explanation and verdict |
 |---|---|---|---|
 | more | | | more work: SLOWER |
 | same or fewer | more | more | hungrier: the same work at a lower clock, SLOWER |
 | same | same or less | more | not the change: the card ran slower, UNSURE |
 | same | not known | more | work is the same, but whether it became hungrier is not known: UNSURE |
-| same | not sure | more | the same; more samples or pairs can tell: UNSURE |
-| unsure, at clocks far apart | more than cycles can be | more | hungrier: SLOWER |
+| same | unsure | more | the same work; more samples or pairs can show whether it became hungrier: UNSURE |
+| unsure, at clocks far apart | increase exceeds any possible one of cycles | more | hungrier: SLOWER |
 | unsure, at clocks far apart | not more | more | a lower clock, and perhaps more work: UNSURE |
 | unsure, at clocks far apart | not less | less | a higher clock, and perhaps less work: UNSURE |
-| same | same | not sure, or the same in turns of few processes | the same work: SAME |
+| same | same | unsure, or the same in turns of few processes | the same work: SAME |
 | same | same or more | less | not the change: the card ran quicker, SAME |
 
-Without cycles seconds alone are judged. Verdicts on cycles and joules stand as they are; joules that are more for the
-same cycles are called hungrier, too, unless the card ran quicker: a higher clock takes more joules for any work.
+Hungrier means more joules for the same cycles. Without cycles, seconds alone are judged. Verdicts on cycles are never
+changed. An increase of joules for the same cycles is called hungrier too, except if the card ran at a higher clock: any
+work then takes more joules, so the row of joules becomes UNSURE.
 
-Means and tails of seconds are explained by means and tails of cycles, and joules by medians and means of cycles: a few
-slow generations are in all of those, and not in a median.
+A few slow generations affect means, tails and joules, but not medians. So means and tails of seconds are explained by
+means and tails of cycles, and joules by medians and means of cycles.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from fluxperf.harness.verdict import Judgement, Outcome, Row
 
 
 class _Word(NamedTuple):
-    """The final form of a row: verdict, reason, outcome (``None`` keeps each), and a sentence."""
+    """The explanation of a row: its final verdict and outcome (``None`` keeps them), its reason, and a sentence."""
 
     verdict: Judgement | None
     reason: str
@@ -156,7 +157,7 @@ def _word_of_joules(row: Row, key: str, known: dict[str, Row]) -> _Word | None:
 
 
 def _higher_clock(seconds: Row | None, cycles: Row | None) -> bool:
-    """Whether seconds became less, and by more than cycles if those did, too."""
+    """Whether the clock became higher: seconds decreased, and by more than cycles if those decreased too."""
     if seconds is None or seconds.verdict != "FASTER":
         return False
     if cycles is None or cycles.verdict != "FASTER":

@@ -1,4 +1,4 @@
-"""Noisy metrics: makes verdicts on times from pairs of processes. One judge for medians, means and tails."""
+"""Verdicts on noisy metrics from pairs of processes: medians, means and tails by the same rules."""
 
 from __future__ import annotations
 
@@ -38,25 +38,31 @@ class _Level(NamedTuple):
 
 
 def judge(tasks: Sequence[Task], pairs: Pairs, looks: int = 1, slow: Sequence[SlowTask] = ()) -> list[Row]:
-    """A row for each task, in their order, but none for one that would only repeat the median of single samples.
+    """A row for each task in their order, then one for each share of slow processes.
 
-    Then a row for each share of slow processes.
+    A task has no row if it would only repeat the median of single samples.
 
-    A change for the worse (or the better) is shown where `step_down` against the policy's margin has a p-value of at
-    most ``alpha / looks``, and the median change reaches both floors and what the calibrated machine shows by chance
-    (`median_bound`). "No change" is shown where `sign_flip` rules out a change of ``same_within`` in either direction
-    at ``alpha``, and the means over all processes differ by no more. Everything else is unsure. p-values of each
-    direction are adjusted over all tasks; ``alpha / looks`` is Bonferroni's share of each look at growing data. The
-    evidence for "no change" is not adjusted: it is a claim about one row.
+    Verdicts:
 
-    Where fewer processes than the policy's ``fewest`` took all turns, their turns may show what those processes have
-    for life. A change must then be beyond what so few processes show by chance, by the calibration or by the rule's
-    ``between``, and "no change" rules out that much less; without either scale nothing is shown.
+    - SLOWER or FASTER: the p-value of `step_down` against the policy's margin is at most ``alpha / looks``. The median
+      change reaches both floors of the rule (relative and absolute), and exceeds what the calibrated machine shows by
+      chance (`median_bound`).
+    - SAME: `sign_flip` rules out a change of ``same_within`` in either direction at ``alpha``, and the mean over all
+      processes is not worse by more than that.
+    - UNSURE: everything else.
+
+    The p-values of a direction are adjusted for the number of rows. ``alpha / looks`` is Bonferroni's correction for
+    several looks at growing data. SAME is a claim about one row, so its p-value is not adjusted.
+
+    If fewer processes than the policy's ``fewest`` took all turns, a difference may be a property of these processes
+    and not of the program. SLOWER and FASTER then need a change beyond what so few processes show by chance, and SAME
+    must rule out a change smaller by the same amount. The scale of chance is that of the calibration, or the rule's
+    ``between``. Without either, the verdict is UNSURE.
 
     Args:
-        tasks: what to judge.
-        pairs: level, and fewest pairs.
-        looks: how often the data may be looked at before the last verdict.
+        tasks: metrics to judge.
+        pairs: significance level, and fewest pairs.
+        looks: maximum number of looks at the data, including the last.
         slow: shares of slow processes to judge with them.
     """
     found = [item for task in tasks if (item := paired(task)) is not None]

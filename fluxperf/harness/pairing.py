@@ -91,12 +91,12 @@ class Paired(NamedTuple):
 
     @property
     def margin(self) -> float:
-        """Margin of the test for the worse, on the logarithmic scale."""
+        """Margin of the test for a change for the worse, on the logarithmic scale."""
         return math.log1p(self.task.rule.margin) + self.task.doubt.over(CHANGED)
 
     @property
     def margin_of_gain(self) -> float:
-        """Margin of the test for the better."""
+        """Margin of the test for a change for the better, on the logarithmic scale."""
         return math.log1p(self.task.rule.margin) + self.task.doubt.under(CHANGED)
 
     @property

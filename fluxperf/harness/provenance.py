@@ -26,7 +26,7 @@ class SideOf(msgspec.Struct, frozen=True, kw_only=True):
     def in_words(self) -> str:
         """Commit, whether files were changed, and number of processes."""
         if not self.commit:
-            return f"not named{f', fluxperf {self.fluxperf}' if self.fluxperf else ''}"
+            return f"not recorded{f', fluxperf {self.fluxperf}' if self.fluxperf else ''}"
         state = {True: " (with changed files)", False: " (clean)", None: ""}[self.dirty]
         return f"{self.commit}{state}{f', fluxperf {self.fluxperf}' if self.fluxperf else ''}"
 
@@ -56,7 +56,7 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def lines(self) -> list[tuple[str, str]]:
-        """Name and value of every field, as text."""
+        """Name and value of every field, as text, for formats with fixed fields."""
         more = len(self.excluded) - _MOST
         left = [*self.excluded[:_MOST], *([f"{more} more"] if more > 0 else [])]
         turns = f"{self.alive} of each side alive at once, in turns" if self.alive else "a new one for each turn"
@@ -75,6 +75,27 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
             ("order", "as in the files" if self.seed is None else f"random, seed {self.seed}"),
             ("excluded", "; ".join(left) or "nothing"),
         ]
+
+    @property
+    def told(self) -> list[tuple[str, str]]:
+        """The lines that say something about this comparison, for readers.
+
+        Files have neither an order nor a time of the verdict. If only exact values were compared, calibration, pairs
+        and processes do not apply either.
+        """
+        measured = self.seed is not None
+        apply = {
+            "driver": bool(self.driver),
+            "calibration digest": measured or bool(self.pairs or self.calibration),
+            "pairs": measured or bool(self.pairs),
+            "processes": measured or bool(self.pairs),
+            "time of the verdict": self.seconds is not None,
+            "order": measured,
+        }
+        found = {name: value for name, value in self.lines if apply.get(name, True)}
+        if not measured and not self.alive and "processes" in found:
+            found["processes"] = found["processes"].partition(";")[0]
+        return list(found.items())
 
 
 def digest(content: bytes) -> str:

@@ -35,21 +35,21 @@ BELOW = 5.0
 def sign_flip(values: Sequence[float], margin: float = 0.0, seed: int = 0) -> float:
     """One-sided p-value of "the centre of ``values`` is above ``margin``", by flipping signs.
 
-    The share of sign patterns ``s`` for which ``mean(s y) >= mean(y)``, with ``y = x - margin`` and what is farther
-    from zero than twice the median distance drawn in to it, so that one disturbed process does not outweigh the
-    others (flipping signs changes no distance, so the test stays exact). All ``2^n`` patterns are tried up to 14
-    values, a random sample of 2^14 beyond, the one observed counted in.
+    The p-value is the share of sign patterns ``s`` for which ``mean(s y) >= mean(y)``, with ``y = x - margin``. Each
+    ``y`` is limited to twice the median of ``|y|``, so that one disturbed process does not outweigh the others.
+    Flipping signs changes no distance, so the test stays exact. All ``2^n`` patterns are tried up to 14 values. Beyond
+    that they are a random sample of 2^14, which includes the observed one.
 
-    It assumes that each value, where there is no change beyond the margin, is as likely to lie above it as the same
-    distance below (which holds where base and head are exchangeable within a pair), and that pairs are independent. It
-    assumes no distribution. The smallest p-value of ``n`` pairs is ``2^-n``: five never reach 0.02.
+    The test assumes independent pairs. It also assumes that without a change beyond the margin each value is as likely
+    to lie above the margin as the same distance below. This holds if base and head are exchangeable within a pair. No
+    distribution is assumed. The smallest p-value of ``n`` pairs is ``2^-n``: five pairs never reach 0.02.
     Source: R. A. Fisher, "The Design of Experiments" (1935), section 21; the bounded score of P. J. Huber, "Robust
     estimation of a location parameter", Annals of Mathematical Statistics 35 (1964), 73-101.
 
     Args:
         values: logarithm of head over base of each pair.
-        margin: change on the same scale that is not to be shown.
-        seed: of the sample of patterns; unused up to 14 values.
+        margin: largest change that is tolerated, on the same scale.
+        seed: seed of the sample of patterns; unused up to 14 values.
 
     Raises:
         ArgumentError: no value, or one that is not finite.
@@ -112,16 +112,16 @@ def step_down(rows: Sequence[Sequence[float]], margins: Sequence[float], seed: i
     dependence; for a single row it is `sign_flip`. The smallest p-value is ``2^-n`` for any number of rows: a
     correction by their number alone (Bonferroni, Holm) could show nothing in 60 rows of 8 pairs.
 
-    A row far `BELOW` its margin is compared with none: with flipped signs it would be the largest, so that steady rows
-    that did not change would hide a noisier one that did, until there are twice as many pairs.
+    A row far `BELOW` its margin is left out of the comparison with others. With flipped signs it would be the largest:
+    steady rows that did not change would hide a noisier row that did, until there are twice as many pairs.
     Sources: P. H. Westfall and S. S. Young, "Resampling-Based Multiple Testing" (1993), section 2.6 (step-down max-T);
     P. R. Hansen, "A Test for Superior Predictive Ability", Journal of Business & Economic Statistics 23 (2005),
     365-380 (what is far below its bound is left out).
 
     Args:
         rows: logarithm of head over base of each pair, for each comparison; pair ``i`` is the same pair in all.
-        margins: change on the same scale that is not to be shown, of each row.
-        seed: of the sample of patterns; unused up to 14 pairs.
+        margins: largest change of each row that is tolerated, on the same scale.
+        seed: seed of the sample of patterns; unused up to 14 pairs.
 
     Raises:
         ArgumentError: a row without a value, or with one that is not finite.

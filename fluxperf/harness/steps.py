@@ -28,9 +28,10 @@ _BETTER = 6.0
 class Shift(NamedTuple):
     """A change of level, from value ``last`` to value ``first``: neighbours for a step, the ends of a ramp.
 
-    The old level begins with value ``start``, the new one ends before ``end``. ``low`` and ``high`` bound the change as
-    a share of the old level (0.05 is 5 %) with 95 % confidence, and ``chance`` is how often noise alone gives a series
-    such a change; ``None`` for counts, of which a change is a fact, and of bounds where a level is not above zero.
+    The old level begins with value ``start``, and the new one ends before ``end``. ``low`` and ``high`` are the bounds
+    of a 95 % confidence interval of the change, as a share of the old level (0.05 is 5 %). ``chance`` is the
+    probability that noise alone gives a series such a change. All three are ``None`` for counts, as their changes are
+    exact. Bounds are also ``None`` if a value of the series is not above zero.
     """
 
     kind: Literal["step", "ramp"]
@@ -50,7 +51,7 @@ def steps_of_counts(values: Sequence[float], slack: float = 0.0) -> list[Shift]:
 
     Args:
         values: in order, none missing.
-        slack: share of a stretch's first value by which others may differ from it: what only rounds is no change.
+        slack: tolerance for rounding, as a share of the level's first value. Smaller differences are no change.
     """
     begins = [0]
     for index, value in enumerate(values):
@@ -67,12 +68,12 @@ def steps_of_counts(values: Sequence[float], slack: float = 0.0) -> list[Shift]:
 def steps_of_times(
     series: Sequence[Sequence[float] | Floats], errors: Sequence[float | None] | None = None
 ) -> list[list[Shift] | None]:
-    """Changes of each of several series of noisy values, or ``None`` for one too short to be searched.
+    """Changes of each of several series of noisy values; ``None`` for a series that is too short.
 
     Args:
         series: values in order, none missing, all finite.
-        errors: of each series the standard error of a value as a share of it, by the processes that it is of: the
-            noise of the series is not believed to be less. ``None`` where that is not known.
+        errors: for each series the standard error of a value, as a share of the value, from the spread of its
+            processes. It is the lower limit of the assumed noise. ``None`` if it is not known.
     """
     found: list[list[Shift] | None] = [None] * len(series)
     lengths: dict[tuple[int, bool], list[int]] = {}
@@ -103,7 +104,7 @@ class _Line(NamedTuple):
 
 
 def _shifts(values: Floats, changes: Sequence[Split], *, positive: bool) -> list[Shift]:
-    """Steps, and ramps in place of steps that lead the same way."""
+    """Steps, and ramps that replace several steps in the same direction."""
     shifts: list[Shift] = []
     for run in _runs(changes):
         line = _ramp(values, run)
@@ -136,7 +137,7 @@ def _shift(
 ) -> Shift:
     low = high = None
     if positive:
-        from scipy.special import stdtrit  # a fifth of a second, which only a change need pay
+        from scipy.special import stdtrit  # the import takes 0.2 s, so only changes pay for it
 
         reach = float(stdtrit(change.freedom, 0.975)) * change.error
         low, high = math.expm1(change.difference - reach), math.expm1(change.difference + reach)
@@ -158,10 +159,11 @@ def _runs(changes: Iterable[Split]) -> list[list[Split]]:
 
 
 def _ramp(values: Floats, run: Sequence[Split]) -> _Line | None:
-    """A ramp, if it explains what a run of steps is about better.
+    """A ramp, if it explains the values better than a run of steps does; else ``None``.
 
-    Least squares of two levels with a straight line between them, over places of its ends, against the steps: by the
-    Bayesian information criterion, with a place and a level for each step, and two of each for the ramp.
+    The ramp has two levels and a straight line between them, fitted by least squares over the places of its two ends.
+    Ramp and steps are compared by the Bayesian information criterion. A ramp has two places and two levels as
+    parameters; each step has one of both.
     """
     start, end = run[0].start, run[-1].end
     size = end - start

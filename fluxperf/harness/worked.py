@@ -1,4 +1,4 @@
-"""Tasks in cycles and joules: where both sides tell them, cycles at one clock, and those of means and tails."""
+"""Tasks in cycles and joules, if both sides measured them. Cycles are converted to one clock."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from fluxperf.harness.records import Record
 
 
 def worked(tasks: Sequence[Task], base: Sequence[Record], head: Sequence[Record]) -> list[Task]:
-    """The tasks that can be judged: those of cycles at one clock, and without what the base does not tell.
+    """The tasks that can be judged, with cycles converted to one clock.
 
-    A base that was measured on a host, or before its revision told cycles, leaves seconds alone to judge. A head that
-    no longer tells what the base did stays a task, and an error. Joules are left out where the window of some process,
-    of either side, was too short for the GPU's counter.
+    Metrics that the base did not measure are left out. A base that was measured on a host, or whose revision did not
+    measure cycles, has only seconds. A metric that the base measured and the head did not stays a task, and becomes an
+    error. Joules are left out if a process of either side has none, because its window was too short for the GPU's
+    counter.
 
     Args:
         tasks: noisy metrics of one rung.
@@ -43,13 +44,13 @@ def worked(tasks: Sequence[Task], base: Sequence[Record], head: Sequence[Record]
 
 
 def witnesses(tasks: Sequence[Task]) -> list[Task]:
-    """Cycles of means and tails of the judged tasks, which show whether those of seconds and joules are more work.
+    """Tasks for means and tails of cycles, which explain changes of means and tails of seconds, and of joules.
 
-    The median of cycles ignores a few slow generations, which affect a mean, a tail, and joules. A policy need not gate
-    these metrics: they are judged to explain the others.
+    A few slow generations affect means, tails and joules, but not the median of cycles. The policy need not gate these
+    metrics: they are judged only to explain others.
 
     Args:
-        tasks: to be judged, cycles at one clock.
+        tasks: the judged tasks, with cycles converted to one clock.
     """
     rules = {(task.place, task.metric): task.rule for task in tasks}
     found = []
@@ -71,7 +72,7 @@ def _as_steady(cycles: Noisy, seconds: Noisy | None) -> Noisy:
 
 
 def _whole(joules: Processes, records: Sequence[Record], key: str) -> bool:
-    """Whether every process that has times of something tells its joules; a record of a short window has none."""
+    """Whether every process with times of this metric has joules. A process with a short window has none."""
     timed = sum(len(samples_of(record, f"times.{key}")) for record in records)
     return bool(joules) and len(joules) == timed and all(map(len, joules))
 

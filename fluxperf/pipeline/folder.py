@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,14 @@ from fluxperf.pipeline.contents import Unfit, short
 TRANSFORMER = ("transformer", "scheduler")
 TEXT = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 VAE = ("vae",)
+
+#: Names on the hub of the models that have pipelines, by their last part in lower case.
+_ON_HUB = {f"flux.1-{kind}": f"black-forest-labs/FLUX.1-{kind}" for kind in ("schnell", "dev")}
+
+_FORMS = (
+    "Give a model's name on the hub, such as black-forest-labs/FLUX.1-schnell, or the path of a folder that contains "
+    "model_index.json."
+)
 
 _WHOSE = "the folder or the name of its model, because its tokenizers and configs are needed too"
 
@@ -120,9 +129,15 @@ def _no_folder(path: Path) -> str:
             f" If it is a file on the hub: hf download {model} {file}, then give it as --transformer, together "
             "with --model."
         )
+    close = get_close_matches(path.name.lower(), _ON_HUB, n=1)
+    if close and path.as_posix() != _ON_HUB[close[0]]:
+        return (
+            f"{text} Did you mean {_ON_HUB[close[0]]}, the model's name on the hub? For a model on this machine give "
+            "the path of the folder that contains model_index.json."
+        )
     if len(path.parts) == 2 and not path.is_absolute():
         text += f" If it is a name on the hub: hf download {path} --local-dir {path.name}, then give that folder."
-    return text
+    return f"{text} {_FORMS}" if len(path.parts) == 1 else text
 
 
 def _check_kind(path: Path) -> None:

@@ -85,6 +85,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_shown(fluxperf, tmp_path, 
     assert done.code == 2
     assert "points of 2 commits" in done.out
     assert f"{victim}: left out" in done.err
+    assert "run `asv run` again for what was left out" in done.err
     (tmp_path / "h" / "torn.jsonl").write_text('{"schema": 1')
     shown = fluxperf("history", tmp_path / "h", "--all")
     assert shown.code == 2
@@ -124,7 +125,7 @@ def test_unknown_metrics_list_the_known_ones(fluxperf, tmp_path):
     merge_points(tmp_path / f"a{SUFFIX}", [point(0, 1.0)])
     done = fluxperf("history", tmp_path, "--metric", "foward")
     assert done.code == 2
-    assert "unknown metric 'foward'. Did you mean 'forward'? Known: forward." in " ".join(done.err.split())
+    assert "unknown metric 'foward'. Did you mean 'forward'? Use one of: forward." in " ".join(done.err.split())
 
 
 def test_a_change_that_rounds_to_nothing_has_no_sign_and_shows_its_bytes(fluxperf, tmp_path, wide):

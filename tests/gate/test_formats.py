@@ -22,6 +22,7 @@ from fluxperf.harness.formats.github import SUMMARY_BYTES, append_summary, summa
 from fluxperf.harness.formats.junit import junit
 from fluxperf.harness.formats.markdown import markdown
 from fluxperf.harness.formats.sarif import sarif
+from fluxperf.harness.provenance import Provenance, SideOf
 from fluxperf.harness.verdict import Row, Verdict, as_json, conclude
 from tests.gate.schemas import SARIF_URI, junit_schema, sarif_validator
 from tests.gate.sides import both, policy, twin, with_totals
@@ -160,6 +161,24 @@ def test_the_schema_refuses_what_is_not_sarif(
 def test_json_reads_back_as_the_same_verdict() -> None:
     for name in ("mixed", "many", "none"):
         assert msgspec.json.decode(as_json(VERDICTS[name]), type=Verdict) == VERDICTS[name]
+
+
+def test_readers_are_told_what_applies_to_the_comparison() -> None:
+    """Exact values of files have no order, no pairs and no time; formats with fixed fields keep all."""
+    exact = Provenance(base=SideOf(processes=0), head=SideOf(processes=7))
+    assert [name for name, _ in exact.told] == [
+        "base commit", "head commit", "machine", "judged by the rules of", "policy digest", "baseline digest",
+        "excluded",
+    ]  # fmt: skip
+    assert not {"order", "pairs", "processes", "time of the verdict"} & set(dict(exact.told))
+    assert {"order", "pairs", "processes", "time of the verdict"} <= set(dict(exact.lines))
+    files = Provenance(base=SideOf(processes=8), head=SideOf(processes=8), pairs=8)
+    assert dict(files.told)["processes"] == "8 of the base, 8 of the head"
+    assert "order" not in dict(files.told)
+    measured = Provenance(
+        base=SideOf(processes=8), head=SideOf(processes=8), pairs=8, seed=1, seconds=2.0, driver="580"
+    )
+    assert measured.told == measured.lines
 
 
 def test_outputs_agree(verdict: Verdict) -> None:

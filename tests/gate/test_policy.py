@@ -109,7 +109,7 @@ def test_accepting_needs_the_whole_name(path: Path, metric: str) -> None:
     row = Accepted(metric=metric, reason="r", author="a", date=DAY)
     with pytest.raises(PolicyError, match="workload/rung/metric"):
         accept(path, row)
-    with pytest.raises(UnknownNameError, match=r"Known: times\.denoise"):
+    with pytest.raises(UnknownNameError, match=r"Use one of: times\.denoise"):
         accept(path, Accepted(metric="tiny/fused/nonsense", reason="r", author="a", date=DAY))
     assert path.read_text(encoding="utf-8") == TEXT
 

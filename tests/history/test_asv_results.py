@@ -221,8 +221,10 @@ def test_a_machine_that_is_damaged_is_left_out(results):
 def test_folders_that_are_none(results, tmp_path):
     with pytest.raises(RecordError, match=r"benchmarks\.json cannot be read: No such file.*results_dir of asv\.conf"):
         import_results(tmp_path)
+    with pytest.raises(RecordError, match=r"expected asv's results folder.*there is no such folder.*asv\.conf"):
+        import_results(tmp_path / "none")
     edit(results / "benchmarks.json", lambda data: data.update(version=3))
-    with pytest.raises(RecordError, match=r"expected api version 2 of asv 0\.6, got 3"):
+    with pytest.raises(RecordError, match=r"expected api version 2 of asv 0\.6, got 3.*Run `asv run` to write it"):
         import_results(results)
     shutil.rmtree(results / "host")
     edit(results / "benchmarks.json", lambda data: data.update(version=2))

@@ -182,9 +182,9 @@ def test_filters_take_names_and_patterns_and_know_the_others(tmp_path):
     points = [point(1, 1.0, metric=metric, machine=where) for metric in ("a", "ab", "c") for where in ("x", "y")]
     assert {series.metric for series in history_of(points, tmp_path, metric="a*").series} == {"a", "ab"}
     assert {series.machine for series in history_of(points, tmp_path, machine="y").series} == {"y"}
-    with pytest.raises(UnknownNameError, match=r"unknown metric 'd'.*Known: a, ab, c"):
+    with pytest.raises(UnknownNameError, match=r"unknown metric 'd'.*Use one of: a, ab, c"):
         history_of(points, tmp_path, metric="d")
-    with pytest.raises(UnknownNameError, match=r"unknown machine 'z'.*Known: x, y"):
+    with pytest.raises(UnknownNameError, match=r"unknown machine 'z'.*Use one of: x, y"):
         history_of(points, tmp_path, machine="z")
 
 

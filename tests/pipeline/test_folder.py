@@ -225,6 +225,11 @@ def test_paths_that_are_no_model_folder(folder, tmp_path):
     assert "hf download black-forest-labs/FLUX.1-schnell --local-dir FLUX.1-schnell" in _complaint(
         Path("black-forest-labs/FLUX.1-schnell")
     )
+    for misspelt, kind in (("FLUX.1-schnell", "schnell"), ("flux1-dev", "dev"), ("models/FLUX.1-schnel", "schnell")):
+        said = _complaint(Path(misspelt))
+        assert f"Did you mean black-forest-labs/FLUX.1-{kind}, the model's name on the hub?" in said
+        assert "the folder that contains model_index.json" in said
+    assert "such as black-forest-labs/FLUX.1-schnell, or the path of a folder" in _complaint(Path("nowhere"))
     single = _weights(folder, "transformer")
     assert "Is it the transformer of FLUX.1" in _complaint(single)
     state = original_layout(random_state(diffusers_shapes(SMALL), seed=1), SMALL)

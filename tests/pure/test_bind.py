@@ -57,12 +57,13 @@ def test_all_problems_come_at_once(device: HostDevice) -> None:
     assert str(caught.value).startswith("phase 'mine' cannot be bound on device 'host': 7 problems")
     text = {key: next(problem for problem in problems if key in problem) for key in ("warp_tokens", "dubble", "'erf'")}
     assert "row 'warp_tokens': unknown op 'warp_tokens'." in text["warp_tokens"]
-    assert f"Known: {', '.join(OP_NAMES)}." in text["warp_tokens"]
+    assert f"Use one of: {', '.join(OP_NAMES)}." in text["warp_tokens"]
     assert (
-        "unknown section 'dubble'. Did you mean 'double'? Known: embed, double, single, final, loop." in text["dubble"]
+        "unknown section 'dubble'. Did you mean 'double'? Use one of: embed, double, single, final, loop."
+        in text["dubble"]
     )
     assert "implementation of gelu on device 'host': 'erf'" in text["'erf'"]
-    assert "Known: primitives, oracle." in text["'erf'"]
+    assert "Use one of: primitives, oracle." in text["'erf'"]
     missing = [problem for problem in problems if "has no row" in problem]
     assert missing == [
         "op 'softmax' has no row; implementations here: primitives, oracle.",
@@ -93,7 +94,7 @@ def test_names_come_in_the_order_of_the_ladder() -> None:
 def test_every_implementation_has_a_method_that_is_explained() -> None:
     assert {row.name for row in catalog.implementations("host")} <= set(catalog.METHODS)
     assert {row.op for row in catalog.implementations("host")} == set(OP_NAMES)
-    with pytest.raises(UnknownNameError, match="Known: primitives, oracle"):
+    with pytest.raises(UnknownNameError, match="Use one of: primitives, oracle"):
         catalog.find("gelu", "fused", "host")
 
 

@@ -45,13 +45,17 @@ def test_all_are_caught_as_one() -> None:
 def test_unknown_name_lists_the_known_and_the_closest(name: str, hint: str) -> None:
     message = str(UnknownNameError("rung", name, (known for known in ("baseline", "fused"))))
     assert message.startswith(f"unknown rung {name!r}.")
-    assert message.endswith("Known: baseline, fused.")
+    assert message.endswith("Use one of: baseline, fused.")
     assert (f"Did you mean {hint}?" in message) == bool(hint)
     assert ("Did you mean" in message) == bool(hint)
 
 
 def test_unknown_name_keeps_the_order_in_which_names_are_known() -> None:
-    assert str(UnknownNameError("op", "x", ["c", "a", "b"])).endswith("Known: c, a, b.")
+    assert str(UnknownNameError("op", "x", ["c", "a", "b"])).endswith("Use one of: c, a, b.")
+
+
+def test_unknown_name_of_an_empty_list() -> None:
+    assert str(UnknownNameError("peer", "x", [])) == "unknown peer 'x'. There is none to choose from."
 
 
 def test_bind_error_lists_every_problem() -> None:

@@ -99,7 +99,9 @@ def test_an_unknown_rung_lists_the_known() -> None:
     for ask in (table, phase_named):
         with pytest.raises(UnknownNameError) as caught:
             ask("tensorcores")
-        assert str(caught.value) == f"unknown rung 'tensorcores'. Did you mean 'tensorcore'? Known: {', '.join(NAMES)}."
+        assert str(caught.value) == (
+            f"unknown rung 'tensorcores'. Did you mean 'tensorcore'? Use one of: {', '.join(NAMES)}."
+        )
     assert phase_named("fused").name == "fused"
 
 

@@ -113,7 +113,7 @@ def test_a_peer_whose_libraries_are_missing_is_skipped(tmp_path, monkeypatch, ca
         (["--layers", "qkw"], "Did you mean 'qkv'?"),
         (["--peer", "difusers"], "Did you mean 'diffusers'?"),
         (["--workload", "tinny"], "Did you mean 'tiny'?"),
-        (["--device", "cpu"], "Known: auto, host, cuda"),
+        (["--device", "cpu"], "Use one of: auto, host, cuda"),
         (["--seeds", "0"], "--seeds 0: expected at least 1"),
         (["--rung", "none", "--layers", "none", "--peer", "none"], "got none"),
         (["--weights", "nowhere"], "nowhere"),

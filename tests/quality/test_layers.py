@@ -175,4 +175,4 @@ def test_weights_that_are_shared_stay_as_they_are(expected) -> None:
 def test_an_unknown_type_lists_the_known() -> None:
     with pytest.raises(UnknownNameError) as caught:
         layers_named("mlp upp")
-    assert "Did you mean 'mlp up'? Known: qkv, attention" in str(caught.value)
+    assert "Did you mean 'mlp up'? Use one of: qkv, attention" in str(caught.value)

@@ -184,6 +184,6 @@ def test_another_program_goes_by_path_and_turns_of_a_loop_are_one_row(tmp_path: 
 def test_unknown_names_list_the_known_ones(tmp_path: Path):
     with pytest.raises(UnknownNameError, match=r"unknown grouping 'blok'. Did you mean 'block'\?"):
         summarize(example().read(tmp_path), "blok")
-    with pytest.raises(UnknownNameError, match=r"unknown finding 'item'.*Known: host-copy, pageable-copy"):
+    with pytest.raises(UnknownNameError, match=r"unknown finding 'item'.*Use one of: host-copy, pageable-copy"):
         known_findings(["item"])
     assert known_findings(KINDS) == list(KINDS)

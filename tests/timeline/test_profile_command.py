@@ -243,7 +243,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(run, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--tool", "nsight"), "unknown tool 'nsight'. Known: auto, nsys, cupti"),
+        (("--tool", "nsight"), "unknown tool 'nsight'. Use one of: auto, nsys, cupti"),
         (("--by", "stop"), "unknown grouping 'stop'"),
         (("--rung", "fussed"), "unknown rung 'fussed'. Did you mean 'fused'?"),
         (("--measured-steps", 9), "expected at most the 4 steps of workload 'tiny'"),

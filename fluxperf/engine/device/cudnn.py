@@ -133,7 +133,7 @@ class Cudnn:
                 if choice is None or not math.isfinite(times[choice.candidate]):
                     raise DeviceError(
                         f"attention: expected a cuDNN plan for {layout}, but none of {len(names)} candidates runs. "
-                        "The shape is not supported, or the GPU's memory is full (`fluxperf doctor`)."
+                        "The shape is not supported, or the GPU's memory is full. Use another shape or batch size."
                     )
                 self._device.choices_kept.keep(what, names, choice)
             plan = _Plan(graph, self._workspace(graph, choice.candidate), choice)

@@ -154,7 +154,8 @@ class Graphs:
             graph.upload(stream)
         except errors as error:
             raise DeviceError(
-                f"graph: the step could not be captured ({error}). Use the rung 'fused', which needs no graph."
+                f"graph: expected to record the step as a CUDA graph, but it could not be captured ({error}). Use the "
+                "rung 'fused', which needs no graph."
             ) from error
         finally:
             launches, device.launches = device.launches - before, before

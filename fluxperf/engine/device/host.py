@@ -131,8 +131,9 @@ class HostArray:
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise TransferError(
-            f"{self!r} is device memory: expected an op or the door (to_host), got an implicit conversion or "
-            "arithmetic. On a GPU this would be a hidden copy or launch."
+            f"{self!r} is device memory: expected an op or an explicit copy, got an implicit conversion or "
+            "arithmetic. On a GPU this would be a hidden copy or launch. Use an op, or copy it with to_host(array, "
+            "label)."
         )
 
     __array__ = __array_ufunc__ = __array_function__ = _refuse

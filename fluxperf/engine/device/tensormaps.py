@@ -79,8 +79,8 @@ def tensor_map(matrix: Matrix, rows: int) -> tuple[int, ...]:
     )  # fmt: skip
     if code:
         raise DeviceError(
-            f"tensor map: the driver refuses {matrix} in boxes of {rows} rows (CUDA error {code}). Use cuBLASLt for "
-            "this product."
+            f"tensor map: expected the driver to accept {matrix} in boxes of {rows} rows, but it refused (CUDA error "
+            f"{code}). Use cuBLASLt for this product."
         )
     return struct.unpack("16q", ctypes.string_at(place, _MAP_BYTES))
 

@@ -131,7 +131,9 @@ def compile_source(source: Source, architecture: str, options: tuple[str, ...] =
     except nvrtc.NVRTCError as error:
         log = nvrtc.getProgramLog(program).strip()
         raise KernelError(
-            f"kernel kernels/{source.name} does not compile for {architecture} (NVRTC {_version()}: {error}).\n"
+            f"kernel kernels/{source.name}: expected it to compile for {architecture}, but NVRTC {_version()} refuses "
+            f"({error}). Correct the source by the log. If NVRTC does not know the architecture, install a newer CuPy "
+            "(`fluxperf doctor`).\n"
             f"options: {' '.join(options)}\n{log or 'the compiler wrote no log: it may not know the architecture.'}"
         ) from error
     finally:

@@ -40,7 +40,7 @@ def markdown(verdict: Verdict, most_rows: int = MOST_ROWS, most_notes: int = MOS
         lines += [_line(row) for row in rows[:most_rows]]
     if len(rows) > most_rows:
         lines += ["", f"The JSON verdict has {plural(len(rows) - most_rows, 'more row')}."]
-    lines += ["", *(f"- {name}: {cell(value)}" for name, value in verdict.provenance.lines)]
+    lines += ["", *(f"- {name}: {cell(value)}" for name, value in verdict.provenance.told)]
     if notes := verdict.notes[:most_notes]:
         lines += ["", "Also:", *(f"- {cell(note)}" for note in notes)]
     if len(verdict.notes) > most_notes:

@@ -67,7 +67,7 @@ def _not_captured(study: Study, anchor: str) -> Sequence[Block]:
 
 
 SECTIONS = (
-    Section("summary", "Summary", _of(summary_panels), ("rung", "forward", "twin", "peer", "floor")),
+    Section("summary", "Summary", _of(summary_panels), ("workload", "rung", "forward", "twin", "peer", "floor")),
     Section(
         "verdict",
         "Verdict",
@@ -79,13 +79,13 @@ SECTIONS = (
         "headline",
         "Headline",
         _of(headline_panels),
-        ("denoise", "step", "peer", "floor", "ceiling", "interval", "range"),
+        ("generation (denoise)", "step", "peer", "floor", "ceiling", "interval", "range"),
     ),
     Section(
         "ladder",
         "The ladder",
         _of(ladder_panels),
-        ("rung", "phase", "interval", "range", "twin", "down, up", "sync"),
+        ("rung", "mission phase", "interval", "range", "twin", "down, up", "sync"),
     ),
     Section(
         "samples",
@@ -98,7 +98,7 @@ SECTIONS = (
     Section("ops", "Ops and kernels", _ops, ("op", "observed run", "ceiling")),
     Section("roofline", "Roofline", _of(roofline_panels), ("ceiling", "arithmetic intensity", "observed run")),
     Section("gaps", "Gaps and the launch-bound test", _gaps, ("captured",)),
-    Section("history", "History", _of(past_panels), ("history", "change", "exact")),
+    Section("history", "History", _of(past_panels), ("history", "change point", "exact")),
     Section("raw", "Raw data", _of(raw_panels)),
 )
 

@@ -1,4 +1,7 @@
-"""Terms of the report, each with an explanation. The page shows them beside the sections that use them."""
+"""Terms of the report, each with an explanation. The page shows them beside the sections that use them.
+
+The glossary in ``reports/README.md`` explains them in the same words, and may add to them.
+"""
 
 from __future__ import annotations
 
@@ -13,25 +16,29 @@ TERMS: dict[str, str] = {
     "base, head": "The two sides of a comparison: before a change, and after it.",
     "captured": "The forward recorded once as a CUDA graph and replayed, so launches cost the host almost no time.",
     "ceiling": "The highest rate of a machine: of memory in bytes per second, of matrix products of a dtype in "
-    "operations per second. It is measured; otherwise it is the vendor's published peak.",
-    "change": "A change point: two commits between which the level of a series changed.",
-    "denoise": "One generation without text encoders and image decoder: all steps, from noise to final latents.",
+    "operations per second. It is measured if possible; otherwise it is the vendor's published peak.",
+    "change point": "Two commits between which the level of a series changed; also called a change.",
     "down, up": "Copies from device to host, and from host to device.",
     "exact": "A count, such as copies or bytes. Any change of it is real and needs no statistics.",
     "floor": "The roofline bound: the minimum time for the ops of the quickest rung. Per op it is the larger of bytes "
     "over the memory ceiling and operations over the ceiling of products, summed over all steps.",
-    "forward": "One pass through the transformer: one step.",
+    "forward": "One pass through the transformer. Each step makes one.",
+    "generation (denoise)": "All steps of a workload, from noise to final latents, without text encoders and image "
+    "decoder.",
     "history": "Values of one metric over commits.",
-    "interval": "A 95 % bootstrap interval over the processes of both sides. Given if both have at least three.",
+    "interval": "A confidence interval, of 95 % unless it says otherwise. For a speedup it is a bootstrap over the "
+    "processes of both sides, and needs three of each. In a verdict it is that of the median over process pairs.",
     "ledger": "The list of every copy between host and device: direction, bytes, label, op and block.",
     "minimum detectable effect": "The smallest change that this number of process pairs with this spread "
-    "detects with the stated power. A smaller regression can pass unnoticed.",
+    "detects with the stated power. A smaller regression can pass unnoticed. Verdicts and tables call it the smallest "
+    "detectable change.",
+    "mission phase": "One of the three optimizations that were named beforehand with an expected speedup; it spans "
+    "one or two rungs.",
     "observed run": "A run in which every op is timed separately. It shows where the time goes, but takes longer in "
     "total. Totals therefore come from other runs.",
     "op": "A unit of work of the model with one specification and several implementations.",
     "outcome": "The result of the gate over all verdicts: pass, regression, error or unsure. Only a pass passes.",
     "peer": "Another implementation of the same workload, measured on the same machine.",
-    "phase": "One of the three optimizations that were named beforehand with an expected speedup; it spans rungs.",
     "process": "One fresh start of the program. Samples of one process are not independent, so statistics treat "
     "each process as one observation.",
     "range": "The smallest and the largest of all samples, or their ratios. It is not a confidence interval.",
