@@ -44,9 +44,9 @@ def judge(tasks: Sequence[Task], pairs: Pairs, looks: int = 1, slow: Sequence[Sl
 
     Verdicts:
 
-    - SLOWER or FASTER: the p-value of `step_down` against the policy's margin is at most ``alpha / looks``. The median
-      change reaches both floors of the rule (relative and absolute), and exceeds what the calibrated machine shows by
-      chance (`median_bound`).
+    - A change for the worse or the better: the p-value of `step_down` against the policy's margin is at most
+      ``alpha / looks``. The median change reaches both floors of the rule (relative and absolute), and exceeds what the
+      calibrated machine shows by chance (`median_bound`).
     - SAME: `sign_flip` rules out a change of ``same_within`` in either direction at ``alpha``, and the mean over all
       processes is not worse by more than that.
     - UNSURE: everything else.
@@ -55,8 +55,8 @@ def judge(tasks: Sequence[Task], pairs: Pairs, looks: int = 1, slow: Sequence[Sl
     several looks at growing data. SAME is a claim about one row, so its p-value is not adjusted.
 
     If fewer processes than the policy's ``fewest`` took all turns, a difference may be a property of these processes
-    and not of the program. SLOWER and FASTER then need a change beyond what so few processes show by chance, and SAME
-    must rule out a change smaller by the same amount. The scale of chance is that of the calibration, or the rule's
+    and not of the program. A change must then be larger than what so few processes show by chance, and SAME must rule
+    out a change smaller by the same amount. The scale of chance is that of the calibration, or the rule's
     ``between``. Without either, the verdict is UNSURE.
 
     Args:

@@ -94,7 +94,7 @@ def test_a_refusal_says_what_and_what_to_do(array: HostArray) -> None:
         np.asarray(array)
     message = str(caught.value)
     assert "HostArray(shape=(2, 3), dtype=float32) is device memory" in message
-    assert "(to_host)" in message
+    assert "Use an op, or copy it with to_host(array, label)." in message
 
 
 def test_what_may_be_asked_without_a_copy(array: HostArray) -> None:

@@ -52,7 +52,7 @@ def compared(found: Difference) -> str:
 
 
 def _moved(found: Difference) -> str:
-    """How many rows only one capture has."""
+    """The number of rows that only one capture has, as a sentence."""
     counts = [
         units.plural(sum(row.seen == seen for row in rows), f"{level} {seen}", f"{level}s {seen}")
         for level, rows in (("range", found.ranges), ("kernel", found.kernels))

@@ -167,7 +167,7 @@ def _thread_label(timeline: Timeline, name: str, key: tuple[int, int]) -> str:
 def _nested(
     timeline: Timeline, places: Places, indices: list[int], left_out: list[str]
 ) -> list[tuple[str, list[Item]]]:
-    """Ranges of one thread by depth: below the range around them, and below those that they overlap."""
+    """Ranges of one thread by depth. A range is drawn below the range around it, and below ranges that it overlaps."""
     ranges = timeline.ranges
     depths: dict[int, int] = {}
     ends: list[int] = []

@@ -46,7 +46,7 @@ def unanswered(timeline: Timeline, failed: Callable[[], Mask] | None = None) -> 
 
     Args:
         timeline: an attributed timeline.
-        failed: tells of each call whether it returned an error, where that is known; asked only if it matters.
+        failed: returns for each call whether it failed; ``None`` if this is not known. It is called only if needed.
     """
     calls = timeline.calls
     has_work = np.zeros(len(calls) + 1, bool)
@@ -68,7 +68,7 @@ def unanswered(timeline: Timeline, failed: Callable[[], Mask] | None = None) -> 
 
 
 def _around_or_in(calls: Calls, lone: Column, answered: Column) -> Mask:
-    """Launches that contain one with work, or lie in one: the runtime launches through a call of the driver."""
+    """Launches that contain a launch with work, or lie inside one: the runtime launches through a driver call."""
     found = np.zeros(len(lone), bool)
     for thread in distinct(calls.thread[lone]).tolist():
         rows, known = np.flatnonzero(calls.thread[lone] == thread), answered[calls.thread[answered] == thread]
