@@ -109,6 +109,8 @@ def _unified(timeline: Timeline) -> Iterator[_Reason]:
         yield ("page-fault",), "migrations of unified memory were not recorded; capture with Nsight Systems"
     elif "device" not in timeline.faults_of:
         yield ("page-fault",), "page faults of GPUs were not recorded; capture with --cuda-um-gpu-page-faults=true"
+    for reason in unreliable(timeline, "copies") if used else ():
+        yield ("page-fault",), reason
     work = timeline.work
     without_cause = work.where(what.copy is not None and not what.copy.cause for what in work.kinds)
     if number := int((work.unified & without_cause).sum()):

@@ -20,8 +20,9 @@ from fluxperf.harness.timeline.capturing import find_nsys
 from fluxperf.harness.timeline.model import Timeline
 from fluxperf.harness.timeline.nsys_export import EXPORT, Export
 from fluxperf.harness.timeline.nsys_tables import ACTIVITIES, failed_calls, timeline_of
-from fluxperf.harness.timeline.nsys_versions import KNOWN_MAJORS, TABLES, versions
+from fluxperf.harness.timeline.nsys_versions import EXPORTED, KNOWN_MAJORS, TABLES, versions
 from fluxperf.harness.timeline.unanswered import add_unanswered
+from fluxperf.harness.timeline.uncopied import add_uncopied
 from fluxperf.lifeline import scratch
 from fluxperf.words import whole_in
 
@@ -47,6 +48,7 @@ def read_capture(path: Path) -> Timeline:
             timeline = timeline_of(export, schema)
             attribute(timeline)
             add_unanswered(timeline, lambda: failed_calls(export))
+            add_uncopied(timeline, lambda: failed_calls(export), whole=EXPORTED in versions(export))
     except (sqlite3.Error, UnicodeDecodeError) as error:
         raise TimelineError(
             f"cannot read {path}: expected a complete export, but SQLite reports {shown(str(error))!r}. The file "

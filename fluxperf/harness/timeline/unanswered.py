@@ -53,7 +53,7 @@ def unanswered(timeline: Timeline, failed: Callable[[], Mask] | None = None) -> 
     has_work[timeline.work.call] = True
     found = []
     for of, (pattern, words) in _KINDS.items():
-        rows = np.flatnonzero(_named(calls, pattern))
+        rows = np.flatnonzero(named(calls, pattern))
         lone = rows[~has_work[rows]]
         if failed is not None and len(lone):
             lone = lone[~failed()[lone]]
@@ -87,8 +87,8 @@ def _captured(calls: Calls, process: int, times: Column) -> Mask:
     begins, ends = (
         np.sort(one)
         for one in (
-            calls.start_ns[own & _named(calls, _BEGINS)],
-            calls.end_ns[own & _named(calls, _ENDS)],
+            calls.start_ns[own & named(calls, _BEGINS)],
+            calls.end_ns[own & named(calls, _ENDS)],
         )
     )
     if not len(begins) and not len(ends):
@@ -100,7 +100,8 @@ def _captured(calls: Calls, process: int, times: Column) -> Mask:
     return inside
 
 
-def _named(calls: Calls, pattern: re.Pattern[str]) -> Mask:
+def named(calls: Calls, pattern: re.Pattern[str]) -> Mask:
+    """Whether the name of each call begins with a pattern."""
     if not len(calls):
         return np.zeros(0, bool)
     of_kind = np.array([bool(pattern.match(name)) for name, _ in calls.kinds], bool)
