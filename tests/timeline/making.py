@@ -21,7 +21,7 @@ _COLUMNS: dict[str, str] = {
     "StringIds": "id value",
     "ThreadNames": "nameId priority globalTid",
     "DIAGNOSTIC_EVENT": "timestamp severity text globalPid",
-    "CUPTI_ACTIVITY_KIND_OVERHEAD": "start end globalTid nameId overheadType",
+    "CUPTI_ACTIVITY_KIND_OVERHEAD": "start end globalTid correlationId nameId overheadType",
     "CUPTI_ACTIVITY_KIND_JIT": "start end globalTid nameId overheadType jitOperationType",
     "PROFILER_OVERHEAD": "start end globalTid nameId overheadType",
     "PROCESSES": "globalPid pid name",
@@ -33,6 +33,7 @@ _COLUMNS: dict[str, str] = {
     "graphNodeId graphId",
     "CUPTI_ACTIVITY_KIND_MEMCPY": f"{_ON_GPU} bytes copyKind srcKind dstKind graphNodeId copyCount migrationCause",
     "CUPTI_ACTIVITY_KIND_MEMSET": f"{_ON_GPU} value bytes memKind graphNodeId",
+    "CUPTI_ACTIVITY_KIND_MEM_DECOMPRESS": f"{_ON_GPU} eventClass ChannelID sourceBytes NumberOfOperations",
     "CUPTI_ACTIVITY_KIND_GRAPH_TRACE": f"{_ON_GPU} graphId graphExecId",
     "CUDA_UM_GPU_PAGE_FAULT_EVENTS": "start end globalPid deviceId address numberOfPageFaults faultAccessType",
     "CUDA_UM_CPU_PAGE_FAULT_EVENTS": "start globalPid address CpuInstruction",
@@ -200,6 +201,9 @@ class Capture:
 
     def memset(self, start: int, end: int, correlation: int, size: int) -> None:
         self._gpu("MEMSET", start, end, correlation, 100, 0, 7, bytes=size, value=0)
+
+    def decompress(self, start: int, end: int, correlation: int, size: int) -> None:
+        self._gpu("MEM_DECOMPRESS", start, end, correlation, 100, 0, 7, sourceBytes=size, NumberOfOperations=1)
 
     def sync(self, kind: int, start: int, end: int, correlation: int, *, pid: int = 100) -> None:
         self._gpu("SYNCHRONIZATION", start, end, correlation, pid, 0, 7, syncType=kind, eventId=0)

@@ -15,12 +15,14 @@ from fluxperf.harness.timeline.model import Timeline
 from fluxperf.harness.timeline.nsys import read_capture
 from fluxperf.harness.timeline.reading import read_timeline
 from fluxperf.harness.timeline.trace import trace
+from fluxperf.harness.timeline.trimming import trim
 from tests.timeline.making import US, Capture
 
 TABLES = {
     "CUPTI_ACTIVITY_KIND_KERNEL": ("kernel", "kernels"),
     "CUPTI_ACTIVITY_KIND_MEMCPY": ("copy", "copies"),
     "CUPTI_ACTIVITY_KIND_MEMSET": ("memset", "memsets"),
+    "CUPTI_ACTIVITY_KIND_MEM_DECOMPRESS": ("decompression", "decompressions"),
     "CUPTI_ACTIVITY_KIND_RUNTIME": ("CUDA call", "CUDA calls"),
     "CUPTI_ACTIVITY_KIND_SYNCHRONIZATION": ("synchronization", "synchronizations"),
     "NVTX_EVENTS": ("NVTX range", "NVTX ranges"),
@@ -29,16 +31,18 @@ TABLES = {
 PLACED = {"host-copy", "sync-in-loop"}
 
 
-def whole() -> Capture:
+def whole(begins: int = 0) -> Capture:
     """Three repetitions of all event kinds in a step, none of them damaged."""
     capture = Capture()
-    capture.range("step 0", 0, 900 * US)
+    capture.range("step 0", begins, begins + 900 * US)
     for turn in range(3):
-        at = (10 + 100 * turn) * US
+        at = begins + (10 + 100 * turn) * US
         capture.range("op", at, at + 90 * US)
         capture.launch("kernel", at + US, at + 4 * US, 20 * US)
         capture.copy(8, at + 30 * US, at + 32 * US, capture.call("cudaMemcpyAsync", at + 5 * US, at + 6 * US), 64)
         capture.memset(at + 33 * US, at + 34 * US, capture.call("cudaMemsetAsync", at + 7 * US, at + 8 * US), 64)
+        call = capture.call("cuMemBatchDecompressAsync", at + 8 * US, at + 9 * US)
+        capture.decompress(at + 35 * US, at + 36 * US, call, 64)
         call = capture.call("cudaStreamSynchronize", at + 9 * US, at + 40 * US)
         capture.sync(3, at + 9 * US, at + 40 * US, call)
     return capture
@@ -83,6 +87,32 @@ def test_work_without_times_is_damage(tmp_path: Path):
     timeline = read(tmp_path, "UPDATE CUPTI_ACTIVITY_KIND_KERNEL SET start = 0, end = 0 WHERE rowid = 1")
     assert [row.text for row in timeline.damage] == ["1 piece of GPU work has no time and is left out"]
     assert set(blind_spots(timeline)) == set(KINDS)
+
+
+@pytest.mark.parametrize("start", [0, -1])
+@pytest.mark.parametrize("table", [table for table in TABLES if "_KIND_M" in table or "KERNEL" in table])
+def test_work_that_begins_at_0_before_its_launch_call_is_damage(start, table, tmp_path: Path):
+    path = whole(5_000_000 * US).write(tmp_path / "x.sqlite")
+    assert read_capture(path).damage == []
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"UPDATE {table} SET start = {start} WHERE rowid = 2")
+    trim(path, tmp_path / "trimmed.sqlite")
+    for one in (path, tmp_path / "trimmed.sqlite"):
+        timeline = read_capture(one)
+        assert [row.text for row in timeline.damage] == ["1 piece of GPU work begins at 0, before its launch call"]
+        assert timeline.notes[0].startswith("Damaged: 1 piece of GPU work begins at 0")
+        assert set(blind_spots(timeline)) == set(KINDS)
+
+
+@pytest.mark.parametrize("called", [-20, 5])
+def test_work_at_0_is_not_damaged_if_its_call_is_not_later_or_unknown(called, tmp_path: Path):
+    capture = whole(5_000_000 * US)
+    capture.kernel("first", 0, 10 * US, capture.call("cudaLaunchKernel", called * US, called * US + 2))
+    capture.kernel("first", -1, 10 * US, 999_999, stream=8)
+    path = capture.write(tmp_path / "x.sqlite")
+    trim(path, tmp_path / "trimmed.sqlite")
+    for one in (path, tmp_path / "trimmed.sqlite"):
+        assert read_capture(one).damage == []
 
 
 def test_a_range_that_was_never_closed_is_not_damaged(tmp_path: Path):

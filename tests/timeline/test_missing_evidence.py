@@ -11,12 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fluxperf.harness.capture.rows import rows_of
+from fluxperf.harness.capture.windows import windows
 from fluxperf.harness.timeline.blind import blind_spots
 from fluxperf.harness.timeline.correlating import calls_of
 from fluxperf.harness.timeline.filtering import Filter, filtered
 from fluxperf.harness.timeline.findings import KINDS, findings
 from fluxperf.harness.timeline.model import NONE, Calls, Timeline
 from fluxperf.harness.timeline.nsys import read_capture
+from fluxperf.harness.timeline.places import Places
 from fluxperf.harness.timeline.reading import read_timeline
 from fluxperf.harness.timeline.summary import summarize
 from fluxperf.harness.timeline.trace import trace
@@ -402,6 +405,68 @@ def test_a_damaged_export_says_the_same_trimmed_and_as_a_trace(statement, tmp_pa
         assert codes(again, *LIMITS) == codes(timeline, *LIMITS)
         assert findings(again) == findings(timeline)
     assert max(timeline.gpus) <= 1
+
+
+def loading(kind: int = 7, *, correlation: int = 0, owner: int | None = None, tid: int = 1, pid: int = 100) -> Capture:
+    """Code is loaded during a gap before a late launch; ``tid`` and ``pid`` are those of another call."""
+    capture = whole()
+    capture.call("cudaGetDevice_v3020", 450 * US, 451 * US, tid=tid, pid=pid)
+    capture.call(LAUNCH, 500 * US, 1510 * US, correlation=77)
+    capture.kernel("late", 1500 * US, 1550 * US, 77)
+    capture.add(
+        "CUPTI_ACTIVITY_KIND_OVERHEAD", start=510 * US, end=1490 * US, globalTid=owner, overheadType=kind,
+        correlationId=correlation,
+    )  # fmt: skip
+    return capture
+
+
+LOADED, HELD_UP, PROFILED = (
+    {"launch-bound": late, "module-loading": loaded} for late, loaded in ((0, 1), (1, 0), (0, 0))
+)
+
+
+@pytest.mark.parametrize(
+    ("capture", "expected"),
+    [
+        (loading(owner=thread()), LOADED),
+        (loading(), LOADED),
+        (loading(correlation=77), LOADED),
+        (loading(correlation=77, tid=2), LOADED),
+        (loading(correlation=999), LOADED),
+        (loading(tid=2), HELD_UP),
+        (loading(correlation=77, pid=200), HELD_UP),
+        (loading(kind=5), HELD_UP),
+        (loading(kind=5, correlation=77), PROFILED),
+        (loading(owner=thread(tid=2)), HELD_UP),
+    ],
+)
+def test_an_overhead_without_a_thread_is_of_the_one_that_it_must_be_of(capture, expected, tmp_path: Path):
+    path = capture.write(tmp_path / "x.sqlite")
+    trim(path, tmp_path / "trimmed.sqlite")
+    for one in (path, tmp_path / "trimmed.sqlite"):
+        assert codes(read_capture(one), "launch-bound", "module-loading") == expected
+
+
+def test_decompressions_are_work(tmp_path: Path):
+    capture = whole()
+    number = capture.call("cuMemBatchDecompressAsync", 15 * US, 18 * US)
+    capture.decompress(420 * US, 1420 * US, number, 4096)
+    capture.launch("next", 1400 * US, 1420 * US, 400 * US)
+    path = capture.write(tmp_path / "x.sqlite")
+    trim(path, tmp_path / "trimmed.sqlite")
+    (tmp_path / "trace.json").write_text(trace(read_capture(path)), encoding="utf-8")
+    for one in (path, tmp_path / "trimmed.sqlite", tmp_path / "trace.json"):
+        timeline = read_timeline(one)
+        (row,) = summarize(timeline, "range").rows
+        assert (row.kernels, row.decompressions, row.memsets, row.copies, row.idle_ms) == (2, 1, 0, [], 0)
+        assert (row.gpu_ms, [work.bytes for work in timeline.work]) == (pytest.approx(1.8), [0, 4096, 0])
+        assert codes(timeline, "idle > 1 %", "kernels > 2", "copies > 0") == {
+            "idle > 1 %": 0, "kernels > 2": 0, "copies > 0": 0,
+        }  # fmt: skip
+        places = Places(timeline)
+        rows = rows_of(timeline, places, windows(timeline, places)[0][0])
+        shown = [item for group in rows.groups for row in group.rows for item in row.items]
+        assert [item.kind for item in shown if item.name == "decompression"] == ["copy"]
 
 
 def test_an_overhead_that_lasts_for_ever_excuses_nothing(tmp_path: Path):

@@ -273,6 +273,8 @@ def _work_item(row: Work, places: Places) -> Item:
         kind = row.copy.crossing or "copy"
         detail = f"{row.copy.source_memory} to {row.copy.target_memory}"
         detail += f", {row.copy.count:,} copies" if row.copy.count > 1 else ""
+    elif row.kind == "decompression":
+        kind = "copy"  # the hardware reads compressed bytes and writes others, as a copy does
     elif row.kind == "kernel" and row.shape and None not in row.shape:
         grid, block = (units.BY.join(map(str, part)) for part in (row.shape[:3], row.shape[3:]))
         detail = f"grid {grid}, block {block}"

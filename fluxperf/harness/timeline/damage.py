@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fluxperf.harness.timeline.columns import FARTHEST_NS, Column
-from fluxperf.harness.timeline.model import Damage, Of
+from fluxperf.harness.timeline.model import NONE, Damage, Of, Timeline
 from fluxperf.words import plural
 
 #: Texts for wrong times, for one row and for several.
@@ -17,6 +17,10 @@ _REVERSED = ("ends before it begins", "end before they begin")
 _FAR = ("has an impossible time", "have impossible times")
 _UNNAMED = ("has no name in the export", "have no names in the export")
 _UNTIMED = ("has no time and is left out", "have no times and are left out")
+_UNSTARTED = ("begins at 0, before its launch call", "begin at 0, before their launch calls")
+
+#: More than the clocks of host and GPU differ by in a capture.
+_CLOCKS_NS = 1_000_000
 
 
 class Kind(NamedTuple):
@@ -60,6 +64,22 @@ class Damages:
             for (kind, how), number in self._numbers.items()
             if number
         ]
+
+
+def add_unstarted(timeline: Timeline) -> None:
+    """Adds GPU work whose start is 0 or -1, which stand for an unknown time, to the damage of an attributed timeline.
+
+    A capture may begin with work at time 0. But no work begins before its launch call does.
+    """
+    work = timeline.work
+    rows = np.flatnonzero((work.start_ns == 0) | (work.start_ns == -1))
+    rows = rows[work.call[rows] != NONE]
+    number = int((timeline.calls.start_ns[work.call[rows]] > _CLOCKS_NS).sum())
+    if number:
+        kind = Kind("cuda", "piece of GPU work", "pieces of GPU work")
+        told = Damage(kind.of, f"{plural(number, kind.word, kind.words)} {_UNSTARTED[number > 1]}")
+        timeline.damage = [*timeline.damage, told]
+        timeline.notes = [*note_of([told]), *timeline.notes]
 
 
 def note_of(damage: Sequence[Damage]) -> list[str]:

@@ -17,6 +17,7 @@ from fluxperf.errors import TimelineError
 from fluxperf.harness.text.escape import shown
 from fluxperf.harness.timeline.attribution import attribute
 from fluxperf.harness.timeline.capturing import find_nsys
+from fluxperf.harness.timeline.damage import add_unstarted
 from fluxperf.harness.timeline.model import Timeline
 from fluxperf.harness.timeline.nsys_export import EXPORT, Export
 from fluxperf.harness.timeline.nsys_tables import ACTIVITIES, failed_calls, timeline_of
@@ -47,6 +48,7 @@ def read_capture(path: Path) -> Timeline:
             _check_content(export)
             timeline = timeline_of(export, schema)
             attribute(timeline)
+            add_unstarted(timeline)
             add_unanswered(timeline, lambda: failed_calls(export))
             add_uncopied(timeline, lambda: failed_calls(export), whole=EXPORTED in versions(export))
     except (sqlite3.Error, UnicodeDecodeError) as error:

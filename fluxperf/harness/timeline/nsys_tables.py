@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fluxperf.harness.text import units
 from fluxperf.harness.timeline.columns import FARTHEST_NS, Column, codes, distinct, empty, matched, numbered
+from fluxperf.harness.timeline.correlating import calls_of
 from fluxperf.harness.timeline.damage import Damages, Kind, note_of
 from fluxperf.harness.timeline.gpus import Device, Gpus, gpus_of
 from fluxperf.harness.timeline.losses import Held, losses_of
@@ -31,8 +32,8 @@ from fluxperf.harness.timeline.model import (
 from fluxperf.harness.timeline.nsys_export import Export
 from fluxperf.harness.timeline.nsys_faults import read_faults, recorded_sides
 from fluxperf.harness.timeline.nsys_versions import left_out, not_understood, versions
-from fluxperf.harness.timeline.nsys_work import GRAPH, KERNEL, MEMCPY, MEMSET, all_work
-from fluxperf.harness.timeline.overheads import KINDS, WORDS, word_of
+from fluxperf.harness.timeline.nsys_work import DECOMPRESS, GRAPH, KERNEL, MEMCPY, MEMSET, all_work
+from fluxperf.harness.timeline.overheads import KINDS, TOOL, WORDS, word_of
 from fluxperf.words import first_few, plural
 
 _SYNC = "CUPTI_ACTIVITY_KIND_SYNCHRONIZATION"
@@ -47,6 +48,7 @@ ACTIVITIES = {
     KERNEL: (*_ON_GPU, "shortName"),
     MEMCPY: (*_ON_GPU, "bytes", "copyKind"),
     MEMSET: (*_ON_GPU, "bytes"),
+    DECOMPRESS: _ON_GPU,
     GRAPH: ("start", "end", "deviceId", "correlationId", "globalPid"),
     _SYNC: ("start", "end", "syncType"),
     _CALLS: ("start", "end", "globalTid", "correlationId", "nameId"),
@@ -76,7 +78,7 @@ def timeline_of(export: Export, schema: str) -> Timeline:
         work.process = np.where(work.process == 0, next(iter(computing)), work.process)
     syncs = _syncs(export, callers, damages)
     ranges = _ranges(export, (work, calls, syncs), notes, damages)
-    faults, overheads = read_faults(export, damages), _read_overheads(export, damages)
+    faults, overheads = read_faults(export, damages), _read_overheads(export, damages, calls)
     damage = damages.found()
     gpus = _numbered_gpus(export, work, syncs, faults)
     mode = _graph_mode(captured)
@@ -324,21 +326,42 @@ def _held(export: Export, calls: Calls, work: Works, syncs: Waits) -> Held:
     )
 
 
-def _read_overheads(export: Export, damages: Damages) -> Overheads:
+def _read_overheads(export: Export, damages: Damages, calls: Calls) -> Overheads:
     """Loading of code, and overhead of the profiler itself. Unknown kinds are ignored."""
     parts = []
+    columns = ("start", "end", "globalTid", "overheadType", "nameId", "correlationId")
     for table in _OVERHEADS:
-        start, end, thread, kind, name = export.columns(table, "start", "end", "globalTid", "overheadType", "nameId")
+        start, end, thread, kind, name, correlation = export.columns(table, *columns)
         numbers, firsts = codes(kind, name) if len(kind) else (kind, kind)
         pairs = zip(kind[firsts].tolist(), name[firsts].tolist(), strict=True)
         words = [WORDS.get(one) or word_of(export.strings.get(named, "")) for one, named in pairs]
         places = np.array([KINDS.index(word) if word else NONE for word in words], np.int64)[numbers]
         start_ns, end_ns = damages.bounded(Kind("", "overhead"), start, end)
+        lone = np.flatnonzero(thread == 0)
+        if len(lone):
+            thread[lone] = _causing(calls, places[lone], correlation[lone], start_ns[lone])
         # One that seems to last for ever would excuse all that is late.
         kept = (places != NONE) & (np.abs(start_ns) < FARTHEST_NS) & (end_ns < FARTHEST_NS)
         parts.append([one[kept] for one in (places, start_ns, end_ns, thread)])
     what, start_ns, end_ns, thread = (np.concatenate(part) for part in zip(*parts, strict=True))
     return Overheads(KINDS, what=what, start_ns=start_ns, end_ns=end_ns, thread=thread)
+
+
+def _causing(calls: Calls, kinds: Column, correlation: Column, start_ns: Column) -> Column:
+    """The thread of overheads that have none in the export; 0 if it may be another one.
+
+    It is the thread of the call that the overhead belongs to. Without that call: only calls load code, so it is the
+    thread that makes all calls. The profiler's own work may be done by a thread of its own.
+    """
+    threads = distinct(calls.thread)
+    processes = distinct(process_of(threads))
+    if len(processes) != 1:  # ids of calls are those of a process
+        return empty(len(kinds))
+    alone = threads[0] if len(threads) == 1 else 0
+    call = calls_of(calls, np.repeat(processes, len(kinds)), correlation, start_ns)
+    sure = np.where(kinds == KINDS.index(TOOL), 0, alone)
+    found: Column = np.where(call != NONE, calls.thread[call], sure)
+    return found
 
 
 def _threads(export: Export, used: set[int]) -> list[Thread]:

@@ -60,8 +60,8 @@ def _asked_for(table: str, patterns: str) -> bool:
 _KNOWN_ACTIVITIES = frozenset(
     f"CUPTI_ACTIVITY_KIND_{name}"
     for name in (
-        "CUDA_EVENT", "GRAPH_TRACE", "JIT", "KERNEL", "MEMCPY", "MEMCPY_P2P", "MEMSET", "MEMORY", "OPENACC_DATA",
-        "OPENACC_LAUNCH", "OPENACC_OTHER", "OPENMP", "OVERHEAD", "RUNTIME", "SYNCHRONIZATION",
+        "CUDA_EVENT", "GRAPH_TRACE", "JIT", "KERNEL", "MEMCPY", "MEMCPY_P2P", "MEMSET", "MEMORY", "MEM_DECOMPRESS",
+        "OPENACC_DATA", "OPENACC_LAUNCH", "OPENACC_OTHER", "OPENMP", "OVERHEAD", "RUNTIME", "SYNCHRONIZATION",
     )
 )  # fmt: skip
 

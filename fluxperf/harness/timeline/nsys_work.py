@@ -1,4 +1,4 @@
-"""GPU work in an Nsight Systems export: kernels, copies, memsets, and graphs traced as a whole."""
+"""GPU work in an Nsight Systems export: kernels, copies, memsets, decompressions, and graphs traced as a whole."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from fluxperf.harness.timeline.rows import COUNTERS, EVICTION, FAULT, NONE, USER
 KERNEL = "CUPTI_ACTIVITY_KIND_KERNEL"
 MEMCPY = "CUPTI_ACTIVITY_KIND_MEMCPY"
 MEMSET = "CUPTI_ACTIVITY_KIND_MEMSET"
+DECOMPRESS = "CUPTI_ACTIVITY_KIND_MEM_DECOMPRESS"
 GRAPH = "CUPTI_ACTIVITY_KIND_GRAPH_TRACE"
 
 # Names of the ENUM_* tables, for exports that were made without them.
@@ -56,6 +57,7 @@ _TABLES = {
     KERNEL: (Kind("cuda", "kernel"), ""),
     MEMCPY: (Kind("cuda", "copy", "copies"), "bytes"),
     MEMSET: (Kind("cuda", "memset"), "bytes"),
+    DECOMPRESS: (Kind("cuda", "decompression"), "sourceBytes"),
     GRAPH: (Kind("cuda", "graph"), ""),
 }
 
@@ -67,7 +69,7 @@ _SHAPE = ("gridX", "gridY", "gridZ", "blockX", "blockY", "blockZ")
 
 def all_work(export: Export, damages: Damages) -> Works:
     """Work ordered by time, with the number that its process gives the GPU."""
-    tables = [kind(export, damages) for kind in (_kernels, _copies, _memsets, _graphs)]
+    tables = [kind(export, damages) for kind in (_kernels, _copies, _memsets, _decompressions, _graphs)]
     work = Works.joined([table for table in tables if len(table)])
     untimed = int(((work.start_ns == 0) & (work.end_ns == 0)).sum())
     if untimed:
@@ -162,6 +164,11 @@ def _ends(name: str, end: str) -> bool:
 
 def _memsets(export: Export, damages: Damages) -> Works:
     return _work(export, damages, MEMSET, (), lambda: What("memset", "memset"))
+
+
+def _decompressions(export: Export, damages: Damages) -> Works:
+    """Batches of decompressions, whose bytes are the compressed ones. The export does not say where these are."""
+    return _work(export, damages, DECOMPRESS, (), lambda: What("decompression", "decompression"))
 
 
 def _graphs(export: Export, damages: Damages) -> Works:

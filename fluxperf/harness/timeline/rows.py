@@ -9,7 +9,7 @@ import msgspec
 from fluxperf.harness.timeline.columns import Column
 
 Side = Literal["host", "device", ""]
-WorkKind = Literal["kernel", "copy", "memset", "graph"]
+WorkKind = Literal["kernel", "copy", "memset", "decompression", "graph"]
 Api = Literal["runtime", "driver"]
 
 #: Why pages of unified memory move: a prefetch by the program, a page fault of a side that used them, pages that the

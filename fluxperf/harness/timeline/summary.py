@@ -73,6 +73,7 @@ class Row(msgspec.Struct, kw_only=True):
     idle_ms: float = 0.0
     kernels: int = 0
     memsets: int = 0
+    decompressions: int = 0
     graphs: int = 0
     copies: list[CopyRow] = []
     syncs: int = 0
@@ -175,7 +176,7 @@ def kernel_labels(kinds: Sequence[What]) -> list[str]:
 
 
 class _Sums:
-    """Sums of work by row: the fields of `Row` about kernels, copies, memsets and graphs.
+    """Sums of work by row: the fields of `Row` about kernels, copies, memsets, decompressions and graphs.
 
     Args:
         work: the work.
@@ -188,7 +189,8 @@ class _Sums:
         self.gpu_ms = busy_by(work, rows, number) / 1e6
         self.gpu_sum_ms = np.bincount(rows, lasted, number) / 1e6
         self.counts = {
-            kind: np.bincount(rows[work.flags(kind)], minlength=number) for kind in ("kernel", "memset", "graph")
+            kind: np.bincount(rows[work.flags(kind)], minlength=number)
+            for kind in ("kernel", "memset", "decompression", "graph")
         }
         self._of_row: dict[int, list[tuple[int, int, float, float]]] = defaultdict(list)
         self._kinds, self._labels = work.kinds, kernel_labels(work.kinds)
@@ -203,9 +205,7 @@ class _Sums:
     def write(self, number: int, row: Row) -> None:
         """Fills the fields of a row."""
         row.gpu_ms, row.gpu_sum_ms = float(self.gpu_ms[number]), float(self.gpu_sum_ms[number])
-        row.kernels, row.memsets, row.graphs = (
-            int(self.counts[kind][number]) for kind in ("kernel", "memset", "graph")
-        )
+        row.kernels, row.memsets, row.decompressions, row.graphs = (int(one[number]) for one in self.counts.values())
         kernels: dict[str, list[float]] = {}
         copies: dict[tuple[str, str, str], list[float]] = {}
         for place, times, spent, moved in self._of_row[number]:

@@ -64,7 +64,7 @@ class Call(msgspec.Struct, frozen=True, gc=False):
 
 
 class Work(msgspec.Struct, frozen=True, gc=False):
-    """Work of a GPU: kernels, copies, memsets, or whole graphs if their nodes were not traced.
+    """Work of a GPU: kernels, copies, memsets, decompressions, or whole graphs if their nodes were not traced.
 
     ``call`` and ``range`` are indices of its launch call and of that call's range. For a node of a graph that is the
     launch of the graph, and ``captured`` is the range in which the node was captured. ``full_name`` is a kernel's name

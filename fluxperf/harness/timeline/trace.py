@@ -23,7 +23,13 @@ from fluxperf.harness.timeline.trace_tracks import FIRST_GPU, HostTrack, Tracks
 from fluxperf.harness.timeline.weaving import Piece, looked_up, texts, woven
 
 #: Categories as in PyTorch's profiler, so that tools for its traces can read these.
-CATEGORIES = {"kernel": "kernel", "copy": "gpu_memcpy", "memset": "gpu_memset", "graph": "kernel"}
+CATEGORIES = {
+    "kernel": "kernel",
+    "copy": "gpu_memcpy",
+    "memset": "gpu_memset",
+    "decompression": "gpu_memcpy",
+    "graph": "kernel",
+}
 
 #: Version of fluxperf's additions to the format.
 VERSION = 1

@@ -23,6 +23,7 @@ from fluxperf.harness.timeline.nsys_export import real_names
 from fluxperf.harness.timeline.nsys_faults import FAULT_OPTIONS, GPU_FAULTS, HOST_FAULTS
 from fluxperf.harness.timeline.nsys_tables import GRAPH_MODE
 from fluxperf.harness.timeline.nsys_versions import EXPORTED
+from fluxperf.harness.timeline.nsys_work import DECOMPRESS, GRAPH, KERNEL, MEMCPY, MEMSET
 from fluxperf.lifeline import scratch
 
 _ON_GPU = "start end deviceId streamId correlationId globalPid graphNodeId"
@@ -32,10 +33,11 @@ _CALLS = "CUPTI_ACTIVITY_KIND_RUNTIME"
 _KEPT = {
     "NVTX_EVENTS": "start end eventType text globalTid endGlobalTid textId domainId category int64Value",
     _CALLS: "start end globalTid correlationId nameId returnValue",
-    "CUPTI_ACTIVITY_KIND_KERNEL": f"{_ON_GPU} shortName demangledName gridX gridY gridZ blockX blockY blockZ",
-    "CUPTI_ACTIVITY_KIND_MEMCPY": f"{_ON_GPU} bytes copyKind srcKind dstKind copyCount migrationCause",
-    "CUPTI_ACTIVITY_KIND_MEMSET": f"{_ON_GPU} bytes",
-    "CUPTI_ACTIVITY_KIND_GRAPH_TRACE": f"{_ON_GPU} graphId",
+    KERNEL: f"{_ON_GPU} shortName demangledName gridX gridY gridZ blockX blockY blockZ",
+    MEMCPY: f"{_ON_GPU} bytes copyKind srcKind dstKind copyCount migrationCause",
+    MEMSET: f"{_ON_GPU} bytes",
+    DECOMPRESS: f"{_ON_GPU} sourceBytes",
+    GRAPH: f"{_ON_GPU} graphId",
     "CUPTI_ACTIVITY_KIND_SYNCHRONIZATION": f"{_ON_GPU} syncType",
     "CUPTI_ACTIVITY_KIND_OVERHEAD": "start end globalTid correlationId overheadType",
     "CUPTI_ACTIVITY_KIND_JIT": "start end globalTid correlationId overheadType",
@@ -74,7 +76,7 @@ _WHERE = {
 _STRINGS = {
     "NVTX_EVENTS": ("textId",),
     _CALLS: ("nameId",),
-    "CUPTI_ACTIVITY_KIND_KERNEL": ("shortName", "demangledName"),
+    KERNEL: ("shortName", "demangledName"),
     "ThreadNames": ("nameId",),
     "PROFILER_OVERHEAD": ("nameId",),
 }
@@ -83,7 +85,7 @@ _STRINGS = {
 _TEXTS = {"NVTX_EVENTS": "text", "DIAGNOSTIC_EVENT": "text", "StringIds": "value"}
 
 #: Tables of GPU work, and the condition for rows without times, which a timeline leaves out.
-_ON_GPUS = tuple(f"CUPTI_ACTIVITY_KIND_{name}" for name in ("KERNEL", "MEMCPY", "MEMSET", "GRAPH_TRACE"))
+_ON_GPUS = (KERNEL, MEMCPY, MEMSET, DECOMPRESS, GRAPH)
 _UNTIMED = '(ifnull(start, 0) = 0 AND ifnull("end", 0) = 0)'
 
 _PATH = re.compile(r"(?:[A-Za-z]:)?(?<![\w)>])[/\\](?:[^\s/\\:;,'\"<>()]+[/\\])+[^\s/\\:;,'\"<>()]*")
