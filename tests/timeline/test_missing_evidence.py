@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -11,15 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fluxperf.harness.capture.rows import rows_of
-from fluxperf.harness.capture.windows import windows
 from fluxperf.harness.timeline.blind import blind_spots
 from fluxperf.harness.timeline.correlating import calls_of
 from fluxperf.harness.timeline.filtering import Filter, filtered
 from fluxperf.harness.timeline.findings import KINDS, findings
 from fluxperf.harness.timeline.model import NONE, Calls, Timeline
 from fluxperf.harness.timeline.nsys import read_capture
-from fluxperf.harness.timeline.places import Places
 from fluxperf.harness.timeline.reading import read_timeline
 from fluxperf.harness.timeline.summary import summarize
 from fluxperf.harness.timeline.trace import trace
@@ -208,67 +204,6 @@ def test_copies_that_were_called_for_and_are_not_there_decide_nothing_about_copi
     assert undecided(timeline) == {"host-copy", "item-sync", "pageable-copy", "copies > 0", "waits > 0"}
 
 
-OF_COPIES = {"host-copy", "item-sync", "pageable-copy", "copies > 0", "waits > 0"}
-EXPORTED = "EXPORT_PARAM_TABLES_TO_EXPORT"
-
-
-@pytest.mark.parametrize("name", ["h200-managed-gpu", "h200-managed-plain"])
-@pytest.mark.parametrize("prefetches", [True, False])
-def test_an_export_without_its_copies_decides_nothing_about_migrations(name, prefetches, tmp_path: Path):
-    path = tmp_path / "x.sqlite"
-    shutil.copyfile(Path(__file__).parent / "exports" / f"{name}.sqlite", path)
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("DROP TABLE CUPTI_ACTIVITY_KIND_MEMCPY")
-        if not prefetches:
-            named = "SELECT id FROM StringIds WHERE value LIKE 'cudaMemPrefetch%'"
-            connection.execute(f"DELETE FROM CUPTI_ACTIVITY_KIND_RUNTIME WHERE nameId IN ({named})")
-    trim(path, tmp_path / "trimmed.sqlite")
-    limits = ("host-copy", "copies > 0", "page-fault in host reads")
-    for one in (path, tmp_path / "trimmed.sqlite"):
-        timeline = read_capture(one)
-        assert codes(timeline, *limits) == dict.fromkeys(limits, 2)
-        told = "prefetches" if prefetches else "allocations"
-        assert f"no copies, but 1 call for {told} of unified memory" in blind_spots(timeline)["host-copy"]
-        assert any(note.startswith("Incomplete: the export has no copies") for note in timeline.notes)
-
-
-@pytest.mark.parametrize(
-    ("call", "returned", "about", "blind"),
-    [
-        ("cudaMallocManaged_v6000", 0, {}, OF_COPIES | {"page-fault"}),
-        ("cudaMallocManaged_v6000", 0, {EXPORTED: ""}, set()),
-        ("cudaMallocManaged_v6000", 2, {}, set()),
-        ("cuMemPrefetchAsync_v2", 0, {EXPORTED: ""}, OF_COPIES | {"page-fault"}),
-        ("cudaMemPrefetchAsync_v12020", 1, {}, set()),
-        ("cudaMemAdvise_v8000", 0, {}, set()),
-    ],
-)
-def test_unified_memory_without_any_copy(call, returned, about, blind, tmp_path: Path):
-    capture = whole()
-    capture.about |= about
-    capture.call(call, 1 * US, 5 * US, returned=returned)
-    assert undecided(capture.read(tmp_path)) == blind
-    # One copy shows that the export has the table.
-    number = capture.call("cudaMemcpyAsync_v3020", 500 * US, 510 * US)
-    capture.rows.pop("META_DATA_EXPORT"), capture.rows.pop("StringIds")
-    capture.copy(8, 515 * US, 520 * US, number, 4096)
-    (tmp_path / "copied").mkdir()
-    assert undecided(capture.read(tmp_path / "copied")) == set()
-
-
-@pytest.mark.parametrize(("launched", "code"), [(True, 2), (False, 0)])
-def test_a_graph_with_copies_in_a_capture_without_any(launched, code, tmp_path: Path):
-    capture = whole()
-    capture.call("cudaStreamBeginCapture_v10000", 500 * US, 501 * US)
-    capture.call("cudaMemcpyAsync_v3020", 510 * US, 511 * US)
-    capture.call("cudaStreamEndCapture_v10000", 520 * US, 521 * US)
-    if launched:
-        capture.kernel("node", 610 * US, 620 * US, capture.call(GRAPH, 600 * US, 605 * US), node=1)
-    timeline = capture.read(tmp_path)
-    assert codes(timeline, "host-copy") == {"host-copy": code}
-    assert launched == ("1 call for copies in a graph" in blind_spots(timeline).get("host-copy", ""))
-
-
 @pytest.mark.parametrize(("source", "target", "code"), [(None, None, 2), (2, None, 2), (0, 1, 1), (2, 1, 0)])
 def test_memory_of_unknown_kind_is_not_counted_as_pageable_but_may_be(source, target, code, tmp_path: Path):
     capture = whole()
@@ -405,74 +340,3 @@ def test_a_damaged_export_says_the_same_trimmed_and_as_a_trace(statement, tmp_pa
         assert codes(again, *LIMITS) == codes(timeline, *LIMITS)
         assert findings(again) == findings(timeline)
     assert max(timeline.gpus) <= 1
-
-
-def loading(kind: int = 7, *, correlation: int = 0, owner: int | None = None, tid: int = 1, pid: int = 100) -> Capture:
-    """Code is loaded during a gap before a late launch; ``tid`` and ``pid`` are those of another call."""
-    capture = whole()
-    capture.call("cudaGetDevice_v3020", 450 * US, 451 * US, tid=tid, pid=pid)
-    capture.call(LAUNCH, 500 * US, 1510 * US, correlation=77)
-    capture.kernel("late", 1500 * US, 1550 * US, 77)
-    capture.add(
-        "CUPTI_ACTIVITY_KIND_OVERHEAD", start=510 * US, end=1490 * US, globalTid=owner, overheadType=kind,
-        correlationId=correlation,
-    )  # fmt: skip
-    return capture
-
-
-LOADED, HELD_UP, PROFILED = (
-    {"launch-bound": late, "module-loading": loaded} for late, loaded in ((0, 1), (1, 0), (0, 0))
-)
-
-
-@pytest.mark.parametrize(
-    ("capture", "expected"),
-    [
-        (loading(owner=thread()), LOADED),
-        (loading(), LOADED),
-        (loading(correlation=77), LOADED),
-        (loading(correlation=77, tid=2), LOADED),
-        (loading(correlation=999), LOADED),
-        (loading(tid=2), HELD_UP),
-        (loading(correlation=77, pid=200), HELD_UP),
-        (loading(kind=5), HELD_UP),
-        (loading(kind=5, correlation=77), PROFILED),
-        (loading(owner=thread(tid=2)), HELD_UP),
-    ],
-)
-def test_an_overhead_without_a_thread_is_of_the_one_that_it_must_be_of(capture, expected, tmp_path: Path):
-    path = capture.write(tmp_path / "x.sqlite")
-    trim(path, tmp_path / "trimmed.sqlite")
-    for one in (path, tmp_path / "trimmed.sqlite"):
-        assert codes(read_capture(one), "launch-bound", "module-loading") == expected
-
-
-def test_decompressions_are_work(tmp_path: Path):
-    capture = whole()
-    number = capture.call("cuMemBatchDecompressAsync", 15 * US, 18 * US)
-    capture.decompress(420 * US, 1420 * US, number, 4096)
-    capture.launch("next", 1400 * US, 1420 * US, 400 * US)
-    path = capture.write(tmp_path / "x.sqlite")
-    trim(path, tmp_path / "trimmed.sqlite")
-    (tmp_path / "trace.json").write_text(trace(read_capture(path)), encoding="utf-8")
-    for one in (path, tmp_path / "trimmed.sqlite", tmp_path / "trace.json"):
-        timeline = read_timeline(one)
-        (row,) = summarize(timeline, "range").rows
-        assert (row.kernels, row.decompressions, row.memsets, row.copies, row.idle_ms) == (2, 1, 0, [], 0)
-        assert (row.gpu_ms, [work.bytes for work in timeline.work]) == (pytest.approx(1.8), [0, 4096, 0])
-        assert codes(timeline, "idle > 1 %", "kernels > 2", "copies > 0") == {
-            "idle > 1 %": 0, "kernels > 2": 0, "copies > 0": 0,
-        }  # fmt: skip
-        places = Places(timeline)
-        rows = rows_of(timeline, places, windows(timeline, places)[0][0])
-        shown = [item for group in rows.groups for row in group.rows for item in row.items]
-        assert [item.kind for item in shown if item.name == "decompression"] == ["copy"]
-
-
-def test_an_overhead_that_lasts_for_ever_excuses_nothing(tmp_path: Path):
-    capture = whole()
-    capture.launch("late", 1500 * US, 1510 * US, 50 * US)
-    name = capture.string("Runtime Triggered Module Loading")
-    capture.add("PROFILER_OVERHEAD", start=1, end=2, globalTid=thread(), nameId=name, overheadType=7)
-    timeline = edited(capture, tmp_path, f"UPDATE PROFILER_OVERHEAD SET start = {-LAST}, end = {LAST}")
-    assert codes(timeline, "launch-bound", "module-loading") == {"launch-bound": 1, "module-loading": 0}
