@@ -62,7 +62,7 @@ def test_memory_of_rungs_is_that_of_the_record():
         for row in rows
         if row.workload.name == "schnell-1024" and row.ran_as == "kernel" and set(row.settings) == {"nvtx"}
     }
-    (said,) = re.findall(r"GPU memory for schnell: (.*?), or", TEXT)
+    (said,) = re.findall(r"GPU memory for schnell: (.*?); less with", TEXT)
     assert said == (
         f"{peaks['baseline']} for `baseline` to `batched`, {peaks['tensorcore']} for `tensorcore`, "
         f"{peaks['captured']} for `captured`, {peaks['fp8']} for `fp8`"

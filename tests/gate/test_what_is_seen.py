@@ -98,6 +98,36 @@ def test_models_of_noise_are_those_of_the_record() -> None:
     assert cells[2] == f"+3 % in {100 * min(found):.0f} to {100 * max(found):.0f} %"
 
 
+def test_algorithms_with_more_joules_are_hungrier_by_the_verdict_of_the_record() -> None:
+    rows = {row["metric"]: row for row in record("h200-gate-hungrier")["rows"]}
+    joules, seconds, cycles = (rows[f"{name}.denoise"] for name in ("energy", "times", "cycles"))
+    assert (joules["reason"], seconds["reason"], cycles["verdict"]) == ("hungrier", "hungrier", "SAME")
+    cells = row("other algorithms for all seven large products")
+    said = (
+        f"cycles SAME, joules +{percent(joules['change'], 1)} and seconds +{percent(seconds['change'], 1)}: both SLOWER"
+    )
+    assert cells[1].startswith(said)
+
+
+def test_the_readme_has_the_verdicts_of_the_records() -> None:
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    planted = record("h100-gate-planted")
+    (slower,) = [found for found in planted["rows"] if found["verdict"] == "SLOWER"]
+    measured = f"{slower['change']:+.2%} over {slower['pairs']} process pairs, margin 0.50%; p {slower['p']:.2g} at"
+    for text in (readme, " ".join(TEXT.split())):
+        assert f"times.call: {measured}" in text
+        assert f"the smallest detectable change is {slower['detectable']:.2%}." in text
+        assert f"{len(planted['rows'])} rows: {planted['counts']['SAME']} SAME, 1 SLOWER." in text
+    assert f"a verdict then took {record('h200-gate-blocks')['provenance']['seconds']:.0f} s" in readme
+    found = [
+        any(row["metric"].startswith("cycles.") and row["verdict"] == "SLOWER" for row in one["rows"])
+        for one in record("h200-aa")["planted"]["0.50%"]
+    ]
+    assert all(found)
+    assert f"0.5 % of added work in each of {len(found)} comparisons" in readme
+    assert f"no false alarm in {len(record('h200-aa')['comparisons'])} comparisons of equal programs" in readme
+
+
 @pytest.mark.parametrize("name", ["h200-gate-algorithm", "h200-gate-blocks", "h200-gate-captured"])
 def test_a_verdict_took_as_long_as_its_record_says(name: str) -> None:
     (line,) = [line for line in TEXT.splitlines() if f"`{name}.json`) | " in line and line.endswith(" s |")]
