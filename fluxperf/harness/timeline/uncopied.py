@@ -26,7 +26,7 @@ def add_uncopied(timeline: Timeline, failed: Callable[[], Mask], *, whole: bool)
 
     Args:
         timeline: an attributed timeline.
-        failed: tells of each call whether it returned an error; asked only if it matters.
+        failed: returns for each call whether it returned an error; called only if it matters.
         whole: whether the export says that it has all tables. Otherwise memory that can migrate is reason enough.
     """
     calls, work = timeline.calls, timeline.work
