@@ -204,8 +204,11 @@ class _FirstForward:
             return self._prepared.denoise(on_step)
         with ExitStack() as watching:
             if self._witness is not None:
-                self._prepared.device.synchronize()
+                device = self._prepared.device
+                device.synchronize()
                 watching.enter_context(self._witness)
+                watching.callback(setattr, device, "aside", device.aside)
+                device.aside = partial(self._witness.paused, device.quiet)
             tally = _Tally(self._prepared, self._meter)
 
             def note(step: int) -> None:

@@ -25,6 +25,9 @@ from fluxperf.words import first_few
 #: Paths of records of single processes and latents until a part is complete, and of the seconds of each process.
 PROCESSES, SECONDS = "processes", "parts.ndjson"
 
+#: Suffix of a process that differs from the others of its part, and is kept for whoever looks for the reason.
+_APART = ".differs"
+
 #: Name of what a running command has a lock on.
 _MEASURING = "measuring"
 
@@ -200,8 +203,10 @@ class Collection:
         piece = self._piece(part, step.number)
         write_whole(piece, out.read_bytes())
         if problem := self._merge(part, file.records[0].machine):
-            piece.unlink()  # what cannot be merged is not done
-        return problem
+            apart = piece.with_suffix(_APART)  # it is not done, but took its time
+            place(piece, apart)
+            return f"{problem}\nThis process is kept in {apart}."
+        return ""
 
     def _of_this(self, step: Step, found: Origin, here: Here) -> None:
         if differs := differing(found, here):

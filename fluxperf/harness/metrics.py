@@ -8,7 +8,7 @@ here, so a new metric is a row here and the code that measures it. An exact metr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Literal, NamedTuple
 
@@ -144,6 +144,17 @@ NAMED = ("phase_table", "policy")
 def exact_metrics() -> list[Metric]:
     """The exact metrics, whose every change is real."""
     return [metric for metric in METRICS if metric.exact]
+
+
+def differently_chosen(records: Sequence[Record]) -> bool:
+    """Whether records of one revision may differ in what depends on a library's algorithms (`Metric.chosen`).
+
+    They may if the algorithms differ. They also may if trials of algorithms were counted, because a trial drops slow
+    candidates, and so the number of its launches depends on their times: earlier records of rungs with copies were
+    counted in their first forward, trials included.
+    """
+    choices = {str(record.choices) for record in records}
+    return len(choices) > 1 or any(record.trials_s and record.totals.h2d_copies for record in records)
 
 
 def exact_names() -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from fluxperf.harness.contradictions import contradictions, steps_of_a_generation
 from fluxperf.harness.exact import Place, exact_values
-from fluxperf.harness.metrics import SAMPLES, metric_of, sampled, samples_of
+from fluxperf.harness.metrics import SAMPLES, differently_chosen, metric_of, sampled, samples_of
 from fluxperf.harness.pairing import parts
 from fluxperf.harness.policy import Policy
 from fluxperf.harness.records import Record
@@ -44,7 +44,7 @@ def _of_processes(records: Sequence[Record], name: str) -> list[tuple[float, ...
 def mixed(place: Place, records: Sequence[Record], side: str, policy: Policy) -> list[Row]:
     """Rows for disagreements of one side's records, although they belong to one measurement."""
     first = records[0]
-    chosen = len({str(record.choices) for record in records}) > 1
+    chosen = differently_chosen(records)
     for record in records[1:]:
         found = [
             f"{name} is {getattr(first, name)} and {getattr(record, name)}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fluxperf.recording import _FirstForward, count
@@ -18,6 +20,13 @@ class Seen:
         self._before = len(self._ledger.crossings)
         return self
 
+    @contextmanager
+    def paused(self, wait: Callable[[], None]) -> Iterator[None]:
+        wait()
+        before = len(self._ledger.crossings)
+        yield
+        self._before += len(self._ledger.crossings) - before
+
     def __exit__(self, *how: object) -> None:
         self.totals, self.ended = len(self._ledger.crossings) - self._before, self.ended + 1
 
@@ -33,4 +42,29 @@ def test_the_witness_sees_the_first_forward_of_the_first_generation_and_no_more(
     assert (counts.totals.d2h_copies, counts.totals.h2d_copies) == (expected.d2h_copies, expected.h2d_copies)
     assert counts.witness == counts.totals.d2h_copies + counts.totals.h2d_copies
     assert seen.ended == 1
+    prepared.close()
+
+
+def test_trials_within_the_first_forward_are_not_witnessed() -> None:
+    """How many candidates stay in a trial depends on their times, so its copies and kernels are no exact count."""
+    prepared = prepare("baseline", workload_named("tiny"), device="host")
+    device, seen = prepared.device, Seen(prepared.device.door.ledger)
+    outside, trials = device.aside, 0
+    launch = device.launch
+
+    def launched(*args: Any, **options: Any) -> Any:
+        nonlocal trials
+        if trials < 3 and device.aside is not outside:
+            trials += 1
+            with device.aside():
+                device.door.to_host(device.empty((4,), "float32"), "trial")
+        return launch(*args, **options)
+
+    device.launch = launched
+    tally = _FirstForward(prepared, seen)
+    tally.denoise(lambda step: None)
+    counts = tally.counts()
+    assert trials == 3
+    assert counts.witness == counts.totals.d2h_copies + counts.totals.h2d_copies - trials
+    assert device.aside is outside
     prepared.close()

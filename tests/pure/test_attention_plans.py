@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -48,7 +49,7 @@ def _attention(graph: _Graph, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     attention = object.__new__(Cudnn)
     attention._cudnn = SimpleNamespace(heur_mode=SimpleNamespace(A=0), backend_version=lambda: 91900)
     attention._device = SimpleNamespace(
-        quiet=lambda: None, choices_kept=Choices("gpu", folder), mark=lambda: 0,
+        quiet=lambda: None, aside=nullcontext, choices_kept=Choices("gpu", folder), mark=lambda: 0,
         elapsed_s=lambda *_: graph.seconds[graph.ran[-1]],
         workspace=lambda nbytes: SimpleNamespace(data=SimpleNamespace(ptr=nbytes)),
     )  # fmt: skip

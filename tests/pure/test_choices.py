@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -96,7 +97,7 @@ def _products(folder: Path, library: _Library, monkeypatch: pytest.MonkeyPatch) 
     """Products of a process whose launches take 3, 1 and 2 seconds by algorithm."""
     tried: list[str] = []
     products = object.__new__(CublasLt)
-    products._device = SimpleNamespace(quiet=lambda: None, choices_kept=Choices("gpu", folder))
+    products._device = SimpleNamespace(quiet=lambda: None, aside=nullcontext, choices_kept=Choices("gpu", folder))
     products._lt, products._plans = library, {}
     monkeypatch.setattr(CublasLt, "_set", lambda *_: None)
     monkeypatch.setattr(CublasLt, "_layout", lambda *_: 0)

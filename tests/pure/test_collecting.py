@@ -350,7 +350,7 @@ def test_files_of_no_part_are_left_alone(world) -> None:
 
 
 def test_processes_that_do_not_fit_together_stay_missing(world) -> None:
-    """The one that came last is not kept: a list that counts it would say that nothing is missing."""
+    """The one that came last is kept aside: a list that counts it would say that nothing is missing."""
     world.go([part("fused", (1,))])
     (world.folder / "suite.jsonl").unlink()
     parts = [part("fused", (1, 1))]
@@ -360,4 +360,7 @@ def test_processes_that_do_not_fit_together_stay_missing(world) -> None:
     for _ in range(2):
         ((step, _, problem),) = world.go(parts)
         assert (step.number, "expected the same exact counts" in problem) == (2, True)
+        apart = world.folder / "processes" / "w-fused-2.differs"
+        assert problem.endswith(f"\nThis process is kept in {apart}.")
+        assert b'"rung":"fused"' in apart.read_bytes()
     assert names(world.collection(parts).missing()) == ["w-fused 2"]

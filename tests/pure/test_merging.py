@@ -131,6 +131,24 @@ def test_another_choice_of_a_library_may_move_peak_and_kernels_and_is_kept() -> 
     assert other.record.choices == {"512 x 512": "candidate 1 of 8; candidate 4 of 8"}
 
 
+def test_a_trial_that_was_counted_explains_another_number_of_kernels() -> None:
+    """Two baselines on H200s had 7250 and 7238 kernels: candidates that are slow are dropped from a trial early."""
+
+    def one(kernels: int, **changes: object) -> Record:
+        return process([1.0], witness=replace(TOTALS, launches=kernels), trials_s={"512 x 512": [1e-3]}, **changes)
+
+    found = merge([one(7250), one(7238)])
+    assert found.notes == ["witness.launches: 7250, 7238"]
+    assert found.record is not None
+    assert found.record.witness is not None
+    assert found.record.witness.launches == 7250
+    none = replace(TOTALS, h2d_copies=0, d2h_copies=0)
+    sealed = merge([one(kernels, totals=none) for kernels in (7250, 7238)])
+    assert sealed.differences == ["witness.launches: 7250, 7238"], (
+        "without copies a warm-up precedes the counted forward"
+    )
+
+
 def test_own_launches_never_follow_from_a_choice() -> None:
     records = [
         process([1.0], totals=replace(TOTALS, launches=number), choices={"x": f"candidate {number} of 9"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -64,6 +65,7 @@ def test_trials_leave_no_memory_behind() -> None:
     device.products, device.launches, device.now = products, 0, 0.0
     device.choices_kept = SimpleNamespace(find=lambda *_: None, keep=lambda *_: None)
     device.quiet = device.occupy = lambda: None
+    device.aside = nullcontext
     device.mark = lambda: device.now
     device.elapsed_s = lambda start, end: end - start
 

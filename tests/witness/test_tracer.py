@@ -174,6 +174,22 @@ def test_the_witness_of_a_region_tells_of_dropped_records_unless_another_error_c
         fails()
 
 
+def test_a_paused_witness_counts_nothing_not_even_the_waits_at_both_ends(fake):
+    def wait() -> None:
+        waits.append(fake.gpu.synchronize(4))
+
+    waits: list[object] = []
+    with Witness(fake.cupti) as seen:
+        fake.gpu.launch()
+        with seen.paused(wait), seen.paused(wait):
+            fake.gpu.launch("trial")
+            fake.gpu.Array([1.0, 2.0]).item()
+        fake.gpu.launch("other")
+    assert len(waits) == 2, "the inner pause is within the outer one"
+    assert {name: kernel.launches for name, kernel in seen.kernels.items()} == {"kernel": 1, "other": 1}
+    assert (seen.totals.h2d_copies, seen.totals.d2h_copies, seen.totals.syncs) == (0, 0, 0)
+
+
 def test_transfers_so_far(fake):
     counted = Transfers(fake.cupti)
     counted.start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar, Literal, Protocol
 
 from fluxperf.engine.device.choices import Trial
@@ -83,6 +83,8 @@ class Device(ABC):
     memory: Memory
     #: Number of kernels launched so far, or ``None`` on a device without kernels.
     launches: int | None = None
+    #: Entered around work that belongs to no forward: trials of algorithms. So a recording can leave them out.
+    aside: Callable[[], AbstractContextManager[None]] = nullcontext
     #: Bytes that a memory budget must leave free: what the driver and libraries allocate outside of the device's pool,
     #: and the scratch memory that libraries keep inside it.
     outside_bytes: int = 0

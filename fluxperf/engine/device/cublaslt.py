@@ -168,7 +168,8 @@ class CublasLt:
         choice = self._device.choices_kept.find(what, names)
         if choice is None:
             launches = [partial(self._launch, descriptor, layouts, algorithm, a, b, d) for algorithm in candidates]
-            choice = tried(self._device, launches)
+            with self._device.aside():
+                choice = tried(self._device, launches)
             self._device.choices_kept.keep(what, names, choice)
         plan = _Plan(descriptor, layouts, candidates[choice.candidate], choice)
         self._plans[product] = plan

@@ -128,7 +128,8 @@ class Cudnn:
             what = f"cuDNN {self._cudnn.backend_version()} {' '.join(map(str, layout))}"
             choice = self._device.choices_kept.find(what, names)
             if choice is None or not self._builds(graph, choice.candidate):
-                times = tuple(self._timed(graph, index, operands) for index in range(len(names)))
+                with self._device.aside():
+                    times = tuple(self._timed(graph, index, operands) for index in range(len(names)))
                 choice = Choice(times.index(min(times)), times) if names else None
                 if choice is None or not math.isfinite(times[choice.candidate]):
                     raise DeviceError(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from fluxperf.harness.metrics import METRICS, SAMPLES, Processes
+from fluxperf.harness.metrics import METRICS, SAMPLES, Processes, differently_chosen
 from fluxperf.harness.records import BlockRow, Conditions, ErrorRow, OpRow, Record, Totals, TriedRow
 
 _Row = TypeVar("_Row", OpRow, BlockRow)
@@ -46,14 +46,14 @@ def merge(records: Sequence[Record]) -> Merged:
 
     Counts are equal in every process. The error is the largest one, times of ops and blocks are medians over the
     processes, and ``created_utc`` is the first. Different algorithm choices of a library are all kept; the kernels
-    counted by a witness and the peak of memory, which depend on them, are then the largest. Peaks of a GPU's memory may
-    differ by a percent in any case.
+    counted by a witness and the peak of memory, which depend on them and on trials, are then the largest. Peaks of a
+    GPU's memory may differ by a percent in any case.
 
     Args:
         records: one of each process, in the order of the processes, at least one.
     """
     first = records[0]
-    chosen = first.ran_as == "peer" or len({str(record.choices) for record in records}) > 1
+    chosen = first.ran_as == "peer" or differently_chosen(records)
     differences: list[str] = []
     notes: list[str] = []
     for row, values in _unequal(records):

@@ -7,6 +7,8 @@ it.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -40,6 +42,8 @@ class Witness:
         self.bytes: Counter[str] = Counter()
         self.kernels: dict[str, Kernel] = {}
         self.syncs = 0
+        self._pauses = 0
+        self._uncounted: set[int] = set()
 
     @property
     def totals(self) -> Totals:
@@ -67,8 +71,30 @@ class Witness:
             if error is None:
                 raise
 
+    @contextmanager
+    def paused(self, wait: Callable[[], None]) -> Iterator[None]:
+        """A part of the region whose activity is not counted. Parts may be nested.
+
+        Args:
+            wait: waits until the GPU is idle, so that work before this part is counted and work in it is not. It is
+                called at both ends, and is not counted either.
+        """
+        self._pauses += 1
+        if self._pauses == 1:
+            wait()
+            self._source.stop()
+        try:
+            yield
+        finally:
+            if self._pauses == 1:
+                wait()
+                self._source.start()
+            self._pauses -= 1
+
     def _called(self, correlation: int, name: str) -> None:
         self._calls[correlation] = name
+        if self._pauses:
+            self._uncounted.add(correlation)
 
     def _read(self, activity: Any) -> None:
         kinds = self._source.kinds
@@ -82,4 +108,6 @@ class Witness:
             seconds = (activity.end - activity.start) / 1e9
             self.kernels[activity.name] = Kernel(before.launches + 1, before.seconds + seconds)
         elif activity.kind == kinds.SYNCHRONIZATION:
-            self.syncs += bool(waited(int(activity.type), self._calls.get(int(activity.correlation_id))))
+            correlation = int(activity.correlation_id)
+            if correlation not in self._uncounted:
+                self.syncs += bool(waited(int(activity.type), self._calls.get(correlation)))
