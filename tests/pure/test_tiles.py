@@ -248,7 +248,9 @@ def test_other_architectures_keep_the_library(capability: tuple[int, int]) -> No
 
 def ticking(tmp_path: Path) -> Any:
     """A device on which work takes the seconds that it states."""
-    on = SimpleNamespace(now=0.0, launches=5, choices_kept=Choices("gpu", tmp_path), quiet=lambda: None)
+    on = SimpleNamespace(
+        now=0.0, launches=5, choices_kept=Choices("gpu", tmp_path), quiet=lambda: None, aside=nullcontext
+    )
     on.occupy = lambda: None
     on.mark = lambda: on.now
     on.elapsed_s = lambda start, end: end - start
