@@ -232,14 +232,11 @@ def _heads(device: CudaDevice, case: Case, sets: list[_Set], tiles: tuple[Tile, 
 def _own_heads_e4m3(device: CudaDevice, case: Case, tile: Tile, one: _Set, places: tuple[int, ...]) -> Any:
     shape = (1, case.n // 384, case.m, 128)
     q, k, v = (device.empty(shape, "float8_e4m3fn") for _ in range(3))
-    wide, powers = device.empty(shape, "bfloat16"), device.empty((3,), "float32")
-    peaks, norms = device.empty((products.PEAKS * device.processors,), "float32"), places[1:3]
-    results = tuple(part.data.ptr for part in (q, k, wide, peaks))
-    scales = one.x.scale.data.ptr, one.weight.scale.data.ptr, 1
+    powers = device.empty((5,), "float32")
+    results = *(part.data.ptr for part in (q, k, v, powers)), device.tally
+    scales = one.x.scale.data.ptr, one.weight.scale.data.ptr, one.lengths.data.ptr, 1
     x, w = _matrix(one.x.data), _matrix(one.weight.data)
-    found = products.scaled_heads(device, tile, [products.HeadsStream(x, w, 0, places, scales)], results, case.m)
-    held = wide.data.ptr, v.data.ptr, peaks.data.ptr, norms[0], norms[0], norms[1], norms[1], powers.data.ptr
-    products.quantize_values(device, held, wide.size, found, 128)
+    products.scaled_heads(device, tile, [products.HeadsStream(x, w, 0, places, scales)], results, case.m)
     scales = (powers[index : index + 1].reshape(1, 1, 1, 1) for index in range(3))
     return tuple(Quantized(part, scale) for part, scale in zip((q, k, v), scales, strict=True))
 

@@ -1,14 +1,15 @@
-// product_heads_fp8: an e4m3 QKV product on Hopper with qkv_heads_fp8 as epilogue, except for the last step of V.
+// product_heads_fp8: an e4m3 QKV product on Hopper with qkv_heads_fp8 as epilogue.
 //
 //     u = (x W^T) rows columns + bias;  q, k, v = split(u);  q, k -> rotate(y / sqrt(mean(y^2) + eps) * norm, cos, sin)
 //
-// Shapes: X [M, K], W [3 H 128, K] e4m3; rows [M], columns [3 H 128] float32, powers of two; bias [3 H 128], norms [128]; cos and
-// sin [M, 128] float32, contiguous; q and k [H, L, 128] e4m3, v [H, L, 128] bf16, from token `start` on; peaks [blocks, 3] float32.
-// M tokens of a stream; one stream, or two with projections of their own, whose order in the joint sequence is given by `start`.
+// Shapes: X [M, K], W [3 H 128, K] e4m3; rows [M] float32, powers of two, and lengths [M] float32, upper bounds of the lengths of X's
+// rows, both `row_stride` apart; columns [3 H 128] float32; bias [3 H 128], norms [128]; cos and sin [M, 128] float32, contiguous; q, k
+// and v [H, L, 128] e4m3, from token `start` on; powers [5] float32: the scales of q, k and v, that of v's largest value, and v's
+// divided by it; tally [2] unsigned, zero before and after a launch; reach: 448 sqrt(K). M tokens of a stream; one stream, or two with
+// projections of their own, whose order in the joint sequence is given by `start`.
 // Blocks: along x, at most one per multiprocessor.
-// Numerics: the tensor core's sums rounded to bfloat16, before their scales; a float32 epilogue. Q and K round again to e4m3, by
-// the scales of qkv_heads_fp8. V rounds to bf16, and then to e4m3 in quantize_values, as its scale is that of the largest value of
-// all tokens.
+// Numerics: the tensor core's sums rounded to bfloat16, before their scales; a float32 epilogue, which rounds once more, to e4m3. Q
+// and K have the scales of qkv_heads_fp8. V has one that is an upper bound: max over streams of max |length| reach columns + |bias|.
 // Alignment: 16 bytes everywhere.
 //
 // Versions: 128x256, two heads per tile, so that a head's row is in one warp.

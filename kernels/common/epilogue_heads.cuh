@@ -18,15 +18,16 @@ struct PlainHeadsOf {
 };
 
 struct ScalesOf {
-    const float *rows, *columns;
-    i64 row_stride;
+    const float *rows, *columns, *lengths;  // lengths: upper bounds of those of X's rows
+    i64 row_stride;                         // of both
 };
 
 struct ScaledHeadsOf {
-    e4m3 *q, *k;  // [H, L, 128]
-    bf16* v;
-    float* peaks;  // of V, three by block
-    i64 length;    // L
+    e4m3 *q, *k, *v;  // [H, L, 128]
+    float* powers;    // scales of q, k, v and of means of v; scale of v divided by that of means
+    u32* tally;       // V's largest value so far, and the number of warps that have added theirs; zero between launches
+    i64 length;       // L
+    float reach;
 };
 
 #if HOPPER
@@ -141,7 +142,7 @@ struct Heads {
 
     __device__ __forceinline__ Heads(const HeadsOf& first, const HeadsOf& second, const PlainHeadsOf& to)
         : first(first), second(second), to(to), turned(0) {}
-    __device__ __forceinline__ void begin(u32, int, u32) const {}
+    __device__ __forceinline__ void begin(u32, const Shape&, u32) const {}
     template <class T> __device__ __forceinline__ void finish(const Ring<T>& ring, u32 phase, const Place& place) {
         const HeadsOf of = one_of(first, second, place.other);
         bias = of.bias, start = of.start;
@@ -165,8 +166,32 @@ struct Heads {
     __device__ __forceinline__ void end(u32, u32) const {}
 };
 
-// The same for a product in e4m3, after its scales. Q and K are stored in e4m3, with scales that follow from their norms. V is
-// stored in bfloat16 with the largest value of each warp, because its scale depends on the largest value of all.
+// At least the largest value of V of one stream: by the Cauchy-Schwarz inequality, as in ScaledGelu, with a scale of W for each
+// column. This thread's share of columns.
+__device__ __forceinline__ float bound_of_values(const HeadsOf& of, const ScalesOf& scales, float longest, u32 thread) {
+    float most = 0.0f;
+#pragma unroll 2
+    for (int i = 2 * of.width + 8 * static_cast<int>(thread); i < 3 * of.width; i += 8 * 32 * FINISHERS) {
+        float factor[8], plus[8];
+        load_floats(scales.columns + i, factor);
+        expand(load<8>(of.bias + i), plus);
+#pragma unroll
+        for (int j = 0; j < 8; ++j) most = fmaxf(most, fmaf(longest, factor[j], fabsf(plus[j])));
+    }
+    return most;
+}
+
+__device__ __forceinline__ float longest_of(const ScalesOf& scales, int rows, u32 thread) {
+    float most = 0.0f;
+#pragma unroll 8
+    for (int i = static_cast<int>(thread); i < rows; i += 32 * FINISHERS) most = fmaxf(most, scales.lengths[i * scales.row_stride]);
+    return most;
+}
+
+// The same for a product in e4m3, after its scales. All results are in e4m3, with scales that are fixed before the product: those
+// of Q and K follow from their norms, that of V from a bound that is the same in all blocks. The bound is about 64 times too
+// large, which costs V nothing, but would cost bits of averages, which are smaller. So the launch also finds V's largest value:
+// attention's result has its scale.
 struct ScaledHeads {
     typedef E4m3 Number;
     static constexpr bool STAGED = false;
@@ -177,13 +202,12 @@ struct ScaledHeads {
     const HeadsOf &first, &second;
     const ScalesOf &first_scales, &second_scales;
     const ScaledHeadsOf& to;
-    float down[2], peak;
+    float down[3], peak;  // peak: in units of V's scale
     const bf16* bias;
     ScalesOf scales;
     i64 start;
     int width;
-    e4m3* narrow;
-    bf16* wide;
+    e4m3* at;
     u32 powers[2];  // of rows: lane 4 g + u has those of row u of groups g and 8 + g of this warp, twice in bfloat16
     u32 turned;
 
@@ -193,18 +217,24 @@ struct ScaledHeads {
     )
         : first(first), second(second), first_scales(first_scales), second_scales(second_scales), to(to), peak(0.0f), turned(0) {}
 
-    // Each warp finds the largest weights of the norms by itself.
-    __device__ __forceinline__ void begin(u32 thread, int, u32) {
-        const int at = 4 * static_cast<int>(thread & 31);
+    // Each warp finds the largest weights of the norms by itself; all together V's bound.
+    __device__ __forceinline__ void begin(u32 thread, const Shape& shape, u32 notes) {
+        const int offset = 4 * static_cast<int>(thread & 31);
         const bf16* const norms[2][2] = {{first.q_norm, second.q_norm}, {first.k_norm, second.k_norm}};
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
             float one[4], other[4];
-            expand(load<4>(norms[i][0] + at), one);
-            expand(load<4>(norms[i][1] + at), other);
+            expand(load<4>(norms[i][0] + offset), one);
+            expand(load<4>(norms[i][1] + offset), other);
             const float most = warp_max(fmaxf(largest(one), largest(other)));
             down[i] = power_inverse(power_scale(11.3137085f * most));  // sqrt(128)
         }
+        const float2 longest = largest_of_all(
+            notes, thread, longest_of(first_scales, shape.m, thread), longest_of(second_scales, shape.other, thread)
+        );
+        const float one = bound_of_values(first, first_scales, to.reach * longest.x, thread);
+        const float other = bound_of_values(second, second_scales, to.reach * longest.y, thread);
+        down[2] = power_inverse(power_scale(largest_of_all(notes, thread, fmaxf(one, other), 0.0f).x));
     }
     template <class T> __device__ __forceinline__ void finish(const Ring<T>& ring, u32 phase, const Place& place) {
         static_assert(T::M <= 16 * 4 * FINISHERS, "two powers a lane");
@@ -212,7 +242,7 @@ struct ScaledHeads {
         bias = of.bias, start = of.start, width = of.width;
         scales = {
             place.other ? second_scales.rows : first_scales.rows, place.other ? second_scales.columns : first_scales.columns,
-            place.other ? second_scales.row_stride : first_scales.row_stride
+            nullptr, place.other ? second_scales.row_stride : first_scales.row_stride
         };
         finish_heads<T>(*this, of, ring, phase, place, turned);
     }
@@ -223,11 +253,16 @@ struct ScaledHeads {
             const int row = min(4 * (warp + FINISHERS * (8 * i + (lane >> 2))) + (lane & 3), rows - 1);
             powers[i] = power_twice(scales.rows[(place.row + row) * scales.row_stride]);
         }
-        const i64 at = ((head - part * (width / 128)) * to.length + start + place.row) * 128 + offset;
-        narrow = (part == 0 ? to.q : to.k) + at, wide = to.v + at;
+        e4m3* const plane = part == 0 ? to.q : part == 1 ? to.k : to.v;
+        at = plane + ((head - part * (width / 128)) * to.length + start + place.row) * 128 + offset;
         Column found;
         load_floats(scales.columns + column, found.factor);
         found.bias = load<8>(bias + column);
+        if (part == 2) {  // in units of its scale from here on: a power of two, which rounds nothing
+#pragma unroll
+            for (int i = 0; i < 8; ++i) found.factor[i] *= down[2];
+            scale_pack(found.bias, power_twice(down[2]));
+        }
         return found;
     }
     __device__ __forceinline__ float finer(int part) const { return part == 0 ? down[0] : down[1]; }
@@ -240,17 +275,20 @@ struct ScaledHeads {
         for (int i = 0; i < 8; ++i) value[i] = fmaf(value[i], by.factor[i], plus[i]);
     }
     __device__ __forceinline__ void write(const float (&value)[8], int first, int u, int part) {
-        if (part == 2) {
-            peak = fmaxf(peak, largest(value));
-            store<8>(wide + first * 128 + u * 128, value);
-        } else {
-            store_e4m3<8>(narrow + first * 128 + u * 128, value);
-        }
+        if (part == 2) peak = fmaxf(peak, largest(value));
+        store_e4m3<8>(at + first * 128 + u * 128, value);
     }
-    // The largest value of V in this warp so far; 0 if it had none.
-    __device__ __forceinline__ void end(u32 warp, u32 lane) const {
-        const float most = warp_max(peak);
-        if (lane == 0) to.peaks[FINISHERS * blockIdx.x + warp] = most;
+    // Adds this warp's largest value to the tally. The last warp of the launch writes the scales; the tally is zero again then,
+    // because atomicInc returns to zero after its second argument. Values are not negative, so their bits are in their order.
+    __device__ __forceinline__ void end(u32, u32 lane) const {
+        const u32 most = __float_as_uint(warp_max(peak)), last = FINISHERS * gridDim.x - 1;
+        if (lane != 0) return;
+        atomicMax(to.tally, most);
+        __threadfence();
+        if (atomicInc(to.tally + 1, last) != last) return;
+        const float values = power_inverse(down[2]), means = power_scale(__uint_as_float(atomicExch(to.tally, 0u)) * values);
+        to.powers[0] = power_inverse(down[0]), to.powers[1] = power_inverse(down[1]), to.powers[2] = values;
+        to.powers[3] = means, to.powers[4] = values * power_inverse(means);
     }
 };
 

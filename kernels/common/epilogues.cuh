@@ -168,7 +168,7 @@ struct Gelu {
     bf16* to;
     i64 stride;
 
-    __device__ __forceinline__ void begin(u32, int, u32) const {}
+    __device__ __forceinline__ void begin(u32, const Shape&, u32) const {}
     __device__ __forceinline__ void end(u32, u32) const {}
     template <class T> __device__ __forceinline__ void finish(const Ring<T>& ring, u32 phase, const Place& place) const {
         by_eights<T>(*this, ring, phase, place);
@@ -200,6 +200,7 @@ __device__ __forceinline__ float2 largest_of_all(u32 notes, u32 thread, float on
         asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(one), "=f"(other) : "r"(notes + 8 * warp));
         most.x = fmaxf(most.x, one), most.y = fmaxf(most.y, other);
     }
+    named_sync(1, 32 * FINISHERS);  // notes may be written again
     return most;
 }
 
@@ -223,10 +224,10 @@ struct ScaledGelu {
     float reach;
     float2 most;  // scale by column, size of a bias
 
-    __device__ __forceinline__ void begin(u32 thread, int n, u32 notes) {
+    __device__ __forceinline__ void begin(u32 thread, const Shape& shape, u32 notes) {
         float widest = 0.0f, largest_bias = 0.0f;
 #pragma unroll 4
-        for (int i = 4 * static_cast<int>(thread); i < n; i += 4 * 32 * FINISHERS) {
+        for (int i = 4 * static_cast<int>(thread); i < shape.n; i += 4 * 32 * FINISHERS) {
             const float4 scales = *reinterpret_cast<const float4*>(columns + i);
             widest = fmaxf(fmaxf(fmaxf(widest, scales.x), fmaxf(scales.y, scales.z)), scales.w);
             float term[4];

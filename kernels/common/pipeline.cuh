@@ -120,7 +120,7 @@ template <class T, class E>
 __device__ __forceinline__ void finish_tiles(
     const Ring<T>& ring, E& epilogue, const Shape& shape, const Walk& walk, int first, int stride, u32 warp, u32 lane
 ) {
-    epilogue.begin(32 * warp + lane, shape.n, ring.notes());
+    epilogue.begin(32 * warp + lane, shape, ring.notes());
     u32 phase = 0;
     for (int t = first; t < walk.tiles(); t += stride, phase ^= 1) {
         int m, n;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -17,7 +17,7 @@ from fluxperf.engine.ops.table import Deferred, Ops, Quantized, Settings
 from fluxperf.engine.phases import table
 from fluxperf.record_rows import algorithms
 from tests.ops.checking import on_host
-from tests.ops.e4m3 import up
+from tests.ops.e4m3 import errors_of_means, least, up
 
 #: Rows and features: fewer than a tile and a step of K; a tile and one row; several tiles, odd sizes.
 SIZES = [(1, 64), (7, 32), (193, 256), (300, 208), (700, 1056)]
@@ -109,36 +109,124 @@ def test_gelu_into_half_of_a_buffer(hopper: CudaDevice, force: Force, tile: Any,
     assert len(noted) == 1
 
 
+class Left(NamedTuple):
+    """Products that were left to `qkv_heads`: a call of the op, its results in float64, and in e4m3 V's bound."""
+
+    run: Callable[[], Any]
+    wanted: tuple[Any, ...]
+    bound: float
+
+
+def left(device: CudaDevice, rung: str, lengths: tuple[int, ...], size: float = 1.0) -> Left:
+    """Streams of any length, each with weights of its own, in token order; values of V have that size."""
+    heads, features = 4, 160
+    width, total = 3 * heads * 128, sum(lengths)
+    xs = [drawn(1 + index, 1, tokens, features) for index, tokens in enumerate(lengths)]
+    weights = [drawn(5 + index, width, features, std=features**-0.5) for index in range(len(lengths))]
+    biases = [drawn(9 + index, width, std=0.3) for index in range(len(lengths))]
+    for weight, bias in zip(weights, biases, strict=True):
+        weight[2 * width // 3 :] *= size
+        bias[2 * width // 3 :] *= size
+    norms = [[drawn(13 + 2 * index + part, 128, std=0.2) + 1 for index in range(len(lengths))] for part in range(2)]
+    norms = [[norm.astype(ml_dtypes.bfloat16).astype(np.float64) for norm in both] for both in norms]
+    angles = np.repeat(np.random.default_rng(20).uniform(-3, 3, (total, 64)), 2, axis=1)
+    cos, sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+    ops, bound = ops_of(device, rung), 0.0
+    operands = [[up(device, part, ml_dtypes.bfloat16) for part in parts] for parts in (xs, weights, biases, *norms)]
+    if rung == "fp8":
+        operands[:2] = [[ops.quantize_rows(part) for part in parts] for parts in operands[:2]]
+        xs, weights = ([down(device, part) for part in parts] for parts in operands[:2])
+        reaches = [1.0645 * np.linalg.norm(x, axis=-1, keepdims=True) for x in xs]
+        operands[0] = [
+            x._replace(lengths=up(device, reach, np.float32)) for x, reach in zip(operands[0], reaches, strict=True)
+        ]
+        columns = [448 * features**0.5 * on_host(device, weight.scale)[:, 0] for weight in operands[1]]
+        values = slice(2 * width // 3, None)
+        bound = max(
+            (reach.max() * column + np.abs(bias))[values].max()
+            for reach, column, bias in zip(reaches, columns, biases, strict=True)
+        )
+    qkvs = tuple(ops.linear(*pair) for pair in zip(*operands[:2], strict=True))
+    assert all(isinstance(qkv, Deferred) for qkv in qkvs)
+    tables = tuple(up(device, table_, np.float32) for table_ in (cos, sin))
+    products = tuple(x @ weight.T for x, weight in zip(xs, weights, strict=True))
+    wanted = reference.qkv_heads(products, tuple(biases), *map(tuple, norms), cos, sin, heads)
+    return Left(lambda: ops.qkv_heads(qkvs, *map(tuple, operands[2:]), *tables, heads), wanted, float(bound))
+
+
 @pytest.mark.parametrize("lengths", [(1,), (200,), (70, 130), (129, 1)])
 @pytest.mark.parametrize("rung", ["captured", "fp8"])
 def test_heads_of_products_that_were_left(
     hopper: CudaDevice, force: Force, rung: str, lengths: tuple[int, ...]
 ) -> None:
-    """Streams of any length, each with weights of its own, in token order."""
-    noted, heads, features = force("tiles of 128x256"), 4, 160
-    width, total = 3 * heads * 128, sum(lengths)
-    xs = [drawn(1 + index, 1, tokens, features) for index, tokens in enumerate(lengths)]
-    weights = [drawn(5 + index, width, features, std=features**-0.5) for index in range(len(lengths))]
-    biases = [drawn(9 + index, width, std=0.3) for index in range(len(lengths))]
-    norms = [[drawn(13 + 2 * index + part, 128, std=0.2) + 1 for index in range(len(lengths))] for part in range(2)]
-    norms = [[norm.astype(ml_dtypes.bfloat16).astype(np.float64) for norm in both] for both in norms]
-    angles = np.repeat(np.random.default_rng(20).uniform(-3, 3, (total, 64)), 2, axis=1)
-    cos, sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
-    ops = ops_of(hopper, rung)
-    operands = [[up(hopper, part, ml_dtypes.bfloat16) for part in parts] for parts in (xs, weights, biases, *norms)]
-    if rung == "fp8":
-        operands[:2] = [[ops.quantize_rows(part) for part in parts] for parts in operands[:2]]
-        xs, weights = ([down(hopper, part) for part in parts] for parts in operands[:2])
-    qkvs = tuple(ops.linear(*pair) for pair in zip(*operands[:2], strict=True))
-    assert all(isinstance(qkv, Deferred) for qkv in qkvs)
-    tables = (up(hopper, table_, np.float32) for table_ in (cos, sin))
-    results = ops.qkv_heads(qkvs, *map(tuple, operands[2:]), *tables, heads)
-    products = tuple(x @ weight.T for x, weight in zip(xs, weights, strict=True))
-    wanted = reference.qkv_heads(products, tuple(biases), *map(tuple, norms), cos, sin, heads)
-    assert len(noted) == 1
-    for result, right in zip(results, wanted, strict=True):
+    noted, case = force("tiles of 128x256"), left(hopper, rung, lengths)
+    launches = hopper.launches or 0
+    results = case.run()
+    assert (len(noted), hopper.launches) == (1, launches + 1)
+    for result, right in zip(results, case.wanted, strict=True):
         assert tuple(result.shape) == right.shape
         assert apart(down(hopper, result), right) <= (E4M3 if rung == "fp8" else BFLOAT16)
+
+
+@pytest.mark.parametrize("lengths", [(1,), (200,), (70, 130), (1, 129), (4096, 515)])
+def test_values_have_a_scale_known_beforehand_and_their_means_that_of_the_largest(
+    hopper: CudaDevice, force: Force, lengths: tuple[int, ...]
+) -> None:
+    force("tiles of 128x256")
+    case = left(hopper, "fp8", lengths)
+    q, k, v = case.run()
+    means, scale = on_host(hopper, v.means), on_host(hopper, v.scale).item()
+    assert scale == least(case.bound) > means[0]
+    assert means[0] * means[1] == scale
+    assert 0.49 * 448 < np.abs(case.wanted[2]).max() / means[0] < 1.01 * 448
+    assert np.abs(down(hopper, v)).max() <= 448 * means[0], "a mean saturates"
+    assert q.means is k.means is None
+
+
+def test_heads_without_bounds_of_their_rows_are_the_librarys(hopper: CudaDevice, force: Force) -> None:
+    noted, ops = force("tiles of 128x256"), ops_of(hopper, "fp8")
+    x, weight, bias, norm = drawn(1, 1, 70, 160), drawn(2, 768, 160, std=0.1), drawn(3, 768), drawn(4, 128, std=0.2) + 1
+    operands = [up(hopper, part, ml_dtypes.bfloat16) for part in (x, weight, bias, norm)]
+    tables = [up(hopper, part * np.ones((70, 128)), np.float32) for part in (1, 0)]
+    qkv = ops.linear(operands[0], ops.quantize_rows(operands[1]))
+    *_, v = ops.qkv_heads((qkv,), (operands[2],), (operands[3],), (operands[3],), *tables, 2)
+    assert (noted, v.means) == ([], None)
+
+
+def test_a_launch_of_heads_leaves_nothing_to_the_next(hopper: CudaDevice, force: Force) -> None:
+    """Large values and small ones by turns, on two streams at once, and in a graph that is launched again."""
+    force("tiles of 128x256")
+    cases = [left(hopper, "fp8", (300, 70), size) for size in (64.0, 0.5, 8.0)]
+
+    def numbers(results: Any) -> list[Any]:
+        return [hopper.door.to_host(part, "part") for x in results for part in x if part is not None]
+
+    wanted = [numbers(case.run()) for case in cases]
+    assert len({float(parts[-1][0]) for parts in wanted}) == 3
+    for _ in range(8):
+        for case, right in zip(cases, wanted, strict=True):
+            assert all(map(np.array_equal, numbers(case.run()), right))
+        for found, right in zip(hopper.beside(*(case.run for case in cases)), wanted, strict=True):
+            assert all(map(np.array_equal, numbers(found), right))
+    held: list[Any] = []
+    arena = hopper.graphs.arena()
+    with arena.opened():
+        replay = hopper.graphs.capture(arena, lambda: held.extend(case.run() for case in cases))
+    for _ in range(8):
+        for results in held:
+            for x in results:
+                x.data.fill(0), x.scale.fill(0)
+        replay.launch()
+        for found, right in zip(held, wanted, strict=True):
+            assert all(map(np.array_equal, numbers(found), right))
+
+
+def test_attention_returns_means_in_a_scale_of_their_own(hopper: CudaDevice) -> None:
+    """Means of many tokens are much smaller than a value: in the scale of loose values they would keep few bits."""
+    errors = errors_of_means(hopper, 4096, 512.0)
+    assert errors[0] <= 6e-2
+    assert errors[1] <= 1.05 * errors[0]
+    assert errors[2] > 2 * errors[0]
 
 
 @pytest.mark.parametrize(("tokens", "features"), SIZES)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fluxperf.engine.device.host import HostDevice
 from fluxperf.engine.ops.table import Quantized, Unscaled
 from fluxperf.errors import ArgumentError
-from tests.ops.e4m3 import BOUNDARIES, joined_by_hand, ops_of, rows_of_every_size, up
+from tests.ops.e4m3 import BOUNDARIES, errors_of_means, joined_by_hand, ops_of, rows_of_every_size, up
 
 MOST = 448.0
 
@@ -122,3 +122,11 @@ def test_attention_is_in_units_of_its_values(device: HostDevice) -> None:
     numbers = _down(device, result.data) * _down(device, result.scale)
     expected = v.swapaxes(1, 2).reshape(1, 5, 32)
     assert np.linalg.norm(numbers - expected) / np.linalg.norm(expected) <= 0.06
+
+
+def test_means_have_a_scale_of_their_own(device: HostDevice) -> None:
+    """Means of many tokens are much smaller than a value: in the scale of loose values they would keep few bits."""
+    errors = errors_of_means(device, 1024, 512.0)
+    assert errors[0] <= 6e-2
+    assert errors[1] <= 1.05 * errors[0]
+    assert errors[2] > 2 * errors[0]

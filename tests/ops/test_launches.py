@@ -66,7 +66,7 @@ class Block(np.ndarray[Any, Any]):
 class StandIn:
     """Receives what launchers ask of a CUDA device, checks the parameters of launches, and runs nothing."""
 
-    processors, capability, name = 132, (9, 0), "stand-in"
+    processors, capability, name, tally = 132, (9, 0), "stand-in", 0
 
     def __init__(self) -> None:
         self.kernels, self.products, self.ways = self, lambda *_: None, self
@@ -164,11 +164,32 @@ def _left(draw: Empty, implementation: Implementation, qkv: Any) -> Deferred:
     if implementation.name != "fp8":
         return Deferred(x, weight)
     device = draw.device
-    scales = [device.empty((*part.shape[:-1], 1), "float32") for part in (x, weight)]
+    vectors = [[device.empty((*part.shape[:-1], 1), "float32") for _ in range(2)] for part in (x, weight)]
     numbers = [
-        Quantized(device.empty(part.shape, E4M3), scale) for part, scale in zip((x, weight), scales, strict=True)
+        Quantized(device.empty(part.shape, E4M3), *both) for part, both in zip((x, weight), vectors, strict=True)
     ]
     return Deferred(*numbers)
+
+
+def test_heads_of_bounded_rows_are_one_launch_and_others_the_librarys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without bounds of the rows' lengths V has no scale before the product."""
+    device: Any = StandIn()
+    monkeypatch.setattr(entries, "launch", note)
+    monkeypatch.setattr(products, "tensor_map", lambda matrix, rows: (0,) * 16)
+    monkeypatch.setattr(device, "run", lambda what, ways, version: list(ways.values())[-1]())
+    implementation = next(row for row in launchers() if (row.op, row.name) == ("qkv_heads", "fp8"))
+    draw = Empty(device, "bfloat16", 0, False)
+    product, bias, norm = draw(1, 40, 768), draw(768), draw(128)
+    tables = [draw(40, 128, dtype="float32") for _ in range(2)]
+    rest = (bias,), (norm,), (norm,), *tables, 2
+    left = _left(draw, implementation, product)
+    *_, values = implementation.function(device, (left,), *rest)
+    assert [one.entry for one in device.noted] == ["product_heads_fp8_128x256"]
+    assert values.means.shape == (2,)
+    device.noted.clear()
+    *_, values = implementation.function(device, (left._replace(x=left.x._replace(lengths=None)),), *rest)
+    assert [one.entry for one in device.noted] == ["value_peaks_bf16", "qkv_heads_fp8_bf16_g16"]
+    assert values.means is None
 
 
 #: Name and tile of a product's entry point; threads of a block by tile: one warpgroup that copies, one per 64 rows.

@@ -30,8 +30,8 @@ HOST_ALONE = {
     "plans_fp8.py _LANES", "plans_fp8.py _NO_STREAM", "plans_fp8.py _PEAK_TOKENS",
     "products.py _SLAB", "tiles.py CAPABILITY", "tiles.py _GROUP_ROWS",
 }  # fmt: skip
-#: Rows, and words, that a thread has in flight: the launcher gives it tokens.
-DEVICE_ALONE = {"value_peaks.cu AHEAD", "join_features_fp8.cu AHEAD"}
+#: Rows, and words, that a thread has in flight: the launcher gives it tokens. Warps of a product's epilogue.
+DEVICE_ALONE = {"value_peaks.cu AHEAD", "join_features_fp8.cu AHEAD", "common/tiles.cuh FINISHERS"}
 
 
 class Mirrored(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fluxperf.engine.device.choices import Choice, Choices
-from fluxperf.engine.device.cudnn import Cudnn, Layout
+from fluxperf.engine.device.cudnn import _DESCALE_K, _DESCALE_Q, _DESCALE_V, _SCALE_O, Cudnn, Layout
 from fluxperf.errors import DeviceError
 
 LAYOUT = Layout((1, 2, 16, 64), "bfloat16", *(((2048, 1024, 64, 1),) * 4))
@@ -82,6 +82,23 @@ def test_where_none_runs_nothing_is_kept(
         attention._planned(LAYOUT, {})
     assert not attention.choices
     assert not list(tmp_path.iterdir())
+
+
+def test_values_are_dequantized_in_units_of_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By 1 where the result has V's scale, else by what the caller gives."""
+    graph = _Graph({0: 1.0}, NAMES[:1])
+    attention, given = _attention(graph, tmp_path, monkeypatch), []
+    attention._cudnn.set_stream, attention._stream = lambda *_: None, None
+    attention._device.stream, attention._device.launches = SimpleNamespace(ptr=0), 0
+    attention.__dict__["_numbers"] = (100, 104, 108)
+    monkeypatch.setattr(graph, "execute_plan_at_index", lambda operands, *_: given.append(operands))
+    graph.ran.append(0)
+    for scales in ((20, 24), (20, 24, 28)):
+        attention.attention(LAYOUT, 1, 2, 3, 4, scales)
+        found = given[-1]
+        assert [found[uid] for uid in (_DESCALE_Q, _DESCALE_K)] == [20, 24]
+        assert (found[_DESCALE_V], found[_SCALE_O]) == ([100, 28][len(scales) - 2], 100)
+    assert attention._device.launches == 2
 
 
 def test_a_choice_of_infinite_time_is_none(tmp_path: Path) -> None:

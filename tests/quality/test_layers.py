@@ -128,7 +128,7 @@ def test_a_wrong_scale_is_seen_in_its_own_type(of_layers, of_rung, monkeypatch, 
     right, up = fp8._quantized, (CONFIGS["tiny"].mlp_dim, CONFIGS["tiny"].dim)
 
     def wrong(wide, axes=-1):
-        data, scale, _ = right(wide, axes)
+        data, scale, *_ = right(wide, axes)
         return Quantized(data, scale * np.float32(wrong_scale) if wide.shape == up else scale)
 
     monkeypatch.setattr(fp8, "_quantized", wrong)

@@ -89,13 +89,14 @@ class Cudnn:
             k: address of K, same shape.
             v: address of V, same shape.
             o: address of O, same shape.
-            scales: in e4m3, addresses of the scales of Q and of K, one float32 each. O gets the scale of V, which is
-                not needed.
+            scales: in e4m3, addresses of the scales of Q and of K, one float32 each, and where O's scale is not V's, of
+                V's divided by O's.
         """
         operands = {_Q: q, _K: k, _V: v, _O: o}
         if scales:
             one, most, inverse = self._numbers
-            operands |= {_DESCALE_Q: scales[0], _DESCALE_K: scales[1], _DESCALE_V: one, _SCALE_O: one}
+            descale_q, descale_k, descale_v = *scales[:2], scales[2] if len(scales) > 2 else one
+            operands |= {_DESCALE_Q: descale_q, _DESCALE_K: descale_k, _DESCALE_V: descale_v, _SCALE_O: one}
             operands |= {_DESCALE_S: inverse, _SCALE_S: most}
         stream = self._device.stream.ptr
         if stream != self._stream:

@@ -92,6 +92,8 @@ class Gpu:
         self.launches: int | None = 0
         #: Index of the GPU among those that CUDA sees.
         self.ordinal = ordinal
+        #: Words of `tally`, by stream.
+        self._tallies: dict[int, Any] = {}
 
     @property
     def bus_id(self) -> str | None:
@@ -151,6 +153,19 @@ class Gpu:
         """
         with self._cp.cuda.using_allocator(self._cp.get_default_memory_pool().malloc):
             return self.empty((nbytes,), "uint8")
+
+    @property
+    def tally(self) -> int:
+        """Address of two 32-bit words, zero, in which the blocks of a launch on the current stream add up a result.
+
+        The launch must leave them zero. Launches on a stream run one after the other, so they share the words; another
+        stream has its own.
+        """
+        stream = int(self.stream.ptr)
+        if stream not in self._tallies:
+            self._tallies[stream] = self.workspace(8)
+            self._tallies[stream].fill(0)
+        return int(self._tallies[stream].data.ptr)
 
     @contextmanager
     def room(self, what: str) -> Iterator[None]:

@@ -23,12 +23,15 @@ class Quantized(NamedTuple):
 
     ``data`` is [.., K], ``scale`` [.., 1]. A weight [N, K] has one scale per output channel, an activation [B, L, K]
     one per token; queries, keys and values [B, H, L, d] have one scale [1, 1, 1, 1]. ``lengths`` [.., 1], where known,
-    are upper bounds of the Euclidean length of each row; a product bounds its results by them.
+    are upper bounds of the Euclidean length of each row; a product bounds its results by them. ``means`` [2] belongs to
+    values of attention whose scale is larger than they need: the scale for their weighted means, and theirs divided by
+    it. Without it means have the scale of the values.
     """
 
     data: Array
     scale: Array
     lengths: Array | None = None
+    means: Array | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:

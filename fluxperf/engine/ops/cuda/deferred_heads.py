@@ -53,33 +53,40 @@ def scaled(
 ) -> Any:
     """Q, K, V [1, H, L, 128] in e4m3 with one scale each, from e4m3 products.
 
-    V's scale is that of its largest value.
+    The library's V has the scale of its largest value; this project's kernel uses an upper bound, and finds the scale
+    of the largest value for V's means. Operands without `Quantized.lengths` have no bound: the library takes them.
     """
     numbers = [qkv._replace(x=qkv.x.data, weight=qkv.weight.data) for qkv in qkvs]
     streams = _streams(device, numbers, (biases, q_norms, k_norms), (cos, sin), heads)
-    if streams is None or any(qkv.weight.scale.data.ptr % _UNIT for qkv in qkvs):
+    if streams is None or not all(_bounded(qkv.x) and qkv.weight.scale.data.ptr % _UNIT == 0 for qkv in qkvs):
         return library()
     tokens = sum(qkv.shape[1] for qkv in qkvs)
-    norms = [norm.data.ptr for both in (q_norms, k_norms) for norm in (both[0], both[-1])]
-    scales = [(qkv.x.scale, qkv.weight.scale) for qkv in qkvs]
-    streams = [
-        stream._replace(scales=(rows.data.ptr, columns.data.ptr, rows.strides[1] // rows.itemsize))
-        for stream, (rows, columns) in zip(streams, scales, strict=True)
-    ]
+    streams = [stream._replace(scales=_scales(*qkv)) for stream, qkv in zip(streams, qkvs, strict=True)]
 
     def own(tile: Tile) -> Any:
         shape = (1, heads, tokens, _DIM)
         q, k, v = (device.empty(shape, E4M3) for _ in range(3))
-        wide, powers = device.empty(shape, "bfloat16"), device.empty((3,), "float32")
-        peaks = device.empty((products.PEAKS * device.processors,), "float32")
-        places = tuple(part.data.ptr for part in (q, k, wide, peaks))
-        count = products.scaled_heads(device, tile, streams, places, tokens)
-        places = wide.data.ptr, v.data.ptr, peaks.data.ptr, *norms, powers.data.ptr
-        products.quantize_values(device, places, wide.size, count, _DIM)
+        powers = device.empty((5,), "float32")
+        places = *(part.data.ptr for part in (q, k, v, powers)), device.tally
+        products.scaled_heads(device, tile, streams, places, tokens)
         parts = (powers[index : index + 1].reshape(1, 1, 1, 1) for index in range(3))
-        return tuple(Quantized(x, scale) for x, scale in zip((q, k, v), parts, strict=True))
+        first, second, third = (Quantized(x, scale) for x, scale in zip((q, k, v), parts, strict=True))
+        return first, second, third._replace(means=powers[3:])
 
     return _quickest(device, "product_heads_fp8", streams, own, library)
+
+
+def _bounded(x: Quantized) -> bool:
+    """Whether the lengths of an operand's rows are known, and lie as their scales do."""
+    scale: Any = x.scale
+    lengths: Any = x.lengths
+    return lengths is not None and lengths.shape == scale.shape and lengths.strides == scale.strides
+
+
+def _scales(x: Any, weight: Any) -> tuple[int, int, int, int]:
+    """Addresses and stride, as `HeadsStream.scales` has them."""
+    rows, columns, lengths = x.scale, weight.scale, x.lengths
+    return rows.data.ptr, columns.data.ptr, lengths.data.ptr, rows.strides[1] // rows.itemsize
 
 
 def _places(cos: Any, sin: Any, start: int) -> tuple[int, int]:

@@ -11,8 +11,6 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
-import numpy as np
-
 from fluxperf.engine.device.host import host_dtype
 from fluxperf.engine.nvrtc.sources import read_source
 from fluxperf.engine.ops.cuda import products
@@ -21,9 +19,6 @@ from fluxperf.engine.ops.table import Quantized
 
 #: Alignment in bytes of vectors: a thread reads two bfloat16 values, or 16 bytes.
 _PAIR, _QUAD = 4, 16
-
-#: Largest e4m3 value.
-_MOST = 448.0
 
 Run = Callable[[], Any]
 
@@ -93,7 +88,7 @@ def scaled_gelu(device: Any, x: Quantized, weight: Quantized, bias: Any, out: An
     if not _fit(device, (bias,), shapes, vectors, _QUAD) or out.strides[-1] != 1 or out.strides[1] % _QUAD:
         return library()
     powers = device.empty((*x.shape[:-1], 1), "float32")
-    reach = _MOST * float(np.sqrt(weight.shape[1]))
+    reach = products.reach(weight.shape[1])
     parts: list[list[Any]] = []
     for source, *rest in _samples(x.data, x.scale, lengths, out, powers):
         if any(part.strides[0] != part.itemsize and part.shape[0] > 1 for part in (*rest[:2], rest[3])):

@@ -168,7 +168,10 @@ def qkv_heads(
     """One or two streams of products [B, Li, 3 H d] to Q, K, V [B, H, L, d] in e4m3, with one scale [1, 1, 1, 1] each.
 
     Two launches: the first finds the largest value of V, because V's scale must be known before any value is rounded.
-    Deferred products are computed first, or in one launch with everything except the rounding of V.
+    Deferred products are computed first, or with all of this as their epilogue, in one launch.
+
+    *Numerics*: in two launches V's scale is the smallest possible. In an epilogue it is an upper bound that is computed
+    before the product (`kernels/common/epilogue_heads.cuh`). No value saturates.
     """
     op = "qkv_heads"
     if len(qkvs) not in (1, 2) or {len(biases), len(q_norms), len(k_norms)} != {len(qkvs)}:
@@ -232,7 +235,7 @@ def qkv_heads(
 
 @implements("attention", "fp8", device="cuda")
 def attention(device: Any, q: Any, k: Any, v: Any, out: Any = None) -> Quantized:
-    """Q, K, V [B, H, L, d] to [B, L, H d] with V's scale: an average does not exceed the largest value.
+    """Q, K, V [B, H, L, d] to [B, L, H d] with the scale of V's largest value, which an average does not exceed.
 
     ``out``: e4m3 [B, L, H d], may be half of a joined buffer.
     """
@@ -241,7 +244,8 @@ def attention(device: Any, q: Any, k: Any, v: Any, out: Any = None) -> Quantized
     q, k, v = (_whole(device, x) for x in (q, k, v))
     if out is None:
         out = device.empty((batch, tokens, heads * dim), E4M3)
-    scale = cupy().broadcast_to(v.scale.reshape(1, 1, 1), (batch, tokens, 1))
+    own, *ratio = (v.scale,) if v.means is None else (v.means[:1], v.means[1:])
+    scale = cupy().broadcast_to(own.reshape(1, 1, 1), (batch, tokens, 1))
     if q.size == 0:
         return Quantized(out, scale)
     layout = AttentionLayout(
@@ -249,7 +253,8 @@ def attention(device: Any, q: Any, k: Any, v: Any, out: Any = None) -> Quantized
         o=(out.strides[0], dim, out.strides[1], 1),
     )  # fmt: skip
     operands = (x.data.data.ptr for x in (q, k, v))
-    device.attention.attention(layout, *operands, out.data.ptr, (q.scale.data.ptr, k.scale.data.ptr))
+    scales = tuple(part.data.ptr for part in (q.scale, k.scale, *ratio))
+    device.attention.attention(layout, *operands, out.data.ptr, scales)
     return Quantized(out, scale)
 
 

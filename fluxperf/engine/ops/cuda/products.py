@@ -5,6 +5,7 @@ Operands are matrices: the rows of one sample, evenly spaced.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -20,25 +21,19 @@ for _file, _ending, _maps, _layout, _staged in (
     ("product", "_gelu", 2, "P P q 5i", False),
     ("product", "_gated", 4, "P P 5i", True),
     ("product_heads", "", 4, f"{_HEADS} {_HEADS} Pq 5i", False),
-    ("product_heads_fp8", "", 4, f"{_HEADS} {_HEADS} 2Pq 2Pq 4Pq 5i", False),
+    ("product_heads_fp8", "", 4, f"{_HEADS} {_HEADS} 3Pq 3Pq 5Pqf 5i", False),
     ("product_fp8", "_plain", 3, "5i", True),
     ("product_fp8", "_gated", 4, "P P P P i 5i", True),
     ("product_fp8", "_gelu", 2, "P P P P P P q f 5i", False),
 ):
     for _tile in TILES[_file]:
         family(_file, " ".join(("16q",) * _maps) + f" {_layout}", f"{_tile.name}{_ending}", _tile.shared(_staged))
-family("quantize_values", "P P P P P P P P q i i", "bf16")
 
 #: Rows and columns of a box in which results leave shared memory.
 _SLAB = 64
 
-#: Peak values of V that a block writes: one for each warp of its epilogue warpgroup.
-PEAKS = 3  # FINISHERS: common/tiles.cuh
-
-#: Threads of a block that quantizes V, elements of a pack, and packs per thread.
-_VALUE_THREADS = 256  # THREADS: quantize_values.cu
-_VALUE_WIDTH = 8  # W: quantize_values.cu
-_VALUE_AHEAD = 8  # AHEAD: quantize_values.cu
+#: Largest e4m3 value.
+_MOST = 448.0
 
 
 def matrix(x: Any) -> Matrix | None:
@@ -50,6 +45,11 @@ def matrix(x: Any) -> Matrix | None:
     stride = x.strides[0] if x.shape[0] > 1 else x.shape[1] * x.itemsize
     found = Matrix(x.data.ptr, (x.shape[1], x.shape[0]), (stride,), x.itemsize)
     return None if misfit(found) else found
+
+
+def reach(features: int) -> float:
+    """Upper bound of the length of a row [K] of an e4m3 weight, in units of its scale."""
+    return _MOST * math.sqrt(features)
 
 
 def tiles_for(device: Any, file: str, m: int, n: int, k: int) -> tuple[Tile, ...]:
@@ -88,18 +88,19 @@ class HeadsStream(NamedTuple):
     """Tokens of one stream: matrices, first token, addresses.
 
     ``places`` are the addresses of bias, norms of Q and K, and cos and sin at the first token. ``scales``, in e4m3, are
-    the addresses of the scales by row and by column, and the stride of those by row.
+    the addresses of the scales by row and by column, and of upper bounds of the lengths of X's rows; and the stride of
+    what belongs to rows.
     """
 
     x: Matrix
     weight: Matrix
     start: int
     places: tuple[int, ...]
-    scales: tuple[int, int, int] = (0, 0, 0)
+    scales: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
-def _start_heads(device: Any, file: str, tile: Tile, streams: Sequence[HeadsStream], *values: Any) -> int:
-    """Launches one stream or two, the longer one first; returns the number of blocks."""
+def _start_heads(device: Any, file: str, tile: Tile, streams: Sequence[HeadsStream], *values: Any) -> None:
+    """Launches one stream or two, the longer one first."""
     first, second = streams[0], streams[-1]
     (k, m), n = first.x.extents, first.weight.extents[1]
     other = second.x.extents[1] if len(streams) > 1 else 0
@@ -110,7 +111,6 @@ def _start_heads(device: Any, file: str, tile: Tile, streams: Sequence[HeadsStre
     of = [(*one.places, one.start, n // 3, 1e-6) for one in (first, second)]
     flat = [word for part in (*maps, *of) for word in part]
     start(device, f"{file}_{tile.name}", (blocks, 1), tile.threads, *flat, *values, *shape)
-    return blocks
 
 
 def longest_first(streams: Sequence[HeadsStream]) -> list[HeadsStream]:
@@ -131,38 +131,20 @@ def heads(device: Any, tile: Tile, streams: Sequence[HeadsStream], out: int, tok
     _start_heads(device, "product_heads", tile, longest_first(streams), out, tokens)
 
 
-def scaled_heads(device: Any, tile: Tile, streams: Sequence[HeadsStream], places: tuple[int, ...], tokens: int) -> int:
-    """``qkv_heads`` of e4m3 operands, for one stream or two: Q and K in e4m3, V in bfloat16.
+def scaled_heads(device: Any, tile: Tile, streams: Sequence[HeadsStream], places: tuple[int, ...], tokens: int) -> None:
+    """``qkv_heads`` of e4m3 operands, for one stream or two, into e4m3.
 
     Args:
         device: the CUDA device.
         tile: of 256 columns.
         streams: e4m3 tokens and projections, with their scales.
-        places: addresses of q, k, v and peaks.
+        places: addresses of q, k and v; of five results: their scales, that of V's largest value, and V's divided by
+            it; and of two words that are zero between launches (`Gpu.tally`).
         tokens: of all streams.
-
-    Returns:
-        Number of values that the launch writes to peaks.
     """
     ordered = longest_first(streams)
-    values = *ordered[0].scales, *ordered[-1].scales, *places, tokens
-    return PEAKS * _start_heads(device, "product_heads_fp8", tile, ordered, *values)
-
-
-def quantize_values(device: Any, places: tuple[int, ...], size: int, peaks: int, dim: int) -> None:
-    """Quantizes V to e4m3 with one scale, and writes the scales of Q and K.
-
-    Args:
-        device: the CUDA device.
-        places: addresses of V in bfloat16 and in e4m3, of peaks, of Q's norms of both streams, of K's, and of the
-            scales.
-        size: number of elements of V.
-        peaks: number of peak values.
-        dim: head dimension.
-    """
-    packs = size // _VALUE_WIDTH
-    blocks = -(-packs // (_VALUE_THREADS * _VALUE_AHEAD))
-    start(device, "quantize_values_bf16", (blocks, 1), _VALUE_THREADS, *places, packs, peaks, dim)
+    values = *ordered[0].scales, *ordered[-1].scales, *places, tokens, reach(ordered[0].x.extents[0])
+    _start_heads(device, "product_heads_fp8", tile, ordered, *values)
 
 
 def scaled_gated(

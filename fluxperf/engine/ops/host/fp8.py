@@ -132,7 +132,7 @@ def qkv_heads(
 
 @implements("attention", "fp8", device="host")
 def attention(device: Any, q: Any, k: Any, v: Any, out: Any = None) -> Any:
-    """Q, K and V [B, H, L, d] to [B, L, H d] with V's scale.
+    """Q, K and V [B, H, L, d] to [B, L, H d] with V's scale, or that of its means where it has one.
 
     The attention weights, in [0, 1], are multiplied by 448 and rounded to e4m3.
     """
@@ -146,8 +146,9 @@ def _attention(q: Any, k: Any, v: Any) -> Any:
     weights = np.exp(scores - scores.max(-1, keepdims=True, initial=-np.inf))
     rounded = _f32((weights * np.float32(_E4M3_MOST)).astype(ml_dtypes.float8_e4m3fn)) / np.float32(_E4M3_MOST)
     mixed = np.matmul(rounded, _f32(v.data)) / weights.sum(-1, keepdims=True, dtype=np.float32)
-    numbers = _rounded(mixed, np.float32(1)).swapaxes(1, 2).reshape(batch, tokens, heads * dim)
-    scale: Any = np.broadcast_to(v.scale.reshape(1, 1, 1), (batch, tokens, 1))
+    own, ratio = (v.scale, np.float32(1)) if v.means is None else (v.means[:1], v.means[1])
+    numbers = _rounded(mixed * ratio, np.float32(1)).swapaxes(1, 2).reshape(batch, tokens, heads * dim)
+    scale: Any = np.broadcast_to(own.reshape(1, 1, 1), (batch, tokens, 1))
     return Quantized(numbers, scale)
 
 
