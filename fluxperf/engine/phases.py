@@ -17,7 +17,8 @@ class Phase:
     ``rows`` names the implementations of the ops that change. A key ``"section.op"`` applies to one section only, and
     the value ``None`` removes such an exception again. ``activations`` is the dtype, ``e4m3`` the sections whose
     projections are quantized at load, ``executor`` the strategy for forwards, ``overlaps`` whether independent work may
-    run on two streams, ``copies`` whether a forward may copy between host and device.
+    run on two streams, ``image_only`` whether the last single block computes the image tokens alone, ``copies`` whether
+    a forward may copy between host and device.
     """
 
     name: str
@@ -28,12 +29,13 @@ class Phase:
     e4m3: tuple[str, ...] = ()
     executor: str = "eager"
     overlaps: bool = False
+    image_only: bool = False
     copies: bool = False
 
     @property
     def settings(self) -> Settings:
         """The phase's settings for every op."""
-        return Settings(activations=self.activations, overlaps=self.overlaps)
+        return Settings(self.activations, self.overlaps, self.image_only)
 
 
 PHASES: tuple[Phase, ...] = (
@@ -139,11 +141,13 @@ PHASES: tuple[Phase, ...] = (
         "captured",
         "beyond",
         "what does not depend on the image leaves the step: modulations of all steps in one product, text embedding; "
-        "the forward is replayed as a CUDA graph; qkv_heads computes the product that it finishes",
+        "the forward is replayed as a CUDA graph; qkv_heads computes the product that it finishes; the last single "
+        "block computes the image tokens alone",
         {"double.linear": "deferred", "single.linear": "deferred"},
         activations="bfloat16",
         executor="captured",
         overlaps=True,
+        image_only=True,
     ),
     Phase(
         "fp8",
@@ -163,6 +167,7 @@ PHASES: tuple[Phase, ...] = (
         e4m3=("double", "single"),
         executor="captured",
         overlaps=True,
+        image_only=True,
     ),
 )
 

@@ -130,12 +130,12 @@ def test_halves_must_have_the_same_rows(gpu: CudaDevice) -> None:
         ops.join_features(left, right)
 
 
-def test_attention_takes_one_shape_and_writes_to_its_own(gpu: CudaDevice) -> None:
+def test_attention_takes_keys_and_values_of_one_shape_and_writes_to_that_of_queries(gpu: CudaDevice) -> None:
     q, k = (up(gpu, _draw(1, 1, 2, tokens, 32)) for tokens in (16, 17))
     for ops in (ops_of(gpu), bind("a test", table("fused"), gpu, Settings("bfloat16")).ops["single"]):
-        with pytest.raises(ArgumentError, match=r"expected q, k and v of one shape \[B, H, L, d\]"):
-            ops.attention(q, k, k)
-        with pytest.raises(ArgumentError, match=r"expected out \[B, L, H d\] = \[1, 16, 64\]"):
+        with pytest.raises(ArgumentError, match=r"expected q \[B, H, N, d\], and k and v of one shape \[B, H, L, d\]"):
+            ops.attention(q, k, q)
+        with pytest.raises(ArgumentError, match=r"expected out \[B, N, H d\] = \[1, 16, 64\]"):
             ops.attention(q, q, q, out=gpu.empty((1, 16, 65), "uint8")[..., :64][:, :15])
 
 

@@ -86,6 +86,7 @@ class Rung:
         source: the weights.
         observers: makes observers for the device.
         device: where it runs; a new host device if ``None``.
+        settings: changes to the rung's settings.
     """
 
     def __init__(
@@ -94,12 +95,13 @@ class Rung:
         source: WeightSource,
         observers: Callable[[Device], Sequence[Any]] = lambda device: (),
         device: Device | None = None,
+        **settings: Any,
     ) -> None:
         self.phase = ORACLE if name == "oracle" else phase_named(name)
         rows = dict.fromkeys(OP_NAMES, "oracle") if name == "oracle" else table(name)
         self.config, self.device = source.config, device or HostDevice()
         self.observers = tuple(observers(self.device))
-        self.bound = bind(name, rows, self.device, self.phase.settings, self.observers)
+        self.bound = bind(name, rows, self.device, self.phase.settings._replace(**settings), self.observers)
         weights = place(source, self.bound, self.phase.activations, self.phase.e4m3)
         self.model = Flux(self.config, weights, self.bound)
         self.sampler = Sampler(self.bound, self.model, self.phase.executor)

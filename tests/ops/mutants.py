@@ -247,6 +247,12 @@ def causal_attention(q: Any, k: Any, v: Any) -> Any:
     return np.concatenate(rows, axis=1)
 
 
+@wrong("attention", "image_queries")
+def attention_among_image_tokens(q: Any, k: Any, v: Any) -> Any:
+    text = k.shape[2] - q.shape[2]
+    return ref.attention(q, k[:, :, text:], v[:, :, text:])
+
+
 @wrong("linear_gated_residual")
 def bias_outside_the_gate(x: Any, gate: Any, y: Any, weight: Any, bias: Any) -> Any:
     return ref.gated_residual(x, gate, ref.linear(y, weight)) + f64(bias)

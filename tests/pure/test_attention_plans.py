@@ -1,4 +1,4 @@
-"""Attention plans: cuDNN's candidate with the least time, and a clear error if none runs."""
+"""Attention plans: extents of a graph, cuDNN's candidate with the least time, and a clear error if none runs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from fluxperf.engine.device.choices import Choice, Choices
+from fluxperf.engine.device.choices import Choice, Choices, Trial
 from fluxperf.engine.device.cudnn import _DESCALE_K, _DESCALE_Q, _DESCALE_V, _SCALE_O, Cudnn, Layout
-from fluxperf.errors import DeviceError
+from fluxperf.engine.ops.cuda.arrays import check_heads
+from fluxperf.errors import ArgumentError, DeviceError
 
-LAYOUT = Layout((1, 2, 16, 64), "bfloat16", *(((2048, 1024, 64, 1),) * 4))
+LAYOUT = Layout((1, 2, 16, 64), "bfloat16", *(((2048, 1024, 64, 1),) * 4), 16)
 NAMES = ["first", "second", "third"]
 
 
@@ -104,3 +106,63 @@ def test_values_are_dequantized_in_units_of_the_result(tmp_path: Path, monkeypat
 def test_a_choice_of_infinite_time_is_none(tmp_path: Path) -> None:
     Choices("gpu", tmp_path).keep("what", NAMES, Choice(1, (1.0, float("inf"), 2.0)))
     assert Choices("gpu", tmp_path).find("what", NAMES) is None
+
+
+class _Recorder:
+    """Keeps the tensors of a graph by name, and takes every other call."""
+
+    def __init__(self) -> None:
+        self.extents: dict[str, list[int]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_, **__: self
+
+    def __iter__(self) -> Any:
+        return iter((self, self, self, self))
+
+    def tensor(self, name: str, dim: list[int], **_: Any) -> _Recorder:
+        self.extents[name] = dim
+        return self
+
+    def sdpa(self, **_: Any) -> tuple[_Recorder, None]:
+        return self, None
+
+    def set_dim(self, dim: list[int]) -> _Recorder:
+        self.extents["o"] = dim
+        return self
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn"])
+def test_keys_and_values_have_a_length_of_their_own(dtype: str) -> None:
+    graph, attention = _Recorder(), object.__new__(Cudnn)
+    names: Any = SimpleNamespace(BFLOAT16=0, FP8_E4M3=1, FLOAT=2)
+    attention._cudnn, attention._handle = SimpleNamespace(data_type=names, pygraph=lambda **_: graph), 0
+    attention._graph(LAYOUT._replace(dtype=dtype, keys=21))
+    found = {name: graph.extents[name] for name in "qkvo"}
+    assert found == {"q": [1, 2, 16, 64], "k": [1, 2, 21, 64], "v": [1, 2, 21, 64], "o": [1, 2, 16, 64]}
+
+
+def test_as_many_keys_as_queries_keep_the_name_of_their_choice() -> None:
+    assert LAYOUT.name == "(1, 2, 16, 64) bfloat16" + 4 * " (2048, 1024, 64, 1)"
+    assert LAYOUT._replace(keys=21).name == f"{LAYOUT.name} 21"
+    trial = Trial("attention", "bfloat16", LAYOUT.shape, Choice(0, (1.0,)), keys=LAYOUT.keys)
+    assert trial.what == "attention 1 x 2 x 16 x 64 bfloat16"
+    assert trial._replace(keys=21).what == "attention 1 x 2 x 16 x 64 bfloat16, 21 keys"
+
+
+def _heads(*shape: int) -> Any:
+    return np.zeros(shape, np.uint8)
+
+
+def test_queries_may_be_fewer_than_keys_and_nothing_else_may_differ() -> None:
+    q, k = _heads(2, 3, 4, 8), _heads(2, 3, 7, 8)
+    check_heads(q, k, k, None)
+    check_heads(q, k, k, _heads(2, 4, 24))
+    for wrong in (
+        (q, k, _heads(2, 3, 6, 8)), (q, _heads(2, 3, 7, 9), _heads(2, 3, 7, 9)), (q[0], k[0], k[0]),
+        (q, _heads(1, 3, 7, 8), _heads(1, 3, 7, 8)), (q, _heads(2, 1, 7, 8), _heads(2, 1, 7, 8)),
+    ):  # fmt: skip
+        with pytest.raises(ArgumentError, match=r"expected q \[B, H, N, d\], and k and v of one shape \[B, H, L, d\]"):
+            check_heads(*wrong, None)
+    with pytest.raises(ArgumentError, match=r"expected out \[B, N, H d\] = \[2, 4, 24\]"):
+        check_heads(q, k, k, _heads(2, 7, 24))

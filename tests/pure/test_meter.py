@@ -147,3 +147,8 @@ def test_operations_by_hand(op: str) -> None:
         "rope_table": (3, 2, 4, (4, 6, 6), 10_000.0),
     }
     assert SPECS[op].flops(*args.get(op, (x, x))) == FLOPS[op]
+
+
+def test_operations_of_attention_of_a_few_queries() -> None:
+    q, k = np.zeros((2, 3, 2, 5)), np.zeros((2, 3, 4, 5))
+    assert SPECS["attention"].flops(q, k, k) == FLOPS["attention"] / 2

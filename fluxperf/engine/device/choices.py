@@ -45,9 +45,9 @@ class Choice(NamedTuple):
 class Trial(NamedTuple):
     """A problem whose algorithm was chosen by measurement, and the choice.
 
-    ``sizes`` are rows, columns and inner size of each of ``batch`` products, or the shape [B, H, L, d] of an
-    attention's queries. A "way" is one of several implementations of an op: ``name`` identifies the op and its shape,
-    ``way`` the implementation.
+    ``sizes`` are rows, columns and inner size of each of ``batch`` products, or the shape [B, H, N, d] of an
+    attention's queries, which read ``keys`` keys. A "way" is one of several implementations of an op: ``name``
+    identifies the op and its shape, ``way`` the implementation.
     """
 
     kind: Literal["product", "attention", "way"]
@@ -58,6 +58,7 @@ class Trial(NamedTuple):
     epilogue: str = ""
     name: str = ""
     way: str = ""
+    keys: int = 0
 
     @property
     def what(self) -> str:
@@ -66,7 +67,8 @@ class Trial(NamedTuple):
             return self.name
         sizes = " x ".join(map(str, self.sizes))
         if self.kind == "attention":
-            return f"attention {sizes} {self.dtype}"
+            keys = f", {self.keys} keys" if self.keys not in (0, self.sizes[2]) else ""
+            return f"attention {sizes} {self.dtype}{keys}"
         return f"{sizes} {self.dtype} {self.epilogue}{f' batch {self.batch}' if self.batch > 1 else ''}"
 
 

@@ -243,7 +243,7 @@ class CudaDevice(Gpu, Device):
                 found.append(Trial("product", p.dtype, (p.m, p.n, p.k), choice, p.batch, p.epilogue))
         if "attention" in self.__dict__:
             for layout, choice in self.attention.choices.items():
-                found.append(Trial("attention", layout.dtype, layout.shape, choice))
+                found.append(Trial("attention", layout.dtype, layout.shape, choice, keys=layout.keys))
         ways = self.ways.chosen.items()
         return found + [Trial("way", "", (), choice, name=what, way=way) for what, (way, choice) in ways]
 

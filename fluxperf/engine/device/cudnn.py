@@ -34,7 +34,7 @@ def version() -> str | None:
 
 
 class Layout(NamedTuple):
-    """Extents of Q, K, V [B, H, L, d] and strides of all four tensors, in elements."""
+    """Extents of Q [B, H, N, d], strides of Q, K, V and O in elements, and the number of keys and values."""
 
     shape: tuple[int, int, int, int]
     dtype: str
@@ -42,6 +42,12 @@ class Layout(NamedTuple):
     k: tuple[int, ...]
     v: tuple[int, ...]
     o: tuple[int, ...]
+    keys: int
+
+    @property
+    def name(self) -> str:
+        """Name in kept choices. The number of keys is part of it only where it is not that of the queries."""
+        return " ".join(map(str, self if self.keys != self.shape[2] else self[:-1]))
 
 
 class _Plan(NamedTuple):
@@ -85,10 +91,10 @@ class Cudnn:
 
         Args:
             layout: extents, strides and dtype.
-            q: address of Q [B, H, L, d].
-            k: address of K, same shape.
+            q: address of Q [B, H, N, d].
+            k: address of K [B, H, L, d].
             v: address of V, same shape.
-            o: address of O, same shape.
+            o: address of O, shape of Q.
             scales: in e4m3, addresses of the scales of Q and of K, one float32 each, and where O's scale is not V's, of
                 V's divided by O's.
         """
@@ -126,7 +132,7 @@ class Cudnn:
             graph.create_execution_plans([self._cudnn.heur_mode.A])
             graph.check_support()
             names = [graph.get_plan_name_at_index(index) for index in range(graph.get_execution_plan_count())]
-            what = f"cuDNN {self._cudnn.backend_version()} {' '.join(map(str, layout))}"
+            what = f"cuDNN {self._cudnn.backend_version()} {layout.name}"
             choice = self._device.choices_kept.find(what, names)
             if choice is None or not self._builds(graph, choice.candidate):
                 with self._device.aside():
@@ -184,8 +190,10 @@ class Cudnn:
             handle=self._handle,
         )
         inputs = []
+        batch, heads, queries, dim = layout.shape
         for uid, (name, stride) in enumerate((("q", layout.q), ("k", layout.k), ("v", layout.v)), start=_Q):
-            tensor = graph.tensor(name=name, dim=list(layout.shape), stride=list(stride), data_type=kind)
+            extents = [batch, heads, queries if uid == _Q else layout.keys, dim]
+            tensor = graph.tensor(name=name, dim=extents, stride=list(stride), data_type=kind)
             inputs.append(tensor.set_uid(uid))
         options = {"attn_scale": 1 / math.sqrt(layout.shape[-1]), "generate_stats": False, "use_causal_mask": False}
         if layout.dtype == "float8_e4m3fn":

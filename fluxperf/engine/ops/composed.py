@@ -64,9 +64,9 @@ def qkv_heads(
 
 @implements("attention", "composed", composed=True)
 def attention(ops: Any, q: Any, k: Any, v: Any, out: Any = None) -> Any:
-    """`batched_matmul`, `scale`, `softmax`, `batched_matmul`, `transpose_heads`; the scores [B, H, L, L] are stored.
+    """`batched_matmul`, `scale`, `softmax`, `batched_matmul`, `transpose_heads`; the scores [B, H, N, L] are stored.
 
-    Q, K and V [B, H, L, d] to [B, L, H d].
+    Q [B, H, N, d], K and V [B, H, L, d] to [B, N, H d].
     """
     _no_destination("attention", out)
     batch, heads, tokens, dim = q.shape

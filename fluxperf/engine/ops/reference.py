@@ -189,7 +189,7 @@ def qkv_heads(
 
 
 def attention(q: Numbers, k: Numbers, v: Numbers) -> Numbers:
-    """``softmax(Q K^T / sqrt(d)) V`` per head: 3 x [B, H, L, d] to [B, L, H d] (Vaswani et al. 2017)."""
+    """``softmax(Q K^T / sqrt d) V`` per head: [B, H, N, d], 2 x [B, H, L, d] to [B, N, H d] (Vaswani et al. 2017)."""
     q, k, v = _f64(q), _f64(k), _f64(v)
     weights = softmax(np.einsum("bhqd,bhkd->bhqk", q, k, optimize=True) / math.sqrt(q.shape[-1]))
     batch, heads, tokens, dim = q.shape

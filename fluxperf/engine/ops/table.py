@@ -90,10 +90,14 @@ class Deferred(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """A phase's settings for every op: the dtype of activations, and whether independent work may overlap."""
+    """A phase's settings: the dtype of activations, whether independent work may overlap, ``image_only``.
+
+    ``image_only`` says whether the last single block computes the image tokens alone.
+    """
 
     activations: str
     overlaps: bool = False
+    image_only: bool = False
 
 
 #: Values that ops exchange inside a section: device arrays; in phases with e4m3 also arrays with scales, or products

@@ -116,20 +116,22 @@ def steps(op: str, argument: str, layout: Layout, kind: Element) -> tuple[int, .
 
 
 def check_heads(q: Any, k: Any, v: Any, out: Any) -> None:
-    """Checks that Q, K and V have one shape [B, H, L, d], and that ``out`` is [B, L, H d].
+    """Checks that Q is [B, H, N, d], K and V are [B, H, L, d], and ``out`` is [B, N, H d].
 
     Raises:
         ArgumentError: a shape or stride does not match.
     """
     shapes = [tuple(x.shape) for x in (q, k, v)]
-    if len(shapes[0]) != 4 or len(set(shapes)) > 1:
+    apart = any(len(shape) != 4 or (*shape[:2], shape[3]) != (*shapes[0][:2], shapes[0][3]) for shape in shapes)
+    if apart or shapes[1] != shapes[2]:
         raise ArgumentError(
-            f"attention: expected q, k and v of one shape [B, H, L, d], got {shapes}. Use the results of qkv_heads."
+            f"attention: expected q [B, H, N, d], and k and v of one shape [B, H, L, d], got {shapes}. Use the results "
+            "of qkv_heads."
         )
     batch, heads, tokens, dim = shapes[0]
     if out is not None and (tuple(out.shape) != (batch, tokens, heads * dim) or out.strides[-1] != out.itemsize):
         raise ArgumentError(
-            f"attention: expected out [B, L, H d] = {[batch, tokens, heads * dim]} with unit stride last, got "
+            f"attention: expected out [B, N, H d] = {[batch, tokens, heads * dim]} with unit stride last, got "
             f"{list(out.shape)} with strides of {out.strides} bytes. Allocate it with joined_halves."
         )
 

@@ -11,7 +11,7 @@ from fluxperf.engine.ops.cuda.arrays import check_heads
 
 @implements("attention", "flash", device="cuda")
 def attention(device: Any, q: Any, k: Any, v: Any, out: Any = None) -> Any:
-    """Attention of Q, K and V [B, H, L, d] to [B, L, H d]; ``out`` may be half of a joined buffer.
+    """Attention of Q [B, H, N, d], K and V [B, H, L, d] to [B, N, H d]; ``out`` may be half of a joined buffer.
 
     *Numerics*: bfloat16 operands, float32 scores and sums, one rounding of the result.
     """
@@ -25,7 +25,7 @@ def attention(device: Any, q: Any, k: Any, v: Any, out: Any = None) -> Any:
     layout = Layout(
         shape=q.shape, dtype=str(q.dtype),
         q=_elements(q), k=_elements(k), v=_elements(v),
-        o=(out.strides[0] // item, dim, out.strides[1] // item, 1),
+        o=(out.strides[0] // item, dim, out.strides[1] // item, 1), keys=k.shape[2],
     )  # fmt: skip
     device.attention.attention(layout, q.data.ptr, k.data.ptr, v.data.ptr, out.data.ptr)
     return out

@@ -235,9 +235,11 @@ def qkv_heads(
 
 @implements("attention", "fp8", device="cuda")
 def attention(device: Any, q: Any, k: Any, v: Any, out: Any = None) -> Quantized:
-    """Q, K, V [B, H, L, d] to [B, L, H d] with the scale of V's largest value, which an average does not exceed.
+    """Q [B, H, N, d], K, V [B, H, L, d] to [B, N, H d] with the scale of V's largest value.
 
-    ``out``: e4m3 [B, L, H d], may be half of a joined buffer.
+    An average does not exceed it.
+
+    ``out``: e4m3 [B, N, H d], may be half of a joined buffer.
     """
     check_heads(q, k, v, out)
     batch, heads, tokens, dim = q.shape
@@ -250,7 +252,7 @@ def attention(device: Any, q: Any, k: Any, v: Any, out: Any = None) -> Quantized
         return Quantized(out, scale)
     layout = AttentionLayout(
         shape=q.shape, dtype=E4M3, q=q.data.strides, k=k.data.strides, v=v.data.strides,
-        o=(out.strides[0], dim, out.strides[1], 1),
+        o=(out.strides[0], dim, out.strides[1], 1), keys=k.shape[2],
     )  # fmt: skip
     operands = (x.data.data.ptr for x in (q, k, v))
     scales = tuple(part.data.ptr for part in (q.scale, k.scale, *ratio))

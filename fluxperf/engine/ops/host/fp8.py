@@ -132,7 +132,7 @@ def qkv_heads(
 
 @implements("attention", "fp8", device="host")
 def attention(device: Any, q: Any, k: Any, v: Any, out: Any = None) -> Any:
-    """Q, K and V [B, H, L, d] to [B, L, H d] with V's scale, or that of its means where it has one.
+    """Q [B, H, N, d], K and V [B, H, L, d] to [B, N, H d] with V's scale, or that of its means where it has one.
 
     The attention weights, in [0, 1], are multiplied by 448 and rounded to e4m3.
     """

@@ -46,9 +46,15 @@ def _qkv(qkvs: Any, *_: Any) -> int:
     return products + 8 * sum(int(qkv.size) for qkv in qkvs)
 
 
-def _attention(q: Any, *_: Any) -> int:
-    scores = int(q.size) * int(q.shape[2])
+def _attention(q: Any, k: Any, *_: Any) -> int:
+    scores = int(q.size) * int(k.shape[2])
     return 4 * scores + (EXP + 3) * scores // max(int(q.shape[3]), 1)
+
+
+def _last_queries(draw: Draw, s: Sizes) -> Call:
+    """Queries of the image tokens alone, as a view: the last tokens of those that give keys and values."""
+    q, k, v = (draw(s.batch, s.heads, s.text + s.image, s.dim) for _ in range(3))
+    return Call((q[:, :, s.text :], k, v))
 
 
 def _table(text_tokens: int, rows: int, columns: int, axes: Any, *_: Any) -> int:
@@ -80,9 +86,10 @@ MODEL_OPS = (
              "two_streams": lambda draw, s: _streams(draw, s, (s.text, s.image)),
          }, _qkv, {"float32": F32, "bfloat16": 3 * BF16, "fp8": 0.04}, timed=("two_streams",)),
     # Two long sums; and the exponential turns the absolute error of a score into a relative one.
-    Spec("attention", "model", "softmax(Q K^T / sqrt d) V, heads side by side", "q, k, v [B, H, L, d] -> [B, L, H d]",
-         {"": case(_HEADS, _HEADS, _HEADS)}, _attention, {"float32": 8 * F32, "bfloat16": 2 * BF16, "fp8": 0.08},
-         timed=("",)),
+    Spec("attention", "model", "softmax(Q K^T / sqrt d) V, heads side by side",
+         "q [B, H, N, d], k, v [B, H, L, d] -> [B, N, H d]",
+         {"": case(_HEADS, _HEADS, _HEADS), "image_queries": _last_queries}, _attention,
+         {"float32": 8 * F32, "bfloat16": 2 * BF16, "fp8": 0.08}, timed=("",)),
     Spec("linear_gated_residual", "model", "x + gate (y W^T + b)",
          "x [B, L, D], gate [B, D], y [B, L, K], weight [D, K], bias [D] -> [B, L, D]",
          {"": case(_TOKENS, _VECTOR, normal("B L N"), weight("D", "N"), normal("D"))},
