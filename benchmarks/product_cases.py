@@ -13,7 +13,7 @@ from fluxperf.engine.ops.cuda import fp8, fused, products
 from fluxperf.engine.ops.cuda.epilogues import bias_gated_residual
 from fluxperf.engine.ops.cuda.projection import project
 from fluxperf.engine.ops.cuda.tiles import Tile
-from fluxperf.engine.ops.table import Quantized, Unscaled
+from fluxperf.engine.ops.table import Halves, Quantized, Unscaled
 
 #: Number of operand sets that calls alternate between. Together they exceed the L2 cache.
 _SETS = 3
@@ -58,7 +58,10 @@ CASES = tuple(
     Case(kind, *shape, numbers)
     for numbers, kinds in (
         ("bf16", (("gated", _GATED), ("heads", _HEADS), ("gelu", _GELU), ("plain", _PLAIN))),
-        ("e4m3", (("heads", _HEADS[:2]), ("gelu", _GELU), ("gated", _GATED), ("plain", _PLAIN[:3]))),
+        (
+            "e4m3",
+            (("heads", _HEADS[:2]), ("gelu", _GELU), ("gated", _GATED), ("halves", _GATED[:1]), ("plain", _PLAIN[:3])),
+        ),
     )
     for kind, shapes in kinds
     for shape in shapes
@@ -80,7 +83,8 @@ def made(device: CudaDevice, case: Case, only: str = "") -> tuple[Calls, dict[st
     """Calls of every variant, and its relative error on the first set; ``only`` selects one of this project's tiles."""
     sets = [_drawn(device, case, seed) for seed in range(_SETS)]
     bf16 = {"gated": _gated, "gelu": _gelu, "heads": _heads, "plain": _plain}
-    maker = bf16 if case.numbers == "bf16" else {**bf16, "gated": _gated_e4m3, "gelu": _gelu_e4m3}
+    e4m3 = {**bf16, "gated": _gated_e4m3, "halves": _halves_e4m3, "gelu": _gelu_e4m3}
+    maker = bf16 if case.numbers == "bf16" else e4m3
     file = ("product_heads" if case.kind == "heads" else "product") + ("_fp8" if case.numbers == "e4m3" else "")
     tiles = products.tiles_for(device, file, case.m, case.n, case.k)
     tiles = tuple(tile for tile in tiles if not only or tile.name in only.split(","))
@@ -100,7 +104,7 @@ def _drawn(device: CudaDevice, case: Case, seed: int) -> _Set:
 
     x, weight = draw(1, (1, case.m, case.k), 1.0), draw(2, (case.n, case.k), case.k**-0.5)
     bias, gate = draw(3, (case.n,), 0.5), draw(4, (1, case.n), 1.0)
-    residual = draw(5, (1, case.m, case.n), 1.0) if case.kind == "gated" else None
+    residual = draw(5, (1, case.m, case.n), 1.0) if case.kind in ("gated", "halves") else None
     lengths = None
     if case.numbers == "e4m3":
         cp = cupy()
@@ -256,6 +260,31 @@ def _gated_e4m3(device: CudaDevice, case: Case, sets: list[_Set], tiles: tuple[T
 
     one = sets[0]
     return _calls(sets, tiles, library, own), _wide(one.residual) + _wide(one.gate) * (_summed(one) + _wide(one.bias))
+
+
+def _halves_e4m3(device: CudaDevice, case: Case, sets: list[_Set], tiles: tuple[Tile, ...]) -> tuple[Calls, Any]:
+    """A fifth of K has one scale for all rows, as attention's result beside GELU's; the library's takes one per row."""
+    width, cp, halves = case.k // 5, cupy(), {}
+    for one in sets:
+        scale = cp.broadcast_to(one.x.scale[:, :1] / 64, one.x.scale.shape)
+        x = Halves(Quantized(one.x.data[..., :width], scale), Quantized(one.x.data[..., width:], one.x.scale))
+        halves[id(one)] = x, fp8.room_for(device, x)
+
+    def library(one: _Set) -> Any:
+        rows = fp8.at_one_scale(device, *halves[id(one)])
+        return fp8.scaled_gated_residual(device, one.residual, one.gate, fp8.linear(device, rows, one.weight), one.bias)
+
+    def own(tile: Tile, one: _Set) -> Any:
+        out, (first, second) = device.empty((1, case.m, case.n), "bfloat16"), halves[id(one)][0]
+        w, residual, target = (_matrix(part) for part in (one.weight.data, one.residual, out))
+        places = tuple(part.data.ptr for part in (second.scale, one.weight.scale, one.gate, one.bias))
+        ahead = first.scale.data.ptr, 0, width
+        products.scaled_gated(device, tile, _matrix(one.x.data), w, residual, target, places, 1, ahead)
+        return out
+
+    one = sets[0]
+    sums = cp.concatenate([_wide(half) for half in halves[id(one)][0]], axis=-1) @ _wide(one.weight).T
+    return _calls(sets, tiles, library, own), _wide(one.residual) + _wide(one.gate) * (sums + _wide(one.bias))
 
 
 def _gelu_e4m3(device: CudaDevice, case: Case, sets: list[_Set], tiles: tuple[Tile, ...]) -> tuple[Calls, Any]:

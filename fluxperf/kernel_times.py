@@ -19,7 +19,7 @@ from fluxperf.engine.device.cuda import CudaDevice
 from fluxperf.engine.ops.bind import bind
 from fluxperf.engine.ops.specs import PRODUCTS, SPECS, WORKLOAD_SIZES, Call, Case, Draw, Operands, Sizes
 from fluxperf.engine.ops.specs.spec import array_bytes, case, normal
-from fluxperf.engine.ops.table import Ops, Quantized, Settings, Unscaled
+from fluxperf.engine.ops.table import Halves, Ops, Quantized, Settings, Unscaled
 from fluxperf.engine.phases import table
 from fluxperf.errors import UnknownNameError
 from fluxperf.harness.measure import sampler
@@ -115,7 +115,7 @@ def _name(op: str, *words: str) -> str:
 def _behind_products(device: CudaDevice, ops: Ops, rung: str) -> dict[str, Kernel]:
     """Kernels that follow a matrix product in the same op, without the product; and the kernel that joins two."""
     from fluxperf.engine.ops.cuda.epilogues import bias_gated_residual
-    from fluxperf.engine.ops.cuda.fp8 import quantized_gelu, scaled_gated_residual
+    from fluxperf.engine.ops.cuda.fp8 import at_one_scale, quantized_gelu, scaled_gated_residual
 
     gated = case(normal("B L D"), normal("B D"), normal("B L D"), normal("D"))
     if rung == "fused":
@@ -124,7 +124,7 @@ def _behind_products(device: CudaDevice, ops: Ops, rung: str) -> dict[str, Kerne
         return {_name(name, rung): kernel, _name(name, rung, "misaligned"): kernel._replace(skipped=1)}
     if rung == "fp8":
         gelu = _scaled(case(normal("B L 4D"), normal("4D")))
-        joined = Kernel("join_features", rung, ops.join_features, partial(_halves, ops))
+        joined = Kernel("join_features", rung, partial(at_one_scale, device), partial(_halves, ops))
         return {
             # The scale of the second half is larger, as is usual: only the first half is written.
             "join_features (fp8)": joined._replace(nbytes=2 * JOINT.tokens * JOINT.width),
@@ -139,7 +139,8 @@ def _behind_products(device: CudaDevice, ops: Ops, rung: str) -> dict[str, Kerne
 def _halves(ops: Ops, draw: Draw, s: Sizes) -> Call:
     """Two halves in e4m3 of one buffer, with scales of 1 and 2."""
     scales = (draw(s.batch, s.tokens, 1, std=0.0, mean=scale, dtype="float32") for scale in (1.0, 2.0))
-    return Call(tuple(map(Quantized, ops.joined_halves(s.batch, s.tokens, s.width, 4 * s.width, "bfloat16"), scales)))
+    parts = ops.joined_halves(s.batch, s.tokens, s.width, 4 * s.width, "bfloat16")
+    return Call((Halves(*map(Quantized, parts, scales)),))
 
 
 def _scaled(unscaled: Case, place: int = 0) -> Case:

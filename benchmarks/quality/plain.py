@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 
 from fluxperf.engine.device.base import Device
-from fluxperf.engine.ops.table import Deferred, Quantized, Unscaled
+from fluxperf.engine.ops.table import Deferred, Halves, Quantized, Unscaled
 
 
 def plainer(device: Device) -> Callable[[Any], Any]:
@@ -27,7 +27,7 @@ def plainer(device: Device) -> Callable[[Any], Any]:
 
 
 def _plain(numbers: Callable[[Any], Any], x: Any) -> Any:
-    if isinstance(x, Quantized | Unscaled):
+    if isinstance(x, Quantized | Halves | Unscaled):
         return numbers(x)
     if isinstance(x, Deferred):
         return Deferred(*(_plain(numbers, operand) for operand in x))
@@ -41,6 +41,8 @@ def _numbers(x: Any, decoded: Any = None) -> Any:
         x: of NumPy or CuPy arrays.
         decoded: values of the 256 e4m3 codes, for arrays of dtype uint8.
     """
+    if isinstance(x, Halves):
+        return np.concatenate([_numbers(half, decoded) for half in x], axis=-1)
     if isinstance(x, Quantized):
         wide = (x.data.astype(np.float32) if decoded is None else decoded[x.data]) * x.scale
     else:

@@ -42,9 +42,9 @@ __device__ __forceinline__ void scale_pack(Pack<bf16, 8>& pack, u32 power) {
 }
 __device__ __forceinline__ u32 power_twice(float power) { return (__float_as_uint(power) >> 16) * 0x10001u; }
 
-// Common part of most staged epilogues: boxes from left to right, and no preparation before the first.
+// Common part of most staged epilogues: one scale along K, boxes from left to right, and no preparation before the first.
 struct Staged {
-    static constexpr bool STAGED = true;
+    static constexpr bool STAGED = true, TURNS = false;
     static __device__ __forceinline__ constexpr int box(int turn) { return turn; }
     template <int SUMS> __device__ __forceinline__ void prepare(float (&)[SUMS], const Place&) {}
 };

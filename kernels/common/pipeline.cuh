@@ -7,7 +7,8 @@
 //
 //   STAGED  run by the warpgroups that multiply, in stages of the ring. The boxes of 64 columns that are added arrive there after
 //           the last step of K; results overwrite them and are copied out. This suits little arithmetic. E has LOADS (whether boxes
-//           are loaded, from `E::from`), `box` (the order of the boxes), and the work on each box (see epilogues.cuh).
+//           are loaded, from `E::from`), `box` (the order of the boxes), and the work on each box (see epilogues.cuh). If it TURNS,
+//           the sums of a row are multiplied by `ratios` before step number `turn`: X has another scale from there on.
 //   others  run by the other three warps of the first warpgroup while the others multiply the next tile. They receive the sums,
 //           rounded to bfloat16, in a buffer of a tile's size, so the ring has one stage less. E has `begin` before all tiles,
 //           `finish` for each tile, and `end`. (A separate warpgroup would leave too few registers for wgmma: ptxas divides those
@@ -132,6 +133,16 @@ __device__ __forceinline__ void finish_tiles(
     epilogue.end(warp, lane);
 }
 
+// Multiplies the sums of rows r and r + 8 by factors, which are loaded while the step before still runs.
+template <class T, class E>
+__device__ __forceinline__ void turn_sums(float (&sums)[T::SUMS], const E& epilogue, const Place& place) {
+    const float2 by = epilogue.ratios(place);
+    products_wait<0>();
+    keep(sums);
+#pragma unroll
+    for (int i = 0; i < T::SUMS; ++i) sums[i] *= i & 2 ? by.y : by.x;
+}
+
 template <class T, class E>
 __device__ __forceinline__ void multiply_tiles(
     Ring<T> ring, E& epilogue, const Shape& shape, const Walk& walk, int first, int stride, u32 who, u32 warp, u32 lane
@@ -149,10 +160,20 @@ __device__ __forceinline__ void multiply_tiles(
         }
         waiting = T::STAGES;
     };
+    const auto place_of = [&](int t) -> Place {
+        int m, n;
+        walk.at(t, m, n);
+        return {m * T::M + static_cast<int>(who) * 64, n * T::N, shape.m, who, warp, lane, false};
+    };
     for (int t = first; t < tiles; t += stride) {
         u32 last = 0;
 #pragma unroll 1
         for (int k = 0; k < steps; ++k) {
+            if constexpr (E::STAGED) {
+                if constexpr (E::TURNS) {
+                    if (k == epilogue.turn) turn_sums<T>(sums, epilogue, place_of(t));
+                }
+            }
             barrier_wait(ring.full(), ring.phase);
             const u64 a = tile_descriptor(ring.at() + who * T::SLAB_BYTES), b = tile_descriptor(ring.at() + T::A_BYTES);
             if (k == 0) keep(sums);
@@ -175,10 +196,8 @@ __device__ __forceinline__ void multiply_tiles(
         give_back();
         __syncwarp();
         if constexpr (E::STAGED) {
-            int m, n;
-            walk.at(t, m, n);
             waiting = ring.stage;
-            stage_out<T>(sums, epilogue, ring, {m * T::M + static_cast<int>(who) * 64, n * T::N, shape.m, who, warp, lane, false});
+            stage_out<T>(sums, epilogue, ring, place_of(t));
         } else {
             barrier_wait(ring.taken(), phase);
             phase ^= 1;

@@ -58,8 +58,10 @@ def test_rows_have_the_bits_of_the_twin(gpu: CudaDevice, dtype: Any, width: int)
 
 
 @pytest.mark.parametrize("widths", [(64, 192), (60, 20)])
-def test_halves_have_the_bits_of_the_twin(gpu: CudaDevice, widths: tuple[int, int]) -> None:
+def test_halves_are_brought_to_one_scale(gpu: CudaDevice, widths: tuple[int, int]) -> None:
     """Scales of the first half below, at and above those of the second; rows that fit and rows that do not."""
+    from fluxperf.engine.ops.cuda.fp8 import at_one_scale, room_for
+
     left, right = widths
     first = (_draw(1, 2, 30, left) * 60).astype(ml_dtypes.float8_e4m3fn)
     second = (_draw(2, 2, 30, right) * 60).astype(ml_dtypes.float8_e4m3fn)
@@ -77,7 +79,17 @@ def test_halves_have_the_bits_of_the_twin(gpu: CudaDevice, widths: tuple[int, in
             half[...] = up(gpu, data.view(np.uint8), np.uint8)
         powers = up(gpu, behind, np.float32)
         operands = Quantized(halves[0], up(gpu, scales, np.float32)), Quantized(halves[1], powers)
-        result = ops_of(gpu).join_features(*operands)
+        joined, launches = ops_of(gpu).join_features(*operands), gpu.launches
+        before = on_host(gpu, joined)
+        assert np.array_equal(before, np.concatenate([first * scales, second * behind], axis=-1, dtype=np.float64))
+        beside = room_for(gpu, joined)
+        for _ in range(2):  # into another buffer, any number of times
+            result = at_one_scale(gpu, joined, beside)
+            assert np.array_equal(on_host(gpu, result.scale), scale)
+            assert np.array_equal(on_host(gpu, result), numbers * scale)
+        assert np.array_equal(on_host(gpu, joined), before)
+        result = at_one_scale(gpu, joined)
+        assert gpu.launches == launches + (7 if apart else 5)
         assert not apart or np.array_equal(on_host(gpu, powers), behind), "what was copied is not written to"
         assert np.array_equal(on_host(gpu, result.scale), scale)
         assert np.array_equal(on_host(gpu, result), numbers * scale)

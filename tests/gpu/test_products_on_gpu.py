@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import permutations
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 import pytest
 
+from fluxperf.engine.device import choices
+from fluxperf.engine.device.choices import Choice
 from fluxperf.engine.device.cuda import CudaDevice
 from fluxperf.engine.ops import reference
 from fluxperf.engine.ops.bind import bind
 from fluxperf.engine.ops.cuda.tiles import CAPABILITY, TILES
-from fluxperf.engine.ops.table import Deferred, Ops, Quantized, Settings
+from fluxperf.engine.ops.table import Deferred, Halves, Ops, Quantized, Settings
 from fluxperf.engine.phases import table
 from fluxperf.record_rows import algorithms
 from tests.ops.checking import on_host
@@ -42,7 +46,7 @@ def force(hopper: CudaDevice, monkeypatch: pytest.MonkeyPatch) -> Force:
     def forced(name: str) -> list[str]:
         noted: list[str] = []
 
-        def run(what: str, ways: dict[str, Callable[[], Any]], version: str) -> Any:
+        def run(what: str, ways: dict[str, Callable[[], Any]], version: str, *_: Any) -> Any:
             noted.append(what)
             return ways[name]()
 
@@ -245,6 +249,96 @@ def test_a_gated_residual_of_e4m3(hopper: CudaDevice, force: Force, tile: Any, t
         right = reference.linear_gated_residual(x, gate, down(hopper, source), down(hopper, projection), bias)
         assert apart(down(hopper, result), right) <= SUMS
     assert len(noted) == 2
+
+
+def halves_of(
+    hopper: CudaDevice, seed: int, widths: tuple[int, int], scales: tuple[Any, Any], room: int = 16
+) -> Halves:
+    """Random numbers [B, L, D + M] in a buffer with these scales; with room behind its rows and between samples."""
+    (left, right), (batch, tokens, _) = widths, scales[1].shape
+    numbers = np.random.default_rng(seed).uniform(-448, 448, (batch, tokens + room, left + right + room))
+    whole = up(hopper, numbers.astype(ml_dtypes.float8_e4m3fn).view(np.uint8), np.uint8)[:, room:]
+    first, second = (up(hopper, scale, np.float32) for scale in scales)
+    first = hopper._cp.broadcast_to(first, second.shape)
+    return Halves(Quantized(whole[..., :left], first), Quantized(whole[..., left : left + right], second))
+
+
+def powers(seed: int, low: int, high: int, *shape: int) -> Any:
+    return 2.0 ** np.random.default_rng(seed).integers(low, high, shape)
+
+
+#: First and second half: fewer steps of K than the ring has stages, as many, one more; a last step that is not full.
+WIDTHS = [(128, 16), (128, 128), (256, 528), (384, 256), (512, 48), (640, 1024), (3072, 208)]
+
+
+@pytest.mark.parametrize("widths", WIDTHS, ids=str)
+@pytest.mark.parametrize("tokens", [1, 193, 700])
+@pytest.mark.parametrize("tile", tiles("product_fp8"))
+def test_a_gated_residual_of_halves(
+    hopper: CudaDevice, force: Force, tile: Any, tokens: int, widths: tuple[int, int]
+) -> None:
+    """Of two samples; the first half has a scale for all rows, as attention's result, or one per row."""
+    noted, outputs, features, ops = force(f"tiles of {tile.name}"), 2 * tile.columns, sum(widths), ops_of(hopper, "fp8")
+    x, gate, bias = drawn(1, 2, tokens, outputs), drawn(2, 2, outputs), drawn(3, outputs)
+    weight = drawn(4, outputs, features, std=features**-0.5)
+    operands = [up(hopper, part, ml_dtypes.bfloat16) for part in (x, gate, weight, bias)]
+    projection = ops.quantize_rows(operands[2])
+    for seed, first in enumerate((powers(1, -9, -6, 2, 1, 1), powers(2, -14, -2, 2, tokens, 1))):
+        halves = halves_of(hopper, seed, widths, (first, powers(3, -14, -2, 2, tokens, 1)))
+        launches = hopper.launches
+        joined = ops.join_features(*halves)
+        results = [ops.linear_gated_residual(*operands[:2], joined, projection, operands[3]) for _ in range(2)]
+        assert hopper.launches == (launches or 0) + 4, "one for each sample, none to join"
+        found, again = (down(hopper, result) for result in results)
+        wanted = reference.linear_gated_residual(x, gate, on_host(hopper, halves), down(hopper, projection), bias)
+        assert apart(found, wanted) <= SUMS
+        assert np.array_equal(found, again)
+    assert noted[0] == f"linear_gated_residual of halves {tokens} x {outputs} x {features} float8_e4m3fn x 2 samples"
+
+
+@pytest.mark.parametrize("tile", tiles("product_fp8"))
+def test_halves_at_scales_far_apart(hopper: CudaDevice, force: Force, tile: Any) -> None:
+    """Each row is right: with any ratio of its scales, and with a first or second half of zeros."""
+    force(f"tiles of {tile.name}")
+    tokens, outputs, ops = 200, 2 * tile.columns, ops_of(hopper, "fp8")
+    first, second = (powers(seed, -126, 90, 1, tokens, 1) for seed in (1, 2))
+    first[:, 100:], second[:, 100:] = 1.0, powers(3, -20, 21, 1, 100, 1)
+    halves = halves_of(hopper, 4, (384, 256), (first, second))
+    halves.first.data[:, 100:150], halves.second.data[:, 150:] = 0, 0  # type: ignore[index]
+    projection = ops.quantize_rows(up(hopper, drawn(5, outputs, 640), ml_dtypes.bfloat16))
+    zeros, ones = (up(hopper, np.full((1, tokens, outputs), number), ml_dtypes.bfloat16) for number in (0, 1))
+    result = ops.linear_gated_residual(zeros, ones[:, 0], halves, projection, zeros[0, 0])
+    wanted = on_host(hopper, halves) @ down(hopper, projection).T
+    rows = np.linalg.norm(down(hopper, result) - wanted, axis=-1) / np.linalg.norm(wanted, axis=-1)
+    assert np.isfinite(rows).all()
+    assert rows.max() <= 2 * SUMS
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))), ids=str)
+def test_a_trial_of_every_order_leaves_the_right_numbers(
+    hopper: CudaDevice, order: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library's way joins halves in place, the others read them as they are; the first of the order is taken."""
+    tokens, outputs, widths, ops = 300, 768, (384, 640), ops_of(hopper, "fp8")
+
+    def tried(device: Any, candidates: Any) -> Choice:
+        for index in (*order, *order):
+            candidates[index]()
+        return Choice(order[0], tuple(0.5 + (index != order[0]) for index in range(3)))
+
+    monkeypatch.setattr(choices, "tried_hot", tried)
+    monkeypatch.setattr(hopper, "choices_kept", SimpleNamespace(find=lambda *_: None, keep=lambda *_: None))
+    monkeypatch.setattr(hopper, "ways", choices.Ways(hopper))
+    x, gate, bias = drawn(1, 1, tokens, outputs), drawn(2, 1, outputs), drawn(3, outputs)
+    operands = [up(hopper, part, ml_dtypes.bfloat16) for part in (x, gate, drawn(4, outputs, 1024, std=1 / 32), bias)]
+    projection, results = ops.quantize_rows(operands[2]), []
+    scales = powers(5, -8, -7, 1, 1, 1), powers(6, -10, -4, 1, tokens, 1)
+    for _ in range(2):  # with a trial, and without
+        halves = halves_of(hopper, 7, widths, scales, room=0)
+        wanted = reference.linear_gated_residual(x, gate, on_host(hopper, halves), down(hopper, projection), bias)
+        results.append(down(hopper, ops.linear_gated_residual(*operands[:2], halves, projection, operands[3])))
+        assert apart(results[-1], wanted) <= (SUMS if order[0] else 2 * SUMS)
+    assert np.array_equal(*results)
 
 
 @pytest.mark.parametrize("tokens", [1, 7, 193, 700])

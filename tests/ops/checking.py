@@ -16,7 +16,7 @@ from fluxperf.engine.ops import catalog
 from fluxperf.engine.ops.bind import bind
 from fluxperf.engine.ops.catalog import Implementation
 from fluxperf.engine.ops.specs import SPECS
-from fluxperf.engine.ops.table import Ops, Quantized, Settings, Unscaled
+from fluxperf.engine.ops.table import Halves, Ops, Quantized, Settings, Unscaled
 from fluxperf.engine.phases import table
 from tests.ops.cases import CALLS, SIZES, Call, Draw, Sizes, Weight
 
@@ -132,11 +132,13 @@ def bare(value: Any) -> Any:
 
 
 def listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, tuple) and not isinstance(value, Quantized | Unscaled) else [value]
+    return list(value) if isinstance(value, tuple) and not isinstance(value, Quantized | Halves | Unscaled) else [value]
 
 
 def on_host(device: Device, value: Any) -> Any:
     """Values in float64: of a host or device array, of quantized rows, or of a product without its scales."""
+    if isinstance(value, Halves):
+        return np.concatenate([on_host(device, half) for half in value], axis=-1)
     if isinstance(value, Quantized):
         return _e4m3(on_host_as_it_is(device, value.data)) * on_host(device, value.scale)
     if isinstance(value, Unscaled):

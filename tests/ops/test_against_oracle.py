@@ -9,7 +9,7 @@ import pytest
 
 from fluxperf.engine.device.host import HostArray, HostDevice
 from fluxperf.engine.ops.specs import SPECS
-from fluxperf.engine.ops.table import OP_NAMES, Quantized, Unscaled
+from fluxperf.engine.ops.table import OP_NAMES, Halves, Quantized, Unscaled
 from tests.ops import checking
 from tests.ops.cases import CALLS, SIZES, Call
 from tests.ops.checking import Trial
@@ -24,13 +24,16 @@ def test_is_within_tolerance_of_the_oracle(trial: Trial, device: HostDevice) -> 
     checking.judge(trial, [checking.on_host(device, value) for value in results], checking.oracle(trial, call))
     for result in results:
         assert_is_of_its_types(result, trial, call, "float8_e4m3fn")
-        on_device = isinstance(result, HostArray | Quantized | Unscaled)
+        on_device = isinstance(result, HostArray | Quantized | Halves | Unscaled)
         assert on_device or trial.implementation.rests_on_host, f"{trial} left its result on the host"
 
 
 def assert_is_of_its_types(result: Any, trial: Trial, call: Call, e4m3: str) -> None:
     """Checks the dtypes of a result; ``e4m3`` is the dtype that a device stores e4m3 values in."""
-    if isinstance(result, Quantized):
+    if isinstance(result, Halves):
+        for half in result:
+            assert_is_of_its_types(half, trial, call, e4m3)
+    elif isinstance(result, Quantized):
         assert (str(result.data.dtype), str(result.scale.dtype)) == (e4m3, "float32")
         assert trial.key == "fp8"
     elif isinstance(result, Unscaled):

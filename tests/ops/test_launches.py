@@ -25,7 +25,7 @@ from fluxperf.engine.ops.catalog import Implementation
 from fluxperf.engine.ops.cuda import entries, products
 from fluxperf.engine.ops.cuda.tiles import TILES
 from fluxperf.engine.ops.specs import SPECS, Operands
-from fluxperf.engine.ops.table import Deferred, Quantized
+from fluxperf.engine.ops.table import Deferred, Halves, Quantized
 from fluxperf.errors import ArgumentError
 from tests.ops import checking
 from tests.ops.cases import SIZES, Sizes
@@ -76,9 +76,9 @@ class StandIn:
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
         return np.empty(shape, "uint8" if dtype == E4M3 else host_dtype(dtype)).view(Block)
 
-    def run(self, what: str, ways: dict[str, Any], version: str) -> Any:
+    def run(self, what: str, ways: dict[str, Any], version: str, in_trials: dict[str, Any] | None = None) -> Any:
         """Runs every implementation of an op, not only the quickest."""
-        results = [way() for way in ways.values()]
+        results = [way() for way in (*ways.values(), *(in_trials or {}).values())]
         return results[0]
 
     def beside(self, *work: Any) -> tuple[Any, ...]:
@@ -145,6 +145,14 @@ def launched(op: str, name: str) -> tuple[Launch, ...]:
                     bounded = Quantized(device.empty(args[0].shape, E4M3), *vectors)
                     with suppress(ArgumentError):
                         implementation.function(device, bounded, *args[1:], **one.options)
+                if (op, name) == ("linear_gated_residual", "fp8"):  # halves of one buffer with scales of their own
+                    for left in (8, 128):
+                        halves = [
+                            _halves(device, (*args[0].shape[:-1], 256), left),
+                            _rows(device, args[3].shape[0], 256),
+                        ]
+                        with suppress(ArgumentError):
+                            implementation.function(device, *args[:2], *halves, args[4])
                 with suppress(ArgumentError):  # an unsupported case raises an error with a message
                     implementation.function(device, *args, **one.options)
     return tuple(device.noted)
@@ -155,7 +163,17 @@ def _in_e4m3(device: Any, implementation: Implementation, place: int, x: Any) ->
     names = re.findall(r"(\w+) \[", SPECS[implementation.op].signature.partition("->")[0])
     if implementation.name != "fp8" or place >= len(names) or names[place] != "weight":
         return x
-    return Quantized(device.empty(x.shape, E4M3), device.empty((x.shape[0], 1), "float32"))
+    return _rows(device, *x.shape)
+
+
+def _rows(device: Any, *shape: int) -> Quantized:
+    return Quantized(device.empty(shape, E4M3), device.empty((*shape[:-1], 1), "float32"))
+
+
+def _halves(device: Any, shape: tuple[int, ...], left: int) -> Halves:
+    """Rows of that shape, of which the first half has ``left`` numbers."""
+    whole, scales = _rows(device, *shape), device.empty((*shape[:-1], 1), "float32")
+    return Halves(Quantized(whole.data[..., :left], scales), Quantized(whole.data[..., left:], whole.scale))
 
 
 def _left(draw: Empty, implementation: Implementation, qkv: Any) -> Deferred:

@@ -13,7 +13,9 @@ from fluxperf.kernel_times import JOINT, Kernel
 
 DEVICE: Any = HostDevice()
 NAMES = {dtype: kernel_times.kernels(DEVICE, dtype) for dtype in kernel_times.DTYPES}
-ALONE = [(name, dtype) for dtype, found in NAMES.items() for name in found if "with bias" not in name]
+#: Kernels that an op launches beside a product have no twin of their own.
+PARTS = {name for name in NAMES["bfloat16"] if "with bias" in name} | {"join_features (fp8)"}
+ALONE = [(name, dtype) for dtype, found in NAMES.items() for name in found if name not in PARTS]
 TINY = WORKLOAD_SIZES["tiny"]
 
 #: Kernel names in all records so far.

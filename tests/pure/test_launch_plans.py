@@ -182,23 +182,29 @@ def test_gelu_into_e4m3(size, made, processors) -> None:
         assert [b * rb + t * rt for b in range(batch) for t in range(tokens)] == offsets(rows).tolist()
 
 
-@every(aligned=[True, False], size=[(2, 5, 48, 16), (1, 4, 3072, 12_288), (2, 3, 7, 9), (1, 9, 16, 24), (1, 0, 16, 16)])
-def test_join_features_in_e4m3(size, aligned) -> None:
+@every(
+    aligned=[True, False], size=[(2, 5, 48, 16), (1, 4, 3072, 12_288), (2, 3, 7, 9), (1, 9, 16, 24), (1, 0, 16, 16)],
+    gap=[0, 16, 3],
+)  # fmt: skip
+def test_join_features_in_e4m3(size, aligned, gap) -> None:
     batch, tokens, left, right = size
-    whole = view((batch, tokens, left + right), E4M3, 16)
+    whole, half = view((batch, tokens, left + right), E4M3, 16), view((batch, tokens, left), E4M3, gap)
     first, second = view((batch, tokens, 1), F32, 1), dense((batch, tokens, 1))
-    plan = plans_fp8.join_features(whole, first, second, left, aligned)
-    (wb, wt, fb, ft, count, one, other) = plan.tail
+    plan = plans_fp8.join_features(half, whole, first, second, aligned)
+    (hb, ht, wb, wt, fb, ft, count, one, other) = plan.tail
     word = int(plan.entry.rpartition("_b")[2])
     assert (one * word, other * word) == (left, right)
     plan = plan._replace(entry=f"_w{word}")
-    for packs, width in ((one, left), (other, right)):
-        visits = tokens_in_turns(plan, 4, 32, None, (wb, wt, count, packs))
-        part = Layout((batch, tokens, width), whole.strides, E4M3)
-        check(visits, (batch, tokens, width), part)
+    for packs, width, steps, made in (
+        (one, left, (hb, ht), half),
+        (one, left, (wb, wt), whole),
+        (other, right, (wb, wt), whole),
+    ):
+        visits = tokens_in_turns(plan, 4, 32, None, (*steps, count, packs))
+        check(visits, (batch, tokens, width), Layout((batch, tokens, width), made.strides, E4M3))
     if math.prod(size):
         assert [b * fb + t * ft for b in range(batch) for t in range(tokens)] == offsets(first).tolist()
-    assert word == (16 if aligned and left % 16 == 0 and (left + right) % 16 == 0 else 1)
+    assert word == (16 if aligned and left % 16 == (left + right) % 16 == gap % 16 == 0 else 1)
 
 
 @every(heads=[1, 3, 24, 300], dim=[2, 8, 64, 72, 128, 264], **DTYPES)

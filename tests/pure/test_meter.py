@@ -11,7 +11,7 @@ from fluxperf.engine.device.host import HostDevice
 from fluxperf.engine.ops.bind import Bound, bind
 from fluxperf.engine.ops.meter import OpKey, OpMeter
 from fluxperf.engine.ops.specs import SPECS
-from fluxperf.engine.ops.table import Quantized, Settings
+from fluxperf.engine.ops.table import Halves, Quantized, Settings
 from fluxperf.engine.phases import table
 from fluxperf.errors import TransferError
 from fluxperf.recording import count
@@ -109,6 +109,23 @@ def test_bytes_of_tuples_and_quantized_rows_are_summed(ticking: Ticking) -> None
     assert meter.totals[OpKey("quantize_rows", "", "")].bytes == 4 * 48 + 48 + 4 * 6
     ops.split_tokens(_array(ticking, 2, 5, 8), 2)
     assert meter.totals[OpKey("split_tokens", "", "")].bytes == 4 * (80 + 80)
+
+
+def test_what_is_left_to_the_next_op_moves_nothing(ticking: Ticking) -> None:
+    """Halves that keep scales of their own are read by the product, whose bytes have them."""
+    bound, meter = _metered(ticking, "fp8")
+    ops = bound.ops["single"]
+    first, second = (ops.quantize_rows(_array(ticking, 2, 5, width)) for width in (16, 32))
+    joined = ops.join_features(first, second)
+    assert isinstance(joined, Halves)
+    total = meter.totals[OpKey("join_features", "", "")]
+    assert (total.count, total.bytes, total.flops) == (1, 0, 0)
+    weight, bias, x, gate = (_array(ticking, *shape) for shape in ((8, 48), (8,), (2, 5, 8), (2, 8)))
+    ops.linear_gated_residual(x, gate, joined, ops.quantize_rows(weight), bias)
+    total = meter.totals[OpKey("linear_gated_residual", "", "")]
+    rows = 2 * 5 * (48 + 2 * 4)
+    assert total.bytes == rows + (8 * 48 + 8 * 4) + 4 * (2 * 5 * 8 + 2 * 8 + 8) + 2 * (2 * 5 * 8)
+    assert total.flops == 2 * 10 * 48 * 8
 
 
 def test_an_op_that_raises_is_not_counted_and_its_own_error_comes_out(device: HostDevice) -> None:

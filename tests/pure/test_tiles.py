@@ -184,7 +184,7 @@ def device(capability: tuple[int, int] = (9, 0)) -> Any:
     """Takes implementations and records their names; computes nothing."""
     noted: list[tuple[str, list[str]]] = []
 
-    def run(what: str, ways: dict[str, Any], version: str) -> Any:
+    def run(what: str, ways: dict[str, Any], version: str, *_: Any) -> Any:
         noted.append((what, list(ways)))
         return "done"
 
@@ -287,6 +287,22 @@ def test_the_quickest_way_is_tried_once_and_kept(tmp_path: Path) -> None:
     assert ran == ["tiles"]
     assert Ways(later).run("op 1 x 2 x 3", ways(later, library=1.0, tiles=2.0, wide=9.0), "v2") == "library"
     assert len(ran) > 3
+
+
+@pytest.mark.parametrize(("seconds", "ran"), [(1.0, ["library"]), (2.5, ["tiles"])])
+def test_a_way_that_may_run_once_is_replaced_in_trials(seconds: float, ran: list[str], tmp_path: Path) -> None:
+    on, done, tried = ticking(tmp_path), [], []
+
+    def work(name: str, times: float, note: list[str]) -> str:
+        on.now += times
+        note.append(name)
+        return name
+
+    ways = {"library": partial(work, "library", 99.0, done), "tiles": partial(work, "tiles", 2.0, done)}
+    in_trials = {"library": partial(work, "library", seconds, tried)}
+    assert Ways(on).run("op 1 x 2 x 3", ways, "v1", in_trials) == ran[0]
+    assert [name for name in done if name == "library"] == [name for name in ran if name == "library"]
+    assert len(tried) > 3
 
 
 @pytest.mark.parametrize(("tiles", "taken"), [(1.01, "tiles"), (1.03, "library")])

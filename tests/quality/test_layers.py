@@ -16,7 +16,7 @@ from fluxperf.engine.device.host import HostDevice
 from fluxperf.engine.model.weights import assemble, parameters
 from fluxperf.engine.ops.bind import bind
 from fluxperf.engine.ops.host import fp8
-from fluxperf.engine.ops.table import OP_NAMES, Quantized, Unscaled
+from fluxperf.engine.ops.table import OP_NAMES, Halves, Quantized, Unscaled
 from fluxperf.engine.phases import phase_named, table
 from fluxperf.errors import UnknownNameError
 from fluxperf.workloads import placed
@@ -151,6 +151,15 @@ def test_what_is_made_plain_is_the_same_number() -> None:
         numbers = device.door.to_host(found, "x")
         assert str(numbers.dtype) == "bfloat16"
         assert np.array_equal(numbers.astype(np.float64), np.prod(np.broadcast_arrays(*exact), axis=0))
+
+
+def test_halves_are_made_one_plain_array() -> None:
+    device, draw = HostDevice(), np.random.default_rng(0)
+    halves = [fp8._quantized(draw.standard_normal((1, 5, width)).astype(np.float32) * width) for width in (16, 48)]
+    placed = [Quantized(*(device.door.to_device(part, "x") for part in half[:2])) for half in halves]
+    numbers = device.door.to_host(plainer(device)(Halves(*placed)), "x")
+    exact = np.concatenate([half.data.astype(np.float64) * half.scale for half in halves], axis=-1)
+    assert np.array_equal(numbers.astype(np.float64), exact)
 
 
 def test_codes_of_a_gpu_are_looked_up() -> None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from fluxperf.engine.cache import cache_folder, changing, recall, remember
@@ -193,20 +194,28 @@ class Ways:
         #: For each problem, the chosen way and how it was chosen.
         self.chosen: dict[str, tuple[str, Choice]] = {}
 
-    def run(self, what: str, ways: dict[str, Callable[[], Any]], version: str) -> Any:
+    def run(
+        self,
+        what: str,
+        ways: Mapping[str, Callable[[], Any]],
+        version: str,
+        in_trials: Mapping[str, Callable[[], Any]] = MappingProxyType({}),
+    ) -> Any:
         """The result of the way that takes the least time.
 
         If the library wins only by a tie, the best other way is used.
 
         Args:
             what: op, shape and everything else that the time depends on.
-            ways: by name, the library first; each may run any number of times.
+            ways: by name, the library first.
             version: of the ways; a choice that was made among other versions is not used.
+            in_trials: what trials run in place of a way that changes its operands. It takes as long, and may run any
+                number of times, as all other ways may.
         """
         if len(ways) == 1:
             return next(iter(ways.values()))()
         if what not in self.chosen:
-            self.chosen[what] = self._choose(what, ways, version)
+            self.chosen[what] = self._choose(what, {**ways, **in_trials}, version)
         return ways[self.chosen[what][0]]()
 
     def _choose(self, what: str, ways: dict[str, Callable[[], Any]], version: str) -> tuple[str, Choice]:

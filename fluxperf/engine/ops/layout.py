@@ -1,8 +1,11 @@
-"""Views that share a buffer: recognizes two halves of one array, so that joining them moves no data."""
+"""Halves of rows: recognizes two views that make up one array, so that joining them moves no data."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from fluxperf.engine.ops.table import Halves, Quantized
+from fluxperf.errors import ArgumentError
 
 
 def joined(first: Any, second: Any, axis: int) -> Any | None:
@@ -24,3 +27,17 @@ def joined(first: Any, second: Any, axis: int) -> Any | None:
         and second.data.ptr == owner.data.ptr + first.shape[axis] * owner.strides[axis]
     )
     return owner if fits else None
+
+
+def halves(first: Quantized, second: Quantized) -> Halves:
+    """Two operands [.., D] and [.., M] as halves of the same rows.
+
+    Raises:
+        ArgumentError: their rows differ.
+    """
+    if first.shape[:-1] != second.shape[:-1]:
+        raise ArgumentError(
+            f"join_features: expected halves with the same rows, got {tuple(first.shape)} and {tuple(second.shape)}. "
+            "Only the last axis may differ."
+        )
+    return Halves(first, second)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from fluxperf.engine.device.base import Device
 from fluxperf.engine.ops.specs import SPECS
 from fluxperf.engine.ops.specs.spec import array_bytes
-from fluxperf.engine.ops.table import Deferred
+from fluxperf.engine.ops.table import Deferred, Halves
 
 
 class OpKey(NamedTuple):
@@ -74,7 +74,7 @@ class OpMeter:
         total = self.totals.setdefault(OpKey(op, self._sections[-1] if self._sections else "", within), OpTotal())
         total.count += 1
         total.time_s += self._device.elapsed_s(start, end)
-        if isinstance(result, Deferred):  # the op that takes the result does the work
+        if isinstance(result, Deferred | Halves):  # the op that takes the result does the work
             return
         total.bytes += array_bytes((args, result))
         total.flops += SPECS[op].flops(*args)

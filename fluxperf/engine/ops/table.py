@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from fluxperf.engine.device.base import Array, Device
 from fluxperf.engine.device.transfers import HostNumbers
 
-__all__ = ["SECTIONS", "Array", "Deferred", "Device", "Operand", "Ops", "Quantized", "Settings", "Unscaled"]
+__all__ = ["SECTIONS", "Array", "Deferred", "Device", "Halves", "Operand", "Ops", "Quantized", "Settings", "Unscaled"]
 
 #: Parts of the model that may have different bindings. ``loop`` is the sampler around the forward.
 SECTIONS = ("embed", "double", "single", "final", "loop")
@@ -42,6 +42,27 @@ class Quantized(NamedTuple):
     def size(self) -> int:
         """Number of elements."""
         return self.data.size
+
+
+class Halves(NamedTuple):
+    """Rows in e4m3 whose halves have scales of their own: ``value = [first, second]`` along the last axis.
+
+    A product with two scales per row reads it as it is. Other products bring both halves to one scale, in place if the
+    halves lie side by side in one buffer, so one op may read it, once.
+    """
+
+    first: Quantized
+    second: Quantized
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Extents of whole rows."""
+        return (*self.first.shape[:-1], self.first.shape[-1] + self.second.shape[-1])
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return self.first.size + self.second.size
 
 
 class Unscaled(NamedTuple):
@@ -103,7 +124,7 @@ class Settings(NamedTuple):
 #: Values that ops exchange inside a section: device arrays; in phases with e4m3 also arrays with scales, or products
 #: without their scales; in the published baseline also arrays that rest in host memory. Only an `Array` leaves a
 #: section.
-Operand = Array | Quantized | Unscaled | Deferred | HostNumbers
+Operand = Array | Quantized | Halves | Unscaled | Deferred | HostNumbers
 
 #: Types of ops: one that returns an array, on the device or resting on the host; one that may return e4m3; one with
 #: several results.

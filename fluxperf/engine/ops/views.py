@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fluxperf.engine.ops.catalog import implements
-from fluxperf.engine.ops.table import Deferred, Quantized
+from fluxperf.engine.ops.table import Deferred, Halves, Quantized
 from fluxperf.errors import ArgumentError
 
 
@@ -38,10 +38,10 @@ def deferred(device: Any, x: Any, weight: Any, bias: Any = None) -> Deferred:
 @implements("split_tokens", "views")
 def split_tokens(device: Any, x: Any, tokens: int) -> tuple[Any, Any]:
     """The first tokens of x [B, L, ..], and the rest; of a quantized x with their scales."""
-    if isinstance(x, Quantized):
+    if isinstance(x, Quantized | Halves):
         parts = [(None, None) if part is None else split_tokens(device, part, tokens) for part in x]
         first, rest = zip(*parts, strict=True)
-        return Quantized(*first), Quantized(*rest)
+        return type(x)(*first), type(x)(*rest)
     return x[:, :tokens], x[:, tokens:]
 
 

@@ -7,7 +7,7 @@ registers no implementation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -15,12 +15,13 @@ from fluxperf.engine.device.host import host_dtype
 from fluxperf.engine.nvrtc.sources import read_source
 from fluxperf.engine.ops.cuda import products
 from fluxperf.engine.ops.cuda.tiles import CAPABILITY, Tile
-from fluxperf.engine.ops.table import Quantized
+from fluxperf.engine.ops.table import Halves, Quantized
 
 #: Alignment in bytes of vectors: a thread reads two bfloat16 values, or 16 bytes.
 _PAIR, _QUAD = 4, 16
 
 Run = Callable[[], Any]
+Runs = Mapping[str, Run]
 
 
 def gelu(device: Any, x: Any, weight: Any, bias: Any, out: Any, library: Run) -> Any:
@@ -52,26 +53,34 @@ def gated(device: Any, x: Any, gate: Any, y: Any, weight: Any, bias: Any, librar
     )  # fmt: skip
 
 
-def scaled_gated(device: Any, x: Any, gate: Any, y: Quantized, weight: Quantized, bias: Any, library: Run) -> Any:
-    """``x + gate (y W^T rows columns + b)`` [B, L, D]: as `gated`, from e4m3 operands with scales."""
+def scaled_gated(
+    device: Any, x: Any, gate: Any, y: Quantized | Halves, weight: Quantized, bias: Any, library: Run, in_trials: Runs
+) -> Any:
+    """``x + gate (y W^T rows columns + b)`` [B, L, D]: as `gated`, from e4m3 operands with scales.
+
+    ``in_trials`` has what trials run in place of a way that changes y.
+    """
     numbers: Any = weight.data
     even = _fit(device, (x, gate, bias), _gates(x, gate, y, weight, bias), (gate, bias, weight.scale), _PAIR)
     if not even or weight.scale.data.ptr % _QUAD:  # type: ignore[attr-defined]
         return library()
     out = device.empty(x.shape, "bfloat16")
     parts: list[list[Any]] = []
-    for index, (source, residual, target) in enumerate(_samples(y.data, x, out)):
-        scales: Any = y.scale[index]
-        places = scales.data.ptr, gate[index].data.ptr
-        parts.append([*map(products.matrix, (source, residual, target)), places, scales.strides[0] // scales.itemsize])
+    halves, op = (y, "linear_gated_residual of halves") if isinstance(y, Halves) else ((y,), "linear_gated_residual")
+    for index, (residual, target) in enumerate(_samples(x, out)):
+        source = products.side_by_side(*(half.data[index] for half in halves))
+        *ahead, (rows, stride) = (_vector(half.scale[index]) for half in halves)
+        turn = (*ahead[0], halves[0].shape[-1]) if ahead else ()
+        places = rows, gate[index].data.ptr
+        parts.append([source, *map(products.matrix, (residual, target)), places, stride, turn])
     columns: Any = weight.scale
 
-    def run(tile: Tile, source: Any, w: Any, residual: Any, target: Any, places: Any, stride: int) -> None:
+    def run(tile: Tile, source: Any, w: Any, residual: Any, target: Any, places: Any, stride: int, turn: Any) -> None:
         rows, by = places
         addresses = rows, columns.data.ptr, by, bias.data.ptr
-        products.scaled_gated(device, tile, source, w, residual, target, addresses, stride)
+        products.scaled_gated(device, tile, source, w, residual, target, addresses, stride, turn)
 
-    return _quickest(device, "linear_gated_residual", "product_fp8", numbers, parts, library, out, run)
+    return _quickest(device, op, "product_fp8", numbers, parts, library, out, run, in_trials)
 
 
 def scaled_gelu(device: Any, x: Quantized, weight: Quantized, bias: Any, out: Any, library: Run) -> Any:
@@ -105,6 +114,11 @@ def scaled_gelu(device: Any, x: Quantized, weight: Quantized, bias: Any, out: An
     return _quickest(device, "linear_gelu", "product_fp8", numbers, parts, library, Quantized(out, powers), run)
 
 
+def _vector(x: Any) -> tuple[int, int]:
+    """Address of a vector [L, 1], and its stride in elements."""
+    return x.data.ptr, x.strides[0] // x.itemsize
+
+
 def _gates(x: Any, gate: Any, y: Any, weight: Any, bias: Any) -> bool:
     """Whether the shapes are those of a gated residual. Others go to the library, which reports them."""
     outputs, inputs = weight.shape
@@ -133,7 +147,15 @@ def _samples(*arrays: Any) -> list[tuple[Any, ...]]:
 
 
 def _quickest(
-    device: Any, op: str, file: str, weight: Any, parts: list[list[Any]], library: Run, out: Any, run: Any
+    device: Any,
+    op: str,
+    file: str,
+    weight: Any,
+    parts: list[list[Any]],
+    library: Run,
+    out: Any,
+    run: Any,
+    in_trials: Runs | None = None,
 ) -> Any:
     """The result of the quicker implementation: the library's, or one of this project's tiles for all samples.
 
@@ -147,6 +169,7 @@ def _quickest(
         library: returns the result.
         out: the result that ``run`` fills.
         run: launches one sample.
+        in_trials: as `choices.Ways.run` takes it.
     """
     w = products.matrix(weight)
     if w is None or any(part is None for sample in parts for part in sample) or not parts:
@@ -163,7 +186,8 @@ def _quickest(
     ways: dict[str, Run] = {"library": library}
     ways |= {f"tiles of {tile.name}": partial(own, tile) for tile in products.tiles_for(device, file, m, n, k)}
     samples = f" x {len(parts)} samples" if len(parts) > 1 else ""
-    return device.ways.run(f"{op} {m} x {n} x {k} {_numbers(w.itemsize)}{samples}", ways, version(file))
+    what = f"{op} {m} x {n} x {k} {_numbers(w.itemsize)}{samples}"
+    return device.ways.run(what, ways, version(file), in_trials or {})
 
 
 def _numbers(itemsize: int) -> str:

@@ -8,7 +8,7 @@ kernel that reads the result follows in any case. All scales are powers of two: 
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from fluxperf.engine.device.cudnn import Layout as AttentionLayout
@@ -19,8 +19,8 @@ from fluxperf.engine.ops.cuda import plans_fp8 as plans
 from fluxperf.engine.ops.cuda.arrays import address, check_heads, described
 from fluxperf.engine.ops.cuda.entries import SCALED, family, start
 from fluxperf.engine.ops.cuda.projection import project
-from fluxperf.engine.ops.layout import joined
-from fluxperf.engine.ops.table import Deferred, Quantized, Unscaled
+from fluxperf.engine.ops.layout import halves, joined
+from fluxperf.engine.ops.table import Deferred, Halves, Quantized, Unscaled
 from fluxperf.errors import ArgumentError, DeviceError
 
 #: Alignment that cuBLASLt requires of addresses, rows and extents of e4m3 operands, in bytes.
@@ -124,14 +124,21 @@ def quantized_gelu(device: Any, product: Unscaled, bias: Any, out: Any = None) -
 
 @implements("linear_gated_residual", "fp8", device="cuda")
 def linear_gated_residual(device: Any, x: Any, gate: Any, y: Any, weight: Quantized, bias: Any) -> Any:
-    """Product, scales, bias, gate and residual, into bfloat16 [B, L, D]: in one kernel, or in a product and another."""
-    operand = _operand(device, y)
+    """Product, scales, bias, gate and residual, into bfloat16 [B, L, D]: in one kernel, or in a product and another.
+
+    Halves with scales of their own are read as they are, or brought to one scale before the product.
+    """
+    operand = y if isinstance(y, Halves) else _operand(device, y)
     _check(operand, weight)
 
-    def library() -> Any:
-        return scaled_gated_residual(device, x, gate, linear(device, operand, weight), bias)
+    def library(source: Any = operand) -> Any:
+        return scaled_gated_residual(device, x, gate, linear(device, source, weight), bias)
 
-    return finished.scaled_gated(device, x, gate, operand, weight, bias, library)
+    in_trials = {}
+    if isinstance(operand, Halves):
+        room = cache(partial(room_for, device, operand))  # a trial must not change what is read after it
+        in_trials = {"library": lambda: library(at_one_scale(device, operand, room()))}
+    return finished.scaled_gated(device, x, gate, operand, weight, bias, library, in_trials)
 
 
 family("gated_residual_fp8", "P P P P P P P 2q q 2q 2q 2q i i i", "bf16_w1 bf16_w8")
@@ -267,36 +274,48 @@ def joined_halves(device: Any, batch: int, tokens: int, left: int, right: int, d
     return whole[:, :, :left], whole[:, :, left:]
 
 
-family("join_features_fp8", "P P P 2q 2q i i i", "b1 b16")
-
-
 @implements("join_features", "fp8", device="cuda")
-def join_features(device: Any, first: Any, second: Any) -> Quantized:
-    """Brings both halves of a buffer to one scale per row, in place; the arguments must not be read afterwards.
+def join_features(device: Any, first: Any, second: Any) -> Halves:
+    """Both halves with scales of their own, without a launch: the product that follows reads them so, or joins them."""
+    return halves(_operand(device, first), _operand(device, second))
 
-    Halves of different buffers are copied into one.
+
+family("join_features_fp8", "P P P P 2q 2q 2q i i i", "b1 b16")
+
+
+def at_one_scale(device: Any, x: Halves, into: Quantized | None = None) -> Quantized:
+    """Rows at one scale each, in one kernel: in place if the halves share a buffer, so that x must not be read again.
+
+    Halves of different buffers are brought together in a new one.
+
+    Args:
+        device: the CUDA device.
+        x: the halves [B, L, D] and [B, L, M].
+        into: from `room_for`. Then x itself is not changed, and another call gives the same result.
     """
-    left, right = _operand(device, first), _operand(device, second)
-    if left.shape[:-1] != right.shape[:-1]:
-        raise ArgumentError(
-            f"join_features: expected halves with the same rows, got {tuple(left.shape)} and {tuple(right.shape)}. "
-            "Only the last axis may differ."
-        )
-    whole, powers = joined(left.data, right.data, -1), right.scale
-    if whole is None:
-        width = left.shape[-1]
-        whole, powers = device.empty((*left.shape[:-1], width + right.shape[-1]), E4M3), powers.copy()
-        whole[..., :width], whole[..., width:] = left.data, right.data
-        device.launches += 3
-    layouts = described(whole), described(left.scale), described(powers)
-    plan = plans.join_features(*layouts, left.shape[-1], whole.data.ptr % 16 == 0)
-    places = whole.data.ptr, left.scale.data.ptr, powers.data.ptr
+    left, right = x
+    whole = joined(left.data, right.data, -1)
+    to = into or (room_for(device, x) if whole is None else Quantized(whole, right.scale))
+    arrays: tuple[Any, ...] = left.data, to.data, left.scale, to.scale
+    places = [array.data.ptr for array in arrays]
+    aligned = (places[0] | places[1]) % 16 == 0
+    plan = plans.join_features(*map(described, arrays), aligned)
     start(device, plan.entry, plan.grid, plan.threads, *places, *plan.tail)
-    return Quantized(whole, powers)
+    return Quantized(to.data, to.scale)
+
+
+def room_for(device: Any, x: Halves) -> Quantized:
+    """A new buffer for rows at one scale, with copies of the second half and its scales; the first half is empty."""
+    numbers, scale = device.empty(x.shape, E4M3), x.second.scale.copy()  # type: ignore[attr-defined]
+    numbers[..., x.first.shape[-1] :] = x.second.data
+    device.launches += 2
+    return Quantized(numbers, scale)
 
 
 def _operand(device: Any, x: Any) -> Any:
-    """The operand in e4m3; quantized if it is not."""
+    """The operand in e4m3 with one scale per row; quantized if it is not."""
+    if isinstance(x, Halves):
+        return at_one_scale(device, x)
     return x if isinstance(x, Quantized) else quantize_rows(device, x)
 
 
@@ -329,10 +348,13 @@ def _check(x: Any, weight: Any) -> None:
             "linear 'fp8': expected a quantized weight with one scale per output channel, got "
             f"{type(weight).__name__}. Quantize it with quantize_rows."
         )
-    numbers: Any = weight.data
-    extents = (weight.shape[0], weight.shape[1], *x.data.strides[:-1], *numbers.strides[:-1])
-    if any(extent % _ALIGNMENT for extent in (*extents, x.data.data.ptr, numbers.data.ptr)):
+    arrays: list[Any] = (
+        [weight.data] if isinstance(x, Halves) else [x.data, weight.data]
+    )  # halves may be brought together
+    strides = [array.strides for array in arrays]
+    extents = (*weight.shape, *(step for steps in strides for step in steps[:-1]))
+    if any(extent % _ALIGNMENT for extent in (*extents, *(array.data.ptr for array in arrays))):
         raise ArgumentError(
             f"linear 'fp8': expected addresses, rows, inputs and outputs that are multiples of {_ALIGNMENT}, got x "
-            f"{x.shape} with strides {x.data.strides} and weight {weight.shape}. Use a bfloat16 rung."
+            f"{x.shape} and weight {weight.shape} with strides {strides}. Use a bfloat16 rung."
         )

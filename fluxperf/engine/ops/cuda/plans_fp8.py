@@ -122,15 +122,19 @@ def gated_residual(
 
 
 @remembered
-def join_features(whole: Layout, first: Layout, second: Layout, left: int, aligned: bool) -> Plan:
-    """Plan that brings rows [B, L, D + M] in e4m3 to one scale each; ``first`` and ``second`` are their scales."""
+def join_features(half: Layout, whole: Layout, first: Layout, second: Layout, aligned: bool) -> Plan:
+    """Plan that brings a half [B, L, D], and rows [B, L, D + M] that have the other half, in e4m3 to one scale each.
+
+    ``first`` and ``second`` are the scales of both.
+    """
     op = "join_features"
     batch, tokens, width = three(op, whole)
+    left = half.shape[-1]
     scales = need(op, "first's scales", first, (batch, tokens, 1), FLOAT32, "[B, L, 1]")
     behind = need(op, "second's scales", second, (batch, tokens, 1), FLOAT32, "[B, L, 1]")
     if batch and ((tokens > 1 and behind[1] != 1) or (batch > 1 and behind[0] != tokens)):
         raise mismatch(op, "second's scales", "side by side, as its rows' scales are written there", second, "Copy it.")
-    strides = whole.strides[:2]
+    strides = *half.strides[:2], *whole.strides[:2]
     wide = aligned and all(extent % 16 == 0 for extent in (left, width, *strides))
     word = 16 if wide else 1
     blocks = grid(op, up(tokens, _JOIN_WARPS) if width else 0, batch)

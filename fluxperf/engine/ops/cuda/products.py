@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from fluxperf.engine.device.tensormaps import Matrix, misfit, tensor_map
+from fluxperf.engine.device.tensormaps import ROW_BYTES, Matrix, misfit, tensor_map
 from fluxperf.engine.ops.cuda.entries import family, start
 from fluxperf.engine.ops.cuda.tiles import CAPABILITY, TILES, Tile, fits, walk
 
@@ -24,6 +24,7 @@ for _file, _ending, _maps, _layout, _staged in (
     ("product_heads_fp8", "", 4, f"{_HEADS} {_HEADS} 3Pq 3Pq 5Pqf 5i", False),
     ("product_fp8", "_plain", 3, "5i", True),
     ("product_fp8", "_gated", 4, "P P P P i 5i", True),
+    ("product_fp8", "_halves", 4, "P P P P P i i i 5i", True),
     ("product_fp8", "_gelu", 2, "P P P P P P q f 5i", False),
 ):
     for _tile in TILES[_file]:
@@ -50,6 +51,24 @@ def matrix(x: Any) -> Matrix | None:
 def reach(features: int) -> float:
     """Upper bound of the length of a row [K] of an e4m3 weight, in units of its scale."""
     return _MOST * math.sqrt(features)
+
+
+def side_by_side(first: Any, second: Any = None) -> Matrix | None:
+    """One matrix of the halves [L, D] and [L, M] of rows in e4m3, or of the whole rows; else ``None``.
+
+    The halves must lie in one buffer, and the first must be whole steps of the kernels along K.
+    """
+    left = matrix(first)
+    if second is None:
+        return left
+    right = matrix(second)
+    if left is None or right is None or left.extents[0] % ROW_BYTES or left.extents[1] != right.extents[1]:
+        return None
+    (width, rows), inner = left.extents, left.extents[0] + right.extents[0]
+    if right.address != left.address + width or (rows > 1 and left.strides != right.strides):
+        return None
+    found = left._replace(extents=(inner, rows), strides=left.strides if rows > 1 else (inner,))
+    return None if misfit(found) else found
 
 
 def tiles_for(device: Any, file: str, m: int, n: int, k: int) -> tuple[Tile, ...]:
@@ -148,7 +167,15 @@ def scaled_heads(device: Any, tile: Tile, streams: Sequence[HeadsStream], places
 
 
 def scaled_gated(
-    device: Any, tile: Tile, x: Matrix, w: Matrix, residual: Matrix, out: Matrix, places: tuple[int, ...], stride: int
+    device: Any,
+    tile: Tile,
+    x: Matrix,
+    w: Matrix,
+    residual: Matrix,
+    out: Matrix,
+    places: tuple[int, ...],
+    stride: int,
+    ahead: tuple[int, ...] = (),
 ) -> None:
     """``residual + gate (X W^T rows columns + b)`` of e4m3 operands.
 
@@ -161,9 +188,14 @@ def scaled_gated(
         out: [M, N] in bfloat16.
         places: addresses of scales by row and by column, of gate and bias.
         stride: of the scales by row, in elements.
+        ahead: address and stride of scales by row for a first part of K, and its size, a multiple of 128.
     """
     maps = *tensor_map(residual, tile.rows), *tensor_map(out, _SLAB)
-    _start(device, f"product_fp8_{tile.name}_gated", tile, x, w, *maps, *places, stride)
+    ending, values = "gated", [stride]
+    if ahead:
+        address, ahead_stride, inner = ahead
+        ending, values = "halves", [address, stride, ahead_stride, inner // ROW_BYTES]
+    _start(device, f"product_fp8_{tile.name}_{ending}", tile, x, w, *maps, *places, *values)
 
 
 def scaled_gelu(

@@ -14,13 +14,17 @@ import numpy as np
 
 from fluxperf.engine.ops.catalog import implements, twin
 from fluxperf.engine.ops.host.heads import heads_of
-from fluxperf.engine.ops.table import Deferred, Quantized, Unscaled
+from fluxperf.engine.ops.layout import halves
+from fluxperf.engine.ops.table import Deferred, Halves, Quantized, Unscaled
 from fluxperf.errors import ArgumentError
 
 _E4M3_MOST = 448.0
 
 #: Range of the scales' exponents; the inverse of a scale is then a normal float32 number too.
 _EXPONENTS = (-126, 120)
+
+#: The largest ratio by which sums of a row's first half are multiplied before those of the second half are added.
+_REACH = 2.0**80
 
 
 def _f32(x: Any) -> Any:
@@ -51,7 +55,7 @@ def _quantized(wide: Any, axes: int | tuple[int, ...] = -1) -> Any:
 
 
 def _operand(x: Any) -> Any:
-    return x if isinstance(x, Quantized) else _quantized(_f32(x))
+    return x if isinstance(x, Quantized | Halves) else _quantized(_f32(x))
 
 
 def _value(x: Any) -> Any:
@@ -81,8 +85,24 @@ def norm_modulate(x: Any, shift: Any, scale: Any, eps: float = 1e-6) -> Any:
 def linear(x: Any, weight: Any, bias: Any = None) -> Any:
     """Multiplies x [.., K] and weight [N, K] in e4m3; scales and bias are left to the kernel that follows."""
     left = _operand(x)
-    product = np.matmul(_f32(left.data), _f32(weight.data).T).astype(ml_dtypes.bfloat16)
-    return Unscaled(product, left.scale, weight.scale.reshape(-1), bias)
+    sums, rows = _of_halves(left, weight) if isinstance(left, Halves) else (_sums(left.data, weight.data), left.scale)
+    return Unscaled(sums.astype(ml_dtypes.bfloat16), rows, weight.scale.reshape(-1), bias)
+
+
+def _sums(x: Any, weight: Any) -> Any:
+    return np.matmul(_f32(x), _f32(weight).T)
+
+
+def _of_halves(x: Any, weight: Any) -> tuple[Any, Any]:
+    """Sums over both halves of K, and the scales of rows: the second half's, wherever the first fits them.
+
+    Sums of the first half are multiplied by the ratio of both scales, a power of two. See `HalvesGated` in
+    `kernels/common/epilogues.cuh`.
+    """
+    width, (first, second) = x.first.shape[-1], x
+    rows = np.maximum(second.scale, first.scale * np.float32(1 / _REACH))
+    ahead = _sums(first.data, weight.data[:, :width]) * (first.scale / rows)
+    return ahead + _sums(second.data, weight.data[:, width:]), rows
 
 
 @implements("linear_gelu", "fp8", device="host")
@@ -163,19 +183,10 @@ def joined_halves(device: Any, batch: int, tokens: int, left: int, right: int, d
     return whole[:, :, :left], whole[:, :, left:]
 
 
-@twin("join_features", "fp8")
-def join_features(first: Any, second: Any) -> Any:
-    """Brings two halves to one scale per row.
-
-    It is the second half's scale if the first half fits it, else the scale that the first half needs.
-    """
-    left, right = _operand(first), _operand(second)
-    most = _largest(_f32(left.data)) * left.scale
-    fits = (left.scale <= right.scale) | (most == 0)
-    scale: Any = np.where(fits, right.scale, np.maximum(right.scale, _power(most))).astype(np.float32)
-    halves = [_rounded(_f32(half.data) * half.scale, scale) for half in (left, right)]
-    numbers: Any = np.concatenate(halves, axis=-1)
-    return Quantized(numbers, scale)
+@implements("join_features", "fp8", device="host")
+def join_features(device: Any, first: Any, second: Any) -> Any:
+    """Both halves with scales of their own; the product that follows multiplies by both."""
+    return halves(*(x if isinstance(x, Quantized) else device.launch(quantize_rows, x) for x in (first, second)))
 
 
 def _placed(device: Any, result: Any, out: Any) -> Any:
