@@ -2,8 +2,9 @@
 //
 // Shapes: x [B, L, D] with any batch and token stride, shift and scale [B, D] with any batch stride; out [B, L, D]
 // contiguous. Blocks: x over tokens, y over samples.
-// Numerics: float32 throughout, variance of the centred row (team: of each warp's share about its own mean, then joined by
-// the formula of Chan, Golub and LeVeque, 1979); rounds once.
+// Numerics: float32 throughout, variance of the centred row (team: of each warp's share about its own mean, from sums of a
+// thread's few bf16 numbers, which are exact where digits would cancel; then joined by the formula of Chan, Golub and LeVeque,
+// 1979); rounds once.
 // Alignment: w8 and w4 need 16-byte aligned rows and D a multiple of the width; w1 takes anything.
 //
 // Versions:
@@ -14,8 +15,8 @@
 //          tokens. Up to 32 p packs. Loses in bfloat16, where a lane has twice the numbers per byte and computes too long
 //          while nothing is in flight.
 //   team   four warps share a token (t is packs per thread; 3 packs of 8 bf16 hold D = 3072) and walk over tokens with the
-//          next row in flight; shift and scale stay packed in registers, one barrier per token. Up to 128 t packs. Blocks
-//          are as many as the card holds at once, so none starts late. Loses with float32, whose vectors fill the registers.
+//          next row in flight; shift and 1 + scale stay in registers as floats, one barrier per token. Up to 128 t packs.
+//          Blocks are as many as the card holds at once, so none starts late. Loses with float32, whose rows fill the registers.
 #include "common/norm.cuh"
 #include "common/rows.cuh"
 #include "common/team.cuh"
@@ -97,35 +98,24 @@ template <class T, int W, int P> struct Arriving {
         const i64 column = threadIdx.x * W, first = blockIdx.x;                                                            \
         const T* from = x + sample * x_strides.batch + first * x_strides.token + column;                                   \
         T* to = out + (sample * tokens + first) * packs * W + column;                                                      \
-        Pack<T, W> held[P], by[P], plus[P];                                                                                \
-        load_share<W>(held, from, packs, true);                                                                            \
-        load_share<W>(by, scale + sample * scale_stride + column, packs, true);                                            \
-        load_share<W>(plus, shift + sample * shift_stride + column, packs, true);                                          \
-        if (threadIdx.x % 32 == 0) {                                                                                       \
-            const float count = warp_share<W, P>(packs);                                                                   \
-            partial.count[threadIdx.x / 32] = count;                                                                       \
-            partial.share[threadIdx.x / 32] = count > 0.0f ? 1.0f / count : 0.0f;                                          \
-            partial.whole = 1.0f / static_cast<float>(packs * W);                                                          \
-        }                                                                                                                  \
+        Pack<T, W> held[P];                                                                                                \
+        float factor[P][W], term[P][W];                                                                                    \
+        load_share<W>(held, from, packs);                                                                                  \
+        load_modulation<W>(factor, term, scale + sample * scale_stride + column, shift + sample * shift_stride + column, packs);\
+        const Counts counts = counted<W, P>(packs, partial);                                                               \
         __syncthreads();                                                                                                   \
         int turn = 0;                                                                                                      \
         for (int token = blockIdx.x; token < tokens; token += gridDim.x, turn ^= 1) {                                      \
             float value[P][W];                                                                                             \
             _Pragma("unroll") for (int k = 0; k < P; ++k) expand(held[k], value[k]);                                       \
             from += gridDim.x * x_strides.token;                                                                           \
-            load_share<W>(held, from, packs, token + static_cast<int>(gridDim.x) < tokens);                                \
-            keep_packed(by);                                                                                               \
-            keep_packed(plus);                                                                                             \
-            const float2 row = moments<W, P>(value, packs, partial, turn);                                                 \
+            load_next<W>(held, from, packs, token + static_cast<int>(gridDim.x) < tokens);                                 \
+            const float2 row = moments<W, P>(value, counts, partial, turn);                                                \
             const float inverse = inverse_sqrt(row.y + eps), minus = -row.x * inverse;                                     \
             _Pragma("unroll") for (int k = 0; k < P; ++k) {                                                                \
-                if (static_cast<int>(threadIdx.x) + TEAM * k >= packs) continue;                                           \
-                float factor[W], term[W];                                                                                  \
-                expand(by[k], factor);                                                                                     \
-                expand(plus[k], term);                                                                                     \
                 _Pragma("unroll") for (int i = 0; i < W; ++i)                                                              \
-                    value[k][i] = fmaf(fmaf(value[k][i], inverse, minus), 1.0f + factor[i], term[i]);                      \
-                store<W>(to + TEAM * W * k, value[k]);                                                                     \
+                    value[k][i] = fmaf(fmaf(value[k][i], inverse, minus), factor[k][i], term[k][i]);                       \
+                if (static_cast<int>(threadIdx.x) + TEAM * k < packs) store<W>(to + TEAM * W * k, value[k]);               \
             }                                                                                                              \
             to += static_cast<i64>(gridDim.x) * packs * W;                                                                 \
         }                                                                                                                  \

@@ -28,52 +28,40 @@ __device__ __forceinline__ float length_bound(float squares) { return 1.0645f * 
         const i64 column = threadIdx.x * W, first = blockIdx.x;                                                            \
         const bf16* from = x + sample * x_strides.batch + first * x_strides.token + column;                                \
         e4m3* to = data + (sample * tokens + first) * packs * W + column;                                                  \
-        Pack<bf16, W> held[P], by[P], plus[P];                                                                             \
-        load_share<W>(held, from, packs, true);                                                                            \
-        load_share<W>(by, scale + sample * scale_stride + column, packs, true);                                            \
-        load_share<W>(plus, shift + sample * shift_stride + column, packs, true);                                          \
-        if (threadIdx.x % 32 == 0) {                                                                                       \
-            const float count = warp_share<W, P>(packs);                                                                   \
-            partial.count[threadIdx.x / 32] = count;                                                                       \
-            partial.share[threadIdx.x / 32] = count > 0.0f ? 1.0f / count : 0.0f;                                          \
-            partial.whole = 1.0f / static_cast<float>(packs * W);                                                          \
-        }                                                                                                                  \
+        powers += sample * tokens, lengths += sample * tokens;                                                             \
+        Pack<bf16, W> held[P];                                                                                             \
+        float factor[P][W], term[P][W];                                                                                    \
+        load_share<W>(held, from, packs);                                                                                  \
+        load_modulation<W>(factor, term, scale + sample * scale_stride + column, shift + sample * shift_stride + column, packs);\
+        const Counts counts = counted<W, P>(packs, partial);                                                               \
         __syncthreads();                                                                                                   \
         int turn = 0;                                                                                                      \
         for (int token = blockIdx.x; token < tokens; token += gridDim.x, turn ^= 1) {                                      \
             float value[P][W];                                                                                             \
             _Pragma("unroll") for (int k = 0; k < P; ++k) expand(held[k], value[k]);                                       \
             from += gridDim.x * x_strides.token;                                                                           \
-            load_share<W>(held, from, packs, token + static_cast<int>(gridDim.x) < tokens);                                \
-            keep_packed(by);                                                                                               \
-            keep_packed(plus);                                                                                             \
-            const float2 row = moments<W, P>(value, packs, partial, turn);                                                 \
+            load_next<W>(held, from, packs, token + static_cast<int>(gridDim.x) < tokens);                                 \
+            const float2 row = moments<W, P>(value, counts, partial, turn);                                                \
             const float inverse = inverse_sqrt(row.y + eps), minus = -row.x * inverse;                                     \
-            float most = 0.0f, squares = 0.0f;                                                                             \
+            float most[2] = {}, squares[2] = {};                                                                           \
             _Pragma("unroll") for (int k = 0; k < P; ++k) {                                                                \
-                if (static_cast<int>(threadIdx.x) + TEAM * k >= packs) continue;                                           \
-                float factor[W], term[W];                                                                                  \
-                expand(by[k], factor);                                                                                     \
-                expand(plus[k], term);                                                                                     \
-                _Pragma("unroll") for (int i = 0; i < W; ++i)                                                              \
-                    value[k][i] = fmaf(fmaf(value[k][i], inverse, minus), 1.0f + factor[i], term[i]);                      \
-                most = fmaxf(most, largest(value[k]));                                                                     \
-                _Pragma("unroll") for (int i = 0; i < W; ++i) squares = fmaf(value[k][i], value[k][i], squares);           \
+                _Pragma("unroll") for (int i = 0; i < W; ++i) {                                                            \
+                    value[k][i] = fmaf(fmaf(value[k][i], inverse, minus), factor[k][i], term[k][i]);                       \
+                    most[i % 2] = fmaxf(most[i % 2], fabsf(value[k][i]));                                                  \
+                    squares[i % 2] = fmaf(value[k][i], value[k][i], squares[i % 2]);                                       \
+                }                                                                                                          \
             }                                                                                                              \
-            most = warp_max(most), squares = warp_sum(squares);                                                            \
-            if (threadIdx.x % 32 == 0) peaks[turn][threadIdx.x / 32] = make_float2(most, squares);                         \
+            float peak = warp_largest(fmaxf(most[0], most[1])), length = warp_sum(squares[0] + squares[1]);                \
+            if (threadIdx.x % 32 == 0) peaks[turn][threadIdx.x / 32] = make_float2(peak, length);                          \
             __syncthreads();                                                                                               \
-            squares = 0.0f;                                                                                                \
+            length = 0.0f;                                                                                                 \
             _Pragma("unroll") for (int w = 0; w < TEAM_WARPS; ++w)                                                         \
-                most = fmaxf(most, peaks[turn][w].x), squares += peaks[turn][w].y;                                         \
-            const float power = power_scale(most), down = power_inverse(power);                                            \
+                peak = fmaxf(peak, peaks[turn][w].x), length += peaks[turn][w].y;                                          \
+            const float power = power_scale(peak), down = power_inverse(power);                                            \
             _Pragma("unroll") for (int k = 0; k < P; ++k) {                                                                \
                 if (static_cast<int>(threadIdx.x) + TEAM * k < packs) store_e4m3<W>(to + TEAM * W * k, value[k], down);    \
             }                                                                                                              \
-            if (threadIdx.x == 0) {                                                                                        \
-                powers[sample * tokens + token] = power;                                                                   \
-                lengths[sample * tokens + token] = length_bound(squares);                                                  \
-            }                                                                                                              \
+            if (threadIdx.x == 0) powers[token] = power, lengths[token] = length_bound(length);                            \
             to += static_cast<i64>(gridDim.x) * packs * W;                                                                 \
         }                                                                                                                  \
     }

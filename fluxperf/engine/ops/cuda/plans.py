@@ -38,7 +38,7 @@ _ROPE_THREADS = 128  # THREADS: apply_rope.cu
 #: holds, by packs per thread.
 _NORM_WARPS = 4  # WARPS: norm_modulate.cu
 TEAM = 128  # TEAM: common/team.cuh
-RESIDENT = {1: 5, 3: 5, 4: 4}  # RESIDENT: common/team.cuh
+RESIDENT = {1: 5, 3: 4, 4: 3}  # RESIDENT: common/team.cuh
 #: Packs of four that a thread of a softmax holds, and threads that it has at most.
 _SOFTMAX_HELD = 4  # HELD: softmax.cu
 _SOFTMAX_THREADS = 1024
