@@ -17,7 +17,10 @@
 //   team   four warps share a token (t is packs per thread; 3 packs of 8 bf16 hold D = 3072) and walk over tokens with the
 //          next row in flight; shift and 1 + scale stay in registers as floats, one barrier per token. Up to 128 t packs.
 //          Blocks are as many as the card holds at once, so none starts late. Loses with float32, whose rows fill the registers.
+//   rows   rows of 3072, on sm_90a: a warp per token without barriers, rows through shared memory by bulk copies, vectors there as
+//          floats. Half the instructions of a team. Loses nowhere known; needs that width.
 #include "common/norm.cuh"
+#include "common/norm_rows.cuh"
 #include "common/rows.cuh"
 #include "common/team.cuh"
 
@@ -162,3 +165,21 @@ NORM_MODULATE_WARP(norm_modulate_f32_w4_p24, float, 4, 24)
 NORM_MODULATE_TEAM(norm_modulate_bf16_w8_t1, bf16, 8, 1)
 NORM_MODULATE_TEAM(norm_modulate_bf16_w8_t3, bf16, 8, 3)
 NORM_MODULATE_TEAM(norm_modulate_bf16_w8_t4, bf16, 8, 4)
+
+extern "C" __global__ void __launch_bounds__(32 * ROW_WARPS, 1) norm_modulate_bf16_w8_r12(
+    const bf16* __restrict__ x, const bf16* __restrict__ shift, const bf16* __restrict__ scale, bf16* __restrict__ out,
+    const TokenStrides x_strides, i64 shift_stride, i64 scale_stride, int tokens, int packs, float eps
+) {
+    BODY(
+        const i64 sample = blockIdx.y;
+        bf16* to = out + sample * tokens * ROW_VALUES + threadIdx.x % 32 * 8;
+        norm_rows(
+            x + sample * x_strides.batch, shift + sample * shift_stride, scale + sample * scale_stride, x_strides.token, tokens, eps,
+            [&](const float (&value)[ROW_PACKS][8], int token) {
+                bf16* row = to + static_cast<i64>(token) * ROW_VALUES;
+_Pragma("unroll")
+                for (int k = 0; k < ROW_PACKS; ++k) store<8>(row + 256 * k, value[k]);
+            }
+        );
+    )
+}

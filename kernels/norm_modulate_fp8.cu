@@ -9,7 +9,9 @@
 // Versions:
 //   block  a block per token, the row read four times (three times from cache). Any D. Loses wherever a row fits registers.
 //   team   as in norm_modulate, with a second barrier per token: the largest number must be known before the first is rounded.
+//   rows   as in norm_modulate, without barriers. Loses nowhere known; needs rows of 3072 and sm_90a.
 #include "common/e4m3.cuh"
+#include "common/norm_rows.cuh"
 #include "common/rows.cuh"
 #include "common/team.cuh"
 
@@ -128,3 +130,37 @@ NORM_MODULATE_FP8_BLOCK(norm_modulate_fp8_bf16_w8_block, 8)
 NORM_MODULATE_FP8_TEAM(norm_modulate_fp8_bf16_w8_t1, 8, 1)
 NORM_MODULATE_FP8_TEAM(norm_modulate_fp8_bf16_w8_t3, 8, 3)
 NORM_MODULATE_FP8_TEAM(norm_modulate_fp8_bf16_w8_t4, 8, 4)
+
+extern "C" __global__ void __launch_bounds__(32 * ROW_WARPS, 1) norm_modulate_fp8_bf16_w8_r12(
+    const bf16* __restrict__ x, const bf16* __restrict__ shift, const bf16* __restrict__ scale, e4m3* __restrict__ data,
+    float* __restrict__ powers, float* __restrict__ lengths, const TokenStrides x_strides, i64 shift_stride, i64 scale_stride,
+    int tokens, int packs, float eps
+) {
+    BODY(
+        const i64 sample = blockIdx.y;
+        const int lane = threadIdx.x % 32;
+        e4m3* to = data + sample * tokens * ROW_VALUES + lane * 8;
+        powers += sample * tokens, lengths += sample * tokens;
+        norm_rows(
+            x + sample * x_strides.batch, shift + sample * shift_stride, scale + sample * scale_stride, x_strides.token, tokens, eps,
+            [&](const float (&value)[ROW_PACKS][8], int token) {
+                float most[4] = {}, squares[4] = {};
+_Pragma("unroll")
+                for (int k = 0; k < ROW_PACKS; ++k) {
+_Pragma("unroll")
+                    for (int i = 0; i < 8; ++i) {
+                        most[i % 4] = fmaxf(most[i % 4], fabsf(value[k][i]));
+                        squares[i % 4] = fmaf(value[k][i], value[k][i], squares[i % 4]);
+                    }
+                }
+                const float power = power_scale(warp_largest(fmaxf(fmaxf(most[0], most[1]), fmaxf(most[2], most[3]))));
+                const float down = power_inverse(power);
+                const float length = warp_sum((squares[0] + squares[1]) + (squares[2] + squares[3]));
+                e4m3* row = to + static_cast<i64>(token) * ROW_VALUES;
+_Pragma("unroll")
+                for (int k = 0; k < ROW_PACKS; ++k) store_e4m3<8>(row + 256 * k, value[k], down);
+                if (lane == 0) powers[token] = power, lengths[token] = length_bound(length);
+            }
+        );
+    )
+}

@@ -35,8 +35,8 @@ from tests.ops.test_mirrored_constants import KERNELS, SOURCES, evaluated
 WIDTHS = tuple(
     Sizes(1, 5, 2, heads, width // heads, (2, 2, 2), features, (2, 2))
     for heads, width, features in (
-        (1, 32, 4096), (1, 64, 8192), (1, 128, 20480), (1, 256, 64), (8, 1024, 64), (24, 3072, 64), (32, 4096, 64),
-        (10, 20480, 64),
+        (1, 32, 4096), (1, 64, 8192), (1, 128, 20480), (1, 256, 64), (8, 1024, 64), (16, 2048, 64), (24, 3072, 64),
+        (32, 4096, 64), (10, 20480, 64),
     )
 )  # fmt: skip
 

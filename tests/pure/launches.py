@@ -129,6 +129,22 @@ def tokens_in_turns(plan: Plan, per_block: int, lanes: int, held: int | None, ta
     return Visits(spread(np.concatenate(written), w), (spread(np.concatenate(read), w),))
 
 
+def rows_by_warps(plan: Plan, warps: int, tail: Sequence[int]) -> Visits:
+    """common/norm_rows.cuh: warp w of block b takes token b + w blocks, then those a grid of warps further on."""
+    by_sample, along, tokens, packs = tail
+    x, sample, thread = blocks_of(plan)
+    lane, written, read = thread % 32, [], []
+    for turn in range(-(-tokens // max(plan.grid[0] * warps, 1))):
+        token = x + plan.grid[0] * (thread // 32 + warps * turn)
+        for k in range(packs // 32):
+            pack, here = lane + 32 * k, token < tokens
+            written.append((((sample * tokens + token) * packs + pack) * 8)[here])
+            read.append((sample * by_sample + token * along + pack * 8)[here])
+    if not written:
+        return Visits(np.zeros(0, np.int64), (np.zeros(0, np.int64),))
+    return Visits(spread(np.concatenate(written), 8), (spread(np.concatenate(read), 8),))
+
+
 def mapped(plan: Plan, operands: int, steps: Sequence[int] | None = None) -> Visits:
     """common/map.cuh: rows of packs in tiles of four packs per thread."""
     extents, flat = plan.tail[:4], plan.tail[4 : 4 + 4 * operands]

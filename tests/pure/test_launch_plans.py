@@ -24,6 +24,7 @@ from tests.pure.launches import (
     every,
     mapped,
     offsets,
+    rows_by_warps,
     tokens_in_turns,
     view,
 )
@@ -144,6 +145,8 @@ def turns(plan, tail, team: int) -> Visits:
         return tokens_in_turns(plan, 1, team, int(version[1:]), tail)
     if version.startswith("p"):
         return tokens_in_turns(plan, 4, 32, int(version[1:]), tail)
+    if version.startswith("r"):
+        return rows_by_warps(plan, plan.threads // 32, tail)
     return tokens_in_turns(plan, 1, 256, None, tail)
 
 
@@ -159,6 +162,21 @@ def test_norm_modulate(size, dtype, made, processors, made_by) -> None:
     if width:
         assert [b * hb for b in range(batch)] == offsets(shift)[::width].tolist()
         assert [b * sb for b in range(batch)] == offsets(scale)[::width].tolist()
+
+
+@every(batch=[1, 2, 5], tokens=[0, 1, 7, 31], pad=[0, 8], processors=[1, 2, 132], made_by=[plans, plans_fp8])
+def test_on_hopper_a_warp_takes_a_row(batch, tokens, pad, processors, made_by) -> None:
+    size = batch, tokens, plans.ROW_VALUES
+    x, vectors = view(size, BF16, pad), dense((batch, plans.ROW_VALUES), BF16)
+    plan = made_by.norm_modulate(x, vectors, vectors, 1e-6, True, processors, True)
+    assert plan.entry.endswith("bf16_w8_r12")
+    assert plan.threads == 32 * plans.ROW_WARPS
+    assert plan.grid[0] <= max(processors // batch, 1)
+    (xb, xt, _, _, count, packs, _) = plan.tail
+    check(rows_by_warps(plan, plans.ROW_WARPS, (xb, xt, count, packs)), size, x)
+    for other in ((x, True, False), (x, False, True), (dense((batch, tokens, 2048), BF16), True, True)):
+        narrow = dense((batch, other[0].shape[-1]), BF16)
+        assert "r12" not in made_by.norm_modulate(other[0], narrow, narrow, 1e-6, other[1], processors, other[2]).entry
 
 
 def test_a_team_takes_as_many_tokens_as_leave_no_block_waiting() -> None:

@@ -18,9 +18,13 @@ from fluxperf.engine.ops.cuda import deferred_heads, finished
 from fluxperf.engine.ops.cuda import plans_fp8 as plans
 from fluxperf.engine.ops.cuda.arrays import address, check_heads, described
 from fluxperf.engine.ops.cuda.entries import SCALED, family, start
+from fluxperf.engine.ops.cuda.plans import ROW_SHARED
 from fluxperf.engine.ops.cuda.projection import project
 from fluxperf.engine.ops.layout import halves, joined
 from fluxperf.engine.ops.table import Deferred, Halves, Quantized, Unscaled
+from fluxperf.engine.ops.cuda.tiles import CAPABILITY
+from fluxperf.engine.ops.layout import joined
+from fluxperf.engine.ops.table import Deferred, Quantized, Unscaled
 from fluxperf.errors import ArgumentError, DeviceError
 
 #: Alignment that cuBLASLt requires of addresses, rows and extents of e4m3 operands, in bytes.
@@ -53,6 +57,7 @@ def quantize_rows(device: Any, x: Any) -> Quantized:
 
 
 family("norm_modulate_fp8", "P P P P P P 2q q q i i f", "bf16_w1_block bf16_w8_block bf16_w8_t1 bf16_w8_t3 bf16_w8_t4")
+family("norm_modulate_fp8", "P P P P P P 2q q q i i f", "bf16_w8_r12", ROW_SHARED)
 
 
 @implements("norm_modulate", "fp8", device="cuda")
@@ -61,7 +66,8 @@ def norm_modulate(device: Any, x: Any, shift: Any, scale: Any, eps: float = 1e-6
     op = "norm_modulate"
     places = address(op, "x", x), address(op, "shift", shift), address(op, "scale", scale)
     aligned = (places[0] | places[1] | places[2]) % 16 == 0
-    plan = plans.norm_modulate(described(x), described(shift), described(scale), eps, aligned, device.processors)
+    layouts, hopper = map(described, (x, shift, scale)), device.capability == CAPABILITY
+    plan = plans.norm_modulate(*layouts, eps, aligned, device.processors, hopper)
     data, (powers, lengths) = device.empty(x.shape, E4M3), device.empty((2, *x.shape[:-1], 1), "float32")
     results = data.data.ptr, powers.data.ptr, lengths.data.ptr
     start(device, plan.entry, plan.grid, plan.threads, *places, *results, *plan.tail)

@@ -11,6 +11,7 @@ from fluxperf.engine.ops.cuda.arrays import address, described, element
 from fluxperf.engine.ops.cuda.boxes import side_by_side
 from fluxperf.engine.ops.cuda.entries import family, start
 from fluxperf.engine.ops.cuda.projection import project
+from fluxperf.engine.ops.cuda.tiles import CAPABILITY
 from fluxperf.engine.ops.layout import joined
 from fluxperf.engine.ops.table import Deferred
 from fluxperf.errors import ArgumentError
@@ -20,6 +21,7 @@ family(
     "P P P P 2q q q i i f",
     "f32_w1_block f32_w4_block f32_w4_p8 f32_w4_p24 bf16_w1_block bf16_w8_block bf16_w8_t1 bf16_w8_t3 bf16_w8_t4",
 )
+family("norm_modulate", "P P P P 2q q q i i f", "bf16_w8_r12", plans.ROW_SHARED)
 
 
 @implements("norm_modulate", "fused", device="cuda")
@@ -28,7 +30,8 @@ def norm_modulate(device: Any, x: Any, shift: Any, scale: Any, eps: float = 1e-6
     op, layout = "norm_modulate", described(x)
     places = address(op, "x", x), address(op, "shift", shift), address(op, "scale", scale)
     aligned = (places[0] | places[1] | places[2]) & 15 == 0
-    plan = plans.norm_modulate(layout, described(shift), described(scale), eps, aligned, device.processors)
+    hopper = device.capability == CAPABILITY
+    plan = plans.norm_modulate(layout, described(shift), described(scale), eps, aligned, device.processors, hopper)
     out = device.empty(x.shape, element(op, "x", layout).name)
     start(device, plan.entry, plan.grid, plan.threads, *places, out.data.ptr, *plan.tail)
     return out

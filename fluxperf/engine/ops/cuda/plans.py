@@ -39,6 +39,10 @@ _ROPE_THREADS = 128  # THREADS: apply_rope.cu
 _NORM_WARPS = 4  # WARPS: norm_modulate.cu
 TEAM = 128  # TEAM: common/team.cuh
 RESIDENT = {1: 5, 3: 4, 4: 3}  # RESIDENT: common/team.cuh
+#: On Hopper, rows of that many values are taken by a warp each; warps of a block, and bytes of its shared memory.
+ROW_VALUES = 3072  # ROW_VALUES: common/norm_rows.cuh
+ROW_WARPS = 12  # ROW_WARPS: common/norm_rows.cuh
+ROW_SHARED = 98400  # ROW_SHARED: common/norm_rows.cuh
 #: Packs of four that a thread of a softmax holds, and threads that it has at most.
 _SOFTMAX_HELD = 4  # HELD: softmax.cu
 _SOFTMAX_THREADS = 1024
@@ -131,8 +135,16 @@ def layer_norm(x: Layout, eps: float, aligned: bool) -> Plan:
     return Plan(f"layer_norm_{kind.code}_w{w}_{held or 'block'}", blocks, 128 if held else 256, tail)
 
 
+def by_rows(op: str, prefix: str, tokens: int, batch: int, processors: int, tail: tuple[Any, ...]) -> Plan:
+    """Plan of a norm with a warp per row: one block for each multiprocessor."""
+    blocks = grid(op, min(max(processors // max(batch, 1), 1), tokens), batch)
+    return Plan(f"{prefix}_w8_r{ROW_VALUES // 256}", blocks, 32 * ROW_WARPS, tail)
+
+
 @remembered
-def norm_modulate(x: Layout, shift: Layout, scale: Layout, eps: float, aligned: bool, processors: int) -> Plan:
+def norm_modulate(
+    x: Layout, shift: Layout, scale: Layout, eps: float, aligned: bool, processors: int, hopper: bool = False
+) -> Plan:
     """Plan of a layer norm with modulation, for a GPU with that many multiprocessors."""
     batch, tokens, width = three("norm_modulate", x)
     kind = element("norm_modulate", "x", x)
@@ -143,6 +155,8 @@ def norm_modulate(x: Layout, shift: Layout, scale: Layout, eps: float, aligned: 
     w = access_width(kind, aligned, width, *strides)
     packs = width // w
     tail = (*strides, tokens, packs, eps)
+    if hopper and kind is BFLOAT16 and w > 1 and width == ROW_VALUES:
+        return by_rows("norm_modulate", "norm_modulate_bf16", tokens, batch, processors, tail)
     team = next((t for t in RESIDENT if kind is BFLOAT16 and w > 1 and packs <= TEAM * t), 0)
     if team:
         # Few enough blocks that all run at once; each then takes the same share of the tokens.

@@ -18,9 +18,11 @@ from fluxperf.engine.ops.cuda.arrays import (
 from fluxperf.engine.ops.cuda.plans import (
     HEADS_TOKENS,
     RESIDENT,
+    ROW_VALUES,
     TEAM,
     Plan,
     access_width,
+    by_rows,
     by_token,
     heads_lanes,
     remembered,
@@ -60,7 +62,9 @@ def quantize_rows(x: Layout, aligned: bool) -> Plan:
 
 
 @remembered
-def norm_modulate(x: Layout, shift: Layout, scale: Layout, eps: float, aligned: bool, processors: int) -> Plan:
+def norm_modulate(
+    x: Layout, shift: Layout, scale: Layout, eps: float, aligned: bool, processors: int, hopper: bool = False
+) -> Plan:
     """Plan of a layer norm with modulation, into e4m3."""
     op = "norm_modulate"
     batch, tokens, width = three(op, x)
@@ -71,6 +75,8 @@ def norm_modulate(x: Layout, shift: Layout, scale: Layout, eps: float, aligned: 
     strides = (*xs[:2], plus[0], by[0])
     w = access_width(BFLOAT16, aligned, width, *strides)
     tail = (*strides, tokens, width // w, eps)
+    if hopper and w > 1 and width == ROW_VALUES:
+        return by_rows(op, "norm_modulate_fp8_bf16", tokens, batch, processors, tail)
     team = next((t for t in RESIDENT if w > 1 and width // w <= TEAM * t), 0)
     if team:
         each = max(up(tokens * batch, processors * RESIDENT[team]), 1)
