@@ -23,6 +23,7 @@ from fluxperf.engine.device.host import host_dtype
 from fluxperf.engine.nvrtc.launch import Kernel
 from fluxperf.engine.ops.catalog import Implementation
 from fluxperf.engine.ops.cuda import entries, products
+from fluxperf.engine.ops.cuda.plans import ROW_WARPS
 from fluxperf.engine.ops.cuda.tiles import TILES
 from fluxperf.engine.ops.specs import SPECS, Operands
 from fluxperf.engine.ops.table import Deferred, Halves, Quantized
@@ -39,6 +40,9 @@ WIDTHS = tuple(
         (32, 4096, 64), (10, 20480, 64),
     )
 )  # fmt: skip
+
+#: Enough rows for kernels with a warp per row.
+MANY = Sizes(1, 132 * ROW_WARPS, 2, 24, 128, (2, 2, 2), 64, (2, 2))
 
 
 class Launch(NamedTuple):
@@ -130,7 +134,7 @@ def launched(op: str, name: str) -> tuple[Launch, ...]:
         patch.setattr(entries, "launch", note)
         patch.setattr(products, "tensor_map", lambda matrix, rows: (0,) * 16)
         for dtype, sizes, skipped in itertools.product(
-            checking.dtypes(implementation), (*SIZES.values(), *WIDTHS), (0, 1)
+            checking.dtypes(implementation), (*SIZES.values(), *WIDTHS, MANY), (0, 1)
         ):
             draw = Empty(device, dtype, skipped, sizes.strided)
             for case in SPECS[op].cases.values():

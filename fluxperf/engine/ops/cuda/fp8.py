@@ -20,11 +20,9 @@ from fluxperf.engine.ops.cuda.arrays import address, check_heads, described
 from fluxperf.engine.ops.cuda.entries import SCALED, family, start
 from fluxperf.engine.ops.cuda.plans import ROW_SHARED
 from fluxperf.engine.ops.cuda.projection import project
+from fluxperf.engine.ops.cuda.tiles import CAPABILITY
 from fluxperf.engine.ops.layout import halves, joined
 from fluxperf.engine.ops.table import Deferred, Halves, Quantized, Unscaled
-from fluxperf.engine.ops.cuda.tiles import CAPABILITY
-from fluxperf.engine.ops.layout import joined
-from fluxperf.engine.ops.table import Deferred, Quantized, Unscaled
 from fluxperf.errors import ArgumentError, DeviceError
 
 #: Alignment that cuBLASLt requires of addresses, rows and extents of e4m3 operands, in bytes.

@@ -135,6 +135,11 @@ def layer_norm(x: Layout, eps: float, aligned: bool) -> Plan:
     return Plan(f"layer_norm_{kind.code}_w{w}_{held or 'block'}", blocks, 128 if held else 256, tail)
 
 
+def rows_fill(rows: int, processors: int) -> bool:
+    """Whether a warp per row leaves no warp idle. Fewer rows take less time with several warps each."""
+    return rows >= processors * ROW_WARPS
+
+
 def by_rows(op: str, prefix: str, tokens: int, batch: int, processors: int, tail: tuple[Any, ...]) -> Plan:
     """Plan of a norm with a warp per row: one block for each multiprocessor."""
     blocks = grid(op, min(max(processors // max(batch, 1), 1), tokens), batch)
@@ -155,7 +160,7 @@ def norm_modulate(
     w = access_width(kind, aligned, width, *strides)
     packs = width // w
     tail = (*strides, tokens, packs, eps)
-    if hopper and kind is BFLOAT16 and w > 1 and width == ROW_VALUES:
+    if hopper and kind is BFLOAT16 and w > 1 and width == ROW_VALUES and rows_fill(tokens * batch, processors):
         return by_rows("norm_modulate", "norm_modulate_bf16", tokens, batch, processors, tail)
     team = next((t for t in RESIDENT if kind is BFLOAT16 and w > 1 and packs <= TEAM * t), 0)
     if team:

@@ -26,6 +26,7 @@ from fluxperf.engine.ops.cuda.plans import (
     by_token,
     heads_lanes,
     remembered,
+    rows_fill,
     three,
     up,
 )
@@ -75,7 +76,7 @@ def norm_modulate(
     strides = (*xs[:2], plus[0], by[0])
     w = access_width(BFLOAT16, aligned, width, *strides)
     tail = (*strides, tokens, width // w, eps)
-    if hopper and w > 1 and width == ROW_VALUES:
+    if hopper and w > 1 and width == ROW_VALUES and rows_fill(tokens * batch, processors):
         return by_rows(op, "norm_modulate_fp8_bf16", tokens, batch, processors, tail)
     team = next((t for t in RESIDENT if w > 1 and width // w <= TEAM * t), 0)
     if team:
