@@ -62,7 +62,7 @@ def test_attention_of_the_image_queries(gpu: CudaDevice, rung: str, batch: int, 
 def way(gpu: CudaDevice, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
     """Takes the named implementation of every op that has it, else the last one."""
 
-    def run(what: str, ways: dict[str, Callable[[], Any]], version: str) -> Any:
+    def run(what: str, ways: dict[str, Callable[[], Any]], version: str, in_trials: Any = None) -> Any:
         return ways.get(request.param, list(ways.values())[-1])()
 
     monkeypatch.setattr(gpu.ways, "run", run)
