@@ -15,7 +15,8 @@ from fluxperf.harness.facts.rates import beyond_step
 from fluxperf.harness.facts.study import survey
 from fluxperf.harness.significance import detectable
 from tests.report import evidence
-from tests.report.pages import CONTEXT, files_of, on_gpu, twins
+from tests.report.pages import CONTEXT, files_of, make, on_gpu, twins
+from tests.report.parts import page_of
 from tests.report.test_page_evidence import page_with
 
 
@@ -118,3 +119,12 @@ def test_the_pairs_that_are_advised_show_it_and_one_less_does_not():
     assert shown[0] > 0.03 >= shown[1]
     assert narrowed(ladder, "fp8", None) is None
     assert narrowed(ladder, "fp8", msgspec.structs.replace(known, detectable=0.03)) is None
+
+
+def test_records_of_an_earlier_commit_are_not_said_to_be_of_the_same():
+    """Turns of two commits in one file: the ladder has the newest of each rung, the machines' table names both."""
+    page = page_of(make(commit="b" * 40, created_utc="2026-01-01T00:00:00+00:00"), make())
+    text = page.sections["machines"]
+    assert "All records are" not in text
+    assert "The newest record of each rung is from one machine and one clean commit, so rungs can be compared." in text
+    assert "Older records are of bbbbbbbbbb." in text

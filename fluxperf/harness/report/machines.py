@@ -71,7 +71,11 @@ def remarks(study: Study) -> list[tuple[bool, str]]:
         found += [(True, text) for text in _within(ladder)]
     found += _throttled(study)
     if not any(warning for warning, _ in found) and study.records:
-        found.append((False, "All records are from one machine and one clean commit, so rungs can be compared."))
+        shown_ones = _commits(study.used)
+        older = [commit for commit in _commits(study.records) if commit not in shown_ones]
+        what = "The newest record of each rung is" if older else "All records are"
+        also = f" Older records are of {units.listing(older, 4)}." if older else ""
+        found.append((False, f"{what} from one machine and one clean commit, so rungs can be compared.{also}"))
     if any(ladder.sample for ladder in study.ladders):
         found.append((False, f"A sample is {SAMPLE_NOTE}."))
     if any(ladder.twin for ladder in study.ladders):
