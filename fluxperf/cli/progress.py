@@ -33,6 +33,9 @@ _LOOK_S = 0.2
 #: Seconds between lines. Logs stay short, a running job is visible, and short commands print no lines.
 EVERY_S = 10.0
 
+#: Seconds of reading after which its rate says when it will end.
+_RATE_S = 1.0
+
 
 class Progress:
     """A count toward a total, on stderr, shown within its ``with`` block.
@@ -59,6 +62,7 @@ class Progress:
         shown: list[RenderableType] = [self.bar, *(other.bar for other in below)]
         self._live = Live(Group(*shown), console=self.console, transient=True) if self.console.is_terminal else None
         self._start = self._said = time.monotonic()
+        self._flows: float | None = None
 
     def __enter__(self) -> Progress:
         if self._live is not None:
@@ -73,6 +77,7 @@ class Progress:
 
     def advance(self, by: float = 1) -> None:
         """Adds to the count. Any thread may call it."""
+        self._flows = time.monotonic() if self._flows is None else self._flows
         self.done += by
         self.bar.advance(self._task, by)
         self._line()
@@ -88,7 +93,7 @@ class Progress:
     def visible(self, wanted: bool) -> None:
         """Shows or hides the bar. Showing it restarts the count."""
         if wanted:
-            self.done, self._start = 0.0, time.monotonic()
+            self.done, self._start, self._flows = 0.0, time.monotonic(), None
             self.bar.reset(self._task, total=self.total)
         self.bar.update(self._task, visible=wanted)
 
@@ -100,15 +105,23 @@ class Progress:
         say(self.in_words(now - self._start), err=True)
 
     def in_words(self, elapsed_s: float) -> str:
-        """The progress as a line of a log: ``counting: 3 of 8, 12 s, about 20 s left``."""
+        """The progress as a line of a log: ``counting: 3 of 8, 12 s, about 20 s left``.
+
+        Bytes flow only after libraries are imported and files are opened, so their rate is that since the first ones.
+        """
         parts = [self._count()] if self.done or self.total else []
         parts.append(duration(elapsed_s))
-        if self.total and 0 < self.done < self.total:
-            parts.append(f"about {duration(elapsed_s / self.done * (self.total - self.done))} left")
+        flowing_s = elapsed_s
+        if self._bytes and self._flows is not None:
+            flowing_s -= self._flows - self._start
+        if self.total and 0 < self.done < self.total and (flowing_s >= _RATE_S or not self._bytes):
+            parts.append(f"about {duration(flowing_s / self.done * (self.total - self.done))} left")
         return f"{self.what}: {', '.join(parts)}"
 
     def _count(self) -> str:
         unit, scale, digits = (" GB", 1e9, 1) if self._bytes else ("", 1.0, 0)
+        if self._bytes and max(self.done, self.total or 0) < 1e9:
+            unit, scale = " MB", 1e6
         total = f" of {self.total / scale:.{digits}f}" if self.total else ""
         return f"{self.done / scale:.{digits}f}{total}{unit}"
 

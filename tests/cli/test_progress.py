@@ -48,6 +48,7 @@ def test_a_log_has_a_line_now_and_then_with_the_time_that_is_left(clock, capsys)
 
 def test_the_clock_restarts_with_a_new_total_and_bytes_are_gigabytes(clock, capsys):
     building, weights = Progress("building"), Progress("weights", 24e9, in_bytes=True)
+    weights.advance(0)
     clock.now = 100.0
     building.show()
     building.show("pairs", done=0, total=8)
@@ -58,6 +59,23 @@ def test_the_clock_restarts_with_a_new_total_and_bytes_are_gigabytes(clock, caps
         "building: 2 min",
         "pairs: 4 of 8, 10 s, about 10 s left",
         "weights: 6.0 of 24.0 GB, 2 min, about 6 min left",
+    ]
+
+
+def test_the_rate_of_reading_counts_from_the_first_bytes(clock, capsys):
+    """Importing PyTorch took 20 s, and a folder of 1 MB was said to take another 40 minutes."""
+    weights = Progress("weights", 34e9, in_bytes=True)
+    clock.now = 20.0
+    weights.advance(0.1e9)
+    clock.now = 30.0
+    weights.advance(16.9e9)
+    small = Progress("weights", 1.2e6, in_bytes=True)
+    clock.now = 50.0
+    small.advance(0.3e6)
+    assert capsys.readouterr().err.splitlines() == [
+        "weights: 0.1 of 34.0 GB, 20 s",
+        "weights: 17.0 of 34.0 GB, 30 s, about 10 s left",
+        "weights: 0.3 of 1.2 MB, 20 s",
     ]
 
 
