@@ -113,7 +113,7 @@ def _name(op: str, *words: str) -> str:
 
 
 def _behind_products(device: CudaDevice, ops: Ops, rung: str) -> dict[str, Kernel]:
-    """Kernels that follow a matrix product in the same op, without the product; and the kernel that joins two."""
+    """Kernels that follow a matrix product in the same op, without the product; and the one that joins halves."""
     from fluxperf.engine.ops.cuda.epilogues import bias_gated_residual
     from fluxperf.engine.ops.cuda.fp8 import at_one_scale, quantized_gelu, scaled_gated_residual
 

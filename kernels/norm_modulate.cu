@@ -4,7 +4,7 @@
 // contiguous. Blocks: x over tokens, y over samples.
 // Numerics: float32 throughout, variance of the centred row (team: of each warp's share about its own mean, from sums of a
 // thread's few bf16 numbers, which are exact where digits would cancel; then joined by the formula of Chan, Golub and LeVeque,
-// 1979); rounds once.
+// 1979; rows: of the whole row in the same way, by one warp); rounds once.
 // Alignment: w8 and w4 need 16-byte aligned rows and D a multiple of the width; w1 takes anything.
 //
 // Versions:
@@ -18,7 +18,7 @@
 //          next row in flight; shift and 1 + scale stay in registers as floats, one barrier per token. Up to 128 t packs.
 //          Blocks are as many as the card holds at once, so none starts late. Loses with float32, whose rows fill the registers.
 //   rows   rows of 3072, on sm_90a: a warp per token without barriers, rows through shared memory by bulk copies, vectors there as
-//          floats. Half the instructions of a team. Loses nowhere known; needs that width.
+//          floats. Fewer instructions than a team. Loses where tokens are fewer than the warps that run at once; needs that width.
 #include "common/norm.cuh"
 #include "common/norm_rows.cuh"
 #include "common/rows.cuh"

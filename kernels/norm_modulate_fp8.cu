@@ -9,7 +9,7 @@
 // Versions:
 //   block  a block per token, the row read four times (three times from cache). Any D. Loses wherever a row fits registers.
 //   team   as in norm_modulate, with a second barrier per token: the largest number must be known before the first is rounded.
-//   rows   as in norm_modulate, without barriers. Loses nowhere known; needs rows of 3072 and sm_90a.
+//   rows   as in norm_modulate, without barriers; needs rows of 3072 and sm_90a.
 #include "common/e4m3.cuh"
 #include "common/norm_rows.cuh"
 #include "common/rows.cuh"

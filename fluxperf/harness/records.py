@@ -199,7 +199,7 @@ class TriedRow(msgspec.Struct, frozen=True, kw_only=True):
     """A problem for which a library chose an algorithm by trial: ``what`` is the key in ``choices`` and ``trials_s``.
 
     ``sizes`` are rows, columns and inner size of a product, ``[M, K] x [K, N]`` for each of ``batch``; or the shape [B,
-    H, L, d] of an attention's queries. If implementations of an op were tried, ``way`` is the chosen one.
+    H, N, d] of an attention's queries. If implementations of an op were tried, ``way`` is the chosen one.
     """
 
     what: str

@@ -2,7 +2,7 @@
 // 8 x 8 moved between registers and shared memory.
 //
 // Shared memory is addressed by its 32-bit address in the shared window. The instructions are PTX ISA 8.0. For other targets
-// `HOPPER` is 0, and entry points of files that include this have no body.
+// `HOPPER` is 0, and entry points that need these instructions have no body (`BODY`).
 #pragma once
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)

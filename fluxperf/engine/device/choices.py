@@ -186,7 +186,7 @@ class Ways:
     """Several ways to compute an op. The quickest is found by measurement, once per shape, and kept.
 
     Args:
-        device: where they run. It counts launches; those of trials are counted separately.
+        device: where they run. It counts launches; those of trials are left out.
     """
 
     def __init__(self, device: Any) -> None:

@@ -97,7 +97,7 @@ def _of_halves(x: Any, weight: Any) -> tuple[Any, Any]:
     """Sums over both halves of K, and the scales of rows: the second half's, wherever the first fits them.
 
     Sums of the first half are multiplied by the ratio of both scales, a power of two. See `HalvesGated` in
-    `kernels/common/epilogues.cuh`.
+    `kernels/common/epilogue_halves.cuh`.
     """
     width, (first, second) = x.first.shape[-1], x
     rows = np.maximum(second.scale, first.scale * np.float32(1 / _REACH))
