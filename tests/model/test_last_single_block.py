@@ -99,6 +99,14 @@ def test_only_the_last_block_of_rungs_from_captured_on_is_shorter(rung: str) -> 
 
 
 @pytest.mark.parametrize("rung", SAME)
+def test_a_model_of_one_single_block_saves_the_work_too(rung: str) -> None:
+    """Such as `schnell-1024-blocks`, by which the gate judges both rungs."""
+    case, seen = CASES[3], Calls()
+    velocity(rung, config(single_blocks=1), case, lambda device: seen)
+    assert seen.of("attention", 0).args[0].shape[2] == case.image_tokens
+
+
+@pytest.mark.parametrize("rung", SAME)
 def test_the_shorter_block_reads_views_at_whole_words_and_copies_nothing(rung: str) -> None:
     """A sample's image rows, scales and queries stay where they are; every row begins at a multiple of 16 bytes."""
     case, seen, allocated = CASES[3], Calls(), []

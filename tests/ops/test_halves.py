@@ -27,7 +27,7 @@ from fluxperf.engine.ops.table import Halves, Quantized, Unscaled
 from fluxperf.errors import ArgumentError
 from tests.ops.checking import on_host
 from tests.ops.e4m3 import ops_of, up
-from tests.ops.test_launches import Block, StandIn
+from tests.ops.test_launches import Block, Empty, StandIn
 from tests.pure.test_tiles import ticking
 
 E4M3 = ml_dtypes.float8_e4m3fn
@@ -163,6 +163,12 @@ class Hopper(StandIn):
         self.choices_kept, self.products, self.aside = self.clock.choices_kept, self.clock.products, self.clock.aside
         self.ways = Ways(self)
 
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
+        """No number of e4m3, so that reading what was not written shows."""
+        held = super().empty(shape, dtype)
+        held.view(np.uint8)[...] = 0x7F
+        return held
+
     def quiet(self) -> None:
         """Nothing else runs."""
 
@@ -282,9 +288,64 @@ def test_into_another_buffer_the_halves_stay_and_again_gives_the_same(tmp_path: 
     first = [part.copy() for part in fp8.at_one_scale(on, halves, beside)[:2]]
     again = fp8.at_one_scale(on, halves, beside)
     assert all(map(np.array_equal, first, again[:2]))
+    assert on.launches == 2, "copies of the second half and its scales, once"
+    joined = np.concatenate([value(half) for half in halves], axis=-1)
+    lost = np.abs(value(Quantized(*first)) - joined)
+    assert (lost <= 2**-10 * first[1]).all(), "half a step of the smallest numbers of e4m3"
     assert (first[1] != scale).any(), "some row takes a larger scale"
     assert np.array_equal(whole, before)
     assert np.array_equal(halves.second.scale, scale)
+
+
+@pytest.mark.usefixtures("kernels")
+def test_halves_of_one_buffer_are_brought_to_one_scale_without_a_copy(tmp_path: Path) -> None:
+    """A step may have 38 of them: a copy of each would be two launches more."""
+    on = Hopper(tmp_path, {})
+    whole, scale = on.placed(drawn(10, *WHOLE)), on.placed(powers(2, -9, 6, 1, TOKENS, 1))
+    halves = Halves(
+        Quantized(whole[..., :LEFT], on.placed(powers(1, 0, 9, 1, TOKENS, 1))), Quantized(whole[..., LEFT:], scale)
+    )
+    rows: Any = fp8.at_one_scale(on, halves)
+    assert (rows.data.data.ptr, rows.scale.data.ptr) == (whole.data.ptr, scale.data.ptr)
+    assert (on.launches, on.ran) == (0, ["join"])
+
+
+@pytest.mark.usefixtures("kernels")
+def test_a_trial_of_halves_times_the_librarys_work_and_no_copies(tmp_path: Path, monkeypatch: Any) -> None:
+    """With a new buffer in every turn the library would seem slower than it is, and lose where it is the quickest."""
+    on, room = Hopper(tmp_path, {"library": 1.0, "192x192": 1.5, "128x256": 2.0}), fp8.room_for
+    made: list[Quantized] = []
+
+    def making(*args: Any) -> Quantized:
+        made.append(room(*args))
+        return made[-1]
+
+    monkeypatch.setattr(fp8, "room_for", making)
+    weight = Quantized(on.placed(drawn(3, 768, WHOLE[-1])), on.placed(powers(4, -9, -4, 768, 1)))
+    x, gate, bias = (on.placed(np.ones(shape, ml_dtypes.bfloat16)) for shape in ((1, TOKENS, 768), (1, 768), (768,)))
+    whole = on.placed(drawn(10, *WHOLE))
+    halves = Halves(
+        Quantized(whole[..., :LEFT], on.placed(powers(1, 0, 3, 1, TOKENS, 1))),
+        Quantized(whole[..., LEFT:], on.placed(powers(2, -3, 6, 1, TOKENS, 1))),
+    )
+    fp8.linear_gated_residual(on, x, gate, halves, weight, bias)
+    assert on.ran.count("join") > 3
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize("skipped", [0, 1])
+def test_a_half_at_an_odd_address_is_joined_byte_by_byte(skipped: int, tmp_path: Path, monkeypatch: Any) -> None:
+    """Words of 16 bytes from there would end the process with a misaligned address."""
+    on, entries = Hopper(tmp_path, {}), []
+    monkeypatch.setattr(fp8, "start", lambda device, entry, *_: entries.append(entry))
+    monkeypatch.setattr(fp8, "joined", lambda *_: None)
+    first, second, room = (
+        Empty(on, "float8_e4m3fn", behind, False)(1, TOKENS, width)
+        for behind, width in ((skipped, LEFT), (0, RIGHT), (0, WHOLE[-1]))
+    )
+    scales = [on.placed(powers(side, 0, 9, 1, TOKENS, 1)) for side in (1, 2)]
+    fp8.at_one_scale(on, Halves(*map(Quantized, (first, second), scales)), Quantized(room, scales[1]))
+    assert entries == ["join_features_fp8_b1" if skipped else "join_features_fp8_b16"]
 
 
 def test_what_lies_side_by_side_is_one_matrix() -> None:
@@ -300,6 +361,8 @@ def test_what_lies_side_by_side_is_one_matrix() -> None:
     assert found(rows[:1, :128], rows[:1, 128:512]) == (0, (512, 1), (512,))
     assert found(rows[2:, :256], rows[2:, 256:272]) == (1280, (272, 7), (640,))
     assert found(rows[:, :112], rows[:, 112:512]) is None, "no whole steps of K"
+    assert found(rows[:, :64], rows[:, 64:512]) is None, "half a step of K"
+    assert found(rows[:, :128], rows[:5, 128:512]) is None, "fewer rows"
     assert found(rows[:, :128], rows[:, 144:512]) is None, "a gap"
     assert found(rows[:, :128], rows[1:, 128:512]) is None, "other rows"
     assert found(rows[:, 128:256], rows[:, :128]) is None, "exchanged"
