@@ -13,7 +13,8 @@ class FluxConfig:
 
     Source: ``config.json`` of black-forest-labs/FLUX.1-schnell and FLUX.1-dev, in the terms of diffusers'
     ``FluxTransformer2DModel``. ``guidance`` says whether the model embeds a guidance scale (dev) or not (schnell).
-    ``axes`` splits the head dimension among the three RoPE axes (0, row, column); ``theta`` is RoPE's base.
+    ``axes`` splits the head dimension among the three RoPE axes (0, row, column); ``theta`` is RoPE's base. ``inner``
+    says that the blocks stand for those inside a larger model: even the last one computes its text tokens.
     """
 
     name: str
@@ -28,6 +29,7 @@ class FluxConfig:
     axes: tuple[int, int, int] = (16, 56, 56)
     theta: int = 10_000
     guidance: bool = False
+    inner: bool = False
 
     #: Number of sinusoidal features of a timestep or a guidance scale.
     time_features = 256
@@ -64,7 +66,7 @@ CONFIGS: dict[str, FluxConfig] = {
         FluxConfig("schnell"),
         FluxConfig("dev", guidance=True),
         # One block of each kind at full width. It starts in seconds, and a block takes as long as in the real model.
-        FluxConfig("schnell-blocks", double_blocks=1, single_blocks=1),
+        FluxConfig("schnell-blocks", double_blocks=1, single_blocks=1, inner=True),
         FluxConfig("tiny", **_TINY, **_TINY_TEXT),  # type: ignore[arg-type]
         FluxConfig("tiny-dev", **_TINY, **_TINY_TEXT, guidance=True),  # type: ignore[arg-type]
         # The depth of FLUX.1 at the width of tiny: its copy counts are those of the real model.

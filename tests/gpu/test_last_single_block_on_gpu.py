@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -91,7 +92,7 @@ def test_a_forward_at_full_width_gives_what_the_whole_block_gives(gpu: CudaDevic
     made, found = inputs_of(placed, prepared.workload, 3), []
     for only in (True, False):
         bound = bind(rung, table(rung), device, phase.settings._replace(image_only=only))
-        model = Flux(prepared.source.config, placed._weights, bound)
+        model = Flux(replace(prepared.source.config, inner=False), placed._weights, bound)
         velocity = EXECUTORS[phase.executor](model, made.request).velocity(made.latents, 1)
         found.append(device.door.to_host(velocity, "velocity").astype(np.float64))
     assert np.isfinite(found[0]).all()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 from fluxperf.engine.checkpoints.sources import SyntheticWeights
-from fluxperf.engine.config import FluxConfig
+from fluxperf.engine.config import CONFIGS, FluxConfig
 from fluxperf.engine.device.host import HostDevice
 from fluxperf.engine.ops.meter import OpMeter, OpTotal
 from fluxperf.engine.ops.table import Quantized
@@ -81,6 +82,20 @@ def test_image_tokens_get_what_the_whole_computation_gives(rung: str, single_blo
 def test_a_model_without_single_blocks_has_none_to_shorten(rung: str) -> None:
     less, whole = (velocity(rung, config(single_blocks=0), CASES[0], image_only=only) for only in (True, False))
     assert (less == whole).all()
+
+
+@pytest.mark.parametrize("rung", SAME)
+def test_blocks_that_stand_for_inner_ones_are_all_whole(rung: str) -> None:
+    """A gate on one block of each kind sees the shapes that all blocks of the real model but one have."""
+    case, seen, sizes = CASES[3], Calls(), replace(config(1), inner=True)
+    inner = velocity(rung, sizes, case, lambda device: seen)
+    assert seen.of("linear_gelu", 0).args[0].shape[1] == case.text_tokens + case.image_tokens
+    assert seen.of("attention", 0).args[0].shape[2] == case.text_tokens + case.image_tokens
+    assert (inner == velocity(rung, config(1), case, image_only=False)).all()
+
+
+def test_only_blocks_of_a_workload_made_of_them_stand_for_inner_ones() -> None:
+    assert [made.name for made in CONFIGS.values() if made.inner] == ["schnell-blocks"]
 
 
 @pytest.mark.parametrize("rung", RUNGS)

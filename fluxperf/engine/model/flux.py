@@ -81,7 +81,7 @@ class Flux:
         self._embedded = bound.section("embed", blocks.embedded)
         self._double = [bound.section("double", blocks.double_block, index) for index in range(config.double_blocks)]
         self._single = [bound.section("single", blocks.single_block, index) for index in range(config.single_blocks)]
-        if self._single and bound.ops["single"].settings.image_only:
+        if self._single and bound.ops["single"].settings.image_only and not config.inner:
             self._single[-1] = bound.section("single", blocks.last_single_block, config.single_blocks - 1)
         self._final = bound.section("final", blocks.final_layer)
 
