@@ -160,7 +160,7 @@ class Hopper(StandIn):
     def __init__(self, folder: Path, seconds: dict[str, float]) -> None:
         super().__init__()
         self.clock, self.seconds, self.ran = ticking(folder), seconds, []
-        self.choices_kept, self.products, self.aside = self.clock.choices_kept, self.clock.products, self.clock.aside
+        self.choices_kept, self.aside, self.trial = self.clock.choices_kept, self.clock.aside, self.clock.trial
         self.ways = Ways(self)
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:

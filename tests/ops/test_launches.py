@@ -214,6 +214,23 @@ def test_heads_of_bounded_rows_are_one_launch_and_others_the_librarys(monkeypatc
     assert values.means is None
 
 
+@pytest.mark.parametrize("kind", ["bfloat16", "halves"])
+def test_what_deferred_heads_read_is_made_an_operand_once(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Halves are brought to one scale in place, so another reading would take the first half at a wrong scale."""
+    device: Any = StandIn()
+    monkeypatch.setattr(entries, "launch", note)
+    implementation = next(row for row in launchers() if (row.op, row.name) == ("qkv_heads", "fp8"))
+    draw = Empty(device, "bfloat16", 0, False)
+    product, bias, norm = draw(1, 40, 768), draw(768), draw(128)
+    tables = [draw(40, 128, dtype="float32") for _ in range(2)]
+    left = _left(draw, implementation, product)
+    x = draw(1, 40, 64) if kind == "bfloat16" else _halves(device, (1, 40, 64), 16)
+    implementation.function(device, (left._replace(x=x),), (bias,), (norm,), (norm,), *tables, 2)
+    first, *others = (one.entry.partition("_bf16")[0].partition("_b")[0] for one in device.noted)
+    assert first == ("quantize_rows" if kind == "bfloat16" else "join_features_fp8")
+    assert others == ["value_peaks", "qkv_heads_fp8"]
+
+
 #: Name and tile of a product's entry point; threads of a block by tile: one warpgroup that copies, one per 64 rows.
 PRODUCT = r"(?:TWO_)?PRODUCT\(\s*([\w#]+),\s+(\w+),"
 TILE_BOUNDS = {

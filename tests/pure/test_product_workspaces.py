@@ -62,7 +62,7 @@ def test_trials_leave_no_memory_behind() -> None:
 
     device.stream.ptr = 7
     products._launch(0, (0, 0, 0), SimpleNamespace(ptr=0), 0, 0, 0)
-    device.products, device.launches, device.now = products, 0, 0.0
+    device.trial, device.launches, device.now = products.trial, 0, 0.0
     device.choices_kept = SimpleNamespace(find=lambda *_: None, keep=lambda *_: None)
     device.quiet = device.occupy = lambda: None
     device.aside = nullcontext

@@ -254,7 +254,7 @@ def ticking(tmp_path: Path) -> Any:
     on.occupy = lambda: None
     on.mark = lambda: on.now
     on.elapsed_s = lambda start, end: end - start
-    on.products = SimpleNamespace(trial=nullcontext)
+    on.trial = nullcontext
     return on
 
 

@@ -224,7 +224,7 @@ class Ways:
         choice = device.choices_kept.find(what, marked)
         if choice is None:
             launches = device.launches
-            with device.aside(), device.products.trial():
+            with device.aside(), device.trial():
                 for run in ways.values():  # compiles the kernels, and lets the library choose its own algorithm
                     run()
                 choice = tried_hot(device, list(ways.values()))

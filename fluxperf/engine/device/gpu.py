@@ -168,6 +168,20 @@ class Gpu:
         return int(self._tallies[stream].data.ptr)
 
     @contextmanager
+    def trial(self) -> Iterator[None]:
+        """A region of trials. Streams that had no workspace and no tally before it have none after it.
+
+        Otherwise a process that runs trials would hold more memory than one that finds its choices on disk.
+        """
+        before = set(self._tallies)
+        with self.products.trial():
+            try:
+                yield
+            finally:
+                for stream in self._tallies.keys() - before:
+                    del self._tallies[stream]
+
+    @contextmanager
     def room(self, what: str) -> Iterator[None]:
         """A region that allocates memory.
 

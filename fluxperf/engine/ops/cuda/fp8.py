@@ -192,14 +192,14 @@ def qkv_heads(
             "concat_tokens."
         )
     if all(isinstance(qkv, Deferred) for qkv in qkvs):
+        operands = tuple(Deferred(_operand(device, qkv.x), qkv.weight) for qkv in qkvs)
 
         def library() -> tuple[Quantized, Quantized, Quantized]:
-            work: list[Any] = [partial(linear, device, qkv.x, qkv.weight) for qkv in qkvs]
+            work: list[Any] = [partial(linear, device, qkv.x, qkv.weight) for qkv in operands]
             done = deferred_heads.beside(device, work)
             q, k, v = qkv_heads(device, done, biases, q_norms, k_norms, cos, sin, heads)
             return q, k, v
 
-        operands = tuple(Deferred(_operand(device, qkv.x), qkv.weight) for qkv in qkvs)
         for qkv in operands:
             _check(qkv.x, qkv.weight)
         q, k, v = deferred_heads.scaled(device, operands, biases, q_norms, k_norms, cos, sin, heads, library)
