@@ -226,6 +226,25 @@ def test_records_of_one_side_that_disagree_are_an_error() -> None:
     assert "totals.d2h_copies is 0 and 3" in found[0].message
 
 
+@pytest.mark.parametrize(
+    ("copies", "changes", "agreed"),
+    [
+        (1, {"trials_s": {"512 x 512": [1e-3]}}, True),
+        (0, {"trials_s": {"512 x 512": [1e-3]}}, False),
+        (1, {}, False),
+        (0, {"choices": {"512 x 512": "candidate 3 of 8"}}, True),
+    ],
+    ids=["trials counted", "a warm-up before the count", "no trials", "other algorithms"],
+)
+def test_processes_whose_memory_follows_from_a_trial_can_be_compared(
+    copies: int, changes: dict[str, object], agreed: bool
+) -> None:
+    """Otherwise no verdict on a rung with copies: its one forward has the trials in it."""
+    first, second = (with_totals(GPU, h2d_copies=copies, peak_bytes=GPU.totals.peak_bytes + more) for more in (0, 64))
+    found = rows([first, replaced(second, **changes)], [first])
+    assert ("mixed_records" not in {row.reason for row in found}) is agreed
+
+
 def test_nothing_compared_is_no_pass() -> None:
     assert outcome([]) == "error"
     assert outcome([row for row in rows([twin()], [twin()]) if row.outcome == "ungated"]) == "error"

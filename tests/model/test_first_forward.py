@@ -48,7 +48,7 @@ def test_the_witness_sees_the_first_forward_of_the_first_generation_and_no_more(
 def test_trials_within_the_first_forward_are_not_witnessed() -> None:
     """How many candidates stay in a trial depends on their times, so its copies and kernels are no exact count."""
     prepared = prepare("baseline", workload_named("tiny"), device="host")
-    device, seen = prepared.device, Seen(prepared.device.door.ledger)
+    device, seen, calm = prepared.device, Seen(prepared.device.door.ledger), count(prepared).totals
     outside, trials = device.aside, 0
     launch = device.launch
 
@@ -66,5 +66,6 @@ def test_trials_within_the_first_forward_are_not_witnessed() -> None:
     counts = tally.counts()
     assert trials == 3
     assert counts.witness == counts.totals.d2h_copies + counts.totals.h2d_copies - trials
+    assert counts.totals.syncs == calm.syncs + trials, "a wait for the copy of each trial, none at its ends"
     assert device.aside is outside
     prepared.close()

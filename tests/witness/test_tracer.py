@@ -190,6 +190,25 @@ def test_a_paused_witness_counts_nothing_not_even_the_waits_at_both_ends(fake):
     assert (seen.totals.h2d_copies, seen.totals.d2h_copies, seen.totals.syncs) == (0, 0, 0)
 
 
+def test_work_that_is_queued_at_the_ends_of_a_pause_is_counted_where_it_belongs(fake):
+    """A GPU runs behind the host: without the waits a forward would lose kernels, or gain those of a trial."""
+    queued = ["forward", "trial"]
+    with Witness(fake.cupti) as seen, seen.paused(lambda: fake.gpu.launch(queued.pop(0))):
+        pass
+    assert not queued
+    assert list(seen.kernels) == ["forward"]
+
+
+def test_a_trial_that_fails_does_not_end_the_count(fake):
+    with Witness(fake.cupti) as seen:
+        with pytest.raises(ValueError, match="planted"), seen.paused(lambda: None):
+            raise ValueError("planted")
+        fake.gpu.launch()
+        with seen.paused(lambda: None):
+            fake.gpu.launch("trial")
+    assert list(seen.kernels) == ["kernel"]
+
+
 def test_transfers_so_far(fake):
     counted = Transfers(fake.cupti)
     counted.start()
