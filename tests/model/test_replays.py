@@ -30,11 +30,11 @@ STEPS = 3
 class Pair:
     """A rung that replays, and the same rung with observers, so that every op is launched."""
 
-    def __init__(self, model: str = "tiny") -> None:
+    def __init__(self, model: str = "tiny", rung: str = "captured") -> None:
         source = SyntheticWeights(CONFIGS[model])
         self.device = GraphHost()
-        self.graph = Rung("captured", source, device=self.device)
-        self.eager = Rung("captured", source, lambda device: [OpMeter(device)], GraphHost())
+        self.graph = Rung(rung, source, device=self.device)
+        self.eager = Rung(rung, source, lambda device: [OpMeter(device)], GraphHost())
 
     def run(self, rung: Rung, case: Case = CASE, seed: int = 0, steps: int = STEPS, guidance: float = 3.5, levels=None):
         given = inputs(rung.config, case, seed)
@@ -58,9 +58,10 @@ class Pair:
         return len(self.device.graphs.arenas)
 
 
+@pytest.mark.parametrize("rung", ["captured", "fp8"])
 @pytest.mark.parametrize("model", ["tiny", "tiny-dev"])
-def test_a_replay_gives_what_the_ops_give_bit_for_bit(model):
-    pair = Pair(model)
+def test_a_replay_gives_what_the_ops_give_bit_for_bit(model, rung):
+    pair = Pair(model, rung)
     first = pair.check()
     assert (pair.check() == first).all()
     assert pair.captures == 1
@@ -68,8 +69,9 @@ def test_a_replay_gives_what_the_ops_give_bit_for_bit(model):
     assert not pair.eager.sampler.replays
 
 
-def test_nothing_of_another_generation_is_in_a_result():
-    pair = Pair("tiny-dev")
+@pytest.mark.parametrize("rung", ["captured", "fp8"])
+def test_nothing_of_another_generation_is_in_a_result(rung):
+    pair = Pair("tiny-dev", rung)
     changes = [
         {},
         {"seed": 1},
