@@ -45,6 +45,23 @@ def test_the_witness_sees_the_first_forward_of_the_first_generation_and_no_more(
     prepared.close()
 
 
+def test_work_before_the_first_forward_is_not_witnessed() -> None:
+    """A GPU may still compute the request when the count begins: it is waited for first."""
+    prepared = prepare("baseline", workload_named("tiny"), device="host")
+    ledger, waits = prepared.device.door.ledger, []
+
+    class Waiting(Seen):
+        def __enter__(self) -> Seen:
+            waits.append(ledger.syncs)
+            return super().__enter__()
+
+    waits.append(ledger.syncs)
+    seen: Any = Waiting(ledger)
+    _FirstForward(prepared, seen).denoise(lambda step: None)
+    assert waits[1] == waits[0] + 1
+    prepared.close()
+
+
 def test_trials_within_the_first_forward_are_not_witnessed() -> None:
     """How many candidates stay in a trial depends on their times, so its copies and kernels are no exact count."""
     prepared = prepare("baseline", workload_named("tiny"), device="host")

@@ -96,10 +96,18 @@ def parameters(ending: str) -> list[str]:
     return [part.split()[-1] for part in found.split(",") if "TensorMap" not in part]
 
 
-def heads(device: Own, *streams: Deferred) -> Any:
-    biases, norms = (tuple(device.numbers(size) for _ in streams) for size in (WIDTH, DIM))
+def heads(device: Own, *streams: Deferred) -> tuple[Any, list[dict[str, int]]]:
+    """Q, K and V; and of each stream the vectors that it was given, by their names in the kernel."""
+    vectors = [tuple(device.numbers(size) for _ in streams) for size in (WIDTH, DIM, DIM)]
     tables = [device.numbers(sum(x.shape[1] for x in streams), DIM, dtype="float32") for _ in range(2)]
-    return op("qkv_heads", "fp8")(device, streams, biases, norms, norms, *tables, HEADS)
+    result = op("qkv_heads", "fp8")(device, streams, *vectors, *tables, HEADS)
+    own, start = [], 0
+    for index, one in enumerate(streams):
+        bias, q_norm, k_norm = (parts[index].data.ptr for parts in vectors)
+        cos, sin = (table[start:].data.ptr for table in tables)
+        own.append({"bias": bias, "q_norm": q_norm, "k_norm": k_norm, "cos": cos, "sin": sin, "start": start})
+        start += one.shape[1]
+    return result, own
 
 
 def stream(device: Own, place: int, **changes: Any) -> Deferred:
@@ -110,10 +118,13 @@ def stream(device: Own, place: int, **changes: Any) -> Deferred:
 def test_each_stream_of_heads_keeps_its_own_scales_and_lengths(device: Own) -> None:
     """Exchanged streams would give text tokens the scales of image tokens, and V a bound that it exceeds."""
     text, image = stream(device, 0), stream(device, 1)
-    q, k, v = heads(device, text, image)
+    (q, k, v), vectors = heads(device, text, image)
     ((_, values),) = device.given
-    of_scales, to = fields("ScalesOf"), fields("ScaledHeadsOf")
+    assert values[:4] == tuple(part.data.data.ptr for one in (image, text) for part in one[:2])
+    of, of_scales, to = fields("HeadsOf"), fields("ScalesOf"), fields("ScaledHeadsOf")
     behind = len(values) - 5 - len(to)
+    for place, own in ((4, vectors[1]), (4 + len(of), vectors[0])):
+        assert own.items() <= dict(zip(of, values[place:], strict=False)).items()
     for place, one, step in ((behind - 2 * len(of_scales), image, 1), (behind - len(of_scales), text, 3)):
         assert dict(zip(of_scales, values[place:behind], strict=False)) == {
             "rows": one.x.scale.data.ptr,
@@ -130,6 +141,38 @@ def test_each_stream_of_heads_keeps_its_own_scales_and_lengths(device: Own) -> N
     assert parts == [0, 4, 8, 12], "as the kernel writes them: scales of q, k, v, of means, and v's divided by it"
 
 
+def test_heads_of_a_single_block_are_not_computed_twice(device: Own) -> None:
+    """The kernel takes two streams; without a second one its number of rows is zero."""
+    heads(device, stream(device, 1))
+    ((_, values),) = device.given
+    assert (values[-5], values[-1]) == (TOKENS[1], 0)
+
+
+def test_a_tokens_scale_is_not_taken_for_its_length(device: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lengths bound GELU's result and V: with scales in their place both would saturate."""
+    monkeypatch.setattr(fp8, "start", device.start)
+    x, vector = device.numbers(1, 132 * ROW_WARPS, 3072), device.numbers(1, 3072)
+    rows = op("norm_modulate", "fp8")(device, x, vector, vector)
+    ((entry, values),) = device.given
+    (text,) = re.findall(rf"{entry}\((.*?)\) {{", SOURCES["norm_modulate_fp8.cu"], re.DOTALL)
+    names = [part.split()[-1] for part in text.split(",")]
+    given = dict(zip(names, values, strict=False))
+    assert (given["data"], given["powers"], given["lengths"]) == tuple(part.data.ptr for part in rows[:3])
+
+
+def test_gelu_of_long_rows_does_not_saturate(device: Own) -> None:
+    """Its scale is that of the longest row of the weight, whose length grows with K and not with N."""
+    x, weight = device.rows(1, 21, 64), device.weight(768, 64)
+    out = op("linear_gelu", "fp8")(device, x, weight, device.numbers(768))
+    ((_, values),) = device.given
+    given = dict(zip(parameters("_gelu"), values[2:], strict=False))
+    longest = 448 * math.sqrt(64)
+    assert longest <= given["reach"] <= 1.001 * longest
+    assert [given[name] for name in ("rows", "columns", "lengths", "data", "powers")] == [
+        part.data.ptr for part in (x.scale, weight.scale, x.lengths, out.data, out.scale)
+    ]
+
+
 @pytest.mark.parametrize("place", [0, 1])
 @pytest.mark.parametrize("what", ["none", "elsewhere", "strided"])
 def test_heads_of_a_stream_of_unknown_lengths_do_not_saturate(device: Own, what: str, place: int) -> None:
@@ -140,7 +183,7 @@ def test_heads_of_a_stream_of_unknown_lengths_do_not_saturate(device: Own, what:
         "strided": device.vector(1, TOKENS[place], step=STEPS[place] + 1),
     }
     changed = [stream(device, index, **({"lengths": lengths[what]} if index == place else {})) for index in range(2)]
-    *_, v = heads(device, *changed)
+    (*_, v), _ = heads(device, *changed)
     assert not device.given
     assert v.means is None
     assert [one.entry for one in device.noted] == ["value_peaks_bf16", "qkv_heads_fp8_bf16_g16"]
@@ -184,6 +227,16 @@ def test_every_sample_of_a_single_block_gets_its_own_rows_gates_and_scales(devic
             "ahead_stride": 0,
             "turn": 2,
         }, "in steps of 128 of K"
+
+
+def test_a_residual_behind_misaligned_scales_of_columns_does_not_crash_the_card(device: Own) -> None:
+    """This project's kernel reads two of them at once, the one behind the library's product one."""
+    scale = Empty(device, "float32", 1, False)(768, 1)
+    weight = device.weight(768, 320)._replace(scale=scale)
+    vectors = device.numbers(1, 21, 768), device.numbers(1, 768), halves(device, 1, 21, 256, 64)
+    op("linear_gated_residual", "fp8")(device, *vectors, weight, device.numbers(768))
+    assert not device.given
+    assert device.noted[-1].entry.startswith("gated_residual_fp8")
 
 
 def test_a_choice_for_rows_of_one_scale_is_not_taken_for_halves(device: Own) -> None:

@@ -237,6 +237,14 @@ def test_join_features_in_e4m3(size, aligned, gap) -> None:
     assert word == (16 if aligned and left % 16 == (left + right) % 16 == gap % 16 == 0 else 1)
 
 
+def test_scales_that_lie_apart_are_an_error_and_others_are_not_written_over() -> None:
+    """The kernel writes the scales of whole rows behind each other."""
+    half, whole, first = dense((2, 5, 48), E4M3), dense((2, 5, 64), E4M3), dense((2, 5, 1))
+    for second in (view((2, 5, 1), F32, 1), Layout((2, 5, 1), (6, 1, 1), F32)):
+        with pytest.raises(ArgumentError, match="side by side, as its rows' scales are written there"):
+            plans_fp8.join_features(half, whole, first, second, True)
+
+
 @every(heads=[1, 3, 24, 300], dim=[2, 8, 64, 72, 128, 264], **DTYPES)
 def test_apply_rope(heads, dim, dtype) -> None:
     batch, tokens = 2, 3
