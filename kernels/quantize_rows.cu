@@ -2,7 +2,8 @@
 //
 // Shapes: x [.., K], up to four leading axes of any stride after the Python side has merged neighbours, unit stride along the
 // last; data [.., K] contiguous, scale [..] float32. Blocks: x over rows.
-// Numerics: one rounding, to e4m3. A row of zeros has scale 1.
+// Numerics: one rounding, to e4m3. A row of zeros has the least scale: a product that bounds its results by the largest scale of a
+// weight's rows would round them all to zero if it were 1.
 // Alignment: w8 needs 16-byte aligned rows and K a multiple of 8; w1 takes anything.
 //
 // Versions: one, a block per row, which is read twice (the second time from cache). Weights are quantized once, at load;
@@ -10,6 +11,8 @@
 #include "common/e4m3.cuh"
 #include "common/reduce.cuh"
 #include "common/rows.cuh"
+
+constexpr float LEAST = 0x1p-126f;
 
 template <class T, int W>
 __device__ __forceinline__ void quantize_row(const T* __restrict__ row, e4m3* __restrict__ data, float* scale, int packs) {
@@ -19,7 +22,8 @@ __device__ __forceinline__ void quantize_row(const T* __restrict__ row, e4m3* __
         expand(load<W>(row + static_cast<i64>(p) * W), value);
         most = fmaxf(most, largest(value));
     }
-    const float s = power_scale(block_max(most, scratch)), by = power_inverse(s);
+    most = block_max(most, scratch);
+    const float s = most > 0.0f ? power_scale(most) : LEAST, by = power_inverse(s);
     for (int p = threadIdx.x; p < packs; p += blockDim.x) {
         expand(load<W>(row + static_cast<i64>(p) * W), value);
         store_e4m3<W>(data + static_cast<i64>(p) * W, value, by);

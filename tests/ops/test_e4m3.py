@@ -11,7 +11,8 @@ import pytest
 from fluxperf.engine.device.host import HostDevice
 from fluxperf.engine.ops.table import Unscaled
 from fluxperf.errors import ArgumentError
-from tests.ops.e4m3 import BOUNDARIES, errors_of_means, ops_of, rows_of_every_size, up
+from tests.ops.checking import on_host
+from tests.ops.e4m3 import BOUNDARIES, errors_of_means, least, ops_of, rows_of_every_size, up
 
 MOST = 448.0
 
@@ -27,16 +28,35 @@ def test_a_scale_is_the_least_power_of_two_that_keeps_a_row_within_448(
     numbers = np.zeros((3, 16))
     numbers[1, 5], numbers[2, 7] = largest, -largest
     result = ops_of(device).quantize_rows(up(device, numbers, np.float32))
-    assert _down(device, result.scale).ravel().tolist() == [1.0, scale, scale]
+    assert _down(device, result.scale).ravel().tolist() == [2.0**-126, scale, scale]
     assert np.abs(_down(device, result.data)).max() <= MOST
     assert abs(_down(device, result.data)[1, 5] * scale / largest - 1) <= 2**-4
+
+
+def test_a_row_of_zeros_in_a_weight_raises_no_bound(device: HostDevice) -> None:
+    """GELU's result and V get a scale from the largest one of a weight before the product (`epilogues.cuh`).
+
+    Here it is computed as there. With a scale of 1 for a row of zeros, a usual one is 2^-12, all results would be zero.
+    """
+    draw, (tokens, outputs, inputs) = np.random.default_rng(3), (16, 96, 1024)
+    weight, bias = draw.standard_normal((outputs, inputs)) * 0.02, draw.standard_normal(outputs) * 0.1
+    weight[5] = 0
+    ops, zeros = ops_of(device), up(device, np.zeros((1, inputs)))
+    normed = ops.norm_modulate(up(device, draw.standard_normal((1, tokens, inputs))), zeros, zeros)
+    projection = ops.quantize_rows(up(device, weight))
+    x, columns = on_host(device, normed)[0], on_host(device, projection.scale)
+    wanted = x @ on_host(device, projection).T + bias
+    lengths = 1.0645 * np.linalg.norm(x, axis=-1)
+    scale = least(lengths.max() * 448 * inputs**0.5 * columns.max() + np.abs(bias).max())
+    found = (wanted / scale).astype(np.float32).astype(ml_dtypes.float8_e4m3fn).astype(np.float64) * scale
+    assert np.linalg.norm(found - wanted) <= 0.04 * np.linalg.norm(wanted)
 
 
 def test_infinity_has_the_largest_scale_and_what_is_no_number_none(device: HostDevice) -> None:
     numbers = np.ones((4, 16))
     numbers[0, 3], numbers[1, 3], numbers[2, 3], numbers[3] = np.inf, -np.inf, np.nan, np.nan
     result = ops_of(device).quantize_rows(up(device, numbers, np.float32))
-    assert _down(device, result.scale).ravel().tolist() == [2.0**120, 2.0**120, 2.0**-8, 1.0]
+    assert _down(device, result.scale).ravel().tolist() == [2.0**120, 2.0**120, 2.0**-8, 2.0**-126]
     data = _down(device, result.data)
     assert (data[0, 3], data[1, 3], data[2, 0]) == (MOST, -MOST, 256.0)
     assert np.array_equal(np.isnan(data), np.isnan(numbers))

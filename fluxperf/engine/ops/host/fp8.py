@@ -55,7 +55,7 @@ def _quantized(wide: Any, axes: int | tuple[int, ...] = -1) -> Any:
 
 
 def _operand(x: Any) -> Any:
-    return x if isinstance(x, Quantized | Halves) else _quantized(_f32(x))
+    return x if isinstance(x, Quantized | Halves) else quantize_rows(x)
 
 
 def _value(x: Any) -> Any:
@@ -68,8 +68,14 @@ def _value(x: Any) -> Any:
 
 @twin("quantize_rows", "fp8")
 def quantize_rows(x: Any) -> Any:
-    """Quantizes a weight [N, K] with one scale per output channel, or activations [.., K] with one per token."""
-    return _quantized(_f32(x))
+    """Quantizes a weight [N, K] with one scale per output channel, or activations [.., K] with one per token.
+
+    A row of zeros has the least scale, because products bound their results by the largest scale of a weight.
+    """
+    wide = _f32(x)
+    found = _quantized(wide)
+    scale: Any = np.where(_largest(wide) > 0, found.scale, np.float32(2.0 ** _EXPONENTS[0]))
+    return found._replace(scale=scale)
 
 
 @twin("norm_modulate", "fp8")
