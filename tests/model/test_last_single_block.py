@@ -115,7 +115,7 @@ def test_only_the_last_block_of_rungs_from_captured_on_is_shorter(rung: str) -> 
 
 @pytest.mark.parametrize("rung", SAME)
 def test_a_model_of_one_single_block_saves_the_work_too(rung: str) -> None:
-    """Such as `schnell-1024-blocks`, by which the gate judges both rungs."""
+    """Its last block is also its first one."""
     case, seen = CASES[3], Calls()
     velocity(rung, config(single_blocks=1), case, lambda device: seen)
     assert seen.of("attention", 0).args[0].shape[2] == case.image_tokens
