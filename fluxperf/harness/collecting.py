@@ -205,7 +205,9 @@ class Collection:
         if problem := self._merge(part, file.records[0].machine):
             apart = piece.with_suffix(_APART)  # it is not done, but took its time
             place(piece, apart)
-            return f"{problem}\nThis process is kept in {apart}."
+            earlier = ", ".join(path.name for path in self._pieces(part))
+            advice = f"If it is right and earlier ones are not, remove {earlier}."
+            return f"{problem}\nThis process is kept in {apart}. {advice}"
         return ""
 
     def _of_this(self, step: Step, found: Origin, here: Here) -> None:

@@ -286,6 +286,7 @@ struct ScaledHeads {
         atomicMax(to.tally, most);
         __threadfence();
         if (atomicInc(to.tally + 1, last) != last) return;
+        __threadfence();  // the largest value is read after the last count, and not ahead of it
         const float values = power_inverse(down[2]), means = power_scale(__uint_as_float(atomicExch(to.tally, 0u)) * values);
         to.powers[0] = power_inverse(down[0]), to.powers[1] = power_inverse(down[1]), to.powers[2] = values;
         to.powers[3] = means, to.powers[4] = values * power_inverse(means);

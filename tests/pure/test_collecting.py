@@ -361,6 +361,7 @@ def test_processes_that_do_not_fit_together_stay_missing(world) -> None:
         ((step, _, problem),) = world.go(parts)
         assert (step.number, "expected the same exact counts" in problem) == (2, True)
         apart = world.folder / "processes" / "w-fused-2.differs"
-        assert problem.endswith(f"\nThis process is kept in {apart}.")
+        assert f"\nThis process is kept in {apart}. If it is right" in problem
+        assert problem.endswith("remove w-fused-1.process.")
         assert b'"rung":"fused"' in apart.read_bytes()
     assert names(world.collection(parts).missing()) == ["w-fused 2"]
