@@ -340,6 +340,7 @@ def record_of(
         error=error,
         witness=counts.witness,
         **algorithms(prepared.device.trials())._asdict(),
+        trials_aside=True,
         policy=rung_policy(prepared),
         settings={"nvtx": "on" if prepared.observers else "off", **settings_of(prepared.budget)},
         sampling=[msgspec.structs.replace(samples.outcome, process=this_process(), host_load=host_load())],

@@ -154,7 +154,8 @@ def differently_chosen(records: Sequence[Record]) -> bool:
     counted in their first forward, trials included.
     """
     choices = {str(record.choices) for record in records}
-    return len(choices) > 1 or any(record.trials_s and record.totals.h2d_copies for record in records)
+    counted = (record.trials_s and record.totals.h2d_copies and not record.trials_aside for record in records)
+    return len(choices) > 1 or any(counted)
 
 
 def exact_names() -> list[str]:

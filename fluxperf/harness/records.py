@@ -255,21 +255,20 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     ``phase_table`` and ``policy`` define the rung: implementation by op, and dtype, executor and the like. ``settings``
     are how the run was made; runs are comparable only if these are equal. ``choices`` are algorithms of libraries that
     were chosen by trial, ``trials_s`` the seconds of each candidate in one process, ``None`` for one that does not run,
-    and ``tried`` the problems for which they were chosen (earlier records have only the names in ``choices``).
-    ``sampling`` and ``conditions`` have a row for each process of ``times_s``, in order. ``conditions`` is ``None``
-    without a GPU or NVML, ``load`` if no weights were read from files. ``stages`` and ``loads`` are of runs from prompt
-    to picture: exact counts by stage, and loading times by part of the model. ``counts`` are exact counts of one
-    forward that ``totals`` lacks, with names in `fluxperf.harness.metrics`. ``picture_witness`` are independent counts
-    of one such run, for any library.
+    ``tried`` the problems for which they were chosen (earlier records have only the names in ``choices``), and
+    ``trials_aside`` whether all counts are without trials. ``sampling`` and ``conditions`` have a row for each process
+    of ``times_s``, in order. ``conditions`` is ``None`` without a GPU or NVML, ``load`` if no weights were read from
+    files. ``stages`` and ``loads`` are of runs from prompt to picture: exact counts by stage, and loading times by part
+    of the model. ``counts`` are exact counts of one forward that ``totals`` lacks, with names in
+    `fluxperf.harness.metrics`. ``picture_witness`` are independent counts of one such run, for any library.
 
     ``cycles`` and ``clock_hz`` are the samples of ``times_s`` on the GPU's own clock: cycles of a multiprocessor, and
     their rate. ``energy_j`` are joules of a generation and of a step, one number for each process: those of its window
     (`EnergyRow`) divided by the number of these in it. All three are by metric and process like ``times_s``. A process
     without values has an empty list; if no process has values, the metric is missing.
 
-    ``graph`` exists if timed steps were launches of a graph. ``totals`` and ``witness`` are then of such a step, its
-    Euler step included, but ``op_calls``, ``ops`` and times of ``blocks`` are of an eager forward of the same ops. It
-    is ``None`` if every op was launched.
+    ``graph`` is ``None`` unless timed steps were launches of a graph. ``totals`` and ``witness`` are then of such a
+    step, its Euler step included; ``op_calls``, ``ops`` and times of ``blocks`` are of an eager forward of its ops.
     """
 
     schema: int = SCHEMA
@@ -300,6 +299,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     choices: dict[str, str] = {}
     trials_s: dict[str, list[float | None]] = {}
     tried: list[TriedRow] = []
+    trials_aside: bool = False
     sampling: list[SamplingRow] = []
     conditions: list[Conditions] | None = None
     load: LoadRow | None = None

@@ -231,10 +231,11 @@ def test_records_of_one_side_that_disagree_are_an_error() -> None:
     [
         (1, {"trials_s": {"512 x 512": [1e-3]}}, True),
         (0, {"trials_s": {"512 x 512": [1e-3]}}, False),
+        (1, {"trials_s": {"512 x 512": [1e-3]}, "trials_aside": True}, False),
         (1, {}, False),
         (0, {"choices": {"512 x 512": "candidate 3 of 8"}}, True),
     ],
-    ids=["trials counted", "a warm-up before the count", "no trials", "other algorithms"],
+    ids=["trials counted", "a warm-up before the count", "trials left out", "no trials", "other algorithms"],
 )
 def test_processes_whose_memory_follows_from_a_trial_can_be_compared(
     copies: int, changes: dict[str, object], agreed: bool

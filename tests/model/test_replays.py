@@ -295,6 +295,7 @@ def test_a_workload_of_short_steps_is_measured_by_what_repeats(rung, monkeypatch
     (record,), latents = measure(prepared, Sampling(2))
     assert (latents == alone).all()
     assert record.settings["sample"] == "3 generations of what repeats"
+    assert record.trials_aside, "a newer record, whose counts have no trials in them"
     assert record.times_s["denoise"] == [[pytest.approx(0.1)] * 2]
     assert record.cycles["denoise"] == [[pytest.approx(1.5e8)] * 2]
     assert record.cycles["step"] == [[4.5e8] * 2 * 3 * clocked.steps]

@@ -147,6 +147,8 @@ def test_a_trial_that_was_counted_explains_another_number_of_kernels() -> None:
     assert sealed.differences == ["witness.launches: 7250, 7238"], (
         "without copies a warm-up precedes the counted forward"
     )
+    aside = merge([one(kernels, trials_aside=True) for kernels in (7250, 7238)])
+    assert aside.differences == ["witness.launches: 7250, 7238"], "newer records have no trials in their counts"
 
 
 def test_own_launches_never_follow_from_a_choice() -> None:
