@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -262,9 +263,26 @@ def _copy(repository: Path, tree: Path, commit: str, what: str) -> None:
         raise BuildError(f"{what}: expected its files, but git archive failed: {said}. Check the repository.")
     try:
         with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-            archive.extractall(tree, filter="data")
+            if hasattr(tarfile, "data_filter"):
+                archive.extractall(tree, filter="data")
+            else:  # Python before 3.11.4, as in Debian 12
+                for member in archive:
+                    _check_inside(member, tree)
+                    archive.extract(member, tree)
     except (tarfile.TarError, OSError) as error:
         raise BuildError(f"{what}: its files cannot be written to {tree} ({error}). Free some space there.") from error
+
+
+def _check_inside(member: tarfile.TarInfo, tree: Path) -> None:
+    """Refuses a member that would be written, or that links, outside of a folder. Earlier members are there already.
+
+    Raises:
+        TarError: it would.
+    """
+    root, folder = os.path.realpath(tree), os.path.join(tree, os.path.dirname(member.name))
+    for place in (folder, os.path.join(folder, member.linkname)):
+        if os.path.commonpath([root, os.path.realpath(place)]) != root:
+            raise tarfile.TarError(f"{member.name!r} leads to {place!r}, outside of the folder")
 
 
 def _call(command: Sequence[str], folder: Path, what: str, environment: dict[str, str] | None = None) -> None:
