@@ -1,4 +1,4 @@
-"""JSON of values with names from outside: paths and environment variables may be any bytes, but JSON is text.
+r"""JSON of values with names from outside: paths and environment variables may be any bytes, but JSON is text.
 
 Python represents bytes that are not UTF-8 as halves of surrogate pairs. JSON with them is refused by readers, or cannot
 be written: here they are shown as escapes, such as ``\udcff``.

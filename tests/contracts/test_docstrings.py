@@ -50,8 +50,23 @@ def boasts(nodes: Iterable[ast.AST]) -> list[str]:
     return [match for text in texts for match in BOASTS.findall(text)]
 
 
+def not_text(nodes: Iterable[ast.AST]) -> list[str]:
+    """Docstrings that are no UTF-8: Python 3.13 does not compile a file with one."""
+    texts = [ast.get_docstring(node) or "" for node in nodes if isinstance(node, Documented)]
+    return [ascii(text) for text in texts if text.encode("utf-8", "replace").decode() != text]
+
+
 def test_everything_public_has_one() -> None:
     tree.check(FILES, lambda path: missing(tree.parsed(path)))
+
+
+def test_every_python_can_compile_them() -> None:
+    tree.check(EVERY_FILE, lambda path: not_text(ast.walk(tree.parsed(path))))
+
+
+def test_the_scan_sees_half_of_a_surrogate_pair() -> None:
+    assert not_text(ast.walk(ast.parse(r'"""Such as \udcff."""'))) == [r"'Such as \udcff.'"]
+    assert not_text(ast.walk(ast.parse(r'"""Such as \\udcff, or \xe9."""'))) == []
 
 
 def test_the_scan_sees_what_has_none() -> None:
