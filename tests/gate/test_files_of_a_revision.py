@@ -11,6 +11,9 @@ import pytest
 from fluxperf.errors import BuildError
 from fluxperf.harness.checkouts import _copy
 
+#: Newer versions of Python ask for a filter.
+pytestmark = pytest.mark.filterwarnings("ignore:.*filter:DeprecationWarning")
+
 
 @pytest.fixture(params=["this Python's filter", "none, as before Python 3.11.4"])
 def repository(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -30,7 +33,6 @@ def committed(repository: Path) -> str:
     return subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
 
 
-@pytest.mark.filterwarnings("ignore:.*filter:DeprecationWarning")
 def test_files_modes_and_links_within_are_written(repository: Path, tmp_path: Path) -> None:
     (repository / "package").mkdir()
     (repository / "package" / "run.sh").write_text("#!/bin/sh\n")

@@ -6,6 +6,7 @@ Made by ``fluxperf profile`` and trimmed by ``fluxperf timeline --trimmed``; bes
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -37,7 +38,7 @@ def captured() -> dict[str, tuple[Timeline, Ledger]]:
 @pytest.mark.parametrize("rung", RUNGS)
 def test_a_fixture_is_small_and_tells_nothing_of_its_machine(rung):
     assert export(rung).stat().st_size < 2_000_000
-    with sqlite3.connect(f"file:{export(rung)}?mode=ro", uri=True) as database:
+    with closing(sqlite3.connect(f"file:{export(rung)}?mode=ro", uri=True)) as database:
         tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         texts = [
             str(value) for table in tables for row in database.execute(f'SELECT * FROM "{table}"') for value in row
