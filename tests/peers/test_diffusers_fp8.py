@@ -144,6 +144,7 @@ def test_the_model_is_off_by_the_rounding_of_e4m3() -> None:
     assert 1e-4 < error(forward(model), reference) < 0.1
 
 
+@pytest.mark.filterwarnings("ignore:Guards may run slower:RuntimeWarning")  # PyTorch about Python 3.13.0
 def test_blocks_compile_as_one_graph() -> None:
     """The compiler traces them, without generating code."""
     model = built()
