@@ -352,9 +352,9 @@ def _check(x: Any, weight: Any) -> None:
             "linear 'fp8': expected a quantized weight with one scale per output channel, got "
             f"{type(weight).__name__}. Quantize it with quantize_rows."
         )
-    arrays: list[Any] = (
-        [weight.data] if isinstance(x, Halves) else [x.data, weight.data]
-    )  # halves may be brought together
+    arrays: list[Any] = [weight.data]
+    if not isinstance(x, Halves):  # halves may still be copied into one buffer
+        arrays.insert(0, x.data)
     strides = [array.strides for array in arrays]
     extents = (*weight.shape, *(step for steps in strides for step in steps[:-1]))
     if any(extent % _ALIGNMENT for extent in (*extents, *(array.data.ptr for array in arrays))):
