@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 from fluxperf.engine.ops import reference
+from fluxperf.engine.ops.frequencies import timestep_frequencies
 from fluxperf.engine.ops.host import primitives
 from tests.model.error_bounds import BFLOAT16_RATIO, FLOAT32_BOUND, FP8_BOUND
 from tests.model.rung_runs import (
@@ -71,14 +74,26 @@ def test_timestep_features_are_diffusers(source):
     import torch
     from diffusers.models.embeddings import get_timestep_embedding
 
+    from tests.model.diffusers_peer import known_frequencies
+
     times = (0.0, 1e-3, 0.25, 0.999, 1.0, 3.5, 4.0, 30.0)
     scaled = torch.tensor(times) * 1000
-    right = get_timestep_embedding(scaled, 256, flip_sin_to_cos=True, downscale_freq_shift=0).numpy()
+    with known_frequencies():
+        right = get_timestep_embedding(scaled, 256, flip_sin_to_cos=True, downscale_freq_shift=0).numpy()
     if source == "oracle":  # angles in float64: half a unit of theirs
         bound = np.spacing(np.maximum(scaled.numpy(), 1))[:, None]
         assert (abs(reference.timestep_embedding(times) - right) <= bound).all()
     else:  # the same angles, bit for bit
         assert abs(primitives.timestep_embedding(times) - right).max() <= 2e-7
+
+
+def test_frequencies_are_those_of_pytorch_but_for_roundings_of_its_processor():
+    import torch
+
+    exponents = -math.log(10_000) * torch.arange(128, dtype=torch.float32) / 128
+    own, theirs = timestep_frequencies(128), torch.exp(exponents).numpy()
+    assert (abs(own - theirs) <= np.spacing(theirs)).all()
+    assert (own != theirs).sum() <= 16, "MKL's codes for x86 differ in up to 8 of 128"
 
 
 @matrix

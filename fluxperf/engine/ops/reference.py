@@ -131,7 +131,7 @@ def timestep_embedding(values: Sequence[float], features: int = 256) -> Numbers:
     half = features // 2
     exponents = [np.float32(-math.log(10_000)) * np.float32(i) / np.float32(half) for i in range(half)]
     frequencies = [float(np.float32(math.exp(exponent))) for exponent in exponents]
-    for i in (12, 106) if half == 128 else ():  # PyTorch's exp rounds these upwards: 0.52 ulp from the exact value
+    for i in (12, 106) if half == 128 else ():  # as PyTorch's exp rounds: 0.52 ulp from the exact value
         frequencies[i] = float(np.nextafter(np.float32(frequencies[i]), np.float32(1)))
     angles = [[1000 * t * w for w in frequencies] for t in values]
     return np.array([[math.cos(a) for a in row] + [math.sin(a) for a in row] for row in angles]).reshape(-1, features)
