@@ -43,20 +43,19 @@ evidence: $(VENV)/.installed
 	$(BIN)/fluxperf evidence $(SUITE) -o $(EVIDENCE) $(if $(BUDGET),--budget $(BUDGET))
 	$(BIN)/fluxperf report $(EVIDENCE) -o $(OUT)/evidence.html
 
-# What README, docs, sample and pictures show: a folder of `fluxperf evidence headline` that lacks nothing, such as
-# reports/records/evidence-h200, and then nothing else; or, without a name, records of before from several commits.
-SHOWN :=
+# What README, docs, sample and pictures show: a folder of `fluxperf evidence headline` and nothing else. It lacks no
+# process but those of the parts in LACKING, which the pages name.
+SHOWN   := reports/records/evidence-h200
+LACKING := schnell-1024-t256-baseline
 
 # One command after records were added or SHOWN was changed.
 renew: drawn sample golden picture
 
 drawn: $(VENV)/.installed-dev
-	$(BIN)/python -m benchmarks.results $(SHOWN)
+	$(BIN)/python -m benchmarks.results $(SHOWN) $(LACKING:%=--without %)
 
 # A whole ladder of one card, to be seen beside what a machine without a GPU measures: the records as they are.
-BEFORE  := $(patsubst %,reports/records/h100-%,schnell-1024.jsonl schnell-1024-products-peers.jsonl \
-             schnell-1024-products-peers-sustained.jsonl kernels.json)
-SAMPLE  := $(if $(SHOWN),$(wildcard $(SHOWN)/*.jsonl $(SHOWN)/*.json),$(BEFORE))
+SAMPLE  := $(wildcard $(SHOWN)/*.jsonl $(SHOWN)/*.json)
 CAPTURE := tests/timeline/exports/h100-schnell-1024-fused.sqlite
 
 sample:

@@ -39,7 +39,7 @@ from fluxperf.files import write_whole
 from fluxperf.harness.measure.environment import commit, installed, machine
 from fluxperf.harness.measure.sampler import Variant
 from fluxperf.harness.measure.sampling import Sampling
-from fluxperf.harness.records import append_record
+from fluxperf.harness.records import IN_TURNS_WITH, append_record
 from fluxperf.pipeline.asked import asked
 from fluxperf.pipeline.embeddings import PromptCache
 from fluxperf.pipeline.measuring import PROMPT, measure_pictures
@@ -244,6 +244,7 @@ def beside(
         peer.image()
     variant = Variant(peer.clock, lambda _: peer.picture(out / "peer.png"))
     record, (samples,) = measure_pictures(ours, workload, Sampling(repeat), SEED, beside=[variant])
+    record = msgspec.structs.replace(record, settings={**record.settings, IN_TURNS_WITH: name})
     append_record(records, record)
     stages = [peer.stages(out / "peer.png") for _ in range(3)]
     sizes = {"height": workload.height, "width": workload.width, "num_inference_steps": workload.steps}

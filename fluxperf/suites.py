@@ -177,19 +177,30 @@ SUITES = {"headline": _headline, "tiny": _tiny}
 GPU_SUITES = ("headline",)
 
 
+def lacking_in(folder: Path, suite: str) -> dict[str, int]:
+    """Parts of a suite of which a folder lacks processes, with the number of these; empty where it is no such folder.
+
+    Raises:
+        RecordError: its records cannot be read.
+    """
+    collection = Collection(folder, suite, SUITES[suite]())
+    if not collection.file.exists() or not (folder / SECONDS).exists():
+        return {}
+    return {part.name: len(numbers) for part in collection.parts if (numbers := collection.lacking(part))}
+
+
+def processes_of(suite: str) -> int:
+    """The number of processes of a suite."""
+    return sum(part.processes for part in SUITES[suite]())
+
+
 def missing_in(folder: Path, suite: str) -> str:
     """A sentence about the processes that a folder of a suite's evidence lacks; "" where there is nothing to say.
 
     Raises:
         RecordError: its records cannot be read.
     """
-    parts = SUITES[suite]()
-    collection = Collection(folder, suite, parts)
-    if not collection.file.exists() or not (folder / SECONDS).exists():
-        return ""
-    lacking = {part.name: len(collection.lacking(part)) for part in parts}
-    number = sum(lacking.values())
-    names = [f"{name} ({count})" for name, count in lacking.items() if count]
-    of = sum(part.processes for part in parts)
-    said = f"Evidence of the suite {suite} lacks {number} of {of} processes: {listing(names)}."
-    return said if names else ""
+    lacking = lacking_in(folder, suite)
+    names = listing([f"{name} ({count})" for name, count in lacking.items()])
+    number, of = sum(lacking.values()), processes_of(suite)
+    return f"Evidence of the suite {suite} lacks {number} of {of} processes: {names}." if lacking else ""

@@ -1,9 +1,11 @@
-"""Generates README, docs and changelog from one folder of complete evidence, and the course from all records.
+"""Generates README, docs and changelog from one folder of evidence, and the course from all records.
 
     python -m benchmarks.results reports/records/evidence-h200
+    python -m benchmarks.results reports/records/evidence-h200 --without schnell-1024-t256-baseline
     python -m benchmarks.results                                 # the course alone
 
-`make renew` runs it on the folder that the Makefile names (``SHOWN``), and renews sample and pictures too.
+`make renew` runs it on the folder that the Makefile names (``SHOWN``), and renews sample and pictures too. A folder
+that lacks a process is refused, unless the process is of a part that is named (``LACKING``): pages say what is missing.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from typing import Any
 
 import jinja2
 
+from benchmarks.quality.document import as_markdown
+from benchmarks.quality.document import read as quality_in
 from benchmarks.results import tables
 from benchmarks.results.evidence import ROOT, Evidence, read
 from benchmarks.results.words import ratio, seconds, time_of, times
@@ -56,10 +60,21 @@ def drawn(evidence: Evidence) -> dict[str, str]:
     return {
         "README.md": readme,
         "docs/results.md": part("results"),
-        "docs/evidence.md": marked(page("docs/evidence.md"), part("evidence")),
+        **{
+            f"docs/{name}.md": marked(page(f"docs/{name}.md"), part(name))
+            for name in ("evidence", "memory", "generate")
+        },
+        "docs/fp8.md": _quality(evidence.folder / "quality.json"),
         "CHANGELOG.md": marked(page("CHANGELOG.md"), part("changelog")),
         "reports/sample/README.md": part("sample"),
     }
+
+
+def _quality(path: Path) -> str:
+    """The page about errors, with the table of a file."""
+    before = "At full size, of the evidence that [results.md](results.md) shows:\n\n"
+    table = f"<!-- quality: {path.as_posix()} -->\n{as_markdown(quality_in(path))}\n"
+    return between(page("docs/fp8.md"), before, "<!-- /quality -->", table)
 
 
 def course() -> dict[str, str]:
@@ -128,6 +143,7 @@ def figures(evidence: Evidence) -> dict[str, Any]:
         "sizes": tables.sizes(evidence),
         "errors": tables.errors(evidence),
         "pictures": tables.pictures(evidence),
+        "starts": tables.starts(evidence),
         "profiled": tables.profiled,
         "explained": tables.explained,
         "per_op": sorted(evidence.documents.per_op),
@@ -135,6 +151,7 @@ def figures(evidence: Evidence) -> dict[str, Any]:
         "commit": evidence.commit,
         "folder": evidence.folder.as_posix(),
         "processes": evidence.processes,
+        "lacking": list(evidence.lacking),
         "bound": study.context.sustained_source,
         "published_s": f"{published.baseline_s:g}",
         "peer_s": f"{published.peer_s:g}",
@@ -154,10 +171,13 @@ def figures(evidence: Evidence) -> dict[str, Any]:
 def main(words: list[str] | None = None) -> None:
     """Writes the pages; prints which of them changed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("folder", type=Path, nargs="?", help="A complete folder of `fluxperf evidence headline`.")
+    parser.add_argument("folder", type=Path, nargs="?", help="A folder of `fluxperf evidence headline`.")
+    parser.add_argument(
+        "--without", action="append", default=[], metavar="PART", help="A part that may be missing. Repeat for several."
+    )
     asked = parser.parse_args(words)
     try:
-        pages = drawn(read(asked.folder)) if asked.folder else {}
+        pages = drawn(read(asked.folder, asked.without)) if asked.folder else {}
         for name, text in (pages | course()).items():
             if page(name) != text:
                 write_whole(ROOT / name, text)

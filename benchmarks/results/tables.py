@@ -10,6 +10,7 @@ from fluxperf.harness.facts.beside_peers import beside_peers
 from fluxperf.harness.facts.climbs import climbs
 from fluxperf.harness.facts.documents import Beside
 from fluxperf.harness.facts.per_op import PerOp
+from fluxperf.harness.facts.pictures import pictures_shown
 from fluxperf.harness.facts.samples import speedup, summary_of
 from fluxperf.harness.facts.study import Ladder
 from fluxperf.harness.facts.sustained import sustained_of
@@ -22,6 +23,12 @@ _SIZED = ("captured", "fp8")
 
 #: Number of ops of a profiled step that are listed.
 _TOP = 8
+
+#: Stages of a picture that are listed, as records name them.
+_STAGES = ("text_encode", "denoise", "vae_decode", "png")
+
+#: In the place of a speedup over a rung that is missing.
+_UNKNOWN = "not measured"
 
 
 def ladder(evidence: Evidence, workload: str, *, brief: bool = False) -> str:
@@ -37,8 +44,8 @@ def ladder(evidence: Evidence, workload: str, *, brief: bool = False) -> str:
         gave = ""
         if climb is not None:
             expected = f", expected {climb.expected[0]:g}-{climb.expected[1]:g}x" if climb.expected else ""
-            gave = f"{named.get(rung.name, 'beyond')}: {times(climb.found)}{expected}"
-        over = times(speedup(shown.baseline, record)) if rung.name != shown.start else "1x"
+            gave = f"{named.get(rung.name, 'beyond')}: {times(climb.found) or _UNKNOWN}{expected}"
+        over = "1x" if rung.name == shown.start else times(speedup(shown.baseline, record)) or _UNKNOWN
         row = [f"`{rung.name}`", gave, time_of(record), over, str(record.totals.d2h_copies + record.totals.h2d_copies)]
         if not brief:
             totals = record.totals
@@ -101,18 +108,21 @@ def _size(one: Ladder) -> str:
 
 
 def budgets(evidence: Evidence, workload: str) -> str:
-    """Rungs with a memory budget."""
+    """Rungs with a memory budget, beside the same without one."""
     rows = [
         [
             f"`{record.rung}` in {record.settings['memory_gb']} GB",
             time_of(record),
+            time_of(evidence.ladder(workload).at(record.rung)),
             f"{(record.totals.peak_bytes or 0) / 1e9:.1f}",
             f"{record.totals.h2d_bytes / 1e9:.2f}",
             f"{record.error.relative:.1e}" if record.error else "",
         ]
         for record in evidence.within(workload)
     ]
-    return table(["within a budget", "4 steps", "GB at most", "GB streamed behind a step", "error"], rows)
+    return table(
+        ["within a budget", "4 steps", "without a budget", "GB at most", "GB streamed behind a step", "error"], rows
+    )
 
 
 def profiled(document: PerOp) -> str:
@@ -136,18 +146,31 @@ def profiled(document: PerOp) -> str:
 
 def pictures(evidence: Evidence) -> str:
     """Pictures from prompt to file, stage by stage, and peers in turns with fluxperf."""
-    stages = ("text_encode", "denoise", "vae_decode", "png")
-    latest: dict[str, Record] = {}
-    for record in evidence.study.pictures:
-        latest.setdefault(variant(record), record)
     rows = [
-        [f"`{name}`", time_of(record, "picture"), *(_stage(record, stage) for stage in stages), ""]
-        for name, record in latest.items()
+        [f"`{variant(record)}`", time_of(record, "picture"), *(_stage(record, stage) for stage in _STAGES), ""]
+        for record in pictures_shown(evidence.study)
     ]
     rows += [
         _beside(one) for _, document in evidence.documents.pictures for rung in document.rungs for one in rung.peers
     ]
-    return table(["", "picture", *(f"`{stage}`" for stage in stages), "ours in turns"], rows)
+    return table(["", "picture", *(f"`{stage}`" for stage in _STAGES), "ours in turns"], rows)
+
+
+def starts(evidence: Evidence) -> str:
+    """The first pictures of each rung's process, in the order of the processes' rungs, and how long loading takes."""
+    rows = [
+        [
+            f"`{rung.rung}`",
+            f"{rung.loads['ready'].bytes / 1e9:.1f} GB in {rung.loads['ready'].time_s:.1f} s",
+            *(f"{value:.1f} s" for value in rung.pictures_s.values()),
+        ]
+        for _, document in evidence.documents.pictures
+        for rung in document.rungs
+    ]
+    heads = {
+        name: None for _, document in evidence.documents.pictures for rung in document.rungs for name in rung.pictures_s
+    }
+    return table(["", "loading", *heads], rows)
 
 
 def _stage(record: Record, stage: str) -> str:
@@ -158,7 +181,8 @@ def _stage(record: Record, stage: str) -> str:
 def _beside(one: Beside) -> list[str]:
     theirs, ours = median(one.picture_s), median(one.fluxperf_picture_s)
     told = f"{seconds(theirs)} (~{min(one.picture_s) * 1e3:.1f}-{max(one.picture_s) * 1e3:.1f})"
-    return [f"`{one.name}`", told, "", "", "", "", f"{seconds(ours)}: {theirs / ours:.2f}x as long"]
+    stages = (seconds(median(one.stages_s[stage])) if stage in one.stages_s else "" for stage in _STAGES)
+    return [f"`{one.name}`", told, *stages, f"{seconds(ours)}: {theirs / ours:.2f}x as long"]
 
 
 def errors(evidence: Evidence) -> str:

@@ -98,7 +98,7 @@ def test_a_sample_stands_beside_and_is_not_read_twice(fluxperf, records, tmp_pat
     found = fluxperf("report", records, "--sample", ROOT / "reports" / "sample", "-o", page)
     assert found.code == 0, found.err
     html = page.read_text(encoding="utf-8")
-    assert "Sample: schnell-1024, GPU kernels on NVIDIA H100 80GB HBM3" in html
+    assert "Sample: schnell-1024, GPU kernels on NVIDIA H200" in html
     assert "7 records" in fluxperf("report", records, "--sample", records, "-o", page).out
     assert "Sample:" not in page.read_text(encoding="utf-8")
 
@@ -203,7 +203,7 @@ def test_the_sample_is_a_copy_of_the_records():
     files = [path for path in sorted((ROOT / "reports" / "sample").iterdir()) if path.suffix != ".md"]
     assert {path.suffix for path in files} == {".jsonl", ".json", ".sqlite"}
     for path in files:
-        folder = ROOT / ("tests/timeline/exports" if path.suffix == ".sqlite" else "reports/records")
+        folder = ROOT / ("tests/timeline/exports" if path.suffix == ".sqlite" else tree.SHOWN)
         assert path.read_bytes() == (folder / path.name).read_bytes(), "make sample renews it"
 
 

@@ -11,8 +11,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: The folder of evidence that README and docs are drawn from, as the Makefile names it; "" while it names none.
-SHOWN = "".join(re.findall(r"(?m)^SHOWN :=(.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"))).strip()
+#: The folder of evidence that README and docs are drawn from, and its missing parts, as the Makefile names them.
+SHOWN, LACKING = (
+    re.findall(rf"(?m)^{name} *:=(.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"))[0].strip()
+    for name in ("SHOWN", "LACKING")
+)
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 
-from fluxperf.harness.records import read_records
+from fluxperf.harness.records import IN_TURNS_WITH, read_records
 from fluxperf.pipeline.folder import open_folder
 
 pytestmark = pytest.mark.peer
@@ -40,6 +40,7 @@ def test_it_measures_rungs_beside_diffusers_in_one_run(saved, tmp_path, monkeypa
     assert peer["psnr_db"] > 25, "the same noise and prompt; both in bfloat16"
     records = read_records(output.with_suffix(".jsonl")).records
     assert [record.rung for record in records] == ["batched", "fused", "fused"]
+    assert [record.settings.get(IN_TURNS_WITH) for record in records] == [None, None, "diffusers"]
     assert all(record.workload.weights == "model (tiny-dev)" for record in records)
 
 

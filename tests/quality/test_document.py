@@ -11,7 +11,7 @@ import pytest
 from benchmarks.quality.document import as_markdown, main, read
 from benchmarks.quality.layers import LAYERS
 from fluxperf.errors import RecordError
-from tests.contracts.tree import ROOT
+from tests.contracts.tree import ROOT, SHOWN
 
 TEXT = (ROOT / "docs/fp8.md").read_text(encoding="utf-8")
 FILES = re.findall(r"<!-- quality: (.*?) -->", TEXT)
@@ -25,12 +25,12 @@ def test_tables_are_those_of_the_files(name: str) -> None:
 
 
 def test_there_is_a_table_and_every_type_is_described() -> None:
-    assert "reports/records/host-tiny-quality.json" in FILES
+    assert {"reports/records/host-tiny-quality.json", f"{SHOWN}/quality.json"} <= set(FILES)
     assert [name for name in LAYERS if f"`{name}`" not in TEXT and name != "attention"] == []
 
 
 def test_the_errors_in_short_are_those_of_the_table() -> None:
-    table = as_markdown(read(ROOT / "reports/records/h100-quality.json"))
+    table = as_markdown(read(ROOT / SHOWN / "quality.json"))
     rows = {
         name: re.search(rf"\| `{name}` \|(.*)\|", table) for name in ("fp8", "diffusers-fp8", "diffusers-fp8-exact")
     }

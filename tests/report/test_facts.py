@@ -8,11 +8,12 @@ import pytest
 from fluxperf.harness.facts import samples
 from fluxperf.harness.facts.beside_peers import beside_peers
 from fluxperf.harness.facts.inputs import Extras
+from fluxperf.harness.facts.pictures import pictures_shown
 from fluxperf.harness.facts.study import survey
 from fluxperf.harness.facts.summary import summarized
 from fluxperf.harness.formats.comment import comment
 from fluxperf.harness.formats.digest import digest
-from fluxperf.harness.records import IN_TURNS_WITH, ErrorRow, Record
+from fluxperf.harness.records import END_TO_END, IN_TURNS_WITH, ErrorRow, Record
 from fluxperf.harness.report.html import page
 from tests.report import evidence
 from tests.report.pages import CONTEXT, files_of, on_gpu, workload
@@ -120,3 +121,22 @@ def test_the_rung_that_others_are_compared_with_lacks_no_error() -> None:
     other = on_gpu("batched", 7.0, error=None, workload=workload("schnell-1024", text_tokens=9))
     told = summarized(survey(files_of(*rows, other), CONTEXT)).unmeasured
     assert any("No error figure" in text for text in told), "of another workload"
+
+
+def test_a_picture_in_turns_with_a_peer_stands_for_no_rung() -> None:
+    def picture(at: int, seconds: float, **changes: object) -> Record:
+        record = on_gpu("fused", seconds / 2, created_utc=f"2026-11-29T12:00:{at:02}+00:00")
+        times = {**record.times_s, "picture": [[seconds] * 3]}
+        settings = {**record.settings, END_TO_END: "prompt to PNG"}
+        return msgspec.structs.replace(record, **{"times_s": times, "settings": settings, "energy_j": {}, **changes})
+
+    def shown(*records: Record) -> list[float]:
+        found = pictures_shown(survey(files_of(*records), CONTEXT))
+        return [record.times_s["picture"][0][0] for record in found]
+
+    alone, joules = picture(0, 1.0), {"picture": [[300.0] * 3]}
+    assert shown(alone, picture(1, 2.0, settings={**alone.settings, IN_TURNS_WITH: "diffusers"})) == [1.0]
+    assert shown(alone, picture(1, 2.0)) == [2.0], "the newest, where nothing tells them apart"
+    assert shown(picture(0, 1.0, energy_j=joules), picture(1, 2.0)) == [1.0]
+    assert shown(picture(0, 1.0, picture_witness=alone.totals), picture(1, 2.0)) == [1.0]
+    assert shown(picture(0, 1.0, energy_j=joules), picture(1, 2.0), picture(2, 3.0, energy_j=joules)) == [3.0]

@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from fluxperf.harness.facts.per_op import PerOp
+from fluxperf.harness.records import LoadRow
 
 T = TypeVar("T")
 
@@ -38,19 +39,22 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Beside(msgspec.Struct, frozen=True, kw_only=True):
-    """Pictures of a peer in turns with ours, in seconds."""
+    """Pictures of a peer in turns with ours, in seconds; and stages of a few more of the peer alone."""
 
     name: str
     form: str
     picture_s: list[float]
     fluxperf_picture_s: list[float]
+    stages_s: dict[str, list[float]] = {}
 
 
 class PictureRung(msgspec.Struct, frozen=True, kw_only=True):
-    """A rung of `benchmarks.end_to_end`, and the peers beside it."""
+    """A rung of `benchmarks.end_to_end`: what loading took, its first pictures, and the peers beside it."""
 
     rung: str
     peers: list[Beside]
+    loads: dict[str, LoadRow] = {}
+    pictures_s: dict[str, float] = {}
 
 
 class Pictures(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from statistics import median
 
 from fluxperf.harness.facts.documents import Quality, QualityRow
+from fluxperf.harness.facts.pictures import pictures_shown
 from fluxperf.harness.facts.provenance import provenance, unique, where
 from fluxperf.harness.facts.samples import CERTAINTY, certainty_of, samples_of, summary_of
-from fluxperf.harness.facts.study import Ladder, Study, newest
+from fluxperf.harness.facts.study import Ladder, Study
 from fluxperf.harness.facts.sustained import sustained_of
 from fluxperf.harness.pages.panels import Block, Panel, Text, present, source
 from fluxperf.harness.pages.tables import MISSING, Cell, Column, Table
@@ -74,11 +75,7 @@ def _size(study: Study, ladder: Ladder, names: list[str]) -> list[Cell]:
 
 def _pictures(study: Study) -> Panel | None:
     """From a prompt to a file: stages of each rung, then the peers in turns with the last rung."""
-    groups: dict[tuple[str, str], list[Record]] = {}
-    for record in study.pictures:
-        groups.setdefault((where(record), variant(record)), []).append(record)
-    latest = [newest(group) for group in groups.values()]
-    records = [record for record in latest if record and summary_of(record, "picture")]
+    records = pictures_shown(study)
     if not records:
         return None
     columns = (
