@@ -287,6 +287,9 @@ def test_the_quickest_way_is_tried_once_and_kept(tmp_path: Path) -> None:
     assert ran == ["tiles"]
     assert Ways(later).run("op 1 x 2 x 3", ways(later, library=1.0, tiles=2.0, wide=9.0), "v2") == "library"
     assert len(ran) > 3
+    ran.clear()
+    assert Ways(ticking(tmp_path)).run("op 1 x 2 x 3", ways(later, **times), "v1") == "tiles"
+    assert ran == ["tiles"], "choices of both versions are kept, as two checkouts take turns"
 
 
 @pytest.mark.parametrize(("seconds", "ran"), [(1.0, ["library"]), (2.5, ["tiles"])])

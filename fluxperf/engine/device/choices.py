@@ -220,8 +220,8 @@ class Ways:
 
     def _choose(self, what: str, ways: dict[str, Callable[[], Any]], version: str) -> tuple[str, Choice]:
         device, names = self._device, list(ways)
-        marked = [f"{name} {version}" for name in names]
-        choice = device.choices_kept.find(what, marked)
+        stored = f"{what}, kernels {version}"  # choices of two versions stand side by side, as two checkouts take turns
+        choice = device.choices_kept.find(stored, names)
         if choice is None:
             launches = device.launches
             with device.aside(), device.trial():
@@ -230,5 +230,5 @@ class Ways:
                 choice = tried_hot(device, list(ways.values()))
             device.launches = launches
             choice = _untied(choice)
-            device.choices_kept.keep(what, marked, choice)
+            device.choices_kept.keep(stored, names, choice)
         return names[choice.candidate], choice
