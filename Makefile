@@ -48,7 +48,8 @@ evidence: $(VENV)/.installed
 SHOWN   := reports/records/evidence-h200
 LACKING := schnell-1024-t256-baseline
 
-# One command after records were added or SHOWN was changed.
+# One command after records were added or SHOWN was changed; in this order, also with -j.
+.NOTPARALLEL:
 renew: drawn sample golden picture
 
 drawn: $(VENV)/.installed-dev
@@ -58,7 +59,7 @@ drawn: $(VENV)/.installed-dev
 SAMPLE  := $(wildcard $(SHOWN)/*.jsonl $(SHOWN)/*.json)
 CAPTURE := tests/timeline/exports/h100-schnell-1024-fused.sqlite
 
-sample:
+sample: drawn
 	@mkdir -p reports/sample && rm -f reports/sample/*.jsonl reports/sample/*.json reports/sample/*.sqlite
 	@cp $(SAMPLE) $(CAPTURE) reports/sample/
 	@ls -l reports/sample

@@ -177,15 +177,15 @@ SUITES = {"headline": _headline, "tiny": _tiny}
 GPU_SUITES = ("headline",)
 
 
-def lacking_in(folder: Path, suite: str) -> dict[str, int]:
-    """Parts of a suite of which a folder lacks processes, with the number of these; empty where it is no such folder.
+def lacking_in(folder: Path, suite: str) -> dict[str, int] | None:
+    """Parts of a suite of which a folder lacks processes, with their number; ``None`` where it is no such folder.
 
     Raises:
         RecordError: its records cannot be read.
     """
     collection = Collection(folder, suite, SUITES[suite]())
     if not collection.file.exists() or not (folder / SECONDS).exists():
-        return {}
+        return None
     return {part.name: len(numbers) for part in collection.parts if (numbers := collection.lacking(part))}
 
 
@@ -200,7 +200,7 @@ def missing_in(folder: Path, suite: str) -> str:
     Raises:
         RecordError: its records cannot be read.
     """
-    lacking = lacking_in(folder, suite)
+    lacking = lacking_in(folder, suite) or {}
     names = listing([f"{name} ({count})" for name, count in lacking.items()])
     number, of = sum(lacking.values()), processes_of(suite)
     return f"Evidence of the suite {suite} lacks {number} of {of} processes: {names}." if lacking else ""

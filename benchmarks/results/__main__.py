@@ -64,16 +64,17 @@ def drawn(evidence: Evidence) -> dict[str, str]:
             f"docs/{name}.md": marked(page(f"docs/{name}.md"), part(name))
             for name in ("evidence", "memory", "generate")
         },
-        "docs/fp8.md": _quality(evidence.folder / "quality.json"),
+        "docs/fp8.md": _quality(evidence),
         "CHANGELOG.md": marked(page("CHANGELOG.md"), part("changelog")),
         "reports/sample/README.md": part("sample"),
     }
 
 
-def _quality(path: Path) -> str:
-    """The page about errors, with the table of a file."""
+def _quality(evidence: Evidence) -> str:
+    """The page about errors, with the table of the evidence."""
     before = "At full size, of the evidence that [results.md](results.md) shows:\n\n"
-    table = f"<!-- quality: {path.as_posix()} -->\n{as_markdown(quality_in(path))}\n"
+    content = as_markdown(quality_in(evidence.folder / "quality.json"))
+    table = f"<!-- quality: {evidence.name}/quality.json -->\n{content}\n"
     return between(page("docs/fp8.md"), before, "<!-- /quality -->", table)
 
 
@@ -149,7 +150,7 @@ def figures(evidence: Evidence) -> dict[str, Any]:
         "per_op": sorted(evidence.documents.per_op),
         "card": evidence.card,
         "commit": evidence.commit,
-        "folder": evidence.folder.as_posix(),
+        "folder": evidence.name,
         "processes": evidence.processes,
         "lacking": list(evidence.lacking),
         "bound": study.context.sustained_source,
@@ -168,6 +169,18 @@ def figures(evidence: Evidence) -> dict[str, Any]:
     }
 
 
+def _committed(folder: Path) -> Path:
+    """The folder, if readers of the pages find it in the checkout.
+
+    Raises:
+        RecordError: it lies elsewhere.
+    """
+    records = ROOT / "reports" / "records"
+    if not folder.resolve().is_relative_to(records):
+        raise RecordError(f"{folder}: expected a folder of evidence in {records}, as pages name it. Copy it there.")
+    return folder.resolve()
+
+
 def main(words: list[str] | None = None) -> None:
     """Writes the pages; prints which of them changed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -177,7 +190,7 @@ def main(words: list[str] | None = None) -> None:
     )
     asked = parser.parse_args(words)
     try:
-        pages = drawn(read(asked.folder, asked.without)) if asked.folder else {}
+        pages = drawn(read(_committed(asked.folder), asked.without)) if asked.folder else {}
         for name, text in (pages | course()).items():
             if page(name) != text:
                 write_whole(ROOT / name, text)

@@ -57,10 +57,13 @@ def ladder(evidence: Evidence, workload: str, *, brief: bool = False) -> str:
 
 
 def work(evidence: Evidence, workload: str) -> str:
-    """Seconds, cycles, clock and joules of a step of every rung that has them."""
+    """Seconds, cycles, clock and joules of a step of every rung that has them.
+
+    Not within a memory budget, where the first step takes longer than the others: joules are those of a generation.
+    """
     rows = []
     for rung in evidence.ladder(workload).rungs:
-        found = work_of(rung.record) if rung.record else None
+        found = work_of(rung.record) if rung.record and rung.info else None
         if found is not None:
             told = (
                 (found.seconds, 1e3, ".2f"), (found.cycles, 1e-6, ".1f"), (found.clock_hz, 1e-9, ".2f"),

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from benchmarks.results.__main__ import drawn, main, page
+from benchmarks.results.__main__ import between, drawn, main, page
 from benchmarks.results.evidence import read
 from fluxperf.errors import RecordError, UnknownNameError
-from fluxperf.harness.records import read_records
+from fluxperf.harness.records import Record, read_records
+from fluxperf.suites import lacking_in, missing_in
 from tests.contracts.tree import LACKING, ROOT, SHOWN
 from tests.report.whole_evidence import complete
 
@@ -81,67 +84,196 @@ def test_links_of_drawn_pages_lead_somewhere(whole: Path) -> None:
             assert target.startswith("http") or ((ROOT / name).parent / target).exists(), f"{name}: {target}"
 
 
-def _changed(folder: Path, **changes: object) -> None:
-    records = read_records(folder / "headline.jsonl").records
-    lines = [msgspec.json.encode(one) for one in (msgspec.structs.replace(records[0], **changes), *records[1:])]
-    (folder / "headline.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+def _records(folder: Path, change: Callable[[Record], Record | None]) -> None:
+    """Changes records of a folder, or leaves them out."""
+    file = folder / "headline.jsonl"
+    kept = [new for one in read_records(file).records if (new := change(one)) is not None]
+    file.write_bytes(b"".join(msgspec.json.encode(one) + b"\n" for one in kept))
 
 
-def test_what_is_not_whole_or_mixed_is_not_drawn(whole: Path, tmp_path: Path, capsys) -> None:
-    def torn(folder: Path) -> None:
-        with (folder / "headline.jsonl").open("ab") as file:
-            file.write(b'{"torn')
+def _document(folder: Path, name: str, **changes: object) -> None:
+    """Changes fields of a document."""
+    content = json.loads((folder / name).read_bytes())
+    (folder / name).write_text(json.dumps({**content, **changes}), encoding="utf-8")
 
-    for number, (change, said) in enumerate(
-        (
-            (lambda folder: (folder / "quality.json").unlink(), r"lacks 1 of 87 processes: quality \(1\)"),
-            (lambda folder: _changed(folder, commit="f" * 40), "Expected one commit"),
-            (lambda folder: _changed(folder, dirty=True), "of a changed tree"),
-            (torn, "cut off|truncated|incomplete"),
-        )
-    ):
-        folder = tmp_path / str(number)
-        shutil.copytree(whole, folder)
-        change(folder)
-        with pytest.raises(RecordError, match=said):
-            read(folder)
-        with pytest.raises(SystemExit) as stop:
-            main([str(folder)])
-        assert stop.value.code == 2
-        assert "README and docs show whole evidence only" in capsys.readouterr().err or number == 3
+
+def _first(**changes: object) -> Callable[[Path], None]:
+    """Changes the first record."""
+
+    def change(folder: Path) -> None:
+        first = iter([True])
+        _records(folder, lambda one: msgspec.structs.replace(one, **changes) if next(first, False) else one)
+
+    return change
+
+
+def _machine(folder: Path) -> dict[str, object]:
+    return dict(json.loads((folder / "quality.json").read_bytes())["machine"])
+
+
+def _head(folder: Path, name: str) -> None:
+    """Leaves of a document only what it is of."""
+    content = json.loads((folder / name).read_bytes())
+    kept = {key: content[key] for key in ("commit", "dirty", "machine")}
+    (folder / name).write_text(json.dumps(kept), encoding="utf-8")
+
+
+def _torn(folder: Path) -> None:
+    with (folder / "headline.jsonl").open("ab") as file:
+        file.write(b'{"torn')
+
+
+def _other_card(folder: Path) -> None:
+    card = iter(["NVIDIA H100 80GB HBM3"])
+    _records(
+        folder,
+        lambda one: msgspec.structs.replace(
+            one, machine=msgspec.structs.replace(one.machine, gpu=next(card, one.machine.gpu))
+        ),
+    )
+
+
+REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a document is missing": (
+        lambda folder: (folder / "quality.json").unlink(), r"lacks 1 of 87 processes: quality \(1\)"
+    ),
+    "a document cannot be read": (
+        lambda folder: (folder / "quality.json").write_text("{"), r"lacks 1 of 87 processes: quality \(1\)"
+    ),
+    "another commit": (_first(commit="f" * 40), "Expected one commit"),
+    "another card": (_other_card, "Expected one kind of card, got NVIDIA H100 80GB HBM3, NVIDIA H200"),
+    "a changed tree": (_first(dirty=True), "of a changed tree"),
+    "a torn line": (_torn, "cut off|truncated|incomplete"),
+    "no times of parts": (
+        lambda folder: (folder / "parts.ndjson").unlink(), "Expected headline.jsonl and parts.ndjson"
+    ),
+    "no records": (lambda folder: (folder / "headline.jsonl").unlink(), "Expected headline.jsonl and parts.ndjson"),
+    "a document of another commit": (
+        lambda folder: _document(folder, "quality.json", commit="f" * 40), "quality.json has commit f+ instead of"
+    ),
+    "a document of another card": (
+        lambda folder: _document(folder, "fp8-ops.json", machine=_machine(folder) | {"gpu": "NVIDIA H100"}),
+        "fp8-ops.json has machine NVIDIA H100 instead of NVIDIA H200",
+    ),
+    "a document of a changed tree": (
+        lambda folder: _document(folder, "captured-ops.json", dirty=True), "captured-ops.json has changed files True"
+    ),
+    "ops of another rung": (
+        lambda folder: _document(folder, "captured-ops.json", rung="fp8"), "expected the figures of captured-ops"
+    ),
+    "ops without figures": (lambda folder: _head(folder, "fp8-ops.json"), "expected the figures of fp8-ops"),
+    "rates without figures": (lambda folder: _head(folder, "kernels.json"), "expected the figures of kernels"),
+    "pictures without figures": (lambda folder: _head(folder, "end-to-end.json"), "expected the figures of end-to-end"),
+    "pictures without records": (
+        lambda folder: (folder / "end-to-end.jsonl").unlink(), "expected the figures of end-to-end"
+    ),
+    "errors of another workload": (
+        lambda folder: _document(folder, "quality.json", workload={"name": "schnell-512"}),
+        "expected the figures of quality, of schnell-1024",
+    ),
+    "a peer is missing": (
+        lambda folder: _records(
+            folder, lambda one: None if (one.workload.name, one.rung) == ("schnell-1024", "diffusers-fp8") else one
+        ),
+        "expected records of diffusers-fp8 from schnell-1024-fp8-beside-diffusers-fp8",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_whole_or_mixed_is_not_drawn(whole: Path, tmp_path: Path, name: str) -> None:
+    change, said = REFUSED[name]
+    folder = tmp_path / "evidence"
+    shutil.copytree(whole, folder)
+    change(folder)
+    with pytest.raises(RecordError, match=said) as refused:
+        read(folder)
+    assert "README and docs show whole evidence only" in str(refused.value) or name == "a torn line"
 
 
 def test_a_part_that_is_named_may_be_missing_and_pages_name_it(whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "evidence"
     shutil.copytree(whole, folder)
-    file = folder / "headline.jsonl"
-    kept = [
-        one for one in read_records(file).records if (one.workload.name, one.rung) != ("schnell-1024-t256", "baseline")
-    ]
-    file.write_bytes(b"".join(msgspec.json.encode(one) + b"\n" for one in kept))
+    of = ("schnell-1024-t256", "baseline")
+    _records(folder, lambda one: None if (one.workload.name, one.rung) == of else one)
     name = "schnell-1024-t256-baseline"
     pages = drawn(read(folder, [name]))
-    assert (
-        f"85 of 87 processes of the suite `headline` ([evidence.md](evidence.md)).\n`{name}` is not"
-        in (pages["docs/results.md"])
-    )
-    assert f"85 of 87 processes on an NVIDIA H200, without {name}." in pages["docs/evidence.md"]
+    assert "85 of 87 processes of the suite `headline`" in pages["docs/results.md"]
+    assert f"Of `{name}` nothing is measured yet." in pages["docs/results.md"]
+    assert f"85 of 87 processes on an NVIDIA H200 (missing: {name})." in pages["docs/evidence.md"]
     ladder = pages["docs/results.md"].partition("The whole ladder with 256 text tokens")[2].partition("## Other")[0]
     assert "`baseline`" not in ladder
     assert "Phase 1: not measured, expected 10-20x" in ladder
     assert pages["README.md"] == drawn(read(whole))["README.md"], "the headline lacks nothing"
-    with pytest.raises(RecordError, match=rf"lacks 2 of 87 processes: {name} \(2\)"):
+    said = f"lacks 2 of 87 processes: {name} (2)."
+    with pytest.raises(RecordError, match=re.escape(said)):
         read(folder)
+    assert missing_in(folder, "headline") == f"Evidence of the suite headline {said}"
+    assert (lacking_in(folder, "headline"), lacking_in(tmp_path, "headline")) == ({name: 2}, None)
     (folder / "quality.json").unlink()
     with pytest.raises(RecordError, match=r"lacks 1 of 87 processes: quality \(1\)"):
         read(folder, [name])
 
 
-def test_parts_that_may_be_missing_exist_and_are_missing(whole: Path) -> None:
-    with pytest.raises(UnknownNameError, match=r"'baselin'.*schnell-1024-t256-baseline"):
-        read(whole, ["baselin"])
-    with pytest.raises(RecordError, match="quality is complete"):
-        read(whole, ["quality"])
+def test_parts_that_may_be_missing_exist_and_are_missing(whole: Path, tmp_path: Path) -> None:
+    for name in ("baselin", "quality"):
+        with pytest.raises(UnknownNameError, match=rf"'{name}'.*schnell-1024-t256-baseline"):
+            read(whole, [name])
+    folder = tmp_path / "evidence"
+    shutil.copytree(whole, folder)
+
+    def two(one: Record) -> Record:
+        if (one.workload.name, one.rung, set(one.settings)) != ("schnell-1024", "fp8", {"nvtx"}):
+            return one
+        return msgspec.structs.replace(one, times_s={name: rows[:2] for name, rows in one.times_s.items()})
+
+    _records(folder, two)
+    for named in (whole, folder):
+        with pytest.raises(RecordError, match="Of schnell-1024-fp8 there are records"):
+            read(named, ["schnell-1024-fp8"])
+
+
+def test_the_command_writes_the_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """All of them; of those that are as they should be, none; and none where something is wrong."""
+    for name in (*PAGES, "Makefile"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    shutil.copytree(ROOT / SHOWN, tmp_path / SHOWN)
+    for module in ("__main__", "evidence"):
+        monkeypatch.setattr(f"benchmarks.results.{module}.ROOT", tmp_path)
+    words = [str(tmp_path / SHOWN), *(word for name in LACKING.split() for word in ("--without", name))]
+    right = {name: (tmp_path / name).read_text(encoding="utf-8") for name in PAGES}
+    main(words)
+    assert capsys.readouterr().out == ""
+    for name, other in (("README.md", "372.7"), ("docs/results.md", "372.7"), ("docs/fp8.md", "| 3.36 % |")):
+        assert other in right[name], "a figure that the evidence gives"
+        (tmp_path / name).write_text(right[name].replace(other, "9.9"), encoding="utf-8")
+    (tmp_path / "README.md").write_text(
+        right["README.md"].replace("372.7", "9.9").replace("sample from an H200", "sample from an H100"),
+        encoding="utf-8",
+    )
+    changed = {name: (tmp_path / name).read_text(encoding="utf-8") for name in PAGES}
+    shutil.copytree(tmp_path / SHOWN, tmp_path / "elsewhere")
+    for wrong, said in (
+        ([*words, "--without", "quality"], "unknown part that measures a rung 'quality'"),
+        ([str(tmp_path / "elsewhere"), *words[1:]], "expected a folder of evidence in"),
+        ([str(tmp_path / SHOWN / "none")], "none"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(wrong)
+        assert stop.value.code == 2
+        assert said in capsys.readouterr().err
+        assert {name: (tmp_path / name).read_text(encoding="utf-8") for name in PAGES} == changed
+    main(words)
+    assert capsys.readouterr().out == "drew README.md\ndrew docs/results.md\ndrew docs/fp8.md\n"
+    assert {name: (tmp_path / name).read_text(encoding="utf-8") for name in PAGES} == right
+
+
+def test_a_page_without_its_markers_is_not_overwritten() -> None:
+    for text in ("before <a> old", "old </a> after", "neither"):
+        with pytest.raises(RecordError, match="Restore the page"):
+            between(text, "<a>", "</a>", "new")
+    assert between("before <a> old </a> after", "<a>", "</a>", "new") == "before <a>new</a> after"
 
 
 def test_make_renews_everything_from_what_is_shown() -> None:

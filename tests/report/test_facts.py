@@ -66,7 +66,7 @@ def test_two_processes_of_a_generation_have_the_spread_of_all_their_steps() -> N
     found = samples.summary_of(base)
     assert found is not None
     assert (found.median, found.low, found.high, found.samples, found.steps) == (402, 393, 417, 2, 8)
-    assert samples.spread_of(found).startswith("2 of 8 steps, by those")
+    assert samples.spread_of(found).startswith("2 generations; by their 8 steps ")
     gain = samples.speedup(base, on_gpu("fused", 4.0, times=[[4.0, 4.1]] * 3))
     assert gain is not None
     assert (gain.kind, gain.low, gain.high) == ("steps", 393 / 4.1, 417 / 4.0)

@@ -149,7 +149,8 @@ def spread_of(found: Summary) -> str:
     """The range of the samples as text."""
     bounds = units.time_range(found.low, found.high)
     if found.steps:
-        return f"{'one' if found.samples == 1 else found.samples} of {found.steps} steps, by those {bounds}"
+        generations = "one generation; by its" if found.samples == 1 else f"{found.samples} generations; by their"
+        return f"{generations} {found.steps} steps {bounds}"
     return bounds if found.samples > 1 else "one sample"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from statistics import median
 
-from fluxperf.harness.facts.documents import Quality, QualityRow
+from fluxperf.harness.facts.documents import Beside, Quality, QualityRow
 from fluxperf.harness.facts.pictures import pictures_shown
 from fluxperf.harness.facts.provenance import provenance, unique, where
 from fluxperf.harness.facts.samples import CERTAINTY, certainty_of, samples_of, summary_of
@@ -81,7 +81,10 @@ def _pictures(study: Study) -> Panel | None:
     columns = (
         Column("Who", number=False),
         Column("Picture", hint=f"from the prompt to the file: median; with its {CERTAINTY}"),
-        *(Column(shown(stage), hint="median of the same pictures") for stage in _STAGES),
+        *(
+            Column(shown(stage), hint="median of the same pictures; of a peer, of a few of its own")
+            for stage in _STAGES
+        ),
         Column("Ours in turns", hint="median of our pictures, taken in turns with this peer's"),
         Column("Samples", hint=f"processes {units.BY} samples of each"),
     )
@@ -90,7 +93,7 @@ def _pictures(study: Study) -> Panel | None:
     for _, document in study.extras.documents.pictures:
         if document.machine.get("gpu") in machines:
             found = [one for rung in document.rungs for one in rung.peers if one.picture_s and one.fluxperf_picture_s]
-            rows += [_peer(one.name, one.form, one.picture_s, one.fluxperf_picture_s) for one in found]
+            rows += map(_peer, found)
     about = "One process loads a whole model and makes all of its pictures, so there is a range and no interval."
     table = Table("Seconds by stage, text encoders, VAE and file included", columns, rows)
     return Panel(
@@ -113,11 +116,13 @@ def _picture(record: Record) -> list[Cell]:
     ]
 
 
-def _peer(name: str, form: str, theirs: list[float], ours: list[float]) -> list[Cell]:
+def _peer(one: Beside) -> list[Cell]:
+    theirs, ours = one.picture_s, one.fluxperf_picture_s
+    stages = [one.stages_s.get(stage) for stage in _STAGES]
     return [
-        Cell(shown(name, 48), None, shown(form, 120)),
+        Cell(shown(one.name, 48), None, shown(one.form, 120)),
         Cell(units.time(median(theirs)), median(theirs), units.time_range(min(theirs), max(theirs))),
-        *[MISSING] * len(_STAGES),
+        *(Cell(units.time(median(times)), median(times)) if times else MISSING for times in stages),
         Cell(units.time(median(ours)), median(ours), f"{units.times(median(theirs) / median(ours))} as long as ours"),
         Cell(f"1{units.NBSP}{units.BY}{units.NBSP}{len(theirs)}", len(theirs)),
     ]

@@ -78,7 +78,14 @@ def _view(study: Study, ladder: Ladder, number: int) -> Panel:
         banner(SAMPLE_NOTE, "sample") if ladder.sample else None,
         banner(TWIN_NOTE, "twin") if ladder.twin else None,
         _table(ladder),
-        Fold("What each rung changes", [Terms(changes)], "help changes", open=number == 1) if changes else None,
+        Fold(
+            "What each rung changes, in the code that made this page",
+            [Terms(changes)],
+            "help changes",
+            open=number == 1,
+        )
+        if changes
+        else None,
         Notes(_notes(ladder)),
         _phases(study, ladder) if climbing and study.context.phases else None,
         Group("plots", figures) if figures else None,

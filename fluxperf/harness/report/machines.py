@@ -75,7 +75,8 @@ def remarks(study: Study) -> list[tuple[bool, str]]:
         older = [commit for commit in _commits(study.records) if commit not in shown_ones]
         what = "The newest record of each rung is" if older else "All records are"
         also = f" Older records are of {units.listing(older, 4)}." if older else ""
-        found.append((False, f"{what} from one machine and one clean commit, so rungs can be compared.{also}"))
+        said = f"{what} from one machine, as far as they tell, and one clean commit, so rungs can be compared."
+        found.append((False, said + also))
     if any(ladder.sample for ladder in study.ladders):
         found.append((False, f"A sample is {SAMPLE_NOTE}."))
     if any(ladder.twin for ladder in study.ladders):
