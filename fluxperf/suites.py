@@ -72,9 +72,9 @@ def _sizes(workload: Workload) -> list[str]:
     return [f"--workload={base.name}", *options]
 
 
-def _document(name: str, number: int, seconds: float, *words: str) -> Part:
-    """A part that writes a JSON document, in a round."""
-    return Part(name, words, (number,), seconds, document=f"{name}.json")
+def _document(name: str, number: int, seconds: float, *words: str, records: str = "") -> Part:
+    """A part that writes a JSON document, in a round; and perhaps records beside it."""
+    return Part(name, words, (number,), seconds, document=f"{name}.json", records=records)
 
 
 def _ladder(workload: Workload, first: int, last: int) -> list[Part]:
@@ -155,6 +155,7 @@ def _headline() -> list[Part]:
         _document(
             "end-to-end", 19, 240, "benchmarks.end_to_end", "--folder={scratch}/model", "--rung=captured",
             "--rung=fp8", "--witness", "-o", "{out}",
+            records="end-to-end.jsonl",
         ),
         _baseline(_T256, [21, 22]),
     ]  # fmt: skip

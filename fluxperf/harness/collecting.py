@@ -85,7 +85,8 @@ class Collection:
 
     def _origins(self) -> Iterator[tuple[str, Origin]]:
         """Paths of evidence, and its commit and machine; ``None`` for unknown ones."""
-        files = [(self.file, _records(self.file))]
+        beside = [self.folder / part.records for part in self.parts if part.records]
+        files = [(path, _records(path)) for path in (self.file, *beside)]
         files += [(path, self._read(path, part)) for part in self.parts if part.key for path in self._pieces(part)]
         for path, records in files:
             for record in records:
@@ -119,7 +120,8 @@ class Collection:
     def lacking(self, part: Part) -> list[int]:
         """Numbers of a part's processes that are missing."""
         if part.key is None:
-            return [] if self._head(part) is not None else [1]
+            there = self._head(part) is not None and (not part.records or (self.folder / part.records).exists())
+            return [] if there else [1]
         kept = max((_processes(record) for record in _records(self.file) if _is_of(record, part)), default=0)
         if kept >= part.processes:
             return []

@@ -45,6 +45,7 @@ class Part(NamedTuple):
         seconds: estimate for one process, used until one was measured.
         key: of the record that it makes; ``None`` if it writes a document.
         document: name of the JSON file that it writes.
+        records: name of the records that it writes beside the document.
         makes: name of a file of latents that each process writes.
         needs: name of a file of latents that it reads.
     """
@@ -55,6 +56,7 @@ class Part(NamedTuple):
     seconds: float
     key: Key | None = None
     document: str = ""
+    records: str = ""
     makes: str = ""
     needs: str = ""
 

@@ -84,9 +84,9 @@ def test_links_of_drawn_pages_lead_somewhere(whole: Path) -> None:
             assert target.startswith("http") or ((ROOT / name).parent / target).exists(), f"{name}: {target}"
 
 
-def _records(folder: Path, change: Callable[[Record], Record | None]) -> None:
+def _records(folder: Path, change: Callable[[Record], Record | None], name: str = "headline.jsonl") -> None:
     """Changes records of a folder, or leaves them out."""
-    file = folder / "headline.jsonl"
+    file = folder / name
     kept = [new for one in read_records(file).records if (new := change(one)) is not None]
     file.write_bytes(b"".join(msgspec.json.encode(one) + b"\n" for one in kept))
 
@@ -165,7 +165,11 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "rates without figures": (lambda folder: _head(folder, "kernels.json"), "expected the figures of kernels"),
     "pictures without figures": (lambda folder: _head(folder, "end-to-end.json"), "expected the figures of end-to-end"),
     "pictures without records": (
-        lambda folder: (folder / "end-to-end.jsonl").unlink(), "expected the figures of end-to-end"
+        lambda folder: (folder / "end-to-end.jsonl").unlink(), r"lacks 1 of 87 processes: end-to-end \(1\)"
+    ),
+    "pictures without records of a rung": (
+        lambda folder: _records(folder, lambda one: None if one.rung == "captured" else one, "end-to-end.jsonl"),
+        "expected the figures of end-to-end",
     ),
     "errors of another workload": (
         lambda folder: _document(folder, "quality.json", workload={"name": "schnell-512"}),

@@ -179,6 +179,19 @@ def test_nothing_is_mixed(world, here: Here, said: str) -> None:
     assert (world.folder / "suite.jsonl").read_bytes() == before
 
 
+def test_records_beside_a_document_are_a_part_of_it(world) -> None:
+    pair = DOCUMENT._replace(records="ops.jsonl")
+    world.go([DOCUMENT])
+    beside = world.folder / "ops.jsonl"
+    assert (world.collection([DOCUMENT]).lacking(DOCUMENT), world.collection([pair]).lacking(pair)) == ([], [1])
+    beside.write_bytes(msgspec.json.encode(make("fused")) + b"\n")
+    assert world.collection([pair]).lacking(pair) == []
+    world.collection([pair]).check(HERE)
+    beside.write_bytes(msgspec.json.encode(msgspec.structs.replace(make("fused"), commit="b" * 40)) + b"\n")
+    with pytest.raises(ConfigError, match=r"ops.jsonl has commit b+ instead of a+"):
+        world.collection([pair]).check(HERE)
+
+
 def test_a_document_of_another_commit_or_card_is_found_too(world) -> None:
     world.folder.mkdir()
     for about in ({"commit": "c" * 40, "machine": {}}, {"commit": COMMIT, "machine": {"gpu": "NVIDIA H200"}}):
