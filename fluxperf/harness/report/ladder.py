@@ -48,7 +48,10 @@ _FIRST = (
 _WORK = (
     Column("Cycles", hint="one step on the GPU's own clock: the work at any clock frequency"),
     Column("Clock", hint="mean of the multiprocessors over one step"),
-    Column("Energy", hint="joules of the whole GPU for one step, by its energy counter over the window of samples"),
+    Column(
+        "Energy",
+        hint="joules of the whole GPU in the window of samples, by its energy counter, divided by the number of steps",
+    ),
     Column("Energy per work", hint="joules divided by the required operations of a step"),
 )
 
