@@ -61,7 +61,7 @@ def evidence(
     one model of GPU.
 
     Exit codes: 0 every process that was started is saved; 2 something failed, or the folder is of another commit or
-    machine.
+    machine, or with --list of several.
     """
     if suite not in SUITES:
         raise UnknownNameError("suite", suite, SUITES)
@@ -76,6 +76,8 @@ def evidence(
             collection.settle()
             _measure(collection, here, chosen, budget)
     _show(collection, here, chosen)
+    if listed and (own := collection.own):
+        collection.check(own)
 
 
 def _chosen(parts: list[Part], patterns: list[str]) -> list[Part]:
@@ -106,7 +108,8 @@ def _here(suite: str, listed: Collection | None) -> Here:
     if suite in GPU_SUITES and gpu is None and listed is None:
         raise NoGpuError(f"evidence {suite}", instead="`fluxperf evidence tiny -o FOLDER` runs on any machine.")
     revision, dirty = commit(_ROOT)
-    kind = kind_of(machine()) if suite not in GPU_SUITES else gpu or (listed.kind if listed else "")
+    own = listed.own if listed else None
+    kind = kind_of(machine()) if suite not in GPU_SUITES else gpu or (own.kind if own else "")
     return Here(revision, dirty, kind)
 
 

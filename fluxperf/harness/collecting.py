@@ -75,13 +75,14 @@ class Collection:
                 )
 
     @property
-    def kind(self) -> str:
-        """The kind of machine that the folder's evidence is of; "" where it has none.
+    def own(self) -> Here | None:
+        """Commit and machine of the folder's first record; ``None`` where there is none.
 
         Raises:
             RecordError: the folder's records cannot be read.
         """
-        return next((kind for _, (_, _, kind) in self._origins() if kind), "")
+        first = next((found for _, found in self._origins() if all(one is not None for one in found)), None)
+        return Here(first[0], first[1], first[2] or "") if first else None
 
     def _origins(self) -> Iterator[tuple[str, Origin]]:
         """Paths of evidence, and its commit and machine; ``None`` for unknown ones."""

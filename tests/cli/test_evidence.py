@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -101,6 +102,18 @@ def test_the_list_says_what_is_missing_and_measures_nothing(fluxperf, in_process
     assert (told.code, in_process, (tmp_path / "none").exists()) == (0, [], False)
     assert "schnell-1024-fp8" in told.out
     assert "processes missing, about" in told.out
+
+
+def test_the_list_says_what_is_mixed(fluxperf, whole, tmp_path) -> None:
+    folder = tmp_path / "evidence"
+    shutil.copytree(whole, folder)
+    assert fluxperf("evidence", "headline", "-o", folder, "--list").code == 0
+    document = json.loads((folder / "quality.json").read_bytes())
+    (folder / "quality.json").write_text(json.dumps({**document, "commit": "f" * 40}), encoding="utf-8")
+    told = fluxperf("evidence", "headline", "-o", folder, "--list")
+    assert told.code == 2
+    assert "quality.json has commit ffff" in told.err
+    assert "schnell-1024-fp8" in told.out, "the list all the same"
 
 
 def test_what_cannot_be_is_said(fluxperf, in_process, tmp_path, monkeypatch) -> None:
