@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from statistics import median
 
 import pytest
 import typer
@@ -184,6 +185,9 @@ def test_a_page_of_complete_evidence_says_nothing_about_what_it_lacks(fluxperf, 
     for row, cells in (("schnell-512", 5), ("diffusers-fp8-exact", 4), ("Beyond: fp8", 7), ("All of them", 7)):
         assert all(page.row(row, cells)), row
     assert "Where a step of fp8 goes: schnell-1024" in page.sections["ops"]
+    pictures = page.sections["headline"].partition("From a prompt to a file")[2]
+    stages = json.loads((whole / "end-to-end.json").read_bytes())["rungs"][-1]["peers"][0]["stages_s"]
+    assert f"{median(stages['denoise']) * 1e3:.0f} ms" in pictures, "stages of a peer"
     for part in ("Sizes beside the sustained bound", "From a prompt to a file"):
         assert part in page.sections["headline"]
 

@@ -140,3 +140,5 @@ def test_a_picture_in_turns_with_a_peer_stands_for_no_rung() -> None:
     assert shown(picture(0, 1.0, energy_j=joules), picture(1, 2.0)) == [1.0]
     assert shown(picture(0, 1.0, picture_witness=alone.totals), picture(1, 2.0)) == [1.0]
     assert shown(picture(0, 1.0, energy_j=joules), picture(1, 2.0), picture(2, 3.0, energy_j=joules)) == [3.0]
+    elsewhere = msgspec.structs.replace(alone.machine, gpu="NVIDIA H200")
+    assert shown(alone, picture(1, 2.0, machine=elsewhere)) == [1.0, 2.0], "each machine has its own"
