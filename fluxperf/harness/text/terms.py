@@ -27,8 +27,8 @@ TERMS: dict[str, str] = {
     "decoder.",
     "history": "Values of one metric over commits.",
     "interval": "A confidence interval, of 95 % unless it says otherwise. For a speedup it is a bootstrap over the "
-    "processes of both sides, and needs three of each; with three it is their range, which has the true "
-    "median in about 75 % of cases. In a verdict it is that of the median over process pairs.",
+    "processes of both sides, and needs three of each; with three it is their range, which is less certain: that of a "
+    "time has the true median in 75 % of cases. In a verdict it is that of the median over process pairs.",
     "ledger": "The list of every copy between host and device: direction, bytes, label, op and block.",
     "minimum detectable effect": "The smallest change that this number of process pairs with this spread "
     "detects with the stated power. A smaller regression can pass unnoticed. Verdicts and tables call it the smallest "
