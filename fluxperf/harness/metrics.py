@@ -28,7 +28,8 @@ class Metric(NamedTuple):
 
     ``heading`` and ``hint`` are its column in the page's ladder, ``brief`` that of the ladder as text, in the table for
     GPUs if it is ``of_gpu``; "" if it has none. ``chosen`` names the fields of a record in which processes of one
-    revision may differ, because it depends on an algorithm that a library chose; the largest value is kept.
+    revision may differ, because it depends on an algorithm that a library chose; ``tried`` those in which they may only
+    because trials of algorithms were counted. The largest value is kept.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Metric(NamedTuple):
     brief: str = ""
     of_gpu: bool = False
     chosen: tuple[str, ...] = ()
+    tried: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -108,6 +110,7 @@ _TOTALS = (
     Metric(
         "totals.syncs", "syncs", "syncs", series="syncs",
         heading="Syncs", hint=f"calls that block the host in {_ONE}: downloads, scalar reads, explicit waits",
+        tried=("witness",),
     ),
     Metric("totals.allocations", "allocations", "allocations", series="allocations"),
     Metric(
@@ -146,16 +149,25 @@ def exact_metrics() -> list[Metric]:
     return [metric for metric in METRICS if metric.exact]
 
 
-def differently_chosen(records: Sequence[Record]) -> bool:
-    """Whether records of one revision may differ in what depends on a library's algorithms (`Metric.chosen`).
+def free_to_differ(records: Sequence[Record]) -> frozenset[str]:
+    """Names of exact values, such as ``witness.launches``, in which records of one rung and revision may differ.
 
-    They may if the algorithms differ. They also may if trials of algorithms were counted, because a trial drops slow
-    candidates, and so the number of its launches depends on their times: earlier records of rungs with copies were
-    counted in their first forward, trials included.
+    If algorithms of a library differ, what depends on them may differ (`Metric.chosen`). Algorithms of a peer are
+    unknown, and its totals are counted by the witness.
+
+    Records may differ in more if trials of algorithms were counted (`Metric.tried`). A trial drops slow candidates
+    early, and there is none if an earlier process kept its choice, so the number of launches and waits differs. Earlier
+    records of rungs with copies were counted in their first forward, trials included.
     """
-    choices = {str(record.choices) for record in records}
-    counted = (record.trials_s and record.totals.h2d_copies and not record.trials_aside for record in records)
-    return len(choices) > 1 or any(counted)
+    peer = records[0].ran_as == "peer"
+    tried = any(record.trials_s and record.totals.h2d_copies and not record.trials_aside for record in records)
+    chosen = peer or tried or len({str(record.choices) for record in records}) > 1
+    names = set()
+    for metric in METRICS:
+        fields = (metric.chosen if chosen else ()) + (metric.tried if tried else ())
+        names |= {f"{field}.{metric.key}" for field in fields}
+        names |= {metric.name} if peer and "witness" in fields else set()
+    return frozenset(names)
 
 
 def exact_names() -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from fluxperf.harness.contradictions import contradictions, steps_of_a_generation
 from fluxperf.harness.exact import Place, exact_values
-from fluxperf.harness.metrics import SAMPLES, differently_chosen, metric_of, sampled, samples_of
+from fluxperf.harness.metrics import SAMPLES, free_to_differ, sampled, samples_of
 from fluxperf.harness.pairing import parts
 from fluxperf.harness.policy import Policy
 from fluxperf.harness.records import Record
@@ -44,7 +44,7 @@ def _of_processes(records: Sequence[Record], name: str) -> list[tuple[float, ...
 def mixed(place: Place, records: Sequence[Record], side: str, policy: Policy) -> list[Row]:
     """Rows for disagreements of one side's records, although they belong to one measurement."""
     first = records[0]
-    chosen = differently_chosen(records)
+    free = free_to_differ(records)
     for record in records[1:]:
         found = [
             f"{name} is {getattr(first, name)} and {getattr(record, name)}"
@@ -55,8 +55,7 @@ def mixed(place: Place, records: Sequence[Record], side: str, policy: Policy) ->
         found += [
             f"{name} is {old[name].value if name in old else 'none'} and {new[name].value if name in new else 'none'}"
             for name in [*old, *(name for name in new if name not in old)]
-            if _must_agree((old.get(name) or new[name]).family, policy, chosen=chosen)
-            and old.get(name) != new.get(name)
+            if _must_agree((old.get(name) or new[name]).family, policy, free) and old.get(name) != new.get(name)
         ]
         if found:
             more = f", and {len(found) - 3} more" if len(found) > 3 else ""
@@ -68,12 +67,9 @@ def mixed(place: Place, records: Sequence[Record], side: str, policy: Policy) ->
     return []
 
 
-def _must_agree(family: str, policy: Policy, *, chosen: bool) -> bool:
-    """Whether processes of one revision must agree on a metric: not with slack in the policy, nor for choices."""
-    if family not in policy.exact or policy.exact[family].slack:
-        return False
-    field = family.partition(".")[0]
-    return not (chosen and "." in family and field in metric_of(family).chosen)
+def _must_agree(family: str, policy: Policy, free: frozenset[str]) -> bool:
+    """Whether processes of one revision must agree on a metric: not with slack in the policy, nor if it is free."""
+    return family in policy.exact and not policy.exact[family].slack and family not in free
 
 
 def doubts(place: Place, base: Sequence[Record], head: Sequence[Record], policy: Policy) -> Iterator[Row]:

@@ -151,6 +151,26 @@ def test_a_trial_that_was_counted_explains_another_number_of_kernels() -> None:
     assert aside.differences == ["witness.launches: 7250, 7238"], "newer records have no trials in their counts"
 
 
+def test_a_trial_that_was_counted_explains_waits_and_a_choice_does_not() -> None:
+    """The second of two baselines on an H200 found most choices of the first, and so waited 4358 and not 4708 times."""
+
+    def one(kernels: int, waits: int, **changes: object) -> Record:
+        return process([1.0], witness=replace(TOTALS, launches=kernels, syncs=waits), **changes)
+
+    tried = {"trials_s": {"512 x 512": [1e-3]}}
+    found = merge([one(7583, 4708, **tried), one(5898, 4358, **tried)])
+    assert found.notes == ["witness.launches: 7583, 5898", "witness.syncs: 4708, 4358"]
+    assert found.record is not None
+    assert found.record.witness is not None
+    assert (found.record.witness.launches, found.record.witness.syncs) == (7583, 4708)
+    aside = [one(1, waits, trials_aside=True, **tried) for waits in (4708, 4358)]
+    assert merge(aside).differences == ["witness.syncs: 4708, 4358"]
+    chosen = [one(1, waits, choices={"512 x 512": f"candidate {waits} of 9000"}) for waits in (4708, 4358)]
+    assert merge(chosen).differences == ["witness.syncs: 4708, 4358"], "algorithms do not wait"
+    own = [replace(one(1, 1, **tried), totals=replace(TOTALS, syncs=number)) for number in (5, 6)]
+    assert merge(own).differences == ["totals.syncs: 5, 6"], "trials are no part of the ledger"
+
+
 def test_own_launches_never_follow_from_a_choice() -> None:
     records = [
         process([1.0], totals=replace(TOTALS, launches=number), choices={"x": f"candidate {number} of 9"})

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from fluxperf.harness.metrics import METRICS, SAMPLES, Processes, differently_chosen
+from fluxperf.harness.metrics import METRICS, SAMPLES, Processes, free_to_differ
 from fluxperf.harness.records import BlockRow, Conditions, ErrorRow, OpRow, Record, Totals, TriedRow
 
 _Row = TypeVar("_Row", OpRow, BlockRow)
@@ -45,20 +45,20 @@ def merge(records: Sequence[Record]) -> Merged:
     """One record from several processes' records of the same rung; samples, sampling and conditions by process.
 
     Counts are equal in every process. The error is the largest one, times of ops and blocks are medians over the
-    processes, and ``created_utc`` is the first. Different algorithm choices of a library are all kept; the kernels
-    counted by a witness and the peak of memory, which depend on them and on trials, are then the largest. Peaks of a
-    GPU's memory may differ by a percent in any case.
+    processes, and ``created_utc`` is the first. Different algorithm choices of a library are all kept. Values that
+    depend on them or on trials (`free_to_differ`) are then the largest. Peaks of a GPU's memory may differ by a percent
+    in any case.
 
     Args:
         records: one of each process, in the order of the processes, at least one.
     """
     first = records[0]
-    chosen = first.ran_as == "peer" or differently_chosen(records)
+    free = free_to_differ(records)
     differences: list[str] = []
     notes: list[str] = []
     for row, values in _unequal(records):
         said = f"{row}: {', '.join(map(str, values))}"
-        told = _is_of_the_pool(row, values, first) or (chosen and _follows_from_a_choice(row, first))
+        told = row in free or _is_of_the_pool(row, values, first)
         (notes if told else differences).append(said)
     if differences:
         more = len(differences) - _MOST_ROWS
@@ -132,15 +132,6 @@ def _is_of_the_pool(row: str, values: Sequence[Any], first: Record) -> bool:
     return bool(max(values) - min(values) <= _POOL * max(values))
 
 
-def _follows_from_a_choice(row: str, first: Record) -> bool:
-    # A library that chooses another algorithm in another process launches other kernels and needs another workspace. A
-    # peer's totals are counted by the witness.
-    field, _, key = row.partition(".")
-    if first.ran_as == "peer" and field == "totals":
-        field = "witness"
-    return any(metric.key == key and field in metric.chosen for metric in METRICS)
-
-
 def _choices(records: Sequence[Record]) -> dict[str, str]:
     """Choices of the first process; if another process chose differently, those of all."""
     joined = {}
@@ -156,11 +147,11 @@ def _tried(records: Sequence[Record]) -> list[TriedRow]:
 
 
 def _largest(totals: Sequence[Totals]) -> Totals:
-    """Totals with the largest value of fields that depend on choices, launches and peak; all others are equal."""
+    """Totals with the largest value of fields that depend on choices or trials; all others are equal."""
     largest = {
         metric.key: max((value for one in totals if (value := getattr(one, metric.key)) is not None), default=None)
         for metric in METRICS
-        if metric.chosen and metric.name.startswith("totals.")
+        if (metric.chosen or metric.tried) and metric.name.startswith("totals.")
     }
     return msgspec.structs.replace(totals[0], **largest)
 
