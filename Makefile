@@ -46,7 +46,7 @@ evidence: $(VENV)/.installed
 # What README, docs, sample and pictures show: a folder of `fluxperf evidence headline` and nothing else. It lacks no
 # process but those of the parts in LACKING, which the pages name.
 SHOWN   := reports/records/evidence-h200
-LACKING := schnell-1024-t256-baseline
+LACKING :=
 
 # One command after records were added or SHOWN was changed; in this order, also with -j.
 .NOTPARALLEL:

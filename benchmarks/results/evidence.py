@@ -41,10 +41,10 @@ class Evidence(NamedTuple):
 
     @property
     def processes(self) -> str:
-        """The number of its processes, in words: "87 processes", or "85 of 87 processes"."""
+        """The number of its processes, in words: "all 87 processes", or "85 of 87 processes"."""
         of = processes_of(SUITE)
         missing = sum(self.lacking.values())
-        return f"{of - missing} of {of} processes" if missing else f"{of} processes"
+        return f"{of - missing} of {of} processes" if missing else f"all {of} processes"
 
     @property
     def first(self) -> Record:

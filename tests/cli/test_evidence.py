@@ -24,8 +24,8 @@ from fluxperf.peers import known_peers
 from fluxperf.published import context
 from fluxperf.suites import SUITES
 from fluxperf.workloads import HEADLINE
+from tests.contracts.tree import WHOLE
 from tests.report.pages import Page
-from tests.report.whole_evidence import RECORDS, complete
 
 RUNGS = ("baseline", "broadcast", "batched", "tensorcore", "fused", "captured", "fp8")
 
@@ -71,19 +71,9 @@ def test_the_host_twin_of_the_suite_makes_a_page_that_lacks_nothing(fluxperf, in
     assert page.code == 0, page.err
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The evidence that was measured, and invented processes in the place of what was not."""
-    folder = tmp_path_factory.mktemp("whole") / "evidence"
-    shutil.copytree(RECORDS / "evidence-h200", folder)
-    for _ in complete(folder, tmp_path_factory.mktemp("scratch")):
-        pass
-    return folder
-
-
-def test_the_headline_of_a_card_lacks_nothing(whole: Path) -> None:
+def test_the_headline_of_a_card_lacks_nothing() -> None:
     """Its baseline has the spread of its steps, every other speedup an interval; each peer stands beside a rung."""
-    study = survey([read_records(whole / "headline.jsonl")], context(""))
+    study = survey([read_records(WHOLE / "headline.jsonl")], context(""))
     assert [text for warning, text in remarks(study) if warning] == []
     ladder = study.ladders[0]
     assert ladder.label == HEADLINE
@@ -105,9 +95,9 @@ def test_the_list_says_what_is_missing_and_measures_nothing(fluxperf, in_process
     assert "processes missing, about" in told.out
 
 
-def test_the_list_says_what_is_mixed(fluxperf, whole, tmp_path) -> None:
+def test_the_list_says_what_is_mixed(fluxperf, tmp_path) -> None:
     folder = tmp_path / "evidence"
-    shutil.copytree(whole, folder)
+    shutil.copytree(WHOLE, folder)
     assert fluxperf("evidence", "headline", "-o", folder, "--list").code == 0
     document = json.loads((folder / "quality.json").read_bytes())
     (folder / "quality.json").write_text(json.dumps({**document, "commit": "f" * 40}), encoding="utf-8")
@@ -166,12 +156,12 @@ def test_the_headline_has_every_rung_in_three_processes_from_tensorcore_on() -> 
             assert part.makes or part.needs
 
 
-def test_a_page_of_complete_evidence_says_nothing_about_what_it_lacks(fluxperf, whole, tmp_path) -> None:
+def test_a_page_of_complete_evidence_says_nothing_about_what_it_lacks(fluxperf, tmp_path) -> None:
     """From all parts of the headline: sizes with their bound, pictures, errors beside peers, profiled ops."""
-    told = fluxperf("evidence", "headline", "-o", whole, "--list").out
-    assert f"Nothing is missing. `fluxperf report {whole}`" in told
+    told = fluxperf("evidence", "headline", "-o", WHOLE, "--list").out
+    assert f"Nothing is missing. `fluxperf report {WHOLE}`" in told
     assert "?" not in told, "every part was measured on that kind of card, though there is none here"
-    made = fluxperf("report", whole, "-o", tmp_path / "page.html")
+    made = fluxperf("report", WHOLE, "-o", tmp_path / "page.html")
     assert made.code == 0, made.err
     page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
     told = page.sections["summary"].partition("Not measured")[2]
@@ -186,15 +176,15 @@ def test_a_page_of_complete_evidence_says_nothing_about_what_it_lacks(fluxperf, 
         assert all(page.row(row, cells)), row
     assert "Where a step of fp8 goes: schnell-1024" in page.sections["ops"]
     pictures = page.sections["headline"].partition("From a prompt to a file")[2]
-    stages = json.loads((whole / "end-to-end.json").read_bytes())["rungs"][-1]["peers"][0]["stages_s"]
+    stages = json.loads((WHOLE / "end-to-end.json").read_bytes())["rungs"][-1]["peers"][0]["stages_s"]
     assert f"{median(stages['denoise']) * 1e3:.0f} ms" in pictures, "stages of a peer"
     for part in ("Sizes beside the sustained bound", "From a prompt to a file"):
         assert part in page.sections["headline"]
 
 
-def test_a_page_of_evidence_says_what_it_lacks_and_how_to_go_on(fluxperf, whole, tmp_path) -> None:
+def test_a_page_of_evidence_says_what_it_lacks_and_how_to_go_on(fluxperf, tmp_path) -> None:
     folder = tmp_path / "evidence"
-    shutil.copytree(whole, folder)
+    shutil.copytree(WHOLE, folder)
     (folder / "quality.json").unlink()
     made = fluxperf("report", folder / "headline.jsonl", "-o", tmp_path / "page.html")
     assert made.code == 0, made.err

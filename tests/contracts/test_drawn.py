@@ -17,23 +17,12 @@ from benchmarks.results.evidence import read
 from fluxperf.errors import RecordError, UnknownNameError
 from fluxperf.harness.records import Record, read_records
 from fluxperf.suites import lacking_in, missing_in
-from tests.contracts.tree import LACKING, ROOT, SHOWN
-from tests.report.whole_evidence import complete
+from tests.contracts.tree import LACKING, ROOT, SHOWN, WHOLE
 
 PAGES = (
     "README.md", "docs/results.md", "docs/evidence.md", "docs/memory.md", "docs/generate.md", "docs/fp8.md",
     "CHANGELOG.md", "reports/sample/README.md",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The evidence that was measured, and invented processes in the place of what was not."""
-    folder = tmp_path_factory.mktemp("whole") / "evidence"
-    shutil.copytree(ROOT / "reports/records/evidence-h200", folder)
-    for _ in complete(folder, tmp_path_factory.mktemp("scratch")):
-        pass
-    return folder
 
 
 def test_pages_are_what_the_evidence_gives(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,8 +31,8 @@ def test_pages_are_what_the_evidence_gives(monkeypatch: pytest.MonkeyPatch) -> N
     assert {name for name, text in drawn(read(Path(SHOWN), LACKING.split())).items() if text != page(name)} == set()
 
 
-def test_whole_evidence_makes_every_page(whole: Path) -> None:
-    pages = drawn(read(whole))
+def test_whole_evidence_makes_every_page() -> None:
+    pages = drawn(read(WHOLE))
     assert tuple(pages) == PAGES
     assert len(pages["README.md"].splitlines()) <= 200
     assert pages["README.md"].partition("## Install")[2] == page("README.md").partition("## Install")[2], (
@@ -55,8 +44,8 @@ def test_whole_evidence_makes_every_page(whole: Path) -> None:
         assert ": None" not in text
 
 
-def test_tables_have_a_cell_for_every_heading_and_a_time_in_every_row(whole: Path) -> None:
-    tables = re.findall(r"(?m)(?:^\|.*\n)+", drawn(read(whole))["docs/results.md"])
+def test_tables_have_a_cell_for_every_heading_and_a_time_in_every_row() -> None:
+    tables = re.findall(r"(?m)(?:^\|.*\n)+", drawn(read(WHOLE))["docs/results.md"])
     assert len(tables) == 10
     for table in tables:
         rows = [line.strip("|").split("|") for line in table.splitlines()]
@@ -65,8 +54,8 @@ def test_tables_have_a_cell_for_every_heading_and_a_time_in_every_row(whole: Pat
         assert all(re.search(r"\d", "".join(row[1:])) for row in rows[2:]), table
 
 
-def test_figures_of_the_headline_stand_with_their_intervals(whole: Path) -> None:
-    text = drawn(read(whole))["README.md"]
+def test_figures_of_the_headline_stand_with_their_intervals() -> None:
+    text = drawn(read(WHOLE))["README.md"]
     ladder = {row[0]: row for row in re.findall(r"(?m)^\| `(\w+)` \| (.*?) \| (.*?) \| (.*?) \| (\d+) \|$", text)}
     assert list(ladder) == ["baseline", "broadcast", "batched", "tensorcore", "fused", "captured", "fp8"]
     assert re.fullmatch(r"\d+\.\d s \(~[\d.]+-[\d.]+\)", ladder["baseline"][2]), "by its steps"
@@ -78,8 +67,8 @@ def test_figures_of_the_headline_stand_with_their_intervals(whole: Path) -> None
     assert len(re.findall(r"(?m)^\| (?:schnell|dev), .* \d+ % \|$", text)) == 6
 
 
-def test_links_of_drawn_pages_lead_somewhere(whole: Path) -> None:
-    for name, text in drawn(read(whole)).items():
+def test_links_of_drawn_pages_lead_somewhere() -> None:
+    for name, text in drawn(read(WHOLE)).items():
         for target in re.findall(r"\]\(([^)#\s]+)", text):
             assert target.startswith("http") or ((ROOT / name).parent / target).exists(), f"{name}: {target}"
 
@@ -185,19 +174,19 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_not_whole_or_mixed_is_not_drawn(whole: Path, tmp_path: Path, name: str) -> None:
+def test_what_is_not_whole_or_mixed_is_not_drawn(tmp_path: Path, name: str) -> None:
     change, said = REFUSED[name]
     folder = tmp_path / "evidence"
-    shutil.copytree(whole, folder)
+    shutil.copytree(WHOLE, folder)
     change(folder)
     with pytest.raises(RecordError, match=said) as refused:
         read(folder)
     assert "README and docs show whole evidence only" in str(refused.value) or name == "a torn line"
 
 
-def test_a_part_that_is_named_may_be_missing_and_pages_name_it(whole: Path, tmp_path: Path) -> None:
+def test_a_part_that_is_named_may_be_missing_and_pages_name_it(tmp_path: Path) -> None:
     folder = tmp_path / "evidence"
-    shutil.copytree(whole, folder)
+    shutil.copytree(WHOLE, folder)
     of = ("schnell-1024-t256", "baseline")
     _records(folder, lambda one: None if (one.workload.name, one.rung) == of else one)
     name = "schnell-1024-t256-baseline"
@@ -208,7 +197,7 @@ def test_a_part_that_is_named_may_be_missing_and_pages_name_it(whole: Path, tmp_
     ladder = pages["docs/results.md"].partition("The whole ladder with 256 text tokens")[2].partition("## Other")[0]
     assert "`baseline`" not in ladder
     assert "Phase 1: not measured, expected 10-20x" in ladder
-    assert pages["README.md"] == drawn(read(whole))["README.md"], "the headline lacks nothing"
+    assert pages["README.md"] == drawn(read(WHOLE))["README.md"], "the headline lacks nothing"
     said = f"lacks 2 of 87 processes: {name} (2)."
     with pytest.raises(RecordError, match=re.escape(said)):
         read(folder)
@@ -219,12 +208,12 @@ def test_a_part_that_is_named_may_be_missing_and_pages_name_it(whole: Path, tmp_
         read(folder, [name])
 
 
-def test_parts_that_may_be_missing_exist_and_are_missing(whole: Path, tmp_path: Path) -> None:
+def test_parts_that_may_be_missing_exist_and_are_missing(tmp_path: Path) -> None:
     for name in ("baselin", "quality"):
         with pytest.raises(UnknownNameError, match=rf"'{name}'.*schnell-1024-t256-baseline"):
-            read(whole, [name])
+            read(WHOLE, [name])
     folder = tmp_path / "evidence"
-    shutil.copytree(whole, folder)
+    shutil.copytree(WHOLE, folder)
 
     def two(one: Record) -> Record:
         if (one.workload.name, one.rung, set(one.settings)) != ("schnell-1024", "fp8", {"nvtx"}):
@@ -232,7 +221,7 @@ def test_parts_that_may_be_missing_exist_and_are_missing(whole: Path, tmp_path: 
         return msgspec.structs.replace(one, times_s={name: rows[:2] for name, rows in one.times_s.items()})
 
     _records(folder, two)
-    for named in (whole, folder):
+    for named in (WHOLE, folder):
         with pytest.raises(RecordError, match="Of schnell-1024-fp8 there are records"):
             read(named, ["schnell-1024-fp8"])
 

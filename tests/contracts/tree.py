@@ -17,6 +17,9 @@ SHOWN, LACKING = (
     for name in ("SHOWN", "LACKING")
 )
 
+#: A folder of evidence of the headline that lacks nothing, as it was measured on a card.
+WHOLE = ROOT / "reports/records/evidence-h200"
+
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
