@@ -322,7 +322,7 @@ def test_a_trial_of_every_order_leaves_the_right_numbers(
     """The library's way joins halves in place, the others read them as they are; the first of the order is taken."""
     tokens, outputs, widths, ops = 300, 768, (384, 640), ops_of(hopper, "fp8")
 
-    def tried(device: Any, candidates: Any) -> Choice:
+    def tried(device: Any, candidates: Any, rested_s: float) -> Choice:
         for index in (*order, *order):
             candidates[index]()
         return Choice(order[0], tuple(0.5 + (index != order[0]) for index in range(3)))

@@ -28,7 +28,7 @@ from fluxperf.errors import ArgumentError
 from tests.ops.checking import on_host
 from tests.ops.e4m3 import ops_of, up
 from tests.ops.test_launches import Block, Empty, StandIn
-from tests.pure.test_tiles import ticking
+from tests.pure.test_ways import ticking
 
 E4M3 = ml_dtypes.float8_e4m3fn
 TOKENS, LEFT, RIGHT, OUTPUTS = 5, 128, 64, 384

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import enum
+import json
 import math
+import random
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -80,11 +84,45 @@ def test_it_is_next_to_the_other_caches(monkeypatch: pytest.MonkeyPatch) -> None
     assert Choices("gpu").path == cache_folder("choices") / "gpu.json" == Path("/own/choices/gpu.json")
 
 
+class _Algorithm(NamedTuple):
+    """An algorithm of one letter. ``gap`` is what its memory has besides."""
+
+    letter: str
+    gap: str
+    data: Any
+
+    @property
+    def ptr(self) -> int:
+        """Address of the letter."""
+        return int(self.data.ctypes.data)
+
+
+class _Attribute(enum.IntEnum):
+    TILE_ID = 1
+    STAGES_ID = 2
+
+
 class _Library:
-    """cuBLASLt with three algorithms, which differ by their bytes."""
+    """cuBLASLt with three algorithms. They differ in one attribute, and in bytes that are others in each process."""
+
+    MatmulAlgoConfigAttribute = _Attribute
 
     def __init__(self, order: str = "abc", version: int = 13) -> None:
         self.order, self.version, self.Epilogue = order, version, {"DEFAULT": 0}
+        self.algorithms = [
+            _Algorithm(one, gap, np.frombuffer(f"{one}{gap}".encode() * 48, np.uint8))
+            for one, gap in zip(order, random.sample("0123456789", 3), strict=True)
+        ]
+
+    def get_matmul_algo_config_attribute_dtype(self, attribute: int) -> type[Any]:
+        return {1: np.uint32, 2: np.uint16}[attribute]
+
+    def matmul_algo_config_get_attribute(
+        self, algorithm: int, attribute: int, to: int, size: int, written: int
+    ) -> None:
+        value = ctypes.string_at(algorithm, 1) if attribute == _Attribute.TILE_ID else b"7"
+        assert size == {1: 4, 2: 2}[attribute]
+        ctypes.memmove(to, value, 1)
 
     def get_version(self) -> int:
         return self.version
@@ -101,10 +139,9 @@ def _products(folder: Path, library: _Library, monkeypatch: pytest.MonkeyPatch) 
     products._lt, products._plans = library, {}
     monkeypatch.setattr(CublasLt, "_set", lambda *_: None)
     monkeypatch.setattr(CublasLt, "_layout", lambda *_: 0)
-    algorithms = [np.frombuffer(letter.encode() * 96, np.uint8) for letter in library.order]
-    monkeypatch.setattr(CublasLt, "_candidates", lambda *_: algorithms)
+    monkeypatch.setattr(CublasLt, "_candidates", lambda *_: library.algorithms)
     running: list[str] = []
-    monkeypatch.setattr(CublasLt, "_launch", lambda self, d, lay, algorithm, a, b, c: running.append(chr(algorithm[0])))
+    monkeypatch.setattr(CublasLt, "_launch", lambda self, d, lay, algorithm, a, b, c: running.append(algorithm.letter))
 
     def timed(device: Any, run: Any, trials: int) -> float:
         run()
@@ -121,12 +158,15 @@ PRODUCT = Product(16, 16, 16, "bfloat16", "bfloat16", True, 16, 16, 16)
 def test_a_product_is_tried_once_for_all_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def chosen(library: _Library) -> tuple[str, list[str]]:
         products, tried = _products(tmp_path, library, monkeypatch)
-        return chr(products._planned(PRODUCT, 0, 0, 0, 0).algorithm[0]), tried
+        return products._planned(PRODUCT, 0, 0, 0, 0).algorithm.letter, tried
 
     first, tried = chosen(_Library())
     assert first == "b"
     assert set(tried) == set("abc")
-    assert chosen(_Library()) == ("b", [])
+    for _ in range(5):
+        assert chosen(_Library()) == ("b", []), "whatever else is in the memory of its candidates"
+    kept = json.loads(recall(Choices("gpu", tmp_path).path) or b"")
+    assert [name for _, name, _ in kept.values()] == [f"TILE_ID {ord('b')}, STAGES_ID {ord('7')}"]
     # With another version, or another order of its candidates, the trial is repeated.
     for library in (_Library(version=14), _Library(order="bca")):
         again, tried = chosen(library)

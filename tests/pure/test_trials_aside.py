@@ -18,7 +18,7 @@ from fluxperf.engine.device.choices import Choice, Ways
 from fluxperf.engine.device.cuda import CudaDevice
 from tests.pure import test_attention_plans as attentions
 from tests.pure import test_choices as products
-from tests.pure.test_tiles import ticking
+from tests.pure.test_ways import ticking
 
 
 class Recording:

@@ -22,9 +22,6 @@ def cublaslt() -> ModuleType:
     It is imported below empty placeholder packages, which are removed afterwards. A program that imports nvmath itself
     then gets the complete package, with this same module in it. Where that fails, the complete package is imported.
 
-    It is imported from empty packages, which are taken away again, so that a program that imports nvmath itself gets
-    the whole one, with this same module in it. Where that cannot be done, the whole package is imported.
-
     Raises:
         ImportError: nvmath-python is not installed, or does not fit this interpreter.
     """

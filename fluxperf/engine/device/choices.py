@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -24,8 +25,8 @@ _TRIALS, _ROUNDS = 3, 3
 #: The first round has fewer launches. Candidates that take longer than this factor times the best are dropped after it.
 _FIRST_TRIALS, _NEAR = 2, 1.08
 
-#: For trials on a hot card: seconds of warm-up, seconds of each turn, rounds of turns; and the factor to the best time
-#: in a single run above which a candidate is not tried.
+#: For trials on a hot card: seconds of warm-up at most, seconds of each turn, rounds of turns; and the factor to the
+#: best time in a single run above which a candidate is not tried.
 _HEAT_S, _TURN_S, _HOT_ROUNDS, _NOT_FAR = 0.6, 0.02, 5, 1.3
 
 #: A kernel of this project may take up to this factor of the library's time in a trial and still be chosen. Trials of
@@ -139,7 +140,7 @@ def tried(device: Any, candidates: Sequence[Callable[[], Any]]) -> Choice:
     return Choice(times.index(min(times)), tuple(times))
 
 
-def tried_hot(device: Any, candidates: Sequence[Callable[[], Any]]) -> Choice:
+def tried_hot(device: Any, candidates: Sequence[Callable[[], Any]], rested_s: float = math.inf) -> Choice:
     """The candidate that takes the least time on a card at its power limit, which is where it works most of the time.
 
     The order of implementations can change there: one that moves fewer bytes, or leaves fewer gaps, loses less clock.
@@ -148,13 +149,15 @@ def tried_hot(device: Any, candidates: Sequence[Callable[[], Any]]) -> Choice:
     Args:
         device: its clock is read; nothing else may run on it meanwhile.
         candidates: each launches its work on the current stream.
+        rested_s: seconds since an earlier trial left the card hot. It is warmed up for as long, but for no longer than
+            a cool card.
     """
     device.quiet()
     once = [_timed(device, run, 1) for run in candidates]
     near = [index for index, seconds in enumerate(once) if seconds <= _NOT_FAR * min(once)]
     counts = {index: max(1, math.ceil(_TURN_S / max(once[index], 1e-6))) for index in near}
     passed = 0.0
-    while passed < _HEAT_S:
+    while passed < min(rested_s, _HEAT_S):
         passed += sum(counts[index] * _timed(device, candidates[index], counts[index]) for index in near)
     rounds = [[_timed(device, candidates[index], counts[index]) for index in near] for _ in range(_HOT_ROUNDS)]
     times = [math.inf] * len(once)
@@ -193,6 +196,8 @@ class Ways:
         self._device = device
         #: For each problem, the chosen way and how it was chosen.
         self.chosen: dict[str, tuple[str, Choice]] = {}
+        #: When the last trial ended; none has.
+        self._ended_s = -math.inf
 
     def run(
         self,
@@ -227,7 +232,8 @@ class Ways:
             with device.aside(), device.trial():
                 for run in ways.values():  # compiles the kernels, and lets the library choose its own algorithm
                     run()
-                choice = tried_hot(device, list(ways.values()))
+                choice = tried_hot(device, list(ways.values()), time.monotonic() - self._ended_s)
+            self._ended_s = time.monotonic()
             device.launches = launches
             choice = _untied(choice)
             device.choices_kept.keep(stored, names, choice)

@@ -28,8 +28,6 @@ _STREAMS = 8
 
 #: cudaDataType_t of operands.
 _TYPES = {"float32": 0, "bfloat16": 14, "float8_e4m3fn": 28}
-#: Size in bytes of a cuBLASLt algorithm descriptor, which is kept and compared.
-_ALGORITHM = 64
 _COMPUTE_32F = 68
 _SCALE_32F = 0
 
@@ -163,7 +161,7 @@ class CublasLt:
             self._layout(p.out_dtype, p.n, p.m, p.ldd, p.batch, p.offset_d),
         )
         candidates = self._candidates(product, descriptor, layouts)
-        names = [bytes(memoryview(candidate))[:_ALGORITHM].hex() for candidate in candidates]
+        names = [self._configuration(candidate) for candidate in candidates]
         what = f"cuBLASLt {self._lt.get_version()} {' '.join(map(str, product))}"
         choice = self._device.choices_kept.find(what, names)
         if choice is None:
@@ -197,6 +195,17 @@ class CublasLt:
                 "supported; use another one, or a float32 rung."
             )
         return [results[index : index + 1] for index in range(int(found[0]))]
+
+    def _configuration(self, candidate: Any) -> str:
+        """Attributes of an algorithm. They identify it in every process; its bytes do not, as some are never set."""
+        found, written = [], np.zeros(1, np.uint64)
+        for attribute in self._lt.MatmulAlgoConfigAttribute:
+            held = np.zeros(1, self._lt.get_matmul_algo_config_attribute_dtype(int(attribute)))
+            self._lt.matmul_algo_config_get_attribute(
+                candidate.ptr, int(attribute), held.ctypes.data, held.nbytes, written.ctypes.data
+            )
+            found.append(f"{attribute.name} {held[0]}")
+        return ", ".join(found)
 
     def _layout(self, dtype: str, rows: int, columns: int, leading: int, batch: int, offset: int) -> int:
         layout: int = self._lt.matrix_layout_create(_TYPES[dtype], rows, columns, leading)
