@@ -26,7 +26,7 @@ from benchmarks.quality.document import as_markdown
 from benchmarks.quality.document import read as quality_in
 from benchmarks.results import tables
 from benchmarks.results.evidence import ROOT, Evidence, read
-from benchmarks.results.words import ratio, seconds, time_of, times
+from benchmarks.results.words import seconds, time_of, times
 from fluxperf.cli.course import course_of, course_table
 from fluxperf.cli.terminal import Console
 from fluxperf.errors import FluxperfError, RecordError
@@ -147,6 +147,7 @@ def figures(evidence: Evidence) -> dict[str, Any]:
         "starts": tables.starts(evidence),
         "profiled": tables.profiled,
         "explained": tables.explained,
+        "turned": tables.turned(evidence),
         "per_op": sorted(evidence.documents.per_op),
         "card": evidence.card,
         "commit": evidence.commit,
@@ -160,10 +161,10 @@ def figures(evidence: Evidence) -> dict[str, Any]:
         "published_gap": f"{published.gap:.0f}",
         "baseline": time_of(base),
         "diffusers": time_of(eager.record),
-        "diffusers_gap": ratio(gap.ratio),
+        "diffusers_gap": times(gap),
         "best": best.name,
         "best_time": seconds(found.median),
-        "best_gap": ratio(whole.ratio),
+        "best_gap": times(whole),
         "moved_gb": f"{sum(row.bytes for row in base.ledger) / 1e9:.0f}",
         "phases": f"{', '.join(phases[:-1])} and {phases[-1]}",
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import median
 
 from benchmarks.results.evidence import Evidence
@@ -156,7 +157,12 @@ def pictures(evidence: Evidence) -> str:
     rows += [
         _beside(one) for _, document in evidence.documents.pictures for rung in document.rungs for one in rung.peers
     ]
-    return table(["", "picture", *(f"`{stage}`" for stage in _STAGES), "ours in turns"], rows)
+    return table(["", "picture", *(f"`{stage}`" for stage in _STAGES), f"`{turned(evidence)}` in turns"], rows)
+
+
+def turned(evidence: Evidence) -> str:
+    """The rung whose pictures were made in turns with those of peers."""
+    return next(rung.rung for _, document in evidence.documents.pictures for rung in document.rungs if rung.peers)
 
 
 def starts(evidence: Evidence) -> str:
@@ -183,9 +189,18 @@ def _stage(record: Record, stage: str) -> str:
 
 def _beside(one: Beside) -> list[str]:
     theirs, ours = median(one.picture_s), median(one.fluxperf_picture_s)
-    told = f"{seconds(theirs)} (~{min(one.picture_s) * 1e3:.1f}-{max(one.picture_s) * 1e3:.1f})"
     stages = (seconds(median(one.stages_s[stage])) if stage in one.stages_s else "" for stage in _STAGES)
-    return [f"`{one.name}`", told, *stages, f"{seconds(ours)}: {theirs / ours:.2f}x as long"]
+    return [
+        f"`{one.name}`",
+        _ranged(one.picture_s),
+        *stages,
+        f"{_ranged(one.fluxperf_picture_s)}, {theirs / ours:.2f}x as long",
+    ]
+
+
+def _ranged(samples: Sequence[float]) -> str:
+    """The median of pictures of one process, and their range."""
+    return f"{seconds(median(samples))} (~{min(samples) * 1e3:.1f}-{max(samples) * 1e3:.1f})"
 
 
 def errors(evidence: Evidence) -> str:

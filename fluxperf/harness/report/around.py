@@ -85,15 +85,15 @@ def _pictures(study: Study) -> Panel | None:
             Column(shown(stage), hint="median of the same pictures; of a peer, of a few of its own")
             for stage in _STAGES
         ),
-        Column("Ours in turns", hint="median of our pictures, taken in turns with this peer's"),
+        Column("Ours in turns", hint="median and range of our pictures, taken in turns with this peer's"),
         Column("Samples", hint=f"processes {units.BY} samples of each"),
     )
     rows = [_picture(record) for record in records]
     machines = {record.machine.gpu for record in records}
     for _, document in study.extras.documents.pictures:
         if document.machine.get("gpu") in machines:
-            found = [one for rung in document.rungs for one in rung.peers if one.picture_s and one.fluxperf_picture_s]
-            rows += map(_peer, found)
+            pairs = ((rung.rung, one) for rung in document.rungs for one in rung.peers)
+            rows += [_peer(rung, one) for rung, one in pairs if one.picture_s and one.fluxperf_picture_s]
     about = "One process loads a whole model and makes all of its pictures, so there is a range and no interval."
     table = Table("Seconds by stage, text encoders, VAE and file included", columns, rows)
     return Panel(
@@ -116,14 +116,16 @@ def _picture(record: Record) -> list[Cell]:
     ]
 
 
-def _peer(one: Beside) -> list[Cell]:
+def _peer(rung: str, one: Beside) -> list[Cell]:
     theirs, ours = one.picture_s, one.fluxperf_picture_s
+    longer = units.times(median(theirs) / median(ours))
+    told = f"{shown(rung, 24)}: {units.time_range(min(ours), max(ours))}; peer {longer} as long"
     stages = [one.stages_s.get(stage) for stage in _STAGES]
     return [
         Cell(shown(one.name, 48), None, shown(one.form, 120)),
         Cell(units.time(median(theirs)), median(theirs), units.time_range(min(theirs), max(theirs))),
         *(Cell(units.time(median(times)), median(times)) if times else MISSING for times in stages),
-        Cell(units.time(median(ours)), median(ours), f"{units.times(median(theirs) / median(ours))} as long as ours"),
+        Cell(units.time(median(ours)), median(ours), told),
         Cell(f"1{units.NBSP}{units.BY}{units.NBSP}{len(theirs)}", len(theirs)),
     ]
 
