@@ -12,7 +12,8 @@ from pathlib import Path
 
 from fluxperf.engine.checkpoints.sources import SyntheticWeights
 from fluxperf.engine.config import config_named
-from fluxperf.harness.collecting import SECONDS, Collection
+from fluxperf.errors import ConfigError
+from fluxperf.harness.collecting import Collection
 from fluxperf.harness.parts import Part, key_of
 from fluxperf.harness.records import IN_TURNS_WITH
 from fluxperf.harness.text.units import listing
@@ -185,7 +186,7 @@ def lacking_in(folder: Path, suite: str) -> dict[str, int] | None:
         RecordError: its records cannot be read.
     """
     collection = Collection(folder, suite, SUITES[suite]())
-    if not collection.file.exists() or not (folder / SECONDS).exists():
+    if not collection.begun:
         return None
     return {part.name: len(numbers) for part in collection.parts if (numbers := collection.lacking(part))}
 
@@ -193,6 +194,21 @@ def lacking_in(folder: Path, suite: str) -> dict[str, int] | None:
 def processes_of(suite: str) -> int:
     """The number of processes of a suite."""
     return sum(part.processes for part in SUITES[suite]())
+
+
+def mixed_in(folder: Path, suite: str) -> str:
+    """A sentence about evidence in a suite's folder that is of another commit or machine than the first; "" if none is.
+
+    Raises:
+        RecordError: its records cannot be read.
+    """
+    collection = Collection(folder, suite, SUITES[suite]())
+    try:
+        if collection.begun and (own := collection.own):
+            collection.check(own)
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def missing_in(folder: Path, suite: str) -> str:

@@ -15,7 +15,7 @@ from rich.table import Table
 import fluxperf
 from fluxperf.cli.rescue import rescued
 from fluxperf.cli.terminal import Console, say
-from fluxperf.errors import NoGpuError, ProcessError, RecordError, UnknownNameError
+from fluxperf.errors import ConfigError, NoGpuError, ProcessError, RecordError, UnknownNameError
 from fluxperf.files import check_writable, write_whole
 from fluxperf.harness.collecting import SECONDS, Collection, collected
 from fluxperf.harness.measure.environment import commit, machine
@@ -75,9 +75,13 @@ def evidence(
             collection.check(here)
             collection.settle()
             _measure(collection, here, chosen, budget)
+    try:
+        if listed and (own := collection.own):
+            collection.check(own)
+    except (ConfigError, RecordError):
+        _show(collection, here, chosen, mixed=True)
+        raise
     _show(collection, here, chosen)
-    if listed and (own := collection.own):
-        collection.check(own)
 
 
 def _chosen(parts: list[Part], patterns: list[str]) -> list[Part]:
@@ -163,8 +167,11 @@ def _measure(collection: Collection, here: Here, chosen: list[Part], budget: flo
         raise ProcessError("\n".join(["evidence: these processes failed, all others are saved:", *failures]))
 
 
-def _show(collection: Collection, here: Here, chosen: list[Part]) -> None:
-    """Prints which parts are finished, which are missing, and how long those will take."""
+def _show(collection: Collection, here: Here, chosen: list[Part], *, mixed: bool = False) -> None:
+    """Prints which parts are finished, which are missing, and how long those will take.
+
+    No page is suggested if the folder is ``mixed``.
+    """
     view = Table(title=f"evidence in {collection.folder}", title_justify="left", caption_justify="left")
     view.add_column("part", overflow="fold")
     for heading in ("processes", "s each", "s missing"):
@@ -186,5 +193,5 @@ def _show(collection: Collection, here: Here, chosen: list[Part]) -> None:
     Console().print(view)
     if lacking:
         say(f"{plural(lacking, 'process', 'processes')} missing, about {missing_s:.0f} s.")
-    else:
+    elif not mixed:
         say(f"Nothing is missing. `fluxperf report {shlex.quote(str(collection.folder))}` makes a page of it.")

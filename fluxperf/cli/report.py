@@ -19,12 +19,13 @@ from fluxperf.cli.tracking import Checkout, check_checkout, rules_of
 from fluxperf.errors import RecordError
 from fluxperf.files import write_whole
 from fluxperf.harness.facts.evidence import Given, gathered
+from fluxperf.harness.facts.inputs import SuiteFolder
 from fluxperf.harness.facts.sifting import MOST_BYTES, Sifted
 from fluxperf.harness.facts.study import Study
 from fluxperf.harness.records import RecordsFile
 from fluxperf.published import context
 from fluxperf.shipped import BASELINES, POLICY, present
-from fluxperf.suites import SUITES, missing_in
+from fluxperf.suites import SUITES, lacking_in, missing_in, mixed_in
 from fluxperf.words import first_few, plural
 
 _PAGE = Path("reports/out/index.html")
@@ -114,7 +115,7 @@ def report(
             command=_command(),
             rules=rules_of(policy),
             home=None if output == _STDOUT else output.parent,
-            incomplete=_incomplete([*paths, *(sample or [])]),
+            suites=_suites([*paths, *(sample or [])]),
         )
         with Stages("looking for changes and reading other evidence") as stages:
             extras = gathered(files, given, sifted.gathering)
@@ -126,18 +127,19 @@ def report(
     _tell_problems(files)
 
 
-def _incomplete(paths: Sequence[str]) -> list[tuple[str, str]]:
-    """Sentences about processes that the evidence at some paths lacks, each with the command that goes on with it."""
-    told = []
+def _suites(paths: Sequence[str]) -> list[SuiteFolder]:
+    """Folders of evidence of a suite at some paths."""
+    found = []
     for folder in dict.fromkeys(path if path.is_dir() else path.parent for path in map(Path, paths)):
         for suite in SUITES:
             try:
-                lacking = missing_in(folder, suite)
+                if lacking_in(folder, suite) is None:
+                    continue
+                command = f"fluxperf evidence {suite} -o {shlex.quote(str(folder))}"
+                found.append(SuiteFolder(command, missing_in(folder, suite), mixed_in(folder, suite)))
             except RecordError:  # reading the records says it
                 continue
-            if lacking:
-                told.append((lacking, f"fluxperf evidence {suite} -o {shlex.quote(str(folder))} --budget 600"))
-    return told
+    return found
 
 
 def _tell_problems(files: list[RecordsFile]) -> None:

@@ -70,9 +70,15 @@ class Collection:
         for what, found in self._origins():
             if differs := differing(found, here):
                 raise ConfigError(
-                    f"{asked}: {what} has {differs}. Evidence is of one commit and one kind of machine: "
-                    "name another folder, or go on where this one was begun."
+                    f"{asked}: {what} has {differs}. Evidence is of one commit and one kind of machine. Name another "
+                    "folder, or use the commit and the kind of machine of this one. Remove what does not belong to it."
                 )
+
+    @property
+    def begun(self) -> bool:
+        """Whether the folder is of this suite: it has seconds of its parts."""
+        ladder = {part.name for part in self.parts if part.key}
+        return any(row.part in ladder for row in _took_in(self.folder))
 
     @property
     def own(self) -> Here | None:
@@ -264,13 +270,16 @@ class Collection:
         Raises:
             RecordError: it is damaged, or of something else.
         """
-        records = _records(path)
-        if not any(_is_of(record, part) for record in records):
+        try:
+            file = read_records(path)
+        except RecordError:
+            file = None
+        if file is None or file.problems or not any(_is_of(record, part) for record in file.records):
             raise RecordError(
                 f"{path}: expected what a process of {part.name} measured, found something else. Remove it, and the "
                 "process is measured again."
             )
-        return records
+        return file.records
 
     def _piece(self, part: Part, number: int) -> Path:
         return self.folder / PROCESSES / f"{part.name}-{number}.process"
@@ -344,7 +353,7 @@ def _records(path: Path) -> list[Record]:
     file = read_records(path)
     if file.problems:
         said = " ".join(first_few(file.problems, "damaged line"))
-        raise RecordError(f"{said} Evidence is not added to a damaged file. Repair or remove it.")
+        raise RecordError(f"{said} Evidence is not added to a damaged file. Remove the damaged lines from it.")
     return file.records
 
 
@@ -361,7 +370,7 @@ def _same(one: Record, other: Record) -> bool:
 
 
 def _processes(record: Record) -> int:
-    return len(record.times_s.get("denoise", ()))
+    return sum(bool(samples) for samples in record.times_s.get("denoise", ()))
 
 
 def _took_in(folder: Path) -> list[Took]:

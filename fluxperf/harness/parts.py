@@ -107,9 +107,10 @@ def kind_of(machine: Machine) -> str:
 
 def differing(found: Origin, here: Here) -> str:
     """In words, what evidence is of instead of this code and machine; "" where it is of them, or does not say."""
-    names = ("commit", "changed files", "machine")
+    names = ("commit", "", "machine")
+    trees = {True: "changes that are not committed", False: "no changes that are not committed"}
     return ", ".join(
-        f"{name} {there} instead of {this}"
+        f"{name} {there} instead of {this}" if name else trees[bool(there)]
         for name, there, this in zip(names, found, here, strict=True)
         if there is not None and there != this
     )

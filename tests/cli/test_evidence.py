@@ -105,6 +105,35 @@ def test_the_list_says_what_is_mixed(fluxperf, tmp_path) -> None:
     assert told.code == 2
     assert "quality.json has commit ffff" in told.err
     assert "schnell-1024-fp8" in told.out, "the list all the same"
+    assert "Nothing is missing" not in told.out, "no page is suggested"
+    made = fluxperf("report", folder, "-o", tmp_path / "page.html")
+    assert made.code == 0, made.err
+    machines = Page((tmp_path / "page.html").read_text(encoding="utf-8")).sections["machines"]
+    assert f"quality.json has commit {'f' * 40}" in machines
+    assert "one clean commit" not in machines
+
+
+def test_a_page_of_evidence_whose_records_are_gone_says_so(fluxperf, tmp_path) -> None:
+    folder = tmp_path / "evidence"
+    shutil.copytree(WHOLE, folder)
+    (folder / "headline.jsonl").unlink()
+    assert "82 processes missing" in fluxperf("evidence", "headline", "-o", folder, "--list").out
+    made = fluxperf("report", folder, "-o", tmp_path / "page.html")
+    assert made.code == 0, made.err
+    summary = Page((tmp_path / "page.html").read_text(encoding="utf-8")).sections["summary"]
+    assert "4 records of pictures alone, on NVIDIA H200." in summary
+    assert "Evidence of the suite headline lacks 82 of 87 processes" in summary
+
+
+def test_a_process_that_cannot_be_read_is_named(fluxperf, tmp_path) -> None:
+    folder = tmp_path / "evidence"
+    shutil.copytree(WHOLE, folder)
+    (folder / "processes").mkdir()
+    (folder / "processes/schnell-1024-fp8-1.process").write_bytes(b"{garbage\n")
+    told = fluxperf("evidence", "headline", "-o", folder, "--list")
+    assert told.code == 2
+    assert "schnell-1024-fp8-1.process: expected what a process of schnell-1024-fp8 measured" in told.err
+    assert "Remove it" in told.err
 
 
 def test_what_cannot_be_is_said(fluxperf, in_process, tmp_path, monkeypatch) -> None:
@@ -175,6 +204,15 @@ def test_a_page_of_complete_evidence_says_nothing_about_what_it_lacks(fluxperf, 
     for row, cells in (("schnell-512", 5), ("diffusers-fp8-exact", 4), ("Beyond: fp8", 7), ("All of them", 7)):
         assert all(page.row(row, cells)), row
     assert "Where a step of fp8 goes: schnell-1024" in page.sections["ops"]
+    assert "36 records, 36 of them shown above" in page.sections["raw"]
+    assert "dev-1024 and 2 more" in page.sections["machines"], "six workloads, as in the list of ladders"
+    for command in (
+        f"fluxperf evidence headline -o {WHOLE}",
+        "--workload schnell-1024 --rung baseline --processes 2 --repeat 1 -o",
+        "--workload schnell-1024 --rung fp8 --processes 3 --repeat 9 --peer diffusers-fp8 -o",
+    ):
+        assert command in page.sections["headline"], "how it was measured"
+    assert "--all --processes 3" not in page.sections["headline"], "hours of the baseline"
     pictures = page.sections["headline"].partition("From a prompt to a file")[2]
     stages = json.loads((WHOLE / "end-to-end.json").read_bytes())["rungs"][-1]["peers"][0]["stages_s"]
     assert f"{median(stages['denoise']) * 1e3:.0f} ms" in pictures, "stages of a peer"

@@ -136,7 +136,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no times of parts": (
         lambda folder: (folder / "parts.ndjson").unlink(), "Expected headline.jsonl and parts.ndjson"
     ),
-    "no records": (lambda folder: (folder / "headline.jsonl").unlink(), "Expected headline.jsonl and parts.ndjson"),
+    "no records": (lambda folder: (folder / "headline.jsonl").unlink(), r"lacks 82 of 87 processes"),
     "a document of another commit": (
         lambda folder: _document(folder, "quality.json", commit="f" * 40), "quality.json has commit f+ instead of"
     ),
@@ -145,7 +145,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
         "fp8-ops.json has machine NVIDIA H100 instead of NVIDIA H200",
     ),
     "a document of a changed tree": (
-        lambda folder: _document(folder, "captured-ops.json", dirty=True), "captured-ops.json has changed files True"
+        lambda folder: _document(folder, "captured-ops.json", dirty=True), "captured-ops.json has changes that are not"
     ),
     "ops of another rung": (
         lambda folder: _document(folder, "captured-ops.json", rung="fp8"), "expected the figures of captured-ops"

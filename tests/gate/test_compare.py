@@ -224,6 +224,9 @@ def test_records_of_one_side_that_disagree_are_an_error() -> None:
     found = rows([GPU, with_totals(GPU, d2h_copies=3)], [GPU])
     assert [row.reason for row in found] == ["mixed_records"]
     assert "totals.d2h_copies is 0 and 3" in found[0].message
+    found = rows([replaced(GPU, ops=GPU.ops[1:]), GPU], [GPU])
+    assert [row.reason for row in found] == ["mixed_records"]
+    assert f".count is none and {GPU.ops[0].count}" in found[0].message
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ def test_a_part_that_fails_leaves_the_others(world) -> None:
     ("here", "said"),
     [
         (Here("b" * 40, False, KIND), f"commit {COMMIT} instead of {'b' * 40}"),
-        (Here(COMMIT, True, KIND), "changed files False instead of True"),
+        (Here(COMMIT, True, KIND), "no changes that are not committed"),
         (Here(COMMIT, False, "NVIDIA H200"), f"machine {KIND} instead of NVIDIA H200"),
         (Here(None, None, KIND), "FLUXPERF_COMMIT"),
     ],
@@ -266,7 +266,10 @@ def test_a_process_that_writes_something_else_is_a_failure(world) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "said"),
-    [({"commit": "b" * 40}, f"commit {'b' * 40} instead of {COMMIT}"), ({"dirty": True}, "changed files True instead")],
+    [
+        ({"commit": "b" * 40}, f"commit {'b' * 40} instead of {COMMIT}"),
+        ({"dirty": True}, "changes that are not committed"),
+    ],
 )
 def test_a_checkout_that_changes_meanwhile_ends_it_and_mixes_nothing(world, changes, said: str) -> None:
     world.go(PARTS[:1])

@@ -158,8 +158,8 @@ def test_a_trial_that_was_counted_explains_waits_and_a_choice_does_not() -> None
         return process([1.0], witness=replace(TOTALS, launches=kernels, syncs=waits), **changes)
 
     tried = {"trials_s": {"512 x 512": [1e-3]}}
-    found = merge([one(7583, 4708, **tried), one(5898, 4358, **tried)])
-    assert found.notes == ["witness.launches: 7583, 5898", "witness.syncs: 4708, 4358"]
+    found = merge([one(5898, 4358, **tried), one(7583, 4708, **tried)])
+    assert found.notes == ["witness.launches: 5898, 7583", "witness.syncs: 4358, 4708"]
     assert found.record is not None
     assert found.record.witness is not None
     assert (found.record.witness.launches, found.record.witness.syncs) == (7583, 4708)

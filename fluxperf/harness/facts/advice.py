@@ -81,7 +81,7 @@ def slow(study: Study) -> list[str]:
     for ladder in (one for one in study.climbing if not one.twin and one.best):
         texts += [f"{ladder.title}: {text}" for text in _slow(study, ladder)]
     if not texts and not any(not ladder.twin for ladder in study.climbing):
-        return ["No statement about a GPU is possible: no record was measured on one."]
+        return ["No statement about a GPU is possible: no record of a rung was measured on one."]
     if texts:
         return texts
     judged = [one.best for one in study.climbing if not one.twin and one.best]
@@ -117,7 +117,8 @@ def _slow(study: Study, ladder: Ladder) -> list[str]:
             f"{shown(rate.op, 48)} ({units.time(rate.time_s)} of a forward, {units.percent(near.share)} of its ceiling)"
             for rate, near in costly
         ]
-        texts.append(f"ops with the most time above their floor, at the quickest rung: {units.listing(told)}.")
+        what = "ops with the most time above their floor, timed one by one at the quickest rung"
+        texts.append(f"{what}: {units.listing(told)}.")
     return texts
 
 
@@ -135,7 +136,9 @@ def gains(study: Study, ladder: Ladder) -> list[tuple[OpRate, Reached]]:
 def next_steps(study: Study) -> list[Step]:
     """Next steps: first possible gains, then measurements that would make these numbers more certain."""
     steps = [
-        Step("Measure what this evidence lacks, at its commit.", command) for _, command in study.extras.incomplete
+        Step("Measure what this evidence lacks, at its commit.", f"{one.command} --budget 600")
+        for one in study.extras.suites
+        if one.lacking
     ]
     ladders = [ladder for ladder in study.climbing if ladder.measured]
     ours = ([ladder for ladder in ladders if not ladder.sample] or ladders)[:_MOST_LADDERS]
@@ -144,13 +147,13 @@ def next_steps(study: Study) -> list[Step]:
         for rate, near in gains(study, ladder)[:1]:
             saved = (rate.time_s - near.least_s) * ladder.workload.steps
             text = (
-                f"Optimize {shown(rate.op, 48)} first ({ladder.title}): it is bound by {near.by}. At its ceiling, "
-                f"all {ladder.workload.steps} steps would take up to {units.time(saved)} less."
+                f"Optimize {shown(rate.op, 48)} first ({ladder.title}): timed alone, it is bound by {near.by}. At its "
+                f"ceiling, all {ladder.workload.steps} steps would take up to {units.time(saved)} less."
             )
             steps.append(Step(text, f"fluxperf ops {shown(rate.op, 48)}"))
     steps += _of_one_commit(study)
     # measurements that a suite lacks are made by that suite
-    for ladder in ours if not study.extras.incomplete else ():
+    for ladder in ours if not any(one.lacking for one in study.extras.suites) else ():
         missing = [rung.name for rung in ladder.rungs if rung.info and not rung.record]
         if missing and (len(missing) < len(ladder.measured) or ladder.workload.name == study.context.headline_workload):
             names = units.listing([shown(name, 48) for name in missing])

@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Sequence
 
+from fluxperf.harness.facts.beside_peers import beside_peers
 from fluxperf.harness.facts.samples import usable
 from fluxperf.harness.facts.study import Ladder, Study
 from fluxperf.harness.text.escape import shown
@@ -16,15 +17,16 @@ _CAPTURE = "profiles/step"
 
 
 def run_command(ladder: Ladder, rungs: Sequence[str] = (), processes: int = 0, budget: str | None = None) -> str:
-    """The command that measures a ladder, or some of its rungs, with the settings of its newest record.
+    """The command that measures a ladder, or some of its rungs, with the settings of their newest record.
 
     With a memory budget it is the command for the rungs that were measured within it. The first rung takes minutes on a
     GPU. Without a record of it, the command has a time limit instead of numbers of samples, which a single generation
     exceeds.
     """
     alike = [record for record in ladder.records if record.settings.get("memory_gb") == budget]
-    record = (alike or ladder.records)[-1]
-    if budget is not None:
+    named = [record for record in alike if record.rung in rungs]
+    record = (named or alike or ladder.records)[-1]
+    if budget is not None and not rungs:
         rungs = [one.rung for one in alike]
     elif not rungs and any(not rung.record for rung in ladder.rungs):  # a baseline on a GPU takes minutes
         rungs = [rung.name for rung in ladder.measured if rung.info]
@@ -86,23 +88,33 @@ def _word(text: str) -> str:
 
 
 def _runs(study: Study) -> list[str]:
-    found = [
-        run_command(ladder, budget=budget)
-        for ladder in study.climbing
-        for budget in dict.fromkeys(record.settings.get("memory_gb") for record in ladder.records)
-    ]
+    """The commands of suites that records are from; those of ladders, with one for all rungs of as many samples."""
+    found = [one.command for one in study.extras.suites]
+    for ladder in study.climbing:
+        for budget in dict.fromkeys(record.settings.get("memory_gb") for record in ladder.records):
+            groups: dict[tuple[int, ...], list[str]] = {}
+            for rung in ladder.rungs:
+                if budget is None and rung.record and rung.info:
+                    groups.setdefault(tuple(map(len, usable(rung.record))), []).append(rung.name)
+            if len(groups) > 1:
+                found += [run_command(ladder, names) for names in groups.values()]
+            else:
+                found.append(run_command(ladder, budget=budget))
     return list(dict.fromkeys(found)) or ["fluxperf run --all -o FILE.jsonl"]
 
 
 def _peers(study: Study) -> list[str]:
     found = []
     for ladder in study.climbing:
-        peers = [_word(rung.name) for rung in study.peers_of(ladder)]
-        if peers and ladder.best:
-            options = " ".join(f"--peer {name}" for name in peers)
-            found.append(
-                f"{run_command(ladder, [ladder.best.name]).removesuffix(' -o FILE.jsonl')} {options} -o FILE.jsonl"
-            )
+        best = ladder.best.name if ladder.best else ""
+        beside = {peer.name: ours.rung for peer, ours, _ in beside_peers(study, ladder)}
+        rungs: dict[str, list[str]] = {}
+        for peer in study.peers_of(ladder):
+            rungs.setdefault(beside.get(peer.name, best), []).append(f"--peer {_word(peer.name)}")
+        for rung, options in rungs.items():
+            if rung:
+                command = run_command(ladder, [rung]).removesuffix(" -o FILE.jsonl")
+                found.append(" ".join([command, *options, "-o FILE.jsonl"]))
     return found
 
 

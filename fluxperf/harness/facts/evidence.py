@@ -13,7 +13,7 @@ from fluxperf.harness.calibration import Calibration, file_of, read_calibration
 from fluxperf.harness.columns import Gathering
 from fluxperf.harness.facts.ceilings import Ceiling, rates_in, read_ceilings
 from fluxperf.harness.facts.documents import documents_in
-from fluxperf.harness.facts.inputs import Extras
+from fluxperf.harness.facts.inputs import Extras, SuiteFolder
 from fluxperf.harness.history import Rules, load
 from fluxperf.harness.history import history as series_of
 from fluxperf.harness.places import Place, is_url
@@ -38,7 +38,7 @@ class Given(NamedTuple):
     timeline: Path | None
     command: str
     rules: Rules = Rules()
-    incomplete: Sequence[tuple[str, str]] = ()
+    suites: Sequence[SuiteFolder] = ()
     home: Path | None = None
 
 
@@ -64,7 +64,7 @@ def gathered(files: Sequence[RecordsFile], given: Given, gathering: Gathering) -
         ceilings=_ceilings(given),
         history=series_of(columns, given.checkout, problems=problems, rules=given.rules),
         timeline=read_timeline(given.timeline) if given.timeline else None,
-        incomplete=given.incomplete,
+        suites=given.suites,
         documents=documents_in(Path(path) for path in given.paths if not is_url(path)),
         command=given.command,
         home=given.home,

@@ -93,16 +93,26 @@ class Context(NamedTuple):
     sustained_source: str = ""
 
 
+class SuiteFolder(NamedTuple):
+    """A folder with evidence of a suite: the command that measures it, what it lacks, what in it is of something else.
+
+    The last two are sentences; "" if there is nothing to say.
+    """
+
+    command: str
+    lacking: str = ""
+    mixed: str = ""
+
+
 class Extras(NamedTuple):
     """Evidence besides records. The page lists missing evidence with the command that makes it.
 
     ``samples`` are paths of records files from another machine, shown marked beside the others and never compared with
     them. ``verdict`` is the result of a gate, ``calibrations`` are A/A spreads by kind of machine, ``ceilings`` are
     rates of a machine, ``tried`` are rates of libraries' trials in records that are not loaded, ``history`` has series
-    over commits, ``documents`` are documents beside records. ``incomplete`` are measurements that suites of the records
-    lack, each with its command. ``timeline`` is a capture of a step, attributed. ``command`` is the command that makes
-    this page. ``home`` is the folder of the page, to which links are relative; ``None`` for a page without a folder and
-    links.
+    over commits, ``documents`` are documents beside records. ``suites`` are folders of suites that records
+    are from. ``timeline`` is a capture of a step, attributed. ``command`` is the command that makes this page. ``home``
+    is the folder of the page, to which links are relative; ``None`` for a page without a folder and links.
     """
 
     samples: frozenset[str] = frozenset()
@@ -113,7 +123,7 @@ class Extras(NamedTuple):
     history: History | None = None
     timeline: Timeline | None = None
     documents: Documents = Documents()
-    incomplete: Sequence[tuple[str, str]] = ()
+    suites: Sequence[SuiteFolder] = ()
     command: str = ""
     home: Path | None = None
 

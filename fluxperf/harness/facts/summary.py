@@ -79,6 +79,8 @@ def _measured(study: Study) -> str:
         return "There is no record in these files."
     workloads = unique(ladder.label for ladder in study.ladders)
     machines = unique(where(record) for record in study.records)
+    if not workloads:
+        return f"{units.plural(len(study.records), 'record')} of pictures alone, on {units.listing(machines, 3)}."
     ways = unique(ladder.way for ladder in study.ladders)
     rungs = unique(rung.label for ladder in study.climbing for rung in ladder.measured)
     return (

@@ -18,7 +18,7 @@ _OURS = (_NO_ERROR, _NO_LAUNCHES, _NO_PEAK)
 
 def unmeasured(study: Study) -> list[str]:
     """Sentences about quantities that the files lack."""
-    texts = [shown(text, 600) for text, _ in study.extras.incomplete]
+    texts = [shown(one.lacking, 600) for one in study.extras.suites if one.lacking]
     kernels = [ladder for ladder in study.ladders if ladder.ran_as == "kernel"]
     headline = shown(study.context.headline_workload, 48)
     if not kernels:

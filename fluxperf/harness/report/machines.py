@@ -38,7 +38,7 @@ def machines_panels(study: Study) -> list[Block]:
     columns = [Column("What", number=False), *(Column(f"Machine {number}", number=False) for number in numbers)]
     rows = [[Cell(name), *(_cell(read(machine)) for machine in machines)] for name, read in _FIELDS]
     groups = machines.values()
-    rows.append([Cell("Workloads"), *(Cell(units.listing(_workloads(group), 4)) for group in groups)])
+    rows.append([Cell("Workloads"), *(Cell(units.listing(_workloads(study, group), 4)) for group in groups)])
     rows.append([Cell("Commits"), *(Cell(units.listing(unique(map(commit_of, group)), 4)) for group in groups)])
     rows.append([Cell("Records"), *(Cell(units.count(len(group))) for group in groups)])
     found = remarks(study)
@@ -50,8 +50,9 @@ def _cell(text: str | None) -> Cell:
     return MISSING if text is None else Cell(shown(text))
 
 
-def _workloads(records: list[Record]) -> list[str]:
-    return unique(shown(record.workload.name, 48) for record in records)
+def _workloads(study: Study, records: list[Record]) -> list[str]:
+    labels = {id(record): ladder.label for ladder in study.ladders for record in ladder.records}
+    return unique(labels.get(id(record), shown(record.workload.name, 48)) for record in records)
 
 
 def remarks(study: Study) -> list[tuple[bool, str]]:
@@ -67,6 +68,7 @@ def remarks(study: Study) -> list[tuple[bool, str]]:
         if len(ladders) > 1 and len(commits) > 1:
             text = f"{shown(name, 48)}: its ladders come from {len(commits)} commits ({units.listing(commits, 4)})."
             found.append((True, text))
+    found += [(True, shown(one.mixed, 600)) for one in study.extras.suites if one.mixed]
     for ladder in study.ladders:
         found += [(True, text) for text in _within(ladder)]
     found += _throttled(study)

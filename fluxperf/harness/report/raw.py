@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 from markupsafe import Markup
 
+from fluxperf.harness.facts.beside_peers import beside_peers
 from fluxperf.harness.facts.provenance import commit_of
 from fluxperf.harness.facts.study import Study
 from fluxperf.harness.outlines import Outline
@@ -28,7 +29,8 @@ def raw_panels(study: Study) -> list[Block]:
 
     Records whose numbers the page shows come first, until the page reaches its maximum size.
     """
-    used = study.used
+    in_turns = (ours for ladder in study.climbing for _, ours, _ in beside_peers(study, ladder))
+    used = list({id(record): record for record in (*study.used, *in_turns)}.values())
     shown_above = {id(record) for record in used}
     embedded: list[Data] = []
     size = 0
