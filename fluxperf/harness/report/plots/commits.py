@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import combinations
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
@@ -98,19 +99,25 @@ def _tick(name: str) -> str:
 
 
 def _name(one: Series, among: Sequence[Series] = ()) -> str:
-    """The rung of a series, with the settings that distinguish series of the same rung."""
+    """The rung of a series, with the fewest settings that distinguish it from others of the same rung."""
     same = [other for other in among if other.rung == one.rung]
-    keys = sorted({key for other in same for key in other.variant})
-    told = [key for key in keys if len({other.variant.get(key) for other in same}) > 1]
-    said = [
-        f"{key.removeprefix('setting ')} {one.variant[key]}"
-        if key in one.variant
-        else f"no {key.removeprefix('setting ')}"
-        for key in told
-    ]
+    said = [f"{key.removeprefix('setting ')} {one.variant[key]}" for key in _telling(one, same) if key in one.variant]
     said = [*_apart(one.machine, {other.machine for other in same}), *said]
     name = one.rung or one.metric
     return f"{name} ({', '.join(said)})" if said else name
+
+
+def _telling(one: Series, among: Sequence[Series]) -> Sequence[str]:
+    """The fewest settings by which a series differs from all others, if possible those that it has."""
+    others = [other.variant for other in among if other.variant != one.variant]
+    keys = sorted({key for other in others for key in other} | one.variant.keys())
+    told = [key for key in keys if any(other.get(key) != one.variant.get(key) for other in others)]
+    told.sort(key=lambda key: key not in one.variant)
+    for size in range(len(told)):
+        for some in combinations(told, size):
+            if all(any(other.get(key) != one.variant.get(key) for key in some) for other in others):
+                return some
+    return told
 
 
 def _apart(machine: str, among: Collection[str]) -> list[str]:
