@@ -129,8 +129,8 @@ class Collection:
         if part.key is None:
             there = self._head(part) is not None and (not part.records or (self.folder / part.records).exists())
             return [] if there else [1]
-        kept = max((_processes(record) for record in _records(self.file) if _is_of(record, part)), default=0)
-        if kept >= part.processes:
+        whole = [one for one in _records(self.file) if _is_of(one, part) and _as_asked(one, part)]
+        if max(map(_processes, whole), default=0) >= part.processes:
             return []
         numbers = [number for number in range(1, part.processes + 1) if not self._piece(part, number).exists()]
         return numbers or [part.processes]  # all are there, but not merged, as `settle` does
@@ -359,6 +359,13 @@ def _records(path: Path) -> list[Record]:
 
 def _is_of(record: Record, part: Part) -> bool:
     return record.implementation == "fluxperf" and _key(record) == part.key
+
+
+def _as_asked(record: Record, part: Part) -> bool:
+    """Whether a record has the witness and the error that its part asks for."""
+    return (record.witness is not None or "--witness" not in part.words) and (
+        record.error is not None or not part.needs
+    )
 
 
 def _key(record: Record) -> Key:

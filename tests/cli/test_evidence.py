@@ -125,6 +125,20 @@ def test_a_page_of_evidence_whose_records_are_gone_says_so(fluxperf, tmp_path) -
     assert "Evidence of the suite headline lacks 82 of 87 processes" in summary
 
 
+@pytest.mark.parametrize("field", ["witness", "error"])
+def test_a_record_without_what_its_part_asks_for_is_missing(fluxperf, tmp_path, field: str) -> None:
+    folder = tmp_path / "evidence"
+    shutil.copytree(WHOLE, folder)
+    rows = [json.loads(line) for line in (folder / "headline.jsonl").read_bytes().splitlines()]
+    for row in rows:
+        if (row["workload"]["name"], row["rung"], list(row["settings"])) == (HEADLINE, "fused", ["nvtx"]):
+            row[field] = None
+    (folder / "headline.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    told = fluxperf("evidence", "headline", "-o", folder, "--list").out
+    assert re.search(r"schnell-1024-fused +0 of 3", told)
+    assert "3 processes missing" in told
+
+
 def test_a_process_that_cannot_be_read_is_named(fluxperf, tmp_path) -> None:
     folder = tmp_path / "evidence"
     shutil.copytree(WHOLE, folder)
