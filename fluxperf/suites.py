@@ -188,7 +188,7 @@ def lacking_in(folder: Path, suite: str) -> dict[str, int] | None:
     collection = Collection(folder, suite, SUITES[suite]())
     if not collection.begun:
         return None
-    return {part.name: len(numbers) for part in collection.parts if (numbers := collection.lacking(part))}
+    return {name: len(numbers) for name, numbers in collection.lacking(collection.parts).items() if numbers}
 
 
 def processes_of(suite: str) -> int:
@@ -211,13 +211,15 @@ def mixed_in(folder: Path, suite: str) -> str:
     return ""
 
 
-def missing_in(folder: Path, suite: str) -> str:
-    """A sentence about the processes that a folder of a suite's evidence lacks; "" where there is nothing to say.
+def missing_in(folder: Path, suite: str) -> str | None:
+    """A sentence about the processes that a folder of a suite's evidence lacks, "" if none; ``None`` for other folders.
 
     Raises:
         RecordError: its records cannot be read.
     """
-    lacking = lacking_in(folder, suite) or {}
+    lacking = lacking_in(folder, suite)
+    if lacking is None:
+        return None
     names = listing([f"{name} ({count})" for name, count in lacking.items()])
     number, of = sum(lacking.values()), processes_of(suite)
     return f"Evidence of the suite {suite} lacks {number} of {of} processes: {names}." if lacking else ""

@@ -177,8 +177,9 @@ def _show(collection: Collection, here: Here, chosen: list[Part], *, mixed: bool
     for heading in ("processes", "s each", "s missing"):
         view.add_column(heading, justify="right", no_wrap=True)
     missing_s, lacking, guessed = 0.0, 0, False
+    missing = collection.lacking(chosen)
     for part in chosen:
-        numbers = collection.lacking(part)
+        numbers = missing[part.name]
         seconds, known = collection.estimate(part, here.kind)
         missing_s, lacking = missing_s + seconds * len(numbers), lacking + len(numbers)
         guessed = guessed or not known

@@ -25,7 +25,7 @@ from fluxperf.harness.facts.study import Study
 from fluxperf.harness.records import RecordsFile
 from fluxperf.published import context
 from fluxperf.shipped import BASELINES, POLICY, present
-from fluxperf.suites import SUITES, lacking_in, missing_in, mixed_in
+from fluxperf.suites import SUITES, missing_in, mixed_in
 from fluxperf.words import first_few, plural
 
 _PAGE = Path("reports/out/index.html")
@@ -133,10 +133,10 @@ def _suites(paths: Sequence[str]) -> list[SuiteFolder]:
     for folder in dict.fromkeys(path if path.is_dir() else path.parent for path in map(Path, paths)):
         for suite in SUITES:
             try:
-                if lacking_in(folder, suite) is None:
-                    continue
-                command = f"fluxperf evidence {suite} -o {shlex.quote(str(folder))}"
-                found.append(SuiteFolder(command, missing_in(folder, suite), mixed_in(folder, suite)))
+                lacking = missing_in(folder, suite)
+                if lacking is not None:
+                    command = f"fluxperf evidence {suite} -o {shlex.quote(str(folder))}"
+                    found.append(SuiteFolder(command, lacking, mixed_in(folder, suite)))
             except RecordError:  # reading the records says it
                 continue
     return found

@@ -124,12 +124,20 @@ class Collection:
                 ) from error
             yield
 
-    def lacking(self, part: Part) -> list[int]:
-        """Numbers of a part's processes that are missing."""
+    def lacking(self, parts: Iterable[Part]) -> dict[str, list[int]]:
+        """Numbers of the processes that are missing, by the names of parts.
+
+        Raises:
+            RecordError: the folder's records cannot be read.
+        """
+        kept = _records(self.file)
+        return {part.name: self._lacking(part, kept) for part in parts}
+
+    def _lacking(self, part: Part, kept: Sequence[Record]) -> list[int]:
         if part.key is None:
             there = self._head(part) is not None and (not part.records or (self.folder / part.records).exists())
             return [] if there else [1]
-        whole = [one for one in _records(self.file) if _is_of(one, part) and _as_asked(one, part)]
+        whole = [one for one in kept if _is_of(one, part) and _as_asked(one, part)]
         if max(map(_processes, whole), default=0) >= part.processes:
             return []
         numbers = [number for number in range(1, part.processes + 1) if not self._piece(part, number).exists()]
@@ -141,7 +149,8 @@ class Collection:
         Args:
             only: selects parts. Of other parts one process is run if its latents are needed and missing.
         """
-        lacking = {part.name: self.lacking(part) if only(part) else [] for part in self.parts}
+        lacking = {part.name: list[int]() for part in self.parts}
+        lacking |= self.lacking(part for part in self.parts if only(part))
         wanted = {part.needs for part in self.parts if lacking[part.name]} - {""}
         for part in self.parts:
             if part.makes in wanted and not self._latents(part.makes).exists():
@@ -363,9 +372,8 @@ def _is_of(record: Record, part: Part) -> bool:
 
 def _as_asked(record: Record, part: Part) -> bool:
     """Whether a record has the witness and the error that its part asks for."""
-    return (record.witness is not None or "--witness" not in part.words) and (
-        record.error is not None or not part.needs
-    )
+    asked = (("--witness" in part.words, record.witness), (part.needs, record.error))
+    return all(found is not None for wanted, found in asked if wanted)
 
 
 def _key(record: Record) -> Key:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from fluxperf.harness.facts.beside_peers import beside_peers
 from fluxperf.harness.facts.samples import usable
 from fluxperf.harness.facts.study import Ladder, Study
+from fluxperf.harness.records import Record
 from fluxperf.harness.text.escape import shown
 from fluxperf.words import whole_in
 
@@ -16,17 +17,22 @@ from fluxperf.words import whole_in
 _CAPTURE = "profiles/step"
 
 
-def run_command(ladder: Ladder, rungs: Sequence[str] = (), processes: int = 0, budget: str | None = None) -> str:
-    """The command that measures a ladder, or some of its rungs, with the settings of their newest record.
+def run_command(
+    ladder: Ladder,
+    rungs: Sequence[str] = (),
+    processes: int = 0,
+    budget: str | None = None,
+    like: Record | None = None,
+) -> str:
+    """The command that measures a ladder, or some of its rungs, with the settings of a record like it, or the newest.
 
     With a memory budget it is the command for the rungs that were measured within it. The first rung takes minutes on a
     GPU. Without a record of it, the command has a time limit instead of numbers of samples, which a single generation
     exceeds.
     """
     alike = [record for record in ladder.records if record.settings.get("memory_gb") == budget]
-    named = [record for record in alike if record.rung in rungs]
-    record = (named or alike or ladder.records)[-1]
-    if budget is not None and not rungs:
+    record = like or (alike or ladder.records)[-1]
+    if budget is not None:
         rungs = [one.rung for one in alike]
     elif not rungs and any(not rung.record for rung in ladder.rungs):  # a baseline on a GPU takes minutes
         rungs = [rung.name for rung in ladder.measured if rung.info]
@@ -92,12 +98,12 @@ def _runs(study: Study) -> list[str]:
     found = [one.command for one in study.extras.suites]
     for ladder in study.climbing:
         for budget in dict.fromkeys(record.settings.get("memory_gb") for record in ladder.records):
-            groups: dict[tuple[int, ...], list[str]] = {}
+            groups: dict[tuple[int, ...], list[Record]] = {}
             for rung in ladder.rungs:
                 if budget is None and rung.record and rung.info:
-                    groups.setdefault(tuple(map(len, usable(rung.record))), []).append(rung.name)
+                    groups.setdefault(tuple(map(len, usable(rung.record))), []).append(rung.record)
             if len(groups) > 1:
-                found += [run_command(ladder, names) for names in groups.values()]
+                found += [run_command(ladder, [one.rung for one in group], like=group[-1]) for group in groups.values()]
             else:
                 found.append(run_command(ladder, budget=budget))
     return list(dict.fromkeys(found)) or ["fluxperf run --all -o FILE.jsonl"]
@@ -106,15 +112,14 @@ def _runs(study: Study) -> list[str]:
 def _peers(study: Study) -> list[str]:
     found = []
     for ladder in study.climbing:
-        best = ladder.best.name if ladder.best else ""
-        beside = {peer.name: ours.rung for peer, ours, _ in beside_peers(study, ladder)}
-        rungs: dict[str, list[str]] = {}
+        beside = {peer.name: ours for peer, ours, _ in beside_peers(study, ladder)}
+        peers: dict[str, list[str]] = {}
         for peer in study.peers_of(ladder):
-            rungs.setdefault(beside.get(peer.name, best), []).append(f"--peer {_word(peer.name)}")
-        for rung, options in rungs.items():
-            if rung:
-                command = run_command(ladder, [rung]).removesuffix(" -o FILE.jsonl")
-                found.append(" ".join([command, *options, "-o FILE.jsonl"]))
+            ours = beside.get(peer.name) or (ladder.best.record if ladder.best else None)
+            if ours:
+                command = run_command(ladder, [ours.rung], like=ours).removesuffix(" -o FILE.jsonl")
+                peers.setdefault(command, []).append(f"--peer {_word(peer.name)}")
+        found += [" ".join([command, *options, "-o FILE.jsonl"]) for command, options in peers.items()]
     return found
 
 

@@ -23,6 +23,9 @@ MOST_SERIES = len(SERIES)
 #: Maximum number of commits that are all named below the axis.
 NAMED = 8
 
+#: Maximum number of settings that are combined to find the fewest that name a line; beyond, all are named.
+_COMBINED = 3
+
 
 def commits(series: Sequence[Series], lines: Sequence[Line], prefix: str, title: str, source: str) -> Figure | None:
     """The series over commits; ``None`` if there is no value."""
@@ -113,7 +116,7 @@ def _telling(one: Series, among: Sequence[Series]) -> Sequence[str]:
     keys = sorted({key for other in others for key in other} | one.variant.keys())
     told = [key for key in keys if any(other.get(key) != one.variant.get(key) for other in others)]
     told.sort(key=lambda key: key not in one.variant)
-    for size in range(len(told)):
+    for size in range(min(len(told), _COMBINED + 1)):
         for some in combinations(told, size):
             if all(any(other.get(key) != one.variant.get(key) for key in some) for other in others):
                 return some
