@@ -125,14 +125,14 @@ def test_a_page_of_evidence_whose_records_are_gone_says_so(fluxperf, tmp_path) -
     assert "Evidence of the suite headline lacks 82 of 87 processes" in summary
 
 
-@pytest.mark.parametrize("field", ["witness", "error"])
+@pytest.mark.parametrize("field", ["witness", "error", "samples"])
 def test_a_record_without_what_its_part_asks_for_is_missing(fluxperf, tmp_path, field: str) -> None:
     folder = tmp_path / "evidence"
     shutil.copytree(WHOLE, folder)
     rows = [json.loads(line) for line in (folder / "headline.jsonl").read_bytes().splitlines()]
     for row in rows:
         if (row["workload"]["name"], row["rung"], list(row["settings"])) == (HEADLINE, "fused", ["nvtx"]):
-            row[field] = None
+            row.update({"times_s": {"denoise": [[], [], []]}} if field == "samples" else {field: None})
     (folder / "headline.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
     told = fluxperf("evidence", "headline", "-o", folder, "--list").out
     assert re.search(r"schnell-1024-fused +0 of 3", told)
@@ -230,6 +230,7 @@ def test_a_page_of_complete_evidence_says_nothing_about_what_it_lacks(fluxperf, 
     pictures = page.sections["headline"].partition("From a prompt to a file")[2]
     stages = json.loads((WHOLE / "end-to-end.json").read_bytes())["rungs"][-1]["peers"][0]["stages_s"]
     assert f"{median(stages['denoise']) * 1e3:.0f} ms" in pictures, "stages of a peer"
+    assert re.search(r"fp8: 427.455.ms; peer 2\.55. as long", pictures), "the rung that was in turns with it"
     for part in ("Sizes beside the sustained bound", "From a prompt to a file"):
         assert part in page.sections["headline"]
 
